@@ -1,0 +1,58 @@
+"""The first process of a cave: arranges its mounts, then keeps it open until standard input ends.
+
+Run as a program by :mod:`tests.lab.cave`, inside fresh mount and process-id namespaces, with one argument:
+the JSON text of a mapping with the members of :class:`tests.lab.cave.Furniture`. It must not import anything
+of ours.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+
+def mount(*words: str) -> None:
+    """Mount something; an error ends the program with mount's own message."""
+    subprocess.run(("mount", *words), check=True, timeout=10)
+
+
+def change_root(root: str, visible: list[str]) -> None:
+    """Make `root` the root of this mount namespace, with the machine's devices and the `visible` paths in it.
+
+    A chroot would not do: when an engine unpacks an image it changes how / is mounted, and in a chroot / is
+    no mount point.
+    """
+    mount("--bind", root, root)
+    mount("-t", "proc", "proc", f"{root}/proc")
+    for path in ("/sys", "/dev", "/run", "/tmp"):
+        mount("--rbind", path, root + path)
+    for path in visible:
+        if not os.path.isdir(root + path):
+            os.makedirs(root + path)
+            mount("--rbind", path, root + path)
+    os.chdir(root)
+    subprocess.run(("pivot_root", ".", "mnt"), check=True, timeout=10)
+    os.chdir("/")
+    subprocess.run(("umount", "--lazy", "/mnt"), check=True, timeout=10)
+
+
+def main() -> None:
+    """Furnish the cave, say so, and wait."""
+    furniture = json.loads(sys.argv[1])
+    if furniture["root"] is None:
+        mount("-t", "proc", "proc", "/proc")
+    else:
+        change_root(furniture["root"], furniture["visible"])
+    for path in furniture["empty"]:
+        os.makedirs(path, exist_ok=True)
+        mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", path)
+    for path, source in furniture["binds"].items():
+        os.makedirs(path, exist_ok=True)
+        mount("--bind", source, path)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans become our children: let the kernel bury them
+    print("the cave is furnished", flush=True)
+    sys.stdin.read()
+
+
+main()

@@ -1,0 +1,244 @@
+"""A private Docker Engine in the docker host of a throw-away LAN."""
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.lab import cgroups
+from tests.lab.busybox import find_busybox, write_archive
+from tests.lab.cave import Cave, Furniture
+from tests.lab.commands import Finished, Narrate, attempt, run, wait_until
+from tests.lab.daemons import Daemon
+from tests.lab.lan import Lan
+from tests.lab.roots import root_of
+from tests.lab.unix_http import answers
+
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for inside: the distribution's, never what else the machine may have."""
+
+
+class Engine:
+    """A Docker Engine, running from the start of ``with Engine(lan) as engine`` to the end of that block.
+
+    Version "20.10" is the machine's own dockerd, whatever its exact version; "26.1" and "28.5" come out of
+    newer Debian releases (:mod:`tests.lab.roots`). Everything that the engine keeps is in a temporary
+    directory; it has neither bridge nor firewall rules. `extra` are further arguments of dockerd. With
+    `external_containerd` its containerd is a daemon beside it, as under systemd, and survives :meth:`kill`;
+    else it dies with dockerd.
+    """
+
+    def __init__(
+        self,
+        lan: Lan,
+        version: str = "20.10",
+        *,
+        live_restore: bool = False,
+        external_containerd: bool = False,
+        extra: tuple[str, ...] = (),
+        narrate: Narrate | None = None,
+    ) -> None:
+        """Prepare an engine; nothing exists before the `with` block."""
+        self.lan = lan
+        self.version = version
+        self.live_restore = live_restore
+        self.narrate = narrate
+        self._extra = extra
+        self._external_containerd = external_containerd
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Make the engine's surroundings and start it; if that fails, all is removed again."""
+        with ExitStack() as undo:
+            self._furnish(undo)
+            self.start()
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the engine, its containerd and its containers at once, and remove all that they kept."""
+        self._undo.close()
+
+    @property
+    def socket(self) -> Path:
+        """The socket of the engine's API, usable from everywhere on the machine."""
+        return self.directory / "docker.sock"
+
+    @property
+    def running(self) -> bool:
+        """Whether dockerd runs."""
+        return self.dockerd.running
+
+    def start(self, *, seconds: float = 90) -> None:
+        """Start dockerd and wait until it answers.
+
+        That takes about a second, but 30 and more when a plugin that it knows is absent.
+        """
+        if self.containerd is not None and not self.containerd.running:
+            self.containerd.start()
+            wait_until((self.directory / "containerd.sock").exists, 20, "containerd's socket")
+        self.dockerd.start()
+        wait_until(
+            lambda: answers(self.socket, "GET", "/_ping") or not self.running,
+            seconds,
+            "an answer from dockerd",
+        )
+        if not self.running:
+            raise RuntimeError(f"dockerd ended with status {self.dockerd.status}:\n{self.log_tail()}")
+
+    def stop(self, *, seconds: float = 90) -> None:
+        """Ask dockerd to end (SIGTERM) and wait for it.
+
+        Containers are stopped, unless `live_restore` was asked for.
+        """
+        status = self.dockerd.terminate(seconds)
+        if status != 0:
+            raise RuntimeError(f"dockerd ended with status {status}:\n{self.log_tail()}")
+
+    def kill(self) -> None:
+        """Kill dockerd (SIGKILL). Containers live on; :meth:`start` starts it again."""
+        self.dockerd.kill()
+
+    def docker(self, *words: str, check: bool = True, timeout: float = 60) -> str:
+        """Run the engine's own docker command-line client and return its standard output.
+
+        With ``check=False`` an error is tolerated; to see it, use :meth:`attempt_docker`.
+        """
+        if not check:
+            return self.attempt_docker(*words, timeout=timeout).stdout
+        return run(
+            *self._client(),
+            *words,
+            timeout=timeout,
+            env=self._environment(),
+            narrate=self.narrate,
+            told=_told(words),
+        )
+
+    def attempt_docker(self, *words: str, timeout: float = 60) -> Finished:
+        """Run the docker client, and answer how it ended, be it well or badly."""
+        return attempt(
+            *self._client(),
+            *words,
+            timeout=timeout,
+            env=self._environment(),
+            narrate=self.narrate,
+            told=_told(words),
+        )
+
+    def docker_json(self, *words: str, timeout: float = 60) -> Any:
+        """Run the docker client, and return what it printed as JSON, such as the list of `docker inspect`."""
+        return json.loads(self.docker(*words, timeout=timeout))
+
+    def load_busybox(self) -> None:
+        """Make the image `busybox`, whose applets (sh, ip, ping, sleep, nc ...) are links in /bin."""
+        busybox = find_busybox(Path("/"), *([self._root] if self._root else []))
+        if busybox is None:
+            raise RuntimeError("no statically linked busybox here: apt-get install busybox-static")
+        archive = self.directory / "busybox.tar"
+        write_archive(busybox, archive)
+        self.docker("import", "--change", 'CMD ["sh"]', str(archive), "busybox")
+        archive.unlink()
+
+    def clear(self) -> None:
+        """Remove every container and every network that somebody made."""
+        if containers := self.docker("ps", "--all", "--quiet", "--no-trunc").split():
+            self.docker("rm", "--force", "--volumes", *containers, timeout=120)
+        if networks := self.docker("network", "ls", "--quiet", "--filter", "type=custom").split():
+            self.docker("network", "rm", *networks, timeout=120)
+
+    def log_tail(self, lines: int = 30) -> str:
+        """Return the end of dockerd's log."""
+        return self.dockerd.log_tail(lines)
+
+    def _furnish(self, undo: ExitStack) -> None:
+        self._root = root_of(self.version, self.narrate)
+        self.directory = Path(tempfile.mkdtemp(prefix="mtl-engine-"))
+        undo.callback(shutil.rmtree, self.directory)
+        self.plugins_dir = self.directory / "plugins"
+        for name in ("plugins", "client"):
+            (self.directory / name).mkdir()
+        # Engines before 23 keep a key; the place for it, /etc/docker, can only be changed in this file.
+        settings = {"deprecated-key-path": f"{self.directory}/key.json"} if self.version == "20.10" else {}
+        (self.directory / "daemon.json").write_text(json.dumps(settings), encoding="utf-8")
+        cgroup = self.directory.name
+        undo.callback(cgroups.remove, cgroup)
+        self._cave = Cave(
+            Furniture(
+                root=None if self._root is None else str(self._root),
+                visible=(str(self.directory),),
+                empty=("/run/docker", "/run/containerd", "/opt"),
+                binds={"/run/docker/plugins": str(self.plugins_dir)},
+            )
+        )
+        self._cave.open()
+        undo.callback(self._cave.close)
+        self.containerd = self._containerd() if self._external_containerd else None
+        self.dockerd = self._daemon("dockerd", self._dockerd_arguments(cgroup))
+
+    def _dockerd_arguments(self, cgroup: str) -> tuple[str, ...]:
+        here = self.directory
+        return (
+            f"--host=unix://{self.socket}",
+            f"--config-file={here}/daemon.json",
+            f"--data-root={here}/data",
+            f"--exec-root={here}/exec",
+            f"--pidfile={here}/dockerd.pid",
+            "--bridge=none",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--ip-forward=false",
+            "--userland-proxy=false",
+            "--storage-driver=vfs",
+            # systemd, if it is there, would misunderstand process ids of our private namespace
+            "--exec-opt=native.cgroupdriver=cgroupfs",
+            f"--cgroup-parent=/{cgroup}",
+            *(["--live-restore"] if self.live_restore else []),
+            *([f"--containerd={here}/containerd.sock"] if self._external_containerd else []),
+            *self._extra,
+        )
+
+    def _containerd(self) -> Daemon:
+        here = self.directory
+        config = here / "containerd.toml"
+        config.write_text(
+            f"""version = 2
+root = "{here}/containerd-data"
+state = "{here}/containerd-state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+[grpc]
+address = "{here}/containerd.sock"
+""",
+            encoding="utf-8",
+        )
+        return self._daemon("containerd", (f"--config={config}",))
+
+    def _daemon(self, name: str, arguments: tuple[str, ...]) -> Daemon:
+        enter = self._cave.enter(network=self.lan.namespace_path("host"), processes=True)
+        return Daemon(
+            name,
+            (*enter, name, *arguments),
+            log=self.directory / f"{name}.log",
+            env=self._environment(),
+            narrate=self.narrate,
+            told=f"[host] {name} {' '.join(arguments)}",
+            forks=True,
+        )
+
+    def _client(self) -> tuple[str, ...]:
+        return (*self._cave.enter(), "docker", "-H", f"unix://{self.socket}")
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("LANG", "TERM") if name in os.environ}
+        return {**kept, "PATH": PATH, "HOME": "/root", "DOCKER_CONFIG": f"{self.directory}/client"}
+
+
+def _told(words: tuple[str, ...]) -> str:
+    """Show a docker command as it would be typed by somebody whose DOCKER_HOST names our socket."""
+    return f"docker {' '.join(words)}"

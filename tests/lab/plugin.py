@@ -1,0 +1,145 @@
+"""Our service, run as its users run it, in the docker host of a throw-away LAN."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.lab.commands import Narrate, wait_until
+from tests.lab.daemons import Daemon
+from tests.lab.lan import Lan
+from tests.lab.unix_http import answers, request
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DEFAULTS = ("--host-interface", "eth1", "--gateway", "192.168.77.1", "--macvlan-subnet", "192.168.77.0/24")
+TWISTD = ("-P", "-c", "from twisted.scripts.twistd import run; run()")
+
+
+class Plugin:
+    """Our service, running from the start of ``with Plugin(lan, engine.plugins_dir)`` to the end of that block.
+
+    `arguments` follow ``--plugin-dir`` and ``--state-dir`` on the command line, and `environment` holds all
+    of the ``MACVLAN_TWISTED_...`` variables that it gets: the tests' own do not reach it. Without
+    `plugins_dir` the socket is in a directory that no engine looks into. `pythonpath` is where the code comes
+    from, the checkout by default; None takes what is installed. The state survives :meth:`stop`, :meth:`kill`
+    and :meth:`start`.
+    """
+
+    def __init__(
+        self,
+        lan: Lan,
+        plugins_dir: Path | None = None,
+        *,
+        arguments: tuple[str, ...] = DEFAULTS,
+        environment: Mapping[str, str] | None = None,
+        name: str = "macvlan-twisted",
+        pythonpath: Path | None = CHECKOUT,
+        narrate: Narrate | None = None,
+    ) -> None:
+        """Prepare the service, which the engine knows by `name`; nothing exists before the `with` block."""
+        self.lan = lan
+        self.name = name
+        self.narrate = narrate
+        self.arguments = arguments
+        self._plugins_dir = plugins_dir
+        self._environment = dict(environment or {})
+        self._pythonpath = pythonpath
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Make a directory for the state and start the service; if that fails, all is removed again."""
+        with ExitStack() as undo:
+            self.directory = Path(tempfile.mkdtemp(prefix="mtl-plugin-"))
+            undo.callback(shutil.rmtree, self.directory)
+            self.state_dir = self.directory / "state"
+            self.plugins_dir = self._plugins_dir or self.directory
+            self.service = self._service()
+            undo.callback(self.service.kill)
+            self.start()
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the service, kindly if the block went well, and remove its state."""
+        with self._undo:
+            if kind is None and self.service.running:
+                self.stop()
+
+    @property
+    def socket(self) -> Path:
+        """The socket on which the service hears the engine."""
+        return self.plugins_dir / f"{self.name}.sock"
+
+    @property
+    def running(self) -> bool:
+        """Whether the service runs."""
+        return self.service.running
+
+    def start(self, *, seconds: float = 20) -> None:
+        """Start the service and wait until it answers the engine's first question."""
+        self.service.start()
+        wait_until(
+            lambda: answers(self.socket, "POST", "/Plugin.Activate") or not self.running,
+            seconds,
+            f"an answer on {self.socket}",
+        )
+        if not self.running:
+            raise RuntimeError(f"the plugin ended with status {self.service.status}:\n{self.log()}")
+
+    def stop(self, *, seconds: float = 20) -> None:
+        """Ask the service to end (SIGTERM), wait for it, and insist that it ended well.
+
+        Twisted, once it has shut down in good order, ends itself by the signal that asked it to.
+        """
+        status = self.service.terminate(seconds)
+        if status not in {0, -signal.SIGTERM}:
+            raise RuntimeError(f"the plugin ended with status {status}:\n{self.log()}")
+
+    def kill(self) -> None:
+        """Kill the service (SIGKILL); :meth:`start` starts it again."""
+        self.service.kill()
+
+    def call(
+        self, method: str, body: Mapping[str, Any] | None = None, *, seconds: float = 30
+    ) -> dict[str, Any]:
+        """Ask what an engine would ask, say ``NetworkDriver.Join``, and return the answer, errors included.
+
+        Without a body none is sent, as in the engine's own first questions.
+        """
+        sent = b"" if body is None else json.dumps(body).encode() + b"\n"
+        status, received = request(self.socket, "POST", f"/{method}", sent, timeout=seconds)
+        answer = json.loads(received)
+        if not isinstance(answer, dict):
+            raise TypeError(f"{method} was answered with status {status} and {answer!r}, which is no object")
+        return answer
+
+    def log(self) -> str:
+        """Return everything that the service has logged, over all its starts."""
+        return self.service.log()
+
+    def _service(self) -> Daemon:
+        places = ("--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir))
+        words = ("--nodaemon", "--pidfile=", "macvlan", *places, *self.arguments)
+        return Daemon(
+            "the plugin",
+            (*self.lan.enter("host"), sys.executable, *TWISTD, *words),
+            log=self.directory / "plugin.log",
+            env=self._environ(),
+            narrate=self.narrate,
+            told=f"[host] twistd {' '.join(words)}",
+        )
+
+    def _environ(self) -> dict[str, str]:
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("MACVLAN_TWISTED_")}
+        if self._pythonpath is not None:
+            ours["PYTHONPATH"] = str(self._pythonpath)
+        return {**ours, **self._environment}

@@ -1,0 +1,113 @@
+"""File systems with engines newer than the machine's own, out of newer Debian releases.
+
+They are made once, by debootstrap, from the mirror that apt uses on this machine, and kept in
+``$MACVLAN_TWISTED_CACHE`` or ``~/.cache/macvlan-twisted``. Half a gigabyte each; removing one makes it anew.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.lab.commands import Narrate, run
+
+OWN_VERSION = "20.10"
+RELEASES = {"26.1": "trixie", "28.5": "forky"}
+"""The versions that come from elsewhere, and the Debian releases that hold them."""
+VERSIONS = (OWN_VERSION, *RELEASES)
+PACKAGES = "docker.io,docker-cli,busybox-static,iproute2"
+SCRIPT = "/usr/share/debootstrap/scripts/sid"
+"""Serves every release since Debian 12; an older debootstrap does not know the younger names."""
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+def cache() -> Path:
+    """Return the directory in which finished roots are kept."""
+    chosen = os.environ.get("MACVLAN_TWISTED_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "macvlan-twisted"
+
+
+def root_of(version: str, narrate: Narrate | None = None) -> Path | None:
+    """Return the directory in which the engine of this version is installed, None for the machine's own.
+
+    The first time that takes about a minute, and `narrate` hears of it. Several processes may ask at once.
+    """
+    if version == OWN_VERSION:
+        return None
+    if version not in RELEASES:
+        raise ValueError(f"no engine of version {version!r} here; there are {', '.join(VERSIONS)}")
+    root = cache() / f"engine-{version}"
+    if not root.is_dir():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(root.with_suffix(root.suffix + ".lock")):
+            if not root.is_dir():
+                _make(version, root, narrate or print)
+    return root
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released by the kernel when we close the file, or die
+        yield
+
+
+def _make(version: str, root: Path, narrate: Narrate) -> None:
+    release = RELEASES[version]
+    for left in root.parent.glob(f"{root.name}.unfinished-*"):
+        shutil.rmtree(left)
+    building = Path(tempfile.mkdtemp(prefix=f"{root.name}.unfinished-", dir=root.parent))
+    narrate(
+        f"Docker Engine {version}: installing it from Debian {release} into {root} (once, about a minute)"
+    )
+    # In namespaces of its own debootstrap leaves no mount behind, however it ends.
+    own = (
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    )
+    options = ("--variant=minbase", f"--include={PACKAGES}", f"--keyring={KEYRING}")
+    command = (*own, "debootstrap", *options, release, str(building), _mirror(), SCRIPT)
+    run(*command, timeout=1800, env={**os.environ, **_proxy()})
+    told = run("chroot", str(building), "/usr/sbin/dockerd", "--version")
+    if f" {version}." not in told:
+        raise RuntimeError(f"Debian {release} has moved on: expected Docker {version}, but it holds {told}")
+    for archive in (building / "var/cache/apt/archives").glob("*.deb"):
+        archive.unlink()
+    building.chmod(0o755)
+    building.rename(root)
+    narrate(f"Docker Engine {version}: ready")
+
+
+def _mirror() -> str:
+    """Return the address of the Debian archive that this machine's apt is set up to use."""
+    fields = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
+    told = run("apt-get", "indextargets", "--format", fields, "Created-By: Packages")
+    known = {_codename(), "stable", "testing", "sid", "unstable"}
+    for line in told.splitlines():
+        address, release, component = line.split("|")
+        if release in known and component == "main":
+            return address
+    raise RuntimeError("apt knows no Debian archive here (no source for a whole release, component main)")
+
+
+def _codename() -> str:
+    for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition("=")
+        if name == "VERSION_CODENAME":
+            return value.strip('"')
+    return "stable"
+
+
+def _proxy() -> dict[str, str]:
+    """Say by which proxy apt goes, if by any, in the words that debootstrap's wget understands."""
+    told = run("apt-config", "shell", "PROXY", "Acquire::http::Proxy").strip()
+    return {"http_proxy": told.removeprefix("PROXY=").strip("'")} if told else {}
