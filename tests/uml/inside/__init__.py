@@ -1,0 +1,1 @@
+"""Tests that run inside the guest only; elsewhere they are skipped."""
