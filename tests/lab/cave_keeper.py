@@ -31,6 +31,7 @@ def change_root(root: str, visible: list[str]) -> None:
         if not os.path.isdir(root + path):
             os.makedirs(root + path)
             mount("--rbind", path, root + path)
+    mount("-o", "remount,bind,ro", root)  # several engines may share it
     os.chdir(root)
     subprocess.run(("pivot_root", ".", "mnt"), check=True, timeout=10)
     os.chdir("/")

@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -84,13 +85,18 @@ class Daemon:
         return pipe
 
     def start(self) -> None:
-        """Start the program, in a session of its own, so that a Ctrl-C is ours alone to handle."""
+        """Start the program, in a session of its own, so that a Ctrl-C is ours alone to handle.
+
+        If this is done in the main thread, the program is killed when we die.
+        """
         if self.running:
             raise RuntimeError(f"{self.name} is running already")
         if self._narrate is not None:
             self._narrate(f"$ {self._told} &")
+        # The kernel takes the end of the thread that started a program for the end of its parent.
+        lasting = threading.current_thread() is threading.main_thread()
         self._process = subprocess.Popen(
-            self.command,
+            ("setpriv", "--pdeathsig", "KILL", "--", *self.command) if lasting else self.command,
             stdin=self._stdin,
             stdout=self._log if self._stdout is None else self._stdout,
             stderr=self._log,

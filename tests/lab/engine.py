@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from contextlib import ExitStack
@@ -159,7 +160,7 @@ class Engine:
 
     def _furnish(self, undo: ExitStack) -> None:
         self._root = root_of(self.version, self.narrate)
-        self.directory = Path(tempfile.mkdtemp(prefix="mtl-engine-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{self.lan.tag}-engine-"))
         undo.callback(shutil.rmtree, self.directory)
         self.plugins_dir = self.directory / "plugins"
         for name in ("plugins", "client"):
@@ -227,7 +228,7 @@ address = "{here}/containerd.sock"
             log=self.directory / f"{name}.log",
             env=self._environment(),
             narrate=self.narrate,
-            told=f"[host] {name} {' '.join(arguments)}",
+            told=f"[host] {shlex.join((name, *arguments))}",
             forks=True,
         )
 
@@ -241,4 +242,4 @@ address = "{here}/containerd.sock"
 
 def _told(words: tuple[str, ...]) -> str:
     """Show a docker command as it would be typed by somebody whose DOCKER_HOST names our socket."""
-    return f"docker {' '.join(words)}"
+    return shlex.join(("docker", *words))

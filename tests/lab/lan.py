@@ -2,12 +2,14 @@
 
 import json
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from tests.lab import leftovers
 from tests.lab.capture import Capture
 from tests.lab.commands import Finished, Narrate, attempt, run
 
@@ -49,7 +51,9 @@ class Lan:
 
     def __enter__(self) -> Self:
         """Build the LAN; if that fails half-way, what was built is taken down again."""
+        leftovers.sweep()
         with ExitStack() as undo:
+            undo.enter_context(leftovers.claimed(self.tag))
             self._build(undo)
             self._undo = undo.pop_all()
         return self
@@ -79,12 +83,12 @@ class Lan:
 
     def run_in(self, place: str, *command: str, timeout: float = 30) -> str:
         """Run a command in a place and return its standard output; it must succeed."""
-        told = f"[{place}] {' '.join(command)}"
+        told = f"[{place}] {shlex.join(command)}"
         return run(*self.enter(place), *command, timeout=timeout, narrate=self.narrate, told=told)
 
     def attempt_in(self, place: str, *command: str, timeout: float = 30) -> Finished:
         """Run a command in a place, and answer how it ended, be it well or badly."""
-        told = f"[{place}] {' '.join(command)}"
+        told = f"[{place}] {shlex.join(command)}"
         return attempt(*self.enter(place), *command, timeout=timeout, narrate=self.narrate, told=told)
 
     def ping(self, place: str, address: str, *, seconds: int = 3) -> bool:

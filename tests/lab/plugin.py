@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -23,7 +24,7 @@ TWISTD = ("-P", "-c", "from twisted.scripts.twistd import run; run()")
 
 
 class Plugin:
-    """Our service, running from the start of ``with Plugin(lan, engine.plugins_dir)`` to the end of that block.
+    """Our service, from the start of ``with Plugin(lan, engine.plugins_dir)`` to the end of that block.
 
     `arguments` follow ``--plugin-dir`` and ``--state-dir`` on the command line, and `environment` holds all
     of the ``MACVLAN_TWISTED_...`` variables that it gets: the tests' own do not reach it. Without
@@ -56,7 +57,7 @@ class Plugin:
     def __enter__(self) -> Self:
         """Make a directory for the state and start the service; if that fails, all is removed again."""
         with ExitStack() as undo:
-            self.directory = Path(tempfile.mkdtemp(prefix="mtl-plugin-"))
+            self.directory = Path(tempfile.mkdtemp(prefix=f"{self.lan.tag}-plugin-"))
             undo.callback(shutil.rmtree, self.directory)
             self.state_dir = self.directory / "state"
             self.plugins_dir = self._plugins_dir or self.directory
@@ -135,7 +136,7 @@ class Plugin:
             log=self.directory / "plugin.log",
             env=self._environ(),
             narrate=self.narrate,
-            told=f"[host] twistd {' '.join(words)}",
+            told=f"[host] {shlex.join(('twistd', *words))}",
         )
 
     def _environ(self) -> dict[str, str]:

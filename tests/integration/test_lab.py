@@ -1,0 +1,144 @@
+"""The lab itself: it must hold before anything that is measured in it can be believed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lab.commands import CommandFailed, TookTooLong, run, wait_until
+from tests.lab.daemons import Daemon
+from tests.lab.engine import Engine
+from tests.lab.lan import Addresses, Lan
+from tests.lab.plugin import CHECKOUT
+
+MACVLAN = ("--driver=macvlan", "--opt=parent=eth1", "--subnet=192.168.77.0/24", "--gateway=192.168.77.1")
+"""A network of the engine's own macvlan driver: our plugin has no part in these tests."""
+
+
+def remains(name: str) -> list[str]:
+    """List everything on the machine that carries the name of a LAN or of an engine's directory."""
+    found = [f"namespace {line}" for line in run("ip", "netns", "list").splitlines() if name in line]
+    found += [f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines() if name in line]
+    found += [str(path) for path in Path("/tmp").glob(f"*{name}*")]
+    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{name}*")]
+    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"{name}*")]
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if name in command:
+            found.append(f"process {command}")
+    return found
+
+
+def test_everybody_on_the_lan_answers(lan: Lan) -> None:
+    for address in ("192.168.77.1", "192.168.77.2", "fd77::1", "fd77::2"):
+        assert lan.ping("host", address)
+    assert lan.ping("gateway", "fd77::10")
+    assert not lan.ping("host", "192.168.77.99", seconds=1)
+
+
+def test_a_lan_has_the_addresses_and_interfaces_that_it_was_asked_for(lan: Lan) -> None:
+    other = Addresses(gateway=("10.8.0.1/16",), neighbour=("10.8.3.2/16",), host=("10.8.0.10/16",))
+    with Lan(other, nics=3) as second:
+        assert second.ping("host", "10.8.3.2")
+        assert set(second.host_links()) == {"lo", "eth1", "eth2", "eth3"}
+        assert set(lan.host_links()) == {"lo", "eth1"}
+        assert "default via 10.8.0.1" in second.run_in("host", "ip", "route")
+
+
+def test_a_capture_sees_what_comes_after_its_start_and_ends_by_count_or_time(lan: Lan) -> None:
+    with lan.capture("neighbour", "icmp", count=2, seconds=10) as capture:
+        lan.ping("host", "192.168.77.2")
+        request, reply = capture.lines()
+    assert "echo request" in request
+    assert "echo reply" in reply
+    with lan.capture("neighbour", "icmp", seconds=0.2) as capture:
+        assert capture.lines() == []
+
+
+@pytest.mark.usefixtures("lan")
+def test_a_lan_is_gone_after_its_block_even_when_that_failed() -> None:
+    lan = Lan()
+
+    def fail_within() -> None:
+        with lan:
+            assert len(remains(lan.tag)) >= len(Lan.places)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_within()
+    assert remains(lan.tag) == []
+
+
+def test_a_failing_command_shows_all_that_it_printed() -> None:
+    with pytest.raises(CommandFailed, match=r"(?s)\$ sh -c .*exit status 3.*out.*err"):
+        run("sh", "-c", "echo out; echo err >&2; exit 3")
+    with pytest.raises(TookTooLong, match=r"(?s)killed after 0\.2 seconds.*begun"):
+        run("sh", "-c", "echo begun; sleep 60 & sleep 60", timeout=0.2)
+
+
+def test_a_container_on_the_lan_reaches_gateway_and_neighbour(engine: Engine) -> None:
+    assert engine.docker_json("version", "--format={{json .Server.Version}}").startswith(engine.version + ".")
+    engine.docker("network", "create", *MACVLAN, "lan")
+    engine.docker(
+        "run", "--detach", "--name=box", "--network=lan", "--ip=192.168.77.50", "busybox", "sleep", "600"
+    )
+    for address in ("192.168.77.1", "192.168.77.2"):
+        engine.docker("exec", "box", "ping", "-c", "1", "-w", "5", address)
+    assert engine.lan.ping("neighbour", "192.168.77.50")
+
+
+@pytest.mark.parametrize("external_containerd", [False, True])
+def test_containers_outlive_a_killed_engine_and_nothing_outlives_the_lab(
+    usable_engine_version: str, external_containerd: bool, lan: Lan
+) -> None:
+    with Engine(
+        lan, usable_engine_version, live_restore=True, external_containerd=external_containerd
+    ) as engine:
+        engine.load_busybox()
+        engine.docker("network", "create", *MACVLAN, "lan")
+        address = "192.168.77.50"
+        engine.docker("run", "--detach", "--network=lan", f"--ip={address}", "busybox", "sleep", "600")
+        engine.kill()
+        assert lan.ping("neighbour", address)
+        engine.start()
+        assert len(engine.docker("ps", "--quiet").split()) == 1
+        engine.stop()
+        assert lan.ping("neighbour", address)
+        assert remains(engine.directory.name)
+    assert remains(engine.directory.name) == []
+    assert not lan.ping("neighbour", address, seconds=1)
+
+
+KILLED_LAB = """
+import sys, time
+from tests.lab.engine import Engine
+from tests.lab.lan import Lan
+with Lan() as lan, Engine(lan, sys.argv[1]) as engine:
+    engine.load_busybox()
+    engine.docker("run", "--detach", "--network=none", "busybox", "sleep", "600")
+    print(lan.tag, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.usefixtures("lan")
+def test_a_killed_lab_takes_its_processes_along_and_the_next_lab_removes_the_rest(
+    usable_engine_version: str,
+) -> None:
+    command = (sys.executable, "-c", KILLED_LAB, usable_engine_version)
+    lab = Daemon("a lab", command, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, stdout=subprocess.PIPE)
+    try:
+        lab.start()
+        tag = lab.stdout.readline().decode().strip()
+        assert tag, lab.log_tail()
+    finally:
+        lab.kill()
+    wait_until(lambda: not any(line.startswith("process") for line in remains(tag)), 10, "the processes' end")
+    assert remains(tag) != []
+    with Lan():
+        assert remains(tag) == []

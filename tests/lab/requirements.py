@@ -1,0 +1,43 @@
+"""What the lab needs of a machine."""
+
+import os
+import shutil
+
+from tests.lab.roots import OWN_VERSION, cache
+
+LAN_PROGRAMS = ("ip", "nsenter", "ping", "setpriv", "tcpdump")
+PACKAGES = {
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "ping": "iputils-ping",
+}
+PACKAGES |= {"dockerd": "docker.io", "docker": "docker.io"}
+"""The Debian packages of those programs whose package has another name."""
+
+
+def missing_for_lan() -> str:
+    """Say why no :class:`tests.lab.lan.Lan` can be made here; nothing when it can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    return _missing_programs(LAN_PROGRAMS)
+
+
+def missing_for_engine(version: str) -> str:
+    """Say why an engine of this version cannot run here; nothing when it can."""
+    programs = ["unshare"]
+    if version == OWN_VERSION:
+        programs += ["dockerd", "docker"]
+    elif not (cache() / f"engine-{version}").is_dir():
+        programs.append("debootstrap")
+    return missing_for_lan() or _missing_programs(programs)
+
+
+def _missing_programs(names: list[str] | tuple[str, ...]) -> str:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    absent = [name for name in names if shutil.which(name, path=path) is None]
+    if not absent:
+        return ""
+    packages = dict.fromkeys(PACKAGES.get(name, name) for name in absent)
+    return f"no {', '.join(absent)} here: apt-get install {' '.join(packages)}"
