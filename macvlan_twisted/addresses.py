@@ -1,0 +1,104 @@
+"""Addresses, subnets and MACs as values: parsing with messages that a person can use."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+
+from attrs import frozen
+
+IPAddress = IPv4Address | IPv6Address
+IPInterface = IPv4Interface | IPv6Interface
+IPNetwork = IPv4Network | IPv6Network
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+
+
+def parse_address(text: str) -> IPAddress:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address: write it like 192.168.1.1 or fd00::1") from None
+
+
+def parse_network(text: str) -> IPNetwork:
+    """A subnet whose host bits are zero, as the engine of today demands it, too."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a subnet: write it like 192.168.1.0/24 or fd00::/64") from None
+    raise ValueError(f"{text!r} is not a subnet, its host bits are not zero: write {meant}")
+
+
+def parse_interface(text: str) -> IPInterface:
+    """An address with its prefix length, such as 192.168.1.7/24."""
+    try:
+        if "/" not in text:
+            raise ValueError
+        return ipaddress.ip_interface(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not an address with a prefix length: write it like 192.168.1.7/24"
+        ) from None
+
+
+def parse_mac(text: str) -> str:
+    """A unicast MAC address in lower case with colons."""
+    if not _MAC.fullmatch(text):
+        raise ValueError(f"{text!r} is not a MAC address: write it like 02:42:c0:a8:01:07")
+    mac = text.lower()
+    if int(mac[:2], 16) & 1:
+        raise ValueError(f"{text!r} is a multicast address, no NIC may have it: make the first byte even")
+    if mac == "00:00:00:00:00:00":
+        raise ValueError(f"{text!r} is no address: a NIC may not have only zeros")
+    return mac
+
+
+@frozen
+class AddressRange:
+    """All addresses from *first* to *last*, both included."""
+
+    first: IPAddress
+    last: IPAddress
+
+    @property
+    def version(self) -> int:
+        return self.first.version
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+def parse_range(text: str) -> AddressRange:
+    """``192.168.1.7``, ``192.168.1.64/26`` or ``192.168.1.100-192.168.1.199``."""
+    first_text, dash, last_text = text.partition("-")
+    if dash:
+        first, last = parse_address(first_text.strip()), parse_address(last_text.strip())
+        if first.version != last.version:
+            raise ValueError(f"{text!r} mixes IPv4 and IPv6: give both ends of one family")
+        if int(first) > int(last):
+            raise ValueError(f"{text!r} ends before it begins: write {last}-{first}")
+        return AddressRange(first, last)
+    if "/" in text:
+        network = parse_network(text)
+        return AddressRange(network[0], network[-1])
+    address = parse_address(text)
+    return AddressRange(address, address)
+
+
+__all__ = [
+    "AddressRange",
+    "IPAddress",
+    "IPInterface",
+    "IPNetwork",
+    "parse_address",
+    "parse_interface",
+    "parse_mac",
+    "parse_network",
+    "parse_range",
+]

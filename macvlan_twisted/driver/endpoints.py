@@ -1,0 +1,229 @@
+"""What each call about an endpoint does: from CreateEndpoint to DeleteEndpoint."""
+
+from __future__ import annotations
+
+import errno
+from ipaddress import ip_network
+
+from twisted.logger import Logger
+
+from ..addresses import IPAddress, IPInterface, IPNetwork
+from ..errors import LinkFailed, NotFound, Refused
+from ..links.interface import Port
+from ..links.pool import Links
+from ..records import to_document
+from ..settings import Settings
+from ..state.interface import HostRecords, Kind
+from ..turns import Turns
+from . import requests
+from .known import Known
+from .macs import derived_mac
+from .names import alias_of, endpoint_link_name
+from .network import Endpoint, Network
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+
+class Endpoints:
+    """The calls of the engine about endpoints."""
+
+    def __init__(self, settings: Settings, known: Known, records: HostRecords, links: Links) -> None:
+        self._settings = settings
+        self._known = known
+        self._records = records
+        self._links = links
+        self._turns = Turns()
+
+    async def create(self, request: requests.CreateEndpoint) -> str | None:
+        """
+        Make the endpoint's link; its row is on disk before the kernel is touched.
+
+        :return: the MAC that we chose, ``None`` if the request named one or the NIC's own stays.
+        """
+        async with self._turns.of(request.endpoint_id):
+            network = self._known.network(request.network_id)
+            endpoint = self._planned(request, network)
+            existing = self._known.endpoints.get(endpoint.endpoint_id)
+            if existing == endpoint:
+                return endpoint.mac if endpoint.mac_is_ours else None
+            if existing is not None:
+                raise Refused(f"endpoint {endpoint.endpoint_id} exists with other addresses: remove it first")
+            self._refuse_taken_mac(endpoint)
+            self._known.add_endpoint(endpoint)
+            try:
+                await self._records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
+                await self._make_link(endpoint, network)
+            except BaseException:
+                self._known.remove_endpoint(endpoint.endpoint_id)
+                await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
+                raise
+        _log.info(
+            "macvlan port created: {link} on parent {parent} in mode {mode}, MAC {mac}, address {address} "
+            "(endpoint {endpoint}, network {network})",
+            link=endpoint.link,
+            parent=endpoint.parent,
+            mode=network.mode,
+            mac=endpoint.mac or "of the parent",
+            address=endpoint.address or endpoint.address_v6 or "none",
+            endpoint=endpoint.short_id,
+            network=network.short_id,
+        )
+        return endpoint.mac if endpoint.mac_is_ours else None
+
+    def _planned(self, request: requests.CreateEndpoint, network: Network) -> Endpoint:
+        for address in (request.address, request.address_v6):
+            if address is not None:
+                self._refuse_router(address, network)
+        mac = request.mac
+        if network.mode == "passthru":
+            if mac is not None and not network.force_mac:
+                raise Refused(
+                    f"MAC address {mac}: in mode passthru the container's MAC is that of parent {network.parent} "
+                    "itself, which would be changed: leave --mac-address out, or create the network with "
+                    "-o force_mac=true"
+                )
+        elif mac is None:
+            mac = derived_mac(request.address, request.address_v6, request.endpoint_id)
+        return Endpoint(
+            endpoint_id=request.endpoint_id,
+            network_id=network.network_id,
+            link=endpoint_link_name(request.endpoint_id),
+            parent=network.parent,
+            mac=mac,
+            mac_is_ours=request.mac is None and mac is not None,
+            address=request.address,
+            address_v6=request.address_v6,
+        )
+
+    def _refuse_router(self, address: IPInterface, network: Network) -> None:
+        """Address management that is not ours does not know the LAN's router, and hands its address out."""
+        routers: set[IPAddress] = {subnet.gateway for subnet in network.subnets if subnet.gateway is not None}
+        if not network.internal:
+            routers.update(self._settings.gateways)
+        if address.ip in routers:
+            raise Refused(
+                f"address {address.ip} is that of the LAN's router: create the network with --gateway {address.ip}, "
+                "so that it is never handed out"
+            )
+
+    def _refuse_taken_mac(self, endpoint: Endpoint) -> None:
+        if endpoint.mac is None:
+            return
+        holder = self._known.holder_of_mac(endpoint.parent, endpoint.mac)
+        if holder is not None:
+            raise Refused(
+                f"MAC address {endpoint.mac} is in use on parent {endpoint.parent} by endpoint {holder.endpoint_id} "
+                f"of network {holder.network_id}: give another --mac-address or another address"
+            )
+
+    def port_of(self, network: Network, link: str, alias: str, mac: str | None) -> Port:
+        """The link that the kernel is asked for."""
+        return Port(
+            name=link,
+            parent=network.parent,
+            mode=network.mode,
+            group=self._links.group,
+            alias=alias,
+            mtu=network.mtu,
+            mac=mac,
+            broadcast_queue_length=network.broadcast_queue_length,
+            broadcast_limit=network.broadcast_limit,
+            nopromisc=network.nopromisc,
+            source_macs=network.source_macs,
+        )
+
+    async def _make_link(self, endpoint: Endpoint, network: Network) -> None:
+        if network.mode == "passthru":
+            await self._links.reaped()
+        port = self.port_of(
+            network,
+            endpoint.link,
+            alias_of(self._records.instance, "endpoint", endpoint.endpoint_id),
+            # In passthru the engine sets the MAC itself, in the container; here it would be the NIC's at once.
+            None if network.mode == "passthru" else endpoint.mac,
+        )
+        # A MAC that we derived is ours alone; one that a user chose may be in use by links we cannot see.
+        prove = endpoint.mac is not None and not endpoint.mac_is_ours and network.mode != "passthru"
+        try:
+            await self._links.add_port(port, prove_mac_free=prove)
+        except LinkFailed as failure:
+            if failure.errno == errno.EADDRINUSE:
+                raise Refused(
+                    f"MAC address {endpoint.mac} is in use on parent {endpoint.parent}, by the NIC itself or another "
+                    "container's link: give another --mac-address"
+                ) from None
+            if failure.errno == errno.ENODEV:
+                raise LinkFailed(
+                    f"parent {endpoint.parent} of network {network.network_id} is not there (any more): bring it back, "
+                    "the network is kept",
+                    errno.ENODEV,
+                ) from None
+            raise
+
+    async def operational_info(self, request: requests.EndpointCall) -> dict[str, str]:
+        endpoint = self._known.endpoint(request.endpoint_id)
+        network = self._known.network(endpoint.network_id)
+        told = {
+            "parent": endpoint.parent,
+            "mode": network.mode,
+            "link": endpoint.link,
+            "mac": endpoint.mac,
+            "address": endpoint.address,
+            "address_v6": endpoint.address_v6,
+            "vlan_id": network.vlan_id,
+        }
+        return {name: str(value) for name, value in told.items() if value is not None}
+
+    async def join(self, request: requests.EndpointCall) -> requests.Joined:
+        endpoint = self._known.endpoint(request.endpoint_id)
+        network = self._known.network(endpoint.network_id)
+        if await self._links.find(endpoint.link) is None:
+            raise NotFound(
+                f"link {endpoint.link} of endpoint {endpoint.endpoint_id} is gone from the host: start the container "
+                "again"
+            )
+        gateway = self._gateway(network, endpoint.address, 4)
+        gateway_v6 = self._gateway(network, endpoint.address_v6, 6)
+        return requests.Joined(
+            endpoint.link,
+            gateway,
+            gateway_v6,
+            tuple(
+                route
+                for address, router in ((endpoint.address, gateway), (endpoint.address_v6, gateway_v6))
+                for route in _on_link_route(address, router)
+            ),
+        )
+
+    def _gateway(self, network: Network, address: IPInterface | None, version: int) -> IPAddress | None:
+        return network.gateway_for(address)
+
+    async def leave(self, request: requests.EndpointCall) -> None:
+        """Nothing: the engine moves the link back and then asks for its removal, or for another Leave."""
+
+    async def delete(self, request: requests.EndpointCall) -> None:
+        """Remove the endpoint and its link; succeeds when there is nothing."""
+        async with self._turns.of(request.endpoint_id):
+            endpoint = self._known.endpoints.get(request.endpoint_id)
+            if endpoint is None:
+                return
+            removed = await self._links.condemn(endpoint.link)
+            if self._known.networks.get(endpoint.network_id) is not None:
+                network = self._known.network(endpoint.network_id)
+                if network.mode == "passthru":
+                    await self._links.reaped()
+            self._known.remove_endpoint(endpoint.endpoint_id)
+            await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
+        _log.info(
+            "unused link removed: {link} (endpoint {endpoint}{how})",
+            link=endpoint.link,
+            endpoint=endpoint.short_id,
+            how="" if removed else "; it had gone with its sandbox",
+        )
+
+
+def _on_link_route(address: IPInterface | None, router: IPAddress | None) -> list[IPNetwork]:
+    """A router outside the address's own prefix, as with /32, is reachable only by a route to itself."""
+    if address is None or router is None or router in address.network:
+        return []
+    return [ip_network(router)]

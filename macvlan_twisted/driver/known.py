@@ -1,0 +1,91 @@
+"""The networks and endpoints of this host, in memory; what is here is on disk, or about to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ..errors import NotFound
+from ..records import from_document
+from ..state.interface import HostRecords, Kind
+from .network import Endpoint, MadeLink, Network
+
+
+class Known:
+    """Filled from state at start-up; changed in the reactor's thread only."""
+
+    def __init__(self, records: HostRecords) -> None:
+        self._networks = {
+            key: from_document(Network, document) for key, document in records.documents(Kind.NETWORK).items()
+        }
+        self.made_links = {
+            key: from_document(MadeLink, document)
+            for key, document in records.documents(Kind.MADE_LINK).items()
+        }
+        """VLANs and dummy links that we made; only :class:`~macvlan_twisted.driver.parents.Parents` changes it."""
+        self._endpoints: dict[str, Endpoint] = {}
+        self._by_mac: dict[tuple[str, str], str] = {}
+        self._of_network: dict[str, set[str]] = {}
+        for document in records.documents(Kind.ENDPOINT).values():
+            self.add_endpoint(from_document(Endpoint, document))
+
+    @property
+    def networks(self) -> Mapping[str, Network]:
+        return self._networks
+
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        return self._endpoints
+
+    def network(self, network_id: str) -> Network:
+        """
+        :raises NotFound: with what may have happened to it.
+        """
+        try:
+            return self._networks[network_id]
+        except KeyError:
+            raise NotFound(
+                f"network {network_id} is not known to the plugin: it was made by another one or its state was "
+                "removed; remove the network and create it again"
+            ) from None
+
+    def endpoint(self, endpoint_id: str) -> Endpoint:
+        try:
+            return self._endpoints[endpoint_id]
+        except KeyError:
+            raise NotFound(
+                f"endpoint {endpoint_id} is not known to the plugin: restart the container"
+            ) from None
+
+    def others(self, network_id: str) -> Iterator[Network]:
+        return (each for each in self._networks.values() if each.network_id != network_id)
+
+    def add_network(self, network: Network) -> None:
+        self._networks[network.network_id] = network
+
+    def remove_network(self, network_id: str) -> None:
+        self._networks.pop(network_id, None)
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        self._endpoints[endpoint.endpoint_id] = endpoint
+        self._of_network.setdefault(endpoint.network_id, set()).add(endpoint.endpoint_id)
+        if endpoint.mac is not None:
+            self._by_mac[endpoint.parent, endpoint.mac] = endpoint.endpoint_id
+
+    def remove_endpoint(self, endpoint_id: str) -> None:
+        endpoint = self._endpoints.pop(endpoint_id, None)
+        if endpoint is None:
+            return
+        siblings = self._of_network[endpoint.network_id]
+        siblings.discard(endpoint_id)
+        if not siblings:
+            del self._of_network[endpoint.network_id]
+        if endpoint.mac is not None and self._by_mac.get((endpoint.parent, endpoint.mac)) == endpoint_id:
+            del self._by_mac[endpoint.parent, endpoint.mac]
+
+    def endpoints_of(self, network_id: str) -> list[Endpoint]:
+        return [self._endpoints[each] for each in self._of_network.get(network_id, ())]
+
+    def holder_of_mac(self, parent: str, mac: str) -> Endpoint | None:
+        """Our endpoint on *parent* that has *mac*."""
+        holder = self._by_mac.get((parent, mac))
+        return None if holder is None else self._endpoints[holder]

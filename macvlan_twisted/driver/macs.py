@@ -1,0 +1,24 @@
+"""The MAC address of an endpoint for which the user named none."""
+
+from __future__ import annotations
+
+from hashlib import blake2s
+
+from ..addresses import IPInterface
+
+# 0x7a: unicast, locally administered; 7a:42 and the IPv4 address are what the ancestor of 2015 used.
+_PREFIX = bytes((0x7A, 0x42))
+
+
+def derived_mac(address: IPInterface | None, address_v6: IPInterface | None, endpoint_id: str) -> str:
+    """
+    ``7a:42:`` and the four bytes of the IPv4 address, else a hash of the IPv6 address, else of the id.
+
+    A container that keeps its address keeps its MAC.
+    """
+    if address is not None:
+        tail = address.ip.packed
+    else:
+        source = address_v6.ip.packed if address_v6 is not None else endpoint_id.encode()
+        tail = blake2s(source, digest_size=4).digest()
+    return (_PREFIX + tail).hex(":")

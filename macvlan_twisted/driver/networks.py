@@ -1,0 +1,219 @@
+"""What each call about a network does: GwAllocCheck, Allocate, Free, Create and DeleteNetwork."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twisted.logger import Logger
+
+from ..errors import LinkFailed, Refused
+from ..links.interface import Port
+from ..links.pool import Links
+from ..records import to_document
+from ..settings import Settings
+from ..state.interface import HostRecords, Kind
+from ..turns import Turns
+from . import requests
+from .endpoints import Endpoints
+from .known import Known
+from .names import alias_of, trial_link_name
+from .network import Network
+from .options import NetworkOptions, parse_options
+from .parents import Parents, plan_parent, refuse_sharing, refuse_unfit
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+
+def refuse_contradictions(options: NetworkOptions, mode: str) -> None:
+    """
+    :raises Refused: options that mean nothing in *mode*.
+    """
+    if options.source_macs and mode != "source":
+        raise Refused(f"-o source_macs has a meaning in mode source only, and the mode is {mode}: add -o mode=source")
+    if mode == "source" and not options.source_macs:
+        raise Refused("mode source admits nothing without -o source_macs=MAC,MAC: name the senders to admit")
+    if options.nopromisc and mode != "passthru":
+        raise Refused(f"-o nopromisc has a meaning in mode passthru only, and the mode is {mode}: leave it out")
+    if options.force_mac and mode != "passthru":
+        raise Refused(f"-o force_mac has a meaning in mode passthru only, and the mode is {mode}: leave it out")
+
+
+class Networks:
+    """The calls of the engine about networks."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        known: Known,
+        records: HostRecords,
+        links: Links,
+        parents: Parents,
+        endpoints: Endpoints,
+    ) -> None:
+        self._settings = settings
+        self._known = known
+        self._records = records
+        self._links = links
+        self._parents = parents
+        self._endpoints = endpoints
+        self._turns = Turns()
+
+    async def gateway_check(self, request: requests.GatewayCheck) -> bool:
+        """
+        Always skip: the router of a LAN is there or is not, the engine must not make one up.
+
+        The options are checked already here, so that a wrong one costs no address.
+        """
+        parse_options(request.options)
+        return True
+
+    async def allocate(self, request: requests.AllocateNetwork) -> Mapping[str, str]:
+        """A swarm manager's question; engines replace the network's options by the answer."""
+        parse_options(request.options)
+        return request.options
+
+    async def free(self, network_id: str) -> None:
+        """A swarm manager's call: nothing is kept for networks that live on other hosts."""
+
+    async def create(self, request: requests.CreateNetwork) -> None:
+        async with self._turns.of(request.network_id):
+            network, options = await self._planned(request)
+            existing = self._known.networks.get(network.network_id)
+            if existing == network:
+                return
+            if existing is not None:
+                raise Refused(f"network {network.network_id} exists with other options: remove it first")
+            refuse_sharing(network, self._known.others(network.network_id))
+            self._warn_of_gateways(network)
+            self._known.add_network(network)
+            try:
+                await self._records.save(Kind.NETWORK, network.network_id, to_document(network))
+                await self._parents.ensure(network)
+                await self._try_on_kernel(network, options)
+            except BaseException:
+                await self._undo(network)
+                raise
+        _log.info(
+            "network created: {network} on parent {parent} in mode {mode}",
+            network=network.short_id,
+            parent=network.parent,
+            mode=network.mode,
+        )
+
+    async def _planned(self, request: requests.CreateNetwork) -> tuple[Network, NetworkOptions]:
+        """The network that the request means, validated against the host as it is now."""
+        options = parse_options(request.options)
+        mode = options.mode or self._settings.mode
+        refuse_contradictions(options, mode)
+        links = await self._links.all()
+        plan = plan_parent(
+            request.network_id, options, request.internal, self._settings.host_interface, links
+        )
+        mtu = options.mtu or self._settings.mtu
+        for link in links:
+            if link.name == plan.parent or any(link.name == step.lower for step in plan.vlan_steps):
+                refuse_unfit(link, options, mtu)
+        return (
+            Network(
+                network_id=request.network_id,
+                parent=plan.parent,
+                mode=mode,
+                subnets=request.subnets,
+                mtu=mtu,
+                internal=request.internal,
+                on_dummy=plan.on_dummy,
+                vlan_steps=plan.vlan_steps,
+                broadcast_queue_length=options.broadcast_queue_length,
+                broadcast_limit=options.broadcast_limit,
+                nopromisc=options.nopromisc,
+                source_macs=options.source_macs,
+                force_mac=options.force_mac,
+            ),
+            options,
+        )
+
+    def _warn_of_gateways(self, network: Network) -> None:
+        for subnet in network.subnets:
+            router = self._settings.gateway_for(subnet.pool)
+            if subnet.gateway is None and router is not None and not network.internal and subnet.pool.prefixlen:
+                _log.warn(
+                    "network {network} on {pool} was created without a gateway, its containers have no default "
+                    "route, and address management that is not ours may hand out the router's address {router}: "
+                    "create it with --gateway {router}",
+                    network=network.short_id,
+                    pool=subnet.pool,
+                    router=router,
+                )
+
+    async def _try_on_kernel(self, network: Network, options: NetworkOptions) -> None:
+        """
+        Make one link as the network's containers will have it, read it back, and remove it.
+
+        The kernel ignores attributes that it does not know, and so does pyroute2: what did not take is
+        refused now and not found out in production.
+        """
+        wanted = self._endpoints.port_of(
+            network,
+            trial_link_name(network.network_id),
+            alias_of(self._records.instance, "trial", network.network_id),
+            None,
+        )
+        if network.mode == "passthru":
+            await self._links.reaped()
+        await self._links.add_port(wanted)
+        try:
+            found = await self._links.read_port(wanted.name)
+        finally:
+            await self._links.delete(wanted.name)
+        if found is None:
+            raise LinkFailed(f"the trial link of network {network.network_id} vanished: try again")
+        refuse_what_did_not_take(wanted, found)
+
+    async def _undo(self, network: Network) -> None:
+        """Remove all that a failed create has made; the engine will not ask for it."""
+        self._known.remove_network(network.network_id)
+        try:
+            await self._parents.drop_unused(network, self._known.others(network.network_id))
+        except LinkFailed as failure:
+            _log.warn("{reason}", reason=str(failure))
+        finally:
+            await self._records.forget(Kind.NETWORK, network.network_id)
+
+    async def delete(self, network_id: str) -> None:
+        """Remove a network and whatever still hangs on it; succeeds when there is nothing."""
+        failures: list[str] = []
+        async with self._turns.of(network_id):
+            network = self._known.networks.get(network_id)
+            if network is None:
+                return
+            for endpoint in self._known.endpoints_of(network_id):
+                try:
+                    await self._endpoints.delete(requests.EndpointCall(network_id, endpoint.endpoint_id))
+                except LinkFailed as failure:
+                    failures.append(str(failure))
+            self._known.remove_network(network_id)
+            try:
+                await self._parents.drop_unused(network, self._known.others(network_id))
+            except LinkFailed as failure:
+                failures.append(str(failure))
+            await self._records.forget(Kind.NETWORK, network_id)
+        _log.info("network removed: {network}", network=network.short_id)
+        if failures:
+            raise LinkFailed(f"network {network_id} is removed, but: {'; '.join(failures)}")
+
+
+def refuse_what_did_not_take(wanted: Port, found: Port) -> None:
+    """
+    :raises Refused: the kernel did not do what an option asked for.
+    """
+    compared = (
+        ("-o macvlan_mode", wanted.mode, found.mode),
+        ("-o mtu", wanted.mtu, found.mtu),
+        ("-o bcqueuelen", wanted.broadcast_queue_length, found.broadcast_queue_length),
+        ("-o bclim", wanted.broadcast_limit, found.broadcast_limit),
+        ("-o nopromisc", wanted.nopromisc or None, found.nopromisc or None),
+        ("-o source_macs", frozenset(wanted.source_macs) or None, frozenset(found.source_macs) or None),
+    )
+    for name, asked, got in compared:
+        if asked is not None and asked != got:
+            raise Refused(f"{name}: the kernel was asked for {asked} and has {got}: this kernel cannot do it")

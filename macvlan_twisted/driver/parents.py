@@ -1,0 +1,242 @@
+"""
+Which link a network's containers hang on, and what has to be made for it.
+
+First the decision, as plain functions of what the user said and what the kernel shows; then
+:class:`Parents`, which makes and removes VLANs and dummy links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ..errors import LinkFailed, Refused
+from ..links.interface import LinkFacts
+from ..links.pool import Links
+from ..records import to_document
+from ..state.interface import HostRecords, Kind
+from ..turns import Turns
+from .names import alias_of, dummy_link_name, vlan_link_name
+from .known import Known
+from .network import MadeLink, Network, VlanStep
+from .options import NetworkOptions, parse_vlan_id
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+
+@frozen
+class ParentPlan:
+    """The parent's name, and the VLANs on the way to it from the NIC, the lowest first."""
+
+    parent: str
+    vlan_steps: tuple[VlanStep, ...] = ()
+    on_dummy: bool = False
+
+
+def plan_parent(
+    network_id: str,
+    options: NetworkOptions,
+    internal: bool,
+    default_parent: str | None,
+    links: Iterable[LinkFacts],
+) -> ParentPlan:
+    """
+    :param links: those of the host now; what is missing among them has to be made.
+    :raises Refused: with the builtin driver's words where it has them.
+    """
+    by_name = {link.name: link for link in links}
+    name = options.parent or (None if internal else default_parent)
+    if name is None:
+        if options.vlan_id is not None:
+            raise Refused(f"-o vlan_id={options.vlan_id} needs a NIC: name it with -o parent=")
+        return ParentPlan(dummy_link_name(network_id), on_dummy=True)
+    steps = _steps_to(name, by_name)
+    if options.vlan_id is not None and not (steps and steps[-1].vlan_id == options.vlan_id and len(steps) == 1):
+        steps = (*steps, _vlan_on(name, options.vlan_id, by_name))
+    return ParentPlan(steps[-1].link if steps else name, steps)
+
+
+def _steps_to(name: str, by_name: Mapping[str, LinkFacts]) -> tuple[VlanStep, ...]:
+    """The VLANs of a dotted name that are to be made, or that are there and to be kept in mind."""
+    link = by_name.get(name)
+    if link is not None and link.vlan_id is None:
+        return ()
+    if link is not None:
+        lower = next((each.name for each in by_name.values() if each.index == link.lower_index), None)
+        return () if lower is None else (*_steps_to(lower, by_name), VlanStep(name, lower, link.vlan_id or 0))
+    lower_name, dot, id_text = name.rpartition(".")
+    if not dot or not lower_name:
+        raise Refused(
+            f"the requested parent interface {name} was not found on the Docker host: name one of "
+            f"{', '.join(sorted(each for each in by_name if each != 'lo'))}, or a VLAN of it like eth0.10"
+        )
+    try:
+        vlan_id = parse_vlan_id(id_text)
+    except ValueError as error:
+        raise Refused(f"-o parent={name}: {error}") from None
+    return (*_steps_to(lower_name, by_name), _vlan_on(lower_name, vlan_id, by_name, name))
+
+
+def _vlan_on(
+    lower: str, vlan_id: int, by_name: Mapping[str, LinkFacts], wanted: str | None = None
+) -> VlanStep:
+    """VLAN *vlan_id* of *lower*: a link that is it already, whatever its name, else one to be made."""
+    lower_link = by_name.get(lower)
+    if lower_link is not None:
+        for each in by_name.values():
+            if each.vlan_id == vlan_id and each.lower_index == lower_link.index:
+                return VlanStep(each.name, lower, vlan_id)
+    return VlanStep(wanted or vlan_link_name(lower, vlan_id), lower, vlan_id)
+
+
+def refuse_unfit(link: LinkFacts, options: NetworkOptions, mtu: int | None) -> None:
+    """
+    :raises Refused: the kernel or the LAN would not let containers on this parent talk.
+    """
+    if link.name == "lo":
+        raise Refused("loopback interface is not a valid macvlan parent link: name a NIC on the LAN")
+    if link.is_wireless and not options.force_wifi:
+        raise Refused(
+            f"parent {link.name} is a Wi-Fi interface: access points drop frames of MAC addresses that did not "
+            "associate with them, so containers would not be heard; use a wired NIC, or -o force_wifi=true if "
+            "your access point takes them (4-address mode)"
+        )
+    if link.bridge is not None:
+        raise Refused(
+            f"parent {link.name} is a port of bridge {link.bridge}, which takes its frames: use "
+            f"-o parent={link.bridge}"
+        )
+    if mtu is not None and mtu > link.mtu:
+        raise Refused(f"mtu {mtu} is more than the {link.mtu} of parent {link.name}: give at most {link.mtu}")
+
+
+def refuse_sharing(network: Network, others: Iterable[Network]) -> None:
+    """
+    Any number of networks share a parent, unless one of them is passthru.
+
+    :raises Refused: in the builtin driver's words, naming the other network.
+    """
+    for other in others:
+        if other.parent != network.parent or other.network_id == network.network_id:
+            continue
+        if network.mode == "passthru":
+            raise Refused(
+                f"cannot use mode passthru, macvlan network {other.network_id} is already using parent interface "
+                f"{network.parent}"
+            )
+        if other.mode == "passthru":
+            raise Refused(
+                f"macvlan network {other.network_id} is already using parent interface {network.parent} in mode "
+                "passthru"
+            )
+
+
+class Parents:
+    """VLANs and dummy links that we made: each is removed with the last network that uses it."""
+
+    def __init__(self, links: Links, records: HostRecords, known: Known) -> None:
+        self._links = links
+        self._records = records
+        self._turns = Turns()
+        self._made = known.made_links
+
+    @property
+    def made(self) -> Mapping[str, MadeLink]:
+        return self._made
+
+    async def ensure(self, network: Network) -> None:
+        """Make what is missing on the way to the network's parent, and bring up what is down."""
+        if network.on_dummy:
+            await self._ensure_one(MadeLink(network.parent, "dummy"), network)
+        for step in network.vlan_steps:
+            await self._ensure_one(MadeLink(step.link, "vlan", step.lower, step.vlan_id), network)
+
+    async def _ensure_one(self, wanted: MadeLink, network: Network) -> None:
+        async with self._turns.of(wanted.name):
+            if wanted.lower:
+                lower = await self._links.find(wanted.lower)
+                if lower is None:
+                    raise Refused(
+                        f"failed to find master interface {wanted.lower} on the Docker host, which VLAN "
+                        f"{wanted.vlan_id} ({wanted.name}) is to be made on"
+                    )
+                if not lower.up:
+                    await self._links.set_up(lower.name)
+            present = await self._links.find(wanted.name)
+            if present is None:
+                await self._make(wanted)
+                return
+            if wanted.kind == "vlan" and present.vlan_id != wanted.vlan_id:
+                raise Refused(
+                    f"link {wanted.name} exists and is not VLAN {wanted.vlan_id}: rename it or choose another one"
+                )
+            if wanted.kind == "dummy" and not self._links.is_ours(present):
+                raise Refused(f"link {wanted.name} exists and is not ours: remove it")
+            if not present.up:
+                await self._links.set_up(wanted.name)
+
+    async def _make(self, wanted: MadeLink) -> None:
+        """The intent is on disk before the kernel is touched: what we made is known after a kill."""
+        known = wanted.name in self._made
+        self._made[wanted.name] = wanted
+        alias = alias_of(self._records.instance, wanted.kind, wanted.name)
+        try:
+            if not known:
+                await self._records.save(Kind.MADE_LINK, wanted.name, to_document(wanted))
+            if wanted.kind == "vlan":
+                await self._links.add_vlan(wanted.name, wanted.lower, wanted.vlan_id, alias)
+            else:
+                await self._links.add_dummy(wanted.name, alias)
+        except BaseException:
+            self._made.pop(wanted.name, None)
+            await self._records.forget(Kind.MADE_LINK, wanted.name)
+            raise
+        _log.info("parent link created: {link} ({kind})", link=wanted.name, kind=wanted.kind)
+
+    async def drop_unused(self, network: Network, others: Iterable[Network]) -> None:
+        """
+        Remove what was made for *network* and serves no other; the highest first.
+
+        Waits for condemned links: the kernel keeps a parent busy while they live.
+        """
+        in_use = _links_of(others)
+        names = [step.link for step in reversed(network.vlan_steps)]
+        names += [network.parent] if network.on_dummy else []
+        for name in names:
+            if name in in_use:
+                return
+            if name in self._made:
+                await self._links.reaped()
+                await self._drop(name)
+
+    async def drop_orphans(self, networks: Iterable[Network]) -> None:
+        """Remove what was made for networks that are not there (any more), the highest first."""
+        in_use = _links_of(networks)
+        for name in sorted(set(self._made) - in_use, key=len, reverse=True):
+            try:
+                await self._drop(name)
+            except LinkFailed as failure:
+                _log.warn("{reason}", reason=str(failure))
+
+    async def _drop(self, name: str) -> None:
+        async with self._turns.of(name):
+            present = await self._links.find(name)
+            if present is not None and not self._links.is_ours(present):
+                _log.warn("{link} was made by us and replaced by someone else: it stays", link=name)
+            elif present is not None:
+                await self._refuse_foreign_upper(present)
+                await self._links.delete(name)
+                _log.info("unused link removed: {link}", link=name)
+            self._made.pop(name, None)
+            await self._records.forget(Kind.MADE_LINK, name)
+
+    async def _refuse_foreign_upper(self, link: LinkFacts) -> None:
+        upper = [each.name for each in await self._links.all() if each.lower_index == link.index]
+        if upper:
+            raise LinkFailed(f"{link.name} stays: {', '.join(upper)} of others hang on it")
+
+
+def _links_of(networks: Iterable[Network]) -> set[str]:
+    return {name for each in networks for name in (each.parent, *(step.link for step in each.vlan_steps))}

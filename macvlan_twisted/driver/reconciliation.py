@@ -1,0 +1,48 @@
+"""At start: make kernel and state agree, after whatever ended our earlier life."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from ..errors import MacvlanError
+from ..links.pool import Links
+from ..state.interface import HostRecords, Kind
+from .known import Known
+from .parents import Parents
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+
+async def reconcile(known: Known, parents: Parents, records: HostRecords, links: Links) -> None:
+    """
+    Remove what was condemned, links of ours without an endpoint, and VLANs without a network; make VLANs
+    and dummy links of networks again that went with a reboot.
+
+    Links inside containers are out of sight here, so an endpoint without a link is kept: its container may
+    be alive.
+    """
+    ours = [link for link in await links.all() if links.is_ours(link)]
+    condemned = [link for link in ours if links.is_condemned(link)]
+    gone = {link.name for link in condemned}
+    for endpoint in list(known.endpoints.values()):
+        if endpoint.link in gone:
+            known.remove_endpoint(endpoint.endpoint_id)
+            await records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
+    links.adopt_condemned(condemned)
+    kept = {endpoint.link for endpoint in known.endpoints.values()} | set(parents.made) | gone
+    for link in ours:
+        if link.name not in kept:
+            await links.condemn(link.name)
+            _log.info("unused link removed: {link}, left behind by an earlier run", link=link.name)
+    await links.reaped()
+    for network in known.networks.values():
+        try:
+            await parents.ensure(network)
+        except MacvlanError as error:
+            _log.warn(
+                "network {network} waits for its parent {parent}: {reason}",
+                network=network.short_id,
+                parent=network.parent,
+                reason=str(error),
+            )
+    await parents.drop_orphans(known.networks.values())

@@ -1,0 +1,46 @@
+"""
+What can go wrong, in the words of the person who has to mend it.
+
+Every room raises these; :mod:`macvlan_twisted.protocol.errors` turns them into replies. A message
+says what was wrong, with which value, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class MacvlanError(Exception):
+    """Anything that we tell a user or the engine on purpose; all others are bugs."""
+
+
+class BadRequest(MacvlanError):
+    """The body of a call is not what the engine's protocol says it is."""
+
+
+class Refused(MacvlanError):
+    """The request was understood and cannot be done; nothing was changed."""
+
+
+class NotFound(Refused):
+    """A network, endpoint or pool that we do not know."""
+
+
+class LinkFailed(MacvlanError):
+    """The kernel refused a change of links."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class StateFailed(MacvlanError):
+    """The disk did not take a change, or what it holds is damaged."""
+
+
+class CannotStart(MacvlanError, SystemExit):
+    """
+    The service cannot start: one line that says why, exit status 1.
+
+    It is a :class:`SystemExit` so that the interpreter prints the line instead of a traceback, and an
+    :class:`Exception` so that a daemonising ``twistd`` sees it in ``startService`` and hands it to the
+    parent process, which prints its first 90 bytes and exits with 1.
+    """

@@ -1,0 +1,120 @@
+"""What the service takes from the host where the user said nothing, and why: pure choices over facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import evolve, field, frozen
+
+from .addresses import IPAddress, IPInterface, IPNetwork
+from .links.interface import DefaultRoute, Kernel, LinkFacts
+from .settings import Settings
+
+_ONE_MAC_DRIVERS = {
+    "virtio_net": "a virtual machine",
+    "vmxnet3": "VMware",
+    "hv_netvsc": "Hyper-V",
+    "xen_netfront": "Xen",
+    "vif": "Xen",
+    "ena": "Amazon's cloud",
+    "gve": "Google's cloud",
+    "mana": "Microsoft's cloud",
+}
+
+
+@frozen
+class Chosen:
+    """Settings without gaps (as far as the host fills them), and sentences for the log."""
+
+    settings: Settings
+    reasons: tuple[str, ...] = field(default=())
+    hints: tuple[str, ...] = field(default=())
+
+
+def choose_defaults(settings: Settings, kernel: Kernel) -> Chosen:
+    """Ask the kernel what the choices need, and choose. Blocks."""
+    return choose(settings, kernel.default_routes(), kernel.find, kernel.addresses_of)
+
+
+def choose(
+    settings: Settings,
+    default_routes: Sequence[DefaultRoute],
+    find: Callable[[str], LinkFacts | None],
+    addresses_of: Callable[[str], Sequence[IPInterface]],
+) -> Chosen:
+    reasons: list[str] = []
+    interface = settings.host_interface
+    if interface is not None:
+        reasons.append(f"host interface {interface}: as given")
+    elif default_routes:
+        interface = default_routes[0].link
+        reasons.append(f"host interface {interface}: the default route leaves by it")
+    else:
+        reasons.append("no host interface: none was given and there is no default route; networks must name -o parent=")
+    link = find(interface) if interface is not None else None
+    if interface is not None and link is None:
+        reasons.append(f"host interface {interface} is not there yet")
+    subnets, gateways = list(settings.subnets), list(settings.gateways)
+    if link is not None and interface is not None:
+        own = [each for each in addresses_of(interface) if not each.ip.is_link_local]
+        routers = [each.gateway for each in default_routes if each.link == interface and each.gateway is not None]
+        for version in (4, 6):
+            _fill_family(version, settings, interface, own, routers, subnets, gateways, reasons)
+    return Chosen(
+        evolve(settings, host_interface=interface, subnets=tuple(subnets), gateways=tuple(gateways)),
+        tuple(reasons),
+        tuple(_hints(link)) if link is not None else (),
+    )
+
+
+def _fill_family(
+    version: int,
+    settings: Settings,
+    interface: str,
+    own: Sequence[IPInterface],
+    routers: Sequence[IPAddress],
+    subnets: list[IPNetwork],
+    gateways: list[IPAddress],
+    reasons: list[str],
+) -> None:
+    subnet, gateway = settings.subnet_of_version(version), settings.gateway_of_version(version)
+    if subnet is not None:
+        reasons.append(f"subnet {subnet}: as given")
+    else:
+        fitting = [
+            each.network
+            for each in own
+            if each.version == version
+            and each.network.num_addresses > 1
+            and (gateway is None or gateway in each.network)
+        ]
+        if fitting:
+            subnet = fitting[0]
+            subnets.append(subnet)
+            reasons.append(f"subnet {subnet}: {interface} is in it")
+    if gateway is not None:
+        reasons.append(f"gateway {gateway}: as given")
+    elif subnet is not None:
+        router = next((each for each in routers if each in subnet), None)
+        if router is not None:
+            gateways.append(router)
+            reasons.append(f"gateway {router}: the default route of {interface} shows it")
+
+
+def _hints(link: LinkFacts) -> list[str]:
+    hints = []
+    if link.is_wireless:
+        hints.append(
+            f"{link.name} is a Wi-Fi interface: access points drop frames of MAC addresses that did not associate "
+            "with them, so containers will not be heard; use a wired NIC"
+        )
+    if link.bridge is not None:
+        hints.append(
+            f"{link.name} is a port of bridge {link.bridge}, which takes its frames: use --host-interface={link.bridge}"
+        )
+    if link.driver in _ONE_MAC_DRIVERS:
+        hints.append(
+            f"{link.name} is a virtual NIC of {_ONE_MAC_DRIVERS[link.driver]}: many virtual switches pass the frames "
+            "of one MAC address only; allow MAC spoofing or promiscuous mode on its port if containers are not heard"
+        )
+    return hints

@@ -1,0 +1,1 @@
+"""Pools and addresses: pure allocation, and the calls on it."""

@@ -1,0 +1,133 @@
+"""What a pool is: one engine's grant of a subnet, and the set of addresses that it shares with others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_interface, ip_network
+from urllib.parse import quote
+
+from attrs import frozen
+
+from ..addresses import IPInterface, IPNetwork
+from ..errors import Refused
+from ..settings import Settings
+from .options import parse_options
+from .requests import RequestPool
+
+_ANY = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+@frozen
+class Pool:
+    """An open pool; kept in state, so a new member needs a default."""
+
+    pool_id: str
+    address_space: str
+    prefix: IPNetwork
+    """The LAN's subnet: its length goes with every address handed out."""
+    part: IPNetwork | None
+    """The part of it from which addresses are handed out by themselves."""
+    parent: str
+    any_subnet: bool = False
+    """Whether the engine was told 0.0.0.0/0, because the user named no subnet."""
+
+    @property
+    def shared_set(self) -> str:
+        """Pools that are equal in this share one set of taken addresses."""
+        return f"{self.address_space} {self.prefix} {self.parent}"
+
+    @property
+    def cursor_key(self) -> str:
+        return f"{self.shared_set} {self.part or self.prefix}"
+
+    def described(self) -> str:
+        return f"{self.prefix}" + (f" (range {self.part})" if self.part is not None else "")
+
+
+def pool_id_for(request: RequestPool, nonce: str) -> str:
+    """
+    An id that says what the pool is: space, pool, sub-pool, options and a nonce.
+
+    Its parts are quoted as in a URL, so that it can be read back by anyone.
+    """
+    options = "&".join(f"{quote(key)}={quote(value)}" for key, value in sorted(request.options.items()))
+    parts = (
+        quote(request.address_space, safe=""),
+        str(request.pool) if request.pool is not None else ("any6" if request.v6 else "any4"),
+        str(request.sub_pool) if request.sub_pool is not None else "",
+        options,
+        nonce,
+    )
+    return ";".join(parts)
+
+
+def plan_pool(request: RequestPool, settings: Settings, nonce: str) -> Pool:
+    """
+    :raises Refused: the request contradicts itself, or leaves open what the service does not know.
+    """
+    options = parse_options(request.options)
+    parent = options.parent or settings.host_interface or ""
+    version = 6 if request.v6 else 4
+    prefix = request.pool
+    if prefix is None:
+        prefix = _default_prefix(settings, parent, version)
+    if prefix.version != version:
+        raise Refused(f"pool {prefix} is not of IPv{version}, which was asked for: give a subnet of that family")
+    part = request.sub_pool
+    if part is None and request.pool in (None, settings.subnet_of_version(version)):
+        part = settings.ip_range_in(prefix)
+    if part is not None and (part.version != version or not part.subnet_of(prefix)):  # type: ignore[arg-type]
+        raise Refused(f"--ip-range {part} is not in --subnet {prefix}: give a part of it")
+    return Pool(
+        pool_id=pool_id_for(request, nonce),
+        address_space=request.address_space,
+        prefix=prefix,
+        part=None if part == prefix else part,
+        parent=parent,
+        any_subnet=request.pool is None,
+    )
+
+
+def _default_prefix(settings: Settings, parent: str, version: int) -> IPNetwork:
+    prefix = settings.subnet_of_version(version)
+    if prefix is None or parent != (settings.host_interface or ""):
+        raise Refused(
+            f"no subnet was given, and the plugin knows none for IPv{version} on {parent or 'any parent'}: give --subnet, "
+            "or start the plugin with --macvlan-subnet"
+        )
+    return prefix
+
+
+def gateway_in_data(pool: Pool, settings: Settings) -> IPInterface | None:
+    """The gateway that goes with the answer: without a subnet the user cannot have named one."""
+
+    if not pool.any_subnet:
+        return None
+    gateway = settings.gateway_for(pool.prefix)
+    return None if gateway is None else ip_interface(f"{gateway}/{pool.prefix.prefixlen}")
+
+
+def answered_pool(pool: Pool) -> IPNetwork:
+    """
+    What the engine is told. Its own subnet would overlap the host's route to the LAN, and the engine would
+    reject it and ask again for ever; 0.0.0.0/0 overlaps nothing.
+    """
+
+    return ip_network(_ANY[pool.prefix.version]) if pool.any_subnet else pool.prefix
+
+
+def refuse_overlap(pool: Pool, others: Mapping[str, Pool]) -> None:
+    """
+    :raises Refused: a set of addresses that overlaps another one would hand out addresses twice.
+    """
+    for other in others.values():
+        if (
+            other.address_space == pool.address_space
+            and other.parent == pool.parent
+            and other.prefix != pool.prefix
+            and other.prefix.overlaps(pool.prefix)
+        ):
+            raise Refused(
+                f"subnet {pool.prefix} overlaps {other.prefix}, which is in use on parent {pool.parent or 'of no name'}: "
+                f"give --subnet {other.prefix} and a part of it as --ip-range"
+            )

@@ -1,0 +1,1 @@
+"""The kernel: links, read and changed by netlink on threads of our own."""

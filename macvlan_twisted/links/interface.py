@@ -1,0 +1,107 @@
+"""What we ask of the kernel: a small interface of plain, blocking functions."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from attrs import frozen
+
+from ..addresses import IPAddress, IPInterface
+
+
+@frozen
+class LinkFacts:
+    """What the kernel says of one link in the host's namespace."""
+
+    index: int
+    name: str
+    kind: str
+    mac: str
+    mtu: int
+    up: bool
+    group: int = 0
+    alias: str = ""
+    lower_index: int = 0
+    vlan_id: int | None = None
+    is_wireless: bool = False
+    bridge: str | None = None
+    """The bridge that the link is a port of."""
+    driver: str = ""
+    """The kernel's driver of a NIC, such as ``e1000e`` or ``virtio_net``."""
+
+
+@frozen
+class Port:
+    """A macvlan link to be made; also what the kernel is read back as, once a network."""
+
+    name: str
+    parent: str
+    mode: str
+    group: int = 0
+    alias: str = ""
+    mtu: int | None = None
+    mac: str | None = None
+    broadcast_queue_length: int | None = None
+    broadcast_limit: int | None = None
+    nopromisc: bool = False
+    source_macs: tuple[str, ...] = ()
+
+
+@frozen
+class DefaultRoute:
+    """A default route of the host: which link it leaves by, and the router."""
+
+    link: str
+    gateway: IPAddress | None
+    metric: int
+
+
+class Kernel(Protocol):
+    """
+    Links in the namespace of this process. Every function blocks, for microseconds up to an RCU grace
+    period of 16 ms or more, and so runs on a thread; it may be called from several threads at once.
+
+    All of them raise :class:`~macvlan_twisted.errors.LinkFailed` when the kernel refuses.
+    """
+
+    def find(self, name: str) -> LinkFacts | None:
+        """The link *name*, or ``None``."""
+
+    def links(self) -> list[LinkFacts]:
+        """All links; costs 0.2 ms a link, so not for the way of a call."""
+
+    def add_port(self, port: Port, prove_mac_free: bool = False) -> None:
+        """
+        Make a macvlan link, down, in one message, and mark it by its alias in a second one.
+
+        With *prove_mac_free* it is brought up for a moment, which fails with EADDRINUSE if another link on
+        the parent, in whatever namespace, has its MAC. A failure leaves no link.
+        """
+
+    def read_port(self, name: str) -> Port | None:
+        """What became of :meth:`add_port`, since the kernel and pyroute2 ignore what they do not know."""
+
+    def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
+        """Make an 802.1Q sub-interface, and bring it up."""
+
+    def add_dummy(self, name: str, group: int, alias: str) -> None:
+        """Make a dummy link, and bring it up."""
+
+    def set_up(self, name: str) -> None: ...
+
+    def set_group(self, name: str, group: int) -> bool:
+        """Move a link to *group* and bring it down; ``False`` if there is no such link."""
+
+    def delete(self, name: str) -> bool:
+        """Remove a link and wait for the grace period; ``False`` if there is no such link."""
+
+    def members_of_group(self, group: int) -> list[LinkFacts]: ...
+
+    def delete_group(self, group: int) -> None:
+        """Remove every link of *group* within one grace period, whoever made it."""
+
+    def default_routes(self) -> list[DefaultRoute]:
+        """Default routes of both families, the preferred ones first."""
+
+    def addresses_of(self, name: str) -> list[IPInterface]:
+        """The addresses that the host itself has on a link."""

@@ -1,0 +1,69 @@
+"""Links for those who must not block: the kernel on a pool of threads, and removal in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from .interface import Kernel, LinkFacts, Port
+from .reaper import BATCH_GROUPS, Reaper, RunInThread
+
+GROUPS = 1 + BATCH_GROUPS
+"""How many groups one instance uses: one for living links, the rest for condemned ones."""
+
+
+class Links:
+    """
+    The links of one instance.
+
+    :param group: the group of our living links; the groups that follow it are for condemned ones.
+    :param is_ours: tells by what the kernel says of a link whether this instance made it.
+    """
+
+    def __init__(
+        self, kernel: Kernel, run: RunInThread, group: int, is_ours: Callable[[LinkFacts], bool]
+    ) -> None:
+        self._kernel = kernel
+        self._run = run
+        self.group = group
+        self.is_ours = is_ours
+        self._reaper = Reaper(kernel, run, group + 1, is_ours)
+
+    def is_condemned(self, link: LinkFacts) -> bool:
+        return self._reaper.is_condemned_group(link.group)
+
+    async def find(self, name: str) -> LinkFacts | None:
+        return await self._run(self._kernel.find, name)
+
+    async def all(self) -> list[LinkFacts]:
+        return await self._run(self._kernel.links)
+
+    async def add_port(self, port: Port, prove_mac_free: bool = False) -> None:
+        await self._run(self._kernel.add_port, port, prove_mac_free)
+
+    async def read_port(self, name: str) -> Port | None:
+        return await self._run(self._kernel.read_port, name)
+
+    async def add_vlan(self, name: str, lower: str, vlan_id: int, alias: str) -> None:
+        await self._run(self._kernel.add_vlan, name, lower, vlan_id, self.group, alias)
+
+    async def add_dummy(self, name: str, alias: str) -> None:
+        await self._run(self._kernel.add_dummy, name, self.group, alias)
+
+    async def set_up(self, name: str) -> None:
+        await self._run(self._kernel.set_up, name)
+
+    async def delete(self, name: str) -> bool:
+        """Remove a link that we made and wait until it is gone; ``False`` if it was gone already."""
+        return await self._run(self._kernel.delete, name)
+
+    async def condemn(self, name: str) -> bool:
+        """Take a link that we made out of use, for removal soon; ``False`` if it is gone already."""
+        return await self._reaper.condemn(name)
+
+    def adopt_condemned(self, links: Iterable[LinkFacts]) -> None:
+        """Links that an earlier life of this instance condemned and did not come to remove."""
+        self._reaper.adopt(links)
+
+    async def reaped(self) -> None:
+        """Wait until every link condemned so far is gone."""
+        await self._reaper.reaped()

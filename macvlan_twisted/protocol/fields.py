@@ -1,0 +1,119 @@
+"""Reading the members of a JSON object, with errors that name the member and its value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..errors import BadRequest
+
+T = TypeVar("T")
+
+
+def parse_body(method: str, raw: bytes) -> Fields:
+    """
+    The object that the engine sent with *method*.
+
+    An empty body is an error and never a default: the engine repeats a call whose connection broke with
+    its body already consumed (engine-facts, section 1, "Retries").
+    """
+    if not raw.strip():
+        raise BadRequest(
+            f"{method} came with an empty body: the engine lost the connection and repeats the call without "
+            "its content; run the docker command again"
+        )
+    try:
+        value = json.loads(raw)
+    except RecursionError:
+        raise BadRequest(f"{method}: the body is nested too deeply") from None
+    except ValueError as error:
+        raise BadRequest(f"{method}: the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadRequest(f"{method}: the body must be a JSON object, not {_shown(value)}")
+    return Fields(method, value)
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+class Fields:
+    """The members of one JSON object; *where* names it in messages."""
+
+    def __init__(self, where: str, members: dict[str, Any]) -> None:
+        self._where = where
+        self._members = members
+
+    def _wrong(self, name: str, expected: str) -> BadRequest:
+        return BadRequest(f"{self._where}: {name} must be {expected}, not {_shown(self._members.get(name))}")
+
+    def text(self, name: str) -> str:
+        """A string; absent and null read as ``""``, as they do in the engine's own language."""
+        value = self._members.get(name)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        return value
+
+    def identifier(self, name: str) -> str:
+        """An id of the engine's: 64 hexadecimal digits, or 25 of base 36 in swarm; never empty."""
+        value = self.text(name)
+        if not value or len(value) > 128 or not (value.isascii() and value.isalnum()):
+            raise self._wrong(name, "an id of letters and digits")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self._members.get(name)
+        if value is None:
+            return False
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def object(self, name: str) -> Fields:
+        """A nested object; absent and null read as an empty one."""
+        return Fields(f"{self._where}: {name}", self.mapping(name))
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        value = self._members.get(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self._wrong(name, "an object")
+        return value
+
+    def texts(self, name: str) -> dict[str, str]:
+        """An object whose values are strings, such as all ``-o`` options."""
+        value = self.mapping(name)
+        for key, each in value.items():
+            if not isinstance(each, str):
+                raise BadRequest(f"{self._where}: {name}[{_shown(key)}] must be a string, not {_shown(each)}")
+        return value
+
+    def objects(self, name: str) -> list[Fields]:
+        """A list of objects; absent and null read as an empty one."""
+        value = self._members.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            raise self._wrong(name, "a list of objects")
+        return [Fields(f"{self._where}: {name}[{number}]", each) for number, each in enumerate(value)]
+
+    def parsed(self, name: str, parse: Callable[[str], T]) -> T | None:
+        """The text *name* through *parse*; ``None`` if it is empty."""
+        text = self.text(name)
+        if not text:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise BadRequest(f"{self._where}: {name}: {error}") from None
+
+    def required(self, name: str, parse: Callable[[str], T]) -> T:
+        value = self.parsed(name, parse)
+        if value is None:
+            raise self._wrong(name, "given")
+        return value

@@ -1,0 +1,165 @@
+"""
+Docker's spelling, and nowhere else: each call's JSON to a frozen request, each answer to JSON.
+
+The source of every field is what engines 20.10 and 29 really send; the public documentation is
+incomplete and partly wrong. Members that we do not know are ignored: engines add some.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..addresses import IPAddress, IPInterface, parse_address, parse_interface, parse_mac, parse_network
+from ..driver import requests as driver
+from ..ipam import requests as ipam
+from .fields import Fields
+
+GENERIC_OPTIONS = "com.docker.network.generic"
+INTERNAL_OPTION = "com.docker.network.internal"
+GATEWAY_DATA = "com.docker.network.gateway"
+ADDRESS_TYPE_OPTION = "RequestAddressType"
+ENDPOINT_NAME_OPTION = "com.docker.network.endpoint.name"
+
+LOCAL_ADDRESS_SPACE = "MacvlanTwistedLocal"
+GLOBAL_ADDRESS_SPACE = "MacvlanTwistedGlobal"
+
+ACTIVATED = {"Implements": ["NetworkDriver", "IpamDriver"]}
+# GwAllocChecker: engines from 28 ask GwAllocCheck before they make up a gateway. Containers are reached from
+# other hosts on the LAN, hence ConnectivityScope global; the networks themselves belong to one host.
+NETWORK_CAPABILITIES = {"Scope": "local", "ConnectivityScope": "global", "GwAllocChecker": True}
+# A derived MAC would be replaced by a random one with RequiresMACAddress. We keep our state ourselves, and
+# a replay of an older engine's memory could only contradict it.
+IPAM_CAPABILITIES = {"RequiresMACAddress": False, "RequiresRequestReplay": False}
+ADDRESS_SPACES = {
+    "LocalDefaultAddressSpace": LOCAL_ADDRESS_SPACE,
+    "GlobalDefaultAddressSpace": GLOBAL_ADDRESS_SPACE,
+}
+
+
+def _without_prefix(text: str) -> IPAddress:
+    return parse_interface(text).ip if "/" in text else parse_address(text)
+
+
+def _subnets(body: Fields) -> tuple[driver.SubnetData, ...]:
+    return tuple(
+        driver.SubnetData(
+            pool=each.required("Pool", parse_network),
+            gateway=each.parsed("Gateway", _without_prefix),
+            auxiliary={
+                name: each.object("AuxAddresses").required(name, _without_prefix)
+                for name in each.texts("AuxAddresses")
+            },
+        )
+        for family in ("IPv4Data", "IPv6Data")
+        for each in body.objects(family)
+    )
+
+
+def gateway_check(body: Fields) -> driver.GatewayCheck:
+    options = body.object("Options")
+    return driver.GatewayCheck(options.texts(GENERIC_OPTIONS), options.flag(INTERNAL_OPTION))
+
+
+def gateway_check_reply(skip: bool) -> dict[str, Any]:
+    return {"SkipIPv4": skip, "SkipIPv6": skip}
+
+
+def allocate_network(body: Fields) -> driver.AllocateNetwork:
+    return driver.AllocateNetwork(body.identifier("NetworkID"), body.texts("Options"))
+
+
+def allocate_network_reply(options: dict[str, str]) -> dict[str, Any]:
+    return {"Options": dict(options)}
+
+
+def network_id(body: Fields) -> str:
+    return body.identifier("NetworkID")
+
+
+def create_network(body: Fields) -> driver.CreateNetwork:
+    options = body.object("Options")
+    return driver.CreateNetwork(
+        network_id=body.identifier("NetworkID"),
+        options=options.texts(GENERIC_OPTIONS),
+        internal=options.flag(INTERNAL_OPTION),
+        subnets=_subnets(body),
+    )
+
+
+def create_endpoint(body: Fields) -> driver.CreateEndpoint:
+    interface = body.object("Interface")
+    return driver.CreateEndpoint(
+        network_id=body.identifier("NetworkID"),
+        endpoint_id=body.identifier("EndpointID"),
+        address=interface.parsed("Address", parse_interface),
+        address_v6=interface.parsed("AddressIPv6", parse_interface),
+        mac=interface.parsed("MacAddress", parse_mac),
+        options=body.mapping("Options"),
+    )
+
+
+def create_endpoint_reply(chosen_mac: str | None) -> dict[str, Any]:
+    """Only what we chose: a member that the request had set must not be repeated, even unchanged."""
+    return {"Interface": {"MacAddress": chosen_mac}} if chosen_mac else {"Interface": {}}
+
+
+def endpoint_call(body: Fields) -> driver.EndpointCall:
+    return driver.EndpointCall(body.identifier("NetworkID"), body.identifier("EndpointID"))
+
+
+def operational_info_reply(info: dict[str, str]) -> dict[str, Any]:
+    return {"Value": info}
+
+
+def join_reply(joined: driver.Joined) -> dict[str, Any]:
+    reply: dict[str, Any] = {"InterfaceName": {"SrcName": joined.link, "DstPrefix": "eth"}}
+    if joined.gateway is not None:
+        reply["Gateway"] = str(joined.gateway)
+    if joined.gateway_v6 is not None:
+        reply["GatewayIPv6"] = str(joined.gateway_v6)
+    if joined.on_link_routes:
+        reply["StaticRoutes"] = [
+            {"Destination": str(route), "RouteType": 1, "NextHop": ""} for route in joined.on_link_routes
+        ]
+    # Without it the engine plugs a container that got no gateway into a bridge of its own.
+    if joined.gateway is None and joined.gateway_v6 is None:
+        reply["DisableGatewayService"] = True
+    return reply
+
+
+def request_pool(body: Fields) -> ipam.RequestPool:
+    return ipam.RequestPool(
+        address_space=body.text("AddressSpace"),
+        pool=body.parsed("Pool", parse_network),
+        sub_pool=body.parsed("SubPool", parse_network),
+        options=body.texts("Options"),
+        v6=body.flag("V6"),
+    )
+
+
+def request_pool_reply(granted: ipam.GrantedPool) -> dict[str, Any]:
+    data = {GATEWAY_DATA: str(granted.gateway)} if granted.gateway is not None else {}
+    return {"PoolID": granted.pool_id, "Pool": str(granted.pool), "Data": data}
+
+
+def pool_id(body: Fields) -> str:
+    return body.text("PoolID")
+
+
+def request_address(body: Fields) -> ipam.RequestAddress:
+    options = body.texts("Options")
+    is_gateway = options.get(ADDRESS_TYPE_OPTION) == GATEWAY_DATA
+    return ipam.RequestAddress(
+        pool_id=body.text("PoolID"),
+        address=body.parsed("Address", _without_prefix),
+        purpose=ipam.Purpose.GATEWAY if is_gateway else ipam.Purpose.ENDPOINT,
+        endpoint_name=options.get(ENDPOINT_NAME_OPTION, ""),
+    )
+
+
+def request_address_reply(address: IPInterface) -> dict[str, Any]:
+    return {"Address": str(address), "Data": {}}
+
+
+def release_address(body: Fields) -> ipam.ReleaseAddress:
+    return ipam.ReleaseAddress(body.text("PoolID"), body.required("Address", _without_prefix))

@@ -1,0 +1,180 @@
+"""
+The HTTP side: the Klein resource tree, the only place that touches a request, and orderly closing.
+
+What the engine's client is like (engine-facts, section 1): blank Host, no Content-Type, keep-alive, many
+connections at once, and no time-out of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any, cast
+
+from klein import Klein
+from klein.resource import KleinResource
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.iweb import IRequest
+from twisted.web.server import Request, Site
+from werkzeug.exceptions import HTTPException
+
+from .errors import error_body, error_reply
+from .methods import Method
+
+BODY_LIMIT = 1024 * 1024
+"""Bytes of a body; the engine's largest are a few kilobytes."""
+CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
+
+_log = Logger(namespace="macvlan_twisted.protocol")
+
+
+class Calls:
+    """
+    Answers requests, and knows how many are being answered.
+
+    :param now: a clock in seconds, for the durations that ``--debug`` logs.
+    """
+
+    def __init__(self, methods: Mapping[str, Method], debug: bool, now: Callable[[], float] = monotonic) -> None:
+        self._methods = methods
+        self._debug = debug
+        self._now = now
+        self._under_way = 0
+        self._waiting_for_none: list[Deferred[None]] = []
+        self.closing = False
+
+    def none_under_way(self) -> Deferred[None]:
+        """Fires when every call that was started has been answered."""
+        done: Deferred[None] = Deferred()
+        if self._under_way:
+            self._waiting_for_none.append(done)
+        else:
+            done.callback(None)
+        return done
+
+    def resource(self) -> KleinResource:
+        app = Klein()
+        for name in self._methods:
+            app.route(f"/{name}", methods=["POST"])(self._route(name))
+        app.handle_errors(HTTPException)(self._wrong_request)
+        app.handle_errors(Exception)(self._wrong_request)
+        return app.resource()
+
+    def _route(self, name: str) -> Callable[[IRequest], Deferred[bytes]]:
+        def handler(request: IRequest) -> Deferred[bytes]:
+            return self._answer(name, request)
+
+        handler.__name__ = name.replace(".", "_")
+        return handler
+
+    def _answer(self, name: str, request: IRequest) -> Deferred[bytes]:
+        """
+        Started means finished: Klein cancels what we return when the client hangs up, so that is a
+        Deferred of its own, and the call itself goes on.
+        """
+        self._under_way += 1
+        started = self._now()
+        answer: Deferred[bytes] = Deferred(canceller=lambda _: None)
+        raw = cast(Any, request).content.read()
+
+        def finished(result: Mapping[str, Any] | Failure) -> None:
+            if isinstance(result, Failure):
+                status, body = error_reply(name, result)
+            else:
+                status, body = 200, dict(result)
+            if self._debug:
+                _log.debug(
+                    "{method} answered in {milliseconds:.2f} ms: {body}",
+                    method=name,
+                    milliseconds=(self._now() - started) * 1000,
+                    body=body,
+                )
+            if not answer.called:
+                answer.callback(self._written(request, status, body))
+            self._under_way -= 1
+            if not self._under_way:
+                waiting, self._waiting_for_none = self._waiting_for_none, []
+                for done in waiting:
+                    done.callback(None)
+
+        ensureDeferred(_awaited(self._methods[name], raw)).addBoth(finished)
+        return answer
+
+    def _wrong_request(self, request: IRequest, failure: Failure) -> bytes:
+        """No such method, or not a POST."""
+        name = request.path.decode("ascii", "replace").lstrip("/")
+        return self._written(request, *error_reply(name, failure))
+
+    def _written(self, request: IRequest, status: int, body: Mapping[str, Any]) -> bytes:
+        request.setResponseCode(status)
+        request.setHeader("Content-Type", CONTENT_TYPE)
+        if self.closing:
+            request.setHeader("Connection", "close")
+        return json.dumps(body).encode() + b"\n"
+
+
+async def _awaited(method: Method, raw: bytes) -> Mapping[str, Any]:
+    return await method(raw)
+
+
+class LimitedRequest(Request):
+    """A request that is cut off, with an answer, when its body grows beyond the limit."""
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(length)
+        if length is not None and length > BODY_LIMIT:
+            self._refuse_body()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self.content.tell() + len(data) > BODY_LIMIT:
+            self._refuse_body()
+        else:
+            super().handleContentChunk(data)
+
+    def _refuse_body(self) -> None:
+        if self.finished or self.channel is None:
+            return
+        body = json.dumps(error_body(f"the body is larger than {BODY_LIMIT} bytes")).encode() + b"\n"
+        channel = self.channel
+        channel.transport.write(
+            b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        channel.loseConnection()
+
+
+class PluginSite(Site):
+    """The engine's connections: not logged one by one, and closed together at the end."""
+
+    requestFactory = LimitedRequest
+
+    def __init__(self, resource: KleinResource) -> None:
+        # The engine closes its idle connections itself, or keeps them for good; a time-out of ours could
+        # only hit a connection on which it is about to send.
+        super().__init__(resource, timeout=None)
+        self._open: set[HTTPChannel] = set()
+
+    def log(self, request: object) -> None:
+        """No access log: it costs a fifth of a call, and --debug tells more."""
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        channel = super().buildProtocol(addr)
+        if channel is not None:
+            self._open.add(channel)
+            lost = channel.connectionLost
+
+            def connection_lost(reason: Failure) -> None:
+                self._open.discard(channel)
+                lost(reason)
+
+            channel.connectionLost = connection_lost
+        return channel
+
+    def close_connections(self) -> None:
+        for channel in list(self._open):
+            channel.loseConnection()

@@ -1,0 +1,197 @@
+"""
+Life: lock, open state, reconcile, listen ... stop listening, drain, close.
+
+All of the start happens at once in ``startService``, so that a failure is known there and then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .errors import CannotStart, MacvlanError, StateFailed
+
+_log = Logger(namespace="macvlan_twisted")
+
+
+class Lock:
+    """
+    A file under flock: held by a process, not by a pid, so a killed one leaves nothing that blocks.
+
+    :raises CannotStart: another process holds it.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path = path
+        while True:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self._file)
+                raise CannotStart(f"another macvlan-twisted is using {what}") from None
+            try:
+                if os.path.samestat(os.fstat(self._file), os.stat(path)):
+                    return
+            except FileNotFoundError:
+                pass
+            os.close(self._file)  # its last holder removed it just now
+
+    def release(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._file)
+
+
+def remove_stale_socket(path: str) -> None:
+    """
+    Make room for our socket. The lock is ours, so no other instance of ours is listening there.
+
+    :raises CannotStart: something is there that is not ours to remove.
+    """
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise CannotStart(f"{path} exists and is no socket: remove it")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            os.unlink(path)
+        else:
+            raise CannotStart(f"another program is listening on {path}")
+
+
+class Parts(Protocol):
+    """What :mod:`macvlan_twisted.tap` wires together once the state directory is ours."""
+
+    site: Any
+    calls: Any
+
+    def listening(self) -> None:
+        """Called once the service answers: work on threads and in the background may begin."""
+
+    async def close(self) -> None:
+        """Called when the last call has been answered."""
+
+
+class MacvlanService(Service):
+    """
+    The whole plugin as one Twisted service.
+
+    :param open_parts: opens the state, reconciles and wires; blocks, and runs with the state's lock held.
+    """
+
+    def __init__(self, reactor: Any, settings: Any, open_parts: Callable[[], Parts]) -> None:
+        self.name = "macvlan-twisted"
+        self._reactor = reactor
+        self._settings = settings
+        self._open_parts = open_parts
+        self._locks: list[Lock] = []
+        self._parts: Parts | None = None
+        self._port: IListeningPort | None = None
+        self._socket: tuple[str, os.stat_result] | None = None
+
+    def startService(self) -> None:
+        """
+        :raises CannotStart: and nothing of ours is left behind.
+        """
+        try:
+            self._start()
+        except CannotStart:
+            self._release()
+            raise
+        except (MacvlanError, OSError) as error:
+            self._release()
+            raise CannotStart(_one_line(error)) from error
+        super().startService()
+
+    def _start(self) -> None:
+        settings = self._settings
+        state_dir = Path(settings.state_dir)
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._locks.append(Lock(state_dir / "lock", f"state directory {state_dir}"))
+        if settings.listen is None:
+            os.makedirs(settings.plugin_dir, mode=0o755, exist_ok=True)
+            path = settings.socket_path
+            self._locks.append(Lock(Path(path + ".lock"), f"socket {path}"))
+            remove_stale_socket(path)
+        self._parts = self._open_parts()
+        self._listen(self._parts.site)
+        self._parts.listening()
+
+    def _listen(self, site: Any) -> None:
+        listen = self._settings.listen
+        path = self._settings.socket_path
+        endpoint = (
+            serverFromString(self._reactor, listen)
+            if listen is not None
+            else UNIXServerEndpoint(self._reactor, path, mode=0o600)
+        )
+        outcome: list[Any] = []
+        endpoint.listen(site).addBoth(outcome.append)
+        if not outcome:
+            raise CannotStart(f"--listen {listen} does not listen at once: give a unix, tcp or systemd endpoint")
+        if isinstance(outcome[0], Failure):
+            raise CannotStart(f"cannot listen on {listen or path}: {outcome[0].getErrorMessage()}")
+        self._port = outcome[0]
+        if listen is None:
+            self._socket = (path, os.lstat(path))
+        _log.info("listening on {where}", where=listen or path)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, finish and answer what has started, remove the socket."""
+        super().stopService()
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        parts, self._parts = self._parts, None
+        try:
+            if self._port is not None:
+                await _wait_for(self._port.stopListening())
+            if parts is not None:
+                parts.calls.closing = True
+                await parts.calls.none_under_way()
+                parts.site.close_connections()
+                await parts.close()
+        finally:
+            self._release()
+        _log.info("stopped")
+
+    def _release(self) -> None:
+        if self._socket is not None:
+            path, ours = self._socket
+            try:
+                if os.path.samestat(ours, os.lstat(path)):
+                    os.unlink(path)
+            except FileNotFoundError:
+                pass
+            self._socket = None
+        while self._locks:
+            self._locks.pop().release()
+
+
+async def _wait_for(result: Any) -> None:
+    if isinstance(result, Deferred):
+        await result
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or ''}: {error.strerror}".removeprefix(": ")
+    if isinstance(error, StateFailed):
+        return f"{error}"
+    return str(error)

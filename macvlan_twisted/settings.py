@@ -1,0 +1,334 @@
+"""
+What a user may set for the whole service: names, defaults, help and parsing in one place.
+
+The command line, the environment variables and the generated reference are all made from
+:data:`OPTIONS`. A :class:`Settings` is what they amount to; embedding code may make one directly.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from .addresses import (
+    IPAddress,
+    IPNetwork,
+    AddressRange,
+    parse_address,
+    parse_network,
+    parse_range,
+)
+
+MODES = ("bridge", "private", "vepa", "passthru", "source")
+DEFAULT_MODE = "bridge"
+ENVIRONMENT_PREFIX = "MACVLAN_TWISTED_"
+SHADOWED_PLUGIN_NAME = "macvlan"
+
+
+@frozen
+class Settings:
+    """The service's settings, validated. ``None`` and empty tuples mean: choose what the host shows."""
+
+    gateways: tuple[IPAddress, ...] = ()
+    subnets: tuple[IPNetwork, ...] = ()
+    ip_ranges: tuple[IPNetwork, ...] = ()
+    excluded: tuple[AddressRange, ...] = ()
+    host_interface: str | None = None
+    mode: str = DEFAULT_MODE
+    mtu: int | None = None
+    plugin_name: str = "macvlan-twisted"
+    plugin_dir: str = "/run/docker/plugins"
+    listen: str | None = None
+    state_dir: str = "/var/lib/macvlan-twisted"
+    netlink_threads: int = 4
+    network: str | None = None
+    docker_host: str = "unix:///var/run/docker.sock"
+    log_format: str = "text"
+    debug: bool = False
+
+    @property
+    def socket_path(self) -> str:
+        """Where the engine looks for a plugin of this name."""
+        return os.path.join(self.plugin_dir, f"{self.plugin_name}.sock")
+
+    def gateway_for(self, subnet: IPNetwork) -> IPAddress | None:
+        """The gateway of ours that lies in *subnet*."""
+        return next((each for each in self.gateways if each in subnet), None)
+
+    def subnet_of_version(self, version: int) -> IPNetwork | None:
+        return next((each for each in self.subnets if each.version == version), None)
+
+    def gateway_of_version(self, version: int) -> IPAddress | None:
+        return next((each for each in self.gateways if each.version == version), None)
+
+    def ip_range_in(self, subnet: IPNetwork) -> IPNetwork | None:
+        return next(
+            (each for each in self.ip_ranges if each.version == subnet.version and each.subnet_of(subnet)),  # type: ignore[arg-type]
+            None,
+        )
+
+
+@frozen
+class Option:
+    """One option of the command line and of the environment."""
+
+    name: str
+    help: str
+    parse: Callable[[str], Any]
+    setting: str
+    short: str | None = None
+    metavar: str = "VALUE"
+    repeats: bool = False
+    is_flag: bool = False
+
+    @property
+    def environment_variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
+
+    @property
+    def default_text(self) -> str:
+        default = getattr(Settings(), self.setting)
+        if default is None or default == ():
+            return ""
+        return "off" if default is False else str(default)
+
+
+def _mode(text: str) -> str:
+    if text not in MODES:
+        raise ValueError(f"{text!r} is not a macvlan mode: give one of {', '.join(MODES)}")
+    return text
+
+
+def _whole_number(text: str, least: int, most: int, what: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number: give {what} from {least} to {most}") from None
+    if not least <= number <= most:
+        raise ValueError(f"{number} is out of range: give {what} from {least} to {most}")
+    return number
+
+
+def parse_mtu(text: str) -> int:
+    """An MTU in bytes; 68 is the least that IPv4 allows (RFC 791), 65535 the most that Linux takes."""
+    return _whole_number(text, 68, 65535, "an MTU in bytes")
+
+
+def _threads(text: str) -> int:
+    return _whole_number(text, 1, 64, "a number of threads")
+
+
+def parse_interface_name(text: str) -> str:
+    """A name that the kernel takes for a link: 1 to 15 bytes without blanks, slashes or colons."""
+    if (
+        not text
+        or len(text.encode()) > 15
+        or text in (".", "..")
+        or any(sign in "/:" or sign.isspace() or not sign.isprintable() for sign in text)
+    ):
+        raise ValueError(
+            f"{text!r} is not an interface name: give 1 to 15 characters without blanks, '/' or ':', like eth1"
+        )
+    return text
+
+
+def _plugin_name(text: str) -> str:
+    if not text or text.startswith(".") or any(not (c.isascii() and (c.isalnum() or c in "-_.")) for c in text):
+        raise ValueError(f"{text!r} is not a plugin name: use letters, digits, '-', '_' and '.'")
+    return text
+
+
+def _absolute_path(text: str) -> str:
+    if not os.path.isabs(text):
+        raise ValueError(f"{text!r} is not an absolute path: let it start with '/'")
+    return os.path.normpath(text)
+
+
+def _docker_host(text: str) -> str:
+    if not text.startswith("unix:///"):
+        raise ValueError(f"{text!r} is not a local engine: give its socket, like unix:///var/run/docker.sock")
+    return text
+
+
+def _log_format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError(f"{text!r} is not a log format: give text or json")
+    return text
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a network needs a name")
+    return text
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "gateway",
+        "The LAN's router. Once a family. Default: the one that the default route shows.",
+        parse_address,
+        "gateways",
+        metavar="ADDRESS",
+        repeats=True,
+    ),
+    Option(
+        "macvlan-subnet",
+        "The LAN's subnet. Once a family. Default: the one that the host interface is in.",
+        parse_network,
+        "subnets",
+        metavar="SUBNET",
+        repeats=True,
+    ),
+    Option(
+        "ip-range",
+        "Hand out addresses from this part of the subnet only. Once a family. Default: the whole subnet.",
+        parse_network,
+        "ip_ranges",
+        metavar="SUBNET",
+        repeats=True,
+    ),
+    Option(
+        "exclude",
+        "Never hand out this address, subnet or FIRST-LAST range by itself, say the router's own DHCP "
+        "range. May be given several times.",
+        parse_range,
+        "excluded",
+        metavar="RANGE",
+        repeats=True,
+    ),
+    Option(
+        "host-interface",
+        "The NIC on the LAN, parent of networks that name none. Default: the one of the default route.",
+        parse_interface_name,
+        "host_interface",
+        metavar="LINK",
+    ),
+    Option(
+        "mode",
+        f"The macvlan mode of networks that name none: {', '.join(MODES)}.",
+        _mode,
+        "mode",
+        metavar="MODE",
+    ),
+    Option("mtu", "The MTU in bytes of networks that name none. Default: the parent's.", parse_mtu, "mtu", metavar="BYTES"),
+    Option(
+        "plugin-name",
+        "The name of the driver, as in docker network create -d NAME.",
+        _plugin_name,
+        "plugin_name",
+        metavar="NAME",
+    ),
+    Option(
+        "plugin-dir",
+        "The directory in which Docker Engine looks for sockets of plugins. Made if it is missing.",
+        _absolute_path,
+        "plugin_dir",
+        metavar="DIRECTORY",
+    ),
+    Option(
+        "listen",
+        "Listen here instead: any server endpoint string of Twisted, systemd:domain=UNIX:index=0 among them. "
+        "Overrides --plugin-dir and --plugin-name.",
+        str,
+        "listen",
+        metavar="ENDPOINT",
+    ),
+    Option(
+        "state-dir",
+        "Where networks, endpoints, pools and addresses are kept. Made if it is missing.",
+        _absolute_path,
+        "state_dir",
+        metavar="DIRECTORY",
+    ),
+    Option(
+        "netlink-threads",
+        "How many threads talk to the kernel (1 to 64).",
+        _threads,
+        "netlink_threads",
+        metavar="NUMBER",
+    ),
+    Option(
+        "network",
+        "Create this network in the engine with the service's own settings, if it does not exist, as soon as "
+        "the engine answers.",
+        _name,
+        "network",
+        metavar="NAME",
+    ),
+    Option(
+        "docker-host",
+        "The engine's socket; used in the background, for --network.",
+        _docker_host,
+        "docker_host",
+        metavar="URL",
+    ),
+    Option("log-format", "How log lines look: text or json.", _log_format, "log_format", metavar="FORMAT"),
+    Option("debug", "Log every call with its duration.", str, "debug", short="d", is_flag=True),
+)
+
+
+def settings_from(given: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> Settings:
+    """
+    The settings that option texts amount to; *given* wins over *environment*, which wins over defaults.
+
+    :param given: texts by option name, in the order in which they came.
+    :raises ValueError: names the option, the value and the remedy.
+    """
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        texts = list(given.get(option.name, ()))
+        source = f"--{option.name}"
+        if not texts and environment.get(option.environment_variable):
+            source = option.environment_variable
+            text = environment[source]
+            texts = text.replace(",", " ").split() if option.repeats else [text]
+        if not texts:
+            continue
+        if option.is_flag:
+            values[option.setting] = texts[-1].lower() not in ("0", "no", "off", "false")
+            continue
+        try:
+            parsed = [option.parse(text) for text in texts]
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+        values[option.setting] = tuple(parsed) if option.repeats else parsed[-1]
+    settings = Settings(**values)
+    _check_families(settings)
+    return settings
+
+
+def _check_families(settings: Settings) -> None:
+    for name, values in (
+        ("--gateway", settings.gateways),
+        ("--macvlan-subnet", settings.subnets),
+        ("--ip-range", settings.ip_ranges),
+    ):
+        versions = [value.version for value in values]
+        for version in (4, 6):
+            if versions.count(version) > 1:
+                raise ValueError(f"{name} was given {versions.count(version)} times for IPv{version}: give it once a family")
+    for gateway in settings.gateways:
+        subnet = settings.subnet_of_version(gateway.version)
+        if subnet is not None and gateway not in subnet and not gateway.is_link_local:
+            raise ValueError(f"--gateway {gateway} is not in --macvlan-subnet {subnet}: give the router's address in it")
+    for ip_range in settings.ip_ranges:
+        subnet = settings.subnet_of_version(ip_range.version)
+        if subnet is not None and not ip_range.subnet_of(subnet):  # type: ignore[arg-type]
+            raise ValueError(f"--ip-range {ip_range} is not in --macvlan-subnet {subnet}: give a part of it")
+
+
+__all__ = [
+    "DEFAULT_MODE",
+    "ENVIRONMENT_PREFIX",
+    "MODES",
+    "OPTIONS",
+    "SHADOWED_PLUGIN_NAME",
+    "Option",
+    "Settings",
+    "parse_interface_name",
+    "parse_mtu",
+    "settings_from",
+]

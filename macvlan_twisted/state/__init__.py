@@ -1,0 +1,1 @@
+"""What must survive: records behind two interfaces, and SQLite behind them."""

@@ -1,0 +1,256 @@
+"""
+The database file: rows with checksums, and a ledger that tells when some are missing.
+
+SQLite itself reports neither a flipped byte in a row nor the loss of the last commits when its
+write-ahead log is damaged or gone (measured; see docs/architecture). So
+
+* every row carries a checksum over its table and values;
+* one row, the ledger, carries a generation that grows by one a commit, the number of rows and the
+  exclusive or of their checksums;
+* a small file beside the database, the witness, repeats the generation after each commit. It is written
+  without waiting for the disk, so it may lag behind after a power failure but is never ahead of the truth.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from zlib import crc32
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ..errors import StateFailed
+
+_log = Logger(namespace="macvlan_twisted.state")
+
+DATABASE_NAME = "state.sqlite"
+WITNESS_NAME = "generation"
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE ledger (only INTEGER PRIMARY KEY CHECK (only = 1), generation INTEGER NOT NULL,
+                         row_count INTEGER NOT NULL, digest INTEGER NOT NULL);
+    INSERT INTO ledger VALUES (1, 0, 0, 0);
+    CREATE TABLE identity (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE networks (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE endpoints (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE made_links (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE pools (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE cursors (shared_set TEXT PRIMARY KEY, address TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE addresses (pool_id TEXT NOT NULL, address TEXT NOT NULL, purpose TEXT NOT NULL,
+                            checksum INTEGER NOT NULL, PRIMARY KEY (pool_id, address)) WITHOUT ROWID;
+    """,
+)
+"""One script a schema version; a new version appends one, and none is ever changed."""
+
+
+@frozen
+class Table:
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+
+IDENTITY = Table("identity", ("name", "value"), ("name",))
+NETWORKS = Table("networks", ("id", "document"), ("id",))
+ENDPOINTS = Table("endpoints", ("id", "document"), ("id",))
+MADE_LINKS = Table("made_links", ("id", "document"), ("id",))
+POOLS = Table("pools", ("id", "document"), ("id",))
+CURSORS = Table("cursors", ("shared_set", "address"), ("shared_set",))
+ADDRESSES = Table("addresses", ("pool_id", "address", "purpose"), ("pool_id", "address"))
+TABLES = (IDENTITY, NETWORKS, ENDPOINTS, MADE_LINKS, POOLS, CURSORS, ADDRESSES)
+
+
+@frozen
+class Put:
+    """Insert a row or replace the one with its key."""
+
+    table: Table
+    row: tuple[str, ...]
+
+
+@frozen
+class Drop:
+    """Delete the rows whose first key columns have these values."""
+
+    table: Table
+    key: tuple[str, ...]
+
+
+Change = Put | Drop
+
+
+def _checksum(table: Table, row: Sequence[str]) -> int:
+    """64 bits, signed as SQLite wants it."""
+    text = "\x1f".join((table.name, *row))
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+_WITNESS = struct.Struct(">QI")
+
+
+class Witness:
+    """The file that repeats the generation."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    def read(self) -> int | None:
+        """The last generation written; ``None`` if there is no such file."""
+        try:
+            raw = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if not raw:  # made, and killed before the first commit
+            return 0
+        if len(raw) != _WITNESS.size or crc32(raw[:8]) != _WITNESS.unpack(raw)[1]:
+            raise StateFailed(f"{self._path} is damaged")
+        generation: int = _WITNESS.unpack(raw)[0]
+        return generation
+
+    def write(self, generation: int) -> None:
+        if self._file is None:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        number = generation.to_bytes(8, "big")
+        os.pwrite(self._file, number + crc32(number).to_bytes(4, "big"), 0)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class Ledger:
+    """
+    The open database. All functions block; after opening only one thread may use it.
+
+    :raises StateFailed: on opening, if anything is missing, damaged or of a newer version.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / DATABASE_NAME
+        self._witness = Witness(directory / WITNESS_NAME)
+        with self._told("opening"):
+            is_new = not self._path.exists()
+            witnessed = self._witness.read()
+            if is_new and witnessed is not None:
+                raise StateFailed(f"{self._path} is gone, although it was at generation {witnessed}")
+            self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            os.chmod(self._path, 0o600)
+            try:
+                self._prepare()
+                self._check(witnessed)
+            except BaseException:
+                self._database.close()
+                raise
+
+    @contextmanager
+    def _told(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StateFailed(f"{doing} {self._path}: {error}") from error
+        except OSError as error:
+            raise StateFailed(f"{doing} {self._path}: {os.strerror(error.errno or 0)}") from error
+
+    def _prepare(self) -> None:
+        run = self._database.execute
+        run("PRAGMA locking_mode = EXCLUSIVE")
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = FULL")
+        (version,) = run("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise StateFailed(
+                f"{self._path} has schema version {version}, this program knows {len(MIGRATIONS)}: "
+                "install the newer macvlan-twisted that wrote it"
+            )
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            self._database.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+    def _check(self, witnessed: int | None) -> None:
+        (verdict,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise StateFailed(f"{self._path} is damaged: {verdict}")
+        self.generation, count, digest = self._database.execute(
+            "SELECT generation, row_count, digest FROM ledger"
+        ).fetchone()
+        seen, seen_digest = 0, 0
+        for table in TABLES:
+            for *row, checksum in self._select(table):
+                if checksum != _checksum(table, row):
+                    raise StateFailed(f"{self._path} is damaged: a row of {table.name} fails its checksum ({row[0]})")
+                seen += 1
+                seen_digest ^= checksum
+        if (seen, seen_digest) != (count, digest):
+            raise StateFailed(f"{self._path} is damaged: it should hold {count} rows and holds {seen}, or other ones")
+        if witnessed is not None and self.generation < witnessed:
+            raise StateFailed(
+                f"{self._path} is at generation {self.generation}, but {witnessed} was committed: its last "
+                "commits are lost, or an older file was put in its place"
+            )
+        self._count, self._digest = count, digest
+
+    def _select(self, table: Table) -> sqlite3.Cursor:
+        return self._database.execute(f"SELECT {', '.join(table.columns)}, checksum FROM {table.name}")
+
+    def rows(self, table: Table) -> list[tuple[str, ...]]:
+        return [tuple(row[:-1]) for row in self._select(table)]
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """
+        All *changes* or none, on disk when this returns.
+
+        :raises StateFailed: none of them was made.
+        """
+        count, digest = self._count, self._digest
+        with self._told("writing"):
+            run = self._database.execute
+            run("BEGIN IMMEDIATE")
+            try:
+                for change in changes:
+                    removed, removed_digest = self._remove(change)
+                    count, digest = count - removed, digest ^ removed_digest
+                    if isinstance(change, Put):
+                        checksum = _checksum(change.table, change.row)
+                        marks = ", ".join("?" * (len(change.row) + 1))
+                        run(f"INSERT INTO {change.table.name} VALUES ({marks})", (*change.row, checksum))
+                        count, digest = count + 1, digest ^ checksum
+                run(
+                    "UPDATE ledger SET generation = ?, row_count = ?, digest = ?",
+                    (self.generation + 1, count, digest),
+                )
+                run("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    run("ROLLBACK")
+                raise
+        self.generation += 1
+        self._count, self._digest = count, digest
+        try:
+            self._witness.write(self.generation)
+        except OSError as error:  # it may lag behind, and the commit is good
+            _log.warn("{path} was not updated: {reason}", path=WITNESS_NAME, reason=error.strerror)
+
+    def _remove(self, change: Change) -> tuple[int, int]:
+        table = change.table
+        key = change.key if isinstance(change, Drop) else change.row[: len(table.key)]
+        where = " AND ".join(f"{column} = ?" for column in table.key[: len(key)])
+        checksums = self._database.execute(f"SELECT checksum FROM {table.name} WHERE {where}", key).fetchall()
+        if not checksums:
+            return 0, 0
+        self._database.execute(f"DELETE FROM {table.name} WHERE {where}", key)
+        digest = 0
+        for (checksum,) in checksums:
+            digest ^= checksum
+        return len(checksums), digest
+
+    def close(self) -> None:
+        self._database.close()
+        self._witness.close()

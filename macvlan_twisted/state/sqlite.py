@@ -1,0 +1,121 @@
+"""Both interfaces of state in one SQLite file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from secrets import randbelow, token_hex
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from ..addresses import IPAddress, parse_address
+from . import ledger as tables
+from .interface import Claim, Document, Kind
+from .ledger import Change, Drop, Ledger, Put, Table
+
+_TABLE_OF = {
+    Kind.NETWORK: tables.NETWORKS,
+    Kind.ENDPOINT: tables.ENDPOINTS,
+    Kind.MADE_LINK: tables.MADE_LINKS,
+}
+_GROUP_STEP = 32
+"""Distance between the groups of links that two instances may draw; one uses fewer of them."""
+
+
+class Submits(Protocol):
+    """Where changes go: :class:`~macvlan_twisted.state.writer.Writer`, or a test's own."""
+
+    def submit(self, changes: list[Change], /) -> Deferred[None]: ...
+
+    def close(self) -> None: ...
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make the state directory if it is missing, for our eyes only."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(directory, 0o700)
+
+
+def open_ledger(directory: Path) -> Ledger:
+    """
+    Open or make the state in *directory*, checked. Blocks, so only before listening.
+
+    :raises StateFailed: says what is wrong; nothing was changed.
+    """
+    ledger = Ledger(directory)
+    if not ledger.rows(tables.IDENTITY):
+        # A random group of links that nobody else is likely to use, positive in the kernel's int.
+        group = 2**16 + randbelow(2**25) * _GROUP_STEP
+        ledger.commit(
+            [
+                Put(tables.IDENTITY, ("instance", token_hex(4))),
+                Put(tables.IDENTITY, ("link_group", str(group))),
+            ]
+        )
+    return ledger
+
+
+def _json(document: Document) -> str:
+    return json.dumps(document, separators=(",", ":"), sort_keys=True)
+
+
+class SqliteHostRecords:
+    """:class:`~macvlan_twisted.state.interface.HostRecords` in the database."""
+
+    def __init__(self, ledger: Ledger, writer: Submits) -> None:
+        self._ledger = ledger
+        self._writer = writer
+        identity = dict((name, value) for name, value in ledger.rows(tables.IDENTITY))
+        self.instance: str = identity["instance"]
+        self.link_group: int = int(identity["link_group"])
+
+    def documents(self, kind: Kind) -> dict[str, Document]:
+        return _documents(self._ledger, _TABLE_OF[kind])
+
+    def save(self, kind: Kind, key: str, document: Document) -> Deferred[None]:
+        return self._writer.submit([Put(_TABLE_OF[kind], (key, _json(document)))])
+
+    def forget(self, kind: Kind, key: str) -> Deferred[None]:
+        return self._writer.submit([Drop(_TABLE_OF[kind], (key,))])
+
+
+class SqliteAddressBook:
+    """:class:`~macvlan_twisted.state.interface.AddressBook` in the database."""
+
+    def __init__(self, ledger: Ledger, writer: Submits) -> None:
+        self._ledger = ledger
+        self._writer = writer
+
+    def pools(self) -> dict[str, Document]:
+        return _documents(self._ledger, tables.POOLS)
+
+    def claims(self) -> list[Claim]:
+        return [
+            Claim(pool_id, parse_address(address), purpose)
+            for pool_id, address, purpose in self._ledger.rows(tables.ADDRESSES)
+        ]
+
+    def cursors(self) -> dict[str, IPAddress]:
+        return {name: parse_address(address) for name, address in self._ledger.rows(tables.CURSORS)}
+
+    def open_pool(self, pool_id: str, document: Document) -> Deferred[None]:
+        return self._writer.submit([Put(tables.POOLS, (pool_id, _json(document)))])
+
+    def close_pool(self, pool_id: str) -> Deferred[None]:
+        return self._writer.submit([Drop(tables.ADDRESSES, (pool_id,)), Drop(tables.POOLS, (pool_id,))])
+
+    def claim(self, claim: Claim, shared_set: str, advances: bool) -> Deferred[None]:
+        address = str(claim.address)
+        changes: list[Change] = [Put(tables.ADDRESSES, (claim.pool_id, address, claim.purpose))]
+        if advances:
+            changes.append(Put(tables.CURSORS, (shared_set, address)))
+        return self._writer.submit(changes)
+
+    def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
+        return self._writer.submit([Drop(tables.ADDRESSES, (pool_id, str(address)))])
+
+
+def _documents(ledger: Ledger, table: Table) -> dict[str, Document]:
+    return {key: json.loads(text) for key, text in ledger.rows(table)}
