@@ -6,7 +6,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -144,9 +144,16 @@ class Daemon:
         return "\n".join(self.log().splitlines()[-lines:])
 
     def wait_for_log(self, text: str, *, seconds: float) -> None:
-        """Wait until the log holds `text`; an early end of the program is an error that shows the log."""
-        wait_until(lambda: text in self.log() or not self.running, seconds, f"{text!r} from {self.name}")
-        if text not in self.log():
+        """Wait until the log holds `text`, on the terms of :meth:`wait_until`."""
+        self.wait_until(lambda: text in self.log(), seconds, f"{text!r} in the log of {self.name}")
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait until `ready` says yes. Its end, or that of the time, is an error with the log."""
+        try:
+            wait_until(lambda: not self.running or ready(), seconds, what)
+        except TookTooLong as error:
+            raise TookTooLong(f"{error}\n{self.log_tail()}") from None
+        if not self.running and not ready():
             raise RuntimeError(f"{self.name} ended with status {self.status}:\n{self.log_tail()}")
 
     def _require(self) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 from tests.lab import cgroups
 from tests.lab.busybox import find_busybox, write_archive
 from tests.lab.cave import Cave, Furniture
-from tests.lab.commands import Finished, Narrate, attempt, run, wait_until
+from tests.lab.commands import Finished, Narrate, attempt, run
 from tests.lab.daemons import Daemon
 from tests.lab.lan import Lan
 from tests.lab.roots import root_of
@@ -83,15 +83,12 @@ class Engine:
         """
         if self.containerd is not None and not self.containerd.running:
             self.containerd.start()
-            wait_until((self.directory / "containerd.sock").exists, 20, "containerd's socket")
+            socket = self.directory / "containerd.sock"
+            self.containerd.wait_until(socket.exists, 20, "containerd's socket")
         self.dockerd.start()
-        wait_until(
-            lambda: answers(self.socket, "GET", "/_ping") or not self.running,
-            seconds,
-            "an answer from dockerd",
+        self.dockerd.wait_until(
+            lambda: answers(self.socket, "GET", "/_ping"), seconds, f"an answer on {self.socket}"
         )
-        if not self.running:
-            raise RuntimeError(f"dockerd ended with status {self.dockerd.status}:\n{self.log_tail()}")
 
     def stop(self, *, seconds: float = 90) -> None:
         """Ask dockerd to end (SIGTERM) and wait for it.
@@ -109,7 +106,8 @@ class Engine:
     def docker(self, *words: str, check: bool = True, timeout: float = 60) -> str:
         """Run the engine's own docker command-line client and return its standard output.
 
-        With ``check=False`` an error is tolerated; to see it, use :meth:`attempt_docker`.
+        With ``check=False`` an error is tolerated; to see it, use :meth:`attempt_docker`. Paths among `words`
+        are looked up where the engine is: /tmp is the machine's own, most else need not be.
         """
         if not check:
             return self.attempt_docker(*words, timeout=timeout).stdout

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.lab.commands import Narrate, wait_until
+from tests.lab.commands import Narrate
 from tests.lab.daemons import Daemon
 from tests.lab.lan import Lan
 from tests.lab.unix_http import answers, request
@@ -88,13 +88,9 @@ class Plugin:
     def start(self, *, seconds: float = 20) -> None:
         """Start the service and wait until it answers the engine's first question."""
         self.service.start()
-        wait_until(
-            lambda: answers(self.socket, "POST", "/Plugin.Activate") or not self.running,
-            seconds,
-            f"an answer on {self.socket}",
+        self.service.wait_until(
+            lambda: answers(self.socket, "POST", "/Plugin.Activate"), seconds, f"an answer on {self.socket}"
         )
-        if not self.running:
-            raise RuntimeError(f"the plugin ended with status {self.service.status}:\n{self.log()}")
 
     def stop(self, *, seconds: float = 20) -> None:
         """Ask the service to end (SIGTERM), wait for it, and insist that it ended well.

@@ -63,8 +63,12 @@ def _make(version: str, root: Path, narrate: Narrate) -> None:
     narrate(
         f"Docker Engine {version}: installing it from Debian {release} into {root} (once, about a minute)"
     )
-    # In namespaces of its own debootstrap leaves no mount behind, however it ends.
+    # In namespaces of its own debootstrap leaves no mount behind, however it ends, and it ends with us.
     own = (
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "--",
         "unshare",
         "--mount",
         "--propagation",
