@@ -50,14 +50,18 @@ def choose(
         interface = default_routes[0].link
         reasons.append(f"host interface {interface}: the default route leaves by it")
     else:
-        reasons.append("no host interface: none was given and there is no default route; networks must name -o parent=")
+        reasons.append(
+            "no host interface: none was given and there is no default route; networks must name -o parent="
+        )
     link = find(interface) if interface is not None else None
     if interface is not None and link is None:
         reasons.append(f"host interface {interface} is not there yet")
     subnets, gateways = list(settings.subnets), list(settings.gateways)
     if link is not None and interface is not None:
         own = [each for each in addresses_of(interface) if not each.ip.is_link_local]
-        routers = [each.gateway for each in default_routes if each.link == interface and each.gateway is not None]
+        routers = [
+            each.gateway for each in default_routes if each.link == interface and each.gateway is not None
+        ]
         for version in (4, 6):
             _fill_family(version, settings, interface, own, routers, subnets, gateways, reasons)
     return Chosen(

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-    ip_address,
-    ip_interface,
-    ip_network,
-)
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, TypeVar
 
 from cattrs import Converter
@@ -24,16 +14,20 @@ from .errors import StateFailed
 T = TypeVar("T")
 
 _converter = Converter()
-for _either, _parse in ((IPAddress, ip_address), (IPInterface, ip_interface), (IPNetwork, ip_network)):
-    _converter.register_structure_hook(_either, lambda value, _, parse=_parse: parse(value))
-    _converter.register_structure_hook(
-        _either | None, lambda value, _, parse=_parse: None if value is None else parse(value)
-    )
-for _kind in (IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network):
-    _converter.register_unstructure_hook(_kind, str)
-for _either in (IPAddress, IPInterface, IPNetwork):
-    _converter.register_unstructure_hook(_either, str)
-    _converter.register_unstructure_hook(_either | None, lambda value: None if value is None else str(value))
+
+
+def _know(either: Any, parse: Callable[[str], Any]) -> None:
+    """Teach the converter one union of address types, also where it may be ``None``."""
+    optional = either | None
+    _converter.register_structure_hook(either, lambda value, _: parse(value))
+    _converter.register_structure_hook(optional, lambda value, _: None if value is None else parse(value))
+    _converter.register_unstructure_hook(either, str)
+    _converter.register_unstructure_hook(optional, lambda value: None if value is None else str(value))
+
+
+_know(IPAddress, ip_address)
+_know(IPInterface, ip_interface)
+_know(IPNetwork, ip_network)
 
 
 def to_document(value: Any) -> Mapping[str, Any]:

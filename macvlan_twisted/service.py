@@ -12,16 +12,16 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .errors import CannotStart, MacvlanError, StateFailed
+from .errors import CannotStart, MacvlanError
 
 _log = Logger(namespace="macvlan_twisted")
 
@@ -144,7 +144,9 @@ class MacvlanService(Service):
         outcome: list[Any] = []
         endpoint.listen(site).addBoth(outcome.append)
         if not outcome:
-            raise CannotStart(f"--listen {listen} does not listen at once: give a unix, tcp or systemd endpoint")
+            raise CannotStart(
+                f"--listen {listen} does not listen at once: give a unix, tcp or systemd endpoint"
+            )
         if isinstance(outcome[0], Failure):
             raise CannotStart(f"cannot listen on {listen or path}: {outcome[0].getErrorMessage()}")
         self._port = outcome[0]
@@ -155,13 +157,15 @@ class MacvlanService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop accepting, finish and answer what has started, remove the socket."""
         super().stopService()
-        return ensureDeferred(self._stop())
+        stopped = ensureDeferred(self._stop())
+        stopped.addErrback(lambda failure: _log.failure("stopping failed", failure=failure))
+        return stopped
 
     async def _stop(self) -> None:
         parts, self._parts = self._parts, None
         try:
             if self._port is not None:
-                await _wait_for(self._port.stopListening())
+                await maybeDeferred(cast(Any, self._port).stopListening)
             if parts is not None:
                 parts.calls.closing = True
                 await parts.calls.none_under_way()
@@ -184,14 +188,7 @@ class MacvlanService(Service):
             self._locks.pop().release()
 
 
-async def _wait_for(result: Any) -> None:
-    if isinstance(result, Deferred):
-        await result
-
-
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or ''}: {error.strerror}".removeprefix(": ")
-    if isinstance(error, StateFailed):
-        return f"{error}"
     return str(error)

@@ -14,9 +14,9 @@ from typing import Any
 from attrs import frozen
 
 from .addresses import (
+    AddressRange,
     IPAddress,
     IPNetwork,
-    AddressRange,
     parse_address,
     parse_network,
     parse_range,
@@ -136,7 +136,11 @@ def parse_interface_name(text: str) -> str:
 
 
 def _plugin_name(text: str) -> str:
-    if not text or text.startswith(".") or any(not (c.isascii() and (c.isalnum() or c in "-_.")) for c in text):
+    if (
+        not text
+        or text.startswith(".")
+        or any(not (c.isascii() and (c.isalnum() or c in "-_.")) for c in text)
+    ):
         raise ValueError(f"{text!r} is not a plugin name: use letters, digits, '-', '_' and '.'")
     return text
 
@@ -213,7 +217,13 @@ OPTIONS: tuple[Option, ...] = (
         "mode",
         metavar="MODE",
     ),
-    Option("mtu", "The MTU in bytes of networks that name none. Default: the parent's.", parse_mtu, "mtu", metavar="BYTES"),
+    Option(
+        "mtu",
+        "The MTU in bytes of networks that name none. Default: the parent's.",
+        parse_mtu,
+        "mtu",
+        metavar="BYTES",
+    ),
     Option(
         "plugin-name",
         "The name of the driver, as in docker network create -d NAME.",
@@ -309,11 +319,15 @@ def _check_families(settings: Settings) -> None:
         versions = [value.version for value in values]
         for version in (4, 6):
             if versions.count(version) > 1:
-                raise ValueError(f"{name} was given {versions.count(version)} times for IPv{version}: give it once a family")
+                raise ValueError(
+                    f"{name} was given {versions.count(version)} times for IPv{version}: give it once a family"
+                )
     for gateway in settings.gateways:
         subnet = settings.subnet_of_version(gateway.version)
         if subnet is not None and gateway not in subnet and not gateway.is_link_local:
-            raise ValueError(f"--gateway {gateway} is not in --macvlan-subnet {subnet}: give the router's address in it")
+            raise ValueError(
+                f"--gateway {gateway} is not in --macvlan-subnet {subnet}: give the router's address in it"
+            )
     for ip_range in settings.ip_ranges:
         subnet = settings.subnet_of_version(ip_range.version)
         if subnet is not None and not ip_range.subnet_of(subnet):  # type: ignore[arg-type]

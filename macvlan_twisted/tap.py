@@ -75,7 +75,9 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         if not sys.platform.startswith("linux"):
-            raise usage.UsageError(f"macvlan is a feature of Linux, and this is {sys.platform}: run it on Linux")
+            raise usage.UsageError(
+                f"macvlan is a feature of Linux, and this is {sys.platform}: run it on Linux"
+            )
         try:
             self.settings = settings_from(self.given, os.environ)
         except ValueError as error:

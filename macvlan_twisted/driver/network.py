@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..addresses import IPAddress, IPInterface
 from attrs import frozen
 
+from ..addresses import IPAddress, IPInterface
 from .requests import SubnetData
 
 

@@ -29,13 +29,19 @@ def refuse_contradictions(options: NetworkOptions, mode: str) -> None:
     :raises Refused: options that mean nothing in *mode*.
     """
     if options.source_macs and mode != "source":
-        raise Refused(f"-o source_macs has a meaning in mode source only, and the mode is {mode}: add -o mode=source")
+        raise Refused(
+            f"-o source_macs has a meaning in mode source only, and the mode is {mode}: add -o mode=source"
+        )
     if mode == "source" and not options.source_macs:
         raise Refused("mode source admits nothing without -o source_macs=MAC,MAC: name the senders to admit")
     if options.nopromisc and mode != "passthru":
-        raise Refused(f"-o nopromisc has a meaning in mode passthru only, and the mode is {mode}: leave it out")
+        raise Refused(
+            f"-o nopromisc has a meaning in mode passthru only, and the mode is {mode}: leave it out"
+        )
     if options.force_mac and mode != "passthru":
-        raise Refused(f"-o force_mac has a meaning in mode passthru only, and the mode is {mode}: leave it out")
+        raise Refused(
+            f"-o force_mac has a meaning in mode passthru only, and the mode is {mode}: leave it out"
+        )
 
 
 class Networks:
@@ -135,7 +141,12 @@ class Networks:
     def _warn_of_gateways(self, network: Network) -> None:
         for subnet in network.subnets:
             router = self._settings.gateway_for(subnet.pool)
-            if subnet.gateway is None and router is not None and not network.internal and subnet.pool.prefixlen:
+            if (
+                subnet.gateway is None
+                and router is not None
+                and not network.internal
+                and subnet.pool.prefixlen
+            ):
                 _log.warn(
                     "network {network} on {pool} was created without a gateway, its containers have no default "
                     "route, and address management that is not ours may hand out the router's address {router}: "

@@ -18,8 +18,8 @@ from ..links.pool import Links
 from ..records import to_document
 from ..state.interface import HostRecords, Kind
 from ..turns import Turns
-from .names import alias_of, dummy_link_name, vlan_link_name
 from .known import Known
+from .names import alias_of, dummy_link_name, vlan_link_name
 from .network import MadeLink, Network, VlanStep
 from .options import NetworkOptions, parse_vlan_id
 
@@ -53,7 +53,9 @@ def plan_parent(
             raise Refused(f"-o vlan_id={options.vlan_id} needs a NIC: name it with -o parent=")
         return ParentPlan(dummy_link_name(network_id), on_dummy=True)
     steps = _steps_to(name, by_name)
-    if options.vlan_id is not None and not (steps and steps[-1].vlan_id == options.vlan_id and len(steps) == 1):
+    if options.vlan_id is not None and not (
+        steps and steps[-1].vlan_id == options.vlan_id and len(steps) == 1
+    ):
         steps = (*steps, _vlan_on(name, options.vlan_id, by_name))
     return ParentPlan(steps[-1].link if steps else name, steps)
 

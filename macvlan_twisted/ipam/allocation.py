@@ -43,7 +43,9 @@ def usable_span(prefix: IPNetwork, part: IPNetwork | None = None) -> Span:
     return Span(first, last)
 
 
-def barred_spans(ranges: Sequence[AddressRange], single: Sequence[IPAddress], version: int) -> tuple[Span, ...]:
+def barred_spans(
+    ranges: Sequence[AddressRange], single: Sequence[IPAddress], version: int
+) -> tuple[Span, ...]:
     """What is never handed out by itself, sorted."""
     spans = [Span(int(each.first), int(each.last)) for each in ranges if each.version == version]
     spans += [Span(int(each), int(each)) for each in single if each.version == version]

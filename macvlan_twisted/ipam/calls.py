@@ -93,7 +93,9 @@ class AddressManagement:
         except BaseException:
             self._forget(pool)
             raise
-        _log.info("pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none")
+        _log.info(
+            "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
+        )
         gateway = gateway_in_data(pool, self._settings)
         if gateway is not None:
             try:
@@ -217,4 +219,6 @@ class AddressManagement:
             return
         await self._book.release(pool.pool_id, request.address)
         shared.remove(pool.pool_id, number)
-        _log.info("address released: {address} of pool {pool}", address=request.address, pool=pool.described())
+        _log.info(
+            "address released: {address} of pool {pool}", address=request.address, pool=pool.described()
+        )

@@ -72,7 +72,9 @@ def plan_pool(request: RequestPool, settings: Settings, nonce: str) -> Pool:
     if prefix is None:
         prefix = _default_prefix(settings, parent, version)
     if prefix.version != version:
-        raise Refused(f"pool {prefix} is not of IPv{version}, which was asked for: give a subnet of that family")
+        raise Refused(
+            f"pool {prefix} is not of IPv{version}, which was asked for: give a subnet of that family"
+        )
     part = request.sub_pool
     if part is None and request.pool in (None, settings.subnet_of_version(version)):
         part = settings.ip_range_in(prefix)

@@ -257,7 +257,9 @@ def _facts(message: Any) -> LinkFacts:
         group=message.get_attr("IFLA_GROUP") or 0,
         alias=message.get_attr("IFLA_IFALIAS") or "",
         # With a namespace id the index means a link elsewhere: the far end of a veth pair.
-        lower_index=0 if message.get_attr("IFLA_LINK_NETNSID") is not None else message.get_attr("IFLA_LINK") or 0,
+        lower_index=0
+        if message.get_attr("IFLA_LINK_NETNSID") is not None
+        else message.get_attr("IFLA_LINK") or 0,
         vlan_id=data.get_attr("IFLA_VLAN_ID") if data is not None and kind == "vlan" else None,
         is_wireless=os.path.isdir(f"{system}/wireless") or os.path.isdir(f"{system}/phy80211"),
         bridge=bridge,

@@ -7,6 +7,7 @@ incomplete and partly wrong. Members that we do not know are ignored: engines ad
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..addresses import IPAddress, IPInterface, parse_address, parse_interface, parse_mac, parse_network
@@ -68,7 +69,7 @@ def allocate_network(body: Fields) -> driver.AllocateNetwork:
     return driver.AllocateNetwork(body.identifier("NetworkID"), body.texts("Options"))
 
 
-def allocate_network_reply(options: dict[str, str]) -> dict[str, Any]:
+def allocate_network_reply(options: Mapping[str, str]) -> dict[str, Any]:
     return {"Options": dict(options)}
 
 

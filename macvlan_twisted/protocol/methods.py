@@ -43,12 +43,27 @@ def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressMana
 
         methods[name] = method
 
-    call("NetworkDriver.GwAllocCheck", messages.gateway_check, networks.gateway_check, messages.gateway_check_reply)
-    call("NetworkDriver.AllocateNetwork", messages.allocate_network, networks.allocate, messages.allocate_network_reply)
+    call(
+        "NetworkDriver.GwAllocCheck",
+        messages.gateway_check,
+        networks.gateway_check,
+        messages.gateway_check_reply,
+    )
+    call(
+        "NetworkDriver.AllocateNetwork",
+        messages.allocate_network,
+        networks.allocate,
+        messages.allocate_network_reply,
+    )
     call("NetworkDriver.FreeNetwork", messages.network_id, networks.free, _nothing)
     call("NetworkDriver.CreateNetwork", messages.create_network, networks.create, _nothing)
     call("NetworkDriver.DeleteNetwork", messages.network_id, networks.delete, _nothing)
-    call("NetworkDriver.CreateEndpoint", messages.create_endpoint, endpoints.create, messages.create_endpoint_reply)
+    call(
+        "NetworkDriver.CreateEndpoint",
+        messages.create_endpoint,
+        endpoints.create,
+        messages.create_endpoint_reply,
+    )
     call(
         "NetworkDriver.EndpointOperInfo",
         messages.endpoint_call,

@@ -185,11 +185,15 @@ class Ledger:
         for table in TABLES:
             for *row, checksum in self._select(table):
                 if checksum != _checksum(table, row):
-                    raise StateFailed(f"{self._path} is damaged: a row of {table.name} fails its checksum ({row[0]})")
+                    raise StateFailed(
+                        f"{self._path} is damaged: a row of {table.name} fails its checksum ({row[0]})"
+                    )
                 seen += 1
                 seen_digest ^= checksum
         if (seen, seen_digest) != (count, digest):
-            raise StateFailed(f"{self._path} is damaged: it should hold {count} rows and holds {seen}, or other ones")
+            raise StateFailed(
+                f"{self._path} is damaged: it should hold {count} rows and holds {seen}, or other ones"
+            )
         if witnessed is not None and self.generation < witnessed:
             raise StateFailed(
                 f"{self._path} is at generation {self.generation}, but {witnessed} was committed: its last "

@@ -67,7 +67,7 @@ class SqliteHostRecords:
     def __init__(self, ledger: Ledger, writer: Submits) -> None:
         self._ledger = ledger
         self._writer = writer
-        identity = dict((name, value) for name, value in ledger.rows(tables.IDENTITY))
+        identity = {row[0]: row[1] for row in ledger.rows(tables.IDENTITY)}
         self.instance: str = identity["instance"]
         self.link_group: int = int(identity["link_group"])
 

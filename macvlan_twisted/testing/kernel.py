@@ -1,0 +1,184 @@
+"""A kernel in memory that behaves as Linux was measured to, for tests that need no root."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from attrs import evolve
+
+from ..addresses import IPInterface
+from ..errors import LinkFailed
+from ..links.interface import DefaultRoute, LinkFacts, Port
+
+
+def nic(name: str, index: int, **facts: Any) -> LinkFacts:
+    """A NIC that is up, as :class:`FakeKernel` takes it."""
+    plain = LinkFacts(index=index, name=name, kind="", mac=f"02:00:00:00:00:{index:02x}", mtu=1500, up=True)
+    return evolve(plain, **facts)
+
+
+class FakeKernel:
+    """
+    :class:`~macvlan_twisted.links.interface.Kernel` in memory.
+
+    It is held to the same tests as the real one (tests/integration/test_kernel.py).
+
+    :param links: NICs that are there from the start; ``lo`` always is.
+    """
+
+    def __init__(
+        self,
+        links: Iterable[LinkFacts] = (),
+        default_routes: Iterable[DefaultRoute] = (),
+        addresses: dict[str, list[IPInterface]] | None = None,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._links = {"lo": nic("lo", 1, mac="00:00:00:00:00:00", mtu=65536)}
+        self._links.update((link.name, link) for link in links)
+        self._ports: dict[str, Port] = {}
+        self._default_routes = list(default_routes)
+        self._addresses = dict(addresses or {})
+        self._last_index = max(link.index for link in self._links.values())
+
+    def find(self, name: str) -> LinkFacts | None:
+        with self._lock:
+            return self._links.get(name)
+
+    def links(self) -> list[LinkFacts]:
+        with self._lock:
+            return list(self._links.values())
+
+    def _fail(self, doing: str, number: int) -> LinkFailed:
+        return LinkFailed(f"{doing}: {os.strerror(number)}", number)
+
+    def _need(self, name: str) -> LinkFacts:
+        link = self._links.get(name)
+        if link is None:
+            raise LinkFailed(f"link {name} is not there", errno.ENODEV)
+        return link
+
+    def _next_index(self) -> int:
+        self._last_index += 1
+        return self._last_index
+
+    def add_port(self, port: Port, prove_mac_free: bool = False) -> None:
+        doing = f"making macvlan link {port.name} on {port.parent}"
+        with self._lock:
+            parent = self._need(port.parent)
+            if port.name in self._links:
+                raise self._fail(doing, errno.EEXIST)
+            if len(port.name.encode()) > 15:
+                raise self._fail(doing, errno.ERANGE)
+            siblings = [each for each in self._ports.values() if each.parent == port.parent]
+            if any("passthru" in (each.mode, port.mode) for each in siblings):
+                raise self._fail(doing, errno.EINVAL)
+            if port.mtu is not None and port.mtu > parent.mtu:
+                raise self._fail(doing, errno.EINVAL)
+            macs = {self._links[each.name].mac for each in siblings} | {parent.mac}
+            if prove_mac_free and port.mac in macs:
+                raise self._fail(doing, errno.EADDRINUSE)
+            index = self._next_index()
+            mac = port.mac or (parent.mac if port.mode == "passthru" else f"02:fa:00:00:00:{index % 256:02x}")
+            mtu = port.mtu or parent.mtu
+            self._links[port.name] = LinkFacts(
+                index=index,
+                name=port.name,
+                kind="macvlan",
+                mac=mac,
+                mtu=mtu,
+                up=False,
+                group=port.group,
+                alias=port.alias,
+                lower_index=parent.index,
+            )
+            self._ports[port.name] = evolve(port, mtu=mtu, mac=mac)
+
+    def read_port(self, name: str) -> Port | None:
+        with self._lock:
+            return self._ports.get(name)
+
+    def _add(
+        self, name: str, kind: str, group: int, alias: str, lower: LinkFacts | None, vlan_id: int | None
+    ) -> None:
+        if name in self._links:
+            raise self._fail(f"making {kind} {name}", errno.EEXIST)
+        index = self._next_index()
+        self._links[name] = LinkFacts(
+            index=index,
+            name=name,
+            kind=kind,
+            mac=lower.mac if lower is not None else f"02:fb:00:00:00:{index % 256:02x}",
+            mtu=lower.mtu if lower is not None else 1500,
+            up=True,
+            group=group,
+            alias=alias,
+            lower_index=lower.index if lower is not None else 0,
+            vlan_id=vlan_id,
+        )
+
+    def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
+        with self._lock:
+            self._add(name, "vlan", group, alias, self._need(lower), vlan_id)
+
+    def add_dummy(self, name: str, group: int, alias: str) -> None:
+        with self._lock:
+            self._add(name, "dummy", group, alias, None, None)
+
+    def set_up(self, name: str) -> None:
+        with self._lock:
+            self._links[name] = evolve(self._need(name), up=True)
+
+    def set_group(self, name: str, group: int) -> bool:
+        with self._lock:
+            if name not in self._links:
+                return False
+            self._links[name] = evolve(self._links[name], group=group, up=False)
+            return True
+
+    def delete(self, name: str) -> bool:
+        with self._lock:
+            link = self._links.pop(name, None)
+            self._ports.pop(name, None)
+            if link is None:
+                return False
+            for upper in [each.name for each in self._links.values() if each.lower_index == link.index]:
+                self.delete(upper)
+            return True
+
+    def members_of_group(self, group: int) -> list[LinkFacts]:
+        with self._lock:
+            return [link for link in self._links.values() if link.group == group]
+
+    def delete_group(self, group: int) -> None:
+        with self._lock:
+            if group == 0:
+                raise self._fail("removing group 0", errno.EPERM)
+            for link in self.members_of_group(group):
+                self.delete(link.name)
+
+    def default_routes(self) -> list[DefaultRoute]:
+        return sorted(self._default_routes, key=lambda route: route.metric)
+
+    def addresses_of(self, name: str) -> list[IPInterface]:
+        return list(self._addresses.get(name, ()))
+
+    # What the engine and the user do to links.
+
+    def move_away(self, name: str) -> LinkFacts:
+        """Take a link out of the host's namespace, as the engine does after Join."""
+        with self._lock:
+            return self._links.pop(name)
+
+    def move_back(self, link: LinkFacts) -> None:
+        """Bring a link back, down, as the engine does after Leave."""
+        with self._lock:
+            self._links[link.name] = evolve(link, up=False)
+
+    def put(self, link: LinkFacts) -> None:
+        """Add or replace a link that someone else made."""
+        with self._lock:
+            self._links[link.name] = link

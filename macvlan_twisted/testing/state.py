@@ -1,0 +1,86 @@
+"""State in memory, for tests of what uses it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from ..addresses import IPAddress
+from ..errors import StateFailed
+from ..state.interface import Claim, Document, Kind
+
+
+class _Failing:
+    """Lets a test make the disk refuse."""
+
+    failing = False
+
+    def _done(self) -> Deferred[None]:
+        if self.failing:
+            return fail(StateFailed("writing: the disk is full (a test said so)"))
+        return succeed(None)
+
+
+class MemoryHostRecords(_Failing):
+    """:class:`~macvlan_twisted.state.interface.HostRecords` without a disk."""
+
+    def __init__(self, instance: str = "0123abcd", link_group: int = 70000) -> None:
+        self.instance = instance
+        self.link_group = link_group
+        self.kept: defaultdict[Kind, dict[str, Document]] = defaultdict(dict)
+
+    def documents(self, kind: Kind) -> dict[str, Document]:
+        return dict(self.kept[kind])
+
+    def save(self, kind: Kind, key: str, document: Document) -> Deferred[None]:
+        if not self.failing:
+            self.kept[kind][key] = document
+        return self._done()
+
+    def forget(self, kind: Kind, key: str) -> Deferred[None]:
+        if not self.failing:
+            self.kept[kind].pop(key, None)
+        return self._done()
+
+
+class MemoryAddressBook(_Failing):
+    """:class:`~macvlan_twisted.state.interface.AddressBook` without a disk."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Document] = {}
+        self.claimed: dict[tuple[str, IPAddress], Claim] = {}
+        self.last: dict[str, IPAddress] = {}
+
+    def pools(self) -> dict[str, Document]:
+        return dict(self.open)
+
+    def claims(self) -> list[Claim]:
+        return list(self.claimed.values())
+
+    def cursors(self) -> dict[str, IPAddress]:
+        return dict(self.last)
+
+    def open_pool(self, pool_id: str, document: Document) -> Deferred[None]:
+        if not self.failing:
+            self.open[pool_id] = document
+        return self._done()
+
+    def close_pool(self, pool_id: str) -> Deferred[None]:
+        if not self.failing:
+            self.open.pop(pool_id, None)
+            for key in [key for key in self.claimed if key[0] == pool_id]:
+                del self.claimed[key]
+        return self._done()
+
+    def claim(self, claim: Claim, shared_set: str, advances: bool) -> Deferred[None]:
+        if not self.failing:
+            self.claimed[claim.pool_id, claim.address] = claim
+            if advances:
+                self.last[shared_set] = claim.address
+        return self._done()
+
+    def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
+        if not self.failing:
+            self.claimed.pop((pool_id, address), None)
+        return self._done()
