@@ -84,6 +84,9 @@ class Parts(Protocol):
     def listening(self) -> None:
         """Called once the service answers: work on threads and in the background may begin."""
 
+    def stop_background(self) -> None:
+        """Called first of all when the service stops."""
+
     async def close(self) -> None:
         """Called when the last call has been answered."""
 
@@ -163,6 +166,8 @@ class MacvlanService(Service):
 
     async def _stop(self) -> None:
         parts, self._parts = self._parts, None
+        if parts is not None:
+            parts.stop_background()
         try:
             if self._port is not None:
                 await maybeDeferred(cast(Any, self._port).stopListening)

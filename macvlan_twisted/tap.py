@@ -11,15 +11,16 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, cast
 
 from attrs import define
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel, jsonFileLogObserver
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -31,6 +32,8 @@ from .driver.networks import Networks
 from .driver.ownership import ownership
 from .driver.parents import Parents
 from .driver.reconciliation import reconcile
+from .engine.api import SocketEngine
+from .engine.default_network import ensure_network
 from .errors import CannotStart, StateFailed
 from .host_defaults import choose_defaults
 from .ipam.calls import AddressManagement
@@ -182,14 +185,22 @@ class _Parts:
     links: Links
     threads: KernelThreads
     writer: Writer
-    background: Any = None
+    in_background: Callable[[], Coroutine[Any, Any, None]] | None = None
+    _background: Deferred[None] | None = None
 
     def listening(self) -> None:
         self.threads.start()
         self.writer.start()
+        if self.in_background is not None:
+            self._background = ensureDeferred(self.in_background())
+            self._background.addErrback(_log_unless_cancelled)
         # The full collections that long-lived objects cause made outliers of 23-39 ms (measured).
         gc.collect()
         gc.freeze()
+
+    def stop_background(self) -> None:
+        if self._background is not None:
+            self._background.cancel()
 
     async def close(self) -> None:
         await self.links.reaped()
@@ -236,7 +247,25 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
         networks=len(known.networks),
         endpoints=len(known.endpoints),
     )
-    return _Parts(PluginSite(calls.resource()), calls, links, threads, writer)
+    network = settings.network
+    return _Parts(
+        PluginSite(calls.resource()),
+        calls,
+        links,
+        threads,
+        writer,
+        None if network is None else lambda: _ensure_network(network, settings, reactor),
+    )
+
+
+async def _ensure_network(name: str, settings: Settings, reactor: Any) -> None:
+    engine = SocketEngine(reactor, settings.docker_host)
+    await ensure_network(name, settings, engine, lambda seconds: deferLater(reactor, seconds))
+
+
+def _log_unless_cancelled(failure: Failure) -> None:
+    if not failure.check(CancelledError):
+        _log.failure("work in the background failed", failure=failure)
 
 
 def _say_what_was_chosen(settings: Settings, reasons: Any, hints: Any) -> None:

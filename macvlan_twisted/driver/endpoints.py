@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-from ipaddress import ip_network
 
 from twisted.logger import Logger
 
-from ..addresses import IPAddress, IPInterface, IPNetwork
-from ..errors import LinkFailed, NotFound, Refused
+from ..addresses import IPAddress, IPInterface
+from ..errors import LinkFailed, NotFound, Refused, StateFailed
 from ..links.interface import Port
 from ..links.pool import Links
 from ..records import to_document
@@ -54,8 +53,7 @@ class Endpoints:
                 await self._records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
                 await self._make_link(endpoint, network)
             except BaseException:
-                self._known.remove_endpoint(endpoint.endpoint_id)
-                await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
+                await self._undo(endpoint)
                 raise
         _log.info(
             "macvlan port created: {link} on parent {parent} in mode {mode}, MAC {mac}, address {address} "
@@ -69,6 +67,16 @@ class Endpoints:
             network=network.short_id,
         )
         return endpoint.mac if endpoint.mac_is_ours else None
+
+    async def _undo(self, endpoint: Endpoint) -> None:
+        """Forget an endpoint that was not made; the engine will not ask for it."""
+        self._known.remove_endpoint(endpoint.endpoint_id)
+        try:
+            await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
+        except StateFailed as failure:  # the first error is the one to tell
+            _log.error(
+                "the row of endpoint {id} stays: {reason}", id=endpoint.endpoint_id, reason=str(failure)
+            )
 
     def _planned(self, request: requests.CreateEndpoint, network: Network) -> Endpoint:
         for address in (request.address, request.address_v6):
@@ -98,7 +106,7 @@ class Endpoints:
     def _refuse_router(self, address: IPInterface, network: Network) -> None:
         """Address management that is not ours does not know the LAN's router, and hands its address out."""
         routers: set[IPAddress] = {subnet.gateway for subnet in network.subnets if subnet.gateway is not None}
-        if not network.internal:
+        if not network.on_dummy:
             routers.update(self._settings.gateways)
         if address.ip in routers:
             raise Refused(
@@ -182,21 +190,9 @@ class Endpoints:
                 f"link {endpoint.link} of endpoint {endpoint.endpoint_id} is gone from the host: start the container "
                 "again"
             )
-        gateway = self._gateway(network, endpoint.address, 4)
-        gateway_v6 = self._gateway(network, endpoint.address_v6, 6)
         return requests.Joined(
-            endpoint.link,
-            gateway,
-            gateway_v6,
-            tuple(
-                route
-                for address, router in ((endpoint.address, gateway), (endpoint.address_v6, gateway_v6))
-                for route in _on_link_route(address, router)
-            ),
+            endpoint.link, network.gateway_for(endpoint.address), network.gateway_for(endpoint.address_v6)
         )
-
-    def _gateway(self, network: Network, address: IPInterface | None, version: int) -> IPAddress | None:
-        return network.gateway_for(address)
 
     async def leave(self, request: requests.EndpointCall) -> None:
         """Nothing: the engine moves the link back and then asks for its removal, or for another Leave."""
@@ -207,23 +203,21 @@ class Endpoints:
             endpoint = self._known.endpoints.get(request.endpoint_id)
             if endpoint is None:
                 return
-            removed = await self._links.condemn(endpoint.link)
-            if self._known.networks.get(endpoint.network_id) is not None:
-                network = self._known.network(endpoint.network_id)
-                if network.mode == "passthru":
-                    await self._links.reaped()
-            self._known.remove_endpoint(endpoint.endpoint_id)
+            removed, failure = True, None
+            try:
+                removed = await self._links.condemn(endpoint.link)
+            except LinkFailed as failed:  # without a row it is removed at the next start at the latest
+                failure = failed
+            network = self._known.networks.get(endpoint.network_id)
+            if network is not None and network.mode == "passthru":
+                await self._links.reaped()
             await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
+            self._known.remove_endpoint(endpoint.endpoint_id)
+        if failure is not None:
+            raise failure
         _log.info(
             "unused link removed: {link} (endpoint {endpoint}{how})",
             link=endpoint.link,
             endpoint=endpoint.short_id,
             how="" if removed else "; it had gone with its sandbox",
         )
-
-
-def _on_link_route(address: IPInterface | None, router: IPAddress | None) -> list[IPNetwork]:
-    """A router outside the address's own prefix, as with /32, is reachable only by a route to itself."""
-    if address is None or router is None or router in address.network:
-        return []
-    return [ip_network(router)]

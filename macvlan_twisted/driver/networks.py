@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from twisted.logger import Logger
 
-from ..errors import LinkFailed, Refused
+from ..errors import LinkFailed, Refused, StateFailed
 from ..links.interface import Port
 from ..links.pool import Links
 from ..records import to_document
@@ -185,10 +185,9 @@ class Networks:
         self._known.remove_network(network.network_id)
         try:
             await self._parents.drop_unused(network, self._known.others(network.network_id))
-        except LinkFailed as failure:
-            _log.warn("{reason}", reason=str(failure))
-        finally:
             await self._records.forget(Kind.NETWORK, network.network_id)
+        except (LinkFailed, StateFailed) as failure:  # the first error is the one to tell
+            _log.error("undoing network {network}: {reason}", network=network.short_id, reason=str(failure))
 
     async def delete(self, network_id: str) -> None:
         """Remove a network and whatever still hangs on it; succeeds when there is nothing."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from attrs import frozen
 from twisted.logger import Logger
 
-from ..errors import LinkFailed, Refused
+from ..errors import LinkFailed, Refused, StateFailed
 from ..links.interface import LinkFacts
 from ..links.pool import Links
 from ..records import to_document
@@ -192,10 +192,17 @@ class Parents:
             else:
                 await self._links.add_dummy(wanted.name, alias)
         except BaseException:
-            self._made.pop(wanted.name, None)
-            await self._records.forget(Kind.MADE_LINK, wanted.name)
+            await self._forget(wanted.name)
             raise
         _log.info("parent link created: {link} ({kind})", link=wanted.name, kind=wanted.kind)
+
+    async def _forget(self, name: str) -> None:
+        """After a failure: a row too many is dropped at the next start, and the first error is the one to tell."""
+        self._made.pop(name, None)
+        try:
+            await self._records.forget(Kind.MADE_LINK, name)
+        except StateFailed as failure:
+            _log.error("the row of link {link} stays: {reason}", link=name, reason=str(failure))
 
     async def drop_unused(self, network: Network, others: Iterable[Network]) -> None:
         """

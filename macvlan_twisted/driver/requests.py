@@ -66,4 +66,3 @@ class Joined:
     link: str
     gateway: IPAddress | None = None
     gateway_v6: IPAddress | None = None
-    on_link_routes: tuple[IPNetwork, ...] = ()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_interface
 
-from attrs import define, field
-from sortedcontainers import SortedList
 from twisted.logger import Logger
 
-from ..addresses import IPAddress, IPInterface
+from ..addresses import IPAddress, IPInterface, IPNetwork
 from ..errors import NotFound, Refused
 from ..records import from_document, to_document
 from ..settings import Settings
@@ -17,50 +15,9 @@ from ..state.interface import AddressBook, Claim
 from .allocation import barred_spans, count_barred, next_free, usable_span
 from .pools import Pool, answered_pool, gateway_in_data, plan_pool, refuse_overlap
 from .requests import GrantedPool, Purpose, ReleaseAddress, RequestAddress, RequestPool
+from .shared_set import SharedSet
 
 _log = Logger(namespace="macvlan_twisted.ipam")
-
-
-@define
-class SharedSet:
-    """
-    The addresses taken in one subnet on one parent, whichever pool took them.
-
-    An endpoint's address has one owner; a gateway is every network's, so it may have several.
-    """
-
-    taken: SortedList = field(factory=SortedList)
-    owners: dict[int, str] = field(factory=dict)
-    gateways: dict[int, set[str]] = field(factory=dict)
-
-    def add(self, pool_id: str, address: int, purpose: Purpose) -> None:
-        if address not in self.owners and address not in self.gateways:
-            self.taken.add(address)
-        if purpose is Purpose.GATEWAY:
-            self.gateways.setdefault(address, set()).add(pool_id)
-        else:
-            self.owners[address] = pool_id
-
-    def remove(self, pool_id: str, address: int) -> bool:
-        """``False`` if that pool holds no such address."""
-        held = False
-        if self.owners.get(address) == pool_id:
-            del self.owners[address]
-            held = True
-        holders = self.gateways.get(address)
-        if holders is not None and pool_id in holders:
-            holders.discard(pool_id)
-            held = True
-            if not holders:
-                del self.gateways[address]
-        if held and address not in self.owners and address not in self.gateways:
-            self.taken.remove(address)
-        return held
-
-    def of_pool(self, pool_id: str) -> list[int]:
-        return [address for address, owner in self.owners.items() if owner == pool_id] + [
-            address for address, holders in self.gateways.items() if pool_id in holders
-        ]
 
 
 class AddressManagement:
@@ -76,6 +33,8 @@ class AddressManagement:
         self._nonce = nonce
         self._pools = {key: from_document(Pool, document) for key, document in book.pools().items()}
         self._sets: dict[str, SharedSet] = {}
+        self._being_made: set[str] = set()
+        """Pools whose network is not made yet: until then a named address is an auxiliary one."""
         self._cursors = {key: int(address) for key, address in book.cursors().items()}
         for pool in self._pools.values():
             self._sets.setdefault(pool.shared_set, SharedSet())
@@ -93,13 +52,14 @@ class AddressManagement:
         except BaseException:
             self._forget(pool)
             raise
+        self._being_made.add(pool.pool_id)
         _log.info(
             "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
         )
         gateway = gateway_in_data(pool, self._settings)
         if gateway is not None:
             try:
-                self._refuse_gateway_in_use(pool, gateway.ip)
+                self._refuse_taken(pool, gateway.ip, Purpose.GATEWAY)
                 await self._claim(pool, gateway.ip, Purpose.GATEWAY, advances=False)
             except BaseException:
                 await self.release_pool(pool.pool_id)
@@ -117,6 +77,7 @@ class AddressManagement:
 
     def _forget(self, pool: Pool) -> None:
         self._pools.pop(pool.pool_id, None)
+        self._being_made.discard(pool.pool_id)
         shared = self._sets[pool.shared_set]
         for address in shared.of_pool(pool.pool_id):
             shared.remove(pool.pool_id, address)
@@ -130,25 +91,25 @@ class AddressManagement:
                 f"pool {request.pool_id!r} is not known to the plugin: its state was removed; remove the network and "
                 "create it again"
             )
-        if request.purpose is Purpose.GATEWAY:
-            address = request.address or self._gateway_to_make_up(pool)
-            self._refuse_outside(pool, address, "gateway")
-            self._refuse_gateway_in_use(pool, address)
-            advances = False
-        elif request.address is not None:
-            address = request.address
-            self._refuse_outside(pool, address, "address")
-            self._refuse_taken(pool, address)
-            advances = False
-        else:
+        purpose = self._purpose_of(request, pool)
+        if purpose is Purpose.ENDPOINT:
+            self._being_made.discard(pool.pool_id)
+        address = request.address
+        if purpose is Purpose.GATEWAY and address is None:
+            address = self._gateway_to_make_up(pool)
+        if address is None:
             address = self._next(pool)
-            advances = True
-        await self._claim(pool, address, request.purpose, advances)
+        else:
+            self._refuse_outside(pool, address, purpose)
+            self._refuse_taken(pool, address, purpose)
+        await self._claim(
+            pool, address, purpose, advances=request.address is None and purpose is Purpose.ENDPOINT
+        )
         _log.info(
             "address allocated: {address} of pool {pool} as {purpose}{name}",
             address=address,
             pool=pool.described(),
-            purpose=request.purpose.value,
+            purpose=purpose.value,
             name=f" for {request.endpoint_name}" if request.endpoint_name else "",
         )
         return ip_interface(f"{address}/{pool.prefix.prefixlen}")
@@ -185,27 +146,43 @@ class AddressManagement:
             return gateway
         return type(pool.prefix.network_address)(usable_span(pool.prefix).first)
 
-    def _refuse_outside(self, pool: Pool, address: IPAddress, what: str) -> None:
+    def _purpose_of(self, request: RequestAddress, pool: Pool) -> Purpose:
+        """
+        The engine does not say of an auxiliary address that it is one. But all of them come before the
+        network is made, and none of a container's does.
+        """
+        if request.purpose is Purpose.GATEWAY:
+            return Purpose.GATEWAY
+        if request.address is None or request.endpoint_name or pool.pool_id not in self._being_made:
+            return Purpose.ENDPOINT
+        return Purpose.AUXILIARY
+
+    def network_made(self, subnets: Iterable[IPNetwork]) -> None:
+        """A network of our driver is made: from now on a named address of its pools is a container's."""
+        made = set(subnets)
+        self._being_made = {each for each in self._being_made if answered_pool(self._pools[each]) not in made}
+
+    def _refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
         span = usable_span(pool.prefix)
         if address not in pool.prefix or not span.first <= int(address) <= span.last:
+            kind = type(pool.prefix.network_address)
             raise Refused(
-                f"{what} {address} is no host's address in pool {pool.prefix}: give one from "
-                f"{type(address)(span.first) if address.version == pool.prefix.version else pool.prefix[0]} on"
+                f"{purpose.value} address {address} is not a host's address in pool {pool.prefix}: give one of its "
+                f"{span.size} from {kind(span.first)} to {kind(span.last)}"
             )
 
-    def _refuse_taken(self, pool: Pool, address: IPAddress) -> None:
+    def _refuse_taken(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
+        """An endpoint's address is its own; what is reserved may be so for several networks."""
         shared = self._sets[pool.shared_set]
-        if int(address) in shared.gateways:
-            raise Refused(f"address {address} is the gateway of pool {pool.prefix}: choose another one")
-        if int(address) in shared.owners:
+        number = int(address)
+        if number in shared.owners:
             raise Refused(
-                f"address {address} of pool {pool.prefix} is in use by another container or reserved: choose another one"
+                f"{purpose.value} address {address} of pool {pool.prefix} is in use by a container: choose another one"
             )
-
-    def _refuse_gateway_in_use(self, pool: Pool, address: IPAddress) -> None:
-        if int(address) in self._sets[pool.shared_set].owners:
+        if purpose is Purpose.ENDPOINT and number in shared.reserved:
             raise Refused(
-                f"gateway {address} of pool {pool.prefix} is in use by a container or reserved: name the LAN's router"
+                f"address {address} of pool {pool.prefix} is reserved as a network's gateway or auxiliary address: "
+                "choose another one"
             )
 
     async def release_address(self, request: ReleaseAddress) -> None:
@@ -215,7 +192,7 @@ class AddressManagement:
             return
         shared = self._sets[pool.shared_set]
         number = int(request.address)
-        if shared.owners.get(number) != pool.pool_id and pool.pool_id not in shared.gateways.get(number, ()):
+        if not shared.holds(pool.pool_id, number):
             return
         await self._book.release(pool.pool_id, request.address)
         shared.remove(pool.pool_id, number)

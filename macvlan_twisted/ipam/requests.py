@@ -14,6 +14,8 @@ class Purpose(Enum):
     """What an address is wanted for."""
 
     GATEWAY = "gateway"
+    AUXILIARY = "auxiliary"
+    """Kept free for a host of the LAN (``--aux-address``)."""
     ENDPOINT = "endpoint"
 
 

@@ -154,7 +154,6 @@ class Reaper:
         if not foreign:
             try:
                 await self._run(self._kernel.delete_group, batch.group)
-                _log.debug("{count} condemned links removed", count=len(members))
                 return
             except LinkFailed as failure:
                 _log.warn("{reason}; removing them one by one", reason=str(failure))

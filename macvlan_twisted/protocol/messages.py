@@ -118,10 +118,6 @@ def join_reply(joined: driver.Joined) -> dict[str, Any]:
         reply["Gateway"] = str(joined.gateway)
     if joined.gateway_v6 is not None:
         reply["GatewayIPv6"] = str(joined.gateway_v6)
-    if joined.on_link_routes:
-        reply["StaticRoutes"] = [
-            {"Destination": str(route), "RouteType": 1, "NextHop": ""} for route in joined.on_link_routes
-        ]
     # Without it the engine plugs a container that got no gateway into a bridge of its own.
     if joined.gateway is None and joined.gateway_v6 is None:
         reply["DisableGatewayService"] = True

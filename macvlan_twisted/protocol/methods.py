@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from ..driver.endpoints import Endpoints
 from ..driver.networks import Networks
+from ..driver.requests import CreateNetwork
 from ..ipam.calls import AddressManagement
 from . import messages
 from .fields import Fields, parse_body
@@ -56,7 +57,12 @@ def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressMana
         messages.allocate_network_reply,
     )
     call("NetworkDriver.FreeNetwork", messages.network_id, networks.free, _nothing)
-    call("NetworkDriver.CreateNetwork", messages.create_network, networks.create, _nothing)
+
+    async def create_network(request: CreateNetwork) -> None:
+        await networks.create(request)
+        addresses.network_made(subnet.pool for subnet in request.subnets)
+
+    call("NetworkDriver.CreateNetwork", messages.create_network, create_network, _nothing)
     call("NetworkDriver.DeleteNetwork", messages.network_id, networks.delete, _nothing)
     call(
         "NetworkDriver.CreateEndpoint",

@@ -156,6 +156,7 @@ class UnloggedSite(Site):
     """Calls are not logged one by one: it costs a fifth of a call, and ``--debug`` tells more."""
 
     requestFactory = LimitedRequest
+    noisy = False
 
     def log(self, request: object) -> None:
         """No access log."""

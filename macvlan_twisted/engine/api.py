@@ -1,0 +1,92 @@
+"""The few questions that we ask an engine, over its UNIX socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
+
+from attrs import frozen
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, readBody
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+
+class EngineAbsent(Exception):
+    """Nobody answers on the engine's socket."""
+
+
+class EngineRefused(Exception):
+    """The engine answered with an error; its text is the engine's."""
+
+
+class Engine(Protocol):
+    """What :mod:`macvlan_twisted.engine.default_network` needs of an engine."""
+
+    async def has_network(self, name: str) -> bool: ...
+
+    async def create_network(self, description: Mapping[str, Any]) -> str:
+        """The new network's id."""
+
+
+class _QuietEndpoint(UNIXClientEndpoint):
+    """An engine that is absent is tried often: not a log line each time."""
+
+    def connect(self, protocolFactory: Any) -> Any:
+        protocolFactory.noisy = False
+        return super().connect(protocolFactory)
+
+
+@frozen
+@implementer(IAgentEndpointFactory)
+class _ToSocket:
+    reactor: Any
+    path: str
+
+    def endpointForURI(self, uri: URI) -> UNIXClientEndpoint:
+        return _QuietEndpoint(self.reactor, self.path, timeout=10)
+
+
+class SocketEngine:
+    """
+    An engine behind a UNIX socket.
+
+    :param docker_host: as the docker command takes it: ``unix:///var/run/docker.sock``.
+    """
+
+    def __init__(self, reactor: Any, docker_host: str) -> None:
+        path = docker_host.removeprefix("unix://")
+        # Calls are few and far between: no connection is worth keeping.
+        pool = HTTPConnectionPool(reactor, persistent=False)
+        self._agent = Agent.usingEndpointFactory(reactor, _ToSocket(reactor, path), pool=pool)
+
+    async def _ask(self, method: bytes, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        producer = None if body is None else FileBodyProducer(BytesIO(json.dumps(body).encode()))
+        headers = Headers({b"Content-Type": [b"application/json"]})
+        try:
+            response = await self._agent.request(method, b"http://docker" + path.encode(), headers, producer)
+            raw = await readBody(response)
+        except Exception as error:  # refused, no such file, cut off while the engine starts or stops
+            raise EngineAbsent(str(error)) from error
+        try:
+            answer = json.loads(raw) if raw.strip() else None
+        except ValueError:
+            answer = {"message": raw.decode("utf-8", "replace").strip()}
+        if response.code >= 400:
+            message = answer.get("message", "") if isinstance(answer, dict) else str(answer)
+            raise EngineRefused(message or f"status {response.code}")
+        return answer
+
+    async def has_network(self, name: str) -> bool:
+        # The engine's filter matches parts of names, too.
+        filters = urlencode({"filters": json.dumps({"name": [name]})}, quote_via=quote)
+        networks = await self._ask(b"GET", f"/networks?{filters}")
+        return any(network.get("Name") == name for network in networks)
+
+    async def create_network(self, description: Mapping[str, Any]) -> str:
+        answer = await self._ask(b"POST", "/networks/create", description)
+        return str(answer["Id"])
