@@ -7,7 +7,7 @@ The sources are recordings of Docker 20.10 and 29: what these engines refused, a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import Any
 
 from attrs import frozen
@@ -167,8 +167,19 @@ def _check_cidr(what: str, text: Any, pool: str | None) -> Complaints:
         interface = ip_interface(text)
     except ValueError as error:
         return [f"{what}: {error}"]
-    if pool is not None and interface.network != ip_network(pool):
+    if pool is None:
+        return []
+    if ip_network(pool).prefixlen == 0:
+        return _check_address_of_any_subnet(what, interface)
+    if interface.network != ip_network(pool):
         return [f"{what} {text} is not an address of {pool} with that prefix length"]
+    return []
+
+
+def _check_address_of_any_subnet(what: str, interface: IPv4Interface | IPv6Interface) -> Complaints:
+    """A pool of 0.0.0.0/0 says nothing of the LAN; 0.0.0.0/0 for an address means: none, ask DHCP."""
+    if interface.network.prefixlen == 0 and not interface.ip.is_unspecified:
+        return [f"{what} {interface} has the prefix length of its pool, which is none of any LAN"]
     return []
 
 

@@ -7,6 +7,7 @@ its Content-Length; so this is done by hand.
 from __future__ import annotations
 
 import json
+import select
 import socket
 from typing import Any
 
@@ -65,6 +66,13 @@ class Connection:
             self._socket.settimeout(PATIENCE)
             self._socket.connect(self._socket_path)
             self._unread = b""
+
+    def is_dead(self) -> bool:
+        """True if the service has hung up while nothing was asked; Go's client notices that, too."""
+        if self._socket is None:
+            return False
+        readable, _, _ = select.select([self._socket], [], [], 0)
+        return bool(readable) and not self._unread
 
     def close(self) -> None:
         """Hang up, whatever is still to come."""

@@ -168,6 +168,15 @@ def test_an_address_that_fails_the_start_of_a_container_is_noticed(asked: str, a
     assert rules.check_request_address(request, {"Address": answered}, "10.1.0.0/24")
 
 
+def test_an_address_with_the_prefix_length_of_a_pool_of_all_addresses_is_noticed() -> None:
+    assert rules.check_request_address({"Address": ""}, {"Address": "10.1.0.2/0"}, "0.0.0.0/0")
+
+
+@pytest.mark.parametrize("answered", ["10.1.0.2/24", "0.0.0.0/0"])
+def test_an_address_of_a_lan_whose_subnet_the_engine_does_not_know_is_accepted(answered: str) -> None:
+    assert rules.check_request_address({"Address": ""}, {"Address": answered}, "0.0.0.0/0") == []
+
+
 @pytest.mark.parametrize("asked", ["", "10.1.0.2"])
 def test_an_address_of_its_pool_is_accepted(asked: str) -> None:
     assert rules.check_request_address({"Address": asked}, {"Address": "10.1.0.2/24"}, "10.1.0.0/24") == []

@@ -1,0 +1,32 @@
+"""The process in which the service under test runs, with a reactor of its own.
+
+It is forked from a server that has imported everything already, and no reactor.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from macvlan_twisted.settings import Settings
+from macvlan_twisted.tap import make_macvlan_service
+
+from .host_kernel import borrow
+
+
+def serve(settings: Settings, kernel_address: str, secret: bytes, log_path: str) -> None:
+    """Run until SIGTERM; what has started is finished first."""
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    from twisted.internet import reactor as installed
+    from twisted.logger import globalLogBeginner, textFileLogObserver
+
+    reactor: Any = installed
+    observer: Any = textFileLogObserver(sys.stdout)
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    service = make_macvlan_service(settings, reactor=reactor, kernel=borrow(kernel_address, secret))
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
