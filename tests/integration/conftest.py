@@ -3,16 +3,22 @@
 ``pytest tests/integration --engines=20.10,26.1,28.5`` runs every test that uses an engine once with each;
 where pytest learns of this file too late to know the option, ``MACVLAN_TWISTED_ENGINES`` says the same. What
 a machine lacks skips tests, unless ``MACVLAN_TWISTED_NOTHING_SKIPPED=1`` makes that a failure.
+
+A test whose outcome no engine has a say in is marked ``one_engine`` and runs with the first of the chosen
+versions; one that needs certain versions names them with ``engines("28.5")``. A module that needs more than
+one NIC on the docker host says ``NICS = 2``.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan
-from tests.lab.plugin import Plugin
+from tests.lab.plugin import DEFAULTS, Plugin
 from tests.lab.requirements import missing_for_engine, missing_for_lan
 from tests.lab.roots import OWN_VERSION
 
@@ -22,16 +28,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--engines", help=f"versions of Docker Engine, with commas (default {OWN_VERSION})")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make our marks known."""
+    for mark in (
+        "one_engine: run with the first of the chosen engines only",
+        "engines(version, ...): run with these of the chosen engines only",
+        "plugin_arguments(word, ...): what the fixture docker_host adds to the plugin's command line",
+    ):
+        config.addinivalue_line("markers", mark)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what uses an engine once with each of the chosen versions."""
     if "engine_version" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--engines", default=None)
         chosen = chosen or os.environ.get("MACVLAN_TWISTED_ENGINES") or OWN_VERSION
-        versions = [version.strip() for version in chosen.split(",")]
+        # pytest keeps an engine from test to test only if its parameter is the same object.
+        versions = [sys.intern(version.strip()) for version in chosen.split(",")]
+        if metafunc.definition.get_closest_marker("one_engine"):
+            versions = versions[:1]
+        elif mark := metafunc.definition.get_closest_marker("engines"):
+            versions = [version for version in versions if version in mark.args]
         metafunc.parametrize("engine_version", versions, scope="module")
 
 
-def _need(missing: str) -> None:
+def need(missing: str) -> None:
+    """Skip the test, or fail it where nothing may be skipped, if something is missing."""
     if missing and os.environ.get("MACVLAN_TWISTED_NOTHING_SKIPPED") == "1":
         pytest.fail(missing)
     if missing:
@@ -41,7 +63,7 @@ def _need(missing: str) -> None:
 @pytest.fixture
 def lan() -> Iterator[Lan]:
     """Give a LAN to one test; it takes a tenth of a second to build."""
-    _need(missing_for_lan())
+    need(missing_for_lan())
     with Lan() as made:
         yield made
 
@@ -49,14 +71,14 @@ def lan() -> Iterator[Lan]:
 @pytest.fixture(scope="module")
 def usable_engine_version(engine_version: str) -> str:
     """Give a version whose engine can run here, for tests that make an engine of their own."""
-    _need(missing_for_engine(engine_version))
+    need(missing_for_engine(engine_version))
     return engine_version
 
 
 @pytest.fixture(scope="module")
-def lasting_engine(usable_engine_version: str) -> Iterator[Engine]:
+def lasting_engine(request: pytest.FixtureRequest, usable_engine_version: str) -> Iterator[Engine]:
     """Run an engine, on a LAN of its own, for all tests of a module."""
-    with Lan() as lan, Engine(lan, usable_engine_version) as engine:
+    with Lan(nics=getattr(request.module, "NICS", 1)) as lan, Engine(lan, usable_engine_version) as engine:
         engine.load_busybox()
         yield engine
 
@@ -81,3 +103,21 @@ def plugin(engine: Engine) -> Iterator[Plugin]:
         if not engine.running:
             engine.start()
         engine.clear()
+
+
+@pytest.fixture
+def docker_host(request: pytest.FixtureRequest, lasting_engine: Engine) -> Iterator[DockerHost]:
+    """Run our service beside the engine for one test, and insist that nothing is left after it.
+
+    That is no container, no network, no link, no row in the state, and no traceback in the service's log.
+    """
+    mark = request.node.get_closest_marker("plugin_arguments")
+    arguments = (*DEFAULTS, *(mark.args if mark else ()))
+    with Plugin(lasting_engine.lan, lasting_engine.plugins_dir, arguments=arguments) as service:
+        host = DockerHost(lasting_engine, service)
+        yield host
+        if not service.running:
+            service.start()
+        lasting_engine.clear()
+        service.stop()
+        assert host.remains() == []

@@ -1,0 +1,138 @@
+"""A docker host with our plugin in it, as its user sees it: networks, containers, and what is left of them."""
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from tests.lab.commands import Finished, attempt, run
+from tests.lab.engine import Engine
+from tests.lab.lan import Lan, ping_command
+from tests.lab.plugin import Plugin
+
+KEPT_TABLES = ("identity", "cursors", "ledger")
+"""Tables of the plugin's state whose rows outlive all networks."""
+
+
+class Container:
+    """A running container, looked at from within its network namespace with the machine's own programs."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        """Find the container's network namespace; after a restart of the container make another object."""
+        self.engine = engine
+        self.name = name
+        key = engine.docker("inspect", "--format={{.NetworkSettings.SandboxKey}}", name).strip()
+        # The engine mounts it where only its own processes see it; /var/run would lead out of there again.
+        self._namespace = f"/proc/{engine.dockerd.pid}/root{key.replace('/var/run/', '/run/')}"
+
+    def run(self, *command: str, timeout: float = 30) -> str:
+        """Run a command of the machine's in the container's network; it must succeed."""
+        return run("nsenter", f"--net={self._namespace}", "--", *command, timeout=timeout)
+
+    def attempt(self, *command: str, timeout: float = 30) -> Finished:
+        """Run a command of the machine's in the container's network, and answer how it ended."""
+        return attempt("nsenter", f"--net={self._namespace}", "--", *command, timeout=timeout)
+
+    def links(self) -> dict[str, dict[str, Any]]:
+        """Return what the kernel tells of the container's links, by their names, without the loopback."""
+        links = json.loads(self.run("ip", "-json", "-details", "address"))
+        return {link["ifname"]: link for link in links if link["ifname"] != "lo"}
+
+    def kind(self, nic: str = "eth0") -> dict[str, Any]:
+        """Return what the kernel tells of a link as a macvlan link: mode, flags, queue ..."""
+        kind: dict[str, Any] = self.links()[nic]["linkinfo"]["info_data"]
+        return kind
+
+    def mac(self, nic: str = "eth0") -> str:
+        """Return the MAC address of a link."""
+        return str(self.links()[nic]["address"])
+
+    def addresses(self, nic: str = "eth0") -> set[str]:
+        """Return the addresses of a link with their prefix lengths, both families, link-local ones left out."""
+        told = self.links()[nic]["addr_info"]
+        return {f"{each['local']}/{each['prefixlen']}" for each in told if each["scope"] == "global"}
+
+    def routers(self) -> set[str]:
+        """Return where default routes lead, both families."""
+        routes = [
+            *json.loads(self.run("ip", "-json", "-4", "route", "show", "default")),
+            *json.loads(self.run("ip", "-json", "-6", "route", "show", "default")),
+        ]
+        return {route.get("gateway", route["dev"]) for route in routes}
+
+    def ping(self, address: str, *, seconds: int = 3) -> bool:
+        """Say whether `address` answers a ping; a negative answer takes all of `seconds`."""
+        return self.attempt(*ping_command(address, seconds), timeout=seconds + 10).status == 0
+
+    def remove(self) -> None:
+        """Remove the container, running or not."""
+        self.engine.docker("rm", "--force", self.name)
+
+
+@dataclass(frozen=True)
+class DockerHost:
+    """An engine on the LAN and our plugin beside it."""
+
+    engine: Engine
+    plugin: Plugin
+
+    @property
+    def lan(self) -> Lan:
+        """The LAN that the host is on."""
+        return self.engine.lan
+
+    def create(self, name: str, *words: str) -> None:
+        """Create a network of our driver."""
+        self.engine.docker("network", "create", f"--driver={self.plugin.name}", *words, name)
+
+    def refusal(self, *words: str) -> str:
+        """Try to create a network of our driver, which must fail and change nothing; return the user's error."""
+        before = set(self.lan.host_links())
+        words = (f"--driver={self.plugin.name}", *words)
+        finished = self.engine.attempt_docker("network", "create", *words, "refused")
+        assert finished.status != 0, f"was not refused: {finished}"
+        assert "refused" not in self.networks()
+        assert set(self.lan.host_links()) == before
+        return finished.stderr
+
+    def networks(self) -> set[str]:
+        """Return the names of all networks, the engine's own among them."""
+        return set(self.engine.docker("network", "ls", "--format={{.Name}}").split())
+
+    def network_id(self, name: str) -> str:
+        """Return a network's id."""
+        return self.engine.docker("network", "inspect", "--format={{.Id}}", name).strip()
+
+    def start(self, name: str, *words: str, network: str = "lan") -> Container:
+        """Run a container that sleeps."""
+        words = ("--detach", f"--name={name}", f"--network={network}", *words)
+        self.engine.docker("run", *words, "busybox", "sleep", "600")
+        return Container(self.engine, name)
+
+    def start_refusal(self, *words: str, network: str = "lan") -> str:
+        """Try to run a container, which must fail; return the user's error."""
+        words = ("--name=refused", f"--network={network}", *words)
+        finished = self.engine.attempt_docker("run", "--detach", *words, "busybox", "sleep", "600")
+        self.engine.docker("rm", "--force", "refused", check=False)
+        assert finished.status != 0, f"was not refused: {finished}"
+        return finished.stderr
+
+    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Return the rows of networks, endpoints, links, pools and addresses; the plugin must be stopped."""
+        path = self.plugin.state_dir / "state.sqlite"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+            return {
+                name: database.execute(f"SELECT * FROM {name}").fetchall()
+                for name in tables
+                if name not in KEPT_TABLES
+            }
+
+    def remains(self) -> list[str]:
+        """List what is left after all containers and networks were removed and the plugin was stopped."""
+        nics = {"lo", *(f"eth{number + 1}" for number in range(self.lan.nics))}
+        left = [f"link {name}" for name in self.lan.host_links() if name not in nics]
+        left += [f"row of {table}: {row}" for table, rows in self.rows().items() for row in rows]
+        log = self.plugin.log()
+        return left + [f"in the log: {word}" for word in ("Traceback", "Unhandled") if word in log]
