@@ -1,0 +1,191 @@
+"""The show behind bin/demo: containers on a throw-away LAN, through a real Docker Engine and our plugin.
+
+Everything is made by :mod:`tests.lab`, in network namespaces of its own, and gone at the end, also after a
+Ctrl-C. Only the standard library is needed here; the plugin runs with this same Python.
+"""
+
+import re
+import signal
+import sys
+import time
+from contextlib import suppress
+from types import FrameType
+
+from tests.lab.commands import CommandFailed, TookTooLong, run
+from tests.lab.engine import Engine
+from tests.lab.lan import Addresses, Lan
+from tests.lab.plugin import Plugin
+
+PICTURE = """
+  The LAN of this demonstration, 192.168.77.0/24. Each box is a network namespace of its own.
+
+   +--------------+    +--------------+    +------------------------------------------------+
+   |   gateway    |    |  neighbour   |    |              the docker host                   |
+   |              |    |              |    |   dockerd --- socket ---> macvlan-twisted      |
+   |              |    |              |    |                                |               |
+   |              |    |              |    |                                v  netlink      |
+   |              |    |              |    |   container "one"   container "two"            |
+   |              |    |              |    |        eth0              eth0     (macvlan)    |
+   | 192.168.77.1 |    | 192.168.77.2 |    |          \\                |                    |
+   |     eth1     |    |     eth1     |    |           +---- eth1 -----+   192.168.77.10    |
+   +------+-------+    +------+-------+    +------------------+-----------------------------+
+          |                   |                               |
+   =======+===================+===============================+=======  switch
+"""
+
+SUBNET, GATEWAY, NEIGHBOUR, RANGE = "192.168.77.0/24", "192.168.77.1", "192.168.77.2", "192.168.77.128/25"
+LAN = Addresses(gateway=(f"{GATEWAY}/24",), neighbour=(f"{NEIGHBOUR}/24",), host=("192.168.77.10/24",))
+OWN_WORDS = re.compile(r"\[macvlan_twisted[^]]*#(?!debug)(?!.*Starting factory)")
+
+
+class Disappointed(Exception):
+    """Something did not turn out as the text says."""
+
+
+def say(text: str) -> None:
+    """Tell the reader something, set off from the commands."""
+    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
+
+
+def show(text: str) -> None:
+    """Print what a command has printed, indented."""
+    for line in text.rstrip().splitlines():
+        print(f"    {line}", flush=True)
+
+
+def narrate(line: str) -> None:
+    """Print a command."""
+    print(f"  {line}", flush=True)
+
+
+def build_and_tell(lan: Lan) -> None:
+    """Everything that happens on a LAN that stands."""
+    say("A private Docker Engine starts on the docker host. Yours, if you have one, is not involved.")
+    with Engine(lan, narrate=narrate) as engine:
+        show(f"Docker Engine {engine.docker('version', '--format={{.Server.Version}}').strip()} answers")
+        engine.load_busybox()
+
+        say("Beside it our plugin. Docker finds it by the socket that it makes in the plugin directory.")
+        defaults = ("--host-interface", "eth1", "--gateway", GATEWAY, "--macvlan-subnet", SUBNET)
+        with Plugin(lan, engine.plugins_dir, arguments=defaults, narrate=narrate) as plugin:
+            show_containers(lan, engine)
+            say("The plugin wrote this into its log:")
+            show("\n".join(line for line in plugin.log().splitlines() if OWN_WORDS.search(line)))
+            say("Everything stops. The plugin is asked to end, and says how that went by its exit status.")
+            narrate("$ kill $(pidof twistd)")
+            plugin.stop()
+            show("exit status 0")
+
+
+def show_containers(lan: Lan, engine: Engine) -> None:
+    """The heart of the matter: a network, two containers, and who hears whom."""
+    say(
+        "A network: its parent is the NIC on the LAN. Docker may hand out the upper half of the subnet;\n"
+        "the rest belongs to the machines that are there already."
+    )
+    engine.docker(
+        "network",
+        "create",
+        *("--driver", "macvlan-twisted", "--ipam-driver", "macvlan-twisted"),
+        *("--subnet", SUBNET, "--gateway", GATEWAY, "--ip-range", RANGE),
+        *("--opt", "parent=eth1", "lan"),
+    )
+
+    say("Two containers on it:")
+    addresses = {}
+    for name in ("one", "two"):
+        engine.docker("run", "--detach", "--name", name, "--network", "lan", "busybox", "sleep", "600")
+        shown = engine.docker("exec", name, "ip", "-4", "addr", "show", "eth0")
+        show(shown)
+        show(engine.docker("exec", name, "ip", "route"))
+        addresses[name] = address_in(shown)
+
+    say("Container one reaches container two, the gateway and the neighbour:")
+    for address in (addresses["two"], GATEWAY, NEIGHBOUR):
+        pinged = engine.docker("exec", "one", "ping", "-c", "1", "-w", "5", address)
+        show(answer_in(pinged))
+
+    say(
+        "The neighbour reaches container two by its own address. No port was published, nothing is translated:"
+    )
+    pinged = lan.run_in("neighbour", "ping", "-n", "-c", "1", "-w", "5", addresses["two"])
+    show(answer_in(pinged))
+
+    say("What the neighbour sees on its wire: a frame from the container's own MAC and address.")
+    with lan.capture("neighbour", f"icmp and src host {addresses['one']}", seconds=10) as capture:
+        engine.docker("exec", "one", "ping", "-c", "1", "-w", "5", NEIGHBOUR)
+        frames = capture.lines()
+    if not frames:
+        raise Disappointed("no frame of the container was seen on the LAN")
+    show("\n".join(frames))
+    show("7a:42 and then the four bytes of the address: containers' MACs can be read.")
+
+    say(
+        "All is removed again, in the order in which you would do it. Then the host has its own NIC left, alone:"
+    )
+    engine.docker("rm", "--force", "one", "two")
+    engine.docker("network", "rm", "lan")
+    show(lan.run_in("host", "ip", "-brief", "link"))
+    left = set(lan.host_links()) - {"lo", "eth1"}
+    if left:
+        raise Disappointed(f"links were left behind on the docker host: {', '.join(sorted(left))}")
+
+
+def address_in(shown: str) -> str:
+    """Find the IPv4 address in what ``ip addr`` printed."""
+    found = re.search(r"inet ([0-9.]+)/", shown)
+    if found is None:
+        raise Disappointed(f"the container has no IPv4 address:\n{shown}")
+    return found[1]
+
+
+def answer_in(pinged: str) -> str:
+    """Find the line of an answer in what ``ping`` printed."""
+    found = re.search(r".* bytes from .*", pinged)
+    if found is None:
+        raise Disappointed(f"the ping was not answered:\n{pinged}")
+    return found[0]
+
+
+def interrupted(_signal: int, _frame: FrameType | None) -> None:
+    """Leave through every ``finally``, and let nothing disturb the clearing up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run the show and say how it went."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
+    began = time.monotonic()
+    print(PICTURE)
+    say("The LAN is made. Lines that begin with $ are the commands; [host] says in which box one runs.")
+    try:
+        with Lan(LAN, narrate=narrate) as lan:
+            build_and_tell(lan)
+            say("And the LAN is taken down:")
+        left = [name for name in run("ip", "netns", "list").split() if name.startswith(lan.tag)]
+        if left:
+            raise Disappointed(f"network namespaces were left behind: {', '.join(left)}")
+        show(f"no namespace, link, process or file of {lan.tag} is left")
+    except KeyboardInterrupt:
+        say("Interrupted; everything that was made has been removed.")
+        return 130
+    except (CommandFailed, TookTooLong, Disappointed, RuntimeError, OSError) as error:
+        say("The demonstration failed; everything that was made has been removed.")
+        show(str(error))
+        return 1
+    say(
+        f"It worked, in {time.monotonic() - began:.0f} seconds. On your own LAN you would run\n"
+        f"    twistd macvlan\n"
+        f"    docker network create -d macvlan-twisted --ipam-driver macvlan-twisted \\\n"
+        f"        --subnet ... --gateway ... -o parent=eth0 lan\n"
+        f"    docker run --rm -it --network lan busybox"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):
+        sys.exit(main())

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Build the wheel, install it into a fresh virtual environment, and use it as its users would: try_wheel.sh PYTHON WORK
+#
+# All of it happens in the directory WORK, outside the checkout, so that nothing is found which is not in the wheel.
+set -euo pipefail
+python=$1 work=$2
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+pip() {
+    "$work/venv/bin/python" -m pip --disable-pip-version-check "$@" >"$work/pip.log" 2>&1 || {
+        cat "$work/pip.log" >&2
+        return 1
+    }
+}
+
+"$python" -m venv "$work/venv"
+mkdir "$work/source"
+# The build leaves directories beside the sources: it gets a copy of them.
+tar -C "$checkout" --exclude=.git --exclude='.*_cache' --exclude=build --exclude='*.egg-info' -cf - . |
+    tar -C "$work/source" -xf -
+pip wheel --no-deps --wheel-dir "$work/wheel" "$work/source"
+pip install "$work"/wheel/*.whl
+cd "$work"
+export PATH=$work/venv/bin:$PATH
+unset PYTHONPATH
+
+twistd macvlan --help >help.txt
+grep -q -- --host-interface help.txt
+twist macvlan --version
+python -m twisted macvlan --version
+python -c 'import macvlan_twisted, pathlib; assert pathlib.Path(macvlan_twisted.__file__).with_name("py.typed").exists()'
+
+echo "a daemon, with --pidfile and --logfile"
+options=(--plugin-dir "$work/plugins" --state-dir "$work/state")
+twistd --pidfile="$work/twistd.pid" --logfile="$work/twistd.log" macvlan "${options[@]}"
+pid=$(cat "$work/twistd.pid")
+trap 'kill "$pid" 2>/dev/null || :' EXIT
+[ -S "$work/plugins/macvlan-twisted.sock" ]
+grep -q "driver initialised" "$work/twistd.log"
+kill "$pid"
+for _ in $(seq 100); do
+    [ -e "/proc/$pid" ] || break
+    sleep 0.1
+done
+[ ! -e "/proc/$pid" ] || { echo "the daemon did not end" >&2; exit 1; }
+trap - EXIT
+[ ! -e "$work/plugins/macvlan-twisted.sock" ] || { echo "the socket was left behind" >&2; exit 1; }
+[ ! -e "$work/twistd.pid" ] || { echo "the pidfile was left behind" >&2; exit 1; }
+! grep -E "Traceback|Unhandled" "$work/twistd.log"
+echo "it started, answered to SIGTERM, and left nothing behind"
