@@ -16,7 +16,10 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 def parse_address(text: str) -> IPAddress:
+    """An address without a zone such as ``%eth0``, which is of one host only."""
     try:
+        if "%" in text:
+            raise ValueError
         return ipaddress.ip_address(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an IP address: write it like 192.168.1.1 or fd00::1") from None
@@ -29,6 +32,8 @@ def parse_network(text: str) -> IPNetwork:
     except ValueError:
         pass
     try:
+        if "%" in text:
+            raise ValueError
         meant = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError(f"{text!r} is not a subnet: write it like 192.168.1.0/24 or fd00::/64") from None
@@ -38,7 +43,7 @@ def parse_network(text: str) -> IPNetwork:
 def parse_interface(text: str) -> IPInterface:
     """An address with its prefix length, such as 192.168.1.7/24."""
     try:
-        if "/" not in text:
+        if "/" not in text or "%" in text:
             raise ValueError
         return ipaddress.ip_interface(text)
     except ValueError:

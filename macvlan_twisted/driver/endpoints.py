@@ -185,7 +185,7 @@ class Endpoints:
     async def join(self, request: requests.EndpointCall) -> requests.Joined:
         endpoint = self._known.endpoint(request.endpoint_id)
         network = self._known.network(endpoint.network_id)
-        if await self._links.find(endpoint.link) is None:
+        if not self._links.exists(endpoint.link):
             raise NotFound(
                 f"link {endpoint.link} of endpoint {endpoint.endpoint_id} is gone from the host: start the container "
                 "again"

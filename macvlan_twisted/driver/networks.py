@@ -183,11 +183,16 @@ class Networks:
     async def _undo(self, network: Network) -> None:
         """Remove all that a failed create has made; the engine will not ask for it."""
         self._known.remove_network(network.network_id)
-        try:
-            await self._parents.drop_unused(network, self._known.others(network.network_id))
-            await self._records.forget(Kind.NETWORK, network.network_id)
-        except (LinkFailed, StateFailed) as failure:  # the first error is the one to tell
-            _log.error("undoing network {network}: {reason}", network=network.short_id, reason=str(failure))
+        for step in (
+            self._parents.drop_unused(network, self._known.others(network.network_id)),
+            self._records.forget(Kind.NETWORK, network.network_id),
+        ):
+            try:
+                await step
+            except (LinkFailed, StateFailed) as failure:  # the first error is the one to tell
+                _log.error(
+                    "undoing network {network}: {reason}", network=network.short_id, reason=str(failure)
+                )
 
     async def delete(self, network_id: str) -> None:
         """Remove a network and whatever still hangs on it; succeeds when there is nothing."""

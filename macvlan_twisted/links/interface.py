@@ -67,6 +67,9 @@ class Kernel(Protocol):
     def find(self, name: str) -> LinkFacts | None:
         """The link *name*, or ``None``."""
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a link *name*; takes microseconds and no lock, so it may run in the reactor."""
+
     def links(self) -> list[LinkFacts]:
         """All links; costs 0.2 ms a link, so not for the way of a call."""
 
@@ -82,10 +85,10 @@ class Kernel(Protocol):
         """What became of :meth:`add_port`, since the kernel and pyroute2 ignore what they do not know."""
 
     def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
-        """Make an 802.1Q sub-interface, and bring it up."""
+        """Make an 802.1Q sub-interface, and bring it up; the host itself takes no IPv6 address there."""
 
     def add_dummy(self, name: str, group: int, alias: str) -> None:
-        """Make a dummy link, and bring it up."""
+        """Make a dummy link, and bring it up; the host itself takes no IPv6 address there."""
 
     def set_up(self, name: str) -> None: ...
 

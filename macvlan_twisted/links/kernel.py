@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_interface
 from typing import Any
 
@@ -100,6 +100,13 @@ class NetlinkKernel:
                 return None
             raise
 
+    def exists(self, name: str) -> bool:
+        try:
+            socket.if_nametoindex(name)
+        except OSError:
+            return False
+        return True
+
     def links(self) -> list[LinkFacts]:
         with _told("listing links"):
             return [_facts(message) for message in self._netlink.link("dump")]
@@ -180,6 +187,7 @@ class NetlinkKernel:
 
     def _finish(self, name: str, alias: str) -> None:
         try:
+            _keep_host_off(name)
             with _told(f"bringing up {name}"):
                 self._netlink.link("set", index=_index(name), ifalias=alias, state="up")
         except BaseException:
@@ -236,6 +244,14 @@ class NetlinkKernel:
                 ip_interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}")
                 for message in self._netlink.get_addr(index=_index(name))
             ]
+
+
+def _keep_host_off(name: str) -> None:
+    """A parent that we make is for containers: the host is to gather no addresses and routes there."""
+    for setting in ("accept_ra", "autoconf", "disable_ipv6"):
+        value = "1" if setting == "disable_ipv6" else "0"
+        with suppress(OSError), open(f"/proc/sys/net/ipv6/conf/{name}/{setting}", "w") as file:
+            file.write(value)
 
 
 def _facts(message: Any) -> LinkFacts:

@@ -14,6 +14,8 @@ from ..addresses import IPInterface
 from ..errors import LinkFailed
 from ..links.interface import DefaultRoute, LinkFacts, Port
 
+_EXISTS = "a link of that name exists already and is not touched"
+
 
 def nic(name: str, index: int, **facts: Any) -> LinkFacts:
     """A NIC that is up, as :class:`FakeKernel` takes it."""
@@ -25,7 +27,7 @@ class FakeKernel:
     """
     :class:`~macvlan_twisted.links.interface.Kernel` in memory.
 
-    It is held to the same tests as the real one (tests/integration/test_kernel.py).
+    It is held to the same tests as the real one (tests/contracts/kernel_contract.py).
 
     :param links: NICs that are there from the start; ``lo`` always is.
     """
@@ -40,6 +42,7 @@ class FakeKernel:
         self._links = {"lo": nic("lo", 1, mac="00:00:00:00:00:00", mtu=65536)}
         self._links.update((link.name, link) for link in links)
         self._ports: dict[str, Port] = {}
+        self._away: dict[str, LinkFacts] = {}
         self._default_routes = list(default_routes)
         self._addresses = dict(addresses or {})
         self._last_index = max(link.index for link in self._links.values())
@@ -48,12 +51,17 @@ class FakeKernel:
         with self._lock:
             return self._links.get(name)
 
+    def exists(self, name: str) -> bool:
+        with self._lock:
+            return name in self._links
+
     def links(self) -> list[LinkFacts]:
         with self._lock:
             return list(self._links.values())
 
     def _fail(self, doing: str, number: int) -> LinkFailed:
-        return LinkFailed(f"{doing}: {os.strerror(number)}", number)
+        reason = _EXISTS if number == errno.EEXIST else os.strerror(number)
+        return LinkFailed(f"{doing}: {reason}", number)
 
     def _need(self, name: str) -> LinkFacts:
         link = self._links.get(name)
@@ -78,7 +86,10 @@ class FakeKernel:
                 raise self._fail(doing, errno.EINVAL)
             if port.mtu is not None and port.mtu > parent.mtu:
                 raise self._fail(doing, errno.EINVAL)
-            macs = {self._links[each.name].mac for each in siblings} | {parent.mac}
+            if port.mac is not None and int(port.mac[:2], 16) & 1:  # a group's, not a link's
+                raise self._fail(doing, errno.EADDRNOTAVAIL)
+            facts = [self._links.get(each.name) or self._away[each.name] for each in siblings]
+            macs = {each.mac for each in facts if each.up} | {parent.mac}
             if prove_mac_free and port.mac in macs:
                 raise self._fail(doing, errno.EADDRINUSE)
             index = self._next_index()
@@ -99,7 +110,7 @@ class FakeKernel:
 
     def read_port(self, name: str) -> Port | None:
         with self._lock:
-            return self._ports.get(name)
+            return self._ports.get(name) if name in self._links else None
 
     def _add(
         self, name: str, kind: str, group: int, alias: str, lower: LinkFacts | None, vlan_id: int | None
@@ -155,9 +166,15 @@ class FakeKernel:
 
     def delete_group(self, group: int) -> None:
         with self._lock:
+            members = self.members_of_group(group)
+            doing = f"removing the condemned links of group {group}"
             if group == 0:
-                raise self._fail("removing group 0", errno.EPERM)
-            for link in self.members_of_group(group):
+                raise self._fail(doing, errno.EPERM)
+            if not members:
+                raise self._fail(doing, errno.ENODEV)
+            if any(link.kind == "" for link in members):  # a NIC or lo: then the kernel takes none
+                raise self._fail(doing, errno.EOPNOTSUPP)
+            for link in members:
                 self.delete(link.name)
 
     def default_routes(self) -> list[DefaultRoute]:
@@ -168,14 +185,17 @@ class FakeKernel:
 
     # What the engine and the user do to links.
 
-    def move_away(self, name: str) -> LinkFacts:
-        """Take a link out of the host's namespace, as the engine does after Join."""
+    def move_away(self, name: str, up: bool = False) -> LinkFacts:
+        """Take a link out of the host's namespace, as the engine does after Join, and perhaps bring it up."""
         with self._lock:
-            return self._links.pop(name)
+            link = self._links.pop(name)
+            self._away[name] = evolve(link, up=up)
+            return link
 
     def move_back(self, link: LinkFacts) -> None:
         """Bring a link back, down, as the engine does after Leave."""
         with self._lock:
+            self._away.pop(link.name, None)
             self._links[link.name] = evolve(link, up=False)
 
     def put(self, link: LinkFacts) -> None:
