@@ -28,15 +28,15 @@ def parse_address(text: str) -> IPAddress:
 def parse_network(text: str) -> IPNetwork:
     """A subnet whose host bits are zero, as the engine of today demands it, too."""
     try:
-        return ipaddress.ip_network(text)
-    except ValueError:
-        pass
-    try:
         if "%" in text:
             raise ValueError
         meant = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError(f"{text!r} is not a subnet: write it like 192.168.1.0/24 or fd00::/64") from None
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
     raise ValueError(f"{text!r} is not a subnet, its host bits are not zero: write {meant}")
 
 
