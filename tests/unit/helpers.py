@@ -1,0 +1,323 @@
+"""The driver and address management wired on fakes, and steps that a test refuses or holds back."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.addresses import IPAddress, parse_address, parse_interface, parse_network
+from macvlan_twisted.driver import requests
+from macvlan_twisted.driver.endpoints import Endpoints
+from macvlan_twisted.driver.known import Known
+from macvlan_twisted.driver.networks import Networks
+from macvlan_twisted.driver.ownership import ownership
+from macvlan_twisted.driver.parents import Parents
+from macvlan_twisted.driver.reconciliation import reconcile
+from macvlan_twisted.errors import LinkFailed
+from macvlan_twisted.ipam.calls import AddressManagement
+from macvlan_twisted.links.pool import Links
+from macvlan_twisted.settings import Settings
+from macvlan_twisted.state.interface import Claim, Document, Kind
+from macvlan_twisted.testing.kernel import FakeKernel, nic
+from macvlan_twisted.testing.state import MemoryAddressBook, MemoryHostRecords
+
+T = TypeVar("T")
+
+NETWORK = "5b3c9d" * 10 + "0001"
+OTHER_NETWORK = "5b3c9d" * 10 + "0002"
+ENDPOINT = "e0ffee" * 10 + "0001"
+OTHER_ENDPOINT = "e0ffee" * 10 + "0002"
+
+
+@define
+class HeldStep:
+    """A step that has not been taken yet."""
+
+    name: str
+    do: Callable[[], Any]
+    done: Deferred[Any]
+
+    def go(self) -> None:
+        maybeDeferred(self.do).chainDeferred(self.done)
+
+
+@define
+class Steps:
+    """
+    Takes steps at once, as :class:`~macvlan_twisted.links.reaper.RunInThread` asks for it, and on demand refuses
+    them or keeps them for the test to let go.
+    """
+
+    taken: list[str] = field(factory=list)
+    refuse: dict[str, int] = field(factory=dict)
+    """By a function's name: the errno with which it fails."""
+    refuse_number: int | None = None
+    """Which step, from 1 on, fails once."""
+    hold: set[str] = field(factory=set)
+    held: list[HeldStep] = field(factory=list)
+    failure: Callable[[str, int], Exception] = LinkFailed
+
+    def __call__(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]:
+        name = function.__name__
+        self.taken.append(name)
+        if self.refuse_number == len(self.taken) or name in self.refuse:
+            return fail(self.failure(f"{name}: a test refuses it", self.refuse.get(name, errno.EIO)))
+        if name in self.hold:
+            step = HeldStep(name, lambda: function(*arguments), Deferred())
+            self.held.append(step)
+            return step.done
+        return maybeDeferred(function, *arguments)
+
+    def let_go(self, name: str | None = None) -> None:
+        """Take the first held step (called *name*)."""
+        step = next(each for each in self.held if name in (None, each.name))
+        self.held.remove(step)
+        step.go()
+
+    def let_all_go(self) -> None:
+        self.hold.clear()
+        while self.held:
+            self.let_go()
+
+
+def disk_refuses(message: str, number: int) -> Exception:
+    from macvlan_twisted.errors import StateFailed
+
+    return StateFailed(message)
+
+
+class ScriptedRecords(MemoryHostRecords):
+    """Records whose writes are steps."""
+
+    def __init__(self, instance: str = "0123abcd", link_group: int = 70000) -> None:
+        super().__init__(instance, link_group)
+        self.steps = Steps(failure=disk_refuses)
+
+    def save(self, kind: Kind, key: str, document: Document) -> Deferred[None]:
+        return self.steps(super().save, kind, key, document)  # type: ignore[arg-type,return-value]
+
+    def forget(self, kind: Kind, key: str) -> Deferred[None]:
+        return self.steps(super().forget, kind, key)  # type: ignore[arg-type,return-value]
+
+    def all_rows(self) -> dict[Kind, dict[str, Document]]:
+        return {kind: dict(rows) for kind, rows in self.kept.items() if rows}
+
+
+class ScriptedBook(MemoryAddressBook):
+    """A book whose writes are steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = Steps(failure=disk_refuses)
+
+    def open_pool(self, pool_id: str, document: Document) -> Deferred[None]:
+        return self.steps(super().open_pool, pool_id, document)  # type: ignore[arg-type,return-value]
+
+    def close_pool(self, pool_id: str) -> Deferred[None]:
+        return self.steps(super().close_pool, pool_id)  # type: ignore[arg-type,return-value]
+
+    def claim(self, claim: Claim, shared_set: str, advances: bool) -> Deferred[None]:
+        return self.steps(super().claim, claim, shared_set, advances)  # type: ignore[arg-type,return-value]
+
+    def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
+        return self.steps(super().release, pool_id, address)  # type: ignore[arg-type,return-value]
+
+
+LAN = Settings(
+    host_interface="eth0",
+    subnets=(parse_network("192.168.1.0/24"),),
+    gateways=(parse_address("192.168.1.1"),),
+)
+
+
+def plain_kernel(*more: Any) -> FakeKernel:
+    """A host with two NICs, ``eth0`` (2) and ``eth1`` (3)."""
+    return FakeKernel([nic("eth0", 2), nic("eth1", 3), *more])
+
+
+class House:
+    """One life of the service, wired as :mod:`macvlan_twisted.tap` does it, on what survives it."""
+
+    def __init__(
+        self,
+        kernel: FakeKernel | None = None,
+        settings: Settings = LAN,
+        records: ScriptedRecords | None = None,
+        book: ScriptedBook | None = None,
+    ) -> None:
+        self.kernel = plain_kernel() if kernel is None else kernel
+        self.settings = settings
+        self.records = ScriptedRecords() if records is None else records
+        self.book = ScriptedBook() if book is None else book
+        self.steps = Steps()
+        self.known = Known(self.records)
+        self.links = Links(
+            self.kernel, self.steps, self.records.link_group, ownership(self.records, self.known)
+        )
+        self.parents = Parents(self.links, self.records, self.known)
+        self.endpoints = Endpoints(settings, self.known, self.records, self.links)
+        self.networks = Networks(
+            settings, self.known, self.records, self.links, self.parents, self.endpoints
+        )
+        self._nonce = len(self.book.open)
+        self.addresses = AddressManagement(settings, self.book, self._next_nonce)
+
+    def _next_nonce(self) -> str:
+        self._nonce += 1
+        return f"{self._nonce:08x}"
+
+    def next_life(self, settings: Settings | None = None) -> House:
+        """What a start finds and makes of it after this life has ended, however it ended."""
+        self.records.steps = Steps(failure=disk_refuses)
+        self.book.steps = Steps(failure=disk_refuses)
+        house = House(self.kernel, settings or self.settings, self.records, self.book)
+        house.wait(reconcile(house.known, house.parents, house.records, house.links))
+        return house
+
+    @staticmethod
+    def wait(call: Coroutine[Any, Any, T]) -> T:
+        """The result of what ends at once; its exception is raised."""
+        outcome: list[Any] = []
+        failed: list[Any] = []
+        ensureDeferred(call).addCallbacks(outcome.append, failed.append)
+        if failed:
+            failed[0].raiseException()
+        if not outcome:
+            raise AssertionError("the call waits for something")
+        result: T = outcome[0]
+        return result
+
+    def create_network(self, network_id: str = NETWORK, internal: bool = False, **options: str) -> None:
+        self.wait(self.networks.create(network_request(network_id, internal=internal, **options)))
+
+    def create_endpoint(
+        self,
+        endpoint_id: str = ENDPOINT,
+        network_id: str = NETWORK,
+        address: str | None = "192.168.1.7/24",
+        mac: str | None = None,
+        address_v6: str | None = None,
+    ) -> str | None:
+        return self.wait(
+            self.endpoints.create(endpoint_request(endpoint_id, network_id, address, mac, address_v6))
+        )
+
+    def delete_endpoint(self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK) -> None:
+        self.wait(self.endpoints.delete(requests.EndpointCall(network_id, endpoint_id)))
+
+    def link_names(self) -> set[str]:
+        return {link.name for link in self.kernel.links()}
+
+    def foreign_to(self, names: Iterable[str]) -> set[str]:
+        return self.link_names() - set(names)
+
+
+PLAIN_LINKS = frozenset({"lo", "eth0", "eth1"})
+
+
+def subnet(pool: str, gateway: str | None = None, **auxiliary: str) -> requests.SubnetData:
+    return requests.SubnetData(
+        parse_network(pool),
+        None if gateway is None else parse_address(gateway),
+        {name: parse_address(text) for name, text in auxiliary.items()},
+    )
+
+
+def network_request(
+    network_id: str = NETWORK,
+    *,
+    internal: bool = False,
+    subnets: tuple[requests.SubnetData, ...] | None = None,
+    **options: str,
+) -> requests.CreateNetwork:
+    return requests.CreateNetwork(
+        network_id,
+        options,
+        internal,
+        (subnet("192.168.1.0/24", "192.168.1.1"),) if subnets is None else subnets,
+    )
+
+
+def endpoint_request(
+    endpoint_id: str = ENDPOINT,
+    network_id: str = NETWORK,
+    address: str | None = "192.168.1.7/24",
+    mac: str | None = None,
+    address_v6: str | None = None,
+) -> requests.CreateEndpoint:
+    return requests.CreateEndpoint(
+        network_id,
+        endpoint_id,
+        None if address is None else parse_interface(address),
+        None if address_v6 is None else parse_interface(address_v6),
+        mac,
+    )
+
+
+class HouseTestCase(SynchronousTestCase):
+    """A fresh host with two NICs and the parts on it."""
+
+    def setUp(self) -> None:
+        self.house = House()
+
+    def assert_nothing_left(self, house: House | None = None, links: Iterable[str] = PLAIN_LINKS) -> None:
+        """No link, no row and no memory of networks and endpoints."""
+        house = house or self.house
+        self.assertEqual(house.link_names(), set(links))
+        self.assertEqual(house.records.all_rows(), {})
+        self.assertEqual(dict(house.known.networks), {})
+        self.assertEqual(dict(house.known.endpoints), {})
+        self.assertEqual(dict(house.parents.made), {})
+
+    def assert_refused(self, kind: type[Exception], *words: str) -> Refusal:
+        return Refusal(self, kind, words)
+
+
+@define
+class Refusal:
+    """``with`` of it: the block must raise *kind* with all *words* in its message."""
+
+    test: SynchronousTestCase
+    kind: type[Exception]
+    words: tuple[str, ...]
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if error is None:
+            self.test.fail(f"nothing was refused, {self.kind.__name__} was to be raised")
+        if not isinstance(error, self.kind):
+            return False
+        for word in self.words:
+            self.test.assertIn(word, str(error))
+        return True
+
+
+__all__ = [
+    "ENDPOINT",
+    "LAN",
+    "NETWORK",
+    "OTHER_ENDPOINT",
+    "OTHER_NETWORK",
+    "PLAIN_LINKS",
+    "HeldStep",
+    "House",
+    "HouseTestCase",
+    "Refusal",
+    "ScriptedBook",
+    "ScriptedRecords",
+    "Steps",
+    "disk_refuses",
+    "endpoint_request",
+    "evolve",
+    "network_request",
+    "nic",
+    "plain_kernel",
+    "subnet",
+]
