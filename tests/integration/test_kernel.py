@@ -1,0 +1,165 @@
+"""The real kernel keeps the contract that the fake is held to, and what only a real one can show."""
+
+import errno
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from attrs import evolve
+
+from macvlan_twisted.errors import LinkFailed
+from tests.contracts.kernel_contract import PLAIN, KernelContract
+from tests.integration.conftest import need
+from tests.integration.namespaced import NamespacedKernel, open_files
+from tests.lab.lan import Lan
+from tests.lab.plugin import CHECKOUT
+from tests.lab.requirements import missing_for_lan
+
+
+class RealStand:
+    """A docker host with two NICs; links are moved to the neighbour, which stands for a container."""
+
+    def __init__(self, lan: Lan) -> None:
+        """Start with the host's links as they are."""
+        self.lan = lan
+        self.kernel = NamespacedKernel(lan)
+
+    def move_away(self, name: str, *, up: bool = False) -> None:
+        """Move a link away."""
+        self.lan.run_in("host", "ip", "link", "set", name, "netns", self.lan.namespace("neighbour"))
+        if up:
+            self.lan.run_in("neighbour", "ip", "link", "set", name, "up")
+
+    def move_back(self, name: str) -> None:
+        """Move it back."""
+        self.lan.run_in("neighbour", "ip", "link", "set", name, "down")
+        self.lan.run_in("neighbour", "ip", "link", "set", name, "netns", self.lan.namespace("host"))
+
+    def in_threads(self, number: int, work: Callable[[int], None]) -> None:
+        """Call `work` in threads of a pool, which have ended on return."""
+        with ThreadPoolExecutor(number) as pool:
+            list(pool.map(work, range(number)))
+
+    def clear(self) -> None:
+        """Remove all macvlan links of all tests."""
+        for place in ("host", "neighbour"):
+            for group in range(PLAIN.group, PLAIN.group + 3):
+                self.lan.attempt_in(place, "ip", "link", "delete", "group", str(group))
+
+
+@pytest.fixture(scope="module")
+def two_nics() -> Iterator[Lan]:
+    """Give a LAN whose host has two NICs to all tests of the module."""
+    need(missing_for_lan())
+    with Lan(nics=2) as lan:
+        yield lan
+
+
+@pytest.fixture
+def stand(two_nics: Lan) -> Iterator[RealStand]:
+    """Give the real kernel, without links of an earlier test."""
+    made = RealStand(two_nics)
+    try:
+        yield made
+    finally:
+        made.kernel.close()
+        made.clear()
+
+
+class TestNetlinkKernel(KernelContract):
+    """All of the contract."""
+
+
+def test_threads_that_have_ended_keep_their_sockets(stand: RealStand) -> None:
+    stand.kernel.links()
+    gc.collect()
+    before = open_files()
+    during: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            stand.kernel.add_port(evolve(PLAIN, name=f"mvt{number}"))
+            stand.kernel.delete(f"mvt{number}")
+        during.append(open_files())
+
+    for _ in range(3):
+        stand.in_threads(8, work)
+    gc.collect()
+    assert max(during) > before
+    assert open_files() == before
+
+
+def test_the_far_end_of_a_veth_pair_passes_for_the_link_below(stand: RealStand) -> None:
+    """Its index is one of another namespace, where it means something else."""
+    nic = stand.kernel.find("eth1")
+    assert nic is not None
+    assert (nic.kind, nic.lower_index) == ("veth", 0)
+
+
+def test_a_bridge_port_is_taken_for_a_nic_of_its_own(stand: RealStand) -> None:
+    ip = ("ip", "link")
+    stand.lan.run_in("host", *ip, "add", "br7", "type", "bridge")
+    try:
+        stand.lan.run_in("host", *ip, "set", "eth2", "master", "br7")
+        port = stand.kernel.find("eth2")
+        assert port is not None
+        assert port.bridge == "br7"
+        with pytest.raises(LinkFailed, match="mvtone on eth2") as caught:
+            stand.kernel.add_port(evolve(PLAIN, parent="eth2"))
+        assert caught.value.errno == errno.EBUSY
+        assert stand.kernel.find("mvtone") is None
+    finally:
+        stand.lan.run_in("host", *ip, "delete", "br7")
+
+
+def test_a_parent_that_is_down_takes_no_links(stand: RealStand) -> None:
+    """Its containers are heard as soon as it is up."""
+    stand.lan.run_in("host", "ip", "link", "set", "eth2", "down")
+    try:
+        stand.kernel.add_port(evolve(PLAIN, parent="eth2"), prove_mac_free=True)
+        assert stand.kernel.read_port("mvtone") is not None
+    finally:
+        stand.lan.run_in("host", "ip", "link", "set", "eth2", "up")
+
+
+def test_a_link_stays_behind_when_its_parent_goes(stand: RealStand) -> None:
+    stand.lan.run_in("host", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    stand.kernel.add_port(evolve(PLAIN, parent="v0"))
+    assert stand.kernel.delete("v0")
+    assert stand.kernel.find("mvtone") is None
+
+
+def test_a_hundred_removals_at_once_fail(stand: RealStand) -> None:
+    for number in range(100):
+        stand.kernel.add_port(evolve(PLAIN, name=f"mvt{number}"))
+
+    def work(thread: int) -> None:
+        for number in range(100):  # all threads want the same links: each goes once, and nobody fails
+            gone.append(stand.kernel.delete(f"mvt{(number + 12 * thread) % 100}"))
+
+    gone: list[bool] = []
+    stand.in_threads(8, work)
+    assert (gone.count(True), gone.count(False)) == (100, 700)
+    assert stand.kernel.members_of_group(PLAIN.group) == []
+
+
+WITHOUT_CAPABILITY = """
+from macvlan_twisted.errors import LinkFailed
+from macvlan_twisted.links.interface import Port
+from macvlan_twisted.links.kernel import NetlinkKernel
+kernel = NetlinkKernel()
+assert kernel.find("eth1") is not None
+try:
+    kernel.add_port(Port("mvtone", "eth1", "bridge"))
+except LinkFailed as failure:
+    print(failure)
+"""
+
+
+def test_a_missing_capability_is_not_named(stand: RealStand) -> None:
+    drop = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+    python = ("env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", WITHOUT_CAPABILITY)
+    said = stand.lan.run_in("host", *drop, *python)
+    assert "mvtone on eth1: permission denied: the plugin needs CAP_NET_ADMIN" in said

@@ -1,0 +1,47 @@
+"""The fake kernel keeps the same contract as the real one."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from macvlan_twisted.links.interface import DefaultRoute, LinkFacts
+from macvlan_twisted.testing.kernel import FakeKernel, nic
+from tests.contracts.kernel_contract import OWN_ADDRESS, ROUTER, KernelContract
+
+
+class FakeStand:
+    """The fake, with what the contract wants to be there."""
+
+    def __init__(self) -> None:
+        """Make a host with two NICs."""
+        self.kernel = FakeKernel(
+            [nic("eth1", 2), nic("eth2", 3)], [DefaultRoute("eth1", ROUTER, 0)], {"eth1": [OWN_ADDRESS]}
+        )
+        self._away: dict[str, LinkFacts] = {}
+
+    def move_away(self, name: str, *, up: bool = False) -> None:
+        """Move a link away."""
+        self._away[name] = self.kernel.move_away(name, up=up)
+
+    def move_back(self, name: str) -> None:
+        """Move it back."""
+        self.kernel.move_back(self._away.pop(name))
+
+    def in_threads(self, number: int, work: Callable[[int], None]) -> None:
+        """Call `work` in plain threads."""
+        threads = [threading.Thread(target=work, args=(each,)) for each in range(number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.fixture
+def stand() -> FakeStand:
+    """Give a fresh fake."""
+    return FakeStand()
+
+
+class TestFakeKernel(KernelContract):
+    """All of the contract."""
