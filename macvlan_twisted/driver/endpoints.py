@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
@@ -15,6 +13,7 @@ from ..settings import Settings
 from ..state.interface import HostRecords, Kind
 from ..turns import Turns
 from . import requests
+from .explanations import explained
 from .known import Known
 from .macs import derived_mac
 from .names import alias_of, endpoint_link_name
@@ -155,18 +154,7 @@ class Endpoints:
         try:
             await self._links.add_port(port, prove_mac_free=prove)
         except LinkFailed as failure:
-            if failure.errno == errno.EADDRINUSE:
-                raise Refused(
-                    f"MAC address {endpoint.mac} is in use on parent {endpoint.parent}, by the NIC itself or another "
-                    "container's link: give another --mac-address"
-                ) from None
-            if failure.errno == errno.ENODEV:
-                raise LinkFailed(
-                    f"parent {endpoint.parent} of network {network.network_id} is not there (any more): bring it back, "
-                    "the network is kept",
-                    errno.ENODEV,
-                ) from None
-            raise
+            raise explained(failure, network, endpoint.mac) from None
 
     async def operational_info(self, request: requests.EndpointCall) -> dict[str, str]:
         endpoint = self._known.endpoint(request.endpoint_id)

@@ -15,6 +15,7 @@ from ..state.interface import HostRecords, Kind
 from ..turns import Turns
 from . import requests
 from .endpoints import Endpoints
+from .explanations import explained
 from .known import Known
 from .names import alias_of, trial_link_name
 from .network import Network
@@ -83,7 +84,7 @@ class Networks:
 
     async def create(self, request: requests.CreateNetwork) -> None:
         async with self._turns.of(request.network_id):
-            network, options = await self._planned(request)
+            network = await self._planned(request)
             existing = self._known.networks.get(network.network_id)
             if existing == network:
                 return
@@ -95,7 +96,7 @@ class Networks:
             try:
                 await self._records.save(Kind.NETWORK, network.network_id, to_document(network))
                 await self._parents.ensure(network)
-                await self._try_on_kernel(network, options)
+                await self._try_on_kernel(network)
             except BaseException:
                 await self._undo(network)
                 raise
@@ -106,7 +107,7 @@ class Networks:
             mode=network.mode,
         )
 
-    async def _planned(self, request: requests.CreateNetwork) -> tuple[Network, NetworkOptions]:
+    async def _planned(self, request: requests.CreateNetwork) -> Network:
         """The network that the request means, validated against the host as it is now."""
         options = parse_options(request.options)
         mode = options.mode or self._settings.mode
@@ -119,23 +120,20 @@ class Networks:
         for link in links:
             if link.name == plan.parent or any(link.name == step.lower for step in plan.vlan_steps):
                 refuse_unfit(link, options, mtu)
-        return (
-            Network(
-                network_id=request.network_id,
-                parent=plan.parent,
-                mode=mode,
-                subnets=request.subnets,
-                mtu=mtu,
-                internal=request.internal,
-                on_dummy=plan.on_dummy,
-                vlan_steps=plan.vlan_steps,
-                broadcast_queue_length=options.broadcast_queue_length,
-                broadcast_limit=options.broadcast_limit,
-                nopromisc=options.nopromisc,
-                source_macs=options.source_macs,
-                force_mac=options.force_mac,
-            ),
-            options,
+        return Network(
+            network_id=request.network_id,
+            parent=plan.parent,
+            mode=mode,
+            subnets=request.subnets,
+            mtu=mtu,
+            internal=request.internal,
+            on_dummy=plan.on_dummy,
+            vlan_steps=plan.vlan_steps,
+            broadcast_queue_length=options.broadcast_queue_length,
+            broadcast_limit=options.broadcast_limit,
+            nopromisc=options.nopromisc,
+            source_macs=options.source_macs,
+            force_mac=options.force_mac,
         )
 
     def _warn_of_gateways(self, network: Network) -> None:
@@ -156,7 +154,7 @@ class Networks:
                     router=router,
                 )
 
-    async def _try_on_kernel(self, network: Network, options: NetworkOptions) -> None:
+    async def _try_on_kernel(self, network: Network) -> None:
         """
         Make one link as the network's containers will have it, read it back, and remove it.
 
@@ -171,7 +169,10 @@ class Networks:
         )
         if network.mode == "passthru":
             await self._links.reaped()
-        await self._links.add_port(wanted)
+        try:
+            await self._links.add_port(wanted)
+        except LinkFailed as failure:
+            raise explained(failure, network) from None
         try:
             found = await self._links.read_port(wanted.name)
         finally:
@@ -184,7 +185,7 @@ class Networks:
         """Remove all that a failed create has made; the engine will not ask for it."""
         self._known.remove_network(network.network_id)
         for step in (
-            self._parents.drop_unused(network, self._known.others(network.network_id)),
+            self._parents.drop_unused(network),
             self._records.forget(Kind.NETWORK, network.network_id),
         ):
             try:
@@ -201,14 +202,14 @@ class Networks:
             network = self._known.networks.get(network_id)
             if network is None:
                 return
-            for endpoint in self._known.endpoints_of(network_id):
+            while endpoints := self._known.endpoints_of(network_id):  # others may be under way
                 try:
-                    await self._endpoints.delete(requests.EndpointCall(network_id, endpoint.endpoint_id))
+                    await self._endpoints.delete(requests.EndpointCall(network_id, endpoints[0].endpoint_id))
                 except LinkFailed as failure:
                     failures.append(str(failure))
             self._known.remove_network(network_id)
             try:
-                await self._parents.drop_unused(network, self._known.others(network_id))
+                await self._parents.drop_unused(network)
             except LinkFailed as failure:
                 failures.append(str(failure))
             await self._records.forget(Kind.NETWORK, network_id)

@@ -141,6 +141,7 @@ class Parents:
     def __init__(self, links: Links, records: HostRecords, known: Known) -> None:
         self._links = links
         self._records = records
+        self._known = known
         self._turns = Turns()
         self._made = known.made_links
 
@@ -150,15 +151,25 @@ class Parents:
 
     async def ensure(self, network: Network) -> None:
         """Make what is missing on the way to the network's parent, and bring up what is down."""
-        if network.on_dummy:
-            await self._ensure_one(MadeLink(network.parent, "dummy"), network)
-        for step in network.vlan_steps:
-            await self._ensure_one(MadeLink(step.link, "vlan", step.lower, step.vlan_id), network)
+        for wanted in _needed_by(network):
+            await self._ensure_one(wanted)
 
-    async def _ensure_one(self, wanted: MadeLink, network: Network) -> None:
+    async def restore(self, network: Network) -> None:
+        """
+        Make again what we had made, and went with a reboot; a link of others is theirs to bring back.
+
+        :raises Refused: the parent, or what it hangs on, is not there.
+        """
+        for wanted in _needed_by(network):
+            if wanted.name in self._made:
+                await self._ensure_one(wanted)
+        if not self._links.exists(network.parent):
+            raise Refused(f"link {network.parent} is not there")
+
+    async def _ensure_one(self, wanted: MadeLink) -> None:
         async with self._turns.of(wanted.name):
+            lower = await self._links.find(wanted.lower) if wanted.lower else None
             if wanted.lower:
-                lower = await self._links.find(wanted.lower)
                 if lower is None:
                     raise Refused(
                         f"failed to find master interface {wanted.lower} on the Docker host, which VLAN "
@@ -170,9 +181,10 @@ class Parents:
             if present is None:
                 await self._make(wanted)
                 return
-            if wanted.kind == "vlan" and present.vlan_id != wanted.vlan_id:
+            if lower is not None and (present.vlan_id, present.lower_index) != (wanted.vlan_id, lower.index):
                 raise Refused(
-                    f"link {wanted.name} exists and is not VLAN {wanted.vlan_id}: rename it or choose another one"
+                    f"link {wanted.name} exists and is not VLAN {wanted.vlan_id} of {wanted.lower}: rename it, or "
+                    "choose another one"
                 )
             if wanted.kind == "dummy" and not self._links.is_ours(present):
                 raise Refused(f"link {wanted.name} exists and is not ours: remove it")
@@ -204,33 +216,37 @@ class Parents:
         except StateFailed as failure:
             _log.error("the row of link {link} stays: {reason}", link=name, reason=str(failure))
 
-    async def drop_unused(self, network: Network, others: Iterable[Network]) -> None:
+    async def drop_unused(self, network: Network) -> None:
         """
-        Remove what was made for *network* and serves no other; the highest first.
+        Remove what was made for *network*, which is not known any more, and serves no other; the highest first.
 
         Waits for condemned links: the kernel keeps a parent busy while they live.
         """
-        in_use = _links_of(others)
         names = [step.link for step in reversed(network.vlan_steps)]
         names += [network.parent] if network.on_dummy else []
         for name in names:
-            if name in in_use:
-                return
             if name in self._made:
                 await self._links.reaped()
-                await self._drop(name)
+                await self._drop_if_unused(name)
 
-    async def drop_orphans(self, networks: Iterable[Network]) -> None:
+    async def drop_orphans(self) -> None:
         """Remove what was made for networks that are not there (any more), the highest first."""
-        in_use = _links_of(networks)
-        for name in sorted(set(self._made) - in_use, key=len, reverse=True):
+        for name in sorted(self._made, key=self._height, reverse=True):
             try:
-                await self._drop(name)
+                await self._drop_if_unused(name)
             except LinkFailed as failure:
                 _log.warn("{reason}", reason=str(failure))
 
-    async def _drop(self, name: str) -> None:
+    def _height(self, name: str) -> int:
+        """How many links that we made lie below."""
+        made = self._made.get(name)
+        return 0 if made is None else 1 + self._height(made.lower)
+
+    async def _drop_if_unused(self, name: str) -> None:
+        """A network that comes meanwhile is known before it waits for its turn to make the link."""
         async with self._turns.of(name):
+            if any(name in _links_of(network) for network in self._known.networks.values()):
+                return
             present = await self._links.find(name)
             if present is not None and not self._links.is_ours(present):
                 _log.warn("{link} was made by us and replaced by someone else: it stays", link=name)
@@ -247,5 +263,12 @@ class Parents:
             raise LinkFailed(f"{link.name} stays: {', '.join(upper)} of others hang on it")
 
 
-def _links_of(networks: Iterable[Network]) -> set[str]:
-    return {name for each in networks for name in (each.parent, *(step.link for step in each.vlan_steps))}
+def _needed_by(network: Network) -> list[MadeLink]:
+    """What a network needs below its containers, the lowest first."""
+    if network.on_dummy:
+        return [MadeLink(network.parent, "dummy")]
+    return [MadeLink(step.link, "vlan", step.lower, step.vlan_id) for step in network.vlan_steps]
+
+
+def _links_of(network: Network) -> set[str]:
+    return {network.parent, *(step.link for step in network.vlan_steps)}

@@ -37,7 +37,7 @@ async def reconcile(known: Known, parents: Parents, records: HostRecords, links:
     await links.reaped()
     for network in known.networks.values():
         try:
-            await parents.ensure(network)
+            await parents.restore(network)
         except MacvlanError as error:
             _log.warn(
                 "network {network} waits for its parent {parent}: {reason}",
@@ -45,4 +45,4 @@ async def reconcile(known: Known, parents: Parents, records: HostRecords, links:
                 parent=network.parent,
                 reason=str(error),
             )
-    await parents.drop_orphans(known.networks.values())
+    await parents.drop_orphans()

@@ -248,10 +248,8 @@ class NetlinkKernel:
 
 def _keep_host_off(name: str) -> None:
     """A parent that we make is for containers: the host is to gather no addresses and routes there."""
-    for setting in ("accept_ra", "autoconf", "disable_ipv6"):
-        value = "1" if setting == "disable_ipv6" else "0"
-        with suppress(OSError), open(f"/proc/sys/net/ipv6/conf/{name}/{setting}", "w") as file:
-            file.write(value)
+    with suppress(OSError), open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w") as file:
+        file.write("1")
 
 
 def _facts(message: Any) -> LinkFacts:

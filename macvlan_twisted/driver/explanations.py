@@ -1,0 +1,46 @@
+"""What the kernel's refusal of a macvlan link means to a person."""
+
+from __future__ import annotations
+
+import errno
+
+from ..errors import LinkFailed, MacvlanError, Refused
+from .network import Network
+
+
+def explained(failure: LinkFailed, network: Network, mac: str | None = None) -> MacvlanError:
+    """
+    The error to raise instead of *failure*, which came of making a link of *network* with *mac*.
+
+    The kernel has one number for several causes; here are those that were measured.
+    """
+    parent = network.parent
+    if failure.errno == errno.EADDRINUSE:
+        return Refused(
+            f"MAC address {mac} is in use on parent {parent}, by the NIC itself or another container's link: give "
+            "another --mac-address"
+        )
+    if failure.errno == errno.ENODEV:
+        return LinkFailed(
+            f"parent {parent} of network {network.network_id} is not there (any more): bring it back, the network is "
+            "kept",
+            errno.ENODEV,
+        )
+    if failure.errno == errno.EINVAL and network.mode == "passthru":
+        return LinkFailed(
+            f"cannot use mode passthru: parent {parent} has macvlan links of another driver or program: remove them, "
+            "or choose another mode or parent",
+            errno.EINVAL,
+        )
+    if failure.errno == errno.EINVAL:
+        return LinkFailed(
+            f"parent {parent} takes no macvlan link: another program holds it in mode passthru, or it is no Ethernet "
+            "link: choose another parent",
+            errno.EINVAL,
+        )
+    if failure.errno == errno.EBUSY:
+        return LinkFailed(
+            f"parent {parent} is busy: it is in use by ipvlan, a bridge or a bond: choose another parent",
+            errno.EBUSY,
+        )
+    return failure
