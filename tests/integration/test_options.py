@@ -1,0 +1,196 @@
+"""Every -o option, by what the kernel then shows in the container, and every wrong value by what its user reads."""
+
+import json
+
+import pytest
+
+from tests.lab.commands import run
+from tests.lab.docker_host import Container, DockerHost
+from tests.lab.roots import root_of
+
+NICS = 2
+LAN = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--ip-range=192.168.77.64/26")
+KNOWN = "bclim, bcqueuelen, force_mac, force_wifi, macvlan_mode, mtu, nopromisc, parent, source_macs, vlan_id"
+
+
+def started(host: DockerHost, *options: str) -> Container:
+    """Run a container on a network of its own, with these options."""
+    host.create("lan", *LAN, *(f"--opt={option}" for option in options))
+    return host.start("box")
+
+
+def index_of_parent(container: Container, nic: str = "eth0") -> int:
+    """Return the index, in the docker host, of the NIC below a container's link."""
+    return int(container.links()[nic]["link_index"])
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("name", ["parent", "host_iface"])
+def test_the_container_hangs_on_the_parent_that_was_named(docker_host: DockerHost, name: str) -> None:
+    box = started(docker_host, f"{name}=eth2")
+    assert index_of_parent(box) == docker_host.lan.host_links()["eth2"]["ifindex"]
+    assert box.ping("192.168.77.2")
+
+
+@pytest.mark.one_engine
+def test_without_a_parent_the_container_hangs_on_the_services_host_interface(docker_host: DockerHost) -> None:
+    assert index_of_parent(started(docker_host)) == docker_host.lan.host_links()["eth1"]["ifindex"]
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("name", ["macvlan_mode", "mode"])
+def test_the_mode_that_was_named_reaches_the_kernel(docker_host: DockerHost, name: str) -> None:
+    # Bridge is the default, and vepa what the kernel does with a mode that it does not understand.
+    assert started(docker_host, f"{name}=private").kind()["mode"] == "private"
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("name", ["mtu", "com.docker.network.driver.mtu"])
+def test_the_containers_link_has_the_mtu_that_was_named(docker_host: DockerHost, name: str) -> None:
+    box = started(docker_host, f"{name}=1400")
+    assert box.links()["eth0"]["mtu"] == 1400
+    too_long = box.attempt("ping", "-c", "1", "-w", "1", "-M", "do", "-s", "1400", "192.168.77.2")
+    assert "mtu=1400" in too_long.stderr
+
+
+@pytest.mark.one_engine
+@pytest.mark.plugin_arguments("--mtu=1300", "--mode=private")
+def test_what_the_network_leaves_open_the_service_decides(docker_host: DockerHost) -> None:
+    box = started(docker_host)
+    assert box.links()["eth0"]["mtu"] == 1300
+    assert box.kind()["mode"] == "private"
+
+
+@pytest.mark.one_engine
+def test_the_broadcast_queue_is_as_long_as_was_asked_for(docker_host: DockerHost) -> None:
+    box = started(docker_host, "bcqueuelen=2000")
+    assert box.kind()["bcqueuelen"] == 2000
+    assert box.kind()["usedbcqueuelen"] == 2000
+
+
+@pytest.mark.engines("28.5")
+def test_the_broadcast_limit_reaches_the_kernel(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *LAN, "--opt=parent=eth1", "--opt=bclim=5")
+    docker_host.create("other", "--subnet=10.88.0.0/24", "--opt=parent=eth1", "--opt=bclim=-1")
+    ip = ("chroot", str(root_of("28.5")), "/sbin/ip")  # that of Debian 12 does not show the limit
+    for network, limit in (("lan", 5), ("other", -1)):
+        box = docker_host.start(f"box-{network}", network=network)
+        (link,) = json.loads(box.run(*ip, "-json", "-details", "link", "show", "eth0"))
+        assert link["linkinfo"]["info_data"]["bclim"] == limit
+
+
+@pytest.mark.one_engine
+def test_nopromisc_keeps_the_parent_out_of_promiscuous_mode(docker_host: DockerHost) -> None:
+    box = started(docker_host, "parent=eth2", "mode=passthru", "nopromisc")
+    assert box.kind()["nopromisc"] is True
+    assert docker_host.lan.host_links()["eth2"]["promiscuity"] == 0
+    box.remove()
+    docker_host.engine.docker("network", "rm", "lan")
+    box = started(docker_host, "parent=eth2", "mode=passthru", "nopromisc=false")
+    assert "nopromisc" not in box.kind()
+    assert docker_host.lan.host_links()["eth2"]["promiscuity"] == 1
+
+
+@pytest.mark.one_engine
+def test_the_list_of_senders_reaches_the_kernel(docker_host: DockerHost) -> None:
+    box = started(docker_host, "mode=source", "source_macs=02:00:00:00:00:0A,02:00:00:00:00:0b")
+    assert box.kind()["mode"] == "source"
+    assert set(box.kind()["macaddr_data"]) == {"02:00:00:00:00:0a", "02:00:00:00:00:0b"}
+
+
+@pytest.mark.one_engine
+def test_a_mac_in_passthru_is_refused_unless_forced_and_the_nic_gets_its_own_back(
+    docker_host: DockerHost,
+) -> None:
+    mac, chosen = docker_host.lan.host_links()["eth2"]["address"], "02:00:00:00:00:77"
+    docker_host.create("lan", *LAN, "--opt=parent=eth2", "--opt=mode=passthru")
+    told = docker_host.start_refusal(f"--mac-address={chosen}")
+    assert "force_mac=true" in told
+    assert docker_host.lan.host_links()["eth2"]["address"] == mac
+    docker_host.engine.docker("network", "rm", "lan")
+
+    docker_host.create("lan", *LAN, "--opt=parent=eth2", "--opt=mode=passthru", "--opt=force_mac=true")
+    box = docker_host.start("box", f"--mac-address={chosen}")
+    assert box.mac() == chosen
+    assert docker_host.lan.host_links()["eth2"]["address"] == chosen
+    assert box.ping("192.168.77.2")
+    box.remove()
+    assert docker_host.lan.host_links()["eth2"]["address"] == mac
+
+
+@pytest.mark.one_engine
+def test_two_names_of_one_option_may_agree_and_not_contradict_each_other(docker_host: DockerHost) -> None:
+    assert index_of_parent(started(docker_host, "parent=eth2", "host_iface=eth2")) > 0
+    told = docker_host.refusal("--opt=mode=bridge", "--opt=macvlan_mode=vepa")
+    assert "contradicts" in told
+
+
+WRONG = {
+    "mode=bride": "requested macvlan mode 'bride' is not valid, 'bridge' mode is the macvlan driver default",
+    "macvlan_mode=Bridge": "requested macvlan mode 'Bridge' is not valid",
+    "mtu=many": "-o mtu: ",
+    "mtu=-1": "-o mtu: ",
+    "mtu=67": "-o mtu: ",
+    "com.docker.network.driver.mtu=1e3": "-o com.docker.network.driver.mtu: ",
+    "mtu=1501": "mtu 1501 is more than the 1500 of parent eth1",
+    "bcqueuelen=-1": "-o bcqueuelen: '-1' is not a whole number from 0",
+    "bcqueuelen=4294967296": "-o bcqueuelen: ",
+    "bclim=many": "-o bclim: 'many' is not a whole number from -1",
+    "nopromisc=perhaps": "-o nopromisc: 'perhaps' is neither true nor false",
+    "nopromisc": "passthru only",
+    "force_mac": "passthru only",
+    "source_macs=02:00:00:00:00:0a": "mode source only",
+    "mode=source": "source_macs=MAC,MAC",
+    "source_macs=house": "'house' is not a MAC address",
+    "source_macs=": "at least one MAC address",
+    "source_macs=01:00:5e:00:00:01": "multicast",
+    "vlan_id=0": "vlan id must be between 1-4094, received: 0",
+    "vlan_id=4095": "vlan id must be between 1-4094, received: 4095",
+    "vlan_id=ten": "unable to parse a valid vlan id from: ten",
+    "parent=eth9": "the requested parent interface eth9 was not found on the Docker host",
+    "parent=eth1.0": "vlan id must be between 1-4094, received: 0",
+    "parent=eth9.20": "the requested parent interface eth9 was not found on the Docker host",
+    "parent=lo": "loopback interface is not a valid macvlan parent link",
+    "parent=": "-o parent: ",
+    "parent=a-name-of-16-byte": "-o parent: ",
+    "parent=../eth1": "-o parent: ",
+    "Parent=eth1": f"unknown option -o Parent: known are {KNOWN}",
+    "ipvlan_mode=l2": f"unknown option -o ipvlan_mode: known are {KNOWN}",
+}
+
+
+@pytest.mark.engines("20.10", "28.5")
+def test_a_wrong_option_is_told_and_leaves_nothing(docker_host: DockerHost) -> None:
+    wrong = []
+    for option, expected in WRONG.items():
+        told = docker_host.refusal(*LAN, f"--opt={option}")
+        if expected not in told:
+            wrong.append(f"{option}: expected {expected!r}, read {told!r}")
+    assert wrong == []
+    # Nor is a subnet lost: it can be had by the next network.
+    docker_host.create("lan", *LAN, "--opt=parent=eth1")
+
+
+@pytest.mark.one_engine
+def test_a_parent_that_cannot_carry_containers_is_refused(docker_host: DockerHost) -> None:
+    host = docker_host.lan.enter("host")
+    run(*host, "ip", "link", "add", "br7", "type", "bridge")
+    try:
+        run(*host, "ip", "link", "set", "eth2", "master", "br7")
+        told = docker_host.refusal(*LAN, "--opt=parent=eth2")
+        assert "parent eth2 is a port of bridge br7" in told
+        assert "-o parent=br7" in told
+        run(*host, "ip", "link", "set", "br7", "up")
+        box = started(docker_host, "parent=br7")
+        assert index_of_parent(box) == docker_host.lan.host_links()["br7"]["ifindex"]
+        assert box.ping("192.168.77.2")
+        box.remove()
+        docker_host.engine.docker("network", "rm", "lan")
+    finally:
+        run(*host, "ip", "link", "delete", "br7")
+
+
+@pytest.mark.one_engine
+def test_options_of_the_engine_itself_do_no_harm(docker_host: DockerHost) -> None:
+    box = started(docker_host, "com.docker.network.container_iface_prefix=net", "com.docker.whatever=7")
+    assert box.ping("192.168.77.1")
