@@ -56,7 +56,7 @@ def plan_parent(
     if options.vlan_id is not None and not (
         steps and steps[-1].vlan_id == options.vlan_id and len(steps) == 1
     ):
-        steps = (*steps, _vlan_on(name, options.vlan_id, by_name))
+        steps = (*steps, _vlan_on(steps[-1].link if steps else name, options.vlan_id, by_name))
     return ParentPlan(steps[-1].link if steps else name, steps)
 
 
@@ -78,7 +78,8 @@ def _steps_to(name: str, by_name: Mapping[str, LinkFacts]) -> tuple[VlanStep, ..
         vlan_id = parse_vlan_id(id_text)
     except ValueError as error:
         raise Refused(f"-o parent={name}: {error}") from None
-    return (*_steps_to(lower_name, by_name), _vlan_on(lower_name, vlan_id, by_name, name))
+    below = _steps_to(lower_name, by_name)
+    return (*below, _vlan_on(below[-1].link if below else lower_name, vlan_id, by_name, name))
 
 
 def _vlan_on(
