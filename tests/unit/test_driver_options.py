@@ -1,0 +1,161 @@
+"""The ``-o`` options of a network."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.driver.networks import refuse_contradictions
+from macvlan_twisted.driver.options import OPTIONS, NetworkOptions, parse_options
+from macvlan_twisted.errors import Refused
+from macvlan_twisted.settings import MODES
+
+
+class OptionsTestCase(SynchronousTestCase):
+    def refusal(self, **given_options: str) -> str:
+        return self.refusal_of(given_options)
+
+    def refusal_of(self, given_options: dict[str, str]) -> str:
+        with self.assertRaises(Refused) as caught:
+            parse_options(given_options)
+        return str(caught.exception)
+
+
+class KeyTests(OptionsTestCase):
+    def test_no_options_is_nothing_said(self) -> None:
+        self.assertEqual(parse_options({}), NetworkOptions())
+
+    def test_all_synonyms_mean_the_same(self) -> None:
+        for names, text, expected in (
+            (("parent", "host_iface"), "eth1", NetworkOptions(parent="eth1")),
+            (("macvlan_mode", "mode"), "vepa", NetworkOptions(mode="vepa")),
+            (("mtu", "com.docker.network.driver.mtu"), "1400", NetworkOptions(mtu=1400)),
+        ):
+            for name in names:
+                self.assertEqual(parse_options({name: text}), expected, name)
+            self.assertEqual(parse_options(dict.fromkeys(names, text)), expected)
+
+    def test_synonyms_that_contradict_each_other_are_refused_with_both_values(self) -> None:
+        message = self.refusal(parent="eth1", host_iface="eth2")
+        for word in ("parent=eth1", "host_iface=eth2"):
+            self.assertIn(word, message)
+        self.assertIn(
+            "contradicts", self.refusal_of({"mtu": "1400", "com.docker.network.driver.mtu": "1500"})
+        )
+
+    def test_an_unknown_key_is_refused_with_the_list_of_known_ones(self) -> None:
+        message = self.refusal(parnet="eth1")
+        self.assertIn("-o parnet", message)
+        for option in OPTIONS:
+            self.assertIn(option.key, message)
+
+    def test_keys_of_dockers_own_are_left_alone(self) -> None:
+        self.assertEqual(parse_options({"com.docker.network.bridge.name": "x"}), NetworkOptions())
+        self.assertIn("unknown option", self.refusal_of({"com.dockerx": "x"}))
+
+    def test_no_name_stands_for_two_options(self) -> None:
+        names = [name for option in OPTIONS for name in option.names]
+        self.assertEqual(len(names), len(set(names)))
+
+    @given(
+        st.dictionaries(
+            st.sampled_from([name for option in OPTIONS for name in option.names]) | st.text(max_size=20),
+            st.text(max_size=20) | st.integers().map(str),
+            max_size=4,
+        )
+    )
+    def test_any_texts_are_options_or_a_refusal_that_names_one_of_the_keys(
+        self, texts: dict[str, str]
+    ) -> None:
+        try:
+            parse_options(texts)
+        except Refused as refusal:
+            self.assertTrue(any(f"-o {name}" in str(refusal) for name in texts))
+
+
+class ValueTests(OptionsTestCase):
+    def test_all_modes_are_taken_and_an_empty_one_is_the_builtin_drivers_default(self) -> None:
+        for mode in MODES:
+            self.assertEqual(parse_options({"mode": mode}).mode, mode)
+        self.assertEqual(parse_options({"macvlan_mode": ""}).mode, "bridge")
+
+    def test_a_wrong_mode_is_told_in_the_builtin_drivers_words(self) -> None:
+        self.assertIn("requested macvlan mode 'brigde' is not valid", self.refusal(macvlan_mode="brigde"))
+
+    def test_the_loopback_is_told_in_the_builtin_drivers_words(self) -> None:
+        self.assertIn("loopback interface is not a valid macvlan parent link", self.refusal(parent="lo"))
+
+    def test_a_parent_must_be_a_name_that_a_link_can_have(self) -> None:
+        for text in ("", "sixteen-letters-", "a b", "../eth0"):
+            self.assertIn("-o parent", self.refusal(parent=text))
+
+    def test_vlan_ids_are_from_1_to_4094_in_the_builtin_drivers_words(self) -> None:
+        for text in ("1", "20", "4094"):
+            self.assertEqual(parse_options({"vlan_id": text}).vlan_id, int(text))
+        for text in ("0", "4095", "99999"):
+            self.assertIn(f"vlan id must be between 1-4094, received: {text}", self.refusal(vlan_id=text))
+        for text in ("", "x", "-1", "2.0", "２０", "1" * 5000):
+            self.assertIn("unable to parse a valid vlan id", self.refusal(vlan_id=text))
+
+    def test_an_mtu_is_bounded(self) -> None:
+        self.assertEqual(parse_options({"mtu": "9000"}).mtu, 9000)
+        for text in ("67", "65536", "x", "", "-1", "1" * 5000):
+            self.assertIn("from 68 to 65535", self.refusal(mtu=text))
+
+    def test_queue_lengths_and_limits_are_bounded_by_the_kernels_types(self) -> None:
+        self.assertEqual(parse_options({"bcqueuelen": str(2**32 - 1)}).broadcast_queue_length, 2**32 - 1)
+        self.assertEqual(parse_options({"bclim": "-1"}).broadcast_limit, -1)
+        for name, text in (
+            ("bcqueuelen", str(2**32)),
+            ("bcqueuelen", "-1"),
+            ("bclim", "-2"),
+            ("bclim", str(2**31)),
+            ("bclim", ""),
+            ("bclim", "--1"),
+        ):
+            self.assertIn(f"-o {name}", self.refusal(**{name: text}))
+
+    def test_a_flag_without_a_value_means_yes(self) -> None:
+        for text, meant in (("", True), ("true", True), ("1", True), ("FALSE", False), ("0", False)):
+            for key in ("nopromisc", "force_wifi", "force_mac"):
+                self.assertIs(getattr(parse_options({key: text}), key), meant)
+        self.assertIn("neither true nor false", self.refusal(force_wifi="maybe"))
+
+    def test_source_macs_are_a_list_without_repeats(self) -> None:
+        self.assertEqual(
+            parse_options(
+                {"source_macs": "02:00:00:00:00:01, 02:00:00:00:00:0A 02:00:00:00:00:01"}
+            ).source_macs,
+            ("02:00:00:00:00:01", "02:00:00:00:00:0a"),
+        )
+        for text in ("", " , ", "02:00", "01:00:00:00:00:01"):
+            self.assertIn("-o source_macs", self.refusal(source_macs=text))
+
+
+class ContradictionTests(SynchronousTestCase):
+    def refused(self, mode: str, options: NetworkOptions, *words: str) -> None:
+        with self.assertRaises(Refused) as caught:
+            refuse_contradictions(options, mode)
+        for word in words:
+            self.assertIn(word, str(caught.exception))
+
+    def test_source_macs_belong_to_mode_source(self) -> None:
+        macs = NetworkOptions(source_macs=("02:00:00:00:00:01",))
+        refuse_contradictions(macs, "source")
+        self.refused("bridge", macs, "source_macs", "bridge", "-o mode=source")
+
+    def test_mode_source_without_senders_would_admit_nobody(self) -> None:
+        self.refused("source", NetworkOptions(), "source_macs")
+
+    def test_nopromisc_and_force_mac_belong_to_mode_passthru(self) -> None:
+        for options, word in (
+            (NetworkOptions(nopromisc=True), "nopromisc"),
+            (NetworkOptions(force_mac=True), "force_mac"),
+        ):
+            refuse_contradictions(options, "passthru")
+            self.refused("vepa", options, word, "vepa")
+
+    def test_other_modes_need_nothing(self) -> None:
+        for mode in ("bridge", "private", "vepa", "passthru"):
+            refuse_contradictions(NetworkOptions(), mode)
