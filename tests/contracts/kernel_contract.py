@@ -54,6 +54,7 @@ class KernelContract:
         assert stand.kernel.find("eth1") in stand.kernel.links()
         assert {"lo", "eth1", "eth2"} <= names(stand.kernel)
         assert stand.kernel.find("nosuch") is None
+        assert [stand.kernel.exists(name) for name in ("eth1", "nosuch")] == [True, False]
 
     def test_the_defaults_of_the_host_are_not_found(self, stand: Stand) -> None:
         routes = [each for each in stand.kernel.default_routes() if each.gateway == ROUTER]
@@ -174,6 +175,7 @@ class KernelContract:
         stand.kernel.add_port(evolve(PLAIN, mac=MAC))
         stand.move_away("mvtone", up=True)
         assert stand.kernel.find("mvtone") is None
+        assert not stand.kernel.exists("mvtone")
         assert stand.kernel.read_port("mvtone") is None
         assert stand.kernel.members_of_group(70000) == []
         stand.move_back("mvtone")

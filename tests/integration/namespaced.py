@@ -4,11 +4,11 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from pyroute2.netns import setns
 
-from macvlan_twisted.links.interface import DefaultRoute, LinkFacts, Port
+from macvlan_twisted.links.interface import Kernel
 from macvlan_twisted.links.kernel import NetlinkKernel
 from tests.lab.lan import Lan
 
@@ -29,74 +29,36 @@ class NamespacedKernel:
         self.before: Callable[[str, tuple[Any, ...]], None] = lambda name, arguments: None
         """Called with each function's name and arguments, in the thread and before the function."""
 
+    @property
+    def kernel(self) -> Kernel:
+        """The functions."""
+        return cast(Kernel, _Functions(self))
+
     def close(self) -> None:
         """End the thread that works for the main one."""
         self._for_main.submit(self._real.close).result()
         self._for_main.shutdown()
 
-    def find(self, name: str) -> LinkFacts | None:
-        """See :class:`macvlan_twisted.links.interface.Kernel`, here and below."""
-        return self._do(self._real.find, name)
-
-    def links(self) -> list[LinkFacts]:
-        """List links."""
-        return self._do(self._real.links)
-
-    def add_port(self, port: Port, prove_mac_free: bool = False) -> None:
-        """Make a macvlan link."""
-        self._do(self._real.add_port, port, prove_mac_free)
-
-    def read_port(self, name: str) -> Port | None:
-        """Read it back."""
-        return self._do(self._real.read_port, name)
-
-    def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
-        """Make a VLAN."""
-        self._do(self._real.add_vlan, name, lower, vlan_id, group, alias)
-
-    def add_dummy(self, name: str, group: int, alias: str) -> None:
-        """Make a dummy link."""
-        self._do(self._real.add_dummy, name, group, alias)
-
-    def set_up(self, name: str) -> None:
-        """Bring a link up."""
-        self._do(self._real.set_up, name)
-
-    def set_group(self, name: str, group: int) -> bool:
-        """Condemn a link."""
-        return self._do(self._real.set_group, name, group)
-
-    def delete(self, name: str) -> bool:
-        """Remove a link."""
-        return self._do(self._real.delete, name)
-
-    def members_of_group(self, group: int) -> list[LinkFacts]:
-        """List a group."""
-        return self._do(self._real.members_of_group, group)
-
-    def delete_group(self, group: int) -> None:
-        """Remove a group."""
-        self._do(self._real.delete_group, group)
-
-    def default_routes(self) -> list[DefaultRoute]:
-        """List default routes."""
-        return self._do(self._real.default_routes)
-
-    def addresses_of(self, name: str) -> list[Any]:
-        """List the host's addresses."""
-        return self._do(self._real.addresses_of, name)
-
-    def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def do(self, name: str, arguments: tuple[Any, ...], words: dict[str, Any]) -> Any:
+        """Call one function."""
         if threading.current_thread() is threading.main_thread():
-            return self._for_main.submit(self._within, function, *arguments).result()
-        return self._within(function, *arguments)
+            return self._for_main.submit(self._within, name, arguments, words).result()
+        return self._within(name, arguments, words)
 
-    def _within(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _within(self, name: str, arguments: tuple[Any, ...], words: dict[str, Any]) -> Any:
         if not hasattr(self._entered, "done"):
             setns(self._path)
             self._entered.done = True
-        self.before(function.__name__, arguments)
-        return function(*arguments)
+        self.before(name, arguments)
+        return getattr(self._real, name)(*arguments, **words)
+
+
+class _Functions:
+    def __init__(self, owner: NamespacedKernel) -> None:
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *arguments, **words: self._owner.do(name, arguments, words)
 
 
 def open_files() -> int:

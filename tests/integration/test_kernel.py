@@ -24,7 +24,8 @@ class RealStand:
     def __init__(self, lan: Lan) -> None:
         """Start with the host's links as they are."""
         self.lan = lan
-        self.kernel = NamespacedKernel(lan)
+        self.namespaced = NamespacedKernel(lan)
+        self.kernel = self.namespaced.kernel
 
     def move_away(self, name: str, *, up: bool = False) -> None:
         """Move a link away."""
@@ -64,7 +65,7 @@ def stand(two_nics: Lan) -> Iterator[RealStand]:
     try:
         yield made
     finally:
-        made.kernel.close()
+        made.namespaced.close()
         made.clear()
 
 
