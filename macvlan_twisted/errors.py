@@ -44,3 +44,7 @@ class CannotStart(MacvlanError, SystemExit):
     :class:`Exception` so that a daemonising ``twistd`` sees it in ``startService`` and hands it to the
     parent process, which prints its first 90 bytes and exits with 1.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message  # which SystemExit would set, but Exception comes before it
