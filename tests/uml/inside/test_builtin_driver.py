@@ -1,17 +1,19 @@
 """The engine's own macvlan driver on a VLAN: proves the engine, the LAN and the tap on it, not our plugin."""
 
 from tests.lab.engine import Engine
-from tests.lab.lan import Lan
-from tests.uml.inside.vlans import station, tags_of
+from tests.uml.inside.vlans import NIC, Host, station, tags_of
 
 
-def test_a_container_of_the_builtin_driver_cannot_reach_a_tagged_neighbour(engine: Engine, lan: Lan) -> None:
+def test_a_container_of_the_builtin_driver_cannot_reach_a_tagged_neighbour(
+    engine: Engine, host: Host
+) -> None:
     """If this fails, look at the harness before you look at the plugin."""
-    neighbour = station(lan, "20", "10.20.0.1/24")
+    neighbour = station(host.lan, "20", "10.20.0.1/24")
+    host.ip("link", "set", NIC, "up")  # the builtin driver does not
     engine.docker("network", "create", "-d", "macvlan", "--subnet=10.20.0.0/24", "--gateway=10.20.0.1",
-                  "-o", "parent=eth1.20", "builtin20")  # fmt: skip
-    with lan.capture("neighbour", "vlan and icmp", count=1) as heard:
+                  "-o", f"parent={NIC}.20", "builtin20")  # fmt: skip
+    with host.lan.capture("neighbour", "vlan and icmp", count=1) as heard:
         engine.docker("run", "--rm", "--network=builtin20", "busybox", "ping", "-c1", "-W5", neighbour)
         assert [tags_of(line) for line in heard] == [[20]]
     engine.docker("network", "rm", "builtin20")
-    assert "eth1.20" not in lan.host_links(), "the engine removes the VLAN that it made"
+    assert not host.extra, "the engine removes the VLAN that it made"

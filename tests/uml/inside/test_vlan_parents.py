@@ -1,0 +1,238 @@
+"""VLANs that the plugin makes for networks: which, upon what, and when they go. No container is needed for that."""
+
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.lab.engine import Engine
+from tests.lab.plugin import Plugin
+from tests.uml.inside.networks import attempt_create, create, remove
+from tests.uml.inside.vlans import NIC, Host
+
+pytestmark = pytest.mark.usefixtures("plugin")
+
+VLAN = f"{NIC}.20"
+TRIES = 40
+"""How often two calls are made to meet, each time a millisecond later in the life of the first one."""
+
+
+@pytest.mark.parametrize("options", [(f"parent={VLAN}",), (f"parent={NIC}", "vlan_id=20")])
+def test_a_vlan_that_is_absent_is_not_made_or_not_brought_up(
+    engine: Engine, host: Host, options: tuple[str, ...]
+) -> None:
+    """Both spellings make 802.1Q VLAN 20, up, upon a NIC that was down and is up now, and nothing else."""
+    assert not host.is_up(NIC)
+    create(engine, "n20", 20, *options)
+    assert host.extra == {VLAN}
+    assert host.vlan(VLAN) == ("802.1Q", 20, NIC)
+    assert host.is_up(NIC)
+    assert host.is_up(VLAN)
+    assert host.links[VLAN]["ifalias"].startswith("macvlan-twisted/"), "nobody can tell whose it is"
+    remove(engine, "n20")
+    assert not host.extra
+
+
+@pytest.mark.parametrize("options", [(f"parent={VLAN}.30",), (f"parent={VLAN}", "vlan_id=30")])
+def test_a_vlan_within_a_vlan_is_made_or_removed_by_half(
+    engine: Engine, host: Host, options: tuple[str, ...]
+) -> None:
+    """The inner VLAN with the outer one below it, both up and both ours."""
+    inner = f"{VLAN}.30"
+    create(engine, "n30", 30, *options)
+    assert host.extra == {VLAN, inner}
+    assert host.vlan(VLAN) == ("802.1Q", 20, NIC)
+    assert host.vlan(inner) == ("802.1Q", 30, VLAN)
+    assert host.is_up(NIC)
+    assert host.is_up(VLAN)
+    assert host.is_up(inner)
+    remove(engine, "n30")
+    assert not host.extra
+
+
+def test_the_inner_vlan_takes_along_the_outer_one_of_another_network(engine: Engine, host: Host) -> None:
+    """Of two VLANs that we made, only that which serves no other network goes."""
+    create(engine, "n30", 30, f"parent={VLAN}.30")
+    create(engine, "n20", 20, f"parent={VLAN}")
+    remove(engine, "n30")
+    assert host.extra == {VLAN}
+    remove(engine, "n20")
+    assert not host.extra
+
+
+def test_a_vlan_in_a_foreign_service_vlan_is_not_made(engine: Engine, host: Host) -> None:
+    """802.1ad outside, made by the administrator; our 802.1Q inside goes, theirs stays."""
+    host.add_vlan("service", NIC, 22, "802.1ad")
+    create(engine, "n30", 30, "parent=service", "vlan_id=30")
+    assert host.vlan("service.30") == ("802.1Q", 30, "service")
+    assert host.is_up("service")
+    remove(engine, "n30")
+    assert host.extra == {"service"}
+
+
+def test_a_service_vlan_is_taken_for_the_vlan_of_the_same_number(engine: Engine, host: Host) -> None:
+    """802.1ad 20 and 802.1Q 20 are two LANs."""
+    host.add_vlan("service", NIC, 20, "802.1ad")
+    create(engine, "n20", 20, f"parent={VLAN}")
+    assert host.vlan(VLAN) == ("802.1Q", 20, NIC)
+
+
+def test_a_vlan_goes_before_its_last_network_or_stays_after_it(engine: Engine, host: Host) -> None:
+    """However the networks spell it."""
+    create(engine, "first", 20, f"parent={VLAN}")
+    create(engine, "second", 21, f"parent={NIC}", "vlan_id=20")
+    assert host.extra == {VLAN}
+    remove(engine, "first")
+    assert host.extra == {VLAN}
+    remove(engine, "second")
+    assert not host.extra
+
+
+@pytest.mark.parametrize("name", [VLAN, "office"])
+def test_a_vlan_of_somebody_else_is_removed_or_made_again(engine: Engine, host: Host, name: str) -> None:
+    """Used under whatever name it has, brought up, and left alone."""
+    host.add_vlan(name, NIC, 20)
+    create(engine, "n20", 20, f"parent={name}")
+    assert host.is_up(name)
+    create(engine, "same", 21, f"parent={NIC}", "vlan_id=20")
+    assert host.extra == {name}
+    remove(engine, "n20")
+    remove(engine, "same")
+    assert host.extra == {name}
+
+
+def test_a_dot_in_the_name_of_a_link_is_taken_for_a_vlan(engine: Engine, host: Host) -> None:
+    """A name is not what a link is: a dummy link called dmz.7 is a parent like any other."""
+    host.ip("link", "add", "name", "dmz.7", "up", "type", "dummy")
+    create(engine, "n7", 7, "parent=dmz.7")
+    assert host.extra == {"dmz.7"}
+    create(engine, "n8", 8, "parent=dmz.7.8")
+    assert host.vlan("dmz.7.8") == ("802.1Q", 8, "dmz.7")
+    remove(engine, "n8")
+    remove(engine, "n7")
+    assert host.extra == {"dmz.7"}
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_restarted_service_forgets_which_vlans_it_made(
+    engine: Engine, host: Host, plugin: Plugin, how: str
+) -> None:
+    """Ours are removed with their networks after a restart, another's are not, and none goes meanwhile."""
+    host.add_vlan("office", NIC, 21)
+    create(engine, "ours", 20, f"parent={VLAN}.30")
+    create(engine, "theirs", 21, "parent=office")
+    (plugin.stop if how == "stop" else plugin.kill)()
+    assert host.extra == {"office", VLAN, f"{VLAN}.30"}
+    plugin.start()
+    assert host.extra == {"office", VLAN, f"{VLAN}.30"}
+    remove(engine, "ours")
+    remove(engine, "theirs")
+    assert host.extra == {"office"}
+
+
+def test_a_vlan_that_went_while_the_service_was_down_stays_away(
+    engine: Engine, host: Host, plugin: Plugin
+) -> None:
+    """As after a reboot: the engine still has the network, the kernel has no VLAN."""
+    create(engine, "n30", 30, f"parent={VLAN}.30")
+    plugin.kill()
+    host.ip("link", "delete", VLAN)
+    host.ip("link", "set", NIC, "down")
+    plugin.start()
+    assert host.extra == {VLAN, f"{VLAN}.30"}
+    assert host.is_up(NIC)
+    remove(engine, "n30")
+    assert not host.extra
+
+
+def test_a_vlan_that_somebody_put_in_the_place_of_ours_is_removed(engine: Engine, host: Host) -> None:
+    """Ours was deleted by hand; what has its name now is not ours."""
+    create(engine, "n20", 20, f"parent={VLAN}")
+    host.ip("link", "delete", VLAN)
+    host.add_vlan(VLAN, NIC, 20)
+    remove(engine, "n20")
+    assert host.extra == {VLAN}
+
+
+def test_a_link_of_somebody_else_goes_with_the_vlan_below_it(engine: Engine, host: Host) -> None:
+    """The kernel removes what hangs on a removed link; the VLAN stays for its sake, and the network goes."""
+    create(engine, "n20", 20, f"parent={VLAN}")
+    host.ip("link", "add", "link", VLAN, "name", "theirs", "type", "macvlan", "mode", "bridge")
+    remove(engine, "n20")
+    assert host.extra == {VLAN, "theirs"}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ((f"parent={NIC}.4095",), "4095"),
+        ((f"parent={NIC}.0",), "vlan id"),
+        ((f"parent={NIC}.office",), "office"),
+        (("parent=absent.20",), "absent"),
+        ((f"parent={NIC}", "vlan_id=twenty"), "twenty"),
+        ((f"parent={VLAN}.30", "mtu=9000"), "9000"),
+        ((f"parent={VLAN}", "mode=source"), "source_macs"),
+    ],
+)
+def test_a_refused_network_leaves_vlans_behind_or_is_refused_without_a_reason(
+    engine: Engine, host: Host, options: tuple[str, ...], complaint: str
+) -> None:
+    """The complaint names what was wrong, and the kernel looks as before."""
+    refused = attempt_create(engine, "bad", 20, *options)
+    assert refused.status != 0
+    assert complaint in refused.stderr
+    assert not host.extra
+
+
+def test_passthru_does_not_work_on_a_vlan_or_shares_it(engine: Engine, host: Host) -> None:
+    """passthru has its VLAN alone; the refused second network must not take the VLAN with it."""
+    create(engine, "n20", 20, f"parent={VLAN}", "macvlan_mode=passthru")
+    refused = attempt_create(engine, "second", 21, f"parent={NIC}", "vlan_id=20")
+    assert refused.status != 0
+    assert host.extra == {VLAN}
+    remove(engine, "n20")
+    assert not host.extra
+
+
+def network_on(parent: str) -> dict[str, Any]:
+    """What the engine says when it has a network made on this parent."""
+    return {
+        "NetworkID": secrets.token_hex(32),
+        "Options": {"com.docker.network.generic": {"parent": parent}},
+        "IPv4Data": [{"AddressSpace": "LocalDefault", "Pool": "10.20.0.0/24", "Gateway": "10.20.0.1/24"}],
+        "IPv6Data": [],
+    }
+
+
+def test_a_vlan_goes_while_another_network_is_being_made_upon_it(host: Host, plugin: Plugin) -> None:
+    """Networks are made and removed in parallel; whoever is made upon a VLAN has it.
+
+    A try removes an endpoint and its network while it makes another network on the same VLAN.
+    """
+
+    def call(method: str, **body: Any) -> None:
+        answer = plugin.call(f"NetworkDriver.{method}", body)
+        assert not answer.get("Err"), f"{method}: {answer}"
+
+    def retire(network: dict[str, Any], endpoint: dict[str, Any]) -> None:
+        call("DeleteEndpoint", **endpoint)
+        call("DeleteNetwork", **network)
+
+    old = network_on(VLAN)
+    call("CreateNetwork", **old)
+    with ThreadPoolExecutor(2) as threads:
+        for attempt in range(TRIES):
+            new = network_on(VLAN)
+            endpoint = {"NetworkID": old["NetworkID"], "EndpointID": secrets.token_hex(32)}
+            call("CreateEndpoint", **endpoint, Interface={"Address": "10.20.0.5/24"}, Options={})
+            retired = threads.submit(retire, old, endpoint)
+            time.sleep(attempt / 1000)
+            made = threads.submit(call, "CreateNetwork", **new)
+            retired.result()
+            made.result()
+            assert host.extra == {VLAN}, f"after try {attempt}"
+            old = new
+    call("DeleteNetwork", **old)
+    assert not host.extra
