@@ -1,0 +1,114 @@
+"""Several networks on one parent: all may share it, but passthru wants it alone."""
+
+import pytest
+
+from tests.lab.commands import run
+from tests.lab.docker_host import DockerHost
+
+NICS = 2
+LAN = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--ip-range=192.168.77.64/26")
+OTHER = ("--subnet=10.88.0.0/24", "--gateway=10.88.0.1")
+ON_ETH1 = "--opt=parent=eth1"
+PASSTHRU = "--opt=mode=passthru"
+
+
+@pytest.mark.one_engine
+def test_networks_of_all_modes_but_passthru_share_a_parent(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *LAN, ON_ETH1)
+    docker_host.create("alone", *OTHER, ON_ETH1, "--opt=mode=private")
+    docker_host.create("outwards", "--subnet=10.89.0.0/24", ON_ETH1, "--opt=mode=vepa")
+    first = docker_host.start("first")
+    second = docker_host.start("second", network="alone")
+    assert first.kind()["mode"] == "bridge"
+    assert second.kind()["mode"] == "private"
+    assert first.ping("192.168.77.2")
+
+
+@pytest.mark.one_engine
+def test_a_subnet_that_the_engine_itself_gives_only_once_is_shared_through_our_address_management(
+    docker_host: DockerHost,
+) -> None:
+    subnet = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", ON_ETH1)
+    docker_host.create("lan", *subnet, "--ip-range=192.168.77.64/26")
+    docker_host.refusal(*subnet, "--ip-range=192.168.77.128/26")  # before it comes to us
+    docker_host.create("more", *subnet, "--ip-range=192.168.77.128/26", "--ipam-driver=macvlan-twisted")
+    first, second = docker_host.start("first"), docker_host.start("second", network="more")
+    assert first.ping("192.168.77.1")
+    assert second.ping("192.168.77.1")
+    (address,) = second.addresses()
+    assert first.ping(address.partition("/")[0])
+
+
+@pytest.mark.one_engine
+def test_passthru_and_any_other_network_refuse_each_other_by_name(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *LAN, ON_ETH1)
+    told = docker_host.refusal(*OTHER, ON_ETH1, PASSTHRU)
+    assert f"macvlan network {docker_host.network_id('lan')} is already using parent interface eth1" in told
+    docker_host.create("free", *OTHER, "--opt=parent=eth2", PASSTHRU)
+    for mode in ("bridge", "passthru"):
+        told = docker_host.refusal("--subnet=10.89.0.0/24", "--opt=parent=eth2", f"--opt=mode={mode}")
+        assert docker_host.network_id("free") in told
+        assert "parent interface eth2" in told
+
+    # With the other network gone nothing stands in the way, in both directions.
+    docker_host.engine.docker("network", "rm", "lan", "free")
+    docker_host.create("lan", *LAN, ON_ETH1, PASSTHRU)
+    docker_host.create("free", *OTHER, "--opt=parent=eth2")
+
+
+@pytest.mark.one_engine
+def test_a_second_container_on_passthru_is_refused_with_the_reason_and_the_first_lives_on(
+    docker_host: DockerHost,
+) -> None:
+    docker_host.create("lan", *LAN, "--opt=parent=eth2", PASSTHRU)
+    box = docker_host.start("box")
+    told = docker_host.start_refusal()
+    assert "passthru" in told
+    assert "eth2" in told
+    assert box.ping("192.168.77.2")
+    box.remove()
+    assert docker_host.start("next").ping("192.168.77.2")
+
+
+@pytest.mark.one_engine
+def test_passthru_follows_at_once_on_containers_of_another_mode_and_back(docker_host: DockerHost) -> None:
+    for mode in ("bridge", "passthru", "bridge"):
+        docker_host.create("lan", *LAN, "--opt=parent=eth2", f"--opt=mode={mode}")
+        box = docker_host.start("box")
+        assert box.kind()["mode"] == mode
+        box.remove()
+        docker_host.engine.docker("network", "rm", "lan")
+
+
+@pytest.mark.one_engine
+def test_passthru_on_a_parent_with_a_foreign_macvlan_is_refused_and_leaves_nothing(
+    docker_host: DockerHost,
+) -> None:
+    host = docker_host.lan.enter("host")
+    run(*host, "ip", "link", "add", "foreign", "link", "eth2", "type", "macvlan", "mode", "bridge")
+    try:
+        told = docker_host.refusal(*LAN, "--opt=parent=eth2", PASSTHRU)
+        assert "eth2" in told
+        assert "foreign" in docker_host.lan.host_links()
+    finally:
+        run(*host, "ip", "link", "delete", "foreign")
+
+
+@pytest.mark.one_engine
+def test_containers_cannot_start_while_the_parent_is_away_and_can_when_it_is_back(
+    docker_host: DockerHost,
+) -> None:
+    host = docker_host.lan.enter("host")
+    veth = ("ip", "link", "add", "eth7", "type", "veth", "peer", "name", "peer7")
+    run(*host, *veth)
+    try:
+        docker_host.create("away", *OTHER, "--opt=parent=eth7")
+        run(*host, "ip", "link", "delete", "eth7")
+        told = docker_host.start_refusal(network="away")
+        assert "parent eth7" in told
+        assert "is not there (any more)" in told
+        run(*host, *veth)
+        run(*host, "ip", "link", "set", "eth7", "up")
+        docker_host.start("box", network="away").remove()
+    finally:
+        run(*host, "ip", "link", "delete", "eth7")
