@@ -175,9 +175,12 @@ class MacvlanService(Service):
                 parts.calls.closing = True
                 await parts.calls.none_under_way()
                 parts.site.close_connections()
-                await parts.close()
         finally:
-            self._release()
+            try:
+                if parts is not None:
+                    await parts.close()  # or its threads would keep the process alive
+            finally:
+                self._release()
         _log.info("stopped")
 
     def _release(self) -> None:

@@ -23,6 +23,7 @@ class LinkFacts:
     alias: str = ""
     lower_index: int = 0
     vlan_id: int | None = None
+    """Of an 802.1Q sub-interface; ``None`` for all other links, those of 802.1ad too."""
     is_wireless: bool = False
     bridge: str | None = None
     """The bridge that the link is a port of."""
