@@ -18,12 +18,16 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .errors import CannotStart, MacvlanError
 
 _log = Logger(namespace="macvlan_twisted")
+
+QUIET_BEFORE_CLOSING = 0.1
+"""Seconds without a call after which the engine's idle connections are closed at the end."""
 
 
 class Lock:
@@ -173,7 +177,7 @@ class MacvlanService(Service):
                 await maybeDeferred(cast(Any, self._port).stopListening)
             if parts is not None:
                 parts.calls.closing = True
-                await parts.calls.none_under_way()
+                await self._hear_out(parts)
                 parts.site.close_connections()
         finally:
             try:
@@ -182,6 +186,23 @@ class MacvlanService(Service):
             finally:
                 self._release()
         _log.info("stopped")
+
+    async def _hear_out(self, parts: Parts) -> None:
+        """
+        Answer until nothing comes any more.
+
+        The engine sends its next call the moment it has our answer, over any connection that it keeps. Closing
+        that one under it would lose the call: it is repeated without its body, and given up. Each answer asks
+        for the end of its connection and no new one is accepted, so this ends soon.
+        """
+        while True:
+            await parts.calls.none_under_way()
+            answered = parts.calls.answered
+            if not parts.site.has_connections:
+                return
+            await deferLater(self._reactor, QUIET_BEFORE_CLOSING)
+            if parts.calls.idle_since(answered):
+                return
 
     def _release(self) -> None:
         if self._socket is not None:

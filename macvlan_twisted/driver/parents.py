@@ -13,7 +13,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ..errors import LinkFailed, Refused, StateFailed
-from ..links.interface import LinkFacts
+from ..links.interface import ETH_P_8021Q, LinkFacts
 from ..links.pool import Links
 from ..records import to_document
 from ..state.interface import HostRecords, Kind
@@ -89,7 +89,12 @@ def _vlan_on(
     lower_link = by_name.get(lower)
     if lower_link is not None:
         for each in by_name.values():
-            if each.vlan_id == vlan_id and each.lower_index == lower_link.index:
+            # VLAN 20 of 802.1ad on the same NIC is another LAN.
+            if (each.vlan_id, each.vlan_protocol, each.lower_index) == (
+                vlan_id,
+                ETH_P_8021Q,
+                lower_link.index,
+            ):
                 return VlanStep(each.name, lower, vlan_id)
     return VlanStep(wanted or vlan_link_name(lower, vlan_id), lower, vlan_id)
 

@@ -8,6 +8,8 @@ from attrs import frozen
 
 from ..addresses import IPAddress, IPInterface
 
+ETH_P_8021Q = 0x8100
+
 
 @frozen
 class LinkFacts:
@@ -23,7 +25,8 @@ class LinkFacts:
     alias: str = ""
     lower_index: int = 0
     vlan_id: int | None = None
-    """Of an 802.1Q sub-interface; ``None`` for all other links, those of 802.1ad too."""
+    vlan_protocol: int = 0
+    """Of a VLAN: :data:`ETH_P_8021Q`, or 0x88a8 for a service VLAN of 802.1ad."""
     is_wireless: bool = False
     bridge: str | None = None
     """The bridge that the link is a port of."""

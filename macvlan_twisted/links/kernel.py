@@ -24,7 +24,6 @@ from ..addresses import IPInterface, parse_address
 from ..errors import LinkFailed
 from .interface import DefaultRoute, LinkFacts, Port
 
-ETH_P_8021Q = 0x8100
 _BY_KERNEL = {
     errno.EEXIST: "a link of that name exists already and is not touched",
     errno.ENODEV: "the link is not there (any more)",
@@ -275,19 +274,12 @@ def _facts(message: Any) -> LinkFacts:
         lower_index=0
         if message.get_attr("IFLA_LINK_NETNSID") is not None
         else message.get_attr("IFLA_LINK") or 0,
-        vlan_id=_vlan_id(data) if data is not None and kind == "vlan" else None,
+        vlan_id=data.get_attr("IFLA_VLAN_ID") if data is not None and kind == "vlan" else None,
+        vlan_protocol=data.get_attr("IFLA_VLAN_PROTOCOL") if data is not None and kind == "vlan" else 0,
         is_wireless=os.path.isdir(f"{system}/wireless") or os.path.isdir(f"{system}/phy80211"),
         bridge=bridge,
         driver=_driver(system),
     )
-
-
-def _vlan_id(data: Any) -> int | None:
-    """Of 802.1Q only: VLAN 20 of 802.1ad on the same NIC is another LAN."""
-    if data.get_attr("IFLA_VLAN_PROTOCOL") != ETH_P_8021Q:
-        return None
-    vlan_id: int = data.get_attr("IFLA_VLAN_ID")
-    return vlan_id
 
 
 def _driver(system: str) -> str:

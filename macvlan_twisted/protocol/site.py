@@ -48,6 +48,11 @@ class Calls:
         self._under_way = 0
         self._waiting_for_none: list[Deferred[None]] = []
         self.closing = False
+        self.answered = 0
+
+    def idle_since(self, answered: int) -> bool:
+        """Whether no call has come since so many were *answered*."""
+        return not self._under_way and self.answered == answered
 
     def none_under_way(self) -> Deferred[None]:
         """Fires when every call that was started has been answered."""
@@ -98,6 +103,7 @@ class Calls:
             if not answer.called:
                 answer.callback(self._written(request, status, body))
             self._under_way -= 1
+            self.answered += 1
             if not self._under_way:
                 waiting, self._waiting_for_none = self._waiting_for_none, []
                 for done in waiting:
@@ -171,6 +177,10 @@ class PluginSite(WrappingFactory):
         # The engine closes its idle connections itself, or keeps them for good; a time-out of ours could
         # only hit a connection on which it is about to send.
         super().__init__(UnloggedSite(resource, timeout=None))
+
+    @property
+    def has_connections(self) -> bool:
+        return bool(self.protocols)
 
     def close_connections(self) -> None:
         for connection in list(self.protocols):

@@ -12,13 +12,15 @@ from attrs import evolve
 
 from ..addresses import IPInterface
 from ..errors import LinkFailed
-from ..links.interface import DefaultRoute, LinkFacts, Port
+from ..links.interface import ETH_P_8021Q, DefaultRoute, LinkFacts, Port
 
 _EXISTS = "a link of that name exists already and is not touched"
 
 
 def nic(name: str, index: int, **facts: Any) -> LinkFacts:
-    """A NIC that is up, as :class:`FakeKernel` takes it."""
+    """A NIC that is up, as :class:`FakeKernel` takes it; with a ``vlan_id`` a VLAN of 802.1Q."""
+    if "vlan_id" in facts:
+        facts.setdefault("vlan_protocol", ETH_P_8021Q)
     plain = LinkFacts(index=index, name=name, kind="", mac=f"02:00:00:00:00:{index:02x}", mtu=1500, up=True)
     return evolve(plain, **facts)
 
@@ -129,6 +131,7 @@ class FakeKernel:
             alias=alias,
             lower_index=lower.index if lower is not None else 0,
             vlan_id=vlan_id,
+            vlan_protocol=0 if vlan_id is None else ETH_P_8021Q,
         )
 
     def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:

@@ -1,0 +1,77 @@
+"""
+What log lines look like, and which are shown.
+
+``twist`` has options of its own for that, which we set. ``twistd`` knows one format, shows every level, and
+can only be given the name of a function without arguments; hence the module's variable.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import MutableMapping
+from typing import IO, Any, cast
+
+from attrs import frozen
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    jsonFileLogObserver,
+    textFileLogObserver,
+)
+from twisted.python.logfile import LogFile
+
+
+@frozen
+class _Choice:
+    runner: MutableMapping[str, Any]
+    json: bool
+    debug: bool
+
+
+_choice = _Choice({}, False, False)
+
+
+def choose(runner: MutableMapping[str, Any], *, json: bool, debug: bool) -> None:
+    """
+    Set options of the program that runs us. What its user asked of it goes first.
+
+    :param runner: the options of ``twistd`` or ``twist``, on which the options of ours follow.
+    """
+    global _choice  # noqa: PLW0603 - see the module's docstring
+    if "fileLogObserverFactory" in runner:  # twist
+        if json:
+            runner["fileLogObserverFactory"] = jsonFileLogObserver
+        if debug:
+            runner["logLevel"] = LogLevel.debug
+    elif not runner.get("logger") and not runner.get("syslog"):
+        _choice = _Choice(runner, json, debug)
+        runner["logger"] = f"{__name__}.{twistd_observer.__name__}"
+
+
+def twistd_observer() -> ILogObserver:
+    """What ``twistd`` calls once it is about to log."""
+    lines = jsonFileLogObserver if _choice.json else textFileLogObserver
+    level = LogLevel.debug if _choice.debug else LogLevel.info
+    return FilteringLogObserver(lines(_log_file(_choice.runner)), [LogLevelFilterPredicate(level)])
+
+
+def _log_file(runner: MutableMapping[str, Any]) -> IO[Any]:
+    """Where ``twistd`` would have logged to: its own way to find that is private."""
+    name = runner.get("logfile")
+    if name == "-" and not runner.get("nodaemon"):
+        sys.exit("Daemons cannot log to stdout, exiting!")
+    if name == "-" or (not name and runner.get("nodaemon")):
+        return sys.stdout
+    file = LogFile.fromFullPath(name or "twistd.log")
+    if not signal.getsignal(signal.SIGUSR1):  # twistd's users rotate the log by it
+
+        def rotate(number: int, frame: object) -> None:
+            from twisted.internet import reactor
+
+            cast(Any, reactor).callFromThread(file.rotate)
+
+        signal.signal(signal.SIGUSR1, rotate)
+    return cast(IO[Any], file)
