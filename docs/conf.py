@@ -1,0 +1,40 @@
+"""How the documentation is built: ``sphinx-build -W -n docs docs/_build/html`` in the checkout."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
+
+from macvlan_twisted import VERSION_TEXT  # noqa: E402  - found by the line above
+
+project = "macvlan-twisted"
+author = "the authors of macvlan-twisted"
+release = version = VERSION_TEXT
+
+extensions = ["sphinx.ext.autodoc", "option_reference"]
+exclude_patterns = ["_build"]
+html_theme = "alabaster"
+html_theme_options = {
+    "description": "Docker containers straight onto the LAN",
+    "fixed_sidebar": True,
+    "page_width": "1060px",
+}
+html_show_copyright = False
+html_copy_source = False
+html_sidebars = {"**": ["about.html", "navigation.html", "searchbox.html"]}
+highlight_language = "none"
+smartquotes = False  # a quoted name must stay as it is typed
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_class_signature = "mixed"
+
+# Types of other projects: to resolve them a build would have to ask the network.
+nitpick_ignore_regex = [
+    ("py:.*", r"(ipaddress\.)?IPv[46](Address|Network|Interface)"),
+    ("py:.*", r"(twisted|zope)\..*"),
+    ("py:.*", r"(Any|Callable|Mapping|Sequence|Deferred|SystemExit|Exception|tuple|str|int|bool|None)"),
+    ("py:.*", r"(typing|collections\.abc)\..*"),
+    ("py:.*", r"macvlan_twisted\.(addresses|links)\..*"),
+    ("py:.*", r"(AddressRange|Kernel|MacvlanService|MacvlanError|IPAddress|IPNetwork)"),
+]

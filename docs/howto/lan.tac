@@ -1,0 +1,20 @@
+from ipaddress import ip_address, ip_network
+
+from twisted.application.internet import TimerService
+from twisted.application.service import Application, MultiService
+
+from macvlan_twisted.settings import Settings
+from macvlan_twisted.tap import make_macvlan_service
+
+settings = Settings(
+    host_interface="eth1",
+    subnets=(ip_network("192.168.77.0/24"),),
+    gateways=(ip_address("192.168.77.1"),),
+    ip_ranges=(ip_network("192.168.77.64/27"),),
+)
+
+application = Application("lan")
+services = MultiService()
+services.setServiceParent(application)
+make_macvlan_service(settings).setServiceParent(services)
+TimerService(60, print, "still here").setServiceParent(services)
