@@ -144,7 +144,7 @@ class MacvlanService(Service):
         listen = self._settings.listen
         path = self._settings.socket_path
         endpoint = (
-            serverFromString(self._reactor, listen)
+            _endpoint(self._reactor, listen)
             if listen is not None
             else UNIXServerEndpoint(self._reactor, path, mode=0o600)
         )
@@ -215,6 +215,17 @@ class MacvlanService(Service):
             self._socket = None
         while self._locks:
             self._locks.pop().release()
+
+
+def _endpoint(reactor: Any, listen: str) -> Any:
+    """
+    :raises CannotStart: Twisted does not know such an endpoint, or systemd has handed over no such socket.
+    """
+    try:
+        return serverFromString(reactor, listen)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:  # as each kind of endpoint pleases
+        hint = ": is this started by a socket unit of systemd?" if listen.startswith("systemd:") else ""
+        raise CannotStart(f"--listen {listen} is no endpoint to listen on ({error}){hint}") from error
 
 
 def _one_line(error: BaseException) -> str:
