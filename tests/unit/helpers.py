@@ -1,16 +1,15 @@
-"""The driver and address management wired on fakes, and steps that a test refuses or holds back."""
+"""The driver and address management wired on fakes."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
-from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
+from attrs import define, evolve
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.addresses import IPAddress, parse_address, parse_interface, parse_network
+from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.endpoints import Endpoints
 from macvlan_twisted.driver.known import Known
@@ -18,13 +17,12 @@ from macvlan_twisted.driver.networks import Networks
 from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.driver.parents import Parents
 from macvlan_twisted.driver.reconciliation import reconcile
-from macvlan_twisted.errors import LinkFailed
 from macvlan_twisted.ipam.calls import AddressManagement
 from macvlan_twisted.links.pool import Links
 from macvlan_twisted.settings import Settings
-from macvlan_twisted.state.interface import Claim, Document, Kind
 from macvlan_twisted.testing.kernel import FakeKernel, nic
-from macvlan_twisted.testing.state import MemoryAddressBook, MemoryHostRecords
+
+from .steps import ScriptedBook, ScriptedRecords, Steps, disk_refuses
 
 T = TypeVar("T")
 
@@ -32,100 +30,6 @@ NETWORK = "5b3c9d" * 10 + "0001"
 OTHER_NETWORK = "5b3c9d" * 10 + "0002"
 ENDPOINT = "e0ffee" * 10 + "0001"
 OTHER_ENDPOINT = "e0ffee" * 10 + "0002"
-
-
-@define
-class HeldStep:
-    """A step that has not been taken yet."""
-
-    name: str
-    do: Callable[[], Any]
-    done: Deferred[Any]
-
-    def go(self) -> None:
-        maybeDeferred(self.do).chainDeferred(self.done)
-
-
-@define
-class Steps:
-    """
-    Takes steps at once, as :class:`~macvlan_twisted.links.reaper.RunInThread` asks for it, and on demand refuses
-    them or keeps them for the test to let go.
-    """
-
-    taken: list[str] = field(factory=list)
-    refuse: dict[str, int] = field(factory=dict)
-    """By a function's name: the errno with which it fails."""
-    refuse_number: int | None = None
-    """Which step, from 1 on, fails once."""
-    hold: set[str] = field(factory=set)
-    held: list[HeldStep] = field(factory=list)
-    failure: Callable[[str, int], Exception] = LinkFailed
-
-    def __call__(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]:
-        name = function.__name__
-        self.taken.append(name)
-        if self.refuse_number == len(self.taken) or name in self.refuse:
-            return fail(self.failure(f"{name}: a test refuses it", self.refuse.get(name, errno.EIO)))
-        if name in self.hold:
-            step = HeldStep(name, lambda: function(*arguments), Deferred())
-            self.held.append(step)
-            return step.done
-        return maybeDeferred(function, *arguments)
-
-    def let_go(self, name: str | None = None) -> None:
-        """Take the first held step (called *name*)."""
-        step = next(each for each in self.held if name in (None, each.name))
-        self.held.remove(step)
-        step.go()
-
-    def let_all_go(self) -> None:
-        self.hold.clear()
-        while self.held:
-            self.let_go()
-
-
-def disk_refuses(message: str, number: int) -> Exception:
-    from macvlan_twisted.errors import StateFailed
-
-    return StateFailed(message)
-
-
-class ScriptedRecords(MemoryHostRecords):
-    """Records whose writes are steps."""
-
-    def __init__(self, instance: str = "0123abcd", link_group: int = 70000) -> None:
-        super().__init__(instance, link_group)
-        self.steps = Steps(failure=disk_refuses)
-
-    def save(self, kind: Kind, key: str, document: Document) -> Deferred[None]:
-        return self.steps(super().save, kind, key, document)  # type: ignore[arg-type,return-value]
-
-    def forget(self, kind: Kind, key: str) -> Deferred[None]:
-        return self.steps(super().forget, kind, key)  # type: ignore[arg-type,return-value]
-
-    def all_rows(self) -> dict[Kind, dict[str, Document]]:
-        return {kind: dict(rows) for kind, rows in self.kept.items() if rows}
-
-
-class ScriptedBook(MemoryAddressBook):
-    """A book whose writes are steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps = Steps(failure=disk_refuses)
-
-    def open_pool(self, pool_id: str, document: Document) -> Deferred[None]:
-        return self.steps(super().open_pool, pool_id, document)  # type: ignore[arg-type,return-value]
-
-    def close_pool(self, pool_id: str) -> Deferred[None]:
-        return self.steps(super().close_pool, pool_id)  # type: ignore[arg-type,return-value]
-
-    def claim(self, claim: Claim, shared_set: str, advances: bool) -> Deferred[None]:
-        return self.steps(super().claim, claim, shared_set, advances)  # type: ignore[arg-type,return-value]
-
-    def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
-        return self.steps(super().release, pool_id, address)  # type: ignore[arg-type,return-value]
 
 
 LAN = Settings(
@@ -161,9 +65,7 @@ class House:
         )
         self.parents = Parents(self.links, self.records, self.known)
         self.endpoints = Endpoints(settings, self.known, self.records, self.links)
-        self.networks = Networks(
-            settings, self.known, self.records, self.links, self.parents, self.endpoints
-        )
+        self.networks = Networks(settings, self.known, self.records, self.links, self.parents, self.endpoints)
         self._nonce = len(self.book.open)
         self.addresses = AddressManagement(settings, self.book, self._next_nonce)
 
@@ -180,6 +82,11 @@ class House:
         return house
 
     @staticmethod
+    def start(call: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """What may wait for held steps."""
+        return ensureDeferred(call)
+
+    @staticmethod
     def wait(call: Coroutine[Any, Any, T]) -> T:
         """The result of what ends at once; its exception is raised."""
         outcome: list[Any] = []
@@ -192,8 +99,8 @@ class House:
         result: T = outcome[0]
         return result
 
-    def create_network(self, network_id: str = NETWORK, internal: bool = False, **options: str) -> None:
-        self.wait(self.networks.create(network_request(network_id, internal=internal, **options)))
+    def create_network(self, network_id: str = NETWORK, **options: Any) -> None:
+        self.wait(self.networks.create(network_request(network_id, **options)))
 
     def create_endpoint(
         self,
@@ -306,7 +213,6 @@ __all__ = [
     "OTHER_ENDPOINT",
     "OTHER_NETWORK",
     "PLAIN_LINKS",
-    "HeldStep",
     "House",
     "HouseTestCase",
     "Refusal",

@@ -40,7 +40,7 @@ class AddressTests(SynchronousTestCase):
             (parse_range, "fe80::1%a-fe80::2%a"),
         ):
             with self.assertRaises(ValueError, msg=text):
-                parse(text)  # type: ignore[operator]
+                parse(text)
 
     @given(ADDRESSES, st.data())
     def test_a_subnet_with_host_bits_is_refused_with_the_one_that_was_meant(

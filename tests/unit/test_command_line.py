@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, cast
 
-from twisted.logger import LogLevel, jsonFileLogObserver
+from twisted.logger import ILogObserver, LogLevel, jsonFileLogObserver
 from twisted.python import usage
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
@@ -37,7 +38,10 @@ class CommandLineTests(SynchronousTestCase):
 
     def test_the_ancestors_line_runs_as_it_stands(self) -> None:
         found = parsed(
-            "--gateway=192.168.1.1", "--macvlan-subnet=192.168.1.0/24", "-mode=bridge", "--host-interface=eth1"
+            "--gateway=192.168.1.1",
+            "--macvlan-subnet=192.168.1.0/24",
+            "-mode=bridge",
+            "--host-interface=eth1",
         )
         self.assertEqual(
             found,
@@ -124,7 +128,7 @@ class LoggingTests(SynchronousTestCase):
 
     def parsed_under(self, runner: dict[str, Any], *arguments: str) -> dict[str, Any]:
         options = Options()
-        options.parent = runner
+        options.parent = cast(Any, runner)
         options.parseOptions(list(arguments))
         return runner
 
@@ -133,15 +137,19 @@ class LoggingTests(SynchronousTestCase):
         self.assertIs(runner["fileLogObserverFactory"], jsonFileLogObserver)
         self.assertIsNone(runner["logLevel"])
 
-    def test_json_logs_are_asked_of_twistd_unless_its_user_named_a_logger(self) -> None:
-        self.assertTrue(
-            callable(self.parsed_under({"logger": None, "nodaemon": 1}, "--log-format=json")["logger"])
-        )
+    def test_twistd_is_given_the_name_of_our_observer_unless_its_user_named_another_or_syslog(self) -> None:
+        for arguments in ((), ("-d",), ("--log-format=json",)):
+            runner = self.parsed_under({"logger": None, "nodaemon": 1}, *arguments)
+            observer = namedAny(runner["logger"])()
+            self.assertTrue(ILogObserver.providedBy(observer), arguments)
         self.assertEqual(self.parsed_under({"logger": "mine"}, "--log-format=json")["logger"], "mine")
-        self.assertIsNone(self.parsed_under({"logger": None})["logger"])
+        self.assertIsNone(self.parsed_under({"logger": None, "syslog": 1})["logger"])
 
     def test_debug_is_asked_of_twist(self) -> None:
-        self.assertIs(self.parsed_under({"logLevel": LogLevel.info}, "-d")["logLevel"], LogLevel.debug)
+        self.assertIs(
+            self.parsed_under({"fileLogObserverFactory": None, "logLevel": LogLevel.info}, "-d")["logLevel"],
+            LogLevel.debug,
+        )
 
 
 class _Lines:

@@ -21,9 +21,6 @@ from macvlan_twisted.driver.names import (
 from macvlan_twisted.settings import parse_interface_name
 
 IDS = st.text("0123456789abcdef", min_size=64, max_size=64)
-LINK_NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=15).filter(
-    lambda name: _is_link_name(name)
-)
 
 
 def _is_link_name(name: str) -> bool:
@@ -32,6 +29,9 @@ def _is_link_name(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+LINK_NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=15).filter(_is_link_name)
 
 
 class NameTests(SynchronousTestCase):

@@ -13,9 +13,7 @@ from macvlan_twisted.settings import MODES, OPTIONS, Settings, parse_interface_n
 def given_(**texts: str | list[str]) -> Settings:
     """Settings from options, whose names are written with underscores."""
     return settings_from(
-        {
-            name.replace("_", "-"): [text] if isinstance(text, str) else text for name, text in texts.items()
-        },
+        {name.replace("_", "-"): [text] if isinstance(text, str) else text for name, text in texts.items()},
         {},
     )
 
@@ -33,9 +31,23 @@ class OptionTableTests(SynchronousTestCase):
     def test_options_of_the_specification_are_there(self) -> None:
         names = {option.name for option in OPTIONS}
         for name in (
-            "gateway macvlan-subnet ip-range exclude host-interface mode mtu plugin-name plugin-dir listen "
-            "state-dir netlink-threads network docker-host log-format debug"
-        ).split():
+            "gateway",
+            "macvlan-subnet",
+            "ip-range",
+            "exclude",
+            "host-interface",
+            "mode",
+            "mtu",
+            "plugin-name",
+            "plugin-dir",
+            "listen",
+            "state-dir",
+            "netlink-threads",
+            "network",
+            "docker-host",
+            "log-format",
+            "debug",
+        ):
             self.assertIn(name, names)
 
     def test_every_option_can_come_from_the_environment(self) -> None:
@@ -124,7 +136,7 @@ class WrongValueTests(SynchronousTestCase):
             ("log-format", "xml", "text or json"),
             ("network", " ", "needs a name"),
         ):
-            for where, given, environment in (
+            for where, options, environment in (
                 (f"--{name}", {name: [text]}, {}),
                 (
                     f"MACVLAN_TWISTED_{name.upper().replace('-', '_')}",
@@ -135,7 +147,7 @@ class WrongValueTests(SynchronousTestCase):
                 if environment and name in ("exclude", "ip-range", "gateway") and " " in text:
                     continue
                 with self.assertRaises(ValueError) as caught:
-                    settings_from(given, environment)
+                    settings_from(options, environment)
                 message = str(caught.exception)
                 self.assertTrue(message.startswith(where + ": "), message)
                 self.assertIn(remedy, message)

@@ -1,0 +1,215 @@
+"""What the calls about endpoints do."""
+
+from __future__ import annotations
+
+from macvlan_twisted.driver import requests
+from macvlan_twisted.driver.names import endpoint_link_name
+from macvlan_twisted.errors import LinkFailed, MacvlanError, NotFound, Refused
+from macvlan_twisted.state.interface import Kind
+
+from .helpers import (
+    ENDPOINT,
+    NETWORK,
+    OTHER_ENDPOINT,
+    OTHER_NETWORK,
+    PLAIN_LINKS,
+    House,
+    HouseTestCase,
+    endpoint_request,
+    network_request,
+    nic,
+    subnet,
+)
+
+LINK = endpoint_link_name(ENDPOINT)
+CALL = requests.EndpointCall(NETWORK, ENDPOINT)
+
+
+class CreationTests(HouseTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.house.create_network()
+
+    def test_the_link_is_made_with_the_mac_that_is_answered(self) -> None:
+        mac = self.house.create_endpoint()
+        self.assertEqual(mac, "7a:42:c0:a8:01:07")
+        link = self.house.kernel.find(LINK)
+        assert link is not None
+        self.assertEqual((link.mac, link.group), (mac, self.house.records.link_group))
+        self.assertIn(self.house.records.instance, link.alias)
+        self.assertIn(ENDPOINT, link.alias)
+
+    def test_a_mac_that_the_request_named_is_used_and_not_repeated_in_the_answer(self) -> None:
+        self.assertIsNone(self.house.create_endpoint(mac="02:00:00:00:00:77"))
+        link = self.house.kernel.find(LINK)
+        assert link is not None
+        self.assertEqual(link.mac, "02:00:00:00:00:77")
+
+    def test_the_row_is_on_disk_before_the_link_is_made(self) -> None:
+        self.house.steps.hold.add("add_port")
+        creation = self.house.start(self.house.endpoints.create(endpoint_request()))
+        self.assertNoResult(creation)
+        self.assertIn(ENDPOINT, self.house.records.kept[Kind.ENDPOINT])
+        self.house.steps.let_all_go()
+        self.successResultOf(creation)
+
+    def test_no_answer_before_the_row_is_on_disk(self) -> None:
+        self.house.records.steps.hold.add("save")
+        creation = self.house.start(self.house.endpoints.create(endpoint_request()))
+        self.assertNoResult(creation)
+        self.assertEqual(self.house.link_names(), PLAIN_LINKS)
+        self.house.records.steps.let_all_go()
+        self.successResultOf(creation)
+
+    def test_creating_it_again_answers_the_same_and_changes_nothing(self) -> None:
+        for mac in (None, "02:00:00:00:00:77"):
+            first = self.house.create_endpoint(mac=mac)
+            before = self.house.kernel.links(), self.house.records.all_rows()
+            self.assertEqual(self.house.create_endpoint(mac=mac), first)
+            self.assertEqual((self.house.kernel.links(), self.house.records.all_rows()), before)
+            self.house.delete_endpoint()
+
+    def test_creating_it_again_in_another_way_is_refused_and_changes_nothing(self) -> None:
+        self.house.create_endpoint()
+        before = self.house.kernel.links(), self.house.records.all_rows()
+        with self.assert_refused(Refused, ENDPOINT, "exists with other addresses"):
+            self.house.create_endpoint(address="192.168.1.8/24")
+        self.assertEqual((self.house.kernel.links(), self.house.records.all_rows()), before)
+
+    def test_an_unknown_network_is_told_with_what_may_have_happened(self) -> None:
+        with self.assert_refused(NotFound, OTHER_NETWORK, "create it again"):
+            self.house.create_endpoint(network_id=OTHER_NETWORK)
+        self.assertEqual(dict(self.house.known.endpoints), {})
+
+    def test_a_link_of_that_name_which_is_not_ours_is_never_adopted_nor_removed(self) -> None:
+        foreign = nic(LINK, 99)
+        self.house.kernel.put(foreign)
+        with self.assert_refused(LinkFailed, "exists"):
+            self.house.create_endpoint()
+        self.assertEqual(self.house.kernel.find(LINK), foreign)
+        self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
+
+    def test_a_parent_that_vanished_is_named(self) -> None:
+        self.house.kernel.delete("eth0")
+        with self.assert_refused(LinkFailed, "parent eth0", NETWORK):
+            self.house.create_endpoint()
+        self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
+
+
+class RollbackTests(HouseTestCase):
+    def test_whatever_step_is_refused_nothing_is_left(self) -> None:
+        for mode in ("bridge", "passthru"):
+            for where in ("kernel", "disk"):
+                number = 0
+                while True:
+                    number += 1
+                    house = House()
+                    house.create_network(mode=mode)
+                    rows = house.records.all_rows()
+                    house.steps.taken.clear()
+                    house.records.steps.taken.clear()
+                    steps = house.steps if where == "kernel" else house.records.steps
+                    steps.refuse_number = number
+                    try:
+                        house.create_endpoint(mac="02:00:00:00:00:77" if mode == "bridge" else None)
+                    except MacvlanError as error:
+                        self.assertIn("a test refuses it", str(error))
+                    else:
+                        break
+                    self.assertEqual(house.records.all_rows(), rows)
+                    self.assertEqual(dict(house.known.endpoints), {})
+                    self.assertEqual(house.link_names(), PLAIN_LINKS)
+                    self.assertIsNone(house.known.holder_of_mac("eth0", "02:00:00:00:00:77"))
+                self.assertGreater(number, 1, "nothing was refused")
+
+    def test_a_failed_creation_can_be_repeated(self) -> None:
+        self.house.create_network()
+        self.house.steps.refuse["add_port"] = 12
+        with self.assert_refused(LinkFailed):
+            self.house.create_endpoint()
+        self.house.steps.refuse.clear()
+        self.assertEqual(self.house.create_endpoint(), "7a:42:c0:a8:01:07")
+
+    def test_the_first_error_is_told_when_undoing_fails_too(self) -> None:
+        self.house.create_network()
+        self.house.steps.refuse["add_port"] = 12
+        self.house.records.steps.refuse["forget"] = 0
+        with self.assert_refused(LinkFailed):
+            self.house.create_endpoint()
+
+
+class MacTests(HouseTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.house.create_network()
+
+    def test_a_mac_in_use_on_the_parent_is_told_with_its_holder(self) -> None:
+        self.house.create_network(OTHER_NETWORK)
+        self.house.create_endpoint(mac="02:00:00:00:00:77")
+        with self.assert_refused(Refused, "02:00:00:00:00:77", "eth0", ENDPOINT, NETWORK):
+            self.house.create_endpoint(
+                OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.8/24", mac="02:00:00:00:00:77"
+            )
+        self.assertEqual(list(self.house.known.endpoints), [ENDPOINT])
+
+    def test_the_same_mac_on_another_parent_is_fine(self) -> None:
+        self.house.create_network(OTHER_NETWORK, parent="eth1")
+        self.house.create_endpoint(mac="02:00:00:00:00:77")
+        self.house.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, mac="02:00:00:00:00:77")
+        self.assertEqual(len(self.house.known.endpoints), 2)
+
+    def test_a_freed_mac_can_be_taken_again(self) -> None:
+        self.house.create_endpoint(mac="02:00:00:00:00:77")
+        self.house.delete_endpoint()
+        self.house.create_endpoint(OTHER_ENDPOINT, mac="02:00:00:00:00:77")
+        self.assertEqual(list(self.house.known.endpoints), [OTHER_ENDPOINT])
+
+    def test_the_mac_of_the_nic_itself_is_refused(self) -> None:
+        with self.assert_refused(Refused, "02:00:00:00:00:02", "eth0"):
+            self.house.create_endpoint(mac="02:00:00:00:00:02")
+        self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
+
+    def test_without_any_address_the_mac_is_of_the_endpoint(self) -> None:
+        first = self.house.create_endpoint(address=None)
+        second = self.house.create_endpoint(OTHER_ENDPOINT, address=None)
+        self.assertNotEqual(first, second)
+
+    def test_in_passthru_no_mac_is_answered_and_the_nics_own_stays(self) -> None:
+        self.house.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
+        self.assertIsNone(self.house.create_endpoint(network_id=OTHER_NETWORK))
+        link, parent = self.house.kernel.find(LINK), self.house.kernel.find("eth1")
+        assert link is not None
+        assert parent is not None
+        self.assertEqual((link.mac, parent.mac), ("02:00:00:00:00:03", "02:00:00:00:00:03"))
+
+    def test_in_passthru_a_mac_is_refused_unless_forced(self) -> None:
+        self.house.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
+        with self.assert_refused(Refused, "02:00:00:00:00:77", "eth1", "-o force_mac=true"):
+            self.house.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77")
+        self.house.wait(self.house.networks.delete(OTHER_NETWORK))
+        self.house.create_network(OTHER_NETWORK, parent="eth1", mode="passthru", force_mac="")
+        self.assertIsNone(self.house.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77"))
+
+
+class RouterTests(HouseTestCase):
+    def test_the_routers_address_is_refused_with_the_remedy(self) -> None:
+        request = network_request(subnets=(subnet("192.168.1.0/24"),))
+        self.house.wait(self.house.networks.create(request))
+        with self.assert_refused(Refused, "192.168.1.1", "--gateway 192.168.1.1"):
+            self.house.create_endpoint(address="192.168.1.1/24")
+        self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
+        self.house.create_endpoint(address="192.168.1.2/24")
+
+    def test_a_networks_own_gateway_is_refused_in_both_families(self) -> None:
+        subnets = (subnet("10.0.0.0/8", "10.0.0.9"), subnet("fd00::/64", "fd00::9"))
+        self.house.wait(self.house.networks.create(network_request(subnets=subnets)))
+        with self.assert_refused(Refused, "10.0.0.9"):
+            self.house.create_endpoint(address="10.0.0.9/8")
+        with self.assert_refused(Refused, "fd00::9"):
+            self.house.create_endpoint(address=None, address_v6="fd00::9/64")
+
+    def test_an_internal_network_has_no_router_of_the_lan(self) -> None:
+        request = network_request(internal=True, subnets=(subnet("192.168.1.0/24"),))
+        self.house.wait(self.house.networks.create(request))
+        self.house.create_endpoint(address="192.168.1.1/24")
+        self.assertIn(ENDPOINT, self.house.known.endpoints)
