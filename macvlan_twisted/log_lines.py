@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 from attrs import frozen
 from twisted.logger import (
     FilteringLogObserver,
+    ILogFilterPredicate,
     ILogObserver,
     LogLevel,
     LogLevelFilterPredicate,
@@ -55,7 +56,9 @@ def twistd_observer() -> ILogObserver:
     """What ``twistd`` calls once it is about to log."""
     lines = jsonFileLogObserver if _choice.json else textFileLogObserver
     level = LogLevel.debug if _choice.debug else LogLevel.info
-    return FilteringLogObserver(lines(_log_file(_choice.runner)), [LogLevelFilterPredicate(level)])
+    observer = cast(ILogObserver, lines(_log_file(_choice.runner)))
+    shown = cast(ILogFilterPredicate, LogLevelFilterPredicate(level))
+    return cast(ILogObserver, FilteringLogObserver(observer, [shown]))
 
 
 def _log_file(runner: MutableMapping[str, Any]) -> IO[Any]:

@@ -10,7 +10,8 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -174,7 +175,7 @@ class MacvlanService(Service):
             parts.stop_background()
         try:
             if self._port is not None:
-                await maybeDeferred(cast(Any, self._port).stopListening)
+                await self._stop_listening(self._port)
             if parts is not None:
                 parts.calls.closing = True
                 await self._hear_out(parts)
@@ -186,6 +187,14 @@ class MacvlanService(Service):
             finally:
                 self._release()
         _log.info("stopped")
+
+    async def _stop_listening(self, port: IListeningPort) -> None:
+        systemds = (self._settings.listen or "").startswith("systemd:")
+        with _kept(_file_of(port)) if systemds else nullcontext():
+            try:
+                await maybeDeferred(cast(Any, port).stopListening)
+            except FileNotFoundError as error:  # Twisted removes the file
+                _log.warn("somebody else has removed the socket {path}", path=error.filename)
 
     async def _hear_out(self, parts: Parts) -> None:
         """
@@ -226,6 +235,32 @@ def _endpoint(reactor: Any, listen: str) -> Any:
     except (LookupError, ValueError, TypeError, AttributeError) as error:  # as each kind of endpoint pleases
         hint = ": is this started by a socket unit of systemd?" if listen.startswith("systemd:") else ""
         raise CannotStart(f"--listen {listen} is no endpoint to listen on ({error}){hint}") from error
+
+
+def _file_of(port: IListeningPort) -> str | None:
+    """The path of a listening UNIX socket; None for sockets of other kinds, and those without a path."""
+    name = getattr(port.getHost(), "name", None)
+    return os.fsdecode(name) if name and name[:1] not in ("\0", b"\0") else None
+
+
+@contextmanager
+def _kept(path: str | None) -> Iterator[None]:
+    """
+    Put the file of a socket back after Twisted has removed it.
+
+    A socket that systemd has handed over stays systemd's: it goes on to listen there, and starts us again when
+    a call comes.
+    """
+    if path is None or not os.path.exists(path):
+        yield
+        return
+    spare = f"{path}.kept"
+    os.link(path, spare)
+    try:
+        yield
+    finally:
+        os.rename(spare, path)
+        Path(spare).unlink(missing_ok=True)  # renaming does nothing where both are the same file still
 
 
 def _one_line(error: BaseException) -> str:

@@ -21,10 +21,11 @@ from attrs import define
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
-from twisted.logger import Logger, LogLevel, jsonFileLogObserver
+from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from . import log_lines
 from ._version import VERSION_TEXT
 from .driver.endpoints import Endpoints
 from .driver.known import Known
@@ -85,20 +86,8 @@ class Options(usage.Options):
             self.settings = settings_from(self.given, os.environ)
         except ValueError as error:
             raise usage.UsageError(str(error)) from None
-        self._set_up_logging()
-
-    def _set_up_logging(self) -> None:
-        """twistd and twist begin to log after this, each with an option of its own that we set for it."""
-        runner = self.parent
-        if runner is None:
-            return
-        if self.settings.log_format == "json":
-            if "fileLogObserverFactory" in runner:
-                runner["fileLogObserverFactory"] = jsonFileLogObserver
-            elif not runner.get("logger"):
-                runner["logger"] = lambda: jsonFileLogObserver(_log_file(runner))
-        if self.settings.debug and "logLevel" in runner:
-            runner["logLevel"] = LogLevel.debug
+        if self.parent is not None:
+            log_lines.choose(self.parent, json=self.settings.log_format == "json", debug=self.settings.debug)
 
 
 def _method_for(option: Option) -> Callable[..., None]:
@@ -120,16 +109,6 @@ for _option in OPTIONS:
     setattr(Options, "opt_" + _option.name.replace("-", "_"), _method)
     if _option.short is not None:
         setattr(Options, "opt_" + _option.short, _method)
-
-
-def _log_file(runner: Any) -> Any:
-    """Where twistd would have logged to: its own way to find that is private."""
-    from twisted.python.logfile import LogFile
-
-    name = runner.get("logfile")
-    if name == "-" or (not name and runner.get("nodaemon")):
-        return sys.stdout
-    return LogFile.fromFullPath(name or "twistd.log")
 
 
 def makeService(options: Options) -> MacvlanService:

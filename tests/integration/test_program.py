@@ -1,0 +1,440 @@
+"""The program as users and service managers meet it: started, refused, stopped, from checkout and wheel."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.program import (
+    RUNNERS,
+    TWISTD,
+    Program,
+    activated,
+    call,
+    eventually_in,
+    gone,
+    installed_wheel,
+    program,
+)
+from tests.lab.commands import Finished, attempt, run
+from tests.lab.daemons import Daemon
+from tests.lab.lan import Lan
+from tests.lab.unix_http import UnixConnection
+
+NIC = "--host-interface=eth1"
+ANCESTORS_LINE = (
+    "--gateway=192.168.1.1",
+    "--macvlan-subnet=192.168.1.0/24",
+    "-mode=bridge",
+    "--host-interface=eth1",
+)
+
+
+@pytest.fixture
+def ours(lan: Lan) -> Iterator[Program]:
+    """Give the program from the checkout, on a LAN."""
+    with program(lan) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def wheel_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a Python in whose environment our wheel is installed."""
+    return installed_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+def test_it_runs_from_the_checkout_by_every_runner(lan: Lan) -> None:
+    for runner in RUNNERS:
+        with program(lan) as ours:
+            started = ours.start(NIC, runner=runner)
+            assert b"NetworkDriver" in call(ours.socket, "Plugin.Activate"), runner
+            assert started.terminate(20) == 0, started.log()
+            assert not ours.socket.exists()
+
+
+def test_it_runs_from_an_installed_wheel_by_every_runner(lan: Lan, wheel_python: Path) -> None:
+    for runner in RUNNERS:
+        with program(lan, wheel_python, None) as ours:
+            started = ours.start(NIC, runner=runner)
+            assert started.terminate(20) == 0, started.log()
+            assert not ours.socket.exists()
+
+
+def test_a_wheel_holds_the_product_and_nothing_else(wheel_python: Path) -> None:
+    (packages,) = wheel_python.parent.parent.glob("lib/python*/site-packages")
+    assert (packages / "macvlan_twisted" / "py.typed").exists()
+    assert (packages / "twisted" / "plugins" / "macvlan_twisted_plugin.py").exists()
+    assert not (packages / "twisted" / "__init__.py").exists()
+    assert not (packages / "tests").exists()
+    where = run(str(wheel_python), "-P", "-c", "import macvlan_twisted; print(macvlan_twisted.__file__)")
+    assert where.startswith(str(packages))
+
+
+def test_help_and_version(ours: Program) -> None:
+    for runner in RUNNERS:
+        shown = ours.attempt("--help", runner=runner, places=())
+        assert shown.status == 0
+        for option in ("--host-interface", "--macvlan-subnet", "--state-dir", "--log-format"):
+            assert option in shown.stdout
+        assert re.fullmatch(
+            r"macvlan-twisted \d+\.\d+\S*\n", ours.attempt("--version", runner=runner, places=()).stdout
+        )
+
+
+def test_the_ancestors_line_runs_as_it_stands(ours: Program) -> None:
+    started = ours.start(*ANCESTORS_LINE)
+    for chosen in ("host interface eth1", "subnet 192.168.1.0/24", "gateway 192.168.1.1"):
+        assert f"{chosen}: as given" in started.log()
+    assert "driver initialised" in started.log()
+
+
+def test_every_option_may_come_from_the_environment_and_the_command_line_wins(ours: Program) -> None:
+    other = ours.directory / "elsewhere"
+    environment = {
+        "MACVLAN_TWISTED_PLUGIN_DIR": str(other),
+        "MACVLAN_TWISTED_STATE_DIR": str(ours.state_dir),
+        "MACVLAN_TWISTED_PLUGIN_NAME": "lanlord",
+        "MACVLAN_TWISTED_GATEWAY": "192.168.77.1 fd77::1",
+        "MACVLAN_TWISTED_MACVLAN_SUBNET": "192.168.77.0/24,fd77::/64",
+        "MACVLAN_TWISTED_HOST_INTERFACE": "nothere0",
+        "MACVLAN_TWISTED_DEBUG": "1",
+    }
+    started = ours.start(NIC, places=(), environment=environment, socket=other / "lanlord.sock")
+    for chosen in ("host interface eth1", "gateway fd77::1", "subnet fd77::/64", "subnet 192.168.77.0/24"):
+        assert f"{chosen}: as given" in started.log()
+    assert "Plugin.Activate" in started.log()
+    assert ours.state_dir.is_dir()
+
+
+def test_without_options_it_takes_what_the_default_route_shows_and_says_why(ours: Program) -> None:
+    log = ours.start().log()
+    assert re.search(r"host interface eth1: .*default route", log)
+    for chosen in (
+        "subnet 192.168.77.0/24: ",
+        "gateway 192.168.77.1: ",
+        "subnet fd77::/64: ",
+        "gateway fd77::1: ",
+    ):
+        assert chosen in log
+
+
+def test_without_a_default_route_it_starts_and_says_what_is_missing(ours: Program) -> None:
+    for family in ("-4", "-6"):
+        ours.lan.run_in("host", "ip", family, "route", "delete", "default")
+    assert "-o parent=" in ours.start().log()
+
+
+def test_missing_directories_are_made_and_only_root_may_use_the_socket(ours: Program) -> None:
+    assert not ours.plugins_dir.parent.exists()
+    ours.start(NIC)
+    assert ours.socket.stat().st_mode & 0o777 == 0o600
+    assert ours.state_dir.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--gateway=192.168.77",), ("--gateway", "'192.168.77'")),
+        (("--macvlan-subnet=192.168.77.5/24",), ("--macvlan-subnet", "192.168.77.5/24", "192.168.77.0/24")),
+        (
+            ("--gateway=10.0.0.1", "--macvlan-subnet=192.168.77.0/24"),
+            ("--gateway", "10.0.0.1", "192.168.77.0/24"),
+        ),
+        (("--gateway=10.0.0.1", "--gateway=10.0.0.2"), ("--gateway", "once a family")),
+        (("--ip-range=10.9.0.0/24", "--macvlan-subnet=10.8.0.0/16"), ("--ip-range", "10.9.0.0/24")),
+        (("--exclude=192.168.77.9-192.168.77.1",), ("--exclude", "192.168.77.9-192.168.77.1")),
+        (("--host-interface=much-too-long-a-name",), ("--host-interface", "'much-too-long-a-name'", "15")),
+        (("-mode=bridges",), ("--mode", "'bridges'", "passthru")),
+        (("--mtu=1",), ("--mtu", "1", "68")),
+        (("--netlink-threads=none",), ("--netlink-threads", "'none'", "64")),
+        (("--plugin-name=a/b",), ("--plugin-name", "'a/b'", "letters")),
+        (("--plugin-dir=run",), ("--plugin-dir", "'run'", "'/'")),
+        (("--state-dir=lib",), ("--state-dir", "'lib'", "'/'")),
+        (("--docker-host=tcp://10.0.0.1",), ("--docker-host", "tcp://10.0.0.1", "unix://")),
+        (("--log-format=xml",), ("--log-format", "'xml'", "json")),
+    ],
+    ids=lambda given: given[0].lstrip("-").partition("=")[0] if isinstance(given, tuple) else None,
+)
+def test_a_wrong_value_is_named_with_its_option_and_the_remedy(
+    ours: Program, words: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    refused = ours.attempt(*words)
+    assert refused.status == 1, refused
+    message = (refused.stdout + refused.stderr).strip().splitlines()[-1]
+    for word in named:
+        assert word in message
+    assert not ours.state_dir.exists()
+    assert not ours.plugins_dir.exists()
+    assert not ours.lan.host_links().keys() - {"lo", "eth1"}
+
+
+def refused_for(finished: Finished, reason: str) -> bool:
+    """Say whether a start was refused with status 1 and a line with this reason, and without a traceback."""
+    told = finished.stdout + finished.stderr
+    return finished.status == 1 and reason in told and "Traceback" not in told
+
+
+def test_a_second_instance_is_refused_in_the_foreground_and_as_a_daemon(
+    ours: Program, tmp_path: Path
+) -> None:
+    ours.start(NIC)
+    others = {
+        "using state directory": ("--plugin-dir", str(tmp_path / "other")),
+        "using socket": ("--state-dir", str(tmp_path / "other")),
+    }
+    for reason, words in others.items():
+        for runner in RUNNERS:
+            assert refused_for(ours.attempt(*words, runner=runner), reason), (reason, runner)
+        daemon = ours.attempt_daemon(*words, pidfile=tmp_path / "pid", logfile=tmp_path / "log")
+        assert daemon.status == 1
+        assert "another macvlan-twisted" in daemon.stdout + daemon.stderr
+        assert reason in (tmp_path / "log").read_text()
+        assert not (tmp_path / "pid").exists()
+    assert activated(ours.socket)
+
+
+def test_a_socket_left_by_a_killed_instance_is_replaced(ours: Program) -> None:
+    ours.start(NIC).kill()
+    assert ours.socket.exists()
+    assert ours.start(NIC).terminate(20) == 0
+    assert not ours.socket.exists()
+
+
+def test_somebody_elses_socket_stays(ours: Program) -> None:
+    ours.plugins_dir.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as foreign:
+        foreign.bind(str(ours.socket))
+        foreign.listen()
+        assert refused_for(ours.attempt(NIC), f"another program is listening on {ours.socket}")
+        assert ours.socket.exists()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(ours.socket))
+
+
+def test_a_socket_that_somebody_has_removed_does_not_spoil_the_end(ours: Program) -> None:
+    started = ours.start(NIC)
+    ours.socket.unlink()
+    assert started.terminate(20) == 0
+    assert "stopped" in started.log()
+    assert "Traceback" not in started.log()
+    assert list(ours.plugins_dir.iterdir()) == []
+
+
+def test_what_is_no_socket_stays(ours: Program) -> None:
+    ours.plugins_dir.mkdir(parents=True)
+    ours.socket.write_text("somebody's notes")
+    assert refused_for(ours.attempt(NIC), f"{ours.socket} exists and is no socket: remove it")
+    assert ours.socket.read_text() == "somebody's notes"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_signal_ends_it_with_status_0(ours: Program, runner: str, number: signal.Signals) -> None:
+    started = ours.start(NIC, runner=runner)
+    idle = UnixConnection(ours.socket, 10)  # as the engine's: it keeps connections open
+    idle.request("POST", "/Plugin.Activate")
+    idle.getresponse().read()
+    started.send(number)
+    assert started.wait(20) == 0, started.log()
+    assert not ours.socket.exists()
+    idle.close()
+    for word in ("Traceback", "Unhandled"):
+        assert word not in started.log()
+
+
+def test_what_is_under_way_is_answered_before_the_end(ours: Program) -> None:
+    started = ours.start(NIC, "--netlink-threads=1")
+    pool = {"AddressSpace": "", "Pool": "10.7.0.0/16", "Gateway": "10.7.0.1/16"}
+    options = {"com.docker.network.generic": {"parent": "eth1"}}
+    network = {"NetworkID": "n" * 64, "Options": options, "IPv4Data": [pool], "IPv6Data": []}
+    assert ask(UnixConnection(ours.socket, 30), "NetworkDriver.CreateNetwork", network) == {}
+    connections = [UnixConnection(ours.socket, 30) for _ in range(200)]
+    for connection in connections:
+        ask(connection, "Plugin.Activate", {})
+    for number, connection in enumerate(connections):
+        endpoint = {
+            "NetworkID": "n" * 64,
+            "EndpointID": f"{number:064x}",
+            "Interface": {"Address": f"10.7.1.{number}/16"},
+            "Options": {},
+        }
+        connection.request("POST", "/NetworkDriver.CreateEndpoint", json.dumps(endpoint))
+    time.sleep(0.03)  # long enough for the last one to be read, by far not for all to be done
+    started.send(signal.SIGTERM)
+    received = [json.loads(each.getresponse().read()) for each in connections]
+    assert started.wait(30) == 0, started.log()
+    assert all("MacAddress" in answer.get("Interface", {}) for answer in received), received
+    log = started.log()
+    assert log.rindex("macvlan port created") > log.index("Port " + str(ours.socket)), "nothing was under way"
+    # What was answered is kept, also for the next instance.
+    assert "1 networks and 200 endpoints in state" in ours.start(NIC).log()
+
+
+def ask(connection: UnixConnection, method: str, body: Mapping[str, object]) -> dict[str, object]:
+    """Ask on a connection that stays open, and return the answer."""
+    connection.request("POST", f"/{method}", json.dumps(body))
+    answer = json.loads(connection.getresponse().read())
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_as_a_daemon_with_pidfile_and_logfile(ours: Program) -> None:
+    parent = ours.attempt_daemon(NIC)
+    assert parent.status == 0, parent
+    assert activated(ours.socket)
+    pid = int(ours.pidfile.read_text())
+    assert "driver initialised" in ours.logfile.read_text()
+    os.kill(pid, signal.SIGTERM)
+    gone(pid)
+    assert not ours.pidfile.exists()
+    assert not ours.socket.exists()
+    log = ours.logfile.read_text()
+    assert "stopped" in log
+    assert "Traceback" not in log
+
+
+def events_in(log: str) -> list[dict[str, Any]]:
+    """Read a log of JSON texts, each between a record separator and a line feed (RFC 7464)."""
+    return [json.loads(line.lstrip("\x1e")) for line in log.split("\n") if line]
+
+
+def test_every_line_of_a_json_log_is_an_object(ours: Program) -> None:
+    started = ours.start(NIC, "--log-format=json", "-d")
+    call(ours.socket, "NetworkDriver.GetCapabilities")
+    assert started.terminate(20) == 0
+    events = events_in(started.log())
+    assert any("driver initialised" in event.get("log_format", "") for event in events)
+    assert any("NetworkDriver.GetCapabilities" in event.values() for event in events)
+
+
+def test_a_json_log_of_a_daemon_and_of_twist(ours: Program) -> None:
+    assert ours.attempt_daemon(NIC, "--log-format=json").status == 0
+    assert events_in(eventually_in(ours.logfile, "driver initialised"))
+    pid = int(ours.pidfile.read_text())
+    os.kill(pid, signal.SIGTERM)
+    gone(pid)
+    started = ours.start(NIC, "--log-format=json", runner="twist")
+    assert started.terminate(20) == 0
+    assert events_in(started.log())
+
+
+# twist writes JSON by itself when it does not write to a terminal
+CALL_WITH_DURATION = (
+    r"""NetworkDriver\.GetCapabilities( answered in \d+\.\d+ ms|.*"milliseconds": \d+\.\d+)"""
+)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_debug_logs_each_call_with_its_duration(ours: Program, runner: str) -> None:
+    started = ours.start(NIC, "-d", runner=runner)
+    call(ours.socket, "NetworkDriver.GetCapabilities")
+    started.wait_until(
+        lambda: re.search(CALL_WITH_DURATION, started.log()) is not None,
+        10,
+        "a line for the call",
+    )
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_without_debug_there_are_no_debug_lines(ours: Program, runner: str) -> None:
+    started = ours.start(NIC, runner=runner)
+    call(ours.socket, "NetworkDriver.GetCapabilities")
+    assert started.terminate(20) == 0
+    assert "NetworkDriver.GetCapabilities" not in started.log()
+    assert "#debug]" not in started.log()
+
+
+def test_a_name_that_the_engine_shadows_is_warned_of(ours: Program) -> None:
+    started = ours.start("--plugin-name=macvlan", NIC, socket=ours.plugins_dir / "macvlan.sock")
+    assert re.search(r"#warn\] .*builtin driver.*--plugin-name", started.log())
+
+
+def test_it_listens_on_an_endpoint_that_it_is_told(ours: Program, tmp_path: Path) -> None:
+    place = tmp_path / "plugin.sock"
+    started = ours.start(NIC, f"--listen=unix:{place}", socket=place)
+    assert not ours.plugins_dir.exists()
+    assert started.terminate(20) == 0
+    refused = ours.attempt(NIC, f"--listen=unix:{tmp_path}/no/such/place")
+    assert refused_for(refused, f"cannot listen on unix:{tmp_path}/no/such/place")
+
+
+def hand_over(ours: Program, place: Path) -> Daemon:
+    """Start the program as a socket unit does, with a listening socket as file descriptor 3, by hand."""
+    words = (*TWISTD, "--nodaemon", "--pidfile=", "macvlan", *ours.places, NIC)
+    script = """
+import os, socket, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[1])
+listening.listen()
+os.dup2(os.dup(listening.fileno()), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="macvlan-twisted.socket", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+    wrapper = (sys.executable, "-c", script, str(place))
+    return ours.prepare((*words, "--listen=systemd:domain=UNIX:index=0"), wrapper=wrapper)
+
+
+def activate(ours: Program, place: Path) -> Daemon:
+    """Do the same with systemd's own program for that."""
+    words = (*TWISTD, "--nodaemon", "--pidfile=", "macvlan", *ours.places, NIC)
+    variables = ("--setenv=PYTHONPATH", "--setenv=PATH")  # it hands on few by itself
+    wrapper = ("systemd-socket-activate", f"--listen={place}", "--fdname=plugin", *variables)
+    return ours.prepare((*words, "--listen=systemd:domain=UNIX:index=0"), wrapper=wrapper)
+
+
+STARTERS = [hand_over, *([activate] if shutil.which("systemd-socket-activate") else [])]
+
+
+@pytest.mark.parametrize("starter", STARTERS)
+def test_it_takes_a_listening_socket_from_systemd_and_leaves_it_there(
+    ours: Program, tmp_path: Path, starter: object
+) -> None:
+    assert callable(starter)
+    place = tmp_path / "plugin.sock"
+    started = starter(ours, place)
+    started.start()
+    started.wait_until(lambda: activated(place), 20, f"an answer on {place}")
+    assert not ours.plugins_dir.exists()
+    assert started.terminate(20) == 0, started.log()
+    # The socket is systemd's, which goes on to listen there, so that no call of the engine is lost.
+    assert sorted(tmp_path.iterdir()) == [place]
+
+
+def test_a_systemd_endpoint_without_systemd_is_refused(ours: Program) -> None:
+    endpoint = "systemd:domain=UNIX:index=0"
+    assert refused_for(ours.attempt(NIC, f"--listen={endpoint}"), f"--listen {endpoint} is no endpoint")
+    assert refused_for(ours.attempt(NIC, "--listen=pigeon:coop"), "--listen pigeon:coop is no endpoint")
+
+
+def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
+    units = Path(__file__).parents[2] / "systemd"
+    service = (units / "macvlan-twisted.service").read_text()
+    assert "Before=docker.service" in service
+    assert "SocketMode=0600" in (units / "macvlan-twisted.socket").read_text()
+    program = re.search(r"^ExecStart=(\S+)(.*)$", service, re.MULTILINE)
+    assert program is not None
+    assert program[2].split()[:3] == ["--nodaemon", "--pidfile=", "macvlan"]
+    if shutil.which("systemd-analyze") is None:
+        return
+    here = tmp_path / "units"
+    here.mkdir()
+    for name in ("macvlan-twisted.service", "macvlan-twisted.socket"):
+        # verify insists that the program is there
+        (here / name).write_text((units / name).read_text().replace(program[1], "/bin/true"))
+    told = attempt(
+        "systemd-analyze",
+        "verify",
+        str(here / "macvlan-twisted.service"),
+        str(here / "macvlan-twisted.socket"),
+    )
+    complaints = [line for line in told.stderr.splitlines() if "macvlan-twisted" in line]
+    assert complaints == []
