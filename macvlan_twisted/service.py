@@ -239,7 +239,7 @@ def _endpoint(reactor: Any, listen: str) -> Any:
 
 def _file_of(port: IListeningPort) -> str | None:
     """The path of a listening UNIX socket; None for sockets of other kinds, and those without a path."""
-    name = getattr(port.getHost(), "name", None)
+    name = getattr(cast(Any, port).getHost(), "name", None)
     return os.fsdecode(name) if name and name[:1] not in ("\0", b"\0") else None
 
 
