@@ -12,7 +12,7 @@ from ipaddress import ip_interface
 from multiprocessing.managers import BaseManager
 from typing import Any
 
-from macvlan_twisted.links.interface import LinkFacts, Port
+from macvlan_twisted.links.interface import LinkFacts
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 
@@ -27,22 +27,12 @@ class HostKernel(FakeKernel):
         self._in_containers: dict[str, LinkFacts] = {}
         self._from_the_beginning = frozenset(link.name for link in self.links())
 
-    def add_port(self, port: Port, prove_mac_free: bool = False) -> None:
-        """Links in containers keep their MACs taken on the parent."""
-        with self._lock:
-            self._links.update(self._in_containers)
-            try:
-                super().add_port(port, prove_mac_free)
-            finally:
-                for name in self._in_containers:
-                    del self._links[name]
-
     def take(self, link: str) -> bool:
-        """Move a link into a container; False if the host has no such link."""
+        """Move a link into a container, and up; False if the host has no such link."""
         with self._lock:
             if self.find(link) is None:
                 return False
-            self._in_containers[link] = self.move_away(link)
+            self._in_containers[link] = self.move_away(link, up=True)
             return True
 
     def give_back(self, link: str) -> None:

@@ -40,8 +40,10 @@ USUAL_HEADERS: list[list[str | None]] = [
     ["Accept", "application/vnd.docker.plugins.v1.2+json"],
 ]
 
-#: Places of the laboratory in which the recordings were made, which mean nothing to a reader.
-LAB_PATHS = re.compile(r"(?:unix://)?/run/lab(?:/[\w./-]*)?")
+#: Places on the machine on which the recordings were made; those that mean something to Docker are kept.
+FOREIGN_PATHS = re.compile(
+    r"(?:unix://)?(?<![\w/:])/(?!(?:run|etc|usr/lib|usr/share|var/run)/docker)(?:[\w.-]+/)+[\w.-]+"
+)
 
 NOTES_WORTH_KEEPING = ("$ docker", "###", "capabilities override", "dockerd NOT up")
 #: These commands make an engine call nothing at all.
@@ -222,15 +224,15 @@ def _note(at: float, row: Row) -> Iterator[Row]:
         yield event
     elif text.startswith(NOTES_WORTH_KEEPING) and not text.startswith(NOTES_WITHOUT_CALLS):
         more = " " + json.dumps(row["caps"]) if "caps" in row else ""
-        yield {"at": at, "note": _without_lab_paths(text + more)}
+        yield {"at": at, "note": _without_foreign_paths(text + more)}
     elif text.startswith("= docker") and row["rc"]:
         message = next((line for line in row["stderr"].splitlines() if "Error" in line), "")
         if message:
-            yield {"at": at, "note": _without_lab_paths(f"= {row['rc']}: {message}")[:220]}
+            yield {"at": at, "note": _without_foreign_paths(f"= {row['rc']}: {message}")[:220]}
 
 
-def _without_lab_paths(text: str) -> str:
-    return LAB_PATHS.sub("(...)", text)
+def _without_foreign_paths(text: str) -> str:
+    return FOREIGN_PATHS.sub("(...)", text)
 
 
 def _calls_in_raw_bytes(rows: list[Row]) -> Iterator[Row]:

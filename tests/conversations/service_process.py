@@ -5,7 +5,9 @@ It is forked from a server that has imported everything already, and no reactor.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 from typing import Any
 
@@ -14,9 +16,12 @@ from macvlan_twisted.tap import make_macvlan_service
 
 from .host_kernel import borrow
 
+_PR_SET_PDEATHSIG = 1
+
 
 def serve(settings: Settings, kernel_address: str, secret: bytes, log_path: str) -> None:
-    """Run until SIGTERM; what has started is finished first."""
+    """Run until SIGTERM; what has started is finished first. Ends with the tests, however these end."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -81,6 +81,22 @@ def test_a_container_lives_and_dies_on_our_addresses(engine: Engine29, service: 
     assert_nothing_is_left(service)
 
 
+def test_a_network_without_containers_holds_no_address_but_its_gateway(
+    engine: Engine29, service: ServiceUnderTest
+) -> None:
+    network = create(engine)
+    containers = [engine.run(f"c{number}", network) for number in range(3)]
+    with pytest.raises(StartFailed):
+        engine.run("c4", network, pretend=Failure.JOIN)
+    for container in containers:
+        engine.stop(container)
+    service.stop()
+    left = service.leftovers()
+    assert left.networks == {network.network_id}
+    assert [address for _, address in left.addresses] == ["10.9.0.1"]
+    assert (left.endpoints, left.links) == (frozenset(), frozenset())
+
+
 def test_two_families_ranges_and_auxiliary_addresses_are_all_given_back(
     engine: Engine29, service: ServiceUnderTest
 ) -> None:
