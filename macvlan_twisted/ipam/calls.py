@@ -8,10 +8,11 @@ from ipaddress import ip_interface
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface, IPNetwork
-from ..errors import NotFound, Refused
+from ..errors import NotFound, Refused, StateFailed
 from ..records import from_document, to_document
 from ..settings import Settings
 from ..state.interface import AddressBook, Claim
+from ..turns import Turns
 from .allocation import barred_spans, count_barred, next_free, usable_span
 from .pools import Pool, answered_pool, gateway_in_data, plan_pool, refuse_overlap
 from .requests import GrantedPool, Purpose, ReleaseAddress, RequestAddress, RequestPool
@@ -31,6 +32,7 @@ class AddressManagement:
         self._settings = settings
         self._book = book
         self._nonce = nonce
+        self._turns = Turns()
         self._pools = {key: from_document(Pool, document) for key, document in book.pools().items()}
         self._sets: dict[str, SharedSet] = {}
         self._being_made: set[str] = set()
@@ -39,8 +41,12 @@ class AddressManagement:
         for pool in self._pools.values():
             self._sets.setdefault(pool.shared_set, SharedSet())
         for claim in book.claims():
-            shared = self._sets[self._pools[claim.pool_id].shared_set]
-            shared.add(claim.pool_id, int(claim.address), Purpose(claim.purpose))
+            owner = self._pools.get(claim.pool_id)
+            if owner is None:
+                raise StateFailed(
+                    f"state holds address {claim.address} of pool {claim.pool_id}, which it does not hold"
+                )
+            self._sets[owner.shared_set].add(claim.pool_id, int(claim.address), Purpose(claim.purpose))
 
     async def request_pool(self, request: RequestPool) -> GrantedPool:
         pool = plan_pool(request, self._settings, self._nonce())
@@ -68,11 +74,17 @@ class AddressManagement:
 
     async def release_pool(self, pool_id: str) -> None:
         """Frees all that was taken under this id; the engine leaves addresses behind after some errors."""
-        pool = self._pools.get(pool_id)
-        if pool is None:
-            return
-        await self._book.close_pool(pool_id)
-        self._forget(pool)
+        async with self._turns.of(pool_id):
+            pool = self._pools.pop(pool_id, None)  # no address is taken in it any more
+            if pool is None:
+                return
+            self._being_made.discard(pool_id)
+            try:
+                await self._book.close_pool(pool_id)
+            except BaseException:
+                self._pools[pool_id] = pool
+                raise
+            self._forget(pool)
         _log.info("pool released: {pool}", pool=pool.described())
 
     def _forget(self, pool: Pool) -> None:
@@ -117,13 +129,15 @@ class AddressManagement:
     async def _claim(self, pool: Pool, address: IPAddress, purpose: Purpose, advances: bool) -> None:
         """In memory at once, so that no parallel call picks it; the caller goes on when it is on disk."""
         shared = self._sets[pool.shared_set]
+        held_before = shared.holds(pool.pool_id, int(address))
         shared.add(pool.pool_id, int(address), purpose)
         if advances:
             self._cursors[pool.cursor_key] = int(address)
         try:
             await self._book.claim(Claim(pool.pool_id, address, purpose.value), pool.cursor_key, advances)
         except BaseException:
-            shared.remove(pool.pool_id, int(address))
+            if not held_before:
+                shared.remove(pool.pool_id, int(address))
             raise
 
     def _next(self, pool: Pool) -> IPAddress:
@@ -192,10 +206,13 @@ class AddressManagement:
             return
         shared = self._sets[pool.shared_set]
         number = int(request.address)
-        if not shared.holds(pool.pool_id, number):
-            return
-        await self._book.release(pool.pool_id, request.address)
-        shared.remove(pool.pool_id, number)
+        async with self._turns.of(
+            f"{pool.pool_id} {number}"
+        ):  # a second release must not free the next owner's
+            if not shared.holds(pool.pool_id, number):
+                return
+            await self._book.release(pool.pool_id, request.address)
+            shared.remove(pool.pool_id, number)
         _log.info(
             "address released: {address} of pool {pool}", address=request.address, pool=pool.described()
         )

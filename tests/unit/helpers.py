@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
+from itertools import count
 from typing import Any, TypeVar
 
 from attrs import define, evolve
@@ -44,6 +45,9 @@ def plain_kernel(*more: Any) -> FakeKernel:
     return FakeKernel([nic("eth0", 2), nic("eth1", 3), *more])
 
 
+_NONCES = count(1)
+
+
 class House:
     """One life of the service, wired as :mod:`macvlan_twisted.tap` does it, on what survives it."""
 
@@ -66,12 +70,11 @@ class House:
         self.parents = Parents(self.links, self.records, self.known)
         self.endpoints = Endpoints(settings, self.known, self.records, self.links)
         self.networks = Networks(settings, self.known, self.records, self.links, self.parents, self.endpoints)
-        self._nonce = len(self.book.open)
         self.addresses = AddressManagement(settings, self.book, self._next_nonce)
 
-    def _next_nonce(self) -> str:
-        self._nonce += 1
-        return f"{self._nonce:08x}"
+    @staticmethod
+    def _next_nonce() -> str:
+        return f"{next(_NONCES):08x}"
 
     def next_life(self, settings: Settings | None = None) -> House:
         """What a start finds and makes of it after this life has ended, however it ended."""

@@ -1,0 +1,54 @@
+"""Calls about pools and addresses in short."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from macvlan_twisted.addresses import parse_address, parse_network
+from macvlan_twisted.ipam.requests import (
+    GrantedPool,
+    Purpose,
+    ReleaseAddress,
+    RequestAddress,
+    RequestPool,
+)
+from macvlan_twisted.settings import Settings
+
+from .helpers import House, HouseTestCase
+
+
+class AddressTestCase(HouseTestCase):
+    def use(self, settings: Settings) -> None:
+        self.house = House(settings=settings)
+
+    def open(self, pool: str | None = "192.168.1.0/24", part: str | None = None, **options: Any) -> str:
+        return self.grant(pool, part, **options).pool_id
+
+    def grant(
+        self, pool: str | None, part: str | None = None, v6: bool | None = None, **options: str
+    ) -> GrantedPool:
+        network = None if pool is None else parse_network(pool)
+        request = RequestPool(
+            "Local",
+            network,
+            None if part is None else parse_network(part),
+            options,
+            v6 if v6 is not None else network is not None and network.version == 6,
+        )
+        return self.house.wait(self.house.addresses.request_pool(request))
+
+    def ask(self, pool_id: str, address: str | None = None, purpose: Purpose = Purpose.ENDPOINT) -> str:
+        wanted = None if address is None else parse_address(address)
+        # As engine 29 does it: it names the container.
+        name = "a-container" if purpose is Purpose.ENDPOINT else ""
+        request = RequestAddress(pool_id, wanted, purpose, name)
+        return str(self.house.wait(self.house.addresses.request_address(request)))
+
+    def gateway(self, pool_id: str, address: str | None = None) -> str:
+        return self.ask(pool_id, address, Purpose.GATEWAY)
+
+    def release(self, pool_id: str, address: str) -> None:
+        self.house.wait(self.house.addresses.release_address(ReleaseAddress(pool_id, parse_address(address))))
+
+    def close(self, pool_id: str) -> None:
+        self.house.wait(self.house.addresses.release_pool(pool_id))

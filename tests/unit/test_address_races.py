@@ -1,0 +1,151 @@
+"""Calls about addresses that overlap while the disk takes its time."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from macvlan_twisted.addresses import IPInterface, parse_address, parse_interface
+from macvlan_twisted.errors import NotFound, Refused, StateFailed
+from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress
+
+from .address_cases import AddressTestCase
+
+
+class RaceTests(AddressTestCase):
+    def asking(
+        self, pool_id: str, address: str | None = None, purpose: Purpose = Purpose.ENDPOINT
+    ) -> Deferred[IPInterface]:
+        wanted = None if address is None else parse_address(address)
+        request = RequestAddress(pool_id, wanted, purpose, "a-container")
+        return self.house.start(self.house.addresses.request_address(request))
+
+    def releasing(self, pool_id: str, address: str) -> Deferred[None]:
+        return self.house.start(
+            self.house.addresses.release_address(ReleaseAddress(pool_id, parse_address(address)))
+        )
+
+    def closing(self, pool_id: str) -> Deferred[None]:
+        return self.house.start(self.house.addresses.release_pool(pool_id))
+
+    def hold(self, *names: str) -> None:
+        self.house.book.steps.hold.update(names)
+
+    def let_go(self) -> None:
+        self.house.book.steps.let_all_go()
+
+    def assert_memory_is_what_is_on_disk(self, pool_id: str) -> None:
+        """The next life, which knows the disk alone, has the same addresses free."""
+        remembered = self.free_of(pool_id)
+        self.house = self.house.next_life()
+        self.assertEqual(self.free_of(pool_id), remembered)
+
+    def free_of(self, pool_id: str) -> set[str]:
+        free = set()
+        for number in range(1, 7):
+            try:
+                self.ask(pool_id, f"10.0.0.{number}")
+            except Refused:
+                continue
+            free.add(f"10.0.0.{number}")
+            self.release(pool_id, f"10.0.0.{number}")
+        return free
+
+    def test_no_answer_before_it_is_on_disk(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        self.hold("claim", "release", "close_pool")
+        call = self.asking(pool)
+        self.assertNoResult(call)
+        self.let_go()
+        self.assertEqual(self.successResultOf(call), parse_interface("10.0.0.1/29"))
+        self.hold("release", "close_pool")
+        call_2 = self.releasing(pool, "10.0.0.1")
+        self.assertNoResult(call_2)
+        self.let_go()
+        self.successResultOf(call_2)
+        self.hold("close_pool")
+        call_3 = self.closing(pool)
+        self.assertNoResult(call_3)
+        self.let_go()
+        self.successResultOf(call_3)
+
+    def test_parallel_calls_never_get_the_same_address(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        self.hold("claim")
+        calls = [self.asking(pool) for _ in range(6)]
+        self.failureResultOf(self.asking(pool), Refused)
+        self.let_go()
+        self.assertEqual(len({self.successResultOf(each) for each in calls}), 6)
+
+    def test_an_address_that_is_being_released_is_not_given_away_before(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        self.ask(pool, "10.0.0.3")
+        self.hold("release")
+        release = self.releasing(pool, "10.0.0.3")
+        self.failureResultOf(self.asking(pool, "10.0.0.3"), Refused)
+        self.let_go()
+        self.successResultOf(release)
+        self.ask(pool, "10.0.0.3")
+
+    def test_a_repeated_release_does_not_free_the_address_of_its_next_owner(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        self.ask(pool, "10.0.0.3")
+        self.hold("release")
+        first, second = self.releasing(pool, "10.0.0.3"), self.releasing(pool, "10.0.0.3")
+        self.house.book.steps.let_go()
+        self.successResultOf(first)
+        self.successResultOf(self.asking(pool, "10.0.0.3"))
+        self.let_go()
+        self.successResultOf(second)
+        self.failureResultOf(self.asking(pool, "10.0.0.3"), Refused)
+        self.assert_memory_is_what_is_on_disk(pool)
+
+    def test_a_pool_that_is_being_released_hands_out_nothing(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        self.hold("close_pool", "claim")
+        closing, late = self.closing(pool), self.asking(pool)
+        self.let_go()
+        self.successResultOf(closing)
+        self.failureResultOf(late, NotFound)
+        self.assertEqual((self.house.book.open, self.house.book.claimed), ({}, {}))
+        self.house.next_life()
+
+    def test_a_pool_released_twice_at_once(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        self.hold("close_pool")
+        calls = [self.closing(pool) for _ in range(2)]
+        self.assertNoResult(calls[1])
+        self.let_go()
+        for call in calls:
+            self.successResultOf(call)
+
+    def test_a_pool_whose_release_the_disk_refuses_stays_usable(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        self.ask(pool)
+        self.house.book.failing = True
+        self.failureResultOf(self.closing(pool), StateFailed)
+        self.house.book.failing = False
+        self.assertEqual(self.ask(pool), "10.0.0.2/29")
+        self.close(pool)
+        self.assertEqual(self.house.book.claimed, {})
+
+    def test_another_pool_of_the_same_subnet_may_be_opened_meanwhile(self) -> None:
+        one = self.open("10.0.0.0/29")
+        self.ask(one)
+        self.hold("close_pool")
+        closing = self.closing(one)
+        two = self.open("10.0.0.0/29")
+        taken = self.ask(two)
+        self.let_go()
+        self.successResultOf(closing)
+        with self.assert_refused(Refused):
+            self.ask(two, taken.partition("/")[0])
+        self.assert_memory_is_what_is_on_disk(two)
+
+    def test_an_address_asked_for_before_the_release_of_its_pool_goes_with_it(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        self.hold("claim", "close_pool")
+        asking, closing = self.asking(pool), self.closing(pool)
+        self.let_go()
+        self.successResultOf(asking)
+        self.successResultOf(closing)
+        self.assertEqual((self.house.book.open, self.house.book.claimed), ({}, {}))
