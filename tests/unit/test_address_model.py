@@ -1,0 +1,111 @@
+"""Address management against a naive model: any calls in any order, with restarts in between."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from macvlan_twisted.addresses import parse_address, parse_network, parse_range
+from macvlan_twisted.errors import Refused
+from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
+from macvlan_twisted.settings import Settings
+
+from .helpers import House
+
+PREFIX = parse_network("10.0.0.0/28")
+PARTS = {None: range(1, 15), "10.0.0.8/29": range(8, 15), "10.0.0.4/30": range(4, 8)}
+EXCLUDED = {5, 6}
+BASE = int(PREFIX.network_address)
+NUMBERS = st.integers(0, 15)
+
+
+class AddressMachine(RuleBasedStateMachine):
+    """The model: who holds which number, and nothing of how the next one is found."""
+
+    pools = Bundle("pools")
+
+    def __init__(self) -> None:
+        super().__init__()
+        excluded = tuple(parse_range(f"10.0.0.{number}") for number in EXCLUDED)
+        self.house = House(settings=Settings(host_interface="eth0", excluded=excluded))
+        self.part_of: dict[str, str | None] = {}
+        self.owner: dict[int, str] = {}
+        self.reserved: set[tuple[int, str]] = set()
+
+    def taken(self) -> set[int]:
+        return set(self.owner) | {number for number, _ in self.reserved}
+
+    @rule(target=pools, part=st.sampled_from(list(PARTS)))
+    def open(self, part: str | None) -> str:
+        request = RequestPool("Local", PREFIX, None if part is None else parse_network(part), {})
+        pool_id = self.house.wait(self.house.addresses.request_pool(request)).pool_id
+        assert pool_id not in self.part_of
+        self.part_of[pool_id] = part
+        return pool_id
+
+    @rule(pool=consumes(pools), twice=st.booleans())
+    def close(self, pool: str, twice: bool) -> None:
+        for _ in range(1 + twice):
+            self.house.wait(self.house.addresses.release_pool(pool))
+        del self.part_of[pool]
+        self.owner = {number: owner for number, owner in self.owner.items() if owner != pool}
+        self.reserved = {each for each in self.reserved if each[1] != pool}
+
+    def asked(self, request: RequestAddress) -> int | None:
+        try:
+            found = self.house.wait(self.house.addresses.request_address(request))
+        except Refused:
+            return None
+        assert found.network == PREFIX
+        return int(found.ip) - BASE
+
+    @rule(pool=pools)
+    def ask_for_any(self, pool: str) -> None:
+        free = set(PARTS[self.part_of[pool]]) - self.taken() - EXCLUDED
+        found = self.asked(RequestAddress(pool, None, Purpose.ENDPOINT, "c"))
+        assert (found in free) if free else found is None, (found, free)
+        if found is not None:
+            self.owner[found] = pool
+
+    @rule(pool=pools, number=NUMBERS)
+    def ask_by_name(self, pool: str, number: int) -> None:
+        address = IPv4Address(BASE + number)
+        found = self.asked(RequestAddress(pool, address, Purpose.ENDPOINT, "c"))
+        allowed = number in range(1, 15) and number not in self.taken()
+        assert found == (number if allowed else None)
+        if allowed:
+            self.owner[number] = pool
+
+    @rule(pool=pools, number=NUMBERS)
+    def ask_for_gateway(self, pool: str, number: int) -> None:
+        found = self.asked(RequestAddress(pool, IPv4Address(BASE + number), Purpose.GATEWAY))
+        allowed = number in range(1, 15) and number not in self.owner
+        assert found == (number if allowed else None)
+        if allowed:
+            self.reserved.add((number, pool))
+
+    @rule(pool=pools, number=NUMBERS, twice=st.booleans())
+    def release(self, pool: str, number: int, twice: bool) -> None:
+        for _ in range(1 + twice):
+            request = ReleaseAddress(pool, parse_address(f"10.0.0.{number}"))
+            self.house.wait(self.house.addresses.release_address(request))
+        if self.owner.get(number) == pool:
+            del self.owner[number]
+        self.reserved.discard((number, pool))
+
+    @rule()
+    def restart(self) -> None:
+        self.house = self.house.next_life()
+
+    @invariant()
+    def disk_holds_what_is_taken(self) -> None:
+        on_disk = {(int(address) - BASE, pool) for pool, address in self.house.book.claimed}
+        assert on_disk == {*self.owner.items(), *self.reserved}
+        assert set(self.house.book.open) == set(self.part_of)
+
+
+AddressModelTests = AddressMachine.TestCase
+AddressModelTests.settings = settings(max_examples=60, stateful_step_count=40)
