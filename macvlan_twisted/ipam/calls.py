@@ -193,7 +193,9 @@ class AddressManagement:
             raise Refused(
                 f"{purpose.value} address {address} of pool {pool.prefix} is in use by a container: choose another one"
             )
-        if purpose is Purpose.ENDPOINT and number in shared.reserved:
+        # The engine names each auxiliary address once a pool: the second time a user, or a container, does.
+        again = purpose is Purpose.AUXILIARY and pool.pool_id in shared.reserved.get(number, ())
+        if again or (purpose is Purpose.ENDPOINT and number in shared.reserved):
             raise Refused(
                 f"address {address} of pool {pool.prefix} is reserved as a network's gateway or auxiliary address: "
                 "choose another one"
