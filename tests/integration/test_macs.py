@@ -1,0 +1,89 @@
+"""MAC addresses: the one that was asked for, else the one derived from the address; never one twice."""
+
+import pytest
+
+from tests.lab.commands import run
+from tests.lab.docker_host import Container, DockerHost
+
+LAN = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--opt=parent=eth1")
+CHOSEN = "02:00:00:00:00:77"
+
+
+def test_a_container_has_the_mac_that_was_asked_for_on_the_wire_too(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *LAN)
+    box = docker_host.start("box", "--ip=192.168.77.70", f"--mac-address={CHOSEN}")
+    assert box.mac() == CHOSEN
+    (told,) = docker_host.engine.docker_json("inspect", "box")
+    assert told["NetworkSettings"]["Networks"]["lan"]["MacAddress"] == CHOSEN
+    with docker_host.lan.capture("neighbour", f"icmp and ether src {CHOSEN}") as capture:
+        assert box.ping("192.168.77.2")
+        assert len(capture.lines()) == 1
+    docker_host.engine.docker("restart", "--time=0", "box")
+    assert Container(docker_host.engine, "box").mac() == CHOSEN
+
+
+def test_a_derived_mac_tells_the_ipv4_address_and_stays_with_it(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *LAN, "--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1")
+    docker_host.start("box", "--ip=192.168.77.254")
+    for _ in range(2):
+        box = Container(docker_host.engine, "box")
+        assert box.mac() == "7a:42:c0:a8:4d:fe"
+        docker_host.engine.docker("restart", "--time=0", "box")
+
+
+def test_a_mac_of_another_container_is_refused_by_the_name_of_its_endpoint(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *LAN)
+    docker_host.create("other", "--subnet=10.88.0.0/24", "--gateway=10.88.0.1", "--opt=parent=eth1")
+    box = docker_host.start("box", "--ip=192.168.77.70", f"--mac-address={CHOSEN}")
+    (inspected,) = docker_host.engine.docker_json("inspect", "box")
+    endpoint = inspected["NetworkSettings"]["Networks"]["lan"]["EndpointID"]
+    for network, words in (("lan", ["--ip=192.168.77.71"]), ("other", [])):
+        told = docker_host.start_refusal(*words, f"--mac-address={CHOSEN}", network=network)
+        assert f"MAC address {CHOSEN} is in use on parent eth1 by endpoint {endpoint}" in told
+    assert box.ping("192.168.77.2")
+    box.remove()
+    next_one = docker_host.start("next", "--ip=192.168.77.71", f"--mac-address={CHOSEN}")
+    assert next_one.ping("192.168.77.2")
+
+
+@pytest.mark.one_engine
+def test_a_mac_of_a_link_that_others_made_is_refused(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *LAN)
+    host = docker_host.lan.namespace("host")
+    make = ("link", "add", "foreign", "link", "eth1", "address", CHOSEN, "type", "macvlan", "mode", "bridge")
+    namespace = f"{docker_host.lan.tag}-foreign"
+    run("ip", "netns", "add", namespace)
+    try:
+        run("ip", "-netns", host, *make)
+        run("ip", "-netns", host, "link", "set", "foreign", "netns", namespace, "up")
+        told = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={CHOSEN}")
+        assert f"MAC address {CHOSEN} is in use on parent eth1" in told
+    finally:
+        run("ip", "netns", "delete", namespace)
+    assert set(docker_host.lan.host_links()) == {"lo", "eth1"}
+    box = docker_host.start("box", "--ip=192.168.77.70", f"--mac-address={CHOSEN}")
+    assert box.ping("192.168.77.2")
+
+
+@pytest.mark.one_engine
+def test_a_mac_of_a_container_of_the_engines_own_driver_is_refused(
+    docker_host: DockerHost,
+) -> None:
+    other = ("--driver=macvlan", "--subnet=10.88.0.0/24", "--gateway=10.88.0.1", "--opt=parent=eth1")
+    docker_host.engine.docker("network", "create", *other, "builtin")
+    docker_host.start("builtin", f"--mac-address={CHOSEN}", network="builtin")
+    docker_host.create("lan", *LAN)
+    told = docker_host.start_refusal("--ip=192.168.77.71", f"--mac-address={CHOSEN}")
+    assert f"MAC address {CHOSEN} is in use on parent eth1" in told
+    assert docker_host.start("box", "--ip=192.168.77.71").ping("192.168.77.2")
+
+
+@pytest.mark.one_engine
+def test_the_nics_own_mac_is_refused(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *LAN)
+    mac = docker_host.lan.host_links()["eth1"]["address"]
+    told = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={mac}")
+    assert f"MAC address {mac} is in use on parent eth1, by the NIC itself" in told
+    told = docker_host.start_refusal("--ip=192.168.77.70", "--mac-address=01:00:5e:00:00:01")
+    assert "'01:00:5e:00:00:01' is a multicast address" in told
+    assert docker_host.start("box", "--ip=192.168.77.70").ping("192.168.77.2")

@@ -1,0 +1,206 @@
+"""Address management of our own: pools, ranges, reservations, and several networks on one subnet."""
+
+import pytest
+
+from tests.lab.docker_host import DockerHost
+
+NICS = 2
+OURS = "--ipam-driver=macvlan-twisted"
+SUBNET = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1")
+ON_ETH1 = "--opt=parent=eth1"
+EIGHT = "--ip-range=192.168.77.64/29"
+
+
+def last_bytes(host: DockerHost, *names: str, network: str = "lan") -> list[int]:
+    """Start containers one after the other, and return the last byte of the IPv4 address of each."""
+    found = []
+    for name in names:
+        addresses = host.start(name, network=network).addresses()
+        found += [int(each.partition("/")[0].rpartition(".")[2]) for each in addresses if "." in each]
+    return found
+
+
+def test_a_container_gets_addresses_of_both_families_from_the_range_and_leaves_none_taken(
+    docker_host: DockerHost,
+) -> None:
+    ipv6 = ("--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1", "--ip-range=fd77::7:0/112")
+    docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/26", *ipv6, ON_ETH1)
+    box = docker_host.start("box")
+    assert box.addresses() == {"192.168.77.64/24", "fd77::7:0/64"}
+    assert box.routers() == {"192.168.77.1", "fd77::1"}
+    assert box.mac() == "7a:42:c0:a8:4d:40"
+    for address in ("192.168.77.1", "fd77::1", "192.168.77.2", "fd77::2"):
+        assert box.ping(address)
+    static = docker_host.start("static", "--ip=192.168.77.200", "--ip6=fd77::200")
+    assert static.addresses() == {"192.168.77.200/24", "fd77::200/64"}
+    told = docker_host.start_refusal("--ip=192.168.77.200")
+    assert "address 192.168.77.200" in told
+    assert "in use" in told
+    box.remove()
+    static.remove()
+    docker_host.plugin.stop()
+    assert {(address, purpose) for _, address, purpose, _ in docker_host.rows()["addresses"]} == {
+        ("192.168.77.1", "gateway"),
+        ("fd77::1", "gateway"),
+    }
+
+
+@pytest.mark.plugin_arguments("--ip-range=192.168.77.64/26")
+def test_networks_without_a_subnet_have_the_lans_addresses_and_router(docker_host: DockerHost) -> None:
+    for name in ("lan", "more"):
+        docker_host.create(name, OURS, ON_ETH1)
+    first, second = docker_host.start("first"), docker_host.start("second", network="more")
+    for box in (first, second):
+        (address,) = box.addresses()
+        assert address.startswith("192.168.77.")
+        assert address.endswith("/24")
+        assert box.routers() == {"192.168.77.1"}
+        assert box.ping("192.168.77.1")
+    assert first.addresses() != second.addresses()
+    assert second.ping(first.addresses().pop().partition("/")[0])
+    assert docker_host.lan.ping("neighbour", second.addresses().pop().partition("/")[0])
+
+
+@pytest.mark.one_engine
+def test_both_addresses_of_a_31_are_hosts(docker_host: DockerHost) -> None:
+    docker_host.lan.run_in("neighbour", "ip", "address", "replace", "10.88.0.0/31", "dev", "eth1")
+    docker_host.create("lan", OURS, "--subnet=10.88.0.0/31", "--gateway=10.88.0.0", ON_ETH1)
+    box = docker_host.start("box")
+    assert box.addresses() == {"10.88.0.1/31"}
+    assert box.routers() == {"10.88.0.0"}
+    assert box.ping("10.88.0.0")
+
+
+@pytest.mark.one_engine
+def test_a_freed_address_rests_until_all_others_had_their_turn(docker_host: DockerHost) -> None:
+    docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", ON_ETH1)
+    assert last_bytes(docker_host, "first", "second") == [64, 65]
+    docker_host.engine.docker("rm", "--force", "first")
+    assert last_bytes(docker_host, "third") == [66]
+    docker_host.engine.docker("restart", "--time=0", "second")
+    docker_host.plugin.stop()
+    docker_host.plugin.start()  # whose turn it is, is on disk
+    assert last_bytes(docker_host, "fourth") == [64]
+
+
+@pytest.mark.one_engine
+def test_a_full_pool_says_how_full_it_is_and_has_room_again_after_a_removal(docker_host: DockerHost) -> None:
+    reserved = ("--aux-address=printer=192.168.77.65",)
+    docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", *reserved, ON_ETH1)
+    assert last_bytes(docker_host, "first", "second", "third") == [64, 66, 67]
+    told = docker_host.start_refusal()
+    assert "no free address in pool 192.168.77.0/24 (range 192.168.77.64/30)" in told
+    assert "of 4 usable addresses 4 are taken and 0 are excluded" in told
+    docker_host.engine.docker("rm", "--force", "second")
+    assert last_bytes(docker_host, "fourth") == [66]
+
+
+@pytest.mark.one_engine
+@pytest.mark.plugin_arguments(
+    "--ip-range=192.168.77.96/29", "--exclude=192.168.77.97-192.168.77.99", "--exclude=192.168.77.101"
+)
+def test_the_services_range_holds_where_the_network_names_none_and_its_exclusions_always(
+    docker_host: DockerHost,
+) -> None:
+    docker_host.create("lan", OURS, *SUBNET, ON_ETH1)
+    assert last_bytes(docker_host, "first", "second", "third", "fourth") == [96, 100, 102, 103]
+    assert "of 8 usable addresses 4 are taken and 4 are excluded" in docker_host.start_refusal()
+    asked = docker_host.start("asked", "--ip=192.168.77.97")  # a user may know better
+    assert asked.ping("192.168.77.1")
+    docker_host.create("any", OURS, ON_ETH1)
+    assert "no free address" in docker_host.start_refusal(network="any")
+
+
+@pytest.mark.one_engine
+def test_networks_on_one_subnet_never_give_one_address_twice_and_have_one_gateway(
+    docker_host: DockerHost,
+) -> None:
+    reserved = "--aux-address=printer=192.168.77.66"
+    for name in ("lan", "more"):
+        docker_host.create(name, OURS, *SUBNET, EIGHT, reserved, ON_ETH1)
+    got = []
+    for number, network in enumerate(("lan", "more", "lan", "more")):
+        got += last_bytes(docker_host, f"box-{number}", network=network)
+    assert got == [64, 65, 67, 68]
+    told = docker_host.start_refusal("--ip=192.168.77.64", network="more")
+    assert "address 192.168.77.64" in told
+    assert "in use" in told
+    # What the first network took is free with its end, and what the second one took is not.
+    docker_host.engine.docker("rm", "--force", "box-0", "box-2")
+    docker_host.engine.docker("network", "rm", "lan")
+    assert docker_host.start("again", "--ip=192.168.77.64", network="more").ping("192.168.77.1")
+    assert "gateway" in docker_host.start_refusal("--ip=192.168.77.1", network="more")
+    assert "reserved" in docker_host.start_refusal("--ip=192.168.77.66", network="more")
+
+
+@pytest.mark.one_engine
+def test_an_overlapping_subnet_is_refused_unless_on_another_parent(docker_host: DockerHost) -> None:
+    docker_host.create("lan", OURS, *SUBNET, ON_ETH1)
+    words = (OURS, "--subnet=192.168.77.128/25", "--gateway=192.168.77.129")
+    told = docker_host.refusal(*words, ON_ETH1)
+    assert "subnet 192.168.77.128/25 overlaps 192.168.77.0/24, which is in use on parent eth1" in told
+    docker_host.engine.docker("network", "rm", "lan")
+    docker_host.create("lan", *words, ON_ETH1)
+    assert docker_host.start("box").addresses() == {"192.168.77.130/25"}
+
+
+@pytest.mark.one_engine
+def test_pools_of_two_parents_have_nothing_to_do_with_each_other(docker_host: DockerHost) -> None:
+    docker_host.create("lan", OURS, *SUBNET, EIGHT, ON_ETH1)
+    other = ("--ipam-opt=parent=eth2", "--opt=parent=eth2")
+    docker_host.create("more", OURS, "--subnet=192.168.77.0/25", "--gateway=192.168.77.1", EIGHT, *other)
+    assert last_bytes(docker_host, "first") == [64]
+    assert last_bytes(docker_host, "second", network="more") == [64]
+
+
+@pytest.mark.one_engine
+def test_wrong_words_to_address_management_are_told_and_leave_nothing(docker_host: DockerHost) -> None:
+    wrong = {
+        ("--ipam-opt=parnet=eth1", *SUBNET): "parnet",
+        ("--ipam-opt=parent=a/b", *SUBNET): "parent",
+        ("--ipam-opt=parent=eth2",): "no subnet was given",
+        ("--subnet=192.168.77.0/24", "--gateway=192.168.77.0"): "gateway address 192.168.77.0 is not a host's address",
+        (
+            "--subnet=192.168.77.0/24",
+            "--gateway=192.168.77.255",
+        ): "gateway address 192.168.77.255 is not a host's address",
+        (*SUBNET, "--aux-address=me=192.168.77.1"): "address 192.168.77.1",
+        (*SUBNET, "--aux-address=me=192.168.77.255"): "192.168.77.255 is not a host's address",
+    }
+    told = {words: docker_host.refusal(OURS, ON_ETH1, *words) for words in wrong}
+    assert {words: text for words, text in told.items() if wrong[words] not in text} == {}
+    docker_host.plugin.stop()
+    assert not any(docker_host.rows().values())
+
+
+@pytest.mark.one_engine
+def test_what_a_failed_start_took_is_free_again(docker_host: DockerHost) -> None:
+    ipv6 = ("--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1", "--ip-range=fd77::7:0/127")
+    docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", *ipv6, ON_ETH1)
+    docker_host.start("first")
+    docker_host.start("second")
+    assert "fd77::" in docker_host.start_refusal()  # by then IPv4 had given one, and the engine forgets it
+    docker_host.engine.docker("rm", "--force", "first", "second")
+    docker_host.engine.docker("network", "rm", "lan")
+    docker_host.plugin.stop()
+    assert docker_host.rows()["addresses"] == []
+    docker_host.plugin.start()
+
+
+def test_the_engines_own_macvlan_driver_takes_addresses_from_us(docker_host: DockerHost) -> None:
+    words = ("network", "create", "--driver=macvlan", OURS, *SUBNET, EIGHT, "--ipam-opt=parent=eth1", ON_ETH1)
+    docker_host.engine.docker(*words, "builtin")
+    static = docker_host.start("static", "--ip=192.168.77.70", network="builtin")
+    # A MAC of its own, so that the clash of addresses is not hidden behind one of MACs.
+    again = ("--ip=192.168.77.70", "--mac-address=02:00:00:00:00:70")
+    assert "address 192.168.77.70" in docker_host.start_refusal(*again, network="builtin")
+    docker_host.create("lan", OURS, *SUBNET, EIGHT, ON_ETH1)
+    assert "address 192.168.77.70" in docker_host.start_refusal(*again, network="lan")
+    static.remove()
+    box, other = docker_host.start("box", network="builtin"), docker_host.start("other")
+    assert box.addresses() == {"192.168.77.64/24"}
+    assert box.routers() == {"192.168.77.1"}
+    assert other.addresses() == {"192.168.77.65/24"}
+    assert box.ping("192.168.77.65")
+    box.remove()
+    docker_host.engine.docker("network", "rm", "builtin")
