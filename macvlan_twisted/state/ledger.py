@@ -147,6 +147,9 @@ class Ledger:
             try:
                 self._prepare()
                 self._check(witnessed)
+            except (TypeError, ValueError) as error:  # a value of another type, or text that is not UTF-8
+                self._database.close()
+                raise StateFailed(f"{self._path} is damaged: {error}") from error
             except BaseException:
                 self._database.close()
                 raise

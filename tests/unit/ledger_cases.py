@@ -1,0 +1,44 @@
+"""State directories of a test's own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.state.ledger import DATABASE_NAME, TABLES, Ledger
+
+
+def contents(ledger: Ledger) -> dict[str, set[tuple[str, ...]]]:
+    return {table.name: set(ledger.rows(table)) for table in TABLES}
+
+
+class LedgerTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = self.make_directory()
+
+    def make_directory(self) -> Path:
+        path = Path(self.mktemp())
+        path.mkdir(parents=True)
+        return path
+
+    def open(self, directory: Path | None = None) -> Ledger:
+        ledger = Ledger(directory or self.directory)
+        self.addCleanup(ledger.close)
+        return ledger
+
+    def after_kill(self) -> Path:
+        """The files as a process leaves them that is killed right now."""
+        copy = Path(self.mktemp())
+        shutil.copytree(self.directory, copy)
+        return copy
+
+    @property
+    def database(self) -> Path:
+        return self.directory / DATABASE_NAME
+
+    @staticmethod
+    def connection_of(ledger: Ledger) -> Any:
+        return vars(ledger)["_database"]
