@@ -47,18 +47,27 @@ def test_a_container_gets_addresses_of_both_families_from_the_range_and_leaves_n
 
 @pytest.mark.plugin_arguments("--ip-range=192.168.77.64/26")
 def test_networks_without_a_subnet_have_the_lans_addresses_and_router(docker_host: DockerHost) -> None:
-    for name in ("lan", "more"):
-        docker_host.create(name, OURS, ON_ETH1)
-    first, second = docker_host.start("first"), docker_host.start("second", network="more")
-    for box in (first, second):
-        (address,) = box.addresses()
-        assert address.startswith("192.168.77.")
-        assert address.endswith("/24")
+    docker_host.create("lan", OURS, ON_ETH1)
+    docker_host.create("more", OURS, ON_ETH1)
+    docker_host.create("named", OURS, *SUBNET, ON_ETH1)
+    boxes = [docker_host.start(f"on-{name}", network=name) for name in ("lan", "more", "named")]
+    assert [box.addresses() for box in boxes] == [{f"192.168.77.{last}/24"} for last in (64, 65, 66)]
+    for box in boxes:
         assert box.routers() == {"192.168.77.1"}
         assert box.ping("192.168.77.1")
-    assert first.addresses() != second.addresses()
-    assert second.ping(first.addresses().pop().partition("/")[0])
-    assert docker_host.lan.ping("neighbour", second.addresses().pop().partition("/")[0])
+    assert boxes[1].ping("192.168.77.64")
+    assert docker_host.lan.ping("neighbour", "192.168.77.65")
+
+
+@pytest.mark.plugin_arguments("--ip-range=fd77::7:0/112", "--ip-range=192.168.77.64/26")
+def test_a_network_without_subnets_has_ipv6_of_the_lan_too_when_asked(docker_host: DockerHost) -> None:
+    docker_host.create("lan", OURS, "--ipv6", ON_ETH1)
+    box = docker_host.start("box")
+    assert box.addresses() == {"192.168.77.64/24", "fd77::7:0/64"}
+    assert box.routers() == {"192.168.77.1", "fd77::1"}
+    assert box.ping("fd77::1")
+    told = docker_host.start_refusal("--ip=192.168.77.80")
+    assert "user configured subnet" in told  # the engine's own rule, documented with the remedy --subnet
 
 
 @pytest.mark.one_engine
@@ -159,7 +168,10 @@ def test_wrong_words_to_address_management_are_told_and_leave_nothing(docker_hos
         ("--ipam-opt=parnet=eth1", *SUBNET): "parnet",
         ("--ipam-opt=parent=a/b", *SUBNET): "parent",
         ("--ipam-opt=parent=eth2",): "no subnet was given",
-        ("--subnet=192.168.77.0/24", "--gateway=192.168.77.0"): "gateway address 192.168.77.0 is not a host's address",
+        (
+            "--subnet=192.168.77.0/24",
+            "--gateway=192.168.77.0",
+        ): "gateway address 192.168.77.0 is not a host's address",
         (
             "--subnet=192.168.77.0/24",
             "--gateway=192.168.77.255",

@@ -122,7 +122,9 @@ class DockerHost:
         """Return the rows of networks, endpoints, links, pools and addresses; the plugin must be stopped."""
         path = self.plugin.state_dir / "state.sqlite"
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+            tables = [
+                name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            ]
             return {
                 name: database.execute(f"SELECT * FROM {name}").fetchall()
                 for name in tables
