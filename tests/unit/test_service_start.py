@@ -1,0 +1,130 @@
+"""The lock and the socket: what keeps two instances apart and what a killed one leaves."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.errors import CannotStart
+from macvlan_twisted.service import Lock, remove_stale_socket
+
+HOLDER = """
+import sys
+from pathlib import Path
+from macvlan_twisted.service import Lock
+lock = Lock(Path(sys.argv[1]), "a place")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+class PlaceTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.place = Path(self.mktemp())
+        self.place.mkdir(parents=True)
+
+
+class LockTests(PlaceTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.place / "lock"
+
+    def test_a_second_holder_is_refused_by_the_name_of_the_place(self) -> None:
+        lock = Lock(self.path, "a place")
+        self.addCleanup(lock.release)
+        with self.assertRaises(CannotStart) as caught:
+            Lock(self.path, "state directory /x")
+        self.assertIn("another macvlan-twisted is using state directory /x", str(caught.exception))
+
+    def test_a_released_lock_leaves_no_file_and_can_be_taken_again(self) -> None:
+        for _ in range(3):
+            lock = Lock(self.path, "a place")
+            lock.release()
+            self.assertFalse(self.path.exists())
+
+    def test_a_file_that_was_left_behind_blocks_nobody(self) -> None:
+        self.path.write_text("4711")
+        Lock(self.path, "a place").release()
+
+    def test_a_refusal_leaves_no_descriptor_open(self) -> None:
+        lock = Lock(self.path, "a place")
+        self.addCleanup(lock.release)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            with self.assertRaises(CannotStart):
+                Lock(self.path, "a place")
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_a_killed_holder_blocks_nobody(self) -> None:
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(self.path.absolute())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        ) as process:
+            assert process.stdout is not None
+            self.assertEqual(process.stdout.readline(), b"held\n")
+            with self.assertRaises(CannotStart):
+                Lock(self.path, "a place")
+            process.kill()
+        Lock(self.path, "a place").release()
+
+
+class StaleSocketTests(PlaceTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        # A socket's path holds 107 bytes, and the directories of tests are deep.
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.place)
+
+    def listening(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind("x.sock")
+        listener.listen()
+        self.addCleanup(listener.close)
+        return listener
+
+    def test_nothing_there_is_fine(self) -> None:
+        remove_stale_socket("x.sock")
+        self.assertFalse(os.path.lexists("x.sock"))
+
+    def test_a_dead_one_is_removed(self) -> None:
+        self.listening().close()
+        self.assertTrue(os.path.exists("x.sock"))
+        remove_stale_socket("x.sock")
+        self.assertFalse(os.path.lexists("x.sock"))
+
+    def test_one_that_answers_is_refused_and_stays(self) -> None:
+        self.listening()
+        with self.assertRaises(CannotStart) as caught:
+            remove_stale_socket("x.sock")
+        self.assertIn("x.sock", str(caught.exception))
+        self.assertTrue(os.path.exists("x.sock"))
+
+    def test_what_is_no_socket_is_refused_and_stays(self) -> None:
+        Path("file").write_text("precious")
+        os.mkdir("directory")
+        os.symlink("file", "link")
+        for name in ("file", "directory", "link"):
+            with self.assertRaises(CannotStart) as caught:
+                remove_stale_socket(name)
+            self.assertIn(f"{name} exists and is no socket: remove it", str(caught.exception))
+            self.assertTrue(os.path.lexists(name))
+
+
+class CannotStartTests(SynchronousTestCase):
+    def test_it_ends_the_interpreter_with_status_1_and_one_line(self) -> None:
+        script = "from macvlan_twisted.errors import CannotStart; raise CannotStart('why')"
+        ended = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((ended.returncode, ended.stderr), (1, "why\n"))
