@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -28,7 +28,7 @@ from .errors import CannotStart, MacvlanError
 _log = Logger(namespace="macvlan_twisted")
 
 QUIET_BEFORE_CLOSING = 0.1
-"""Seconds without a call after which the engine's idle connections are closed at the end."""
+"""Seconds without a call after which, at the end, the engine's idle connections are closed."""
 
 
 class Lock:
@@ -171,14 +171,18 @@ class MacvlanService(Service):
 
     async def _stop(self) -> None:
         parts, self._parts = self._parts, None
+        port, self._port = self._port, None
         if parts is not None:
             parts.stop_background()
+            parts.calls.closing = True
         try:
-            if self._port is not None:
-                await self._stop_listening(self._port)
+            if self._socket is None and port is not None:
+                await self._stop_listening(port)
             if parts is not None:
-                parts.calls.closing = True
                 await self._hear_out(parts)
+            if self._socket is not None and port is not None:
+                await self._stop_listening(port)
+            if parts is not None:
                 parts.site.close_connections()
         finally:
             try:
@@ -200,17 +204,20 @@ class MacvlanService(Service):
         """
         Answer until nothing comes any more.
 
-        The engine sends its next call the moment it has our answer, over any connection that it keeps. Closing
-        that one under it would lose the call: it is repeated without its body, and given up. Each answer asks
-        for the end of its connection and no new one is accepted, so this ends soon.
+        A connection that ends without an answer costs the engine its call: it repeats it without the body, and
+        gives up. A socket that nobody listens on makes it try again, with the call intact. So our socket gets
+        such a one in its place, and what was dialled or sent before is answered. The engine sends its next call
+        the moment it has an answer, over any connection that it keeps; but each answer asks for the end of its
+        connection, so this ends soon.
         """
+        if self._socket is not None:
+            with suppress(OSError):  # it was removed, perhaps with its directory
+                self._socket = _put_dead_socket(*self._socket)
         while True:
-            await parts.calls.none_under_way()
             answered = parts.calls.answered
-            if not parts.site.has_connections:
-                return
             await deferLater(self._reactor, QUIET_BEFORE_CLOSING)
-            if parts.calls.idle_since(answered):
+            await parts.calls.none_under_way()
+            if parts.calls.answered == answered:
                 return
 
     def _release(self) -> None:
@@ -261,6 +268,19 @@ def _kept(path: str | None) -> Iterator[None]:
     finally:
         os.rename(spare, path)
         Path(spare).unlink(missing_ok=True)  # renaming does nothing where both are the same file still
+
+
+def _put_dead_socket(path: str, ours: os.stat_result) -> tuple[str, os.stat_result]:
+    """Put a socket on which nobody listens in the place of ours; it is removed like that one."""
+    if not os.path.samestat(ours, os.lstat(path)):
+        return path, ours
+    beside = path + ".closing"
+    with suppress(FileNotFoundError):
+        os.unlink(beside)
+    with socket.socket(socket.AF_UNIX) as nobody:
+        nobody.bind(beside)
+    os.rename(beside, path)
+    return path, os.lstat(path)
 
 
 def _one_line(error: BaseException) -> str:

@@ -50,10 +50,6 @@ class Calls:
         self.closing = False
         self.answered = 0
 
-    def idle_since(self, answered: int) -> bool:
-        """Whether no call has come since so many were *answered*."""
-        return not self._under_way and self.answered == answered
-
     def none_under_way(self) -> Deferred[None]:
         """Fires when every call that was started has been answered."""
         done: Deferred[None] = Deferred()
@@ -177,10 +173,6 @@ class PluginSite(WrappingFactory):
         # The engine closes its idle connections itself, or keeps them for good; a time-out of ours could
         # only hit a connection on which it is about to send.
         super().__init__(UnloggedSite(resource, timeout=None))
-
-    @property
-    def has_connections(self) -> bool:
-        return bool(self.protocols)
 
     def close_connections(self) -> None:
         for connection in list(self.protocols):
