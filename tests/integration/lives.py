@@ -1,0 +1,67 @@
+"""Words that several tests about the lives of containers share."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from tests.lab.docker_host import Container, DockerHost
+from tests.lab.engine import Engine
+
+SUBNET = ("--opt=parent=eth1", "--subnet=192.168.77.0/24", "--gateway=192.168.77.1")
+RANGE = (*SUBNET, "--ip-range=192.168.77.128/25")
+"""A network's addresses, without those of the LAN's own stations."""
+OUR_IPAM = ("--ipam-driver=macvlan-twisted", *RANGE)
+AT_ONCE = "--stop-signal=SIGKILL"
+"""Our sleepers do not hear SIGTERM, and the engine would wait ten seconds for each."""
+STATIONS = ("192.168.77.1", "192.168.77.2")
+
+
+def address(engine: Engine, name: str, network: str = "lan") -> str:
+    """Return the IPv4 address that the engine believes a container to have."""
+    template = f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}'
+    return engine.docker("inspect", f"--format={template}", name).strip()
+
+
+def endpoints(engine: Engine) -> set[str]:
+    """Return the ids of all endpoints that the engine knows of running containers."""
+    running = engine.docker("ps", "--quiet", "--no-trunc").split()
+    if not running:
+        return set()
+    template = "{{range .NetworkSettings.Networks}}{{.EndpointID}} {{end}}"
+    return set(engine.docker("inspect", f"--format={template}", *running).split())
+
+
+def states(engine: Engine) -> dict[str, str]:
+    """Return the states of all containers (running, exited ...) by their names."""
+    told = engine.docker("ps", "--all", "--format={{.Names}} {{.State}}").splitlines()
+    return dict(line.split() for line in told)
+
+
+def assert_all_talk(host: DockerHost, names: Sequence[str]) -> None:
+    """Each of the containers is what the engine says it is, and reaches the stations and the next container."""
+    addresses = [address(host.engine, name) for name in names]
+    assert len(set(addresses)) == len(names), f"handed out twice: {sorted(addresses)}"
+    containers = [Container(host.engine, name) for name in names]
+    nics = [next(iter(each.links())) for each in containers]  # eth1 after a disconnect and connect
+    assert len({each.mac(nic) for each, nic in zip(containers, nics, strict=True)}) == len(names)
+    for number, (container, nic, own) in enumerate(zip(containers, nics, addresses, strict=True)):
+        assert container.addresses(nic) == {f"{own}/24"}
+        assert container.routers() == {STATIONS[0]}
+        others = (*STATIONS, addresses[(number + 1) % len(names)])
+        assert [each for each in others if not container.ping(each)] == [], f"{container.name} is cut off"
+
+
+def together(number: int, work: Callable[[int], object]) -> list[Future[object]]:
+    """Call `work` with 0, 1 ... in that many threads, and wait for all of them."""
+    with ThreadPoolExecutor(number) as pool:
+        return [pool.submit(work, each) for each in range(number)]
+
+
+def steadily(done: Callable[[], bool], seconds: float) -> bool:
+    """Say whether something comes true within some time."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,262 @@
+"""Calls that no engine would make in this order or number, straight onto the socket of the real service."""
+
+import http.client
+import json
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.lab.commands import wait_until
+from tests.lab.docker_host import DockerHost
+from tests.lab.engine import Engine
+from tests.lab.lan import Lan
+from tests.lab.plugin import Plugin
+
+NETWORK = "0" * 63 + "1"
+POOL = {"AddressSpace": "LocalDefault", "Pool": "10.9.0.0/16", "SubPool": "", "Options": {}, "V6": False}
+GATEWAY = {"RequestAddressType": "com.docker.network.gateway"}
+Answer = dict[str, Any]
+
+
+@pytest.fixture
+def host(lan: Lan) -> Iterator[DockerHost]:
+    """Run our service where there is no engine, with a network of ours in it."""
+    with Plugin(lan) as plugin:
+        made = DockerHost(Engine(lan), plugin)  # the engine is never started
+        yield made
+        if not plugin.running:
+            plugin.start()
+        plugin.call("NetworkDriver.DeleteNetwork", {"NetworkID": NETWORK})
+        plugin.stop()
+        left = [each for each in made.remains() if not each.startswith(("row of pools", "row of addresses"))]
+        assert left == []
+
+
+def create_network(plugin: Plugin, pool: str = "10.9.0.0/16") -> None:
+    """Make the network."""
+    data = {"AddressSpace": "LocalDefault", "Pool": pool, "Gateway": "10.9.0.1/16"}
+    options = {"com.docker.network.generic": {"parent": "eth1"}}
+    body = {"NetworkID": NETWORK, "Options": options, "IPv4Data": [data], "IPv6Data": []}
+    assert plugin.call("NetworkDriver.CreateNetwork", body) == {}
+
+
+def endpoint_id(number: int) -> str:
+    """Return a 64-digit id."""
+    return f"{number:064x}"
+
+
+def endpoint(number: int) -> Answer:
+    """Return the body of a CreateEndpoint."""
+    interface = {"Address": f"10.9.1.{number}/16", "AddressIPv6": "", "MacAddress": ""}
+    return {"NetworkID": NETWORK, "EndpointID": endpoint_id(number), "Interface": interface, "Options": {}}
+
+
+def named(number: int) -> Answer:
+    """Return the body of every other call about an endpoint."""
+    return {"NetworkID": NETWORK, "EndpointID": endpoint_id(number), "SandboxKey": "/var/run/docker/netns/1"}
+
+
+def at_once(calls: list[Callable[[], Answer]]) -> list[Answer]:
+    """Make all of the calls at the same time, and return their answers in order."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [each.result() for each in [pool.submit(call) for call in calls]]
+
+
+def our_links(host: DockerHost) -> set[str]:
+    """Return the names of our links in the host's namespace."""
+    return {name for name in host.lan.host_links() if name.startswith("mv")}
+
+
+def test_sixty_four_endpoints_at_once_and_each_twice_get_into_one_anothers_way(host: DockerHost) -> None:
+    plugin = host.plugin
+    create_network(plugin)
+    numbers = [*range(1, 33), *range(1, 33)]
+    random.Random(5).shuffle(numbers)
+    answers = at_once([lambda n=n: plugin.call("NetworkDriver.CreateEndpoint", endpoint(n)) for n in numbers])  # type: ignore[misc]
+    for number, answer in zip(numbers, answers, strict=True):
+        assert answer == {"Interface": {"MacAddress": f"7a:42:0a:09:01:{number:02x}"}}
+    assert len(our_links(host)) == 32
+    answers = at_once([lambda n=n: plugin.call("NetworkDriver.Join", named(n)) for n in numbers])  # type: ignore[misc]
+    links = {answer["InterfaceName"]["SrcName"] for answer in answers}
+    assert links == our_links(host)
+    removals = ("NetworkDriver.Leave", "NetworkDriver.DeleteEndpoint") * 32
+    calls = [(method, number) for method, number in zip(removals, sorted(numbers), strict=True)]
+    answers = at_once([lambda m=m, n=n: plugin.call(m, named(n)) for m, n in calls])  # type: ignore[misc]
+    assert answers == [{}] * 64
+    wait_until(lambda: our_links(host) == set(), 10, "the links' end")
+
+
+def test_creation_and_removal_of_one_endpoint_at_once_leave_half_of_it(host: DockerHost) -> None:
+    """Whichever comes last, link and row are both there or both gone."""
+    plugin = host.plugin
+    create_network(plugin)
+    calls: list[Callable[[], Answer]] = []
+    for number in range(1, 17):
+        calls += [lambda n=number: plugin.call("NetworkDriver.CreateEndpoint", endpoint(n))] * 2  # type: ignore[misc]
+        calls += [lambda n=number: plugin.call("NetworkDriver.DeleteEndpoint", named(n))] * 2  # type: ignore[misc]
+    random.Random(7).shuffle(calls)
+    at_once(calls)
+    plugin.stop()
+    rows = {str(row[0]): str(row[1]) for row in host.rows()["endpoints"]}
+    assert {json.loads(document)["link"] for document in rows.values()} == our_links(host)
+    plugin.start()
+
+
+def test_sixty_four_requests_at_once_share_an_address(host: DockerHost) -> None:
+    plugin = host.plugin
+    pool = plugin.call("IpamDriver.RequestPool", POOL)["PoolID"]
+    other = plugin.call("IpamDriver.RequestPool", POOL)["PoolID"]
+    assert pool != other
+    gateway = {"PoolID": pool, "Address": "10.9.0.1", "Options": GATEWAY}
+    answers = at_once([lambda: plugin.call("IpamDriver.RequestAddress", gateway)] * 8)
+    assert [answer["Address"] for answer in answers] == ["10.9.0.1/16"] * 8
+    asks: list[Callable[[], Answer]] = [
+        lambda p=p: plugin.call("IpamDriver.RequestAddress", {"PoolID": p, "Address": "", "Options": None})  # type: ignore[misc]
+        for p in (pool, other) * 24
+    ]
+    same = {"PoolID": pool, "Address": "10.9.200.200", "Options": None}
+    asks += [lambda: plugin.call("IpamDriver.RequestAddress", same)] * 16
+    answers = at_once(asks)
+    granted = [answer["Address"] for answer in answers if "Address" in answer]
+    assert "10.9.0.1/16" not in granted
+    assert len(granted) == len(set(granted)) == 49, (
+        "one address for each question, the static one for one of 16"
+    )
+    assert sum("10.9.200.200" in answer.get("Error", "") for answer in answers) == 15
+    assert at_once([lambda: plugin.call("IpamDriver.ReleasePool", {"PoolID": pool})] * 4) == [{}] * 4
+    assert plugin.call("IpamDriver.ReleasePool", {"PoolID": other}) == {}
+    plugin.stop()
+    rows = host.rows()
+    assert (rows["pools"], rows["addresses"]) == ([], [])
+    plugin.start()
+
+
+def test_a_client_that_hangs_up_leaves_half_an_endpoint(host: DockerHost) -> None:
+    """The engine hangs up when it is killed; what has been started is finished all the same."""
+    plugin = host.plugin
+    create_network(plugin)
+    for number in range(1, 25):
+        body = json.dumps(endpoint(number)).encode()
+        request = (
+            b"POST /NetworkDriver.CreateEndpoint HTTP/1.1\r\nHost: \r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        sent = (request + body)[: None if number % 3 else -10]  # some hang up before the body's end
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(plugin.socket))
+            client.sendall(sent)
+            time.sleep((number % 5) / 1000)
+    complete = [number for number in range(1, 25) if number % 3]
+    wait_until(lambda: len(our_links(host)) == len(complete), 10, "the links of all complete requests")
+    plugin.stop()
+    rows = {str(row[0]) for row in host.rows()["endpoints"]}
+    assert rows == {endpoint_id(number) for number in complete}
+    plugin.start()
+    assert len(our_links(host)) == len(complete)
+
+
+NEED_A_BODY = [
+    *(
+        "CreateNetwork",
+        "DeleteNetwork",
+        "CreateEndpoint",
+        "DeleteEndpoint",
+        "EndpointOperInfo",
+        "Join",
+        "Leave",
+    ),
+    *(
+        "ProgramExternalConnectivity",
+        "RevokeExternalConnectivity",
+        "AllocateNetwork",
+        "FreeNetwork",
+        "GwAllocCheck",
+    ),
+]
+
+
+def test_an_empty_body_is_taken_for_a_default(host: DockerHost) -> None:
+    """Engines repeat a call that broke with an empty body."""
+    plugin = host.plugin
+    create_network(plugin)
+    plugin.call("NetworkDriver.CreateEndpoint", endpoint(1))
+    pool = plugin.call("IpamDriver.RequestPool", POOL)["PoolID"]
+    plugin.call("IpamDriver.RequestAddress", {"PoolID": pool, "Address": "", "Options": None})
+    plugin.stop()
+    before, links = host.rows(), our_links(host)
+    plugin.start()
+    ipam = ("RequestPool", "ReleasePool", "RequestAddress", "ReleaseAddress")
+    for method in [f"NetworkDriver.{each}" for each in NEED_A_BODY] + [f"IpamDriver.{each}" for each in ipam]:
+        answer = plugin.call(method)
+        assert "empty body" in answer["Err"], method
+        assert answer["Error"] == answer["Err"]
+    for method in ("Plugin.Activate", "NetworkDriver.GetCapabilities", "IpamDriver.GetCapabilities"):
+        assert "Err" not in plugin.call(method)
+    plugin.stop()
+    assert (host.rows(), our_links(host)) == (before, links)
+    plugin.start()
+
+
+@pytest.mark.parametrize("method", ["CreateEndpoint", "DeleteEndpoint"])
+def test_calls_under_way_at_sigterm_are_not_answered(host: DockerHost, method: str) -> None:
+    plugin = host.plugin
+    create_network(plugin)
+    if method == "DeleteEndpoint":
+        at_once([lambda n=n: plugin.call("NetworkDriver.CreateEndpoint", endpoint(n)) for n in range(1, 33)])  # type: ignore[misc]
+    body = endpoint if method == "CreateEndpoint" else named
+    connections: list[http.client.HTTPConnection] = []
+    for number in range(1, 33):
+        content = json.dumps(body(number)).encode()
+        request = b"POST /NetworkDriver.%b HTTP/1.1\r\nHost: \r\nContent-Length: %d\r\n\r\n" % (
+            method.encode(),
+            len(content),
+        )
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(plugin.socket))
+        client.sendall(request + content)
+        connection = http.client.HTTPConnection("")
+        connection.sock = client
+        connections.append(connection)
+    plugin.stop()  # insists on exit status 0
+    for connection in connections:
+        response = http.client.HTTPResponse(connection.sock)
+        response.begin()
+        assert "Err" not in json.loads(response.read())
+        connection.close()
+    left = {f"{number:064x}" for number in range(1, 33)} if method == "CreateEndpoint" else set()
+    assert {str(row[0]) for row in host.rows()["endpoints"]} == left
+    assert len(our_links(host)) == len(left)
+    plugin.start()
+
+
+def test_a_removed_socket_keeps_the_service_from_ending_well(lan: Lan) -> None:
+    with Plugin(lan) as plugin:
+        create_network(plugin)
+        plugin.socket.unlink()
+        plugin.stop()
+        assert "Traceback" not in plugin.log()
+        assert "stopping failed" not in plugin.log()
+        assert not plugin.socket.exists()
+        plugin.start()
+        assert plugin.call("NetworkDriver.DeleteNetwork", {"NetworkID": NETWORK}) == {}
+
+
+def test_endpoints_that_came_and_went_leave_something(lan: Lan) -> None:
+    """Four hundred of them, and their links in batches."""
+    with Plugin(lan) as plugin:
+        create_network(plugin)
+        for _ in range(2):
+            with ThreadPoolExecutor(8) as pool:
+                list(
+                    pool.map(
+                        lambda n: plugin.call("NetworkDriver.CreateEndpoint", endpoint(n)), range(1, 201)
+                    )
+                )
+                list(pool.map(lambda n: plugin.call("NetworkDriver.DeleteEndpoint", named(n)), range(1, 201)))
+        plugin.call("NetworkDriver.DeleteNetwork", {"NetworkID": NETWORK})
+        plugin.stop()
+        assert DockerHost(Engine(lan), plugin).remains() == []
