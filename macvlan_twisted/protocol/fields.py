@@ -24,7 +24,13 @@ def parse_body(method: str, raw: bytes) -> Fields:
             "its content; run the docker command again"
         )
     try:
-        value = json.loads(raw)
+        # As text: of bytes, json.loads takes other encodings too, and halves of surrogate pairs.
+        text = raw.decode()
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"{method}: the body is not JSON: half a surrogate pair is no text") from None
     except RecursionError:
         raise BadRequest(f"{method}: the body is nested too deeply") from None
     except ValueError as error:
