@@ -1,0 +1,196 @@
+"""Each call as the engine writes it, and each reply as it reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .helpers import ENDPOINT, LAN, NETWORK, OTHER_ENDPOINT, PLAIN_LINKS, House, evolve
+from .site_cases import SiteTestCase
+
+BOTH = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
+
+
+class HandshakeTests(SiteTestCase):
+    def test_calls_without_a_body_are_answered(self) -> None:
+        for method, reply in (
+            ("Plugin.Activate", {"Implements": ["NetworkDriver", "IpamDriver"]}),
+            (
+                "NetworkDriver.GetCapabilities",
+                {"Scope": "local", "ConnectivityScope": "global", "GwAllocChecker": True},
+            ),
+            ("IpamDriver.GetCapabilities", {"RequiresMACAddress": False, "RequiresRequestReplay": False}),
+            (
+                "IpamDriver.GetDefaultAddressSpaces",
+                {
+                    "LocalDefaultAddressSpace": "MacvlanTwistedLocal",
+                    "GlobalDefaultAddressSpace": "MacvlanTwistedGlobal",
+                },
+            ),
+        ):
+            answer = self.post_raw(method, b"")
+            self.assertEqual((answer.status, answer.body), (200, reply))
+
+    def test_discovery_is_success(self) -> None:
+        self.assertEqual(self.post("NetworkDriver.DiscoverNew", DiscoveryType=1, DiscoveryData={}), {})
+        self.assertEqual(self.post("NetworkDriver.DiscoverDelete", DiscoveryType=1), {})
+
+
+def network(**more: Any) -> dict[str, Any]:
+    return {
+        "NetworkID": NETWORK,
+        "Options": {
+            "com.docker.network.enable_ipv6": False,
+            "com.docker.network.generic": {"parent": "eth1"},
+        },
+        "IPv4Data": [
+            {
+                "AddressSpace": "LocalDefault",
+                "Pool": "10.9.0.0/16",
+                "Gateway": "10.9.0.1/16",
+                "AuxAddresses": {"printer": "10.9.0.2/16"},
+            }
+        ],
+        "IPv6Data": [],
+        **more,
+    }
+
+
+def endpoint(**interface: str) -> dict[str, Any]:
+    return {
+        **BOTH,
+        "Interface": {"Address": "10.9.0.7/16", "AddressIPv6": "", "MacAddress": "", **interface},
+        "Options": {"com.docker.network.endpoint.exposedports": [], "com.docker.network.portmap": []},
+    }
+
+
+class NetworkDriverTests(SiteTestCase):
+    def create(self, **more: Any) -> None:
+        self.assertEqual(self.post("NetworkDriver.CreateNetwork", **network(**more)), {})
+
+    def test_the_life_of_a_container(self) -> None:
+        self.assertEqual(
+            self.post("NetworkDriver.GwAllocCheck", Options={}), {"SkipIPv4": True, "SkipIPv6": True}
+        )
+        self.create()
+        self.assertEqual(
+            self.post("NetworkDriver.CreateEndpoint", **endpoint()),
+            {"Interface": {"MacAddress": "7a:42:0a:09:00:07"}},
+        )
+        (link,) = self.house.foreign_to(PLAIN_LINKS)
+        self.assertEqual(
+            self.post("NetworkDriver.Join", **BOTH, SandboxKey="/var/run/docker/netns/0", Options={}),
+            {"InterfaceName": {"SrcName": link, "DstPrefix": "eth"}, "Gateway": "10.9.0.1"},
+        )
+        for method in ("ProgramExternalConnectivity", "RevokeExternalConnectivity", "Leave", "Leave"):
+            self.assertEqual(self.post(f"NetworkDriver.{method}", **BOTH), {})
+        told = self.post("NetworkDriver.EndpointOperInfo", **BOTH)["Value"]
+        self.assertEqual((told["link"], told["parent"]), (link, "eth1"))
+        for _ in range(2):
+            self.assertEqual(self.post("NetworkDriver.DeleteEndpoint", **BOTH), {})
+        for _ in range(2):
+            self.assertEqual(self.post("NetworkDriver.DeleteNetwork", NetworkID=NETWORK), {})
+        self.assert_nothing_left()
+
+    def test_a_mac_that_was_given_is_not_repeated(self) -> None:
+        self.create()
+        reply = self.post("NetworkDriver.CreateEndpoint", **endpoint(MacAddress="02:00:00:00:00:77"))
+        self.assertEqual(reply, {"Interface": {}})
+
+    def test_a_container_without_a_gateway_is_kept_off_the_engines_own_bridge(self) -> None:
+        self.create(IPv4Data=[{"Pool": "10.9.0.0/16"}])
+        self.post("NetworkDriver.CreateEndpoint", **endpoint())
+        reply = self.post("NetworkDriver.Join", **BOTH)
+        self.assertIs(reply["DisableGatewayService"], True)
+        self.assertNotIn("Gateway", reply)
+
+    def test_both_families_gateways_are_bare_addresses(self) -> None:
+        self.create(IPv6Data=[{"Pool": "fd00::/64", "Gateway": "fd00::1/64", "AuxAddresses": None}])
+        self.post("NetworkDriver.CreateEndpoint", **endpoint(AddressIPv6="fd00::7/64"))
+        reply = self.post("NetworkDriver.Join", **BOTH)
+        self.assertEqual((reply["Gateway"], reply["GatewayIPv6"]), ("10.9.0.1", "fd00::1"))
+        self.assertNotIn("DisableGatewayService", reply)
+
+    def test_null_address_management_is_taken(self) -> None:
+        self.create(IPv4Data=[{"AddressSpace": "null", "Pool": "0.0.0.0/0"}])
+        self.post("NetworkDriver.CreateEndpoint", **endpoint(Address=""))
+        self.assertNotIn("Gateway", self.post("NetworkDriver.Join", **BOTH))
+
+    def test_internal_networks_are_told_by_their_option(self) -> None:
+        options = {"com.docker.network.internal": True, "com.docker.network.generic": {}}
+        self.create(Options=options)
+        self.assertTrue(self.house.known.networks[NETWORK].internal)
+
+    def test_an_option_without_generic_is_none(self) -> None:
+        self.create(Options={"com.docker.network.internal": False})
+        self.assertEqual(self.house.known.networks[NETWORK].parent, "eth0")
+
+    def test_swarms_identifiers_are_taken(self) -> None:
+        self.create(NetworkID="0123456789abcdefghijklmnz")
+
+    def test_allocation_returns_the_options(self) -> None:
+        reply = self.post(
+            "NetworkDriver.AllocateNetwork", NetworkID=NETWORK, Options={"parent": "eth1"}, IPv6Data=None
+        )
+        self.assertEqual(reply, {"Options": {"parent": "eth1"}})
+        self.assertEqual(self.post("NetworkDriver.FreeNetwork", NetworkID=NETWORK), {})
+
+    def test_errors_carry_both_subsystems_members(self) -> None:
+        self.refused("NetworkDriver.Join", ENDPOINT, **BOTH)
+        self.refused(
+            "NetworkDriver.CreateNetwork",
+            "parnet",
+            **network(Options={"com.docker.network.generic": {"parnet": "x"}}),
+        )
+        self.refused("IpamDriver.RequestAddress", "nowhere", PoolID="nowhere", Address="")
+
+
+class IpamTests(SiteTestCase):
+    def pool(self, **more: Any) -> Any:
+        asked = {"AddressSpace": "Local", "Pool": "10.9.0.0/16", "SubPool": "", "Options": {}, "V6": False}
+        return self.post("IpamDriver.RequestPool", **{**asked, **more})
+
+    def test_the_life_of_a_pool(self) -> None:
+        granted = self.pool(Options=None)
+        self.assertEqual((granted["Pool"], granted["Data"]), ("10.9.0.0/16", {}))
+        pool = granted["PoolID"]
+        reply = self.post(
+            "IpamDriver.RequestAddress",
+            PoolID=pool,
+            Address="",
+            Options={"RequestAddressType": "com.docker.network.gateway"},
+        )
+        self.assertEqual(reply["Address"], "10.9.0.1/16")
+        for options, address in (
+            (None, "10.9.0.2/16"),
+            ({"com.docker.network.endpoint.name": "c"}, "10.9.0.3/16"),
+        ):
+            reply = self.post("IpamDriver.RequestAddress", PoolID=pool, Address="", Options=options)
+            self.assertEqual(reply, {"Address": address, "Data": {}})
+        self.assertEqual(self.post("IpamDriver.ReleaseAddress", PoolID=pool, Address="10.9.0.2"), {})
+        for _ in range(2):
+            self.assertEqual(self.post("IpamDriver.ReleasePool", PoolID=pool), {})
+        self.assertEqual((self.house.book.open, self.house.book.claimed), ({}, {}))
+
+    def test_without_a_subnet_the_gateway_is_in_the_data(self) -> None:
+        granted = self.pool(Pool="")
+        self.assertEqual(granted["Pool"], "0.0.0.0/0")
+        self.assertEqual(granted["Data"], {"com.docker.network.gateway": "192.168.1.1/24"})
+
+    def test_a_pool_id_is_what_tells_pools_apart(self) -> None:
+        self.assertNotEqual(self.pool()["PoolID"], self.pool()["PoolID"])
+
+    def test_releases_of_anything_are_success(self) -> None:
+        for pool in ("", "nowhere"):
+            self.assertEqual(self.post("IpamDriver.ReleaseAddress", PoolID=pool, Address="10.9.0.2"), {})
+            self.assertEqual(self.post("IpamDriver.ReleasePool", PoolID=pool), {})
+
+    def test_a_network_on_our_own_addresses(self) -> None:
+        """The order of engine 29: addresses first, then the network; an auxiliary one is shared, a container's not."""
+        self.serve(House(settings=evolve(LAN, gateways=())))
+        pool = self.pool(Pool="10.9.0.0/16")["PoolID"]
+        aux = {"PoolID": pool, "Address": "10.9.0.2", "Options": None}
+        self.assertEqual(self.post("IpamDriver.RequestAddress", **aux)["Address"], "10.9.0.2/16")
+        self.post("NetworkDriver.CreateNetwork", **network())
+        self.refused("IpamDriver.RequestAddress", "10.9.0.2", "reserved", **aux)
+        reply = self.post("NetworkDriver.CreateEndpoint", **{**endpoint(), "EndpointID": OTHER_ENDPOINT})
+        self.assertEqual(reply, {"Interface": {"MacAddress": "7a:42:0a:09:00:07"}})
