@@ -1,0 +1,80 @@
+"""
+The reference of all options as reStructuredText, from the tables that the program itself reads.
+
+Sphinx is not needed for it, so that a unit test can read what it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from macvlan_twisted.driver import options as network_options
+from macvlan_twisted.ipam import options as pool_options
+from macvlan_twisted.settings import OPTIONS, Settings
+
+
+def _indented(*paragraphs: str) -> Iterator[str]:
+    for paragraph in paragraphs:
+        yield from ("", f"   {paragraph}")
+
+
+def _literal(text: object) -> str:
+    return f"``{text}``"
+
+
+def service() -> Iterator[str]:
+    """Of ``twistd macvlan``: the command line and the environment."""
+    yield ".. program:: twistd macvlan"
+    for option in OPTIONS:
+        names = [] if option.short is None else [f"-{option.short}"]
+        names.append(f"--{option.name}" + ("" if option.is_flag else f"={option.metavar}"))
+        facts = [f"Environment: :envvar:`{option.environment_variable}`."]
+        if option.default_text:
+            facts.append(f"Default: {_literal(option.default_text)}.")
+        if option.repeats:
+            facts.append(
+                "May be given several times; in the environment several values have commas between them."
+            )
+        yield from ("", f".. option:: {', '.join(names)}")
+        yield from _indented(option.help, " ".join(facts))
+        yield from ("", f"   .. envvar:: {option.environment_variable}")
+
+
+def network() -> Iterator[str]:
+    """Of ``docker network create -o``."""
+    yield ".. program:: docker network create -o"
+    for option in network_options.OPTIONS:
+        yield from ("", f".. option:: {', '.join(f'{name}={option.metavar}' for name in option.names)}")
+        yield from _indented(option.help)
+
+
+def pool() -> Iterator[str]:
+    """Of ``docker network create --ipam-opt``."""
+    yield ".. program:: docker network create --ipam-opt"
+    for option in pool_options.OPTIONS:
+        yield from ("", f".. option:: {option.key}={option.metavar}")
+        yield from _indented(option.help)
+
+
+def settings() -> Iterator[str]:
+    """The attributes of Settings, each with the option that says the same."""
+    defaults = Settings()
+    yield from (".. list-table::", "   :header-rows: 1", "   :widths: 24 38 38", "")
+    yield from ("   * - Attribute", "     - Default", "     - Option")
+    for option in OPTIONS:
+        yield f"   * - {_literal(option.setting)}"
+        yield f"     - {_literal(repr(getattr(defaults, option.setting)))}"
+        yield f"     - :option:`twistd macvlan --{option.name}`"
+
+
+KINDS: dict[str, Callable[[], Iterator[str]]] = {
+    "service": service,
+    "network": network,
+    "pool": pool,
+    "settings": settings,
+}
+
+
+def reference_text(kind: str) -> str:
+    """The reStructuredText of one table of options."""
+    return "\n".join(KINDS[kind]())

@@ -1,0 +1,1 @@
+Networks in the modes ``bridge``, ``private``, ``vepa``, ``passthru`` and ``source``, with IPv4, IPv6 or both, with several subnets, on any number of parents; any number of networks share a parent unless one is passthru. Wrong and unknown options are errors that say what to do.

@@ -1,0 +1,1 @@
+The plugin runs as ``twistd macvlan``, ``twist macvlan`` or ``python -m twisted macvlan``, in the foreground, as a daemon, or by the systemd units that come with it. Interface, subnet and gateway are taken from the default route where they are not given.

@@ -1,0 +1,97 @@
+"""The manual names every option, and no option that there is not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from runpy import run_path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.driver import options as network_options
+from macvlan_twisted.ipam import options as pool_options
+from macvlan_twisted.settings import OPTIONS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+_TWISTDS = {"help", "version", "nodaemon", "pidfile", "logfile", "python"}
+"""Options that stand beside ours and are not in our tables."""
+
+
+def reference_text(kind: str) -> str:
+    """One table of the reference, as the manual's build makes it."""
+    text: str = run_path(str(DOCS / "_ext" / "option_tables.py"))["reference_text"](kind)
+    return text
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Every page of the manual, its lines joined where a command goes on in the next one."""
+    for path in sorted(DOCS.rglob("*.rst")):
+        yield str(path.relative_to(DOCS)), re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
+
+
+class ReferenceTests(SynchronousTestCase):
+    def test_an_option_of_the_service_is_missing(self) -> None:
+        text = reference_text("service")
+        for option in OPTIONS:
+            for part in (f"--{option.name}", option.environment_variable, option.help, option.default_text):
+                self.assertIn(part, text)
+
+    def test_an_option_of_a_network_is_missing(self) -> None:
+        text = reference_text("network")
+        for option in network_options.OPTIONS:
+            for part in (*(f"{name}={option.metavar}" for name in option.names), option.help):
+                self.assertIn(part, text)
+
+    def test_an_option_of_a_pool_is_missing(self) -> None:
+        text = reference_text("pool")
+        for option in pool_options.OPTIONS:
+            self.assertIn(f"{option.key}={option.metavar}", text)
+            self.assertIn(option.help, text)
+
+    def test_a_setting_is_missing(self) -> None:
+        text = reference_text("settings")
+        for option in OPTIONS:
+            self.assertIn(f"``{option.setting}``", text)
+
+    def test_a_table_is_on_no_page(self) -> None:
+        together = "\n".join(text for _, text in pages())
+        for kind in ("service", "network", "pool", "settings"):
+            self.assertIn(f".. option-reference:: {kind}\n", together)
+
+
+class MentionedTests(SynchronousTestCase):
+    """Options in commands, prose and messages of the manual."""
+
+    def unknown(self, pattern: str, known: set[str]) -> list[str]:
+        return [
+            f"{page}: {name}"
+            for page, text in pages()
+            for name in re.findall(pattern, text)
+            if name not in known
+        ]
+
+    def test_an_option_of_a_network_does_not_exist(self) -> None:
+        known = {name for option in network_options.OPTIONS for name in option.names}
+        self.assertEqual(self.unknown(r"(?<![\w-])-o ([a-z_.]+[a-z_])", known), [])
+
+    def test_an_option_of_a_pool_does_not_exist(self) -> None:
+        self.assertEqual(
+            self.unknown(r"--ipam-opt ([a-z_]+)", {option.key for option in pool_options.OPTIONS}), []
+        )
+
+    def test_a_variable_does_not_exist(self) -> None:
+        known = {option.environment_variable for option in OPTIONS}
+        self.assertEqual(self.unknown(r"MACVLAN_TWISTED_[A-Z_]*[A-Z]", known), [])
+
+    def test_an_option_of_the_service_does_not_exist(self) -> None:
+        known = {option.name for option in OPTIONS} | _TWISTDS
+        commands = r"(?:twistd|twist|python -m twisted)\b[^`\n]*?\smacvlan\b([^`\n]*)"
+        unknown = [
+            f"{page}: --{name}"
+            for page, text in pages()
+            for rest in re.findall(commands, text)
+            for name in re.findall(r"--?([a-z][a-z-]+)", rest)
+            if name not in known
+        ]
+        self.assertEqual(unknown, [])
