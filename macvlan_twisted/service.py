@@ -27,6 +27,8 @@ from .errors import CannotStart, MacvlanError
 
 _log = Logger(namespace="macvlan_twisted")
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted; an engine that removes a hundred containers dials as often at once."""
 QUIET_BEFORE_CLOSING = 0.1
 """Seconds without a call after which, at the end, the engine's idle connections are closed."""
 
@@ -147,7 +149,7 @@ class MacvlanService(Service):
         endpoint = (
             _endpoint(self._reactor, listen)
             if listen is not None
-            else UNIXServerEndpoint(self._reactor, path, mode=0o600)
+            else UNIXServerEndpoint(self._reactor, path, backlog=BACKLOG, mode=0o600)
         )
         outcome: list[Any] = []
         endpoint.listen(site).addBoth(outcome.append)
