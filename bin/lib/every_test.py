@@ -5,11 +5,14 @@ process; that, and that one part's crash must not hide the others, is why there 
 """
 
 import argparse
+import atexit
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +22,7 @@ from tests.lab.requirements import missing_for_engine, missing_for_lan
 from tests.lab.roots import VERSIONS
 from tests.uml import boot
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 PARTS = ("unit", "conversations", "integration", "uml")
 LIMIT = 1200
 """Seconds after which one process of tests is taken to hang."""
@@ -35,6 +39,7 @@ class Part:
     command: Sequence[str] = ()
     missing: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    directory: str = "."
 
 
 @dataclass
@@ -70,13 +75,25 @@ def chosen_parts(
     pytest = [sys.executable, "-m", "pytest"]
     parts: list[Part] = []
     if "unit" in names:
-        parts.append(Part(f"unit, {version_of(sys.executable)}", [*pytest, "tests/unit", *extra]))
-        trial = [sys.executable, "-m", "twisted.trial", "--temp-directory=/tmp/_trial_temp", "tests.unit"]
+        # trial's test cases make their temporary files where they are run
+        own = [
+            "--rootdir",
+            str(CHECKOUT),
+            "-c",
+            str(CHECKOUT / "pyproject.toml"),
+            str(CHECKOUT / "tests/unit"),
+        ]
+        elsewhere = tempfile.mkdtemp(prefix="macvlan-twisted-unit-")
+        atexit.register(shutil.rmtree, elsewhere)
+        parts.append(
+            Part(f"unit, {version_of(sys.executable)}", [*pytest, *own, *extra], directory=elsewhere)
+        )
+        trial = [sys.executable, "-m", "twisted.trial", "tests.unit"]
         if not extra:
-            parts.append(Part("unit, by trial", trial))
+            parts.append(Part("unit, by trial", trial, directory=elsewhere))
         for python in later:
-            command = [python, "-m", "pytest", "-p", "no:cacheprovider", "tests/unit", *extra]
-            parts.append(Part(f"unit, {version_of(python)}", command))
+            command = [python, "-m", "pytest", "-p", "no:cacheprovider", *own, *extra]
+            parts.append(Part(f"unit, {version_of(python)}", command, directory=elsewhere))
         for python in unusable:
             reason = "pip could not install what setup.cfg requires (see above)"
             parts.append(Part(f"unit, {version_of(python)}", missing=reason))
@@ -111,21 +128,22 @@ def run(part: Part) -> Outcome:
         print(f"skipped: {part.missing}", flush=True)
         return Outcome(part.title, skipped=1, remark=part.missing)
     began = time.monotonic()
-    status, output = watched(part.command, part.environment)
+    status, output = watched(part)
     outcome = count(part.title, status, output)
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def watched(command: Sequence[str], environment: dict[str, str]) -> tuple[int | None, str]:
-    """Run a command, pass on what it prints, and return its status (None: it hung) and its last words."""
+def watched(part: Part) -> tuple[int | None, str]:
+    """Run the command of a part, pass on what it prints, and return its status (None: it hung) and its last words."""
     tail = b""
     with subprocess.Popen(
-        command,
+        part.command,
+        cwd=part.directory,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **part.environment},
     ) as process:
         assert process.stdout is not None
         hung: list[bool] = []
@@ -236,7 +254,7 @@ def tell(outcomes: Sequence[Outcome]) -> int:
 
 
 if __name__ == "__main__":
-    os.chdir(Path(__file__).resolve().parents[2])
+    os.chdir(CHECKOUT)
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -57,10 +57,12 @@ class Program:
         socket: Path | None = None,
         environment: Mapping[str, str] | None = None,
         places: tuple[str, ...] | None = None,
+        wrapper: tuple[str, ...] = (),
     ) -> Daemon:
-        """Start it in the foreground, and wait until it answers."""
+        """Start it in the foreground, behind the words of a wrapper, and wait until it answers."""
         places = self.places if places is None else places
-        started = self.prepare((*RUNNERS[runner], "macvlan", *places, *arguments), environment=environment)
+        words = (*RUNNERS[runner], "macvlan", *places, *arguments)
+        started = self.prepare(words, environment=environment, wrapper=wrapper)
         started.start()
         awaited = socket or self.socket
         started.wait_until(lambda: activated(awaited), 20, f"an answer on {awaited}")
@@ -143,11 +145,11 @@ def installed_wheel(directory: Path) -> Path:
     package index, is done by ``.ci/run``.
     """
     source = directory / "source"
-    shutil.copytree(
-        CHECKOUT,
-        source,
-        ignore=shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "recordings"),
-    )
+    source.mkdir()
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.rst", "LICENSE"):
+        shutil.copy(CHECKOUT / name, source)
+    for name in ("macvlan_twisted", "twisted"):
+        shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     run(*pip, "wheel", "--no-deps", "--wheel-dir", str(directory), str(source), timeout=180)
     (wheel,) = directory.glob("*.whl")

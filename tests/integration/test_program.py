@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -28,6 +29,7 @@ from tests.integration.program import (
 from tests.lab.commands import Finished, attempt, run
 from tests.lab.daemons import Daemon
 from tests.lab.lan import Lan
+from tests.lab.plugin import CHECKOUT
 from tests.lab.unix_http import UnixConnection
 
 NIC = "--host-interface=eth1"
@@ -197,7 +199,7 @@ def test_a_second_instance_is_refused_in_the_foreground_and_as_a_daemon(
         daemon = ours.attempt_daemon(*words, pidfile=tmp_path / "pid", logfile=tmp_path / "log")
         assert daemon.status == 1
         assert "another macvlan-twisted" in daemon.stdout + daemon.stderr
-        assert reason in (tmp_path / "log").read_text()
+        eventually_in(tmp_path / "log", reason)  # the child says it after its parent has gone
         assert not (tmp_path / "pid").exists()
     assert activated(ours.socket)
 
@@ -251,30 +253,36 @@ def test_a_signal_ends_it_with_status_0(ours: Program, runner: str, number: sign
         assert word not in started.log()
 
 
+NETWORK = {
+    "NetworkID": "n" * 64,
+    "Options": {"com.docker.network.generic": {"parent": "eth1"}},
+    "IPv4Data": [{"AddressSpace": "", "Pool": "10.7.0.0/16", "Gateway": "10.7.0.1/16"}],
+    "IPv6Data": [],
+}
+
+
+def endpoint(number: int) -> dict[str, object]:
+    """Describe an endpoint on that network, as an engine does."""
+    interface = {"Address": f"10.7.1.{number}/16"}
+    named = {"NetworkID": NETWORK["NetworkID"], "EndpointID": f"{number:064x}"}
+    return {**named, "Interface": interface, "Options": {}}
+
+
 def test_what_is_under_way_is_answered_before_the_end(ours: Program) -> None:
     started = ours.start(NIC, "--netlink-threads=1")
-    pool = {"AddressSpace": "", "Pool": "10.7.0.0/16", "Gateway": "10.7.0.1/16"}
-    options = {"com.docker.network.generic": {"parent": "eth1"}}
-    network = {"NetworkID": "n" * 64, "Options": options, "IPv4Data": [pool], "IPv6Data": []}
-    assert ask(UnixConnection(ours.socket, 30), "NetworkDriver.CreateNetwork", network) == {}
+    assert ask(UnixConnection(ours.socket, 30), "NetworkDriver.CreateNetwork", NETWORK) == {}
     connections = [UnixConnection(ours.socket, 30) for _ in range(200)]
     for connection in connections:
         ask(connection, "Plugin.Activate", {})
     for number, connection in enumerate(connections):
-        endpoint = {
-            "NetworkID": "n" * 64,
-            "EndpointID": f"{number:064x}",
-            "Interface": {"Address": f"10.7.1.{number}/16"},
-            "Options": {},
-        }
-        connection.request("POST", "/NetworkDriver.CreateEndpoint", json.dumps(endpoint))
+        connection.request("POST", "/NetworkDriver.CreateEndpoint", json.dumps(endpoint(number)))
     time.sleep(0.03)  # long enough for the last one to be read, by far not for all to be done
+    done = len(select.select([each.sock for each in connections], [], [], 0)[0])
     started.send(signal.SIGTERM)
+    assert done < len(connections), "nothing was under way"
     received = [json.loads(each.getresponse().read()) for each in connections]
     assert started.wait(30) == 0, started.log()
     assert all("MacAddress" in answer.get("Interface", {}) for answer in received), received
-    log = started.log()
-    assert log.rindex("macvlan port created") > log.index("Port " + str(ours.socket)), "nothing was under way"
     # What was answered is kept, also for the next instance.
     assert "1 networks and 200 endpoints in state" in ours.start(NIC).log()
 
@@ -415,8 +423,24 @@ def test_a_systemd_endpoint_without_systemd_is_refused(ours: Program) -> None:
     assert refused_for(ours.attempt(NIC, "--listen=pigeon:coop"), "--listen pigeon:coop is no endpoint")
 
 
+def test_the_capabilities_that_the_unit_leaves_it_are_enough(ours: Program) -> None:
+    service = (CHECKOUT / "systemd" / "macvlan-twisted.service").read_text()
+    kept = re.search(r"^CapabilityBoundingSet=(.*)$", service, re.MULTILINE)
+    assert kept is not None
+    few = ",".join(["-all", *("+" + name.removeprefix("CAP_").lower() for name in kept[1].split())])
+    started = ours.start(NIC, wrapper=("setpriv", f"--bounding-set={few}", "--no-new-privs", "--"))
+    connection = UnixConnection(ours.socket, 30)
+    assert ask(connection, "NetworkDriver.CreateNetwork", NETWORK) == {}
+    assert "Interface" in ask(connection, "NetworkDriver.CreateEndpoint", endpoint(1))
+    named = {"NetworkID": endpoint(1)["NetworkID"], "EndpointID": endpoint(1)["EndpointID"]}
+    assert ask(connection, "NetworkDriver.DeleteEndpoint", named) == {}
+    assert ask(connection, "NetworkDriver.DeleteNetwork", named) == {}
+    assert started.terminate(20) == 0
+    assert set(ours.lan.host_links()) == {"lo", "eth1"}
+
+
 def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
-    units = Path(__file__).parents[2] / "systemd"
+    units = CHECKOUT / "systemd"
     service = (units / "macvlan-twisted.service").read_text()
     assert "Before=docker.service" in service
     assert "SocketMode=0600" in (units / "macvlan-twisted.socket").read_text()
