@@ -31,6 +31,7 @@ class Endpoints:
         self._records = records
         self._links = links
         self._turns = Turns()
+        self._being_made: set[str] = set()
 
     async def create(self, request: requests.CreateEndpoint) -> str | None:
         """
@@ -46,14 +47,19 @@ class Endpoints:
                 return endpoint.mac if endpoint.mac_is_ours else None
             if existing is not None:
                 raise Refused(f"endpoint {endpoint.endpoint_id} exists with other addresses: remove it first")
-            self._refuse_taken_mac(endpoint)
+            forgotten = await self._forgotten_holder(endpoint)
             self._known.add_endpoint(endpoint)
+            self._being_made.add(endpoint.endpoint_id)
             try:
                 await self._records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
-                await self._make_link(endpoint, network)
+                await self._make_link(endpoint, network, forgotten)
             except BaseException:
                 await self._undo(endpoint)
                 raise
+            finally:
+                self._being_made.discard(endpoint.endpoint_id)
+            if forgotten is not None:
+                await self._forget(forgotten)
         _log.info(
             "macvlan port created: {link} on parent {parent} in mode {mode}, MAC {mac}, address {address} "
             "(endpoint {endpoint}, network {network})",
@@ -69,13 +75,17 @@ class Endpoints:
 
     async def _undo(self, endpoint: Endpoint) -> None:
         """Forget an endpoint that was not made; the engine will not ask for it."""
-        self._known.remove_endpoint(endpoint.endpoint_id)
         try:
-            await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
+            await self._forget(endpoint)
         except StateFailed as failure:  # the first error is the one to tell
+            self._known.remove_endpoint(endpoint.endpoint_id)
             _log.error(
                 "the row of endpoint {id} stays: {reason}", id=endpoint.endpoint_id, reason=str(failure)
             )
+
+    async def _forget(self, endpoint: Endpoint) -> None:
+        await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
+        self._known.remove_endpoint(endpoint.endpoint_id)
 
     def _planned(self, request: requests.CreateEndpoint, network: Network) -> Endpoint:
         for address in (request.address, request.address_v6):
@@ -113,15 +123,37 @@ class Endpoints:
                 "so that it is never handed out"
             )
 
-    def _refuse_taken_mac(self, endpoint: Endpoint) -> None:
-        if endpoint.mac is None:
-            return
-        holder = self._known.holder_of_mac(endpoint.parent, endpoint.mac)
-        if holder is not None:
+    async def _forgotten_holder(self, endpoint: Endpoint) -> Endpoint | None:
+        """
+        Another endpoint of ours that has the same MAC on the parent, and may have been forgotten by the engine.
+
+        Engines drop endpoints without a word (engine-facts, section 8). Where address management has handed
+        out the same address of the same network again, the old endpoint is dead and is removed. Else, if its
+        link is not in the host's namespace, the kernel knows whether it is alive in a container.
+
+        :return: an endpoint to be forgotten if the kernel proves the MAC to be free.
+        :raises Refused: the MAC is in use.
+        """
+        while endpoint.mac is not None:
+            holder = self._known.holder_of_mac(endpoint.parent, endpoint.mac)
+            if holder is None:
+                return None
+            is_under_way = holder.endpoint_id in self._being_made
+            if not is_under_way and _has_address_of(endpoint, holder):
+                _log.info(
+                    "endpoint {old} is dropped: the engine has forgotten it, and gave its address to {new}",
+                    old=holder.short_id,
+                    new=endpoint.short_id,
+                )
+                await self.delete(requests.EndpointCall(holder.network_id, holder.endpoint_id))
+                continue
+            if not is_under_way and not self._links.exists(holder.link):
+                return holder
             raise Refused(
                 f"MAC address {endpoint.mac} is in use on parent {endpoint.parent} by endpoint {holder.endpoint_id} "
                 f"of network {holder.network_id}: give another --mac-address or another address"
             )
+        return None
 
     def port_of(self, network: Network, link: str, alias: str, mac: str | None) -> Port:
         """The link that the kernel is asked for."""
@@ -139,7 +171,7 @@ class Endpoints:
             source_macs=network.source_macs,
         )
 
-    async def _make_link(self, endpoint: Endpoint, network: Network) -> None:
+    async def _make_link(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> None:
         if network.mode == "passthru":
             await self._links.reaped()
         port = self.port_of(
@@ -150,7 +182,8 @@ class Endpoints:
             None if network.mode == "passthru" else endpoint.mac,
         )
         # A MAC that we derived is ours alone; one that a user chose may be in use by links we cannot see.
-        prove = endpoint.mac is not None and not endpoint.mac_is_ours and network.mode != "passthru"
+        named_by_user = endpoint.mac is not None and not endpoint.mac_is_ours
+        prove = network.mode != "passthru" and (named_by_user or forgotten is not None)
         try:
             await self._links.add_port(port, prove_mac_free=prove)
         except LinkFailed as failure:
@@ -190,6 +223,7 @@ class Endpoints:
         async with self._turns.of(request.endpoint_id):
             endpoint = self._known.endpoints.get(request.endpoint_id)
             if endpoint is None:
+                await self._remove_unknown(request.endpoint_id)
                 return
             removed, failure = True, None
             try:
@@ -199,8 +233,7 @@ class Endpoints:
             network = self._known.networks.get(endpoint.network_id)
             if network is not None and network.mode == "passthru":
                 await self._links.reaped()
-            await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
-            self._known.remove_endpoint(endpoint.endpoint_id)
+            await self._forget(endpoint)
         if failure is not None:
             raise failure
         _log.info(
@@ -209,3 +242,25 @@ class Endpoints:
             endpoint=endpoint.short_id,
             how="" if removed else "; it had gone with its sandbox",
         )
+
+    async def _remove_unknown(self, endpoint_id: str) -> None:
+        """An endpoint that we have no row of (any more) may still have a link: its name tells."""
+        name = endpoint_link_name(endpoint_id)
+        if not self._links.exists(name):
+            return
+        link = await self._links.find(name)
+        if link is not None and self._links.is_ours(link):
+            await self._links.condemn(name)
+            _log.info(
+                "unused link removed: {link} (endpoint {endpoint}, without a row)",
+                link=name,
+                endpoint=endpoint_id[:12],
+            )
+
+
+def _has_address_of(endpoint: Endpoint, holder: Endpoint) -> bool:
+    """Whether an address of one network went from *holder* to *endpoint*."""
+    return endpoint.network_id == holder.network_id and (
+        (endpoint.address is not None and endpoint.address == holder.address)
+        or (endpoint.address_v6 is not None and endpoint.address_v6 == holder.address_v6)
+    )

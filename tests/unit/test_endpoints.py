@@ -164,6 +164,25 @@ class MacTests(HouseTestCase):
         self.house.create_endpoint(OTHER_ENDPOINT, mac="02:00:00:00:00:77")
         self.assertEqual(list(self.house.known.endpoints), [OTHER_ENDPOINT])
 
+    def test_an_address_handed_out_again_ends_the_endpoint_that_the_engine_forgot(self) -> None:
+        self.house.create_endpoint()
+        self.house.create_endpoint(OTHER_ENDPOINT)
+        self.assertEqual(list(self.house.known.endpoints), [OTHER_ENDPOINT])
+        self.assertEqual(list(self.house.records.kept[Kind.ENDPOINT]), [OTHER_ENDPOINT])
+        self.assertEqual(self.house.link_names() - PLAIN_LINKS, {endpoint_link_name(OTHER_ENDPOINT)})
+
+    def test_a_forgotten_endpoint_whose_link_went_with_its_container_gives_up_its_mac(self) -> None:
+        self.house.create_endpoint(mac="02:00:00:00:00:77")
+        self.house.kernel.move_away(endpoint_link_name(ENDPOINT))
+        self.house.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24", mac="02:00:00:00:00:77")
+        self.assertEqual(list(self.house.records.kept[Kind.ENDPOINT]), [OTHER_ENDPOINT])
+
+    def test_an_endpoint_without_a_row_loses_its_link_all_the_same(self) -> None:
+        self.house.create_endpoint()
+        self.house.known.remove_endpoint(ENDPOINT)
+        self.house.delete_endpoint()
+        self.assertEqual(self.house.link_names(), PLAIN_LINKS)
+
     def test_the_mac_of_the_nic_itself_is_refused(self) -> None:
         with self.assert_refused(Refused, "02:00:00:00:00:02", "eth0"):
             self.house.create_endpoint(mac="02:00:00:00:00:02")

@@ -48,7 +48,7 @@ class RestartTests(HouseTestCase):
         self.assertEqual(house.create_endpoint(address_v6="fd00::7/64"), "7a:42:c0:a8:01:07")
         house.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         with self.assert_refused(Exception, "7a:42:c0:a8:01:07", ENDPOINT):
-            house.create_endpoint("f" * 64, mac="7a:42:c0:a8:01:07")
+            house.create_endpoint("f" * 64, mac="7a:42:c0:a8:01:07", address="192.168.1.9/24")
         house.wait(house.networks.delete(NETWORK))
         self.assert_nothing_left(house)
 
