@@ -28,16 +28,13 @@ def service() -> Iterator[str]:
     for option in OPTIONS:
         names = [] if option.short is None else [f"-{option.short}"]
         names.append(f"--{option.name}" + ("" if option.is_flag else f"={option.metavar}"))
-        facts = [f"Environment: :envvar:`{option.environment_variable}`."]
+        facts = [f"Environment: {_literal(option.environment_variable)}."]
         if option.default_text:
             facts.append(f"Default: {_literal(option.default_text)}.")
         if option.repeats:
-            facts.append(
-                "May be given several times; in the environment several values have commas between them."
-            )
+            facts.append("In the environment several values have commas between them.")
         yield from ("", f".. option:: {', '.join(names)}")
         yield from _indented(option.help, " ".join(facts))
-        yield from ("", f"   .. envvar:: {option.environment_variable}")
 
 
 def network() -> Iterator[str]:
