@@ -176,6 +176,7 @@ def test_a_call_fails_because_the_plugin_is_back_a_moment_later(docker_host: Doc
 
 
 @pytest.mark.one_engine
+@pytest.mark.xfail(strict=True, reason="the forgotten endpoint's row still claims the MAC of the address")
 def test_a_container_removed_without_the_plugin_blocks_its_address_for_good(docker_host: DockerHost) -> None:
     """The engine waits fifteen seconds for each of its calls, and then forgets the endpoint silently.
 
