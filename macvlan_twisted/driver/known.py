@@ -23,7 +23,8 @@ class Known:
         }
         """VLANs and dummy links that we made; only :class:`~macvlan_twisted.driver.parents.Parents` changes it."""
         self._endpoints: dict[str, Endpoint] = {}
-        self._by_mac: dict[tuple[str, str], str] = {}
+        self._by_mac: dict[tuple[str, str], list[str]] = {}
+        """Endpoints by parent and MAC, the latest last: two while it is found out whether the first one is alive."""
         self._of_network: dict[str, set[str]] = {}
         for document in records.documents(Kind.ENDPOINT).values():
             self.add_endpoint(from_document(Endpoint, document))
@@ -69,7 +70,7 @@ class Known:
         self._endpoints[endpoint.endpoint_id] = endpoint
         self._of_network.setdefault(endpoint.network_id, set()).add(endpoint.endpoint_id)
         if endpoint.mac is not None:
-            self._by_mac[endpoint.parent, endpoint.mac] = endpoint.endpoint_id
+            self._by_mac.setdefault((endpoint.parent, endpoint.mac), []).append(endpoint.endpoint_id)
 
     def remove_endpoint(self, endpoint_id: str) -> None:
         endpoint = self._endpoints.pop(endpoint_id, None)
@@ -79,13 +80,16 @@ class Known:
         siblings.discard(endpoint_id)
         if not siblings:
             del self._of_network[endpoint.network_id]
-        if endpoint.mac is not None and self._by_mac.get((endpoint.parent, endpoint.mac)) == endpoint_id:
-            del self._by_mac[endpoint.parent, endpoint.mac]
+        if endpoint.mac is not None:
+            holders = self._by_mac[endpoint.parent, endpoint.mac]
+            holders.remove(endpoint_id)
+            if not holders:
+                del self._by_mac[endpoint.parent, endpoint.mac]
 
     def endpoints_of(self, network_id: str) -> list[Endpoint]:
         return [self._endpoints[each] for each in self._of_network.get(network_id, ())]
 
     def holder_of_mac(self, parent: str, mac: str) -> Endpoint | None:
         """Our endpoint on *parent* that has *mac*."""
-        holder = self._by_mac.get((parent, mac))
-        return None if holder is None else self._endpoints[holder]
+        holders = self._by_mac.get((parent, mac))
+        return None if holders is None else self._endpoints[holders[-1]]
