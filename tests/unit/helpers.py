@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Coroutine, Iterable
 from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, TypeVar
 
 from attrs import define, evolve
@@ -169,6 +172,13 @@ def endpoint_request(
     )
 
 
+def fresh_directory(test: SynchronousTestCase) -> Path:
+    """A directory that goes with *test*; trial's own stay behind where pytest runs it."""
+    path = Path(mkdtemp())
+    test.addCleanup(shutil.rmtree, path)
+    return path
+
+
 class HouseTestCase(SynchronousTestCase):
     """A fresh host with two NICs and the parts on it."""
 
@@ -225,6 +235,7 @@ __all__ = [
     "disk_refuses",
     "endpoint_request",
     "evolve",
+    "fresh_directory",
     "network_request",
     "nic",
     "plain_kernel",

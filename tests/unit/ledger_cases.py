@@ -10,6 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.state.ledger import DATABASE_NAME, TABLES, Ledger
 
+from .helpers import fresh_directory
+
 
 def contents(ledger: Ledger) -> dict[str, set[tuple[str, ...]]]:
     return {table.name: set(ledger.rows(table)) for table in TABLES}
@@ -20,9 +22,7 @@ class LedgerTestCase(SynchronousTestCase):
         self.directory = self.make_directory()
 
     def make_directory(self) -> Path:
-        path = Path(self.mktemp())
-        path.mkdir(parents=True)
-        return path
+        return fresh_directory(self)
 
     def open(self, directory: Path | None = None) -> Ledger:
         ledger = Ledger(directory or self.directory)
@@ -31,7 +31,7 @@ class LedgerTestCase(SynchronousTestCase):
 
     def after_kill(self) -> Path:
         """The files as a process leaves them that is killed right now."""
-        copy = Path(self.mktemp())
+        copy = self.make_directory() / "copy"
         shutil.copytree(self.directory, copy)
         return copy
 

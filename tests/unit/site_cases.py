@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from attrs import define
 from twisted.internet.address import UNIXAddress
@@ -50,12 +50,11 @@ class Connection:
     """One connection of a client."""
 
     def __init__(self, site: PluginSite) -> None:
-        protocol = site.buildProtocol(UNIXAddress(None))
-        assert protocol is not None
-        self._protocol: Any = protocol
-        self.transport: Any = StringTransportWithDisconnection()
-        self.transport.protocol = protocol
-        protocol.makeConnection(self.transport)
+        address: Any = UNIXAddress(None)
+        self._protocol: Any = site.buildProtocol(address)
+        self.transport = cast(Any, StringTransportWithDisconnection())
+        self.transport.protocol = self._protocol
+        self._protocol.makeConnection(self.transport)
 
     def send(self, raw: bytes) -> None:
         self._protocol.dataReceived(raw)

@@ -59,7 +59,7 @@ class LossTests(DamageTestCase):
         log = (whole / (DATABASE_NAME + "-wal")).read_bytes()
         self.assertGreater(len(log), 1000)
         for kept in (len(log) - 1, len(log) - 4000, len(log) // 2, 40, 1, 0):
-            cut = Path(self.mktemp())
+            cut = self.make_directory() / "cut"
             shutil.copytree(whole, cut)
             (cut / (DATABASE_NAME + "-wal")).write_bytes(log[:kept])
             self.told(cut, "generation")

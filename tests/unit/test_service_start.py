@@ -13,6 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.errors import CannotStart
 from macvlan_twisted.service import Lock, remove_stale_socket
 
+from .helpers import fresh_directory
+
 HOLDER = """
 import sys
 from pathlib import Path
@@ -25,8 +27,7 @@ sys.stdin.read()
 
 class PlaceTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.place = Path(self.mktemp())
-        self.place.mkdir(parents=True)
+        self.place = fresh_directory(self)
 
 
 class LockTests(PlaceTestCase):

@@ -15,6 +15,7 @@ from macvlan_twisted.errors import StateFailed
 from macvlan_twisted.state.ledger import NETWORKS, POOLS, Change, Ledger, Put
 from macvlan_twisted.state.writer import Writer
 
+from .helpers import fresh_directory
 from .ledger_cases import LedgerTestCase
 
 
@@ -137,9 +138,8 @@ class GroupTests(WriterTestCase):
 
 class RealLedgerTests(WriterTestCase):
     def test_hundreds_of_submissions_are_all_on_disk_in_few_commits(self) -> None:
-        case = LedgerTestCase()
-        case.directory = case.make_directory()
-        ledger = Ledger(case.directory)
+        directory = fresh_directory(self)
+        ledger = Ledger(directory)
         self.writer = self.make(ledger)
         self.writer.start()
         calls = [self.writer.submit([Put(POOLS, (f"p{number}", "{}"))]) for number in range(300)]
@@ -148,16 +148,15 @@ class RealLedgerTests(WriterTestCase):
             self.successResultOf(call)
         self.assertLess(ledger.generation, 200)
         self.writer.close()
-        again = Ledger(case.directory)
+        again = Ledger(directory)
         self.addCleanup(again.close)
         self.assertEqual(len(again.rows(POOLS)), 300)
 
     def test_nothing_of_a_group_is_there_when_it_was_refused(self) -> None:
-        case = LedgerTestCase()
-        case.directory = case.make_directory()
-        ledger = Ledger(case.directory)
+        directory = fresh_directory(self)
+        ledger = Ledger(directory)
         self.writer = self.make(ledger)
-        connection = case.connection_of(ledger)
+        connection = LedgerTestCase.connection_of(ledger)
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
         self.writer.start()
@@ -165,6 +164,6 @@ class RealLedgerTests(WriterTestCase):
         call.addErrback(lambda failure: failure.trap(StateFailed))
         self.turn_reactor_until(call)
         self.writer.close()
-        again = Ledger(case.directory)
+        again = Ledger(directory)
         self.addCleanup(again.close)
         self.assertEqual(again.rows(POOLS), [])
