@@ -8,8 +8,8 @@ import pytest
 
 from tests.lab.commands import Finished, attempt
 from tests.lab.docker_host import DockerHost
-from tests.lab.engine import PATH
 from tests.lab.plugin import CHECKOUT
+from tests.lab.roots import PATH
 
 NETWORK = ("--ipam-driver=macvlan-twisted", "--subnet=192.168.77.0/24", "--ip-range=192.168.77.128/25")
 

@@ -16,17 +16,14 @@ from tests.lab.cave import Cave, Furniture
 from tests.lab.commands import Finished, Narrate, attempt, run
 from tests.lab.daemons import Daemon
 from tests.lab.lan import Lan
-from tests.lab.roots import root_of
+from tests.lab.roots import OWN_VERSION, PATH, root_of
 from tests.lab.unix_http import answers
-
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where programs are looked for inside: the distribution's, never what else the machine may have."""
 
 
 class Engine:
     """A Docker Engine, running from the start of ``with Engine(lan) as engine`` to the end of that block.
 
-    Version "20.10" is the machine's own dockerd, whatever its exact version; "26.1" and "28.5" come out of
+    Without a version it is the machine's own dockerd ("20.10" on Debian 12); "26.1" and "28.5" come out of
     newer Debian releases (:mod:`tests.lab.roots`). Everything that the engine keeps is in a temporary
     directory; it has neither bridge nor firewall rules. `extra` are further arguments of dockerd. With
     `external_containerd` its containerd is a daemon beside it, as under systemd, and survives :meth:`kill`;
@@ -36,7 +33,7 @@ class Engine:
     def __init__(
         self,
         lan: Lan,
-        version: str = "20.10",
+        version: str = OWN_VERSION,
         *,
         live_restore: bool = False,
         external_containerd: bool = False,
@@ -164,7 +161,11 @@ class Engine:
         for name in ("plugins", "client"):
             (self.directory / name).mkdir()
         # Engines before 23 keep a key; the place for it, /etc/docker, can only be changed in this file.
-        settings = {"deprecated-key-path": f"{self.directory}/key.json"} if self.version == "20.10" else {}
+        settings = (
+            {"deprecated-key-path": f"{self.directory}/key.json"}
+            if int(self.version.split(".")[0]) < 23
+            else {}
+        )
         (self.directory / "daemon.json").write_text(json.dumps(settings), encoding="utf-8")
         cgroup = self.directory.name
         undo.callback(cgroups.remove, cgroup)

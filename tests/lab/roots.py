@@ -6,18 +6,34 @@ They are made once, by debootstrap, from the mirror that apt uses on this machin
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab.commands import Narrate, run
+from tests.lab.commands import CommandFailed, Narrate, run
 
-OWN_VERSION = "20.10"
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where the programs of an engine are looked for: the distribution's, never what else the machine may have."""
+
+
+def _own_version() -> str:
+    """Ask the machine's dockerd which it is; Debian 12, for which the tests are made, has 20.10."""
+    try:
+        told = run("dockerd", "--version", env={"PATH": PATH})
+    except (OSError, CommandFailed):
+        return "20.10"
+    found = re.search(r"version (\d+\.\d+)\.", told)
+    return found[1] if found else "20.10"
+
+
+OWN_VERSION = _own_version()
+"""The machine's own engine. The others come from elsewhere."""
 RELEASES = {"26.1": "trixie", "28.5": "forky"}
-"""The versions that come from elsewhere, and the Debian releases that hold them."""
-VERSIONS = (OWN_VERSION, *RELEASES)
+"""Versions, and the Debian releases that hold them."""
+VERSIONS = tuple(dict.fromkeys((OWN_VERSION, *RELEASES)))
 PACKAGES = "docker.io,docker-cli,busybox-static,iproute2"
 SCRIPT = "/usr/share/debootstrap/scripts/sid"
 """Serves every release since Debian 12; an older debootstrap does not know the younger names."""
