@@ -34,6 +34,7 @@ def test_a_network_of_ipv6_alone_gives_no_ipv4(docker_host: DockerHost) -> None:
     assert docker_host.start("other", "--ip6=fd77::71").mac() != mac
 
 
+@pytest.mark.engines("20.10", "28.5")
 def test_a_container_in_the_second_subnet_gets_that_subnets_gateway(docker_host: DockerHost) -> None:
     second_ipv4 = ("--subnet=10.88.0.0/24", "--gateway=10.88.0.1")
     second_ipv6 = ("--subnet=fd88::/64", "--gateway=fd88::1")
@@ -106,6 +107,7 @@ def test_without_a_gateway_no_router_is_invented_where_the_engine_asks(docker_ho
     assert box.routers() == (set() if asks else {"10.88.0.1", "fd88::1"})
 
 
+@pytest.mark.one_engine
 def test_the_routers_own_address_is_refused_with_the_remedy(docker_host: DockerHost) -> None:
     docker_host.create("lan", "--subnet=192.168.77.0/24", "--gateway=192.168.77.254", ON_ETH1)
     told = docker_host.start_refusal("--ip=192.168.77.1")
@@ -125,21 +127,25 @@ def test_the_routers_own_address_is_refused_when_the_engine_hands_it_out_by_itse
     assert docker_host.start("box", "--ip=192.168.77.70").routers() == set()
 
 
-@pytest.mark.parametrize("ipam", ["default", "macvlan-twisted"])
 def test_an_internal_network_on_a_parent_has_no_way_out_and_spares_the_router(
-    docker_host: DockerHost, ipam: str
+    docker_host: DockerHost,
 ) -> None:
-    words = ("--internal", f"--ipam-driver={ipam}", "--subnet=192.168.77.0/24")
+    words = ("--internal", "--subnet=192.168.77.0/24")
     docker_host.create("lan", *words, "--ip-range=192.168.77.0/30", ON_ETH1)
-    if docker_host.engine.version in ASKS and ipam == "default":
+    if docker_host.engine.version in ASKS:
         told = docker_host.start_refusal()
         assert "address 192.168.77.1 is that of the LAN's router" in told
         docker_host.engine.docker("network", "rm", "lan")
         docker_host.create("lan", *words, "--gateway=192.168.77.1", "--ip-range=192.168.77.4/30", ON_ETH1)
-    first, box = docker_host.start("first"), docker_host.start("box", "--ip=192.168.77.70")
-    assert "192.168.77.1/24" not in first.addresses()
-    assert set(box.links()) == {"eth0"}  # and no second one into a bridge of the engine's
-    assert box.routers() == set()
+    # Ours knows the router without being told.
+    own = ("--internal", "--subnet=192.168.77.0/24", "--ip-range=192.168.77.0/29")
+    docker_host.create("own", "--ipam-driver=macvlan-twisted", *own, ON_ETH1)
+    on_own, box = docker_host.start("on-own", network="own"), docker_host.start("box", "--ip=192.168.77.70")
+    assert on_own.addresses() == {"192.168.77.2/24"}
+    for each in (on_own, box):
+        assert set(each.links()) == {"eth0"}  # and no second one into a bridge of the engine's
+        assert each.routers() == set()
+    assert box.ping("192.168.77.10", seconds=1) is False  # macvlan's own rule: not the docker host itself
     assert box.ping("192.168.77.2")
 
 

@@ -22,6 +22,7 @@ def test_a_container_has_the_mac_that_was_asked_for_on_the_wire_too(docker_host:
     assert Container(docker_host.engine, "box").mac() == CHOSEN
 
 
+@pytest.mark.one_engine
 def test_a_derived_mac_tells_the_ipv4_address_and_stays_with_it(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN, "--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1")
     docker_host.start("box", "--ip=192.168.77.254")
@@ -31,6 +32,7 @@ def test_a_derived_mac_tells_the_ipv4_address_and_stays_with_it(docker_host: Doc
         docker_host.engine.docker("restart", "--time=0", "box")
 
 
+@pytest.mark.one_engine
 def test_a_mac_of_another_container_is_refused_by_the_name_of_its_endpoint(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     docker_host.create("other", "--subnet=10.88.0.0/24", "--gateway=10.88.0.1", "--opt=parent=eth1")

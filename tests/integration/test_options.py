@@ -25,32 +25,31 @@ def index_of_parent(container: Container, nic: str = "eth0") -> int:
 
 
 @pytest.mark.one_engine
-@pytest.mark.parametrize("name", ["parent", "host_iface"])
-def test_the_container_hangs_on_the_parent_that_was_named(docker_host: DockerHost, name: str) -> None:
-    box = started(docker_host, f"{name}=eth2")
-    assert index_of_parent(box) == docker_host.lan.host_links()["eth2"]["ifindex"]
-    assert box.ping("192.168.77.2")
-
-
-@pytest.mark.one_engine
-def test_without_a_parent_the_container_hangs_on_the_services_host_interface(docker_host: DockerHost) -> None:
-    assert index_of_parent(started(docker_host)) == docker_host.lan.host_links()["eth1"]["ifindex"]
-
-
-@pytest.mark.one_engine
-@pytest.mark.parametrize("name", ["macvlan_mode", "mode"])
-def test_the_mode_that_was_named_reaches_the_kernel(docker_host: DockerHost, name: str) -> None:
+@pytest.mark.parametrize(
+    "names", [("parent", "macvlan_mode", "mtu"), ("host_iface", "mode", "com.docker.network.driver.mtu")]
+)
+def test_parent_mode_mtu_and_queue_length_reach_the_kernel_by_both_of_their_names(
+    docker_host: DockerHost, names: tuple[str, str, str]
+) -> None:
+    parent, mode, mtu = names
     # Bridge is the default, and vepa what the kernel does with a mode that it does not understand.
-    assert started(docker_host, f"{name}=private").kind()["mode"] == "private"
-
-
-@pytest.mark.one_engine
-@pytest.mark.parametrize("name", ["mtu", "com.docker.network.driver.mtu"])
-def test_the_containers_link_has_the_mtu_that_was_named(docker_host: DockerHost, name: str) -> None:
-    box = started(docker_host, f"{name}=1400")
+    box = started(docker_host, f"{parent}=eth2", f"{mode}=private", f"{mtu}=1400", "bcqueuelen=2000")
+    assert index_of_parent(box) == docker_host.lan.host_links()["eth2"]["ifindex"]
+    assert box.kind() == {"mode": "private", "bcqueuelen": 2000, "usedbcqueuelen": 2000}
     assert box.links()["eth0"]["mtu"] == 1400
+    assert box.ping("192.168.77.2")
     too_long = box.attempt("ping", "-c", "1", "-w", "1", "-M", "do", "-s", "1400", "192.168.77.2")
     assert "mtu=1400" in too_long.stderr
+
+
+@pytest.mark.one_engine
+def test_without_any_option_the_container_hangs_on_the_services_host_interface(
+    docker_host: DockerHost,
+) -> None:
+    box = started(docker_host)
+    assert index_of_parent(box) == docker_host.lan.host_links()["eth1"]["ifindex"]
+    assert box.kind()["mode"] == "bridge"
+    assert box.links()["eth0"]["mtu"] == 1500
 
 
 @pytest.mark.one_engine
@@ -59,13 +58,6 @@ def test_what_the_network_leaves_open_the_service_decides(docker_host: DockerHos
     box = started(docker_host)
     assert box.links()["eth0"]["mtu"] == 1300
     assert box.kind()["mode"] == "private"
-
-
-@pytest.mark.one_engine
-def test_the_broadcast_queue_is_as_long_as_was_asked_for(docker_host: DockerHost) -> None:
-    box = started(docker_host, "bcqueuelen=2000")
-    assert box.kind()["bcqueuelen"] == 2000
-    assert box.kind()["usedbcqueuelen"] == 2000
 
 
 @pytest.mark.engines("28.5")
