@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import evolve, field, frozen
 
-from .addresses import IPAddress, IPInterface, IPNetwork
+from .addresses import AddressRange, IPAddress, IPInterface, IPNetwork
 from .links.interface import DefaultRoute, Kernel, LinkFacts
 from .settings import Settings
 
@@ -56,7 +56,7 @@ def choose(
     link = find(interface) if interface is not None else None
     if interface is not None and link is None:
         reasons.append(f"host interface {interface} is not there yet")
-    subnets, gateways = list(settings.subnets), list(settings.gateways)
+    subnets, gateways, excluded = list(settings.subnets), list(settings.gateways), list(settings.excluded)
     if link is not None and interface is not None:
         own = [each for each in addresses_of(interface) if not each.ip.is_link_local]
         routers = [
@@ -64,8 +64,16 @@ def choose(
         ]
         for version in (4, 6):
             _fill_family(version, settings, interface, own, routers, subnets, gateways, reasons)
+        excluded += [AddressRange(each.ip, each.ip) for each in own]
+        reasons += [f"address {each.ip} is never handed out: it is the host's own" for each in own]
     return Chosen(
-        evolve(settings, host_interface=interface, subnets=tuple(subnets), gateways=tuple(gateways)),
+        evolve(
+            settings,
+            host_interface=interface,
+            subnets=tuple(subnets),
+            gateways=tuple(gateways),
+            excluded=tuple(excluded),
+        ),
         tuple(reasons),
         tuple(_hints(link)) if link is not None else (),
     )

@@ -323,8 +323,13 @@ def _check_families(settings: Settings) -> None:
                     f"{name} was given {versions.count(version)} times for IPv{version}: give it once a family"
                 )
     for gateway in settings.gateways:
+        if gateway.is_link_local:
+            raise ValueError(
+                f"--gateway {gateway} is link-local, and no engine takes such a gateway: leave it out; containers learn "
+                "an IPv6 router from its advertisements"
+            )
         subnet = settings.subnet_of_version(gateway.version)
-        if subnet is not None and gateway not in subnet and not gateway.is_link_local:
+        if subnet is not None and gateway not in subnet:
             raise ValueError(
                 f"--gateway {gateway} is not in --macvlan-subnet {subnet}: give the router's address in it"
             )

@@ -207,7 +207,8 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
         ledger = open_ledger(directory)
     except StateFailed as failure:
         raise CannotStart(
-            f"state: {failure}. To begin anew, remove all networks of this plugin, stop it, and move {directory} away"
+            f"state: {failure}. To begin anew: move {directory} away, start again, and remove and create this "
+            "plugin's networks and their containers"
         ) from failure
     writer = Writer(ledger, reactor.callFromThread)
     records = SqliteHostRecords(ledger, writer)

@@ -187,7 +187,8 @@ class Endpoints:
         try:
             await self._links.add_port(port, prove_mac_free=prove)
         except LinkFailed as failure:
-            raise explained(failure, network, endpoint.mac) from None
+            others = [each for each in self._known.endpoints_of(network.network_id) if each != endpoint]
+            raise explained(failure, network, endpoint.mac, others) from None
 
     async def operational_info(self, request: requests.EndpointCall) -> dict[str, str]:
         endpoint = self._known.endpoint(request.endpoint_id)

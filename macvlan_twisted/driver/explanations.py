@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 from ..errors import LinkFailed, MacvlanError, Refused
-from .network import Network
+from .network import Endpoint, Network
 
 
-def explained(failure: LinkFailed, network: Network, mac: str | None = None) -> MacvlanError:
+def explained(
+    failure: LinkFailed, network: Network, mac: str | None = None, others: Sequence[Endpoint] = ()
+) -> MacvlanError:
     """
     The error to raise instead of *failure*, which came of making a link of *network* with *mac*.
+
+    :param others: the endpoints that the network has already.
 
     The kernel has one number for several causes; here are those that were measured.
     """
@@ -25,6 +30,11 @@ def explained(failure: LinkFailed, network: Network, mac: str | None = None) -> 
             f"parent {parent} of network {network.network_id} is not there (any more): bring it back, the network is "
             "kept",
             errno.ENODEV,
+        )
+    if failure.errno == errno.EINVAL and network.mode == "passthru" and others:
+        return Refused(
+            f"network {network.network_id} is in mode passthru, in which parent {parent} carries one container alone, and "
+            f"endpoint {others[0].endpoint_id} has it: stop that container"
         )
     if failure.errno == errno.EINVAL and network.mode == "passthru":
         return LinkFailed(

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
+from macvlan_twisted.addresses import parse_address, parse_interface, parse_network, parse_range
 from macvlan_twisted.host_defaults import Chosen, choose_defaults
 from macvlan_twisted.links.interface import DefaultRoute
 from macvlan_twisted.settings import Settings
@@ -41,6 +41,11 @@ class ChoiceTests(SynchronousTestCase):
         for fact in ("eth0", "192.168.1.0/24", "192.168.1.1"):
             self.assertTrue(any(fact in reason for reason in found.reasons), fact)
         self.assertEqual(found.hints, ())
+
+    def test_the_hosts_own_addresses_are_never_handed_out(self) -> None:
+        found = chosen(Settings(excluded=(parse_range("10.9.9.9"),)), V4, V4_ADDRESSES)
+        self.assertEqual(found.settings.excluded, (parse_range("10.9.9.9"), parse_range("192.168.1.20")))
+        self.assertTrue(any("192.168.1.20" in reason for reason in found.reasons))
 
     def test_the_preferred_default_route_is_followed(self) -> None:
         found = chosen(

@@ -15,6 +15,7 @@ from macvlan_twisted.state.interface import Kind
 
 from .helpers import (
     NETWORK,
+    ENDPOINT,
     OTHER_ENDPOINT,
     OTHER_NETWORK,
     PLAIN_LINKS,
@@ -203,7 +204,7 @@ class PassthruTests(HouseTestCase):
         self.house.create_network(mode="passthru")
         self.house.create_endpoint()
         before = self.house.records.all_rows()
-        with self.assert_refused(LinkFailed, "passthru"):
+        with self.assert_refused(Refused, "passthru", ENDPOINT):
             self.house.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.assertEqual(self.house.records.all_rows(), before)
 

@@ -172,9 +172,10 @@ class WrongValueTests(SynchronousTestCase):
         with self.assertRaises(ValueError) as caught:
             given_(gateway="10.0.1.1", macvlan_subnet="10.0.0.0/24")
         self.assertIn("--gateway 10.0.1.1 is not in --macvlan-subnet 10.0.0.0/24", str(caught.exception))
-        self.assertEqual(
-            given_(gateway="fe80::1", macvlan_subnet="fd00::/64").gateways, (parse_address("fe80::1"),)
-        )
+
+    def test_a_link_local_gateway_is_refused_with_what_to_do(self) -> None:
+        with self.assertRaisesRegex(ValueError, "--gateway fe80::1 is link-local.*leave it out"):
+            given_(gateway="fe80::1", macvlan_subnet="fd00::/64")
 
     def test_a_range_outside_the_subnet_is_refused(self) -> None:
         with self.assertRaises(ValueError) as caught:
