@@ -14,8 +14,8 @@ from macvlan_twisted.links.interface import Port
 from macvlan_twisted.state.interface import Kind
 
 from .helpers import (
-    NETWORK,
     ENDPOINT,
+    NETWORK,
     OTHER_ENDPOINT,
     OTHER_NETWORK,
     PLAIN_LINKS,
