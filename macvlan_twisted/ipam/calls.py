@@ -35,8 +35,11 @@ class AddressManagement:
         self._turns = Turns()
         self._pools = {key: from_document(Pool, document) for key, document in book.pools().items()}
         self._sets: dict[str, SharedSet] = {}
-        self._being_made: set[str] = set()
-        """Pools whose network is not made yet: until then a named address is an auxiliary one."""
+        self._being_made: dict[str, set[IPAddress]] = {}
+        """
+        Pools whose network is not made yet, and their auxiliary addresses so far: until it is made, a named
+        address is an auxiliary one.
+        """
         self._cursors = {key: int(address) for key, address in book.cursors().items()}
         for pool in self._pools.values():
             self._sets.setdefault(pool.shared_set, SharedSet())
@@ -58,7 +61,7 @@ class AddressManagement:
         except BaseException:
             self._forget(pool)
             raise
-        self._being_made.add(pool.pool_id)
+        self._being_made[pool.pool_id] = set()
         _log.info(
             "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
         )
@@ -78,7 +81,7 @@ class AddressManagement:
             pool = self._pools.pop(pool_id, None)  # no address is taken in it any more
             if pool is None:
                 return
-            self._being_made.discard(pool_id)
+            self._being_made.pop(pool_id, None)
             try:
                 await self._book.close_pool(pool_id)
             except BaseException:
@@ -89,7 +92,7 @@ class AddressManagement:
 
     def _forget(self, pool: Pool) -> None:
         self._pools.pop(pool.pool_id, None)
-        self._being_made.discard(pool.pool_id)
+        self._being_made.pop(pool.pool_id, None)
         shared = self._sets[pool.shared_set]
         for address in shared.of_pool(pool.pool_id):
             shared.remove(pool.pool_id, address)
@@ -105,7 +108,7 @@ class AddressManagement:
             )
         purpose = self._purpose_of(request, pool)
         if purpose is Purpose.ENDPOINT:
-            self._being_made.discard(pool.pool_id)
+            self._being_made.pop(pool.pool_id, None)
         address = request.address
         if purpose is Purpose.GATEWAY and address is None:
             address = self._gateway_to_make_up(pool)
@@ -117,6 +120,8 @@ class AddressManagement:
         await self._claim(
             pool, address, purpose, advances=request.address is None and purpose is Purpose.ENDPOINT
         )
+        if purpose is Purpose.AUXILIARY and pool.pool_id in self._being_made:
+            self._being_made[pool.pool_id].add(address)
         _log.info(
             "address allocated: {address} of pool {pool} as {purpose}{name}",
             address=address,
@@ -171,10 +176,19 @@ class AddressManagement:
             return Purpose.ENDPOINT
         return Purpose.AUXILIARY
 
-    def network_made(self, subnets: Iterable[IPNetwork]) -> None:
-        """A network of our driver is made: from now on a named address of its pools is a container's."""
-        made = set(subnets)
-        self._being_made = {each for each in self._being_made if answered_pool(self._pools[each]) not in made}
+    def network_made(self, subnets: Iterable[tuple[IPNetwork, Iterable[IPAddress]]]) -> None:
+        """
+        A network of our driver is made: from now on a named address of its pools is a container's.
+
+        :param subnets: each with its auxiliary addresses; by both its pool is told from that of another
+            network on the same subnet, which is being made in parallel.
+        """
+        for subnet, auxiliary in subnets:
+            asked_for = set(auxiliary)
+            for pool_id, reserved in self._being_made.items():
+                if answered_pool(self._pools[pool_id]) == subnet and reserved == asked_for:
+                    del self._being_made[pool_id]
+                    break
 
     def _refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
         span = usable_span(pool.prefix)

@@ -60,7 +60,7 @@ def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressMana
 
     async def create_network(request: CreateNetwork) -> None:
         await networks.create(request)
-        addresses.network_made(subnet.pool for subnet in request.subnets)
+        addresses.network_made((each.pool, each.auxiliary.values()) for each in request.subnets)
 
     call("NetworkDriver.CreateNetwork", messages.create_network, create_network, _nothing)
     call("NetworkDriver.DeleteNetwork", messages.network_id, networks.delete, _nothing)

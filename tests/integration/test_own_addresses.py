@@ -1,5 +1,7 @@
 """Address management of our own: pools, ranges, reservations, and several networks on one subnet."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.lab.docker_host import DockerHost
@@ -133,6 +135,20 @@ def test_networks_on_one_subnet_never_give_one_address_twice_and_have_one_gatewa
     assert docker_host.start("again", "--ip=192.168.77.64", network="more").ping("192.168.77.1")
     assert "gateway" in docker_host.start_refusal("--ip=192.168.77.1", network="more")
     assert "reserved" in docker_host.start_refusal("--ip=192.168.77.66", network="more")
+
+
+@pytest.mark.one_engine
+def test_networks_on_one_subnet_can_be_created_at_the_same_time(docker_host: DockerHost) -> None:
+    reserved = [f"--aux-address=nas{last}=192.168.77.{last}" for last in (65, 66, 67, 68)]
+    with ThreadPoolExecutor() as threads:
+        made = [
+            threads.submit(docker_host.create, f"lan-{number}", OURS, *SUBNET, *reserved, ON_ETH1)
+            for number in range(8)
+        ]
+    for each in made:
+        each.result()
+    assert docker_host.start("box", "--ip=192.168.77.70", network="lan-0").ping("192.168.77.1")
+    assert "192.168.77.70" in docker_host.start_refusal("--ip=192.168.77.70", network="lan-7")
 
 
 @pytest.mark.one_engine

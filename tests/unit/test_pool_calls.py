@@ -121,10 +121,26 @@ class AuxiliaryTests(AddressTestCase):
         self.aux(one, "192.168.1.5")
         self.assertEqual(self.aux(two, "192.168.1.5"), "192.168.1.5/24")
 
+    def made(self, *auxiliary: str) -> None:
+        subnet = parse_network("192.168.1.0/24")
+        self.house.addresses.network_made([(subnet, [parse_address(each) for each in auxiliary])])
+
+    def test_a_network_made_in_parallel_on_the_same_subnet_ends_its_own_pool_only(self) -> None:
+        one, two = self.open(), self.open()
+        for pool in (one, two):
+            self.aux(pool, "192.168.1.5")
+        self.aux(two, "192.168.1.6")
+        self.made("192.168.1.5", "192.168.1.6")
+        self.assertEqual(self.aux(one, "192.168.1.6"), "192.168.1.6/24")
+        self.made("192.168.1.5", "192.168.1.6")
+        for pool in (one, two):
+            with self.assert_refused(Refused, "192.168.1.5"):
+                self.aux(pool, "192.168.1.5")
+
     def test_after_the_network_is_made_a_named_address_is_a_containers(self) -> None:
         pool = self.open()
         self.aux(pool, "192.168.1.5")
-        self.house.addresses.network_made([parse_network("192.168.1.0/24")])
+        self.made("192.168.1.5")
         self.assertEqual(self.aux(pool, "192.168.1.6"), "192.168.1.6/24")
         for address in ("192.168.1.5", "192.168.1.6"):
             with self.assert_refused(Refused, address):
