@@ -19,6 +19,15 @@ stop() {
     exit 1
 }
 
+# With --help or -h: show the comment at the head of the program, and no more.
+help() {
+    case " $* " in *" --help "* | *" -h "*)
+        sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"
+        exit
+        ;;
+    esac
+}
+
 # The packages of those programs that the machine lacks; a word is PROGRAM=PACKAGE.
 missing_packages() {
     local word
