@@ -64,6 +64,7 @@ def test_the_network_is_not_made_or_without_subnet_and_gateway(engine: Engine) -
         assert host.engine.docker("network", "ls", "--quiet", "--filter=name=auto").count("\n") == 1
 
 
+@pytest.mark.one_engine
 def test_an_absent_engine_is_complained_about_or_not_waited_for(engine: Engine) -> None:
     """The engine may start after the plugin: under systemd it does."""
     engine.stop()

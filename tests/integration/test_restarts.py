@@ -54,12 +54,9 @@ def test_containers_notice_that_the_plugin_was_restarted(docker_host: DockerHost
 
 
 @pytest.mark.one_engine
-@pytest.mark.parametrize("ipam", [OUR_IPAM, OUR_IPAM[1:]], ids=["our IPAM", "Docker's IPAM"])
-def test_a_killed_plugin_gives_an_address_or_a_mac_to_two(
-    docker_host: DockerHost, ipam: tuple[str, ...]
-) -> None:
+def test_a_killed_plugin_gives_an_address_or_a_mac_to_two(docker_host: DockerHost) -> None:
     """Killed again and again: whatever was answered is known afterwards."""
-    docker_host.create("lan", *ipam)
+    docker_host.create("lan", *OUR_IPAM)
     for number in range(3):
         docker_host.start(f"c{number}", AT_ONCE)
         docker_host.plugin.kill()
@@ -176,7 +173,6 @@ def test_a_call_fails_because_the_plugin_is_back_a_moment_later(docker_host: Doc
 
 
 @pytest.mark.one_engine
-@pytest.mark.xfail(strict=True, reason="the forgotten endpoint's row still claims the MAC of the address")
 def test_a_container_removed_without_the_plugin_blocks_its_address_for_good(docker_host: DockerHost) -> None:
     """The engine waits fifteen seconds for each of its calls, and then forgets the endpoint silently.
 
