@@ -148,7 +148,8 @@ class Reaper:
 
     async def _reap(self, batch: _Batch) -> None:
         members = await self._run(self._kernel.members_of_group, batch.group)
-        foreign = [link.name for link in members if not self._is_ours(link)]
+        # What was condemned by name is ours, even if its row, which proved it, has been forgotten by now.
+        foreign = [link.name for link in members if link.name not in batch.names and not self._is_ours(link)]
         if not members:
             return
         if not foreign:

@@ -224,6 +224,11 @@ class ForeignLinkTests(ReaperTestCase):
         step.done.errback(LinkFailed("a test keeps it", errno.EBUSY))
         self.assertEqual(self.names(), {"a"})
 
+    def test_a_link_without_an_alias_goes_although_the_row_that_proved_it_ours_is_forgotten(self) -> None:
+        self.make("a", alias="")
+        self.successResultOf(self.condemn("a"))
+        self.assertEqual(self.names(), set())
+
 
 class AdoptionTests(ReaperTestCase):
     def condemned(self, name: str, group: int) -> LinkFacts:
