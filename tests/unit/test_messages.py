@@ -110,6 +110,13 @@ class NetworkDriverTests(SiteTestCase):
         self.assertEqual((reply["Gateway"], reply["GatewayIPv6"]), ("10.9.0.1", "fd00::1"))
         self.assertNotIn("DisableGatewayService", reply)
 
+    def test_a_gateway_of_ipv6_alone_is_a_gateway(self) -> None:
+        self.create(IPv4Data=[], IPv6Data=[{"Pool": "fd00::/64", "Gateway": "fd00::1/64"}])
+        self.post("NetworkDriver.CreateEndpoint", **endpoint(Address="", AddressIPv6="fd00::7/64"))
+        reply = self.post("NetworkDriver.Join", **BOTH)
+        self.assertEqual(reply["GatewayIPv6"], "fd00::1")
+        self.assertNotIn("DisableGatewayService", reply)
+
     def test_null_address_management_is_taken(self) -> None:
         self.create(IPv4Data=[{"AddressSpace": "null", "Pool": "0.0.0.0/0"}])
         self.post("NetworkDriver.CreateEndpoint", **endpoint(Address=""))

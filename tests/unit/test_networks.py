@@ -39,8 +39,8 @@ class CreationTests(HouseTestCase):
         self.assertEqual(self.house.link_names(), PLAIN_LINKS)
 
     def test_the_row_is_on_disk_before_the_kernel_is_touched(self) -> None:
-        self.house.steps.hold.add("add_port")
-        creation = self.house.start(self.house.networks.create(network_request()))
+        self.house.steps.hold.add("add_vlan")
+        creation = self.house.start(self.house.networks.create(network_request(parent="eth1.20")))
         self.assertNoResult(creation)
         self.assertEqual(list(self.house.records.kept[Kind.NETWORK]), [NETWORK])
 

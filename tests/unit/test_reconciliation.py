@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from macvlan_twisted.driver.names import alias_of, endpoint_link_name, trial_link_name
+from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.links.interface import LinkFacts
 from macvlan_twisted.links.pool import GROUPS
 from macvlan_twisted.state.interface import Kind
@@ -181,10 +182,14 @@ class ForeignLinkTests(HouseTestCase):
         self.assertNotIn(ENDPOINT, mine.known.endpoints)
 
     def test_an_alias_of_someone_else_wins_over_name_and_group(self) -> None:
+        is_ours = ownership(self.house.records, self.house.known)
         self.house.create_network()
         self.house.create_endpoint()
         link = self.house.kernel.find(LINK)
         assert link is not None
+        self.assertTrue(is_ours(evolve(link, alias="")))
+        self.assertFalse(is_ours(evolve(link, alias="", group=7)))
+        self.assertFalse(is_ours(evolve(link, alias="someone's")))
         self.house.kernel.put(evolve(link, alias="someone's", group=self.house.records.link_group + 1))
         house = self.house.next_life()
         self.assertIn(LINK, house.link_names())

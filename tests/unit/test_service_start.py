@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -60,6 +61,23 @@ class LockTests(PlaceTestCase):
             with self.assertRaises(CannotStart):
                 Lock(self.path, "a place")
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_a_file_that_its_last_holder_removed_meanwhile_is_no_lock(self) -> None:
+        flock = fcntl.flock
+        left = [1]
+
+        def slow_flock(file: int, operation: int) -> None:
+            if left:
+                left.pop()
+                self.path.unlink()
+            flock(file, operation)
+
+        self.patch(fcntl, "flock", slow_flock)
+        lock = Lock(self.path, "a place")
+        self.addCleanup(lock.release)
+        self.assertTrue(self.path.exists())
+        with self.assertRaises(CannotStart):
+            Lock(self.path, "a place")
 
     def test_a_killed_holder_blocks_nobody(self) -> None:
         with subprocess.Popen(
