@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from attrs import evolve, field, frozen
 
 from .addresses import AddressRange, IPAddress, IPInterface, IPNetwork
+from .errors import Refused
 from .links.interface import DefaultRoute, Kernel, LinkFacts
 from .settings import Settings
 
@@ -32,7 +33,11 @@ class Chosen:
 
 
 def choose_defaults(settings: Settings, kernel: Kernel) -> Chosen:
-    """Ask the kernel what the choices need, and choose. Blocks."""
+    """
+    Ask the kernel what the choices need, and choose. Blocks.
+
+    :raises Refused: what was given does not go with what the host shows.
+    """
     return choose(settings, kernel.default_routes(), kernel.find, kernel.addresses_of)
 
 
@@ -66,6 +71,14 @@ def choose(
             _fill_family(version, settings, interface, own, routers, subnets, gateways, reasons)
         excluded += [AddressRange(each.ip, each.ip) for each in own]
         reasons += [f"address {each.ip} is never handed out: it is the host's own" for each in own]
+    for ip_range in settings.ip_ranges:
+        fitting = [each for each in subnets if each.version == ip_range.version]
+        if not fitting:
+            reasons.append(f"--ip-range {ip_range} has no effect: no IPv{ip_range.version} subnet is known")
+        elif not ip_range.subnet_of(fitting[0]):  # type: ignore[arg-type]
+            raise Refused(
+                f"--ip-range {ip_range} is not in subnet {fitting[0]}: give a part of it, or --macvlan-subnet"
+            )
     return Chosen(
         evolve(
             settings,
@@ -104,6 +117,10 @@ def _fill_family(
             subnet = fitting[0]
             subnets.append(subnet)
             reasons.append(f"subnet {subnet}: {interface} is in it")
+        elif gateway is not None:
+            reasons.append(
+                f"no IPv{version} subnet: gateway {gateway} is in none of {interface}'s; give --macvlan-subnet"
+            )
     if gateway is not None:
         reasons.append(f"gateway {gateway}: as given")
     elif subnet is not None:

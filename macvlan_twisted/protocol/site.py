@@ -84,20 +84,20 @@ class Calls:
         answer: Deferred[bytes] = Deferred(canceller=lambda _: None)
         raw = cast(Any, request).content.read()
 
-        def finished(result: Mapping[str, Any] | Failure) -> None:
-            if isinstance(result, Failure):
-                status, body = error_reply(name, result)
-            else:
-                status, body = 200, dict(result)
+        def finished(result: bytes | Failure) -> None:
+            status, encoded = 200, result
+            if isinstance(encoded, Failure):
+                status, body = error_reply(name, encoded)
+                encoded = _encoded(body)
             if self._debug:
                 _log.debug(
                     "{method} answered in {milliseconds:.2f} ms: {body}",
                     method=name,
                     milliseconds=(self._now() - started) * 1000,
-                    body=body,
+                    body=encoded.decode().rstrip(),
                 )
             if not answer.called:
-                answer.callback(self._written(request, status, body))
+                answer.callback(self._written(request, status, encoded))
             self._under_way -= 1
             self.answered += 1
             if not self._under_way:
@@ -105,27 +105,31 @@ class Calls:
                 for done in waiting:
                     done.callback(None)
 
-        ensureDeferred(_awaited(self._methods[name], raw)).addBoth(finished)
+        ensureDeferred(_encoded_reply(self._methods[name], raw)).addBoth(finished)
         return answer
 
     def _wrong_request(self, request: IRequest, failure: Failure) -> bytes:
         """No such method, or not a POST."""
         name = request.path.decode("ascii", "replace").lstrip("/")
-        return self._written(request, *error_reply(name, failure))
+        status, body = error_reply(name, failure)
+        return self._written(request, status, _encoded(body))
 
-    def _written(self, request: Any, status: int, body: Mapping[str, Any]) -> bytes:
+    def _written(self, request: Any, status: int, encoded: bytes) -> bytes:
         request.setResponseCode(status)
         request.setHeader("Content-Type", CONTENT_TYPE)
         if self.closing:
             request.setHeader("Connection", "close")
-        encoded = json.dumps(body).encode() + b"\n"
         # Chunked replies cost the engine a new connection a call.
         request.setHeader("Content-Length", str(len(encoded)))
         return encoded
 
 
-async def _awaited(method: Method, raw: bytes) -> Mapping[str, Any]:
-    return await method(raw)
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body).encode() + b"\n"
+
+
+async def _encoded_reply(method: Method, raw: bytes) -> bytes:
+    return _encoded(await method(raw))
 
 
 class LimitedRequest(Request):

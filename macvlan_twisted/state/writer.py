@@ -72,7 +72,11 @@ class Writer:
         try:
             self._ledger.commit([change for changes, _ in group for change in changes])
         except BaseException as error:
-            self._call_in_reactor(_fail_all, [done for _, done in group], error)
+            if len(group) == 1:
+                self._call_in_reactor(_fail_all, [done for _, done in group], error)
+                return
+            for order in group:  # one that cannot be written must not take the others with it
+                self._write([order])
         else:
             self._call_in_reactor(_fire_all, [done for _, done in group])
 

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network, parse_range
+from macvlan_twisted.errors import Refused
 from macvlan_twisted.host_defaults import Chosen, choose_defaults
 from macvlan_twisted.links.interface import DefaultRoute
 from macvlan_twisted.settings import Settings
@@ -46,6 +47,14 @@ class ChoiceTests(SynchronousTestCase):
         found = chosen(Settings(excluded=(parse_range("10.9.9.9"),)), V4, V4_ADDRESSES)
         self.assertEqual(found.settings.excluded, (parse_range("10.9.9.9"), parse_range("192.168.1.20")))
         self.assertTrue(any("192.168.1.20" in reason for reason in found.reasons))
+
+    def test_a_range_outside_the_hosts_subnet_is_refused(self) -> None:
+        with self.assertRaisesRegex(Refused, "--ip-range 10.9.0.0/26 .*192.168.1.0/24"):
+            chosen(Settings(ip_ranges=(parse_network("10.9.0.0/26"),)), V4, V4_ADDRESSES)
+
+    def test_a_gateway_in_none_of_the_subnets_is_told(self) -> None:
+        found = chosen(Settings(gateways=(parse_address("10.9.0.1"),)), V4, V4_ADDRESSES)
+        self.assertTrue(any("no IPv4 subnet: gateway 10.9.0.1" in reason for reason in found.reasons))
 
     def test_the_preferred_default_route_is_followed(self) -> None:
         found = chosen(
