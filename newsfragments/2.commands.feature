@@ -1,0 +1,1 @@
+``bin/demo`` shows containers on a throw-away LAN, ``bin/test`` runs every test that the machine can run, and ``bin/release-the-whales`` starts many containers side by side. systemd units are in ``systemd/``.
