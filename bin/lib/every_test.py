@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab.requirements import missing_for_engine, missing_for_lan
-from tests.lab.roots import VERSIONS
+from tests.lab.roots import OWN_VERSION, VERSIONS, cache
 from tests.uml import boot
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -236,7 +237,32 @@ def main(arguments: Sequence[str]) -> int:
             parser.error(f"there is no engine {engine!r}: give {', '.join(VERSIONS)}")
     signal.signal(signal.SIGTERM, interrupted)
     parts = chosen_parts(options.parts or PARTS, engines, options.later, options.unusable, extra)
-    return tell([run(part) for part in parts])
+    with engines_being_made(engines if "integration" in (options.parts or PARTS) else []):
+        return tell([run(part) for part in parts])
+
+
+@contextmanager
+def engines_being_made(versions: Sequence[str]) -> Iterator[None]:
+    """Begin to install what is missing of the engines, beside the first parts; who needs one waits for it."""
+    absent = [
+        each for each in versions if not missing_for_engine(each) and each not in (OWN_VERSION, *made())
+    ]
+    if not absent:
+        yield
+        return
+    print(f"installing engines {', '.join(absent)} in the background (once, about a minute each)", flush=True)
+    script = "import sys; from tests.lab.roots import root_of; [root_of(each) for each in sys.argv[1:]]"
+    maker = subprocess.Popen([sys.executable, "-c", script, *absent], stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        maker.terminate()
+        maker.wait()
+
+
+def made() -> list[str]:
+    """List the engines that are installed in the cache."""
+    return [version for version in VERSIONS if (cache() / f"engine-{version}").is_dir()]
 
 
 def tell(outcomes: Sequence[Outcome]) -> int:
