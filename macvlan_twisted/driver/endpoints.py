@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
@@ -149,10 +151,7 @@ class Endpoints:
                 continue
             if not is_under_way and not self._links.exists(holder.link):
                 return holder
-            raise Refused(
-                f"MAC address {endpoint.mac} is in use on parent {endpoint.parent} by endpoint {holder.endpoint_id} "
-                f"of network {holder.network_id}: give another --mac-address or another address"
-            )
+            raise _mac_in_use(holder)
         return None
 
     def port_of(self, network: Network, link: str, alias: str, mac: str | None) -> Port:
@@ -187,6 +186,8 @@ class Endpoints:
         try:
             await self._links.add_port(port, prove_mac_free=prove)
         except LinkFailed as failure:
+            if failure.errno == errno.EADDRINUSE and forgotten is not None:
+                raise _mac_in_use(forgotten) from None  # alive, with its link in a container
             others = [each for each in self._known.endpoints_of(network.network_id) if each != endpoint]
             raise explained(failure, network, endpoint.mac, others) from None
 
@@ -257,6 +258,13 @@ class Endpoints:
                 link=name,
                 endpoint=endpoint_id[:12],
             )
+
+
+def _mac_in_use(holder: Endpoint) -> Refused:
+    return Refused(
+        f"MAC address {holder.mac} is in use on parent {holder.parent} by endpoint {holder.endpoint_id} of network "
+        f"{holder.network_id}: give another --mac-address or another address"
+    )
 
 
 def _has_address_of(endpoint: Endpoint, holder: Endpoint) -> bool:
