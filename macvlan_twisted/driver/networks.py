@@ -120,6 +120,11 @@ class Networks:
         for link in links:
             if link.name == plan.parent or any(link.name == step.lower for step in plan.vlan_steps):
                 refuse_unfit(link, options, mtu)
+            if link.name == plan.parent and not link.up and not plan.vlan_steps:
+                _log.warn(
+                    "parent {parent} is down: its containers reach nobody before: ip link set {parent} up",
+                    parent=link.name,
+                )
         return Network(
             network_id=request.network_id,
             parent=plan.parent,
