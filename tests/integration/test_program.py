@@ -77,7 +77,8 @@ def test_a_wheel_holds_the_product_and_nothing_else(wheel_python: Path) -> None:
     assert (packages / "twisted" / "plugins" / "macvlan_twisted_plugin.py").exists()
     assert not (packages / "twisted" / "__init__.py").exists()
     assert not (packages / "tests").exists()
-    where = run(str(wheel_python), "-P", "-c", "import macvlan_twisted; print(macvlan_twisted.__file__)")
+    # -I, for the tests' own PYTHONPATH leads to the checkout
+    where = run(str(wheel_python), "-I", "-c", "import macvlan_twisted; print(macvlan_twisted.__file__)")
     assert where.startswith(str(packages))
 
 
