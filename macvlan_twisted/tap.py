@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -45,6 +46,7 @@ from .protocol.methods import all_methods
 from .protocol.site import Calls, PluginSite
 from .service import MacvlanService
 from .settings import OPTIONS, SHADOWED_PLUGIN_NAME, Option, Settings, settings_from
+from .state.ledger import Ledger
 from .state.sqlite import SqliteAddressBook, SqliteHostRecords, open_ledger, prepare_directory
 from .state.writer import Writer
 
@@ -171,24 +173,33 @@ class _Parts:
     links: Links
     threads: KernelThreads
     writer: Writer
-    in_background: Callable[[], Coroutine[Any, Any, None]] | None = None
+    in_background: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] | None = None
+    """Work that ends soon after the function that it is given says that the service is stopping."""
     _background: Deferred[None] | None = None
+    _stopping: bool = False
 
-    def listening(self) -> None:
+    def start_threads(self) -> None:
         self.threads.start()
         self.writer.start()
+
+    def start_background(self) -> None:
         if self.in_background is not None:
-            self._background = ensureDeferred(self.in_background())
+            self._background = ensureDeferred(self.in_background(lambda: self._stopping))
             self._background.addErrback(_log_unless_cancelled)
 
     def stop_background(self) -> None:
+        self._stopping = True
         if self._background is not None:
             self._background.cancel()
 
     async def close(self) -> None:
-        await self.links.reaped()
-        self.threads.stop()
-        self.writer.close()
+        try:
+            await self.links.reaped()
+        finally:
+            try:
+                self.threads.stop()
+            finally:
+                self.writer.close()
 
 
 def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Parts:
@@ -205,11 +216,16 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
     prepare_directory(directory)
     try:
         ledger = open_ledger(directory)
+        try:
+            return _wire(settings, reactor, kernel, ledger)
+        except BaseException:
+            ledger.close()
+            raise
     except StateFailed as failure:
-        raise CannotStart(
-            f"state: {failure}. To begin anew: move {directory} away, start again, and remove and create this "
-            "plugin's networks and their containers"
-        ) from failure
+        raise CannotStart(f"state: {failure}{_advice(failure, directory)}") from failure
+
+
+def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _Parts:
     writer = Writer(ledger, reactor.callFromThread)
     records = SqliteHostRecords(ledger, writer)
     book = SqliteAddressBook(ledger, writer)
@@ -218,10 +234,10 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
     known = Known(records)
     links = Links(kernel, threads, records.link_group, ownership(records, known))
     parents = Parents(links, records, known)
-    endpoints = Endpoints(settings, known, records, links)
+    endpoints = Endpoints(settings, known, records, links, parents)
     networks = Networks(settings, known, records, links, parents, endpoints)
     addresses = AddressManagement(settings, book, lambda: token_hex(4))
-    _finish_now(ensureDeferred(reconcile(known, parents, records, links)))
+    _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links)))
 
     calls = Calls(all_methods(networks, endpoints, addresses), settings.debug)
     _log.info(
@@ -238,13 +254,41 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
         links,
         threads,
         writer,
-        None if network is None else lambda: _ensure_network(network, settings, reactor),
+        None if network is None else lambda stopping: _ensure_network(network, settings, reactor, stopping),
     )
 
 
-async def _ensure_network(name: str, settings: Settings, reactor: Any) -> None:
+_NOT_THE_FILES_FAULT = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
+def _advice(failure: StateFailed, directory: Path) -> str:
+    """What to do about state that does not open: only what is damaged is to be given up."""
+    cause = failure.__cause__
+    if isinstance(cause, OSError):
+        return ""
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return f": another program has the database in {directory} open: end it and start again"
+        if code in _NOT_THE_FILES_FAULT:
+            return ""
+    return (
+        f". To begin anew: move {directory} away, start again, and remove and create this plugin's networks and "
+        "their containers"
+    )
+
+
+async def _ensure_network(name: str, settings: Settings, reactor: Any, stopping: Callable[[], bool]) -> None:
     engine = SocketEngine(reactor, settings.docker_host)
-    await ensure_network(name, settings, engine, lambda seconds: deferLater(reactor, seconds))
+    await ensure_network(name, settings, engine, lambda seconds: deferLater(reactor, seconds), stopping)
 
 
 def _log_unless_cancelled(failure: Failure) -> None:

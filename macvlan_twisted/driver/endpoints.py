@@ -6,8 +6,8 @@ import errno
 
 from twisted.logger import Logger
 
-from ..addresses import IPAddress, IPInterface
-from ..errors import LinkFailed, NotFound, Refused, StateFailed
+from ..addresses import IPInterface
+from ..errors import LinkFailed, MacvlanError, NotFound, Refused, StateFailed
 from ..links.interface import Port
 from ..links.pool import Links
 from ..records import to_document
@@ -20,6 +20,7 @@ from .known import Known
 from .macs import derived_mac
 from .names import alias_of, endpoint_link_name
 from .network import Endpoint, Network
+from .parents import Parents
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -27,11 +28,14 @@ _log = Logger(namespace="macvlan_twisted.driver")
 class Endpoints:
     """The calls of the engine about endpoints."""
 
-    def __init__(self, settings: Settings, known: Known, records: HostRecords, links: Links) -> None:
+    def __init__(
+        self, settings: Settings, known: Known, records: HostRecords, links: Links, parents: Parents
+    ) -> None:
         self._settings = settings
         self._known = known
         self._records = records
         self._links = links
+        self._parents = parents
         self._turns = Turns()
         self._being_made: set[str] = set()
 
@@ -116,20 +120,22 @@ class Endpoints:
 
     def _refuse_router(self, address: IPInterface, network: Network) -> None:
         """Address management that is not ours does not know the LAN's router, and hands its address out."""
-        routers: set[IPAddress] = {subnet.gateway for subnet in network.subnets if subnet.gateway is not None}
-        if not network.on_dummy:
-            routers.update(self._settings.gateways)
-        if address.ip in routers:
+        subnet = network.subnet_of(address.ip)
+        if subnet is not None and address.ip == subnet.gateway:
+            raise Refused(f"address {address.ip} is the gateway of its network: choose another one")
+        is_on_our_lan = self._settings.host_interface in (None, network.parent)
+        if address.ip in self._settings.gateways and is_on_our_lan:
+            remedy = "--gateway " if subnet is None or subnet.gateway is None else "--aux-address router="
             raise Refused(
-                f"address {address.ip} is that of the LAN's router: create the network with --gateway {address.ip}, "
-                "so that it is never handed out"
+                f"address {address.ip} is that of the LAN's router: create the network with {remedy}{address.ip}, so that "
+                "it is never handed out"
             )
 
     async def _forgotten_holder(self, endpoint: Endpoint) -> Endpoint | None:
         """
         Another endpoint of ours that has the same MAC on the parent, and may have been forgotten by the engine.
 
-        Engines drop endpoints without a word (engine-facts, section 8). Where address management has handed
+        Engines drop endpoints without a word (docs/reference/protocol). Where address management has handed
         out the same address of the same network again, the old endpoint is dead and is removed. Else, if its
         link is not in the host's namespace, the kernel knows whether it is alive in a container.
 
@@ -154,42 +160,40 @@ class Endpoints:
             raise _mac_in_use(holder)
         return None
 
-    def port_of(self, network: Network, link: str, alias: str, mac: str | None) -> Port:
-        """The link that the kernel is asked for."""
-        return Port(
-            name=link,
-            parent=network.parent,
-            mode=network.mode,
-            group=self._links.group,
-            alias=alias,
-            mtu=network.mtu,
-            mac=mac,
-            broadcast_queue_length=network.broadcast_queue_length,
-            broadcast_limit=network.broadcast_limit,
-            nopromisc=network.nopromisc,
-            source_macs=network.source_macs,
-        )
-
     async def _make_link(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> None:
         if network.mode == "passthru":
             await self._links.reaped()
-        port = self.port_of(
-            network,
+        port = network.port(
             endpoint.link,
+            self._links.group,
             alias_of(self._records.instance, "endpoint", endpoint.endpoint_id),
             # In passthru the engine sets the MAC itself, in the container; here it would be the NIC's at once.
             None if network.mode == "passthru" else endpoint.mac,
         )
-        # A MAC that we derived is ours alone; one that a user chose may be in use by links we cannot see.
+        # A MAC that a user chose may be in use by links that we cannot see. One that we derived is so only where
+        # the address is, too; proving it would cost every start a grace period of the kernel.
         named_by_user = endpoint.mac is not None and not endpoint.mac_is_ours
         prove = network.mode != "passthru" and (named_by_user or forgotten is not None)
         try:
-            await self._links.add_port(port, prove_mac_free=prove)
+            await self._add_port(port, network, prove)
         except LinkFailed as failure:
             if failure.errno == errno.EADDRINUSE and forgotten is not None:
                 raise _mac_in_use(forgotten) from None  # alive, with its link in a container
             others = [each for each in self._known.endpoints_of(network.network_id) if each != endpoint]
             raise explained(failure, network, endpoint.mac, others) from None
+
+    async def _add_port(self, port: Port, network: Network, prove_mac_free: bool) -> None:
+        try:
+            await self._links.add_port(port, prove_mac_free)
+        except LinkFailed as failure:
+            if failure.errno != errno.ENODEV or not network.vlan_steps:
+                raise
+            # The VLANs that we made go with their NIC, and have to be made again when it is back.
+            try:
+                await self._parents.restore(network)
+            except MacvlanError:
+                raise failure from None
+            await self._links.add_port(port, prove_mac_free)
 
     async def operational_info(self, request: requests.EndpointCall) -> dict[str, str]:
         endpoint = self._known.endpoint(request.endpoint_id)
@@ -247,6 +251,7 @@ class Endpoints:
 
     async def _remove_unknown(self, endpoint_id: str) -> None:
         """An endpoint that we have no row of (any more) may still have a link: its name tells."""
+        await self._records.forget(Kind.ENDPOINT, endpoint_id)  # that an earlier error left
         name = endpoint_link_name(endpoint_id)
         if not self._links.exists(name):
             return

@@ -43,9 +43,10 @@ def explained(
             errno.EINVAL,
         )
     if failure.errno == errno.EINVAL:
+        mtu = "" if network.mtu is None else f"its MTU is less than the network's {network.mtu}, "
         return LinkFailed(
-            f"parent {parent} takes no macvlan link: another program holds it in mode passthru, or it is no Ethernet "
-            "link: choose another parent",
+            f"parent {parent} takes no macvlan link: {mtu}another program holds it in mode passthru, or it is no "
+            "Ethernet link: mend that, or choose another parent",
             errno.EINVAL,
         )
     if failure.errno == errno.EBUSY:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Mapping
 
-from ..addresses import IPAddress, IPInterface
-from .requests import SubnetData
+from attrs import field, frozen
+
+from ..addresses import IPAddress, IPInterface, IPNetwork
+from ..links.interface import Port
+
+
+@frozen
+class Subnet:
+    """One subnet of a network, as the engine's address management decided it."""
+
+    pool: IPNetwork
+    gateway: IPAddress | None = None
+    auxiliary: Mapping[str, IPAddress] = field(factory=dict)
 
 
 @frozen
@@ -24,7 +35,7 @@ class Network:
     network_id: str
     parent: str
     mode: str
-    subnets: tuple[SubnetData, ...] = ()
+    subnets: tuple[Subnet, ...] = ()
     mtu: int | None = None
     internal: bool = False
     on_dummy: bool = False
@@ -34,6 +45,8 @@ class Network:
     nopromisc: bool = False
     source_macs: tuple[str, ...] = ()
     force_mac: bool = False
+    is_made: bool = True
+    """Whether its creation went through: what a kill left half made is undone at the next start."""
 
     @property
     def vlan_id(self) -> int | None:
@@ -43,7 +56,23 @@ class Network:
     def short_id(self) -> str:
         return self.network_id[:12]
 
-    def subnet_of(self, address: IPAddress) -> SubnetData | None:
+    def port(self, link: str, group: int, alias: str, mac: str | None) -> Port:
+        """What the kernel is asked for on behalf of a container of this network."""
+        return Port(
+            name=link,
+            parent=self.parent,
+            mode=self.mode,
+            group=group,
+            alias=alias,
+            mtu=self.mtu,
+            mac=mac,
+            broadcast_queue_length=self.broadcast_queue_length,
+            broadcast_limit=self.broadcast_limit,
+            nopromisc=self.nopromisc,
+            source_macs=self.source_macs,
+        )
+
+    def subnet_of(self, address: IPAddress) -> Subnet | None:
         return next((each for each in self.subnets if address in each.pool), None)
 
     def gateway_for(self, address: IPInterface | None) -> IPAddress | None:
@@ -80,3 +109,4 @@ class MadeLink:
     kind: str
     lower: str = ""
     vlan_id: int = 0
+    mtu: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from ..errors import LinkFailed, Refused, StateFailed
@@ -94,9 +95,10 @@ class Networks:
             self._warn_of_gateways(network)
             self._known.add_network(network)
             try:
-                await self._records.save(Kind.NETWORK, network.network_id, to_document(network))
+                await self._save(evolve(network, is_made=False))
                 await self._parents.ensure(network)
                 await self._try_on_kernel(network)
+                await self._save(network)
             except BaseException:
                 await self._undo(network)
                 raise
@@ -107,6 +109,9 @@ class Networks:
             mode=network.mode,
         )
 
+    async def _save(self, network: Network) -> None:
+        await self._records.save(Kind.NETWORK, network.network_id, to_document(network))
+
     async def _planned(self, request: requests.CreateNetwork) -> Network:
         """The network that the request means, validated against the host as it is now."""
         options = parse_options(request.options)
@@ -116,6 +121,12 @@ class Networks:
         plan = plan_parent(
             request.network_id, options, request.internal, self._settings.host_interface, links
         )
+        if plan.on_dummy and not request.internal:
+            _log.warn(
+                "network {network} has no parent and is internal, on a dummy link: name the NIC on the LAN with "
+                "-o parent=, or start the plugin with --host-interface",
+                network=request.network_id[:12],
+            )
         mtu = options.mtu or self._settings.mtu
         for link in links:
             if link.name == plan.parent or any(link.name == step.lower for step in plan.vlan_steps):
@@ -131,7 +142,7 @@ class Networks:
             mode=mode,
             subnets=request.subnets,
             mtu=mtu,
-            internal=request.internal,
+            internal=request.internal or plan.on_dummy,
             on_dummy=plan.on_dummy,
             vlan_steps=plan.vlan_steps,
             broadcast_queue_length=options.broadcast_queue_length,
@@ -166,9 +177,9 @@ class Networks:
         The kernel ignores attributes that it does not know, and so does pyroute2: what did not take is
         refused now and not found out in production.
         """
-        wanted = self._endpoints.port_of(
-            network,
+        wanted = network.port(
             trial_link_name(network.network_id),
+            self._links.group,
             alias_of(self._records.instance, "trial", network.network_id),
             None,
         )
@@ -188,6 +199,12 @@ class Networks:
 
     async def _undo(self, network: Network) -> None:
         """Remove all that a failed create has made; the engine will not ask for it."""
+        for failure in await self._remove(network):
+            _log.error("undoing network {network}: {reason}", network=network.short_id, reason=failure)
+
+    async def _remove(self, network: Network) -> list[str]:
+        """Go on after an error, and collect what failed."""
+        failures: list[str] = []
         self._known.remove_network(network.network_id)
         for step in (
             self._parents.drop_unused(network),
@@ -195,10 +212,18 @@ class Networks:
         ):
             try:
                 await step
-            except (LinkFailed, StateFailed) as failure:  # the first error is the one to tell
-                _log.error(
-                    "undoing network {network}: {reason}", network=network.short_id, reason=str(failure)
-                )
+            except (LinkFailed, StateFailed) as failure:
+                failures.append(str(failure))
+        return failures
+
+    async def undo_half_made(self) -> None:
+        """At start: remove networks whose creation was cut off by a kill. The engine does not know them."""
+        for network in [each for each in self._known.networks.values() if not each.is_made]:
+            _log.info(
+                "network {network} was half made when the plugin was killed: removed",
+                network=network.short_id,
+            )
+            await self._undo(network)
 
     async def delete(self, network_id: str) -> None:
         """Remove a network and whatever still hangs on it; succeeds when there is nothing."""
@@ -206,18 +231,14 @@ class Networks:
         async with self._turns.of(network_id):
             network = self._known.networks.get(network_id)
             if network is None:
+                await self._records.forget(Kind.NETWORK, network_id)  # a row that an earlier error left
                 return
             while endpoints := self._known.endpoints_of(network_id):  # others may be under way
                 try:
                     await self._endpoints.delete(requests.EndpointCall(network_id, endpoints[0].endpoint_id))
                 except LinkFailed as failure:
                     failures.append(str(failure))
-            self._known.remove_network(network_id)
-            try:
-                await self._parents.drop_unused(network)
-            except LinkFailed as failure:
-                failures.append(str(failure))
-            await self._records.forget(Kind.NETWORK, network_id)
+            failures += await self._remove(network)
         _log.info("network removed: {network}", network=network.short_id)
         if failures:
             raise LinkFailed(f"network {network_id} is removed, but: {'; '.join(failures)}")

@@ -8,15 +8,12 @@ for a wrong value we use its words, because people search for them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from attrs import frozen
 
 from ..addresses import parse_mac
-from ..errors import Refused
-from ..settings import DEFAULT_MODE, MODES, parse_interface_name, parse_mtu
-
-_FOREIGN_PREFIX = "com.docker."
+from ..keyed_options import KeyedOption, parse_keyed
+from ..settings import DEFAULT_MODE, MODES, parse_interface_name, parse_mtu, parse_whole_number
 
 
 @frozen
@@ -33,22 +30,6 @@ class NetworkOptions:
     source_macs: tuple[str, ...] = ()
     force_wifi: bool = False
     force_mac: bool = False
-
-
-@frozen
-class NetworkOption:
-    """One key of ``-o``, with the other names that it goes by."""
-
-    key: str
-    setting: str
-    help: str
-    parse: Callable[[str], Any]
-    synonyms: tuple[str, ...] = ()
-    metavar: str = "VALUE"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.key, *self.synonyms)
 
 
 def _parent(text: str) -> str:
@@ -79,13 +60,7 @@ def parse_vlan_id(text: str) -> int:
 
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        digits = text.removeprefix("-")
-        if not (digits.isascii() and digits.isdigit()) or len(digits) > 10 or not least <= int(text) <= most:
-            raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
+    return lambda text: parse_whole_number(text, least, most, "a number")
 
 
 def _flag(text: str) -> bool:
@@ -94,7 +69,7 @@ def _flag(text: str) -> bool:
         return True
     if text.lower() in ("0", "false", "no", "off"):
         return False
-    raise ValueError(f"{text!r} is neither true nor false")
+    raise ValueError(f"{text!r} is neither true nor false: give one of them")
 
 
 def _macs(text: str) -> tuple[str, ...]:
@@ -104,8 +79,8 @@ def _macs(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(macs))
 
 
-OPTIONS: tuple[NetworkOption, ...] = (
-    NetworkOption(
+OPTIONS: tuple[KeyedOption, ...] = (
+    KeyedOption(
         "parent",
         "parent",
         "The NIC on the LAN, or a VLAN of it as eth1.20, which is made if it is absent. Default: the "
@@ -114,7 +89,7 @@ OPTIONS: tuple[NetworkOption, ...] = (
         ("host_iface",),
         "LINK",
     ),
-    NetworkOption(
+    KeyedOption(
         "macvlan_mode",
         "mode",
         f"How the kernel switches between containers: {', '.join(MODES)}. Default: the service's --mode.",
@@ -122,7 +97,7 @@ OPTIONS: tuple[NetworkOption, ...] = (
         ("mode",),
         "MODE",
     ),
-    NetworkOption(
+    KeyedOption(
         "mtu",
         "mtu",
         "MTU of the containers' links in bytes, at most the parent's. Default: the service's --mtu, else the "
@@ -131,7 +106,7 @@ OPTIONS: tuple[NetworkOption, ...] = (
         ("com.docker.network.driver.mtu",),
         "BYTES",
     ),
-    NetworkOption(
+    KeyedOption(
         "vlan_id",
         "vlan_id",
         "Use this VLAN (802.1Q, 1 to 4094) of the parent; the sub-interface is made if it is absent.",
@@ -139,7 +114,7 @@ OPTIONS: tuple[NetworkOption, ...] = (
         (),
         "ID",
     ),
-    NetworkOption(
+    KeyedOption(
         "bcqueuelen",
         "broadcast_queue_length",
         "Length of the parent's queue of broadcast frames, in frames.",
@@ -147,7 +122,7 @@ OPTIONS: tuple[NetworkOption, ...] = (
         (),
         "FRAMES",
     ),
-    NetworkOption(
+    KeyedOption(
         "bclim",
         "broadcast_limit",
         "From how many receivers on a multicast is handed on by the broadcast queue; -1 never (Linux 6.4).",
@@ -155,7 +130,7 @@ OPTIONS: tuple[NetworkOption, ...] = (
         (),
         "NUMBER",
     ),
-    NetworkOption(
+    KeyedOption(
         "nopromisc",
         "nopromisc",
         "In passthru mode, do not put the parent into promiscuous mode.",
@@ -163,7 +138,7 @@ OPTIONS: tuple[NetworkOption, ...] = (
         (),
         "BOOL",
     ),
-    NetworkOption(
+    KeyedOption(
         "source_macs",
         "source_macs",
         "In source mode, the MAC addresses from which frames are admitted, with commas between them.",
@@ -171,7 +146,7 @@ OPTIONS: tuple[NetworkOption, ...] = (
         (),
         "MACS",
     ),
-    NetworkOption(
+    KeyedOption(
         "force_wifi",
         "force_wifi",
         "Take a Wi-Fi parent although access points drop frames of MACs that did not associate.",
@@ -179,7 +154,7 @@ OPTIONS: tuple[NetworkOption, ...] = (
         (),
         "BOOL",
     ),
-    NetworkOption(
+    KeyedOption(
         "force_mac",
         "force_mac",
         "In passthru mode, allow --mac-address although it changes the MAC of the parent NIC itself.",
@@ -189,31 +164,9 @@ OPTIONS: tuple[NetworkOption, ...] = (
     ),
 )
 
-_BY_NAME = {name: option for option in OPTIONS for name in option.names}
-
 
 def parse_options(given: Mapping[str, str]) -> NetworkOptions:
     """
     :raises Refused: an unknown key, a wrong value, or two synonyms that contradict each other.
     """
-    values: dict[str, Any] = {}
-    named_by: dict[str, str] = {}
-    for name, text in given.items():
-        option = _BY_NAME.get(name)
-        if option is None:
-            if name.startswith(_FOREIGN_PREFIX):
-                continue
-            raise Refused(
-                f"unknown option -o {name}: known are {', '.join(sorted(key.key for key in OPTIONS))}"
-            )
-        try:
-            value = option.parse(text)
-        except ValueError as error:
-            raise Refused(f"-o {name}: {error}") from None
-        if option.setting in values and values[option.setting] != value:
-            other = named_by[option.setting]
-            raise Refused(
-                f"-o {name}={text} contradicts -o {other}={given[other]}: they mean the same, give one of them"
-            )
-        values[option.setting], named_by[option.setting] = value, name
-    return NetworkOptions(**values)
+    return NetworkOptions(**parse_keyed("-o", OPTIONS, given))

@@ -208,9 +208,10 @@ class Parents:
             if wanted.kind == "vlan":
                 await self._links.add_vlan(wanted.name, wanted.lower, wanted.vlan_id, alias)
             else:
-                await self._links.add_dummy(wanted.name, alias)
+                await self._links.add_dummy(wanted.name, alias, wanted.mtu)
         except BaseException:
-            await self._forget(wanted.name)
+            if not known:  # else it is ours still, and made again when the kernel lets us
+                await self._forget(wanted.name)
             raise
         _log.info("parent link created: {link} ({kind})", link=wanted.name, kind=wanted.kind)
 
@@ -272,7 +273,7 @@ class Parents:
 def _needed_by(network: Network) -> list[MadeLink]:
     """What a network needs below its containers, the lowest first."""
     if network.on_dummy:
-        return [MadeLink(network.parent, "dummy")]
+        return [MadeLink(network.parent, "dummy", mtu=network.mtu)]
     return [MadeLink(step.link, "vlan", step.lower, step.vlan_id) for step in network.vlan_steps]
 
 

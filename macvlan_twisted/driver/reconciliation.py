@@ -8,14 +8,17 @@ from ..errors import MacvlanError
 from ..links.pool import Links
 from ..state.interface import HostRecords, Kind
 from .known import Known
+from .networks import Networks
 from .parents import Parents
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
 
-async def reconcile(known: Known, parents: Parents, records: HostRecords, links: Links) -> None:
+async def reconcile(
+    known: Known, parents: Parents, networks: Networks, records: HostRecords, links: Links
+) -> None:
     """
-    Remove what was condemned, links of ours without an endpoint, and VLANs without a network; make VLANs
+    Remove what was condemned or half made, links of ours without an endpoint, and VLANs without a network; make VLANs
     and dummy links of networks again that went with a reboot.
 
     Links inside containers are out of sight here, so an endpoint without a link is kept: its container may
@@ -35,6 +38,7 @@ async def reconcile(known: Known, parents: Parents, records: HostRecords, links:
             await links.condemn(link.name)
             _log.info("unused link removed: {link}, left behind by an earlier run", link=link.name)
     await links.reaped()
+    await networks.undo_half_made()
     for network in known.networks.values():
         try:
             await parents.restore(network)

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
-from ..addresses import IPAddress, IPInterface, IPNetwork
-
-
-@frozen
-class SubnetData:
-    """One subnet of a network, as the engine's address management decided it."""
-
-    pool: IPNetwork
-    gateway: IPAddress | None = None
-    auxiliary: Mapping[str, IPAddress] = field(factory=dict)
+from ..addresses import IPAddress, IPInterface
+from .network import Subnet
 
 
 @frozen
@@ -24,7 +15,6 @@ class GatewayCheck:
     """GwAllocCheck: would this network want a gateway to be made up?"""
 
     options: Mapping[str, str]
-    internal: bool = False
 
 
 @frozen
@@ -38,7 +28,7 @@ class CreateNetwork:
     network_id: str
     options: Mapping[str, str]
     internal: bool = False
-    subnets: tuple[SubnetData, ...] = ()
+    subnets: tuple[Subnet, ...] = ()
 
 
 @frozen
@@ -48,7 +38,6 @@ class CreateEndpoint:
     address: IPInterface | None = None
     address_v6: IPInterface | None = None
     mac: str | None = None
-    options: Mapping[str, Any] = field(factory=dict)
 
 
 @frozen

@@ -98,12 +98,12 @@ def _behind_run(taken: SortedList, candidate: int) -> int:
     return int(taken[low]) + 1
 
 
-def count_barred(within: Span, barred: Sequence[Span]) -> int:
-    """How many addresses of *within* are barred; overlapping bars count once."""
+def count_barred(within: Span, barred: Sequence[Span], taken: SortedList) -> int:
+    """How many addresses of *within* are barred and not taken; overlapping bars count once."""
     total, reached = 0, within.first - 1
     for span in barred:
         first, last = max(span.first, reached + 1), min(span.last, within.last)
         if last >= first:
-            total += last - first + 1
+            total += last - first + 1 - (taken.bisect_right(last) - taken.bisect_left(first))
             reached = last
     return total

@@ -42,7 +42,7 @@ class AddressManagement:
         """
         self._cursors = {key: int(address) for key, address in book.cursors().items()}
         for pool in self._pools.values():
-            self._sets.setdefault(pool.shared_set, SharedSet())
+            self._join_set(pool)
         for claim in book.claims():
             owner = self._pools.get(claim.pool_id)
             if owner is None:
@@ -55,7 +55,7 @@ class AddressManagement:
         pool = plan_pool(request, self._settings, self._nonce())
         refuse_overlap(pool, self._pools)
         self._pools[pool.pool_id] = pool
-        self._sets.setdefault(pool.shared_set, SharedSet())
+        self._join_set(pool)
         try:
             await self._book.open_pool(pool.pool_id, to_document(pool))
         except BaseException:
@@ -90,14 +90,17 @@ class AddressManagement:
             self._forget(pool)
         _log.info("pool released: {pool}", pool=pool.described())
 
+    def _join_set(self, pool: Pool) -> None:
+        self._sets.setdefault(pool.shared_set, SharedSet()).pools.add(pool.pool_id)
+
     def _forget(self, pool: Pool) -> None:
         self._pools.pop(pool.pool_id, None)
         self._being_made.pop(pool.pool_id, None)
         shared = self._sets[pool.shared_set]
-        for address in shared.of_pool(pool.pool_id):
-            shared.remove(pool.pool_id, address)
-        if not any(other.shared_set == pool.shared_set for other in self._pools.values()):
+        if shared.pools == {pool.pool_id}:  # a million addresses go at once
             del self._sets[pool.shared_set]
+        else:
+            shared.leave(pool.pool_id)
 
     async def request_address(self, request: RequestAddress) -> IPInterface:
         pool = self._pools.get(request.pool_id)
@@ -154,7 +157,7 @@ class AddressManagement:
             taken = shared.taken.bisect_right(span.last) - shared.taken.bisect_left(span.first)
             raise Refused(
                 f"no free address in pool {pool.described()}: of {span.size} usable addresses {taken} are taken and "
-                f"{count_barred(span, barred)} are excluded; remove containers or widen --ip-range"
+                f"{count_barred(span, barred, shared.taken)} more are excluded; remove containers or widen --ip-range"
             )
         return type(pool.prefix.network_address)(number)
 
@@ -203,7 +206,7 @@ class AddressManagement:
         """An endpoint's address is its own; what is reserved may be so for several networks."""
         shared = self._sets[pool.shared_set]
         number = int(address)
-        if number in shared.owners:
+        if shared.is_endpoints(number):
             raise Refused(
                 f"{purpose.value} address {address} of pool {pool.prefix} is in use by a container: choose another one"
             )

@@ -92,7 +92,12 @@ def plan_pool(request: RequestPool, settings: Settings, nonce: str) -> Pool:
 
 def _default_prefix(settings: Settings, parent: str, version: int) -> IPNetwork:
     prefix = settings.subnet_of_version(version)
-    if prefix is None or parent != (settings.host_interface or ""):
+    if parent != (settings.host_interface or ""):
+        raise Refused(
+            f"no subnet was given, and the plugin knows that of its host interface {settings.host_interface or '(none)'} "
+            f"alone, not that of {parent}: give --subnet"
+        )
+    if prefix is None:
         raise Refused(
             f"no subnet was given, and the plugin knows none for IPv{version} on {parent or 'any parent'}: give --subnet, "
             "or start the plugin with --macvlan-subnet"

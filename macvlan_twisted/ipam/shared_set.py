@@ -18,34 +18,46 @@ class SharedSet:
 
     taken: SortedList = field(factory=SortedList)
     """All of them once, for :func:`~macvlan_twisted.ipam.allocation.next_free`."""
-    owners: dict[int, str] = field(factory=dict)
+    endpoints: dict[str, set[int]] = field(factory=dict)
+    """The addresses of each pool's endpoints, by the pool's id."""
     reserved: dict[int, set[str]] = field(factory=dict)
+    """The pools that reserve an address."""
+    pools: set[str] = field(factory=set)
+    """The pools that share the set, those included that are being closed."""
+
+    def is_endpoints(self, address: int) -> bool:
+        return any(address in addresses for addresses in self.endpoints.values())
 
     def add(self, pool_id: str, address: int, purpose: Purpose) -> None:
-        if address not in self.owners and address not in self.reserved:
+        if address not in self.reserved and not self.is_endpoints(address):
             self.taken.add(address)
         if purpose is Purpose.ENDPOINT:
-            self.owners[address] = pool_id
+            self.endpoints.setdefault(pool_id, set()).add(address)
         else:
             self.reserved.setdefault(address, set()).add(pool_id)
 
     def holds(self, pool_id: str, address: int) -> bool:
-        return self.owners.get(address) == pool_id or pool_id in self.reserved.get(address, ())
+        return address in self.endpoints.get(pool_id, ()) or pool_id in self.reserved.get(address, ())
 
     def remove(self, pool_id: str, address: int) -> None:
         """Succeeds when that pool holds no such address."""
         if not self.holds(pool_id, address):
             return
-        if self.owners.get(address) == pool_id:
-            del self.owners[address]
+        addresses = self.endpoints.get(pool_id, set())
+        addresses.discard(address)
+        if not addresses:
+            self.endpoints.pop(pool_id, None)
         holders = self.reserved.get(address, set())
         holders.discard(pool_id)
         if not holders:
             self.reserved.pop(address, None)
-        if address not in self.owners and address not in self.reserved:
+        if address not in self.reserved and not self.is_endpoints(address):
             self.taken.remove(address)
 
-    def of_pool(self, pool_id: str) -> list[int]:
-        return [address for address, owner in self.owners.items() if owner == pool_id] + [
-            address for address, holders in self.reserved.items() if pool_id in holders
-        ]
+    def leave(self, pool_id: str) -> None:
+        """Remove a pool and all that it holds; what only other pools hold is not looked at."""
+        mine = set(self.endpoints.get(pool_id, ()))
+        mine.update(address for address, holders in self.reserved.items() if pool_id in holders)
+        for address in mine:
+            self.remove(pool_id, address)
+        self.pools.discard(pool_id)

@@ -91,7 +91,7 @@ class Kernel(Protocol):
     def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
         """Make an 802.1Q sub-interface, and bring it up; the host itself takes no IPv6 address there."""
 
-    def add_dummy(self, name: str, group: int, alias: str) -> None:
+    def add_dummy(self, name: str, group: int, alias: str, mtu: int | None = None) -> None:
         """Make a dummy link, and bring it up; the host itself takes no IPv6 address there."""
 
     def set_up(self, name: str) -> None: ...

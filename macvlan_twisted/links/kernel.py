@@ -180,9 +180,12 @@ class NetlinkKernel:
             )
         self._finish(name, alias)
 
-    def add_dummy(self, name: str, group: int, alias: str) -> None:
+    def add_dummy(self, name: str, group: int, alias: str, mtu: int | None = None) -> None:
+        request: dict[str, Any] = {"ifname": name, "kind": "dummy", "group": group}
+        if mtu is not None:
+            request["mtu"] = mtu
         with _told(f"making dummy link {name}"):
-            self._netlink.link("add", ifname=name, kind="dummy", group=group)
+            self._netlink.link("add", **request)
         self._finish(name, alias)
 
     def _finish(self, name: str, alias: str) -> None:

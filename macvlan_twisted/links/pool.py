@@ -50,8 +50,8 @@ class Links:
     async def add_vlan(self, name: str, lower: str, vlan_id: int, alias: str) -> None:
         await self._run(self._kernel.add_vlan, name, lower, vlan_id, self.group, alias)
 
-    async def add_dummy(self, name: str, alias: str) -> None:
-        await self._run(self._kernel.add_dummy, name, self.group, alias)
+    async def add_dummy(self, name: str, alias: str, mtu: int | None = None) -> None:
+        await self._run(self._kernel.add_dummy, name, self.group, alias, mtu)
 
     async def set_up(self, name: str) -> None:
         await self._run(self._kernel.set_up, name)

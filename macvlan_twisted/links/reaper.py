@@ -127,46 +127,48 @@ class Reaper:
             ensureDeferred(self._reap_all())
 
     async def _reap_all(self) -> None:
-        try:
-            while self._batches:
-                batch = self._batches.pop(0)
-                self._group_in_reaping = batch.group
-                if batch.moving:
-                    moved: Deferred[None] = Deferred()
-                    batch.all_moved.append(moved)
-                    await moved
-                if batch.names:
-                    await self._reap(batch)
-        except Exception:
-            _log.failure("removing condemned links failed; they are removed at the next start")
-        finally:
-            self._group_in_reaping = 0
-            self._reaping = False
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.callback(None)
+        while self._batches:
+            batch = self._batches.pop(0)
+            self._group_in_reaping = batch.group
+            if batch.moving:
+                moved: Deferred[None] = Deferred()
+                batch.all_moved.append(moved)
+                await moved
+            try:
+                await self._reap(batch)
+            except Exception:
+                _log.failure(
+                    "condemned links {names} stay until the next start", names=", ".join(batch.names)
+                )
+        self._group_in_reaping = 0
+        self._reaping = False
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
 
     async def _reap(self, batch: _Batch) -> None:
-        members = await self._run(self._kernel.members_of_group, batch.group)
-        # What was condemned by name is ours, even if its row, which proved it, has been forgotten by now.
-        foreign = [link.name for link in members if link.name not in batch.names and not self._is_ours(link)]
-        if not members:
+        if not batch.names:
             return
-        if not foreign:
-            try:
+        # What was condemned by name is ours, even if its row, which proved it, has been forgotten by now.
+        names = list(batch.names)
+        try:
+            members = await self._run(self._kernel.members_of_group, batch.group)
+            if not members:
+                return
+            names += [link.name for link in members if link.name not in names and self._is_ours(link)]
+            foreign = [link.name for link in members if link.name not in names]
+            if not foreign:
                 await self._run(self._kernel.delete_group, batch.group)
                 return
-            except LinkFailed as failure:
-                _log.warn("{reason}; removing them one by one", reason=str(failure))
-        else:
             _log.warn(
                 "links that are not ours carry group {group}: {foreign}; ours are removed one by one",
                 group=batch.group,
                 foreign=", ".join(foreign),
             )
-        for link in members:
-            if link.name not in foreign:
-                try:
-                    await self._run(self._kernel.delete, link.name)
-                except LinkFailed as failure:
-                    _log.error("condemned link {link} stays: {reason}", link=link.name, reason=str(failure))
+        except LinkFailed as failure:
+            _log.warn("{reason}; removing condemned links one by one", reason=str(failure))
+        for name in names:
+            try:
+                await self._run(self._kernel.delete, name)
+            except LinkFailed as failure:
+                _log.error("condemned link {link} stays: {reason}", link=name, reason=str(failure))

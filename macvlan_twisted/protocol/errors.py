@@ -10,7 +10,7 @@ from ..errors import MacvlanError
 
 _log = Logger(namespace="macvlan_twisted.protocol")
 
-# What the engine makes of a status (engine-facts, section 1): with 200 the user reads "remote: <our words>",
+# What the engine makes of a status (docs/reference/protocol): with 200 the user reads "remote: <our words>",
 # with another "<Method>: <our words>"; none makes it try again.
 _TABLE: tuple[tuple[type[BaseException], int | None], ...] = (
     (MacvlanError, 200),

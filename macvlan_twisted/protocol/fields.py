@@ -16,7 +16,7 @@ def parse_body(method: str, raw: bytes) -> Fields:
     The object that the engine sent with *method*.
 
     An empty body is an error and never a default: the engine repeats a call whose connection broke with
-    its body already consumed (engine-facts, section 1, "Retries").
+    its body already consumed (docs/reference/protocol).
     """
     if not raw.strip():
         raise BadRequest(

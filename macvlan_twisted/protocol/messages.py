@@ -12,6 +12,7 @@ from typing import Any
 
 from ..addresses import IPAddress, IPInterface, parse_address, parse_interface, parse_mac, parse_network
 from ..driver import requests as driver
+from ..driver.network import Subnet
 from ..ipam import requests as ipam
 from .fields import Fields
 
@@ -41,9 +42,9 @@ def _without_prefix(text: str) -> IPAddress:
     return parse_interface(text).ip if "/" in text else parse_address(text)
 
 
-def _subnets(body: Fields) -> tuple[driver.SubnetData, ...]:
+def _subnets(body: Fields) -> tuple[Subnet, ...]:
     return tuple(
-        driver.SubnetData(
+        Subnet(
             pool=each.required("Pool", parse_network),
             gateway=each.parsed("Gateway", _without_prefix),
             auxiliary={
@@ -57,8 +58,7 @@ def _subnets(body: Fields) -> tuple[driver.SubnetData, ...]:
 
 
 def gateway_check(body: Fields) -> driver.GatewayCheck:
-    options = body.object("Options")
-    return driver.GatewayCheck(options.texts(GENERIC_OPTIONS), options.flag(INTERNAL_OPTION))
+    return driver.GatewayCheck(body.object("Options").texts(GENERIC_OPTIONS))
 
 
 def gateway_check_reply(skip: bool) -> dict[str, Any]:
@@ -95,7 +95,6 @@ def create_endpoint(body: Fields) -> driver.CreateEndpoint:
         address=interface.parsed("Address", parse_interface),
         address_v6=interface.parsed("AddressIPv6", parse_interface),
         mac=interface.parsed("MacAddress", parse_mac),
-        options=body.mapping("Options"),
     )
 
 

@@ -1,7 +1,7 @@
 """
 The HTTP side: the Klein resource tree, the only place that touches a request, and orderly closing.
 
-What the engine's client is like (engine-facts, section 1): blank Host, no Content-Type, keep-alive, many
+What the engine's client is like (docs/reference/protocol): blank Host, no Content-Type, keep-alive, many
 connections at once, and no time-out of its own.
 """
 

@@ -197,10 +197,17 @@ class Ledger:
             raise StateFailed(
                 f"{self._path} is damaged: it should hold {count} rows and holds {seen}, or other ones"
             )
+        if witnessed is None and self.generation > 0:
+            _log.warn(
+                "{witness} is gone: whether the last commits of {path} are there cannot be told",
+                witness=WITNESS_NAME,
+                path=self._path,
+            )
         if witnessed is not None and self.generation < witnessed:
             raise StateFailed(
                 f"{self._path} is at generation {self.generation}, but {witnessed} was committed: its last "
-                "commits are lost, or an older file was put in its place"
+                "commits are lost, or an older file was put in its place. To use it as it is, remove "
+                f"{WITNESS_NAME} beside it"
             )
         self._count, self._digest = count, digest
 

@@ -114,33 +114,31 @@ class FakeKernel:
         with self._lock:
             return self._ports.get(name) if name in self._links else None
 
-    def _add(
-        self, name: str, kind: str, group: int, alias: str, lower: LinkFacts | None, vlan_id: int | None
-    ) -> None:
+    def _add(self, name: str, kind: str, **facts: Any) -> None:
         if name in self._links:
             raise self._fail(f"making {kind} {name}", errno.EEXIST)
         index = self._next_index()
-        self._links[name] = LinkFacts(
-            index=index,
-            name=name,
-            kind=kind,
-            mac=lower.mac if lower is not None else f"02:fb:00:00:00:{index % 256:02x}",
-            mtu=lower.mtu if lower is not None else 1500,
-            up=True,
-            group=group,
-            alias=alias,
-            lower_index=lower.index if lower is not None else 0,
-            vlan_id=vlan_id,
-            vlan_protocol=0 if vlan_id is None else ETH_P_8021Q,
-        )
+        plain = nic(name, index, kind=kind, mac=f"02:fb:00:00:00:{index % 256:02x}")
+        self._links[name] = evolve(plain, **facts)
 
     def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
         with self._lock:
-            self._add(name, "vlan", group, alias, self._need(lower), vlan_id)
+            nic_below = self._need(lower)
+            self._add(
+                name,
+                "vlan",
+                mac=nic_below.mac,
+                mtu=nic_below.mtu,
+                group=group,
+                alias=alias,
+                lower_index=nic_below.index,
+                vlan_id=vlan_id,
+                vlan_protocol=ETH_P_8021Q,
+            )
 
-    def add_dummy(self, name: str, group: int, alias: str) -> None:
+    def add_dummy(self, name: str, group: int, alias: str, mtu: int | None = None) -> None:
         with self._lock:
-            self._add(name, "dummy", group, alias, None, None)
+            self._add(name, "dummy", group=group, alias=alias, mtu=mtu or 1500)
 
     def set_up(self, name: str) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ from macvlan_twisted.addresses import parse_address, parse_interface, parse_netw
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.endpoints import Endpoints
 from macvlan_twisted.driver.known import Known
+from macvlan_twisted.driver.network import Subnet
 from macvlan_twisted.driver.networks import Networks
 from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.driver.parents import Parents
@@ -71,7 +72,7 @@ class House:
             self.kernel, self.steps, self.records.link_group, ownership(self.records, self.known)
         )
         self.parents = Parents(self.links, self.records, self.known)
-        self.endpoints = Endpoints(settings, self.known, self.records, self.links)
+        self.endpoints = Endpoints(settings, self.known, self.records, self.links, self.parents)
         self.networks = Networks(settings, self.known, self.records, self.links, self.parents, self.endpoints)
         self.addresses = AddressManagement(settings, self.book, self._next_nonce)
 
@@ -84,7 +85,7 @@ class House:
         self.records.steps = Steps(failure=disk_refuses)
         self.book.steps = Steps(failure=disk_refuses)
         house = House(self.kernel, settings or self.settings, self.records, self.book)
-        house.wait(reconcile(house.known, house.parents, house.records, house.links))
+        house.wait(reconcile(house.known, house.parents, house.networks, house.records, house.links))
         return house
 
     @staticmethod
@@ -133,8 +134,8 @@ class House:
 PLAIN_LINKS = frozenset({"lo", "eth0", "eth1"})
 
 
-def subnet(pool: str, gateway: str | None = None, **auxiliary: str) -> requests.SubnetData:
-    return requests.SubnetData(
+def subnet(pool: str, gateway: str | None = None, **auxiliary: str) -> Subnet:
+    return Subnet(
         parse_network(pool),
         None if gateway is None else parse_address(gateway),
         {name: parse_address(text) for name, text in auxiliary.items()},
@@ -145,7 +146,7 @@ def network_request(
     network_id: str = NETWORK,
     *,
     internal: bool = False,
-    subnets: tuple[requests.SubnetData, ...] | None = None,
+    subnets: tuple[Subnet, ...] | None = None,
     **options: str,
 ) -> requests.CreateNetwork:
     return requests.CreateNetwork(

@@ -72,7 +72,7 @@ class HandingOutTests(AddressTestCase):
         for _ in range(4):
             self.ask(pool)
         with self.assert_refused(
-            Refused, "10.0.0.0/29", "of 6 usable addresses 4 are taken", "2 are excluded", "--ip-range"
+            Refused, "10.0.0.0/29", "of 6 usable addresses 4 are taken", "2 more are excluded", "--ip-range"
         ):
             self.ask(pool)
 

@@ -118,6 +118,31 @@ class RaceTests(AddressTestCase):
         for call in calls:
             self.successResultOf(call)
 
+    def test_two_pools_of_one_subnet_released_at_once(self) -> None:
+        pools = [self.open("10.0.0.0/29") for _ in range(2)]
+        for pool in pools:
+            self.ask(pool)
+        self.hold("close_pool")
+        calls = [self.closing(pool) for pool in pools]
+        self.let_go()
+        for call in calls:
+            self.successResultOf(call)
+        self.assertEqual(self.ask(self.open("10.0.0.0/29"), "10.0.0.1"), "10.0.0.1/29")
+
+    def test_two_pools_of_one_subnet_released_at_once_while_the_disk_keeps_one(self) -> None:
+        one, two = (self.open("10.0.0.0/29") for _ in range(2))
+        self.ask(two)
+        self.hold("close_pool")
+        first, second = self.closing(one), self.closing(two)
+        self.house.book.steps.let_go()
+        self.house.book.failing = True
+        self.let_go()
+        self.successResultOf(first)
+        self.failureResultOf(second, StateFailed)
+        self.house.book.failing = False
+        with self.assert_refused(Refused):
+            self.ask(two, "10.0.0.1")
+
     def test_a_pool_whose_release_the_disk_refuses_stays_usable(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool)

@@ -63,12 +63,15 @@ class NextFreeTests(SynchronousTestCase):
     def test_an_empty_span_has_none(self) -> None:
         self.assertIsNone(next_free(SortedList(), Span(5, 4), (), None))
 
-    @given(st.lists(spans(0, 40), max_size=5), spans(0, 40))
-    def test_barred_addresses_count_once(self, barred: list[Span], within: Span) -> None:
-        expected = {each for span in barred for each in range(span.first, span.last + 1)}
+    @given(st.lists(spans(0, 40), max_size=5), spans(0, 40), st.sets(st.integers(0, 40)))
+    def test_barred_addresses_count_once_and_taken_ones_not_again(
+        self, barred: list[Span], within: Span, taken: set[int]
+    ) -> None:
+        expected = {each for span in barred for each in range(span.first, span.last + 1)} - taken
         ordered = sorted(barred, key=lambda span: span.first)
         self.assertEqual(
-            count_barred(within, ordered), len(expected & set(range(within.first, within.last + 1)))
+            count_barred(within, ordered, SortedList(taken)),
+            len(expected & set(range(within.first, within.last + 1))),
         )
 
 

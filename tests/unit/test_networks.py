@@ -8,6 +8,7 @@ from twisted.logger import ILogObserver, globalLogPublisher
 
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.names import trial_link_name
+from macvlan_twisted.driver.network import Subnet
 from macvlan_twisted.driver.networks import refuse_what_did_not_take
 from macvlan_twisted.errors import LinkFailed, Refused
 from macvlan_twisted.links.interface import Port
@@ -227,7 +228,7 @@ class QuestionTests(HouseTestCase):
 
 
 class RouterWarningTests(HouseTestCase):
-    def warnings_of(self, *subnets: requests.SubnetData, internal: bool = False) -> list[Any]:
+    def warnings_of(self, *subnets: Subnet, internal: bool = False) -> list[Any]:
         events: list[Any] = []
         observe = cast(ILogObserver, events.append)
         globalLogPublisher.addObserver(observe)

@@ -254,3 +254,13 @@ class AdoptionTests(ReaperTestCase):
         self.assertNotEqual(new.group, FIRST_GROUP)
         self.steps.let_all_go()
         self.assertEqual(self.names(), set())
+
+
+class FailingKernelTests(ReaperTestCase):
+    def test_a_listing_that_fails_does_not_keep_condemned_links_alive(self) -> None:
+        self.make("a", "b", "c")
+        self.steps.refuse["members_of_group"] = errno.ENOBUFS
+        for name in ("a", "b"):
+            self.successResultOf(self.condemn(name))
+        self.successResultOf(self.reaped())
+        self.assertEqual(self.names(), {"c"})
