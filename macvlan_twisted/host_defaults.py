@@ -56,11 +56,15 @@ def choose(
         reasons.append(f"host interface {interface}: the default route leaves by it")
     else:
         reasons.append(
-            "no host interface: none was given and there is no default route; networks must name -o parent="
+            "no host interface: none was given and there is no default route; networks without -o parent= are "
+            "internal, each on a dummy link of its own; give --host-interface, or -o parent= with each network"
         )
     link = find(interface) if interface is not None else None
     if interface is not None and link is None:
-        reasons.append(f"host interface {interface} is not there yet")
+        reasons.append(
+            f"host interface {interface} is not there yet: what of its subnet and gateway is not given stays unknown "
+            "until the service is restarted"
+        )
     subnets, gateways, excluded = list(settings.subnets), list(settings.gateways), list(settings.excluded)
     if link is not None and interface is not None:
         own = [each for each in addresses_of(interface) if not each.ip.is_link_local]

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from ..addresses import IPNetwork
 from ..settings import Settings
 from .api import Engine, EngineAbsent, EngineRefused
 
@@ -21,21 +22,36 @@ LONGEST_DELAY = 30.0
 """Seconds between two questions: doubled each time from the first to the longest."""
 
 
+def subnets_for(settings: Settings) -> tuple[list[IPNetwork], list[IPNetwork]]:
+    """
+    The subnets that the network gets, IPv4 first, and those that it does not get.
+
+    Engines before 28 make up the gateway of a subnet that is given without one, and containers would send into
+    the void. So a family without a gateway is left out, unless no family has one.
+    """
+    subnets = sorted(settings.subnets, key=lambda subnet: subnet.version)
+    reached = [subnet for subnet in subnets if settings.gateway_for(subnet) is not None]
+    if not reached:
+        return subnets, []
+    return reached, [subnet for subnet in subnets if subnet not in reached]
+
+
 def describe_network(name: str, settings: Settings) -> dict[str, Any]:
     """
-    What the engine is asked to create. Subnet and gateway are always spelt out: ``--ip`` needs the one, and
-    no engine then makes up the other.
+    What the engine is asked to create. Its subnets are always spelt out, for ``--ip`` needs that, and so are
+    their gateways as far as any is known.
     """
-    subnets = []
-    for subnet in settings.subnets:
+    subnets, _ = subnets_for(settings)
+    configs = []
+    for subnet in subnets:
         config = {"Subnet": str(subnet)}
         gateway, ip_range = settings.gateway_for(subnet), settings.ip_range_in(subnet)
         if gateway is not None:
             config["Gateway"] = str(gateway)
         if ip_range is not None:
             config["IPRange"] = str(ip_range)
-        subnets.append(config)
-    versions = {subnet.version for subnet in settings.subnets}
+        configs.append(config)
+    versions = {subnet.version for subnet in subnets}
     options = {"macvlan_mode": settings.mode}
     if settings.host_interface is not None:
         options["parent"] = settings.host_interface
@@ -46,7 +62,7 @@ def describe_network(name: str, settings: Settings) -> dict[str, Any]:
         "CheckDuplicate": True,
         "Driver": settings.plugin_name,
         "EnableIPv6": 6 in versions,
-        "IPAM": {"Driver": settings.plugin_name, "Config": subnets},
+        "IPAM": {"Driver": settings.plugin_name, "Config": configs},
         "Options": options,
     }
     if settings.host_interface is not None:
@@ -57,12 +73,18 @@ def describe_network(name: str, settings: Settings) -> dict[str, Any]:
 
 
 async def ensure_network(
-    name: str, settings: Settings, engine: Engine, wait: Callable[[float], Awaitable[object]]
+    name: str,
+    settings: Settings,
+    engine: Engine,
+    wait: Callable[[float], Awaitable[object]],
+    stopping: Callable[[], bool],
 ) -> None:
     """
     Create the network once the engine answers, unless it exists; an engine that is absent is waited for.
 
     :param wait: waits for some seconds.
+    :param stopping: whether to end. A question that is cancelled looks as if the engine were absent: Twisted tells
+        of it in several ways, as far as it has come.
     """
     if not settings.subnets:
         _log.error(
@@ -71,14 +93,17 @@ async def ensure_network(
         )
         return
     delay, told, waited = FIRST_DELAY, "", False
-    while True:
+    while not stopping():
         try:
-            if await engine.has_network(name):
+            exists = await engine.has_network(name)
+            if stopping():
+                return
+            if exists:
                 _log.info("network {name} exists already and is left as it is", name=name)
                 return
             network_id = await engine.create_network(describe_network(name, settings))
         except EngineAbsent:
-            if not waited:
+            if not waited and not stopping():
                 waited = True
                 _log.info("network {name} is created as soon as the engine answers", name=name)
         except EngineRefused as refusal:
@@ -87,6 +112,28 @@ async def ensure_network(
                 _log.error("network {name} is not created yet: {reason}", name=name, reason=told)
         else:
             _log.info("network {name} created in the engine: {network}", name=name, network=network_id[:12])
+            _say_what_it_lacks(name, settings)
+            return
+        if stopping():
             return
         await wait(delay)
         delay = min(delay * 2, LONGEST_DELAY)
+
+
+def _say_what_it_lacks(name: str, settings: Settings) -> None:
+    subnets, left_out = subnets_for(settings)
+    for subnet in left_out:
+        _log.info(
+            "network {name} was created without subnet {subnet}, as no gateway in it is known: to have it, remove "
+            "the network and start with --gateway=ADDRESS, the router's address in that subnet",
+            name=name,
+            subnet=str(subnet),
+        )
+    for subnet in subnets:
+        if settings.gateway_for(subnet) is None:
+            _log.warn(
+                "no gateway in subnet {subnet} of network {name} is known, and engines before 28 make one up: "
+                "remove the network and start with --gateway=ADDRESS, the router's address in that subnet",
+                name=name,
+                subnet=str(subnet),
+            )

@@ -1,149 +1,167 @@
-"""The lock and the socket: what keeps two instances apart and what a killed one leaves."""
+"""Starts that fail: nothing stays open or locked, and what went wrong is told."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import socket
-import subprocess
-import sys
+import sqlite3
 from pathlib import Path
+from typing import Any
 
+from attrs import evolve
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.errors import CannotStart
-from macvlan_twisted.service import Lock, remove_stale_socket
+from macvlan_twisted import tap
+from macvlan_twisted.driver.known import Known
+from macvlan_twisted.errors import CannotStart, MacvlanError, StateFailed
+from macvlan_twisted.service import MacvlanService
+from macvlan_twisted.settings import Settings
+from macvlan_twisted.state.ledger import NETWORKS, Put
+from macvlan_twisted.state.sqlite import open_ledger, prepare_directory
+from macvlan_twisted.state.writer import Writer
+from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 from .helpers import fresh_directory
 
-HOLDER = """
-import sys
-from pathlib import Path
-from macvlan_twisted.service import Lock
-lock = Lock(Path(sys.argv[1]), "a place")
-print("held", flush=True)
-sys.stdin.read()
-"""
+
+class Bug(KeyError):
+    """Something that nobody has thought of."""
 
 
-class PlaceTestCase(SynchronousTestCase):
+class Reactor(MemoryReactorClock):
+    """Listens on nothing, and calls from threads at once."""
+
+    def callFromThread(self, call: Any, *arguments: Any, **words: Any) -> None:
+        call(*arguments, **words)
+
+    def listenUNIX(self, address: Any, *arguments: Any, **words: Any) -> Any:
+        Path(address).touch()
+        return super().listenUNIX(address, *arguments, **words)
+
+
+class StartTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.place = fresh_directory(self)
-
-
-class LockTests(PlaceTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.path = self.place / "lock"
-
-    def test_a_second_holder_is_refused_by_the_name_of_the_place(self) -> None:
-        lock = Lock(self.path, "a place")
-        self.addCleanup(lock.release)
-        with self.assertRaises(CannotStart) as caught:
-            Lock(self.path, "state directory /x")
-        self.assertIn("another macvlan-twisted is using state directory /x", str(caught.exception))
-
-    def test_a_released_lock_leaves_no_file_and_can_be_taken_again(self) -> None:
-        for _ in range(3):
-            lock = Lock(self.path, "a place")
-            lock.release()
-            self.assertFalse(self.path.exists())
-
-    def test_a_file_that_was_left_behind_blocks_nobody(self) -> None:
-        self.path.write_text("4711")
-        Lock(self.path, "a place").release()
-
-    def test_a_refusal_leaves_no_descriptor_open(self) -> None:
-        lock = Lock(self.path, "a place")
-        self.addCleanup(lock.release)
-        before = len(os.listdir("/proc/self/fd"))
-        for _ in range(5):
-            with self.assertRaises(CannotStart):
-                Lock(self.path, "a place")
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
-
-    def test_a_file_that_its_last_holder_removed_meanwhile_is_no_lock(self) -> None:
-        flock = fcntl.flock
-        left = [1]
-
-        def slow_flock(file: int, operation: int) -> None:
-            if left:
-                left.pop()
-                self.path.unlink()
-            flock(file, operation)
-
-        self.patch(fcntl, "flock", slow_flock)
-        lock = Lock(self.path, "a place")
-        self.addCleanup(lock.release)
-        self.assertTrue(self.path.exists())
-        with self.assertRaises(CannotStart):
-            Lock(self.path, "a place")
-
-    def test_a_killed_holder_blocks_nobody(self) -> None:
-        with subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(self.path.absolute())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
-        ) as process:
-            assert process.stdout is not None
-            self.assertEqual(process.stdout.readline(), b"held\n")
-            with self.assertRaises(CannotStart):
-                Lock(self.path, "a place")
-            process.kill()
-        Lock(self.path, "a place").release()
-
-
-class StaleSocketTests(PlaceTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        # A socket's path holds 107 bytes, and the directories of tests are deep.
-        self.addCleanup(os.chdir, os.getcwd())
-        os.chdir(self.place)
-
-    def listening(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind("x.sock")
-        listener.listen()
-        self.addCleanup(listener.close)
-        return listener
-
-    def test_nothing_there_is_fine(self) -> None:
-        remove_stale_socket("x.sock")
-        self.assertFalse(os.path.lexists("x.sock"))
-
-    def test_a_dead_one_is_removed(self) -> None:
-        self.listening().close()
-        self.assertTrue(os.path.exists("x.sock"))
-        remove_stale_socket("x.sock")
-        self.assertFalse(os.path.lexists("x.sock"))
-
-    def test_one_that_answers_is_refused_and_stays(self) -> None:
-        self.listening()
-        with self.assertRaises(CannotStart) as caught:
-            remove_stale_socket("x.sock")
-        self.assertIn("x.sock", str(caught.exception))
-        self.assertTrue(os.path.exists("x.sock"))
-
-    def test_what_is_no_socket_is_refused_and_stays(self) -> None:
-        Path("file").write_text("precious")
-        os.mkdir("directory")
-        os.symlink("file", "link")
-        for name in ("file", "directory", "link"):
-            with self.assertRaises(CannotStart) as caught:
-                remove_stale_socket(name)
-            self.assertIn(f"{name} exists and is no socket: remove it", str(caught.exception))
-            self.assertTrue(os.path.lexists(name))
-
-
-class CannotStartTests(SynchronousTestCase):
-    def test_it_ends_the_interpreter_with_status_1_and_one_line(self) -> None:
-        script = "from macvlan_twisted.errors import CannotStart; raise CannotStart('why')"
-        ended = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=False,
+        place = fresh_directory(self)
+        self.state = place / "state"
+        self.plugins = place / "plugins"
+        self.settings = Settings(
+            host_interface="eth0", state_dir=str(self.state), plugin_dir=str(self.plugins)
         )
-        self.assertEqual((ended.returncode, ended.stderr), (1, "why\n"))
+
+    def service(self, settings: Settings | None = None) -> MacvlanService:
+        return tap.make_macvlan_service(
+            settings or self.settings, reactor=Reactor(), kernel=FakeKernel([nic("eth0", 2)])
+        )
+
+    def assert_nothing_is_left(self) -> None:
+        """Neither locks nor an open database: the same process opens it once more."""
+        left = [path.name for place in (self.state, self.plugins) for path in place.glob("*")]
+        self.assertEqual([name for name in left if name == "lock" or ".sock" in name], [])
+        open_ledger(self.state).close()
+
+    def fails(self, service: MacvlanService, kind: type[BaseException] = CannotStart) -> str:
+        with self.assertRaises(kind) as caught:
+            service.startService()
+        self.assertFalse(service.running)
+        self.assert_nothing_is_left()
+        return str(caught.exception)
+
+    def fail_in(self, name: str, error: BaseException) -> None:
+        """Let one of the parts raise while it is made."""
+
+        def part(*_: Any) -> Any:
+            raise error
+
+        self.patch(tap, name, part)
+
+
+class FailedStartTests(StartTestCase):
+    def test_a_listener_that_is_refused(self) -> None:
+        told = self.fails(self.service(evolve(self.settings, listen="systemd:domain=UNIX:index=0")))
+        self.assertIn("is no endpoint to listen on", told)
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise OSError(98, "Address already in use")
+
+        self.patch(Reactor, "listenUNIX", refuse)
+        for settings in (self.settings, evolve(self.settings, listen=f"unix:{self.state}/x.sock")):
+            self.assertIn("cannot listen on", self.fails(self.service(settings)))
+        self.patch(Reactor, "listenTCP", refuse)
+        self.assertIn("tcp:9", self.fails(self.service(evolve(self.settings, listen="tcp:9"))))
+
+    def test_every_part_that_raises_after_the_database_is_open(self) -> None:
+        for name in ("Known", "AddressManagement", "reconcile", "Calls", "PluginSite"):
+            for error in (Bug("x"), KeyboardInterrupt(), MacvlanError("no"), OSError(5, "bad")):
+                with self.subTest(part=name, error=error):
+                    original = getattr(tap, name)
+                    self.fail_in(name, error)
+                    expected = CannotStart if isinstance(error, (MacvlanError, OSError)) else type(error)
+                    self.fails(self.service(), expected)
+                    self.patch(tap, name, original)
+
+    def test_threads_that_do_not_start(self) -> None:
+        def refuse(_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        self.patch(Writer, "start", refuse)
+        self.assertEqual(self.fails(self.service(), RuntimeError), "can't start new thread")
+
+    def test_the_next_start_of_the_same_service_goes_well(self) -> None:
+        service = self.service()
+        with self.subTest("fails"):
+            original = Known
+            self.fail_in("Known", Bug("x"))
+            self.fails(service, Bug)
+            self.patch(tap, "Known", original)
+        service.startService()
+        self.assertTrue(service.running)
+        with self.assertRaisesRegex(CannotStart, "another macvlan-twisted is using state directory"):
+            self.service().startService()
+        stopped = service.stopService()
+        service._reactor.pump([1, 1, 1])
+        self.successResultOf(stopped)
+        self.assert_nothing_is_left()
+
+
+class StateAdviceTests(StartTestCase):
+    """What a user is told to do about state that does not open."""
+
+    BEGIN_ANEW = "To begin anew: move"
+
+    def test_damage_that_a_part_finds(self) -> None:
+        for name in ("Known", "AddressManagement", "reconcile"):
+            original = getattr(tap, name)
+            self.fail_in(name, StateFailed("state holds nonsense"))
+            told = self.fails(self.service())
+            self.assertTrue(told.startswith("state: state holds nonsense. "), told)
+            self.assertIn(self.BEGIN_ANEW, told)
+            self.patch(tap, name, original)
+
+    def test_a_record_that_is_no_network(self) -> None:
+        prepare_directory(self.state)
+        ledger = open_ledger(self.state)
+        ledger.commit([Put(NETWORKS, ("n" * 64, "{}"))])
+        ledger.close()
+        told = self.fails(self.service())
+        self.assertIn("a record in state is no Network", told)
+        self.assertIn(self.BEGIN_ANEW, told)
+
+    def test_a_database_that_another_program_has_open_is_not_to_be_moved_away(self) -> None:
+        prepare_directory(self.state)
+        other = open_ledger(self.state)
+        with self.assertRaises(CannotStart) as caught:
+            self.service().startService()
+        told = str(caught.exception)
+        other.close()
+        self.assertIn("locked", told)
+        self.assertIn("another program has the database", told)
+        self.assertNotIn(self.BEGIN_ANEW, told)
+        self.assert_nothing_is_left()
+
+    def test_a_full_disk_is_not_to_be_moved_away(self) -> None:
+        def refuse(*_: Any) -> Any:
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise StateFailed("writing: database or disk is full") from full
+
+        self.patch(tap, "reconcile", refuse)
+        self.assertEqual(self.fails(self.service()), "state: writing: database or disk is full")

@@ -134,7 +134,7 @@ class WrongValueTests(SynchronousTestCase):
             ("netlink-threads", "65", "from 1 to 64"),
             ("docker-host", "tcp://1.2.3.4:2375", "unix:///var/run/docker.sock"),
             ("log-format", "xml", "text or json"),
-            ("network", " ", "needs a name"),
+            ("network", " ", "give one, like lan"),
         ):
             for where, options, environment in (
                 (f"--{name}", {name: [text]}, {}),

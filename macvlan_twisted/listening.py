@@ -1,0 +1,330 @@
+"""
+Where the service listens, and the locks that keep two instances apart.
+
+A place is either a UNIX socket of our own, which we lock, make and remove, or whatever else a server endpoint
+string of Twisted names, of which only the listening is ours.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .errors import CannotStart
+from .settings import Settings
+
+_log = Logger(namespace="macvlan_twisted")
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted; an engine that removes a hundred containers dials as often at once."""
+
+
+class Lock:
+    """
+    A file under flock: held by a process, not by a pid, so a killed one leaves nothing that blocks.
+
+    :param what: the thing that two instances must not share.
+    :param option: what a user sets to have another one.
+    :raises CannotStart: another process holds it.
+    """
+
+    def __init__(self, path: Path, what: str, option: str) -> None:
+        self._path = path
+        while True:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(self._file)
+                raise CannotStart(
+                    f"another macvlan-twisted is using {what}: stop it, or choose another {option}"
+                ) from None
+            try:
+                if os.path.samestat(os.fstat(self._file), os.stat(path)):
+                    return
+            except FileNotFoundError:
+                pass
+            os.close(self._file)  # its last holder removed it just now
+
+    def release(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._file)
+
+
+class Place(Protocol):
+    """A place to listen on; its functions are called in this order, :meth:`release` also after a failure."""
+
+    def take(self) -> None:
+        """
+        Make sure that it is ours. Blocks.
+
+        :raises CannotStart: it is somebody else's.
+        """
+
+    def listen(self, site: Any) -> None:
+        """
+        :raises CannotStart: and nobody listens.
+        """
+
+    async def stop_accepting(self) -> None:
+        """Let nobody in who dials from now on. Who has dialled before is still to be answered."""
+
+    async def stop_listening(self) -> None:
+        """Let nobody in any more."""
+
+    def release(self) -> None:
+        """Leave nothing of ours behind, whatever was reached. May be called twice."""
+
+
+def place_to_listen(reactor: Any, settings: Settings) -> Place:
+    """
+    The place that the settings name; nothing is touched yet.
+
+    :raises CannotStart: ``--listen`` names none.
+    """
+    if settings.listen is None:
+        return OwnSocket(reactor, settings.socket_path, settings.socket_path, "--plugin-name", made_in=True)
+    if settings.listen.startswith("unix:"):
+        said = _read_unix(settings.listen)
+        if not said.path.startswith("\0"):  # a socket without a file needs no lock and cannot be stale
+            return OwnSocket(reactor, said.path, settings.listen, "--listen", said.mode, said.backlog)
+    return OtherEndpoint(settings.listen, _endpoint(reactor, settings.listen))
+
+
+class OwnSocket:
+    """
+    A UNIX socket of our own: locked, put in the place of a stale one, removed at the end.
+
+    :param where: how the user named it.
+    :param option: with which option.
+    :param made_in: whether its directory is made if it is missing.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        path: str,
+        where: str,
+        option: str,
+        mode: int = 0o600,
+        backlog: int = BACKLOG,
+        *,
+        made_in: bool = False,
+    ) -> None:
+        self._path = path = os.path.abspath(path)
+        self._where = where
+        self._option = option
+        self._made_in = made_in
+        self._endpoint = UNIXServerEndpoint(reactor, path, backlog=backlog, mode=mode)
+        self._lock: Lock | None = None
+        self._port: IListeningPort | None = None
+        self._file: os.stat_result | None = None
+
+    def take(self) -> None:
+        if self._made_in:
+            os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
+        try:
+            self._lock = Lock(Path(self._path + ".lock"), f"socket {self._path}", self._option)
+            remove_stale_socket(self._path, self._option)
+        except OSError as error:
+            raise CannotStart(f"cannot listen on {self._where}: {error.strerror}") from error
+
+    def listen(self, site: Any) -> None:
+        self._port = _listening_port(self._endpoint, site, self._where)
+        self._file = os.lstat(self._path)
+
+    async def stop_accepting(self) -> None:
+        """
+        Put a socket on which nobody listens in the place of ours.
+
+        Such a one makes an engine try again, with its call intact. Our own socket goes on to listen, without a
+        name, for those who have dialled it already.
+        """
+        if self._file is not None:
+            with suppress(OSError):  # it was removed, perhaps with its directory
+                self._file = _put_dead_socket(self._path, self._file)
+
+    async def stop_listening(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            await _stopped(port)
+
+    def release(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:  # the start failed after it
+            _stop_in_background(port)
+        if self._file is not None:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(self._file, os.lstat(self._path)):
+                    os.unlink(self._path)
+            self._file = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+class OtherEndpoint:
+    """Any other endpoint of Twisted's: sockets of systemd's, TCP."""
+
+    def __init__(self, listen: str, endpoint: Any) -> None:
+        self._where = listen
+        self._endpoint = endpoint
+        self._port: IListeningPort | None = None
+
+    def take(self) -> None:
+        """Whether it is free is known when it listens."""
+
+    def listen(self, site: Any) -> None:
+        self._port = _listening_port(self._endpoint, site, self._where)
+
+    async def stop_accepting(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            with _kept(_file_of(port)) if self._where.startswith("systemd:") else nullcontext():
+                await _stopped(port)
+
+    async def stop_listening(self) -> None:
+        """Done already."""
+
+    def release(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            _stop_in_background(port)
+
+
+def _listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
+    outcome: list[Any] = []
+    endpoint.listen(site).addBoth(outcome.append)
+    if not outcome:
+        raise CannotStart(f"--listen {where} does not listen at once: give a unix, tcp or systemd endpoint")
+    if isinstance(outcome[0], Failure):
+        raise CannotStart(f"cannot listen on {where}: {outcome[0].getErrorMessage()}")
+    return cast(IListeningPort, outcome[0])
+
+
+async def _stopped(port: IListeningPort) -> None:
+    try:
+        await maybeDeferred(cast(Any, port).stopListening)
+    except FileNotFoundError as error:  # Twisted removes the file
+        _log.warn("somebody else has removed the socket {path}", path=error.filename)
+
+
+def _stop_in_background(port: IListeningPort) -> None:
+    stopped = maybeDeferred(cast(Any, port).stopListening)
+    stopped.addErrback(lambda failure: failure.trap(FileNotFoundError))  # we are about to remove it ourselves
+    stopped.addErrback(lambda failure: _log.failure("stopping to listen failed", failure=failure))
+
+
+def remove_stale_socket(path: str, option: str) -> None:
+    """
+    Make room for our socket. The lock is ours, so no other instance of ours is listening there.
+
+    :param option: what a user sets to have another socket.
+    :raises CannotStart: something is there that is not ours to remove.
+    """
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise CannotStart(f"{path} exists and is no socket: remove it")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            os.unlink(path)
+        else:
+            raise CannotStart(f"another program is listening on {path}: stop it, or choose another {option}")
+
+
+def _endpoint(reactor: Any, listen: str) -> Any:
+    """
+    :raises CannotStart: Twisted does not know such an endpoint, or systemd has handed over no such socket.
+    """
+    try:
+        return serverFromString(reactor, listen)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:  # as each kind of endpoint pleases
+        hint = ": is this started by a socket unit of systemd?" if listen.startswith("systemd:") else ""
+        raise CannotStart(f"--listen {listen} is no endpoint to listen on ({error}){hint}") from error
+
+
+class _Said:
+    """Stands in for a reactor, to learn what an endpoint string says as Twisted reads it."""
+
+    path: str
+    mode: int
+    backlog: int
+
+    def listenUNIX(self, address: str, factory: Any, *, backlog: int, mode: int, wantPID: bool) -> None:
+        """Twisted's lock file holds a pid, so that one of a dead process may block for ever: it is not wanted."""
+        self.path, self.mode, self.backlog = address, mode, backlog
+
+
+def _read_unix(listen: str) -> _Said:
+    """
+    What a ``unix:`` endpoint string says; a mode and a backlog that it does not name are ours.
+
+    :raises CannotStart: it is not well-formed.
+    """
+    said = _Said()
+    # Of two values by name the later one counts; a value by its position contradicts one by name.
+    ours = f"unix:mode=600:backlog={BACKLOG}:{listen.removeprefix('unix:')}"
+    try:
+        endpoint = serverFromString(cast(Any, said), ours)
+    except (TypeError, ValueError):  # told of the string as the user wrote it
+        endpoint = _endpoint(said, listen)
+    endpoint.listen(cast(Any, None))
+    if not said.path:
+        raise CannotStart(f"--listen {listen} is no endpoint to listen on: give a path, as unix:/run/x.sock")
+    return said
+
+
+def _file_of(port: IListeningPort) -> str | None:
+    """The path of a listening UNIX socket; None for sockets of other kinds, and those without a path."""
+    name = getattr(cast(Any, port).getHost(), "name", None)
+    return os.fsdecode(name) if name and name[:1] not in ("\0", b"\0") else None
+
+
+@contextmanager
+def _kept(path: str | None) -> Iterator[None]:
+    """
+    Put the file of a socket back after Twisted has removed it.
+
+    A socket that systemd has handed over stays systemd's: it goes on to listen there, and starts us again when
+    a call comes.
+    """
+    if path is None or not os.path.exists(path):
+        yield
+        return
+    spare = f"{path}.kept"
+    os.link(path, spare)
+    try:
+        yield
+    finally:
+        os.rename(spare, path)
+        Path(spare).unlink(missing_ok=True)  # renaming does nothing where both are the same file still
+
+
+def _put_dead_socket(path: str, ours: os.stat_result) -> os.stat_result:
+    """Put a socket on which nobody listens in the place of ours; it is removed like that one."""
+    if not os.path.samestat(ours, os.lstat(path)):
+        return ours
+    beside = path + ".closing"
+    with suppress(FileNotFoundError):
+        os.unlink(beside)
+    with socket.socket(socket.AF_UNIX) as nobody:
+        nobody.bind(beside)
+    os.rename(beside, path)
+    return os.lstat(path)
