@@ -43,32 +43,36 @@ def unit_parts(
     return parts + [Part(f"unit, {version_of(python)}", missing=reason) for python in unusable]
 
 
-def integration_parts(engines: Sequence[str], extra: Sequence[str]) -> list[Part]:
-    """List the tests with root: those of the first engine, along with those of none, and those of the others."""
+def integration_lanes(engines: Sequence[str], extra: Sequence[str]) -> list[list[Part]]:
+    """Lay out the tests with root: those of the first engine; those of the others, and those of none."""
     absent = {engine: missing for engine in engines if (missing := missing_for_engine(engine))}
-    parts = [Part(f"integration, {engine}", missing=missing) for engine, missing in absent.items()]
+    lanes = [[Part(f"integration, {engine}", missing=missing) for engine, missing in absent.items()]]
     if missing_for_lan():
-        return parts
+        return lanes
     usable = [engine for engine in engines if engine not in absent]
-    environment = {"MACVLAN_TWISTED_ENGINES": ",".join(usable)}
-    command = [*PYTEST, "tests/integration", *extra]
-    if not extra and len(usable) > 1:
-        first, others = usable[0], usable[1:]
-        only = f"not {' and not '.join(others)}"
-        parts.append(Part(f"integration, {first}", [*command, "-k", only], environment=environment))
-        only = " or ".join(others)
-        return [
-            *parts,
-            Part(f"integration, {', '.join(others)}", [*command, "-k", only], environment=environment),
+
+    def part(title: str, *chosen: str) -> Part:
+        command = [*PYTEST, "tests/integration", *chosen, *extra]
+        return Part(
+            f"integration, {title}", command, environment={"MACVLAN_TWISTED_ENGINES": ",".join(usable)}
+        )
+
+    if extra or len(usable) < 2:
+        return [*lanes, [part(", ".join(usable) or "no engine")]]
+    # An engine's version is a part of the name of each test that uses one.
+    first, others = usable[0], usable[1:]
+    lanes.append([part(first, "-k", first)])
+    lanes.append(
+        [
+            part(", ".join(others), "-k", " or ".join(others)),
+            part("no engine", "-k", f"not {' and not '.join(usable)}"),
         ]
-    return [
-        *parts,
-        Part(f"integration, {', '.join(usable) or 'no engine'}", command, environment=environment),
-    ]
+    )
+    return lanes
 
 
 def lanes_of(
-    names: Sequence[str], unit: Sequence[Part], integration: Sequence[Part], extra: Sequence[str]
+    names: Sequence[str], unit: Sequence[Part], integration: Sequence[Sequence[Part]], extra: Sequence[str]
 ) -> list[list[Part]]:
     """Lay the named parts out: what uses a processor in one lane, what waits in others."""
     busy = list(unit) if "unit" in names else []
@@ -77,8 +81,8 @@ def lanes_of(
     if "uml" in names:
         command = [sys.executable, "-m", "tests.uml.boot", *extra]
         busy.append(Part("uml", command, missing=boot.missing() or ""))
-    waiting = [[part] for part in integration] if "integration" in names else []
-    return [lane for lane in (busy, *waiting) if lane]
+    waiting = integration if "integration" in names else []
+    return [list(lane) for lane in (busy, *waiting) if lane]
 
 
 def version_of(python: str) -> str:
@@ -148,7 +152,7 @@ def main(arguments: Sequence[str]) -> int:
     elsewhere = tempfile.mkdtemp(prefix="macvlan-twisted-unit-")
     try:
         unit = unit_parts(options.later, options.unusable, extra, elsewhere)
-        lanes = lanes_of(names, unit, integration_parts(engines, extra), extra)
+        lanes = lanes_of(names, unit, integration_lanes(engines, extra), extra)
         if options.one_by_one:
             lanes = [[part for lane in lanes for part in lane]]
         with engines_being_made(engines if "integration" in names else []):
