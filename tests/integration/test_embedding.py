@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
+from macvlan_twisted.addresses import parse_network
+from macvlan_twisted.engine.default_network import FIRST_DELAY
 from macvlan_twisted.errors import CannotStart
 from macvlan_twisted.settings import Settings, settings_from
 from macvlan_twisted.tap import make_macvlan_service
@@ -148,6 +151,37 @@ async def test_a_second_instance_starts_or_hurts_the_first(settings: Settings, t
         assert (await ask(settings, "Plugin.Activate"))[0] == 200
     finally:
         await first.stopService()
+
+
+@on_reactor
+async def test_a_stopped_service_goes_on_to_ask_an_engine_that_was_silent(
+    settings: Settings, complaints: list[str], tmp_path: Path
+) -> None:
+    """An engine may accept a question long before it answers; the end of the service ends the asking."""
+    from twisted.internet import reactor
+
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(tmp_path / "engine"))
+        engine.listen()
+        engine.settimeout(10)
+        asking = evolve(
+            settings,
+            network="auto",
+            subnets=(parse_network("192.168.77.0/24"),),
+            docker_host=f"unix://{tmp_path}/engine",
+        )
+        service = make_macvlan_service(asking, reactor=reactor, kernel=FakeKernel([nic("eth1", 2)]))
+        service.startService()
+        question, _ = await deferToThread(engine.accept)
+        with question:
+            question.settimeout(10)
+            assert (await deferToThread(question.recv, 65536)).startswith(b"GET /networks?")
+            await service.stopService()
+            assert await deferToThread(question.recv, 65536) == b"", "the question is still open"
+        engine.settimeout(2 * FIRST_DELAY)
+        with pytest.raises(TimeoutError):
+            await deferToThread(engine.accept)
+    assert complaints == []
 
 
 TAC = """

@@ -269,10 +269,13 @@ def endpoint(number: int) -> dict[str, object]:
     return {**named, "Interface": interface, "Options": {}}
 
 
-def test_what_is_under_way_is_answered_before_the_end(ours: Program) -> None:
-    started = ours.start(NIC, "--netlink-threads=1")
-    assert ask(UnixConnection(ours.socket, 30), "NetworkDriver.CreateNetwork", NETWORK) == {}
-    connections = [UnixConnection(ours.socket, 30) for _ in range(200)]
+@pytest.mark.parametrize("listen", ["", "unix:"])
+def test_what_is_under_way_is_answered_before_the_end(ours: Program, tmp_path: Path, listen: str) -> None:
+    place = tmp_path / "plugin.sock" if listen else ours.socket
+    words = (NIC, "--netlink-threads=1", *([f"--listen={listen}{place}"] if listen else []))
+    started = ours.start(*words, socket=place)
+    assert ask(UnixConnection(place, 30), "NetworkDriver.CreateNetwork", NETWORK) == {}
+    connections = [UnixConnection(place, 30) for _ in range(200)]
     for connection in connections:
         ask(connection, "Plugin.Activate", {})
     for number, connection in enumerate(connections):
@@ -285,6 +288,7 @@ def test_what_is_under_way_is_answered_before_the_end(ours: Program) -> None:
     assert started.wait(30) == 0, started.log()
     assert all("MacAddress" in answer.get("Interface", {}) for answer in received), received
     # What was answered is kept, also for the next instance.
+    assert list(tmp_path.iterdir()) == []
     assert "1 networks and 200 endpoints in state" in ours.start(NIC).log()
 
 
@@ -376,6 +380,27 @@ def test_it_listens_on_an_endpoint_that_it_is_told(ours: Program, tmp_path: Path
     assert refused_for(refused, f"cannot listen on unix:{tmp_path}/no/such/place")
 
 
+def test_a_unix_endpoint_is_ours_like_the_socket_that_it_makes_by_default(
+    ours: Program, tmp_path: Path
+) -> None:
+    place = tmp_path / "plugin.sock"
+    here = f"--listen=unix:{place}"
+    first = ours.start(NIC, here, socket=place)
+    assert place.stat().st_mode & 0o777 == 0o600
+    other = (NIC, here, "--state-dir", str(tmp_path / "other"))
+    assert refused_for(ours.attempt(*other), f"another macvlan-twisted is using socket {place}")
+    assert activated(place)
+    first.kill()
+    # Twisted's own lock file is a link to a pid, and would block here, where another process has got that pid.
+    assert not place.with_name(f"{place.name}.lock").is_symlink()
+    assert place.exists()
+    second = ours.start(NIC, f"{here}:mode=660", socket=place)
+    assert place.stat().st_mode & 0o777 == 0o660
+    assert second.terminate(20) == 0, second.log()
+    assert list(tmp_path.iterdir()) == [tmp_path / "other"]
+    assert "Traceback" not in second.log()
+
+
 def hand_over(ours: Program, place: Path) -> Daemon:
     """Start the program as a socket unit does, with a listening socket as file descriptor 3, by hand."""
     words = (*TWISTD, "--nodaemon", "--pidfile=", "macvlan", *ours.places, NIC)
@@ -424,12 +449,33 @@ def test_a_systemd_endpoint_without_systemd_is_refused(ours: Program) -> None:
     assert refused_for(ours.attempt(NIC, "--listen=pigeon:coop"), "--listen pigeon:coop is no endpoint")
 
 
-def test_the_capabilities_that_the_unit_leaves_it_are_enough(ours: Program) -> None:
+SANDBOX = """
+mount --make-rprivate /
+mount --bind "$0" "$0"
+mount -o remount,bind,ro /
+exec "$@"
+"""
+
+
+def test_what_the_unit_leaves_it_is_enough(ours: Program, tmp_path: Path) -> None:
+    """Few capabilities, and a file system of which it may write its own directories only."""
     service = (CHECKOUT / "systemd" / "macvlan-twisted.service").read_text()
+    for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "StateDirectory=macvlan-twisted"):
+        assert line in service.splitlines()
+    assert "User=" not in service, "which this test would have to follow"
     kept = re.search(r"^CapabilityBoundingSet=(.*)$", service, re.MULTILINE)
     assert kept is not None
     few = ",".join(["-all", *("+" + name.removeprefix("CAP_").lower() for name in kept[1].split())])
-    started = ours.start(NIC, wrapper=("setpriv", f"--bounding-set={few}", "--no-new-privs", "--"))
+    sandbox = ("unshare", "--mount", "sh", "-ec", SANDBOX, str(ours.directory))
+    trespass = f'touch {tmp_path}/x 2>/dev/null && exit 1; exec "$@"'
+    started = ours.start(
+        NIC,
+        wrapper=(
+            *sandbox,
+            *("setpriv", f"--bounding-set={few}", "--no-new-privs", "--"),
+            *("sh", "-c", trespass, "sh"),
+        ),
+    )
     connection = UnixConnection(ours.socket, 30)
     assert ask(connection, "NetworkDriver.CreateNetwork", NETWORK) == {}
     assert "Interface" in ask(connection, "NetworkDriver.CreateEndpoint", endpoint(1))
