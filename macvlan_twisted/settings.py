@@ -241,7 +241,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "listen",
         "Listen here instead: any server endpoint string of Twisted, systemd:domain=UNIX:index=0 among them. "
-        "Overrides --plugin-dir and --plugin-name.",
+        "Overrides --plugin-dir and --plugin-name. unix:PATH has mode 0600 unless it names another, as in "
+        "unix:PATH:mode=660.",
         str,
         "listen",
         metavar="ENDPOINT",
