@@ -238,6 +238,7 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     networks = Networks(settings, known, records, links, parents, endpoints)
     addresses = AddressManagement(settings, book, lambda: token_hex(4))
     _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links)))
+    kernel.close()  # from now on the threads ask, each with a socket of its own
 
     calls = Calls(all_methods(networks, endpoints, addresses), settings.debug)
     _log.info(

@@ -107,6 +107,9 @@ class Kernel(Protocol):
     def delete_group(self, group: int) -> None:
         """Remove every link of *group* within one grace period, whoever made it."""
 
+    def close(self) -> None:
+        """Give back what the calling thread holds, such as its netlink socket; the next call takes it again."""
+
     def default_routes(self) -> list[DefaultRoute]:
         """Default routes of both families, the preferred ones first."""
 

@@ -48,12 +48,16 @@ def open_ledger(directory: Path) -> Ledger:
     if not ledger.rows(tables.IDENTITY):
         # A random group of links that nobody else is likely to use, positive in the kernel's int.
         group = 2**16 + randbelow(2**25) * _GROUP_STEP
-        ledger.commit(
-            [
-                Put(tables.IDENTITY, ("instance", token_hex(4))),
-                Put(tables.IDENTITY, ("link_group", str(group))),
-            ]
-        )
+        try:
+            ledger.commit(
+                [
+                    Put(tables.IDENTITY, ("instance", token_hex(4))),
+                    Put(tables.IDENTITY, ("link_group", str(group))),
+                ]
+            )
+        except BaseException:
+            ledger.close()
+            raise
     return ledger
 
 

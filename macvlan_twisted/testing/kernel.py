@@ -178,6 +178,9 @@ class FakeKernel:
             for link in members:
                 self.delete(link.name)
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def default_routes(self) -> list[DefaultRoute]:
         return sorted(self._default_routes, key=lambda route: route.metric)
 
