@@ -125,10 +125,10 @@ class Endpoints:
             raise Refused(f"address {address.ip} is the gateway of its network: choose another one")
         is_on_our_lan = self._settings.host_interface in (None, network.parent)
         if address.ip in self._settings.gateways and is_on_our_lan:
-            remedy = "--gateway " if subnet is None or subnet.gateway is None else "--aux-address router="
+            another = f" (or --aux-address router={address.ip}, if its gateway is to be another one)"
             raise Refused(
-                f"address {address.ip} is that of the LAN's router: create the network with {remedy}{address.ip}, so that "
-                "it is never handed out"
+                f"address {address.ip} is that of the LAN's router: create the network with --gateway {address.ip}"
+                f"{another if subnet is not None and subnet.gateway is not None else ''}, so that it is never handed out"
             )
 
     async def _forgotten_holder(self, endpoint: Endpoint) -> Endpoint | None:

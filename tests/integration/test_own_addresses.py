@@ -94,7 +94,7 @@ def test_a_full_pool_says_how_full_it_is_and_has_room_again_after_a_removal(dock
     assert last_bytes(docker_host, "first", "second", "third") == [64, 66, 67]
     told = docker_host.start_refusal()
     assert "no free address in pool 192.168.77.0/24 (range 192.168.77.64/30)" in told
-    assert "of 4 usable addresses 4 are taken and 0 are excluded" in told
+    assert "of 4 usable addresses 4 are taken and 0 more are excluded" in told
     docker_host.engine.docker("rm", "--force", "second")
     assert last_bytes(docker_host, "fourth") == [66]
 
@@ -108,7 +108,7 @@ def test_the_services_range_holds_where_the_network_names_none_and_its_exclusion
 ) -> None:
     docker_host.create("lan", OURS, *SUBNET, ON_ETH1)
     assert last_bytes(docker_host, "first", "second", "third", "fourth") == [96, 100, 102, 103]
-    assert "of 8 usable addresses 4 are taken and 4 are excluded" in docker_host.start_refusal()
+    assert "of 8 usable addresses 4 are taken and 4 more are excluded" in docker_host.start_refusal()
     asked = docker_host.start("asked", "--ip=192.168.77.97")  # a user may know better
     assert asked.ping("192.168.77.1")
     docker_host.create("any", OURS, ON_ETH1)
