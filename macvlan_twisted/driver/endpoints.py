@@ -123,13 +123,16 @@ class Endpoints:
         subnet = network.subnet_of(address.ip)
         if subnet is not None and address.ip == subnet.gateway:
             raise Refused(f"address {address.ip} is the gateway of its network: choose another one")
-        is_on_our_lan = self._settings.host_interface in (None, network.parent)
-        if address.ip in self._settings.gateways and is_on_our_lan:
-            another = f" (or --aux-address router={address.ip}, if its gateway is to be another one)"
-            raise Refused(
-                f"address {address.ip} is that of the LAN's router: create the network with --gateway {address.ip}"
-                f"{another if subnet is not None and subnet.gateway is not None else ''}, so that it is never handed out"
-            )
+        if network.on_dummy or address.ip not in self._settings.gateways:
+            return
+        has_gateway = subnet is not None and subnet.gateway is not None
+        if has_gateway and self._settings.host_interface not in (None, network.parent):
+            return  # on another NIC, and with a router of its own
+        another = f" (or --aux-address router={address.ip}, if its gateway is to be another one)"
+        raise Refused(
+            f"address {address.ip} is that of the LAN's router: create the network with --gateway {address.ip}"
+            f"{another if has_gateway else ''}, so that it is never handed out"
+        )
 
     async def _forgotten_holder(self, endpoint: Endpoint) -> Endpoint | None:
         """

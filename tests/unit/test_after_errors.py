@@ -113,12 +113,16 @@ class ParentTests(HouseTestCase):
 
 class RouterTests(HouseTestCase):
     def test_the_router_of_another_lan_is_an_address_like_any_other(self) -> None:
-        self.house.create_network(parent="eth1")
-        self.house.records.kept.clear()
         house = House(settings=evolve(self.house.settings, host_interface="eth0"))
-        request = network_request(parent="eth1", subnets=())
-        house.wait(house.networks.create(request))
+        other = subnet("192.168.1.0/24", "192.168.1.254")
+        house.wait(house.networks.create(network_request(parent="eth1", subnets=(other,))))
         self.assertIsNotNone(house.create_endpoint(address="192.168.1.1/24"))
+
+    def test_without_a_gateway_of_its_own_the_services_is_kept_free_on_any_parent(self) -> None:
+        house = House(settings=evolve(self.house.settings, host_interface="eth0"))
+        house.wait(house.networks.create(network_request(parent="eth1", subnets=(subnet("192.168.1.0/24"),))))
+        with self.assert_refused(Refused, "--gateway 192.168.1.1"):
+            house.create_endpoint(address="192.168.1.1/24")
 
     def test_a_second_router_is_to_be_kept_free_by_an_auxiliary_address(self) -> None:
         house = House(settings=evolve(self.house.settings, host_interface="eth0"))
