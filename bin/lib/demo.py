@@ -72,7 +72,7 @@ def build_and_tell(lan: Lan) -> None:
             say("The plugin wrote this into its log:")
             show("\n".join(line for line in plugin.log().splitlines() if OWN_WORDS.search(line)))
             say("Everything stops. The plugin is asked to end, and says how that went by its exit status.")
-            narrate("$ kill $(pidof twistd)")
+            narrate(f"$ kill {plugin.service.pid}")
             plugin.stop()
             show("exit status 0")
 
