@@ -33,6 +33,9 @@ class AddressManagement:
         self._book = book
         self._nonce = nonce
         self._turns = Turns()
+        self._barred = {
+            version: barred_spans(settings.excluded, settings.gateways, version) for version in (4, 6)
+        }
         self._pools = {key: from_document(Pool, document) for key, document in book.pools().items()}
         self._sets: dict[str, SharedSet] = {}
         self._being_made: dict[str, set[IPAddress]] = {}
@@ -150,7 +153,7 @@ class AddressManagement:
 
     def _next(self, pool: Pool) -> IPAddress:
         span = usable_span(pool.prefix, pool.part)
-        barred = barred_spans(self._settings.excluded, self._settings.gateways, pool.prefix.version)
+        barred = self._barred[pool.prefix.version]
         shared = self._sets[pool.shared_set]
         number = next_free(shared.taken, span, barred, self._cursors.get(pool.cursor_key))
         if number is None:
