@@ -1,0 +1,177 @@
+"""A packet socket on a parent: the real :class:`~macvlan_twisted.lan.interface.Wire`."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ..errors import LinkFailed
+from .interface import Hear, Heard
+
+_log = Logger(namespace="macvlan_twisted.lan")
+
+_ETH_P_ALL = 0x0003
+_SO_ATTACH_FILTER = 26
+_PACKET_ADD_MEMBERSHIP, _PACKET_MR_ALLMULTI = 1, 2
+_MOST_FRAMES_AT_ONCE = 64
+"""After so many the reactor gets its turn, however loud the LAN is."""
+
+# Classic BPF, by linux/filter.h: (code, jump if true, jump if false, constant).
+_LD_B, _LD_H, _LD_H_IND, _LDX_IHL = 0x30, 0x28, 0x48, 0xB1
+_JEQ, _JSET, _RETURN = 0x15, 0x45, 0x06
+_VLAN_TAG_PRESENT = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
+_DROP, _ACCEPT, _NEXT = 18, 19, -1
+
+_STEPS = (  # (code, where to go on if true, if false, constant)
+    (_LD_B, _NEXT, _NEXT, _VLAN_TAG_PRESENT),  # 0: a tagged frame is another LAN's
+    (_JEQ, _NEXT, _DROP, 0),
+    (_LD_H, _NEXT, _NEXT, 12),  # 2: the EtherType
+    (_JEQ, _ACCEPT, _NEXT, 0x0806),  # ARP
+    (_JEQ, _NEXT, 12, 0x0800),  # IPv4
+    (_LD_B, _NEXT, _NEXT, 23),
+    (_JEQ, _NEXT, _DROP, socket.IPPROTO_UDP),
+    (_LD_H, _NEXT, _NEXT, 20),  # 7: a later fragment has no ports
+    (_JSET, _DROP, _NEXT, 0x1FFF),
+    (_LDX_IHL, _NEXT, _NEXT, 14),
+    (_LD_H_IND, _NEXT, _NEXT, 16),
+    (_JEQ, _ACCEPT, _DROP, 68),  # 11: to a DHCP client
+    (_JEQ, _NEXT, _DROP, 0x86DD),  # 12: IPv6
+    (_LD_B, _NEXT, _NEXT, 20),
+    (_JEQ, _NEXT, _DROP, socket.IPPROTO_ICMPV6),
+    (_LD_B, _NEXT, _NEXT, 54),
+    (_JEQ, _ACCEPT, _NEXT, 135),  # neighbour solicitation
+    (_JEQ, _ACCEPT, _DROP, 136),  # neighbour advertisement
+    (_RETURN, _NEXT, _NEXT, 0),
+    (_RETURN, _NEXT, _NEXT, 0xFFFF),
+)
+
+
+def _program() -> bytes:
+    def distance(here: int, target: int) -> int:
+        return 0 if target == _NEXT else target - here - 1
+
+    return b"".join(
+        struct.pack("HBBI", code, distance(at, true), distance(at, false), constant)
+        for at, (code, true, false, constant) in enumerate(_STEPS)
+    )
+
+
+def _attach_filter(tap: socket.socket) -> None:
+    program = ctypes.create_string_buffer(_program())
+    described = struct.pack("HL", len(_STEPS), ctypes.addressof(program))
+    tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+
+
+@implementer(IReadDescriptor)
+class Tap:
+    """
+    The LAN of one parent, by a packet socket. Needs CAP_NET_RAW.
+
+    The socket sees what comes and goes before macvlan does, that is also what is meant for containers. It is no
+    reason to make the NIC promiscuous: the kernel lets a NIC hear the MACs of its macvlan links.
+
+    :param speaker: our own link on the parent, by which frames leave, so that siblings hear them; else the parent.
+    :param mac: of the speaker.
+    :raises LinkFailed: the parent is not there, or the kernel refuses.
+    """
+
+    def __init__(self, reactor: Any, parent: str, speaker: str, mac: str) -> None:
+        self.parent = parent
+        self.mac = mac
+        self._speaker = speaker
+        self._reactor = reactor
+        self._hearers: list[Hear] = []
+        self.broken = False
+        """Whether the parent went away: a new tap is needed."""
+        try:
+            self._socket = self._opened()
+        except OSError as error:
+            raise LinkFailed(
+                f"listening on {parent}: {os.strerror(error.errno or 0)}", error.errno or 0
+            ) from None
+        reactor.addReader(self)
+
+    def _opened(self) -> socket.socket:
+        # With protocol 0 nothing comes in before the filter is in place.
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            tap.setblocking(False)
+            _attach_filter(tap)
+            index = socket.if_nametoindex(self.parent)
+            # Neighbour discovery comes by multicast, of groups that the host itself may not be in.
+            request = struct.pack("iHH8s", index, _PACKET_MR_ALLMULTI, 0, b"")
+            tap.setsockopt(socket.SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
+            tap.bind((self.parent, _ETH_P_ALL))
+        except BaseException:
+            tap.close()
+            raise
+        return tap
+
+    def send(self, frame: bytes) -> None:
+        try:
+            self._socket.sendto(frame, (self._speaker, 0))
+        except BlockingIOError:
+            raise LinkFailed(f"sending on {self.parent}: its queue is full", errno.EAGAIN) from None
+        except OSError as error:
+            raise LinkFailed(
+                f"sending on {self.parent}: {os.strerror(error.errno or 0)}", error.errno or 0
+            ) from None
+
+    def listen(self, hear: Hear) -> Callable[[], None]:
+        self._hearers.append(hear)
+
+        def stop() -> None:
+            if hear in self._hearers:
+                self._hearers.remove(hear)
+
+        return stop
+
+    def close(self) -> None:
+        self._reactor.removeReader(self)
+        self._socket.close()
+
+    # What the reactor asks of a reader.
+
+    def doRead(self) -> None:
+        for _ in range(_MOST_FRAMES_AT_ONCE):
+            try:
+                frame, (_name, _protocol, kind, *_rest) = self._socket.recvfrom(2048)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if (
+                    error.errno != errno.ENETDOWN
+                ):  # which a parent says once that goes down, and may come up again
+                    _log.warn("listening on {parent}: {reason}", parent=self.parent, reason=error.strerror)
+                    self.broken = True
+                    self._reactor.removeReader(self)
+                return
+            heard = Heard(frame, kind == socket.PACKET_OUTGOING)
+            for hear in tuple(self._hearers):
+                try:
+                    hear(heard)
+                except Exception:
+                    _log.failure(
+                        "a frame on {parent} was not understood: {frame}",
+                        parent=self.parent,
+                        frame=frame.hex(),
+                    )
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return f"tap {self.parent}"
+
+    def connectionLost(self, reason: Any) -> None:
+        """The reactor is done with the socket."""
+        self.broken = True
