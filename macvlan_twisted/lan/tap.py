@@ -20,6 +20,7 @@ from .interface import Hear, Heard
 _log = Logger(namespace="macvlan_twisted.lan")
 
 _ETH_P_ALL = 0x0003
+_SOL_PACKET = 263
 _SO_ATTACH_FILTER = 26
 _PACKET_ADD_MEMBERSHIP, _PACKET_MR_ALLMULTI = 1, 2
 _MOST_FRAMES_AT_ONCE = 64
@@ -109,7 +110,7 @@ class Tap:
             index = socket.if_nametoindex(self.parent)
             # Neighbour discovery comes by multicast, of groups that the host itself may not be in.
             request = struct.pack("iHH8s", index, _PACKET_MR_ALLMULTI, 0, b"")
-            tap.setsockopt(socket.SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
+            tap.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
             tap.bind((self.parent, _ETH_P_ALL))
         except BaseException:
             tap.close()
