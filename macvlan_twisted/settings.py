@@ -26,6 +26,22 @@ MODES = ("bridge", "private", "vepa", "passthru", "source")
 DEFAULT_MODE = "bridge"
 ENVIRONMENT_PREFIX = "MACVLAN_TWISTED_"
 SHADOWED_PLUGIN_NAME = "macvlan"
+CONFLICT_DETECTION = ("on", "off", "strict")
+IDENTITIES = ("name", "address", "random")
+
+
+@frozen
+class ConflictWait:
+    """How long it is listened whether an address is in use: seconds, ``None`` for RFC 5227's own timing."""
+
+    seconds: float | None
+
+    def __str__(self) -> str:
+        return "rfc5227" if self.seconds is None else f"{self.seconds:g}"
+
+
+QUICK_WAIT = ConflictWait(0.5)
+"""RFC 5227's timing takes 4 to 7 seconds, made for radio links of 2008; a wired LAN answers in less than 1 ms."""
 
 
 @frozen
@@ -46,6 +62,16 @@ class Settings:
     netlink_threads: int = 4
     network: str | None = None
     docker_host: str = "unix:///var/run/docker.sock"
+    conflict_detection: str = "on"
+    conflict_wait: ConflictWait = QUICK_WAIT
+    announce: bool = True
+    host_access: bool = False
+    dhcp: bool = False
+    dhcp_release: bool = True
+    dhcp_readdress: bool = False
+    dhcp_vendor_class: str = ""
+    dhcp_timeout: float = 10.0
+    identity: str = "address"
     log_format: str = "text"
     debug: bool = False
 
@@ -93,7 +119,9 @@ class Option:
         default = getattr(Settings(), self.setting)
         if default is None or default == ():
             return ""
-        return "off" if default is False else str(default)
+        if isinstance(default, bool):
+            return "on" if default else "off"
+        return str(default)
 
 
 def _mode(text: str) -> str:
@@ -161,6 +189,58 @@ def _log_format(text: str) -> str:
     if text not in ("text", "json"):
         raise ValueError(f"{text!r} is not a log format: give text or json")
     return text
+
+
+def parse_flag(text: str) -> bool:
+    """``-o flag`` arrives as the empty string and means yes."""
+    if text.lower() in ("", "1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{text!r} is neither true nor false: give one of them")
+
+
+def parse_conflict_detection(text: str) -> str:
+    if text.lower() == "strict":
+        return "strict"
+    try:
+        return "on" if parse_flag(text) else "off"
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no way to detect conflicts: give one of {', '.join(CONFLICT_DETECTION)}"
+        ) from None
+
+
+def parse_identity(text: str) -> str:
+    if text not in IDENTITIES:
+        raise ValueError(
+            f"{text!r} is not what an identity can be made of: give one of {', '.join(IDENTITIES)}"
+        )
+    return text
+
+
+def parse_vendor_class(text: str) -> str:
+    if len(text.encode()) > 255 or not text.isprintable():
+        raise ValueError(f"{text!r} is not a vendor class: give up to 255 printable bytes")
+    return text
+
+
+def _seconds(text: str, least: float, most: float) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number: give seconds from {least:g} to {most:g}") from None
+    if not least <= seconds <= most:
+        raise ValueError(f"{text} is out of range: give seconds from {least:g} to {most:g}")
+    return seconds
+
+
+def _conflict_wait(text: str) -> ConflictWait:
+    return ConflictWait(None) if text.lower() == "rfc5227" else ConflictWait(_seconds(text, 0.05, 10))
+
+
+def _dhcp_timeout(text: str) -> float:
+    return _seconds(text, 1, 300)
 
 
 def _name(text: str) -> str:
@@ -275,6 +355,81 @@ OPTIONS: tuple[Option, ...] = (
         _docker_host,
         "docker_host",
         metavar="URL",
+    ),
+    Option(
+        "conflict-detection",
+        "Whether an address is known to be free on the LAN before a container gets it: on, off, or strict, "
+        "which refuses the address where it cannot be found out. For pools and networks that do not say.",
+        parse_conflict_detection,
+        "conflict_detection",
+        metavar="HOW",
+    ),
+    Option(
+        "conflict-wait",
+        "How many seconds (0.05 to 10) are spent on finding out whether an address is in use where nothing is "
+        "known yet, or rfc5227 for that document's own timing of 4 to 7 seconds.",
+        _conflict_wait,
+        "conflict_wait",
+        metavar="SECONDS",
+    ),
+    Option(
+        "announce",
+        "Whether a container's addresses are announced on the LAN when it joins, so that neighbours forget "
+        "the MAC that had them before. For networks that do not say.",
+        parse_flag,
+        "announce",
+        metavar="BOOL",
+    ),
+    Option(
+        "host-access",
+        "Whether the host and its containers reach each other. For networks that do not say, in mode bridge.",
+        parse_flag,
+        "host_access",
+        metavar="BOOL",
+    ),
+    Option(
+        "dhcp",
+        "Whether addresses are leased from the LAN's own DHCP server. For pools that do not say.",
+        parse_flag,
+        "dhcp",
+        metavar="BOOL",
+    ),
+    Option(
+        "dhcp-release",
+        "Whether a lease is given back when its container has gone. For pools and networks that do not say.",
+        parse_flag,
+        "dhcp_release",
+        metavar="BOOL",
+    ),
+    Option(
+        "dhcp-readdress",
+        "Whether a running container gets another address when its DHCP server insists on one. For networks "
+        "that do not say.",
+        parse_flag,
+        "dhcp_readdress",
+        metavar="BOOL",
+    ),
+    Option(
+        "dhcp-vendor-class",
+        "What DHCP servers are told of the kind of client (option 60). For pools and networks that do not say.",
+        parse_vendor_class,
+        "dhcp_vendor_class",
+        metavar="TEXT",
+    ),
+    Option(
+        "dhcp-timeout",
+        "For how many seconds (1 to 300) a DHCP server's answer is waited for when a container starts.",
+        _dhcp_timeout,
+        "dhcp_timeout",
+        metavar="SECONDS",
+    ),
+    Option(
+        "identity",
+        "What a container's MAC is made of: its name (only Docker Engine 29 tells it), its address, or nothing "
+        "(random). For pools and networks that do not say.",
+        parse_identity,
+        "identity",
+        metavar="WHAT",
     ),
     Option("log-format", "How log lines look: text or json.", _log_format, "log_format", metavar="FORMAT"),
     Option("debug", "Log every call with its duration.", str, "debug", short="d", is_flag=True),

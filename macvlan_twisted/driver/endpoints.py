@@ -10,6 +10,8 @@ from ..addresses import IPInterface
 from ..errors import LinkFailed, MacvlanError, NotFound, Refused, StateFailed
 from ..links.interface import Port
 from ..links.pool import Links
+from ..macs import derived_mac
+from ..names import alias_of, endpoint_link_name
 from ..records import to_document
 from ..settings import Settings
 from ..state.interface import HostRecords, Kind
@@ -17,8 +19,6 @@ from ..turns import Turns
 from . import requests
 from .explanations import explained
 from .known import Known
-from .macs import derived_mac
-from .names import alias_of, endpoint_link_name
 from .network import Endpoint, Network
 from .parents import Parents
 

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from ..errors import LinkFailed, Refused, StateFailed
 from ..links.interface import Port
 from ..links.pool import Links
+from ..names import alias_of, trial_link_name
 from ..records import to_document
 from ..settings import Settings
 from ..state.interface import HostRecords, Kind
@@ -18,7 +19,6 @@ from . import requests
 from .endpoints import Endpoints
 from .explanations import explained
 from .known import Known
-from .names import alias_of, trial_link_name
 from .network import Network
 from .options import NetworkOptions, parse_options
 from .parents import Parents, plan_parent, refuse_sharing, refuse_unfit

@@ -11,9 +11,20 @@ from collections.abc import Callable, Mapping
 
 from attrs import frozen
 
-from ..addresses import parse_mac
+from ..addresses import IPAddress, parse_address, parse_mac
 from ..keyed_options import KeyedOption, parse_keyed
-from ..settings import DEFAULT_MODE, MODES, parse_interface_name, parse_mtu, parse_whole_number
+from ..settings import (
+    CONFLICT_DETECTION,
+    DEFAULT_MODE,
+    MODES,
+    parse_conflict_detection,
+    parse_flag,
+    parse_identity,
+    parse_interface_name,
+    parse_mtu,
+    parse_vendor_class,
+    parse_whole_number,
+)
 
 
 @frozen
@@ -30,6 +41,15 @@ class NetworkOptions:
     source_macs: tuple[str, ...] = ()
     force_wifi: bool = False
     force_mac: bool = False
+    conflict_detection: str | None = None
+    announce: bool | None = None
+    host_access: bool | None = None
+    host_addresses: tuple[IPAddress, ...] = ()
+    dhcp: bool = False
+    dhcp_release: bool | None = None
+    dhcp_readdress: bool | None = None
+    dhcp_vendor_class: str | None = None
+    identity: str | None = None
 
 
 def _parent(text: str) -> str:
@@ -63,20 +83,29 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
     return lambda text: parse_whole_number(text, least, most, "a number")
 
 
-def _flag(text: str) -> bool:
-    """``-o flag`` arrives as the empty string and means yes."""
-    if text.lower() in ("", "1", "true", "yes", "on"):
-        return True
-    if text.lower() in ("0", "false", "no", "off"):
-        return False
-    raise ValueError(f"{text!r} is neither true nor false: give one of them")
-
-
 def _macs(text: str) -> tuple[str, ...]:
     macs = tuple(parse_mac(each) for each in text.replace(",", " ").split())
     if not macs:
         raise ValueError("name at least one MAC address, several with commas between them")
     return tuple(dict.fromkeys(macs))
+
+
+def _host_addresses(text: str) -> tuple[IPAddress, ...]:
+    addresses = tuple(parse_address(each) for each in text.replace(",", " ").split())
+    if not addresses or len({each.version for each in addresses}) < len(addresses):
+        raise ValueError(
+            f"{text!r} is not one address a family: give one, or an IPv4 and an IPv6 address with a comma"
+        )
+    return addresses
+
+
+def _identity(text: str) -> str:
+    if text == "name":
+        raise ValueError(
+            "the engine does not tell network drivers a container's name: use --ipam-driver with this plugin and "
+            "--ipam-opt identity=name"
+        )
+    return parse_identity(text)
 
 
 OPTIONS: tuple[KeyedOption, ...] = (
@@ -134,7 +163,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         "nopromisc",
         "nopromisc",
         "In passthru mode, do not put the parent into promiscuous mode.",
-        _flag,
+        parse_flag,
         (),
         "BOOL",
     ),
@@ -150,7 +179,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         "force_wifi",
         "force_wifi",
         "Take a Wi-Fi parent although access points drop frames of MACs that did not associate.",
-        _flag,
+        parse_flag,
         (),
         "BOOL",
     ),
@@ -158,9 +187,87 @@ OPTIONS: tuple[KeyedOption, ...] = (
         "force_mac",
         "force_mac",
         "In passthru mode, allow --mac-address although it changes the MAC of the parent NIC itself.",
-        _flag,
+        parse_flag,
         (),
         "BOOL",
+    ),
+    KeyedOption(
+        "host_access",
+        "host_access",
+        "Let the host and the network's containers reach each other, by a link of ours on the host; in mode bridge "
+        "only. Default: the service's --host-access.",
+        parse_flag,
+        (),
+        "BOOL",
+    ),
+    KeyedOption(
+        "host_address",
+        "host_addresses",
+        "The host's own address for host_access, one a family with a comma between them. Default: one of the "
+        "pool's where this plugin manages its addresses, else the auxiliary address that is named host.",
+        _host_addresses,
+        (),
+        "ADDRESSES",
+    ),
+    KeyedOption(
+        "conflict_detection",
+        "conflict_detection",
+        f"Refuse an address that someone else has: {', '.join(CONFLICT_DETECTION)}. For address management that is "
+        "not ours; ours has an option of the same name. Default: the service's --conflict-detection.",
+        parse_conflict_detection,
+        (),
+        "HOW",
+    ),
+    KeyedOption(
+        "announce",
+        "announce",
+        "Announce a container's addresses on the LAN when it joins. Default: the service's --announce.",
+        parse_flag,
+        (),
+        "BOOL",
+    ),
+    KeyedOption(
+        "dhcp",
+        "dhcp",
+        "Lease each container's address from the LAN's own DHCP server; with --ipam-driver null.",
+        parse_flag,
+        (),
+        "BOOL",
+    ),
+    KeyedOption(
+        "dhcp_release",
+        "dhcp_release",
+        "Give a lease back when its container has gone. Default: the service's --dhcp-release.",
+        parse_flag,
+        (),
+        "BOOL",
+    ),
+    KeyedOption(
+        "dhcp_readdress",
+        "dhcp_readdress",
+        "Give a running container another address when its DHCP server insists on one. Default: the service's "
+        "--dhcp-readdress.",
+        parse_flag,
+        (),
+        "BOOL",
+    ),
+    KeyedOption(
+        "dhcp_vendor_class",
+        "dhcp_vendor_class",
+        "What DHCP servers are told of the kind of client (option 60). Default: the service's "
+        "--dhcp-vendor-class.",
+        parse_vendor_class,
+        (),
+        "TEXT",
+    ),
+    KeyedOption(
+        "identity",
+        "identity",
+        "What a container's MAC is made of: its address, or nothing (random). Where this plugin manages addresses, "
+        "its own option of this name decides. Default: the service's --identity.",
+        _identity,
+        (),
+        "WHAT",
     ),
 )
 

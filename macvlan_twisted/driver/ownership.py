@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from ..links.interface import LinkFacts
 from ..links.pool import GROUPS
+from ..names import endpoint_link_name, instance_prefix, trial_link_name
 from ..state.interface import HostRecords
 from .known import Known
-from .names import endpoint_link_name, instance_prefix, trial_link_name
 
 
 def ownership(records: HostRecords, known: Known) -> Callable[[LinkFacts], bool]:

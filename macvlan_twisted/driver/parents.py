@@ -15,11 +15,11 @@ from twisted.logger import Logger
 from ..errors import LinkFailed, Refused, StateFailed
 from ..links.interface import ETH_P_8021Q, LinkFacts
 from ..links.pool import Links
+from ..names import alias_of, dummy_link_name, vlan_link_name
 from ..records import to_document
 from ..state.interface import HostRecords, Kind
 from ..turns import Turns
 from .known import Known
-from .names import alias_of, dummy_link_name, vlan_link_name
 from .network import MadeLink, Network, VlanStep
 from .options import NetworkOptions, parse_vlan_id
 

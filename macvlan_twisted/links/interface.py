@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from attrs import frozen
@@ -60,6 +61,18 @@ class DefaultRoute:
     metric: int
 
 
+@frozen
+class HostRoute:
+    """A route of the host to one address on a link."""
+
+    destination: IPAddress
+    link: str
+    source: IPAddress | None
+    """The host's address that talks to it."""
+    protocol: int
+    """Who made it (``ip route``: *proto*)."""
+
+
 class Kernel(Protocol):
     """
     Links in the namespace of this process. Every function blocks, for microseconds up to an RCU grace
@@ -115,3 +128,26 @@ class Kernel(Protocol):
 
     def addresses_of(self, name: str) -> list[IPInterface]:
         """The addresses that the host itself has on a link."""
+
+    def host_addresses(self) -> dict[IPAddress, str]:
+        """All addresses that the host itself has, each with the name of its link."""
+
+    def configure(self, name: str, values: Mapping[str, str]) -> None:
+        """
+        Write sysctls of a link, such as ``ipv4/arp_ignore``; those of IPv6 are left out where the host has none.
+        """
+
+    def add_address(self, name: str, address: IPInterface) -> None:
+        """Give the host an address on a link, without IPv6's wait for duplicates; succeeds if it is there."""
+
+    def delete_address(self, name: str, address: IPInterface) -> bool:
+        """``False`` if it is not there."""
+
+    def add_host_route(self, route: HostRoute) -> None:
+        """Make a route, or replace the one of its destination, link and protocol."""
+
+    def delete_host_route(self, route: HostRoute) -> bool:
+        """``False`` if it is not there."""
+
+    def host_routes(self, link: str, protocol: int) -> list[HostRoute]:
+        """The routes of *protocol* to single addresses by *link*."""

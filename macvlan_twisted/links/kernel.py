@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ipaddress import ip_interface
 from typing import Any
@@ -20,9 +20,9 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.ifinfmsg import macvx_data
 
-from ..addresses import IPInterface, parse_address
+from ..addresses import IPAddress, IPInterface, parse_address
 from ..errors import LinkFailed
-from .interface import DefaultRoute, LinkFacts, Port
+from .interface import DefaultRoute, HostRoute, LinkFacts, Port
 
 _BY_KERNEL = {
     errno.EEXIST: "a link of that name exists already and is not touched",
@@ -31,6 +31,8 @@ _BY_KERNEL = {
     errno.EOPNOTSUPP: "this kernel does not support it (a module may be missing)",
     errno.ENETDOWN: "the parent is down",
 }
+
+_IFA_F_NODAD = 0x02  # linux/if_addr.h
 
 
 def _extend_macvlan_attributes() -> None:
@@ -247,6 +249,104 @@ class NetlinkKernel:
                 ip_interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}")
                 for message in self._netlink.get_addr(index=_index(name))
             ]
+
+    def host_addresses(self) -> dict[IPAddress, str]:
+        with _told("reading the host's addresses"):
+            names = dict(socket.if_nameindex())
+            return {
+                parse_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")): names.get(
+                    message["index"], ""
+                )
+                for message in self._netlink.addr("dump")
+            }
+
+    def configure(self, name: str, values: Mapping[str, str]) -> None:
+        for key, value in values.items():
+            family, setting = key.split("/")
+            try:
+                with open(f"/proc/sys/net/{family}/conf/{name}/{setting}", "w") as file:
+                    file.write(value)
+            except FileNotFoundError:
+                if family == "ipv6":
+                    continue
+                raise LinkFailed(
+                    f"setting {setting} of {name}: the link is not there", errno.ENODEV
+                ) from None
+            except OSError as error:
+                raise LinkFailed(
+                    f"setting {setting} of {name}: {os.strerror(error.errno or 0)}", error.errno or 0
+                ) from None
+
+    def add_address(self, name: str, address: IPInterface) -> None:
+        request: dict[str, Any] = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
+        if address.version == 6:
+            request["flags"] = _IFA_F_NODAD
+        with _told(f"giving {name} the address {address}"):
+            self._netlink.addr("replace", index=_index(name), **request)
+
+    def delete_address(self, name: str, address: IPInterface) -> bool:
+        try:
+            with _told(f"taking the address {address} from {name}"):
+                self._netlink.addr(
+                    "del", index=_index(name), address=str(address.ip), prefixlen=address.network.prefixlen
+                )
+        except LinkFailed as failure:
+            if failure.errno in (errno.ENODEV, errno.EADDRNOTAVAIL):
+                return False
+            raise
+        return True
+
+    def add_host_route(self, route: HostRoute) -> None:
+        with _told(f"making the route to {route.destination} by {route.link}"):
+            self._netlink.route("replace", **_route_request(route))
+
+    def delete_host_route(self, route: HostRoute) -> bool:
+        try:
+            with _told(f"removing the route to {route.destination} by {route.link}"):
+                self._netlink.route("del", **_route_request(route))
+        except LinkFailed as failure:
+            if failure.errno in (errno.ENODEV, errno.ESRCH):
+                return False
+            raise
+        return True
+
+    def host_routes(self, link: str, protocol: int) -> list[HostRoute]:
+        try:
+            index = _index(link)
+        except LinkFailed:
+            return []
+        found = []
+        with _told(f"reading the routes by {link}"):
+            for family, length in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
+                for message in self._netlink.route("dump", family=family):
+                    if (message["proto"], message["dst_len"], message.get_attr("RTA_OIF")) == (
+                        protocol,
+                        length,
+                        index,
+                    ):
+                        source = message.get_attr("RTA_PREFSRC")
+                        found.append(
+                            HostRoute(
+                                destination=parse_address(message.get_attr("RTA_DST")),
+                                link=link,
+                                source=parse_address(source) if source else None,
+                                protocol=protocol,
+                            )
+                        )
+        return found
+
+
+def _route_request(route: HostRoute) -> dict[str, Any]:
+    request = {
+        "family": socket.AF_INET if route.destination.version == 4 else socket.AF_INET6,
+        "dst": f"{route.destination}/{route.destination.max_prefixlen}",
+        "oif": _index(route.link),
+        "proto": route.protocol,
+        "scope": "link" if route.destination.version == 4 else "universe",
+    }
+    if route.source is not None:
+        request["prefsrc"] = str(route.source)
+    return request
 
 
 def _keep_host_off(name: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from .interface import Kernel, LinkFacts, Port
+from ..addresses import IPAddress, IPInterface
+from .interface import HostRoute, Kernel, LinkFacts, Port
 from .reaper import BATCH_GROUPS, Reaper, RunInThread
 
 GROUPS = 1 + BATCH_GROUPS
@@ -52,6 +53,28 @@ class Links:
 
     async def add_dummy(self, name: str, alias: str, mtu: int | None = None) -> None:
         await self._run(self._kernel.add_dummy, name, self.group, alias, mtu)
+
+    async def host_addresses(self) -> dict[IPAddress, str]:
+        """All addresses that the host itself has, each with the name of its link."""
+        return await self._run(self._kernel.host_addresses)
+
+    async def configure(self, name: str, values: Mapping[str, str]) -> None:
+        await self._run(self._kernel.configure, name, values)
+
+    async def add_address(self, name: str, address: IPInterface) -> None:
+        await self._run(self._kernel.add_address, name, address)
+
+    async def delete_address(self, name: str, address: IPInterface) -> bool:
+        return await self._run(self._kernel.delete_address, name, address)
+
+    async def add_host_route(self, route: HostRoute) -> None:
+        await self._run(self._kernel.add_host_route, route)
+
+    async def delete_host_route(self, route: HostRoute) -> bool:
+        return await self._run(self._kernel.delete_host_route, route)
+
+    async def host_routes(self, link: str, protocol: int) -> list[HostRoute]:
+        return await self._run(self._kernel.host_routes, link, protocol)
 
     async def set_up(self, name: str) -> None:
         await self._run(self._kernel.set_up, name)

@@ -29,6 +29,12 @@ class Kind(Enum):
     NETWORK = "networks"
     ENDPOINT = "endpoints"
     MADE_LINK = "made_links"
+    HOST_LINK = "host_links"
+    """Our own link on a parent, for access from the host and for what we say on the LAN."""
+    CONFLICT = "conflicts"
+    """Addresses that others on the LAN have."""
+    LEASE = "leases"
+    """What DHCP servers lent to containers."""
 
 
 class HostRecords(Protocol):

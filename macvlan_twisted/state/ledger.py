@@ -46,6 +46,13 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE addresses (pool_id TEXT NOT NULL, address TEXT NOT NULL, purpose TEXT NOT NULL,
                             checksum INTEGER NOT NULL, PRIMARY KEY (pool_id, address)) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE host_links (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE conflicts (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE leases (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE identities (pool_id TEXT NOT NULL, name TEXT NOT NULL, address TEXT NOT NULL, mac TEXT NOT NULL,
+                             checksum INTEGER NOT NULL, PRIMARY KEY (pool_id, name)) WITHOUT ROWID;
+    """,
 )
 """One script a schema version; a new version appends one, and none is ever changed."""
 
@@ -64,7 +71,23 @@ MADE_LINKS = Table("made_links", ("id", "document"), ("id",))
 POOLS = Table("pools", ("id", "document"), ("id",))
 CURSORS = Table("cursors", ("shared_set", "address"), ("shared_set",))
 ADDRESSES = Table("addresses", ("pool_id", "address", "purpose"), ("pool_id", "address"))
-TABLES = (IDENTITY, NETWORKS, ENDPOINTS, MADE_LINKS, POOLS, CURSORS, ADDRESSES)
+HOST_LINKS = Table("host_links", ("id", "document"), ("id",))
+CONFLICTS = Table("conflicts", ("id", "document"), ("id",))
+LEASES = Table("leases", ("id", "document"), ("id",))
+IDENTITIES = Table("identities", ("pool_id", "name", "address", "mac"), ("pool_id", "name"))
+TABLES = (
+    IDENTITY,
+    NETWORKS,
+    ENDPOINTS,
+    MADE_LINKS,
+    POOLS,
+    CURSORS,
+    ADDRESSES,
+    HOST_LINKS,
+    CONFLICTS,
+    LEASES,
+    IDENTITIES,
+)
 
 
 @frozen

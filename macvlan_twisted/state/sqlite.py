@@ -19,6 +19,9 @@ _TABLE_OF = {
     Kind.NETWORK: tables.NETWORKS,
     Kind.ENDPOINT: tables.ENDPOINTS,
     Kind.MADE_LINK: tables.MADE_LINKS,
+    Kind.HOST_LINK: tables.HOST_LINKS,
+    Kind.CONFLICT: tables.CONFLICTS,
+    Kind.LEASE: tables.LEASES,
 }
 _GROUP_STEP = 32
 """Distance between the groups of links that two instances may draw; one uses fewer of them."""

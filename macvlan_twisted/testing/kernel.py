@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import evolve
 
-from ..addresses import IPInterface
+from ..addresses import IPAddress, IPInterface
 from ..errors import LinkFailed
-from ..links.interface import ETH_P_8021Q, DefaultRoute, LinkFacts, Port
+from ..links.interface import ETH_P_8021Q, DefaultRoute, HostRoute, LinkFacts, Port
 
 _EXISTS = "a link of that name exists already and is not touched"
 
@@ -47,6 +47,9 @@ class FakeKernel:
         self._away: dict[str, LinkFacts] = {}
         self._default_routes = list(default_routes)
         self._addresses = dict(addresses or {})
+        self.configured: dict[str, dict[str, str]] = {}
+        """What was written to each link's sysctls."""
+        self._routes: dict[tuple[IPAddress, str, int], HostRoute] = {}
         self._last_index = max(link.index for link in self._links.values())
 
     def find(self, name: str) -> LinkFacts | None:
@@ -155,6 +158,9 @@ class FakeKernel:
         with self._lock:
             link = self._links.pop(name, None)
             self._ports.pop(name, None)
+            self._addresses.pop(name, None)
+            self.configured.pop(name, None)
+            self._routes = {key: route for key, route in self._routes.items() if route.link != name}
             if link is None:
                 return False
             for upper in [each.name for each in self._links.values() if each.lower_index == link.index]:
@@ -186,6 +192,42 @@ class FakeKernel:
 
     def addresses_of(self, name: str) -> list[IPInterface]:
         return list(self._addresses.get(name, ()))
+
+    def host_addresses(self) -> dict[IPAddress, str]:
+        with self._lock:
+            return {each.ip: name for name, addresses in self._addresses.items() for each in addresses}
+
+    def configure(self, name: str, values: Mapping[str, str]) -> None:
+        with self._lock:
+            self._need(name)
+            self.configured.setdefault(name, {}).update(values)
+
+    def add_address(self, name: str, address: IPInterface) -> None:
+        with self._lock:
+            self._need(name)
+            if address not in self._addresses.setdefault(name, []):
+                self._addresses[name].append(address)
+
+    def delete_address(self, name: str, address: IPInterface) -> bool:
+        with self._lock:
+            if address not in self._addresses.get(name, []):
+                return False
+            self._addresses[name].remove(address)
+            return True
+
+    def add_host_route(self, route: HostRoute) -> None:
+        with self._lock:
+            self._need(route.link)
+            self._routes[route.destination, route.link, route.protocol] = route
+
+    def delete_host_route(self, route: HostRoute) -> bool:
+        with self._lock:
+            self._need(route.link)
+            return self._routes.pop((route.destination, route.link, route.protocol), None) is not None
+
+    def host_routes(self, link: str, protocol: int) -> list[HostRoute]:
+        with self._lock:
+            return [each for each in self._routes.values() if (each.link, each.protocol) == (link, protocol)]
 
     # What the engine and the user do to links.
 

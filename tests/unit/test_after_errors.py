@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from macvlan_twisted.driver.names import dummy_link_name
+from macvlan_twisted.names import dummy_link_name
 from macvlan_twisted.errors import LinkFailed, Refused, StateFailed
 from macvlan_twisted.settings import Settings
 from macvlan_twisted.state.interface import Kind

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_interface, parse_mac
-from macvlan_twisted.driver.macs import derived_mac
-from macvlan_twisted.driver.names import (
+from macvlan_twisted.macs import derived_mac
+from macvlan_twisted.names import (
     alias_of,
     dummy_link_name,
     endpoint_link_name,

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.driver.names import dummy_link_name
+from macvlan_twisted.names import dummy_link_name
 from macvlan_twisted.driver.network import Network, VlanStep
 from macvlan_twisted.driver.options import NetworkOptions
 from macvlan_twisted.driver.parents import ParentPlan, plan_parent, refuse_sharing, refuse_unfit

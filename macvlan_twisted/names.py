@@ -31,6 +31,11 @@ def dummy_link_name(network_id: str) -> str:
     return _derived("mvd", network_id)
 
 
+def host_link_name(parent: str) -> str:
+    """Our own link on a parent, in the host's namespace for as long as the parent is in use."""
+    return _derived("mvh", parent)
+
+
 def vlan_link_name(lower: str, vlan_id: int) -> str:
     """``eth1.20``; where that is longer than 15 bytes, a derived name."""
     name = f"{lower}.{vlan_id}"

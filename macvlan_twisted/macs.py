@@ -1,10 +1,10 @@
-"""The MAC address of an endpoint for which the user named none."""
+"""MAC addresses that we choose: where the user named none, and for links of our own."""
 
 from __future__ import annotations
 
 from hashlib import blake2s
 
-from ..addresses import IPInterface
+from .addresses import IPInterface
 
 # 0x7a: unicast, locally administered; 7a:42 and the IPv4 address are what the ancestor of 2015 used.
 _PREFIX = bytes((0x7A, 0x42))
@@ -22,3 +22,8 @@ def derived_mac(address: IPInterface | None, address_v6: IPInterface | None, end
         source = address_v6.ip.packed if address_v6 is not None else endpoint_id.encode()
         tail = blake2s(source, digest_size=4).digest()
     return (_PREFIX + tail).hex(":")
+
+
+def named_mac(*names: str) -> str:
+    """The same MAC for the same names: of a container and its pool, or of an instance and its parent."""
+    return (_PREFIX + blake2s("\0".join(names).encode(), digest_size=4).digest()).hex(":")

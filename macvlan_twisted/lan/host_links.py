@@ -1,0 +1,140 @@
+"""
+Our own link on a parent: by it the host reaches containers, and what we say on the LAN reaches siblings.
+
+A macvlan link and its parent do not hear each other, and what is sent by the parent does not reach the macvlan links
+on it. So both need a bridge-mode link of ours beside those of the containers; one a parent serves both.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ..addresses import IPInterface
+from ..errors import LinkFailed, StateFailed
+from ..links.interface import Port
+from ..links.pool import Links
+from ..macs import named_mac
+from ..names import alias_of, host_link_name
+from ..records import from_document, to_document
+from ..state.interface import HostRecords, Kind
+from ..turns import Turns
+
+_log = Logger(namespace="macvlan_twisted.lan")
+
+_KEPT_OFF = {
+    # Only who asks for an address of this very link is answered: else the LAN would see two MACs for the host's own.
+    "ipv4/arp_ignore": "1",
+    "ipv4/arp_announce": "2",
+    # A new link of the host gathers advertised addresses and a second default route unless told not to (measured).
+    "ipv6/accept_ra": "0",
+    "ipv6/autoconf": "0",
+    "ipv6/addr_gen_mode": "1",
+    "ipv6/disable_ipv6": "1",
+}
+
+
+@frozen
+class HostLink:
+    """Our link on one parent; kept in state, so a new member needs a default."""
+
+    parent: str
+    name: str
+    mac: str
+    addresses: tuple[IPInterface, ...] = ()
+    """The host's addresses for its containers, each with a full-length prefix; none if nobody asked for access."""
+
+
+class HostLinks:
+    """Makes and removes them; a row says so before the kernel is touched."""
+
+    def __init__(self, links: Links, records: HostRecords) -> None:
+        self._links = links
+        self._records = records
+        self._turns = Turns()
+        self._known = {
+            parent: from_document(HostLink, document)
+            for parent, document in records.documents(Kind.HOST_LINK).items()
+        }
+
+    @property
+    def known(self) -> Mapping[str, HostLink]:
+        """By parent; also those whose parent is away."""
+        return self._known
+
+    def exists(self, parent: str) -> bool:
+        known = self._known.get(parent)
+        return known is not None and self._links.exists(known.name)
+
+    async def ensure(self, parent: str) -> HostLink:
+        """
+        Make the link on *parent* if it is not there.
+
+        :raises LinkFailed: with EINVAL where another link has the parent for itself (passthru).
+        """
+        async with self._turns.of(parent):
+            link = self._known.get(parent)
+            if link is None:
+                name = host_link_name(parent)
+                link = HostLink(parent, name, named_mac(self._records.instance, parent))
+                await self.save(link)
+            if not self._links.exists(link.name):
+                try:
+                    await self._make(link)
+                except BaseException:
+                    if not link.addresses:
+                        await self._forget(link)
+                    raise
+            return link
+
+    async def save(self, link: HostLink) -> None:
+        """Keep what is to be; in memory once it is on disk."""
+        self._known.setdefault(link.parent, link)  # from now on the link is known as ours, whatever happens
+        await self._records.save(Kind.HOST_LINK, link.parent, to_document(link))
+        self._known[link.parent] = link
+
+    async def _make(self, link: HostLink) -> None:
+        port = Port(
+            name=link.name,
+            parent=link.parent,
+            mode="bridge",
+            group=self._links.group,
+            alias=alias_of(self._records.instance, "host", link.parent),
+            mac=link.mac,
+        )
+        await self._links.add_port(port)
+        try:
+            await self._links.configure(link.name, _KEPT_OFF)
+            await self._links.set_up(link.name)
+        except BaseException:
+            await self._links.condemn(link.name)
+            raise
+        _log.info("host link created: {link} on parent {parent}", link=link.name, parent=link.parent)
+
+    async def remove(self, parent: str) -> None:
+        """Remove the link on *parent* and what hangs on it; succeeds when there is none."""
+        async with self._turns.of(parent):
+            link = self._known.get(parent)
+            if link is None:
+                return
+            try:
+                await self._links.condemn(link.name)
+            finally:
+                await self._forget(link)
+        _log.info("unused link removed: {link} of parent {parent}", link=link.name, parent=parent)
+
+    async def _forget(self, link: HostLink) -> None:
+        """A row too many is dropped at the next start, and the first error is the one to tell."""
+        self._known.pop(link.parent, None)
+        try:
+            await self._records.forget(Kind.HOST_LINK, link.parent)
+        except StateFailed as failure:
+            _log.error("the row of link {link} stays: {reason}", link=link.name, reason=str(failure))
+
+
+def is_for_itself(failure: LinkFailed) -> bool:
+    """Whether a parent took no link of ours because another one has it for itself."""
+    return failure.errno in (errno.EINVAL, errno.EBUSY)

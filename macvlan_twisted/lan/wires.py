@@ -1,0 +1,183 @@
+"""The wires of all parents in use: each opened when first needed, closed and cleared away with its last user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from ..errors import LinkFailed
+from ..links.pool import Links
+from ..turns import Turns
+from .host_links import HostLinks, is_for_itself
+from .interface import Hear, Heard, Wire
+
+_log = Logger(namespace="macvlan_twisted.lan")
+
+
+class OpenTap(Wire, Protocol):
+    """What a wire stands on while its parent is there: :class:`~macvlan_twisted.lan.tap.Tap`."""
+
+    broken: bool
+
+    def close(self) -> None: ...
+
+
+TapOpener = Callable[[str, str, str], OpenTap]
+"""Opens a tap on a parent, by a link that speaks, which has a MAC."""
+
+
+class ParentWire:
+    """
+    The :class:`~macvlan_twisted.lan.interface.Wire` of one parent. It outlives taps: those who listen go on listening
+    when the parent was away and has come back.
+    """
+
+    def __init__(self, parent: str) -> None:
+        self.parent = parent
+        self.tap: OpenTap | None = None
+        self._hearers: list[Hear] = []
+
+    @property
+    def mac(self) -> str:
+        return self._open_tap().mac
+
+    def send(self, frame: bytes) -> None:
+        self._open_tap().send(frame)
+
+    def listen(self, hear: Hear) -> Callable[[], None]:
+        self._hearers.append(hear)
+
+        def stop() -> None:
+            if hear in self._hearers:
+                self._hearers.remove(hear)
+
+        return stop
+
+    def hear(self, heard: Heard) -> None:
+        for hear in tuple(self._hearers):
+            try:
+                hear(heard)
+            except Exception:
+                _log.failure(
+                    "a frame on {parent} was not understood: {frame}",
+                    parent=self.parent,
+                    frame=heard.frame.hex(),
+                )
+
+    def _open_tap(self) -> OpenTap:
+        if self.tap is None or self.tap.broken:
+            raise LinkFailed(f"parent {self.parent} is not there (any more), or was not listened to yet")
+        return self.tap
+
+
+class Wires:
+    """
+    By parent. Who uses one says so by a name of its own, and says when it is over.
+
+    :param open_tap: given a parent, the link that speaks on it, and that link's MAC.
+    """
+
+    def __init__(self, links: Links, host_links: HostLinks, open_tap: TapOpener) -> None:
+        self._links = links
+        self._host_links = host_links
+        self._open_tap = open_tap
+        self._turns = Turns()
+        self._wires: dict[str, ParentWire] = {}
+        self._speakers: dict[str, str] = {}
+        self._users: dict[str, set[str]] = {}
+        self._alone: dict[str, set[str]] = {}
+
+    def of(self, parent: str) -> ParentWire:
+        """The wire of *parent*, whether it is open or not."""
+        return self._wires.setdefault(parent, ParentWire(parent))
+
+    async def ready(self, parent: str) -> ParentWire:
+        """
+        The wire of *parent*, open.
+
+        :raises LinkFailed: the parent is not there, or the kernel refuses.
+        """
+        wire = self.of(parent)
+        if not self._is_open(wire):
+            async with self._turns.of(parent):
+                if not self._is_open(wire):
+                    await self._open(wire)
+        return wire
+
+    def _is_open(self, wire: ParentWire) -> bool:
+        return (
+            wire.tap is not None
+            and not wire.tap.broken
+            and self._links.exists(self._speakers.get(wire.parent, wire.parent))
+        )
+
+    async def _open(self, wire: ParentWire) -> None:
+        self._close(wire)
+        found = await self._links.find(wire.parent)
+        if found is None:
+            raise LinkFailed(f"parent {wire.parent} is not there")
+        speaker, mac = wire.parent, found.mac
+        if not self._alone.get(wire.parent):
+            try:
+                link = await self._host_links.ensure(wire.parent)
+                speaker, mac = link.name, link.mac
+            except LinkFailed as failure:
+                if not is_for_itself(failure):
+                    raise
+                _log.info(
+                    "on parent {parent} we speak by the parent itself, for it takes no link of ours: {reason}",
+                    parent=wire.parent,
+                    reason=str(failure),
+                )
+        self._speakers[wire.parent] = speaker
+        wire.tap = self._open_tap(wire.parent, speaker, mac)
+        wire.tap.listen(wire.hear)
+
+    @staticmethod
+    def _close(wire: ParentWire) -> None:
+        tap, wire.tap = wire.tap, None
+        if tap is not None:
+            tap.close()
+
+    def use(self, parent: str, user: str) -> None:
+        self._users.setdefault(parent, set()).add(user)
+
+    async def disuse(self, parent: str, user: str) -> None:
+        """With the last user the wire is closed and our link removed. Succeeds when there was no such user."""
+        self._alone.get(parent, set()).discard(user)
+        users = self._users.get(parent, set())
+        users.discard(user)
+        if not users:
+            self._users.pop(parent, None)
+            self._alone.pop(parent, None)
+            await self.vacate(parent)
+
+    async def vacate(self, parent: str) -> None:
+        """Close the wire and remove our link; whoever needs it again opens it again."""
+        async with self._turns.of(parent):
+            wire = self._wires.get(parent)
+            if wire is not None:
+                self._close(wire)
+                if parent not in self._users:
+                    del self._wires[parent]
+            self._speakers.pop(parent, None)
+            await self._host_links.remove(parent)
+
+    async def leave_alone(self, parent: str, user: str) -> None:
+        """Have no link of ours on *parent* while *user* uses it: in mode passthru there is room for one alone."""
+        self.use(parent, user)
+        self._alone.setdefault(parent, set()).add(user)
+        await self.vacate(parent)
+        await self._links.reaped()
+
+    async def drop_unused(self) -> None:
+        """At start: remove links that an earlier life made for what is not there any more."""
+        for parent in [each for each in self._host_links.known if each not in self._users]:
+            await self._host_links.remove(parent)
+
+    def close(self) -> None:
+        """At the end of the service; links stay, for the host goes on reaching its containers."""
+        for wire in self._wires.values():
+            self._close(wire)
