@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from tests.lab import frames
 from tests.lab.commands import CommandFailed, TookTooLong, run, wait_until
 from tests.lab.daemons import Daemon
 from tests.lab.engine import Engine
@@ -48,6 +50,82 @@ def test_a_lan_has_the_addresses_and_interfaces_that_it_was_asked_for(lan: Lan) 
         assert set(second.host_links()) == {"lo", "eth1", "eth2", "eth3"}
         assert set(lan.host_links()) == {"lo", "eth1"}
         assert "default via 10.8.0.1" in second.run_in("host", "ip", "route")
+
+
+def test_a_second_docker_host_is_on_the_same_lan_only_when_it_was_asked_for(lan: Lan) -> None:
+    with Lan(hosts=2, nics=2) as wide:
+        for address in ("192.168.77.11", "fd77::11"):
+            assert wide.ping("host", address)
+            assert wide.ping("gateway", address)
+        assert wide.ping("host2", "192.168.77.2")
+        assert set(wide.host_links("host2")) == set(wide.host_links()) == {"lo", "eth1", "eth2"}
+        assert wide.routes("host2", "default")[0]["gateway"] == "192.168.77.1"
+    with pytest.raises(ValueError, match=r"there are switch, gateway, neighbour, host$"):
+        lan.enter("host2")
+
+
+@pytest.mark.parametrize(("own", "other"), [("192.168.77.99", "192.168.77.1"), ("fd77::99", "fd77::1")])
+def test_a_place_takes_an_address_more_and_gives_it_back(lan: Lan, own: str, other: str) -> None:
+    prefix = "/24" if "." in own else "/64"
+    lan.add_address("neighbour", own + prefix)
+    assert lan.ping("gateway", own)
+    assert lan.arp_entry("gateway", own) == lan.mac_of("neighbour")
+    lan.remove_address("neighbour", own + prefix)
+    lan.forget_neighbours("gateway")
+    assert lan.arp_entry("gateway", own) is None
+    assert not lan.ping("gateway", own, seconds=1)
+    assert lan.ping("neighbour", other)
+
+
+@pytest.mark.parametrize("state", ["reachable", "stale"])
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_a_wrong_neighbour_entry_misleads_its_place_until_an_announcement_comes(
+    lan: Lan, family: str, state: Literal["reachable", "stale"]
+) -> None:
+    wrong, mac = "02:00:00:00:00:99", lan.mac_of("neighbour")
+    if family == "IPv4":
+        address, frame = "192.168.77.2", frames.arp_announcement(mac, "192.168.77.2")
+    else:
+        address, frame = "fd77::2", frames.advertisement(mac, "fd77::2")
+    lan.set_neighbour("gateway", address, wrong, state=state)
+    assert lan.arp_entry("gateway", address) == wrong
+    assert not lan.ping("gateway", address, seconds=1)
+    lan.send_frame("neighbour", frame)
+    wait_until(lambda: lan.arp_entry("gateway", address) == mac, 5, "the announcement to be believed")
+    assert lan.ping("gateway", address)
+
+
+def test_a_permanent_neighbour_entry_withstands_an_announcement(lan: Lan) -> None:
+    lan.set_neighbour("gateway", "192.168.77.2", "02:00:00:00:00:99", state="permanent")
+    with lan.capture("gateway", "arp") as capture:
+        lan.send_frame("neighbour", frames.arp_announcement(lan.mac_of("neighbour"), "192.168.77.2"))
+        assert capture.lines() != []
+    assert lan.arp_entry("gateway", "192.168.77.2") == "02:00:00:00:00:99"
+
+
+def test_the_owner_answers_probes_made_by_hand(lan: Lan) -> None:
+    """The kernel of the neighbour, which knows the protocols, understands our frames."""
+    asker, owner = "02:00:00:00:00:99", lan.mac_of("neighbour")
+    with lan.capture("host", "arp[7] = 2 or icmp6[0] = 136", count=2) as capture:
+        lan.send_frame("host", frames.arp_probe(asker, "192.168.77.2"), frames.solicitation(asker, "fd77::2"))
+        told = "\n".join(capture.lines())
+    assert f"192.168.77.2 is-at {owner}" in told
+    assert "tgt is fd77::2" in told
+
+
+def test_a_host_whose_link_was_down_or_whose_cable_was_out_is_back_on_the_lan(lan: Lan) -> None:
+    before = lan.routes("host")
+    lan.link("host", "down")
+    assert lan.routes("host", "default") == []
+    lan.link("host", "up")
+    for address in ("192.168.77.1", "fd77::1"):
+        assert lan.ping("host", address)
+    assert {route["dst"] for route in lan.routes("host")} == {route["dst"] for route in before}
+    lan.cable("host", "out")
+    wait_until(lambda: lan.host_links()["eth1"]["operstate"] != "UP", 5, "the loss of the carrier")
+    assert not lan.ping("host", "192.168.77.1", seconds=1)
+    lan.cable("host", "in")
+    assert lan.ping("host", "192.168.77.1")
 
 
 def test_a_capture_sees_what_comes_after_its_start_and_ends_by_count_or_time(lan: Lan) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.lab.commands import Finished, attempt, run
 from tests.lab.engine import Engine
-from tests.lab.lan import Lan, ping_command
+from tests.lab.lan import Lan
+from tests.lab.places import ping_command
 from tests.lab.plugin import Plugin
 
 KEPT_TABLES = ("identity", "cursors", "ledger")
@@ -88,12 +89,12 @@ class DockerHost:
 
     def refusal(self, *words: str) -> str:
         """Try to create a network of our driver, which must fail and change nothing; return the user's error."""
-        before = set(self.lan.host_links())
+        before = set(self.lan.links(self.engine.place))
         words = (f"--driver={self.plugin.name}", *words)
         finished = self.engine.attempt_docker("network", "create", *words, "refused")
         assert finished.status != 0, f"was not refused: {finished}"
         assert "refused" not in self.networks()
-        assert set(self.lan.host_links()) == before
+        assert set(self.lan.links(self.engine.place)) == before
         return finished.stderr
 
     def networks(self) -> set[str]:
@@ -134,7 +135,7 @@ class DockerHost:
     def remains(self) -> list[str]:
         """List what is left after all containers and networks were removed and the plugin was stopped."""
         nics = {"lo", *(f"eth{number + 1}" for number in range(self.lan.nics))}
-        left = [f"link {name}" for name in self.lan.host_links() if name not in nics]
+        left = [f"link {name}" for name in self.lan.links(self.engine.place) if name not in nics]
         left += [f"row of {table}: {row}" for table, rows in self.rows().items() for row in rows]
         log = self.plugin.log()
         return left + [f"in the log: {word}" for word in ("Traceback", "Unhandled") if word in log]

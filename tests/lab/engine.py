@@ -1,4 +1,4 @@
-"""A private Docker Engine in the docker host of a throw-away LAN."""
+"""A private Docker Engine in a docker host of a throw-away LAN."""
 
 import json
 import os
@@ -35,13 +35,15 @@ class Engine:
         lan: Lan,
         version: str = OWN_VERSION,
         *,
+        place: str = "host",
         live_restore: bool = False,
         external_containerd: bool = False,
         extra: tuple[str, ...] = (),
         narrate: Narrate | None = None,
     ) -> None:
-        """Prepare an engine; nothing exists before the `with` block."""
+        """Prepare an engine in a place of the LAN; nothing exists before the `with` block."""
         self.lan = lan
+        self.place = place
         self.version = version
         self.live_restore = live_restore
         self.narrate = narrate
@@ -220,14 +222,14 @@ address = "{here}/containerd.sock"
         return self._daemon("containerd", (f"--config={config}",))
 
     def _daemon(self, name: str, arguments: tuple[str, ...]) -> Daemon:
-        enter = self._cave.enter(network=self.lan.namespace_path("host"), processes=True)
+        enter = self._cave.enter(network=self.lan.namespace_path(self.place), processes=True)
         return Daemon(
             name,
             (*enter, name, *arguments),
             log=self.directory / f"{name}.log",
             env=self._environment(),
             narrate=self.narrate,
-            told=f"[host] {shlex.join((name, *arguments))}",
+            told=f"[{self.place}] {shlex.join((name, *arguments))}",
             forks=True,
         )
 

@@ -1,17 +1,14 @@
-"""A throw-away LAN: switch, gateway, neighbour and docker host, each in a network namespace of its own."""
+"""A throw-away LAN: switch, gateway, neighbour and docker hosts, each in a network namespace of its own."""
 
-import json
 import secrets
-import shlex
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from tests.lab import leftovers
-from tests.lab.capture import Capture
-from tests.lab.commands import Finished, Narrate, attempt, run
+from tests.lab.commands import Narrate, attempt, run
+from tests.lab.places import Places
 
 
 @dataclass(frozen=True)
@@ -21,30 +18,45 @@ class Addresses:
     gateway: tuple[str, ...] = ("192.168.77.1/24", "fd77::1/64")
     neighbour: tuple[str, ...] = ("192.168.77.2/24", "fd77::2/64")
     host: tuple[str, ...] = ("192.168.77.10/24", "fd77::10/64")
+    host2: tuple[str, ...] = ("192.168.77.11/24", "fd77::11/64")
 
     @property
     def routes(self) -> tuple[str, ...]:
         """The gateway's addresses without prefix lengths: where default routes lead."""
         return tuple(address.partition("/")[0] for address in self.gateway)
 
+    def of(self, place: str) -> tuple[str, ...]:
+        """Return the addresses of a place; the switch has none."""
+        found: tuple[str, ...] = getattr(self, place, ())
+        return found
 
-class Lan:
+
+class Lan(Places):
     """A LAN that exists between ``with Lan() as lan`` and the end of that block.
 
-    The places are called ``switch``, ``gateway``, ``neighbour`` and ``host``. Each reaches the switch by
-    ``eth1``; the host can have more interfaces (``eth2`` ...), plugged into the same switch, without
-    addresses. The namespaces' names carry a random tag, so any number of LANs, also the remains of a crashed
-    run, live side by side.
+    The places are called ``switch``, ``gateway``, ``neighbour`` and ``host``; with ``hosts=2`` there is a second
+    docker host, ``host2``. Each reaches the switch by ``eth1``; the docker hosts can have more interfaces
+    (``eth2`` ...), plugged into the same switch, without addresses. The namespaces' names carry a random tag, so
+    any number of LANs, also the remains of a crashed run, live side by side.
     """
 
-    places = ("switch", "gateway", "neighbour", "host")
+    places: tuple[str, ...] = ("switch", "gateway", "neighbour", "host")
 
     def __init__(
-        self, addresses: Addresses | None = None, *, nics: int = 1, narrate: Narrate | None = None
+        self,
+        addresses: Addresses | None = None,
+        *,
+        nics: int = 1,
+        hosts: int = 1,
+        narrate: Narrate | None = None,
     ) -> None:
-        """Prepare a LAN whose host has `nics` interfaces; nothing exists before the `with` block."""
+        """Prepare a LAN whose `hosts` have `nics` interfaces each; nothing exists before the `with` block."""
+        if hosts not in {1, 2}:
+            raise ValueError(f"a LAN has one docker host or two, not {hosts}")
         self.addresses = addresses or Addresses()
         self.nics = nics
+        self.docker_hosts = ("host", "host2")[:hosts]
+        self.places = (*Lan.places, *self.docker_hosts[1:])
         self.narrate = narrate
         self.tag = f"mtl-{secrets.token_hex(3)}"
         self._undo = ExitStack()
@@ -64,77 +76,36 @@ class Lan:
         """Take the LAN down; with its last namespace every link that is left in it goes too."""
         self._undo.close()
 
-    def namespace(self, place: str) -> str:
-        """Name the network namespace of a place, as `ip netns` knows it."""
-        if place not in self.places:
-            raise ValueError(f"no such place on the LAN: {place!r}; there are {', '.join(self.places)}")
-        return f"{self.tag}-{place}"
+    def host_links(self, place: str = "host") -> dict[str, dict[str, Any]]:
+        """Return what the kernel knows of every link in a docker host's namespace, by the links' names."""
+        return self.links(place)
 
-    def namespace_path(self, place: str) -> str:
-        """Name the file by which `nsenter --net=...` enters a place."""
-        return f"/run/netns/{self.namespace(place)}"
+    def link(self, place: str, state: Literal["up", "down"], nic: str = "eth1") -> None:
+        """Take a NIC down or up again, as the administrator does.
 
-    def enter(self, place: str) -> tuple[str, ...]:
-        """Say the words to put before a command so that it runs in a place.
-
-        `nsenter` and not `ip netns exec`, since that one mounts a new /sys and thereby hides the cgroups.
+        With a NIC that goes down the kernel drops its routes and its IPv6 addresses; when it comes up, the
+        place gets back what it has on the LAN, as from the network configuration of a real machine.
         """
-        return ("nsenter", f"--net={self.namespace_path(place)}", "--")
+        self._ip(place, "link", "set", nic, state)
+        if state == "up" and nic == "eth1":
+            self._configure(place)
 
-    def run_in(self, place: str, *command: str, timeout: float = 30) -> str:
-        """Run a command in a place and return its standard output; it must succeed."""
-        told = f"[{place}] {shlex.join(command)}"
-        return run(*self.enter(place), *command, timeout=timeout, narrate=self.narrate, told=told)
-
-    def attempt_in(self, place: str, *command: str, timeout: float = 30) -> Finished:
-        """Run a command in a place, and answer how it ended, be it well or badly."""
-        told = f"[{place}] {shlex.join(command)}"
-        return attempt(*self.enter(place), *command, timeout=timeout, narrate=self.narrate, told=told)
-
-    def ping(self, place: str, address: str, *, seconds: int = 3) -> bool:
-        """Say whether `address` answers a ping from a place; a negative answer takes all of `seconds`."""
-        pinged = self.attempt_in(place, *ping_command(address, seconds), timeout=seconds + 10)
-        return pinged.status == 0
-
-    @contextmanager
-    def capture(
-        self, place: str, packets: str, *, count: int = 1, seconds: float = 5, nic: str = "eth1"
-    ) -> Iterator[Capture]:
-        """Listen in a place, from the start of the block on, for `packets` (a tcpdump filter).
-
-        Reading the :class:`Capture` ends after `count` packets, or `seconds` after the reading began.
-        """
-        command = (*self.enter(place), "tcpdump", "-n", "-e", "-l", "--immediate-mode", "-i", nic)
-        capture = Capture((*command, "-c", str(count), packets), seconds=seconds, narrate=self.narrate)
-        try:
-            capture.start()
-            yield capture
-        finally:
-            capture.stop()
-
-    def host_links(self) -> dict[str, dict[str, Any]]:
-        """Return what the kernel knows of every link in the docker host's namespace, by the links' names."""
-        links = run(*self.enter("host"), "ip", "-json", "-details", "link")
-        return {link["ifname"]: link for link in json.loads(links)}
+    def cable(self, place: str, state: Literal["in", "out"], nic: str = "eth1") -> None:
+        """Pull the cable between a NIC and the switch, or plug it in: the NIC stays up and loses its carrier."""
+        self._ip("switch", "link", "set", _port(place, nic), "up" if state == "in" else "down")
 
     def _build(self, undo: ExitStack) -> None:
         for place in self.places:
             self._add_namespace(place, undo)
         self._ip("switch", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
         self._ip("switch", "link", "set", "br0", "up")
-        for place, addresses in (
-            ("gateway", self.addresses.gateway),
-            ("neighbour", self.addresses.neighbour),
-            ("host", self.addresses.host),
-        ):
-            self._plug(place, "eth1")
-            for address in addresses:
-                self._ip(place, "address", "add", address, "dev", "eth1")
-        for number in range(2, self.nics + 1):
-            self._plug("host", f"eth{number}")
-        for gateway in self.addresses.routes:
-            for place in ("neighbour", "host"):
-                self._ip(place, "route", "add", "default", "via", gateway, "dev", "eth1")
+        for place in self.places:
+            if place != "switch":
+                self._plug(place, "eth1")
+                self._configure(place)
+        for host in self.docker_hosts:
+            for number in range(2, self.nics + 1):
+                self._plug(host, f"eth{number}")
 
     def _add_namespace(self, place: str, undo: ExitStack) -> None:
         name = self.namespace(place)
@@ -146,16 +117,20 @@ class Lan:
         self._ip(place, "link", "set", "lo", "up")
 
     def _plug(self, place: str, nic: str) -> None:
-        port = f"{place[:8]}-{nic}"
+        port = _port(place, nic)
         far = ("peer", "name", port, "netns", self.namespace("switch"))
         self._ip(place, "link", "add", nic, "type", "veth", *far)
         self._ip("switch", "link", "set", port, "master", "br0", "up")
         self._ip(place, "link", "set", nic, "up")
 
-    def _ip(self, place: str, *words: str) -> None:
-        run("ip", "-netns", self.namespace(place), *words, narrate=self.narrate)
+    def _configure(self, place: str) -> None:
+        for address in self.addresses.of(place):
+            self._ip(place, "address", "replace", address, "dev", "eth1")
+        if place != "gateway":
+            for gateway in self.addresses.routes:
+                self._ip(place, "route", "replace", "default", "via", gateway, "dev", "eth1")
 
 
-def ping_command(address: str, seconds: int) -> tuple[str, ...]:
-    """Say how `ping` is told to try for so many seconds and to be content with one answer."""
-    return ("ping", "-n", "-q", "-c", "1", "-i", "0.2", "-w", str(seconds), address)
+def _port(place: str, nic: str) -> str:
+    """Name the switch's end of a cable; 15 characters are the most that a link's name can have."""
+    return f"{place[:8]}-{nic}"

@@ -1,4 +1,4 @@
-"""Our service, run as its users run it, in the docker host of a throw-away LAN."""
+"""Our service, run as its users run it, in a docker host of a throw-away LAN."""
 
 import json
 import os
@@ -37,6 +37,7 @@ class Plugin:
         lan: Lan,
         plugins_dir: Path | None = None,
         *,
+        place: str = "host",
         arguments: tuple[str, ...] = DEFAULTS,
         environment: Mapping[str, str] | None = None,
         name: str = "macvlan-twisted",
@@ -45,6 +46,7 @@ class Plugin:
     ) -> None:
         """Prepare the service, which the engine knows by `name`; nothing exists before the `with` block."""
         self.lan = lan
+        self.place = place
         self.name = name
         self.narrate = narrate
         self.arguments = arguments
@@ -124,11 +126,11 @@ class Plugin:
         words = ("--nodaemon", "--pidfile=", "macvlan", *places, *self.arguments)
         return Daemon(
             "the plugin",
-            (*self.lan.enter("host"), sys.executable, *TWISTD, *words),
+            (*self.lan.enter(self.place), sys.executable, *TWISTD, *words),
             log=self.directory / "plugin.log",
             env=self._environ(),
             narrate=self.narrate,
-            told=f"[host] {shlex.join(('twistd', *words))}",
+            told=f"[{self.place}] {shlex.join(('twistd', *words))}",
         )
 
     def _environ(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "unshare": "util-linux",
     "ping": "iputils-ping",
+    "dnsmasq": "dnsmasq-base",
 }
 PACKAGES |= {"dockerd": "docker.io", "docker": "docker.io"}
 """The Debian packages of those programs whose package has another name."""
@@ -32,6 +33,11 @@ def missing_for_engine(version: str) -> str:
     elif not (cache() / f"engine-{version}").is_dir():
         programs.append("debootstrap")
     return missing_for_lan() or _missing_programs(programs)
+
+
+def missing_for_dhcp() -> str:
+    """Say why no DHCP server can run on a LAN here; nothing when it can."""
+    return missing_for_lan() or _missing_programs(("dnsmasq",))
 
 
 def _missing_programs(names: list[str] | tuple[str, ...]) -> str:
