@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from typing import Any, TypeVar
 
 from cattrs import Converter
@@ -28,6 +28,8 @@ def _know(either: Any, parse: Callable[[str], Any]) -> None:
 _know(IPAddress, ip_address)
 _know(IPInterface, ip_interface)
 _know(IPNetwork, ip_network)
+_converter.register_structure_hook(IPv4Address, lambda value, _: IPv4Address(value))
+_converter.register_unstructure_hook(IPv4Address, str)
 
 
 def to_document(value: Any) -> Mapping[str, Any]:
