@@ -14,6 +14,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, cast
@@ -39,6 +40,9 @@ from .engine.default_network import ensure_network
 from .errors import CannotStart, StateFailed
 from .host_defaults import choose_defaults
 from .ipam.calls import AddressManagement
+from .lan.host_links import HostLinks
+from .lan.tap import Tap
+from .lan.wires import Wires
 from .links.interface import Kernel
 from .links.pool import Links
 from .links.threads import KernelThreads
@@ -173,6 +177,7 @@ class _Parts:
     links: Links
     threads: KernelThreads
     writer: Writer
+    wires: Wires
     in_background: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] | None = None
     """Work that ends soon after the function that it is given says that the service is stopping."""
     _background: Deferred[None] | None = None
@@ -193,6 +198,7 @@ class _Parts:
             self._background.cancel()
 
     async def close(self) -> None:
+        self.wires.close()
         try:
             await self.links.reaped()
         finally:
@@ -233,11 +239,12 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     threads = KernelThreads(reactor, settings.netlink_threads)
     known = Known(records)
     links = Links(kernel, threads, records.link_group, ownership(records, known))
-    parents = Parents(links, records, known)
+    wires = Wires(links, HostLinks(links, records, known.host_links), partial(Tap, reactor))
+    parents = Parents(links, records, known, wires)
     endpoints = Endpoints(settings, known, records, links, parents)
-    networks = Networks(settings, known, records, links, parents, endpoints)
+    networks = Networks(settings, known, records, links, parents, endpoints, wires)
     addresses = AddressManagement(settings, book, lambda: token_hex(4))
-    _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links)))
+    _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires)))
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
     calls = Calls(all_methods(networks, endpoints, addresses), settings.debug)
@@ -255,6 +262,7 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
         links,
         threads,
         writer,
+        wires,
         None if network is None else lambda stopping: _ensure_network(network, settings, reactor, stopping),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..errors import NotFound
+from ..lan.host_links import HostLink
 from ..records import from_document
 from ..state.interface import HostRecords, Kind
 from .network import Endpoint, MadeLink, Network
@@ -22,6 +23,11 @@ class Known:
             for key, document in records.documents(Kind.MADE_LINK).items()
         }
         """VLANs and dummy links that we made; only :class:`~macvlan_twisted.driver.parents.Parents` changes it."""
+        self.host_links = {
+            key: from_document(HostLink, document)
+            for key, document in records.documents(Kind.HOST_LINK).items()
+        }
+        """Our own links by parent; only :class:`~macvlan_twisted.lan.host_links.HostLinks` changes it."""
         self._endpoints: dict[str, Endpoint] = {}
         self._by_mac: dict[tuple[str, str], list[str]] = {}
         """Endpoints by parent and MAC, the latest last: two while it is found out whether the first one is alive."""

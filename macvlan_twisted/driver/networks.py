@@ -8,6 +8,7 @@ from attrs import evolve
 from twisted.logger import Logger
 
 from ..errors import LinkFailed, Refused, StateFailed
+from ..lan.wires import Wires
 from ..links.interface import Port
 from ..links.pool import Links
 from ..names import alias_of, trial_link_name
@@ -57,6 +58,7 @@ class Networks:
         links: Links,
         parents: Parents,
         endpoints: Endpoints,
+        wires: Wires,
     ) -> None:
         self._settings = settings
         self._known = known
@@ -64,6 +66,9 @@ class Networks:
         self._links = links
         self._parents = parents
         self._endpoints = endpoints
+        self._wires = wires
+        for network in known.networks.values():
+            wires.use(network.parent, network.network_id, alone=network.mode == "passthru")
         self._turns = Turns()
 
     async def gateway_check(self, request: requests.GatewayCheck) -> bool:
@@ -97,6 +102,9 @@ class Networks:
             try:
                 await self._save(evolve(network, is_made=False))
                 await self._parents.ensure(network)
+                if network.mode == "passthru":
+                    await self._wires.leave_alone(network.parent, network.network_id)
+                self._wires.use(network.parent, network.network_id)
                 await self._try_on_kernel(network)
                 await self._save(network)
             except BaseException:
@@ -207,6 +215,7 @@ class Networks:
         failures: list[str] = []
         self._known.remove_network(network.network_id)
         for step in (
+            self._wires.disuse(network.parent, network.network_id),
             self._parents.drop_unused(network),
             self._records.forget(Kind.NETWORK, network.network_id),
         ):

@@ -27,6 +27,7 @@ def ownership(records: HostRecords, known: Known) -> Callable[[LinkFacts], bool]
             return False
         return (
             link.name in known.made_links
+            or any(each.name == link.name for each in known.host_links.values())
             or any(endpoint_link_name(each) == link.name for each in known.endpoints)
             or any(trial_link_name(each) == link.name for each in known.networks)
         )

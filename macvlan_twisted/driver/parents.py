@@ -13,6 +13,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ..errors import LinkFailed, Refused, StateFailed
+from ..lan.wires import Wires
 from ..links.interface import ETH_P_8021Q, LinkFacts
 from ..links.pool import Links
 from ..names import alias_of, dummy_link_name, vlan_link_name
@@ -144,8 +145,9 @@ def refuse_sharing(network: Network, others: Iterable[Network]) -> None:
 class Parents:
     """VLANs and dummy links that we made: each is removed with the last network that uses it."""
 
-    def __init__(self, links: Links, records: HostRecords, known: Known) -> None:
+    def __init__(self, links: Links, records: HostRecords, known: Known, wires: Wires) -> None:
         self._links = links
+        self._wires = wires
         self._records = records
         self._known = known
         self._turns = Turns()
@@ -258,6 +260,8 @@ class Parents:
             if present is not None and not self._links.is_ours(present):
                 _log.warn("{link} was made by us and replaced by someone else: it stays", link=name)
             elif present is not None:
+                await self._wires.vacate(name)
+                await self._links.reaped()
                 await self._refuse_foreign_upper(present)
                 await self._links.delete(name)
                 _log.info("unused link removed: {link}", link=name)

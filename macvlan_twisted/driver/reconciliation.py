@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from ..errors import MacvlanError
+from ..lan.wires import Wires
 from ..links.pool import Links
 from ..state.interface import HostRecords, Kind
 from .known import Known
@@ -15,7 +16,12 @@ _log = Logger(namespace="macvlan_twisted.driver")
 
 
 async def reconcile(
-    known: Known, parents: Parents, networks: Networks, records: HostRecords, links: Links
+    known: Known,
+    parents: Parents,
+    networks: Networks,
+    records: HostRecords,
+    links: Links,
+    wires: Wires,
 ) -> None:
     """
     Remove what was condemned or half made, links of ours without an endpoint, and VLANs without a network; make VLANs
@@ -33,6 +39,7 @@ async def reconcile(
             await records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
     links.adopt_condemned(condemned)
     kept = {endpoint.link for endpoint in known.endpoints.values()} | set(parents.made) | gone
+    kept |= {link.name for link in known.host_links.values()}
     for link in ours:
         if link.name not in kept:
             await links.condemn(link.name)
@@ -49,4 +56,5 @@ async def reconcile(
                 parent=network.parent,
                 reason=str(error),
             )
+    await wires.drop_unused()
     await parents.drop_orphans()

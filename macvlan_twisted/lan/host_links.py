@@ -19,7 +19,7 @@ from ..links.interface import Port
 from ..links.pool import Links
 from ..macs import named_mac
 from ..names import alias_of, host_link_name
-from ..records import from_document, to_document
+from ..records import to_document
 from ..state.interface import HostRecords, Kind
 from ..turns import Turns
 
@@ -51,14 +51,11 @@ class HostLink:
 class HostLinks:
     """Makes and removes them; a row says so before the kernel is touched."""
 
-    def __init__(self, links: Links, records: HostRecords) -> None:
+    def __init__(self, links: Links, records: HostRecords, known: dict[str, HostLink]) -> None:
         self._links = links
         self._records = records
+        self._known = known
         self._turns = Turns()
-        self._known = {
-            parent: from_document(HostLink, document)
-            for parent, document in records.documents(Kind.HOST_LINK).items()
-        }
 
     @property
     def known(self) -> Mapping[str, HostLink]:

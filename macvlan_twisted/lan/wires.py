@@ -141,8 +141,11 @@ class Wires:
         if tap is not None:
             tap.close()
 
-    def use(self, parent: str, user: str) -> None:
+    def use(self, parent: str, user: str, alone: bool = False) -> None:
+        """:param alone: at start, what :meth:`leave_alone` had said in an earlier life."""
         self._users.setdefault(parent, set()).add(user)
+        if alone:
+            self._alone.setdefault(parent, set()).add(user)
 
     async def disuse(self, parent: str, user: str) -> None:
         """With the last user the wire is closed and our link removed. Succeeds when there was no such user."""
@@ -167,8 +170,7 @@ class Wires:
 
     async def leave_alone(self, parent: str, user: str) -> None:
         """Have no link of ours on *parent* while *user* uses it: in mode passthru there is room for one alone."""
-        self.use(parent, user)
-        self._alone.setdefault(parent, set()).add(user)
+        self.use(parent, user, alone=True)
         await self.vacate(parent)
         await self._links.reaped()
 

@@ -24,6 +24,8 @@ class FakeWire:
         self.answerers: list[Callable[[bytes], list[bytes]]] = []
         self.down = False
         """Whether sending fails, as on a parent that is down."""
+        self.broken = False
+        """Whether the parent went away."""
         self._hearers: list[Hear] = []
         self._others: list[FakeWire] = []
 
@@ -55,6 +57,13 @@ class FakeWire:
                 self._hearers.remove(hear)
 
         return stop
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._hearers.clear()
+        for other in self._others:
+            other._others.remove(self)
+        self._others.clear()
 
     @property
     def hearers(self) -> int:

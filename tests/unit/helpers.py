@@ -23,9 +23,12 @@ from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.driver.parents import Parents
 from macvlan_twisted.driver.reconciliation import reconcile
 from macvlan_twisted.ipam.calls import AddressManagement
+from macvlan_twisted.lan.host_links import HostLinks
+from macvlan_twisted.lan.wires import Wires
 from macvlan_twisted.links.pool import Links
 from macvlan_twisted.settings import Settings
 from macvlan_twisted.testing.kernel import FakeKernel, nic
+from macvlan_twisted.testing.wire import FakeWire
 
 from .steps import ScriptedBook, ScriptedRecords, Steps, disk_refuses
 
@@ -71,10 +74,19 @@ class House:
         self.links = Links(
             self.kernel, self.steps, self.records.link_group, ownership(self.records, self.known)
         )
-        self.parents = Parents(self.links, self.records, self.known)
+        self.host_links = HostLinks(self.links, self.records, self.known.host_links)
+        self.taps: dict[str, FakeWire] = {}
+        self.wires = Wires(self.links, self.host_links, self._open_tap)
+        self.parents = Parents(self.links, self.records, self.known, self.wires)
         self.endpoints = Endpoints(settings, self.known, self.records, self.links, self.parents)
-        self.networks = Networks(settings, self.known, self.records, self.links, self.parents, self.endpoints)
+        self.networks = Networks(
+            settings, self.known, self.records, self.links, self.parents, self.endpoints, self.wires
+        )
         self.addresses = AddressManagement(settings, self.book, self._next_nonce)
+
+    def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeWire:
+        tap = self.taps[parent] = FakeWire(parent, mac)
+        return tap
 
     @staticmethod
     def _next_nonce() -> str:
@@ -85,7 +97,9 @@ class House:
         self.records.steps = Steps(failure=disk_refuses)
         self.book.steps = Steps(failure=disk_refuses)
         house = House(self.kernel, settings or self.settings, self.records, self.book)
-        house.wait(reconcile(house.known, house.parents, house.networks, house.records, house.links))
+        house.wait(
+            reconcile(house.known, house.parents, house.networks, house.records, house.links, house.wires)
+        )
         return house
 
     @staticmethod

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from macvlan_twisted.names import dummy_link_name
 from macvlan_twisted.errors import LinkFailed, Refused, StateFailed
+from macvlan_twisted.names import dummy_link_name
 from macvlan_twisted.settings import Settings
 from macvlan_twisted.state.interface import Kind
 

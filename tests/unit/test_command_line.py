@@ -67,6 +67,15 @@ class CommandLineTests(SynchronousTestCase):
                 "netlink-threads": "3",
                 "docker-host": "unix:///x",
                 "log-format": "json",
+                "conflict-detection": "off",
+                "conflict-wait": "rfc5227",
+                "announce": "off",
+                "host-access": "yes",
+                "dhcp": "yes",
+                "dhcp-release": "no",
+                "dhcp-readdress": "yes",
+                "dhcp-timeout": "3",
+                "identity": "random",
             }.get(option.name, "/x" if option.name.endswith("-dir") else "x")
             expected = parsed(f"--{option.name}={text}")
             self.assertNotEqual(expected, Settings())

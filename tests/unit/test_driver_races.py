@@ -7,8 +7,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from macvlan_twisted.driver import requests
-from macvlan_twisted.names import endpoint_link_name
 from macvlan_twisted.errors import MacvlanError, Refused
+from macvlan_twisted.names import endpoint_link_name
 from macvlan_twisted.state.interface import Kind
 from macvlan_twisted.turns import Turns
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from macvlan_twisted.driver import requests
-from macvlan_twisted.names import endpoint_link_name
 from macvlan_twisted.errors import LinkFailed, NotFound
+from macvlan_twisted.names import endpoint_link_name
 
 from .helpers import (
     ENDPOINT,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from macvlan_twisted.driver import requests
-from macvlan_twisted.names import endpoint_link_name
 from macvlan_twisted.errors import LinkFailed, MacvlanError, NotFound, Refused
+from macvlan_twisted.names import endpoint_link_name
 from macvlan_twisted.state.interface import Kind
 
 from .helpers import (

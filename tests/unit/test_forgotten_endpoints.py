@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from macvlan_twisted.names import endpoint_link_name
 from macvlan_twisted.errors import Refused
+from macvlan_twisted.names import endpoint_link_name
 from macvlan_twisted.state.interface import Kind
 
 from .helpers import ENDPOINT, OTHER_ENDPOINT, OTHER_NETWORK, PLAIN_LINKS, HouseTestCase

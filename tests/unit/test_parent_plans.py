@@ -6,12 +6,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.names import dummy_link_name
 from macvlan_twisted.driver.network import Network, VlanStep
 from macvlan_twisted.driver.options import NetworkOptions
 from macvlan_twisted.driver.parents import ParentPlan, plan_parent, refuse_sharing, refuse_unfit
 from macvlan_twisted.errors import Refused
 from macvlan_twisted.links.interface import LinkFacts
+from macvlan_twisted.names import dummy_link_name
 from macvlan_twisted.testing.kernel import nic
 
 from .helpers import NETWORK

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from macvlan_twisted.names import alias_of, endpoint_link_name, trial_link_name
 from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.links.interface import LinkFacts
 from macvlan_twisted.links.pool import GROUPS
+from macvlan_twisted.names import alias_of, endpoint_link_name, trial_link_name
 from macvlan_twisted.state.interface import Kind
 
 from .helpers import (

@@ -68,6 +68,16 @@ class OptionTableTests(SynchronousTestCase):
             "docker-host": "unix:///tmp/docker.sock",
             "log-format": "json",
             "debug": "1",
+            "dhcp-vendor-class": "lan",
+            "conflict-detection": "off",
+            "conflict-wait": "rfc5227",
+            "announce": "off",
+            "host-access": "yes",
+            "dhcp": "yes",
+            "dhcp-release": "no",
+            "dhcp-readdress": "yes",
+            "dhcp-timeout": "3",
+            "identity": "random",
         }
         for option in OPTIONS:
             text = texts[option.name]

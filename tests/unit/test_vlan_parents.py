@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from macvlan_twisted.names import dummy_link_name, endpoint_link_name
 from macvlan_twisted.errors import Refused
+from macvlan_twisted.names import dummy_link_name, endpoint_link_name
 from macvlan_twisted.state.interface import Kind
 from macvlan_twisted.testing.kernel import FakeKernel
 
