@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.lab.daemons import Daemon
+from tests.lab.daemons import Daemon, children_of
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Furniture:
     """Directories of the machine that must be seen at the same path inside another root."""
     empty: tuple[str, ...] = ()
     """Paths over which a fresh tmpfs is mounted."""
+    shared: tuple[str, ...] = ()
+    """Such paths of which the cave's window shows what is mounted below them inside."""
     binds: dict[str, str] = field(default_factory=dict)
     """Paths inside, and the directories that are seen there."""
 
@@ -38,12 +40,16 @@ class Cave:
         own = ("unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child", "--")
         command = (*own, *keeper, json.dumps(asdict(furniture)))
         self._keeper = Daemon("the cave's keeper", command, forks=True, stdin=subprocess.PIPE)
+        self._has_window = bool(furniture.shared)
+        self._window = 0
 
     def open(self) -> None:
         """Make the namespaces and furnish them."""
         try:
             self._keeper.start()
             self._keeper.wait_for_log("the cave is furnished", seconds=20)
+            if self._has_window:  # later there will be other children: orphans of what ran in the cave
+                (self._window,) = children_of(self._keeper.pid)
         except BaseException:
             self._keeper.kill()
             raise
@@ -65,3 +71,13 @@ class Cave:
         words += [f"--pid={proc}/pid"] if processes else []
         words += [f"--net={network}"] if network else []
         return (*words, "--")
+
+    def watch(self, *, network: str) -> tuple[str, ...]:
+        """Say the words to put before a command so that it runs at the cave's window, in a network namespace.
+
+        It finds the machine's own file system there, as outside, but for the `shared` paths, which are those of
+        the cave.
+        """
+        if not self._window:
+            raise RuntimeError("this cave has no window: it is closed, or nothing is shared")
+        return ("nsenter", f"--mount=/proc/{self._window}/ns/mnt", f"--net={network}", "--")

@@ -38,9 +38,29 @@ def change_root(root: str, visible: list[str]) -> None:
     subprocess.run(("umount", "--lazy", "/mnt"), check=True, timeout=10)
 
 
+def open_window(shared: list[str]) -> None:
+    """Put a tmpfs over the `shared` paths, and start a child for which all else stays as it is now.
+
+    The child is in a mount namespace of its own. What is mounted below the shared paths later, by either, both
+    see, however the cave is furnished and whatever becomes its root.
+    """
+    for path in shared:
+        os.makedirs(path, exist_ok=True)
+        mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", path)
+        mount("--make-shared", path)
+    own = ("unshare", "--mount", "--propagation", "unchanged", "--")
+    command = (*own, "sh", "-c", "echo open; exec sleep infinity")
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    if child.stdout.readline() != b"open\n":
+        sys.exit("the cave's window did not open")
+
+
 def main() -> None:
     """Furnish the cave, say so, and wait."""
     furniture = json.loads(sys.argv[1])
+    if furniture["shared"]:
+        open_window(furniture["shared"])
     if furniture["root"] is None:
         mount("-t", "proc", "proc", "/proc")
     else:

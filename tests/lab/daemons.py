@@ -58,12 +58,10 @@ class Daemon:
         process = self._require()
         if not self._forks:
             return process.pid
-        children = (
-            Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
-        )
+        children = children_of(process.pid)
         if not children:
             raise ProcessLookupError(f"{self.name} has no process: it is not yet or no longer there")
-        return int(children[0])
+        return children[0]
 
     @property
     def status(self) -> int | None:
@@ -160,3 +158,8 @@ class Daemon:
         if self._process is None:
             raise RuntimeError(f"{self.name} was never started")
         return self._process
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the process ids of the children of a process that has one thread."""
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()))

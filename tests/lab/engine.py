@@ -71,6 +71,11 @@ class Engine:
         return self.directory / "docker.sock"
 
     @property
+    def docker_host(self) -> str:
+        """The socket in the words of ``DOCKER_HOST`` and of our ``--docker-host``."""
+        return f"unix://{self.socket}"
+
+    @property
     def running(self) -> bool:
         """Whether dockerd runs."""
         return self.dockerd.running
@@ -134,6 +139,14 @@ class Engine:
         """Run the docker client, and return what it printed as JSON, such as the list of `docker inspect`."""
         return json.loads(self.docker(*words, timeout=timeout))
 
+    def beside(self) -> tuple[str, ...]:
+        """Say the words to put before a command of the machine's so that it runs beside dockerd.
+
+        In the docker host's network, and with the engine's ``/run/docker``: there it finds the sandboxes of the
+        containers as ``/var/run/docker/netns/...``, as on a real host, whatever distribution the engine is from.
+        """
+        return self._cave.watch(network=self.lan.namespace_path(self.place))
+
     def load_busybox(self) -> None:
         """Make the image `busybox`, whose applets (sh, ip, ping, sleep, nc ...) are links in /bin."""
         busybox = find_busybox(Path("/"), *([self._root] if self._root else []))
@@ -175,7 +188,8 @@ class Engine:
             Furniture(
                 root=None if self._root is None else str(self._root),
                 visible=(str(self.directory),),
-                empty=("/run/docker", "/run/containerd", "/opt"),
+                shared=("/run/docker",),
+                empty=("/run/containerd", "/opt"),
                 binds={"/run/docker/plugins": str(self.plugins_dir)},
             )
         )
@@ -187,10 +201,9 @@ class Engine:
     def _dockerd_arguments(self, cgroup: str) -> tuple[str, ...]:
         here = self.directory
         return (
-            f"--host=unix://{self.socket}",
+            f"--host={self.docker_host}",
             f"--config-file={here}/daemon.json",
             f"--data-root={here}/data",
-            f"--exec-root={here}/exec",
             f"--pidfile={here}/dockerd.pid",
             "--bridge=none",
             "--iptables=false",
@@ -234,7 +247,7 @@ address = "{here}/containerd.sock"
         )
 
     def _client(self) -> tuple[str, ...]:
-        return (*self._cave.enter(), "docker", "-H", f"unix://{self.socket}")
+        return (*self._cave.enter(), "docker", "-H", self.docker_host)
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("LANG", "TERM") if name in os.environ}

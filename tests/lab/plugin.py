@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from tests.lab.commands import Narrate
 from tests.lab.daemons import Daemon
+from tests.lab.engine import Engine
 from tests.lab.lan import Lan
 from tests.lab.unix_http import answers, request
 
@@ -28,7 +29,8 @@ class Plugin:
     `arguments` follow ``--plugin-dir`` and ``--state-dir`` on the command line, and `environment` holds all
     of the ``MACVLAN_TWISTED_...`` variables that it gets: the tests' own do not reach it. Without
     `plugins_dir` the socket is in a directory that no engine looks into. `pythonpath` is where the code comes
-    from, the checkout by default; None takes what is installed. The state survives :meth:`stop`, :meth:`kill`
+    from, the checkout by default; None takes what is installed. `inside` an engine's surroundings it sees the sandboxes
+    in ``/var/run/docker/netns``, as on a real host. The state survives :meth:`stop`, :meth:`kill`
     and :meth:`start`.
     """
 
@@ -38,6 +40,7 @@ class Plugin:
         plugins_dir: Path | None = None,
         *,
         place: str = "host",
+        inside: Engine | None = None,
         arguments: tuple[str, ...] = DEFAULTS,
         environment: Mapping[str, str] | None = None,
         name: str = "macvlan-twisted",
@@ -46,7 +49,8 @@ class Plugin:
     ) -> None:
         """Prepare the service, which the engine knows by `name`; nothing exists before the `with` block."""
         self.lan = lan
-        self.place = place
+        self.place = place if inside is None else inside.place
+        self._inside = inside
         self.name = name
         self.narrate = narrate
         self.arguments = arguments
@@ -124,9 +128,10 @@ class Plugin:
     def _service(self) -> Daemon:
         places = ("--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir))
         words = ("--nodaemon", "--pidfile=", "macvlan", *places, *self.arguments)
+        enter = self.lan.enter(self.place) if self._inside is None else self._inside.beside()
         return Daemon(
             "the plugin",
-            (*self.lan.enter(self.place), sys.executable, *TWISTD, *words),
+            (*enter, sys.executable, *TWISTD, *words),
             log=self.directory / "plugin.log",
             env=self._environ(),
             narrate=self.narrate,
