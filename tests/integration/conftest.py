@@ -7,11 +7,15 @@ a machine lacks skips tests, unless ``MACVLAN_TWISTED_NOTHING_SKIPPED=1`` makes 
 A test whose outcome no engine has a say in is marked ``one_engine`` and runs with the first of the chosen
 versions; one that needs certain versions names them with ``engines("28.5")``. A module that needs more than
 one NIC on the docker host says ``NICS = 2``.
+
+Where a fixture runs our service beside an engine, the service finds what it would find on a real host: the
+engine's API (``--docker-host``) and the containers' sandboxes in ``/var/run/docker/netns``.
 """
 
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -95,7 +99,7 @@ def engine(lasting_engine: Engine) -> Iterator[Engine]:
 @pytest.fixture
 def plugin(engine: Engine) -> Iterator[Plugin]:
     """Run our service beside the engine for one test; its state is thrown away afterwards."""
-    with Plugin(engine.lan, engine.plugins_dir) as service:
+    with Plugin(engine.lan, engine.plugins_dir, inside=engine) as service:
         yield service
         # For every call that an absent plugin does not answer an engine waits 15 seconds: clear up before.
         if not service.running:
@@ -109,15 +113,58 @@ def plugin(engine: Engine) -> Iterator[Plugin]:
 def docker_host(request: pytest.FixtureRequest, lasting_engine: Engine) -> Iterator[DockerHost]:
     """Run our service beside the engine for one test, and insist that nothing is left after it.
 
-    That is no container, no network, no link, no row in the state, and no traceback in the service's log.
+    That is no container, no network, no link, route or address, no row in the state, and no traceback in the
+    service's log.
     """
-    mark = request.node.get_closest_marker("plugin_arguments")
-    arguments = (*DEFAULTS, *(mark.args if mark else ()))
-    with Plugin(lasting_engine.lan, lasting_engine.plugins_dir, arguments=arguments) as service:
-        host = DockerHost(lasting_engine, service)
+    with hosts_with_our_service(request, lasting_engine) as (host,):
         yield host
-        if not service.running:
-            service.start()
-        lasting_engine.clear()
-        service.stop()
-        assert host.remains() == []
+
+
+@pytest.fixture(scope="module")
+def two_lasting_engines(
+    request: pytest.FixtureRequest, usable_engine_version: str
+) -> Iterator[tuple[Engine, Engine]]:
+    """Run an engine in each of two docker hosts on one LAN, for all tests of a module."""
+    with (
+        Lan(nics=getattr(request.module, "NICS", 1), hosts=2) as lan,
+        Engine(lan, usable_engine_version) as first,
+        Engine(lan, usable_engine_version, place="host2") as second,
+    ):
+        first.load_busybox()
+        second.load_busybox()
+        yield first, second
+
+
+@pytest.fixture
+def two_hosts(
+    request: pytest.FixtureRequest, two_lasting_engines: tuple[Engine, Engine]
+) -> Iterator[tuple[DockerHost, DockerHost]]:
+    """Run our service on each of two docker hosts on one LAN, and insist that nothing is left on either.
+
+    Both get the same `plugin_arguments`.
+    """
+    with hosts_with_our_service(request, *two_lasting_engines) as (first, second):
+        yield first, second
+
+
+@contextmanager
+def hosts_with_our_service(
+    request: pytest.FixtureRequest, *engines: Engine
+) -> Iterator[tuple[DockerHost, ...]]:
+    """Run our service beside each engine, clear all up after the block, and insist that nothing is left."""
+    mark = request.node.get_closest_marker("plugin_arguments")
+    with ExitStack() as services:
+        hosts = []
+        for engine in engines:
+            arguments = (*DEFAULTS, "--docker-host", engine.docker_host, *(mark.args if mark else ()))
+            service = Plugin(engine.lan, engine.plugins_dir, inside=engine, arguments=arguments)
+            hosts.append(DockerHost(engine, services.enter_context(service)))
+        yield tuple(hosts)
+        for host in hosts:
+            if not host.plugin.running:
+                host.plugin.start()
+            if not host.engine.running:
+                host.engine.start()
+            host.engine.clear()
+            host.plugin.stop()
+        assert {host.place: left for host in hosts if (left := host.remains())} == {}

@@ -1,5 +1,6 @@
 """The lab itself: it must hold before anything that is measured in it can be believed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,12 +9,15 @@ from typing import Literal
 
 import pytest
 
+from tests.integration.lives import AT_ONCE, SUBNET
 from tests.lab import frames
 from tests.lab.commands import CommandFailed, TookTooLong, run, wait_until
 from tests.lab.daemons import Daemon
+from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
 from tests.lab.lan import Addresses, Lan
-from tests.lab.plugin import CHECKOUT
+from tests.lab.plugin import CHECKOUT, Plugin
+from tests.lab.unix_http import answers
 
 MACVLAN = ("--driver=macvlan", "--opt=parent=eth1", "--subnet=192.168.77.0/24", "--gateway=192.168.77.1")
 """A network of the engine's own macvlan driver: our plugin has no part in these tests."""
@@ -168,6 +172,68 @@ def test_a_container_on_the_lan_reaches_gateway_and_neighbour(engine: Engine) ->
     for address in ("192.168.77.1", "192.168.77.2"):
         engine.docker("exec", "box", "ping", "-c", "1", "-w", "5", address)
     assert engine.lan.ping("neighbour", "192.168.77.50")
+
+
+@pytest.mark.one_engine
+def test_two_docker_hosts_live_beside_each_other_on_one_lan(two_hosts: tuple[DockerHost, DockerHost]) -> None:
+    ranges = ("--ip-range=192.168.77.64/27", "--ip-range=192.168.77.96/27")
+    for host, own in zip(two_hosts, ranges, strict=True):
+        host.create("lan", *SUBNET, own)
+    boxes = [host.start("box", AT_ONCE) for host in two_hosts]
+    for box, other in zip(boxes, reversed(boxes), strict=True):
+        (address,) = other.addresses()
+        assert box.ping(address.partition("/")[0])
+        assert box.ping("192.168.77.1")
+    first, second = two_hosts
+    assert first.place != second.place
+    first.engine.docker("rm", "--force", "box")
+    assert boxes[1].ping("192.168.77.1")
+    assert [len(host.engine.docker("ps", "--quiet").split()) for host in two_hosts] == [0, 1]
+
+
+def test_our_service_cannot_reach_the_sandboxes_and_the_api_that_a_real_host_has(
+    docker_host: DockerHost,
+) -> None:
+    docker_host.create("lan", *SUBNET)
+    box = docker_host.start("box", AT_ONCE)
+    inspect = "--format={{.NetworkSettings.SandboxKey}}"
+    key = docker_host.engine.docker("inspect", inspect, "box").strip()
+    assert key.startswith("/var/run/docker/netns/")
+    seen_by_service = ("nsenter", f"--mount=/proc/{docker_host.plugin.service.pid}/ns/mnt", "--")
+    told = json.loads(run(*seen_by_service, "nsenter", f"--net={key}", "--", "ip", "-json", "link"))
+    assert box.mac() in [link["address"] for link in told]
+    assert Path(f"/proc/{docker_host.plugin.service.pid}/root{docker_host.plugin.state_dir}").is_dir()
+    assert docker_host.engine.docker_host in docker_host.plugin.arguments
+    assert answers(docker_host.engine.socket, "GET", "/_ping")
+
+
+def test_what_our_service_may_leave_behind_on_a_host_is_told(lan: Lan) -> None:
+    with Plugin(lan) as plugin:
+        host = DockerHost(Engine(lan), plugin)  # the engine is never started
+        plugin.stop()
+        assert host.remains() == []
+        for family, address in (("-4", "192.168.77.99"), ("-6", "fd77::99")):
+            route = ("route", "add", address, "dev", "eth1", "proto", "99", "table", "77")
+            lan.run_in("host", "ip", family, *route)
+        lan.add_address("host", "192.168.77.98/32")
+        lan.set_neighbour("host", "192.168.77.97", "02:00:00:00:00:97", state="permanent")
+        words = (
+            "ip",
+            "link",
+            "add",
+            "mvh0",
+            "link",
+            "eth1",
+            "address",
+            "02:00:00:00:00:01",
+            "type",
+            "macvlan",
+        )
+        lan.run_in("host", *words)
+        lan.run_in("host", "ip", "link", "set", "mvh0", "up")
+        left = "\n".join(host.remains())
+        for word in ("link mvh0", "192.168.77.99", "fd77::99", "address 192.168.77.98/32", "192.168.77.97"):
+            assert word in left
 
 
 @pytest.mark.parametrize("external_containerd", [False, True])

@@ -12,6 +12,8 @@ from tests.lab.lan import Lan
 from tests.lab.places import ping_command
 from tests.lab.plugin import Plugin
 
+KERNEL_PROTOCOLS = ("kernel", "boot", "static", "ra")
+"""The makers of the routes that a docker host of the lab has by itself."""
 KEPT_TABLES = ("identity", "cursors", "ledger")
 """Tables of the plugin's state whose rows outlive all networks."""
 
@@ -83,18 +85,27 @@ class DockerHost:
         """The LAN that the host is on."""
         return self.engine.lan
 
+    @property
+    def place(self) -> str:
+        """The host's place on the LAN."""
+        return self.engine.place
+
+    def links(self) -> dict[str, dict[str, Any]]:
+        """Return what the kernel knows of every link in the host's namespace, by the links' names."""
+        return self.lan.links(self.place)
+
     def create(self, name: str, *words: str) -> None:
         """Create a network of our driver."""
         self.engine.docker("network", "create", f"--driver={self.plugin.name}", *words, name)
 
     def refusal(self, *words: str) -> str:
         """Try to create a network of our driver, which must fail and change nothing; return the user's error."""
-        before = set(self.lan.links(self.engine.place))
+        before = set(self.links())
         words = (f"--driver={self.plugin.name}", *words)
         finished = self.engine.attempt_docker("network", "create", *words, "refused")
         assert finished.status != 0, f"was not refused: {finished}"
         assert "refused" not in self.networks()
-        assert set(self.lan.links(self.engine.place)) == before
+        assert set(self.links()) == before
         return finished.stderr
 
     def networks(self) -> set[str]:
@@ -133,9 +144,27 @@ class DockerHost:
             }
 
     def remains(self) -> list[str]:
-        """List what is left after all containers and networks were removed and the plugin was stopped."""
+        """List what is left after all containers and networks were removed and the plugin was stopped.
+
+        That are links, routes by them or by a routing protocol other than those of the lab, addresses that the
+        host did not have before, permanent or proxied neighbours, rows of the state, and tracebacks in the log.
+        """
         nics = {"lo", *(f"eth{number + 1}" for number in range(self.lan.nics))}
-        left = [f"link {name}" for name in self.lan.links(self.engine.place) if name not in nics]
+        left = [f"link {name}" for name in self.links() if name not in nics]
+        left += [
+            f"address {each}" for each in sorted(self._addresses() - {*self.lan.addresses.of(self.place)})
+        ]
+        left += [
+            f"route {route}"
+            for route in self.lan.routes(self.place, "table", "all")
+            if route.get("dev", "lo") not in nics or route.get("protocol", "kernel") not in KERNEL_PROTOCOLS
+        ]
+        for kind in (("nud", "permanent"), ("proxy",)):
+            left += [f"neighbour {entry}" for entry in self.lan.neighbours(self.place, *kind)]
         left += [f"row of {table}: {row}" for table, rows in self.rows().items() for row in rows]
         log = self.plugin.log()
         return left + [f"in the log: {word}" for word in ("Traceback", "Unhandled") if word in log]
+
+    def _addresses(self) -> set[str]:
+        told = [each for name, link in self.links().items() if name != "lo" for each in link["addr_info"]]
+        return {f"{each['local']}/{each['prefixlen']}" for each in told if each["scope"] == "global"}

@@ -116,6 +116,12 @@ class Places:
         told = [run(*self.enter(place), "ip", "-json", family, *show) for family in families]
         return [route for each in told for route in json.loads(each or "[]")]
 
+    def neighbours(self, place: str, *words: str) -> list[dict[str, Any]]:
+        """Return the entries of both neighbour caches that `ip neighbour show` tells of with these words."""
+        show = ("neighbour", "show", *words)
+        told = [run(*self.enter(place), "ip", "-json", family, *show) for family in FAMILIES]
+        return [entry for each in told for entry in json.loads(each or "[]")]
+
     def arp_entry(self, place: str, address: str, nic: str = "eth1") -> str | None:
         """Return the MAC that a place has in its neighbour cache for an address of either family, or None."""
         family = "-6" if ":" in address else "-4"
