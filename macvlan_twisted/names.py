@@ -31,9 +31,9 @@ def dummy_link_name(network_id: str) -> str:
     return _derived("mvd", network_id)
 
 
-def host_link_name(parent: str) -> str:
+def host_link_name(instance: str, parent: str) -> str:
     """Our own link on a parent, in the host's namespace for as long as the parent is in use."""
-    return _derived("mvh", parent)
+    return _derived("mvh", f"{instance} {parent}")
 
 
 def vlan_link_name(lower: str, vlan_id: int) -> str:

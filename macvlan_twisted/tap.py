@@ -12,10 +12,12 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from random import SystemRandom
 from secrets import token_hex
 from typing import Any, cast
 
@@ -40,7 +42,9 @@ from .engine.default_network import ensure_network
 from .errors import CannotStart, StateFailed
 from .host_defaults import choose_defaults
 from .ipam.calls import AddressManagement
+from .lan.conflicts import Conflicts
 from .lan.host_links import HostLinks
+from .lan.probing import RFC_5227, ProbeTiming, bounded
 from .lan.tap import Tap
 from .lan.wires import Wires
 from .links.interface import Kernel
@@ -49,7 +53,7 @@ from .links.threads import KernelThreads
 from .protocol.methods import all_methods
 from .protocol.site import Calls, PluginSite
 from .service import MacvlanService
-from .settings import OPTIONS, SHADOWED_PLUGIN_NAME, Option, Settings, settings_from
+from .settings import OPTIONS, SHADOWED_PLUGIN_NAME, ConflictWait, Option, Settings, settings_from
 from .state.ledger import Ledger
 from .state.sqlite import SqliteAddressBook, SqliteHostRecords, open_ledger, prepare_directory
 from .state.writer import Writer
@@ -178,6 +182,7 @@ class _Parts:
     threads: KernelThreads
     writer: Writer
     wires: Wires
+    conflicts: Conflicts
     in_background: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] | None = None
     """Work that ends soon after the function that it is given says that the service is stopping."""
     _background: Deferred[None] | None = None
@@ -198,6 +203,7 @@ class _Parts:
             self._background.cancel()
 
     async def close(self) -> None:
+        self.conflicts.close()
         self.wires.close()
         try:
             await self.links.reaped()
@@ -240,10 +246,13 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     known = Known(records)
     links = Links(kernel, threads, records.link_group, ownership(records, known))
     wires = Wires(links, HostLinks(links, records, known.host_links), partial(Tap, reactor))
+    conflicts = Conflicts(
+        wires, links, records, _probe_timing(settings.conflict_wait), reactor, SystemRandom(), time.time
+    )
     parents = Parents(links, records, known, wires)
     endpoints = Endpoints(settings, known, records, links, parents)
     networks = Networks(settings, known, records, links, parents, endpoints, wires)
-    addresses = AddressManagement(settings, book, lambda: token_hex(4))
+    addresses = AddressManagement(settings, book, conflicts, lambda: token_hex(4))
     _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires)))
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
@@ -256,6 +265,12 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
         endpoints=len(known.endpoints),
     )
     network = settings.network
+
+    async def in_background(stopping: Callable[[], bool]) -> None:
+        addresses.prepare()
+        if network is not None:
+            await _ensure_network(network, settings, reactor, stopping)
+
     return _Parts(
         PluginSite(calls.resource()),
         calls,
@@ -263,8 +278,13 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
         threads,
         writer,
         wires,
-        None if network is None else lambda stopping: _ensure_network(network, settings, reactor, stopping),
+        conflicts,
+        in_background,
     )
+
+
+def _probe_timing(wait: ConflictWait) -> ProbeTiming:
+    return RFC_5227 if wait.seconds is None else bounded(wait.seconds)
 
 
 _NOT_THE_FILES_FAULT = frozenset(

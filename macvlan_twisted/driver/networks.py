@@ -88,6 +88,12 @@ class Networks:
     async def free(self, network_id: str) -> None:
         """A swarm manager's call: nothing is kept for networks that live on other hosts."""
 
+    def parent_of(self, network_id: str) -> str:
+        """
+        :raises NotFound: there is no such network.
+        """
+        return self._known.network(network_id).parent
+
     async def create(self, request: requests.CreateNetwork) -> None:
         async with self._turns.of(request.network_id):
             network = await self._planned(request)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from ipaddress import ip_interface
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface, IPNetwork
 from ..errors import NotFound, Refused, StateFailed
+from ..lan.conflicts import Conflicts, Taken, Unproven
 from ..records import from_document, to_document
 from ..settings import Settings
 from ..state.interface import AddressBook, Claim
 from ..turns import Turns
 from .allocation import barred_spans, count_barred, next_free, usable_span
+from .candidates import Candidates, cannot_be_found_out
 from .pools import Pool, answered_pool, gateway_in_data, plan_pool, refuse_overlap
 from .requests import GrantedPool, Purpose, ReleaseAddress, RequestAddress, RequestPool
 from .shared_set import SharedSet
@@ -28,9 +31,14 @@ class AddressManagement:
     :param nonce: makes the part of a PoolID that tells it from all others.
     """
 
-    def __init__(self, settings: Settings, book: AddressBook, nonce: Callable[[], str]) -> None:
+    def __init__(
+        self, settings: Settings, book: AddressBook, conflicts: Conflicts, nonce: Callable[[], str]
+    ) -> None:
         self._settings = settings
         self._book = book
+        self._conflicts = conflicts
+        self._candidates = Candidates(conflicts)
+        conflicts.when_lost = self._candidates.lost
         self._nonce = nonce
         self._turns = Turns()
         self._barred = {
@@ -53,6 +61,21 @@ class AddressManagement:
                     f"state holds address {claim.address} of pool {claim.pool_id}, which it does not hold"
                 )
             self._sets[owner.shared_set].add(claim.pool_id, int(claim.address), Purpose(claim.purpose))
+        for pool in self._pools.values():
+            self._use_wire(pool)
+
+    def _use_wire(self, pool: Pool) -> None:
+        if pool.conflict_detection != "off":
+            self._conflicts.use(pool.wire, f"pool {pool.pool_id}", pool.prefix)
+
+    def prepare(self) -> None:
+        """After a start: find out what the next containers will need."""
+        for pool in self._pools.values():
+            self._prepare(pool)
+
+    def _prepare(self, pool: Pool) -> None:
+        if pool.conflict_detection != "off" and pool.pool_id not in self._being_made:
+            self._candidates.prepare(pool, self._sets[pool.shared_set], lambda: self._next_number(pool))
 
     async def request_pool(self, request: RequestPool) -> GrantedPool:
         pool = plan_pool(request, self._settings, self._nonce())
@@ -65,6 +88,7 @@ class AddressManagement:
             self._forget(pool)
             raise
         self._being_made[pool.pool_id] = set()
+        self._use_wire(pool)
         _log.info(
             "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
         )
@@ -91,6 +115,7 @@ class AddressManagement:
                 self._pools[pool_id] = pool
                 raise
             self._forget(pool)
+            await self._conflicts.disuse(f"pool {pool.pool_id}")
         _log.info("pool released: {pool}", pool=pool.described())
 
     def _join_set(self, pool: Pool) -> None:
@@ -99,6 +124,10 @@ class AddressManagement:
     def _forget(self, pool: Pool) -> None:
         self._pools.pop(pool.pool_id, None)
         self._being_made.pop(pool.pool_id, None)
+        others = [each for each in self._pools.values() if each.shared_set == pool.shared_set]
+        self._candidates.close(pool, others=any(each.cursor_key == pool.cursor_key for each in others))
+        if not others:
+            self._conflicts.forget_within(pool.wire, pool.prefix)
         shared = self._sets[pool.shared_set]
         if shared.pools == {pool.pool_id}:  # a million addresses go at once
             del self._sets[pool.shared_set]
@@ -119,10 +148,12 @@ class AddressManagement:
         if purpose is Purpose.GATEWAY and address is None:
             address = self._gateway_to_make_up(pool)
         if address is None:
-            address = self._next(pool)
+            address = await self._next(pool)
         else:
             self._refuse_outside(pool, address, purpose)
             self._refuse_taken(pool, address, purpose)
+            if purpose is Purpose.ENDPOINT:
+                await self._refuse_used_by_others(pool, address)
         await self._claim(
             pool, address, purpose, advances=request.address is None and purpose is Purpose.ENDPOINT
         )
@@ -151,18 +182,60 @@ class AddressManagement:
                 shared.remove(pool.pool_id, int(address))
             raise
 
-    def _next(self, pool: Pool) -> IPAddress:
+    async def _next(self, pool: Pool) -> IPAddress:
+        if pool.conflict_detection == "off":
+            number = self._next_number(pool)
+            address = None if number is None else type(pool.prefix.network_address)(number)
+        else:
+            shared = self._sets[pool.shared_set]
+            address = await self._candidates.next(pool, shared, lambda: self._next_number(pool))
+        if address is None:
+            raise self._exhausted(pool)
+        return address
+
+    def _next_number(self, pool: Pool) -> int | None:
+        return next_free(
+            self._sets[pool.shared_set].taken,
+            usable_span(pool.prefix, pool.part),
+            self._barred[pool.prefix.version],
+            self._cursors.get(pool.cursor_key),
+        )
+
+    def _exhausted(self, pool: Pool) -> Refused:
         span = usable_span(pool.prefix, pool.part)
-        barred = self._barred[pool.prefix.version]
         shared = self._sets[pool.shared_set]
-        number = next_free(shared.taken, span, barred, self._cursors.get(pool.cursor_key))
-        if number is None:
-            taken = shared.taken.bisect_right(span.last) - shared.taken.bisect_left(span.first)
+        barred = count_barred(span, self._barred[pool.prefix.version], shared.taken)
+        aside = sum(span.first <= each <= span.last for each in shared.aside)
+        taken = shared.taken.bisect_right(span.last) - shared.taken.bisect_left(span.first) - aside
+        others = f", {aside} are in use by others on the LAN of {pool.wire}" if aside else ""
+        return Refused(
+            f"no free address in pool {pool.described()}: of {span.size} usable addresses {taken} are taken{others} and "
+            f"{barred} more are excluded; remove containers or widen --ip-range"
+        )
+
+    async def _refuse_used_by_others(self, pool: Pool, address: IPAddress) -> None:
+        """A user named *address*. While the LAN is asked, it may be given to another container."""
+        if pool.conflict_detection == "off" or self._candidates.take(pool, address):
+            return
+        shared = self._sets[pool.shared_set]
+        was_aside = int(address) in shared.aside
+        shared.set_aside(int(address))
+        try:
+            verdict = await self._conflicts.hold(pool.wire, address)
+        finally:
+            if not was_aside:
+                shared.give_back(int(address))
+        self._candidates.take(pool, address)
+        if isinstance(verdict, Taken):
             raise Refused(
-                f"no free address in pool {pool.described()}: of {span.size} usable addresses {taken} are taken and "
-                f"{count_barred(span, barred, shared.taken)} more are excluded; remove containers or widen --ip-range"
+                f"address {address} is in use on {pool.wire}: MAC {verdict.mac} {verdict.how.value}; give another --ip, or "
+                "take the address from that host"
             )
-        return type(pool.prefix.network_address)(number)
+        self._refuse_taken(pool, address, Purpose.ENDPOINT)
+        if isinstance(verdict, Unproven):
+            if pool.conflict_detection == "strict":
+                raise cannot_be_found_out(pool, verdict.reason)
+            self._conflicts.count_unproven(pool.wire, address, verdict.reason)
 
     def _gateway_to_make_up(self, pool: Pool) -> IPAddress:
         """Engines before 28 ask for a gateway when the user named none: the LAN's own, else the first."""
@@ -182,10 +255,13 @@ class AddressManagement:
             return Purpose.ENDPOINT
         return Purpose.AUXILIARY
 
-    def network_made(self, subnets: Iterable[tuple[IPNetwork, Iterable[IPAddress]]]) -> None:
+    async def network_made(
+        self, parent: str, subnets: Iterable[tuple[IPNetwork, Iterable[IPAddress]]]
+    ) -> None:
         """
         A network of our driver is made: from now on a named address of its pools is a container's.
 
+        :param parent: where the network is; a pool that another one was named for is looked after there.
         :param subnets: each with its auxiliary addresses; by both its pool is told from that of another
             network on the same subnet, which is being made in parallel.
         """
@@ -194,7 +270,27 @@ class AddressManagement:
             for pool_id, reserved in self._being_made.items():
                 if answered_pool(self._pools[pool_id]) == subnet and reserved == asked_for:
                     del self._being_made[pool_id]
+                    await self._settle(self._pools[pool_id], parent)
                     break
+
+    async def _settle(self, pool: Pool, parent: str) -> None:
+        if pool.wire != parent:
+            _log.warn(
+                "addresses of pool {pool} are those of {other}, and its network is on {parent}: create it with "
+                "--ipam-opt parent={parent} as well, so that networks on one parent share their addresses",
+                pool=pool.described(),
+                other=pool.parent or "no parent",
+                parent=parent,
+            )
+            settled = evolve(pool, network_parent=parent)
+            try:
+                await self._book.open_pool(pool.pool_id, to_document(settled))
+            except StateFailed as failure:  # the network is made, and this is worth no failure of that
+                _log.error("the parent of a pool is not kept: {reason}", reason=str(failure))
+            await self._conflicts.disuse(f"pool {pool.pool_id}")
+            self._pools[pool.pool_id] = pool = settled
+            self._use_wire(pool)
+        self._prepare(pool)
 
     def _refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
         span = usable_span(pool.prefix)
@@ -235,6 +331,7 @@ class AddressManagement:
                 return
             await self._book.release(pool.pool_id, request.address)
             shared.remove(pool.pool_id, number)
+            self._conflicts.let_go(pool.wire, request.address)
         _log.info(
             "address released: {address} of pool {pool}", address=request.address, pool=pool.described()
         )

@@ -30,6 +30,18 @@ class Pool:
     parent: str
     any_subnet: bool = False
     """Whether the engine was told 0.0.0.0/0, because the user named no subnet."""
+    conflict_detection: str = "on"
+    dhcp: bool = False
+    dhcp_release: bool = True
+    dhcp_vendor_class: str = ""
+    identity: str = "address"
+    network_parent: str | None = None
+    """The parent of the network that has the pool, once it is made: a user need not have named it twice."""
+
+    @property
+    def wire(self) -> str:
+        """The parent on whose LAN the addresses are looked for; empty if none is known."""
+        return self.network_parent or self.parent
 
     @property
     def shared_set(self) -> str:
@@ -87,6 +99,13 @@ def plan_pool(request: RequestPool, settings: Settings, nonce: str) -> Pool:
         part=None if part == prefix else part,
         parent=parent,
         any_subnet=request.pool is None,
+        conflict_detection=options.conflict_detection or settings.conflict_detection,
+        dhcp=settings.dhcp if options.dhcp is None else options.dhcp,
+        dhcp_release=settings.dhcp_release if options.dhcp_release is None else options.dhcp_release,
+        dhcp_vendor_class=(
+            settings.dhcp_vendor_class if options.dhcp_vendor_class is None else options.dhcp_vendor_class
+        ),
+        identity=options.identity or settings.identity,
     )
 
 

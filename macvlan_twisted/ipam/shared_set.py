@@ -22,14 +22,32 @@ class SharedSet:
     """The addresses of each pool's endpoints, by the pool's id."""
     reserved: dict[int, set[str]] = field(factory=dict)
     """The pools that reserve an address."""
+    aside: set[int] = field(factory=set)
+    """What is not to be handed out for now, and nobody here has: it is held for the next container, or others have it."""
     pools: set[str] = field(factory=set)
     """The pools that share the set, those included that are being closed."""
+
+    def set_aside(self, address: int) -> None:
+        if address not in self.aside:
+            self.aside.add(address)
+            if not self._is_taken(address):
+                self.taken.add(address)
+
+    def give_back(self, address: int) -> None:
+        """Succeeds when it is not set aside."""
+        if address in self.aside:
+            self.aside.remove(address)
+            if not self._is_taken(address):
+                self.taken.remove(address)
+
+    def _is_taken(self, address: int) -> bool:
+        return address in self.reserved or self.is_endpoints(address)
 
     def is_endpoints(self, address: int) -> bool:
         return any(address in addresses for addresses in self.endpoints.values())
 
     def add(self, pool_id: str, address: int, purpose: Purpose) -> None:
-        if address not in self.reserved and not self.is_endpoints(address):
+        if address not in self.aside and not self._is_taken(address):
             self.taken.add(address)
         if purpose is Purpose.ENDPOINT:
             self.endpoints.setdefault(pool_id, set()).add(address)
@@ -51,7 +69,7 @@ class SharedSet:
         holders.discard(pool_id)
         if not holders:
             self.reserved.pop(address, None)
-        if address not in self.reserved and not self.is_endpoints(address):
+        if address not in self.aside and not self._is_taken(address):
             self.taken.remove(address)
 
     def leave(self, pool_id: str) -> None:

@@ -75,7 +75,7 @@ class HostLinks:
         async with self._turns.of(parent):
             link = self._known.get(parent)
             if link is None:
-                name = host_link_name(parent)
+                name = host_link_name(self._records.instance, parent)
                 link = HostLink(parent, name, named_mac(self._records.instance, parent))
                 await self.save(link)
             if not self._links.exists(link.name):

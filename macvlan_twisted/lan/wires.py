@@ -88,6 +88,8 @@ class Wires:
         self._speakers: dict[str, str] = {}
         self._users: dict[str, set[str]] = {}
         self._alone: dict[str, set[str]] = {}
+        self.when_unused: list[Callable[[str], None]] = []
+        """Called with a parent that has lost its last user."""
 
     def of(self, parent: str) -> ParentWire:
         """The wire of *parent*, whether it is open or not."""
@@ -155,6 +157,8 @@ class Wires:
         if not users:
             self._users.pop(parent, None)
             self._alone.pop(parent, None)
+            for tell in self.when_unused:
+                tell(parent)
             await self.vacate(parent)
 
     async def vacate(self, parent: str) -> None:

@@ -59,8 +59,10 @@ def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressMana
     call("NetworkDriver.FreeNetwork", messages.network_id, networks.free, _nothing)
 
     async def create_network(request: CreateNetwork) -> None:
-        await networks.create(request)
-        addresses.network_made((each.pool, each.auxiliary.values()) for each in request.subnets)
+        parent = await networks.create(request)
+        await addresses.network_made(
+            parent, [(each.pool, each.auxiliary.values()) for each in request.subnets]
+        )
 
     call("NetworkDriver.CreateNetwork", messages.create_network, create_network, _nothing)
     call("NetworkDriver.DeleteNetwork", messages.network_id, networks.delete, _nothing)

@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Coroutine, Iterable
 from itertools import count
 from pathlib import Path
+from random import Random
 from tempfile import mkdtemp
 from typing import Any, TypeVar
 
 from attrs import define, evolve
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
@@ -23,7 +25,9 @@ from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.driver.parents import Parents
 from macvlan_twisted.driver.reconciliation import reconcile
 from macvlan_twisted.ipam.calls import AddressManagement
+from macvlan_twisted.lan.conflicts import Conflicts
 from macvlan_twisted.lan.host_links import HostLinks
+from macvlan_twisted.lan.probing import QUICK
 from macvlan_twisted.lan.wires import Wires
 from macvlan_twisted.links.pool import Links
 from macvlan_twisted.settings import Settings
@@ -44,6 +48,7 @@ LAN = Settings(
     host_interface="eth0",
     subnets=(parse_network("192.168.1.0/24"),),
     gateways=(parse_address("192.168.1.1"),),
+    conflict_detection="off",
 )
 
 
@@ -77,12 +82,16 @@ class House:
         self.host_links = HostLinks(self.links, self.records, self.known.host_links)
         self.taps: dict[str, FakeWire] = {}
         self.wires = Wires(self.links, self.host_links, self._open_tap)
+        self.clock = Clock()
+        self.conflicts = Conflicts(
+            self.wires, self.links, self.records, QUICK, self.clock, Random(3), lambda: 1.0e9
+        )
         self.parents = Parents(self.links, self.records, self.known, self.wires)
         self.endpoints = Endpoints(settings, self.known, self.records, self.links, self.parents)
         self.networks = Networks(
             settings, self.known, self.records, self.links, self.parents, self.endpoints, self.wires
         )
-        self.addresses = AddressManagement(settings, self.book, self._next_nonce)
+        self.addresses = AddressManagement(settings, self.book, self.conflicts, self._next_nonce)
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeWire:
         tap = self.taps[parent] = FakeWire(parent, mac)

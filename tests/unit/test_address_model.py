@@ -30,7 +30,9 @@ class AddressMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         excluded = tuple(parse_range(f"10.0.0.{number}") for number in EXCLUDED)
-        self.house = House(settings=Settings(host_interface="eth0", excluded=excluded))
+        self.house = House(
+            settings=Settings(host_interface="eth0", excluded=excluded, conflict_detection="off")
+        )
         self.part_of: dict[str, str | None] = {}
         self.owner: dict[int, str] = {}
         self.reserved: set[tuple[int, str]] = set()

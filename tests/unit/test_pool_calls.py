@@ -98,7 +98,7 @@ class RestartTests(AddressTestCase):
 
     def test_other_settings_do_not_change_a_pool(self) -> None:
         pool = self.open(None)
-        self.house = self.house.next_life(Settings(host_interface="eth1"))
+        self.house = self.house.next_life(Settings(host_interface="eth1", conflict_detection="off"))
         self.assertEqual(self.ask(pool), "192.168.1.2/24")
 
     def test_a_claim_of_no_pool_is_told(self) -> None:
@@ -123,7 +123,8 @@ class AuxiliaryTests(AddressTestCase):
 
     def made(self, *auxiliary: str) -> None:
         subnet = parse_network("192.168.1.0/24")
-        self.house.addresses.network_made([(subnet, [parse_address(each) for each in auxiliary])])
+        addresses = [parse_address(each) for each in auxiliary]
+        self.house.wait(self.house.addresses.network_made("eth0", [(subnet, addresses)]))
 
     def test_a_network_made_in_parallel_on_the_same_subnet_ends_its_own_pool_only(self) -> None:
         one, two = self.open(), self.open()

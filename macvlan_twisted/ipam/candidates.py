@@ -1,0 +1,245 @@
+"""
+Addresses found free ahead of need, so that no container waits for that: held, defended, and given to the next one.
+
+Who chooses them is :mod:`macvlan_twisted.ipam.calls`; who finds out whether they are free is
+:class:`~macvlan_twisted.lan.conflicts.Conflicts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import Logger
+
+from ..addresses import IPAddress
+from ..errors import Refused
+from ..lan.conflicts import Conflicts
+from ..lan.probing import Free, Unproven, Verdict
+from .allocation import Span, usable_span
+from .pools import Pool
+from .shared_set import SharedSet
+
+_log = Logger(namespace="macvlan_twisted.ipam")
+
+MOST_HELD = 8
+_SHARE_OF_POOL = 16
+"""At most this part of a pool is held, for another host may hand out addresses of the same one."""
+
+
+def number_to_hold(span: Span) -> int:
+    return max(2, min(MOST_HELD, span.size // _SHARE_OF_POOL))
+
+
+@define(eq=False)
+class _Ahead:
+    """What is held for the pools that hand out from one part of one subnet."""
+
+    pool: Pool
+    shared: SharedSet
+    choose: Callable[[], int | None]
+    """The next free number in the pool, not counting what is set aside."""
+    ready: list[int] = field(factory=list)
+    """In the order in which they were chosen."""
+    asked: set[int] = field(factory=set)
+    turn_of: dict[int, int] = field(factory=dict)
+    """In which order the ready and the asked ones were chosen."""
+    turns: int = 0
+    quarantined: set[int] = field(factory=set)
+    unproven: list[int] = field(factory=list)
+    """What could not be found out, for the containers that wait now."""
+    reason: str = ""
+    waiting: list[Deferred[None]] = field(factory=list)
+    closed: bool = False
+
+    @property
+    def span(self) -> Span:
+        return usable_span(self.pool.prefix, self.pool.part)
+
+    def address(self, number: int) -> IPAddress:
+        return type(self.pool.prefix.network_address)(number)
+
+    async def changed(self) -> None:
+        """Wait until something has been found out."""
+        waiting: Deferred[None] = Deferred()
+        self.waiting.append(waiting)
+        await waiting
+
+    def tell(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for each in waiting:
+            each.callback(None)
+
+
+class Candidates:
+    """What is held, by cursor key: the pools that share a cursor share their candidates."""
+
+    def __init__(self, conflicts: Conflicts) -> None:
+        self._conflicts = conflicts
+        self._ahead: dict[str, _Ahead] = {}
+
+    def prepare(self, pool: Pool, shared: SharedSet, choose: Callable[[], int | None]) -> None:
+        """Begin to find out what the next containers will need."""
+        self._fill(self._of(pool, shared, choose))
+
+    def _of(self, pool: Pool, shared: SharedSet, choose: Callable[[], int | None]) -> _Ahead:
+        ahead = self._ahead.get(pool.cursor_key)
+        if ahead is None:
+            ahead = self._ahead[pool.cursor_key] = _Ahead(pool, shared, choose)
+            for address in self._conflicts.quarantined(pool.wire):
+                self._quarantine(ahead, address)
+        return ahead
+
+    def _quarantine(self, ahead: _Ahead, address: IPAddress) -> None:
+        span = ahead.span
+        if address.version == ahead.pool.prefix.version and span.first <= int(address) <= span.last:
+            ahead.quarantined.add(int(address))
+            ahead.shared.set_aside(int(address))
+
+    async def next(self, pool: Pool, shared: SharedSet, choose: Callable[[], int | None]) -> IPAddress | None:
+        """
+        An address that is known to be free, ``None`` if the pool has none.
+
+        :raises Refused: it cannot be found out, and the pool's option says that then none is handed out.
+        """
+        ahead = self._of(pool, shared, choose)
+        retried = False
+        while True:
+            self._fill(ahead)
+            number = self._taken_out(ahead)
+            if number is not None:
+                self._fill(ahead)
+                return ahead.address(number)
+            if ahead.asked:
+                await ahead.changed()
+                if ahead.closed:
+                    raise Refused(f"pool {pool.described()} was released meanwhile")
+                continue
+            if ahead.reason and pool.conflict_detection == "strict":
+                raise cannot_be_found_out(pool, ahead.reason)
+            if retried:
+                return None
+            retried = True
+            self._retry(ahead)
+
+    def _taken_out(self, ahead: _Ahead) -> int | None:
+        """A number that is ready, of this part of the subnet, or else of another one that overlaps it."""
+        for each in (ahead, *self._ahead.values()):
+            if each.shared is ahead.shared:
+                for number in each.ready:
+                    if ahead.span.first <= number <= ahead.span.last and (each is ahead or not ahead.asked):
+                        each.ready.remove(number)
+                        ahead.shared.give_back(number)
+                        return number
+        if ahead.unproven and not ahead.asked:
+            number = ahead.unproven.pop(0)
+            self._drop_unproven(ahead)
+            ahead.shared.give_back(number)
+            self._conflicts.count_unproven(ahead.pool.wire, ahead.address(number), ahead.reason)
+            return number
+        return None
+
+    @staticmethod
+    def _drop_unproven(ahead: _Ahead) -> None:
+        for number in ahead.unproven:
+            ahead.shared.give_back(number)
+        ahead.unproven.clear()
+
+    def _fill(self, ahead: _Ahead) -> None:
+        for rested in [each for each in ahead.quarantined if self._may_retry(ahead, each)]:
+            ahead.quarantined.discard(rested)
+            ahead.shared.give_back(rested)
+        wanted = number_to_hold(ahead.span) - len(ahead.ready) - len(ahead.asked)
+        chosen = []
+        for _ in range(wanted):
+            number = ahead.choose()
+            if number is None:
+                break
+            ahead.shared.set_aside(number)
+            chosen.append(number)
+        for number in chosen:
+            self._ask(ahead, number)
+
+    def _may_retry(self, ahead: _Ahead, number: int) -> bool:
+        return self._conflicts.may_retry(ahead.pool.wire, ahead.address(number))
+
+    def _retry(self, ahead: _Ahead) -> None:
+        """When all else is taken: those that others had may be free by now."""
+        for number in sorted(ahead.quarantined)[: 4 * MOST_HELD]:
+            ahead.quarantined.discard(number)
+            self._ask(ahead, number)
+
+    def _ask(self, ahead: _Ahead, number: int) -> None:
+        ahead.asked.add(number)
+        ahead.turns += 1
+        ahead.turn_of[number] = ahead.turns
+        ensureDeferred(self._find_out(ahead, number)).addErrback(
+            lambda failure: _log.failure("finding out about an address failed", failure=failure)
+        )
+
+    async def _find_out(self, ahead: _Ahead, number: int) -> None:
+        address = ahead.address(number)
+        verdict: Verdict = Unproven("it was not found out")
+        try:
+            verdict = await self._conflicts.hold(ahead.pool.wire, address)
+        finally:
+            ahead.asked.discard(number)
+            ahead.turn_of = {each: ahead.turn_of[each] for each in (*ahead.ready, *ahead.asked, number)}
+            if ahead.closed:
+                self._conflicts.let_go(ahead.pool.wire, address)
+            elif isinstance(verdict, Free):
+                ahead.ready.append(number)
+                ahead.ready.sort(key=lambda each: ahead.turn_of[each])
+                ahead.reason = ""
+            elif isinstance(verdict, Unproven):
+                ahead.reason = verdict.reason
+                if ahead.waiting and ahead.pool.conflict_detection != "strict":
+                    ahead.unproven.append(number)
+                else:
+                    ahead.shared.give_back(number)
+            else:
+                ahead.quarantined.add(number)
+            ahead.tell()
+
+    def take(self, pool: Pool, address: IPAddress) -> bool:
+        """Whether *address*, which a user names, is one that was found free ahead; it is then the caller's."""
+        number = int(address)
+        for ahead in self._ahead.values():
+            if (
+                ahead.shared is not None
+                and ahead.pool.shared_set == pool.shared_set
+                and number in ahead.ready
+            ):
+                ahead.ready.remove(number)
+                ahead.shared.give_back(number)
+                return True
+        return False
+
+    def lost(self, parent: str, address: IPAddress) -> None:
+        """Someone took an address that was held, in spite of our defence."""
+        for ahead in self._ahead.values():
+            if ahead.pool.wire == parent and int(address) in ahead.ready:
+                ahead.ready.remove(int(address))
+                ahead.quarantined.add(int(address))
+
+    def close(self, pool: Pool, others: bool) -> None:
+        """:param others: whether other pools hand out from the same part of the subnet."""
+        if others:
+            return
+        ahead = self._ahead.pop(pool.cursor_key, None)
+        if ahead is None:
+            return
+        ahead.closed = True
+        for number in (*ahead.ready, *ahead.unproven, *ahead.quarantined, *ahead.asked):
+            ahead.shared.give_back(number)
+        for number in ahead.ready:
+            self._conflicts.let_go(pool.wire, ahead.address(number))
+        ahead.tell()
+
+
+def cannot_be_found_out(pool: Pool, reason: str) -> Refused:
+    return Refused(
+        f"no address of pool {pool.described()} is handed out, for it cannot be found out whether it is in use on "
+        f"{pool.wire or 'any parent'}: {reason}; mend that, or create the network with --ipam-opt conflict_detection=on"
+    )

@@ -1,0 +1,279 @@
+"""
+Whether addresses are free on the LANs of our parents, and who has those that are not.
+
+What others have is kept in state, so that it can be looked at, and is skipped after a restart, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ..addresses import IPAddress, IPNetwork
+from ..errors import LinkFailed
+from ..links.pool import Links
+from ..records import from_document, to_document
+from ..state.interface import HostRecords, Kind
+from .probing import Free, How, ProbeTiming, Taken, Unproven, Verdict
+from .watch import Watch
+from .wires import Wires
+
+_log = Logger(namespace="macvlan_twisted.lan")
+
+RETRY_SECONDS = 60.0
+"""After this time an address that someone else had may be looked at again."""
+
+
+@frozen
+class Conflict:
+    """An address that someone else has; kept in state, so a new member needs a default."""
+
+    parent: str
+    address: IPAddress
+    mac: str
+    """Of whom has it."""
+    how: str
+    """How that is known: words to put behind the MAC."""
+    since: float
+    """Seconds since 1970."""
+    endpoint_mac: str = ""
+    """Of our container that has the address, too; empty where ours has none, and the address is skipped."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.parent} {self.address}"
+
+
+class Conflicts:
+    """
+    One for all parents. What it says of an address holds from then on until :meth:`let_go` or :meth:`gone`.
+
+    :param now: the time of day, in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        wires: Wires,
+        links: Links,
+        records: HostRecords,
+        timing: ProbeTiming,
+        clock: Any,
+        random: Random,
+        now: Callable[[], float],
+    ) -> None:
+        self._wires = wires
+        self._links = links
+        self._records = records
+        self._timing = timing
+        self._clock = clock
+        self._random = random
+        self._now = now
+        self._watches: dict[str, Watch] = {}
+        self._given: dict[tuple[str, IPAddress], str] = {}
+        self._tried: dict[tuple[str, IPAddress], float] = {}
+        self._known: dict[tuple[str, IPAddress], Conflict] = {}
+        self.when_lost: Callable[[str, IPAddress], None] = lambda parent, address: None
+        """Is told when someone took an address that was held."""
+        self._interests: dict[str, tuple[str, IPNetwork]] = {}
+        wires.when_unused.append(self._forget_parent)
+        self.unproven = 0
+        """How many addresses were given to containers although it could not be found out whether they are free."""
+        for document in records.documents(Kind.CONFLICT).values():
+            conflict = from_document(Conflict, document)
+            self._known[conflict.parent, conflict.address] = conflict
+
+    def use(self, parent: str, user: str, prefix: IPNetwork) -> None:
+        """Listen, once asked, for neighbours with addresses in *prefix*, on behalf of *user*, until :meth:`disuse`."""
+        if parent and user not in self._interests:
+            self._wires.use(parent, user)
+            self._interests[user] = (parent, prefix)
+            if parent in self._watches:
+                self._watches[parent].interested_in(prefix)
+
+    async def disuse(self, user: str) -> None:
+        """Succeeds when there was no such user."""
+        interest = self._interests.pop(user, None)
+        if interest is not None:
+            await self._wires.disuse(interest[0], user)
+
+    async def watch(self, parent: str) -> Watch:
+        """
+        :raises LinkFailed: nothing can be heard on *parent*.
+        """
+        wire = await self._wires.ready(parent)
+        watch = self._watches.get(parent)
+        if watch is None:
+            told = _Told(self, parent)
+            watch = self._watches[parent] = Watch(wire, self._clock, self._random, told, self._timing)
+            for where, prefix in self._interests.values():
+                if where == parent:
+                    watch.interested_in(prefix)
+            for (where, address), mac in self._given.items():
+                if where == parent:
+                    watch.keep_for(address, mac)
+        return watch
+
+    async def hold(self, parent: str, address: IPAddress) -> Verdict:
+        """
+        Find out whether *address* is free, and if it is, defend it from now on.
+
+        Asked are the host itself, the LAN and the siblings on the parent. What could not be asked is
+        :class:`~macvlan_twisted.lan.probing.Unproven`, never free.
+        """
+        verdict = await self._verdict(parent, address)
+        if isinstance(verdict, Taken):
+            self._tried[parent, address] = self._clock.seconds()
+            self._remember(Conflict(parent, address, verdict.mac, verdict.how.value, self._now()))
+        elif isinstance(verdict, Free):
+            self._forget(parent, address)
+        return verdict
+
+    async def _verdict(self, parent: str, address: IPAddress) -> Verdict:
+        if not parent:
+            return Unproven(
+                "no parent is known: name it with --ipam-opt parent=, or start with --host-interface"
+            )
+        try:
+            link = (await self._links.host_addresses()).get(address)
+            if link is not None:
+                found = await self._links.find(link)
+                return Taken("" if found is None else found.mac, How.HOST)
+            watch = await self.watch(parent)
+            return await watch.hold(address, self._wires.of(parent).mac)
+        except LinkFailed as failure:
+            return Unproven(str(failure))
+
+    def let_go(self, parent: str, address: IPAddress) -> None:
+        watch = self._watches.get(parent)
+        if watch is not None and (parent, address) not in self._given:
+            watch.let_go(address)
+
+    def given(self, parent: str, address: IPAddress, mac: str) -> None:
+        """A container has *address* under *mac*: from now on others that use it are told of."""
+        self._given[parent, address] = mac
+        watch = self._watches.get(parent)
+        if watch is not None:
+            watch.keep_for(address, mac)
+
+    def gone(self, parent: str, address: IPAddress) -> None:
+        """The container has gone."""
+        self._given.pop((parent, address), None)
+        self.let_go(parent, address)
+        known = self._known.get((parent, address))
+        if known is not None and known.endpoint_mac:
+            self._forget(parent, address)
+
+    def quarantined(self, parent: str) -> list[IPAddress]:
+        """What others have, so that it is not handed out before it was looked at again."""
+        return [
+            address
+            for (where, address), conflict in self._known.items()
+            if where == parent and not conflict.endpoint_mac and not self.may_retry(parent, address)
+        ]
+
+    def may_retry(self, parent: str, address: IPAddress) -> bool:
+        tried = self._tried.get((parent, address))
+        if tried is not None:
+            return bool(self._clock.seconds() - tried >= RETRY_SECONDS)
+        known = self._known.get((parent, address))
+        return known is None or not 0 <= self._now() - known.since < RETRY_SECONDS
+
+    def describe(self, parent: str, address: IPAddress) -> str:
+        known = self._known.get((parent, address))
+        return "someone else has it" if known is None else f"MAC {known.mac} {known.how}"
+
+    def count_unproven(self, parent: str, address: IPAddress, reason: str) -> None:
+        self.unproven += 1
+        _log.warn(
+            "address {address} is handed out although it is not known whether it is in use on {parent}: {reason} "
+            "({number} such addresses since the start)",
+            address=address,
+            parent=parent or "any parent",
+            reason=reason,
+            number=self.unproven,
+        )
+
+    def forget_within(self, parent: str, prefix: IPNetwork) -> None:
+        """Nobody hands out these addresses any more: what is known of others that have them is of no use."""
+        for where, address in list(self._known):
+            if where == parent and address in prefix:
+                self._forget(where, address)
+
+    def close(self) -> None:
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()
+
+    def _forget_parent(self, parent: str) -> None:
+        """Nobody uses the parent any more."""
+        watch = self._watches.pop(parent, None)
+        if watch is not None:
+            watch.close()
+
+    def _remember(self, conflict: Conflict) -> None:
+        known = self._known.get((conflict.parent, conflict.address))
+        if known is not None and (known.mac, known.endpoint_mac) == (conflict.mac, conflict.endpoint_mac):
+            return
+        self._known[conflict.parent, conflict.address] = conflict
+        if not conflict.endpoint_mac:
+            _log.info(
+                "address {address} is in use on {parent}: MAC {mac} {how}; it is skipped",
+                address=conflict.address,
+                parent=conflict.parent,
+                mac=conflict.mac,
+                how=conflict.how,
+            )
+        self._saved(self._records.save(Kind.CONFLICT, conflict.key, to_document(conflict)))
+
+    def _forget(self, parent: str, address: IPAddress) -> None:
+        self._tried.pop((parent, address), None)
+        conflict = self._known.pop((parent, address), None)
+        if conflict is not None:
+            self._saved(self._records.forget(Kind.CONFLICT, conflict.key))
+
+    @staticmethod
+    def _saved(done: Deferred[None]) -> None:
+        """It is knowledge, not a promise: nobody waits for it."""
+        done.addErrback(
+            lambda failure: _log.error(
+                "a conflict is not kept in state: {reason}", reason=failure.getErrorMessage()
+            )
+        )
+
+    def lost(self, parent: str, address: IPAddress, mac: str) -> None:
+        self._tried[parent, address] = self._clock.seconds()
+        self._remember(Conflict(parent, address, mac, "took it while it was kept free", self._now()))
+        self.when_lost(parent, address)
+
+    def contested(self, parent: str, address: IPAddress, ours: str, theirs: str) -> None:
+        _log.error(
+            "address {address} of a container with MAC {ours} is used by MAC {theirs} on {parent}, too: find that host, "
+            "and give it or the container another address",
+            address=address,
+            ours=ours,
+            theirs=theirs,
+            parent=parent,
+        )
+        self._remember(Conflict(parent, address, theirs, "uses a container's address", self._now(), ours))
+
+
+@frozen
+class _Told:
+    """What the watch of one parent has seen, with the parent's name to it."""
+
+    conflicts: Conflicts
+    parent: str
+
+    def contested(self, address: IPAddress, our_mac: str, foreign_mac: str) -> None:
+        self.conflicts.contested(self.parent, address, our_mac, foreign_mac)
+
+    def lost(self, address: IPAddress, mac: str) -> None:
+        self.conflicts.lost(self.parent, address, mac)
+
+
+__all__ = ["RETRY_SECONDS", "Conflict", "Conflicts", "Free", "Taken", "Unproven", "Verdict"]
