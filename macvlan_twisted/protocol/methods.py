@@ -59,9 +59,9 @@ def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressMana
     call("NetworkDriver.FreeNetwork", messages.network_id, networks.free, _nothing)
 
     async def create_network(request: CreateNetwork) -> None:
-        parent = await networks.create(request)
+        await networks.create(request)
         await addresses.network_made(
-            parent, [(each.pool, each.auxiliary.values()) for each in request.subnets]
+            networks.parent_of(request.network_id), [(each.pool, each.auxiliary.values()) for each in request.subnets]
         )
 
     call("NetworkDriver.CreateNetwork", messages.create_network, create_network, _nothing)
