@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
-from .messages import INFINITE, Answer, Kind
+from .messages import INFINITE, Answer, Kind, Server
+
+_LONGEST_OPTION = 255
+
+
+def _fits_an_option(_: object, attribute: Attribute[Any], value: bytes | str | None) -> None:
+    length = len(value.encode() if isinstance(value, str) else value or b"")
+    if length > _LONGEST_OPTION:
+        what = attribute.name.replace("_", " ")
+        raise ValueError(f"{value!r} has {length} bytes, a {what} may have {_LONGEST_OPTION}: shorten it")
 
 
 @frozen
 class Client:
     """As whom we speak to DHCP servers: one container."""
 
-    mac: str
-    client_id: bytes = b""
+    mac: str = field(converter=lambda mac: mac.lower())
+    client_id: bytes = field(default=b"", validator=_fits_an_option)
     """Option 61 (RFC 2132, 9.14). Without one it is made of the MAC: hardware type 1 and its six bytes."""
     hostname: str | None = None
     """Option 12."""
-    vendor_class: str | None = None
+    vendor_class: str | None = field(default=None, validator=_fits_an_option)
     """Option 60."""
 
     @property
@@ -66,6 +76,10 @@ class LeaseFacts:
         return IPv4Interface((self.address, 32 if self.prefix_length is None else self.prefix_length))
 
     @property
+    def server(self) -> Server:
+        return Server(self.server_id, self.server_mac)
+
+    @property
     def client(self) -> Client:
         return Client(self.mac, bytes.fromhex(self.client_id), self.hostname, self.vendor_class)
 
@@ -77,7 +91,6 @@ def lease_facts(client: Client, answer: Answer, asked_at: float) -> LeaseFacts:
     """
     assert answer.kind is not Kind.NAK
     assert answer.your_address is not None
-    assert answer.server_id is not None
     # An OFFER need not name the time. Nobody holds a lease by an OFFER.
     lease_seconds = answer.lease_seconds or 0
     t1, t2 = _renewal_times(lease_seconds, answer.t1, answer.t2)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from random import Random
 
+from twisted.logger import Logger
+
+from ...errors import LinkFailed
 from ..interface import Wire
 from .facts import LeaseFacts
+from .messages import Ask, Kind, encode
+
+_log = Logger(namespace="macvlan_twisted.lan")
 
 
 def release(wire: Wire, facts: LeaseFacts, randomness: Random) -> None:
@@ -13,4 +19,32 @@ def release(wire: Wire, facts: LeaseFacts, randomness: Random) -> None:
     Tell the server that *facts* is not needed any more, also where no :class:`Lease` of this life holds it. Nobody
     answers that; where the frame does not leave, that is logged.
     """
-    raise NotImplementedError
+    ask = Ask(
+        kind=Kind.RELEASE,
+        mac=facts.mac,
+        xid=randomness.getrandbits(32),
+        client_id=bytes.fromhex(facts.client_id),
+        client_address=facts.address,
+        server_id=facts.server_id,
+        to=facts.server,
+    )
+    try:
+        wire.send(encode(ask))
+    except LinkFailed as failure:
+        _log.warn(
+            "DHCP on {parent}: {mac} could not give {address} back to {server}, it stays leased until its time is "
+            "over: {reason}",
+            parent=wire.parent,
+            mac=facts.mac,
+            address=facts.address,
+            server=facts.server_id,
+            reason=str(failure),
+        )
+    else:
+        _log.info(
+            "DHCP on {parent}: {mac} has given {address} back to {server}",
+            parent=wire.parent,
+            mac=facts.mac,
+            address=facts.address,
+            server=facts.server_id,
+        )

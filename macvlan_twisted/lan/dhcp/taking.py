@@ -1,0 +1,147 @@
+"""From DISCOVER to a lease that may be used: one attempt, and how it can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+from twisted.internet.defer import CancelledError
+
+from .confirming import State
+from .conversation import Conversation, Means, Worth, growing_waits
+from .facts import Client, LeaseFacts, lease_facts
+from .farewell import release
+from .holder import Holder
+from .messages import Answer, Kind
+
+_LONGEST_REQUEST = 6.0
+"""For so many seconds the chosen server's confirmation is waited for; then others are asked, too."""
+_SHORTEST_REQUEST = 2.0
+"""An offer that came late is nevertheless taken up."""
+
+
+class Fruitless(Exception):
+    """
+    An attempt gave no lease; the message says why.
+
+    :ivar hopeless: another one at once would give none either.
+    """
+
+    def __init__(self, message: str, *, hopeless: bool = False) -> None:
+        super().__init__(message)
+        self.hopeless = hopeless
+
+
+async def take(
+    means: Means,
+    client: Client,
+    holder: Holder,
+    enter: Callable[[State, LeaseFacts | None], None],
+    *,
+    wanted: IPv4Address | None,
+    deadline: float,
+    held: IPv4Address | None = None,
+    elsewhere: bool = False,
+) -> LeaseFacts:
+    """
+    One attempt until *deadline*, by the reactor's clock. What it returns is leased, and not on disk as a lease yet.
+
+    :param wanted: the address to ask for.
+    :param held: that of the lease which was lost, and which the container goes on using: it is on disk already, and on
+        the LAN the container itself answers for it.
+    :param elsewhere: whether another address than *wanted* will do, where nobody offers that.
+    :raises Fruitless: it gave none; the server has nothing that it believes to be ours.
+    """
+    with Conversation(means, client) as talk:
+        enter(State.SELECTING, None)
+        offer = await select(means, talk, wanted, deadline)
+        if offer is None:
+            raise Fruitless(nobody_offered(means, talk, client.mac), hopeless=True)
+        offered = lease_facts(client, offer, means.wall_time())
+        if wanted not in (None, offered.address) and not elsewhere:
+            raise Fruitless(
+                f"the DHCP server {offered.server_id} on {means.wire.parent} does not give {wanted} to {client.mac}, it "
+                f"offers {offered.address}: {wanted} is leased to another one there, or not in its pool; ask for no "
+                f"address or for another one, or reserve {wanted} for {client.mac} on the server",
+                hopeless=True,
+            )
+        is_new = offered.address != held
+        if is_new:
+            await holder.intend(offered)
+        enter(State.REQUESTING, offered)
+        granted = await _request(means, talk, client, offered, deadline)
+    if is_new:
+        await _check(means, client, holder, granted, final=wanted == granted.address)
+    return granted
+
+
+async def select(
+    means: Means, talk: Conversation, wanted: IPv4Address | None, deadline: float
+) -> Answer | None:
+    def worth(answer: Answer) -> Worth:
+        if answer.kind is not Kind.OFFER:
+            return Worth.NOTHING
+        return Worth.RIGHT if wanted in (None, answer.your_address) else Worth.SECOND_BEST
+
+    def say() -> None:
+        talk.say(Kind.DISCOVER, requested=wanted)
+
+    return await talk.ask(say, worth, growing_waits(means.randomness), deadline)
+
+
+async def _request(
+    means: Means, talk: Conversation, client: Client, offered: LeaseFacts, deadline: float
+) -> LeaseFacts:
+    def worth(answer: Answer) -> Worth:
+        if answer.server_id != offered.server_id:
+            return Worth.NOTHING  # another server's; we have chosen
+        is_granted = answer.kind is Kind.ACK and answer.your_address == offered.address
+        return Worth.RIGHT if is_granted or answer.kind is Kind.NAK else Worth.NOTHING
+
+    def say() -> None:
+        talk.say(Kind.REQUEST, requested=offered.address, server_id=offered.server_id)
+
+    now = means.now()
+    until = max(min(deadline, now + _LONGEST_REQUEST), now + _SHORTEST_REQUEST)
+    answer = await talk.ask(say, worth, growing_waits(means.randomness), until)
+    server = f"the DHCP server {offered.server_id} on {means.wire.parent}"
+    if answer is None:
+        release(means.wire, offered, means.randomness)  # its confirmation may have been lost
+        raise Fruitless(f"{server} offered {offered.address} to {client.mac} and did not confirm it")
+    if answer.kind is Kind.NAK:
+        raise Fruitless(
+            f"{server} offered {offered.address} to {client.mac} and then refused it"
+            + (f": {answer.message!r}" if answer.message else "")
+        )
+    return lease_facts(client, answer, means.wall_time() - (means.now() - talk.said_at))
+
+
+async def _check(means: Means, client: Client, holder: Holder, granted: LeaseFacts, *, final: bool) -> None:
+    """See that nobody has the address, else decline it (RFC 2131, 4.4.1)."""
+    try:
+        owner = await holder.in_use(granted.address)
+    except CancelledError:
+        raise
+    except Exception:
+        release(means.wire, granted, means.randomness)
+        raise
+    if owner is None or owner == client.mac:
+        return
+    with Conversation(means, client) as talk:
+        talk.say(Kind.DECLINE, requested=granted.address, server_id=granted.server_id)
+    raise Fruitless(
+        f"{granted.address}, which the DHCP server {granted.server_id} on {means.wire.parent} gave to {client.mac}, "
+        f"is in use by {owner}, and was declined: find that machine, or take the address out of the server's pool",
+        hopeless=final,
+    )
+
+
+def nobody_offered(means: Means, talk: Conversation, mac: str) -> str:
+    parent = means.wire.parent
+    if talk.trouble:
+        return f"no DHCP server on {parent} could be asked for an address for {mac}: {talk.trouble}"
+    return (
+        f"no DHCP server on {parent} offered {mac} an address within {means.now() - talk.began:.0f} s: none answers "
+        f"there, or its pool is full, or it does not know {mac}: look whether {parent} is plugged into the LAN that "
+        "you mean, and at the server's log"
+    )
