@@ -14,7 +14,6 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 
 from ..addresses import IPAddress
 from ..errors import LinkFailed
@@ -95,6 +94,7 @@ class Probing:
     """
     One probe under way; tell it what is heard.
 
+    :param clock: ``IReactorTime``
     :param done: called once with the verdict, unless :meth:`stop` came before.
     :param ours: MACs whose claims and probes do not count. The wire's own MAC is always ours where it probes; a
         claim under it is the host's own, and counts.
@@ -155,7 +155,7 @@ async def probe(
     wire: Wire,
     address: IPAddress,
     timing: ProbeTiming,
-    clock: IReactorTime,
+    clock: Any,
     random: Random,
     ours: Collection[str] = (),
 ) -> Verdict:
@@ -164,6 +164,7 @@ async def probe(
 
     Cancelled, it leaves nothing behind.
 
+    :param clock: ``IReactorTime``
     :param ours: see :class:`Probing`.
     """
     decided: Deferred[Verdict] = Deferred()

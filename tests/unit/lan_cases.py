@@ -1,0 +1,124 @@
+"""A LAN in memory on which time passes, and what the tests of conflict detection say on it."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from random import Random
+from typing import Any, TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.addresses import IPAddress
+from macvlan_twisted.lan.frames import Claim, Probe, answer_frame, decode, probe_frame
+from macvlan_twisted.lan.probing import Free, Verdict
+from macvlan_twisted.lan.watch import Watch
+from macvlan_twisted.testing.wire import FakeWire
+
+T = TypeVar("T")
+
+V4, V6 = IPv4Address("192.168.1.7"), IPv6Address("fd00::12:3456")
+BOTH: tuple[IPAddress, ...] = (V4, V6)
+HOST, CONTAINER = "7a:48:00:00:00:01", "7a:42:c0:a8:01:07"
+LAN, LAN_6 = ip_network("192.168.1.0/24"), ip_network("fd00::/64")
+OTHER, THIRD = "02:00:00:00:00:02", "02:00:00:00:00:03"
+
+
+class LanTestCase(SynchronousTestCase):
+    """Our tap is :attr:`wire`; :meth:`answers_as` gives it a neighbour."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.random = Random(7)
+        self.wire = FakeWire(mac=HOST)
+
+    def begin(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        return ensureDeferred(work)
+
+    def pass_time(self, seconds: float) -> None:
+        """In small steps: what a call leads to may be due before the end, too."""
+        for _ in range(round(seconds * 100)):
+            self.clock.advance(0.01)
+
+    def answers_as(self, mac: str, *addresses: IPAddress) -> None:
+        """A neighbour has *addresses*."""
+
+        def answer(frame: bytes) -> list[bytes]:
+            said = decode(frame)
+            if isinstance(said, Probe) and said.address in addresses:
+                return [answer_frame(said.address, mac, said.mac)]
+            return []
+
+        self.wire.answerers.append(answer)
+
+    def probes(self) -> list[Probe]:
+        """What we asked."""
+        return [said for said in map(decode, self.wire.sent) if isinstance(said, Probe)]
+
+    def claims(self) -> list[Claim]:
+        """What we claimed."""
+        return [said for said in map(decode, self.wire.sent) if isinstance(said, Claim)]
+
+
+@define
+class Told:
+    """An observer that writes down what it is told."""
+
+    contests: list[tuple[IPAddress, str, str]] = field(factory=list)
+    losses: list[tuple[IPAddress, str]] = field(factory=list)
+
+    def contested(self, address: IPAddress, our_mac: str, foreign_mac: str) -> None:
+        self.contests.append((address, our_mac, foreign_mac))
+
+    def lost(self, address: IPAddress, mac: str) -> None:
+        self.losses.append((address, mac))
+
+
+class WatchTestCase(LanTestCase):
+    """A watch on that wire, interested in the prefixes of both addresses."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.told = Told()
+        self.watch = Watch(self.wire, self.clock, self.random, self.told)
+        self.watch.interested_in(LAN)
+        self.watch.interested_in(LAN_6)
+
+    def ask(self, address: IPAddress = V4, mac: str = CONTAINER) -> Deferred[Verdict]:
+        return self.begin(self.watch.hold(address, mac))
+
+    def hold(self, *addresses: IPAddress) -> None:
+        asked = [self.ask(address) for address in addresses or (V4,)]
+        self.pass_time(0.52)
+        for each in asked:
+            self.assertEqual(self.successResultOf(each), Free())
+        self.wire.sent.clear()
+
+    def assert_defended(self, address: IPAddress, mac: str = CONTAINER) -> None:
+        self.wire.sent.clear()
+        self.wire.bring(probe_frame(address, THIRD))
+        self.assertEqual(self.wire.sent, [answer_frame(address, mac, THIRD)])
+
+    def assert_not_defended(self, address: IPAddress) -> None:
+        self.wire.sent.clear()
+        self.wire.bring(probe_frame(address, THIRD))
+        self.assertEqual(self.wire.sent, [])
+
+
+def connect(clock: Clock, wires: list[FakeWire], delays: dict[tuple[int, int], float]) -> None:
+    """Make one LAN of *wires*, on which a frame from one to another takes its time."""
+
+    def link(one: int, other: int) -> None:
+        def carry(frame: bytes) -> list[bytes]:
+            clock.callLater(delays[one, other], wires[other].bring, frame)
+            return []
+
+        wires[one].answerers.append(carry)
+
+    for one in range(len(wires)):
+        for other in range(len(wires)):
+            if one != other:
+                link(one, other)
