@@ -42,6 +42,7 @@ from .engine.default_network import ensure_network
 from .errors import CannotStart, StateFailed
 from .host_defaults import choose_defaults
 from .ipam.calls import AddressManagement
+from .lan.announcements import Announcements
 from .lan.conflicts import Conflicts
 from .lan.host_links import HostLinks
 from .lan.probing import RFC_5227, ProbeTiming, bounded
@@ -183,6 +184,7 @@ class _Parts:
     writer: Writer
     wires: Wires
     conflicts: Conflicts
+    announcements: Announcements
     in_background: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] | None = None
     """Work that ends soon after the function that it is given says that the service is stopping."""
     _background: Deferred[None] | None = None
@@ -203,6 +205,7 @@ class _Parts:
             self._background.cancel()
 
     async def close(self) -> None:
+        self.announcements.close()
         self.conflicts.close()
         self.wires.close()
         try:
@@ -250,7 +253,8 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
         wires, links, records, _probe_timing(settings.conflict_wait), reactor, SystemRandom(), time.time
     )
     parents = Parents(links, records, known, wires)
-    endpoints = Endpoints(settings, known, records, links, parents)
+    announcements = Announcements(wires, reactor)
+    endpoints = Endpoints(settings, known, records, links, parents, conflicts, announcements)
     networks = Networks(settings, known, records, links, parents, endpoints, wires)
     addresses = AddressManagement(settings, book, conflicts, lambda: token_hex(4))
     _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires)))
@@ -279,6 +283,7 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
         writer,
         wires,
         conflicts,
+        announcements,
         in_background,
     )
 

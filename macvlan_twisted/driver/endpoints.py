@@ -8,6 +8,8 @@ from twisted.logger import Logger
 
 from ..addresses import IPInterface
 from ..errors import LinkFailed, MacvlanError, NotFound, Refused, StateFailed
+from ..lan.announcements import Announcements
+from ..lan.conflicts import Conflicts, Taken, Unproven
 from ..links.interface import Port
 from ..links.pool import Links
 from ..macs import derived_mac
@@ -29,13 +31,24 @@ class Endpoints:
     """The calls of the engine about endpoints."""
 
     def __init__(
-        self, settings: Settings, known: Known, records: HostRecords, links: Links, parents: Parents
+        self,
+        settings: Settings,
+        known: Known,
+        records: HostRecords,
+        links: Links,
+        parents: Parents,
+        conflicts: Conflicts,
+        announcements: Announcements,
     ) -> None:
         self._settings = settings
         self._known = known
         self._records = records
         self._links = links
         self._parents = parents
+        self._conflicts = conflicts
+        self._announcements = announcements
+        for endpoint in known.endpoints.values():
+            self._look_after(endpoint)
         self._turns = Turns()
         self._being_made: set[str] = set()
 
@@ -57,6 +70,7 @@ class Endpoints:
             self._known.add_endpoint(endpoint)
             self._being_made.add(endpoint.endpoint_id)
             try:
+                await self._refuse_used_by_others(endpoint, network, forgotten)
                 await self._records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
                 await self._make_link(endpoint, network, forgotten)
             except BaseException:
@@ -66,6 +80,7 @@ class Endpoints:
                 self._being_made.discard(endpoint.endpoint_id)
             if forgotten is not None:
                 await self._forget(forgotten)
+            self._look_after(endpoint)
         _log.info(
             "macvlan port created: {link} on parent {parent} in mode {mode}, MAC {mac}, address {address} "
             "(endpoint {endpoint}, network {network})",
@@ -92,6 +107,45 @@ class Endpoints:
     async def _forget(self, endpoint: Endpoint) -> None:
         await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
         self._known.remove_endpoint(endpoint.endpoint_id)
+        for address in endpoint.addresses:
+            self._announcements.stop(endpoint.parent, address)
+            self._conflicts.gone(endpoint.parent, address)
+
+    def _look_after(self, endpoint: Endpoint) -> None:
+        """From now on the endpoint's addresses are its own, whoever else says so on the LAN."""
+        if endpoint.mac is not None:
+            for address in endpoint.addresses:
+                self._conflicts.given(endpoint.parent, address, endpoint.mac)
+
+    async def _refuse_used_by_others(
+        self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None
+    ) -> None:
+        """
+        Our own address management has asked the LAN before it handed an address out; others do not.
+
+        What an endpoint has that may be dead is for the kernel to say, by its MAC.
+        """
+        if network.conflict_detection == "off":
+            return
+        for address in endpoint.addresses:
+            subnet = network.subnet_of(address)
+            if (subnet is not None and subnet.is_ours) or (
+                forgotten is not None and address in forgotten.addresses
+            ):
+                continue
+            verdict = await self._conflicts.hold(network.parent, address)
+            if isinstance(verdict, Taken):
+                raise Refused(
+                    f"address {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; reserve it "
+                    "with --aux-address, or give the network an --ip-range that is not used by others"
+                )
+            if isinstance(verdict, Unproven):
+                if network.conflict_detection == "strict":
+                    raise Refused(
+                        f"it cannot be found out whether address {address} is in use on {network.parent}: {verdict.reason}; "
+                        "mend that, or create the network with -o conflict_detection=on"
+                    )
+                self._conflicts.count_unproven(network.parent, address, verdict.reason)
 
     def _planned(self, request: requests.CreateEndpoint, network: Network) -> Endpoint:
         for address in (request.address, request.address_v6):
@@ -220,6 +274,9 @@ class Endpoints:
                 f"link {endpoint.link} of endpoint {endpoint.endpoint_id} is gone from the host: start the container "
                 "again"
             )
+        if network.announce and endpoint.mac is not None:
+            for address in endpoint.addresses:
+                self._announcements.begin(endpoint.parent, address, endpoint.mac)
         return requests.Joined(
             endpoint.link, network.gateway_for(endpoint.address), network.gateway_for(endpoint.address_v6)
         )

@@ -17,6 +17,8 @@ class Subnet:
     pool: IPNetwork
     gateway: IPAddress | None = None
     auxiliary: Mapping[str, IPAddress] = field(factory=dict)
+    is_ours: bool = False
+    """Whether the addresses are managed by this plugin, which has then looked after them already."""
 
 
 @frozen
@@ -45,6 +47,9 @@ class Network:
     nopromisc: bool = False
     source_macs: tuple[str, ...] = ()
     force_mac: bool = False
+    conflict_detection: str = "on"
+    announce: bool = True
+    identity: str = "address"
     is_made: bool = True
     """Whether its creation went through: what a kill left half made is undone at the next start."""
 
@@ -99,6 +104,10 @@ class Endpoint:
     @property
     def short_id(self) -> str:
         return self.endpoint_id[:12]
+
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        return tuple(each.ip for each in (self.address, self.address_v6) if each is not None)
 
 
 @frozen

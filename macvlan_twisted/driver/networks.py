@@ -164,6 +164,9 @@ class Networks:
             nopromisc=options.nopromisc,
             source_macs=options.source_macs,
             force_mac=options.force_mac,
+            conflict_detection=options.conflict_detection or self._settings.conflict_detection,
+            announce=self._settings.announce if options.announce is None else options.announce,
+            identity=options.identity or self._settings.identity,
         )
 
     def _warn_of_gateways(self, network: Network) -> None:

@@ -51,6 +51,7 @@ def _subnets(body: Fields) -> tuple[Subnet, ...]:
                 name: each.object("AuxAddresses").required(name, _without_prefix)
                 for name in each.texts("AuxAddresses")
             },
+            is_ours=each.text("AddressSpace") in ADDRESS_SPACES.values(),
         )
         for family in ("IPv4Data", "IPv6Data")
         for each in body.objects(family)

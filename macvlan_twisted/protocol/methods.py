@@ -61,7 +61,8 @@ def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressMana
     async def create_network(request: CreateNetwork) -> None:
         await networks.create(request)
         await addresses.network_made(
-            networks.parent_of(request.network_id), [(each.pool, each.auxiliary.values()) for each in request.subnets]
+            networks.parent_of(request.network_id),
+            [(each.pool, each.auxiliary.values()) for each in request.subnets],
         )
 
     call("NetworkDriver.CreateNetwork", messages.create_network, create_network, _nothing)

@@ -141,7 +141,7 @@ def test_an_internal_network_on_a_parent_has_no_way_out_and_spares_the_router(
     own = ("--internal", "--subnet=192.168.77.0/24", "--ip-range=192.168.77.0/29")
     docker_host.create("own", "--ipam-driver=macvlan-twisted", *own, ON_ETH1)
     on_own, box = docker_host.start("on-own", network="own"), docker_host.start("box", "--ip=192.168.77.70")
-    assert on_own.addresses() == {"192.168.77.2/24"}
+    assert on_own.addresses() == {"192.168.77.3/24"}  # .1 is the router, .2 the neighbour
     for each in (on_own, box):
         assert set(each.links()) == {"eth0"}  # and no second one into a bridge of the engine's
         assert each.routers() == set()

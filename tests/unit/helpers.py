@@ -25,6 +25,7 @@ from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.driver.parents import Parents
 from macvlan_twisted.driver.reconciliation import reconcile
 from macvlan_twisted.ipam.calls import AddressManagement
+from macvlan_twisted.lan.announcements import Announcements
 from macvlan_twisted.lan.conflicts import Conflicts
 from macvlan_twisted.lan.host_links import HostLinks
 from macvlan_twisted.lan.probing import QUICK
@@ -87,7 +88,16 @@ class House:
             self.wires, self.links, self.records, QUICK, self.clock, Random(3), lambda: 1.0e9
         )
         self.parents = Parents(self.links, self.records, self.known, self.wires)
-        self.endpoints = Endpoints(settings, self.known, self.records, self.links, self.parents)
+        self.announcements = Announcements(self.wires, self.clock)
+        self.endpoints = Endpoints(
+            settings,
+            self.known,
+            self.records,
+            self.links,
+            self.parents,
+            self.conflicts,
+            self.announcements,
+        )
         self.networks = Networks(
             settings, self.known, self.records, self.links, self.parents, self.endpoints, self.wires
         )
