@@ -36,7 +36,11 @@ class Wire(Protocol):
 
     @property
     def mac(self) -> str:
-        """The MAC under which we speak for ourselves: that of our own link on the parent, else the parent's."""
+        """
+        The MAC under which we speak for ourselves: that of our own link on the parent, else the parent's.
+
+        :raises LinkFailed: the parent is gone.
+        """
 
     def send(self, frame: bytes) -> None:
         """

@@ -90,6 +90,14 @@ RFC_5227 = ProbeTiming(first=1.0, shortest=1.0, longest=2.0, quiet=2.0)
 """PROBE_WAIT, PROBE_MIN, PROBE_MAX, ANNOUNCE_WAIT: 4 to 7 seconds."""
 
 
+def own_mac(wire: Wire) -> str:
+    """The MAC under which we speak on *wire*; empty while it cannot be spoken on."""
+    try:
+        return wire.mac
+    except LinkFailed:
+        return ""
+
+
 class Probing:
     """
     One probe under way; tell it what is heard.
@@ -112,9 +120,10 @@ class Probing:
     ) -> None:
         self._wire = wire
         self._address = address
-        self._frame = probe_frame(address, wire.mac)
         self._done = done
         self._ours = ours
+        # Our link on the parent may be made anew meanwhile, and have another MAC then.
+        self._asked_as = {own_mac(wire)}
         self._failure = ""
         times, end = timing.plan(random)
         self._calls = [clock.callLater(time, self._send) for time in times]
@@ -125,7 +134,7 @@ class Probing:
             return
         if isinstance(said, Claim):
             self._decide(Taken(said.mac, How.ANSWERED))
-        elif said.mac != self._wire.mac:
+        elif said.mac not in self._asked_as:
             self._decide(Taken(said.mac, How.PROBED))
 
     def stop(self) -> None:
@@ -136,7 +145,9 @@ class Probing:
 
     def _send(self) -> None:
         try:
-            self._wire.send(self._frame)
+            mac = self._wire.mac
+            self._asked_as.add(mac)
+            self._wire.send(probe_frame(self._address, mac))
             self._failure = ""
         except LinkFailed as failure:
             self._failure = str(failure)

@@ -30,29 +30,32 @@ _MOST_FRAMES_AT_ONCE = 64
 _LD_B, _LD_H, _LD_H_IND, _LDX_IHL = 0x30, 0x28, 0x48, 0xB1
 _JEQ, _JSET, _RETURN = 0x15, 0x45, 0x06
 _VLAN_TAG_PRESENT = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
-_DROP, _ACCEPT, _NEXT = 18, 19, -1
+_VLAN_TAG = 0xFFFFF000 + 44  # SKF_AD_OFF + SKF_AD_VLAN_TAG; means nothing where no tag is present
+_ETHER_TYPE, _IPV6, _DROP, _ACCEPT, _NEXT = 4, 14, 20, 21, -1
 
 _STEPS = (  # (code, where to go on if true, if false, constant)
-    (_LD_B, _NEXT, _NEXT, _VLAN_TAG_PRESENT),  # 0: a tagged frame is another LAN's
-    (_JEQ, _NEXT, _DROP, 0),
-    (_LD_H, _NEXT, _NEXT, 12),  # 2: the EtherType
+    (_LD_B, _NEXT, _NEXT, _VLAN_TAG_PRESENT),  # a tagged frame is another LAN's,
+    (_JEQ, _ETHER_TYPE, _NEXT, 0),
+    (_LD_H, _NEXT, _NEXT, _VLAN_TAG),
+    (_JSET, _DROP, _NEXT, 0x0FFF),  # unless the tag names no VLAN, but a priority
+    (_LD_H, _NEXT, _NEXT, 12),  # _ETHER_TYPE
     (_JEQ, _ACCEPT, _NEXT, 0x0806),  # ARP
-    (_JEQ, _NEXT, 12, 0x0800),  # IPv4
+    (_JEQ, _NEXT, _IPV6, 0x0800),  # IPv4
     (_LD_B, _NEXT, _NEXT, 23),
     (_JEQ, _NEXT, _DROP, socket.IPPROTO_UDP),
-    (_LD_H, _NEXT, _NEXT, 20),  # 7: a later fragment has no ports
+    (_LD_H, _NEXT, _NEXT, 20),  # a later fragment has no ports
     (_JSET, _DROP, _NEXT, 0x1FFF),
     (_LDX_IHL, _NEXT, _NEXT, 14),
     (_LD_H_IND, _NEXT, _NEXT, 16),
-    (_JEQ, _ACCEPT, _DROP, 68),  # 11: to a DHCP client
-    (_JEQ, _NEXT, _DROP, 0x86DD),  # 12: IPv6
+    (_JEQ, _ACCEPT, _DROP, 68),  # to a DHCP client
+    (_JEQ, _NEXT, _DROP, 0x86DD),  # _IPV6
     (_LD_B, _NEXT, _NEXT, 20),
     (_JEQ, _NEXT, _DROP, socket.IPPROTO_ICMPV6),
     (_LD_B, _NEXT, _NEXT, 54),
     (_JEQ, _ACCEPT, _NEXT, 135),  # neighbour solicitation
     (_JEQ, _ACCEPT, _DROP, 136),  # neighbour advertisement
-    (_RETURN, _NEXT, _NEXT, 0),
-    (_RETURN, _NEXT, _NEXT, 0xFFFF),
+    (_RETURN, _NEXT, _NEXT, 0),  # _DROP
+    (_RETURN, _NEXT, _NEXT, 0xFFFF),  # _ACCEPT
 )
 
 
@@ -91,8 +94,7 @@ class Tap:
         self._speaker = speaker
         self._reactor = reactor
         self._hearers: list[Hear] = []
-        self.broken = False
-        """Whether the parent went away: a new tap is needed."""
+        self._lost = False
         try:
             self._socket = self._opened()
         except OSError as error:
@@ -117,6 +119,13 @@ class Tap:
             raise
         return tap
 
+    @property
+    def broken(self) -> bool:
+        """Whether the parent went away: a new tap is needed."""
+        # With ENETDOWN the kernel tells both of a parent that went down and of one that is about to go; but from one
+        # that is gone it unbinds the socket.
+        return self._lost or not self._socket.getsockname()[0]
+
     def send(self, frame: bytes) -> None:
         try:
             self._socket.sendto(frame, (self._speaker, 0))
@@ -137,6 +146,7 @@ class Tap:
         return stop
 
     def close(self) -> None:
+        self._lost = True
         self._reactor.removeReader(self)
         self._socket.close()
 
@@ -144,6 +154,8 @@ class Tap:
 
     def doRead(self) -> None:
         for _ in range(_MOST_FRAMES_AT_ONCE):
+            if self._lost:
+                return  # whoever heard the last frame closed us
             try:
                 frame, (_name, _protocol, kind, *_rest) = self._socket.recvfrom(2048)
             except BlockingIOError:
@@ -153,7 +165,7 @@ class Tap:
                     error.errno != errno.ENETDOWN
                 ):  # which a parent says once that goes down, and may come up again
                     _log.warn("listening on {parent}: {reason}", parent=self.parent, reason=error.strerror)
-                    self.broken = True
+                    self._lost = True
                     self._reactor.removeReader(self)
                 return
             heard = Heard(frame, kind == socket.PACKET_OUTGOING)
@@ -175,4 +187,4 @@ class Tap:
 
     def connectionLost(self, reason: Any) -> None:
         """The reactor is done with the socket."""
-        self.broken = True
+        self._lost = True

@@ -23,7 +23,7 @@ from .defence import Allowance, Defence, for_one_address
 from .frames import Claim, Probe, decode
 from .interface import Heard, Wire
 from .neighbours import Neighbour, Neighbours
-from .probing import QUICK, Free, How, ProbeTiming, Probing, Taken, Unproven, Verdict
+from .probing import QUICK, Free, How, ProbeTiming, Probing, Taken, Unproven, Verdict, own_mac
 
 FRESH = 5.0
 """
@@ -215,7 +215,7 @@ class Watch:
         if search is not None:
             search.probing.hear(said)
         ours = self._ours.get(said.address)
-        if ours is None or said.mac == self._wire.mac:
+        if ours is None or said.mac == own_mac(self._wire):
             return
         if said.mac == ours.mac and (ours.kept or heard.outgoing):
             return  # the container asks for itself

@@ -19,7 +19,8 @@ _log = Logger(namespace="macvlan_twisted.lan")
 class OpenTap(Wire, Protocol):
     """What a wire stands on while its parent is there: :class:`~macvlan_twisted.lan.tap.Tap`."""
 
-    broken: bool
+    @property
+    def broken(self) -> bool: ...
 
     def close(self) -> None: ...
 

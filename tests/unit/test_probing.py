@@ -25,6 +25,7 @@ from macvlan_twisted.lan.probing import (
     bounded,
     probe,
 )
+from macvlan_twisted.lan.wires import ParentWire
 from macvlan_twisted.testing.wire import FakeWire
 from tests.unit.lan_cases import BOTH, CONTAINER, HOST, OTHER, V4, LanTestCase
 
@@ -141,6 +142,24 @@ class ProbingTests(LanTestCase):
             self.pass_time(0.52)
             self.assertEqual(self.successResultOf(asked), Unproven("sending on eth0: Network is down"))
             self.assert_nothing_left()
+
+    def test_a_parent_that_is_gone_proves_nothing(self) -> None:
+        asked = self.begin(probe(ParentWire("eth0"), V4, QUICK, self.clock, self.random))
+        self.pass_time(0.52)
+        verdict = self.successResultOf(asked)
+        assert isinstance(verdict, Unproven)
+        self.assertIn("parent eth0 is not there", verdict.reason)
+
+    def test_a_link_of_ours_that_is_made_anew_meanwhile_is_not_another_host(self) -> None:
+        asked = self.ask()
+        self.pass_time(0.2)
+        first = list(self.wire.sent)
+        self.wire.mac = "7a:48:00:00:00:99"
+        for frame in first:
+            self.wire.bring(frame)
+        self.pass_time(0.32)
+        self.assertEqual({each.mac for each in self.probes()}, {HOST, "7a:48:00:00:00:99"})
+        self.assertEqual(self.successResultOf(asked), Free())
 
     def test_a_parent_that_goes_down_meanwhile_proves_nothing(self) -> None:
         asked = self.ask()
