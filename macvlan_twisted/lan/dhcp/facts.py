@@ -19,11 +19,15 @@ def _fits_an_option(_: object, attribute: Attribute[Any], value: bytes | str | N
         raise ValueError(f"{value!r} has {length} bytes, a {what} may have {_LONGEST_OPTION}: shorten it")
 
 
+def _lower(mac: str) -> str:
+    return mac.lower()
+
+
 @frozen
 class Client:
     """As whom we speak to DHCP servers: one container."""
 
-    mac: str = field(converter=lambda mac: mac.lower())
+    mac: str = field(converter=_lower)
     client_id: bytes = field(default=b"", validator=_fits_an_option)
     """Option 61 (RFC 2132, 9.14). Without one it is made of the MAC: hardware type 1 and its six bytes."""
     hostname: str | None = None

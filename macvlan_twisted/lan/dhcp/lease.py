@@ -125,7 +125,7 @@ class Lease:
             await self._keep_new(facts)
             self._log.leased(facts)
             return facts
-        raise Refused("; before that: ".join(reasons))
+        raise Refused("; before that: ".join(dict.fromkeys(reasons)))
 
     async def _take(
         self,

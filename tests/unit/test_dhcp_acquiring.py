@@ -1,0 +1,336 @@
+"""From DISCOVER to a lease, and all that can come between."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from ipaddress import IPv4Address
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.errors import Refused, StateFailed
+from macvlan_twisted.lan.dhcp import Client, LanFacts, LeaseFacts, State, ask_around
+from macvlan_twisted.records import from_document, to_document
+
+from .dhcp_lan import (
+    DECLINE,
+    DISCOVER,
+    EPOCH,
+    MAC,
+    OFFER,
+    RELEASE,
+    REQUEST,
+    STRANGER,
+    Said,
+    Server,
+    Stand,
+    answer_frame,
+)
+
+
+class AcquiringTestCase(SynchronousTestCase):
+    def acquire(self, stand: Stand, wanted: str | None = None) -> Deferred[LeaseFacts]:
+        return ensureDeferred(stand.lease.acquire(None if wanted is None else IPv4Address(wanted)))
+
+    def refusal(self, outcome: Deferred[Any]) -> str:
+        failure = self.failureResultOf(outcome, Refused)
+        return str(failure.value)
+
+    def assert_words(self, text: str, *words: str) -> None:
+        for word in words:
+            self.assertIn(word, text)
+
+
+class AcquireTests(AcquiringTestCase):
+    def test_a_lease_is_taken_with_four_messages(self) -> None:
+        stand = Stand(Server(t1=600, t2=900))
+        facts = self.successResultOf(self.acquire(stand))
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
+        self.assertEqual(
+            facts,
+            LeaseFacts(
+                address=IPv4Address("192.168.77.100"),
+                prefix_length=24,
+                router=IPv4Address("192.168.77.1"),
+                server_id=IPv4Address("192.168.77.1"),
+                server_mac="52:54:00:00:00:01",
+                mac=MAC,
+                client_id="01" + MAC.replace(":", ""),
+                lease_seconds=3600,
+                t1=600,
+                t2=900,
+                obtained_at=EPOCH,
+                hostname="web",
+                vendor_class="macvlan-twisted",
+            ),
+        )
+        self.assertIs(stand.lease.state, State.BOUND)
+        self.assertEqual(stand.wire.hearers, 0)
+
+    def test_the_request_names_server_and_address_under_the_same_transaction(self) -> None:
+        stand = Stand(Server())
+        self.successResultOf(self.acquire(stand))
+        discover, request = stand.said
+        self.assertEqual((request.server_id, request.requested), ("192.168.77.1", "192.168.77.100"))
+        self.assertEqual(request.xid, discover.xid)
+        self.assertEqual(request.ciaddr, "0.0.0.0")
+
+    def test_a_lease_is_the_same_after_it_was_on_disk(self) -> None:
+        stand = Stand(Server())
+        facts = self.successResultOf(self.acquire(stand))
+        self.assertEqual(from_document(LeaseFacts, to_document(facts)), facts)
+
+    def test_times_that_the_server_does_not_say_or_that_make_no_sense_are_half_and_seven_eighths(
+        self,
+    ) -> None:
+        for t1, t2, expected in (
+            (None, None, (1800, 3150)),
+            (0, 0, (1800, 3150)),
+            (5000, 4000, (1800, 3150)),
+            (900, 800, (800, 800)),
+            (3000, 600, (600, 600)),
+        ):
+            facts = self.successResultOf(self.acquire(Stand(Server(t1=t1, t2=t2))))
+            self.assertEqual((facts.t1, facts.t2), expected, (t1, t2))
+
+    def test_a_lost_question_is_asked_again_ever_more_slowly_until_the_time_is_over(self) -> None:
+        stand = Stand(Server(away=True))
+        outcome = self.acquire(stand)
+        moments = []
+        for tick in range(40):
+            before = len(stand.said)
+            stand.clock.advance(0.25)
+            moments += [tick / 4] * (len(stand.said) - before)
+        self.assert_words(self.refusal(outcome), "no DHCP server on eth1", MAC, "10 s", "pool is full")
+        self.assertEqual(set(stand.kinds), {DISCOVER})
+        self.assertEqual([round(moment) for moment in moments], [1, 3, 7])
+        self.assertTrue(stand.is_silent())
+
+    def test_a_server_that_was_away_at_first_is_found(self) -> None:
+        server = Server(away=True)
+        stand = Stand(server)
+        outcome = self.acquire(stand)
+        stand.pass_time(2)
+        self.assertNoResult(outcome)
+        server.away = False
+        stand.pass_time(2)
+        self.successResultOf(outcome)
+
+    def test_a_parent_that_is_down_is_named_as_the_reason(self) -> None:
+        stand = Stand(Server())
+        stand.wire.down = True
+        outcome = self.acquire(stand)
+        stand.pass_time(11)
+        self.assert_words(self.refusal(outcome), "Network is down", "eth1")
+
+    def test_of_two_servers_the_first_is_chosen_and_the_other_does_not_count(self) -> None:
+        first, second = Server(), Server("192.168.77.200", "192.168.77.2", "52:54:00:00:00:02")
+        stand = Stand(first, second)
+
+        def contradict(frame: bytes) -> list[bytes]:
+            said = Said(frame)
+            return [second.answer(said, 6)] if said.kind == REQUEST else []
+
+        stand.wire.answerers.insert(0, contradict)
+        facts = self.successResultOf(self.acquire(stand))
+        self.assertEqual(str(facts.address), "192.168.77.100")
+        self.assertEqual(facts.server_mac, "52:54:00:00:00:01")
+
+    def test_broken_frames_between_good_ones_change_nothing(self) -> None:
+        stand = Stand()
+
+        def babble(frame: bytes) -> list[bytes]:
+            return [b"", b"\xff" * 300, answer_frame(Said(frame).xid, OFFER, options=b"\x33\x02\x00")]
+
+        stand.wire.answerers.extend((babble, Server()))
+        self.successResultOf(self.acquire(stand))
+
+
+class WantedTests(AcquiringTestCase):
+    def test_the_wanted_address_is_asked_for_and_got(self) -> None:
+        stand = Stand(Server(others=("192.168.77.150",)))
+        facts = self.successResultOf(self.acquire(stand, "192.168.77.150"))
+        self.assertEqual(str(facts.address), "192.168.77.150")
+        self.assertEqual(stand.said[0].requested, "192.168.77.150")
+
+    def test_the_server_that_has_it_is_waited_for(self) -> None:
+        late = Server("192.168.77.150", "192.168.77.2", "52:54:00:00:00:02")
+        stand = Stand(Server())
+        outcome = self.acquire(stand, "192.168.77.150")
+        stand.pass_time(0.5)
+        self.assertNoResult(outcome)
+        stand.wire.answerers.append(late)
+        stand.wire.bring(late(stand.wire.sent[-1])[0])
+        facts = self.successResultOf(outcome)
+        self.assertEqual((str(facts.address), str(facts.server_id)), ("192.168.77.150", "192.168.77.2"))
+
+    def test_another_address_is_refused_with_both_and_the_server_and_leaves_nothing_leased(self) -> None:
+        stand = Stand(Server())
+        outcome = self.acquire(stand, "192.168.77.150")
+        stand.pass_time(2)
+        self.assert_words(
+            self.refusal(outcome), "192.168.77.150", "192.168.77.100", "192.168.77.1 ", "eth1", MAC
+        )
+        self.assertEqual(set(stand.kinds), {DISCOVER})
+        self.assertEqual(stand.holder.notes, [])
+        self.assertTrue(stand.is_silent())
+
+    def test_a_wanted_address_in_use_is_declined_and_not_tried_again(self) -> None:
+        stand = Stand(Server())
+        stand.holder.users["192.168.77.100"] = STRANGER
+        refusal = self.refusal(self.acquire(stand, "192.168.77.100"))
+        self.assert_words(refusal, "192.168.77.100", STRANGER, "declined")
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST, DECLINE])
+
+
+class DurabilityTests(AcquiringTestCase):
+    def test_nothing_is_requested_before_the_intent_is_on_disk(self) -> None:
+        stand = Stand(Server())
+        disk: Deferred[None] = Deferred()
+        stand.holder.disk = lambda what: disk if what == "intend" else None
+        outcome = self.acquire(stand)
+        self.assertEqual(stand.kinds, [DISCOVER])
+        disk.callback(None)
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
+        self.successResultOf(outcome)
+
+    def test_nobody_is_told_of_a_lease_before_it_is_on_disk(self) -> None:
+        stand = Stand(Server())
+        disk: Deferred[None] = Deferred()
+        stand.holder.disk = lambda what: disk if what == "keep" else None
+        outcome = self.acquire(stand)
+        self.assertNoResult(outcome)
+        disk.callback(None)
+        self.successResultOf(outcome)
+
+    def test_a_lease_that_the_disk_does_not_take_is_given_back(self) -> None:
+        stand = Stand(Server())
+
+        def full(what: str) -> None:
+            if what == "keep":
+                raise StateFailed("disk full")
+
+        stand.holder.disk = full
+        self.failureResultOf(self.acquire(stand), StateFailed)
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST, RELEASE])
+        self.assertTrue(stand.is_silent())
+
+    def test_a_lease_whose_address_could_not_be_looked_at_is_given_back(self) -> None:
+        stand = Stand(Server())
+        stand.holder.blind = Refused("no probe possible")
+        self.assertEqual(self.refusal(self.acquire(stand)), "no probe possible")
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST, RELEASE])
+
+
+class TroubleTests(AcquiringTestCase):
+    def test_an_address_in_use_is_declined_and_another_one_taken(self) -> None:
+        server = Server()
+        stand = Stand(server)
+        stand.holder.users["192.168.77.100"] = STRANGER
+
+        def give_another_one(frame: bytes) -> list[bytes]:
+            if Said(frame).kind == DECLINE:
+                server.address = "192.168.77.101"
+            return []
+
+        stand.wire.answerers.append(give_another_one)
+        facts = self.successResultOf(self.acquire(stand))
+        self.assertEqual(str(facts.address), "192.168.77.101")
+        decline = stand.said[2]
+        self.assertEqual(
+            (decline.kind, decline.requested, decline.server_id, decline.ciaddr),
+            (DECLINE, "192.168.77.100", "192.168.77.1", "0.0.0.0"),
+        )
+
+    def test_a_server_that_offers_only_what_is_in_use_is_given_up_and_the_user_is_named(self) -> None:
+        stand = Stand(Server())
+        stand.holder.users["192.168.77.100"] = STRANGER
+        self.assert_words(self.refusal(self.acquire(stand)), STRANGER, "192.168.77.100", "192.168.77.1")
+        self.assertEqual(stand.kinds.count(DECLINE), 4)
+        self.assertTrue(stand.is_silent())
+
+    def test_the_container_itself_is_no_stranger(self) -> None:
+        stand = Stand(Server())
+        stand.holder.users["192.168.77.100"] = MAC
+        self.successResultOf(self.acquire(stand))
+
+    def test_a_server_that_takes_its_offers_back_is_given_up_with_its_reason(self) -> None:
+        stand = Stand(Server(naks=99))
+        self.assert_words(self.refusal(self.acquire(stand)), "192.168.77.1", "refused it: 'not yours?'")
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST] * 4)
+        self.assertTrue(stand.is_silent())
+
+    def test_one_offer_taken_back_is_followed_by_a_new_attempt(self) -> None:
+        stand = Stand(Server(naks=1))
+        self.successResultOf(self.acquire(stand))
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST, DISCOVER, REQUEST])
+
+    def test_an_offer_that_is_never_confirmed_is_given_back_and_others_are_asked(self) -> None:
+        silent, other = Server(), Server("192.168.77.200", "192.168.77.2", "52:54:00:00:00:02")
+        stand = Stand()
+
+        def only_offers(frame: bytes) -> list[bytes]:
+            return silent(frame) if Said(frame).kind == DISCOVER and not stand.clock.seconds() else []
+
+        stand.wire.answerers.extend((only_offers, other))
+        outcome = self.acquire(stand)
+        stand.pass_time(7)
+        self.assertEqual(str(self.successResultOf(outcome).address), "192.168.77.200")
+        released = next(said for said in stand.said if said.kind == RELEASE)
+        self.assertEqual((released.ciaddr, released.destination), ("192.168.77.100", "192.168.77.1"))
+
+    def test_an_end_of_the_service_half_way_leaves_nothing_behind_and_says_nothing(self) -> None:
+        for away in (True, False):
+            stand = Stand(Server(away=away))
+            disk: Deferred[None] = Deferred()
+            stand.holder.disk = lambda what, disk=disk: disk if what == "keep" else None  # type: ignore[misc]
+            outcome = self.acquire(stand)
+            stand.lease.stop()
+            self.assertIn("the service ends", self.refusal(outcome))
+            self.assertNotIn(RELEASE, stand.kinds)
+            self.assertTrue(stand.is_silent())
+
+    def test_what_is_only_on_its_way_is_given_back_by_release(self) -> None:
+        stand = Stand()
+        stand.wire.answerers.append(lambda frame: Server()(frame) if Said(frame).kind == DISCOVER else [])
+        outcome = self.acquire(stand)
+        stand.lease.release()
+        self.refusal(outcome)
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST, RELEASE])
+        self.assertEqual(stand.said[-1].ciaddr, "192.168.77.100")
+        self.assertTrue(stand.is_silent())
+
+
+class AskAroundTests(AcquiringTestCase):
+    def ask(self, stand: Stand) -> Deferred[LanFacts]:
+        question: Coroutine[Any, Any, LanFacts] = ask_around(
+            stand.wire, Client(stand.wire.mac), clock=stand.clock, randomness=Random(1)
+        )
+        return ensureDeferred(question)
+
+    def test_a_lans_prefix_and_router_are_learnt_without_a_lease(self) -> None:
+        stand = Stand()
+
+        def server(frame: bytes) -> list[bytes]:
+            said = Said(frame)
+            answer = Server().answer(said, OFFER, "192.168.77.100")
+            return [evolve_mac(answer, said.chaddr)]
+
+        stand.wire.answerers.append(server)
+        found = self.successResultOf(self.ask(stand))
+        self.assertEqual((found.prefix_length, str(found.router)), (24, "192.168.77.1"))
+        self.assertEqual(stand.kinds, [DISCOVER])
+        self.assertTrue(stand.is_silent())
+
+    def test_silence_is_refused_in_time(self) -> None:
+        stand = Stand()
+        outcome = self.ask(stand)
+        stand.pass_time(11)
+        self.assert_words(self.refusal(outcome), "eth1", "no DHCP server")
+        self.assertTrue(stand.is_silent())
+
+
+def evolve_mac(frame: bytes, mac: str) -> bytes:
+    return frame[:70] + bytes.fromhex(mac.replace(":", "")) + frame[76:]

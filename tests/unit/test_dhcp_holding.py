@@ -1,0 +1,267 @@
+"""A lease that is held: renewed, rebound, resumed after a restart, given back."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.internet.defer import ensureDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.errors import StateFailed
+from macvlan_twisted.lan.dhcp import Client, LeaseFacts, State
+from macvlan_twisted.lan.dhcp.messages import INFINITE
+
+from .dhcp_lan import DISCOVER, EPOCH, MAC, NAK, RELEASE, REQUEST, Said, Server, Stand
+
+
+def short(*, away: bool = False) -> Server:
+    """One whose leases are of 400 seconds."""
+    return Server(lease_seconds=400, t1=200, t2=300, away=away)
+
+
+class HoldingTestCase(SynchronousTestCase):
+    def bound(self, *servers: Server) -> Stand:
+        stand = Stand(*servers)
+        outcome = ensureDeferred(stand.lease.acquire())
+        self.successResultOf(outcome)
+        stand.wire.sent.clear()
+        stand.holder.notes.clear()
+        return stand
+
+    def resumed(self, *servers: Server, age: float = 0.0, lease_seconds: int = 400) -> Stand:
+        """After a restart of ours, with what an earlier life has kept."""
+        facts: LeaseFacts = self.successResultOf(ensureDeferred(Stand(short()).lease.acquire()))
+        stand = Stand(*servers)
+        stand.lease.resume(evolve(facts, obtained_at=EPOCH - age, lease_seconds=lease_seconds))
+        return stand
+
+
+class RenewalTests(HoldingTestCase):
+    def test_at_half_time_the_server_alone_is_asked_from_the_leased_address(self) -> None:
+        stand = self.bound(short())
+        stand.pass_time(189)
+        self.assertEqual(stand.kinds, [])
+        self.assertTrue(stand.wire.hearers == 0)
+        stand.pass_time(11)
+        (said,) = stand.said
+        self.assertEqual((said.kind, said.ciaddr, said.requested), (REQUEST, "192.168.77.100", None))
+        self.assertEqual((said.destination_mac, said.source_mac), ("52:54:00:00:00:01", MAC))
+        self.assertEqual((said.source, said.destination), ("192.168.77.100", "192.168.77.1"))
+        self.assertIsNone(said.server_id)
+
+    def test_new_times_are_on_disk_and_count_from_the_question(self) -> None:
+        stand = self.bound(short())
+        stand.pass_time(200)
+        facts = stand.holder.kept[-1]
+        self.assertTrue(EPOCH + 190 <= facts.obtained_at <= EPOCH + 200, facts)
+        self.assertEqual(stand.lease.facts, facts)
+        stand.pass_time(1000)
+        self.assertIn(len(stand.said), (6, 7))
+        self.assertFalse(stand.lease.denied)
+
+    def test_leases_that_were_taken_together_are_not_all_renewed_together(self) -> None:
+        stand = Stand(short())
+        for seed in range(3):
+            self.successResultOf(ensureDeferred(stand.new_lease(seed=seed).acquire()))
+        moments = {call.time for call in stand.clock.getDelayedCalls()}
+        self.assertEqual(len(moments), 3)
+
+    def test_a_new_hostname_is_named_at_the_next_renewal_and_kept(self) -> None:
+        stand = self.bound(short())
+        stand.lease.hostname = "db"
+        stand.pass_time(200)
+        self.assertEqual(stand.said[-1].options[12], b"db")
+        self.assertEqual(stand.holder.kept[-1].hostname, "db")
+
+    def test_a_server_that_is_away_is_asked_some_times_and_not_all_the_time(self) -> None:
+        server = Server(lease_seconds=86400)
+        stand = self.bound(server)
+        server.away = True
+        stand.pass_time(86400 * 7 / 8 - 10, step=10)
+        self.assertIs(stand.lease.state, State.RENEWING)
+        self.assertTrue(5 <= len(stand.said) <= 15, len(stand.said))
+        self.assertEqual({said.destination_mac for said in stand.said}, {server.mac})
+
+    def test_a_server_that_was_away_for_a_while_renews(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        server.away = True
+        stand.pass_time(210)
+        self.assertIs(stand.lease.state, State.RENEWING)
+        server.away = False
+        stand.pass_time(60)
+        self.assertIs(stand.lease.state, State.BOUND)
+        self.assertEqual(stand.holder.noted("lost"), [])
+
+    def test_a_renewal_that_the_disk_does_not_take_is_logged_and_counts(self) -> None:
+        stand = self.bound(short())
+
+        def full(what: str) -> None:
+            raise StateFailed("disk full")
+
+        stand.holder.disk = full
+        stand.pass_time(390)
+        self.assertEqual(len(self.flushLoggedErrors(StateFailed)), len(stand.said))
+        self.assertIs(stand.lease.state, State.BOUND)
+
+    def test_leases_of_seconds_are_renewed_at_most_once_a_second(self) -> None:
+        stand = self.bound(Server(lease_seconds=2))
+        stand.pass_time(20)
+        self.assertLessEqual(len(stand.said), 41)
+        stand = self.bound(Server(lease_seconds=4, t1=1, t2=2))
+        stand.pass_time(20)
+        self.assertLessEqual(len(stand.said), 21)
+        self.assertEqual(stand.holder.noted("lost"), [])
+
+    def test_a_lease_for_ever_is_never_renewed(self) -> None:
+        stand = self.bound(Server(lease_seconds=INFINITE))
+        stand.pass_time(86400 * 400, step=3600)
+        self.assertEqual(stand.kinds, [])
+        stand.lease.stop()
+        self.assertTrue(stand.is_silent())
+
+
+class RebindingTests(HoldingTestCase):
+    def test_a_server_whose_mac_has_changed_is_found_by_asking_all_and_remembered(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        server.mac = "52:54:00:00:00:77"
+        stand.pass_time(299)
+        self.assertIs(stand.lease.state, State.RENEWING)
+        self.assertEqual({said.destination_mac for said in stand.said}, {"52:54:00:00:00:01"})
+        stand.pass_time(2)
+        said = stand.said[-1]
+        self.assertEqual((said.destination_mac, said.ciaddr), ("ff:ff:ff:ff:ff:ff", "192.168.77.100"))
+        self.assertEqual(said.source_mac, MAC)
+        self.assertIs(stand.lease.state, State.BOUND)
+        self.assertEqual(stand.holder.kept[-1].server_mac, "52:54:00:00:00:77")
+        self.assertEqual(stand.holder.noted("lost"), [])
+
+    def test_another_server_may_take_the_lease_over(self) -> None:
+        first, second = short(), Server(id="192.168.77.2", mac="52:54:00:00:00:02")
+        stand = self.bound(first)
+        first.away = True
+        stand.wire.answerers.append(second)
+        stand.pass_time(302)
+        facts = stand.lease.facts
+        assert facts is not None
+        self.assertEqual(str(facts.server_id), "192.168.77.2")
+        self.assertIs(stand.lease.state, State.BOUND)
+
+    def test_a_foreign_servers_no_does_not_outweigh_our_servers_yes(self) -> None:
+        ours, foreign = short(), Server("10.0.0.9", "192.168.77.2", "52:54:00:00:00:02")
+        stand = self.bound(ours)
+        ours.mac = "52:54:00:00:00:77"
+        stand.wire.answerers.insert(0, foreign)
+        stand.pass_time(302)
+        self.assertIs(stand.lease.state, State.BOUND)
+        self.assertEqual(stand.holder.noted("lost"), [])
+
+    def test_only_our_own_server_counts_in_renewing(self) -> None:
+        ours = short()
+        stand = self.bound(ours)
+        ours.away = True
+        foreign = Server("10.0.0.9", "192.168.77.2", "52:54:00:00:00:02")
+        stand.wire.answerers.append(lambda frame: [foreign.answer(Said(frame), NAK)])
+        stand.pass_time(250)
+        self.assertIs(stand.lease.state, State.RENEWING)
+        self.assertEqual(stand.holder.noted("lost"), [])
+
+
+class ResumingTests(HoldingTestCase):
+    def test_the_lease_is_confirmed_by_asking_all_for_the_address(self) -> None:
+        stand = self.resumed(short(), age=50)
+        (said,) = stand.said
+        self.assertEqual((said.kind, said.requested, said.server_id), (REQUEST, "192.168.77.100", None))
+        self.assertEqual(
+            (said.ciaddr, said.destination_mac, said.source_mac), ("0.0.0.0", "ff" + ":ff" * 5, MAC)
+        )
+        self.assertTrue(said.broadcast)
+        self.assertIs(stand.lease.state, State.BOUND)
+        self.assertEqual(stand.holder.kept[-1].obtained_at, EPOCH)
+
+    def test_without_an_answer_the_old_times_go_on(self) -> None:
+        server = short(away=True)
+        stand = self.resumed(server, age=100)
+        self.assertIs(stand.lease.state, State.INIT_REBOOT)
+        stand.pass_time(11)
+        self.assertIs(stand.lease.state, State.BOUND)
+        self.assertEqual(len(stand.said), 4)
+        stand.pass_time(89)
+        self.assertIs(stand.lease.state, State.RENEWING)
+        stand.pass_time(101)
+        self.assertIs(stand.lease.state, State.REBINDING)
+        stand.pass_time(100)
+        self.assertEqual(len(stand.holder.noted("lost")), 1)
+
+    def test_what_was_due_meanwhile_is_done_at_once(self) -> None:
+        for age, state in ((250, State.RENEWING), (350, State.REBINDING)):
+            stand = self.resumed(Server(away=True), age=age)
+            stand.pass_time(11)
+            self.assertIs(stand.lease.state, state)
+
+    def test_what_expired_meanwhile_is_lost_and_asked_for_anew(self) -> None:
+        stand = self.resumed(short(), age=500)
+        self.assertEqual([what for what, _ in stand.holder.notes], ["lost", "keep", "regained"])
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
+        self.assertIs(stand.lease.state, State.BOUND)
+
+    def test_a_no_of_the_server_is_told(self) -> None:
+        stand = self.resumed(Server("192.168.77.101", others=()), age=50)
+        self.assertIn("not yours", stand.holder.noted("lost")[0][1])
+
+    def test_a_clock_that_was_set_back_does_not_make_a_lease_longer_than_it_is(self) -> None:
+        stand = self.resumed(Server(away=True), age=-100000)
+        stand.pass_time(401)
+        self.assertEqual(len(stand.holder.noted("lost")), 1)
+
+    def test_the_client_id_and_vendor_class_are_those_of_the_lease(self) -> None:
+        stand = Stand(Server())
+        lease = stand.new_lease(Client(MAC, b"\x00web.lan", "web", "router"))
+        facts: LeaseFacts = self.successResultOf(ensureDeferred(lease.acquire()))
+        lease.stop()
+        stand.new_lease(facts.client).resume(facts)
+        self.assertEqual(
+            [stand.said[-1].options[code] for code in (61, 12, 60)], [b"\x00web.lan", b"web", b"router"]
+        )
+
+    def test_a_lease_for_ever_is_confirmed_once(self) -> None:
+        stand = self.resumed(Server(lease_seconds=INFINITE), lease_seconds=INFINITE)
+        stand.pass_time(86400 * 3, step=60)
+        self.assertEqual(stand.kinds, [REQUEST])
+
+
+class EndTests(HoldingTestCase):
+    def test_release_tells_the_server_from_the_leased_address_and_nothing_is_left(self) -> None:
+        stand = self.bound(Server())
+        stand.lease.release()
+        (said,) = stand.said
+        self.assertEqual(
+            (said.kind, said.ciaddr, said.server_id), (RELEASE, "192.168.77.100", "192.168.77.1")
+        )
+        self.assertEqual((said.source, said.destination), ("192.168.77.100", "192.168.77.1"))
+        self.assertEqual((said.source_mac, said.destination_mac), (MAC, "52:54:00:00:00:01"))
+        self.assertTrue(stand.is_silent())
+
+    def test_stop_says_nothing_and_nothing_is_left_in_whatever_state(self) -> None:
+        for seconds in (0, 210, 310, 420, 1000):
+            server = short()
+            stand = self.bound(server)
+            server.away = True
+            stand.pass_time(seconds)
+            stand.wire.sent.clear()
+            stand.lease.stop()
+            self.assertTrue(stand.is_silent(), seconds)
+            stand.pass_time(1000)
+            self.assertEqual(stand.kinds, [], seconds)
+
+    def test_a_parent_that_is_gone_does_not_keep_a_lease_from_ending(self) -> None:
+        stand = self.bound(Server())
+        stand.wire.down = True
+        stand.lease.release()
+        self.assertTrue(stand.is_silent())
+
+    def test_ending_twice_is_ending_once(self) -> None:
+        stand = self.bound(Server())
+        stand.lease.stop()
+        stand.lease.stop()
+        self.assertEqual(stand.kinds, [])

@@ -1,0 +1,141 @@
+"""A lease that the server takes back, or lets run out, while its container runs."""
+
+from __future__ import annotations
+
+from macvlan_twisted.errors import StateFailed
+from macvlan_twisted.lan.dhcp import LeaseFacts, State
+
+from .dhcp_lan import DECLINE, DISCOVER, NAK, RELEASE, REQUEST, STRANGER, RecordingHolder, Said, Server
+from .test_dhcp_holding import HoldingTestCase, short
+
+
+class LosingTests(HoldingTestCase):
+    def test_a_no_at_renewal_is_told_with_its_reason_and_the_address_asked_for_again(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        server.naks = 1
+        stand.pass_time(201)
+        self.assertEqual(stand.kinds, [REQUEST, DISCOVER, REQUEST])
+        self.assertEqual(stand.said[1].requested, "192.168.77.100")
+        ((_, reason),) = stand.holder.noted("lost")
+        self.assertIn("192.168.77.1 took it back: 'not yours?'", reason)
+        self.assertEqual(stand.holder.noted("regained"), [("regained", "192.168.77.100")])
+        self.assertIs(stand.lease.state, State.BOUND)
+        self.assertFalse(stand.lease.denied)
+
+    def test_the_address_that_the_container_uses_is_not_declined_for_being_used(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        stand.holder.users["192.168.77.100"] = STRANGER
+        server.naks = 1
+        stand.pass_time(201)
+        self.assertNotIn(DECLINE, stand.kinds)
+
+    def test_an_expired_lease_is_told_once_and_asked_for_for_ever_at_most_once_a_minute(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        server.away = True
+        stand.pass_time(401)
+        self.assertEqual(len(stand.holder.noted("lost")), 1)
+        self.assertTrue(stand.lease.denied)
+        stand.pass_time(600)
+        stand.wire.sent.clear()
+        stand.pass_time(86400, step=1)
+        self.assertEqual(set(stand.kinds), {DISCOVER})
+        self.assertTrue(86400 / 70 * 3 < len(stand.said) < 86400 / 60 * 5, len(stand.said))
+        self.assertEqual({said.requested for said in stand.said}, {"192.168.77.100"})
+        server.away = False
+        stand.pass_time(120)
+        self.assertEqual(stand.holder.noted("lost", "regained")[1:], [("regained", "192.168.77.100")])
+
+    def test_a_lost_lease_is_not_given_back(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        server.away = True
+        stand.pass_time(500)
+        stand.lease.release()
+        self.assertNotIn(RELEASE, stand.kinds)
+        self.assertTrue(stand.is_silent())
+
+    def test_a_foreign_servers_no_while_ours_is_away_is_believed(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        server.away = True
+        foreign = Server("10.0.0.9", "192.168.77.2", "52:54:00:00:00:02")
+        stand.wire.answerers.append(
+            lambda frame: [foreign.answer(Said(frame), NAK)] if Said(frame).kind == REQUEST else []
+        )
+        stand.pass_time(303)
+        self.assertIn("192.168.77.2", stand.holder.noted("lost")[0][1])
+
+    def test_who_is_told_may_end_the_lease_on_the_spot(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        server.away = True
+
+        class Ending(RecordingHolder):
+            def lost(self, facts: LeaseFacts, reason: str) -> None:
+                stand.lease.release()
+
+        stand.lease._holder = Ending()
+        stand.pass_time(500)
+        self.assertTrue(stand.is_silent())
+
+
+class MovingTests(HoldingTestCase):
+    def test_another_address_is_told_and_held_when_the_container_takes_it(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        stand.holder.moves = True
+        server.address = "192.168.77.101"
+        stand.pass_time(203)
+        self.assertEqual(
+            [what for what, _ in stand.holder.notes], ["lost", "intend", "in use?", "moved", "keep"]
+        )
+        self.assertEqual(stand.holder.noted("moved"), [("moved", "192.168.77.100 to 192.168.77.101")])
+        facts = stand.lease.facts
+        assert facts is not None
+        self.assertEqual(str(facts.address), "192.168.77.101")
+        self.assertIs(stand.lease.state, State.BOUND)
+        stand.wire.sent.clear()
+        stand.pass_time(202)
+        self.assertEqual(stand.said[0].ciaddr, "192.168.77.101")
+
+    def test_an_address_that_the_container_does_not_take_is_given_back_and_not_taken_again(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        server.address = "192.168.77.101"
+        stand.pass_time(203)
+        self.assertEqual(stand.kinds, [REQUEST, DISCOVER, REQUEST, RELEASE])
+        self.assertEqual(stand.said[-1].ciaddr, "192.168.77.101")
+        stand.wire.sent.clear()
+        stand.pass_time(3600)
+        self.assertEqual(set(stand.kinds), {DISCOVER})
+        self.assertTrue(50 <= len(stand.said) <= 70, len(stand.said))
+        self.assertEqual(len(stand.holder.noted("moved")), 1)
+        server.address = "192.168.77.100"
+        stand.pass_time(70)
+        self.assertEqual(stand.holder.noted("regained"), [("regained", "192.168.77.100")])
+
+    def test_a_container_that_cannot_move_keeps_the_lease_alive(self) -> None:
+        server = short()
+        stand = self.bound(server)
+
+        class Failing(RecordingHolder):
+            async def moved(self, old: LeaseFacts, new: LeaseFacts) -> bool:
+                raise StateFailed("its sandbox is gone")
+
+        stand.lease._holder = Failing()
+        server.address = "192.168.77.101"
+        stand.pass_time(203)
+        self.assertEqual(len(self.flushLoggedErrors(StateFailed)), 1)
+        self.assertEqual(stand.kinds, [REQUEST, DISCOVER, REQUEST, RELEASE])
+
+    def test_another_address_that_is_in_use_is_declined_and_not_told(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        stand.holder.users["192.168.77.101"] = STRANGER
+        server.address = "192.168.77.101"
+        stand.pass_time(202)
+        self.assertIn(DECLINE, stand.kinds)
+        self.assertEqual(stand.holder.noted("moved"), [])

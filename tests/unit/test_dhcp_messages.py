@@ -1,0 +1,199 @@
+"""What goes onto the wire, and what a stranger may send without doing harm."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.lan.dhcp import Client
+from macvlan_twisted.lan.dhcp.messages import INFINITE, Answer, Ask, Kind, Server, decode, encode
+
+from .dhcp_lan import ACK, MAC, NAK, OFFER, Said, answer_frame, option
+
+XID = 0x01020304
+XID_BYTES = b"\x01\x02\x03\x04"
+DISCOVER = Ask(Kind.DISCOVER, MAC, XID, b"\x01zB", hostname="web", vendor_class="docker")
+SERVER = Server(IPv4Address("192.168.77.1"), "52:54:00:00:00:01")
+RENEWAL = Ask(Kind.REQUEST, MAC, XID, b"\x00x", client_address=IPv4Address("192.168.77.100"), to=SERVER)
+
+MASK = option(1, b"\xff\xff\xff\0")
+LEASE_TIME = option(51, struct.pack(">I", 3600))
+
+
+def ones_complement_sum(data: bytes) -> int:
+    """By RFC 1071; over data with a right checksum it is 0xffff."""
+    total: int = sum(struct.unpack(f">{len(data) // 2 + len(data) % 2}H", data + b"\0" * (len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def heard(frame: bytes, xid: int = XID, mac: str = MAC) -> Answer | None:
+    return decode(frame, xid=xid, mac=mac)
+
+
+def ack(options: bytes = LEASE_TIME, your_address: str = "192.168.77.100", **words: str) -> bytes:
+    return answer_frame(XID_BYTES, ACK, your_address=your_address, options=options, **words)
+
+
+class SayingTests(SynchronousTestCase):
+    def test_who_has_no_address_speaks_to_all_under_the_mac_of_the_container(self) -> None:
+        said = Said(encode(DISCOVER))
+        self.assertEqual(
+            (said.destination_mac, said.source_mac, said.chaddr), ("ff:ff:ff:ff:ff:ff", MAC, MAC)
+        )
+        self.assertEqual((said.source, said.destination), ("0.0.0.0", "255.255.255.255"))
+        self.assertTrue(said.broadcast)
+
+    def test_a_renewal_goes_from_the_leased_address_to_the_server_alone(self) -> None:
+        said = Said(encode(RENEWAL))
+        self.assertEqual((said.destination_mac, said.source_mac), (SERVER.mac, MAC))
+        self.assertEqual((said.source, said.destination), ("192.168.77.100", "192.168.77.1"))
+        self.assertEqual(said.ciaddr, "192.168.77.100")
+        self.assertFalse(said.broadcast)
+
+    def test_a_rebinding_message_is_heard_by_all_and_names_the_address_in_use(self) -> None:
+        said = Said(encode(evolve(RENEWAL, to=None)))
+        self.assertEqual((said.destination_mac, said.destination), ("ff:ff:ff:ff:ff:ff", "255.255.255.255"))
+        self.assertEqual(said.ciaddr, "192.168.77.100")
+
+    def test_the_server_learns_id_hostname_and_vendor_class_and_what_we_want_to_know(self) -> None:
+        options = Said(encode(DISCOVER)).options
+        self.assertEqual((options[61], options[12], options[60]), (b"\x01zB", b"web", b"docker"))
+        self.assertLessEqual({1, 3, 51, 54, 58, 59}, set(options[55]))
+
+    def test_any_bytes_are_a_client_id(self) -> None:
+        for client_id in (b"\x01", b"\x01\x02\x03", b"\x00name", b"\xff" + bytes(range(200))):
+            self.assertEqual(Said(encode(evolve(DISCOVER, client_id=client_id))).options[61], client_id)
+
+    def test_a_release_tells_nothing_but_who_gives_back_what(self) -> None:
+        ask = evolve(RENEWAL, kind=Kind.RELEASE, hostname="web", server_id=SERVER.id)
+        self.assertEqual(set(Said(encode(ask)).options), {53, 54, 61})
+
+    @given(st.binary(min_size=1, max_size=255), st.text(max_size=80), st.integers(0, 2**32 - 1))
+    def test_checksums_and_lengths_are_right_whatever_is_said(
+        self, client_id: bytes, hostname: str, xid: int
+    ) -> None:
+        frame = encode(evolve(DISCOVER, client_id=client_id, hostname=hostname, xid=xid))
+        ip, udp = frame[14:34], frame[34:]
+        self.assertEqual(ones_complement_sum(ip), 0xFFFF)
+        pseudo = ip[12:20] + struct.pack(">HH", 17, len(udp))
+        self.assertEqual(ones_complement_sum(pseudo + udp), 0xFFFF)
+        self.assertNotEqual(udp[6:8], b"\0\0")
+        self.assertEqual(struct.unpack(">H", ip[2:4]), (len(frame) - 14,))
+        self.assertEqual(struct.unpack(">H", udp[4:6]), (len(udp),))
+        self.assertGreaterEqual(len(udp) - 8, 300)
+
+    def test_a_client_id_that_is_too_long_is_refused_and_not_cut_so_that_two_become_one(self) -> None:
+        with self.assertRaisesRegex(ValueError, "256 bytes"):
+            Client(MAC, b"x" * 256)
+        with self.assertRaisesRegex(ValueError, "vendor class"):
+            Client(MAC, vendor_class="ä" * 128)
+
+
+class HearingTests(SynchronousTestCase):
+    def test_an_ack_says_all_that_a_lease_is(self) -> None:
+        times = option(58, struct.pack(">I", 600)) + option(59, struct.pack(">I", 900))
+        routers = option(3, bytes((192, 168, 77, 1, 192, 168, 77, 2)))
+        self.assertEqual(
+            heard(ack(LEASE_TIME + MASK + routers + times)),
+            Answer(
+                kind=Kind.ACK,
+                xid=XID,
+                client_mac=MAC,
+                server_mac=SERVER.mac,
+                server_id=SERVER.id,
+                your_address=IPv4Address("192.168.77.100"),
+                lease_seconds=3600,
+                t1=600,
+                t2=900,
+                prefix_length=24,
+                router=IPv4Address("192.168.77.1"),
+            ),
+        )
+
+    def test_an_answer_to_another_transaction_or_client_is_not_ours(self) -> None:
+        self.assertIsNone(heard(ack(), xid=XID + 1))
+        self.assertIsNone(heard(ack(), mac="7a:42:00:00:00:01"))
+
+    def test_a_lease_for_ever_is_not_one_of_minus_one_second(self) -> None:
+        answer = heard(ack(option(51, b"\xff" * 4)))
+        assert answer is not None
+        self.assertEqual(answer.lease_seconds, INFINITE)
+
+    def test_the_bytes_that_fill_a_short_frame_are_not_read(self) -> None:
+        self.assertIsNotNone(heard(ack() + bytes(40)))
+
+    def test_options_go_on_in_the_fields_for_file_and_server_name(self) -> None:
+        frame = bytearray(ack(option(52, b"\x03")))
+        frame[42 + 108 : 42 + 108 + 7] = LEASE_TIME + b"\xff"
+        frame[42 + 44 : 42 + 44 + 7] = MASK + b"\xff"
+        answer = heard(bytes(frame))
+        assert answer is not None
+        self.assertEqual((answer.lease_seconds, answer.prefix_length), (3600, 24))
+
+    def test_an_echoed_client_id_of_any_form_does_not_hide_what_follows(self) -> None:
+        for client_id in (b"", b"\x01", b"\x01\x02", b"\xff\xfe"):
+            answer = heard(ack(option(61, client_id) + LEASE_TIME + MASK))
+            assert answer is not None, client_id
+            self.assertEqual((answer.lease_seconds, answer.prefix_length), (3600, 24))
+
+    def test_the_reason_of_a_nak_cannot_write_lines_of_its_own_into_the_log(self) -> None:
+        reason = option(56, b"no\n\x1b[2Jlease\xff\0")
+        answer = heard(answer_frame(XID_BYTES, NAK, options=reason))
+        assert answer is not None
+        self.assertEqual(answer.message, "no??[2Jlease\N{REPLACEMENT CHARACTER}")
+
+    def test_what_makes_no_sense_is_not_heard(self) -> None:
+        for why, frame in {
+            "no lease time": ack(b""),
+            "no time at all": ack(option(51, bytes(4))),
+            "a lease time of two bytes": ack(option(51, b"\0\1")),
+            "no address": ack(your_address="0.0.0.0"),
+            "a multicast address": ack(your_address="224.0.0.9"),
+            "everyone's address": ack(your_address="255.255.255.255"),
+            "the subnet's own address": ack(LEASE_TIME + MASK, "192.168.77.0"),
+            "the subnet's broadcast address": ack(LEASE_TIME + MASK, "192.168.77.255"),
+            "a mask with a hole": ack(LEASE_TIME + option(1, b"\xff\0\xff\0")),
+            "a mask that is the world": ack(LEASE_TIME + option(1, bytes(4))),
+            "a server of many": ack(server_id="224.0.0.1"),
+            "the MAC of many": ack(server_mac="01:00:5e:00:00:01"),
+            "a router that is none": ack(LEASE_TIME + option(3, bytes(4))),
+            "options that end too early": ack(LEASE_TIME + b"\x0c\xff"),
+            "a message of a client": answer_frame(XID_BYTES, 1),
+            "a message type that does not exist": answer_frame(XID_BYTES, 99),
+        }.items():
+            self.assertIsNone(heard(frame), why)
+
+    def test_a_fragment_is_not_taken_for_the_whole(self) -> None:
+        frame = bytearray(ack())
+        frame[20] |= 0x20
+        self.assertIsNone(heard(bytes(frame)))
+
+    @given(st.binary(max_size=600))
+    def test_no_frame_does_harm(self, frame: bytes) -> None:
+        self.assertIsNone(heard(frame))
+
+    @given(st.integers(0, 2**32), st.binary(min_size=1, max_size=8))
+    def test_no_damage_to_a_frame_does_harm(self, at: int, damage: bytes) -> None:
+        frame = bytearray(ack(LEASE_TIME + MASK + option(56, b"reason") + option(61, b"\x01x")))
+        at %= len(frame)
+        frame[at : at + len(damage)] = damage
+        answer = heard(bytes(frame))
+        self.assertTrue(answer is None or answer.xid == XID)
+
+    @given(st.binary(max_size=400), st.sampled_from([OFFER, ACK, NAK]))
+    def test_no_options_do_harm(self, options: bytes, kind: int) -> None:
+        answer = heard(answer_frame(XID_BYTES, kind, your_address="10.0.0.9", options=options))
+        self.assertTrue(answer is None or answer.server_id.packed[0] not in (0, 127))
+
+    @given(st.integers(0, 400))
+    def test_no_frame_that_ends_too_early_does_harm(self, length: int) -> None:
+        frame = ack(LEASE_TIME + MASK)
+        answer = heard(frame[:length])
+        self.assertEqual(answer is not None, length >= len(frame))
