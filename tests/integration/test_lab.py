@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, SUBNET
+from tests.integration.lives import AT_ONCE, RANGE, SUBNET
 from tests.lab import frames
 from tests.lab.commands import CommandFailed, TookTooLong, run, wait_until
 from tests.lab.daemons import Daemon
@@ -194,7 +194,7 @@ def test_two_docker_hosts_live_beside_each_other_on_one_lan(two_hosts: tuple[Doc
 def test_our_service_cannot_reach_the_sandboxes_and_the_api_that_a_real_host_has(
     docker_host: DockerHost,
 ) -> None:
-    docker_host.create("lan", *SUBNET)
+    docker_host.create("lan", *RANGE)
     box = docker_host.start("box", AT_ONCE)
     inspect = "--format={{.NetworkSettings.SandboxKey}}"
     key = docker_host.engine.docker("inspect", inspect, "box").strip()
