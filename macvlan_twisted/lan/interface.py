@@ -52,5 +52,6 @@ class Wire(Protocol):
 
     def listen(self, hear: Hear) -> Callable[[], None]:
         """
-        Have *hear* called with each frame, also with those that we send, until what is returned is called.
+        Have *hear* called with each frame until what is returned is called. What we send ourselves may be among them: a
+        packet socket does not hear what it sends, unless it comes back by the parent, as what is sent to a sibling does.
         """

@@ -98,9 +98,9 @@ class Tap:
         try:
             self._socket = self._opened()
         except OSError as error:
-            raise LinkFailed(
-                f"listening on {parent}: {os.strerror(error.errno or 0)}", error.errno or 0
-            ) from None
+            # if_nametoindex() gives no number.
+            number = error.errno or errno.ENODEV
+            raise LinkFailed(f"listening on {parent}: {os.strerror(number)}", number) from None
         reactor.addReader(self)
 
     def _opened(self) -> socket.socket:
@@ -161,12 +161,7 @@ class Tap:
             except BlockingIOError:
                 return
             except OSError as error:
-                if (
-                    error.errno != errno.ENETDOWN
-                ):  # which a parent says once that goes down, and may come up again
-                    _log.warn("listening on {parent}: {reason}", parent=self.parent, reason=error.strerror)
-                    self._lost = True
-                    self._reactor.removeReader(self)
+                self._fail(error.errno or 0)
                 return
             heard = Heard(frame, kind == socket.PACKET_OUTGOING)
             for hear in tuple(self._hearers):
@@ -186,5 +181,19 @@ class Tap:
         return f"tap {self.parent}"
 
     def connectionLost(self, reason: Any) -> None:
-        """The reactor is done with the socket."""
+        """
+        The reactor is done with the socket, for it polls as broken: so does one whose parent went down, until the error
+        is fetched. Or the reactor stops.
+        """
+        number = 0 if self._lost else self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number == errno.ENETDOWN:
+            self._reactor.addReader(self)
+        self._fail(number)
+
+    def _fail(self, number: int) -> None:
+        if number == errno.ENETDOWN or self._lost:
+            return  # said once of a parent that goes down; it may come up again
         self._lost = True
+        self._reactor.removeReader(self)
+        if number:
+            _log.warn("listening on {parent}: {reason}", parent=self.parent, reason=os.strerror(number))

@@ -1,0 +1,149 @@
+"""Addresses that we hold, defended against real hosts and their tools; and what announcements do to real caches."""
+
+import shutil
+import time
+from ipaddress import ip_address
+from random import Random
+
+import pytest
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from macvlan_twisted.addresses import IPAddress
+from macvlan_twisted.lan.frames import Claim, announcement_frames, probe_frame
+from macvlan_twisted.lan.interface import Wire
+from macvlan_twisted.lan.probing import Free
+from macvlan_twisted.lan.watch import Watch
+from tests.integration.conftest import need
+from tests.integration.on_reactor import on_reactor
+from tests.integration.taps import (
+    CONTAINER,
+    FREE,
+    LAST,
+    LAST_FRAME,
+    STRANGER,
+    add_siblings,
+    hear,
+    mac_of,
+    tap_in,
+    voice_in,
+)
+from tests.lab.lan import Lan
+
+
+class Silent:
+    """An observer that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[IPAddress, str]] = []
+
+    def contested(self, address: IPAddress, our_mac: str, foreign_mac: str) -> None:
+        self.told.append((address, foreign_mac))
+
+    def lost(self, address: IPAddress, mac: str) -> None:
+        self.told.append((address, mac))
+
+
+def watch_on(wire: Wire) -> Watch:
+    from twisted.internet import reactor
+
+    return Watch(wire, reactor, Random(), Silent())
+
+
+@pytest.fixture
+def bridge_lan(lan: Lan) -> Lan:
+    """Give a LAN with siblings on the host's NIC."""
+    add_siblings(lan)
+    return lan
+
+
+@on_reactor
+async def test_a_held_address_is_defended_against_another_hosts_tools(lan: Lan) -> None:
+    need("" if shutil.which("busybox") else "no busybox here: apt-get install busybox")
+    arping = ("busybox", "arping", "-D", "-c", "2", "-w", "3", "-I", "eth1", str(FREE[0]))
+    assert (await deferToThread(lan.attempt_in, "neighbour", *arping)).status == 0
+    with tap_in(lan) as tap:
+        watch = watch_on(tap)
+        assert await watch.hold(FREE[0], CONTAINER) == Free()
+        refused = await deferToThread(lan.attempt_in, "neighbour", *arping)
+        assert refused.status == 1
+        assert CONTAINER in refused.stdout.lower()
+        watch.let_go(FREE[0])
+        assert (await deferToThread(lan.attempt_in, "neighbour", *arping)).status == 0
+        watch.close()
+
+
+def take(lan: Lan, address: IPAddress) -> str:
+    """Let the neighbour's kernel take an IPv6 address, and answer what its duplicate address detection said."""
+    lan.run_in("neighbour", "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth1/accept_dad")
+    lan.run_in("neighbour", "ip", "address", "add", f"{address}/64", "dev", "eth1")
+    for _ in range(100):
+        shown = lan.run_in("neighbour", "ip", "-6", "address", "show", "dev", "eth1", "to", str(address))
+        if "dadfailed" in shown or "tentative" not in shown:
+            break
+        time.sleep(0.1)
+    lan.run_in("neighbour", "ip", "address", "delete", f"{address}/64", "dev", "eth1")
+    return shown
+
+
+@on_reactor
+async def test_a_held_address_is_defended_against_another_hosts_kernel(lan: Lan) -> None:
+    with tap_in(lan) as tap:
+        watch = watch_on(tap)
+        assert await watch.hold(FREE[1], CONTAINER) == Free()
+        assert "dadfailed" in await deferToThread(take, lan, FREE[1])
+        assert watch.is_held(FREE[1])
+        watch.let_go(FREE[1])
+        shown = await deferToThread(take, lan, FREE[1])
+        assert str(FREE[1]) in shown
+        assert "dadfailed" not in shown
+        watch.close()
+
+
+@on_reactor
+async def test_a_held_address_is_defended_against_a_sibling_and_stays_held(bridge_lan: Lan) -> None:
+    """Our answer by ARP comes back to us by the parent, as if another host had given it."""
+    sibling = mac_of(bridge_lan, "gateway", "c1")
+    with (
+        tap_in(bridge_lan, speaker="speaker") as tap,
+        tap_in(bridge_lan, "gateway", "c1") as ear,
+        voice_in(bridge_lan, "gateway", "c1") as say,
+    ):
+        watch = watch_on(tap)
+        for address in FREE:
+            assert await watch.hold(address, CONTAINER) == Free()
+            answer = Claim(address, CONTAINER)
+            await hear(ear, answer, say, probe_frame(address, sibling))
+            await hear(tap, LAST, say, LAST_FRAME)
+            assert watch.is_held(address)
+        watch.close()
+
+
+@on_reactor
+async def test_two_hosts_do_not_hold_one_address(lan: Lan) -> None:
+    with tap_in(lan) as one, tap_in(lan, "neighbour") as other:
+        watches = [watch_on(one), watch_on(other)]
+        addresses: list[IPAddress] = [ip_address(f"192.168.77.{number}") for number in range(100, 120)]
+        addresses += [ip_address(f"fd77::1:{number}") for number in range(20)]
+        asked = [
+            (address, [ensureDeferred(watch.hold(address, CONTAINER)) for watch in watches])
+            for address in addresses
+        ]
+        for address, holds in asked:
+            verdicts = [await hold for hold in holds]
+            assert verdicts.count(Free()) <= 1, (address, verdicts)
+        for watch in watches:
+            watch.close()
+
+
+@pytest.mark.parametrize("form", [0, 1], ids=["request", "reply"])
+def test_either_form_of_an_announcement_corrects_a_neighbours_cache_at_once(lan: Lan, form: int) -> None:
+    """Also an entry that was made within the last second, which Linux changes for nothing less."""
+    for address in FREE:
+        with voice_in(lan, "host") as say:
+            for mac in (STRANGER, CONTAINER):
+                entry = (str(address), "lladdr", "02:00:00:00:00:99", "dev", "eth1", "nud", "reachable")
+                lan.run_in("neighbour", "ip", "neigh", "replace", *entry)
+                frames = announcement_frames(address, mac)
+                say(frames[min(form, len(frames) - 1)])
+                assert mac in lan.run_in("neighbour", "ip", "neigh", "show", str(address))

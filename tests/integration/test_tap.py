@@ -1,0 +1,193 @@
+"""What the real packet socket hears and sends on a LAN, and what probes find there."""
+
+import struct
+from ipaddress import IPv4Address, IPv6Address
+from random import Random
+
+import pytest
+from twisted.internet.defer import Deferred, ensureDeferred
+
+from macvlan_twisted.addresses import IPAddress
+from macvlan_twisted.errors import LinkFailed
+from macvlan_twisted.lan.frames import Claim, Probe, announcement_frames, answer_frame, probe_frame
+from macvlan_twisted.lan.interface import Heard, Wire
+from macvlan_twisted.lan.probing import QUICK, Free, How, Taken, Unproven, Verdict, probe
+from macvlan_twisted.lan.tap import Tap
+from tests.integration.on_reactor import on_reactor
+from tests.integration.taps import (
+    FREE,
+    LAST,
+    LAST_FRAME,
+    NEIGHBOURS,
+    SIBLINGS,
+    STRANGER,
+    add_siblings,
+    hear,
+    mac_of,
+    tap_in,
+    voice_in,
+    within,
+)
+from tests.lab.lan import Lan
+
+
+def ask(wire: Wire, address: IPAddress) -> Deferred[Verdict]:
+    from twisted.internet import reactor
+
+    return ensureDeferred(probe(wire, address, QUICK, reactor, Random()))
+
+
+@pytest.fixture
+def bridge_lan(lan: Lan) -> Lan:
+    """Give a LAN with siblings on the host's NIC."""
+    add_siblings(lan)
+    return lan
+
+
+@on_reactor
+async def test_the_neighbours_own_words_are_heard(lan: Lan) -> None:
+    neighbour = mac_of(lan, "neighbour")
+    with tap_in(lan) as tap:
+        for address, gateway in zip(NEIGHBOURS, ("192.168.77.1", "fd77::1"), strict=True):
+            claim = Claim(address, neighbour)
+            said = await hear(tap, claim, lan.ping, "neighbour", gateway)
+            assert (claim, False) in said
+
+
+@on_reactor
+async def test_the_hosts_own_words_go_out(lan: Lan) -> None:
+    claim = Claim(IPv4Address("192.168.77.10"), mac_of(lan, "host"))
+    with tap_in(lan) as tap:
+        said = await hear(tap, claim, lan.ping, "host", "192.168.77.1")
+    assert (claim, True) in said
+
+
+def udp(port: int, options: bytes = b"", fragment: int = 0, protocol: int = 17) -> bytes:
+    """An IPv4 packet to everyone, right in all, for a switch may look at it."""
+    datagram = struct.pack("!HHHH", 67, port, 12, 0) + b"mine"
+    length, first = 20 + len(options) + len(datagram), 0x45 + len(options) // 4
+    head = struct.pack("!BBHHHBBH", first, 0, length, 1, fragment, 9, protocol, 0)
+    head += IPv4Address("192.168.77.2").packed + b"\xff" * 4 + options
+    total = sum(struct.unpack(f"!{len(head) // 2}H", head))
+    checksum = 0xFFFF - (total % 0xFFFF)
+    head = head[:10] + struct.pack("!H", checksum) + head[12:]
+    return b"\xff" * 6 + bytes.fromhex("020000000007") + b"\x08\0" + head + datagram
+
+
+def tagged(frame: bytes, tag: int, kind: int = 0x8100) -> bytes:
+    return frame[:12] + struct.pack("!HH", kind, tag) + frame[12:]
+
+
+@on_reactor
+async def test_only_what_concerns_us_is_heard_and_only_of_our_own_lan(lan: Lan) -> None:
+    arp = announcement_frames(IPv4Address("192.168.77.70"), STRANGER)[0]
+    solicitation = probe_frame(IPv6Address("fd77::70"), STRANGER)
+    advertisement = announcement_frames(IPv6Address("fd77::70"), STRANGER)[0]
+    to_client, with_options = udp(68), udp(68, options=b"\x94\x04\0\0")
+    wanted = [arp, solicitation, advertisement, to_client, with_options]
+    echo = solicitation[:54] + b"\x80" + solicitation[55:]
+    unwanted = [
+        tagged(arp, 5),
+        tagged(arp, 0x6005),
+        tagged(arp, 5, kind=0x88A8),
+        tagged(tagged(arp, 5), 0),
+        tagged(to_client, 5),
+        tagged(solicitation, 5),
+        udp(67),
+        udp(67, options=b"\x94\x04\0\0"),
+        udp(68, fragment=7),
+        udp(68, protocol=6),
+        echo,
+        arp[:12] + b"\x08\x35" + arp[14:],
+    ]
+    heard: list[bytes] = []
+    with tap_in(lan) as tap, voice_in(lan) as say:
+
+        def note(each: Heard) -> None:
+            if each.frame[6:12].hex(":") == STRANGER:
+                heard.append(each.frame)
+
+        tap.listen(note)
+
+        def speak() -> None:
+            for frame in unwanted:
+                say(frame)
+            for frame in wanted:
+                say(frame)
+                say(tagged(frame, 0x6000))  # a priority, and no VLAN: Linux takes it for untagged
+            say(LAST_FRAME)
+
+        await hear(tap, LAST, speak)
+    expected = [frame for frame in wanted for _ in range(2)]
+    assert [frame.hex() for frame in heard[:-1]] == [frame.hex() for frame in expected]
+
+
+@on_reactor
+async def test_a_neighbours_addresses_are_taken_and_others_are_free(lan: Lan) -> None:
+    neighbour = mac_of(lan, "neighbour")
+    with tap_in(lan) as tap:
+        for address in NEIGHBOURS:
+            assert await ask(tap, address) == Taken(neighbour, How.ANSWERED)
+        for address in FREE:
+            assert await ask(tap, address) == Free()
+
+
+@on_reactor
+async def test_siblings_on_the_parent_answer_our_own_link_alone(bridge_lan: Lan) -> None:
+    sibling, neighbour = mac_of(bridge_lan, "gateway", "c1"), mac_of(bridge_lan, "neighbour")
+    with tap_in(bridge_lan, speaker="speaker") as tap:
+        for address in SIBLINGS:
+            assert await ask(tap, address) == Taken(sibling, How.ANSWERED)
+        for address in NEIGHBOURS:
+            assert await ask(tap, address) == Taken(neighbour, How.ANSWERED)
+        for address in FREE:
+            assert await ask(tap, address) == Free()
+    with tap_in(bridge_lan) as tap:
+        for address in SIBLINGS:
+            assert await ask(tap, address) == Free()
+
+
+@on_reactor
+async def test_what_siblings_say_is_heard(bridge_lan: Lan) -> None:
+    """To the LAN it goes out; what one says to another one on the parent comes in."""
+    sibling, speaker = mac_of(bridge_lan, "gateway", "c1"), mac_of(bridge_lan, "host", "speaker")
+    with tap_in(bridge_lan, speaker="speaker") as tap, voice_in(bridge_lan, "gateway", "c1") as say:
+        for address in FREE:
+            say(probe_frame(address, sibling))
+            say(announcement_frames(address, sibling)[0])
+            said = await hear(tap, LAST, say, LAST_FRAME)
+            assert (Probe(address, sibling), True) in said
+            assert (Claim(address, sibling), True) in said
+        answer = Claim(FREE[0], sibling)
+        said = await hear(tap, answer, say, answer_frame(FREE[0], sibling, speaker))
+        assert (answer, False) in said
+
+
+@on_reactor
+async def test_a_parent_that_was_down_is_heard_again(lan: Lan) -> None:
+    neighbour = mac_of(lan, "neighbour")
+    with tap_in(lan) as tap:
+        lan.run_in("host", "ip", "link", "set", "eth1", "down")
+        assert await ask(tap, NEIGHBOURS[0]) == Unproven("sending on eth1: Network is down")
+        assert not tap.broken
+        lan.run_in("host", "ip", "link", "set", "eth1", "up")
+        for address in NEIGHBOURS:
+            assert await ask(tap, address) == Taken(neighbour, How.ANSWERED)
+        assert not tap.broken
+
+
+@on_reactor
+async def test_a_parent_that_is_gone_needs_a_new_tap(lan: Lan) -> None:
+    with tap_in(lan) as tap:
+        asked = ask(tap, NEIGHBOURS[0])
+        lan.run_in("host", "ip", "link", "delete", "eth1")
+        assert tap.broken
+        assert isinstance(await asked, Unproven)
+        with pytest.raises(LinkFailed, match="sending on eth1: No such device"):
+            tap.send(probe_frame(FREE[0], STRANGER))
+        lan.run_in("host", "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "far")
+        assert tap.broken
+    from twisted.internet import reactor
+
+    with pytest.raises(LinkFailed, match="listening on eth1: No such device"):
+        within(lan, "switch", lambda: Tap(reactor, "eth1", "eth1", STRANGER))
