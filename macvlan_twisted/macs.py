@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2s
+from random import Random
 
 from .addresses import IPInterface
 
@@ -27,3 +28,7 @@ def derived_mac(address: IPInterface | None, address_v6: IPInterface | None, end
 def named_mac(*names: str) -> str:
     """The same MAC for the same names: of a container and its pool, or of an instance and its parent."""
     return (_PREFIX + blake2s("\0".join(names).encode(), digest_size=4).digest()).hex(":")
+
+
+def random_mac(random: Random) -> str:
+    return (_PREFIX + random.randbytes(4)).hex(":")

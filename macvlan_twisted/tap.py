@@ -42,9 +42,12 @@ from .engine.default_network import ensure_network
 from .errors import CannotStart, StateFailed
 from .host_defaults import choose_defaults
 from .ipam.calls import AddressManagement
+from .ipam.chosen_macs import ChosenMacs
+from .ipam.leasing import Leasing
 from .lan.announcements import Announcements
 from .lan.conflicts import Conflicts
 from .lan.host_links import HostLinks
+from .lan.leases import Leases
 from .lan.probing import RFC_5227, ProbeTiming, bounded
 from .lan.tap import Tap
 from .lan.wires import Wires
@@ -185,6 +188,7 @@ class _Parts:
     wires: Wires
     conflicts: Conflicts
     announcements: Announcements
+    leases: Leases
     in_background: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] | None = None
     """Work that ends soon after the function that it is given says that the service is stopping."""
     _background: Deferred[None] | None = None
@@ -205,6 +209,7 @@ class _Parts:
             self._background.cancel()
 
     async def close(self) -> None:
+        self.leases.close()
         self.announcements.close()
         self.conflicts.close()
         self.wires.close()
@@ -252,11 +257,17 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     conflicts = Conflicts(
         wires, links, records, _probe_timing(settings.conflict_wait), reactor, SystemRandom(), time.time
     )
+    leases = Leases(wires, conflicts, records, reactor, SystemRandom(), time.time, settings.dhcp_timeout)
+    macs = ChosenMacs(records.instance, SystemRandom())
+    addresses = AddressManagement(
+        settings, book, conflicts, Leasing(leases, macs), macs, lambda: token_hex(4)
+    )
     parents = Parents(links, records, known, wires)
     announcements = Announcements(wires, reactor)
-    endpoints = Endpoints(settings, known, records, links, parents, conflicts, announcements)
+    endpoints = Endpoints(
+        settings, known, records, links, parents, conflicts, announcements, leases, addresses.mac_for
+    )
     networks = Networks(settings, known, records, links, parents, endpoints, wires)
-    addresses = AddressManagement(settings, book, conflicts, lambda: token_hex(4))
     _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires)))
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
@@ -284,6 +295,7 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
         wires,
         conflicts,
         announcements,
+        leases,
         in_background,
     )
 

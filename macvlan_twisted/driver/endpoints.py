@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from random import SystemRandom
 
+from attrs import evolve
 from twisted.logger import Logger
 
-from ..addresses import IPInterface
+from ..addresses import IPAddress, IPInterface
 from ..errors import LinkFailed, MacvlanError, NotFound, Refused, StateFailed
 from ..lan.announcements import Announcements
 from ..lan.conflicts import Conflicts, Taken, Unproven
+from ..lan.dhcp import LeaseFacts
+from ..lan.leases import Leases, Terms
 from ..links.interface import Port
 from ..links.pool import Links
-from ..macs import derived_mac
+from ..macs import derived_mac, random_mac
 from ..names import alias_of, endpoint_link_name
 from ..records import to_document
 from ..settings import Settings
@@ -39,7 +44,10 @@ class Endpoints:
         parents: Parents,
         conflicts: Conflicts,
         announcements: Announcements,
+        leases: Leases,
+        chosen_mac: Callable[[str, IPAddress], str | None],
     ) -> None:
+        """:param chosen_mac: the MAC that our address management has chosen for an address on a parent."""
         self._settings = settings
         self._known = known
         self._records = records
@@ -47,30 +55,36 @@ class Endpoints:
         self._parents = parents
         self._conflicts = conflicts
         self._announcements = announcements
+        self._leases = leases
+        self._chosen_mac = chosen_mac
         for endpoint in known.endpoints.values():
             self._look_after(endpoint)
         self._turns = Turns()
         self._being_made: set[str] = set()
+        self._random = SystemRandom()
 
-    async def create(self, request: requests.CreateEndpoint) -> str | None:
+    async def create(self, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:
         """
         Make the endpoint's link; its row is on disk before the kernel is touched.
 
-        :return: the MAC that we chose, ``None`` if the request named one or the NIC's own stays.
+        :return: the MAC and the address that we chose, each ``None`` if the request named one or there is none.
         """
         async with self._turns.of(request.endpoint_id):
             network = self._known.network(request.network_id)
-            endpoint = self._planned(request, network)
-            existing = self._known.endpoints.get(endpoint.endpoint_id)
+            existing = self._known.endpoints.get(request.endpoint_id)
+            endpoint = self._planned(request, network, existing)
             if existing == endpoint:
-                return endpoint.mac if endpoint.mac_is_ours else None
+                return _chosen(endpoint, request)
             if existing is not None:
                 raise Refused(f"endpoint {endpoint.endpoint_id} exists with other addresses: remove it first")
             forgotten = await self._forgotten_holder(endpoint)
             self._known.add_endpoint(endpoint)
             self._being_made.add(endpoint.endpoint_id)
             try:
-                await self._refuse_used_by_others(endpoint, network, forgotten)
+                if network.dhcp and endpoint.address is None:
+                    endpoint = await self._leased(endpoint, network)
+                else:
+                    await self._refuse_used_by_others(endpoint, network, forgotten)
                 await self._records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
                 await self._make_link(endpoint, network, forgotten)
             except BaseException:
@@ -92,7 +106,26 @@ class Endpoints:
             endpoint=endpoint.short_id,
             network=network.short_id,
         )
-        return endpoint.mac if endpoint.mac_is_ours else None
+        return _chosen(endpoint, request)
+
+    async def _leased(self, endpoint: Endpoint, network: Network) -> Endpoint:
+        """Nobody manages addresses: the LAN's own DHCP server leases one, under the container's MAC."""
+        mac = endpoint.mac
+        if mac is None:  # passthru: the NIC's own
+            nic = await self._links.find(network.parent)
+            mac = "" if nic is None else nic.mac
+        terms = Terms(
+            network.parent,
+            mac,
+            vendor_class=network.dhcp_vendor_class,
+            release=network.dhcp_release,
+            conflict_detection=network.conflict_detection,
+        )
+        facts = await self._leases.take(terms)
+        leased = evolve(endpoint, address=facts.interface)
+        self._known.remove_endpoint(endpoint.endpoint_id)
+        self._known.add_endpoint(leased)
+        return leased
 
     async def _undo(self, endpoint: Endpoint) -> None:
         """Forget an endpoint that was not made; the engine will not ask for it."""
@@ -110,6 +143,18 @@ class Endpoints:
         for address in endpoint.addresses:
             self._announcements.stop(endpoint.parent, address)
             self._conflicts.gone(endpoint.parent, address)
+        lease = self._lease_of(endpoint)
+        if lease is not None:
+            await self._leases.give_back(endpoint.parent, lease.mac)
+
+    def _lease_of(self, endpoint: Endpoint) -> LeaseFacts | None:
+        if endpoint.mac is not None:
+            return self._leases.of_mac(endpoint.parent, endpoint.mac)
+        return (
+            None
+            if endpoint.address is None
+            else self._leases.of_address(endpoint.parent, endpoint.address.ip)
+        )
 
     def _look_after(self, endpoint: Endpoint) -> None:
         """From now on the endpoint's addresses are its own, whoever else says so on the LAN."""
@@ -147,7 +192,9 @@ class Endpoints:
                     )
                 self._conflicts.count_unproven(network.parent, address, verdict.reason)
 
-    def _planned(self, request: requests.CreateEndpoint, network: Network) -> Endpoint:
+    def _planned(
+        self, request: requests.CreateEndpoint, network: Network, existing: Endpoint | None
+    ) -> Endpoint:
         for address in (request.address, request.address_v6):
             if address is not None:
                 self._refuse_router(address, network)
@@ -160,7 +207,11 @@ class Endpoints:
                     "-o force_mac=true"
                 )
         elif mac is None:
-            mac = derived_mac(request.address, request.address_v6, request.endpoint_id)
+            mac = self._chosen(request, network, existing)
+        self._refuse_other_mac_than_leased(request, network, mac)
+        address = request.address
+        if address is None and existing is not None and network.dhcp:
+            address = existing.address
         return Endpoint(
             endpoint_id=request.endpoint_id,
             network_id=network.network_id,
@@ -168,8 +219,42 @@ class Endpoints:
             parent=network.parent,
             mac=mac,
             mac_is_ours=request.mac is None and mac is not None,
-            address=request.address,
+            address=address,
             address_v6=request.address_v6,
+        )
+
+    def _chosen(self, request: requests.CreateEndpoint, network: Network, existing: Endpoint | None) -> str:
+        """The MAC of a container for which the user named none."""
+        if existing is not None and existing.mac is not None and existing.mac_is_ours:
+            return existing.mac
+        for address in (request.address, request.address_v6):
+            if address is not None:
+                lease = self._leases.of_address(network.parent, address.ip)
+                chosen = self._chosen_mac(network.parent, address.ip) if lease is None else lease.mac
+                if chosen is not None:
+                    return chosen
+        is_ours = any(each.is_ours for each in network.subnets)
+        if network.identity == "random" and not is_ours:
+            return random_mac(self._random)
+        return derived_mac(request.address, request.address_v6, request.endpoint_id)
+
+    def _refuse_other_mac_than_leased(
+        self, request: requests.CreateEndpoint, network: Network, mac: str | None
+    ) -> None:
+        if request.address is None:
+            return
+        lease = self._leases.of_address(network.parent, request.address.ip)
+        if lease is None or mac == lease.mac:
+            return
+        if mac is None:
+            raise Refused(
+                f"in mode passthru the container's MAC is that of parent {network.parent}, and --ipam-opt dhcp=true has "
+                f"leased {request.address.ip} under {lease.mac}: use --ipam-driver null and -o dhcp=true"
+            )
+        raise Refused(
+            f"MAC address {mac} comes too late: address {request.address.ip} was leased under {lease.mac} before the "
+            "container was there; leave --mac-address out, or create the network with --ipam-driver null and "
+            "-o dhcp=true, which leases under --mac-address"
         )
 
     def _refuse_router(self, address: IPInterface, network: Network) -> None:
@@ -277,9 +362,14 @@ class Endpoints:
         if network.announce and endpoint.mac is not None:
             for address in endpoint.addresses:
                 self._announcements.begin(endpoint.parent, address, endpoint.mac)
-        return requests.Joined(
-            endpoint.link, network.gateway_for(endpoint.address), network.gateway_for(endpoint.address_v6)
-        )
+        gateway = network.gateway_for(endpoint.address) or self._leased_router(endpoint, network)
+        return requests.Joined(endpoint.link, gateway, network.gateway_for(endpoint.address_v6))
+
+    def _leased_router(self, endpoint: Endpoint, network: Network) -> IPAddress | None:
+        lease = self._lease_of(endpoint)
+        if lease is None or network.internal or lease.router not in lease.interface.network:
+            return None
+        return lease.router
 
     async def leave(self, request: requests.EndpointCall) -> None:
         """Nothing: the engine moves the link back and then asks for its removal, or for another Leave."""
@@ -323,6 +413,13 @@ class Endpoints:
                 link=name,
                 endpoint=endpoint_id[:12],
             )
+
+
+def _chosen(endpoint: Endpoint, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:
+    return requests.CreatedEndpoint(
+        endpoint.mac if endpoint.mac_is_ours else None,
+        endpoint.address if request.address is None else None,
+    )
 
 
 def _mac_in_use(holder: Endpoint) -> Refused:

@@ -19,6 +19,8 @@ class Subnet:
     auxiliary: Mapping[str, IPAddress] = field(factory=dict)
     is_ours: bool = False
     """Whether the addresses are managed by this plugin, which has then looked after them already."""
+    is_nobodys: bool = False
+    """Whether there is no address management (``--ipam-driver null``)."""
 
 
 @frozen
@@ -50,6 +52,10 @@ class Network:
     conflict_detection: str = "on"
     announce: bool = True
     identity: str = "address"
+    dhcp: bool = False
+    dhcp_release: bool = True
+    dhcp_readdress: bool = False
+    dhcp_vendor_class: str = ""
     is_made: bool = True
     """Whether its creation went through: what a kill left half made is undone at the next start."""
 

@@ -167,6 +167,18 @@ class Networks:
             conflict_detection=options.conflict_detection or self._settings.conflict_detection,
             announce=self._settings.announce if options.announce is None else options.announce,
             identity=options.identity or self._settings.identity,
+            dhcp=leases_addresses(request, options, self._settings.dhcp),
+            dhcp_release=self._settings.dhcp_release
+            if options.dhcp_release is None
+            else options.dhcp_release,
+            dhcp_readdress=(
+                self._settings.dhcp_readdress if options.dhcp_readdress is None else options.dhcp_readdress
+            ),
+            dhcp_vendor_class=(
+                self._settings.dhcp_vendor_class
+                if options.dhcp_vendor_class is None
+                else options.dhcp_vendor_class
+            ),
         )
 
     def _warn_of_gateways(self, network: Network) -> None:
@@ -260,6 +272,27 @@ class Networks:
         _log.info("network removed: {network}", network=network.short_id)
         if failures:
             raise LinkFailed(f"network {network_id} is removed, but: {'; '.join(failures)}")
+
+
+def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, default: bool) -> bool:
+    """
+    Whether CreateEndpoint leases addresses by DHCP: where nobody manages addresses.
+
+    :raises Refused: ``-o dhcp=true`` where somebody does.
+    """
+    has_nobody = bool(request.subnets) and all(each.is_nobodys for each in request.subnets)
+    if options.dhcp and not has_nobody:
+        ours = any(each.is_ours for each in request.subnets)
+        raise Refused(
+            "-o dhcp=true is for networks without address management (--ipam-driver null), and this one has "
+            + (
+                "that of this plugin: give --ipam-opt dhcp=true instead"
+                if ours
+                else "Docker's own, which hands out addresses itself: add --ipam-driver null, or this plugin's with "
+                "--ipam-opt dhcp=true"
+            )
+        )
+    return (options.dhcp or default) and has_nobody
 
 
 def refuse_what_did_not_take(wanted: Port, found: Port) -> None:

@@ -41,6 +41,14 @@ class CreateEndpoint:
 
 
 @frozen
+class CreatedEndpoint:
+    """What we chose; the engine must not be told again what it had said itself."""
+
+    mac: str | None
+    address: IPInterface | None = None
+
+
+@frozen
 class EndpointCall:
     """All other calls about an endpoint name just the two of them."""
 

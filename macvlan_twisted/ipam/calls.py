@@ -13,11 +13,14 @@ from ..errors import NotFound, Refused, StateFailed
 from ..lan.conflicts import Conflicts, Taken, Unproven
 from ..records import from_document, to_document
 from ..settings import Settings
-from ..state.interface import AddressBook, Claim
+from ..state.interface import AddressBook, Claim, Identity
 from ..turns import Turns
 from .allocation import barred_spans, count_barred, next_free, usable_span
 from .candidates import Candidates, cannot_be_found_out
-from .pools import Pool, answered_pool, gateway_in_data, plan_pool, refuse_overlap
+from .chosen_macs import ChosenMacs
+from .identities import Identities
+from .leasing import Leasing
+from .pools import Pool, answered_pool, gateway_in_data, refuse_overlap
 from .requests import GrantedPool, Purpose, ReleaseAddress, RequestAddress, RequestPool
 from .shared_set import SharedSet
 
@@ -32,11 +35,20 @@ class AddressManagement:
     """
 
     def __init__(
-        self, settings: Settings, book: AddressBook, conflicts: Conflicts, nonce: Callable[[], str]
+        self,
+        settings: Settings,
+        book: AddressBook,
+        conflicts: Conflicts,
+        leasing: Leasing,
+        macs: ChosenMacs,
+        nonce: Callable[[], str],
     ) -> None:
         self._settings = settings
         self._book = book
         self._conflicts = conflicts
+        self._leasing = leasing
+        self._macs = macs
+        self._identities = Identities(book.identities())
         self._candidates = Candidates(conflicts)
         conflicts.when_lost = self._candidates.lost
         self._nonce = nonce
@@ -65,7 +77,7 @@ class AddressManagement:
             self._use_wire(pool)
 
     def _use_wire(self, pool: Pool) -> None:
-        if pool.conflict_detection != "off":
+        if pool.conflict_detection != "off" or pool.dhcp:
             self._conflicts.use(pool.wire, f"pool {pool.pool_id}", pool.prefix)
 
     def prepare(self) -> None:
@@ -74,11 +86,11 @@ class AddressManagement:
             self._prepare(pool)
 
     def _prepare(self, pool: Pool) -> None:
-        if pool.conflict_detection != "off" and pool.pool_id not in self._being_made:
+        if pool.conflict_detection != "off" and not pool.dhcp and pool.pool_id not in self._being_made:
             self._candidates.prepare(pool, self._sets[pool.shared_set], lambda: self._next_number(pool))
 
     async def request_pool(self, request: RequestPool) -> GrantedPool:
-        pool = plan_pool(request, self._settings, self._nonce())
+        pool = await self._leasing.planned(request, self._settings, self._nonce())
         refuse_overlap(pool, self._pools)
         self._pools[pool.pool_id] = pool
         self._join_set(pool)
@@ -92,11 +104,13 @@ class AddressManagement:
         _log.info(
             "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
         )
-        gateway = gateway_in_data(pool, self._settings)
+        gateway = self._leasing.gateway_in_data(pool) if pool.dhcp else gateway_in_data(pool, self._settings)
         if gateway is not None:
             try:
                 self._refuse_taken(pool, gateway.ip, Purpose.GATEWAY)
-                await self._claim(pool, gateway.ip, Purpose.GATEWAY, advances=False)
+                await self._claim(
+                    pool, Claim(pool.pool_id, gateway.ip, Purpose.GATEWAY.value), advances=False
+                )
             except BaseException:
                 await self.release_pool(pool.pool_id)
                 raise
@@ -114,6 +128,9 @@ class AddressManagement:
             except BaseException:
                 self._pools[pool_id] = pool
                 raise
+            leased = self._sets[pool.shared_set].endpoints.get(pool_id, set()) if pool.dhcp else set()
+            for number in sorted(leased):
+                await self._leasing.give_back(pool, type(pool.prefix.network_address)(number))
             self._forget(pool)
             await self._conflicts.disuse(f"pool {pool.pool_id}")
         _log.info("pool released: {pool}", pool=pool.described())
@@ -124,6 +141,7 @@ class AddressManagement:
     def _forget(self, pool: Pool) -> None:
         self._pools.pop(pool.pool_id, None)
         self._being_made.pop(pool.pool_id, None)
+        self._identities.forget_pool(pool.pool_id)
         others = [each for each in self._pools.values() if each.shared_set == pool.shared_set]
         self._candidates.close(pool, others=any(each.cursor_key == pool.cursor_key for each in others))
         if not others:
@@ -144,19 +162,26 @@ class AddressManagement:
         purpose = self._purpose_of(request, pool)
         if purpose is Purpose.ENDPOINT:
             self._being_made.pop(pool.pool_id, None)
+        if purpose is Purpose.ENDPOINT and pool.dhcp:
+            return await self._leased(pool, request)
         address = request.address
         if purpose is Purpose.GATEWAY and address is None:
-            address = self._gateway_to_make_up(pool)
+            address = await self._gateway_to_make_up(pool)
+        advances = False
         if address is None:
-            address = await self._next(pool)
+            address = await self._again(pool, request.endpoint_name)
+            if address is None:
+                address, advances = await self._next(pool), True
         else:
             self._refuse_outside(pool, address, purpose)
             self._refuse_taken(pool, address, purpose)
             if purpose is Purpose.ENDPOINT:
                 await self._refuse_used_by_others(pool, address)
-        await self._claim(
-            pool, address, purpose, advances=request.address is None and purpose is Purpose.ENDPOINT
-        )
+        claim = Claim(pool.pool_id, address, purpose.value)
+        if purpose is Purpose.ENDPOINT and pool.identity != "random":
+            mac = self._macs.named(pool, request.endpoint_name)
+            claim = evolve(claim, name=request.endpoint_name, mac=mac)
+        await self._claim(pool, claim, advances)
         if purpose is Purpose.AUXILIARY and pool.pool_id in self._being_made:
             self._being_made[pool.pool_id].add(address)
         _log.info(
@@ -168,19 +193,60 @@ class AddressManagement:
         )
         return ip_interface(f"{address}/{pool.prefix.prefixlen}")
 
-    async def _claim(self, pool: Pool, address: IPAddress, purpose: Purpose, advances: bool) -> None:
+    async def _claim(self, pool: Pool, claim: Claim, advances: bool) -> None:
         """In memory at once, so that no parallel call picks it; the caller goes on when it is on disk."""
-        shared = self._sets[pool.shared_set]
-        held_before = shared.holds(pool.pool_id, int(address))
-        shared.add(pool.pool_id, int(address), purpose)
+        shared, number = self._sets[pool.shared_set], int(claim.address)
+        held_before = shared.holds(pool.pool_id, number)
+        shared.add(pool.pool_id, number, Purpose(claim.purpose))
         if advances:
-            self._cursors[pool.cursor_key] = int(address)
+            self._cursors[pool.cursor_key] = number
+        ended: tuple[str, ...] = ()
+        if claim.name:
+            ended = self._identities.note(Identity(pool.pool_id, claim.name, claim.address, claim.mac))
         try:
-            await self._book.claim(Claim(pool.pool_id, address, purpose.value), pool.cursor_key, advances)
+            await self._book.claim(claim, pool.cursor_key, advances, ended)
         except BaseException:
             if not held_before:
-                shared.remove(pool.pool_id, int(address))
+                shared.remove(pool.pool_id, number)
             raise
+
+    async def _leased(self, pool: Pool, request: RequestAddress) -> IPInterface:
+        """The LAN's own server decides; what it leases is taken here, too, so that it is given back with the pool."""
+        address = await self._leasing.take(pool, request)
+        try:
+            await self._claim(pool, Claim(pool.pool_id, address.ip, Purpose.ENDPOINT.value), advances=False)
+        except BaseException:
+            await self._leasing.give_back(pool, address.ip)
+            raise
+        _log.info(
+            "address allocated: {address} of pool {pool} by DHCP{name}",
+            address=address.ip,
+            pool=pool.described(),
+            name=f" for {request.endpoint_name}" if request.endpoint_name else "",
+        )
+        return address
+
+    async def _again(self, pool: Pool, name: str) -> IPAddress | None:
+        """The address that the container of this name had before, if nobody else has it."""
+        before = self._identities.of_name(pool.pool_id, name) if name and pool.identity != "random" else None
+        if before is None:
+            return None
+        try:
+            self._refuse_taken(pool, before.address, Purpose.ENDPOINT)
+            await self._refuse_used_by_others(pool, before.address)
+        except Refused as refused:
+            _log.info("{name} gets another address than before: {reason}", name=name, reason=str(refused))
+            return None
+        return before.address
+
+    def mac_for(self, parent: str, address: IPAddress) -> str | None:
+        """The MAC that goes with an address of ours on *parent*, where it is not made of the address."""
+        for pool in self._pools.values():
+            shared = self._sets[pool.shared_set]
+            if pool.wire == parent and int(address) in shared.endpoints.get(pool.pool_id, ()):
+                identity = self._identities.of_address(pool.pool_id, address)
+                return self._macs.of(pool, identity.mac if identity is not None else "")
+        return None
 
     async def _next(self, pool: Pool) -> IPAddress:
         if pool.conflict_detection == "off":
@@ -237,9 +303,11 @@ class AddressManagement:
                 raise cannot_be_found_out(pool, verdict.reason)
             self._conflicts.count_unproven(pool.wire, address, verdict.reason)
 
-    def _gateway_to_make_up(self, pool: Pool) -> IPAddress:
+    async def _gateway_to_make_up(self, pool: Pool) -> IPAddress:
         """Engines before 28 ask for a gateway when the user named none: the LAN's own, else the first."""
         gateway = self._settings.gateway_for(pool.prefix)
+        if gateway is None and pool.dhcp:
+            gateway = await self._leasing.router(pool)
         if gateway is not None:
             return gateway
         return type(pool.prefix.network_address)(usable_span(pool.prefix).first)
@@ -329,6 +397,8 @@ class AddressManagement:
         ):  # a second release must not free the next owner's
             if not shared.holds(pool.pool_id, number):
                 return
+            if pool.dhcp:
+                await self._leasing.give_back(pool, request.address)
             await self._book.release(pool.pool_id, request.address)
             shared.remove(pool.pool_id, number)
             self._conflicts.let_go(pool.wire, request.address)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_interface, ip_network
+from ipaddress import IPv4Address, ip_interface, ip_network
 from urllib.parse import quote
 
 from attrs import frozen
@@ -11,7 +11,7 @@ from attrs import frozen
 from ..addresses import IPInterface, IPNetwork
 from ..errors import Refused
 from ..settings import Settings
-from .options import parse_options
+from .options import PoolOptions, parse_options
 from .requests import RequestPool
 
 _ANY = {4: "0.0.0.0/0", 6: "::/0"}
@@ -35,6 +35,8 @@ class Pool:
     dhcp_release: bool = True
     dhcp_vendor_class: str = ""
     identity: str = "address"
+    leased_router: IPv4Address | None = None
+    """The router that the DHCP server named, where the user named no subnet."""
     network_parent: str | None = None
     """The parent of the network that has the pool, once it is made: a user need not have named it twice."""
 
@@ -73,12 +75,17 @@ def pool_id_for(request: RequestPool, nonce: str) -> str:
     return ";".join(parts)
 
 
+def parent_of(options: PoolOptions, settings: Settings) -> str:
+    """The parent on which a pool's addresses are; empty if none is known."""
+    return options.parent or settings.host_interface or ""
+
+
 def plan_pool(request: RequestPool, settings: Settings, nonce: str) -> Pool:
     """
     :raises Refused: the request contradicts itself, or leaves open what the service does not know.
     """
     options = parse_options(request.options)
-    parent = options.parent or settings.host_interface or ""
+    parent = parent_of(options, settings)
     version = 6 if request.v6 else 4
     prefix = request.pool
     if prefix is None:

@@ -107,7 +107,7 @@ class HostLinks:
             await self._links.configure(link.name, _KEPT_OFF)
             await self._links.set_up(link.name)
         except BaseException:
-            await self._links.condemn(link.name)
+            await self._links.delete(link.name)
             raise
         _log.info("host link created: {link} on parent {parent}", link=link.name, parent=link.parent)
 
@@ -118,7 +118,10 @@ class HostLinks:
             if link is None:
                 return
             try:
-                await self._links.condemn(link.name)
+                # Not condemned: its name is needed when the parent is used again, perhaps at once.
+                present = await self._links.find(link.name)
+                if present is not None and self._links.is_ours(present):
+                    await self._links.delete(link.name)
             finally:
                 await self._forget(link)
         _log.info("unused link removed: {link} of parent {parent}", link=link.name, parent=parent)

@@ -22,6 +22,7 @@ GATEWAY_DATA = "com.docker.network.gateway"
 ADDRESS_TYPE_OPTION = "RequestAddressType"
 ENDPOINT_NAME_OPTION = "com.docker.network.endpoint.name"
 
+NULL_ADDRESS_SPACE = "null"
 LOCAL_ADDRESS_SPACE = "MacvlanTwistedLocal"
 GLOBAL_ADDRESS_SPACE = "MacvlanTwistedGlobal"
 
@@ -52,6 +53,7 @@ def _subnets(body: Fields) -> tuple[Subnet, ...]:
                 for name in each.texts("AuxAddresses")
             },
             is_ours=each.text("AddressSpace") in ADDRESS_SPACES.values(),
+            is_nobodys=each.text("AddressSpace") == NULL_ADDRESS_SPACE,
         )
         for family in ("IPv4Data", "IPv6Data")
         for each in body.objects(family)
@@ -99,9 +101,10 @@ def create_endpoint(body: Fields) -> driver.CreateEndpoint:
     )
 
 
-def create_endpoint_reply(chosen_mac: str | None) -> dict[str, Any]:
+def create_endpoint_reply(created: driver.CreatedEndpoint) -> dict[str, Any]:
     """Only what we chose: a member that the request had set must not be repeated, even unchanged."""
-    return {"Interface": {"MacAddress": chosen_mac}} if chosen_mac else {"Interface": {}}
+    chosen = {"MacAddress": created.mac, "Address": created.address}
+    return {"Interface": {name: str(value) for name, value in chosen.items() if value is not None}}
 
 
 def endpoint_call(body: Fields) -> driver.EndpointCall:

@@ -11,7 +11,7 @@ addresses, no rules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -64,6 +64,20 @@ class Claim:
     pool_id: str
     address: IPAddress
     purpose: str
+    name: str = ""
+    """Of the container that it was claimed for, if it shall get the same address again."""
+    mac: str = ""
+    """Of that container, where it is not made of the address."""
+
+
+@frozen
+class Identity:
+    """What a container had that went by *name*: it gets the same again while nobody else was given it."""
+
+    pool_id: str
+    name: str
+    address: IPAddress
+    mac: str
 
 
 class AddressBook(Protocol):
@@ -78,14 +92,20 @@ class AddressBook(Protocol):
     def cursors(self) -> dict[str, IPAddress]:
         """By set of addresses: the one handed out last. Read once, at start-up."""
 
+    def identities(self) -> list[Identity]:
+        """What containers had, the oldest ones first where that is known. Read once, at start-up."""
+
     def open_pool(self, pool_id: str, document: Document) -> Deferred[None]: ...
 
     def close_pool(self, pool_id: str) -> Deferred[None]:
         """Forget the pool and free all that was claimed under its id."""
 
-    def claim(self, claim: Claim, shared_set: str, advances: bool) -> Deferred[None]:
+    def claim(
+        self, claim: Claim, shared_set: str, advances: bool, forgotten_names: Sequence[str] = ()
+    ) -> Deferred[None]:
         """
-        Take an address of the set *shared_set*; with *advances* it becomes the one handed out last.
+        Take an address of the set *shared_set*; with *advances* it becomes the one handed out last. A claim with a name
+        is kept as an :class:`Identity`, those of *forgotten_names* end.
 
         :raises StateFailed: it was not taken.
         """

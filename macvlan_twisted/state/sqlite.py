@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from secrets import randbelow, token_hex
 from typing import Protocol
@@ -12,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress, parse_address
 from . import ledger as tables
-from .interface import Claim, Document, Kind
+from .interface import Claim, Document, Identity, Kind
 from .ledger import Change, Drop, Ledger, Put, Table
 
 _TABLE_OF = {
@@ -111,13 +112,30 @@ class SqliteAddressBook:
         return self._writer.submit([Put(tables.POOLS, (pool_id, _json(document)))])
 
     def close_pool(self, pool_id: str) -> Deferred[None]:
-        return self._writer.submit([Drop(tables.ADDRESSES, (pool_id,)), Drop(tables.POOLS, (pool_id,))])
+        return self._writer.submit(
+            [
+                Drop(tables.ADDRESSES, (pool_id,)),
+                Drop(tables.IDENTITIES, (pool_id,)),
+                Drop(tables.POOLS, (pool_id,)),
+            ]
+        )
 
-    def claim(self, claim: Claim, shared_set: str, advances: bool) -> Deferred[None]:
+    def identities(self) -> list[Identity]:
+        return [
+            Identity(pool_id, name, parse_address(address), mac)
+            for pool_id, name, address, mac in self._ledger.rows(tables.IDENTITIES)
+        ]
+
+    def claim(
+        self, claim: Claim, shared_set: str, advances: bool, forgotten_names: Sequence[str] = ()
+    ) -> Deferred[None]:
         address = str(claim.address)
         changes: list[Change] = [Put(tables.ADDRESSES, (claim.pool_id, address, claim.purpose))]
         if advances:
             changes.append(Put(tables.CURSORS, (shared_set, address)))
+        changes += [Drop(tables.IDENTITIES, (claim.pool_id, name)) for name in forgotten_names]
+        if claim.name:
+            changes.append(Put(tables.IDENTITIES, (claim.pool_id, claim.name, address, claim.mac)))
         return self._writer.submit(changes)
 
     def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from ..addresses import IPAddress
 from ..errors import StateFailed
-from ..state.interface import Claim, Document, Kind
+from ..state.interface import Claim, Document, Identity, Kind
 
 
 class _Failing:
@@ -51,6 +52,7 @@ class MemoryAddressBook(_Failing):
         self.open: dict[str, Document] = {}
         self.claimed: dict[tuple[str, IPAddress], Claim] = {}
         self.last: dict[str, IPAddress] = {}
+        self.names: dict[tuple[str, str], Identity] = {}
 
     def pools(self) -> dict[str, Document]:
         return dict(self.open)
@@ -71,10 +73,22 @@ class MemoryAddressBook(_Failing):
             self.open.pop(pool_id, None)
             for key in [key for key in self.claimed if key[0] == pool_id]:
                 del self.claimed[key]
+            for each in [each for each in self.names if each[0] == pool_id]:
+                del self.names[each]
         return self._done()
 
-    def claim(self, claim: Claim, shared_set: str, advances: bool) -> Deferred[None]:
+    def identities(self) -> list[Identity]:
+        return list(self.names.values())
+
+    def claim(
+        self, claim: Claim, shared_set: str, advances: bool, forgotten_names: Sequence[str] = ()
+    ) -> Deferred[None]:
         if not self.failing:
+            for name in forgotten_names:
+                self.names.pop((claim.pool_id, name), None)
+            if claim.name:
+                kept = Identity(claim.pool_id, claim.name, claim.address, claim.mac)
+                self.names[claim.pool_id, claim.name] = kept
             self.claimed[claim.pool_id, claim.address] = claim
             if advances:
                 self.last[shared_set] = claim.address

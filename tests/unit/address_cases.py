@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 from macvlan_twisted.addresses import parse_address, parse_network
@@ -15,6 +16,8 @@ from macvlan_twisted.ipam.requests import (
 from macvlan_twisted.settings import Settings
 
 from .helpers import House, HouseTestCase
+
+_NUMBERS = count(1)
 
 
 class AddressTestCase(HouseTestCase):
@@ -37,10 +40,17 @@ class AddressTestCase(HouseTestCase):
         )
         return self.house.wait(self.house.addresses.request_pool(request))
 
-    def ask(self, pool_id: str, address: str | None = None, purpose: Purpose = Purpose.ENDPOINT) -> str:
+    def ask(
+        self,
+        pool_id: str,
+        address: str | None = None,
+        purpose: Purpose = Purpose.ENDPOINT,
+        name: str | None = None,
+    ) -> str:
+        """:param name: of the container, which engine 29 tells; by default each has one of its own."""
         wanted = None if address is None else parse_address(address)
-        # As engine 29 does it: it names the container.
-        name = "a-container" if purpose is Purpose.ENDPOINT else ""
+        if name is None:
+            name = f"container-{next(_NUMBERS)}" if purpose is Purpose.ENDPOINT else ""
         request = RequestAddress(pool_id, wanted, purpose, name)
         return str(self.house.wait(self.house.addresses.request_address(request)))
 

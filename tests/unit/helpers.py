@@ -25,9 +25,12 @@ from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.driver.parents import Parents
 from macvlan_twisted.driver.reconciliation import reconcile
 from macvlan_twisted.ipam.calls import AddressManagement
+from macvlan_twisted.ipam.chosen_macs import ChosenMacs
+from macvlan_twisted.ipam.leasing import Leasing
 from macvlan_twisted.lan.announcements import Announcements
 from macvlan_twisted.lan.conflicts import Conflicts
 from macvlan_twisted.lan.host_links import HostLinks
+from macvlan_twisted.lan.leases import Leases
 from macvlan_twisted.lan.probing import QUICK
 from macvlan_twisted.lan.wires import Wires
 from macvlan_twisted.links.pool import Links
@@ -87,7 +90,20 @@ class House:
         self.conflicts = Conflicts(
             self.wires, self.links, self.records, QUICK, self.clock, Random(3), lambda: 1.0e9
         )
+        self.leases = Leases(
+            self.wires,
+            self.conflicts,
+            self.records,
+            self.clock,
+            Random(4),
+            lambda: 1.0e9,
+            settings.dhcp_timeout,
+        )
+        macs = ChosenMacs(self.records.instance, Random(5))
         self.parents = Parents(self.links, self.records, self.known, self.wires)
+        self.addresses = AddressManagement(
+            settings, self.book, self.conflicts, Leasing(self.leases, macs), macs, self._next_nonce
+        )
         self.announcements = Announcements(self.wires, self.clock)
         self.endpoints = Endpoints(
             settings,
@@ -97,11 +113,12 @@ class House:
             self.parents,
             self.conflicts,
             self.announcements,
+            self.leases,
+            self.addresses.mac_for,
         )
         self.networks = Networks(
             settings, self.known, self.records, self.links, self.parents, self.endpoints, self.wires
         )
-        self.addresses = AddressManagement(settings, self.book, self.conflicts, self._next_nonce)
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeWire:
         tap = self.taps[parent] = FakeWire(parent, mac)
@@ -152,7 +169,7 @@ class House:
     ) -> str | None:
         return self.wait(
             self.endpoints.create(endpoint_request(endpoint_id, network_id, address, mac, address_v6))
-        )
+        ).mac
 
     def delete_endpoint(self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK) -> None:
         self.wait(self.endpoints.delete(requests.EndpointCall(network_id, endpoint_id)))

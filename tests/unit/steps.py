@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -102,8 +102,10 @@ class ScriptedBook(MemoryAddressBook):
     def close_pool(self, pool_id: str) -> Deferred[None]:
         return self.steps(super().close_pool, pool_id)  # type: ignore[arg-type]
 
-    def claim(self, claim: Claim, shared_set: str, advances: bool) -> Deferred[None]:
-        return self.steps(super().claim, claim, shared_set, advances)  # type: ignore[arg-type]
+    def claim(
+        self, claim: Claim, shared_set: str, advances: bool, forgotten_names: Sequence[str] = ()
+    ) -> Deferred[None]:
+        return self.steps(super().claim, claim, shared_set, advances, forgotten_names)  # type: ignore[arg-type]
 
     def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
         return self.steps(super().release, pool_id, address)  # type: ignore[arg-type]
