@@ -36,7 +36,7 @@ from .driver.known import Known
 from .driver.networks import Networks
 from .driver.ownership import ownership
 from .driver.parents import Parents
-from .driver.reconciliation import reconcile
+from .driver.reconciliation import leases_in_use, reconcile
 from .engine.api import SocketEngine
 from .engine.default_network import ensure_network
 from .errors import CannotStart, StateFailed
@@ -283,6 +283,7 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
 
     async def in_background(stopping: Callable[[], bool]) -> None:
         addresses.prepare()
+        await leases.resume(leases_in_use(leases.known(), known, addresses.is_endpoints))
         if network is not None:
             await _ensure_network(network, settings, reactor, stopping)
 

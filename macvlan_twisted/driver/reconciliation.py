@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from twisted.logger import Logger
 
+from ..addresses import IPAddress
 from ..errors import MacvlanError
+from ..lan.leases import LeaseRecord
 from ..lan.wires import Wires
 from ..links.pool import Links
 from ..state.interface import HostRecords, Kind
@@ -58,3 +62,24 @@ async def reconcile(
             )
     await wires.drop_unused()
     await parents.drop_orphans()
+
+
+def leases_in_use(
+    leases: Iterable[LeaseRecord], known: Known, is_taken: Callable[[str, IPAddress], bool]
+) -> set[str]:
+    """
+    The keys of leases that an endpoint or an address of ours stands for: at start the others are given back.
+
+    :param is_taken: whether our address management has handed out an address on a parent.
+    """
+    macs = {(endpoint.parent, endpoint.mac) for endpoint in known.endpoints.values()}
+    addresses = {
+        (endpoint.parent, address) for endpoint in known.endpoints.values() for address in endpoint.addresses
+    }
+    return {
+        each.key
+        for each in leases
+        if (each.parent, each.facts.mac) in macs
+        or (each.parent, each.told_address) in addresses
+        or is_taken(each.parent, each.told_address)
+    }

@@ -239,6 +239,14 @@ class AddressManagement:
             return None
         return before.address
 
+    def is_endpoints(self, parent: str, address: IPAddress) -> bool:
+        """Whether *address* was handed out on *parent*, and not released."""
+        return any(
+            pool.wire == parent
+            and int(address) in self._sets[pool.shared_set].endpoints.get(pool.pool_id, ())
+            for pool in self._pools.values()
+        )
+
     def mac_for(self, parent: str, address: IPAddress) -> str | None:
         """The MAC that goes with an address of ours on *parent*, where it is not made of the address."""
         for pool in self._pools.values():

@@ -151,15 +151,15 @@ class Conversation:
             self._waiting.callback(None)
 
 
-def growing_waits(randomness: Random) -> Iterator[float]:
+def growing_waits(randomness: Random, first: float = 1.0) -> Iterator[float]:
     """
-    1, 2, 4, 8, 16, 16 ... seconds, each some percent off, so that those who lost their server together do not all
+    1, 2, 4, 8, 16, 16 ... seconds, or from *first* on, each some percent off, so that those who lost their server together do not all
     ask together (RFC 2131, 4.1, begins with 4 seconds: a container that starts does not wait that long).
     """
-    wait = 1.0
+    wait = first
     while True:
         yield wait * randomness.uniform(0.9, 1.1)
-        wait = min(wait * 2, 16.0)
+        wait = max(first, min(wait * 2, 16.0))
 
 
 def halving_waits(means: Means, deadline: float) -> Iterator[float]:

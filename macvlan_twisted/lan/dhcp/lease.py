@@ -127,25 +127,11 @@ class Lease:
             return facts
         raise Refused("; before that: ".join(dict.fromkeys(reasons)))
 
-    async def _take(
-        self,
-        wanted: IPv4Address | None,
-        deadline: float,
-        *,
-        held: IPv4Address | None = None,
-        elsewhere: bool = False,
-    ) -> LeaseFacts:
+    async def _take(self, wanted: IPv4Address | None, deadline: float, **others: Any) -> LeaseFacts:
+        """As :func:`take`, of which *others* are the parameters for a lease that was lost."""
+        words = {"wanted": wanted, "deadline": deadline, **others}
         try:
-            return await take(
-                self._means,
-                self._speaker(),
-                self._holder,
-                self._enter,
-                wanted=wanted,
-                deadline=deadline,
-                held=held,
-                elsewhere=elsewhere,
-            )
+            return await take(self._means, self._speaker(), self._holder, self._enter, **words)
         except CancelledError:
             raise
         except Exception:
@@ -258,7 +244,9 @@ class Lease:
         while not self._ended:
             deadline = self._means.now() + self._timeout
             try:
-                found = await self._take(lost.address, deadline, held=lost.address, elsewhere=elsewhere)
+                found = await self._take(
+                    lost.address, deadline, held=lost.address, elsewhere=elsewhere, first_wait=pause
+                )
             except Fruitless as fruitless:
                 if str(fruitless) != told:
                     told = str(fruitless)

@@ -42,6 +42,7 @@ async def take(
     deadline: float,
     held: IPv4Address | None = None,
     elsewhere: bool = False,
+    first_wait: float = 1.0,
 ) -> LeaseFacts:
     """
     One attempt until *deadline*, by the reactor's clock. What it returns is leased, and not on disk as a lease yet.
@@ -50,11 +51,12 @@ async def take(
     :param held: that of the lease which was lost, and which the container goes on using: it is on disk already, and on
         the LAN the container itself answers for it.
     :param elsewhere: whether another address than *wanted* will do, where nobody offers that.
+    :param first_wait: seconds before the question is asked for a second time, if that is before *deadline*.
     :raises Fruitless: it gave none; the server has nothing that it believes to be ours.
     """
     with Conversation(means, client) as talk:
         enter(State.SELECTING, None)
-        offer = await select(means, talk, wanted, deadline)
+        offer = await select(means, talk, wanted, deadline, first_wait)
         if offer is None:
             raise Fruitless(nobody_offered(means, talk, client.mac), hopeless=True)
         offered = lease_facts(client, offer, means.wall_time())
@@ -76,7 +78,11 @@ async def take(
 
 
 async def select(
-    means: Means, talk: Conversation, wanted: IPv4Address | None, deadline: float
+    means: Means,
+    talk: Conversation,
+    wanted: IPv4Address | None,
+    deadline: float,
+    first_wait: float = 1.0,
 ) -> Answer | None:
     def worth(answer: Answer) -> Worth:
         if answer.kind is not Kind.OFFER:
@@ -86,7 +92,7 @@ async def select(
     def say() -> None:
         talk.say(Kind.DISCOVER, requested=wanted)
 
-    return await talk.ask(say, worth, growing_waits(means.randomness), deadline)
+    return await talk.ask(say, worth, growing_waits(means.randomness, first_wait), deadline)
 
 
 async def _request(
