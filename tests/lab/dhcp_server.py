@@ -42,8 +42,13 @@ class DhcpServer:
         t2: int | None = None,
         arguments: tuple[str, ...] = (),
         nic: str = "eth1",
+        ping: bool = False,
     ) -> None:
-        """Prepare a server that gives out the addresses of `range` (first and last one) in a place of the LAN."""
+        """Prepare a server that gives out the addresses of `range` (first and last one) in a place of the LAN.
+
+        With `ping` it behaves as most do out of the box: it looks for three seconds whether anybody has an
+        address before it offers it, up to six times in half a minute.
+        """
         self.range = range
         self.lease_seconds = lease_seconds
         self.t1 = t1
@@ -52,6 +57,7 @@ class DhcpServer:
         self._lan = lan
         self._place = place
         self._nic = nic
+        self._ping = ping
         self._directory = tempfile.TemporaryDirectory(prefix="mt-dhcp-")
         self._lease_file = Path(self._directory.name, "leases")
         self._daemon = Daemon(f"dnsmasq in {place}", (), log=Path(self._directory.name, "log"))
@@ -129,8 +135,7 @@ class DhcpServer:
             f"--dhcp-leasefile={self._lease_file}",
             f"--dhcp-range={self.range},{self.lease_seconds}",
             *(f"--dhcp-option-force={time}" for time in times),
-            # It would wait three seconds for an answer before each offer.
-            "--no-ping",
+            *(() if self._ping else ("--no-ping",)),
             "--log-dhcp",
             "--log-facility=-",
             *self.arguments,

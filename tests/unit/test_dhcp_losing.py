@@ -42,7 +42,7 @@ class LosingTests(HoldingTestCase):
         stand.wire.sent.clear()
         stand.pass_time(86400, step=1)
         self.assertEqual(set(stand.kinds), {DISCOVER})
-        self.assertTrue(86400 / 70 * 3 < len(stand.said) < 86400 / 60 * 5, len(stand.said))
+        self.assertTrue(86400 / 75 < len(stand.said) < 86400 / 60, len(stand.said))
         self.assertEqual({said.requested for said in stand.said}, {"192.168.77.100"})
         server.away = False
         stand.pass_time(120)
