@@ -77,6 +77,7 @@ class Watch:
         self._timing = timing
         self._prefixes: Counter[IPNetwork] = Counter()
         self._neighbours = Neighbours()
+        self._departed = Neighbours(most=1024, oldest=FRESH)
         self._ours: dict[IPAddress, _Ours] = {}
         self._searches: dict[IPAddress, _Search] = {}
         self._defence = Defence(wire, clock)
@@ -122,7 +123,9 @@ class Watch:
 
     def let_go(self, address: IPAddress) -> None:
         """*address* is nothing to us any more, held, kept, or being asked for; or never was."""
-        self._ours.pop(address, None)
+        ours = self._ours.pop(address, None)
+        if ours is not None and ours.kept:
+            self._departed.note(address, ours.mac, self._clock.seconds())
         self._end_search(address, lambda _: Unproven(f"{address} was let go meanwhile"))
 
     def is_held(self, address: IPAddress) -> bool:
@@ -171,8 +174,7 @@ class Watch:
             ours.mac = mac
             return Free()
         heard = self.known(address)
-        # Under the MAC that it shall have, it may have been the container that had it before: ask.
-        if heard is not None and heard.mac != mac and self._clock.seconds() - heard.heard_at <= FRESH:
+        if heard is not None and self._clock.seconds() - heard.heard_at <= FRESH:
             return Taken(heard.mac, How.HEARD)
         return None
 
@@ -226,8 +228,12 @@ class Watch:
         ours = self._ours.get(address)
         if ours is not None and said.mac == ours.mac and (ours.kept or self._is_from_here(heard)):
             return
-        if any(address in prefix for prefix in self._prefixes):
-            self._neighbours.note(address, said.mac, self._clock.seconds())
+        now = self._clock.seconds()
+        departed = self._departed.known(address, now)
+        # The last words of a container may be read only after it was let go.
+        is_late = departed is not None and departed.mac == said.mac
+        if not is_late and any(address in prefix for prefix in self._prefixes):
+            self._neighbours.note(address, said.mac, now)
         search = self._searches.get(address)
         if search is not None:
             search.probing.hear(said)

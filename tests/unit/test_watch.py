@@ -61,6 +61,18 @@ class HoldingTests(WatchTestCase):
         self.assertEqual(self.successResultOf(self.ask(V4, OTHER)), Free())
         self.assert_defended(V4, OTHER)
 
+    def test_an_address_can_be_held_under_our_own_mac_until_its_container_has_one(self) -> None:
+        for address in BOTH:
+            asked = self.ask(address, HOST)
+            self.pass_time(0.52)
+            self.assertEqual(self.successResultOf(asked), Free())
+            self.wire.sent.clear()
+            self.wire.bring(probe_frame(address, HOST))
+            self.assertEqual(self.wire.sent, [])
+            self.assert_defended(address, HOST)
+            self.watch.keep_for(address, CONTAINER)
+            self.assert_defended(address, CONTAINER)
+
     def test_one_who_does_not_wait_any_more_does_not_disturb_the_others(self) -> None:
         first, second = self.ask(), self.ask()
         second.cancel()
@@ -240,4 +252,20 @@ class KeepingTests(WatchTestCase):
         self.watch.let_go(V4)
         self.assertIsNone(self.watch.known(V4))
         self.wire.send(announcement_frames(V4, CONTAINER)[0])  # its last words, late
+        self.assertIsNone(self.watch.known(V4))
         self.hold()
+
+    def test_another_one_under_the_mac_of_a_container_that_left_is_believed_after_a_while(self) -> None:
+        self.watch.keep_for(V4, CONTAINER)
+        self.watch.let_go(V4)
+        self.pass_time(6)
+        self.wire.bring(announcement_frames(V4, CONTAINER)[0])
+        self.assertEqual(self.successResultOf(self.ask()), Taken(CONTAINER, How.HEARD))
+
+    def test_one_who_answers_under_the_mac_of_a_container_that_left_has_the_address(self) -> None:
+        self.watch.keep_for(V4, CONTAINER)
+        self.watch.let_go(V4)
+        self.answers_as(CONTAINER, V4)
+        asked = self.ask()
+        self.pass_time(0.11)
+        self.assertEqual(self.successResultOf(asked), Taken(CONTAINER, How.ANSWERED))

@@ -81,12 +81,13 @@ class SeveralHostsTests(LanTestCase):
         watches = [Watch(wire, clock, Random(seed), Told()) for wire, seed in zip(wires, seeds, strict=True)]
         verdicts: list[Verdict] = []
 
-        def begin(watch: Watch) -> None:
-            # Every one would give the same MAC: it is derived from the address.
-            self.begin(watch.hold(address, CONTAINER)).addCallback(verdicts.append)
+        def begin(watch: Watch, mac: str) -> None:
+            self.begin(watch.hold(address, mac)).addCallback(verdicts.append)
 
-        for watch in watches:
-            clock.callLater(data.draw(moments, "begins"), begin, watch)
+        # Either each under its own MAC, or all under the one that is derived from the address.
+        derived = data.draw(st.booleans(), "derived MAC")
+        for watch, wire in zip(watches, wires, strict=True):
+            clock.callLater(data.draw(moments, "begins"), begin, watch, CONTAINER if derived else wire.mac)
         while calls := cast(list[Any], clock.getDelayedCalls()):
             clock.advance(max(0.0, min(call.getTime() for call in calls) - clock.seconds()))
             self.assertLessEqual([watch.is_held(address) for watch in watches].count(True), 1)
