@@ -177,6 +177,17 @@ async def test_a_parent_that_was_down_is_heard_again(lan: Lan) -> None:
 
 
 @on_reactor
+async def test_a_parent_that_is_down_when_the_tap_is_opened_is_heard_as_soon_as_it_is_up(lan: Lan) -> None:
+    neighbour = mac_of(lan, "neighbour")
+    lan.run_in("host", "ip", "link", "set", "eth1", "down")
+    with tap_in(lan) as tap:
+        assert isinstance(await ask(tap, NEIGHBOURS[0]), Unproven)
+        lan.run_in("host", "ip", "link", "set", "eth1", "up")
+        for address in NEIGHBOURS:
+            assert await ask(tap, address) == Taken(neighbour, How.ANSWERED)
+
+
+@on_reactor
 async def test_a_parent_that_is_gone_needs_a_new_tap(lan: Lan) -> None:
     with tap_in(lan) as tap:
         asked = ask(tap, NEIGHBOURS[0])
