@@ -1,0 +1,127 @@
+"""Which address a container gets, and which one it must not have."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from ..addresses import IPAddress
+from ..errors import Refused
+from ..lan.conflicts import Conflicts, Taken, Unproven
+from ..settings import Settings
+from .allocation import barred_spans, count_barred, next_free, usable_span
+from .candidates import Candidates, cannot_be_found_out
+from .open_pools import OpenPools
+from .pools import Pool
+from .requests import Purpose
+
+_log = Logger(namespace="macvlan_twisted.ipam")
+
+
+class Choosing:
+    """Asks the sets of addresses taken, and the LAN."""
+
+    def __init__(self, settings: Settings, pools: OpenPools, conflicts: Conflicts) -> None:
+        self._pools = pools
+        self._conflicts = conflicts
+        self._candidates = Candidates(conflicts)
+        conflicts.when_lost = self._candidates.lost
+        self._barred = {
+            version: barred_spans(settings.excluded, settings.gateways, version) for version in (4, 6)
+        }
+
+    def prepare(self, pool: Pool) -> None:
+        """Begin to find out what the next containers of a network that is made will need."""
+        if pool.conflict_detection != "off" and not pool.dhcp:
+            self._candidates.prepare(pool, self._pools.set_of(pool), lambda: self._next_number(pool))
+
+    def close(self, pool: Pool) -> None:
+        """The pool is open no more, but its set of addresses still is."""
+        others = self._pools.sharing_with(pool)
+        self._candidates.close(pool, others=any(each.cursor_key == pool.cursor_key for each in others))
+        if not others:
+            self._conflicts.forget_within(pool.wire, pool.prefix)
+
+    async def next(self, pool: Pool) -> IPAddress:
+        """
+        :raises Refused: none is left, or it cannot be found out whether one is free.
+        """
+        if pool.conflict_detection == "off":
+            number = self._next_number(pool)
+            address = None if number is None else type(pool.prefix.network_address)(number)
+        else:
+            shared = self._pools.set_of(pool)
+            address = await self._candidates.next(pool, shared, lambda: self._next_number(pool))
+        if address is None:
+            raise self._exhausted(pool)
+        return address
+
+    def _next_number(self, pool: Pool) -> int | None:
+        return next_free(
+            self._pools.set_of(pool).taken,
+            usable_span(pool.prefix, pool.part),
+            self._barred[pool.prefix.version],
+            self._pools.cursors.get(pool.cursor_key),
+        )
+
+    def _exhausted(self, pool: Pool) -> Refused:
+        span = usable_span(pool.prefix, pool.part)
+        shared = self._pools.set_of(pool)
+        barred = count_barred(span, self._barred[pool.prefix.version], shared.taken)
+        aside = sum(span.first <= each <= span.last for each in shared.aside)
+        taken = shared.taken.bisect_right(span.last) - shared.taken.bisect_left(span.first) - aside
+        others = f", {aside} are in use by others on the LAN of {pool.wire}" if aside else ""
+        return Refused(
+            f"no free address in pool {pool.described()}: of {span.size} usable addresses {taken} are taken{others} and "
+            f"{barred} more are excluded; remove containers or widen --ip-range"
+        )
+
+    async def refuse_used_by_others(self, pool: Pool, address: IPAddress) -> None:
+        """
+        :raises Refused: someone on the LAN has *address*, or another container was given it while that was found out.
+        """
+        if pool.conflict_detection == "off" or self._candidates.take(pool, address):
+            return
+        shared = self._pools.set_of(pool)
+        was_aside = int(address) in shared.aside
+        shared.set_aside(int(address))
+        try:
+            verdict = await self._conflicts.hold(pool.wire, address)
+        finally:
+            if not was_aside:
+                shared.give_back(int(address))
+        self._candidates.take(pool, address)
+        if isinstance(verdict, Taken):
+            raise Refused(
+                f"address {address} is in use on {pool.wire}: MAC {verdict.mac} {verdict.how.value}; give another --ip, or "
+                "take the address from that host"
+            )
+        self.refuse_taken(pool, address, Purpose.ENDPOINT)
+        if isinstance(verdict, Unproven):
+            if pool.conflict_detection == "strict":
+                raise cannot_be_found_out(pool, verdict.reason)
+            self._conflicts.count_unproven(pool.wire, address, verdict.reason)
+
+    def refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
+        span = usable_span(pool.prefix)
+        if address not in pool.prefix or not span.first <= int(address) <= span.last:
+            kind = type(pool.prefix.network_address)
+            raise Refused(
+                f"{purpose.value} address {address} is not a host's address in pool {pool.prefix}: give one of its "
+                f"{span.size} from {kind(span.first)} to {kind(span.last)}"
+            )
+
+    def refuse_taken(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
+        """An endpoint's address is its own; what is reserved may be so for several networks."""
+        shared = self._pools.set_of(pool)
+        number = int(address)
+        if shared.is_endpoints(number):
+            raise Refused(
+                f"{purpose.value} address {address} of pool {pool.prefix} is in use by a container: choose another one"
+            )
+        # The engine names each auxiliary address once a pool: the second time a user, or a container, does.
+        again = purpose is Purpose.AUXILIARY and pool.pool_id in shared.reserved.get(number, ())
+        if again or (purpose is Purpose.ENDPOINT and number in shared.reserved):
+            raise Refused(
+                f"address {address} of pool {pool.prefix} is reserved as a network's gateway or auxiliary address: "
+                "choose another one"
+            )

@@ -1,0 +1,64 @@
+"""The pools that are open, and what is taken in them: in memory; what is here is on disk, or about to be."""
+
+from __future__ import annotations
+
+from ..addresses import IPAddress
+from ..errors import StateFailed
+from ..records import from_document
+from ..state.interface import AddressBook
+from .pools import Pool
+from .requests import Purpose
+from .shared_set import SharedSet
+
+
+class OpenPools:
+    """Filled from state at start-up; changed in the reactor's thread only."""
+
+    def __init__(self, book: AddressBook) -> None:
+        self.by_id = {key: from_document(Pool, document) for key, document in book.pools().items()}
+        self._sets: dict[str, SharedSet] = {}
+        self.cursors = {key: int(address) for key, address in book.cursors().items()}
+        """By cursor key: the number that was handed out last."""
+        for pool in self.by_id.values():
+            self._join_set(pool)
+        for claim in book.claims():
+            owner = self.by_id.get(claim.pool_id)
+            if owner is None:
+                raise StateFailed(
+                    f"state holds address {claim.address} of pool {claim.pool_id}, which it does not hold"
+                )
+            self.set_of(owner).add(claim.pool_id, int(claim.address), Purpose(claim.purpose))
+
+    def set_of(self, pool: Pool) -> SharedSet:
+        return self._sets[pool.shared_set]
+
+    def _join_set(self, pool: Pool) -> None:
+        self._sets.setdefault(pool.shared_set, SharedSet()).pools.add(pool.pool_id)
+
+    def add(self, pool: Pool) -> None:
+        self.by_id[pool.pool_id] = pool
+        self._join_set(pool)
+
+    def sharing_with(self, pool: Pool) -> list[Pool]:
+        """The other open pools of the same set of addresses."""
+        return [
+            each
+            for each in self.by_id.values()
+            if each.shared_set == pool.shared_set and each.pool_id != pool.pool_id
+        ]
+
+    def remove(self, pool: Pool) -> None:
+        """With all that was taken in it; the pool itself may have been taken out before."""
+        self.by_id.pop(pool.pool_id, None)
+        shared = self.set_of(pool)
+        if shared.pools == {pool.pool_id}:  # a million addresses go at once
+            del self._sets[pool.shared_set]
+        else:
+            shared.leave(pool.pool_id)
+
+    def of_endpoint(self, parent: str, address: IPAddress) -> Pool | None:
+        """The pool of which *address* was handed out to a container on *parent*."""
+        for pool in self.by_id.values():
+            if pool.wire == parent and int(address) in self.set_of(pool).endpoints.get(pool.pool_id, ()):
+                return pool
+        return None
