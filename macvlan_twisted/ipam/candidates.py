@@ -104,37 +104,45 @@ class Candidates:
         :raises Refused: it cannot be found out, and the pool's option says that then none is handed out.
         """
         ahead = self._of(pool, shared, choose)
+        self._fill(ahead)
         retried = False
         while True:
-            self._fill(ahead)
-            number = self._taken_out(ahead)
+            number = self._taken_out(ahead, pool)
             if number is not None:
-                self._fill(ahead)
                 return ahead.address(number)
             if ahead.asked:
                 await ahead.changed()
                 if ahead.closed:
                     raise Refused(f"pool {pool.described()} was released meanwhile")
+                if not ahead.reason:  # others have what was asked for
+                    self._fill(ahead)
                 continue
             if ahead.reason and pool.conflict_detection == "strict":
                 raise cannot_be_found_out(pool, ahead.reason)
-            if retried:
-                return None
-            retried = True
-            self._retry(ahead)
+            self._fill(ahead)
+            if not ahead.asked and not ahead.ready:
+                if retried:
+                    return None
+                retried = True
+                self._retry(ahead)
 
-    def _taken_out(self, ahead: _Ahead) -> int | None:
+    def _taken_out(self, ahead: _Ahead, pool: Pool) -> int | None:
         """A number that is ready, of this part of the subnet, or else of another one that overlaps it."""
         for each in (ahead, *self._ahead.values()):
-            if each.shared is ahead.shared:
+            if each.shared is ahead.shared and (each is ahead or not ahead.asked):
                 for number in each.ready:
-                    if ahead.span.first <= number <= ahead.span.last and (each is ahead or not ahead.asked):
-                        each.ready.remove(number)
-                        ahead.shared.give_back(number)
-                        return number
-        if ahead.unproven and not ahead.asked:
+                    if not ahead.span.first <= number <= ahead.span.last:
+                        continue
+                    if each is ahead and any(
+                        each.turn_of[asked] < each.turn_of[number] for asked in each.asked
+                    ):
+                        break  # asked for at the same time, and heard of a moment later
+                    each.ready.remove(number)
+                    self._fill(ahead)  # as long as the number is set aside: it would be chosen again
+                    ahead.shared.give_back(number)
+                    return number
+        if ahead.unproven and not ahead.asked and pool.conflict_detection != "strict":
             number = ahead.unproven.pop(0)
-            self._drop_unproven(ahead)
             ahead.shared.give_back(number)
             self._conflicts.count_unproven(ahead.pool.wire, ahead.address(number), ahead.reason)
             return number
@@ -150,7 +158,9 @@ class Candidates:
         for rested in [each for each in ahead.quarantined if self._may_retry(ahead, each)]:
             ahead.quarantined.discard(rested)
             ahead.shared.give_back(rested)
-        wanted = number_to_hold(ahead.span) - len(ahead.ready) - len(ahead.asked)
+        if not ahead.asked and not ahead.unproven:
+            ahead.reason = ""
+        wanted = number_to_hold(ahead.span) - len(ahead.ready) - len(ahead.asked) - len(ahead.unproven)
         chosen = []
         for _ in range(wanted):
             number = ahead.choose()
@@ -159,7 +169,7 @@ class Candidates:
             ahead.shared.set_aside(number)
             chosen.append(number)
         for number in chosen:
-            self._ask(ahead, number)
+            self._ask(ahead, number, of_many=True)
 
     def _may_retry(self, ahead: _Ahead, number: int) -> bool:
         return self._conflicts.may_retry(ahead.pool.wire, ahead.address(number))
@@ -168,39 +178,52 @@ class Candidates:
         """When all else is taken: those that others had may be free by now."""
         for number in sorted(ahead.quarantined)[: 4 * MOST_HELD]:
             ahead.quarantined.discard(number)
-            self._ask(ahead, number)
+            if ahead.shared.is_endpoints(number):  # a user named it meanwhile, and it was free
+                ahead.shared.give_back(number)
+            else:
+                self._ask(ahead, number)
 
-    def _ask(self, ahead: _Ahead, number: int) -> None:
+    def _ask(self, ahead: _Ahead, number: int, of_many: bool = False) -> None:
         ahead.asked.add(number)
         ahead.turns += 1
         ahead.turn_of[number] = ahead.turns
-        ensureDeferred(self._find_out(ahead, number)).addErrback(
+        ensureDeferred(self._find_out(ahead, number, of_many)).addErrback(
             lambda failure: _log.failure("finding out about an address failed", failure=failure)
         )
 
-    async def _find_out(self, ahead: _Ahead, number: int) -> None:
+    async def _find_out(self, ahead: _Ahead, number: int, of_many: bool) -> None:
         address = ahead.address(number)
         verdict: Verdict = Unproven("it was not found out")
         try:
-            verdict = await self._conflicts.hold(ahead.pool.wire, address)
+            verdict = await self._conflicts.hold(ahead.pool.wire, address, of_many=of_many)
         finally:
             ahead.asked.discard(number)
             ahead.turn_of = {each: ahead.turn_of[each] for each in (*ahead.ready, *ahead.asked, number)}
             if ahead.closed:
-                self._conflicts.let_go(ahead.pool.wire, address)
+                if not self._is_wanted(ahead.pool.wire, number):
+                    self._conflicts.let_go(ahead.pool.wire, address)
             elif isinstance(verdict, Free):
                 ahead.ready.append(number)
                 ahead.ready.sort(key=lambda each: ahead.turn_of[each])
                 ahead.reason = ""
             elif isinstance(verdict, Unproven):
                 ahead.reason = verdict.reason
-                if ahead.waiting and ahead.pool.conflict_detection != "strict":
+                if ahead.waiting:
                     ahead.unproven.append(number)
                 else:
                     ahead.shared.give_back(number)
             else:
                 ahead.quarantined.add(number)
             ahead.tell()
+            if not ahead.asked and not ahead.closed:
+                self._drop_unproven(ahead)
+
+    def _is_wanted(self, parent: str, number: int) -> bool:
+        """Whether a pool that was opened again asks for it, too, or has it."""
+        return any(
+            each.pool.wire == parent and (number in each.asked or number in each.ready)
+            for each in self._ahead.values()
+        )
 
     def take(self, pool: Pool, address: IPAddress) -> bool:
         """Whether *address*, which a user names, is one that was found free ahead; it is then the caller's."""

@@ -27,6 +27,8 @@ _log = Logger(namespace="macvlan_twisted.lan")
 
 RETRY_SECONDS = 60.0
 """After this time an address that someone else had may be looked at again."""
+RETRY_PROBED_SECONDS = 5.0
+"""As above, where the other one had only asked for it, and has taken it by then, or left it."""
 
 
 @frozen
@@ -75,11 +77,12 @@ class Conflicts:
         self._now = now
         self._watches: dict[str, Watch] = {}
         self._given: dict[tuple[str, IPAddress], str] = {}
-        self._tried: dict[tuple[str, IPAddress], float] = {}
+        self._retry_at: dict[tuple[str, IPAddress], float] = {}
         self._known: dict[tuple[str, IPAddress], Conflict] = {}
         self.when_lost: Callable[[str, IPAddress], None] = lambda parent, address: None
         """Is told when someone took an address that was held."""
         self._interests: dict[str, tuple[str, IPNetwork]] = {}
+        self._stop_interest: dict[str, Callable[[], None]] = {}
         wires.when_unused.append(self._forget_parent)
         self.unproven = 0
         """How many addresses were given to containers although it could not be found out whether they are free."""
@@ -93,11 +96,12 @@ class Conflicts:
             self._wires.use(parent, user)
             self._interests[user] = (parent, prefix)
             if parent in self._watches:
-                self._watches[parent].interested_in(prefix)
+                self._stop_interest[user] = self._watches[parent].interested_in(prefix)
 
     async def disuse(self, user: str) -> None:
         """Succeeds when there was no such user."""
         interest = self._interests.pop(user, None)
+        self._stop_interest.pop(user, _nothing)()
         if interest is not None:
             await self._wires.disuse(interest[0], user)
 
@@ -110,30 +114,34 @@ class Conflicts:
         if watch is None:
             told = _Told(self, parent)
             watch = self._watches[parent] = Watch(wire, self._clock, self._random, told, self._timing)
-            for where, prefix in self._interests.values():
+            for user, (where, prefix) in self._interests.items():
                 if where == parent:
-                    watch.interested_in(prefix)
+                    self._stop_interest[user] = watch.interested_in(prefix)
             for (where, address), mac in self._given.items():
                 if where == parent:
                     watch.keep_for(address, mac)
         return watch
 
-    async def hold(self, parent: str, address: IPAddress) -> Verdict:
+    async def hold(self, parent: str, address: IPAddress, *, of_many: bool = False) -> Verdict:
         """
         Find out whether *address* is free, and if it is, defend it from now on.
 
         Asked are the host itself, the LAN and the siblings on the parent. What could not be asked is
         :class:`~macvlan_twisted.lan.probing.Unproven`, never free.
+
+        :param of_many: others will do as well: what a neighbour was heard with minutes ago is left to it, though it
+            might not answer now; it may sleep.
         """
-        verdict = await self._verdict(parent, address)
-        if isinstance(verdict, Taken):
-            self._tried[parent, address] = self._clock.seconds()
+        verdict = await self._verdict(parent, address, of_many)
+        if isinstance(verdict, Taken) and verdict.how is not How.OURS:
+            rest = RETRY_PROBED_SECONDS if verdict.how is How.PROBED else RETRY_SECONDS
+            self._retry_at[parent, address] = self._clock.seconds() + rest
             self._remember(Conflict(parent, address, verdict.mac, verdict.how.value, self._now()))
         elif isinstance(verdict, Free):
             self._forget(parent, address)
         return verdict
 
-    async def _verdict(self, parent: str, address: IPAddress) -> Verdict:
+    async def _verdict(self, parent: str, address: IPAddress, of_many: bool) -> Verdict:
         if not parent:
             return Unproven(
                 "no parent is known: name it with --ipam-opt parent=, or start with --host-interface"
@@ -144,6 +152,9 @@ class Conflicts:
                 found = await self._links.find(link)
                 return Taken("" if found is None else found.mac, How.HOST)
             watch = await self.watch(parent)
+            heard = watch.known(address) if of_many else None
+            if heard is not None:
+                return Taken(heard.mac, How.HEARD)
             return await watch.hold(address, self._wires.of(parent).mac)
         except LinkFailed as failure:
             return Unproven(str(failure))
@@ -177,9 +188,9 @@ class Conflicts:
         ]
 
     def may_retry(self, parent: str, address: IPAddress) -> bool:
-        tried = self._tried.get((parent, address))
-        if tried is not None:
-            return bool(self._clock.seconds() - tried >= RETRY_SECONDS)
+        retry_at = self._retry_at.get((parent, address))
+        if retry_at is not None:
+            return bool(self._clock.seconds() >= retry_at)
         known = self._known.get((parent, address))
         return known is None or not 0 <= self._now() - known.since < RETRY_SECONDS
 
@@ -210,10 +221,13 @@ class Conflicts:
         self._watches.clear()
 
     def _forget_parent(self, parent: str) -> None:
-        """Nobody uses the parent any more."""
+        """Nobody uses the parent any more: what is known of others on its LAN is of no use."""
         watch = self._watches.pop(parent, None)
         if watch is not None:
             watch.close()
+        for where, address in list(self._known):
+            if where == parent:
+                self._forget(where, address)
 
     def _remember(self, conflict: Conflict) -> None:
         known = self._known.get((conflict.parent, conflict.address))
@@ -231,7 +245,7 @@ class Conflicts:
         self._saved(self._records.save(Kind.CONFLICT, conflict.key, to_document(conflict)))
 
     def _forget(self, parent: str, address: IPAddress) -> None:
-        self._tried.pop((parent, address), None)
+        self._retry_at.pop((parent, address), None)
         conflict = self._known.pop((parent, address), None)
         if conflict is not None:
             self._saved(self._records.forget(Kind.CONFLICT, conflict.key))
@@ -246,7 +260,7 @@ class Conflicts:
         )
 
     def lost(self, parent: str, address: IPAddress, mac: str) -> None:
-        self._tried[parent, address] = self._clock.seconds()
+        self._retry_at[parent, address] = self._clock.seconds() + RETRY_SECONDS
         self._remember(Conflict(parent, address, mac, "took it while it was kept free", self._now()))
         self.when_lost(parent, address)
 
@@ -260,6 +274,10 @@ class Conflicts:
             parent=parent,
         )
         self._remember(Conflict(parent, address, theirs, "uses a container's address", self._now(), ours))
+
+
+def _nothing() -> None:
+    pass
 
 
 @frozen
