@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from .conversation import Conversation, Means, Worth, growing_waits, halving_waits
+from .conversation import Conversation, Means, Patience, Worth, growing_waits, halving_waits
 from .facts import Client, LeaseFacts, lease_facts
 from .messages import Answer, Kind
 
@@ -56,7 +56,7 @@ async def confirm(
     first = state is State.INIT_REBOOT
     waits = growing_waits(means.randomness) if first else halving_waits(means, deadline)
     with Conversation(means, client) as talk:
-        answer = await talk.ask(say, worth, waits, deadline)
+        answer = await talk.ask(say, worth, waits, Patience.until(deadline))
     if answer is None:
         return None
     if answer.kind is Kind.NAK:

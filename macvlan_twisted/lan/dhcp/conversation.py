@@ -6,16 +6,17 @@ import enum
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address
+from math import inf
 from random import Random
 from typing import Any, Self
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
 from ...errors import LinkFailed
 from ..interface import Heard, Wire
 from .facts import Client
-from .messages import Answer, Ask, Kind, Server, decode, encode
+from .messages import Answer, Ask, Kind, Server, decode, encode, is_answer
 
 SETTLING = 1.0
 """For so many seconds something better is waited for when a second-best answer was heard."""
@@ -42,6 +43,26 @@ class Means:
         return self.now() + _ANY_MOMENT >= moment
 
 
+@frozen
+class Patience:
+    """Until when an answer is waited for; moments by the reactor's clock."""
+
+    deadline: float
+    latest: float
+    """As long as servers speak to anyone on the LAN, it may become this late: ours may have many to serve."""
+    quiet: float = 0.0
+    """So many seconds after their last word servers have fallen silent."""
+
+    @classmethod
+    def until(cls, deadline: float) -> Patience:
+        """And no later, whatever servers do."""
+        return cls(deadline, deadline)
+
+    def extended(self, last_word: float) -> Patience:
+        """Where there was a last word lately."""
+        return evolve(self, deadline=max(self.deadline, min(last_word + self.quiet, self.latest)))
+
+
 class Worth(enum.Enum):
     """Of an answer."""
 
@@ -61,6 +82,7 @@ class Conversation:
         self._means = means
         self._client = client
         self._xid = means.randomness.getrandbits(32)
+        self._last_word = -inf  # of any server to anyone
         self._unread: deque[Answer] = deque()
         self._waiting: Deferred[None] | None = None
         self._stop_listening: Callable[[], None] = lambda: None
@@ -107,25 +129,27 @@ class Conversation:
         say: Callable[[], None],
         worth: Callable[[Answer], Worth],
         waits: Iterable[float],
-        deadline: float,
+        patience: Patience,
     ) -> Answer | None:
         """
-        Call *say*, again after each of *waits* (seconds), until an answer is right, or *deadline* has come.
+        Call *say*, again after each of *waits* (seconds), until an answer is right, or *patience* is at its end.
 
         :returns: the right answer, or the first second-best one :data:`SETTLING` seconds after it came, or nothing.
         """
         second_best: Answer | None = None
         for wait in waits:
             say()
-            until = min(self._means.now() + wait, deadline)
+            until = min(self._means.now() + wait, patience.deadline)
             while (answer := await self._next(until)) is not None:
                 its_worth = worth(answer)
                 if its_worth is Worth.RIGHT:
                     return answer
                 if its_worth is Worth.SECOND_BEST and second_best is None:
                     second_best = answer
-                    until = deadline = min(deadline, self._means.now() + SETTLING)
-            if self._means.has_come(deadline):
+                    until = min(patience.deadline, self._means.now() + SETTLING)
+                    patience = Patience.until(until)
+            patience = patience.extended(self._last_word)
+            if self._means.has_come(patience.deadline):
                 break
         return second_best
 
@@ -143,6 +167,8 @@ class Conversation:
         return self._unread.popleft() if self._unread else None
 
     def _hear(self, heard: Heard) -> None:
+        if is_answer(heard.frame):
+            self._last_word = self._means.now()
         answer = decode(heard.frame, xid=self._xid, mac=self._client.mac)
         if answer is None or len(self._unread) >= _MOST_UNREAD:
             return

@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from ...errors import Refused
 from ..interface import Wire
-from .conversation import Conversation, Means
+from .conversation import Conversation, Means, Patience
 from .facts import Client, LanFacts
 from .taking import nobody_offered, select
 
@@ -31,7 +31,7 @@ async def ask_around(
     """
     means = Means(wire, clock, randomness, clock.seconds)
     with Conversation(means, client) as talk:
-        offer = await select(means, talk, None, means.now() + timeout)
+        offer = await select(means, talk, None, Patience.until(means.now() + timeout))
     if offer is None:
         raise Refused(nobody_offered(means, talk, client.mac))
     assert offer.your_address is not None

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from ...errors import Refused
 from ..interface import Wire
 from .confirming import State, TakenBack, confirm
-from .conversation import Means
+from .conversation import Means, Patience
 from .facts import Client, LeaseFacts
 from .farewell import release
 from .holder import Holder
@@ -24,6 +24,9 @@ from .telling import Log
 
 _MOST_ATTEMPTS = 4
 """The first one, and three more after a server took an offer back or offered what is in use."""
+_BUSY = 3
+"""So many times the timeout is waited for a server that speaks to others meanwhile. Where many containers start together
+a dnsmasq that looks for three seconds whether anybody has an address, before it offers it, answers the last after 25."""
 _SLOW = 60.0
 """Seconds between questions for what nobody gives."""
 _SOONEST = 1.0
@@ -38,7 +41,8 @@ class Lease:
 
     :param clock: IReactorTime, for what happens next.
     :param wall_time: seconds since the epoch, for what is kept.
-    :param timeout: for how many seconds a server's answer is waited for when an address is acquired.
+    :param timeout: for how many seconds a server's answer is waited for when an address is acquired; three times as
+        long while servers answer others.
     """
 
     def __init__(
@@ -111,15 +115,18 @@ class Lease:
     # From INIT to BOUND.
 
     async def _acquire(self, wanted: IPv4Address | None) -> LeaseFacts:
-        deadline = self._means.now() + self._timeout
+        now = self._means.now()
+        patience = Patience(now + self._timeout, now + _BUSY * self._timeout, self._timeout)
         reasons: list[str] = []
         for _ in range(_MOST_ATTEMPTS):
             try:
-                facts = await self._take(wanted, deadline)
+                facts = await self._take(wanted, patience)
             except Fruitless as fruitless:
                 self._log.fruitless(str(fruitless))
                 reasons.insert(0, str(fruitless))
-                if fruitless.hopeless:
+                if fruitless.answered:
+                    patience = patience.extended(self._means.now())
+                if fruitless.hopeless or self._means.has_come(patience.deadline):
                     break
                 continue
             await self._keep_new(facts)
@@ -127,9 +134,9 @@ class Lease:
             return facts
         raise Refused("; before that: ".join(dict.fromkeys(reasons)))
 
-    async def _take(self, wanted: IPv4Address | None, deadline: float, **others: Any) -> LeaseFacts:
+    async def _take(self, wanted: IPv4Address | None, patience: Patience, **others: Any) -> LeaseFacts:
         """As :func:`take`, of which *others* are the parameters for a lease that was lost."""
-        words = {"wanted": wanted, "deadline": deadline, **others}
+        words = {"wanted": wanted, "patience": patience, **others}
         try:
             return await take(self._means, self._speaker(), self._holder, self._enter, **words)
         except CancelledError:
@@ -242,10 +249,10 @@ class Lease:
         """Ask for the same address for ever: without it the container would certainly be off the LAN."""
         pause, told, elsewhere = _SOONEST, "", True
         while not self._ended:
-            deadline = self._means.now() + self._timeout
+            patience = Patience.until(self._means.now() + self._timeout)
             try:
                 found = await self._take(
-                    lost.address, deadline, held=lost.address, elsewhere=elsewhere, first_wait=pause
+                    lost.address, patience, held=lost.address, elsewhere=elsewhere, first_wait=pause
                 )
             except Fruitless as fruitless:
                 if str(fruitless) != told:

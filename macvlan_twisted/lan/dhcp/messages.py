@@ -181,6 +181,12 @@ def encode(ask: Ask) -> bytes:
     return to_server(payload, ask.mac, to_mac, source, to_id)
 
 
+def is_answer(frame: bytes) -> bool:
+    """Whether a server speaks to anyone at all."""
+    payload = for_client(frame)
+    return payload is not None and payload[:1] == _REPLY[:1]
+
+
 def decode(frame: bytes, *, xid: int, mac: str) -> Answer | None:
     """
     What a server says in *frame* to the client with *mac* about *xid*; ``None`` where it says nothing to it, or nothing

@@ -8,14 +8,14 @@ from ipaddress import IPv4Address
 from twisted.internet.defer import CancelledError
 
 from .confirming import State
-from .conversation import Conversation, Means, Worth, growing_waits
+from .conversation import Conversation, Means, Patience, Worth, growing_waits
 from .facts import Client, LeaseFacts, lease_facts
 from .farewell import release
 from .holder import Holder
 from .messages import Answer, Kind
 
 _LONGEST_REQUEST = 6.0
-"""For so many seconds the chosen server's confirmation is waited for; then others are asked, too."""
+"""For so many seconds a silent server's confirmation is waited for; then others are asked, too."""
 _SHORTEST_REQUEST = 2.0
 """An offer that came late is nevertheless taken up."""
 
@@ -25,11 +25,13 @@ class Fruitless(Exception):
     An attempt gave no lease; the message says why.
 
     :ivar hopeless: another one at once would give none either.
+    :ivar answered: the server has just spoken to us.
     """
 
-    def __init__(self, message: str, *, hopeless: bool = False) -> None:
+    def __init__(self, message: str, *, hopeless: bool = False, answered: bool = False) -> None:
         super().__init__(message)
         self.hopeless = hopeless
+        self.answered = answered
 
 
 async def take(
@@ -39,24 +41,24 @@ async def take(
     enter: Callable[[State, LeaseFacts | None], None],
     *,
     wanted: IPv4Address | None,
-    deadline: float,
+    patience: Patience,
     held: IPv4Address | None = None,
     elsewhere: bool = False,
     first_wait: float = 1.0,
 ) -> LeaseFacts:
     """
-    One attempt until *deadline*, by the reactor's clock. What it returns is leased, and not on disk as a lease yet.
+    One attempt. What it returns is leased, and not on disk as a lease yet.
 
     :param wanted: the address to ask for.
     :param held: that of the lease which was lost, and which the container goes on using: it is on disk already, and on
         the LAN the container itself answers for it.
     :param elsewhere: whether another address than *wanted* will do, where nobody offers that.
-    :param first_wait: seconds before the question is asked for a second time, if that is before *deadline*.
+    :param first_wait: seconds before the question is asked for a second time, if there is *patience* for it.
     :raises Fruitless: it gave none; the server has nothing that it believes to be ours.
     """
     with Conversation(means, client) as talk:
         enter(State.SELECTING, None)
-        offer = await select(means, talk, wanted, deadline, first_wait)
+        offer = await select(means, talk, wanted, patience, first_wait)
         if offer is None:
             raise Fruitless(nobody_offered(means, talk, client.mac), hopeless=True)
         offered = lease_facts(client, offer, means.wall_time())
@@ -71,7 +73,7 @@ async def take(
         if is_new:
             await holder.intend(offered)
         enter(State.REQUESTING, offered)
-        granted = await _request(means, talk, client, offered, deadline)
+        granted = await _request(means, talk, client, offered, patience)
     if is_new:
         await _check(means, client, holder, granted, final=wanted == granted.address)
     return granted
@@ -81,7 +83,7 @@ async def select(
     means: Means,
     talk: Conversation,
     wanted: IPv4Address | None,
-    deadline: float,
+    patience: Patience,
     first_wait: float = 1.0,
 ) -> Answer | None:
     def worth(answer: Answer) -> Worth:
@@ -92,11 +94,11 @@ async def select(
     def say() -> None:
         talk.say(Kind.DISCOVER, requested=wanted)
 
-    return await talk.ask(say, worth, growing_waits(means.randomness, first_wait), deadline)
+    return await talk.ask(say, worth, growing_waits(means.randomness, first_wait), patience)
 
 
 async def _request(
-    means: Means, talk: Conversation, client: Client, offered: LeaseFacts, deadline: float
+    means: Means, talk: Conversation, client: Client, offered: LeaseFacts, patience: Patience
 ) -> LeaseFacts:
     def worth(answer: Answer) -> Worth:
         if answer.server_id != offered.server_id:
@@ -108,8 +110,9 @@ async def _request(
         talk.say(Kind.REQUEST, requested=offered.address, server_id=offered.server_id)
 
     now = means.now()
-    until = max(min(deadline, now + _LONGEST_REQUEST), now + _SHORTEST_REQUEST)
-    answer = await talk.ask(say, worth, growing_waits(means.randomness), until)
+    until = max(min(patience.deadline, now + _LONGEST_REQUEST), now + _SHORTEST_REQUEST)
+    waiting = Patience(until, max(until, patience.latest), min(patience.quiet, _LONGEST_REQUEST))
+    answer = await talk.ask(say, worth, growing_waits(means.randomness), waiting)
     server = f"the DHCP server {offered.server_id} on {means.wire.parent}"
     if answer is None:
         release(means.wire, offered, means.randomness)  # its confirmation may have been lost
@@ -117,7 +120,8 @@ async def _request(
     if answer.kind is Kind.NAK:
         raise Fruitless(
             f"{server} offered {offered.address} to {client.mac} and then refused it"
-            + (f": {answer.message!r}" if answer.message else "")
+            + (f": {answer.message!r}" if answer.message else ""),
+            answered=True,
         )
     return lease_facts(client, answer, means.wall_time() - (means.now() - talk.said_at))
 
@@ -139,6 +143,7 @@ async def _check(means: Means, client: Client, holder: Holder, granted: LeaseFac
         f"{granted.address}, which the DHCP server {granted.server_id} on {means.wire.parent} gave to {client.mac}, "
         f"is in use by {owner}, and was declined: find that machine, or take the address out of the server's pool",
         hopeless=final,
+        answered=True,
     )
 
 

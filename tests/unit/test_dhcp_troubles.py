@@ -1,0 +1,152 @@
+"""Servers that offer what is in use, take back what they offered, or are busy with others."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from .dhcp_lan import (
+    DECLINE,
+    DISCOVER,
+    MAC,
+    OFFER,
+    RELEASE,
+    REQUEST,
+    STRANGER,
+    Said,
+    Server,
+    Stand,
+    answer_frame,
+)
+from .test_dhcp_acquiring import AcquiringTestCase
+
+
+class TroubleTests(AcquiringTestCase):
+    def test_an_address_in_use_is_declined_and_another_one_taken(self) -> None:
+        server = Server()
+        stand = Stand(server)
+        stand.holder.users["192.168.77.100"] = STRANGER
+
+        def give_another_one(frame: bytes) -> list[bytes]:
+            if Said(frame).kind == DECLINE:
+                server.address = "192.168.77.101"
+            return []
+
+        stand.wire.answerers.append(give_another_one)
+        facts = self.successResultOf(self.acquire(stand))
+        self.assertEqual(str(facts.address), "192.168.77.101")
+        decline = stand.said[2]
+        self.assertEqual(
+            (decline.kind, decline.requested, decline.server_id, decline.ciaddr),
+            (DECLINE, "192.168.77.100", "192.168.77.1", "0.0.0.0"),
+        )
+
+    def test_a_server_that_offers_only_what_is_in_use_is_given_up_and_the_user_is_named(self) -> None:
+        stand = Stand(Server())
+        stand.holder.users["192.168.77.100"] = STRANGER
+        self.assert_words(self.refusal(self.acquire(stand)), STRANGER, "192.168.77.100", "192.168.77.1")
+        self.assertEqual(stand.kinds.count(DECLINE), 4)
+        self.assertTrue(stand.is_silent())
+
+    def test_the_container_itself_is_no_stranger(self) -> None:
+        stand = Stand(Server())
+        stand.holder.users["192.168.77.100"] = MAC
+        self.successResultOf(self.acquire(stand))
+
+    def test_a_server_that_takes_its_offers_back_is_given_up_with_its_reason(self) -> None:
+        stand = Stand(Server(naks=99))
+        self.assert_words(self.refusal(self.acquire(stand)), "192.168.77.1", "refused it: 'not yours?'")
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST] * 4)
+        self.assertTrue(stand.is_silent())
+
+    def test_one_offer_taken_back_is_followed_by_a_new_attempt(self) -> None:
+        stand = Stand(Server(naks=1))
+        self.successResultOf(self.acquire(stand))
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST, DISCOVER, REQUEST])
+
+    def test_an_offer_that_is_never_confirmed_is_given_back_and_others_are_asked(self) -> None:
+        silent, other = Server(), Server("192.168.77.200", "192.168.77.2", "52:54:00:00:00:02")
+        stand = Stand()
+
+        def only_offers(frame: bytes) -> list[bytes]:
+            return silent(frame) if Said(frame).kind == DISCOVER and not stand.clock.seconds() else []
+
+        stand.wire.answerers.extend((only_offers, other))
+        outcome = self.acquire(stand)
+        stand.pass_time(7)
+        self.assertEqual(str(self.successResultOf(outcome).address), "192.168.77.200")
+        released = next(said for said in stand.said if said.kind == RELEASE)
+        self.assertEqual((released.ciaddr, released.destination), ("192.168.77.100", "192.168.77.1"))
+
+    def test_an_offer_that_nobody_confirms_is_refused_in_time_with_that_as_the_reason(self) -> None:
+        stand = Stand()
+        stand.wire.answerers.append(lambda frame: Server()(frame) if Said(frame).kind == DISCOVER else [])
+        outcome = self.acquire(stand)
+        stand.pass_time(12)
+        refusal = self.refusal(outcome)
+        self.assert_words(refusal, "192.168.77.100", "did not confirm it")
+        self.assertNotIn("none answers", refusal)
+        self.assertEqual(stand.kinds.count(RELEASE), stand.kinds.count(DISCOVER))
+        self.assertTrue(stand.is_silent())
+
+    def test_an_end_of_the_service_half_way_leaves_nothing_behind_and_says_nothing(self) -> None:
+        for away in (True, False):
+            stand = Stand(Server(away=away))
+            disk: Deferred[None] = Deferred()
+            stand.holder.disk = lambda what, disk=disk: disk if what == "keep" else None  # type: ignore[misc]
+            outcome = self.acquire(stand)
+            stand.lease.stop()
+            self.assertIn("the service ends", self.refusal(outcome))
+            self.assertNotIn(RELEASE, stand.kinds)
+            self.assertTrue(stand.is_silent())
+
+    def test_what_is_only_on_its_way_is_given_back_by_release(self) -> None:
+        stand = Stand()
+        stand.wire.answerers.append(lambda frame: Server()(frame) if Said(frame).kind == DISCOVER else [])
+        outcome = self.acquire(stand)
+        stand.lease.release()
+        self.refusal(outcome)
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST, RELEASE])
+        self.assertEqual(stand.said[-1].ciaddr, "192.168.77.100")
+        self.assertTrue(stand.is_silent())
+
+
+class BusyServerTests(AcquiringTestCase):
+    """One that has many to serve, as a dnsmasq that looks for three seconds before each offer."""
+
+    def serve_others(self, stand: Stand, seconds: float) -> None:
+        for _ in range(int(seconds / 3)):
+            stand.pass_time(3)
+            stand.wire.bring(answer_frame(b"othr", OFFER, mac=STRANGER, your_address="192.168.77.9"))
+
+    def test_our_turn_is_waited_for(self) -> None:
+        server = Server(away=True)
+        stand = Stand(server)
+        outcome = self.acquire(stand)
+        self.serve_others(stand, 12)
+        self.assertNoResult(outcome)
+        stand.wire.bring(server.answer(stand.said[0], OFFER, "192.168.77.100"))
+        self.serve_others(stand, 9)  # it has others to serve before it comes to our request
+        self.assertNoResult(outcome)
+        self.assertEqual(stand.kinds[-1], REQUEST)
+        server.away = False
+        stand.pass_time(8)
+        self.successResultOf(outcome)
+        self.assertNotIn(RELEASE, stand.kinds)
+
+    def test_a_server_that_answers_everyone_but_us_is_not_waited_for_for_ever(self) -> None:
+        stand = Stand()
+        outcome = self.acquire(stand)
+        self.serve_others(stand, 27)
+        self.assertNoResult(outcome)
+        self.serve_others(stand, 6)
+        self.assert_words(self.refusal(outcome), "30 s")
+        self.assertTrue(stand.is_silent())
+
+    def test_a_server_that_falls_silent_is_given_up(self) -> None:
+        stand = Stand()
+        outcome = self.acquire(stand)
+        self.serve_others(stand, 9)
+        stand.pass_time(9)
+        self.assertNoResult(outcome)
+        stand.pass_time(2)
+        self.refusal(outcome)
