@@ -36,6 +36,8 @@ from .driver.known import Known
 from .driver.networks import Networks
 from .driver.ownership import ownership
 from .driver.parents import Parents
+from .driver.plans import Plans
+from .driver.presence import Presence
 from .driver.reconciliation import leases_in_use, reconcile
 from .engine.api import SocketEngine
 from .engine.default_network import ensure_network
@@ -264,10 +266,10 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     )
     parents = Parents(links, records, known, wires)
     announcements = Announcements(wires, reactor)
-    endpoints = Endpoints(
-        settings, known, records, links, parents, conflicts, announcements, leases, addresses.mac_for
-    )
-    networks = Networks(settings, known, records, links, parents, endpoints, wires)
+    presence = Presence(known, links, conflicts, announcements, leases)
+    plans = Plans(settings, leases, addresses.mac_for, SystemRandom())
+    endpoints = Endpoints(known, records, links, parents, plans, presence)
+    networks = Networks(settings, known, records, links, parents, endpoints, wires, presence)
     _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires)))
     kernel.close()  # from now on the threads ask, each with a socket of its own
 

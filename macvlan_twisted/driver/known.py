@@ -78,6 +78,12 @@ class Known:
         if endpoint.mac is not None:
             self._by_mac.setdefault((endpoint.parent, endpoint.mac), []).append(endpoint.endpoint_id)
 
+    def replace_endpoint(self, endpoint: Endpoint) -> None:
+        """More is known of it now, or it has changed."""
+        if self._endpoints.get(endpoint.endpoint_id) != endpoint:
+            self.remove_endpoint(endpoint.endpoint_id)
+            self.add_endpoint(endpoint)
+
     def remove_endpoint(self, endpoint_id: str) -> None:
         endpoint = self._endpoints.pop(endpoint_id, None)
         if endpoint is None:

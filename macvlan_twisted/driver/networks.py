@@ -23,6 +23,7 @@ from .known import Known
 from .network import Network
 from .options import NetworkOptions, parse_options
 from .parents import Parents, plan_parent, refuse_sharing, refuse_unfit
+from .presence import Presence
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -59,6 +60,7 @@ class Networks:
         parents: Parents,
         endpoints: Endpoints,
         wires: Wires,
+        presence: Presence,
     ) -> None:
         self._settings = settings
         self._known = known
@@ -67,6 +69,7 @@ class Networks:
         self._parents = parents
         self._endpoints = endpoints
         self._wires = wires
+        self._presence = presence
         for network in known.networks.values():
             wires.use(network.parent, network.network_id, alone=network.mode == "passthru")
         self._turns = Turns()
@@ -235,6 +238,7 @@ class Networks:
         """Go on after an error, and collect what failed."""
         failures: list[str] = []
         self._known.remove_network(network.network_id)
+        self._presence.forget_network(network)
         for step in (
             self._wires.disuse(network.parent, network.network_id),
             self._parents.drop_unused(network),

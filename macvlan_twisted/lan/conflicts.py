@@ -228,6 +228,9 @@ class Conflicts:
         for where, address in list(self._known):
             if where == parent:
                 self._forget(where, address)
+        for where, address in {*self._known, *self._tried}:
+            if where == parent:
+                self._forget(where, address)
 
     def _remember(self, conflict: Conflict) -> None:
         known = self._known.get((conflict.parent, conflict.address))

@@ -23,6 +23,8 @@ from macvlan_twisted.driver.network import Subnet
 from macvlan_twisted.driver.networks import Networks
 from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.driver.parents import Parents
+from macvlan_twisted.driver.plans import Plans
+from macvlan_twisted.driver.presence import Presence
 from macvlan_twisted.driver.reconciliation import reconcile
 from macvlan_twisted.ipam.calls import AddressManagement
 from macvlan_twisted.ipam.chosen_macs import ChosenMacs
@@ -105,19 +107,18 @@ class House:
             settings, self.book, self.conflicts, Leasing(self.leases, macs), macs, self._next_nonce
         )
         self.announcements = Announcements(self.wires, self.clock)
-        self.endpoints = Endpoints(
+        self.presence = Presence(self.known, self.links, self.conflicts, self.announcements, self.leases)
+        plans = Plans(settings, self.leases, self.addresses.mac_for, Random(6))
+        self.endpoints = Endpoints(self.known, self.records, self.links, self.parents, plans, self.presence)
+        self.networks = Networks(
             settings,
             self.known,
             self.records,
             self.links,
             self.parents,
-            self.conflicts,
-            self.announcements,
-            self.leases,
-            self.addresses.mac_for,
-        )
-        self.networks = Networks(
-            settings, self.known, self.records, self.links, self.parents, self.endpoints, self.wires
+            self.endpoints,
+            self.wires,
+            self.presence,
         )
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeWire:

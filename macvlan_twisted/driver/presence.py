@@ -1,0 +1,135 @@
+"""What an endpoint is to the LAN: its addresses are asked for, leased, watched over and announced there."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from ..addresses import IPAddress
+from ..errors import Refused
+from ..lan.announcements import Announcements
+from ..lan.conflicts import Conflicts, Taken, Unproven
+from ..lan.dhcp import LeaseFacts
+from ..lan.leases import Leases, Terms
+from ..links.pool import Links
+from .foresight import Foresight
+from .known import Known
+from .network import Endpoint, Network
+
+
+class Presence:
+    """Endpoints on the LANs of their parents."""
+
+    def __init__(
+        self, known: Known, links: Links, conflicts: Conflicts, announcements: Announcements, leases: Leases
+    ) -> None:
+        self._links = links
+        self._conflicts = conflicts
+        self._announcements = announcements
+        self._leases = leases
+        self._foresight = Foresight(conflicts, known)
+        for endpoint in known.endpoints.values():
+            self._look_after(endpoint)
+
+    async def secure(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
+        """
+        Make sure that the endpoint's addresses are free, or lease one.
+
+        :param forgotten: what it has of this endpoint, which may be dead, is for the kernel to say, by its MAC.
+        :return: the endpoint with its address.
+        :raises Refused: an address is in use, or no server leases one.
+        """
+        if network.dhcp and endpoint.address is None:
+            return await self._leased(endpoint, network)
+        await self._refuse_used_by_others(endpoint, network, forgotten)
+        return endpoint
+
+    async def _leased(self, endpoint: Endpoint, network: Network) -> Endpoint:
+        """Nobody manages addresses: the LAN's own DHCP server leases one, under the container's MAC."""
+        mac = endpoint.mac
+        if mac is None:  # passthru: the NIC's own
+            nic = await self._links.find(network.parent)
+            mac = "" if nic is None else nic.mac
+        terms = Terms(
+            network.parent,
+            mac,
+            vendor_class=network.dhcp_vendor_class,
+            release=network.dhcp_release,
+            conflict_detection=network.conflict_detection,
+        )
+        facts = await self._leases.take(terms)
+        return evolve(endpoint, address=facts.interface)
+
+    async def _refuse_used_by_others(
+        self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None
+    ) -> None:
+        """Our own address management has asked the LAN before it handed an address out; others do not."""
+        if network.conflict_detection == "off":
+            return
+        for address in endpoint.addresses:
+            subnet = network.subnet_of(address)
+            if (subnet is not None and subnet.is_ours) or (
+                forgotten is not None and address in forgotten.addresses
+            ):
+                continue
+            verdict = await self._conflicts.hold(network.parent, address)
+            if isinstance(verdict, Taken):
+                raise Refused(
+                    f"address {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; reserve it "
+                    "with --aux-address, or give the network an --ip-range that is not used by others"
+                )
+            if isinstance(verdict, Unproven):
+                if network.conflict_detection == "strict":
+                    raise Refused(
+                        f"it cannot be found out whether address {address} is in use on {network.parent}: {verdict.reason}; "
+                        "mend that, or create the network with -o conflict_detection=on"
+                    )
+                self._conflicts.count_unproven(network.parent, address, verdict.reason)
+
+    def settle(self, endpoint: Endpoint, network: Network) -> None:
+        """The endpoint is made: from now on its addresses are its own, whoever else says so on the LAN."""
+        self._look_after(endpoint)
+        for address in endpoint.addresses:
+            self._foresight.given(network, address)
+
+    def _look_after(self, endpoint: Endpoint) -> None:
+        if endpoint.mac is not None:
+            for address in endpoint.addresses:
+                self._conflicts.given(endpoint.parent, address, endpoint.mac)
+
+    def announce(self, endpoint: Endpoint, network: Network) -> None:
+        """The container joins: neighbours that knew its addresses under other MACs are told."""
+        if network.announce and endpoint.mac is not None:
+            for address in endpoint.addresses:
+                self._announcements.begin(endpoint.parent, address, endpoint.mac)
+
+    async def leave(self, endpoint: Endpoint, network: Network | None) -> None:
+        """The endpoint is gone, or was never made."""
+        for address in endpoint.addresses:
+            self._announcements.stop(endpoint.parent, address)
+            self._conflicts.gone(endpoint.parent, address)
+            if network is not None:
+                self._foresight.returned(network, address)
+        lease = self.lease_of(endpoint)
+        if lease is not None:
+            await self._leases.give_back(endpoint.parent, lease.mac)
+
+    def forget_network(self, network: Network) -> None:
+        self._foresight.forget(network)
+        for subnet in network.subnets:
+            if not subnet.is_ours and not subnet.is_nobodys:
+                self._conflicts.forget_within(network.parent, subnet.pool)
+
+    def lease_of(self, endpoint: Endpoint) -> LeaseFacts | None:
+        if endpoint.mac is not None:
+            return self._leases.of_mac(endpoint.parent, endpoint.mac)
+        return (
+            None
+            if endpoint.address is None
+            else self._leases.of_address(endpoint.parent, endpoint.address.ip)
+        )
+
+    def leased_router(self, endpoint: Endpoint, network: Network) -> IPAddress | None:
+        lease = self.lease_of(endpoint)
+        if lease is None or network.internal or lease.router not in lease.interface.network:
+            return None
+        return lease.router
