@@ -133,10 +133,11 @@ class Conflicts:
             might not answer now; it may sleep.
         """
         verdict = await self._verdict(parent, address, of_many)
-        if isinstance(verdict, Taken) and verdict.how is not How.OURS:
+        if isinstance(verdict, Taken):
             rest = RETRY_PROBED_SECONDS if verdict.how is How.PROBED else RETRY_SECONDS
             self._retry_at[parent, address] = self._clock.seconds() + rest
-            self._remember(Conflict(parent, address, verdict.mac, verdict.how.value, self._now()))
+            if verdict.how is not How.OURS:
+                self._remember(Conflict(parent, address, verdict.mac, verdict.how.value, self._now()))
         elif isinstance(verdict, Free):
             self._forget(parent, address)
         return verdict
@@ -228,7 +229,7 @@ class Conflicts:
         for where, address in list(self._known):
             if where == parent:
                 self._forget(where, address)
-        for where, address in {*self._known, *self._tried}:
+        for where, address in {*self._known, *self._retry_at}:
             if where == parent:
                 self._forget(where, address)
 
