@@ -10,7 +10,7 @@ from macvlan_twisted.errors import StateFailed
 from macvlan_twisted.lan.dhcp import Client, LeaseFacts, State
 from macvlan_twisted.lan.dhcp.messages import INFINITE
 
-from .dhcp_lan import DISCOVER, EPOCH, MAC, NAK, RELEASE, REQUEST, Said, Server, Stand
+from .dhcp_lan import ACK, DISCOVER, EPOCH, MAC, NAK, RELEASE, REQUEST, Said, Server, Stand
 
 
 def short(*, away: bool = False) -> Server:
@@ -103,6 +103,26 @@ class RenewalTests(HoldingTestCase):
         self.assertEqual(len(self.flushLoggedErrors(StateFailed)), len(stand.said))
         self.assertIs(stand.lease.state, State.BOUND)
 
+    def test_a_lease_counts_from_the_question_however_late_the_answer(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        server.away = True
+        stand.pass_time(200)
+        asked_at = stand.clock.seconds()
+        (said,) = stand.said
+        stand.pass_time(5)
+        stand.wire.bring(server.answer(said, ACK, "192.168.77.100"))
+        self.assertTrue(EPOCH + 190 <= stand.holder.kept[-1].obtained_at <= EPOCH + asked_at)
+
+    def test_a_confirmation_of_another_address_is_none(self) -> None:
+        server = short()
+        stand = self.bound(server)
+        server.away = True
+        stand.pass_time(200)
+        stand.wire.bring(server.answer(stand.said[0], ACK, "192.168.77.101"))
+        self.assertIs(stand.lease.state, State.RENEWING)
+        self.assertEqual(stand.holder.notes, [])
+
     def test_leases_of_seconds_are_renewed_at_most_once_a_second(self) -> None:
         stand = self.bound(Server(lease_seconds=2))
         stand.pass_time(20)
@@ -111,6 +131,9 @@ class RenewalTests(HoldingTestCase):
         stand.pass_time(20)
         self.assertLessEqual(len(stand.said), 21)
         self.assertEqual(stand.holder.noted("lost"), [])
+        stand = self.bound(Server(lease_seconds=1))
+        stand.pass_time(20)
+        self.assertLessEqual(len(stand.said), 41)
 
     def test_a_lease_for_ever_is_never_renewed(self) -> None:
         stand = self.bound(Server(lease_seconds=INFINITE))
@@ -191,6 +214,13 @@ class ResumingTests(HoldingTestCase):
         stand.pass_time(101)
         self.assertIs(stand.lease.state, State.REBINDING)
         stand.pass_time(100)
+        self.assertEqual(len(stand.holder.noted("lost")), 1)
+
+    def test_a_lease_that_runs_out_while_nobody_answers_is_lost_at_that_moment(self) -> None:
+        stand = self.resumed(Server(away=True), age=396)
+        stand.pass_time(3)
+        self.assertEqual(stand.holder.noted("lost"), [])
+        stand.pass_time(1.25)
         self.assertEqual(len(stand.holder.noted("lost")), 1)
 
     def test_what_was_due_meanwhile_is_done_at_once(self) -> None:

@@ -89,6 +89,10 @@ class SayingTests(SynchronousTestCase):
         self.assertEqual(struct.unpack(">H", udp[4:6]), (len(udp),))
         self.assertGreaterEqual(len(udp) - 8, 300)
 
+    def test_a_checksum_that_comes_out_as_zero_is_not_taken_for_none(self) -> None:
+        checksum = int.from_bytes(encode(evolve(DISCOVER, xid=0x01020000))[40:42], "big")
+        self.assertEqual(encode(evolve(DISCOVER, xid=0x01020000 | checksum))[40:42], b"\xff\xff")
+
     def test_a_client_id_that_is_too_long_is_refused_and_not_cut_so_that_two_become_one(self) -> None:
         with self.assertRaisesRegex(ValueError, "256 bytes"):
             Client(MAC, b"x" * 256)

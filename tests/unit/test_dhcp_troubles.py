@@ -8,6 +8,7 @@ from .dhcp_lan import (
     DECLINE,
     DISCOVER,
     MAC,
+    NAK,
     OFFER,
     RELEASE,
     REQUEST,
@@ -132,6 +133,16 @@ class BusyServerTests(AcquiringTestCase):
         stand.pass_time(8)
         self.successResultOf(outcome)
         self.assertNotIn(RELEASE, stand.kinds)
+
+    def test_a_refusal_that_comes_late_is_followed_by_a_new_attempt(self) -> None:
+        server = Server(away=True)
+        stand = Stand(server)
+        outcome = self.acquire(stand)
+        self.serve_others(stand, 12)
+        stand.wire.bring(server.answer(stand.said[0], OFFER, "192.168.77.100"))
+        server.away = False
+        stand.wire.bring(server.answer(stand.said[-1], NAK))
+        self.successResultOf(outcome)
 
     def test_a_server_that_answers_everyone_but_us_is_not_waited_for_for_ever(self) -> None:
         stand = Stand()
