@@ -1,0 +1,123 @@
+"""Two docker hosts on one LAN, with real engines, hand out addresses of one range."""
+
+import pytest
+
+from tests.integration.lives import AT_ONCE, OUR_IPAM, STATIONS, SUBNET
+from tests.integration.raw_hosts import at_once, consecutive
+from tests.lab.commands import wait_until
+from tests.lab.docker_host import Container, DockerHost
+
+EACH = 50
+"""Containers on each host: all of them started together, which takes half a minute."""
+SIXTEEN = ("--ipam-driver=macvlan-twisted", *SUBNET, "--ip-range=192.168.77.128/28")
+Hosts = tuple[DockerHost, DockerHost]
+
+
+@pytest.fixture
+def networks(two_hosts: Hosts) -> Hosts:
+    """Give two hosts that have a network of the same name and range each."""
+    at_once([lambda host=host: host.create("lan", *OUR_IPAM) for host in two_hosts])  # type: ignore[misc]
+    return two_hosts
+
+
+@pytest.mark.one_engine
+def test_containers_started_together_on_two_hosts_share_an_address_or_are_cut_off(networks: Hosts) -> None:
+    names = [f"c{number}" for number in range(EACH)]
+    run = ("run", "--detach", "--network=lan", AT_ONCE)
+
+    def start(host: DockerHost, name: str) -> None:
+        # So many at once on two processors: an engine takes its time.
+        host.engine.docker(*run, f"--name={name}", "busybox", "sleep", "3600", timeout=600)
+
+    at_once([lambda host=host, name=name: start(host, name) for name in names for host in networks])  # type: ignore[misc]
+    told = [
+        each["NetworkSettings"]["Networks"]["lan"]
+        for host in networks
+        for each in host.engine.docker_json("inspect", *names)
+    ]
+    addresses = [str(each["IPAddress"]) for each in told]
+    assert len(set(addresses)) == 2 * EACH, f"handed out twice: {sorted(addresses)}"
+    assert len({each["MacAddress"] for each in told}) == 2 * EACH
+
+    def unreached(host: DockerHost) -> dict[str, str]:
+        # One of the other host's containers, too.
+        others = (*STATIONS, addresses[-1 if host is networks[0] else 0])
+        script = "; ".join(f"ping -c 1 -w 5 {each} > /dev/null || echo {each}" for each in others)
+        found = {name: host.engine.docker("exec", name, "sh", "-c", script).strip() for name in names}
+        return {name: missing for name, missing in found.items() if missing}
+
+    assert at_once([lambda host=host: unreached(host) for host in networks]) == [{}, {}]  # type: ignore[misc]
+    for host in networks:
+        assert "is used by MAC" not in host.plugin.log(), "somebody has a container's address, too"
+    at_once(
+        [lambda host=host: host.engine.docker("rm", "--force", *names, timeout=600) for host in networks]  # type: ignore[misc]
+    )
+
+
+@pytest.mark.one_engine
+def test_an_address_of_the_other_hosts_container_is_given_to_who_names_it(networks: Hosts) -> None:
+    first, second = networks
+    box = first.start("box", AT_ONCE, "--ip=192.168.77.200")
+    told = second.start_refusal("--ip=192.168.77.200")
+    assert f"address 192.168.77.200 is in use on eth1: MAC {box.mac()}" in told
+    box.remove()
+    # Who was heard with an address within the last five seconds has it, and is not asked.
+    run = (
+        "run",
+        "--detach",
+        "--network=lan",
+        AT_ONCE,
+        "--name=box",
+        "--ip=192.168.77.200",
+        "busybox",
+        "sleep",
+        "60",
+    )
+
+    def is_given() -> bool:
+        second.engine.docker("rm", "--force", "box", check=False)
+        return second.engine.attempt_docker(*run).status == 0
+
+    wait_until(is_given, 15, "the address that the other host's container had", pause=0.5)
+    assert Container(second.engine, "box").ping(STATIONS[0])
+
+
+@pytest.mark.one_engine
+def test_containers_of_a_host_whose_plugin_is_away_lose_their_addresses_to_the_other_host(
+    two_hosts: Hosts,
+) -> None:
+    """They answer for themselves; and what was held by that plugin is free."""
+    first, second = two_hosts
+    first.create("lan", *SIXTEEN)
+    boxes = [first.start(f"box{number}", AT_ONCE) for number in range(3)]
+    first.plugin.stop()
+    second.create("lan", *SIXTEEN)
+    others = [second.start(f"box{number}", AT_ONCE) for number in range(3)]
+    theirs = {address for each in boxes for address in each.addresses()}
+    assert theirs == {f"{each}/24" for each in consecutive("192.168.77.128", 3)}
+    assert {address for each in others for address in each.addresses()} & theirs == set()
+    assert all(each.ping(STATIONS[0]) for each in (*boxes, *others))
+
+
+@pytest.mark.one_engine
+def test_a_neighbour_that_takes_the_next_addresses_of_the_range_loses_them_to_containers(
+    two_hosts: Hosts,
+) -> None:
+    """First one that was there before, silent; then one that takes what is held, and speaks."""
+    host, lan = two_hosts[0], two_hosts[0].lan
+    before, later = "192.168.77.128", "192.168.77.130"
+    lan.add_address("neighbour", f"{before}/24")
+    try:
+        host.create("lan", *OUR_IPAM)
+        assert host.start("first", AT_ONCE).addresses() == {"192.168.77.129/24"}
+        lan.add_address("neighbour", f"{later}/24")
+        lan.forget_neighbours("neighbour")
+        lan.run_in("neighbour", "ping", "-c", "1", "-w", "5", "-I", later, STATIONS[0])
+        assert host.start("second", AT_ONCE).addresses() == {"192.168.77.131/24"}
+        mac = lan.mac_of("neighbour")
+        log = host.plugin.log()
+        assert f"address {before} is in use on eth1: MAC {mac} answers for it; it is skipped" in log
+        assert f"address {later} is in use on eth1: MAC {mac} took it while it was kept free" in log
+    finally:
+        for each in (before, later):
+            lan.attempt_in("neighbour", "ip", "address", "delete", f"{each}/24", "dev", "eth1")

@@ -1,0 +1,87 @@
+"""Two docker hosts hand out one range of one LAN, by raw calls: faster than with engines, and more at once."""
+
+import threading
+
+import pytest
+
+from tests.integration.raw_hosts import (
+    RawHost,
+    at_once,
+    consecutive,
+    open_and_hold,
+    two_raw_hosts,
+    who_has,
+)
+from tests.lab.commands import wait_until
+
+HALF = "192.168.77.128/25"
+SIXTEEN = "192.168.77.128/28"
+"""Of so few addresses two are held."""
+
+
+def test_fifty_containers_on_each_of_two_hosts_share_an_address() -> None:
+    with two_raw_hosts() as (lan, first, second):
+        at_once([lambda host=host: host.open(HALF) for host in (first, second)])  # type: ignore[misc]
+        started = at_once(
+            [
+                lambda host=host, number=number: host.start(number)  # type: ignore[misc]
+                for number in range(1, 51)
+                for host in (first, second)
+            ]
+        )
+        addresses = [address for address, _ in started]
+        assert len(set(addresses)) == 100, f"handed out twice: {sorted(addresses)}"
+        assert len({mac for _, mac in started}) == 100
+        assert not {*addresses} & {
+            each.partition("/")[0] for each in (*lan.addresses.host, *lan.addresses.host2)
+        }
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_services_that_start_at_the_same_moment_hold_the_same_addresses(attempt: int) -> None:
+    """Each probes while the other one does, for the same addresses of the range, and knows nothing."""
+    with two_raw_hosts() as (_lan, first, second):
+        barrier = threading.Barrier(2)
+
+        def begin(host: RawHost) -> list[str]:
+            barrier.wait()
+            host.open(HALF)
+            return [host.take() for _ in range(10)]
+
+        mine, theirs = at_once([lambda: begin(first), lambda: begin(second)])
+        assert set(mine) & set(theirs) == set()
+
+
+def test_what_another_host_holds_is_handed_out_or_never_again_although_that_one_has_ended() -> None:
+    with two_raw_hosts() as (lan, first, second):
+        held = consecutive("192.168.77.128", 2)
+        open_and_hold(lan, first, SIXTEEN, *held)
+        second.open(SIXTEEN)
+        taken = [second.take() for _ in range(14)]
+        assert set(taken) & set(held) == set()
+        refused = second.ask()["Err"]
+        assert "no free address in pool 192.168.77.0/24 (range 192.168.77.128/28)" in refused
+        assert "2 are in use by others on the LAN of eth1" in refused
+        assert "address 192.168.77.128 is in use on eth1" in second.plugin.log()
+
+        first.plugin.stop()
+        assert who_has(lan, held[0], seconds=0.5) is None, "let go at the end of the service"
+        # Who was heard with an address within the last five seconds has it, and is not asked.
+        found: list[str] = []
+
+        def is_handed_out() -> bool:
+            found.extend(str(each) for each in [second.ask().get("Address")] if each)
+            return len(found) == 2
+
+        wait_until(is_handed_out, 20, "the addresses that the other host held", pause=0.5)
+        assert sorted(found) == [f"{each}/24" for each in held]
+
+
+def test_an_address_of_another_hosts_container_is_given_to_who_names_it() -> None:
+    with two_raw_hosts() as (_lan, first, second):
+        first.open(HALF)
+        second.open(HALF)
+        address, mac = first.start(1)
+        refused = second.ask(address)["Err"]
+        assert f"address {address} is in use on eth1: MAC {mac}" in refused
+        assert "--ip" in refused
