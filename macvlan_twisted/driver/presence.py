@@ -98,7 +98,7 @@ class Presence:
 
     def announce(self, endpoint: Endpoint, network: Network) -> None:
         """The container joins: neighbours that knew its addresses under other MACs are told."""
-        if network.announce and endpoint.mac is not None:
+        if network.announce:
             for address in endpoint.addresses:
                 self._announcements.begin(endpoint.parent, address, endpoint.mac)
 

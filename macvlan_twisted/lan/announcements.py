@@ -32,14 +32,18 @@ class Announcements:
         self._clock = clock
         self._calls: dict[tuple[str, IPAddress], list[Any]] = {}
 
-    def begin(self, parent: str, address: IPAddress, mac: str) -> None:
-        """Announce *address* under *mac* a few times, from the reactor's next turn on."""
+    def begin(self, parent: str, address: IPAddress, mac: str | None) -> None:
+        """
+        Announce *address* under *mac* a few times, from the reactor's next turn on.
+
+        :param mac: ``None``: in mode passthru the container has the NIC's own.
+        """
         self.stop(parent, address)
         self._calls[parent, address] = [
             self._clock.callLater(delay, self._begin_one, parent, address, mac) for delay in DELAYS
         ]
 
-    def _begin_one(self, parent: str, address: IPAddress, mac: str) -> None:
+    def _begin_one(self, parent: str, address: IPAddress, mac: str | None) -> None:
         calls = [call for call in self._calls.get((parent, address), ()) if call.active()]
         if calls:
             self._calls[parent, address] = calls
@@ -48,10 +52,10 @@ class Announcements:
         sent: Deferred[None] = ensureDeferred(self._announce(parent, address, mac))
         sent.addErrback(lambda failure: _log.failure("announcing an address failed", failure=failure))
 
-    async def _announce(self, parent: str, address: IPAddress, mac: str) -> None:
+    async def _announce(self, parent: str, address: IPAddress, mac: str | None) -> None:
         try:
             wire = await self._wires.ready(parent)
-            for frame in announcement_frames(address, mac):
+            for frame in announcement_frames(address, wire.mac if mac is None else mac):
                 wire.send(frame)
         except LinkFailed as failure:
             _log.warn(
