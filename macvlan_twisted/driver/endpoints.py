@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 
 from twisted.logger import Logger
 
@@ -94,6 +95,8 @@ class Endpoints:
             await self._forget(endpoint)
         except StateFailed as failure:  # the first error is the one to tell
             self._known.remove_endpoint(endpoint.endpoint_id)
+            with suppress(StateFailed):
+                await self._presence.leave(endpoint, self._known.networks.get(endpoint.network_id))
             _log.error(
                 "the row of endpoint {id} stays: {reason}", id=endpoint.endpoint_id, reason=str(failure)
             )

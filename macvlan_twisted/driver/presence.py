@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import evolve
 
 from ..addresses import IPAddress
@@ -9,7 +11,8 @@ from ..errors import Refused
 from ..lan.announcements import Announcements
 from ..lan.conflicts import Conflicts, Taken, Unproven
 from ..lan.dhcp import LeaseFacts
-from ..lan.leases import Leases, Terms
+from ..lan.lease_records import Terms
+from ..lan.leases import Leases
 from ..links.pool import Links
 from .foresight import Foresight
 from .known import Known
@@ -22,11 +25,14 @@ class Presence:
     def __init__(
         self, known: Known, links: Links, conflicts: Conflicts, announcements: Announcements, leases: Leases
     ) -> None:
+        self._known = known
         self._links = links
         self._conflicts = conflicts
         self._announcements = announcements
         self._leases = leases
         self._foresight = Foresight(conflicts, known)
+        self.when_joined: list[Callable[[Endpoint], None]] = []
+        """Told of each container that joins."""
         for endpoint in known.endpoints.values():
             self._look_after(endpoint)
 
@@ -39,13 +45,20 @@ class Presence:
         :raises Refused: an address is in use, or no server leases one.
         """
         if network.dhcp and endpoint.address is None:
-            return await self._leased(endpoint, network)
+            return await self._leased(endpoint, network, forgotten)
         await self._refuse_used_by_others(endpoint, network, forgotten)
         return endpoint
 
-    async def _leased(self, endpoint: Endpoint, network: Network) -> Endpoint:
-        """Nobody manages addresses: the LAN's own DHCP server leases one, under the container's MAC."""
+    async def _leased(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
+        """
+        Nobody manages addresses: the LAN's own DHCP server leases one, under the container's MAC. To the server
+        one that the engine has forgotten and its successor under the same MAC are one client.
+        """
         mac = endpoint.mac
+        if forgotten is not None and forgotten.network_id == endpoint.network_id:
+            inherited = self.lease_of(forgotten)
+            if inherited is not None and inherited.mac == mac:
+                return evolve(endpoint, address=inherited.interface)
         if mac is None:  # passthru: the NIC's own
             nic = await self._links.find(network.parent)
             mac = "" if nic is None else nic.mac
@@ -98,19 +111,26 @@ class Presence:
 
     def announce(self, endpoint: Endpoint, network: Network) -> None:
         """The container joins: neighbours that knew its addresses under other MACs are told."""
+        for tell in self.when_joined:
+            tell(endpoint)
         if network.announce:
             for address in endpoint.addresses:
                 self._announcements.begin(endpoint.parent, address, endpoint.mac)
 
     async def leave(self, endpoint: Endpoint, network: Network | None) -> None:
-        """The endpoint is gone, or was never made."""
+        """The endpoint is gone, or was never made. What another one under the same MAC has stays that one's."""
+        other = None
+        if endpoint.mac is not None:
+            other = self._known.holder_of_mac(endpoint.parent, endpoint.mac)
         for address in endpoint.addresses:
+            if other is not None and address in other.addresses:
+                continue
             self._announcements.stop(endpoint.parent, address)
             self._conflicts.gone(endpoint.parent, address)
             if network is not None:
                 self._foresight.returned(network, address)
         lease = self.lease_of(endpoint)
-        if lease is not None:
+        if lease is not None and other is None:
             await self._leases.give_back(endpoint.parent, lease.mac)
 
     def forget_network(self, network: Network) -> None:

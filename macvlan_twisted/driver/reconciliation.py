@@ -8,7 +8,7 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..errors import MacvlanError
-from ..lan.leases import LeaseRecord
+from ..lan.lease_records import LeaseRecord
 from ..lan.wires import Wires
 from ..links.pool import Links
 from ..state.interface import HostRecords, Kind

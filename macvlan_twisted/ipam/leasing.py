@@ -5,16 +5,20 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, ip_interface
 
 from attrs import evolve
+from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
 from ..errors import LinkFailed, MacvlanError, Refused
 from ..lan.dhcp import LanFacts
-from ..lan.leases import Leases, Terms
+from ..lan.lease_records import Terms
+from ..lan.leases import Leases
 from ..settings import Settings
 from .chosen_macs import ChosenMacs
 from .options import parse_options
 from .pools import Pool, parent_of, plan_pool
 from .requests import RequestAddress, RequestPool
+
+_log = Logger(namespace="macvlan_twisted.ipam")
 
 
 class Leasing:
@@ -87,7 +91,7 @@ class Leasing:
         """
         terms = Terms(
             pool.wire,
-            self._macs.for_lease(pool, request.endpoint_name),
+            self._mac(pool, request.endpoint_name),
             hostname=request.endpoint_name,
             vendor_class=pool.dhcp_vendor_class,
             release=pool.dhcp_release,
@@ -102,6 +106,18 @@ class Leasing:
                 f"{pool.prefix}: create the network with the subnet of that LAN, or without --subnet"
             )
         return ip_interface(f"{facts.address}/{pool.prefix.prefixlen}")
+
+    def _mac(self, pool: Pool, name: str) -> str:
+        """Of the name, but for a container that was renamed and still runs, or that the engine has forgotten."""
+        mac = self._macs.for_lease(pool, name)
+        if not self._leases.has(pool.wire, mac):
+            return mac
+        _log.info(
+            "{name} gets another MAC than before: the lease under {mac} is not given back yet",
+            name=name,
+            mac=mac,
+        )
+        return self._macs.for_lease(pool, "")
 
     async def give_back(self, pool: Pool, address: IPAddress) -> None:
         await self._leases.give_back_address(pool.wire, address)

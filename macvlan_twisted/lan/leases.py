@@ -7,65 +7,34 @@ any more. What a kill leaves in between is given back at the next start.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Callable, Container
 from ipaddress import IPv4Address
 from itertools import count
 from random import Random
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
-from ..errors import LinkFailed, Refused
+from ..errors import LinkFailed, Refused, StateFailed
 from ..records import from_document, to_document
 from ..state.interface import HostRecords, Kind
+from ..turns import Turns
 from . import dhcp
-from .conflicts import Conflicts, Taken, Unproven
+from .conflicts import Conflicts
+from .lease_holder import LeaseHolder, Moved, stays
+from .lease_records import LeaseRecord, Terms, host_name, lease_key
 from .wires import Wires
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
 
-@frozen
-class LeaseRecord:
-    """What is kept of a lease; a new member needs a default."""
-
-    parent: str
-    facts: dhcp.LeaseFacts
-    told_address: IPv4Address
-    """The address that the engine was told; another one than the lease's after the server had moved it."""
-    granted: bool = False
-    """Else the server was asked for it, and what it said is not known."""
-    release: bool = True
-    """Whether it is given back when its container has gone."""
-    detection: str = "on"
-    pending: dhcp.LeaseFacts | None = None
-    """Another address that the server was asked for meanwhile, on behalf of the same container."""
-
-    @property
-    def key(self) -> str:
-        return f"{self.parent} {self.facts.mac}"
-
-
-@frozen
-class Terms:
-    """On which terms a lease is taken."""
-
-    parent: str
-    mac: str
-    hostname: str = ""
-    vendor_class: str = ""
-    release: bool = True
-    conflict_detection: str = "on"
-
-
-Moved = Callable[[str, dhcp.LeaseFacts, dhcp.LeaseFacts], Awaitable[bool]]
-
-
 class Leases:
     """
-    By parent and MAC.
+    By parent and MAC. What concerns one lease is done one after the other: whoever takes one anew finds the old one
+    given back, and what gives one back that is still being taken ends that first.
 
     :param wall_time: the time of day, in seconds since 1970.
     :param timeout: for how many seconds a server's answer is waited for.
@@ -88,11 +57,13 @@ class Leases:
         self._random = random
         self._wall_time = wall_time
         self._timeout = timeout
-        self._questions = count()
+        self._numbers = count()
+        self._turns = Turns()
+        self._acquiring: dict[str, dhcp.Lease] = {}
         self._running: dict[str, dhcp.Lease] = {}
         self._known: dict[str, LeaseRecord] = {}
         self._by_address: dict[tuple[str, IPAddress], str] = {}
-        self.when_moved: Moved = _stays
+        self.when_moved: Moved = stays
         """Asked when a server insists on another address for a running container: (parent, old, new) -> whether it moved."""
         for document in records.documents(Kind.LEASE).values():
             self._learn(from_document(LeaseRecord, document))
@@ -113,7 +84,7 @@ class Leases:
 
         :raises Refused: none answered. :raises LinkFailed: nothing can be sent on *parent*.
         """
-        user = f"question {next(self._questions)}"
+        user = f"question {next(self._numbers)}"
         self._wires.use(parent, user)
         try:
             wire = await self._wires.ready(parent)
@@ -134,33 +105,43 @@ class Leases:
         :raises Refused: no server leases an address, or not the one that is wanted.
         :raises LinkFailed: nothing can be sent on the parent.
         """
-        wire = await self._wires.ready(terms.parent)
-        key = f"{terms.parent} {terms.mac}"
-        if key in self._running or key in self._known:
-            raise Refused(
-                f"MAC address {terms.mac} has a DHCP lease on {terms.parent} already: give another --mac-address, or "
-                "remove the container that has it"
-            )
-        client = dhcp.Client(
-            terms.mac, hostname=_host_name(terms.hostname) or None, vendor_class=terms.vendor_class or None
-        )
-        lease = self._running[key] = self._lease(wire, client, terms.release, terms.conflict_detection)
-        try:
-            return await lease.acquire(wanted)
-        except BaseException:
-            self._running.pop(key, None)
-            lease.stop()
-            record = self._known.get(key)
-            if record is not None:
-                self._conflicts.let_go(record.parent, record.facts.address)
+        key = terms.key
+        if key in self._acquiring:
+            raise _has_one_already(terms)
+        async with self._turns.of(key):
+            wire = await self._wires.ready(terms.parent)
+            if key in self._known:
+                raise _has_one_already(terms)
+            lease = self._lease(wire, terms.client, terms.release, terms.conflict_detection)
+            self._acquiring[key] = lease
+            try:
+                facts = await lease.acquire(wanted)
+            except BaseException:
+                lease.stop()
+                await self._forget_attempt(key)
+                raise
+            finally:
+                del self._acquiring[key]
+            self._running[key] = lease
+            return facts
+
+    async def _forget_attempt(self, key: str) -> None:
+        record = self._known.get(key)
+        if record is not None:
+            try:
                 await self._forget(record)
-            raise
+            except StateFailed as failure:  # the first error is the one to tell
+                _log.error(
+                    "the row of a lease of {mac} stays until the next start: {reason}",
+                    mac=record.facts.mac,
+                    reason=str(failure),
+                )
 
     def _lease(self, wire: Any, client: dhcp.Client, release: bool, detection: str) -> dhcp.Lease:
         return dhcp.Lease(
             wire,
             client,
-            _Holder(self, wire.parent, client.mac, release, detection),
+            LeaseHolder(self._save, self._conflicts, self._moves, wire.parent, release, detection),
             clock=self._clock,
             randomness=self._random,
             wall_time=self._wall_time,
@@ -173,14 +154,19 @@ class Leases:
         return None if key is None else self._known[key].facts
 
     def of_mac(self, parent: str, mac: str) -> dhcp.LeaseFacts | None:
-        record = self._known.get(f"{parent} {mac}")
+        record = self._known.get(lease_key(parent, mac))
         return record.facts if record is not None and record.granted else None
+
+    def has(self, parent: str, mac: str) -> bool:
+        """Whether there is a lease, be it on its way."""
+        key = lease_key(parent, mac)
+        return key in self._known or key in self._acquiring
 
     def name(self, parent: str, mac: str, hostname: str) -> None:
         """Tell the server the container's name from the next message on."""
-        lease = self._running.get(f"{parent} {mac}")
+        lease = self._running.get(lease_key(parent, mac))
         if lease is not None:
-            lease.hostname = _host_name(hostname)
+            lease.hostname = host_name(hostname)
 
     def nameless(self) -> list[tuple[str, str]]:
         """Parent and MAC of leases whose servers do not know a name."""
@@ -191,31 +177,47 @@ class Leases:
         ]
 
     async def give_back(self, parent: str, mac: str) -> None:
-        """The container has gone. Succeeds when it had no lease."""
-        key = f"{parent} {mac}"
-        record, lease = self._known.get(key), self._running.pop(key, None)
-        if record is None:
-            if lease is not None:
-                lease.stop()
-            return
+        """
+        The container has gone. Succeeds when it had no lease.
+
+        :raises StateFailed: its row stays until the next start; it is given back all the same.
+        """
+        key = lease_key(parent, mac)
+        acquiring = self._acquiring.get(key)
+        if acquiring is not None:
+            acquiring.release()
+        async with self._turns.of(key):
+            record = self._known.get(key)
+            if record is not None:
+                await self._end(record)
+
+    async def _end(self, record: LeaseRecord) -> None:
+        lease = self._running.pop(record.key, None)
         if not record.release:
             if lease is not None:
                 lease.stop()
             _log.info(
                 "DHCP on {parent}: the lease of {address} for {mac} is not given back (dhcp_release=false)",
-                parent=parent,
+                parent=record.parent,
                 address=record.facts.address,
-                mac=mac,
+                mac=record.facts.mac,
             )
         elif lease is not None:
             lease.release()
+            if record.pending is not None:
+                dhcp.release(self._wires.of(record.parent), record.pending, self._random)
         else:
             await self._release_unheld(record)
         await self._forget(record)
 
     async def _release_unheld(self, record: LeaseRecord) -> None:
+        user = f"farewell {next(self._numbers)}"  # its network may have gone, too
+        self._wires.use(record.parent, user)
         try:
             wire = await self._wires.ready(record.parent)
+            dhcp.release(wire, record.facts, self._random)
+            if record.pending is not None:
+                dhcp.release(wire, record.pending, self._random)
         except LinkFailed as failure:
             _log.warn(
                 "DHCP on {parent}: the lease of {address} is not given back and ends by itself: {reason}",
@@ -223,8 +225,8 @@ class Leases:
                 address=record.facts.address,
                 reason=str(failure),
             )
-        else:
-            dhcp.release(wire, record.facts, self._random)
+        finally:
+            await self._wires.disuse(record.parent, user)
 
     async def give_back_address(self, parent: str, address: IPAddress) -> None:
         """As :meth:`give_back`, by the address that the engine was told."""
@@ -239,26 +241,30 @@ class Leases:
     async def resume(self, owned: Container[str]) -> None:
         """
         After a start: have the leases of *owned* keys confirmed and renewed; give back what a kill left half taken,
-        and what nobody owns.
+        and what nobody owns. What goes wrong with one does not keep it from the others.
         """
-        for record in self.known():
-            if record.key in self._running:
-                continue  # taken since the start
-            if not record.granted or record.key not in owned:
-                _log.info(
-                    "DHCP on {parent}: nobody has the lease of {address} for {mac} (any more): it is given back",
-                    parent=record.parent,
-                    address=record.facts.address,
-                    mac=record.facts.mac,
-                )
-                await self.give_back(record.parent, record.facts.mac)
-                continue
-            await self._resume_one(record)
-            if record.pending is not None:
-                dhcp.release(self._wires.of(record.parent), record.pending, self._random)
-                await self.save(evolve(record, pending=None))
+        found = [each for each in self.known() if each.key not in self._running]
+        found = [each for each in found if each.key not in self._acquiring]
+        for record in sorted(found, key=lambda each: each.granted and each.key in owned):
+            try:
+                async with self._turns.of(record.key):
+                    if self._known.get(record.key) is record:  # else a call was faster
+                        await self._resume_one(record, record.granted and record.key in owned)
+            except CancelledError:
+                raise
+            except Exception:
+                _log.failure("DHCP on {parent}: the lease of {key}", parent=record.parent, key=record.key)
 
-    async def _resume_one(self, record: LeaseRecord) -> None:
+    async def _resume_one(self, record: LeaseRecord, is_owned: bool) -> None:
+        if not is_owned:
+            _log.info(
+                "DHCP on {parent}: nobody has the lease of {address} for {mac} (any more): it is given back",
+                parent=record.parent,
+                address=record.facts.address,
+                mac=record.facts.mac,
+            )
+            await self._end(record)
+            return
         try:
             wire = await self._wires.ready(record.parent)
         except LinkFailed as failure:
@@ -272,16 +278,21 @@ class Leases:
         lease = self._lease(wire, record.facts.client, record.release, record.detection)
         self._running[record.key] = lease
         lease.resume(record.facts)
+        if record.pending is not None:
+            dhcp.release(wire, record.pending, self._random)
 
     def close(self) -> None:
         """At the end of the service; containers keep their leases, and the next start goes on with them."""
+        for lease in tuple(self._acquiring.values()):
+            lease.release()
         for lease in self._running.values():
             lease.stop()
         self._running.clear()
 
-    # What the state machines ask for.
+    async def _moves(self, parent: str, old: dhcp.LeaseFacts, new: dhcp.LeaseFacts) -> bool:
+        return await self.when_moved(parent, old, new)
 
-    async def save(self, record: LeaseRecord) -> None:
+    async def _save(self, record: LeaseRecord) -> None:
         known = self._known.get(record.key)
         if known is not None and known.granted:
             if record.granted:
@@ -296,64 +307,16 @@ class Leases:
         self._learn(record)
 
     async def _forget(self, record: LeaseRecord) -> None:
-        await self._records.forget(Kind.LEASE, record.key)
-        self._unlearn(record)
-
-    async def in_use(self, parent: str, address: IPv4Address, detection: str) -> str | None:
-        if detection == "off":
-            return None
-        verdict = await self._conflicts.hold(parent, address)
-        if isinstance(verdict, Taken):
-            return verdict.mac
-        if isinstance(verdict, Unproven):
-            if detection == "strict":
-                raise Refused(
-                    f"it cannot be found out whether the leased address {address} is in use on {parent}: {verdict.reason}"
-                )
-            self._conflicts.count_unproven(parent, address, verdict.reason)
-        return None
-
-    async def moved(self, old: dhcp.LeaseFacts, new: dhcp.LeaseFacts, parent: str) -> bool:
-        return await self.when_moved(parent, old, new)
+        """In memory it is gone, whatever the disk says: nobody has it any more."""
+        try:
+            await self._records.forget(Kind.LEASE, record.key)
+        finally:
+            self._unlearn(record)
+            self._conflicts.let_go(record.parent, record.facts.address)
 
 
-async def _stays(parent: str, old: dhcp.LeaseFacts, new: dhcp.LeaseFacts) -> bool:
-    return False
-
-
-@frozen
-class _Holder:
-    """:class:`~macvlan_twisted.lan.dhcp.Holder` for one lease."""
-
-    leases: Leases
-    parent: str
-    mac: str
-    release: bool
-    detection: str
-
-    def _record(self, facts: dhcp.LeaseFacts, granted: bool) -> LeaseRecord:
-        return LeaseRecord(self.parent, facts, facts.address, granted, self.release, self.detection)
-
-    async def intend(self, offered: dhcp.LeaseFacts) -> None:
-        await self.leases.save(self._record(offered, granted=False))
-
-    async def keep(self, facts: dhcp.LeaseFacts) -> None:
-        await self.leases.save(self._record(facts, granted=True))
-
-    async def in_use(self, address: IPv4Address) -> str | None:
-        return await self.leases.in_use(self.parent, address, self.detection)
-
-    def lost(self, facts: dhcp.LeaseFacts, reason: str) -> None:
-        """The state machine has logged it, and goes on asking."""
-
-    def regained(self, facts: dhcp.LeaseFacts) -> None:
-        """The state machine has logged it."""
-
-    async def moved(self, old: dhcp.LeaseFacts, new: dhcp.LeaseFacts) -> bool:
-        return await self.leases.moved(old, new, self.parent)
-
-
-def _host_name(container: str) -> str:
-    """A container's name as a host name: letters, digits and hyphens, 63 at most (RFC 1123, 2.1)."""
-    signs = "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in container)
-    return signs[:63].strip("-")
+def _has_one_already(terms: Terms) -> Refused:
+    return Refused(
+        f"MAC address {terms.mac} has a DHCP lease on {terms.parent} already: give another --mac-address, or remove the "
+        "container that has it"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 
 from ..errors import LinkFailed
@@ -35,9 +36,11 @@ class ParentWire:
     when the parent was away and has come back.
     """
 
-    def __init__(self, parent: str) -> None:
+    def __init__(self, parent: str, when_away: Callable[[str], None] = lambda parent: None) -> None:
+        """:param when_away: told the parent when something is to be sent there, and no tap is open."""
         self.parent = parent
         self.tap: OpenTap | None = None
+        self._when_away = when_away
         self._hearers: list[Hear] = []
 
     @property
@@ -69,6 +72,7 @@ class ParentWire:
 
     def _open_tap(self) -> OpenTap:
         if self.tap is None or self.tap.broken:
+            self._when_away(self.parent)
             raise LinkFailed(f"parent {self.parent} is not there (any more), or was not listened to yet")
         return self.tap
 
@@ -89,12 +93,14 @@ class Wires:
         self._speakers: dict[str, str] = {}
         self._users: dict[str, set[str]] = {}
         self._alone: dict[str, set[str]] = {}
+        self._reviving: set[str] = set()
+        self._closed = False
         self.when_unused: list[Callable[[str], None]] = []
         """Called with a parent that has lost its last user."""
 
     def of(self, parent: str) -> ParentWire:
         """The wire of *parent*, whether it is open or not."""
-        return self._wires.setdefault(parent, ParentWire(parent))
+        return self._wires.setdefault(parent, ParentWire(parent, self._revive))
 
     async def ready(self, parent: str) -> ParentWire:
         """
@@ -105,9 +111,19 @@ class Wires:
         wire = self.of(parent)
         if not self._is_open(wire):
             async with self._turns.of(parent):
+                if parent not in self._users:  # who asks is too late: nobody would remove our link again
+                    raise LinkFailed(f"nobody uses parent {parent} any more")
                 if not self._is_open(wire):
                     await self._open(wire)
         return wire
+
+    def _revive(self, parent: str) -> None:
+        """The parent may be back: what is sent there the next time then leaves."""
+        if parent in self._users and parent not in self._reviving and not self._closed:
+            self._reviving.add(parent)
+            revived = ensureDeferred(self.ready(parent))
+            revived.addErrback(lambda failure: failure.trap(LinkFailed))
+            revived.addBoth(lambda _: self._reviving.discard(parent))
 
     def _is_open(self, wire: ParentWire) -> bool:
         return (
@@ -186,5 +202,6 @@ class Wires:
 
     def close(self) -> None:
         """At the end of the service; links stay, for the host goes on reaching its containers."""
+        self._closed = True
         for wire in self._wires.values():
             self._close(wire)

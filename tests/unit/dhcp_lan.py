@@ -169,7 +169,13 @@ class Server:
 
     def _frame(self, said: Said, kind: int, address: str, options: bytes) -> bytes:
         return answer_frame(
-            said.xid, kind, your_address=address, server_mac=self.mac, server_id=self.id, options=options
+            said.xid,
+            kind,
+            mac=said.chaddr,
+            your_address=address,
+            server_mac=self.mac,
+            server_id=self.id,
+            options=options,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -87,6 +87,8 @@ class House:
         )
         self.host_links = HostLinks(self.links, self.records, self.known.host_links)
         self.taps: dict[str, FakeWire] = {}
+        self.answerers: list[Callable[[bytes], list[bytes]]] = []
+        """Who is on the LANs of all parents: functions as :class:`FakeWire` has them."""
         self.wires = Wires(self.links, self.host_links, self._open_tap)
         self.clock = Clock()
         self.conflicts = Conflicts(
@@ -123,6 +125,7 @@ class House:
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeWire:
         tap = self.taps[parent] = FakeWire(parent, mac)
+        tap.answerers = self.answerers
         return tap
 
     @staticmethod
@@ -134,6 +137,7 @@ class House:
         self.records.steps = Steps(failure=disk_refuses)
         self.book.steps = Steps(failure=disk_refuses)
         house = House(self.kernel, settings or self.settings, self.records, self.book)
+        house.answerers = self.answerers
         house.wait(
             reconcile(house.known, house.parents, house.networks, house.records, house.links, house.wires)
         )
