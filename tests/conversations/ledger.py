@@ -25,6 +25,8 @@ class Leftovers:
     #: Pairs of pool id and address.
     addresses: frozenset[tuple[str, str]] = frozenset()
     links: frozenset[str] = frozenset()
+    #: Our own links on parents: one on each that a network or a pool is on.
+    host_links: frozenset[str] = frozenset()
 
 
 @define
@@ -87,6 +89,7 @@ class Ledger:
                 ("endpoint", left.endpoints, self.endpoints.keys()),
                 ("pool", left.pools, self.pools),
                 ("link", left.links, {link_of_endpoint[endpoint] for endpoint in self.endpoints}),
+                ("host link", left.host_links, left.host_links if self.networks or self.pools else ()),
             )
             for each in sorted(found - set(allowed))
         ]

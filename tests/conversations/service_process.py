@@ -1,6 +1,7 @@
 """The process in which the service under test runs, with a reactor of its own.
 
-It is forked from a server that has imported everything already, and no reactor.
+It is forked from a server that has imported everything already, and no reactor. As its kernel is a make-believe one,
+so is the LAN of its NICs: nobody else is there.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import signal
 import sys
 from typing import Any
 
+from macvlan_twisted import tap
 from macvlan_twisted.settings import Settings
-from macvlan_twisted.tap import make_macvlan_service
+from macvlan_twisted.testing.wire import FakeWire
 
 from .host_kernel import borrow
 
@@ -31,7 +33,13 @@ def serve(settings: Settings, kernel_address: str, secret: bytes, log_path: str)
     reactor: Any = installed
     observer: Any = textFileLogObserver(sys.stdout)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    service = make_macvlan_service(settings, reactor=reactor, kernel=borrow(kernel_address, secret))
+    vars(tap)["Tap"] = _empty_lan
+    service = tap.make_macvlan_service(settings, reactor=reactor, kernel=borrow(kernel_address, secret))
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
+
+
+def _empty_lan(reactor: Any, parent: str, speaker: str, mac: str) -> FakeWire:
+    """A NIC of this name, if the machine has one, is none of our business."""
+    return FakeWire(parent, mac)

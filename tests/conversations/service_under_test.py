@@ -11,8 +11,8 @@ from ipaddress import ip_address, ip_network
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from macvlan_twisted.driver.names import endpoint_link_name
-from macvlan_twisted.settings import Settings
+from macvlan_twisted.names import endpoint_link_name
+from macvlan_twisted.settings import ConflictWait, Settings
 
 from . import service_process
 from .host_kernel import HostKernel, lend
@@ -48,6 +48,8 @@ class ServiceUnderTest:
             host_interface="eth1",
             subnets=(ip_network("192.0.2.0/24"), ip_network("2001:db8:2::/64")),
             gateways=(ip_address("192.0.2.1"), ip_address("2001:db8:2::1")),
+            # Nobody else is on the make-believe LAN, and silence is as silent after a moment.
+            conflict_wait=ConflictWait(0.02),
         )
         self._process: BaseProcess | None = None
         lend(self.kernel, self._kernel_address, self._secret)
@@ -103,12 +105,15 @@ class ServiceUnderTest:
         assert self._process is None, "the service holds its state"
         database = sqlite3.connect(Path(self._settings.state_dir) / "state.sqlite")
         try:
+            links = self.kernel.made_links() | _ids(database, "made_links")
+            host_links = {link for link in links if link.startswith("mvh")}
             return Leftovers(
                 networks=_ids(database, "networks"),
                 endpoints=_ids(database, "endpoints"),
                 pools=_ids(database, "pools"),
                 addresses=frozenset(database.execute("SELECT pool_id, address FROM addresses")),
-                links=self.kernel.made_links() | _ids(database, "made_links"),
+                links=frozenset(links - host_links),
+                host_links=frozenset(links & host_links),
             )
         finally:
             database.close()
