@@ -22,7 +22,7 @@ from secrets import token_hex
 from typing import Any, cast
 
 from attrs import define
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, ensureDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -31,6 +31,8 @@ from twisted.python.failure import Failure
 
 from . import log_lines
 from ._version import VERSION_TEXT
+from .driver.container_names import ContainerNames
+from .driver.departed import Departed
 from .driver.endpoints import Endpoints
 from .driver.known import Known
 from .driver.networks import Networks
@@ -284,10 +286,15 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     network = settings.network
 
     async def in_background(stopping: Callable[[], bool]) -> None:
+        engine, wait = SocketEngine(reactor, settings.docker_host), partial(deferLater, reactor)
+        departed = Departed(known, links, presence, endpoints, addresses, leases, engine, wait, stopping)
+        names = ContainerNames(known, presence, leases, engine, wait, stopping)
         addresses.prepare()
         await leases.resume(leases_in_use(leases.known(), known, addresses.is_endpoints))
+        work = [departed.release_endpoints(), departed.release_addresses(), names.learn()]
         if network is not None:
-            await _ensure_network(network, settings, reactor, stopping)
+            work.append(ensure_network(network, settings, engine, wait, stopping))
+        await DeferredList([ensureDeferred(each).addErrback(_log_unless_cancelled) for each in work])
 
     return _Parts(
         PluginSite(calls.resource()),
@@ -333,11 +340,6 @@ def _advice(failure: StateFailed, directory: Path) -> str:
         f". To begin anew: move {directory} away, start again, and remove and create this plugin's networks and "
         "their containers"
     )
-
-
-async def _ensure_network(name: str, settings: Settings, reactor: Any, stopping: Callable[[], bool]) -> None:
-    engine = SocketEngine(reactor, settings.docker_host)
-    await ensure_network(name, settings, engine, lambda seconds: deferLater(reactor, seconds), stopping)
 
 
 def _log_unless_cancelled(failure: Failure) -> None:

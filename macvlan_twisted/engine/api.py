@@ -9,11 +9,15 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 from attrs import frozen
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
+
+LONGEST_ANSWER = 30.0
+"""Seconds; an engine that is busy for longer is asked again later."""
 
 
 class EngineAbsent(Exception):
@@ -31,6 +35,17 @@ class Engine(Protocol):
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
         """The new network's id."""
+
+
+class Listing(Protocol):
+    """What is asked of an engine about its containers."""
+
+    async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
+        """
+        The endpoints of a network's running containers, by id, each with the container's name.
+
+        :raises EngineAbsent: nobody answers. :raises EngineRefused: that engine has no such network.
+        """
 
 
 class _QuietEndpoint(UNIXClientEndpoint):
@@ -62,6 +77,7 @@ class SocketEngine:
         path = docker_host.removeprefix("unix://")
         # Calls are few and far between: no connection is worth keeping.
         pool = HTTPConnectionPool(reactor, persistent=False)
+        self._reactor = reactor
         self._agent = Agent.usingEndpointFactory(reactor, _ToSocket(reactor, path), pool=pool)
 
     async def _ask(self, method: bytes, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -86,6 +102,14 @@ class SocketEngine:
         filters = urlencode({"filters": json.dumps({"name": [name]})}, quote_via=quote)
         networks = await self._ask(b"GET", f"/networks?{filters}")
         return any(network.get("Name") == name for network in networks)
+
+    async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
+        question: Deferred[Any] = ensureDeferred(self._ask(b"GET", f"/networks/{quote(network_id, safe='')}"))
+        network = await question.addTimeout(LONGEST_ANSWER, self._reactor)
+        if not isinstance(network, dict) or network.get("Id") != network_id:
+            raise EngineRefused(f"it answered with something else than network {network_id}")
+        containers = network.get("Containers") or {}
+        return {each["EndpointID"]: str(each.get("Name", "")) for each in containers.values()}
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
         answer = await self._ask(b"POST", "/networks/create", description)

@@ -213,6 +213,21 @@ class AddressManagement:
         """Whether *address* was handed out on *parent*, and not released."""
         return self._pools.of_endpoint(parent, address) is not None
 
+    def leased(self) -> list[tuple[str, IPAddress]]:
+        """The addresses that containers were given by DHCP, each behind its parent."""
+        return [
+            (pool.wire, type(pool.prefix.network_address)(number))
+            for pool in self._pools.by_id.values()
+            if pool.dhcp
+            for number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ())
+        ]
+
+    async def release_of(self, parent: str, address: IPAddress) -> None:
+        """The container that had *address* on *parent* is gone. Succeeds when it was not of ours, or is released."""
+        pool = self._pools.of_endpoint(parent, address)
+        if pool is not None:
+            await self.release_address(ReleaseAddress(pool.pool_id, address))
+
     def mac_for(self, parent: str, address: IPAddress) -> str | None:
         """The MAC that goes with an address of ours on *parent*, where it is not made of the address."""
         pool = self._pools.of_endpoint(parent, address)

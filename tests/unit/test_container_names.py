@@ -1,0 +1,101 @@
+"""Containers' names, which most engines do not tell in time, reach the DHCP server at the next renewal."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from macvlan_twisted.driver import requests
+from macvlan_twisted.driver.container_names import SETTLING, ContainerNames
+from macvlan_twisted.engine.api import EngineAbsent, EngineRefused
+
+from .dhcp_lan import MAC
+from .helpers import ENDPOINT, NETWORK, endpoint_request, subnet
+from .test_departed import Engine
+from .test_leases import LeasesTestCase
+
+
+class NamesTests(LeasesTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        nobodys = evolve(subnet("0.0.0.0/0"), is_nobodys=True)
+        self.house.create_network(subnets=(nobodys,), parent="eth0", dhcp="true")
+        self.engine = Engine()
+        self.stopping = False
+        names = ContainerNames(
+            self.house.known,
+            self.house.presence,
+            self.house.leases,
+            self.engine,
+            lambda seconds: deferLater(cast(Any, self.house.clock), seconds),
+            lambda: self.stopping,
+        )
+        self.work: Deferred[None] = self.house.start(names.learn())
+
+    def join(self) -> None:
+        self.house.wait(self.house.endpoints.create(endpoint_request(ENDPOINT, NETWORK, None, MAC)))
+        self.house.wait(self.house.endpoints.join(requests.EndpointCall(NETWORK, ENDPOINT)))
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(int(seconds)):
+            self.house.clock.advance(1)
+
+    def names_said(self) -> list[bytes | None]:
+        return [said.options.get(12) for said in self.heard]
+
+    def test_an_idle_service_asks_nothing_and_sets_no_timer(self) -> None:
+        self.assertEqual(self.house.clock.getDelayedCalls(), [])
+        self.assertEqual(self.engine.asked, 0)
+
+    def test_the_server_hears_the_name_at_the_next_renewal(self) -> None:
+        self.engine.listed = {ENDPOINT: "my_web.1"}
+        self.join()
+        self.assertEqual(set(self.names_said()), {None})
+        self.heard.clear()
+        self.pass_time(SETTLING + 1)
+        self.assertEqual(self.engine.asked, 1)
+        self.assertEqual(self.heard, [])
+        self.house.clock.advance(1800)
+        self.assertEqual(self.names_said(), [b"my-web-1"])
+        self.pass_time(3600)
+        self.assertEqual(self.engine.asked, 1)
+
+    def test_what_joins_while_all_have_names_is_asked_for_again(self) -> None:
+        self.engine.listed = {ENDPOINT: "web"}
+        self.join()
+        self.pass_time(SETTLING + 1)
+        self.house.delete_endpoint()
+        self.engine.listed = {ENDPOINT: "db"}
+        self.join()
+        self.pass_time(SETTLING + 1)
+        self.house.clock.advance(1800)
+        self.assertEqual(self.names_said()[-1], b"db")
+
+    def test_an_absent_engine_is_asked_again_ever_more_rarely(self) -> None:
+        self.engine.trouble = EngineAbsent("refused")
+        self.join()
+        self.pass_time(6000)
+        self.assertTrue(10 < self.engine.asked < 30, self.engine.asked)
+        self.engine.trouble = None
+        self.engine.listed = {ENDPOINT: "web"}
+        self.pass_time(2100)
+        self.assertEqual(self.names_said()[-1], b"web")
+
+    def test_an_engine_that_answers_without_the_name_is_not_asked_for_ever(self) -> None:
+        for trouble in (None, EngineRefused("network not found")):
+            self.engine.trouble = trouble
+            self.engine.asked = 0
+            self.join()
+            self.pass_time(6000)
+            self.assertTrue(2 <= self.engine.asked <= 5, self.engine.asked)
+            self.house.delete_endpoint()
+
+    def test_the_end_of_the_service_ends_it(self) -> None:
+        self.engine.trouble = EngineAbsent("refused")
+        self.join()
+        self.stopping = True
+        self.pass_time(10)
+        self.successResultOf(self.work)
