@@ -351,7 +351,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "docker-host",
-        "The engine's socket; used in the background, for --network.",
+        "The engine's socket; asked in the background only, for --network and about containers with DHCP leases.",
         _docker_host,
         "docker_host",
         metavar="URL",
