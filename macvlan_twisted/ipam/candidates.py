@@ -51,6 +51,8 @@ class _Ahead:
     """What could not be found out, for the containers that wait now."""
     reason: str = ""
     waiting: list[Deferred[None]] = field(factory=list)
+    callers: int = 0
+    """How many containers are being given an address."""
     closed: bool = False
 
     @property
@@ -104,6 +106,14 @@ class Candidates:
         :raises Refused: it cannot be found out, and the pool's option says that then none is handed out.
         """
         ahead = self._of(pool, shared, choose)
+        ahead.callers += 1
+        try:
+            return await self._next(ahead, pool)
+        finally:
+            ahead.callers -= 1
+            self._drop_unproven(ahead)
+
+    async def _next(self, ahead: _Ahead, pool: Pool) -> IPAddress | None:
         self._fill(ahead)
         retried = False
         while True:
@@ -119,8 +129,7 @@ class Candidates:
                 continue
             if ahead.reason and pool.conflict_detection == "strict":
                 raise cannot_be_found_out(pool, ahead.reason)
-            self._fill(ahead)
-            if not ahead.asked and not ahead.ready:
+            if not self._fill(ahead):
                 if retried:
                     return None
                 retried = True
@@ -150,11 +159,15 @@ class Candidates:
 
     @staticmethod
     def _drop_unproven(ahead: _Ahead) -> None:
+        """Nobody is to have them any more who could not wait."""
+        if ahead.callers or ahead.closed:
+            return
         for number in ahead.unproven:
             ahead.shared.give_back(number)
         ahead.unproven.clear()
 
-    def _fill(self, ahead: _Ahead) -> None:
+    def _fill(self, ahead: _Ahead) -> bool:
+        """:return: whether anything more was asked for."""
         for rested in [each for each in ahead.quarantined if self._may_retry(ahead, each)]:
             ahead.quarantined.discard(rested)
             ahead.shared.give_back(rested)
@@ -170,6 +183,7 @@ class Candidates:
             chosen.append(number)
         for number in chosen:
             self._ask(ahead, number, of_many=True)
+        return bool(chosen)
 
     def _may_retry(self, ahead: _Ahead, number: int) -> bool:
         return self._conflicts.may_retry(ahead.pool.wire, ahead.address(number))
@@ -208,15 +222,13 @@ class Candidates:
                 ahead.reason = ""
             elif isinstance(verdict, Unproven):
                 ahead.reason = verdict.reason
-                if ahead.waiting:
+                if ahead.callers:
                     ahead.unproven.append(number)
                 else:
                     ahead.shared.give_back(number)
             else:
                 ahead.quarantined.add(number)
             ahead.tell()
-            if not ahead.asked and not ahead.closed:
-                self._drop_unproven(ahead)
 
     def _is_wanted(self, parent: str, number: int) -> bool:
         """Whether a pool that was opened again asks for it, too, or has it."""

@@ -89,6 +89,9 @@ class Choosing:
         finally:
             if not was_aside:
                 shared.give_back(int(address))
+        if pool.pool_id not in self._pools.by_id:
+            self._conflicts.let_go(pool.wire, address)
+            raise Refused(f"pool {pool.described()} was released meanwhile")
         self._candidates.take(pool, address)
         if isinstance(verdict, Taken):
             raise Refused(

@@ -1,0 +1,110 @@
+"""A house on a LAN on which time passes, and neighbours that come and go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+
+from macvlan_twisted.addresses import IPAddress, parse_address, parse_network
+from macvlan_twisted.ipam.requests import RequestAddress
+from macvlan_twisted.lan.frames import Claim, Probe, answer_frame, decode, probe_frame
+from macvlan_twisted.lan.watch import FRESH
+from macvlan_twisted.state.interface import Kind
+
+from .address_cases import AddressTestCase
+from .helpers import LAN, House
+
+DETECTING = evolve(LAN, conflict_detection="on")
+NEIGHBOUR, PROBER = "02:00:00:00:00:02", "02:00:00:00:00:03"
+POOL = "10.0.0.0/24"
+
+
+def tens(first: int, last: int) -> list[str]:
+    return [f"10.0.0.{number}" for number in range(first, last + 1)]
+
+
+def pass_time(seconds: float, *houses: House) -> None:
+    """In small steps: what a call leads to may be due before the end, too."""
+    for _ in range(round(seconds * 100)):
+        for house in houses:
+            house.clock.advance(0.01)
+
+
+class ConflictTestCase(AddressTestCase):
+    """Addresses are looked for on the LAN of ``eth0``; :attr:`taken` says who has which there."""
+
+    def setUp(self) -> None:
+        self.use(DETECTING)
+        self.taken: dict[IPAddress, str] = {}
+        self.house.answerers.append(self._answer)
+
+    def _answer(self, frame: bytes) -> list[bytes]:
+        said = decode(frame)
+        if isinstance(said, Probe) and said.address in self.taken:
+            return [answer_frame(said.address, self.taken[said.address], said.mac)]
+        return []
+
+    def neighbour_has(self, *addresses: str, mac: str = NEIGHBOUR) -> None:
+        self.taken.update({parse_address(each): mac for each in addresses})
+
+    def neighbour_goes(self, *addresses: str) -> None:
+        """And is not just heard of any more."""
+        for each in [parse_address(each) for each in addresses] or list(self.taken):
+            del self.taken[each]
+        self.pass_time(FRESH + 1)
+
+    def pass_time(self, seconds: float = 0.6) -> None:
+        """By default long enough for every probe."""
+        pass_time(seconds, self.house)
+
+    def made(self, pool: str = POOL, part: str | None = None, **options: Any) -> str:
+        """The pool of a network that is made, before anything was found out."""
+        pool_id = self.open(pool, part, **options)
+        self.house.wait(self.house.addresses.network_made("eth0", [(parse_network(pool), ())]))
+        return pool_id
+
+    def ready(self, pool: str = POOL, part: str | None = None, **options: Any) -> str:
+        """The same, and all that is found out ahead of need is known."""
+        pool_id = self.made(pool, part, **options)
+        self.pass_time()
+        return pool_id
+
+    def begin(self, pool_id: str, address: str | None = None, name: str = "box") -> Deferred[Any]:
+        wanted = None if address is None else parse_address(address)
+        request = RequestAddress(pool_id, wanted, endpoint_name=name)
+        return self.house.start(self.house.addresses.request_address(request))
+
+    def gets(self, pool_id: str, address: str | None = None) -> str:
+        """What is answered once all has been found out, without the prefix length."""
+        asked = self.begin(pool_id, address)
+        if not asked.called:
+            self.pass_time()
+        return str(self.successResultOf(asked)).partition("/")[0]
+
+    def refusal_of(self, asked: Deferred[Any]) -> str:
+        return str(self.failureResultOf(asked).getErrorMessage())
+
+    def conflicts(self) -> dict[str, Any]:
+        """The MAC in each row, by address."""
+        rows = self.house.records.all_rows().get(Kind.CONFLICT, {})
+        return {str(row["address"]): row["mac"] for row in rows.values()}
+
+    def defended(self, *addresses: str) -> list[str]:
+        """Of these, which are answered for when somebody asks."""
+        return [each for each in addresses if self.answers_for(each)]
+
+    def answers_for(self, address: str) -> bool:
+        tap = self.house.taps["eth0"]
+        before = len(tap.sent)
+        tap.bring(probe_frame(parse_address(address), PROBER))
+        said = [decode(frame) for frame in tap.sent[before:]]
+        return any(isinstance(each, Claim) and str(each.address) == address for each in said)
+
+    def probed(self) -> list[str]:
+        """Each address that was asked for, sorted."""
+        said = [decode(frame) for frame in self.house.taps["eth0"].sent]
+        return [
+            str(each) for each in sorted({each.address for each in said if isinstance(each, Probe)}, key=int)
+        ]
