@@ -119,7 +119,7 @@ async def test_an_embedded_service_touches_links_of_its_own_namespace_only(
             b"e" * 64,
         )
         assert b"7a:42:c0:a8:4d:09" in (await ask(settings, "NetworkDriver.CreateEndpoint", endpoint))[1]
-        assert len(set(lan.host_links()) - before) == 1
+        assert len({name for name in lan.host_links() if name.startswith("mvt")}) == 1
         assert (await ask(settings, "NetworkDriver.DeleteNetwork", b'{"NetworkID":"%b"}' % NETWORK.encode()))[
             1
         ] == b"{}\n"

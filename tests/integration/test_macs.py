@@ -25,7 +25,7 @@ def test_a_container_has_the_mac_that_was_asked_for_on_the_wire_too(docker_host:
 @pytest.mark.one_engine
 def test_a_derived_mac_tells_the_ipv4_address_and_stays_with_it(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN, "--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1")
-    docker_host.start("box", "--ip=192.168.77.254")
+    docker_host.start("box", "--ip=192.168.77.254", "--ip6=fd77::fe")
     for _ in range(2):
         box = Container(docker_host.engine, "box")
         assert box.mac() == "7a:42:c0:a8:4d:fe"
@@ -62,7 +62,7 @@ def test_a_mac_of_a_link_that_others_made_is_refused(docker_host: DockerHost) ->
         assert f"MAC address {CHOSEN} is in use on parent eth1" in told
     finally:
         run("ip", "netns", "delete", namespace)
-    assert set(docker_host.lan.host_links()) == {"lo", "eth1"}
+    assert not any(name.startswith("mvt") for name in docker_host.lan.host_links())
     box = docker_host.start("box", "--ip=192.168.77.70", f"--mac-address={CHOSEN}")
     assert box.ping("192.168.77.2")
 
