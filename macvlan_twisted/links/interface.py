@@ -73,6 +73,21 @@ class HostRoute:
     """Who made it (``ip route``: *proto*)."""
 
 
+@frozen
+class Move:
+    """What is to become of a container's link in its sandbox, when the container gets another IPv4 address."""
+
+    mac: str
+    """Of the link, which is known by it."""
+    leaving: tuple[IPAddress, ...]
+    """The addresses that it is to have no more; they may have gone already."""
+    arriving: IPInterface
+    router_before: IPAddress | None = None
+    """Where a default route leads that is to be changed; any other one stays."""
+    router: IPAddress | None = None
+    """Where it is to lead; ``None``: nowhere."""
+
+
 class Kernel(Protocol):
     """
     Links in the namespace of this process. Every function blocks, for microseconds up to an RCU grace
@@ -151,3 +166,24 @@ class Kernel(Protocol):
 
     def host_routes(self, link: str, protocol: int) -> list[HostRoute]:
         """The routes of *protocol* to single addresses by *link*."""
+
+
+class Sandboxes(Protocol):
+    """
+    Containers' network namespaces, each known by the path of a file. As those of :class:`Kernel` these functions block,
+    and raise :class:`~macvlan_twisted.errors.LinkFailed`.
+    """
+
+    def lacking(self) -> str:
+        """What this process lacks to change anything in a sandbox, with the remedy; empty if nothing."""
+
+    def is_there(self, path: str) -> bool:
+        """Whether *path* leads to a network namespace, as seen from here."""
+
+    def move(self, path: str, move: Move) -> tuple[str, ...]:
+        """
+        Give a link in the sandbox another address, and its default route another router. What of that is done already
+        stays; after a failure all is as it was.
+
+        :return: routes of the link that could not be kept, as they are reached by none of its addresses any more.
+        """

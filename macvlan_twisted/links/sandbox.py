@@ -1,0 +1,126 @@
+"""
+Links in containers' sandboxes: what an engine does there only once, when a container joins.
+
+A sandbox is a network namespace, which only a thread can enter, and only with CAP_SYS_ADMIN. So each visit has a
+thread of its own that ends with it; ours stay where they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import TypeVar
+
+from pyroute2 import IPRoute
+
+from ..errors import LinkFailed
+from .interface import Move
+from .sandbox_link import SandboxLink
+
+T = TypeVar("T")
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
+_OWN = "/proc/self/ns/net"
+_NAME = re.compile(r"[0-9A-Za-z_-]+")
+
+NEEDED = "CAP_SYS_ADMIN"
+
+
+def sandbox_path(text: str) -> str:
+    """
+    What an engine says in Join to be a sandbox (``SandboxKey``), if it is what one looks like: a name in a directory
+    ``netns``, as ``/var/run/docker/netns/1f2e3d4c5b6a``. Else it is empty, and the path will not be touched.
+    """
+    path = PurePosixPath(text)
+    looks_right = (
+        str(path) == text
+        and path.is_absolute()
+        and ".." not in path.parts
+        and path.parent.name == "netns"
+        and _NAME.fullmatch(path.name) is not None
+    )
+    return text if looks_right else ""
+
+
+def sandbox_of_process(pid: int) -> str:
+    return f"/proc/{pid}/ns/net"
+
+
+class NamespaceSandboxes:
+    """:class:`~macvlan_twisted.links.interface.Sandboxes` in network namespaces."""
+
+    def lacking(self) -> str:
+        with _opened(_OWN) as own:
+            try:
+                _visit(own, lambda: None)
+            except LinkFailed as failure:
+                return str(failure)
+        return ""
+
+    def is_there(self, path: str) -> bool:
+        try:
+            with _opened(path):
+                return True
+        except LinkFailed:
+            return False
+
+    def move(self, path: str, move: Move) -> tuple[str, ...]:
+        def work() -> tuple[str, ...]:
+            with IPRoute() as netlink:
+                return SandboxLink(netlink, move.mac).move(move)
+
+        with _opened(path) as sandbox, _opened(_OWN) as own:
+            if os.path.sameopenfile(sandbox, own):
+                raise LinkFailed(f"{path} is no sandbox, it is the host's own network: it is not touched")
+            return _visit(sandbox, work)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """
+    :raises LinkFailed: there is no network namespace.
+    """
+    # Links in /proc lead to what cannot be named otherwise; elsewhere a link leads to where the engine did not say.
+    follow = 0 if path.startswith("/proc/") else os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | follow)
+    except OSError as error:
+        raise LinkFailed(f"sandbox {path}: {os.strerror(error.errno or 0)}", error.errno or 0) from None
+    try:
+        try:
+            kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
+        except OSError:
+            kind = 0
+        if kind != _CLONE_NEWNET:
+            raise LinkFailed(f"{path} is no network namespace, as it is seen from here", errno.EINVAL)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _visit(namespace: int, work: Callable[[], T]) -> T:
+    """Do something in a namespace, in a thread that ends there."""
+
+    def enter() -> T:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(namespace, _CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            if number == errno.EPERM:
+                raise LinkFailed(
+                    f"entering a container's sandbox needs {NEEDED}, which the plugin does not have: give it that, as "
+                    "the documentation of DHCP tells",
+                    number,
+                )
+            raise LinkFailed(f"entering a container's sandbox: {os.strerror(number)}", number)
+        return work()
+
+    with ThreadPoolExecutor(1, "macvlan-twisted sandbox") as thread:
+        return thread.submit(enter).result()

@@ -1,0 +1,59 @@
+"""Containers' sandboxes in memory, for tests that need no root."""
+
+from __future__ import annotations
+
+import errno
+
+from attrs import define, field
+
+from ..addresses import IPAddress, IPInterface
+from ..errors import LinkFailed
+from ..links.interface import Move
+
+
+@define
+class FakeSandbox:
+    """What there is of IPv4 in one sandbox with one link."""
+
+    mac: str
+    addresses: list[IPInterface] = field(factory=list)
+    router: IPAddress | None = None
+
+
+class FakeSandboxes:
+    """
+    :class:`~macvlan_twisted.links.interface.Sandboxes` in memory.
+
+    It is held to the same tests as the real ones (tests/contracts/sandbox_contract.py).
+    """
+
+    def __init__(self) -> None:
+        self.by_path: dict[str, FakeSandbox] = {}
+        self.lacks = ""
+        """What they cannot be entered for."""
+        self.fails = 0
+        """The errno with which changes in them fail half-way."""
+
+    def lacking(self) -> str:
+        return self.lacks
+
+    def is_there(self, path: str) -> bool:
+        return path in self.by_path
+
+    def move(self, path: str, move: Move) -> tuple[str, ...]:
+        sandbox = self.by_path.get(path)
+        if sandbox is None:
+            raise LinkFailed(f"sandbox {path}: it is not there", errno.ENOENT)
+        if self.lacks:
+            raise LinkFailed(self.lacks, errno.EPERM)
+        if sandbox.mac != move.mac:
+            raise LinkFailed(f"no link in the sandbox {path} has MAC {move.mac}", errno.ENODEV)
+        if self.fails:
+            raise LinkFailed("a test refuses it", self.fails)
+        sandbox.addresses = [
+            each for each in sandbox.addresses if each.ip not in (*move.leaving, move.arriving.ip)
+        ]
+        sandbox.addresses.append(move.arriving)
+        if sandbox.router == move.router_before is not None:
+            sandbox.router = move.router
+        return ()

@@ -1,0 +1,156 @@
+"""The real sandboxes keep the contract that those in memory are held to, and what only real ones can show."""
+
+import os
+import sys
+import threading
+from contextlib import suppress
+from ipaddress import ip_address, ip_interface
+
+import pytest
+from attrs import evolve
+
+from macvlan_twisted.errors import LinkFailed
+from macvlan_twisted.links.interface import Sandboxes
+from macvlan_twisted.links.sandbox import NamespaceSandboxes, sandbox_of_process
+from tests.contracts.sandbox_contract import ELSEWHERE, MAC, MOVE, NEW, OLD, ROUTER, SandboxContract
+from tests.integration.namespaced import open_files
+from tests.lab.commands import run, wait_until
+from tests.lab.lan import Lan
+from tests.lab.plugin import CHECKOUT
+
+
+class RealStand:
+    """The LAN's neighbour stands for a container: it has a macvlan link, named and addressed as by an engine."""
+
+    def __init__(self, lan: Lan) -> None:
+        """Make the link in the host, and move it as the engine does."""
+        self.lan = lan
+        self.sandboxes: Sandboxes = NamespaceSandboxes()
+        self.path = lan.namespace_path("neighbour")
+        lan.run_in("neighbour", "ip", "address", "flush", "dev", "eth1")
+        where = ("netns", lan.namespace("neighbour"))
+        kind = ("type", "macvlan", "mode", "bridge")
+        lan.run_in("host", "ip", "link", "add", "mvt", "link", "eth1", "address", MAC, *where, *kind)
+        self.ip("link set mvt name eth0 up")
+        self.ip(f"address add {OLD} broadcast + dev eth0")
+        self.ip(f"route add default via {ROUTER}")
+
+    def ip(self, words: str) -> str:
+        """Run `ip` in the sandbox."""
+        return self.lan.run_in("neighbour", "ip", "-4", *words.split())
+
+    def promote(self, *, secondaries: bool) -> None:
+        """Say whether an address survives the one of its subnet that came before it."""
+        for name in ("all", "eth0"):
+            setting = f"net.ipv4.conf.{name}.promote_secondaries={int(secondaries)}"
+            self.lan.run_in("neighbour", "sysctl", "-q", "-w", setting)
+
+    def addresses(self) -> set[str]:
+        """Say which IPv4 addresses the link has."""
+        told = self.lan.links("neighbour")["eth0"]["addr_info"]
+        return {f"{each['local']}/{each['prefixlen']}" for each in told if each["family"] == "inet"}
+
+    def routers(self) -> set[str]:
+        """Say where default routes lead."""
+        return {each["gateway"] for each in self.lan.routes("neighbour", "default", families=("-4",))}
+
+    def routes(self) -> set[str]:
+        """Say which routes somebody made."""
+        told = self.lan.routes("neighbour", "dev", "eth0", families=("-4",))
+        return {each["dst"] for each in told if each["protocol"] != "kernel"}
+
+
+@pytest.fixture
+def stand(lan: Lan) -> RealStand:
+    """Give a sandbox on a LAN."""
+    return RealStand(lan)
+
+
+class TestNamespaceSandboxes(SandboxContract):
+    """All of the contract."""
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_addresses_of_one_subnet_go_together_or_not_and_the_new_one_stays(
+    stand: RealStand, promoted: bool
+) -> None:
+    """Without promote_secondaries the kernel takes the new address away with the old one, and the routes as well."""
+    stand.promote(secondaries=promoted)
+    stand.ip("route add 10.8.0.0/16 via 192.168.77.33 metric 7")
+    assert stand.sandboxes.move(stand.path, evolve(MOVE, router=MOVE.router_before)) == ()
+    assert (stand.addresses(), stand.routers(), stand.routes()) == (
+        {NEW},
+        {ROUTER},
+        {"default", "10.8.0.0/16"},
+    )
+    assert stand.lan.ping("neighbour", ROUTER)
+
+
+def test_other_addresses_and_routes_of_the_container_stay_and_those_that_cannot_are_told(
+    stand: RealStand,
+) -> None:
+    """What somebody added within the container is not the lease's."""
+    stand.ip("address add 172.16.0.1/24 dev eth0")
+    stand.ip("route add 10.7.0.0/16 via 172.16.0.9")
+    stand.ip("route add 10.8.0.0/16 via 192.168.77.33 src 192.168.77.100")
+    assert stand.sandboxes.move(stand.path, ELSEWHERE) == ("10.8.0.0/16 via 192.168.77.33",)
+    assert stand.addresses() == {"10.9.0.5/16", "172.16.0.1/24"}
+    assert stand.routes() == {"default", "10.7.0.0/16"}
+
+
+def test_what_fails_half_way_is_put_back(stand: RealStand) -> None:
+    """The new address is there already when its router turns out to be out of reach."""
+    stand.promote(secondaries=False)
+    with pytest.raises(LinkFailed, match=r"route default via 10\.10\.0\.1"):
+        stand.sandboxes.move(stand.path, evolve(ELSEWHERE, router=ip_address("10.10.0.1")))
+    assert (stand.addresses(), stand.routers()) == ({OLD}, {ROUTER})
+    assert stand.lan.ping("neighbour", ROUTER)
+
+
+def test_the_hosts_own_network_is_never_taken_for_a_sandbox() -> None:
+    """Whatever path leads to it."""
+    with pytest.raises(LinkFailed, match="the host's own network"):
+        NamespaceSandboxes().move(sandbox_of_process(os.getpid()), MOVE)
+
+
+def test_what_is_no_namespace_is_not_opened_for_long(stand: RealStand, tmp_path: "os.PathLike[str]") -> None:
+    """A file, as it is seen where the mounts of the engine are not; a pipe; a link to a sandbox."""
+    file, pipe, link = (os.path.join(tmp_path, name) for name in ("file", "pipe", "link"))
+    open(file, "w").close()
+    os.mkfifo(pipe)
+    os.symlink(stand.path, link)
+    for path in (file, pipe, link, "/dev/null"):
+        assert not stand.sandboxes.is_there(path)
+        with pytest.raises(LinkFailed):
+            stand.sandboxes.move(path, MOVE)
+
+
+def test_visits_leave_no_file_and_no_thread_and_do_not_move_those_that_are_there(stand: RealStand) -> None:
+    """Each visit has a thread of its own, which ends in the sandbox."""
+    own = os.stat("/proc/self/ns/net").st_ino
+    stand.sandboxes.move(stand.path, MOVE)
+    files, threads = open_files(), threading.active_count()
+    for number in range(5):
+        stand.sandboxes.move(stand.path, evolve(MOVE, arriving=ip_interface(f"192.168.77.{151 + number}/24")))
+    assert (open_files(), threading.active_count()) == (files, threads)
+    # A thread that was waited for may be in the kernel's hands for a moment more.
+    wait_until(lambda: namespaces_of_threads() == {own}, 5, "the end of the threads in the sandbox")
+
+
+def namespaces_of_threads() -> set[int]:
+    """Say in which network namespaces this process has threads."""
+    found = set()
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(FileNotFoundError):
+            found.add(os.stat(f"/proc/self/task/{thread}/ns/net").st_ino)
+    return found
+
+
+def test_the_capability_that_is_missing_is_named() -> None:
+    """The unit in systemd/ gives the service NET_ADMIN and NET_RAW."""
+    few = ("setpriv", "--bounding-set", "-all,+net_admin,+net_raw", "--inh-caps", "-all,+net_admin,+net_raw")
+    program = (
+        "from macvlan_twisted.links.sandbox import NamespaceSandboxes; print(NamespaceSandboxes().lacking())"
+    )
+    told = run(*few, sys.executable, "-c", program, env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
+    assert "CAP_SYS_ADMIN" in told
