@@ -148,7 +148,7 @@ class AddressManagement:
                 await self._choosing.refuse_used_by_others(pool, address)
         claim = Claim(pool.pool_id, address, purpose.value)
         if purpose is Purpose.ENDPOINT and pool.identity != "random":
-            mac = self._macs.named(pool, request.endpoint_name)
+            mac = self._macs.named(pool, request.endpoint_name, self._identities, self._pools)
             claim = evolve(claim, name=request.endpoint_name, mac=mac)
         await self._claim(pool, claim, advances)
         if purpose is Purpose.AUXILIARY and pool.pool_id in self._being_made:
@@ -172,6 +172,8 @@ class AddressManagement:
         ended: tuple[str, ...] = ()
         if claim.name:
             ended = self._identities.note(Identity(pool.pool_id, claim.name, claim.address, claim.mac))
+        elif claim.purpose == Purpose.ENDPOINT.value:
+            ended = self._identities.forget_address(pool.pool_id, claim.address)
         try:
             await self._book.claim(claim, pool.cursor_key, advances, ended)
         except BaseException:

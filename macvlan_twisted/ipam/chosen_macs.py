@@ -7,6 +7,8 @@ from random import Random
 from twisted.logger import Logger
 
 from ..macs import named_mac, random_mac
+from .identities import Identities
+from .open_pools import OpenPools
 from .pools import Pool
 
 _log = Logger(namespace="macvlan_twisted.ipam")
@@ -22,12 +24,19 @@ class ChosenMacs:
         self._random = random
         self._told: set[str] = set()
 
-    def named(self, pool: Pool, name: str) -> str:
-        """The MAC to be kept for a container of *name*; empty where it is not made of the name."""
+    def named(self, pool: Pool, name: str, identities: Identities, pools: OpenPools) -> str:
+        """
+        The MAC to be kept for a container of *name*; empty where it is made of the address.
+
+        So is that of a container's second network on one parent and subnet, for the kernel takes a MAC once a parent.
+        """
         if pool.identity != "name":
             return ""
         if name:
-            return self._of_name(pool, name)
+            before = identities.of_name(pool.pool_id, name)
+            mac = self._of_name(pool, name) if before is None else before.mac
+            others = [each for each in pools.by_id.values() if each.wire == pool.wire and each is not pool]
+            return "" if any(_has(each, name, mac, identities, pools) for each in others) else mac
         if pool.pool_id not in self._told:
             self._told.add(pool.pool_id)
             _log.warn(
@@ -51,3 +60,9 @@ class ChosenMacs:
         if name and pool.identity != "random":
             return self._of_name(pool, name)
         return random_mac(self._random)
+
+
+def _has(pool: Pool, name: str, mac: str, identities: Identities, pools: OpenPools) -> bool:
+    """Whether the container of *name* is in this network under *mac*."""
+    kept = identities.of_name(pool.pool_id, name)
+    return kept is not None and kept.mac == mac and pools.of_endpoint(pool.wire, kept.address) is pool

@@ -47,6 +47,18 @@ class Identities:
                 del self._by_address[gone.pool_id, gone.address]
         return tuple(ended)
 
+    def forget_address(self, pool_id: str, address: IPAddress) -> tuple[str, ...]:
+        """
+        Who has *address* from now on has no name.
+
+        :return: names that end.
+        """
+        name = self._by_address.pop((pool_id, address), None)
+        if name is None:
+            return ()
+        del self._by_name[pool_id][name]
+        return (name,)
+
     def forget_pool(self, pool_id: str) -> None:
         for identity in self._by_name.pop(pool_id, {}).values():
             self._by_address.pop((pool_id, identity.address), None)
