@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -23,6 +24,7 @@ _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
 _SO_ATTACH_FILTER = 26
 _PACKET_ADD_MEMBERSHIP, _PACKET_MR_ALLMULTI = 1, 2
+_SIOCGIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8913, 0x1, 0x40
 _MOST_FRAMES_AT_ONCE = 64
 """After so many the reactor gets its turn, however loud the LAN is."""
 
@@ -128,6 +130,7 @@ class Tap:
 
     def send(self, frame: bytes) -> None:
         try:
+            self._refuse_deaf_parent()
             self._socket.sendto(frame, (self._speaker, 0))
         except BlockingIOError:
             raise LinkFailed(f"sending on {self.parent}: its queue is full", errno.EAGAIN) from None
@@ -135,6 +138,15 @@ class Tap:
             raise LinkFailed(
                 f"sending on {self.parent}: {os.strerror(error.errno or 0)}", error.errno or 0
             ) from None
+
+    def _refuse_deaf_parent(self) -> None:
+        """Our own link takes frames on a parent that is down, and also without a carrier, and drops them silently."""
+        request = struct.pack("16sh14x", self.parent.encode(), 0)
+        (flags,) = struct.unpack_from("h", fcntl.ioctl(self._socket, _SIOCGIFFLAGS, request), 16)
+        if not flags & _IFF_UP:
+            raise LinkFailed(f"sending on {self.parent}: {os.strerror(errno.ENETDOWN)}", errno.ENETDOWN)
+        if not flags & _IFF_RUNNING:
+            raise LinkFailed(f"sending on {self.parent}: it has no carrier", errno.ENETDOWN)
 
     def listen(self, hear: Hear) -> Callable[[], None]:
         self._hearers.append(hear)

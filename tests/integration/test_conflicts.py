@@ -1,0 +1,233 @@
+"""Addresses that others on the LAN have are not handed out, whoever they are and whoever manages addresses."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.lab.commands import run, wait_until
+from tests.lab.docker_host import DockerHost
+from tests.lab.frames import arp_announcement, arp_probe, solicitation
+
+NICS = 2
+PART, PART_V6 = "192.168.77.64/26", "fd77::7:0/112"
+IPV4 = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", f"--ip-range={PART}")
+IPV6 = ("--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1", f"--ip-range={PART_V6}")
+ON_ETH1 = "--opt=parent=eth1"
+OURS = "--ipam-driver=macvlan-twisted"
+NEXT = [f"192.168.77.{number}" for number in range(64, 69)]
+STRANGER = "02:00:00:00:00:55"
+
+
+def conflicts(host: DockerHost) -> dict[str, dict[str, str]]:
+    """Return what state says of others, by address; the plugin must be stopped."""
+    rows = [json.loads(document) for _, document, _ in host.rows()["conflicts"]]
+    return {row["address"]: row for row in rows}
+
+
+@contextmanager
+def neighbour_has(host: DockerHost, *addresses: str) -> Iterator[str]:
+    """Give addresses to the neighbour for a while, and tell its MAC."""
+    with_length = [f"{each}/{64 if ':' in each else 24}" for each in addresses]
+    for each in with_length:
+        host.lan.add_address("neighbour", each)
+    try:
+        yield host.lan.mac_of("neighbour")
+    finally:
+        for each in with_length:
+            host.lan.remove_address("neighbour", each)
+
+
+def test_addresses_that_a_neighbour_has_are_handed_out(docker_host: DockerHost) -> None:
+    six = [f"fd77::7:{number}" for number in range(3)]
+    with neighbour_has(docker_host, *NEXT, *six) as mac:
+        docker_host.create("lan", OURS, *IPV4, *IPV6, ON_ETH1)
+        first, second = docker_host.start("first"), docker_host.start("second")
+        assert first.addresses() == {"192.168.77.69/24", "fd77::7:3/64"}
+        assert second.addresses() == {"192.168.77.70/24", "fd77::7:4/64"}
+        for address in ("192.168.77.64", "fd77::7:1", "192.168.77.1"):
+            assert first.ping(address)
+        docker_host.plugin.stop()
+        found = conflicts(docker_host)
+        assert set(found) == {*NEXT, *six}
+        assert {row["mac"] for row in found.values()} == {mac}
+        docker_host.plugin.start()
+        assert docker_host.start("third").addresses() == {"192.168.77.71/24", "fd77::7:5/64"}
+
+
+def test_an_address_of_a_neighbours_that_a_user_names_is_given_or_refused_without_its_mac(
+    docker_host: DockerHost,
+) -> None:
+    with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
+        docker_host.create("lan", OURS, *IPV4, *IPV6, ON_ETH1)
+        for words in (("--ip=192.168.77.80",), ("--ip6=fd77::80",)):
+            told = docker_host.start_refusal(*words)
+            for word in (words[0].partition("=")[2], "in use on eth1", mac):
+                assert word in told
+    box = docker_host.start("box", "--ip=192.168.77.81", "--ip6=fd77::81")
+    assert box.addresses() == {"192.168.77.81/24", "fd77::81/64"}
+
+
+def test_with_the_engines_own_address_management_a_neighbours_address_is_given(
+    docker_host: DockerHost,
+) -> None:
+    docker_host.create("lan", *IPV4, *IPV6, ON_ETH1)
+    with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
+        for words in (("--ip=192.168.77.80",), ("--ip6=fd77::80",)):
+            told = docker_host.start_refusal(*words)
+            for word in (words[0].partition("=")[2], "in use on eth1", mac, "--aux-address"):
+                assert word in told
+    assert not [name for name in docker_host.links() if name.startswith("mvt")]
+    docker_host.plugin.stop()
+    rows = docker_host.rows()
+    assert rows["endpoints"] == []
+    docker_host.plugin.start()
+
+
+@pytest.mark.engines("28.5")
+def test_the_address_of_a_container_of_the_engines_own_driver_is_handed_out(docker_host: DockerHost) -> None:
+    builtin = ("--driver=macvlan", "--subnet=192.168.77.64/29", ON_ETH1)
+    docker_host.engine.docker("network", "create", *builtin, "builtin")
+    sibling = docker_host.start("sibling", "--ip=192.168.77.66", network="builtin")
+    assert_is_skipped(docker_host)
+    assert sibling.addresses() == {"192.168.77.66/29"}
+
+
+@pytest.mark.one_engine
+def test_the_address_of_a_macvlan_link_of_others_on_the_same_parent_is_handed_out(
+    docker_host: DockerHost,
+) -> None:
+    host, namespace = docker_host.lan.namespace("host"), f"{docker_host.lan.tag}-sibling"
+    make = ("link", "add", "sibling", "link", "eth1", "type", "macvlan", "mode", "bridge")
+    run("ip", "netns", "add", namespace)
+    try:
+        run("ip", "-netns", host, *make)
+        run("ip", "-netns", host, "link", "set", "sibling", "netns", namespace)
+        run("ip", "-netns", namespace, "address", "add", "192.168.77.66/24", "dev", "sibling")
+        run("ip", "-netns", namespace, "link", "set", "sibling", "up")
+        assert_is_skipped(docker_host)
+    finally:
+        run("ip", "netns", "delete", namespace)
+
+
+@pytest.mark.one_engine
+def test_an_address_of_the_host_itself_on_another_link_is_handed_out(docker_host: DockerHost) -> None:
+    docker_host.lan.add_address("host", "192.168.77.66/32", nic="lo")
+    try:
+        assert_is_skipped(docker_host)
+    finally:
+        docker_host.lan.remove_address("host", "192.168.77.66/32", nic="lo")
+
+
+def assert_is_skipped(host: DockerHost) -> None:
+    """Somebody has 192.168.77.66: nobody else gets it, by itself or by name."""
+    host.create("lan", OURS, *IPV4, ON_ETH1, "--ipam-opt=parent=eth1")
+    boxes = [host.start(f"box-{number}") for number in range(3)]
+    expected = [{f"192.168.77.{number}/24"} for number in (64, 65, 67)]
+    assert [box.addresses() for box in boxes] == expected
+    assert "192.168.77.66 is in use on eth1" in host.start_refusal("--ip=192.168.77.66")
+
+
+@pytest.mark.one_engine
+def test_gateways_and_auxiliary_addresses_that_answer_are_refused(docker_host: DockerHost) -> None:
+    for number, ipam in enumerate(((), (OURS,))):
+        words = ("--aux-address=neighbour=192.168.77.2", "--subnet=192.168.77.0/24", "--gateway=192.168.77.1")
+        docker_host.create(f"lan-{number}", *ipam, *words, f"--ip-range={PART}", ON_ETH1)
+        assert docker_host.start(f"box-{number}", network=f"lan-{number}").ping("192.168.77.2")
+        docker_host.engine.docker("rm", "--force", f"box-{number}")
+        docker_host.engine.docker("network", "rm", f"lan-{number}")
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("ipam", [(), (OURS,)], ids=["engine", "ours"])
+def test_that_an_address_is_taken_later_is_told_never_or_again_and_again(
+    docker_host: DockerHost, ipam: tuple[str, ...]
+) -> None:
+    docker_host.create("lan", *ipam, *IPV4, ON_ETH1)
+    box = docker_host.start("box", "--ip=192.168.77.90")
+    mine = re.compile(f"192.168.77.90.*{box.mac()}.*{STRANGER}")
+    for _ in range(3):
+        docker_host.lan.send_frame("neighbour", arp_announcement(STRANGER, "192.168.77.90"))
+    wait_until(lambda: bool(mine.search(docker_host.plugin.log())), 10, "a word of the second holder")
+    docker_host.lan.send_frame("neighbour", arp_announcement(STRANGER, "192.168.77.90"))
+    assert box.ping("192.168.77.1")
+    docker_host.plugin.stop()
+    assert len(mine.findall(docker_host.plugin.log())) == 1
+    row = conflicts(docker_host)["192.168.77.90"]
+    assert (row["mac"], row["endpoint_mac"]) == (STRANGER, box.mac())
+    docker_host.plugin.start()
+    box.remove()
+    docker_host.plugin.stop()
+    assert "192.168.77.90" not in conflicts(docker_host)
+    docker_host.plugin.start()
+
+
+@pytest.mark.one_engine
+def test_what_is_held_for_the_next_container_is_defended_by_nobody(docker_host: DockerHost) -> None:
+    docker_host.create("lan", OURS, *IPV4, *IPV6, ON_ETH1)
+    docker_host.start("box")
+    for address, frame in (
+        ("192.168.77.65", arp_probe(STRANGER, "192.168.77.65")),
+        ("fd77::7:1", solicitation(STRANGER, "fd77::7:1")),
+    ):
+        said = f"arp[6:2] = 2 and arp src host {address}" if "." in address else f"icmp6 and src {address}"
+        with docker_host.lan.capture("neighbour", said) as capture:
+            docker_host.lan.send_frame("neighbour", frame)
+            assert len(capture.lines()) == 1, address
+    assert docker_host.start("next").addresses() == {"192.168.77.65/24", "fd77::7:1/64"}
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("mode", ["private", "vepa", "passthru"])
+def test_in_other_modes_a_neighbours_address_is_handed_out(docker_host: DockerHost, mode: str) -> None:
+    on_eth2 = ("--opt=parent=eth2", "--ipam-opt=parent=eth2", f"--opt=mode={mode}")
+    with neighbour_has(docker_host, "192.168.77.64") as mac:
+        docker_host.create("lan", OURS, *IPV4, *on_eth2)
+        told = docker_host.start_refusal("--ip=192.168.77.64")
+        assert "192.168.77.64 is in use on eth2" in told
+        assert mac in told
+        box = docker_host.start("box")
+        assert box.addresses() == {"192.168.77.65/24"}
+        assert box.kind()["mode"] == mode
+        if mode != "vepa":  # this needs a switch that sends back
+            assert box.ping("192.168.77.64")
+
+
+def take_down(host: DockerHost, broken: bool) -> None:
+    """Let the second NIC be down, or up again."""
+    host.lan.link("host", "down" if broken else "up", "eth2")
+
+
+def pull_cable(host: DockerHost, broken: bool) -> None:
+    """Let the second NIC have no carrier, or one again."""
+    host.lan.cable("host", "out" if broken else "in", "eth2")
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("break_it", [take_down, pull_cable])
+@pytest.mark.parametrize("ipam", [(), (OURS,)], ids=["engine", "ours"])
+def test_with_the_parent_down_or_its_cable_out_an_address_is_given_without_a_word(
+    docker_host: DockerHost, ipam: tuple[str, ...], break_it: Callable[[DockerHost, bool], None]
+) -> None:
+    break_it(docker_host, True)
+    try:
+        on_eth2 = ("--opt=parent=eth2", *(["--ipam-opt=parent=eth2"] if ipam else []))
+        docker_host.create("lan", *ipam, *IPV4, *on_eth2)
+        docker_host.engine.attempt_docker("run", "--detach", "--name=box", "--network=lan", "busybox", "true")
+        told = "is handed out although it is not known whether it is in use on eth2: "
+        assert docker_host.plugin.log().count(told) == 1
+        assert "(1 such addresses since the start)" in docker_host.plugin.log()
+        docker_host.engine.docker("rm", "--force", "box")
+        docker_host.engine.docker("network", "rm", "lan")
+
+        strict = "--ipam-opt=conflict_detection=strict" if ipam else "--opt=conflict_detection=strict"
+        docker_host.create("lan", *ipam, *IPV4, *on_eth2, strict)
+        refused = docker_host.start_refusal()
+        assert "cannot be found out" in refused
+        assert "eth2" in refused
+    finally:
+        break_it(docker_host, False)
+    docker_host.start("box")
+    assert docker_host.plugin.log().count(told) == 1
