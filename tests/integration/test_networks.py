@@ -1,12 +1,14 @@
 """The life of networks and containers on the LAN, from creation to removal, on every engine."""
 
+import json
+
 import pytest
 
 from tests.lab.commands import run
 from tests.lab.docker_host import Container, DockerHost
 
 IPV4 = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--ip-range=192.168.77.64/26")
-IPV6 = ("--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1")
+IPV6 = ("--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1", "--ip-range=fd77::7:0/112")
 LAN = (*IPV4, "--opt=parent=eth1")
 OTHER = ("--subnet=10.88.0.0/24", "--gateway=10.88.0.1", "--opt=parent=eth1")
 
@@ -38,8 +40,10 @@ def test_a_container_lives_on_the_lan_with_both_families_and_leaves_nothing_behi
     docker_host.plugin.stop()
     rows = docker_host.rows()
     assert len(rows.pop("networks")) == 1
+    ((parent, own, _),) = rows.pop("host_links")  # ours on the parent, as long as there is the network
+    assert parent == "eth1"
     assert not any(rows.values())
-    assert set(docker_host.lan.host_links()) == {"lo", "eth1"}
+    assert set(docker_host.lan.host_links()) == {"lo", "eth1", json.loads(own)["name"]}
 
 
 def test_a_container_is_back_on_the_lan_after_restart_kill_and_crash(docker_host: DockerHost) -> None:

@@ -10,7 +10,11 @@ from tests.lab.roots import root_of
 
 NICS = 2
 LAN = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--ip-range=192.168.77.64/26")
-KNOWN = "bclim, bcqueuelen, force_mac, force_wifi, macvlan_mode, mtu, nopromisc, parent, source_macs, vlan_id"
+KNOWN = (
+    "announce, bclim, bcqueuelen, conflict_detection, dhcp, dhcp_readdress, dhcp_release, dhcp_vendor_class, "
+    "force_mac, force_wifi, host_access, host_address, identity, macvlan_mode, mtu, nopromisc, parent, source_macs, "
+    "vlan_id"
+)
 
 
 def started(host: DockerHost, *options: str) -> Container:

@@ -68,8 +68,8 @@ def at_once(calls: list[Callable[[], Answer]]) -> list[Answer]:
 
 
 def our_links(host: DockerHost) -> set[str]:
-    """Return the names of our links in the host's namespace."""
-    return {name for name in host.lan.host_links() if name.startswith("mv")}
+    """Return the names of the endpoints' links in the host's namespace."""
+    return {name for name in host.lan.host_links() if name.startswith("mvt")}
 
 
 def test_sixty_four_endpoints_at_once_and_each_twice_get_into_one_anothers_way(host: DockerHost) -> None:
@@ -199,6 +199,7 @@ def test_an_empty_body_is_taken_for_a_default(host: DockerHost) -> None:
     plugin.stop()
     assert (host.rows(), our_links(host)) == (before, links)
     plugin.start()
+    assert plugin.call("IpamDriver.ReleasePool", {"PoolID": pool}) == {}
 
 
 @pytest.mark.parametrize("method", ["CreateEndpoint", "DeleteEndpoint"])
