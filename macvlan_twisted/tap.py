@@ -35,6 +35,7 @@ from .driver.container_names import ContainerNames
 from .driver.departed import Departed
 from .driver.endpoints import Endpoints
 from .driver.known import Known
+from .driver.moves import Moves
 from .driver.networks import Networks
 from .driver.ownership import ownership
 from .driver.parents import Parents
@@ -57,6 +58,7 @@ from .lan.tap import Tap
 from .lan.wires import Wires
 from .links.interface import Kernel
 from .links.pool import Links
+from .links.sandbox import NamespaceSandboxes
 from .links.threads import KernelThreads
 from .protocol.methods import all_methods
 from .protocol.site import Calls, PluginSite
@@ -271,7 +273,11 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     presence = Presence(known, links, conflicts, announcements, leases)
     plans = Plans(settings, leases, addresses.mac_for, SystemRandom())
     endpoints = Endpoints(known, records, links, parents, plans, presence)
-    networks = Networks(settings, known, records, links, parents, endpoints, wires, presence)
+    engine = SocketEngine(reactor, settings.docker_host)
+    sandboxes = NamespaceSandboxes()
+    moves = Moves(known, records, presence, leases, endpoints.turns, sandboxes, threads, engine)
+    leases.when_moved = moves.moved
+    networks = Networks(settings, known, records, links, parents, endpoints, wires, presence, moves)
     _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires)))
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
@@ -286,10 +292,11 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     network = settings.network
 
     async def in_background(stopping: Callable[[], bool]) -> None:
-        engine, wait = SocketEngine(reactor, settings.docker_host), partial(deferLater, reactor)
+        wait = partial(deferLater, reactor)
         departed = Departed(known, links, presence, endpoints, addresses, leases, engine, wait, stopping)
         names = ContainerNames(known, presence, leases, engine, wait, stopping)
         addresses.prepare()
+        await moves.begin(settings.dhcp_readdress)
         await leases.resume(leases_in_use(leases.known(), known, addresses.is_endpoints))
         work = [departed.release_endpoints(), departed.release_addresses(), names.learn()]
         if network is not None:

@@ -144,7 +144,7 @@ class Departed:
         self._acquit((endpoint.endpoint_id,))
         try:
             await self._endpoints.delete(requests.EndpointCall(endpoint.network_id, endpoint.endpoint_id))
-            for address in endpoint.addresses:
+            for address in endpoint.known_addresses:
                 if not self._is_anybodys(endpoint.parent, address):
                     await self._addresses.release_of(endpoint.parent, address)
         except MacvlanError as failure:
@@ -156,7 +156,8 @@ class Departed:
 
     def _is_anybodys(self, parent: str, address: IPAddress) -> bool:
         return self._leases.of_address(parent, address) is not None or any(
-            each.parent == parent and address in each.addresses for each in self._known.endpoints.values()
+            each.parent == parent and address in each.known_addresses
+            for each in self._known.endpoints.values()
         )
 
     async def release_addresses(self) -> None:
@@ -187,7 +188,7 @@ class Departed:
         taken = {
             (endpoint.parent, address)
             for endpoint in self._known.endpoints.values()
-            for address in endpoint.addresses
+            for address in endpoint.known_addresses
         }
         found = {}
         for parent, address in self._addresses.leased():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 from contextlib import suppress
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from ..errors import LinkFailed, MacvlanError, NotFound, Refused, StateFailed
 from ..links.interface import Port
 from ..links.pool import Links
+from ..links.sandbox import sandbox_path
 from ..names import alias_of, endpoint_link_name
 from ..records import to_document
 from ..state.interface import HostRecords, Kind
@@ -43,7 +45,8 @@ class Endpoints:
         self._parents = parents
         self._plans = plans
         self._presence = presence
-        self._turns = Turns()
+        self.turns = Turns()
+        """Whatever changes an endpoint waits for its turn."""
         self._being_made: set[str] = set()
 
     async def create(self, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:
@@ -52,7 +55,7 @@ class Endpoints:
 
         :return: the MAC and the address that we chose, each ``None`` if the request named one or there is none.
         """
-        async with self._turns.of(request.endpoint_id):
+        async with self.turns.of(request.endpoint_id):
             network = self._known.network(request.network_id)
             existing = self._known.endpoints.get(request.endpoint_id)
             endpoint = self._plans.endpoint(request, network, existing)
@@ -184,7 +187,7 @@ class Endpoints:
         }
         return {name: str(value) for name, value in told.items() if value is not None}
 
-    async def join(self, request: requests.EndpointCall) -> requests.Joined:
+    async def join(self, request: requests.Join) -> requests.Joined:
         endpoint = self._known.endpoint(request.endpoint_id)
         network = self._known.network(endpoint.network_id)
         if not self._links.exists(endpoint.link):
@@ -192,16 +195,26 @@ class Endpoints:
                 f"link {endpoint.link} of endpoint {endpoint.endpoint_id} is gone from the host: start the container "
                 "again"
             )
+        if network.dhcp_readdress and self._presence.lease_of(endpoint) is not None:
+            await self._keep_sandbox(request)
         self._presence.announce(endpoint, network)
         gateway = network.gateway_for(endpoint.address) or self._presence.leased_router(endpoint, network)
         return requests.Joined(endpoint.link, gateway, network.gateway_for(endpoint.address_v6))
+
+    async def _keep_sandbox(self, request: requests.Join) -> None:
+        async with self.turns.of(request.endpoint_id):
+            endpoint = self._known.endpoint(request.endpoint_id)
+            joined = evolve(endpoint, sandbox=sandbox_path(request.sandbox))
+            if joined != endpoint:
+                await self._records.save(Kind.ENDPOINT, joined.endpoint_id, to_document(joined))
+                self._known.replace_endpoint(joined)
 
     async def leave(self, request: requests.EndpointCall) -> None:
         """Nothing: the engine moves the link back and then asks for its removal, or for another Leave."""
 
     async def delete(self, request: requests.EndpointCall) -> None:
         """Remove the endpoint and its link; succeeds when there is nothing."""
-        async with self._turns.of(request.endpoint_id):
+        async with self.turns.of(request.endpoint_id):
             endpoint = self._known.endpoints.get(request.endpoint_id)
             if endpoint is None:
                 await self._remove_unknown(request.endpoint_id)
@@ -243,7 +256,7 @@ class Endpoints:
 def _chosen(endpoint: Endpoint, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:
     return requests.CreatedEndpoint(
         endpoint.mac if endpoint.mac_is_ours else None,
-        endpoint.address if request.address is None else None,
+        endpoint.told_address or endpoint.address if request.address is None else None,
     )
 
 
@@ -257,6 +270,6 @@ def _mac_in_use(holder: Endpoint) -> Refused:
 def _has_address_of(endpoint: Endpoint, holder: Endpoint) -> bool:
     """Whether an address of one network went from *holder* to *endpoint*."""
     return endpoint.network_id == holder.network_id and (
-        (endpoint.address is not None and endpoint.address == holder.address)
+        (endpoint.address is not None and endpoint.address in (holder.address, holder.told_address))
         or (endpoint.address_v6 is not None and endpoint.address_v6 == holder.address_v6)
     )

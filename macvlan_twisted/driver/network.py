@@ -106,6 +106,10 @@ class Endpoint:
     mac_is_ours: bool
     address: IPInterface | None = None
     address_v6: IPInterface | None = None
+    told_address: IPInterface | None = None
+    """What the engine was told in place of :attr:`address`, and goes on showing: the DHCP server has moved it since."""
+    sandbox: str = ""
+    """The path by which the engine knows the container's network namespace; kept where it is to be entered one day."""
 
     @property
     def short_id(self) -> str:
@@ -114,6 +118,11 @@ class Endpoint:
     @property
     def addresses(self) -> tuple[IPAddress, ...]:
         return tuple(each.ip for each in (self.address, self.address_v6) if each is not None)
+
+    @property
+    def known_addresses(self) -> tuple[IPAddress, ...]:
+        """As :attr:`addresses`, and the one that the engine believes it to have: it has not given that back."""
+        return self.addresses if self.told_address is None else (*self.addresses, self.told_address.ip)
 
 
 @frozen

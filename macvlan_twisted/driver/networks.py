@@ -9,7 +9,6 @@ from twisted.logger import Logger
 
 from ..errors import LinkFailed, Refused, StateFailed
 from ..lan.wires import Wires
-from ..links.interface import Port
 from ..links.pool import Links
 from ..names import alias_of, trial_link_name
 from ..records import to_document
@@ -17,35 +16,22 @@ from ..settings import Settings
 from ..state.interface import HostRecords, Kind
 from ..turns import Turns
 from . import requests
+from .contradictions import (
+    leases_addresses,
+    readdresses,
+    refuse_contradictions,
+    refuse_what_did_not_take,
+)
 from .endpoints import Endpoints
 from .explanations import explained
 from .known import Known
+from .moves import Moves
 from .network import Network
 from .options import NetworkOptions, parse_options
 from .parents import Parents, plan_parent, refuse_sharing, refuse_unfit
 from .presence import Presence
 
 _log = Logger(namespace="macvlan_twisted.driver")
-
-
-def refuse_contradictions(options: NetworkOptions, mode: str) -> None:
-    """
-    :raises Refused: options that mean nothing in *mode*.
-    """
-    if options.source_macs and mode != "source":
-        raise Refused(
-            f"-o source_macs has a meaning in mode source only, and the mode is {mode}: add -o mode=source"
-        )
-    if mode == "source" and not options.source_macs:
-        raise Refused("mode source admits nothing without -o source_macs=MAC,MAC: name the senders to admit")
-    if options.nopromisc and mode != "passthru":
-        raise Refused(
-            f"-o nopromisc has a meaning in mode passthru only, and the mode is {mode}: leave it out"
-        )
-    if options.force_mac and mode != "passthru":
-        raise Refused(
-            f"-o force_mac has a meaning in mode passthru only, and the mode is {mode}: leave it out"
-        )
 
 
 class Networks:
@@ -61,6 +47,7 @@ class Networks:
         endpoints: Endpoints,
         wires: Wires,
         presence: Presence,
+        moves: Moves,
     ) -> None:
         self._settings = settings
         self._known = known
@@ -70,6 +57,7 @@ class Networks:
         self._endpoints = endpoints
         self._wires = wires
         self._presence = presence
+        self._moves = moves
         for network in known.networks.values():
             wires.use(network.parent, network.network_id, alone=network.mode == "passthru")
         self._turns = Turns()
@@ -174,15 +162,26 @@ class Networks:
             dhcp_release=self._settings.dhcp_release
             if options.dhcp_release is None
             else options.dhcp_release,
-            dhcp_readdress=(
-                self._settings.dhcp_readdress if options.dhcp_readdress is None else options.dhcp_readdress
-            ),
+            dhcp_readdress=await self._readdresses(request, options),
             dhcp_vendor_class=(
                 self._settings.dhcp_vendor_class
                 if options.dhcp_vendor_class is None
                 else options.dhcp_vendor_class
             ),
         )
+
+    async def _readdresses(self, request: requests.CreateNetwork, options: NetworkOptions) -> bool:
+        """
+        Whether running containers are given other addresses.
+
+        :raises Refused: it was asked for here, and could not be done.
+        """
+        readdress = readdresses(request, options, self._settings)
+        if options.dhcp_readdress:
+            lacking = await self._moves.lacking()
+            if lacking:
+                raise Refused(f"-o dhcp_readdress=true: {lacking}; or leave that option out")
+        return readdress
 
     def _warn_of_gateways(self, network: Network) -> None:
         for subnet in network.subnets:
@@ -276,41 +275,3 @@ class Networks:
         _log.info("network removed: {network}", network=network.short_id)
         if failures:
             raise LinkFailed(f"network {network_id} is removed, but: {'; '.join(failures)}")
-
-
-def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, default: bool) -> bool:
-    """
-    Whether CreateEndpoint leases addresses by DHCP: where nobody manages addresses.
-
-    :raises Refused: ``-o dhcp=true`` where somebody does.
-    """
-    has_nobody = bool(request.subnets) and all(each.is_nobodys for each in request.subnets)
-    if options.dhcp and not has_nobody:
-        ours = any(each.is_ours for each in request.subnets)
-        raise Refused(
-            "-o dhcp=true is for networks without address management (--ipam-driver null), and this one has "
-            + (
-                "that of this plugin: give --ipam-opt dhcp=true instead"
-                if ours
-                else "Docker's own, which hands out addresses itself: add --ipam-driver null, or this plugin's with "
-                "--ipam-opt dhcp=true"
-            )
-        )
-    return (options.dhcp or default) and has_nobody
-
-
-def refuse_what_did_not_take(wanted: Port, found: Port) -> None:
-    """
-    :raises Refused: the kernel did not do what an option asked for.
-    """
-    compared = (
-        ("-o macvlan_mode", wanted.mode, found.mode),
-        ("-o mtu", wanted.mtu, found.mtu),
-        ("-o bcqueuelen", wanted.broadcast_queue_length, found.broadcast_queue_length),
-        ("-o bclim", wanted.broadcast_limit, found.broadcast_limit),
-        ("-o nopromisc", wanted.nopromisc or None, found.nopromisc or None),
-        ("-o source_macs", frozenset(wanted.source_macs) or None, frozenset(found.source_macs) or None),
-    )
-    for name, asked, got in compared:
-        if asked is not None and asked != got:
-            raise Refused(f"{name}: the kernel was asked for {asked} and has {got}: this kernel cannot do it")

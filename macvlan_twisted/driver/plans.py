@@ -53,9 +53,12 @@ class Plans:
         elif mac is None:
             mac = self._chosen(request, network, existing)
         self._refuse_other_mac_than_leased(request, network, mac)
-        address = request.address
-        if address is None and existing is not None and network.dhcp:
-            address = existing.address
+        address, told_address = request.address, None
+        if existing is not None:
+            if address is None and network.dhcp:
+                address = existing.told_address or existing.address
+            if address is not None and address == existing.told_address:
+                address, told_address = existing.address, address
         return Endpoint(
             endpoint_id=request.endpoint_id,
             network_id=network.network_id,
@@ -65,6 +68,8 @@ class Plans:
             mac_is_ours=request.mac is None and mac is not None,
             address=address,
             address_v6=request.address_v6,
+            told_address=told_address,
+            sandbox="" if existing is None else existing.sandbox,
         )
 
     def _chosen(self, request: requests.CreateEndpoint, network: Network, existing: Endpoint | None) -> str:

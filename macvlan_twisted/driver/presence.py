@@ -117,6 +117,16 @@ class Presence:
             for address in endpoint.addresses:
                 self._announcements.begin(endpoint.parent, address, endpoint.mac)
 
+    def move(self, before: Endpoint, after: Endpoint, network: Network) -> None:
+        """The container has another IPv4 address now; its other one stays as it is."""
+        assert before.address is not None
+        assert after.address is not None
+        self._announcements.stop(before.parent, before.address.ip)
+        self._conflicts.gone(before.parent, before.address.ip)
+        self._look_after(after)
+        if network.announce:
+            self._announcements.begin(after.parent, after.address.ip, after.mac)
+
     async def leave(self, endpoint: Endpoint, network: Network | None) -> None:
         """The endpoint is gone, or was never made. What another one under the same MAC has stays that one's."""
         other = None
@@ -142,11 +152,8 @@ class Presence:
     def lease_of(self, endpoint: Endpoint) -> LeaseFacts | None:
         if endpoint.mac is not None:
             return self._leases.of_mac(endpoint.parent, endpoint.mac)
-        return (
-            None
-            if endpoint.address is None
-            else self._leases.of_address(endpoint.parent, endpoint.address.ip)
-        )
+        told = endpoint.told_address or endpoint.address
+        return None if told is None else self._leases.of_address(endpoint.parent, told.ip)
 
     def leased_router(self, endpoint: Endpoint, network: Network) -> IPAddress | None:
         lease = self.lease_of(endpoint)

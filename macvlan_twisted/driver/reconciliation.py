@@ -74,7 +74,9 @@ def leases_in_use(
     """
     macs = {(endpoint.parent, endpoint.mac) for endpoint in known.endpoints.values()}
     addresses = {
-        (endpoint.parent, address) for endpoint in known.endpoints.values() for address in endpoint.addresses
+        (endpoint.parent, address)
+        for endpoint in known.endpoints.values()
+        for address in endpoint.known_addresses
     }
     return {
         each.key

@@ -57,6 +57,14 @@ class EndpointCall:
 
 
 @frozen
+class Join(EndpointCall):
+    """A container takes the endpoint's link."""
+
+    sandbox: str = ""
+    """The path of its network namespace."""
+
+
+@frozen
 class Joined:
     """How the engine is to fit the link into the sandbox."""
 

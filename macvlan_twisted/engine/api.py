@@ -48,6 +48,13 @@ class Listing(Protocol):
         """
 
 
+class Processes(Protocol):
+    """As :class:`Listing`, where a container's process is needed."""
+
+    async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
+        """The process id of the running container with that endpoint; the errors are those of :class:`Listing`."""
+
+
 class _QuietEndpoint(UNIXClientEndpoint):
     """An engine that is absent is tried often: not a log line each time."""
 
@@ -104,12 +111,27 @@ class SocketEngine:
         return any(network.get("Name") == name for network in networks)
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
-        question: Deferred[Any] = ensureDeferred(self._ask(b"GET", f"/networks/{quote(network_id, safe='')}"))
-        network = await question.addTimeout(LONGEST_ANSWER, self._reactor)
+        containers = await self._containers_of(network_id)
+        return {each["EndpointID"]: str(each.get("Name", "")) for each in containers.values()}
+
+    async def _containers_of(self, network_id: str) -> Mapping[str, Any]:
+        network = await self._ask_in_time(f"/networks/{quote(network_id, safe='')}")
         if not isinstance(network, dict) or network.get("Id") != network_id:
             raise EngineRefused(f"it answered with something else than network {network_id}")
-        containers = network.get("Containers") or {}
-        return {each["EndpointID"]: str(each.get("Name", "")) for each in containers.values()}
+        containers: Mapping[str, Any] = network.get("Containers") or {}
+        return containers
+
+    async def _ask_in_time(self, path: str) -> Any:
+        question: Deferred[Any] = ensureDeferred(self._ask(b"GET", path))
+        return await question.addTimeout(LONGEST_ANSWER, self._reactor)
+
+    async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
+        for container_id, each in (await self._containers_of(network_id)).items():
+            if each.get("EndpointID") == endpoint_id:
+                container = await self._ask_in_time(f"/containers/{quote(container_id, safe='')}/json")
+                pid = container.get("State", {}).get("Pid") if isinstance(container, dict) else None
+                return pid if isinstance(pid, int) and pid > 0 else None
+        return None
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
         answer = await self._ask(b"POST", "/networks/create", description)

@@ -238,6 +238,15 @@ class Leases:
         """All leases, also such that are only asked for."""
         return list(self._known.values())
 
+    def half_moved(self) -> list[LeaseRecord]:
+        """Leases whose server insisted on another address (``pending``) when a kill came in between."""
+        return [each for each in self._known.values() if each.granted and each.pending is not None]
+
+    async def hold_to_pending(self, record: LeaseRecord) -> None:
+        """Before :meth:`resume`: the container has moved to the other address."""
+        if record.pending is not None:
+            await self._save(evolve(record, facts=record.pending, pending=None))
+
     async def resume(self, owned: Container[str]) -> None:
         """
         After a start: have the leases of *owned* keys confirmed and renewed; give back what a kill left half taken,

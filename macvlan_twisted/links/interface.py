@@ -82,8 +82,8 @@ class Move:
     leaving: tuple[IPAddress, ...]
     """The addresses that it is to have no more; they may have gone already."""
     arriving: IPInterface
-    router_before: IPAddress | None = None
-    """Where a default route leads that is to be changed; any other one stays."""
+    routers_before: tuple[IPAddress, ...] = ()
+    """A default route to one of them is to be changed; any other one stays."""
     router: IPAddress | None = None
     """Where it is to lead; ``None``: nowhere."""
 

@@ -165,7 +165,7 @@ def _moved(before: _Shape, has_default: bool, move: Move) -> _Shape:
     arriving = IPv4Interface(str(move.arriving))
     kept = tuple(each for each in before.addresses if each.ip not in (*move.leaving, arriving.ip))
     routes = tuple(_changed(before.routes, move))
-    if not has_default and move.router_before is not None and move.router is not None:
+    if not has_default and move.routers_before and move.router is not None:
         # It went with the last address of a subnet.
         routes += (_Route(_EVERYWHERE, move.router, None, 0, _BY_BOOT, 0),)
     return _Shape((*kept, arriving), routes)
@@ -174,7 +174,7 @@ def _moved(before: _Shape, has_default: bool, move: Move) -> _Shape:
 def _changed(routes: Iterable[_Route], move: Move) -> Iterator[_Route]:
     for route in routes:
         source = move.arriving.ip if route.source in move.leaving else route.source
-        if route.destination == _EVERYWHERE and route.gateway == move.router_before is not None:
+        if route.destination == _EVERYWHERE and route.gateway in move.routers_before:
             if move.router is not None:
                 yield evolve(route, source=source, gateway=move.router)
         else:

@@ -115,6 +115,10 @@ def operational_info_reply(info: dict[str, str]) -> dict[str, Any]:
     return {"Value": info}
 
 
+def join(body: Fields) -> driver.Join:
+    return driver.Join(body.identifier("NetworkID"), body.identifier("EndpointID"), body.text("SandboxKey"))
+
+
 def join_reply(joined: driver.Joined) -> dict[str, Any]:
     reply: dict[str, Any] = {"InterfaceName": {"SrcName": joined.link, "DstPrefix": "eth"}}
     if joined.gateway is not None:

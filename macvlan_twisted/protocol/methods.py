@@ -79,7 +79,7 @@ def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressMana
         endpoints.operational_info,
         messages.operational_info_reply,
     )
-    call("NetworkDriver.Join", messages.endpoint_call, endpoints.join, messages.join_reply)
+    call("NetworkDriver.Join", messages.join, endpoints.join, messages.join_reply)
     call("NetworkDriver.ProgramExternalConnectivity", messages.endpoint_call, _no_effect, _nothing)
     call("NetworkDriver.RevokeExternalConnectivity", messages.endpoint_call, _no_effect, _nothing)
     call("NetworkDriver.Leave", messages.endpoint_call, endpoints.leave, _nothing)

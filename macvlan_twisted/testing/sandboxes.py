@@ -54,6 +54,6 @@ class FakeSandboxes:
             each for each in sandbox.addresses if each.ip not in (*move.leaving, move.arriving.ip)
         ]
         sandbox.addresses.append(move.arriving)
-        if sandbox.router == move.router_before is not None:
+        if sandbox.router in move.routers_before:
             sandbox.router = move.router
         return ()

@@ -20,7 +20,7 @@ MOVE = Move(
     MAC,
     (ip_address("192.168.77.100"),),
     ip_interface(NEW),
-    ip_address(ROUTER),
+    (ip_address(ROUTER),),
     ip_address(OTHER_ROUTER),
 )
 ELSEWHERE = evolve(MOVE, arriving=ip_interface("10.9.0.5/16"), router=ip_address("10.9.0.1"))
@@ -72,7 +72,7 @@ class SandboxContract:
         assert stand.routers() == set()
 
     def test_a_default_route_to_another_router_is_changed(self, stand: Stand) -> None:
-        stand.sandboxes.move(stand.path, evolve(MOVE, router_before=ip_address("192.168.77.9")))
+        stand.sandboxes.move(stand.path, evolve(MOVE, routers_before=(ip_address("192.168.77.9"),)))
         assert (stand.addresses(), stand.routers()) == ({NEW}, {ROUTER})
 
     def test_a_sandbox_without_the_mac_is_changed(self, stand: Stand) -> None:

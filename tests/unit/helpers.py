@@ -19,6 +19,7 @@ from macvlan_twisted.addresses import parse_address, parse_interface, parse_netw
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.endpoints import Endpoints
 from macvlan_twisted.driver.known import Known
+from macvlan_twisted.driver.moves import Moves
 from macvlan_twisted.driver.network import Subnet
 from macvlan_twisted.driver.networks import Networks
 from macvlan_twisted.driver.ownership import ownership
@@ -26,6 +27,7 @@ from macvlan_twisted.driver.parents import Parents
 from macvlan_twisted.driver.plans import Plans
 from macvlan_twisted.driver.presence import Presence
 from macvlan_twisted.driver.reconciliation import reconcile
+from macvlan_twisted.engine.api import EngineAbsent
 from macvlan_twisted.ipam.calls import AddressManagement
 from macvlan_twisted.ipam.chosen_macs import ChosenMacs
 from macvlan_twisted.ipam.leasing import Leasing
@@ -38,6 +40,7 @@ from macvlan_twisted.lan.wires import Wires
 from macvlan_twisted.links.pool import Links
 from macvlan_twisted.settings import Settings
 from macvlan_twisted.testing.kernel import FakeKernel, nic
+from macvlan_twisted.testing.sandboxes import FakeSandboxes
 from macvlan_twisted.testing.wire import FakeWire
 
 from .steps import ScriptedBook, ScriptedRecords, Steps, disk_refuses
@@ -66,6 +69,18 @@ def plain_kernel(*more: Any) -> FakeKernel:
 _NONCES = count(1)
 
 
+class NoEngine:
+    """Nobody answers on the engine's socket, unless a test names the containers' processes."""
+
+    def __init__(self) -> None:
+        self.processes: dict[tuple[str, str], int] = {}
+
+    async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
+        if not self.processes:
+            raise EngineAbsent("no such file")
+        return self.processes.get((network_id, endpoint_id))
+
+
 class House:
     """One life of the service, wired as :mod:`macvlan_twisted.tap` does it, on what survives it."""
 
@@ -75,12 +90,15 @@ class House:
         settings: Settings = LAN,
         records: ScriptedRecords | None = None,
         book: ScriptedBook | None = None,
+        sandboxes: FakeSandboxes | None = None,
     ) -> None:
         self.kernel = plain_kernel() if kernel is None else kernel
         self.settings = settings
         self.records = ScriptedRecords() if records is None else records
         self.book = ScriptedBook() if book is None else book
         self.steps = Steps()
+        self.sandboxes = FakeSandboxes() if sandboxes is None else sandboxes
+        self.engine = NoEngine()
         self.known = Known(self.records)
         self.links = Links(
             self.kernel, self.steps, self.records.link_group, ownership(self.records, self.known)
@@ -112,6 +130,17 @@ class House:
         self.presence = Presence(self.known, self.links, self.conflicts, self.announcements, self.leases)
         plans = Plans(settings, self.leases, self.addresses.mac_for, Random(6))
         self.endpoints = Endpoints(self.known, self.records, self.links, self.parents, plans, self.presence)
+        self.moves = Moves(
+            self.known,
+            self.records,
+            self.presence,
+            self.leases,
+            self.endpoints.turns,
+            self.sandboxes,
+            self.steps,
+            self.engine,
+        )
+        self.leases.when_moved = self.moves.moved
         self.networks = Networks(
             settings,
             self.known,
@@ -121,6 +150,7 @@ class House:
             self.endpoints,
             self.wires,
             self.presence,
+            self.moves,
         )
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeWire:
@@ -136,7 +166,7 @@ class House:
         """What a start finds and makes of it after this life has ended, however it ended."""
         self.records.steps = Steps(failure=disk_refuses)
         self.book.steps = Steps(failure=disk_refuses)
-        house = House(self.kernel, settings or self.settings, self.records, self.book)
+        house = House(self.kernel, settings or self.settings, self.records, self.book, self.sandboxes)
         house.answerers = self.answerers
         house.wait(
             reconcile(house.known, house.parents, house.networks, house.records, house.links, house.wires)

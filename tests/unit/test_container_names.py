@@ -37,7 +37,7 @@ class NamesTests(LeasesTestCase):
 
     def join(self) -> None:
         self.house.wait(self.house.endpoints.create(endpoint_request(ENDPOINT, NETWORK, None, MAC)))
-        self.house.wait(self.house.endpoints.join(requests.EndpointCall(NETWORK, ENDPOINT)))
+        self.house.wait(self.house.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
 
     def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds)):

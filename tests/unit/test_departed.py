@@ -116,7 +116,7 @@ class EndpointTests(DepartedTestCase):
     def test_a_link_that_the_engine_had_not_yet_moved_at_the_start_is_kept(self) -> None:
         self.engine.listed = {ENDPOINT: "web"}
         house = self.start_again()
-        house.wait(house.endpoints.join(requests.EndpointCall(NETWORK, ENDPOINT)))
+        house.wait(house.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
         self.pass_time(house, 60)
         self.assert_kept(house)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.driver.networks import refuse_contradictions
+from macvlan_twisted.driver.contradictions import refuse_contradictions
 from macvlan_twisted.driver.options import OPTIONS, NetworkOptions, parse_options
 from macvlan_twisted.errors import Refused
 from macvlan_twisted.settings import MODES

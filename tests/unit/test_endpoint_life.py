@@ -20,6 +20,7 @@ from .helpers import (
 
 LINK = endpoint_link_name(ENDPOINT)
 CALL = requests.EndpointCall(NETWORK, ENDPOINT)
+JOIN = requests.Join(NETWORK, ENDPOINT, "/var/run/docker/netns/1f2e3d4c5b6a")
 
 
 class JoinTests(HouseTestCase):
@@ -36,7 +37,7 @@ class JoinTests(HouseTestCase):
         request = network_request(subnets=self.SUBNETS, internal=internal, parent="eth0")
         self.house.wait(self.house.networks.create(request))
         self.house.create_endpoint(address=address, address_v6=address_v6)
-        return self.house.wait(self.house.endpoints.join(CALL))
+        return self.house.wait(self.house.endpoints.join(JOIN))
 
     def test_the_gateway_is_that_of_the_endpoints_own_subnet(self) -> None:
         self.assertEqual(
@@ -58,11 +59,11 @@ class JoinTests(HouseTestCase):
         self.house.create_endpoint()
         self.house.kernel.delete(LINK)
         with self.assert_refused(NotFound, LINK, "start the container again"):
-            self.house.wait(self.house.endpoints.join(CALL))
+            self.house.wait(self.house.endpoints.join(JOIN))
 
     def test_an_unknown_endpoint_is_told(self) -> None:
         with self.assert_refused(NotFound, ENDPOINT):
-            self.house.wait(self.house.endpoints.join(CALL))
+            self.house.wait(self.house.endpoints.join(JOIN))
 
 
 class InformationTests(HouseTestCase):

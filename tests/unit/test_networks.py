@@ -7,8 +7,8 @@ from typing import Any, cast
 from twisted.logger import ILogObserver, globalLogPublisher
 
 from macvlan_twisted.driver import requests
+from macvlan_twisted.driver.contradictions import refuse_what_did_not_take
 from macvlan_twisted.driver.network import Subnet
-from macvlan_twisted.driver.networks import refuse_what_did_not_take
 from macvlan_twisted.errors import LinkFailed, Refused
 from macvlan_twisted.links.interface import Port
 from macvlan_twisted.names import trial_link_name

@@ -1,0 +1,234 @@
+"""
+What becomes of a running container whose DHCP server insists on another address.
+
+With ``dhcp_readdress`` it is given that address in its sandbox. The engine cannot be told, so what it shows stays.
+"""
+
+from __future__ import annotations
+
+import errno
+from ipaddress import IPv4Interface
+
+from attrs import evolve, frozen
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
+from ..addresses import IPAddress, IPInterface
+from ..engine.api import EngineAbsent, EngineRefused, Processes
+from ..errors import LinkFailed, MacvlanError, StateFailed
+from ..lan.dhcp import LeaseFacts
+from ..lan.leases import Leases
+from ..links.interface import Move, Sandboxes
+from ..links.reaper import RunInThread
+from ..links.sandbox import sandbox_of_process
+from ..records import to_document
+from ..state.interface import HostRecords, Kind
+from ..turns import Turns
+from .known import Known
+from .network import Endpoint, Network
+from .presence import Presence
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+
+@frozen
+class Moves:
+    """
+    :param turns: those of all that is done about endpoints, by their ids.
+    :param processes: the engine, where sandboxes are not seen in the file system.
+    """
+
+    known: Known
+    records: HostRecords
+    presence: Presence
+    leases: Leases
+    turns: Turns
+    sandboxes: Sandboxes
+    run: RunInThread
+    processes: Processes
+
+    async def lacking(self) -> str:
+        """What the service lacks to give running containers other addresses; empty if nothing."""
+        return await self.run(self.sandboxes.lacking)
+
+    async def moved(self, parent: str, old: LeaseFacts, new: LeaseFacts) -> bool:
+        """
+        The server has leased *new* to the container that uses *old*.
+
+        :return: whether the container uses it from now on.
+        """
+        endpoint = self._endpoint_of(parent, old)
+        network = None if endpoint is None else self.known.networks.get(endpoint.network_id)
+        if endpoint is None or network is None:
+            return False  # on its way, or gone a moment ago
+        if not network.dhcp_readdress:
+            _log.error(
+                "DHCP on {parent}: the container with MAC {mac} (endpoint {endpoint}) keeps {old}, which is not its own any "
+                "more, instead of {new}: restart the container, or have the server give {old} to {mac}; containers of "
+                "networks with -o dhcp_readdress=true are given the new address while they run",
+                parent=parent,
+                mac=old.mac,
+                endpoint=endpoint.short_id,
+                old=old.address,
+                new=new.address,
+            )
+            return False
+        # Before its turn: the engine may be waiting for us in a call about this endpoint.
+        sandbox = await self._sandbox_of(endpoint)
+        async with self.turns.of(endpoint.endpoint_id):
+            if self.known.endpoints.get(endpoint.endpoint_id) != endpoint:
+                return False
+            return await self._readdress(endpoint, network, old, new, sandbox)
+
+    async def begin(self, is_default: bool) -> None:
+        """
+        At the start, before leases are gone on with: finish what a kill has left half done, and warn of what will fail.
+
+        :param is_default: whether networks that do not say want their containers moved.
+        """
+        if is_default or any(each.dhcp_readdress for each in self.known.networks.values()):
+            lacking = await self.lacking()
+            if lacking:
+                _log.warn("dhcp_readdress=true has no effect: {reason}", reason=lacking)
+        for record in self.leases.half_moved():
+            endpoint = self._endpoint_of(record.parent, record.facts)
+            network = None if endpoint is None else self.known.networks.get(endpoint.network_id)
+            if (
+                endpoint is None
+                or network is None
+                or record.pending is None
+                or endpoint.address is None
+                or endpoint.address.ip != record.pending.address
+            ):
+                continue  # nothing was done yet: the other address is given back
+            try:
+                await self.leases.hold_to_pending(record)
+                sandbox = await self._sandbox_of(endpoint)
+                move = _planned(endpoint, network, record.facts, record.pending)
+                await self.run(self.sandboxes.move, sandbox, move)
+            except MacvlanError as failure:
+                _log.error(
+                    "DHCP on {parent}: whether the container with MAC {mac} (endpoint {endpoint}) has moved from {old} to "
+                    "{new} is not known: {reason}; restart it",
+                    parent=record.parent,
+                    mac=record.facts.mac,
+                    endpoint=endpoint.short_id,
+                    old=record.facts.address,
+                    new=record.pending.address,
+                    reason=str(failure),
+                )
+
+    def _endpoint_of(self, parent: str, facts: LeaseFacts) -> Endpoint | None:
+        for endpoint in self.known.endpoints.values():
+            if endpoint.parent == parent:
+                lease = self.presence.lease_of(endpoint)
+                if lease is not None and lease.mac == facts.mac:
+                    return endpoint
+        return None
+
+    async def _sandbox_of(self, endpoint: Endpoint) -> str:
+        """Where the container's sandbox is as seen from here, else where the engine says that it is."""
+        if endpoint.sandbox:
+            is_there: bool = await self.run(self.sandboxes.is_there, endpoint.sandbox)
+            if is_there:
+                return endpoint.sandbox
+        try:
+            pid = await self.processes.process_of(endpoint.network_id, endpoint.endpoint_id)
+        except (EngineAbsent, EngineRefused):
+            pid = None
+        return endpoint.sandbox if pid is None else sandbox_of_process(pid)
+
+    async def _readdress(
+        self, endpoint: Endpoint, network: Network, old: LeaseFacts, new: LeaseFacts, sandbox: str
+    ) -> bool:
+        told = endpoint.told_address or endpoint.address
+        assert told is not None
+        moved = evolve(endpoint, address=_interface(network, told, new), told_address=told)
+        await self._save(moved)  # the intent: after a kill it is finished
+        try:
+            if not sandbox:
+                raise LinkFailed("the engine did not say where the container's sandbox is", errno.ENOENT)
+            lost = await self.run(self.sandboxes.move, sandbox, _planned(endpoint, network, old, new))
+        except CancelledError:
+            raise
+        except Exception as failure:
+            await self._put_back(endpoint)
+            if not isinstance(failure, LinkFailed):
+                raise
+            _log.error(
+                "DHCP on {parent}: the container with MAC {mac} (endpoint {endpoint}) cannot be moved from {old} to {new}, "
+                "it keeps {old}: {reason}; restart it",
+                parent=endpoint.parent,
+                mac=old.mac,
+                endpoint=endpoint.short_id,
+                old=old.address,
+                new=new.address,
+                reason=str(failure),
+            )
+            return False
+        self.presence.move(endpoint, moved, network)
+        _log.warn(
+            "DHCP on {parent}: the container with MAC {mac} (endpoint {endpoint}) was moved from {old} to {new}; the engine "
+            "goes on showing {told}{lost}",
+            parent=endpoint.parent,
+            mac=old.mac,
+            endpoint=endpoint.short_id,
+            old=endpoint.address,
+            new=moved.address,
+            told=told,
+            lost="".join(f"; its route {each} could not be kept" for each in lost),
+        )
+        return True
+
+    async def _put_back(self, endpoint: Endpoint) -> None:
+        self.known.replace_endpoint(endpoint)
+        try:
+            await self._save(endpoint)
+        except (
+            StateFailed
+        ) as failure:  # the first error is the one to tell; the next start tries once more to move it
+            _log.error(
+                "the row of endpoint {id} stays: {reason}", id=endpoint.endpoint_id, reason=str(failure)
+            )
+
+    async def _save(self, endpoint: Endpoint) -> None:
+        await self.records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
+        self.known.replace_endpoint(endpoint)
+
+
+def _interface(network: Network, told: IPInterface, facts: LeaseFacts) -> IPInterface:
+    """An address with the prefix length that counts: of the subnet that the user gave, else of the server."""
+    subnet = network.subnet_of(facts.address)
+    if subnet is not None and subnet.pool.prefixlen:
+        return IPv4Interface((facts.address, subnet.pool.prefixlen))
+    if facts.prefix_length is None:
+        return IPv4Interface((facts.address, told.network.prefixlen))
+    return facts.interface
+
+
+def _router(network: Network, address: IPInterface, facts: LeaseFacts) -> IPAddress | None:
+    """Where the default route of a container with *address* leads: as in Join, but what the server says now counts."""
+    subnet = network.subnet_of(address.ip)
+    if network.internal:
+        return None
+    if subnet is not None and subnet.pool.prefixlen and subnet.gateway is not None:
+        return subnet.gateway
+    return facts.router if facts.router in address.network else None
+
+
+def _planned(endpoint: Endpoint, network: Network, old: LeaseFacts, new: LeaseFacts) -> Move:
+    told = endpoint.told_address or endpoint.address
+    assert told is not None
+    after = _interface(network, told, new)
+    leaving = {old.address, *(each.ip for each in (endpoint.address, told) if each is not None)}
+    before = {network.gateway_for(told), old.router}
+    return Move(
+        old.mac,
+        tuple(each for each in leaving if each != new.address),
+        after,
+        tuple(each for each in before if each is not None),
+        _router(network, after, new),
+    )
+
+
+__all__ = ["Moves"]
