@@ -1,0 +1,238 @@
+"""Containers with addresses from the LAN's own DHCP server: both ways of asking, and what is refused with which words."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.conftest import need
+from tests.integration.dhcp_hosts import (
+    MAC,
+    NULL,
+    ON_ETH1,
+    OURS,
+    SUBNET,
+    UNDER_MAC,
+    assert_leased,
+    bare_address,
+    wait_for_release,
+)
+from tests.integration.lives import address
+from tests.lab.daemons import children_of
+from tests.lab.dhcp_server import DhcpServer
+from tests.lab.docker_host import DockerHost
+from tests.lab.requirements import missing_for_dhcp
+
+pytestmark = pytest.mark.plugin_arguments("--dhcp-timeout", "4")
+NICS = 2
+WAYS = pytest.mark.parametrize("way", [OURS, NULL], ids=["ours", "null"])
+
+
+@pytest.fixture
+def server(docker_host: DockerHost) -> Iterator[DhcpServer]:
+    """Run a server at the gateway."""
+    need(missing_for_dhcp())
+    with DhcpServer(docker_host.lan) as made:
+        yield made
+
+
+@WAYS
+def test_a_container_has_its_address_and_gateway_from_the_server_and_gives_them_back(
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
+) -> None:
+    docker_host.create("lan", *way)
+    web = docker_host.start("web")
+    leased = assert_leased(server, web)
+    assert web.routers() == {"192.168.77.1"}
+    if way is OURS:
+        assert address(docker_host.engine, "web") == leased
+    web.remove()
+    wait_for_release(server, leased)
+    assert server.leases() == []
+
+
+def test_with_a_subnet_the_address_that_was_asked_for_is_leased_or_clearly_refused(
+    docker_host: DockerHost, server: DhcpServer
+) -> None:
+    docker_host.create("lan", *OURS, *SUBNET)
+    web = docker_host.start("web", "--ip=192.168.77.150")
+    assert assert_leased(server, web) == "192.168.77.150"
+    told = docker_host.start_refusal("--ip=192.168.77.7")
+    assert "192.168.77.1 on eth1 does not give 192.168.77.7" in told
+    assert "it offers 192.168.77.1" in told
+    assert "192.168.77.150" in docker_host.start_refusal("--ip=192.168.77.150")
+    assert server.addresses() == {web.mac(): "192.168.77.150"}
+    assert_leased(server, docker_host.start("db"))
+
+
+def test_a_mac_that_comes_too_late_is_refused_with_the_way_that_takes_it(
+    docker_host: DockerHost, server: DhcpServer
+) -> None:
+    docker_host.create("lan", *OURS)
+    told = docker_host.start_refusal(UNDER_MAC)
+    assert f"MAC address {MAC} comes too late" in told
+    assert "--ipam-driver null and -o dhcp=true" in told
+    assert server.leases() == []
+
+
+def test_reservations_by_mac_on_the_server_hold(docker_host: DockerHost, server: DhcpServer) -> None:
+    server.stop()
+    server.arguments = (f"--dhcp-host={MAC},192.168.77.42",)
+    server.start()
+    docker_host.create("lan", *NULL)
+    reserved = docker_host.start("reserved", UNDER_MAC)
+    assert assert_leased(server, reserved) == "192.168.77.42"
+    assert reserved.mac() == MAC
+    docker_host.engine.docker("restart", "--time=0", "reserved")
+    assert server.addresses()[MAC] == "192.168.77.42"
+
+
+@pytest.mark.one_engine
+def test_a_container_that_is_restarted_asks_anew(docker_host: DockerHost, server: DhcpServer) -> None:
+    docker_host.create("lan", *OURS)
+    first = bare_address(docker_host.start("web"))
+    docker_host.engine.docker("restart", "--time=0", "web")
+    wait_for_release(server, first)
+    (lease,) = server.leases()
+    assert address(docker_host.engine, "web") == lease.address
+
+
+@pytest.mark.one_engine
+@WAYS
+def test_without_a_server_nothing_is_started_and_the_error_says_so(
+    docker_host: DockerHost, way: tuple[str, ...]
+) -> None:
+    if way is OURS:
+        assert "no DHCP server on eth1 offered" in docker_host.refusal(*way)
+        way = (*OURS, *SUBNET)  # which needs no server before a container starts
+    docker_host.create("lan", *way)
+    told = docker_host.start_refusal()
+    assert "no DHCP server on eth1 offered" in told
+    assert "within 4 s" in told
+    with DhcpServer(docker_host.lan) as server:
+        assert_leased(server, docker_host.start("web"))
+
+
+@pytest.mark.one_engine
+def test_a_full_pool_is_told_and_serves_again_when_a_container_has_gone(docker_host: DockerHost) -> None:
+    with DhcpServer(docker_host.lan, range="192.168.77.100,192.168.77.100") as server:
+        docker_host.create("lan", *OURS, *SUBNET)
+        first = docker_host.start("first")
+        assert "its pool is full" in docker_host.start_refusal()
+        first.remove()
+        wait_for_release(server, "192.168.77.100")
+        assert assert_leased(server, docker_host.start("second")) == "192.168.77.100"
+
+
+@pytest.mark.one_engine
+@WAYS
+def test_an_offered_address_that_a_neighbour_has_is_declined_and_another_one_taken(
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
+) -> None:
+    docker_host.create("lan", *way)
+    first = docker_host.start("first", *(() if way is OURS else (UNDER_MAC,)))
+    before = bare_address(first)
+    first.remove()
+    wait_for_release(server, before)
+    docker_host.lan.add_address("neighbour", f"{before}/24")
+    try:
+        # To a MAC that it knows the server offers the same address again; to another one it may.
+        again = docker_host.start("again", *(() if way is OURS else (UNDER_MAC,)))
+        assert assert_leased(server, again) != before
+        if way is NULL:
+            neighbour = docker_host.lan.mac_of("neighbour")
+            server.wait_for_log(f"DHCPDECLINE(eth1) {before} {MAC}")
+            assert f"{before}, which the DHCP server" in docker_host.plugin.log()
+            assert f"is in use by {neighbour}, and was declined" in docker_host.plugin.log()
+    finally:
+        docker_host.lan.remove_address("neighbour", f"{before}/24")
+
+
+@pytest.mark.one_engine
+def test_of_two_servers_one_leases_and_the_other_is_left_with_nothing(
+    docker_host: DockerHost, server: DhcpServer
+) -> None:
+    with DhcpServer(docker_host.lan, "neighbour", range="192.168.77.200,192.168.77.209") as second:
+        docker_host.create("lan", *NULL)
+        for number in range(3):
+            docker_host.start(f"c{number}")
+        leased = {**server.addresses(), **second.addresses()}
+        assert len(server.leases()) + len(second.leases()) == 3
+        assert len(set(leased.values())) == 3
+
+
+@pytest.mark.one_engine
+def test_the_server_hears_the_vendor_class(docker_host: DockerHost, server: DhcpServer) -> None:
+    docker_host.create("ours", *OURS, "--ipam-opt=dhcp_vendor_class=whales")
+    docker_host.create("free", *NULL, "--opt=dhcp_vendor_class=dolphins")
+    for network, vendor_class in (("ours", "whales"), ("free", "dolphins")):
+        docker_host.start(f"in-{network}", network=network)
+        assert f"vendor class: {vendor_class}" in server.log()
+
+
+@pytest.mark.one_engine
+@WAYS
+def test_a_lease_that_is_not_to_be_given_back_stays_with_the_server(
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
+) -> None:
+    kind = "--ipam-opt" if way is OURS else "--opt"
+    docker_host.create("lan", *way, f"{kind}=dhcp_release=false")
+    web = docker_host.start("web")
+    mac, leased = web.mac(), bare_address(web)
+    web.remove()
+    docker_host.engine.docker("network", "rm", "lan")
+    assert "is not given back (dhcp_release=false)" in docker_host.plugin.log()
+    assert server.addresses() == {mac: leased}
+    assert server.count("DHCPRELEASE") == 0
+
+
+@pytest.mark.one_engine
+def test_however_many_containers_there_is_one_packet_socket_and_no_other_process(
+    docker_host: DockerHost, server: DhcpServer
+) -> None:
+    def sockets() -> int:
+        table = docker_host.lan.run_in(docker_host.place, "cat", "/proc/net/packet")
+        return len(table.splitlines()) - 1
+
+    docker_host.create("ours", *OURS)
+    docker_host.create("free", *NULL)
+    docker_host.start("first", network="ours")
+    with_one = sockets()
+    for number in range(6):
+        docker_host.start(f"c{number}", network=("ours", "free")[number % 2])
+    assert len(server.leases()) == 7
+    assert sockets() == with_one
+    assert with_one <= 2  # one to hear and one to speak
+    assert children_of(docker_host.plugin.service.pid) == []
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("mode", ["private", "vepa"])
+@WAYS
+def test_a_lease_is_had_in_modes_in_which_siblings_do_not_hear_each_other(
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...], mode: str
+) -> None:
+    docker_host.create("lan", *way, f"--opt=mode={mode}")
+    first, second = docker_host.start("first"), docker_host.start("second")
+    assert assert_leased(server, first) != assert_leased(server, second)
+
+
+@pytest.mark.one_engine
+def test_in_passthru_the_lease_is_the_nics_own(docker_host: DockerHost, server: DhcpServer) -> None:
+    nic = docker_host.lan.mac_of(docker_host.place, "eth2")
+    docker_host.create("lan", *[word.replace("eth1", "eth2") for word in NULL], "--opt=mode=passthru")
+    box = docker_host.start("box")
+    leased = assert_leased(server, box)
+    assert box.mac() == nic
+    box.remove()
+    wait_for_release(server, leased)
+
+
+@pytest.mark.one_engine
+def test_in_passthru_our_address_management_names_the_way_that_works(
+    docker_host: DockerHost, server: DhcpServer
+) -> None:
+    words = [word.replace("eth1", "eth2") for word in OURS]
+    docker_host.create("lan", *words, "--opt=mode=passthru")
+    assert "use --ipam-driver null and -o dhcp=true" in docker_host.start_refusal()
+    assert server.leases() == []
+    assert ON_ETH1 not in words
