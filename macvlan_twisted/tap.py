@@ -34,6 +34,7 @@ from ._version import VERSION_TEXT
 from .driver.container_names import ContainerNames
 from .driver.departed import Departed
 from .driver.endpoints import Endpoints
+from .driver.host_ways import HostWays
 from .driver.known import Known
 from .driver.moves import Moves
 from .driver.networks import Networks
@@ -51,6 +52,7 @@ from .ipam.chosen_macs import ChosenMacs
 from .ipam.leasing import Leasing
 from .lan.announcements import Announcements
 from .lan.conflicts import Conflicts
+from .lan.host_access import HostAccess
 from .lan.host_links import HostLinks
 from .lan.leases import Leases
 from .lan.probing import RFC_5227, ProbeTiming, bounded
@@ -259,10 +261,12 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     threads = KernelThreads(reactor, settings.netlink_threads)
     known = Known(records)
     links = Links(kernel, threads, records.link_group, ownership(records, known))
-    wires = Wires(links, HostLinks(links, records, known.host_links), partial(Tap, reactor))
+    host_links = HostLinks(links, records, known.host_links)
+    wires = Wires(links, host_links, partial(Tap, reactor))
     conflicts = Conflicts(
         wires, links, records, _probe_timing(settings.conflict_wait), reactor, SystemRandom(), time.time
     )
+    host_access = HostAccess(links, host_links, conflicts)
     leases = Leases(wires, conflicts, records, reactor, SystemRandom(), time.time, settings.dhcp_timeout)
     macs = ChosenMacs(records.instance, SystemRandom())
     addresses = AddressManagement(
@@ -271,14 +275,17 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     parents = Parents(links, records, known, wires)
     announcements = Announcements(wires, reactor)
     presence = Presence(known, links, conflicts, announcements, leases)
-    plans = Plans(settings, leases, addresses.mac_for, SystemRandom())
-    endpoints = Endpoints(known, records, links, parents, plans, presence)
+    host_ways = HostWays(settings, known, links, host_access, addresses, conflicts)
+    plans = Plans(settings, leases, host_access, addresses.mac_for, SystemRandom())
+    endpoints = Endpoints(known, records, links, parents, plans, presence, host_ways)
     engine = SocketEngine(reactor, settings.docker_host)
     sandboxes = NamespaceSandboxes()
     moves = Moves(known, records, presence, leases, endpoints.turns, sandboxes, threads, engine)
     leases.when_moved = moves.moved
-    networks = Networks(settings, known, records, links, parents, endpoints, wires, presence, moves)
-    _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires)))
+    networks = Networks(
+        settings, known, records, links, parents, endpoints, wires, presence, moves, host_ways
+    )
+    _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires, host_access)))
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
     calls = Calls(all_methods(networks, endpoints, addresses), settings.debug)

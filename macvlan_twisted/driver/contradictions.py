@@ -27,6 +27,11 @@ def refuse_contradictions(options: NetworkOptions, mode: str) -> None:
         raise Refused(
             f"-o force_mac has a meaning in mode passthru only, and the mode is {mode}: leave it out"
         )
+    if options.host_access and mode != "bridge":
+        raise Refused(
+            f"-o host_access=true cannot work in mode {mode}, in which the kernel hands nothing from one link on the "
+            "parent to another, as the host's own: use -o macvlan_mode=bridge, or leave host_access out"
+        )
 
 
 def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, default: bool) -> bool:

@@ -18,6 +18,7 @@ from ..state.interface import HostRecords, Kind
 from ..turns import Turns
 from . import requests
 from .explanations import explained
+from .host_ways import HostWays
 from .known import Known
 from .network import Endpoint, Network
 from .parents import Parents
@@ -38,6 +39,7 @@ class Endpoints:
         parents: Parents,
         plans: Plans,
         presence: Presence,
+        host_ways: HostWays,
     ) -> None:
         self._known = known
         self._records = records
@@ -45,6 +47,7 @@ class Endpoints:
         self._parents = parents
         self._plans = plans
         self._presence = presence
+        self._host_ways = host_ways
         self.turns = Turns()
         """Whatever changes an endpoint waits for its turn."""
         self._being_made: set[str] = set()
@@ -108,6 +111,7 @@ class Endpoints:
         await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
         self._known.remove_endpoint(endpoint.endpoint_id)
         await self._presence.leave(endpoint, self._known.networks.get(endpoint.network_id))
+        await self._host_ways.part(endpoint)
 
     async def _forgotten_holder(self, endpoint: Endpoint) -> Endpoint | None:
         """
@@ -188,26 +192,28 @@ class Endpoints:
         return {name: str(value) for name, value in told.items() if value is not None}
 
     async def join(self, request: requests.Join) -> requests.Joined:
-        endpoint = self._known.endpoint(request.endpoint_id)
-        network = self._known.network(endpoint.network_id)
-        if not self._links.exists(endpoint.link):
-            raise NotFound(
-                f"link {endpoint.link} of endpoint {endpoint.endpoint_id} is gone from the host: start the container "
-                "again"
-            )
-        if network.dhcp_readdress and self._presence.lease_of(endpoint) is not None:
-            await self._keep_sandbox(request)
-        self._presence.announce(endpoint, network)
-        gateway = network.gateway_for(endpoint.address) or self._presence.leased_router(endpoint, network)
-        return requests.Joined(endpoint.link, gateway, network.gateway_for(endpoint.address_v6))
-
-    async def _keep_sandbox(self, request: requests.Join) -> None:
         async with self.turns.of(request.endpoint_id):
             endpoint = self._known.endpoint(request.endpoint_id)
-            joined = evolve(endpoint, sandbox=sandbox_path(request.sandbox))
-            if joined != endpoint:
-                await self._records.save(Kind.ENDPOINT, joined.endpoint_id, to_document(joined))
-                self._known.replace_endpoint(joined)
+            network = self._known.network(endpoint.network_id)
+            if not self._links.exists(endpoint.link):
+                raise NotFound(
+                    f"link {endpoint.link} of endpoint {endpoint.endpoint_id} is gone from the host: start the "
+                    "container again"
+                )
+            is_leased = self._presence.lease_of(endpoint) is not None
+            if network.host_access or (network.dhcp_readdress and is_leased):
+                endpoint = await self._keep_sandbox(endpoint, request)
+            routes = await self._host_ways.meet(endpoint, network)
+        self._presence.announce(endpoint, network)
+        gateway = network.gateway_for(endpoint.address) or self._presence.leased_router(endpoint, network)
+        return requests.Joined(endpoint.link, gateway, network.gateway_for(endpoint.address_v6), routes)
+
+    async def _keep_sandbox(self, endpoint: Endpoint, request: requests.Join) -> Endpoint:
+        joined = evolve(endpoint, sandbox=sandbox_path(request.sandbox))
+        if joined != endpoint:
+            await self._records.save(Kind.ENDPOINT, joined.endpoint_id, to_document(joined))
+            self._known.replace_endpoint(joined)
+        return joined
 
     async def leave(self, request: requests.EndpointCall) -> None:
         """Nothing: the engine moves the link back and then asks for its removal, or for another Leave."""

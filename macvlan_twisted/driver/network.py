@@ -56,6 +56,9 @@ class Network:
     dhcp_release: bool = True
     dhcp_readdress: bool = False
     dhcp_vendor_class: str = ""
+    host_access: bool = False
+    host_addresses: tuple[IPAddress, ...] = ()
+    """The host's own for this network's containers, one a family; empty until they are chosen."""
     is_made: bool = True
     """Whether its creation went through: what a kill left half made is undone at the next start."""
 
@@ -85,6 +88,9 @@ class Network:
 
     def subnet_of(self, address: IPAddress) -> Subnet | None:
         return next((each for each in self.subnets if address in each.pool), None)
+
+    def host_address(self, version: int) -> IPAddress | None:
+        return next((each for each in self.host_addresses if each.version == version), None)
 
     def gateway_for(self, address: IPInterface | None) -> IPAddress | None:
         """The gateway of the endpoint's own subnet: that of another one would be unreachable."""

@@ -24,6 +24,7 @@ from .contradictions import (
 )
 from .endpoints import Endpoints
 from .explanations import explained
+from .host_ways import HostWays
 from .known import Known
 from .moves import Moves
 from .network import Network
@@ -48,8 +49,10 @@ class Networks:
         wires: Wires,
         presence: Presence,
         moves: Moves,
+        host_ways: HostWays,
     ) -> None:
         self._settings = settings
+        self._host_ways = host_ways
         self._known = known
         self._records = records
         self._links = links
@@ -60,6 +63,7 @@ class Networks:
         self._moves = moves
         for network in known.networks.values():
             wires.use(network.parent, network.network_id, alone=network.mode == "passthru")
+            host_ways.remember(network)
         self._turns = Turns()
 
     async def gateway_check(self, request: requests.GatewayCheck) -> bool:
@@ -89,7 +93,7 @@ class Networks:
         async with self._turns.of(request.network_id):
             network = await self._planned(request)
             existing = self._known.networks.get(network.network_id)
-            if existing == network:
+            if existing is not None and evolve(existing, host_addresses=network.host_addresses) == network:
                 return
             if existing is not None:
                 raise Refused(f"network {network.network_id} exists with other options: remove it first")
@@ -103,6 +107,9 @@ class Networks:
                     await self._wires.leave_alone(network.parent, network.network_id)
                 self._wires.use(network.parent, network.network_id)
                 await self._try_on_kernel(network)
+                if network.host_access:
+                    given = parse_options(request.options).host_addresses
+                    network = await self._host_ways.opened(network, given)
                 await self._save(network)
             except BaseException:
                 await self._undo(network)
@@ -121,7 +128,12 @@ class Networks:
         """The network that the request means, validated against the host as it is now."""
         options = parse_options(request.options)
         mode = options.mode or self._settings.mode
+        host_access = options.host_access
+        if host_access is None:
+            host_access = self._settings.host_access and mode == "bridge"
         refuse_contradictions(options, mode)
+        if options.host_addresses and not host_access:
+            raise Refused("-o host_address has a meaning with host access only: add -o host_access=true")
         links = await self._links.all()
         plan = plan_parent(
             request.network_id, options, request.internal, self._settings.host_interface, links
@@ -168,6 +180,7 @@ class Networks:
                 if options.dhcp_vendor_class is None
                 else options.dhcp_vendor_class
             ),
+            host_access=host_access,
         )
 
     async def _readdresses(self, request: requests.CreateNetwork, options: NetworkOptions) -> bool:
@@ -239,6 +252,7 @@ class Networks:
         self._known.remove_network(network.network_id)
         self._presence.forget_network(network)
         for step in (
+            self._host_ways.close(network),
             self._wires.disuse(network.parent, network.network_id),
             self._parents.drop_unused(network),
             self._records.forget(Kind.NETWORK, network.network_id),

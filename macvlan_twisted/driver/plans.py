@@ -7,6 +7,7 @@ from random import Random
 
 from ..addresses import IPAddress, IPInterface
 from ..errors import Refused
+from ..lan.host_access import HostAccess
 from ..lan.leases import Leases
 from ..macs import derived_mac, random_mac
 from ..names import endpoint_link_name
@@ -24,11 +25,13 @@ class Plans:
         self,
         settings: Settings,
         leases: Leases,
+        host_access: HostAccess,
         chosen_mac: Callable[[str, IPAddress], str | None],
         random: Random,
     ) -> None:
         self._settings = settings
         self._leases = leases
+        self._host_access = host_access
         self._chosen_mac = chosen_mac
         self._random = random
 
@@ -42,6 +45,7 @@ class Plans:
         for address in (request.address, request.address_v6):
             if address is not None:
                 self._refuse_router(address, network)
+                self._host_access.refuse_hosts_own(network.parent, address.ip)
         mac = request.mac
         if network.mode == "passthru":
             if mac is not None and not network.force_mac:

@@ -8,6 +8,7 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..errors import MacvlanError
+from ..lan.host_access import HostAccess
 from ..lan.lease_records import LeaseRecord
 from ..lan.wires import Wires
 from ..links.pool import Links
@@ -26,6 +27,7 @@ async def reconcile(
     records: HostRecords,
     links: Links,
     wires: Wires,
+    host_access: HostAccess,
 ) -> None:
     """
     Remove what was condemned or half made, links of ours without an endpoint, and VLANs without a network; make VLANs
@@ -60,6 +62,17 @@ async def reconcile(
                 parent=network.parent,
                 reason=str(error),
             )
+    await host_access.restore(
+        {
+            endpoint.endpoint_id: (
+                endpoint.parent,
+                endpoint.addresses,
+                known.networks[endpoint.network_id].host_addresses,
+            )
+            for endpoint in known.endpoints.values()
+            if endpoint.network_id in known.networks
+        }
+    )
     await wires.drop_unused()
     await parents.drop_orphans()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from ..addresses import IPAddress, IPInterface
+from ..addresses import IPAddress, IPInterface, IPNetwork
 from .network import Subnet
 
 
@@ -57,6 +57,14 @@ class EndpointCall:
 
 
 @frozen
+class StaticRoute:
+    """A route within the sandbox; without a *next_hop* its destination is on the link itself."""
+
+    destination: IPNetwork
+    next_hop: IPAddress | None = None
+
+
+@frozen
 class Join(EndpointCall):
     """A container takes the endpoint's link."""
 
@@ -71,3 +79,4 @@ class Joined:
     link: str
     gateway: IPAddress | None = None
     gateway_v6: IPAddress | None = None
+    static_routes: tuple[StaticRoute, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import ip_interface
 
 from attrs import evolve
@@ -294,6 +294,45 @@ class AddressManagement:
             self._pools.by_id[pool.pool_id] = pool = settled
             self._use_wire(pool)
         self._choosing.prepare(pool)
+
+    async def reserve_for_host(
+        self,
+        parent: str,
+        subnet: IPNetwork,
+        auxiliary: Collection[IPAddress],
+        wanted: IPAddress | None,
+        preferred: Sequence[IPAddress],
+    ) -> IPAddress:
+        """What :class:`~macvlan_twisted.driver.host_addresses.HostAddresses` says; while its network is being made."""
+        pools = self._pools_of_network(parent, subnet, set(auxiliary))
+        if not pools:
+            raise NotFound(
+                f"pool {subnet} is not known to the plugin: remove the network and create it again"
+            )
+        address = wanted
+        if address is None:
+            address = next((each for each in preferred if each in pools[0].prefix), None)
+        if address is None:
+            address = await self._choosing.next(pools[0])
+        else:
+            self._choosing.refuse_outside(pools[0], address, Purpose.HOST)
+            self._choosing.refuse_taken(pools[0], address, Purpose.HOST)
+        for pool in pools:
+            await self._claim(pool, Claim(pool.pool_id, address, Purpose.HOST.value), advances=False)
+        _log.info(
+            "address {address} of pool {pool} is the host's", address=address, pool=pools[0].described()
+        )
+        return address
+
+    def _pools_of_network(self, parent: str, subnet: IPNetwork, auxiliary: set[IPAddress]) -> list[Pool]:
+        """
+        Those that may be the one of a network that is being made: all in one shared set, for the engine does not say
+        which one it is, and networks are made in parallel.
+        """
+        fitting = [pool for pool in self._pools.by_id.values() if answered_pool(pool) == subnet]
+        being_made = [pool for pool in fitting if self._being_made.get(pool.pool_id) == auxiliary]
+        found = sorted(being_made or fitting, key=lambda pool: pool.parent != parent)
+        return [pool for pool in found if pool.shared_set == found[0].shared_set]
 
     async def release_address(self, request: ReleaseAddress) -> None:
         """Succeeds when there is nothing to release."""

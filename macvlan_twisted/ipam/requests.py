@@ -16,6 +16,8 @@ class Purpose(Enum):
     GATEWAY = "gateway"
     AUXILIARY = "auxiliary"
     """Kept free for a host of the LAN (``--aux-address``)."""
+    HOST = "host"
+    """The host's own, by which it reaches its containers."""
     ENDPOINT = "endpoint"
 
 

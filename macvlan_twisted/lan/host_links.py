@@ -8,9 +8,9 @@ on it. So both need a bridge-mode link of ours beside those of the containers; o
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from ..addresses import IPInterface
@@ -29,11 +29,12 @@ _KEPT_OFF = {
     # Only who asks for an address of this very link is answered: else the LAN would see two MACs for the host's own.
     "ipv4/arp_ignore": "1",
     "ipv4/arp_announce": "2",
+    # Who comes by our link has a route back by it, or is none of those who were given access.
+    "ipv4/rp_filter": "1",
     # A new link of the host gathers advertised addresses and a second default route unless told not to (measured).
     "ipv6/accept_ra": "0",
     "ipv6/autoconf": "0",
     "ipv6/addr_gen_mode": "1",
-    "ipv6/disable_ipv6": "1",
 }
 
 
@@ -56,6 +57,8 @@ class HostLinks:
         self._records = records
         self._known = known
         self._turns = Turns()
+        self.when_made: Callable[[HostLink], Awaitable[None]] = _nothing
+        """Called with a link that was just made, also again, for what has to be on it besides its addresses."""
 
     @property
     def known(self) -> Mapping[str, HostLink]:
@@ -68,24 +71,70 @@ class HostLinks:
 
     async def ensure(self, parent: str) -> HostLink:
         """
-        Make the link on *parent* if it is not there.
+        Make the link on *parent* if it is not there, with the addresses that it is to have.
 
         :raises LinkFailed: with EINVAL where another link has the parent for itself (passthru).
         """
         async with self._turns.of(parent):
+            return await self._ensured(self._known.get(parent) or await self._begun(parent))
+
+    async def _begun(self, parent: str) -> HostLink:
+        name = host_link_name(self._records.instance, parent)
+        link = HostLink(parent, name, named_mac(self._records.instance, parent))
+        await self.save(link)
+        return link
+
+    async def _ensured(self, link: HostLink) -> HostLink:
+        if not self._links.exists(link.name):
+            try:
+                await self._make(link)
+            except BaseException:
+                if not link.addresses:
+                    await self._forget(link)
+                raise
+        return link
+
+    async def give(self, parent: str, addresses: tuple[IPInterface, ...]) -> HostLink:
+        """
+        Let the link on *parent*, which is made if it is not there, have *addresses* and no others.
+
+        :raises LinkFailed: the kernel refuses; call :meth:`leave_with` to undo it.
+        """
+        async with self._turns.of(parent):
+            link = await self._noted(self._known.get(parent) or await self._begun(parent), addresses)
+            existed = self._links.exists(link.name)
+            await self._ensured(link)
+            if existed:
+                await self._address(link)
+            return link
+
+    async def leave_with(self, parent: str, addresses: tuple[IPInterface, ...]) -> None:
+        """Take all but *addresses* from the link; succeeds when there is none."""
+        async with self._turns.of(parent):
             link = self._known.get(parent)
             if link is None:
-                name = host_link_name(self._records.instance, parent)
-                link = HostLink(parent, name, named_mac(self._records.instance, parent))
-                await self.save(link)
-            if not self._links.exists(link.name):
-                try:
-                    await self._make(link)
-                except BaseException:
-                    if not link.addresses:
-                        await self._forget(link)
-                    raise
-            return link
+                return
+            link = await self._noted(link, addresses)
+            if self._links.exists(link.name):
+                await self._address(link)
+
+    async def _noted(self, link: HostLink, addresses: tuple[IPInterface, ...]) -> HostLink:
+        wanted = evolve(link, addresses=addresses)
+        if wanted != link:
+            await self.save(wanted)
+        return wanted
+
+    async def _address(self, link: HostLink) -> None:
+        """What the kernel has is asked for: an earlier life may have been killed half-way."""
+        has_ipv6 = any(each.version == 6 for each in link.addresses)
+        await self._links.configure(link.name, {"ipv6/disable_ipv6": "0" if has_ipv6 else "1"})
+        present = await self._links.addresses_of(link.name)
+        for address in present:
+            if address not in link.addresses and not address.is_link_local:
+                await self._links.delete_address(link.name, address)
+        for address in link.addresses:
+            if address not in present:
+                await self._links.add_address(link.name, address)
 
     async def save(self, link: HostLink) -> None:
         """Keep what is to be; in memory once it is on disk."""
@@ -106,6 +155,8 @@ class HostLinks:
         try:
             await self._links.configure(link.name, _KEPT_OFF)
             await self._links.set_up(link.name)
+            await self._address(link)
+            await self.when_made(link)
         except BaseException:
             await self._links.delete(link.name)
             raise
@@ -133,6 +184,10 @@ class HostLinks:
             await self._records.forget(Kind.HOST_LINK, link.parent)
         except StateFailed as failure:
             _log.error("the row of link {link} stays: {reason}", link=link.name, reason=str(failure))
+
+
+async def _nothing(link: HostLink) -> None:
+    """Nobody has asked to be told."""
 
 
 def is_for_itself(failure: LinkFailed) -> bool:

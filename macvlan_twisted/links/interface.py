@@ -159,7 +159,12 @@ class Kernel(Protocol):
         """``False`` if it is not there."""
 
     def add_host_route(self, route: HostRoute) -> None:
-        """Make a route, or replace the one of its destination, link and protocol."""
+        """
+        Make a route; succeeds if it is there, and replaces that of its destination, link and protocol if it has
+        another source.
+
+        A route of someone else to the same destination stays, and is refused with EEXIST.
+        """
 
     def delete_host_route(self, route: HostRoute) -> bool:
         """``False`` if it is not there."""

@@ -58,6 +58,10 @@ class Links:
         """All addresses that the host itself has, each with the name of its link."""
         return await self._run(self._kernel.host_addresses)
 
+    async def addresses_of(self, name: str) -> list[IPInterface]:
+        """The addresses that the host itself has on a link."""
+        return await self._run(self._kernel.addresses_of, name)
+
     async def configure(self, name: str, values: Mapping[str, str]) -> None:
         await self._run(self._kernel.configure, name, values)
 

@@ -23,6 +23,9 @@ ADDRESS_TYPE_OPTION = "RequestAddressType"
 ENDPOINT_NAME_OPTION = "com.docker.network.endpoint.name"
 
 NULL_ADDRESS_SPACE = "null"
+_BY_NEXT_HOP, _ON_LINK = 0, 1
+"""``RouteType`` of a static route."""
+
 LOCAL_ADDRESS_SPACE = "MacvlanTwistedLocal"
 GLOBAL_ADDRESS_SPACE = "MacvlanTwistedGlobal"
 
@@ -128,7 +131,19 @@ def join_reply(joined: driver.Joined) -> dict[str, Any]:
     # Without it the engine plugs a container that got no gateway into a bridge of its own.
     if joined.gateway is None and joined.gateway_v6 is None:
         reply["DisableGatewayService"] = True
+    if joined.static_routes:
+        reply["StaticRoutes"] = [_static_route(each) for each in joined.static_routes]
     return reply
+
+
+def _static_route(route: driver.StaticRoute) -> dict[str, Any]:
+    if route.next_hop is None:
+        return {"Destination": str(route.destination), "RouteType": _ON_LINK}
+    return {
+        "Destination": str(route.destination),
+        "RouteType": _BY_NEXT_HOP,
+        "NextHop": str(route.next_hop),
+    }
 
 
 def request_pool(body: Fields) -> ipam.RequestPool:

@@ -218,11 +218,19 @@ class FakeKernel:
     def add_host_route(self, route: HostRoute) -> None:
         with self._lock:
             self._need(route.link)
+            for each in self._routes.values():
+                if each.destination == route.destination and (each.link, each.protocol) != (
+                    route.link,
+                    route.protocol,
+                ):
+                    doing = f"making the route to {route.destination} by {route.link}"
+                    raise LinkFailed(
+                        f"{doing}: the host has another route to that address already", errno.EEXIST
+                    )
             self._routes[route.destination, route.link, route.protocol] = route
 
     def delete_host_route(self, route: HostRoute) -> bool:
         with self._lock:
-            self._need(route.link)
             return self._routes.pop((route.destination, route.link, route.protocol), None) is not None
 
     def host_routes(self, link: str, protocol: int) -> list[HostRoute]:

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.endpoints import Endpoints
+from macvlan_twisted.driver.host_ways import HostWays
 from macvlan_twisted.driver.known import Known
 from macvlan_twisted.driver.moves import Moves
 from macvlan_twisted.driver.network import Subnet
@@ -33,6 +34,7 @@ from macvlan_twisted.ipam.chosen_macs import ChosenMacs
 from macvlan_twisted.ipam.leasing import Leasing
 from macvlan_twisted.lan.announcements import Announcements
 from macvlan_twisted.lan.conflicts import Conflicts
+from macvlan_twisted.lan.host_access import HostAccess
 from macvlan_twisted.lan.host_links import HostLinks
 from macvlan_twisted.lan.leases import Leases
 from macvlan_twisted.lan.probing import QUICK
@@ -128,8 +130,19 @@ class House:
         )
         self.announcements = Announcements(self.wires, self.clock)
         self.presence = Presence(self.known, self.links, self.conflicts, self.announcements, self.leases)
-        plans = Plans(settings, self.leases, self.addresses.mac_for, Random(6))
-        self.endpoints = Endpoints(self.known, self.records, self.links, self.parents, plans, self.presence)
+        self.host_access = HostAccess(self.links, self.host_links, self.conflicts)
+        host_ways = HostWays(
+            settings,
+            self.known,
+            self.links,
+            self.host_access,
+            self.addresses,
+            self.conflicts,
+        )
+        plans = Plans(settings, self.leases, self.host_access, self.addresses.mac_for, Random(6))
+        self.endpoints = Endpoints(
+            self.known, self.records, self.links, self.parents, plans, self.presence, host_ways
+        )
         self.moves = Moves(
             self.known,
             self.records,
@@ -151,6 +164,7 @@ class House:
             self.wires,
             self.presence,
             self.moves,
+            host_ways,
         )
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeWire:
@@ -169,7 +183,15 @@ class House:
         house = House(self.kernel, settings or self.settings, self.records, self.book, self.sandboxes)
         house.answerers = self.answerers
         house.wait(
-            reconcile(house.known, house.parents, house.networks, house.records, house.links, house.wires)
+            reconcile(
+                house.known,
+                house.parents,
+                house.networks,
+                house.records,
+                house.links,
+                house.wires,
+                house.host_access,
+            )
         )
         return house
 

@@ -1,0 +1,135 @@
+"""The ways between the host and the containers of networks with access from the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve
+from twisted.logger import Logger
+
+from ..addresses import IPAddress
+from ..errors import Refused
+from ..lan.conflicts import Conflicts, Taken, Unproven
+from ..lan.host_access import HostAccess
+from ..links.pool import Links
+from ..settings import Settings
+from . import requests
+from .host_addresses import HostAddresses, choose_host_addresses
+from .known import Known
+from .network import Endpoint, Network
+from .static_routes import routes_to_host
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+
+class HostWays:
+    """
+    Opened with a network, met by an endpoint that joins.
+
+    :param addresses: our address management, which keeps an address for the host.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        known: Known,
+        links: Links,
+        access: HostAccess,
+        addresses: HostAddresses,
+        conflicts: Conflicts,
+    ) -> None:
+        self._settings = settings
+        self._known = known
+        self._links = links
+        self._access = access
+        self._addresses = addresses
+        self._conflicts = conflicts
+
+    def remember(self, network: Network) -> None:
+        """At start: what :meth:`opened` did in an earlier life."""
+        if network.host_addresses:
+            self._access.remember(network.parent, network.network_id, network.host_addresses)
+
+    async def opened(self, network: Network, given: Sequence[IPAddress]) -> Network:
+        """
+        The host's addresses are chosen and made; who else is made meanwhile sees that they are taken.
+
+        :param given: by ``-o host_address``.
+        :return: the network with the host's addresses.
+        :raises Refused: there is none, or it is in use.
+        """
+        present = self._access.addresses_on(network.parent)
+        others = {
+            address: link
+            for address, link in (await self._links.host_addresses()).items()
+            if address not in present
+        }
+        chosen = await choose_host_addresses(network, given, present, others, self._addresses)
+        for address in chosen:
+            self._refuse_used_by_us(address, network)
+            if address not in present:
+                await self._refuse_used_by_others(address, network)
+        network = evolve(network, host_addresses=chosen)
+        self._known.add_network(network)
+        await self._access.grant(network.parent, network.network_id, chosen)
+        _log.info(
+            "network {network}: the host is {addresses} to its containers",
+            network=network.short_id,
+            addresses=" and ".join(str(each) for each in chosen),
+        )
+        return network
+
+    def _refuse_used_by_us(self, address: IPAddress, network: Network) -> None:
+        if address in self._settings.gateways:
+            raise Refused(f"host address {address} is that of the LAN's router: choose one that nobody has")
+        for endpoint in self._known.endpoints.values():
+            if endpoint.parent == network.parent and address in endpoint.addresses:
+                raise Refused(
+                    f"host address {address} is in use by endpoint {endpoint.endpoint_id} of network "
+                    f"{endpoint.network_id}: choose another one, or stop that container"
+                )
+
+    async def _refuse_used_by_others(self, address: IPAddress, network: Network) -> None:
+        if network.conflict_detection == "off":
+            return
+        verdict = await self._conflicts.hold(network.parent, address)
+        if isinstance(verdict, Taken):
+            raise Refused(
+                f"host address {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; choose one "
+                "that nobody has"
+            )
+        if isinstance(verdict, Unproven):
+            if network.conflict_detection == "strict":
+                raise Refused(
+                    f"it cannot be found out whether host address {address} is in use on {network.parent}: "
+                    f"{verdict.reason}; mend that, or create the network with -o conflict_detection=on"
+                )
+            self._conflicts.count_unproven(network.parent, address, verdict.reason)
+
+    async def close(self, network: Network) -> None:
+        await self._access.withdraw(network.parent, network.network_id)
+
+    async def meet(self, endpoint: Endpoint, network: Network) -> tuple[requests.StaticRoute, ...]:
+        """
+        Make the host's routes to the container.
+
+        :return: the routes that the container is to have; none where its network has no access from the host.
+        """
+        if not network.host_access:
+            return ()
+        own = [each.ip for each in await self._links.addresses_of(network.parent)]
+        present = {
+            route.destination
+            for other in self._known.endpoints.values()
+            if endpoint.sandbox and other.sandbox == endpoint.sandbox and other.parent == endpoint.parent
+            if other.endpoint_id != endpoint.endpoint_id and other.network_id in self._known.networks
+            for route in routes_to_host(other, self._known.network(other.network_id), own)
+        }
+        await self._access.reach(
+            endpoint.parent, endpoint.endpoint_id, endpoint.addresses, network.host_addresses
+        )
+        return routes_to_host(endpoint, network, own, present)
+
+    async def part(self, endpoint: Endpoint) -> None:
+        """The endpoint is gone, or was never made."""
+        await self._access.forget(endpoint.endpoint_id)

@@ -1,0 +1,214 @@
+"""
+The host reaches its containers, and they reach it: addresses of the host on our own link, and a route per container.
+
+Nothing here knows of Docker: who uses a parent is a name, and who is reached is a name with addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_interface
+
+from twisted.logger import Logger
+
+from ..addresses import IPAddress, IPInterface
+from ..errors import MacvlanError, Refused
+from ..links.interface import HostRoute
+from ..links.pool import Links
+from ..turns import Turns
+from .conflicts import Conflicts
+from .host_links import HostLink, HostLinks
+
+_log = Logger(namespace="macvlan_twisted.lan")
+
+ROUTE_PROTOCOL = 142
+"""Whose the routes are (``ip route show proto 142``): none of the kernel's, nor of a routing daemon that registered."""
+
+
+class HostAccess:
+    """The host's addresses on each parent by network, and its routes by endpoint; filled from state at start."""
+
+    def __init__(self, links: Links, host_links: HostLinks, conflicts: Conflicts) -> None:
+        self._links = links
+        self._host_links = host_links
+        self._conflicts = conflicts
+        self._turns = Turns()
+        self._addresses: dict[str, dict[str, tuple[IPAddress, ...]]] = {}
+        """By parent, then by network."""
+        self._reached: dict[str, tuple[str, tuple[tuple[IPAddress, IPAddress], ...]]] = {}
+        """By endpoint: the parent, and each address of the container with the host's that talks to it."""
+        host_links.when_made = self._route_again
+
+    def addresses_on(self, parent: str) -> tuple[IPAddress, ...]:
+        """The host's addresses for containers on *parent*."""
+        wanted = self._addresses.get(parent, {}).values()
+        return tuple(dict.fromkeys(address for addresses in wanted for address in addresses))
+
+    def refuse_hosts_own(self, parent: str, address: IPAddress) -> None:
+        """
+        :raises Refused: *address* is the host's own on *parent*, and is to be a container's.
+        """
+        if address in self.addresses_on(parent):
+            raise Refused(
+                f"address {address} is that of the host itself on parent {parent} (-o host_access): choose another one, "
+                f"and create the network with --aux-address host={address}, so that it is never handed out"
+            )
+
+    # Networks.
+
+    def remember(self, parent: str, network: str, addresses: tuple[IPAddress, ...]) -> None:
+        """At start: what :meth:`grant` did in an earlier life."""
+        self._addresses.setdefault(parent, {})[network] = addresses
+        link = self._host_links.known.get(parent)
+        if link is not None:
+            self._watch_over(link, addresses)
+
+    def _watch_over(self, link: HostLink, addresses: tuple[IPAddress, ...]) -> None:
+        """Others that use an address of the host's are told of, as with containers."""
+        for address in addresses:
+            self._conflicts.given(link.parent, address, link.mac)
+
+    async def grant(self, parent: str, network: str, addresses: tuple[IPAddress, ...]) -> None:
+        """
+        Let the host have *addresses* on *parent*.
+
+        :raises LinkFailed: the kernel refuses; call :meth:`withdraw` to undo it.
+        """
+        self.remember(parent, network, addresses)
+        self._watch_over(await self._host_links.give(parent, self._on_link(parent)), addresses)
+
+    async def withdraw(self, parent: str, network: str) -> None:
+        """Take the addresses that no other network needs. Succeeds when there was no such network."""
+        networks = self._addresses.get(parent, {})
+        withdrawn = networks.pop(network, None)
+        if withdrawn is None:
+            return
+        if not networks:
+            del self._addresses[parent]
+        for address in withdrawn:
+            if address not in self.addresses_on(parent):
+                self._conflicts.gone(parent, address)
+        await self._host_links.leave_with(parent, self._on_link(parent))
+
+    def _on_link(self, parent: str) -> tuple[IPInterface, ...]:
+        """With a full-length prefix, so that the kernel makes no route to the subnet by our link."""
+        return tuple(ip_interface(f"{each}/{each.max_prefixlen}") for each in self.addresses_on(parent))
+
+    # Containers.
+
+    async def reach(
+        self,
+        parent: str,
+        endpoint: str,
+        containers: Iterable[IPAddress],
+        hosts: tuple[IPAddress, ...],
+    ) -> None:
+        """
+        Make the host's routes to a container's addresses, each from the host's address of its family.
+
+        :raises LinkFailed: the kernel refuses, or the host has another route to one of them; then none is left.
+        """
+        pairs = pairs_of(containers, hosts)
+        if not pairs:
+            return
+        was_there = endpoint in self._reached
+        self._reached[endpoint] = (parent, pairs)
+        try:
+            link = await self._host_links.ensure(parent)
+            for destination, source in pairs:
+                async with self._turns.of(str(destination)):
+                    await self._links.add_host_route(_route(link, destination, source))
+        except BaseException:
+            if not was_there:
+                await self.forget(endpoint, after_failure=True)
+            raise
+
+    async def forget(self, endpoint: str, after_failure: bool = False) -> None:
+        """
+        Remove the routes to a container. Succeeds when there are none.
+
+        :raises LinkFailed: the kernel refuses; what can be removed is.
+        """
+        parent, pairs = self._reached.pop(endpoint, ("", ()))
+        failures = []
+        for destination, source in pairs:
+            async with self._turns.of(str(destination)):
+                link = self._host_links.known.get(parent)
+                if link is None or self._is_reached(parent, destination):
+                    continue
+                try:
+                    await self._links.delete_host_route(_route(link, destination, source))
+                except MacvlanError as failure:
+                    failures.append(failure)
+                    _log.error("{reason}", reason=str(failure))
+        if failures and not after_failure:
+            raise failures[0]
+
+    def _is_reached(self, parent: str, destination: IPAddress) -> bool:
+        """Whether another endpoint has the address: the engine forgets some, and gives their addresses anew."""
+        return any(
+            other == parent and any(destination == each for each, _ in pairs)
+            for other, pairs in self._reached.values()
+        )
+
+    async def _route_again(self, link: HostLink) -> None:
+        for parent, pairs in list(self._reached.values()):
+            if parent == link.parent:
+                for destination, source in pairs:
+                    await self._links.add_host_route(_route(link, destination, source))
+
+    async def restore(
+        self, containers: Mapping[str, tuple[str, tuple[IPAddress, ...], tuple[IPAddress, ...]]]
+    ) -> None:
+        """
+        At start: make kernel and state agree.
+
+        :param containers: by endpoint, what :meth:`reach` was told: the parent, the container's and the host's
+            addresses.
+        """
+        for endpoint, (parent, addresses, hosts) in containers.items():
+            pairs = pairs_of(addresses, hosts)
+            if pairs:
+                self._reached[endpoint] = (parent, pairs)
+        for parent in {*self._addresses, *self._host_links.known}:
+            try:
+                await self._restore(parent)
+            except MacvlanError as error:
+                _log.warn(
+                    "access from the host waits for parent {parent}: {reason}",
+                    parent=parent,
+                    reason=str(error),
+                )
+
+    async def _restore(self, parent: str) -> None:
+        addresses = self._on_link(parent)
+        if addresses:
+            await self._host_links.give(parent, addresses)
+        else:
+            await self._host_links.leave_with(parent, addresses)
+        link = self._host_links.known.get(parent)
+        if link is None:
+            return
+        wanted = {
+            _route(link, destination, source)
+            for other, pairs in self._reached.values()
+            if other == parent
+            for destination, source in pairs
+        }
+        present = set(await self._links.host_routes(link.name, ROUTE_PROTOCOL))
+        for route in present - wanted:
+            await self._links.delete_host_route(route)
+        for route in wanted - present:
+            await self._links.add_host_route(route)
+
+
+def pairs_of(
+    containers: Iterable[IPAddress], hosts: Iterable[IPAddress]
+) -> tuple[tuple[IPAddress, IPAddress], ...]:
+    """Each address of a container with that of the host which is of its family, if there is one."""
+    by_version = {host.version: host for host in hosts}
+    return tuple((each, by_version[each.version]) for each in containers if each.version in by_version)
+
+
+def _route(link: HostLink, destination: IPAddress, source: IPAddress) -> HostRoute:
+    return HostRoute(destination, link.name, source, ROUTE_PROTOCOL)

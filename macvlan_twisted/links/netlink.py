@@ -1,0 +1,65 @@
+"""A netlink socket for each thread, and what the kernel's refusals mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ..errors import LinkFailed
+
+_BY_KERNEL = {
+    errno.EEXIST: "a link of that name exists already and is not touched",
+    errno.ENODEV: "the link is not there (any more)",
+    errno.EPERM: "permission denied: the plugin needs CAP_NET_ADMIN",
+    errno.EOPNOTSUPP: "this kernel does not support it (a module may be missing)",
+    errno.ENETDOWN: "the parent is down",
+}
+
+
+@contextmanager
+def told(doing: str) -> Iterator[None]:
+    """Turn what netlink raises into a message that says what we were doing."""
+    try:
+        yield
+    except NetlinkError as error:
+        reason = _BY_KERNEL.get(error.code) or os.strerror(error.code) or str(error)
+        raise LinkFailed(f"{doing}: {reason}", error.code) from None
+    except OSError as error:
+        raise LinkFailed(f"{doing}: {os.strerror(error.errno or 0)}", error.errno or 0) from None
+
+
+def index_of(name: str) -> int:
+    """The index of a link of this namespace: 5 us, where a look-up by netlink takes 300."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise LinkFailed(f"link {name} is not there", errno.ENODEV) from None
+
+
+class NetlinkSockets:
+    """pyroute2 keeps an event loop a thread, so each thread has an ``IPRoute`` of its own, closed when the thread ends."""
+
+    def __init__(self) -> None:
+        self._of_thread = threading.local()
+
+    @property
+    def _netlink(self) -> Any:
+        netlink = getattr(self._of_thread, "netlink", None)
+        if netlink is None:
+            netlink = self._of_thread.netlink = IPRoute()
+        return netlink
+
+    def close(self) -> None:
+        """Close this thread's socket; those of others go with their threads."""
+        netlink = getattr(self._of_thread, "netlink", None)
+        if netlink is not None:
+            netlink.close()
+            del self._of_thread.netlink
