@@ -1,0 +1,1 @@
+When a container joins, its addresses are announced to the LAN and to its siblings on the parent, in every mode, so that neighbours that knew them under another MAC talk to it at once. ``announce=false`` leaves that out.

@@ -1,0 +1,1 @@
+With ``--ipam-opt identity=name`` and an engine that tells containers' names (29) a container that is removed and made again under its name gets its address and its MAC back, under DHCP also its client id. ``identity=random`` makes up a MAC at each start, and works with Docker's own address management as ``-o identity=random``, too.
