@@ -34,7 +34,8 @@ PICTURE = """
 """
 
 SUBNET, GATEWAY, NEIGHBOUR, RANGE = "192.168.77.0/24", "192.168.77.1", "192.168.77.2", "192.168.77.128/25"
-LAN = Addresses(gateway=(f"{GATEWAY}/24",), neighbour=(f"{NEIGHBOUR}/24",), host=("192.168.77.10/24",))
+HOST, SQUATTER = "192.168.77.10", "192.168.77.130"
+LAN = Addresses(gateway=(f"{GATEWAY}/24",), neighbour=(f"{NEIGHBOUR}/24",), host=(f"{HOST}/24",))
 OWN_WORDS = re.compile(r"\[macvlan_twisted[^]]*#(?!debug)(?!.*Starting factory)")
 
 
@@ -80,15 +81,21 @@ def build_and_tell(lan: Lan) -> None:
 def show_containers(lan: Lan, engine: Engine) -> None:
     """The heart of the matter: a network, two containers, and who hears whom."""
     say(
+        "Somebody on the LAN has taken an address that Docker is to hand out, as it happens:\n"
+        f"the neighbour is {SQUATTER}, too."
+    )
+    lan.run_in("neighbour", "ip", "address", "add", f"{SQUATTER}/24", "dev", "eth1")
+
+    say(
         "A network: its parent is the NIC on the LAN. Docker may hand out the upper half of the subnet;\n"
-        "the rest belongs to the machines that are there already."
+        "the rest belongs to the machines that are there already. The host itself is to reach it, too."
     )
     engine.docker(
         "network",
         "create",
         *("--driver", "macvlan-twisted", "--ipam-driver", "macvlan-twisted"),
         *("--subnet", SUBNET, "--gateway", GATEWAY, "--ip-range", RANGE),
-        *("--opt", "parent=eth1", "lan"),
+        *("--opt", "parent=eth1", "--opt", "host_access=true", "lan"),
     )
 
     say("Two containers on it:")
@@ -99,6 +106,15 @@ def show_containers(lan: Lan, engine: Engine) -> None:
         show(shown)
         show(engine.docker("exec", name, "ip", "route"))
         addresses[name] = address_in(shown)
+    if SQUATTER in addresses.values():
+        raise Disappointed(f"a container was given {SQUATTER}, which the neighbour has")
+    show(f"{SQUATTER} was skipped: the LAN was asked before, and the neighbour answered.")
+
+    say("And whoever asks for it by name is told who has it:")
+    refused = engine.attempt_docker("run", "--rm", "--ip", SQUATTER, "--network", "lan", "busybox", "true")
+    if refused.status == 0:
+        raise Disappointed(f"docker run --ip {SQUATTER} was not refused")
+    show(reason_in(refused.stderr))
 
     say("Container one reaches container two, the gateway and the neighbour:")
     for address in (addresses["two"], GATEWAY, NEIGHBOUR):
@@ -110,6 +126,14 @@ def show_containers(lan: Lan, engine: Engine) -> None:
     )
     pinged = lan.run_in("neighbour", "ping", "-n", "-c", "1", "-w", "5", addresses["two"])
     show(answer_in(pinged))
+
+    say(
+        "The docker host and its containers reach each other, which macvlan alone forbids: by a link of ours on\n"
+        "the host, and a route for each container. From the host, and from a container to the host's own address:"
+    )
+    show(lan.run_in("host", "ip", "route", "show", "proto", "142"))
+    show(answer_in(lan.run_in("host", "ping", "-n", "-c", "1", "-w", "5", addresses["one"])))
+    show(answer_in(engine.docker("exec", "one", "ping", "-c", "1", "-w", "5", HOST)))
 
     say("What the neighbour sees on its wire: a frame from the container's own MAC and address.")
     with lan.capture("neighbour", f"icmp and src host {addresses['one']}", seconds=10) as capture:
@@ -136,6 +160,14 @@ def address_in(shown: str) -> str:
     found = re.search(r"inet ([0-9.]+)/", shown)
     if found is None:
         raise Disappointed(f"the container has no IPv4 address:\n{shown}")
+    return found[1]
+
+
+def reason_in(told: str) -> str:
+    """Find the reason in what ``docker run`` printed when it failed."""
+    found = re.search(r"remote: (.*)", told)
+    if found is None:
+        raise Disappointed(f"the engine did not tell the plugin's reason:\n{told}")
     return found[1]
 
 
