@@ -389,7 +389,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "dhcp",
-        "Whether addresses are leased from the LAN's own DHCP server. For pools that do not say.",
+        "Whether addresses are leased from the LAN's own DHCP server. For pools that do not say, and networks without "
+        "address management.",
         parse_flag,
         "dhcp",
         metavar="BOOL",

@@ -52,7 +52,7 @@ def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, d
                 "--ipam-opt dhcp=true"
             )
         )
-    return (options.dhcp or default) and has_nobody
+    return has_nobody and (default if options.dhcp is None else options.dhcp)
 
 
 def readdresses(request: requests.CreateNetwork, options: NetworkOptions, settings: Settings) -> bool:

@@ -45,7 +45,7 @@ class NetworkOptions:
     announce: bool | None = None
     host_access: bool | None = None
     host_addresses: tuple[IPAddress, ...] = ()
-    dhcp: bool = False
+    dhcp: bool | None = None
     dhcp_release: bool | None = None
     dhcp_readdress: bool | None = None
     dhcp_vendor_class: str | None = None
@@ -229,7 +229,8 @@ OPTIONS: tuple[KeyedOption, ...] = (
     KeyedOption(
         "dhcp",
         "dhcp",
-        "Lease each container's address from the LAN's own DHCP server; with --ipam-driver null.",
+        "Lease each container's address from the LAN's own DHCP server; with --ipam-driver null. Default: the "
+        "service's --dhcp.",
         parse_flag,
         (),
         "BOOL",

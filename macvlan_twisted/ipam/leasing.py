@@ -39,8 +39,7 @@ class Leasing:
             return evolve(pool, dhcp=False)
         if request.v6:
             raise Refused(
-                "--ipam-opt dhcp=true leases IPv4 addresses only: leave --ipv6 out, or create the network without dhcp; "
-                "containers get IPv6 addresses from the router's advertisements by themselves"
+                "--ipam-opt dhcp=true leases IPv4 addresses only: leave --ipv6 out, or create the network without dhcp"
             )
         parent = parent_of(options, settings)
         if not parent:

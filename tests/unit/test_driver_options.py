@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.driver.contradictions import refuse_contradictions
+from macvlan_twisted.driver.contradictions import leases_addresses, refuse_contradictions
+from macvlan_twisted.driver.network import Subnet
 from macvlan_twisted.driver.options import OPTIONS, NetworkOptions, parse_options
+from macvlan_twisted.driver.requests import CreateNetwork
 from macvlan_twisted.errors import Refused
 from macvlan_twisted.settings import MODES
 
@@ -159,3 +163,22 @@ class ContradictionTests(SynchronousTestCase):
     def test_other_modes_need_nothing(self) -> None:
         for mode in ("bridge", "private", "vepa", "passthru"):
             refuse_contradictions(NetworkOptions(), mode)
+
+
+class LeasingTests(SynchronousTestCase):
+    """Networks of ``--ipam-driver null``: whether their containers' addresses are leased."""
+
+    def leases(self, default: bool, **given_options: str) -> bool:
+        nobodys = Subnet(ip_network("0.0.0.0/0"), is_nobodys=True)
+        request = CreateNetwork("1" * 64, given_options, subnets=(nobodys,))
+        return leases_addresses(request, parse_options(given_options), default)
+
+    def test_the_service_decides_where_the_network_does_not_say(self) -> None:
+        self.assertTrue(self.leases(True))
+        self.assertFalse(self.leases(False))
+
+    def test_a_network_is_without_leases_although_the_service_has_them_by_default(self) -> None:
+        self.assertFalse(self.leases(True, dhcp="false"))
+
+    def test_a_network_has_leases_although_the_service_has_none_by_default(self) -> None:
+        self.assertTrue(self.leases(False, dhcp="true"))
