@@ -63,7 +63,7 @@ class HostNetwork(NetlinkSockets):
                 with open(f"/proc/sys/net/{family}/conf/{name}/{setting}", "w") as file:
                     file.write(value)
             except FileNotFoundError:
-                if family == "ipv6":
+                if family == "ipv6" and not os.path.isdir("/proc/sys/net/ipv6"):
                     continue
                 raise LinkFailed(
                     f"setting {setting} of {name}: the link is not there", errno.ENODEV

@@ -213,17 +213,25 @@ class FakeKernel:
             if address not in self._addresses.get(name, []):
                 return False
             self._addresses[name].remove(address)
+            for key, route in list(self._routes.items()):
+                if route.source == address.ip:
+                    del self._routes[key]
+                    if address.version == 6:  # there only the source goes
+                        self._routes[key] = evolve(route, source=None)
             return True
 
     def add_host_route(self, route: HostRoute) -> None:
+        doing = f"making the route to {route.destination} by {route.link}"
         with self._lock:
-            self._need(route.link)
+            if not self._need(route.link).up:
+                raise self._fail(doing, errno.ENETDOWN)
+            if route.source is not None and route.source not in self.host_addresses():
+                raise self._fail(doing, errno.EINVAL)
             for each in self._routes.values():
                 if each.destination == route.destination and (each.link, each.protocol) != (
                     route.link,
                     route.protocol,
                 ):
-                    doing = f"making the route to {route.destination} by {route.link}"
                     raise LinkFailed(
                         f"{doing}: the host has another route to that address already", errno.EEXIST
                     )

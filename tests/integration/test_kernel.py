@@ -10,6 +10,7 @@ import pytest
 from attrs import evolve
 
 from macvlan_twisted.errors import LinkFailed
+from tests.contracts.host_network_contract import HostNetworkContract
 from tests.contracts.kernel_contract import PLAIN, KernelContract
 from tests.integration.conftest import need
 from tests.integration.namespaced import NamespacedKernel, open_files
@@ -43,6 +44,11 @@ class RealStand:
         with ThreadPoolExecutor(number) as pool:
             list(pool.map(work, range(number)))
 
+    def setting(self, name: str, key: str) -> str:
+        """Read a sysctl of a link."""
+        family, setting = key.split("/")
+        return self.lan.run_in("host", "cat", f"/proc/sys/net/{family}/conf/{name}/{setting}").strip()
+
     def clear(self) -> None:
         """Remove all macvlan links of all tests."""
         for place in ("host", "neighbour"):
@@ -70,6 +76,10 @@ def stand(two_nics: Lan) -> Iterator[RealStand]:
 
 
 class TestNetlinkKernel(KernelContract):
+    """All of the contract."""
+
+
+class TestNetlinkHostNetwork(HostNetworkContract):
     """All of the contract."""
 
 

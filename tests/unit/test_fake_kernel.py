@@ -7,6 +7,7 @@ import pytest
 
 from macvlan_twisted.links.interface import DefaultRoute, LinkFacts
 from macvlan_twisted.testing.kernel import FakeKernel, nic
+from tests.contracts.host_network_contract import HostNetworkContract
 from tests.contracts.kernel_contract import OWN_ADDRESS, ROUTER, KernelContract
 
 
@@ -28,6 +29,10 @@ class FakeStand:
         """Move it back."""
         self.kernel.move_back(self._away.pop(name))
 
+    def setting(self, name: str, key: str) -> str:
+        """Read a sysctl of a link."""
+        return self.kernel.configured[name][key]
+
     def in_threads(self, number: int, work: Callable[[int], None]) -> None:
         """Call `work` in plain threads."""
         threads = [threading.Thread(target=work, args=(each,)) for each in range(number)]
@@ -44,4 +49,8 @@ def stand() -> FakeStand:
 
 
 class TestFakeKernel(KernelContract):
+    """All of the contract."""
+
+
+class TestFakeHostNetwork(HostNetworkContract):
     """All of the contract."""
