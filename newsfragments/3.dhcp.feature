@@ -1,0 +1,1 @@
+Addresses from the LAN's own DHCP server, with the plugin's address management (``--ipam-opt dhcp=true``) or without any (``--ipam-driver null -o dhcp=true``, where reservations by MAC hold). Leases are renewed while containers run, go on after a restart of the plugin, and are given back when their containers have gone, also when that happened while the plugin was down.
