@@ -280,7 +280,7 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     endpoints = Endpoints(known, records, links, parents, plans, presence, host_ways)
     engine = SocketEngine(reactor, settings.docker_host)
     sandboxes = NamespaceSandboxes()
-    moves = Moves(known, records, presence, leases, endpoints.turns, sandboxes, threads, engine)
+    moves = Moves(known, records, presence, host_ways, leases, endpoints.turns, sandboxes, threads, engine)
     leases.when_moved = moves.moved
     networks = Networks(
         settings, known, records, links, parents, endpoints, wires, presence, moves, host_ways

@@ -130,6 +130,11 @@ class HostWays:
         )
         return routes_to_host(endpoint, network, own, present)
 
+    async def move(self, endpoint: Endpoint, network: Network) -> tuple[requests.StaticRoute, ...]:
+        """As :meth:`meet`, for a container that has other addresses now; the routes to those that it had go."""
+        await self.part(endpoint)
+        return await self.meet(endpoint, network)
+
     async def part(self, endpoint: Endpoint) -> None:
         """The endpoint is gone, or was never made."""
         await self._access.forget(endpoint.endpoint_id)

@@ -7,6 +7,7 @@ With ``dhcp_readdress`` it is given that address in its sandbox. The engine cann
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from ipaddress import IPv4Interface
 
 from attrs import evolve, frozen
@@ -15,7 +16,7 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
 from ..engine.api import EngineAbsent, EngineRefused, Processes
-from ..errors import LinkFailed, MacvlanError, StateFailed
+from ..errors import LinkFailed, MacvlanError
 from ..lan.dhcp import LeaseFacts
 from ..lan.leases import Leases
 from ..links.interface import Move, Sandboxes
@@ -24,9 +25,11 @@ from ..links.sandbox import sandbox_of_process
 from ..records import to_document
 from ..state.interface import HostRecords, Kind
 from ..turns import Turns
+from .host_ways import HostWays
 from .known import Known
 from .network import Endpoint, Network
 from .presence import Presence
+from .requests import StaticRoute
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -41,6 +44,7 @@ class Moves:
     known: Known
     records: HostRecords
     presence: Presence
+    host_ways: HostWays
     leases: Leases
     turns: Turns
     sandboxes: Sandboxes
@@ -104,7 +108,8 @@ class Moves:
             try:
                 await self.leases.hold_to_pending(record)
                 sandbox = await self._sandbox_of(endpoint)
-                move = _planned(endpoint, network, record.facts, record.pending)
+                routes = await self.host_ways.move(endpoint, network)
+                move = _planned(endpoint, network, record.facts, record.pending, routes)
                 await self.run(self.sandboxes.move, sandbox, move)
             except MacvlanError as failure:
                 _log.error(
@@ -148,11 +153,12 @@ class Moves:
         try:
             if not sandbox:
                 raise LinkFailed("the engine did not say where the container's sandbox is", errno.ENOENT)
-            lost = await self.run(self.sandboxes.move, sandbox, _planned(endpoint, network, old, new))
+            routes = await self.host_ways.move(moved, network)
+            lost = await self.run(self.sandboxes.move, sandbox, _planned(endpoint, network, old, new, routes))
         except CancelledError:
             raise
         except Exception as failure:
-            await self._put_back(endpoint)
+            await self._put_back(endpoint, network)
             if not isinstance(failure, LinkFailed):
                 raise
             _log.error(
@@ -180,16 +186,16 @@ class Moves:
         )
         return True
 
-    async def _put_back(self, endpoint: Endpoint) -> None:
+    async def _put_back(self, endpoint: Endpoint, network: Network) -> None:
+        """The first error is the one to tell; the next start tries once more what stays."""
         self.known.replace_endpoint(endpoint)
-        try:
-            await self._save(endpoint)
-        except (
-            StateFailed
-        ) as failure:  # the first error is the one to tell; the next start tries once more to move it
-            _log.error(
-                "the row of endpoint {id} stays: {reason}", id=endpoint.endpoint_id, reason=str(failure)
-            )
+        for step in (self._save(endpoint), self.host_ways.move(endpoint, network)):
+            try:
+                await step
+            except MacvlanError as failure:
+                _log.error(
+                    "endpoint {id} stays half moved: {reason}", id=endpoint.short_id, reason=str(failure)
+                )
 
     async def _save(self, endpoint: Endpoint) -> None:
         await self.records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
@@ -216,7 +222,13 @@ def _router(network: Network, address: IPInterface, facts: LeaseFacts) -> IPAddr
     return facts.router if facts.router in address.network else None
 
 
-def _planned(endpoint: Endpoint, network: Network, old: LeaseFacts, new: LeaseFacts) -> Move:
+def _planned(
+    endpoint: Endpoint,
+    network: Network,
+    old: LeaseFacts,
+    new: LeaseFacts,
+    routes: Iterable[StaticRoute],
+) -> Move:
     told = endpoint.told_address or endpoint.address
     assert told is not None
     after = _interface(network, told, new)
@@ -228,6 +240,7 @@ def _planned(endpoint: Endpoint, network: Network, old: LeaseFacts, new: LeaseFa
         after,
         tuple(each for each in before if each is not None),
         _router(network, after, new),
+        tuple((each.destination, each.next_hop) for each in routes),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from ..addresses import IPAddress, IPInterface
+from ..addresses import IPAddress, IPInterface, IPNetwork
 
 ETH_P_8021Q = 0x8100
 
@@ -86,6 +86,8 @@ class Move:
     """A default route to one of them is to be changed; any other one stays."""
     router: IPAddress | None = None
     """Where it is to lead; ``None``: nowhere."""
+    routes: tuple[tuple[IPNetwork, IPAddress | None], ...] = ()
+    """Destinations that it needs routes to, each with the next hop; without one it is on the link itself."""
 
 
 class Kernel(Protocol):

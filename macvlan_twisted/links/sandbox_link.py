@@ -21,6 +21,7 @@ _MAIN_TABLE = 254
 _MADE_BY_KERNEL = 2  # with an address, and gone with it (rtnetlink.h: RTPROT_KERNEL)
 _BY_BOOT = 3
 _UNICAST = 1
+_ON_LINK, _UNIVERSE = 253, 0
 _EVERYWHERE = IPv4Network("0.0.0.0/0")
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.ENETDOWN})
 
@@ -164,11 +165,17 @@ class SandboxLink:
 def _moved(before: _Shape, has_default: bool, move: Move) -> _Shape:
     arriving = IPv4Interface(str(move.arriving))
     kept = tuple(each for each in before.addresses if each.ip not in (*move.leaving, arriving.ip))
-    routes = tuple(_changed(before.routes, move))
+    routes = list(_changed(before.routes, move))
     if not has_default and move.routers_before and move.router is not None:
-        # It went with the last address of a subnet.
-        routes += (_Route(_EVERYWHERE, move.router, None, 0, _BY_BOOT, 0),)
-    return _Shape((*kept, arriving), routes)
+        routes.append(_new_route(_EVERYWHERE, move.router))  # it went with the last address of a subnet
+    for destination, next_hop in move.routes:
+        if isinstance(destination, IPv4Network) and all(each.destination != destination for each in routes):
+            routes.append(_new_route(destination, next_hop))
+    return _Shape((*kept, arriving), tuple(routes))
+
+
+def _new_route(destination: IPv4Network, next_hop: IPAddress | None) -> _Route:
+    return _Route(destination, next_hop, None, 0, _BY_BOOT, _ON_LINK if next_hop is None else _UNIVERSE)
 
 
 def _changed(routes: Iterable[_Route], move: Move) -> Iterator[_Route]:

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 from attrs import evolve
@@ -96,6 +96,18 @@ def test_other_addresses_and_routes_of_the_container_stay_and_those_that_cannot_
     assert stand.sandboxes.move(stand.path, ELSEWHERE) == ("10.8.0.0/16 via 192.168.77.33",)
     assert stand.addresses() == {"10.9.0.5/16", "172.16.0.1/24"}
     assert stand.routes() == {"default", "10.7.0.0/16"}
+
+
+def test_a_route_that_the_container_needs_now_is_missing(stand: RealStand) -> None:
+    """To the host, whose address is not in the new subnet; what is there already is not made twice."""
+    needed = (
+        (ip_network("192.168.77.95/32"), None),
+        (ip_network("192.168.77.10/32"), ip_address("192.168.77.95")),
+        (ip_network("fd77::10/128"), ip_address("fd77::95")),
+    )
+    for _ in range(2):
+        assert stand.sandboxes.move(stand.path, evolve(ELSEWHERE, routes=needed)) == ()
+    assert stand.routes() == {"default", "192.168.77.95", "192.168.77.10"}
 
 
 def test_what_fails_half_way_is_put_back(stand: RealStand) -> None:

@@ -147,6 +147,7 @@ class House:
             self.known,
             self.records,
             self.presence,
+            host_ways,
             self.leases,
             self.endpoints.turns,
             self.sandboxes,
