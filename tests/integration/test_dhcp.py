@@ -43,8 +43,7 @@ def test_a_container_has_its_address_and_gateway_from_the_server_and_gives_them_
     web = docker_host.start("web")
     leased = assert_leased(server, web)
     assert web.routers() == {"192.168.77.1"}
-    if way is OURS:
-        assert address(docker_host.engine, "web") == leased
+    assert address(docker_host.engine, "web") == leased
     web.remove()
     wait_for_release(server, leased)
     assert server.leases() == []
