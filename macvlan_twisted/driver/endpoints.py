@@ -74,13 +74,13 @@ class Endpoints:
                 self._known.replace_endpoint(endpoint)
                 await self._records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
                 await self._make_link(endpoint, network, forgotten)
+                if forgotten is not None:
+                    await self._forget(forgotten)
             except BaseException:
                 await self._undo(endpoint)
                 raise
             finally:
                 self._being_made.discard(endpoint.endpoint_id)
-            if forgotten is not None:
-                await self._forget(forgotten)
             self._presence.settle(endpoint, network)
         _log.info(
             "macvlan port created: {link} on parent {parent} in mode {mode}, MAC {mac}, address {address} "
@@ -103,15 +103,19 @@ class Endpoints:
             self._known.remove_endpoint(endpoint.endpoint_id)
             with suppress(StateFailed):
                 await self._presence.leave(endpoint, self._known.networks.get(endpoint.network_id))
+                await self._host_ways.part(endpoint)
             _log.error(
                 "the row of endpoint {id} stays: {reason}", id=endpoint.endpoint_id, reason=str(failure)
             )
 
-    async def _forget(self, endpoint: Endpoint) -> None:
+    async def _forget(self, endpoint: Endpoint, link_removed: bool = False) -> None:
         await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
         self._known.remove_endpoint(endpoint.endpoint_id)
-        await self._presence.leave(endpoint, self._known.networks.get(endpoint.network_id))
-        await self._host_ways.part(endpoint)
+        try:
+            network = self._known.networks.get(endpoint.network_id)
+            await self._presence.leave(endpoint, network, link_removed)
+        finally:
+            await self._host_ways.part(endpoint)
 
     async def _forgotten_holder(self, endpoint: Endpoint) -> Endpoint | None:
         """
@@ -201,19 +205,17 @@ class Endpoints:
                     "container again"
                 )
             is_leased = self._presence.lease_of(endpoint) is not None
+            joined = endpoint
             if network.host_access or (network.dhcp_readdress and is_leased):
-                endpoint = await self._keep_sandbox(endpoint, request)
-            routes = await self._host_ways.meet(endpoint, network)
+                joined = evolve(endpoint, sandbox=sandbox_path(request.sandbox))
+            routes = await self._host_ways.meet(joined, network)
+            joined = evolve(joined, ways=tuple(route.destination for route in routes))
+            if joined != endpoint:
+                await self._records.save(Kind.ENDPOINT, joined.endpoint_id, to_document(joined))
+                self._known.replace_endpoint(joined)
         self._presence.announce(endpoint, network)
         gateway = network.gateway_for(endpoint.address) or self._presence.leased_router(endpoint, network)
         return requests.Joined(endpoint.link, gateway, network.gateway_for(endpoint.address_v6), routes)
-
-    async def _keep_sandbox(self, endpoint: Endpoint, request: requests.Join) -> Endpoint:
-        joined = evolve(endpoint, sandbox=sandbox_path(request.sandbox))
-        if joined != endpoint:
-            await self._records.save(Kind.ENDPOINT, joined.endpoint_id, to_document(joined))
-            self._known.replace_endpoint(joined)
-        return joined
 
     async def leave(self, request: requests.EndpointCall) -> None:
         """Nothing: the engine moves the link back and then asks for its removal, or for another Leave."""
@@ -225,7 +227,7 @@ class Endpoints:
             if endpoint is None:
                 await self._remove_unknown(request.endpoint_id)
                 return
-            removed, failure = True, None
+            removed, failure = False, None
             try:
                 removed = await self._links.condemn(endpoint.link)
             except LinkFailed as failed:  # without a row it is removed at the next start at the latest
@@ -233,7 +235,7 @@ class Endpoints:
             network = self._known.networks.get(endpoint.network_id)
             if network is not None and network.mode == "passthru":
                 await self._links.reaped()
-            await self._forget(endpoint)
+            await self._forget(endpoint, link_removed=removed)
         if failure is not None:
             raise failure
         _log.info(

@@ -127,8 +127,12 @@ class Presence:
         if network.announce:
             self._announcements.begin(after.parent, after.address.ip, after.mac)
 
-    async def leave(self, endpoint: Endpoint, network: Network | None) -> None:
-        """The endpoint is gone, or was never made. What another one under the same MAC has stays that one's."""
+    async def leave(self, endpoint: Endpoint, network: Network | None, link_removed: bool = False) -> None:
+        """
+        The endpoint is gone, or was never made. What another one under the same MAC has stays that one's.
+
+        :param link_removed: its link was there, and was taken away.
+        """
         other = None
         if endpoint.mac is not None:
             other = self._known.holder_of_mac(endpoint.parent, endpoint.mac)
@@ -136,7 +140,7 @@ class Presence:
             if other is not None and address in other.addresses:
                 continue
             self._announcements.stop(endpoint.parent, address)
-            self._conflicts.gone(endpoint.parent, address)
+            self._conflicts.gone(endpoint.parent, address, link_removed)
             if network is not None:
                 self._foresight.returned(network, address)
         lease = self.lease_of(endpoint)

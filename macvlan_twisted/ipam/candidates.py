@@ -27,6 +27,9 @@ MOST_HELD = 8
 _SHARE_OF_POOL = 16
 """At most this part of a pool is held, for another host may hand out addresses of the same one."""
 
+MOST_IN_A_ROW = 256
+"""So many addresses that others have are skipped for one container: then somebody answers for all, and the user is told."""
+
 
 def number_to_hold(span: Span) -> int:
     return max(2, min(MOST_HELD, span.size // _SHARE_OF_POOL))
@@ -49,6 +52,10 @@ class _Ahead:
     quarantined: set[int] = field(factory=set)
     unproven: list[int] = field(factory=list)
     """What could not be found out, for the containers that wait now."""
+    is_filled_now: bool = False
+    """Whether more is being asked for: some verdicts come at once."""
+    in_a_row: int = 0
+    """How many of those asked for last others had."""
     reason: str = ""
     waiting: list[Deferred[None]] = field(factory=list)
     callers: int = 0
@@ -106,6 +113,8 @@ class Candidates:
         :raises Refused: it cannot be found out, and the pool's option says that then none is handed out.
         """
         ahead = self._of(pool, shared, choose)
+        if not ahead.callers:
+            ahead.in_a_row = 0
         ahead.callers += 1
         try:
             return await self._next(ahead, pool)
@@ -124,9 +133,9 @@ class Candidates:
                 await ahead.changed()
                 if ahead.closed:
                     raise Refused(f"pool {pool.described()} was released meanwhile")
-                if not ahead.reason:  # others have what was asked for
-                    self._fill(ahead)
                 continue
+            if ahead.in_a_row >= MOST_IN_A_ROW:
+                raise _others_have_all(pool)
             if ahead.reason and pool.conflict_detection == "strict":
                 raise cannot_be_found_out(pool, ahead.reason)
             if not self._fill(ahead):
@@ -168,11 +177,26 @@ class Candidates:
 
     def _fill(self, ahead: _Ahead) -> bool:
         """:return: whether anything more was asked for."""
+        if ahead.is_filled_now:
+            return False
         for rested in [each for each in ahead.quarantined if self._may_retry(ahead, each)]:
             ahead.quarantined.discard(rested)
             ahead.shared.give_back(rested)
         if not ahead.asked and not ahead.unproven:
             ahead.reason = ""
+        ahead.is_filled_now, asked = True, False
+        try:
+            while not ahead.reason and ahead.in_a_row < MOST_IN_A_ROW and (chosen := self._chosen(ahead)):
+                asked = True
+                for number in chosen:
+                    self._ask(ahead, number, of_many=True)
+        finally:
+            ahead.is_filled_now = False
+        return asked
+
+    @staticmethod
+    def _chosen(ahead: _Ahead) -> list[int]:
+        """What is to be asked for, so that there is enough; set aside already."""
         wanted = number_to_hold(ahead.span) - len(ahead.ready) - len(ahead.asked) - len(ahead.unproven)
         chosen = []
         for _ in range(wanted):
@@ -181,9 +205,7 @@ class Candidates:
                 break
             ahead.shared.set_aside(number)
             chosen.append(number)
-        for number in chosen:
-            self._ask(ahead, number, of_many=True)
-        return bool(chosen)
+        return chosen
 
     def _may_retry(self, ahead: _Ahead, number: int) -> bool:
         return self._conflicts.may_retry(ahead.pool.wire, ahead.address(number))
@@ -219,7 +241,7 @@ class Candidates:
             elif isinstance(verdict, Free):
                 ahead.ready.append(number)
                 ahead.ready.sort(key=lambda each: ahead.turn_of[each])
-                ahead.reason = ""
+                ahead.reason, ahead.in_a_row = "", 0
             elif isinstance(verdict, Unproven):
                 ahead.reason = verdict.reason
                 if ahead.callers:
@@ -228,6 +250,8 @@ class Candidates:
                     ahead.shared.give_back(number)
             else:
                 ahead.quarantined.add(number)
+                ahead.in_a_row += 1
+                self._fill(ahead)
             ahead.tell()
 
     def _is_wanted(self, parent: str, number: int) -> bool:
@@ -277,4 +301,12 @@ def cannot_be_found_out(pool: Pool, reason: str) -> Refused:
     return Refused(
         f"no address of pool {pool.described()} is handed out, for it cannot be found out whether it is in use on "
         f"{pool.wire or 'any parent'}: {reason}; mend that, or create the network with --ipam-opt conflict_detection=on"
+    )
+
+
+def _others_have_all(pool: Pool) -> Refused:
+    return Refused(
+        f"no address of pool {pool.described()} is handed out: {MOST_IN_A_ROW} in a row are in use by others on {pool.wire}; "
+        "if a router there answers for all of them (proxy ARP), have it stop, or create the network with "
+        "--ipam-opt conflict_detection=off; else give another --ip-range"
     )

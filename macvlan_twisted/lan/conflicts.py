@@ -76,7 +76,7 @@ class Conflicts:
         self._random = random
         self._now = now
         self._watches: dict[str, Watch] = {}
-        self._given: dict[tuple[str, IPAddress], str] = {}
+        self._given: dict[tuple[str, IPAddress], tuple[str, str]] = {}
         self._retry_at: dict[tuple[str, IPAddress], float] = {}
         self._known: dict[tuple[str, IPAddress], Conflict] = {}
         self.when_lost: Callable[[str, IPAddress], None] = lambda parent, address: None
@@ -117,9 +117,9 @@ class Conflicts:
             for user, (where, prefix) in self._interests.items():
                 if where == parent:
                     self._stop_interest[user] = watch.interested_in(prefix)
-            for (where, address), mac in self._given.items():
+            for (where, address), macs in self._given.items():
                 if where == parent:
-                    watch.keep_for(address, mac)
+                    watch.keep_for(address, *macs)
         return watch
 
     async def hold(self, parent: str, address: IPAddress, *, of_many: bool = False) -> Verdict:
@@ -165,17 +165,27 @@ class Conflicts:
         if watch is not None and (parent, address) not in self._given:
             watch.let_go(address)
 
-    def given(self, parent: str, address: IPAddress, mac: str) -> None:
-        """A container has *address* under *mac*: from now on others that use it are told of."""
-        self._given[parent, address] = mac
+    def given(self, parent: str, address: IPAddress, mac: str, also: str = "") -> None:
+        """
+        A container has *address* under *mac*: from now on others that use it are told of.
+
+        :param also: another MAC that rightly claims it.
+        """
+        self._given[parent, address] = (mac, also)
         watch = self._watches.get(parent)
         if watch is not None:
-            watch.keep_for(address, mac)
+            watch.keep_for(address, mac, also)
 
-    def gone(self, parent: str, address: IPAddress) -> None:
-        """The container has gone."""
+    def gone(self, parent: str, address: IPAddress, link_removed: bool = False) -> None:
+        """
+        The container has gone.
+
+        :param link_removed: for certain: its link was taken away by us.
+        """
         self._given.pop((parent, address), None)
-        self.let_go(parent, address)
+        watch = self._watches.get(parent)
+        if watch is not None:
+            watch.let_go(address, link_removed)
         known = self._known.get((parent, address))
         if known is not None and known.endpoint_mac:
             self._forget(parent, address)

@@ -30,6 +30,11 @@ FRESH = 5.0
 Seconds for which a claim is believed without asking. Asking costs next to nothing as long as the neighbour is there,
 since it answers within a millisecond; so this is for neighbours that speak, and sleep.
 """
+LISTENED = 60.0
+"""
+Seconds for which an address that a container of ours has left for certain is free without asking, if nobody has spoken
+of it meanwhile: whoever wants it asks first, and we would have heard. So a container that is restarted does not wait.
+"""
 _MOST_FOREIGN = 16
 """Of so many who claim one address we tell; one who makes up MACs does not fill the log."""
 
@@ -48,6 +53,7 @@ class Observer(Protocol):
 class _Ours:
     mac: str
     kept: bool
+    also: str = ""
     told: set[str] = field(factory=set)
     answers: Allowance = field(factory=for_one_address)
 
@@ -78,6 +84,7 @@ class Watch:
         self._prefixes: Counter[IPNetwork] = Counter()
         self._neighbours = Neighbours()
         self._departed = Neighbours(most=1024, oldest=FRESH)
+        self._left = Neighbours(most=1024, oldest=LISTENED)
         self._ours: dict[IPAddress, _Ours] = {}
         self._searches: dict[IPAddress, _Search] = {}
         self._defence = Defence(wire, clock)
@@ -106,26 +113,34 @@ class Watch:
         finally:
             self._leave(address, search, waiting)
 
-    def keep_for(self, address: IPAddress, mac: str) -> None:
+    def keep_for(self, address: IPAddress, mac: str, also: str = "") -> None:
         """
         A container has *address* under *mac* from now on. We go on answering for it, since the container may not be
         up yet, and tell the observer of others who claim the address.
+
+        :param also: another MAC that rightly claims it: Linux answers for an address by all of its links on a LAN.
         """
         if self._closed:
             return
         ours = self._ours.get(address)
-        if ours is None or ours.mac != mac or not ours.kept:
-            self._ours[address] = _Ours(mac, kept=True)
+        if ours is None or (ours.mac, ours.also) != (mac, also) or not ours.kept:
+            self._ours[address] = _Ours(mac, kept=True, also=also)
         heard = self.known(address)
         if heard is not None and heard.mac == mac:
             self._neighbours.forget(address)
         self._end_search(address, lambda wanted: Free() if wanted == mac else Taken(mac, How.OURS))
 
-    def let_go(self, address: IPAddress) -> None:
-        """*address* is nothing to us any more, held, kept, or being asked for; or never was."""
+    def let_go(self, address: IPAddress, link_removed: bool = False) -> None:
+        """
+        *address* is nothing to us any more, held, kept, or being asked for; or never was.
+
+        :param link_removed: the container that it was kept for has it no more, for its link was taken away.
+        """
         ours = self._ours.pop(address, None)
         if ours is not None and ours.kept:
             self._departed.note(address, ours.mac, self._clock.seconds())
+            if link_removed and not ours.told:
+                self._left.note(address, ours.mac, self._clock.seconds())
         self._end_search(address, lambda _: Unproven(f"{address} was let go meanwhile"))
 
     def is_held(self, address: IPAddress) -> bool:
@@ -159,6 +174,7 @@ class Watch:
         for address in list(self._searches):
             self._end_search(address, lambda _: self._no_more())
         self._ours.clear()
+        self._left.clear()
         self._neighbours.clear()
 
     def _no_more(self) -> Unproven:
@@ -176,6 +192,10 @@ class Watch:
         heard = self.known(address)
         if heard is not None and self._clock.seconds() - heard.heard_at <= FRESH:
             return Taken(heard.mac, How.HEARD)
+        if self._left.known(address, self._clock.seconds()) is not None and own_mac(self._wire):
+            self._left.forget(address)
+            self._ours[address] = _Ours(mac, kept=False)
+            return Free()
         return None
 
     def _probing(self, address: IPAddress) -> Probing:
@@ -217,7 +237,10 @@ class Watch:
         if search is not None:
             search.probing.hear(said)
         ours = self._ours.get(said.address)
-        if ours is None or said.mac == own_mac(self._wire):
+        if said.mac == own_mac(self._wire):
+            return
+        self._left.forget(said.address)  # it is somebody else's now, or about to be
+        if ours is None:
             return
         if said.mac == ours.mac and (ours.kept or heard.outgoing):
             return  # the container asks for itself
@@ -228,12 +251,16 @@ class Watch:
         ours = self._ours.get(address)
         if ours is not None and said.mac == ours.mac and (ours.kept or self._is_from_here(heard)):
             return
+        if ours is not None and ours.kept and said.mac == ours.also:
+            return
         now = self._clock.seconds()
         departed = self._departed.known(address, now)
         # The last words of a container may be read only after it was let go.
         is_late = departed is not None and departed.mac == said.mac
         if not is_late and any(address in prefix for prefix in self._prefixes):
             self._neighbours.note(address, said.mac, now)
+        if not is_late:
+            self._left.forget(address)
         search = self._searches.get(address)
         if search is not None:
             search.probing.hear(said)
