@@ -1,0 +1,164 @@
+"""A DHCP server that insists on another address for a running container: with ``dhcp_readdress`` it gets that one."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.conftest import need
+from tests.integration.dhcp_hosts import NULL, OURS, SUBNET, bare_address, wait_for_plugin, wait_for_release
+from tests.integration.lives import address
+from tests.lab.dhcp_server import DhcpServer
+from tests.lab.docker_host import DockerHost
+from tests.lab.requirements import missing_for_dhcp
+
+READDRESS = "--opt=dhcp_readdress=true"
+MOVED = "was moved from"
+WAYS = pytest.mark.parametrize(
+    "way", [OURS, (*OURS, *SUBNET), NULL], ids=["ours", "ours-with-subnet", "null"]
+)
+
+
+@pytest.fixture
+def server(docker_host: DockerHost) -> Iterator[DhcpServer]:
+    """Run a server at the gateway, whose leases are renewed after three seconds."""
+    need(missing_for_dhcp())
+    with DhcpServer(docker_host.lan, range="192.168.77.100,192.168.77.119", t1=3, t2=60) as made:
+        yield made
+
+
+def insist(server: DhcpServer, range: str, *words: str) -> None:
+    """Have the server give other addresses from now on, and deny those that it gave before."""
+    server.stop()
+    server.range = range
+    server.arguments = ("--dhcp-authoritative", *words)
+    server.start()
+
+
+def shown_by_plugin(host: DockerHost, name: str) -> str:
+    """Return a container's address, as the service tells the engine who asks for it."""
+    (network,) = host.engine.docker_json("inspect", name)[0]["NetworkSettings"]["Networks"].values()
+    ids = {"NetworkID": network["NetworkID"], "EndpointID": network["EndpointID"]}
+    return str(host.plugin.call("NetworkDriver.EndpointOperInfo", ids)["Value"]["address"])
+
+
+@WAYS
+def test_a_container_is_cut_off_from_a_lan_that_has_other_addresses_now(
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
+) -> None:
+    """It has the new address, and the router that goes with it, unless the user named another one."""
+    docker_host.create("lan", *way, READDRESS)
+    web = docker_host.start("web")
+    old = bare_address(web)
+    insist(server, "192.168.77.150,192.168.77.159", "--dhcp-option=option:router,192.168.77.2")
+    wait_for_plugin(docker_host, MOVED)
+    new = bare_address(web)
+    assert web.addresses() == {f"{new}/24"}
+    assert server.addresses() == {web.mac(): new}
+    assert 150 <= int(new.rpartition(".")[2]) <= 159
+    assert web.routers() == {"192.168.77.1" if way == (*OURS, *SUBNET) else "192.168.77.2"}
+    assert web.ping("192.168.77.1")
+    assert docker_host.lan.ping("neighbour", new)
+    assert not docker_host.lan.ping("neighbour", old, seconds=1)
+    assert shown_by_plugin(docker_host, "web") == f"{new}/24"
+    assert address(docker_host.engine, "web") == old
+    web.remove()
+    wait_for_release(server, new)
+
+
+def test_a_container_cannot_follow_its_lan_to_another_subnet(
+    docker_host: DockerHost, server: DhcpServer
+) -> None:
+    """The LAN is renumbered: the server and the router have addresses of the new subnet only."""
+    lan = docker_host.lan
+    docker_host.create("lan", *NULL, READDRESS)
+    web = docker_host.start("web")
+    lan.add_address("gateway", "192.168.78.1/24")
+    lan.add_address("neighbour", "192.168.78.2/24")
+    try:
+        insist(server, "192.168.78.100,192.168.78.109")
+        wait_for_plugin(docker_host, MOVED)
+        new = bare_address(web)
+        assert new.startswith("192.168.78.10")
+        assert web.routers() == {"192.168.78.1"}
+        assert web.ping("192.168.77.1")
+        assert lan.ping("neighbour", new)
+        web.remove()
+        wait_for_release(server, new)
+    finally:
+        lan.remove_address("gateway", "192.168.78.1/24")
+        lan.remove_address("neighbour", "192.168.78.2/24")
+
+
+def test_the_way_between_host_and_container_leads_to_the_old_address(
+    docker_host: DockerHost, server: DhcpServer
+) -> None:
+    """The host's route follows the container, also to a subnet in which the host's address is not."""
+    lan = docker_host.lan
+    docker_host.create("lan", *NULL, READDRESS, "--opt=host_access=true", "--opt=host_address=192.168.77.95")
+    web = docker_host.start("web")
+    assert web.ping("192.168.77.10")
+    lan.add_address("gateway", "192.168.78.1/24")
+    try:
+        insist(server, "192.168.78.100,192.168.78.109")
+        wait_for_plugin(docker_host, MOVED)
+        new = bare_address(web)
+        routes = lan.routes("host", "proto", "142", families=("-4",))
+        assert [each["dst"] for each in routes] == [new]
+        assert lan.ping("host", new)
+        assert web.ping("192.168.77.95")
+        assert web.ping("192.168.77.10")
+        web.remove()
+        assert lan.routes("host", "proto", "142") == []
+    finally:
+        lan.remove_address("gateway", "192.168.78.1/24")
+
+
+@WAYS
+def test_a_killed_plugin_forgets_which_address_the_container_has_now(
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
+) -> None:
+    """Its lease goes on, is moved once more, and is given back with the container."""
+    docker_host.create("lan", *way, READDRESS)
+    web = docker_host.start("web")
+    insist(server, "192.168.77.150,192.168.77.159")
+    wait_for_plugin(docker_host, MOVED)
+    second = bare_address(web)
+    docker_host.plugin.kill()
+    before = len(docker_host.plugin.log())
+    docker_host.plugin.start()
+    wait_for_plugin(docker_host, f"{web.mac()} goes on with {second}/24", since=before)
+    assert bare_address(web) == second
+    insist(server, "192.168.77.170,192.168.77.179")
+    wait_for_plugin(docker_host, f"{MOVED} {second}", since=before)
+    third = bare_address(web)
+    assert web.addresses() == {f"{third}/24"}
+    assert docker_host.lan.ping("neighbour", third)
+    web.remove()
+    wait_for_release(server, third)
+
+
+@WAYS
+def test_without_the_option_a_container_loses_its_address(
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
+) -> None:
+    """It keeps the old one; what the server leased is given back, and the log says what to do."""
+    docker_host.create("lan", *way)
+    web = docker_host.start("web")
+    old = bare_address(web)
+    insist(server, "192.168.77.150,192.168.77.159")
+    wait_for_plugin(docker_host, f"keeps {old}")
+    told = next(line for line in docker_host.plugin.log().splitlines() if f"keeps {old}" in line)
+    assert web.mac() in told
+    assert "restart the container" in told
+    assert "-o dhcp_readdress=true" in told
+    wait_for_release(server, "192.168.77.15")
+    assert server.leases() == []
+    assert bare_address(web) == old
+    assert docker_host.lan.ping("neighbour", old)
+
+
+@pytest.mark.one_engine
+def test_what_could_not_be_done_is_promised(docker_host: DockerHost) -> None:
+    """Nothing is leased where the engine manages the addresses."""
+    told = docker_host.refusal("--subnet=192.168.77.0/24", "--opt=parent=eth1", READDRESS)
+    assert "-o dhcp_readdress=true is for networks whose addresses are leased by DHCP" in told
