@@ -148,7 +148,7 @@ def installed_wheel(directory: Path) -> Path:
     source.mkdir()
     for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.rst", "LICENSE"):
         shutil.copy(CHECKOUT / name, source)
-    for name in ("macvlan_twisted", "twisted"):
+    for name in ("macvlan_twisted", "twisted", "systemd", "network-managers"):
         shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     run(*pip, "wheel", "--no-deps", "--wheel-dir", str(directory), str(source), timeout=180)
