@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from macvlan_twisted.engine.api import SocketEngine
 from tests.integration.conftest import need
 from tests.integration.dhcp_hosts import NULL, OURS, SUBNET, bare_address, wait_for_plugin, wait_for_release
 from tests.integration.lives import address
+from tests.integration.on_reactor import on_reactor
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
 from tests.lab.requirements import missing_for_dhcp
@@ -162,3 +164,20 @@ def test_what_could_not_be_done_is_promised(docker_host: DockerHost) -> None:
     """Nothing is leased where the engine manages the addresses."""
     told = docker_host.refusal("--subnet=192.168.77.0/24", "--opt=parent=eth1", READDRESS)
     assert "-o dhcp_readdress=true is for networks whose addresses are leased by DHCP" in told
+
+
+@on_reactor
+async def test_the_engine_is_asked_in_vain_for_a_containers_process(
+    docker_host: DockerHost, server: DhcpServer
+) -> None:
+    """It is asked where the sandbox is not seen in the file system."""
+    from twisted.internet import reactor
+
+    docker_host.create("lan", *NULL)
+    docker_host.start("other")
+    docker_host.start("web")
+    (web,) = docker_host.engine.docker_json("inspect", "web")
+    (network,) = web["NetworkSettings"]["Networks"].values()
+    engine = SocketEngine(reactor, docker_host.engine.docker_host)
+    assert await engine.process_of(network["NetworkID"], network["EndpointID"]) == web["State"]["Pid"]
+    assert await engine.process_of(network["NetworkID"], "0" * 64) is None
