@@ -89,14 +89,20 @@ async def _secured(
                 return address
             return await pools.reserve_for_host(parent, subnet.pool, auxiliary, address, present)
     if address is None:
-        raise _no_address(subnets[0].pool)
+        raise _no_address(subnets[0])
     return address
 
 
-def _no_address(pool: IPNetwork) -> Refused:
-    name = "host" if pool.version == 4 else "host6"
+def _no_address(subnet: Subnet) -> Refused:
+    name = "host" if subnet.pool.version == 4 else "host6"
+    if subnet.is_nobodys:
+        return Refused(
+            "access from the host needs an address of the host's own, and nobody manages the addresses of this network: "
+            "choose one on the LAN that nobody has and no DHCP server hands out, and give it with -o host_address=ADDRESS, "
+            "or leave host access out with -o host_access=false"
+        )
     return Refused(
-        f"access from the host needs an address of the host's own in {pool}, and the addresses there are not managed by "
-        f"this plugin: reserve one with --aux-address {name}=ADDRESS, or give one that nobody else gets with "
+        f"access from the host needs an address of the host's own in {subnet.pool}, and the addresses there are not "
+        f"managed by this plugin: reserve one with --aux-address {name}=ADDRESS, or give one that nobody else gets with "
         "-o host_address=ADDRESS, or leave host access out with -o host_access=false"
     )

@@ -65,10 +65,16 @@ class HostWays:
             if address not in present
         }
         chosen = await choose_host_addresses(network, given, present, others, self._addresses)
-        for address in chosen:
-            self._refuse_used_by_us(address, network)
-            if address not in present:
-                await self._refuse_used_by_others(address, network)
+        try:
+            for address in chosen:
+                self._refuse_used_by_us(address, network)
+                if address not in present:
+                    await self._refuse_used_by_others(address, network)
+        except BaseException:
+            for address in chosen:
+                if address not in present:
+                    self._conflicts.let_go(network.parent, address)
+            raise
         network = evolve(network, host_addresses=chosen)
         self._known.add_network(network)
         await self._access.grant(network.parent, network.network_id, chosen)
@@ -119,11 +125,11 @@ class HostWays:
             return ()
         own = [each.ip for each in await self._links.addresses_of(network.parent)]
         present = {
-            route.destination
+            destination
             for other in self._known.endpoints.values()
-            if endpoint.sandbox and other.sandbox == endpoint.sandbox and other.parent == endpoint.parent
-            if other.endpoint_id != endpoint.endpoint_id and other.network_id in self._known.networks
-            for route in routes_to_host(other, self._known.network(other.network_id), own)
+            if endpoint.sandbox and other.sandbox == endpoint.sandbox
+            if other.endpoint_id != endpoint.endpoint_id
+            for destination in other.ways
         }
         await self._access.reach(
             endpoint.parent, endpoint.endpoint_id, endpoint.addresses, network.host_addresses
@@ -132,7 +138,6 @@ class HostWays:
 
     async def move(self, endpoint: Endpoint, network: Network) -> tuple[requests.StaticRoute, ...]:
         """As :meth:`meet`, for a container that has other addresses now; the routes to those that it had go."""
-        await self.part(endpoint)
         return await self.meet(endpoint, network)
 
     async def part(self, endpoint: Endpoint) -> None:

@@ -116,6 +116,8 @@ class Endpoint:
     """What the engine was told in place of :attr:`address`, and goes on showing: the DHCP server has moved it since."""
     sandbox: str = ""
     """The path by which the engine knows the container's network namespace; kept where it is to be entered one day."""
+    ways: tuple[IPNetwork, ...] = ()
+    """Where the container was told routes to when it joined: a second one in its sandbox would fail a start."""
 
     @property
     def short_id(self) -> str:

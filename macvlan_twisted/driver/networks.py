@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from attrs import evolve
 from twisted.logger import Logger
 
+from ..addresses import IPAddress
 from ..errors import LinkFailed, Refused, StateFailed
 from ..lan.wires import Wires
 from ..links.pool import Links
@@ -92,8 +93,9 @@ class Networks:
     async def create(self, request: requests.CreateNetwork) -> None:
         async with self._turns.of(request.network_id):
             network = await self._planned(request)
+            given = parse_options(request.options).host_addresses
             existing = self._known.networks.get(network.network_id)
-            if existing is not None and evolve(existing, host_addresses=network.host_addresses) == network:
+            if existing is not None and _is_again(existing, network, given):
                 return
             if existing is not None:
                 raise Refused(f"network {network.network_id} exists with other options: remove it first")
@@ -108,7 +110,6 @@ class Networks:
                 self._wires.use(network.parent, network.network_id)
                 await self._try_on_kernel(network)
                 if network.host_access:
-                    given = parse_options(request.options).host_addresses
                     network = await self._host_ways.opened(network, given)
                 await self._save(network)
             except BaseException:
@@ -289,3 +290,8 @@ class Networks:
         _log.info("network removed: {network}", network=network.short_id)
         if failures:
             raise LinkFailed(f"network {network_id} is removed, but: {'; '.join(failures)}")
+
+
+def _is_again(existing: Network, network: Network, given: Sequence[IPAddress]) -> bool:
+    """Whether a network that is to be made is there; the host's addresses for it were chosen then."""
+    return evolve(existing, host_addresses=()) == network and set(given) <= set(existing.host_addresses)

@@ -74,6 +74,7 @@ class Plans:
             address_v6=request.address_v6,
             told_address=told_address,
             sandbox="" if existing is None else existing.sandbox,
+            ways=() if existing is None else existing.ways,
         )
 
     def _chosen(self, request: requests.CreateEndpoint, network: Network, existing: Endpoint | None) -> str:

@@ -119,6 +119,8 @@ class AddressManagement:
         self._being_made.pop(pool.pool_id, None)
         self._identities.forget_pool(pool.pool_id)
         self._choosing.close(pool)
+        for address in self._pools.reserved_by(pool):  # the host's, whose network was not made
+            self._conflicts.let_go(pool.wire, address)
         self._pools.remove(pool)
 
     async def request_address(self, request: RequestAddress) -> IPInterface:
@@ -312,6 +314,12 @@ class AddressManagement:
         address = wanted
         if address is None:
             address = next((each for each in preferred if each in pools[0].prefix), None)
+        if address is None and pools[0].dhcp:
+            raise Refused(
+                f"access from the host needs an address of the host's own in {pools[0].prefix}, where the LAN's DHCP server "
+                "hands out the others: choose one that it does not, and give it with -o host_address=ADDRESS, or leave host "
+                "access out with -o host_access=false"
+            )
         if address is None:
             address = await self._choosing.next(pools[0])
         else:

@@ -56,6 +56,15 @@ class OpenPools:
         else:
             shared.leave(pool.pool_id)
 
+    def reserved_by(self, pool: Pool) -> list[IPAddress]:
+        """What *pool* alone keeps from all containers."""
+        kind = type(pool.prefix.network_address)
+        return [
+            kind(number)
+            for number, holders in self.set_of(pool).reserved.items()
+            if holders == {pool.pool_id}
+        ]
+
     def of_endpoint(self, parent: str, address: IPAddress) -> Pool | None:
         """The pool of which *address* was handed out to a container on *parent*."""
         for pool in self.by_id.values():

@@ -12,7 +12,7 @@ from ipaddress import ip_interface
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
-from ..errors import MacvlanError, Refused
+from ..errors import LinkFailed, MacvlanError, Refused
 from ..links.interface import HostRoute
 from ..links.pool import Links
 from ..turns import Turns
@@ -37,7 +37,7 @@ class HostAccess:
         """By parent, then by network."""
         self._reached: dict[str, tuple[str, tuple[tuple[IPAddress, IPAddress], ...]]] = {}
         """By endpoint: the parent, and each address of the container with the host's that talks to it."""
-        host_links.when_made = self._route_again
+        host_links.when_made = self._again
 
     def addresses_on(self, parent: str) -> tuple[IPAddress, ...]:
         """The host's addresses for containers on *parent*."""
@@ -59,14 +59,15 @@ class HostAccess:
     def remember(self, parent: str, network: str, addresses: tuple[IPAddress, ...]) -> None:
         """At start: what :meth:`grant` did in an earlier life."""
         self._addresses.setdefault(parent, {})[network] = addresses
-        link = self._host_links.known.get(parent)
-        if link is not None:
-            self._watch_over(link, addresses)
 
-    def _watch_over(self, link: HostLink, addresses: tuple[IPAddress, ...]) -> None:
-        """Others that use an address of the host's are told of, as with containers."""
-        for address in addresses:
-            self._conflicts.given(link.parent, address, link.mac)
+    async def _watch_over(self, link: HostLink) -> None:
+        """
+        Others that use an address of the host's are told of, as with containers. Linux answers neighbours for it by the
+        parent, too, unless the host's own ``arp_ignore`` forbids that.
+        """
+        nic = await self._links.find(link.parent)
+        for address in self.addresses_on(link.parent):
+            self._conflicts.given(link.parent, address, link.mac, "" if nic is None else nic.mac)
 
     async def grant(self, parent: str, network: str, addresses: tuple[IPAddress, ...]) -> None:
         """
@@ -75,7 +76,7 @@ class HostAccess:
         :raises LinkFailed: the kernel refuses; call :meth:`withdraw` to undo it.
         """
         self.remember(parent, network, addresses)
-        self._watch_over(await self._host_links.give(parent, self._on_link(parent)), addresses)
+        await self._watch_over(await self._host_links.give(parent, self._on_link(parent)))
 
     async def withdraw(self, parent: str, network: str) -> None:
         """Take the addresses that no other network needs. Succeeds when there was no such network."""
@@ -108,28 +109,37 @@ class HostAccess:
 
         :raises LinkFailed: the kernel refuses, or the host has another route to one of them; then none is left.
         """
+        before = self._reached.get(endpoint)
         pairs = pairs_of(containers, hosts)
-        if not pairs:
-            return
-        was_there = endpoint in self._reached
         self._reached[endpoint] = (parent, pairs)
         try:
-            link = await self._host_links.ensure(parent)
-            for destination, source in pairs:
-                async with self._turns.of(str(destination)):
-                    await self._links.add_host_route(_route(link, destination, source))
+            if pairs:
+                link = await self._host_links.ensure(parent)
+                for destination, source in pairs:
+                    async with self._turns.of(str(destination)):
+                        await self._links.add_host_route(_route(link, destination, source))
         except BaseException:
-            if not was_there:
-                await self.forget(endpoint, after_failure=True)
+            if before is None:
+                self._reached.pop(endpoint, None)
+            else:
+                self._reached[endpoint] = before
+            await self._unroute(parent, pairs)  # those that fail are told of in the log
             raise
+        if before is not None and before != (parent, pairs):
+            await self._unroute(*before)
 
-    async def forget(self, endpoint: str, after_failure: bool = False) -> None:
+    async def forget(self, endpoint: str) -> None:
         """
         Remove the routes to a container. Succeeds when there are none.
 
         :raises LinkFailed: the kernel refuses; what can be removed is.
         """
-        parent, pairs = self._reached.pop(endpoint, ("", ()))
+        failures = await self._unroute(*self._reached.pop(endpoint, ("", ())))
+        if failures:
+            raise failures[0]
+
+    async def _unroute(self, parent: str, pairs: Iterable[tuple[IPAddress, IPAddress]]) -> list[MacvlanError]:
+        """Remove routes that no container is reached by any more."""
         failures = []
         for destination, source in pairs:
             async with self._turns.of(str(destination)):
@@ -141,8 +151,7 @@ class HostAccess:
                 except MacvlanError as failure:
                     failures.append(failure)
                     _log.error("{reason}", reason=str(failure))
-        if failures and not after_failure:
-            raise failures[0]
+        return failures
 
     def _is_reached(self, parent: str, destination: IPAddress) -> bool:
         """Whether another endpoint has the address: the engine forgets some, and gives their addresses anew."""
@@ -151,11 +160,32 @@ class HostAccess:
             for other, pairs in self._reached.values()
         )
 
-    async def _route_again(self, link: HostLink) -> None:
-        for parent, pairs in list(self._reached.values()):
-            if parent == link.parent:
-                for destination, source in pairs:
-                    await self._links.add_host_route(_route(link, destination, source))
+    async def _again(self, link: HostLink) -> None:
+        """The link was made, perhaps again: nothing hangs on it but its addresses."""
+        await self._watch_over(link)
+        for route in self._routes_by(link):
+            await self._try_route(link.parent, route)
+
+    def _routes_by(self, link: HostLink) -> set[HostRoute]:
+        return {
+            _route(link, destination, source)
+            for parent, pairs in self._reached.values()
+            if parent == link.parent
+            for destination, source in pairs
+        }
+
+    async def _try_route(self, parent: str, route: HostRoute) -> None:
+        """One container that cannot be reached is no reason to reach none."""
+        try:
+            async with self._turns.of(str(route.destination)):
+                if self._is_reached(parent, route.destination):  # or it has gone meanwhile
+                    await self._links.add_host_route(route)
+        except LinkFailed as failure:
+            _log.error(
+                "the container with address {address} is not reached from the host: {reason}",
+                address=route.destination,
+                reason=str(failure),
+            )
 
     async def restore(
         self, containers: Mapping[str, tuple[str, tuple[IPAddress, ...], tuple[IPAddress, ...]]]
@@ -189,17 +219,13 @@ class HostAccess:
         link = self._host_links.known.get(parent)
         if link is None:
             return
-        wanted = {
-            _route(link, destination, source)
-            for other, pairs in self._reached.values()
-            if other == parent
-            for destination, source in pairs
-        }
+        await self._watch_over(link)
+        wanted = self._routes_by(link)
         present = set(await self._links.host_routes(link.name, ROUTE_PROTOCOL))
         for route in present - wanted:
             await self._links.delete_host_route(route)
         for route in wanted - present:
-            await self._links.add_host_route(route)
+            await self._try_route(parent, route)
 
 
 def pairs_of(

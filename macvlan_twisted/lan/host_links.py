@@ -57,6 +57,8 @@ class HostLinks:
         self._records = records
         self._known = known
         self._turns = Turns()
+        self._finished: set[str] = set()
+        """Names of links that were made in this life, or looked after: an earlier one may have been killed half-way."""
         self.when_made: Callable[[HostLink], Awaitable[None]] = _nothing
         """Called with a link that was just made, also again, for what has to be on it besides its addresses."""
 
@@ -92,6 +94,8 @@ class HostLinks:
                 if not link.addresses:
                     await self._forget(link)
                 raise
+        elif link.name not in self._finished:
+            await self._finish(link)
         return link
 
     async def give(self, parent: str, addresses: tuple[IPInterface, ...]) -> HostLink:
@@ -102,9 +106,9 @@ class HostLinks:
         """
         async with self._turns.of(parent):
             link = await self._noted(self._known.get(parent) or await self._begun(parent), addresses)
-            existed = self._links.exists(link.name)
+            is_finished = link.name in self._finished and self._links.exists(link.name)
             await self._ensured(link)
-            if existed:
+            if is_finished:
                 await self._address(link)
             return link
 
@@ -153,14 +157,18 @@ class HostLinks:
         )
         await self._links.add_port(port)
         try:
-            await self._links.configure(link.name, _KEPT_OFF)
-            await self._links.set_up(link.name)
-            await self._address(link)
+            await self._finish(link)
             await self.when_made(link)
         except BaseException:
             await self._links.delete(link.name)
             raise
         _log.info("host link created: {link} on parent {parent}", link=link.name, parent=link.parent)
+
+    async def _finish(self, link: HostLink) -> None:
+        await self._links.configure(link.name, _KEPT_OFF)
+        await self._links.set_up(link.name)
+        await self._address(link)
+        self._finished.add(link.name)
 
     async def remove(self, parent: str) -> None:
         """Remove the link on *parent* and what hangs on it; succeeds when there is none."""
