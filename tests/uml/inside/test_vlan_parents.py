@@ -232,7 +232,9 @@ def test_a_vlan_goes_while_another_network_is_being_made_upon_it(host: Host, plu
             made = threads.submit(call, "CreateNetwork", **new)
             retired.result()
             made.result()
-            assert host.extra == {VLAN}, f"after try {attempt}"
+            # Our own link is there once an endpoint's address was looked for, and goes with the VLAN at the latest.
+            remaining = {name for name in host.extra if not name.startswith("mvh")}
+            assert remaining == {VLAN}, f"after try {attempt}"
             old = new
     call("DeleteNetwork", **old)
     assert not host.extra
