@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
 from macvlan_twisted.addresses import IPAddress, parse_address, parse_network
 from macvlan_twisted.ipam.requests import RequestAddress
@@ -108,3 +109,16 @@ class ConflictTestCase(AddressTestCase):
         return [
             str(each) for each in sorted({each.address for each in said if isinstance(each, Probe)}, key=int)
         ]
+
+
+def log_of(test: ConflictTestCase) -> list[str]:
+    """What is logged from now on, to the test's end."""
+    lines: list[str] = []
+
+    def note(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    observer = cast(ILogObserver, note)
+    globalLogPublisher.addObserver(observer)
+    test.addCleanup(globalLogPublisher.removeObserver, observer)
+    return lines

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
@@ -18,23 +15,10 @@ from macvlan_twisted.lan.conflicts import RETRY_SECONDS
 from macvlan_twisted.lan.frames import announcement_frames
 from macvlan_twisted.state.interface import Kind
 
-from .conflict_cases import DETECTING, NEIGHBOUR, POOL, ConflictTestCase, pass_time, tens
+from .conflict_cases import DETECTING, NEIGHBOUR, POOL, ConflictTestCase, log_of, pass_time, tens
 from .helpers import House
 from .lan_cases import connect
 from .steps import ScriptedRecords
-
-
-def log_of(test: ConflictTestCase) -> list[str]:
-    """What is logged from now on, to the test's end."""
-    lines: list[str] = []
-
-    def note(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
-
-    observer = cast(ILogObserver, note)
-    globalLogPublisher.addObserver(observer)
-    test.addCleanup(globalLogPublisher.removeObserver, observer)
-    return lines
 
 
 class OfOthersTests(ConflictTestCase):
