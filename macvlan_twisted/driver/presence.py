@@ -106,8 +106,11 @@ class Presence:
 
     def _look_after(self, endpoint: Endpoint) -> None:
         if endpoint.mac is not None:
+            network = self._known.networks.get(endpoint.network_id)
             for address in endpoint.addresses:
-                self._conflicts.given(endpoint.parent, address, endpoint.mac)
+                subnet = None if network is None else network.subnet_of(address)
+                is_managed = subnet is not None and subnet.is_ours
+                self._conflicts.given(endpoint.parent, address, endpoint.mac, is_managed=is_managed)
 
     def announce(self, endpoint: Endpoint, network: Network) -> None:
         """The container joins: neighbours that knew its addresses under other MACs are told."""

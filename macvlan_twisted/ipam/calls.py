@@ -52,6 +52,7 @@ class AddressManagement:
         self._turns = Turns()
         self._pools = OpenPools(book)
         self._choosing = Choosing(settings, self._pools, conflicts)
+        conflicts.is_handed_out = self.is_endpoints
         self._identities = Identities(book.identities())
         self._being_made: dict[str, set[IPAddress]] = {}
         """
@@ -108,10 +109,13 @@ class AddressManagement:
             except BaseException:
                 self._pools.by_id[pool_id] = pool
                 raise
-            leased = self._pools.set_of(pool).endpoints.get(pool_id, set()) if pool.dhcp else set()
-            for number in sorted(leased):
-                await self._leasing.give_back(pool, type(pool.prefix.network_address)(number))
+            left = sorted(self._pools.set_of(pool).endpoints.get(pool_id, ()))
             self._forget(pool)
+            for number in left:  # the engine leaves some behind
+                address = type(pool.prefix.network_address)(number)
+                self._conflicts.let_go(pool.wire, address)
+                if pool.dhcp:
+                    await self._leasing.give_back(pool, address)
             await self._conflicts.disuse(f"pool {pool.pool_id}")
         _log.info("pool released: {pool}", pool=pool.described())
 
@@ -169,6 +173,8 @@ class AddressManagement:
         shared, number = self._pools.set_of(pool), int(claim.address)
         held_before = shared.holds(pool.pool_id, number)
         shared.add(pool.pool_id, number, Purpose(claim.purpose))
+        if claim.purpose != Purpose.ENDPOINT.value:
+            self._choosing.reserved(pool, claim.address)
         if advances:
             self._pools.cursors[pool.cursor_key] = number
         ended: tuple[str, ...] = ()
@@ -292,6 +298,7 @@ class AddressManagement:
                 await self._book.open_pool(pool.pool_id, to_document(settled))
             except StateFailed as failure:  # the network is made, and this is worth no failure of that
                 _log.error("the parent of a pool is not kept: {reason}", reason=str(failure))
+            self._choosing.forget(pool)
             await self._conflicts.disuse(f"pool {pool.pool_id}")
             self._pools.by_id[pool.pool_id] = pool = settled
             self._use_wire(pool)

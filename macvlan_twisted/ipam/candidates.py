@@ -27,6 +27,8 @@ MOST_HELD = 8
 _SHARE_OF_POOL = 16
 """At most this part of a pool is held, for another host may hand out addresses of the same one."""
 
+MOST_AT_ONCE = 64
+"""So many are asked for at once, if so many containers wait."""
 MOST_IN_A_ROW = 256
 """So many addresses that others have are skipped for one container: then somebody answers for all, and the user is told."""
 
@@ -82,20 +84,20 @@ class _Ahead:
 
 
 class Candidates:
-    """What is held, by cursor key: the pools that share a cursor share their candidates."""
+    """What is held, by cursor key and parent: pools that share both share their candidates."""
 
     def __init__(self, conflicts: Conflicts) -> None:
         self._conflicts = conflicts
-        self._ahead: dict[str, _Ahead] = {}
+        self._ahead: dict[tuple[str, str], _Ahead] = {}
 
     def prepare(self, pool: Pool, shared: SharedSet, choose: Callable[[], int | None]) -> None:
         """Begin to find out what the next containers will need."""
         self._fill(self._of(pool, shared, choose))
 
     def _of(self, pool: Pool, shared: SharedSet, choose: Callable[[], int | None]) -> _Ahead:
-        ahead = self._ahead.get(pool.cursor_key)
+        ahead = self._ahead.get(_key(pool))
         if ahead is None:
-            ahead = self._ahead[pool.cursor_key] = _Ahead(pool, shared, choose)
+            ahead = self._ahead[_key(pool)] = _Ahead(pool, shared, choose)
             for address in self._conflicts.quarantined(pool.wire):
                 self._quarantine(ahead, address)
         return ahead
@@ -147,7 +149,8 @@ class Candidates:
     def _taken_out(self, ahead: _Ahead, pool: Pool) -> int | None:
         """A number that is ready, of this part of the subnet, or else of another one that overlaps it."""
         for each in (ahead, *self._ahead.values()):
-            if each.shared is ahead.shared and (each is ahead or not ahead.asked):
+            is_fit = each.shared is ahead.shared and each.pool.wire == ahead.pool.wire
+            if is_fit and (each is ahead or not ahead.asked):
                 for number in each.ready:
                     if not ahead.span.first <= number <= ahead.span.last:
                         continue
@@ -197,7 +200,8 @@ class Candidates:
     @staticmethod
     def _chosen(ahead: _Ahead) -> list[int]:
         """What is to be asked for, so that there is enough; set aside already."""
-        wanted = number_to_hold(ahead.span) - len(ahead.ready) - len(ahead.asked) - len(ahead.unproven)
+        enough = max(number_to_hold(ahead.span), min(ahead.callers, MOST_AT_ONCE))
+        wanted = enough - len(ahead.ready) - len(ahead.asked) - len(ahead.unproven)
         chosen = []
         for _ in range(wanted):
             number = ahead.choose()
@@ -231,13 +235,15 @@ class Candidates:
         address = ahead.address(number)
         verdict: Verdict = Unproven("it was not found out")
         try:
-            verdict = await self._conflicts.hold(ahead.pool.wire, address, of_many=of_many)
+            verdict = await self._conflicts.hold(ahead.pool.wire, address, of_many=of_many, is_managed=True)
         finally:
             ahead.asked.discard(number)
             ahead.turn_of = {each: ahead.turn_of[each] for each in (*ahead.ready, *ahead.asked, number)}
             if ahead.closed:
                 if not self._is_wanted(ahead.pool.wire, number):
                     self._conflicts.let_go(ahead.pool.wire, address)
+            elif ahead.shared.is_taken(number):  # by a user who named it meanwhile
+                ahead.shared.give_back(number)
             elif isinstance(verdict, Free):
                 ahead.ready.append(number)
                 ahead.ready.sort(key=lambda each: ahead.turn_of[each])
@@ -265,15 +271,20 @@ class Candidates:
         """Whether *address*, which a user names, is one that was found free ahead; it is then the caller's."""
         number = int(address)
         for ahead in self._ahead.values():
-            if (
-                ahead.shared is not None
-                and ahead.pool.shared_set == pool.shared_set
-                and number in ahead.ready
-            ):
+            is_fit = ahead.pool.shared_set == pool.shared_set and ahead.pool.wire == pool.wire
+            if is_fit and number in ahead.ready:
                 ahead.ready.remove(number)
                 ahead.shared.give_back(number)
                 return True
         return False
+
+    def withdraw(self, pool: Pool, address: IPAddress) -> None:
+        """*address* is reserved: what was found free, on whichever parent, is not handed out."""
+        number = int(address)
+        for ahead in self._ahead.values():
+            if ahead.pool.shared_set == pool.shared_set and number in ahead.ready:
+                ahead.ready.remove(number)
+                ahead.shared.give_back(number)
 
     def lost(self, parent: str, address: IPAddress) -> None:
         """Someone took an address that was held, in spite of our defence."""
@@ -286,7 +297,7 @@ class Candidates:
         """:param others: whether other pools hand out from the same part of the subnet."""
         if others:
             return
-        ahead = self._ahead.pop(pool.cursor_key, None)
+        ahead = self._ahead.pop(_key(pool), None)
         if ahead is None:
             return
         ahead.closed = True
@@ -295,6 +306,10 @@ class Candidates:
         for number in ahead.ready:
             self._conflicts.let_go(pool.wire, ahead.address(number))
         ahead.tell()
+
+
+def _key(pool: Pool) -> tuple[str, str]:
+    return pool.cursor_key, pool.wire
 
 
 def cannot_be_found_out(pool: Pool, reason: str) -> Refused:

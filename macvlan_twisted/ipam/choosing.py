@@ -37,9 +37,18 @@ class Choosing:
     def close(self, pool: Pool) -> None:
         """The pool is open no more, but its set of addresses still is."""
         others = self._pools.sharing_with(pool)
-        self._candidates.close(pool, others=any(each.cursor_key == pool.cursor_key for each in others))
+        self.forget(pool)
         if not others:
             self._conflicts.forget_within(pool.wire, pool.prefix)
+
+    def forget(self, pool: Pool) -> None:
+        """Let go of what is held for *pool* on its parent, if no other pool hands it out there."""
+        keys = [(each.cursor_key, each.wire) for each in self._pools.sharing_with(pool)]
+        self._candidates.close(pool, others=(pool.cursor_key, pool.wire) in keys)
+
+    def reserved(self, pool: Pool, address: IPAddress) -> None:
+        """*address* is a gateway's, a host's or an auxiliary one from now on: it was perhaps held for a container."""
+        self._candidates.withdraw(pool, address)
 
     async def next(self, pool: Pool) -> IPAddress:
         """
@@ -85,7 +94,7 @@ class Choosing:
         was_aside = int(address) in shared.aside
         shared.set_aside(int(address))
         try:
-            verdict = await self._conflicts.hold(pool.wire, address)
+            verdict = await self._conflicts.hold(pool.wire, address, is_managed=True)
         finally:
             if not was_aside:
                 shared.give_back(int(address))

@@ -30,24 +30,25 @@ class SharedSet:
     def set_aside(self, address: int) -> None:
         if address not in self.aside:
             self.aside.add(address)
-            if not self._is_taken(address):
+            if not self.is_taken(address):
                 self.taken.add(address)
 
     def give_back(self, address: int) -> None:
         """Succeeds when it is not set aside."""
         if address in self.aside:
             self.aside.remove(address)
-            if not self._is_taken(address):
+            if not self.is_taken(address):
                 self.taken.remove(address)
 
-    def _is_taken(self, address: int) -> bool:
+    def is_taken(self, address: int) -> bool:
+        """Whether a pool has it; what is only set aside is not taken."""
         return address in self.reserved or self.is_endpoints(address)
 
     def is_endpoints(self, address: int) -> bool:
         return any(address in addresses for addresses in self.endpoints.values())
 
     def add(self, pool_id: str, address: int, purpose: Purpose) -> None:
-        if address not in self.aside and not self._is_taken(address):
+        if address not in self.aside and not self.is_taken(address):
             self.taken.add(address)
         if purpose is Purpose.ENDPOINT:
             self.endpoints.setdefault(pool_id, set()).add(address)
@@ -69,7 +70,7 @@ class SharedSet:
         holders.discard(pool_id)
         if not holders:
             self.reserved.pop(address, None)
-        if address not in self.aside and not self._is_taken(address):
+        if address not in self.aside and not self.is_taken(address):
             self.taken.remove(address)
 
     def leave(self, pool_id: str) -> None:

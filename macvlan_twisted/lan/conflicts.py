@@ -51,6 +51,13 @@ class Conflict:
         return f"{self.parent} {self.address}"
 
 
+@frozen
+class _Given:
+    mac: str
+    also: str
+    is_managed: bool
+
+
 class Conflicts:
     """
     One for all parents. What it says of an address holds from then on until :meth:`let_go` or :meth:`gone`.
@@ -76,11 +83,13 @@ class Conflicts:
         self._random = random
         self._now = now
         self._watches: dict[str, Watch] = {}
-        self._given: dict[tuple[str, IPAddress], tuple[str, str]] = {}
+        self._given: dict[tuple[str, IPAddress], _Given] = {}
         self._retry_at: dict[tuple[str, IPAddress], float] = {}
         self._known: dict[tuple[str, IPAddress], Conflict] = {}
         self.when_lost: Callable[[str, IPAddress], None] = lambda parent, address: None
         """Is told when someone took an address that was held."""
+        self.is_handed_out: Callable[[str, IPAddress], bool] = lambda parent, address: False
+        """Whether our address management has given an address on a parent to a container."""
         self._interests: dict[str, tuple[str, IPNetwork]] = {}
         self._stop_interest: dict[str, Callable[[], None]] = {}
         wires.when_unused.append(self._forget_parent)
@@ -117,12 +126,14 @@ class Conflicts:
             for user, (where, prefix) in self._interests.items():
                 if where == parent:
                     self._stop_interest[user] = watch.interested_in(prefix)
-            for (where, address), macs in self._given.items():
+            for (where, address), given in self._given.items():
                 if where == parent:
-                    watch.keep_for(address, *macs)
+                    watch.keep_for(address, given.mac, given.also)
         return watch
 
-    async def hold(self, parent: str, address: IPAddress, *, of_many: bool = False) -> Verdict:
+    async def hold(
+        self, parent: str, address: IPAddress, *, of_many: bool = False, is_managed: bool = False
+    ) -> Verdict:
         """
         Find out whether *address* is free, and if it is, defend it from now on.
 
@@ -131,8 +142,17 @@ class Conflicts:
 
         :param of_many: others will do as well: what a neighbour was heard with minutes ago is left to it, though it
             might not answer now; it may sleep.
+        :param is_managed: asked by our address management, in whose books nobody has the address: a container of its
+            networks that was given it was forgotten by the engine, and has to answer if it lives.
         """
-        verdict = await self._verdict(parent, address, of_many)
+        forgotten = self._given.get((parent, address)) if is_managed else None
+        if forgotten is not None and forgotten.is_managed:
+            self.gone(parent, address)
+        else:
+            forgotten = None
+        verdict = await self._verdict(parent, address, of_many, is_managed)
+        if forgotten is not None and isinstance(verdict, Taken):
+            self.given(parent, address, forgotten.mac, is_managed=True)
         if isinstance(verdict, Taken):
             rest = RETRY_PROBED_SECONDS if verdict.how is How.PROBED else RETRY_SECONDS
             self._retry_at[parent, address] = self._clock.seconds() + rest
@@ -142,7 +162,7 @@ class Conflicts:
             self._forget(parent, address)
         return verdict
 
-    async def _verdict(self, parent: str, address: IPAddress, of_many: bool) -> Verdict:
+    async def _verdict(self, parent: str, address: IPAddress, of_many: bool, is_managed: bool) -> Verdict:
         if not parent:
             return Unproven(
                 "no parent is known: name it with --ipam-opt parent=, or start with --host-interface"
@@ -152,6 +172,8 @@ class Conflicts:
             if link is not None:
                 found = await self._links.find(link)
                 return Taken("" if found is None else found.mac, How.HOST)
+            if not is_managed and self.is_handed_out(parent, address):
+                return Taken(self._wires.of(parent).mac, How.OURS)
             watch = await self.watch(parent)
             heard = watch.known(address) if of_many else None
             if heard is not None:
@@ -165,13 +187,16 @@ class Conflicts:
         if watch is not None and (parent, address) not in self._given:
             watch.let_go(address)
 
-    def given(self, parent: str, address: IPAddress, mac: str, also: str = "") -> None:
+    def given(
+        self, parent: str, address: IPAddress, mac: str, also: str = "", is_managed: bool = False
+    ) -> None:
         """
         A container has *address* under *mac*: from now on others that use it are told of.
 
         :param also: another MAC that rightly claims it.
+        :param is_managed: whether our own address management has handed it out.
         """
-        self._given[parent, address] = (mac, also)
+        self._given[parent, address] = _Given(mac, also, is_managed)
         watch = self._watches.get(parent)
         if watch is not None:
             watch.keep_for(address, mac, also)
