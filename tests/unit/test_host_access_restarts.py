@@ -1,0 +1,92 @@
+"""What a start makes of access from the host, after whatever ended the life before."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from macvlan_twisted.addresses import parse_address, parse_interface
+from macvlan_twisted.links.interface import HostRoute
+from macvlan_twisted.names import endpoint_link_name
+from macvlan_twisted.state.interface import Kind
+
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, nic
+from .host_access_cases import HOST, HOST_6, REACHED, HostAccessTestCase
+
+LINK = endpoint_link_name(ENDPOINT)
+
+
+class RestartTests(HostAccessTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.open()
+        self.run_container()
+        self.house.kernel.move_away(LINK)
+
+    def test_nothing_changes_in_the_kernel(self) -> None:
+        before = self.house.kernel.links()
+        self.house = self.house.next_life()
+        self.assertEqual(self.house.kernel.links(), before)
+        self.assertEqual(self.routes(), REACHED)
+        self.house.delete_endpoint()
+        self.house.wait(self.house.networks.delete(NETWORK))
+        self.assert_nothing_left()
+
+    def test_after_a_reboot_all_of_it_is_there_again(self) -> None:
+        self.house.kernel.delete(self.link)
+        self.house = self.house.next_life()
+        self.assertEqual(self.addresses(), [HOST, HOST_6])
+        self.assertEqual(self.routes(), REACHED)
+
+    def test_a_link_that_a_kill_left_half_made_is_finished(self) -> None:
+        port = self.house.kernel.read_port(self.link)
+        assert port is not None
+        self.house.kernel.delete(self.link)
+        self.house.kernel.add_port(port)
+        self.house = self.house.next_life()
+        self.assertEqual(self.routes(), REACHED)
+        self.assertEqual(self.house.kernel.configured[self.link]["ipv4/arp_ignore"], "1")
+
+    def test_routes_of_our_protocol_to_nobody_go_from_our_link_alone(self) -> None:
+        kernel = self.house.kernel
+        ours = HostRoute(parse_address("192.168.1.8"), self.link, parse_address(HOST), 142)
+        on_eth1, of_user = (
+            evolve(ours, destination=parse_address("192.168.1.9"), link="eth1"),
+            evolve(ours, destination=parse_address("192.168.1.5"), protocol=4),
+        )
+        for route in (ours, on_eth1, of_user):
+            kernel.add_host_route(route)
+        self.house = self.house.next_life()
+        self.assertEqual(self.routes(), REACHED)
+        self.assertEqual(kernel.host_routes("eth1", 142), [on_eth1])
+        self.assertEqual(kernel.host_routes(self.link, 4), [of_user])
+
+    def test_an_address_that_a_kill_left_on_the_link_goes(self) -> None:
+        self.house.kernel.add_address(self.link, parse_interface("10.1.0.99/32"))
+        self.house = self.house.next_life()
+        self.assertEqual(self.addresses(), [HOST, HOST_6])
+
+    def test_without_its_parent_the_start_goes_on_and_a_container_brings_all_of_it_back(self) -> None:
+        kernel = self.house.kernel
+        parent = kernel.find("eth0")
+        assert parent is not None
+        kernel.delete("eth0")
+        self.house = self.house.next_life()
+        self.assertNotIn(self.link, self.house.link_names())
+        kernel.put(nic("eth0", 2))
+        self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
+        self.assertEqual(self.addresses(), [HOST, HOST_6])
+        self.assertEqual(self.routes(), sorted([*REACHED, f"192.168.1.8 from {HOST}"]))
+
+    def test_a_network_that_a_kill_left_half_made_leaves_no_address(self) -> None:
+        kind, rows = Kind.NETWORK, self.house.records.kept[Kind.NETWORK]
+        rows[NETWORK] = {**rows[NETWORK], "is_made": False, "host_addresses": []}
+        del self.house.records.kept[Kind.ENDPOINT][ENDPOINT]
+        self.assertEqual(list(self.house.records.all_rows()[kind]), [NETWORK])
+        self.house = self.house.next_life()
+        self.assert_nothing_left()
+
+    def test_another_route_in_the_way_keeps_the_others_from_nothing(self) -> None:
+        self.house.kernel.delete(self.link)
+        self.house.kernel.add_host_route(HostRoute(parse_address("192.168.1.7"), "eth1", None, 4))
+        self.house = self.house.next_life()
+        self.assertEqual(self.routes(), REACHED[1:])

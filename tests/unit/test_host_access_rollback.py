@@ -1,0 +1,214 @@
+"""Access from the host that fails half-way leaves nothing, wherever it stops; the engine will not ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import evolve
+
+from macvlan_twisted.addresses import parse_address
+from macvlan_twisted.driver import requests
+from macvlan_twisted.errors import LinkFailed, MacvlanError, Refused, StateFailed
+from macvlan_twisted.lan.frames import Claim, Probe, answer_frame, decode, probe_frame
+from macvlan_twisted.state.interface import Kind
+
+from .helpers import ENDPOINT, LAN, NETWORK, OTHER_NETWORK, PLAIN_LINKS, House, Steps, subnet
+from .host_access_cases import BOTH, HOST, HOST_6, REACHED, HostAccessTestCase, access_request, join
+
+CALL = requests.EndpointCall(NETWORK, ENDPOINT)
+UNDOING = ("delete", "delete_address")
+"""What is done again at the next start, if it failed."""
+
+
+class RollbackTests(HostAccessTestCase):
+    def each_step(
+        self,
+        steps_of: Callable[[House], Steps],
+        prepare: Callable[[], None],
+        act: Callable[[], None],
+        check: Callable[[], None],
+    ) -> None:
+        """Refuse the first step of *act*, then the second, and so on until it goes through."""
+        number = 0
+        while True:
+            number += 1
+            self.house = House()
+            prepare()
+            steps = steps_of(self.house)
+            before = len(steps.taken)
+            steps.refuse_number = before + number
+            try:
+                act()
+            except MacvlanError as failure:
+                self.assertIn("a test refuses it", str(failure))
+            else:
+                if steps.refuse_number > len(steps.taken):
+                    break
+                continue  # what failed was tried again
+            if steps.taken[before + number - 1] in UNDOING:
+                self.house = self.house.next_life()
+            check()
+        self.assertGreater(number, 2, "no step was refused at all")
+
+    def test_the_kernel_refuses_any_one_step_of_a_network(self) -> None:
+        self.each_step(lambda house: house.steps, lambda: None, self.open, self.check_network)
+
+    def test_the_disk_refuses_any_one_write_of_a_network(self) -> None:
+        self.each_step(lambda house: house.records.steps, lambda: None, self.open, self.check_network)
+
+    def check_network(self) -> None:
+        self.assert_nothing_left()
+        self.assertEqual(self.house.kernel.host_addresses(), {})
+        self.assertEqual(self.house.host_access.addresses_on("eth0"), ())
+
+    def test_a_second_network_that_fails_leaves_the_first_ones_access(self) -> None:
+        def second() -> None:
+            self.open(OTHER_NETWORK, subnets=(subnet("10.1.0.0/24"),), address="10.1.0.99")
+
+        def check() -> None:
+            self.assertEqual(self.addresses(), [HOST, HOST_6])
+            self.assertEqual(self.routes(), REACHED)
+            self.assertEqual(list(self.house.known.networks), [NETWORK])
+
+        for steps_of in (lambda house: house.steps, lambda house: house.records.steps):
+            self.each_step(steps_of, self.open_and_run, second, check)
+
+    def open_and_run(self) -> None:
+        self.open()
+        self.run_container()
+
+    def open_and_create(self) -> None:
+        self.open()
+        self.house.create_endpoint(address_v6="fd00::7/64")
+
+    def join(self) -> None:
+        self.house.wait(self.house.endpoints.join(join()))
+
+    def test_the_kernel_refuses_any_one_step_of_a_join(self) -> None:
+        self.each_step(
+            lambda house: house.steps,
+            self.open_and_create,
+            self.join,
+            lambda: self.assertEqual(self.routes(), []),
+        )
+
+    def test_after_a_join_that_the_disk_refused_the_endpoints_removal_takes_the_routes(self) -> None:
+        """The engine asks for it at once (docs/reference/protocol)."""
+        self.open_and_create()
+        self.house.records.steps.refuse["save"] = 0
+        with self.assert_refused(StateFailed):
+            self.join()
+        self.house.records.steps.refuse.clear()
+        self.house.delete_endpoint()
+        self.assertEqual(self.routes(), [])
+
+    def test_a_second_join_that_fails_leaves_the_firsts_routes(self) -> None:
+        self.each_step(
+            lambda house: house.steps,
+            self.open_and_run,
+            self.join,
+            lambda: self.assertEqual(self.routes(), REACHED),
+        )
+
+    def test_a_join_into_a_link_that_is_gone_leaves_it_gone_or_whole(self) -> None:
+        def prepare() -> None:
+            self.open_and_create()
+            self.house.kernel.delete(self.link)
+
+        def check() -> None:
+            if self.house.kernel.exists(self.link):
+                self.assertEqual(self.addresses(), [HOST, HOST_6])
+            self.assertEqual(self.routes(), [])
+
+        self.each_step(lambda house: house.steps, prepare, self.join, check)
+
+    def test_a_removal_that_fails_half_way_goes_on(self) -> None:
+        self.open_and_run()
+        self.house.steps.refuse["delete_host_route"] = 5
+        with self.assert_refused(LinkFailed, "delete_host_route"):
+            self.house.delete_endpoint()
+        self.assertEqual(dict(self.house.known.endpoints), {})
+        self.house.steps.refuse.clear()
+        self.house = self.house.next_life()
+        self.assertEqual(self.routes(), [])
+
+    def test_a_network_is_removed_as_far_as_the_kernel_lets_it_be(self) -> None:
+        self.open_and_run()
+        for name in ("delete_host_route", "delete_address"):
+            self.house.steps.refuse[name] = 5
+        with self.assert_refused(LinkFailed, "delete_host_route", "delete_address"):
+            self.house.wait(self.house.networks.delete(NETWORK))
+        self.house.steps.refuse.clear()
+        self.house.wait(self.house.links.reaped())
+        self.assert_nothing_left()
+
+    def test_what_was_refused_can_be_repeated(self) -> None:
+        for step in ("add_address", "configure", "set_up", "add_port", "host_addresses"):
+            self.house.steps.refuse[step] = 22
+            with self.assert_refused(LinkFailed):
+                self.open()
+            self.house.steps.refuse.clear()
+        self.open()
+        self.run_container()
+        self.assertEqual(self.routes(), REACHED)
+
+
+class OnTheLanTests(HostAccessTestCase):
+    """A neighbour has :data:`HOST_6`, and nobody :data:`HOST`."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.house = House(settings=evolve(LAN, conflict_detection="on"))
+        self.house.answerers.append(self.answer)
+
+    def answer(self, frame: bytes) -> list[bytes]:
+        said = decode(frame)
+        if isinstance(said, Probe) and str(said.address) == HOST_6:
+            return [answer_frame(said.address, "02:00:00:00:00:02", said.mac)]
+        return []
+
+    def pass_time(self) -> None:
+        for _ in range(60):
+            self.house.clock.advance(0.01)
+
+    def answers_for(self, address: str) -> bool:
+        tap = self.house.taps["eth0"]
+        before = len(tap.sent)
+        tap.bring(probe_frame(parse_address(address), "02:00:00:00:00:03"))
+        said = [decode(frame) for frame in tap.sent[before:]]
+        return any(isinstance(each, Claim) and str(each.address) == address for each in said)
+
+    def test_an_address_of_a_neighbours_is_refused_with_its_mac_and_the_other_is_defended_no_more(
+        self,
+    ) -> None:
+        self.house.create_network(OTHER_NETWORK)  # which goes on listening
+        made = self.house.start(self.house.networks.create(access_request()))
+        self.pass_time()
+        said = str(self.failureResultOf(made, Refused).getErrorMessage())
+        self.assertIn(f"host address {HOST_6} is in use on eth0: MAC 02:00:00:00:00:02", said)
+        self.assertFalse(self.answers_for(HOST))
+        self.assertEqual(list(self.house.known.networks), [OTHER_NETWORK])
+        self.assertEqual(self.house.host_access.addresses_on("eth0"), ())
+
+    def test_that_the_parent_answers_for_the_hosts_address_is_no_conflict(self) -> None:
+        """Linux answers by all of its links on a LAN, unless it is told not to."""
+        made = self.house.start(self.house.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
+        self.pass_time()
+        self.assertIsNone(self.successResultOf(made))
+        parent = self.house.kernel.find("eth0")
+        assert parent is not None
+        for mac, seen in ((parent.mac, []), ("02:00:00:00:00:09", [HOST])):
+            frame = answer_frame(parse_address(HOST), mac, "02:00:00:00:00:03")
+            self.house.taps["eth0"].bring(frame)
+            rows = self.house.records.all_rows().get(Kind.CONFLICT, {})
+            self.assertEqual([row["address"] for row in rows.values()], seen)
+
+    def test_the_hosts_address_is_defended_from_the_network_to_its_removal(self) -> None:
+        self.house.create_network(OTHER_NETWORK)
+        made = self.house.start(self.house.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
+        self.pass_time()
+        self.assertIsNone(self.successResultOf(made))
+        self.assertTrue(self.answers_for(HOST))
+        self.house.wait(self.house.networks.delete(NETWORK))
+        self.assertFalse(self.answers_for(HOST))
+        self.assertEqual(self.house.link_names() - PLAIN_LINKS - {self.link}, set())
