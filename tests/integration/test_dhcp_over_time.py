@@ -188,6 +188,7 @@ def test_a_container_that_was_removed_while_the_plugin_was_down_has_its_lease_re
     wait_for_release(server, leased, seconds=60)
     (kept,) = server.leases()
     assert kept.address != leased
+    wait_for_plugin(docker_host, f"address released: {leased}" if way is OURS else "unused link removed")
     docker_host.plugin.stop()
     rows = docker_host.rows()
     assert len(rows["endpoints"]) == len(rows["leases"]) == 1
