@@ -37,9 +37,13 @@ def routes_to_host(
 
 
 def _is_to_be_told(own: IPAddress, address: IPInterface, host: IPAddress, network: Network) -> bool:
-    """Not of a router: that one has to be on the link itself, or the kernel takes no default route by it."""
+    """
+    Not of a router: that one has to be on the link itself, or the kernel takes no default route by it. Nor outside the
+    container's subnet: the engine refuses a later network of the container whose subnet has an address that a route of
+    the sandbox leads to, and Engine 28 joins the networks of a container in any order when it starts again.
+    """
     is_gateway = own == network.gateway_for(address)
-    return own.version == address.version and not own.is_link_local and own != host and not is_gateway
+    return own in address.network and not own.is_link_local and own != host and not is_gateway
 
 
 def _alone(address: IPAddress) -> IPNetwork:

@@ -54,9 +54,14 @@ class RoutesToHostTests(SynchronousTestCase):
 
     def test_several_addresses_of_the_parent_are_all_told(self) -> None:
         self.assertEqual(
-            self.told("192.168.1.10", "10.0.0.1"),
-            ["192.168.1.10/32 via 192.168.1.99", "10.0.0.1/32 via 192.168.1.99"],
+            self.told("192.168.1.10", "192.168.1.11"),
+            ["192.168.1.10/32 via 192.168.1.99", "192.168.1.11/32 via 192.168.1.99"],
         )
+
+    def test_another_subnets_address_is_not_told_for_the_engine_would_refuse_that_subnets_network(
+        self,
+    ) -> None:
+        self.assertEqual(self.told("10.0.0.1", "fd11::1"), [])
 
     def test_what_is_link_local_is_not_told(self) -> None:
         self.assertEqual(self.told("fe80::1", "169.254.3.4"), [])
