@@ -114,7 +114,7 @@ class HostAccess:
         self._reached[endpoint] = (parent, pairs)
         try:
             if pairs:
-                link = await self._host_links.ensure(parent)
+                link = await self._link_on(parent)
                 for destination, source in pairs:
                     async with self._turns.of(str(destination)):
                         await self._links.add_host_route(_route(link, destination, source))
@@ -127,6 +127,14 @@ class HostAccess:
             raise
         if before is not None and before != (parent, pairs):
             await self._unroute(*before)
+
+    async def _link_on(self, parent: str) -> HostLink:
+        """Our link with the host's addresses, also where it was removed, and made anew for another purpose."""
+        wanted = self._on_link(parent)
+        known = self._host_links.known.get(parent)
+        if known is None or known.addresses != wanted:
+            return await self._host_links.give(parent, wanted)
+        return await self._host_links.ensure(parent)
 
     async def forget(self, endpoint: str) -> None:
         """

@@ -173,21 +173,31 @@ class Wires:
         users.discard(user)
         if not users:
             self._users.pop(parent, None)
-            self._alone.pop(parent, None)
+            was_alone = self._alone.pop(parent, None) is not None
             for tell in self.when_unused:
                 tell(parent)
-            await self.vacate(parent)
+            async with self._turns.of(parent):
+                if parent not in self._users:
+                    await self._clear(parent)
+                elif was_alone:  # who came meanwhile may speak by a link of ours
+                    self._silence(parent)
 
     async def vacate(self, parent: str) -> None:
         """Close the wire and remove our link; whoever needs it again opens it again."""
         async with self._turns.of(parent):
-            wire = self._wires.get(parent)
-            if wire is not None:
-                self._close(wire)
-                if parent not in self._users:
-                    del self._wires[parent]
-            self._speakers.pop(parent, None)
-            await self._host_links.remove(parent)
+            await self._clear(parent)
+
+    async def _clear(self, parent: str) -> None:
+        self._silence(parent)
+        if parent not in self._users:
+            self._wires.pop(parent, None)
+        await self._host_links.remove(parent)
+
+    def _silence(self, parent: str) -> None:
+        wire = self._wires.get(parent)
+        if wire is not None:
+            self._close(wire)
+        self._speakers.pop(parent, None)
 
     async def leave_alone(self, parent: str, user: str) -> None:
         """Have no link of ours on *parent* while *user* uses it: in mode passthru there is room for one alone."""
