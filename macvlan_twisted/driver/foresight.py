@@ -46,7 +46,7 @@ class Foresight:
     def forget(self, network: Network) -> None:
         for version in (4, 6):
             for address in self._expected.pop((network.network_id, version), {}):
-                self._conflicts.let_go(network.parent, address)
+                self._conflicts.let_go(network.parent, address, network.network_id)
 
     def _of(self, network: Network, address: IPAddress) -> dict[IPAddress, None]:
         return self._expected.setdefault((network.network_id, address.version), {})
@@ -87,16 +87,16 @@ class Foresight:
         if len(expected) > MOST:
             oldest = next(iter(expected))
             del expected[oldest]
-            self._conflicts.let_go(network.parent, oldest)
+            self._conflicts.let_go(network.parent, oldest, network.network_id)
         ensureDeferred(self._hold(network, address)).addErrback(
             lambda failure: _log.failure("looking ahead failed", failure=failure)
         )
 
     async def _hold(self, network: Network, address: IPAddress) -> None:
-        await self._conflicts.hold(network.parent, address)
+        await self._conflicts.hold(network.parent, address, network.network_id, is_guess=True)
         if address not in self._expected.get((network.network_id, address.version), {}):
             is_given = any(
                 address in endpoint.addresses for endpoint in self._known.endpoints_of(network.network_id)
             )
             if not is_given:
-                self._conflicts.let_go(network.parent, address)
+                self._conflicts.let_go(network.parent, address, network.network_id)

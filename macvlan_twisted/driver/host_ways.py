@@ -68,12 +68,13 @@ class HostWays:
         try:
             for address in chosen:
                 self._refuse_used_by_us(address, network)
-                if address not in present:
+                subnet = network.subnet_of(address)
+                if address not in present and (subnet is None or not subnet.is_ours):
                     await self._refuse_used_by_others(address, network)
         except BaseException:
             for address in chosen:
                 if address not in present:
-                    self._conflicts.let_go(network.parent, address)
+                    self._conflicts.let_go(network.parent, address, network.network_id)
             raise
         network = evolve(network, host_addresses=chosen)
         self._known.add_network(network)
@@ -98,7 +99,7 @@ class HostWays:
     async def _refuse_used_by_others(self, address: IPAddress, network: Network) -> None:
         if network.conflict_detection == "off":
             return
-        verdict = await self._conflicts.hold(network.parent, address)
+        verdict = await self._conflicts.hold(network.parent, address, network.network_id)
         if isinstance(verdict, Taken):
             raise Refused(
                 f"host address {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; choose one "

@@ -84,7 +84,7 @@ class Presence:
                 forgotten is not None and address in forgotten.addresses
             ):
                 continue
-            verdict = await self._conflicts.hold(network.parent, address)
+            verdict = await self._conflicts.hold(network.parent, address, network.network_id)
             if isinstance(verdict, Taken):
                 raise Refused(
                     f"address {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; reserve it "
@@ -105,12 +105,11 @@ class Presence:
             self._foresight.given(network, address)
 
     def _look_after(self, endpoint: Endpoint) -> None:
-        if endpoint.mac is not None:
-            network = self._known.networks.get(endpoint.network_id)
-            for address in endpoint.addresses:
-                subnet = None if network is None else network.subnet_of(address)
-                is_managed = subnet is not None and subnet.is_ours
-                self._conflicts.given(endpoint.parent, address, endpoint.mac, is_managed=is_managed)
+        network = self._known.networks.get(endpoint.network_id)
+        for address in endpoint.addresses:
+            subnet = None if network is None else network.subnet_of(address)
+            is_managed = subnet is not None and subnet.is_ours
+            self._conflicts.given(endpoint.parent, address, endpoint.mac or "", is_managed=is_managed)
 
     def announce(self, endpoint: Endpoint, network: Network) -> None:
         """The container joins: neighbours that knew its addresses under other MACs are told."""
@@ -140,7 +139,8 @@ class Presence:
         if endpoint.mac is not None:
             other = self._known.holder_of_mac(endpoint.parent, endpoint.mac)
         for address in endpoint.addresses:
-            if other is not None and address in other.addresses:
+            given = self._conflicts.mac_given(endpoint.parent, address)
+            if (other is not None and address in other.addresses) or given not in (None, endpoint.mac or ""):
                 continue
             self._announcements.stop(endpoint.parent, address)
             self._conflicts.gone(endpoint.parent, address, link_removed)

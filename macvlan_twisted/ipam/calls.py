@@ -16,7 +16,7 @@ from ..settings import Settings
 from ..state.interface import AddressBook, Claim, Identity
 from ..turns import Turns
 from .allocation import usable_span
-from .choosing import Choosing
+from .choosing import Choosing, released_meanwhile
 from .chosen_macs import ChosenMacs
 from .identities import Identities
 from .leasing import Leasing
@@ -170,6 +170,9 @@ class AddressManagement:
 
     async def _claim(self, pool: Pool, claim: Claim, advances: bool) -> None:
         """In memory at once, so that no parallel call picks it; the caller goes on when it is on disk."""
+        if pool.pool_id not in self._pools.by_id:
+            self._conflicts.let_go(pool.wire, claim.address, pool.shared_set)
+            raise released_meanwhile(pool)
         shared, number = self._pools.set_of(pool), int(claim.address)
         held_before = shared.holds(pool.pool_id, number)
         shared.add(pool.pool_id, number, Purpose(claim.purpose))
@@ -300,6 +303,9 @@ class AddressManagement:
                 _log.error("the parent of a pool is not kept: {reason}", reason=str(failure))
             self._choosing.forget(pool)
             await self._conflicts.disuse(f"pool {pool.pool_id}")
+            if pool.pool_id not in self._pools.by_id:  # released meanwhile
+                await self._book.close_pool(pool.pool_id)
+                return
             self._pools.by_id[pool.pool_id] = pool = settled
             self._use_wire(pool)
         self._choosing.prepare(pool)
@@ -332,6 +338,8 @@ class AddressManagement:
         else:
             self._choosing.refuse_outside(pools[0], address, Purpose.HOST)
             self._choosing.refuse_taken(pools[0], address, Purpose.HOST)
+            if wanted is not None:
+                await self._choosing.refuse_used_by_others(pools[0], address)
         for pool in pools:
             await self._claim(pool, Claim(pool.pool_id, address, Purpose.HOST.value), advances=False)
         _log.info(

@@ -235,13 +235,15 @@ class Candidates:
         address = ahead.address(number)
         verdict: Verdict = Unproven("it was not found out")
         try:
-            verdict = await self._conflicts.hold(ahead.pool.wire, address, of_many=of_many, is_managed=True)
+            verdict = await self._conflicts.hold(
+                ahead.pool.wire, address, ahead.pool.shared_set, of_many=of_many, is_managed=True
+            )
         finally:
             ahead.asked.discard(number)
             ahead.turn_of = {each: ahead.turn_of[each] for each in (*ahead.ready, *ahead.asked, number)}
             if ahead.closed:
                 if not self._is_wanted(ahead.pool.wire, number):
-                    self._conflicts.let_go(ahead.pool.wire, address)
+                    self._conflicts.let_go(ahead.pool.wire, address, ahead.pool.shared_set)
             elif ahead.shared.is_taken(number):  # by a user who named it meanwhile
                 ahead.shared.give_back(number)
             elif isinstance(verdict, Free):
@@ -304,7 +306,7 @@ class Candidates:
         for number in (*ahead.ready, *ahead.unproven, *ahead.quarantined, *ahead.asked):
             ahead.shared.give_back(number)
         for number in ahead.ready:
-            self._conflicts.let_go(pool.wire, ahead.address(number))
+            self._conflicts.let_go(pool.wire, ahead.address(number), pool.shared_set)
         ahead.tell()
 
 

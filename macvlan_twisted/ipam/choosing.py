@@ -54,6 +54,8 @@ class Choosing:
         """
         :raises Refused: none is left, or it cannot be found out whether one is free.
         """
+        if pool.pool_id not in self._pools.by_id:
+            raise released_meanwhile(pool)
         if pool.conflict_detection == "off":
             number = self._next_number(pool)
             address = None if number is None else type(pool.prefix.network_address)(number)
@@ -94,13 +96,13 @@ class Choosing:
         was_aside = int(address) in shared.aside
         shared.set_aside(int(address))
         try:
-            verdict = await self._conflicts.hold(pool.wire, address, is_managed=True)
+            verdict = await self._conflicts.hold(pool.wire, address, pool.shared_set, is_managed=True)
         finally:
             if not was_aside:
                 shared.give_back(int(address))
         if pool.pool_id not in self._pools.by_id:
             self._conflicts.let_go(pool.wire, address)
-            raise Refused(f"pool {pool.described()} was released meanwhile")
+            raise released_meanwhile(pool)
         self._candidates.take(pool, address)
         if isinstance(verdict, Taken):
             raise Refused(
@@ -137,3 +139,7 @@ class Choosing:
                 f"address {address} of pool {pool.prefix} is reserved as a network's gateway or auxiliary address: "
                 "choose another one"
             )
+
+
+def released_meanwhile(pool: Pool) -> Refused:
+    return Refused(f"pool {pool.described()} was released meanwhile")

@@ -7,6 +7,7 @@ What others have is kept in state, so that it can be looked at, and is skipped a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -52,6 +53,12 @@ class Conflict:
 
 
 @frozen
+class _Held:
+    holder: str
+    is_guess: bool
+
+
+@frozen
 class _Given:
     mac: str
     also: str
@@ -84,6 +91,8 @@ class Conflicts:
         self._now = now
         self._watches: dict[str, Watch] = {}
         self._given: dict[tuple[str, IPAddress], _Given] = {}
+        self._holders: dict[tuple[str, IPAddress], _Held] = {}
+        """For whom an address is held that no container was given yet."""
         self._retry_at: dict[tuple[str, IPAddress], float] = {}
         self._known: dict[tuple[str, IPAddress], Conflict] = {}
         self.when_lost: Callable[[str, IPAddress], None] = lambda parent, address: None
@@ -128,11 +137,18 @@ class Conflicts:
                     self._stop_interest[user] = watch.interested_in(prefix)
             for (where, address), given in self._given.items():
                 if where == parent:
-                    watch.keep_for(address, given.mac, given.also)
+                    self._keep(watch, parent, address, given)
         return watch
 
     async def hold(
-        self, parent: str, address: IPAddress, *, of_many: bool = False, is_managed: bool = False
+        self,
+        parent: str,
+        address: IPAddress,
+        holder: str,
+        *,
+        of_many: bool = False,
+        is_managed: bool = False,
+        is_guess: bool = False,
     ) -> Verdict:
         """
         Find out whether *address* is free, and if it is, defend it from now on.
@@ -140,6 +156,8 @@ class Conflicts:
         Asked are the host itself, the LAN and the siblings on the parent. What could not be asked is
         :class:`~macvlan_twisted.lan.probing.Unproven`, never free.
 
+        :param holder: for whom; what is held for another one is not free.
+        :param is_guess: whether it is only thought to be needed: whoever needs it may have it.
         :param of_many: others will do as well: what a neighbour was heard with minutes ago is left to it, though it
             might not answer now; it may sleep.
         :param is_managed: asked by our address management, in whose books nobody has the address: a container of its
@@ -151,6 +169,11 @@ class Conflicts:
         else:
             forgotten = None
         verdict = await self._verdict(parent, address, of_many, is_managed)
+        # Both may have asked before anything was known: the first one to come back here has it.
+        held = self._holders.get((parent, address))
+        is_anothers = held is not None and held.holder != holder and not held.is_guess
+        if isinstance(verdict, Free) and (is_anothers or (parent, address) in self._given):
+            return Taken(self._wires.of(parent).mac, How.OURS)
         if forgotten is not None and isinstance(verdict, Taken):
             self.given(parent, address, forgotten.mac, is_managed=True)
         if isinstance(verdict, Taken):
@@ -159,6 +182,8 @@ class Conflicts:
             if verdict.how is not How.OURS:
                 self._remember(Conflict(parent, address, verdict.mac, verdict.how.value, self._now()))
         elif isinstance(verdict, Free):
+            if held is None or not is_guess:
+                self._holders[parent, address] = _Held(holder, is_guess)
             self._forget(parent, address)
         return verdict
 
@@ -182,24 +207,42 @@ class Conflicts:
         except LinkFailed as failure:
             return Unproven(str(failure))
 
-    def let_go(self, parent: str, address: IPAddress) -> None:
+    def let_go(self, parent: str, address: IPAddress, holder: str | None = None) -> None:
+        """:param holder: for whom it was held; without one, for whomever."""
+        held = self._holders.get((parent, address))
+        if (parent, address) in self._given or (
+            holder is not None and (held is None or held.holder != holder)
+        ):
+            return
+        self._holders.pop((parent, address), None)
         watch = self._watches.get(parent)
-        if watch is not None and (parent, address) not in self._given:
+        if watch is not None:
             watch.let_go(address)
 
     def given(
         self, parent: str, address: IPAddress, mac: str, also: str = "", is_managed: bool = False
     ) -> None:
         """
-        A container has *address* under *mac*: from now on others that use it are told of.
+        A container has *address* under *mac* (empty: that of the parent itself): from now on others that use it are
+        told of.
 
         :param also: another MAC that rightly claims it.
         :param is_managed: whether our own address management has handed it out.
         """
-        self._given[parent, address] = _Given(mac, also, is_managed)
+        self._given[parent, address] = given = _Given(mac, also, is_managed)
+        self._holders.pop((parent, address), None)
         watch = self._watches.get(parent)
         if watch is not None:
-            watch.keep_for(address, mac, also)
+            self._keep(watch, parent, address, given)
+
+    def _keep(self, watch: Watch, parent: str, address: IPAddress, given: _Given) -> None:
+        with suppress(LinkFailed):  # the parent is away: nobody claims anything there
+            watch.keep_for(address, given.mac or self._wires.of(parent).mac, given.also)
+
+    def mac_given(self, parent: str, address: IPAddress) -> str | None:
+        """Under which MAC *address* was given to a container, ``None`` if it was not."""
+        given = self._given.get((parent, address))
+        return None if given is None else given.mac
 
     def gone(self, parent: str, address: IPAddress, link_removed: bool = False) -> None:
         """
@@ -208,6 +251,7 @@ class Conflicts:
         :param link_removed: for certain: its link was taken away by us.
         """
         self._given.pop((parent, address), None)
+        self._holders.pop((parent, address), None)
         watch = self._watches.get(parent)
         if watch is not None:
             watch.let_go(address, link_removed)
@@ -264,16 +308,20 @@ class Conflicts:
         for where, address in list(self._known):
             if where == parent:
                 self._forget(where, address)
+        self._holders = {key: holder for key, holder in self._holders.items() if key[0] != parent}
         for where, address in {*self._known, *self._retry_at}:
             if where == parent:
                 self._forget(where, address)
 
     def _remember(self, conflict: Conflict) -> None:
         known = self._known.get((conflict.parent, conflict.address))
-        if known is not None and (known.mac, known.endpoint_mac) == (conflict.mac, conflict.endpoint_mac):
-            return
+        if known is not None and known.endpoint_mac == conflict.endpoint_mac:
+            # What is skipped is told of once, however many MACs somebody makes up for it.
+            is_soon = not conflict.endpoint_mac and conflict.since - known.since < RETRY_SECONDS
+            if is_soon or known.mac == conflict.mac:
+                return
         self._known[conflict.parent, conflict.address] = conflict
-        if not conflict.endpoint_mac:
+        if not conflict.endpoint_mac and known is None:
             _log.info(
                 "address {address} is in use on {parent}: MAC {mac} {how}; it is skipped",
                 address=conflict.address,

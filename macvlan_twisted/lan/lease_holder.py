@@ -47,7 +47,7 @@ class LeaseHolder:
     async def in_use(self, address: IPv4Address) -> str | None:
         if self.detection == "off":
             return None
-        verdict = await self.conflicts.hold(self.parent, address)
+        verdict = await self.conflicts.hold(self.parent, address, "DHCP")
         if isinstance(verdict, Taken):
             return verdict.mac
         if isinstance(verdict, Unproven):
