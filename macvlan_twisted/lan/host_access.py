@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_interface
 
+from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
@@ -37,6 +38,9 @@ class HostAccess:
         """By parent, then by network."""
         self._reached: dict[str, tuple[str, tuple[tuple[IPAddress, IPAddress], ...]]] = {}
         """By endpoint: the parent, and each address of the container with the host's that talks to it."""
+        self._missing: dict[HostRoute, str] = {}
+        """By route: the parent. Routes that could not be made, while their containers run."""
+        self._trying: set[str] = set()
         host_links.when_made = self._again
 
     def addresses_on(self, parent: str) -> tuple[IPAddress, ...]:
@@ -127,6 +131,7 @@ class HostAccess:
             raise
         if before is not None and before != (parent, pairs):
             await self._unroute(*before)
+        self._try_missing(parent)
 
     async def _link_on(self, parent: str) -> HostLink:
         """Our link with the host's addresses, also where it was removed, and made anew for another purpose."""
@@ -183,17 +188,34 @@ class HostAccess:
         }
 
     async def _try_route(self, parent: str, route: HostRoute) -> None:
-        """One container that cannot be reached is no reason to reach none."""
+        """One container that cannot be reached is no reason to reach none; it is told of once."""
         try:
             async with self._turns.of(str(route.destination)):
                 if self._is_reached(parent, route.destination):  # or it has gone meanwhile
                     await self._links.add_host_route(route)
         except LinkFailed as failure:
-            _log.error(
-                "the container with address {address} is not reached from the host: {reason}",
-                address=route.destination,
-                reason=str(failure),
-            )
+            if route not in self._missing:
+                _log.error(
+                    "the container with address {address} is not reached from the host: {reason}",
+                    address=route.destination,
+                    reason=str(failure),
+                )
+            self._missing[route] = parent
+        else:
+            if self._missing.pop(route, None) and self._is_reached(parent, route.destination):
+                _log.info("the container with address {address} is reached again", address=route.destination)
+
+    def _try_missing(self, parent: str) -> None:
+        """What was in the way of a route may have gone; nobody waits for it."""
+        if parent in self._missing.values() and parent not in self._trying:
+            self._trying.add(parent)
+            tried = ensureDeferred(self._tried_missing(parent))
+            tried.addErrback(lambda failure: _log.failure("making routes failed", failure=failure))
+            tried.addBoth(lambda _: self._trying.discard(parent))
+
+    async def _tried_missing(self, parent: str) -> None:
+        for route in [each for each, where in self._missing.items() if where == parent]:
+            await self._try_route(parent, route)
 
     async def restore(
         self, containers: Mapping[str, tuple[str, tuple[IPAddress, ...], tuple[IPAddress, ...]]]
@@ -210,7 +232,7 @@ class HostAccess:
                 self._reached[endpoint] = (parent, pairs)
         for parent in {*self._addresses, *self._host_links.known}:
             try:
-                await self._restore(parent)
+                await self.mend(parent)
             except MacvlanError as error:
                 _log.warn(
                     "access from the host waits for parent {parent}: {reason}",
@@ -218,7 +240,12 @@ class HostAccess:
                     reason=str(error),
                 )
 
-    async def _restore(self, parent: str) -> None:
+    async def mend(self, parent: str) -> None:
+        """
+        Make our link, its addresses and the routes by it what they are to be; what fails for one container is logged.
+
+        :raises LinkFailed: the parent is not there, or the kernel refuses the link or an address.
+        """
         addresses = self._on_link(parent)
         if addresses:
             await self._host_links.give(parent, addresses)
@@ -228,12 +255,20 @@ class HostAccess:
         if link is None:
             return
         await self._watch_over(link)
-        wanted = self._routes_by(link)
         present = set(await self._links.host_routes(link.name, ROUTE_PROTOCOL))
+        wanted = self._routes_by(link)
         for route in present - wanted:
-            await self._links.delete_host_route(route)
+            await self._drop_route(parent, route)
         for route in wanted - present:
             await self._try_route(parent, route)
+
+    async def _drop_route(self, parent: str, route: HostRoute) -> None:
+        try:
+            async with self._turns.of(str(route.destination)):
+                if not self._is_reached(parent, route.destination):  # else it is replaced
+                    await self._links.delete_host_route(route)
+        except LinkFailed as failure:
+            _log.error("{reason}", reason=str(failure))
 
 
 def pairs_of(

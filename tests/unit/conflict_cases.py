@@ -7,6 +7,7 @@ from typing import Any, cast
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import IPAddress, parse_address, parse_network
 from macvlan_twisted.ipam.requests import RequestAddress
@@ -111,7 +112,7 @@ class ConflictTestCase(AddressTestCase):
         ]
 
 
-def log_of(test: ConflictTestCase) -> list[str]:
+def log_of(test: SynchronousTestCase) -> list[str]:
     """What is logged from now on, to the test's end."""
     lines: list[str] = []
 

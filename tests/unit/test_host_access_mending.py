@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from .helpers import NETWORK, OTHER_ENDPOINT, OTHER_NETWORK
+from ipaddress import ip_address
+
+from macvlan_twisted.links.interface import HostRoute
+
+from .conflict_cases import log_of
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK
 from .host_access_cases import HOST, HOST_6, REACHED, HostAccessTestCase, access_request
 
 
@@ -54,3 +59,66 @@ class ComingAndGoingTests(HostAccessTestCase):
         self.run_container(OTHER_ENDPOINT)
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), REACHED)
+
+
+IN_THE_WAY = HostRoute(ip_address("192.168.1.7"), "eth1", None, 4)
+NEXT = f"192.168.1.8 from {HOST}"
+
+
+class RoutesInTheWayTests(HostAccessTestCase):
+    """Somebody else has a route to a container's address."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.open()
+        self.run_container()
+        self.house.kernel.delete(self.link)
+        self.house.kernel.add_host_route(IN_THE_WAY)
+
+    def join_another(self) -> None:
+        self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
+
+    def test_the_next_container_gets_its_route_and_the_link_stays(self) -> None:
+        self.join_another()
+        self.assertEqual(self.routes(), sorted([*REACHED[1:], NEXT]))
+        self.assertEqual(self.addresses(), [HOST, HOST_6])
+
+    def test_with_the_next_container_the_route_is_made_if_its_way_is_free(self) -> None:
+        self.join_another()
+        self.house.kernel.delete_host_route(IN_THE_WAY)
+        self.house.delete_endpoint(OTHER_ENDPOINT)
+        self.join_another()
+        self.assertEqual(self.routes(), sorted([*REACHED, NEXT]))
+
+    def test_after_a_start_the_next_container_brings_the_route_that_failed_then(self) -> None:
+        self.house = self.house.next_life()
+        self.assertEqual(self.routes(), REACHED[1:])
+        self.house.kernel.delete_host_route(IN_THE_WAY)
+        self.join_another()
+        self.assertEqual(self.routes(), sorted([*REACHED, NEXT]))
+
+    def test_the_route_of_a_container_that_went_is_not_made_any_more(self) -> None:
+        self.join_another()
+        self.house.delete_endpoint(ENDPOINT)
+        self.house.kernel.delete_host_route(IN_THE_WAY)
+        self.house.delete_endpoint(OTHER_ENDPOINT)
+        self.join_another()
+        self.assertEqual(self.routes(), [NEXT])
+
+    def test_it_is_told_once_however_many_containers_come(self) -> None:
+        logged = log_of(self)
+        self.join_another()
+        self.house.delete_endpoint(OTHER_ENDPOINT)
+        self.join_another()
+        self.assertEqual(len([each for each in logged if "192.168.1.7 is not reached" in each]), 1, logged)
+
+    def test_a_superfluous_route_that_stays_keeps_no_other_from_coming_back(self) -> None:
+        kernel = self.house.kernel
+        kernel.delete_host_route(IN_THE_WAY)
+        self.house.wait(self.house.host_links.ensure("eth0"))
+        stray = HostRoute(ip_address("192.168.1.77"), self.link, ip_address(HOST), 142)
+        kernel.add_host_route(stray)
+        kernel.delete_host_route(HostRoute(ip_address("192.168.1.7"), self.link, ip_address(HOST), 142))
+        self.house.steps.refuse["delete_host_route"] = 5
+        self.house.wait(self.house.host_access.mend("eth0"))
+        self.assertEqual(self.routes(), sorted([*REACHED, f"192.168.1.77 from {HOST}"]))
