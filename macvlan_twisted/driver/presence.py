@@ -142,6 +142,9 @@ class Presence:
             given = self._conflicts.mac_given(endpoint.parent, address)
             if (other is not None and address in other.addresses) or given not in (None, endpoint.mac or ""):
                 continue
+            if given is None:  # it was never made
+                self._conflicts.let_go(endpoint.parent, address, endpoint.network_id)
+                continue
             self._announcements.stop(endpoint.parent, address)
             self._conflicts.gone(endpoint.parent, address, link_removed)
             if network is not None:

@@ -1,0 +1,159 @@
+"""Addresses are held for somebody: what one has, holds or waits for is not another one's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from macvlan_twisted.addresses import parse_address, parse_network
+from macvlan_twisted.errors import Refused
+from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
+from macvlan_twisted.lan.frames import announcement_frames
+
+from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, endpoint_request, subnet
+from .test_leases import LeasesTestCase
+
+DOCKERS = (subnet("10.0.0.0/24", "10.0.0.254"),)
+"""Of a network whose addresses the engine manages."""
+
+
+class NetworksOfTheEngineTests(ConflictTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for network in (NETWORK, OTHER_NETWORK):
+            self.house.create_network(network, subnets=DOCKERS)
+
+    def start(self, endpoint: str, network: str, address: str, mac: str | None = None) -> Deferred[Any]:
+        return self.house.start(
+            self.house.endpoints.create(endpoint_request(endpoint, network, f"{address}/24", mac))
+        )
+
+    def test_two_containers_that_come_at_once_get_one_address(self) -> None:
+        made: list[object] = []
+        refused: list[str] = []
+        for number, (endpoint, network) in enumerate(
+            ((ENDPOINT, NETWORK), (OTHER_ENDPOINT, OTHER_NETWORK)), 1
+        ):
+            creation = self.start(endpoint, network, "10.0.0.7", f"02:aa:00:00:00:0{number}")
+            creation.addCallbacks(made.append, lambda failure: refused.append(failure.getErrorMessage()))
+        self.pass_time(1)
+        self.assertEqual((len(made), len(refused)), (1, 1))
+        self.assertIn("10.0.0.7", refused[0])
+
+    def test_a_refused_container_takes_away_the_protection_of_the_one_that_has_the_address(self) -> None:
+        self.start(ENDPOINT, NETWORK, "10.0.0.7", "02:aa:00:00:00:01")
+        self.pass_time(1)
+        refused = self.start(OTHER_ENDPOINT, OTHER_NETWORK, "10.0.0.7", "02:aa:00:00:00:02")
+        self.pass_time(1)
+        self.failureResultOf(refused, Refused)
+        for frame in announcement_frames(parse_address("10.0.0.7"), NEIGHBOUR):
+            self.house.taps["eth0"].bring(frame)
+        self.assertEqual(self.conflicts(), {"10.0.0.7": NEIGHBOUR})
+        self.assertEqual(self.defended("10.0.0.7"), ["10.0.0.7"])
+
+    def test_what_our_management_holds_or_gave_is_given_by_the_engines_too(self) -> None:
+        pool = self.ready()
+        given = self.gets(pool)
+        for address in (given, "10.0.0.5"):
+            refused = self.start(ENDPOINT, NETWORK, address)
+            self.pass_time(1)
+            self.assertIn(address, self.refusal_of(refused))
+        self.assertEqual(self.defended(*tens(1, 8)), tens(1, 8))
+
+    def test_what_is_only_foreseen_is_kept_from_those_who_need_it(self) -> None:
+        self.start(ENDPOINT, NETWORK, "10.0.0.1")
+        self.pass_time(1)
+        self.assertEqual(self.defended("10.0.0.2"), ["10.0.0.2"])
+        self.assertEqual(self.gets(self.ready()), "10.0.0.2")
+
+
+class ReservedTests(ConflictTestCase):
+    def test_what_a_second_network_reserves_is_handed_out_because_it_was_held(self) -> None:
+        pool = self.ready()
+        other = self.open(POOL)
+        self.ask(other, "10.0.0.3", Purpose.AUXILIARY, name="")
+        self.gateway(other, "10.0.0.5")
+        given = [self.ask(pool) for _ in range(4)]
+        self.assertEqual(given, ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.4/24", "10.0.0.6/24"])
+
+    def test_one_that_a_user_names_while_it_is_asked_for_is_handed_out_twice(self) -> None:
+        self.house.steps.hold.add("host_addresses")
+        pool = self.made()
+        asked = self.begin(pool, "10.0.0.1")
+        self.house.steps.held.reverse()  # as threads may: the later question is answered first
+        self.house.steps.hold.clear()
+        self.house.steps.let_all_go()
+        self.pass_time()
+        self.successResultOf(asked)
+        self.assertNotIn("10.0.0.1/24", [self.ask(pool) for _ in range(7)])
+
+
+class ForgottenTests(ConflictTestCase):
+    def test_what_goes_with_its_pool_is_defended_for_ever(self) -> None:
+        self.ready("10.9.0.0/24")
+        pool = self.ready()
+        self.ask(pool)
+        self.close(pool)
+        self.pass_time()
+        self.assertEqual(self.defended(*tens(1, 12)), [])
+
+    def test_an_address_whose_container_the_engine_forgot_is_lost_for_good(self) -> None:
+        pool = self.ready()
+        self.house.conflicts.given("eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True)
+        self.assertEqual(self.gets(pool, "10.0.0.100"), "10.0.0.100")
+
+    def test_one_that_lives_on_is_not_asked_for(self) -> None:
+        pool = self.ready()
+        self.house.conflicts.given("eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True)
+        self.neighbour_has("10.0.0.100", mac="7a:42:0a:00:00:64")
+        refused = self.begin(pool, "10.0.0.100")
+        self.pass_time()
+        self.assertIn("7a:42:0a:00:00:64", self.refusal_of(refused))
+
+    def test_two_networks_of_two_parents_are_looked_for_on_the_first_ones(self) -> None:
+        self.made()
+        other = self.open(POOL)
+        self.house.wait(self.house.addresses.network_made("eth1", [(parse_network(POOL), ())]))
+        self.pass_time()
+        self.gets(other)
+        self.assertTrue(self.house.taps["eth1"].sent)
+
+
+class ReleasedMeanwhileTests(ConflictTestCase):
+    def test_the_next_start_is_refused_after_a_pool_went_while_a_name_was_looked_for(self) -> None:
+        self.ready()
+        pool = self.ready()
+        asked = self.begin(pool, "10.0.0.100", name="web")
+        self.pass_time()
+        self.successResultOf(asked)
+        self.release(pool, "10.0.0.100")
+        self.pass_time(6)
+        again = self.begin(pool, name="web")
+        self.assertNoResult(again)
+        self.close(pool)
+        self.pass_time(2)
+        self.failureResultOf(again, Refused)
+        self.assertEqual([each.pool_id for each in self.house.book.claims() if each.pool_id == pool], [])
+        self.house.next_life()
+
+
+class ReleasedWhileLeasingTests(LeasesTestCase):
+    def test_the_next_start_is_refused_after_a_pool_went_while_a_lease_was_taken(self) -> None:
+        pools = []
+        for _ in range(2):
+            options = {"dhcp": "true", "parent": "eth0", "conflict_detection": "off"}
+            request = RequestPool("Local", parse_network("192.168.77.0/24"), None, options, False)
+            pools.append(self.house.wait(self.house.addresses.request_pool(request)).pool_id)
+        self.server.away = True
+        asked = self.house.start(self.house.addresses.request_address(RequestAddress(pools[0], None)))
+        self.house.clock.advance(0.5)
+        self.house.wait(self.house.addresses.release_pool(pools[0]))
+        self.server.away = False
+        for _ in range(100):
+            self.house.clock.advance(0.1)
+        self.failureResultOf(asked, Refused)
+        self.assertEqual(self.house.book.claims(), [])
+        self.assertEqual(self.house.leases.known(), [])
+        self.next_life()
