@@ -30,10 +30,8 @@ def access_request(
     address: str = f"{HOST},{HOST_6}",
     **options: str,
 ) -> requests.CreateNetwork:
-    options = {"host_access": "true", **options}
-    if address:
-        options["host_address"] = address
-    return network_request(network_id, subnets=subnets, **options)
+    given = {"host_address": address} if address else {}
+    return network_request(network_id, subnets=subnets, **{"host_access": "true", **given, **options})  # type: ignore[arg-type]
 
 
 class HostAccessTestCase(HouseTestCase):

@@ -1,0 +1,245 @@
+"""The host reaches its containers and they reach it, and nobody else on the LAN notices."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.ways import (
+    ACCESS,
+    BOTH,
+    HOST,
+    HOST_6,
+    IPV4,
+    IPV6,
+    OURS,
+    OWN,
+    OWN_6,
+    assert_reach_each_other,
+    host_addresses,
+    macs_that_answer,
+    our_link,
+    reached,
+)
+from tests.lab.docker_host import Container, DockerHost
+from tests.lab.frames import solicitation
+
+
+def test_host_and_container_do_not_reach_each_other(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *BOTH)
+    box = docker_host.start("box")
+    assert box.addresses() == {"192.168.77.65/24", "fd77::7:1/64"}
+    assert_reach_each_other(docker_host, box)
+    assert reached(docker_host.lan) == ["192.168.77.65", "fd77::7:1"]
+    assert box.ping("192.168.77.1"), "the router is reached no more"
+    assert box.routers() == {"192.168.77.1", "fd77::1"}
+    box.remove()
+    assert reached(docker_host.lan) == []
+    assert host_addresses(docker_host.lan) == [HOST, HOST_6]
+
+
+def test_without_it_they_do_or_a_link_has_an_address(docker_host: DockerHost) -> None:
+    """Else the tests here prove nothing."""
+    docker_host.create("lan", *OURS, "--opt=parent=eth1")
+    box = docker_host.start("box")
+    assert not docker_host.lan.ping("host", "192.168.77.64", seconds=1)
+    assert not box.ping(OWN, seconds=1)
+    assert host_addresses(docker_host.lan) == []
+
+
+def test_the_lan_sees_two_macs_for_the_host(docker_host: DockerHost) -> None:
+    lan = docker_host.lan
+    docker_host.create("lan", *BOTH)
+    box = docker_host.start("box")
+    assert_reach_each_other(docker_host, box)
+    mac = lan.mac_of("host")
+    lan.forget_neighbours("neighbour")
+    assert macs_that_answer(lan, OWN) == {mac}
+    with lan.capture("neighbour", f"icmp6 and src {OWN_6}", count=5, seconds=1) as capture:
+        lan.send_frame("neighbour", solicitation("02:00:00:00:00:99", OWN_6))
+        assert {line.split()[1] for line in capture} == {mac}
+    for own in (OWN, OWN_6):
+        assert lan.ping("neighbour", own)
+        assert lan.arp_entry("neighbour", own) == mac
+    for station in ("192.168.77.2", "fd77::2"):
+        assert lan.ping("host", station)
+    assert box.ping("192.168.77.2"), "the container does not reach the neighbour"
+    assert lan.ping("neighbour", "192.168.77.65")
+    assert "is used by MAC" not in docker_host.plugin.log(), "the host was taken for somebody else"
+
+
+def test_a_neighbour_who_talks_to_the_hosts_address_for_containers_is_a_conflict(
+    docker_host: DockerHost,
+) -> None:
+    lan = docker_host.lan
+    docker_host.create("lan", *BOTH)
+    for address in (HOST, HOST_6):
+        assert lan.ping("neighbour", address)
+    assert macs_that_answer(lan, HOST) <= {lan.mac_of("host"), our_link(lan)["address"]}
+    docker_host.start("box")
+    assert "is used by MAC" not in docker_host.plugin.log()
+    assert "took it while" not in docker_host.plugin.log()
+
+
+@pytest.mark.one_engine
+def test_two_networks_on_a_parent_have_two_links_or_the_first_takes_both_away(
+    docker_host: DockerHost,
+) -> None:
+    ten = ("--ipam-driver=macvlan-twisted", "--subnet=10.77.0.0/24", *ACCESS)
+    docker_host.create("lan", *BOTH)
+    docker_host.create("ten", *ten)
+    assert len(host_addresses(docker_host.lan)) == 3
+    (of_ten,) = {*host_addresses(docker_host.lan)} - {HOST, HOST_6}
+    box, other = docker_host.start("box"), docker_host.start("other", network="ten")
+    assert_reach_each_other(docker_host, box)
+    assert_reach_each_other(docker_host, other, of_host=(of_ten,))
+    box.remove()
+    docker_host.engine.docker("network", "rm", "lan")
+    assert host_addresses(docker_host.lan) == [of_ten]
+    assert_reach_each_other(docker_host, other, of_host=(of_ten,))
+    other.remove()
+    docker_host.engine.docker("network", "rm", "ten")
+    assert [name for name in docker_host.links() if name.startswith("mvh")] == []
+
+
+def test_a_container_on_two_networks_is_reached_by_one_address_or_does_not_start(
+    docker_host: DockerHost,
+) -> None:
+    """Each of its links is told a way to the host's own address, which fits into its routes only once."""
+    docker_host.create("lan", *BOTH)
+    docker_host.create("ten", "--ipam-driver=macvlan-twisted", "--subnet=10.77.0.0/24", *ACCESS)
+    docker_host.start("box")
+    docker_host.engine.docker("network", "connect", "ten", "box")
+    box = Container(docker_host.engine, "box")
+    assert len(box.links()) == 2
+    assert_reach_each_other(docker_host, box)
+    docker_host.engine.docker("restart", "--time=0", "box")
+    assert_reach_each_other(docker_host, Container(docker_host.engine, "box"))
+    assert len(reached(docker_host.lan)) == 3
+    for network in ("lan", "ten"):
+        docker_host.engine.docker("network", "disconnect", network, "box")
+        docker_host.engine.docker("network", "connect", network, "box")
+        box = Container(docker_host.engine, "box")
+        assert box.ping(OWN) or network == "lan", "no way back"
+    assert len(reached(docker_host.lan)) == 3
+
+
+def stop(host: DockerHost) -> None:
+    """As in an update."""
+    host.plugin.stop()
+
+
+def kill(host: DockerHost) -> None:
+    """As when memory is short."""
+    host.plugin.kill()
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("end", [stop, kill])
+def test_the_plugins_end_or_its_next_start_cuts_them_off(
+    docker_host: DockerHost, end: Callable[[DockerHost], None]
+) -> None:
+    docker_host.create("lan", *BOTH)
+    box = docker_host.start("box")
+    before = our_link(docker_host.lan)
+    end(docker_host)
+    assert_reach_each_other(docker_host, box)
+    docker_host.plugin.start()
+    assert_reach_each_other(docker_host, box)
+    assert our_link(docker_host.lan) == before
+    other = docker_host.start("other")
+    assert_reach_each_other(docker_host, other)
+
+
+@pytest.mark.one_engine
+def test_what_a_reboot_takes_is_not_there_again_after_the_start(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *BOTH)
+    box = docker_host.start("box")
+    docker_host.plugin.stop()
+    docker_host.lan.run_in("host", "ip", "link", "delete", our_link(docker_host.lan)["ifname"])
+    assert not docker_host.lan.ping("host", "192.168.77.65", seconds=1)
+    docker_host.plugin.start()
+    assert_reach_each_other(docker_host, box)
+    assert host_addresses(docker_host.lan) == [HOST, HOST_6]
+
+
+@pytest.mark.one_engine
+def test_a_link_that_somebody_removed_stays_away_when_the_next_container_starts(
+    docker_host: DockerHost,
+) -> None:
+    docker_host.create("lan", *BOTH)
+    box = docker_host.start("box")
+    docker_host.lan.run_in("host", "ip", "link", "delete", our_link(docker_host.lan)["ifname"])
+    other = docker_host.start("other")
+    assert_reach_each_other(docker_host, box)
+    assert_reach_each_other(docker_host, other)
+
+
+def take_down(host: DockerHost) -> None:
+    """Let the NIC be down, and up again."""
+    host.lan.link("host", "down")
+    host.lan.link("host", "up")
+
+
+def pull_cable(host: DockerHost) -> None:
+    """Let the NIC have no carrier, and one again."""
+    host.lan.cable("host", "out")
+    host.lan.cable("host", "in")
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("break_it", [take_down, pull_cable])
+@pytest.mark.parametrize("running", [True, False], ids=["plugin runs", "plugin is stopped"])
+def test_a_parent_that_was_away_cuts_them_off_for_good(
+    docker_host: DockerHost, break_it: Callable[[DockerHost], None], running: bool
+) -> None:
+    docker_host.create("lan", *BOTH)
+    box = docker_host.start("box")
+    assert_reach_each_other(docker_host, box)
+    if not running:
+        docker_host.plugin.stop()
+    break_it(docker_host)
+    assert_reach_each_other(docker_host, box)
+    if not running:
+        docker_host.plugin.start()
+    other = docker_host.start("other")
+    assert_reach_each_other(docker_host, other)
+    assert docker_host.lan.ping("neighbour", OWN)
+
+
+@pytest.mark.one_engine
+def test_with_strict_reverse_path_filtering_on_the_host_they_are_cut_off(docker_host: DockerHost) -> None:
+    names = ("all", "default", "eth1")
+    for name in names:
+        docker_host.lan.run_in("host", "sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=1")
+    try:
+        docker_host.create("lan", *BOTH)
+        box = docker_host.start("box")
+        assert_reach_each_other(docker_host, box)
+        assert docker_host.lan.ping("neighbour", OWN)
+        assert box.ping("192.168.77.2")
+    finally:
+        for name in names:
+            docker_host.lan.run_in("host", "sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=0")
+
+
+def test_an_internal_network_has_no_access_or_more_than_that(docker_host: DockerHost) -> None:
+    docker_host.create("lan", "--internal", "--ipam-driver=macvlan-twisted", *ACCESS, *IPV4)
+    box = docker_host.start("box")
+    assert_reach_each_other(docker_host, box, of_host=(HOST, OWN))
+    assert box.routers() == set()
+
+
+def test_a_network_without_a_subnet_has_no_access(docker_host: DockerHost) -> None:
+    docker_host.create("lan", "--ipam-driver=macvlan-twisted", *ACCESS)
+    box = docker_host.start("box")
+    (of_host,) = host_addresses(docker_host.lan)
+    assert {f"{of_host}/24"} != box.addresses()
+    assert_reach_each_other(docker_host, box, of_host=(of_host, OWN))
+
+
+def test_with_dockers_own_address_management_a_reserved_address_is_not_taken(docker_host: DockerHost) -> None:
+    reserved = ("--aux-address=host=192.168.77.90", "--aux-address=host6=fd77::90")
+    docker_host.create("lan", *IPV4, *IPV6, *reserved, *ACCESS)
+    assert host_addresses(docker_host.lan) == ["192.168.77.90", "fd77::90"]
+    box = docker_host.start("box")
+    assert_reach_each_other(docker_host, box, of_host=("192.168.77.90", "fd77::90", OWN, OWN_6))

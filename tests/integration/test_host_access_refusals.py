@@ -1,0 +1,79 @@
+"""Access from the host that cannot be had is refused with words that tell why and what to do."""
+
+import pytest
+
+from tests.integration.test_conflicts import neighbour_has
+from tests.integration.ways import ACCESS, HOST, IPV4, IPV6, OURS, OWN, host_addresses
+from tests.lab.docker_host import DockerHost
+
+NICS = 2
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("mode", ["private", "vepa", "passthru", "source"])
+def test_a_mode_in_which_it_cannot_work_is_taken(docker_host: DockerHost, mode: str) -> None:
+    words = [f"--opt=macvlan_mode={mode}", "--opt=parent=eth2", "--opt=host_access=true"]
+    if mode == "source":
+        words.append("--opt=source_macs=02:00:00:00:00:07")
+    told = docker_host.refusal(*OURS, *words)
+    for word in ("host_access=true", f"mode {mode}", "macvlan_mode=bridge", "leave host_access out"):
+        assert word in told
+
+
+def test_without_a_reserved_address_dockers_own_management_is_not_told_how(docker_host: DockerHost) -> None:
+    told = docker_host.refusal(*IPV4, *ACCESS)
+    for word in ("--aux-address host=ADDRESS", "-o host_address=ADDRESS", "-o host_access=false"):
+        assert word in told
+    told = docker_host.refusal(*IPV4, *IPV6, "--aux-address=host=192.168.77.90", *ACCESS)
+    assert "--aux-address host6=ADDRESS" in told
+
+
+def test_a_neighbours_address_is_given_to_the_host_or_refused_without_its_mac(
+    docker_host: DockerHost,
+) -> None:
+    with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
+        for address, words in (("192.168.77.80", IPV4), ("fd77::80", (*IPV4, *IPV6))):
+            hosts = "192.168.77.81,fd77::80" if ":" in address else address
+            told = docker_host.refusal(*words, *ACCESS, f"--opt=host_address={hosts}")
+            assert f"host address {address} is in use on eth1" in told
+            assert mac in told
+        told = docker_host.refusal(*OURS, *ACCESS, "--opt=host_address=192.168.77.80")
+        assert mac in told
+
+
+@pytest.mark.one_engine
+def test_addresses_of_containers_and_of_the_host_itself_are_given_to_it(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *OURS, "--opt=parent=eth1")
+    docker_host.start("box", "--ip=192.168.77.70")
+    told = docker_host.refusal(*OURS, *ACCESS, "--opt=host_address=192.168.77.70")
+    assert "192.168.77.70" in told
+    assert "in use by a container" in told
+    told = docker_host.refusal(*OURS, *ACCESS, f"--opt=host_address={OWN}")
+    assert f"host address {OWN} is the host's own already, on eth1" in told
+    told = docker_host.refusal(*OURS, "--opt=parent=eth1", "--opt=host_address=192.168.77.71")
+    assert "add -o host_access=true" in told
+
+
+@pytest.mark.one_engine
+def test_a_container_takes_the_hosts_address(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *OURS, *ACCESS)
+    assert HOST in docker_host.start_refusal(f"--ip={HOST}")
+    docker_host.create("docker", "--subnet=10.77.0.0/24", *ACCESS, "--opt=host_address=10.77.0.9")
+    told = docker_host.start_refusal("--ip=10.77.0.9", network="docker")
+    assert "--aux-address host=10.77.0.9" in told
+
+
+@pytest.mark.one_engine
+@pytest.mark.plugin_arguments("--host-access", "true")
+def test_the_services_default_is_for_others_than_networks_in_bridge_mode_that_do_not_say(
+    docker_host: DockerHost,
+) -> None:
+    docker_host.create("lan", *OURS, "--opt=parent=eth1")
+    assert host_addresses(docker_host.lan) == [HOST]
+    box = docker_host.start("box")
+    assert docker_host.lan.ping("host", "192.168.77.65")
+    assert box.ping(OWN)
+    docker_host.create("private", "--subnet=10.77.0.0/24", "--opt=parent=eth2", "--opt=macvlan_mode=private")
+    docker_host.create("without", "--subnet=10.78.0.0/24", "--opt=parent=eth2", "--opt=host_access=false")
+    assert "-o host_access=false" in docker_host.refusal("--subnet=10.79.0.0/24", "--opt=parent=eth2")
+    assert host_addresses(docker_host.lan) == [HOST]
