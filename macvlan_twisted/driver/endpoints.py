@@ -192,6 +192,7 @@ class Endpoints:
             "address": endpoint.address,
             "address_v6": endpoint.address_v6,
             "vlan_id": network.vlan_id,
+            "conflict": self._presence.contested_by(endpoint),
         }
         return {name: str(value) for name, value in told.items() if value is not None}
 

@@ -153,6 +153,11 @@ class Presence:
         if lease is not None and other is None:
             await self._leases.give_back(endpoint.parent, lease.mac)
 
+    def contested_by(self, endpoint: Endpoint) -> str | None:
+        """The MAC of somebody else who uses one of its addresses, ``None`` if nobody was seen."""
+        found = [self._conflicts.contested_by(endpoint.parent, each) for each in endpoint.addresses]
+        return next((each for each in found if each is not None), None)
+
     def forget_network(self, network: Network) -> None:
         self._foresight.forget(network)
         for subnet in network.subnets:

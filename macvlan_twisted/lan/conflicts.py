@@ -278,6 +278,11 @@ class Conflicts:
         known = self._known.get((parent, address))
         return "someone else has it" if known is None else f"MAC {known.mac} {known.how}"
 
+    def contested_by(self, parent: str, address: IPAddress) -> str | None:
+        """The MAC of somebody else who uses the address of a container of ours, ``None`` if nobody was seen."""
+        known = self._known.get((parent, address))
+        return known.mac if known is not None and known.endpoint_mac else None
+
     def count_unproven(self, parent: str, address: IPAddress, reason: str) -> None:
         self.unproven += 1
         _log.warn(

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from macvlan_twisted.addresses import parse_address, parse_network
+from macvlan_twisted.driver import requests
 from macvlan_twisted.errors import Refused
 from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
 from macvlan_twisted.lan.frames import announcement_frames
@@ -51,6 +52,8 @@ class NetworksOfTheEngineTests(ConflictTestCase):
         for frame in announcement_frames(parse_address("10.0.0.7"), NEIGHBOUR):
             self.house.taps["eth0"].bring(frame)
         self.assertEqual(self.conflicts(), {"10.0.0.7": NEIGHBOUR})
+        call = requests.EndpointCall(NETWORK, ENDPOINT)
+        self.assertEqual(self.house.wait(self.house.endpoints.operational_info(call))["conflict"], NEIGHBOUR)
         self.assertEqual(self.defended("10.0.0.7"), ["10.0.0.7"])
 
     def test_what_our_management_holds_or_gave_is_given_by_the_engines_too(self) -> None:
