@@ -262,7 +262,7 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
     known = Known(records)
     links = Links(kernel, threads, records.link_group, ownership(records, known))
     host_links = HostLinks(links, records, known.host_links)
-    wires = Wires(links, host_links, partial(Tap, reactor))
+    wires = Wires(links, host_links, partial(Tap, reactor, elsewhere=threads))
     conflicts = Conflicts(
         wires, links, records, _probe_timing(settings.conflict_wait), reactor, SystemRandom(), time.time
     )

@@ -1,8 +1,10 @@
 """What the real packet socket hears and sends on a LAN, and what probes find there."""
 
 import struct
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from random import Random
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -202,3 +204,39 @@ async def test_a_parent_that_is_gone_needs_a_new_tap(lan: Lan) -> None:
 
     with pytest.raises(LinkFailed, match="listening on eth1: No such device"):
         within(lan, "switch", lambda: Tap(reactor, "eth1", "eth1", STRANGER))
+
+
+@on_reactor
+async def test_the_reactor_does_not_wait_for_the_end_of_a_tap(lan: Lan) -> None:
+    from twisted.internet import reactor
+
+    left: list[Callable[[], None]] = []
+    tap = within(
+        lan, "host", lambda: Tap(reactor, "eth1", "eth1", mac_of(lan, "host"), elsewhere=left.append)
+    )
+    heard: list[Heard] = []
+    tap.listen(heard.append)
+    descriptor = tap.fileno()
+    tap.close()
+    assert tap.broken
+    assert tap not in cast(Any, reactor).getReaders()
+    assert tap.fileno() == descriptor, "it was closed here"
+    with tap_in(lan) as another:
+        await hear(
+            another, Claim(NEIGHBOURS[0], mac_of(lan, "neighbour")), lan.ping, "neighbour", "192.168.77.1"
+        )
+    assert heard == []
+    (close,) = left
+    close()
+    assert tap.fileno() == -1
+
+
+@on_reactor
+async def test_what_could_not_be_opened_is_closed_elsewhere_too(lan: Lan) -> None:
+    from twisted.internet import reactor
+
+    left: list[Callable[[], None]] = []
+    with pytest.raises(LinkFailed, match="listening on eth7: No such device"):
+        within(lan, "host", lambda: Tap(reactor, "eth7", "eth7", STRANGER, elsewhere=left.append))
+    (close,) = left
+    close()

@@ -25,8 +25,9 @@ class ComingAndGoingTests(HostAccessTestCase):
         house.steps.hold.clear()
         created = house.start(house.networks.create(access_request(OTHER_NETWORK)))
         house.steps.let_all_go()
-        for each in (ready, deleted, created):
-            self.successResultOf(each)
+        self.successResultOf(ready)
+        self.successResultOf(deleted)
+        self.successResultOf(created)
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.run_container(network_id=OTHER_NETWORK)
         self.assertEqual(self.routes(), REACHED)
