@@ -1,0 +1,71 @@
+"""Access from the host where the LAN's own DHCP server hands out addresses."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.conftest import need
+from tests.integration.dhcp_hosts import NULL, OURS, SUBNET, assert_leased
+from tests.integration.ways import OWN, assert_reach_each_other, host_addresses, reached
+from tests.lab.dhcp_server import DhcpServer
+from tests.lab.docker_host import DockerHost
+from tests.lab.requirements import missing_for_dhcp
+
+pytestmark = pytest.mark.plugin_arguments("--dhcp-timeout", "4")
+HOST = "192.168.77.60"
+"""Not among those that the server hands out."""
+ON, AT_HOST = "--opt=host_access=true", f"--opt=host_address={HOST}"
+WAYS = pytest.mark.parametrize(
+    "way", [OURS, (*OURS, *SUBNET), NULL], ids=["ours", "ours with subnet", "null"]
+)
+
+
+@pytest.fixture
+def server(docker_host: DockerHost) -> Iterator[DhcpServer]:
+    """Run a server at the gateway."""
+    need(missing_for_dhcp())
+    with DhcpServer(docker_host.lan) as made:
+        yield made
+
+
+@WAYS
+def test_without_an_address_for_the_host_it_has_none_or_is_not_told_how(
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
+) -> None:
+    told = docker_host.refusal(*way, ON)
+    assert "DHCP server" in told
+    assert "-o host_address=ADDRESS" in told
+    assert "--aux-address" not in told
+    assert server.leases() == []
+
+
+@WAYS
+def test_containers_with_leases_are_not_reached(
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
+) -> None:
+    docker_host.create("lan", *way, ON, AT_HOST)
+    assert host_addresses(docker_host.lan) == [HOST]
+    web = docker_host.start("web")
+    leased = assert_leased(server, web)
+    assert_reach_each_other(docker_host, web, of_host=(HOST, OWN))
+    assert reached(docker_host.lan) == [leased]
+    docker_host.plugin.kill()
+    docker_host.plugin.start()
+    assert_reach_each_other(docker_host, web, of_host=(HOST, OWN))
+    web.remove()
+    assert reached(docker_host.lan) == []
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("way", [OURS, NULL], ids=["ours", "null"])
+def test_a_server_that_offers_the_hosts_address_gives_it_to_a_container(
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
+) -> None:
+    """The user was told to choose another one, and did not."""
+    docker_host.create("lan", *way, ON, "--opt=host_address=192.168.77.100")
+    server.stop()
+    server.range = "192.168.77.100,192.168.77.100"
+    server.start()
+    assert "192.168.77.100" in docker_host.start_refusal()
+    assert "DHCPDECLINE(eth1) 192.168.77.100" in server.log()
+    assert docker_host.lan.ping("neighbour", OWN)

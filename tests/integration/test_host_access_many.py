@@ -1,0 +1,110 @@
+"""With many containers the host has as many routes, and none after them."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import need
+from tests.integration.lives import AT_ONCE
+from tests.integration.raw_hosts import GATEWAY, RawHost, at_once
+from tests.integration.test_many_at_once import in_parallel
+from tests.integration.ways import ACCESS, OWN, ROUTES, host_addresses, our_link, reached
+from tests.lab.docker_host import DockerHost
+from tests.lab.lan import Lan
+from tests.lab.plugin import Plugin
+from tests.lab.requirements import missing_for_lan
+
+RAW = 200
+NUMBER = int(os.environ.get("MACVLAN_TWISTED_CONTAINERS", "20"))
+"""Of containers of a real engine, which takes half a second for each."""
+SUBNET = ("--ipam-driver=macvlan-twisted", "--subnet=192.168.77.0/24", f"--gateway={GATEWAY}")
+
+
+@pytest.fixture
+def host() -> Iterator[RawHost]:
+    """Run our service without an engine."""
+    need(missing_for_lan())
+    with Lan() as lan, Plugin(lan) as plugin:
+        yield RawHost(plugin)
+        assert "Traceback" not in plugin.log()
+
+
+def opened(host: RawHost) -> None:
+    """Create a network with access from the host on our own address management."""
+    asked = {"AddressSpace": "MacvlanTwistedLocal", "Pool": "192.168.77.0/24", "SubPool": ""}
+    host.pool = host.call("IpamDriver.RequestPool", {**asked, "Options": {}, "V6": False})["PoolID"]
+    data = {"AddressSpace": asked["AddressSpace"], "Pool": asked["Pool"], "Gateway": f"{GATEWAY}/24"}
+    generic = {"com.docker.network.generic": {"parent": "eth1", "host_access": "true"}}
+    body = {"NetworkID": host.network, "Options": generic, "IPv4Data": [data], "IPv6Data": []}
+    host.call("NetworkDriver.CreateNetwork", body)
+
+
+def about(host: RawHost, number: int) -> dict[str, Any]:
+    """Say which endpoint is meant."""
+    return {"NetworkID": host.network, "EndpointID": f"{number:064x}"}
+
+
+def started(host: RawHost, number: int) -> str:
+    """Do all that an engine asks for when it starts a container, and return the address."""
+    address = host.take()
+    interface = {"Address": f"{address}/24", "AddressIPv6": "", "MacAddress": ""}
+    host.call("NetworkDriver.CreateEndpoint", {**about(host, number), "Interface": interface, "Options": {}})
+    sandbox = f"/var/run/docker/netns/{number:012x}"
+    joined = host.call("NetworkDriver.Join", {**about(host, number), "SandboxKey": sandbox})
+    assert [route["Destination"] for route in joined["StaticRoutes"]] == [f"{OWN}/32"]
+    return address
+
+
+def removed(host: RawHost, number: int, address: str) -> None:
+    """As above, at its end."""
+    host.call("NetworkDriver.Leave", about(host, number))
+    host.call("NetworkDriver.DeleteEndpoint", about(host, number))
+    host.release(address)
+
+
+def test_two_hundred_containers_have_more_or_fewer_routes_and_leave_some(host: RawHost) -> None:
+    lan = host.plugin.lan
+    opened(host)
+    addresses = at_once([lambda number=number: started(host, number) for number in range(1, RAW + 1)])  # type: ignore[misc]
+    assert reached(lan) == sorted(addresses)
+    assert len({*addresses}) == RAW
+    assert {route["prefsrc"] for route in lan.routes("host", *ROUTES)} == {*host_addresses(lan)}
+
+    # The plugin is killed, and meanwhile others were at work on the routes.
+    host.plugin.kill()
+    link = our_link(lan)["ifname"]
+    for address in addresses[:20]:
+        lan.run_in("host", "ip", "route", "delete", f"{address}/32", "dev", link)
+    lan.run_in("host", "ip", "route", "add", "192.168.77.254/32", "dev", link, *ROUTES)
+    host.plugin.start()
+    assert reached(lan) == sorted(addresses)
+
+    at_once(
+        [
+            lambda number=number, address=address: removed(host, number, address)
+            for number, address in enumerate(addresses, 1)
+        ]  # type: ignore[misc]
+    )
+    assert reached(lan) == []
+    host.call("IpamDriver.ReleasePool", {"PoolID": host.pool})
+    host.call("NetworkDriver.DeleteNetwork", {"NetworkID": host.network})
+    assert [name for name in lan.host_links() if name not in {"lo", "eth1"}] == []
+
+
+def test_many_containers_of_an_engine_are_not_all_reached_or_leave_routes(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *SUBNET, *ACCESS)
+    names = [f"c{number}" for number in range(NUMBER)]
+    begin = time.monotonic()
+    in_parallel(10, lambda name: docker_host.start(name, AT_ONCE), names)
+    print(f"{NUMBER} containers started within {time.monotonic() - begin:.1f} s")
+    addresses = reached(docker_host.lan)
+    assert len(addresses) == NUMBER
+    unheard = [each for each in addresses if not docker_host.lan.ping("host", each)]
+    assert unheard == []
+    begin = time.monotonic()
+    in_parallel(10, lambda name: docker_host.engine.docker("rm", "--force", name), names)
+    print(f"{NUMBER} containers removed within {time.monotonic() - begin:.1f} s")
+    assert reached(docker_host.lan) == []
