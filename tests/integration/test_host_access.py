@@ -207,16 +207,22 @@ def test_a_parent_that_was_away_cuts_them_off_for_good(
 
 
 @pytest.mark.one_engine
-def test_with_strict_reverse_path_filtering_on_the_host_they_are_cut_off(docker_host: DockerHost) -> None:
+@pytest.mark.parametrize("strictness", [1, 2], ids=["strict", "loose"])
+def test_with_reverse_path_filtering_on_the_host_they_are_cut_off(
+    docker_host: DockerHost, strictness: int
+) -> None:
     names = ("all", "default", "eth1")
     for name in names:
-        docker_host.lan.run_in("host", "sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=1")
+        docker_host.lan.run_in("host", "sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter={strictness}")
     try:
         docker_host.create("lan", *BOTH)
         box = docker_host.start("box")
         assert_reach_each_other(docker_host, box)
-        assert docker_host.lan.ping("neighbour", OWN)
+        assert macs_that_answer(docker_host.lan, OWN) == {docker_host.lan.mac_of("host")}
+        for address in (OWN, HOST):
+            assert docker_host.lan.ping("neighbour", address)
         assert box.ping("192.168.77.2")
+        assert "is used by MAC" not in docker_host.plugin.log()
     finally:
         for name in names:
             docker_host.lan.run_in("host", "sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=0")

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def removed(host: RawHost, number: int, address: str) -> None:
 def test_two_hundred_containers_have_more_or_fewer_routes_and_leave_some(host: RawHost) -> None:
     lan = host.plugin.lan
     opened(host)
-    addresses = at_once([lambda number=number: started(host, number) for number in range(1, RAW + 1)])  # type: ignore[misc]
+    addresses = at_once([partial(started, host, number) for number in range(1, RAW + 1)])
     assert reached(lan) == sorted(addresses)
     assert len({*addresses}) == RAW
     assert {route["prefsrc"] for route in lan.routes("host", *ROUTES)} == {*host_addresses(lan)}
@@ -82,12 +83,7 @@ def test_two_hundred_containers_have_more_or_fewer_routes_and_leave_some(host: R
     host.plugin.start()
     assert reached(lan) == sorted(addresses)
 
-    at_once(
-        [
-            lambda number=number, address=address: removed(host, number, address)
-            for number, address in enumerate(addresses, 1)
-        ]  # type: ignore[misc]
-    )
+    at_once([partial(removed, host, number, address) for number, address in enumerate(addresses, 1)])
     assert reached(lan) == []
     host.call("IpamDriver.ReleasePool", {"PoolID": host.pool})
     host.call("NetworkDriver.DeleteNetwork", {"NetworkID": host.network})
