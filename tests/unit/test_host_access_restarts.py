@@ -6,11 +6,11 @@ from attrs import evolve
 
 from macvlan_twisted.addresses import parse_address, parse_interface
 from macvlan_twisted.links.interface import HostRoute
-from macvlan_twisted.names import endpoint_link_name
+from macvlan_twisted.names import endpoint_link_name, host_link_name
 from macvlan_twisted.state.interface import Kind
 
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, nic
-from .host_access_cases import HOST, HOST_6, REACHED, HostAccessTestCase
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, network_request, nic
+from .host_access_cases import BOTH, HOST, HOST_6, REACHED, HostAccessTestCase
 
 LINK = endpoint_link_name(ENDPOINT)
 
@@ -90,3 +90,26 @@ class RestartTests(HostAccessTestCase):
         self.house.kernel.add_host_route(HostRoute(parse_address("192.168.1.7"), "eth1", None, 4))
         self.house = self.house.next_life()
         self.assertEqual(self.routes(), REACHED[1:])
+
+
+class AloneTests(HostAccessTestCase):
+    """An internal network without a NIC is on a link of ours, which goes with a reboot, too."""
+
+    def test_after_a_reboot_the_link_below_ours_is_made_first(self) -> None:
+        self.house.wait(
+            self.house.networks.create(
+                network_request(internal=True, subnets=BOTH[:1], host_access="true", host_address=HOST)
+            )
+        )
+        parent = self.house.known.networks[NETWORK].parent
+        self.link = host_link_name(self.house.records.instance, parent)
+        self.run_container(address_v6=None)
+        self.assertEqual(self.routes(), REACHED[:1])
+        for name in (LINK, self.link, parent):
+            self.house.kernel.delete(name)
+        self.house = self.house.next_life()
+        self.assertEqual(self.addresses(), [HOST])
+        self.assertEqual(self.routes(), REACHED[:1])
+        self.house.delete_endpoint()
+        self.house.wait(self.house.networks.delete(NETWORK))
+        self.assert_nothing_left()
