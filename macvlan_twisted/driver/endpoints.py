@@ -128,23 +128,29 @@ class Endpoints:
         :return: an endpoint to be forgotten if the kernel proves the MAC to be free.
         :raises Refused: the MAC is in use.
         """
+        for forgotten in self._presence.of_other_mac(endpoint):
+            if forgotten.endpoint_id not in self._being_made and _has_address_of(endpoint, forgotten):
+                await self._drop_forgotten(forgotten, endpoint)
         while endpoint.mac is not None:
             holder = self._known.holder_of_mac(endpoint.parent, endpoint.mac)
             if holder is None:
                 return None
             is_under_way = holder.endpoint_id in self._being_made
             if not is_under_way and _has_address_of(endpoint, holder):
-                _log.info(
-                    "endpoint {old} is dropped: the engine has forgotten it, and gave its address to {new}",
-                    old=holder.short_id,
-                    new=endpoint.short_id,
-                )
-                await self.delete(requests.EndpointCall(holder.network_id, holder.endpoint_id))
+                await self._drop_forgotten(holder, endpoint)
                 continue
             if not is_under_way and not self._links.exists(holder.link):
                 return holder
             raise _mac_in_use(holder)
         return None
+
+    async def _drop_forgotten(self, forgotten: Endpoint, for_whom: Endpoint) -> None:
+        _log.info(
+            "endpoint {old} is dropped: the engine has forgotten it, and gave its address to {new}",
+            old=forgotten.short_id,
+            new=for_whom.short_id,
+        )
+        await self.delete(requests.EndpointCall(forgotten.network_id, forgotten.endpoint_id))
 
     async def _make_link(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> None:
         if network.mode == "passthru":

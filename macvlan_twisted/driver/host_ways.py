@@ -69,7 +69,9 @@ class HostWays:
             for address in chosen:
                 self._refuse_used_by_us(address, network)
                 subnet = network.subnet_of(address)
-                if address not in present and (subnet is None or not subnet.is_ours):
+                # What our address management has picked was looked for there; what a user reserved was not.
+                is_picked = subnet is not None and subnet.is_ours and address not in subnet.auxiliary.values()
+                if address not in present and not is_picked:
                     await self._refuse_used_by_others(address, network)
         except BaseException:
             for address in chosen:

@@ -153,6 +153,12 @@ class Presence:
         if lease is not None and other is None:
             await self._leases.give_back(endpoint.parent, lease.mac)
 
+    def of_other_mac(self, endpoint: Endpoint) -> list[Endpoint]:
+        """Endpoints on the same parent that have an address of *endpoint* under another MAC."""
+        macs = {self._conflicts.mac_given(endpoint.parent, each) for each in endpoint.addresses}
+        found = [self._known.holder_of_mac(endpoint.parent, mac) for mac in macs - {endpoint.mac} if mac]
+        return [each for each in found if each is not None]
+
     def contested_by(self, endpoint: Endpoint) -> str | None:
         """The MAC of somebody else who uses one of its addresses, ``None`` if nobody was seen."""
         found = [self._conflicts.contested_by(endpoint.parent, each) for each in endpoint.addresses]

@@ -16,7 +16,8 @@ from ..settings import Settings
 from ..state.interface import AddressBook, Claim, Identity
 from ..turns import Turns
 from .allocation import usable_span
-from .choosing import Choosing, released_meanwhile
+from .candidates import released_meanwhile
+from .choosing import Choosing
 from .chosen_macs import ChosenMacs
 from .identities import Identities
 from .leasing import Leasing

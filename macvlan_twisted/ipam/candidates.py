@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from ..addresses import IPAddress
 from ..errors import Refused
 from ..lan.conflicts import Conflicts
-from ..lan.probing import Free, Unproven, Verdict
+from ..lan.probing import Free, Taken, Unproven, Verdict
 from .allocation import Span, usable_span
 from .pools import Pool
 from .shared_set import SharedSet
@@ -52,6 +52,8 @@ class _Ahead:
     """In which order the ready and the asked ones were chosen."""
     turns: int = 0
     quarantined: set[int] = field(factory=set)
+    looked_at: set[int] = field(factory=set)
+    """Once more, before they are given."""
     unproven: list[int] = field(factory=list)
     """What could not be found out, for the containers that wait now."""
     is_filled_now: bool = False
@@ -128,13 +130,17 @@ class Candidates:
         self._fill(ahead)
         retried = False
         while True:
-            number = self._taken_out(ahead, pool)
+            number = self._next_ready(ahead)
             if number is not None:
-                return ahead.address(number)
+                if await self._is_still_free(ahead, pool, number):
+                    return ahead.address(number)
+                continue
+            if ahead.unproven and not ahead.asked and pool.conflict_detection != "strict":
+                return self._unproven(ahead, ahead.unproven.pop(0))
             if ahead.asked:
                 await ahead.changed()
                 if ahead.closed:
-                    raise Refused(f"pool {pool.described()} was released meanwhile")
+                    raise released_meanwhile(pool)
                 continue
             if ahead.in_a_row >= MOST_IN_A_ROW:
                 raise _others_have_all(pool)
@@ -146,8 +152,11 @@ class Candidates:
                 retried = True
                 self._retry(ahead)
 
-    def _taken_out(self, ahead: _Ahead, pool: Pool) -> int | None:
-        """A number that is ready, of this part of the subnet, or else of another one that overlaps it."""
+    def _next_ready(self, ahead: _Ahead) -> int | None:
+        """
+        A number that was found free, of this part of the subnet, or else of another one that overlaps it. It stays set
+        aside.
+        """
         for each in (ahead, *self._ahead.values()):
             is_fit = each.shared is ahead.shared and each.pool.wire == ahead.pool.wire
             if is_fit and (each is ahead or not ahead.asked):
@@ -159,15 +168,48 @@ class Candidates:
                     ):
                         break  # asked for at the same time, and heard of a moment later
                     each.ready.remove(number)
-                    self._fill(ahead)  # as long as the number is set aside: it would be chosen again
-                    ahead.shared.give_back(number)
+                    self._fill(ahead)
                     return number
-        if ahead.unproven and not ahead.asked and pool.conflict_detection != "strict":
-            number = ahead.unproven.pop(0)
-            ahead.shared.give_back(number)
-            self._conflicts.count_unproven(ahead.pool.wire, ahead.address(number), ahead.reason)
-            return number
         return None
+
+    async def _is_still_free(self, ahead: _Ahead, pool: Pool, number: int) -> bool:
+        """
+        What was found free a while ago is looked at once more, for a moment.
+
+        :raises Refused: the pool is gone, or it cannot be found out, and then none is to be handed out.
+        """
+        address = ahead.address(number)
+        ahead.looked_at.add(number)
+        try:
+            verdict = await self._hold(ahead, address)
+        finally:
+            ahead.looked_at.discard(number)
+        if ahead.closed:
+            self._conflicts.let_go(ahead.pool.wire, address, ahead.pool.shared_set)
+            raise released_meanwhile(pool)
+        if isinstance(verdict, Taken):
+            ahead.quarantined.add(number)
+            return False
+        ahead.shared.give_back(number)
+        if ahead.shared.is_taken(number):  # by a user who named it meanwhile
+            return False
+        if isinstance(verdict, Unproven):
+            if pool.conflict_detection == "strict":
+                self._conflicts.let_go(ahead.pool.wire, address, ahead.pool.shared_set)
+                raise cannot_be_found_out(pool, verdict.reason)
+            self._conflicts.count_unproven(ahead.pool.wire, address, verdict.reason)
+        return True
+
+    def _unproven(self, ahead: _Ahead, number: int) -> IPAddress:
+        ahead.shared.give_back(number)
+        self._conflicts.count_unproven(ahead.pool.wire, ahead.address(number), ahead.reason)
+        return ahead.address(number)
+
+    async def _hold(self, ahead: _Ahead, address: IPAddress, of_many: bool = False) -> Verdict:
+        pool = ahead.pool
+        return await self._conflicts.hold(
+            pool.wire, address, pool.shared_set, of_many=of_many, is_managed=True
+        )
 
     @staticmethod
     def _drop_unproven(ahead: _Ahead) -> None:
@@ -235,9 +277,7 @@ class Candidates:
         address = ahead.address(number)
         verdict: Verdict = Unproven("it was not found out")
         try:
-            verdict = await self._conflicts.hold(
-                ahead.pool.wire, address, ahead.pool.shared_set, of_many=of_many, is_managed=True
-            )
+            verdict = await self._hold(ahead, address, of_many)
         finally:
             ahead.asked.discard(number)
             ahead.turn_of = {each: ahead.turn_of[each] for each in (*ahead.ready, *ahead.asked, number)}
@@ -246,6 +286,8 @@ class Candidates:
                     self._conflicts.let_go(ahead.pool.wire, address, ahead.pool.shared_set)
             elif ahead.shared.is_taken(number):  # by a user who named it meanwhile
                 ahead.shared.give_back(number)
+                if number in ahead.shared.reserved:
+                    self._conflicts.let_go(ahead.pool.wire, address, ahead.pool.shared_set)
             elif isinstance(verdict, Free):
                 ahead.ready.append(number)
                 ahead.ready.sort(key=lambda each: ahead.turn_of[each])
@@ -281,12 +323,13 @@ class Candidates:
         return False
 
     def withdraw(self, pool: Pool, address: IPAddress) -> None:
-        """*address* is reserved: what was found free, on whichever parent, is not handed out."""
+        """*address* is reserved: what was found free, on whichever parent, is neither handed out nor defended."""
         number = int(address)
         for ahead in self._ahead.values():
             if ahead.pool.shared_set == pool.shared_set and number in ahead.ready:
                 ahead.ready.remove(number)
                 ahead.shared.give_back(number)
+                self._conflicts.let_go(ahead.pool.wire, address, pool.shared_set)
 
     def lost(self, parent: str, address: IPAddress) -> None:
         """Someone took an address that was held, in spite of our defence."""
@@ -303,7 +346,7 @@ class Candidates:
         if ahead is None:
             return
         ahead.closed = True
-        for number in (*ahead.ready, *ahead.unproven, *ahead.quarantined, *ahead.asked):
+        for number in (*ahead.ready, *ahead.unproven, *ahead.quarantined, *ahead.asked, *ahead.looked_at):
             ahead.shared.give_back(number)
         for number in ahead.ready:
             self._conflicts.let_go(pool.wire, ahead.address(number), pool.shared_set)
@@ -312,6 +355,10 @@ class Candidates:
 
 def _key(pool: Pool) -> tuple[str, str]:
     return pool.cursor_key, pool.wire
+
+
+def released_meanwhile(pool: Pool) -> Refused:
+    return Refused(f"pool {pool.described()} was released meanwhile")
 
 
 def cannot_be_found_out(pool: Pool, reason: str) -> Refused:

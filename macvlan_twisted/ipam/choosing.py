@@ -9,7 +9,7 @@ from ..errors import Refused
 from ..lan.conflicts import Conflicts, Taken, Unproven
 from ..settings import Settings
 from .allocation import barred_spans, count_barred, next_free, usable_span
-from .candidates import Candidates, cannot_be_found_out
+from .candidates import Candidates, cannot_be_found_out, released_meanwhile
 from .open_pools import OpenPools
 from .pools import Pool
 from .requests import Purpose
@@ -90,8 +90,9 @@ class Choosing:
         """
         :raises Refused: someone on the LAN has *address*, or another container was given it while that was found out.
         """
-        if pool.conflict_detection == "off" or self._candidates.take(pool, address):
+        if pool.conflict_detection == "off":
             return
+        self._candidates.take(pool, address)  # it is held still, and needs but a last look
         shared = self._pools.set_of(pool)
         was_aside = int(address) in shared.aside
         shared.set_aside(int(address))
@@ -139,7 +140,3 @@ class Choosing:
                 f"address {address} of pool {pool.prefix} is reserved as a network's gateway or auxiliary address: "
                 "choose another one"
             )
-
-
-def released_meanwhile(pool: Pool) -> Refused:
-    return Refused(f"pool {pool.described()} was released meanwhile")

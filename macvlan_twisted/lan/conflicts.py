@@ -164,7 +164,7 @@ class Conflicts:
             networks that was given it was forgotten by the engine, and has to answer if it lives.
         """
         forgotten = self._given.get((parent, address)) if is_managed else None
-        if forgotten is not None and forgotten.is_managed:
+        if forgotten is not None and forgotten.is_managed and not self.is_handed_out(parent, address):
             self.gone(parent, address)
         else:
             forgotten = None
@@ -174,7 +174,7 @@ class Conflicts:
         is_anothers = held is not None and held.holder != holder and not held.is_guess
         if isinstance(verdict, Free) and (is_anothers or (parent, address) in self._given):
             return Taken(self._wires.of(parent).mac, How.OURS)
-        if forgotten is not None and isinstance(verdict, Taken):
+        if forgotten is not None and not isinstance(verdict, Free):
             self.given(parent, address, forgotten.mac, is_managed=True)
         if isinstance(verdict, Taken):
             rest = RETRY_PROBED_SECONDS if verdict.how is How.PROBED else RETRY_SECONDS
@@ -197,7 +197,7 @@ class Conflicts:
             if link is not None:
                 found = await self._links.find(link)
                 return Taken("" if found is None else found.mac, How.HOST)
-            if not is_managed and self.is_handed_out(parent, address):
+            if self.is_handed_out(parent, address):
                 return Taken(self._wires.of(parent).mac, How.OURS)
             watch = await self.watch(parent)
             heard = watch.known(address) if of_many else None

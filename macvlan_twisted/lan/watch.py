@@ -17,10 +17,12 @@ from typing import Any, Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from ..addresses import IPAddress, IPNetwork
+from ..errors import LinkFailed
 from .defence import Allowance, Defence, for_one_address
-from .frames import Claim, Probe, decode
+from .frames import Claim, Probe, decode, probe_frame
 from .interface import Heard, Wire
 from .neighbours import Neighbour, Neighbours
 from .probing import QUICK, Free, How, ProbeTiming, Probing, Taken, Unproven, Verdict, own_mac
@@ -29,6 +31,11 @@ FRESH = 5.0
 """
 Seconds for which a claim is believed without asking. Asking costs next to nothing as long as the neighbour is there,
 since it answers within a millisecond; so this is for neighbours that speak, and sleep.
+"""
+LAST_LOOK = 0.0025
+"""
+Seconds for which an answer is waited for before an address is given that was found free earlier: Linux tells nobody of
+an IPv4 address that it is given, and a cable may have been out. A neighbour on a wire answers in a tenth of that.
 """
 LISTENED = 60.0
 """
@@ -84,6 +91,7 @@ class Watch:
         self._prefixes: Counter[IPNetwork] = Counter()
         self._neighbours = Neighbours()
         self._departed = Neighbours(most=1024, oldest=FRESH)
+        self._lost_to = Neighbours(most=1024, oldest=FRESH)
         self._left = Neighbours(most=1024, oldest=LISTENED)
         self._ours: dict[IPAddress, _Ours] = {}
         self._searches: dict[IPAddress, _Search] = {}
@@ -101,6 +109,8 @@ class Watch:
         nobody else waits, nothing is held.
         """
         verdict = self._without_asking(address, mac)
+        if isinstance(verdict, Free):
+            return await self._last_look(address)
         if verdict is not None:
             return verdict
         search = self._searches.get(address)
@@ -112,6 +122,23 @@ class Watch:
             return await waiting
         finally:
             self._leave(address, search, waiting)
+
+    async def _last_look(self, address: IPAddress) -> Verdict:
+        """Whether *address*, which was found free earlier, still is."""
+        try:
+            self._wire.send(probe_frame(address, self._wire.mac))
+        except LinkFailed as failure:
+            return Unproven(str(failure))
+        await deferLater(self._clock, LAST_LOOK)
+        await deferLater(self._clock, 0)  # what has arrived meanwhile is read before that
+        if self._closed:
+            return self._no_more()
+        if address in self._ours:
+            return Free()
+        heard = self.known(address) or self._lost_to.known(address, self._clock.seconds())
+        return (
+            Unproven(f"{address} was let go meanwhile") if heard is None else Taken(heard.mac, How.ANSWERED)
+        )
 
     def keep_for(self, address: IPAddress, mac: str, also: str = "") -> None:
         """
@@ -175,6 +202,7 @@ class Watch:
             self._end_search(address, lambda _: self._no_more())
         self._ours.clear()
         self._left.clear()
+        self._lost_to.clear()
         self._neighbours.clear()
 
     def _no_more(self) -> Unproven:
@@ -268,6 +296,7 @@ class Watch:
             return
         if not ours.kept:
             del self._ours[address]
+            self._lost_to.note(address, said.mac, now)
             self._observer.lost(address, said.mac)
         elif said.mac not in ours.told and len(ours.told) < _MOST_FOREIGN:
             ours.told.add(said.mac)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.addresses import IPAddress, parse_address, parse_network
 from macvlan_twisted.ipam.requests import RequestAddress
 from macvlan_twisted.lan.frames import Claim, Probe, answer_frame, decode, probe_frame
-from macvlan_twisted.lan.watch import FRESH
+from macvlan_twisted.lan.watch import FRESH, LAST_LOOK
 from macvlan_twisted.state.interface import Kind
 
 from .address_cases import AddressTestCase
@@ -76,7 +76,9 @@ class ConflictTestCase(AddressTestCase):
     def begin(self, pool_id: str, address: str | None = None, name: str = "box") -> Deferred[Any]:
         wanted = None if address is None else parse_address(address)
         request = RequestAddress(pool_id, wanted, endpoint_name=name)
-        return self.house.start(self.house.addresses.request_address(request))
+        asked = self.house.start(self.house.addresses.request_address(request))
+        self.house.clock.advance(LAST_LOOK)  # nobody waits for more where something is known
+        return asked
 
     def gets(self, pool_id: str, address: str | None = None) -> str:
         """What is answered once all has been found out, without the prefix length."""

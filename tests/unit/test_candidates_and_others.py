@@ -101,9 +101,9 @@ class CannotBeFoundOutTests(ConflictTestCase):
     def used_up(self, **options: str) -> str:
         """A pool of which nothing is held any more, on a parent that is down."""
         pool = self.ready(**options)
-        self.down()
         for _ in range(8):
             self.ask(pool)
+        self.down()  # before more was found out
         self.pass_time()
         return pool
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from macvlan_twisted.addresses import parse_address, parse_network
@@ -13,7 +14,15 @@ from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
 from macvlan_twisted.lan.frames import announcement_frames
 
 from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, endpoint_request, subnet
+from .helpers import (
+    ENDPOINT,
+    NETWORK,
+    OTHER_ENDPOINT,
+    OTHER_NETWORK,
+    endpoint_request,
+    network_request,
+    subnet,
+)
 from .test_leases import LeasesTestCase
 
 DOCKERS = (subnet("10.0.0.0/24", "10.0.0.254"),)
@@ -92,6 +101,28 @@ class ReservedTests(ConflictTestCase):
         self.successResultOf(asked)
         self.assertNotIn("10.0.0.1/24", [self.ask(pool) for _ in range(7)])
 
+    def test_the_host_that_an_address_is_reserved_for_is_kept_from_it(self) -> None:
+        self.ready()
+        other = self.open(POOL)
+        self.ask(other, "10.0.0.3", Purpose.AUXILIARY, name="")
+        self.assertEqual(self.defended("10.0.0.2", "10.0.0.3"), ["10.0.0.2"])
+
+    def test_two_sets_on_one_parent_give_one_address(self) -> None:
+        one = self.ready(parent="eth0")
+        other = self.open(POOL, parent="eth9")
+        self.house.wait(self.house.addresses.network_made("eth0", [(parse_network(POOL), ())]))
+        self.pass_time()
+        given = [self.gets(pool) for pool in (one, other, one, other)]
+        self.assertEqual(len(set(given)), 4)
+
+    def test_an_address_that_is_reserved_for_the_host_is_not_looked_for(self) -> None:
+        self.neighbour_has("10.0.0.9")
+        pool = (subnet(POOL, "10.0.0.254", host="10.0.0.9"),)
+        request = network_request(subnets=(evolve(pool[0], is_ours=True),), host_access="true")
+        refused = self.house.start(self.house.networks.create(request))
+        self.pass_time()
+        self.assertIn(NEIGHBOUR, self.refusal_of(refused))
+
 
 class ForgottenTests(ConflictTestCase):
     def test_what_goes_with_its_pool_is_defended_for_ever(self) -> None:
@@ -114,6 +145,19 @@ class ForgottenTests(ConflictTestCase):
         refused = self.begin(pool, "10.0.0.100")
         self.pass_time()
         self.assertIn("7a:42:0a:00:00:64", self.refusal_of(refused))
+
+    def test_an_endpoint_of_another_mac_that_the_engine_forgot_keeps_the_address_beside_the_new_one(
+        self,
+    ) -> None:
+        self.house.create_network(subnets=(evolve(subnet(POOL), is_ours=True),))
+        pool = self.ready()
+        self.ask(pool, "10.0.0.5")
+        self.house.create_endpoint(ENDPOINT, address="10.0.0.5/24", mac="02:aa:00:00:00:01")
+        self.release(pool, "10.0.0.5")
+        self.pass_time(7)
+        self.assertEqual(self.gets(pool, "10.0.0.5"), "10.0.0.5")
+        self.house.create_endpoint(OTHER_ENDPOINT, address="10.0.0.5/24", mac="02:aa:00:00:00:02")
+        self.assertEqual(list(self.house.known.endpoints), [OTHER_ENDPOINT])
 
     def test_two_networks_of_two_parents_are_looked_for_on_the_first_ones(self) -> None:
         self.made()

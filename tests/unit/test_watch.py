@@ -9,7 +9,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from macvlan_twisted.lan.frames import Claim, announcement_frames, probe_frame
 from macvlan_twisted.lan.probing import RFC_5227, Free, How, Taken, Unproven, Verdict
-from macvlan_twisted.lan.watch import Watch
+from macvlan_twisted.lan.watch import LAST_LOOK, Watch
 from tests.unit.lan_cases import BOTH, CONTAINER, HOST, OTHER, THIRD, V4, V6, WatchTestCase
 
 
@@ -51,14 +51,31 @@ class HoldingTests(WatchTestCase):
         self.assertEqual([self.successResultOf(each) for each in asked], [Free()] * 3)
         self.assertEqual(len(self.probes()), 3)
 
-    def test_who_holds_it_already_need_not_ask(self) -> None:
+    def soon(self, asked: Deferred[Verdict]) -> Verdict:
+        self.clock.advance(LAST_LOOK)
+        return self.successResultOf(asked)
+
+    def test_who_holds_it_already_waits_for_more_than_a_moment(self) -> None:
         self.hold()
-        self.assertEqual(self.successResultOf(self.ask()), Free())
-        self.assertEqual(self.wire.sent, [])
+        self.assertEqual(self.soon(self.ask()), Free())
+        self.assertEqual(self.wire.sent, [probe_frame(V4, HOST)])
+
+    def test_one_who_took_it_without_a_word_is_not_noticed_before_it_is_given(self) -> None:
+        """Linux announces no IPv4 address that it is given."""
+        for address in BOTH:
+            self.hold(address)
+            self.answers_as(THIRD, address)
+            self.assertEqual(self.soon(self.ask(address)), Taken(THIRD, How.ANSWERED))
+            self.assertFalse(self.watch.is_held(address))
+
+    def test_it_is_given_unasked_on_a_parent_that_went_down(self) -> None:
+        self.hold()
+        self.wire.down = True
+        self.assertIsInstance(self.soon(self.ask()), Unproven)
 
     def test_a_held_address_is_defended_under_the_mac_that_was_named_last(self) -> None:
         self.hold()
-        self.assertEqual(self.successResultOf(self.ask(V4, OTHER)), Free())
+        self.assertEqual(self.soon(self.ask(V4, OTHER)), Free())
         self.assert_defended(V4, OTHER)
 
     def test_an_address_can_be_held_under_our_own_mac_until_its_container_has_one(self) -> None:
@@ -236,7 +253,9 @@ class KeepingTests(WatchTestCase):
     def test_an_address_that_a_container_has_is_not_given_to_another(self) -> None:
         self.watch.keep_for(V4, CONTAINER)
         self.assertEqual(self.successResultOf(self.ask(V4, OTHER)), Taken(CONTAINER, How.OURS))
-        self.assertEqual(self.successResultOf(self.ask(V4, CONTAINER)), Free())
+        again = self.ask(V4, CONTAINER)
+        self.clock.advance(LAST_LOOK)
+        self.assertEqual(self.successResultOf(again), Free())
         self.assertFalse(self.watch.is_held(V4))
 
     def test_who_waits_for_an_address_that_is_given_away_is_told(self) -> None:
