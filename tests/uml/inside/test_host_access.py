@@ -1,0 +1,35 @@
+"""Access from the host on parents that the plugin makes: a VLAN, and the dummy link of an internal network."""
+
+import pytest
+
+from tests.lab.engine import Engine
+from tests.lab.plugin import Plugin
+from tests.uml.inside.networks import create, reaches, remove, start
+from tests.uml.inside.vlans import NIC, Host
+
+HOST = "10.40.0.99"
+
+
+@pytest.mark.parametrize("options", [("--internal",), (f"parent={NIC}.40",)], ids=["internal", "VLAN"])
+def test_host_and_containers_do_not_reach_each_other_or_not_after_a_reboot(
+    engine: Engine, host: Host, plugin: Plugin, options: tuple[str, ...]
+) -> None:
+    """What a reboot takes is made again in the right order: first the parent, upon it our link and all else."""
+    create(engine, "inside", 40, *options, "host_access=true", f"--aux-address=host={HOST}")
+    start(engine, "one", "inside", "10.40.0.11")
+    assert reaches(engine, "one", HOST)
+    assert host.lan.ping("host", "10.40.0.11")
+    before = host.extra
+    plugin.kill()
+    (parent,) = {name for name in before if not name.startswith("mvh")}
+    host.ip("link", "delete", parent)
+    plugin.start()
+    assert host.extra == before
+    assert [route["dst"] for route in host.lan.routes("host", "proto", "142")] == ["10.40.0.11"]
+    engine.docker("rm", "-f", "one")
+    start(engine, "two", "inside", "10.40.0.12")
+    assert reaches(engine, "two", HOST)
+    assert host.lan.ping("host", "10.40.0.12")
+    engine.docker("rm", "-f", "two")
+    remove(engine, "inside")
+    assert not host.extra
