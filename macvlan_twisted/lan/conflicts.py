@@ -226,7 +226,7 @@ class Conflicts:
         A container has *address* under *mac* (empty: that of the parent itself): from now on others that use it are
         told of.
 
-        :param also: another MAC that rightly claims it.
+        :param also: another MAC that rightly claims it, where it is not a container's, but the host's own.
         :param is_managed: whether our own address management has handed it out.
         """
         self._given[parent, address] = given = _Given(mac, also, is_managed)
@@ -357,10 +357,14 @@ class Conflicts:
         self.when_lost(parent, address)
 
     def contested(self, parent: str, address: IPAddress, ours: str, theirs: str) -> None:
+        given = self._given.get((parent, address))
+        is_hosts = given is not None and bool(given.also)
         _log.error(
-            "address {address} of a container with MAC {ours} is used by MAC {theirs} on {parent}, too: find that host, "
-            "and give it or the container another address",
+            "address {address} of {whose} with MAC {ours} is used by MAC {theirs} on {parent}, too: find that host, "
+            "and give it or the {which} another address",
             address=address,
+            whose="the host itself, for its containers," if is_hosts else "a container",
+            which="host (-o host_address)" if is_hosts else "container",
             ours=ours,
             theirs=theirs,
             parent=parent,
