@@ -1,0 +1,179 @@
+"""Hearing of links as they come, change and go, in the reactor and without asking."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ..errors import LinkFailed
+
+_log = Logger(namespace="macvlan_twisted.links")
+
+# By linux/rtnetlink.h, linux/if_link.h and net/if.h.
+_RTMGRP_LINK = 0x1
+_RTM_NEWLINK, _RTM_DELLINK = 16, 17
+_IFLA_IFNAME = 3
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_MESSAGE, _LINK, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=HH")
+_SO_RCVBUFFORCE = 33
+_ROOM = 1 << 20
+"""Bytes that the kernel keeps for us: some hundred changes while the reactor is busy."""
+_MOST_AT_ONCE = 64
+
+
+@frozen
+class LinkNews:
+    """What became of a link of this network namespace."""
+
+    name: str
+    """Empty: news were lost, and any link may have changed."""
+    there: bool = True
+    """Else it was removed, renamed, or moved to another namespace."""
+    up: bool = False
+    """Whether frames can pass: it is up and has a carrier."""
+
+
+Hear = Callable[[LinkNews], None]
+
+_LOST = LinkNews("")
+
+
+@implementer(IReadDescriptor)
+class LinkEvents:
+    """
+    Tells of each change, also of those that change neither of what is told, until :meth:`close`.
+
+    :raises LinkFailed: the kernel refuses.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._hearers: list[Hear] = []
+        self._lost = False
+        """Whether the kernel drops news, which it does until we have fetched those that it has kept."""
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            self._socket.setblocking(False)
+            with suppress(PermissionError):
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
+            self._socket.bind((0, _RTMGRP_LINK))
+        except OSError as error:
+            number = error.errno or 0
+            raise LinkFailed(f"hearing of links: {os.strerror(number)}", number) from None
+        self._names = dict(socket.if_nameindex())
+        """By index: the kernel tells the new name of a link that is renamed, not the old one."""
+        reactor.addReader(self)
+
+    def listen(self, hear: Hear) -> Callable[[], None]:
+        """:return: to be called when *hear* is to be told no more."""
+        self._hearers.append(hear)
+
+        def stop() -> None:
+            if hear in self._hearers:
+                self._hearers.remove(hear)
+
+        return stop
+
+    def close(self) -> None:
+        self._hearers.clear()
+        if self._socket.fileno() >= 0:
+            self._reactor.removeReader(self)
+            self._socket.close()
+
+    # What the reactor asks of a reader.
+
+    def doRead(self) -> None:
+        for _ in range(_MOST_AT_ONCE):
+            if self._socket.fileno() < 0:
+                return  # whoever heard the last news closed us
+            try:
+                packet = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                if self._lost:
+                    self._begin_anew()
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._lost = True
+                continue
+            for kind, index, flags, name in _links_in(packet):
+                self._take(kind, index, flags, name)
+
+    def _take(self, kind: int, index: int, flags: int, name: str) -> None:
+        before = self._names.get(index, "")
+        name = name or before
+        if kind == _RTM_DELLINK or name != before:
+            self._names.pop(index, None)
+            gone = before or (name if kind == _RTM_DELLINK else "")
+            if gone:
+                self._tell(LinkNews(gone, there=False))
+        if kind == _RTM_NEWLINK and name:
+            self._names[index] = name
+            self._tell(LinkNews(name, up=flags & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING))
+
+    def _tell(self, news: LinkNews) -> None:
+        for hear in tuple(self._hearers):
+            try:
+                hear(news)
+            except Exception:
+                _log.failure("news of link {name} were not understood", name=news.name)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "link events"
+
+    def connectionLost(self, reason: Any) -> None:
+        """
+        The socket polls as broken when news were lost, until the error is fetched. Or the reactor stops.
+        """
+        if self._socket.fileno() < 0:
+            return
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENOBUFS:
+            self._reactor.addReader(self)
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._lost = False
+        self._names = dict(socket.if_nameindex())
+        self._tell(_LOST)
+
+
+def _links_in(packet: bytes) -> Iterator[tuple[int, int, int, str]]:
+    """Of each message about a link: what happened, its index, flags, and name if that is told."""
+    start = 0
+    while start + _MESSAGE.size <= len(packet):
+        length, kind, *_ = _MESSAGE.unpack_from(packet, start)
+        if length < _MESSAGE.size:
+            return
+        body = start + _MESSAGE.size
+        if kind in (_RTM_NEWLINK, _RTM_DELLINK) and body + _LINK.size <= len(packet):
+            family, _, index, flags, _ = _LINK.unpack_from(packet, body)
+            # A bridge tells under its own family that a link is its port no more, which removes nothing.
+            if family == socket.AF_UNSPEC:
+                yield kind, index, flags, _name_in(packet[body + _LINK.size : start + length])
+        start += (length + 3) & ~3
+
+
+def _name_in(attributes: bytes) -> str:
+    start = 0
+    while start + _ATTRIBUTE.size <= len(attributes):
+        length, kind = _ATTRIBUTE.unpack_from(attributes, start)
+        if length < _ATTRIBUTE.size:
+            break
+        if kind == _IFLA_IFNAME:
+            return attributes[start + _ATTRIBUTE.size : start + length].rstrip(b"\0").decode(errors="replace")
+        start += (length + 3) & ~3
+    return ""
