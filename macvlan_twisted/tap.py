@@ -36,6 +36,7 @@ from .driver.departed import Departed
 from .driver.endpoints import Endpoints
 from .driver.host_ways import HostWays
 from .driver.known import Known
+from .driver.lookout import Lookout
 from .driver.moves import Moves
 from .driver.networks import Networks
 from .driver.ownership import ownership
@@ -45,7 +46,7 @@ from .driver.presence import Presence
 from .driver.reconciliation import leases_in_use, reconcile
 from .engine.api import SocketEngine
 from .engine.default_network import ensure_network
-from .errors import CannotStart, StateFailed
+from .errors import CannotStart, LinkFailed, StateFailed
 from .host_defaults import choose_defaults
 from .ipam.calls import AddressManagement
 from .ipam.chosen_macs import ChosenMacs
@@ -58,6 +59,7 @@ from .lan.leases import Leases
 from .lan.probing import RFC_5227, ProbeTiming, bounded
 from .lan.tap import Tap
 from .lan.wires import Wires
+from .links.events import LinkEvents
 from .links.interface import Kernel
 from .links.pool import Links
 from .links.sandbox import NamespaceSandboxes
@@ -197,26 +199,40 @@ class _Parts:
     conflicts: Conflicts
     announcements: Announcements
     leases: Leases
+    lookout: Lookout
+    hear_of_links: Callable[[], LinkEvents] | None
+    """``None`` where the links are not those of this process's namespace."""
     in_background: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] | None = None
     """Work that ends soon after the function that it is given says that the service is stopping."""
     _background: Deferred[None] | None = None
     _stopping: bool = False
+    _events: LinkEvents | None = None
 
     def start_threads(self) -> None:
         self.threads.start()
         self.writer.start()
 
     def start_background(self) -> None:
+        if self.hear_of_links is not None:
+            try:
+                self._events = self.hear_of_links()
+                self._events.listen(self.lookout.hear)
+            except LinkFailed as failure:
+                _log.warn("what others do to links is noticed late: {reason}", reason=str(failure))
+        self.lookout.begin()
         if self.in_background is not None:
             self._background = ensureDeferred(self.in_background(lambda: self._stopping))
             self._background.addErrback(_log_unless_cancelled)
 
     def stop_background(self) -> None:
         self._stopping = True
+        if self._events is not None:
+            self._events.close()
         if self._background is not None:
             self._background.cancel()
 
     async def close(self) -> None:
+        await self.lookout.close()
         self.leases.close()
         self.announcements.close()
         self.conflicts.close()
@@ -232,10 +248,12 @@ class _Parts:
 
 def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Parts:
     """Open the state, make it agree with the kernel, and wire the parts. Blocks."""
+    hear_of_links = None
     if kernel is None:
         from .links.kernel import NetlinkKernel
 
         kernel = NetlinkKernel()
+        hear_of_links = partial(LinkEvents, reactor)
     chosen = choose_defaults(settings, kernel)
     settings = chosen.settings
     _say_what_was_chosen(settings, chosen.reasons, chosen.hints)
@@ -245,7 +263,7 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
     try:
         ledger = open_ledger(directory)
         try:
-            return _wire(settings, reactor, kernel, ledger)
+            return _wire(settings, reactor, kernel, hear_of_links, ledger)
         except BaseException:
             ledger.close()
             raise
@@ -253,7 +271,13 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
         raise CannotStart(f"state: {failure}{_advice(failure, directory)}") from failure
 
 
-def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _Parts:
+def _wire(
+    settings: Settings,
+    reactor: Any,
+    kernel: Kernel,
+    hear_of_links: Callable[[], LinkEvents] | None,
+    ledger: Ledger,
+) -> _Parts:
     writer = Writer(ledger, reactor.callFromThread)
     records = SqliteHostRecords(ledger, writer)
     book = SqliteAddressBook(ledger, writer)
@@ -320,6 +344,8 @@ def _wire(settings: Settings, reactor: Any, kernel: Kernel, ledger: Ledger) -> _
         conflicts,
         announcements,
         leases,
+        Lookout(known, links, wires, host_links, host_access, conflicts, reactor),
+        hear_of_links,
         in_background,
     )
 

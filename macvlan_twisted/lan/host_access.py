@@ -232,7 +232,7 @@ class HostAccess:
                 self._reached[endpoint] = (parent, pairs)
         for parent in {*self._addresses, *self._host_links.known}:
             try:
-                await self.mend(parent)
+                await self._restore(parent)
             except MacvlanError as error:
                 _log.warn(
                     "access from the host waits for parent {parent}: {reason}",
@@ -240,27 +240,33 @@ class HostAccess:
                     reason=str(error),
                 )
 
-    async def mend(self, parent: str) -> None:
-        """
-        Make our link, its addresses and the routes by it what they are to be; what fails for one container is logged.
-
-        :raises LinkFailed: the parent is not there, or the kernel refuses the link or an address.
-        """
+    async def _restore(self, parent: str) -> None:
         addresses = self._on_link(parent)
         if addresses:
             await self._host_links.give(parent, addresses)
         else:
             await self._host_links.leave_with(parent, addresses)
-        link = self._host_links.known.get(parent)
+        await self._route_by(self._host_links.known.get(parent))
+
+    async def mend(self, parent: str) -> None:
+        """
+        Undo what others have done to our link, its addresses and the routes by it; what fails for one container is
+        logged.
+
+        :raises LinkFailed: the parent is not there, or the kernel refuses the link or an address.
+        """
+        await self._route_by(await self._host_links.mend(parent))
+
+    async def _route_by(self, link: HostLink | None) -> None:
         if link is None:
             return
         await self._watch_over(link)
         present = set(await self._links.host_routes(link.name, ROUTE_PROTOCOL))
         wanted = self._routes_by(link)
         for route in present - wanted:
-            await self._drop_route(parent, route)
+            await self._drop_route(link.parent, route)
         for route in wanted - present:
-            await self._try_route(parent, route)
+            await self._try_route(link.parent, route)
 
     async def _drop_route(self, parent: str, route: HostRoute) -> None:
         try:

@@ -112,6 +112,19 @@ class HostLinks:
                 await self._address(link)
             return link
 
+    async def mend(self, parent: str) -> HostLink | None:
+        """
+        What others have done to the link on *parent* is undone; nothing is made where we have none.
+
+        :raises LinkFailed: the parent is not there, or the kernel refuses.
+        """
+        async with self._turns.of(parent):
+            link = self._known.get(parent)
+            if link is not None:
+                self._finished.discard(link.name)
+                await self._ensured(link)
+            return link
+
     async def leave_with(self, parent: str, addresses: tuple[IPInterface, ...]) -> None:
         """Take all but *addresses* from the link; succeeds when there is none."""
         async with self._turns.of(parent):
