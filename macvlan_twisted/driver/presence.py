@@ -155,7 +155,11 @@ class Presence:
 
     def of_other_mac(self, endpoint: Endpoint) -> list[Endpoint]:
         """Endpoints on the same parent that have an address of *endpoint* under another MAC."""
-        macs = {self._conflicts.mac_given(endpoint.parent, each) for each in endpoint.addresses}
+        macs = {
+            tell(endpoint.parent, each)
+            for each in endpoint.addresses
+            for tell in (self._conflicts.mac_given, self._conflicts.mac_forgotten)
+        }
         found = [self._known.holder_of_mac(endpoint.parent, mac) for mac in macs - {endpoint.mac} if mac]
         return [each for each in found if each is not None]
 

@@ -93,6 +93,7 @@ class Conflicts:
         self._given: dict[tuple[str, IPAddress], _Given] = {}
         self._holders: dict[tuple[str, IPAddress], _Held] = {}
         """For whom an address is held that no container was given yet."""
+        self._forgotten: dict[tuple[str, IPAddress], str] = {}
         self._retry_at: dict[tuple[str, IPAddress], float] = {}
         self._known: dict[tuple[str, IPAddress], Conflict] = {}
         self.when_lost: Callable[[str, IPAddress], None] = lambda parent, address: None
@@ -173,9 +174,11 @@ class Conflicts:
         held = self._holders.get((parent, address))
         is_anothers = held is not None and held.holder != holder and not held.is_guess
         if isinstance(verdict, Free) and (is_anothers or (parent, address) in self._given):
-            return Taken(self._wires.of(parent).mac, How.OURS)
+            verdict = Taken(self._wires.of(parent).mac, How.OURS)
         if forgotten is not None and not isinstance(verdict, Free):
             self.given(parent, address, forgotten.mac, is_managed=True)
+        elif forgotten is not None:
+            self._forgotten[parent, address] = forgotten.mac
         if isinstance(verdict, Taken):
             rest = RETRY_PROBED_SECONDS if verdict.how is How.PROBED else RETRY_SECONDS
             self._retry_at[parent, address] = self._clock.seconds() + rest
@@ -231,6 +234,7 @@ class Conflicts:
         """
         self._given[parent, address] = given = _Given(mac, also, is_managed)
         self._holders.pop((parent, address), None)
+        self._forgotten.pop((parent, address), None)
         watch = self._watches.get(parent)
         if watch is not None:
             self._keep(watch, parent, address, given)
@@ -243,6 +247,10 @@ class Conflicts:
         """Under which MAC *address* was given to a container, ``None`` if it was not."""
         given = self._given.get((parent, address))
         return None if given is None else given.mac
+
+    def mac_forgotten(self, parent: str, address: IPAddress) -> str | None:
+        """Under which MAC a container had *address* that the engine has forgotten, until another one is given it."""
+        return self._forgotten.get((parent, address))
 
     def gone(self, parent: str, address: IPAddress, link_removed: bool = False) -> None:
         """
