@@ -57,6 +57,20 @@ def test_addresses_that_a_neighbour_has_are_handed_out(docker_host: DockerHost) 
         assert docker_host.start("third").addresses() == {"192.168.77.71/24", "fd77::7:5/64"}
 
 
+def test_addresses_that_a_neighbour_takes_without_a_word_once_they_were_found_free_are_handed_out(
+    docker_host: DockerHost,
+) -> None:
+    """Linux announces no IPv4 address that it is given."""
+    docker_host.create("lan", OURS, *IPV4, ON_ETH1)
+    assert docker_host.start("first").addresses() == {f"{NEXT[0]}/24"}
+    with neighbour_has(docker_host, *NEXT[1:]) as mac:
+        assert docker_host.start("second").addresses() == {"192.168.77.69/24"}
+        assert mac in docker_host.start_refusal(f"--ip={NEXT[1]}")
+        docker_host.engine.docker("rm", "--force", "first")
+        with neighbour_has(docker_host, NEXT[0]):  # a moment after its container has left it
+            assert mac in docker_host.start_refusal(f"--ip={NEXT[0]}")
+
+
 def test_an_address_of_a_neighbours_that_a_user_names_is_given_or_refused_without_its_mac(
     docker_host: DockerHost,
 ) -> None:
