@@ -325,6 +325,15 @@ class AddressManagement:
             raise NotFound(
                 f"pool {subnet} is not known to the plugin: remove the network and create it again"
             )
+        for each_pool in pools:
+            await self._settle(each_pool, parent)
+        pools = [
+            self._pools.by_id[each_pool.pool_id]
+            for each_pool in pools
+            if each_pool.pool_id in self._pools.by_id
+        ]
+        if not pools:
+            raise Refused(f"pool {subnet} was released meanwhile")
         address = wanted
         if address is None:
             address = next((each for each in preferred if each in pools[0].prefix), None)
