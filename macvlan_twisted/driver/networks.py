@@ -132,6 +132,13 @@ class Networks:
         host_access = options.host_access
         if host_access is None:
             host_access = self._settings.host_access and mode == "bridge"
+            if self._settings.host_access and not host_access:
+                _log.warn(
+                    "network {network} has no access from the host, in spite of --host-access: in mode {mode} the kernel "
+                    "does not allow it",
+                    network=request.network_id[:12],
+                    mode=mode,
+                )
         refuse_contradictions(options, mode)
         if options.host_addresses and not host_access:
             raise Refused("-o host_address has a meaning with host access only: add -o host_access=true")

@@ -165,14 +165,14 @@ class Presence:
 
     def contested_by(self, endpoint: Endpoint) -> str | None:
         """The MAC of somebody else who uses one of its addresses, ``None`` if nobody was seen."""
-        found = [self._conflicts.contested_by(endpoint.parent, each) for each in endpoint.addresses]
+        found = [self._conflicts.others.contested_by(endpoint.parent, each) for each in endpoint.addresses]
         return next((each for each in found if each is not None), None)
 
     def forget_network(self, network: Network) -> None:
         self._foresight.forget(network)
         for subnet in network.subnets:
             if not subnet.is_ours and not subnet.is_nobodys:
-                self._conflicts.forget_within(network.parent, subnet.pool)
+                self._conflicts.others.forget_within(network.parent, subnet.pool)
 
     def lease_of(self, endpoint: Endpoint) -> LeaseFacts | None:
         if endpoint.mac is not None:

@@ -116,9 +116,16 @@ class AddressManagement:
                 address = type(pool.prefix.network_address)(number)
                 self._conflicts.let_go(pool.wire, address)
                 if pool.dhcp:
-                    await self._leasing.give_back(pool, address)
+                    await self._give_back(pool, address)
             await self._conflicts.disuse(f"pool {pool.pool_id}")
         _log.info("pool released: {pool}", pool=pool.described())
+
+    async def _give_back(self, pool: Pool, address: IPAddress) -> None:
+        """The pool is gone, and its other leases are to be given back, too."""
+        try:
+            await self._leasing.give_back(pool, address)
+        except StateFailed as failure:
+            _log.error("the lease of {address}: {reason}", address=address, reason=str(failure))
 
     def _forget(self, pool: Pool) -> None:
         self._being_made.pop(pool.pool_id, None)

@@ -9,23 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..errors import Refused
 from ..lan.conflicts import Conflicts
 from ..lan.probing import Free, Taken, Unproven, Verdict
-from .allocation import Span, usable_span
+from .ahead import MOST_HELD, Ahead, number_to_hold
 from .pools import Pool
 from .shared_set import SharedSet
 
 _log = Logger(namespace="macvlan_twisted.ipam")
-
-MOST_HELD = 8
-_SHARE_OF_POOL = 16
-"""At most this part of a pool is held, for another host may hand out addresses of the same one."""
 
 MOST_AT_ONCE = 64
 """So many are asked for at once, if so many containers wait."""
@@ -33,78 +28,26 @@ MOST_IN_A_ROW = 256
 """So many addresses that others have are skipped for one container: then somebody answers for all, and the user is told."""
 
 
-def number_to_hold(span: Span) -> int:
-    return max(2, min(MOST_HELD, span.size // _SHARE_OF_POOL))
-
-
-@define(eq=False)
-class _Ahead:
-    """What is held for the pools that hand out from one part of one subnet."""
-
-    pool: Pool
-    shared: SharedSet
-    choose: Callable[[], int | None]
-    """The next free number in the pool, not counting what is set aside."""
-    ready: list[int] = field(factory=list)
-    """In the order in which they were chosen."""
-    asked: set[int] = field(factory=set)
-    turn_of: dict[int, int] = field(factory=dict)
-    """In which order the ready and the asked ones were chosen."""
-    turns: int = 0
-    quarantined: set[int] = field(factory=set)
-    looked_at: set[int] = field(factory=set)
-    """Once more, before they are given."""
-    unproven: list[int] = field(factory=list)
-    """What could not be found out, for the containers that wait now."""
-    is_filled_now: bool = False
-    """Whether more is being asked for: some verdicts come at once."""
-    in_a_row: int = 0
-    """How many of those asked for last others had."""
-    reason: str = ""
-    waiting: list[Deferred[None]] = field(factory=list)
-    callers: int = 0
-    """How many containers are being given an address."""
-    closed: bool = False
-
-    @property
-    def span(self) -> Span:
-        return usable_span(self.pool.prefix, self.pool.part)
-
-    def address(self, number: int) -> IPAddress:
-        return type(self.pool.prefix.network_address)(number)
-
-    async def changed(self) -> None:
-        """Wait until something has been found out."""
-        waiting: Deferred[None] = Deferred()
-        self.waiting.append(waiting)
-        await waiting
-
-    def tell(self) -> None:
-        waiting, self.waiting = self.waiting, []
-        for each in waiting:
-            each.callback(None)
-
-
 class Candidates:
     """What is held, by cursor key and parent: pools that share both share their candidates."""
 
     def __init__(self, conflicts: Conflicts) -> None:
         self._conflicts = conflicts
-        self._ahead: dict[tuple[str, str], _Ahead] = {}
+        self._ahead: dict[tuple[str, str], Ahead] = {}
 
     def prepare(self, pool: Pool, shared: SharedSet, choose: Callable[[], int | None]) -> None:
         """Begin to find out what the next containers will need."""
         self._fill(self._of(pool, shared, choose))
 
-    def _of(self, pool: Pool, shared: SharedSet, choose: Callable[[], int | None]) -> _Ahead:
+    def _of(self, pool: Pool, shared: SharedSet, choose: Callable[[], int | None]) -> Ahead:
         ahead = self._ahead.get(_key(pool))
         if ahead is None:
-            ahead = self._ahead[_key(pool)] = _Ahead(pool, shared, choose)
-            for address in self._conflicts.quarantined(pool.wire):
+            ahead = self._ahead[_key(pool)] = Ahead(pool, shared, choose)
+            for address in self._conflicts.others.quarantined(pool.wire):
                 self._quarantine(ahead, address)
         return ahead
 
-    def _quarantine(self, ahead: _Ahead, address: IPAddress) -> None:
+    def _quarantine(self, ahead: Ahead, address: IPAddress) -> None:
         span = ahead.span
         if address.version == ahead.pool.prefix.version and span.first <= int(address) <= span.last:
             ahead.quarantined.add(int(address))
@@ -126,7 +69,7 @@ class Candidates:
             ahead.callers -= 1
             self._drop_unproven(ahead)
 
-    async def _next(self, ahead: _Ahead, pool: Pool) -> IPAddress | None:
+    async def _next(self, ahead: Ahead, pool: Pool) -> IPAddress | None:
         self._fill(ahead)
         retried = False
         while True:
@@ -152,7 +95,7 @@ class Candidates:
                 retried = True
                 self._retry(ahead)
 
-    def _next_ready(self, ahead: _Ahead) -> int | None:
+    def _next_ready(self, ahead: Ahead) -> int | None:
         """
         A number that was found free, of this part of the subnet, or else of another one that overlaps it. It stays set
         aside.
@@ -172,7 +115,7 @@ class Candidates:
                     return number
         return None
 
-    async def _is_still_free(self, ahead: _Ahead, pool: Pool, number: int) -> bool:
+    async def _is_still_free(self, ahead: Ahead, pool: Pool, number: int) -> bool:
         """
         What was found free a while ago is looked at once more, for a moment.
 
@@ -200,19 +143,19 @@ class Candidates:
             self._conflicts.count_unproven(ahead.pool.wire, address, verdict.reason)
         return True
 
-    def _unproven(self, ahead: _Ahead, number: int) -> IPAddress:
+    def _unproven(self, ahead: Ahead, number: int) -> IPAddress:
         ahead.shared.give_back(number)
         self._conflicts.count_unproven(ahead.pool.wire, ahead.address(number), ahead.reason)
         return ahead.address(number)
 
-    async def _hold(self, ahead: _Ahead, address: IPAddress, of_many: bool = False) -> Verdict:
+    async def _hold(self, ahead: Ahead, address: IPAddress, of_many: bool = False) -> Verdict:
         pool = ahead.pool
         return await self._conflicts.hold(
             pool.wire, address, pool.shared_set, of_many=of_many, is_managed=True
         )
 
     @staticmethod
-    def _drop_unproven(ahead: _Ahead) -> None:
+    def _drop_unproven(ahead: Ahead) -> None:
         """Nobody is to have them any more who could not wait."""
         if ahead.callers or ahead.closed:
             return
@@ -220,7 +163,7 @@ class Candidates:
             ahead.shared.give_back(number)
         ahead.unproven.clear()
 
-    def _fill(self, ahead: _Ahead) -> bool:
+    def _fill(self, ahead: Ahead) -> bool:
         """:return: whether anything more was asked for."""
         if ahead.is_filled_now:
             return False
@@ -240,7 +183,7 @@ class Candidates:
         return asked
 
     @staticmethod
-    def _chosen(ahead: _Ahead) -> list[int]:
+    def _chosen(ahead: Ahead) -> list[int]:
         """What is to be asked for, so that there is enough; set aside already."""
         enough = max(number_to_hold(ahead.span), min(ahead.callers, MOST_AT_ONCE))
         wanted = enough - len(ahead.ready) - len(ahead.asked) - len(ahead.unproven)
@@ -253,10 +196,10 @@ class Candidates:
             chosen.append(number)
         return chosen
 
-    def _may_retry(self, ahead: _Ahead, number: int) -> bool:
-        return self._conflicts.may_retry(ahead.pool.wire, ahead.address(number))
+    def _may_retry(self, ahead: Ahead, number: int) -> bool:
+        return self._conflicts.others.may_retry(ahead.pool.wire, ahead.address(number))
 
-    def _retry(self, ahead: _Ahead) -> None:
+    def _retry(self, ahead: Ahead) -> None:
         """When all else is taken: those that others had may be free by now."""
         for number in sorted(ahead.quarantined)[: 4 * MOST_HELD]:
             ahead.quarantined.discard(number)
@@ -265,7 +208,7 @@ class Candidates:
             else:
                 self._ask(ahead, number)
 
-    def _ask(self, ahead: _Ahead, number: int, of_many: bool = False) -> None:
+    def _ask(self, ahead: Ahead, number: int, of_many: bool = False) -> None:
         ahead.asked.add(number)
         ahead.turns += 1
         ahead.turn_of[number] = ahead.turns
@@ -273,7 +216,7 @@ class Candidates:
             lambda failure: _log.failure("finding out about an address failed", failure=failure)
         )
 
-    async def _find_out(self, ahead: _Ahead, number: int, of_many: bool) -> None:
+    async def _find_out(self, ahead: Ahead, number: int, of_many: bool) -> None:
         address = ahead.address(number)
         verdict: Verdict = Unproven("it was not found out")
         try:

@@ -39,7 +39,7 @@ class Choosing:
         others = self._pools.sharing_with(pool)
         self.forget(pool)
         if not others:
-            self._conflicts.forget_within(pool.wire, pool.prefix)
+            self._conflicts.others.forget_within(pool.wire, pool.prefix)
 
     def forget(self, pool: Pool) -> None:
         """Let go of what is held for *pool* on its parent, if no other pool hands it out there."""

@@ -1,8 +1,4 @@
-"""
-Whether addresses are free on the LANs of our parents, and who has those that are not.
-
-What others have is kept in state, so that it can be looked at, and is skipped after a restart, too.
-"""
+"""Whether addresses are free on the LANs of our parents: asked, held for somebody, and watched over once given."""
 
 from __future__ import annotations
 
@@ -12,44 +8,21 @@ from random import Random
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPNetwork
 from ..errors import LinkFailed
 from ..links.pool import Links
-from ..records import from_document, to_document
-from ..state.interface import HostRecords, Kind
+from ..state.interface import HostRecords
+from .others import RETRY_SECONDS, Conflict, Others
 from .probing import Free, How, ProbeTiming, Taken, Unproven, Verdict
 from .watch import Watch
 from .wires import Wires
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
-RETRY_SECONDS = 60.0
-"""After this time an address that someone else had may be looked at again."""
 RETRY_PROBED_SECONDS = 5.0
-"""As above, where the other one had only asked for it, and has taken it by then, or left it."""
-
-
-@frozen
-class Conflict:
-    """An address that someone else has; kept in state, so a new member needs a default."""
-
-    parent: str
-    address: IPAddress
-    mac: str
-    """Of whom has it."""
-    how: str
-    """How that is known: words to put behind the MAC."""
-    since: float
-    """Seconds since 1970."""
-    endpoint_mac: str = ""
-    """Of our container that has the address, too; empty where ours has none, and the address is skipped."""
-
-    @property
-    def key(self) -> str:
-        return f"{self.parent} {self.address}"
+"""After this time an address is looked at again that another one had only asked for: it has it by then, or left it."""
 
 
 @frozen
@@ -84,18 +57,15 @@ class Conflicts:
     ) -> None:
         self._wires = wires
         self._links = links
-        self._records = records
         self._timing = timing
         self._clock = clock
         self._random = random
-        self._now = now
+        self.others = Others(records, clock, now)
         self._watches: dict[str, Watch] = {}
         self._given: dict[tuple[str, IPAddress], _Given] = {}
         self._holders: dict[tuple[str, IPAddress], _Held] = {}
         """For whom an address is held that no container was given yet."""
         self._forgotten: dict[tuple[str, IPAddress], str] = {}
-        self._retry_at: dict[tuple[str, IPAddress], float] = {}
-        self._known: dict[tuple[str, IPAddress], Conflict] = {}
         self.when_lost: Callable[[str, IPAddress], None] = lambda parent, address: None
         """Is told when someone took an address that was held."""
         self.is_handed_out: Callable[[str, IPAddress], bool] = lambda parent, address: False
@@ -105,9 +75,6 @@ class Conflicts:
         wires.when_unused.append(self._forget_parent)
         self.unproven = 0
         """How many addresses were given to containers although it could not be found out whether they are free."""
-        for document in records.documents(Kind.CONFLICT).values():
-            conflict = from_document(Conflict, document)
-            self._known[conflict.parent, conflict.address] = conflict
 
     def use(self, parent: str, user: str, prefix: IPNetwork) -> None:
         """Listen, once asked, for neighbours with addresses in *prefix*, on behalf of *user*, until :meth:`disuse`."""
@@ -180,14 +147,16 @@ class Conflicts:
         elif forgotten is not None:
             self._forgotten[parent, address] = forgotten.mac
         if isinstance(verdict, Taken):
-            rest = RETRY_PROBED_SECONDS if verdict.how is How.PROBED else RETRY_SECONDS
-            self._retry_at[parent, address] = self._clock.seconds() + rest
-            if verdict.how is not How.OURS:
-                self._remember(Conflict(parent, address, verdict.mac, verdict.how.value, self._now()))
+            if verdict.how is How.OURS:
+                self.others.rest(parent, address)
+            elif verdict.how is How.PROBED:
+                self.others.have(parent, address, verdict.mac, verdict.how.value, RETRY_PROBED_SECONDS)
+            else:
+                self.others.have(parent, address, verdict.mac, verdict.how.value)
         elif isinstance(verdict, Free):
             if held is None or not is_guess:
                 self._holders[parent, address] = _Held(holder, is_guess)
-            self._forget(parent, address)
+            self.others.forget(parent, address)
         return verdict
 
     async def _verdict(self, parent: str, address: IPAddress, of_many: bool, is_managed: bool) -> Verdict:
@@ -263,33 +232,8 @@ class Conflicts:
         watch = self._watches.get(parent)
         if watch is not None:
             watch.let_go(address, link_removed)
-        known = self._known.get((parent, address))
-        if known is not None and known.endpoint_mac:
-            self._forget(parent, address)
-
-    def quarantined(self, parent: str) -> list[IPAddress]:
-        """What others have, so that it is not handed out before it was looked at again."""
-        return [
-            address
-            for (where, address), conflict in self._known.items()
-            if where == parent and not conflict.endpoint_mac and not self.may_retry(parent, address)
-        ]
-
-    def may_retry(self, parent: str, address: IPAddress) -> bool:
-        retry_at = self._retry_at.get((parent, address))
-        if retry_at is not None:
-            return bool(self._clock.seconds() >= retry_at)
-        known = self._known.get((parent, address))
-        return known is None or not 0 <= self._now() - known.since < RETRY_SECONDS
-
-    def describe(self, parent: str, address: IPAddress) -> str:
-        known = self._known.get((parent, address))
-        return "someone else has it" if known is None else f"MAC {known.mac} {known.how}"
-
-    def contested_by(self, parent: str, address: IPAddress) -> str | None:
-        """The MAC of somebody else who uses the address of a container of ours, ``None`` if nobody was seen."""
-        known = self._known.get((parent, address))
-        return known.mac if known is not None and known.endpoint_mac else None
+        if self.others.contested_by(parent, address) is not None:
+            self.others.forget(parent, address)
 
     def count_unproven(self, parent: str, address: IPAddress, reason: str) -> None:
         self.unproven += 1
@@ -302,12 +246,6 @@ class Conflicts:
             number=self.unproven,
         )
 
-    def forget_within(self, parent: str, prefix: IPNetwork) -> None:
-        """Nobody hands out these addresses any more: what is known of others that have them is of no use."""
-        for where, address in list(self._known):
-            if where == parent and address in prefix:
-                self._forget(where, address)
-
     def close(self) -> None:
         for watch in self._watches.values():
             watch.close()
@@ -318,50 +256,11 @@ class Conflicts:
         watch = self._watches.pop(parent, None)
         if watch is not None:
             watch.close()
-        for where, address in list(self._known):
-            if where == parent:
-                self._forget(where, address)
         self._holders = {key: holder for key, holder in self._holders.items() if key[0] != parent}
-        for where, address in {*self._known, *self._retry_at}:
-            if where == parent:
-                self._forget(where, address)
-
-    def _remember(self, conflict: Conflict) -> None:
-        known = self._known.get((conflict.parent, conflict.address))
-        if known is not None and known.endpoint_mac == conflict.endpoint_mac:
-            # What is skipped is told of once, however many MACs somebody makes up for it.
-            is_soon = not conflict.endpoint_mac and conflict.since - known.since < RETRY_SECONDS
-            if is_soon or known.mac == conflict.mac:
-                return
-        self._known[conflict.parent, conflict.address] = conflict
-        if not conflict.endpoint_mac and known is None:
-            _log.info(
-                "address {address} is in use on {parent}: MAC {mac} {how}; it is skipped",
-                address=conflict.address,
-                parent=conflict.parent,
-                mac=conflict.mac,
-                how=conflict.how,
-            )
-        self._saved(self._records.save(Kind.CONFLICT, conflict.key, to_document(conflict)))
-
-    def _forget(self, parent: str, address: IPAddress) -> None:
-        self._retry_at.pop((parent, address), None)
-        conflict = self._known.pop((parent, address), None)
-        if conflict is not None:
-            self._saved(self._records.forget(Kind.CONFLICT, conflict.key))
-
-    @staticmethod
-    def _saved(done: Deferred[None]) -> None:
-        """It is knowledge, not a promise: nobody waits for it."""
-        done.addErrback(
-            lambda failure: _log.error(
-                "a conflict is not kept in state: {reason}", reason=failure.getErrorMessage()
-            )
-        )
+        self.others.forget_within(parent)
 
     def lost(self, parent: str, address: IPAddress, mac: str) -> None:
-        self._retry_at[parent, address] = self._clock.seconds() + RETRY_SECONDS
-        self._remember(Conflict(parent, address, mac, "took it while it was kept free", self._now()))
+        self.others.have(parent, address, mac, "took it while it was kept free")
         self.when_lost(parent, address)
 
     def contested(self, parent: str, address: IPAddress, ours: str, theirs: str) -> None:
@@ -377,7 +276,7 @@ class Conflicts:
             theirs=theirs,
             parent=parent,
         )
-        self._remember(Conflict(parent, address, theirs, "uses a container's address", self._now(), ours))
+        self.others.use(parent, address, theirs, ours)
 
 
 def _nothing() -> None:

@@ -6,8 +6,8 @@ from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.errors import Refused
+from macvlan_twisted.ipam.ahead import MOST_HELD, number_to_hold
 from macvlan_twisted.ipam.allocation import usable_span
-from macvlan_twisted.ipam.candidates import MOST_HELD, number_to_hold
 
 from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
 
@@ -85,9 +85,9 @@ class AheadTests(ConflictTestCase):
             prefix: number_to_hold(usable_span(parse_network(prefix)))
             for prefix in ("10.0.0.0/31", "10.0.0.0/29", "10.0.0.0/26", "10.0.0.0/25", "fd00::/64")
         }
-        self.assertEqual(list(sizes.values()), [2, 2, 3, 7, MOST_HELD])
+        self.assertEqual(list(sizes.values()), [1, 1, 4, 7, MOST_HELD])
         pool = self.ready("10.0.0.0/29")
-        self.assertEqual(self.defended(*tens(1, 6)), tens(1, 2))
+        self.assertEqual(self.defended(*tens(1, 6)), tens(1, 1))
         self.assertEqual([self.gets(pool) for _ in range(6)], tens(1, 6))
         self.assertIn("of 6 usable addresses 6 are taken", self.refusal_of(self.begin(pool)))
 

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
 from macvlan_twisted.errors import Refused
-from macvlan_twisted.ipam.candidates import MOST_HELD
+from macvlan_twisted.ipam.ahead import MOST_HELD
 from macvlan_twisted.ipam.requests import RequestAddress, RequestPool
 from macvlan_twisted.lan.conflicts import RETRY_SECONDS
 from macvlan_twisted.lan.frames import announcement_frames

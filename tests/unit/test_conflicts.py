@@ -155,7 +155,7 @@ class ContestedTests(EngineManagedTestCase):
     def test_a_contested_address_is_not_taken_for_one_to_be_skipped(self) -> None:
         self.create()
         self.claims()
-        self.assertEqual(self.house.conflicts.quarantined("eth0"), [])
+        self.assertEqual(self.house.conflicts.others.quarantined("eth0"), [])
 
     def test_a_row_that_the_disk_refuses_stops_nothing(self) -> None:
         self.create()
