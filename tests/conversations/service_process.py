@@ -40,6 +40,6 @@ def serve(settings: Settings, kernel_address: str, secret: bytes, log_path: str)
     reactor.run()
 
 
-def _empty_lan(reactor: Any, parent: str, speaker: str, mac: str) -> FakeWire:
+def _empty_lan(reactor: Any, parent: str, speaker: str, mac: str, elsewhere: object) -> FakeWire:
     """A NIC of this name, if the machine has one, is none of our business."""
     return FakeWire(parent, mac)
