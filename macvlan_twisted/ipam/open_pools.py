@@ -68,6 +68,8 @@ class OpenPools:
     def of_endpoint(self, parent: str, address: IPAddress) -> Pool | None:
         """The pool of which *address* was handed out to a container on *parent*."""
         for pool in self.by_id.values():
+            if pool.is_global:
+                continue
             if pool.wire == parent and int(address) in self.set_of(pool).endpoints.get(pool.pool_id, ()):
                 return pool
         return None

@@ -30,6 +30,8 @@ class Pool:
     parent: str
     any_subnet: bool = False
     """Whether the engine was told 0.0.0.0/0, because the user named no subnet."""
+    is_global: bool = False
+    """Whether nodes of a swarm ask for its addresses again: what is in use is for them to find out, where it is used."""
     conflict_detection: str = "on"
     dhcp: bool = False
     dhcp_release: bool = True
@@ -106,7 +108,10 @@ def plan_pool(request: RequestPool, settings: Settings, nonce: str) -> Pool:
         part=None if part == prefix else part,
         parent=parent,
         any_subnet=request.pool is None,
-        conflict_detection=options.conflict_detection or settings.conflict_detection,
+        is_global=request.is_global,
+        conflict_detection=(
+            "off" if request.is_global else options.conflict_detection or settings.conflict_detection
+        ),
         dhcp=settings.dhcp if options.dhcp is None else options.dhcp,
         dhcp_release=settings.dhcp_release if options.dhcp_release is None else options.dhcp_release,
         dhcp_vendor_class=(

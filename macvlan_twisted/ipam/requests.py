@@ -28,6 +28,8 @@ class RequestPool:
     sub_pool: IPNetwork | None
     options: Mapping[str, str]
     v6: bool = False
+    is_global: bool = False
+    """Whether a swarm manager asks, on behalf of nodes: each asks again, for itself."""
 
 
 @frozen

@@ -153,6 +153,7 @@ def request_pool(body: Fields) -> ipam.RequestPool:
         sub_pool=body.parsed("SubPool", parse_network),
         options=body.texts("Options"),
         v6=body.flag("V6"),
+        is_global=body.text("AddressSpace") == GLOBAL_ADDRESS_SPACE,
     )
 
 
