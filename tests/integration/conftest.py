@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from zlib import crc32
 
 import pytest
 
@@ -25,6 +26,9 @@ from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin
 from tests.lab.requirements import missing_for_engine, missing_for_lan
 from tests.lab.roots import OWN_VERSION
+
+BASIC = ("test_networks.py", "test_engine_restarts.py", "test_sharing.py", "test_lab.py")
+"""Files whose tests run with every engine in the short form, too."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +57,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             versions = versions[:1]
         elif mark := metafunc.definition.get_closest_marker("engines"):
             versions = [version for version in versions if version in mark.args]
+        elif os.environ.get("MACVLAN_TWISTED_SHORT") == "1" and metafunc.definition.path.name not in BASIC:
+            # Another one from test to test, and the same one each time.
+            versions = [versions[crc32(metafunc.definition.name.encode()) % len(versions)]]
         metafunc.parametrize("engine_version", versions, scope="module")
 
 
