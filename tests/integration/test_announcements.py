@@ -51,6 +51,7 @@ def test_a_neighbour_goes_on_talking_to_who_had_the_address_before(
 def test_a_neighbour_goes_on_talking_to_the_mac_that_a_container_had_before(docker_host: DockerHost) -> None:
     """One address, two MACs: as when a container is made again with another --mac-address."""
     docker_host.create("lan", *OUR_BOTH)
+    make_stale(docker_host)  # an announcement mends what is known, and makes nothing known
     for number in (1, 2, 3):
         mac = f"02:00:00:00:01:0{number}"
         box = docker_host.start("box", *STATIC, f"--mac-address={mac}")
