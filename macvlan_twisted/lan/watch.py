@@ -32,10 +32,10 @@ FRESH = 5.0
 Seconds for which a claim is believed without asking. Asking costs next to nothing as long as the neighbour is there,
 since it answers within a millisecond; so this is for neighbours that speak, and sleep.
 """
-LAST_LOOK = 0.0025
+LAST_LOOK = 0.001
 """
 Seconds for which an answer is waited for before an address is given that was found free earlier: Linux tells nobody of
-an IPv4 address that it is given, and a cable may have been out. A neighbour on a wire answers in a tenth of that.
+an IPv4 address that it is given, and a cable may have been out. A neighbour on a wire answers in a third of that.
 """
 LISTENED = 60.0
 """

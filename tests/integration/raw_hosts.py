@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
+from macvlan_twisted.protocol.messages import LOCAL_ADDRESS_SPACE
 from tests.lab.frames import arp_probe
 from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin
@@ -39,11 +40,11 @@ class RawHost:
 
     def open(self, part: str, **options: str) -> None:
         """Create a network on the LAN's subnet; `options` are those of address management."""
-        asked = {"AddressSpace": "LocalDefault", "Pool": "192.168.77.0/24", "SubPool": part}
+        asked = {"AddressSpace": LOCAL_ADDRESS_SPACE, "Pool": "192.168.77.0/24", "SubPool": part}
         self.pool = self.call("IpamDriver.RequestPool", {**asked, "Options": options, "V6": False})["PoolID"]
         gateway = {"RequestAddressType": "com.docker.network.gateway"}
         self.call("IpamDriver.RequestAddress", {"PoolID": self.pool, "Address": GATEWAY, "Options": gateway})
-        data = {"AddressSpace": "LocalDefault", "Pool": asked["Pool"], "Gateway": f"{GATEWAY}/24"}
+        data = {"AddressSpace": LOCAL_ADDRESS_SPACE, "Pool": asked["Pool"], "Gateway": f"{GATEWAY}/24"}
         generic = {"com.docker.network.generic": {"parent": "eth1"}}
         body = {"NetworkID": self.network, "Options": generic, "IPv4Data": [data], "IPv6Data": []}
         self.call("NetworkDriver.CreateNetwork", body)
