@@ -9,11 +9,12 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..errors import Refused
-from ..lan.conflicts import Conflicts, Taken, Unproven
+from ..lan.conflicts import Conflicts
 from ..lan.host_access import HostAccess
 from ..links.pool import Links
 from ..settings import Settings
 from . import requests
+from .free_addresses import refuse_used_by_others
 from .host_addresses import HostAddresses, choose_host_addresses
 from .known import Known
 from .network import Endpoint, Network
@@ -72,7 +73,9 @@ class HostWays:
                 # What our address management has picked was looked for there; what a user reserved was not.
                 is_picked = subnet is not None and subnet.is_ours and address not in subnet.auxiliary.values()
                 if address not in present and not is_picked:
-                    await self._refuse_used_by_others(address, network)
+                    await refuse_used_by_others(
+                        self._conflicts, network, address, "host address", "choose one that nobody has"
+                    )
         except BaseException:
             for address in chosen:
                 if address not in present:
@@ -97,23 +100,6 @@ class HostWays:
                     f"host address {address} is in use by endpoint {endpoint.endpoint_id} of network "
                     f"{endpoint.network_id}: choose another one, or stop that container"
                 )
-
-    async def _refuse_used_by_others(self, address: IPAddress, network: Network) -> None:
-        if network.conflict_detection == "off":
-            return
-        verdict = await self._conflicts.hold(network.parent, address, network.network_id)
-        if isinstance(verdict, Taken):
-            raise Refused(
-                f"host address {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; choose one "
-                "that nobody has"
-            )
-        if isinstance(verdict, Unproven):
-            if network.conflict_detection == "strict":
-                raise Refused(
-                    f"it cannot be found out whether host address {address} is in use on {network.parent}: "
-                    f"{verdict.reason}; mend that, or create the network with -o conflict_detection=on"
-                )
-            self._conflicts.count_unproven(network.parent, address, verdict.reason)
 
     async def close(self, network: Network) -> None:
         await self._access.withdraw(network.parent, network.network_id)

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from attrs import evolve
 
 from ..addresses import IPAddress
-from ..errors import Refused
 from ..lan.announcements import Announcements
-from ..lan.conflicts import Conflicts, Taken, Unproven
+from ..lan.conflicts import Conflicts
 from ..lan.dhcp import LeaseFacts
 from ..lan.lease_records import Terms
 from ..lan.leases import Leases
 from ..links.pool import Links
 from .foresight import Foresight
+from .free_addresses import refuse_used_by_others
 from .known import Known
 from .network import Endpoint, Network
 
@@ -76,27 +76,19 @@ class Presence:
         self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None
     ) -> None:
         """Our own address management has asked the LAN before it handed an address out; others do not."""
-        if network.conflict_detection == "off":
-            return
         for address in endpoint.addresses:
             subnet = network.subnet_of(address)
             if (subnet is not None and subnet.is_ours) or (
                 forgotten is not None and address in forgotten.addresses
             ):
                 continue
-            verdict = await self._conflicts.hold(network.parent, address, network.network_id)
-            if isinstance(verdict, Taken):
-                raise Refused(
-                    f"address {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; reserve it "
-                    "with --aux-address, or give the network an --ip-range that is not used by others"
-                )
-            if isinstance(verdict, Unproven):
-                if network.conflict_detection == "strict":
-                    raise Refused(
-                        f"it cannot be found out whether address {address} is in use on {network.parent}: {verdict.reason}; "
-                        "mend that, or create the network with -o conflict_detection=on"
-                    )
-                self._conflicts.count_unproven(network.parent, address, verdict.reason)
+            await refuse_used_by_others(
+                self._conflicts,
+                network,
+                address,
+                "address",
+                "reserve it with --aux-address, or give the network an --ip-range that is not used by others",
+            )
 
     def settle(self, endpoint: Endpoint, network: Network) -> None:
         """The endpoint is made: from now on its addresses are its own, whoever else says so on the LAN."""

@@ -136,7 +136,7 @@ class Conflicts:
             self.gone(parent, address)
         else:
             forgotten = None
-        verdict = await self._verdict(parent, address, of_many, is_managed)
+        verdict = await self._verdict(parent, address, of_many)
         # Both may have asked before anything was known: the first one to come back here has it.
         held = self._holders.get((parent, address))
         is_anothers = held is not None and held.holder != holder and not held.is_guess
@@ -159,7 +159,7 @@ class Conflicts:
             self.others.forget(parent, address)
         return verdict
 
-    async def _verdict(self, parent: str, address: IPAddress, of_many: bool, is_managed: bool) -> Verdict:
+    async def _verdict(self, parent: str, address: IPAddress, of_many: bool) -> Verdict:
         if not parent:
             return Unproven(
                 "no parent is known: name it with --ipam-opt parent=, or start with --host-interface"
