@@ -1,0 +1,1 @@
+"""What takes minutes and tries to break us: each module is a part of ``bin/torture``."""

@@ -1,0 +1,106 @@
+"""The torture, part by part: progress while it runs, a table at the end."""
+
+import argparse
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tests.torture.part import Ordeal, Part
+
+NAMES = ()
+"""The modules beside this one that hold a ``PART``, in the order in which they run."""
+NOTHING_SKIPPED = os.environ.get("MACVLAN_TWISTED_NOTHING_SKIPPED") == "1"
+
+
+def parts_named(names: Sequence[str]) -> list[Part]:
+    """Import the parts."""
+    return [import_module(f"tests.torture.{name}").PART for name in names]
+
+
+def run(part: Part, short: bool, seed: int, minutes: float | None) -> dict[str, Any]:
+    """Run one part, and return what goes into the table."""
+    row: dict[str, Any] = {"part": part.name, "what": part.what}
+    missing = part.missing()
+    if missing:
+        print(f"{part.name}: skipped: {missing}", flush=True)
+        return {**row, "skipped": missing}
+    seconds = minutes * 60 if minutes else part.short_seconds if short else part.seconds
+    print(f"{part.name}: {part.what}; at most {seconds / 60:.0f} min", flush=True)
+    ordeal = Ordeal(part.name, short, seed, seconds, lambda text: print(f"{part.name} | {text}", flush=True))
+    began = time.monotonic()
+    try:
+        part.run(ordeal)
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        ordeal.tally.lose(f"the part itself failed: {error!r}")
+    tally = ordeal.tally
+    for finding in tally.findings[:50]:
+        print(f"{part.name} | {finding}", flush=True)
+    if not tally.tried:
+        tally.lose("nothing was tried")
+    taken = time.monotonic() - began
+    print(f"{part.name}: {tally.told()}, {taken:.0f} s", flush=True)
+    counts = {name: getattr(tally, name) for name in ("tried", "survived", "lost", "leaked")}
+    return {**row, **counts, "seconds": round(taken), "figures": tally.figures, "findings": tally.findings}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Lay the rows out."""
+    head = f"{'part':<12}{'tried':>9}{'survived':>10}{'lost':>7}{'leaked':>8}{'seconds':>9}"
+    lines = [head, "-" * len(head)]
+    for row in rows:
+        if "skipped" in row:
+            lines.append(f"{row['part']:<12}skipped: {row['skipped']}")
+            continue
+        numbers = (
+            f"{row['tried']:>9}{row['survived']:>10}{row['lost']:>7}{row['leaked']:>8}{row['seconds']:>9}"
+        )
+        lines.append(f"{row['part']:<12}{numbers}")
+        lines += [f"{'':<12}  {name}: {value}" for name, value in row["figures"].items()]
+    return lines
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what the command line asks for, and say how it went."""
+    parser = argparse.ArgumentParser(prog="bin/torture", description=__doc__)
+    known = parts_named(NAMES)
+    told = "; ".join(f"{part.name}: {part.what}" for part in known)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{told}. Without one: all.")
+    parser.add_argument("--short", action="store_true", help="a sample that fits into continuous integration")
+    parser.add_argument(
+        "--seed", type=int, help="what samples and random choices are drawn from (default: any)"
+    )
+    parser.add_argument("--minutes", type=float, help="end each part after so long (default: as each needs)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
+    options = parser.parse_args(arguments)
+    for name in options.parts:
+        if name not in NAMES:
+            parser.error(f"there is no part {name!r}: give {', '.join(NAMES)}")
+    seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
+    began = time.monotonic()
+    print(f"seed {seed}", flush=True)
+    chosen = [part for part in known if not options.parts or part.name in options.parts]
+    rows = [run(part, options.short, seed, options.minutes) for part in chosen]
+    print("\n" + "\n".join(table(rows)))
+    if options.json is not None:
+        options.json.write_text(json.dumps({"seed": seed, "short": options.short, "parts": rows}, indent=1))
+    skipped = [row for row in rows if "skipped" in row]
+    failed = [row for row in rows if row.get("lost") or row.get("leaked")]
+    if NOTHING_SKIPPED:
+        failed, skipped = failed + skipped, []
+    passed = len(rows) - len(failed) - len(skipped)
+    told = f"{passed} passed, {len(failed)} failed" + (f", {len(skipped)} skipped" if skipped else "")
+    print(f"=== {told} in {time.monotonic() - began:.2f}s ===  (again: --seed {seed})")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

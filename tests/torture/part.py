@@ -1,0 +1,92 @@
+"""What a part of the torture is given, and what it has to tell."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+
+@dataclass
+class Tally:
+    """How it went. `tried` is the sum of the three others, for each try counts by the worst that it did."""
+
+    tried: int = 0
+    survived: int = 0
+    lost: int = 0
+    """Something acknowledged was missing afterwards, a call was not answered properly, or something foreign was touched."""
+    leaked: int = 0
+    """Something of ours was left behind."""
+    findings: list[str] = field(default_factory=list)
+    """A line for each try that was not survived: what came of it, and what it was."""
+    figures: dict[str, str] = field(default_factory=dict)
+    """What was measured on the way, by name."""
+
+    def survive(self) -> None:
+        """Count a try that went well."""
+        self.tried += 1
+        self.survived += 1
+
+    def lose(self, finding: str) -> None:
+        """Count a try that lost something."""
+        self.tried += 1
+        self.lost += 1
+        self.findings.append(f"lost: {finding}")
+
+    def leak(self, finding: str) -> None:
+        """Count a try that left something behind."""
+        self.tried += 1
+        self.leaked += 1
+        self.findings.append(f"leaked: {finding}")
+
+    def told(self) -> str:
+        """Say the counts in a line."""
+        return f"{self.tried} tried, {self.survived} survived, {self.lost} lost, {self.leaked} leaked"
+
+
+@dataclass
+class Ordeal:
+    """What one run of a part may use, and where it tells how far it is."""
+
+    name: str
+    short: bool
+    """The form that fits into continuous integration: a sample, chosen by the seed."""
+    seed: int
+    seconds: float
+    """After so long it ends by itself, whatever is left; what was not tried is told as a figure."""
+    say: Callable[[str], None]
+    tally: Tally = field(default_factory=Tally)
+    began: float = field(default_factory=time.monotonic)
+    _told: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Make the randomness of this part, which does not depend on what other parts drew."""
+        self.random = Random(f"{self.name} {self.seed}")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its time is up."""
+        return time.monotonic() - self.began >= self.seconds
+
+    def progress(self, of: int | None = None, doing: str = "") -> None:
+        """Say how far it is, every two seconds at most."""
+        now = time.monotonic()
+        if now - self._told < 2:
+            return
+        self._told = now
+        whole = "" if of is None else f" of {of}"
+        self.say(f"{now - self.began:5.0f} s  {self.tally.told()}{whole}" + (f"  ({doing})" if doing else ""))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the torture."""
+
+    name: str
+    what: str
+    """One line for the help."""
+    run: Callable[[Ordeal], None]
+    """Tries until all is tried or :attr:`Ordeal.is_over`, and counts in :attr:`Ordeal.tally`."""
+    short_seconds: float
+    seconds: float
+    missing: Callable[[], str] = lambda: ""
+    """What the machine lacks for it; empty if nothing."""
