@@ -71,7 +71,7 @@ def observe(observer: Observer | None) -> Callable[[], None]:
 
     :return: to be called when the one before is to be told again.
     """
-    global _observer  # noqa: PLW0603 - steps are taken everywhere, and would otherwise carry it everywhere
+    global _observer  # steps are taken everywhere, and would otherwise carry it everywhere
     before, _observer = _observer, observer
 
     def stop() -> None:
