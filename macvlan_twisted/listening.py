@@ -24,8 +24,26 @@ from twisted.python.failure import Failure
 
 from .errors import CannotStart
 from .settings import Settings
+from .steps import Step
 
 _log = Logger(namespace="macvlan_twisted")
+
+_MAKE_LOCK = Step(
+    "listening.lock.make", "a file is made under which a lock is held, of the state or of the socket"
+)
+_REMOVE_LOCK = Step("listening.lock.remove", "the file of a lock is removed")
+_MAKE_PLACE = Step("listening.directory.make", "the directory of the socket is made if it is missing")
+_CLEAR_PLACE = Step("listening.socket.clear", "a socket that nobody listens on is removed")
+_LISTEN = Step("listening.socket.make", "the socket is made, and from now on calls come in")
+_TURN_AWAY = Step("listening.socket.replace", "a socket that nobody listens on is put in the place of ours")
+_MAKE_DEAD = Step("listening.dead_socket.make", "a socket that nobody listens on is made, beside ours")
+_CLEAR_DEAD = Step("listening.dead_socket.clear", "such a socket that an earlier stop has left is removed")
+_STOP = Step("listening.socket.close", "the socket is closed: who dials gets no connection any more")
+_REMOVE_SOCKET = Step("listening.socket.remove", "the socket's file is removed")
+_KEEP_FILE = Step("listening.systemd_socket.keep", "the file of a socket of systemd's gets a second name")
+_RESTORE_FILE = Step(
+    "listening.systemd_socket.restore", "the file of a socket of systemd's gets its own name back"
+)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; an engine that removes a hundred containers dials as often at once."""
@@ -43,7 +61,8 @@ class Lock:
     def __init__(self, path: Path, what: str, option: str) -> None:
         self._path = path
         while True:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with _MAKE_LOCK:
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -59,7 +78,8 @@ class Lock:
             os.close(self._file)  # its last holder removed it just now
 
     def release(self) -> None:
-        self._path.unlink(missing_ok=True)
+        with _REMOVE_LOCK:
+            self._path.unlink(missing_ok=True)
         os.close(self._file)
 
 
@@ -134,7 +154,8 @@ class OwnSocket:
 
     def take(self) -> None:
         if self._made_in:
-            os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
+            with _MAKE_PLACE:
+                os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
         try:
             self._lock = Lock(Path(self._path + ".lock"), f"socket {self._path}", self._option)
             remove_stale_socket(self._path, self._option)
@@ -168,7 +189,8 @@ class OwnSocket:
         if self._file is not None:
             with suppress(FileNotFoundError):
                 if os.path.samestat(self._file, os.lstat(self._path)):
-                    os.unlink(self._path)
+                    with _REMOVE_SOCKET:
+                        os.unlink(self._path)
             self._file = None
         if self._lock is not None:
             self._lock.release()
@@ -206,7 +228,8 @@ class OtherEndpoint:
 
 def _listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
     outcome: list[Any] = []
-    endpoint.listen(site).addBoth(outcome.append)
+    with _LISTEN:
+        endpoint.listen(site).addBoth(outcome.append)
     if not outcome:
         raise CannotStart(f"--listen {where} does not listen at once: give a unix, tcp or systemd endpoint")
     if isinstance(outcome[0], Failure):
@@ -216,13 +239,15 @@ def _listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
 
 async def _stopped(port: IListeningPort) -> None:
     try:
-        await maybeDeferred(cast(Any, port).stopListening)
+        with _STOP:
+            await maybeDeferred(cast(Any, port).stopListening)
     except FileNotFoundError as error:  # Twisted removes the file
         _log.warn("somebody else has removed the socket {path}", path=error.filename)
 
 
 def _stop_in_background(port: IListeningPort) -> None:
-    stopped = maybeDeferred(cast(Any, port).stopListening)
+    with _STOP:
+        stopped = maybeDeferred(cast(Any, port).stopListening)
     stopped.addErrback(lambda failure: failure.trap(FileNotFoundError))  # we are about to remove it ourselves
     stopped.addErrback(lambda failure: _log.failure("stopping to listen failed", failure=failure))
 
@@ -244,7 +269,8 @@ def remove_stale_socket(path: str, option: str) -> None:
         try:
             probe.connect(path)
         except OSError:
-            os.unlink(path)
+            with _CLEAR_PLACE:
+                os.unlink(path)
         else:
             raise CannotStart(f"another program is listening on {path}: stop it, or choose another {option}")
 
@@ -309,12 +335,14 @@ def _kept(path: str | None) -> Iterator[None]:
         yield
         return
     spare = f"{path}.kept"
-    os.link(path, spare)
+    with _KEEP_FILE:
+        os.link(path, spare)
     try:
         yield
     finally:
-        os.rename(spare, path)
-        Path(spare).unlink(missing_ok=True)  # renaming does nothing where both are the same file still
+        with _RESTORE_FILE:
+            os.rename(spare, path)
+            Path(spare).unlink(missing_ok=True)  # renaming does nothing where both are the same file still
 
 
 def _put_dead_socket(path: str, ours: os.stat_result) -> os.stat_result:
@@ -322,9 +350,10 @@ def _put_dead_socket(path: str, ours: os.stat_result) -> os.stat_result:
     if not os.path.samestat(ours, os.lstat(path)):
         return ours
     beside = path + ".closing"
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError), _CLEAR_DEAD:
         os.unlink(beside)
-    with socket.socket(socket.AF_UNIX) as nobody:
+    with socket.socket(socket.AF_UNIX) as nobody, _MAKE_DEAD:
         nobody.bind(beside)
-    os.rename(beside, path)
+    with _TURN_AWAY:
+        os.rename(beside, path)
     return os.lstat(path)

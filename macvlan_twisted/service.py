@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from .errors import CannotStart, MacvlanError
 from .listening import Lock, Place, place_to_listen
 from .settings import Settings
+from .state.sqlite import prepare_directory
 
 _log = Logger(namespace="macvlan_twisted")
 
@@ -76,7 +77,7 @@ class MacvlanService(Service):
 
     def _start(self) -> None:
         directory = Path(self._settings.state_dir)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        prepare_directory(directory)
         self._lock = Lock(directory / "lock", f"state directory {directory}", "--state-dir")
         self._place = place_to_listen(self._reactor, self._settings)
         self._place.take()

@@ -69,7 +69,7 @@ from .protocol.site import Calls, PluginSite
 from .service import MacvlanService
 from .settings import OPTIONS, SHADOWED_PLUGIN_NAME, ConflictWait, Option, Settings, settings_from
 from .state.ledger import Ledger
-from .state.sqlite import SqliteAddressBook, SqliteHostRecords, open_ledger, prepare_directory
+from .state.sqlite import SqliteAddressBook, SqliteHostRecords, open_ledger
 from .state.writer import Writer
 
 _log = Logger(namespace="macvlan_twisted")
@@ -259,7 +259,6 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
     _say_what_was_chosen(settings, chosen.reasons, chosen.hints)
 
     directory = Path(settings.state_dir)
-    prepare_directory(directory)
     try:
         ledger = open_ledger(directory)
         try:

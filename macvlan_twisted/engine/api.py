@@ -16,6 +16,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from ..steps import Step
+
+_CREATE_NETWORK = Step("engine.network.create", "the engine is asked to create the network of --network")
+
 LONGEST_ANSWER = 30.0
 """Seconds; an engine that is busy for longer is asked again later."""
 
@@ -134,5 +138,6 @@ class SocketEngine:
         return None
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
-        answer = await self._ask(b"POST", "/networks/create", description)
+        with _CREATE_NETWORK:
+            answer = await self._ask(b"POST", "/networks/create", description)
         return str(answer["Id"])

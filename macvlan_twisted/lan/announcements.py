@@ -9,10 +9,13 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..errors import LinkFailed
+from ..steps import Step
 from .frames import announcement_frames
 from .wires import Wires
 
 _log = Logger(namespace="macvlan_twisted.lan")
+
+_ANNOUNCE = Step("lan.address.announce", "neighbours are told under which MAC an address is from now on")
 
 DELAYS = (0.0, 0.3, 1.0, 2.5)
 """
@@ -56,7 +59,8 @@ class Announcements:
         try:
             wire = await self._wires.ready(parent)
             for frame in announcement_frames(address, wire.mac if mac is None else mac):
-                wire.send(frame)
+                with _ANNOUNCE:
+                    wire.send(frame)
         except LinkFailed as failure:
             _log.warn(
                 "{address} is not announced: {reason}; neighbours that knew it under another MAC will ask within "

@@ -9,10 +9,13 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from ..errors import LinkFailed
+from ..steps import Step
 from .frames import Probe, answer_frame
 from .interface import Wire
 
 _log = Logger(namespace="macvlan_twisted.lan")
+
+_ANSWER = Step("lan.address.defend", "somebody who probes for an address of ours is told that it is in use")
 
 _ECHO = 2.0
 """Seconds within which a frame of ours may come back: a sibling's side of the parent, a switch in hairpin mode."""
@@ -66,7 +69,8 @@ class Defence:
         frame = answer_frame(probe.address, mac, probe.mac)
         self._sent.append((now, frame))
         try:
-            self._wire.send(frame)
+            with _ANSWER:
+                self._wire.send(frame)
             self._mute = False
         except LinkFailed as failure:
             if not self._mute:

@@ -17,8 +17,11 @@ from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress
 from ..errors import LinkFailed
+from ..steps import Step
 from .frames import Claim, Said, decode, probe_frame
 from .interface import Wire
+
+PROBE = Step("lan.address.probe", "the LAN is asked who has an address, which commits nobody")
 
 
 class How(enum.Enum):
@@ -147,7 +150,8 @@ class Probing:
         try:
             mac = self._wire.mac
             self._asked_as.add(mac)
-            self._wire.send(probe_frame(self._address, mac))
+            with PROBE:
+                self._wire.send(probe_frame(self._address, mac))
             self._failure = ""
         except LinkFailed as failure:
             self._failure = str(failure)

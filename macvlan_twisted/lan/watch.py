@@ -25,7 +25,7 @@ from .defence import Allowance, Defence, for_one_address
 from .frames import Claim, Probe, decode, probe_frame
 from .interface import Heard, Wire
 from .neighbours import Neighbour, Neighbours
-from .probing import QUICK, Free, How, ProbeTiming, Probing, Taken, Unproven, Verdict, own_mac
+from .probing import PROBE, QUICK, Free, How, ProbeTiming, Probing, Taken, Unproven, Verdict, own_mac
 
 FRESH = 5.0
 """
@@ -126,7 +126,8 @@ class Watch:
     async def _last_look(self, address: IPAddress) -> Verdict:
         """Whether *address*, which was found free earlier, still is."""
         try:
-            self._wire.send(probe_frame(address, self._wire.mac))
+            with PROBE:
+                self._wire.send(probe_frame(address, self._wire.mac))
         except LinkFailed as failure:
             return Unproven(str(failure))
         await deferLater(self._clock, LAST_LOOK)

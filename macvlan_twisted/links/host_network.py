@@ -11,10 +11,18 @@ from typing import Any
 
 from ..addresses import IPAddress, IPInterface, parse_address
 from ..errors import LinkFailed
+from ..steps import Step
 from .interface import DefaultRoute, HostRoute
 from .netlink import NetlinkSockets, index_of, told
 
 _IFA_F_NODAD = 0x02  # linux/if_addr.h
+
+_WRITE_SETTING = Step("links.setting.write", "a setting of our own link on a parent is written (sysctl)")
+_ADD_ADDRESS = Step("links.address.add", "our own link on a parent gets an address")
+_REMOVE_ADDRESS = Step("links.address.remove", "an address of our own link on a parent is removed")
+_ADD_ROUTE = Step("links.route.add", "a route of the host to a container is made")
+_REPLACE_ROUTE = Step("links.route.replace", "a route of the host to a container gets another source address")
+_REMOVE_ROUTE = Step("links.route.remove", "a route of the host to a container is removed")
 
 
 class HostNetwork(NetlinkSockets):
@@ -60,7 +68,7 @@ class HostNetwork(NetlinkSockets):
         for key, value in values.items():
             family, setting = key.split("/")
             try:
-                with open(f"/proc/sys/net/{family}/conf/{name}/{setting}", "w") as file:
+                with _WRITE_SETTING, open(f"/proc/sys/net/{family}/conf/{name}/{setting}", "w") as file:
                     file.write(value)
             except FileNotFoundError:
                 if family == "ipv6" and not os.path.isdir("/proc/sys/net/ipv6"):
@@ -77,12 +85,12 @@ class HostNetwork(NetlinkSockets):
         request: dict[str, Any] = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
         if address.version == 6:
             request["flags"] = _IFA_F_NODAD
-        with told(f"giving {name} the address {address}"):
+        with told(f"giving {name} the address {address}"), _ADD_ADDRESS:
             self._netlink.addr("replace", index=index_of(name), **request)
 
     def delete_address(self, name: str, address: IPInterface) -> bool:
         try:
-            with told(f"taking the address {address} from {name}"):
+            with told(f"taking the address {address} from {name}"), _REMOVE_ADDRESS:
                 self._netlink.addr(
                     "del", index=index_of(name), address=str(address.ip), prefixlen=address.network.prefixlen
                 )
@@ -95,7 +103,7 @@ class HostNetwork(NetlinkSockets):
     def add_host_route(self, route: HostRoute) -> None:
         doing = f"making the route to {route.destination} by {route.link}"
         try:
-            with told(doing):
+            with told(doing), _ADD_ROUTE:
                 self._netlink.route("add", **_route_request(route))
         except LinkFailed as failure:
             if failure.errno != errno.EEXIST:
@@ -115,12 +123,12 @@ class HostNetwork(NetlinkSockets):
                     errno.EEXIST,
                 ) from None
             if present != route:
-                with told(doing):
+                with told(doing), _REPLACE_ROUTE:
                     self._netlink.route("replace", **_route_request(route))
 
     def delete_host_route(self, route: HostRoute) -> bool:
         try:
-            with told(f"removing the route to {route.destination} by {route.link}"):
+            with told(f"removing the route to {route.destination} by {route.link}"), _REMOVE_ROUTE:
                 self._netlink.route("del", **_route_request(route))
         except LinkFailed as failure:
             if failure.errno in (errno.ENODEV, errno.ESRCH):

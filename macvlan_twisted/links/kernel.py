@@ -15,9 +15,27 @@ from typing import Any
 from pyroute2.netlink.rtnl.ifinfmsg import macvx_data
 
 from ..errors import LinkFailed
+from ..steps import Step
 from .host_network import HostNetwork
 from .interface import LinkFacts, Port
 from .netlink import index_of, told
+
+_MAKE_PORT = Step(
+    "links.port.make", "a macvlan link is made, with its name, parent, mode, MAC and group, all at once"
+)
+_MARK_PORT = Step("links.port.mark", "a macvlan link that was just made is marked as ours by its alias")
+_MAKE_VLAN = Step("links.vlan.make", "a VLAN link is made")
+_MAKE_DUMMY = Step("links.dummy.make", "a dummy link is made, for an internal network")
+_KEEP_HOST_OFF = Step("links.parent.quieten", "IPv6 is switched off on a VLAN or dummy link of ours")
+_MARK_PARENT = Step(
+    "links.parent.mark", "a VLAN or dummy link is marked as ours by its alias, and brought up"
+)
+_BRING_UP = Step("links.link.raise", "our own link on a parent is brought up")
+_CONDEMN = Step(
+    "links.link.condemn", "a link is taken out of use: down, and in a group of those that are to go"
+)
+_REMOVE = Step("links.link.remove", "one link is removed")
+_REMOVE_GROUP = Step("links.group.remove", "the condemned links of one group are removed together")
 
 
 def _extend_macvlan_attributes() -> None:
@@ -86,11 +104,11 @@ class NetlinkKernel(HostNetwork):
             }
         if prove_mac_free:
             request["state"] = "up"
-        with told(f"making macvlan link {port.name} on {port.parent}"):
+        with told(f"making macvlan link {port.name} on {port.parent}"), _MAKE_PORT:
             self._netlink.link("add", **request)
         try:
             index = index_of(port.name)
-            with told(f"marking link {port.name} as ours"):
+            with told(f"marking link {port.name} as ours"), _MARK_PORT:
                 self._netlink.link("set", index=index, ifalias=port.alias, state="down")
         except BaseException:
             self.delete(port.name)
@@ -124,7 +142,7 @@ class NetlinkKernel(HostNetwork):
         )
 
     def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
-        with told(f"making VLAN {vlan_id} on {lower} as {name}"):
+        with told(f"making VLAN {vlan_id} on {lower} as {name}"), _MAKE_VLAN:
             self._netlink.link(
                 "add", ifname=name, kind="vlan", link=index_of(lower), vlan_id=vlan_id, group=group
             )
@@ -134,32 +152,32 @@ class NetlinkKernel(HostNetwork):
         request: dict[str, Any] = {"ifname": name, "kind": "dummy", "group": group}
         if mtu is not None:
             request["mtu"] = mtu
-        with told(f"making dummy link {name}"):
+        with told(f"making dummy link {name}"), _MAKE_DUMMY:
             self._netlink.link("add", **request)
         self._finish(name, alias)
 
     def _finish(self, name: str, alias: str) -> None:
         try:
             _keep_host_off(name)
-            with told(f"bringing up {name}"):
+            with told(f"bringing up {name}"), _MARK_PARENT:
                 self._netlink.link("set", index=index_of(name), ifalias=alias, state="up")
         except BaseException:
             self.delete(name)
             raise
 
     def set_up(self, name: str) -> None:
-        with told(f"bringing up {name}"):
+        with told(f"bringing up {name}"), _BRING_UP:
             self._netlink.link("set", index=index_of(name), state="up")
 
     def set_group(self, name: str, group: int) -> bool:
-        return self._on_link(name, f"condemning link {name}", "set", group=group, state="down")
+        return self._on_link(name, f"condemning link {name}", _CONDEMN, "set", group=group, state="down")
 
     def delete(self, name: str) -> bool:
-        return self._on_link(name, f"removing link {name}", "del")
+        return self._on_link(name, f"removing link {name}", _REMOVE, "del")
 
-    def _on_link(self, name: str, doing: str, command: str, **request: Any) -> bool:
+    def _on_link(self, name: str, doing: str, step: Step, command: str, **request: Any) -> bool:
         try:
-            with told(doing):
+            with told(doing), step:
                 self._netlink.link(command, index=index_of(name), **request)
         except LinkFailed as failure:
             if failure.errno == errno.ENODEV:
@@ -171,13 +189,14 @@ class NetlinkKernel(HostNetwork):
         return [each for each in self.links() if each.group == group]
 
     def delete_group(self, group: int) -> None:
-        with told(f"removing the condemned links of group {group}"):
+        with told(f"removing the condemned links of group {group}"), _REMOVE_GROUP:
             self._netlink.link("del", group=group)
 
 
 def _keep_host_off(name: str) -> None:
     """A parent that we make is for containers: the host is to gather no addresses and routes there."""
-    with suppress(OSError), open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w") as file:
+    path = f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6"
+    with suppress(OSError), _KEEP_HOST_OFF, open(path, "w") as file:
         file.write("1")
 
 

@@ -21,6 +21,7 @@ from typing import TypeVar
 from pyroute2 import IPRoute
 
 from ..errors import LinkFailed
+from ..steps import Step
 from .interface import Move
 from .sandbox_link import SandboxLink
 
@@ -32,6 +33,9 @@ _OWN = "/proc/self/ns/net"
 _NAME = re.compile(r"[0-9A-Za-z_-]+")
 
 NEEDED = "CAP_SYS_ADMIN"
+_ENTER = Step(
+    "links.sandbox.enter", "a thread enters a container's sandbox; nothing is changed by that alone"
+)
 
 
 def sandbox_path(text: str) -> str:
@@ -111,15 +115,19 @@ def _visit(namespace: int, work: Callable[[], T]) -> T:
 
     def enter() -> T:
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(namespace, _CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
+        try:
+            with _ENTER:
+                if libc.setns(namespace, _CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+        except OSError as error:
+            number = error.errno or 0
             if number == errno.EPERM:
                 raise LinkFailed(
                     f"entering a container's sandbox needs {NEEDED}, which the plugin does not have: give it that, as "
                     "the documentation of DHCP tells",
                     number,
-                )
-            raise LinkFailed(f"entering a container's sandbox: {os.strerror(number)}", number)
+                ) from None
+            raise LinkFailed(f"entering a container's sandbox: {os.strerror(number)}", number) from None
         return work()
 
     with ThreadPoolExecutor(1, "macvlan-twisted sandbox") as thread:

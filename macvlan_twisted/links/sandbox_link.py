@@ -15,6 +15,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ..addresses import IPAddress, parse_address
 from ..errors import LinkFailed
+from ..steps import Step
 from .interface import Move
 
 _MAIN_TABLE = 254
@@ -23,6 +24,10 @@ _BY_BOOT = 3
 _UNICAST = 1
 _ON_LINK, _UNIVERSE = 253, 0
 _EVERYWHERE = IPv4Network("0.0.0.0/0")
+_ADD_ADDRESS = Step("links.sandbox_address.add", "a container whose lease moved gets its new address")
+_REMOVE_ADDRESS = Step("links.sandbox_address.remove", "a container whose lease moved loses its old address")
+_ADD_ROUTE = Step("links.sandbox_route.add", "a container whose lease moved gets a route")
+_REMOVE_ROUTE = Step("links.sandbox_route.remove", "a container whose lease moved loses a route")
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.ENETDOWN})
 
 
@@ -120,17 +125,17 @@ class SandboxLink:
                 request = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
                 if address.network.prefixlen < 31:
                     request["broadcast"] = str(address.network.broadcast_address)
-                with _told(f"giving a container the address {address}"):
+                with _told(f"giving a container the address {address}"), _ADD_ADDRESS:
                     self._netlink.addr("add", index=self._index, family=socket.AF_INET, **request)
 
     def _delete_address(self, address: IPv4Interface) -> None:
-        with _told(f"taking the address {address} from a container", errno.EADDRNOTAVAIL):
+        with _told(f"taking the address {address} from a container", errno.EADDRNOTAVAIL), _REMOVE_ADDRESS:
             self._netlink.addr(
                 "del", index=self._index, address=str(address.ip), prefixlen=address.network.prefixlen
             )
 
     def _delete_route(self, route: _Route) -> None:
-        with _told(f"removing a container's route {route}", errno.ESRCH):
+        with _told(f"removing a container's route {route}", errno.ESRCH), _REMOVE_ROUTE:
             self._netlink.route("del", **self._request(route))
 
     def _add_routes(self, wanted: _Shape) -> Iterator[_Route]:
@@ -139,7 +144,7 @@ class SandboxLink:
             if route in there:
                 continue
             try:
-                with _told(f"making a container's route {route}", errno.EEXIST):
+                with _told(f"making a container's route {route}", errno.EEXIST), _ADD_ROUTE:
                     self._netlink.route("add", **self._request(route))
             except LinkFailed as failure:
                 if failure.errno not in _UNREACHABLE or route.destination == _EVERYWHERE:

@@ -22,6 +22,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
+from ..steps import Step
 from .errors import error_body, error_reply
 from .methods import Method
 
@@ -30,6 +31,9 @@ BODY_LIMIT = 1024 * 1024
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 
 _log = Logger(namespace="macvlan_twisted.protocol")
+
+_ANSWER = Step("protocol.answer.write", "the engine is answered: its reply is handed to the connection")
+_REFUSE = Step("protocol.body.refuse", "the engine is told that a body is too large")
 
 
 class Calls:
@@ -146,15 +150,20 @@ class LimitedRequest(Request):
         else:
             super().handleContentChunk(data)
 
+    def write(self, data: bytes) -> None:
+        with _ANSWER:
+            super().write(data)
+
     def _refuse_body(self) -> None:
         if self.finished or self.channel is None:
             return
         body = json.dumps(error_body(f"the body is larger than {BODY_LIMIT} bytes")).encode() + b"\n"
         channel: Any = self.channel
-        channel.transport.write(
-            b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-        )
+        with _REFUSE:
+            channel.transport.write(
+                b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
         channel.loseConnection()
 
 

@@ -26,11 +26,20 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ..errors import StateFailed
+from ..steps import Step
 
 _log = Logger(namespace="macvlan_twisted.state")
 
 DATABASE_NAME = "state.sqlite"
 WITNESS_NAME = "generation"
+
+_OPEN = Step("state.database.open", "the database's file is made if there is none, for our eyes only")
+_BEGIN_LOG = Step("state.log.open", "SQLite opens its write-ahead log, and takes in one that a kill has left")
+_MIGRATE = Step("state.schema.migrate", "the database gets its tables, or those of a newer version")
+_COMMIT = Step("state.changes.commit", "what was asked for is committed, all of it together")
+_MAKE_WITNESS = Step("state.witness.make", "the file that repeats the generation is made, empty")
+_WITNESS = Step("state.witness.write", "the number of the last commit is repeated beside the database")
+_CLOSE = Step("state.database.close", "the database is closed, its write-ahead log taken in and removed")
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -115,7 +124,7 @@ def _checksum(table: Table, row: Sequence[str]) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-_WITNESS = struct.Struct(">QI")
+_WITNESS_RECORD = struct.Struct(">QI")
 
 
 class Witness:
@@ -133,16 +142,18 @@ class Witness:
             return None
         if not raw:  # made, and killed before the first commit
             return 0
-        if len(raw) != _WITNESS.size or crc32(raw[:8]) != _WITNESS.unpack(raw)[1]:
+        if len(raw) != _WITNESS_RECORD.size or crc32(raw[:8]) != _WITNESS_RECORD.unpack(raw)[1]:
             raise StateFailed(f"{self._path} is damaged")
-        generation: int = _WITNESS.unpack(raw)[0]
+        generation: int = _WITNESS_RECORD.unpack(raw)[0]
         return generation
 
     def write(self, generation: int) -> None:
         if self._file is None:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with _MAKE_WITNESS:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         number = generation.to_bytes(8, "big")
-        os.pwrite(self._file, number + crc32(number).to_bytes(4, "big"), 0)
+        with _WITNESS:
+            os.pwrite(self._file, number + crc32(number).to_bytes(4, "big"), 0)
 
     def close(self) -> None:
         if self._file is not None:
@@ -165,8 +176,9 @@ class Ledger:
             witnessed = self._witness.read()
             if is_new and witnessed is not None:
                 raise StateFailed(f"{self._path} is gone, although it was at generation {witnessed}")
-            self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            os.chmod(self._path, 0o600)
+            with _OPEN:
+                self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+                os.chmod(self._path, 0o600)
             try:
                 self._prepare()
                 self._check(witnessed)
@@ -189,7 +201,8 @@ class Ledger:
     def _prepare(self) -> None:
         run = self._database.execute
         run("PRAGMA locking_mode = EXCLUSIVE")
-        run("PRAGMA journal_mode = WAL")
+        with _BEGIN_LOG:
+            run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
         (version,) = run("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
@@ -198,7 +211,8 @@ class Ledger:
                 "install the newer macvlan-twisted that wrote it"
             )
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
-            self._database.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
+            with _MIGRATE:
+                self._database.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
 
     def _check(self, witnessed: int | None) -> None:
         (verdict,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
@@ -263,7 +277,8 @@ class Ledger:
                     "UPDATE ledger SET generation = ?, row_count = ?, digest = ?",
                     (self.generation + 1, count, digest),
                 )
-                run("COMMIT")
+                with _COMMIT:
+                    run("COMMIT")
             except BaseException:
                 if self._database.in_transaction:
                     run("ROLLBACK")
@@ -289,5 +304,6 @@ class Ledger:
         return len(checksums), digest
 
     def close(self) -> None:
-        self._database.close()
+        with _CLOSE:
+            self._database.close()
         self._witness.close()

@@ -12,6 +12,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress, parse_address
+from ..steps import Step
 from . import ledger as tables
 from .interface import Claim, Document, Identity, Kind
 from .ledger import Change, Drop, Ledger, Put, Table
@@ -28,6 +29,11 @@ _GROUP_STEP = 32
 """Distance between the groups of links that two instances may draw; one uses fewer of them."""
 
 
+_MAKE_DIRECTORY = Step(
+    "state.directory.make", "the state directory is made if it is missing, for our eyes only"
+)
+
+
 class Submits(Protocol):
     """Where changes go: :class:`~macvlan_twisted.state.writer.Writer`, or a test's own."""
 
@@ -38,8 +44,9 @@ class Submits(Protocol):
 
 def prepare_directory(directory: Path) -> None:
     """Make the state directory if it is missing, for our eyes only."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chmod(directory, 0o700)
+    with _MAKE_DIRECTORY:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(directory, 0o700)
 
 
 def open_ledger(directory: Path) -> Ledger:

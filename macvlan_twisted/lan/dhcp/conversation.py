@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
 from ...errors import LinkFailed
+from ...steps import Step
 from ..interface import Heard, Wire
 from .facts import Client
 from .messages import Answer, Ask, Kind, Server, decode, encode, is_answer
@@ -21,6 +22,15 @@ from .messages import Answer, Ask, Kind, Server, decode, encode, is_answer
 SETTLING = 1.0
 """For so many seconds something better is waited for when a second-best answer was heard."""
 
+_SAYING = {
+    Kind.DISCOVER: Step(
+        "lan.lease.discover", "DHCP servers are asked for an offer, which commits none of them"
+    ),
+    Kind.REQUEST: Step("lan.lease.request", "a DHCP server is asked for a lease, or for more of its time"),
+    Kind.DECLINE: Step(
+        "lan.lease.decline", "a DHCP server is told that an address it lent is in use by another host"
+    ),
+}
 _MOST_UNREAD = 64
 _ANY_MOMENT = 0.001
 """A timer may be early by a rounding error."""
@@ -119,7 +129,8 @@ class Conversation:
             to=to,
         )
         try:
-            self._means.wire.send(encode(ask))
+            with _SAYING[kind]:
+                self._means.wire.send(encode(ask))
             self.trouble = ""
         except LinkFailed as failure:
             self.trouble = str(failure)

@@ -7,11 +7,14 @@ from random import Random
 from twisted.logger import Logger
 
 from ...errors import LinkFailed
+from ...steps import Step
 from ..interface import Wire
 from .facts import LeaseFacts
 from .messages import Ask, Kind, encode
 
 _log = Logger(namespace="macvlan_twisted.lan")
+
+_RELEASE = Step("lan.lease.release", "a DHCP server is told that a lease is over")
 
 
 def release(wire: Wire, facts: LeaseFacts, randomness: Random) -> None:
@@ -29,7 +32,8 @@ def release(wire: Wire, facts: LeaseFacts, randomness: Random) -> None:
         to=facts.server,
     )
     try:
-        wire.send(encode(ask))
+        with _RELEASE:
+            wire.send(encode(ask))
     except LinkFailed as failure:
         _log.warn(
             "DHCP on {parent}: {mac} could not give {address} back to {server}, it stays leased until its time is "

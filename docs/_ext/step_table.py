@@ -1,0 +1,53 @@
+"""
+``.. step-reference::``: the steps that leave a trace, from the program's own table of them.
+
+What it says is made without Sphinx, so that a unit test can read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from itertools import groupby
+from pkgutil import walk_packages
+from typing import TYPE_CHECKING, Any
+
+import macvlan_twisted
+from macvlan_twisted.steps import all_steps
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+
+def _rows() -> Iterator[str]:
+    for module in walk_packages(macvlan_twisted.__path__, "macvlan_twisted."):
+        import_module(module.name)
+    for room, steps in groupby(sorted(all_steps().items()), lambda item: item[0].split(".")[0]):
+        yield from ("", f".. list-table:: {room}", "   :widths: 34 66", "")
+        for name, step in steps:
+            yield from (f"   * - ``{name}``", f"     - {step.what}")
+
+
+def reference_text() -> str:
+    """The reStructuredText of all steps, room by room."""
+    return "\n".join(_rows())
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    from docutils import nodes
+    from docutils.statemachine import StringList
+    from sphinx.util.docutils import SphinxDirective
+
+    class StepReference(SphinxDirective):
+        """The tables where it stands."""
+
+        def run(self) -> list[nodes.Node]:
+            place = nodes.section()
+            place.document = self.state.document
+            lines = StringList(reference_text().splitlines(), source="<steps>")
+            self.state.nested_parse(lines, self.content_offset, place)
+            return place.children
+
+    app.add_directive("step-reference", StepReference)
+    return {"version": "1", "parallel_read_safe": True}
