@@ -62,6 +62,7 @@ class Settings:
     netlink_threads: int = 4
     network: str | None = None
     docker_host: str = "unix:///var/run/docker.sock"
+    """Empty: no engine is ever asked."""
     conflict_detection: str = "on"
     conflict_wait: ConflictWait = QUICK_WAIT
     announce: bool = True
@@ -109,6 +110,8 @@ class Option:
     metavar: str = "VALUE"
     repeats: bool = False
     is_flag: bool = False
+    is_off_when_empty: bool = False
+    """Whether an empty variable in the environment says something; else it is as if it were not there."""
 
     @property
     def environment_variable(self) -> str:
@@ -180,8 +183,12 @@ def _absolute_path(text: str) -> str:
 
 
 def _docker_host(text: str) -> str:
+    if text.lower() in ("", "none"):
+        return ""
     if not text.startswith("unix:///"):
-        raise ValueError(f"{text!r} is not a local engine: give its socket, like unix:///var/run/docker.sock")
+        raise ValueError(
+            f"{text!r} is not a local engine: give its socket, like unix:///var/run/docker.sock, or none"
+        )
     return text
 
 
@@ -351,10 +358,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "docker-host",
-        "The engine's socket; asked in the background only, for --network and about containers with DHCP leases.",
+        "The engine's socket, which is asked in the background only, for --network and about what is still in use; or "
+        "none: then no engine is asked, and only what the kernel proves to be unused is removed.",
         _docker_host,
         "docker_host",
         metavar="URL",
+        is_off_when_empty=True,
     ),
     Option(
         "conflict-detection",
@@ -448,7 +457,8 @@ def settings_from(given: Mapping[str, Sequence[str]], environment: Mapping[str, 
     for option in OPTIONS:
         texts = list(given.get(option.name, ()))
         source = f"--{option.name}"
-        if not texts and environment.get(option.environment_variable):
+        in_environment = environment.get(option.environment_variable)
+        if not texts and (in_environment or (option.is_off_when_empty and in_environment is not None)):
             source = option.environment_variable
             text = environment[source]
             texts = text.replace(",", " ").split() if option.repeats else [text]
@@ -464,6 +474,11 @@ def settings_from(given: Mapping[str, Sequence[str]], environment: Mapping[str, 
         values[option.setting] = tuple(parsed) if option.repeats else parsed[-1]
     settings = Settings(**values)
     _check_families(settings)
+    if settings.network is not None and not settings.docker_host:
+        raise ValueError(
+            f"--network {settings.network} has an engine create that network, and --docker-host none says that no engine "
+            "is to be asked: leave one of them out"
+        )
     return settings
 
 

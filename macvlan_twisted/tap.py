@@ -44,7 +44,7 @@ from .driver.parents import Parents
 from .driver.plans import Plans
 from .driver.presence import Presence
 from .driver.reconciliation import leases_in_use, reconcile
-from .engine.api import SocketEngine
+from .engine.api import NoEngine, SocketEngine
 from .engine.default_network import ensure_network
 from .errors import CannotStart, LinkFailed, StateFailed
 from .host_defaults import choose_defaults
@@ -301,7 +301,7 @@ def _wire(
     host_ways = HostWays(settings, known, links, host_access, addresses, conflicts)
     plans = Plans(settings, leases, host_access, addresses.mac_for, SystemRandom())
     endpoints = Endpoints(known, records, links, parents, plans, presence, host_ways)
-    engine = SocketEngine(reactor, settings.docker_host)
+    engine = SocketEngine(reactor, settings.docker_host) if settings.docker_host else NoEngine()
     sandboxes = NamespaceSandboxes()
     moves = Moves(known, records, presence, host_ways, leases, endpoints.turns, sandboxes, threads, engine)
     leases.when_moved = moves.moved
@@ -328,7 +328,9 @@ def _wire(
         addresses.prepare()
         await moves.begin(settings.dhcp_readdress)
         await leases.resume(leases_in_use(leases.known(), known, addresses.is_endpoints))
-        work = [departed.release_endpoints(), departed.release_addresses(), names.learn()]
+        work = [departed.release_endpoints(), departed.release_addresses()]
+        if settings.docker_host:
+            work.append(names.learn())
         if network is not None:
             work.append(ensure_network(network, settings, engine, wait, stopping))
         await DeferredList([ensureDeferred(each).addErrback(_log_unless_cancelled) for each in work])

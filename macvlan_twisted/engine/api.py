@@ -59,6 +59,26 @@ class Processes(Protocol):
         """The process id of the running container with that endpoint; the errors are those of :class:`Listing`."""
 
 
+class NoEngine:
+    """No engine is to be asked: to those who ask it is as if it were absent."""
+
+    async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
+        raise _is_off()
+
+    async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
+        raise _is_off()
+
+    async def has_network(self, name: str) -> bool:
+        raise _is_off()
+
+    async def create_network(self, description: Mapping[str, Any]) -> str:
+        raise _is_off()
+
+
+def _is_off() -> EngineAbsent:
+    return EngineAbsent("no engine is to be asked (--docker-host none)")
+
+
 class _QuietEndpoint(UNIXClientEndpoint):
     """An engine that is absent is tried often: not a log line each time."""
 

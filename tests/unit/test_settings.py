@@ -50,6 +50,19 @@ class OptionTableTests(SynchronousTestCase):
         ):
             self.assertIn(name, names)
 
+    def test_no_engine_is_asked_where_none_is_wanted(self) -> None:
+        for text in ("none", "None", ""):
+            self.assertEqual(settings_from({"docker-host": [text]}, {}).docker_host, "")
+            self.assertEqual(settings_from({}, {"MACVLAN_TWISTED_DOCKER_HOST": text}).docker_host, "")
+        self.assertTrue(settings_from({}, {}).docker_host)
+        self.assertIsNone(settings_from({}, {"MACVLAN_TWISTED_HOST_INTERFACE": ""}).host_interface)
+
+    def test_an_engine_that_is_not_asked_cannot_create_a_network(self) -> None:
+        with self.assertRaisesRegex(
+            ValueError, "--network lan .* --docker-host none .* leave one of them out"
+        ):
+            settings_from({"docker-host": ["none"], "network": ["lan"]}, {})
+
     def test_every_option_can_come_from_the_environment(self) -> None:
         texts = {
             "gateway": "192.168.1.1",
