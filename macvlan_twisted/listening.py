@@ -11,8 +11,7 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -23,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .errors import CannotStart
+from .handed_over import handed_over
 from .settings import Settings
 from .steps import Step
 
@@ -40,10 +40,6 @@ _MAKE_DEAD = Step("listening.dead_socket.make", "a socket that nobody listens on
 _CLEAR_DEAD = Step("listening.dead_socket.clear", "such a socket that an earlier stop has left is removed")
 _STOP = Step("listening.socket.close", "the socket is closed: who dials gets no connection any more")
 _REMOVE_SOCKET = Step("listening.socket.remove", "the socket's file is removed")
-_KEEP_FILE = Step("listening.systemd_socket.keep", "the file of a socket of systemd's gets a second name")
-_RESTORE_FILE = Step(
-    "listening.systemd_socket.restore", "the file of a socket of systemd's gets its own name back"
-)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; an engine that removes a hundred containers dials as often at once."""
@@ -198,7 +194,7 @@ class OwnSocket:
 
 
 class OtherEndpoint:
-    """Any other endpoint of Twisted's: sockets of systemd's, TCP."""
+    """Any other endpoint: sockets of systemd's, which stay systemd's; TCP."""
 
     def __init__(self, listen: str, endpoint: Any) -> None:
         self._where = listen
@@ -214,8 +210,7 @@ class OtherEndpoint:
     async def stop_accepting(self) -> None:
         port, self._port = self._port, None
         if port is not None:
-            with _kept(_file_of(port)) if self._where.startswith("systemd:") else nullcontext():
-                await _stopped(port)
+            await _stopped(port)
 
     async def stop_listening(self) -> None:
         """Done already."""
@@ -280,7 +275,7 @@ def _endpoint(reactor: Any, listen: str) -> Any:
     :raises CannotStart: Twisted does not know such an endpoint, or systemd has handed over no such socket.
     """
     try:
-        return serverFromString(reactor, listen)
+        return (handed_over if listen.startswith("systemd:") else serverFromString)(reactor, listen)
     except (LookupError, ValueError, TypeError, AttributeError) as error:  # as each kind of endpoint pleases
         hint = ": is this started by a socket unit of systemd?" if listen.startswith("systemd:") else ""
         raise CannotStart(f"--listen {listen} is no endpoint to listen on ({error}){hint}") from error
@@ -315,34 +310,6 @@ def _read_unix(listen: str) -> _Said:
     if not said.path:
         raise CannotStart(f"--listen {listen} is no endpoint to listen on: give a path, as unix:/run/x.sock")
     return said
-
-
-def _file_of(port: IListeningPort) -> str | None:
-    """The path of a listening UNIX socket; None for sockets of other kinds, and those without a path."""
-    name = getattr(cast(Any, port).getHost(), "name", None)
-    return os.fsdecode(name) if name and name[:1] not in ("\0", b"\0") else None
-
-
-@contextmanager
-def _kept(path: str | None) -> Iterator[None]:
-    """
-    Put the file of a socket back after Twisted has removed it.
-
-    A socket that systemd has handed over stays systemd's: it goes on to listen there, and starts us again when
-    a call comes.
-    """
-    if path is None or not os.path.exists(path):
-        yield
-        return
-    spare = f"{path}.kept"
-    with _KEEP_FILE:
-        os.link(path, spare)
-    try:
-        yield
-    finally:
-        with _RESTORE_FILE:
-            os.rename(spare, path)
-            Path(spare).unlink(missing_ok=True)  # renaming does nothing where both are the same file still
 
 
 def _put_dead_socket(path: str, ours: os.stat_result) -> os.stat_result:

@@ -1,0 +1,150 @@
+"""A real systemd in namespaces of its own, beside an engine, which runs our own units as they are."""
+
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.lab import cgroups
+from tests.lab.commands import Finished, attempt, run, wait_until
+from tests.lab.daemons import Daemon
+from tests.lab.engine import Engine
+from tests.lab.plugin import CHECKOUT
+
+BOOT = Path(__file__).with_name("systemd_boot.sh")
+SYSTEMD = Path("/lib/systemd/systemd")
+OURS = ("macvlan-twisted.service", "macvlan-twisted.socket")
+TARGETS = ("sysinit", "basic", "sockets", "multi-user", "network-online", "shutdown")
+"""Of these units there is a name and no more: what they stand for is there already."""
+
+
+def missing_for_systemd() -> str:
+    """Say what keeps a systemd of our own from running here, with the remedy, or nothing."""
+    if not SYSTEMD.exists():
+        return "no systemd here: apt-get install systemd"
+    if not (cgroups.MOUNT / "cgroup.procs").exists() and not (cgroups.MOUNT / "unified").is_dir():
+        return f"no control groups of version 2 below {cgroups.MOUNT}"
+    if "overlay" not in Path("/proc/filesystems").read_text(encoding="ascii"):
+        return "this kernel has no overlay file system: modprobe overlay"
+    return ""
+
+
+class Systemd:
+    """A small machine whose first process is systemd, from the start of ``with`` to the end of that block.
+
+    It has the docker host's network and the engine's ``/run/docker``. The units are those of ``systemd/``, the
+    program is the checkout's with the packages of the environment that runs the tests. `settings` are the
+    lines of ``/etc/default/macvlan-twisted``, `drop_ins` names of files of ``systemd/``.
+    """
+
+    def __init__(self, engine: Engine, *settings: str, drop_ins: tuple[str, ...] = ()) -> None:
+        """Prepare a machine; nothing exists before the `with` block."""
+        self.engine = engine
+        self._settings = settings
+        self._drop_ins = drop_ins
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Boot, and start the socket unit; if that fails, all is removed again."""
+        with ExitStack() as undo:
+            self.directory = Path(tempfile.mkdtemp(prefix=f"{self.engine.lan.tag}-systemd-"))
+            self.directory.chmod(0o755)
+            undo.callback(shutil.rmtree, self.directory)
+            self._furnish()
+            group = cgroups.MOUNT / "unified"
+            group = (group if group.is_dir() else cgroups.MOUNT) / self.directory.name
+            group.mkdir()
+            undo.callback(cgroups.remove, self.directory.name)
+            base = sys.base_prefix
+            words = (str(BOOT), str(self.directory), base, sys.prefix, str(CHECKOUT))
+            own = ("unshare", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child", "--")
+            enter = ("sh", "-c", f'echo $$ >{group}/cgroup.procs; exec "$@"', "sh")
+            command = (*self.engine.beside(), *enter, *own, "sh", *words)
+            self.init = Daemon("systemd", command, log=self.directory / "systemd.log", forks=True)
+            undo.callback(self.init.kill)
+            self.init.start()
+            self.init.wait_until(self._booted, 30, "the end of systemd's boot")
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it with all that runs in it."""
+        self._undo.close()
+
+    def run(self, *command: str, timeout: float = 60) -> str:
+        """Run a command there as root; it must succeed."""
+        return run(*self._enter(), *command, timeout=timeout)
+
+    def attempt(self, *command: str, timeout: float = 60) -> Finished:
+        """Run a command there as root, and answer how it ended."""
+        return attempt(*self._enter(), *command, timeout=timeout)
+
+    def property(self, name: str, unit: str = OURS[0]) -> str:
+        """Return what systemd says of a unit."""
+        return self.run("systemctl", "show", "--value", f"--property={name}", unit).strip()
+
+    def log(self) -> str:
+        """Return what the service has said, over all its starts, and then systemd itself."""
+        said = self.directory / "service.log"
+        return (said.read_text(encoding="utf-8") if said.exists() else "") + self.init.log()
+
+    def wait_until_running(self) -> int:
+        """Wait until the service runs; return its process id as the machine knows it."""
+        wait_until(lambda: self.property("ActiveState") == "active", 30, f"the service\n{self.log()}")
+        return self.pid()
+
+    def pid(self) -> int:
+        """Return the service's process id as the machine outside knows it, 0 if it does not run."""
+        inside = self.property("MainPID")
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                ids = next(line for line in status.read_text().splitlines() if line.startswith("NSpid:"))
+            except (OSError, StopIteration):
+                continue
+            *_, outer, inner = ids.split()
+            if inner == inside and outer != "NSpid:" and self._is_here(int(outer)):
+                return int(outer)
+        return 0
+
+    def _is_here(self, pid: int) -> bool:
+        spaces = [os.stat(f"/proc/{each}/ns/pid") for each in (pid, self.init.pid)]
+        return os.path.samestat(*spaces)
+
+    def _booted(self) -> bool:
+        try:
+            told = self.attempt("systemctl", "is-system-running").stdout.strip()
+        except ProcessLookupError:  # the namespaces are not made yet
+            return False
+        return told in ("running", "degraded")
+
+    def _enter(self) -> tuple[str, ...]:
+        proc = f"/proc/{self.init.pid}/ns"
+        return ("nsenter", *(f"--{each}={proc}/{file}" for each, file in SPACES.items()), "--")
+
+    def _furnish(self) -> None:
+        (self.directory / "layer").mkdir()
+        units = self.directory / "units"
+        units.mkdir()
+        for name in TARGETS:
+            (units / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n", encoding="ascii")
+        for name in OURS:
+            shutil.copy(CHECKOUT / "systemd" / name, units)
+        dropped = units / f"{OURS[0]}.d"
+        dropped.mkdir()
+        for name in self._drop_ins:
+            shutil.copy(CHECKOUT / "systemd" / name, dropped)
+        said = self.directory / "service.log"
+        lines = [f"StandardOutput=append:{said}", f"StandardError=append:{said}"]
+        # A Python that was moved to where the service may read it finds its own library no more by itself.
+        settings = ("LD_LIBRARY_PATH=/opt/macvlan-twisted/base/lib", *self._settings)
+        lines += [f'Environment="{each}"' for each in settings]
+        (dropped / "of-the-test.conf").write_text("\n".join(["[Service]", *lines, ""]), encoding="utf-8")
+
+
+SPACES = {"mount": "mnt", "pid": "pid", "ipc": "ipc", "uts": "uts", "net": "net", "cgroup": "cgroup"}
