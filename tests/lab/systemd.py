@@ -1,6 +1,5 @@
 """A real systemd in namespaces of its own, beside an engine, which runs our own units as they are."""
 
-import os
 import shutil
 import sys
 import tempfile
@@ -41,6 +40,8 @@ class Systemd:
     lines of ``/etc/default/macvlan-twisted``, `drop_ins` names of files of ``systemd/``.
     """
 
+    name = "macvlan-twisted"
+
     def __init__(self, engine: Engine, *settings: str, drop_ins: tuple[str, ...] = ()) -> None:
         """Prepare a machine; nothing exists before the `with` block."""
         self.engine = engine
@@ -61,9 +62,9 @@ class Systemd:
             undo.callback(cgroups.remove, self.directory.name)
             base = sys.base_prefix
             words = (str(BOOT), str(self.directory), base, sys.prefix, str(CHECKOUT))
-            own = ("unshare", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child", "--")
+            own = ("unshare", "--mount", "--propagation", "slave", "--pid", "--cgroup", "--ipc", "--uts", "--fork")
             enter = ("sh", "-c", f'echo $$ >{group}/cgroup.procs; exec "$@"', "sh")
-            command = (*self.engine.beside(), *enter, *own, "sh", *words)
+            command = (*self.engine.beside(), *enter, *own, "--kill-child", "--", "sh", *words)
             self.init = Daemon("systemd", command, log=self.directory / "systemd.log", forks=True)
             undo.callback(self.init.kill)
             self.init.start()
@@ -85,7 +86,7 @@ class Systemd:
         """Run a command there as root, and answer how it ended."""
         return attempt(*self._enter(), *command, timeout=timeout)
 
-    def property(self, name: str, unit: str = OURS[0]) -> str:
+    def shown(self, name: str, unit: str = OURS[0]) -> str:
         """Return what systemd says of a unit."""
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).strip()
 
@@ -94,27 +95,56 @@ class Systemd:
         said = self.directory / "service.log"
         return (said.read_text(encoding="utf-8") if said.exists() else "") + self.init.log()
 
-    def wait_until_running(self) -> int:
-        """Wait until the service runs; return its process id as the machine knows it."""
-        wait_until(lambda: self.property("ActiveState") == "active", 30, f"the service\n{self.log()}")
-        return self.pid()
+    def start(self) -> None:
+        """Start the service and its socket."""
+        self.run("systemctl", "start", *OURS)
 
-    def pid(self) -> int:
-        """Return the service's process id as the machine outside knows it, 0 if it does not run."""
-        inside = self.property("MainPID")
-        for status in Path("/proc").glob("[0-9]*/status"):
-            try:
-                ids = next(line for line in status.read_text().splitlines() if line.startswith("NSpid:"))
-            except (OSError, StopIteration):
-                continue
-            *_, outer, inner = ids.split()
-            if inner == inside and outer != "NSpid:" and self._is_here(int(outer)):
-                return int(outer)
-        return 0
+    def stop(self) -> None:
+        """Stop the service. The socket stays, and the next call starts it again."""
+        self.run("systemctl", "stop", OURS[0])
 
-    def _is_here(self, pid: int) -> bool:
-        spaces = [os.stat(f"/proc/{each}/ns/pid") for each in (pid, self.init.pid)]
-        return os.path.samestat(*spaces)
+    def wait_until_listening(self, starts: int = 1) -> None:
+        """Wait until the service has begun to listen, for the so many-th time."""
+        wait_until(
+            lambda: self.log().count("listening on systemd:") >= starts, 40, f"that it listens\n{self.log()}"
+        )
+
+    def status_of_process(self) -> dict[str, str]:
+        """Return what the kernel says of the service's process: ids, capabilities, seccomp."""
+        told = self.run("cat", f"/proc/{self.shown('MainPID')}/status")
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in told.splitlines())}
+
+    def confined(self, script: str) -> str:
+        """Run a Python script under all that the service's unit says, and return what it has printed."""
+        unit = "confined.service"
+        said = self.directory / "confined.log"
+        said.unlink(missing_ok=True)
+        cat = self.run("systemctl", "cat", OURS[0])
+        kept = [line for line in cat.splitlines() if "=" in line and line.partition("=")[0] not in NOT_CONFINING]
+        (self.directory / "confined.py").write_text(script, encoding="utf-8")
+        lines = [
+            *("[Service]", *kept, "Type=oneshot", f"StandardOutput=append:{said}", f"StandardError=append:{said}"),
+            "ExecStart=/opt/macvlan-twisted/bin/python3 -",
+            f"StandardInput=file:{self.directory}/confined.py",
+        ]
+        self.path(f"/etc/systemd/system/{unit}").write_text("\n".join([*lines, ""]), encoding="utf-8")
+        self.run("systemctl", "daemon-reload")
+        started = self.attempt("systemctl", "start", unit)
+        told = said.read_text(encoding="utf-8") if said.exists() else ""
+        assert started.status == 0, f"{started}\n{told}\n{self.init.log()}"
+        return told
+
+    def path(self, inside: str) -> Path:
+        """Say where a file of that machine is found from outside."""
+        return Path(f"/proc/{self.init.pid}/root{inside}")
+
+    @property
+    def state_dir(self) -> Path:
+        """A copy of the state directory, as SQLite would lose its way to it: the service must be stopped."""
+        copy = self.directory / "state"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.path("/var/lib/macvlan-twisted"), copy)
+        return copy
 
     def _booted(self) -> bool:
         try:
@@ -147,4 +177,9 @@ class Systemd:
         (dropped / "of-the-test.conf").write_text("\n".join(["[Service]", *lines, ""]), encoding="utf-8")
 
 
+NOT_CONFINING = (
+    *("Description", "Documentation", "Requires", "After", "Wants", "Before", "WantedBy", "Also", "Type"),
+    *("ExecStart", "Restart", "RestartSec", "StandardOutput", "StandardError"),
+)
+"""What a unit says that has nothing to do with what its program may do."""
 SPACES = {"mount": "mnt", "pid": "pid", "ipc": "ipc", "uts": "uts", "net": "net", "cgroup": "cgroup"}

@@ -8,7 +8,6 @@
 set -eu
 root=$1 base=$2 environment=$3 checkout=$4
 
-mount --make-rslave /
 mount -t tmpfs -o mode=0755 layer "$root/layer"
 mkdir "$root/layer/upper" "$root/layer/work" "$root/layer/root"
 new=$root/layer/root
