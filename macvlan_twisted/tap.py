@@ -295,7 +295,7 @@ def _wire(
     addresses = AddressManagement(
         settings, book, conflicts, Leasing(leases, macs), macs, lambda: token_hex(4)
     )
-    parents = Parents(links, records, known, wires)
+    parents = Parents(links, records, known, wires, reactor.seconds)
     announcements = Announcements(wires, reactor)
     presence = Presence(known, links, conflicts, announcements, leases)
     host_ways = HostWays(settings, known, links, host_access, addresses, conflicts)
@@ -345,7 +345,7 @@ def _wire(
         conflicts,
         announcements,
         leases,
-        Lookout(known, links, wires, host_links, host_access, conflicts, reactor),
+        Lookout(known, links, parents, wires, host_links, host_access, conflicts, reactor),
         hear_of_links,
         in_background,
     )

@@ -8,7 +8,7 @@ from contextlib import suppress
 from attrs import evolve
 from twisted.logger import Logger
 
-from ..errors import LinkFailed, MacvlanError, NotFound, Refused, StateFailed
+from ..errors import LinkFailed, NotFound, Refused, StateFailed
 from ..links.interface import Port
 from ..links.pool import Links
 from ..links.sandbox import sandbox_path
@@ -66,6 +66,8 @@ class Endpoints:
                 return _chosen(endpoint, request)
             if existing is not None:
                 raise Refused(f"endpoint {endpoint.endpoint_id} exists with other addresses: remove it first")
+            if self._parents.awaited.is_in_doubt(network.parent):
+                await self._parents.restore(network)
             forgotten = await self._forgotten_holder(endpoint)
             self._known.add_endpoint(endpoint)
             self._being_made.add(endpoint.endpoint_id)
@@ -178,13 +180,10 @@ class Endpoints:
         try:
             await self._links.add_port(port, prove_mac_free)
         except LinkFailed as failure:
-            if failure.errno != errno.ENODEV or not network.vlan_steps:
+            if failure.errno != errno.ENODEV:
                 raise
-            # The VLANs that we made go with their NIC, and have to be made again when it is back.
-            try:
-                await self._parents.restore(network)
-            except MacvlanError:
-                raise failure from None
+            # The VLANs that we made go with their NIC; it may be back since a moment ago.
+            await self._parents.restore(network)
             await self._links.add_port(port, prove_mac_free)
 
     async def operational_info(self, request: requests.EndpointCall) -> dict[str, str]:

@@ -27,8 +27,8 @@ def explained(
         )
     if failure.errno == errno.ENODEV:
         return LinkFailed(
-            f"parent {parent} of network {network.network_id} is not there (any more): bring it back, the network is "
-            "kept",
+            f"parent {parent} of network {network.network_id} went away just now: the network is kept, and containers can "
+            "be started as soon as it is back",
             errno.ENODEV,
         )
     if failure.errno == errno.EINVAL and network.mode == "passthru" and others:

@@ -28,10 +28,14 @@ class Known:
             for key, document in records.documents(Kind.HOST_LINK).items()
         }
         """Our own links by parent; only :class:`~macvlan_twisted.lan.host_links.HostLinks` changes it."""
+        self.being_made: set[str] = set()
+        """Ids of networks whose creation is under way."""
         self._endpoints: dict[str, Endpoint] = {}
         self._by_mac: dict[tuple[str, str], list[str]] = {}
         """Endpoints by parent and MAC, the latest last: two while it is found out whether the first one is alive."""
         self._of_network: dict[str, set[str]] = {}
+        self.changes = 0
+        """How often networks have come or gone."""
         for document in records.documents(Kind.ENDPOINT).values():
             self.add_endpoint(from_document(Endpoint, document))
 
@@ -68,9 +72,11 @@ class Known:
 
     def add_network(self, network: Network) -> None:
         self._networks[network.network_id] = network
+        self.changes += 1
 
     def remove_network(self, network_id: str) -> None:
         self._networks.pop(network_id, None)
+        self.changes += 1
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         self._endpoints[endpoint.endpoint_id] = endpoint

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Collection
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
-from ..errors import MacvlanError
+from ..errors import LinkFailed, MacvlanError
 from ..lan.conflicts import Conflicts
 from ..lan.host_access import HostAccess
 from ..lan.host_links import HostLinks
@@ -17,13 +18,18 @@ from ..lan.wires import Wires
 from ..links.events import LinkNews
 from ..links.pool import Links
 from .known import Known
+from .parent_plans import links_below
+from .parents import Parents
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
 SOON = 0.1
 """Seconds for which news of a parent and of what hangs on it are gathered."""
 LATEST = 60.0
-"""Seconds after which at the latest our link is made again, if somebody removes it again and again."""
+"""
+Seconds after which at the latest our link is made again, if somebody removes it again and again; and after which a parent
+is looked at again that cannot be used.
+"""
 
 
 @frozen
@@ -34,7 +40,7 @@ class _Mended:
 
 class Lookout:
     """
-    Keeps our own links of host access in being, and the LANs of parents listened to.
+    Keeps VLANs, dummy links and our own links of host access in being, and the LANs of parents listened to.
 
     A parent that comes after the start, or comes back, is listened to from then on. So is each on which containers
     run when we start: without that, someone who takes an address of theirs is noticed only once something else makes
@@ -47,6 +53,7 @@ class Lookout:
         self,
         known: Known,
         links: Links,
+        parents: Parents,
         wires: Wires,
         host_links: HostLinks,
         host_access: HostAccess,
@@ -55,6 +62,7 @@ class Lookout:
     ) -> None:
         self._known = known
         self._links = links
+        self._parents = parents
         self._wires = wires
         self._host_links = host_links
         self._host_access = host_access
@@ -65,11 +73,16 @@ class Lookout:
         self._doubtful: set[str] = set()
         """Parents whose link of ours was down: the kernel has dropped the routes by it."""
         self._mended: dict[str, _Mended] = {}
+        self._told: dict[str, str] = {}
+        """By parent: what failed the last time, and was told."""
+        self._by_link: dict[str, set[str]] = {}
+        """By link: the parents that are to be looked at if something becomes of it."""
+        self._indexed = -1
         self._closed = False
 
     def begin(self) -> None:
         """Look at all parents, at start in the background."""
-        for parent in self._parents():
+        for parent in self._on_guard():
             self._look_soon(parent)
 
     def hear(self, news: LinkNews) -> None:
@@ -85,25 +98,38 @@ class Lookout:
         for look in list(self._looking.values()):
             await look
 
-    def _parents(self) -> set[str]:
+    def _on_guard(self) -> set[str]:
         return {network.parent for network in self._known.networks.values()}
 
-    def _concerned_by(self, news: LinkNews) -> Iterable[str]:
-        parents = self._parents()
+    def _concerned_by(self, news: LinkNews) -> Collection[str]:
+        """Hundreds of links may come and go in a second that are not ours: those cost one look into a table."""
         if not news.name:
+            parents = self._on_guard()
             self._doubtful |= parents
             return parents
-        for parent in parents:
-            link = self._host_links.known.get(parent)
-            if link is not None and link.name == news.name:
-                if not news.up:
-                    self._doubtful.add(parent)
-                return [parent]
-        return [news.name] if news.name in parents and news.there else []
+        if self._indexed != self._known.changes:
+            self._index()
+        parents = self._by_link.get(news.name, set())
+        if not news.up:
+            self._doubtful |= {each for each in parents if self._host_links.name_on(each) == news.name}
+        return parents
+
+    def _index(self) -> None:
+        self._indexed = self._known.changes
+        self._by_link = {}
+        for network in self._known.networks.values():
+            for name in (*links_below(network), self._host_links.name_on(network.parent)):
+                self._by_link.setdefault(name, set()).add(network.parent)
 
     def _look_soon(self, parent: str) -> None:
-        if parent not in self._due and not self._closed:
-            self._due[parent] = self._clock.callLater(self._pause(parent), self._look_now, parent)
+        self._look_in(self._pause(parent), parent)
+
+    def _look_in(self, pause: float, parent: str) -> None:
+        due = self._due.get(parent)
+        if due is not None and due.getTime() > self._clock.seconds() + pause:
+            due.reset(pause)
+        elif due is None and not self._closed:
+            self._due[parent] = self._clock.callLater(pause, self._look_now, parent)
 
     def _pause(self, parent: str) -> float:
         mended = self._mended.get(parent)
@@ -125,16 +151,23 @@ class Lookout:
         del self._looking[parent]
 
     async def _look(self, parent: str, pause: float) -> None:
-        if not self._links.exists(parent):
-            return  # we are told when it comes
         try:
+            if not await self._parents.look_after(parent):
+                self._mended.pop(parent, None)
+                if self._links.exists(parent):  # what is in the way of its use may go without a word
+                    self._look_in(LATEST, parent)
+                return  # we are told when it comes
             await self._mend_host_access(parent, pause)
             if self._wires.of(parent).tap is not None:
                 await self._wires.ready(parent)  # which opens it again, or finds it open
             if self._has_to_be_watched(parent):
                 await self._conflicts.watch(parent)
+            self._told.pop(parent, None)
         except MacvlanError as failure:
-            _log.warn("parent {parent} is looked at again: {reason}", parent=parent, reason=str(failure))
+            is_gone = isinstance(failure, LinkFailed) and failure.errno == errno.ENODEV
+            if not is_gone and self._told.get(parent) != str(failure):
+                self._told[parent] = str(failure)
+                _log.warn("parent {parent} is looked at again: {reason}", parent=parent, reason=str(failure))
             self._mended[parent] = _Mended(self._clock.seconds(), pause)
             self._look_soon(parent)
 
@@ -143,13 +176,13 @@ class Lookout:
         if link is None or not self._host_access.addresses_on(parent):
             self._doubtful.discard(parent)
             return
-        if self._links.exists(link.name):
+        if self._links.exists(link.name) and not await self._host_links.is_astray(parent):
             if parent not in self._doubtful:
                 return
             present = await self._links.find(link.name)
             if present is None or not present.up:
                 return  # somebody's wish, which he may revoke
-        else:
+        elif not self._links.exists(link.name):
             _log.warn(
                 "our link {link} on parent {parent} is not there any more, and is made again: the host reaches its "
                 "containers by it",

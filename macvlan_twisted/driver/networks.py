@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 
 from attrs import evolve
@@ -30,7 +31,8 @@ from .known import Known
 from .moves import Moves
 from .network import Network
 from .options import NetworkOptions, parse_options
-from .parents import Parents, plan_parent, refuse_sharing, refuse_unfit
+from .parent_plans import plan_parent, refuse_sharing, refuse_unfit
+from .parents import Parents
 from .presence import Presence
 
 _log = Logger(namespace="macvlan_twisted.driver")
@@ -101,6 +103,7 @@ class Networks:
                 raise Refused(f"network {network.network_id} exists with other options: remove it first")
             refuse_sharing(network, self._known.others(network.network_id))
             self._warn_of_gateways(network)
+            self._known.being_made.add(network.network_id)
             self._known.add_network(network)
             try:
                 await self._save(evolve(network, is_made=False))
@@ -115,6 +118,8 @@ class Networks:
             except BaseException:
                 await self._undo(network)
                 raise
+            finally:
+                self._known.being_made.discard(network.network_id)
         _log.info(
             "network created: {network} on parent {parent} in mode {mode}",
             network=network.short_id,
@@ -143,9 +148,12 @@ class Networks:
         if options.host_addresses and not host_access:
             raise Refused("-o host_address has a meaning with host access only: add -o host_access=true")
         links = await self._links.all()
-        plan = plan_parent(
-            request.network_id, options, request.internal, self._settings.host_interface, links
-        )
+        default = self._settings.host_interface
+        try:
+            plan = plan_parent(request.network_id, options, request.internal, default, links)
+        except Refused:
+            self._refuse_awaited(options.parent or default or "")
+            raise
         if plan.on_dummy and not request.internal:
             _log.warn(
                 "network {network} has no parent and is internal, on a dummy link: name the NIC on the LAN with "
@@ -155,7 +163,7 @@ class Networks:
         mtu = options.mtu or self._settings.mtu
         for link in links:
             if link.name == plan.parent or any(link.name == step.lower for step in plan.vlan_steps):
-                refuse_unfit(link, options, mtu)
+                refuse_unfit(link, options.force_wifi, mtu)
             if link.name == plan.parent and not link.up and not plan.vlan_steps:
                 _log.warn(
                     "parent {parent} is down: its containers reach nobody before: ip link set {parent} up",
@@ -189,7 +197,15 @@ class Networks:
                 else options.dhcp_vendor_class
             ),
             host_access=host_access,
+            force_wifi=options.force_wifi,
         )
+
+    def _refuse_awaited(self, parent: str) -> None:
+        """:raises Refused: others wait for *parent*, too."""
+        if self._parents.awaited.is_absent(parent):
+            raise Refused(
+                f"{self._parents.awaited.why_absent(parent)}; create the network then, for nothing is known of it yet"
+            )
 
     async def _readdresses(self, request: requests.CreateNetwork, options: NetworkOptions) -> bool:
         """
@@ -240,6 +256,11 @@ class Networks:
         try:
             await self._links.add_port(wanted)
         except LinkFailed as failure:
+            if failure.errno == errno.ENODEV:
+                raise LinkFailed(
+                    f"parent {network.parent} went away just now: create the network again when it is back",
+                    errno.ENODEV,
+                ) from None
             raise explained(failure, network) from None
         try:
             found = await self._links.read_port(wanted.name)

@@ -52,16 +52,11 @@ async def reconcile(
             _log.info("unused link removed: {link}, left behind by an earlier run", link=link.name)
     await links.reaped()
     await networks.undo_half_made()
-    for network in known.networks.values():
+    for parent in sorted({network.parent for network in known.networks.values()}):
         try:
-            await parents.restore(network)
+            await parents.look_after(parent, bring_up=True)
         except MacvlanError as error:
-            _log.warn(
-                "network {network} waits for its parent {parent}: {reason}",
-                network=network.short_id,
-                parent=network.parent,
-                reason=str(error),
-            )
+            _log.warn("parent {parent} is looked at again: {reason}", parent=parent, reason=str(error))
     await host_access.restore(
         {
             endpoint.endpoint_id: (

@@ -6,6 +6,7 @@ Nothing here knows of Docker: who uses a parent is a name, and who is reached is
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_interface
 
@@ -234,6 +235,8 @@ class HostAccess:
             try:
                 await self._restore(parent)
             except MacvlanError as error:
+                if isinstance(error, LinkFailed) and error.errno == errno.ENODEV:
+                    continue  # told of by those who wait for the parent
                 _log.warn(
                     "access from the host waits for parent {parent}: {reason}",
                     parent=parent,

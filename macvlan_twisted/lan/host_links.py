@@ -71,22 +71,49 @@ class HostLinks:
         known = self._known.get(parent)
         return known is not None and self._links.exists(known.name)
 
-    async def ensure(self, parent: str) -> HostLink:
+    async def ensure(self, parent: str, anew: bool = False) -> HostLink:
         """
         Make the link on *parent* if it is not there, with the addresses that it is to have.
 
+        :param anew: the parent may be another link than before.
         :raises LinkFailed: with EINVAL where another link has the parent for itself (passthru).
         """
         async with self._turns.of(parent):
-            return await self._ensured(self._known.get(parent) or await self._begun(parent))
+            link = self._known.get(parent) or await self._begun(parent)
+            if anew:
+                self._finished.discard(link.name)
+            return await self._ensured(link)
+
+    def name_on(self, parent: str) -> str:
+        """How our link on *parent* is called, or would be."""
+        return host_link_name(self._records.instance, parent)
+
+    async def is_astray(self, parent: str) -> bool:
+        """Whether our link hangs on another one, whose name *parent* was before."""
+        link = self._known.get(parent)
+        present = None if link is None else await self._links.find(link.name)
+        nic = None if present is None else await self._links.find(parent)
+        return (
+            present is not None
+            and nic is not None
+            and present.lower_index != nic.index
+            and self._links.is_ours(present)
+        )
 
     async def _begun(self, parent: str) -> HostLink:
-        name = host_link_name(self._records.instance, parent)
-        link = HostLink(parent, name, named_mac(self._records.instance, parent))
+        link = HostLink(parent, self.name_on(parent), named_mac(self._records.instance, parent))
         await self.save(link)
         return link
 
     async def _ensured(self, link: HostLink) -> HostLink:
+        is_looked_at = link.name not in self._finished and self._links.exists(link.name)
+        if is_looked_at and await self.is_astray(link.parent):
+            _log.warn(
+                "our link {link} is made again on parent {parent}, for another link has that name now",
+                link=link.name,
+                parent=link.parent,
+            )
+            await self._links.delete(link.name)
         if not self._links.exists(link.name):
             try:
                 await self._make(link)

@@ -77,6 +77,14 @@ def _attach_filter(tap: socket.socket) -> None:
     tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
 
 
+def _exists(name: str) -> bool:
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
 def _here(work: Callable[[], None]) -> None:
     work()
 
@@ -137,15 +145,19 @@ class Tap:
 
     @property
     def broken(self) -> bool:
-        """Whether the parent went away: a new tap is needed."""
+        """Whether the parent went away, or another link has its name: a new tap is needed."""
         # With ENETDOWN the kernel tells both of a parent that went down and of one that is about to go; but from one
         # that is gone it unbinds the socket.
-        return self._lost or not self._socket.getsockname()[0]
+        name = self._socket.getsockname()[0]
+        return self._lost or not name or (name != self.parent and _exists(self.parent))
 
     def send(self, frame: bytes) -> None:
         try:
             self._refuse_deaf_parent()
-            self._socket.sendto(frame, (self._speaker, 0))
+            speaker = self._speaker
+            if speaker == self.parent:
+                speaker = self._socket.getsockname()[0] or speaker  # as it is called now
+            self._socket.sendto(frame, (speaker, 0))
         except BlockingIOError:
             raise LinkFailed(f"sending on {self.parent}: its queue is full", errno.EAGAIN) from None
         except OSError as error:
@@ -155,7 +167,8 @@ class Tap:
 
     def _refuse_deaf_parent(self) -> None:
         """Our own link takes frames on a parent that is down, and also without a carrier, and drops them silently."""
-        request = struct.pack("16sh14x", self.parent.encode(), 0)
+        name = self._socket.getsockname()[0] or self.parent  # as it is called now
+        request = struct.pack("16sh14x", name.encode(), 0)
         (flags,) = struct.unpack_from("h", fcntl.ioctl(self._socket, _SIOCGIFFLAGS, request), 16)
         if not flags & _IFF_UP:
             raise LinkFailed(f"sending on {self.parent}: {os.strerror(errno.ENETDOWN)}", errno.ENETDOWN)

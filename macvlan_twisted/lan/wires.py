@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Protocol
 
@@ -95,6 +96,8 @@ class Wires:
         self._alone: dict[str, set[str]] = {}
         self._reviving: set[str] = set()
         self._closed = False
+        self.why_absent: Callable[[str], str] = _not_there
+        """What to say where a parent is needed, and is not there."""
         self.when_unused: list[Callable[[str], None]] = []
         """Called with a parent that has lost its last user."""
 
@@ -133,14 +136,14 @@ class Wires:
         )
 
     async def _open(self, wire: ParentWire) -> None:
-        self._close(wire)
         found = await self._links.find(wire.parent)
-        if found is None:
-            raise LinkFailed(f"parent {wire.parent} is not there")
+        if found is None:  # a tap may go on working on a link that was renamed
+            raise LinkFailed(self.why_absent(wire.parent), errno.ENODEV)
+        self._close(wire)
         speaker, mac = wire.parent, found.mac
         if not self._alone.get(wire.parent):
             try:
-                link = await self._host_links.ensure(wire.parent)
+                link = await self._host_links.ensure(wire.parent, anew=True)
                 speaker, mac = link.name, link.mac
             except LinkFailed as failure:
                 if not is_for_itself(failure):
@@ -215,3 +218,7 @@ class Wires:
         self._closed = True
         for wire in self._wires.values():
             self._close(wire)
+
+
+def _not_there(parent: str) -> str:
+    return f"parent {parent} is not there"

@@ -94,6 +94,16 @@ class Lan(Places):
         """Pull the cable between a NIC and the switch, or plug it in: the NIC stays up and loses its carrier."""
         self._ip("switch", "link", "set", _port(place, nic), "up" if state == "in" else "down")
 
+    def unplug(self, place: str, nic: str = "eth1") -> None:
+        """Take a NIC out of the machine, as a USB one: its link goes, and what hangs on it."""
+        self._ip(place, "link", "delete", nic)
+
+    def plug(self, place: str, nic: str = "eth1") -> None:
+        """Put a NIC into the machine and on the LAN, another one or one that was unplugged."""
+        self._plug(place, nic)
+        if nic == "eth1":
+            self._configure(place)
+
     def _build(self, undo: ExitStack) -> None:
         for place in self.places:
             self._add_namespace(place, undo)

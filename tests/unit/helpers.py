@@ -124,7 +124,7 @@ class House:
             settings.dhcp_timeout,
         )
         macs = ChosenMacs(self.records.instance, Random(5))
-        self.parents = Parents(self.links, self.records, self.known, self.wires)
+        self.parents = Parents(self.links, self.records, self.known, self.wires, self.clock.seconds)
         self.addresses = AddressManagement(
             settings, self.book, self.conflicts, Leasing(self.leases, macs), macs, self._next_nonce
         )

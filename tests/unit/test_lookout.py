@@ -34,6 +34,7 @@ class LookoutTestCase(HostAccessTestCase):
         self.lookout = Lookout(
             house.known,
             house.links,
+            house.parents,
             house.wires,
             house.host_links,
             house.host_access,

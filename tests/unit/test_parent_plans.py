@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.driver.network import Network, VlanStep
 from macvlan_twisted.driver.options import NetworkOptions
-from macvlan_twisted.driver.parents import ParentPlan, plan_parent, refuse_sharing, refuse_unfit
+from macvlan_twisted.driver.parent_plans import ParentPlan, plan_parent, refuse_sharing, refuse_unfit
 from macvlan_twisted.errors import Refused
 from macvlan_twisted.links.interface import LinkFacts
 from macvlan_twisted.names import dummy_link_name
@@ -135,9 +135,9 @@ class DoubleTagTests(SynchronousTestCase):
 
 
 class UnfitParentTests(SynchronousTestCase):
-    def refused(self, link: LinkFacts, *words: str, mtu: int | None = None, **said: Any) -> None:
+    def refused(self, link: LinkFacts, *words: str, mtu: int | None = None) -> None:
         with self.assertRaises(Refused) as caught:
-            refuse_unfit(link, NetworkOptions(**said), mtu)
+            refuse_unfit(link, False, mtu)
         for word in words:
             self.assertIn(word, str(caught.exception))
 
@@ -147,15 +147,15 @@ class UnfitParentTests(SynchronousTestCase):
     def test_wifi_unless_forced(self) -> None:
         wifi = nic("wlan0", 2, is_wireless=True)
         self.refused(wifi, "wlan0", "Wi-Fi", "-o force_wifi=true")
-        refuse_unfit(wifi, NetworkOptions(force_wifi=True), None)
+        refuse_unfit(wifi, True, None)
 
     def test_a_bridges_port_with_the_bridge_to_use(self) -> None:
         self.refused(nic("eth0", 2, bridge="br0"), "-o parent=br0")
 
     def test_an_mtu_above_the_parents(self) -> None:
         self.refused(ETH0, "1501", "1500", "eth0", mtu=1501)
-        refuse_unfit(ETH0, NetworkOptions(), 1500)
-        refuse_unfit(ETH0, NetworkOptions(), None)
+        refuse_unfit(ETH0, False, 1500)
+        refuse_unfit(ETH0, False, None)
 
 
 def network(identifier: str, mode: str = "bridge", parent: str = "eth0") -> Network:
