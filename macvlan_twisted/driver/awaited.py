@@ -16,8 +16,8 @@ _log = Logger(namespace="macvlan_twisted.driver")
 class Absent(LinkFailed):
     """A parent is not there, since *missing*, which is itself or lies below it, is not."""
 
-    def __init__(self, parent: str, missing: str) -> None:
-        super().__init__(_told(parent, missing), errno.ENODEV)
+    def __init__(self, parent: str, missing: str, message: str = "") -> None:
+        super().__init__(message or _told(parent, missing), errno.ENODEV)
         self.parent = parent
         self.missing = missing
 
@@ -48,7 +48,7 @@ class Awaited:
         absence = self._absent.get(parent)
         if absence is None:
             return _told(parent, parent)
-        return _told(parent, absence.missing, f" since {_duration(self._seconds() - absence.since)}")
+        return _told(parent, absence.missing, _duration(self._seconds() - absence.since))
 
     def lost(self, absent: Absent, networks: int) -> None:
         """:param networks: how many wait."""
@@ -59,7 +59,7 @@ class Awaited:
         self._absent[parent] = _Absence(absent.missing, since)
         self._unfit.pop(parent, None)
         _log.warn(
-            "parent {parent} is not there{below}: it is awaited; {networks} networks on it are kept, and their containers "
+            "parent {parent} is not there{below}: it is awaited; its networks ({networks}) are kept, and their containers "
             "can be started as soon as it is back",
             parent=parent,
             below=_below(parent, absent.missing),
@@ -97,10 +97,11 @@ def _below(parent: str, missing: str) -> str:
     return "" if missing == parent else f", for {missing} is not"
 
 
-def _told(parent: str, missing: str, since: str = "") -> str:
+def _told(parent: str, missing: str, duration: str = "") -> str:
+    awaited = f"it has been awaited for {duration}" if duration else "it is awaited"
     return (
-        f"parent {parent} is not there{_below(parent, missing)}: it is awaited{since}, and containers can be started as "
-        "soon as it is back"
+        f"parent {parent} is not there{_below(parent, missing)}: {awaited}, and containers can be started as soon as it "
+        "is back"
     )
 
 

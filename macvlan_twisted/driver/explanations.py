@@ -6,6 +6,7 @@ import errno
 from collections.abc import Sequence
 
 from ..errors import LinkFailed, MacvlanError, Refused
+from .awaited import Absent
 from .network import Endpoint, Network
 
 
@@ -19,6 +20,8 @@ def explained(
 
     The kernel has one number for several causes; here are those that were measured.
     """
+    if isinstance(failure, Absent):
+        return failure
     parent = network.parent
     if failure.errno == errno.EADDRINUSE:
         return Refused(

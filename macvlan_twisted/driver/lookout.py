@@ -152,12 +152,13 @@ class Lookout:
 
     async def _look(self, parent: str, pause: float) -> None:
         try:
+            was_absent = self._parents.awaited.is_absent(parent)
             if not await self._parents.look_after(parent):
                 self._mended.pop(parent, None)
                 if self._links.exists(parent):  # what is in the way of its use may go without a word
                     self._look_in(LATEST, parent)
                 return  # we are told when it comes
-            await self._mend_host_access(parent, pause)
+            await self._mend_host_access(parent, pause, was_absent)
             if self._wires.of(parent).tap is not None:
                 await self._wires.ready(parent)  # which opens it again, or finds it open
             if self._has_to_be_watched(parent):
@@ -171,7 +172,7 @@ class Lookout:
             self._mended[parent] = _Mended(self._clock.seconds(), pause)
             self._look_soon(parent)
 
-    async def _mend_host_access(self, parent: str, pause: float) -> None:
+    async def _mend_host_access(self, parent: str, pause: float, was_absent: bool) -> None:
         link = self._host_links.known.get(parent)
         if link is None or not self._host_access.addresses_on(parent):
             self._doubtful.discard(parent)
@@ -182,7 +183,7 @@ class Lookout:
             present = await self._links.find(link.name)
             if present is None or not present.up:
                 return  # somebody's wish, which he may revoke
-        elif not self._links.exists(link.name):
+        elif not was_absent and not self._links.exists(link.name):
             _log.warn(
                 "our link {link} on parent {parent} is not there any more, and is made again: the host reaches its "
                 "containers by it",

@@ -93,12 +93,12 @@ class Parents:
         """
         Make again what we had made; a link of others is theirs to bring back.
 
-        :raises Refused: the parent is not what the network was made on. :raises LinkFailed: it is not there.
+        :raises Refused: the parent is not what the network was made on. :raises Absent: it is not there.
         """
         try:
             _refuse_no_longer_fit(await self._restored(network), network)
         except Absent as absent:
-            raise LinkFailed(self.awaited.why_absent(network.parent), absent.errno) from None
+            raise Absent(absent.parent, absent.missing, self.awaited.why_absent(absent.parent)) from None
 
     async def _restored(self, network: Network, bring_up: bool = False) -> LinkFacts:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -62,6 +63,8 @@ class Announcements:
                 with _ANNOUNCE:
                     wire.send(frame)
         except LinkFailed as failure:
+            if failure.errno == errno.ENODEV:  # the container's link has gone with the parent
+                self.stop(parent, address)
             _log.warn(
                 "{address} is not announced: {reason}; neighbours that knew it under another MAC will ask within "
                 "a minute or so",

@@ -260,6 +260,17 @@ class FakeKernel:
             self._away.pop(link.name, None)
             self._links[link.name] = evolve(link, up=False)
 
+    def rename(self, *names: tuple[str, str]) -> None:
+        """Give links other names, each of *names* old and new, as if at once; what hangs on them goes along."""
+        with self._lock:
+            links = {new: self._links.pop(old) for old, new in names}
+            self._links.update((new, evolve(link, name=new)) for new, link in links.items())
+            renamed = dict(names)
+            self._ports = {
+                name: evolve(port, parent=renamed.get(port.parent, port.parent))
+                for name, port in self._ports.items()
+            }
+
     def put(self, link: LinkFacts) -> None:
         """Add or replace a link that someone else made."""
         with self._lock:

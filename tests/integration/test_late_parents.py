@@ -52,10 +52,10 @@ def test_the_plugin_starts_without_its_parent_and_a_container_when_it_is_there(
     lan.unplug(place, NIC)
     docker_host.plugin.start()
     try:
-        assert f"parent {NIC} is not there: it is awaited; 1 networks" in docker_host.plugin.log()
+        assert f"parent {NIC} is not there: it is awaited; its networks (1)" in docker_host.plugin.log()
         for _ in range(2):
             complaint = refused_start(docker_host, "box")
-            assert f"parent {NIC} is not there: it is awaited since " in complaint
+            assert f"parent {NIC} is not there: it has been awaited for " in complaint
             assert "as soon as it is back" in complaint
         complaint = docker_host.engine.attempt_docker(
             "network",
@@ -65,7 +65,7 @@ def test_the_plugin_starts_without_its_parent_and_a_container_when_it_is_there(
             "--subnet=10.9.9.0/24",
             "other",
         ).stderr
-        assert f"parent {NIC} is not there: it is awaited since " in complaint
+        assert f"parent {NIC} is not there: it has been awaited for " in complaint
     finally:
         lan.plug(place, NIC)
     wait_until(lambda: has_access(docker_host), 20, "access from the host")
@@ -90,7 +90,7 @@ def test_a_parent_vanishes_and_returns(docker_host: DockerHost) -> None:
         docker_host.engine.docker("inspect", "box-a")
         docker_host.engine.docker("network", "inspect", "--verbose", "lan")
         docker_host.engine.docker("stop", "box-b")
-        assert f"parent {NIC} is not there: it is awaited since " in refused_start(docker_host, "box-b")
+        assert f"parent {NIC} is not there: it has been awaited for " in refused_start(docker_host, "box-b")
     finally:
         lan.plug(place, NIC)
     wait_until(lambda: has_access(docker_host), 20, "access from the host")

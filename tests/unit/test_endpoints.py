@@ -91,7 +91,7 @@ class CreationTests(HouseTestCase):
 
     def test_a_parent_that_vanished_is_named(self) -> None:
         self.house.kernel.delete("eth0")
-        with self.assert_refused(LinkFailed, "parent eth0", NETWORK):
+        with self.assert_refused(LinkFailed, "parent eth0 is not there", "awaited"):
             self.house.create_endpoint()
         self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
 
