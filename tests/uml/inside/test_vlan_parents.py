@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.lab.commands import wait_until
 from tests.lab.engine import Engine
 from tests.lab.plugin import Plugin
-from tests.uml.inside.networks import attempt_create, create, remove
+from tests.uml.inside.networks import attempt_create, create, remove, start
 from tests.uml.inside.vlans import NIC, Host
 
 pytestmark = pytest.mark.usefixtures("plugin")
@@ -147,6 +148,97 @@ def test_a_vlan_that_went_while_the_service_was_down_stays_away(
     assert not host.extra
 
 
+def test_a_vlan_does_not_come_back_with_its_nic(engine: Engine, host: Host, plugin: Plugin) -> None:
+    """At once by the event, with our link upon it, the host's address and the routes to containers."""
+    parent = f"{VLAN}.30"
+    create(engine, "n30", 30, f"parent={parent}", "host_access=true", "--aux-address=host=10.30.0.99")
+    start(engine, "one", "n30", "10.30.0.11")
+    before = host.extra
+    assert before > {VLAN, parent}
+    for _ in range(2):
+        host.lan.unplug("host", NIC)
+        wait_until(lambda: f"parent {parent} is not there, for {NIC} is not" in plugin.log(), 60, "a word")
+        assert not host.extra
+        host.lan.plug("host", NIC)
+        wait_until(lambda: host.extra == before, 60, "the VLANs and our link")
+        assert host.vlan(VLAN) == ("802.1Q", 20, NIC)
+        assert host.vlan(parent) == ("802.1Q", 30, VLAN)
+        wait_until(lambda: routes_to_containers(host) == ["10.30.0.11"], 60, "the route")
+    engine.docker("restart", "--time=0", "one")
+    assert host.lan.ping("host", "10.30.0.11")
+    engine.docker("rm", "-f", "one")
+    remove(engine, "n30")
+    assert not host.extra
+
+
+def test_the_start_fails_while_the_nic_below_a_vlan_is_missing(
+    engine: Engine, host: Host, plugin: Plugin
+) -> None:
+    """It is awaited, the network is kept, and a container that is started too early is told why it failed."""
+    create(engine, "n20", 20, f"parent={VLAN}")
+    engine.docker("create", "--name=one", "--network=n20", "--ip=10.20.0.11", "busybox", "sleep", "600")
+    plugin.stop()
+    host.lan.unplug("host", NIC)
+    plugin.start()
+    refused = engine.attempt_docker("start", "one")
+    assert f"parent {VLAN} is not there, for {NIC} is not: it has been awaited for " in refused.stderr
+    host.lan.plug("host", NIC)
+    wait_until(lambda: VLAN in host.extra, 60, "the VLAN")
+    engine.docker("start", "one")
+    engine.docker("rm", "-f", "one")
+    remove(engine, "n20")
+    assert not host.extra
+
+
+def test_a_vlan_stays_on_a_nic_that_has_lost_its_name_to_another_one(
+    engine: Engine, host: Host, plugin: Plugin
+) -> None:
+    """With containers on it, it stays until they have gone; nothing of others is touched."""
+    create(engine, "n20", 20, f"parent={VLAN}")
+    start(engine, "one", "n20", "10.20.0.11")
+    host.ip("link", "set", NIC, "name", "lan0")
+    host.ip("link", "add", NIC, "type", "dummy")
+    try:
+        wait_until(lambda: f"VLAN {VLAN} hangs on the link that was {NIC}" in plugin.log(), 60, "a word")
+        assert host.vlan(VLAN) == ("802.1Q", 20, "lan0")
+        engine.docker("restart", "--time=0", "one")
+        assert host.vlan(VLAN) == ("802.1Q", 20, NIC)
+    finally:
+        engine.docker("rm", "-f", "one")
+        host.ip("link", "delete", NIC)
+        host.ip("link", "set", "lan0", "name", NIC)
+    wait_until(lambda: VLAN in host.extra, 60, "the VLAN")
+    assert host.vlan(VLAN) == ("802.1Q", 20, NIC)
+    remove(engine, "n20")
+    assert not host.extra
+
+
+def test_a_nic_below_a_vlan_that_is_taken_down_is_brought_up(host: Host, engine: Engine) -> None:
+    """It is somebody's wish; when it is up again, so is the VLAN, with the host's routes."""
+    create(engine, "n20", 20, f"parent={VLAN}", "host_access=true", "--aux-address=host=10.20.0.99")
+    start(engine, "one", "n20", "10.20.0.11")
+    host.ip("link", "set", NIC, "down")
+    time.sleep(1)
+    assert not host.is_up(NIC)
+    host.ip("link", "set", NIC, "up")
+    wait_until(lambda: routes_to_containers(host) == ["10.20.0.11"], 60, "the route")
+    assert host.is_up(VLAN)
+    assert host.lan.ping("host", "10.20.0.11")
+    engine.docker("rm", "-f", "one")
+    remove(engine, "n20")
+    assert not host.extra
+
+
+def test_a_dummy_link_that_somebody_removes_stays_away(engine: Engine, host: Host) -> None:
+    """Containers on it have lost their links; those that start find the same LAN."""
+    create(engine, "inside", 40, "--internal")
+    (name,) = host.extra
+    host.ip("link", "delete", name)
+    wait_until(lambda: host.extra == {name}, 60, "the dummy link")
+    remove(engine, "inside")
+    assert not host.extra
+
+
 def test_a_vlan_that_somebody_put_in_the_place_of_ours_is_removed(engine: Engine, host: Host) -> None:
     """Ours was deleted by hand; what has its name now is not ours."""
     create(engine, "n20", 20, f"parent={VLAN}")
@@ -194,6 +286,11 @@ def test_passthru_does_not_work_on_a_vlan_or_shares_it(engine: Engine, host: Hos
     assert host.extra == {VLAN}
     remove(engine, "n20")
     assert not host.extra
+
+
+def routes_to_containers(host: Host) -> list[str]:
+    """Return where the host's own routes to containers lead."""
+    return [route["dst"] for route in host.lan.routes("host", "proto", "142")]
 
 
 def network_on(parent: str) -> dict[str, Any]:
