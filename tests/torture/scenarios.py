@@ -1,0 +1,137 @@
+"""What is played while the program is killed, or refused what it asks for: each call that changes something, in order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.lab.dhcp_server import DhcpServer
+from tests.torture.docker import Docker, Net, Wish
+
+V4 = ("192.168.77.0/24", "192.168.77.32/27", "192.168.77.1")
+V6 = ("fd77::/64", "fd77::100/120", "fd77::1")
+MAC = "02:77:77:77:77:01"
+QUIET = ("--conflict-detection=off", "--announce=false")
+DEFAULTS = ("--host-interface=eth1", "--gateway=192.168.77.1", "--macvlan-subnet=192.168.77.0/24")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One story; what it does is undone by the engine at its end."""
+
+    name: str
+    wish: Wish
+    play: Callable[[Docker, Wish], None]
+    arguments: tuple[str, ...] = QUIET
+    life: int = 1
+    """Of the program, in which it is killed: 2 where an earlier one was, to look at the start after that."""
+    stops: bool = False
+    """Whether the program is stopped at the end, and killed while it stops."""
+    needs_dhcp: bool = False
+    again: dict[str, str] = field(default_factory=dict)
+    """How a container is started once more afterwards (``mac``)."""
+
+
+def whole_life(docker: Docker, wish: Wish) -> None:
+    """A network is created, a container lives there, and both go."""
+    net = docker.create_network(wish)
+    container = docker.start(net, name="web")
+    docker.stop(container)
+    docker.remove_network(net)
+
+
+def chosen(docker: Docker, wish: Wish) -> None:
+    """A container with a MAC and an address that a user chose."""
+    net = docker.create_network(wish)
+    docker.stop(docker.start(net, mac=MAC, address="192.168.77.77" if wish.ipam == "ours" else ""))
+    docker.remove_network(net)
+
+
+def two_and_again(docker: Docker, wish: Wish) -> None:
+    """Two containers; one is started again under its name."""
+    net = docker.create_network(wish)
+    one, two = docker.start(net, name="one"), docker.start(net, name="two")
+    docker.stop(one)
+    again = docker.start(net, name="one")
+    docker.stop(two)
+    docker.stop(again)
+    docker.remove_network(net)
+
+
+def announced(docker: Docker, wish: Wish) -> None:
+    """A container whose addresses are announced for some seconds."""
+    net = docker.create_network(wish)
+    container = docker.start(net, name="web")
+    docker.wait(1.2)
+    docker.stop(container)
+    docker.remove_network(net)
+
+
+def _prepared(docker: Docker, wish: Wish) -> Net:
+    net = docker.create_network(wish)
+    docker.start(net, name="living")
+    docker.forget(docker.start(net, name="forgotten in its sandbox"))
+    lost = docker.start(net, name="forgotten in the host")
+    docker.world.out_of_box(lost.link, lost.number)
+    docker.forget(lost)
+    return net
+
+
+def killed_and_started(docker: Docker, wish: Wish) -> None:
+    """The program dies with a network, and containers alive and forgotten, and starts again."""
+    _prepared(docker, wish)
+    docker.world.kill()
+    docker.up()
+    docker.wait(0.05)
+
+
+def half_made_and_started(docker: Docker, wish: Wish) -> None:
+    """Another one is killed in the midst of a create, so that its start has to undo something."""
+    docker.create_network(wish)
+    docker.world.kill()
+    docker.up()
+    docker.wait(0.05)
+
+
+def stopped(docker: Docker, wish: Wish) -> None:
+    """The program is told to stop while a container lives on."""
+    _prepared(docker, wish)
+    docker.world.stop()
+
+
+HOST_ACCESS = Wish(options={"parent": "eth1", "host_access": "true"}, pools=(V4, V6))
+LEASED = Wish(ipam_options={"dhcp": "true"}, pools=(("192.168.77.0/24", "", "192.168.77.1"),))
+DHCP = ("--conflict-detection=off", "--announce=false", "--dhcp-timeout=5")
+
+SCENARIOS = (
+    Scenario("v4", Wish(auxiliary=("192.168.77.3", "192.168.77.4")), whole_life),
+    Scenario("dual stack", Wish(pools=(V4, V6)), two_and_again),
+    Scenario("docker's ipam", Wish(ipam="docker", pools=(V4, V6)), whole_life),
+    Scenario("null ipam", Wish(ipam="null", pools=(("0.0.0.0/0", "", ""),)), whole_life),
+    Scenario("chosen mac", Wish(), chosen),
+    Scenario("host access", HOST_ACCESS, two_and_again),
+    Scenario(
+        "conflicts",
+        Wish(),
+        announced,
+        arguments=("--conflict-wait=0.05",),
+    ),
+    Scenario("passthru", Wish(options={"parent": "eth1", "macvlan_mode": "passthru"}), whole_life),
+    Scenario("internal", Wish(options={}, internal=True), whole_life),
+    Scenario("vlan", Wish(options={"parent": "eth1.20"}), whole_life),
+    Scenario("dhcp", LEASED, whole_life, DHCP, needs_dhcp=True),
+    Scenario(
+        "dhcp, null ipam",
+        Wish(ipam="null", pools=(("0.0.0.0/0", "", ""),), options={"parent": "eth1", "dhcp": "true"}),
+        whole_life,
+        DHCP,
+        needs_dhcp=True,
+    ),
+    Scenario("start", HOST_ACCESS, killed_and_started, life=2),
+    Scenario("start, dhcp", LEASED, killed_and_started, DHCP, life=2, needs_dhcp=True),
+    Scenario("stop", HOST_ACCESS, stopped, stops=True),
+    Scenario("stop, dhcp", LEASED, stopped, DHCP, stops=True, needs_dhcp=True),
+)
+
+
+def dhcp_server(lan: object) -> DhcpServer:
+    """The LAN's own, which leases addresses that our own management does not hand out."""
+    return DhcpServer(lan, range="192.168.77.100,192.168.77.199")  # type: ignore[arg-type]

@@ -1,0 +1,383 @@
+"""
+A docker host on a LAN of its own without an engine, in which the program lives and dies many times a minute.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pyroute2 import IPRoute
+
+from tests.lab.commands import attempt, run
+from tests.lab.lan import Lan
+from tests.lab.unix_http import UnixConnection, answers
+
+T = TypeVar("T")
+CHECKOUT = Path(__file__).resolve().parents[2]
+_CLONE_NEWNET = 0x40000000
+BOXES = 3
+"""Sandboxes; more containers than that share them."""
+Rule = dict[str, Any]
+
+
+class Cut(Exception):
+    """The program went away with a call of ours; whether it was done is not known."""
+
+
+class Unreached(Exception):
+    """The program was not there when we wanted to call."""
+
+
+class Hand:
+    """Netlink within a namespace, on a thread that has entered it for good."""
+
+    def __init__(self, path: str) -> None:
+        """Enter the namespace of that file."""
+        self._thread = ThreadPoolExecutor(1, f"hand in {path}")
+        self._netlink: Any = None
+        self.do(lambda: self._enter(path))
+
+    def _enter(self, path: str) -> None:
+        import ctypes
+
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), f"entering {path}")
+        finally:
+            os.close(descriptor)
+        self._netlink = IPRoute()
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Do something in the namespace."""
+        return self._thread.submit(work).result()
+
+    @property
+    def netlink(self) -> Any:
+        """Only within :meth:`do`."""
+        return self._netlink
+
+    def links(self) -> dict[str, Any]:
+        """Return the netlink messages of all links, by name."""
+        return self.do(lambda: {each.get_attr("IFLA_IFNAME"): each for each in self._netlink.link("dump")})
+
+    def addresses(self) -> list[tuple[int, str]]:
+        """Return the addresses of all links, each behind its link's index."""
+        return self.do(
+            lambda: [
+                (each["index"], f"{each.get_attr('IFA_LOCAL') or each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}")
+                for each in self._netlink.addr("dump")
+            ]
+        )
+
+    def routes(self) -> list[tuple[int, int, str, int, str]]:
+        """Return protocol, link, destination, its length and gateway of all routes in the main table."""
+        return self.do(
+            lambda: [
+                (
+                    each["proto"],
+                    each.get_attr("RTA_OIF") or 0,
+                    str(each.get_attr("RTA_DST") or "default"),
+                    each["dst_len"],
+                    str(each.get_attr("RTA_GATEWAY") or ""),
+                )
+                for family in (socket.AF_INET, socket.AF_INET6)
+                for each in self._netlink.route("dump", family=family)
+                if (each.get_attr("RTA_TABLE") or each["table"]) == 254
+            ]
+        )
+
+    def delete(self, name: str) -> None:
+        """Remove a link; nothing happens if there is none."""
+
+        def work() -> None:
+            with suppress(OSError):
+                index = socket.if_nametoindex(name)
+                self._netlink.link("del", index=index)
+
+        self.do(work)
+
+    def close(self) -> None:
+        """Leave."""
+        self.do(self._netlink.close)
+        self._thread.shutdown()
+
+
+class World:
+    """The LAN, sandboxes, and the program's lives."""
+
+    def __init__(self, lan: Lan) -> None:
+        """Prepare; `lan` is there already."""
+        self.lan = lan
+        self._undo = ExitStack()
+        self.directory = Path()
+        self.pid = 0
+        self._life = 0
+
+    def __enter__(self) -> Self:
+        """Make the sandboxes, and import the program."""
+        with ExitStack() as undo:
+            self.root = Path(tempfile.mkdtemp(prefix=f"{self.lan.tag}-torture-"))
+            undo.callback(shutil.rmtree, self.root, ignore_errors=True)
+            self._boxes = []
+            self._box_paths = []
+            for number in range(BOXES):
+                name = f"{self.lan.tag}-box{number}"
+                undo.callback(attempt, "ip", "netns", "delete", name)
+                run("ip", "netns", "add", name)
+                self._box_paths.append(f"/run/netns/{name}")
+                self._boxes.append(Hand(self._box_paths[-1]))
+                undo.callback(self._boxes[-1].close)
+            self.host = Hand(self.lan.namespace_path("host"))
+            undo.callback(self.host.close)
+            self._begin_zygote(undo)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End all of it."""
+        self.kill()
+        self._undo.close()
+
+    def _begin_zygote(self, undo: ExitStack) -> None:
+        ours, its = socket.socketpair()
+        undo.callback(ours.close)
+        errors = (self.root / "zygote.log").open("ab")
+        undo.callback(errors.close)
+        process = subprocess.Popen(
+            (*self.lan.enter("host"), sys.executable, "-B", "-m", "tests.torture.zygote"),
+            stdin=its,
+            stdout=errors,
+            stderr=errors,
+            cwd=CHECKOUT,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        )
+        its.close()
+
+        def end() -> None:
+            process.kill()
+            process.wait()
+
+        undo.callback(end)
+        self._channel = ours
+        self._lines = ours.makefile("r")
+        self._lines.readline()
+
+    def _ask_zygote(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        self._channel.sendall(json.dumps(order).encode() + b"\n")
+        line = self._lines.readline()
+        if not line:
+            raise RuntimeError((self.root / "zygote.log").read_text())
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    # One try.
+
+    @contextmanager
+    def try_out(self, *arguments: str, on: Path | None = None) -> Iterator[None]:
+        """
+        Begin anew: no state, no links. What is left at the end is removed.
+
+        :param on: where the state directory is to be, if not beside everything else.
+        """
+        self.directory = Path(tempfile.mkdtemp(prefix="try-", dir=self.root))
+        self.state = (on or self.directory) / "state"
+        self.arguments = arguments
+        self._life = 0
+        self.pid = 0
+        try:
+            yield
+        finally:
+            self.kill()
+            self.sweep()
+            shutil.rmtree(self.directory, ignore_errors=True)
+            shutil.rmtree(self.state, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove the macvlan links that containers and the program have on eth1."""
+        for hand in (self.host, *self._boxes):
+            for name, link in hand.links().items():
+                info = link.get_attr("IFLA_LINKINFO")
+                kind = info.get_attr("IFLA_INFO_KIND") if info else ""
+                foreign = (link.get_attr("IFLA_IFALIAS") or "").startswith("foreign")
+                if kind == "macvlan" and not foreign:
+                    hand.delete(name)
+
+    @property
+    def socket(self) -> Path:
+        """Where the program listens."""
+        return self.directory / "plugins" / "macvlan-twisted.sock"
+
+    @property
+    def log_file(self) -> Path:
+        """What all lives of this try have logged."""
+        return self.directory / "log"
+
+    @property
+    def switch(self) -> Path:
+        """The file that holds rules of a life back, or not."""
+        return self.directory / "switch"
+
+    def told(self, life: int) -> list[str]:
+        """Return the steps of a life, 1 being the first one."""
+        path = self.directory / f"steps{life}"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def begin(self, *rules: Rule, limits: Mapping[str, tuple[int, int]] | None = None) -> None:
+        """Begin a life, and do not wait for it."""
+        self._life += 1
+        if not self.switch.exists():
+            self.switch.write_text("1")
+        order = {
+            "arguments": [
+                f"--plugin-dir={self.socket.parent}",
+                f"--state-dir={self.state}",
+                "--docker-host=unix:///nonexistent/docker.sock",
+                *self.arguments,
+            ],
+            "log": str(self.log_file),
+            "told": str(self.directory / f"steps{self._life}"),
+            "switch": str(self.switch),
+            "rules": rules,
+            "limits": limits or {},
+        }
+        self.pid = self._ask_zygote(order)["pid"]
+
+    @property
+    def life(self) -> int:
+        """The number of the life, from 1 on."""
+        return self._life
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for the end of a life, and return its status, or ``None`` if it goes on."""
+        if not self.pid:
+            return -signal.SIGKILL
+        status: int | None = self._ask_zygote({"pid": self.pid, "seconds": seconds})["status"]
+        if status is not None:
+            self.pid = 0
+        return status
+
+    def start(self, *rules: Rule, seconds: float = 30, limits: Any = None) -> bool:
+        """Begin a life, and wait until it answers; ``False`` if it ended before it could."""
+        self.begin(*rules, limits=limits)
+        return self.comes_up(seconds)
+
+    def comes_up(self, seconds: float = 30) -> bool:
+        """Wait until the program answers; ``False`` if it ended before it could."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if answers(self.socket, "POST", "/Plugin.Activate"):
+                return True
+            if self.wait(0.003) is not None:
+                return False
+        raise RuntimeError(f"the program does not answer after {seconds:g} s:\n{self.log()}")
+
+    def kill(self) -> None:
+        """Kill the program, if it lives."""
+        if self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self.wait(20)
+
+    def stop(self, seconds: float = 20) -> int | None:
+        """End the program in an orderly way, and return its status."""
+        if self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+        return self.wait(seconds)
+
+    def log(self) -> str:
+        """Return what the lives of this try have logged."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def call(self, method: str, body: Mapping[str, Any] | None, seconds: float = 30) -> dict[str, Any]:
+        """
+        Make one call, and return the answer.
+
+        :raises Unreached: the program is not there. :raises Cut: it went while it should have answered.
+        """
+        connection = UnixConnection(self.socket, seconds)
+        try:
+            try:
+                connection.connect()
+            except OSError:
+                raise Unreached(method) from None
+            try:
+                connection.request("POST", f"/{method}", b"" if body is None else json.dumps(body).encode() + b"\n")
+                response = connection.getresponse()
+                answer = json.loads(response.read())
+            except TimeoutError:
+                raise
+            except (OSError, HTTPException, ValueError):
+                raise Cut(method) from None
+            if not isinstance(answer, dict):
+                raise TypeError(f"{method} was answered with {answer!r}")
+            return answer
+        finally:
+            connection.close()
+
+    # What an engine does to links.
+
+    def box_path(self, number: int) -> str:
+        """The file of a sandbox, as an engine names it."""
+        return self._box_paths[number % BOXES]
+
+    def into_box(self, link: str, number: int) -> bool:
+        """Move a container's link into its sandbox; ``False`` if there is none in the host."""
+        path = self.box_path(number)
+
+        def work() -> bool:
+            try:
+                index = socket.if_nametoindex(link)
+            except OSError:
+                return False
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self.host.netlink.link("set", index=index, net_ns_fd=descriptor)
+            finally:
+                os.close(descriptor)
+            return True
+
+        if not self.host.do(work):
+            return False
+        box = self._boxes[number % BOXES]
+        box.do(lambda: box.netlink.link("set", index=socket.if_nametoindex(link), state="up"))
+        return True
+
+    def out_of_box(self, link: str, number: int) -> None:
+        """Move it back, down, as an engine does after Leave."""
+        box = self._boxes[number % BOXES]
+        path = self.lan.namespace_path("host")
+
+        def work() -> None:
+            try:
+                index = socket.if_nametoindex(link)
+            except OSError:
+                return
+            box.netlink.link("set", index=index, state="down")
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                box.netlink.link("set", index=index, net_ns_fd=descriptor)
+            finally:
+                os.close(descriptor)
+
+        box.do(work)
+
+    def boxed(self) -> set[str]:
+        """Return the names of all links in sandboxes."""
+        return {name for box in self._boxes for name in box.links() if name != "lo"}

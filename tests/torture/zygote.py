@@ -1,0 +1,191 @@
+"""
+The program, imported once: each of its lives is a fork, so that a start takes a fraction of a second.
+
+Run in the network namespace that it shall live in, with a socket as its standard input: it is told of lives to be
+begun, one JSON object a line, and answers each with one. In a life runs what ``twistd macvlan`` runs; the one
+difference is an observer of its steps, which writes down what is done, and does to the program what it was told to.
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from macvlan_twisted.errors import LinkFailed
+from macvlan_twisted.steps import Step, observe
+
+_PR_SET_PDEATHSIG = 1
+_BY_FILE = ("listening.", "state.directory", "state.witness", "links.setting", "links.parent.quieten", "links.sandbox.")
+"""Steps in which it is not netlink or SQLite that refuses, but the file system or the C library."""
+
+
+def _import_program() -> None:
+    """Import all that a start needs, but no reactor: each life has one of its own."""
+    stand_in: Any = ModuleType("twisted.internet.reactor")
+    sys.modules["twisted.internet.reactor"] = stand_in  # klein wants one when it is imported, and never asks it
+    import klein  # noqa: F401
+    import twisted.internet
+
+    import macvlan_twisted.links.kernel  # noqa: F401
+    import macvlan_twisted.tap  # noqa: F401
+
+    del sys.modules["twisted.internet.reactor"]
+    if hasattr(twisted.internet, "reactor"):
+        del twisted.internet.reactor
+    import twisted.application.app
+    import twisted.internet.epollreactor
+    import twisted.plugins
+    import twisted.scripts._twistd_unix
+    import twisted.scripts.twistd  # noqa: F401
+    from twisted.application.service import IServiceMaker
+    from twisted.plugin import getPlugins
+
+    list(getPlugins(IServiceMaker))
+
+
+class Plan:
+    """
+    What happens to a life at its steps.
+
+    :param rules: each with ``step``, ``occurrence`` (from 1 on; 0: each), ``done``, and one deed: ``kill``, ``errno``
+        or ``seconds``; ``while_held`` has it happen only as long as the switch file holds a 1.
+    :param told: a file that gets a line for each step.
+    :param switch: a file of one byte.
+    """
+
+    def __init__(self, rules: list[dict[str, Any]], told: int, switch: str) -> None:
+        self._rules: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+        for rule in rules:
+            self._rules.setdefault((rule["step"], rule["done"]), []).append(rule)
+        self._count: Counter[tuple[str, bool]] = Counter()
+        self._told = told
+        self._switch = os.open(switch, os.O_RDONLY | os.O_CLOEXEC) if switch else None
+
+    def __call__(self, step: Step, is_done: bool) -> None:
+        key = (step.name, is_done)
+        self._count[key] += 1
+        if self._told >= 0:
+            os.write(self._told, f"{step.name} {self._count[key]} {'after' if is_done else 'before'}\n".encode())
+        for rule in self._rules.get(key, ()):
+            if rule.get("occurrence", 0) not in (0, self._count[key]):
+                continue
+            if rule.get("while_held") and self._switch is not None and os.pread(self._switch, 1, 0) != b"1":
+                continue
+            self._do(step, is_done, rule)
+
+    def _do(self, step: Step, is_done: bool, rule: dict[str, Any]) -> None:
+        if "seconds" in rule:
+            time.sleep(rule["seconds"])
+        elif "errno" in rule:
+            if self._told >= 0:
+                os.write(self._told, f"{step.name} {self._count[step.name, is_done]} refused\n".encode())
+            raise refusal(step.name, rule["errno"])
+        elif is_done and step.name == "protocol.answer.write":
+            from twisted.internet import reactor
+
+            # It leaves with the reactor's next look at its sockets, which is before the second turn from now.
+            call_later: Any = reactor.callLater  # type: ignore[attr-defined]
+            call_later(0, call_later, 0, _kill)
+        else:
+            _kill()
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refusal(name: str, number: int) -> Exception:
+    """What the code sees when kernel, disk or LAN refuse a step."""
+    text = os.strerror(number)
+    if name.startswith("lan."):
+        return LinkFailed(f"sending: {text}", number)
+    if name.startswith(_BY_FILE):
+        return OSError(number, text)
+    if name.startswith("state."):
+        return sqlite3.OperationalError(f"disk I/O error ({text})")
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    error: Exception = NetlinkError(number, text)
+    return error
+
+
+def _live(order: dict[str, Any]) -> None:
+    """Be the program from here on. Never returns."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    for descriptor, source in ((0, nothing), (1, log), (2, log)):
+        os.dup2(source, descriptor)
+    told = os.open(order["told"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.closerange(3, told)
+    os.closerange(told + 1, 256)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    for name, (soft, hard) in order.get("limits", {}).items():
+        import resource
+
+        resource.setrlimit(getattr(resource, name), (soft, hard))
+    observe(Plan(order["rules"], told, order.get("switch", "")))
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "macvlan", *order["arguments"]]
+    from twisted.scripts.twistd import run
+
+    run()
+
+
+def _begin(order: dict[str, Any]) -> dict[str, Any]:
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            _live(order)
+            status = 0
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                sys.stderr.write(end.code + "\n")
+            status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    return {"pid": pid}
+
+
+def _wait(pid: int, seconds: float) -> dict[str, Any]:
+    """Wait for a life's end by a descriptor of its process, which the kernel makes readable then."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        if not select.select([descriptor], [], [], seconds)[0]:
+            return {"status": None}
+    finally:
+        os.close(descriptor)
+    return {"status": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}
+
+
+def main() -> None:
+    """Do what is asked for, until nobody asks any more."""
+    _import_program()
+    channel = socket.socket(fileno=os.dup(0))
+    lines = channel.makefile("r")
+    channel.sendall(b"{}\n")
+    for line in lines:
+        order = json.loads(line)
+        answer = _begin(order) if "arguments" in order else _wait(order["pid"], order["seconds"])
+        channel.sendall(json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    main()
