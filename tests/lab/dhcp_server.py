@@ -97,6 +97,12 @@ class DhcpServer:
         """End it at once."""
         self._daemon.kill()
 
+    def forget(self) -> None:
+        """Have it forget all leases."""
+        self.kill()
+        self._lease_file.unlink(missing_ok=True)
+        self.start()
+
     def log(self) -> str:
         """Return what it has told, over all its starts."""
         return self._daemon.log()

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from macvlan_twisted.lan.host_access import ROUTE_PROTOCOL
-from macvlan_twisted.names import instance_prefix
 from macvlan_twisted.links.pool import GROUPS
+from macvlan_twisted.names import instance_prefix
 from tests.torture.docker import Docker
 from tests.torture.world import World
 
@@ -44,11 +44,16 @@ def read_state(directory: Path) -> State:
             return state
         database = sqlite3.connect(copy / "state.sqlite")
         try:
-            tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            tables = {
+                row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
             if "leases" not in tables:
                 return state
             identity = dict(database.execute("SELECT name, value FROM identity").fetchall())
-            state.instance, state.link_group = identity.get("instance", ""), int(identity.get("link_group", 0))
+            state.instance, state.link_group = (
+                identity.get("instance", ""),
+                int(identity.get("link_group", 0)),
+            )
             for table in ("networks", "endpoints", "made_links", "host_links", "leases", "pools"):
                 rows = database.execute(f"SELECT id, document FROM {table}").fetchall()
                 setattr(state, table, {key: json.loads(text) for key, text in rows})
@@ -80,7 +85,9 @@ def compare(world: World, docker: Docker) -> Findings:
     excused_endpoints = {each[1] for each in excused if each[0] == "endpoint"}
 
     def missing(what: str, wanted: set[Any], there: set[Any]) -> None:
-        found.lost.extend(f"{what} {each} was answered, and is not in state" for each in sorted(wanted - there))
+        found.lost.extend(
+            f"{what} {each} was answered, and is not in state" for each in sorted(wanted - there)
+        )
 
     missing("pool", set(beliefs.pools), set(state.pools))
     missing("network", set(beliefs.networks), set(state.networks))
@@ -96,7 +103,9 @@ def compare(world: World, docker: Docker) -> Findings:
             "address": lambda k: tuple(k) in state.addresses,
         }[kind](key)
         if there:
-            found.lost.append(f"{kind} {' '.join(key)} was removed, that was answered, and it is still in state")
+            found.lost.append(
+                f"{kind} {' '.join(key)} was removed, that was answered, and it is still in state"
+            )
 
     unknown = set(state.pools) - set(beliefs.pools) - {each[1] for each in excused if each[0] == "pool"}
     if len(unknown) > (("a pool",) in excused):
@@ -146,7 +155,10 @@ def _kernel(world: World, docker: Docker, state: State, excused: set[str], found
     for key, endpoint in state.endpoints.items():
         if key not in excused and endpoint["link"] not in ours | boxed:
             found.lost.append(f"endpoint {key} has no link {endpoint['link']}")
-    for name in {*state.made_links, *(each["name"] for each in state.host_links.values())} - ours:
+    needed = {
+        each["name"] for each in state.host_links.values() if each.get("addresses")
+    }  # others: when needed
+    for name in {*state.made_links, *needed} - ours:
         found.lost.append(f"link {name} is in state, and not there")
     for name in ours:
         if not (links[name].get_attr("IFLA_IFALIAS") or ""):
@@ -179,6 +191,22 @@ def _host_access(world: World, docker: Docker, state: State, links: dict[str, An
                 versions = {":" in each for each in state.networks[container.net.id]["host_addresses"]}
                 if address not in routed and (":" in address) in versions:
                     found.lost.append(f"the host has no route to {address}")
+
+
+def left_behind(world: World, docker: Docker) -> list[str]:
+    """What is there although no engine knows of it, by kind: calls that were cut off, or that never came."""
+    state, beliefs = read_state(world.state), docker.beliefs
+    kinds = [
+        ("networks", set(state.networks) - set(beliefs.networks)),
+        ("endpoints", set(state.endpoints) - set(beliefs.containers)),
+        ("pools", set(state.pools) - set(beliefs.pools)),
+    ]
+    taken = {
+        (pool, address)
+        for (pool, address), purpose in state.addresses.items()
+        if pool in beliefs.pools and purpose != "host" and address not in beliefs.pools[pool]
+    }
+    return [kind for kind, each in (*kinds, ("addresses", taken)) for _ in each]
 
 
 def settle(check: Callable[[], Findings], seconds: float = 5.0) -> Findings:
@@ -214,7 +242,11 @@ def foreign(world: World) -> dict[str, Any]:
     }
     return {
         **{f"link {name}": each for name, each in facts.items()},
-        **{f"address {each} of {indices[index]}": True for index, each in world.host.addresses() if index in indices},
+        **{
+            f"address {each} of {indices[index]}": True
+            for index, each in world.host.addresses()
+            if index in indices
+        },
         **{
             f"route {destination}/{length} by {indices.get(index, '?')} {gateway} proto {protocol}": True
             for protocol, index, destination, length, gateway in world.host.routes()

@@ -1,9 +1,8 @@
 """What is played while the program is killed, or refused what it asks for: each call that changes something, in order."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tests.lab.dhcp_server import DhcpServer
 from tests.torture.docker import Docker, Net, Wish
 
 V4 = ("192.168.77.0/24", "192.168.77.32/27", "192.168.77.1")
@@ -23,11 +22,6 @@ class Scenario:
     arguments: tuple[str, ...] = QUIET
     life: int = 1
     """Of the program, in which it is killed: 2 where an earlier one was, to look at the start after that."""
-    stops: bool = False
-    """Whether the program is stopped at the end, and killed while it stops."""
-    needs_dhcp: bool = False
-    again: dict[str, str] = field(default_factory=dict)
-    """How a container is started once more afterwards (``mac``)."""
 
 
 def whole_life(docker: Docker, wish: Wish) -> None:
@@ -83,18 +77,9 @@ def killed_and_started(docker: Docker, wish: Wish) -> None:
     docker.wait(0.05)
 
 
-def half_made_and_started(docker: Docker, wish: Wish) -> None:
-    """Another one is killed in the midst of a create, so that its start has to undo something."""
-    docker.create_network(wish)
-    docker.world.kill()
-    docker.up()
-    docker.wait(0.05)
-
-
 def stopped(docker: Docker, wish: Wish) -> None:
-    """The program is told to stop while a container lives on."""
+    """The program is told to stop, as after each scenario, while a container lives on."""
     _prepared(docker, wish)
-    docker.world.stop()
 
 
 HOST_ACCESS = Wish(options={"parent": "eth1", "host_access": "true"}, pools=(V4, V6))
@@ -117,21 +102,15 @@ SCENARIOS = (
     Scenario("passthru", Wish(options={"parent": "eth1", "macvlan_mode": "passthru"}), whole_life),
     Scenario("internal", Wish(options={}, internal=True), whole_life),
     Scenario("vlan", Wish(options={"parent": "eth1.20"}), whole_life),
-    Scenario("dhcp", LEASED, whole_life, DHCP, needs_dhcp=True),
+    Scenario("dhcp", LEASED, whole_life, DHCP),
     Scenario(
         "dhcp, null ipam",
         Wish(ipam="null", pools=(("0.0.0.0/0", "", ""),), options={"parent": "eth1", "dhcp": "true"}),
         whole_life,
         DHCP,
-        needs_dhcp=True,
     ),
     Scenario("start", HOST_ACCESS, killed_and_started, life=2),
-    Scenario("start, dhcp", LEASED, killed_and_started, DHCP, life=2, needs_dhcp=True),
-    Scenario("stop", HOST_ACCESS, stopped, stops=True),
-    Scenario("stop, dhcp", LEASED, stopped, DHCP, stops=True, needs_dhcp=True),
+    Scenario("start, dhcp", LEASED, killed_and_started, DHCP, life=2),
+    Scenario("stop", HOST_ACCESS, stopped),
+    Scenario("stop, dhcp", LEASED, stopped, DHCP),
 )
-
-
-def dhcp_server(lan: object) -> DhcpServer:
-    """The LAN's own, which leases addresses that our own management does not hand out."""
-    return DhcpServer(lan, range="192.168.77.100,192.168.77.199")  # type: ignore[arg-type]

@@ -78,7 +78,10 @@ class Hand:
         """Return the addresses of all links, each behind its link's index."""
         return self.do(
             lambda: [
-                (each["index"], f"{each.get_attr('IFA_LOCAL') or each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}")
+                (
+                    each["index"],
+                    f"{each.get_attr('IFA_LOCAL') or each.get_attr('IFA_ADDRESS')}/{each['prefixlen']}",
+                )
                 for each in self._netlink.addr("dump")
             ]
         )
@@ -318,7 +321,9 @@ class World:
             except OSError:
                 raise Unreached(method) from None
             try:
-                connection.request("POST", f"/{method}", b"" if body is None else json.dumps(body).encode() + b"\n")
+                connection.request(
+                    "POST", f"/{method}", b"" if body is None else json.dumps(body).encode() + b"\n"
+                )
                 response = connection.getresponse()
                 answer = json.loads(response.read())
             except TimeoutError:

@@ -24,18 +24,27 @@ from macvlan_twisted.errors import LinkFailed
 from macvlan_twisted.steps import Step, observe
 
 _PR_SET_PDEATHSIG = 1
-_BY_FILE = ("listening.", "state.directory", "state.witness", "links.setting", "links.parent.quieten", "links.sandbox.")
+_BY_FILE = (
+    "listening.",
+    "state.directory",
+    "state.witness",
+    "links.setting",
+    "links.parent.quieten",
+    "links.sandbox.",
+)
 """Steps in which it is not netlink or SQLite that refuses, but the file system or the C library."""
 
 
 def _import_program() -> None:
     """Import all that a start needs, but no reactor: each life has one of its own."""
     stand_in: Any = ModuleType("twisted.internet.reactor")
-    sys.modules["twisted.internet.reactor"] = stand_in  # klein wants one when it is imported, and never asks it
+    sys.modules["twisted.internet.reactor"] = (
+        stand_in  # klein wants one when it is imported, and never asks it
+    )
     import klein  # noqa: F401
     import twisted.internet
 
-    import macvlan_twisted.links.kernel  # noqa: F401
+    import macvlan_twisted.links.kernel
     import macvlan_twisted.tap  # noqa: F401
 
     del sys.modules["twisted.internet.reactor"]
@@ -43,11 +52,12 @@ def _import_program() -> None:
         del twisted.internet.reactor
     import twisted.application.app
     import twisted.internet.epollreactor
-    import twisted.plugins
     import twisted.scripts._twistd_unix
-    import twisted.scripts.twistd  # noqa: F401
+    import twisted.scripts.twistd
     from twisted.application.service import IServiceMaker
     from twisted.plugin import getPlugins
+
+    import twisted.plugins
 
     list(getPlugins(IServiceMaker))
 
@@ -74,7 +84,9 @@ class Plan:
         key = (step.name, is_done)
         self._count[key] += 1
         if self._told >= 0:
-            os.write(self._told, f"{step.name} {self._count[key]} {'after' if is_done else 'before'}\n".encode())
+            os.write(
+                self._told, f"{step.name} {self._count[key]} {'after' if is_done else 'before'}\n".encode()
+            )
         for rule in self._rules.get(key, ()):
             if rule.get("occurrence", 0) not in (0, self._count[key]):
                 continue

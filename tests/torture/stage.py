@@ -1,0 +1,204 @@
+"""The world with everything foreign in it, on which scenarios are played, by several workers side by side."""
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import walk_packages
+from queue import Empty
+from random import Random
+from typing import Any, TypeVar
+
+import macvlan_twisted
+from macvlan_twisted.steps import all_steps
+from tests.lab.dhcp_server import DhcpServer
+from tests.lab.lan import Lan
+from tests.torture.docker import Docker, Refused
+from tests.torture.part import Ordeal
+from tests.torture.scenarios import DEFAULTS, Scenario
+from tests.torture.world import World
+
+T = TypeVar("T")
+WORKERS = 2
+FOREIGN = (
+    "link add mvt0123456789ab link eth2 type macvlan mode bridge",
+    "link set mvt0123456789ab alias foreign up",
+    "link add stranger type veth peer name stranger2",
+    "link set stranger up",
+    "address add 10.99.0.1/24 dev stranger",
+    "route add 10.98.0.0/24 via 192.168.77.1 dev eth1",
+    "route add 10.97.0.1/32 dev stranger proto 99",
+)
+
+
+class Unsupported(Exception):
+    """This kernel cannot play a scenario."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Before or after one step of a scenario."""
+
+    scenario: Scenario
+    version: int
+    """Of the engine."""
+    step: str
+    occurrence: int
+    is_done: bool
+
+    @property
+    def told(self) -> str:
+        """As a life tells of it."""
+        return f"{self.step} {self.occurrence} {'after' if self.is_done else 'before'}"
+
+    def __str__(self) -> str:
+        """As a person would."""
+        when = "after" if self.is_done else "before"
+        return f"{self.scenario.name}: {when} {self.step} ({self.occurrence})"
+
+
+@dataclass
+class Outcome:
+    """Of one try."""
+
+    what: str
+    lost: list[str] = field(default_factory=list)
+    leaked: list[str] = field(default_factory=list)
+    was_reached: bool = True
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class Stage:
+    """A world with foreign things and a DHCP server."""
+
+    def __init__(self, world: World, dhcp: DhcpServer) -> None:
+        """Where scenarios are played."""
+        self.world = world
+        self.dhcp = dhcp
+
+    def record(self, scenario: Scenario, version: int) -> list[Moment]:
+        """Play a scenario undisturbed, and return its moments."""
+        with self.world.try_out(*DEFAULTS, *scenario.arguments):
+            docker = Docker(self.world, Random(0), version=version)
+            docker.up()
+            try:
+                scenario.play(docker, scenario.wish)
+            except Refused as refused:
+                if "support" in str(refused):
+                    raise Unsupported(str(refused).splitlines()[0]) from None
+                raise
+            self.world.stop()
+            if docker.wrong:
+                raise RuntimeError(f"{scenario.name}: {docker.wrong}\n{self.world.log()}")
+            told = [line.split() for line in self.world.told(scenario.life)]
+        return [
+            Moment(scenario, version, step, int(occurrence), when == "after")
+            for step, occurrence, when in told
+        ]
+
+    def forget_leases(self) -> None:
+        """Have the DHCP server forget what nobody gives back, before it has nothing left."""
+        if len(self.dhcp.leases()) > 40:
+            self.dhcp.forget()
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """Build the world; it is taken down at the end of the block."""
+    with ExitStack() as undo:
+        lan = undo.enter_context(Lan(nics=2))
+        world = undo.enter_context(World(lan))
+        for words in FOREIGN:
+            lan.run_in("host", "ip", *words.split())
+        yield Stage(world, undo.enter_context(DhcpServer(lan)))
+
+
+def traces(log: str) -> list[str]:
+    """What in a log shows that an error was not understood."""
+    signs = ("Traceback", "bug:", "Unhandled", " bug ")
+    return [f"in the log: {line}" for line in log.splitlines() if any(sign in line for sign in signs)]
+
+
+def recorded(ordeal: Ordeal, scenarios: Sequence[Scenario]) -> list[Moment]:
+    """Record all scenarios, and tell the figures of that."""
+    for module in walk_packages(macvlan_twisted.__path__, "macvlan_twisted."):
+        import_module(module.name)
+    moments: list[Moment] = []
+    figures = ordeal.tally.figures
+    with stage() as it:
+        for scenario in scenarios:
+            try:
+                moments += it.record(scenario, ordeal.random.choice((20, 29)))
+            except Unsupported as reason:
+                figures[f"not played: {scenario.name}"] = str(reason).partition(": ")[2]
+    steps = set(all_steps())
+    reached = {each.step for each in moments}
+    figures["steps"] = f"{len(reached & steps)} of {len(steps)} reached"
+    if missing := sorted(steps - reached):
+        figures["steps that no scenario reaches here"] = ", ".join(missing)
+    return moments
+
+
+def _work(attempt: Callable[[Stage, Any, Random], Outcome], seed: str, tasks: Any, outcomes: Any) -> None:
+    try:
+        with stage() as it:
+            while (task := tasks.get()) is not None:
+                try:
+                    outcomes.put(attempt(it, task, Random(f"{seed} {task}")))
+                except Exception:
+                    outcomes.put(
+                        Outcome(str(task), lost=[f"the try itself failed: {traceback.format_exc()}"])
+                    )
+    except BaseException:
+        outcomes.put(traceback.format_exc())
+
+
+def tried(
+    ordeal: Ordeal, attempt: Callable[[Stage, T, Random], Outcome], tasks: Sequence[T]
+) -> Iterator[Outcome]:
+    """Have workers try *tasks*, until all are tried, or time is up."""
+    context = multiprocessing.get_context("spawn")
+    queue, outcomes = context.Queue(), context.Queue()
+    arguments = (attempt, str(ordeal.seed), queue, outcomes)
+    workers = [context.Process(target=_work, args=arguments) for _ in range(min(WORKERS, len(tasks)))]
+    for worker in workers:
+        worker.start()
+    left = list(reversed(tasks))
+    under_way = 0
+    try:
+        while True:
+            while left and under_way < len(workers) and not ordeal.is_over:
+                queue.put(left.pop())
+                under_way += 1
+            if not under_way:
+                break
+            try:
+                outcome = outcomes.get(timeout=180)
+            except Empty:
+                raise RuntimeError("a worker does not say how its try went") from None
+            if isinstance(outcome, str):
+                raise RuntimeError(f"a worker failed:\n{outcome}")
+            under_way -= 1
+            yield outcome
+    finally:
+        for _ in workers:
+            queue.put(None)
+        for worker in workers:
+            worker.join(30)
+            if worker.is_alive():
+                worker.terminate()
+    if left:
+        ordeal.tally.figures["not tried"] = str(len(left))
+
+
+def count(ordeal: Ordeal, outcome: Outcome) -> None:
+    """Count a try by the worst that it did."""
+    told = f"{outcome.what}: {'; '.join(outcome.lost + outcome.leaked)[:700]}"
+    if outcome.lost:
+        ordeal.tally.lose(told)
+    elif outcome.leaked:
+        ordeal.tally.leak(told)
+    else:
+        ordeal.tally.survive()
