@@ -33,21 +33,25 @@ async def reconcile(
     Remove what was condemned or half made, links of ours without an endpoint, and VLANs without a network; make VLANs
     and dummy links of networks again that went with a reboot.
 
+    A link without an alias was made, and we were killed before we had marked it. Nobody was told of it: what it was
+    made for is not there, or makes it anew.
+
     Links inside containers are out of sight here, so an endpoint without a link is kept: its container may
     be alive.
     """
     ours = [link for link in await links.all() if links.is_ours(link)]
     condemned = [link for link in ours if links.is_condemned(link)]
     gone = {link.name for link in condemned}
+    unmarked = {link.name for link in ours if not link.alias} - gone
     for endpoint in list(known.endpoints.values()):
-        if endpoint.link in gone:
+        if endpoint.link in gone | unmarked:
             known.remove_endpoint(endpoint.endpoint_id)
             await records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
     links.adopt_condemned(condemned)
     kept = {endpoint.link for endpoint in known.endpoints.values()} | set(parents.made) | gone
     kept |= {link.name for link in known.host_links.values()}
     for link in ours:
-        if link.name not in kept:
+        if link.name not in kept - unmarked:
             await links.condemn(link.name)
             _log.info("unused link removed: {link}, left behind by an earlier run", link=link.name)
     await links.reaped()

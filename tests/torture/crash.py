@@ -9,6 +9,7 @@ is lived, all is taken down, and the invariants are checked once more.
 import shutil
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -63,10 +64,8 @@ def _until_killed(docker: Docker, scenario: Scenario) -> None:
     """Play until the call that is cut off has been seen to, or to the end; then the program is there again."""
     world = docker.world
     docker.up()
-    try:
+    with suppress(Cut):
         scenario.play(docker, scenario.wish)
-    except Cut:
-        pass
     if world.life == scenario.life and world.pid:
         world.stop()
     if world.wait(0) is not None:

@@ -196,7 +196,7 @@ def _host_access(world: World, docker: Docker, state: State, links: dict[str, An
 def left_behind(world: World, docker: Docker) -> list[str]:
     """What is there although no engine knows of it, by kind: calls that were cut off, or that never came."""
     state, beliefs = read_state(world.state), docker.beliefs
-    kinds = [
+    kinds: list[tuple[str, set[Any]]] = [
         ("networks", set(state.networks) - set(beliefs.networks)),
         ("endpoints", set(state.endpoints) - set(beliefs.containers)),
         ("pools", set(state.pools) - set(beliefs.pools)),

@@ -158,19 +158,19 @@ class World:
         self._undo.close()
 
     def _begin_zygote(self, undo: ExitStack) -> None:
-        ours, its = socket.socketpair()
+        ours, theirs = socket.socketpair()
         undo.callback(ours.close)
         errors = (self.root / "zygote.log").open("ab")
         undo.callback(errors.close)
         process = subprocess.Popen(
             (*self.lan.enter("host"), sys.executable, "-B", "-m", "tests.torture.zygote"),
-            stdin=its,
+            stdin=theirs.fileno(),
             stdout=errors,
             stderr=errors,
             cwd=CHECKOUT,
             env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         )
-        its.close()
+        theirs.close()
 
         def end() -> None:
             process.kill()
@@ -250,7 +250,7 @@ class World:
             "arguments": [
                 f"--plugin-dir={self.socket.parent}",
                 f"--state-dir={self.state}",
-                "--docker-host=unix:///nonexistent/docker.sock",
+                "--docker-host=none",
                 *self.arguments,
             ],
             "log": str(self.log_file),

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from macvlan_twisted.errors import LinkFailed
 from macvlan_twisted.steps import Step, observe
@@ -105,7 +105,7 @@ class Plan:
             from twisted.internet import reactor
 
             # It leaves with the reactor's next look at its sockets, which is before the second turn from now.
-            call_later: Any = reactor.callLater  # type: ignore[attr-defined]
+            call_later = cast(Any, reactor).callLater
             call_later(0, call_later, 0, _kill)
         else:
             _kill()

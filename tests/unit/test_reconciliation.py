@@ -97,8 +97,29 @@ class CrashTests(HouseTestCase):
         assert link is not None
         self.house.kernel.put(evolve(link, alias=""))
         house = self.house.next_life()
-        house.delete_endpoint()
         self.assertEqual(house.link_names(), PLAIN_LINKS)
+        self.assertEqual(house.records.kept[Kind.ENDPOINT], {})
+        house.delete_endpoint()
+        house.create_endpoint()
+
+    def test_our_own_link_on_a_parent_stays_without_an_alias(self) -> None:
+        self.house.create_network("f" * 64, parent="eth1", host_access="true", host_address="192.168.1.200")
+        (link,) = self.house.known.host_links.values()
+        made = self.house.kernel.find(link.name)
+        assert made is not None
+        self.house.kernel.put(evolve(made, alias=""))
+        again = self.house.next_life().kernel.find(link.name)
+        assert again is not None
+        self.assertEqual(again.alias, made.alias)
+
+    def test_a_vlan_of_ours_stays_without_an_alias(self) -> None:
+        self.house.create_network("f" * 64, parent="eth1.20")
+        vlan = self.house.kernel.find("eth1.20")
+        assert vlan is not None
+        self.house.kernel.put(evolve(vlan, alias=""))
+        again = self.house.next_life().kernel.find("eth1.20")
+        assert again is not None
+        self.assertEqual(again.alias, vlan.alias)
 
     def test_between_link_and_alias_of_the_trial(self) -> None:
         self.link_of_ours(trial_link_name(NETWORK))
