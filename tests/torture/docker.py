@@ -98,6 +98,12 @@ class Docker:
         """The call that broke."""
         self.wrong: list[str] = []
         """What was not answered as it should be."""
+        self.expects_refusals = False
+        """Whether it is no wonder if a removal is refused."""
+        self.refusals: list[str] = []
+        """What was refused, in the plugin's words."""
+        self.patience = 30.0
+        """Seconds for which an answer is waited for."""
         self.rules_of_life: Callable[[int], tuple[dict[str, Any], ...]] = lambda life: ()
         self._ids = 0
 
@@ -122,10 +128,15 @@ class Docker:
         """
         for _ in range(3):
             try:
-                answer = self.world.call(method, body)
+                answer = self.world.call(method, body, self.patience)
             except Unreached:
                 self.up()
                 continue
+            except TimeoutError:
+                if not self.expects_refusals:
+                    raise
+                self.refusals.append(f"{method} was not answered")
+                raise Refused(f"{method}: no answer within {self.patience:g} s") from None
             except Cut:
                 self.cut = method
                 self.up()
@@ -134,8 +145,9 @@ class Docker:
                 raise
             if answer.get("Err") or answer.get("Error"):
                 text = str(answer.get("Err") or answer.get("Error"))
-                if "bug" in text or "Traceback" in text or len(text) < 10:
+                if "bug" in text or "Traceback" in text or len(text.split()) < 3:
                     self.wrong.append(f"{method} was refused with {text!r}")
+                self.refusals.append(f"{method}: {text}")
                 raise Refused(f"{method}: {text}")
             return answer
         raise RuntimeError(f"{method} does not get through:\n{self.world.log()}")
@@ -154,7 +166,8 @@ class Docker:
         try:
             self.call(method, body)
         except Refused as refused:
-            self.wrong.append(f"removal refused: {refused}")
+            if not self.expects_refusals:
+                self.wrong.append(f"removal refused: {refused}")
             return False
         except Cut:
             return False

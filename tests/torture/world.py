@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
@@ -241,7 +241,7 @@ class World:
         path = self.directory / f"steps{life}"
         return path.read_text().splitlines() if path.exists() else []
 
-    def begin(self, *rules: Rule, limits: Mapping[str, tuple[int, int]] | None = None) -> None:
+    def begin(self, rules: Sequence[Rule], limits: Mapping[str, tuple[int, int]], user: int) -> None:
         """Begin a life, and do not wait for it."""
         self._life += 1
         if not self.switch.exists():
@@ -257,7 +257,8 @@ class World:
             "told": str(self.directory / f"steps{self._life}"),
             "switch": str(self.switch),
             "rules": rules,
-            "limits": limits or {},
+            "limits": limits,
+            "user": user,
         }
         self.pid = self._ask_zygote(order)["pid"]
 
@@ -275,9 +276,20 @@ class World:
             self.pid = 0
         return status
 
-    def start(self, *rules: Rule, seconds: float = 30, limits: Any = None) -> bool:
-        """Begin a life, and wait until it answers; ``False`` if it ended before it could."""
-        self.begin(*rules, limits=limits)
+    def start(
+        self,
+        *rules: Rule,
+        seconds: float = 30,
+        limits: Mapping[str, tuple[int, int]] | None = None,
+        user: int = 0,
+    ) -> bool:
+        """
+        Begin a life, and wait until it answers; ``False`` if it ended before it could.
+
+        :param limits: by the names of the resource module. :param user: who runs it; another one than root has no more
+            rights than the program needs.
+        """
+        self.begin(rules, limits or {}, user)
         return self.comes_up(seconds)
 
     def comes_up(self, seconds: float = 30) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, cast
 from macvlan_twisted.errors import LinkFailed
 from macvlan_twisted.steps import Step, observe
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS = 1, 8
 _BY_FILE = (
     "listening.",
     "state.directory",
@@ -130,6 +130,20 @@ def refusal(name: str, number: int) -> Exception:
     return error
 
 
+def _become(user: int) -> None:
+    """Be another user, with CAP_NET_ADMIN and CAP_NET_RAW alone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    rights = 1 << 12 | 1 << 13
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # linux/capability.h: version 3, this process
+    data = (ctypes.c_uint32 * 6)(rights, rights, rights, 0, 0, 0)
+    if libc.capset(header, data) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 def _live(order: dict[str, Any]) -> None:
     """Be the program from here on. Never returns."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -146,6 +160,8 @@ def _live(order: dict[str, Any]) -> None:
         import resource
 
         resource.setrlimit(getattr(resource, name), (soft, hard))
+    if order.get("user"):
+        _become(order["user"])
     observe(Plan(order["rules"], told, order.get("switch", "")))
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", "macvlan", *order["arguments"]]
     from twisted.scripts.twistd import run
