@@ -209,8 +209,14 @@ class _Parts:
     _events: LinkEvents | None = None
 
     def start_threads(self) -> None:
-        self.threads.start()
-        self.writer.start()
+        try:
+            self.threads.start()
+            self.writer.start()
+        except RuntimeError as error:  # as Python says that the system has none left
+            raise CannotStart(
+                f"{error}: the limit of processes and threads is reached; raise it (ulimit -u, TasksMax= of a systemd "
+                "unit), or give fewer --netlink-threads"
+            ) from error
 
     def start_background(self) -> None:
         if self.hear_of_links is not None:

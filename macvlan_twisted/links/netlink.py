@@ -36,12 +36,32 @@ def told(doing: str) -> Iterator[None]:
         raise LinkFailed(f"{doing}: {os.strerror(error.errno or 0)}", error.errno or 0) from None
 
 
+_DESCRIPTORS = 6
+"""As many as an ``IPRoute`` opens, and some for other threads (measured: 4)."""
+
+
 def index_of(name: str) -> int:
     """The index of a link of this namespace: 5 us, where a look-up by netlink takes 300."""
     try:
         return socket.if_nametoindex(name)
     except OSError:
         raise LinkFailed(f"link {name} is not there", errno.ENODEV) from None
+
+
+def _afford(number: int) -> None:
+    """
+    pyroute2 makes an event loop with each socket. One that is half made when descriptors run out complains on stderr
+    when it is collected; what is told here is enough.
+
+    :raises OSError: there are not so many descriptors left.
+    """
+    afforded: list[int] = []
+    try:
+        for _ in range(number):
+            afforded.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    finally:
+        for each in afforded:
+            os.close(each)
 
 
 class NetlinkSockets:
@@ -54,6 +74,7 @@ class NetlinkSockets:
     def _netlink(self) -> Any:
         netlink = getattr(self._of_thread, "netlink", None)
         if netlink is None:
+            _afford(_DESCRIPTORS)
             netlink = self._of_thread.netlink = IPRoute()
         return netlink
 

@@ -32,8 +32,9 @@ class Writer:
 
     def start(self) -> None:
         """Write on a thread from now on; before, and without it, :meth:`submit` blocks."""
-        self._thread = threading.Thread(target=self._write_all, name="macvlan-twisted state", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._write_all, name="macvlan-twisted state", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def submit(self, changes: Sequence[Change]) -> Deferred[None]:
         """Fires in the reactor's thread when *changes* are on disk, or with StateFailed when none is."""

@@ -138,6 +138,9 @@ class Docker:
                 self.refusals.append(f"{method} was not answered")
                 raise Refused(f"{method}: no answer within {self.patience:g} s") from None
             except Cut:
+                if self.expects_refusals and self.world.wait(0) is None:
+                    self.refusals.append(f"{method}: the connection was closed")
+                    raise Refused(f"{method}: the connection was closed") from None
                 self.cut = method
                 self.up()
                 if self.reaction == RETRY:

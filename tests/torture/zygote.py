@@ -131,13 +131,13 @@ def refusal(name: str, number: int) -> Exception:
 
 
 def _become(user: int) -> None:
-    """Be another user, with CAP_NET_ADMIN and CAP_NET_RAW alone."""
+    """Be another user, with CAP_NET_ADMIN and CAP_NET_RAW, and CAP_DAC_READ_SEARCH, for the code may be root's alone."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    rights = 1 << 12 | 1 << 13
+    rights = 1 << 12 | 1 << 13 | 1 << 2
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # linux/capability.h: version 3, this process
     data = (ctypes.c_uint32 * 6)(rights, rights, rights, 0, 0, 0)
     if libc.capset(header, data) != 0:

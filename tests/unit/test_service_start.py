@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from macvlan_twisted.service import MacvlanService
 from macvlan_twisted.settings import Settings
 from macvlan_twisted.state.ledger import NETWORKS, Put
 from macvlan_twisted.state.sqlite import open_ledger, prepare_directory
-from macvlan_twisted.state.writer import Writer
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 from .helpers import fresh_directory
@@ -99,11 +100,22 @@ class FailedStartTests(StartTestCase):
                     self.patch(tap, name, original)
 
     def test_threads_that_do_not_start(self) -> None:
-        def refuse(_: object) -> None:
-            raise RuntimeError("can't start new thread")
+        """Python says it by a RuntimeError, and a user should hear what to do."""
+        start, begun = threading.Thread.start, threading.active_count()
+        for number in range(5):  # four that talk to the kernel, and the one that writes
+            left = iter(range(number))
 
-        self.patch(Writer, "start", refuse)
-        self.assertEqual(self.fails(self.service(), RuntimeError), "can't start new thread")
+            def refuse(thread: threading.Thread, left: Iterator[int] = left) -> None:
+                if next(left, None) is None:
+                    raise RuntimeError("can't start new thread")
+                start(thread)
+
+            with self.subTest(started=number):
+                self.patch(threading.Thread, "start", refuse)
+                told = self.fails(self.service())
+                self.patch(threading.Thread, "start", start)
+                self.assertIn("can't start new thread: the limit of processes and threads is reached", told)
+                self.assertEqual(threading.active_count(), begun)
 
     def test_the_next_start_of_the_same_service_goes_well(self) -> None:
         service = self.service()
