@@ -126,7 +126,9 @@ def test_the_process_has_more_than_two_rights(machine: Systemd) -> None:
 
 def test_who_takes_over_the_process_can_do_more_than_it_needs(machine: Systemd) -> None:
     """A script under the unit's own options tries it all, once with the drop-in for re-addressing, too."""
-    machine.run("sh", "-c", "echo secret >/root/secret; chmod 644 /root/secret; chmod 755 /root; echo x >/home/x")
+    machine.run(
+        "sh", "-c", "echo secret >/root/secret; chmod 644 /root/secret; chmod 755 /root; echo x >/home/x"
+    )
     with_engine(machine)
     told = json.loads(machine.confined(TRESPASSES))
     done = {name: outcome for name, outcome in told["forbidden"].items() if outcome == "done"}
@@ -153,7 +155,9 @@ def test_a_file_of_the_service_is_open_to_others(machine: Systemd) -> None:
     found = []
     for top in ("/etc", "/var", "/run", "/opt", "/home", "/root", "/srv", "/dev/shm", "/dev/mqueue"):
         # -xdev: what is shared with the engine is looked at by itself
-        listed = attempt("find", f"{layer}{top}", "-xdev", "-uid", str(user), "-printf", "%p %m %y\n", timeout=60)
+        listed = attempt(
+            "find", f"{layer}{top}", "-xdev", "-uid", str(user), "-printf", "%p %m %y\n", timeout=60
+        )
         found += [line.removeprefix(str(layer)) for line in listed.stdout.splitlines()]
     assert found, "nothing was found, not even the state"
     for line in found:

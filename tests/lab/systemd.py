@@ -62,7 +62,17 @@ class Systemd:
             undo.callback(cgroups.remove, self.directory.name)
             base = sys.base_prefix
             words = (str(BOOT), str(self.directory), base, sys.prefix, str(CHECKOUT))
-            own = ("unshare", "--mount", "--propagation", "slave", "--pid", "--cgroup", "--ipc", "--uts", "--fork")
+            own = (
+                "unshare",
+                "--mount",
+                "--propagation",
+                "slave",
+                "--pid",
+                "--cgroup",
+                "--ipc",
+                "--uts",
+                "--fork",
+            )
             enter = ("sh", "-c", f'echo $$ >{group}/cgroup.procs; exec "$@"', "sh")
             command = (*self.engine.beside(), *enter, *own, "--kill-child", "--", "sh", *words)
             self.init = Daemon("systemd", command, log=self.directory / "systemd.log", forks=True)
@@ -120,10 +130,18 @@ class Systemd:
         said = self.directory / "confined.log"
         said.unlink(missing_ok=True)
         cat = self.run("systemctl", "cat", OURS[0])
-        kept = [line for line in cat.splitlines() if "=" in line and line.partition("=")[0] not in NOT_CONFINING]
+        kept = [
+            line for line in cat.splitlines() if "=" in line and line.partition("=")[0] not in NOT_CONFINING
+        ]
         (self.directory / "confined.py").write_text(script, encoding="utf-8")
         lines = [
-            *("[Service]", *kept, "Type=oneshot", f"StandardOutput=append:{said}", f"StandardError=append:{said}"),
+            *(
+                "[Service]",
+                *kept,
+                "Type=oneshot",
+                f"StandardOutput=append:{said}",
+                f"StandardError=append:{said}",
+            ),
             "ExecStart=/opt/macvlan-twisted/bin/python3 -",
             f"StandardInput=file:{self.directory}/confined.py",
         ]

@@ -242,6 +242,10 @@ class Docker:
             given = str(self.call("IpamDriver.RequestAddress", body)["Address"])
         except Cut:
             self.beliefs.excused.add(("address", pool, address))  # the engine does not undo that
+            known = self.beliefs.gone
+            self.beliefs.gone = {
+                each for each in known if each[:2] != ("address", pool)
+            }  # it may be one of them
             raise
         bare = given.partition("/")[0]
         if bare in self.beliefs.pools[pool]:

@@ -365,16 +365,25 @@ PHASES_OF = {"disk read-only": 3, "disk slow": 3, "no threads": 4}
 
 
 def _tasks(ordeal: Ordeal) -> list[Fault | Shortage]:
-    """All of them, in an order drawn by lot, but what has run out before what is refused."""
-    faults: list[Fault | Shortage] = []
+    """
+    What has run out; then each step with each error, once and for good, in a scenario drawn by lot; then each step
+    each time that it is taken, with an error drawn by lot.
+    """
+    once: dict[tuple[str, int, bool], list[Fault]] = {}
+    others: list[Fault] = []
     for moment in recorded(ordeal, SCENARIOS):
-        room = moment.step.partition(".")[0]
-        if moment.is_done or room not in ERRORS:
+        numbers = ERRORS.get(moment.step.partition(".")[0], ())
+        if moment.is_done or not numbers:
             continue
-        faults += [Fault(moment, number, lasts=False) for number in ERRORS[room]]
-        if moment.occurrence == 1:
-            faults += [Fault(moment, number, lasts=True) for number in ERRORS[room]]
+        others.append(Fault(moment, ordeal.random.choice(numbers), lasts=False))
+        for number in numbers:
+            for lasts in (False, True):
+                once.setdefault((moment.step, number, lasts), []).append(Fault(moment, number, lasts))
+    faults: list[Fault | Shortage] = [ordeal.random.choice(each) for each in once.values()]
     ordeal.random.shuffle(faults)
+    ordeal.random.shuffle(others)
+    ordeal.tally.figures["steps and errors"] = str(len(faults))
+    faults += others
     shortages: list[Fault | Shortage] = [
         Shortage(name, phase) for name in SHORTAGES for phase in range(PHASES_OF.get(name, PHASES))
     ]

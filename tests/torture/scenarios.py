@@ -1,12 +1,16 @@
 """What is played while the program is killed, or refused what it asks for: each call that changes something, in order."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from tests.torture.docker import Docker, Net, Wish
+from tests.lab.frames import arp_probe
+from tests.torture.docker import Docker, Net, Refused, Wish
+from tests.torture.world import Cut
 
 V4 = ("192.168.77.0/24", "192.168.77.32/27", "192.168.77.1")
 V6 = ("fd77::/64", "fd77::100/120", "fd77::1")
+STRANGER = "02:00:00:00:00:99"
 MAC = "02:77:77:77:77:01"
 QUIET = ("--conflict-detection=off", "--announce=false")
 DEFAULTS = ("--host-interface=eth1", "--gateway=192.168.77.1", "--macvlan-subnet=192.168.77.0/24")
@@ -32,6 +36,18 @@ def whole_life(docker: Docker, wish: Wish) -> None:
     docker.remove_network(net)
 
 
+def refused(docker: Docker, wish: Wish) -> None:
+    """A body that is too large, and a network that fails late, when much of it is made, and has to be undone."""
+    with suppress(OSError, Cut):
+        docker.world.call("NetworkDriver.CreateNetwork", {"NetworkID": "x" * (1 << 21)})
+    if not docker.world.pid:
+        docker.up()
+    with suppress(Refused):
+        docker.create_network(replace(wish, options={**wish.options, "host_address": "192.168.77.1"}))
+        docker.wrong.append("the host was given the gateway's address")
+    whole_life(docker, wish)
+
+
 def chosen(docker: Docker, wish: Wish) -> None:
     """A container with a MAC and an address that a user chose."""
     net = docker.create_network(wish)
@@ -51,9 +67,11 @@ def two_and_again(docker: Docker, wish: Wish) -> None:
 
 
 def announced(docker: Docker, wish: Wish) -> None:
-    """A container whose addresses are announced for some seconds."""
+    """A container whose addresses are announced for some seconds, and asked for by somebody else."""
     net = docker.create_network(wish)
     container = docker.start(net, name="web")
+    for _, address in container.addresses:
+        docker.world.lan.send_frame("neighbour", arp_probe(STRANGER, address))
     docker.wait(1.2)
     docker.stop(container)
     docker.remove_network(net)
@@ -109,6 +127,7 @@ SCENARIOS = (
         whole_life,
         DHCP,
     ),
+    Scenario("refused", HOST_ACCESS, refused),
     Scenario("start", HOST_ACCESS, killed_and_started, life=2),
     Scenario("start, dhcp", LEASED, killed_and_started, DHCP, life=2),
     Scenario("stop", HOST_ACCESS, stopped),
