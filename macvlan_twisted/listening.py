@@ -8,6 +8,7 @@ string of Twisted names, of which only the listening is ours.
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
 import socket
 import stat
@@ -21,6 +22,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .directories import make_directory
 from .errors import CannotStart
 from .handed_over import handed_over
 from .settings import Settings
@@ -35,6 +37,7 @@ _REMOVE_LOCK = Step("listening.lock.remove", "the file of a lock is removed")
 _MAKE_PLACE = Step("listening.directory.make", "the directory of the socket is made if it is missing")
 _CLEAR_PLACE = Step("listening.socket.clear", "a socket that nobody listens on is removed")
 _LISTEN = Step("listening.socket.make", "the socket is made, and from now on calls come in")
+_GIVE_TO_GROUP = Step("listening.socket.give", "the socket is given to the group of --socket-group")
 _TURN_AWAY = Step("listening.socket.replace", "a socket that nobody listens on is put in the place of ours")
 _MAKE_DEAD = Step("listening.dead_socket.make", "a socket that nobody listens on is made, beside ours")
 _CLEAR_DEAD = Step("listening.dead_socket.clear", "such a socket that an earlier stop has left is removed")
@@ -58,7 +61,7 @@ class Lock:
         self._path = path
         while True:
             with _MAKE_LOCK:
-                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -110,12 +113,21 @@ def place_to_listen(reactor: Any, settings: Settings) -> Place:
 
     :raises CannotStart: ``--listen`` names none.
     """
+    group = settings.socket_group
     if settings.listen is None:
-        return OwnSocket(reactor, settings.socket_path, settings.socket_path, "--plugin-name", made_in=True)
+        path = settings.socket_path
+        return OwnSocket(reactor, path, path, "--plugin-name", group=group, made_in=True)
     if settings.listen.startswith("unix:"):
         said = _read_unix(settings.listen)
         if not said.path.startswith("\0"):  # a socket without a file needs no lock and cannot be stale
-            return OwnSocket(reactor, said.path, settings.listen, "--listen", said.mode, said.backlog)
+            return OwnSocket(
+                reactor, said.path, settings.listen, "--listen", said.mode, said.backlog, group=group
+            )
+    if group is not None:
+        raise CannotStart(
+            f"--socket-group {group} is for a socket that the service makes, and --listen {settings.listen} names another: "
+            "leave it out; a socket unit of systemd's has SocketGroup="
+        )
     return OtherEndpoint(settings.listen, _endpoint(reactor, settings.listen))
 
 
@@ -125,6 +137,8 @@ class OwnSocket:
 
     :param where: how the user named it.
     :param option: with which option.
+    :param mode: its mode; None for 0600, or 0660 if it is a group's.
+    :param group: the group that it is given to.
     :param made_in: whether its directory is made if it is missing.
     """
 
@@ -134,24 +148,31 @@ class OwnSocket:
         path: str,
         where: str,
         option: str,
-        mode: int = 0o600,
+        mode: int | None = None,
         backlog: int = BACKLOG,
         *,
+        group: str | None = None,
         made_in: bool = False,
     ) -> None:
         self._path = path = os.path.abspath(path)
         self._where = where
         self._option = option
         self._made_in = made_in
-        self._endpoint = UNIXServerEndpoint(reactor, path, backlog=backlog, mode=mode)
+        self._group = group
+        self._mode = mode if mode is not None else 0o600 if group is None else 0o660
+        # It is nobody else's until it is the group's.
+        self._endpoint = UNIXServerEndpoint(
+            reactor, path, backlog=backlog, mode=self._mode if group is None else 0o600
+        )
         self._lock: Lock | None = None
         self._port: IListeningPort | None = None
         self._file: os.stat_result | None = None
 
     def take(self) -> None:
         if self._made_in:
-            with _MAKE_PLACE:
-                os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
+            make_directory(Path(self._path).parent, 0o755, _MAKE_PLACE)
+        if self._group is not None:
+            _group_id(self._group)
         try:
             self._lock = Lock(Path(self._path + ".lock"), f"socket {self._path}", self._option)
             remove_stale_socket(self._path, self._option)
@@ -161,6 +182,19 @@ class OwnSocket:
     def listen(self, site: Any) -> None:
         self._port = _listening_port(self._endpoint, site, self._where)
         self._file = os.lstat(self._path)
+        if self._group is not None:
+            self._give_to_group(self._group)
+
+    def _give_to_group(self, group: str) -> None:
+        try:
+            with _GIVE_TO_GROUP:
+                os.chown(self._path, -1, _group_id(group), follow_symlinks=False)
+                os.chmod(self._path, self._mode)
+        except OSError as error:
+            raise CannotStart(
+                f"--socket-group {group}: the socket cannot be given to that group ({error.strerror}): run as root or as a "
+                "member of it"
+            ) from error
 
     async def stop_accepting(self) -> None:
         """
@@ -247,6 +281,18 @@ def _stop_in_background(port: IListeningPort) -> None:
     stopped.addErrback(lambda failure: _log.failure("stopping to listen failed", failure=failure))
 
 
+def _group_id(group: str) -> int:
+    """
+    :raises CannotStart: there is no such group.
+    """
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise CannotStart(
+            f"--socket-group {group}: there is no such group: make it (groupadd --system {group}), or choose another"
+        ) from None
+
+
 def remove_stale_socket(path: str, option: str) -> None:
     """
     Make room for our socket. The lock is ours, so no other instance of ours is listening there.
@@ -281,16 +327,20 @@ def _endpoint(reactor: Any, listen: str) -> Any:
         raise CannotStart(f"--listen {listen} is no endpoint to listen on ({error}){hint}") from error
 
 
+_UNSAID = 0o10000
+"""No mode of a socket, in the place of one that was not named."""
+
+
 class _Said:
     """Stands in for a reactor, to learn what an endpoint string says as Twisted reads it."""
 
     path: str
-    mode: int
+    mode: int | None
     backlog: int
 
     def listenUNIX(self, address: str, factory: Any, *, backlog: int, mode: int, wantPID: bool) -> None:
         """Twisted's lock file holds a pid, so that one of a dead process may block for ever: it is not wanted."""
-        self.path, self.mode, self.backlog = address, mode, backlog
+        self.path, self.mode, self.backlog = address, mode if mode != _UNSAID else None, backlog
 
 
 def _read_unix(listen: str) -> _Said:
@@ -301,7 +351,7 @@ def _read_unix(listen: str) -> _Said:
     """
     said = _Said()
     # Of two values by name the later one counts; a value by its position contradicts one by name.
-    ours = f"unix:mode=600:backlog={BACKLOG}:{listen.removeprefix('unix:')}"
+    ours = f"unix:mode={_UNSAID:o}:backlog={BACKLOG}:{listen.removeprefix('unix:')}"
     try:
         endpoint = serverFromString(cast(Any, said), ours)
     except (TypeError, ValueError):  # told of the string as the user wrote it
@@ -321,6 +371,7 @@ def _put_dead_socket(path: str, ours: os.stat_result) -> os.stat_result:
         os.unlink(beside)
     with socket.socket(socket.AF_UNIX) as nobody, _MAKE_DEAD:
         nobody.bind(beside)
+        os.chmod(beside, stat.S_IMODE(ours.st_mode))
     with _TURN_AWAY:
         os.rename(beside, path)
     return os.lstat(path)

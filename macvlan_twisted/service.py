@@ -15,10 +15,10 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from .directories import prepare_directory
 from .errors import CannotStart, MacvlanError
 from .listening import Lock, Place, place_to_listen
 from .settings import Settings
-from .state.sqlite import prepare_directory
 
 _log = Logger(namespace="macvlan_twisted")
 

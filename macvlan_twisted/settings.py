@@ -58,6 +58,7 @@ class Settings:
     plugin_name: str = "macvlan-twisted"
     plugin_dir: str = "/run/docker/plugins"
     listen: str | None = None
+    socket_group: str | None = None
     state_dir: str = "/var/lib/macvlan-twisted"
     netlink_threads: int = 4
     network: str | None = None
@@ -180,6 +181,12 @@ def _absolute_path(text: str) -> str:
     if not os.path.isabs(text):
         raise ValueError(f"{text!r} is not an absolute path: let it start with '/'")
     return os.path.normpath(text)
+
+
+def _group_name(text: str) -> str:
+    if not text or any(sign in ":,/" or sign.isspace() or not sign.isprintable() for sign in text):
+        raise ValueError(f"{text!r} is not the name of a group: give one that /etc/group has, like docker")
+    return text
 
 
 def _docker_host(text: str) -> str:
@@ -333,6 +340,14 @@ OPTIONS: tuple[Option, ...] = (
         str,
         "listen",
         metavar="ENDPOINT",
+    ),
+    Option(
+        "socket-group",
+        "The group whose members may use the socket, too: it has mode 0660 then. Default: only the service's own user "
+        "and root.",
+        _group_name,
+        "socket_group",
+        metavar="GROUP",
     ),
     Option(
         "state-dir",

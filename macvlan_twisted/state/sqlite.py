@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from secrets import randbelow, token_hex
@@ -12,7 +11,6 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress, parse_address
-from ..steps import Step
 from . import ledger as tables
 from .interface import Claim, Document, Identity, Kind
 from .ledger import Change, Drop, Ledger, Put, Table
@@ -29,24 +27,12 @@ _GROUP_STEP = 32
 """Distance between the groups of links that two instances may draw; one uses fewer of them."""
 
 
-_MAKE_DIRECTORY = Step(
-    "state.directory.make", "the state directory is made if it is missing, for our eyes only"
-)
-
-
 class Submits(Protocol):
     """Where changes go: :class:`~macvlan_twisted.state.writer.Writer`, or a test's own."""
 
     def submit(self, changes: list[Change], /) -> Deferred[None]: ...
 
     def close(self) -> None: ...
-
-
-def prepare_directory(directory: Path) -> None:
-    """Make the state directory if it is missing, for our eyes only."""
-    with _MAKE_DIRECTORY:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(directory, 0o700)
 
 
 def open_ledger(directory: Path) -> Ledger:

@@ -15,18 +15,19 @@ import signal
 import socket
 import stat
 import subprocess
+from collections.abc import Callable
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name, *arguments):
+def call(name: str, *arguments: object) -> None:
     """Call a function of the C library, and raise its error."""
     if getattr(LIBC, name)(*arguments) < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
 
-def read(path):
+def read(path: str) -> None:
     """Read a file, or list a directory, in which something must be."""
     if os.path.isdir(path):
         if not os.listdir(path):
@@ -36,30 +37,30 @@ def read(path):
         file.read(1)
 
 
-def write(path):
+def write(path: str) -> None:
     with open(path, "a"):
         pass
 
 
-def connect(path):
+def connect(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as it:
         it.connect(path)
 
 
-def as_shell(text):
+def as_shell(text: str) -> None:
     subprocess.run(("sh", "-c", text), check=True, capture_output=True)
 
 
-def see_others():
+def see_others() -> None:
     if len([each for each in os.listdir("/proc") if each.isdigit()]) < 2 or not os.path.exists("/proc/1"):
         raise OSError(errno.ENOENT, "nobody is seen")
 
 
-def write_and_execute():
+def write_and_execute() -> None:
     mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 
 
-def set_uid_bit():
+def set_uid_bit() -> None:
     path = "/var/lib/macvlan-twisted/x"
     write(path)
     try:
@@ -68,7 +69,7 @@ def set_uid_bit():
         os.unlink(path)
 
 
-def raise_capability():
+def raise_capability() -> None:
     """Ask for all rights in the effective set (capset of version 3)."""
     call("capset", (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(*(0xFFFFFFFF,) * 6))
 
@@ -123,31 +124,31 @@ FORBIDDEN = {
 }
 
 
-def packet_socket():
+def packet_socket() -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as it:
         it.bind(("eth1", 0))
 
 
-def sysctl_of_a_link():
+def sysctl_of_a_link() -> None:
     with open("/proc/sys/net/ipv4/conf/eth1/arp_ignore", "r+") as file:
         text = file.read()
         file.seek(0)
         file.write(text)
 
 
-def lock():
+def lock() -> None:
     path = "/var/lib/macvlan-twisted/of-a-test"
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
     os.unlink(path)
 
 
-def room_for_events():
+def room_for_events() -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as it:
         it.setsockopt(socket.SOL_SOCKET, 33, 1 << 20)
 
 
-def witness():
+def witness() -> None:
     path = "/run/macvlan-twisted/of-a-test"
     write(path)
     os.unlink(path)
@@ -164,11 +165,11 @@ NEEDED = {
 }
 
 
-def outcome_of(deed):
+def outcome_of(deed: Callable[[], object]) -> str:
     try:
         deed()
     except OSError as error:
-        return errno.errorcode.get(error.errno, str(error))
+        return errno.errorcode.get(error.errno or 0, str(error))
     except (ValueError, subprocess.CalledProcessError) as error:
         return type(error).__name__
     return "done"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
 import socket
 import subprocess
@@ -175,6 +176,42 @@ class UnixEndpointTests(PlaceTestCase):
         for said in (f"unix:{path}", f"unix:address={path}", f"unix:{path}:lockfile=1"):
             expected = {"path": path, "backlog": 1024, "mode": 0o600, "lock file": False}
             self.assertEqual(self.listened(said), expected, said)
+
+    def _given_to(self, group: str, said: str) -> os.stat_result:
+        place = place_to_listen(Listened(), Settings(listen=said, socket_group=group))
+        try:
+            place.take()
+            place.listen(None)
+            return (self.place / "x.sock").stat()
+        finally:
+            place.release()
+
+    def test_a_socket_of_a_group_is_not_its_own(self) -> None:
+        ours = grp.getgrgid(os.getegid())
+        it = self._given_to(ours.gr_name, f"unix:{self.place}/x.sock")
+        self.assertEqual((it.st_gid, it.st_mode & 0o777), (ours.gr_gid, 0o660))
+
+    def test_a_mode_that_is_said_is_not_that_of_a_groups_socket(self) -> None:
+        it = self._given_to(grp.getgrgid(os.getegid()).gr_name, f"unix:{self.place}/x.sock:mode=640")
+        self.assertEqual(it.st_mode & 0o777, 0o640)
+
+    def test_a_group_that_is_not_there_leaves_a_socket(self) -> None:
+        with self.assertRaisesRegex(CannotStart, "--socket-group nobody-s: there is no such group: make it"):
+            self._given_to("nobody-s", f"unix:{self.place}/x.sock")
+        self.assertEqual(list(self.place.iterdir()), [])
+
+    def test_a_group_is_promised_for_a_socket_that_is_not_ours(self) -> None:
+        for said in ("tcp:0:interface=127.0.0.1", "unix:\0mvt"):
+            with self.assertRaisesRegex(
+                CannotStart, "--socket-group docker is for a socket that the service makes"
+            ):
+                place_to_listen(Listened(), Settings(listen=said, socket_group="docker"))
+
+    def test_a_link_in_the_place_of_the_lock_is_followed(self) -> None:
+        (self.place / "x.sock.lock").symlink_to(self.place / "passwd")
+        with self.assertRaisesRegex(CannotStart, "cannot listen on unix:.*/x.sock"):
+            place_to_listen(Listened(), Settings(listen=f"unix:{self.place}/x.sock")).take()
+        self.assertFalse((self.place / "passwd").exists())
 
     def test_what_is_said_is_respected(self) -> None:
         for said in ("mode=660:backlog=7", "backlog=7:mode=660", "660:7"):

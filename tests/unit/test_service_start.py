@@ -13,12 +13,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted import tap
+from macvlan_twisted.directories import prepare_directory
 from macvlan_twisted.driver.known import Known
 from macvlan_twisted.errors import CannotStart, MacvlanError, StateFailed
 from macvlan_twisted.service import MacvlanService
 from macvlan_twisted.settings import Settings
 from macvlan_twisted.state.ledger import NETWORKS, Put
-from macvlan_twisted.state.sqlite import open_ledger, prepare_directory
+from macvlan_twisted.state.sqlite import open_ledger
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 from .helpers import fresh_directory

@@ -79,6 +79,7 @@ class OptionTableTests(SynchronousTestCase):
             "netlink-threads": "2",
             "network": "lan",
             "docker-host": "unix:///tmp/docker.sock",
+            "socket-group": "docker",
             "log-format": "json",
             "debug": "1",
             "dhcp-vendor-class": "lan",

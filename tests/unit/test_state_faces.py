@@ -6,6 +6,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface
+from macvlan_twisted.directories import prepare_directory
 from macvlan_twisted.driver.network import Endpoint, MadeLink, Network, VlanStep
 from macvlan_twisted.errors import StateFailed
 from macvlan_twisted.records import from_document, to_document
@@ -14,7 +15,6 @@ from macvlan_twisted.state.sqlite import (
     SqliteAddressBook,
     SqliteHostRecords,
     open_ledger,
-    prepare_directory,
 )
 from macvlan_twisted.state.writer import Writer
 from macvlan_twisted.testing.state import MemoryAddressBook, MemoryHostRecords

@@ -1,0 +1,57 @@
+"""Directories that we make, and the one that is for our eyes only."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from .errors import CannotStart
+from .steps import Step
+
+_MAKE_DIRECTORY = Step(
+    "state.directory.make", "the state directory is made if it is missing, with what is above it"
+)
+_CLOSE_DIRECTORY = Step("state.directory.close", "the state directory is closed to others, if it was not")
+
+
+def make_directory(directory: Path, mode: int, step: Step) -> None:
+    """Make a directory if it is missing. What is missing above it others may not write to, whatever the umask."""
+    with step:
+        for above in reversed(directory.parents):
+            above.mkdir(mode=0o755, exist_ok=True)
+        directory.mkdir(mode=mode, exist_ok=True)
+
+
+def prepare_directory(directory: Path) -> None:
+    """
+    Make the state directory if it is missing, and see that nobody but us can have put anything into it.
+
+    :raises CannotStart: it is somebody else's, or something in it is.
+    """
+    make_directory(directory, 0o700, _MAKE_DIRECTORY)
+    us = os.geteuid()
+    owner = directory.stat().st_uid
+    if owner != us:
+        raise CannotStart(
+            f"state directory {directory} belongs to {_name(owner)}, and this runs as {_name(us)}: run it as "
+            f"{_name(owner)}, or choose another --state-dir"
+        )
+    with _CLOSE_DIRECTORY:
+        os.chmod(directory, 0o700)
+    for entry in directory.iterdir():
+        it = entry.lstat()
+        if it.st_uid != us or stat.S_ISLNK(it.st_mode):
+            what = "is a link" if stat.S_ISLNK(it.st_mode) else f"belongs to {_name(it.st_uid)}"
+            raise CannotStart(
+                f"{entry} {what}, and what is in a state directory must be a file of {_name(us)}: find out who put it "
+                "there, and remove it or give it to that user"
+            )
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"

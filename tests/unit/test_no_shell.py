@@ -1,0 +1,86 @@
+"""The code runs no programs, evaluates no text, and unpacks no objects."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+TOP = Path(__file__).resolve().parents[2]
+MODULES = {
+    "subprocess",
+    "pty",
+    "pickle",
+    "marshal",
+    "shelve",
+    "dill",
+    "yaml",
+    "code",
+    "codeop",
+    "tempfile",
+    "commands",
+}
+CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "system",
+    "popen",
+    "mktemp",
+    "spawnProcess",
+    "getProcessOutput",
+}
+CALLS |= {"fork", "forkpty", "posix_spawn", "posix_spawnp", "fromPickle", "jelly", "unjelly"}
+PREFIXES = ("exec", "spawn")
+"""Of functions of ``os``."""
+ALLOWED = {
+    ("ctypes", "macvlan_twisted/links/sandbox.py"),  # setns has no other way before Python 3.12
+    ("ctypes", "macvlan_twisted/lan/tap.py"),  # where a packet filter is in memory
+}
+
+
+def found_in(tree: ast.AST) -> Iterator[str]:
+    """What of it is in a module."""
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [each.name.partition(".")[0] for each in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [(node.module or "").partition(".")[0]]
+            names += [each.name for each in node.names if each.name in CALLS]
+        yield from (each for each in names if each in MODULES | CALLS | {"ctypes"})
+        if isinstance(node, ast.Call):
+            of = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if (name in CALLS and of != "re") or (of == "os" and name.startswith(PREFIXES)):
+                yield name
+            if any(each.arg == "shell" for each in node.keywords):
+                yield "shell="
+
+
+class NoShellTests(SynchronousTestCase):
+    def test_there_is_such_a_call(self) -> None:
+        files = [*(TOP / "macvlan_twisted").rglob("*.py"), *(TOP / "twisted").rglob("*.py")]
+        self.assertGreater(len(files), 50)
+        found = {
+            (name, str(path.relative_to(TOP)))
+            for path in files
+            for name in found_in(ast.parse(path.read_text(encoding="utf-8")))
+        }
+        self.assertEqual(found, ALLOWED)
+
+    def test_such_a_call_is_overlooked(self) -> None:
+        for line in (
+            "import subprocess",
+            "from pickle import loads",
+            "import os; os.system('x')",
+            "import os; os.execv('x', [])",
+            "eval('1')",
+            "run('x', shell=True)",
+            "reactor.spawnProcess(p, 'x')",
+            "from os import popen",
+        ):
+            self.assertNotEqual(list(found_in(ast.parse(line))), [], line)
