@@ -7,6 +7,7 @@ can only be given the name of a function without arguments; hence the module's v
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import MutableMapping
@@ -68,7 +69,9 @@ def _log_file(runner: MutableMapping[str, Any]) -> IO[Any]:
         sys.exit("Daemons cannot log to stdout, exiting!")
     if name == "-" or (not name and runner.get("nodaemon")):
         return sys.stdout
-    file = LogFile.fromFullPath(name or "twistd.log")
+    path = name or "twistd.log"
+    # It is opened before twistd has set its umask.
+    file = LogFile.fromFullPath(path, defaultMode=None if os.path.exists(path) else 0o600)
     if not signal.getsignal(signal.SIGUSR1):  # twistd's users rotate the log by it
 
         def rotate(number: int, frame: object) -> None:

@@ -438,6 +438,7 @@ def test_it_takes_a_listening_socket_from_systemd_and_leaves_it_there(
     started.start()
     started.wait_until(lambda: activated(place), 20, f"an answer on {place}")
     assert not ours.plugins_dir.exists()
+    assert place.stat().st_mode & 0o022 == 0, "it was opened to others"
     assert started.terminate(20) == 0, started.log()
     # The socket is systemd's, which goes on to listen there, so that no call of the engine is lost.
     assert sorted(tmp_path.iterdir()) == [place]
@@ -447,65 +448,3 @@ def test_a_systemd_endpoint_without_systemd_is_refused(ours: Program) -> None:
     endpoint = "systemd:domain=UNIX:index=0"
     assert refused_for(ours.attempt(NIC, f"--listen={endpoint}"), f"--listen {endpoint} is no endpoint")
     assert refused_for(ours.attempt(NIC, "--listen=pigeon:coop"), "--listen pigeon:coop is no endpoint")
-
-
-SANDBOX = """
-mount --make-rprivate /
-mount --bind "$0" "$0"
-mount -o remount,bind,ro /
-exec "$@"
-"""
-
-
-def test_what_the_unit_leaves_it_is_enough(ours: Program, tmp_path: Path) -> None:
-    """Few capabilities, and a file system of which it may write its own directories only."""
-    service = (CHECKOUT / "systemd" / "macvlan-twisted.service").read_text()
-    for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "StateDirectory=macvlan-twisted"):
-        assert line in service.splitlines()
-    assert "User=" not in service, "which this test would have to follow"
-    kept = re.search(r"^CapabilityBoundingSet=(.*)$", service, re.MULTILINE)
-    assert kept is not None
-    few = ",".join(["-all", *("+" + name.removeprefix("CAP_").lower() for name in kept[1].split())])
-    sandbox = ("unshare", "--mount", "sh", "-ec", SANDBOX, str(ours.directory))
-    trespass = f'touch {tmp_path}/x 2>/dev/null && exit 1; exec "$@"'
-    started = ours.start(
-        NIC,
-        wrapper=(
-            *sandbox,
-            *("setpriv", f"--bounding-set={few}", "--no-new-privs", "--"),
-            *("sh", "-c", trespass, "sh"),
-        ),
-    )
-    connection = UnixConnection(ours.socket, 30)
-    assert ask(connection, "NetworkDriver.CreateNetwork", NETWORK) == {}
-    assert "Interface" in ask(connection, "NetworkDriver.CreateEndpoint", endpoint(1))
-    named = {"NetworkID": endpoint(1)["NetworkID"], "EndpointID": endpoint(1)["EndpointID"]}
-    assert ask(connection, "NetworkDriver.DeleteEndpoint", named) == {}
-    assert ask(connection, "NetworkDriver.DeleteNetwork", named) == {}
-    assert started.terminate(20) == 0
-    assert set(ours.lan.host_links()) == {"lo", "eth1"}
-
-
-def test_the_units_are_what_systemd_takes(tmp_path: Path) -> None:
-    units = CHECKOUT / "systemd"
-    service = (units / "macvlan-twisted.service").read_text()
-    assert "Before=docker.service" in service
-    assert "SocketMode=0600" in (units / "macvlan-twisted.socket").read_text()
-    program = re.search(r"^ExecStart=(\S+)(.*)$", service, re.MULTILINE)
-    assert program is not None
-    assert program[2].split()[:3] == ["--nodaemon", "--pidfile=", "macvlan"]
-    if shutil.which("systemd-analyze") is None:
-        return
-    here = tmp_path / "units"
-    here.mkdir()
-    for name in ("macvlan-twisted.service", "macvlan-twisted.socket"):
-        # verify insists that the program is there
-        (here / name).write_text((units / name).read_text().replace(program[1], "/bin/true"))
-    told = attempt(
-        "systemd-analyze",
-        "verify",
-        str(here / "macvlan-twisted.service"),
-        str(here / "macvlan-twisted.socket"),
-    )
-    complaints = [line for line in told.stderr.splitlines() if "macvlan-twisted" in line]
-    assert complaints == []

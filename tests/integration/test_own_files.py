@@ -1,0 +1,96 @@
+"""What the program leaves in the file system while it lives, and in its log: for nobody else's eyes."""
+
+import grp
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.program import Program, activated, program
+from tests.lab.commands import attempt, run
+from tests.lab.lan import Lan
+
+NIC = "--host-interface=eth1"
+SECRET = "correct-horse-battery-staple"  # noqa: S105 - of nobody
+
+
+@pytest.fixture
+def ours(lan: Lan) -> Iterator[Program]:
+    """Give the program on a docker host."""
+    with program(lan) as made:
+        yield made
+
+
+def modes(top: Path) -> dict[str, str]:
+    """Return the modes of all below a directory, by their paths."""
+    return {
+        str(path.relative_to(top)): f"{stat.S_IMODE(path.lstat().st_mode):o}" for path in sorted(top.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_others_may_write_or_read_what_it_makes(ours: Program, umask: int) -> None:
+    """As a daemon, with all the files that one has, under the loosest umask and the tightest."""
+    before = os.umask(umask)
+    try:
+        assert ours.attempt_daemon(NIC).status == 0
+    finally:
+        os.umask(before)
+    assert activated(ours.socket)
+    found = modes(ours.directory)
+    pairs = {
+        "lib/state": "700",
+        "lib/state/state.sqlite": "600",
+        "lib/state/state.sqlite-wal": "600",
+        "lib/state/generation": "600",
+        "lib/state/lock": "600",
+        "run/plugins/macvlan-twisted.sock": "600",
+        "run/plugins/macvlan-twisted.sock.lock": "600",
+        "twistd.log": "600",
+        "twistd.pid": "600",
+    }
+    assert {path: mode for path, mode in found.items() if path in pairs} == pairs
+    assert [path for path, mode in found.items() if int(mode, 8) & 0o022] == []
+    assert set(found) - set(pairs) == {"lib", "run", "run/plugins"}
+
+
+def test_a_secret_of_its_surroundings_comes_into_its_log(ours: Program) -> None:
+    started = ours.start(NIC, "--debug", environment={"PASSWORD": SECRET, "HTTP_PROXY": f"http://x:{SECRET}@y/"})
+    assert started.terminate(20) == 0
+    assert "Plugin.Activate" in started.log()
+    assert SECRET not in started.log()
+
+
+def test_a_group_may_not_use_its_socket_or_everybody_may(ours: Program, lan: Lan) -> None:
+    group = next(each for each in grp.getgrall() if each.gr_gid not in (0, os.getegid()))
+    ours.start(NIC, f"--socket-group={group.gr_name}")
+    it = ours.socket.stat()
+    assert (it.st_gid, stat.S_IMODE(it.st_mode)) == (group.gr_gid, 0o660)
+    ours.directory.chmod(0o755)
+    dial = f"import socket; socket.socket(socket.AF_UNIX).connect({str(ours.socket)!r})"
+    python = ("/usr/bin/env", "-i", "/usr/bin/python3", "-c", dial)
+
+    def dials(*words: str) -> bool:
+        return attempt("setpriv", "--reuid=4711", *words, "--inh-caps=-all", "--", *python).status == 0
+
+    assert dials(f"--regid={group.gr_gid}", "--clear-groups")
+    assert not dials("--regid=4711", "--clear-groups")
+
+
+def test_another_users_state_is_taken_over(ours: Program) -> None:
+    """Who starts by hand, as root, what the unit runs as a user of its own would leave files that are root's."""
+    ours.state_dir.mkdir(parents=True)
+    os.chown(ours.state_dir, 4711, -1)
+    refused = ours.attempt(NIC)
+    assert refused.status == 1
+    assert f"state directory {ours.state_dir} belongs to user 4711, and this runs as root" in refused.stdout
+    assert list(ours.state_dir.iterdir()) == []
+    assert not ours.socket.exists()
+
+
+def test_python_is_where_the_tests_expect_it() -> None:
+    run("/usr/bin/python3", "-c", "import socket", timeout=10)
+    assert sys.version_info >= (3, 11)

@@ -1,0 +1,91 @@
+"""The files of ``systemd/``: what systemd's own programs think of them, and what must stand in them."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import need
+from tests.lab.commands import attempt, run
+from tests.lab.plugin import CHECKOUT
+
+UNITS = CHECKOUT / "systemd"
+SERVICE = (UNITS / "macvlan-twisted.service").read_text(encoding="utf-8")
+MOST_EXPOSED = 20
+"""Of a hundred, as ``systemd-analyze security`` counts: a service of root's without any option has 96."""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Give a directory with our units, whose program is one that is there."""
+    need("" if shutil.which("systemd-analyze") else "no systemd-analyze: apt-get install systemd")
+    program = re.search(r"^ExecStart=(\S+)", SERVICE, re.MULTILINE)
+    assert program is not None
+    for path in UNITS.iterdir():
+        (tmp_path / path.name).write_text(path.read_text().replace(program[1], "/bin/true"))
+    return tmp_path
+
+
+def complaints(here: Path) -> list[str]:
+    """Return what ``systemd-analyze verify`` has to say of our units."""
+    told = attempt("systemd-analyze", "verify", *map(str, sorted(here.glob("macvlan-twisted.s*[et]"))))
+    return [line for line in told.stderr.splitlines() if "macvlan-twisted" in line]
+
+
+def test_the_units_are_not_what_systemd_takes(here: Path) -> None:
+    assert complaints(here) == []
+    for name in ("readdress.conf", "engine-api.conf"):
+        dropped = here / "macvlan-twisted.service.d"
+        dropped.mkdir(exist_ok=True)
+        shutil.copy(UNITS / name, dropped)
+        assert complaints(here) == []
+    (dropped / "wrong.conf").write_text("[Service]\nProtectEverything=yes\n")
+    assert complaints(here) != [], "nothing would be noticed"
+
+
+def test_the_service_is_more_exposed_than_it_was(here: Path) -> None:
+    told = attempt(
+        *("systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager"),
+        str(here / "macvlan-twisted.service"),
+    )
+    assert told.status == 0, told
+
+
+def test_systemds_user_is_not_made(here: Path) -> None:
+    root = here / "root"
+    (root / "etc").mkdir(parents=True)
+    run("systemd-sysusers", f"--root={root}", str(here / "macvlan-twisted.sysusers"))
+    users = (root / "etc" / "passwd").read_text().splitlines()
+    (user,) = [line for line in users if line.startswith("macvlan-twisted:")]
+    assert user.endswith(":/var/lib/macvlan-twisted:/usr/sbin/nologin")
+    named = re.findall(r"^(?:User|Group)=(.*)$", SERVICE, re.MULTILINE)
+    assert named == ["macvlan-twisted", "macvlan-twisted"]
+
+
+def test_the_service_comes_too_late_or_listens_for_everybody() -> None:
+    assert "Before=docker.service" in SERVICE
+    assert "SocketMode=0600" in (UNITS / "macvlan-twisted.socket").read_text()
+    program = re.search(r"^ExecStart=\S+(.*)$", SERVICE, re.MULTILINE)
+    assert program is not None
+    assert program[1].split()[:3] == ["--nodaemon", "--pidfile=", "macvlan"]
+
+
+def test_a_file_does_not_come_along_with_the_program() -> None:
+    packed = (CHECKOUT / "setup.cfg").read_text(encoding="utf-8")
+    told = (CHECKOUT / "docs" / "reference" / "files.rst").read_text(encoding="utf-8")
+    for path in UNITS.iterdir():
+        assert f"    systemd/{path.name}\n" in packed
+        assert f"``{path.name}``" in told, path.name
+
+
+def test_an_option_of_the_unit_is_explained_nowhere() -> None:
+    """The table in the manual tells of each, and why those that are missing are missing."""
+    page = (CHECKOUT / "docs" / "explanation" / "security.rst").read_text(encoding="utf-8")
+    _, _, service = SERVICE.partition("[Service]")
+    names = set(re.findall(r"^(\w+)=", service.partition("[Install]")[0], re.MULTILINE))
+    plain = {"Type", "Environment", "EnvironmentFile", "ExecStart", "Restart", "RestartSec"}
+    assert {name for name in names - plain if f"``{name}" not in page} == set()
+    for absent in ("ProtectKernelTunables", "ProcSubset", "PrivateNetwork", "PrivateUsers", "RootDirectory"):
+        assert f"{absent}=" not in re.sub(r"#.*", "", SERVICE)
+        assert f"``{absent}" in page
