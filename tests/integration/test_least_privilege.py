@@ -1,6 +1,7 @@
 """The units of ``systemd/``, run by a real systemd beside a real engine: what the service needs works, and no more."""
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +181,24 @@ def test_state_of_a_service_that_ran_as_root_is_lost(machine: Systemd) -> None:
     machine.wait_until_listening(2)
     assert "1 networks and 0 endpoints in state" in machine.log()
     host.start("web").remove()
+
+
+def test_it_cannot_be_run_by_hand_as_that_user(machine: Systemd) -> None:
+    """In the words of the manual."""
+    page = (CHECKOUT / "docs" / "howto" / "install.rst").read_text(encoding="utf-8")
+    said = re.search(r"sudo (setpriv (?:.*\\\n)+.*)\n", page)
+    assert said is not None
+    machine.run("systemctl", "stop", *reversed(UNITS))
+    library = "LD_LIBRARY_PATH=/opt/macvlan-twisted/base/lib"
+    pid = machine.run("sh", "-c", f"export {library}; (exec {said[1]}) >/dev/null 2>&1 & echo $!").strip()
+    place = machine.path("/run/macvlan-twisted/by-hand.sock")
+    wait_until(lambda: answers(place, "POST", "/Plugin.Activate"), 30, f"an answer on {place}")
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    assert machine.run("stat", "--format=%U", f"/proc/{pid}").strip() == "macvlan-twisted"
+    machine.run("kill", pid)
+    wait_until(lambda: not place.exists(), 30, "its end")
+    machine.start()
+    machine.wait_until_listening(2)
 
 
 @pytest.mark.parametrize("machine", [("readdress.conf",)], indirect=True)

@@ -14,7 +14,7 @@ from tests.lab.commands import attempt, run
 from tests.lab.lan import Lan
 
 NIC = "--host-interface=eth1"
-SECRET = "correct-horse-battery-staple"  # noqa: S105 - of nobody
+SECRET = "correct-horse-battery-staple"
 
 
 @pytest.fixture
@@ -27,7 +27,8 @@ def ours(lan: Lan) -> Iterator[Program]:
 def modes(top: Path) -> dict[str, str]:
     """Return the modes of all below a directory, by their paths."""
     return {
-        str(path.relative_to(top)): f"{stat.S_IMODE(path.lstat().st_mode):o}" for path in sorted(top.rglob("*"))
+        str(path.relative_to(top)): f"{stat.S_IMODE(path.lstat().st_mode):o}"
+        for path in sorted(top.rglob("*"))
     }
 
 
@@ -58,7 +59,9 @@ def test_others_may_write_or_read_what_it_makes(ours: Program, umask: int) -> No
 
 
 def test_a_secret_of_its_surroundings_comes_into_its_log(ours: Program) -> None:
-    started = ours.start(NIC, "--debug", environment={"PASSWORD": SECRET, "HTTP_PROXY": f"http://x:{SECRET}@y/"})
+    started = ours.start(
+        NIC, "--debug", environment={"PASSWORD": SECRET, "HTTP_PROXY": f"http://x:{SECRET}@y/"}
+    )
     assert started.terminate(20) == 0
     assert "Plugin.Activate" in started.log()
     assert SECRET not in started.log()

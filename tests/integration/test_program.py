@@ -26,10 +26,9 @@ from tests.integration.program import (
     installed_wheel,
     program,
 )
-from tests.lab.commands import Finished, attempt, run
+from tests.lab.commands import Finished, run
 from tests.lab.daemons import Daemon
 from tests.lab.lan import Lan
-from tests.lab.plugin import CHECKOUT
 from tests.lab.unix_http import UnixConnection
 
 NIC = "--host-interface=eth1"
