@@ -1,0 +1,1 @@
+A parent that is missing when the plugin starts, vanishes, or is renamed is waited for by the kernel's events: networks are kept, errors say which parent is awaited and for how long, and when it is back, its VLANs, dummy links, host access and routes are made again at once. Our links follow a name that goes to another NIC.
