@@ -206,6 +206,8 @@ class Endpoints:
             endpoint = self._known.endpoint(request.endpoint_id)
             network = self._known.network(endpoint.network_id)
             if not self._links.exists(endpoint.link):
+                if not self._links.exists(endpoint.parent):
+                    raise NotFound(self._parents.awaited.why_absent(endpoint.parent))
                 raise NotFound(
                     f"link {endpoint.link} of endpoint {endpoint.endpoint_id} is gone from the host: start the "
                     "container again"

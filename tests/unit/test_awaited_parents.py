@@ -7,7 +7,7 @@ from typing import Any
 from macvlan_twisted.driver.lookout import LATEST, SOON
 from macvlan_twisted.driver.network import Network, VlanStep
 from macvlan_twisted.driver.parent_plans import lowest_missing
-from macvlan_twisted.errors import LinkFailed, Refused
+from macvlan_twisted.errors import LinkFailed, NotFound, Refused
 from macvlan_twisted.names import dummy_link_name, endpoint_link_name, host_link_name
 
 from .conflict_cases import log_of
@@ -22,7 +22,7 @@ from .helpers import (
     nic,
     subnet,
 )
-from .host_access_cases import HOST, HOST_6, REACHED
+from .host_access_cases import HOST, HOST_6, REACHED, join
 from .test_lookout import LookoutTestCase
 
 HOUR = 3600
@@ -151,6 +151,16 @@ class AwaitedTests(ParentTestCase):
         self.assertIn(
             "parent eth0 is not there: it is awaited", str(self.failureResultOf(creation, LinkFailed))
         )
+        self.assertEqual(dict(self.house.known.endpoints), {})
+
+    def test_one_that_vanishes_before_a_container_joins_is_named(self) -> None:
+        self.open()
+        self.house.create_endpoint()
+        self.vanish()
+        self.pass_time(SOON)
+        with self.assert_refused(NotFound, "parent eth0 is not there: it has been awaited for 0 s"):
+            self.house.wait(self.house.endpoints.join(join()))
+        self.house.delete_endpoint()
         self.assertEqual(dict(self.house.known.endpoints), {})
 
     def test_one_that_vanishes_and_returns_while_a_container_starts_carries_it(self) -> None:

@@ -196,7 +196,9 @@ def test_a_vlan_stays_on_a_nic_that_has_lost_its_name_to_another_one(
     """With containers on it, it stays until they have gone; nothing of others is touched."""
     create(engine, "n20", 20, f"parent={VLAN}")
     start(engine, "one", "n20", "10.20.0.11")
+    host.ip("link", "set", NIC, "down")  # kernels before 6.2 rename no link that is up
     host.ip("link", "set", NIC, "name", "lan0")
+    host.ip("link", "set", "lan0", "up")
     host.ip("link", "add", NIC, "type", "dummy")
     try:
         wait_until(lambda: f"VLAN {VLAN} hangs on the link that was {NIC}" in plugin.log(), 60, "a word")
