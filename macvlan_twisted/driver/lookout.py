@@ -110,8 +110,12 @@ class Lookout:
         if self._indexed != self._known.changes:
             self._index()
         parents = self._by_link.get(news.name, set())
+        of_ours = {each for each in parents if self._host_links.name_on(each) == news.name}
         if not news.up:
-            self._doubtful |= {each for each in parents if self._host_links.name_on(each) == news.name}
+            self._doubtful |= of_ours
+        if not news.there:
+            for parent in parents - of_ours:  # nobody is removing our link: it has gone with what is below
+                self._mended.pop(parent, None)
         return parents
 
     def _index(self) -> None:

@@ -208,6 +208,7 @@ def test_a_vlan_stays_on_a_nic_that_has_lost_its_name_to_another_one(
     finally:
         engine.docker("rm", "-f", "one")
         host.ip("link", "delete", NIC)
+        host.ip("link", "set", "lan0", "down")
         host.ip("link", "set", "lan0", "name", NIC)
     wait_until(lambda: VLAN in host.extra, 60, "the VLAN")
     assert host.vlan(VLAN) == ("802.1Q", 20, NIC)

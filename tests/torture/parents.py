@@ -1,0 +1,267 @@
+"""NICs are taken out, put back, renamed, swapped, and taken down, in any order, while containers start and end.
+
+A try is some deeds on two NICs, each with a network that gives the host access, and calls of an engine beside them. Then
+the NICs get their own names, and all has to be as it was: our links on the right NICs with addresses and routes,
+containers can be started and ended, and nothing else is there.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from tests.lab.commands import TookTooLong, wait_until
+from tests.lab.lan import Lan
+from tests.lab.plugin import Plugin
+from tests.lab.requirements import missing_for_lan
+from tests.torture.part import Ordeal, Part
+
+NAMES = {"host-eth2": "eth2", "host-eth3": "eth3"}
+"""By the switch's end of its cable, which tells NICs apart: the name that each is to have."""
+NETWORKS = {"eth2": ("a" * 64, 40), "eth3": ("b" * 64, 60)}
+SETTLED = 30.0
+"""Seconds within which all has to be in order. Mostly it takes a fifth of one."""
+DEEDS_AT_ONCE = 8
+
+
+class Stage:
+    """A docker host with two NICs and the service on it."""
+
+    def __init__(self, lan: Lan, plugin: Plugin) -> None:
+        """Make a network on each NIC."""
+        self.lan = lan
+        self.plugin = plugin
+        self.nics = dict(NAMES)
+        """By the switch's end: how each NIC is called now, empty while it is out."""
+        self.number = 0
+        for nic, (network, number) in NETWORKS.items():
+            data = {"AddressSpace": "LocalDefault", "Pool": "192.168.77.0/24", "Gateway": "192.168.77.1/24"}
+            options = {"parent": nic, "host_access": "true", "host_address": f"192.168.77.{number + 160}"}
+            generic = {"com.docker.network.generic": options}
+            body = {"NetworkID": network, "Options": generic, "IPv4Data": [data], "IPv6Data": []}
+            answer = plugin.call("NetworkDriver.CreateNetwork", body)
+            if "Err" in answer:
+                raise RuntimeError(f"the network on {nic} was not made: {answer['Err']}")
+
+    def links(self) -> dict[str, dict[str, Any]]:
+        """Return the host's links by name."""
+        told = json.loads(self.lan.run_in("host", "ip", "-json", "address"))
+        return {each["ifname"]: each for each in told if each}
+
+    # Deeds.
+
+    def ip(self, *words: str) -> None:
+        """Change something on the host, if it can be changed: a NIC may be just as it shall be."""
+        self.lan.attempt_in("host", "ip", *words)
+
+    def take_out(self, port: str) -> None:
+        """As a USB NIC."""
+        if self.nics[port]:
+            self.ip("link", "delete", self.nics[port])
+            self.nics[port] = ""
+
+    def put_in(self, port: str) -> None:
+        """Under its own name, or if that is another's, another one."""
+        if not self.nics[port]:
+            name = next(each for each in (NAMES[port], "spare0", "spare1") if each not in self.nics.values())
+            far = ("peer", "name", port, "netns", self.lan.namespace("switch"))
+            self.ip("link", "add", name, "type", "veth", *far)
+            self.lan.run_in("switch", "ip", "link", "set", port, "master", "br0", "up")
+            self.ip("link", "set", name, "up")
+            self.nics[port] = name
+
+    def rename(self, port: str, name: str) -> None:
+        """To a name that is free."""
+        if self.nics[port] and name not in self.nics.values():
+            self.ip("link", "set", self.nics[port], "name", name)
+            self.nics[port] = name
+
+    def swap(self, _port: str) -> None:
+        """Both get the name of the other, as fast as can be."""
+        one, other = self.nics
+        first, second = self.nics[one], self.nics[other]
+        if first and second:
+            words = (
+                f"link set {first} name x",
+                f"link set {second} name {first}",
+                f"link set x name {second}",
+            )
+            self.lan.run_in("host", "sh", "-c", f"printf '%s\\n' {' '.join(map(repr, words))} | ip -batch -")
+            self.nics[one], self.nics[other] = second, first
+
+    def down_and_up(self, port: str) -> None:
+        """By its owner."""
+        for state in ("down", "up"):
+            if self.nics[port]:
+                self.ip("link", "set", self.nics[port], state)
+
+    def remove_ours(self, _port: str) -> None:
+        """By somebody who tidies up."""
+        for name in [each for each in self.links() if each.startswith("mvh")]:
+            self.ip("link", "delete", name)
+
+    def restart(self, _port: str) -> None:
+        """Killed, as always."""
+        self.plugin.kill()
+        self.plugin.start()
+
+    def put_right(self) -> None:
+        """Each NIC is there under its own name."""
+        for port in self.nics:
+            self.rename(port, f"park-{NAMES[port]}")
+        for port, name in NAMES.items():
+            self.rename(port, name)
+        for port in self.nics:
+            self.put_in(port)
+
+    # Calls.
+
+    def start_container(self, nic: str) -> str:
+        """Ask what an engine asks; return the complaint."""
+        self.number += 1
+        network, address = NETWORKS[nic]
+        about = {"NetworkID": network, "EndpointID": f"{self.number:032x}{address:032x}"}
+        interface = {"Address": f"192.168.77.{address}/24", "AddressIPv6": "", "MacAddress": ""}
+        answer = self.plugin.call(
+            "NetworkDriver.CreateEndpoint", {**about, "Interface": interface, "Options": {}}
+        )
+        if "Err" not in answer:
+            answer = self.plugin.call(
+                "NetworkDriver.Join", {**about, "SandboxKey": "/var/run/docker/netns/1"}
+            )
+        self.last = about
+        return str(answer.get("Err", ""))
+
+    def end_container(self) -> str:
+        """End the one that was started last."""
+        self.plugin.call("NetworkDriver.Leave", self.last)
+        return str(self.plugin.call("NetworkDriver.DeleteEndpoint", self.last).get("Err", ""))
+
+    def lives(self, number: int, nics: list[str], complaints: list[str]) -> None:
+        """Start and end containers; what cannot be started is said, and ended all the same."""
+        for nic in nics[:number]:
+            try:
+                self.start_container(nic)
+                complaint = self.end_container()
+            except OSError as error:
+                complaint = f"a call was not answered: {error}"
+            if complaint:
+                complaints.append(complaint)
+
+    # What has to be.
+
+    def disorder(self) -> str:
+        """Say what is not as it has to be; empty if all is."""
+        links = self.links()
+        ours = {each.get("link"): each for name, each in links.items() if name.startswith("mvh")}
+        for nic, (_, number) in NETWORKS.items():
+            if nic not in ours:
+                return f"there is no link of ours on {nic}"
+            if all(each.get("local") != f"192.168.77.{number + 160}" for each in ours[nic]["addr_info"]):
+                return f"our link on {nic} has not the host's address"
+        extra = set(links) - {"lo", "eth1", *NETWORKS} - {each["ifname"] for each in ours.values()}
+        if extra or len(ours) != len(NETWORKS):
+            return f"there are more links than there should be: {sorted(links)}"
+        return ""
+
+    def settled(self) -> str:
+        """Wait for order, and say what is still missing."""
+        try:
+            wait_until(lambda: not self.disorder(), SETTLED, "order")
+        except TookTooLong:
+            return self.disorder()
+        return ""
+
+    def usable(self) -> str:
+        """Start and end a container on each NIC."""
+        for nic, (_, number) in NETWORKS.items():
+            if complaint := self.start_container(nic):
+                return f"a container on {nic} does not start: {complaint}"
+            routes = self.lan.run_in("host", "ip", "route", "show", "proto", "142")
+            if f"192.168.77.{number} dev mvh" not in routes:
+                return f"there is no route to the container on {nic}: {routes!r}"
+            if complaint := self.end_container():
+                return f"a container on {nic} does not end: {complaint}"
+        return ""
+
+
+def one_try(ordeal: Ordeal, stage: Stage) -> None:
+    """Draw deeds and lives, let them meet, and look what came of it."""
+    random = ordeal.random
+    deeds: list[Callable[[str], None]] = [
+        stage.take_out,
+        stage.put_in,
+        stage.put_in,
+        lambda port: stage.rename(port, "spare0"),
+        lambda port: stage.rename(port, NAMES[port]),
+        stage.swap,
+        stage.down_and_up,
+        stage.remove_ours,
+        lambda _: time.sleep(random.choice((0.01, 0.1, 0.3))),
+    ]
+    drawn = [
+        (random.choice(deeds), random.choice(list(NAMES))) for _ in range(random.randint(1, DEEDS_AT_ONCE))
+    ]
+    is_killed = random.random() < 0.2
+    complaints: list[str] = []
+    lives = [random.choice(list(NETWORKS)) for _ in range(4)]
+    living = threading.Thread(target=stage.lives, args=(random.randint(0, 4), lives, complaints))
+    if not is_killed:
+        living.start()
+    for deed, port in drawn:
+        deed(port)
+    if is_killed:
+        stage.restart("")
+        living.start()
+    living.join()
+    stage.put_right()
+    began = time.monotonic()
+    finding = stage.settled() or stage.usable() or stage.settled()
+    slowest = max(
+        float(ordeal.tally.figures.get("slowest to settle", "0 s").split()[0]), time.monotonic() - began
+    )
+    ordeal.tally.figures["slowest to settle"] = f"{slowest:.1f} s"
+    told = ", ".join(f"{getattr(deed, '__name__', 'deed')} {port}" for deed, port in drawn)
+    log = stage.plugin.log()
+    if complaints:
+        ordeal.tally.lose(f"{complaints} ({told})")
+    elif "Traceback" in log:
+        ordeal.tally.lose(f"{log[log.index('Traceback') :][:2000]} ({told})")
+    elif finding.startswith("there are more links"):
+        ordeal.tally.leak(f"{finding} ({told})")
+    elif finding:
+        ordeal.tally.lose(f"{finding} ({told})\n{log[-3000:]}")
+    else:
+        ordeal.tally.survive()
+
+
+def run(ordeal: Ordeal) -> None:
+    """Try on one stage after the other; one that has seen a failure is not used again."""
+    while not ordeal.is_over:
+        with ExitStack() as stack:
+            lan = stack.enter_context(Lan(nics=3))
+            plugin = stack.enter_context(Plugin(lan))
+            stage = Stage(lan, plugin)
+            for _ in range(50):
+                if ordeal.is_over or ordeal.tally.findings:
+                    break
+                one_try(ordeal, stage)
+                ordeal.progress()
+            for network, _ in NETWORKS.values():
+                plugin.call("NetworkDriver.DeleteNetwork", {"NetworkID": network})
+            if left := set(stage.links()) - {"lo", "eth1", *NETWORKS}:
+                ordeal.tally.leak(f"after the networks' end: {sorted(left)}")
+        if len(ordeal.tally.findings) >= 5:
+            return
+
+
+PART = Part(
+    name="parents",
+    what="NICs vanish, return, and change their names while containers start and end",
+    run=run,
+    short_seconds=30,
+    seconds=300,
+    missing=missing_for_lan,
+)
