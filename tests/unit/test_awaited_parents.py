@@ -142,7 +142,9 @@ class AwaitedTests(ParentTestCase):
             self.pass_time(SOON)
             self.assertEqual(self.routes(), REACHED)
 
-    def test_one_that_vanishes_and_returns_within_a_moment_again_and_again_is_not_waited_for_longer(self) -> None:
+    def test_one_that_vanishes_and_returns_within_a_moment_again_and_again_is_not_waited_for_longer(
+        self,
+    ) -> None:
         self.open()
         self.run_container()
         for index in range(90, 100):
