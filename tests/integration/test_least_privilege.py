@@ -186,7 +186,7 @@ def test_state_of_a_service_that_ran_as_root_is_lost(machine: Systemd) -> None:
 def test_it_cannot_be_run_by_hand_as_that_user(machine: Systemd) -> None:
     """In the words of the manual."""
     page = (CHECKOUT / "docs" / "howto" / "install.rst").read_text(encoding="utf-8")
-    said = re.search(r"sudo (setpriv (?:.*\\\n)+.*)\n", page)
+    said = re.search(r"sudo (env (?:.*\\\n)+.*)\n", page)
     assert said is not None
     machine.run("systemctl", "stop", *reversed(UNITS))
     library = "LD_LIBRARY_PATH=/opt/macvlan-twisted/base/lib"
