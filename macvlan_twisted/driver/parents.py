@@ -64,16 +64,13 @@ class Parents:
         :raises LinkFailed: the kernel refuses.
         """
         trouble, is_usable = "", True
-        networks = [
-            each
-            for each in self._known.networks.values()
-            if each.parent == parent and each.network_id not in self._known.being_made
-        ]
-        for network in networks:
+        for network in self._networks_on(parent):
             try:
                 link = await self._restored(network, bring_up)
             except Absent as absent:
-                self.awaited.lost(absent, len(networks))
+                waiting = len(self._networks_on(parent))
+                if waiting:  # else the last one has gone meanwhile, and the parent with it
+                    self.awaited.lost(absent, waiting)
                 return False
             except Refused as refused:
                 self.awaited.unfit(parent, str(refused))
@@ -85,9 +82,16 @@ class Parents:
                 is_usable = link.bridge is None
         if trouble:
             self.awaited.unfit(parent, trouble)
-        elif networks:
+        else:
             self.awaited.well(parent)
         return is_usable and self._links.exists(parent)
+
+    def _networks_on(self, parent: str) -> list[Network]:
+        return [
+            each
+            for each in self._known.networks.values()
+            if each.parent == parent and each.network_id not in self._known.being_made
+        ]
 
     async def restore(self, network: Network) -> None:
         """

@@ -1,7 +1,7 @@
 """NICs are taken out, put back, renamed, swapped, and taken down, in any order, while containers start and end.
 
 A try is some deeds on two NICs, each with a network that gives the host access, and calls of an engine beside them. Then
-the NICs get their own names, and all has to be as it was: our links on the right NICs with addresses and routes,
+the NICs get their names, or each that of the other, and all has to be as it was: our links on the right NICs with addresses and routes,
 containers can be started and ended, and nothing else is there.
 """
 
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from random import Random
 from typing import Any
 
 from tests.lab.commands import TookTooLong, wait_until
@@ -35,6 +36,8 @@ class Stage:
         self.plugin = plugin
         self.nics = dict(NAMES)
         """By the switch's end: how each NIC is called now, empty while it is out."""
+        self.names = dict(NAMES)
+        """By the switch's end: how each NIC is to be called in the end."""
         self.number = 0
         for nic, (network, number) in NETWORKS.items():
             data = {"AddressSpace": "LocalDefault", "Pool": "192.168.77.0/24", "Gateway": "192.168.77.1/24"}
@@ -65,7 +68,9 @@ class Stage:
     def put_in(self, port: str) -> None:
         """Under its own name, or if that is another's, another one."""
         if not self.nics[port]:
-            name = next(each for each in (NAMES[port], "spare0", "spare1") if each not in self.nics.values())
+            name = next(
+                each for each in (self.names[port], "spare0", "spare1") if each not in self.nics.values()
+            )
             far = ("peer", "name", port, "netns", self.lan.namespace("switch"))
             self.ip("link", "add", name, "type", "veth", *far)
             self.lan.run_in("switch", "ip", "link", "set", port, "master", "br0", "up")
@@ -107,11 +112,14 @@ class Stage:
         self.plugin.kill()
         self.plugin.start()
 
-    def put_right(self) -> None:
-        """Each NIC is there under its own name."""
+    def put_right(self, random: Random) -> None:
+        """Each NIC is there under its name, or from now on under the other's."""
+        if random.random() < 0.5:
+            one, other = self.names
+            self.names = {one: self.names[other], other: self.names[one]}
         for port in self.nics:
             self.rename(port, f"park-{NAMES[port]}")
-        for port, name in NAMES.items():
+        for port, name in self.names.items():
             self.rename(port, name)
         for port in self.nics:
             self.put_in(port)
@@ -195,7 +203,7 @@ def one_try(ordeal: Ordeal, stage: Stage) -> None:
         stage.put_in,
         stage.put_in,
         lambda port: stage.rename(port, "spare0"),
-        lambda port: stage.rename(port, NAMES[port]),
+        lambda port: stage.rename(port, stage.names[port]),
         stage.swap,
         stage.down_and_up,
         stage.remove_ours,
@@ -216,7 +224,7 @@ def one_try(ordeal: Ordeal, stage: Stage) -> None:
         stage.restart("")
         living.start()
     living.join()
-    stage.put_right()
+    stage.put_right(random)
     began = time.monotonic()
     finding = stage.settled() or stage.usable() or stage.settled()
     slowest = max(

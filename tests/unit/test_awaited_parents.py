@@ -199,13 +199,28 @@ class AwaitedTests(ParentTestCase):
             self.assert_nothing_left()
 
     def test_one_that_a_network_is_just_being_made_on_is_not_said_to_be_awaited(self) -> None:
-        self.house.steps.hold.add("add_vlan")
+        self.house.records.steps.hold.add("save")
         creation = self.house.start(self.house.networks.create(network_request(parent="eth1.20")))
         self.tell("eth1")
         self.pass_time(LATEST)
-        self.house.steps.let_all_go()
+        self.house.records.steps.let_all_go()
         self.successResultOf(creation)
         self.assertEqual(self.lines_with("is not there"), [])
+
+    def test_one_whose_last_network_goes_while_it_is_looked_at_is_not_said_to_be_awaited(self) -> None:
+        self.house.create_network(parent="eth1.20")
+        self.house.steps.hold.add("find")
+        self.tell("eth1")
+        self.pass_time(SOON)
+        self.house.steps.let_go()  # the VLAN,
+        self.house.steps.let_go()  # and its NIC; the VLAN as the parent is next
+        look = self.house.steps.held.pop()
+        self.house.steps.hold.clear()
+        self.house.wait(self.house.networks.delete(NETWORK))
+        look.go()
+        self.assertEqual(self.lines_with("is not there"), [])
+        self.assertFalse(self.house.parents.awaited.is_in_doubt("eth1.20"))
+        self.assert_nothing_left()
 
     def test_links_that_nobody_waits_for_have_nothing_looked_at(self) -> None:
         self.open()
