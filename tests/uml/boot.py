@@ -46,9 +46,26 @@ def missing() -> str | None:
     """What keeps a guest from booting here, with the remedy, or None."""
     if shutil.which("linux") is None or not MODULES.is_dir():
         return "there is no kernel to boot (package user-mode-linux): apt-get install user-mode-linux"
+    if has_wide_registers() and shutil.which("gcc") is None:
+        return "this processor has AMX, and the guest needs gcc for that (wide_registers.c): apt-get install gcc libc6-dev"
     if os.geteuid() != 0:
         return "only root may shut the guest's processes into namespaces of their own: run this as root"
     return None
+
+
+def has_wide_registers() -> bool:
+    """Whether the processor has more registers than Debian's user-mode Linux has room for."""
+    return " amx_tile" in Path("/proc/cpuinfo").read_text()
+
+
+def preloaded(exchange: Path) -> list[str]:
+    """What stands before the guest's kernel on the command line, so that it lives with wide registers."""
+    if not has_wide_registers():
+        return []
+    library = exchange / "wide_registers.so"
+    source = HERE / "wide_registers.c"
+    subprocess.run(("gcc", "-O1", "-Wall", "-shared", "-fPIC", "-o", library, source), check=True)
+    return ["env", f"LD_PRELOAD={library}"]
 
 
 def job(pytest_args: Sequence[str]) -> str:
@@ -85,6 +102,7 @@ def command_line(exchange: Path, memory: str, output: Pipe, status: Pipe, consol
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
         *("sh", str(HERE / "jail.sh"), f"{exchange}/scratch", memory),
+        *preloaded(exchange),
         *("linux", f"mem={memory}", f"uml_dir={exchange}/scratch"),
         *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"),
         *("con=null", f"con0=null,fd:{console.writer}"),
