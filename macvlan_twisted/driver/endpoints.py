@@ -63,12 +63,16 @@ class Endpoints:
             existing = self._known.endpoints.get(request.endpoint_id)
             endpoint = self._plans.endpoint(request, network, existing)
             if existing == endpoint:
+                if not self._links.exists(endpoint.link):
+                    await self._make_again(endpoint, network)
                 return _chosen(endpoint, request)
             if existing is not None:
                 raise Refused(f"endpoint {endpoint.endpoint_id} exists with other addresses: remove it first")
             if self._parents.awaited.is_in_doubt(network.parent):
                 await self._parents.restore(network)
             forgotten = await self._forgotten_holder(endpoint)
+            if self._known.networks.get(network.network_id) != network:
+                raise Refused(f"network {network.network_id} was removed meanwhile: start the container again")
             self._known.add_endpoint(endpoint)
             self._being_made.add(endpoint.endpoint_id)
             try:
@@ -96,6 +100,17 @@ class Endpoints:
             network=network.short_id,
         )
         return _chosen(endpoint, request)
+
+    async def _make_again(self, endpoint: Endpoint, network: Network) -> None:
+        """The same call as before, and no link: it is in a container, or a kill came between its row and its link."""
+        try:
+            await self._add_port(self._port(endpoint, network), network, network.mode != "passthru")
+        except LinkFailed as failure:
+            if failure.errno == (errno.EINVAL if network.mode == "passthru" else errno.EADDRINUSE):
+                return  # it lives in a container
+            await self._undo(endpoint)
+            raise explained(failure, network, endpoint.mac, []) from None
+        self._presence.settle(endpoint, network)
 
     async def _undo(self, endpoint: Endpoint) -> None:
         """Forget an endpoint that was not made; the engine will not ask for it."""
@@ -157,24 +172,26 @@ class Endpoints:
     async def _make_link(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> None:
         if network.mode == "passthru":
             await self._links.reaped()
-        port = network.port(
+        # A MAC that a user chose may be in use by links that we cannot see. One that we derived is so only where
+        # the address is, too; proving it would cost every start a grace period of the kernel.
+        named_by_user = endpoint.mac is not None and not endpoint.mac_is_ours
+        prove = network.mode != "passthru" and (named_by_user or forgotten is not None)
+        try:
+            await self._add_port(self._port(endpoint, network), network, prove)
+        except LinkFailed as failure:
+            if failure.errno == errno.EADDRINUSE and forgotten is not None:
+                raise _mac_in_use(forgotten) from None  # alive, with its link in a container
+            others = [each for each in self._known.endpoints_of(network.network_id) if each != endpoint]
+            raise explained(failure, network, endpoint.mac, others) from None
+
+    def _port(self, endpoint: Endpoint, network: Network) -> Port:
+        return network.port(
             endpoint.link,
             self._links.group,
             alias_of(self._records.instance, "endpoint", endpoint.endpoint_id),
             # In passthru the engine sets the MAC itself, in the container; here it would be the NIC's at once.
             None if network.mode == "passthru" else endpoint.mac,
         )
-        # A MAC that a user chose may be in use by links that we cannot see. One that we derived is so only where
-        # the address is, too; proving it would cost every start a grace period of the kernel.
-        named_by_user = endpoint.mac is not None and not endpoint.mac_is_ours
-        prove = network.mode != "passthru" and (named_by_user or forgotten is not None)
-        try:
-            await self._add_port(port, network, prove)
-        except LinkFailed as failure:
-            if failure.errno == errno.EADDRINUSE and forgotten is not None:
-                raise _mac_in_use(forgotten) from None  # alive, with its link in a container
-            others = [each for each in self._known.endpoints_of(network.network_id) if each != endpoint]
-            raise explained(failure, network, endpoint.mac, others) from None
 
     async def _add_port(self, port: Port, network: Network, prove_mac_free: bool) -> None:
         try:

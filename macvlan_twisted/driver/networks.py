@@ -272,8 +272,25 @@ class Networks:
 
     async def _undo(self, network: Network) -> None:
         """Remove all that a failed create has made; the engine will not ask for it."""
-        for failure in await self._remove(network):
-            _log.error("undoing network {network}: {reason}", network=network.short_id, reason=failure)
+        try:
+            failures = await self._remove_endpoints(network.network_id)
+        except StateFailed as failure:
+            failures = [str(failure)]
+        for each in failures + await self._remove(network):
+            _log.error("undoing network {network}: {reason}", network=network.short_id, reason=each)
+
+    async def _remove_endpoints(self, network_id: str) -> list[str]:
+        """
+        :return: what failed of the kernel.
+        :raises StateFailed: those that are left are known still.
+        """
+        failures: list[str] = []
+        while endpoints := self._known.endpoints_of(network_id):  # others may be under way
+            try:
+                await self._endpoints.delete(requests.EndpointCall(network_id, endpoints[0].endpoint_id))
+            except LinkFailed as failure:
+                failures.append(str(failure))
+        return failures
 
     async def _remove(self, network: Network) -> list[str]:
         """Go on after an error, and collect what failed."""
@@ -303,17 +320,12 @@ class Networks:
 
     async def delete(self, network_id: str) -> None:
         """Remove a network and whatever still hangs on it; succeeds when there is nothing."""
-        failures: list[str] = []
         async with self._turns.of(network_id):
             network = self._known.networks.get(network_id)
             if network is None:
                 await self._records.forget(Kind.NETWORK, network_id)  # a row that an earlier error left
                 return
-            while endpoints := self._known.endpoints_of(network_id):  # others may be under way
-                try:
-                    await self._endpoints.delete(requests.EndpointCall(network_id, endpoints[0].endpoint_id))
-                except LinkFailed as failure:
-                    failures.append(str(failure))
+            failures = await self._remove_endpoints(network_id)
             failures += await self._remove(network)
         _log.info("network removed: {network}", network=network.short_id)
         if failures:

@@ -378,6 +378,9 @@ class AddressManagement:
         """Succeeds when there is nothing to release."""
         pool = self._pools.by_id.get(request.pool_id)
         if pool is None:
+            async with self._turns.of(request.pool_id):  # if it is just being released, that may fail yet
+                pool = self._pools.by_id.get(request.pool_id)
+        if pool is None:
             return
         shared = self._pools.set_of(pool)
         number = int(request.address)

@@ -24,9 +24,14 @@ class HeldStep:
     name: str
     do: Callable[[], Any]
     done: Deferred[Any]
+    arguments: tuple[Any, ...] = ()
 
     def go(self) -> None:
         maybeDeferred(self.do).chainDeferred(self.done)
+
+    def fail(self, error: Exception) -> None:
+        """It is not taken at all."""
+        self.done.errback(error)
 
 
 @define
@@ -51,7 +56,7 @@ class Steps:
         if self.refuse_number == len(self.taken) or name in self.refuse:
             return fail(self.failure(f"{name}: a test refuses it", self.refuse.get(name, errno.EIO)))
         if name in self.hold:
-            step = HeldStep(name, lambda: function(*arguments), Deferred())
+            step = HeldStep(name, lambda: function(*arguments), Deferred(), arguments)
             self.held.append(step)
             return step.done
         return maybeDeferred(function, *arguments)

@@ -1,0 +1,72 @@
+"""Calls that overlap in any order, with steps held back, refused and cut off, against a plain model."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from random import Random
+
+from tests.torture.part import Ordeal, Part
+from tests.unit.helpers import House
+from tests.unit.interleaved import MOST_AT_ONCE, Interleaved
+
+EXAMPLES, SHORT_EXAMPLES = 20_000, 400
+
+
+def act(host: Interleaved, random: Random, number: int) -> None:
+    """Do `number` things, most of them likely to meet others half-way."""
+    for _ in range(number):
+        (what,) = random.choices(("calls", "steps", "refusal", "settle", "kill"), (8, 8, 2, 2, 1))
+        if what == "calls":
+            for _ in range(random.choice((1, 2, 8, MOST_AT_ONCE))):
+                host.begin_any()
+        elif what == "steps":
+            host.let_go(random.choice((1, 5, 40, 200)))
+        elif what == "refusal":
+            host.refuse(random.randint(1, 4))
+        elif what == "settle":
+            host.settle()
+            host.check_settled()
+        else:
+            host.kill()
+            host.check_settled()
+        host.check()
+
+
+def example(seed: str) -> Counter[str]:
+    """Live one example, and say what happened in it."""
+    random = Random(seed)
+    host = Interleaved(House(), random)
+    try:
+        act(host, random, random.randint(3, 30))
+        host.leave_nothing()
+    finally:
+        host.bury()
+    return host.counts
+
+
+def run(ordeal: Ordeal) -> None:
+    """Live many."""
+    counts: Counter[str] = Counter()
+    number = SHORT_EXAMPLES if ordeal.short else EXAMPLES
+    for _ in range(number):
+        if ordeal.is_over:
+            break
+        seed = f"{ordeal.random.randrange(1 << 32):08x}"
+        try:
+            counts += example(seed)
+        except Exception as error:
+            ordeal.tally.lose(f"example {seed}: {''.join(traceback.format_exception(error)[-2:])}")
+        else:
+            ordeal.tally.survive()
+        ordeal.progress(number, f"{counts['calls']} calls")
+    ordeal.tally.figures.update({name: f"{count}" for name, count in counts.items()})
+
+
+PART = Part(
+    "interleavings",
+    "calls, refusals and kills in any order on fakes, against a plain model",
+    run,
+    short_seconds=30,
+    seconds=600,
+)
