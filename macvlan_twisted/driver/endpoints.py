@@ -72,7 +72,9 @@ class Endpoints:
                 await self._parents.restore(network)
             forgotten = await self._forgotten_holder(endpoint)
             if self._known.networks.get(network.network_id) != network:
-                raise Refused(f"network {network.network_id} was removed meanwhile: start the container again")
+                raise Refused(
+                    f"network {network.network_id} was removed meanwhile: start the container again"
+                )
             self._known.add_endpoint(endpoint)
             self._being_made.add(endpoint.endpoint_id)
             try:
