@@ -1,0 +1,184 @@
+"""Endpoint lives through the protocol, by callers who behave as an engine does, with the plugin killed all the time."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from random import Random
+
+from tests.lab.commands import attempt, run, wait_until
+from tests.lab.docker_host import DockerHost
+from tests.lab.engine import Engine
+from tests.lab.lan import Lan
+from tests.lab.plugin import Plugin
+from tests.lab.requirements import missing_for_lan
+from tests.torture.caller import Caller, Ledger, Net
+from tests.torture.part import Ordeal, Part
+
+LIVES, SHORT_LIVES = 10_000, 500
+CALLERS = 8
+MOST_GROWTH = 24 << 20
+"""Bytes that memory may grow by within thousands of lives; what is measured is told as a figure."""
+SUBNETS = ("192.168.77.0/24", "10.44.0.0/16", "10.45.0.0/16")
+ARGUMENTS = (
+    *("--host-interface", "eth1", "--gateway", "192.168.77.1", "--macvlan-subnet", SUBNETS[0]),
+    *("--conflict-detection", "off"),
+)
+
+
+def nets() -> list[Net]:
+    """Two that share our addresses, one with access from the host, one of an address management that is not ours."""
+    return [
+        Net(1, "eth1", SUBNETS[1], {}, is_ours=True),
+        Net(2, "eth1", SUBNETS[1], {}, is_ours=True),
+        Net(3, "eth1", SUBNETS[2], {"host_access": "true"}, is_ours=True),
+        Net(4, "eth2", "10.46.0.0/16", {}, is_ours=False),
+    ]
+
+
+class Weighed:
+    """What the process holds."""
+
+    def __init__(self, plugin: Plugin) -> None:
+        """Look at it now."""
+        proc = f"/proc/{plugin.service.pid}"
+        self.descriptors = len(os.listdir(f"{proc}/fd"))
+        self.threads = len(os.listdir(f"{proc}/task"))
+        with open(f"{proc}/statm", encoding="ascii") as statm:
+            self.memory = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def live(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, number: int, box: str) -> list[Future[None]]:
+    """Have the callers live so many lives between them; returns at once."""
+    lan = plugin.lan
+    pool = ThreadPoolExecutor(CALLERS)
+    share = number // CALLERS
+
+    def some(seed: int) -> None:
+        caller = Caller(plugin, ledger, lan.namespace("host"), box, Random(seed))
+        try:
+            for _ in range(share):
+                if ordeal.is_over:
+                    return
+                caller.live(caller.random.choice(networks))
+        finally:
+            caller.close()
+
+    begun = [pool.submit(some, ordeal.random.randrange(1 << 32)) for _ in range(CALLERS)]
+    pool.shutdown(wait=False)
+    return begun
+
+
+def our_links(lan: Lan) -> set[str]:
+    """The containers' links that are in the host's namespace."""
+    return {name for name in lan.host_links() if name.startswith("mvt")}
+
+
+def end_of(futures: list[Future[None]]) -> None:
+    """Wait for the callers, and raise what they raised."""
+    for each in futures:
+        each.result()
+
+
+def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, box: str) -> None:
+    """The lives, while this thread kills the plugin about every second."""
+    number = SHORT_LIVES if ordeal.short else LIVES
+    futures = live(plugin, ledger, networks, ordeal, number, box)
+    kills = 0
+    while not all(each.done() for each in futures):
+        time.sleep(ordeal.random.uniform(0.2, 1.8))
+        plugin.kill()
+        plugin.start()
+        kills += 1
+        ordeal.progress(number, f"{kills} kills, {len(ledger.forgotten_endpoints)} endpoints forgotten by the engine")
+    end_of(futures)
+    ordeal.tally.figures["kills"] = f"{kills}"
+
+
+def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, box: str) -> None:
+    """More lives of one process, which is the same after them as before."""
+    number = 200 if ordeal.short else 3000
+    end_of(live(plugin, ledger, networks, ordeal, number // 4, box))
+    wait_until(lambda: not our_links(plugin.lan), 30, "the links' end")
+    before = Weighed(plugin)
+    end_of(live(plugin, ledger, networks, ordeal, number, box))
+    wait_until(lambda: not our_links(plugin.lan), 30, "the links' end")
+    after = Weighed(plugin)
+    grown = after.memory - before.memory
+    ordeal.tally.figures["memory"] = f"{before.memory >> 10} KiB, {grown >> 10:+} KiB after {number} more lives"
+    ordeal.tally.figures["descriptors, threads"] = (
+        f"{before.descriptors}, {before.threads}; then {after.descriptors}, {after.threads}"
+    )
+    if after.descriptors > before.descriptors or after.threads > before.threads:
+        ordeal.tally.leak(ordeal.tally.figures["descriptors, threads"])
+    if grown > MOST_GROWTH:
+        ordeal.tally.leak(f"memory: {ordeal.tally.figures['memory']}")
+
+
+def strangers(host: DockerHost, ledger: Ledger, networks: list[Net]) -> list[str]:
+    """Rows of endpoints and addresses that the engine has no part in; the plugin must be stopped."""
+    rows = host.rows()
+    left = [
+        f"endpoint {key}" for key, *_ in rows["endpoints"] if key not in ledger.forgotten_endpoints
+    ]
+    known = {(net.pool, net.gateway) for net in networks} | ledger.forgotten_addresses
+    unheard = [row for row in rows["addresses"] if "host" not in row and (row[0], row[1]) not in known]
+    if len(unheard) > ledger.unheard_addresses:
+        left += [f"address {row}" for row in unheard]
+    return left
+
+
+def roll_back(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal) -> None:
+    """What the engine forgot is there still, and nothing else; it goes when the engine rolls it back after all."""
+    plugin.stop()
+    for each in strangers(DockerHost(Engine(plugin.lan), plugin), ledger, networks):
+        ordeal.tally.leak(f"{each}, of which no call was cut off")
+    plugin.start()
+    ordeal.tally.figures["forgotten by the engine"] = (
+        f"{len(ledger.forgotten_endpoints)} endpoints, {len(ledger.forgotten_addresses)} addresses, and of at most "
+        f"{ledger.unheard_addresses} addresses it never heard"
+    )
+    caller = Caller(plugin, ledger, "", "", ordeal.random)
+    caller.roll_back()
+    caller.close()
+
+
+def close(plugin: Plugin, networks: list[Net], ordeal: Ordeal, box: str) -> None:
+    """With its networks all goes that is left."""
+    for net in networks:
+        net.close(plugin)
+    plugin.stop()
+    for left in DockerHost(Engine(plugin.lan), plugin).remains():
+        ordeal.tally.leak(left)
+    for line in run("ip", "-n", box, "-o", "link").splitlines():
+        if ": lo:" not in line:
+            ordeal.tally.leak(f"in the sandbox: {line}")
+
+
+def torment(ordeal: Ordeal) -> None:
+    """All of it."""
+    ledger, networks = Ledger(ordeal.tally), nets()
+    with Lan(nics=2) as lan, Plugin(lan, arguments=ARGUMENTS) as plugin:
+        box = f"{lan.tag}-box"
+        run("ip", "netns", "add", box)
+        try:
+            for net in networks:
+                net.open(plugin)
+            with_kills(plugin, ledger, networks, ordeal, box)
+            roll_back(plugin, ledger, networks, ordeal)
+            without_kills(plugin, ledger, networks, ordeal, box)
+            close(plugin, networks, ordeal, box)
+        finally:
+            attempt("ip", "netns", "delete", box)
+    ordeal.tally.figures.update(ledger.told())
+
+
+PART = Part(
+    "lives",
+    "endpoint lives through the protocol, with the plugin killed about every second",
+    torment,
+    short_seconds=60,
+    seconds=900,
+    missing=missing_for_lan,
+)
