@@ -19,6 +19,20 @@ _TABLE: tuple[tuple[type[BaseException], int | None], ...] = (
 )
 
 
+LONGEST_MESSAGE = 2000
+"""Characters: what somebody sends us comes back in messages, and stands in the log."""
+
+
+def legible(text: str) -> str:
+    """*text* in one line that does nothing to a terminal, and is no longer than a reader cares for."""
+    if len(text) > LONGEST_MESSAGE:
+        half = LONGEST_MESSAGE // 2 - 10
+        text = f"{text[:half]} ... {text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def error_body(message: str) -> dict[str, str]:
     """An error as both subsystems read it: NetworkDriver looks for ``Err``, IpamDriver for ``Error``."""
     return {"Err": message, "Error": message}
@@ -27,13 +41,14 @@ def error_body(message: str) -> dict[str, str]:
 def error_reply(method: str, failure: Failure) -> tuple[int, dict[str, str]]:
     """Status and body for *failure*; what we did not foresee is logged with its traceback."""
     error = failure.value
+    said = legible(str(error))
     kind, status = next(row for row in _TABLE if isinstance(error, row[0]))
     if kind is Exception:
         _log.failure("{method} failed in a way that is a bug of ours", failure=failure, method=method)
         return 500, error_body(
-            f"{method}: bug in the plugin, {type(error).__name__}: {error}; its log has the details"
+            f"{method}: bug in the plugin, {type(error).__name__}: {said}; its log has the details"
         )
     if isinstance(error, HTTPException):
         return error.code or 500, error_body(f"{method}: {error.description}")
-    _log.emit(LogLevel.warn, "{method} refused: {reason}", method=method, reason=str(error))
-    return status or 200, error_body(str(error))
+    _log.emit(LogLevel.warn, "{method} refused: {reason}", method=method, reason=said)
+    return status or 200, error_body(said)

@@ -11,6 +11,10 @@ from ..errors import BadRequest
 T = TypeVar("T")
 
 
+LONGEST_TEXT = 4096
+"""Characters of a name, an address or a path; an engine's longest are paths."""
+
+
 def parse_body(method: str, raw: bytes) -> Fields:
     """
     The object that the engine sent with *method*.
@@ -62,6 +66,8 @@ class Fields:
             return ""
         if not isinstance(value, str):
             raise self._wrong(name, "a string")
+        if len(value) > LONGEST_TEXT:
+            raise self._wrong(name, f"at most {LONGEST_TEXT} characters long")
         return value
 
     def identifier(self, name: str) -> str:

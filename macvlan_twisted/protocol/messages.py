@@ -21,6 +21,8 @@ INTERNAL_OPTION = "com.docker.network.internal"
 GATEWAY_DATA = "com.docker.network.gateway"
 ADDRESS_TYPE_OPTION = "RequestAddressType"
 ENDPOINT_NAME_OPTION = "com.docker.network.endpoint.name"
+LONGEST_NAME = 255
+"""Characters of a container's name that is remembered; engines know no limit, host names have 63."""
 
 NULL_ADDRESS_SPACE = "null"
 _BY_NEXT_HOP, _ON_LINK = 0, 1
@@ -166,6 +168,11 @@ def pool_id(body: Fields) -> str:
     return body.text("PoolID")
 
 
+def _name(text: str) -> str:
+    """A container's name as engines have them; by what cannot be one, no container will ask again."""
+    return text if text.isprintable() and len(text) <= LONGEST_NAME else ""
+
+
 def request_address(body: Fields) -> ipam.RequestAddress:
     options = body.texts("Options")
     is_gateway = options.get(ADDRESS_TYPE_OPTION) == GATEWAY_DATA
@@ -173,7 +180,7 @@ def request_address(body: Fields) -> ipam.RequestAddress:
         pool_id=body.text("PoolID"),
         address=body.parsed("Address", _without_prefix),
         purpose=ipam.Purpose.GATEWAY if is_gateway else ipam.Purpose.ENDPOINT,
-        endpoint_name=options.get(ENDPOINT_NAME_OPTION, ""),
+        endpoint_name=_name(options.get(ENDPOINT_NAME_OPTION, "")),
     )
 
 

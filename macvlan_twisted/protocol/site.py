@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 from klein import Klein
 from klein.resource import KleinResource
@@ -18,12 +19,13 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
 from ..steps import Step
-from .errors import error_body, error_reply
+from .errors import error_body, error_reply, legible
 from .methods import Method
 
 BODY_LIMIT = 1024 * 1024
@@ -114,7 +116,7 @@ class Calls:
 
     def _wrong_request(self, request: IRequest, failure: Failure) -> bytes:
         """No such method, or not a POST."""
-        name = request.path.decode("ascii", "replace").lstrip("/")
+        name = legible(request.path.decode("ascii", "replace").lstrip("/"))
         status, body = error_reply(name, failure)
         return self._written(request, status, _encoded(body))
 
@@ -136,8 +138,34 @@ async def _encoded_reply(method: Method, raw: bytes) -> bytes:
     return _encoded(await method(raw))
 
 
+class StrictChannel(HTTPChannel):
+    """Twisted's, which takes a Content-Length of thousands of digits for a number that Python would read."""
+
+    def headerReceived(self, line: bytes) -> bool:
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            channel: Any = self
+            channel.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            channel.loseConnection()
+            return False
+
+
 class LimitedRequest(Request):
-    """A request that is cut off, with an answer, when its body grows beyond the limit."""
+    """A request that is cut off, with an answer, when its body grows beyond the limit, and whose path is text."""
+
+    def process(self) -> None:
+        try:
+            unquote_to_bytes(cast(bytes, self.path)).decode()
+        except UnicodeDecodeError:
+            body = _encoded(error_body("no such method: the path is not text"))
+            self.setResponseCode(404)
+            self.setHeader(b"Content-Type", CONTENT_TYPE.encode())
+            self.setHeader(b"Content-Length", b"%d" % len(body))
+            self.write(body)
+            self.finish()
+            return
+        super().process()
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
@@ -170,6 +198,7 @@ class LimitedRequest(Request):
 class UnloggedSite(Site):
     """Calls are not logged one by one: it costs a fifth of a call, and ``--debug`` tells more."""
 
+    protocol = cast(Any, StrictChannel)
     requestFactory = LimitedRequest
     noisy = False
 

@@ -38,7 +38,7 @@ ARGUMENTS = (
     *("--conflict-detection", "off", "--dhcp-timeout", "1", "--docker-host", "none"),
 )
 LINE = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[^ ]* \[[^]]*\] [^\x00-\x1f\x7f-\x9f]*$")
-UNDO = ("EndpointID", "PoolID", "NetworkID")
+UNDO = ("NetworkID", "EndpointID")
 
 
 class Hurt(Exception):
@@ -97,7 +97,9 @@ class Flood:
             self.mutations.known["PoolID"].append(reply["PoolID"])
         elif name in ("CreateNetwork", "CreateEndpoint"):
             body = json.loads(raw)
-            about = {key: body[key] for key in ("NetworkID", "EndpointID") if key in body and key[0] in name[6]}
+            about = {
+                key: body[key] for key in ("NetworkID", "EndpointID") if key in body and key[0] in name[6]
+            }
             if name == "CreateEndpoint":
                 about = {"NetworkID": body["NetworkID"], "EndpointID": body["EndpointID"]}
             self.made.append((f"NetworkDriver.{name.replace('Create', 'Delete')}", about))
@@ -106,12 +108,17 @@ class Flood:
 
     def undo(self) -> None:
         """Undo what was acknowledged, the last first."""
+        wrong: list[str] = []
         while self.made:
             method, body = self.made.pop()
             status, answer = self.post(method, json.dumps(body).encode())
             if status != 200 or "Err" in json.loads(answer):
-                raise Hurt(f"{method} {body}, which undoes what was acknowledged: {status} {answer[:300]!r}")
-        self.mutations.known = {"NetworkID": ["a" * 64, "b" * 64], "EndpointID": ["c" * 64], "PoolID": [""]}
+                wrong.append(
+                    f"{method} {body}, which undoes what was acknowledged: {status} {answer[:300]!r}"
+                )
+        self.mutations.forget()
+        if wrong:
+            raise Hurt("; ".join(wrong))
 
     def post(self, method: str, raw: bytes) -> tuple[int, bytes]:
         """Make a well-formed request, which has to be answered."""
@@ -125,6 +132,8 @@ class Flood:
 
     def _hardly_a_request(self, method: str, raw: bytes) -> None:
         """Send what the plugin need not understand: it may hang up, or answer, but not with an error of its own."""
+        if method == "IpamDriver.RequestPool":  # whoever hangs up will not hear the id of what was granted
+            method = "IpamDriver.ReleasePool"
         request = self.mutations.request(method, raw)
         self.close()
         try:
@@ -146,17 +155,22 @@ class Flood:
                 raise Hurt(f"{request[:300]!r}: {received[:300]!r}")
         if b"bug in the plugin" in received:
             raise Hurt(f"{request[:300]!r}: {received[:300]!r}")
-        self._note_all(received, method)
+        self._note_all(raw)
 
-    def _note_all(self, received: bytes, method: str) -> None:
-        """Some of them are requests all the same."""
-        for found in re.findall(rb'"PoolID": "([^"]+)"', received):
-            self.made.append(("IpamDriver.ReleasePool", {"PoolID": found.decode()}))
-        if b"200 OK" in received and b'"Err"' not in received and method == "NetworkDriver.CreateNetwork":
-            self.made += [("NetworkDriver.DeleteNetwork", {"NetworkID": each}) for each in self.mutations.known["NetworkID"]]
-        if b'"Interface"' in received:
-            for each in self.mutations.known["EndpointID"]:
-                self.made.append(("NetworkDriver.DeleteEndpoint", {"NetworkID": "a" * 64, "EndpointID": each}))
+    def _note_all(self, raw: bytes) -> None:
+        """Some of them are requests all the same, and are done even where the answer was not heard."""
+        try:
+            body = json.loads(raw)
+        except (ValueError, RecursionError):
+            return
+        found = body if isinstance(body, dict) else {}
+        network, endpoint = (found.get(key) if isinstance(found.get(key), str) else None for key in UNDO)
+        if network and network.isalnum() and network.isascii() and len(network) <= 128:
+            self.made.append(("NetworkDriver.DeleteNetwork", {"NetworkID": network}))
+            if endpoint and endpoint.isalnum() and endpoint.isascii() and len(endpoint) <= 128:
+                self.made.append(
+                    ("NetworkDriver.DeleteEndpoint", {"NetworkID": network, "EndpointID": endpoint})
+                )
 
     def _send(self, request: bytes) -> None:
         if self._socket is None:
@@ -215,7 +229,9 @@ class Watch:
             for path in self._plugin.state_dir.glob("state.sqlite*"):
                 shutil.copy(path, directory)
             with closing(sqlite3.connect(Path(directory) / "state.sqlite")) as copy:
-                tables = [name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+                tables = [
+                    name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type='table'")
+                ]
                 return {
                     name: sorted(copy.execute(f"SELECT * FROM {name}").fetchall(), key=str)
                     for name in tables
@@ -224,20 +240,31 @@ class Watch:
 
     def left_over(self) -> list[str]:
         """What there is that was not there before, or is no more."""
-        left = [f"link {name}" for name in set(self._plugin.lan.host_links()) ^ self._links if not name.startswith("mvh")]
+        left = [
+            f"link {name}"
+            for name in set(self._plugin.lan.host_links()) ^ self._links
+            if not name.startswith("mvh")
+        ]
         for table, rows in self.rows().items():
-            left += [f"row of {table}: {str(row)[:300]}" for row in rows if row not in self._rows.get(table, [])]
-            left += [f"lost of {table}: {str(row)[:300]}" for row in self._rows.get(table, []) if row not in rows]
+            left += [
+                f"row of {table}: {str(row)[:300]}" for row in rows if row not in self._rows.get(table, [])
+            ]
+            left += [
+                f"lost of {table}: {str(row)[:300]}" for row in self._rows.get(table, []) if row not in rows
+            ]
         return left
 
     def log(self, bodies: int) -> list[str]:
         """What is wrong with the log since the last look."""
         told = self._plugin.log()
         new, self._read = told[self._read :], len(told)
-        wrong = [word for word in ("Traceback", "Unhandled", "bug of ours") if word in new]
+        wrong = [told[-1500:] for told in re.findall(r"Traceback.*(?:\n\t.*)+", new)][:3]
+        wrong += [word for word in ("Traceback", "Unhandled", "bug of ours") if word in new]
         lines = new.splitlines() if new.isascii() else new.split("\n")
         self.most_lines = max(self.most_lines, len(new) / max(bodies, 1))
-        wrong += [f"a line of {len(line)} bytes: {line[:200]!r}" for line in lines if len(line) > LONGEST_LINE][:3]
+        wrong += [
+            f"a line of {len(line)} bytes: {line[:200]!r}" for line in lines if len(line) > LONGEST_LINE
+        ][:3]
         wrong += [f"a line with {line[:300]!r}" for line in lines if line and not LINE.match(line)][:3]
         return wrong
 
@@ -307,7 +334,9 @@ def torment(ordeal: Ordeal) -> None:
             flood.close()
         first, last = weighed[len(weighed) // 4], weighed[-1]
         tally.figures.update({name: str(count) for name, count in sorted(outcomes.items())})
-        tally.figures["memory"] = f"{first.memory >> 10} KiB, {last.memory - first.memory >> 10:+} KiB at the end"
+        tally.figures["memory"] = (
+            f"{first.memory >> 10} KiB, {last.memory - first.memory >> 10:+} KiB at the end"
+        )
         tally.figures["descriptors, threads"] = (
             f"{first.descriptors}, {first.threads}; then {last.descriptors}, {last.threads}"
         )

@@ -57,7 +57,9 @@ class Net:
         space = LOCAL_ADDRESS_SPACE if self.is_ours else "LocalDefault"
         if self.is_ours:
             asked = {"AddressSpace": space, "Pool": self.subnet, "SubPool": "", "V6": False}
-            self.pool = _done(plugin, "IpamDriver.RequestPool", {**asked, "Options": {"parent": self.parent}})["PoolID"]
+            self.pool = _done(
+                plugin, "IpamDriver.RequestPool", {**asked, "Options": {"parent": self.parent}}
+            )["PoolID"]
             gateway = {"PoolID": self.pool, "Address": self.gateway, "Options": GATEWAY_TYPE}
             _done(plugin, "IpamDriver.RequestAddress", gateway)
         data = {"AddressSpace": space, "Pool": self.subnet, "Gateway": f"{self.gateway}/{self.length}"}
@@ -148,7 +150,9 @@ class Caller:
         address = f"{ip_network(net.subnet)[256 + number % 65000]}/{net.length}"
         if net.is_ours:
             try:
-                address = self._call("IpamDriver.RequestAddress", PoolID=net.pool, Address="", Options=None)["Address"]
+                address = self._call("IpamDriver.RequestAddress", PoolID=net.pool, Address="", Options=None)[
+                    "Address"
+                ]
             except CutOff:
                 with self._ledger.lock:
                     self._ledger.unheard_addresses += 1
@@ -163,7 +167,9 @@ class Caller:
             self._release(net, address)
             return "lives cut off at the endpoint"
         try:
-            joined = self._call("NetworkDriver.Join", **about, SandboxKey=f"/var/run/docker/netns/{number:012x}")
+            joined = self._call(
+                "NetworkDriver.Join", **about, SandboxKey=f"/var/run/docker/netns/{number:012x}"
+            )
         except CutOff:
             if self.random.random() < 0.5:  # from 28 on
                 self._attempt("NetworkDriver.Leave", **about)

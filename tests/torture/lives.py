@@ -49,7 +49,9 @@ class Weighed:
             self.memory = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def live(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, number: int, box: str) -> list[Future[None]]:
+def live(
+    plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, number: int, box: str
+) -> list[Future[None]]:
     """Have the callers live so many lives between them; returns at once."""
     lan = plugin.lan
     pool = ThreadPoolExecutor(CALLERS)
@@ -91,7 +93,9 @@ def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Orde
         plugin.kill()
         plugin.start()
         kills += 1
-        ordeal.progress(number, f"{kills} kills, {len(ledger.forgotten_endpoints)} endpoints forgotten by the engine")
+        ordeal.progress(
+            number, f"{kills} kills, {len(ledger.forgotten_endpoints)} endpoints forgotten by the engine"
+        )
     end_of(futures)
     ordeal.tally.figures["kills"] = f"{kills}"
 
@@ -106,7 +110,9 @@ def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: O
     wait_until(lambda: not our_links(plugin.lan), 30, "the links' end")
     after = Weighed(plugin)
     grown = after.memory - before.memory
-    ordeal.tally.figures["memory"] = f"{before.memory >> 10} KiB, {grown >> 10:+} KiB after {number} more lives"
+    ordeal.tally.figures["memory"] = (
+        f"{before.memory >> 10} KiB, {grown >> 10:+} KiB after {number} more lives"
+    )
     ordeal.tally.figures["descriptors, threads"] = (
         f"{before.descriptors}, {before.threads}; then {after.descriptors}, {after.threads}"
     )
@@ -119,9 +125,7 @@ def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: O
 def strangers(host: DockerHost, ledger: Ledger, networks: list[Net]) -> list[str]:
     """Rows of endpoints and addresses that the engine has no part in; the plugin must be stopped."""
     rows = host.rows()
-    left = [
-        f"endpoint {key}" for key, *_ in rows["endpoints"] if key not in ledger.forgotten_endpoints
-    ]
+    left = [f"endpoint {key}" for key, *_ in rows["endpoints"] if key not in ledger.forgotten_endpoints]
     known = {(net.pool, net.gateway) for net in networks} | ledger.forgotten_addresses
     unheard = [row for row in rows["addresses"] if "host" not in row and (row[0], row[1]) not in known]
     if len(unheard) > ledger.unheard_addresses:

@@ -15,30 +15,175 @@ LIMIT = 1 << 20
 DEEP = 100_000
 
 STRINGS = (
-    *("", " ", "\n", "\x00", "\t", "\x1b[2J", "\x7f", "\u2028", "\ud800", "\udfff", "\ufeff", "é", "𝟙", "１２"),
-    *("/", "..", "../../etc/passwd", "a/b", "a.b", "a\nb", "a\r\nb", "x" * 15, "x" * 16, "x" * 200, "x" * 5000),
-    *("{}", "{0.__class__}", "{log_source}", "%s", "%n", "'; DROP TABLE networks; --", "$(id)", "`id`", "\\", '"'),
+    *(
+        "",
+        " ",
+        "\n",
+        "\x00",
+        "\t",
+        "\x1b[2J",
+        "\x7f",
+        "\u2028",
+        "\ud800",
+        "\udfff",
+        "\ufeff",
+        "é",
+        "𝟙",
+        "１２",
+    ),
+    *(
+        "/",
+        "..",
+        "../../etc/passwd",
+        "a/b",
+        "a.b",
+        "a\nb",
+        "a\r\nb",
+        "x" * 15,
+        "x" * 16,
+        "x" * 200,
+        "x" * 5000,
+    ),
+    *(
+        "{}",
+        "{0.__class__}",
+        "{log_source}",
+        "%s",
+        "%n",
+        "'; DROP TABLE networks; --",
+        "$(id)",
+        "`id`",
+        "\\",
+        '"',
+    ),
     *("0", "-1", "1e9", "0x10", "1_000", " 7 ", "9" * 5000, "NaN", "true", "false", "null", "None", "yes"),
-    *("eth1", "eth2", "lo", "eth1.20", "eth1.0", "eth1.4095", "eth1.20.30.40", "eth9", "mvt000000000000", "all", "default"),
-    *("bridge", "private", "vepa", "passthru", "source", "BRIDGE", "on", "off", "strict", "name", "random", "address"),
-    *("0.0.0.0", "0.0.0.0/0", "::", "::/0", "10.1.0.0/16", "10.1.0.0/0", "10.1.0.7", "10.1.0.7/16", "10.1.0.7/33"),
+    *(
+        "eth1",
+        "eth2",
+        "lo",
+        "eth1.20",
+        "eth1.0",
+        "eth1.4095",
+        "eth1.20.30.40",
+        "eth9",
+        "mvt000000000000",
+        "all",
+        "default",
+    ),
+    *(
+        "bridge",
+        "private",
+        "vepa",
+        "passthru",
+        "source",
+        "BRIDGE",
+        "on",
+        "off",
+        "strict",
+        "name",
+        "random",
+        "address",
+    ),
+    *(
+        "0.0.0.0",
+        "0.0.0.0/0",
+        "::",
+        "::/0",
+        "10.1.0.0/16",
+        "10.1.0.0/0",
+        "10.1.0.7",
+        "10.1.0.7/16",
+        "10.1.0.7/33",
+    ),
     *("10.1.0.0/-1", "10.1.0.0/255.255.0.0", "10.01.0.1", "256.1.1.1", "1.2.3", "127.0.0.1/8", "224.0.0.1/4"),
-    *("255.255.255.255/32", "10.1.0.0/31", "10.1.0.0/32", "fd00::/64", "fd00::7/64", "fd00::/129", "fe80::1%eth1"),
-    *("::ffff:10.1.0.1", "10.0.0.0/1", "1.0.0.0/8", "192.168.77.0/24", "192.168.77.1", "10.1.0.0/16/16", "/24"),
-    *("02:00:00:00:00:77", "01:00:00:00:00:77", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "02-00-00-00-00-77", "02:0:0"),
+    *(
+        "255.255.255.255/32",
+        "10.1.0.0/31",
+        "10.1.0.0/32",
+        "fd00::/64",
+        "fd00::7/64",
+        "fd00::/129",
+        "fe80::1%eth1",
+    ),
+    *(
+        "::ffff:10.1.0.1",
+        "10.0.0.0/1",
+        "1.0.0.0/8",
+        "192.168.77.0/24",
+        "192.168.77.1",
+        "10.1.0.0/16/16",
+        "/24",
+    ),
+    *(
+        "02:00:00:00:00:77",
+        "01:00:00:00:00:77",
+        "00:00:00:00:00:00",
+        "ff:ff:ff:ff:ff:ff",
+        "02-00-00-00-00-77",
+        "02:0:0",
+    ),
     *("MacvlanTwistedLocal", "MacvlanTwistedGlobal", "LocalDefault", "com.docker.network.gateway", "null"),
-    *("a" * 64, "b" * 64, "0" * 64, "f" * 128, "f" * 129, "z" * 25, "/var/run/docker/netns/1", "/proc/1/ns/net"),
+    *(
+        "a" * 64,
+        "b" * 64,
+        "0" * 64,
+        "f" * 128,
+        "f" * 129,
+        "z" * 25,
+        "/var/run/docker/netns/1",
+        "/proc/1/ns/net",
+    ),
 )
 NUMBERS: tuple[Any, ...] = (
     *(0, -1, 1, 6, 255, 4096, 1 << 31, 1 << 63, 1 << 64, -(1 << 63), 10**400, 0.5, -0.0, 1e308),
     *(float("nan"), float("inf"), float("-inf")),
 )
 KEYS = (
-    *("NetworkID", "EndpointID", "PoolID", "Address", "Options", "Interface", "Pool", "SubPool", "IPv4Data", "V6"),
-    *("AddressSpace", "Gateway", "AuxAddresses", "SandboxKey", "MacAddress", "AddressIPv6", "RequestAddressType"),
+    *(
+        "NetworkID",
+        "EndpointID",
+        "PoolID",
+        "Address",
+        "Options",
+        "Interface",
+        "Pool",
+        "SubPool",
+        "IPv4Data",
+        "V6",
+    ),
+    *(
+        "AddressSpace",
+        "Gateway",
+        "AuxAddresses",
+        "SandboxKey",
+        "MacAddress",
+        "AddressIPv6",
+        "RequestAddressType",
+    ),
     *("com.docker.network.generic", "com.docker.network.internal", "com.docker.network.endpoint.name"),
-    *("parent", "mode", "mtu", "vlan_id", "host_access", "host_address", "conflict_detection", "identity", "dhcp"),
-    *("source_macs", "nopromisc", "bclim", "force_mac", "announce", "macvlan_mode", "", "__class__", "a\nb", "x" * 200),
+    *(
+        "parent",
+        "mode",
+        "mtu",
+        "vlan_id",
+        "host_access",
+        "host_address",
+        "conflict_detection",
+        "identity",
+        "dhcp",
+    ),
+    *(
+        "source_macs",
+        "nopromisc",
+        "bclim",
+        "force_mac",
+        "announce",
+        "macvlan_mode",
+        "",
+        "__class__",
+        "a\nb",
+        "x" * 200,
+    ),
 )
 IDENTIFIERS = ("NetworkID", "EndpointID", "PoolID")
 
@@ -71,7 +216,9 @@ def recorded() -> list[tuple[str, Any]]:
             if "call" in told:
                 body = json.loads(told["body"]) if told["body"] else {}
                 # A few of each shape are enough.
-                found.setdefault(f"{told['call']} {sorted(body)} {len(told['body']) % 7}", (told["call"], body))
+                found.setdefault(
+                    f"{told['call']} {sorted(body)} {len(told['body']) % 7}", (told["call"], body)
+                )
     return [(method, _at_home(body)) for method, body in found.values()]
 
 
@@ -92,8 +239,13 @@ class Mutations:
         self._random = random
         self._calls = recorded()
         self.methods = sorted({method for method, _ in self._calls} | {"NetworkDriver.GwAllocCheck"})
-        self.known: dict[str, list[str]] = {"NetworkID": ["a" * 64, "b" * 64], "EndpointID": ["c" * 64], "PoolID": [""]}
+        self.known: dict[str, list[str]] = {}
         """Identifiers that lead somewhere, for the bodies that come next."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing is known of what there is."""
+        self.known = {"NetworkID": ["a" * 64, "b" * 64], "EndpointID": ["c" * 64], "PoolID": [""]}
 
     def body(self) -> tuple[str, bytes]:
         """A method, and a body for it."""
@@ -167,7 +319,11 @@ class Mutations:
         if choice == 1:
             return raw[:at] + bytes([random.randrange(256)]) + raw[at:]
         if choice == 2:
-            return raw[:at] + random.choice((b"\x00", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80")) + raw[at + 1 :]
+            return (
+                raw[:at]
+                + random.choice((b"\x00", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"))
+                + raw[at + 1 :]
+            )
         if choice == 3:
             return b"\xef\xbb\xbf" + raw
         if choice == 4:
@@ -236,17 +392,35 @@ class Mutations:
             lambda: head.replace(b"1.1", b"1.0") + length + b"\r\n" + raw,
             lambda: head.replace(b"1.1", b"9.9") + length + b"\r\n" + raw,
             lambda: head.replace(b" HTTP/1.1", b"") + length + b"\r\n" + raw,
-            lambda: head.replace(b"POST", random.choice((b"GET", b"PUT", b"HEAD", b"OPTIONS", b"TRACE", b"P\x00ST", b"")))
-            + length
-            + b"\r\n"
-            + raw,
-            lambda: head.replace(
-                b"/" + method.encode(),
-                random.choice((b"/", b"*", b"//", b"/%00", b"/%ff%0a", b"/\xff", b"http://x/y", b"/" + b"a" * 5000, b"/../..")),
-            )
-            + length
-            + b"\r\n"
-            + raw,
+            lambda: (
+                head.replace(
+                    b"POST", random.choice((b"GET", b"PUT", b"HEAD", b"OPTIONS", b"TRACE", b"P\x00ST", b""))
+                )
+                + length
+                + b"\r\n"
+                + raw
+            ),
+            lambda: (
+                head.replace(
+                    b"/" + method.encode(),
+                    random.choice(
+                        (
+                            b"/",
+                            b"*",
+                            b"//",
+                            b"/%00",
+                            b"/%ff%0a",
+                            b"/\xff",
+                            b"http://x/y",
+                            b"/" + b"a" * 5000,
+                            b"/../..",
+                        )
+                    ),
+                )
+                + length
+                + b"\r\n"
+                + raw
+            ),
             lambda: head + b"X: " + b"y" * 20000 + b"\r\n" + length + b"\r\n" + raw,
             lambda: head + b"X: y\r\n" * 2000 + length + b"\r\n" + raw,
             lambda: head + b"no colon\r\n" + length + b"\r\n" + raw,
@@ -255,7 +429,13 @@ class Mutations:
             lambda: head + b"Connection: close\r\n" + length + b"\r\n" + raw,
             lambda: head + b"Content-Type: multipart/form-data; boundary=x\r\n" + length + b"\r\n" + raw,
             lambda: head + b"Content-Type: multipart/form-data\r\n" + length + b"\r\n" + raw,
-            lambda: head + b"Content-Type: application/x-www-form-urlencoded\r\n" + length + b"\r\n" + b"a=%ff&" * 20,
+            lambda: (
+                head
+                + b"Content-Type: application/x-www-form-urlencoded\r\n"
+                + length
+                + b"\r\n"
+                + b"a=%ff&" * 20
+            ),
             lambda: head + b"Upgrade: h2c\r\nConnection: Upgrade\r\n" + length + b"\r\n" + raw,
             lambda: head + length + b"\r\n" + raw + b"\x00\x01garbage\r\n\r\n",
             lambda: (head + length + b"\r\n" + raw) * 3,

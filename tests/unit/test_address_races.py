@@ -174,3 +174,16 @@ class RaceTests(AddressTestCase):
         self.successResultOf(asking)
         self.successResultOf(closing)
         self.assertEqual((self.house.book.open, self.house.book.claimed), ({}, {}))
+
+    def test_a_release_in_a_pool_whose_release_fails_is_acknowledged_and_has_no_effect(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        self.ask(pool, "10.0.0.2")
+        self.hold("close_pool")
+        closing, releasing = self.closing(pool), self.releasing(pool, "10.0.0.2")
+        self.assertNoResult(releasing)
+        (step,) = self.house.book.steps.held
+        self.house.book.steps.held.clear()
+        step.fail(StateFailed("the disk is full"))
+        self.failureResultOf(closing, StateFailed)
+        self.successResultOf(releasing)
+        self.assertEqual(self.house.book.claims(), [])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from macvlan_twisted.driver import requests
-from macvlan_twisted.errors import MacvlanError, Refused
+from macvlan_twisted.errors import MacvlanError, Refused, StateFailed
 from macvlan_twisted.names import endpoint_link_name
 from macvlan_twisted.state.interface import Kind
 from macvlan_twisted.turns import Turns
@@ -19,6 +20,7 @@ from .helpers import (
     OTHER_NETWORK,
     PLAIN_LINKS,
     HouseTestCase,
+    disk_refuses,
     endpoint_request,
     network_request,
 )
@@ -202,3 +204,56 @@ class TurnsTests(HouseTestCase):
         self.assertEqual(said, ["a in", "b in"])
         gates[1].callback(None)
         self.assertEqual(vars(turns), {"_locks": {}})
+
+
+class HalfWayTests(RaceTestCase):
+    """What the interleavings found (:mod:`.interleaved`)."""
+
+    def test_an_endpoint_of_a_network_whose_creation_fails_outlives_it(self) -> None:
+        self.house.records.steps.hold.add("save")
+        creation = self.house.start(self.house.networks.create(network_request()))
+        self.house.records.steps.let_go()
+        self.house.records.steps.hold.clear()
+        (last,) = self.house.records.steps.held
+        self.house.create_endpoint()
+        self.house.records.steps.held.clear()
+        last.fail(disk_refuses("full", 0))
+        self.assertIsInstance(self.finish(creation)[0], StateFailed)
+        self.assert_nothing_left()
+
+    def test_an_endpoint_is_made_for_a_network_that_went_while_its_forgotten_holder_was_dropped(self) -> None:
+        self.house.create_network()
+        self.house.create_network(OTHER_NETWORK, parent="eth0")
+        self.house.create_endpoint()
+        self.house.records.steps.hold.add("forget")
+        late = self.house.start(self.house.endpoints.create(endpoint_request(OTHER_ENDPOINT)))
+        removal = self.house.start(self.house.networks.delete(NETWORK))
+        self.finish(late, removal)
+        self.house.wait(self.house.networks.delete(OTHER_NETWORK))
+        self.assert_nothing_left()
+
+    def test_a_creation_that_is_repeated_after_a_kill_is_acknowledged_without_a_link(self) -> None:
+        self.house.create_network()
+        self.house.steps.hold.add("add_port")
+        self.house.start(self.house.endpoints.create(endpoint_request()))
+        self.house = self.house.next_life()
+        self.house.create_endpoint()
+        self.assertTrue(self.house.kernel.exists(endpoint_link_name(ENDPOINT)))
+
+    def test_a_creation_that_is_repeated_removes_the_endpoint_of_a_living_container(self) -> None:
+        self.house.create_network()
+        self.house.create_endpoint()
+        self.house.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
+        self.house.create_endpoint()
+        self.assertIn(ENDPOINT, self.house.known.endpoints)
+        self.assertFalse(self.house.kernel.exists(endpoint_link_name(ENDPOINT)))
+
+    def test_a_repeated_creation_that_the_kernel_refuses_leaves_a_row(self) -> None:
+        self.house.create_network()
+        self.house.steps.hold.add("add_port")
+        self.house.start(self.house.endpoints.create(endpoint_request()))
+        self.house = self.house.next_life()
+        self.house.steps.refuse["add_port"] = errno.ENOBUFS
+        with self.assert_refused(MacvlanError):
+            self.house.create_endpoint()
+        self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
