@@ -156,7 +156,7 @@ class LimitedRequest(Request):
 
     def process(self) -> None:
         try:
-            unquote_to_bytes(cast(bytes, self.path)).decode()
+            unquote_to_bytes(self.path).decode()
         except UnicodeDecodeError:
             body = _encoded(error_body("no such method: the path is not text"))
             self.setResponseCode(404)

@@ -309,7 +309,7 @@ class Mutations:
         text = json.dumps(body, ensure_ascii=self._random.random() < 0.8)
         return text.encode("utf-8", "surrogatepass") + b"\n"
 
-    def _garbled(self, raw: bytes) -> bytes:
+    def _garbled(self, raw: bytes) -> bytes:  # noqa: PLR0911 - one for each way
         """Do to the bytes what JSON would not allow."""
         random = self._random
         at = random.randrange(len(raw) + 1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from macvlan_twisted.protocol.errors import LONGEST_MESSAGE, legible
 from macvlan_twisted.protocol.fields import LONGEST_TEXT
@@ -35,8 +35,9 @@ class HostileRequestTests(SiteTestCase):
 
     def test_what_is_echoed_is_one_line_that_is_not_too_long(self) -> None:
         events: list[LogEvent] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         evil = "\x1b[2J\n2026-01-01 forged\u2028" + "x" * 3000
         bodies: list[tuple[str, dict[str, Any]]] = [
             ("IpamDriver.RequestAddress", {"PoolID": evil, "Address": "", "Options": None}),
