@@ -22,7 +22,7 @@ from tests.lab.roots import OWN_VERSION, VERSIONS, cache
 from tests.uml import boot
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PARTS = ("unit", "conversations", "integration", "uml")
+PARTS = ("unit", "conversations", "integration", "uml", "torture")
 PYTEST = (sys.executable, "-m", "pytest")
 NOTHING_SKIPPED = os.environ.get("MACVLAN_TWISTED_NOTHING_SKIPPED") == "1"
 
@@ -84,8 +84,11 @@ def lanes_of(
     if "uml" in names:
         command = [sys.executable, "-m", "tests.uml.boot", *extra]
         busy.append(Part("uml", command, missing=boot.missing() or ""))
-    waiting = integration if "integration" in names else []
-    return [list(lane) for lane in (busy, *waiting) if lane]
+    waiting = [list(lane) for lane in integration] if "integration" in names else []
+    if "torture" in names:  # in its short form, for its long one is a command of its own
+        command = [sys.executable, "-m", "tests.torture", "--short", *extra]
+        waiting.append([Part("torture", command, missing=missing_for_lan())])
+    return [lane for lane in (busy, *waiting) if lane]
 
 
 def version_of(python: str) -> str:

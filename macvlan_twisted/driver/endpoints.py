@@ -110,7 +110,6 @@ class Endpoints:
         except LinkFailed as failure:
             if failure.errno == (errno.EINVAL if network.mode == "passthru" else errno.EADDRINUSE):
                 return  # it lives in a container
-            await self._undo(endpoint)
             raise explained(failure, network, endpoint.mac, []) from None
         self._presence.settle(endpoint, network)
 
