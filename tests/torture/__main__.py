@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import platform
 import secrets
 import sys
 import time
@@ -68,6 +69,16 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def surroundings() -> dict[str, Any]:
+    """Say when and where this is."""
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run what the command line asks for, and say how it went."""
     parser = argparse.ArgumentParser(prog="bin/torture", description=__doc__)
@@ -91,7 +102,8 @@ def main(arguments: Sequence[str]) -> int:
     rows = [run(part, options.short, seed, options.minutes) for part in chosen]
     print("\n" + "\n".join(table(rows)))
     if options.json is not None:
-        options.json.write_text(json.dumps({"seed": seed, "short": options.short, "parts": rows}, indent=1))
+        whole = {"seed": seed, "short": options.short, **surroundings(), "parts": rows}
+        options.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     skipped = [row for row in rows if "skipped" in row]
     failed = [row for row in rows if row.get("lost") or row.get("leaked")]
     if NOTHING_SKIPPED:

@@ -566,7 +566,12 @@ class Interleaved:
         }
         assert set(known.made_links) >= needed
         hosts = {link.name for link in known.host_links.values()}
-        expected = {*PLAIN_LINKS, *known.made_links, *hosts, *(each.link for each in known.endpoints.values())}
+        expected = {
+            *PLAIN_LINKS,
+            *known.made_links,
+            *hosts,
+            *(each.link for each in known.endpoints.values()),
+        }
         assert house.link_names() <= expected, f"left behind: {house.link_names() - expected}"
         missing = {each for each in known.endpoints.values() if not house.kernel.exists(each.link)}
         unexplained = {each.endpoint_id for each in missing} - set(self.away) - self.dead
