@@ -122,7 +122,7 @@ class Caller:
     """One container after the other, as an engine starts and stops them."""
 
     def __init__(self, plugin: Plugin, ledger: Ledger, host: str, box: str, random: Random) -> None:
-        """Links are moved between the namespaces `host` and `box`."""
+        """Some links are moved between the namespaces `host` and `box`, if there is a box."""
         self.random = random
         self._ledger = ledger
         self._host, self._box = host, box
@@ -147,7 +147,7 @@ class Caller:
             self._ledger.tally.survive()
 
     def _lived(self, net: Net, number: int, endpoint: str) -> str:
-        address = f"{ip_network(net.subnet)[256 + number % 65000]}/{net.length}"
+        address = f"{ip_network(net.subnet)[2 + number % (ip_network(net.subnet).num_addresses - 4)]}/{net.length}"
         if net.is_ours:
             try:
                 address = self._call("IpamDriver.RequestAddress", PoolID=net.pool, Address="", Options=None)[
@@ -176,7 +176,7 @@ class Caller:
             self._delete(net, endpoint, about)
             self._release(net, address)
             return "lives cut off at the join"
-        moved = self.random.random() < 0.25 and self._moved_in(joined["InterfaceName"]["SrcName"])
+        moved = self._box != "" and self.random.random() < 0.25 and self._moved_in(joined["InterfaceName"]["SrcName"])
         self._attempt("NetworkDriver.EndpointOperInfo", **about)
         self._attempt("NetworkDriver.Leave", **about)
         if moved:

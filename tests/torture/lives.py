@@ -50,7 +50,7 @@ class Weighed:
 
 
 def live(
-    plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, number: int, box: str
+    plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, number: int, box: str, until: float
 ) -> list[Future[None]]:
     """Have the callers live so many lives between them; returns at once."""
     lan = plugin.lan
@@ -61,7 +61,7 @@ def live(
         caller = Caller(plugin, ledger, lan.namespace("host"), box, Random(seed))
         try:
             for _ in range(share):
-                if ordeal.is_over:
+                if time.monotonic() > until:
                     return
                 caller.live(caller.random.choice(networks))
         finally:
@@ -86,7 +86,8 @@ def end_of(futures: list[Future[None]]) -> None:
 def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, box: str) -> None:
     """The lives, while this thread kills the plugin about every second."""
     number = SHORT_LIVES if ordeal.short else LIVES
-    futures = live(plugin, ledger, networks, ordeal, number, box)
+    until = ordeal.began + ordeal.seconds * 0.75
+    futures = live(plugin, ledger, networks, ordeal, number, box, until)
     kills = 0
     while not all(each.done() for each in futures):
         time.sleep(ordeal.random.uniform(0.2, 1.8))
@@ -98,20 +99,22 @@ def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Orde
         )
     end_of(futures)
     ordeal.tally.figures["kills"] = f"{kills}"
+    if ordeal.tally.tried < number // CALLERS * CALLERS:
+        ordeal.tally.figures["not tried for want of time"] = f"{number - ordeal.tally.tried} lives"
 
 
 def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, box: str) -> None:
     """More lives of one process, which is the same after them as before."""
-    number = 200 if ordeal.short else 3000
-    end_of(live(plugin, ledger, networks, ordeal, number // 4, box))
+    number, until = 200 if ordeal.short else 3000, ordeal.began + ordeal.seconds
+    end_of(live(plugin, ledger, networks, ordeal, number // 4, box, until))
     wait_until(lambda: not our_links(plugin.lan), 30, "the links' end")
-    before = Weighed(plugin)
-    end_of(live(plugin, ledger, networks, ordeal, number, box))
+    before, tried = Weighed(plugin), ordeal.tally.tried
+    end_of(live(plugin, ledger, networks, ordeal, number, box, until))
     wait_until(lambda: not our_links(plugin.lan), 30, "the links' end")
     after = Weighed(plugin)
     grown = after.memory - before.memory
     ordeal.tally.figures["memory"] = (
-        f"{before.memory >> 10} KiB, {grown >> 10:+} KiB after {number} more lives"
+        f"{before.memory >> 10} KiB, {grown >> 10:+} KiB after {ordeal.tally.tried - tried} more lives"
     )
     ordeal.tally.figures["descriptors, threads"] = (
         f"{before.descriptors}, {before.threads}; then {after.descriptors}, {after.threads}"
