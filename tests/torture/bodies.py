@@ -325,7 +325,7 @@ def torment(ordeal: Ordeal) -> None:
             for wrong in watch.log(ROUND):
                 tally.lose(f"log: {wrong}")
             weighed.append(Weighed(plugin))
-            ordeal.progress(number)
+            ordeal.progress(number, f"{weighed[-1].memory >> 10} KiB")
             if tally.lost + tally.leaked > 200:
                 break
         outcomes: Counter[str] = Counter()

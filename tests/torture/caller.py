@@ -147,7 +147,9 @@ class Caller:
             self._ledger.tally.survive()
 
     def _lived(self, net: Net, number: int, endpoint: str) -> str:
-        address = f"{ip_network(net.subnet)[2 + number % (ip_network(net.subnet).num_addresses - 4)]}/{net.length}"
+        address = (
+            f"{ip_network(net.subnet)[2 + number % (ip_network(net.subnet).num_addresses - 4)]}/{net.length}"
+        )
         if net.is_ours:
             try:
                 address = self._call("IpamDriver.RequestAddress", PoolID=net.pool, Address="", Options=None)[
@@ -176,7 +178,11 @@ class Caller:
             self._delete(net, endpoint, about)
             self._release(net, address)
             return "lives cut off at the join"
-        moved = self._box != "" and self.random.random() < 0.25 and self._moved_in(joined["InterfaceName"]["SrcName"])
+        moved = (
+            self._box != ""
+            and self.random.random() < 0.25
+            and self._moved_in(joined["InterfaceName"]["SrcName"])
+        )
         self._attempt("NetworkDriver.EndpointOperInfo", **about)
         self._attempt("NetworkDriver.Leave", **about)
         if moved:
