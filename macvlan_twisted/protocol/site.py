@@ -35,6 +35,7 @@ CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _log = Logger(namespace="macvlan_twisted.protocol")
 
 _ANSWER = Step("protocol.answer.write", "the engine is answered: its reply is handed to the connection")
+_REFUSE_REQUEST = Step("protocol.request.refuse", "a client is told that its request is none")
 _REFUSE = Step("protocol.body.refuse", "the engine is told that a body is too large")
 
 
@@ -146,7 +147,8 @@ class StrictChannel(HTTPChannel):
             return bool(super().headerReceived(line))
         except ValueError:
             channel: Any = self
-            channel.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+            with _REFUSE_REQUEST:
+                channel.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
             channel.loseConnection()
             return False
 
@@ -162,7 +164,8 @@ class LimitedRequest(Request):
             self.setResponseCode(404)
             self.setHeader(b"Content-Type", CONTENT_TYPE.encode())
             self.setHeader(b"Content-Length", b"%d" % len(body))
-            self.write(body)
+            with _REFUSE_REQUEST:
+                self.write(body)
             self.finish()
             return
         super().process()

@@ -21,7 +21,7 @@ from tests.lab.engine import Engine
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
-from tests.torture.lives import MOST_GROWTH, Weighed
+from tests.torture.lives import Weighed
 from tests.torture.mutations import Mutations
 from tests.torture.part import Ordeal, Part
 
@@ -30,6 +30,8 @@ CALLERS = 4
 ROUND = 1000
 """After so many bodies what was acknowledged is undone, and all is looked at."""
 PATIENCE = 60
+MOST_GROWTH = 96 << 20
+"""Bytes that memory may grow by; what is measured is told as a figure."""
 LONGEST_LINE = 4096
 """Bytes that a line of the log may have."""
 LONGEST_REPLY = 16384
