@@ -18,7 +18,7 @@ class Daemon:
     """One program of ours that runs until it is told to end. It can be started again after its end.
 
     What it prints goes into a log file, which :meth:`log` reads; with ``stdout=subprocess.PIPE`` only its
-    errors do. `forks` says that the command is a mere wrapper (`nsenter --pid`, `unshare --fork`) that waits
+    errors do. The file descriptors `inherited` are open in it, too. `forks` says that the command is a mere wrapper (`nsenter --pid`, `unshare --fork`) that waits
     for its one child: signals are then sent to that child.
     """
 
@@ -34,6 +34,7 @@ class Daemon:
         forks: bool = False,
         stdin: int = subprocess.DEVNULL,
         stdout: int | None = None,
+        inherited: tuple[int, ...] = (),
     ) -> None:
         """Remember what to run; without `log` the log is a nameless temporary file."""
         self.name = name
@@ -44,6 +45,7 @@ class Daemon:
         self._forks = forks
         self._stdin = stdin
         self._stdout = stdout
+        self.inherited = inherited
         self._log = tempfile.TemporaryFile() if log is None else log.open("a+b")  # noqa: SIM115 - kept until we go
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -100,6 +102,7 @@ class Daemon:
             stderr=self._log,
             start_new_session=True,
             env=self._env,
+            pass_fds=self.inherited,
         )
 
     def send(self, number: signal.Signals) -> None:

@@ -107,6 +107,24 @@ class Engine:
         """Kill dockerd (SIGKILL). Containers live on; :meth:`start` starts it again."""
         self.dockerd.kill()
 
+    def cut_power(self) -> None:
+        """End everything at once: dockerd, containerd, containers, and what they had mounted.
+
+        Only what is on disk is left, and all is as after a boot, before anything has been started: :meth:`start`
+        then starts the engine.
+        """
+        self._cave.close()
+        for daemon in (self.dockerd, self.containerd):
+            if daemon is not None:
+                daemon.kill()
+        cgroups.remove(self.directory.name)
+        for name in ("docker.sock", "dockerd.pid", "containerd.sock", "containerd.sock.ttrpc"):
+            (self.directory / name).unlink(missing_ok=True)
+        shutil.rmtree(self.directory / "containerd-state", ignore_errors=True)
+        for left in self.plugins_dir.iterdir():
+            left.unlink()
+        self._enter_cave()
+
     def docker(self, *words: str, check: bool = True, timeout: float = 60) -> str:
         """Run the engine's own docker command-line client and return its standard output.
 
@@ -182,8 +200,12 @@ class Engine:
             else {}
         )
         (self.directory / "daemon.json").write_text(json.dumps(settings), encoding="utf-8")
-        cgroup = self.directory.name
-        undo.callback(cgroups.remove, cgroup)
+        undo.callback(cgroups.remove, self.directory.name)
+        undo.callback(lambda: self._cave.close())
+        self.containerd: Daemon | None = None
+        self._enter_cave()
+
+    def _enter_cave(self) -> None:
         self._cave = Cave(
             Furniture(
                 root=None if self._root is None else str(self._root),
@@ -194,9 +216,8 @@ class Engine:
             )
         )
         self._cave.open()
-        undo.callback(self._cave.close)
         self.containerd = self._containerd() if self._external_containerd else None
-        self.dockerd = self._daemon("dockerd", self._dockerd_arguments(cgroup))
+        self.dockerd = self._daemon("dockerd", self._dockerd_arguments(self.directory.name))
 
     def _dockerd_arguments(self, cgroup: str) -> tuple[str, ...]:
         here = self.directory

@@ -90,6 +90,20 @@ class Lan(Places):
         if state == "up" and nic == "eth1":
             self._configure(place)
 
+    def reboot(self, place: str, *, index: int | None = None) -> None:
+        """Begin a docker host's network anew: nothing is left of it but what the LAN gives it.
+
+        Its processes must have ended. `index` is the number that eth1 gets from the kernel this time.
+        """
+        for nic in [name for name in self.links(place) if name != "lo"]:
+            attempt("ip", "-netns", self.namespace(place), "link", "delete", nic)  # some go along with others
+        run("ip", "netns", "delete", self.namespace(place), narrate=self.narrate)
+        self._make_namespace(place)
+        self._plug(place, "eth1", index)
+        self._configure(place)
+        for number in range(2, self.nics + 1):
+            self._plug(place, f"eth{number}")
+
     def cable(self, place: str, state: Literal["in", "out"], nic: str = "eth1") -> None:
         """Pull the cable between a NIC and the switch, or plug it in: the NIC stays up and loses its carrier."""
         self._ip("switch", "link", "set", _port(place, nic), "up" if state == "in" else "down")
@@ -120,16 +134,20 @@ class Lan(Places):
     def _add_namespace(self, place: str, undo: ExitStack) -> None:
         name = self.namespace(place)
         undo.callback(attempt, "ip", "netns", "delete", name)
-        run("ip", "netns", "add", name, narrate=self.narrate)
+        self._make_namespace(place)
+
+    def _make_namespace(self, place: str) -> None:
+        run("ip", "netns", "add", self.namespace(place), narrate=self.narrate)
         # Without duplicate address detection an IPv6 address is usable at once instead of after two seconds.
         quick = "for i in all default lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/accept_dad; done"
         run(*self.enter(place), "sh", "-c", quick)
         self._ip(place, "link", "set", "lo", "up")
 
-    def _plug(self, place: str, nic: str) -> None:
+    def _plug(self, place: str, nic: str, index: int | None = None) -> None:
         port = _port(place, nic)
+        number = () if index is None else ("index", str(index))
         far = ("peer", "name", port, "netns", self.namespace("switch"))
-        self._ip(place, "link", "add", nic, "type", "veth", *far)
+        self._ip(place, "link", "add", nic, *number, "type", "veth", *far)
         self._ip("switch", "link", "set", port, "master", "br0", "up")
         self._ip(place, "link", "set", nic, "up")
 

@@ -16,6 +16,7 @@ from tests.lab.commands import Narrate
 from tests.lab.daemons import Daemon
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan
+from tests.lab.socket_unit import ENDPOINT, SocketUnit
 from tests.lab.unix_http import answers, request
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,8 @@ class Plugin:
     of the ``MACVLAN_TWISTED_...`` variables that it gets: the tests' own do not reach it. Without
     `plugins_dir` the socket is in a directory that no engine looks into. `pythonpath` is where the code comes
     from, the checkout by default; None takes what is installed. `inside` an engine's surroundings it sees the sandboxes
-    in ``/var/run/docker/netns``, as on a real host. The state survives :meth:`stop`, :meth:`kill`
+    in ``/var/run/docker/netns``, as on a real host. With a `socket_unit` the socket is handed over, and
+    is there before :meth:`start` and after :meth:`stop`. The state survives :meth:`stop`, :meth:`kill`
     and :meth:`start`.
     """
 
@@ -44,6 +46,7 @@ class Plugin:
         arguments: tuple[str, ...] = DEFAULTS,
         environment: Mapping[str, str] | None = None,
         name: str = "macvlan-twisted",
+        socket_unit: bool = False,
         pythonpath: Path | None = CHECKOUT,
         narrate: Narrate | None = None,
     ) -> None:
@@ -55,6 +58,8 @@ class Plugin:
         self.narrate = narrate
         self.arguments = arguments
         self._plugins_dir = plugins_dir
+        self._has_socket_unit = socket_unit
+        self.socket_unit: SocketUnit | None = None
         self._environment = dict(environment or {})
         self._pythonpath = pythonpath
         self._undo = ExitStack()
@@ -66,6 +71,10 @@ class Plugin:
             undo.callback(shutil.rmtree, self.directory)
             self.state_dir = self.directory / "state"
             self.plugins_dir = self._plugins_dir or self.directory
+            if self._has_socket_unit:
+                self.socket_unit = SocketUnit(self.socket)
+                undo.callback(self.socket_unit.close)
+                self.socket_unit.open()
             self.service = self._service()
             undo.callback(self.service.kill)
             self.start()
@@ -92,6 +101,9 @@ class Plugin:
 
     def start(self, *, seconds: float = 20) -> None:
         """Start the service and wait until it answers the engine's first question."""
+        self.service.command = self._command()  # the engine's surroundings are others after a reboot
+        if self.socket_unit is not None:
+            self.service.inherited = (self.socket_unit.descriptor,)
         self.service.start()
         self.service.wait_until(
             lambda: answers(self.socket, "POST", "/Plugin.Activate"), seconds, f"an answer on {self.socket}"
@@ -126,17 +138,24 @@ class Plugin:
         return self.service.log()
 
     def _service(self) -> Daemon:
-        places = ("--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir))
-        words = ("--nodaemon", "--pidfile=", "macvlan", *places, *self.arguments)
-        enter = self.lan.enter(self.place) if self._inside is None else self._inside.beside()
         return Daemon(
             "the plugin",
-            (*enter, sys.executable, *TWISTD, *words),
+            self._command(),
             log=self.directory / "plugin.log",
             env=self._environ(),
             narrate=self.narrate,
-            told=f"[{self.place}] {shlex.join(('twistd', *words))}",
+            told=f"[{self.place}] {shlex.join(('twistd', *self._words()))}",
         )
+
+    def _command(self) -> tuple[str, ...]:
+        enter = self.lan.enter(self.place) if self._inside is None else self._inside.beside()
+        activating = () if self.socket_unit is None else self.socket_unit.activating()
+        return (*enter, *activating, sys.executable, *TWISTD, *self._words())
+
+    def _words(self) -> tuple[str, ...]:
+        places = ("--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir))
+        listen = () if self.socket_unit is None else ("--listen", ENDPOINT)
+        return ("--nodaemon", "--pidfile=", "macvlan", *places, *listen, *self.arguments)
 
     def _environ(self) -> dict[str, str]:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("MACVLAN_TWISTED_")}

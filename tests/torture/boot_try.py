@@ -1,0 +1,120 @@
+"""One order tried on one engine, in a process of its own: ``python -m tests.torture.boot_try ENGINE live|plain ORDER``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from tests.lab.requirements import missing_for_dhcp
+from tests.torture.boot_orders import BY_NAME, Order, live_on
+from tests.torture.household import OURS, POLICIES, Household, household
+
+COLLECTION_SECONDS: float | None = None
+"""The switch of the background collection: how long it may take to notice what an engine has dropped silently.
+
+None: there is no such collection, and what it would have to collect is counted, not held against us.
+"""
+OUTCOME = "outcome: "
+OF_US = re.compile(r"macvlan-twisted|remote|NetworkDriver|IpamDriver|macvlan_twisted|\bmv[th]")
+
+
+@dataclass
+class Outcome:
+    """What came of it."""
+
+    lost: list[str] = field(default_factory=list)
+    leaked: list[str] = field(default_factory=list)
+    awaiting: int = 0
+    """Endpoints that are left for the background collection."""
+    taking: float = 0
+    """Seconds that the order took, until engine and plugin answered."""
+    until_running: float = 0
+    """Seconds more until all that should run did."""
+    complaints: list[str] = field(default_factory=list)
+
+
+def complaints(log: str) -> list[str]:
+    """Return what an engine's log holds against us."""
+    return [
+        line
+        for line in log.splitlines()
+        if re.search(r"level=(warning|error|fatal|panic)|^panic|^fatal", line) and OF_US.search(line)
+    ]
+
+
+def live_through(home: Household, order: Order) -> Outcome:
+    """Take the order, and check all that must be true afterwards; in the end nothing is left of the household."""
+    outcome = Outcome(home.lost, home.leaked)
+    before_in_log = len(home.engine.dockerd.log())
+    began = time.monotonic()
+    order.take(home)
+    outcome.taking = time.monotonic() - began
+    outcome.complaints = complaints(home.engine.dockerd.log()[before_in_log:])
+
+    began = time.monotonic()
+    live_restore = home.engine.live_restore
+    should = home.find(*order.should_run(live_restore)) - home.stopped
+    if order.absent and not live_on(order.ending, live_restore):
+        twins = {name for name in should if name.startswith("twin")}
+        home.expect_running_at_least(twins, 90)
+        start_forgotten(home, sorted(should - home.running()), order)
+        should &= home.find(*POLICIES)
+    home.expect_running(should, 90)
+    outcome.until_running = time.monotonic() - began
+    home.check_all_talk(each for each in home.inmates if each.name in home.running())
+    check_forgotten(home, order, outcome)
+
+    rest = {each.name for each in home.inmates if each.network} - home.running()
+    start_forgotten(home, sorted(rest), order)
+    home.check_all_talk(each for each in home.inmates if each.network and each.name in home.running())
+
+    home.move_out()
+    check_forgotten(home, order, outcome)
+    home.check_nothing_is_left()
+    return outcome
+
+
+def start_forgotten(home: Household, names: Sequence[str], order: Order) -> None:
+    """Start containers as a user does; while the collection is awaited, a chosen address of ours may still be taken."""
+    if order.forgets and COLLECTION_SECONDS is None:
+        chosen = {each.name for each in home.inmates if each.chosen and each.network == OURS}
+        home.inmates = [each for each in home.inmates if each.name not in chosen & set(names)]
+        names = [name for name in names if name not in chosen]
+    home.bring_up(names)
+
+
+def check_forgotten(home: Household, order: Order, outcome: Outcome) -> None:
+    """The plugin knows the endpoints that the engine knows, and no others."""
+    left = home.forgotten()
+    if order.forgets and left:
+        if COLLECTION_SECONDS is None:
+            outcome.awaiting = max(outcome.awaiting, len(left))
+            return
+        time.sleep(COLLECTION_SECONDS)
+        left = home.forgotten()
+    home.leaked += [f"endpoint {each[:12]}, of which the engine does not know" for each in sorted(left)]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Try one order, and print what came of it as JSON in the last line."""
+    version, restoring, name = arguments
+    order = BY_NAME[name]
+    with household(
+        version,
+        live_restore=restoring == "live",
+        socket_unit=order.socket_unit,
+        dhcp=not missing_for_dhcp(),
+    ) as home:
+        outcome = live_through(home, order)
+        if "-v" in sys.argv:
+            print(home.engine.dockerd.log(), home.plugin.log())
+    print(OUTCOME + json.dumps(asdict(outcome)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:4]))

@@ -1,0 +1,230 @@
+"""A docker host with containers of every kind, and what must be true of them whenever everything has been started.
+
+What the engine does with a container by itself shows in its *twin*: a container with the same restart policy and no
+network, in which we have no say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.integration.lives import AT_ONCE, SUBNET, endpoints, states, steadily
+from tests.lab.dhcp_server import DhcpServer
+from tests.lab.docker_host import Container, DockerHost
+from tests.lab.engine import Engine
+from tests.lab.lan import Lan
+from tests.lab.plugin import DEFAULTS, Plugin
+
+OURS, DOCKERS, DHCP = "ours", "dockers", "dhcp"
+NETWORKS = {
+    OURS: (
+        "--ipam-driver=macvlan-twisted",
+        *SUBNET,
+        "--ip-range=192.168.77.64/26",
+        "--opt=host_access=true",
+    ),
+    DOCKERS: (*SUBNET, "--ip-range=192.168.77.128/26"),
+    DHCP: ("--ipam-driver=null", "--opt=dhcp=true", "--opt=parent=eth1"),
+}
+LEASED = "192.168.77.200,192.168.77.230"
+POLICIES = ("no", "always", "unless-stopped", "on-failure")
+RESTED = "rested"
+"""The policy, here, of containers with ``unless-stopped`` that somebody has stopped."""
+
+
+@dataclass(frozen=True)
+class Inmate:
+    """One container: its network (none for a twin), its restart policy, and the address that was chosen for it."""
+
+    name: str
+    policy: str
+    network: str = ""
+    chosen: str = ""
+
+    def words(self) -> tuple[str, ...]:
+        """Say how it is run."""
+        policy = "unless-stopped" if self.policy == RESTED else self.policy
+        chosen = (f"--ip={self.chosen}",) if self.chosen else ()
+        network = self.network or "none"
+        return ("--detach", f"--name={self.name}", f"--network={network}", f"--restart={policy}", AT_ONCE, *chosen)
+
+
+TWINS = tuple(Inmate(f"twin-{policy}", policy) for policy in (*POLICIES, RESTED))
+INMATES = (
+    *(Inmate(f"ours-{policy}", policy, OURS) for policy in (*POLICIES, RESTED)),
+    Inmate("ours-chosen", "always", OURS, "192.168.77.100"),
+    Inmate("dockers-chosen", "always", DOCKERS, "192.168.77.150"),
+    Inmate("dockers-on-failure", "on-failure", DOCKERS),
+    Inmate("dhcp-always", "always", DHCP),
+    Inmate("dhcp-unless-stopped", "unless-stopped", DHCP),
+)
+
+
+@dataclass
+class Household:
+    """The host, its containers, and what was found amiss."""
+
+    host: DockerHost
+    server: DhcpServer | None
+    inmates: list[Inmate] = field(default_factory=list)
+    stopped: set[str] = field(default_factory=set)
+    """The containers that somebody has stopped on the way."""
+    lost: list[str] = field(default_factory=list)
+    leaked: list[str] = field(default_factory=list)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        return self.host.engine
+
+    @property
+    def plugin(self) -> Plugin:
+        """Our service."""
+        return self.host.plugin
+
+    def move_in(self) -> None:
+        """Make networks and containers; all of them run, but for those that somebody has stopped."""
+        used = [name for name in NETWORKS if name != DHCP or self.server is not None]
+        for name in used:
+            self.host.create(name, *NETWORKS[name])
+        self.run(*TWINS, *(each for each in INMATES if each.network in used))
+        rested = [each.name for each in self.inmates if each.policy == RESTED]
+        self.engine.docker("stop", *rested)
+        self.check_all_talk(each for each in self.inmates if each.policy != RESTED)
+
+    def run(self, *inmates: Inmate) -> None:
+        """Run containers, four at a time."""
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda each: self.engine.docker("run", *each.words(), "busybox", "sleep", "3600"), inmates))
+        self.inmates += inmates
+
+    def find(self, *policies: str) -> set[str]:
+        """Name the containers with one of these policies."""
+        return {each.name for each in self.inmates if each.policy in policies}
+
+    def running(self) -> set[str]:
+        """Name the containers that run."""
+        return {name for name, state in states(self.engine).items() if state == "running"}
+
+    def expect_running(self, names: set[str], seconds: float) -> None:
+        """Exactly these run within so many seconds, and go on to."""
+        steadily(lambda: self.running() == names, seconds)
+        found = self.running()
+        if steadily(lambda: self.running() != names, 1):
+            found = self.running()
+            self.lost += [f"{name} should run, and does not" for name in sorted(names - found)]
+            self.lost += [f"{name} runs, and should not" for name in sorted(found - names)]
+
+    def expect_running_at_least(self, names: set[str], seconds: float) -> None:
+        """These run within so many seconds, whatever becomes of others."""
+        if not steadily(lambda: names <= self.running(), seconds):
+            self.lost += [f"{name} should run, and does not" for name in sorted(names - self.running())]
+
+    def bring_up(self, names: Iterable[str]) -> None:
+        """Start containers as a user does."""
+        with ThreadPoolExecutor(4) as pool:
+            for ended in pool.map(lambda name: self.engine.attempt_docker("start", name, timeout=120), names):
+                if ended.status != 0:
+                    self.lost.append(f"cannot be started: {ended.stderr.strip()}")
+
+    def check_all_talk(self, inmates: Iterable[Inmate]) -> None:
+        """Each has an address and a MAC that nobody else has, and is reached by those who should reach it."""
+        asked = [each for each in inmates if each.network]
+        with ThreadPoolExecutor(4) as pool:
+            seen = list(pool.map(self._look_at, asked))
+        for what in ("address", "mac"):
+            values = [each[what] for each in seen if each[what]]
+            twice = {value for value in values if values.count(value) > 1}
+            self.lost += [f"{what} {value} is that of two" for value in sorted(twice)]
+
+    def _look_at(self, inmate: Inmate) -> dict[str, str]:
+        lan, name = self.host.lan, inmate.name
+        try:
+            container = Container(self.engine, name)
+            addresses, mac = container.addresses(), container.mac()
+        except Exception as error:
+            self.lost.append(f"{name} has no link: {error!r}"[:300])
+            return {"address": "", "mac": ""}
+        if len(addresses) != 1:
+            self.lost.append(f"{name} has addresses {sorted(addresses)}")
+            return {"address": "", "mac": mac}
+        address = next(iter(addresses)).partition("/")[0]
+        told = self.engine.docker_json("inspect", name)[0]["NetworkSettings"]["Networks"][inmate.network]
+        if inmate.network != DHCP and told["IPAddress"] != address:
+            self.lost.append(f"{name} has {address}, the engine says {told['IPAddress']}")
+        if inmate.chosen and inmate.chosen != address:
+            self.lost.append(f"{name} has {address} in place of {inmate.chosen}")
+        if inmate.network == DHCP and self.server and self.server.addresses().get(mac) != address:
+            self.lost.append(f"{name} has {address}, which the server has not leased to {mac}")
+        for place in ("neighbour", *(["host"] if inmate.network == OURS else [])):
+            if not steadily(lambda: lan.ping(place, address, seconds=2), 10):  # noqa: B023 - called at once
+                self.lost.append(f"{name} ({address}) is not reached from the {place}")
+        if not container.ping("192.168.77.1"):
+            self.lost.append(f"{name} ({address}) does not reach the gateway")
+        return {"address": address, "mac": mac}
+
+    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Return the rows of the plugin's state, which needs a look while it is stopped."""
+        self.plugin.stop()
+        try:
+            return self.host.rows()
+        finally:
+            self.plugin.start()
+
+    def forgotten(self) -> set[str]:
+        """Return ids of endpoints in the plugin's state of which the engine knows nothing; tell of the opposite."""
+        known = {str(row[0]) for row in self.rows()["endpoints"]}
+        of_engine = endpoints(self.engine) & known | {
+            each for each in endpoints(self.engine) if each not in known and each in self._ours_in_engine()
+        }
+        self.lost += [f"the plugin does not know endpoint {each[:12]}" for each in sorted(of_engine - known)]
+        return known - of_engine
+
+    def _ours_in_engine(self) -> set[str]:
+        found: set[str] = set()
+        for network in NETWORKS:
+            if network == DHCP and self.server is None:
+                continue
+            (told,) = self.engine.docker_json("network", "inspect", network)
+            found |= {each["EndpointID"] for each in told["Containers"].values()}
+        return found
+
+    def move_out(self) -> None:
+        """Remove all containers, then all networks; nothing may be left."""
+        names = self.engine.docker("ps", "--all", "--quiet", "--no-trunc").split()
+        self.engine.docker("rm", "--force", *names, timeout=120)
+        self.inmates.clear()
+
+    def check_nothing_is_left(self) -> None:
+        """Remove networks, and stop the plugin."""
+        self.engine.clear()
+        if self.server is not None:
+            server = self.server
+            if not steadily(lambda: server.leases() == [], 20):
+                self.leaked += [f"lease {each.address} of {each.mac}" for each in server.leases()]
+        self.plugin.stop()
+        self.leaked += self.host.remains()
+
+
+@contextmanager
+def household(version: str, *, live_restore: bool, socket_unit: bool, dhcp: bool) -> Iterator[Household]:
+    """Furnish a LAN, an engine whose containerd is a daemon of its own as under systemd, our service, and containers."""
+    with ExitStack() as open_:
+        lan = open_.enter_context(Lan())
+        engine = Engine(lan, version, live_restore=live_restore, external_containerd=True)
+        open_.enter_context(engine)
+        engine.load_busybox()
+        server = open_.enter_context(DhcpServer(lan, range=LEASED)) if dhcp else None
+        arguments = (*DEFAULTS, "--docker-host", engine.docker_host)
+        plugin = Plugin(
+            lan, engine.plugins_dir, inside=engine, arguments=arguments, socket_unit=socket_unit
+        )
+        open_.enter_context(plugin)
+        made = Household(DockerHost(engine, plugin), server)
+        made.move_in()
+        yield made
