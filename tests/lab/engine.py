@@ -201,7 +201,7 @@ class Engine:
         )
         (self.directory / "daemon.json").write_text(json.dumps(settings), encoding="utf-8")
         undo.callback(cgroups.remove, self.directory.name)
-        undo.callback(lambda: self._cave.close())
+        undo.callback(self._leave_cave)
         self.containerd: Daemon | None = None
         self._enter_cave()
 
@@ -218,6 +218,9 @@ class Engine:
         self._cave.open()
         self.containerd = self._containerd() if self._external_containerd else None
         self.dockerd = self._daemon("dockerd", self._dockerd_arguments(self.directory.name))
+
+    def _leave_cave(self) -> None:
+        self._cave.close()
 
     def _dockerd_arguments(self, cgroup: str) -> tuple[str, ...]:
         here = self.directory

@@ -194,7 +194,9 @@ def in_the_middle_of_starts(how: str) -> Callable[[Household], None]:
                 continue
             household.engine.docker("rm", "--force", inmate.name, check=False)
             # An engine repeats a call that was under way without its body.
-            if how == "stop" or not any(word in each.stderr for word in ("empty body", "EOF", "reset by peer")):
+            if how == "stop" or not any(
+                word in each.stderr for word in ("empty body", "EOF", "reset by peer")
+            ):
                 household.lost.append(f"not started: {each.stderr.strip()}")
 
     return take
@@ -287,7 +289,12 @@ ORDERS = (
         forgets=True,
     ),
     Order("engine-stop", "the engine restarts", after("stop", ("engine",), ("engine",)), Ending.STOPPED),
-    Order("engine-kill", "the engine is killed and starts", after("kill", ("engine",), ("engine",)), Ending.KILLED),
+    Order(
+        "engine-kill",
+        "the engine is killed and starts",
+        after("kill", ("engine",), ("engine",)),
+        Ending.KILLED,
+    ),
     Order("both-stop", "both stop, the plugin starts first", after("stop", BOTH, FIRST), Ending.STOPPED),
     Order(
         "both-stop-engine-first",

@@ -21,6 +21,18 @@ None: there is no such collection, and what it would have to collect is counted,
 OUTCOME = "outcome: "
 OF_US = re.compile(r"macvlan-twisted|remote|NetworkDriver|IpamDriver|macvlan_twisted|\bmv[th]")
 
+NOBODY_LISTENED = (
+    "Unable to locate plugin",
+    "Unable to connect to plugin",
+    "not found",
+    "connection refused",
+    "no such file or directory",
+    "EOF",
+    "connection reset by peer",
+    "empty body",
+)
+"""What engines log of a plugin that is down, or is killed while it serves a call."""
+
 
 @dataclass
 class Outcome:
@@ -34,11 +46,10 @@ class Outcome:
     """Seconds that the order took, until engine and plugin answered."""
     until_running: float = 0
     """Seconds more until all that should run did."""
-    complaints: list[str] = field(default_factory=list)
 
 
 def complaints(log: str) -> list[str]:
-    """Return what an engine's log holds against us."""
+    """Return what an engine's log says of us at level warning and above."""
     return [
         line
         for line in log.splitlines()
@@ -53,7 +64,8 @@ def live_through(home: Household, order: Order) -> Outcome:
     began = time.monotonic()
     order.take(home)
     outcome.taking = time.monotonic() - began
-    outcome.complaints = complaints(home.engine.dockerd.log()[before_in_log:])
+    check_log(home, order, home.engine.dockerd.log()[before_in_log:])
+    before_in_log = len(home.engine.dockerd.log())
 
     began = time.monotonic()
     live_restore = home.engine.live_restore
@@ -73,9 +85,17 @@ def live_through(home: Household, order: Order) -> Outcome:
     home.check_all_talk(each for each in home.inmates if each.network and each.name in home.running())
 
     home.move_out()
+    check_log(home, order, home.engine.dockerd.log()[before_in_log:])
     check_forgotten(home, order, outcome)
     home.check_nothing_is_left()
     return outcome
+
+
+def check_log(home: Household, order: Order, log: str) -> None:
+    """The engine complains of nothing, but that nobody listened while the plugin was down."""
+    for line in complaints(log):
+        if not (order.is_missed and any(word in line for word in NOBODY_LISTENED)):
+            home.lost.append(f"the engine complains: {line}"[:600])
 
 
 def start_forgotten(home: Household, names: Sequence[str], order: Order) -> None:

@@ -6,8 +6,7 @@ network, in which we have no say.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -51,7 +50,14 @@ class Inmate:
         policy = "unless-stopped" if self.policy == RESTED else self.policy
         chosen = (f"--ip={self.chosen}",) if self.chosen else ()
         network = self.network or "none"
-        return ("--detach", f"--name={self.name}", f"--network={network}", f"--restart={policy}", AT_ONCE, *chosen)
+        return (
+            "--detach",
+            f"--name={self.name}",
+            f"--network={network}",
+            f"--restart={policy}",
+            AT_ONCE,
+            *chosen,
+        )
 
 
 TWINS = tuple(Inmate(f"twin-{policy}", policy) for policy in (*POLICIES, RESTED))
@@ -100,7 +106,11 @@ class Household:
     def run(self, *inmates: Inmate) -> None:
         """Run containers, four at a time."""
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda each: self.engine.docker("run", *each.words(), "busybox", "sleep", "3600"), inmates))
+            list(
+                pool.map(
+                    lambda each: self.engine.docker("run", *each.words(), "busybox", "sleep", "3600"), inmates
+                )
+            )
         self.inmates += inmates
 
     def find(self, *policies: str) -> set[str]:
@@ -221,9 +231,7 @@ def household(version: str, *, live_restore: bool, socket_unit: bool, dhcp: bool
         engine.load_busybox()
         server = open_.enter_context(DhcpServer(lan, range=LEASED)) if dhcp else None
         arguments = (*DEFAULTS, "--docker-host", engine.docker_host)
-        plugin = Plugin(
-            lan, engine.plugins_dir, inside=engine, arguments=arguments, socket_unit=socket_unit
-        )
+        plugin = Plugin(lan, engine.plugins_dir, inside=engine, arguments=arguments, socket_unit=socket_unit)
         open_.enter_context(plugin)
         made = Household(DockerHost(engine, plugin), server)
         made.move_in()

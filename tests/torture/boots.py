@@ -1,0 +1,136 @@
+"""Boot orders: each on each engine, with live-restore and without, several at a time, for all of them mostly wait."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.lab.daemons import Daemon
+from tests.lab.requirements import missing_for_engine
+from tests.lab.roots import VERSIONS
+from tests.torture.boot_orders import ORDERS, Order
+from tests.torture.boot_try import OUTCOME
+from tests.torture.part import Ordeal, Part
+
+AT_ONCE = 4
+AT_ONCE_IN_SHORT = 3
+LONGEST = 480.0
+"""Seconds after which a try is ended."""
+QUICK = 40.0
+"""Seconds that an order may take to be drawn for the short form."""
+
+
+@dataclass
+class Try:
+    """One order on one engine, in a process of its own."""
+
+    version: str
+    live_restore: bool
+    order: Order
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What ``python -m tests.torture.boot_try`` is told."""
+        return (self.version, "live" if self.live_restore else "plain", self.order.name)
+
+    def start(self) -> None:
+        """Start it."""
+        self.began = time.monotonic()
+        command = (sys.executable, "-B", "-m", "tests.torture.boot_try", *self.words)
+        self.process = Daemon("a try", command)
+        self.process.start()
+
+    def outcome(self) -> dict[str, Any] | None:
+        """Return what came of it; None while it runs."""
+        if self.process.running:
+            if time.monotonic() - self.began < LONGEST:
+                return None
+            self.process.kill()
+            return {"lost": [f"still runs after {LONGEST:.0f} s:\n{self.process.log_tail(5)}"], "leaked": []}
+        last = self.process.log().rstrip().rpartition("\n")[2]
+        if self.process.status != 0 or not last.startswith(OUTCOME):
+            return {"lost": [f"the try itself failed:\n{self.process.log_tail(30)}"], "leaked": []}
+        told: dict[str, Any] = json.loads(last.removeprefix(OUTCOME))
+        return told
+
+
+def tries(ordeal: Ordeal) -> list[Try]:
+    """Lay out what is tried: all of it, the slowest first; or in the short form one quick order an engine."""
+    usable = [version for version in VERSIONS if not missing_for_engine(version)]
+    if ordeal.short:
+        quick = ordeal.random.sample([order for order in ORDERS if order.seconds < QUICK], len(usable))
+        return [
+            Try(version, ordeal.random.random() < 0.5, order)
+            for version, order in zip(usable, quick, strict=True)
+        ]
+    whole = [Try(version, live, order) for order in ORDERS for version in usable for live in (False, True)]
+    ordeal.random.shuffle(whole)
+    return sorted(whole, key=lambda each: -each.order.seconds)
+
+
+def run(ordeal: Ordeal) -> None:
+    """Try them all, or until the time is up."""
+    waiting = tries(ordeal)
+    whole = len(waiting)
+    under_way: list[Try] = []
+    awaiting = 0
+    taken: dict[str, list[float]] = defaultdict(list)
+    try:
+        while under_way or (waiting and not ordeal.is_over):
+            most = AT_ONCE_IN_SHORT if ordeal.short else AT_ONCE
+            while waiting and len(under_way) < most and not ordeal.is_over:
+                under_way.append(waiting.pop(0))
+                under_way[-1].start()
+            for each in list(under_way):
+                outcome = each.outcome()
+                if outcome is None:
+                    continue
+                under_way.remove(each)
+                count(ordeal, each, outcome)
+                awaiting += outcome.get("awaiting", 0)
+                if "taking" in outcome:
+                    taken[each.order.name].append(outcome["taking"] + outcome["until_running"])
+            ordeal.progress(whole, ", ".join(" ".join(each.words) for each in under_way))
+            time.sleep(0.2)
+    finally:
+        for each in under_way:
+            each.process.kill()
+    if waiting:
+        ordeal.tally.figures["not tried, for want of time"] = str(len(waiting))
+    ordeal.tally.figures["endpoints left to the background collection"] = str(awaiting)
+    for order in ORDERS:
+        if times := taken[order.name]:
+            told = f"{min(times):.0f} to {max(times):.0f} s" if len(times) > 1 else f"{times[0]:.0f} s"
+            ordeal.tally.figures[f"until all ran: {order.what}"] = told
+
+
+def count(ordeal: Ordeal, one: Try, outcome: dict[str, Any]) -> None:
+    """Count a try by the worst that it did."""
+    name = " ".join(one.words)
+    if outcome["lost"]:
+        ordeal.tally.lose(f"{name}: {'; '.join(outcome['lost'] + outcome['leaked'])}")
+    elif outcome["leaked"]:
+        ordeal.tally.leak(f"{name}: {'; '.join(outcome['leaked'])}")
+    else:
+        ordeal.tally.survive()
+
+
+def missing() -> str:
+    """Say what the machine lacks: any engine will do."""
+    lacks = [missing_for_engine(version) for version in VERSIONS]
+    return "" if "" in lacks else lacks[0]
+
+
+PART = Part(
+    "boots",
+    "engine and plugin started, ended and killed in every order, on real engines",
+    run,
+    short_seconds=90,
+    seconds=1800,
+    missing=missing,
+)
