@@ -128,6 +128,7 @@ def main(arguments: Sequence[str]) -> int:
         live_restore=restoring == "live",
         socket_unit=order.socket_unit,
         dhcp=not missing_for_dhcp(),
+        few=order.absent,
     ) as home:
         outcome = live_through(home, order)
         if "-v" in sys.argv:
