@@ -1,0 +1,46 @@
+"""Engine and plugin begin and end in other orders than they should. ``bin/torture boots`` tries all of them."""
+
+import stat
+
+import pytest
+
+from tests.lab.lan import Lan
+from tests.lab.plugin import Plugin
+from tests.lab.requirements import missing_for_dhcp
+from tests.torture.boot_orders import BY_NAME
+from tests.torture.boot_try import live_through
+from tests.torture.household import household
+
+
+def test_a_restart_of_the_service_spoils_the_socket_of_systemd(lan: Lan) -> None:
+    """It was opened to everybody at the start, and dead for the next service after the end."""
+    with Plugin(lan, socket_unit=True) as plugin:
+        for end in (plugin.stop, plugin.kill, plugin.stop):
+            assert stat.S_IMODE(plugin.socket.stat().st_mode) == 0o600
+            assert plugin.call("Plugin.Activate")["Implements"]
+            end()
+            assert plugin.socket_unit is not None
+            assert not plugin.socket_unit.wait_for_call(0), "the socket was shut down"
+            plugin.start()
+
+
+def lived_through(version: str, name: str, *, live_restore: bool) -> list[str]:
+    """Take an order, and return what was lost or left behind."""
+    order = BY_NAME[name]
+    with household(
+        version, live_restore=live_restore, socket_unit=order.socket_unit, dhcp=not missing_for_dhcp()
+    ) as home:
+        outcome = live_through(home, order)
+    return outcome.lost + outcome.leaked
+
+
+def test_after_a_reboot_containers_are_missing_because_the_engine_was_faster(
+    usable_engine_version: str,
+) -> None:
+    """With the socket there its calls wait, and all that it starts again by itself does start."""
+    assert lived_through(usable_engine_version, "reboot-socket", live_restore=False) == []
+
+
+@pytest.mark.one_engine
+def test_starts_fail_because_systemd_restarts_the_plugin(usable_engine_version: str) -> None:
+    assert lived_through(usable_engine_version, "starts-stop-socket", live_restore=True) == []
