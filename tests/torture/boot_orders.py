@@ -80,7 +80,7 @@ def start_both_by_the_socket(household: Household, late: float = 3) -> None:
         time.sleep(late)
         if late and starting.done():
             household.lost.append("the engine did not wait for the answer to its call")
-        household.plugin.start()
+        household.plugin.start(seconds=60)
         starting.result()
 
 
@@ -89,7 +89,7 @@ def start_the_plugin_a_little_later(household: Household, late: float = 4) -> No
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(household.engine.start, seconds=TOO_LONG)
         time.sleep(late)
-        household.plugin.start()
+        household.plugin.start(seconds=60)
         starting.result()
 
 
@@ -99,7 +99,7 @@ def start(household: Household, *who: str) -> None:
         if each == "engine":
             household.engine.start(seconds=TOO_LONG)
         else:
-            household.plugin.start()
+            household.plugin.start(seconds=60)
 
 
 def end(household: Household, how: str, *who: str) -> None:
@@ -107,7 +107,7 @@ def end(household: Household, how: str, *who: str) -> None:
     for each in who:
         one = household.engine if each == "engine" else household.plugin
         if how == "stop":
-            one.stop()
+            one.stop(seconds=TOO_LONG)
         else:
             one.kill()
 
@@ -219,12 +219,12 @@ def while_containers_stop(absence: float | None) -> Callable[[Household], None]:
             stopping = [pool.submit(stop, name) for name in names]
             if absence is not None:
                 time.sleep(absence)
-                household.plugin.start()
+                household.plugin.start(seconds=60)
             for each in stopping:
                 if each.result().status != 0:
                     household.lost.append(f"not stopped: {each.result().stderr.strip()}")
         if absence is None:
-            household.plugin.start()
+            household.plugin.start(seconds=60)
         household.stopped |= set(names)
 
     return take
@@ -236,7 +236,7 @@ def shut_down_at_once(household: Household) -> None:
     dockerd.send(signal.SIGTERM)
     service.send(signal.SIGTERM)
     for each in (service, dockerd):
-        if (status := each.wait(90)) != 0:
+        if (status := each.wait(120)) != 0:
             household.lost.append(f"{each.name} ended with status {status}")
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -123,16 +124,20 @@ def main(arguments: Sequence[str]) -> int:
     """Try one order, and print what came of it as JSON in the last line."""
     version, restoring, name = arguments
     order = BY_NAME[name]
-    with household(
-        version,
-        live_restore=restoring == "live",
-        socket_unit=order.socket_unit,
-        dhcp=not missing_for_dhcp(),
-        few=order.absent,
-    ) as home:
-        outcome = live_through(home, order)
-        if "-v" in sys.argv:
-            print(home.engine.dockerd.log(), home.plugin.log())
+    try:
+        with household(
+            version,
+            live_restore=restoring == "live",
+            socket_unit=order.socket_unit,
+            dhcp=not missing_for_dhcp(),
+            few=order.absent,
+        ) as home:
+            outcome = live_through(home, order)
+            if outcome.lost or outcome.leaked:
+                print(home.engine.dockerd.log(), home.plugin.log())
+    except Exception as error:
+        traceback.print_exc()
+        outcome = Outcome([f"the try itself failed: {error}"[:600]])
     print(OUTCOME + json.dumps(asdict(outcome)), flush=True)
     return 0
 
