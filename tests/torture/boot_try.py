@@ -105,11 +105,11 @@ def start_forgotten(home: Household, names: Sequence[str], order: Order) -> None
         chosen = {each.name for each in home.inmates if each.chosen and each.network == OURS}
         home.inmates = [each for each in home.inmates if each.name not in chosen & set(names)]
         names = [name for name in names if name not in chosen]
-    home.bring_up(names)
+    home.bring_up(names, COLLECTION_SECONDS or 0 if order.forgets else 0)
 
 
 def check_forgotten(home: Household, order: Order, outcome: Outcome) -> None:
-    """The plugin knows the endpoints that the engine knows, and no others."""
+    """The plugin knows the endpoints and addresses that the engine knows, and no others."""
     left = home.forgotten()
     if order.forgets and left:
         if COLLECTION_SECONDS is None:
@@ -117,7 +117,7 @@ def check_forgotten(home: Household, order: Order, outcome: Outcome) -> None:
             return
         time.sleep(COLLECTION_SECONDS)
         left = home.forgotten()
-    home.leaked += [f"endpoint {each[:12]}, of which the engine does not know" for each in sorted(left)]
+    home.leaked += [f"{each}, of which the engine does not know" for each in sorted(left)]
 
 
 def main(arguments: Sequence[str]) -> int:

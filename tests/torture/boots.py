@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.lab.daemons import Daemon
@@ -20,6 +22,8 @@ AT_ONCE = 3
 AT_ONCE_IN_SHORT = 3
 LONGEST = 450.0
 """Seconds after which a try is ended."""
+LOGS = Path(tempfile.gettempdir(), "macvlan-twisted-torture-boots")
+"""Where the logs of engine and plugin are kept of tries that were not survived."""
 QUICK = 40.0
 """Seconds that an order may take to be drawn for the short form."""
 
@@ -56,6 +60,9 @@ class Try:
         if self.process.status != 0 or not last.startswith(OUTCOME):
             return {"lost": [f"the try itself failed:\n{self.process.log_tail(30)}"], "leaked": []}
         told: dict[str, Any] = json.loads(last.removeprefix(OUTCOME))
+        if told["lost"] or told["leaked"]:
+            LOGS.mkdir(parents=True, exist_ok=True)
+            (LOGS / f"{'-'.join(self.words)}.log").write_text(self.process.log(), encoding="utf-8")
         return told
 
 

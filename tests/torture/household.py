@@ -14,7 +14,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from macvlan_twisted.ipam.requests import Purpose
 from tests.integration.lives import AT_ONCE, SUBNET
+from tests.lab.commands import Finished
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import Container, DockerHost
 from tests.lab.engine import Engine
@@ -148,10 +150,19 @@ class Household:
         if not within(seconds, lambda: names <= self.running()):
             self.lost += [f"{name} should run, and does not" for name in sorted(names - self.running())]
 
-    def bring_up(self, names: Iterable[str]) -> None:
-        """Start containers as a user does."""
+    def bring_up(self, names: Iterable[str], patience: float = 0) -> None:
+        """Start containers as a user does, who tries again for so many seconds what was refused."""
+
+        def start(name: str) -> Finished:
+            deadline = time.monotonic() + patience
+            while True:
+                ended = self.engine.attempt_docker("start", name, timeout=120)
+                if ended.status == 0 or time.monotonic() > deadline:
+                    return ended
+                time.sleep(5)
+
         with ThreadPoolExecutor(4) as pool:
-            for ended in pool.map(lambda name: self.engine.attempt_docker("start", name, timeout=120), names):
+            for ended in pool.map(start, names):
                 if ended.status != 0:
                     self.lost.append(f"cannot be started: {ended.stderr.strip()}")
 
@@ -202,8 +213,13 @@ class Household:
             self.plugin.start(seconds=60)
 
     def forgotten(self) -> set[str]:
-        """Return ids of endpoints in the plugin's state of which the engine knows nothing; tell of the opposite."""
-        known = {str(row[0]) for row in self.rows()["endpoints"]}
+        """Return endpoints in the plugin's state of which the engine knows nothing, and addresses of ours that are
+        taken for nobody; tell of endpoints that the plugin should know.
+        """
+        rows = self.rows()
+        known = {str(row[0]) for row in rows["endpoints"]}
+        in_use = sum(each.network == OURS for each in self.inmates if each.name in self.running())
+        taken = [str(row[1]) for row in rows["addresses"] if row[2] == Purpose.ENDPOINT.value]
         of_engine = {
             endpoint
             for network in NETWORKS
@@ -212,10 +228,13 @@ class Household:
             if (endpoint := each["EndpointID"])
         }
         self.lost += [f"the plugin does not know endpoint {each[:12]}" for each in sorted(of_engine - known)]
-        return known - of_engine
+        found = {f"endpoint {each[:12]}" for each in known - of_engine}
+        if len(taken) > in_use:
+            found.add(f"{len(taken) - in_use} of the addresses {', '.join(taken)}")
+        return found
 
     def move_out(self) -> None:
-        """Remove all containers, then all networks; nothing may be left."""
+        """Remove all containers."""
         names = self.engine.docker("ps", "--all", "--quiet", "--no-trunc").split()
         self.engine.docker("rm", "--force", *names, timeout=120)
         self.inmates.clear()
