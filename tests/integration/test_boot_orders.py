@@ -28,7 +28,11 @@ def lived_through(version: str, name: str, *, live_restore: bool) -> list[str]:
     """Take an order, and return what was lost or left behind."""
     order = BY_NAME[name]
     with household(
-        version, live_restore=live_restore, socket_unit=order.socket_unit, dhcp=not missing_for_dhcp()
+        version,
+        live_restore=live_restore,
+        socket_unit=order.socket_unit,
+        dhcp=not missing_for_dhcp(),
+        few=True,
     ) as home:
         outcome = live_through(home, order)
     return outcome.lost + outcome.leaked

@@ -18,7 +18,7 @@ from tests.torture.boot_orders import ORDERS, Order
 from tests.torture.boot_try import OUTCOME
 from tests.torture.part import Ordeal, Part
 
-AT_ONCE = 3
+AT_ONCE = 5
 AT_ONCE_IN_SHORT = 3
 LONGEST = 450.0
 """Seconds after which a try is ended."""
