@@ -18,20 +18,16 @@ from ..settings import Settings
 from ..state.interface import HostRecords, Kind
 from ..turns import Turns
 from . import requests
-from .contradictions import (
-    leases_addresses,
-    readdresses,
-    refuse_contradictions,
-    refuse_what_did_not_take,
-)
+from .contradictions import readdresses, refuse_what_did_not_take
 from .endpoints import Endpoints
 from .explanations import explained
 from .host_ways import HostWays
 from .known import Known
 from .moves import Moves
 from .network import Network
+from .network_plans import plan_network
 from .options import NetworkOptions, parse_options
-from .parent_plans import plan_parent, refuse_sharing, refuse_unfit
+from .parent_plans import refuse_sharing
 from .parents import Parents
 from .presence import Presence
 
@@ -133,72 +129,13 @@ class Networks:
     async def _planned(self, request: requests.CreateNetwork) -> Network:
         """The network that the request means, validated against the host as it is now."""
         options = parse_options(request.options)
-        mode = options.mode or self._settings.mode
-        host_access = options.host_access
-        if host_access is None:
-            host_access = self._settings.host_access and mode == "bridge"
-            if self._settings.host_access and not host_access:
-                _log.warn(
-                    "network {network} has no access from the host, in spite of --host-access: in mode {mode} the kernel "
-                    "does not allow it",
-                    network=request.network_id[:12],
-                    mode=mode,
-                )
-        refuse_contradictions(options, mode)
-        if options.host_addresses and not host_access:
-            raise Refused("-o host_address has a meaning with host access only: add -o host_access=true")
         links = await self._links.all()
-        default = self._settings.host_interface
+        readdress = await self._readdresses(request, options)
         try:
-            plan = plan_parent(request.network_id, options, request.internal, default, links)
+            return plan_network(request, options, self._settings, links, readdress)
         except Refused:
-            self._refuse_awaited(options.parent or default or "")
+            self._refuse_awaited(options.parent or self._settings.host_interface or "")
             raise
-        if plan.on_dummy and not request.internal:
-            _log.warn(
-                "network {network} has no parent and is internal, on a dummy link: name the NIC on the LAN with "
-                "-o parent=, or start the plugin with --host-interface",
-                network=request.network_id[:12],
-            )
-        mtu = options.mtu or self._settings.mtu
-        for link in links:
-            if link.name == plan.parent or any(link.name == step.lower for step in plan.vlan_steps):
-                refuse_unfit(link, options.force_wifi, mtu)
-            if link.name == plan.parent and not link.up and not plan.vlan_steps:
-                _log.warn(
-                    "parent {parent} is down: its containers reach nobody before: ip link set {parent} up",
-                    parent=link.name,
-                )
-        return Network(
-            network_id=request.network_id,
-            parent=plan.parent,
-            mode=mode,
-            subnets=request.subnets,
-            mtu=mtu,
-            internal=request.internal or plan.on_dummy,
-            on_dummy=plan.on_dummy,
-            vlan_steps=plan.vlan_steps,
-            broadcast_queue_length=options.broadcast_queue_length,
-            broadcast_limit=options.broadcast_limit,
-            nopromisc=options.nopromisc,
-            source_macs=options.source_macs,
-            force_mac=options.force_mac,
-            conflict_detection=options.conflict_detection or self._settings.conflict_detection,
-            announce=self._settings.announce if options.announce is None else options.announce,
-            identity=options.identity or self._settings.identity,
-            dhcp=leases_addresses(request, options, self._settings.dhcp),
-            dhcp_release=self._settings.dhcp_release
-            if options.dhcp_release is None
-            else options.dhcp_release,
-            dhcp_readdress=await self._readdresses(request, options),
-            dhcp_vendor_class=(
-                self._settings.dhcp_vendor_class
-                if options.dhcp_vendor_class is None
-                else options.dhcp_vendor_class
-            ),
-            host_access=host_access,
-            force_wifi=options.force_wifi,
-        )
 
     def _refuse_awaited(self, parent: str) -> None:
         """:raises Refused: others wait for *parent*, too."""
