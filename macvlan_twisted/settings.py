@@ -74,6 +74,7 @@ class Settings:
     dhcp_vendor_class: str = ""
     dhcp_timeout: float = 10.0
     identity: str = "address"
+    recover: bool = False
     log_format: str = "text"
     debug: bool = False
 
@@ -455,6 +456,14 @@ OPTIONS: tuple[Option, ...] = (
         parse_identity,
         "identity",
         metavar="WHAT",
+    ),
+    Option(
+        "recover",
+        "Rebuild state that was lost or damaged from what the engine and the kernel know; to be given once, with the "
+        "engine running.",
+        str,
+        "recover",
+        is_flag=True,
     ),
     Option("log-format", "How log lines look: text or json.", _log_format, "log_format", metavar="FORMAT"),
     Option("debug", "Log every call with its duration.", str, "debug", short="d", is_flag=True),

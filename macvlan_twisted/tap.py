@@ -66,9 +66,11 @@ from .links.sandbox import NamespaceSandboxes
 from .links.threads import KernelThreads
 from .protocol.methods import all_methods
 from .protocol.site import Calls, PluginSite
+from .recovery.rebuild import recover_state
 from .service import MacvlanService
 from .settings import OPTIONS, SHADOWED_PLUGIN_NAME, ConflictWait, Option, Settings, settings_from
 from .state.ledger import Ledger
+from .state.recovering import refuse_unfinished
 from .state.sqlite import SqliteAddressBook, SqliteHostRecords, open_ledger
 from .state.writer import Writer
 
@@ -266,7 +268,11 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
 
     directory = Path(settings.state_dir)
     try:
-        ledger = open_ledger(directory)
+        if settings.recover:
+            ledger = recover_state(settings, kernel, directory)
+        else:
+            refuse_unfinished(directory)
+            ledger = open_ledger(directory)
         try:
             return _wire(settings, reactor, kernel, hear_of_links, ledger)
         except BaseException:

@@ -100,10 +100,13 @@ class AddressManagement:
 
     async def release_pool(self, pool_id: str) -> None:
         """Frees all that was taken under this id; the engine leaves addresses behind after some errors."""
-        async with self._turns.of(pool_id):
-            pool = self._pools.by_id.pop(pool_id, None)  # no address is taken in it any more
-            if pool is None:
+        meant = self._pools.find(pool_id)
+        async with self._turns.of(pool_id if meant is None else meant.pool_id):
+            meant = self._pools.find(pool_id)
+            if meant is None or await self._is_others_yet(meant, pool_id):
                 return
+            pool_id = meant.pool_id
+            pool = self._pools.by_id.pop(pool_id)  # no address is taken in it any more
             self._being_made.pop(pool_id, None)
             try:
                 await self._book.close_pool(pool_id)
@@ -119,6 +122,16 @@ class AddressManagement:
                     await self._give_back(pool, address)
             await self._conflicts.disuse(f"pool {pool.pool_id}")
         _log.info("pool released: {pool}", pool=pool.described())
+
+    async def _is_others_yet(self, pool: Pool, pool_id: str) -> bool:
+        """Whether a rebuilt pool, which stands for several networks, is kept for those that are left."""
+        given_back = {*pool.given_back, pool_id}
+        if len(given_back) >= pool.stands_for:
+            return False
+        left = evolve(pool, given_back=tuple(sorted(given_back)))
+        await self._book.open_pool(pool.pool_id, to_document(left))
+        self._pools.by_id[pool.pool_id] = left
+        return True
 
     async def _give_back(self, pool: Pool, address: IPAddress) -> None:
         """The pool is gone, and its other leases are to be given back, too."""
@@ -136,7 +149,7 @@ class AddressManagement:
         self._pools.remove(pool)
 
     async def request_address(self, request: RequestAddress) -> IPInterface:
-        pool = self._pools.by_id.get(request.pool_id)
+        pool = self._pools.find(request.pool_id)
         if pool is None:
             raise NotFound(
                 f"pool {request.pool_id!r} is not known to the plugin: its state was removed; remove the network and "
@@ -376,7 +389,7 @@ class AddressManagement:
 
     async def release_address(self, request: ReleaseAddress) -> None:
         """Succeeds when there is nothing to release."""
-        pool = self._pools.by_id.get(request.pool_id)
+        pool = self._pools.find(request.pool_id)
         if pool is None:
             async with self._turns.of(request.pool_id):  # if it is just being released, that may fail yet
                 pool = self._pools.by_id.get(request.pool_id)
@@ -384,6 +397,8 @@ class AddressManagement:
             return
         shared = self._pools.set_of(pool)
         number = int(request.address)
+        if pool.stands_for - len(pool.given_back) > 1 and not shared.is_endpoints(number):
+            return  # each of its networks reserves it, and it goes with the last of them
         async with self._turns.of(
             f"{pool.pool_id} {number}"
         ):  # a second release must not free the next owner's

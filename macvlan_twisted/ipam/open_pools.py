@@ -6,7 +6,7 @@ from ..addresses import IPAddress
 from ..errors import StateFailed
 from ..records import from_document
 from ..state.interface import AddressBook
-from .pools import Pool
+from .pools import Pool, said_by
 from .requests import Purpose
 from .shared_set import SharedSet
 
@@ -28,6 +28,13 @@ class OpenPools:
                     f"state holds address {claim.address} of pool {claim.pool_id}, which it does not hold"
                 )
             self.set_of(owner).add(claim.pool_id, int(claim.address), Purpose(claim.purpose))
+
+    def find(self, pool_id: str) -> Pool | None:
+        """The pool that the engine means: that of this id, or a rebuilt one that says the same."""
+        pool = self.by_id.get(pool_id)
+        if pool is None and said_by(pool_id):
+            pool = next((each for each in self.by_id.values() if _stands_for(each, pool_id)), None)
+        return pool
 
     def set_of(self, pool: Pool) -> SharedSet:
         return self._sets[pool.shared_set]
@@ -73,3 +80,8 @@ class OpenPools:
             if pool.wire == parent and int(address) in self.set_of(pool).endpoints.get(pool.pool_id, ()):
                 return pool
         return None
+
+
+def _stands_for(pool: Pool, pool_id: str) -> bool:
+    is_meant = bool(pool.stands_for) and said_by(pool.pool_id) == said_by(pool_id)
+    return is_meant and pool_id not in pool.given_back

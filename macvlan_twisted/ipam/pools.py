@@ -41,6 +41,13 @@ class Pool:
     """The router that the DHCP server named, where the user named no subnet."""
     network_parent: str | None = None
     """The parent of the network that has the pool, once it is made: a user need not have named it twice."""
+    stands_for: int = 0
+    """
+    Of a pool that was rebuilt: for how many networks. Under which ids the engine has them is not known; all that say the
+    same mean it.
+    """
+    given_back: tuple[str, ...] = ()
+    """The ids among those under which it was released."""
 
     @property
     def wire(self) -> str:
@@ -75,6 +82,11 @@ def pool_id_for(request: RequestPool, nonce: str) -> str:
         nonce,
     )
     return ";".join(parts)
+
+
+def said_by(pool_id: str) -> str:
+    """What the id says of its pool, without what tells it from other ids."""
+    return pool_id.rpartition(";")[0]
 
 
 def parent_of(options: PoolOptions, settings: Settings) -> str:

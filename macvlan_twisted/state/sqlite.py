@@ -8,9 +8,11 @@ from pathlib import Path
 from secrets import randbelow, token_hex
 from typing import Protocol
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress, parse_address
+from ..errors import StateFailed
 from . import ledger as tables
 from .interface import Claim, Document, Identity, Kind
 from .ledger import Change, Drop, Ledger, Put, Table
@@ -23,6 +25,7 @@ _TABLE_OF = {
     Kind.CONFLICT: tables.CONFLICTS,
     Kind.LEASE: tables.LEASES,
 }
+_FIRST_GROUP = 2**16
 _GROUP_STEP = 32
 """Distance between the groups of links that two instances may draw; one uses fewer of them."""
 
@@ -35,6 +38,42 @@ class Submits(Protocol):
     def close(self) -> None: ...
 
 
+@frozen
+class StateIdentity:
+    """By what links are known as those of one state directory."""
+
+    instance: str
+    link_group: int
+
+    @classmethod
+    def drawn(cls) -> StateIdentity:
+        """A random name, and a random group of links that nobody else is likely to use, positive in the kernel's int."""
+        return cls(token_hex(4), _FIRST_GROUP + randbelow(2**25) * _GROUP_STEP)
+
+
+def first_group_of(group: int) -> int:
+    """The first of an instance's groups, by any of them."""
+    return group - (group - _FIRST_GROUP) % _GROUP_STEP
+
+
+def identity_rows(identity: StateIdentity) -> list[Change]:
+    return [
+        Put(tables.IDENTITY, ("instance", identity.instance)),
+        Put(tables.IDENTITY, ("link_group", str(identity.link_group))),
+    ]
+
+
+def identity_of(ledger: Ledger) -> StateIdentity:
+    """
+    :raises StateFailed: it has none.
+    """
+    rows = {row[0]: row[1] for row in ledger.rows(tables.IDENTITY)}
+    try:
+        return StateIdentity(rows["instance"], int(rows["link_group"]))
+    except (KeyError, ValueError) as error:
+        raise StateFailed(f"state does not say which instance it is of: {rows}") from error
+
+
 def open_ledger(directory: Path) -> Ledger:
     """
     Open or make the state in *directory*, checked. Blocks, so only before listening.
@@ -43,15 +82,8 @@ def open_ledger(directory: Path) -> Ledger:
     """
     ledger = Ledger(directory)
     if not ledger.rows(tables.IDENTITY):
-        # A random group of links that nobody else is likely to use, positive in the kernel's int.
-        group = 2**16 + randbelow(2**25) * _GROUP_STEP
         try:
-            ledger.commit(
-                [
-                    Put(tables.IDENTITY, ("instance", token_hex(4))),
-                    Put(tables.IDENTITY, ("link_group", str(group))),
-                ]
-            )
+            ledger.commit(identity_rows(StateIdentity.drawn()))
         except BaseException:
             ledger.close()
             raise
@@ -68,9 +100,9 @@ class SqliteHostRecords:
     def __init__(self, ledger: Ledger, writer: Submits) -> None:
         self._ledger = ledger
         self._writer = writer
-        identity = {row[0]: row[1] for row in ledger.rows(tables.IDENTITY)}
-        self.instance: str = identity["instance"]
-        self.link_group: int = int(identity["link_group"])
+        identity = identity_of(ledger)
+        self.instance: str = identity.instance
+        self.link_group: int = identity.link_group
 
     def documents(self, kind: Kind) -> dict[str, Document]:
         return _documents(self._ledger, _TABLE_OF[kind])

@@ -1,0 +1,90 @@
+"""What state holds before it is rebuilt, and what is added to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field
+
+from ..addresses import IPAddress, parse_address
+from ..driver.network import Endpoint, MadeLink, Network
+from ..ipam.pools import Pool
+from ..ipam.requests import Purpose
+from ..lan.host_links import HostLink
+from ..lan.lease_records import LeaseRecord
+from ..records import from_document, to_document
+from ..state import ledger as tables
+from ..state.ledger import Change, Ledger, Put, Table
+
+
+@define
+class Kept:
+    """The rows that matter here, as values: read of a sound state, or none, and then added to."""
+
+    networks: dict[str, Network] = field(factory=dict)
+    endpoints: dict[str, Endpoint] = field(factory=dict)
+    made_links: dict[str, MadeLink] = field(factory=dict)
+    host_links: dict[str, HostLink] = field(factory=dict)
+    leases: dict[str, LeaseRecord] = field(factory=dict)
+    pools: dict[str, Pool] = field(factory=dict)
+    claims: dict[tuple[str, IPAddress], Purpose] = field(factory=dict)
+    """By PoolID and address."""
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> Kept:
+        """
+        :raises StateFailed: a record is none of its kind.
+        """
+
+        def documents(table: Table, kind: type) -> dict[str, Any]:
+            return {key: from_document(kind, json.loads(text)) for key, text in ledger.rows(table)}
+
+        return cls(
+            networks=documents(tables.NETWORKS, Network),
+            endpoints=documents(tables.ENDPOINTS, Endpoint),
+            made_links=documents(tables.MADE_LINKS, MadeLink),
+            host_links=documents(tables.HOST_LINKS, HostLink),
+            leases=documents(tables.LEASES, LeaseRecord),
+            pools=documents(tables.POOLS, Pool),
+            claims={
+                (pool_id, parse_address(address)): Purpose(purpose)
+                for pool_id, address, purpose in ledger.rows(tables.ADDRESSES)
+            },
+        )
+
+    def copy(self) -> Kept:
+        return Kept(
+            dict(self.networks),
+            dict(self.endpoints),
+            dict(self.made_links),
+            dict(self.host_links),
+            dict(self.leases),
+            dict(self.pools),
+            dict(self.claims),
+        )
+
+    def changes_since(self, before: Kept) -> list[Change]:
+        """What has to be written so that state holds this; nothing is ever taken away."""
+        changes: list[Change] = []
+        values: tuple[tuple[Table, Mapping[str, Any], Mapping[str, Any]], ...] = (
+            (tables.NETWORKS, self.networks, before.networks),
+            (tables.ENDPOINTS, self.endpoints, before.endpoints),
+            (tables.MADE_LINKS, self.made_links, before.made_links),
+            (tables.HOST_LINKS, self.host_links, before.host_links),
+            (tables.LEASES, self.leases, before.leases),
+            (tables.POOLS, self.pools, before.pools),
+        )
+        for table, now, then in values:
+            changes += [
+                Put(table, (key, json.dumps(to_document(value), separators=(",", ":"), sort_keys=True)))
+                for key, value in now.items()
+                if then.get(key) != value
+            ]
+        changes += [
+            Put(tables.ADDRESSES, (pool_id, str(address), purpose.value))
+            for (pool_id, address), purpose in self.claims.items()
+            if (pool_id, address) not in before.claims
+        ]
+        return changes

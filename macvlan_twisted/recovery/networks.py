@@ -1,0 +1,167 @@
+"""Networks and endpoints of which the engine tells, as they would be if they had just been made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Interface
+
+from attrs import evolve
+
+from ..addresses import IPAddress
+from ..driver import requests
+from ..driver.contradictions import readdresses
+from ..driver.network import Endpoint, MadeLink, Network, Subnet
+from ..driver.network_plans import network_on
+from ..driver.options import NetworkOptions, parse_options
+from ..driver.parent_plans import ParentPlan, needed_by, plan_parent
+from ..driver.static_routes import routes_to_host
+from ..engine.inspection import FoundEndpoint, FoundNetwork, FoundSubnet
+from ..errors import Refused
+from ..ipam.allocation import usable_span
+from ..lan import dhcp
+from ..lan.lease_records import LeaseRecord
+from ..links.interface import LinkFacts
+from ..links.sandbox import sandbox_path
+from ..names import endpoint_link_name
+from ..settings import Settings
+
+NULL_DRIVER = "null"
+"""The engine's own address management that gives no addresses."""
+_UNTIL_CONFIRMED = 3600
+"""Seconds for which a lease of unknown length is taken for granted: its server is asked at once, and says better."""
+
+
+def rebuilt_network(
+    found: FoundNetwork, settings: Settings, links: Sequence[LinkFacts], makes_up_gateways: bool
+) -> Network:
+    """
+    :param links: those of the host; a parent that is not among them is awaited.
+    :param makes_up_gateways: what :class:`~macvlan_twisted.engine.inspection.Inspection` says.
+    :raises Refused: its options mean nothing to this version.
+    """
+    options = parse_options(found.options)
+    request = requests.CreateNetwork(
+        network_id=found.network_id,
+        options=found.options,
+        internal=found.internal,
+        subnets=tuple(_subnet(each, found, settings, makes_up_gateways) for each in found.subnets),
+    )
+    plan = _parent(request, options, settings, links)
+    return network_on(plan, request, options, settings, readdresses(request, options, settings))
+
+
+def _subnet(subnet: FoundSubnet, found: FoundNetwork, settings: Settings, makes_up_gateways: bool) -> Subnet:
+    gateway = subnet.gateway
+    is_nobodys = found.ipam_driver == NULL_DRIVER
+    if gateway is None and makes_up_gateways and not is_nobodys and subnet.pool.prefixlen:
+        gateway = gateway_made_up(subnet, found, settings)
+    return Subnet(
+        pool=subnet.pool,
+        gateway=gateway,
+        auxiliary=subnet.auxiliary,
+        is_ours=found.ipam_driver == settings.plugin_name,
+        is_nobodys=is_nobodys,
+    )
+
+
+def gateway_made_up(subnet: FoundSubnet, found: FoundNetwork, settings: Settings) -> IPAddress:
+    """The gateway of a subnet for which the user named none: running containers show it; else it is what is usual."""
+    for endpoint in found.endpoints:
+        for shown in (endpoint.gateway, endpoint.gateway_v6):
+            if shown is not None and shown in subnet.pool:
+                return shown
+    if found.ipam_driver == settings.plugin_name:
+        known = settings.gateway_for(subnet.pool)
+        return known or _address(subnet.pool.network_address, usable_span(subnet.pool).first)
+    part = usable_span(subnet.pool, subnet.ip_range)  # Docker's own takes the first of the range
+    return _address(subnet.pool.network_address, part.first)
+
+
+def _address(like: IPAddress, number: int) -> IPAddress:
+    return type(like)(number)
+
+
+def _parent(
+    request: requests.CreateNetwork, options: NetworkOptions, settings: Settings, links: Sequence[LinkFacts]
+) -> ParentPlan:
+    def plan(present: Sequence[LinkFacts]) -> ParentPlan:
+        return plan_parent(request.network_id, options, request.internal, settings.host_interface, present)
+
+    try:
+        return plan(links)
+    except Refused:  # as far as we know it was there, and may come late
+        name = options.parent or settings.host_interface or ""
+        missing = name.partition(".")[0]
+        try:
+            return plan((*links, LinkFacts(-1, missing, "", "", 65535, up=True)))
+        except Refused:
+            return ParentPlan(name)
+
+
+def missing_links(network: Network, links: Sequence[LinkFacts]) -> list[MadeLink]:
+    """VLANs and dummy links that the network needs, and that are not there: as at its creation they are to be made."""
+    present = {link.name for link in links}
+    return [each for each in needed_by(network) if each.name not in present]
+
+
+def rebuilt_endpoint(found: FoundEndpoint, network: Network, own: Sequence[IPAddress]) -> Endpoint:
+    """
+    :param own: the host's addresses on the network's parent.
+    """
+    mac = found.mac if network.mode != "passthru" or network.force_mac else None
+    enters = network.host_access or network.dhcp_readdress
+    endpoint = Endpoint(
+        endpoint_id=found.endpoint_id,
+        network_id=network.network_id,
+        link=endpoint_link_name(found.endpoint_id),
+        parent=network.parent,
+        mac=mac,
+        mac_is_ours=mac is not None,
+        address=found.address,
+        address_v6=found.address_v6,
+        sandbox=sandbox_path(found.sandbox) if enters else "",
+    )
+    if not network.host_access:
+        return endpoint
+    ways = tuple(route.destination for route in routes_to_host(endpoint, network, own))
+    return evolve(endpoint, ways=ways)
+
+
+def rebuilt_lease(
+    endpoint: Endpoint,
+    found: FoundEndpoint,
+    network: Network,
+    settings: Settings,
+    now: float,
+) -> LeaseRecord | None:
+    """
+    What of an endpoint's lease can be known: address and MAC. By them any server confirms it and tells the rest.
+
+    :param now: by the wall clock.
+    """
+    if not isinstance(endpoint.address, IPv4Interface) or endpoint.mac is None:
+        return None
+    client = dhcp.Client(endpoint.mac, vendor_class=network.dhcp_vendor_class or None)
+    router = network.gateway_for(endpoint.address) or found.gateway
+    facts = dhcp.LeaseFacts(
+        address=endpoint.address.ip,
+        prefix_length=endpoint.address.network.prefixlen,
+        router=router if isinstance(router, IPv4Address) else None,
+        server_id=IPv4Address(0),
+        server_mac="ff:ff:ff:ff:ff:ff",
+        mac=endpoint.mac,
+        client_id=client.identifier.hex(),
+        lease_seconds=_UNTIL_CONFIRMED,
+        t1=_UNTIL_CONFIRMED // 2,
+        t2=_UNTIL_CONFIRMED * 7 // 8,
+        obtained_at=now,
+        vendor_class=client.vendor_class,
+    )
+    return LeaseRecord(
+        endpoint.parent,
+        facts,
+        endpoint.address.ip,
+        granted=True,
+        release=network.dhcp_release,
+        detection=network.conflict_detection,
+    )

@@ -1,0 +1,124 @@
+"""Pools and addresses of which the engine tells."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from attrs import evolve
+
+from ..addresses import IPAddress
+from ..driver.network import Network
+from ..engine.inspection import FoundNetwork, FoundSubnet
+from ..errors import Refused
+from ..ipam.pools import Pool, plan_pool, pool_id_for, said_by
+from ..ipam.requests import Purpose, RequestPool
+from ..protocol.messages import LOCAL_ADDRESS_SPACE
+from ..settings import Settings
+from .kept import Kept
+
+
+def add_pools(
+    kept: Kept,
+    found: FoundNetwork,
+    network: Network | None,
+    settings: Settings,
+    nonce: str,
+    standing: dict[str, int],
+) -> list[str]:
+    """
+    The pools of one network of the engine's, and what is taken in them, as far as *kept* does not hold that.
+
+    The engine does not tell a pool's id, by which it will call it. But the id says what the pool is; so a pool that is
+    rebuilt stands for all ids that say the same (:meth:`~macvlan_twisted.ipam.open_pools.OpenPools.find`).
+
+    :param network: what the engine's network is to our driver; ``None`` where that is another one.
+    :param standing: by what ids say: for how many networks so far; filled here.
+    :return: what could not be rebuilt.
+    """
+    lacking = []
+    for subnet in found.subnets:
+        try:
+            planned = _planned(subnet, found, network, settings, nonce)
+        except Refused as refused:
+            lacking.append(f"the pool {subnet.pool} of network {found.name}: {refused}")
+            continue
+        says = said_by(planned.pool_id)
+        standing[says] = standing.get(says, 0) + 1
+        fitting = [pool for key, pool in kept.pools.items() if said_by(key) == says]
+        pool = fitting[0] if fitting else planned
+        unknown = max(1, standing[says] + 1 - len(fitting or [pool]))
+        kept.pools[pool.pool_id] = pool = evolve(pool, stands_for=unknown, given_back=())
+        _claim(kept, pool, fitting or [pool], subnet, found, network)
+    return lacking
+
+
+def _planned(
+    subnet: FoundSubnet, found: FoundNetwork, network: Network | None, settings: Settings, nonce: str
+) -> Pool:
+    is_any = subnet.pool.prefixlen == 0
+    request = RequestPool(
+        address_space=LOCAL_ADDRESS_SPACE,
+        pool=None if is_any else subnet.pool,
+        sub_pool=subnet.ip_range,
+        options=found.ipam_options,
+        v6=subnet.pool.version == 6,
+    )
+    pool = _planned_any(request, subnet, found, settings, nonce) if is_any else None
+    if pool is None:
+        pool = plan_pool(request, settings, nonce)
+    if pool.dhcp and request.v6:
+        pool = evolve(pool, dhcp=False)
+    if network is not None and network.parent != pool.parent:
+        pool = evolve(pool, network_parent=network.parent)
+    return pool
+
+
+def _planned_any(
+    request: RequestPool, subnet: FoundSubnet, found: FoundNetwork, settings: Settings, nonce: str
+) -> Pool | None:
+    """A pool for which the user named no subnet, where a container shows which one it is."""
+    shown = [each.address_v6 if request.v6 else each.address for each in found.endpoints]
+    prefix = next((each.network for each in shown if each is not None), None)
+    if prefix is None:
+        return None
+    pool = plan_pool(evolve(request, pool=prefix), settings, nonce)
+    router = subnet.gateway if pool.dhcp and isinstance(subnet.gateway, IPv4Address) else None
+    part = pool.part
+    if part is None and not pool.dhcp:
+        part = settings.ip_range_in(prefix)
+    return evolve(
+        pool,
+        pool_id=pool_id_for(request, nonce),
+        any_subnet=True,
+        part=None if part == prefix else part,
+        leased_router=router,
+    )
+
+
+def _claim(
+    kept: Kept,
+    pool: Pool,
+    group: list[Pool],
+    subnet: FoundSubnet,
+    found: FoundNetwork,
+    network: Network | None,
+) -> None:
+    """Add what none of *group*, pools that say the same, holds."""
+
+    def claim(address: IPAddress, purpose: Purpose) -> None:
+        if address in pool.prefix and not any((each.pool_id, address) in kept.claims for each in group):
+            kept.claims[pool.pool_id, address] = purpose
+
+    ours = None if network is None else next((s for s in network.subnets if s.pool == subnet.pool), None)
+    gateway = subnet.gateway if ours is None else ours.gateway
+    if gateway is not None:
+        claim(gateway, Purpose.GATEWAY)
+    for address in subnet.auxiliary.values():
+        claim(address, Purpose.AUXILIARY)
+    for host in () if network is None else network.host_addresses:
+        if host not in subnet.auxiliary.values():
+            claim(host, Purpose.HOST)
+    for endpoint in found.endpoints:
+        for interface in (endpoint.address, endpoint.address_v6):
+            if interface is not None:
+                claim(interface.ip, Purpose.ENDPOINT)

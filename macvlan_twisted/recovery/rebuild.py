@@ -1,0 +1,241 @@
+"""
+``--recover``: state is rebuilt of what the engine and the kernel know, before anything else begins.
+
+What is sound stays, and what it lacks is added. What is damaged is moved aside, and a new state begun.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from secrets import token_hex
+
+from attrs import evolve, field, frozen
+from twisted.logger import Logger
+
+from ..driver.network import Network
+from ..engine.api import EngineAbsent, EngineRefused
+from ..engine.inspection import BlockingEngine, FoundNetwork, Inspection, inspect_networks
+from ..errors import CannotStart, Refused, StateFailed
+from ..links.interface import Kernel, LinkFacts
+from ..settings import Settings
+from ..state.ledger import Ledger
+from ..state.recovering import Recovering
+from ..state.sqlite import StateIdentity, identity_of
+from .kept import Kept
+from .networks import missing_links, rebuilt_endpoint, rebuilt_lease, rebuilt_network
+from .pools import add_pools
+from .traces import host_links_of, instances_of, made_links_of
+
+_log = Logger(namespace="macvlan_twisted.recovery")
+
+
+@frozen
+class Rebuilt:
+    """What state shall hold, and what is to be told of it."""
+
+    kept: Kept
+    lacking: list[str] = field(factory=list)
+    """What could not be rebuilt."""
+    leases: int = 0
+
+
+def ask_engine(settings: Settings) -> Inspection:
+    """
+    :raises CannotStart: the engine does not answer.
+    """
+    engine = BlockingEngine(settings.docker_host)
+    try:
+        return inspect_networks(engine, settings.plugin_name)
+    except EngineAbsent as absent:
+        raise CannotStart(
+            f"--recover asks the engine for its networks, and nobody answers on {settings.docker_host} ({absent}): "
+            "start Docker first, or name its socket with --docker-host"
+        ) from absent
+    except EngineRefused as refusal:
+        raise CannotStart(f"--recover asks the engine for its networks, and it says: {refusal}") from refusal
+
+
+def recover_state(
+    settings: Settings,
+    kernel: Kernel,
+    directory: Path,
+    ask: Callable[[Settings], Inspection] = ask_engine,
+    wall_time: Callable[[], float] = time.time,
+) -> Ledger:
+    """
+    The ledger of *directory*, with all that can be known. Blocks.
+
+    :raises CannotStart: the engine does not answer; nothing was changed.
+    :raises StateFailed: the disk refuses.
+    """
+    inspection = ask(settings)
+    links = kernel.links()
+    with Recovering(directory) as recovering:
+        ledger, damage = recovering.opened()
+        if ledger is None:
+            identity = _earlier_identity(links)
+            before = Kept()
+        else:
+            identity = identity_of(ledger)
+            before = Kept.of(ledger)
+        rebuilt = rebuild(before, inspection, settings, kernel, links, identity.instance, wall_time())
+        changes = rebuilt.kept.changes_since(before)
+        aside: Path | None = None
+        if ledger is None:
+            aside, ledger = recovering.begun_anew(identity, changes)
+        elif changes:
+            ledger.commit(changes)
+    _tell(before, rebuilt, damage, aside)
+    return ledger
+
+
+def _earlier_identity(links: Sequence[LinkFacts]) -> StateIdentity:
+    """That of the links which are here, so that they are known as ours; a new one if there are none."""
+    instances = instances_of(links)
+    if len(instances) == 1:
+        ((instance, group),) = instances.items()
+        return StateIdentity(instance, group)
+    if instances:
+        _log.warn(
+            "links of several instances are on this host ({instances}), and whose this state was is not known: their "
+            "links stay; remove those that nobody needs with macvlan-twisted leave",
+            instances=", ".join(sorted(instances)),
+        )
+    return StateIdentity.drawn()
+
+
+def rebuild(
+    before: Kept,
+    inspection: Inspection,
+    settings: Settings,
+    kernel: Kernel,
+    links: Sequence[LinkFacts],
+    instance: str,
+    now: float,
+) -> Rebuilt:
+    """
+    :param instance: whose links are ours.
+    :param now: by the wall clock.
+    """
+    kept = before.copy()
+    lacking: list[str] = []
+    for name, made in made_links_of(instance, links).items():
+        kept.made_links.setdefault(name, made)
+    for parent, link in host_links_of(instance, links, kernel).items():
+        kept.host_links.setdefault(parent, link)
+    standing: dict[str, int] = {}
+    nonce = token_hex(4)
+    leases = 0
+    for found in inspection.networks:
+        network: Network | None = None
+        if found.driver == settings.plugin_name:
+            try:
+                network = _network(kept, found, settings, links, inspection.makes_up_gateways, lacking)
+            except Refused as refused:
+                lacking.append(f"network {found.name} ({refused})")
+        if found.ipam_driver == settings.plugin_name:
+            lacking += add_pools(kept, found, network, settings, nonce, standing)
+        if network is not None:
+            leases += _add_endpoints(kept, found, network, settings, kernel, links, now)
+    return Rebuilt(kept, lacking, leases)
+
+
+def _network(
+    kept: Kept,
+    found: FoundNetwork,
+    settings: Settings,
+    links: Sequence[LinkFacts],
+    makes_up_gateways: bool,
+    lacking: list[str],
+) -> Network:
+    network = kept.networks.get(found.network_id)
+    if network is not None and network.is_made:
+        return network
+    network = rebuilt_network(found, settings, links, makes_up_gateways)
+    if network.host_access:
+        host_link = kept.host_links.get(network.parent)
+        present = [] if host_link is None else [each.ip for each in host_link.addresses]
+        chosen = tuple(
+            next(iter(candidates))
+            for version in (4, 6)
+            if (
+                candidates := [
+                    each
+                    for each in present
+                    if each.version == version and network.subnet_of(each) is not None
+                ]
+            )
+        )
+        network = evolve(network, host_addresses=chosen)
+        if not chosen:
+            lacking.append(f"the host's own address for network {found.name}: create the network again")
+    for made in missing_links(network, links):
+        kept.made_links.setdefault(made.name, made)
+    kept.networks[network.network_id] = network
+    return network
+
+
+def _add_endpoints(
+    kept: Kept,
+    found: FoundNetwork,
+    network: Network,
+    settings: Settings,
+    kernel: Kernel,
+    links: Sequence[LinkFacts],
+    now: float,
+) -> int:
+    """
+    :return: the number of leases among them.
+    """
+    leases = 0
+    is_there = any(link.name == network.parent for link in links)
+    own = [each.ip for each in kernel.addresses_of(network.parent)] if is_there else []
+    pools = [pool for pool in kept.pools.values() if pool.dhcp and pool.wire == network.parent]
+    for each in found.endpoints:
+        if each.endpoint_id in kept.endpoints:
+            continue
+        endpoint = rebuilt_endpoint(each, network, own)
+        kept.endpoints[endpoint.endpoint_id] = endpoint
+        leased = network.dhcp or any(
+            address in pool.prefix for pool in pools for address in endpoint.addresses
+        )
+        if leased:
+            lease = rebuilt_lease(endpoint, each, network, settings, now)
+            if lease is not None and lease.key not in kept.leases:
+                kept.leases[lease.key] = lease
+                leases += 1
+    return leases
+
+
+def _tell(before: Kept, rebuilt: Rebuilt, damage: str, aside: Path | None) -> None:
+    kept = rebuilt.kept
+    if aside is not None:
+        _log.warn(
+            "state was not usable ({damage}): its files are in {aside} now, and nothing else has a use for them",
+            damage=damage,
+            aside=str(aside),
+        )
+    added = {
+        "networks": len(kept.networks) - len(before.networks),
+        "endpoints": len(kept.endpoints) - len(before.endpoints),
+        "pools": len(kept.pools) - len(before.pools),
+        "addresses": len(kept.claims) - len(before.claims),
+        "leases": rebuilt.leases,
+        "links": len(kept.made_links)
+        + len(kept.host_links)
+        - len(before.made_links)
+        - len(before.host_links),
+    }
+    _log.warn(
+        "state rebuilt of what the engine and the kernel know: {what}. Not to be known were: addresses that rested or were "
+        "refused, identities of containers that are stopped, details of leases, and addresses that were handed out and "
+        "whose container had not come. Start without --recover from now on",
+        what=", ".join(f"{number} {name}" for name, number in added.items()),
+    )
+    for each in rebuilt.lacking:
+        _log.error("not rebuilt: {what}", what=each)
+
+
+__all__ = ["Rebuilt", "StateFailed", "ask_engine", "rebuild", "recover_state"]

@@ -1,0 +1,70 @@
+"""What the kernel shows of an earlier life: whose links there are, and what hangs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+
+from ..driver.network import MadeLink
+from ..lan.host_links import HostLink
+from ..links.interface import Kernel, LinkFacts
+from ..names import ALIAS_PREFIX
+from ..state.sqlite import first_group_of
+
+
+@frozen
+class Mark:
+    """What the alias of one of our links says."""
+
+    instance: str
+    kind: str
+    identifier: str
+
+
+def mark_of(link: LinkFacts) -> Mark | None:
+    """``None``: the link is not one of ours."""
+    parts = link.alias.split("/", 3)
+    if len(parts) != 4 or parts[0] != ALIAS_PREFIX:
+        return None
+    return Mark(*parts[1:])
+
+
+def instances_of(links: Iterable[LinkFacts]) -> dict[str, int]:
+    """The instances that have links here, each with the first of its groups of links."""
+    found: dict[str, int] = {}
+    for link in links:
+        mark = mark_of(link)
+        if mark is not None:
+            found.setdefault(mark.instance, first_group_of(link.group))
+    return found
+
+
+def host_links_of(instance: str, links: Iterable[LinkFacts], kernel: Kernel) -> dict[str, HostLink]:
+    """Our own links by parent, with the host's addresses on them."""
+    found = {}
+    for link in links:
+        mark = mark_of(link)
+        if mark is not None and (mark.instance, mark.kind) == (instance, "host"):
+            addresses = tuple(
+                each
+                for each in kernel.addresses_of(link.name)
+                if each.network.prefixlen == each.max_prefixlen and not each.is_link_local
+            )
+            found[mark.identifier] = HostLink(mark.identifier, link.name, link.mac, addresses)
+    return found
+
+
+def made_links_of(instance: str, links: Sequence[LinkFacts]) -> dict[str, MadeLink]:
+    """VLANs and dummy links that were made for networks."""
+    names = {link.index: link.name for link in links}
+    found = {}
+    for link in links:
+        mark = mark_of(link)
+        if mark is None or mark.instance != instance:
+            continue
+        if mark.kind == "vlan" and link.lower_index in names and link.vlan_id is not None:
+            found[link.name] = MadeLink(link.name, "vlan", names[link.lower_index], link.vlan_id)
+        elif mark.kind == "dummy":
+            found[link.name] = MadeLink(link.name, "dummy", mtu=link.mtu)
+    return found
