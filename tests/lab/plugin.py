@@ -99,9 +99,9 @@ class Plugin:
         """Whether the service runs."""
         return self.service.running
 
-    def start(self, *, seconds: float = 20) -> None:
-        """Start the service and wait until it answers the engine's first question."""
-        self.service.command = self._command()  # the engine's surroundings are others after a reboot
+    def start(self, *words: str, seconds: float = 20) -> None:
+        """Start the service, this time with `words` behind its arguments, and wait until it answers the engine's first question."""
+        self.service.command = (*self._command(), *words)  # the engine's surroundings are others after a reboot
         if self.socket_unit is not None:
             self.service.inherited = (self.socket_unit.descriptor,)
         self.service.start()

@@ -1,0 +1,97 @@
+"""State is deleted or damaged while containers run; with --recover everything goes on."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.lives import AT_ONCE, OUR_IPAM, SUBNET, address, assert_all_talk, endpoints
+from tests.lab.docker_host import DockerHost
+
+NICS = 2
+
+
+def delete(directory: Path) -> None:
+    """Remove the whole directory."""
+    shutil.rmtree(directory)
+
+
+def flip(directory: Path) -> None:
+    """Change one byte of a row in the database."""
+    database = directory / "state.sqlite"
+    raw = bytearray(database.read_bytes())
+    raw[raw.index(b"192.168.77.")] ^= 1
+    database.write_bytes(raw)
+
+
+def known_endpoints(host: DockerHost) -> set[str]:
+    """Return the ids of the endpoints in the plugin's state; the plugin must be stopped."""
+    return {str(row[0]) for row in host.rows()["endpoints"]}
+
+
+@pytest.mark.parametrize("damage", [delete, flip])
+def test_containers_of_a_lost_state_can_be_stopped_started_and_removed_after_recover(
+    docker_host: DockerHost, damage: Callable[[Path], None]
+) -> None:
+    engine, plugin = docker_host.engine, docker_host.plugin
+    docker_host.create("lan", *OUR_IPAM, "--opt=host_access=true")
+    docker_host.create("wan", "--opt=parent=eth2", "--subnet=10.77.0.0/24", "--gateway=10.77.0.1")
+    names = ["box-a", "box-b", "box-c"]
+    for name in names:
+        docker_host.start(name, AT_ONCE)
+    docker_host.start("far", AT_ONCE, network="wan")
+    before = {name: address(engine, name) for name in names}
+    plugin.stop()
+    links = docker_host.links()
+    damage(plugin.state_dir)
+    plugin.start("--recover")
+    assert docker_host.links().keys() == links.keys(), "our own links were not known again"
+    assert_all_talk(docker_host, names)
+    plugin.stop()
+    assert known_endpoints(docker_host) == endpoints(engine)
+    plugin.start()
+    assert_all_talk(docker_host, names)
+
+    engine.docker("stop", "box-a", "far")
+    engine.docker("restart", "box-b")
+    docker_host.start("box-d", AT_ONCE)
+    assert address(engine, "box-d") not in before.values(), "an address in use was handed out"
+    engine.docker("start", "box-a", "far")
+    engine.docker("network", "disconnect", "lan", "box-c")
+    engine.docker("network", "connect", "lan", "box-c")
+    assert_all_talk(docker_host, [*names, "box-d"])
+    plugin.stop()
+    assert known_endpoints(docker_host) == endpoints(engine)
+    plugin.start()
+
+
+def test_recover_without_an_engine_says_so_and_changes_nothing(docker_host: DockerHost) -> None:
+    plugin = docker_host.plugin
+    docker_host.create("lan", *OUR_IPAM)
+    plugin.stop()
+    flip(plugin.state_dir)
+    before = {each.name: each.read_bytes() for each in plugin.state_dir.iterdir()}
+    with pytest.raises(Exception, match="start Docker first"):
+        plugin.start("--recover", "--docker-host=unix:///tmp/nobody.sock")
+    assert {each.name: each.read_bytes() for each in plugin.state_dir.iterdir()} == before
+    plugin.start("--recover")
+
+
+def test_networks_of_one_subnet_are_told_apart_after_recover(docker_host: DockerHost) -> None:
+    """Their PoolIDs say the same, so the rebuilt pool stands for all of them until the last one goes."""
+    engine, plugin = docker_host.engine, docker_host.plugin
+    for name in ("lan", "lan2"):
+        docker_host.create(name, "--ipam-driver=macvlan-twisted", *SUBNET)
+    docker_host.start("box-a", AT_ONCE)
+    docker_host.start("box-b", AT_ONCE, network="lan2")
+    plugin.stop()
+    shutil.rmtree(plugin.state_dir)
+    plugin.start("--recover")
+    engine.docker("rm", "--force", "box-b")
+    engine.docker("network", "rm", "lan2")
+    docker_host.start("box-c", AT_ONCE)
+    assert_all_talk(docker_host, ["box-a", "box-c"])
+    engine.docker("stop", "box-a")
+    engine.docker("start", "box-a")
+    assert_all_talk(docker_host, ["box-a", "box-c"])
