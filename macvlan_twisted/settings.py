@@ -74,6 +74,7 @@ class Settings:
     dhcp_vendor_class: str = ""
     dhcp_timeout: float = 10.0
     identity: str = "address"
+    runtime_dir: str = "/run/macvlan-twisted"
     recover: bool = False
     log_format: str = "text"
     debug: bool = False
@@ -355,6 +356,14 @@ OPTIONS: tuple[Option, ...] = (
         "Where networks, endpoints, pools and addresses are kept. Made if it is missing.",
         _absolute_path,
         "state_dir",
+        metavar="DIRECTORY",
+    ),
+    Option(
+        "runtime-dir",
+        "Where, until the host is booted again, it is noted how far the state has come: so it is noticed when that is "
+        "gone, or older. Made if it is missing; nothing fails where it cannot be.",
+        _absolute_path,
+        "runtime_dir",
         metavar="DIRECTORY",
     ),
     Option(

@@ -72,6 +72,7 @@ from .settings import OPTIONS, SHADOWED_PLUGIN_NAME, ConflictWait, Option, Setti
 from .state.ledger import Ledger
 from .state.recovering import refuse_unfinished
 from .state.sqlite import SqliteAddressBook, SqliteHostRecords, open_ledger
+from .state.witness import RuntimeWitness
 from .state.writer import Writer
 
 _log = Logger(namespace="macvlan_twisted")
@@ -268,11 +269,12 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
 
     directory = Path(settings.state_dir)
     try:
+        outside = RuntimeWitness(Path(settings.runtime_dir), directory)
         if settings.recover:
-            ledger = recover_state(settings, kernel, directory)
+            ledger = recover_state(settings, kernel, directory, outside)
         else:
             refuse_unfinished(directory)
-            ledger = open_ledger(directory)
+            ledger = open_ledger(directory, outside)
         try:
             return _wire(settings, reactor, kernel, hear_of_links, ledger)
         except BaseException:
@@ -390,8 +392,8 @@ def _advice(failure: StateFailed, directory: Path) -> str:
         if code in _NOT_THE_FILES_FAULT:
             return ""
     return (
-        f". To begin anew: move {directory} away, start again, and remove and create this plugin's networks and "
-        "their containers"
+        ". With the engine running start once with --recover: what the engine and the kernel know is kept. Or remove this "
+        "plugin's networks and their containers, run macvlan-twisted leave, and begin anew"
     )
 
 

@@ -20,9 +20,10 @@ from ..engine.inspection import BlockingEngine, FoundNetwork, Inspection, inspec
 from ..errors import CannotStart, Refused, StateFailed
 from ..links.interface import Kernel, LinkFacts
 from ..settings import Settings
-from ..state.ledger import Ledger
+from ..state.ledger import DATABASE_NAME, Ledger
 from ..state.recovering import Recovering
-from ..state.sqlite import StateIdentity, identity_of
+from ..state.sqlite import StateIdentity, drawn_group, identity_of
+from ..state.witness import RuntimeWitness
 from .kept import Kept
 from .networks import missing_links, rebuilt_endpoint, rebuilt_lease, rebuilt_network
 from .pools import add_pools
@@ -61,6 +62,7 @@ def recover_state(
     settings: Settings,
     kernel: Kernel,
     directory: Path,
+    outside: RuntimeWitness,
     ask: Callable[[Settings], Inspection] = ask_engine,
     wall_time: Callable[[], float] = time.time,
 ) -> Ledger:
@@ -72,10 +74,10 @@ def recover_state(
     """
     inspection = ask(settings)
     links = kernel.links()
-    with Recovering(directory) as recovering:
+    with Recovering(directory, outside) as recovering:
         ledger, damage = recovering.opened()
         if ledger is None:
-            identity = _earlier_identity(links)
+            identity = _earlier_identity(links, outside)
             before = Kept()
         else:
             identity = identity_of(ledger)
@@ -85,25 +87,32 @@ def recover_state(
         aside: Path | None = None
         if ledger is None:
             aside, ledger = recovering.begun_anew(identity, changes)
-        elif changes:
-            ledger.commit(changes)
+        else:
+            recovering.complete(ledger, changes)
     _tell(before, rebuilt, damage, aside)
     return ledger
 
 
-def _earlier_identity(links: Sequence[LinkFacts]) -> StateIdentity:
+def _earlier_identity(links: Sequence[LinkFacts], outside: RuntimeWitness) -> StateIdentity:
     """That of the links which are here, so that they are known as ours; a new one if there are none."""
     instances = instances_of(links)
+    witnessed = outside.of_directory()
+    if witnessed is not None and witnessed.instance in instances:
+        return StateIdentity(witnessed.instance, instances[witnessed.instance])
+    for instance in list(instances):
+        other = outside.of_instance(instance)
+        if other is not None and other is not witnessed and Path(other.directory, DATABASE_NAME).exists():
+            del instances[instance]  # somebody else's, who lives
     if len(instances) == 1:
         ((instance, group),) = instances.items()
         return StateIdentity(instance, group)
     if instances:
         _log.warn(
-            "links of several instances are on this host ({instances}), and whose this state was is not known: their "
-            "links stay; remove those that nobody needs with macvlan-twisted leave",
+            "links of several instances are on this host ({instances}), and whose this state was is not known: they stay; "
+            "remove those that nobody needs with: macvlan-twisted leave --every-instance",
             instances=", ".join(sorted(instances)),
         )
-    return StateIdentity.drawn()
+    return StateIdentity.drawn() if witnessed is None else StateIdentity(witnessed.instance, drawn_group())
 
 
 def rebuild(

@@ -7,38 +7,34 @@ write-ahead log is damaged or gone (measured; see docs/architecture). So
 * every row carries a checksum over its table and values;
 * one row, the ledger, carries a generation that grows by one a commit, the number of rows and the
   exclusive or of their checksums;
-* a small file beside the database, the witness, repeats the generation after each commit. It is written
-  without waiting for the disk, so it may lag behind after a power failure but is never ahead of the truth.
+* a small file beside the database, the witness, repeats the generation after each commit; and so does one outside of
+  the directory, as long as the boot lasts (:mod:`macvlan_twisted.state.witness`).
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from zlib import crc32
 
 from attrs import frozen
 from twisted.logger import Logger
 
 from ..errors import StateFailed
 from ..steps import Step
+from .witness import WITNESS_NAME, RuntimeWitness, Witness, Witnessed
 
 _log = Logger(namespace="macvlan_twisted.state")
 
 DATABASE_NAME = "state.sqlite"
-WITNESS_NAME = "generation"
 
 _OPEN = Step("state.database.open", "the database's file is made if there is none, for our eyes only")
 _BEGIN_LOG = Step("state.log.open", "SQLite opens its write-ahead log, and takes in one that a kill has left")
 _MIGRATE = Step("state.schema.migrate", "the database gets its tables, or those of a newer version")
 _COMMIT = Step("state.changes.commit", "what was asked for is committed, all of it together")
-_MAKE_WITNESS = Step("state.witness.make", "the file that repeats the generation is made, empty")
-_WITNESS = Step("state.witness.write", "the number of the last commit is repeated beside the database")
 _CLOSE = Step("state.database.close", "the database is closed, its write-ahead log taken in and removed")
 
 MIGRATIONS: tuple[str, ...] = (
@@ -98,6 +94,9 @@ TABLES = (
     IDENTITIES,
 )
 
+_NOT_MISSED = (IDENTITY, CURSORS, CONFLICTS, IDENTITIES)
+"""Tables whose rows stay when the last network has gone: nobody who runs would miss them."""
+
 
 @frozen
 class Put:
@@ -124,43 +123,6 @@ def _checksum(table: Table, row: Sequence[str]) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-_WITNESS_RECORD = struct.Struct(">QI")
-
-
-class Witness:
-    """The file that repeats the generation."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: int | None = None
-
-    def read(self) -> int | None:
-        """The last generation written; ``None`` if there is no such file."""
-        try:
-            raw = self._path.read_bytes()
-        except FileNotFoundError:
-            return None
-        if not raw:  # made, and killed before the first commit
-            return 0
-        if len(raw) != _WITNESS_RECORD.size or crc32(raw[:8]) != _WITNESS_RECORD.unpack(raw)[1]:
-            raise StateFailed(f"{self._path} is damaged")
-        generation: int = _WITNESS_RECORD.unpack(raw)[0]
-        return generation
-
-    def write(self, generation: int) -> None:
-        if self._file is None:
-            with _MAKE_WITNESS:
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        number = generation.to_bytes(8, "big")
-        with _WITNESS:
-            os.pwrite(self._file, number + crc32(number).to_bytes(4, "big"), 0)
-
-    def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
 class Ledger:
     """
     The open database. All functions block; after opening only one thread may use it.
@@ -171,11 +133,11 @@ class Ledger:
     def __init__(self, directory: Path) -> None:
         self._path = directory / DATABASE_NAME
         self._witness = Witness(directory / WITNESS_NAME)
+        self._outside: RuntimeWitness | None = None
         with self._told("opening"):
-            is_new = not self._path.exists()
             witnessed = self._witness.read()
-            if is_new and witnessed is not None:
-                raise StateFailed(f"{self._path} is gone, although it was at generation {witnessed}")
+            if not self._path.exists():
+                self._refuse_lost(witnessed)
             with _OPEN:
                 self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
                 os.chmod(self._path, 0o600)
@@ -188,6 +150,16 @@ class Ledger:
             except BaseException:
                 self._database.close()
                 raise
+
+    def _refuse_lost(self, witnessed: Witnessed | None) -> None:
+        """
+        :raises StateFailed: there is no database, and there was one.
+        """
+        if witnessed is not None:
+            raise StateFailed(f"{self._path} is gone, although it was at generation {witnessed.generation}")
+        log = self._path.with_name(DATABASE_NAME + "-wal")
+        if log.exists():
+            raise StateFailed(f"{self._path} is gone, and its write-ahead log {log.name} is there")
 
     @contextmanager
     def _told(self, doing: str) -> Iterator[None]:
@@ -214,7 +186,7 @@ class Ledger:
             with _MIGRATE:
                 self._database.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
 
-    def _check(self, witnessed: int | None) -> None:
+    def _check(self, witnessed: Witnessed | None) -> None:
         (verdict,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise StateFailed(f"{self._path} is damaged: {verdict}")
@@ -222,6 +194,8 @@ class Ledger:
             "SELECT generation, row_count, digest FROM ledger"
         ).fetchone()
         seen, seen_digest = 0, 0
+        self._missed = 0
+        """How many rows there are that somebody would miss."""
         for table in TABLES:
             for *row, checksum in self._select(table):
                 if checksum != _checksum(table, row):
@@ -229,6 +203,7 @@ class Ledger:
                         f"{self._path} is damaged: a row of {table.name} fails its checksum ({row[0]})"
                     )
                 seen += 1
+                self._missed += table not in _NOT_MISSED
                 seen_digest ^= checksum
         if (seen, seen_digest) != (count, digest):
             raise StateFailed(
@@ -240,13 +215,23 @@ class Ledger:
                 witness=WITNESS_NAME,
                 path=self._path,
             )
-        if witnessed is not None and self.generation < witnessed:
+        if witnessed is not None and self.generation < witnessed.generation:
             raise StateFailed(
-                f"{self._path} is at generation {self.generation}, but {witnessed} was committed: its last "
-                "commits are lost, or an older file was put in its place. To use it as it is, remove "
-                f"{WITNESS_NAME} beside it"
+                f"{self._path} is at generation {self.generation}, but {witnessed.generation} was committed: its last "
+                "commits are lost, or an older file was put in its place"
             )
         self._count, self._digest = count, digest
+        self.instance = {row[0]: row[1] for row in self.rows(IDENTITY)}.get("instance", "")
+        if witnessed is not None and witnessed.instance not in ("", self.instance):
+            raise StateFailed(
+                f"{self._path} is that of instance {self.instance or '(none)'}, and {WITNESS_NAME} beside it is of "
+                f"{witnessed.instance}: one of them was put here from another directory"
+            )
+
+    def be_witnessed(self, outside: RuntimeWitness) -> None:
+        """Repeat the generation there, too, from now on; what is there is of an earlier life, and was looked at."""
+        self._outside = outside
+        outside.begin(self.instance, self.generation, self._missed)
 
     def _select(self, table: Table) -> sqlite3.Cursor:
         return self._database.execute(f"SELECT {', '.join(table.columns)}, checksum FROM {table.name}")
@@ -260,7 +245,7 @@ class Ledger:
 
         :raises StateFailed: none of them was made.
         """
-        count, digest = self._count, self._digest
+        count, digest, missed, instance = self._count, self._digest, self._missed, self.instance
         with self._told("writing"):
             run = self._database.execute
             run("BEGIN IMMEDIATE")
@@ -268,11 +253,15 @@ class Ledger:
                 for change in changes:
                     removed, removed_digest = self._remove(change)
                     count, digest = count - removed, digest ^ removed_digest
+                    is_missed = change.table not in _NOT_MISSED
+                    missed -= removed if is_missed else 0
                     if isinstance(change, Put):
+                        if change.table is IDENTITY and change.row[0] == "instance":
+                            instance = change.row[1]
                         checksum = _checksum(change.table, change.row)
                         marks = ", ".join("?" * (len(change.row) + 1))
                         run(f"INSERT INTO {change.table.name} VALUES ({marks})", (*change.row, checksum))
-                        count, digest = count + 1, digest ^ checksum
+                        count, digest, missed = count + 1, digest ^ checksum, missed + is_missed
                 run(
                     "UPDATE ledger SET generation = ?, row_count = ?, digest = ?",
                     (self.generation + 1, count, digest),
@@ -284,9 +273,11 @@ class Ledger:
                     run("ROLLBACK")
                 raise
         self.generation += 1
-        self._count, self._digest = count, digest
+        self._count, self._digest, self._missed, self.instance = count, digest, missed, instance
         try:
-            self._witness.write(self.generation)
+            self._witness.write(self.generation, self.instance)
+            if self._outside is not None:
+                self._outside.write(self.generation, self._missed)
         except OSError as error:  # it may lag behind, and the commit is good
             _log.warn("{path} was not updated: {reason}", path=WITNESS_NAME, reason=error.strerror)
 
@@ -307,3 +298,5 @@ class Ledger:
         with _CLOSE:
             self._database.close()
         self._witness.close()
+        if self._outside is not None:
+            self._outside.close()

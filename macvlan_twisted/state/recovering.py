@@ -10,8 +10,14 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import StateFailed
-from .ledger import DATABASE_NAME, WITNESS_NAME, Change, Ledger
+from ..steps import Step
+from .ledger import DATABASE_NAME, Change, Ledger
 from .sqlite import StateIdentity, identity_rows
+from .witness import WITNESS_NAME, RuntimeWitness
+
+_MARK = Step("state.recovery.mark", "it is noted that state is being rebuilt")
+_MOVE_ASIDE = Step("state.recovery.aside", "what is damaged is moved into a directory beside it")
+_UNMARK = Step("state.recovery.unmark", "state is rebuilt, and the note of it removed")
 
 UNFINISHED_NAME = "recovering"
 """The file that is there while state is rebuilt: what is found beside it after a kill is not whole."""
@@ -21,8 +27,9 @@ FILE_NAMES = (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", WIT
 class Recovering:
     """From the beginning to the end of a ``with`` block; while it lasts, a start without it is refused."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, outside: RuntimeWitness) -> None:
         self._directory = directory
+        self._outside = outside
         self._mark = directory / UNFINISHED_NAME
 
     def __enter__(self) -> Self:
@@ -33,7 +40,8 @@ class Recovering:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._mark.unlink(missing_ok=True)
+            with _UNMARK:
+                self._mark.unlink(missing_ok=True)
 
     def opened(self) -> tuple[Ledger | None, str]:
         """
@@ -47,7 +55,7 @@ class Recovering:
             ledger = Ledger(self._directory)
         except StateFailed as failure:
             return None, str(failure)
-        if ledger.generation == 0:
+        if not ledger.instance:
             ledger.close()
             return None, "it was empty"
         return ledger, ""
@@ -58,15 +66,25 @@ class Recovering:
 
         :return: where the files that were there are now, if there were any.
         """
-        self._mark.touch(mode=0o600)
+        with _MARK:
+            self._mark.touch(mode=0o600)
         aside = self._moved_aside()
         ledger = Ledger(self._directory)
+        self.complete(ledger, [*identity_rows(identity), *changes])
+        return aside, ledger
+
+    def complete(self, ledger: Ledger, changes: Sequence[Change]) -> None:
+        """
+        Commit *changes* under a generation that none before can have reached: so an older copy, put back one day, is
+        known to be older.
+        """
+        ledger.generation = max(ledger.generation, time.time_ns() // 1000)
         try:
-            ledger.commit([*identity_rows(identity), *changes])
+            ledger.commit(changes)
         except BaseException:
             ledger.close()
             raise
-        return aside, ledger
+        ledger.be_witnessed(self._outside)
 
     def _moved_aside(self) -> Path | None:
         present = [name for name in FILE_NAMES if (self._directory / name).exists()]
@@ -74,9 +92,10 @@ class Recovering:
             return None
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         aside = self._directory / f"damaged-{stamp}-{os.getpid()}"
-        aside.mkdir(mode=0o700)
-        for name in present:
-            os.rename(self._directory / name, aside / name)
+        with _MOVE_ASIDE:
+            aside.mkdir(mode=0o700)
+            for name in present:
+                os.rename(self._directory / name, aside / name)
         return aside
 
 

@@ -16,6 +16,7 @@ from ..errors import StateFailed
 from . import ledger as tables
 from .interface import Claim, Document, Identity, Kind
 from .ledger import Change, Drop, Ledger, Put, Table
+from .witness import RuntimeWitness
 
 _TABLE_OF = {
     Kind.NETWORK: tables.NETWORKS,
@@ -47,8 +48,12 @@ class StateIdentity:
 
     @classmethod
     def drawn(cls) -> StateIdentity:
-        """A random name, and a random group of links that nobody else is likely to use, positive in the kernel's int."""
-        return cls(token_hex(4), _FIRST_GROUP + randbelow(2**25) * _GROUP_STEP)
+        return cls(token_hex(4), drawn_group())
+
+
+def drawn_group() -> int:
+    """A random group of links that nobody else is likely to use, positive in the kernel's int."""
+    return _FIRST_GROUP + randbelow(2**25) * _GROUP_STEP
 
 
 def first_group_of(group: int) -> int:
@@ -74,20 +79,49 @@ def identity_of(ledger: Ledger) -> StateIdentity:
         raise StateFailed(f"state does not say which instance it is of: {rows}") from error
 
 
-def open_ledger(directory: Path) -> Ledger:
+def open_ledger(directory: Path, outside: RuntimeWitness | None = None) -> Ledger:
     """
     Open or make the state in *directory*, checked. Blocks, so only before listening.
 
+    :param outside: what is witnessed outside of it.
     :raises StateFailed: says what is wrong; nothing was changed.
     """
+    said = None if outside is None else outside.of_directory()
+    if said is not None and said.rows and not (directory / tables.DATABASE_NAME).exists():
+        raise StateFailed(
+            f"{directory / tables.DATABASE_NAME} is gone: since the host was booted it was at generation "
+            f"{said.generation}, with {said.rows} records"
+        )
     ledger = Ledger(directory)
-    if not ledger.rows(tables.IDENTITY):
-        try:
+    try:
+        if outside is not None:
+            refuse_older(ledger, directory, outside)
+        if not ledger.rows(tables.IDENTITY):
             ledger.commit(identity_rows(StateIdentity.drawn()))
-        except BaseException:
-            ledger.close()
-            raise
+        if outside is not None:
+            ledger.be_witnessed(outside)
+    except BaseException:
+        ledger.close()
+        raise
     return ledger
+
+
+def refuse_older(ledger: Ledger, directory: Path, outside: RuntimeWitness) -> None:
+    """
+    :raises StateFailed: what is in *directory* is not what was there last since the host was booted.
+    """
+    here = outside.of_directory()
+    if here is not None and here.rows and here.instance != ledger.instance:
+        raise StateFailed(
+            f"the state in {directory} is that of instance {ledger.instance or '(none)'}, and since the host was booted that "
+            f"of {here.instance} was here, with {here.rows} records: it was put here from another directory"
+        )
+    own = outside.of_instance(ledger.instance)
+    if own is not None and own.generation > ledger.generation:
+        raise StateFailed(
+            f"the state in {directory} is at generation {ledger.generation}, but since the host was booted it was at "
+            f"{own.generation}: an older copy was put in its place"
+        )
 
 
 def _json(document: Document) -> str:

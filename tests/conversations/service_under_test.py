@@ -45,6 +45,7 @@ class ServiceUnderTest:
         self._settings = Settings(
             plugin_dir=str(directory / "plugins"),
             state_dir=str(directory / "state"),
+            runtime_dir=str(directory / "run"),
             host_interface="eth1",
             subnets=(ip_network("192.0.2.0/24"), ip_network("2001:db8:2::/64")),
             gateways=(ip_address("192.0.2.1"), ip_address("2001:db8:2::1")),

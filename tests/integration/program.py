@@ -48,7 +48,11 @@ class Program:
     @property
     def places(self) -> tuple[str, ...]:
         """The options that keep it to its directory."""
-        return ("--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir))
+        return (
+            *("--plugin-dir", str(self.plugins_dir)),
+            *("--state-dir", str(self.state_dir)),
+            *("--runtime-dir", str(self.directory / "run")),
+        )
 
     def start(
         self,

@@ -198,7 +198,7 @@ from macvlan_twisted.tap import make_macvlan_service
 
 application = Application("both")
 service("unix:{directory}/web.sock", Site(page)).setServiceParent(application)
-settings = Settings(host_interface="eth1", plugin_dir="{directory}", state_dir="{directory}/state")
+settings = Settings(host_interface="eth1", plugin_dir="{directory}", state_dir="{directory}/state", runtime_dir="{directory}/run")
 make_macvlan_service(settings).setServiceParent(application)
 """
 

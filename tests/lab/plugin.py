@@ -154,6 +154,7 @@ class Plugin:
 
     def _words(self) -> tuple[str, ...]:
         places = ("--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir))
+        places += ("--runtime-dir", str(self.directory / "run"))
         listen = () if self.socket_unit is None else ("--listen", ENDPOINT)
         return ("--nodaemon", "--pidfile=", "macvlan", *places, *listen, *self.arguments)
 

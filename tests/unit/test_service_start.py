@@ -45,8 +45,9 @@ class StartTestCase(SynchronousTestCase):
         place = fresh_directory(self)
         self.state = place / "state"
         self.plugins = place / "plugins"
+        self.runtime = place / "run"
         self.settings = Settings(
-            host_interface="eth0", state_dir=str(self.state), plugin_dir=str(self.plugins)
+            host_interface="eth0", state_dir=str(self.state), plugin_dir=str(self.plugins), runtime_dir=str(self.runtime)
         )
 
     def service(self, settings: Settings | None = None) -> MacvlanService:
