@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -67,10 +66,11 @@ from .links.threads import KernelThreads
 from .protocol.methods import all_methods
 from .protocol.site import Calls, PluginSite
 from .recovery.rebuild import recover_state
+from .recovery.traces import refuse_older
 from .service import MacvlanService
 from .settings import OPTIONS, SHADOWED_PLUGIN_NAME, ConflictWait, Option, Settings, settings_from
 from .state.ledger import Ledger
-from .state.recovering import refuse_unfinished
+from .state.recovering import is_damage, is_in_use, refuse_unfinished
 from .state.sqlite import SqliteAddressBook, SqliteHostRecords, open_ledger
 from .state.witness import RuntimeWitness
 from .state.writer import Writer
@@ -297,6 +297,7 @@ def _wire(
 
     threads = KernelThreads(reactor, settings.netlink_threads)
     known = Known(records)
+    refuse_older(records.instance, kernel.links(), known)
     links = Links(kernel, threads, records.link_group, ownership(records, known))
     host_links = HostLinks(links, records, known.host_links)
     wires = Wires(links, host_links, partial(Tap, reactor, elsewhere=threads))
@@ -369,31 +370,15 @@ def _probe_timing(wait: ConflictWait) -> ProbeTiming:
     return RFC_5227 if wait.seconds is None else bounded(wait.seconds)
 
 
-_NOT_THE_FILES_FAULT = frozenset(
-    {
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_READONLY,
-    }
-)
-
-
 def _advice(failure: StateFailed, directory: Path) -> str:
     """What to do about state that does not open: only what is damaged is to be given up."""
-    cause = failure.__cause__
-    if isinstance(cause, OSError):
+    if is_in_use(failure):
+        return f": another program has the database in {directory} open: end it and start again"
+    if not is_damage(failure):
         return ""
-    if isinstance(cause, sqlite3.Error):
-        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return f": another program has the database in {directory} open: end it and start again"
-        if code in _NOT_THE_FILES_FAULT:
-            return ""
     return (
-        ". With the engine running start once with --recover: what the engine and the kernel know is kept. Or remove this "
-        "plugin's networks and their containers, run macvlan-twisted leave, and begin anew"
+        ". With the engine running, start once with --recover: what the engine and the kernel know is kept. Or begin anew: "
+        "remove this plugin's networks and their containers, run macvlan-twisted leave, and start again"
     )
 
 

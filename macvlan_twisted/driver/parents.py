@@ -204,7 +204,8 @@ class Parents:
             else:
                 await self._links.add_dummy(wanted.name, alias, wanted.mtu)
         except BaseException:
-            if not known:  # else it is ours still, and made again when the kernel lets us
+            # Else it is ours still, and made again when the kernel lets us; and a link of ours has a row while it is there.
+            if not known and not self._links.exists(wanted.name):
                 await self._forget(wanted.name)
             raise
         _log.info("parent link created: {link} ({kind})", link=wanted.name, kind=wanted.kind)

@@ -118,7 +118,7 @@ class HostLinks:
             try:
                 await self._make(link)
             except BaseException:
-                if not link.addresses:
+                if not link.addresses and not self._links.exists(link.name):
                     await self._forget(link)
                 raise
         elif link.name not in self._finished:
@@ -216,13 +216,12 @@ class HostLinks:
             link = self._known.get(parent)
             if link is None:
                 return
-            try:
-                # Not condemned: its name is needed when the parent is used again, perhaps at once.
-                present = await self._links.find(link.name)
-                if present is not None and self._links.is_ours(present):
-                    await self._links.delete(link.name)
-            finally:
-                await self._forget(link)
+            # Not condemned: its name is needed when the parent is used again, perhaps at once. Its row stays while it does:
+            # a link of ours without one proves that state is older than the link.
+            present = await self._links.find(link.name)
+            if present is not None and self._links.is_ours(present):
+                await self._links.delete(link.name)
+            await self._forget(link)
         _log.info("unused link removed: {link} of parent {parent}", link=link.name, parent=parent)
 
     async def _forget(self, link: HostLink) -> None:

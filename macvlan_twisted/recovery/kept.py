@@ -10,6 +10,7 @@ from attrs import define, field
 
 from ..addresses import IPAddress, parse_address
 from ..driver.network import Endpoint, MadeLink, Network
+from ..errors import StateFailed
 from ..ipam.pools import Pool
 from ..ipam.requests import Purpose
 from ..lan.host_links import HostLink
@@ -41,7 +42,7 @@ class Kept:
         def documents(table: Table, kind: type) -> dict[str, Any]:
             return {key: from_document(kind, json.loads(text)) for key, text in ledger.rows(table)}
 
-        return cls(
+        kept = cls(
             networks=documents(tables.NETWORKS, Network),
             endpoints=documents(tables.ENDPOINTS, Endpoint),
             made_links=documents(tables.MADE_LINKS, MadeLink),
@@ -53,6 +54,10 @@ class Kept:
                 for pool_id, address, purpose in ledger.rows(tables.ADDRESSES)
             },
         )
+        for pool_id, address in kept.claims:
+            if pool_id not in kept.pools:
+                raise StateFailed(f"state holds address {address} of pool {pool_id}, which it does not hold")
+        return kept
 
     def copy(self) -> Kept:
         return Kept(

@@ -46,6 +46,8 @@ def ask_engine(settings: Settings) -> Inspection:
     """
     :raises CannotStart: the engine does not answer.
     """
+    if not settings.docker_host:
+        raise CannotStart("--recover asks the engine for its networks: name its socket with --docker-host")
     engine = BlockingEngine(settings.docker_host)
     try:
         return inspect_networks(engine, settings.plugin_name)
@@ -75,19 +77,18 @@ def recover_state(
     inspection = ask(settings)
     links = kernel.links()
     with Recovering(directory, outside) as recovering:
-        ledger, damage = recovering.opened()
-        if ledger is None:
-            identity = _earlier_identity(links, outside)
-            before = Kept()
+        opened, damage = recovering.opened(Kept.of)
+        if opened is None:
+            identity, before = _earlier_identity(links, outside), Kept()
         else:
-            identity = identity_of(ledger)
-            before = Kept.of(ledger)
+            identity, before = identity_of(opened[0]), opened[1]
         rebuilt = rebuild(before, inspection, settings, kernel, links, identity.instance, wall_time())
         changes = rebuilt.kept.changes_since(before)
         aside: Path | None = None
-        if ledger is None:
+        if opened is None:
             aside, ledger = recovering.begun_anew(identity, changes)
         else:
+            ledger = opened[0]
             recovering.complete(ledger, changes)
     _tell(before, rebuilt, damage, aside)
     return ledger

@@ -6,11 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
+from ..driver.known import Known
 from ..driver.network import MadeLink
+from ..errors import StateFailed
 from ..lan.host_links import HostLink
 from ..links.interface import Kernel, LinkFacts
 from ..names import ALIAS_PREFIX
 from ..state.sqlite import first_group_of
+
+LASTING = ("host", "vlan", "dummy")
+"""The kinds of links that stay in the host's namespace."""
 
 
 @frozen
@@ -38,6 +43,22 @@ def instances_of(links: Iterable[LinkFacts]) -> dict[str, int]:
         if mark is not None:
             found.setdefault(mark.instance, first_group_of(link.group))
     return found
+
+
+def refuse_older(instance: str, links: Iterable[LinkFacts], known: Known) -> None:
+    """
+    Such links have a row from before they are made until after they are gone.
+
+    :raises StateFailed: the kernel has one that state does not know, so state is older than it.
+    """
+    names = {*known.made_links, *(each.name for each in known.host_links.values())}
+    for link in links:
+        mark = mark_of(link)
+        if mark is not None and mark.instance == instance and mark.kind in LASTING and link.name not in names:
+            raise StateFailed(
+                f"state is older than link {link.name} ({link.alias}), which it does not know: an older copy was put in its "
+                "place"
+            )
 
 
 def host_links_of(instance: str, links: Iterable[LinkFacts], kernel: Kernel) -> dict[str, HostLink]:

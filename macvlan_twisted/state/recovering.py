@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from ..errors import StateFailed
 from ..steps import Step
 from .ledger import DATABASE_NAME, Change, Ledger
 from .sqlite import StateIdentity, identity_rows
 from .witness import WITNESS_NAME, RuntimeWitness
+
+T = TypeVar("T")
 
 _MARK = Step("state.recovery.mark", "it is noted that state is being rebuilt")
 _MOVE_ASIDE = Step("state.recovery.aside", "what is damaged is moved into a directory beside it")
@@ -22,6 +25,35 @@ _UNMARK = Step("state.recovery.unmark", "state is rebuilt, and the note of it re
 UNFINISHED_NAME = "recovering"
 """The file that is there while state is rebuilt: what is found beside it after a kill is not whole."""
 FILE_NAMES = (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", WITNESS_NAME)
+
+
+_NOT_THE_FILES_FAULT = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
+def _sqlite_code(failure: StateFailed) -> int:
+    cause = failure.__cause__
+    if not isinstance(cause, sqlite3.Error):
+        return sqlite3.SQLITE_OK
+    return getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def is_in_use(failure: StateFailed) -> bool:
+    """Whether another program has the database open."""
+    return _sqlite_code(failure) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_damage(failure: StateFailed) -> bool:
+    """Whether the files themselves are to blame, and not the disk, the rights or another program."""
+    is_others = isinstance(failure.__cause__, OSError) or _sqlite_code(failure) in _NOT_THE_FILES_FAULT
+    return not is_others and not is_in_use(failure)
 
 
 class Recovering:
@@ -43,22 +75,29 @@ class Recovering:
             with _UNMARK:
                 self._mark.unlink(missing_ok=True)
 
-    def opened(self) -> tuple[Ledger | None, str]:
+    def opened(self, read: Callable[[Ledger], T]) -> tuple[tuple[Ledger, T] | None, str]:
         """
-        The state if it is sound; else ``None``, and what is wrong with it.
+        The state if it is sound, as *read* reads it; else ``None``, and what is wrong with it.
+
+        :raises StateFailed: it cannot be opened, and that says nothing about what it holds.
         """
         if self._was_unfinished:
             return None, "an earlier --recover was not finished"
         if not any((self._directory / name).exists() for name in FILE_NAMES):
             return None, "it was gone"
+        ledger: Ledger | None = None
         try:
             ledger = Ledger(self._directory)
-        except StateFailed as failure:
-            return None, str(failure)
-        if not ledger.instance:
+            if ledger.instance:
+                return (ledger, read(ledger)), ""
             ledger.close()
             return None, "it was empty"
-        return ledger, ""
+        except StateFailed as failure:
+            if ledger is not None:
+                ledger.close()
+            elif not is_damage(failure):
+                raise
+            return None, str(failure)
 
     def begun_anew(self, identity: StateIdentity, changes: Sequence[Change]) -> tuple[Path | None, Ledger]:
         """

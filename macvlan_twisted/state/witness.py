@@ -27,7 +27,9 @@ WITNESS_NAME = "generation"
 _MAKE = Step("state.witness.make", "the file that repeats the generation is made, empty")
 _WRITE = Step("state.witness.write", "the number of the last commit is repeated beside the database")
 _BEGIN = Step("state.outside.make", "the file that repeats the generation until the next boot is made")
-_FORGET = Step("state.outside.forget", "such a file of another state that was in the same directory is removed")
+_FORGET = Step(
+    "state.outside.forget", "such a file of another state that was in the same directory is removed"
+)
 _REPEAT = Step("state.outside.write", "the number of the last commit is repeated there")
 
 _NAMELESS = struct.Struct(">QI")

@@ -45,6 +45,8 @@ def test_containers_of_a_lost_state_can_be_stopped_started_and_removed_after_rec
     plugin.stop()
     links = docker_host.links()
     damage(plugin.state_dir)
+    with pytest.raises(RuntimeError, match="start once with --recover"):
+        plugin.start()
     plugin.start("--recover")
     assert docker_host.links().keys() == links.keys(), "our own links were not known again"
     assert_all_talk(docker_host, names)
@@ -72,7 +74,7 @@ def test_recover_without_an_engine_says_so_and_changes_nothing(docker_host: Dock
     plugin.stop()
     flip(plugin.state_dir)
     before = {each.name: each.read_bytes() for each in plugin.state_dir.iterdir()}
-    with pytest.raises(Exception, match="start Docker first"):
+    with pytest.raises(RuntimeError, match="start Docker first"):
         plugin.start("--recover", "--docker-host=unix:///tmp/nobody.sock")
     assert {each.name: each.read_bytes() for each in plugin.state_dir.iterdir()} == before
     plugin.start("--recover")

@@ -11,10 +11,10 @@ from macvlan_twisted.state.ledger import (
     DATABASE_NAME,
     ENDPOINTS,
     NETWORKS,
-    WITNESS_NAME,
     Ledger,
     Put,
 )
+from macvlan_twisted.state.witness import WITNESS_NAME
 
 from .ledger_cases import LedgerTestCase, contents
 

@@ -47,7 +47,10 @@ class StartTestCase(SynchronousTestCase):
         self.plugins = place / "plugins"
         self.runtime = place / "run"
         self.settings = Settings(
-            host_interface="eth0", state_dir=str(self.state), plugin_dir=str(self.plugins), runtime_dir=str(self.runtime)
+            host_interface="eth0",
+            state_dir=str(self.state),
+            plugin_dir=str(self.plugins),
+            runtime_dir=str(self.runtime),
         )
 
     def service(self, settings: Settings | None = None) -> MacvlanService:
@@ -139,7 +142,7 @@ class FailedStartTests(StartTestCase):
 class StateAdviceTests(StartTestCase):
     """What a user is told to do about state that does not open."""
 
-    BEGIN_ANEW = "To begin anew: move"
+    BEGIN_ANEW = "start once with --recover"
 
     def test_damage_that_a_part_finds(self) -> None:
         for name in ("Known", "AddressManagement", "reconcile"):

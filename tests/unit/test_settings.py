@@ -76,6 +76,8 @@ class OptionTableTests(SynchronousTestCase):
             "plugin-dir": "/tmp/plugins",
             "listen": "unix:/tmp/x",
             "state-dir": "/tmp/state",
+            "runtime-dir": "/tmp/run",
+            "recover": "1",
             "netlink-threads": "2",
             "network": "lan",
             "docker-host": "unix:///tmp/docker.sock",
