@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.torture.part import Ordeal, Part
 
-NAMES = ("crash", "faults", "parents", "boots", "interleavings", "lives", "bodies")
+NAMES = ("crash", "faults", "damage", "parents", "boots", "interleavings", "lives", "bodies")
 """The modules beside this one that hold a ``PART``, in the order in which they run."""
 NOTHING_SKIPPED = os.environ.get("MACVLAN_TWISTED_NOTHING_SKIPPED") == "1"
 
