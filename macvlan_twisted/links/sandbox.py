@@ -87,6 +87,24 @@ class NamespaceSandboxes:
             return _visit(sandbox, work)
 
 
+def links_in(path: str) -> dict[str, str]:
+    """
+    The aliases of all links in the sandbox at *path*, by their names there.
+
+    :raises LinkFailed: there is no sandbox, or it cannot be entered.
+    """
+
+    def look() -> dict[str, str]:
+        with IPRoute() as netlink:
+            return {
+                link.get_attr("IFLA_IFNAME"): link.get_attr("IFLA_IFALIAS") or ""
+                for link in netlink.get_links()
+            }
+
+    with _opened(path) as sandbox:
+        return _visit(sandbox, look)
+
+
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
     """

@@ -1,0 +1,1 @@
+"""Commands for an administrator, beside the service: ``macvlan-twisted COMMAND``."""

@@ -1,0 +1,137 @@
+"""What is ours on this host: told apart from what is not, before anything is removed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from ..lan.host_access import ROUTE_PROTOCOL
+from ..links.interface import HostRoute, Kernel, LinkFacts
+from ..links.pool import GROUPS
+from ..recovery.traces import mark_of
+from ..state.ledger import DATABASE_NAME
+from ..state.recovering import FILE_NAMES, UNFINISHED_NAME
+from ..state.witness import RuntimeWitness
+
+_STACKED = ("vlan", "dummy")
+"""Kinds of links that others may hang on."""
+
+
+@frozen
+class StateSaid:
+    """What can be read in a state directory, also where the service would refuse it."""
+
+    directory: Path
+    instance: str = ""
+    group: int = 0
+    names: frozenset[str] = frozenset()
+    """Of links that its rows name: one that a kill left without an alias is known by name and group."""
+    endpoints: Mapping[str, Mapping[str, Any]] = field(factory=dict)
+    leases: Sequence[Mapping[str, Any]] = ()
+
+
+def said_by_state(directory: Path) -> StateSaid:
+    """Read without checks and without changing anything: whose links there are is to be known in any case."""
+    path = directory / DATABASE_NAME
+    if not path.exists():
+        return StateSaid(directory)
+
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            identity = dict(database.execute("SELECT name, value FROM identity"))
+            documents = {
+                table: {
+                    key: json.loads(text)
+                    for key, text in database.execute(f"SELECT id, document FROM {table}")
+                }
+                for table in ("endpoints", "made_links", "host_links", "leases")
+            }
+            names = {
+                *documents["made_links"],
+                *(each.get("name", "") for each in documents["host_links"].values()),
+                *(each.get("link", "") for each in documents["endpoints"].values()),
+            }
+            return StateSaid(
+                directory,
+                str(identity.get("instance", "")),
+                int(identity.get("link_group", 0)),
+                frozenset(names),
+                documents["endpoints"],
+                tuple(documents["leases"].values()),
+            )
+    except (sqlite3.Error, ValueError, AttributeError, UnicodeDecodeError):
+        return StateSaid(directory)
+
+
+def instances_at(directories: Collection[Path], runtime: Path, said: Collection[StateSaid]) -> set[str]:
+    """Whose links are those of *directories*, by the state itself or by what is noted of it outside."""
+    found = {each.instance for each in said if each.instance}
+    for directory in directories:
+        witnessed = RuntimeWitness(runtime, directory).of_directory()
+        if witnessed is not None:
+            found.add(witnessed.instance)
+    return found
+
+
+def our_links(
+    links: Sequence[LinkFacts], instances: Collection[str] | None, said: Collection[StateSaid]
+) -> list[LinkFacts]:
+    """
+    Those to be removed, in such an order that each goes before what it hangs on.
+
+    :param instances: ``None``: of all.
+    """
+
+    def is_ours(link: LinkFacts) -> bool:
+        mark = mark_of(link)
+        if mark is not None:
+            return instances is None or mark.instance in instances
+        return not link.alias and any(
+            each.group <= link.group < each.group + GROUPS and link.name in each.names
+            for each in said
+            if each.group
+        )
+
+    return sorted(filter(is_ours, links), key=lambda link: -_height(link, links))
+
+
+def _height(link: LinkFacts, links: Sequence[LinkFacts]) -> int:
+    """How many links are below."""
+    by_index = {each.index: each for each in links}
+    height = 0
+    while (lower := by_index.get(link.lower_index)) is not None and height < len(links):
+        link, height = lower, height + 1
+    return height
+
+
+def foreign_uppers(link: LinkFacts, links: Sequence[LinkFacts], ours: Collection[str]) -> list[str]:
+    """Links of others that would go with a VLAN or dummy link of ours."""
+    if link.kind not in _STACKED:
+        return []
+    return [each.name for each in links if each.lower_index == link.index and each.name not in ours]
+
+
+def our_routes(links: Sequence[LinkFacts], kernel: Kernel) -> list[HostRoute]:
+    return [
+        route
+        for link in links
+        if link.kind == "macvlan"
+        for route in kernel.host_routes(link.name, ROUTE_PROTOCOL)
+    ]
+
+
+def state_files(directory: Path) -> list[Path]:
+    """What the service makes in a state directory, the lock left out, which is held meanwhile."""
+    names = (*FILE_NAMES, f"{DATABASE_NAME}-journal", UNFINISHED_NAME)
+    found = [directory / name for name in names if (directory / name).is_file()]
+    for aside in sorted(directory.glob("damaged-*")):
+        if aside.is_dir() and not aside.is_symlink():
+            found += [aside / name for name in names if (aside / name).is_file()]
+            found.append(aside)
+    return found
