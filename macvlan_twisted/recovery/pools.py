@@ -55,16 +55,16 @@ def add_pools(
 def _planned(
     subnet: FoundSubnet, found: FoundNetwork, network: Network | None, settings: Settings, nonce: str
 ) -> Pool:
-    is_any = subnet.pool.prefixlen == 0
     request = RequestPool(
         address_space=LOCAL_ADDRESS_SPACE,
-        pool=None if is_any else subnet.pool,
+        pool=None if subnet.pool.prefixlen == 0 else subnet.pool,
         sub_pool=subnet.ip_range,
         options=found.ipam_options,
         v6=subnet.pool.version == 6,
     )
-    pool = _planned_any(request, subnet, found, settings, nonce) if is_any else None
-    if pool is None:
+    if request.pool is None:
+        pool = _planned_any(request, subnet, found, settings, nonce)
+    else:
         pool = plan_pool(request, settings, nonce)
     if pool.dhcp and request.v6:
         pool = evolve(pool, dhcp=False)
@@ -75,23 +75,26 @@ def _planned(
 
 def _planned_any(
     request: RequestPool, subnet: FoundSubnet, found: FoundNetwork, settings: Settings, nonce: str
-) -> Pool | None:
-    """A pool for which the user named no subnet, where a container shows which one it is."""
+) -> Pool:
+    """
+    A pool for which the user named no subnet: a container shows which one it is, else it is the service's own.
+
+    :raises Refused: neither is known.
+    """
     shown = [each.address_v6 if request.v6 else each.address for each in found.endpoints]
     prefix = next((each.network for each in shown if each is not None), None)
     if prefix is None:
-        return None
+        prefix = plan_pool(request, settings, nonce).prefix
     pool = plan_pool(evolve(request, pool=prefix), settings, nonce)
-    router = subnet.gateway if pool.dhcp and isinstance(subnet.gateway, IPv4Address) else None
-    part = pool.part
-    if part is None and not pool.dhcp:
-        part = settings.ip_range_in(prefix)
+    if pool.dhcp and not request.v6:  # its id names the subnet that the server told
+        router = subnet.gateway if isinstance(subnet.gateway, IPv4Address) else None
+        return evolve(pool, any_subnet=True, part=None, leased_router=router)
+    part = pool.part or settings.ip_range_in(prefix)
     return evolve(
         pool,
         pool_id=pool_id_for(request, nonce),
         any_subnet=True,
         part=None if part == prefix else part,
-        leased_router=router,
     )
 
 

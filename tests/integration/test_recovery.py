@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.conftest import need
+from tests.integration.dhcp_hosts import NULL, OURS, assert_leased
 from tests.integration.lives import AT_ONCE, OUR_IPAM, SUBNET, address, assert_all_talk, endpoints
+from tests.lab.commands import wait_until
+from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
+from tests.lab.requirements import missing_for_dhcp
 
 NICS = 2
 
@@ -97,3 +102,59 @@ def test_networks_of_one_subnet_are_told_apart_after_recover(docker_host: Docker
     engine.docker("stop", "box-a")
     engine.docker("start", "box-a")
     assert_all_talk(docker_host, ["box-a", "box-c"])
+
+
+@pytest.mark.one_engine
+def test_a_directory_that_was_put_back_older_is_refused_and_recovered(docker_host: DockerHost) -> None:
+    """By what is noted outside, and where that cannot be, by a link of ours that is younger."""
+    engine, plugin = docker_host.engine, docker_host.plugin
+    docker_host.create("lan", *OUR_IPAM)
+    docker_host.start("box-a", AT_ONCE)
+    plugin.stop()
+    older = plugin.directory / "older"
+    shutil.copytree(plugin.state_dir, older)
+    plugin.start()
+    docker_host.create("wan", "--opt=parent=eth2", "--ipam-driver=macvlan-twisted", "--subnet=10.77.0.0/24")
+    docker_host.start("box-b", AT_ONCE)
+    docker_host.start("far", AT_ONCE, network="wan")
+    engine.docker("rm", "--force", "box-a")
+    before = {name: address(engine, name) for name in ("box-b",)}
+    plugin.stop()
+    shutil.rmtree(plugin.state_dir)
+    shutil.copytree(older, plugin.state_dir)
+    with pytest.raises(RuntimeError, match="an older copy was put in its place"):
+        plugin.start()
+    shutil.rmtree(plugin.directory / "run")
+    with pytest.raises(RuntimeError, match="state is older than link mvh"):
+        plugin.start()
+    plugin.start("--recover")
+    docker_host.start("box-c", AT_ONCE)
+    docker_host.start("far-too", AT_ONCE, network="wan")
+    assert address(engine, "box-c") != before["box-b"]
+    assert_all_talk(docker_host, ["box-b", "box-c"])
+    engine.docker("restart", "box-b", "far")
+    assert_all_talk(docker_host, ["box-b", "box-c"])
+    engine.docker("rm", "--force", "far", "far-too")
+    engine.docker("network", "rm", "wan")
+
+
+@pytest.mark.one_engine
+def test_leases_go_on_after_recover(docker_host: DockerHost) -> None:
+    """Address and MAC are enough for the server to confirm them; they are given back when their containers go."""
+    need(missing_for_dhcp())
+    plugin = docker_host.plugin
+    with DhcpServer(docker_host.lan) as server:
+        docker_host.create("ours", *OURS)
+        docker_host.create("null", *NULL)
+        first = docker_host.start("box-a", AT_ONCE, network="ours")
+        second = docker_host.start("box-b", AT_ONCE, network="null")
+        leased = {assert_leased(server, first), assert_leased(server, second)}
+        plugin.stop()
+        shutil.rmtree(plugin.state_dir)
+        plugin.start("--recover")
+        third = docker_host.start("box-c", AT_ONCE, network="ours")
+        assert assert_leased(server, third) not in leased
+        docker_host.engine.docker("restart", "box-a", "box-b")
+        for name in ("box-a", "box-b", "box-c"):
+            docker_host.engine.docker("rm", "--force", name)
+        wait_until(lambda: server.leases() == [], 20, "the end of all leases")
