@@ -10,6 +10,7 @@ from attrs import evolve
 from ..addresses import IPAddress
 from ..driver import requests
 from ..driver.contradictions import readdresses
+from ..driver.host_addresses import RESERVED_NAMES
 from ..driver.network import Endpoint, MadeLink, Network, Subnet
 from ..driver.network_plans import network_on
 from ..driver.options import NetworkOptions, parse_options
@@ -18,6 +19,7 @@ from ..driver.static_routes import routes_to_host
 from ..engine.inspection import FoundEndpoint, FoundNetwork, FoundSubnet
 from ..errors import Refused
 from ..ipam.allocation import usable_span
+from ..ipam.pools import Pool
 from ..lan import dhcp
 from ..lan.lease_records import LeaseRecord
 from ..links.interface import LinkFacts
@@ -98,6 +100,26 @@ def _parent(
             return ParentPlan(name)
 
 
+def host_addresses(
+    network: Network, found: FoundNetwork, present: Sequence[IPAddress]
+) -> tuple[IPAddress, ...]:
+    """
+    The host's own, one a family: what the user said, else what is still there.
+
+    :param present: what the host has for its containers on the network's parent.
+    """
+    said = parse_options(found.options).host_addresses
+    named = [
+        subnet.auxiliary[name]
+        for subnet in network.subnets
+        for name in RESERVED_NAMES
+        if name in subnet.auxiliary
+    ]
+    fitting = [each for each in (*said, *named, *present) if network.subnet_of(each) is not None]
+    chosen = (next((each for each in fitting if each.version == version), None) for version in (4, 6))
+    return tuple(each for each in chosen if each is not None)
+
+
 def missing_links(network: Network, links: Sequence[LinkFacts]) -> list[MadeLink]:
     """VLANs and dummy links that the network needs, and that are not there: as at its creation they are to be made."""
     present = {link.name for link in links}
@@ -131,17 +153,18 @@ def rebuilt_lease(
     endpoint: Endpoint,
     found: FoundEndpoint,
     network: Network,
-    settings: Settings,
+    terms: Network | Pool,
     now: float,
 ) -> LeaseRecord | None:
     """
     What of an endpoint's lease can be known: address and MAC. By them any server confirms it and tells the rest.
 
+    :param terms: where it is said how leases are held: the network, or the pool of our address management.
     :param now: by the wall clock.
     """
     if not isinstance(endpoint.address, IPv4Interface) or endpoint.mac is None:
         return None
-    client = dhcp.Client(endpoint.mac, vendor_class=network.dhcp_vendor_class or None)
+    client = dhcp.Client(endpoint.mac, vendor_class=terms.dhcp_vendor_class or None)
     router = network.gateway_for(endpoint.address) or found.gateway
     facts = dhcp.LeaseFacts(
         address=endpoint.address.ip,
@@ -162,6 +185,6 @@ def rebuilt_lease(
         facts,
         endpoint.address.ip,
         granted=True,
-        release=network.dhcp_release,
-        detection=network.conflict_detection,
+        release=terms.dhcp_release,
+        detection=terms.conflict_detection,
     )

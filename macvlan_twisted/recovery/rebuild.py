@@ -25,7 +25,7 @@ from ..state.recovering import Recovering
 from ..state.sqlite import StateIdentity, drawn_group, identity_of
 from ..state.witness import RuntimeWitness
 from .kept import Kept
-from .networks import missing_links, rebuilt_endpoint, rebuilt_lease, rebuilt_network
+from .networks import host_addresses, missing_links, rebuilt_endpoint, rebuilt_lease, rebuilt_network
 from .pools import add_pools
 from .traces import host_links_of, instances_of, made_links_of
 
@@ -148,7 +148,7 @@ def rebuild(
         if found.ipam_driver == settings.plugin_name:
             lacking += add_pools(kept, found, network, settings, nonce, standing)
         if network is not None:
-            leases += _add_endpoints(kept, found, network, settings, kernel, links, now)
+            leases += _add_endpoints(kept, found, network, kernel, links, now)
     return Rebuilt(kept, lacking, leases)
 
 
@@ -166,20 +166,9 @@ def _network(
     network = rebuilt_network(found, settings, links, makes_up_gateways)
     if network.host_access:
         host_link = kept.host_links.get(network.parent)
-        present = [] if host_link is None else [each.ip for each in host_link.addresses]
-        chosen = tuple(
-            next(iter(candidates))
-            for version in (4, 6)
-            if (
-                candidates := [
-                    each
-                    for each in present
-                    if each.version == version and network.subnet_of(each) is not None
-                ]
-            )
-        )
-        network = evolve(network, host_addresses=chosen)
-        if not chosen:
+        present = () if host_link is None else tuple(each.ip for each in host_link.addresses)
+        network = evolve(network, host_addresses=host_addresses(network, found, present))
+        if not network.host_addresses:
             lacking.append(f"the host's own address for network {found.name}: create the network again")
     for made in missing_links(network, links):
         kept.made_links.setdefault(made.name, made)
@@ -191,7 +180,6 @@ def _add_endpoints(
     kept: Kept,
     found: FoundNetwork,
     network: Network,
-    settings: Settings,
     kernel: Kernel,
     links: Sequence[LinkFacts],
     now: float,
@@ -208,14 +196,14 @@ def _add_endpoints(
             continue
         endpoint = rebuilt_endpoint(each, network, own)
         kept.endpoints[endpoint.endpoint_id] = endpoint
-        leased = network.dhcp or any(
-            address in pool.prefix for pool in pools for address in endpoint.addresses
+        pool = next(
+            (each for each in pools if any(address in each.prefix for address in endpoint.addresses)), None
         )
-        if leased:
-            lease = rebuilt_lease(endpoint, each, network, settings, now)
-            if lease is not None and lease.key not in kept.leases:
-                kept.leases[lease.key] = lease
-                leases += 1
+        terms = network if network.dhcp else pool
+        lease = None if terms is None else rebuilt_lease(endpoint, each, network, terms, now)
+        if lease is not None and lease.key not in kept.leases:
+            kept.leases[lease.key] = lease
+            leases += 1
     return leases
 
 

@@ -1,0 +1,172 @@
+"""``macvlan-twisted leave``: everything of ours goes and nothing else; and what is in use stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.addresses import parse_address
+from macvlan_twisted.commands import leave
+from macvlan_twisted.commands.command_line import main
+from macvlan_twisted.commands.sandboxes import Sandbox, describe, inhabitants
+from macvlan_twisted.engine.inspection import FoundEndpoint, FoundNetwork, Inspection
+from macvlan_twisted.errors import CannotStart, Refused
+from macvlan_twisted.lan.host_access import ROUTE_PROTOCOL
+from macvlan_twisted.links.interface import HostRoute
+from macvlan_twisted.listening import Lock
+from macvlan_twisted.settings import Settings
+from macvlan_twisted.state.ledger import ENDPOINTS, MADE_LINKS, Put
+from macvlan_twisted.state.sqlite import identity_of, open_ledger
+from macvlan_twisted.state.witness import RuntimeWitness
+from macvlan_twisted.testing.kernel import FakeKernel, nic
+
+from .helpers import fresh_directory
+
+NOBODY = Inspection((), makes_up_gateways=False)
+
+
+class LeaveTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        place = fresh_directory(self)
+        self.state = place / "state"
+        self.state.mkdir()
+        self.settings = Settings(
+            state_dir=str(self.state), plugin_dir=str(place / "plugins"), runtime_dir=str(place / "run")
+        )
+        ledger = open_ledger(self.state, RuntimeWitness(place / "run", self.state))
+        identity = identity_of(ledger)
+        self.group = identity.link_group
+        ledger.commit(
+            [
+                Put(MADE_LINKS, ("eth1.30", '{"name":"eth1.30"}')),
+                Put(ENDPOINTS, ("e" * 64, '{"link":"mvtaway","address":"10.0.0.7/24"}')),
+            ]
+        )
+        ledger.close()
+        self.ours = f"macvlan-twisted/{identity.instance}/"
+        self.kernel = FakeKernel(
+            [
+                nic("eth1", 3),
+                nic("mvhours", 4, kind="macvlan", lower_index=3, alias=self.ours + "host/eth1"),
+                nic("eth1.20", 5, kind="vlan", vlan_id=20, lower_index=3, alias=self.ours + "vlan/eth1.20"),
+                nic("mvhvlan", 6, kind="macvlan", lower_index=5, alias=self.ours + "host/eth1.20"),
+                nic("eth1.30", 7, kind="vlan", vlan_id=30, lower_index=3, group=self.group),
+                nic("eth1.40", 8, kind="vlan", vlan_id=40, lower_index=3),
+                nic("mvhother", 9, kind="macvlan", lower_index=3, alias="macvlan-twisted/ffffffff/host/eth1"),
+                nic("mvtstray", 10, kind="macvlan", lower_index=3, group=self.group),
+            ]
+        )
+        self.foreign = {"lo", "eth1", "eth1.40", "mvhother", "mvtstray"}
+        self.said: list[str] = []
+
+    def leave(self, inspection: Inspection | None = NOBODY, **words: Any) -> int:
+        return leave.run(
+            self.settings,
+            self.kernel,
+            [self.state],
+            say=self.said.append,
+            inspect=lambda _: inspection,
+            **words,
+        )
+
+    def names(self) -> set[str]:
+        return {link.name for link in self.kernel.links()}
+
+
+class LeaveTests(LeaveTestCase):
+    def test_something_of_ours_stays_or_something_foreign_goes(self) -> None:
+        route = HostRoute(parse_address("10.0.0.7"), "mvhours", None, ROUTE_PROTOCOL)
+        self.kernel.add_host_route(route)
+        self.kernel.add_host_route(evolve(route, destination=parse_address("10.0.0.8"), protocol=4))
+        self.assertEqual(self.leave(), 0)
+        self.assertEqual(self.names(), self.foreign)
+        self.assertFalse(self.state.exists())
+        self.assertFalse(Path(self.settings.runtime_dir).exists())
+        for thing in ("mvhours", "mvhvlan", "eth1.20", "eth1.30", "route to 10.0.0.7", "state.sqlite"):
+            self.assertTrue(
+                [each for each in self.said if each.startswith("removed") and thing in each], thing
+            )
+        self.assertFalse([each for each in self.said if "10.0.0.8" in each])
+
+    def test_a_dry_run_changes_something(self) -> None:
+        before = self.names()
+        self.assertEqual(self.leave(dry_run=True), 0)
+        self.assertEqual(self.names(), before)
+        self.assertTrue((self.state / "state.sqlite").exists())
+        self.assertTrue(list(Path(self.settings.runtime_dir).iterdir()))
+
+    def test_it_goes_on_although_nobody_agreed(self) -> None:
+        before = self.names()
+        self.assertEqual(self.leave(is_agreed=lambda: False), 1)
+        self.assertEqual(self.names(), before)
+
+    def test_it_goes_on_while_the_service_runs(self) -> None:
+        lock = Lock(self.state / "lock", "x", "y")
+        self.addCleanup(lock.release)
+        with self.assertRaises(CannotStart):
+            self.leave()
+
+    def test_it_goes_on_while_containers_run(self) -> None:
+        box = FoundEndpoint("e" * 64, "box")
+        network = FoundNetwork("n" * 64, "lan", "macvlan-twisted", {}, False, "default", {}, (), (box,))
+        with self.assertRaisesRegex(Refused, "box"):
+            self.leave(Inspection((network,), makes_up_gateways=False))
+        self.assertEqual(self.leave(Inspection((network,), makes_up_gateways=False), force=True), 0)
+
+    def test_it_goes_on_while_nobody_says_whether_containers_run(self) -> None:
+        with self.assertRaisesRegex(Refused, "10.0.0.7"):
+            self.leave(None)
+        self.assertTrue((self.state / "state.sqlite").exists())
+
+    def test_a_vlan_that_others_use_goes_with_what_they_hung_on_it(self) -> None:
+        self.kernel = FakeKernel(
+            [*self.kernel.links()[1:], nic("br0port", 20, kind="macvlan", lower_index=5)]
+        )
+        self.assertEqual(self.leave(), 1)
+        self.assertEqual(self.names(), {*self.foreign, "eth1.20", "br0port"})
+        self.assertTrue((self.state / "state.sqlite").exists(), "what still knows of the rest is gone")
+        self.assertTrue([each for each in self.said if "br0port of others hang on it" in each])
+
+    def test_links_of_other_instances_go_unasked_or_do_not_go_when_asked(self) -> None:
+        self.assertEqual(self.leave(every_instance=True), 0)
+        self.assertEqual(self.names(), self.foreign - {"mvhother"})
+
+    def test_without_state_the_note_until_the_next_boot_tells_whose_links_are_ours(self) -> None:
+        (self.state / "state.sqlite").write_bytes(b"rubbish")
+        self.assertEqual(self.leave(force=True), 0)
+        self.assertEqual(self.names(), {*self.foreign, "eth1.30"}, "by alias alone")
+
+    def test_it_says_something_else_than_that_there_is_nothing(self) -> None:
+        self.leave()
+        self.said.clear()
+        self.kernel = FakeKernel([nic("eth1", 3)])
+        self.assertEqual(self.leave(), 0)
+        self.assertEqual(self.said, ["there is nothing of ours here"])
+
+
+class SandboxTests(SynchronousTestCase):
+    def test_a_sandbox_counts_as_left_while_somebody_may_have_it(self) -> None:
+        plain = Sandbox(Path("/x/0123456789ab"), True, (), False, ("eth0",))
+        self.assertTrue(plain.is_left)
+        for doubtful in (
+            evolve(plain, is_known=True),
+            evolve(plain, is_known=None),
+            evolve(plain, inhabitants=(7,)),
+        ):
+            self.assertFalse(doubtful.is_left, doubtful)
+        self.assertIn("links of ours inside: eth0", describe(plain))
+
+    def test_our_own_namespace_has_no_inhabitants(self) -> None:
+        number = Path("/proc/self/ns/net").stat().st_ino
+        self.assertIn(number, inhabitants())
+
+
+class CommandLineTests(SynchronousTestCase):
+    def test_what_is_wrong_is_not_said(self) -> None:
+        for words in (["dance"], ["leave", "--colour"], ["leave", "--runtime-dir", "run"]):
+            with self.assertRaises(SystemExit) as caught:
+                main(words)
+            self.assertEqual(caught.exception.code, 2, words)

@@ -1,0 +1,393 @@
+"""State that was lost is what it was, as far as the engine and the kernel know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+
+from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
+from macvlan_twisted.engine.inspection import (
+    FoundEndpoint,
+    FoundNetwork,
+    FoundSubnet,
+    Inspection,
+    found_network,
+)
+from macvlan_twisted.errors import NotFound, StateFailed
+from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
+from macvlan_twisted.records import from_document, to_document
+from macvlan_twisted.recovery.kept import Kept
+from macvlan_twisted.recovery.rebuild import Rebuilt, rebuild
+from macvlan_twisted.recovery.traces import instances_of, refuse_older
+from macvlan_twisted.state.interface import Claim, Kind
+from macvlan_twisted.testing.kernel import FakeKernel, nic
+
+from .helpers import ENDPOINT, LAN, NETWORK, House, HouseTestCase, network_request, subnet
+
+OTHER = "2" * 64
+DRIVER = LAN.plugin_name
+
+
+def found(house: House, network_id: str = NETWORK, *, ipam: str = "default", **words: Any) -> FoundNetwork:
+    """What an engine tells of a network that *house* has, and of the endpoints on it."""
+    network = house.known.networks[network_id]
+    endpoints = tuple(
+        FoundEndpoint(each.endpoint_id, "box", each.mac, each.told_address or each.address, each.address_v6)
+        for each in house.known.endpoints_of(network_id)
+    )
+    subnets = tuple(FoundSubnet(each.pool, None, each.gateway, each.auxiliary) for each in network.subnets)
+    words = {"options": {}, "internal": network.internal, **words}
+    return FoundNetwork(
+        network_id, "lan", DRIVER, words.pop("options"), words.pop("internal"), ipam, {}, subnets, endpoints
+    )
+
+
+def rebuilt(house: House, *networks: FoundNetwork, before: Kept | None = None) -> Rebuilt:
+    return rebuild(
+        before or Kept(),
+        Inspection(networks, makes_up_gateways=False),
+        house.settings,
+        house.kernel,
+        house.kernel.links(),
+        house.records.instance,
+        1.0e9,
+    )
+
+
+class NetworkTests(HouseTestCase):
+    def assert_rebuilt(self, internal: bool = False, **options: str) -> Kept:
+        """What is rebuilt of a network is what its creation made of it."""
+        self.house.create_network(internal=internal, **options)
+        self.house.create_endpoint()
+        made = self.house.known
+        result = rebuilt(self.house, found(self.house, options=options, internal=internal))
+        self.assertEqual(result.lacking, [])
+        self.assertEqual(result.kept.networks, dict(made.networks))
+        self.assertEqual(result.kept.endpoints, dict(made.endpoints))
+        self.assertEqual(result.kept.made_links, made.made_links)
+        self.assertEqual(result.kept.host_links, made.host_links)
+        return result.kept
+
+    def test_a_plain_one(self) -> None:
+        self.assert_rebuilt(parent="eth1")
+
+    def test_options(self) -> None:
+        self.assert_rebuilt(
+            parent="eth1",
+            mode="private",
+            mtu="1400",
+            bcqueuelen="7",
+            identity="random",
+            announce="false",
+        )
+
+    def test_a_vlan_that_we_made(self) -> None:
+        kept = self.assert_rebuilt(parent="eth1.20")
+        self.assertEqual(kept.made_links["eth1.20"].lower, "eth1")
+
+    def test_a_vlan_that_went_with_a_reboot_is_made_again(self) -> None:
+        self.house.create_network(parent="eth1", vlan_id="20")
+        told = found(self.house, options={"parent": "eth1", "vlan_id": "20"})
+        made = dict(self.house.known.made_links)
+        self.house.kernel.delete("eth1.20")
+        self.assertEqual(rebuilt(self.house, told).kept.made_links, made)
+
+    def test_a_vlan_of_somebody_else_is_not_taken_for_ours(self) -> None:
+        house = House(FakeKernel([nic("eth1", 3), nic("eth1.20", 4, kind="vlan", vlan_id=20, lower_index=3)]))
+        house.create_network(parent="eth1.20")
+        self.assertEqual(rebuilt(house, found(house, options={"parent": "eth1.20"})).kept.made_links, {})
+
+    def test_a_dummy_link(self) -> None:
+        self.house.create_network(internal=True)
+        told = found(self.house, options={}, internal=True)
+        kept = rebuilt(self.house, told).kept
+        self.assertTrue(kept.networks[NETWORK].on_dummy)
+        self.assertEqual(list(kept.made_links), [kept.networks[NETWORK].parent])
+
+    def test_access_from_the_host(self) -> None:
+        options = {"parent": "eth1", "host_access": "true", "host_address": "192.168.1.200"}
+        self.house.create_network(**options)
+        made = self.house.known.networks[NETWORK]
+        kept = rebuilt(self.house, found(self.house, options=options)).kept
+        self.assertEqual(kept.networks[NETWORK].host_addresses, made.host_addresses)
+        self.assertEqual(kept.host_links, self.house.known.host_links)
+
+    def test_a_parent_that_is_not_there_is_awaited(self) -> None:
+        self.house.create_network(parent="eth1")
+        self.house.create_endpoint()
+        told = found(self.house, options={"parent": "eth1"})
+        self.house.kernel = FakeKernel([nic("eth0", 2)])
+        result = rebuilt(self.house, told)
+        self.assertEqual(result.kept.networks[NETWORK].parent, "eth1")
+        self.assertEqual(list(result.kept.endpoints), [ENDPOINT])
+
+    def test_options_that_mean_nothing_to_this_version_are_told_and_others_go_on(self) -> None:
+        self.house.create_network(parent="eth1")
+        told = found(self.house, options={"parent": "eth1"})
+        strange = evolve(told, network_id=OTHER, name="strange", options={"colour": "blue"})
+        result = rebuilt(self.house, strange, told)
+        self.assertEqual(list(result.kept.networks), [NETWORK])
+        self.assertEqual(len(result.lacking), 1)
+        self.assertIn("strange", result.lacking[0])
+        self.assertIn("colour", result.lacking[0])
+
+    def test_a_gateway_that_an_old_engine_made_up_is_seen_at_a_container_or_else_supposed(self) -> None:
+        plain = FoundNetwork(
+            NETWORK,
+            "lan",
+            DRIVER,
+            {"parent": "eth1"},
+            False,
+            "default",
+            {},
+            (FoundSubnet(parse_network("10.0.0.0/24"), parse_network("10.0.0.128/25")),),
+        )
+        shown = evolve(plain, endpoints=(FoundEndpoint(ENDPOINT, "box", gateway=parse_address("10.0.0.9")),))
+        for told, expected in ((plain, "10.0.0.128"), (shown, "10.0.0.9")):
+            result = rebuild(
+                Kept(),
+                Inspection((told,), makes_up_gateways=True),
+                LAN,
+                self.house.kernel,
+                self.house.kernel.links(),
+                "0123abcd",
+                1.0e9,
+            )
+            self.assertEqual(str(result.kept.networks[NETWORK].subnets[0].gateway), expected)
+        self.assertIsNone(rebuilt(self.house, plain).kept.networks[NETWORK].subnets[0].gateway)
+
+    def test_what_state_has_stays_and_what_it_lacks_is_added(self) -> None:
+        self.house.create_network(parent="eth1")
+        self.house.create_endpoint()
+        told = found(self.house, options={"parent": "eth1"})
+        network = evolve(self.house.known.networks[NETWORK], mtu=1234)
+        before = Kept(networks={NETWORK: network, OTHER: evolve(network, network_id=OTHER)})
+        kept = rebuilt(self.house, told, before=before).kept
+        self.assertEqual(kept.networks, before.networks)
+        self.assertEqual(list(kept.endpoints), [ENDPOINT])
+        again = rebuilt(self.house, told, before=kept).kept
+        self.assertEqual(again.changes_since(kept), [])
+
+
+class PoolTests(HouseTestCase):
+    """The engine goes on calling pools by the ids that it was told once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ids: list[str] = []
+        for network in (NETWORK, OTHER):
+            request = RequestPool(
+                "MacvlanTwistedLocal", parse_network("10.0.0.0/24"), None, {"parent": "eth1"}
+            )
+            pool_id = self.house.wait(self.house.addresses.request_pool(request)).pool_id
+            gateway = parse_address("10.0.0.1")
+            self.house.wait(
+                self.house.addresses.request_address(RequestAddress(pool_id, gateway, Purpose.GATEWAY))
+            )
+            ours = evolve(subnet("10.0.0.0/24", "10.0.0.1"), is_ours=True)
+            self.house.wait(
+                self.house.networks.create(network_request(network, subnets=(ours,), parent="eth1"))
+            )
+            self.house.wait(self.house.addresses.network_made("eth1", [(ours.pool, ())]))
+            address = self.house.wait(self.house.addresses.request_address(RequestAddress(pool_id, None)))
+            self.house.create_endpoint(network[:1] * 63 + "e", network, str(address))
+            self.ids.append(pool_id)
+        self.house = self.recovered(NETWORK, OTHER)
+
+    def recovered(self, *networks: str) -> House:
+        told = [
+            evolve(
+                found(self.house, each, ipam=DRIVER, options={"parent": "eth1"}),
+                ipam_options={"parent": "eth1"},
+            )
+            for each in networks
+        ]
+        kept = rebuilt(self.house, *told).kept
+        house = House(self.house.kernel)
+        for key, pool in kept.pools.items():
+            house.wait(_done(house.book.open_pool(key, to_document(pool))))
+        for (pool_id, address), purpose in kept.claims.items():
+            house.wait(_done(house.book.claim(Claim(pool_id, address, purpose.value), "x", False)))
+        for network in kept.networks.values():
+            house.wait(_done(house.records.save(Kind.NETWORK, network.network_id, to_document(network))))
+        return house.next_life()
+
+    def address(self, pool_id: str, wanted: str | None = None) -> str:
+        request = RequestAddress(pool_id, None if wanted is None else parse_address(wanted))
+        return str(self.house.wait(self.house.addresses.request_address(request)).ip)
+
+    def test_an_address_in_use_is_handed_out_under_an_id_that_was_given_before(self) -> None:
+        for pool_id in self.ids:
+            self.assertNotIn(self.address(pool_id), ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+
+    def test_an_address_that_is_released_is_free(self) -> None:
+        self.house.wait(
+            self.house.addresses.release_address(ReleaseAddress(self.ids[1], parse_address("10.0.0.3")))
+        )
+        self.assertEqual(self.address(self.ids[0], "10.0.0.3"), "10.0.0.3")
+
+    def test_the_pool_goes_with_the_last_of_its_networks_also_over_a_restart(self) -> None:
+        gateway = ReleaseAddress(self.ids[0], parse_address("10.0.0.1"))
+        self.house.wait(self.house.addresses.release_address(gateway))
+        self.house.wait(self.house.addresses.release_pool(self.ids[0]))
+        self.house.wait(self.house.addresses.release_pool(self.ids[0]))  # again: nothing to release
+        self.house = self.house.next_life()
+        self.assertNotEqual(
+            self.address(self.ids[1]), "10.0.0.1", "the gateway of the other one was handed out"
+        )
+        self.house.wait(self.house.addresses.release_pool(self.ids[1]))
+        self.assertEqual(self.house.book.pools(), {})
+        self.assertEqual(self.house.book.claims(), [])
+
+    def test_an_id_of_another_pool_is_not_known(self) -> None:
+        for strange in (
+            "",
+            "x",
+            self.ids[0].replace("10.0.0.0", "10.0.9.0"),
+            self.ids[0].replace("eth1", "eth0"),
+        ):
+            with self.assertRaises(NotFound):
+                self.address(strange)
+
+    def test_a_pool_that_is_made_later_is_one_of_its_own(self) -> None:
+        request = RequestPool("MacvlanTwistedLocal", parse_network("10.0.0.0/24"), None, {"parent": "eth1"})
+        later = self.house.wait(self.house.addresses.request_pool(request)).pool_id
+        self.house.wait(self.house.addresses.release_pool(later))
+        self.assertEqual(len(self.house.book.pools()), 1)
+        self.assertNotIn(self.address(self.ids[0]), ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+
+
+def _done(deferred: Any) -> Any:
+    async def wait() -> None:
+        await deferred
+
+    return wait()
+
+
+class TraceTests(HouseTestCase):
+    def test_a_link_that_state_does_not_know_proves_it_older(self) -> None:
+        self.house.create_network(parent="eth1.20")
+        links, instance = self.house.kernel.links(), self.house.records.instance
+        refuse_older(instance, links, self.house.known)
+        self.house.known.made_links.clear()
+        refuse_older("another", links, self.house.known)
+        with self.assertRaisesRegex(StateFailed, r"older than link eth1\.20"):
+            refuse_older(instance, links, self.house.known)
+
+    def test_a_containers_link_proves_nothing(self) -> None:
+        """Its row goes before it does."""
+        self.house.create_network(parent="eth1")
+        self.house.create_endpoint()
+        refuse_older(self.house.records.instance, self.house.kernel.links(), House().known)
+
+    def test_the_instance_and_its_group_are_read_from_links(self) -> None:
+        self.house.create_network(parent="eth1")
+        self.house.create_endpoint()
+        group = self.house.records.link_group
+        found_instances = instances_of(self.house.kernel.links())
+        self.assertEqual(list(found_instances), [self.house.records.instance])
+        self.assertEqual((group - found_instances[self.house.records.instance]) % 32, (group - 2**16) % 32)
+
+
+class WhatEnginesSayTests(HouseTestCase):
+    def test_docker_20(self) -> None:
+        told = found_network(
+            {
+                "Name": "lan",
+                "Id": NETWORK,
+                "Driver": DRIVER,
+                "IPAM": {
+                    "Driver": DRIVER,
+                    "Options": None,
+                    "Config": [
+                        {
+                            "Subnet": "192.168.77.9/24",
+                            "IPRange": "192.168.77.128/25",
+                            "Gateway": "192.168.77.1",
+                            "AuxiliaryAddresses": {"x": "192.168.77.9"},
+                        },
+                        {},
+                    ],
+                },
+                "Internal": False,
+                "Containers": {
+                    "c1": {
+                        "Name": "ca",
+                        "EndpointID": ENDPOINT,
+                        "MacAddress": "7a:42:c0:a8:4d:81",
+                        "IPv4Address": "192.168.77.129/24",
+                        "IPv6Address": "",
+                    }
+                },
+                "Options": {"parent": "eth1"},
+            },
+            {
+                "c1": {
+                    "State": {"Pid": 77},
+                    "NetworkSettings": {
+                        "SandboxKey": "/var/run/docker/netns/58991c558dcb",
+                        "Networks": {
+                            "lan": {"NetworkID": NETWORK, "Gateway": "192.168.77.1", "IPv6Gateway": ""}
+                        },
+                    },
+                }
+            },
+        )
+        self.assertEqual(
+            told,
+            FoundNetwork(
+                NETWORK,
+                "lan",
+                DRIVER,
+                {"parent": "eth1"},
+                False,
+                DRIVER,
+                {},
+                (
+                    FoundSubnet(
+                        parse_network("192.168.77.0/24"),
+                        parse_network("192.168.77.128/25"),
+                        parse_address("192.168.77.1"),
+                        {"x": parse_address("192.168.77.9")},
+                    ),
+                ),
+                (
+                    FoundEndpoint(
+                        ENDPOINT,
+                        "ca",
+                        "7a:42:c0:a8:4d:81",
+                        parse_interface("192.168.77.129/24"),
+                        None,
+                        parse_address("192.168.77.1"),
+                        None,
+                        "/var/run/docker/netns/58991c558dcb",
+                        77,
+                    ),
+                ),
+            ),
+        )
+
+    def test_nothing_at_all(self) -> None:
+        told = found_network({"Id": NETWORK, "IPAM": None, "Containers": None, "Options": None}, {})
+        self.assertEqual((told.subnets, told.endpoints, told.options), ((), (), {}))
+
+    def test_a_lease_is_rebuilt_of_address_and_mac(self) -> None:
+        told = FoundNetwork(
+            NETWORK,
+            "lan",
+            DRIVER,
+            {"parent": "eth1", "dhcp": "true", "dhcp_release": "false"},
+            False,
+            "null",
+            {},
+            (FoundSubnet(parse_network("0.0.0.0/0")),),
+            (FoundEndpoint(ENDPOINT, "box", "7a:42:00:00:00:01", parse_interface("192.168.1.50/24")),),
+        )
+        result = rebuilt(self.house, told)
+        ((key, lease),) = result.kept.leases.items()
+        self.assertEqual(key, "eth1 7a:42:00:00:00:01")
+        self.assertEqual(str(lease.facts.interface), "192.168.1.50/24")
+        self.assertTrue(lease.granted)
+        self.assertFalse(lease.release)
+        self.assertEqual(from_document(type(lease), to_document(lease)), lease)
