@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 
 from . import log_lines
 from ._version import VERSION_TEXT
+from .commands.sandboxes import tell_of_left
 from .driver.container_names import ContainerNames
 from .driver.departed import Departed
 from .driver.endpoints import Endpoints
@@ -66,7 +67,7 @@ from .links.threads import KernelThreads
 from .protocol.methods import all_methods
 from .protocol.site import Calls, PluginSite
 from .recovery.rebuild import recover_state
-from .recovery.traces import refuse_older
+from .recovery.traces import refuse_older, tell_of_others
 from .service import MacvlanService
 from .settings import OPTIONS, SHADOWED_PLUGIN_NAME, ConflictWait, Option, Settings, settings_from
 from .state.ledger import Ledger
@@ -275,6 +276,8 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
         else:
             refuse_unfinished(directory)
             ledger = open_ledger(directory, outside)
+            if ledger.is_new:
+                tell_of_others(ledger.instance, kernel.links(), outside)
         try:
             return _wire(settings, reactor, kernel, hear_of_links, ledger)
         except BaseException:
@@ -346,6 +349,8 @@ def _wire(
         work = [departed.release_endpoints(), departed.release_addresses()]
         if settings.docker_host:
             work.append(names.learn())
+        if hear_of_links is not None:
+            work.append(tell_of_left(threads, wait, stopping))
         if network is not None:
             work.append(ensure_network(network, settings, engine, wait, stopping))
         await DeferredList([ensureDeferred(each).addErrback(_log_unless_cancelled) for each in work])

@@ -18,6 +18,9 @@ from ..recovery.traces import mark_of
 from ..state.ledger import DATABASE_NAME
 from ..state.recovering import FILE_NAMES, UNFINISHED_NAME
 from ..state.witness import RuntimeWitness
+from ..steps import Step
+
+_READ = Step("commands.state.read", "the database is opened to be read, its write-ahead log taken in")
 
 _STACKED = ("vlan", "dummy")
 """Kinds of links that others may hang on."""
@@ -43,7 +46,9 @@ def said_by_state(directory: Path) -> StateSaid:
         return StateSaid(directory)
 
     try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        with _READ:
+            opened = sqlite3.connect(path, isolation_level=None)
+        with closing(opened) as database:
             identity = dict(database.execute("SELECT name, value FROM identity"))
             documents = {
                 table: {

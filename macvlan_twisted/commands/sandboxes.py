@@ -6,10 +6,11 @@ import ctypes
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from ..engine.api import EngineAbsent, EngineRefused
 from ..engine.inspection import BlockingEngine
@@ -18,6 +19,8 @@ from ..links.sandbox import links_in
 from ..names import ALIAS_PREFIX
 from ..settings import Settings
 from ..steps import Step
+
+_log = Logger(namespace="macvlan_twisted.links")
 
 DIRECTORY = "/var/run/docker/netns"
 BETWEEN_LOOKS = 10.0
@@ -228,3 +231,34 @@ def unmount_and_remove(path: Path) -> None:
                 number = ctypes.get_errno()
                 raise OSError(number, os.strerror(number))
         path.unlink()
+
+
+def without_inhabitants(directory: Path) -> set[Path]:
+    """Sandboxes in which no process lives; none where that cannot be found out."""
+    try:
+        return {each.path for each in find(directory, None) if each.is_mounted and not each.inhabitants}
+    except (Refused, OSError):
+        return set()
+
+
+async def tell_of_left(
+    run_in_thread: Callable[..., Awaitable[set[Path]]],
+    wait: Callable[[float], Awaitable[object]],
+    stopping: Callable[[], bool],
+    directory: Path = Path(DIRECTORY),
+) -> None:
+    """After a start, in the background: warn of sandboxes that nobody has lived in for a while."""
+    empty = await run_in_thread(without_inhabitants, directory)
+    if not empty:
+        return
+    await wait(3 * BETWEEN_LOOKS)
+    if stopping():
+        return
+    left = empty & await run_in_thread(without_inhabitants, directory)
+    if left:
+        _log.warn(
+            "no process lives in {number} sandboxes that an engine has mounted ({paths}): see what they are with "
+            "macvlan-twisted sandboxes",
+            number=len(left),
+            paths=", ".join(sorted(map(str, left))[:5]),
+        )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from ..driver.known import Known
 from ..driver.network import MadeLink
@@ -12,7 +14,11 @@ from ..errors import StateFailed
 from ..lan.host_links import HostLink
 from ..links.interface import Kernel, LinkFacts
 from ..names import ALIAS_PREFIX
+from ..state.ledger import DATABASE_NAME
 from ..state.sqlite import first_group_of
+from ..state.witness import RuntimeWitness
+
+_log = Logger(namespace="macvlan_twisted.recovery")
 
 LASTING = ("host", "vlan", "dummy")
 """The kinds of links that stay in the host's namespace."""
@@ -59,6 +65,21 @@ def refuse_older(instance: str, links: Iterable[LinkFacts], known: Known) -> Non
                 f"state is older than link {link.name} ({link.alias}), which it does not know: an older copy was put in its "
                 "place"
             )
+
+
+def tell_of_others(instance: str, links: Iterable[LinkFacts], outside: RuntimeWitness) -> None:
+    """A state that was just begun may be there in the place of one that is lost."""
+    others = set(instances_of(links)) - {instance}
+    for said in outside.all():
+        if Path(said.directory, DATABASE_NAME).exists():
+            others.discard(said.instance)
+    if others:
+        _log.warn(
+            "links of other instances are on this host ({instances}), and whose they are is not known: if the state was lost, "
+            "stop and start once with --recover; if nobody needs them, remove them with macvlan-twisted leave "
+            "--every-instance",
+            instances=", ".join(sorted(others)),
+        )
 
 
 def host_links_of(instance: str, links: Iterable[LinkFacts], kernel: Kernel) -> dict[str, HostLink]:

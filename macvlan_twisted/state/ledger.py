@@ -134,6 +134,8 @@ class Ledger:
         self._path = directory / DATABASE_NAME
         self._witness = Witness(directory / WITNESS_NAME)
         self._outside: RuntimeWitness | None = None
+        self.is_new = False
+        """Whether it was begun just now, with nothing in it."""
         with self._told("opening"):
             witnessed = self._witness.read()
             if not self._path.exists():

@@ -98,6 +98,7 @@ def open_ledger(directory: Path, outside: RuntimeWitness | None = None) -> Ledge
             refuse_older(ledger, directory, outside)
         if not ledger.rows(tables.IDENTITY):
             ledger.commit(identity_rows(StateIdentity.drawn()))
+            ledger.is_new = True
         if outside is not None:
             ledger.be_witnessed(outside)
     except BaseException:

@@ -152,6 +152,7 @@ def test_leases_go_on_after_recover(docker_host: DockerHost) -> None:
         plugin.stop()
         shutil.rmtree(plugin.state_dir)
         plugin.start("--recover")
+        wait_until(lambda: plugin.log().count(" goes on with ") >= 2, 20, "both leases to be confirmed")
         third = docker_host.start("box-c", AT_ONCE, network="ours")
         assert assert_leased(server, third) not in leased
         docker_host.engine.docker("restart", "box-a", "box-b")
