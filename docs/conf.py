@@ -12,7 +12,7 @@ project = "macvlan-twisted"
 author = "the authors of macvlan-twisted"
 release = version = VERSION_TEXT
 
-extensions = ["sphinx.ext.autodoc", "option_reference", "step_table", "torture_table"]
+extensions = ["sphinx.ext.autodoc", "option_reference", "step_table", "torture_table", "command_reference"]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {
