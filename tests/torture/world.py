@@ -250,6 +250,7 @@ class World:
             "arguments": [
                 f"--plugin-dir={self.socket.parent}",
                 f"--state-dir={self.state}",
+                f"--runtime-dir={self.directory / 'run'}",
                 "--docker-host=none",
                 *self.arguments,
             ],
