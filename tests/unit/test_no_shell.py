@@ -38,6 +38,7 @@ PREFIXES = ("exec", "spawn")
 """Of functions of ``os``."""
 ALLOWED = {
     ("ctypes", "macvlan_twisted/links/sandbox.py"),  # setns has no other way before Python 3.12
+    ("ctypes", "macvlan_twisted/commands/sandboxes.py"),  # umount has no other way
     ("ctypes", "macvlan_twisted/lan/tap.py"),  # where a packet filter is in memory
 }
 
