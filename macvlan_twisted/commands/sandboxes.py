@@ -74,6 +74,10 @@ def inhabitants(proc: Path = Path("/proc")) -> dict[int, list[int]]:
     :raises Refused: some cannot be looked at, so nothing is proved.
     """
     found: dict[int, list[int]] = {}
+    if not (proc / "1").exists():  # hidepid, or ProtectProc of systemd
+        raise Refused(
+            "processes of others are hidden here, so it is not known who lives in a sandbox: run this as root"
+        )
     for process in proc.iterdir():
         if not process.name.isdigit():
             continue

@@ -159,6 +159,10 @@ class SandboxTests(SynchronousTestCase):
             self.assertFalse(doubtful.is_left, doubtful)
         self.assertIn("links of ours inside: eth0", describe(plain))
 
+    def test_where_processes_are_hidden_nothing_is_proved(self) -> None:
+        with self.assertRaisesRegex(Refused, "hidden"):
+            inhabitants(fresh_directory(self))
+
     def test_our_own_namespace_has_no_inhabitants(self) -> None:
         number = Path("/proc/self/ns/net").stat().st_ino
         self.assertIn(number, inhabitants())
