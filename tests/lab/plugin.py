@@ -101,7 +101,10 @@ class Plugin:
 
     def start(self, *words: str, seconds: float = 20) -> None:
         """Start the service, this time with `words` behind its arguments, and wait until it answers the engine's first question."""
-        self.service.command = (*self._command(), *words)  # the engine's surroundings are others after a reboot
+        self.service.command = (
+            *self._command(),
+            *words,
+        )  # the engine's surroundings are others after a reboot
         if self.socket_unit is not None:
             self.service.inherited = (self.socket_unit.descriptor,)
         self.service.start()
@@ -153,8 +156,8 @@ class Plugin:
         return (*enter, *activating, sys.executable, *TWISTD, *self._words())
 
     def _words(self) -> tuple[str, ...]:
-        places = ("--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir))
-        places += ("--runtime-dir", str(self.directory / "run"))
+        places = ["--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir)]
+        places += ["--runtime-dir", str(self.directory / "run")]
         listen = () if self.socket_unit is None else ("--listen", ENDPOINT)
         return ("--nodaemon", "--pidfile=", "macvlan", *places, *listen, *self.arguments)
 
