@@ -64,6 +64,7 @@ class Settings:
     network: str | None = None
     docker_host: str = "unix:///var/run/docker.sock"
     """Empty: no engine is ever asked."""
+    reconcile_every: float = 60.0
     conflict_detection: str = "on"
     conflict_wait: ConflictWait = QUICK_WAIT
     announce: bool = True
@@ -127,7 +128,7 @@ class Option:
             return ""
         if isinstance(default, bool):
             return "on" if default else "off"
-        return str(default)
+        return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def _mode(text: str) -> str:
@@ -253,6 +254,15 @@ def _seconds(text: str, least: float, most: float) -> float:
 
 def _conflict_wait(text: str) -> ConflictWait:
     return ConflictWait(None) if text.lower() == "rfc5227" else ConflictWait(_seconds(text, 0.05, 10))
+
+
+def _reconcile_every(text: str) -> float:
+    seconds = _seconds(text, 0, 86400)
+    if 0 < seconds < 1:
+        raise ValueError(
+            f"{text} is out of range: give seconds from 1 to 86400, or 0 for once after the start"
+        )
+    return seconds
 
 
 def _dhcp_timeout(text: str) -> float:
@@ -389,6 +399,14 @@ OPTIONS: tuple[Option, ...] = (
         "docker_host",
         metavar="URL",
         is_off_when_empty=True,
+    ),
+    Option(
+        "reconcile-every",
+        "After how many seconds (1 to 86400) kernel, state and engine are compared again, so that what containers and "
+        "networks left behind is removed. 0: only once, some minutes after the start.",
+        _reconcile_every,
+        "reconcile_every",
+        metavar="SECONDS",
     ),
     Option(
         "conflict-detection",

@@ -33,9 +33,11 @@ from ._version import VERSION_TEXT
 from .commands.sandboxes import tell_of_left
 from .driver.container_names import ContainerNames
 from .driver.departed import Departed
+from .driver.dropped import Drops
 from .driver.endpoints import Endpoints
 from .driver.host_ways import HostWays
 from .driver.known import Known
+from .driver.leftovers import Leftovers
 from .driver.lookout import Lookout
 from .driver.moves import Moves
 from .driver.networks import Networks
@@ -44,6 +46,7 @@ from .driver.parents import Parents
 from .driver.plans import Plans
 from .driver.presence import Presence
 from .driver.reconciliation import leases_in_use, reconcile
+from .driver.rounds import AGES, Ages, Rounds
 from .engine.api import NoEngine, SocketEngine
 from .engine.default_network import ensure_network
 from .errors import CannotStart, LinkFailed, StateFailed
@@ -176,7 +179,7 @@ def _stop_if_running(reactor: Any) -> None:
 
 
 def make_macvlan_service(
-    settings: Settings, *, reactor: Any = None, kernel: Kernel | None = None
+    settings: Settings, *, reactor: Any = None, kernel: Kernel | None = None, ages: Ages = AGES
 ) -> MacvlanService:
     """
     The plugin as a Twisted service, for a ``.tac`` file or a ``MultiService``.
@@ -186,10 +189,12 @@ def make_macvlan_service(
 
     :param reactor: the reactor to run on; by default the installed one.
     :param kernel: the links to work on; by default those of this process's network namespace.
+    :param ages: how old what nobody has must be before it is removed. Shorter ones are for tests: they take what a slow
+        engine is about to use.
     """
     if reactor is None:
         from twisted.internet import reactor
-    return MacvlanService(reactor, settings, lambda: _open_parts(settings, reactor, kernel))
+    return MacvlanService(reactor, settings, lambda: _open_parts(settings, reactor, kernel, ages))
 
 
 @define
@@ -204,6 +209,7 @@ class _Parts:
     announcements: Announcements
     leases: Leases
     lookout: Lookout
+    rounds: Rounds
     hear_of_links: Callable[[], LinkEvents] | None
     """``None`` where the links are not those of this process's namespace."""
     in_background: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] | None = None
@@ -242,6 +248,7 @@ class _Parts:
             self._background.cancel()
 
     async def close(self) -> None:
+        await self.rounds.close()
         await self.lookout.close()
         self.leases.close()
         self.announcements.close()
@@ -256,7 +263,7 @@ class _Parts:
                 self.writer.close()
 
 
-def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Parts:
+def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None, ages: Ages) -> _Parts:
     """Open the state, make it agree with the kernel, and wire the parts. Blocks."""
     hear_of_links = None
     if kernel is None:
@@ -279,7 +286,7 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None) -> _Par
             if ledger.is_new:
                 tell_of_others(ledger.instance, kernel.links(), outside)
         try:
-            return _wire(settings, reactor, kernel, hear_of_links, ledger)
+            return _wire(settings, reactor, kernel, ages, hear_of_links, ledger)
         except BaseException:
             ledger.close()
             raise
@@ -291,6 +298,7 @@ def _wire(
     settings: Settings,
     reactor: Any,
     kernel: Kernel,
+    ages: Ages,
     hear_of_links: Callable[[], LinkEvents] | None,
     ledger: Ledger,
 ) -> _Parts:
@@ -311,22 +319,36 @@ def _wire(
     leases = Leases(wires, conflicts, records, reactor, SystemRandom(), time.time, settings.dhcp_timeout)
     macs = ChosenMacs(records.instance, SystemRandom())
     addresses = AddressManagement(
-        settings, book, conflicts, Leasing(leases, macs), macs, lambda: token_hex(4)
+        settings, book, conflicts, Leasing(leases, macs), macs, lambda: token_hex(4), reactor.seconds
     )
     parents = Parents(links, records, known, wires, reactor.seconds)
     announcements = Announcements(wires, reactor)
     presence = Presence(known, links, conflicts, announcements, leases)
     host_ways = HostWays(settings, known, links, host_access, addresses, conflicts)
     plans = Plans(settings, leases, host_access, addresses.mac_for, SystemRandom())
-    endpoints = Endpoints(known, records, links, parents, plans, presence, host_ways)
+    endpoints = Endpoints(known, records, links, parents, plans, presence, host_ways, reactor.seconds)
     engine = SocketEngine(reactor, settings.docker_host) if settings.docker_host else NoEngine()
     sandboxes = NamespaceSandboxes()
     moves = Moves(known, records, presence, host_ways, leases, endpoints.turns, sandboxes, threads, engine)
     leases.when_moved = moves.moved
     networks = Networks(
-        settings, known, records, links, parents, endpoints, wires, presence, moves, host_ways
+        settings,
+        known,
+        records,
+        links,
+        parents,
+        endpoints,
+        wires,
+        presence,
+        moves,
+        host_ways,
+        reactor.seconds,
     )
     _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires, host_access)))
+    leftovers = Leftovers(known, links, addresses, leases, reactor.seconds)
+    leftovers.begin()
+    endpoints.when_made = leftovers.note_came
+    endpoints.when_gone = leftovers.note_left
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
     calls = Calls(all_methods(networks, endpoints, addresses), settings.debug)
@@ -338,15 +360,25 @@ def _wire(
         endpoints=len(known.endpoints),
     )
     network = settings.network
+    wait = partial(deferLater, reactor)
+    rounds = Rounds(
+        known,
+        Departed(known, links, endpoints, records.instance),
+        Drops(known, networks, addresses),
+        leftovers,
+        engine,
+        settings.plugin_name,
+        settings.reconcile_every,
+        ages,
+        wait,
+    )
 
     async def in_background(stopping: Callable[[], bool]) -> None:
-        wait = partial(deferLater, reactor)
-        departed = Departed(known, links, presence, endpoints, addresses, leases, engine, wait, stopping)
         names = ContainerNames(known, presence, leases, engine, wait, stopping)
         addresses.prepare()
         await moves.begin(settings.dhcp_readdress)
         await leases.resume(leases_in_use(leases.known(), known, addresses.is_endpoints))
-        work = [departed.release_endpoints(), departed.release_addresses()]
+        work = [rounds.make(stopping)]
         if settings.docker_host:
             work.append(names.learn())
         if hear_of_links is not None:
@@ -366,6 +398,7 @@ def _wire(
         announcements,
         leases,
         Lookout(known, links, parents, wires, host_links, host_access, conflicts, reactor),
+        rounds,
         hear_of_links,
         in_background,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from contextlib import suppress
 
 from attrs import evolve
 from twisted.logger import Logger
 
 from ..errors import LinkFailed, NotFound, Refused, StateFailed
+from ..heard import Heard
 from ..links.interface import Port
 from ..links.pool import Links
 from ..links.sandbox import sandbox_path
@@ -29,7 +31,11 @@ _log = Logger(namespace="macvlan_twisted.driver")
 
 
 class Endpoints:
-    """The calls of the engine about endpoints."""
+    """
+    The calls of the engine about endpoints.
+
+    :param seconds: a clock that never goes back.
+    """
 
     def __init__(
         self,
@@ -40,6 +46,7 @@ class Endpoints:
         plans: Plans,
         presence: Presence,
         host_ways: HostWays,
+        seconds: Callable[[], float],
     ) -> None:
         self._known = known
         self._records = records
@@ -51,6 +58,11 @@ class Endpoints:
         self.turns = Turns()
         """Whatever changes an endpoint waits for its turn."""
         self._being_made: set[str] = set()
+        self.heard = Heard(seconds, known.endpoints.__contains__)
+        self.when_made: Callable[[Endpoint], None] = _nothing
+        """Told of each endpoint that was made, before the engine is."""
+        self.when_gone: Callable[[Endpoint], None] = _nothing
+        """Told of each endpoint that is forgotten."""
 
     async def create(self, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:
         """
@@ -58,6 +70,10 @@ class Endpoints:
 
         :return: the MAC and the address that we chose, each ``None`` if the request named one or there is none.
         """
+        with self.heard.call(request.endpoint_id):
+            return await self._create(request)
+
+    async def _create(self, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:
         async with self.turns.of(request.endpoint_id):
             network = self._known.network(request.network_id)
             existing = self._known.endpoints.get(request.endpoint_id)
@@ -90,6 +106,7 @@ class Endpoints:
             finally:
                 self._being_made.discard(endpoint.endpoint_id)
             self._presence.settle(endpoint, network)
+            self.when_made(endpoint)
         _log.info(
             "macvlan port created: {link} on parent {parent} in mode {mode}, MAC {mac}, address {address} "
             "(endpoint {endpoint}, network {network})",
@@ -119,6 +136,7 @@ class Endpoints:
             await self._forget(endpoint)
         except StateFailed as failure:  # the first error is the one to tell
             self._known.remove_endpoint(endpoint.endpoint_id)
+            self.when_gone(endpoint)
             with suppress(StateFailed):
                 await self._presence.leave(endpoint, self._known.networks.get(endpoint.network_id))
                 await self._host_ways.part(endpoint)
@@ -129,6 +147,8 @@ class Endpoints:
     async def _forget(self, endpoint: Endpoint, link_removed: bool = False) -> None:
         await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
         self._known.remove_endpoint(endpoint.endpoint_id)
+        self.heard.forget(endpoint.endpoint_id)
+        self.when_gone(endpoint)
         try:
             network = self._known.networks.get(endpoint.network_id)
             await self._presence.leave(endpoint, network, link_removed)
@@ -206,6 +226,7 @@ class Endpoints:
 
     async def operational_info(self, request: requests.EndpointCall) -> dict[str, str]:
         endpoint = self._known.endpoint(request.endpoint_id)
+        self.heard.note(endpoint.endpoint_id)
         network = self._known.network(endpoint.network_id)
         told = {
             "parent": endpoint.parent,
@@ -220,6 +241,10 @@ class Endpoints:
         return {name: str(value) for name, value in told.items() if value is not None}
 
     async def join(self, request: requests.Join) -> requests.Joined:
+        with self.heard.call(request.endpoint_id):
+            return await self._join(request)
+
+    async def _join(self, request: requests.Join) -> requests.Joined:
         async with self.turns.of(request.endpoint_id):
             endpoint = self._known.endpoint(request.endpoint_id)
             network = self._known.network(endpoint.network_id)
@@ -245,23 +270,42 @@ class Endpoints:
 
     async def leave(self, request: requests.EndpointCall) -> None:
         """Nothing: the engine moves the link back and then asks for its removal, or for another Leave."""
+        self.heard.note(request.endpoint_id)
 
     async def delete(self, request: requests.EndpointCall) -> None:
         """Remove the endpoint and its link; succeeds when there is nothing."""
-        async with self.turns.of(request.endpoint_id):
-            endpoint = self._known.endpoints.get(request.endpoint_id)
-            if endpoint is None:
-                await self._remove_unknown(request.endpoint_id)
-                return
-            removed, failure = False, None
-            try:
-                removed = await self._links.condemn(endpoint.link)
-            except LinkFailed as failed:  # without a row it is removed at the next start at the latest
-                failure = failed
-            network = self._known.networks.get(endpoint.network_id)
-            if network is not None and network.mode == "passthru":
-                await self._links.reaped()
-            await self._forget(endpoint, link_removed=removed)
+        with self.heard.call(request.endpoint_id):
+            async with self.turns.of(request.endpoint_id):
+                endpoint = self._known.endpoints.get(request.endpoint_id)
+                if endpoint is None:
+                    await self._remove_unknown(request.endpoint_id)
+                    return
+                await self._remove(endpoint)
+
+    async def drop(self, endpoint: Endpoint, silence: float) -> bool:
+        """
+        Remove an endpoint whose container is gone, as :meth:`delete` does, without having been asked to.
+
+        :param silence: for how many seconds at least the engine must not have spoken of it.
+        :return: whether it was removed; else it has changed, or was spoken of.
+        """
+        async with self.turns.of(endpoint.endpoint_id):
+            is_as_it_was = self._known.endpoints.get(endpoint.endpoint_id) is endpoint
+            if not is_as_it_was or self.heard.silence(endpoint.endpoint_id) < silence:
+                return False
+            await self._remove(endpoint)
+        return True
+
+    async def _remove(self, endpoint: Endpoint) -> None:
+        removed, failure = False, None
+        try:
+            removed = await self._links.condemn(endpoint.link)
+        except LinkFailed as failed:  # without a row it is removed by a later look
+            failure = failed
+        network = self._known.networks.get(endpoint.network_id)
+        if network is not None and network.mode == "passthru":
+            await self._links.reaped()
+        await self._forget(endpoint, link_removed=removed)
         if failure is not None:
             raise failure
         _log.info(
@@ -285,6 +329,10 @@ class Endpoints:
                 link=name,
                 endpoint=endpoint_id[:12],
             )
+
+
+def _nothing(endpoint: Endpoint) -> None:
+    """Nobody has asked to be told."""
 
 
 def _chosen(endpoint: Endpoint, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import evolve
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..errors import LinkFailed, Refused, StateFailed
+from ..heard import Heard
 from ..lan.wires import Wires
 from ..links.pool import Links
 from ..names import alias_of, trial_link_name
@@ -35,7 +36,11 @@ _log = Logger(namespace="macvlan_twisted.driver")
 
 
 class Networks:
-    """The calls of the engine about networks."""
+    """
+    The calls of the engine about networks.
+
+    :param seconds: a clock that never goes back.
+    """
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Networks:
         presence: Presence,
         moves: Moves,
         host_ways: HostWays,
+        seconds: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._host_ways = host_ways
@@ -64,6 +70,7 @@ class Networks:
             wires.use(network.parent, network.network_id, alone=network.mode == "passthru")
             host_ways.remember(network)
         self._turns = Turns()
+        self.heard = Heard(seconds, known.networks.__contains__)
 
     async def gateway_check(self, request: requests.GatewayCheck) -> bool:
         """
@@ -89,6 +96,10 @@ class Networks:
         return self._known.network(network_id).parent
 
     async def create(self, request: requests.CreateNetwork) -> None:
+        with self.heard.call(request.network_id):
+            await self._create(request)
+
+    async def _create(self, request: requests.CreateNetwork) -> None:
         async with self._turns.of(request.network_id):
             network = await self._planned(request)
             given = parse_options(request.options).host_addresses
@@ -257,13 +268,46 @@ class Networks:
 
     async def delete(self, network_id: str) -> None:
         """Remove a network and whatever still hangs on it; succeeds when there is nothing."""
+        with self.heard.call(network_id):
+            async with self._turns.of(network_id):
+                network = self._known.networks.get(network_id)
+                if network is None:
+                    await self._records.forget(Kind.NETWORK, network_id)  # a row that an earlier error left
+                    return
+                await self._delete(network)
+
+    async def drop(self, network: Network, silence: float) -> bool:
+        """
+        Remove a network that its engine has dropped, without having been asked to.
+
+        :param silence: for how many seconds at least the engine must not have spoken of it.
+        :return: whether it was removed; else it has changed, was spoken of, or has endpoints.
+        """
+        async with self._turns.of(network.network_id):
+            is_as_it_was = self._known.networks.get(network.network_id) is network
+            is_empty = not self._known.endpoints_of(network.network_id)
+            if not is_as_it_was or not is_empty or self.heard.silence(network.network_id) < silence:
+                return False
+            await self._delete(network)
+        return True
+
+    async def is_listed_by(self, network_id: str, engine_id: str) -> None:
+        """
+        An engine was seen to list the network, which is kept: that one alone can prove that it is gone.
+
+        :raises StateFailed: it is tried again with the next look.
+        """
         async with self._turns.of(network_id):
             network = self._known.networks.get(network_id)
-            if network is None:
-                await self._records.forget(Kind.NETWORK, network_id)  # a row that an earlier error left
-                return
-            failures = await self._remove_endpoints(network_id)
-            failures += await self._remove(network)
+            if network is not None and network.engine_id != engine_id:
+                network = evolve(network, engine_id=engine_id)
+                await self._save(network)
+                self._known.add_network(network)
+
+    async def _delete(self, network: Network) -> None:
+        network_id = network.network_id
+        failures = await self._remove_endpoints(network_id)
+        failures += await self._remove(network)
         _log.info("network removed: {network}", network=network.short_id)
         if failures:
             raise LinkFailed(f"network {network_id} is removed, but: {'; '.join(failures)}")
@@ -271,4 +315,6 @@ class Networks:
 
 def _is_again(existing: Network, network: Network, given: Sequence[IPAddress]) -> bool:
     """Whether a network that is to be made is there; the host's addresses for it were chosen then."""
-    return evolve(existing, host_addresses=()) == network and set(given) <= set(existing.host_addresses)
+    return evolve(existing, host_addresses=(), engine_id="") == network and set(given) <= set(
+        existing.host_addresses
+    )

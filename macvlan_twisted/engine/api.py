@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
+from ipaddress import ip_network
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
@@ -16,6 +17,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from ..addresses import IPNetwork
 from ..steps import Step
 
 _CREATE_NETWORK = Step("engine.network.create", "the engine is asked to create the network of --network")
@@ -52,6 +54,29 @@ class Listing(Protocol):
         """
 
 
+@frozen
+class ListedNetwork:
+    """A network as an engine lists it."""
+
+    network_id: str
+    name: str
+    driver: str
+    ipam_driver: str
+    subnets: tuple[IPNetwork, ...] = ()
+
+
+class Inventory(Listing, Protocol):
+    """
+    What is asked of an engine to find out what it has dropped without a word; the errors are those of :class:`Listing`.
+    """
+
+    async def engine_id(self) -> str:
+        """What tells the engine from others, also when it has started anew."""
+
+    async def networks(self) -> Sequence[ListedNetwork]:
+        """All of its networks, also those of other drivers."""
+
+
 class Processes(Protocol):
     """As :class:`Listing`, where a container's process is needed."""
 
@@ -63,6 +88,12 @@ class NoEngine:
     """No engine is to be asked: to those who ask it is as if it were absent."""
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
+        raise _is_off()
+
+    async def engine_id(self) -> str:
+        raise _is_off()
+
+    async def networks(self) -> Sequence[ListedNetwork]:
         raise _is_off()
 
     async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
@@ -149,6 +180,20 @@ class SocketEngine:
         question: Deferred[Any] = ensureDeferred(self._ask(b"GET", path))
         return await question.addTimeout(LONGEST_ANSWER, self._reactor)
 
+    async def engine_id(self) -> str:
+        info = await self._ask_in_time("/info")
+        engine_id = info.get("ID") if isinstance(info, dict) else None
+        if not isinstance(engine_id, str) or not engine_id:
+            raise EngineRefused("it does not say who it is")
+        return engine_id
+
+    async def networks(self) -> Sequence[ListedNetwork]:
+        listed = await self._ask_in_time("/networks")
+        try:
+            return [_listed(each) for each in listed]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise EngineRefused(f"its list of networks is not understood: {error!r}") from None
+
     async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
         for container_id, each in (await self._containers_of(network_id)).items():
             if each.get("EndpointID") == endpoint_id:
@@ -161,3 +206,16 @@ class SocketEngine:
         with _CREATE_NETWORK:
             answer = await self._ask(b"POST", "/networks/create", description)
         return str(answer["Id"])
+
+
+def _listed(network: Mapping[str, Any]) -> ListedNetwork:
+    ipam = network.get("IPAM") or {}
+    subnets = [each.get("Subnet") for each in ipam.get("Config") or ()]
+    return ListedNetwork(
+        network["Id"],
+        network["Name"],
+        network["Driver"],
+        str(ipam.get("Driver", "")),
+        # Engines before 23 repeat a subnet as the user wrote it.
+        tuple(ip_network(each, strict=False) for each in subnets if each),
+    )

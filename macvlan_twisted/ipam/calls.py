@@ -10,18 +10,21 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface, IPNetwork
 from ..errors import NotFound, Refused, StateFailed
+from ..heard import Heard
 from ..lan.conflicts import Conflicts
 from ..records import to_document
 from ..settings import Settings
 from ..state.interface import AddressBook, Claim, Identity
 from ..turns import Turns
 from .allocation import usable_span
+from .awaited import Awaited
 from .candidates import released_meanwhile
 from .choosing import Choosing
 from .chosen_macs import ChosenMacs
 from .identities import Identities
 from .leasing import Leasing
 from .open_pools import OpenPools
+from .owners import IsInUse, Owners, Unowned
 from .pools import Pool, answered_pool, gateway_in_data, refuse_overlap
 from .requests import GrantedPool, Purpose, ReleaseAddress, RequestAddress, RequestPool
 
@@ -33,6 +36,7 @@ class AddressManagement:
     The calls of the engine about pools and addresses.
 
     :param nonce: makes the part of a PoolID that tells it from all others.
+    :param seconds: a clock that never goes back.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class AddressManagement:
         leasing: Leasing,
         macs: ChosenMacs,
         nonce: Callable[[], str],
+        seconds: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._book = book
@@ -52,6 +57,8 @@ class AddressManagement:
         self._nonce = nonce
         self._turns = Turns()
         self._pools = OpenPools(book)
+        self.heard = Heard(seconds, self._pools.by_id.__contains__)
+        self.owners = Owners(self._pools, book, self._turns, Awaited(seconds))
         self._choosing = Choosing(settings, self._pools, conflicts)
         conflicts.is_handed_out = self.is_endpoints
         self._identities = Identities(book.identities())
@@ -82,6 +89,7 @@ class AddressManagement:
             self._forget(pool)
             raise
         self._being_made[pool.pool_id] = set()
+        self.heard.note(pool.pool_id)
         self._use_wire(pool)
         _log.info(
             "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
@@ -142,13 +150,40 @@ class AddressManagement:
 
     def _forget(self, pool: Pool) -> None:
         self._being_made.pop(pool.pool_id, None)
+        self.heard.forget(pool.pool_id)
+        self.owners.awaited.end_pool(pool.pool_id)
         self._identities.forget_pool(pool.pool_id)
         self._choosing.close(pool)
         for address in self._pools.reserved_by(pool):  # the host's, whose network was not made
             self._conflicts.let_go(pool.wire, address)
         self._pools.remove(pool)
 
+    @property
+    def open_pools(self) -> list[Pool]:
+        return list(self._pools.by_id.values())
+
+    def has_containers(self, pool: Pool) -> bool:
+        """Whether addresses of the pool are handed out to containers."""
+        return bool(self._pools.set_of(pool).endpoints.get(pool.pool_id))
+
+    async def drop_pool(self, pool: Pool, silence: float) -> bool:
+        """
+        Release a pool whose network is gone, without having been asked to.
+
+        :param silence: for how many seconds at least the engine must not have spoken of it.
+        :return: whether it was released; else it has changed, or was spoken of.
+        """
+        is_as_it_was = self._pools.by_id.get(pool.pool_id) is pool
+        if not is_as_it_was or self.heard.silence(pool.pool_id) < silence:
+            return False
+        await self.release_pool(pool.pool_id)
+        return True
+
     async def request_address(self, request: RequestAddress) -> IPInterface:
+        with self.heard.call(request.pool_id):
+            return await self._request_address(request)
+
+    async def _request_address(self, request: RequestAddress) -> IPInterface:
         pool = self._pools.find(request.pool_id)
         if pool is None:
             raise NotFound(
@@ -213,6 +248,8 @@ class AddressManagement:
                 shared.remove(pool.pool_id, number)
                 self._conflicts.let_go(pool.wire, claim.address)
             raise
+        if claim.purpose == Purpose.ENDPOINT.value:
+            self.owners.awaited.begin(pool.pool_id, number)
 
     async def _leased(self, pool: Pool, request: RequestAddress) -> IPInterface:
         """The LAN's own server decides; what it leases is taken here, too, so that it is given back with the pool."""
@@ -247,21 +284,6 @@ class AddressManagement:
         """Whether *address* was handed out on *parent*, and not released."""
         return self._pools.of_endpoint(parent, address) is not None
 
-    def leased(self) -> list[tuple[str, IPAddress]]:
-        """The addresses that containers were given by DHCP, each behind its parent."""
-        return [
-            (pool.wire, type(pool.prefix.network_address)(number))
-            for pool in self._pools.by_id.values()
-            if pool.dhcp
-            for number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ())
-        ]
-
-    async def release_of(self, parent: str, address: IPAddress) -> None:
-        """The container that had *address* on *parent* is gone. Succeeds when it was not of ours, or is released."""
-        pool = self._pools.of_endpoint(parent, address)
-        if pool is not None:
-            await self.release_address(ReleaseAddress(pool.pool_id, address))
-
     def mac_for(self, parent: str, address: IPAddress) -> str | None:
         """The MAC that goes with an address of ours on *parent*, where it is not made of the address."""
         pool = self._pools.of_endpoint(parent, address)
@@ -291,7 +313,10 @@ class AddressManagement:
         return Purpose.AUXILIARY
 
     async def network_made(
-        self, parent: str, subnets: Iterable[tuple[IPNetwork, Iterable[IPAddress]]]
+        self,
+        parent: str,
+        subnets: Iterable[tuple[IPNetwork, Iterable[IPAddress]]],
+        network_id: str | None = None,
     ) -> None:
         """
         A network of our driver is made: from now on a named address of its pools is a container's.
@@ -299,9 +324,13 @@ class AddressManagement:
         :param parent: where the network is; a pool that another one was named for is looked after there.
         :param subnets: each with its auxiliary addresses; by both its pool is told from that of another
             network on the same subnet, which is being made in parallel.
+        :param network_id: whose addresses are given back when nobody has them; without it nobody's are.
         """
         for subnet, auxiliary in subnets:
             asked_for = set(auxiliary)
+            sole = None if network_id is None else self.owners.sole(subnet)
+            if sole is not None and network_id is not None:
+                await self.owners.belongs(sole.pool_id, network_id)
             for pool_id, reserved in self._being_made.items():
                 if answered_pool(self._pools.by_id[pool_id]) == subnet and reserved == asked_for:
                     del self._being_made[pool_id]
@@ -389,26 +418,46 @@ class AddressManagement:
 
     async def release_address(self, request: ReleaseAddress) -> None:
         """Succeeds when there is nothing to release."""
+        self.heard.note(request.pool_id)
+        await self._release(request, lambda: True)
+
+    async def release_unowned(self, unowned: Unowned, is_in_use: IsInUse) -> bool:
+        """
+        Give an address back that nobody has, without having been asked to.
+
+        :return: whether it was; else it has been given back, or handed out anew, meanwhile.
+        """
+
+        def is_as_it_was() -> bool:
+            since = self.owners.awaited.since(unowned.pool_id, int(unowned.address))
+            owner = self._pools.by_id[unowned.pool_id].network_id
+            return since == unowned.since and owner is not None and not is_in_use(owner, unowned.address)
+
+        return await self._release(ReleaseAddress(unowned.pool_id, unowned.address), is_as_it_was)
+
+    async def _release(self, request: ReleaseAddress, is_to_be: Callable[[], bool]) -> bool:
         pool = self._pools.find(request.pool_id)
         if pool is None:
             async with self._turns.of(request.pool_id):  # if it is just being released, that may fail yet
                 pool = self._pools.by_id.get(request.pool_id)
         if pool is None:
-            return
+            return False
         shared = self._pools.set_of(pool)
         number = int(request.address)
         if pool.stands_for - len(pool.given_back) > 1 and not shared.is_endpoints(number):
-            return  # each of its networks reserves it, and it goes with the last of them
+            return False  # each of its networks reserves it, and it goes with the last of them
         async with self._turns.of(
             f"{pool.pool_id} {number}"
         ):  # a second release must not free the next owner's
-            if not shared.holds(pool.pool_id, number):
-                return
+            if not shared.holds(pool.pool_id, number) or not is_to_be():
+                return False
             if pool.dhcp:
                 await self._leasing.give_back(pool, request.address)
             await self._book.release(pool.pool_id, request.address)
             shared.remove(pool.pool_id, number)
+            self.owners.awaited.end(pool.pool_id, number)
             self._conflicts.let_go(pool.wire, request.address)
         _log.info(
             "address released: {address} of pool {pool}", address=request.address, pool=pool.described()
         )
+        return True

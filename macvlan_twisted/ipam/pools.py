@@ -49,6 +49,16 @@ class Pool:
     given_back: tuple[str, ...] = ()
     """The ids among those under which it was released."""
 
+    network_id: str | None = None
+    """The network of our driver that has the pool; ``None`` if another driver's has it, or that is not known."""
+    engine_id: str = ""
+    """Of the engine that was last seen to list a network with such a pool; empty if none was."""
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether it cannot be told whose it is: of a swarm, or rebuilt, so that the engine speaks of it by other ids."""
+        return self.is_global or self.stands_for > 0
+
     @property
     def wire(self) -> str:
         """The parent on whose LAN the addresses are looked for; empty if none is known."""

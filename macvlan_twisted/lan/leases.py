@@ -162,6 +162,10 @@ class Leases:
         key = lease_key(parent, mac)
         return key in self._known or key in self._acquiring
 
+    def taking(self, key: str) -> object | None:
+        """What differs when the lease was given back and taken anew meanwhile."""
+        return self._acquiring.get(key) or self._running.get(key)
+
     def name(self, parent: str, mac: str, hostname: str) -> None:
         """Tell the server the container's name from the next message on."""
         lease = self._running.get(lease_key(parent, mac))

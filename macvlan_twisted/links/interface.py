@@ -36,6 +36,16 @@ class LinkFacts:
 
 
 @frozen
+class FarLink:
+    """A link in another network namespace, such as a container's."""
+
+    name: str
+    mac: str
+    alias: str
+    up: bool
+
+
+@frozen
 class Port:
     """A macvlan link to be made; also what the kernel is read back as, once a network."""
 
@@ -103,6 +113,12 @@ class Kernel(Protocol):
 
     def exists(self, name: str) -> bool:
         """Whether there is a link *name*; takes microseconds and no lock, so it may run in the reactor."""
+
+    def names(self) -> list[str]:
+        """The names of all links; costs microseconds a link."""
+
+    def links_elsewhere(self) -> list[FarLink]:
+        """The links in all other namespaces to which links were moved from this one; costs 0.1 ms a namespace."""
 
     def links(self) -> list[LinkFacts]:
         """All links; costs 0.2 ms a link, so not for the way of a call."""

@@ -16,8 +16,9 @@ from pyroute2.netlink.rtnl.ifinfmsg import macvx_data
 
 from ..errors import LinkFailed
 from ..steps import Step
+from .elsewhere import links_elsewhere
 from .host_network import HostNetwork
-from .interface import LinkFacts, Port
+from .interface import FarLink, LinkFacts, Port
 from .netlink import index_of, told
 
 _MAKE_PORT = Step(
@@ -74,6 +75,12 @@ class NetlinkKernel(HostNetwork):
         except OSError:
             return False
         return True
+
+    def names(self) -> list[str]:
+        return [name for _, name in socket.if_nameindex()]
+
+    def links_elsewhere(self) -> list[FarLink]:
+        return links_elsewhere()
 
     def links(self) -> list[LinkFacts]:
         with told("listing links"):

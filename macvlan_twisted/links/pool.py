@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from ..addresses import IPAddress, IPInterface
-from .interface import HostRoute, Kernel, LinkFacts, Port
+from .interface import FarLink, HostRoute, Kernel, LinkFacts, Port
 from .reaper import BATCH_GROUPS, Reaper, RunInThread
 
 GROUPS = 1 + BATCH_GROUPS
@@ -38,6 +38,13 @@ class Links:
     def exists(self, name: str) -> bool:
         """Whether there is such a link in the host's namespace, without a thread: it takes 5 us."""
         return self._kernel.exists(name)
+
+    async def names(self) -> list[str]:
+        return await self._run(self._kernel.names)
+
+    async def elsewhere(self) -> list[FarLink]:
+        """The links in other namespaces, to which links were moved from the host's."""
+        return await self._run(self._kernel.links_elsewhere)
 
     async def all(self) -> list[LinkFacts]:
         return await self._run(self._kernel.links)

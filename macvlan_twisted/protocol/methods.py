@@ -62,7 +62,8 @@ def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressMana
         await networks.create(request)
         await addresses.network_made(
             networks.parent_of(request.network_id),
-            [(each.pool, each.auxiliary.values()) for each in request.subnets],
+            [(each.pool, each.auxiliary.values()) for each in request.subnets if each.is_ours],
+            request.network_id,
         )
 
     call("NetworkDriver.CreateNetwork", messages.create_network, create_network, _nothing)

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from ..addresses import IPAddress, IPInterface
 from ..errors import LinkFailed
-from ..links.interface import ETH_P_8021Q, DefaultRoute, HostRoute, LinkFacts, Port
+from ..links.interface import ETH_P_8021Q, DefaultRoute, FarLink, HostRoute, LinkFacts, Port
 
 _EXISTS = "a link of that name exists already and is not touched"
 
@@ -59,6 +59,14 @@ class FakeKernel:
     def exists(self, name: str) -> bool:
         with self._lock:
             return name in self._links
+
+    def names(self) -> list[str]:
+        with self._lock:
+            return list(self._links)
+
+    def links_elsewhere(self) -> list[FarLink]:
+        with self._lock:
+            return [FarLink("eth0", link.mac, link.alias, link.up) for link in self._away.values()]
 
     def links(self) -> list[LinkFacts]:
         with self._lock:
@@ -270,6 +278,17 @@ class FakeKernel:
                 name: evolve(port, parent=renamed.get(port.parent, port.parent))
                 for name, port in self._ports.items()
             }
+
+    def change_away(self, name: str, **facts: Any) -> None:
+        """What a container's own root does to its link."""
+        with self._lock:
+            self._away[name] = evolve(self._away[name], **facts)
+
+    def destroy_away(self, name: str) -> None:
+        """The container's namespace ends, and its link with it."""
+        with self._lock:
+            del self._away[name]
+            self._ports.pop(name, None)
 
     def put(self, link: LinkFacts) -> None:
         """Add or replace a link that someone else made."""

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,23 @@ from tests.lab.unix_http import answers, request
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEFAULTS = ("--host-interface", "eth1", "--gateway", "192.168.77.1", "--macvlan-subnet", "192.168.77.0/24")
 TWISTD = ("-P", "-c", "from twisted.scripts.twistd import run; run()")
+HASTY = """
+from functools import partial
+from macvlan_twisted import tap
+from macvlan_twisted.driver.rounds import Ages
+tap.make_macvlan_service = partial(tap.make_macvlan_service, ages=Ages({silence}, {between_looks}, {first}))
+from twisted.scripts.twistd import run
+run()
+"""
+
+
+@dataclass(frozen=True)
+class Haste:
+    """How soon the service removes what nobody has, in seconds; users have no say in it."""
+
+    silence: float = 6.0
+    between_looks: float = 1.0
+    first: float = 1.0
 
 
 class Plugin:
@@ -32,7 +50,8 @@ class Plugin:
     `plugins_dir` the socket is in a directory that no engine looks into. `pythonpath` is where the code comes
     from, the checkout by default; None takes what is installed. `inside` an engine's surroundings it sees the sandboxes
     in ``/var/run/docker/netns``, as on a real host. With a `socket_unit` the socket is handed over, and
-    is there before :meth:`start` and after :meth:`stop`. The state survives :meth:`stop`, :meth:`kill`
+    is there before :meth:`start` and after :meth:`stop`. With `haste` it removes sooner what nobody has. The state
+    survives :meth:`stop`, :meth:`kill`
     and :meth:`start`.
     """
 
@@ -48,6 +67,7 @@ class Plugin:
         name: str = "macvlan-twisted",
         socket_unit: bool = False,
         pythonpath: Path | None = CHECKOUT,
+        haste: Haste | None = None,
         narrate: Narrate | None = None,
     ) -> None:
         """Prepare the service, which the engine knows by `name`; nothing exists before the `with` block."""
@@ -62,6 +82,7 @@ class Plugin:
         self.socket_unit: SocketUnit | None = None
         self._environment = dict(environment or {})
         self._pythonpath = pythonpath
+        self.haste = haste
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -153,13 +174,18 @@ class Plugin:
     def _command(self) -> tuple[str, ...]:
         enter = self.lan.enter(self.place) if self._inside is None else self._inside.beside()
         activating = () if self.socket_unit is None else self.socket_unit.activating()
-        return (*enter, *activating, sys.executable, *TWISTD, *self._words())
+        return (*enter, *activating, sys.executable, *self._program(), *self._words())
 
     def _words(self) -> tuple[str, ...]:
         places = ["--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir)]
         places += ["--runtime-dir", str(self.directory / "run")]
         listen = () if self.socket_unit is None else ("--listen", ENDPOINT)
         return ("--nodaemon", "--pidfile=", "macvlan", *places, *listen, *self.arguments)
+
+    def _program(self) -> tuple[str, ...]:
+        if self.haste is None:
+            return TWISTD
+        return (*TWISTD[:-1], HASTY.format(**asdict(self.haste)))
 
     def _environ(self) -> dict[str, str]:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("MACVLAN_TWISTED_")}

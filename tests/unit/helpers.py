@@ -20,6 +20,7 @@ from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.endpoints import Endpoints
 from macvlan_twisted.driver.host_ways import HostWays
 from macvlan_twisted.driver.known import Known
+from macvlan_twisted.driver.leftovers import Leftovers
 from macvlan_twisted.driver.moves import Moves
 from macvlan_twisted.driver.network import Subnet
 from macvlan_twisted.driver.networks import Networks
@@ -126,7 +127,13 @@ class House:
         macs = ChosenMacs(self.records.instance, Random(5))
         self.parents = Parents(self.links, self.records, self.known, self.wires, self.clock.seconds)
         self.addresses = AddressManagement(
-            settings, self.book, self.conflicts, Leasing(self.leases, macs), macs, self._next_nonce
+            settings,
+            self.book,
+            self.conflicts,
+            Leasing(self.leases, macs),
+            macs,
+            self._next_nonce,
+            self.clock.seconds,
         )
         self.announcements = Announcements(self.wires, self.clock)
         self.presence = Presence(self.known, self.links, self.conflicts, self.announcements, self.leases)
@@ -141,7 +148,14 @@ class House:
         )
         plans = Plans(settings, self.leases, self.host_access, self.addresses.mac_for, Random(6))
         self.endpoints = Endpoints(
-            self.known, self.records, self.links, self.parents, plans, self.presence, host_ways
+            self.known,
+            self.records,
+            self.links,
+            self.parents,
+            plans,
+            self.presence,
+            host_ways,
+            self.clock.seconds,
         )
         self.moves = Moves(
             self.known,
@@ -166,7 +180,11 @@ class House:
             self.presence,
             self.moves,
             host_ways,
+            self.clock.seconds,
         )
+        self.leftovers = Leftovers(self.known, self.links, self.addresses, self.leases, self.clock.seconds)
+        self.endpoints.when_made = self.leftovers.note_came
+        self.endpoints.when_gone = self.leftovers.note_left
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeWire:
         tap = self.taps[parent] = FakeWire(parent, mac)
@@ -194,6 +212,7 @@ class House:
                 house.host_access,
             )
         )
+        house.leftovers.begin()
         return house
 
     @staticmethod

@@ -75,6 +75,7 @@ class CommandLineTests(SynchronousTestCase):
                 "dhcp-release": "no",
                 "dhcp-readdress": "yes",
                 "dhcp-timeout": "3",
+                "reconcile-every": "30",
                 "identity": "random",
             }.get(option.name, "/x" if option.name.endswith("-dir") else "x")
             expected = parsed(f"--{option.name}={text}")

@@ -13,8 +13,8 @@ from macvlan_twisted.driver.container_names import SETTLING, ContainerNames
 from macvlan_twisted.engine.api import EngineAbsent, EngineRefused
 
 from .dhcp_lan import MAC
+from .engines import Engine
 from .helpers import ENDPOINT, NETWORK, endpoint_request, subnet
-from .test_departed import Engine
 from .test_leases import LeasesTestCase
 
 

@@ -1,0 +1,142 @@
+"""
+Networks and pools that their engine has dropped, without our having heard of it.
+
+A network that is removed wrongly is lost, since the engine never creates one again. So only the engine that was seen to
+list a network proves that it is gone, and only while it has no endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ..errors import MacvlanError
+from ..ipam.calls import AddressManagement
+from ..ipam.pools import Pool, answered_pool
+from .known import Known
+from .network import Network
+from .networks import Networks
+from .survey import Networks as Listed
+from .survey import Survey
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+_NOT_OURS = ("default", "null")
+"""Address management of the engine's own."""
+_DIGITS_OF_AN_ID = 64
+"""Of a network of one engine; those of a swarm have 25."""
+
+
+@frozen
+class Dropped:
+    """What an engine has dropped, by id."""
+
+    networks: Mapping[str, Network]
+    pools: Mapping[str, Pool]
+
+
+class Drops:
+    """What has become of networks and pools, as the engine sees it."""
+
+    def __init__(self, known: Known, networks: Networks, addresses: AddressManagement) -> None:
+        self._known = known
+        self._networks = networks
+        self._addresses = addresses
+
+    def wants_id(self, listed: Listed) -> bool:
+        """Whether it matters which engine this is: it lists something for the first time, or no more."""
+        return any(
+            not network.engine_id or id_ not in listed for id_, network in self._known.networks.items()
+        ) or any(
+            not pool.engine_id or not _is_listed(pool, listed)
+            for pool in self._addresses.open_pools
+            if not pool.is_left_alone
+        )
+
+    async def note(self, said: Survey) -> None:
+        """Keep which engine lists what."""
+        if said.networks is None or not said.engine_id:
+            return
+        for network in list(self._known.networks.values()):
+            if network.network_id in said.networks and network.engine_id != said.engine_id:
+                await self._networks.is_listed_by(network.network_id, said.engine_id)
+        for pool in self._addresses.open_pools:
+            if (
+                not pool.is_left_alone
+                and _is_listed(pool, said.networks)
+                and pool.engine_id != said.engine_id
+            ):
+                await self._addresses.owners.is_listed_by(pool.pool_id, said.engine_id)
+
+    def suspects(self, said: Survey, silence: float) -> Dropped:
+        """:param silence: for how many seconds at least the engine must not have spoken of them."""
+        if said.networks is None or not said.engine_id:
+            return Dropped({}, {})
+        networks = {
+            id_: network
+            for id_, network in self._known.networks.items()
+            if network.engine_id == said.engine_id
+            and id_ not in said.networks
+            and len(id_) == _DIGITS_OF_AN_ID
+            and not self._known.endpoints_of(id_)
+            and self._networks.heard.silence(id_) >= silence
+        }
+        is_only_engine = self._is_only_engine(said.engine_id)
+        pools = {
+            pool.pool_id: pool
+            for pool in self._addresses.open_pools
+            if not pool.is_left_alone
+            and not _is_listed(pool, said.networks)
+            and (pool.network_id is None or pool.network_id not in self._known.networks)
+            and self._addresses.heard.silence(pool.pool_id) >= silence
+            and (
+                pool.engine_id == said.engine_id
+                # One that no engine was ever seen to list, for its network was never made: nobody has anything of it.
+                or (not pool.engine_id and is_only_engine and not self._addresses.has_containers(pool))
+            )
+        }
+        return Dropped(networks, pools)
+
+    def _is_only_engine(self, engine_id: str) -> bool:
+        """Whether an engine has all our networks, so that no other one is known to use us."""
+        ids = {network.engine_id for network in self._known.networks.values()}
+        ids |= {pool.engine_id for pool in self._addresses.open_pools if pool.engine_id}
+        return ids == {engine_id}
+
+    async def drop_network(self, network: Network, silence: float) -> tuple[int, int]:
+        """
+        :return: how many networks and pools were removed.
+        :raises MacvlanError: it is tried again.
+        """
+        if not await self._networks.drop(network, silence):
+            return 0, 0
+        _log.warn(
+            "network {network} was removed in the engine while the plugin was not there: it is removed here, too",
+            network=network.network_id,
+        )
+        pools = [each for each in self._addresses.open_pools if each.network_id == network.network_id]
+        return 1, sum([await self.drop_pool(pool, silence) for pool in pools])
+
+    async def drop_pool(self, pool: Pool, silence: float) -> int:
+        try:
+            if not await self._addresses.drop_pool(pool, silence):
+                return 0
+        except MacvlanError as failure:
+            _log.error("pool {pool} cannot be released: {reason}", pool=pool.described(), reason=str(failure))
+            return 0
+        _log.warn("pool {pool} has no network in the engine: it is released", pool=pool.described())
+        return 1
+
+
+def _is_listed(pool: Pool, listed: Listed) -> bool:
+    """Whether the engine has the pool's network, or where that is not known, one that may be it."""
+    if pool.network_id is not None:
+        return pool.network_id in listed
+    subnet = answered_pool(pool)
+    return any(
+        subnet in network.subnets or not network.subnets
+        for network in listed.values()
+        if network.ipam_driver not in _NOT_OURS
+    )

@@ -1,0 +1,85 @@
+"""What the engine says, in one look, and what it says of things that we do not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from attrs import field, frozen
+
+from ..engine.api import EngineAbsent, EngineRefused, Inventory, ListedNetwork
+from .known import Known
+from .network import Endpoint
+
+Networks = Mapping[str, ListedNetwork]
+
+
+@frozen
+class Survey:
+    """What an engine said of itself; empty if none answered."""
+
+    networks: Networks | None = None
+    """By id; ``None`` if no engine answered."""
+    endpoints: Mapping[str, Mapping[str, str]] = field(factory=dict)
+    """By network: the containers' names by endpoint. Networks of which the engine says nothing are not there."""
+    engine_id: str = ""
+    """Empty if it was not asked for."""
+    silence: str = ""
+    """Why it does not answer."""
+
+    def lists(self, endpoint: Endpoint) -> bool | None:
+        """``None``: it does not say; it is another one's, perhaps."""
+        listed = self.endpoints.get(endpoint.network_id)
+        return None if listed is None else endpoint.endpoint_id in listed
+
+
+async def survey(engine: Inventory, known: Known, wants_id: Callable[[Networks], bool]) -> Survey:
+    """
+    Ask an engine for its networks, and for the endpoints of those that we know.
+
+    :param wants_id: whether it is worth to ask the engine who it is, which costs it more than anything else.
+    """
+    try:
+        networks = {each.network_id: each for each in await engine.networks()}
+        endpoints = {}
+        for network_id in networks:
+            if network_id in known.networks:
+                try:
+                    endpoints[network_id] = await engine.endpoints_of(network_id)
+                except EngineRefused:  # removed a moment ago
+                    continue
+        engine_id = await engine.engine_id() if wants_id(networks) else ""
+    except (EngineAbsent, EngineRefused) as failure:
+        return Survey(silence=str(failure))
+    return Survey(networks, endpoints, engine_id)
+
+
+@frozen
+class Unknown:
+    """What an engine has of us, and we do not know: our state was lost, or an older one was put back."""
+
+    networks: Mapping[str, ListedNetwork] = field(factory=dict)
+    """By id."""
+    endpoints: Mapping[str, tuple[str, str]] = field(factory=dict)
+    """By id: the network, and the container's name; of networks that we know."""
+
+
+def unknown_to_us(said: Survey, known: Known, driver_names: Iterable[str]) -> Unknown:
+    """
+    :param driver_names: those by which the engine knows us; a managed plugin's has a tag, as in ``NAME:TAG``.
+    """
+    listed = said.networks or {}
+    ours = {*driver_names, *(each.driver for id_, each in listed.items() if id_ in known.networks)}
+    return Unknown(
+        {
+            id_: each
+            for id_, each in listed.items()
+            if id_ not in known.networks and (each.driver in ours or each.driver.split(":")[0] in ours)
+        },
+        {
+            id_: (network_id, name)
+            for network_id, endpoints in said.endpoints.items()
+            if network_id in known.networks
+            for id_, name in endpoints.items()
+            if id_ not in known.endpoints
+        },
+    )

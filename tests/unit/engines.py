@@ -1,0 +1,43 @@
+"""An engine that says what a test tells it to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import define, field
+
+from macvlan_twisted.engine.api import EngineRefused, ListedNetwork
+
+
+@define
+class Engine:
+    """Lists what the test says."""
+
+    listed: dict[str, str] = field(factory=dict)
+    """The endpoints of all networks, each with its container's name."""
+    trouble: Exception | None = None
+    asked: int = 0
+    """How often about endpoints."""
+    has: dict[str, ListedNetwork] = field(factory=dict)
+    """Its networks."""
+    id: str = "ABCD:1"
+    asked_who: int = 0
+
+    async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
+        self.asked += 1
+        if self.trouble is not None:
+            raise self.trouble
+        if self.has and network_id not in self.has:
+            raise EngineRefused(f"network {network_id} not found")
+        return dict(self.listed)
+
+    async def networks(self) -> Sequence[ListedNetwork]:
+        if self.trouble is not None:
+            raise self.trouble
+        return list(self.has.values())
+
+    async def engine_id(self) -> str:
+        self.asked_who += 1
+        if self.trouble is not None:
+            raise self.trouble
+        return self.id
