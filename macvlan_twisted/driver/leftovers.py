@@ -104,6 +104,7 @@ class Leftovers:
 
     async def suspects(self, seconds: float) -> Left:
         """What nobody has had for so long."""
+        await self._addresses.owners.learn()
         self._look_at_endpoints()
         addresses = self._addresses.owners.unowned(seconds, lambda *one: one in self._in_use)
         return Left(frozenset(addresses), self._unused_leases(seconds), await self._unused_links(seconds))

@@ -279,6 +279,11 @@ class FakeKernel:
                 for name, port in self._ports.items()
             }
 
+    def away(self, name: str) -> LinkFacts:
+        """A link that was moved away, as it is there."""
+        with self._lock:
+            return self._away[name]
+
     def change_away(self, name: str, **facts: Any) -> None:
         """What a container's own root does to its link."""
         with self._lock:
