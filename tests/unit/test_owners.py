@@ -160,7 +160,7 @@ class OtherDriversTests(RoundsTestCase):
         request = RequestPool("Other", parse_network(SUBNET), None, {"parent": "eth0"})
         other = self.house.wait(self.house.addresses.request_pool(request)).pool_id
         self.make_network(SUBNET)
-        again = RequestAddress(other, parse_address("192.168.1.7"), Purpose.ENDPOINT)
+        again = RequestAddress(other, parse_address("192.168.1.7"), Purpose.ENDPOINT, "x")
         self.house.wait(self.house.addresses.request_address(again))
         self.run_container()
         self.begin()
