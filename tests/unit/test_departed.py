@@ -263,6 +263,23 @@ class LyingAboutTests(RoundsTestCase):
         self.go_round(AGES.silence - 1)
         self.assert_kept(ENDPOINT)
 
+    def test_one_that_is_spoken_of_while_another_one_is_being_removed_is_kept(self) -> None:
+        self.request_address("192.168.1.8")
+        self.house.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
+        self.begin()
+        self.house.records.steps.hold.add("forget")
+        self.go_round(146)  # the removal of the first one has begun, and waits for the disk
+        _, second = sorted(self.house.known.endpoints, key=self.is_condemned, reverse=True)
+        self.house.wait(self.house.endpoints.join(requests.Join(NETWORK, second)))
+        self.house.records.steps.let_all_go()
+        self.assert_kept(second)
+        self.go_round(AGES.silence - 1)
+        self.assert_kept(second)
+
+    def is_condemned(self, endpoint_id: str) -> bool:
+        link = self.house.kernel.find(endpoint_link_name(endpoint_id))
+        return link is None or self.house.links.is_condemned(link)
+
     def test_one_that_is_being_made_for_minutes_is_kept(self) -> None:
         self.house.delete_endpoint()
         self.house.steps.hold.add("add_port")
@@ -298,6 +315,19 @@ class PassthruTests(RoundsTestCase):
         self.engine.has[OTHER_NETWORK] = listed(OTHER_NETWORK)
         self.go_round()
         self.assert_kept()
+
+    def test_one_in_passthru_with_a_mac_of_its_own_is_kept_without_an_engine(self) -> None:
+        self.house.create_network(OTHER_NETWORK, parent="eth1", macvlan_mode="passthru", force_mac="true")
+        self.house.wait(
+            self.house.endpoints.create(
+                endpoint_request(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.9/24", "02:00:00:00:00:77")
+            )
+        )
+        self.no_engine()
+        self.house.kernel.delete(endpoint_link_name(OTHER_ENDPOINT))
+        self.begin()
+        self.go_round(2 * ENOUGH)
+        self.assert_kept(OTHER_ENDPOINT)
 
 
 class EndTests(RoundsTestCase):
