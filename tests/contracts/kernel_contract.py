@@ -183,6 +183,24 @@ class KernelContract:
         assert link is not None
         assert (link.group, link.alias, link.mac, link.up) == (70000, "whose/it/is", MAC, False)
 
+    def test_a_containers_link_is_not_seen_from_the_host(self, stand: Stand) -> None:
+        """Up or down, with its alias and MAC; and neither the host's own links nor one that is back."""
+        for number, name in enumerate(("mvtone", "mvttwo", "mvthere")):
+            stand.kernel.add_port(
+                evolve(PLAIN, name=name, alias=f"whose/{name}", mac=f"{MAC[:-2]}{number:02x}")
+            )
+        stand.move_away("mvtone", up=True)
+        stand.move_away("mvttwo")
+        found = {each.alias: each for each in stand.kernel.links_elsewhere() if each.alias}
+        assert {alias: (each.mac, each.up) for alias, each in found.items()} == {
+            "whose/mvtone": (f"{MAC[:-2]}00", True),
+            "whose/mvttwo": (f"{MAC[:-2]}01", False),
+        }
+        assert {"mvthere"} == {name for name in stand.kernel.names() if name.startswith("mvt")}
+        stand.move_back("mvtone")
+        assert "whose/mvtone" not in {each.alias for each in stand.kernel.links_elsewhere()}
+        assert names(stand.kernel) == set(stand.kernel.names())
+
     def test_a_condemned_link_stays_up_or_in_its_group(self, stand: Stand) -> None:
         stand.kernel.add_port(PLAIN)
         stand.kernel.set_up("mvtone")
