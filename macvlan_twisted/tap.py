@@ -319,14 +319,14 @@ def _wire(
     leases = Leases(wires, conflicts, records, reactor, SystemRandom(), time.time, settings.dhcp_timeout)
     macs = ChosenMacs(records.instance, SystemRandom())
     addresses = AddressManagement(
-        settings, book, conflicts, Leasing(leases, macs), macs, lambda: token_hex(4), reactor.seconds
+        settings, book, conflicts, Leasing(leases, macs), macs, lambda: token_hex(4), time.monotonic
     )
     parents = Parents(links, records, known, wires, reactor.seconds)
     announcements = Announcements(wires, reactor)
     presence = Presence(known, links, conflicts, announcements, leases)
     host_ways = HostWays(settings, known, links, host_access, addresses, conflicts)
     plans = Plans(settings, leases, host_access, addresses.mac_for, SystemRandom())
-    endpoints = Endpoints(known, records, links, parents, plans, presence, host_ways, reactor.seconds)
+    endpoints = Endpoints(known, records, links, parents, plans, presence, host_ways, time.monotonic)
     engine = SocketEngine(reactor, settings.docker_host) if settings.docker_host else NoEngine()
     sandboxes = NamespaceSandboxes()
     moves = Moves(known, records, presence, host_ways, leases, endpoints.turns, sandboxes, threads, engine)
@@ -342,10 +342,10 @@ def _wire(
         presence,
         moves,
         host_ways,
-        reactor.seconds,
+        time.monotonic,
     )
     _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires, host_access)))
-    leftovers = Leftovers(known, links, addresses, leases, reactor.seconds)
+    leftovers = Leftovers(known, links, addresses, leases, time.monotonic)
     leftovers.begin()
     endpoints.when_made = leftovers.note_came
     endpoints.when_gone = leftovers.note_left
@@ -371,6 +371,7 @@ def _wire(
         settings.reconcile_every,
         ages,
         wait,
+        time.monotonic,
     )
 
     async def in_background(stopping: Callable[[], bool]) -> None:

@@ -76,6 +76,7 @@ class Rounds:
         old enough.
     :param driver_name: ours.
     :param wait: waits for some seconds.
+    :param seconds: a clock that never goes back.
     :param stopping: whether the service ends; what is cancelled then looks as if the engine were absent.
     """
 
@@ -90,6 +91,7 @@ class Rounds:
         every: float,
         ages: Ages,
         wait: Callable[[float], Awaitable[object]],
+        seconds: Callable[[], float],
     ) -> None:
         self._known = known
         self._departed = departed
@@ -100,6 +102,7 @@ class Rounds:
         self._every = every
         self._ages = ages
         self._wait = wait
+        self._seconds = seconds
         self._told: set[str] = set()
         self._acting: Deferred[None] | None = None
         self.counts: dict[str, int] = {}
@@ -125,7 +128,9 @@ class Rounds:
         first = await self._look()
         if first.is_empty or stopping():
             return
-        await self._wait(self._ages.between_looks)
+        began = self._seconds()
+        while (remaining := began + self._ages.between_looks - self._seconds()) > 0:
+            await self._wait(remaining)  # by the reactor's clock, which a user may set
         second = await self._look()
         if stopping():
             return

@@ -356,7 +356,9 @@ class AddressManagement:
             if pool.pool_id not in self._pools.by_id:  # released meanwhile
                 await self._book.close_pool(pool.pool_id)
                 return
-            self._pools.by_id[pool.pool_id] = pool = settled
+            # More may have become known of it meanwhile.
+            pool = evolve(self._pools.by_id[pool.pool_id], network_parent=parent)
+            self._pools.by_id[pool.pool_id] = pool
             self._use_wire(pool)
         self._choosing.prepare(pool)
 

@@ -96,6 +96,7 @@ class RoundsTestCase(HouseTestCase):
             self.every,
             AGES,
             lambda seconds: deferLater(cast(Any, house.clock), seconds),
+            house.clock.seconds,
         )
         self.work: Deferred[None] = house.start(self.rounds.make(lambda: self.stopping))
         return self.rounds

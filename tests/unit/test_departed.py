@@ -346,6 +346,24 @@ class EndTests(RoundsTestCase):
         self.successResultOf(closed)
         self.assert_kept()
 
+    def test_a_clock_that_was_set_makes_a_second_look_no_sooner(self) -> None:
+        self.run_container()
+        self.forget_container()
+        rounds = self.begin()
+        waits: list[float] = []
+
+        async def come_early(seconds: float) -> None:
+            """As the reactor's timers do when the wall clock is put forward."""
+            waits.append(seconds)
+            self.house.clock.advance(min(seconds, 2))
+
+        self.work.addErrback(lambda _: None)
+        self.work.cancel()
+        self.house.clock.advance(AGES.silence)
+        rounds._wait = come_early
+        self.house.wait(rounds.round(lambda: False))
+        self.assertEqual(waits, [5, 3, 1])
+
     def test_an_idle_service_is_woken_once_a_round_and_asks_the_engine_who_it_is_once(self) -> None:
         self.run_container()
         self.begin()

@@ -78,6 +78,15 @@ class AddressTests(RoundsTestCase):
         self.go_round(AGES.silence - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
+    def test_one_that_comes_of_age_between_two_looks_is_seen_once_more(self) -> None:
+        self.begin()
+        self.pass_time(10)
+        self.request_address("192.168.1.7")
+        self.pass_time(12)
+        self.request_address("192.168.1.8")
+        self.go_round(124)  # the looks are at 140 and 145
+        self.assertEqual(self.claimed(), ["192.168.1.8"])
+
     def test_one_whose_endpoint_comes_between_two_looks_stays(self) -> None:
         self.begin()
         self.request_address()

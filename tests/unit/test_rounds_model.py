@@ -78,6 +78,7 @@ class RoundsMachine(RuleBasedStateMachine):
             60.0,
             AGES,
             lambda seconds: deferLater(cast(Any, house.clock), seconds),
+            house.clock.seconds,
         )
         house.start(self.rounds.make(lambda: house is not self.house))
 
