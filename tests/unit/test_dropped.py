@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from macvlan_twisted.addresses import parse_network
+from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.driver.network import Network
 from macvlan_twisted.engine.api import EngineRefused
-from macvlan_twisted.ipam.requests import RequestPool
+from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
 from macvlan_twisted.records import from_document
 from macvlan_twisted.state.interface import Kind
 
@@ -144,6 +144,15 @@ class PoolTests(RoundsTestCase):
     def of_other_subnet(self) -> str:
         request = RequestPool("Local", parse_network("10.9.0.0/24"), None, {"parent": "eth0"})
         return self.house.wait(self.house.addresses.request_pool(request)).pool_id
+
+    def test_one_with_containers_stays_if_no_engine_was_seen_to_list_it(self) -> None:
+        """It is another engine's, perhaps, and of another driver's network."""
+        request = RequestAddress(self.of_other_subnet(), parse_address("10.9.0.7"), Purpose.ENDPOINT, "c")
+        self.house.wait(self.house.addresses.request_address(request))
+        self.begin()
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(set(self.house.book.open), {self.pool_id, request.pool_id})
+        self.assertEqual(self.claimed(), ["10.9.0.7"])
 
     def test_another_drivers_stays_while_the_engine_lists_its_network(self) -> None:
         other = self.of_other_subnet()

@@ -24,6 +24,8 @@ EXCEPTIONS = {
     ("lan/wires.py", "send", "send"): "the same",
     ("lan/tap.py", "_opened", "bind"): "of a packet socket, which goes with the process",
     ("links/events.py", "__init__", "bind"): "of a netlink socket, which goes with the process",
+    ("links/elsewhere.py", "links_elsewhere", "bind"): "likewise",
+    ("links/elsewhere.py", "_asked", "send"): "a question to the kernel",
     ("listening.py", "_read_unix", "listen"): "on what only says what it was asked for",
     ("protocol/methods.py", "method", "write"): "makes a body of a reply",
     ("state/ledger.py", "commit", "write"): "the witness has the step",
