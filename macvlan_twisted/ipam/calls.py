@@ -270,8 +270,8 @@ class AddressManagement:
     async def _again(self, pool: Pool, name: str) -> IPAddress | None:
         """The address that the container of this name had before, if nobody else has it."""
         before = self._identities.of_name(pool.pool_id, name) if name and pool.identity != "random" else None
-        if before is None:
-            return None
+        if before is None or not self._choosing.hands_out(pool, before.address):
+            return None  # it was asked for with --ip, and is not to be handed out by itself
         try:
             self._choosing.refuse_taken(pool, before.address, Purpose.ENDPOINT)
             await self._choosing.refuse_used_by_others(pool, before.address)

@@ -66,6 +66,13 @@ class Choosing:
             raise self._exhausted(pool)
         return address
 
+    def hands_out(self, pool: Pool, address: IPAddress) -> bool:
+        """Whether a container of *pool* may get *address* without having asked for it."""
+        span, number = usable_span(pool.prefix, pool.part), int(address)
+        return span.first <= number <= span.last and not any(
+            barred.first <= number <= barred.last for barred in self._barred[pool.prefix.version]
+        )
+
     def _next_number(self, pool: Pool) -> int | None:
         return next_free(
             self._pools.set_of(pool).taken,

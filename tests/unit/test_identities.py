@@ -8,7 +8,7 @@ from attrs import evolve
 from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.addresses import parse_address
+from macvlan_twisted.addresses import parse_address, parse_range
 from macvlan_twisted.errors import Refused
 from macvlan_twisted.ipam import identities
 from macvlan_twisted.ipam.identities import Identities
@@ -56,6 +56,14 @@ class IdentityTestCase(AddressTestCase):
 
 
 class ByNameTests(IdentityTestCase):
+    def test_an_address_that_is_excluded_is_not_handed_out_again_by_itself(self) -> None:
+        """Somebody had asked for it with --ip."""
+        self.house = House(settings=evolve(LAN, excluded=(parse_range("192.168.1.200"),)))
+        pool = self.network()
+        asked, _ = self.start(pool, "web", "192.168.1.200")
+        self.stop(pool, asked)
+        self.assertNotEqual(self.ask(pool, name="web"), asked)
+
     def test_a_container_that_is_made_again_has_its_address_and_mac(self) -> None:
         pool = self.network(identity="name")
         before, after = self.come_again(pool, "web")
