@@ -7,13 +7,12 @@ nothing to hear, only something to see, and whatever might be in use is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from attrs import frozen
 from twisted.logger import Logger
 
 from ..errors import LinkFailed
-from ..links.interface import FarLink
 from ..links.pool import Links
 from ..names import alias_of, trial_link_name
 from .endpoints import Endpoints
@@ -80,17 +79,18 @@ class Departed:
         link = await self._links.find(endpoint.link)
         return link is not None and self._links.is_ours(link) and not link.up
 
-    async def _elsewhere(self) -> Sequence[FarLink] | None:
+    async def _elsewhere(self) -> frozenset[str] | None:
+        """The aliases and the MACs of all links in other namespaces."""
         try:
-            return await self._links.elsewhere()
+            links = await self._links.elsewhere()
         except LinkFailed as failure:
             _log.debug("{reason}", reason=str(failure))
             return None
+        return frozenset(mark for link in links for mark in (link.alias, link.mac) if mark)
 
-    def _is_among(self, endpoint: Endpoint, links: Sequence[FarLink]) -> bool:
+    def _is_among(self, endpoint: Endpoint, marks: frozenset[str]) -> bool:
         """A container's root may change its link's alias or MAC; not by mistake both."""
-        alias = alias_of(self._instance, "endpoint", endpoint.endpoint_id)
-        return any(each.alias == alias or each.mac == endpoint.mac for each in links)
+        return alias_of(self._instance, "endpoint", endpoint.endpoint_id) in marks or endpoint.mac in marks
 
     async def _is_mac_free(self, endpoint: Endpoint) -> bool:
         """
