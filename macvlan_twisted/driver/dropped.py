@@ -45,16 +45,6 @@ class Drops:
         self._networks = networks
         self._addresses = addresses
 
-    def wants_id(self, listed: Listed) -> bool:
-        """Whether it matters which engine this is: it lists something for the first time, or no more."""
-        return any(
-            not network.engine_id or id_ not in listed for id_, network in self._known.networks.items()
-        ) or any(
-            not pool.engine_id or not _is_listed(pool, listed)
-            for pool in self._addresses.open_pools
-            if not pool.is_left_alone
-        )
-
     async def note(self, said: Survey) -> None:
         """Keep which engine lists what."""
         if said.networks is None or not said.engine_id:

@@ -62,7 +62,9 @@ class Network:
     force_wifi: bool | None = field(default=None, eq=False)
     """Whether the user knows that the parent may be a Wi-Fi interface; ``None``: created before that was kept."""
     engine_id: str = ""
-    """Of the engine that was last seen to list the network; empty if none was."""
+    """
+    Of the engine that was last seen to list the network (:class:`~macvlan_twisted.driver.survey.Survey`); empty if none was.
+    """
     is_made: bool = True
     """Whether its creation went through: what a kill left half made is undone at the next start."""
 

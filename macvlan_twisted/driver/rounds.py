@@ -137,7 +137,7 @@ class Rounds:
         await self._wholly(self._act(_both(first, second)))
 
     async def _look(self) -> Look:
-        said = await survey(self._engine, self._known, self._drops.wants_id)
+        said = await survey(self._engine, self._known)
         if said.networks is None:
             _log.debug("the engine is not asked what is in use: {reason}", reason=said.silence)
         await self._drops.note(said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from attrs import field, frozen
 
@@ -22,7 +22,10 @@ class Survey:
     endpoints: Mapping[str, Mapping[str, str]] = field(factory=dict)
     """By network: the containers' names by endpoint. Networks of which the engine says nothing are not there."""
     engine_id: str = ""
-    """Empty if it was not asked for."""
+    """
+    Of the engine's network ``none``, which is made once, in the store where it keeps all of them, and is never removed.
+    The id that ``docker info`` shows may outlive that store: of a data root whose disk is not mounted, say.
+    """
     silence: str = ""
     """Why it does not answer."""
 
@@ -32,12 +35,8 @@ class Survey:
         return None if listed is None else endpoint.endpoint_id in listed
 
 
-async def survey(engine: Inventory, known: Known, wants_id: Callable[[Networks], bool]) -> Survey:
-    """
-    Ask an engine for its networks, and for the endpoints of those that we know.
-
-    :param wants_id: whether it is worth to ask the engine who it is, which costs it more than anything else.
-    """
+async def survey(engine: Inventory, known: Known) -> Survey:
+    """Ask an engine for its networks, and for the endpoints of those that we know."""
     try:
         networks = {each.network_id: each for each in await engine.networks()}
         endpoints = {}
@@ -47,10 +46,10 @@ async def survey(engine: Inventory, known: Known, wants_id: Callable[[Networks],
                     endpoints[network_id] = await engine.endpoints_of(network_id)
                 except EngineRefused:  # removed a moment ago
                     continue
-        engine_id = await engine.engine_id() if wants_id(networks) else ""
     except (EngineAbsent, EngineRefused) as failure:
         return Survey(silence=str(failure))
-    return Survey(networks, endpoints, engine_id)
+    nones = [id_ for id_, each in networks.items() if (each.name, each.driver) == ("none", "null")]
+    return Survey(networks, endpoints, nones[0] if len(nones) == 1 else "")
 
 
 @frozen

@@ -70,9 +70,6 @@ class Inventory(Listing, Protocol):
     What is asked of an engine to find out what it has dropped without a word; the errors are those of :class:`Listing`.
     """
 
-    async def engine_id(self) -> str:
-        """What tells the engine from others, also when it has started anew."""
-
     async def networks(self) -> Sequence[ListedNetwork]:
         """All of its networks, also those of other drivers."""
 
@@ -88,9 +85,6 @@ class NoEngine:
     """No engine is to be asked: to those who ask it is as if it were absent."""
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
-        raise _is_off()
-
-    async def engine_id(self) -> str:
         raise _is_off()
 
     async def networks(self) -> Sequence[ListedNetwork]:
@@ -179,13 +173,6 @@ class SocketEngine:
     async def _ask_in_time(self, path: str) -> Any:
         question: Deferred[Any] = ensureDeferred(self._ask(b"GET", path))
         return await question.addTimeout(LONGEST_ANSWER, self._reactor)
-
-    async def engine_id(self) -> str:
-        info = await self._ask_in_time("/info")
-        engine_id = info.get("ID") if isinstance(info, dict) else None
-        if not isinstance(engine_id, str) or not engine_id:
-            raise EngineRefused("it does not say who it is")
-        return engine_id
 
     async def networks(self) -> Sequence[ListedNetwork]:
         listed = await self._ask_in_time("/networks")
