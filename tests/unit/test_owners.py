@@ -194,6 +194,18 @@ class OtherDriversTests(RoundsTestCase):
         self.assertIn(self.pool_id, self.house.book.open)
 
 
+class RebuiltTests(RoundsTestCase):
+    def test_an_address_of_a_pool_that_was_rebuilt_stays_for_it_may_be_another_networks(self) -> None:
+        rebuilt = {key: {**each, "stands_for": 2} for key, each in self.house.book.open.items()}
+        self.house.book.open.update(rebuilt)
+        self.house = self.house.next_life()
+        self.request_address()
+        self.start_again()
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+        self.assertEqual(list(self.house.book.open), list(rebuilt))
+
+
 class LinkTests(RoundsTestCase):
     """Links of ours without an endpoint, left behind while we run."""
 
