@@ -373,6 +373,8 @@ def _tasks(ordeal: Ordeal) -> list[Fault | Shortage]:
     others: list[Fault] = []
     for moment in recorded(ordeal, SCENARIOS):
         numbers = ERRORS.get(moment.step.partition(".")[0], ())
+        if moment.step.endswith((".remove", ".condemn")):
+            numbers = tuple(each for each in numbers if each != errno.ENODEV)  # then it would be gone
         if moment.is_done or not numbers:
             continue
         others.append(Fault(moment, ordeal.random.choice(numbers), lasts=False))
