@@ -213,7 +213,7 @@ class Networks:
         try:
             found = await self._links.read_port(wanted.name)
         finally:
-            await self._links.delete(wanted.name)
+            await self._links.dispose(wanted.name)
         if found is None:
             raise LinkFailed(f"the trial link of network {network.network_id} vanished: try again")
         refuse_what_did_not_take(wanted, found)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from twisted.logger import Logger
+
 from ..addresses import IPAddress, IPInterface
+from ..errors import LinkFailed
 from .interface import FarLink, HostRoute, Kernel, LinkFacts, Port
 from .reaper import BATCH_GROUPS, Reaper, RunInThread
+
+_log = Logger(namespace="macvlan_twisted.links")
 
 GROUPS = 1 + BATCH_GROUPS
 """How many groups one instance uses: one for living links, the rest for condemned ones."""
@@ -95,8 +100,23 @@ class Links:
         return await self._run(self._kernel.delete, name)
 
     async def condemn(self, name: str) -> bool:
-        """Take a link that we made out of use, for removal soon; ``False`` if it is gone already."""
-        return await self._reaper.condemn(name)
+        """
+        Take a link that we made out of use, for removal soon; ``False`` if it is gone already. Where the kernel refuses
+        that, it is removed at once.
+        """
+        try:
+            return await self._reaper.condemn(name)
+        except LinkFailed as failure:
+            _log.warn("{reason}; it is removed by itself", reason=str(failure))
+            return await self.delete(name)
+
+    async def dispose(self, name: str) -> None:
+        """Remove a link as :meth:`delete` does; where the kernel refuses that, with the condemned ones."""
+        try:
+            await self.delete(name)
+        except LinkFailed as failure:
+            _log.warn("{reason}; it is removed with the condemned ones", reason=str(failure))
+            await self._reaper.condemn(name)
 
     def adopt_condemned(self, links: Iterable[LinkFacts]) -> None:
         """Links that an earlier life of this instance condemned and did not come to remove."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from ipaddress import ip_address
 
 from macvlan_twisted.driver import requests
@@ -153,6 +154,12 @@ class RemovalTests(HouseTestCase):
 
     def test_a_failing_kernel_is_told(self) -> None:
         self.house.create_endpoint()
-        self.house.steps.refuse["set_group"] = 5
-        with self.assert_refused(LinkFailed, "set_group"):
+        self.house.steps.refuse |= {"set_group": 5, "delete": 5}
+        with self.assert_refused(LinkFailed, "delete"):
             self.house.delete_endpoint()
+
+    def test_a_link_that_the_kernel_does_not_let_go_to_the_condemned_stays_for_good(self) -> None:
+        self.house.create_endpoint()
+        self.house.steps.refuse["set_group"] = errno.ENOBUFS
+        self.house.delete_endpoint()
+        self.assertEqual(self.house.link_names(), PLAIN_LINKS)

@@ -173,8 +173,8 @@ class DeletionTests(HouseTestCase):
     def test_it_goes_on_after_a_failure_and_reports_it(self) -> None:
         self.house.create_network()
         self.house.create_endpoint()
-        self.house.steps.refuse["set_group"] = 5
-        with self.assert_refused(LinkFailed, "set_group", NETWORK):
+        self.house.steps.refuse |= {"set_group": 5, "delete": 5}
+        with self.assert_refused(LinkFailed, "delete", NETWORK):
             self.house.wait(self.house.networks.delete(NETWORK))
         self.assertNotIn(NETWORK, self.house.known.networks)
         self.assertEqual(self.house.records.kept[Kind.NETWORK], {})
