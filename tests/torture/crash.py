@@ -29,7 +29,7 @@ def crash(stage: Stage, moment: Moment, random: Random) -> Outcome:
     scenario, world = moment.scenario, stage.world
     reaction = random.choice(REACTIONS)
     outcome = Outcome(f"{moment} ({reaction}, engine {moment.version})")
-    stage.forget_leases()
+    stage.ready_server(scenario)
     before = foreign(world)
     with world.try_out(*DEFAULTS, *scenario.arguments):
         docker = Docker(world, random, reaction, moment.version)

@@ -60,6 +60,8 @@ class Container:
     addresses: list[tuple[str, str]] = field(default_factory=list)
     """Each behind its pool, that is empty where the plugin does not manage addresses."""
     mac: str = ""
+    leased: str = ""
+    """The address that the plugin chose, where there is no address management."""
     joined: bool = False
 
     @property
@@ -352,6 +354,7 @@ class Docker:
             if asked and answer.get(member):
                 self.wrong.append(f"CreateEndpoint modified {member}")
         container.mac = container.mac or answer.get("MacAddress", "")
+        container.leased = answer.get("Address", "")
 
     def _join(self, container: Container, about: Answer) -> None:
         sandbox = {"SandboxKey": self.world.box_path(container.number), "Options": {}}

@@ -90,7 +90,7 @@ class Shortage:
 def refuse(stage: Stage, task: Fault | Shortage, random: Random) -> Outcome:
     """Try one of them."""
     world = stage.world
-    stage.forget_leases()
+    stage.ready_server(task.moment.scenario if isinstance(task, Fault) else PLAIN)
     before = foreign(world)
     outcome = (
         _refuse(stage, task, random) if isinstance(task, Fault) else SHORTAGES[task.name](stage, task, random)

@@ -24,6 +24,8 @@ class Scenario:
     wish: Wish
     play: Callable[[Docker, Wish], None]
     arguments: tuple[str, ...] = QUIET
+    fresh_server: bool = False
+    """Whether the DHCP server is to forget everything before."""
     life: int = 1
     """Of the program, in which it is killed: 2 where an earlier one was, to look at the start after that."""
 
@@ -64,6 +66,23 @@ def two_and_again(docker: Docker, wish: Wish) -> None:
     docker.stop(two)
     docker.stop(again)
     docker.remove_network(net)
+
+
+def declined(docker: Docker, wish: Wish) -> None:
+    """What the DHCP server leases to a container is in use by somebody else by the time that it starts again."""
+    net = docker.create_network(wish)
+    container = docker.start(net, mac=MAC)
+    docker.stop(container)
+    lan = docker.world.lan
+    lan.add_address("neighbour", container.leased)
+    try:
+        again = docker.start(net, mac=MAC)
+        if again.leased == container.leased:
+            docker.wrong.append(f"{again.leased} was leased although the neighbour has it")
+        docker.stop(again)
+        docker.remove_network(net)
+    finally:
+        lan.remove_address("neighbour", container.leased)
 
 
 def announced(docker: Docker, wish: Wish) -> None:
@@ -126,6 +145,13 @@ SCENARIOS = (
         Wish(ipam="null", pools=(("0.0.0.0/0", "", ""),), options={"parent": "eth1", "dhcp": "true"}),
         whole_life,
         DHCP,
+    ),
+    Scenario(
+        "dhcp, address in use",
+        Wish(ipam="null", pools=(("0.0.0.0/0", "", ""),), options={"parent": "eth1", "dhcp": "true"}),
+        declined,
+        arguments=("--conflict-wait=0.05", "--announce=false", "--dhcp-timeout=5"),
+        fresh_server=True,
     ),
     Scenario("refused", HOST_ACCESS, refused),
     Scenario("start", HOST_ACCESS, killed_and_started, life=2),

@@ -80,6 +80,7 @@ class Stage:
 
     def record(self, scenario: Scenario, version: int) -> list[Moment]:
         """Play a scenario undisturbed, and return its moments."""
+        self.ready_server(scenario)
         with self.world.try_out(*DEFAULTS, *scenario.arguments):
             docker = Docker(self.world, Random(0), version=version)
             docker.up()
@@ -98,9 +99,9 @@ class Stage:
             for step, occurrence, when in told
         ]
 
-    def forget_leases(self) -> None:
+    def ready_server(self, scenario: Scenario) -> None:
         """Have the DHCP server forget what nobody gives back, before it has nothing left."""
-        if len(self.dhcp.leases()) > 40:
+        if scenario.fresh_server or len(self.dhcp.leases()) > 40:
             self.dhcp.forget()
 
 
