@@ -139,8 +139,10 @@ class HostNetwork(NetlinkSockets):
     def host_routes(self, link: str, protocol: int) -> list[HostRoute]:
         try:
             index = index_of(link)
-        except LinkFailed:
-            return []
+        except LinkFailed as failure:
+            if failure.errno == errno.ENODEV:
+                return []
+            raise
         found = []
         with told(f"reading the routes by {link}"):
             for family, length in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):

@@ -112,7 +112,11 @@ class Kernel(Protocol):
         """The link *name*, or ``None``."""
 
     def exists(self, name: str) -> bool:
-        """Whether there is a link *name*; takes microseconds and no lock, so it may run in the reactor."""
+        """
+        Whether there is a link *name*; takes microseconds and no lock, so it may run in the reactor.
+
+        :raises LinkFailed: it cannot be found out, as no file descriptor is left.
+        """
 
     def names(self) -> list[str]:
         """The names of all links; costs microseconds a link."""

@@ -59,9 +59,6 @@ class NetlinkKernel(HostNetwork):
     def find(self, name: str) -> LinkFacts | None:
         try:
             index = index_of(name)
-        except LinkFailed:
-            return None
-        try:
             with told(f"reading link {name}"):
                 return _facts(self._netlink.link("get", index=index)[0])
         except LinkFailed as failure:
@@ -71,9 +68,11 @@ class NetlinkKernel(HostNetwork):
 
     def exists(self, name: str) -> bool:
         try:
-            socket.if_nametoindex(name)
-        except OSError:
-            return False
+            index_of(name)
+        except LinkFailed as failure:
+            if failure.errno == errno.ENODEV:
+                return False
+            raise
         return True
 
     def names(self) -> list[str]:

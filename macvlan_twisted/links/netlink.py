@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,9 @@ def told(doing: str) -> Iterator[None]:
         raise LinkFailed(f"{doing}: {os.strerror(error.errno or 0)}", error.errno or 0) from None
 
 
+_SIOCGIFINDEX = 0x8933  # linux/sockios.h
+_LONGEST_NAME = 15
+"""Bytes (IFNAMSIZ); the ioctl would take the beginning of a longer name for the name."""
 _DESCRIPTORS = 6
 """As many as an ``IPRoute`` opens, and some for other threads (measured: 4)."""
 
@@ -44,8 +49,25 @@ def index_of(name: str) -> int:
     """The index of a link of this namespace: 5 us, where a look-up by netlink takes 300."""
     try:
         return socket.if_nametoindex(name)
-    except OSError:
-        raise LinkFailed(f"link {name} is not there", errno.ENODEV) from None
+    except OSError:  # without a number: also if it could not open the socket by which it asks
+        return _index_by_ioctl(name)
+
+
+def _index_by_ioctl(name: str) -> int:
+    raw = os.fsencode(name)
+    if len(raw) > _LONGEST_NAME:
+        raise LinkFailed(f"link {name} is not there", errno.ENODEV)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+            request = struct.pack("16si20x", raw, 0)
+            index: int = struct.unpack_from("16si", fcntl.ioctl(asking, _SIOCGIFINDEX, request))[1]
+            return index
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise LinkFailed(f"link {name} is not there", errno.ENODEV) from None
+        raise LinkFailed(
+            f"looking for link {name}: {os.strerror(error.errno or 0)}", error.errno or 0
+        ) from None
 
 
 def _afford(number: int) -> None:

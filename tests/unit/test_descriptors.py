@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -40,6 +41,38 @@ class DescriptorTests(SynchronousTestCase):
             self.assertIn("Too many open files", str(caught.exception))
         gc.collect()
         self.assertEqual([each.exc_value for each in unraisable], [])
+
+    def test_a_link_that_cannot_be_looked_for_is_taken_for_gone(self) -> None:
+        """As the C library's if_nametoindex() takes it: it opens a socket to ask."""
+        kernel = NetlinkKernel()
+        self.assertTrue(kernel.exists("lo"))
+        for name in ("mvt000000000000", "lo" + "x" * 14, "x" * 200, "é" * 8, "lo "):
+            self.assertFalse(kernel.exists(name), name)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        questions: tuple[Callable[[], object], ...] = (
+            lambda: kernel.exists("lo"),
+            lambda: kernel.find("lo"),
+            lambda: kernel.host_routes("lo", 142),
+            lambda: kernel.set_group("mvt000000000000", 70000),
+            lambda: kernel.delete("mvt000000000000"),
+        )
+        taken: list[int] = []
+        errors: list[LinkFailed] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_highest() + 1, before[1]))
+        try:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            for ask in questions:
+                try:
+                    ask()
+                except LinkFailed as failure:
+                    errors.append(failure)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            for each in taken:
+                os.close(each)
+        self.assertEqual([each.errno for each in errors], [errno.EMFILE] * len(questions))
 
 
 def _highest() -> int:
