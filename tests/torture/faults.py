@@ -316,6 +316,7 @@ def _descriptors(stage: Stage, task: Shortage, random: Random) -> Outcome:
         def end() -> None:
             connections.close()
             resource.prlimit(world.pid, resource.RLIMIT_NOFILE, before)
+            world.comes_up(5)  # Twisted turns away who waits at the door while it notices
 
         found = Findings()
         try:
