@@ -122,6 +122,12 @@ class Endpoints:
 
     async def _make_again(self, endpoint: Endpoint, network: Network) -> None:
         """The same call as before, and no link: it is in a container, or a kill came between its row and its link."""
+        if endpoint.mac is not None:
+            for other in self._known.holders_of_mac(endpoint.parent, endpoint.mac):
+                if other != endpoint and self._links.exists(
+                    other.link
+                ):  # down still: the kernel would not say
+                    raise _mac_in_use(other)
         try:
             await self._add_port(self._port(endpoint, network), network, network.mode != "passthru")
         except LinkFailed as failure:
@@ -170,16 +176,16 @@ class Endpoints:
             if forgotten.endpoint_id not in self._being_made and _has_address_of(endpoint, forgotten):
                 await self._drop_forgotten(forgotten, endpoint)
         while endpoint.mac is not None:
-            holder = self._known.holder_of_mac(endpoint.parent, endpoint.mac)
-            if holder is None:
-                return None
-            is_under_way = holder.endpoint_id in self._being_made
-            if not is_under_way and _has_address_of(endpoint, holder):
-                await self._drop_forgotten(holder, endpoint)
+            holders = self._known.holders_of_mac(endpoint.parent, endpoint.mac)
+            settled = [each for each in holders if each.endpoint_id not in self._being_made]
+            dead = next((each for each in settled if _has_address_of(endpoint, each)), None)
+            if dead is not None:
+                await self._drop_forgotten(dead, endpoint)
                 continue
-            if not is_under_way and not self._links.exists(holder.link):
-                return holder
-            raise _mac_in_use(holder)
+            for holder in holders:
+                if holder not in settled or self._links.exists(holder.link):
+                    raise _mac_in_use(holder)
+            return holders[-1] if holders else None
         return None
 
     async def _drop_forgotten(self, forgotten: Endpoint, for_whom: Endpoint) -> None:

@@ -107,6 +107,10 @@ class Known:
     def endpoints_of(self, network_id: str) -> list[Endpoint]:
         return [self._endpoints[each] for each in self._of_network.get(network_id, ())]
 
+    def holders_of_mac(self, parent: str, mac: str) -> list[Endpoint]:
+        """Our endpoints on *parent* that have *mac*, the latest last: more than one where the engine has forgotten some."""
+        return [self._endpoints[each] for each in self._by_mac.get((parent, mac), ())]
+
     def holder_of_mac(self, parent: str, mac: str) -> Endpoint | None:
         """Our endpoint on *parent* that has *mac*."""
         holders = self._by_mac.get((parent, mac))

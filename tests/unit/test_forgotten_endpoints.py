@@ -52,3 +52,35 @@ class ForgottenEndpointTests(HouseTestCase):
         self.house.known.remove_endpoint(ENDPOINT)
         self.house.delete_endpoint()
         self.assertEqual(self.house.link_names(), PLAIN_LINKS)
+
+
+CHOSEN = "02:00:00:00:00:77"
+
+
+class SeveralHoldersTests(HouseTestCase):
+    """A kill between a new endpoint's link and the end of the old one's row leaves two that have one MAC."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.house.create_network()
+        self.house.create_endpoint(address="192.168.1.7/24", mac=CHOSEN)
+        self.house.kernel.delete(LINK)
+        old = self.house.records.kept[Kind.ENDPOINT][ENDPOINT]
+        self.house.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24", mac=CHOSEN)
+        self.house.records.kept[Kind.ENDPOINT][ENDPOINT] = old
+        self.house = self.house.next_life()
+        self.assertEqual(set(self.house.known.endpoints), {ENDPOINT, OTHER_ENDPOINT})
+
+    def test_the_old_ones_creation_comes_again_and_both_have_the_mac(self) -> None:
+        with self.assert_refused(Refused, CHOSEN, OTHER_ENDPOINT):
+            self.house.create_endpoint(address="192.168.1.7/24", mac=CHOSEN)
+        self.assertEqual(self.house.link_names(), {*PLAIN_LINKS, endpoint_link_name(OTHER_ENDPOINT)})
+
+    def test_a_third_one_looks_at_the_latest_only_and_gets_the_mac_of_one_whose_link_is_there(self) -> None:
+        house = self.house
+        latest = house.known.endpoints[ENDPOINT]
+        house.known.remove_endpoint(ENDPOINT)
+        house.known.add_endpoint(latest)
+        with self.assert_refused(Refused, CHOSEN, OTHER_ENDPOINT):
+            house.create_endpoint("f" * 64, address="192.168.1.9/24", mac=CHOSEN)
+        self.assertEqual(house.link_names(), {*PLAIN_LINKS, endpoint_link_name(OTHER_ENDPOINT)})
