@@ -73,6 +73,8 @@ def declined(docker: Docker, wish: Wish) -> None:
     net = docker.create_network(wish)
     container = docker.start(net, mac=MAC)
     docker.stop(container)
+    if docker.cut:
+        return  # perhaps it is forgotten, and has its MAC until that is known for sure
     lan = docker.world.lan
     lan.add_address("neighbour", container.leased)
     try:
