@@ -336,7 +336,7 @@ def _threads(stage: Stage, task: Shortage, random: Random) -> Outcome:
         user = 54321 + os.getpid() % 1000
         for directory in (world.root, world.directory):
             directory.chmod(0o711)
-        for directory in (world.state, world.socket.parent):
+        for directory in (world.state, world.socket.parent, world.directory / "run"):
             directory.mkdir()
             os.chown(directory, user, user)
         found = Findings()

@@ -251,6 +251,7 @@ class World:
                 f"--plugin-dir={self.socket.parent}",
                 f"--state-dir={self.state}",
                 f"--runtime-dir={self.directory / 'run'}",
+                f"--runtime-dir={self.directory / 'run'}",
                 "--docker-host=none",
                 *self.arguments,
             ],

@@ -24,14 +24,8 @@ from macvlan_twisted.errors import LinkFailed
 from macvlan_twisted.steps import Step, observe
 
 _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS = 1, 8
-_BY_FILE = (
-    "listening.",
-    "state.directory",
-    "state.witness",
-    "links.setting",
-    "links.parent.quieten",
-    "links.sandbox.",
-)
+_BY_SQLITE = ("state.database", "state.log", "state.schema", "state.changes")
+_BY_FILE = ("listening.", "state.", "links.setting", "links.parent.quieten", "links.sandbox.")
 """Steps in which it is not netlink or SQLite that refuses, but the file system or the C library."""
 
 
@@ -120,10 +114,10 @@ def refusal(name: str, number: int) -> Exception:
     text = os.strerror(number)
     if name.startswith("lan."):
         return LinkFailed(f"sending: {text}", number)
+    if name.startswith(_BY_SQLITE):
+        return sqlite3.OperationalError(f"disk I/O error ({text})")
     if name.startswith(_BY_FILE):
         return OSError(number, text)
-    if name.startswith("state."):
-        return sqlite3.OperationalError(f"disk I/O error ({text})")
     from pyroute2.netlink.exceptions import NetlinkError
 
     error: Exception = NetlinkError(number, text)
