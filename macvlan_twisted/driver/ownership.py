@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..links.interface import LinkFacts
+from ..links.interface import Marked
 from ..links.pool import GROUPS
 from ..names import endpoint_link_name, instance_prefix, trial_link_name
 from ..state.interface import HostRecords
 from .known import Known
 
 
-def ownership(records: HostRecords, known: Known) -> Callable[[LinkFacts], bool]:
+def ownership(records: HostRecords, known: Known) -> Callable[[Marked], bool]:
     """
     A link is ours if its alias says so.
 
@@ -20,7 +20,7 @@ def ownership(records: HostRecords, known: Known) -> Callable[[LinkFacts], bool]
     prefix = instance_prefix(records.instance)
     groups = range(records.link_group, records.link_group + GROUPS)
 
-    def is_ours(link: LinkFacts) -> bool:
+    def is_ours(link: Marked) -> bool:
         if link.alias.startswith(prefix):
             return True
         if link.alias or link.group not in groups:

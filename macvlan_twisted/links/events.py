@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -16,15 +15,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..errors import LinkFailed
+from .link_messages import IFLA_IFNAME, LINK, RTM_DELLINK, RTM_NEWLINK, attributes_in, messages_in, text_of
 
 _log = Logger(namespace="macvlan_twisted.links")
 
-# By linux/rtnetlink.h, linux/if_link.h and net/if.h.
+# By linux/rtnetlink.h and net/if.h.
 _RTMGRP_LINK = 0x1
-_RTM_NEWLINK, _RTM_DELLINK = 16, 17
-_IFLA_IFNAME = 3
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
-_MESSAGE, _LINK, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=HH")
 _SO_RCVBUFFORCE = 33
 _ROOM = 1 << 20
 """Bytes that the kernel keeps for us: some hundred changes while the reactor is busy."""
@@ -113,12 +110,12 @@ class LinkEvents:
     def _take(self, kind: int, index: int, flags: int, name: str) -> None:
         before = self._names.get(index, "")
         name = name or before
-        if kind == _RTM_DELLINK or name != before:
+        if kind == RTM_DELLINK or name != before:
             self._names.pop(index, None)
-            gone = before or (name if kind == _RTM_DELLINK else "")
+            gone = before or (name if kind == RTM_DELLINK else "")
             if gone:
                 self._tell(LinkNews(gone, there=False))
-        if kind == _RTM_NEWLINK and name:
+        if kind == RTM_NEWLINK and name:
             self._names[index] = name
             self._tell(LinkNews(name, up=flags & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING))
 
@@ -153,27 +150,10 @@ class LinkEvents:
 
 def _links_in(packet: bytes) -> Iterator[tuple[int, int, int, str]]:
     """Of each message about a link: what happened, its index, flags, and name if that is told."""
-    start = 0
-    while start + _MESSAGE.size <= len(packet):
-        length, kind, *_ = _MESSAGE.unpack_from(packet, start)
-        if length < _MESSAGE.size:
-            return
-        body = start + _MESSAGE.size
-        if kind in (_RTM_NEWLINK, _RTM_DELLINK) and body + _LINK.size <= len(packet):
-            family, _, index, flags, _ = _LINK.unpack_from(packet, body)
+    for kind, _, body in messages_in(packet):
+        if kind in (RTM_NEWLINK, RTM_DELLINK) and len(body) >= LINK.size:
+            family, _, index, flags, _ = LINK.unpack_from(body)
             # A bridge tells under its own family that a link is its port no more, which removes nothing.
             if family == socket.AF_UNSPEC:
-                yield kind, index, flags, _name_in(packet[body + _LINK.size : start + length])
-        start += (length + 3) & ~3
-
-
-def _name_in(attributes: bytes) -> str:
-    start = 0
-    while start + _ATTRIBUTE.size <= len(attributes):
-        length, kind = _ATTRIBUTE.unpack_from(attributes, start)
-        if length < _ATTRIBUTE.size:
-            break
-        if kind == _IFLA_IFNAME:
-            return attributes[start + _ATTRIBUTE.size : start + length].rstrip(b"\0").decode(errors="replace")
-        start += (length + 3) & ~3
-    return ""
+                names = (text_of(value) for each, value in attributes_in(body) if each == IFLA_IFNAME)
+                yield kind, index, flags, next(names, "")

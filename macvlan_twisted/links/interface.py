@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -10,6 +10,19 @@ from attrs import frozen
 from ..addresses import IPAddress, IPInterface, IPNetwork
 
 ETH_P_8021Q = 0x8100
+
+
+class Marked(Protocol):
+    """What tells whose a link is."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def group(self) -> int: ...
+
+    @property
+    def alias(self) -> str: ...
 
 
 @frozen
@@ -152,7 +165,7 @@ class Kernel(Protocol):
     def delete(self, name: str) -> bool:
         """Remove a link and wait for the grace period; ``False`` if there is no such link."""
 
-    def members_of_group(self, group: int) -> list[LinkFacts]: ...
+    def members_of_group(self, group: int) -> Sequence[Marked]: ...
 
     def delete_group(self, group: int) -> None:
         """Remove every link of *group* within one grace period, whoever made it."""

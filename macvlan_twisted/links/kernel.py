@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..errors import LinkFailed
 from ..steps import Step
 from .elsewhere import links_elsewhere
 from .host_network import HostNetwork
-from .interface import FarLink, LinkFacts, Port
+from .interface import FarLink, LinkFacts, Marked, Port
 from .netlink import index_of, told
 
 _MAKE_PORT = Step(
@@ -86,36 +87,13 @@ class NetlinkKernel(HostNetwork):
             return [_facts(message) for message in self._netlink.link("dump")]
 
     def add_port(self, port: Port, prove_mac_free: bool = False) -> None:
-        request: dict[str, Any] = {
-            "ifname": port.name,
-            "kind": "macvlan",
-            "link": index_of(port.parent),
-            "macvlan_mode": port.mode,
-            "group": port.group,
-        }
-        if port.mtu is not None:
-            request["mtu"] = port.mtu
-        if port.mac is not None:
-            request["address"] = port.mac
-        if port.nopromisc:
-            request["macvlan_flags"] = 1
-        if port.broadcast_queue_length is not None:
-            request["macvlan_bc_queue_len"] = port.broadcast_queue_length
-        if port.broadcast_limit is not None:
-            request["macvlan_bc_cutoff"] = port.broadcast_limit
-        if port.source_macs:
-            request["macvlan_macaddr_mode"] = "set"
-            request["macvlan_macaddr_data"] = {
-                "attrs": [("IFLA_MACVLAN_MACADDR", mac) for mac in port.source_macs]
-            }
-        if prove_mac_free:
-            request["state"] = "up"
+        request = port_request(port, index_of(port.parent), prove_mac_free)
         with told(f"making macvlan link {port.name} on {port.parent}"), _MAKE_PORT:
-            self._netlink.link("add", **request)
+            self._hot.add_link(port.name, port.mac, **request)
         try:
             index = index_of(port.name)
             with told(f"marking link {port.name} as ours"), _MARK_PORT:
-                self._netlink.link("set", index=index, ifalias=port.alias, state="down")
+                self._hot.mark(index, port.alias)
         except BaseException:
             self.delete(port.name)
             raise
@@ -176,27 +154,61 @@ class NetlinkKernel(HostNetwork):
             self._netlink.link("set", index=index_of(name), state="up")
 
     def set_group(self, name: str, group: int) -> bool:
-        return self._on_link(name, f"condemning link {name}", _CONDEMN, "set", group=group, state="down")
-
-    def delete(self, name: str) -> bool:
-        return self._on_link(name, f"removing link {name}", _REMOVE, "del")
-
-    def _on_link(self, name: str, doing: str, step: Step, command: str, **request: Any) -> bool:
         try:
-            with told(doing), step:
-                self._netlink.link(command, index=index_of(name), **request)
+            with told(f"condemning link {name}"), _CONDEMN:
+                self._hot.condemn(index_of(name), group)
         except LinkFailed as failure:
-            if failure.errno == errno.ENODEV:
-                return False
-            raise
+            return _unless_gone(failure)
         return True
 
-    def members_of_group(self, group: int) -> list[LinkFacts]:
-        return [each for each in self.links() if each.group == group]
+    def delete(self, name: str) -> bool:
+        try:
+            with told(f"removing link {name}"), _REMOVE:
+                self._netlink.link("del", index=index_of(name))
+        except LinkFailed as failure:
+            return _unless_gone(failure)
+        return True
+
+    def members_of_group(self, group: int) -> Sequence[Marked]:
+        with told(f"listing the links of group {group}"):
+            return self._hot.members(group)
 
     def delete_group(self, group: int) -> None:
         with told(f"removing the condemned links of group {group}"), _REMOVE_GROUP:
-            self._netlink.link("del", group=group)
+            self._hot.remove_group(group)
+
+
+def port_request(port: Port, parent_index: int, up: bool) -> dict[str, Any]:
+    """What pyroute2 is asked for on behalf of a port, but for its name and its MAC."""
+    request: dict[str, Any] = {
+        "kind": "macvlan",
+        "link": parent_index,
+        "macvlan_mode": port.mode,
+        "group": port.group,
+    }
+    if port.mtu is not None:
+        request["mtu"] = port.mtu
+    if port.nopromisc:
+        request["macvlan_flags"] = 1
+    if port.broadcast_queue_length is not None:
+        request["macvlan_bc_queue_len"] = port.broadcast_queue_length
+    if port.broadcast_limit is not None:
+        request["macvlan_bc_cutoff"] = port.broadcast_limit
+    if port.source_macs:
+        request["macvlan_macaddr_mode"] = "set"
+        request["macvlan_macaddr_data"] = {
+            "attrs": [("IFLA_MACVLAN_MACADDR", mac) for mac in port.source_macs]
+        }
+    if up:
+        request["state"] = "up"
+    return request
+
+
+def _unless_gone(failure: LinkFailed) -> bool:
+    """:return: ``False`` if the link is not there; anything else is raised."""
+    if failure.errno != errno.ENODEV:
+        raise failure
+    return False
 
 
 def _keep_host_off(name: str) -> None:

@@ -16,6 +16,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ..errors import LinkFailed
+from .hot_messages import HotMessages
 
 _BY_KERNEL = {
     errno.EEXIST: "a link of that name exists already and is not touched",
@@ -100,9 +101,17 @@ class NetlinkSockets:
             netlink = self._of_thread.netlink = IPRoute()
         return netlink
 
+    @property
+    def _hot(self) -> HotMessages:
+        hot: HotMessages | None = getattr(self._of_thread, "hot", None)
+        if hot is None:
+            hot = self._of_thread.hot = HotMessages()
+        return hot
+
     def close(self) -> None:
-        """Close this thread's socket; those of others go with their threads."""
-        netlink = getattr(self._of_thread, "netlink", None)
-        if netlink is not None:
-            netlink.close()
-            del self._of_thread.netlink
+        """Close this thread's sockets; those of others go with their threads."""
+        for each in ("netlink", "hot"):
+            opened = getattr(self._of_thread, each, None)
+            if opened is not None:
+                opened.close()
+                delattr(self._of_thread, each)

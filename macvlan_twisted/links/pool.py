@@ -8,7 +8,7 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
 from ..errors import LinkFailed
-from .interface import FarLink, HostRoute, Kernel, LinkFacts, Port
+from .interface import FarLink, HostRoute, Kernel, LinkFacts, Marked, Port
 from .reaper import BATCH_GROUPS, Reaper, RunInThread
 
 _log = Logger(namespace="macvlan_twisted.links")
@@ -26,7 +26,7 @@ class Links:
     """
 
     def __init__(
-        self, kernel: Kernel, run: RunInThread, group: int, is_ours: Callable[[LinkFacts], bool]
+        self, kernel: Kernel, run: RunInThread, group: int, is_ours: Callable[[Marked], bool]
     ) -> None:
         self._kernel = kernel
         self._run = run

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
 from ..errors import LinkFailed
-from .interface import Kernel, LinkFacts
+from .interface import Kernel, LinkFacts, Marked
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Reaper:
     """
 
     def __init__(
-        self, kernel: Kernel, run: RunInThread, first_group: int, is_ours: Callable[[LinkFacts], bool]
+        self, kernel: Kernel, run: RunInThread, first_group: int, is_ours: Callable[[Marked], bool]
     ) -> None:
         self._kernel = kernel
         self._run = run

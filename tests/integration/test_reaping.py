@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 from twisted.internet.defer import ensureDeferred, gatherResults
 
 from macvlan_twisted.errors import LinkFailed
-from macvlan_twisted.links.interface import Kernel, LinkFacts, Port
+from macvlan_twisted.links.interface import Kernel, Marked, Port
 from macvlan_twisted.links.pool import GROUPS, Links
 from macvlan_twisted.links.threads import KernelThreads
 from tests.integration.namespaced import NamespacedKernel, open_files
@@ -21,7 +21,7 @@ GROUP = 70000
 OURS = Port("mvt", "eth1", "bridge", group=GROUP, alias="ours")
 
 
-def is_ours(link: LinkFacts) -> bool:
+def is_ours(link: Marked) -> bool:
     """Tell by the alias."""
     return link.alias == "ours"
 

@@ -26,6 +26,12 @@ EXCEPTIONS = {
     ("links/events.py", "__init__", "bind"): "of a netlink socket, which goes with the process",
     ("links/elsewhere.py", "links_elsewhere", "bind"): "likewise",
     ("links/elsewhere.py", "_asked", "send"): "a question to the kernel",
+    ("links/hot_messages.py", "__init__", "bind"): "of a netlink socket, which goes with the process",
+    (
+        "links/hot_messages.py",
+        "_send",
+        "send",
+    ): "whoever has a message sent knows what it means, and has the step",
     ("listening.py", "_read_unix", "listen"): "on what only says what it was asked for",
     ("protocol/methods.py", "method", "write"): "makes a body of a reply",
     ("state/ledger.py", "commit", "write"): "the witness has the step",
@@ -68,6 +74,7 @@ def trace_left(node: ast.AST) -> str:
     )
     changes = {
         "netlink": netlink,
+        "hot": of.endswith("_hot") and name not in {"members", "close"},
         "os": of in {"os", "shutil"} and (name in _OS or (name == "open" and "O_CREAT" in said)),
         "path": name in _PATH,
         "open": name == "open" and of != "os" and bool(re.search(r"'[rbt]*[wax+][rbt+]*'", said)),
@@ -143,6 +150,7 @@ class CodeTests(SynchronousTestCase):
     def test_the_reading_overlooks_what_leaves_a_trace(self) -> None:
         for statement in (
             "self._netlink.link('add', ifname='x')",
+            "self._hot.condemn(index, group)",
             "self._netlink.link(command, index=1)",
             "self._netlink.addr('replace', index=1)",
             "netlink.route('del', dst='x')",
