@@ -15,13 +15,16 @@ from typing import IO, Any, cast
 
 from attrs import frozen
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
     ILogFilterPredicate,
     ILogObserver,
+    LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    formatEventAsClassicLogText,
+    formatTime,
     jsonFileLogObserver,
-    textFileLogObserver,
 )
 from twisted.python.logfile import LogFile
 
@@ -55,11 +58,32 @@ def choose(runner: MutableMapping[str, Any], *, json: bool, debug: bool) -> None
 
 def twistd_observer() -> ILogObserver:
     """What ``twistd`` calls once it is about to log."""
-    lines = jsonFileLogObserver if _choice.json else textFileLogObserver
+    lines = jsonFileLogObserver if _choice.json else text_observer
     level = LogLevel.debug if _choice.debug else LogLevel.info
     observer = cast(ILogObserver, lines(_log_file(_choice.runner)))
     shown = cast(ILogFilterPredicate, LogLevelFilterPredicate(level))
     return cast(ILogObserver, FilteringLogObserver(observer, [shown]))
+
+
+def text_observer(file: IO[Any]) -> FileLogObserver:
+    """
+    Lines as ``twistd`` writes them. Two are written with each container's life, and the time of day, worked out anew
+    each time, was the dearest part of them.
+    """
+    said, told = -1, ""
+
+    def time_of_day(when: float | None) -> str:
+        nonlocal said, told
+        if when is None:
+            return formatTime(when)
+        if int(when) != said:
+            said, told = int(when), formatTime(when)
+        return told
+
+    def line(event: LogEvent) -> str | None:
+        return formatEventAsClassicLogText(event, time_of_day)
+
+    return FileLogObserver(file, line)
 
 
 def _log_file(runner: MutableMapping[str, Any]) -> IO[Any]:

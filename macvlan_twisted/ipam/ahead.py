@@ -8,7 +8,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress
-from .allocation import Span, usable_span
+from .allocation import Span
 from .pools import Pool
 from .shared_set import SharedSet
 
@@ -53,7 +53,7 @@ class Ahead:
 
     @property
     def span(self) -> Span:
-        return usable_span(self.pool.prefix, self.pool.part)
+        return self.pool.span
 
     def address(self, number: int) -> IPAddress:
         return type(self.pool.prefix.network_address)(number)

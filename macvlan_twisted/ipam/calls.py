@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from ipaddress import ip_interface
 
 from attrs import evolve
 from twisted.logger import Logger
@@ -208,10 +207,11 @@ class AddressManagement:
             self._choosing.refuse_taken(pool, address, purpose)
             if purpose is Purpose.ENDPOINT:
                 await self._choosing.refuse_used_by_others(pool, address)
-        claim = Claim(pool.pool_id, address, purpose.value)
+        name = mac = ""
         if purpose is Purpose.ENDPOINT and pool.identity != "random":
-            mac = self._macs.named(pool, request.endpoint_name, self._identities, self._pools)
-            claim = evolve(claim, name=request.endpoint_name, mac=mac)
+            name = request.endpoint_name
+            mac = self._macs.named(pool, name, self._identities, self._pools)
+        claim = Claim(pool.pool_id, address, purpose.value, name, mac)
         await self._claim(pool, claim, advances)
         if purpose is Purpose.AUXILIARY and pool.pool_id in self._being_made:
             self._being_made[pool.pool_id].add(address)
@@ -222,7 +222,7 @@ class AddressManagement:
             purpose=purpose.value,
             name=f" for {request.endpoint_name}" if request.endpoint_name else "",
         )
-        return ip_interface(f"{address}/{pool.prefix.prefixlen}")
+        return pool.with_length(address)
 
     async def _claim(self, pool: Pool, claim: Claim, advances: bool) -> None:
         """In memory at once, so that no parallel call picks it; the caller goes on when it is on disk."""

@@ -76,13 +76,13 @@ class Choosing:
     def _next_number(self, pool: Pool) -> int | None:
         return next_free(
             self._pools.set_of(pool).taken,
-            usable_span(pool.prefix, pool.part),
+            pool.span,
             self._barred[pool.prefix.version],
             self._pools.cursors.get(pool.cursor_key),
         )
 
     def _exhausted(self, pool: Pool) -> Refused:
-        span = usable_span(pool.prefix, pool.part)
+        span = pool.span
         shared = self._pools.set_of(pool)
         barred = count_barred(span, self._barred[pool.prefix.version], shared.taken)
         aside = sum(span.first <= each <= span.last for each in shared.aside)

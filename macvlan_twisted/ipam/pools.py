@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, ip_interface, ip_network
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface, ip_network
 from urllib.parse import quote
 
 from attrs import frozen
 
-from ..addresses import IPInterface, IPNetwork
+from ..addresses import IPAddress, IPInterface, IPNetwork
 from ..errors import Refused
 from ..settings import Settings
+from .allocation import Span, usable_span
 from .options import PoolOptions, parse_options
 from .requests import RequestPool
 
@@ -64,17 +66,31 @@ class Pool:
         """The parent on whose LAN the addresses are looked for; empty if none is known."""
         return self.network_parent or self.parent
 
-    @property
+    @cached_property
     def shared_set(self) -> str:
         """Pools that are equal in this share one set of taken addresses."""
         return f"{self.address_space} {self.prefix} {self.parent}"
 
-    @property
+    @cached_property
     def cursor_key(self) -> str:
         return f"{self.shared_set} {self.part or self.prefix}"
 
-    def described(self) -> str:
+    @cached_property
+    def span(self) -> Span:
+        """From which addresses are handed out by themselves."""
+        return usable_span(self.prefix, self.part)
+
+    @cached_property
+    def _described(self) -> str:
         return f"{self.prefix}" + (f" (range {self.part})" if self.part is not None else "")
+
+    def described(self) -> str:
+        return self._described
+
+    def with_length(self, address: IPAddress) -> IPInterface:
+        """An address as it is answered, with the length of the LAN's subnet."""
+        kind = IPv4Interface if address.version == 4 else IPv6Interface
+        return kind((int(address), self.prefix.prefixlen))
 
 
 def pool_id_for(request: RequestPool, nonce: str) -> str:

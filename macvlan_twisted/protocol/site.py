@@ -170,6 +170,10 @@ class LimitedRequest(Request):
             return
         super().process()
 
+    def isSecure(self) -> bool:
+        """Sockets here have no TLS; klein asks with each call, and finding it out costs 4 % of one."""
+        return False
+
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
         if length is not None and length > BODY_LIMIT:
@@ -204,6 +208,9 @@ class UnloggedSite(Site):
     protocol = cast(Any, StrictChannel)
     requestFactory = LimitedRequest
     noisy = False
+
+    def startFactory(self) -> None:
+        """Nothing: it is for the log's sake that the time of day is told each second, and would wake an idle service."""
 
     def log(self, request: object) -> None:
         """No access log."""

@@ -11,7 +11,7 @@ addresses, no rules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -86,8 +86,8 @@ class AddressBook(Protocol):
     def pools(self) -> dict[str, Document]:
         """All open pools by id. Read once, at start-up."""
 
-    def claims(self) -> list[Claim]:
-        """All addresses taken. Read once, at start-up."""
+    def claims(self) -> Iterable[Claim]:
+        """All addresses taken, of which there may be a million. Read once, at start-up."""
 
     def cursors(self) -> dict[str, IPAddress]:
         """By set of addresses: the one handed out last. Read once, at start-up."""

@@ -17,6 +17,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -67,6 +68,20 @@ class Table:
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
+
+    @cached_property
+    def put(self) -> str:
+        """The statement that writes a row, its checksum last."""
+        marks = ", ".join("?" * (len(self.columns) + 1))
+        return f"INSERT OR REPLACE INTO {self.name} VALUES ({marks})"
+
+    @cached_property
+    def of_key(self) -> tuple[str, ...]:
+        """What names the rows of which the first column of the key is given, or the first two, ..."""
+        terms = [f"{column} = ?" for column in self.key]
+        return tuple(
+            f"FROM {self.name} WHERE {' AND '.join(terms[: last + 1])}" for last in range(len(terms))
+        )
 
 
 IDENTITY = Table("identity", ("name", "value"), ("name",))
@@ -239,7 +254,11 @@ class Ledger:
         return self._database.execute(f"SELECT {', '.join(table.columns)}, checksum FROM {table.name}")
 
     def rows(self, table: Table) -> list[tuple[str, ...]]:
-        return [tuple(row[:-1]) for row in self._select(table)]
+        return list(self.each_row(table))
+
+    def each_row(self, table: Table) -> Iterator[tuple[str, ...]]:
+        """One after the other: there may be a million."""
+        return (tuple(row[:-1]) for row in self._select(table))
 
     def commit(self, changes: Sequence[Change]) -> None:
         """
@@ -253,16 +272,19 @@ class Ledger:
             run("BEGIN IMMEDIATE")
             try:
                 for change in changes:
-                    removed, removed_digest = self._remove(change)
-                    count, digest = count - removed, digest ^ removed_digest
-                    is_missed = change.table not in _NOT_MISSED
-                    missed -= removed if is_missed else 0
-                    if isinstance(change, Put):
-                        if change.table is IDENTITY and change.row[0] == "instance":
+                    table = change.table
+                    key = change.key if isinstance(change, Drop) else change.row[: len(table.key)]
+                    rows = table.of_key[len(key) - 1]
+                    is_missed = table not in _NOT_MISSED
+                    for (checksum,) in run(f"SELECT checksum {rows}", key).fetchall():
+                        count, digest, missed = count - 1, digest ^ checksum, missed - is_missed
+                    if isinstance(change, Drop):
+                        run(f"DELETE {rows}", key)
+                    else:
+                        if table is IDENTITY and change.row[0] == "instance":
                             instance = change.row[1]
-                        checksum = _checksum(change.table, change.row)
-                        marks = ", ".join("?" * (len(change.row) + 1))
-                        run(f"INSERT INTO {change.table.name} VALUES ({marks})", (*change.row, checksum))
+                        checksum = _checksum(table, change.row)
+                        run(table.put, (*change.row, checksum))
                         count, digest, missed = count + 1, digest ^ checksum, missed + is_missed
                 run(
                     "UPDATE ledger SET generation = ?, row_count = ?, digest = ?",
@@ -282,19 +304,6 @@ class Ledger:
                 self._outside.write(self.generation, self._missed)
         except OSError as error:  # it may lag behind, and the commit is good
             _log.warn("{path} was not updated: {reason}", path=WITNESS_NAME, reason=error.strerror)
-
-    def _remove(self, change: Change) -> tuple[int, int]:
-        table = change.table
-        key = change.key if isinstance(change, Drop) else change.row[: len(table.key)]
-        where = " AND ".join(f"{column} = ?" for column in table.key[: len(key)])
-        checksums = self._database.execute(f"SELECT checksum FROM {table.name} WHERE {where}", key).fetchall()
-        if not checksums:
-            return 0, 0
-        self._database.execute(f"DELETE FROM {table.name} WHERE {where}", key)
-        digest = 0
-        for (checksum,) in checksums:
-            digest ^= checksum
-        return len(checksums), digest
 
     def close(self) -> None:
         with _CLOSE:

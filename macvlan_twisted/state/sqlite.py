@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from secrets import randbelow, token_hex
 from typing import Protocol
@@ -159,11 +159,11 @@ class SqliteAddressBook:
     def pools(self) -> dict[str, Document]:
         return _documents(self._ledger, tables.POOLS)
 
-    def claims(self) -> list[Claim]:
-        return [
+    def claims(self) -> Iterator[Claim]:
+        return (
             Claim(pool_id, parse_address(address), purpose)
-            for pool_id, address, purpose in self._ledger.rows(tables.ADDRESSES)
-        ]
+            for pool_id, address, purpose in self._ledger.each_row(tables.ADDRESSES)
+        )
 
     def cursors(self) -> dict[str, IPAddress]:
         return {name: parse_address(address) for name, address in self._ledger.rows(tables.CURSORS)}

@@ -6,10 +6,13 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
 
 from macvlan_twisted.errors import Refused
-from macvlan_twisted.protocol.site import BODY_LIMIT, Calls, PluginSite
+from macvlan_twisted.protocol.site import BODY_LIMIT, Calls, PluginSite, UnloggedSite
 
 from .site_cases import SiteTestCase, request
 
@@ -214,6 +217,15 @@ class ClosingTests(SiteTestCase):
         done = self.calls.none_under_way()
         self.slow.gates[0].errback(Refused("a test's own"))
         self.successResultOf(done)
+
+
+class IdleTests(SynchronousTestCase):
+    def test_a_site_that_nobody_asks_wakes_up_each_second(self) -> None:
+        clock = Clock()
+        site = UnloggedSite(Resource(), timeout=None, reactor=clock)
+        site.doStart()
+        self.addCleanup(site.doStop)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class DebugTests(SiteTestCase):
