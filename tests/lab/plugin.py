@@ -50,8 +50,8 @@ class Plugin:
     `plugins_dir` the socket is in a directory that no engine looks into. `pythonpath` is where the code comes
     from, the checkout by default; None takes what is installed. `inside` an engine's surroundings it sees the sandboxes
     in ``/var/run/docker/netns``, as on a real host. With a `socket_unit` the socket is handed over, and
-    is there before :meth:`start` and after :meth:`stop`. With `haste` it removes sooner what nobody has. The state
-    survives :meth:`stop`, :meth:`kill`
+    is there before :meth:`start` and after :meth:`stop`. With `haste` it removes sooner what nobody has. `twistd` is what
+    Python runs. The state survives :meth:`stop`, :meth:`kill`
     and :meth:`start`.
     """
 
@@ -68,6 +68,7 @@ class Plugin:
         socket_unit: bool = False,
         pythonpath: Path | None = CHECKOUT,
         haste: Haste | None = None,
+        twistd: tuple[str, ...] = TWISTD,
         narrate: Narrate | None = None,
     ) -> None:
         """Prepare the service, which the engine knows by `name`; nothing exists before the `with` block."""
@@ -83,6 +84,7 @@ class Plugin:
         self._environment = dict(environment or {})
         self._pythonpath = pythonpath
         self.haste = haste
+        self._twistd = twistd
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -184,7 +186,7 @@ class Plugin:
 
     def _program(self) -> tuple[str, ...]:
         if self.haste is None:
-            return TWISTD
+            return self._twistd
         return (*TWISTD[:-1], HASTY.format(**asdict(self.haste)))
 
     def _environ(self) -> dict[str, str]:

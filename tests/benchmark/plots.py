@@ -1,0 +1,217 @@
+"""Pictures of what was measured, in the manner of the manual's others."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+
+OURS, OTHERS, OUTLINE, GREY = "#7fb77f", "#e0b46a", "#345", "#c8ced6"
+_COLOURS = (OURS, OTHERS, "#8fa8c8", "#c99a9a", GREY)
+
+pyplot.rcParams.update(
+    {
+        "font.family": ["DejaVu Sans", "sans-serif"],
+        "font.size": 10,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "macvlan-twisted",
+        "axes.edgecolor": OUTLINE,
+        "axes.labelcolor": OUTLINE,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "figure.facecolor": "white",
+    }
+)
+
+Tables = Mapping[str, list[list[Any]]]
+
+
+def draw(document: Mapping[str, Any], directory: Path) -> Iterator[Path]:
+    """Draw what the parts that ran have measured."""
+    directory.mkdir(parents=True, exist_ok=True)
+    pictures = {
+        "protocol": _protocol,
+        "breakdown": _breakdown,
+        "addresses": _addresses,
+        "startup": _startup,
+        "engine": _engine,
+        "features": _features,
+    }
+    for part in document["parts"]:
+        if part.get("tables"):
+            tables = {table["name"]: table["rows"] for table in part["tables"]}
+            figures = {figure["name"]: figure for figure in part["figures"]}
+            pictures[part["part"]](tables, figures)
+            path = directory / f"performance-{part['part']}.svg"
+            pyplot.tight_layout()
+            pyplot.savefig(path, metadata={"Date": None, "Creator": None})
+            pyplot.close()
+            yield path
+
+
+def _bars(axes: Any, names: list[str], heights: list[float], colours: list[str], unit: str) -> None:
+    found = axes.bar(names, heights, color=colours, edgecolor=OUTLINE, linewidth=0.6, width=0.65)
+    axes.bar_label(found, fmt="%.3g", padding=2)
+    axes.set_ylabel(unit)
+    axes.margins(y=0.15)
+
+
+def _protocol(tables: Tables, figures: Mapping[str, Any]) -> None:
+    _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), width_ratios=(2, 3))
+    callers = {"1 caller": "1", "8 callers": "8", "32 callers": "32"}
+    rates = [figures[f"lives, {each}"]["value"] for each in callers]
+    floor = figures["the kernel alone, one socket"]["value"]
+    _bars(
+        left,
+        ["kernel", *callers.values()],
+        [floor, *rates],
+        [OTHERS, *[OURS] * len(rates)],
+        "a second",
+    )
+    left.set_title("Links made and removed; endpoint lives\nof 1, 8 and 32 callers")
+    rows = tables["calls-1"]
+    places = range(len(rows))
+    for offset, (column, what) in enumerate(((1, "median"), (2, "p99"))):
+        right.bar(
+            [place + 0.38 * offset for place in places],
+            [row[column] for row in rows],
+            0.36,
+            label=what,
+            color=_COLOURS[offset],
+            edgecolor=OUTLINE,
+            linewidth=0.6,
+        )
+    right.set_xticks([place + 0.19 for place in places], [row[0] for row in rows], rotation=15, ha="right")
+    right.set_ylabel("ms")
+    right.set_title("Each call, from one caller")
+    right.legend(frameon=False)
+
+
+def _breakdown(tables: Tables, figures: Mapping[str, Any]) -> None:
+    _, axes = pyplot.subplots(figsize=(9, 5.2))
+    words = list(dict.fromkeys(row[0] for rows in tables.values() for row in rows if row[0] != "together"))
+    palette = pyplot.get_cmap("tab20")
+    for number, word in enumerate(words):
+        begins = [0.0] * len(tables)
+        for place, (method, rows) in enumerate(tables.items()):
+            for row in rows:
+                if row[0] == "together":
+                    continue
+                if row[0] == word:
+                    axes.barh(
+                        method,
+                        row[1],
+                        left=begins[place],
+                        color=palette(number % 20),
+                        edgecolor="white",
+                        linewidth=0.5,
+                        label=word if not axes.get_legend_handles_labels()[1].count(word) else None,
+                    )
+                begins[place] += row[1]
+    axes.invert_yaxis()
+    axes.set_xlabel("microseconds")
+    axes.set_title("Where one call spends its time, from one caller")
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.45, -0.14), ncols=2)
+
+
+def _addresses(tables: Tables, figures: Mapping[str, Any]) -> None:
+    _, places = pyplot.subplots(1, 2, figsize=(9, 3.4))
+    for axes, column, what in zip(places, (2, 3), ("1 caller", "16 callers"), strict=True):
+        for number, family in enumerate(("/8", "/64")):
+            rows = [row for row in tables["growth"] if row[0] == family]
+            axes.plot(
+                [f"{row[1]:,}" for row in rows],
+                [row[column] for row in rows],
+                marker="o",
+                color=("#274", "#a60")[number],
+                label=f"in a {family}",
+            )
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("addresses taken")
+        axes.set_ylabel("calls a second")
+        axes.set_title(f"Addresses, {what}")
+        axes.legend(frameon=False)
+
+
+def _startup(tables: Tables, figures: Mapping[str, Any]) -> None:
+    _, (left, middle, right) = pyplot.subplots(1, 3, figsize=(9, 3.2), width_ratios=(1, 1, 2))
+    rows = tables["starts"]
+    names = [f"{row[0]:,}" for row in rows]
+    _bars(left, names, [row[1] for row in rows], [OURS] * len(rows), "s")
+    left.set_title("First answer")
+    _bars(middle, names, [row[2] for row in rows], [OURS] * len(rows), "MB")
+    middle.set_title("Memory at rest")
+    for axes in (left, middle):
+        axes.set_xlabel("endpoints in state")
+    lives = tables["lives"]
+    right.plot([row[0] for row in lives], [row[1] for row in lives], marker="o", color="#274")
+    right.set_ylim(0, 1.25 * max(row[1] for row in lives))
+    right.set_xlabel("lives")
+    right.set_ylabel("MB")
+    right.set_title("Memory after so many lives")
+
+
+def _engine(tables: Tables, figures: Mapping[str, Any]) -> None:
+    _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), width_ratios=(2, 1))
+    _grouped(left, [row for row in tables["acts"] if not row[0].startswith("many")])
+    left.set_title("One container")
+    _grouped(right, [row for row in tables["acts"] if row[0].startswith("many")])
+    right.set_title("Many at once")
+    left.legend(frameon=False, loc="upper left")
+
+
+def _grouped(axes: Any, rows: list[list[Any]]) -> None:
+    acts = list(dict.fromkeys(row[0] for row in rows))
+    drivers = list(dict.fromkeys(row[1] for row in rows))
+    width = 0.8 / len(drivers)
+    for number, driver in enumerate(drivers):
+        mine = {row[0]: row for row in rows if row[1] == driver}
+        axes.bar(
+            [place + number * width for place in range(len(acts))],
+            [mine[act][2] for act in acts],
+            width * 0.94,
+            yerr=[
+                [mine[act][2] - mine[act][3] for act in acts],
+                [mine[act][4] - mine[act][2] for act in acts],
+            ],
+            ecolor=OUTLINE,
+            error_kw={"linewidth": 0.8},
+            label=driver,
+            color=(OTHERS, OURS, "#8fa8c8")[number],
+            edgecolor=OUTLINE,
+            linewidth=0.6,
+        )
+    axes.set_xticks([place + width * (len(drivers) - 1) / 2 for place in range(len(acts))], acts)
+    axes.set_ylim(top=1.3 * max(row[4] for row in rows))
+    axes.set_ylabel("ms")
+
+
+def _features(tables: Tables, figures: Mapping[str, Any]) -> None:
+    _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6))
+    rows = tables["calls"]
+    begins = [0.0] * len(rows)
+    for number, what in enumerate(("RequestAddress", "CreateEndpoint", "Join")):
+        heights = [row[1 + number] for row in rows]
+        left.barh(
+            [row[0] for row in rows], heights, left=begins, label=what,
+            color=_COLOURS[number], edgecolor=OUTLINE, linewidth=0.6,
+        )  # fmt: skip
+        begins = [begin + height for begin, height in zip(begins, heights, strict=True)]
+    left.set_title("The calls of a start")
+    left.set_xlabel("ms")
+    left.legend(frameon=False)
+    rows = tables["starts"]
+    right.barh(
+        [row[0] for row in rows], [row[1] for row in rows],
+        xerr=[[row[1] - row[2] for row in rows], [row[3] - row[1] for row in rows]],
+        ecolor=OUTLINE, error_kw={"linewidth": 0.8}, color=OURS, edgecolor=OUTLINE, linewidth=0.6,
+    )  # fmt: skip
+    right.set_title("A start by Docker Engine")
+    right.set_xlabel("ms")
+    right.set_yticks([])
+    for axes in (left, right):
+        axes.invert_yaxis()

@@ -1,0 +1,100 @@
+"""``twistd`` with stopwatches in our service: run as a program in its place, it writes down when each call was where.
+
+The clock is the kernel's monotonic one, which all processes share.
+"""
+
+import atexit
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+MARKS: list[tuple[float, str]] = []
+"""When something began, or was over; filled on several threads."""
+FILE = "STOPWATCH_FILE"
+
+
+def mark(text: str) -> None:
+    """Say what begins now."""
+    MARKS.append((time.perf_counter(), text))
+
+
+def watch(owner: Any, name: str, before: str = "", after: str = "") -> None:
+    """Say so whenever a function is called, and when it is over; empty words are not said."""
+    function: Callable[..., Any] = getattr(owner, name)
+
+    @wraps(function)
+    def watched(*arguments: Any, **named: Any) -> Any:
+        if before:
+            mark(before)
+        try:
+            return function(*arguments, **named)
+        finally:
+            if after:
+                mark(after)
+
+    setattr(owner, name, watched)
+
+
+def watch_async(owner: Any, name: str, before: str, after: str) -> None:
+    """The same of an asynchronous function."""
+    function: Callable[..., Any] = getattr(owner, name)
+
+    @wraps(function)
+    async def watched(*arguments: Any) -> Any:
+        mark(before)
+        try:
+            return await function(*arguments)
+        finally:
+            mark(after)
+
+    setattr(owner, name, watched)
+
+
+IN_REACTOR = "from the thread back into the reactor"
+
+
+def watch_all() -> None:
+    """Put stopwatches wherever a call passes from one to another."""
+    from twisted.internet.unix import Server
+    from twisted.web.http import HTTPChannel
+
+    from macvlan_twisted.driver.endpoints import Endpoints
+    from macvlan_twisted.links.kernel import NetlinkKernel
+    from macvlan_twisted.links.pool import Links
+    from macvlan_twisted.protocol.site import Calls
+    from macvlan_twisted.state import writer
+    from macvlan_twisted.state.ledger import Ledger
+
+    watch(HTTPChannel, "dataReceived", "twisted.web reads the request, klein finds its route")
+    watch(Calls, "_answer", "JSON becomes a request of ours")
+    for method in ("create", "join", "delete"):
+        watch_async(Endpoints, method, "it is decided what to do", "the reply becomes JSON")
+    watch(writer.Writer, "submit", "from the reactor to the thread of the disk")
+    watch(Ledger, "commit", "SQLite commits, and the disk confirms", IN_REACTOR)
+    watch(writer, "_fire_all", "what is known is brought up to date")
+    for method in ("add_port", "condemn"):
+        watch_async(
+            Links, method, "from the reactor to a thread of the kernel", "what was done is noted and logged"
+        )
+    watch(NetlinkKernel, "add_port", "the kernel makes the link, and marks it", IN_REACTOR)
+    watch(NetlinkKernel, "set_group", "the kernel moves the link to those that are to go", IN_REACTOR)
+    watch(Calls, "_written", "twisted.web writes the answer")
+    watch(Server, "writeSomeData", "", "the engine's side wakes up")
+
+
+def write_down() -> None:
+    """Keep what was seen."""
+    with open(os.environ[FILE], "w", encoding="utf-8") as file:
+        json.dump(MARKS, file)
+
+
+if __name__ == "__main__":
+    from twisted.scripts.twistd import run
+
+    watch_all()
+    atexit.register(write_down)
+    sys.exit(run())

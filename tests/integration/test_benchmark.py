@@ -1,0 +1,43 @@
+"""The benchmark still works: a few lives, a few addresses, and the state that it fills."""
+
+import pytest
+
+from tests.benchmark.addresses import POOLS, calls, filled
+from tests.benchmark.protocol import QUIET, create_network, floor, lives, lives_a_second
+from tests.benchmark.startup import stopped
+from tests.lab.lan import Lan
+from tests.lab.plugin import Plugin
+
+
+def test_lives_are_not_measured_beside_the_kernel(lan: Lan) -> None:
+    with Plugin(lan, arguments=QUIET) as plugin:
+        create_network(plugin.socket)
+        timing = lives(plugin.socket, 2, 0.2)
+    assert floor(lan, 0.2) > 0
+    assert lives_a_second(timing) > 0
+    assert len(timing.latencies) == 5
+    assert len({len(each) for each in timing.latencies.values()}) == 1, "a life was not finished"
+    assert 0 < timing.client < 1
+
+
+@pytest.mark.parametrize("family", POOLS)
+def test_addresses_that_are_taken_are_not_there_or_are_given_away(lan: Lan, family: str) -> None:
+    with filled(lan, POOLS[family], 50) as (plugin, pool_id):
+        plugin.start()
+        timing = calls(plugin.socket, pool_id, 2, 0.2)
+        assert timing.calls > 0
+        answer = plugin.call("IpamDriver.RequestAddress", {"PoolID": pool_id, "Address": "", "Options": {}})
+        others = POOLS[family].partition("/")[0].rstrip(".0").rstrip(":")
+        assert answer["Address"].startswith(others)
+        taken = f"{answer['Address'].partition('/')[0].rpartition('.' if family == '/8' else ':')[0]}"
+        refused = plugin.call(
+            "IpamDriver.RequestAddress",
+            {"PoolID": pool_id, "Address": f"{taken}{'.' if family == '/8' else ':'}5", "Options": {}},
+        )
+    assert "in use by a container" in refused["Err"]
+
+
+def test_a_service_is_not_filled_with_endpoints(lan: Lan) -> None:
+    with stopped(lan, 20) as plugin:
+        plugin.start()
+        assert "1 networks and 20 endpoints in state" in plugin.log()
