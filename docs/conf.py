@@ -12,7 +12,14 @@ project = "macvlan-twisted"
 author = "the authors of macvlan-twisted"
 release = version = VERSION_TEXT
 
-extensions = ["sphinx.ext.autodoc", "option_reference", "step_table", "torture_table", "command_reference"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "option_reference",
+    "step_table",
+    "torture_table",
+    "command_reference",
+    "benchmark_tables",
+]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {
