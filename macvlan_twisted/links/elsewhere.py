@@ -12,23 +12,30 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
 
 from ..errors import LinkFailed
 from .interface import FarLink
+from .link_messages import (
+    ATTRIBUTE,
+    IFLA_IFALIAS,
+    IFLA_IFNAME,
+    LINK,
+    MESSAGE,
+    RTM_GETLINK,
+    attributes_in,
+    text_of,
+)
 
-# By linux/rtnetlink.h, linux/if_link.h, linux/net_namespace.h and net/if.h.
+# By linux/rtnetlink.h, linux/if_link.h, linux/net_namespace.h and net/if.h; more of them in link_messages.py.
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
-_RTM_GETLINK, _RTM_GETNSID = 18, 90
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_IFALIAS, _IFLA_TARGET_NETNSID = 1, 3, 20, 46
+_RTM_GETNSID = 90
+_IFLA_ADDRESS, _IFLA_TARGET_NETNSID = 1, 46
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _IFF_UP = 0x1
-_MESSAGE, _LINK, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=HH")
 _GENERAL = struct.Struct("=B3x")
 _NUMBER = struct.Struct("=i")
 _LONGEST_PACKET = 1 << 18
-_NESTED = 0x3FFF
 _GONE = (errno.EINVAL, errno.ENOENT, errno.ENODEV, errno.ESRCH)
 """A namespace that ended between two questions."""
 
@@ -64,9 +71,9 @@ def _own_number(netlink: socket.socket) -> int | None:
 
 
 def _links_in(netlink: socket.socket, number: int) -> list[FarLink]:
-    body = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _attribute(_IFLA_TARGET_NETNSID, number)
+    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _attribute(_IFLA_TARGET_NETNSID, number)
     try:
-        return [_far_link(message) for message in _asked(netlink, _RTM_GETLINK, body, _NLM_F_DUMP)]
+        return [_far_link(message) for message in _asked(netlink, RTM_GETLINK, body, _NLM_F_DUMP)]
     except OSError as error:
         if error.errno in _GONE:
             return []
@@ -74,38 +81,24 @@ def _links_in(netlink: socket.socket, number: int) -> list[FarLink]:
 
 
 def _far_link(message: bytes) -> FarLink:
-    _, _, _, flags, _ = _LINK.unpack_from(message)
-    told = dict(_attributes(message[_LINK.size :]))
+    _, _, _, flags, _ = LINK.unpack_from(message)
+    told = dict(attributes_in(message))
     return FarLink(
-        name=_text(told.get(_IFLA_IFNAME, b"")),
+        name=text_of(told.get(IFLA_IFNAME, b"")),
         mac=told.get(_IFLA_ADDRESS, b"").hex(":"),
-        alias=_text(told.get(_IFLA_IFALIAS, b"")),
+        alias=text_of(told.get(IFLA_IFALIAS, b"")),
         up=bool(flags & _IFF_UP),
     )
 
 
-def _text(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode(errors="replace")
-
-
 def _number_in(message: bytes) -> int | None:
-    raw = dict(_attributes(message[_GENERAL.size :])).get(_NETNSA_NSID)
+    raw = dict(attributes_in(message, _GENERAL.size)).get(_NETNSA_NSID)
     number: int | None = None if raw is None else _NUMBER.unpack(raw)[0]
     return None if number is None or number < 0 else number
 
 
 def _attribute(kind: int, number: int) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + _NUMBER.size, kind) + _NUMBER.pack(number)
-
-
-def _attributes(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    start = 0
-    while start + _ATTRIBUTE.size <= len(raw):
-        length, kind = _ATTRIBUTE.unpack_from(raw, start)
-        if length < _ATTRIBUTE.size:
-            return
-        yield kind & _NESTED, raw[start + _ATTRIBUTE.size : start + length]
-        start += (length + 3) & ~3
+    return ATTRIBUTE.pack(ATTRIBUTE.size + _NUMBER.size, kind) + _NUMBER.pack(number)
 
 
 def _asked(netlink: socket.socket, kind: int, body: bytes, flags: int = 0) -> list[bytes]:
@@ -114,17 +107,17 @@ def _asked(netlink: socket.socket, kind: int, body: bytes, flags: int = 0) -> li
 
     :raises OSError: it refuses.
     """
-    length = _MESSAGE.size + len(body)
-    netlink.send(_MESSAGE.pack(length, kind, _NLM_F_REQUEST | flags, 1, 0) + body)
+    length = MESSAGE.size + len(body)
+    netlink.send(MESSAGE.pack(length, kind, _NLM_F_REQUEST | flags, 1, 0) + body)
     found: list[bytes] = []
     while True:
         packet = netlink.recv(_LONGEST_PACKET)
         start = 0
-        while start + _MESSAGE.size <= len(packet):
-            size, answer, told, _, _ = _MESSAGE.unpack_from(packet, start)
+        while start + MESSAGE.size <= len(packet):
+            size, answer, told, _, _ = MESSAGE.unpack_from(packet, start)
             if told & _NLM_F_DUMP_INTR:  # something changed meanwhile, and something may be missing
                 raise OSError(errno.EINTR, os.strerror(errno.EINTR))
-            payload = packet[start + _MESSAGE.size : start + size]
+            payload = packet[start + MESSAGE.size : start + size]
             if answer in (_NLMSG_DONE, _NLMSG_ERROR):
                 number = -_NUMBER.unpack_from(payload)[0] if len(payload) >= _NUMBER.size else 0
                 if number > 0:
@@ -133,4 +126,4 @@ def _asked(netlink: socket.socket, kind: int, body: bytes, flags: int = 0) -> li
             found.append(payload)
             if not flags:
                 return found
-            start += max((size + 3) & ~3, _MESSAGE.size)
+            start += max((size + 3) & ~3, MESSAGE.size)

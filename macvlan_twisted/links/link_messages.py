@@ -10,6 +10,8 @@ from attrs import frozen
 
 # By linux/netlink.h, linux/rtnetlink.h and linux/if_link.h.
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+_KIND = 0x3FFF
+"""Of an attribute's kind: without the bits that say how it is written."""
 MESSAGE, LINK, ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=HH")
 IFLA_IFNAME, IFLA_IFALIAS, _IFLA_GROUP = 3, 20, 27
 
@@ -35,14 +37,18 @@ def messages_in(packet: bytes) -> Iterator[tuple[int, int, bytes]]:
         start += (length + 3) & ~3
 
 
-def attributes_in(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Of a message about a link: the kind and the value of each attribute."""
-    start = LINK.size
+def attributes_in(body: bytes, head: int = LINK.size) -> Iterator[tuple[int, bytes]]:
+    """
+    Of a message: the kind and the value of each attribute.
+
+    :param head: how long what comes before them is; by default that of a message about a link.
+    """
+    start = head
     while start + ATTRIBUTE.size <= len(body):
         length, kind = ATTRIBUTE.unpack_from(body, start)
         if length < ATTRIBUTE.size:
             return
-        yield kind, body[start + ATTRIBUTE.size : start + length]
+        yield kind & _KIND, body[start + ATTRIBUTE.size : start + length]
         start += (length + 3) & ~3
 
 
