@@ -177,7 +177,7 @@ def main(arguments: Sequence[str]) -> int:
         prog="python -m tests.uml.boot", description=__doc__.partition("\n")[0], allow_abbrev=False,
         epilog="Every other argument is pytest's.",
     )  # fmt: skip
-    parser.add_argument("--limit", type=float, default=480, help="seconds until the guest is killed (480)")
+    parser.add_argument("--limit", type=float, default=900, help="seconds until the guest is killed (900)")
     parser.add_argument("--memory", default="1024M", help="the guest's memory (1024M), its /tmp included")
     parser.add_argument("--console", action="store_true", help="show the guest kernel's console on stderr")
     options, pytest_args = parser.parse_known_args(arguments)

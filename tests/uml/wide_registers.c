@@ -20,6 +20,7 @@
 #define KINDS_KNOWN 0xff /* x87 to AVX-512; what follows is larger than the guest's buffer */
 
 static __thread char whole[WHOLE] __attribute__((aligned(64)));
+static __thread size_t length; /* of what was last read, of whatever process: it is the same for all */
 
 static long ask(long request, pid_t pid, void *address, void *data)
 {
@@ -42,17 +43,21 @@ static long registers(long request, pid_t pid, struct iovec *part)
 	struct iovec all = {whole, WHOLE};
 	void *kind = (void *)NT_X86_XSTATE;
 
-	if (ask(PTRACE_GETREGSET, pid, kind, &all) < 0)
-		return -1;
-	if (part->iov_len > all.iov_len)
-		part->iov_len = all.iov_len;
+	if (request == PTRACE_GETREGSET || !length) {
+		if (ask(PTRACE_GETREGSET, pid, kind, &all) < 0)
+			return -1;
+		length = all.iov_len;
+	}
+	if (part->iov_len > length)
+		part->iov_len = length;
 	if (request == PTRACE_GETREGSET) {
 		memcpy(part->iov_base, whole, part->iov_len);
 		leave_out_unknown(part->iov_base, part->iov_len);
 		return 0;
 	}
 	memcpy(whole, part->iov_base, part->iov_len);
-	leave_out_unknown(whole, all.iov_len);
+	leave_out_unknown(whole, length);
+	all.iov_len = length;
 	return ask(PTRACE_SETREGSET, pid, kind, &all);
 }
 
