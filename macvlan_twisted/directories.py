@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import CannotStart
@@ -41,13 +43,36 @@ def prepare_directory(directory: Path) -> None:
     with _CLOSE_DIRECTORY:
         os.chmod(directory, 0o700)
     for entry in directory.iterdir():
-        it = entry.lstat()
+        try:
+            it = entry.lstat()
+        except FileNotFoundError:  # of one who is just ending, whose lock will be asked for
+            continue
         if it.st_uid != us or stat.S_ISLNK(it.st_mode):
             what = "is a link" if stat.S_ISLNK(it.st_mode) else f"belongs to {_name(it.st_uid)}"
             raise CannotStart(
                 f"{entry} {what}, and what is in a state directory must be a file of {_name(us)}: find out who put it "
                 "there, and remove it or give it to that user"
             )
+
+
+@contextmanager
+def as_owner_of(directory: Path) -> Iterator[None]:
+    """
+    Root works in the directory as its owner: a file that root made there, and could not remove, would keep the owner's
+    service from its next start; and nothing that the owner put there is opened with the rights of root.
+    """
+    user, group = os.geteuid(), os.getegid()
+    it = directory.stat()
+    if user != 0 or it.st_uid == 0:
+        yield
+        return
+    os.setegid(it.st_gid)
+    os.seteuid(it.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.setegid(group)
 
 
 def _name(user: int) -> str:

@@ -132,11 +132,15 @@ def our_routes(links: Sequence[LinkFacts], kernel: Kernel) -> list[HostRoute]:
 
 
 def state_files(directory: Path) -> list[Path]:
-    """What the service makes in a state directory, the lock left out, which is held meanwhile."""
-    names = (*FILE_NAMES, f"{DATABASE_NAME}-journal", UNFINISHED_NAME)
-    found = [directory / name for name in names if (directory / name).is_file()]
+    """
+    What the service makes in a state directory, the lock left out, which is held meanwhile.
+
+    The database comes last: wherever a kill falls between two of them, the service starts.
+    """
+    names = tuple(reversed((*FILE_NAMES, f"{DATABASE_NAME}-journal", UNFINISHED_NAME)))
+    found: list[Path] = []
     for aside in sorted(directory.glob("damaged-*")):
         if aside.is_dir() and not aside.is_symlink():
             found += [aside / name for name in names if (aside / name).is_file()]
             found.append(aside)
-    return found
+    return [*found, *(directory / name for name in names if (directory / name).is_file())]

@@ -44,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         return run(given, settings)
     except MacvlanError as error:
         print(f"macvlan-twisted: {error}", file=sys.stderr)
+    except OSError as error:  # most likely somebody who is not root, and may not even look
+        print(f"macvlan-twisted: {error.filename or given.command}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
         print("macvlan-twisted: interrupted", file=sys.stderr)
     return 1

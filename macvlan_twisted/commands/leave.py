@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attrs import define, field
 
+from ..directories import as_owner_of
 from ..engine.api import EngineAbsent, EngineRefused
 from ..engine.inspection import BlockingEngine, Inspection, inspect_networks
 from ..errors import CannotStart, LinkFailed, Refused
@@ -72,7 +73,8 @@ def run(
     with ExitStack() as held:
         for directory in directories:
             if directory.is_dir():
-                lock = Lock(directory / "lock", f"state directory {directory}", "--state-dir")
+                with as_owner_of(directory):
+                    lock = Lock(directory / "lock", f"state directory {directory}", "--state-dir")
                 held.callback(lock.release)
         links = kernel.links()
         ours, instances = _gathered(settings, kernel, links, directories, every_instance)
@@ -103,21 +105,28 @@ def _gathered(
     every_instance: bool,
 ) -> tuple[Belongings, set[str] | None]:
     runtime = Path(settings.runtime_dir)
-    said = [said_by_state(each) for each in directories]
+    said = [_read(each) for each in directories]
     instances = None if every_instance else instances_at(directories, runtime, said)
     ours = Belongings(said)
     ours.links = our_links(links, instances, said)
     ours.routes = our_routes(ours.links, kernel)
-    for directory in directories:
-        ours.files += state_files(directory)
     ours.files += [
         each.path
         for each in RuntimeWitness(runtime, directories[0]).all()
         if instances is None or each.instance in instances
     ]
+    for directory in directories:
+        ours.files += state_files(directory)
     socket = Path(settings.socket_path)
     ours.sockets = [path for path in (socket, Path(f"{socket}.lock")) if os.path.lexists(path)]
     return ours, instances
+
+
+def _read(directory: Path) -> StateSaid:
+    if not directory.is_dir():
+        return StateSaid(directory)
+    with as_owner_of(directory):
+        return said_by_state(directory)
 
 
 def _inspection(settings: Settings) -> Inspection | None:

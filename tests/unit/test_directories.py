@@ -8,7 +8,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from macvlan_twisted.directories import prepare_directory
+from macvlan_twisted.directories import as_owner_of, prepare_directory
 from macvlan_twisted.errors import CannotStart
 
 from .helpers import fresh_directory
@@ -68,3 +68,23 @@ class DirectoryTests(SynchronousTestCase):
         database.touch()
         os.chown(database, 4711, -1)
         self.assertIn(f"{database} belongs to user 4711", self._refused())
+
+    def test_what_goes_at_this_moment_keeps_it_from_starting(self) -> None:
+        prepare_directory(self.state)
+        (self.state / "lock").touch()
+        with mock.patch("pathlib.Path.lstat", side_effect=FileNotFoundError):
+            prepare_directory(self.state)
+
+    def test_what_root_makes_in_somebodys_directory_is_roots(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("only root can be somebody else")
+        place = self.top
+        place.chmod(0o711)
+        state = place / "theirs"
+        state.mkdir(0o700)
+        os.chown(state, 4711, 4712)
+        with as_owner_of(state):
+            (state / "lock").touch()
+        made = (state / "lock").stat()
+        self.assertEqual((made.st_uid, made.st_gid), (4711, 4712))
+        self.assertEqual((os.geteuid(), os.getegid()), (0, 0))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.commands import leave
 from macvlan_twisted.commands.command_line import main
 from macvlan_twisted.commands.sandboxes import Sandbox, describe, inhabitants
+from macvlan_twisted.directories import prepare_directory
 from macvlan_twisted.engine.inspection import FoundEndpoint, FoundNetwork, Inspection
 from macvlan_twisted.errors import CannotStart, Refused
 from macvlan_twisted.lan.host_access import ROUTE_PROTOCOL
@@ -21,6 +26,7 @@ from macvlan_twisted.settings import Settings
 from macvlan_twisted.state.ledger import ENDPOINTS, MADE_LINKS, Put
 from macvlan_twisted.state.sqlite import identity_of, open_ledger
 from macvlan_twisted.state.witness import RuntimeWitness
+from macvlan_twisted.steps import Step, observe
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 from .helpers import fresh_directory
@@ -74,6 +80,20 @@ class LeaveTestCase(SynchronousTestCase):
 
     def names(self) -> set[str]:
         return {link.name for link in self.kernel.links()}
+
+
+class KilledAfter:
+    """Ends the program after a step was taken for the *number*-th time."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self._name = name
+        self._left = number
+
+    def __call__(self, step: Step, is_done: bool) -> None:
+        if step.name == self._name and is_done:
+            self._left -= 1
+            if not self._left:
+                raise KeyboardInterrupt
 
 
 class LeaveTests(LeaveTestCase):
@@ -139,6 +159,40 @@ class LeaveTests(LeaveTestCase):
         self.assertEqual(self.leave(force=True), 0)
         self.assertEqual(self.names(), {*self.foreign, "eth1.30"}, "by alias alone")
 
+    def test_a_kill_while_the_state_is_removed_keeps_the_service_from_starting(self) -> None:
+        for number in range(1, 20):
+            stop = observe(KilledAfter("commands.state.remove", number))
+            self.addCleanup(stop)
+            try:
+                self.leave()
+            except KeyboardInterrupt:
+                stop()
+            else:
+                self.assertGreater(number, 3)
+                return
+            prepare_directory(self.state)
+            outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
+            open_ledger(self.state, outside).close()
+        self.fail("it never came to an end")
+
+    def test_root_leaves_a_lock_in_somebodys_directory_that_he_may_not_open(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("only root can be somebody else")
+        self.state.parent.chmod(0o711)
+        for path in (self.state, *self.state.iterdir()):
+            os.chown(path, 4711, 4711)
+        owners = []
+
+        def look(step: Step, is_done: bool) -> None:
+            if step.name != "commands.state.remove":
+                owners.extend(each.stat().st_uid for each in self.state.iterdir())
+
+        self.addCleanup(observe(look))
+        self.assertEqual(self.leave(dry_run=True), 0)
+        self.assertEqual({*owners, *(each.stat().st_uid for each in self.state.iterdir())}, {4711})
+        self.assertEqual(self.leave(), 0)
+        self.assertFalse(self.state.exists())
+
     def test_it_says_something_else_than_that_there_is_nothing(self) -> None:
         self.leave()
         self.said.clear()
@@ -174,3 +228,10 @@ class CommandLineTests(SynchronousTestCase):
             with self.assertRaises(SystemExit) as caught:
                 main(words)
             self.assertEqual(caught.exception.code, 2, words)
+
+    def test_who_may_not_look_gets_a_traceback(self) -> None:
+        told = StringIO()
+        refused = PermissionError(13, "Permission denied", "/var/lib/x")
+        with redirect_stderr(told), mock.patch("macvlan_twisted.commands.leave.run", side_effect=refused):
+            self.assertEqual(main(["leave"]), 1)
+        self.assertEqual(told.getvalue(), "macvlan-twisted: /var/lib/x: Permission denied\n")
