@@ -321,7 +321,7 @@ def _wire(
     addresses = AddressManagement(
         settings, book, conflicts, Leasing(leases, macs), macs, lambda: token_hex(4), time.monotonic
     )
-    parents = Parents(links, records, known, wires, reactor.seconds)
+    parents = Parents(links, records, known, wires, time.monotonic)
     announcements = Announcements(wires, reactor)
     presence = Presence(known, links, conflicts, announcements, leases)
     host_ways = HostWays(settings, known, links, host_access, addresses, conflicts)

@@ -61,7 +61,7 @@ class Network:
     """The host's own for this network's containers, one a family; empty until they are chosen."""
     force_wifi: bool | None = field(default=None, eq=False)
     """Whether the user knows that the parent may be a Wi-Fi interface; ``None``: created before that was kept."""
-    engine_id: str = ""
+    engine_id: str = field(default="", eq=False)
     """
     Of the engine that was last seen to list the network (:class:`~macvlan_twisted.driver.survey.Survey`); empty if none was.
     """

@@ -315,6 +315,4 @@ class Networks:
 
 def _is_again(existing: Network, network: Network, given: Sequence[IPAddress]) -> bool:
     """Whether a network that is to be made is there; the host's addresses for it were chosen then."""
-    return evolve(existing, host_addresses=(), engine_id="") == network and set(given) <= set(
-        existing.host_addresses
-    )
+    return evolve(existing, host_addresses=()) == network and set(given) <= set(existing.host_addresses)

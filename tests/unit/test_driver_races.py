@@ -71,6 +71,15 @@ class EndpointRaceTests(RaceTestCase):
             self.assertEqual(self.house.link_names(), PLAIN_LINKS)
             self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
 
+    def test_a_container_does_not_start_because_an_engine_was_seen_to_list_its_network(self) -> None:
+        self.house.create_endpoint()
+        self.house.records.steps.hold.add("forget")
+        creation = self.house.start(self.house.endpoints.create(endpoint_request(OTHER_ENDPOINT)))
+        self.assertNoResult(creation)
+        self.house.wait(self.house.networks.is_listed_by(NETWORK, "n1"))
+        (created,) = self.finish(creation)
+        self.assertEqual(created.mac, "7a:42:c0:a8:01:07", created)
+
     def test_two_endpoints_at_once_never_get_one_mac(self) -> None:
         self.house.records.steps.hold.add("save")
         calls = [
