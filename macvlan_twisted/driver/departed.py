@@ -7,6 +7,7 @@ nothing to hear, only something to see, and whatever might be in use is kept.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 
 from attrs import frozen
@@ -21,6 +22,9 @@ from .network import Endpoint
 from .survey import Survey
 
 _log = Logger(namespace="macvlan_twisted.driver")
+
+_NEVER_SHOWN = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES)
+"""With these a kernel before 5.0 answers, or one that grants us no right to see links elsewhere."""
 
 
 @frozen
@@ -61,7 +65,11 @@ class Departed:
                 found[endpoint.endpoint_id] = Departure(endpoint, "its link came back from the container")
         if not away:
             return found
-        elsewhere = await self._elsewhere()
+        try:
+            elsewhere = await self._elsewhere()
+        except LinkFailed as failure:
+            _log.debug("endpoints that may be in containers are kept: {reason}", reason=str(failure))
+            return found
         for endpoint in away:
             if elsewhere is not None and self._is_among(endpoint, elsewhere):
                 continue
@@ -80,10 +88,16 @@ class Departed:
         return link is not None and self._links.is_ours(link) and not link.up
 
     async def _elsewhere(self) -> frozenset[str] | None:
-        """The aliases and the MACs of all links in other namespaces."""
+        """
+        The aliases and the MACs of all links in other namespaces; ``None``: this kernel never shows them, or not to us.
+
+        :raises LinkFailed: only this time it does not, and an engine's word alone is not enough.
+        """
         try:
             links = await self._links.elsewhere()
         except LinkFailed as failure:
+            if failure.errno not in _NEVER_SHOWN:
+                raise
             _log.debug("{reason}", reason=str(failure))
             return None
         return frozenset(mark for link in links for mark in (link.alias, link.mac) if mark)

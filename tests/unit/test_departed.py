@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from attrs import evolve
 
 from macvlan_twisted.addresses import parse_address
@@ -126,6 +128,16 @@ class KeptTests(RoundsTestCase):
         self.house.kernel.destroy_away(LINK)
         self.begin()
         self.assert_still_there()
+
+    def test_one_that_the_engine_does_not_list_while_the_kernel_cannot_show_all_other_namespaces(
+        self,
+    ) -> None:
+        self.engine.listed.clear()
+        for number in (errno.EINTR, errno.EMFILE, errno.ENOBUFS):
+            self.house.steps.refuse["links_elsewhere"] = number
+            self.start_again()
+            self.house.steps.refuse["links_elsewhere"] = number
+            self.assert_still_there()
 
     def test_a_running_one_without_an_engine(self) -> None:
         self.no_engine()
