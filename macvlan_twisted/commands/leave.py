@@ -15,6 +15,7 @@ from ..engine.inspection import BlockingEngine, Inspection, inspect_networks
 from ..errors import CannotStart, LinkFailed, Refused
 from ..links.interface import HostRoute, Kernel, LinkFacts
 from ..listening import Lock, remove_stale_socket
+from ..recovery.traces import mark_in
 from ..settings import Settings
 from ..state.witness import RuntimeWitness
 from ..steps import Step
@@ -80,6 +81,7 @@ def run(
         ours, instances = _gathered(settings, kernel, links, directories, every_instance)
         inspection = (inspect or _inspection)(settings)
         _refuse_alive(ours, inspection, links, force)
+        _refuse_seen(kernel, instances, force)
         _say_what_stays(ours, inspection, links, instances, settings, say)
         verb = "would be removed" if dry_run else "is to be removed"
         for line in _listed(ours):
@@ -172,6 +174,30 @@ def _refuse_alive(
         raise Refused(
             "there is no state, and the engine does not answer: whether containers hang on links that would be removed is "
             "not known; name the engine's socket with --docker-host, or add --force"
+        )
+
+
+def _refuse_seen(kernel: Kernel, instances: Collection[str] | None, force: bool) -> None:
+    """
+    An engine that does not list a container says nothing about those of another engine.
+
+    :raises Refused: links of ours are in other network namespaces.
+    """
+    if force:
+        return
+    try:
+        elsewhere = kernel.links_elsewhere()
+    except LinkFailed:  # this kernel does not show them
+        return
+    seen = sorted(
+        f"{link.mac} (endpoint {mark.identifier[:12]})"
+        for link in elsewhere
+        if (mark := mark_in(link.alias)) is not None and (instances is None or mark.instance in instances)
+    )
+    if seen:
+        raise Refused(
+            f"links of ours are in other network namespaces: {', '.join(seen)}; remove the containers, another engine's "
+            "perhaps, or see with macvlan-twisted sandboxes what an engine left behind, or add --force"
         )
 
 

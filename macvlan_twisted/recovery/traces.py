@@ -35,7 +35,12 @@ class Mark:
 
 def mark_of(link: LinkFacts) -> Mark | None:
     """``None``: the link is not one of ours."""
-    parts = link.alias.split("/", 3)
+    return mark_in(link.alias)
+
+
+def mark_in(alias: str) -> Mark | None:
+    """``None``: it is not one of a link of ours."""
+    parts = alias.split("/", 3)
     if len(parts) != 4 or parts[0] != ALIAS_PREFIX:
         return None
     return Mark(*parts[1:])

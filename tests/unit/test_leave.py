@@ -136,6 +136,16 @@ class LeaveTests(LeaveTestCase):
             self.leave(Inspection((network,), makes_up_gateways=False))
         self.assertEqual(self.leave(Inspection((network,), makes_up_gateways=False), force=True), 0)
 
+    def test_it_goes_on_while_a_container_of_an_engine_that_was_not_asked_hangs_on_a_link(self) -> None:
+        name, alias = "mvtbox", f"{self.ours}endpoint/{'e' * 64}"
+        box = nic(name, 21, kind="macvlan", lower_index=5, alias=alias)
+        self.kernel = FakeKernel([*self.kernel.links()[1:], box])
+        self.kernel.move_away(name, up=True)
+        with self.assertRaisesRegex(Refused, "eeeeeeeeeeee"):
+            self.leave()
+        self.assertIn("eth1.20", self.names())
+        self.assertEqual(self.leave(force=True), 0)
+
     def test_it_goes_on_while_nobody_says_whether_containers_run(self) -> None:
         with self.assertRaisesRegex(Refused, "10.0.0.7"):
             self.leave(None)
