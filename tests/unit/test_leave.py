@@ -191,7 +191,7 @@ class LeaveTests(LeaveTestCase):
         self.state.parent.chmod(0o711)
         for path in (self.state, *self.state.iterdir()):
             os.chown(path, 4711, 4711)
-        owners = []
+        owners: list[int] = []
 
         def look(step: Step, is_done: bool) -> None:
             if step.name != "commands.state.remove":
