@@ -1,0 +1,125 @@
+"""``--recover`` is killed before and after each of its steps; the next one does all that the first should have done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from attrs import evolve
+
+from macvlan_twisted.addresses import parse_interface, parse_network
+from macvlan_twisted.directories import prepare_directory
+from macvlan_twisted.engine.inspection import FoundEndpoint, FoundNetwork, FoundSubnet, Inspection
+from macvlan_twisted.errors import StateFailed
+from macvlan_twisted.recovery.kept import Kept
+from macvlan_twisted.recovery.rebuild import recover_state
+from macvlan_twisted.state.ledger import Ledger
+from macvlan_twisted.state.recovering import refuse_unfinished
+from macvlan_twisted.state.sqlite import open_ledger
+from macvlan_twisted.state.witness import RuntimeWitness
+from macvlan_twisted.steps import Step, observe
+
+from .helpers import ENDPOINT, LAN, NETWORK, HouseTestCase, fresh_directory
+
+TOLD = Inspection(
+    (
+        FoundNetwork(
+            NETWORK,
+            "lan",
+            LAN.plugin_name,
+            {"parent": "eth1"},
+            False,
+            "default",
+            {},
+            (FoundSubnet(parse_network("192.168.1.0/24")),),
+            (FoundEndpoint(ENDPOINT, "box", "7a:42:c0:a8:01:07", parse_interface("192.168.1.7/24")),),
+        ),
+    ),
+    makes_up_gateways=False,
+)
+
+
+class Moments:
+    """Counts what is before and after each step, and ends the process at one of them, as a kill does."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self._last = last
+        self.seen = 0
+
+    def __call__(self, step: Step, is_done: bool) -> None:
+        self.seen += 1
+        if self.seen == self._last:
+            os._exit(9)
+
+
+class KilledTests(HouseTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.top = fresh_directory(self)
+        self.settings = evolve(self.house.settings, runtime_dir=str(self.top / "run"))
+        self.state = self.top / "state"
+
+    def recover(self) -> Ledger:
+        outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
+        return recover_state(self.settings, self.house.kernel, self.state, outside, lambda _: TOLD)
+
+    def moments(self) -> int:
+        """How many there are, where nobody kills."""
+        moments = Moments()
+        stop = observe(moments)
+        try:
+            self.recover().close()
+        finally:
+            stop()
+        return moments.seen
+
+    def kill_at(self, moment: int) -> None:
+        """In a process of its own, for what it has open goes with it."""
+        child = os.fork()
+        if not child:
+            try:
+                observe(Moments(moment))
+                self.recover().close()
+            finally:
+                os._exit(1)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 9)
+
+    def begin(self, damage: bytes | None) -> None:
+        for each in (self.state, self.top / "run"):
+            shutil.rmtree(each, ignore_errors=True)
+        prepare_directory(self.state)
+        outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
+        ledger = open_ledger(self.state, outside)
+        self.instance = ledger.instance
+        ledger.close()
+        if damage is not None:
+            (self.state / "state.sqlite").write_bytes(damage)
+
+    def assert_recovered_after_a_kill_at_each_moment(self, damage: bytes | None) -> None:
+        self.begin(damage)
+        moments = self.moments()
+        self.assertGreater(moments, 6)
+        for at in range(1, moments + 1):
+            self.begin(damage)
+            self.kill_at(at)
+            try:  # a start without the option is well, or refused with what to do
+                refuse_unfinished(self.state)
+                outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
+                open_ledger(self.state, outside).close()
+            except StateFailed:
+                self.assertIsNotNone(damage, "a start on a sound state is refused after a kill")
+            ledger = self.recover()
+            kept = Kept.of(ledger)
+            self.assertEqual(ledger.instance, self.instance, "links of before are not known as ours")
+            ledger.close()
+            self.assertEqual((list(kept.networks), list(kept.endpoints)), ([NETWORK], [ENDPOINT]), at)
+            refuse_unfinished(self.state)
+            outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
+            open_ledger(self.state, outside).close()
+
+    def test_a_damaged_state(self) -> None:
+        self.assert_recovered_after_a_kill_at_each_moment(b"rubbish" * 1000)
+
+    def test_a_sound_state(self) -> None:
+        self.assert_recovered_after_a_kill_at_each_moment(None)
