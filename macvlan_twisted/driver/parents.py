@@ -234,12 +234,40 @@ class Parents:
             self.awaited.forget(network.parent)
 
     async def drop_orphans(self) -> None:
-        """Remove what was made for networks that are not there (any more), the highest first."""
+        """
+        Remove what was made for networks that are not there (any more), the highest first.
+
+        Networks may be missing in state that was rebuilt, those of another engine for instance: while links of ours are in
+        containers that nobody here knows, all stays that they may hang on.
+        """
+        used = {name for network in self._known.networks.values() for name in links_of(network)}
+        if self._made.keys() <= used:
+            return
+        strangers = await self._strangers()
+        if strangers:
+            _log.warn(
+                "{links} stay, which no network in state needs: containers that state does not know may hang on them "
+                "(endpoints {endpoints})",
+                links=", ".join(sorted(self._made.keys() - used)),
+                endpoints=", ".join(each[:12] for each in strangers),
+            )
+            return
         for name in sorted(self._made, key=self._height, reverse=True):
             try:
                 await self._drop_if_unused(name)
             except LinkFailed as failure:
                 _log.warn("{reason}", reason=str(failure))
+
+    async def _strangers(self) -> list[str]:
+        """The ids of endpoints that are not known, and whose links are in other namespaces."""
+        prefix = alias_of(self._records.instance, "endpoint", "")
+        try:
+            elsewhere = await self._links.elsewhere()
+        except LinkFailed as failure:
+            _log.debug("{reason}", reason=str(failure))
+            return []
+        found = {each.alias.removeprefix(prefix) for each in elsewhere if each.alias.startswith(prefix)}
+        return sorted(found - self._known.endpoints.keys())
 
     def _height(self, name: str) -> int:
         """How many links that we made lie below."""

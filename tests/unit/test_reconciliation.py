@@ -61,6 +61,18 @@ class RestartTests(HouseTestCase):
         house.delete_endpoint()
         self.assertNotIn(LINK, house.link_names())
 
+    def test_a_vlan_goes_under_a_container_whose_network_was_not_rebuilt(self) -> None:
+        self.house.kernel.move_away(LINK, up=True)
+        for kind in (Kind.NETWORK, Kind.ENDPOINT):  # another engine's, which --recover has not asked
+            self.house.records.kept[kind].clear()
+        house = self.house.next_life()
+        self.assertIn("eth1.20", house.link_names())
+        self.assertIn("eth1.20", house.known.made_links)
+        house.kernel.destroy_away(LINK)
+        house = house.next_life()
+        self.assertNotIn("eth1.20", house.link_names())
+        self.assertEqual(house.known.made_links, {})
+
 
 class CrashTests(HouseTestCase):
     """Each test stops the service at one point and starts it anew on what is left."""
