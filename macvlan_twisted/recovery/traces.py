@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from ..driver.known import Known
 from ..driver.network import MadeLink
-from ..errors import StateFailed
+from ..errors import CannotStart, StateFailed
 from ..lan.host_links import HostLink
 from ..links.interface import Kernel, LinkFacts
 from ..names import ALIAS_PREFIX
@@ -22,6 +22,8 @@ _log = Logger(namespace="macvlan_twisted.recovery")
 
 LASTING = ("host", "vlan", "dummy")
 """The kinds of links that stay in the host's namespace."""
+_NAMED = ("vlan", "dummy")
+"""Those whose alias says how they were named."""
 
 
 @frozen
@@ -61,11 +63,19 @@ def refuse_older(instance: str, links: Iterable[LinkFacts], known: Known) -> Non
     Such links have a row from before they are made until after they are gone.
 
     :raises StateFailed: the kernel has one that state does not know, so state is older than it.
+    :raises CannotStart: somebody has renamed one, on which containers may hang.
     """
     names = {*known.made_links, *(each.name for each in known.host_links.values())}
     for link in links:
         mark = mark_of(link)
-        if mark is not None and mark.instance == instance and mark.kind in LASTING and link.name not in names:
+        if mark is None or mark.instance != instance or mark.kind not in LASTING:
+            continue
+        if mark.kind in _NAMED and link.name != mark.identifier and mark.identifier in known.made_links:
+            raise CannotStart(
+                f"link {link.name} was made for networks as {mark.identifier}, and somebody has renamed it: rename it back, "
+                f"with ip link set {link.name} name {mark.identifier}, or remove it"
+            )
+        if link.name not in names:
             raise StateFailed(
                 f"state is older than link {link.name} ({link.alias}), which it does not know: an older copy was put in its "
                 "place"

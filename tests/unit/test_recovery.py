@@ -14,7 +14,7 @@ from macvlan_twisted.engine.inspection import (
     Inspection,
     found_network,
 )
-from macvlan_twisted.errors import NotFound, StateFailed
+from macvlan_twisted.errors import CannotStart, NotFound, StateFailed
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
 from macvlan_twisted.records import from_document, to_document
 from macvlan_twisted.recovery.kept import Kept
@@ -274,6 +274,17 @@ class TraceTests(HouseTestCase):
         refuse_older("another", links, self.house.known)
         with self.assertRaisesRegex(StateFailed, r"older than link eth1\.20"):
             refuse_older(instance, links, self.house.known)
+
+    def test_a_vlan_that_somebody_renamed_is_taken_for_one_that_nobody_needs(self) -> None:
+        self.house.create_network(parent="eth1.20")
+        vlan = self.house.kernel.find("eth1.20")
+        assert vlan is not None
+        renamed = [evolve(vlan, name="lab20")]
+        for known in ({"eth1.20"}, {"eth1.20", "lab20"}):  # as before, and as --recover finds it
+            made = dict.fromkeys(known, self.house.known.made_links["eth1.20"])
+            self.house.known.made_links.update(made)
+            with self.assert_refused(CannotStart, "ip link set lab20 name eth1.20"):
+                refuse_older(self.house.records.instance, renamed, self.house.known)
 
     def test_a_containers_link_proves_nothing(self) -> None:
         """Its row goes before it does."""
