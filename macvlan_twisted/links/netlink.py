@@ -87,6 +87,19 @@ def _afford(number: int) -> None:
             os.close(each)
 
 
+def _drop_unread(netlink: Any) -> None:
+    """
+    Let go of what came when nobody waited for it any more: pyroute2 keeps it for good, for a reader of broadcasts.
+
+    A look-up of one link ends with the link, and the acknowledgement comes after that (pyroute2 0.9.7). Each is short,
+    and is kept in what was a buffer of 256 KiB: a page or more.
+    """
+    unread = netlink.asyncore.msg_queue.root
+    while not unread.empty():
+        unread.get_nowait()
+        unread.task_done()
+
+
 class NetlinkSockets:
     """pyroute2 keeps an event loop a thread, so each thread has an ``IPRoute`` of its own, closed when the thread ends."""
 
@@ -99,6 +112,7 @@ class NetlinkSockets:
         if netlink is None:
             _afford(_DESCRIPTORS)
             netlink = self._of_thread.netlink = IPRoute()
+        _drop_unread(netlink)
         return netlink
 
     @property
