@@ -288,7 +288,11 @@ class Networks:
             is_empty = not self._known.endpoints_of(network.network_id)
             if not is_as_it_was or not is_empty or self.heard.silence(network.network_id) < silence:
                 return False
-            await self._delete(network)
+            try:
+                await self._delete(network)
+            finally:
+                if network.network_id not in self._known.networks:
+                    self.heard.forget(network.network_id)
         return True
 
     async def is_listed_by(self, network_id: str, engine_id: str) -> None:

@@ -234,15 +234,14 @@ class AddressManagement:
         shared.add(pool.pool_id, number, Purpose(claim.purpose))
         if claim.purpose != Purpose.ENDPOINT.value:
             self._choosing.reserved(pool, claim.address)
-        if advances:
-            self._pools.cursors[pool.cursor_key] = number
+        forgotten = self._pools.advance(pool, number) if advances else ()
         ended: tuple[str, ...] = ()
         if claim.name:
             ended = self._identities.note(Identity(pool.pool_id, claim.name, claim.address, claim.mac))
         elif claim.purpose == Purpose.ENDPOINT.value:
             ended = self._identities.forget_address(pool.pool_id, claim.address)
         try:
-            await self._book.claim(claim, pool.cursor_key, advances, ended)
+            await self._book.claim(claim, pool.cursor_key, advances, ended, forgotten)
         except BaseException:
             if not held_before:
                 shared.remove(pool.pool_id, number)

@@ -10,6 +10,9 @@ from .pools import Pool, said_by
 from .requests import Purpose
 from .shared_set import SharedSet
 
+MOST_CURSORS = 10_000
+"""A network that is made again goes on where the one before it ended; somebody may make networks up without end."""
+
 
 class OpenPools:
     """Filled from state at start-up; changed in the reactor's thread only."""
@@ -18,7 +21,7 @@ class OpenPools:
         self.by_id = {key: from_document(Pool, document) for key, document in book.pools().items()}
         self._sets: dict[str, SharedSet] = {}
         self.cursors = {key: int(address) for key, address in book.cursors().items()}
-        """By cursor key: the number that was handed out last."""
+        """By cursor key: the number that was handed out last; what was advanced last is at the end."""
         for pool in self.by_id.values():
             self._join_set(pool)
         for claim in book.claims():
@@ -45,6 +48,23 @@ class OpenPools:
     def add(self, pool: Pool) -> None:
         self.by_id[pool.pool_id] = pool
         self._join_set(pool)
+
+    def advance(self, pool: Pool, number: int) -> tuple[str, ...]:
+        """
+        *number* was handed out last.
+
+        :return: the cursor keys that are forgotten, of pools that are no more.
+        """
+        self.cursors.pop(pool.cursor_key, None)
+        self.cursors[pool.cursor_key] = number
+        if len(self.cursors) <= MOST_CURSORS:
+            return ()
+        used = {each.cursor_key for each in self.by_id.values()}
+        forgotten = next((key for key in self.cursors if key not in used), None)
+        if forgotten is None:
+            return ()
+        del self.cursors[forgotten]
+        return (forgotten,)
 
     def sharing_with(self, pool: Pool) -> list[Pool]:
         """The other open pools of the same set of addresses."""

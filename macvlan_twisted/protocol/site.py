@@ -30,6 +30,8 @@ from .methods import Method
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of a body; the engine's largest are a few kilobytes."""
+HEADER_NAME_LIMIT = 100
+"""Bytes: Twisted keeps the names of the first 10,000 headers that it has not seen before, in two spellings, for good."""
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
 
 _log = Logger(namespace="macvlan_twisted.protocol")
@@ -140,17 +142,25 @@ async def _encoded_reply(method: Method, raw: bytes) -> bytes:
 
 
 class StrictChannel(HTTPChannel):
-    """Twisted's, which takes a Content-Length of thousands of digits for a number that Python would read."""
+    """
+    Twisted's, which takes a Content-Length of thousands of digits for a number that Python would read, and a name of
+    kilobytes for one that comes again.
+    """
 
     def headerReceived(self, line: bytes) -> bool:
+        if len(line.partition(b":")[0]) > HEADER_NAME_LIMIT:
+            return self._refuse()
         try:
             return bool(super().headerReceived(line))
         except ValueError:
-            channel: Any = self
-            with _REFUSE_REQUEST:
-                channel.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
-            channel.loseConnection()
-            return False
+            return self._refuse()
+
+    def _refuse(self) -> bool:
+        channel: Any = self
+        with _REFUSE_REQUEST:
+            channel.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        channel.loseConnection()
+        return False
 
 
 class LimitedRequest(Request):

@@ -101,11 +101,17 @@ class AddressBook(Protocol):
         """Forget the pool and free all that was claimed under its id."""
 
     def claim(
-        self, claim: Claim, shared_set: str, advances: bool, forgotten_names: Sequence[str] = ()
+        self,
+        claim: Claim,
+        shared_set: str,
+        advances: bool,
+        forgotten_names: Sequence[str] = (),
+        forgotten_sets: Sequence[str] = (),
     ) -> Deferred[None]:
         """
         Take an address of the set *shared_set*; with *advances* it becomes the one handed out last. A claim with a name
-        is kept as an :class:`Identity`, those of *forgotten_names* end.
+        is kept as an :class:`Identity`, those of *forgotten_names* end. Of *forgotten_sets* it is kept no more which one
+        was handed out last.
 
         :raises StateFailed: it was not taken.
         """

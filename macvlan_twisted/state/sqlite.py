@@ -187,12 +187,18 @@ class SqliteAddressBook:
         ]
 
     def claim(
-        self, claim: Claim, shared_set: str, advances: bool, forgotten_names: Sequence[str] = ()
+        self,
+        claim: Claim,
+        shared_set: str,
+        advances: bool,
+        forgotten_names: Sequence[str] = (),
+        forgotten_sets: Sequence[str] = (),
     ) -> Deferred[None]:
         address = str(claim.address)
         changes: list[Change] = [Put(tables.ADDRESSES, (claim.pool_id, address, claim.purpose))]
         if advances:
             changes.append(Put(tables.CURSORS, (shared_set, address)))
+        changes += [Drop(tables.CURSORS, (each,)) for each in forgotten_sets]
         changes += [Drop(tables.IDENTITIES, (claim.pool_id, name)) for name in forgotten_names]
         if claim.name:
             changes.append(Put(tables.IDENTITIES, (claim.pool_id, claim.name, address, claim.mac)))

@@ -81,7 +81,12 @@ class MemoryAddressBook(_Failing):
         return list(self.names.values())
 
     def claim(
-        self, claim: Claim, shared_set: str, advances: bool, forgotten_names: Sequence[str] = ()
+        self,
+        claim: Claim,
+        shared_set: str,
+        advances: bool,
+        forgotten_names: Sequence[str] = (),
+        forgotten_sets: Sequence[str] = (),
     ) -> Deferred[None]:
         if not self.failing:
             for name in forgotten_names:
@@ -92,6 +97,8 @@ class MemoryAddressBook(_Failing):
             self.claimed[claim.pool_id, claim.address] = claim
             if advances:
                 self.last[shared_set] = claim.address
+            for each in forgotten_sets:
+                self.last.pop(each, None)
         return self._done()
 
     def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:

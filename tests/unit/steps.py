@@ -108,9 +108,15 @@ class ScriptedBook(MemoryAddressBook):
         return self.steps(super().close_pool, pool_id)  # type: ignore[arg-type]
 
     def claim(
-        self, claim: Claim, shared_set: str, advances: bool, forgotten_names: Sequence[str] = ()
+        self,
+        claim: Claim,
+        shared_set: str,
+        advances: bool,
+        forgotten_names: Sequence[str] = (),
+        forgotten_sets: Sequence[str] = (),
     ) -> Deferred[None]:
-        return self.steps(super().claim, claim, shared_set, advances, forgotten_names)  # type: ignore[arg-type]
+        rest = (claim, shared_set, advances, forgotten_names, forgotten_sets)
+        return self.steps(super().claim, *rest)  # type: ignore[arg-type]
 
     def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
         return self.steps(super().release, pool_id, address)  # type: ignore[arg-type]

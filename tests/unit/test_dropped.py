@@ -24,6 +24,14 @@ class NetworkTests(RoundsTestCase):
         self.assertEqual(self.house.link_names(), PLAIN_LINKS)
         self.assertEqual(self.rounds.counts, {"networks removed": 1, "pools released": 1})
 
+    def test_nothing_is_kept_of_when_one_was_heard_of_that_has_gone(self) -> None:
+        self.begin()
+        self.go_round()
+        self.engine.has.clear()
+        self.go_round()
+        self.assert_networks()
+        self.assertEqual(self.house.networks.heard._last, {})
+
     def test_after_a_restart_the_engine_is_known_again(self) -> None:
         self.begin()
         self.go_round(ROUND)

@@ -32,6 +32,14 @@ class HeardTests(SynchronousTestCase):
         self.clock.advance(7)
         self.assertEqual(self.heard.silence("a"), 7)
 
+    def test_nothing_is_kept_of_what_there_is_not(self) -> None:
+        """Whoever makes ids up cannot fill the memory."""
+        for number in range(50):
+            with self.heard.call(f"made up {number}"):
+                pass
+            self.heard.note(f"made up {number}")
+        self.assertEqual((len(self.heard._last), len(self.heard._under_way)), (0, 0))
+
     def test_a_call_that_fails_is_heard_too(self) -> None:
         with self.assertRaises(ValueError), self.heard.call("a"):
             self.clock.advance(9)

@@ -25,6 +25,19 @@ class HostileRequestTests(SiteTestCase):
         self.assertTrue(connection.raw.startswith(b"HTTP/1.1 400 "), connection.raw)
         self.assertFalse(connection.is_open)
 
+    def test_a_header_with_a_long_name_is_refused_and_its_name_is_not_kept(self) -> None:
+        from twisted.web import http_headers
+
+        name = b"X-" + b"long" * 2000
+        connection = self.connect()
+        connection.send(
+            b"POST /Plugin.Activate HTTP/1.1\r\nHost: \r\n" + name + b": 1\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.assertTrue(connection.raw.startswith(b"HTTP/1.1 400 "), connection.raw)
+        self.assertFalse(connection.is_open)
+        kept = http_headers._nameEncoder._canonicalHeaderCache
+        self.assertLess(max(len(each) for each in kept), 200)
+
     def test_a_path_that_is_no_text_is_404_as_json(self) -> None:
         for path in ("%ff", "Plugin.Activate%c3", "%00%ff%0a"):
             connection = self.connect()

@@ -83,6 +83,10 @@ class MemoryStateTests(LedgerTestCase):
         self.successResultOf(self.book.claim(Claim("p", TWO, "endpoint"), "set 2", advances=True))
         self.next_life()
         self.assertEqual(self.book.cursors(), {"set 1": ONE, "set 2": TWO})
+        claim = Claim("p", TWO, "endpoint")
+        self.successResultOf(self.book.claim(claim, "set 3", advances=True, forgotten_sets=("set 1", "none")))
+        self.next_life()
+        self.assertEqual(self.book.cursors(), {"set 2": TWO, "set 3": TWO})
 
 
 class SqliteStateTests(MemoryStateTests):

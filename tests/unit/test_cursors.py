@@ -1,0 +1,42 @@
+"""Which address was handed out last is kept for networks that come again, and not for all that ever were."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.addresses import parse_address, parse_network
+from macvlan_twisted.ipam.open_pools import MOST_CURSORS, OpenPools
+from macvlan_twisted.ipam.pools import Pool, plan_pool
+from macvlan_twisted.ipam.requests import RequestPool
+from macvlan_twisted.testing.state import MemoryAddressBook
+
+from .helpers import LAN
+
+
+def planned(subnet: str) -> Pool:
+    """A pool that is open, or was."""
+    request = RequestPool("MacvlanTwistedLocal", parse_network(subnet), None, {})
+    return plan_pool(request, LAN, "0")
+
+
+class CursorTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        book = MemoryAddressBook()
+        book.last = {f"made up {number}": parse_address("10.0.0.1") for number in range(MOST_CURSORS - 1)}
+        self.pools = OpenPools(book)
+
+    def test_of_networks_without_end_the_oldest_are_forgotten(self) -> None:
+        self.assertEqual(self.pools.advance(planned("10.1.0.0/24"), 7), ())
+        self.assertEqual(self.pools.advance(planned("10.2.0.0/24"), 7), ("made up 0",))
+        self.assertEqual(self.pools.advance(planned("10.2.0.0/24"), 8), ())
+        self.assertEqual(self.pools.advance(planned("10.3.0.0/24"), 7), ("made up 1",))
+        self.assertEqual(len(self.pools.cursors), MOST_CURSORS)
+
+    def test_those_of_open_pools_and_those_that_were_used_a_moment_ago_are_kept(self) -> None:
+        open_pool, recent = planned("10.1.0.0/24"), planned("10.2.0.0/24")
+        self.pools.add(open_pool)
+        self.pools.cursors = {open_pool.cursor_key: 1, recent.cursor_key: 2, **self.pools.cursors}
+        self.pools.advance(recent, 3)
+        self.assertEqual(self.pools.cursors[open_pool.cursor_key], 1)
+        self.assertEqual(self.pools.cursors[recent.cursor_key], 3)
+        self.assertNotIn("made up 0", self.pools.cursors)
