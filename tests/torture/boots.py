@@ -85,7 +85,7 @@ def run(ordeal: Ordeal) -> None:
     waiting = tries(ordeal)
     whole = len(waiting)
     under_way: list[Try] = []
-    awaiting, next_word = 0, 0.0
+    collected, next_word = 0, 0.0
     taken: dict[str, list[float]] = defaultdict(list)
     try:
         while under_way or (waiting and not ordeal.is_over):
@@ -100,7 +100,7 @@ def run(ordeal: Ordeal) -> None:
                 under_way.remove(each)
                 ordeal.say(f"{' '.join(each.words)}: {told(outcome)}")
                 count(ordeal, each, outcome)
-                awaiting += outcome.get("awaiting", 0)
+                collected += outcome.get("collected", 0)
                 if "taking" in outcome:
                     taken[each.order.name].append(outcome["taking"] + outcome["until_running"])
             if time.monotonic() > next_word:
@@ -112,7 +112,7 @@ def run(ordeal: Ordeal) -> None:
             each.process.kill()
     if waiting:
         ordeal.tally.figures["not tried, for want of time"] = str(len(waiting))
-    ordeal.tally.figures["endpoints left to the background collection"] = str(awaiting)
+    ordeal.tally.figures["endpoints and addresses left to the background collection"] = str(collected)
     for order in ORDERS:
         if times := taken[order.name]:
             span = f"{min(times):.0f} to {max(times):.0f} s" if len(times) > 1 else f"{times[0]:.0f} s"

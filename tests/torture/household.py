@@ -21,7 +21,7 @@ from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import Container, DockerHost
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan
-from tests.lab.plugin import DEFAULTS, Plugin
+from tests.lab.plugin import DEFAULTS, Haste, Plugin
 from tests.lab.unix_http import request
 
 OURS, DOCKERS, DHCP = "ours", "dockers", "dhcp"
@@ -35,6 +35,10 @@ NETWORKS = {
     DOCKERS: (*SUBNET, "--ip-range=192.168.77.128/26"),
     DHCP: ("--ipam-driver=null", "--opt=dhcp=true", "--opt=parent=eth1"),
 }
+COLLECTION = Haste(silence=20.0)
+"""An engine tries each call for 15 seconds: what it has not spoken of for longer, it has dropped."""
+COLLECT_EVERY = 4
+"""Seconds from one round of the collection to the next."""
 LEASED = "192.168.77.200,192.168.77.230"
 POLICIES = ("no", "always", "unless-stopped", "on-failure")
 RESTED = "rested"
@@ -271,8 +275,18 @@ def household(
         open_.enter_context(engine)
         engine.load_busybox()
         server = open_.enter_context(DhcpServer(lan, range=LEASED)) if dhcp else None
-        arguments = (*DEFAULTS, "--docker-host", engine.docker_host)
-        plugin = Plugin(lan, engine.plugins_dir, inside=engine, arguments=arguments, socket_unit=socket_unit)
+        arguments = (
+            *DEFAULTS,
+            *("--docker-host", engine.docker_host, "--reconcile-every", str(COLLECT_EVERY)),
+        )
+        plugin = Plugin(
+            lan,
+            engine.plugins_dir,
+            inside=engine,
+            arguments=arguments,
+            socket_unit=socket_unit,
+            haste=COLLECTION,
+        )
         open_.enter_context(plugin)
         made = Household(DockerHost(engine, plugin), server, few)
         made.move_in()

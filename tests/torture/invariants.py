@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from macvlan_twisted.ipam.requests import Purpose
 from macvlan_twisted.lan.host_access import ROUTE_PROTOCOL
 from macvlan_twisted.links.pool import GROUPS
 from macvlan_twisted.names import instance_prefix
@@ -207,6 +208,36 @@ def left_behind(world: World, docker: Docker) -> list[str]:
         if pool in beliefs.pools and purpose != "host" and address not in beliefs.pools[pool]
     }
     return [kind for kind, each in (*kinds, ("addresses", taken)) for _ in each]
+
+
+def uncollected(world: World, docker: Docker) -> Findings:
+    """What the program has yet to remove by itself, once it compares kernel and state, with no engine that it could ask.
+
+    Networks and pools that an engine forgot stay, and what was handed out from a pool that never got a network: no
+    kernel proves that nobody wants them.
+    """
+    found = Findings()
+    state, beliefs = read_state(world.state), docker.beliefs
+    for endpoint in sorted(set(state.endpoints) - set(beliefs.containers)):
+        found.leaked.append(f"endpoint {endpoint} is not collected")
+    for (pool, address), purpose in sorted(state.addresses.items()):
+        is_kept = not (state.pools.get(pool) or {}).get("network_id")
+        if purpose == Purpose.ENDPOINT.value and address not in beliefs.pools.get(pool, ()) and not is_kept:
+            found.leaked.append(f"address {address} of pool {pool} is not collected")
+    macs = {each.mac for each in beliefs.containers.values()}
+    for key, lease in sorted(state.leases.items()):
+        if lease["facts"]["mac"] not in macs:
+            found.leaked.append(f"lease {key} is not collected")
+    theirs = {each.link for each in beliefs.containers.values()}
+    hosts = {
+        name
+        for name, link in world.host.links().items()
+        if (link.get_attr("IFLA_IFALIAS") or "").startswith(instance_prefix(state.instance))
+    }
+    for name in sorted((hosts | world.boxed()) - theirs):
+        if name.startswith(("mvt", "mvx")):
+            found.leaked.append(f"link {name} is not collected")
+    return found
 
 
 def settle(check: Callable[[], Findings], seconds: float = 5.0) -> Findings:

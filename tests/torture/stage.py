@@ -68,6 +68,8 @@ class Outcome:
     leaked: list[str] = field(default_factory=list)
     was_reached: bool = True
     counts: dict[str, int] = field(default_factory=dict)
+    was_collected: bool = False
+    """Whether it was waited for the background to remove what was left."""
 
 
 class Stage:

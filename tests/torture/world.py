@@ -23,6 +23,7 @@ from pyroute2 import IPRoute
 
 from tests.lab.commands import attempt, run
 from tests.lab.lan import Lan
+from tests.lab.plugin import Haste
 from tests.lab.unix_http import UnixConnection, answers
 
 T = TypeVar("T")
@@ -241,7 +242,13 @@ class World:
         path = self.directory / f"steps{life}"
         return path.read_text().splitlines() if path.exists() else []
 
-    def begin(self, rules: Sequence[Rule], limits: Mapping[str, tuple[int, int]], user: int) -> None:
+    def begin(
+        self,
+        rules: Sequence[Rule],
+        limits: Mapping[str, tuple[int, int]],
+        user: int,
+        haste: Haste | None = None,
+    ) -> None:
         """Begin a life, and do not wait for it."""
         self._life += 1
         if not self.switch.exists():
@@ -253,6 +260,7 @@ class World:
                 f"--runtime-dir={self.directory / 'run'}",
                 f"--runtime-dir={self.directory / 'run'}",
                 "--docker-host=none",
+                *(() if haste is None else ("--reconcile-every=1",)),
                 *self.arguments,
             ],
             "log": str(self.log_file),
@@ -261,6 +269,7 @@ class World:
             "rules": rules,
             "limits": limits,
             "user": user,
+            "ages": None if haste is None else [haste.silence, haste.between_looks, haste.first],
         }
         self.pid = self._ask_zygote(order)["pid"]
 
@@ -284,14 +293,15 @@ class World:
         seconds: float = 30,
         limits: Mapping[str, tuple[int, int]] | None = None,
         user: int = 0,
+        haste: Haste | None = None,
     ) -> bool:
         """
         Begin a life, and wait until it answers; ``False`` if it ended before it could.
 
         :param limits: by the names of the resource module. :param user: who runs it; another one than root has no more
-            rights than the program needs.
+            rights than the program needs. :param haste: how soon it removes what nobody has.
         """
-        self.begin(rules, limits or {}, user)
+        self.begin(rules, limits or {}, user, haste)
         return self.comes_up(seconds)
 
     def comes_up(self, seconds: float = 30) -> bool:
@@ -396,6 +406,13 @@ class World:
                 os.close(descriptor)
 
         box.do(work)
+
+    def empty_boxes(self, kept: set[str]) -> None:
+        """Have the sandboxes of all other containers end, and with them their links."""
+        for box in self._boxes:
+            for name in box.links():
+                if name != "lo" and name not in kept:
+                    box.delete(name)
 
     def boxed(self) -> set[str]:
         """Return the names of all links in sandboxes."""

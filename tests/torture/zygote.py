@@ -156,6 +156,14 @@ def _live(order: dict[str, Any]) -> None:
         resource.setrlimit(getattr(resource, name), (soft, hard))
     if order.get("user"):
         _become(order["user"])
+    if order.get("ages"):
+        from functools import partial
+
+        from macvlan_twisted import tap
+        from macvlan_twisted.driver.rounds import Ages
+
+        hasty = partial(tap.make_macvlan_service, ages=Ages(*order["ages"]))
+        tap.make_macvlan_service = hasty
     observe(Plan(order["rules"], told, order.get("switch", "")))
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", "macvlan", *order["arguments"]]
     from twisted.scripts.twistd import run
