@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from tests.lab.requirements import missing_for_dhcp
 from tests.torture.boot_orders import BY_NAME, Order, live_on
-from tests.torture.household import POLICIES, Household, household
+from tests.torture.household import POLICIES, Household, household, within
 
 COLLECTION_SECONDS = 90.0
 """How long the background collection may take over what an engine has dropped silently: the endpoint goes when nothing
@@ -112,9 +112,7 @@ def check_forgotten(home: Household, order: Order, outcome: Outcome) -> None:
     left = home.forgotten()
     if order.forgets and left:
         outcome.collected = max(outcome.collected, len(left))
-        time.sleep(
-            COLLECTION_SECONDS
-        )  # not looked at meanwhile: for a look the plugin is restarted, and waits anew
+        within(COLLECTION_SECONDS, home.has_collected)
         left = home.forgotten()
     home.leaked += [f"{each}, of which the engine does not know" for each in sorted(left)]
 

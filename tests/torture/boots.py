@@ -20,7 +20,7 @@ from tests.torture.part import Ordeal, Part
 
 AT_ONCE = 5
 AT_ONCE_IN_SHORT = 3
-LONGEST = 450.0
+LONGEST = 600.0
 """Seconds after which a try is ended."""
 LOGS = Path(tempfile.gettempdir(), "macvlan-twisted-torture-boots")
 """Where the logs of engine and plugin are kept of tries that were not survived."""

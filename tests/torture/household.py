@@ -7,6 +7,7 @@ network, in which we have no say.
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from tests.lab.engine import Engine
 from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Haste, Plugin
 from tests.lab.unix_http import request
+from tests.torture.invariants import read_state
 
 OURS, DOCKERS, DHCP = "ours", "dockers", "dhcp"
 NETWORKS = {
@@ -222,20 +224,38 @@ class Household:
         """
         rows = self.rows()
         known = {str(row[0]) for row in rows["endpoints"]}
-        in_use = sum(each.network == OURS for each in self.inmates if each.name in self.running())
         taken = [str(row[1]) for row in rows["addresses"] if row[2] == Purpose.ENDPOINT.value]
-        of_engine = {
+        of_engine = self._of_engine()
+        self.lost += [f"the plugin does not know endpoint {each[:12]}" for each in sorted(of_engine - known)]
+        found = {f"endpoint {each[:12]}" for each in known - of_engine}
+        if len(taken) > (in_use := self._in_use()):
+            found.add(f"{len(taken) - in_use} of the addresses {', '.join(taken)}")
+        return found
+
+    def has_collected(self) -> bool:
+        """Say whether the plugin seems to know nothing any more that the engine does not, by a copy of its state: for a
+        better look it would have to be stopped, and would wait anew.
+        """
+        try:
+            state = read_state(self.plugin.state_dir)
+        except (OSError, sqlite3.DatabaseError):  # it was written to meanwhile
+            return False
+        taken = [each for each in state.addresses.values() if each == Purpose.ENDPOINT.value]
+        return set(state.endpoints) <= self._of_engine() and len(taken) <= self._in_use()
+
+    def _in_use(self) -> int:
+        """How many addresses of ours containers have."""
+        return sum(each.network == OURS for each in self.inmates if each.name in self.running())
+
+    def _of_engine(self) -> set[str]:
+        """The endpoints that the engine knows."""
+        return {
             endpoint
             for network in NETWORKS
             if network != DHCP or self.server is not None
             for each in self._ask(f"/networks/{network}")["Containers"].values()
             if (endpoint := each["EndpointID"])
         }
-        self.lost += [f"the plugin does not know endpoint {each[:12]}" for each in sorted(of_engine - known)]
-        found = {f"endpoint {each[:12]}" for each in known - of_engine}
-        if len(taken) > in_use:
-            found.add(f"{len(taken) - in_use} of the addresses {', '.join(taken)}")
-        return found
 
     def move_out(self) -> None:
         """Remove all containers."""
