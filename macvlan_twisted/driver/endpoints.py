@@ -124,16 +124,21 @@ class Endpoints:
         """The same call as before, and no link: it is in a container, or a kill came between its row and its link."""
         if endpoint.mac is not None:
             for other in self._known.holders_of_mac(endpoint.parent, endpoint.mac):
-                if other != endpoint and self._links.exists(
-                    other.link
-                ):  # down still: the kernel would not say
+                # Down still, or about to be made: the kernel would not say.
+                is_coming = other.endpoint_id in self._being_made
+                if other != endpoint and (is_coming or self._links.exists(other.link)):
                     raise _mac_in_use(other)
+        self._being_made.add(
+            endpoint.endpoint_id
+        )  # until it has its link it looks dead to others with its MAC
         try:
             await self._add_port(self._port(endpoint, network), network, network.mode != "passthru")
         except LinkFailed as failure:
             if failure.errno == (errno.EINVAL if network.mode == "passthru" else errno.EADDRINUSE):
                 return  # it lives in a container
             raise explained(failure, network, endpoint.mac, []) from None
+        finally:
+            self._being_made.discard(endpoint.endpoint_id)
         self._presence.settle(endpoint, network)
 
     async def _undo(self, endpoint: Endpoint) -> None:

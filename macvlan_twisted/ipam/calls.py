@@ -61,13 +61,31 @@ class AddressManagement:
         self._choosing = Choosing(settings, self._pools, conflicts)
         conflicts.is_handed_out = self.is_endpoints
         self._identities = Identities(book.identities())
+        self._being_opened: dict[str, Pool] = {}
+        """
+        Not on disk yet: nothing may be taken in them, by a network on the same subnet either, for it would stay in
+        state without its pool if the disk refused that.
+        """
         self._being_made: dict[str, set[IPAddress]] = {}
         """
         Pools whose network is not made yet, and their auxiliary addresses so far: until it is made, a named
         address is an auxiliary one.
         """
+        for pool_id in sorted(self._pools.lost):
+            self._free_lost(pool_id)
         for pool in self._pools.by_id.values():
             self._use_wire(pool)
+
+    def _free_lost(self, pool_id: str) -> None:
+        """A start that refused would leave all other containers without us, for addresses that nobody has."""
+        _log.error(
+            "state holds addresses of pool {pool}, which it does not hold: they are free", pool=pool_id
+        )
+        self._book.close_pool(pool_id).addErrback(
+            lambda failure: _log.error(
+                "addresses of pool {pool} stay: {reason}", pool=pool_id, reason=failure.getErrorMessage()
+            )
+        )
 
     def _use_wire(self, pool: Pool) -> None:
         if pool.conflict_detection != "off" or pool.dhcp:
@@ -80,13 +98,13 @@ class AddressManagement:
 
     async def request_pool(self, request: RequestPool) -> GrantedPool:
         pool = await self._leasing.planned(request, self._settings, self._nonce())
-        refuse_overlap(pool, self._pools.by_id)
-        self._pools.add(pool)
+        refuse_overlap(pool, {**self._pools.by_id, **self._being_opened})
+        self._being_opened[pool.pool_id] = pool
         try:
             await self._book.open_pool(pool.pool_id, to_document(pool))
-        except BaseException:
-            self._forget(pool)
-            raise
+        finally:
+            del self._being_opened[pool.pool_id]
+        self._pools.add(pool)
         self._being_made[pool.pool_id] = set()
         self.heard.note(pool.pool_id)
         self._use_wire(pool)
@@ -225,6 +243,14 @@ class AddressManagement:
         return pool.with_length(address)
 
     async def _claim(self, pool: Pool, claim: Claim, advances: bool) -> None:
+        if claim.purpose == Purpose.ENDPOINT.value:
+            await self._claim_at_once(pool, claim, advances)
+            return
+        # What is reserved may be asked for again while it is being released, which would then forget what is on disk.
+        async with self._turns.of(f"{pool.pool_id} {int(claim.address)}"):
+            await self._claim_at_once(pool, claim, advances)
+
+    async def _claim_at_once(self, pool: Pool, claim: Claim, advances: bool) -> None:
         """In memory at once, so that no parallel call picks it; the caller goes on when it is on disk."""
         if pool.pool_id not in self._pools.by_id:
             self._conflicts.let_go(pool.wire, claim.address, pool.shared_set)

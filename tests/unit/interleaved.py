@@ -107,6 +107,8 @@ class Interleaved:
     """What the engine was granted, by id."""
     unknown_pools: int = 0
     """Which were granted to an engine that did not hear of it any more."""
+    had_containers: set[str] = field(factory=set)
+    """Pools that have, or had, addresses of containers."""
     muddled: set[str] = field(factory=set)
     """Pools with addresses of which the engine never heard."""
     endpoints: dict[str, tuple[Place, str, str | None]] = field(factory=dict)
@@ -304,10 +306,14 @@ class Interleaved:
         elif self.random.random() < 0.1:
             wanted = parse_network(place.subnet).network_address + self.random.randrange(64, 128)
         asked = RequestAddress(pool_id, wanted, purpose, name)
+        had_containers = pool_id in self.had_containers
 
         def granted(address: Any) -> None:
             thing = ("claim", pool_id, address.ip)
-            if purpose is Purpose.ENDPOINT:
+            kept_as = self._purpose(thing)
+            if kept_as == Purpose.ENDPOINT.value:
+                self.had_containers.add(pool_id)
+                # A router's or an auxiliary address, which several networks may name, is never a container's.
                 for other in self.history.things("claim"):
                     shares = other[2] == address.ip and other[1] in self.pools
                     if (
@@ -316,12 +322,21 @@ class Interleaved:
                         and self.history.surely_there(other)
                     ):
                         self.bugs.append(f"{address} was handed out twice")
+            elif purpose is Purpose.ENDPOINT:
+                # To the service, what an engine names before the pool has containers, and for none, is auxiliary.
+                may_be = wanted is not None and not name and not had_containers
+                if kept_as != Purpose.AUXILIARY.value or not may_be:
+                    self.bugs.append(f"{address} was asked for for a container, and is kept as {kept_as}")
             self.history.acknowledge(self.history.begin(thing, True))
             for each in self.under_way:
                 if (each.what, each.about) == ("ReleasePool", pool_id):  # it goes with the pool
                     each.deeds.append((thing, self.history.begin(thing, False)))
 
         self.begin("RequestAddress", self.house.addresses.request_address(asked), [], granted, about=pool_id)
+
+    def _purpose(self, claim: tuple[str, str, IPAddress]) -> str:
+        """As what an address that was granted just now is kept."""
+        return self.house.book.claimed[claim[1], claim[2]].purpose
 
     def create_endpoint(self, place: Place) -> None:
         if self.endpoints and self.random.random() < 0.15:

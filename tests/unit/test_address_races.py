@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from macvlan_twisted.addresses import IPInterface, parse_address, parse_interface
+from macvlan_twisted.addresses import IPInterface, parse_address, parse_interface, parse_network
 from macvlan_twisted.errors import NotFound, Refused, StateFailed
-from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress
+from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
+from macvlan_twisted.state.interface import Claim
 
 from .address_cases import AddressTestCase
 
@@ -187,3 +188,63 @@ class RaceTests(AddressTestCase):
         self.failureResultOf(closing, StateFailed)
         self.successResultOf(releasing)
         self.assertEqual(self.house.book.claims(), [])
+
+    def test_an_address_is_taken_in_a_pool_that_the_disk_then_refuses(self) -> None:
+        """What another network takes must not outlive it: state would hold an address of no pool."""
+        pool = self.open("10.0.0.0/29")
+        self.ask(pool)
+        self.hold("open_pool", "claim")
+        opening = self.house.start(
+            self.house.addresses.request_pool(RequestPool("Local", parse_network("10.0.0.0/29"), None, {}))
+        )
+        hosts = self.house.start(
+            self.house.addresses.reserve_for_host("eth0", parse_network("10.0.0.0/29"), [], None, [])
+        )
+        step = next(each for each in self.house.book.steps.held if each.name == "open_pool")
+        self.house.book.steps.held.remove(step)
+        step.fail(StateFailed("the disk is full"))
+        self.failureResultOf(opening, StateFailed)
+        self.let_go()
+        self.assertEqual(self.successResultOf(hosts), parse_address("10.0.0.2"))
+        self.assertEqual({claim.pool_id for claim in self.house.book.claims()}, {pool})
+        self.assert_memory_is_what_is_on_disk(pool)
+
+    def test_a_gateway_that_is_asked_for_again_while_it_is_released_is_forgotten(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        self.ask(pool, "10.0.0.1", Purpose.GATEWAY)
+        self.hold("release", "claim")
+        releasing = self.releasing(pool, "10.0.0.1")
+        asking = self.asking(pool, "10.0.0.1", Purpose.GATEWAY)
+        self.let_go()
+        self.successResultOf(releasing)
+        self.successResultOf(asking)
+        self.assertEqual([str(claim.address) for claim in self.house.book.claims()], ["10.0.0.1"])
+        self.assertEqual(self.ask(pool), "10.0.0.2/29")
+        self.assert_memory_is_what_is_on_disk(pool)
+
+    def test_overlapping_pools_are_opened_at_once(self) -> None:
+        self.hold("open_pool")
+        calls = [
+            self.house.start(
+                self.house.addresses.request_pool(RequestPool("Local", parse_network(pool), None, {}))
+            )
+            for pool in ("10.0.0.0/8", "10.1.0.0/16")
+        ]
+        self.let_go()
+        self.successResultOf(calls[0])
+        self.failureResultOf(calls[1], Refused)
+
+    def test_an_address_whose_pool_is_lost_keeps_the_service_from_starting(self) -> None:
+        pool = self.open("10.0.0.0/29")
+        lost = Claim("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
+        self.house.book.claimed[lost.pool_id, lost.address] = lost
+        self.house = self.house.next_life()
+        self.assertEqual(self.house.book.claims(), [])
+        self.assertEqual(self.ask(pool), "10.0.0.1/29")
+
+    def test_an_address_whose_pool_is_lost_keeps_the_service_from_starting_on_a_full_disk(self) -> None:
+        lost = Claim("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
+        self.house.book.claimed[lost.pool_id, lost.address] = lost
+        self.house.book.failing = True
+        self.house = self.house.next_life()
+        self.assertEqual(self.house.addresses.open_pools, [])

@@ -245,6 +245,7 @@ class HalfWayTests(RaceTestCase):
         self.house.create_network()
         self.house.steps.hold.add("add_port")
         self.house.start(self.house.endpoints.create(endpoint_request()))
+        self.killed = self.house  # if it were collected, what hangs in it would go on
         self.house = self.house.next_life()
         self.house.create_endpoint()
         self.assertTrue(self.house.kernel.exists(endpoint_link_name(ENDPOINT)))
@@ -266,3 +267,44 @@ class HalfWayTests(RaceTestCase):
             self.house.create_endpoint()
         self.assertIn(ENDPOINT, self.house.known.endpoints)
         self.assertIn(ENDPOINT, self.house.records.kept[Kind.ENDPOINT])
+
+
+CHOSEN = "02:00:00:00:00:77"
+
+
+class RepeatedCreationTests(RaceTestCase):
+    """A kill came between an endpoint's row and its link; its creation comes again, and others with its MAC come."""
+
+    first = endpoint_request(ENDPOINT, address="192.168.1.7/24", mac=CHOSEN)
+    other = endpoint_request(OTHER_ENDPOINT, address="192.168.1.8/24", mac=CHOSEN)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.house.create_network()
+        self.house.steps.hold.add("add_port")
+        self.house.start(self.house.endpoints.create(self.first))
+        self.killed = self.house  # if it were collected, what hangs in it would go on
+        self.house = self.house.next_life()
+
+    def create_both(self, *wanted: requests.CreateEndpoint, first_step: str) -> list[Any]:
+        """:param first_step: where all of them are held back before any goes on."""
+        for steps in (self.house.steps, self.house.records.steps):
+            steps.hold.add(first_step)
+        return self.finish(*(self.house.start(self.house.endpoints.create(each)) for each in wanted))
+
+    def assert_sole(self, endpoint_id: str) -> None:
+        self.assertEqual(set(self.house.known.endpoints), {endpoint_id})
+        self.assertEqual(set(self.house.records.kept[Kind.ENDPOINT]), {endpoint_id})
+        self.assertEqual(self.house.link_names(), {*PLAIN_LINKS, endpoint_link_name(endpoint_id)})
+
+    def test_an_endpoint_that_is_made_again_is_dropped_by_one_that_takes_it_for_dead(self) -> None:
+        made, refused = self.create_both(self.first, self.other, first_step="add_port")
+        self.assertNotIsInstance(made, Exception)
+        self.assertIsInstance(refused, Refused)
+        self.assert_sole(ENDPOINT)
+
+    def test_an_endpoint_is_made_again_while_another_one_takes_its_mac(self) -> None:
+        made, refused = self.create_both(self.other, self.first, first_step="save")
+        self.assertNotIsInstance(made, Exception)
+        self.assertIsInstance(refused, Refused)
+        self.assert_sole(OTHER_ENDPOINT)
