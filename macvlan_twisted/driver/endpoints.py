@@ -316,7 +316,13 @@ class Endpoints:
         network = self._known.networks.get(endpoint.network_id)
         if network is not None and network.mode == "passthru":
             await self._links.reaped()
-        await self._forget(endpoint, link_removed=removed)
+        try:
+            await self._forget(endpoint, link_removed=removed)
+        except StateFailed:
+            await (
+                self._links.reaped()
+            )  # whoever has the next turn must not take what is condemned for its link
+            raise
         if failure is not None:
             raise failure
         _log.info(

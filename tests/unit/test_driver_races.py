@@ -268,6 +268,19 @@ class HalfWayTests(RaceTestCase):
         self.assertIn(ENDPOINT, self.house.known.endpoints)
         self.assertIn(ENDPOINT, self.house.records.kept[Kind.ENDPOINT])
 
+    def test_a_creation_that_is_repeated_after_a_refused_removal_has_a_link_that_is_about_to_go(self) -> None:
+        self.house.create_network()
+        self.house.create_endpoint()
+        self.house.steps.hold.add("members_of_group")
+        self.house.records.failing = True
+        removal = self.house.start(self.house.endpoints.delete(CALL))
+        creation = self.house.start(self.house.endpoints.create(endpoint_request()))
+        self.house.records.failing = False
+        refused, _made = self.finish(removal, creation)
+        self.assertIsInstance(refused, StateFailed)
+        self.assertIn(ENDPOINT, self.house.records.kept[Kind.ENDPOINT])
+        self.assertTrue(self.house.kernel.exists(endpoint_link_name(ENDPOINT)))
+
 
 CHOSEN = "02:00:00:00:00:77"
 
