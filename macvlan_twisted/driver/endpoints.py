@@ -128,9 +128,8 @@ class Endpoints:
                 is_coming = other.endpoint_id in self._being_made
                 if other != endpoint and (is_coming or self._links.exists(other.link)):
                     raise _mac_in_use(other)
-        self._being_made.add(
-            endpoint.endpoint_id
-        )  # until it has its link it looks dead to others with its MAC
+        # Until it has its link, it looks dead to others with its MAC.
+        self._being_made.add(endpoint.endpoint_id)
         try:
             await self._add_port(self._port(endpoint, network), network, network.mode != "passthru")
         except LinkFailed as failure:
@@ -319,9 +318,8 @@ class Endpoints:
         try:
             await self._forget(endpoint, link_removed=removed)
         except StateFailed:
-            await (
-                self._links.reaped()
-            )  # whoever has the next turn must not take what is condemned for its link
+            # Whoever has the next turn must not take what is condemned for the endpoint's link.
+            await self._links.reaped()
             raise
         if failure is not None:
             raise failure

@@ -82,7 +82,19 @@ class Interleaved(EngineCalls):
         links = [*house.kernel.links(), *alive]
         # One of an endpoint that was dropped, which the engine has moved back, lies about until its removal is answered.
         known = {endpoint.link for endpoint in house.known.endpoints.values()}
-        ours = [link for link in links if link.name in known and link.group == house.links.group]
+        going = {
+            endpoint_link_name(thing[1])
+            for call in self.under_way
+            for thing, deed in call.deeds
+            if isinstance(thing, tuple) and thing[0] == "endpoint" and not deed.makes
+        }
+        ours = [
+            link
+            for link in links
+            if link.name.startswith("mvt")
+            and link.group == house.links.group
+            and link.name not in going - known
+        ]
         macs = Counter((link.lower_index, link.mac) for link in ours)
         if not self.is_swept:  # a link whose removal the kernel has refused lies about, down
             return
