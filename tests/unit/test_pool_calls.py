@@ -101,6 +101,13 @@ class RestartTests(AddressTestCase):
         self.house = self.house.next_life(Settings(host_interface="eth1", conflict_detection="off"))
         self.assertEqual(self.ask(pool), "192.168.1.2/24")
 
+    def test_a_claim_of_no_pool_is_told(self) -> None:
+        pool = self.open()
+        self.ask(pool)
+        self.house.book.open.clear()
+        with self.assert_refused(StateFailed, pool):
+            self.house.next_life()
+
 
 class AuxiliaryTests(AddressTestCase):
     """Engines do not say of an auxiliary address that it is one: what comes before the network is made is one."""
