@@ -79,11 +79,14 @@ class AddressManagement:
     def _free_lost(self, pool_id: str) -> None:
         """A start that refused would leave all other containers without us, for addresses that nobody has."""
         _log.error(
-            "state holds addresses of pool {pool}, which it does not hold: they are free", pool=pool_id
+            "state holds reserved addresses of pool {pool}, which was never opened: they are free",
+            pool=pool_id,
         )
         self._book.close_pool(pool_id).addErrback(
             lambda failure: _log.error(
-                "addresses of pool {pool} stay: {reason}", pool=pool_id, reason=failure.getErrorMessage()
+                "reserved addresses of pool {pool} stay: {reason}",
+                pool=pool_id,
+                reason=failure.getErrorMessage(),
             )
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..addresses import IPAddress
+from ..errors import StateFailed
 from ..records import from_document
 from ..state.interface import AddressBook
 from .pools import Pool, said_by
@@ -22,15 +23,19 @@ class OpenPools:
         self.cursors = {key: int(address) for key, address in book.cursors().items()}
         """By cursor key: the number that was handed out last; what was advanced last is at the end."""
         self.lost: set[str] = set()
-        """Pools that state does not hold, but addresses of: nobody can ask for anything of them any more."""
+        """Pools that were never opened, and have reserved addresses in state, as earlier versions left them there."""
         for pool in self.by_id.values():
             self._join_set(pool)
         for claim in book.claims():
             owner = self.by_id.get(claim.pool_id)
-            if owner is None:
-                self.lost.add(claim.pool_id)
-            else:
+            if owner is not None:
                 self.set_of(owner).add(claim.pool_id, int(claim.address), Purpose(claim.purpose))
+            elif claim.purpose == Purpose.ENDPOINT.value:  # of a pool that an engine has: state is damaged
+                raise StateFailed(
+                    f"state holds address {claim.address} of pool {claim.pool_id}, which it does not hold"
+                )
+            else:
+                self.lost.add(claim.pool_id)
 
     def find(self, pool_id: str) -> Pool | None:
         """The pool that the engine means: that of this id, or a rebuilt one that says the same."""

@@ -234,7 +234,7 @@ class RaceTests(AddressTestCase):
         self.successResultOf(calls[0])
         self.failureResultOf(calls[1], Refused)
 
-    def test_an_address_whose_pool_is_lost_keeps_the_service_from_starting(self) -> None:
+    def test_a_reserved_address_whose_pool_was_never_opened_keeps_the_service_from_starting(self) -> None:
         pool = self.open("10.0.0.0/29")
         lost = Claim("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
         self.house.book.claimed[lost.pool_id, lost.address] = lost
@@ -242,7 +242,7 @@ class RaceTests(AddressTestCase):
         self.assertEqual(self.house.book.claims(), [])
         self.assertEqual(self.ask(pool), "10.0.0.1/29")
 
-    def test_an_address_whose_pool_is_lost_keeps_the_service_from_starting_on_a_full_disk(self) -> None:
+    def test_such_an_address_keeps_the_service_from_starting_on_a_full_disk(self) -> None:
         lost = Claim("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
         self.house.book.claimed[lost.pool_id, lost.address] = lost
         self.house.book.failing = True
