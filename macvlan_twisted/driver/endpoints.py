@@ -58,6 +58,8 @@ class Endpoints:
         self.turns = Turns()
         """Whatever changes an endpoint waits for its turn."""
         self._being_made: set[str] = set()
+        self._rows_left: dict[str, str] = {}
+        """Endpoints that were not made, of which the disk kept the rows, with their networks."""
         self.heard = Heard(seconds, known.endpoints.__contains__)
         self.when_made: Callable[[Endpoint], None] = _nothing
         """Told of each endpoint that was made, before the engine is."""
@@ -92,6 +94,7 @@ class Endpoints:
                     f"network {network.network_id} was removed meanwhile: start the container again"
                 )
             self._known.add_endpoint(endpoint)
+            self._rows_left.pop(endpoint.endpoint_id, None)
             self._being_made.add(endpoint.endpoint_id)
             try:
                 endpoint = await self._presence.secure(endpoint, network, forgotten)
@@ -146,6 +149,7 @@ class Endpoints:
             await self._forget(endpoint)
         except StateFailed as failure:  # the first error is the one to tell
             self._known.remove_endpoint(endpoint.endpoint_id)
+            self._rows_left[endpoint.endpoint_id] = endpoint.network_id
             self.when_gone(endpoint)
             with suppress(StateFailed):
                 await self._presence.leave(endpoint, self._known.networks.get(endpoint.network_id))
@@ -292,6 +296,11 @@ class Endpoints:
                     return
                 await self._remove(endpoint)
 
+    def ids_of(self, network_id: str) -> list[str]:
+        """Which endpoints have to be deleted before their network goes: also those of which a row is left."""
+        known = [endpoint.endpoint_id for endpoint in self._known.endpoints_of(network_id)]
+        return known + [id_ for id_, where in self._rows_left.items() if where == network_id]
+
     async def drop(self, endpoint: Endpoint, silence: float) -> bool:
         """
         Remove an endpoint whose container is gone, as :meth:`delete` does, without having been asked to.
@@ -333,6 +342,7 @@ class Endpoints:
     async def _remove_unknown(self, endpoint_id: str) -> None:
         """An endpoint that we have no row of (any more) may still have a link: its name tells."""
         await self._records.forget(Kind.ENDPOINT, endpoint_id)  # that an earlier error left
+        self._rows_left.pop(endpoint_id, None)
         name = endpoint_link_name(endpoint_id)
         if not self._links.exists(name):
             return

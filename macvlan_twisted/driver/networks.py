@@ -233,9 +233,9 @@ class Networks:
         :raises StateFailed: those that are left are known still.
         """
         failures: list[str] = []
-        while endpoints := self._known.endpoints_of(network_id):  # others may be under way
+        while endpoint_ids := self._endpoints.ids_of(network_id):  # others may be under way
             try:
-                await self._endpoints.delete(requests.EndpointCall(network_id, endpoints[0].endpoint_id))
+                await self._endpoints.delete(requests.EndpointCall(network_id, endpoint_ids[0]))
             except LinkFailed as failure:
                 failures.append(str(failure))
         return failures

@@ -281,6 +281,17 @@ class HalfWayTests(RaceTestCase):
         self.assertIn(ENDPOINT, self.house.records.kept[Kind.ENDPOINT])
         self.assertTrue(self.house.kernel.exists(endpoint_link_name(ENDPOINT)))
 
+    def test_a_row_that_the_disk_kept_of_an_endpoint_that_was_not_made_outlives_its_network(self) -> None:
+        self.house.create_network()
+        self.house.steps.refuse["add_port"] = errno.ENOBUFS
+        self.house.records.steps.refuse["forget"] = errno.ENOSPC
+        with self.assert_refused(MacvlanError):
+            self.house.create_endpoint()
+        self.assertIn(ENDPOINT, self.house.records.kept[Kind.ENDPOINT])
+        self.house.records.steps.refuse.clear()
+        self.house.wait(self.house.networks.delete(NETWORK))
+        self.assert_nothing_left()
+
 
 CHOSEN = "02:00:00:00:00:77"
 
