@@ -10,6 +10,7 @@ other.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ _SEQUENCE_AT, _INDEX_AT = 8, 20
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
+_DESCRIPTORS = 6
+"""As many as pyroute2 opens with an event loop (measured: 4), and some for other threads."""
 MOST_TEMPLATES = 256
 """A template is for one network's options on one parent; where there are more of them, they are made anew."""
 _BYTES_AT_ONCE = 1 << 16
@@ -165,8 +168,25 @@ def _key(request: dict[str, Any]) -> Iterator[Any]:
         yield name, repr(value) if isinstance(value, dict) else value
 
 
+def afford_event_loop() -> None:
+    """
+    pyroute2 makes an event loop with each socket, and also where it only encodes. One that is half made when
+    descriptors run out complains on stderr when it is collected; what is told here is enough.
+
+    :raises OSError: there are not so many descriptors left.
+    """
+    afforded: list[int] = []
+    try:
+        for _ in range(_DESCRIPTORS):
+            afforded.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    finally:
+        for each in afforded:
+            os.close(each)
+
+
 def _encoded(command: str, **request: Any) -> bytes:
     """One message, as pyroute2 would send it."""
+    afford_event_loop()
     batch = IPBatch()
     try:
         batch.link(command, **request)

@@ -16,7 +16,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ..errors import LinkFailed
-from .hot_messages import HotMessages
+from .hot_messages import HotMessages, afford_event_loop
 
 _BY_KERNEL = {
     errno.EEXIST: "a link of that name exists already and is not touched",
@@ -42,8 +42,6 @@ def told(doing: str) -> Iterator[None]:
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _LONGEST_NAME = 15
 """Bytes (IFNAMSIZ); the ioctl would take the beginning of a longer name for the name."""
-_DESCRIPTORS = 6
-"""As many as an ``IPRoute`` opens, and some for other threads (measured: 4)."""
 
 
 def index_of(name: str) -> int:
@@ -71,22 +69,6 @@ def _index_by_ioctl(name: str) -> int:
         ) from None
 
 
-def _afford(number: int) -> None:
-    """
-    pyroute2 makes an event loop with each socket. One that is half made when descriptors run out complains on stderr
-    when it is collected; what is told here is enough.
-
-    :raises OSError: there are not so many descriptors left.
-    """
-    afforded: list[int] = []
-    try:
-        for _ in range(number):
-            afforded.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    finally:
-        for each in afforded:
-            os.close(each)
-
-
 def _drop_unread(netlink: Any) -> None:
     """
     Let go of what came when nobody waited for it any more: pyroute2 keeps it for good, for a reader of broadcasts.
@@ -110,7 +92,7 @@ class NetlinkSockets:
     def _netlink(self) -> Any:
         netlink = getattr(self._of_thread, "netlink", None)
         if netlink is None:
-            _afford(_DESCRIPTORS)
+            afford_event_loop()
             netlink = self._of_thread.netlink = IPRoute()
         _drop_unread(netlink)
         return netlink
