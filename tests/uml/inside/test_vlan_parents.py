@@ -245,8 +245,7 @@ def test_a_dummy_link_that_somebody_removes_stays_away(engine: Engine, host: Hos
 def test_a_vlan_that_somebody_put_in_the_place_of_ours_is_removed(engine: Engine, host: Host) -> None:
     """Ours was deleted by hand; what has its name now is not ours."""
     create(engine, "n20", 20, f"parent={VLAN}")
-    host.ip("link", "delete", VLAN)
-    host.add_vlan(VLAN, NIC, 20)
+    host.replace_vlan(VLAN, NIC, 20)
     remove(engine, "n20")
     assert host.extra == {VLAN}
 

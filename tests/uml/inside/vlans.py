@@ -46,6 +46,11 @@ class Host:
             str(number),
         )
 
+    def replace_vlan(self, name: str, lower: str, number: int) -> None:
+        """Remove a VLAN and make another one at once, before the plugin makes its own again."""
+        lines = f"link delete {name}\\nlink add link {lower} name {name} type vlan id {number}\\n"
+        self.lan.run_in("host", "sh", "-c", f"printf '{lines}' | ip -batch -")
+
     def is_up(self, name: str) -> bool:
         """Whether a link is set up."""
         return "UP" in self.links[name]["flags"]
