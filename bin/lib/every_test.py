@@ -44,7 +44,7 @@ def unit_parts(
 
 
 def integration_lanes(engines: Sequence[str], extra: Sequence[str]) -> list[list[Part]]:
-    """Lay out the tests with root: those of the first engine; those of the others, and those of none."""
+    """Lay out the tests with root, which mostly wait: those of the first engine, of the others, and of none."""
     absent = {engine: missing for engine in engines if (missing := missing_for_engine(engine))}
     lanes = [[Part(f"integration, {engine}", missing=missing) for engine, missing in absent.items()]]
     if missing_for_lan():
@@ -63,14 +63,10 @@ def integration_lanes(engines: Sequence[str], extra: Sequence[str]) -> list[list
     # An engine's version is a part of the name of each test that uses one.
     first, others = usable[0], usable[1:]
     files = sorted(str(each.relative_to(CHECKOUT)) for each in CHECKOUT.glob("tests/integration/test_*.py"))
-    for number in range(2):
-        lanes.append([part(f"{first}, half {number + 1}", *files[number::2], "-k", first)])
-    lanes.append(
-        [
-            part(", ".join(others), "-k", " or ".join(others)),
-            part("no engine", "-k", f"not {' and not '.join(usable)}"),
-        ]
-    )
+    for title, words in ((first, first), (", ".join(others), " or ".join(others))):
+        for number in range(2):
+            lanes.append([part(f"{title}, half {number + 1}", *files[number::2], "-k", words)])
+    lanes.append([part("no engine", "-k", f"not {' and not '.join(usable)}")])
     return lanes
 
 
