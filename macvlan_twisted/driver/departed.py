@@ -75,6 +75,8 @@ class Departed:
                 continue
             if said.lists(endpoint) is False:
                 why = "the engine does not know it any more"
+            elif elsewhere is not None and endpoint.network_id not in self._known.networks:
+                why = "neither its network nor its link is there"  # a row that the disk would not forget
             elif elsewhere is not None and await self._is_mac_free(endpoint):
                 why = "its link is in no network namespace any more"
             else:

@@ -12,6 +12,7 @@ from macvlan_twisted.engine.api import EngineRefused
 from macvlan_twisted.ipam.requests import ReleaseAddress
 from macvlan_twisted.links.interface import Port
 from macvlan_twisted.names import endpoint_link_name
+from macvlan_twisted.state.interface import Kind
 
 from .helpers import (
     ENDPOINT,
@@ -79,6 +80,15 @@ class RemovedTests(RoundsTestCase):
         self.forget_container()
         self.begin()
         self.assert_gone("its link is in no network namespace any more")
+
+    def test_one_whose_row_has_outlived_its_network(self) -> None:
+        self.no_engine()
+        self.forget_container()
+        self.house.records.kept[Kind.NETWORK].clear()
+        self.start_again()
+        self.go_round(ENOUGH)
+        self.assertEqual(dict(self.house.known.endpoints), {})
+        self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
 
     def test_none_is_looked_at_before_it_has_its_age(self) -> None:
         self.start_again()
@@ -187,6 +197,13 @@ class KeptTests(RoundsTestCase):
         self.house.kernel.delete("eth0")
         self.begin()
         self.assert_still_there()
+
+    def test_one_whose_network_is_lost_and_whose_link_is_in_a_container(self) -> None:
+        self.no_engine()
+        self.house.records.kept[Kind.NETWORK].clear()
+        self.start_again()
+        self.go_round(ENOUGH)
+        self.assertEqual(list(self.house.known.endpoints), [ENDPOINT])
 
     def test_one_whose_network_the_engine_does_not_know_and_whose_link_is_in_a_container(self) -> None:
         self.engine.has = {OTHER_NETWORK: listed(OTHER_NETWORK, "10.0.0.0/8", driver="bridge")}
