@@ -1,6 +1,7 @@
 """A DHCP server on the LAN: a real dnsmasq, which tells everything that it hears and says."""
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -120,8 +121,13 @@ class DhcpServer:
         """Return the leases that it has on disk."""
         if not self._lease_file.exists():
             return []
-        lines = [line.split() for line in self._lease_file.read_text(encoding="utf-8").splitlines()]
-        return [GrantedLease(int(time), *words) for time, *words in lines if len(words) == 4]
+        # It writes the file anew with each change: what is read meanwhile is a part of it.
+        before, text = None, self._lease_file.read_text(encoding="utf-8")
+        while text != before:
+            time.sleep(0.1)
+            before, text = text, self._lease_file.read_text(encoding="utf-8")
+        lines = [line.split() for line in text.splitlines()]
+        return [GrantedLease(int(until), *words) for until, *words in lines if len(words) == 4]
 
     def addresses(self) -> dict[str, str]:
         """Return the leased addresses by the MACs of who has them."""
