@@ -214,21 +214,23 @@ def uncollected(world: World, docker: Docker) -> Findings:
     """What the program has yet to remove by itself, once it compares kernel and state, with no engine that it could ask.
 
     Networks and pools that an engine forgot stay, and what was handed out from a pool that never got a network: no
-    kernel proves that nobody wants them.
+    kernel proves that nobody wants them. An endpoint in passthru stays, too: it has no MAC that could be proved free.
     """
     found = Findings()
     state, beliefs = read_state(world.state), docker.beliefs
-    for endpoint in sorted(set(state.endpoints) - set(beliefs.containers)):
+    kept = {key: row for key, row in state.endpoints.items() if row["mac"] is None}
+    in_use = {str(row["address"]).partition("/")[0] for row in kept.values()}
+    for endpoint in sorted(set(state.endpoints) - set(beliefs.containers) - set(kept)):
         found.leaked.append(f"endpoint {endpoint} is not collected")
     for (pool, address), purpose in sorted(state.addresses.items()):
-        is_kept = not (state.pools.get(pool) or {}).get("network_id")
+        is_kept = address in in_use or not (state.pools.get(pool) or {}).get("network_id")
         if purpose == Purpose.ENDPOINT.value and address not in beliefs.pools.get(pool, ()) and not is_kept:
             found.leaked.append(f"address {address} of pool {pool} is not collected")
     macs = {each.mac for each in beliefs.containers.values()}
     for key, lease in sorted(state.leases.items()):
         if lease["facts"]["mac"] not in macs:
             found.leaked.append(f"lease {key} is not collected")
-    theirs = {each.link for each in beliefs.containers.values()}
+    theirs = {each.link for each in beliefs.containers.values()} | {row["link"] for row in kept.values()}
     hosts = {
         name
         for name, link in world.host.links().items()
