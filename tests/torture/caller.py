@@ -135,7 +135,7 @@ class Caller:
     def live(self, net: Net) -> None:
         """Start a container and stop it, with all that an engine does when something fails."""
         number = self._ledger.next_number()
-        endpoint = f"{number:x}".rjust(64, "e")
+        endpoint = "e" * 48 + f"{number:016x}"
         try:
             outcome = self._lived(net, number, endpoint)
         except Wrong as wrong:
