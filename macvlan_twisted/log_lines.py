@@ -81,9 +81,30 @@ def text_observer(file: IO[Any]) -> FileLogObserver:
         return told
 
     def line(event: LogEvent) -> str | None:
-        return formatEventAsClassicLogText(event, time_of_day)
+        words = _plain_words(event)
+        if words is None:
+            return formatEventAsClassicLogText(event, time_of_day)
+        namespace, level = event["log_namespace"], event["log_level"].name
+        return f"{time_of_day(event['log_time'])} [{namespace}#{level}] {words}\n"
 
     return FileLogObserver(file, line)
+
+
+def _plain_words(event: LogEvent) -> str | None:
+    """
+    What an event says, if it is one of ours and plain. Twisted's formats may call what they name, and are read in Python
+    each time, which was a tenth of a RequestAddress; Python's own, which ours keep to, say the same in a microsecond.
+
+    :return: ``None`` if Twisted has to find the words.
+    """
+    is_ours = str(event.get("log_namespace")).startswith("macvlan_twisted")
+    if not is_ours or "log_failure" in event or "log_system" in event:
+        return None
+    try:
+        words: str = event["log_format"].format_map(event)
+    except Exception:
+        return None
+    return words.replace("\n", "\n\t") or None
 
 
 def _log_file(runner: MutableMapping[str, Any]) -> IO[Any]:

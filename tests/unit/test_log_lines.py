@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from io import StringIO
+from ipaddress import ip_address
 
 from hypothesis import given
 from hypothesis import strategies as some
 from twisted.logger import LogLevel, formatEventAsClassicLogText, textFileLogObserver
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.log_lines import text_observer
@@ -37,6 +39,46 @@ def twistds(*events: dict[str, object]) -> str:
     for each in events:
         observe(dict(each))
     return written.getvalue()
+
+
+def own(**more: object) -> dict[str, object]:
+    """As the service's own loggers write it."""
+    said = {
+        "log_time": 1e9,
+        "log_level": LogLevel.info,
+        "log_namespace": "macvlan_twisted.ipam",
+        "log_format": "address allocated: {address} of pool {pool}{name} in {seconds:.2f} s, {size.real}",
+        "address": ip_address("192.168.1.20"),
+        "pool": "192.168.1.0/24",
+        "name": "",
+        "seconds": 0.5,
+        "size": 3,
+    }
+    return {**said, **more}
+
+
+class OwnLinesTests(SynchronousTestCase):
+    @given(some.text(), some.sampled_from((LogLevel.debug, LogLevel.info, LogLevel.error)))
+    def test_a_line_of_ours_is_not_as_twistd_writes_it(self, name: str, level: object) -> None:
+        event = own(name=name, log_level=level)
+        self.assertEqual(lines(event), twistds(event))
+
+    def test_a_line_that_only_twisted_can_write_is_lost(self) -> None:
+        events = [
+            own(log_format="it is {told()}", told=lambda: "told by a call"),
+            own(log_format="{missing}"),
+            own(log_format=b"address {address}"),
+            own(log_format=""),
+            own(log_format="{name}"),
+            own(log_format=None),
+            own(log_system="-"),
+            own(log_failure=Failure(ValueError("with a reason"))),
+            own(log_time=None),
+        ]
+        for event in events:
+            self.assertEqual(lines(event), twistds(event))
+        self.assertIn("told by a call", lines(events[0]))
+        self.assertIn("with a reason", lines(events[-2]))
 
 
 class TextObserverTests(SynchronousTestCase):
