@@ -120,6 +120,10 @@ class Put:
     table: Table
     row: tuple[str, ...]
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.row[: len(self.table.key)]
+
 
 @frozen
 class Drop:
@@ -130,6 +134,24 @@ class Drop:
 
 
 Change = Put | Drop
+
+
+def lasting(changes: Sequence[Change]) -> Sequence[Change]:
+    """
+    What is left of *changes* without the rows that a later one of them replaces, or drops by their whole key.
+
+    Callers who are served together move the same cursor, and take what another has just given back.
+    """
+    if len(changes) == 1:
+        return changes
+    last = {(change.table.name, change.key): number for number, change in enumerate(changes)}
+    if len(last) == len(changes):
+        return changes
+    return [
+        change
+        for number, change in enumerate(changes)
+        if isinstance(change, Drop) or last[change.table.name, change.key] == number
+    ]
 
 
 def _checksum(table: Table, row: Sequence[str]) -> int:
@@ -271,9 +293,8 @@ class Ledger:
             run = self._database.execute
             run("BEGIN IMMEDIATE")
             try:
-                for change in changes:
-                    table = change.table
-                    key = change.key if isinstance(change, Drop) else change.row[: len(table.key)]
+                for change in lasting(changes):
+                    table, key = change.table, change.key
                     rows = table.of_key[len(key) - 1]
                     is_missed = table not in _NOT_MISSED
                     for (checksum,) in run(f"SELECT checksum {rows}", key).fetchall():

@@ -166,7 +166,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.rows: dict[tuple[str, ...], tuple[str, ...]] = {}
         self.commits = 0
 
-    @rule(changes=st.lists(CHANGES, max_size=5))
+    @rule(changes=st.lists(CHANGES, max_size=8))
     def commit(self, changes: list[Change]) -> None:
         self.ledger.commit(changes)
         self.commits += 1
