@@ -389,7 +389,7 @@ def _wire(
         await DeferredList([ensureDeferred(each).addErrback(_log_unless_cancelled) for each in work])
 
     return _Parts(
-        PluginSite(calls.resource()),
+        PluginSite(calls.resource(), reactor),
         calls,
         links,
         threads,

@@ -16,11 +16,12 @@ from urllib.parse import unquote_to_bytes
 from klein import Klein
 from klein.resource import KleinResource
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IWriteDescriptor
 from twisted.logger import Logger
-from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException
 
@@ -32,11 +33,11 @@ BODY_LIMIT = 1024 * 1024
 """Bytes of a body; the engine's largest are a few kilobytes."""
 HEADER_NAME_LIMIT = 100
 """Bytes: Twisted keeps the names of the first 10,000 headers that it has not seen before, in two spellings, for good."""
-CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
+CONTENT_TYPE = b"application/vnd.docker.plugins.v1.2+json"
 
 _log = Logger(namespace="macvlan_twisted.protocol")
 
-_ANSWER = Step("protocol.answer.write", "the engine is answered: its reply is handed to the connection")
+_ANSWER = Step("protocol.answer.write", "the engine is answered: its reply goes into the connection")
 _REFUSE_REQUEST = Step("protocol.request.refuse", "a client is told that its request is none")
 _REFUSE = Step("protocol.body.refuse", "the engine is told that a body is too large")
 
@@ -125,11 +126,11 @@ class Calls:
 
     def _written(self, request: Any, status: int, encoded: bytes) -> bytes:
         request.setResponseCode(status)
-        request.setHeader("Content-Type", CONTENT_TYPE)
+        request.setHeader(b"Content-Type", CONTENT_TYPE)
         if self.closing:
-            request.setHeader("Connection", "close")
+            request.setHeader(b"Connection", b"close")
         # Chunked replies cost the engine a new connection a call.
-        request.setHeader("Content-Length", str(len(encoded)))
+        request.setHeader(b"Content-Length", b"%d" % len(encoded))
         return encoded
 
 
@@ -146,6 +147,24 @@ class StrictChannel(HTTPChannel):
     Twisted's, which takes a Content-Length of thousands of digits for a number that Python would read, and a name of
     kilobytes for one that comes again.
     """
+
+    _host: object = None
+
+    def connectionMade(self) -> None:
+        channel: Any = self
+        super().connectionMade()
+        channel.site.connections.add(self)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        channel: Any = self
+        channel.site.connections.discard(self)
+        super().connectionLost(reason)
+
+    def getHost(self) -> object:
+        """What the kernel says is the same for all requests of a connection, and each one asks for it."""
+        if self._host is None:
+            self._host = super().getHost()
+        return self._host
 
     def headerReceived(self, line: bytes) -> bool:
         if len(line.partition(b":")[0]) > HEADER_NAME_LIMIT:
@@ -166,13 +185,15 @@ class StrictChannel(HTTPChannel):
 class LimitedRequest(Request):
     """A request that is cut off, with an answer, when its body grows beyond the limit, and whose path is text."""
 
+    _is_refused = False
+
     def process(self) -> None:
         try:
             unquote_to_bytes(self.path).decode()
         except UnicodeDecodeError:
             body = _encoded(error_body("no such method: the path is not text"))
             self.setResponseCode(404)
-            self.setHeader(b"Content-Type", CONTENT_TYPE.encode())
+            self.setHeader(b"Content-Type", CONTENT_TYPE)
             self.setHeader(b"Content-Length", b"%d" % len(body))
             with _REFUSE_REQUEST:
                 self.write(body)
@@ -190,18 +211,31 @@ class LimitedRequest(Request):
             self._refuse_body()
 
     def handleContentChunk(self, data: bytes) -> None:
+        if self._is_refused:
+            return  # what came together with the head
         if cast(Any, self.content).tell() + len(data) > BODY_LIMIT:
             self._refuse_body()
         else:
             super().handleContentChunk(data)
 
-    def write(self, data: bytes) -> None:
+    def finish(self) -> None:
+        """
+        Send the answer. The reactor alone would do so when it has gone round once more, which takes a twelfth of a call.
+        """
+        connection: Any = self.transport
         with _ANSWER:
-            super().write(data)
+            super().finish()
+            if (
+                IWriteDescriptor.providedBy(connection)
+                and connection.connected
+                and not connection.disconnecting
+            ):
+                connection.doWrite()  # if that fails, it fails again when the reactor does it, who knows what to do
 
     def _refuse_body(self) -> None:
-        if self.finished or self.channel is None:
+        if self.finished or self._is_refused:
             return
+        self._is_refused = True
         body = json.dumps(error_body(f"the body is larger than {BODY_LIMIT} bytes")).encode() + b"\n"
         channel: Any = self.channel
         with _REFUSE:
@@ -212,12 +246,22 @@ class LimitedRequest(Request):
         channel.loseConnection()
 
 
-class UnloggedSite(Site):
-    """Calls are not logged one by one: it costs a fifth of a call, and ``--debug`` tells more."""
+class PluginSite(Site):
+    """
+    The engine's connections.
+
+    Calls are not logged one by one: it costs a fifth of a call, and ``--debug`` tells more.
+    """
 
     protocol = cast(Any, StrictChannel)
     requestFactory = LimitedRequest
     noisy = False
+
+    def __init__(self, resource: Resource, reactor: Any = None) -> None:
+        # The engine closes its idle connections itself, or keeps them for good; a time-out of ours could
+        # only hit a connection on which it is about to send.
+        super().__init__(resource, timeout=None, reactor=reactor)
+        self.connections: set[StrictChannel] = set()
 
     def startFactory(self) -> None:
         """Nothing: it is for the log's sake that the time of day is told each second, and would wake an idle service."""
@@ -225,17 +269,6 @@ class UnloggedSite(Site):
     def log(self, request: object) -> None:
         """No access log."""
 
-
-class PluginSite(WrappingFactory):
-    """The engine's connections, so that they can be closed together at the end."""
-
-    noisy = False
-
-    def __init__(self, resource: KleinResource) -> None:
-        # The engine closes its idle connections itself, or keeps them for good; a time-out of ours could
-        # only hit a connection on which it is about to send.
-        super().__init__(UnloggedSite(resource, timeout=None))
-
     def close_connections(self) -> None:
-        for connection in list(self.protocols):
+        for connection in list(self.connections):
             connection.loseConnection()

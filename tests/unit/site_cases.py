@@ -8,7 +8,9 @@ from typing import Any, cast
 
 from attrs import define
 from twisted.internet.address import UNIXAddress
-from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from macvlan_twisted.protocol.methods import Method, all_methods
 from macvlan_twisted.protocol.site import Calls, PluginSite
@@ -52,9 +54,9 @@ class Connection:
     def __init__(self, site: PluginSite) -> None:
         address: Any = UNIXAddress(None)
         self._protocol: Any = site.buildProtocol(address)
-        self.transport = cast(Any, StringTransportWithDisconnection())
-        self.transport.protocol = self._protocol
+        self.transport = cast(Any, StringTransport())
         self._protocol.makeConnection(self.transport)
+        self._is_connected = True
 
     def send(self, raw: bytes) -> None:
         self._protocol.dataReceived(raw)
@@ -70,10 +72,11 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        return bool(self.transport.connected) and not self.transport.disconnecting
+        return self._is_connected and not self.transport.disconnecting
 
     def hang_up(self) -> None:
-        self.transport.loseConnection()
+        self._is_connected = False
+        self._protocol.connectionLost(Failure(ConnectionDone()))
 
 
 class SiteTestCase(HouseTestCase):

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
 from macvlan_twisted.errors import Refused
-from macvlan_twisted.protocol.site import BODY_LIMIT, Calls, PluginSite, UnloggedSite
+from macvlan_twisted.protocol.site import BODY_LIMIT, Calls, PluginSite
 
 from .site_cases import SiteTestCase, request
 
@@ -222,7 +222,7 @@ class ClosingTests(SiteTestCase):
 class IdleTests(SynchronousTestCase):
     def test_a_site_that_nobody_asks_wakes_up_each_second(self) -> None:
         clock = Clock()
-        site = UnloggedSite(Resource(), timeout=None, reactor=clock)
+        site = PluginSite(Resource(), clock)
         site.doStart()
         self.addCleanup(site.doStop)
         self.assertEqual(clock.getDelayedCalls(), [])
