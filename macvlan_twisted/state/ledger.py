@@ -63,8 +63,10 @@ MIGRATIONS: tuple[str, ...] = (
 """One script a schema version; a new version appends one, and none is ever changed."""
 
 
-@frozen
+@frozen(eq=False)
 class Table:
+    """One of :data:`TABLES`; there is one object of each."""
+
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
