@@ -318,14 +318,14 @@ def _wire(
     host_access = HostAccess(links, host_links, conflicts)
     leases = Leases(wires, conflicts, records, reactor, SystemRandom(), time.time, settings.dhcp_timeout)
     macs = ChosenMacs(records.instance, SystemRandom())
-    addresses = AddressManagement(
+    management = AddressManagement(
         settings, book, conflicts, Leasing(leases, macs), macs, lambda: token_hex(4), time.monotonic
     )
     parents = Parents(links, records, known, wires, time.monotonic)
     announcements = Announcements(wires, reactor)
     presence = Presence(known, links, conflicts, announcements, leases)
-    host_ways = HostWays(settings, known, links, host_access, addresses, conflicts)
-    plans = Plans(settings, leases, host_access, addresses.mac_for, SystemRandom())
+    host_ways = HostWays(settings, known, links, host_access, management.networks, conflicts)
+    plans = Plans(settings, leases, host_access, management.addresses.mac_for, SystemRandom())
     endpoints = Endpoints(known, records, links, parents, plans, presence, host_ways, time.monotonic)
     engine = SocketEngine(reactor, settings.docker_host) if settings.docker_host else NoEngine()
     sandboxes = NamespaceSandboxes()
@@ -345,13 +345,13 @@ def _wire(
         time.monotonic,
     )
     _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires, host_access)))
-    leftovers = Leftovers(known, links, addresses, leases, time.monotonic)
+    leftovers = Leftovers(known, links, management.addresses, management.owners, leases, time.monotonic)
     leftovers.begin()
     endpoints.when_made = leftovers.note_came
     endpoints.when_gone = leftovers.note_left
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
-    calls = Calls(all_methods(networks, endpoints, addresses), settings.debug)
+    calls = Calls(all_methods(networks, endpoints, management), settings.debug)
     _log.info(
         "driver initialised: macvlan-twisted {version} as {name}, {networks} networks and {endpoints} endpoints in state",
         version=VERSION_TEXT,
@@ -364,7 +364,7 @@ def _wire(
     rounds = Rounds(
         known,
         Departed(known, links, endpoints, records.instance),
-        Drops(known, networks, addresses),
+        Drops(known, networks, management.pools, management.owners),
         leftovers,
         engine,
         settings.plugin_name,
@@ -376,9 +376,9 @@ def _wire(
 
     async def in_background(stopping: Callable[[], bool]) -> None:
         names = ContainerNames(known, presence, leases, engine, wait, stopping)
-        addresses.prepare()
+        management.pools.prepare()
         await moves.begin(settings.dhcp_readdress)
-        await leases.resume(leases_in_use(leases.known(), known, addresses.is_endpoints))
+        await leases.resume(leases_in_use(leases.known(), known, management.addresses.is_endpoints))
         work = [rounds.make(stopping)]
         if settings.docker_host:
             work.append(names.learn())

@@ -13,7 +13,8 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ..errors import MacvlanError
-from ..ipam.calls import AddressManagement
+from ..ipam.owners import Owners
+from ..ipam.pool_calls import PoolCalls
 from ..ipam.pools import Pool, answered_pool
 from .known import Known
 from .network import Network
@@ -40,10 +41,11 @@ class Dropped:
 class Drops:
     """What has become of networks and pools, as the engine sees it."""
 
-    def __init__(self, known: Known, networks: Networks, addresses: AddressManagement) -> None:
+    def __init__(self, known: Known, networks: Networks, pools: PoolCalls, owners: Owners) -> None:
         self._known = known
         self._networks = networks
-        self._addresses = addresses
+        self._pools = pools
+        self._owners = owners
 
     async def note(self, said: Survey) -> None:
         """Keep which engine lists what."""
@@ -52,13 +54,13 @@ class Drops:
         for network in list(self._known.networks.values()):
             if network.network_id in said.networks and network.engine_id != said.engine_id:
                 await self._networks.is_listed_by(network.network_id, said.engine_id)
-        for pool in self._addresses.open_pools:
+        for pool in self._pools.open_pools:
             if (
                 not pool.is_left_alone
                 and _is_listed(pool, said.networks)
                 and pool.engine_id != said.engine_id
             ):
-                await self._addresses.owners.is_listed_by(pool.pool_id, said.engine_id)
+                await self._owners.is_listed_by(pool.pool_id, said.engine_id)
 
     def suspects(self, said: Survey, silence: float) -> Dropped:
         """:param silence: for how many seconds at least the engine must not have spoken of them."""
@@ -76,15 +78,15 @@ class Drops:
         is_only_engine = self._is_only_engine(said.engine_id)
         pools = {
             pool.pool_id: pool
-            for pool in self._addresses.open_pools
+            for pool in self._pools.open_pools
             if not pool.is_left_alone
             and not _is_listed(pool, said.networks)
             and (pool.network_id is None or pool.network_id not in self._known.networks)
-            and self._addresses.heard.silence(pool.pool_id) >= silence
+            and self._pools.heard.silence(pool.pool_id) >= silence
             and (
                 pool.engine_id == said.engine_id
                 # One that no engine was ever seen to list, for its network was never made: nobody has anything of it.
-                or (not pool.engine_id and is_only_engine and not self._addresses.has_containers(pool))
+                or (not pool.engine_id and is_only_engine and not self._pools.has_containers(pool))
             )
         }
         return Dropped(networks, pools)
@@ -92,7 +94,7 @@ class Drops:
     def _is_only_engine(self, engine_id: str) -> bool:
         """Whether an engine has all our networks, so that no other one is known to use us."""
         ids = {network.engine_id for network in self._known.networks.values()}
-        ids |= {pool.engine_id for pool in self._addresses.open_pools if pool.engine_id}
+        ids |= {pool.engine_id for pool in self._pools.open_pools if pool.engine_id}
         return ids == {engine_id}
 
     async def drop_network(self, network: Network, silence: float) -> tuple[int, int]:
@@ -106,12 +108,12 @@ class Drops:
             "network {network} was removed in the engine while the plugin was not there: it is removed here, too",
             network=network.network_id,
         )
-        pools = [each for each in self._addresses.open_pools if each.network_id == network.network_id]
+        pools = [each for each in self._pools.open_pools if each.network_id == network.network_id]
         return 1, sum([await self.drop_pool(pool, silence) for pool in pools])
 
     async def drop_pool(self, pool: Pool, silence: float) -> int:
         try:
-            if not await self._addresses.drop_pool(pool, silence):
+            if not await self._pools.drop_pool(pool, silence):
                 return 0
         except MacvlanError as failure:
             _log.error("pool {pool} cannot be released: {reason}", pool=pool.described(), reason=str(failure))

@@ -8,8 +8,8 @@ from attrs import field, frozen
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
-from ..ipam.calls import AddressManagement
-from ..ipam.owners import Unowned
+from ..ipam.address_calls import AddressCalls
+from ..ipam.owners import Owners, Unowned
 from ..lan.lease_records import LeaseRecord
 from ..lan.leases import Leases
 from ..links.pool import Links
@@ -59,26 +59,28 @@ class Leftovers:
         self,
         known: Known,
         links: Links,
-        addresses: AddressManagement,
+        addresses: AddressCalls,
+        owners: Owners,
         leases: Leases,
         seconds: Callable[[], float],
     ) -> None:
         self._known = known
         self._links = links
         self._addresses = addresses
+        self._owners = owners
         self._leases = leases
         self._leases_since = Since(seconds)
         self._links_since = Since(seconds)
         self._in_use: set[tuple[str, IPAddress]] = set()
 
     def note_left(self, endpoint: Endpoint) -> None:
-        self._addresses.owners.left(endpoint.network_id, endpoint.known_addresses)
+        self._owners.left(endpoint.network_id, endpoint.known_addresses)
 
     def note_came(self, endpoint: Endpoint) -> None:
         network = self._known.networks.get(endpoint.network_id)
         if network is None:
             return
-        self._addresses.owners.came(
+        self._owners.came(
             endpoint.network_id,
             [
                 address
@@ -93,7 +95,7 @@ class Leftovers:
     def begin(self) -> None:
         """At start: addresses without an endpoint begin to wait for one."""
         self._look_at_endpoints()
-        self._addresses.owners.begin(lambda *one: one in self._in_use)
+        self._owners.begin(lambda *one: one in self._in_use)
 
     def _look_at_endpoints(self) -> None:
         self._in_use = {
@@ -104,9 +106,9 @@ class Leftovers:
 
     async def suspects(self, seconds: float) -> Left:
         """What nobody has had for so long."""
-        await self._addresses.owners.learn()
+        await self._owners.learn()
         self._look_at_endpoints()
-        addresses = self._addresses.owners.unowned(seconds, lambda *one: one in self._in_use)
+        addresses = self._owners.unowned(seconds, lambda *one: one in self._in_use)
         return Left(frozenset(addresses), self._unused_leases(seconds), await self._unused_links(seconds))
 
     def _unused_leases(self, seconds: float) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """
 Addresses found free ahead of need, so that no container waits for that: held, defended, and given to the next one.
 
-Who chooses them is :mod:`macvlan_twisted.ipam.calls`; who finds out whether they are free is
+Who chooses them is :mod:`macvlan_twisted.ipam.choosing`; who finds out whether they are free is
 :class:`~macvlan_twisted.lan.conflicts.Conflicts`.
 """
 

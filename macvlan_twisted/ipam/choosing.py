@@ -29,6 +29,14 @@ class Choosing:
             version: barred_spans(settings.excluded, settings.gateways, version) for version in (4, 6)
         }
 
+    def use_wire(self, pool: Pool) -> None:
+        """Have the LAN of *pool*'s parent listened to, where anything is found out there."""
+        if pool.conflict_detection != "off" or pool.dhcp:
+            self._conflicts.use(pool.wire, f"pool {pool.pool_id}", pool.prefix)
+
+    async def disuse_wire(self, pool: Pool) -> None:
+        await self._conflicts.disuse(f"pool {pool.pool_id}")
+
     def prepare(self, pool: Pool) -> None:
         """Begin to find out what the next containers of a network that is made will need."""
         if pool.conflict_detection != "off" and not pool.dhcp:

@@ -24,6 +24,11 @@ class OpenPools:
         """By cursor key: the number that was handed out last; what was advanced last is at the end."""
         self.lost: set[str] = set()
         """Pools that were never opened, and have reserved addresses in state, as earlier versions left them there."""
+        self.being_made: dict[str, set[IPAddress]] = {}
+        """
+        Pools whose network is not made yet, and their auxiliary addresses so far: until it is made, a named
+        address is an auxiliary one.
+        """
         for pool in self.by_id.values():
             self._join_set(pool)
         for claim in book.claims():

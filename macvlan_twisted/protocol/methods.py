@@ -22,7 +22,7 @@ Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 
-def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressManagement) -> dict[str, Method]:
+def all_methods(networks: Networks, endpoints: Endpoints, management: AddressManagement) -> dict[str, Method]:
     """What to do for each path that the engine posts to, without its slash."""
     methods: dict[str, Method] = {
         "Plugin.Activate": _always(messages.ACTIVATED),
@@ -60,7 +60,7 @@ def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressMana
 
     async def create_network(request: CreateNetwork) -> None:
         await networks.create(request)
-        await addresses.network_made(
+        await management.networks.network_made(
             networks.parent_of(request.network_id),
             [(each.pool, each.auxiliary.values()) for each in request.subnets if each.is_ours],
             request.network_id,
@@ -85,8 +85,9 @@ def all_methods(networks: Networks, endpoints: Endpoints, addresses: AddressMana
     call("NetworkDriver.RevokeExternalConnectivity", messages.endpoint_call, _no_effect, _nothing)
     call("NetworkDriver.Leave", messages.endpoint_call, endpoints.leave, _nothing)
     call("NetworkDriver.DeleteEndpoint", messages.endpoint_call, endpoints.delete, _nothing)
-    call("IpamDriver.RequestPool", messages.request_pool, addresses.request_pool, messages.request_pool_reply)
-    call("IpamDriver.ReleasePool", messages.pool_id, addresses.release_pool, _nothing)
+    pools, addresses = management.pools, management.addresses
+    call("IpamDriver.RequestPool", messages.request_pool, pools.request_pool, messages.request_pool_reply)
+    call("IpamDriver.ReleasePool", messages.pool_id, pools.release_pool, _nothing)
     call(
         "IpamDriver.RequestAddress",
         messages.request_address,

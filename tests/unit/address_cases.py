@@ -41,7 +41,7 @@ class AddressTestCase(HouseTestCase):
             options,
             v6 if v6 is not None else network is not None and network.version == 6,
         )
-        return self.house.wait(self.house.addresses.request_pool(request))
+        return self.house.wait(self.house.pools.request_pool(request))
 
     def ask(
         self,
@@ -72,4 +72,4 @@ class AddressTestCase(HouseTestCase):
         self.house.wait(self.house.addresses.release_address(ReleaseAddress(pool_id, parse_address(address))))
 
     def close(self, pool_id: str) -> None:
-        self.house.wait(self.house.addresses.release_pool(pool_id))
+        self.house.wait(self.house.pools.release_pool(pool_id))

@@ -64,7 +64,7 @@ class ConflictTestCase(AddressTestCase):
     def made(self, pool: str = POOL, part: str | None = None, **options: Any) -> str:
         """The pool of a network that is made, before anything was found out."""
         pool_id = self.open(pool, part, **options)
-        self.house.wait(self.house.addresses.network_made("eth0", [(parse_network(pool), ())]))
+        self.house.wait(self.house.network_pools.network_made("eth0", [(parse_network(pool), ())]))
         return pool_id
 
     def ready(self, pool: str = POOL, part: str | None = None, **options: Any) -> str:

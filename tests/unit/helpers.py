@@ -126,7 +126,7 @@ class House:
         )
         macs = ChosenMacs(self.records.instance, Random(5))
         self.parents = Parents(self.links, self.records, self.known, self.wires, self.clock.seconds)
-        self.addresses = AddressManagement(
+        self.management = AddressManagement(
             settings,
             self.book,
             self.conflicts,
@@ -135,6 +135,8 @@ class House:
             self._next_nonce,
             self.clock.seconds,
         )
+        self.pools, self.addresses = self.management.pools, self.management.addresses
+        self.network_pools, self.owners = self.management.networks, self.management.owners
         self.announcements = Announcements(self.wires, self.clock)
         self.presence = Presence(self.known, self.links, self.conflicts, self.announcements, self.leases)
         self.host_access = HostAccess(self.links, self.host_links, self.conflicts)
@@ -143,7 +145,7 @@ class House:
             self.known,
             self.links,
             self.host_access,
-            self.addresses,
+            self.network_pools,
             self.conflicts,
         )
         plans = Plans(settings, self.leases, self.host_access, self.addresses.mac_for, Random(6))
@@ -182,7 +184,9 @@ class House:
             host_ways,
             self.clock.seconds,
         )
-        self.leftovers = Leftovers(self.known, self.links, self.addresses, self.leases, self.clock.seconds)
+        self.leftovers = Leftovers(
+            self.known, self.links, self.addresses, self.owners, self.leases, self.clock.seconds
+        )
         self.endpoints.when_made = self.leftovers.note_came
         self.endpoints.when_gone = self.leftovers.note_left
 

@@ -49,7 +49,7 @@ class HostAccessTestCase(HouseTestCase):
         """A subnet of our own address management."""
         network, narrow = parse_network(text), None if part is None else parse_network(part)
         request = RequestPool("Local", network, narrow, options, network.version == 6)
-        self.pool_id = self.house.wait(self.house.addresses.request_pool(request)).pool_id
+        self.pool_id = self.house.wait(self.house.pools.request_pool(request)).pool_id
         return evolve(subnet(text), is_ours=True)
 
     def run_container(

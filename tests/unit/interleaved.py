@@ -109,7 +109,7 @@ class Interleaved(EngineCalls):
             house.endpoints.turns,
             house.networks._turns,
             house.parents._turns,
-            house.addresses._turns,
+            house.pools._turns,
         ):
             assert turns._locks == {}, "somebody still has a turn"
         if not self.is_swept:
@@ -117,7 +117,7 @@ class Interleaved(EngineCalls):
         assert set(records.documents(Kind.ENDPOINT)) == set(known.endpoints)
         assert set(records.documents(Kind.NETWORK)) == set(known.networks)
         assert set(records.documents(Kind.MADE_LINK)) == set(known.made_links)
-        assert set(house.book.open) == set(house.addresses._pools.by_id)
+        assert set(house.book.open) == set(house.pools._pools.by_id)
         needed = {step.link for network in known.networks.values() for step in network.vlan_steps}
         assert set(known.made_links) <= needed
         needed = {
@@ -147,7 +147,7 @@ class Interleaved(EngineCalls):
             steps.hold = set()
         house, place = self.house, Place(99, "eth0", "10.7.0.0/24")
         pool = parse_network(place.subnet)
-        pool_id = house.wait(house.addresses.request_pool(RequestPool(SPACE, pool, None, {}))).pool_id
+        pool_id = house.wait(house.pools.request_pool(RequestPool(SPACE, pool, None, {}))).pool_id
         house.wait(house.addresses.request_address(RequestAddress(pool_id, place.gateway, Purpose.GATEWAY)))
         house.create_network(place.network_id, subnets=(Subnet(pool, place.gateway, is_ours=True),))
         address = house.wait(house.addresses.request_address(RequestAddress(pool_id, None)))
@@ -156,7 +156,7 @@ class Interleaved(EngineCalls):
         house.wait(house.endpoints.join(requests.Join(place.network_id, key, "/s/f")))
         house.delete_endpoint(key, place.network_id)
         house.wait(house.addresses.release_address(ReleaseAddress(pool_id, address.ip)))
-        house.wait(house.addresses.release_pool(pool_id))
+        house.wait(house.pools.release_pool(pool_id))
         house.wait(house.networks.delete(place.network_id))
         self._hold()
 
@@ -186,7 +186,7 @@ class Interleaved(EngineCalls):
         assert house.records.all_rows() == {}, house.records.all_rows()
         assert (house.book.open, house.book.claimed) == ({}, {})
         assert (dict(house.known.networks), dict(house.known.endpoints)) == ({}, {})
-        assert house.addresses._pools._sets == {}
+        assert house.pools._pools._sets == {}
 
 
 __all__ = ["MOST_AT_ONCE", "Interleaved"]

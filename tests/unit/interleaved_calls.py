@@ -53,7 +53,7 @@ class EngineCalls(World):
             self.pools[pool.pool_id] = place
             self.history.acknowledge(self.history.begin(("pool", pool.pool_id), True))
 
-        self.begin("RequestPool", self.house.addresses.request_pool(asked), [], granted)
+        self.begin("RequestPool", self.house.pools.request_pool(asked), [], granted)
 
     def create_network(self, place: Place) -> None:
         thing = ("network", place.network_id)
@@ -91,7 +91,7 @@ class EngineCalls(World):
             self.pools.pop(pool_id, None)
             self.muddled.discard(pool_id)
 
-        self.begin("ReleasePool", self.house.addresses.release_pool(pool_id), deeds, released, about=pool_id)
+        self.begin("ReleasePool", self.house.pools.release_pool(pool_id), deeds, released, about=pool_id)
 
     def request_address(self, place: Place) -> None:
         found = [pool_id for pool_id, where in self.pools.items() if where == place]

@@ -55,13 +55,13 @@ class RoundsTestCase(HouseTestCase):
         house = house or self.house
         pool_id = self.request_pool(house)
         house.create_network(network_id, subnets=(evolve(subnet(SUBNET), is_ours=True),), parent="eth0")
-        house.wait(house.addresses.network_made("eth0", [(parse_network(SUBNET), ())], network_id))
+        house.wait(house.network_pools.network_made("eth0", [(parse_network(SUBNET), ())], network_id))
         return pool_id
 
     def request_pool(self, house: House | None = None) -> str:
         house = house or self.house
         request = RequestPool("Local", parse_network(SUBNET), None, {"parent": "eth0"})
-        return house.wait(house.addresses.request_pool(request)).pool_id
+        return house.wait(house.pools.request_pool(request)).pool_id
 
     def request_address(self, text: str = "192.168.1.7", house: House | None = None) -> None:
         house = house or self.house
@@ -89,7 +89,7 @@ class RoundsTestCase(HouseTestCase):
         self.rounds = Rounds(
             house.known,
             Departed(house.known, house.links, house.endpoints, house.records.instance),
-            Drops(house.known, house.networks, house.addresses),
+            Drops(house.known, house.networks, house.pools, house.owners),
             house.leftovers,
             self.engine,
             "macvlan-twisted",

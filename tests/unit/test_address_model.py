@@ -43,7 +43,7 @@ class AddressMachine(RuleBasedStateMachine):
     @rule(target=pools, part=st.sampled_from(list(PARTS)))
     def open(self, part: str | None) -> str:
         request = RequestPool("Local", PREFIX, None if part is None else parse_network(part), {})
-        pool_id = self.house.wait(self.house.addresses.request_pool(request)).pool_id
+        pool_id = self.house.wait(self.house.pools.request_pool(request)).pool_id
         assert pool_id not in self.part_of
         self.part_of[pool_id] = part
         return pool_id
@@ -51,7 +51,7 @@ class AddressMachine(RuleBasedStateMachine):
     @rule(pool=consumes(pools), twice=st.booleans())
     def close(self, pool: str, twice: bool) -> None:
         for _ in range(1 + twice):
-            self.house.wait(self.house.addresses.release_pool(pool))
+            self.house.wait(self.house.pools.release_pool(pool))
         del self.part_of[pool]
         self.owner = {number: owner for number, owner in self.owner.items() if owner != pool}
         self.reserved = {each for each in self.reserved if each[1] != pool}

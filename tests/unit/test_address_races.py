@@ -26,7 +26,7 @@ class RaceTests(AddressTestCase):
         )
 
     def closing(self, pool_id: str) -> Deferred[None]:
-        return self.house.start(self.house.addresses.release_pool(pool_id))
+        return self.house.start(self.house.pools.release_pool(pool_id))
 
     def hold(self, *names: str) -> None:
         self.house.book.steps.hold.update(names)
@@ -195,10 +195,10 @@ class RaceTests(AddressTestCase):
         self.ask(pool)
         self.hold("open_pool", "claim")
         opening = self.house.start(
-            self.house.addresses.request_pool(RequestPool("Local", parse_network("10.0.0.0/29"), None, {}))
+            self.house.pools.request_pool(RequestPool("Local", parse_network("10.0.0.0/29"), None, {}))
         )
         hosts = self.house.start(
-            self.house.addresses.reserve_for_host("eth0", parse_network("10.0.0.0/29"), [], None, [])
+            self.house.network_pools.reserve_for_host("eth0", parse_network("10.0.0.0/29"), [], None, [])
         )
         step = next(each for each in self.house.book.steps.held if each.name == "open_pool")
         self.house.book.steps.held.remove(step)
@@ -226,7 +226,7 @@ class RaceTests(AddressTestCase):
         self.hold("open_pool")
         calls = [
             self.house.start(
-                self.house.addresses.request_pool(RequestPool("Local", parse_network(pool), None, {}))
+                self.house.pools.request_pool(RequestPool("Local", parse_network(pool), None, {}))
             )
             for pool in ("10.0.0.0/8", "10.1.0.0/16")
         ]
@@ -247,4 +247,4 @@ class RaceTests(AddressTestCase):
         self.house.book.claimed[lost.pool_id, lost.address] = lost
         self.house.book.failing = True
         self.house = self.house.next_life()
-        self.assertEqual(self.house.addresses.open_pools, [])
+        self.assertEqual(self.house.pools.open_pools, [])

@@ -74,14 +74,14 @@ class OfOthersTests(ConflictTestCase):
         self.ready()
         self.taken.clear()
         self.house = self.house.next_life()
-        self.house.addresses.prepare()
+        self.house.pools.prepare()
         self.pass_time()
         self.assertEqual(self.probed(), tens(2, 9))
         rows = self.house.records.kept[Kind.CONFLICT]
         for key, row in rows.items():
             rows[key] = {**row, "since": row["since"] - RETRY_SECONDS}
         self.house = self.house.next_life()
-        self.house.addresses.prepare()
+        self.house.pools.prepare()
         self.pass_time()
         self.assertEqual(self.probed(), tens(1, 8))
         self.assertEqual(self.conflicts(), {})
@@ -183,7 +183,7 @@ class TwoHostsTests(ConflictTestCase):
         pools = []
         for house in houses:
             granted = house.wait(
-                house.addresses.request_pool(RequestPool("Local", parse_network(POOL), None, {}))
+                house.pools.request_pool(RequestPool("Local", parse_network(POOL), None, {}))
             )
             house.wait(house.conflicts.watch("eth0"))
             pools.append(granted.pool_id)

@@ -82,7 +82,7 @@ class EverybodyElsesTests(ConflictTestCase):
         self.test_one_who_answers_for_all_keeps_a_container_waiting_for_ever()
         given: list[object] = []
         for _ in range(6):
-            asked = self.begin(next(iter(self.house.addresses._pools.by_id)))
+            asked = self.begin(next(iter(self.house.pools._pools.by_id)))
             asked.addCallbacks(given.append, lambda failure: failure.trap(Refused))
             self.pass_time(3)
         self.assertTrue(str(given[0]).startswith("10.0.4."))

@@ -159,7 +159,7 @@ class PoolTests(RoundsTestCase):
 
     def of_other_subnet(self) -> str:
         request = RequestPool("Local", parse_network("10.9.0.0/24"), None, {"parent": "eth0"})
-        return self.house.wait(self.house.addresses.request_pool(request)).pool_id
+        return self.house.wait(self.house.pools.request_pool(request)).pool_id
 
     def test_one_with_containers_stays_if_no_engine_was_seen_to_list_it(self) -> None:
         """It is another engine's, perhaps, and of another driver's network."""

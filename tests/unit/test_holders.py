@@ -110,7 +110,7 @@ class ReservedTests(ConflictTestCase):
     def test_two_sets_on_one_parent_give_one_address(self) -> None:
         one = self.ready(parent="eth0")
         other = self.open(POOL, parent="eth9")
-        self.house.wait(self.house.addresses.network_made("eth0", [(parse_network(POOL), ())]))
+        self.house.wait(self.house.network_pools.network_made("eth0", [(parse_network(POOL), ())]))
         self.pass_time()
         given = [self.gets(pool) for pool in (one, other, one, other)]
         self.assertEqual(len(set(given)), 4)
@@ -162,7 +162,7 @@ class ForgottenTests(ConflictTestCase):
     def test_two_networks_of_two_parents_are_looked_for_on_the_first_ones(self) -> None:
         self.made()
         other = self.open(POOL)
-        self.house.wait(self.house.addresses.network_made("eth1", [(parse_network(POOL), ())]))
+        self.house.wait(self.house.network_pools.network_made("eth1", [(parse_network(POOL), ())]))
         self.pass_time()
         self.gets(other)
         self.assertTrue(self.house.taps["eth1"].sent)
@@ -192,11 +192,11 @@ class ReleasedWhileLeasingTests(LeasesTestCase):
         for _ in range(2):
             options = {"dhcp": "true", "parent": "eth0", "conflict_detection": "off"}
             request = RequestPool("Local", parse_network("192.168.77.0/24"), None, options, False)
-            pools.append(self.house.wait(self.house.addresses.request_pool(request)).pool_id)
+            pools.append(self.house.wait(self.house.pools.request_pool(request)).pool_id)
         self.server.away = True
         asked = self.house.start(self.house.addresses.request_address(RequestAddress(pools[0], None)))
         self.house.clock.advance(0.5)
-        self.house.wait(self.house.addresses.release_pool(pools[0]))
+        self.house.wait(self.house.pools.release_pool(pools[0]))
         self.server.away = False
         for _ in range(100):
             self.house.clock.advance(0.1)

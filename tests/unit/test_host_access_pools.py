@@ -21,7 +21,7 @@ class OurPoolTests(HostAccessTestCase):
     def made(self) -> None:
         """The network is made: from now on a named address is a container's."""
         subnets = [(parse_network("192.168.1.0/24"), ())]
-        self.house.wait(self.house.addresses.network_made("eth0", subnets))
+        self.house.wait(self.house.network_pools.network_made("eth0", subnets))
 
     def test_the_host_has_the_first_free_address_and_no_container_gets_it(self) -> None:
         pool = self.pool(part="192.168.1.64/30")
@@ -45,7 +45,7 @@ class OurPoolTests(HostAccessTestCase):
 
     def test_with_the_pool_the_hosts_address_is_free(self) -> None:
         self.open(subnets=(self.pool(),), address="")
-        self.house.wait(self.house.addresses.release_pool(self.pool_id))
+        self.house.wait(self.house.pools.release_pool(self.pool_id))
         self.house.wait(self.house.networks.delete(NETWORK))
         self.assertEqual(self.house.book.claims(), [])
         self.assertEqual(self.house.kernel.host_addresses(), {})
@@ -56,7 +56,7 @@ class OurPoolTests(HostAccessTestCase):
         self.open(OTHER_NETWORK, subnets=(self.pool(),), address="")
         self.assertEqual(len(self.addresses()), 1)
         (shared,) = self.addresses()
-        self.house.wait(self.house.addresses.release_pool(first_id))
+        self.house.wait(self.house.pools.release_pool(first_id))
         self.house.wait(self.house.networks.delete(NETWORK))
         self.assertEqual(self.addresses(), [shared])
         self.assertNotEqual(self.next(), shared)

@@ -114,7 +114,7 @@ class AddressTests(RoundsTestCase):
         for address, purpose in (("192.168.1.1", Purpose.GATEWAY), ("192.168.1.9", Purpose.ENDPOINT)):
             request = RequestAddress(other, parse_address(address), purpose)
             self.house.wait(self.house.addresses.request_address(request))
-        self.house.wait(self.house.addresses.owners.belongs(other, NETWORK))
+        self.house.wait(self.house.owners.belongs(other, NETWORK))
         before = set(self.house.book.claimed)
         self.start_again()
         self.go_round(2 * ENOUGH)
@@ -132,7 +132,7 @@ class OtherDriversTests(RoundsTestCase):
             subnets=tuple(evolve(subnet(each), is_ours=True) for each in subnets), parent="eth0"
         )
         pools = [(parse_network(each), ()) for each in subnets]
-        self.house.wait(self.house.addresses.network_made("eth0", pools, NETWORK))
+        self.house.wait(self.house.network_pools.network_made("eth0", pools, NETWORK))
 
     def assert_stays(self) -> None:
         self.go_round(2 * ENOUGH)
@@ -159,7 +159,7 @@ class OtherDriversTests(RoundsTestCase):
         self.run_container()
         self.begin()
         self.go_round(2 * ROUND)
-        networks = {each.pool_id: each.network_id for each in self.house.addresses.open_pools}
+        networks = {each.pool_id: each.network_id for each in self.house.pools.open_pools}
         self.assertEqual(networks, {self.pool_id: NETWORK, others: None})
         self.request_address("192.168.1.8")
         self.go_round(2 * ENOUGH)
@@ -167,14 +167,14 @@ class OtherDriversTests(RoundsTestCase):
 
     def test_an_address_that_two_pools_have_tells_nothing(self) -> None:
         request = RequestPool("Other", parse_network(SUBNET), None, {"parent": "eth0"})
-        other = self.house.wait(self.house.addresses.request_pool(request)).pool_id
+        other = self.house.wait(self.house.pools.request_pool(request)).pool_id
         self.make_network(SUBNET)
         again = RequestAddress(other, parse_address("192.168.1.7"), Purpose.ENDPOINT, "x")
         self.house.wait(self.house.addresses.request_address(again))
         self.run_container()
         self.begin()
         self.go_round(2 * ROUND)
-        self.assertEqual({each.network_id for each in self.house.addresses.open_pools}, {None})
+        self.assertEqual({each.network_id for each in self.house.pools.open_pools}, {None})
 
     def test_an_endpoint_whose_address_is_not_of_our_management_tells_nothing(self) -> None:
         self.house.create_network()
@@ -182,11 +182,11 @@ class OtherDriversTests(RoundsTestCase):
         self.house.create_endpoint()
         self.begin()
         self.go_round(2 * ROUND)
-        self.assertEqual({each.network_id for each in self.house.addresses.open_pools}, {None})
+        self.assertEqual({each.network_id for each in self.house.pools.open_pools}, {None})
 
     def test_what_is_asked_for_a_swarm_stays(self) -> None:
         request = RequestPool("Global", parse_network("10.9.0.0/24"), None, {}, is_global=True)
-        self.pool_id = self.house.wait(self.house.addresses.request_pool(request)).pool_id
+        self.pool_id = self.house.wait(self.house.pools.request_pool(request)).pool_id
         self.request_address("10.9.0.7")
         self.begin()
         self.go_round(2 * ENOUGH)

@@ -124,7 +124,7 @@ class AuxiliaryTests(AddressTestCase):
     def made(self, *auxiliary: str) -> None:
         subnet = parse_network("192.168.1.0/24")
         addresses = [parse_address(each) for each in auxiliary]
-        self.house.wait(self.house.addresses.network_made("eth0", [(subnet, addresses)]))
+        self.house.wait(self.house.network_pools.network_made("eth0", [(subnet, addresses)]))
 
     def test_a_network_made_in_parallel_on_the_same_subnet_ends_its_own_pool_only(self) -> None:
         one, two = self.open(), self.open()

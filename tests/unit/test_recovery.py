@@ -180,7 +180,7 @@ class PoolTests(HouseTestCase):
             request = RequestPool(
                 "MacvlanTwistedLocal", parse_network("10.0.0.0/24"), None, {"parent": "eth1"}
             )
-            pool_id = self.house.wait(self.house.addresses.request_pool(request)).pool_id
+            pool_id = self.house.wait(self.house.pools.request_pool(request)).pool_id
             gateway = parse_address("10.0.0.1")
             self.house.wait(
                 self.house.addresses.request_address(RequestAddress(pool_id, gateway, Purpose.GATEWAY))
@@ -189,7 +189,7 @@ class PoolTests(HouseTestCase):
             self.house.wait(
                 self.house.networks.create(network_request(network, subnets=(ours,), parent="eth1"))
             )
-            self.house.wait(self.house.addresses.network_made("eth1", [(ours.pool, ())]))
+            self.house.wait(self.house.network_pools.network_made("eth1", [(ours.pool, ())]))
             address = self.house.wait(self.house.addresses.request_address(RequestAddress(pool_id, None)))
             self.house.create_endpoint(network[:1] * 63 + "e", network, str(address))
             self.ids.append(pool_id)
@@ -230,13 +230,13 @@ class PoolTests(HouseTestCase):
     def test_the_pool_goes_with_the_last_of_its_networks_also_over_a_restart(self) -> None:
         gateway = ReleaseAddress(self.ids[0], parse_address("10.0.0.1"))
         self.house.wait(self.house.addresses.release_address(gateway))
-        self.house.wait(self.house.addresses.release_pool(self.ids[0]))
-        self.house.wait(self.house.addresses.release_pool(self.ids[0]))  # again: nothing to release
+        self.house.wait(self.house.pools.release_pool(self.ids[0]))
+        self.house.wait(self.house.pools.release_pool(self.ids[0]))  # again: nothing to release
         self.house = self.house.next_life()
         self.assertNotEqual(
             self.address(self.ids[1]), "10.0.0.1", "the gateway of the other one was handed out"
         )
-        self.house.wait(self.house.addresses.release_pool(self.ids[1]))
+        self.house.wait(self.house.pools.release_pool(self.ids[1]))
         self.assertEqual(self.house.book.pools(), {})
         self.assertEqual(self.house.book.claims(), [])
 
@@ -252,8 +252,8 @@ class PoolTests(HouseTestCase):
 
     def test_a_pool_that_is_made_later_is_one_of_its_own(self) -> None:
         request = RequestPool("MacvlanTwistedLocal", parse_network("10.0.0.0/24"), None, {"parent": "eth1"})
-        later = self.house.wait(self.house.addresses.request_pool(request)).pool_id
-        self.house.wait(self.house.addresses.release_pool(later))
+        later = self.house.wait(self.house.pools.request_pool(request)).pool_id
+        self.house.wait(self.house.pools.release_pool(later))
         self.assertEqual(len(self.house.book.pools()), 1)
         self.assertNotIn(self.address(self.ids[0]), ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
 

@@ -59,13 +59,13 @@ class RoundsMachine(RuleBasedStateMachine):
         self.foreign_pool = self.open_pool()
         self.pool_id = self.open_pool()
         self.house.create_network(subnets=(evolve(subnet(SUBNET), is_ours=True),), parent="eth0")
-        self.house.wait(self.house.addresses.network_made("eth0", [(parse_network(SUBNET), ())], NETWORK))
+        self.house.wait(self.house.network_pools.network_made("eth0", [(parse_network(SUBNET), ())], NETWORK))
         self.engine.has = {NETWORK: listed(), OTHER_NETWORK: listed(OTHER_NETWORK, driver="bridge")}
         self.go_on()
 
     def open_pool(self) -> str:
         request = RequestPool("Local", parse_network(SUBNET), None, {"parent": "eth0"})
-        return self.house.wait(self.house.addresses.request_pool(request)).pool_id
+        return self.house.wait(self.house.pools.request_pool(request)).pool_id
 
     def go_on(self) -> None:
         house = self.house
@@ -73,7 +73,7 @@ class RoundsMachine(RuleBasedStateMachine):
         self.rounds = Rounds(
             house.known,
             Departed(house.known, house.links, house.endpoints, house.records.instance),
-            Drops(house.known, house.networks, house.addresses),
+            Drops(house.known, house.networks, house.pools, house.owners),
             house.leftovers,
             self.engine,
             "macvlan-twisted",
@@ -212,7 +212,7 @@ class RoundsMachine(RuleBasedStateMachine):
         assert set(self.house.known.endpoints) == set(self.living)
         for name in self.house.link_names() - {"lo", "eth0", "eth1"}:
             assert not name.startswith("mvt"), name
-        is_known = any(each.network_id == NETWORK for each in self.house.addresses.open_pools)
+        is_known = any(each.network_id == NETWORK for each in self.house.pools.open_pools)
         if is_known:
             claimed = {str(each.address) for each in self.house.book.claimed.values()}
             assert claimed == {each.address for each in self.living.values()} | self.foreign

@@ -1,0 +1,140 @@
+"""The pools of a network that is being made: which ones they are, and what of them becomes the host's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from attrs import evolve
+from twisted.logger import Logger
+
+from ..addresses import IPAddress, IPNetwork
+from ..errors import NotFound, Refused, StateFailed
+from ..records import to_document
+from ..state.interface import AddressBook, Claim
+from .choosing import Choosing
+from .claims import Claims
+from .open_pools import OpenPools
+from .owners import Owners
+from .pools import Pool, answered_pool
+from .requests import Purpose
+
+_log = Logger(namespace="macvlan_twisted.ipam")
+
+
+class NetworkPools:
+    """The engine asks for pools before it names a network, and does not say afterwards which ones the network has."""
+
+    def __init__(
+        self, pools: OpenPools, book: AddressBook, claims: Claims, choosing: Choosing, owners: Owners
+    ) -> None:
+        self._pools = pools
+        self._book = book
+        self._claims = claims
+        self._choosing = choosing
+        self._owners = owners
+
+    async def network_made(
+        self,
+        parent: str,
+        subnets: Iterable[tuple[IPNetwork, Iterable[IPAddress]]],
+        network_id: str | None = None,
+    ) -> None:
+        """
+        A network of our driver is made: from now on a named address of its pools is a container's.
+
+        :param parent: where the network is; a pool that another one was named for is looked after there.
+        :param subnets: each with its auxiliary addresses; by both its pool is told from that of another
+            network on the same subnet, which is being made in parallel.
+        :param network_id: whose addresses are given back when nobody has them; without it nobody's are.
+        """
+        for subnet, auxiliary in subnets:
+            asked_for = set(auxiliary)
+            sole = None if network_id is None else self._owners.sole(subnet)
+            if sole is not None and network_id is not None:
+                await self._owners.belongs(sole.pool_id, network_id)
+            for pool_id, reserved in self._pools.being_made.items():
+                if answered_pool(self._pools.by_id[pool_id]) == subnet and reserved == asked_for:
+                    del self._pools.being_made[pool_id]
+                    await self._settle(self._pools.by_id[pool_id], parent)
+                    break
+
+    async def _settle(self, pool: Pool, parent: str) -> None:
+        if pool.wire != parent:
+            _log.info(
+                "addresses of pool {pool} are looked for on {parent}, where its network is, and not on {other}; networks "
+                "on one parent share their addresses if --ipam-opt parent= names it, too",
+                pool=pool.described(),
+                other=pool.parent or "no parent",
+                parent=parent,
+            )
+            settled = evolve(pool, network_parent=parent)
+            try:
+                await self._book.open_pool(pool.pool_id, to_document(settled))
+            except StateFailed as failure:  # the network is made, and this is worth no failure of that
+                _log.error("the parent of a pool is not kept: {reason}", reason=str(failure))
+            self._choosing.forget(pool)
+            await self._choosing.disuse_wire(pool)
+            if pool.pool_id not in self._pools.by_id:  # released meanwhile
+                await self._book.close_pool(pool.pool_id)
+                return
+            # More may have become known of it meanwhile.
+            pool = evolve(self._pools.by_id[pool.pool_id], network_parent=parent)
+            self._pools.by_id[pool.pool_id] = pool
+            self._choosing.use_wire(pool)
+        self._choosing.prepare(pool)
+
+    async def reserve_for_host(
+        self,
+        parent: str,
+        subnet: IPNetwork,
+        auxiliary: Collection[IPAddress],
+        wanted: IPAddress | None,
+        preferred: Sequence[IPAddress],
+    ) -> IPAddress:
+        """What :class:`~macvlan_twisted.driver.host_addresses.HostAddresses` says; while its network is being made."""
+        pools = self._pools_of_network(parent, subnet, set(auxiliary))
+        if not pools:
+            raise NotFound(
+                f"pool {subnet} is not known to the plugin: remove the network and create it again"
+            )
+        for each_pool in pools:
+            await self._settle(each_pool, parent)
+        pools = [
+            self._pools.by_id[each_pool.pool_id]
+            for each_pool in pools
+            if each_pool.pool_id in self._pools.by_id
+        ]
+        if not pools:
+            raise Refused(f"pool {subnet} was released meanwhile")
+        address = wanted
+        if address is None:
+            address = next((each for each in preferred if each in pools[0].prefix), None)
+        if address is None and pools[0].dhcp:
+            raise Refused(
+                f"access from the host needs an address of the host's own in {pools[0].prefix}, where the LAN's DHCP server "
+                "hands out the others: choose one that it does not, and give it with -o host_address=ADDRESS, or leave host "
+                "access out with -o host_access=false"
+            )
+        if address is None:
+            address = await self._choosing.next(pools[0])
+        else:
+            self._choosing.refuse_outside(pools[0], address, Purpose.HOST)
+            self._choosing.refuse_taken(pools[0], address, Purpose.HOST)
+            if wanted is not None:
+                await self._choosing.refuse_used_by_others(pools[0], address)
+        for pool in pools:
+            await self._claims.take(pool, Claim(pool.pool_id, address, Purpose.HOST.value), advances=False)
+        _log.info(
+            "address {address} of pool {pool} is the host's", address=address, pool=pools[0].described()
+        )
+        return address
+
+    def _pools_of_network(self, parent: str, subnet: IPNetwork, auxiliary: set[IPAddress]) -> list[Pool]:
+        """
+        Those that may be the one of a network that is being made: all in one shared set, for the engine does not say
+        which one it is, and networks are made in parallel.
+        """
+        fitting = [pool for pool in self._pools.by_id.values() if answered_pool(pool) == subnet]
+        being_made = [pool for pool in fitting if self._pools.being_made.get(pool.pool_id) == auxiliary]
+        found = sorted(being_made or fitting, key=lambda pool: pool.parent != parent)
+        return [pool for pool in found if pool.shared_set == found[0].shared_set]

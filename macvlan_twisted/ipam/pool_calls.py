@@ -1,0 +1,158 @@
+"""The engine's calls about pools: RequestPool and ReleasePool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import evolve
+from twisted.logger import Logger
+
+from ..heard import Heard
+from ..records import to_document
+from ..settings import Settings
+from ..state.interface import AddressBook, Claim
+from ..turns import Turns
+from .choosing import Choosing
+from .claims import Claims
+from .leasing import Leasing
+from .open_pools import OpenPools
+from .pools import Pool, answered_pool, gateway_in_data, refuse_overlap
+from .requests import GrantedPool, Purpose, RequestPool
+
+_log = Logger(namespace="macvlan_twisted.ipam")
+
+
+class PoolCalls:
+    """
+    :param turns: those of all that is done to a pool, by its id.
+    :param nonce: makes the part of a PoolID that tells it from all others.
+    :param heard: when the engine last spoke of a pool.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pools: OpenPools,
+        book: AddressBook,
+        turns: Turns,
+        claims: Claims,
+        leasing: Leasing,
+        choosing: Choosing,
+        nonce: Callable[[], str],
+        heard: Heard,
+    ) -> None:
+        self._settings = settings
+        self._pools = pools
+        self._book = book
+        self._turns = turns
+        self._claims = claims
+        self._leasing = leasing
+        self._choosing = choosing
+        self._nonce = nonce
+        self.heard = heard
+        self._being_opened: dict[str, Pool] = {}
+        """
+        Not on disk yet: nothing may be taken in them, by a network on the same subnet either, for it would stay in
+        state without its pool if the disk refused that.
+        """
+        for pool_id in sorted(pools.lost):
+            self._free_lost(pool_id)
+        for pool in pools.by_id.values():
+            choosing.use_wire(pool)
+
+    def _free_lost(self, pool_id: str) -> None:
+        """A start that refused would leave all other containers without us, for addresses that nobody has."""
+        _log.error(
+            "state holds reserved addresses of pool {pool}, which was never opened: they are free",
+            pool=pool_id,
+        )
+        self._book.close_pool(pool_id).addErrback(
+            lambda failure: _log.error(
+                "reserved addresses of pool {pool} stay: {reason}",
+                pool=pool_id,
+                reason=failure.getErrorMessage(),
+            )
+        )
+
+    def prepare(self) -> None:
+        """After a start: find out what the next containers will need."""
+        for pool in self._pools.by_id.values():
+            self._choosing.prepare(pool)
+
+    async def request_pool(self, request: RequestPool) -> GrantedPool:
+        pool = await self._leasing.planned(request, self._settings, self._nonce())
+        refuse_overlap(pool, {**self._pools.by_id, **self._being_opened})
+        self._being_opened[pool.pool_id] = pool
+        try:
+            await self._book.open_pool(pool.pool_id, to_document(pool))
+        finally:
+            del self._being_opened[pool.pool_id]
+        self._pools.add(pool)
+        self._pools.being_made[pool.pool_id] = set()
+        self.heard.note(pool.pool_id)
+        self._choosing.use_wire(pool)
+        _log.info(
+            "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
+        )
+        gateway = self._leasing.gateway_in_data(pool) if pool.dhcp else gateway_in_data(pool, self._settings)
+        if gateway is not None:
+            try:
+                self._choosing.refuse_taken(pool, gateway.ip, Purpose.GATEWAY)
+                await self._claims.take(
+                    pool, Claim(pool.pool_id, gateway.ip, Purpose.GATEWAY.value), advances=False
+                )
+            except BaseException:
+                await self.release_pool(pool.pool_id)
+                raise
+        return GrantedPool(pool.pool_id, answered_pool(pool), gateway)
+
+    async def release_pool(self, pool_id: str) -> None:
+        """Frees all that was taken under this id; the engine leaves addresses behind after some errors."""
+        meant = self._pools.find(pool_id)
+        async with self._turns.of(pool_id if meant is None else meant.pool_id):
+            meant = self._pools.find(pool_id)
+            if meant is None or await self._is_others_yet(meant, pool_id):
+                return
+            pool_id = meant.pool_id
+            pool = self._pools.by_id.pop(pool_id)  # no address is taken in it any more
+            self._pools.being_made.pop(pool_id, None)
+            try:
+                await self._book.close_pool(pool_id)
+            except BaseException:
+                self._pools.by_id[pool_id] = pool
+                raise
+            self.heard.forget(pool_id)
+            await self._claims.release_all(pool)
+            await self._choosing.disuse_wire(pool)
+        _log.info("pool released: {pool}", pool=pool.described())
+
+    async def _is_others_yet(self, pool: Pool, pool_id: str) -> bool:
+        """Whether a rebuilt pool, which stands for several networks, is kept for those that are left."""
+        given_back = {*pool.given_back, pool_id}
+        if len(given_back) >= pool.stands_for:
+            return False
+        left = evolve(pool, given_back=tuple(sorted(given_back)))
+        await self._book.open_pool(pool.pool_id, to_document(left))
+        self._pools.by_id[pool.pool_id] = left
+        return True
+
+    @property
+    def open_pools(self) -> list[Pool]:
+        return list(self._pools.by_id.values())
+
+    def has_containers(self, pool: Pool) -> bool:
+        """Whether addresses of the pool are handed out to containers."""
+        return bool(self._pools.set_of(pool).endpoints.get(pool.pool_id))
+
+    async def drop_pool(self, pool: Pool, silence: float) -> bool:
+        """
+        Release a pool whose network is gone, without having been asked to.
+
+        :param silence: for how many seconds at least the engine must not have spoken of it.
+        :return: whether it was released; else it has changed, or was spoken of.
+        """
+        is_as_it_was = self._pools.by_id.get(pool.pool_id) is pool
+        if not is_as_it_was or self.heard.silence(pool.pool_id) < silence:
+            return False
+        await self.release_pool(pool.pool_id)
+        return True
