@@ -44,8 +44,10 @@ from .driver.networks import Networks
 from .driver.ownership import ownership
 from .driver.parents import Parents
 from .driver.plans import Plans
+from .driver.ports import Ports
 from .driver.presence import Presence
 from .driver.reconciliation import leases_in_use, reconcile
+from .driver.removal import Removal
 from .driver.rounds import AGES, Ages, Rounds
 from .engine.api import NoEngine, SocketEngine
 from .engine.default_network import ensure_network
@@ -326,10 +328,21 @@ def _wire(
     presence = Presence(known, links, conflicts, announcements, leases)
     host_ways = HostWays(settings, known, links, host_access, management.networks, conflicts)
     plans = Plans(settings, leases, host_access, management.addresses.mac_for, SystemRandom())
-    endpoints = Endpoints(known, records, links, parents, plans, presence, host_ways, time.monotonic)
+    removal = Removal(known, records, links, presence, host_ways, time.monotonic)
+    endpoints = Endpoints(
+        known,
+        records,
+        links,
+        parents,
+        plans,
+        presence,
+        host_ways,
+        Ports(known, links, parents, records.instance),
+        removal,
+    )
     engine = SocketEngine(reactor, settings.docker_host) if settings.docker_host else NoEngine()
     sandboxes = NamespaceSandboxes()
-    moves = Moves(known, records, presence, host_ways, leases, endpoints.turns, sandboxes, threads, engine)
+    moves = Moves(known, records, presence, host_ways, leases, removal.turns, sandboxes, threads, engine)
     leases.when_moved = moves.moved
     networks = Networks(
         settings,
@@ -337,7 +350,7 @@ def _wire(
         records,
         links,
         parents,
-        endpoints,
+        removal,
         wires,
         presence,
         moves,
@@ -348,10 +361,10 @@ def _wire(
     leftovers = Leftovers(known, links, management.addresses, management.owners, leases, time.monotonic)
     leftovers.begin()
     endpoints.when_made = leftovers.note_came
-    endpoints.when_gone = leftovers.note_left
+    removal.when_gone = leftovers.note_left
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
-    calls = Calls(all_methods(networks, endpoints, management), settings.debug)
+    calls = Calls(all_methods(networks, endpoints, removal, management), settings.debug)
     _log.info(
         "driver initialised: macvlan-twisted {version} as {name}, {networks} networks and {endpoints} endpoints in state",
         version=VERSION_TEXT,
@@ -363,7 +376,7 @@ def _wire(
     wait = partial(deferLater, reactor)
     rounds = Rounds(
         known,
-        Departed(known, links, endpoints, records.instance),
+        Departed(known, links, removal, records.instance),
         Drops(known, networks, management.pools, management.owners),
         leftovers,
         engine,

@@ -16,9 +16,9 @@ from twisted.logger import Logger
 from ..errors import LinkFailed
 from ..links.pool import Links
 from ..names import alias_of, trial_link_name
-from .endpoints import Endpoints
 from .known import Known
 from .network import Endpoint
+from .removal import Removal
 from .survey import Survey
 
 _log = Logger(namespace="macvlan_twisted.driver")
@@ -42,10 +42,10 @@ class Departed:
     :param instance: of the state directory; our links carry it.
     """
 
-    def __init__(self, known: Known, links: Links, endpoints: Endpoints, instance: str) -> None:
+    def __init__(self, known: Known, links: Links, removal: Removal, instance: str) -> None:
         self._known = known
         self._links = links
-        self._endpoints = endpoints
+        self._removal = removal
         self._instance = instance
 
     async def suspects(self, said: Survey, silence: float) -> Mapping[str, Departure]:
@@ -57,7 +57,7 @@ class Departed:
         found = {}
         away = []
         for endpoint in list(self._known.endpoints.values()):
-            if self._endpoints.heard.silence(endpoint.endpoint_id) < silence or said.lists(endpoint):
+            if self._removal.heard.silence(endpoint.endpoint_id) < silence or said.lists(endpoint):
                 continue
             if not self._links.exists(endpoint.link):
                 away.append(endpoint)
@@ -136,7 +136,7 @@ class Departed:
         :raises MacvlanError: it is tried again.
         """
         endpoint = departure.endpoint
-        if not await self._endpoints.drop(endpoint, silence):
+        if not await self._removal.drop(endpoint, silence):
             return False
         _log.info(
             "endpoint {endpoint} of network {network} is gone ({why}): what it had is free",

@@ -1,4 +1,4 @@
-"""What the kernel's refusal of a macvlan link means to a person."""
+"""Why an endpoint has no link: what the kernel's refusal means to a person, and which endpoint is in the way."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Sequence
 from ..errors import LinkFailed, MacvlanError, Refused
 from .awaited import Absent
 from .network import Endpoint, Network
+
+
+def mac_in_use(holder: Endpoint) -> Refused:
+    return Refused(
+        f"MAC address {holder.mac} is in use on parent {holder.parent} by endpoint {holder.endpoint_id} of network "
+        f"{holder.network_id}: give another --mac-address or another address"
+    )
 
 
 def explained(

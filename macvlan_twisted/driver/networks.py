@@ -20,7 +20,6 @@ from ..state.interface import HostRecords, Kind
 from ..turns import Turns
 from . import requests
 from .contradictions import readdresses, refuse_what_did_not_take
-from .endpoints import Endpoints
 from .explanations import explained
 from .host_ways import HostWays
 from .known import Known
@@ -31,6 +30,7 @@ from .options import NetworkOptions, parse_options
 from .parent_plans import refuse_sharing
 from .parents import Parents
 from .presence import Presence
+from .removal import Removal
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -49,7 +49,7 @@ class Networks:
         records: HostRecords,
         links: Links,
         parents: Parents,
-        endpoints: Endpoints,
+        removal: Removal,
         wires: Wires,
         presence: Presence,
         moves: Moves,
@@ -62,7 +62,7 @@ class Networks:
         self._records = records
         self._links = links
         self._parents = parents
-        self._endpoints = endpoints
+        self._removal = removal
         self._wires = wires
         self._presence = presence
         self._moves = moves
@@ -233,9 +233,9 @@ class Networks:
         :raises StateFailed: those that are left are known still.
         """
         failures: list[str] = []
-        while endpoint_ids := self._endpoints.ids_of(network_id):  # others may be under way
+        while endpoint_ids := self._removal.ids_of(network_id):  # others may be under way
             try:
-                await self._endpoints.delete(requests.EndpointCall(network_id, endpoint_ids[0]))
+                await self._removal.delete(requests.EndpointCall(network_id, endpoint_ids[0]))
             except LinkFailed as failure:
                 failures.append(str(failure))
         return failures

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from ..driver.endpoints import Endpoints
 from ..driver.networks import Networks
+from ..driver.removal import Removal
 from ..driver.requests import CreateNetwork
 from ..ipam.calls import AddressManagement
 from . import messages
@@ -22,7 +23,9 @@ Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 
-def all_methods(networks: Networks, endpoints: Endpoints, management: AddressManagement) -> dict[str, Method]:
+def all_methods(
+    networks: Networks, endpoints: Endpoints, removal: Removal, management: AddressManagement
+) -> dict[str, Method]:
     """What to do for each path that the engine posts to, without its slash."""
     methods: dict[str, Method] = {
         "Plugin.Activate": _always(messages.ACTIVATED),
@@ -84,7 +87,7 @@ def all_methods(networks: Networks, endpoints: Endpoints, management: AddressMan
     call("NetworkDriver.ProgramExternalConnectivity", messages.endpoint_call, _no_effect, _nothing)
     call("NetworkDriver.RevokeExternalConnectivity", messages.endpoint_call, _no_effect, _nothing)
     call("NetworkDriver.Leave", messages.endpoint_call, endpoints.leave, _nothing)
-    call("NetworkDriver.DeleteEndpoint", messages.endpoint_call, endpoints.delete, _nothing)
+    call("NetworkDriver.DeleteEndpoint", messages.endpoint_call, removal.delete, _nothing)
     pools, addresses = management.pools, management.addresses
     call("IpamDriver.RequestPool", messages.request_pool, pools.request_pool, messages.request_pool_reply)
     call("IpamDriver.ReleasePool", messages.pool_id, pools.release_pool, _nothing)

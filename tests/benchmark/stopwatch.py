@@ -63,6 +63,7 @@ def watch_all() -> None:
     from twisted.web.http import HTTPChannel
 
     from macvlan_twisted.driver.endpoints import Endpoints
+    from macvlan_twisted.driver.removal import Removal
     from macvlan_twisted.links.kernel import NetlinkKernel
     from macvlan_twisted.links.pool import Links
     from macvlan_twisted.protocol.site import Calls
@@ -71,8 +72,8 @@ def watch_all() -> None:
 
     watch(HTTPChannel, "dataReceived", "twisted.web reads the request, klein finds its route")
     watch(Calls, "_answer", "JSON becomes a request of ours")
-    for method in ("create", "join", "delete"):
-        watch_async(Endpoints, method, "it is decided what to do", "the reply becomes JSON")
+    for owner, method in ((Endpoints, "create"), (Endpoints, "join"), (Removal, "delete")):
+        watch_async(owner, method, "it is decided what to do", "the reply becomes JSON")
     watch(writer.Writer, "submit", "from the reactor to the thread of the disk")
     watch(Ledger, "commit", "SQLite commits, and the disk confirms", IN_REACTOR)
     watch(writer, "_fire_all", "what is known is brought up to date")

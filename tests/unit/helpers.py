@@ -27,8 +27,10 @@ from macvlan_twisted.driver.networks import Networks
 from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.driver.parents import Parents
 from macvlan_twisted.driver.plans import Plans
+from macvlan_twisted.driver.ports import Ports
 from macvlan_twisted.driver.presence import Presence
 from macvlan_twisted.driver.reconciliation import reconcile
+from macvlan_twisted.driver.removal import Removal
 from macvlan_twisted.engine.api import EngineAbsent
 from macvlan_twisted.ipam.calls import AddressManagement
 from macvlan_twisted.ipam.chosen_macs import ChosenMacs
@@ -149,6 +151,9 @@ class House:
             self.conflicts,
         )
         plans = Plans(settings, self.leases, self.host_access, self.addresses.mac_for, Random(6))
+        self.removal = Removal(
+            self.known, self.records, self.links, self.presence, host_ways, self.clock.seconds
+        )
         self.endpoints = Endpoints(
             self.known,
             self.records,
@@ -157,7 +162,8 @@ class House:
             plans,
             self.presence,
             host_ways,
-            self.clock.seconds,
+            Ports(self.known, self.links, self.parents, self.records.instance),
+            self.removal,
         )
         self.moves = Moves(
             self.known,
@@ -165,7 +171,7 @@ class House:
             self.presence,
             host_ways,
             self.leases,
-            self.endpoints.turns,
+            self.removal.turns,
             self.sandboxes,
             self.steps,
             self.engine,
@@ -177,7 +183,7 @@ class House:
             self.records,
             self.links,
             self.parents,
-            self.endpoints,
+            self.removal,
             self.wires,
             self.presence,
             self.moves,
@@ -188,7 +194,7 @@ class House:
             self.known, self.links, self.addresses, self.owners, self.leases, self.clock.seconds
         )
         self.endpoints.when_made = self.leftovers.note_came
-        self.endpoints.when_gone = self.leftovers.note_left
+        self.removal.when_gone = self.leftovers.note_left
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeWire:
         tap = self.taps[parent] = FakeWire(parent, mac)
@@ -253,7 +259,7 @@ class House:
         ).mac
 
     def delete_endpoint(self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK) -> None:
-        self.wait(self.endpoints.delete(requests.EndpointCall(network_id, endpoint_id)))
+        self.wait(self.removal.delete(requests.EndpointCall(network_id, endpoint_id)))
 
     def link_names(self) -> set[str]:
         return {link.name for link in self.kernel.links()}

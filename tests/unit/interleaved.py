@@ -106,7 +106,7 @@ class Interleaved(EngineCalls):
         self.check()
         house, known, records = self.house, self.house.known, self.house.records
         for turns in (
-            house.endpoints.turns,
+            house.removal.turns,
             house.networks._turns,
             house.parents._turns,
             house.pools._turns,

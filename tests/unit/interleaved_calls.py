@@ -233,7 +233,7 @@ class EngineCalls(World):
             self.begin("Leave", self.house.endpoints.leave(about), [])
         thing = ("endpoint", key)
         deed = self.history.begin(thing, False)
-        self.begin("DeleteEndpoint", self.house.endpoints.delete(about), [(thing, deed)])
+        self.begin("DeleteEndpoint", self.house.removal.delete(about), [(thing, deed)])
 
     def release_address(self, place: Place) -> None:
         found = [claim for claim in self.history.things("claim") if self.pools.get(claim[1]) == place]

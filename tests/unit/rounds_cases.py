@@ -88,7 +88,7 @@ class RoundsTestCase(HouseTestCase):
         self.house = house = house or self.house
         self.rounds = Rounds(
             house.known,
-            Departed(house.known, house.links, house.endpoints, house.records.instance),
+            Departed(house.known, house.links, house.removal, house.records.instance),
             Drops(house.known, house.networks, house.pools, house.owners),
             house.leftovers,
             self.engine,

@@ -88,7 +88,7 @@ class SiteTestCase(HouseTestCase):
 
     def serve(self, house: House) -> None:
         self.house = house
-        self.serve_methods(all_methods(house.networks, house.endpoints, house.management))
+        self.serve_methods(all_methods(house.networks, house.endpoints, house.removal, house.management))
 
     def serve_methods(self, methods: Mapping[str, Method]) -> None:
         self.calls = Calls(methods, debug=False)

@@ -35,7 +35,7 @@ class EngineManagedTestCase(ConflictTestCase):
             outcome[0].raiseException()
 
     def delete(self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK) -> None:
-        self.house.wait(self.house.endpoints.delete(EndpointCall(network_id, endpoint_id)))
+        self.house.wait(self.house.removal.delete(EndpointCall(network_id, endpoint_id)))
 
     def claims(self, address: str = ADDRESS, mac: str = NEIGHBOUR) -> None:
         for frame in announcement_frames(parse_address(address), mac):

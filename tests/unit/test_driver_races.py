@@ -65,7 +65,7 @@ class EndpointRaceTests(RaceTestCase):
         for held in ("save", "add_port"):
             (self.house.records.steps if held == "save" else self.house.steps).hold.add(held)
             creation = self.house.start(self.house.endpoints.create(endpoint_request()))
-            removal = self.house.start(self.house.endpoints.delete(CALL))
+            removal = self.house.start(self.house.removal.delete(CALL))
             self.assertNoResult(removal)
             self.finish(creation, removal)
             self.assertEqual(self.house.link_names(), PLAIN_LINKS)
@@ -93,7 +93,7 @@ class EndpointRaceTests(RaceTestCase):
     def test_parallel_removals_of_one_endpoint_all_succeed(self) -> None:
         self.house.create_endpoint()
         self.house.steps.hold.add("set_group")
-        calls = [self.house.start(self.house.endpoints.delete(CALL)) for _ in range(3)]
+        calls = [self.house.start(self.house.removal.delete(CALL)) for _ in range(3)]
         self.assertEqual(self.finish(*calls), [None] * 3)
         self.assertEqual(self.house.link_names(), PLAIN_LINKS)
 
@@ -273,7 +273,7 @@ class HalfWayTests(RaceTestCase):
         self.house.create_endpoint()
         self.house.steps.hold.add("members_of_group")
         self.house.records.failing = True
-        removal = self.house.start(self.house.endpoints.delete(CALL))
+        removal = self.house.start(self.house.removal.delete(CALL))
         creation = self.house.start(self.house.endpoints.create(endpoint_request()))
         self.house.records.failing = False
         refused, _made = self.finish(removal, creation)

@@ -128,7 +128,7 @@ class RemovalTests(HouseTestCase):
     def test_no_answer_before_the_row_is_gone_from_disk(self) -> None:
         self.house.create_endpoint()
         self.house.records.steps.hold.add("forget")
-        removal = self.house.start(self.house.endpoints.delete(CALL))
+        removal = self.house.start(self.house.removal.delete(CALL))
         self.assertNoResult(removal)
         self.house.records.steps.let_all_go()
         self.successResultOf(removal)
@@ -136,7 +136,7 @@ class RemovalTests(HouseTestCase):
     def test_the_answer_does_not_wait_for_the_kernels_grace_period(self) -> None:
         self.house.create_endpoint()
         self.house.steps.hold.add("delete_group")
-        self.successResultOf(self.house.start(self.house.endpoints.delete(CALL)))
+        self.successResultOf(self.house.start(self.house.removal.delete(CALL)))
         self.assertIn(LINK, self.house.link_names())
         self.house.steps.let_all_go()
         self.assertEqual(self.house.link_names(), PLAIN_LINKS)
@@ -145,9 +145,7 @@ class RemovalTests(HouseTestCase):
         self.house.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
         self.house.create_endpoint(network_id=OTHER_NETWORK)
         self.house.steps.hold.add("delete_group")
-        removal = self.house.start(
-            self.house.endpoints.delete(requests.EndpointCall(OTHER_NETWORK, ENDPOINT))
-        )
+        removal = self.house.start(self.house.removal.delete(requests.EndpointCall(OTHER_NETWORK, ENDPOINT)))
         self.assertNoResult(removal)
         self.house.steps.let_all_go()
         self.successResultOf(removal)

@@ -72,7 +72,7 @@ class RoundsMachine(RuleBasedStateMachine):
         self.stopped = False
         self.rounds = Rounds(
             house.known,
-            Departed(house.known, house.links, house.endpoints, house.records.instance),
+            Departed(house.known, house.links, house.removal, house.records.instance),
             Drops(house.known, house.networks, house.pools, house.owners),
             house.leftovers,
             self.engine,
