@@ -307,13 +307,18 @@ def remove_stale_socket(path: str, option: str) -> None:
     if not stat.S_ISSOCK(kind):
         raise CannotStart(f"{path} exists and is no socket: remove it")
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # where more wait than may, who comes next would wait, too
         try:
             probe.connect(path)
-        except OSError:
+        except ConnectionRefusedError:
             with _CLEAR_PLACE:
                 os.unlink(path)
-        else:
-            raise CannotStart(f"another program is listening on {path}: stop it, or choose another {option}")
+            return
+        except FileNotFoundError:
+            return
+        except OSError:  # of another kind, not for us, or all places taken: somebody may be there
+            pass
+    raise CannotStart(f"another program is listening on {path}: stop it, or choose another {option}")
 
 
 def _endpoint(reactor: Any, listen: str) -> Any:

@@ -134,6 +134,20 @@ class StaleSocketTests(PlaceTestCase):
         )
         self.assertTrue(os.path.exists("x.sock"))
 
+    def test_one_at_which_more_wait_than_may_is_not_waited_for(self) -> None:
+        self.listening().listen(0)
+        with socket.socket(socket.AF_UNIX) as first:
+            first.connect("x.sock")
+            with self.assertRaisesRegex(CannotStart, "another program is listening on x.sock"):
+                remove_stale_socket("x.sock", "--place")
+
+    def test_one_of_another_kind_is_somebodys_and_stays(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as somebodys:
+            somebodys.bind("x.sock")
+            with self.assertRaisesRegex(CannotStart, "another program is listening on x.sock"):
+                remove_stale_socket("x.sock", "--place")
+        self.assertTrue(os.path.exists("x.sock"))
+
     def test_what_is_no_socket_is_refused_and_stays(self) -> None:
         Path("file").write_text("precious")
         os.mkdir("directory")
