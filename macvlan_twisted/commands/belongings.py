@@ -37,6 +37,7 @@ class StateSaid:
     """Of links that its rows name: one that a kill left without an alias is known by name and group."""
     endpoints: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     leases: Sequence[Mapping[str, Any]] = ()
+    """Of each what is to be told: address, mac and server_id."""
 
 
 def said_by_state(directory: Path) -> StateSaid:
@@ -62,15 +63,20 @@ def said_by_state(directory: Path) -> StateSaid:
                 *(each.get("name", "") for each in documents["host_links"].values()),
                 *(each.get("link", "") for each in documents["endpoints"].values()),
             }
+            leases = [
+                {name: facts.get(name) for name in ("address", "mac", "server_id")}
+                for each in documents["leases"].values()
+                if isinstance(each, dict) and isinstance(facts := each.get("facts"), dict)
+            ]
             return StateSaid(
                 directory,
                 str(identity.get("instance", "")),
                 int(identity.get("link_group", 0)),
                 frozenset(names),
                 documents["endpoints"],
-                tuple(documents["leases"].values()),
+                leases,
             )
-    except (sqlite3.Error, ValueError, AttributeError, UnicodeDecodeError):
+    except (sqlite3.Error, ValueError, TypeError, AttributeError):  # as damage pleases
         return StateSaid(directory)
 
 

@@ -72,7 +72,11 @@ def _agrees() -> bool:
     if not sys.stdin.isatty():
         print("nobody is there to be asked: add --yes, or --dry-run to see what would go", file=sys.stderr)
         return False
-    return input("Remove all of that? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("Remove all of that? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        print()
+        return False
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -213,10 +213,9 @@ def _say_what_stays(
         say(f"the engine still has network {found.name}: remove it with docker network rm {found.name}")
     for said in ours.said:
         for lease in said.leases:
-            facts = lease.get("facts") or {}
             say(
-                f"the lease of {facts.get('address')} for {facts.get('mac')} by DHCP server {facts.get('server_id')} is not "
-                "given back: it ends by itself"
+                f"the lease of {lease['address']} for {lease['mac']} by DHCP server {lease['server_id']} is not given back: "
+                "it ends by itself"
             )
     if instances is not None:
         others = our_links(links, None, ())
@@ -252,18 +251,19 @@ def _removed(
         except LinkFailed as failure:
             failures.append(str(failure))
     names = {link.name for link in ours.links}
+    staying: list[str] = []
     for link in ours.links:
         uppers = foreign_uppers(link, links, names)
         if uppers:
-            failures.append(f"link {link.name}: {', '.join(uppers)} of others hang on it")
+            staying.append(f"link {link.name}: {', '.join(uppers)} of others hang on it")
             continue
         try:
             kernel.delete(link.name)
             say(f"removed: link {link.name} ({link.alias or link.kind})")
         except LinkFailed as failure:
-            failures.append(str(failure))
-    failures += _without_socket(ours, settings, say)
-    if any("link" in each for each in failures):
+            staying.append(str(failure))
+    failures += [*staying, *_without_socket(ours, settings, say)]
+    if staying:
         failures.append("the state, which knows what stays")
         return failures
     for path in ours.files:

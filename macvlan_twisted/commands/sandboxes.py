@@ -56,14 +56,17 @@ def known_to_engine(engine: BlockingEngine) -> set[str]:
     :raises EngineAbsent: the engine does not answer. :raises EngineRefused: it answers with an error.
     """
     known = set()
-    for listed in engine.get("/containers/json?all=1"):
-        try:
-            container = engine.get(f"/containers/{listed['Id']}/json")
-        except EngineRefused:
-            continue  # it was removed meanwhile
-        key = (container.get("NetworkSettings") or {}).get("SandboxKey")
-        if key:
-            known.add(os.path.basename(key))
+    try:
+        for listed in engine.get("/containers/json?all=1"):
+            try:
+                container = engine.get(f"/containers/{listed['Id']}/json")
+            except EngineRefused:
+                continue  # it was removed meanwhile
+            key = (container.get("NetworkSettings") or {}).get("SandboxKey")
+            if key:
+                known.add(os.path.basename(key))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise EngineRefused(f"what it says of its containers is not understood: {error!r}") from error
     return known
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.commands import leave
-from macvlan_twisted.commands.command_line import main
+from macvlan_twisted.commands.command_line import _agrees, main
 from macvlan_twisted.commands.sandboxes import Sandbox, describe, inhabitants
 from macvlan_twisted.directories import prepare_directory
 from macvlan_twisted.engine.inspection import FoundEndpoint, FoundNetwork, Inspection
@@ -23,7 +23,7 @@ from macvlan_twisted.lan.host_access import ROUTE_PROTOCOL
 from macvlan_twisted.links.interface import HostRoute
 from macvlan_twisted.listening import Lock
 from macvlan_twisted.settings import Settings
-from macvlan_twisted.state.ledger import ENDPOINTS, MADE_LINKS, Put
+from macvlan_twisted.state.ledger import ENDPOINTS, LEASES, MADE_LINKS, Put
 from macvlan_twisted.state.sqlite import identity_of, open_ledger
 from macvlan_twisted.state.witness import RuntimeWitness
 from macvlan_twisted.steps import Step, observe
@@ -185,6 +185,22 @@ class LeaveTests(LeaveTestCase):
             open_ledger(self.state, outside).close()
         self.fail("it never came to an end")
 
+    def test_rows_that_are_damaged_end_it_with_a_traceback(self) -> None:
+        outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
+        for table, document in ((LEASES, "[]"), (LEASES, '{"facts":7}'), (ENDPOINTS, '{"link":[]}')):
+            ledger = open_ledger(self.state, outside)
+            ledger.commit([Put(table, ("damaged", document))])
+            ledger.close()
+            self.assertEqual(self.leave(dry_run=True), 0)
+
+    def test_a_socket_that_stays_keeps_the_state_if_its_name_has_link_in_it(self) -> None:
+        plugins = self.state.parent / "uplink"
+        plugins.mkdir()
+        self.settings = evolve(self.settings, plugin_dir=str(plugins))
+        Path(self.settings.socket_path).write_text("somebody's")
+        self.assertEqual(self.leave(), 1)
+        self.assertFalse(self.state.exists())
+
     def test_root_leaves_a_lock_in_somebodys_directory_that_he_may_not_open(self) -> None:
         if os.geteuid() != 0:
             raise SkipTest("only root can be somebody else")
@@ -245,3 +261,11 @@ class CommandLineTests(SynchronousTestCase):
         with redirect_stderr(told), mock.patch("macvlan_twisted.commands.leave.run", side_effect=refused):
             self.assertEqual(main(["leave"]), 1)
         self.assertEqual(told.getvalue(), "macvlan-twisted: /var/lib/x: Permission denied\n")
+
+    def test_who_ends_his_input_gets_a_traceback_instead_of_a_no(self) -> None:
+        with (
+            mock.patch("sys.stdin.isatty", return_value=True),
+            mock.patch("builtins.input", side_effect=EOFError),
+            redirect_stdout(StringIO()),
+        ):
+            self.assertFalse(_agrees())
