@@ -128,6 +128,13 @@ def inspect_networks(engine: BlockingEngine, driver: str) -> Inspection:
     :raises EngineAbsent: nobody answers in time.
     :raises EngineRefused: the engine answered with an error.
     """
+    try:
+        return _inspected(engine, driver)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise EngineRefused(f"what it says of its networks is not understood: {error!r}") from error
+
+
+def _inspected(engine: BlockingEngine, driver: str) -> Inspection:
     version = _parsed(engine.get("/version"), "ApiVersion", _api_version)
     containers: dict[str, Any] = {}
     found = []

@@ -5,13 +5,25 @@ from __future__ import annotations
 from ..addresses import IPAddress
 from ..errors import StateFailed
 from ..records import from_document
-from ..state.interface import AddressBook
+from ..state.interface import AddressBook, Claim
 from .pools import Pool, said_by
 from .requests import Purpose
 from .shared_set import SharedSet
 
 MOST_CURSORS = 10_000
 """A network that is made again goes on where the one before it ended; somebody may make networks up without end."""
+
+
+def refuse_container_without_pool(claim: Claim) -> None:
+    """
+    Of a claim in a pool that state does not hold: reserved addresses may be of one that was never opened.
+
+    :raises StateFailed: it is a container's, so an engine has the pool, and state has lost it.
+    """
+    if Purpose(claim.purpose) is Purpose.ENDPOINT:
+        raise StateFailed(
+            f"{claim.address} is a container's address of pool {claim.pool_id}, which is missing"
+        )
 
 
 class OpenPools:
@@ -35,11 +47,8 @@ class OpenPools:
             owner = self.by_id.get(claim.pool_id)
             if owner is not None:
                 self.set_of(owner).add(claim.pool_id, int(claim.address), Purpose(claim.purpose))
-            elif claim.purpose == Purpose.ENDPOINT.value:  # of a pool that an engine has: state is damaged
-                raise StateFailed(
-                    f"state holds address {claim.address} of pool {claim.pool_id}, which it does not hold"
-                )
             else:
+                refuse_container_without_pool(claim)
                 self.lost.add(claim.pool_id)
 
     def find(self, pool_id: str) -> Pool | None:

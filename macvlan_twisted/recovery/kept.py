@@ -10,13 +10,14 @@ from attrs import define, field
 
 from ..addresses import IPAddress, parse_address
 from ..driver.network import Endpoint, MadeLink, Network
-from ..errors import StateFailed
+from ..ipam.open_pools import refuse_container_without_pool
 from ..ipam.pools import Pool
 from ..ipam.requests import Purpose
 from ..lan.host_links import HostLink
 from ..lan.lease_records import LeaseRecord
 from ..records import from_document, to_document
 from ..state import ledger as tables
+from ..state.interface import Claim
 from ..state.ledger import Change, Ledger, Put, Table
 
 
@@ -42,22 +43,23 @@ class Kept:
         def documents(table: Table, kind: type) -> dict[str, Any]:
             return {key: from_document(kind, json.loads(text)) for key, text in ledger.rows(table)}
 
-        kept = cls(
+        pools = documents(tables.POOLS, Pool)
+        claims: dict[tuple[str, IPAddress], Purpose] = {}
+        for pool_id, text, purpose in ledger.rows(tables.ADDRESSES):
+            address = parse_address(text)
+            if pool_id in pools:
+                claims[pool_id, address] = Purpose(purpose)
+            else:  # the service itself frees them as soon as it starts
+                refuse_container_without_pool(Claim(pool_id, address, purpose))
+        return cls(
             networks=documents(tables.NETWORKS, Network),
             endpoints=documents(tables.ENDPOINTS, Endpoint),
             made_links=documents(tables.MADE_LINKS, MadeLink),
             host_links=documents(tables.HOST_LINKS, HostLink),
             leases=documents(tables.LEASES, LeaseRecord),
-            pools=documents(tables.POOLS, Pool),
-            claims={
-                (pool_id, parse_address(address)): Purpose(purpose)
-                for pool_id, address, purpose in ledger.rows(tables.ADDRESSES)
-            },
+            pools=pools,
+            claims=claims,
         )
-        for pool_id, address in kept.claims:
-            if pool_id not in kept.pools:
-                raise StateFailed(f"state holds address {address} of pool {pool_id}, which it does not hold")
-        return kept
 
     def copy(self) -> Kept:
         return Kept(

@@ -82,7 +82,12 @@ def recover_state(
             identity, before = _earlier_identity(links, outside), Kept()
         else:
             identity, before = identity_of(opened[0]), opened[1]
-        rebuilt = rebuild(before, inspection, settings, kernel, links, identity.instance, wall_time())
+        try:
+            rebuilt = rebuild(before, inspection, settings, kernel, links, identity.instance, wall_time())
+        except BaseException:
+            if opened is not None:
+                opened[0].close()
+            raise
         changes = rebuilt.kept.changes_since(before)
         aside: Path | None = None
         if opened is None:

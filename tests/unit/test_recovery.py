@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
+from macvlan_twisted.commands.sandboxes import known_to_engine
+from macvlan_twisted.engine.api import EngineRefused
 from macvlan_twisted.engine.inspection import (
+    BlockingEngine,
     FoundEndpoint,
     FoundNetwork,
     FoundSubnet,
     Inspection,
     found_network,
+    inspect_networks,
 )
 from macvlan_twisted.errors import CannotStart, NotFound, StateFailed
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
@@ -21,9 +26,11 @@ from macvlan_twisted.recovery.kept import Kept
 from macvlan_twisted.recovery.rebuild import Rebuilt, rebuild
 from macvlan_twisted.recovery.traces import instances_of, refuse_older
 from macvlan_twisted.state.interface import Claim, Kind
+from macvlan_twisted.state.ledger import ADDRESSES, Put
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 from .helpers import ENDPOINT, LAN, NETWORK, House, HouseTestCase, network_request, subnet
+from .ledger_cases import LedgerTestCase
 
 OTHER = "2" * 64
 DRIVER = LAN.plugin_name
@@ -168,6 +175,43 @@ class NetworkTests(HouseTestCase):
         self.assertEqual(list(kept.endpoints), [ENDPOINT])
         again = rebuilt(self.house, told, before=kept).kept
         self.assertEqual(again.changes_since(kept), [])
+
+
+class KeptTests(LedgerTestCase):
+    def read(self, purpose: Purpose) -> Kept:
+        ledger = self.open(self.make_directory())
+        ledger.commit([Put(ADDRESSES, ("Local;10.0.0.0/29;;;lost", "10.0.0.1", purpose.value))])
+        return Kept.of(ledger)
+
+    def test_a_state_with_which_the_service_starts_is_moved_aside(self) -> None:
+        """Reserved addresses of a pool that was never opened are freed by a start."""
+        for purpose in (Purpose.GATEWAY, Purpose.AUXILIARY, Purpose.HOST):
+            self.assertEqual(self.read(purpose), Kept())
+
+    def test_a_containers_address_without_its_pool_is_taken_for_sound(self) -> None:
+        with self.assertRaisesRegex(StateFailed, "10.0.0.1 is a container's address of pool Local;"):
+            self.read(Purpose.ENDPOINT)
+
+
+class UnlikelyEngine(BlockingEngine):
+    def __init__(self, answers: dict[str, Any]) -> None:
+        super().__init__("unix:///nowhere")
+        self._answers = answers
+
+    def get(self, path: str) -> Any:
+        return self._answers.get(path, {})
+
+
+class UnlikelyEngineTests(SynchronousTestCase):
+    def test_an_answer_that_is_none_ends_in_a_traceback(self) -> None:
+        """So a command tells of it, and a start."""
+        for networks in ("text", [7], None, [{"Driver": DRIVER}], [{"Driver": DRIVER, "Id": "1"}]):
+            with self.assertRaisesRegex(EngineRefused, "not understood"):
+                inspect_networks(UnlikelyEngine({"/networks": networks}), DRIVER)
+        unlikely: list[Any] = [{"message": "x"}, [7], None, [{}]]
+        for containers in unlikely:
+            with self.assertRaisesRegex(EngineRefused, "not understood"):
+                known_to_engine(UnlikelyEngine({"/containers/json?all=1": containers}))
 
 
 class PoolTests(HouseTestCase):

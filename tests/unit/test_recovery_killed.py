@@ -11,7 +11,7 @@ from attrs import evolve
 from macvlan_twisted.addresses import parse_interface, parse_network
 from macvlan_twisted.directories import prepare_directory
 from macvlan_twisted.engine.inspection import FoundEndpoint, FoundNetwork, FoundSubnet, Inspection
-from macvlan_twisted.errors import StateFailed
+from macvlan_twisted.errors import LinkFailed, StateFailed
 from macvlan_twisted.recovery.kept import Kept
 from macvlan_twisted.recovery.rebuild import recover_state
 from macvlan_twisted.state.ledger import Ledger
@@ -123,3 +123,17 @@ class KilledTests(HouseTestCase):
 
     def test_a_sound_state(self) -> None:
         self.assert_recovered_after_a_kill_at_each_moment(None)
+
+    def test_a_kernel_that_refuses_leaves_the_database_open(self) -> None:
+        def refuse(name: str) -> None:
+            raise LinkFailed("the kernel refuses")
+
+        self.begin(None)
+        self.patch(self.house.kernel, "addresses_of", refuse)
+        refused = None
+        try:
+            self.recover()
+        except LinkFailed as failure:
+            refused = failure  # with all that its frames hold
+        self.assertIsNotNone(refused)
+        open_ledger(self.state).close()
