@@ -139,8 +139,9 @@ class RuntimeWitness:
             beside = self._runtime / f".{instance}"
             with _BEGIN:
                 self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-                beside.write_bytes(_said(generation, rows) + os.fsencode(self._directory))
-                self._file = os.open(beside, os.O_WRONLY | os.O_CLOEXEC)
+                beside.unlink(missing_ok=True)  # of a start that was killed
+                self._file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                os.write(self._file, _said(generation, rows) + os.fsencode(self._directory))
                 os.rename(beside, self._runtime / instance)
         except OSError as error:
             _log.debug("no witness in {runtime}: {reason}", runtime=str(self._runtime), reason=error.strerror)

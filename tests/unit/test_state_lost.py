@@ -112,7 +112,18 @@ class OutsideTests(LostTestCase):
         self.begin()
 
     def test_a_file_noted_for_one_state_is_for_root_alone(self) -> None:
-        self.assertEqual(os.stat(self.runtime).st_mode & 0o077, 0)
+        (noted,) = self.runtime.iterdir()
+        for path in (self.runtime, noted):
+            self.assertEqual(os.stat(path).st_mode & 0o077, 0, path)
+
+    def test_a_note_is_written_into_what_somebody_linked_there(self) -> None:
+        (noted,) = self.runtime.iterdir()
+        precious = self.make_directory() / "precious"
+        precious.write_text("precious")
+        (self.runtime / f".{noted.name}").symlink_to(precious)
+        self.begin()
+        self.assertEqual(precious.read_text(), "precious")
+        self.assertFalse(noted.is_symlink())
 
 
 class DirectoryTests(LostTestCase):
