@@ -52,6 +52,7 @@ from .driver.rounds import AGES, Ages, Rounds
 from .engine.api import NoEngine, SocketEngine
 from .engine.default_network import ensure_network
 from .errors import CannotStart, LinkFailed, StateFailed
+from .given_settings import settings_from
 from .host_defaults import choose_defaults
 from .ipam.calls import AddressManagement
 from .ipam.chosen_macs import ChosenMacs
@@ -69,12 +70,14 @@ from .links.interface import Kernel
 from .links.pool import Links
 from .links.sandbox import NamespaceSandboxes
 from .links.threads import KernelThreads
+from .option_values import ConflictWait
 from .protocol.methods import all_methods
 from .protocol.site import Calls, PluginSite
 from .recovery.rebuild import recover_state
 from .recovery.traces import refuse_older, tell_of_others
 from .service import MacvlanService
-from .settings import OPTIONS, SHADOWED_PLUGIN_NAME, ConflictWait, Option, Settings, settings_from
+from .service_options import OPTIONS, Option
+from .settings import SHADOWED_PLUGIN_NAME, Settings
 from .state.ledger import Ledger
 from .state.recovering import is_damage, is_in_use, refuse_unfinished
 from .state.sqlite import SqliteAddressBook, SqliteHostRecords, open_ledger
@@ -85,7 +88,7 @@ _log = Logger(namespace="macvlan_twisted")
 
 
 class Options(usage.Options):
-    """The options of ``twistd macvlan``, made from :data:`macvlan_twisted.settings.OPTIONS`."""
+    """The options of ``twistd macvlan``, made from :data:`macvlan_twisted.service_options.OPTIONS`."""
 
     longdesc = "Docker network and IPAM plugin: puts containers straight onto the LAN with macvlan."
 

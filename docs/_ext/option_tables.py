@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 from macvlan_twisted.driver import options as network_options
 from macvlan_twisted.ipam import options as pool_options
-from macvlan_twisted.settings import OPTIONS, Settings
+from macvlan_twisted.service_options import OPTIONS
+from macvlan_twisted.settings import Settings
 
 
 def _indented(*paragraphs: str) -> Iterator[str]:

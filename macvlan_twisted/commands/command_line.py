@@ -10,7 +10,9 @@ from pathlib import Path
 
 from .._version import VERSION_TEXT
 from ..errors import MacvlanError
-from ..settings import OPTIONS, Settings, settings_from
+from ..given_settings import settings_from
+from ..service_options import OPTIONS
+from ..settings import Settings
 from . import leave, sandboxes
 
 SHARED = {

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from ..addresses import IPAddress, parse_address, parse_mac
 from ..keyed_options import KeyedOption, parse_keyed
-from ..settings import (
+from ..option_values import (
     CONFLICT_DETECTION,
     DEFAULT_MODE,
     MODES,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from ..keyed_options import KeyedOption, parse_keyed
-from ..settings import (
+from ..option_values import (
     CONFLICT_DETECTION,
     IDENTITIES,
     parse_conflict_detection,

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from ..driver.network import Network
 from ..engine.api import EngineAbsent, EngineRefused
 from ..engine.inspection import BlockingEngine, FoundNetwork, Inspection, inspect_networks
-from ..errors import CannotStart, Refused, StateFailed
+from ..errors import CannotStart, Refused
 from ..links.interface import Kernel, LinkFacts
 from ..settings import Settings
 from ..state.ledger import DATABASE_NAME, Ledger
@@ -239,6 +239,3 @@ def _tell(before: Kept, rebuilt: Rebuilt, damage: str, aside: Path | None) -> No
     )
     for each in rebuilt.lacking:
         _log.error("not rebuilt: {what}", what=each)
-
-
-__all__ = ["Rebuilt", "StateFailed", "ask_engine", "rebuild", "recover_state"]

@@ -12,7 +12,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from macvlan_twisted.names import endpoint_link_name
-from macvlan_twisted.settings import ConflictWait, Settings
+from macvlan_twisted.option_values import ConflictWait
+from macvlan_twisted.settings import Settings
 
 from . import service_process
 from .host_kernel import HostKernel, lend

@@ -22,7 +22,8 @@ from zope.interface.verify import verifyObject
 from macvlan_twisted.addresses import parse_network
 from macvlan_twisted.engine.default_network import FIRST_DELAY
 from macvlan_twisted.errors import CannotStart
-from macvlan_twisted.settings import Settings, settings_from
+from macvlan_twisted.given_settings import settings_from
+from macvlan_twisted.settings import Settings
 from macvlan_twisted.tap import make_macvlan_service
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from tests.integration.namespaced import NamespacedKernel

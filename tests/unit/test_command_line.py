@@ -12,7 +12,8 @@ from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
-from macvlan_twisted.settings import OPTIONS, Settings
+from macvlan_twisted.service_options import OPTIONS
+from macvlan_twisted.settings import Settings
 from macvlan_twisted.tap import Options
 
 

@@ -13,7 +13,7 @@ from macvlan_twisted.driver.network import Subnet
 from macvlan_twisted.driver.options import OPTIONS, NetworkOptions, parse_options
 from macvlan_twisted.driver.requests import CreateNetwork
 from macvlan_twisted.errors import Refused
-from macvlan_twisted.settings import MODES
+from macvlan_twisted.option_values import MODES
 
 
 class OptionsTestCase(SynchronousTestCase):

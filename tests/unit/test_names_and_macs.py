@@ -18,7 +18,7 @@ from macvlan_twisted.names import (
     trial_link_name,
     vlan_link_name,
 )
-from macvlan_twisted.settings import parse_interface_name
+from macvlan_twisted.option_values import parse_interface_name
 
 IDS = st.text("0123456789abcdef", min_size=64, max_size=64)
 

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.driver import options as network_options
 from macvlan_twisted.ipam import options as pool_options
-from macvlan_twisted.settings import OPTIONS
+from macvlan_twisted.service_options import OPTIONS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 _TWISTDS = {"help", "version", "nodaemon", "pidfile", "logfile", "python"}

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network, parse_range
-from macvlan_twisted.settings import MODES, OPTIONS, Settings, parse_interface_name, settings_from
+from macvlan_twisted.given_settings import settings_from
+from macvlan_twisted.option_values import MODES, parse_interface_name
+from macvlan_twisted.service_options import OPTIONS
+from macvlan_twisted.settings import Settings
 
 
 def given_(**texts: str | list[str]) -> Settings:
@@ -136,6 +139,8 @@ class OptionTableTests(SynchronousTestCase):
             ("False", False),
         ):
             self.assertEqual(settings_from({}, {"MACVLAN_TWISTED_DEBUG": text}).debug, debug, text)
+        with self.assertRaisesRegex(ValueError, "MACVLAN_TWISTED_DEBUG: 'perhaps' is neither true nor false"):
+            settings_from({}, {"MACVLAN_TWISTED_DEBUG": "perhaps"})
 
     def test_the_last_of_a_repeated_option_counts(self) -> None:
         self.assertEqual(given_(mode=["vepa", "private"]).mode, "private")

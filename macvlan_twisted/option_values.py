@@ -1,0 +1,170 @@
+"""
+What the values of options may be: each text is parsed here, or refused with the value and the remedy.
+
+For options of the service, of networks and of pools; what one kind alone has is beside its table.
+"""
+
+from __future__ import annotations
+
+import os
+
+from attrs import frozen
+
+MODES = ("bridge", "private", "vepa", "passthru", "source")
+DEFAULT_MODE = "bridge"
+CONFLICT_DETECTION = ("on", "off", "strict")
+IDENTITIES = ("name", "address", "random")
+
+
+@frozen
+class ConflictWait:
+    """How long it is listened whether an address is in use: seconds, ``None`` for RFC 5227's own timing."""
+
+    seconds: float | None
+
+    def __str__(self) -> str:
+        return "rfc5227" if self.seconds is None else f"{self.seconds:g}"
+
+
+def parse_mode(text: str) -> str:
+    if text not in MODES:
+        raise ValueError(f"{text!r} is not a macvlan mode: give one of {', '.join(MODES)}")
+    return text
+
+
+def parse_whole_number(text: str, least: int, most: int, what: str) -> int:
+    try:
+        number = int(text if len(text) < 32 else "x")  # int() takes a long time over long numbers
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number: give {what} from {least} to {most}") from None
+    if not least <= number <= most:
+        raise ValueError(f"{number} is out of range: give {what} from {least} to {most}")
+    return number
+
+
+def parse_mtu(text: str) -> int:
+    """An MTU in bytes; 68 is the least that IPv4 allows (RFC 791), 65535 the most that Linux takes."""
+    return parse_whole_number(text, 68, 65535, "an MTU in bytes")
+
+
+def parse_threads(text: str) -> int:
+    return parse_whole_number(text, 1, 64, "a number of threads")
+
+
+def parse_interface_name(text: str) -> str:
+    """A name that the kernel takes for a link: 1 to 15 bytes without blanks, slashes or colons."""
+    if (
+        not text
+        or len(text.encode()) > 15
+        or text in (".", "..")
+        or any(sign in "/:" or sign.isspace() or not sign.isprintable() for sign in text)
+    ):
+        raise ValueError(
+            f"{text!r} is not an interface name: give 1 to 15 characters without blanks, '/' or ':', like eth1"
+        )
+    return text
+
+
+def parse_plugin_name(text: str) -> str:
+    if (
+        not text
+        or text.startswith(".")
+        or any(not (c.isascii() and (c.isalnum() or c in "-_.")) for c in text)
+    ):
+        raise ValueError(f"{text!r} is not a plugin name: use letters, digits, '-', '_' and '.'")
+    return text
+
+
+def parse_absolute_path(text: str) -> str:
+    if not os.path.isabs(text):
+        raise ValueError(f"{text!r} is not an absolute path: let it start with '/'")
+    return os.path.normpath(text)
+
+
+def parse_group_name(text: str) -> str:
+    if not text or any(sign in ":,/" or sign.isspace() or not sign.isprintable() for sign in text):
+        raise ValueError(f"{text!r} is not the name of a group: give one that /etc/group has, like docker")
+    return text
+
+
+def parse_docker_host(text: str) -> str:
+    if text.lower() in ("", "none"):
+        return ""
+    if not text.startswith("unix:///"):
+        raise ValueError(
+            f"{text!r} is not a local engine: give its socket, like unix:///var/run/docker.sock, or none"
+        )
+    return text
+
+
+def parse_log_format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError(f"{text!r} is not a log format: give text or json")
+    return text
+
+
+def parse_flag(text: str) -> bool:
+    """``-o flag`` arrives as the empty string and means yes."""
+    if text.lower() in ("", "1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{text!r} is neither true nor false: give one of them")
+
+
+def parse_conflict_detection(text: str) -> str:
+    if text.lower() == "strict":
+        return "strict"
+    try:
+        return "on" if parse_flag(text) else "off"
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no way to detect conflicts: give one of {', '.join(CONFLICT_DETECTION)}"
+        ) from None
+
+
+def parse_identity(text: str) -> str:
+    if text not in IDENTITIES:
+        raise ValueError(
+            f"{text!r} is not what an identity can be made of: give one of {', '.join(IDENTITIES)}"
+        )
+    return text
+
+
+def parse_vendor_class(text: str) -> str:
+    if len(text.encode()) > 255 or not text.isprintable():
+        raise ValueError(f"{text!r} is not a vendor class: give up to 255 printable bytes")
+    return text
+
+
+def _seconds(text: str, least: float, most: float) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number: give seconds from {least:g} to {most:g}") from None
+    if not least <= seconds <= most:
+        raise ValueError(f"{text} is out of range: give seconds from {least:g} to {most:g}")
+    return seconds
+
+
+def parse_conflict_wait(text: str) -> ConflictWait:
+    return ConflictWait(None) if text.lower() == "rfc5227" else ConflictWait(_seconds(text, 0.05, 10))
+
+
+def parse_reconcile_every(text: str) -> float:
+    seconds = _seconds(text, 0, 86400)
+    if 0 < seconds < 1:
+        raise ValueError(
+            f"{text} is out of range: give seconds from 1 to 86400, or 0 for once after the start"
+        )
+    return seconds
+
+
+def parse_dhcp_timeout(text: str) -> float:
+    return _seconds(text, 1, 300)
+
+
+def parse_network_name(text: str) -> str:
+    if not text.strip():
+        raise ValueError(f"{text!r} is not a network's name: give one, like lan, or leave the option out")
+    return text
