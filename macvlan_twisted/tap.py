@@ -7,22 +7,16 @@ To run the plugin beside other Twisted services, make a :class:`~macvlan_twisted
 
 from __future__ import annotations
 
-import gc
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from random import SystemRandom
 from secrets import token_hex
 from typing import Any, cast
 
-from attrs import define
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, ensureDeferred
-from twisted.internet.error import ReactorNotRunning
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python import usage
@@ -51,7 +45,7 @@ from .driver.removal import Removal
 from .driver.rounds import AGES, Ages, Rounds
 from .engine.api import NoEngine, SocketEngine
 from .engine.default_network import ensure_network
-from .errors import CannotStart, LinkFailed, StateFailed
+from .errors import CannotStart
 from .given_settings import settings_from
 from .host_defaults import choose_defaults
 from .ipam.calls import AddressManagement
@@ -70,19 +64,19 @@ from .links.interface import Kernel
 from .links.pool import Links
 from .links.sandbox import NamespaceSandboxes
 from .links.threads import KernelThreads
+from .opened_state import opened_state
 from .option_values import ConflictWait
+from .parts import WiredParts, log_unless_cancelled
 from .protocol.methods import all_methods
 from .protocol.site import Calls, PluginSite
-from .recovery.rebuild import recover_state
-from .recovery.traces import refuse_older, tell_of_others
+from .recovery.traces import refuse_older
 from .service import MacvlanService
 from .service_options import OPTIONS, Option
 from .settings import SHADOWED_PLUGIN_NAME, Settings
 from .state.ledger import Ledger
-from .state.recovering import is_damage, is_in_use, refuse_unfinished
-from .state.sqlite import SqliteAddressBook, SqliteHostRecords, open_ledger
-from .state.witness import RuntimeWitness
+from .state.sqlite import SqliteAddressBook, SqliteHostRecords
 from .state.writer import Writer
+from .whole_program import exit_with_zero_on_signals, spare_garbage_collection
 
 _log = Logger(namespace="macvlan_twisted")
 
@@ -152,35 +146,9 @@ def makeService(options: Options) -> MacvlanService:
     from twisted.internet import reactor
 
     service = make_macvlan_service(options.settings, reactor=reactor)
-    cast(Any, reactor).callWhenRunning(_exit_with_zero_on_signals, reactor)
-    cast(Any, reactor).callWhenRunning(_spare_garbage_collection)
+    cast(Any, reactor).callWhenRunning(exit_with_zero_on_signals, reactor)
+    cast(Any, reactor).callWhenRunning(spare_garbage_collection)
     return service
-
-
-def _spare_garbage_collection() -> None:
-    """Full collections of what lives as long as the program made outliers of 23-39 ms (measured)."""
-    gc.collect()
-    gc.freeze()
-
-
-def _exit_with_zero_on_signals(reactor: Any) -> None:
-    """
-    A stop that was asked for and went well ends with status 0.
-
-    twistd would end itself by the signal that the reactor's own handlers remember. Only the whole program
-    may decide that, so a service embedded by :func:`make_macvlan_service` does not.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        reactor.callFromThread(_stop_if_running, reactor)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-
-
-def _stop_if_running(reactor: Any) -> None:
-    with suppress(ReactorNotRunning):  # a second signal while we stop
-        reactor.stop()
 
 
 def make_macvlan_service(
@@ -202,73 +170,7 @@ def make_macvlan_service(
     return MacvlanService(reactor, settings, lambda: _open_parts(settings, reactor, kernel, ages))
 
 
-@define
-class _Parts:
-    site: PluginSite
-    calls: Calls
-    links: Links
-    threads: KernelThreads
-    writer: Writer
-    wires: Wires
-    conflicts: Conflicts
-    announcements: Announcements
-    leases: Leases
-    lookout: Lookout
-    rounds: Rounds
-    hear_of_links: Callable[[], LinkEvents] | None
-    """``None`` where the links are not those of this process's namespace."""
-    in_background: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] | None = None
-    """Work that ends soon after the function that it is given says that the service is stopping."""
-    _background: Deferred[None] | None = None
-    _stopping: bool = False
-    _events: LinkEvents | None = None
-
-    def start_threads(self) -> None:
-        try:
-            self.threads.start()
-            self.writer.start()
-        except RuntimeError as error:  # as Python says that the system has none left
-            raise CannotStart(
-                f"{error}: the limit of processes and threads is reached; raise it (ulimit -u, TasksMax= of a systemd "
-                "unit), or give fewer --netlink-threads"
-            ) from error
-
-    def start_background(self) -> None:
-        if self.hear_of_links is not None:
-            try:
-                self._events = self.hear_of_links()
-                self._events.listen(self.lookout.hear)
-            except LinkFailed as failure:
-                _log.warn("what others do to links is noticed late: {reason}", reason=str(failure))
-        self.lookout.begin()
-        if self.in_background is not None:
-            self._background = ensureDeferred(self.in_background(lambda: self._stopping))
-            self._background.addErrback(_log_unless_cancelled)
-
-    def stop_background(self) -> None:
-        self._stopping = True
-        if self._events is not None:
-            self._events.close()
-        if self._background is not None:
-            self._background.cancel()
-
-    async def close(self) -> None:
-        await self.rounds.close()
-        await self.lookout.close()
-        self.leases.close()
-        self.announcements.close()
-        self.conflicts.close()
-        self.wires.close()
-        try:
-            await self.links.reaped()
-        finally:
-            try:
-                self.threads.stop()
-            finally:
-                self.writer.close()
-
-
-def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None, ages: Ages) -> _Parts:
+def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None, ages: Ages) -> WiredParts:
     """Open the state, make it agree with the kernel, and wire the parts. Blocks."""
     hear_of_links = None
     if kernel is None:
@@ -279,24 +181,8 @@ def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None, ages: A
     chosen = choose_defaults(settings, kernel)
     settings = chosen.settings
     _say_what_was_chosen(settings, chosen.reasons, chosen.hints)
-
-    directory = Path(settings.state_dir)
-    try:
-        outside = RuntimeWitness(Path(settings.runtime_dir), directory)
-        if settings.recover:
-            ledger = recover_state(settings, kernel, directory, outside)
-        else:
-            refuse_unfinished(directory)
-            ledger = open_ledger(directory, outside)
-            if ledger.is_new:
-                tell_of_others(ledger.instance, kernel.links(), outside)
-        try:
-            return _wire(settings, reactor, kernel, ages, hear_of_links, ledger)
-        except BaseException:
-            ledger.close()
-            raise
-    except StateFailed as failure:
-        raise CannotStart(f"state: {failure}{_advice(failure, directory)}") from failure
+    with opened_state(settings, kernel) as ledger:
+        return _wire(settings, reactor, kernel, ages, hear_of_links, ledger)
 
 
 def _wire(
@@ -306,7 +192,7 @@ def _wire(
     ages: Ages,
     hear_of_links: Callable[[], LinkEvents] | None,
     ledger: Ledger,
-) -> _Parts:
+) -> WiredParts:
     writer = Writer(ledger, reactor.callFromThread)
     records = SqliteHostRecords(ledger, writer)
     book = SqliteAddressBook(ledger, writer)
@@ -402,9 +288,9 @@ def _wire(
             work.append(tell_of_left(threads, wait, stopping))
         if network is not None:
             work.append(ensure_network(network, settings, engine, wait, stopping))
-        await DeferredList([ensureDeferred(each).addErrback(_log_unless_cancelled) for each in work])
+        await DeferredList([ensureDeferred(each).addErrback(log_unless_cancelled) for each in work])
 
-    return _Parts(
+    return WiredParts(
         PluginSite(calls.resource(), reactor),
         calls,
         links,
@@ -423,23 +309,6 @@ def _wire(
 
 def _probe_timing(wait: ConflictWait) -> ProbeTiming:
     return RFC_5227 if wait.seconds is None else bounded(wait.seconds)
-
-
-def _advice(failure: StateFailed, directory: Path) -> str:
-    """What to do about state that does not open: only what is damaged is to be given up."""
-    if is_in_use(failure):
-        return f": another program has the database in {directory} open: end it and start again"
-    if not is_damage(failure):
-        return ""
-    return (
-        ". With the engine running, start once with --recover: what the engine and the kernel know is kept. Or begin anew: "
-        "remove this plugin's networks and their containers, run macvlan-twisted leave, and start again"
-    )
-
-
-def _log_unless_cancelled(failure: Failure) -> None:
-    if not failure.check(CancelledError):
-        _log.failure("work in the background failed", failure=failure)
 
 
 def _say_what_was_chosen(settings: Settings, reasons: Any, hints: Any) -> None:
