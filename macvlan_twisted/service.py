@@ -17,7 +17,8 @@ from twisted.logger import Logger
 
 from .directories import prepare_directory
 from .errors import CannotStart, MacvlanError
-from .listening import Lock, Place, place_to_listen
+from .listening import Place, place_to_listen
+from .lock import Lock
 from .settings import Settings
 
 _log = Logger(namespace="macvlan_twisted")

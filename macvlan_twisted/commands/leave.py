@@ -14,7 +14,8 @@ from ..engine.api import EngineAbsent, EngineRefused
 from ..engine.inspection import BlockingEngine, Inspection, inspect_networks
 from ..errors import CannotStart, LinkFailed, Refused
 from ..links.interface import HostRoute, Kernel, LinkFacts
-from ..listening import Lock, remove_stale_socket
+from ..lock import Lock
+from ..own_socket import remove_stale_socket
 from ..recovery.traces import mark_in
 from ..settings import Settings
 from ..state.witness import RuntimeWitness

@@ -21,7 +21,7 @@ from macvlan_twisted.engine.inspection import FoundEndpoint, FoundNetwork, Inspe
 from macvlan_twisted.errors import CannotStart, Refused
 from macvlan_twisted.lan.host_access import ROUTE_PROTOCOL
 from macvlan_twisted.links.interface import HostRoute
-from macvlan_twisted.listening import Lock
+from macvlan_twisted.lock import Lock
 from macvlan_twisted.settings import Settings
 from macvlan_twisted.state.ledger import ENDPOINTS, LEASES, MADE_LINKS, Put
 from macvlan_twisted.state.sqlite import identity_of, open_ledger

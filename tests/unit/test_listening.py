@@ -14,7 +14,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.errors import CannotStart
-from macvlan_twisted.listening import Lock, place_to_listen, remove_stale_socket
+from macvlan_twisted.listening import place_to_listen
+from macvlan_twisted.lock import Lock
+from macvlan_twisted.own_socket import remove_stale_socket
 from macvlan_twisted.settings import Settings
 
 from .helpers import fresh_directory
@@ -22,7 +24,7 @@ from .helpers import fresh_directory
 HOLDER = """
 import sys
 from pathlib import Path
-from macvlan_twisted.listening import Lock
+from macvlan_twisted.lock import Lock
 lock = Lock(Path(sys.argv[1]), "a place", "--place")
 print("held", flush=True)
 sys.stdin.read()

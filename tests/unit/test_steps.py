@@ -32,7 +32,7 @@ EXCEPTIONS = {
         "_send",
         "send",
     ): "whoever has a message sent knows what it means, and has the step",
-    ("listening.py", "_read_unix", "listen"): "on what only says what it was asked for",
+    ("server_endpoints.py", "read_unix", "listen"): "on what only says what it was asked for",
     ("protocol/methods.py", "method", "write"): "makes a body of a reply",
     ("state/ledger.py", "commit", "write"): "the witness has the step",
 }
