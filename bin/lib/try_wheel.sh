@@ -27,10 +27,11 @@ twistd macvlan --help >help.txt
 grep -q -- --host-interface help.txt
 twist macvlan --version
 python -m twisted macvlan --version
+macvlan-twisted --version
 python -c 'import macvlan_twisted, pathlib; assert pathlib.Path(macvlan_twisted.__file__).with_name("py.typed").exists()'
 
 echo "a daemon, with --pidfile and --logfile"
-options=(--plugin-dir "$work/plugins" --state-dir "$work/state")
+options=(--plugin-dir "$work/plugins" --state-dir "$work/state" --runtime-dir "$work/run" --docker-host none)
 twistd --pidfile="$work/twistd.pid" --logfile="$work/twistd.log" macvlan "${options[@]}"
 pid=$(cat "$work/twistd.pid")
 trap 'kill "$pid" 2>/dev/null || :' EXIT
