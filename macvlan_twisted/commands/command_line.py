@@ -16,10 +16,17 @@ from ..settings import Settings
 from . import leave, sandboxes
 
 SHARED = {
-    "leave": ("plugin-name", "plugin-dir", "runtime-dir", "docker-host"),
-    "sandboxes": ("docker-host",),
+    "leave": {
+        "plugin-name": "What the driver was called; so is its socket, and the engine is asked for its networks.",
+        "plugin-dir": "Where the service had its socket.",
+        "runtime-dir": "Where the service noted how far the state had come.",
+        "docker-host": "The engine's socket, which is asked whether containers are running on our networks; or none.",
+    },
+    "sandboxes": {
+        "docker-host": "The engine's socket, which is asked for the sandboxes of all containers; or none."
+    },
 }
-"""Options of the service that a command has, too; their environment variables count as well."""
+"""Options of the service that a command has, too, and what they mean to it; their environment variables count as well."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -142,7 +149,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _share(parser: argparse.ArgumentParser, command: str) -> None:
     for option in OPTIONS:
         if option.name in SHARED[command]:
-            text = f"{option.help} [default: {option.default_text}]".replace("%", "%%")
+            text = f"{SHARED[command][option.name]} [default: {option.default_text}]"
             parser.add_argument(f"--{option.name}", metavar=option.metavar, help=text)
 
 
