@@ -267,9 +267,11 @@ def _removed(
     if staying:
         failures.append("the state, which knows what stays")
         return failures
+    places = [*(each.directory for each in ours.said), Path(settings.runtime_dir)]
     for path in ours.files:
+        place = next((each for each in places if path.is_relative_to(each)), path.parent)
         try:
-            with _REMOVE_FILE:
+            with as_owner_of(place), _REMOVE_FILE:  # who may have put something else there meanwhile
                 path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
             say(f"removed: {path}")
         except OSError as error:

@@ -185,6 +185,26 @@ class LeaveTests(LeaveTestCase):
             open_ledger(self.state, outside).close()
         self.fail("it never came to an end")
 
+    def test_root_removes_what_somebody_put_in_the_place_of_his_directory(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("only root can be somebody else")
+        self.state.parent.chmod(0o711)
+        roots = self.state.parent / "roots"
+        aside = self.state / "damaged-x"
+        for directory in (roots, aside):
+            directory.mkdir(mode=0o700)
+            (directory / "state.sqlite").write_text("precious")
+        for path in (self.state, *self.state.rglob("*")):
+            os.chown(path, 4711, 4711)
+
+        def agree() -> bool:
+            aside.rename(self.state / "elsewhere")
+            aside.symlink_to(roots)
+            return True
+
+        self.assertEqual(self.leave(is_agreed=agree), 1)
+        self.assertTrue((roots / "state.sqlite").exists())
+
     def test_rows_that_are_damaged_end_it_with_a_traceback(self) -> None:
         outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
         for table, document in ((LEASES, "[]"), (LEASES, '{"facts":7}'), (ENDPOINTS, '{"link":[]}')):
