@@ -53,7 +53,10 @@ class Greeter(Resource):
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Give settings that touch nothing but a temporary directory."""
-    where = {"plugin-dir": [str(tmp_path / "plugins")], "state-dir": [str(tmp_path / "state")]}
+    where = {
+        f"{what}-dir": [str(tmp_path / name)]
+        for what, name in (("plugin", "plugins"), ("state", "state"), ("runtime", "run"))
+    }
     return settings_from({**where, "host-interface": ["eth1"]}, {})
 
 

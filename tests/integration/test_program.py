@@ -104,6 +104,7 @@ def test_every_option_may_come_from_the_environment_and_the_command_line_wins(ou
     environment = {
         "MACVLAN_TWISTED_PLUGIN_DIR": str(other),
         "MACVLAN_TWISTED_STATE_DIR": str(ours.state_dir),
+        "MACVLAN_TWISTED_RUNTIME_DIR": str(ours.directory / "run"),
         "MACVLAN_TWISTED_PLUGIN_NAME": "lanlord",
         "MACVLAN_TWISTED_GATEWAY": "192.168.77.1 fd77::1",
         "MACVLAN_TWISTED_MACVLAN_SUBNET": "192.168.77.0/24,fd77::/64",
