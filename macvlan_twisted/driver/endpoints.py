@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import suppress
 
 from attrs import evolve
 from twisted.logger import Logger
@@ -93,7 +94,7 @@ class Endpoints:
                 await self._records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
                 await self._ports.make(endpoint, network, forgotten)
                 if forgotten is not None:
-                    await self._removal.forget(forgotten)
+                    await self._replace(forgotten, endpoint)
             except BaseException:
                 await self._removal.undo(endpoint)
                 raise
@@ -113,6 +114,16 @@ class Endpoints:
             network=network.short_id,
         )
         return _chosen(endpoint, request)
+
+    async def _replace(self, forgotten: Endpoint, endpoint: Endpoint) -> None:
+        """The kernel has proven that *forgotten* is dead, for the link of *endpoint* is made."""
+        try:
+            await self._removal.forget(forgotten)
+        except BaseException:
+            with suppress(LinkFailed):  # a later look removes it
+                await self._links.condemn(endpoint.link)
+                await self._links.reaped()
+            raise
 
     async def _make_again(self, endpoint: Endpoint, network: Network) -> None:
         """The same call as before, and no link: it is in a container, or a kill came between its row and its link."""

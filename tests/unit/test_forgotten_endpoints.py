@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from macvlan_twisted.errors import Refused
+import errno
+
+from macvlan_twisted.errors import Refused, StateFailed
 from macvlan_twisted.names import endpoint_link_name
 from macvlan_twisted.state.interface import Kind
 
@@ -37,6 +39,15 @@ class ForgottenEndpointTests(HouseTestCase):
         self.house.kernel.delete(LINK)
         self.house.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
         self.assertEqual(list(self.house.records.kept[Kind.ENDPOINT]), [OTHER_ENDPOINT])
+
+    def test_if_the_disk_does_not_forget_the_old_one_no_link_of_the_new_one_is_left(self) -> None:
+        self.house.create_network(OTHER_NETWORK)
+        self.house.kernel.delete(LINK)
+        self.house.records.steps.refuse["forget"] = errno.ENOSPC
+        with self.assert_refused(StateFailed, "forget"):
+            self.house.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
+        self.assertEqual(self.house.link_names(), PLAIN_LINKS)
+        self.assertEqual(list(self.house.known.endpoints), [ENDPOINT])
 
     def test_a_living_container_keeps_its_mac_however_often_it_is_asked_for(self) -> None:
         self.house.create_network(OTHER_NETWORK)
