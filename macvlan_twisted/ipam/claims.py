@@ -98,7 +98,9 @@ class Claims:
             return False  # each of its networks reserves it, and it goes with the last of them
         # A second release must not free the next owner's.
         async with self._turns.of(f"{pool.pool_id} {number}"):
-            if not shared.holds(pool.pool_id, number) or not is_to_be():
+            if pool.pool_id not in self._pools.by_id or not shared.is_releasable(pool.pool_id, number):
+                return False
+            if not is_to_be():
                 return False
             if pool.dhcp:
                 await self._leasing.give_back(pool, request.address)

@@ -22,6 +22,8 @@ class SharedSet:
     """The addresses of each pool's endpoints, by the pool's id."""
     reserved: dict[int, set[str]] = field(factory=dict)
     """The pools that reserve an address."""
+    hosts: set[tuple[str, int]] = field(factory=set)
+    """Pool and address of those that are reserved for the host itself."""
     aside: set[int] = field(factory=set)
     """What is not to be handed out for now, and nobody here has: it is held for the next container, or others have it."""
     pools: set[str] = field(factory=set)
@@ -54,9 +56,20 @@ class SharedSet:
             self.endpoints.setdefault(pool_id, set()).add(address)
         else:
             self.reserved.setdefault(address, set()).add(pool_id)
+            if purpose is Purpose.HOST:
+                self.hosts.add((pool_id, address))
+            else:
+                self.hosts.discard((pool_id, address))
 
     def holds(self, pool_id: str, address: int) -> bool:
         return address in self.endpoints.get(pool_id, ()) or pool_id in self.reserved.get(address, ())
+
+    def is_releasable(self, pool_id: str, address: int) -> bool:
+        """
+        Whether that pool holds the address for whoever may give it back. The host has its own until the pool goes: an
+        engine that speaks of it means a container that had it before.
+        """
+        return self.holds(pool_id, address) and (pool_id, address) not in self.hosts
 
     def remove(self, pool_id: str, address: int) -> None:
         """Succeeds when that pool holds no such address."""
@@ -66,6 +79,7 @@ class SharedSet:
         addresses.discard(address)
         if not addresses:
             self.endpoints.pop(pool_id, None)
+        self.hosts.discard((pool_id, address))
         holders = self.reserved.get(address, set())
         holders.discard(pool_id)
         if not holders:

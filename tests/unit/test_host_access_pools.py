@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.errors import Refused
-from macvlan_twisted.ipam.requests import Purpose, RequestAddress
+from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress
 from macvlan_twisted.state.interface import Kind
 
 from .helpers import NETWORK, OTHER_NETWORK, PLAIN_LINKS
@@ -42,6 +44,16 @@ class OurPoolTests(HostAccessTestCase):
         with self.assert_refused(Refused, taken, "in use by a container"):
             self.open(subnets=(pool,), address=taken)
         self.assertEqual(self.house.link_names(), PLAIN_LINKS)
+
+    def test_a_late_release_of_a_containers_address_does_not_free_it_for_the_host_has_it_now(self) -> None:
+        self.open(subnets=(self.pool(part="192.168.1.64/30"),), address="")
+        late = ReleaseAddress(self.pool_id, parse_address("192.168.1.64"))
+        for house in (self.house, self.house.next_life()):
+            self.house = house
+            self.house.wait(self.house.addresses.release_address(late))
+            self.assertIn((self.pool_id, late.address), self.house.book.claimed)
+            self.assertEqual(self.next(), "192.168.1.65")
+            self.house.wait(self.house.addresses.release_address(evolve(late, address=late.address + 1)))
 
     def test_with_the_pool_the_hosts_address_is_free(self) -> None:
         self.open(subnets=(self.pool(),), address="")
