@@ -44,7 +44,7 @@ class AddressManagement:
         choosing = Choosing(settings, open_pools, conflicts)
         claims = Claims(open_pools, book, turns, conflicts, leasing, choosing, identities, awaited)
         self.owners = Owners(open_pools, book, turns, awaited)
-        self.networks = NetworkPools(open_pools, book, claims, choosing, self.owners)
+        self.networks = NetworkPools(open_pools, book, turns, claims, choosing, self.owners)
         self.addresses = AddressCalls(
             settings, open_pools, claims, leasing, macs, choosing, identities, awaited, heard
         )

@@ -8,9 +8,10 @@ from attrs import evolve
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPNetwork
-from ..errors import NotFound, Refused, StateFailed
+from ..errors import LinkFailed, NotFound, Refused, StateFailed
 from ..records import to_document
 from ..state.interface import AddressBook, Claim
+from ..turns import Turns
 from .choosing import Choosing
 from .claims import Claims
 from .open_pools import OpenPools
@@ -22,13 +23,24 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 
 class NetworkPools:
-    """The engine asks for pools before it names a network, and does not say afterwards which ones the network has."""
+    """
+    The engine asks for pools before it names a network, and does not say afterwards which ones the network has.
+
+    :param turns: those of all that is done to a pool, by its id.
+    """
 
     def __init__(
-        self, pools: OpenPools, book: AddressBook, claims: Claims, choosing: Choosing, owners: Owners
+        self,
+        pools: OpenPools,
+        book: AddressBook,
+        turns: Turns,
+        claims: Claims,
+        choosing: Choosing,
+        owners: Owners,
     ) -> None:
         self._pools = pools
         self._book = book
+        self._turns = turns
         self._claims = claims
         self._choosing = choosing
         self._owners = owners
@@ -60,28 +72,36 @@ class NetworkPools:
 
     async def _settle(self, pool: Pool, parent: str) -> None:
         if pool.wire != parent:
-            _log.info(
-                "addresses of pool {pool} are looked for on {parent}, where its network is, and not on {other}; networks "
-                "on one parent share their addresses if --ipam-opt parent= names it, too",
-                pool=pool.described(),
-                other=pool.parent or "no parent",
-                parent=parent,
-            )
-            settled = evolve(pool, network_parent=parent)
-            try:
-                await self._book.open_pool(pool.pool_id, to_document(settled))
-            except StateFailed as failure:  # the network is made, and this is worth no failure of that
-                _log.error("the parent of a pool is not kept: {reason}", reason=str(failure))
-            self._choosing.forget(pool)
-            await self._choosing.disuse_wire(pool)
-            if pool.pool_id not in self._pools.by_id:  # released meanwhile
-                await self._book.close_pool(pool.pool_id)
-                return
-            # More may have become known of it meanwhile.
-            pool = evolve(self._pools.by_id[pool.pool_id], network_parent=parent)
-            self._pools.by_id[pool.pool_id] = pool
-            self._choosing.use_wire(pool)
+            # Others may learn something of the pool at the same time, or release it.
+            async with self._turns.of(pool.pool_id):
+                before = self._pools.by_id.get(pool.pool_id)
+                if before is None:
+                    return
+                pool = before if before.wire == parent else await self._settled(before, parent)
         self._choosing.prepare(pool)
+
+    async def _settled(self, pool: Pool, parent: str) -> Pool:
+        """Nothing here fails: the network may be made already, and an engine does not ask for the removal of one that failed."""
+        _log.info(
+            "addresses of pool {pool} are looked for on {parent}, where its network is, and not on {other}; networks "
+            "on one parent share their addresses if --ipam-opt parent= names it, too",
+            pool=pool.described(),
+            other=pool.parent or "no parent",
+            parent=parent,
+        )
+        settled = evolve(pool, network_parent=parent)
+        try:
+            await self._book.open_pool(pool.pool_id, to_document(settled))
+        except StateFailed as failure:
+            _log.error("the parent of a pool is not kept: {reason}", reason=str(failure))
+        self._choosing.forget(pool)
+        self._pools.by_id[pool.pool_id] = settled
+        try:
+            await self._choosing.disuse_wire(pool)
+        except LinkFailed as failure:
+            _log.error("{reason}", reason=str(failure))
+        self._choosing.use_wire(settled)
+        return settled
 
     async def reserve_for_host(
         self,

@@ -108,11 +108,18 @@ class PoolCalls:
 
     async def release_pool(self, pool_id: str) -> None:
         """Frees all that was taken under this id; the engine leaves addresses behind after some errors."""
+        await self._release(pool_id, lambda pool: True)
+
+    async def _release(self, pool_id: str, is_to_be: Callable[[Pool], bool]) -> bool:
+        """
+        :param is_to_be: asked when its turn has come.
+        :return: whether the pool is gone.
+        """
         meant = self._pools.find(pool_id)
         async with self._turns.of(pool_id if meant is None else meant.pool_id):
             meant = self._pools.find(pool_id)
-            if meant is None or await self._is_others_yet(meant, pool_id):
-                return
+            if meant is None or not is_to_be(meant) or await self._is_others_yet(meant, pool_id):
+                return False
             pool_id = meant.pool_id
             pool = self._pools.by_id.pop(pool_id)  # no address is taken in it any more
             self._pools.being_made.pop(pool_id, None)
@@ -125,6 +132,7 @@ class PoolCalls:
             await self._claims.release_all(pool)
             await self._choosing.disuse_wire(pool)
         _log.info("pool released: {pool}", pool=pool.described())
+        return True
 
     async def _is_others_yet(self, pool: Pool, pool_id: str) -> bool:
         """Whether a rebuilt pool, which stands for several networks, is kept for those that are left."""
@@ -151,8 +159,7 @@ class PoolCalls:
         :param silence: for how many seconds at least the engine must not have spoken of it.
         :return: whether it was released; else it has changed, or was spoken of.
         """
-        is_as_it_was = self._pools.by_id.get(pool.pool_id) is pool
-        if not is_as_it_was or self.heard.silence(pool.pool_id) < silence:
-            return False
-        await self.release_pool(pool.pool_id)
-        return True
+        return await self._release(
+            pool.pool_id,
+            lambda meant: meant is pool and self.heard.silence(pool.pool_id) >= silence,
+        )

@@ -222,6 +222,40 @@ class RaceTests(AddressTestCase):
         self.assertEqual(self.ask(pool), "10.0.0.2/29")
         self.assert_memory_is_what_is_on_disk(pool)
 
+    def test_what_two_learn_of_a_pool_at_once_is_both_on_disk(self) -> None:
+        """Where its network is, and which engine lists that."""
+        pool = self.open("10.0.0.0/29")
+        self.hold("open_pool")
+        self.house.start(self.house.network_pools.network_made("eth1", [(parse_network("10.0.0.0/29"), ())]))
+        self.house.start(self.house.owners.is_listed_by(pool, "e" * 64))
+        while self.house.book.steps.held:
+            self.let_go()
+        (kept,) = self.house.next_life().pools.open_pools
+        self.assertEqual((kept.wire, kept.engine_id), ("eth1", "e" * 64))
+
+    def test_a_pool_that_an_engine_turns_out_to_list_is_not_dropped(self) -> None:
+        self.open("10.0.0.0/29")
+        (pool,) = self.house.pools.open_pools
+        self.hold("open_pool")
+        self.house.start(self.house.owners.is_listed_by(pool.pool_id, "e" * 64))
+        dropping = self.house.start(self.house.pools.drop_pool(pool, 0))
+        self.let_go()
+        self.assertFalse(self.successResultOf(dropping))
+        self.assertIn(pool.pool_id, self.house.book.open)
+
+    def test_an_address_without_an_owner_goes_with_its_pool_while_its_release_waits(self) -> None:
+        pool_id, network = self.open("10.0.0.0/29"), parse_network("10.0.0.0/29")
+        self.house.wait(self.house.network_pools.network_made("eth0", [(network, ())], "n" * 64))
+        self.ask(pool_id)
+        (unowned,) = self.house.owners.unowned(0, lambda *_: False)
+        self.hold("release")
+        asked_for = self.releasing(pool_id, "10.0.0.1")
+        by_itself = self.house.start(self.house.addresses.release_unowned(unowned, lambda *_: False))
+        self.house.wait(self.house.pools.release_pool(pool_id))
+        self.house.book.steps.held.pop().fail(StateFailed("disk full"))
+        self.failureResultOf(asked_for, StateFailed)
+        self.assertFalse(self.successResultOf(by_itself))
+
     def test_overlapping_pools_are_opened_at_once(self) -> None:
         self.hold("open_pool")
         calls = [

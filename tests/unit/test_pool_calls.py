@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from attrs import evolve
@@ -186,3 +187,16 @@ class RefusingDiskTests(SynchronousTestCase):
         self.with_failing_disk(self.case.gateway, pool, "192.168.1.9")
         with self.assertRaises(Refused):
             self.case.ask(pool, "192.168.1.9")
+
+
+class OtherParentTests(AddressTestCase):
+    def test_that_the_kernel_keeps_our_link_where_the_pool_was_looked_after_fails_no_network(self) -> None:
+        """An engine does not remove a network whose creation failed: it would be there for ever."""
+        self.use(evolve(LAN, conflict_detection="on"))
+        pool = self.open()
+        self.house.wait(self.house.wires.ready("eth0"))
+        self.house.steps.refuse["delete"] = errno.EBUSY
+        subnets = [(parse_network("192.168.1.0/24"), ())]
+        self.house.wait(self.house.network_pools.network_made("eth1", subnets, "n" * 64))
+        (kept,) = self.house.pools.open_pools
+        self.assertEqual((kept.pool_id, kept.wire, kept.network_id), (pool, "eth1", "n" * 64))
