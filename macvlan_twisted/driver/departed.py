@@ -122,11 +122,13 @@ class Departed:
             alias_of(self._instance, "trial", network.network_id),
             endpoint.mac,
         )
-        try:
-            await self._links.add_port(port, prove_mac_free=True)
-        except LinkFailed:  # in use, or the parent is not there: then nothing can be said
-            return False
-        await self._links.delete(port.name)
+        # While the MAC is asked for, nobody else can bring up a link with it: its successor waits until that is over.
+        async with self._removal.turns.of(endpoint.endpoint_id):
+            try:
+                await self._links.add_port(port, prove_mac_free=True)
+            except LinkFailed:  # in use, or the parent is not there: then nothing can be said
+                return False
+            await self._links.delete(port.name)
         return True
 
     async def drop(self, departure: Departure, silence: float) -> bool:

@@ -22,7 +22,7 @@ from .helpers import (
     PLAIN_LINKS,
     endpoint_request,
 )
-from .rounds_cases import AGES, ENOUGH, LINK, RoundsTestCase, listed
+from .rounds_cases import AGES, ENOUGH, LINK, ROUND, RoundsTestCase, listed
 
 
 class RemovedTests(RoundsTestCase):
@@ -327,6 +327,26 @@ class LyingAboutTests(RoundsTestCase):
         self.house.steps.let_all_go()
         self.failureResultOf(joined)  # the engine starts the container again
         self.assert_kept()
+
+
+class SuccessorTests(RoundsTestCase):
+    def test_one_with_its_address_is_not_started_while_its_mac_is_asked_for(self) -> None:
+        """For a moment the kernel would refuse the container's link: it has that MAC, too."""
+        self.run_container()
+        self.forget_container()
+        self.no_engine()
+        self.begin()
+        self.go_round(AGES.silence - 1)
+        self.house.steps.hold.add("add_port")
+        self.go_round(ROUND)
+        self.house.steps.hold.clear()
+        creation = self.house.start(
+            self.house.endpoints.create(endpoint_request(OTHER_ENDPOINT, address="192.168.1.7/24"))
+        )
+        self.assertNoResult(creation)
+        self.house.steps.let_all_go()
+        self.successResultOf(creation)
+        self.assert_kept(OTHER_ENDPOINT)
 
 
 class PassthruTests(RoundsTestCase):
