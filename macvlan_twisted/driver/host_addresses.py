@@ -39,12 +39,14 @@ async def choose_host_addresses(
     given: Sequence[IPAddress],
     present: Sequence[IPAddress],
     others: Mapping[IPAddress, str],
+    routers: Collection[IPAddress],
     pools: HostAddresses,
 ) -> tuple[IPAddress, ...]:
     """
     :param given: by ``-o host_address``.
     :param present: what the host has on the network's parent already, for its containers.
     :param others: all other addresses of the host, each with the name of its link.
+    :param routers: the LAN's; what is refused here is not taken before.
     :raises Refused: there is no address for one of the families, or it is in use.
     """
     versions = sorted({subnet.pool.version for subnet in network.subnets})
@@ -63,6 +65,8 @@ async def choose_host_addresses(
                 f"host address {said} is the host's own already, on {others[said]}: choose one that nobody has, "
                 "containers reach the host's other addresses by it"
             )
+        if said is not None and said in routers:
+            raise Refused(f"host address {said} is that of the LAN's router: choose one that nobody has")
         chosen.append(await _secured(network.parent, subnets, said, present, pools))
     return tuple(chosen)
 

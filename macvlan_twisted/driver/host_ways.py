@@ -65,7 +65,8 @@ class HostWays:
             for address, link in (await self._links.host_addresses()).items()
             if address not in present
         }
-        chosen = await choose_host_addresses(network, given, present, others, self._addresses)
+        routers = {*self._settings.gateways, *(each.gateway for each in network.subnets if each.gateway)}
+        chosen = await choose_host_addresses(network, given, present, others, routers, self._addresses)
         try:
             for address in chosen:
                 self._refuse_used_by_us(address, network)
@@ -92,8 +93,6 @@ class HostWays:
         return network
 
     def _refuse_used_by_us(self, address: IPAddress, network: Network) -> None:
-        if address in self._settings.gateways:
-            raise Refused(f"host address {address} is that of the LAN's router: choose one that nobody has")
         for endpoint in self._known.endpoints.values():
             if endpoint.parent == network.parent and address in endpoint.addresses:
                 raise Refused(

@@ -55,6 +55,19 @@ class OurPoolTests(HostAccessTestCase):
             self.assertEqual(self.next(), "192.168.1.65")
             self.house.wait(self.house.addresses.release_address(evolve(late, address=late.address + 1)))
 
+    def test_a_refused_host_address_does_not_keep_the_gateways_from_being_given_back(self) -> None:
+        pool = evolve(self.pool(), gateway=parse_address("192.168.1.1"))
+        gateway = ReleaseAddress(self.pool_id, parse_address("192.168.1.1"))
+        self.house.wait(
+            self.house.addresses.request_address(
+                RequestAddress(self.pool_id, gateway.address, Purpose.GATEWAY)
+            )
+        )
+        with self.assertRaises(Refused):
+            self.open(subnets=(pool,), address="192.168.1.1")
+        self.house.wait(self.house.addresses.release_address(gateway))
+        self.assertNotIn((self.pool_id, gateway.address), self.house.book.claimed)
+
     def test_with_the_pool_the_hosts_address_is_free(self) -> None:
         self.open(subnets=(self.pool(),), address="")
         self.house.wait(self.house.pools.release_pool(self.pool_id))

@@ -60,6 +60,7 @@ class ChoiceTests(SynchronousTestCase):
                 [parse_address(each) for each in given],
                 [parse_address(each) for each in present],
                 {parse_address(address): link for address, link in (others or {}).items()},
+                (),
                 self.pools,
             )
         )
