@@ -106,11 +106,14 @@ class Moves:
             ):
                 continue  # nothing was done yet: the other address is given back
             try:
-                await self.leases.hold_to_pending(record)
                 sandbox = await self._sandbox_of(endpoint)
                 routes = await self.host_ways.move(endpoint, network)
                 move = _planned(endpoint, network, record.facts, record.pending, routes)
-                await self.run(self.sandboxes.move, sandbox, move)
+                lost = await self.run(self.sandboxes.move, sandbox, move)
+                # Not before: another kill would leave the container between its addresses for good.
+                await self.leases.hold_to_pending(record)
+                told = endpoint.told_address or endpoint.address
+                _tell_of_move(endpoint, record.facts.mac, _interface(network, told, record.facts), lost)
             except MacvlanError as failure:
                 _log.error(
                     "DHCP on {parent}: whether the container with MAC {mac} (endpoint {endpoint}) has moved from {old} to "
@@ -173,17 +176,7 @@ class Moves:
             )
             return False
         self.presence.move(endpoint, moved, network)
-        _log.warn(
-            "DHCP on {parent}: the container with MAC {mac} (endpoint {endpoint}) was moved from {old} to {new}; the engine "
-            "goes on showing {told}{lost}",
-            parent=endpoint.parent,
-            mac=old.mac,
-            endpoint=endpoint.short_id,
-            old=endpoint.address,
-            new=moved.address,
-            told=told,
-            lost="".join(f"; its route {each} could not be kept" for each in lost),
-        )
+        _tell_of_move(moved, old.mac, endpoint.address, lost)
         return True
 
     async def _put_back(self, endpoint: Endpoint, network: Network) -> None:
@@ -200,6 +193,20 @@ class Moves:
     async def _save(self, endpoint: Endpoint) -> None:
         await self.records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
         self.known.replace_endpoint(endpoint)
+
+
+def _tell_of_move(moved: Endpoint, mac: str, old: IPInterface | None, lost: Iterable[str]) -> None:
+    _log.warn(
+        "DHCP on {parent}: the container with MAC {mac} (endpoint {endpoint}) was moved from {old} to {new}; the engine goes "
+        "on showing {told}{lost}",
+        parent=moved.parent,
+        mac=mac,
+        endpoint=moved.short_id,
+        old=old,
+        new=moved.address,
+        told=moved.told_address,
+        lost="".join(f"; its route {each} could not be kept" for each in lost),
+    )
 
 
 def _interface(network: Network, told: IPInterface, facts: LeaseFacts) -> IPInterface:

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_interface
 from typing import Any, cast
 
 from attrs import evolve
+from twisted.internet.defer import ensureDeferred
 from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
 
 from macvlan_twisted.driver import requests
@@ -209,6 +210,18 @@ class KilledTests(MovesTestCase):
         house = self.start_again()
         self.assert_has(NEW, house)
         self.assertEqual(self.released(), [])
+
+    def test_a_kill_while_a_move_is_finished_leaves_the_container_between_its_addresses(self) -> None:
+        self.run_container()
+        self.insist_and_kill("before")
+        second = self.next_life()
+        second.steps.hold.add("move")
+        ensureDeferred(second.moves.begin(False))
+        self.assertEqual(len(second.steps.held), 1)
+        third = self.start_again()
+        self.assert_has(NEW, third)
+        self.assertEqual(self.released(), [])
+        self.assertTrue(any(f"moved from {OLD}/24 to {NEW}/24" in line for line in self.told), self.told)
 
     def test_a_move_that_was_made_is_known(self) -> None:
         self.run_container()
