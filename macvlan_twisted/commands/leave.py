@@ -87,13 +87,13 @@ def run(
         verb = "would be removed" if dry_run else "is to be removed"
         for line in _listed(ours):
             say(f"{verb}: {line}")
-        if not (ours.links or ours.files or ours.sockets or ours.routes):
+        is_nothing = not (ours.links or ours.files or ours.sockets or ours.routes)
+        if is_nothing:
             say("there is nothing of ours here")
-            return 0
-        if dry_run or not (is_agreed is True or (callable(is_agreed) and is_agreed())):
+        if dry_run or not (is_nothing or is_agreed is True or (callable(is_agreed) and is_agreed())):
             return 0 if dry_run else 1
-        failures = _removed(ours, kernel, links, settings, say)
-    for directory in directories:
+        failures = [] if is_nothing else _removed(ours, kernel, links, settings, say)
+    for directory in (*directories, runtime):  # also those that an earlier one, which was killed, left empty
         _remove_if_empty(directory, say)
     for failure in failures:
         say(f"stays: {failure}")
@@ -276,7 +276,6 @@ def _removed(
             say(f"removed: {path}")
         except OSError as error:
             failures.append(f"{path}: {error.strerror}")
-    _remove_if_empty(Path(settings.runtime_dir), say)
     return failures
 
 

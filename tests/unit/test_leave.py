@@ -185,6 +185,24 @@ class LeaveTests(LeaveTestCase):
             open_ledger(self.state, outside).close()
         self.fail("it never came to an end")
 
+    def test_a_kill_anywhere_and_another_try_leave_directories_behind(self) -> None:
+        number, was_killed = 0, True
+        while was_killed:
+            number += 1
+            self.setUp()
+            stop = observe(KilledAfter("commands.state.remove", number))
+            try:
+                self.leave()
+                was_killed = False
+            except KeyboardInterrupt:
+                pass
+            finally:
+                stop()
+            self.leave()
+            self.assertFalse(self.state.exists(), number)
+            self.assertFalse(Path(self.settings.runtime_dir).exists(), number)
+        self.assertGreater(number, 4)
+
     def test_root_removes_what_somebody_put_in_the_place_of_his_directory(self) -> None:
         if os.geteuid() != 0:
             raise SkipTest("only root can be somebody else")
