@@ -11,7 +11,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPNetwork
-from ..errors import LinkFailed
+from ..errors import LinkFailed, StateFailed
 from ..links.pool import Links
 from ..state.interface import HostRecords
 from .others import RETRY_SECONDS, Conflict, Others
@@ -176,7 +176,7 @@ class Conflicts:
             if heard is not None:
                 return Taken(heard.mac, How.HEARD)
             return await watch.hold(address, self._wires.of(parent).mac)
-        except LinkFailed as failure:
+        except (LinkFailed, StateFailed) as failure:  # our own link, by which is listened, needs a row
             return Unproven(str(failure))
 
     def let_go(self, parent: str, address: IPAddress, holder: str | None = None) -> None:

@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
-from ..errors import LinkFailed, Refused, StateFailed
+from ..errors import LinkFailed, MacvlanError, Refused, StateFailed
 from ..records import from_document, to_document
 from ..state.interface import HostRecords, Kind
 from ..turns import Turns
@@ -265,6 +265,13 @@ class Leases:
                         await self._resume_one(record, record.granted and record.key in owned)
             except CancelledError:
                 raise
+            except MacvlanError as failure:
+                _log.error(
+                    "DHCP on {parent}: the lease of {key}: {reason}",
+                    parent=record.parent,
+                    key=record.key,
+                    reason=str(failure),
+                )
             except Exception:
                 _log.failure("DHCP on {parent}: the lease of {key}", parent=record.parent, key=record.key)
 

@@ -116,6 +116,16 @@ class CannotBeFoundOutTests(ConflictTestCase):
         self.assertIn("eth0", line)
         self.assertIn("Network is down", line)
 
+    def test_a_disk_that_does_not_take_the_link_by_which_is_listened_is_a_reason_and_no_bug(self) -> None:
+        self.house.records.steps.refuse["save"] = 28
+        pool = self.ready()
+        lines = log_of(self)
+        address = self.gets(pool)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        (line,) = [each for each in lines if address in each and "not known" in each]
+        self.assertIn("a test refuses it", line)
+        self.house.records.steps.refuse.clear()
+
     def test_many_at_once_are_not_given_theirs_one_after_the_other(self) -> None:
         pool = self.used_up()
         asked = [self.begin(pool) for _ in range(24)]

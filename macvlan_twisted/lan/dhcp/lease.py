@@ -188,8 +188,8 @@ class Lease:
                 await self._next_step()
             except CancelledError:
                 raise
-            except Exception:
-                self._log.failed("something went wrong, it goes on in a minute")
+            except Exception as error:
+                self._log.failed("something went wrong, it goes on in a minute", error)
                 await self._sleep(_SLOW)
 
     async def _next_step(self) -> None:
@@ -234,8 +234,8 @@ class Lease:
             await self._holder.keep(facts)
         except CancelledError:
             raise
-        except Exception:
-            self._log.failed("its new times could not be kept; after a restart the old ones count")
+        except Exception as error:
+            self._log.failed("its new times could not be kept; after a restart the old ones count", error)
 
     # When it was lost.
 
@@ -276,8 +276,8 @@ class Lease:
             accepted = await self._holder.moved(lost, found)
         except CancelledError:
             raise
-        except Exception:
-            self._log.failed(f"its container could not move from {lost.address} to {found.address}")
+        except Exception as error:
+            self._log.failed(f"its container could not move from {lost.address} to {found.address}", error)
             accepted = False
         if accepted:
             await self._keep_known(found)

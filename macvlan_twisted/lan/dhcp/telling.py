@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from ...errors import MacvlanError
 from .facts import LeaseFacts
 
 _log = Logger(namespace="macvlan_twisted.lan")
@@ -55,9 +56,17 @@ class Log:
             new=new.address,
         )
 
-    def failed(self, what: str) -> None:
-        """To be called while an exception is handled."""
-        _log.failure("DHCP on {parent}: of the lease of {mac}: {what}", **self._words, what=what)
+    def failed(self, what: str, error: Exception) -> None:
+        """To be called while *error* is handled; what it came from is told where it is none of ours."""
+        if isinstance(error, MacvlanError):
+            _log.error(
+                "DHCP on {parent}: of the lease of {mac}: {what}: {reason}",
+                **self._words,
+                what=what,
+                reason=str(error),
+            )
+        else:
+            _log.failure("DHCP on {parent}: of the lease of {mac}: {what}", **self._words, what=what)
 
 
 def _told(facts: LeaseFacts) -> str:
