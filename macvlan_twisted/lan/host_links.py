@@ -102,7 +102,11 @@ class HostLinks:
 
     async def _begun(self, parent: str) -> HostLink:
         link = HostLink(parent, self.name_on(parent), named_mac(self._records.instance, parent))
-        await self.save(link)
+        try:
+            await self.save(link)
+        except StateFailed:  # the next one has to try again, for a link without a row would be made
+            del self._known[parent]
+            raise
         return link
 
     async def _ensured(self, link: HostLink) -> HostLink:
