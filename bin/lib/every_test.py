@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bin.lib.watching import Outcome, Part, Watch, counts
+from bin.lib.watching import Outcome, Part, Watch, counts, why_failed
 from tests.lab.requirements import missing_for_engine, missing_for_lan
 from tests.lab.roots import OWN_VERSION, VERSIONS, cache
 from tests.uml import boot
@@ -118,6 +118,8 @@ def tell(outcomes: Sequence[Outcome]) -> int:
             outcome.remark = (outcome.remark + "; " if outcome.remark else "") + "nothing may be skipped here"
             outcome.failed, outcome.skipped = outcome.failed + outcome.skipped, 0
         print(outcome)
+    for line in why_failed(outcomes):
+        print(line)
     passed = sum(each.passed for each in outcomes)
     failed = sum(each.failed for each in outcomes)
     print(counts(passed, failed, sum(each.skipped for each in outcomes)))

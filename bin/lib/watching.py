@@ -1,7 +1,7 @@
 """Processes of tests: run side by side, watched, counted.
 
 Lines are passed on as they come, with the name of their part before them. When a part has failed, all that it
-said is printed once more, in one piece.
+said is printed once more, in one piece; the end of that is kept for who tells the outcome.
 """
 
 import os
@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 LIMIT = 1800
 """Seconds after which one process of tests is taken to hang."""
 NO_TESTS_COLLECTED = 5  # pytest's exit status
+LAST_LINES = 24
+"""About how many lines tell of failures in the end, where somebody sees only the end of a long log."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Outcome:
     skipped: int = 0
     seconds: float = 0
     remark: str = ""
+    last_lines: Sequence[str] = ()
+    """The last ones that a part has printed, if it failed: there tests say why."""
 
     def __str__(self) -> str:
         """Say it in a line."""
@@ -50,6 +54,16 @@ class Outcome:
 def counts(passed: int, failed: int, skipped: int) -> str:
     """Say what was counted."""
     return f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else "")
+
+
+def why_failed(outcomes: Sequence[Outcome]) -> list[str]:
+    """Repeat the last lines of all parts that failed."""
+    failed = [each for each in outcomes if each.last_lines]
+    lines = []
+    for each in failed:
+        lines.append(f"===== the last lines of {each.title} =====")
+        lines += each.last_lines[-max(4, LAST_LINES // len(failed)) :]
+    return lines
 
 
 class Watch:
@@ -85,6 +99,7 @@ class Watch:
         outcome = count(part.title, status, output)
         outcome.seconds = time.monotonic() - began
         if outcome.failed:
+            outcome.last_lines = [line for line in output.splitlines() if line.strip()][-LAST_LINES:]
             self._print(
                 f"\n===== {part.title}, in one piece =====\n{output}\n===== end of {part.title} =====\n"
             )

@@ -3,16 +3,17 @@
 import argparse
 import json
 import os
-import platform
 import secrets
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tests.torture.part import Ordeal, Part
+from tests.torture.table import has_failed, surroundings, table, what_failed
 
 NAMES = ("crash", "faults", "damage", "parents", "boots", "interleavings", "lives", "bodies")
 """The modules beside this one that hold a ``PART``, in the order in which they run."""
@@ -33,50 +34,29 @@ def run(part: Part, short: bool, seed: int, minutes: float | None) -> dict[str, 
         return {**row, "skipped": missing}
     seconds = minutes * 60 if minutes else part.short_seconds if short else part.seconds
     print(f"{part.name}: {part.what}; at most {seconds / 60:.0f} min", flush=True)
-    ordeal = Ordeal(part.name, short, seed, seconds, lambda text: print(f"{part.name} | {text}", flush=True))
+    ordeal = Ordeal(
+        part.name,
+        short,
+        seed,
+        seconds,
+        lambda text: print(f"{part.name} | {text}", flush=True),
+        least=part.least,
+    )
     began = time.monotonic()
     try:
         part.run(ordeal)
     except Exception as error:
-        import traceback
-
         traceback.print_exc()
-        ordeal.tally.lose(f"the part itself failed: {error!r}")
+        ordeal.tally.lose(f"the part itself failed: {''.join(traceback.format_exception(error)[-3:])}")
     tally = ordeal.tally
+    taken = time.monotonic() - began
+    if not tally.tried:
+        tally.lose(f"nothing was tried within {taken:.0f} s")
     for finding in tally.findings[:50]:
         print(f"{part.name} | {finding}", flush=True)
-    if not tally.tried:
-        tally.lose("nothing was tried")
-    taken = time.monotonic() - began
     print(f"{part.name}: {tally.told()}, {taken:.0f} s", flush=True)
     counts = {name: getattr(tally, name) for name in ("tried", "survived", "lost", "leaked")}
     return {**row, **counts, "seconds": round(taken), "figures": tally.figures, "findings": tally.findings}
-
-
-def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Lay the rows out."""
-    head = f"{'part':<12}{'tried':>9}{'survived':>10}{'lost':>7}{'leaked':>8}{'seconds':>9}"
-    lines = [head, "-" * len(head)]
-    for row in rows:
-        if "skipped" in row:
-            lines.append(f"{row['part']:<12}skipped: {row['skipped']}")
-            continue
-        numbers = (
-            f"{row['tried']:>9}{row['survived']:>10}{row['lost']:>7}{row['leaked']:>8}{row['seconds']:>9}"
-        )
-        lines.append(f"{row['part']:<12}{numbers}")
-        lines += [f"{'':<12}  {name}: {value}" for name, value in row["figures"].items()]
-    return lines
-
-
-def surroundings() -> dict[str, Any]:
-    """Say when and where this is."""
-    return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "kernel": platform.release(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-    }
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -105,11 +85,12 @@ def main(arguments: Sequence[str]) -> int:
         whole = {"seed": seed, "short": options.short, **surroundings(), "parts": rows}
         options.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     skipped = [row for row in rows if "skipped" in row]
-    failed = [row for row in rows if row.get("lost") or row.get("leaked")]
+    failed = [row for row in rows if has_failed(row)]
     if NOTHING_SKIPPED:
         failed, skipped = failed + skipped, []
     passed = len(rows) - len(failed) - len(skipped)
     told = f"{passed} passed, {len(failed)} failed" + (f", {len(skipped)} skipped" if skipped else "")
+    print("\n".join(["", *what_failed(failed)]))
     print(f"=== {told} in {time.monotonic() - began:.2f}s ===  (again: --seed {seed})")
     return 1 if failed else 0
 

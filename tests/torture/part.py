@@ -5,6 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+MOST_MORE = 240.0
+"""Seconds that a part may take beyond its own to try the least that it has to."""
+
 
 @dataclass
 class Tally:
@@ -54,6 +57,8 @@ class Ordeal:
     seconds: float
     """After so long it ends by itself, whatever is left; what was not tried is told as a figure."""
     say: Callable[[str], None]
+    least: int = 1
+    """Tries that it makes even if its time is up: on a busy machine the preparations alone may take all of that."""
     tally: Tally = field(default_factory=Tally)
     began: float = field(default_factory=time.monotonic)
     _told: float = 0.0
@@ -64,8 +69,9 @@ class Ordeal:
 
     @property
     def is_over(self) -> bool:
-        """Whether its time is up."""
-        return time.monotonic() - self.began >= self.seconds
+        """Whether its time is up, and the least is tried, or cannot be."""
+        beyond = time.monotonic() - self.began - self.seconds
+        return beyond >= (0 if self.tally.tried >= self.least else MOST_MORE)
 
     def progress(self, of: int | None = None, doing: str = "") -> None:
         """Say how far it is, every two seconds at most."""
@@ -90,3 +96,5 @@ class Part:
     seconds: float
     missing: Callable[[], str] = lambda: ""
     """What the machine lacks for it; empty if nothing."""
+    least: int = 8
+    """Tries that are made even if that takes longer."""
