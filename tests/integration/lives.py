@@ -1,7 +1,6 @@
 """Words that several tests about the lives of containers share."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tests.lab.docker_host import Container, DockerHost
 from tests.lab.engine import Engine
@@ -48,13 +47,3 @@ def assert_all_talk(host: DockerHost, names: Sequence[str], *, network: str = "l
         assert STATIONS[0] in container.routers()
         others = (*STATIONS, addresses[(number + 1) % len(names)])
         assert [each for each in others if not container.ping(each)] == [], f"{container.name} is cut off"
-
-
-def steadily(done: Callable[[], bool], seconds: float) -> bool:
-    """Say whether something comes true within some time."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True

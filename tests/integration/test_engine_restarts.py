@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, OUR_IPAM, address, assert_all_talk, endpoints, states, steadily
+from tests.integration.lives import AT_ONCE, OUR_IPAM, address, assert_all_talk, endpoints, states
+from tests.lab.commands import within
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan
@@ -54,7 +55,7 @@ def test_an_engine_restart_loses_containers_or_leaves_something(host: DockerHost
         assert_all_talk(host, ["once", "always"])
     else:
         engine.start()
-        assert steadily(lambda: states(engine)["always"] == "running", 20)
+        assert within(60, lambda: states(engine)["always"] == "running")
         assert states(engine)["once"] == "exited"
         assert_all_talk(host, ["always"])
         engine.docker("start", "once")

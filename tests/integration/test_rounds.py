@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, OUR_IPAM, address, assert_all_talk, endpoints, steadily
+from tests.integration.lives import AT_ONCE, OUR_IPAM, address, assert_all_talk, endpoints
+from tests.lab.commands import within
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan
@@ -82,7 +83,7 @@ def test_containers_removed_while_the_plugin_is_down_leave_links_or_addresses(ho
     host.engine.docker("rm", "--force", "gone", timeout=150)
     collected = logged(host, "its link came back from the container", f"address {before} was handed out")
     host.plugin.start()
-    assert steadily(collected, PATIENCE), host.plugin.log()
+    assert within(PATIENCE, collected), host.plugin.log()
     assert links_of_containers(host) == set()
     assert rows(host) == (1, 1)
     assert_all_talk(host, ["kept"])
@@ -99,7 +100,7 @@ def test_an_engine_killed_while_the_plugin_is_absent_leaves_addresses_taken(host
     assert endpoints(host.engine) == set()
     collected = logged(host, "is gone (the engine does not know it any more)", f"address {before} was handed")
     host.plugin.start()
-    assert steadily(collected, PATIENCE), host.plugin.log()
+    assert within(PATIENCE, collected), host.plugin.log()
     assert rows(host) == (0, 0)
     host.engine.docker("start", "box")
     assert_all_talk(host, ["box"])
@@ -115,7 +116,7 @@ def test_a_network_removed_while_the_plugin_is_down_stays_for_ever(host: DockerH
     host.engine.docker("network", "rm", "lan", timeout=150)
     removed = logged(host, f"network {seen} was removed in the engine", "has no network in the engine")
     host.plugin.start()
-    assert steadily(removed, PATIENCE), host.plugin.log()
+    assert within(PATIENCE, removed), host.plugin.log()
     host.plugin.stop()
     found = host.rows()
     host.plugin.start()
@@ -143,7 +144,7 @@ def test_a_start_that_was_killed_half_way_leaves_an_address_or_a_link(host: Dock
     assert "Err" not in host.plugin.call("NetworkDriver.CreateEndpoint", asked)
     assert len(links_of_containers(host)) == 1
     collected = logged(host, "address 192.168.77.200 was", "address 192.168.77.201 was")
-    assert steadily(collected, PATIENCE), host.plugin.log()
+    assert within(PATIENCE, collected), host.plugin.log()
     assert links_of_containers(host) == set()
     assert rows(host) == (0, 0)
     for method in ("NetworkDriver.Leave", "NetworkDriver.DeleteEndpoint"):
@@ -172,7 +173,7 @@ def test_without_an_engine_what_may_be_in_use_is_removed_or_nothing_is(engine: E
             f"address {before['nowhere']} was handed out",
         )
         host.plugin.start()
-        assert steadily(collected, PATIENCE), host.plugin.log()
+        assert within(PATIENCE, collected), host.plugin.log()
         time.sleep(2 * HASTE.silence)
         assert links_of_containers(host) == set()
         assert rows(host) == (2, 2)

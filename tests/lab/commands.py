@@ -95,11 +95,18 @@ def run(
 
 def wait_until(ready: Callable[[], bool], seconds: float, what: str, *, pause: float = 0.02) -> None:
     """Ask `ready` again and again until it says yes; :exc:`TookTooLong`, naming `what`, after `seconds`."""
+    if not within(seconds, ready, pause=pause):
+        raise TookTooLong(f"waited {seconds:g} seconds in vain: {what}")
+
+
+def within(seconds: float, done: Callable[[], bool], *, pause: float = 0.05) -> bool:
+    """Ask `done` again and again until it says yes, and say whether it did within so many seconds."""
     deadline = time.monotonic() + seconds
-    while not ready():
+    while not done():
         if time.monotonic() > deadline:
-            raise TookTooLong(f"waited {seconds:g} seconds in vain: {what}")
+            return False
         time.sleep(pause)
+    return True
 
 
 def _text(raw: bytes) -> str:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
-import sqlite3
-import tempfile
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.lab.commands import within
 from tests.lab.docker_host import KEPT_TABLES, DockerHost
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
+from tests.lab.state_copy import copied
 from tests.torture.lives import Weighed
 from tests.torture.mutations import Mutations
 from tests.torture.part import Ordeal, Part
@@ -229,19 +226,15 @@ class Watch:
         self.most_lines = 0.0
 
     def rows(self) -> dict[str, list[Any]]:
-        """Return what is on disk, read from a copy, for the program keeps its file to itself."""
-        with tempfile.TemporaryDirectory() as directory:
-            for path in self._plugin.state_dir.glob("state.sqlite*"):
-                shutil.copy(path, directory)
-            with closing(sqlite3.connect(Path(directory) / "state.sqlite")) as copy:
-                tables = [
-                    name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type='table'")
-                ]
-                return {
-                    name: sorted(copy.execute(f"SELECT * FROM {name}").fetchall(), key=str)
-                    for name in tables
-                    if name not in (*KEPT_TABLES, "identities", "conflicts")
-                }
+        """Return what is on disk."""
+        with copied(self._plugin.state_dir) as copy:
+            assert copy is not None
+            tables = [name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+            return {
+                name: sorted(copy.execute(f"SELECT * FROM {name}").fetchall(), key=str)
+                for name in tables
+                if name not in (*KEPT_TABLES, "identities", "conflicts")
+            }
 
     def left_over(self) -> list[str]:
         """What there is that was not there before, or is no more."""
@@ -316,7 +309,7 @@ def torment(ordeal: Ordeal) -> None:
                     with lock:
                         tally.survive()
 
-        while tally.tried < number and not ordeal.is_over:
+        while not weighed or (tally.tried < number and not ordeal.is_over):
             with ThreadPoolExecutor(CALLERS) as pool:
                 list(pool.map(some, floods))
             try:
@@ -357,9 +350,7 @@ def torment(ordeal: Ordeal) -> None:
 
 def settled(watch: Watch) -> list[str]:
     """What is left once condemned links have had time to go."""
-    from tests.integration.lives import steadily
-
-    steadily(lambda: not watch.left_over(), 10)
+    within(60, lambda: not watch.left_over())
     return watch.left_over()
 
 
@@ -370,4 +361,5 @@ PART = Part(
     short_seconds=60,
     seconds=900,
     missing=missing_for_lan,
+    least=ROUND,
 )

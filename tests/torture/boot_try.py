@@ -10,9 +10,10 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from tests.lab.commands import within
 from tests.lab.requirements import missing_for_dhcp
 from tests.torture.boot_orders import BY_NAME, Order, live_on
-from tests.torture.household import POLICIES, Household, household, within
+from tests.torture.household import PAUSE, POLICIES, Household, household
 
 COLLECTION_SECONDS = 90.0
 """How long the background collection may take over what an engine has dropped silently: the endpoint goes when nothing
@@ -112,7 +113,7 @@ def check_forgotten(home: Household, order: Order, outcome: Outcome) -> None:
     left = home.forgotten()
     if order.forgets and left:
         outcome.collected = max(outcome.collected, len(left))
-        within(COLLECTION_SECONDS, home.has_collected)
+        within(COLLECTION_SECONDS, home.has_collected, pause=PAUSE)
         left = home.forgotten()
     home.leaked += [f"{each}, of which the engine does not know" for each in sorted(left)]
 

@@ -389,4 +389,5 @@ PART = Part(
     run,
     short_seconds=25,
     seconds=1500,
+    least=100,
 )

@@ -20,7 +20,7 @@ from random import Random
 from tests.lab.commands import attempt, run
 from tests.torture.crash import LOGS, again, ended
 from tests.torture.docker import Docker, Refused, Wish
-from tests.torture.invariants import Findings, compare, foreign, settle
+from tests.torture.invariants import SETTLED, Findings, compare, foreign, settle
 from tests.torture.part import Ordeal, Part
 from tests.torture.scenarios import DEFAULTS, SCENARIOS, V4, V6, Scenario, two_and_again
 from tests.torture.stage import Moment, Outcome, Stage, count, recorded, traces, tried
@@ -45,6 +45,8 @@ FILES = (errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES, errno.EMFILE)
 LAN = (errno.ENETDOWN, errno.EAGAIN, errno.ENODEV)
 ERRORS = {"links": KERNEL, "state": FILES, "lan": LAN, "listening": FILES}
 """By the room of a step; answers are not refused by anybody but the engine, which then is gone."""
+PATIENCE = 30.0
+"""Seconds for which an answer is waited for when nothing is refused any more."""
 PLAIN = Scenario("v4", Wish(pools=(V4, V6)), two_and_again)
 
 
@@ -142,12 +144,19 @@ def _play_on(docker: Docker, scenario: Scenario) -> None:
 def _usable_again(docker: Docker, scenario: Scenario, *, restart: bool) -> Findings:
     """Without a restart; what could not be removed may stay until there is one."""
     world = docker.world
-    found = settle(lambda: compare(world, docker), 2 if docker.refusals else 5)
+    found = settle(lambda: compare(world, docker), 2 if docker.refusals else SETTLED)
     if docker.refusals:
-        found = Findings(lost=[each for each in found.lost if " has no link " not in each])
+
+        def unbearable() -> Findings:
+            return Findings(
+                lost=[each for each in compare(world, docker).lost if " has no link " not in each]
+            )
+
+        found = settle(unbearable)
     if found:
         return found
     docker.expects_refusals = False
+    docker.patience = PATIENCE
     again(docker, scenario)
     if restart:
         world.stop()
@@ -300,7 +309,7 @@ def _descriptors(stage: Stage, task: Shortage, random: Random) -> Outcome:
         docker = Docker(world, random)
         docker.up()
         docker.expects_refusals = True
-        docker.patience = 3
+        docker.patience = 3  # as long as descriptors are short: who was not accepted is not answered
         before = resource.prlimit(world.pid, resource.RLIMIT_NOFILE)
         spare = random.randrange(1, 12)
 
@@ -316,7 +325,7 @@ def _descriptors(stage: Stage, task: Shortage, random: Random) -> Outcome:
         def end() -> None:
             connections.close()
             resource.prlimit(world.pid, resource.RLIMIT_NOFILE, before)
-            world.comes_up(5)  # Twisted turns away who waits at the door while it notices
+            world.comes_up()  # Twisted turns away who waits at the door while it notices
 
         found = Findings()
         try:

@@ -7,9 +7,8 @@ network, in which we have no say.
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 from macvlan_twisted.ipam.requests import Purpose
 from tests.integration.lives import AT_ONCE, SUBNET
-from tests.lab.commands import Finished
+from tests.lab.commands import Finished, within
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import Container, DockerHost
 from tests.lab.engine import Engine
@@ -41,6 +40,8 @@ COLLECTION = Haste(silence=20.0)
 """An engine tries each call for 15 seconds: what it has not spoken of for longer, it has dropped."""
 COLLECT_EVERY = 4
 """Seconds from one round of the collection to the next."""
+PAUSE = 0.3
+"""Seconds between two questions to the engine, of which many households ask it side by side."""
 LEASED = "192.168.77.200,192.168.77.230"
 POLICIES = ("no", "always", "unless-stopped", "on-failure")
 RESTED = "rested"
@@ -144,7 +145,7 @@ class Household:
 
     def expect_running(self, names: set[str], seconds: float) -> None:
         """Exactly these run within so many seconds, and go on to."""
-        within(seconds, lambda: self.running() == names)
+        within(seconds, lambda: self.running() == names, pause=PAUSE)
         time.sleep(1)
         found = self.running()
         if found != names:
@@ -153,7 +154,7 @@ class Household:
 
     def expect_running_at_least(self, names: set[str], seconds: float) -> None:
         """These run within so many seconds, whatever becomes of others."""
-        if not within(seconds, lambda: names <= self.running()):
+        if not within(seconds, lambda: names <= self.running(), pause=PAUSE):
             self.lost += [f"{name} should run, and does not" for name in sorted(names - self.running())]
 
     def bring_up(self, names: Iterable[str], patience: float = 0) -> None:
@@ -236,10 +237,7 @@ class Household:
         """Say whether the plugin seems to know nothing any more that the engine does not, by a copy of its state: for a
         better look it would have to be stopped, and would wait anew.
         """
-        try:
-            state = read_state(self.plugin.state_dir)
-        except (OSError, sqlite3.DatabaseError):  # it was written to meanwhile
-            return False
+        state = read_state(self.plugin.state_dir)
         taken = [each for each in state.addresses.values() if each == Purpose.ENDPOINT.value]
         return set(state.endpoints) <= self._of_engine() and len(taken) <= self._in_use()
 
@@ -268,20 +266,10 @@ class Household:
         self.engine.clear()
         if self.server is not None:
             server = self.server
-            if not within(20, lambda: server.leases() == []):
+            if not within(60, lambda: server.leases() == [], pause=PAUSE):
                 self.leaked += [f"lease {each.address} of {each.mac}" for each in server.leases()]
         self.plugin.stop()
         self.leaked += self.host.remains()
-
-
-def within(seconds: float, done: Callable[[], bool]) -> bool:
-    """Say whether something comes true within so many seconds; asked without haste."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.3)
-    return True
 
 
 @contextmanager

@@ -69,4 +69,5 @@ PART = Part(
     run,
     short_seconds=30,
     seconds=600,
+    least=20,
 )

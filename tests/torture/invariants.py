@@ -1,9 +1,6 @@
 """What holds whatever happened, with state read from the SQLite file, and the rest from the kernel."""
 
 import json
-import shutil
-import sqlite3
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +11,7 @@ from macvlan_twisted.ipam.requests import Purpose
 from macvlan_twisted.lan.host_access import ROUTE_PROTOCOL
 from macvlan_twisted.links.pool import GROUPS
 from macvlan_twisted.names import instance_prefix
+from tests.lab.state_copy import copied
 from tests.torture.docker import Docker
 from tests.torture.world import World
 
@@ -34,34 +32,21 @@ class State:
 
 
 def read_state(directory: Path) -> State:
-    """Read a copy of the file, which the program may have open: it lets nobody else in."""
-    with tempfile.TemporaryDirectory(prefix="mt-state-") as name:
-        copy = Path(name)
-        for file in ("state.sqlite", "state.sqlite-wal"):
-            if (directory / file).exists():
-                shutil.copy(directory / file, copy / file)
-        state = State()
-        if not (copy / "state.sqlite").exists():
+    """Read a copy of the file, which the program may have open."""
+    state = State()
+    with copied(directory) as database:
+        if database is None:
             return state
-        database = sqlite3.connect(copy / "state.sqlite")
-        try:
-            tables = {
-                row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
-            if "leases" not in tables:
-                return state
-            identity = dict(database.execute("SELECT name, value FROM identity").fetchall())
-            state.instance, state.link_group = (
-                identity.get("instance", ""),
-                int(identity.get("link_group", 0)),
-            )
-            for table in ("networks", "endpoints", "made_links", "host_links", "leases", "pools"):
-                rows = database.execute(f"SELECT id, document FROM {table}").fetchall()
-                setattr(state, table, {key: json.loads(text) for key, text in rows})
-            rows = database.execute("SELECT pool_id, address, purpose FROM addresses").fetchall()
-            state.addresses = {(pool, address): purpose for pool, address, purpose in rows}
-        finally:
-            database.close()
+        tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "leases" not in tables:
+            return state
+        identity = dict(database.execute("SELECT name, value FROM identity").fetchall())
+        state.instance, state.link_group = identity.get("instance", ""), int(identity.get("link_group", 0))
+        for table in ("networks", "endpoints", "made_links", "host_links", "leases", "pools"):
+            rows = database.execute(f"SELECT id, document FROM {table}").fetchall()
+            setattr(state, table, {key: json.loads(text) for key, text in rows})
+        rows = database.execute("SELECT pool_id, address, purpose FROM addresses").fetchall()
+        state.addresses = {(pool, address): purpose for pool, address, purpose in rows}
         return state
 
 
@@ -242,7 +227,11 @@ def uncollected(world: World, docker: Docker) -> Findings:
     return found
 
 
-def settle(check: Callable[[], Findings], seconds: float = 5.0) -> Findings:
+SETTLED = 30.0
+"""Seconds that the background has for what it still has to do. Mostly it takes none; a machine may be busy."""
+
+
+def settle(check: Callable[[], Findings], seconds: float = SETTLED) -> Findings:
     """Check until all holds: what goes on in the background has some time for it."""
     deadline = time.monotonic() + seconds
     while True:

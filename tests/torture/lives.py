@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from random import Random
 
-from tests.lab.commands import attempt, run, wait_until
+from tests.lab.commands import attempt, run, wait_until, within
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan
@@ -16,7 +17,7 @@ from tests.lab.requirements import missing_for_lan
 from tests.torture.caller import Caller, Ledger, Net
 from tests.torture.part import Ordeal, Part
 
-LIVES, SHORT_LIVES = 10_000, 500
+LIVES, SHORT_LIVES, LEAST = 10_000, 500, 80
 CALLERS = 8
 MOST_GROWTH = 24 << 20
 """Bytes that memory may grow by within thousands of lives; what is measured is told as a figure."""
@@ -50,7 +51,13 @@ class Weighed:
 
 
 def live(
-    plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, number: int, box: str, until: float
+    plugin: Plugin,
+    ledger: Ledger,
+    networks: list[Net],
+    ordeal: Ordeal,
+    number: int,
+    box: str,
+    is_over: Callable[[], bool],
 ) -> list[Future[None]]:
     """Have the callers live so many lives between them; returns at once."""
     lan = plugin.lan
@@ -61,7 +68,7 @@ def live(
         caller = Caller(plugin, ledger, lan.namespace("host"), box, Random(seed))
         try:
             for _ in range(share):
-                if time.monotonic() > until:
+                if is_over():
                     return
                 caller.live(caller.random.choice(networks))
         finally:
@@ -86,8 +93,12 @@ def end_of(futures: list[Future[None]]) -> None:
 def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, box: str) -> None:
     """The lives, while this thread kills the plugin about every second."""
     number = SHORT_LIVES if ordeal.short else LIVES
-    until = ordeal.began + ordeal.seconds * 0.75
-    futures = live(plugin, ledger, networks, ordeal, number, box, until)
+    until = ordeal.began + ordeal.seconds * 0.75  # so that there is some time for what follows
+
+    def is_over() -> bool:
+        return ordeal.is_over or (time.monotonic() > until and ordeal.tally.tried >= LEAST)
+
+    futures = live(plugin, ledger, networks, ordeal, number, box, is_over)
     kills = 0
     while not all(each.done() for each in futures):
         time.sleep(ordeal.random.uniform(0.2, 1.8))
@@ -107,12 +118,14 @@ def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: O
     """More lives of one process, which is the same after them as before."""
     number = 200 if ordeal.short else 3000
     until = max(ordeal.began + ordeal.seconds, time.monotonic() + 15)
-    end_of(live(plugin, ledger, networks, ordeal, number // 4, box, until))
-    wait_until(lambda: not our_links(plugin.lan), 30, "the links' end")
-    before, tried = Weighed(plugin), ordeal.tally.tried
-    end_of(live(plugin, ledger, networks, ordeal, number, box, until))
-    wait_until(lambda: not our_links(plugin.lan), 30, "the links' end")
-    after = Weighed(plugin)
+
+    def is_over() -> bool:
+        return time.monotonic() > until
+
+    end_of(live(plugin, ledger, networks, ordeal, number // 4, box, is_over))
+    before, tried = at_rest(plugin), ordeal.tally.tried
+    end_of(live(plugin, ledger, networks, ordeal, number, box, is_over))
+    after = at_rest(plugin)
     grown = after.memory - before.memory
     ordeal.tally.figures["memory"] = (
         f"{before.memory >> 10} KiB, {grown >> 10:+} KiB after {ordeal.tally.tried - tried} more lives"
@@ -124,6 +137,19 @@ def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: O
         ordeal.tally.leak(ordeal.tally.figures["descriptors, threads"])
     if grown > MOST_GROWTH:
         ordeal.tally.leak(f"memory: {ordeal.tally.figures['memory']}")
+
+
+def at_rest(plugin: Plugin) -> Weighed:
+    """Weigh the process once it has done what the last calls left to it, and seen that the callers have hung up."""
+    wait_until(lambda: not our_links(plugin.lan), 120, "the links' end")
+    seen = [Weighed(plugin)]
+
+    def is_steady() -> bool:
+        seen.append(Weighed(plugin))
+        return seen[-1].descriptors == seen[-2].descriptors and seen[-1].threads == seen[-2].threads
+
+    within(60, is_steady, pause=0.5)
+    return seen[-1]
 
 
 def strangers(host: DockerHost, ledger: Ledger, networks: list[Net]) -> list[str]:
@@ -189,4 +215,5 @@ PART = Part(
     short_seconds=90,
     seconds=900,
     missing=missing_for_lan,
+    least=LEAST,
 )
