@@ -25,7 +25,9 @@ def parts_named(names: Sequence[str]) -> list[Part]:
     return [import_module(f"tests.torture.{name}").PART for name in names]
 
 
-def run(part: Part, short: bool, seed: int, minutes: float | None) -> dict[str, Any]:
+def run(
+    part: Part, short: bool, seed: int, minutes: float | None, scenarios: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run one part, and return what goes into the table."""
     row: dict[str, Any] = {"part": part.name, "what": part.what}
     missing = part.missing()
@@ -41,6 +43,7 @@ def run(part: Part, short: bool, seed: int, minutes: float | None) -> dict[str, 
         seconds,
         lambda text: print(f"{part.name} | {text}", flush=True),
         least=part.least,
+        scenarios=tuple(scenarios),
     )
     began = time.monotonic()
     try:
@@ -70,6 +73,14 @@ def main(arguments: Sequence[str]) -> int:
         "--seed", type=int, help="what samples and random choices are drawn from (default: any)"
     )
     parser.add_argument("--minutes", type=float, help="end each part after so long (default: as each needs)")
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of crash and faults: only the scenario of that name, as docs/explanation/killed.rst has them; may be "
+        "given several times",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     options = parser.parse_args(arguments)
     for name in options.parts:
@@ -79,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     print(f"seed {seed}", flush=True)
     chosen = [part for part in known if not options.parts or part.name in options.parts]
-    rows = [run(part, options.short, seed, options.minutes) for part in chosen]
+    rows = [run(part, options.short, seed, options.minutes, options.scenario) for part in chosen]
     print("\n" + "\n".join(table(rows)))
     if options.json is not None:
         whole = {"seed": seed, "short": options.short, **surroundings(), "parts": rows}

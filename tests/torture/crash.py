@@ -20,6 +20,7 @@ from tests.torture.invariants import Findings, compare, foreign, left_behind, se
 from tests.torture.part import Ordeal, Part
 from tests.torture.scenarios import DEFAULTS, SCENARIOS, Scenario
 from tests.torture.stage import Moment, Outcome, Stage, count, recorded, traces, tried
+from tests.torture.ways import WAYS
 from tests.torture.world import Cut, World
 
 COLLECTION = Haste(silence=1.5, between_looks=0.4, first=0.2)
@@ -42,6 +43,7 @@ def crash(stage: Stage, moment: Moment, random: Random) -> Outcome:
         docker = Docker(world, random, reaction, moment.version)
         rule = {"step": moment.step, "occurrence": moment.occurrence, "done": moment.is_done, "kill": True}
         docker.rules_of_life = lambda life: (rule,) if life == scenario.life else ()
+        scenario.prepare(docker)
         found = Findings()
         try:
             _until_killed(docker, scenario)
@@ -116,7 +118,7 @@ def ended(world: World) -> list[str]:
     status = world.stop()
     if status != 0:
         wrong.append(f"it stopped with status {status}")
-    left = sorted(each.name for each in world.state.iterdir())
+    left = sorted(each.name for each in world.state.iterdir() if not each.name.startswith("damaged-"))
     if left != ["generation", "state.sqlite"]:
         wrong.append(f"the state directory holds {left}")
     left = sorted(each.name for each in world.socket.parent.iterdir())
@@ -127,7 +129,7 @@ def ended(world: World) -> list[str]:
 
 def run(ordeal: Ordeal) -> None:
     """Kill it everywhere."""
-    moments = recorded(ordeal, SCENARIOS)
+    moments = recorded(ordeal, (*SCENARIOS, *WAYS))
     ordeal.tally.figures["crash points"] = str(len(moments))
     ordeal.say(f"{len(moments)} crash points")
     ordeal.random.shuffle(moments)

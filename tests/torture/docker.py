@@ -46,6 +46,7 @@ class Net:
 
     id: str
     wish: Wish
+    name: str = ""
     pools: list[str] = field(default_factory=list)
     next_own: int = 64
 
@@ -107,6 +108,10 @@ class Docker:
         self.patience = 30.0
         """Seconds for which an answer is waited for."""
         self.rules_of_life: Callable[[int], tuple[dict[str, Any], ...]] = lambda life: ()
+        self.when_up: Callable[[], bool] = lambda: True
+        """What an engine and the program do at once when they see each other; false if the program ended meanwhile."""
+        self.is_rebuilt = False
+        """Whether state was lost, and rebuilt with other PoolIDs than those that the engine has."""
         self._ids = 0
 
     def _id(self) -> str:
@@ -118,7 +123,7 @@ class Docker:
     def up(self) -> None:
         """Start the plugin, again if it was killed while it started."""
         for _ in range(4):
-            if self.world.start(*self.rules_of_life(self.world.life + 1)):
+            if self.world.start(*self.rules_of_life(self.world.life + 1)) and self.when_up():
                 return
         raise RuntimeError(f"the plugin does not start:\n{self.world.log()}")
 
@@ -180,9 +185,9 @@ class Docker:
 
     # Networks.
 
-    def create_network(self, wish: Wish) -> Net:
+    def create_network(self, wish: Wish, name: str = "lan") -> Net:
         """As ``docker network create``; on an error it is undone, and the error raised."""
-        net = Net(self._id(), wish)
+        net = Net(self._id(), wish, name)
         data: dict[bool, list[Answer]] = {False: [], True: []}
         try:
             for pool, part, gateway in wish.pools:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from macvlan_twisted.ipam.pools import said_by
 from macvlan_twisted.ipam.requests import Purpose
 from macvlan_twisted.lan.host_access import ROUTE_PROTOCOL
 from macvlan_twisted.links.pool import GROUPS
@@ -50,6 +51,28 @@ def read_state(directory: Path) -> State:
         return state
 
 
+def _state_of(world: World, docker: Docker) -> State:
+    """
+    The rows on disk. A pool that was rebuilt has a PoolID that the engine does not know: it is named as the engine does
+    that calls it by another one which says the same.
+    """
+    state = read_state(world.state)
+    if docker.is_rebuilt:
+        lost = [each for each in docker.beliefs.pools if each not in state.pools]
+        of_engine = {}
+        for new in state.pools:
+            old = next((each for each in lost if said_by(each) == said_by(new)), None)
+            if new not in docker.beliefs.pools and old is not None:
+                lost.remove(old)
+                of_engine[new] = old
+        state.pools = {of_engine.get(key, key): row for key, row in state.pools.items()}
+        state.addresses = {
+            (of_engine.get(pool, pool), address): purpose
+            for (pool, address), purpose in state.addresses.items()
+        }
+    return state
+
+
 @dataclass
 class Findings:
     """What does not hold."""
@@ -65,7 +88,7 @@ class Findings:
 def compare(world: World, docker: Docker) -> Findings:
     """Compare beliefs, state and kernel at one moment."""
     found = Findings()
-    state = read_state(world.state)
+    state = _state_of(world, docker)
     beliefs = docker.beliefs
     excused = beliefs.excused
     excused_endpoints = {each[1] for each in excused if each[0] == "endpoint"}
@@ -181,7 +204,7 @@ def _host_access(world: World, docker: Docker, state: State, links: dict[str, An
 
 def left_behind(world: World, docker: Docker) -> list[str]:
     """What is there although no engine knows of it, by kind: calls that were cut off, or that never came."""
-    state, beliefs = read_state(world.state), docker.beliefs
+    state, beliefs = _state_of(world, docker), docker.beliefs
     kinds: list[tuple[str, set[Any]]] = [
         ("networks", set(state.networks) - set(beliefs.networks)),
         ("endpoints", set(state.endpoints) - set(beliefs.containers)),
@@ -202,7 +225,7 @@ def uncollected(world: World, docker: Docker) -> Findings:
     kernel proves that nobody wants them. An endpoint in passthru stays, too: it has no MAC that could be proved free.
     """
     found = Findings()
-    state, beliefs = read_state(world.state), docker.beliefs
+    state, beliefs = _state_of(world, docker), docker.beliefs
     kept = {key: row for key, row in state.endpoints.items() if row["mac"] is None}
     in_use = {str(row["address"]).partition("/")[0] for row in kept.values()}
     for endpoint in sorted(set(state.endpoints) - set(beliefs.containers) - set(kept)):

@@ -59,6 +59,8 @@ class Ordeal:
     say: Callable[[str], None]
     least: int = 1
     """Tries that it makes even if its time is up: on a busy machine the preparations alone may take all of that."""
+    scenarios: tuple[str, ...] = ()
+    """Of the parts that play scenarios: those that are wanted; all if none is named."""
     tally: Tally = field(default_factory=Tally)
     began: float = field(default_factory=time.monotonic)
     _told: float = 0.0
@@ -72,6 +74,10 @@ class Ordeal:
         """Whether its time is up, and the least is tried, or cannot be."""
         beyond = time.monotonic() - self.began - self.seconds
         return beyond >= (0 if self.tally.tried >= self.least else MOST_MORE)
+
+    def wants(self, scenario: str) -> bool:
+        """Whether a scenario is to be played."""
+        return not self.scenarios or scenario in self.scenarios
 
     def progress(self, of: int | None = None, doing: str = "") -> None:
         """Say how far it is, every two seconds at most."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from tests.lab.frames import arp_probe
 from tests.torture.docker import Docker, Net, Refused, Wish
-from tests.torture.world import Cut
 
 V4 = ("192.168.77.0/24", "192.168.77.32/27", "192.168.77.1")
 V6 = ("fd77::/64", "fd77::100/120", "fd77::1")
@@ -14,6 +13,10 @@ STRANGER = "02:00:00:00:00:99"
 MAC = "02:77:77:77:77:01"
 QUIET = ("--conflict-detection=off", "--announce=false")
 DEFAULTS = ("--host-interface=eth1", "--gateway=192.168.77.1", "--macvlan-subnet=192.168.77.0/24")
+
+
+def unprepared(docker: Docker) -> None:
+    """Nothing has to be there."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Scenario:
     """Whether the DHCP server is to forget everything before."""
     life: int = 1
     """Of the program, in which it is killed: 2 where an earlier one was, to look at the start after that."""
+    prepare: Callable[[Docker], None] = unprepared
+    """What has to be there before the first life."""
 
 
 def whole_life(docker: Docker, wish: Wish) -> None:
@@ -39,11 +44,19 @@ def whole_life(docker: Docker, wish: Wish) -> None:
 
 
 def refused(docker: Docker, wish: Wish) -> None:
-    """A body that is too large, and a network that fails late, when much of it is made, and has to be undone."""
-    with suppress(OSError, Cut):
-        docker.world.call("NetworkDriver.CreateNetwork", {"NetworkID": "x" * (1 << 21)})
-    if not docker.world.pid:
-        docker.up()
+    """
+    A body that is too large, a header and a path that are none, and a network that fails late, when much of it is
+    made, and has to be undone.
+    """
+    for each in (
+        b"POST /NetworkDriver.CreateNetwork HTTP/1.1\r\nContent-Length: 2097152\r\n\r\n{",
+        b"POST /Plugin.Activate HTTP/1.1\r\n" + b"x" * 101 + b": 1\r\n\r\n",
+        b"POST /\xff HTTP/1.1\r\nConnection: close\r\n\r\n",
+    ):
+        with suppress(OSError):
+            docker.world.send(each)
+        if docker.world.wait(0) is not None:
+            docker.up()
     with suppress(Refused):
         docker.create_network(replace(wish, options={**wish.options, "host_address": "192.168.77.1"}))
         docker.wrong.append("the host was given the gateway's address")

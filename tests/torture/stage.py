@@ -78,13 +78,14 @@ class Stage:
     def __init__(self, world: World, dhcp: DhcpServer) -> None:
         """Where scenarios are played."""
         self.world = world
-        self.dhcp = dhcp
+        self.dhcp = world.dhcp = dhcp
 
     def record(self, scenario: Scenario, version: int) -> list[Moment]:
         """Play a scenario undisturbed, and return its moments."""
         self.ready_server(scenario)
         with self.world.try_out(*DEFAULTS, *scenario.arguments):
             docker = Docker(self.world, Random(0), version=version)
+            scenario.prepare(docker)
             docker.up()
             try:
                 scenario.play(docker, scenario.wish)
@@ -131,7 +132,7 @@ def recorded(ordeal: Ordeal, scenarios: Sequence[Scenario]) -> list[Moment]:
     moments: list[Moment] = []
     figures = ordeal.tally.figures
     with stage() as it:
-        for scenario in scenarios:
+        for scenario in (each for each in scenarios if ordeal.wants(each.name)):
             try:
                 moments += it.record(scenario, ordeal.random.choice((20, 29)))
             except Unsupported as reason:

@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 from pyroute2 import IPRoute
 
 from tests.lab.commands import attempt, run
+from tests.lab.dhcp_server import DhcpServer
 from tests.lab.lan import Lan
 from tests.lab.plugin import Haste
 from tests.lab.unix_http import UnixConnection, answers
@@ -126,6 +127,10 @@ class World:
     def __init__(self, lan: Lan) -> None:
         """Prepare; `lan` is there already."""
         self.lan = lan
+        self.dhcp: DhcpServer | None = None
+        """The DHCP server of the LAN, for scenarios in which it changes its mind."""
+        self.at_end = ExitStack()
+        """What has to be undone at the end of a try."""
         self._undo = ExitStack()
         self.directory = Path()
         self.pid = 0
@@ -202,10 +207,12 @@ class World:
         self.directory = Path(tempfile.mkdtemp(prefix="try-", dir=self.root))
         self.state = (on or self.directory) / "state"
         self.arguments = arguments
+        self.docker_host = "none"
         self._life = 0
         self.pid = 0
         try:
-            yield
+            with ExitStack() as self.at_end:
+                yield
         finally:
             self.kill()
             self.sweep()
@@ -251,27 +258,54 @@ class World:
     ) -> None:
         """Begin a life, and do not wait for it."""
         self._life += 1
-        if not self.switch.exists():
-            self.switch.write_text("1")
         order = {
             "arguments": [
-                f"--plugin-dir={self.socket.parent}",
-                f"--state-dir={self.state}",
-                f"--runtime-dir={self.directory / 'run'}",
-                f"--runtime-dir={self.directory / 'run'}",
-                "--docker-host=none",
+                *self._places,
+                f"--docker-host={self.docker_host}",
                 *(() if haste is None else ("--reconcile-every=1",)),
                 *self.arguments,
             ],
-            "log": str(self.log_file),
-            "told": str(self.directory / f"steps{self._life}"),
-            "switch": str(self.switch),
-            "rules": rules,
+            **self._order(rules),
             "limits": limits,
             "user": user,
             "ages": None if haste is None else [haste.silence, haste.between_looks, haste.first],
         }
         self.pid = self._ask_zygote(order)["pid"]
+
+    @property
+    def _places(self) -> tuple[str, ...]:
+        return (
+            f"--plugin-dir={self.socket.parent}",
+            f"--state-dir={self.state}",
+            f"--runtime-dir={self.directory / 'run'}",
+        )
+
+    def _order(self, rules: Sequence[Rule]) -> dict[str, Any]:
+        if not self.switch.exists():
+            self.switch.write_text("1")
+        return {
+            "log": str(self.log_file),
+            "told": str(self.directory / f"steps{self._life}"),
+            "switch": str(self.switch),
+            "rules": rules,
+        }
+
+    def command(self, *words: str, rules: Sequence[Rule] = (), seconds: float = 60) -> int:
+        """
+        Run one of the commands for an administrator, which counts as a life, and return its status.
+
+        :raises RuntimeError: it does not end.
+        """
+        self._life += 1
+        places = self._places if words[0] == "leave" else ()
+        arguments = [*words, *places, f"--docker-host={self.docker_host}"]
+        pid = self._ask_zygote({"command": True, "arguments": arguments, **self._order(rules)})["pid"]
+        status: int | None = self._ask_zygote({"pid": pid, "seconds": seconds})["status"]
+        if status is None:
+            os.kill(pid, signal.SIGKILL)
+            self._ask_zygote({"pid": pid, "seconds": 20})
+            raise RuntimeError(f"macvlan-twisted {' '.join(words)} does not end:\n{self.log()}")
+        return status
 
     @property
     def life(self) -> int:
@@ -360,7 +394,23 @@ class World:
         finally:
             connection.close()
 
+    def send(self, raw: bytes, seconds: float = 30) -> bytes:
+        """Send these bytes, which need be no request, and return what comes until the connection ends."""
+        with socket.socket(socket.AF_UNIX) as dialled:
+            dialled.settimeout(seconds)
+            dialled.connect(str(self.socket))
+            dialled.sendall(raw)
+            answer = b""
+            with suppress(ConnectionError):
+                while more := dialled.recv(1 << 16):
+                    answer += more
+            return answer
+
     # What an engine does to links.
+
+    def box(self, number: int) -> Hand:
+        """A hand in a sandbox."""
+        return self._boxes[number % BOXES]
 
     def box_path(self, number: int) -> str:
         """The file of a sandbox, as an engine names it."""
@@ -384,13 +434,13 @@ class World:
 
         if not self.host.do(work):
             return False
-        box = self._boxes[number % BOXES]
+        box = self.box(number)
         box.do(lambda: box.netlink.link("set", index=socket.if_nametoindex(link), state="up"))
         return True
 
     def out_of_box(self, link: str, number: int) -> None:
         """Move it back, down, as an engine does after Leave."""
-        box = self._boxes[number % BOXES]
+        box = self.box(number)
         path = self.lan.namespace_path("host")
 
         def work() -> None:

@@ -38,6 +38,7 @@ def _import_program() -> None:
     import klein  # noqa: F401
     import twisted.internet
 
+    import macvlan_twisted.commands.command_line
     import macvlan_twisted.links.kernel
     import macvlan_twisted.tap  # noqa: F401
 
@@ -139,7 +140,7 @@ def _become(user: int) -> None:
 
 
 def _live(order: dict[str, Any]) -> None:
-    """Be the program from here on. Never returns."""
+    """Be the program from here on, or one of its commands. Never returns."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open("/dev/null", os.O_RDONLY)
@@ -165,6 +166,11 @@ def _live(order: dict[str, Any]) -> None:
         hasty = partial(tap.make_macvlan_service, ages=Ages(*order["ages"]))
         tap.make_macvlan_service = hasty
     observe(Plan(order["rules"], told, order.get("switch", "")))
+    if order.get("command"):
+        from macvlan_twisted.commands import command_line, sandboxes
+
+        sandboxes.BETWEEN_LOOKS = 0.05  # for no container is just starting
+        sys.exit(command_line.main(order["arguments"]))
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", "macvlan", *order["arguments"]]
     from twisted.scripts.twistd import run
 

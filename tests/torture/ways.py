@@ -1,0 +1,258 @@
+"""
+Further ways of life, in which the program is killed: with an engine that it asks, a LAN that takes back what it gave,
+state that was lost or belongs to somebody else, and as a command that an administrator runs, and runs again.
+"""
+
+import errno
+import grp
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from signal import SIGKILL
+
+from tests.lab.commands import attempt, run
+from tests.torture.api import Api
+from tests.torture.docker import FORGET, Beliefs, Container, Docker, Wish
+from tests.torture.scenarios import DHCP, HOST_ACCESS, QUIET, Scenario, whole_life
+
+GROUP = grp.getgrgid(0).gr_name
+FIRST, SECOND = "192.168.77.100,192.168.77.199", "192.168.77.220,192.168.77.239"
+"""What the DHCP server gives, and what it gives when it has changed its mind."""
+LEFT = ("0123456789ab", "123456789abc")
+KNOWN, INHABITED = "23456789abcd", "3456789abcde"
+
+
+def with_api(docker: Docker) -> Api:
+    """Have the engine answer questions, and the program ask them."""
+    world = docker.world
+    api, path = Api(docker), world.directory / "docker.sock"
+    world.at_end.enter_context(api.listening(path))
+    world.docker_host = f"unix://{path}"
+    return api
+
+
+# The network of --network.
+
+
+def prepare_network(docker: Docker) -> None:
+    """Create what the program asks for, whenever it comes up."""
+    docker.when_up = partial(with_api(docker).create_until, "auto")
+
+
+def own_network(docker: Docker, wish: Wish) -> None:
+    """A container lives on the network that the program has made for itself, and both go."""
+    (net,) = docker.beliefs.networks.values()
+    docker.stop(docker.start(net, name="web"))
+    docker.remove_network(net)
+
+
+# A socket for a group, on the place of another state.
+
+
+def group_refused(docker: Docker) -> None:
+    """The first life may not give its socket away, and so does not begin."""
+    refusal = {"step": "listening.socket.give", "occurrence": 1, "done": False, "errno": errno.EPERM}
+    killed = docker.rules_of_life
+    docker.rules_of_life = lambda life: (*killed(life), *((refusal,) if life == 1 else ()))
+
+
+def begun_anew(docker: Docker, wish: Wish) -> None:
+    """The state directory is removed, while there was nothing in it: another state begins there."""
+    docker.world.stop()
+    shutil.rmtree(docker.world.state)
+    docker.up()
+    whole_life(docker, wish)
+
+
+# Leases that the server takes back.
+
+
+def insist(docker: Docker, range: str) -> None:
+    """Have the server give other addresses from now on, and deny those that it gave before."""
+    server = docker.world.dhcp
+    assert server is not None
+    server.stop()
+    server.range = range
+    server.arguments = ("--dhcp-authoritative",) if range == SECOND else ()
+    server.start()
+
+
+def prepare_moves(docker: Docker) -> None:
+    """Whatever comes, the next try finds the server as it was."""
+    docker.world.at_end.callback(insist, docker, FIRST)
+
+
+def addresses_in_box(docker: Docker, container: Container) -> set[str]:
+    """Which IPv4 addresses a container has in its sandbox."""
+    box = docker.world.box(container.number)
+    link = box.links().get(container.link)
+    return {
+        address
+        for index, address in box.addresses()
+        if link is not None and index == link["index"] and ":" not in address
+    }
+
+
+def readdressed(docker: Docker, wish: Wish) -> None:
+    """The LAN has other addresses when the program comes back: the running container gets one of those."""
+    world = docker.world
+    net = docker.create_network(wish)
+    container = docker.start(net, name="web")
+    old = container.addresses[0][1]
+    box = world.box(container.number)
+
+    def configure() -> None:
+        index = box.netlink.link_lookup(ifname=container.link)[0]
+        box.netlink.addr("add", index=index, address=old, prefixlen=24)
+        box.netlink.route("add", dst="default", gateway="192.168.77.1", oif=index)
+
+    box.do(configure)
+    world.kill()
+    insist(docker, SECOND)
+    docker.up()
+    deadline = time.monotonic() + 15
+
+    def is_moved() -> bool:
+        (address,) = addresses_in_box(docker, container) or {""}
+        return address.startswith("192.168.77.2") and "was moved from" in world.log()
+
+    while not is_moved():
+        if world.wait(0) is not None:
+            docker.up()
+        if time.monotonic() > deadline:
+            docker.wrong.append(f"the container has {addresses_in_box(docker, container)}")
+            break
+        docker.wait(0.02)
+    docker.stop(container)
+    docker.remove_network(net)
+
+
+# State that was lost.
+
+
+def prepare_recovery(docker: Docker) -> None:
+    """An engine that can be asked, and will not hear of other PoolIDs."""
+    with_api(docker)
+    docker.is_rebuilt = True
+
+
+def recovered(docker: Docker, wish: Wish, damage: Callable[[Path], object]) -> None:
+    """State is damaged while containers run; it is rebuilt, and the containers end."""
+    world = docker.world
+    net = docker.create_network(wish)
+    one = docker.start(net, name="one")
+    docker.start(net, name="two")
+    world.stop()
+    damage(world.state)
+    arguments = world.arguments
+    world.arguments = (*arguments, "--recover")
+    docker.up()
+    world.arguments = arguments
+    docker.stop(one)
+    docker.stop(docker.start(net, name="three"))
+
+
+def overwrite(directory: Path) -> None:
+    """Write something else over the database."""
+    (directory / "state.sqlite").write_bytes(b"[Unit]\n" * 999)
+
+
+# Commands.
+
+
+def leaving(docker: Docker, wish: Wish) -> None:
+    """The program is killed, and its user has enough of it; the engine's networks are removed without it."""
+    world = docker.world
+    net = docker.create_network(wish)
+    docker.stop(docker.start(net, name="web"))
+    world.kill()
+    docker.beliefs = Beliefs()
+    if _killed(docker, "leave", "--yes") and docker.reaction == FORGET:
+        docker.beliefs.excused |= {("network", net.id), *(("pool", each) for each in net.pools)}
+        docker.up()  # changed his mind, and changes it again
+        world.kill()
+        _killed(docker, "leave", "--yes")
+        docker.beliefs = Beliefs()
+    left = [each for each in (world.state, world.directory / "run") if each.exists()]
+    left += list(world.socket.parent.iterdir())
+    ours = [
+        name
+        for name, link in world.host.links().items()
+        if (link.get_attr("IFLA_IFALIAS") or "").startswith("macvlan-twisted/")
+    ]
+    docker.wrong += [f"leave left {each} behind" for each in (*left, *ours)]
+
+
+def _killed(docker: Docker, *words: str) -> bool:
+    """Run a command, again if it was killed, and say whether it was."""
+    world = docker.world
+    status = world.command(*words, rules=docker.rules_of_life(world.life + 1))
+    was_killed = status == -SIGKILL
+    if was_killed and not (words[0] == "leave" and docker.reaction == FORGET):
+        status = world.command(*words)
+    if status not in (0, -SIGKILL):
+        docker.wrong.append(f"macvlan-twisted {' '.join(words)} ended with status {status}: {world.log()[-300:]}")
+    return was_killed
+
+
+def sandboxes_left(docker: Docker, wish: Wish) -> None:
+    """Some sandboxes are mounted where an engine has them: two that nobody knows, one of them twice."""
+    world = docker.world
+    api = with_api(docker)
+    net = docker.create_network(wish)
+    container = docker.start(net, name="web")
+    directory = world.directory / "netns"
+    directory.mkdir()
+    world.at_end.callback(_unmount, directory)
+    api.sandbox_keys[container.id] = str(directory / KNOWN)
+    for name in LEFT:
+        (directory / name).touch()
+        run("unshare", f"--net={directory / name}", "true")
+    run("mount", "--bind", str(directory / LEFT[1]), str(directory / LEFT[1]))
+    for name, number in ((KNOWN, container.number), (INHABITED, container.number + 1)):
+        (directory / name).touch()
+        run("mount", "--bind", world.box_path(number), str(directory / name))
+    _killed(docker, "sandboxes", "--remove", f"--netns-dir={directory}")
+    there = {each.name for each in directory.iterdir()}
+    if there != {KNOWN, INHABITED}:
+        docker.wrong.append(f"sandboxes {sorted(there)} are there")
+    for each in (KNOWN, INHABITED):
+        if (directory / each).stat().st_dev != os.stat("/proc/self/ns/net").st_dev:
+            docker.wrong.append(f"sandbox {each}, which somebody has, is not mounted any more")
+    docker.stop(container)
+    docker.remove_network(net)
+
+
+def _unmount(directory: Path) -> None:
+    for path in directory.iterdir():
+        while attempt("umount", "--lazy", str(path)).status == 0:
+            pass
+
+
+READDRESS = Wish(
+    options={"parent": "eth1", "dhcp_readdress": "true", "host_access": "true", "host_address": "192.168.77.95"},
+    ipam_options={"dhcp": "true"},
+    pools=(("192.168.77.0/24", "", "192.168.77.1"),),
+)
+
+WAYS = (
+    Scenario("own network", Wish(), own_network, (*QUIET, "--network=auto"), prepare=prepare_network),
+    Scenario("group refused", Wish(), whole_life, (*QUIET, f"--socket-group={GROUP}"), prepare=group_refused),
+    Scenario("begun anew", Wish(), begun_anew, (*QUIET, f"--socket-group={GROUP}"), life=2),
+    Scenario("readdress", READDRESS, readdressed, DHCP, fresh_server=True, life=2, prepare=prepare_moves),
+    Scenario(
+        "recover, damaged",
+        HOST_ACCESS,
+        partial(recovered, damage=overwrite),
+        life=2,
+        prepare=prepare_recovery,
+    ),
+    Scenario("recover, gone", Wish(), partial(recovered, damage=shutil.rmtree), life=2, prepare=prepare_recovery),
+    Scenario("leave", HOST_ACCESS, leaving, life=2),
+    Scenario("sandboxes", Wish(), sandboxes_left, life=2),
+)
