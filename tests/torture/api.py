@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -10,7 +11,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any, ClassVar
-from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 from tests.torture.docker import Container, Docker, Net, Refused, Wish
@@ -69,7 +69,9 @@ class Api:
                 filters = json.loads(parse_qs(split.query).get("filters", ["{}"])[0])
                 listed = [self._network(each) for each in self._networks()]
                 none = {"Id": "f" * 64, "Name": "none", "Driver": "null", "IPAM": {"Driver": "default"}}
-                return 200, [each for each in (none, *listed) if each["Name"] in filters.get("name", [each["Name"]])]
+                return 200, [
+                    each for each in (none, *listed) if each["Name"] in filters.get("name", [each["Name"]])
+                ]
             case ["networks", key]:
                 found = next((each for each in self._networks() if each.id == key), None)
                 if found is None:
@@ -167,7 +169,9 @@ class Api:
         configs = said["IPAM"]["Config"]
         wish = Wish(
             options=said["Options"],
-            pools=tuple((each["Subnet"], each.get("IPRange", ""), each.get("Gateway", "")) for each in configs),
+            pools=tuple(
+                (each["Subnet"], each.get("IPRange", ""), each.get("Gateway", "")) for each in configs
+            ),
             ipam_options=said["IPAM"].get("Options", {}),
         )
         try:

@@ -9,8 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
@@ -196,7 +194,9 @@ def _killed(docker: Docker, *words: str) -> bool:
     if was_killed and not (words[0] == "leave" and docker.reaction == FORGET):
         status = world.command(*words)
     if status not in (0, -SIGKILL):
-        docker.wrong.append(f"macvlan-twisted {' '.join(words)} ended with status {status}: {world.log()[-300:]}")
+        docker.wrong.append(
+            f"macvlan-twisted {' '.join(words)} ended with status {status}: {world.log()[-300:]}"
+        )
     return was_killed
 
 
@@ -235,7 +235,12 @@ def _unmount(directory: Path) -> None:
 
 
 READDRESS = Wish(
-    options={"parent": "eth1", "dhcp_readdress": "true", "host_access": "true", "host_address": "192.168.77.95"},
+    options={
+        "parent": "eth1",
+        "dhcp_readdress": "true",
+        "host_access": "true",
+        "host_address": "192.168.77.95",
+    },
     ipam_options={"dhcp": "true"},
     pools=(("192.168.77.0/24", "", "192.168.77.1"),),
 )
@@ -252,7 +257,9 @@ WAYS = (
         life=2,
         prepare=prepare_recovery,
     ),
-    Scenario("recover, gone", Wish(), partial(recovered, damage=shutil.rmtree), life=2, prepare=prepare_recovery),
+    Scenario(
+        "recover, gone", Wish(), partial(recovered, damage=shutil.rmtree), life=2, prepare=prepare_recovery
+    ),
     Scenario("leave", HOST_ACCESS, leaving, life=2),
     Scenario("sandboxes", Wish(), sandboxes_left, life=2),
 )

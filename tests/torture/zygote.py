@@ -96,12 +96,6 @@ class Plan:
             if self._told >= 0:
                 os.write(self._told, f"{step.name} {self._count[step.name, is_done]} refused\n".encode())
             raise refusal(step.name, rule["errno"])
-        elif is_done and step.name == "protocol.answer.write":
-            from twisted.internet import reactor
-
-            # It leaves with the reactor's next look at its sockets, which is before the second turn from now.
-            call_later = cast(Any, reactor).callLater
-            call_later(0, call_later, 0, _kill)
         else:
             _kill()
 
