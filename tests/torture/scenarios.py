@@ -58,7 +58,9 @@ def refused(docker: Docker, wish: Wish) -> None:
         if docker.world.wait(0) is not None:
             docker.up()
     with suppress(Refused):
-        docker.create_network(replace(wish, options={**wish.options, "host_address": "192.168.77.1"}))
+        docker.create_network(
+            replace(wish, options={**wish.options, "host_address": "192.168.77.50,fd77::1"})
+        )
         docker.wrong.append("the host was given the gateway's address")
     whole_life(docker, wish)
 

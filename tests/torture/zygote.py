@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from macvlan_twisted.errors import LinkFailed
 from macvlan_twisted.steps import Step, observe
