@@ -116,8 +116,9 @@ def readdressed(docker: Docker, wish: Wish) -> None:
     deadline = time.monotonic() + 15
 
     def is_moved() -> bool:
-        (address,) = addresses_in_box(docker, container) or {""}
-        return address.startswith("192.168.77.2") and "was moved from" in world.log()
+        there = addresses_in_box(docker, container)
+        are_new = bool(there) and all(each.startswith("192.168.77.2") for each in there)
+        return are_new and "was moved from" in world.log()
 
     while not is_moved():
         if world.wait(0) is not None:
