@@ -249,6 +249,12 @@ class World:
         path = self.directory / f"steps{life}"
         return path.read_text().splitlines() if path.exists() else []
 
+    @property
+    def was_refused(self) -> bool:
+        """Whether a step of any life was refused."""
+        lives = range(1, self.life + 1)
+        return any(line.endswith(" refused") for life in lives for line in self.told(life))
+
     def begin(
         self,
         rules: Sequence[Rule],
