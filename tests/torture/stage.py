@@ -122,7 +122,13 @@ def stage() -> Iterator[Stage]:
 def traces(log: str) -> list[str]:
     """What in a log shows that an error was not understood."""
     signs = ("Traceback", "bug:", "Unhandled", " bug ")
-    return [f"in the log: {line}" for line in log.splitlines() if any(sign in line for sign in signs)]
+    lines = log.splitlines()
+    return [
+        f"in the log: {line}"
+        for before, line in zip(["", *lines], lines, strict=False)
+        # Twisted tells so that it has no descriptor left to refuse connections with, and goes on without.
+        if any(sign in line for sign in signs) and "Could not reserve EMFILE recovery" not in before
+    ]
 
 
 def recorded(ordeal: Ordeal, scenarios: Sequence[Scenario]) -> list[Moment]:

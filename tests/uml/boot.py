@@ -79,6 +79,7 @@ def job(pytest_args: Sequence[str]) -> str:
         "PYTHONPATH": str(CHECKOUT),
         "PYTHONUNBUFFERED": "1",
         "TERM": os.environ.get("TERM", "dumb"),
+        **({"MACVLAN_TWISTED_SHORT": "1"} if os.environ.get("MACVLAN_TWISTED_SHORT") else {}),
         "COLUMNS": str(shutil.get_terminal_size().columns),
     }
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
