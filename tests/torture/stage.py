@@ -21,7 +21,8 @@ from tests.torture.scenarios import DEFAULTS, Scenario
 from tests.torture.world import World
 
 T = TypeVar("T")
-WORKERS = 2
+WORKERS, SHORT_WORKERS = 5, 2
+"""More than processors: a try mostly waits for the kernel. In the short form other tests run beside."""
 FOREIGN = (
     "link add mvt0123456789ab link eth2 type macvlan mode bridge",
     "link set mvt0123456789ab alias foreign up",
@@ -172,7 +173,8 @@ def tried(
     context = multiprocessing.get_context("spawn")
     queue, outcomes = context.Queue(), context.Queue()
     arguments = (attempt, str(ordeal.seed), queue, outcomes)
-    workers = [context.Process(target=_work, args=arguments) for _ in range(min(WORKERS, len(tasks)))]
+    number = SHORT_WORKERS if ordeal.short else WORKERS
+    workers = [context.Process(target=_work, args=arguments) for _ in range(min(number, len(tasks)))]
     for worker in workers:
         worker.start()
     left = list(reversed(tasks))
