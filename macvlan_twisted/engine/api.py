@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from ipaddress import ip_network
 from typing import Any, Protocol
@@ -156,12 +157,14 @@ class SocketEngine:
     async def has_network(self, name: str) -> bool:
         # The engine's filter matches parts of names, too.
         filters = urlencode({"filters": json.dumps({"name": [name]})}, quote_via=quote)
-        networks = await self._ask(b"GET", f"/networks?{filters}")
-        return any(network.get("Name") == name for network in networks)
+        networks = await self._ask_in_time(f"/networks?{filters}")
+        with _understood("its list of networks"):
+            return any(network.get("Name") == name for network in networks)
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
         containers = await self._containers_of(network_id)
-        return {each["EndpointID"]: str(each.get("Name", "")) for each in containers.values()}
+        with _understood(f"who is in network {network_id}"):
+            return {each["EndpointID"]: str(each.get("Name", "")) for each in containers.values()}
 
     async def _containers_of(self, network_id: str) -> Mapping[str, Any]:
         network = await self._ask_in_time(f"/networks/{quote(network_id, safe='')}")
@@ -176,23 +179,37 @@ class SocketEngine:
 
     async def networks(self) -> Sequence[ListedNetwork]:
         listed = await self._ask_in_time("/networks")
-        try:
+        with _understood("its list of networks"):
             return [_listed(each) for each in listed]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise EngineRefused(f"its list of networks is not understood: {error!r}") from None
 
     async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
-        for container_id, each in (await self._containers_of(network_id)).items():
-            if each.get("EndpointID") == endpoint_id:
-                container = await self._ask_in_time(f"/containers/{quote(container_id, safe='')}/json")
-                pid = container.get("State", {}).get("Pid") if isinstance(container, dict) else None
-                return pid if isinstance(pid, int) and pid > 0 else None
-        return None
+        containers = await self._containers_of(network_id)
+        with _understood(f"who is in network {network_id}"):
+            found = [key for key, each in containers.items() if each.get("EndpointID") == endpoint_id]
+        if not found:
+            return None
+        container = await self._ask_in_time(f"/containers/{quote(found[0], safe='')}/json")
+        with _understood(f"container {found[0]}"):
+            pid = container["State"].get("Pid")
+        return pid if isinstance(pid, int) and pid > 0 else None
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
         with _CREATE_NETWORK:
+            # However long it takes: the engine asks us meanwhile, and whoever else it has to.
             answer = await self._ask(b"POST", "/networks/create", description)
-        return str(answer["Id"])
+        with _understood("that it created a network"):
+            return str(answer["Id"])
+
+
+@contextmanager
+def _understood(what: str) -> Iterator[None]:
+    """
+    :raises EngineRefused: within, an answer turned out to be another than engines give.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EngineRefused(f"what it answered is not understood ({what}): {error!r}") from None
 
 
 def _listed(network: Mapping[str, Any]) -> ListedNetwork:
