@@ -153,6 +153,7 @@ PART = Part(
     "crash",
     "killed before and after every step that leaves a trace",
     run,
-    short_seconds=70,
-    seconds=25 * 60,
+    short_seconds=90,
+    least=24,
+    seconds=60 * 60,
 )

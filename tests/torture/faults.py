@@ -427,6 +427,7 @@ PART = Part(
     "faults",
     "refused by kernel, disk and LAN at every step, and short of disk, descriptors and threads",
     run_part,
-    short_seconds=50,
-    seconds=15 * 60,
+    short_seconds=60,
+    seconds=30 * 60,
+    least=16,
 )
