@@ -76,7 +76,7 @@ def insist(docker: Docker, range: str) -> None:
     assert server is not None
     server.stop()
     server.range = range
-    server.arguments = ("--dhcp-authoritative",) if range == SECOND else ()
+    server.arguments = ("--dhcp-authoritative", "--dhcp-option=3,192.168.77.2") if range == SECOND else ()
     server.start()
 
 
@@ -101,7 +101,7 @@ def readdressed(docker: Docker, wish: Wish) -> None:
     world = docker.world
     net = docker.create_network(wish)
     container = docker.start(net, name="web")
-    old = container.addresses[0][1]
+    old = container.addresses[0][1] if container.addresses else container.leased.partition("/")[0]
     box = world.box(container.number)
 
     def configure() -> None:
@@ -127,6 +127,27 @@ def readdressed(docker: Docker, wish: Wish) -> None:
             docker.wrong.append(f"the container has {addresses_in_box(docker, container)}")
             break
         docker.wait(0.02)
+    docker.stop(container)
+    docker.remove_network(net)
+
+
+# Routes of the host.
+
+
+def other_source(docker: Docker, wish: Wish) -> None:
+    """While the program is dead, somebody has the host speak to a container by another of its addresses."""
+    world = docker.world
+    net = docker.create_network(wish)
+    container = docker.start(net, name="web")
+    world.kill()
+    (route,) = run(
+        *world.lan.enter("host"), "ip", "-4", "route", "show", f"{container.addresses[0][1]}/32"
+    ).splitlines()
+    words = route.split()
+    words[words.index("src") + 1] = "192.168.77.10"
+    run(*world.lan.enter("host"), "ip", "-4", "route", "replace", *words)
+    docker.up()
+    docker.wait(0.05)
     docker.stop(container)
     docker.remove_network(net)
 
@@ -251,6 +272,20 @@ WAYS = (
     Scenario("group refused", Wish(), whole_life, (*QUIET, f"--socket-group={GROUP}"), prepare=group_refused),
     Scenario("begun anew", Wish(), begun_anew, (*QUIET, f"--socket-group={GROUP}"), life=2),
     Scenario("readdress", READDRESS, readdressed, DHCP, fresh_server=True, life=2, prepare=prepare_moves),
+    Scenario(
+        "readdress, router",
+        Wish(
+            ipam="null",
+            pools=(("0.0.0.0/0", "", ""),),
+            options={"parent": "eth1", "dhcp": "true", "dhcp_readdress": "true"},
+        ),
+        readdressed,
+        DHCP,
+        fresh_server=True,
+        life=2,
+        prepare=prepare_moves,
+    ),
+    Scenario("other source", HOST_ACCESS, other_source, life=2),
     Scenario(
         "recover, damaged",
         HOST_ACCESS,
