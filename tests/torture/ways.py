@@ -21,6 +21,7 @@ from tests.torture.scenarios import DHCP, HOST_ACCESS, QUIET, Scenario, whole_li
 GROUP = grp.getgrgid(0).gr_name
 FIRST, SECOND = "192.168.77.100,192.168.77.199", "192.168.77.220,192.168.77.239"
 """What the DHCP server gives, and what it gives when it has changed its mind."""
+PROMOTED = Path("/proc/sys/net/ipv4/conf/all/promote_secondaries")
 LEFT = ("0123456789ab", "123456789abc")
 KNOWN, INHABITED = "23456789abcd", "3456789abcde"
 
@@ -110,6 +111,9 @@ def readdressed(docker: Docker, wish: Wish) -> None:
         box.netlink.route("add", dst="default", gateway="192.168.77.1", oif=index)
 
     box.do(configure)
+    if wish.ipam == "null":  # the old router's route does not go with the old address
+        box.do(partial(PROMOTED.write_text, "1"))
+        world.at_end.callback(box.do, partial(PROMOTED.write_text, "0"))
     world.kill()
     insist(docker, SECOND)
     docker.up()
