@@ -89,7 +89,7 @@ async def hear(wire: Wire, wanted: Said, act: Callable[..., Any], *arguments: An
     stop = wire.listen(note)
     try:
         act(*arguments)
-        done.addTimeout(10, reactor)
+        done.addTimeout(60, reactor)
         await done
     finally:
         stop()

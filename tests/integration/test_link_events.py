@@ -41,7 +41,7 @@ async def heard(events: LinkEvents, lan: Lan, wanted: LinkNews, *command: str) -
     stop = events.listen(hear)
     try:
         lan.run_in("host", *command)
-        done.addTimeout(10, reactor)
+        done.addTimeout(60, reactor)
         await done
     finally:
         stop()

@@ -14,6 +14,7 @@ from tests.integration.raw_hosts import (
 )
 from tests.lab.commands import wait_until
 
+WHOLE = "192.168.77.0/24"
 HALF = "192.168.77.128/25"
 SIXTEEN = "192.168.77.128/28"
 """Of so few addresses two are held."""
@@ -21,7 +22,7 @@ SIXTEEN = "192.168.77.128/28"
 
 def test_fifty_containers_on_each_of_two_hosts_share_an_address() -> None:
     with two_raw_hosts() as (lan, first, second):
-        at_once([lambda host=host: host.open(HALF) for host in (first, second)])  # type: ignore[misc]
+        at_once([lambda host=host: host.open(WHOLE) for host in (first, second)])  # type: ignore[misc]
         started = at_once(
             [
                 lambda host=host, number=number: host.start(number)  # type: ignore[misc]
