@@ -42,7 +42,7 @@ def run(
         seed,
         seconds,
         lambda text: print(f"{part.name} | {text}", flush=True),
-        least=part.least,
+        least=1 if minutes else part.least,
         scenarios=tuple(scenarios),
     )
     began = time.monotonic()
