@@ -153,18 +153,28 @@ class HostAccess:
             raise failures[0]
 
     async def _unroute(self, parent: str, pairs: Iterable[tuple[IPAddress, IPAddress]]) -> list[MacvlanError]:
-        """Remove routes that no container is reached by any more."""
+        """Remove routes that no container is reached by any more; another one may need it from its own address."""
         failures = []
+        needed = []
         for destination, source in pairs:
             async with self._turns.of(str(destination)):
                 link = self._host_links.known.get(parent)
-                if link is None or self._is_reached(parent, destination):
+                if link is None:
+                    continue
+                if self._is_reached(parent, destination):
+                    needed += [
+                        each
+                        for each in self._routes_by(link)
+                        if each.destination == destination and each.source != source
+                    ]
                     continue
                 try:
                     await self._links.delete_host_route(_route(link, destination, source))
                 except MacvlanError as failure:
                     failures.append(failure)
                     _log.error("{reason}", reason=str(failure))
+        for route in needed:
+            await self._try_route(parent, route)
         return failures
 
     def _is_reached(self, parent: str, destination: IPAddress) -> bool:
@@ -268,8 +278,11 @@ class HostAccess:
         wanted = self._routes_by(link)
         for route in present - wanted:
             await self._drop_route(link.parent, route)
+        # Of two that have the same address the one that came last has the route, and an engine has forgotten the other.
+        made = {each.destination for each in present & wanted}
         for route in wanted - present:
-            await self._try_route(link.parent, route)
+            if route.destination not in made:
+                await self._try_route(link.parent, route)
 
     async def _drop_route(self, parent: str, route: HostRoute) -> None:
         try:

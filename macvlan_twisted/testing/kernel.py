@@ -247,7 +247,12 @@ class FakeKernel:
 
     def delete_host_route(self, route: HostRoute) -> bool:
         with self._lock:
-            return self._routes.pop((route.destination, route.link, route.protocol), None) is not None
+            key = (route.destination, route.link, route.protocol)
+            present = self._routes.get(key)
+            if present is None or (route.destination.version == 4 and present.source != route.source):
+                return False
+            del self._routes[key]
+            return True
 
     def host_routes(self, link: str, protocol: int) -> list[HostRoute]:
         with self._lock:

@@ -117,6 +117,9 @@ class HostNetworkContract:
         stand.kernel.add_host_route(route)
         assert stand.kernel.delete_host_route(evolve(route, protocol=PROTOCOL + 1)) is False
         assert routes(stand) == {route}, "somebody else's went"
+        if route is ROUTE:
+            assert stand.kernel.delete_host_route(evolve(route, source=OTHER_SOURCE[route])) is False
+            assert routes(stand) == {route}, "Linux keeps an IPv4 route that has another source address"
         assert stand.kernel.delete_host_route(route) is True
         assert routes(stand) == set()
         assert stand.kernel.delete_host_route(route) is False

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
@@ -16,13 +17,14 @@ from signal import SIGKILL
 from tests.lab.commands import attempt, run
 from tests.torture.api import Api
 from tests.torture.docker import FORGET, Beliefs, Container, Docker, Wish
-from tests.torture.scenarios import DHCP, HOST_ACCESS, QUIET, Scenario, whole_life
+from tests.torture.scenarios import DHCP, HOST_ACCESS, MAC, QUIET, Scenario, whole_life
 
 GROUP = grp.getgrgid(0).gr_name
 FIRST, SECOND = "192.168.77.100,192.168.77.199", "192.168.77.220,192.168.77.239"
 """What the DHCP server gives, and what it gives when it has changed its mind."""
 PROMOTED = Path("/proc/sys/net/ipv4/conf/all/promote_secondaries")
 LEFT = ("0123456789ab", "123456789abc")
+TAKEN = "192.168.77.77"
 KNOWN, INHABITED = "23456789abcd", "3456789abcde"
 
 
@@ -97,12 +99,19 @@ def addresses_in_box(docker: Docker, container: Container) -> set[str]:
     }
 
 
+def routers_in_box(docker: Docker, container: Container) -> set[str]:
+    """Where default routes lead in its sandbox."""
+    routes = docker.world.box(container.number).routes()
+    return {router for _, _, destination, _, router in routes if destination == "default"}
+
+
 def readdressed(docker: Docker, wish: Wish) -> None:
     """The LAN has other addresses when the program comes back: the running container gets one of those."""
     world = docker.world
     net = docker.create_network(wish)
     container = docker.start(net, name="web")
     old = container.addresses[0][1] if container.addresses else container.leased.partition("/")[0]
+    router = "192.168.77.1" if wish.ipam == "ours" else "192.168.77.2"
     box = world.box(container.number)
 
     def configure() -> None:
@@ -122,13 +131,15 @@ def readdressed(docker: Docker, wish: Wish) -> None:
     def is_moved() -> bool:
         there = addresses_in_box(docker, container)
         are_new = bool(there) and all(each.startswith("192.168.77.2") for each in there)
-        return are_new and "was moved from" in world.log()
+        has_router = routers_in_box(docker, container) == {router}
+        return are_new and has_router and "was moved from" in world.log()
 
     while not is_moved():
         if world.wait(0) is not None:
             docker.up()
         if time.monotonic() > deadline:
-            docker.wrong.append(f"the container has {addresses_in_box(docker, container)}")
+            there = (addresses_in_box(docker, container), routers_in_box(docker, container))
+            docker.wrong.append(f"the container has addresses and routers {there}")
             break
         docker.wait(0.02)
     docker.stop(container)
@@ -153,6 +164,23 @@ def other_source(docker: Docker, wish: Wish) -> None:
     docker.up()
     docker.wait(0.05)
     docker.stop(container)
+    docker.remove_network(net)
+
+
+def handed_on(docker: Docker, wish: Wish) -> None:
+    """
+    An engine forgets a container, whose sandbox stays mounted, and gives its address back: a container of another
+    network gets the address, and the host speaks to that one from the address that it has there.
+    """
+    net = docker.create_network(wish)
+    one = docker.start(net, address=TAKEN)
+    docker.forget(one)
+    docker.release_address(net.pools[0], TAKEN)
+    if docker.cut:
+        return  # perhaps it was not given back, and nobody tries again
+    other = docker.create_network(replace(wish, options={**wish.options, "host_address": "192.168.77.51"}))
+    docker.stop(docker.start(other, address=TAKEN, mac=MAC))
+    docker.remove_network(other)
     docker.remove_network(net)
 
 
@@ -271,6 +299,8 @@ READDRESS = Wish(
     pools=(("192.168.77.0/24", "", "192.168.77.1"),),
 )
 
+HANDED_ON = Wish(options={"parent": "eth1", "host_access": "true", "host_address": "192.168.77.50"})
+
 WAYS = (
     Scenario("own network", Wish(), own_network, (*QUIET, "--network=auto"), prepare=prepare_network),
     Scenario("group refused", Wish(), whole_life, (*QUIET, f"--socket-group={GROUP}"), prepare=group_refused),
@@ -290,6 +320,7 @@ WAYS = (
         prepare=prepare_moves,
     ),
     Scenario("other source", HOST_ACCESS, other_source, life=2),
+    Scenario("handed on", HANDED_ON, handed_on),
     Scenario(
         "recover, damaged",
         HOST_ACCESS,
