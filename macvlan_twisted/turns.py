@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -27,24 +29,28 @@ class Turns:
     def __init__(self) -> None:
         self._locks: dict[str, _Line] = {}
 
-    def of(self, key: str) -> _Turn:
-        """Whose turn it is within ``async with turns.of(key):``."""
-        return _Turn(self, key)
-
-    def stand_in(self, key: str) -> tuple[_Line, Deferred[None] | None]:
-        """:return: the line, and what to wait for; ``None`` if nobody is before."""
+    @asynccontextmanager
+    async def of(self, key: str) -> AsyncIterator[None]:
         line = self._locks.get(key)
         if line is None:
             line = self._locks[key] = _Line()
-            return line, None
-        if line.taken or line.waiting:
+        elif line.taken or line.waiting:
             turn: Deferred[None] = Deferred()
             line.waiting.append(turn)
-            return line, turn
-        line.taken = True
-        return line, None
+            try:
+                await turn
+            except BaseException:  # cancelled
+                if turn in line.waiting:
+                    line.waiting.remove(turn)
+                raise
+        else:
+            line.taken = True
+        try:
+            yield
+        finally:
+            self._end(key, line)
 
-    def end(self, key: str, line: _Line) -> None:
+    def _end(self, key: str, line: _Line) -> None:
         line.taken = False
         if line.is_handed_on:
             return  # by the one whose end this turn began with
@@ -57,27 +63,3 @@ class Turns:
             line.is_handed_on = False
         if not line.taken:
             del self._locks[key]
-
-
-class _Turn:
-    """Written out, for ``asynccontextmanager`` takes three times as long, several times a call."""
-
-    __slots__ = ("_key", "_line", "_turns")
-
-    def __init__(self, turns: Turns, key: str) -> None:
-        self._turns = turns
-        self._key = key
-
-    async def __aenter__(self) -> None:
-        line, turn = self._turns.stand_in(self._key)
-        if turn is not None:
-            try:
-                await turn
-            except BaseException:  # cancelled
-                if turn in line.waiting:
-                    line.waiting.remove(turn)
-                raise
-        self._line = line
-
-    async def __aexit__(self, *failure: object) -> None:
-        self._turns.end(self._key, self._line)
