@@ -12,7 +12,7 @@ from pathlib import Path
 from attrs import frozen
 from twisted.logger import Logger
 
-from ..engine.api import EngineAbsent, EngineRefused
+from ..engine.api import EngineAbsent, EngineRefused, understood
 from ..engine.inspection import BlockingEngine
 from ..errors import LinkFailed, Refused
 from ..links.sandbox import links_in
@@ -56,7 +56,7 @@ def known_to_engine(engine: BlockingEngine) -> set[str]:
     :raises EngineAbsent: the engine does not answer. :raises EngineRefused: it answers with an error.
     """
     known = set()
-    try:
+    with understood("its containers"):
         for listed in engine.get("/containers/json?all=1"):
             try:
                 container = engine.get(f"/containers/{listed['Id']}/json")
@@ -65,8 +65,6 @@ def known_to_engine(engine: BlockingEngine) -> set[str]:
             key = (container.get("NetworkSettings") or {}).get("SandboxKey")
             if key:
                 known.add(os.path.basename(key))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise EngineRefused(f"what it says of its containers is not understood: {error!r}") from error
     return known
 
 

@@ -35,6 +35,19 @@ class EngineRefused(Exception):
     """The engine answered with an error; its text is the engine's."""
 
 
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """
+    Around what reads an answer.
+
+    :raises EngineRefused: it is another than engines give.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EngineRefused(f"what it says of {what} is not understood: {error!r}") from error
+
+
 class Engine(Protocol):
     """What :mod:`macvlan_twisted.engine.default_network` needs of an engine."""
 
@@ -158,12 +171,12 @@ class SocketEngine:
         # The engine's filter matches parts of names, too.
         filters = urlencode({"filters": json.dumps({"name": [name]})}, quote_via=quote)
         networks = await self._ask_in_time(f"/networks?{filters}")
-        with _understood("its list of networks"):
+        with understood("its networks"):
             return any(network.get("Name") == name for network in networks)
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
         containers = await self._containers_of(network_id)
-        with _understood(f"who is in network {network_id}"):
+        with understood(f"network {network_id}"):
             return {each["EndpointID"]: str(each.get("Name", "")) for each in containers.values()}
 
     async def _containers_of(self, network_id: str) -> Mapping[str, Any]:
@@ -179,17 +192,17 @@ class SocketEngine:
 
     async def networks(self) -> Sequence[ListedNetwork]:
         listed = await self._ask_in_time("/networks")
-        with _understood("its list of networks"):
+        with understood("its networks"):
             return [_listed(each) for each in listed]
 
     async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
         containers = await self._containers_of(network_id)
-        with _understood(f"who is in network {network_id}"):
+        with understood(f"network {network_id}"):
             found = [key for key, each in containers.items() if each.get("EndpointID") == endpoint_id]
         if not found:
             return None
         container = await self._ask_in_time(f"/containers/{quote(found[0], safe='')}/json")
-        with _understood(f"container {found[0]}"):
+        with understood(f"container {found[0]}"):
             pid = container["State"].get("Pid")
         return pid if isinstance(pid, int) and pid > 0 else None
 
@@ -197,19 +210,8 @@ class SocketEngine:
         with _CREATE_NETWORK:
             # However long it takes: the engine asks us meanwhile, and whoever else it has to.
             answer = await self._ask(b"POST", "/networks/create", description)
-        with _understood("that it created a network"):
+        with understood("the network that it created"):
             return str(answer["Id"])
-
-
-@contextmanager
-def _understood(what: str) -> Iterator[None]:
-    """
-    :raises EngineRefused: within, an answer turned out to be another than engines give.
-    """
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EngineRefused(f"what it answered is not understood ({what}): {error!r}") from None
 
 
 def _listed(network: Mapping[str, Any]) -> ListedNetwork:

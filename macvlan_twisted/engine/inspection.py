@@ -18,7 +18,7 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from ..addresses import IPAddress, IPInterface, IPNetwork, parse_address, parse_interface, parse_mac
-from .api import EngineAbsent, EngineRefused
+from .api import EngineAbsent, EngineRefused, understood
 
 T = TypeVar("T")
 
@@ -128,10 +128,8 @@ def inspect_networks(engine: BlockingEngine, driver: str) -> Inspection:
     :raises EngineAbsent: nobody answers in time.
     :raises EngineRefused: the engine answered with an error.
     """
-    try:
+    with understood("its networks"):
         return _inspected(engine, driver)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise EngineRefused(f"what it says of its networks is not understood: {error!r}") from error
 
 
 def _inspected(engine: BlockingEngine, driver: str) -> Inspection:
