@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import MutableMapping
+from math import modf
 from typing import IO, Any, cast
 
 from attrs import frozen
@@ -70,14 +71,17 @@ def text_observer(file: IO[Any]) -> FileLogObserver:
     Lines as ``twistd`` writes them. Two are written with each container's life, and the time of day, worked out anew
     each time, was the dearest part of them.
     """
-    said, told = -1, ""
+    said, told = -1.0, ""
 
     def time_of_day(when: float | None) -> str:
         nonlocal said, told
         if when is None:
             return formatTime(when)
-        if int(when) != said:
-            said, told = int(when), formatTime(when)
+        fraction, second = modf(when)
+        if round(fraction * 1e6) == 1_000_000:  # as datetime rounds, so that it is the next second's
+            second += 1
+        if second != said:
+            said, told = second, formatTime(when)
         return told
 
     def line(event: LogEvent) -> str | None:

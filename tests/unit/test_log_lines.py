@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import StringIO
 from ipaddress import ip_address
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 from twisted.logger import LogLevel, formatEventAsClassicLogText, textFileLogObserver
 from twisted.python.failure import Failure
@@ -83,6 +83,7 @@ class OwnLinesTests(SynchronousTestCase):
 
 class TextObserverTests(SynchronousTestCase):
     @given(some.lists(some.floats(0, 4e9), max_size=5))
+    @example([3999999999.0, 3999999999.9999995])
     def test_a_line_is_not_as_twistd_writes_it(self, times: list[float]) -> None:
         events = [event(when) for when in times]
         self.assertEqual(lines(*events), twistds(*events))
