@@ -20,7 +20,8 @@ from .lan.wires import Wires
 from .links.events import LinkEvents
 from .links.pool import Links
 from .links.threads import KernelThreads
-from .protocol.site import Calls, PluginSite
+from .protocol.calls import Calls
+from .protocol.site import PluginSite
 from .state.writer import Writer
 
 _log = Logger(namespace="macvlan_twisted")

@@ -67,8 +67,9 @@ from .links.threads import KernelThreads
 from .opened_state import opened_state
 from .option_values import ConflictWait
 from .parts import WiredParts, log_unless_cancelled
+from .protocol.calls import Calls
 from .protocol.methods import all_methods
-from .protocol.site import Calls, PluginSite
+from .protocol.site import PluginSite
 from .recovery.traces import refuse_older
 from .service import MacvlanService
 from .service_options import OPTIONS, Option

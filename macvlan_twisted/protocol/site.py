@@ -1,5 +1,5 @@
 """
-The HTTP side: the Klein resource tree, the only place that touches a request, and orderly closing.
+The HTTP side: connections and requests, with limits for those of a client that is none of the engine's.
 
 What the engine's client is like (docs/reference/protocol): blank Host, no Content-Type, keep-alive, many
 connections at once, and no time-out of its own.
@@ -7,139 +7,27 @@ connections at once, and no time-out of its own.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from time import monotonic
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
-from klein import Klein
-from klein.resource import KleinResource
-from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IWriteDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
-from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
-from werkzeug.exceptions import HTTPException
 
 from ..steps import Step
-from .errors import error_body, error_reply, legible
-from .methods import Method
+from .errors import error_body
+from .replies import CONTENT_TYPE, as_json
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of a body; the engine's largest are a few kilobytes."""
 HEADER_NAME_LIMIT = 100
 """Bytes: Twisted keeps the names of the first 10,000 headers that it has not seen before, in two spellings, for good."""
-CONTENT_TYPE = b"application/vnd.docker.plugins.v1.2+json"
-
-_log = Logger(namespace="macvlan_twisted.protocol")
 
 _ANSWER = Step("protocol.answer.write", "the engine is answered: its reply goes into the connection")
 _REFUSE_REQUEST = Step("protocol.request.refuse", "a client is told that its request is none")
 _REFUSE = Step("protocol.body.refuse", "the engine is told that a body is too large")
-
-
-class Calls:
-    """
-    Answers requests, and knows how many are being answered.
-
-    :param now: a clock in seconds, for the durations that ``--debug`` logs.
-    """
-
-    def __init__(
-        self, methods: Mapping[str, Method], debug: bool, now: Callable[[], float] = monotonic
-    ) -> None:
-        self._methods = methods
-        self._debug = debug
-        self._now = now
-        self._under_way = 0
-        self._waiting_for_none: list[Deferred[None]] = []
-        self.closing = False
-        self.answered = 0
-
-    def none_under_way(self) -> Deferred[None]:
-        """Fires when every call that was started has been answered."""
-        done: Deferred[None] = Deferred()
-        if self._under_way:
-            self._waiting_for_none.append(done)
-        else:
-            done.callback(None)
-        return done
-
-    def resource(self) -> KleinResource:
-        app = Klein()
-        for name in self._methods:
-            app.route(f"/{name}", methods=["POST"])(self._route(name))
-        app.handle_errors(HTTPException)(self._wrong_request)
-        app.handle_errors(Exception)(self._wrong_request)
-        return app.resource()
-
-    def _route(self, name: str) -> Callable[[IRequest], Deferred[bytes]]:
-        def handler(request: IRequest) -> Deferred[bytes]:
-            return self._answer(name, request)
-
-        handler.__name__ = name.replace(".", "_")
-        return handler
-
-    def _answer(self, name: str, request: IRequest) -> Deferred[bytes]:
-        """
-        Started means finished: Klein cancels what we return when the client hangs up, so that is a
-        Deferred of its own, and the call itself goes on.
-        """
-        self._under_way += 1
-        started = self._now()
-        answer: Deferred[bytes] = Deferred(canceller=lambda _: None)
-        raw = cast(Any, request).content.read()
-
-        def finished(result: bytes | Failure) -> None:
-            status, encoded = 200, result
-            if isinstance(encoded, Failure):
-                status, body = error_reply(name, encoded)
-                encoded = _encoded(body)
-            if self._debug:
-                _log.debug(
-                    "{method} answered in {milliseconds:.2f} ms: {body}",
-                    method=name,
-                    milliseconds=(self._now() - started) * 1000,
-                    body=encoded.decode().rstrip(),
-                )
-            if not answer.called:
-                answer.callback(self._written(request, status, encoded))
-            self._under_way -= 1
-            self.answered += 1
-            if not self._under_way:
-                waiting, self._waiting_for_none = self._waiting_for_none, []
-                for done in waiting:
-                    done.callback(None)
-
-        ensureDeferred(_encoded_reply(self._methods[name], raw)).addBoth(finished)
-        return answer
-
-    def _wrong_request(self, request: IRequest, failure: Failure) -> bytes:
-        """No such method, or not a POST."""
-        name = legible(request.path.decode("ascii", "replace").lstrip("/"))
-        status, body = error_reply(name, failure)
-        return self._written(request, status, _encoded(body))
-
-    def _written(self, request: Any, status: int, encoded: bytes) -> bytes:
-        request.setResponseCode(status)
-        request.setHeader(b"Content-Type", CONTENT_TYPE)
-        if self.closing:
-            request.setHeader(b"Connection", b"close")
-        # Chunked replies cost the engine a new connection a call.
-        request.setHeader(b"Content-Length", b"%d" % len(encoded))
-        return encoded
-
-
-def _encoded(body: Mapping[str, Any]) -> bytes:
-    return json.dumps(body).encode() + b"\n"
-
-
-async def _encoded_reply(method: Method, raw: bytes) -> bytes:
-    return _encoded(await method(raw))
 
 
 class StrictChannel(HTTPChannel):
@@ -186,12 +74,14 @@ class LimitedRequest(Request):
     """A request that is cut off, with an answer, when its body grows beyond the limit, and whose path is text."""
 
     _is_refused = False
+    _is_alone = False
+    """Whether the client has hung up."""
 
     def process(self) -> None:
         try:
             unquote_to_bytes(self.path).decode()
         except UnicodeDecodeError:
-            body = _encoded(error_body("no such method: the path is not text"))
+            body = as_json(error_body("no such method: the path is not text"))
             self.setResponseCode(404)
             self.setHeader(b"Content-Type", CONTENT_TYPE)
             self.setHeader(b"Content-Length", b"%d" % len(body))
@@ -232,11 +122,21 @@ class LimitedRequest(Request):
             ):
                 connection.doWrite()  # if that fails, it fails again when the reactor does it, who knows what to do
 
+    def answer(self, body: bytes) -> None:
+        """The last that is written; nothing if the client has hung up."""
+        if not self._is_alone:
+            self.write(body)
+            self.finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._is_alone = True
+        super().connectionLost(reason)
+
     def _refuse_body(self) -> None:
         if self.finished or self._is_refused:
             return
         self._is_refused = True
-        body = json.dumps(error_body(f"the body is larger than {BODY_LIMIT} bytes")).encode() + b"\n"
+        body = as_json(error_body(f"the body is larger than {BODY_LIMIT} bytes"))
         channel: Any = self.channel
         with _REFUSE:
             channel.transport.write(

@@ -66,7 +66,7 @@ def watch_all() -> None:
     from macvlan_twisted.driver.removal import Removal
     from macvlan_twisted.links.kernel import NetlinkKernel
     from macvlan_twisted.links.pool import Links
-    from macvlan_twisted.protocol.site import Calls
+    from macvlan_twisted.protocol.calls import Calls
     from macvlan_twisted.state import writer
     from macvlan_twisted.state.ledger import Ledger
 

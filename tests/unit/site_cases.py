@@ -12,8 +12,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from macvlan_twisted.protocol.calls import Calls
 from macvlan_twisted.protocol.methods import Method, all_methods
-from macvlan_twisted.protocol.site import Calls, PluginSite
+from macvlan_twisted.protocol.site import PluginSite
 
 from .helpers import House, HouseTestCase
 

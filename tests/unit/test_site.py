@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
 from macvlan_twisted.errors import Refused
-from macvlan_twisted.protocol.site import BODY_LIMIT, Calls, PluginSite
+from macvlan_twisted.protocol.calls import Calls
+from macvlan_twisted.protocol.site import BODY_LIMIT, PluginSite
 
 from .site_cases import SiteTestCase, request
 
@@ -90,6 +91,13 @@ class HttpTests(SiteTestCase):
             self.assertEqual(reply.status, 200)
             self.assertIn("empty body", reply.body["Err"])
         self.assertEqual(self.house.records.all_rows(), before)
+
+    def test_a_path_that_is_spelt_otherwise_is_the_same_call(self) -> None:
+        for path in ("Plugin%2EActivate", "Plugin.Activate?x=1", "%50lugin.Activate?"):
+            connection = self.connect()
+            connection.send(request(path, b""))
+            (reply,) = connection.replies
+            self.assertEqual((reply.status, reply.body), (200, {"Implements": ["NetworkDriver", "IpamDriver"]}))
 
     def test_an_error_of_ours_is_200_so_that_the_user_reads_our_words_alone(self) -> None:
         async def refuse(raw: bytes) -> dict[str, Any]:

@@ -34,6 +34,7 @@ EXCEPTIONS = {
     ): "whoever has a message sent knows what it means, and has the step",
     ("server_endpoints.py", "read_unix", "listen"): "on what only says what it was asked for",
     ("protocol/methods.py", "method", "write"): "makes a body of a reply",
+    ("protocol/site.py", "answer", "write"): "into a buffer, which is sent with the step of finish",
     ("state/ledger.py", "commit", "write"): "the witness has the step",
 }
 
