@@ -7,6 +7,7 @@ connections at once, and no time-out of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -25,6 +26,16 @@ BODY_LIMIT = 1024 * 1024
 HEADER_NAME_LIMIT = 100
 """Bytes: Twisted keeps the names of the first 10,000 headers that it has not seen before, in two spellings, for good."""
 
+_EACH_TIME = frozenset(
+    (
+        b"Host: ",
+        b"Host: plugin.moby.localhost",
+        b"User-Agent: Go-http-client/1.1",
+        b"Accept: application/vnd.docker.plugins.v1.2+json",
+    )
+)
+"""Lines of a request's head that engines send with each call, and that tell us nothing."""
+
 _ANSWER = Step("protocol.answer.write", "the engine is answered: its reply goes into the connection")
 _REFUSE_REQUEST = Step("protocol.request.refuse", "a client is told that its request is none")
 _REFUSE = Step("protocol.body.refuse", "the engine is told that a body is too large")
@@ -37,6 +48,12 @@ class StrictChannel(HTTPChannel):
     """
 
     _host: object = None
+    _sends_itself = True
+    """Whether nobody else sends on this connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answer: list[bytes] = []
 
     def connectionMade(self) -> None:
         channel: Any = self
@@ -55,12 +72,49 @@ class StrictChannel(HTTPChannel):
         return self._host
 
     def headerReceived(self, line: bytes) -> bool:
+        if line in _EACH_TIME:  # to take them apart, and keep them, took 4 % of a call
+            return True
+        if not line.startswith(b"Content-Length: "):
+            self._sends_itself = (
+                False  # Twisted may have something to say of it, and before an answer of ours
+            )
         if len(line.partition(b":")[0]) > HEADER_NAME_LIMIT:
             return self._refuse()
         try:
             return bool(super().headerReceived(line))
         except ValueError:
             return self._refuse()
+
+    # An answer is collected, and sent in one piece when it is finished, without the reactor, which is told to wait until the
+    # connection takes it, and to wait no more: that, and a look at each of Twisted's twenty pieces, took a sixth of a call.
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Any) -> None:
+        lines = [b"%b %b %b" % (version, code, reason)]
+        lines += [b"%b: %b" % (name, each) for name, values in headers.getAllRawHeaders() for each in values]
+        self._answer += (b"\r\n".join(lines), b"\r\n\r\n")
+
+    def write(self, data: bytes) -> None:
+        self._answer.append(data)
+
+    def writeSequence(self, pieces: Iterable[bytes]) -> None:
+        self._answer += pieces
+
+    def requestDone(self, request: Any) -> None:
+        with _ANSWER:
+            self._send(b"".join(self._answer))
+        self._answer.clear()
+        super().requestDone(request)
+
+    def _send(self, data: bytes) -> None:
+        connection = cast(Any, self).transport
+        sent = 0
+        if self._sends_itself and IWriteDescriptor.providedBy(connection) and not connection.disconnecting:
+            taken = connection.writeSomeData(data)
+            # Else the connection is broken: the reactor notices that, too, and knows what to do.
+            sent = taken if isinstance(taken, int) else 0
+        if sent < len(data):
+            self._sends_itself = False  # it would overtake what the reactor has still to send
+            connection.write(data[sent:])
 
     def _refuse(self) -> bool:
         channel: Any = self
@@ -91,10 +145,6 @@ class LimitedRequest(Request):
             return
         super().process()
 
-    def isSecure(self) -> bool:
-        """Sockets here have no TLS; klein asks with each call, and finding it out costs 4 % of one."""
-        return False
-
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
         if length is not None and length > BODY_LIMIT:
@@ -107,20 +157,6 @@ class LimitedRequest(Request):
             self._refuse_body()
         else:
             super().handleContentChunk(data)
-
-    def finish(self) -> None:
-        """
-        Send the answer. The reactor alone would do so when it has gone round once more: 4 % fewer calls from 16 callers.
-        """
-        connection: Any = self.transport
-        with _ANSWER:
-            super().finish()
-            if (
-                IWriteDescriptor.providedBy(connection)
-                and connection.connected
-                and not connection.disconnecting
-            ):
-                connection.doWrite()  # if that fails, it fails again when the reactor does it, who knows what to do
 
     def answer(self, body: bytes) -> None:
         """The last that is written; nothing if the client has hung up."""

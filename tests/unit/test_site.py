@@ -97,7 +97,9 @@ class HttpTests(SiteTestCase):
             connection = self.connect()
             connection.send(request(path, b""))
             (reply,) = connection.replies
-            self.assertEqual((reply.status, reply.body), (200, {"Implements": ["NetworkDriver", "IpamDriver"]}))
+            self.assertEqual(
+                (reply.status, reply.body), (200, {"Implements": ["NetworkDriver", "IpamDriver"]})
+            )
 
     def test_an_error_of_ours_is_200_so_that_the_user_reads_our_words_alone(self) -> None:
         async def refuse(raw: bytes) -> dict[str, Any]:
