@@ -7,12 +7,13 @@ No other file touches an HTTP request of the engine's; what comes before there i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
 from typing import Any, cast
 
 from klein import Klein
 from klein.resource import KleinResource
-from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
@@ -24,7 +25,8 @@ from .methods import Method
 from .replies import CONTENT_TYPE, as_json
 from .site import LimitedRequest
 
-Handler = Callable[[IRequest], "Deferred[bytes]"]
+Answer = Callable[[IRequest, Callable[[bytes], object]], None]
+"""Answers a request; tells the body when it is there."""
 
 _log = Logger(namespace="macvlan_twisted.protocol")
 
@@ -60,28 +62,20 @@ class Calls:
         app = Klein()
         by_path = {}
         for name in self._methods:
-            handler = by_path[f"/{name}".encode()] = self._route(name)
-            app.route(f"/{name}", methods=["POST"])(handler)
+            answered = by_path[f"/{name}".encode()] = partial(self._answer, name)
+            app.route(f"/{name}", methods=["POST"], endpoint=name)(_route(answered))
         app.handle_errors(HTTPException)(self._wrong_request)
         app.handle_errors(Exception)(self._wrong_request)
-        return CallsResource(app, by_path, self._wrong_request)
+        return CallsResource(app, by_path)
 
-    def _route(self, name: str) -> Handler:
-        def handler(request: IRequest) -> Deferred[bytes]:
-            return self._answer(name, request)
-
-        handler.__name__ = name.replace(".", "_")
-        return handler
-
-    def _answer(self, name: str, request: IRequest) -> Deferred[bytes]:
+    def _answer(self, name: str, request: Any, tell: Callable[[bytes], object]) -> None:
         """
-        Started means finished: Klein cancels what we return when the client hangs up, so that is a
-        Deferred of its own, and the call itself goes on.
+        Started means finished: nothing that the client does reaches what is done for it.
+
+        :param tell: is told the answer's body when its head is made.
         """
         self._under_way += 1
         started = self._now()
-        answer: Deferred[bytes] = Deferred(canceller=lambda _: None)
-        raw = cast(Any, request).content.read()
 
         def finished(result: bytes | Failure) -> None:
             status, encoded = 200, result
@@ -95,8 +89,7 @@ class Calls:
                     milliseconds=(self._now() - started) * 1000,
                     body=encoded.decode().rstrip(),
                 )
-            if not answer.called:
-                answer.callback(self._written(request, status, encoded))
+            tell(self._written(request, status, encoded))
             self._under_way -= 1
             self.answered += 1
             if not self._under_way:
@@ -104,8 +97,7 @@ class Calls:
                 for done in waiting:
                     done.callback(None)
 
-        ensureDeferred(_encoded_reply(self._methods[name], raw)).addBoth(finished)
-        return answer
+        ensureDeferred(_encoded_reply(self._methods[name], request.content.read())).addBoth(finished)
 
     def _wrong_request(self, request: IRequest, failure: Failure) -> bytes:
         """No such method, or not a POST."""
@@ -129,29 +121,32 @@ async def _encoded_reply(method: Method, raw: bytes) -> bytes:
 
 class CallsResource(KleinResource):
     """
-    Klein's tree of our calls. What the engine posts to is always spelt as the tree has it, and goes to its handler from here:
+    Klein's tree of our calls. What the engine posts to is always spelt as the tree has it, and is answered from here:
     klein's way there, made for routes with parts that vary, takes a fifth of all that a call costs us. Whatever is spelt
-    otherwise, or is wrong, klein finds a handler for.
-
-    :param by_path: the handlers of the tree's POST routes.
-    :param fail: answers when a handler fails, as the tree's own handler of errors does.
+    otherwise, or is wrong, klein finds somebody for.
     """
 
-    def __init__(
-        self,
-        app: Klein,
-        by_path: Mapping[bytes, Handler],
-        fail: Callable[[IRequest, Failure], bytes],
-    ) -> None:
+    def __init__(self, app: Klein, by_path: Mapping[bytes, Answer]) -> None:
         super().__init__(app)
         self._by_path = by_path
-        self._fail = fail
 
     def render(self, request: IRequest) -> Any:
-        handler = self._by_path.get(request.path) if request.method == b"POST" else None
-        if handler is None:
+        answer = self._by_path.get(request.path) if request.method == b"POST" else None
+        if answer is None:
             return super().render(request)
-        answer = maybeDeferred(handler, request)
-        answer.addErrback(lambda failure: self._fail(request, failure))
-        answer.addCallback(cast(LimitedRequest, request).answer)
+        answer(request, cast(LimitedRequest, request).answer)
         return NOT_DONE_YET
+
+
+def _route(answer: Answer) -> Callable[[IRequest], Deferred[bytes]]:
+    def route(request: IRequest) -> Deferred[bytes]:
+        answered: Deferred[bytes] = Deferred(canceller=lambda _: None)  # by klein, if the client hangs up
+
+        def tell(body: bytes) -> None:
+            if not answered.called:
+                answered.callback(body)
+
+        answer(request, tell)
+        return answered
+
+    return route

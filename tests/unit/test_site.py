@@ -171,20 +171,22 @@ class HangUpTests(SiteTestCase):
         self.serve_methods({"X.Y": self.slow})
 
     def test_a_client_that_hangs_up_does_not_stop_what_has_started(self) -> None:
-        connection = self.connect()
-        connection.send(request("X.Y", b"{}"))
-        connection.hang_up()
-        self.assertEqual((len(self.slow.started), self.slow.finished), (1, 0))
-        self.slow.answer({})
-        self.assertEqual(self.slow.finished, 1)
-        self.assertEqual(connection.raw, b"")
+        for finished, path in enumerate(("X.Y", "X%2EY")):  # the second is klein's to find, who cancels
+            connection = self.connect()
+            connection.send(request(path, b"{}"))
+            connection.hang_up()
+            self.assertEqual((len(self.slow.started), self.slow.finished), (finished + 1, finished))
+            self.slow.answer({})
+            self.assertEqual(self.slow.finished, finished + 1)
+            self.assertEqual(connection.raw, b"")
 
     def test_it_is_no_error_and_no_line_in_the_log(self) -> None:
-        connection = self.connect()
-        connection.send(request("X.Y", b"{}"))
-        connection.hang_up()
-        self.slow.answer({})
-        self.assertEqual(self.flushLoggedErrors(), [])
+        for path in ("X.Y", "X%2EY"):
+            connection = self.connect()
+            connection.send(request(path, b"{}"))
+            connection.hang_up()
+            self.slow.answer({})
+            self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_a_client_that_hangs_up_within_its_request_starts_nothing(self) -> None:
         connection = self.connect()
