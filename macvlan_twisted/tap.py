@@ -46,6 +46,7 @@ from .driver.rounds import AGES, Ages, Rounds
 from .engine.api import NoEngine, SocketEngine
 from .engine.default_network import ensure_network
 from .errors import CannotStart
+from .from_threads import FromThreads
 from .given_settings import settings_from
 from .host_defaults import choose_defaults
 from .ipam.calls import AddressManagement
@@ -194,11 +195,12 @@ def _wire(
     hear_of_links: Callable[[], LinkEvents] | None,
     ledger: Ledger,
 ) -> WiredParts:
-    writer = Writer(ledger, reactor.callFromThread)
+    in_reactor = FromThreads(reactor.callFromThread)
+    writer = Writer(ledger, in_reactor)
     records = SqliteHostRecords(ledger, writer)
     book = SqliteAddressBook(ledger, writer)
 
-    threads = KernelThreads(reactor, settings.netlink_threads)
+    threads = KernelThreads(in_reactor, settings.netlink_threads)
     known = Known(records)
     refuse_older(records.instance, kernel.links(), known)
     links = Links(kernel, threads, records.link_group, ownership(records, known))
@@ -231,8 +233,9 @@ def _wire(
         removal,
     )
     engine = SocketEngine(reactor, settings.docker_host) if settings.docker_host else NoEngine()
-    sandboxes = NamespaceSandboxes()
-    moves = Moves(known, records, presence, host_ways, leases, removal.turns, sandboxes, threads, engine)
+    moves = Moves(
+        known, records, presence, host_ways, leases, removal.turns, NamespaceSandboxes(), threads, engine
+    )
     leases.when_moved = moves.moved
     networks = Networks(
         settings,

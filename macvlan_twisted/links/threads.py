@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
@@ -28,10 +27,12 @@ class KernelThreads:
 
     Before :meth:`start` functions run at once and block: that is for the time before we listen. Twisted's pool of threads
     can grow and shrink, and takes half as long again for a round trip.
+
+    :param call_in_reactor: like ``reactor.callFromThread``.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, number: int) -> None:
-        self._reactor = reactor
+    def __init__(self, call_in_reactor: Callable[..., Any], number: int) -> None:
+        self._call_in_reactor = call_in_reactor
         self._number = number
         self._waiting: SimpleQueue[_Work | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -68,4 +69,4 @@ class KernelThreads:
                 result = work.function(*work.arguments)
             except BaseException:
                 result = Failure()
-            self._reactor.callFromThread(work.done.callback, result)  # a Failure is told as an error
+            self._call_in_reactor(work.done.callback, result)  # a Failure is told as an error

@@ -21,7 +21,7 @@ _Order = tuple[Sequence[Change], "Deferred[None]"]
 
 class Writer:
     """
-    :param call_in_reactor: ``reactor.callFromThread``.
+    :param call_in_reactor: like ``reactor.callFromThread``.
     """
 
     def __init__(self, ledger: Ledger, call_in_reactor: Callable[..., Any]) -> None:

@@ -66,7 +66,7 @@ def host(lan: Lan) -> Iterator[Host]:
             batches.append(len(real.kernel.members_of_group(*arguments)))
 
     namespaced.before = note
-    threads = KernelThreads(reactor, 4)
+    threads = KernelThreads(reactor.callFromThread, 4)
     threads.start()
     kernel = namespaced.kernel
     try:

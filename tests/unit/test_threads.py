@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from queue import Queue
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.links.threads import KernelThreads
@@ -34,7 +33,7 @@ class Reactor:
 class KernelThreadTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = Reactor()
-        self.threads = KernelThreads(cast(IReactorFromThreads, self.reactor), 2)
+        self.threads = KernelThreads(self.reactor.callFromThread, 2)
         self.addCleanup(self.threads.stop)
 
     def done(self, deferred: Deferred[Any]) -> Any:
