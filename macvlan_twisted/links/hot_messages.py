@@ -29,6 +29,7 @@ from .link_messages import (
     RTM_GETLINK,
     RTM_NEWLINK,
     LinkMark,
+    group_attribute,
     mark_of,
     messages_in,
 )
@@ -109,8 +110,10 @@ class HotMessages:
         self._ask(message)
 
     def members(self, group: int) -> list[LinkMark]:
-        """The links of *group*; all links are listed for it, at some 10 microseconds each."""
-        return [each for each in self._dump() if each.group == group]
+        """The links of *group*. All links are listed for it; those that carry another one are not read, which takes 10 us each."""
+        carried = group_attribute(group)
+        marks = (mark_of(body) for body in self._dump() if carried in body)
+        return [each for each in marks if each.group == group]
 
     def _template(self, key: Any, make: Any) -> _Template:
         template = self._templates.get(key)
@@ -146,14 +149,14 @@ class HotMessages:
                 if number == sequence:
                     yield kind, body
 
-    def _dump(self) -> Iterator[LinkMark]:
+    def _dump(self) -> Iterator[bytes]:
         for kind, body in self._answers(self._send(bytearray(_dump_request()))):
             if kind == _NLMSG_ERROR:
                 raise NetlinkError(-struct.unpack_from("=i", body)[0])
             if kind == _NLMSG_DONE:
                 return
             if kind == RTM_NEWLINK:
-                yield mark_of(body)
+                yield body
 
 
 def _dump_request() -> bytes:

@@ -56,6 +56,11 @@ def text_of(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="replace")
 
 
+def group_attribute(group: int) -> bytes:
+    """What stands in each message about a link that carries *group*."""
+    return ATTRIBUTE.pack(ATTRIBUTE.size + 4, _IFLA_GROUP) + group.to_bytes(4, sys.byteorder)
+
+
 def mark_of(body: bytes) -> LinkMark:
     _, _, index, _, _ = LINK.unpack_from(body)
     found = {kind: value for kind, value in attributes_in(body) if kind in _MARKS}

@@ -155,8 +155,10 @@ class Reaper:
             members = await self._run(self._kernel.members_of_group, batch.group)
             if not members:
                 return
-            names += [link.name for link in members if link.name not in names and self._is_ours(link)]
-            foreign = [link.name for link in members if link.name not in names]
+            condemned = set(names)
+            others = [link for link in members if link.name not in condemned]
+            foreign = [link.name for link in others if not self._is_ours(link)]
+            names += [link.name for link in others if link.name not in foreign]
             if not foreign:
                 await self._run(self._kernel.delete_group, batch.group)
                 return

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.links import hot_messages, kernel
 from macvlan_twisted.links.hot_messages import HotMessages
 from macvlan_twisted.links.interface import Port
-from macvlan_twisted.links.link_messages import LinkMark
+from macvlan_twisted.links.link_messages import LinkMark, group_attribute
 
 NAMES = st.text("0123456789abcdefghijklmnopqrstuvwxyz.-", min_size=1, max_size=15)
 MACS = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
@@ -153,6 +153,12 @@ class AnsweredTests(SynchronousTestCase):
             hot.condemn(5, 7)
             fake.before = [fake.answer(1, 19), fake.answer(77, 16)]
             hot.condemn(5, 7)
+
+    @given(GROUPS)
+    def test_a_link_of_the_group_is_overlooked(self, group: int) -> None:
+        with IPBatch() as batch:
+            batch.link("set", index=1, group=group)
+            self.assertIn(group_attribute(group), bytes(batch.batch))
 
     def test_links_of_other_groups_are_taken_for_members(self) -> None:
         fake = FakeSocket()
