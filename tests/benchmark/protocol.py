@@ -6,8 +6,9 @@ from itertools import count
 from pathlib import Path
 
 from tests.benchmark.arithmetic import of_pairs, percentile, spread
+from tests.benchmark.bare import METHOD, bare
 from tests.benchmark.callers import Talk, Timing, ask, call, converse, until
-from tests.benchmark.part import Cell, Measurement, Part, at_least, at_most
+from tests.benchmark.part import Cell, Measurement, Part, Wanted, at_least, at_most
 from tests.lab.commands import run as run_program
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
@@ -43,6 +44,11 @@ def life(with_mac: bool = False) -> Talk:
     yield call("NetworkDriver.Join", {**about, "SandboxKey": "/var/run/docker/netns/0", "Options": {}})
     yield call("NetworkDriver.Leave", about)
     yield call("NetworkDriver.DeleteEndpoint", about)
+
+
+def ask_for_nothing() -> Talk:
+    """Ask a program that only computes."""
+    yield call(METHOD, {})
 
 
 def create_network(path: Path) -> None:
@@ -82,6 +88,15 @@ def milliseconds(method: str, latencies: list[float]) -> list[Cell]:
     return [method.partition(".")[2], *found, len(latencies)]
 
 
+def outliers(
+    measurement: Measurement, what: str, latencies: list[float], wanted: Wanted | None = None
+) -> None:
+    """Tell how slow the slowest of all is, and how many are as slow."""
+    slow = sum(each * 1000 > OUTLIER for each in latencies)
+    measurement.figure(f"slowest of the {what}, 1 caller", max(latencies) * 1000, "ms", wanted)
+    measurement.figure(f"{what} above {OUTLIER:g} ms, 1 caller", 1e6 * slow / len(latencies), "in a million")
+
+
 COLUMNS = ("call", "p50 ms", "p99 ms", "max ms", "calls")
 
 
@@ -90,8 +105,8 @@ def run(measurement: Measurement) -> None:
     floors: dict[int, list[float]] = defaultdict(list)
     rates: dict[int, list[float]] = defaultdict(list)
     timings: dict[int, Timing] = defaultdict(Timing)
-    proven = Timing()
-    with Lan() as lan, Plugin(lan, arguments=QUIET) as plugin:
+    proven, computing = Timing(), Timing()
+    with Lan() as lan, Plugin(lan, arguments=QUIET) as plugin, bare() as bare_path:
         create_network(plugin.socket)
         lives(plugin.socket, 4, min(1, measurement.seconds))
         for number in range(measurement.number(8, 2)):
@@ -106,6 +121,7 @@ def run(measurement: Measurement) -> None:
                     f"round {number + 1}: {callers:2} callers {rates[callers][-1]:6.1f} lives/s, "
                     f"floor {base:5.1f} pairs/s: {rates[callers][-1] / base:5.2f} times"
                 )
+            computing.add(converse(bare_path, [until(measurement.seconds, ask_for_nothing)]))
             proven.add(lives(plugin.socket, 1, measurement.seconds / 4, with_mac=True))
     measurement.figure(
         "the kernel alone, one socket", spread([each for some in floors.values() for each in some]), "pairs/s"
@@ -121,15 +137,19 @@ def run(measurement: Measurement) -> None:
     for method, each in alone.items():
         name = method.partition(".")[2]
         measurement.figure(f"{name}, 1 caller, p99", percentile(each, 99) * 1000, "ms", at_most(3))
-    everything = [each * 1000 for some in alone.values() for each in some]
-    measurement.figure("slowest call of all, 1 caller", max(everything), "ms", at_most(OUTLIER))
-    slow = sum(each > OUTLIER for each in everything)
-    measurement.figure(f"calls above {OUTLIER:g} ms, 1 caller", 1e6 * slow / len(everything), "in a million")
+    everything = [each for some in alone.values() for each in some]
+    outliers(measurement, "calls", everything, at_most(OUTLIER))
+    nothing = computing.latencies[METHOD]
+    measurement.figure("a program that only computes, 1 caller, median", percentile(nothing, 50) * 1000, "ms")
+    measurement.figure("a program that only computes, 1 caller, p99", percentile(nothing, 99) * 1000, "ms")
+    outliers(measurement, "calls of a program that only computes", nothing)
     rows = [milliseconds(method, each) for method, each in proven.latencies.items()]
     measurement.table(
         "calls-mac", "Each call, from 1 caller, of a container with --mac-address", COLUMNS, rows
     )
     measurement.notes += [
+        "A program that only computes has neither disk, links, threads nor memory to collect: it shows how late the machine "
+        "itself makes a call now and then.",
         "No call waits for the kernel's grace period but one: CreateEndpoint with a MAC that the user named, which brings "
         "the link up to prove the MAC free, and down again. DeleteEndpoint condemns the link, and Leave does nothing.",
         "The Go ancestor, which keeps no state, reached "
