@@ -1,15 +1,19 @@
 """State with much in it, written by the product's own code in a few large commits, before the service starts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 from twisted.internet.defer import Deferred, succeed
 
 from macvlan_twisted.driver.network import Endpoint
+from macvlan_twisted.macs import derived_mac
+from macvlan_twisted.names import endpoint_link_name
 from macvlan_twisted.records import to_document
 from macvlan_twisted.state.interface import Claim, Kind
 from macvlan_twisted.state.ledger import Change, Ledger
 from macvlan_twisted.state.sqlite import SqliteAddressBook, SqliteHostRecords
+from tests.benchmark.protocol import NETWORK
 
 _AT_ONCE = 50_000
 
@@ -48,6 +52,23 @@ def fill_addresses(directory: Path, claims: Iterable[Claim]) -> None:
     for claim in claims:
         book.claim(claim, "", advances=False)
     collected.close()
+
+
+def endpoints(number: int) -> Iterator[Endpoint]:
+    """Endpoints that were made in an earlier life, and whose links are in containers."""
+    for each in range(number):
+        endpoint_id = f"e{each:063x}"
+        address = IPv4Interface(f"10.200.{each >> 8}.{each & 255}/8")
+        yield Endpoint(
+            endpoint_id=endpoint_id,
+            network_id=NETWORK,
+            link=endpoint_link_name(endpoint_id),
+            parent="eth1",
+            mac=derived_mac(address, None, endpoint_id),
+            mac_is_ours=True,
+            address=address,
+            address_v6=None,
+        )
 
 
 def fill_endpoints(directory: Path, endpoints: Iterable[Endpoint]) -> None:

@@ -36,6 +36,7 @@ def draw(document: Mapping[str, Any], directory: Path) -> Iterator[Path]:
     pictures = {
         "protocol": _protocol,
         "breakdown": _breakdown,
+        "growth": _growth,
         "addresses": _addresses,
         "startup": _startup,
         "engine": _engine,
@@ -116,6 +117,28 @@ def _breakdown(tables: Tables, figures: Mapping[str, Any]) -> None:
     axes.set_xlabel("microseconds")
     axes.set_title("Where one call spends its time, from one caller")
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.45, -0.14), ncols=2)
+
+
+def _growth(tables: Tables, figures: Mapping[str, Any]) -> None:
+    _, axes = pyplot.subplots(figsize=(9, 3.2))
+    rows = tables["growth"]
+    names = [f"{row[1]:,} {row[0]}" if row[1] else "nothing else" for row in rows]
+    places = range(len(rows))
+    for offset, (column, what) in enumerate(((4, "CreateEndpoint"), (5, "DeleteEndpoint"))):
+        axes.bar(
+            [place + 0.38 * offset for place in places],
+            [row[column] for row in rows],
+            0.36,
+            label=what,
+            color=_COLOURS[offset],
+            edgecolor=OUTLINE,
+            linewidth=0.6,
+        )
+    axes.set_xticks([place + 0.19 for place in places], names, rotation=15, ha="right")
+    axes.set_ylabel("ms")
+    axes.set_title("Medians from one caller, with so many there before")
+    axes.legend(frameon=False, loc="upper left", ncols=2)
+    axes.margins(y=0.2)
 
 
 def _addresses(tables: Tables, figures: Mapping[str, Any]) -> None:

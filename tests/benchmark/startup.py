@@ -4,17 +4,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Interface
 
-from macvlan_twisted.driver.network import Endpoint
-from macvlan_twisted.macs import derived_mac
-from macvlan_twisted.names import endpoint_link_name
 from tests.benchmark.arithmetic import spread
 from tests.benchmark.callers import Talk, converse
-from tests.benchmark.filling import fill_endpoints
+from tests.benchmark.filling import endpoints, fill_endpoints
 from tests.benchmark.part import Cell, Measurement, Part, at_most
 from tests.benchmark.processes import first_answer, memory, open_files, processor_seconds, wake_ups
-from tests.benchmark.protocol import NETWORK, QUIET, create_network, life
+from tests.benchmark.protocol import QUIET, create_network, life
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
@@ -22,23 +18,6 @@ from tests.lab.requirements import missing_for_lan
 ENDPOINTS = (0, 10_000)
 WANTED = {0: 0.8, 10_000: 1.5}
 AT_ONCE = 8
-
-
-def endpoints(number: int) -> Iterator[Endpoint]:
-    """Endpoints that were made in an earlier life, and whose links are in containers."""
-    for each in range(number):
-        endpoint_id = f"e{each:063x}"
-        address = IPv4Interface(f"10.200.{each >> 8}.{each & 255}/8")
-        yield Endpoint(
-            endpoint_id=endpoint_id,
-            network_id=NETWORK,
-            link=endpoint_link_name(endpoint_id),
-            parent="eth1",
-            mac=derived_mac(address, None, endpoint_id),
-            mac_is_ours=True,
-            address=address,
-            address_v6=None,
-        )
 
 
 @contextmanager

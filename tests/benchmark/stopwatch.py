@@ -70,7 +70,7 @@ def watch_all() -> None:
     from macvlan_twisted.state import writer
     from macvlan_twisted.state.ledger import Ledger
 
-    watch(HTTPChannel, "dataReceived", "twisted.web reads the request, klein finds its route")
+    watch(HTTPChannel, "dataReceived", "twisted.web reads the request")
     watch(Calls, "_answer", "JSON becomes a request of ours")
     for owner, method in ((Endpoints, "create"), (Endpoints, "join"), (Removal, "delete")):
         watch_async(owner, method, "it is decided what to do", "the reply becomes JSON")
