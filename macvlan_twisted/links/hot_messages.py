@@ -110,7 +110,7 @@ class HotMessages:
         self._ask(message)
 
     def members(self, group: int) -> list[LinkMark]:
-        """The links of *group*. All links are listed for it; those that carry another one are not read, which takes 10 us each."""
+        """The links of *group*. All links are listed for it; to read one takes 10 us, so those of other groups are not."""
         carried = group_attribute(group)
         marks = (mark_of(body) for body in self._dump() if carried in body)
         return [each for each in marks if each.group == group]

@@ -30,7 +30,7 @@ _log = Logger(namespace="macvlan_twisted.links")
 
 
 class RunInThread(Protocol):
-    """``deferToThreadPool`` bound to a reactor and a pool; a test runs the function at once."""
+    """:class:`~.threads.KernelThreads`; a test runs the function at once."""
 
     def __call__(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]: ...
 

@@ -74,30 +74,38 @@ class Calls:
 
         :param tell: is told the answer's body when its head is made.
         """
+        raw = request.content.read()
         self._under_way += 1
         started = self._now()
 
         def finished(result: bytes | Failure) -> None:
-            status, encoded = 200, result
-            if isinstance(encoded, Failure):
-                status, body = error_reply(name, encoded)
-                encoded = as_json(body)
-            if self._debug:
-                _log.debug(
-                    "{method} answered in {milliseconds:.2f} ms: {body}",
-                    method=name,
-                    milliseconds=(self._now() - started) * 1000,
-                    body=encoded.decode().rstrip(),
-                )
-            tell(self._written(request, status, encoded))
-            self._under_way -= 1
-            self.answered += 1
-            if not self._under_way:
-                waiting, self._waiting_for_none = self._waiting_for_none, []
-                for done in waiting:
-                    done.callback(None)
+            try:
+                status, encoded = 200, result
+                if isinstance(encoded, Failure):
+                    status, body = error_reply(name, encoded)
+                    encoded = as_json(body)
+                if self._debug:
+                    _log.debug(
+                        "{method} answered in {milliseconds:.2f} ms: {body}",
+                        method=name,
+                        milliseconds=(self._now() - started) * 1000,
+                        body=encoded.decode().rstrip(),
+                    )
+                tell(self._written(request, status, encoded))
+            except Exception:  # also of what comes behind it on the same connection, and begins now
+                _log.failure("{method} was not answered", method=name)
+            finally:
+                self._is_answered()
 
-        ensureDeferred(_encoded_reply(self._methods[name], request.content.read())).addBoth(finished)
+        ensureDeferred(_encoded_reply(self._methods[name], raw)).addBoth(finished)
+
+    def _is_answered(self) -> None:
+        self._under_way -= 1
+        self.answered += 1
+        if not self._under_way:
+            waiting, self._waiting_for_none = self._waiting_for_none, []
+            for done in waiting:
+                done.callback(None)
 
     def _wrong_request(self, request: IRequest, failure: Failure) -> bytes:
         """No such method, or not a POST."""

@@ -53,9 +53,9 @@ class Connection:
     """One connection of a client."""
 
     def __init__(self, site: PluginSite) -> None:
-        address: Any = UNIXAddress(None)
+        address: Any = UNIXAddress(b"/run/macvlan-twisted.sock")
         self._protocol: Any = site.buildProtocol(address)
-        self.transport = cast(Any, StringTransport())
+        self.transport = cast(Any, StringTransport(hostAddress=address))
         self._protocol.makeConnection(self.transport)
         self._is_connected = True
 

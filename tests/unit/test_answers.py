@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IWriteDescriptor
+from twisted.internet.interfaces import ISSLTransport, IWriteDescriptor
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -24,7 +24,7 @@ class Descriptor(StringTransport):
     """A connection that takes some bytes at once; what is written to it otherwise is sent when the reactor comes round."""
 
     def __init__(self, room: int) -> None:
-        super().__init__()
+        super().__init__(hostAddress=cast(Any, UNIXAddress(b"/run/x.sock")))
         self.room = room
         self.is_broken = False
         self.taken = b""
@@ -46,15 +46,31 @@ class Descriptor(StringTransport):
         self.waiting = b""
 
 
+@implementer(ISSLTransport)
+class Encrypted(Descriptor):
+    """One that encrypts what is written to it, and below which somebody could write past that."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """As TLS over TCP has it."""
+
+
+class Unwilling(Descriptor):
+    """One whose reactor has no room for it."""
+
+    def writeSomeData(self, data: bytes) -> int:
+        raise OSError("a test has it fail")
+
+
 async def echo(raw: bytes) -> dict[str, Any]:
     return {"said": raw.decode()}
 
 
 class AnswerTests(SynchronousTestCase):
-    def connect(self, room: int) -> None:
-        site = PluginSite(Calls({"Echo": echo}, debug=False).resource())
+    def connect(self, room: int, kind: type[Descriptor] = Descriptor) -> None:
+        self.calls = Calls({"Echo": echo}, debug=False)
+        site = PluginSite(self.calls.resource())
         self.protocol: Any = site.buildProtocol(cast(Any, UNIXAddress(None)))
-        self.transport = Descriptor(room)
+        self.transport = kind(room)
         self.protocol.makeConnection(self.transport)
 
     def said(self) -> list[Any]:
@@ -101,6 +117,19 @@ class AnswerTests(SynchronousTestCase):
         self.protocol.dataReceived(request("Echo", b"x"))
         self.transport.come_round()
         self.assertEqual(self.said(), ["x"])
+
+    def test_an_answer_goes_past_the_encryption(self) -> None:
+        self.connect(1 << 20, Encrypted)
+        self.protocol.dataReceived(request("Echo", b"x"))
+        self.assertEqual(self.transport.taken, b"")
+        self.transport.come_round()
+        self.assertEqual(self.said(), ["x"])
+
+    def test_a_call_whose_answer_cannot_be_sent_is_under_way_for_good(self) -> None:
+        self.connect(1 << 20, Unwilling)
+        self.protocol.dataReceived(request("Echo", b"x"))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.successResultOf(self.calls.none_under_way())
 
     def test_the_last_answer_is_lost_when_the_connection_is_to_end(self) -> None:
         self.connect(room=1 << 20)

@@ -163,6 +163,17 @@ class LimitTests(SiteTestCase):
         self.assertEqual(([each.status for each in connection.replies], self.seen), ([413], []))
         self.assertFalse(connection.is_open)
 
+    def test_a_body_that_was_refused_is_handed_on_when_its_end_came_with_it(self) -> None:
+        connection = self.connect()
+        connection.send(
+            b"POST /X.Y HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+            + b"%x\r\n" % BODY_LIMIT
+            + b" " * BODY_LIMIT
+            + b"\r\n0\r\n\r\n"
+        )
+        self.assertEqual(([each.status for each in connection.replies], self.seen), ([413], []))
+        self.assertFalse(connection.is_open)
+
 
 class HangUpTests(SiteTestCase):
     def setUp(self) -> None:
