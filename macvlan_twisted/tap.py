@@ -295,7 +295,7 @@ def _wire(
         await DeferredList([ensureDeferred(each).addErrback(log_unless_cancelled) for each in work])
 
     return WiredParts(
-        PluginSite(calls.resource(), reactor),
+        PluginSite(calls.resource(), calls.by_path(), reactor),
         calls,
         links,
         threads,

@@ -109,7 +109,9 @@ class Lookout:
             return parents
         if self._indexed != self._known.changes:
             self._index()
-        parents = self._by_link.get(news.name, set())
+        if news.name not in self._by_link:
+            return ()
+        parents = self._by_link[news.name]
         of_ours = {each for each in parents if self._host_links.name_on(each) == news.name}
         if not news.up:
             self._doubtful |= of_ours

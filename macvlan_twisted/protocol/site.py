@@ -7,13 +7,14 @@ connections at once, and no time-out of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import ISSLTransport, IWriteDescriptor
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
@@ -25,6 +26,9 @@ BODY_LIMIT = 1024 * 1024
 """Bytes of a body; the engine's largest are a few kilobytes."""
 HEADER_NAME_LIMIT = 100
 """Bytes: Twisted keeps the names of the first 10,000 headers that it has not seen before, in two spellings, for good."""
+
+Answer = Callable[[IRequest, Callable[[bytes], object]], None]
+"""Answers a request; tells the body when it is there."""
 
 _EACH_TIME = frozenset(
     (
@@ -136,6 +140,10 @@ class LimitedRequest(Request):
     def process(self) -> None:
         if self._is_refused:
             return  # the rest of its body came together with what was too much
+        answer = cast(Any, self).channel.site.answers.get(self.path) if self.method == b"POST" else None
+        if answer is not None:
+            answer(self, self.answer)
+            return
         try:
             unquote_to_bytes(self.path).decode()
         except UnicodeDecodeError:
@@ -193,16 +201,20 @@ class PluginSite(Site):
     The engine's connections.
 
     Calls are not logged one by one: it costs a fifth of a call, and ``--debug`` tells more.
+
+    :param resource: for whatever *answers* has not.
+    :param answers: of POST requests, by path.
     """
 
     protocol = cast(Any, StrictChannel)
     requestFactory = LimitedRequest
     noisy = False
 
-    def __init__(self, resource: Resource, reactor: Any = None) -> None:
+    def __init__(self, resource: Resource, answers: Mapping[bytes, Answer], reactor: Any = None) -> None:
         # The engine closes its idle connections itself, or keeps them for good; a time-out of ours could
         # only hit a connection on which it is about to send.
         super().__init__(resource, timeout=None, reactor=reactor)
+        self.answers = answers
         self.connections: set[StrictChannel] = set()
 
     def startFactory(self) -> None:

@@ -93,7 +93,7 @@ class SiteTestCase(HouseTestCase):
 
     def serve_methods(self, methods: Mapping[str, Method]) -> None:
         self.calls = Calls(methods, debug=False)
-        self.site = PluginSite(self.calls.resource())
+        self.site = PluginSite(self.calls.resource(), self.calls.by_path())
 
     def connect(self) -> Connection:
         return Connection(self.site)

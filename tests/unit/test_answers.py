@@ -68,7 +68,7 @@ async def echo(raw: bytes) -> dict[str, Any]:
 class AnswerTests(SynchronousTestCase):
     def connect(self, room: int, kind: type[Descriptor] = Descriptor) -> None:
         self.calls = Calls({"Echo": echo}, debug=False)
-        site = PluginSite(self.calls.resource())
+        site = PluginSite(self.calls.resource(), self.calls.by_path())
         self.protocol: Any = site.buildProtocol(cast(Any, UNIXAddress(None)))
         self.transport = kind(room)
         self.protocol.makeConnection(self.transport)

@@ -245,7 +245,7 @@ class ClosingTests(SiteTestCase):
 class IdleTests(SynchronousTestCase):
     def test_a_site_that_nobody_asks_wakes_up_each_second(self) -> None:
         clock = Clock()
-        site = PluginSite(Resource(), clock)
+        site = PluginSite(Resource(), {}, clock)
         site.doStart()
         self.addCleanup(site.doStop)
         self.assertEqual(clock.getDelayedCalls(), [])
@@ -263,7 +263,7 @@ class DebugTests(SiteTestCase):
             return json.loads(raw) or {}
 
         self.calls = Calls({"X.Y": answer}, debug=True, now=lambda: next(clock))
-        self.site = PluginSite(self.calls.resource())
+        self.site = PluginSite(self.calls.resource(), self.calls.by_path())
         self.assertEqual(self.post("X.Y"), {})
         (event,) = [each for each in events if each.get("method") == "X.Y"]
         self.assertAlmostEqual(event["milliseconds"], 25.0)
