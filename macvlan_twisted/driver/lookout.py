@@ -123,8 +123,10 @@ class Lookout:
     def _index(self) -> None:
         self._indexed = self._known.changes
         self._by_link = {}
+        for parent in self._on_guard():
+            self._by_link.setdefault(self._host_links.name_on(parent), set()).add(parent)
         for network in self._known.networks.values():
-            for name in (*links_below(network), self._host_links.name_on(network.parent)):
+            for name in links_below(network):
                 self._by_link.setdefault(name, set()).add(network.parent)
 
     def _look_soon(self, parent: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -64,9 +65,11 @@ class Parents:
         :raises LinkFailed: the kernel refuses.
         """
         trouble, is_usable = "", True
+        found: dict[Any, LinkFacts] = {}
         for network in self._networks_on(parent):
+            way = (network.vlan_steps, *needed_by(network))  # there may be a thousand networks on one parent
             try:
-                link = await self._restored(network, bring_up)
+                link = found.get(way) or await self._restored(network, bring_up)
             except Absent as absent:
                 waiting = len(self._networks_on(parent))
                 if waiting:  # else the last one has gone meanwhile, and the parent with it
@@ -75,6 +78,7 @@ class Parents:
             except Refused as refused:
                 self.awaited.unfit(parent, str(refused))
                 return False
+            found[way] = link
             try:
                 _refuse_no_longer_fit(link, network)
             except Refused as refused:

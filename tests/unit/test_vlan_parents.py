@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 from macvlan_twisted.errors import Refused
+from macvlan_twisted.links.interface import LinkFacts
 from macvlan_twisted.names import dummy_link_name, endpoint_link_name
 from macvlan_twisted.state.interface import Kind
 from macvlan_twisted.testing.kernel import FakeKernel
@@ -19,6 +22,7 @@ from .helpers import (
     network_request,
     nic,
     plain_kernel,
+    subnet,
 )
 
 
@@ -42,6 +46,26 @@ class VlanTests(HouseTestCase):
         self.assertEqual(list(self.house.records.kept[Kind.MADE_LINK]), ["eth1.20"])
         self.house.steps.let_all_go()
         self.successResultOf(creation)
+
+    def test_each_of_a_parents_networks_costs_questions_to_the_kernel_when_something_happens_to_it(
+        self,
+    ) -> None:
+        asked: list[str] = []
+        find = self.house.kernel.find
+
+        def finding(name: str) -> LinkFacts | None:
+            asked.append(name)
+            return find(name)
+
+        counts = []
+        for number in range(3):
+            pool = subnet(f"10.{number}.0.0/16")
+            self.house.create_network(f"{number}" * 64, parent="eth1.20", subnets=(pool,))
+            with patch.object(self.house.kernel, "find", finding):
+                asked.clear()
+                self.assertTrue(self.house.wait(self.house.parents.look_after("eth1.20")))
+            counts.append(len(asked))
+        self.assertEqual(counts, [counts[0]] * 3)
 
     def test_it_goes_with_its_last_network(self) -> None:
         self.house.create_network(parent="eth1.20")
