@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
-
 from macvlan_twisted.errors import Refused
 from macvlan_twisted.links.interface import LinkFacts
 from macvlan_twisted.names import dummy_link_name, endpoint_link_name
@@ -57,13 +55,13 @@ class VlanTests(HouseTestCase):
             asked.append(name)
             return find(name)
 
+        self.patch(self.house.kernel, "find", finding)
         counts = []
         for number in range(3):
             pool = subnet(f"10.{number}.0.0/16")
             self.house.create_network(f"{number}" * 64, parent="eth1.20", subnets=(pool,))
-            with patch.object(self.house.kernel, "find", finding):
-                asked.clear()
-                self.assertTrue(self.house.wait(self.house.parents.look_after("eth1.20")))
+            asked.clear()
+            self.assertTrue(self.house.wait(self.house.parents.look_after("eth1.20")))
             counts.append(len(asked))
         self.assertEqual(counts, [counts[0]] * 3)
 
