@@ -1,7 +1,7 @@
 """
 The calls: the Klein resource tree, what is answered to each, and how many are being answered.
 
-No other file touches an HTTP request of the engine's; what comes before there is a whole one is in :mod:`.site`.
+What comes before there is a whole request is in :mod:`.shortcut` and :mod:`.strict_http`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from klein import Klein
 from klein.resource import KleinResource
@@ -22,7 +22,7 @@ from werkzeug.exceptions import HTTPException
 from .errors import error_reply, legible
 from .methods import Method
 from .replies import CONTENT_TYPE, as_json
-from .site import Answer
+from .shortcut import Answer
 
 _log = Logger(namespace="macvlan_twisted.protocol")
 
@@ -57,25 +57,34 @@ class Calls:
     def resource(self) -> KleinResource:
         app = Klein()
         for name in self._methods:
-            app.route(f"/{name}", methods=["POST"], endpoint=name)(_route(partial(self._answer, name)))
+            app.route(f"/{name}", methods=["POST"], endpoint=name)(self._route(name))
         app.handle_errors(HTTPException)(self._wrong_request)
         app.handle_errors(Exception)(self._wrong_request)
         return app.resource()
 
     def by_path(self) -> dict[bytes, Answer]:
-        """
-        The tree's routes as a table, for what is spelt as the tree has it: klein's way to a handler, made for routes with
-        parts that vary, and Twisted's way to klein take a third of all that a call costs us.
-        """
+        """The tree's routes once more, for the :mod:`.shortcut`."""
         return {f"/{name}".encode(): partial(self._answer, name) for name in self._methods}
 
-    def _answer(self, name: str, request: Any, tell: Callable[[bytes], object]) -> None:
+    def _route(self, name: str) -> Callable[[IRequest], Deferred[bytes]]:
+        def route(request: IRequest) -> Deferred[bytes]:
+            answered: Deferred[bytes] = Deferred(canceller=lambda _: None)  # by klein, if the client hangs up
+
+            def tell(status: int, body: bytes, is_last: bool) -> None:
+                if not answered.called:
+                    answered.callback(_written(request, status, body, is_last))
+
+            self._answer(name, cast(Any, request).content.read(), tell)
+            return answered
+
+        return route
+
+    def _answer(self, name: str, raw: bytes, tell: Callable[[int, bytes, bool], None]) -> None:
         """
         Started means finished: nothing that the client does reaches what is done for it.
 
-        :param tell: is told the answer's body when its head is made.
+        :param tell: as in :data:`~.shortcut.Answer`.
         """
-        raw = request.content.read()
         self._under_way += 1
         started = self._now()
 
@@ -92,7 +101,7 @@ class Calls:
                         milliseconds=(self._now() - started) * 1000,
                         body=encoded.decode().rstrip(),
                     )
-                tell(self._written(request, status, encoded))
+                tell(status, encoded, self.closing)
             except Exception:  # also of what comes behind it on the same connection, and begins now
                 _log.failure("{method} was not answered", method=name)
             finally:
@@ -112,31 +121,18 @@ class Calls:
         """No such method, or not a POST."""
         name = legible(request.path.decode("ascii", "replace").lstrip("/"))
         status, body = error_reply(name, failure)
-        return self._written(request, status, as_json(body))
+        return _written(request, status, as_json(body), self.closing)
 
-    def _written(self, request: Any, status: int, encoded: bytes) -> bytes:
-        request.setResponseCode(status)
-        request.setHeader(b"Content-Type", CONTENT_TYPE)
-        if self.closing:
-            request.setHeader(b"Connection", b"close")
-        # Chunked replies cost the engine a new connection a call.
-        request.setHeader(b"Content-Length", b"%d" % len(encoded))
-        return encoded
+
+def _written(request: Any, status: int, body: bytes, is_last: bool) -> bytes:
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", CONTENT_TYPE)
+    if is_last:
+        request.setHeader(b"Connection", b"close")
+    # Chunked replies cost the engine a new connection a call.
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    return body
 
 
 async def _encoded_reply(method: Method, raw: bytes) -> bytes:
     return as_json(await method(raw))
-
-
-def _route(answer: Answer) -> Callable[[IRequest], Deferred[bytes]]:
-    def route(request: IRequest) -> Deferred[bytes]:
-        answered: Deferred[bytes] = Deferred(canceller=lambda _: None)  # by klein, if the client hangs up
-
-        def tell(body: bytes) -> None:
-            if not answered.called:
-                answered.callback(body)
-
-        answer(request, tell)
-        return answered
-
-    return route

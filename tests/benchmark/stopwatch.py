@@ -60,17 +60,17 @@ IN_REACTOR = "from the thread back into the reactor"
 def watch_all() -> None:
     """Put stopwatches wherever a call passes from one to another."""
     from twisted.internet.unix import Server
-    from twisted.web.http import HTTPChannel
 
     from macvlan_twisted.driver.endpoints import Endpoints
     from macvlan_twisted.driver.removal import Removal
     from macvlan_twisted.links.kernel import NetlinkKernel
     from macvlan_twisted.links.pool import Links
     from macvlan_twisted.protocol.calls import Calls
+    from macvlan_twisted.protocol.shortcut import EngineChannel
     from macvlan_twisted.state import writer
     from macvlan_twisted.state.ledger import Ledger
 
-    watch(HTTPChannel, "dataReceived", "twisted.web reads the request")
+    watch(EngineChannel, "dataReceived", "the request is read")
     watch(Calls, "_answer", "JSON becomes a request of ours")
     for owner, method in ((Endpoints, "create"), (Endpoints, "join"), (Removal, "delete")):
         watch_async(owner, method, "it is decided what to do", "the reply becomes JSON")
@@ -83,7 +83,7 @@ def watch_all() -> None:
         )
     watch(NetlinkKernel, "add_port", "the kernel makes the link, and marks it", IN_REACTOR)
     watch(NetlinkKernel, "set_group", "the kernel moves the link to those that are to go", IN_REACTOR)
-    watch(Calls, "_written", "twisted.web writes the answer")
+    watch(EngineChannel, "_answered", "the answer is written")
     watch(Server, "writeSomeData", "", "the engine's side wakes up")
 
 

@@ -49,10 +49,20 @@ def request(method: str, body: bytes, verb: str = "POST", host: str = "Host: ") 
     return head.encode() + body
 
 
-class Connection:
-    """One connection of a client."""
+def oddly(raw: bytes) -> bytes:
+    """Requests, each with one line more."""
+    return raw.replace(b"\r\nUser-Agent: ", b"\r\nX-Other: 1\r\nUser-Agent: ")
 
-    def __init__(self, site: PluginSite) -> None:
+
+class Connection:
+    """
+    One connection of a client.
+
+    :param is_odd: it sends a line that no engine sends, so that twisted.web and klein have to answer.
+    """
+
+    def __init__(self, site: PluginSite, is_odd: bool = False) -> None:
+        self._is_odd = is_odd
         address: Any = UNIXAddress(b"/run/macvlan-twisted.sock")
         self._protocol: Any = site.buildProtocol(address)
         self.transport = cast(Any, StringTransport(hostAddress=address))
@@ -60,7 +70,7 @@ class Connection:
         self._is_connected = True
 
     def send(self, raw: bytes) -> None:
-        self._protocol.dataReceived(raw)
+        self._protocol.dataReceived(oddly(raw) if self._is_odd else raw)
 
     @property
     def raw(self) -> bytes:
@@ -83,6 +93,9 @@ class Connection:
 class SiteTestCase(HouseTestCase):
     """The whole plugin on fakes, asked in the engine's language."""
 
+    is_odd = False
+    """Whether it is asked in a way that no engine asks."""
+
     def setUp(self) -> None:
         super().setUp()
         self.serve(self.house)
@@ -96,7 +109,7 @@ class SiteTestCase(HouseTestCase):
         self.site = PluginSite(self.calls.resource(), self.calls.by_path())
 
     def connect(self) -> Connection:
-        return Connection(self.site)
+        return Connection(self.site, self.is_odd)
 
     def post_raw(self, method: str, body: bytes) -> Reply:
         connection = self.connect()

@@ -13,7 +13,8 @@ from twisted.web.resource import Resource
 
 from macvlan_twisted.errors import Refused
 from macvlan_twisted.protocol.calls import Calls
-from macvlan_twisted.protocol.site import BODY_LIMIT, PluginSite
+from macvlan_twisted.protocol.site import PluginSite
+from macvlan_twisted.protocol.strict_http import BODY_LIMIT
 
 from .site_cases import SiteTestCase, request
 
@@ -268,3 +269,19 @@ class DebugTests(SiteTestCase):
         (event,) = [each for each in events if each.get("method") == "X.Y"]
         self.assertAlmostEqual(event["milliseconds"], 25.0)
         self.assertEqual(event["log_level"].name, "debug")
+
+
+class OddHttpTests(HttpTests):
+    is_odd = True
+
+
+class OddLimitTests(LimitTests):
+    is_odd = True
+
+
+class OddHangUpTests(HangUpTests):
+    is_odd = True
+
+
+class OddClosingTests(ClosingTests):
+    is_odd = True

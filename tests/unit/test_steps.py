@@ -34,9 +34,8 @@ EXCEPTIONS = {
     ): "whoever has a message sent knows what it means, and has the step",
     ("server_endpoints.py", "read_unix", "listen"): "on what only says what it was asked for",
     ("protocol/methods.py", "method", "write"): "makes a body of a reply",
-    ("protocol/site.py", "answer", "write"): "into what is collected, which is sent within a step",
-    ("protocol/site.py", "_send", "writeSomeData"): "whoever calls it has the step",
-    ("protocol/site.py", "_send", "write"): "the same",
+    ("protocol/shortcut.py", "_send", "writeSomeData"): "whoever calls it has the step",
+    ("protocol/shortcut.py", "_send", "write"): "the same",
     ("state/ledger.py", "commit", "write"): "the witness has the step",
 }
 
