@@ -31,6 +31,7 @@ _HEAD = re.compile(
     rb"User-Agent: Go-http-client/1\.1\r\n"
     rb"Content-Length: (\d{1,7})\r\n"
     rb"Accept: application/vnd\.docker\.plugins\.v1\.2\+json\r\n"
+    rb"(?:Accept-Encoding: gzip\r\n)?"  # over TCP
     rb"\r\n"
 )
 
@@ -42,6 +43,7 @@ class EngineChannel(StrictChannel):
     _is_answering = False
     _is_taking = False
     _is_lost = False
+    _is_full = False
     _goes_past_the_reactor = False
     """Whether an answer may: nothing of this connection's may wait in the reactor, which cannot be asked."""
 
@@ -64,6 +66,16 @@ class EngineChannel(StrictChannel):
         channel: Any = self
         return channel.transport
 
+    # The transport asks for a pause while it has too much to send.
+
+    def pauseProducing(self) -> None:
+        self._is_full = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._is_full = False
+        super().resumeProducing()
+
     def dataReceived(self, data: bytes) -> None:
         if not self._is_an_engines:
             super().dataReceived(data)
@@ -77,21 +89,18 @@ class EngineChannel(StrictChannel):
     def _take_requests(self) -> None:
         self._is_taking = True
         try:
-            while self._received and not self._is_answering and self._is_an_engines:
-                if not self._take_request():
-                    break
+            while self._received and not self._is_answering and self._take_request():
+                pass
         finally:
             self._is_taking = False
 
     def _take_request(self) -> bool:
-        """:return: whether there was one, and whole."""
+        """:return: whether there was one, whole and as engines write it."""
         channel: Any = self
         head = _HEAD.match(self._received)
         answer: Answer | None = None if head is None else channel.site.answers.get(head[1])
         if head is None or answer is None or int(head[2]) > BODY_LIMIT:
-            self._is_an_engines = False
-            super().dataReceived(bytes(self._received))
-            self._received.clear()
+            self._hand_over()
             return False
         begin, end = head.end(), head.end() + int(head[2])
         if len(self._received) < end:
@@ -102,25 +111,26 @@ class EngineChannel(StrictChannel):
         answer(body, self._answered)
         return True
 
+    def _hand_over(self) -> None:
+        received = bytes(self._received)
+        self._received.clear()
+        self._is_an_engines = False
+        super().dataReceived(received)
+
     def _answered(self, status: int, body: bytes, is_last: bool) -> None:
         if self._is_lost:
             return
         self._is_answering = False
-        with ANSWER:
-            self._send(
-                b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b"
-                % (
-                    status,
-                    HTTPStatus(status).phrase.encode(),
-                    CONTENT_TYPE,
-                    len(body),
-                    b"Connection: close\r\n" if is_last else b"",
-                    body,
-                )
-            )
+        try:
+            with ANSWER:
+                self._send(_written(status, body, is_last))
+        except BaseException:
+            self._connection.abortConnection()  # or whoever asked would wait for ever
+            raise
         if self._received and not self._is_taking:
-            self._connection.resumeProducing()
-            self._take_requests()
+            if not self._is_full:
+                self._connection.resumeProducing()
+            self._hand_over()  # which knows what to do with those who do not wait
 
     def _send(self, data: bytes) -> None:
         """
@@ -135,3 +145,14 @@ class EngineChannel(StrictChannel):
         if sent < len(data):
             self._goes_past_the_reactor = False  # for good: a client that is as slow as this is no engine
             self._connection.write(data[sent:])
+
+
+def _written(status: int, body: bytes, is_last: bool) -> bytes:
+    return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (
+        status,
+        HTTPStatus(status).phrase.encode(),
+        CONTENT_TYPE,
+        len(body),
+        b"Connection: close\r\n" if is_last else b"",
+        body,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.interfaces import IWriteDescriptor
+from twisted.internet.interfaces import ISSLTransport, IWriteDescriptor
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
@@ -105,6 +105,7 @@ class LimitedRequest(Request):
             super().finish()
             if (
                 IWriteDescriptor.providedBy(connection)
+                and not ISSLTransport.providedBy(connection)
                 and connection.connected
                 and not connection.disconnecting
             ):
