@@ -2,7 +2,7 @@
 The engine's requests without twisted.web and klein.
 
 An engine writes all of its requests alike, a few lines that do not vary and a body (docs/reference/protocol). To find that out
-takes one regular expression; the HTTP library's way took half of all that a call costs us. So a connection begins here. With
+takes one regular expression; the HTTP library's way took nearly half of what a call cost us. So a connection begins here. With
 the first thing on it that looks otherwise, it is twisted.web's, for good.
 """
 
