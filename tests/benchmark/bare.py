@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +19,9 @@ _WORK = {str(number): [number, str(number), None] for number in range(8)}
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}\n"
 
 
-def serve(path: str) -> None:
-    """Answer one caller after the other."""
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
-        listening.listen()
+def serve(descriptor: int) -> None:
+    """Answer one caller after the other, on a socket that listens already."""
+    with socket.socket(fileno=descriptor) as listening:
         while True:
             connection, _ = listening.accept()
             with connection:
@@ -37,16 +34,21 @@ def serve(path: str) -> None:
 @contextmanager
 def bare() -> Iterator[Path]:
     """Such a program, and the socket on which it listens."""
-    with tempfile.TemporaryDirectory(prefix="mvt-bare-") as directory:
+    with (
+        tempfile.TemporaryDirectory(prefix="mvt-bare-") as directory,
+        socket.socket(socket.AF_UNIX) as listening,
+    ):
         path = Path(directory) / "bare.sock"
-        with subprocess.Popen([sys.executable, "-I", __file__, str(path)]) as program:
+        listening.bind(str(path))
+        listening.listen()
+        handed_over = listening.fileno()
+        command = [sys.executable, "-I", __file__, str(handed_over)]
+        with subprocess.Popen(command, pass_fds=(handed_over,)) as program:
             try:
-                while not path.exists():
-                    time.sleep(0.01)
                 yield path
             finally:
                 program.kill()
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(int(sys.argv[1]))

@@ -61,6 +61,23 @@ def _bars(axes: Any, names: list[str], heights: list[float], colours: list[str],
     axes.margins(y=0.15)
 
 
+def _pairs(axes: Any, rows: list[list[Any]], names: list[str], columns: Mapping[int, str]) -> None:
+    """Two columns of milliseconds side by side, by the name of each row."""
+    places = range(len(rows))
+    for offset, (column, what) in enumerate(columns.items()):
+        axes.bar(
+            [place + 0.38 * offset for place in places],
+            [row[column] for row in rows],
+            0.36,
+            label=what,
+            color=_COLOURS[offset],
+            edgecolor=OUTLINE,
+            linewidth=0.6,
+        )
+    axes.set_xticks([place + 0.19 for place in places], names, rotation=15, ha="right")
+    axes.set_ylabel("ms")
+
+
 def _protocol(tables: Tables, figures: Mapping[str, Any]) -> None:
     _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), width_ratios=(2, 3))
     callers = {"1 caller": "1", "8 callers": "8", "32 callers": "32"}
@@ -75,19 +92,7 @@ def _protocol(tables: Tables, figures: Mapping[str, Any]) -> None:
     )
     left.set_title("Links made and removed; endpoint lives\nof 1, 8 and 32 callers")
     rows = tables["calls-1"]
-    places = range(len(rows))
-    for offset, (column, what) in enumerate(((1, "median"), (2, "p99"))):
-        right.bar(
-            [place + 0.38 * offset for place in places],
-            [row[column] for row in rows],
-            0.36,
-            label=what,
-            color=_COLOURS[offset],
-            edgecolor=OUTLINE,
-            linewidth=0.6,
-        )
-    right.set_xticks([place + 0.19 for place in places], [row[0] for row in rows], rotation=15, ha="right")
-    right.set_ylabel("ms")
+    _pairs(right, rows, [row[0] for row in rows], {1: "median", 2: "p99"})
     right.set_title("Each call, from one caller")
     right.legend(frameon=False)
 
@@ -123,19 +128,7 @@ def _growth(tables: Tables, figures: Mapping[str, Any]) -> None:
     _, axes = pyplot.subplots(figsize=(9, 3.2))
     rows = tables["growth"]
     names = [f"{row[1]:,} {row[0]}" if row[1] else "nothing else" for row in rows]
-    places = range(len(rows))
-    for offset, (column, what) in enumerate(((4, "CreateEndpoint"), (5, "DeleteEndpoint"))):
-        axes.bar(
-            [place + 0.38 * offset for place in places],
-            [row[column] for row in rows],
-            0.36,
-            label=what,
-            color=_COLOURS[offset],
-            edgecolor=OUTLINE,
-            linewidth=0.6,
-        )
-    axes.set_xticks([place + 0.19 for place in places], names, rotation=15, ha="right")
-    axes.set_ylabel("ms")
+    _pairs(axes, rows, names, {4: "CreateEndpoint", 5: "DeleteEndpoint"})
     axes.set_title("Medians from one caller, with so many there before")
     axes.legend(frameon=False, loc="upper left", ncols=2)
     axes.margins(y=0.2)
