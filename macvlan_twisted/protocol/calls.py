@@ -21,7 +21,7 @@ from werkzeug.exceptions import HTTPException
 
 from .errors import error_reply, legible
 from .methods import Method
-from .replies import CONTENT_TYPE, as_json
+from .replies import as_json, with_head
 from .shortcut import Answer
 
 _log = Logger(namespace="macvlan_twisted.protocol")
@@ -72,7 +72,7 @@ class Calls:
 
             def tell(status: int, body: bytes, is_last: bool) -> None:
                 if not answered.called:
-                    answered.callback(_written(request, status, body, is_last))
+                    answered.callback(with_head(request, status, body, is_last))
 
             self._answer(name, cast(Any, request).content.read(), tell)
             return answered
@@ -121,17 +121,7 @@ class Calls:
         """No such method, or not a POST."""
         name = legible(request.path.decode("ascii", "replace").lstrip("/"))
         status, body = error_reply(name, failure)
-        return _written(request, status, as_json(body), self.closing)
-
-
-def _written(request: Any, status: int, body: bytes, is_last: bool) -> bytes:
-    request.setResponseCode(status)
-    request.setHeader(b"Content-Type", CONTENT_TYPE)
-    if is_last:
-        request.setHeader(b"Connection", b"close")
-    # Chunked replies cost the engine a new connection a call.
-    request.setHeader(b"Content-Length", b"%d" % len(body))
-    return body
+        return with_head(request, status, as_json(body), self.closing)
 
 
 async def _encoded_reply(method: Method, raw: bytes) -> bytes:

@@ -16,7 +16,7 @@ from twisted.web.server import Request
 
 from ..steps import Step
 from .errors import error_body
-from .replies import CONTENT_TYPE, as_json
+from .replies import as_json, with_head
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of a body; the engine's largest are a few kilobytes."""
@@ -72,11 +72,8 @@ class LimitedRequest(Request):
             unquote_to_bytes(self.path).decode()
         except UnicodeDecodeError:
             body = as_json(error_body("no such method: the path is not text"))
-            self.setResponseCode(404)
-            self.setHeader(b"Content-Type", CONTENT_TYPE)
-            self.setHeader(b"Content-Length", b"%d" % len(body))
             with _REFUSE_REQUEST:
-                self.write(body)
+                self.write(with_head(self, 404, body))
             self.finish()
             return
         super().process()
