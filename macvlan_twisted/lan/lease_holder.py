@@ -8,14 +8,14 @@ from ipaddress import IPv4Address
 from attrs import frozen
 
 from ..errors import Refused
-from . import dhcp
+from .dhcp import LeaseFacts
 from .conflicts import Conflicts, Taken, Unproven
 from .lease_records import LeaseRecord
 
-Moved = Callable[[str, dhcp.LeaseFacts, dhcp.LeaseFacts], Awaitable[bool]]
+Moved = Callable[[str, LeaseFacts, LeaseFacts], Awaitable[bool]]
 
 
-async def stays(parent: str, old: dhcp.LeaseFacts, new: dhcp.LeaseFacts) -> bool:
+async def stays(parent: str, old: LeaseFacts, new: LeaseFacts) -> bool:
     """The container keeps its address, whatever the server says."""
     return False
 
@@ -35,13 +35,13 @@ class LeaseHolder:
     release: bool
     detection: str
 
-    def _record(self, facts: dhcp.LeaseFacts, granted: bool) -> LeaseRecord:
+    def _record(self, facts: LeaseFacts, granted: bool) -> LeaseRecord:
         return LeaseRecord(self.parent, facts, facts.address, granted, self.release, self.detection)
 
-    async def intend(self, offered: dhcp.LeaseFacts) -> None:
+    async def intend(self, offered: LeaseFacts) -> None:
         await self.save(self._record(offered, granted=False))
 
-    async def keep(self, facts: dhcp.LeaseFacts) -> None:
+    async def keep(self, facts: LeaseFacts) -> None:
         await self.save(self._record(facts, granted=True))
 
     async def in_use(self, address: IPv4Address) -> str | None:
@@ -59,13 +59,13 @@ class LeaseHolder:
             self.conflicts.count_unproven(self.parent, address, verdict.reason)
         return None
 
-    def lost(self, facts: dhcp.LeaseFacts, reason: str) -> None:
+    def lost(self, facts: LeaseFacts, reason: str) -> None:
         """The state machine has logged it, and goes on asking."""
 
-    def regained(self, facts: dhcp.LeaseFacts) -> None:
+    def regained(self, facts: LeaseFacts) -> None:
         """The state machine has logged it."""
 
-    async def moved(self, old: dhcp.LeaseFacts, new: dhcp.LeaseFacts) -> bool:
+    async def moved(self, old: LeaseFacts, new: LeaseFacts) -> bool:
         """What the container does not use (any more) is not defended on its behalf."""
         has_moved = False
         try:

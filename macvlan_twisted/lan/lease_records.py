@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 from attrs import frozen
 
-from . import dhcp
+from .dhcp import Client, LeaseFacts
 
 
 def lease_key(parent: str, mac: str) -> str:
@@ -18,7 +18,7 @@ class LeaseRecord:
     """What is kept of a lease; a new member needs a default."""
 
     parent: str
-    facts: dhcp.LeaseFacts
+    facts: LeaseFacts
     told_address: IPv4Address
     """The address that the engine was told; another one than the lease's after the server had moved it."""
     granted: bool = False
@@ -26,7 +26,7 @@ class LeaseRecord:
     release: bool = True
     """Whether it is given back when its container has gone."""
     detection: str = "on"
-    pending: dhcp.LeaseFacts | None = None
+    pending: LeaseFacts | None = None
     """Another address that the server was asked for meanwhile, on behalf of the same container."""
 
     @property
@@ -50,8 +50,8 @@ class Terms:
         return lease_key(self.parent, self.mac)
 
     @property
-    def client(self) -> dhcp.Client:
-        return dhcp.Client(
+    def client(self) -> Client:
+        return Client(
             self.mac, hostname=host_name(self.hostname) or None, vendor_class=self.vendor_class or None
         )
 

@@ -22,7 +22,7 @@ from ..errors import LinkFailed, MacvlanError, Refused, StateFailed
 from ..records import from_document, to_document
 from ..state.interface import HostRecords, Kind
 from ..turns import Turns
-from . import dhcp
+from .dhcp import Client, LanFacts, Lease, LeaseFacts, ask_around, release
 from .conflicts import Conflicts
 from .lease_holder import LeaseHolder, Moved, stays
 from .lease_records import LeaseRecord, Terms, host_name, lease_key
@@ -59,8 +59,8 @@ class Leases:
         self._timeout = timeout
         self._numbers = count()
         self._turns = Turns()
-        self._acquiring: dict[str, dhcp.Lease] = {}
-        self._running: dict[str, dhcp.Lease] = {}
+        self._acquiring: dict[str, Lease] = {}
+        self._running: dict[str, Lease] = {}
         self._known: dict[str, LeaseRecord] = {}
         self._by_address: dict[tuple[str, IPAddress], str] = {}
         self.when_moved: Moved = stays
@@ -78,7 +78,7 @@ class Leases:
         if self._by_address.get((record.parent, record.told_address)) == record.key:
             del self._by_address[record.parent, record.told_address]
 
-    async def ask_around(self, parent: str) -> dhcp.LanFacts:
+    async def ask_around(self, parent: str) -> LanFacts:
         """
         What the LAN's DHCP server says of the LAN, without taking a lease.
 
@@ -88,9 +88,9 @@ class Leases:
         self._wires.use(parent, user)
         try:
             wire = await self._wires.ready(parent)
-            return await dhcp.ask_around(
+            return await ask_around(
                 wire,
-                dhcp.Client(wire.mac),
+                Client(wire.mac),
                 clock=self._clock,
                 randomness=self._random,
                 timeout=self._timeout,
@@ -98,7 +98,7 @@ class Leases:
         finally:
             await self._wires.disuse(parent, user)
 
-    async def take(self, terms: Terms, wanted: IPv4Address | None = None) -> dhcp.LeaseFacts:
+    async def take(self, terms: Terms, wanted: IPv4Address | None = None) -> LeaseFacts:
         """
         Take a lease; it is on disk on return.
 
@@ -137,8 +137,8 @@ class Leases:
                     reason=str(failure),
                 )
 
-    def _lease(self, wire: Any, client: dhcp.Client, release: bool, detection: str) -> dhcp.Lease:
-        return dhcp.Lease(
+    def _lease(self, wire: Any, client: Client, release: bool, detection: str) -> Lease:
+        return Lease(
             wire,
             client,
             LeaseHolder(self._save, self._conflicts, self._moves, wire.parent, release, detection),
@@ -148,12 +148,12 @@ class Leases:
             timeout=self._timeout,
         )
 
-    def of_address(self, parent: str, address: IPAddress) -> dhcp.LeaseFacts | None:
+    def of_address(self, parent: str, address: IPAddress) -> LeaseFacts | None:
         """The lease behind an address that the engine was told."""
         key = self._by_address.get((parent, address))
         return None if key is None else self._known[key].facts
 
-    def of_mac(self, parent: str, mac: str) -> dhcp.LeaseFacts | None:
+    def of_mac(self, parent: str, mac: str) -> LeaseFacts | None:
         record = self._known.get(lease_key(parent, mac))
         return record.facts if record is not None and record.granted else None
 
@@ -209,7 +209,7 @@ class Leases:
         elif lease is not None:
             lease.release()
             if record.pending is not None:
-                dhcp.release(self._wires.of(record.parent), record.pending, self._random)
+                release(self._wires.of(record.parent), record.pending, self._random)
         else:
             await self._release_unheld(record)
         await self._forget(record)
@@ -219,9 +219,9 @@ class Leases:
         self._wires.use(record.parent, user)
         try:
             wire = await self._wires.ready(record.parent)
-            dhcp.release(wire, record.facts, self._random)
+            release(wire, record.facts, self._random)
             if record.pending is not None:
-                dhcp.release(wire, record.pending, self._random)
+                release(wire, record.pending, self._random)
         except LinkFailed as failure:
             _log.warn(
                 "DHCP on {parent}: the lease of {address} is not given back and ends by itself: {reason}",
@@ -299,7 +299,7 @@ class Leases:
         self._running[record.key] = lease
         lease.resume(record.facts)
         if record.pending is not None:
-            dhcp.release(wire, record.pending, self._random)
+            release(wire, record.pending, self._random)
 
     def close(self) -> None:
         """At the end of the service; containers keep their leases, and the next start goes on with them."""
@@ -309,7 +309,7 @@ class Leases:
             lease.stop()
         self._running.clear()
 
-    async def _moves(self, parent: str, old: dhcp.LeaseFacts, new: dhcp.LeaseFacts) -> bool:
+    async def _moves(self, parent: str, old: LeaseFacts, new: LeaseFacts) -> bool:
         return await self.when_moved(parent, old, new)
 
     async def _save(self, record: LeaseRecord) -> None:
