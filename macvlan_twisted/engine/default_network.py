@@ -44,13 +44,13 @@ def describe_network(name: str, settings: Settings) -> dict[str, Any]:
     subnets, _ = subnets_for(settings)
     configs = []
     for subnet in subnets:
-        config = {"Subnet": str(subnet)}
+        ipam_config = {"Subnet": str(subnet)}
         gateway, ip_range = settings.gateway_for(subnet), settings.ip_range_in(subnet)
         if gateway is not None:
-            config["Gateway"] = str(gateway)
+            ipam_config["Gateway"] = str(gateway)
         if ip_range is not None:
-            config["IPRange"] = str(ip_range)
-        configs.append(config)
+            ipam_config["IPRange"] = str(ip_range)
+        configs.append(ipam_config)
     versions = {subnet.version for subnet in subnets}
     options = {"macvlan_mode": settings.mode}
     if settings.host_interface is not None:

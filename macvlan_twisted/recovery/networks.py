@@ -20,7 +20,7 @@ from ..engine.inspection import FoundEndpoint, FoundNetwork, FoundSubnet
 from ..errors import Refused
 from ..ipam.allocation import usable_span
 from ..ipam.pools import Pool
-from ..lan import dhcp
+from ..lan.dhcp import Client, LeaseFacts
 from ..lan.lease_records import LeaseRecord
 from ..links.interface import LinkFacts
 from ..links.sandbox import sandbox_path
@@ -164,9 +164,9 @@ def rebuilt_lease(
     """
     if not isinstance(endpoint.address, IPv4Interface) or endpoint.mac is None:
         return None
-    client = dhcp.Client(endpoint.mac, vendor_class=terms.dhcp_vendor_class or None)
+    client = Client(endpoint.mac, vendor_class=terms.dhcp_vendor_class or None)
     router = network.gateway_for(endpoint.address) or found.gateway
-    facts = dhcp.LeaseFacts(
+    facts = LeaseFacts(
         address=endpoint.address.ip,
         prefix_length=endpoint.address.network.prefixlen,
         router=router if isinstance(router, IPv4Address) else None,
