@@ -16,15 +16,15 @@ class BadRequest(MacvlanError):
     """The body of a call is not what the engine's protocol says it is."""
 
 
-class Refused(MacvlanError):
+class RequestRefused(MacvlanError):
     """The request was understood and cannot be done; nothing was changed."""
 
 
-class NotFound(Refused):
+class NotFound(RequestRefused):
     """A network, endpoint or pool that we do not know."""
 
 
-class LinkFailed(MacvlanError):
+class LinkError(MacvlanError):
     """The kernel refused a change of links."""
 
     def __init__(self, message: str, errno: int = 0) -> None:
@@ -32,11 +32,11 @@ class LinkFailed(MacvlanError):
         self.errno = errno
 
 
-class StateFailed(MacvlanError):
+class StateError(MacvlanError):
     """The disk did not take a change, or what it holds is damaged."""
 
 
-class CannotStart(MacvlanError, SystemExit):
+class StartupError(MacvlanError, SystemExit):
     """
     The service cannot start: one line that says why, exit status 1.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .config import Config
 from .service_options import OPTIONS
-from .settings import Settings
 
 
-def settings_from(given: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> Settings:
+def settings_from(given: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> Config:
     """
     The settings that option texts amount to; *given* wins over *environment*, which wins over defaults.
 
@@ -32,21 +32,21 @@ def settings_from(given: Mapping[str, Sequence[str]], environment: Mapping[str, 
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
         values[option.setting] = tuple(parsed) if option.repeats else parsed[-1]
-    settings = Settings(**values)
-    _check_families(settings)
-    if settings.network is not None and not settings.docker_host:
+    config = Config(**values)
+    _check_families(config)
+    if config.network is not None and not config.docker_host:
         raise ValueError(
-            f"--network {settings.network} has an engine create that network, and --docker-host none says that no engine "
+            f"--network {config.network} has an engine create that network, and --docker-host none says that no engine "
             "is to be asked: leave one of them out"
         )
-    return settings
+    return config
 
 
-def _check_families(settings: Settings) -> None:
+def _check_families(config: Config) -> None:
     for name, values in (
-        ("--gateway", settings.gateways),
-        ("--macvlan-subnet", settings.subnets),
-        ("--ip-range", settings.ip_ranges),
+        ("--gateway", config.gateways),
+        ("--macvlan-subnet", config.subnets),
+        ("--ip-range", config.ip_ranges),
     ):
         versions = [value.version for value in values]
         for version in (4, 6):
@@ -54,18 +54,18 @@ def _check_families(settings: Settings) -> None:
                 raise ValueError(
                     f"{name} was given {versions.count(version)} times for IPv{version}: give it once a family"
                 )
-    for gateway in settings.gateways:
+    for gateway in config.gateways:
         if gateway.is_link_local:
             raise ValueError(
                 f"--gateway {gateway} is link-local, and no engine takes such a gateway: leave it out; containers learn "
                 "an IPv6 router from its advertisements"
             )
-        subnet = settings.subnet_of_version(gateway.version)
+        subnet = config.subnet_of_version(gateway.version)
         if subnet is not None and gateway not in subnet:
             raise ValueError(
                 f"--gateway {gateway} is not in --macvlan-subnet {subnet}: give the router's address in it"
             )
-    for ip_range in settings.ip_ranges:
-        subnet = settings.subnet_of_version(ip_range.version)
+    for ip_range in config.ip_ranges:
+        subnet = config.subnet_of_version(ip_range.version)
         if subnet is not None and not ip_range.subnet_of(subnet):  # type: ignore[arg-type]
             raise ValueError(f"--ip-range {ip_range} is not in --macvlan-subnet {subnet}: give a part of it")

@@ -11,7 +11,7 @@ from .addresses import IPInterface
 _PREFIX = bytes((0x7A, 0x42))
 
 
-def derived_mac(address: IPInterface | None, address_v6: IPInterface | None, endpoint_id: str) -> str:
+def mac_from_ip(address: IPInterface | None, address_v6: IPInterface | None, endpoint_id: str) -> str:
     """
     ``7a:42:`` and the four bytes of the IPv4 address, else a hash of the IPv6 address, else of the id.
 
@@ -25,7 +25,7 @@ def derived_mac(address: IPInterface | None, address_v6: IPInterface | None, end
     return (_PREFIX + tail).hex(":")
 
 
-def named_mac(*names: str) -> str:
+def mac_from_name(*names: str) -> str:
     """The same MAC for the same names: of a container and its pool, or of an instance and its parent."""
     return (_PREFIX + blake2s("\0".join(names).encode(), digest_size=4).digest()).hex(":")
 

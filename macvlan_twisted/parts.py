@@ -10,19 +10,19 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .driver.lookout import Lookout
-from .driver.rounds import Rounds
-from .errors import CannotStart, LinkFailed
-from .lan.announcements import Announcements
+from .dhcp.leases import Leases
+from .errors import LinkError, StartupError
+from .lan.announcer import Announcer
 from .lan.conflicts import Conflicts
-from .lan.leases import Leases
-from .lan.wires import Wires
-from .links.events import LinkEvents
-from .links.pool import Links
-from .links.threads import KernelThreads
+from .lan.packet_sockets import PacketSockets
+from .netlink.events import LinkEvents
+from .netlink.links import Links
+from .netlink.threads import KernelThreads
 from .protocol.calls import Calls
 from .protocol.site import PluginSite
-from .state.writer import Writer
+from .reconcile.link_monitor import LinkMonitor
+from .reconcile.reconciler import Reconciler
+from .state.group_commit import GroupCommit
 
 _log = Logger(namespace="macvlan_twisted")
 
@@ -35,13 +35,13 @@ class WiredParts:
     calls: Calls
     links: Links
     threads: KernelThreads
-    writer: Writer
-    wires: Wires
+    writer: GroupCommit
+    wires: PacketSockets
     conflicts: Conflicts
-    announcements: Announcements
+    announcements: Announcer
     leases: Leases
-    lookout: Lookout
-    rounds: Rounds
+    link_monitor: LinkMonitor
+    reconciler: Reconciler
     hear_of_links: Callable[[], LinkEvents] | None
     """``None`` where the links are not those of this process's namespace."""
     in_background: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] | None = None
@@ -55,7 +55,7 @@ class WiredParts:
             self.threads.start()
             self.writer.start()
         except RuntimeError as error:  # as Python says that the system has none left
-            raise CannotStart(
+            raise StartupError(
                 f"{error}: the limit of processes and threads is reached; raise it (ulimit -u, TasksMax= of a systemd "
                 "unit), or give fewer --netlink-threads"
             ) from error
@@ -64,10 +64,10 @@ class WiredParts:
         if self.hear_of_links is not None:
             try:
                 self._events = self.hear_of_links()
-                self._events.listen(self.lookout.hear)
-            except LinkFailed as failure:
+                self._events.listen(self.link_monitor.hear)
+            except LinkError as failure:
                 _log.warn("what others do to links is noticed late: {reason}", reason=str(failure))
-        self.lookout.begin()
+        self.link_monitor.begin()
         if self.in_background is not None:
             self._background = ensureDeferred(self.in_background(lambda: self._stopping))
             self._background.addErrback(log_unless_cancelled)
@@ -80,14 +80,14 @@ class WiredParts:
             self._background.cancel()
 
     async def close(self) -> None:
-        await self.rounds.close()
-        await self.lookout.close()
+        await self.reconciler.close()
+        await self.link_monitor.close()
         self.leases.close()
         self.announcements.close()
         self.conflicts.close()
         self.wires.close()
         try:
-            await self.links.reaped()
+            await self.links.deletions_finished()
         finally:
             try:
                 self.threads.stop()

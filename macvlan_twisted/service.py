@@ -15,11 +15,11 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from .directories import prepare_directory
-from .errors import CannotStart, MacvlanError
-from .listening import Place, place_to_listen
-from .lock import Lock
-from .settings import Settings
+from .config import Config
+from .errors import MacvlanError, StartupError
+from .listener.file_lock import FileLock
+from .listener.listener import Listener, make_listener
+from .state.directory import prepare_directory
 
 _log = Logger(namespace="macvlan_twisted")
 
@@ -54,38 +54,38 @@ class MacvlanService(Service):
         has opened it closes itself if it fails.
     """
 
-    def __init__(self, reactor: Any, settings: Settings, open_parts: Callable[[], Parts]) -> None:
+    def __init__(self, reactor: Any, config: Config, open_parts: Callable[[], Parts]) -> None:
         self.name = "macvlan-twisted"
         self._reactor = reactor
-        self._settings = settings
+        self._config = config
         self._open_parts = open_parts
-        self._lock: Lock | None = None
-        self._place: Place | None = None
+        self._lock: FileLock | None = None
+        self._place: Listener | None = None
         self._parts: Parts | None = None
 
     def startService(self) -> None:
         """
-        :raises CannotStart: and nothing of ours is left behind, whatever is raised.
+        :raises StartupError: and nothing of ours is left behind, whatever is raised.
         """
         try:
             self._start()
         except BaseException as error:
             self._give_up()
-            if isinstance(error, CannotStart) or not isinstance(error, (MacvlanError, OSError)):
+            if isinstance(error, StartupError) or not isinstance(error, (MacvlanError, OSError)):
                 raise
-            raise CannotStart(_one_line(error)) from error
+            raise StartupError(_one_line(error)) from error
         super().startService()
 
     def _start(self) -> None:
-        directory = Path(self._settings.state_dir)
+        directory = Path(self._config.state_dir)
         prepare_directory(directory)
-        self._lock = Lock(directory / "lock", f"state directory {directory}", "--state-dir")
-        self._place = place_to_listen(self._reactor, self._settings)
+        self._lock = FileLock(directory / "lock", f"state directory {directory}", "--state-dir")
+        self._place = make_listener(self._reactor, self._config)
         self._place.take()
         self._parts = self._open_parts()
         self._parts.start_threads()
         self._place.listen(self._parts.site)
-        _log.info("listening on {where}", where=self._settings.listen or self._settings.socket_path)
+        _log.info("listening on {where}", where=self._config.listen or self._config.socket_path)
         self._parts.start_background()
 
     def _give_up(self) -> None:
@@ -114,7 +114,7 @@ class MacvlanService(Service):
                 parts.stop_background()
                 parts.calls.closing = True
                 await self._place.stop_accepting()
-                await self._hear_out(parts)
+                await self._drain(parts)
                 await self._place.stop_listening()
                 parts.site.close_connections()
         finally:
@@ -125,7 +125,7 @@ class MacvlanService(Service):
                 self._release()
         _log.info("stopped")
 
-    async def _hear_out(self, parts: Parts) -> None:
+    async def _drain(self, parts: Parts) -> None:
         """
         Answer until nothing comes any more.
 

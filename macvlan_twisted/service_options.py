@@ -12,6 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from .addresses import parse_address, parse_network, parse_range
+from .config import Config
 from .option_values import (
     MODES,
     parse_absolute_path,
@@ -32,7 +33,6 @@ from .option_values import (
     parse_threads,
     parse_vendor_class,
 )
-from .settings import Settings
 
 ENVIRONMENT_PREFIX = "MACVLAN_TWISTED_"
 
@@ -58,7 +58,7 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        default = getattr(Settings(), self.setting)
+        default = getattr(Config(), self.setting)
         if default is None or default == ():
             return ""
         if isinstance(default, bool):

@@ -1,7 +1,7 @@
 """
 The command line ``twistd macvlan``, and the only place where the parts are wired together.
 
-To run the plugin beside other Twisted services, make a :class:`~macvlan_twisted.settings.Settings` and call
+To run the plugin beside other Twisted services, make a :class:`~macvlan_twisted.config.Config` and call
 :func:`make_macvlan_service`.
 """
 
@@ -22,62 +22,62 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from . import log_lines
+from . import logs
 from ._version import VERSION_TEXT
-from .commands.sandboxes import tell_of_left
-from .driver.container_names import ContainerNames
-from .driver.departed import Departed
-from .driver.dropped import Drops
+from .autodetect import detect_defaults
+from .commands.stale_sandboxes import tell_of_left
+from .config import SHADOWED_PLUGIN_NAME, Config
+from .dhcp.leases import Leases
+from .driver.endpoint_addresses import EndpointAddresses
+from .driver.endpoint_plan import EndpointPlanner
 from .driver.endpoints import Endpoints
-from .driver.host_ways import HostWays
-from .driver.known import Known
-from .driver.leftovers import Leftovers
-from .driver.lookout import Lookout
-from .driver.moves import Moves
+from .driver.host_access import HostAccess
+from .driver.link_ownership import ownership
+from .driver.macvlan_links import MacvlanLinks
 from .driver.networks import Networks
-from .driver.ownership import ownership
 from .driver.parents import Parents
-from .driver.plans import Plans
-from .driver.ports import Ports
-from .driver.presence import Presence
-from .driver.reconciliation import leases_in_use, reconcile
-from .driver.removal import Removal
-from .driver.rounds import AGES, Ages, Rounds
-from .engine.api import NoEngine, SocketEngine
+from .driver.readdress import Readdressing
+from .driver.registry import Registry
+from .driver.removal import EndpointRemoval
+from .engine.client import DisabledEngine, EngineClient
 from .engine.default_network import ensure_network
-from .errors import CannotStart
+from .errors import StartupError
 from .from_threads import FromThreads
 from .given_settings import settings_from
-from .host_defaults import choose_defaults
 from .ipam.calls import AddressManagement
-from .ipam.chosen_macs import ChosenMacs
-from .ipam.leasing import Leasing
-from .lan.announcements import Announcements
+from .ipam.dhcp_pools import DhcpPools
+from .ipam.mac_policy import MacPolicy
+from .lan.address_probe import RFC_5227, ProbeTiming, bounded
+from .lan.announcer import Announcer
 from .lan.conflicts import Conflicts
-from .lan.host_access import HostAccess
-from .lan.host_links import HostLinks
-from .lan.leases import Leases
-from .lan.probing import RFC_5227, ProbeTiming, bounded
-from .lan.tap import Tap
-from .lan.wires import Wires
-from .links.events import LinkEvents
-from .links.interface import Kernel
-from .links.pool import Links
-from .links.sandbox import NamespaceSandboxes
-from .links.threads import KernelThreads
-from .opened_state import opened_state
+from .lan.host_link import HostLinks
+from .lan.host_routes import HostRoutes
+from .lan.packet_socket import PacketSocket
+from .lan.packet_sockets import PacketSockets
+from .netlink.events import LinkEvents
+from .netlink.kernel import Kernel
+from .netlink.links import Links
+from .netlink.netns import NamespaceSandboxes
+from .netlink.threads import KernelThreads
 from .option_values import ConflictWait
 from .parts import WiredParts, log_unless_cancelled
 from .protocol.calls import Calls
-from .protocol.methods import all_methods
+from .protocol.routes import all_methods
 from .protocol.site import PluginSite
-from .recovery.traces import refuse_older
+from .reconcile.container_names import ContainerNames
+from .reconcile.link_monitor import LinkMonitor
+from .reconcile.orphans import Orphans
+from .reconcile.reconciler import GRACE_PERIODS, GracePeriods, Reconciler
+from .reconcile.stale_endpoints import StaleEndpoints
+from .reconcile.stale_networks import StaleNetworks
+from .reconcile.startup import leases_in_use, reconcile
+from .recovery.link_evidence import refuse_older
+from .recovery.open_state import open_state
 from .service import MacvlanService
 from .service_options import OPTIONS, Option
-from .settings import SHADOWED_PLUGIN_NAME, Settings
-from .state.ledger import Ledger
-from .state.sqlite import SqliteAddressBook, SqliteHostRecords
-from .state.writer import Writer
+from .state.database import Database
+from .state.group_commit import GroupCommit
+from .state.sqlite import SqliteAddressStore, SqliteHostRecords
 from .whole_program import exit_with_zero_on_signals, spare_garbage_collection
 
 _log = Logger(namespace="macvlan_twisted")
@@ -91,7 +91,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         self.given: dict[str, list[str]] = {}
         super().__init__()
-        self.settings = Settings()
+        self.config = Config()
 
     def opt_version(self) -> None:
         """Show the version and exit."""
@@ -115,11 +115,11 @@ class Options(usage.Options):
                 f"macvlan is a feature of Linux, and this is {sys.platform}: run it on Linux"
             )
         try:
-            self.settings = settings_from(self.given, os.environ)
+            self.config = settings_from(self.given, os.environ)
         except ValueError as error:
             raise usage.UsageError(str(error)) from None
         if self.parent is not None:
-            log_lines.choose(self.parent, json=self.settings.log_format == "json", debug=self.settings.debug)
+            logs.choose(self.parent, json=self.config.log_format == "json", debug=self.config.debug)
 
 
 def _method_for(option: Option) -> Callable[..., None]:
@@ -147,20 +147,20 @@ def makeService(options: Options) -> MacvlanService:
     """What the ``twistd`` plugin calls."""
     from twisted.internet import reactor
 
-    service = make_macvlan_service(options.settings, reactor=reactor)
+    service = make_macvlan_service(options.config, reactor=reactor)
     cast(Any, reactor).callWhenRunning(exit_with_zero_on_signals, reactor)
     cast(Any, reactor).callWhenRunning(spare_garbage_collection)
     return service
 
 
 def make_macvlan_service(
-    settings: Settings, *, reactor: Any = None, kernel: Kernel | None = None, ages: Ages = AGES
+    config: Config, *, reactor: Any = None, kernel: Kernel | None = None, ages: GracePeriods = GRACE_PERIODS
 ) -> MacvlanService:
     """
     The plugin as a Twisted service, for a ``.tac`` file or a ``MultiService``.
 
     Nothing is opened, locked or asked before its ``startService``, which raises
-    :class:`~macvlan_twisted.errors.CannotStart` if it cannot start.
+    :class:`~macvlan_twisted.errors.StartupError` if it cannot start.
 
     :param reactor: the reactor to run on; by default the installed one.
     :param kernel: the links to work on; by default those of this process's network namespace.
@@ -169,129 +169,137 @@ def make_macvlan_service(
     """
     if reactor is None:
         from twisted.internet import reactor
-    return MacvlanService(reactor, settings, lambda: _open_parts(settings, reactor, kernel, ages))
+    return MacvlanService(reactor, config, lambda: _open_parts(config, reactor, kernel, ages))
 
 
-def _open_parts(settings: Settings, reactor: Any, kernel: Kernel | None, ages: Ages) -> WiredParts:
+def _open_parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePeriods) -> WiredParts:
     """Open the state, make it agree with the kernel, and wire the parts. Blocks."""
     hear_of_links = None
     if kernel is None:
-        from .links.kernel import NetlinkKernel
+        from .netlink.rtnetlink import NetlinkKernel
 
         kernel = NetlinkKernel()
         hear_of_links = partial(LinkEvents, reactor)
-    chosen = choose_defaults(settings, kernel)
-    settings = chosen.settings
-    _say_what_was_chosen(settings, chosen.reasons, chosen.hints)
-    with opened_state(settings, kernel) as ledger:
-        return _wire(settings, reactor, kernel, ages, hear_of_links, ledger)
+    chosen = detect_defaults(config, kernel)
+    config = chosen.config
+    _say_what_was_chosen(config, chosen.reasons, chosen.hints)
+    with open_state(config, kernel) as database:
+        return _wire(config, reactor, kernel, ages, hear_of_links, database)
 
 
 def _wire(
-    settings: Settings,
+    config: Config,
     reactor: Any,
     kernel: Kernel,
-    ages: Ages,
+    ages: GracePeriods,
     hear_of_links: Callable[[], LinkEvents] | None,
-    ledger: Ledger,
+    database: Database,
 ) -> WiredParts:
     in_reactor = FromThreads(reactor.callFromThread)
-    writer = Writer(ledger, in_reactor)
-    records = SqliteHostRecords(ledger, writer)
-    book = SqliteAddressBook(ledger, writer)
+    writer = GroupCommit(database, in_reactor)
+    records = SqliteHostRecords(database, writer)
+    store = SqliteAddressStore(database, writer)
 
-    threads = KernelThreads(in_reactor, settings.netlink_threads)
-    known = Known(records)
-    refuse_older(records.instance, kernel.links(), known)
-    links = Links(kernel, threads, records.link_group, ownership(records, known))
-    host_links = HostLinks(links, records, known.host_links)
-    wires = Wires(links, host_links, partial(Tap, reactor, elsewhere=threads))
+    threads = KernelThreads(in_reactor, config.netlink_threads)
+    registry = Registry(records)
+    refuse_older(records.instance, kernel.links(), registry)
+    links = Links(kernel, threads, records.link_group, ownership(records, registry))
+    host_links = HostLinks(links, records, registry.host_links)
+    wires = PacketSockets(links, host_links, partial(PacketSocket, reactor, elsewhere=threads))
     conflicts = Conflicts(
-        wires, links, records, _probe_timing(settings.conflict_wait), reactor, SystemRandom(), time.time
+        wires, links, records, _probe_timing(config.conflict_wait), reactor, SystemRandom(), time.time
     )
-    host_access = HostAccess(links, host_links, conflicts)
-    leases = Leases(wires, conflicts, records, reactor, SystemRandom(), time.time, settings.dhcp_timeout)
-    macs = ChosenMacs(records.instance, SystemRandom())
+    host_routes = HostRoutes(links, host_links, conflicts)
+    leases = Leases(wires, conflicts, records, reactor, SystemRandom(), time.time, config.dhcp_timeout)
+    macs = MacPolicy(records.instance, SystemRandom())
     management = AddressManagement(
-        settings, book, conflicts, Leasing(leases, macs), macs, lambda: token_hex(4), time.monotonic
+        config, store, conflicts, DhcpPools(leases, macs), macs, lambda: token_hex(4), time.monotonic
     )
-    parents = Parents(links, records, known, wires, time.monotonic)
-    announcements = Announcements(wires, reactor)
-    presence = Presence(known, links, conflicts, announcements, leases)
-    host_ways = HostWays(settings, known, links, host_access, management.networks, conflicts)
-    plans = Plans(settings, leases, host_access, management.addresses.mac_for, SystemRandom())
-    removal = Removal(known, records, links, presence, host_ways, time.monotonic)
+    parents = Parents(links, records, registry, wires, time.monotonic)
+    announcements = Announcer(wires, reactor)
+    endpoint_addresses = EndpointAddresses(registry, links, conflicts, announcements, leases)
+    host_access = HostAccess(config, registry, links, host_routes, management.networks, conflicts)
+    plans = EndpointPlanner(config, leases, host_routes, management.addresses.mac_for, SystemRandom())
+    removal = EndpointRemoval(registry, records, links, endpoint_addresses, host_access, time.monotonic)
     endpoints = Endpoints(
-        known,
+        registry,
         records,
         links,
         parents,
         plans,
-        presence,
-        host_ways,
-        Ports(known, links, parents, records.instance),
+        endpoint_addresses,
+        host_access,
+        MacvlanLinks(registry, links, parents, records.instance),
         removal,
     )
-    engine = SocketEngine(reactor, settings.docker_host) if settings.docker_host else NoEngine()
-    moves = Moves(
-        known, records, presence, host_ways, leases, removal.turns, NamespaceSandboxes(), threads, engine
+    engine = EngineClient(reactor, config.docker_host) if config.docker_host else DisabledEngine()
+    moves = Readdressing(
+        registry,
+        records,
+        endpoint_addresses,
+        host_access,
+        leases,
+        removal.locks,
+        NamespaceSandboxes(),
+        threads,
+        engine,
     )
     leases.when_moved = moves.moved
     networks = Networks(
-        settings,
-        known,
+        config,
+        registry,
         records,
         links,
         parents,
         removal,
         wires,
-        presence,
+        endpoint_addresses,
         moves,
-        host_ways,
+        host_access,
         time.monotonic,
     )
-    _finish_now(ensureDeferred(reconcile(known, parents, networks, records, links, wires, host_access)))
-    leftovers = Leftovers(known, links, management.addresses, management.owners, leases, time.monotonic)
-    leftovers.begin()
-    endpoints.when_made = leftovers.note_came
-    removal.when_gone = leftovers.note_left
+    _finish_now(ensureDeferred(reconcile(registry, parents, networks, records, links, wires, host_routes)))
+    orphans = Orphans(registry, links, management.addresses, management.owners, leases, time.monotonic)
+    orphans.begin()
+    endpoints.when_made = orphans.note_came
+    removal.when_gone = orphans.note_left
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
-    calls = Calls(all_methods(networks, endpoints, removal, management), settings.debug)
+    calls = Calls(all_methods(networks, endpoints, removal, management), config.debug)
     _log.info(
         "driver initialised: macvlan-twisted {version} as {name}, {networks} networks and {endpoints} endpoints in state",
         version=VERSION_TEXT,
-        name=settings.plugin_name,
-        networks=len(known.networks),
-        endpoints=len(known.endpoints),
+        name=config.plugin_name,
+        networks=len(registry.networks),
+        endpoints=len(registry.endpoints),
     )
-    network = settings.network
+    network = config.network
     wait = partial(deferLater, reactor)
-    rounds = Rounds(
-        known,
-        Departed(known, links, removal, records.instance),
-        Drops(known, networks, management.pools, management.owners),
-        leftovers,
+    reconciler = Reconciler(
+        registry,
+        StaleEndpoints(registry, links, removal, records.instance),
+        StaleNetworks(registry, networks, management.pools, management.owners),
+        orphans,
         engine,
-        settings.plugin_name,
-        settings.reconcile_every,
+        config.plugin_name,
+        config.reconcile_every,
         ages,
         wait,
         time.monotonic,
     )
 
     async def in_background(stopping: Callable[[], bool]) -> None:
-        names = ContainerNames(known, presence, leases, engine, wait, stopping)
+        names = ContainerNames(registry, endpoint_addresses, leases, engine, wait, stopping)
         management.pools.prepare()
-        await moves.begin(settings.dhcp_readdress)
-        await leases.resume(leases_in_use(leases.known(), known, management.addresses.is_endpoints))
-        work = [rounds.make(stopping)]
-        if settings.docker_host:
+        await moves.begin(config.dhcp_readdress)
+        await leases.resume(leases_in_use(leases.known(), registry, management.addresses.is_endpoints))
+        work = [reconciler.make(stopping)]
+        if config.docker_host:
             work.append(names.learn())
         if hear_of_links is not None:
             work.append(tell_of_left(threads, wait, stopping))
         if network is not None:
-            work.append(ensure_network(network, settings, engine, wait, stopping))
+            work.append(ensure_network(network, config, engine, wait, stopping))
         await DeferredList([ensureDeferred(each).addErrback(log_unless_cancelled) for each in work])
 
     return WiredParts(
@@ -304,8 +312,8 @@ def _wire(
         conflicts,
         announcements,
         leases,
-        Lookout(known, links, parents, wires, host_links, host_access, conflicts, reactor),
-        rounds,
+        LinkMonitor(registry, links, parents, wires, host_links, host_routes, conflicts, reactor),
+        reconciler,
         hear_of_links,
         in_background,
     )
@@ -315,12 +323,12 @@ def _probe_timing(wait: ConflictWait) -> ProbeTiming:
     return RFC_5227 if wait.seconds is None else bounded(wait.seconds)
 
 
-def _say_what_was_chosen(settings: Settings, reasons: Any, hints: Any) -> None:
+def _say_what_was_chosen(config: Config, reasons: Any, hints: Any) -> None:
     for reason in reasons:
         _log.info("{reason}", reason=reason)
     for hint in hints:
         _log.warn("{hint}", hint=hint)
-    if settings.plugin_name == SHADOWED_PLUGIN_NAME and settings.listen is None:
+    if config.plugin_name == SHADOWED_PLUGIN_NAME and config.listen is None:
         _log.warn(
             "Docker Engine has a builtin driver called macvlan, which shadows a plugin of that name: networks "
             "created with -d macvlan will not come here; choose another --plugin-name"
@@ -332,6 +340,6 @@ def _finish_now(deferred: Deferred[None]) -> None:
     outcome: list[object] = []
     deferred.addBoth(outcome.append)
     if not outcome:
-        raise CannotStart("bug: the start waits for something")
+        raise StartupError("bug: the start waits for something")
     if isinstance(outcome[0], Failure):
         outcome[0].raiseException()

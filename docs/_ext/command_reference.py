@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from macvlan_twisted.commands.command_line import make_parser
+from macvlan_twisted.commands.cli import make_parser
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from macvlan_twisted.config import Config
 from macvlan_twisted.driver import options as network_options
 from macvlan_twisted.ipam import options as pool_options
 from macvlan_twisted.service_options import OPTIONS
-from macvlan_twisted.settings import Settings
 
 
 def _indented(*paragraphs: str) -> Iterator[str]:
@@ -54,9 +54,9 @@ def pool() -> Iterator[str]:
         yield from _indented(option.help)
 
 
-def settings() -> Iterator[str]:
+def config() -> Iterator[str]:
     """The attributes of Settings, each with the option that says the same."""
-    defaults = Settings()
+    defaults = Config()
     yield from (".. list-table::", "   :header-rows: 1", "   :widths: 24 38 38", "")
     yield from ("   * - Attribute", "     - Default", "     - Option")
     for option in OPTIONS:
@@ -69,7 +69,7 @@ KINDS: dict[str, Callable[[], Iterator[str]]] = {
     "service": service,
     "network": network,
     "pool": pool,
-    "settings": settings,
+    "settings": config,
 }
 
 

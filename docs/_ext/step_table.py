@@ -13,7 +13,7 @@ from pkgutil import walk_packages
 from typing import TYPE_CHECKING, Any
 
 import macvlan_twisted
-from macvlan_twisted.steps import all_steps
+from macvlan_twisted.failpoints import all_failpoints
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def _rows() -> Iterator[str]:
     for module in walk_packages(macvlan_twisted.__path__, "macvlan_twisted."):
         import_module(module.name)
-    for room, steps in groupby(sorted(all_steps().items()), lambda item: item[0].split(".")[0]):
+    for room, steps in groupby(sorted(all_failpoints().items()), lambda item: item[0].split(".")[0]):
         yield from ("", f".. list-table:: {room}", "   :widths: 34 66", "")
         for name, step in steps:
             yield from (f"   * - ``{name}``", f"     - {step.what}")

@@ -3,7 +3,7 @@ from ipaddress import ip_address, ip_network
 from twisted.application.internet import TimerService
 from twisted.application.service import Application, MultiService
 
-from macvlan_twisted.settings import Settings
+from macvlan_twisted.config import Settings
 from macvlan_twisted.tap import make_macvlan_service
 
 settings = Settings(

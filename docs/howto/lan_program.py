@@ -3,11 +3,11 @@ import sys
 from twisted.internet import reactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
-from macvlan_twisted.settings import Settings
+from macvlan_twisted.config import Config
 from macvlan_twisted.tap import make_macvlan_service
 
 globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
-service = make_macvlan_service(Settings(host_interface="eth1"), reactor=reactor)
+service = make_macvlan_service(Config(host_interface="eth1"), reactor=reactor)
 service.startService()
 reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
 reactor.run()

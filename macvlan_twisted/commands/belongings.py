@@ -11,16 +11,16 @@ from typing import Any
 
 from attrs import field, frozen
 
-from ..lan.host_access import ROUTE_PROTOCOL
-from ..links.interface import HostRoute, Kernel, LinkFacts
-from ..links.pool import GROUPS
-from ..recovery.traces import mark_of
-from ..state.ledger import DATABASE_NAME
-from ..state.recovering import FILE_NAMES, UNFINISHED_NAME
-from ..state.witness import RuntimeWitness
-from ..steps import Step
+from ..failpoints import Failpoint
+from ..lan.host_routes import ROUTE_PROTOCOL
+from ..netlink.kernel import HostRoute, Kernel, LinkFacts
+from ..netlink.links import GROUPS
+from ..recovery.link_evidence import parse_alias
+from ..state.damage import FILE_NAMES, UNFINISHED_NAME
+from ..state.database import DATABASE_NAME
+from ..state.generation import RuntimeGeneration
 
-_READ = Step("commands.state.read", "the database is opened to be read, its write-ahead log taken in")
+_READ = Failpoint("commands.state.read", "the database is opened to be read, its write-ahead log taken in")
 
 _STACKED = ("vlan", "dummy")
 """Kinds of links that others may hang on."""
@@ -84,7 +84,7 @@ def instances_at(directories: Collection[Path], runtime: Path, said: Collection[
     """Whose links are those of *directories*, by the state itself or by what is noted of it outside."""
     found = {each.instance for each in said if each.instance}
     for directory in directories:
-        witnessed = RuntimeWitness(runtime, directory).of_directory()
+        witnessed = RuntimeGeneration(runtime, directory).of_directory()
         if witnessed is not None:
             found.add(witnessed.instance)
     return found
@@ -100,7 +100,7 @@ def our_links(
     """
 
     def is_ours(link: LinkFacts) -> bool:
-        mark = mark_of(link)
+        mark = parse_alias(link)
         if mark is not None:
             return instances is None or mark.instance in instances
         return not link.alias and any(

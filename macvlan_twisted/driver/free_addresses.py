@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..addresses import IPAddress
-from ..errors import Refused
-from ..lan.conflicts import Conflicts, Taken, Unproven
-from .network import Network
+from ..errors import RequestRefused
+from ..lan.conflicts import Conflicts, Inconclusive, Taken
+from .models import Network
 
 
 async def refuse_used_by_others(
@@ -22,12 +22,12 @@ async def refuse_used_by_others(
         return
     verdict = await conflicts.hold(network.parent, address, network.network_id)
     if isinstance(verdict, Taken):
-        raise Refused(
+        raise RequestRefused(
             f"{what} {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; {remedy}"
         )
-    if isinstance(verdict, Unproven):
+    if isinstance(verdict, Inconclusive):
         if network.conflict_detection == "strict":
-            raise Refused(
+            raise RequestRefused(
                 f"it cannot be found out whether {what} {address} is in use on {network.parent}: {verdict.reason}; "
                 "mend that, or create the network with -o conflict_detection=on"
             )

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from ..addresses import IPAddress, IPNetwork
-from ..errors import Refused
-from .network import Network, Subnet
+from ..errors import RequestRefused
+from .models import Network, Subnet
 
 RESERVED_NAMES = ("host", "host4", "host6")
 """Auxiliary addresses of these names are the host's own; more than one, for Docker's client takes each name once."""
@@ -52,7 +52,7 @@ async def choose_host_addresses(
     versions = sorted({subnet.pool.version for subnet in network.subnets})
     for address in given:
         if address.version not in versions:
-            raise Refused(
+            raise RequestRefused(
                 f"-o host_address={address}: the network has no subnet of IPv{address.version}: add one with --subnet, "
                 "or leave that address out"
             )
@@ -61,12 +61,14 @@ async def choose_host_addresses(
         subnets = [subnet for subnet in network.subnets if subnet.pool.version == version]
         said = _said(subnets, [each for each in given if each.version == version])
         if said is not None and said in others:
-            raise Refused(
+            raise RequestRefused(
                 f"host address {said} is the host's own already, on {others[said]}: choose one that nobody has, "
                 "containers reach the host's other addresses by it"
             )
         if said is not None and said in routers:
-            raise Refused(f"host address {said} is that of the LAN's router: choose one that nobody has")
+            raise RequestRefused(
+                f"host address {said} is that of the LAN's router: choose one that nobody has"
+            )
         chosen.append(await _secured(network.parent, subnets, said, present, pools))
     return tuple(chosen)
 
@@ -87,7 +89,7 @@ async def _secured(
     pools: HostAddresses,
 ) -> IPAddress:
     for subnet in subnets:
-        if subnet.is_ours and (address is None or address in subnet.pool):
+        if subnet.managed_here and (address is None or address in subnet.pool):
             auxiliary = subnet.auxiliary.values()
             if address is not None and address in auxiliary:
                 return address
@@ -97,15 +99,15 @@ async def _secured(
     return address
 
 
-def _no_address(subnet: Subnet) -> Refused:
+def _no_address(subnet: Subnet) -> RequestRefused:
     name = "host" if subnet.pool.version == 4 else "host6"
-    if subnet.is_nobodys:
-        return Refused(
+    if subnet.null_ipam:
+        return RequestRefused(
             "access from the host needs an address of the host's own, and nobody manages the addresses of this network: "
             "choose one on the LAN that nobody has and no DHCP server hands out, and give it with -o host_address=ADDRESS, "
             "or leave host access out with -o host_access=false"
         )
-    return Refused(
+    return RequestRefused(
         f"access from the host needs an address of the host's own in {subnet.pool}, and the addresses there are not "
         f"managed by this plugin: reserve one with --aux-address {name}=ADDRESS, or give one that nobody else gets with "
         "-o host_address=ADDRESS, or leave host access out with -o host_access=false"

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from attrs import frozen
 
 from ..addresses import IPAddress, parse_address, parse_mac
-from ..keyed_options import KeyedOption, parse_keyed
 from ..option_values import (
     CONFLICT_DETECTION,
     DEFAULT_MODE,
@@ -25,6 +24,7 @@ from ..option_values import (
     parse_vendor_class,
     parse_whole_number,
 )
+from ..options import DriverOption, parse_driver_options
 
 
 @frozen
@@ -108,8 +108,8 @@ def _identity(text: str) -> str:
     return parse_identity(text)
 
 
-OPTIONS: tuple[KeyedOption, ...] = (
-    KeyedOption(
+OPTIONS: tuple[DriverOption, ...] = (
+    DriverOption(
         "parent",
         "parent",
         "The NIC on the LAN, or a VLAN of it as eth1.20, which is made if it is absent. Default: the "
@@ -118,7 +118,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         ("host_iface",),
         "LINK",
     ),
-    KeyedOption(
+    DriverOption(
         "macvlan_mode",
         "mode",
         f"How the kernel switches between containers: {', '.join(MODES)}. Default: the service's --mode.",
@@ -126,7 +126,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         ("mode",),
         "MODE",
     ),
-    KeyedOption(
+    DriverOption(
         "mtu",
         "mtu",
         "MTU of the containers' links in bytes, at most the parent's. Default: the service's --mtu, else the "
@@ -135,7 +135,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         ("com.docker.network.driver.mtu",),
         "BYTES",
     ),
-    KeyedOption(
+    DriverOption(
         "vlan_id",
         "vlan_id",
         "Use this VLAN (802.1Q, 1 to 4094) of the parent; the sub-interface is made if it is absent.",
@@ -143,7 +143,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "ID",
     ),
-    KeyedOption(
+    DriverOption(
         "bcqueuelen",
         "broadcast_queue_length",
         "Length of the parent's queue of broadcast frames, in frames.",
@@ -151,7 +151,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "FRAMES",
     ),
-    KeyedOption(
+    DriverOption(
         "bclim",
         "broadcast_limit",
         "From how many receivers on a multicast is handed on by the broadcast queue; -1 never (Linux 6.4).",
@@ -159,7 +159,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "NUMBER",
     ),
-    KeyedOption(
+    DriverOption(
         "nopromisc",
         "nopromisc",
         "In passthru mode, do not put the parent into promiscuous mode.",
@@ -167,7 +167,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "BOOL",
     ),
-    KeyedOption(
+    DriverOption(
         "source_macs",
         "source_macs",
         "In source mode, the MAC addresses from which frames are admitted, with commas between them.",
@@ -175,7 +175,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "MACS",
     ),
-    KeyedOption(
+    DriverOption(
         "force_wifi",
         "force_wifi",
         "Take a Wi-Fi parent although access points drop frames of MACs that did not associate.",
@@ -183,7 +183,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "BOOL",
     ),
-    KeyedOption(
+    DriverOption(
         "force_mac",
         "force_mac",
         "In passthru mode, allow --mac-address although it changes the MAC of the parent NIC itself.",
@@ -191,7 +191,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "BOOL",
     ),
-    KeyedOption(
+    DriverOption(
         "host_access",
         "host_access",
         "Let the host and the network's containers reach each other, by a link of ours on the host; in mode bridge "
@@ -200,7 +200,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "BOOL",
     ),
-    KeyedOption(
+    DriverOption(
         "host_address",
         "host_addresses",
         "The host's own address for host_access, one a family with a comma between them. Default: one of the "
@@ -209,7 +209,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "ADDRESSES",
     ),
-    KeyedOption(
+    DriverOption(
         "conflict_detection",
         "conflict_detection",
         f"Refuse an address that someone else has: {', '.join(CONFLICT_DETECTION)}. For address management that is "
@@ -218,7 +218,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "HOW",
     ),
-    KeyedOption(
+    DriverOption(
         "announce",
         "announce",
         "Announce a container's addresses on the LAN when it joins. Default: the service's --announce.",
@@ -226,7 +226,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "BOOL",
     ),
-    KeyedOption(
+    DriverOption(
         "dhcp",
         "dhcp",
         "Lease each container's address from the LAN's own DHCP server; with --ipam-driver null. Default: the "
@@ -235,7 +235,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "BOOL",
     ),
-    KeyedOption(
+    DriverOption(
         "dhcp_release",
         "dhcp_release",
         "Give a lease back when its container has gone. Default: the service's --dhcp-release.",
@@ -243,7 +243,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "BOOL",
     ),
-    KeyedOption(
+    DriverOption(
         "dhcp_readdress",
         "dhcp_readdress",
         "Give a running container another address when its DHCP server insists on one. Default: the service's "
@@ -252,7 +252,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "BOOL",
     ),
-    KeyedOption(
+    DriverOption(
         "dhcp_vendor_class",
         "dhcp_vendor_class",
         "What DHCP servers are told of the kind of client (option 60). Default: the service's "
@@ -261,7 +261,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         (),
         "TEXT",
     ),
-    KeyedOption(
+    DriverOption(
         "identity",
         "identity",
         "What a container's MAC is made of: its address, or nothing (random). Where this plugin manages addresses, "
@@ -277,4 +277,4 @@ def parse_options(given: Mapping[str, str]) -> NetworkOptions:
     """
     :raises Refused: an unknown key, a wrong value, or two synonyms that contradict each other.
     """
-    return NetworkOptions(**parse_keyed("-o", OPTIONS, given))
+    return NetworkOptions(**parse_driver_options("-o", OPTIONS, given))

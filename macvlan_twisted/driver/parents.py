@@ -7,18 +7,18 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from ..errors import LinkFailed, MacvlanError, Refused, StateFailed
-from ..lan.wires import Wires
-from ..links.interface import LinkFacts
-from ..links.pool import Links
-from ..names import alias_of
-from ..records import to_document
-from ..state.interface import HostRecords, Kind
-from ..turns import Turns
-from .awaited import Absent, Awaited
-from .known import Known
-from .network import MadeLink, Network
-from .parent_plans import links_of, lowest_missing, needed_by, refuse_unfit
+from ..errors import LinkError, MacvlanError, RequestRefused, StateError
+from ..keyed_lock import KeyedLock
+from ..lan.packet_sockets import PacketSockets
+from ..link_names import alias_of
+from ..netlink.kernel import LinkFacts
+from ..netlink.links import Links
+from ..state.interfaces import HostRecords, RecordKind
+from ..state.serialize import to_document
+from .models import MadeLink, Network
+from .parent_plan import links_of, lowest_missing, needed_by, refuse_unfit
+from .parent_status import ParentAbsent, ParentStatus
+from .registry import Registry
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -34,18 +34,18 @@ class Parents:
         self,
         links: Links,
         records: HostRecords,
-        known: Known,
-        wires: Wires,
+        registry: Registry,
+        wires: PacketSockets,
         seconds: Callable[[], float],
     ) -> None:
         self._links = links
         self._wires = wires
         self._records = records
-        self._known = known
-        self._turns = Turns()
-        self._made = known.made_links
-        self.awaited = Awaited(seconds)
-        wires.why_absent = self.awaited.why_absent
+        self._registry = registry
+        self._locks = KeyedLock()
+        self._made = registry.made_links
+        self.parent_status = ParentStatus(seconds)
+        wires.why_absent = self.parent_status.why_absent
 
     @property
     def made(self) -> Mapping[str, MadeLink]:
@@ -62,7 +62,7 @@ class Parents:
 
         :param bring_up: also what somebody may have taken down while we were not there.
         :return: whether it is there, and links can be made on it.
-        :raises LinkFailed: the kernel refuses.
+        :raises LinkError: the kernel refuses.
         """
         trouble, is_usable = "", True
         found: dict[Any, LinkFacts] = {}
@@ -70,31 +70,31 @@ class Parents:
             way = (network.vlan_steps, *needed_by(network))  # there may be a thousand networks on one parent
             try:
                 link = found.get(way) or await self._restored(network, bring_up)
-            except Absent as absent:
+            except ParentAbsent as absent:
                 waiting = len(self._networks_on(parent))
                 if waiting:  # else the last one has gone meanwhile, and the parent with it
-                    self.awaited.lost(absent, waiting)
+                    self.parent_status.lost(absent, waiting)
                 return False
-            except Refused as refused:
-                self.awaited.unfit(parent, str(refused))
+            except RequestRefused as refused:
+                self.parent_status.unfit(parent, str(refused))
                 return False
             found[way] = link
             try:
                 _refuse_no_longer_fit(link, network)
-            except Refused as refused:
+            except RequestRefused as refused:
                 trouble = trouble or f"network {network.short_id}: {refused}"
                 is_usable = link.bridge is None
         if trouble:
-            self.awaited.unfit(parent, trouble)
+            self.parent_status.unfit(parent, trouble)
         else:
-            self.awaited.well(parent)
+            self.parent_status.well(parent)
         return is_usable and self._links.exists(parent)
 
     def _networks_on(self, parent: str) -> list[Network]:
         return [
             each
-            for each in self._known.networks.values()
-            if each.parent == parent and each.network_id not in self._known.being_made
+            for each in self._registry.networks.values()
+            if each.parent == parent and each.network_id not in self._registry.being_made
         ]
 
     async def restore(self, network: Network) -> None:
@@ -105,8 +105,10 @@ class Parents:
         """
         try:
             _refuse_no_longer_fit(await self._restored(network), network)
-        except Absent as absent:
-            raise Absent(absent.parent, absent.missing, self.awaited.why_absent(absent.parent)) from None
+        except ParentAbsent as absent:
+            raise ParentAbsent(
+                absent.parent, absent.missing, self.parent_status.why_absent(absent.parent)
+            ) from None
 
     async def _restored(self, network: Network, bring_up: bool = False) -> LinkFacts:
         """
@@ -122,21 +124,21 @@ class Parents:
             raise
         parent = await self._links.find(network.parent)
         if parent is None:
-            raise Absent(network.parent, network.parent)
+            raise ParentAbsent(network.parent, network.parent)
         return parent
 
     def _refuse_absent(self, network: Network) -> None:
         missing = lowest_missing(network, self._links.exists)
         if missing and missing not in self._made:
-            raise Absent(network.parent, missing)
+            raise ParentAbsent(network.parent, missing)
 
     async def _make_again(self, wanted: MadeLink, bring_up: bool) -> None:
-        async with self._turns.of(wanted.name):
+        async with self._locks.of(wanted.name):
             if wanted.name in self._made:  # else it is another's, or has just gone with its last network
                 await self._ensure_in_turn(wanted, bring_up)
 
     async def _ensure_one(self, wanted: MadeLink) -> None:
-        async with self._turns.of(wanted.name):
+        async with self._locks.of(wanted.name):
             await self._ensure_in_turn(wanted, bring_up=True)
 
     async def _ensure_in_turn(self, wanted: MadeLink, bring_up: bool) -> None:
@@ -145,7 +147,7 @@ class Parents:
         if wanted.lower and lower is None:
             if present is not None:
                 return  # what it hangs on was renamed
-            raise Refused(
+            raise RequestRefused(
                 f"failed to find master interface {wanted.lower} on the Docker host, which VLAN "
                 f"{wanted.vlan_id} ({wanted.name}) is to be made on"
             )
@@ -169,47 +171,47 @@ class Parents:
         is_ours = self._links.is_ours(present)
         if lower is None:
             if not is_ours:
-                raise Refused(f"link {wanted.name} exists and is not ours: remove it")
+                raise RequestRefused(f"link {wanted.name} exists and is not ours: remove it")
             return False
         if (present.vlan_id, present.lower_index) == (wanted.vlan_id, lower.index):
             return False
         if not is_ours:
-            raise Refused(
+            raise RequestRefused(
                 f"link {wanted.name} exists and is not VLAN {wanted.vlan_id} of {wanted.lower}: rename it, or "
                 "choose another one"
             )
         upper = [each for each in await self._links.all() if each.lower_index == present.index]
         if any(not self._links.is_ours(each) for each in upper) or self._has_containers(wanted.name):
-            raise Refused(
+            raise RequestRefused(
                 f"VLAN {wanted.name} hangs on the link that was {wanted.lower} before another one got that name: it is "
                 "made again as soon as nothing is on it any more; stop its containers"
             )
         await self._wires.vacate(wanted.name)
-        await self._links.reaped()
+        await self._links.deletions_finished()
         await self._links.delete(wanted.name)
         return True
 
     def _has_containers(self, name: str) -> bool:
         return any(
-            name in links_of(network) and self._known.endpoints_of(network.network_id)
-            for network in self._known.networks.values()
+            name in links_of(network) and self._registry.endpoints_of(network.network_id)
+            for network in self._registry.networks.values()
         )
 
     async def _make(self, wanted: MadeLink) -> None:
         """The intent is on disk before the kernel is touched: what we made is known after a kill."""
-        known = wanted.name in self._made
+        registry = wanted.name in self._made
         self._made[wanted.name] = wanted
         alias = alias_of(self._records.instance, wanted.kind, wanted.name)
         try:
-            if not known:
-                await self._records.save(Kind.MADE_LINK, wanted.name, to_document(wanted))
+            if not registry:
+                await self._records.save(RecordKind.MADE_LINK, wanted.name, to_document(wanted))
             if wanted.kind == "vlan":
                 await self._links.add_vlan(wanted.name, wanted.lower, wanted.vlan_id, alias)
             else:
                 await self._links.add_dummy(wanted.name, alias, wanted.mtu)
         except BaseException:
             # Else it is ours still, and made again when the kernel lets us; and a link of ours has a row while it is there.
-            if not known and not self._links.exists(wanted.name):
+            if not registry and not self._links.exists(wanted.name):
                 await self._forget(wanted.name)
             raise
         _log.info("parent link created: {link} ({kind})", link=wanted.name, kind=wanted.kind)
@@ -218,8 +220,8 @@ class Parents:
         """After a failure: a row too many is dropped at the next start, and the first error is the one to tell."""
         self._made.pop(name, None)
         try:
-            await self._records.forget(Kind.MADE_LINK, name)
-        except StateFailed as failure:
+            await self._records.forget(RecordKind.MADE_LINK, name)
+        except StateError as failure:
             _log.error("the row of link {link} stays: {reason}", link=name, reason=str(failure))
 
     async def drop_unused(self, network: Network) -> None:
@@ -232,10 +234,10 @@ class Parents:
         names += [network.parent] if network.on_dummy else []
         for name in names:
             if name in self._made:
-                await self._links.reaped()
+                await self._links.deletions_finished()
                 await self._drop_if_unused(name)
-        if all(each.parent != network.parent for each in self._known.networks.values()):
-            self.awaited.forget(network.parent)
+        if all(each.parent != network.parent for each in self._registry.networks.values()):
+            self.parent_status.forget(network.parent)
 
     async def drop_orphans(self) -> None:
         """
@@ -244,7 +246,7 @@ class Parents:
         Networks may be missing in state that was rebuilt, those of another engine for instance: while links of ours are in
         containers that nobody here knows, all stays that they may hang on.
         """
-        used = {name for network in self._known.networks.values() for name in links_of(network)}
+        used = {name for network in self._registry.networks.values() for name in links_of(network)}
         if self._made.keys() <= used:
             return
         strangers = await self._strangers()
@@ -259,7 +261,7 @@ class Parents:
         for name in sorted(self._made, key=self._height, reverse=True):
             try:
                 await self._drop_if_unused(name)
-            except LinkFailed as failure:
+            except LinkError as failure:
                 _log.warn("{reason}", reason=str(failure))
 
     async def _strangers(self) -> list[str]:
@@ -267,11 +269,11 @@ class Parents:
         prefix = alias_of(self._records.instance, "endpoint", "")
         try:
             elsewhere = await self._links.elsewhere()
-        except LinkFailed as failure:
+        except LinkError as failure:
             _log.debug("{reason}", reason=str(failure))
             return []
         found = {each.alias.removeprefix(prefix) for each in elsewhere if each.alias.startswith(prefix)}
-        return sorted(found - self._known.endpoints.keys())
+        return sorted(found - self._registry.endpoints.keys())
 
     def _height(self, name: str) -> int:
         """How many links that we made lie below."""
@@ -280,25 +282,25 @@ class Parents:
 
     async def _drop_if_unused(self, name: str) -> None:
         """A network that comes meanwhile is known before it waits for its turn to make the link."""
-        async with self._turns.of(name):
-            if any(name in links_of(network) for network in self._known.networks.values()):
+        async with self._locks.of(name):
+            if any(name in links_of(network) for network in self._registry.networks.values()):
                 return
             present = await self._links.find(name)
             if present is not None and not self._links.is_ours(present):
                 _log.warn("{link} was made by us and replaced by someone else: it stays", link=name)
             elif present is not None:
                 await self._wires.vacate(name)
-                await self._links.reaped()
+                await self._links.deletions_finished()
                 await self._refuse_foreign_upper(present)
                 await self._links.delete(name)
                 _log.info("unused link removed: {link}", link=name)
             self._made.pop(name, None)
-            await self._records.forget(Kind.MADE_LINK, name)
+            await self._records.forget(RecordKind.MADE_LINK, name)
 
     async def _refuse_foreign_upper(self, link: LinkFacts) -> None:
         upper = [each.name for each in await self._links.all() if each.lower_index == link.index]
         if upper:
-            raise LinkFailed(f"{link.name} stays: {', '.join(upper)} of others hang on it")
+            raise LinkError(f"{link.name} stays: {', '.join(upper)} of others hang on it")
 
 
 def _refuse_no_longer_fit(parent: LinkFacts, network: Network) -> None:

@@ -7,22 +7,22 @@ from contextlib import suppress
 
 from twisted.logger import Logger
 
-from ..errors import LinkFailed, StateFailed
-from ..heard import Heard
-from ..links.pool import Links
-from ..names import endpoint_link_name
-from ..state.interface import HostRecords, Kind
-from ..turns import Turns
+from ..errors import LinkError, StateError
+from ..keyed_lock import KeyedLock
+from ..last_seen import LastSeen
+from ..link_names import endpoint_link_name
+from ..netlink.links import Links
+from ..state.interfaces import HostRecords, RecordKind
 from . import requests
-from .host_ways import HostWays
-from .known import Known
-from .network import Endpoint
-from .presence import Presence
+from .endpoint_addresses import EndpointAddresses
+from .host_access import HostAccess
+from .models import Endpoint
+from .registry import Registry
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
 
-class Removal:
+class EndpointRemoval:
     """
     DeleteEndpoint, and all else that ends an endpoint.
 
@@ -31,21 +31,21 @@ class Removal:
 
     def __init__(
         self,
-        known: Known,
+        registry: Registry,
         records: HostRecords,
         links: Links,
-        presence: Presence,
-        host_ways: HostWays,
+        endpoint_addresses: EndpointAddresses,
+        host_access: HostAccess,
         seconds: Callable[[], float],
     ) -> None:
-        self._known = known
+        self._registry = registry
         self._records = records
         self._links = links
-        self._presence = presence
-        self._host_ways = host_ways
-        self.turns = Turns()
+        self._endpoint_addresses = endpoint_addresses
+        self._host_access = host_access
+        self.locks = KeyedLock()
         """Whatever changes an endpoint waits for its turn."""
-        self.heard = Heard(seconds, known.endpoints.__contains__)
+        self.last_seen = LastSeen(seconds, registry.endpoints.__contains__)
         """When the engine last spoke of an endpoint."""
         self._rows_left: dict[str, str] = {}
         """Endpoints that were not made, of which the disk kept the rows, with their networks."""
@@ -54,9 +54,9 @@ class Removal:
 
     async def delete(self, request: requests.EndpointCall) -> None:
         """Remove the endpoint and its link; succeeds when there is nothing."""
-        with self.heard.call(request.endpoint_id):
-            async with self.turns.of(request.endpoint_id):
-                endpoint = self._known.endpoints.get(request.endpoint_id)
+        with self.last_seen.call(request.endpoint_id):
+            async with self.locks.of(request.endpoint_id):
+                endpoint = self._registry.endpoints.get(request.endpoint_id)
                 if endpoint is None:
                     await self._remove_unknown(request.endpoint_id)
                     return
@@ -64,8 +64,8 @@ class Removal:
 
     def ids_of(self, network_id: str) -> list[str]:
         """Which endpoints have to be deleted before their network goes: also those of which a row is left."""
-        known = [endpoint.endpoint_id for endpoint in self._known.endpoints_of(network_id)]
-        return known + [id_ for id_, where in self._rows_left.items() if where == network_id]
+        registry = [endpoint.endpoint_id for endpoint in self._registry.endpoints_of(network_id)]
+        return registry + [id_ for id_, where in self._rows_left.items() if where == network_id]
 
     async def drop(self, endpoint: Endpoint, silence: float) -> bool:
         """
@@ -74,9 +74,9 @@ class Removal:
         :param silence: for how many seconds at least the engine must not have spoken of it.
         :return: whether it was removed; else it has changed, or was spoken of.
         """
-        async with self.turns.of(endpoint.endpoint_id):
-            is_as_it_was = self._known.endpoints.get(endpoint.endpoint_id) is endpoint
-            if not is_as_it_was or self.heard.silence(endpoint.endpoint_id) < silence:
+        async with self.locks.of(endpoint.endpoint_id):
+            is_as_it_was = self._registry.endpoints.get(endpoint.endpoint_id) is endpoint
+            if not is_as_it_was or self.last_seen.silence(endpoint.endpoint_id) < silence:
                 return False
             await self._remove(endpoint)
         return True
@@ -84,17 +84,17 @@ class Removal:
     async def _remove(self, endpoint: Endpoint) -> None:
         removed, failure = False, None
         try:
-            removed = await self._links.condemn(endpoint.link)
-        except LinkFailed as failed:  # without a row it is removed by a later look
+            removed = await self._links.retire(endpoint.link)
+        except LinkError as failed:  # without a row it is removed by a later look
             failure = failed
-        network = self._known.networks.get(endpoint.network_id)
+        network = self._registry.networks.get(endpoint.network_id)
         if network is not None and network.mode == "passthru":
-            await self._links.reaped()
+            await self._links.deletions_finished()
         try:
             await self.forget(endpoint, link_removed=removed)
-        except StateFailed:
+        except StateError:
             # Whoever has the next turn must not take what is condemned for the endpoint's link.
-            await self._links.reaped()
+            await self._links.deletions_finished()
             raise
         if failure is not None:
             raise failure
@@ -107,14 +107,14 @@ class Removal:
 
     async def _remove_unknown(self, endpoint_id: str) -> None:
         """An endpoint that we have no row of (any more) may still have a link: its name tells."""
-        await self._records.forget(Kind.ENDPOINT, endpoint_id)  # that an earlier error left
+        await self._records.forget(RecordKind.ENDPOINT, endpoint_id)  # that an earlier error left
         self._rows_left.pop(endpoint_id, None)
         name = endpoint_link_name(endpoint_id)
         if not self._links.exists(name):
             return
         link = await self._links.find(name)
         if link is not None and self._links.is_ours(link):
-            await self._links.condemn(name)
+            await self._links.retire(name)
             _log.info(
                 "unused link removed: {link} (endpoint {endpoint}, without a row)",
                 link=name,
@@ -129,28 +129,30 @@ class Removal:
         """Forget an endpoint that was not made; the engine will not ask for it."""
         try:
             await self.forget(endpoint)
-        except StateFailed as failure:  # the first error is the one to tell
-            self._known.remove_endpoint(endpoint.endpoint_id)
+        except StateError as failure:  # the first error is the one to tell
+            self._registry.remove_endpoint(endpoint.endpoint_id)
             self._rows_left[endpoint.endpoint_id] = endpoint.network_id
             self.when_gone(endpoint)
-            with suppress(StateFailed):
-                await self._presence.leave(endpoint, self._known.networks.get(endpoint.network_id))
-                await self._host_ways.part(endpoint)
+            with suppress(StateError):
+                await self._endpoint_addresses.leave(
+                    endpoint, self._registry.networks.get(endpoint.network_id)
+                )
+                await self._host_access.part(endpoint)
             _log.error(
                 "the row of endpoint {id} stays: {reason}", id=endpoint.endpoint_id, reason=str(failure)
             )
 
     async def forget(self, endpoint: Endpoint, link_removed: bool = False) -> None:
         """Its row, and what it is to the LAN and the host; whoever calls this has seen to its link."""
-        await self._records.forget(Kind.ENDPOINT, endpoint.endpoint_id)
-        self._known.remove_endpoint(endpoint.endpoint_id)
-        self.heard.forget(endpoint.endpoint_id)
+        await self._records.forget(RecordKind.ENDPOINT, endpoint.endpoint_id)
+        self._registry.remove_endpoint(endpoint.endpoint_id)
+        self.last_seen.forget(endpoint.endpoint_id)
         self.when_gone(endpoint)
         try:
-            network = self._known.networks.get(endpoint.network_id)
-            await self._presence.leave(endpoint, network, link_removed)
+            network = self._registry.networks.get(endpoint.network_id)
+            await self._endpoint_addresses.leave(endpoint, network, link_removed)
         finally:
-            await self._host_ways.part(endpoint)
+            await self._host_access.part(endpoint)
 
 
 def _nothing(endpoint: Endpoint) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from ..addresses import IPAddress, IPInterface, IPNetwork
-from .network import Subnet
+from .models import Subnet
 
 
 @frozen

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from ipaddress import ip_network
 
 from ..addresses import IPAddress, IPInterface, IPNetwork
-from .network import Endpoint, Network
+from .models import Endpoint, Network
 from .requests import StaticRoute
 
 

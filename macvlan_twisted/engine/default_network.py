@@ -12,8 +12,8 @@ from typing import Any
 from twisted.logger import Logger
 
 from ..addresses import IPNetwork
-from ..settings import Settings
-from .api import Engine, EngineAbsent, EngineRefused
+from ..config import Config
+from .client import Engine, EngineError, EngineUnavailable
 
 _log = Logger(namespace="macvlan_twisted.engine")
 
@@ -22,51 +22,51 @@ LONGEST_DELAY = 30.0
 """Seconds between two questions: doubled each time from the first to the longest."""
 
 
-def subnets_for(settings: Settings) -> tuple[list[IPNetwork], list[IPNetwork]]:
+def subnets_for(config: Config) -> tuple[list[IPNetwork], list[IPNetwork]]:
     """
     The subnets that the network gets, IPv4 first, and those that it does not get.
 
     Engines before 28 make up the gateway of a subnet that is given without one, and containers would send into
     the void. So a family without a gateway is left out, unless no family has one.
     """
-    subnets = sorted(settings.subnets, key=lambda subnet: subnet.version)
-    reached = [subnet for subnet in subnets if settings.gateway_for(subnet) is not None]
+    subnets = sorted(config.subnets, key=lambda subnet: subnet.version)
+    reached = [subnet for subnet in subnets if config.gateway_for(subnet) is not None]
     if not reached:
         return subnets, []
     return reached, [subnet for subnet in subnets if subnet not in reached]
 
 
-def describe_network(name: str, settings: Settings) -> dict[str, Any]:
+def describe_network(name: str, config: Config) -> dict[str, Any]:
     """
     What the engine is asked to create. Its subnets are always spelt out, for ``--ip`` needs that, and so are
     their gateways as far as any is known.
     """
-    subnets, _ = subnets_for(settings)
+    subnets, _ = subnets_for(config)
     configs = []
     for subnet in subnets:
         ipam_config = {"Subnet": str(subnet)}
-        gateway, ip_range = settings.gateway_for(subnet), settings.ip_range_in(subnet)
+        gateway, ip_range = config.gateway_for(subnet), config.ip_range_in(subnet)
         if gateway is not None:
             ipam_config["Gateway"] = str(gateway)
         if ip_range is not None:
             ipam_config["IPRange"] = str(ip_range)
         configs.append(ipam_config)
     versions = {subnet.version for subnet in subnets}
-    options = {"macvlan_mode": settings.mode}
-    if settings.host_interface is not None:
-        options["parent"] = settings.host_interface
-    if settings.mtu is not None:
-        options["mtu"] = str(settings.mtu)
+    options = {"macvlan_mode": config.mode}
+    if config.host_interface is not None:
+        options["parent"] = config.host_interface
+    if config.mtu is not None:
+        options["mtu"] = str(config.mtu)
     description: dict[str, Any] = {
         "Name": name,
         "CheckDuplicate": True,
-        "Driver": settings.plugin_name,
+        "Driver": config.plugin_name,
         "EnableIPv6": 6 in versions,
-        "IPAM": {"Driver": settings.plugin_name, "Config": configs},
+        "IPAM": {"Driver": config.plugin_name, "Config": configs},
         "Options": options,
     }
-    if settings.host_interface is not None:
-        description["IPAM"]["Options"] = {"parent": settings.host_interface}
+    if config.host_interface is not None:
+        description["IPAM"]["Options"] = {"parent": config.host_interface}
     if versions == {6}:
         description["EnableIPv4"] = False
     return description
@@ -74,7 +74,7 @@ def describe_network(name: str, settings: Settings) -> dict[str, Any]:
 
 async def ensure_network(
     name: str,
-    settings: Settings,
+    config: Config,
     engine: Engine,
     wait: Callable[[float], Awaitable[object]],
     stopping: Callable[[], bool],
@@ -86,7 +86,7 @@ async def ensure_network(
     :param stopping: whether to end. A question that is cancelled looks as if the engine were absent: Twisted tells
         of it in several ways, as far as it has come.
     """
-    if not settings.subnets:
+    if not config.subnets:
         _log.error(
             "network {name} is not created: no subnet is known; start with --macvlan-subnet and --gateway",
             name=name,
@@ -101,18 +101,18 @@ async def ensure_network(
             if exists:
                 _log.info("network {name} exists already and is left as it is", name=name)
                 return
-            network_id = await engine.create_network(describe_network(name, settings))
-        except EngineAbsent:
+            network_id = await engine.create_network(describe_network(name, config))
+        except EngineUnavailable:
             if not waited and not stopping():
                 waited = True
                 _log.info("network {name} is created as soon as the engine answers", name=name)
-        except EngineRefused as refusal:
+        except EngineError as refusal:
             if str(refusal) != told:
                 told = str(refusal)
                 _log.error("network {name} is not created yet: {reason}", name=name, reason=told)
         else:
             _log.info("network {name} created in the engine: {network}", name=name, network=network_id[:12])
-            _say_what_it_lacks(name, settings)
+            _say_what_it_lacks(name, config)
             return
         if stopping():
             return
@@ -120,8 +120,8 @@ async def ensure_network(
         delay = min(delay * 2, LONGEST_DELAY)
 
 
-def _say_what_it_lacks(name: str, settings: Settings) -> None:
-    subnets, left_out = subnets_for(settings)
+def _say_what_it_lacks(name: str, config: Config) -> None:
+    subnets, left_out = subnets_for(config)
     for subnet in left_out:
         _log.info(
             "network {name} was created without subnet {subnet}, as no gateway in it is known: to have it, remove "
@@ -130,7 +130,7 @@ def _say_what_it_lacks(name: str, settings: Settings) -> None:
             subnet=str(subnet),
         )
     for subnet in subnets:
-        if settings.gateway_for(subnet) is None:
+        if config.gateway_for(subnet) is None:
             _log.warn(
                 "no gateway in subnet {subnet} of network {name} is known, and engines before 28 make one up: "
                 "remove the network and start with --gateway=ADDRESS, the router's address in that subnet",

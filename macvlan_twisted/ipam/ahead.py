@@ -8,9 +8,9 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress
-from .allocation import Span
-from .pools import Pool
-from .shared_set import SharedSet
+from .address_set import AddressSet
+from .allocator import Span
+from .pool import Pool
 
 MOST_HELD = 8
 _FEW_HELD = 4
@@ -23,11 +23,11 @@ def number_to_hold(span: Span) -> int:
 
 
 @define(eq=False)
-class Ahead:
+class PoolPrefetch:
     """What is held for the pools that hand out from one part of one subnet."""
 
     pool: Pool
-    shared: SharedSet
+    shared: AddressSet
     choose: Callable[[], int | None]
     """The next free number in the pool, not counting what is set aside."""
     ready: list[int] = field(factory=list)
@@ -35,7 +35,7 @@ class Ahead:
     asked: set[int] = field(factory=set)
     turn_of: dict[int, int] = field(factory=dict)
     """In which order the ready and the asked ones were chosen."""
-    turns: int = 0
+    locks: int = 0
     quarantined: set[int] = field(factory=set)
     looked_at: set[int] = field(factory=set)
     """Once more, before they are given."""

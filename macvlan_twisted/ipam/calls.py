@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..heard import Heard
+from ..config import Config
+from ..keyed_lock import KeyedLock
 from ..lan.conflicts import Conflicts
-from ..settings import Settings
-from ..state.interface import AddressBook
-from ..turns import Turns
-from .address_calls import AddressCalls
-from .awaited import Awaited
-from .choosing import Choosing
-from .chosen_macs import ChosenMacs
-from .claims import Claims
-from .identities import Identities
-from .leasing import Leasing
-from .network_pools import NetworkPools
-from .open_pools import OpenPools
-from .owners import Owners
-from .pool_calls import PoolCalls
+from ..last_seen import LastSeen
+from ..state.interfaces import AddressStore
+from .address_requests import AddressRequests
+from .allocations import Allocations
+from .dhcp_pools import DhcpPools
+from .mac_policy import MacPolicy
+from .owners import PoolOwners
+from .pending_addresses import PendingAddresses
+from .pool_binding import PoolBinding
+from .pool_registry import PoolRegistry
+from .pool_requests import PoolRequests
+from .selection import AddressSelection
+from .sticky_addresses import StickyAddresses
 
 
 class AddressManagement:
@@ -30,23 +30,27 @@ class AddressManagement:
 
     def __init__(
         self,
-        settings: Settings,
-        book: AddressBook,
+        config: Config,
+        store: AddressStore,
         conflicts: Conflicts,
-        leasing: Leasing,
-        macs: ChosenMacs,
+        dhcp_pools: DhcpPools,
+        macs: MacPolicy,
         nonce: Callable[[], str],
         seconds: Callable[[], float],
     ) -> None:
-        open_pools, turns, awaited = OpenPools(book), Turns(), Awaited(seconds)
-        identities = Identities(book.identities())
-        heard = Heard(seconds, open_pools.by_id.__contains__)
-        choosing = Choosing(settings, open_pools, conflicts)
-        claims = Claims(open_pools, book, turns, conflicts, leasing, choosing, identities, awaited)
-        self.owners = Owners(open_pools, book, turns, awaited)
-        self.networks = NetworkPools(open_pools, book, turns, claims, choosing, self.owners)
-        self.addresses = AddressCalls(
-            settings, open_pools, claims, leasing, macs, choosing, identities, awaited, heard
+        open_pools, locks, pending = PoolRegistry(store), KeyedLock(), PendingAddresses(seconds)
+        sticky_addresses = StickyAddresses(store.identities())
+        last_seen = LastSeen(seconds, open_pools.by_id.__contains__)
+        selection = AddressSelection(config, open_pools, conflicts)
+        claims = Allocations(
+            open_pools, store, locks, conflicts, dhcp_pools, selection, sticky_addresses, pending
+        )
+        self.owners = PoolOwners(open_pools, store, locks, pending)
+        self.networks = PoolBinding(open_pools, store, locks, claims, selection, self.owners)
+        self.addresses = AddressRequests(
+            config, open_pools, claims, dhcp_pools, macs, selection, sticky_addresses, pending, last_seen
         )
         conflicts.is_handed_out = self.addresses.is_endpoints
-        self.pools = PoolCalls(settings, open_pools, book, turns, claims, leasing, choosing, nonce, heard)
+        self.pools = PoolRequests(
+            config, open_pools, store, locks, claims, dhcp_pools, selection, nonce, last_seen
+        )

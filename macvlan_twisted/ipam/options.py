@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from ..keyed_options import KeyedOption, parse_keyed
 from ..option_values import (
     CONFLICT_DETECTION,
     IDENTITIES,
@@ -20,6 +19,7 @@ from ..option_values import (
     parse_interface_name,
     parse_vendor_class,
 )
+from ..options import DriverOption, parse_driver_options
 
 
 @frozen
@@ -34,8 +34,8 @@ class PoolOptions:
     identity: str | None = None
 
 
-OPTIONS: tuple[KeyedOption, ...] = (
-    KeyedOption(
+OPTIONS: tuple[DriverOption, ...] = (
+    DriverOption(
         "parent",
         "parent",
         "The NIC on the LAN that the addresses belong to: networks with equal subnets on one parent share "
@@ -43,7 +43,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         parse_interface_name,
         metavar="LINK",
     ),
-    KeyedOption(
+    DriverOption(
         "conflict_detection",
         "conflict_detection",
         f"Never hand out an address that someone else has: {', '.join(CONFLICT_DETECTION)}. strict refuses an address "
@@ -51,21 +51,21 @@ OPTIONS: tuple[KeyedOption, ...] = (
         parse_conflict_detection,
         metavar="HOW",
     ),
-    KeyedOption(
+    DriverOption(
         "dhcp",
         "dhcp",
         "Lease each container's address from the LAN's own DHCP server. Default: the service's --dhcp.",
         parse_flag,
         metavar="BOOL",
     ),
-    KeyedOption(
+    DriverOption(
         "dhcp_release",
         "dhcp_release",
         "Give a lease back when its container has gone. Default: the service's --dhcp-release.",
         parse_flag,
         metavar="BOOL",
     ),
-    KeyedOption(
+    DriverOption(
         "dhcp_vendor_class",
         "dhcp_vendor_class",
         "What DHCP servers are told of the kind of client (option 60). Default: the service's "
@@ -73,7 +73,7 @@ OPTIONS: tuple[KeyedOption, ...] = (
         parse_vendor_class,
         metavar="TEXT",
     ),
-    KeyedOption(
+    DriverOption(
         "identity",
         "identity",
         f"What a container's MAC is made of: {', '.join(IDENTITIES)}. By name works with engines that tell it (29); "
@@ -89,4 +89,4 @@ def parse_options(given: Mapping[str, str]) -> PoolOptions:
     """
     :raises Refused: an unknown key or a wrong value.
     """
-    return PoolOptions(**parse_keyed("--ipam-opt", OPTIONS, given))
+    return PoolOptions(**parse_driver_options("--ipam-opt", OPTIONS, given))

@@ -14,13 +14,13 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPNetwork
-from ..errors import StateFailed
-from ..records import to_document
-from ..state.interface import AddressBook
-from ..turns import Turns
-from .awaited import Awaited
-from .open_pools import OpenPools
-from .pools import Pool, answered_pool
+from ..errors import StateError
+from ..keyed_lock import KeyedLock
+from ..state.interfaces import AddressStore
+from ..state.serialize import to_document
+from .pending_addresses import PendingAddresses
+from .pool import Pool, answered_pool
+from .pool_registry import PoolRegistry
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
@@ -37,16 +37,18 @@ class Unowned:
     since: float
 
 
-class Owners:
+class PoolOwners:
     """
     :param turns: those of all that is done to a pool, by its id.
     """
 
-    def __init__(self, pools: OpenPools, book: AddressBook, turns: Turns, awaited: Awaited) -> None:
+    def __init__(
+        self, pools: PoolRegistry, store: AddressStore, locks: KeyedLock, pending: PendingAddresses
+    ) -> None:
         self._pools = pools
-        self._book = book
-        self._turns = turns
-        self.awaited = awaited
+        self._store = store
+        self._locks = locks
+        self.pending = pending
         self._seen: dict[str, str] = {}
         """By pool: the network of which a new endpoint had an address of the pool."""
 
@@ -65,21 +67,21 @@ class Owners:
         pool = self._pools.by_id.get(pool_id)
         if pool is not None:
             for number in self._pools.set_of(pool).endpoints.get(pool_id, ()):
-                if self.awaited.since(pool_id, number) is None:
-                    self.awaited.begin(pool_id, number)
+                if self.pending.since(pool_id, number) is None:
+                    self.pending.begin(pool_id, number)
 
     async def is_listed_by(self, pool_id: str, engine_id: str) -> None:
         """As with networks: the engine that lists a network with the pool, the last time one did."""
         await self._change(pool_id, lambda pool: evolve(pool, engine_id=engine_id))
 
     async def _change(self, pool_id: str, change: Callable[[Pool], Pool]) -> None:
-        async with self._turns.of(pool_id):
+        async with self._locks.of(pool_id):
             pool = self._pools.by_id.get(pool_id)
             if pool is None or change(pool) == pool:
                 return
             try:
-                await self._book.open_pool(pool_id, to_document(change(pool)))
-            except StateFailed as failure:  # it is learnt again, or nothing of it is ever collected
+                await self._store.open_pool(pool_id, to_document(change(pool)))
+            except StateError as failure:  # it is learnt again, or nothing of it is ever collected
                 _log.error("whose pool {pool} is is not kept: {reason}", pool=pool_id, reason=str(failure))
                 return
             if pool_id in self._pools.by_id:
@@ -91,7 +93,7 @@ class Owners:
             if pool.network_id is not None and not pool.is_left_alone:
                 for number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ()):
                     if not is_in_use(pool.network_id, _address(pool, number)):
-                        self.awaited.begin(pool.pool_id, number)
+                        self.pending.begin(pool.pool_id, number)
 
     def came(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
         """An endpoint was made with addresses that were handed out by us for it a moment ago."""
@@ -101,14 +103,14 @@ class Owners:
                 self._seen[holders[0].pool_id] = network_id
             for pool in holders:
                 if pool.network_id == network_id:
-                    self.awaited.end(pool.pool_id, int(address))
+                    self.pending.end(pool.pool_id, int(address))
 
     def left(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
         """An endpoint is gone: what it had waits to be given back, or for another one."""
         for address in addresses:
             for pool in self._pools.by_id.values():
                 if pool.network_id == network_id and self._has(pool, address):
-                    self.awaited.begin(pool.pool_id, int(address))
+                    self.pending.begin(pool.pool_id, int(address))
 
     def _has(self, pool: Pool, address: IPAddress) -> bool:
         return (
@@ -128,8 +130,8 @@ class Owners:
     def unowned(self, seconds: float, is_in_use: IsInUse) -> set[Unowned]:
         """Addresses of our networks' containers that have been without an endpoint for so long."""
         found = set()
-        for pool_id, number in self.awaited.longer_than(seconds):
-            pool, since = self._pools.by_id.get(pool_id), self.awaited.since(pool_id, number)
+        for pool_id, number in self.pending.longer_than(seconds):
+            pool, since = self._pools.by_id.get(pool_id), self.pending.since(pool_id, number)
             address = None if pool is None else _address(pool, number)
             if (
                 pool is None
@@ -140,7 +142,7 @@ class Owners:
                 or not self._has(pool, address)
                 or is_in_use(pool.network_id, address)
             ):
-                self.awaited.end(pool_id, number)
+                self.pending.end(pool_id, number)
                 continue
             found.add(Unowned(pool_id, address, since))
         return found

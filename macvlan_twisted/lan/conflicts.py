@@ -11,13 +11,13 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPNetwork
-from ..errors import LinkFailed, StateFailed
-from ..links.pool import Links
-from ..state.interface import HostRecords
-from .others import RETRY_SECONDS, Conflict, Others
-from .probing import Free, How, ProbeTiming, Taken, Unproven, Verdict
-from .watch import Watch
-from .wires import Wires
+from ..errors import LinkError, StateError
+from ..netlink.links import Links
+from ..state.interfaces import HostRecords
+from .address_monitor import AddressMonitor
+from .address_probe import Evidence, Free, Inconclusive, ProbeTiming, Taken, Verdict
+from .conflict_table import RETRY_SECONDS, Conflict, ConflictTable
+from .packet_sockets import PacketSockets
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
@@ -47,7 +47,7 @@ class Conflicts:
 
     def __init__(
         self,
-        wires: Wires,
+        wires: PacketSockets,
         links: Links,
         records: HostRecords,
         timing: ProbeTiming,
@@ -60,8 +60,8 @@ class Conflicts:
         self._timing = timing
         self._clock = clock
         self._random = random
-        self.others = Others(records, clock, now)
-        self._watches: dict[str, Watch] = {}
+        self.others = ConflictTable(records, clock, now)
+        self._watches: dict[str, AddressMonitor] = {}
         self._given: dict[tuple[str, IPAddress], _Given] = {}
         self._holders: dict[tuple[str, IPAddress], _Held] = {}
         """For whom an address is held that no container was given yet."""
@@ -91,15 +91,17 @@ class Conflicts:
         if interest is not None:
             await self._wires.disuse(interest[0], user)
 
-    async def watch(self, parent: str) -> Watch:
+    async def watch(self, parent: str) -> AddressMonitor:
         """
-        :raises LinkFailed: nothing can be heard on *parent*.
+        :raises LinkError: nothing can be heard on *parent*.
         """
         wire = await self._wires.ready(parent)
         watch = self._watches.get(parent)
         if watch is None:
             told = _Told(self, parent)
-            watch = self._watches[parent] = Watch(wire, self._clock, self._random, told, self._timing)
+            watch = self._watches[parent] = AddressMonitor(
+                wire, self._clock, self._random, told, self._timing
+            )
             for user, (where, prefix) in self._interests.items():
                 if where == parent:
                     self._stop_interest[user] = watch.interested_in(prefix)
@@ -122,7 +124,7 @@ class Conflicts:
         Find out whether *address* is free, and if it is, defend it from now on.
 
         Asked are the host itself, the LAN and the siblings on the parent. What could not be asked is
-        :class:`~macvlan_twisted.lan.probing.Unproven`, never free.
+        :class:`~macvlan_twisted.lan.address_probe.Inconclusive`, never free.
 
         :param holder: for whom; what is held for another one is not free.
         :param is_guess: whether it is only thought to be needed: whoever needs it may have it.
@@ -141,15 +143,15 @@ class Conflicts:
         held = self._holders.get((parent, address))
         is_anothers = held is not None and held.holder != holder and not held.is_guess
         if isinstance(verdict, Free) and (is_anothers or (parent, address) in self._given):
-            verdict = Taken(self._wires.of(parent).mac, How.OURS)
+            verdict = Taken(self._wires.of(parent).mac, Evidence.OURS)
         if forgotten is not None and not isinstance(verdict, Free):
             self.given(parent, address, forgotten.mac, is_managed=True)
         elif forgotten is not None:
             self._forgotten[parent, address] = forgotten.mac
         if isinstance(verdict, Taken):
-            if verdict.how is How.OURS:
+            if verdict.how is Evidence.OURS:
                 self.others.rest(parent, address)
-            elif verdict.how is How.PROBED:
+            elif verdict.how is Evidence.PROBED:
                 self.others.have(parent, address, verdict.mac, verdict.how.value, RETRY_PROBED_SECONDS)
             else:
                 self.others.have(parent, address, verdict.mac, verdict.how.value)
@@ -161,23 +163,23 @@ class Conflicts:
 
     async def _verdict(self, parent: str, address: IPAddress, of_many: bool) -> Verdict:
         if not parent:
-            return Unproven(
+            return Inconclusive(
                 "no parent is known: name it with --ipam-opt parent=, or start with --host-interface"
             )
         try:
             link = (await self._links.host_addresses()).get(address)
             if link is not None:
                 found = await self._links.find(link)
-                return Taken("" if found is None else found.mac, How.HOST)
+                return Taken("" if found is None else found.mac, Evidence.HOST)
             if self.is_handed_out(parent, address):
-                return Taken(self._wires.of(parent).mac, How.OURS)
+                return Taken(self._wires.of(parent).mac, Evidence.OURS)
             watch = await self.watch(parent)
             heard = watch.known(address) if of_many else None
             if heard is not None:
-                return Taken(heard.mac, How.HEARD)
+                return Taken(heard.mac, Evidence.HEARD)
             return await watch.hold(address, self._wires.of(parent).mac)
-        except (LinkFailed, StateFailed) as failure:  # our own link, by which is listened, needs a row
-            return Unproven(str(failure))
+        except (LinkError, StateError) as failure:  # our own link, by which is listened, needs a row
+            return Inconclusive(str(failure))
 
     def let_go(self, parent: str, address: IPAddress, holder: str | None = None) -> None:
         """:param holder: for whom it was held; without one, for whomever."""
@@ -208,8 +210,8 @@ class Conflicts:
         if watch is not None:
             self._keep(watch, parent, address, given)
 
-    def _keep(self, watch: Watch, parent: str, address: IPAddress, given: _Given) -> None:
-        with suppress(LinkFailed):  # the parent is away: nobody claims anything there
+    def _keep(self, watch: AddressMonitor, parent: str, address: IPAddress, given: _Given) -> None:
+        with suppress(LinkError):  # the parent is away: nobody claims anything there
             watch.keep_for(address, given.mac or self._wires.of(parent).mac, given.also)
 
     def mac_given(self, parent: str, address: IPAddress) -> str | None:
@@ -297,4 +299,4 @@ class _Told:
         self.conflicts.lost(self.parent, address, mac)
 
 
-__all__ = ["RETRY_SECONDS", "Conflict", "Conflicts", "Free", "Taken", "Unproven", "Verdict"]
+__all__ = ["RETRY_SECONDS", "Conflict", "Conflicts", "Free", "Inconclusive", "Taken", "Verdict"]

@@ -20,8 +20,8 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException
 
 from .errors import error_reply, legible
-from .methods import Method
 from .replies import as_json, with_head
+from .routes import Method
 from .shortcut import Answer
 
 _log = Logger(namespace="macvlan_twisted.protocol")
@@ -83,7 +83,7 @@ class Calls:
         """
         Started means finished: nothing that the client does reaches what is done for it.
 
-        :param tell: as in :data:`~.shortcut.Answer`.
+        :param tell: as in :data:`.shortcut.Answer`.
         """
         self._under_way += 1
         started = self._now()

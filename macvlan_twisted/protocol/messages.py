@@ -12,9 +12,9 @@ from typing import Any
 
 from ..addresses import IPAddress, IPInterface, parse_address, parse_interface, parse_mac, parse_network
 from ..driver import requests as driver
-from ..driver.network import Subnet
+from ..driver.models import Subnet
 from ..ipam import requests as ipam
-from .fields import Fields
+from .json_reader import Fields
 
 GENERIC_OPTIONS = "com.docker.network.generic"
 INTERNAL_OPTION = "com.docker.network.internal"
@@ -57,8 +57,8 @@ def _subnets(body: Fields) -> tuple[Subnet, ...]:
                 name: each.object("AuxAddresses").required(name, _without_prefix)
                 for name in each.texts("AuxAddresses")
             },
-            is_ours=each.text("AddressSpace") in ADDRESS_SPACES.values(),
-            is_nobodys=each.text("AddressSpace") == NULL_ADDRESS_SPACE,
+            managed_here=each.text("AddressSpace") in ADDRESS_SPACES.values(),
+            null_ipam=each.text("AddressSpace") == NULL_ADDRESS_SPACE,
         )
         for family in ("IPv4Data", "IPv6Data")
         for each in body.objects(family)

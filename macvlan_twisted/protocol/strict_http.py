@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
-from ..steps import Step
+from ..failpoints import Failpoint
 from .errors import error_body
 from .replies import as_json, with_head
 
@@ -23,9 +23,9 @@ BODY_LIMIT = 1024 * 1024
 HEADER_NAME_LIMIT = 100
 """Bytes: Twisted keeps the names of the first 10,000 headers that it has not seen before, in two spellings, for good."""
 
-ANSWER = Step("protocol.answer.write", "the engine is answered: its reply goes into the connection")
-_REFUSE_REQUEST = Step("protocol.request.refuse", "a client is told that its request is none")
-_REFUSE = Step("protocol.body.refuse", "the engine is told that a body is too large")
+ANSWER = Failpoint("protocol.answer.write", "the engine is answered: its reply goes into the connection")
+_REFUSE_REQUEST = Failpoint("protocol.request.refuse", "a client is told that its request is none")
+_REFUSE = Failpoint("protocol.body.refuse", "the engine is told that a body is too large")
 
 
 class StrictChannel(HTTPChannel):

@@ -8,24 +8,24 @@ from ipaddress import IPv4Address, IPv4Interface
 from attrs import evolve
 
 from ..addresses import IPAddress
+from ..config import Config
+from ..dhcp.binding import Binding, Client
+from ..dhcp.lease_records import LeaseRecord
 from ..driver import requests
-from ..driver.contradictions import readdresses
 from ..driver.host_addresses import RESERVED_NAMES
-from ..driver.network import Endpoint, MadeLink, Network, Subnet
-from ..driver.network_plans import network_on
+from ..driver.models import Endpoint, MadeLink, Network, Subnet
+from ..driver.network_plan import network_on
 from ..driver.options import NetworkOptions, parse_options
-from ..driver.parent_plans import ParentPlan, needed_by, plan_parent
+from ..driver.parent_plan import ParentPlan, needed_by, plan_parent
 from ..driver.static_routes import routes_to_host
-from ..engine.inspection import FoundEndpoint, FoundNetwork, FoundSubnet
-from ..errors import Refused
-from ..ipam.allocation import usable_span
-from ..ipam.pools import Pool
-from ..lan.dhcp import Client, LeaseFacts
-from ..lan.lease_records import LeaseRecord
-from ..links.interface import LinkFacts
-from ..links.sandbox import sandbox_path
-from ..names import endpoint_link_name
-from ..settings import Settings
+from ..driver.validation import readdresses
+from ..engine.blocking_client import FoundEndpoint, FoundNetwork, FoundSubnet
+from ..errors import RequestRefused
+from ..ipam.allocator import usable_span
+from ..ipam.pool import Pool
+from ..link_names import endpoint_link_name
+from ..netlink.kernel import LinkFacts
+from ..netlink.netns import sandbox_path
 
 NULL_DRIVER = "null"
 """The engine's own address management that gives no addresses."""
@@ -34,11 +34,11 @@ _UNTIL_CONFIRMED = 3600
 
 
 def rebuilt_network(
-    found: FoundNetwork, settings: Settings, links: Sequence[LinkFacts], makes_up_gateways: bool
+    found: FoundNetwork, config: Config, links: Sequence[LinkFacts], makes_up_gateways: bool
 ) -> Network:
     """
     :param links: those of the host; a parent that is not among them is awaited.
-    :param makes_up_gateways: what :class:`~macvlan_twisted.engine.inspection.Inspection` says.
+    :param makes_up_gateways: what :class:`~macvlan_twisted.engine.blocking_client.Inspection` says.
     :raises Refused: its options mean nothing to this version.
     """
     options = parse_options(found.options)
@@ -46,35 +46,35 @@ def rebuilt_network(
         network_id=found.network_id,
         options=found.options,
         internal=found.internal,
-        subnets=tuple(_subnet(each, found, settings, makes_up_gateways) for each in found.subnets),
+        subnets=tuple(_subnet(each, found, config, makes_up_gateways) for each in found.subnets),
     )
-    plan = _parent(request, options, settings, links)
-    return network_on(plan, request, options, settings, readdresses(request, options, settings))
+    plan = _parent(request, options, config, links)
+    return network_on(plan, request, options, config, readdresses(request, options, config))
 
 
-def _subnet(subnet: FoundSubnet, found: FoundNetwork, settings: Settings, makes_up_gateways: bool) -> Subnet:
+def _subnet(subnet: FoundSubnet, found: FoundNetwork, config: Config, makes_up_gateways: bool) -> Subnet:
     gateway = subnet.gateway
-    is_nobodys = found.ipam_driver == NULL_DRIVER
-    if gateway is None and makes_up_gateways and not is_nobodys and subnet.pool.prefixlen:
-        gateway = gateway_made_up(subnet, found, settings)
+    null_ipam = found.ipam_driver == NULL_DRIVER
+    if gateway is None and makes_up_gateways and not null_ipam and subnet.pool.prefixlen:
+        gateway = gateway_made_up(subnet, found, config)
     return Subnet(
         pool=subnet.pool,
         gateway=gateway,
         auxiliary=subnet.auxiliary,
-        is_ours=found.ipam_driver == settings.plugin_name,
-        is_nobodys=is_nobodys,
+        managed_here=found.ipam_driver == config.plugin_name,
+        null_ipam=null_ipam,
     )
 
 
-def gateway_made_up(subnet: FoundSubnet, found: FoundNetwork, settings: Settings) -> IPAddress:
+def gateway_made_up(subnet: FoundSubnet, found: FoundNetwork, config: Config) -> IPAddress:
     """The gateway of a subnet for which the user named none: running containers show it; else it is what is usual."""
     for endpoint in found.endpoints:
         for shown in (endpoint.gateway, endpoint.gateway_v6):
             if shown is not None and shown in subnet.pool:
                 return shown
-    if found.ipam_driver == settings.plugin_name:
-        known = settings.gateway_for(subnet.pool)
-        return known or _address(subnet.pool.network_address, usable_span(subnet.pool).first)
+    if found.ipam_driver == config.plugin_name:
+        registry = config.gateway_for(subnet.pool)
+        return registry or _address(subnet.pool.network_address, usable_span(subnet.pool).first)
     part = usable_span(subnet.pool, subnet.ip_range)  # Docker's own takes the first of the range
     return _address(subnet.pool.network_address, part.first)
 
@@ -84,19 +84,19 @@ def _address(like: IPAddress, number: int) -> IPAddress:
 
 
 def _parent(
-    request: requests.CreateNetwork, options: NetworkOptions, settings: Settings, links: Sequence[LinkFacts]
+    request: requests.CreateNetwork, options: NetworkOptions, config: Config, links: Sequence[LinkFacts]
 ) -> ParentPlan:
     def plan(present: Sequence[LinkFacts]) -> ParentPlan:
-        return plan_parent(request.network_id, options, request.internal, settings.host_interface, present)
+        return plan_parent(request.network_id, options, request.internal, config.host_interface, present)
 
     try:
         return plan(links)
-    except Refused:  # as far as we know it was there, and may come late
-        name = options.parent or settings.host_interface or ""
+    except RequestRefused:  # as far as we know it was there, and may come late
+        name = options.parent or config.host_interface or ""
         missing = name.partition(".")[0]
         try:
             return plan((*links, LinkFacts(-1, missing, "", "", 65535, up=True)))
-        except Refused:
+        except RequestRefused:
             return ParentPlan(name)
 
 
@@ -138,15 +138,15 @@ def rebuilt_endpoint(found: FoundEndpoint, network: Network, own: Sequence[IPAdd
         link=endpoint_link_name(found.endpoint_id),
         parent=network.parent,
         mac=mac,
-        mac_is_ours=mac is not None,
+        mac_generated=mac is not None,
         address=found.address,
         address_v6=found.address_v6,
         sandbox=sandbox_path(found.sandbox) if enters else "",
     )
     if not network.host_access:
         return endpoint
-    ways = tuple(route.destination for route in routes_to_host(endpoint, network, own))
-    return evolve(endpoint, ways=ways)
+    static_routes = tuple(route.destination for route in routes_to_host(endpoint, network, own))
+    return evolve(endpoint, static_routes=static_routes)
 
 
 def rebuilt_lease(
@@ -166,7 +166,7 @@ def rebuilt_lease(
         return None
     client = Client(endpoint.mac, vendor_class=terms.dhcp_vendor_class or None)
     router = network.gateway_for(endpoint.address) or found.gateway
-    facts = LeaseFacts(
+    facts = Binding(
         address=endpoint.address.ip,
         prefix_length=endpoint.address.network.prefixlen,
         router=router if isinstance(router, IPv4Address) else None,

@@ -7,21 +7,21 @@ from ipaddress import IPv4Address
 from attrs import evolve
 
 from ..addresses import IPAddress
-from ..driver.network import Network
-from ..engine.inspection import FoundNetwork, FoundSubnet
-from ..errors import Refused
-from ..ipam.pools import Pool, plan_pool, pool_id_for, said_by
+from ..config import Config
+from ..driver.models import Network
+from ..engine.blocking_client import FoundNetwork, FoundSubnet
+from ..errors import RequestRefused
+from ..ipam.pool import Pool, plan_pool, pool_id_for, said_by
 from ..ipam.requests import Purpose, RequestPool
 from ..protocol.messages import LOCAL_ADDRESS_SPACE
-from ..settings import Settings
-from .kept import Kept
+from .snapshot import Snapshot
 
 
 def add_pools(
-    kept: Kept,
+    kept: Snapshot,
     found: FoundNetwork,
     network: Network | None,
-    settings: Settings,
+    config: Config,
     nonce: str,
     standing: dict[str, int],
 ) -> list[str]:
@@ -29,7 +29,7 @@ def add_pools(
     The pools of one network of the engine's, and what is taken in them, as far as *kept* does not hold that.
 
     The engine does not tell a pool's id, by which it will call it. But the id says what the pool is; so a pool that is
-    rebuilt stands for all ids that say the same (:meth:`~macvlan_twisted.ipam.open_pools.OpenPools.find`).
+    rebuilt stands for all ids that say the same (:meth:`~macvlan_twisted.ipam.pool_registry.PoolRegistry.find`).
 
     :param network: what the engine's network is to our driver; ``None`` where that is another one.
     :param standing: by what ids say: for how many networks so far; filled here.
@@ -38,8 +38,8 @@ def add_pools(
     lacking = []
     for subnet in found.subnets:
         try:
-            planned = _planned(subnet, found, network, settings, nonce)
-        except Refused as refused:
+            planned = _planned(subnet, found, network, config, nonce)
+        except RequestRefused as refused:
             lacking.append(f"the pool {subnet.pool} of network {found.name}: {refused}")
             continue
         says = said_by(planned.pool_id)
@@ -53,7 +53,7 @@ def add_pools(
 
 
 def _planned(
-    subnet: FoundSubnet, found: FoundNetwork, network: Network | None, settings: Settings, nonce: str
+    subnet: FoundSubnet, found: FoundNetwork, network: Network | None, config: Config, nonce: str
 ) -> Pool:
     request = RequestPool(
         address_space=LOCAL_ADDRESS_SPACE,
@@ -63,9 +63,9 @@ def _planned(
         v6=subnet.pool.version == 6,
     )
     if request.pool is None:
-        pool = _planned_any(request, subnet, found, settings, nonce)
+        pool = _planned_any(request, subnet, found, config, nonce)
     else:
-        pool = plan_pool(request, settings, nonce)
+        pool = plan_pool(request, config, nonce)
     if pool.dhcp and request.v6:
         pool = evolve(pool, dhcp=False)
     if network is not None and network.parent != pool.parent:
@@ -74,7 +74,7 @@ def _planned(
 
 
 def _planned_any(
-    request: RequestPool, subnet: FoundSubnet, found: FoundNetwork, settings: Settings, nonce: str
+    request: RequestPool, subnet: FoundSubnet, found: FoundNetwork, config: Config, nonce: str
 ) -> Pool:
     """
     A pool for which the user named no subnet: a container shows which one it is, else it is the service's own.
@@ -84,12 +84,12 @@ def _planned_any(
     shown = [each.address_v6 if request.v6 else each.address for each in found.endpoints]
     prefix = next((each.network for each in shown if each is not None), None)
     if prefix is None:
-        prefix = plan_pool(request, settings, nonce).prefix
-    pool = plan_pool(evolve(request, pool=prefix), settings, nonce)
+        prefix = plan_pool(request, config, nonce).prefix
+    pool = plan_pool(evolve(request, pool=prefix), config, nonce)
     if pool.dhcp and not request.v6:  # its id names the subnet that the server told
         router = subnet.gateway if isinstance(subnet.gateway, IPv4Address) else None
         return evolve(pool, any_subnet=True, part=None, leased_router=router)
-    part = pool.part or settings.ip_range_in(prefix)
+    part = pool.part or config.ip_range_in(prefix)
     return evolve(
         pool,
         pool_id=pool_id_for(request, nonce),
@@ -99,7 +99,7 @@ def _planned_any(
 
 
 def _claim(
-    kept: Kept,
+    kept: Snapshot,
     pool: Pool,
     group: list[Pool],
     subnet: FoundSubnet,

@@ -14,20 +14,20 @@ from secrets import token_hex
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
-from ..driver.network import Network
-from ..engine.api import EngineAbsent, EngineRefused
-from ..engine.inspection import BlockingEngine, FoundNetwork, Inspection, inspect_networks
-from ..errors import CannotStart, Refused
-from ..links.interface import Kernel, LinkFacts
-from ..settings import Settings
-from ..state.ledger import DATABASE_NAME, Ledger
-from ..state.recovering import Recovering
+from ..config import Config
+from ..driver.models import Network
+from ..engine.blocking_client import BlockingEngineClient, FoundNetwork, Inspection, inspect_networks
+from ..engine.client import EngineError, EngineUnavailable
+from ..errors import RequestRefused, StartupError
+from ..netlink.kernel import Kernel, LinkFacts
+from ..state.damage import DamageRecovery
+from ..state.database import DATABASE_NAME, Database
+from ..state.generation import RuntimeGeneration
 from ..state.sqlite import StateIdentity, drawn_group, identity_of
-from ..state.witness import RuntimeWitness
-from .kept import Kept
+from .link_evidence import host_links_of, instances_of, made_links_of
 from .networks import host_addresses, missing_links, rebuilt_endpoint, rebuilt_lease, rebuilt_network
 from .pools import add_pools
-from .traces import host_links_of, instances_of, made_links_of
+from .snapshot import Snapshot
 
 _log = Logger(namespace="macvlan_twisted.recovery")
 
@@ -36,54 +36,54 @@ _log = Logger(namespace="macvlan_twisted.recovery")
 class Rebuilt:
     """What state shall hold, and what is to be told of it."""
 
-    kept: Kept
+    kept: Snapshot
     lacking: list[str] = field(factory=list)
     """What could not be rebuilt."""
     leases: int = 0
 
 
-def ask_engine(settings: Settings) -> Inspection:
+def ask_engine(config: Config) -> Inspection:
     """
-    :raises CannotStart: the engine does not answer.
+    :raises StartupError: the engine does not answer.
     """
-    if not settings.docker_host:
-        raise CannotStart("--recover asks the engine for its networks: name its socket with --docker-host")
-    engine = BlockingEngine(settings.docker_host)
+    if not config.docker_host:
+        raise StartupError("--recover asks the engine for its networks: name its socket with --docker-host")
+    engine = BlockingEngineClient(config.docker_host)
     try:
-        return inspect_networks(engine, settings.plugin_name)
-    except EngineAbsent as absent:
-        raise CannotStart(
-            f"--recover asks the engine for its networks, and nobody answers on {settings.docker_host} ({absent}): "
+        return inspect_networks(engine, config.plugin_name)
+    except EngineUnavailable as absent:
+        raise StartupError(
+            f"--recover asks the engine for its networks, and nobody answers on {config.docker_host} ({absent}): "
             "start Docker first, or name its socket with --docker-host"
         ) from absent
-    except EngineRefused as refusal:
-        raise CannotStart(f"--recover asks the engine for its networks, and it says: {refusal}") from refusal
+    except EngineError as refusal:
+        raise StartupError(f"--recover asks the engine for its networks, and it says: {refusal}") from refusal
 
 
 def recover_state(
-    settings: Settings,
+    config: Config,
     kernel: Kernel,
     directory: Path,
-    outside: RuntimeWitness,
-    ask: Callable[[Settings], Inspection] = ask_engine,
+    outside: RuntimeGeneration,
+    ask: Callable[[Config], Inspection] = ask_engine,
     wall_time: Callable[[], float] = time.time,
-) -> Ledger:
+) -> Database:
     """
     The ledger of *directory*, with all that can be known. Blocks.
 
-    :raises CannotStart: the engine does not answer; nothing was changed.
-    :raises StateFailed: the disk refuses.
+    :raises StartupError: the engine does not answer; nothing was changed.
+    :raises StateError: the disk refuses.
     """
-    inspection = ask(settings)
+    inspection = ask(config)
     links = kernel.links()
-    with Recovering(directory, outside) as recovering:
-        opened, damage = recovering.opened(Kept.of)
+    with DamageRecovery(directory, outside) as recovering:
+        opened, damage = recovering.opened(Snapshot.of)
         if opened is None:
-            identity, before = _earlier_identity(links, outside), Kept()
+            identity, before = _earlier_identity(links, outside), Snapshot()
         else:
             identity, before = identity_of(opened[0]), opened[1]
         try:
-            rebuilt = rebuild(before, inspection, settings, kernel, links, identity.instance, wall_time())
+            rebuilt = rebuild(before, inspection, config, kernel, links, identity.instance, wall_time())
         except BaseException:
             if opened is not None:
                 opened[0].close()
@@ -91,15 +91,15 @@ def recover_state(
         changes = rebuilt.kept.changes_since(before)
         aside: Path | None = None
         if opened is None:
-            aside, ledger = recovering.begun_anew(identity, changes)
+            aside, database = recovering.begun_anew(identity, changes)
         else:
-            ledger = opened[0]
-            recovering.complete(ledger, changes)
+            database = opened[0]
+            recovering.complete(database, changes)
     _tell(before, rebuilt, damage, aside)
-    return ledger
+    return database
 
 
-def _earlier_identity(links: Sequence[LinkFacts], outside: RuntimeWitness) -> StateIdentity:
+def _earlier_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -> StateIdentity:
     """That of the links which are here, so that they are known as ours; a new one if there are none."""
     instances = instances_of(links)
     witnessed = outside.of_directory()
@@ -122,9 +122,9 @@ def _earlier_identity(links: Sequence[LinkFacts], outside: RuntimeWitness) -> St
 
 
 def rebuild(
-    before: Kept,
+    before: Snapshot,
     inspection: Inspection,
-    settings: Settings,
+    config: Config,
     kernel: Kernel,
     links: Sequence[LinkFacts],
     instance: str,
@@ -145,22 +145,22 @@ def rebuild(
     leases = 0
     for found in inspection.networks:
         network: Network | None = None
-        if found.driver == settings.plugin_name:
+        if found.driver == config.plugin_name:
             try:
-                network = _network(kept, found, settings, links, inspection.makes_up_gateways, lacking)
-            except Refused as refused:
+                network = _network(kept, found, config, links, inspection.makes_up_gateways, lacking)
+            except RequestRefused as refused:
                 lacking.append(f"network {found.name} ({refused})")
-        if found.ipam_driver == settings.plugin_name:
-            lacking += add_pools(kept, found, network, settings, nonce, standing)
+        if found.ipam_driver == config.plugin_name:
+            lacking += add_pools(kept, found, network, config, nonce, standing)
         if network is not None:
             leases += _add_endpoints(kept, found, network, kernel, links, now)
     return Rebuilt(kept, lacking, leases)
 
 
 def _network(
-    kept: Kept,
+    kept: Snapshot,
     found: FoundNetwork,
-    settings: Settings,
+    config: Config,
     links: Sequence[LinkFacts],
     makes_up_gateways: bool,
     lacking: list[str],
@@ -168,7 +168,7 @@ def _network(
     network = kept.networks.get(found.network_id)
     if network is not None and network.is_made:
         return network
-    network = rebuilt_network(found, settings, links, makes_up_gateways)
+    network = rebuilt_network(found, config, links, makes_up_gateways)
     if network.host_access:
         host_link = kept.host_links.get(network.parent)
         present = () if host_link is None else tuple(each.ip for each in host_link.addresses)
@@ -182,7 +182,7 @@ def _network(
 
 
 def _add_endpoints(
-    kept: Kept,
+    kept: Snapshot,
     found: FoundNetwork,
     network: Network,
     kernel: Kernel,
@@ -212,7 +212,7 @@ def _add_endpoints(
     return leases
 
 
-def _tell(before: Kept, rebuilt: Rebuilt, damage: str, aside: Path | None) -> None:
+def _tell(before: Snapshot, rebuilt: Rebuilt, damage: str, aside: Path | None) -> None:
     kept = rebuilt.kept
     if aside is not None:
         _log.warn(

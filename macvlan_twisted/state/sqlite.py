@@ -12,27 +12,27 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress, parse_address
-from ..errors import StateFailed
-from . import ledger as tables
-from .interface import Claim, Document, Identity, Kind
-from .ledger import Change, Drop, Ledger, Put, Table
-from .witness import RuntimeWitness
+from ..errors import StateError
+from . import database as tables
+from .database import Change, Database, Drop, Put, Table
+from .generation import RuntimeGeneration
+from .interfaces import Allocation, Document, RecordKind, StickyAddress
 
 _TABLE_OF = {
-    Kind.NETWORK: tables.NETWORKS,
-    Kind.ENDPOINT: tables.ENDPOINTS,
-    Kind.MADE_LINK: tables.MADE_LINKS,
-    Kind.HOST_LINK: tables.HOST_LINKS,
-    Kind.CONFLICT: tables.CONFLICTS,
-    Kind.LEASE: tables.LEASES,
+    RecordKind.NETWORK: tables.NETWORKS,
+    RecordKind.ENDPOINT: tables.ENDPOINTS,
+    RecordKind.MADE_LINK: tables.MADE_LINKS,
+    RecordKind.HOST_LINK: tables.HOST_LINKS,
+    RecordKind.CONFLICT: tables.CONFLICTS,
+    RecordKind.LEASE: tables.LEASES,
 }
 _FIRST_GROUP = 2**16
 _GROUP_STEP = 32
 """Distance between the groups of links that two instances may draw; one uses fewer of them."""
 
 
-class Submits(Protocol):
-    """Where changes go: :class:`~macvlan_twisted.state.writer.Writer`, or a test's own."""
+class CommitQueue(Protocol):
+    """Where changes go: :class:`~macvlan_twisted.state.group_commit.GroupCommit`, or a test's own."""
 
     def submit(self, changes: list[Change], /) -> Deferred[None]: ...
 
@@ -68,59 +68,59 @@ def identity_rows(identity: StateIdentity) -> list[Change]:
     ]
 
 
-def identity_of(ledger: Ledger) -> StateIdentity:
+def identity_of(database: Database) -> StateIdentity:
     """
-    :raises StateFailed: it has none.
+    :raises StateError: it has none.
     """
-    rows = {row[0]: row[1] for row in ledger.rows(tables.IDENTITY)}
+    rows = {row[0]: row[1] for row in database.rows(tables.IDENTITY)}
     try:
         return StateIdentity(rows["instance"], int(rows["link_group"]))
     except (KeyError, ValueError) as error:
-        raise StateFailed(f"state does not say which instance it is of: {rows}") from error
+        raise StateError(f"state does not say which instance it is of: {rows}") from error
 
 
-def open_ledger(directory: Path, outside: RuntimeWitness | None = None) -> Ledger:
+def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> Database:
     """
     Open or make the state in *directory*, checked. Blocks, so only before listening.
 
     :param outside: what is witnessed outside of it.
-    :raises StateFailed: says what is wrong; nothing was changed.
+    :raises StateError: says what is wrong; nothing was changed.
     """
     said = None if outside is None else outside.of_directory()
     if said is not None and said.rows and not (directory / tables.DATABASE_NAME).exists():
-        raise StateFailed(
+        raise StateError(
             f"{directory / tables.DATABASE_NAME} is gone: since the host was booted it was at generation "
             f"{said.generation}, with {said.rows} records"
         )
-    ledger = Ledger(directory)
+    database = Database(directory)
     try:
         if outside is not None:
-            refuse_older(ledger, directory, outside)
-        if not ledger.rows(tables.IDENTITY):
-            ledger.commit(identity_rows(StateIdentity.drawn()))
-            ledger.is_new = True
+            refuse_older(database, directory, outside)
+        if not database.rows(tables.IDENTITY):
+            database.commit(identity_rows(StateIdentity.drawn()))
+            database.is_new = True
         if outside is not None:
-            ledger.be_witnessed(outside)
+            database.be_witnessed(outside)
     except BaseException:
-        ledger.close()
+        database.close()
         raise
-    return ledger
+    return database
 
 
-def refuse_older(ledger: Ledger, directory: Path, outside: RuntimeWitness) -> None:
+def refuse_older(database: Database, directory: Path, outside: RuntimeGeneration) -> None:
     """
-    :raises StateFailed: what is in *directory* is not what was there last since the host was booted.
+    :raises StateError: what is in *directory* is not what was there last since the host was booted.
     """
     here = outside.of_directory()
-    if here is not None and here.rows and here.instance != ledger.instance:
-        raise StateFailed(
-            f"the state in {directory} is that of instance {ledger.instance or '(none)'}, and since the host was booted that "
+    if here is not None and here.rows and here.instance != database.instance:
+        raise StateError(
+            f"the state in {directory} is that of instance {database.instance or '(none)'}, and since the host was booted that "
             f"of {here.instance} was here, with {here.rows} records: it was put here from another directory"
         )
-    own = outside.of_instance(ledger.instance)
-    if own is not None and own.generation > ledger.generation:
-        raise StateFailed(
-            f"the state in {directory} is at generation {ledger.generation}, but since the host was booted it was at "
+    own = outside.of_instance(database.instance)
+    if own is not None and own.generation > database.generation:
+        raise StateError(
+            f"the state in {directory} is at generation {database.generation}, but since the host was booted it was at "
             f"{own.generation}: an older copy was put in its place"
         )
 
@@ -130,43 +130,43 @@ def _json(document: Document) -> str:
 
 
 class SqliteHostRecords:
-    """:class:`~macvlan_twisted.state.interface.HostRecords` in the database."""
+    """:class:`~macvlan_twisted.state.interfaces.HostRecords` in the database."""
 
-    def __init__(self, ledger: Ledger, writer: Submits) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database, writer: CommitQueue) -> None:
+        self._database = database
         self._writer = writer
-        identity = identity_of(ledger)
+        identity = identity_of(database)
         self.instance: str = identity.instance
         self.link_group: int = identity.link_group
 
-    def documents(self, kind: Kind) -> dict[str, Document]:
-        return _documents(self._ledger, _TABLE_OF[kind])
+    def documents(self, kind: RecordKind) -> dict[str, Document]:
+        return _documents(self._database, _TABLE_OF[kind])
 
-    def save(self, kind: Kind, key: str, document: Document) -> Deferred[None]:
+    def save(self, kind: RecordKind, key: str, document: Document) -> Deferred[None]:
         return self._writer.submit([Put(_TABLE_OF[kind], (key, _json(document)))])
 
-    def forget(self, kind: Kind, key: str) -> Deferred[None]:
+    def forget(self, kind: RecordKind, key: str) -> Deferred[None]:
         return self._writer.submit([Drop(_TABLE_OF[kind], (key,))])
 
 
-class SqliteAddressBook:
-    """:class:`~macvlan_twisted.state.interface.AddressBook` in the database."""
+class SqliteAddressStore:
+    """:class:`~macvlan_twisted.state.interfaces.AddressStore` in the database."""
 
-    def __init__(self, ledger: Ledger, writer: Submits) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database, writer: CommitQueue) -> None:
+        self._database = database
         self._writer = writer
 
     def pools(self) -> dict[str, Document]:
-        return _documents(self._ledger, tables.POOLS)
+        return _documents(self._database, tables.POOLS)
 
-    def claims(self) -> Iterator[Claim]:
+    def claims(self) -> Iterator[Allocation]:
         return (
-            Claim(pool_id, parse_address(address), purpose)
-            for pool_id, address, purpose in self._ledger.each_row(tables.ADDRESSES)
+            Allocation(pool_id, parse_address(address), purpose)
+            for pool_id, address, purpose in self._database.each_row(tables.ADDRESSES)
         )
 
     def cursors(self) -> dict[str, IPAddress]:
-        return {name: parse_address(address) for name, address in self._ledger.rows(tables.CURSORS)}
+        return {name: parse_address(address) for name, address in self._database.rows(tables.CURSORS)}
 
     def open_pool(self, pool_id: str, document: Document) -> Deferred[None]:
         return self._writer.submit([Put(tables.POOLS, (pool_id, _json(document)))])
@@ -180,15 +180,15 @@ class SqliteAddressBook:
             ]
         )
 
-    def identities(self) -> list[Identity]:
+    def identities(self) -> list[StickyAddress]:
         return [
-            Identity(pool_id, name, parse_address(address), mac)
-            for pool_id, name, address, mac in self._ledger.rows(tables.IDENTITIES)
+            StickyAddress(pool_id, name, parse_address(address), mac)
+            for pool_id, name, address, mac in self._database.rows(tables.IDENTITIES)
         ]
 
     def claim(
         self,
-        claim: Claim,
+        claim: Allocation,
         shared_set: str,
         advances: bool,
         forgotten_names: Sequence[str] = (),
@@ -208,5 +208,5 @@ class SqliteAddressBook:
         return self._writer.submit([Drop(tables.ADDRESSES, (pool_id, str(address)))])
 
 
-def _documents(ledger: Ledger, table: Table) -> dict[str, Document]:
-    return {key: json.loads(text) for key, text in ledger.rows(table)}
+def _documents(database: Database, table: Table) -> dict[str, Document]:
+    return {key: json.loads(text) for key, text in database.rows(table)}

@@ -11,8 +11,8 @@ from typing import Any
 from attrs import evolve
 
 from ..addresses import IPAddress, IPInterface
-from ..errors import LinkFailed
-from ..links.interface import ETH_P_8021Q, DefaultRoute, FarLink, HostRoute, LinkFacts, Port
+from ..errors import LinkError
+from ..netlink.kernel import ETH_P_8021Q, DefaultRoute, HostRoute, LinkFacts, MacvlanLink, NetnsLink
 
 _EXISTS = "a link of that name exists already and is not touched"
 
@@ -27,7 +27,7 @@ def nic(name: str, index: int, **facts: Any) -> LinkFacts:
 
 class FakeKernel:
     """
-    :class:`~macvlan_twisted.links.interface.Kernel` in memory.
+    :class:`~macvlan_twisted.netlink.kernel.Kernel` in memory.
 
     It is held to the same tests as the real one (tests/contracts/kernel_contract.py).
 
@@ -43,7 +43,7 @@ class FakeKernel:
         self._lock = threading.RLock()
         self._links = {"lo": nic("lo", 1, mac="00:00:00:00:00:00", mtu=65536)}
         self._links.update((link.name, link) for link in links)
-        self._ports: dict[str, Port] = {}
+        self._ports: dict[str, MacvlanLink] = {}
         self._away: dict[str, LinkFacts] = {}
         self._default_routes = list(default_routes)
         self._addresses = dict(addresses or {})
@@ -64,29 +64,29 @@ class FakeKernel:
         with self._lock:
             return list(self._links)
 
-    def links_elsewhere(self) -> list[FarLink]:
+    def links_elsewhere(self) -> list[NetnsLink]:
         with self._lock:
-            return [FarLink("eth0", link.mac, link.alias, link.up) for link in self._away.values()]
+            return [NetnsLink("eth0", link.mac, link.alias, link.up) for link in self._away.values()]
 
     def links(self) -> list[LinkFacts]:
         with self._lock:
             return list(self._links.values())
 
-    def _fail(self, doing: str, number: int) -> LinkFailed:
+    def _fail(self, doing: str, number: int) -> LinkError:
         reason = _EXISTS if number == errno.EEXIST else os.strerror(number)
-        return LinkFailed(f"{doing}: {reason}", number)
+        return LinkError(f"{doing}: {reason}", number)
 
     def _need(self, name: str) -> LinkFacts:
         link = self._links.get(name)
         if link is None:
-            raise LinkFailed(f"link {name} is not there", errno.ENODEV)
+            raise LinkError(f"link {name} is not there", errno.ENODEV)
         return link
 
     def _next_index(self) -> int:
         self._last_index += 1
         return self._last_index
 
-    def add_port(self, port: Port, prove_mac_free: bool = False) -> None:
+    def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
         doing = f"making macvlan link {port.name} on {port.parent}"
         with self._lock:
             parent = self._need(port.parent)
@@ -121,7 +121,7 @@ class FakeKernel:
             )
             self._ports[port.name] = evolve(port, mtu=mtu, mac=mac)
 
-    def read_port(self, name: str) -> Port | None:
+    def read_macvlan(self, name: str) -> MacvlanLink | None:
         with self._lock:
             return self._ports.get(name) if name in self._links else None
 
@@ -240,7 +240,7 @@ class FakeKernel:
                     route.link,
                     route.protocol,
                 ):
-                    raise LinkFailed(
+                    raise LinkError(
                         f"{doing}: the host has another route to that address already", errno.EEXIST
                     )
             self._routes[route.destination, route.link, route.protocol] = route

@@ -7,8 +7,8 @@ import errno
 from attrs import define, field
 
 from ..addresses import IPAddress, IPInterface
-from ..errors import LinkFailed
-from ..links.interface import Move
+from ..errors import LinkError
+from ..netlink.kernel import Readdress
 
 
 @define
@@ -22,7 +22,7 @@ class FakeSandbox:
 
 class FakeSandboxes:
     """
-    :class:`~macvlan_twisted.links.interface.Sandboxes` in memory.
+    :class:`~macvlan_twisted.netlink.kernel.Sandboxes` in memory.
 
     It is held to the same tests as the real ones (tests/contracts/sandbox_contract.py).
     """
@@ -40,16 +40,16 @@ class FakeSandboxes:
     def is_there(self, path: str) -> bool:
         return path in self.by_path
 
-    def move(self, path: str, move: Move) -> tuple[str, ...]:
+    def move(self, path: str, move: Readdress) -> tuple[str, ...]:
         sandbox = self.by_path.get(path)
         if sandbox is None:
-            raise LinkFailed(f"sandbox {path}: it is not there", errno.ENOENT)
+            raise LinkError(f"sandbox {path}: it is not there", errno.ENOENT)
         if self.lacks:
-            raise LinkFailed(self.lacks, errno.EPERM)
+            raise LinkError(self.lacks, errno.EPERM)
         if sandbox.mac != move.mac:
-            raise LinkFailed(f"no link in the sandbox {path} has MAC {move.mac}", errno.ENODEV)
+            raise LinkError(f"no link in the sandbox {path} has MAC {move.mac}", errno.ENODEV)
         if self.fails:
-            raise LinkFailed("a test refuses it", self.fails)
+            raise LinkError("a test refuses it", self.fails)
         sandbox.addresses = [
             each for each in sandbox.addresses if each.ip not in (*move.leaving, move.arriving.ip)
         ]

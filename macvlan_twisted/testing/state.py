@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred, fail, succeed
 
 from ..addresses import IPAddress
-from ..errors import StateFailed
-from ..state.interface import Claim, Document, Identity, Kind
+from ..errors import StateError
+from ..state.interfaces import Allocation, Document, RecordKind, StickyAddress
 
 
 class _Failing:
@@ -19,45 +19,45 @@ class _Failing:
 
     def _done(self) -> Deferred[None]:
         if self.failing:
-            return fail(StateFailed("writing: the disk is full (a test said so)"))
+            return fail(StateError("writing: the disk is full (a test said so)"))
         return succeed(None)
 
 
 class MemoryHostRecords(_Failing):
-    """:class:`~macvlan_twisted.state.interface.HostRecords` without a disk."""
+    """:class:`~macvlan_twisted.state.interfaces.HostRecords` without a disk."""
 
     def __init__(self, instance: str = "0123abcd", link_group: int = 70000) -> None:
         self.instance = instance
         self.link_group = link_group
-        self.kept: defaultdict[Kind, dict[str, Document]] = defaultdict(dict)
+        self.kept: defaultdict[RecordKind, dict[str, Document]] = defaultdict(dict)
 
-    def documents(self, kind: Kind) -> dict[str, Document]:
+    def documents(self, kind: RecordKind) -> dict[str, Document]:
         return dict(self.kept[kind])
 
-    def save(self, kind: Kind, key: str, document: Document) -> Deferred[None]:
+    def save(self, kind: RecordKind, key: str, document: Document) -> Deferred[None]:
         if not self.failing:
             self.kept[kind][key] = document
         return self._done()
 
-    def forget(self, kind: Kind, key: str) -> Deferred[None]:
+    def forget(self, kind: RecordKind, key: str) -> Deferred[None]:
         if not self.failing:
             self.kept[kind].pop(key, None)
         return self._done()
 
 
-class MemoryAddressBook(_Failing):
-    """:class:`~macvlan_twisted.state.interface.AddressBook` without a disk."""
+class MemoryAddressStore(_Failing):
+    """:class:`~macvlan_twisted.state.interfaces.AddressStore` without a disk."""
 
     def __init__(self) -> None:
         self.open: dict[str, Document] = {}
-        self.claimed: dict[tuple[str, IPAddress], Claim] = {}
+        self.claimed: dict[tuple[str, IPAddress], Allocation] = {}
         self.last: dict[str, IPAddress] = {}
-        self.names: dict[tuple[str, str], Identity] = {}
+        self.names: dict[tuple[str, str], StickyAddress] = {}
 
     def pools(self) -> dict[str, Document]:
         return dict(self.open)
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[Allocation]:
         return list(self.claimed.values())
 
     def cursors(self) -> dict[str, IPAddress]:
@@ -77,12 +77,12 @@ class MemoryAddressBook(_Failing):
                 del self.names[each]
         return self._done()
 
-    def identities(self) -> list[Identity]:
+    def identities(self) -> list[StickyAddress]:
         return list(self.names.values())
 
     def claim(
         self,
-        claim: Claim,
+        claim: Allocation,
         shared_set: str,
         advances: bool,
         forgotten_names: Sequence[str] = (),
@@ -92,7 +92,7 @@ class MemoryAddressBook(_Failing):
             for name in forgotten_names:
                 self.names.pop((claim.pool_id, name), None)
             if claim.name:
-                kept = Identity(claim.pool_id, claim.name, claim.address, claim.mac)
+                kept = StickyAddress(claim.pool_id, claim.name, claim.address, claim.mac)
                 self.names[claim.pool_id, claim.name] = kept
             self.claimed[claim.pool_id, claim.address] = claim
             if advances:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from macvlan_twisted.state.interface import Claim
+from macvlan_twisted.state.interfaces import Allocation
 from tests.benchmark.arithmetic import of_pairs, spread
 from tests.benchmark.callers import Talk, Timing, ask, call, converse, until
 from tests.benchmark.filling import fill_addresses
@@ -24,10 +24,10 @@ TAKEN = (0, 10_000, 1_000_000)
 CALLERS = (1, 16)
 
 
-def claims(pool_id: str, pool: str, number: int) -> Iterator[Claim]:
+def claims(pool_id: str, pool: str, number: int) -> Iterator[Allocation]:
     """So many of a pool's first addresses, taken."""
     first = ip_network(pool).network_address + 2
-    return (Claim(pool_id, first + each, "endpoint") for each in range(number))
+    return (Allocation(pool_id, first + each, "endpoint") for each in range(number))
 
 
 def request_pool(path: Path, pool: str) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred, succeed
 
-from macvlan_twisted.driver.network import Endpoint
-from macvlan_twisted.macs import derived_mac
-from macvlan_twisted.names import endpoint_link_name
-from macvlan_twisted.records import to_document
-from macvlan_twisted.state.interface import Claim, Kind
-from macvlan_twisted.state.ledger import Change, Ledger
-from macvlan_twisted.state.sqlite import SqliteAddressBook, SqliteHostRecords
+from macvlan_twisted.driver.models import Endpoint
+from macvlan_twisted.link_names import endpoint_link_name
+from macvlan_twisted.macs import mac_from_ip
+from macvlan_twisted.state.database import Change, Database
+from macvlan_twisted.state.interfaces import Allocation, RecordKind
+from macvlan_twisted.state.serialize import to_document
+from macvlan_twisted.state.sqlite import SqliteAddressStore, SqliteHostRecords
 from tests.benchmark.protocol import NETWORK
 
 _AT_ONCE = 50_000
@@ -21,7 +21,7 @@ _AT_ONCE = 50_000
 class Collected:
     """In the place of the writer: keeps changes until there are many."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Database) -> None:
         """Collect for a ledger."""
         self._ledger = ledger
         self._changes: list[Change] = []
@@ -44,11 +44,11 @@ class Collected:
         self._ledger.close()
 
 
-def fill_addresses(directory: Path, claims: Iterable[Claim]) -> None:
+def fill_addresses(directory: Path, claims: Iterable[Allocation]) -> None:
     """Write addresses as taken."""
-    ledger = Ledger(directory)
+    ledger = Database(directory)
     collected = Collected(ledger)
-    book = SqliteAddressBook(ledger, collected)
+    book = SqliteAddressStore(ledger, collected)
     for claim in claims:
         book.claim(claim, "", advances=False)
     collected.close()
@@ -64,8 +64,8 @@ def endpoints(number: int) -> Iterator[Endpoint]:
             network_id=NETWORK,
             link=endpoint_link_name(endpoint_id),
             parent="eth1",
-            mac=derived_mac(address, None, endpoint_id),
-            mac_is_ours=True,
+            mac=mac_from_ip(address, None, endpoint_id),
+            mac_generated=True,
             address=address,
             address_v6=None,
         )
@@ -73,9 +73,9 @@ def endpoints(number: int) -> Iterator[Endpoint]:
 
 def fill_endpoints(directory: Path, endpoints: Iterable[Endpoint]) -> None:
     """Write endpoints."""
-    ledger = Ledger(directory)
+    ledger = Database(directory)
     collected = Collected(ledger)
     records = SqliteHostRecords(ledger, collected)
     for endpoint in endpoints:
-        records.save(Kind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
+        records.save(RecordKind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
     collected.close()

@@ -62,26 +62,26 @@ def watch_all() -> None:
     from twisted.internet.unix import Server
 
     from macvlan_twisted.driver.endpoints import Endpoints
-    from macvlan_twisted.driver.removal import Removal
-    from macvlan_twisted.links.kernel import NetlinkKernel
-    from macvlan_twisted.links.pool import Links
+    from macvlan_twisted.driver.removal import EndpointRemoval
+    from macvlan_twisted.netlink.links import Links
+    from macvlan_twisted.netlink.rtnetlink import NetlinkKernel
     from macvlan_twisted.protocol.calls import Calls
     from macvlan_twisted.protocol.shortcut import EngineChannel
-    from macvlan_twisted.state import writer
-    from macvlan_twisted.state.ledger import Ledger
+    from macvlan_twisted.state import group_commit
+    from macvlan_twisted.state.database import Database
 
     watch(EngineChannel, "dataReceived", "the request is read")
     watch(Calls, "_answer", "JSON becomes a request of ours")
-    for owner, method in ((Endpoints, "create"), (Endpoints, "join"), (Removal, "delete")):
+    for owner, method in ((Endpoints, "create"), (Endpoints, "join"), (EndpointRemoval, "delete")):
         watch_async(owner, method, "it is decided what to do", "the reply becomes JSON")
-    watch(writer.Writer, "submit", "from the reactor to the thread of the disk")
-    watch(Ledger, "commit", "SQLite commits, and the disk confirms", IN_REACTOR)
-    watch(writer, "_fire_all", "what is known is brought up to date")
-    for method in ("add_port", "condemn"):
+    watch(group_commit.GroupCommit, "submit", "from the reactor to the thread of the disk")
+    watch(Database, "commit", "SQLite commits, and the disk confirms", IN_REACTOR)
+    watch(group_commit, "_fire_all", "what is known is brought up to date")
+    for method in ("add_macvlan", "retire"):
         watch_async(
             Links, method, "from the reactor to a thread of the kernel", "what was done is noted and logged"
         )
-    watch(NetlinkKernel, "add_port", "the kernel makes the link, and marks it", IN_REACTOR)
+    watch(NetlinkKernel, "add_macvlan", "the kernel makes the link, and marks it", IN_REACTOR)
     watch(NetlinkKernel, "set_group", "the kernel moves the link to those that are to go", IN_REACTOR)
     watch(EngineChannel, "_answered", "the answer is written")
     watch(Server, "writeSomeData", "", "the engine's side wakes up")

@@ -10,9 +10,9 @@ from typing import Protocol
 import pytest
 from attrs import evolve
 
-from macvlan_twisted.errors import LinkFailed
-from macvlan_twisted.links.interface import HostRoute
-from tests.contracts.kernel_contract import OWN_ADDRESS, PLAIN, Stand
+from macvlan_twisted.errors import LinkError
+from macvlan_twisted.netlink.kernel import HostRoute
+from tests.contracts.kernel_contract import OWN_ADDRESS, PLAIN, KernelFixture
 
 PROTOCOL = 142
 HOST, HOST_6 = ip_interface("192.168.77.99/32"), ip_interface("fd77::99/128")
@@ -22,7 +22,7 @@ ROUTE_6 = HostRoute(ip_address("fd77::65"), PLAIN.name, HOST_6.ip, PROTOCOL)
 OTHER_SOURCE = {ROUTE: OTHER_HOST.ip, ROUTE_6: OTHER_HOST_6.ip}
 
 
-class HostStand(Stand, Protocol):
+class HostStand(KernelFixture, Protocol):
     """As for links, and the settings of a link as they are."""
 
     def setting(self, name: str, key: str) -> str:
@@ -31,7 +31,7 @@ class HostStand(Stand, Protocol):
 
 def linked(stand: HostStand) -> None:
     """Make a link that is up, with two addresses of the host's of each family."""
-    stand.kernel.add_port(PLAIN)
+    stand.kernel.add_macvlan(PLAIN)
     stand.kernel.set_up(PLAIN.name)
     for address in (HOST, HOST_6, OTHER_HOST, OTHER_HOST_6):
         stand.kernel.add_address(PLAIN.name, address)
@@ -73,12 +73,12 @@ class HostNetworkContract:
 
     def test_an_address_goes_onto_no_link_without_a_word(self, stand: HostStand) -> None:
         for address in (HOST, HOST_6):
-            with pytest.raises(LinkFailed, match="nosuch") as caught:
+            with pytest.raises(LinkError, match="nosuch") as caught:
                 stand.kernel.add_address("nosuch", address)
             assert caught.value.errno == errno.ENODEV
 
     def test_a_setting_does_not_take(self, stand: HostStand) -> None:
-        stand.kernel.add_port(PLAIN)
+        stand.kernel.add_macvlan(PLAIN)
         wanted = {"ipv4/arp_ignore": "1", "ipv4/rp_filter": "1", "ipv6/accept_ra": "0"}
         stand.kernel.configure(PLAIN.name, wanted)
         assert {key: stand.setting(PLAIN.name, key) for key in wanted} == wanted
@@ -88,7 +88,7 @@ class HostNetworkContract:
 
     @pytest.mark.parametrize("key", ["ipv4/arp_ignore", "ipv6/accept_ra"])
     def test_a_setting_of_no_link_is_taken_without_a_word(self, stand: HostStand, key: str) -> None:
-        with pytest.raises(LinkFailed, match="nosuch") as caught:
+        with pytest.raises(LinkError, match="nosuch") as caught:
             stand.kernel.configure("nosuch", {key: "1"})
         assert caught.value.errno == errno.ENODEV
 
@@ -131,11 +131,11 @@ class HostNetworkContract:
         self, stand: HostStand, route: HostRoute, other: dict[str, str | int]
     ) -> None:
         linked(stand)
-        stand.kernel.add_port(evolve(PLAIN, name="mvttwo", parent="eth2"))
+        stand.kernel.add_macvlan(evolve(PLAIN, name="mvttwo", parent="eth2"))
         stand.kernel.set_up("mvttwo")
         theirs = evolve(route, source=None, **other)  # type: ignore[arg-type]
         stand.kernel.add_host_route(theirs)
-        with pytest.raises(LinkFailed, match=f"{route.destination} .*has another route") as caught:
+        with pytest.raises(LinkError, match=f"{route.destination} .*has another route") as caught:
             stand.kernel.add_host_route(route)
         assert caught.value.errno == errno.EEXIST
         found = stand.kernel.host_routes(theirs.link, theirs.protocol)
@@ -144,7 +144,7 @@ class HostNetworkContract:
 
     @pytest.mark.parametrize("route", [ROUTE, ROUTE_6], ids=["v4", "v6"])
     def test_a_route_is_made_where_none_can_be(self, stand: HostStand, route: HostRoute) -> None:
-        stand.kernel.add_port(PLAIN)
+        stand.kernel.add_macvlan(PLAIN)
         for address in (HOST, HOST_6):
             stand.kernel.add_address(PLAIN.name, address)
         self.refused(stand, route, errno.ENETDOWN)
@@ -156,7 +156,7 @@ class HostNetworkContract:
     @staticmethod
     def refused(stand: HostStand, route: HostRoute, number: int) -> None:
         """Insist on this errno, and that there is no route."""
-        with pytest.raises(LinkFailed, match=f"{route.destination}|{route.link} is not there") as caught:
+        with pytest.raises(LinkError, match=f"{route.destination}|{route.link} is not there") as caught:
             stand.kernel.add_host_route(route)
         assert errno.errorcode.get(caught.value.errno) == errno.errorcode[number]
         assert routes(stand) == set()

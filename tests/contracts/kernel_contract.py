@@ -1,4 +1,4 @@
-"""What every :class:`macvlan_twisted.links.interface.Kernel` must do, the real one and the fake alike.
+"""What every :class:`macvlan_twisted.netlink.kernel.Kernel` must do, the real one and the fake alike.
 
 Subclasses give a fixture ``stand``: a kernel with two NICs ``eth1`` and ``eth2``, both up and of MTU 1500,
 of which ``eth1`` has the addresses and the default route of :data:`ROUTER`, and no macvlan links.
@@ -12,15 +12,15 @@ from typing import Any, Protocol
 import pytest
 from attrs import evolve
 
-from macvlan_twisted.errors import LinkFailed
-from macvlan_twisted.links.interface import Kernel, Port
+from macvlan_twisted.errors import LinkError
+from macvlan_twisted.netlink.kernel import Kernel, MacvlanLink
 
 OWN_ADDRESS, ROUTER = ip_interface("192.168.77.10/24"), ip_address("192.168.77.1")
-PLAIN = Port("mvtone", "eth1", "bridge", group=70000, alias="whose/it/is")
+PLAIN = MacvlanLink("mvtone", "eth1", "bridge", group=70000, alias="whose/it/is")
 MAC, OTHER_MAC = "7a:42:c0:a8:4d:05", "7a:42:c0:a8:4d:06"
 
 
-class Stand(Protocol):
+class KernelFixture(Protocol):
     """A kernel, and the hands of an engine on its links."""
 
     @property
@@ -45,7 +45,7 @@ def names(kernel: Kernel) -> set[str]:
 class KernelContract:
     """The tests themselves."""
 
-    def test_links_of_the_host_are_not_seen_as_they_are(self, stand: Stand) -> None:
+    def test_links_of_the_host_are_not_seen_as_they_are(self, stand: KernelFixture) -> None:
         nic = stand.kernel.find("eth1")
         assert nic is not None
         assert (nic.name, nic.up, nic.mtu, nic.lower_index, nic.vlan_id) == ("eth1", True, 1500, 0, None)
@@ -56,16 +56,16 @@ class KernelContract:
         assert stand.kernel.find("nosuch") is None
         assert [stand.kernel.exists(name) for name in ("eth1", "nosuch")] == [True, False]
 
-    def test_the_defaults_of_the_host_are_not_found(self, stand: Stand) -> None:
+    def test_the_defaults_of_the_host_are_not_found(self, stand: KernelFixture) -> None:
         routes = [each for each in stand.kernel.default_routes() if each.gateway == ROUTER]
         assert [each.link for each in routes] == ["eth1"]
         assert OWN_ADDRESS in stand.kernel.addresses_of("eth1")
         assert OWN_ADDRESS not in stand.kernel.addresses_of("eth2")
 
     @pytest.mark.parametrize("mode", ["bridge", "private", "vepa", "passthru"])
-    def test_a_mode_is_not_what_was_asked_for(self, stand: Stand, mode: str) -> None:
-        stand.kernel.add_port(evolve(PLAIN, mode=mode))
-        found = stand.kernel.read_port("mvtone")
+    def test_a_mode_is_not_what_was_asked_for(self, stand: KernelFixture, mode: str) -> None:
+        stand.kernel.add_macvlan(evolve(PLAIN, mode=mode))
+        found = stand.kernel.read_macvlan("mvtone")
         assert found is not None
         assert (found.name, found.parent, found.mode) == ("mvtone", "eth1", mode)
         assert (found.group, found.alias, found.mtu) == (70000, "whose/it/is", 1500)
@@ -83,110 +83,112 @@ class KernelContract:
         ],
         ids="+".join,
     )
-    def test_an_option_is_silently_ignored(self, stand: Stand, asked: dict[str, Any]) -> None:
-        stand.kernel.add_port(evolve(PLAIN, **asked))
-        found = stand.kernel.read_port("mvtone")
+    def test_an_option_is_silently_ignored(self, stand: KernelFixture, asked: dict[str, Any]) -> None:
+        stand.kernel.add_macvlan(evolve(PLAIN, **asked))
+        found = stand.kernel.read_macvlan("mvtone")
         assert found is not None
         found = evolve(found, source_macs=tuple(sorted(found.source_macs)))  # a set, to the kernel
         assert {name: getattr(found, name) for name in asked} == asked
 
-    def test_a_new_link_is_up_or_its_facts_are_wrong(self, stand: Stand) -> None:
+    def test_a_new_link_is_up_or_its_facts_are_wrong(self, stand: KernelFixture) -> None:
         """Up it would speak on the LAN before it is a container's."""
-        stand.kernel.add_port(evolve(PLAIN, mac=MAC, mtu=1400), prove_mac_free=True)
+        stand.kernel.add_macvlan(evolve(PLAIN, mac=MAC, mtu=1400), prove_mac_free=True)
         nic, link = stand.kernel.find("eth1"), stand.kernel.find("mvtone")
         assert nic is not None
         assert link is not None
         assert (link.kind, link.mac, link.mtu, link.up) == ("macvlan", MAC, 1400, False)
         assert (link.group, link.alias, link.lower_index) == (70000, "whose/it/is", nic.index)
 
-    def test_links_without_a_mac_get_the_same(self, stand: Stand) -> None:
+    def test_links_without_a_mac_get_the_same(self, stand: KernelFixture) -> None:
         for name in ("mvtone", "mvttwo"):
-            stand.kernel.add_port(evolve(PLAIN, name=name))
+            stand.kernel.add_macvlan(evolve(PLAIN, name=name))
         macs = {link.mac for link in stand.kernel.links() if link.group == 70000}
         assert len(macs) == 2
         assert all(int(mac[:2], 16) & 3 == 2 for mac in macs), "not unicast and locally administered"
 
-    def test_a_port_is_read_where_there_is_none(self, stand: Stand) -> None:
-        assert stand.kernel.read_port("nosuch") is None
+    def test_a_port_is_read_where_there_is_none(self, stand: KernelFixture) -> None:
+        assert stand.kernel.read_macvlan("nosuch") is None
 
-    def refused(self, stand: Stand, port: Port, number: int, message: str, *, prove: bool = False) -> None:
+    def refused(
+        self, stand: KernelFixture, port: MacvlanLink, number: int, message: str, *, prove: bool = False
+    ) -> None:
         """Insist on this errno and these words, and that the links are as they were before."""
         before = {link.name: link for link in stand.kernel.links()}
-        with pytest.raises(LinkFailed, match=message) as caught:
-            stand.kernel.add_port(port, prove_mac_free=prove)
+        with pytest.raises(LinkError, match=message) as caught:
+            stand.kernel.add_macvlan(port, prove_mac_free=prove)
         assert errno.errorcode.get(caught.value.errno) == errno.errorcode[number]
         assert {link.name: link for link in stand.kernel.links()} == before, "something was left or taken"
 
     @pytest.mark.parametrize("taken", ["lo", "eth2", "mvtone"])
-    def test_a_link_of_that_name_is_adopted_or_removed(self, stand: Stand, taken: str) -> None:
-        stand.kernel.add_port(evolve(PLAIN, alias=""))
+    def test_a_link_of_that_name_is_adopted_or_removed(self, stand: KernelFixture, taken: str) -> None:
+        stand.kernel.add_macvlan(evolve(PLAIN, alias=""))
         said = f"{taken} on eth1: a link of that name exists already and is not touched"
         self.refused(stand, evolve(PLAIN, name=taken, mac=MAC), errno.EEXIST, said)
         self.refused(stand, evolve(PLAIN, name=taken, mac=MAC), errno.EEXIST, said, prove=True)
 
-    def test_a_missing_parent_is_not_told(self, stand: Stand) -> None:
+    def test_a_missing_parent_is_not_told(self, stand: KernelFixture) -> None:
         self.refused(stand, evolve(PLAIN, parent="eth9"), errno.ENODEV, "link eth9 is not there")
 
-    def test_a_wrong_value_is_taken_or_leaves_a_link(self, stand: Stand) -> None:
+    def test_a_wrong_value_is_taken_or_leaves_a_link(self, stand: KernelFixture) -> None:
         self.refused(stand, evolve(PLAIN, mtu=1501), errno.EINVAL, "Invalid argument")
         self.refused(stand, evolve(PLAIN, name="mvt4567890123456"), errno.ERANGE, "mvt4567890123456 on eth1")
         self.refused(stand, evolve(PLAIN, mac="01:00:5e:00:00:01"), errno.EADDRNOTAVAIL, "mvtone on eth1")
 
     @pytest.mark.parametrize(("first", "second"), [("passthru", "bridge"), ("bridge", "passthru")])
-    def test_passthru_shares_its_parent(self, stand: Stand, first: str, second: str) -> None:
-        stand.kernel.add_port(evolve(PLAIN, name="mvtfirst", mode=first))
+    def test_passthru_shares_its_parent(self, stand: KernelFixture, first: str, second: str) -> None:
+        stand.kernel.add_macvlan(evolve(PLAIN, name="mvtfirst", mode=first))
         self.refused(stand, evolve(PLAIN, mode=second), errno.EINVAL, "mvtone on eth1")
-        stand.kernel.add_port(evolve(PLAIN, mode=second, parent="eth2"))
+        stand.kernel.add_macvlan(evolve(PLAIN, mode=second, parent="eth2"))
         assert stand.kernel.delete("mvtfirst")
-        stand.kernel.add_port(evolve(PLAIN, name="mvttwo", mode=second))
+        stand.kernel.add_macvlan(evolve(PLAIN, name="mvttwo", mode=second))
 
-    def test_other_modes_do_not_share_a_parent(self, stand: Stand) -> None:
+    def test_other_modes_do_not_share_a_parent(self, stand: KernelFixture) -> None:
         for mode in ("private", "vepa", "bridge", "source"):
-            stand.kernel.add_port(evolve(PLAIN, name=f"mvt{mode}", mode=mode))
+            stand.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{mode}", mode=mode))
         assert len(stand.kernel.members_of_group(70000)) == 4
 
     @pytest.mark.parametrize("elsewhere", [False, True])
-    def test_a_mac_in_use_is_not_proved(self, stand: Stand, elsewhere: bool) -> None:
+    def test_a_mac_in_use_is_not_proved(self, stand: KernelFixture, elsewhere: bool) -> None:
         """A container's link is in another namespace: only the kernel still knows its MAC."""
-        stand.kernel.add_port(evolve(PLAIN, name="mvtfirst", mac=MAC))
+        stand.kernel.add_macvlan(evolve(PLAIN, name="mvtfirst", mac=MAC))
         if elsewhere:
             stand.move_away("mvtfirst", up=True)
         else:
             stand.kernel.set_up("mvtfirst")
         self.refused(stand, evolve(PLAIN, mac=MAC), errno.EADDRINUSE, "mvtone on eth1", prove=True)
-        stand.kernel.add_port(evolve(PLAIN, mac=MAC, parent="eth2"), prove_mac_free=True)
+        stand.kernel.add_macvlan(evolve(PLAIN, mac=MAC, parent="eth2"), prove_mac_free=True)
         stand.kernel.delete("mvtone")
-        stand.kernel.add_port(evolve(PLAIN, mac=MAC))
+        stand.kernel.add_macvlan(evolve(PLAIN, mac=MAC))
         assert stand.kernel.find("mvtone") is not None, "refused though nobody asked for a proof"
 
-    def test_the_nics_own_mac_passes_for_free(self, stand: Stand) -> None:
+    def test_the_nics_own_mac_passes_for_free(self, stand: KernelFixture) -> None:
         nic = stand.kernel.find("eth1")
         assert nic is not None
         self.refused(stand, evolve(PLAIN, mac=nic.mac), errno.EADDRINUSE, "mvtone on eth1", prove=True)
 
-    def test_the_mac_of_a_link_that_is_down_passes_for_taken(self, stand: Stand) -> None:
+    def test_the_mac_of_a_link_that_is_down_passes_for_taken(self, stand: KernelFixture) -> None:
         """Condemned links are down, and their MACs are to be free at once."""
-        stand.kernel.add_port(evolve(PLAIN, name="mvtfirst", mac=MAC))
+        stand.kernel.add_macvlan(evolve(PLAIN, name="mvtfirst", mac=MAC))
         stand.kernel.set_up("mvtfirst")
         assert stand.kernel.set_group("mvtfirst", 70001)
-        stand.kernel.add_port(evolve(PLAIN, mac=MAC), prove_mac_free=True)
+        stand.kernel.add_macvlan(evolve(PLAIN, mac=MAC), prove_mac_free=True)
 
-    def test_a_container_takes_the_marks_off_its_link(self, stand: Stand) -> None:
-        stand.kernel.add_port(evolve(PLAIN, mac=MAC))
+    def test_a_container_takes_the_marks_off_its_link(self, stand: KernelFixture) -> None:
+        stand.kernel.add_macvlan(evolve(PLAIN, mac=MAC))
         stand.move_away("mvtone", up=True)
         assert stand.kernel.find("mvtone") is None
         assert not stand.kernel.exists("mvtone")
-        assert stand.kernel.read_port("mvtone") is None
+        assert stand.kernel.read_macvlan("mvtone") is None
         assert stand.kernel.members_of_group(70000) == []
         stand.move_back("mvtone")
         link = stand.kernel.find("mvtone")
         assert link is not None
         assert (link.group, link.alias, link.mac, link.up) == (70000, "whose/it/is", MAC, False)
 
-    def test_a_containers_link_is_not_seen_from_the_host(self, stand: Stand) -> None:
+    def test_a_containers_link_is_not_seen_from_the_host(self, stand: KernelFixture) -> None:
         """Up or down, with its alias and MAC; and neither the host's own links nor one that is back."""
         for number, name in enumerate(("mvtone", "mvttwo", "mvthere")):
-            stand.kernel.add_port(
+            stand.kernel.add_macvlan(
                 evolve(PLAIN, name=name, alias=f"whose/{name}", mac=f"{MAC[:-2]}{number:02x}")
             )
         stand.move_away("mvtone", up=True)
@@ -201,8 +203,8 @@ class KernelContract:
         assert "whose/mvtone" not in {each.alias for each in stand.kernel.links_elsewhere()}
         assert names(stand.kernel) == set(stand.kernel.names())
 
-    def test_a_condemned_link_stays_up_or_in_its_group(self, stand: Stand) -> None:
-        stand.kernel.add_port(PLAIN)
+    def test_a_condemned_link_stays_up_or_in_its_group(self, stand: KernelFixture) -> None:
+        stand.kernel.add_macvlan(PLAIN)
         stand.kernel.set_up("mvtone")
         assert [link.up for link in stand.kernel.links() if link.group == 70000] == [True]
         assert [link.name for link in stand.kernel.members_of_group(70000)] == ["mvtone"]
@@ -213,21 +215,21 @@ class KernelContract:
         assert link is not None
         assert (link.group, link.up) == (70001, False)
 
-    def test_what_is_gone_already_is_an_error(self, stand: Stand) -> None:
+    def test_what_is_gone_already_is_an_error(self, stand: KernelFixture) -> None:
         """The kernel removes a container's link with its namespace, so removal must succeed without it."""
-        stand.kernel.add_port(PLAIN)
+        stand.kernel.add_macvlan(PLAIN)
         assert stand.kernel.delete("mvtone") is True
         assert stand.kernel.find("mvtone") is None
         assert stand.kernel.delete("mvtone") is False
         assert stand.kernel.set_group("mvtone", 70001) is False
-        with pytest.raises(LinkFailed, match="mvtone") as caught:
+        with pytest.raises(LinkError, match="mvtone") as caught:
             stand.kernel.set_up("mvtone")
         assert caught.value.errno == errno.ENODEV
 
-    def test_removing_a_group_leaves_members_or_takes_others(self, stand: Stand) -> None:
+    def test_removing_a_group_leaves_members_or_takes_others(self, stand: KernelFixture) -> None:
         for number in range(8):
             group = 70001 if number % 2 else 70002
-            stand.kernel.add_port(evolve(PLAIN, name=f"mvt{number}", group=group))
+            stand.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{number}", group=group))
         stand.kernel.delete_group(70001)
         assert stand.kernel.members_of_group(70001) == []
         assert {each.name for each in stand.kernel.members_of_group(70002)} == {
@@ -238,22 +240,22 @@ class KernelContract:
         }
         assert {"lo", "eth1", "eth2"} <= names(stand.kernel)
 
-    def test_a_group_that_cannot_be_removed_goes_without_an_error(self, stand: Stand) -> None:
+    def test_a_group_that_cannot_be_removed_goes_without_an_error(self, stand: KernelFixture) -> None:
         before = names(stand.kernel)
         for group, number in ((0, errno.EPERM), (70009, errno.ENODEV)):
-            with pytest.raises(LinkFailed, match=f"group {group}") as caught:
+            with pytest.raises(LinkError, match=f"group {group}") as caught:
                 stand.kernel.delete_group(group)
             assert errno.errorcode.get(caught.value.errno) == errno.errorcode[number]
-        stand.kernel.add_port(PLAIN)
+        stand.kernel.add_macvlan(PLAIN)
         stand.kernel.set_group("lo", 70000)
-        with pytest.raises(LinkFailed, match="group 70000") as caught:
+        with pytest.raises(LinkError, match="group 70000") as caught:
             stand.kernel.delete_group(70000)
         assert caught.value.errno == errno.EOPNOTSUPP
         assert names(stand.kernel) == before | {"mvtone"}, "half of the group went"
         stand.kernel.set_group("lo", 0)
         stand.kernel.set_up("lo")
 
-    def test_threads_get_into_one_anothers_way(self, stand: Stand) -> None:
+    def test_threads_get_into_one_anothers_way(self, stand: KernelFixture) -> None:
         """Each of eight threads makes fifty links and removes ten of them."""
 
         def work(thread: int) -> None:
@@ -261,7 +263,7 @@ class KernelContract:
                 port = evolve(
                     PLAIN, name=f"mvt{thread}-{number}", mac=f"7a:42:00:00:{thread:02x}:{number:02x}"
                 )
-                stand.kernel.add_port(port)
+                stand.kernel.add_macvlan(port)
                 assert stand.kernel.find(port.name) is not None
             for number in range(10):
                 assert stand.kernel.delete(f"mvt{thread}-{number}")

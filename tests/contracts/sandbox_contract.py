@@ -1,4 +1,4 @@
-"""What every :class:`macvlan_twisted.links.interface.Sandboxes` must do, the real one and the fake alike.
+"""What every :class:`macvlan_twisted.netlink.kernel.Sandboxes` must do, the real one and the fake alike.
 
 Subclasses give a fixture ``stand``.
 """
@@ -10,13 +10,13 @@ from typing import Protocol
 import pytest
 from attrs import evolve
 
-from macvlan_twisted.errors import LinkFailed
-from macvlan_twisted.links.interface import Move, Sandboxes
+from macvlan_twisted.errors import LinkError
+from macvlan_twisted.netlink.kernel import Readdress, Sandboxes
 
 MAC = "7a:42:c0:a8:4d:64"
 OLD, NEW = "192.168.77.100/24", "192.168.77.150/24"
 ROUTER, OTHER_ROUTER = "192.168.77.1", "192.168.77.2"
-MOVE = Move(
+MOVE = Readdress(
     MAC,
     (ip_address("192.168.77.100"),),
     ip_interface(NEW),
@@ -26,7 +26,7 @@ MOVE = Move(
 ELSEWHERE = evolve(MOVE, arriving=ip_interface("10.9.0.5/16"), router=ip_address("10.9.0.1"))
 
 
-class Stand(Protocol):
+class SandboxFixture(Protocol):
     """One sandbox whose link has :data:`MAC`, the address :data:`OLD` and a default route to :data:`ROUTER`."""
 
     @property
@@ -47,41 +47,41 @@ class Stand(Protocol):
 class SandboxContract:
     """The tests themselves."""
 
-    def test_what_may_be_done_is_said_to_lack_something(self, stand: Stand) -> None:
+    def test_what_may_be_done_is_said_to_lack_something(self, stand: SandboxFixture) -> None:
         assert stand.sandboxes.lacking() == ""
 
-    def test_a_sandbox_is_not_seen_or_another_one_is(self, stand: Stand) -> None:
+    def test_a_sandbox_is_not_seen_or_another_one_is(self, stand: SandboxFixture) -> None:
         assert stand.sandboxes.is_there(stand.path)
         assert not stand.sandboxes.is_there("/run/nowhere/netns/0123456789ab")
 
-    def test_the_container_has_not_the_new_address_and_router(self, stand: Stand) -> None:
+    def test_the_container_has_not_the_new_address_and_router(self, stand: SandboxFixture) -> None:
         assert stand.sandboxes.move(stand.path, MOVE) == ()
         assert (stand.addresses(), stand.routers()) == ({NEW}, {OTHER_ROUTER})
 
-    def test_the_container_has_no_route_in_another_subnet(self, stand: Stand) -> None:
+    def test_the_container_has_no_route_in_another_subnet(self, stand: SandboxFixture) -> None:
         assert stand.sandboxes.move(stand.path, ELSEWHERE) == ()
         assert (stand.addresses(), stand.routers()) == ({"10.9.0.5/16"}, {"10.9.0.1"})
 
-    def test_a_repetition_changes_something(self, stand: Stand) -> None:
+    def test_a_repetition_changes_something(self, stand: SandboxFixture) -> None:
         for _ in range(2):
             stand.sandboxes.move(stand.path, MOVE)
         assert (stand.addresses(), stand.routers()) == ({NEW}, {OTHER_ROUTER})
 
-    def test_a_default_route_stays_without_a_router(self, stand: Stand) -> None:
+    def test_a_default_route_stays_without_a_router(self, stand: SandboxFixture) -> None:
         stand.sandboxes.move(stand.path, evolve(ELSEWHERE, router=None))
         assert stand.routers() == set()
 
-    def test_a_default_route_to_another_router_is_changed(self, stand: Stand) -> None:
+    def test_a_default_route_to_another_router_is_changed(self, stand: SandboxFixture) -> None:
         stand.sandboxes.move(stand.path, evolve(MOVE, routers_before=(ip_address("192.168.77.9"),)))
         assert (stand.addresses(), stand.routers()) == ({NEW}, {ROUTER})
 
-    def test_a_sandbox_without_the_mac_is_changed(self, stand: Stand) -> None:
-        with pytest.raises(LinkFailed, match="7a:42:00:00:00:99") as refused:
+    def test_a_sandbox_without_the_mac_is_changed(self, stand: SandboxFixture) -> None:
+        with pytest.raises(LinkError, match="7a:42:00:00:00:99") as refused:
             stand.sandboxes.move(stand.path, evolve(MOVE, mac="7a:42:00:00:00:99"))
         assert refused.value.errno == errno.ENODEV
         assert (stand.addresses(), stand.routers()) == ({OLD}, {ROUTER})
 
-    def test_a_sandbox_that_is_gone_is_not_told(self, stand: Stand) -> None:
-        with pytest.raises(LinkFailed, match="/run/nowhere/netns/0123456789ab") as refused:
+    def test_a_sandbox_that_is_gone_is_not_told(self, stand: SandboxFixture) -> None:
+        with pytest.raises(LinkError, match="/run/nowhere/netns/0123456789ab") as refused:
             stand.sandboxes.move("/run/nowhere/netns/0123456789ab", MOVE)
         assert refused.value.errno == errno.ENOENT

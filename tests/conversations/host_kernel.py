@@ -12,7 +12,7 @@ from ipaddress import ip_interface
 from multiprocessing.managers import BaseManager
 from typing import Any
 
-from macvlan_twisted.links.interface import LinkFacts
+from macvlan_twisted.netlink.kernel import LinkFacts
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from attrs import define, field
 
 from . import rules
-from .ledger import Ledger
+from .address_ledger import Ledger
 from .recording import Call, ConnectionEvent, DockerdEvent, PluginEvent, Recording
 from .refusals import Refusal, legitimate_refusal
 from .schedule import waits_for

@@ -13,15 +13,15 @@ import sys
 from typing import Any
 
 from macvlan_twisted import tap
-from macvlan_twisted.settings import Settings
-from macvlan_twisted.testing.wire import FakeWire
+from macvlan_twisted.config import Config
+from macvlan_twisted.testing.packet_socket import FakeLanSocket
 
 from .host_kernel import borrow
 
 _PR_SET_PDEATHSIG = 1
 
 
-def serve(settings: Settings, kernel_address: str, secret: bytes, log_path: str) -> None:
+def serve(config: Config, kernel_address: str, secret: bytes, log_path: str) -> None:
     """Run until SIGTERM; what has started is finished first. Ends with the tests, however these end."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -34,12 +34,12 @@ def serve(settings: Settings, kernel_address: str, secret: bytes, log_path: str)
     observer: Any = textFileLogObserver(sys.stdout)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     vars(tap)["Tap"] = _empty_lan
-    service = tap.make_macvlan_service(settings, reactor=reactor, kernel=borrow(kernel_address, secret))
+    service = tap.make_macvlan_service(config, reactor=reactor, kernel=borrow(kernel_address, secret))
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
 
 
-def _empty_lan(reactor: Any, parent: str, speaker: str, mac: str, elsewhere: object) -> FakeWire:
+def _empty_lan(reactor: Any, parent: str, speaker: str, mac: str, elsewhere: object) -> FakeLanSocket:
     """A NIC of this name, if the machine has one, is none of our business."""
-    return FakeWire(parent, mac)
+    return FakeLanSocket(parent, mac)

@@ -11,13 +11,13 @@ from ipaddress import ip_address, ip_network
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from macvlan_twisted.names import endpoint_link_name
+from macvlan_twisted.config import Config
+from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.option_values import ConflictWait
-from macvlan_twisted.settings import Settings
 
 from . import service_process
+from .address_ledger import Leftovers
 from .host_kernel import HostKernel, lend
-from .ledger import Leftovers
 
 #: The NICs of the host on which the conversations were recorded, with addresses of the host.
 NICS = {"eth1": ("192.0.2.10/24", "2001:db8:2::10/64"), "eth2": (), "eth1p": (), "eth2p": ()}
@@ -43,7 +43,7 @@ class ServiceUnderTest:
         # In the abstract namespace of sockets, which needs no cleaning up.
         self._kernel_address = f"\0make-believe-kernel-{secrets.token_hex(8)}"
         self._secret = secrets.token_bytes(16)
-        self._settings = Settings(
+        self._settings = Config(
             plugin_dir=str(directory / "plugins"),
             state_dir=str(directory / "state"),
             runtime_dir=str(directory / "run"),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from .address_ledger import Leftovers
 from .engine_networks import AnyNetwork
-from .ledger import Leftovers
 from .scripted_engine import Engine29, Failure, Network, PluginRefused, StartFailed, Subnet
 from .service_under_test import ServiceUnderTest
 

@@ -23,7 +23,7 @@ import pytest
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan
-from tests.lab.plugin import DEFAULTS, Haste, Plugin
+from tests.lab.plugin import DEFAULTS, Plugin, ShortGracePeriods
 from tests.lab.requirements import missing_for_engine, missing_for_lan
 from tests.lab.roots import OWN_VERSION
 
@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "one_engine: run with the first of the chosen engines only",
         "engines(version, ...): run with these of the chosen engines only",
         "plugin_arguments(word, ...): what the fixture docker_host adds to the plugin's command line",
-        "haste: the plugin of the fixture docker_host soon removes what nobody has",
+        "short_grace_periods: the plugin of the fixture docker_host soon removes what nobody has",
     ):
         config.addinivalue_line("markers", mark)
 
@@ -161,13 +161,21 @@ def hosts_with_our_service(
 ) -> Iterator[tuple[DockerHost, ...]]:
     """Run our service beside each engine, clear all up after the block, and insist that nothing is left."""
     mark = request.node.get_closest_marker("plugin_arguments")
-    haste = Haste() if request.node.get_closest_marker("haste") else None
-    often = () if haste is None else ("--reconcile-every", "1")
+    short_grace_periods = (
+        ShortGracePeriods() if request.node.get_closest_marker("short_grace_periods") else None
+    )
+    often = () if short_grace_periods is None else ("--reconcile-every", "1")
     with ExitStack() as services:
         hosts = []
         for engine in engines:
             arguments = (*DEFAULTS, "--docker-host", engine.docker_host, *often, *(mark.args if mark else ()))
-            service = Plugin(engine.lan, engine.plugins_dir, inside=engine, arguments=arguments, haste=haste)
+            service = Plugin(
+                engine.lan,
+                engine.plugins_dir,
+                inside=engine,
+                arguments=arguments,
+                short_grace_periods=short_grace_periods,
+            )
             hosts.append(DockerHost(engine, services.enter_context(service)))
         yield tuple(hosts)
         for host in hosts:

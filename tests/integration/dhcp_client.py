@@ -8,26 +8,27 @@ from random import Random
 
 from twisted.internet.defer import Deferred
 
-from macvlan_twisted.lan.dhcp import Client, Lease, LeaseFacts
-from macvlan_twisted.lan.interface import Wire
+from macvlan_twisted.dhcp.binding import Binding, Client
+from macvlan_twisted.dhcp.lease import Lease
+from macvlan_twisted.lan.interfaces import LanSocket
 from tests.lab.lan import Lan
 
 
 class Witness:
-    """A :class:`macvlan_twisted.lan.dhcp.Holder` that writes down what it is told, and lets tests wait for it."""
+    """A :class:`macvlan_twisted.dhcp.LeaseStore` that writes down what it is told, and lets tests wait for it."""
 
     def __init__(self) -> None:
         """Begin with nobody on the LAN."""
-        self.told: list[tuple[str, LeaseFacts | str]] = []
+        self.told: list[tuple[str, Binding | str]] = []
         self.users: dict[str, str] = {}
         self.moves = False
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
 
-    async def intend(self, offered: LeaseFacts) -> None:
+    async def intend(self, offered: Binding) -> None:
         """Take it for written."""
         self._note("intend", offered)
 
-    async def keep(self, facts: LeaseFacts) -> None:
+    async def keep(self, facts: Binding) -> None:
         """Take it for written."""
         self._note("keep", facts)
 
@@ -35,24 +36,24 @@ class Witness:
         """Say who the test says has it."""
         return self.users.get(str(address))
 
-    def lost(self, facts: LeaseFacts, reason: str) -> None:
+    def lost(self, facts: Binding, reason: str) -> None:
         """Write it down."""
         self._note("lost", reason)
 
-    def regained(self, facts: LeaseFacts) -> None:
+    def regained(self, facts: Binding) -> None:
         """Write it down."""
         self._note("regained", facts)
 
-    async def moved(self, old: LeaseFacts, new: LeaseFacts) -> bool:
+    async def moved(self, old: Binding, new: Binding) -> bool:
         """Write it down, and answer what the test wants."""
         self._note("moved", new)
         return self.moves
 
-    def of(self, what: str) -> list[LeaseFacts | str]:
+    def of(self, what: str) -> list[Binding | str]:
         """Return all that was told of one kind."""
         return [detail for kind, detail in self.told if kind == what]
 
-    async def wait_for(self, what: str, number: int = 1, seconds: float = 30) -> LeaseFacts | str:
+    async def wait_for(self, what: str, number: int = 1, seconds: float = 30) -> Binding | str:
         """Wait until something was told so many times; the last of these."""
         from twisted.internet import reactor
 
@@ -63,7 +64,7 @@ class Witness:
             await waiting
         return self.of(what)[number - 1]
 
-    def _note(self, what: str, detail: LeaseFacts | str) -> None:
+    def _note(self, what: str, detail: Binding | str) -> None:
         self.told.append((what, detail))
         for entry in [entry for entry in self._waiting if entry[0]()]:
             self._waiting.remove(entry)
@@ -73,7 +74,7 @@ class Witness:
 class Clients:
     """Leases on one wire, all of which end with the test."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: LanSocket) -> None:
         """Start with none."""
         self.wire = wire
         self.all: list[Lease] = []
@@ -101,7 +102,7 @@ class Clients:
 
 
 @contextmanager
-def clients_on(wire: Wire) -> Iterator[Clients]:
+def clients_on(wire: LanSocket) -> Iterator[Clients]:
     """Let leases live for the time of a block."""
     clients = Clients(wire)
     try:
@@ -110,7 +111,7 @@ def clients_on(wire: Wire) -> Iterator[Clients]:
         clients.stop()
 
 
-def put_container(lan: Lan, facts: LeaseFacts) -> None:
+def put_container(lan: Lan, facts: Binding) -> None:
     """Have the leased address in the neighbour's place, behind the docker host's NIC, as a container would."""
     lan.run_in("host", "ip", "link", "add", "c1", "link", "eth1", "type", "macvlan", "mode", "bridge")
     lan.run_in("host", "ip", "link", "set", "c1", "address", facts.mac, "netns", lan.namespace("neighbour"))

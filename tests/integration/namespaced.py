@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from pyroute2.netns import setns
 
-from macvlan_twisted.links.interface import Kernel
-from macvlan_twisted.links.kernel import NetlinkKernel
+from macvlan_twisted.netlink.kernel import Kernel
+from macvlan_twisted.netlink.rtnetlink import NetlinkKernel
 from tests.lab.lan import Lan
 
 

@@ -9,7 +9,7 @@ from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_dhcp
 from tests.torture.boot_orders import BY_NAME
 from tests.torture.boot_try import live_through
-from tests.torture.household import household
+from tests.torture.world_state import household
 
 
 def test_a_restart_of_the_service_spoils_the_socket_of_systemd(lan: Lan) -> None:

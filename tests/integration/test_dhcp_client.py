@@ -9,12 +9,13 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 
-from macvlan_twisted.errors import Refused
-from macvlan_twisted.lan.dhcp import Client, ask_around
+from macvlan_twisted.dhcp.binding import Client
+from macvlan_twisted.dhcp.discover import discover
+from macvlan_twisted.errors import RequestRefused
 from tests.integration.conftest import need
 from tests.integration.dhcp_client import Clients, Witness, clients_on
 from tests.integration.on_reactor import on_reactor
-from tests.integration.taps import mac_of, tap_in
+from tests.integration.packet_sockets import mac_of, tap_in
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.lan import Lan
 from tests.lab.requirements import missing_for_dhcp
@@ -114,7 +115,7 @@ async def test_a_wanted_address_that_the_server_does_not_give_is_refused(
     server: DhcpServer, clients: Clients
 ) -> None:
     with pytest.raises(
-        Refused, match=r"192\.168\.77\.1 .*does not give 192\.168\.77\.7 .*offers 192\.168\.77\.1"
+        RequestRefused, match=r"192\.168\.77\.1 .*does not give 192\.168\.77\.7 .*offers 192\.168\.77\.1"
     ):
         await clients.new(WEB).acquire(IPv4Address("192.168.77.7"))
     assert server.leases() == []
@@ -124,14 +125,14 @@ async def test_a_wanted_address_that_the_server_does_not_give_is_refused(
 async def test_a_full_pool_is_refused_in_time(dhcp_lan: Lan, clients: Clients) -> None:
     with DhcpServer(dhcp_lan, range=ONE_ADDRESS) as server:
         await clients.new(WEB).acquire()
-        with pytest.raises(Refused, match="its pool is full"):
+        with pytest.raises(RequestRefused, match="its pool is full"):
             await clients.new(Client("7a:42:00:00:00:02"), timeout=2).acquire()
         assert "no address available" in server.log()
 
 
 @on_reactor
 async def test_without_a_server_it_is_refused_in_time(clients: Clients) -> None:
-    with pytest.raises(Refused, match="no DHCP server on eth1"):
+    with pytest.raises(RequestRefused, match="no DHCP server on eth1"):
         await clients.new(WEB, timeout=2).acquire()
 
 
@@ -184,7 +185,7 @@ async def test_an_address_in_use_is_declined_and_another_one_taken(
 ) -> None:
     witness = Witness()
     witness.users["192.168.77.150"] = "52:54:00:00:00:99"
-    with pytest.raises(Refused, match="is in use by 52:54:00:00:00:99"):
+    with pytest.raises(RequestRefused, match="is in use by 52:54:00:00:00:99"):
         await clients.new(WEB, witness).acquire(IPv4Address("192.168.77.150"))
     await log_says(server, f"DHCPDECLINE(eth1) 192.168.77.150 {MAC}")
     # To the same client the server offers what it has had before, unless that was declined.
@@ -198,7 +199,7 @@ async def test_a_lan_is_asked_for_its_prefix_and_router_without_a_lease(
 ) -> None:
     from twisted.internet import reactor
 
-    found = await ask_around(clients.wire, Client(clients.wire.mac), clock=reactor, randomness=Random())
+    found = await discover(clients.wire, Client(clients.wire.mac), clock=reactor, randomness=Random())
     assert (found.prefix_length, str(found.router)) == (24, "192.168.77.1")
     assert server.leases() == []
     assert server.count("DHCPREQUEST") == 0

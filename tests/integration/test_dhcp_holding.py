@@ -8,11 +8,12 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from macvlan_twisted.lan.dhcp import Client, LeaseFacts, State
+from macvlan_twisted.dhcp.binding import Binding, Client
+from macvlan_twisted.dhcp.renew import State
 from tests.integration.conftest import need
 from tests.integration.dhcp_client import Clients, Witness, clients_on, put_container
 from tests.integration.on_reactor import on_reactor
-from tests.integration.taps import mac_of, tap_in
+from tests.integration.packet_sockets import mac_of, tap_in
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.lan import Lan
 from tests.lab.requirements import missing_for_dhcp
@@ -67,7 +68,7 @@ async def test_a_lease_is_renewed_with_the_server_alone(
         lines = await deferToThread(packets.lines)
     gateway = mac_of(dhcp_lan, "gateway")
     assert all(f"{MAC} > {gateway}" in line and f"{facts.address}.68" in line for line in lines), lines
-    assert isinstance(renewed, LeaseFacts)
+    assert isinstance(renewed, Binding)
     assert renewed.obtained_at > facts.obtained_at
     assert [granted.hostname for granted in hasty.leases()] == ["db"]
     assert witness.of("lost") == []
@@ -82,7 +83,7 @@ async def test_a_server_with_another_mac_is_found_by_rebinding(
     put_container(dhcp_lan, facts)
     dhcp_lan.run_in("gateway", "ip", "link", "set", "eth1", "address", "02:00:00:00:00:77")
     rebound = await witness.wait_for("keep", 2)
-    assert isinstance(rebound, LeaseFacts)
+    assert isinstance(rebound, Binding)
     assert rebound.server_mac == "02:00:00:00:00:77"
     assert witness.of("lost") == []
 
@@ -116,7 +117,7 @@ async def test_a_server_that_moved_to_another_range_takes_the_lease_back_and_the
     await deferToThread(hasty.start)
     assert "took it back" in str(await witness.wait_for("lost"))
     new = await witness.wait_for("moved")
-    assert isinstance(new, LeaseFacts)
+    assert isinstance(new, Binding)
     assert str(new.address).startswith("192.168.77.20")
     await log_says(hasty, f"DHCPRELEASE(eth1) {new.address}")
     assert lease.facts is not None
@@ -135,10 +136,10 @@ async def test_a_container_may_move_to_where_the_server_wants_it(
     hasty.range, hasty.arguments = "192.168.77.200,192.168.77.209", ("--dhcp-authoritative",)
     await deferToThread(hasty.start)
     new = await witness.wait_for("moved")
-    assert isinstance(new, LeaseFacts)
+    assert isinstance(new, Binding)
     dhcp_lan.add_address("neighbour", str(new.interface), "c1")
     renewed = await witness.wait_for("keep", 3)
-    assert isinstance(renewed, LeaseFacts)
+    assert isinstance(renewed, Binding)
     assert renewed.address == new.address
     assert hasty.addresses()[MAC] == str(new.address)
 
@@ -158,7 +159,7 @@ async def test_a_lease_that_ran_out_is_told_and_got_back_when_the_server_is_back
     assert "its time is over" in str(await witness.wait_for("lost"))
     await deferToThread(server.start)
     regained = await witness.wait_for("regained")
-    assert isinstance(regained, LeaseFacts)
+    assert isinstance(regained, Binding)
     assert regained.address == facts.address
     assert lease.state is State.BOUND
 
@@ -171,7 +172,7 @@ async def test_a_lease_goes_on_after_a_restart_of_ours(server: DhcpServer, clien
     so_far = len(server.log())
     clients.new(facts.client, witness).resume(facts)
     confirmed = await witness.wait_for("keep")
-    assert isinstance(confirmed, LeaseFacts)
+    assert isinstance(confirmed, Binding)
     assert confirmed.address == facts.address
     assert "DHCPDISCOVER" not in server.log()[so_far:]
     assert "DHCPRELEASE" not in server.log()
@@ -188,7 +189,7 @@ async def test_a_server_that_forgot_everything_takes_a_resumed_lease_back_and_gi
     with DhcpServer(dhcp_lan, arguments=("--dhcp-authoritative",)) as forgetful:
         clients.new(facts.client, witness).resume(facts)
         kept = await witness.wait_for("keep")
-        assert isinstance(kept, LeaseFacts)
+        assert isinstance(kept, Binding)
         assert forgetful.addresses() == {MAC: str(facts.address)}
         assert kept.address == facts.address
 

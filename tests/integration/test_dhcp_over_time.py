@@ -172,7 +172,7 @@ def test_after_a_kill_leases_are_confirmed_by_init_reboot_and_go_on(
         wait_for_release(server, address)
 
 
-@pytest.mark.haste
+@pytest.mark.short_grace_periods
 @pytest.mark.parametrize("way", [OURS, NULL], ids=["ours", "null"])
 def test_a_container_that_was_removed_while_the_plugin_was_down_has_its_lease_released(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
@@ -198,7 +198,7 @@ def test_a_container_that_was_removed_while_the_plugin_was_down_has_its_lease_re
     docker_host.start("next", AT_ONCE).remove()
 
 
-@pytest.mark.haste
+@pytest.mark.short_grace_periods
 @pytest.mark.one_engine
 def test_containers_that_died_with_the_engine_and_the_plugin_leave_no_lease(
     docker_host: DockerHost, server: DhcpServer

@@ -20,10 +20,10 @@ from twisted.web.server import Site
 from zope.interface.verify import verifyObject
 
 from macvlan_twisted.addresses import parse_network
+from macvlan_twisted.config import Config
 from macvlan_twisted.engine.default_network import FIRST_DELAY
-from macvlan_twisted.errors import CannotStart
+from macvlan_twisted.errors import StartupError
 from macvlan_twisted.given_settings import settings_from
-from macvlan_twisted.settings import Settings
 from macvlan_twisted.tap import make_macvlan_service
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from tests.integration.namespaced import NamespacedKernel
@@ -51,7 +51,7 @@ class Greeter(Resource):
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def config(tmp_path: Path) -> Config:
     """Give settings that touch nothing but a temporary directory."""
     where = {
         f"{what}-dir": [str(tmp_path / name)]
@@ -74,57 +74,55 @@ def complaints() -> Iterator[list[str]]:
     removeObserver(note)
 
 
-def ask(settings: Settings, method: str, body: bytes = b"") -> "Deferred[tuple[int, bytes]]":
+def ask(config: Config, method: str, body: bytes = b"") -> "Deferred[tuple[int, bytes]]":
     """Ask from a thread, while the reactor serves."""
-    return deferToThread(request, Path(settings.socket_path), "POST", f"/{method}", body)
+    return deferToThread(request, Path(config.socket_path), "POST", f"/{method}", body)
 
 
 @on_reactor
 async def test_the_service_disturbs_another_or_does_not_answer(
-    settings: Settings, complaints: list[str], tmp_path: Path
+    config: Config, complaints: list[str], tmp_path: Path
 ) -> None:
     """Beside a web server, in one MultiService, on an injected reactor; stopped and started again."""
     from twisted.internet import reactor
 
     family = MultiService()
     UNIXServer(str(tmp_path / "web"), Site(Greeter())).setServiceParent(family)
-    ours = make_macvlan_service(settings, reactor=reactor, kernel=FakeKernel([nic("eth1", 2)]))
+    ours = make_macvlan_service(config, reactor=reactor, kernel=FakeKernel([nic("eth1", 2)]))
     assert verifyObject(IService, ours)
     ours.setServiceParent(family)
-    assert not Path(settings.state_dir).exists(), "something was opened before the start"
+    assert not Path(config.state_dir).exists(), "something was opened before the start"
     for _ in range(2):
         family.startService()
         try:
             assert await deferToThread(request, tmp_path / "web", "GET", "/") == (200, b"hello")
-            assert await ask(settings, "NetworkDriver.CreateNetwork", CREATE) == (200, b"{}\n")
+            assert await ask(config, "NetworkDriver.CreateNetwork", CREATE) == (200, b"{}\n")
             assert family.getServiceNamed("macvlan-twisted") is ours
         finally:
             await family.stopService()
-        assert not Path(settings.socket_path).exists()
+        assert not Path(config.socket_path).exists()
         assert not ours.running
     assert complaints == []
 
 
 @on_reactor
-async def test_an_embedded_service_touches_links_of_its_own_namespace_only(
-    settings: Settings, lan: Lan
-) -> None:
+async def test_an_embedded_service_touches_links_of_its_own_namespace_only(config: Config, lan: Lan) -> None:
     """The kernel is injected, too: here the real one in another namespace."""
     from twisted.internet import reactor
 
     namespaced = NamespacedKernel(lan)
     before = set(lan.host_links())
-    service = make_macvlan_service(settings, reactor=reactor, kernel=namespaced.kernel)
+    service = make_macvlan_service(config, reactor=reactor, kernel=namespaced.kernel)
     service.startService()
     try:
-        assert (await ask(settings, "NetworkDriver.CreateNetwork", CREATE))[1] == b"{}\n"
+        assert (await ask(config, "NetworkDriver.CreateNetwork", CREATE))[1] == b"{}\n"
         endpoint = b'{"NetworkID":"%b","EndpointID":"%b","Interface":{"Address":"192.168.77.9/24"}}' % (
             NETWORK.encode(),
             b"e" * 64,
         )
-        assert b"7a:42:c0:a8:4d:09" in (await ask(settings, "NetworkDriver.CreateEndpoint", endpoint))[1]
+        assert b"7a:42:c0:a8:4d:09" in (await ask(config, "NetworkDriver.CreateEndpoint", endpoint))[1]
         assert len({name for name in lan.host_links() if name.startswith("mvt")}) == 1
-        assert (await ask(settings, "NetworkDriver.DeleteNetwork", b'{"NetworkID":"%b"}' % NETWORK.encode()))[
+        assert (await ask(config, "NetworkDriver.DeleteNetwork", b'{"NetworkID":"%b"}' % NETWORK.encode()))[
             1
         ] == b"{}\n"
     finally:
@@ -134,32 +132,32 @@ async def test_an_embedded_service_touches_links_of_its_own_namespace_only(
 
 
 @on_reactor
-async def test_a_second_instance_starts_or_hurts_the_first(settings: Settings, tmp_path: Path) -> None:
+async def test_a_second_instance_starts_or_hurts_the_first(config: Config, tmp_path: Path) -> None:
     from twisted.internet import reactor
 
-    def make(settings: Settings) -> Any:
-        return make_macvlan_service(settings, reactor=reactor, kernel=FakeKernel([nic("eth1", 2)]))
+    def make(config: Config) -> Any:
+        return make_macvlan_service(config, reactor=reactor, kernel=FakeKernel([nic("eth1", 2)]))
 
-    first = make(settings)
+    first = make(config)
     first.startService()
     try:
-        with pytest.raises(CannotStart, match="another macvlan-twisted is using state directory"):
-            make(evolve(settings, plugin_name="other")).startService()
-        with pytest.raises(CannotStart, match="another macvlan-twisted is using socket"):
-            make(evolve(settings, state_dir=str(tmp_path / "other"))).startService()
-        assert (await ask(settings, "Plugin.Activate"))[0] == 200
-        second = make(evolve(settings, plugin_name="second", state_dir=str(tmp_path / "second")))
+        with pytest.raises(StartupError, match="another macvlan-twisted is using state directory"):
+            make(evolve(config, plugin_name="other")).startService()
+        with pytest.raises(StartupError, match="another macvlan-twisted is using socket"):
+            make(evolve(config, state_dir=str(tmp_path / "other"))).startService()
+        assert (await ask(config, "Plugin.Activate"))[0] == 200
+        second = make(evolve(config, plugin_name="second", state_dir=str(tmp_path / "second")))
         second.startService()
-        assert (await ask(evolve(settings, plugin_name="second"), "Plugin.Activate"))[0] == 200
+        assert (await ask(evolve(config, plugin_name="second"), "Plugin.Activate"))[0] == 200
         await second.stopService()
-        assert (await ask(settings, "Plugin.Activate"))[0] == 200
+        assert (await ask(config, "Plugin.Activate"))[0] == 200
     finally:
         await first.stopService()
 
 
 @on_reactor
 async def test_a_stopped_service_goes_on_to_ask_an_engine_that_was_silent(
-    settings: Settings, complaints: list[str], tmp_path: Path
+    config: Config, complaints: list[str], tmp_path: Path
 ) -> None:
     """An engine may accept a question long before it answers; the end of the service ends the asking."""
     from twisted.internet import reactor
@@ -169,7 +167,7 @@ async def test_a_stopped_service_goes_on_to_ask_an_engine_that_was_silent(
         engine.listen()
         engine.settimeout(10)
         asking = evolve(
-            settings,
+            config,
             network="auto",
             subnets=(parse_network("192.168.77.0/24"),),
             docker_host=f"unix://{tmp_path}/engine",
@@ -197,7 +195,7 @@ from twisted.web.static import Data
 page = Data(b"hello", "text/plain")
 page.isLeaf = True
 
-from macvlan_twisted.settings import Settings
+from macvlan_twisted.config import Settings
 from macvlan_twisted.tap import make_macvlan_service
 
 application = Application("both")

@@ -10,13 +10,13 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from macvlan_twisted.addresses import IPAddress
-from macvlan_twisted.lan.frames import Claim, announcement_frames, probe_frame
-from macvlan_twisted.lan.interface import Wire
-from macvlan_twisted.lan.probing import Free
-from macvlan_twisted.lan.watch import Watch
+from macvlan_twisted.lan.address_monitor import AddressMonitor
+from macvlan_twisted.lan.address_probe import Free
+from macvlan_twisted.lan.arp_nd import AddressClaim, announcement_frames, probe_frame
+from macvlan_twisted.lan.interfaces import LanSocket
 from tests.integration.conftest import need
 from tests.integration.on_reactor import on_reactor
-from tests.integration.taps import (
+from tests.integration.packet_sockets import (
     CONTAINER,
     FREE,
     LAST,
@@ -44,10 +44,10 @@ class Silent:
         self.told.append((address, mac))
 
 
-def watch_on(wire: Wire) -> Watch:
+def watch_on(wire: LanSocket) -> AddressMonitor:
     from twisted.internet import reactor
 
-    return Watch(wire, reactor, Random(), Silent())
+    return AddressMonitor(wire, reactor, Random(), Silent())
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ async def test_a_held_address_is_defended_against_a_sibling_and_stays_held(bridg
         watch = watch_on(tap)
         for address in FREE:
             assert await watch.hold(address, CONTAINER) == Free()
-            answer = Claim(address, CONTAINER)
+            answer = AddressClaim(address, CONTAINER)
             await hear(ear, answer, say, probe_frame(address, sibling))
             await hear(tap, LAST, say, LAST_FRAME)
             assert watch.is_held(address)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from attrs import evolve
 
-from macvlan_twisted.errors import LinkFailed
+from macvlan_twisted.errors import LinkError
 from tests.contracts.host_network_contract import HostNetworkContract
 from tests.contracts.kernel_contract import PLAIN, KernelContract
 from tests.integration.conftest import need
@@ -91,7 +91,7 @@ def test_threads_that_have_ended_keep_their_sockets(stand: RealStand) -> None:
 
     def work(number: int) -> None:
         for _ in range(5):
-            stand.kernel.add_port(evolve(PLAIN, name=f"mvt{number}"))
+            stand.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{number}"))
             stand.kernel.delete(f"mvt{number}")
         during.append(open_files())
 
@@ -117,8 +117,8 @@ def test_a_bridge_port_is_taken_for_a_nic_of_its_own(stand: RealStand) -> None:
         port = stand.kernel.find("eth2")
         assert port is not None
         assert port.bridge == "br7"
-        with pytest.raises(LinkFailed, match="mvtone on eth2") as caught:
-            stand.kernel.add_port(evolve(PLAIN, parent="eth2"))
+        with pytest.raises(LinkError, match="mvtone on eth2") as caught:
+            stand.kernel.add_macvlan(evolve(PLAIN, parent="eth2"))
         assert caught.value.errno == errno.EBUSY
         assert stand.kernel.find("mvtone") is None
     finally:
@@ -129,22 +129,22 @@ def test_a_parent_that_is_down_takes_no_links(stand: RealStand) -> None:
     """Its containers are heard as soon as it is up."""
     stand.lan.run_in("host", "ip", "link", "set", "eth2", "down")
     try:
-        stand.kernel.add_port(evolve(PLAIN, parent="eth2"), prove_mac_free=True)
-        assert stand.kernel.read_port("mvtone") is not None
+        stand.kernel.add_macvlan(evolve(PLAIN, parent="eth2"), prove_mac_free=True)
+        assert stand.kernel.read_macvlan("mvtone") is not None
     finally:
         stand.lan.run_in("host", "ip", "link", "set", "eth2", "up")
 
 
 def test_a_link_stays_behind_when_its_parent_goes(stand: RealStand) -> None:
     stand.lan.run_in("host", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
-    stand.kernel.add_port(evolve(PLAIN, parent="v0"))
+    stand.kernel.add_macvlan(evolve(PLAIN, parent="v0"))
     assert stand.kernel.delete("v0")
     assert stand.kernel.find("mvtone") is None
 
 
 def test_a_hundred_removals_at_once_fail(stand: RealStand) -> None:
     for number in range(100):
-        stand.kernel.add_port(evolve(PLAIN, name=f"mvt{number}"))
+        stand.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{number}"))
 
     def work(thread: int) -> None:
         for number in range(100):  # all threads want the same links: each goes once, and nobody fails
@@ -157,14 +157,14 @@ def test_a_hundred_removals_at_once_fail(stand: RealStand) -> None:
 
 
 WITHOUT_CAPABILITY = """
-from macvlan_twisted.errors import LinkFailed
-from macvlan_twisted.links.interface import Port
-from macvlan_twisted.links.kernel import NetlinkKernel
+from macvlan_twisted.errors import LinkError
+from macvlan_twisted.netlink.kernel import Port
+from macvlan_twisted.netlink.rtnetlink import NetlinkKernel
 kernel = NetlinkKernel()
 assert kernel.find("eth1") is not None
 try:
     kernel.add_port(Port("mvtone", "eth1", "bridge"))
-except LinkFailed as failure:
+except LinkError as failure:
     print(failure)
 """
 

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from twisted.internet.defer import Deferred
 
-from macvlan_twisted.links.events import LinkEvents, LinkNews
+from macvlan_twisted.netlink.events import LinkEvent, LinkEvents
 from tests.integration.on_reactor import on_reactor
-from tests.integration.taps import within
+from tests.integration.packet_sockets import within
 from tests.lab.lan import Lan
 
 
@@ -23,17 +23,17 @@ def events_in(lan: Lan) -> Iterator[LinkEvents]:
         events.close()
 
 
-async def heard(events: LinkEvents, lan: Lan, wanted: LinkNews, *command: str) -> list[LinkNews]:
+async def heard(events: LinkEvents, lan: Lan, wanted: LinkEvent, *command: str) -> list[LinkEvent]:
     """Run a command on the host, and return what is heard until `wanted` is.
 
     :raises TimeoutError: that was not heard within ten seconds.
     """
     from twisted.internet import reactor
 
-    all_news: list[LinkNews] = []
+    all_news: list[LinkEvent] = []
     done: Deferred[None] = Deferred()
 
-    def hear(news: LinkNews) -> None:
+    def hear(news: LinkEvent) -> None:
         all_news.append(news)
         if news == wanted and not done.called:
             done.callback(None)
@@ -53,27 +53,27 @@ async def test_a_link_is_heard_of_from_its_beginning_to_its_end(lan: Lan) -> Non
     link = ("ip", "link", "set", "mine")
     with events_in(lan) as events:
         add = ("ip", "link", "add", "mine", "link", "eth1", "type", "macvlan", "mode", "bridge")
-        await heard(events, lan, LinkNews("mine"), *add)
-        await heard(events, lan, LinkNews("mine", up=True), *link, "up")
-        await heard(events, lan, LinkNews("mine", up=False), "ip", "link", "set", "eth1", "down")
-        await heard(events, lan, LinkNews("mine", up=True), "ip", "link", "set", "eth1", "up")
-        await heard(events, lan, LinkNews("mine", up=False), *link, "down")
-        all_news = await heard(events, lan, LinkNews("other"), *link, "name", "other")
-        assert LinkNews("mine", there=False) in all_news
+        await heard(events, lan, LinkEvent("mine"), *add)
+        await heard(events, lan, LinkEvent("mine", up=True), *link, "up")
+        await heard(events, lan, LinkEvent("mine", up=False), "ip", "link", "set", "eth1", "down")
+        await heard(events, lan, LinkEvent("mine", up=True), "ip", "link", "set", "eth1", "up")
+        await heard(events, lan, LinkEvent("mine", up=False), *link, "down")
+        all_news = await heard(events, lan, LinkEvent("other"), *link, "name", "other")
+        assert LinkEvent("mine", there=False) in all_news
         delete = ("ip", "link", "delete", "other")
-        assert LinkNews("mine", there=False) not in await heard(
-            events, lan, LinkNews("other", there=False), *delete
+        assert LinkEvent("mine", there=False) not in await heard(
+            events, lan, LinkEvent("other", there=False), *delete
         )
 
 
 @on_reactor
 async def test_links_that_were_there_before_are_known_by_their_names(lan: Lan) -> None:
     with events_in(lan) as events:
-        away = LinkNews("eth1", there=False)
+        away = LinkEvent("eth1", there=False)
         lan.run_in("host", "ip", "link", "set", "eth1", "down")
-        all_news = await heard(events, lan, LinkNews("nic"), "ip", "link", "set", "eth1", "name", "nic")
+        all_news = await heard(events, lan, LinkEvent("nic"), "ip", "link", "set", "eth1", "name", "nic")
         assert away in all_news
-        gone = LinkNews("nic", there=False)
+        gone = LinkEvent("nic", there=False)
         await heard(
             events, lan, gone, "ip", "link", "set", "nic", "netns", lan.namespace("gateway"), "name", "guest"
         )
@@ -85,9 +85,9 @@ async def test_that_a_bridge_has_lost_a_port_is_not_taken_for_its_end(lan: Lan) 
         lan.run_in("host", "ip", "link", *command.split())
     with events_in(lan) as events:
         leave_and_add = "ip link set one nomaster; ip link add last type bridge"
-        all_news = await heard(events, lan, LinkNews("last"), "sh", "-c", leave_and_add)
-    assert LinkNews("one") in all_news
-    assert LinkNews("one", there=False) not in all_news
+        all_news = await heard(events, lan, LinkEvent("last"), "sh", "-c", leave_and_add)
+    assert LinkEvent("one") in all_news
+    assert LinkEvent("one", there=False) not in all_news
 
 
 @on_reactor
@@ -95,6 +95,6 @@ async def test_news_that_were_lost_are_told_of_as_lost_and_later_ones_are_heard(
     flood = "for i in $(seq 4000); do echo link set eth1 alias a$i; echo link set eth1 alias b$i; done"
     with events_in(lan) as events:
         # While this runs the reactor hears nothing.
-        all_news = await heard(events, lan, LinkNews(""), "sh", "-c", f"{flood} | ip -batch -")
-        assert all_news.count(LinkNews("")) == 1
-        await heard(events, lan, LinkNews("late"), *("ip", "link", "add", "late", "type", "bridge"))
+        all_news = await heard(events, lan, LinkEvent(""), "sh", "-c", f"{flood} | ip -batch -")
+        assert all_news.count(LinkEvent("")) == 1
+        await heard(events, lan, LinkEvent("late"), *("ip", "link", "add", "late", "type", "bridge"))

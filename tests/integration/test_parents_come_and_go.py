@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_lookout import call, service
+from tests.integration.test_link_monitor import call, service
 from tests.lab.commands import wait_until
 from tests.lab.frames import arp_announcement
 from tests.lab.lan import Lan

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from macvlan_twisted.engine.api import SocketEngine
+from macvlan_twisted.engine.client import EngineClient
 from tests.integration.conftest import need
 from tests.integration.dhcp_hosts import NULL, OURS, SUBNET, bare_address, wait_for_plugin, wait_for_release
 from tests.integration.lives import address
@@ -178,6 +178,6 @@ async def test_the_engine_is_asked_in_vain_for_a_containers_process(
     docker_host.start("web")
     (web,) = docker_host.engine.docker_json("inspect", "web")
     (network,) = web["NetworkSettings"]["Networks"].values()
-    engine = SocketEngine(reactor, docker_host.engine.docker_host)
+    engine = EngineClient(reactor, docker_host.engine.docker_host)
     assert await engine.process_of(network["NetworkID"], network["EndpointID"]) == web["State"]["Pid"]
     assert await engine.process_of(network["NetworkID"], "0" * 64) is None

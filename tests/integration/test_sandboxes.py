@@ -9,9 +9,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 from attrs import evolve
 
-from macvlan_twisted.errors import LinkFailed
-from macvlan_twisted.links.interface import Sandboxes
-from macvlan_twisted.links.sandbox import NamespaceSandboxes, sandbox_of_process
+from macvlan_twisted.errors import LinkError
+from macvlan_twisted.netlink.kernel import Sandboxes
+from macvlan_twisted.netlink.netns import NamespaceSandboxes, sandbox_of_process
 from tests.contracts.sandbox_contract import ELSEWHERE, MAC, MOVE, NEW, OLD, ROUTER, SandboxContract
 from tests.integration.namespaced import open_files
 from tests.lab.commands import run, wait_until
@@ -113,7 +113,7 @@ def test_a_route_that_the_container_needs_now_is_missing(stand: RealStand) -> No
 def test_what_fails_half_way_is_put_back(stand: RealStand) -> None:
     """The new address is there already when its router turns out to be out of reach."""
     stand.promote(secondaries=False)
-    with pytest.raises(LinkFailed, match=r"route default via 10\.10\.0\.1"):
+    with pytest.raises(LinkError, match=r"route default via 10\.10\.0\.1"):
         stand.sandboxes.move(stand.path, evolve(ELSEWHERE, router=ip_address("10.10.0.1")))
     assert (stand.addresses(), stand.routers()) == ({OLD}, {ROUTER})
     assert stand.lan.ping("neighbour", ROUTER)
@@ -121,7 +121,7 @@ def test_what_fails_half_way_is_put_back(stand: RealStand) -> None:
 
 def test_the_hosts_own_network_is_never_taken_for_a_sandbox() -> None:
     """Whatever path leads to it."""
-    with pytest.raises(LinkFailed, match="the host's own network"):
+    with pytest.raises(LinkError, match="the host's own network"):
         NamespaceSandboxes().move(sandbox_of_process(os.getpid()), MOVE)
 
 
@@ -133,7 +133,7 @@ def test_what_is_no_namespace_is_not_opened_for_long(stand: RealStand, tmp_path:
     os.symlink(stand.path, link)
     for path in (file, pipe, link, "/dev/null"):
         assert not stand.sandboxes.is_there(path)
-        with pytest.raises(LinkFailed):
+        with pytest.raises(LinkError):
             stand.sandboxes.move(path, MOVE)
 
 
@@ -161,7 +161,7 @@ def namespaces_of_threads() -> set[int]:
 def with_capabilities(names: str, program: str) -> str:
     """Run a program as root with these capabilities only, and return what it prints."""
     few = ("setpriv", "--bounding-set", f"-all,{names}", "--inh-caps", f"-all,{names}")
-    start = "from macvlan_twisted.links.sandbox import NamespaceSandboxes\nsandboxes = NamespaceSandboxes()\n"
+    start = "from macvlan_twisted.netlink.netns import NamespaceSandboxes\nsandboxes = NamespaceSandboxes()\n"
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     return run(*few, sys.executable, "-c", start + program, env=environment)
 

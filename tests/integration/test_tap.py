@@ -10,13 +10,13 @@ import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
 
 from macvlan_twisted.addresses import IPAddress
-from macvlan_twisted.errors import LinkFailed
-from macvlan_twisted.lan.frames import Claim, Probe, announcement_frames, answer_frame, probe_frame
-from macvlan_twisted.lan.interface import Heard, Wire
-from macvlan_twisted.lan.probing import QUICK, Free, How, Taken, Unproven, Verdict, probe
-from macvlan_twisted.lan.tap import Tap
+from macvlan_twisted.errors import LinkError
+from macvlan_twisted.lan.address_probe import QUICK, Evidence, Free, Inconclusive, Taken, Verdict, probe
+from macvlan_twisted.lan.arp_nd import AddressClaim, Probe, announcement_frames, answer_frame, probe_frame
+from macvlan_twisted.lan.interfaces import LanSocket, ReceivedFrame
+from macvlan_twisted.lan.packet_socket import PacketSocket
 from tests.integration.on_reactor import on_reactor
-from tests.integration.taps import (
+from tests.integration.packet_sockets import (
     FREE,
     LAST,
     LAST_FRAME,
@@ -33,7 +33,7 @@ from tests.integration.taps import (
 from tests.lab.lan import Lan
 
 
-def ask(wire: Wire, address: IPAddress) -> Deferred[Verdict]:
+def ask(wire: LanSocket, address: IPAddress) -> Deferred[Verdict]:
     from twisted.internet import reactor
 
     return ensureDeferred(probe(wire, address, QUICK, reactor, Random()))
@@ -51,14 +51,14 @@ async def test_the_neighbours_own_words_are_heard(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
     with tap_in(lan) as tap:
         for address, gateway in zip(NEIGHBOURS, ("192.168.77.1", "fd77::1"), strict=True):
-            claim = Claim(address, neighbour)
+            claim = AddressClaim(address, neighbour)
             said = await hear(tap, claim, lan.ping, "neighbour", gateway)
             assert (claim, False) in said
 
 
 @on_reactor
 async def test_the_hosts_own_words_go_out(lan: Lan) -> None:
-    claim = Claim(IPv4Address("192.168.77.10"), mac_of(lan, "host"))
+    claim = AddressClaim(IPv4Address("192.168.77.10"), mac_of(lan, "host"))
     with tap_in(lan) as tap:
         said = await hear(tap, claim, lan.ping, "host", "192.168.77.1")
     assert (claim, True) in said
@@ -105,7 +105,7 @@ async def test_only_what_concerns_us_is_heard_and_only_of_our_own_lan(lan: Lan) 
     heard: list[bytes] = []
     with tap_in(lan) as tap, voice_in(lan) as say:
 
-        def note(each: Heard) -> None:
+        def note(each: ReceivedFrame) -> None:
             if each.frame[6:12].hex(":") == STRANGER:
                 heard.append(each.frame)
 
@@ -129,7 +129,7 @@ async def test_a_neighbours_addresses_are_taken_and_others_are_free(lan: Lan) ->
     neighbour = mac_of(lan, "neighbour")
     with tap_in(lan) as tap:
         for address in NEIGHBOURS:
-            assert await ask(tap, address) == Taken(neighbour, How.ANSWERED)
+            assert await ask(tap, address) == Taken(neighbour, Evidence.ANSWERED)
         for address in FREE:
             assert await ask(tap, address) == Free()
 
@@ -139,9 +139,9 @@ async def test_siblings_on_the_parent_answer_our_own_link_alone(bridge_lan: Lan)
     sibling, neighbour = mac_of(bridge_lan, "gateway", "c1"), mac_of(bridge_lan, "neighbour")
     with tap_in(bridge_lan, speaker="speaker") as tap:
         for address in SIBLINGS:
-            assert await ask(tap, address) == Taken(sibling, How.ANSWERED)
+            assert await ask(tap, address) == Taken(sibling, Evidence.ANSWERED)
         for address in NEIGHBOURS:
-            assert await ask(tap, address) == Taken(neighbour, How.ANSWERED)
+            assert await ask(tap, address) == Taken(neighbour, Evidence.ANSWERED)
         for address in FREE:
             assert await ask(tap, address) == Free()
     with tap_in(bridge_lan) as tap:
@@ -159,8 +159,8 @@ async def test_what_siblings_say_is_heard(bridge_lan: Lan) -> None:
             say(announcement_frames(address, sibling)[0])
             said = await hear(tap, LAST, say, LAST_FRAME)
             assert (Probe(address, sibling), True) in said
-            assert (Claim(address, sibling), True) in said
-        answer = Claim(FREE[0], sibling)
+            assert (AddressClaim(address, sibling), True) in said
+        answer = AddressClaim(FREE[0], sibling)
         said = await hear(tap, answer, say, answer_frame(FREE[0], sibling, speaker))
         assert (answer, False) in said
 
@@ -170,11 +170,11 @@ async def test_a_parent_that_was_down_is_heard_again(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
     with tap_in(lan) as tap:
         lan.run_in("host", "ip", "link", "set", "eth1", "down")
-        assert await ask(tap, NEIGHBOURS[0]) == Unproven("sending on eth1: Network is down")
+        assert await ask(tap, NEIGHBOURS[0]) == Inconclusive("sending on eth1: Network is down")
         assert not tap.broken
         lan.run_in("host", "ip", "link", "set", "eth1", "up")
         for address in NEIGHBOURS:
-            assert await ask(tap, address) == Taken(neighbour, How.ANSWERED)
+            assert await ask(tap, address) == Taken(neighbour, Evidence.ANSWERED)
         assert not tap.broken
 
 
@@ -183,10 +183,10 @@ async def test_a_parent_that_is_down_when_the_tap_is_opened_is_heard_as_soon_as_
     neighbour = mac_of(lan, "neighbour")
     lan.run_in("host", "ip", "link", "set", "eth1", "down")
     with tap_in(lan) as tap:
-        assert isinstance(await ask(tap, NEIGHBOURS[0]), Unproven)
+        assert isinstance(await ask(tap, NEIGHBOURS[0]), Inconclusive)
         lan.run_in("host", "ip", "link", "set", "eth1", "up")
         for address in NEIGHBOURS:
-            assert await ask(tap, address) == Taken(neighbour, How.ANSWERED)
+            assert await ask(tap, address) == Taken(neighbour, Evidence.ANSWERED)
 
 
 @on_reactor
@@ -195,15 +195,15 @@ async def test_a_parent_that_is_gone_needs_a_new_tap(lan: Lan) -> None:
         asked = ask(tap, NEIGHBOURS[0])
         lan.run_in("host", "ip", "link", "delete", "eth1")
         assert tap.broken
-        assert isinstance(await asked, Unproven)
-        with pytest.raises(LinkFailed, match="sending on eth1: No such device"):
+        assert isinstance(await asked, Inconclusive)
+        with pytest.raises(LinkError, match="sending on eth1: No such device"):
             tap.send(probe_frame(FREE[0], STRANGER))
         lan.run_in("host", "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "far")
         assert tap.broken
     from twisted.internet import reactor
 
-    with pytest.raises(LinkFailed, match="listening on eth1: No such device"):
-        within(lan, "switch", lambda: Tap(reactor, "eth1", "eth1", STRANGER))
+    with pytest.raises(LinkError, match="listening on eth1: No such device"):
+        within(lan, "switch", lambda: PacketSocket(reactor, "eth1", "eth1", STRANGER))
 
 
 @on_reactor
@@ -212,9 +212,9 @@ async def test_the_reactor_does_not_wait_for_the_end_of_a_tap(lan: Lan) -> None:
 
     left: list[Callable[[], None]] = []
     tap = within(
-        lan, "host", lambda: Tap(reactor, "eth1", "eth1", mac_of(lan, "host"), elsewhere=left.append)
+        lan, "host", lambda: PacketSocket(reactor, "eth1", "eth1", mac_of(lan, "host"), elsewhere=left.append)
     )
-    heard: list[Heard] = []
+    heard: list[ReceivedFrame] = []
     tap.listen(heard.append)
     descriptor = tap.fileno()
     tap.close()
@@ -223,7 +223,11 @@ async def test_the_reactor_does_not_wait_for_the_end_of_a_tap(lan: Lan) -> None:
     assert tap.fileno() == descriptor, "it was closed here"
     with tap_in(lan) as another:
         await hear(
-            another, Claim(NEIGHBOURS[0], mac_of(lan, "neighbour")), lan.ping, "neighbour", "192.168.77.1"
+            another,
+            AddressClaim(NEIGHBOURS[0], mac_of(lan, "neighbour")),
+            lan.ping,
+            "neighbour",
+            "192.168.77.1",
         )
     assert heard == []
     (close,) = left
@@ -236,7 +240,7 @@ async def test_what_could_not_be_opened_is_closed_elsewhere_too(lan: Lan) -> Non
     from twisted.internet import reactor
 
     left: list[Callable[[], None]] = []
-    with pytest.raises(LinkFailed, match="listening on eth7: No such device"):
-        within(lan, "host", lambda: Tap(reactor, "eth7", "eth7", STRANGER, elsewhere=left.append))
+    with pytest.raises(LinkError, match="listening on eth7: No such device"):
+        within(lan, "host", lambda: PacketSocket(reactor, "eth7", "eth7", STRANGER, elsewhere=left.append))
     (close,) = left
     close()

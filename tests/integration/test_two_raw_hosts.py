@@ -4,14 +4,7 @@ import threading
 
 import pytest
 
-from tests.integration.raw_hosts import (
-    RawHost,
-    at_once,
-    consecutive,
-    open_and_hold,
-    two_raw_hosts,
-    who_has,
-)
+from tests.integration.raw_hosts import RawHost, at_once, consecutive, open_and_hold, two_raw_hosts, who_has
 from tests.lab.commands import wait_until
 
 WHOLE = "192.168.77.0/24"

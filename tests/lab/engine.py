@@ -12,10 +12,10 @@ from typing import Any, Self
 
 from tests.lab import cgroups
 from tests.lab.busybox import find_busybox, write_archive
-from tests.lab.cave import Cave, Furniture
 from tests.lab.commands import Finished, Narrate, attempt, run
 from tests.lab.daemons import Daemon
 from tests.lab.lan import Lan
+from tests.lab.namespace_jail import Mounts, NamespaceJail
 from tests.lab.roots import OWN_VERSION, PATH, root_of
 from tests.lab.unix_http import answers
 
@@ -205,20 +205,20 @@ class Engine:
         for name in ("plugins", "client"):
             (self.directory / name).mkdir()
         # Engines before 23 keep a key; the place for it, /etc/docker, can only be changed in this file.
-        settings = (
+        config = (
             {"deprecated-key-path": f"{self.directory}/key.json"}
             if int(self.version.split(".")[0]) < 23
             else {}
         )
-        (self.directory / "daemon.json").write_text(json.dumps(settings), encoding="utf-8")
+        (self.directory / "daemon.json").write_text(json.dumps(config), encoding="utf-8")
         undo.callback(cgroups.remove, self.directory.name)
         undo.callback(self._leave_cave)
         self.containerd: Daemon | None = None
         self._enter_cave()
 
     def _enter_cave(self) -> None:
-        self._cave = Cave(
-            Furniture(
+        self._cave = NamespaceJail(
+            Mounts(
                 root=None if self._root is None else str(self._root),
                 visible=(str(self.directory),),
                 shared=("/run/docker",),

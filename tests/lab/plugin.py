@@ -26,7 +26,7 @@ TWISTD = ("-P", "-c", "from twisted.scripts.twistd import run; run()")
 HASTY = """
 from functools import partial
 from macvlan_twisted import tap
-from macvlan_twisted.driver.rounds import Ages
+from macvlan_twisted.reconcile.reconciler import Ages
 tap.make_macvlan_service = partial(tap.make_macvlan_service, ages=Ages({silence}, {between_looks}, {first}))
 from twisted.scripts.twistd import run
 run()
@@ -34,7 +34,7 @@ run()
 
 
 @dataclass(frozen=True)
-class Haste:
+class ShortGracePeriods:
     """How soon the service removes what nobody has, in seconds; users have no say in it."""
 
     silence: float = 6.0
@@ -67,7 +67,7 @@ class Plugin:
         name: str = "macvlan-twisted",
         socket_unit: bool = False,
         pythonpath: Path | None = CHECKOUT,
-        haste: Haste | None = None,
+        short_grace_periods: ShortGracePeriods | None = None,
         twistd: tuple[str, ...] = TWISTD,
         narrate: Narrate | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class Plugin:
         self.socket_unit: SocketUnit | None = None
         self._environment = dict(environment or {})
         self._pythonpath = pythonpath
-        self.haste = haste
+        self.short_grace_periods = short_grace_periods
         self._twistd = twistd
         self._undo = ExitStack()
 
@@ -185,9 +185,9 @@ class Plugin:
         return ("--nodaemon", "--pidfile=", "macvlan", *places, *listen, *self.arguments)
 
     def _program(self) -> tuple[str, ...]:
-        if self.haste is None:
+        if self.short_grace_periods is None:
             return self._twistd
-        return (*TWISTD[:-1], HASTY.format(**asdict(self.haste)))
+        return (*TWISTD[:-1], HASTY.format(**asdict(self.short_grace_periods)))
 
     def _environ(self) -> dict[str, str]:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("MACVLAN_TWISTED_")}

@@ -42,10 +42,10 @@ class Systemd:
 
     name = "macvlan-twisted"
 
-    def __init__(self, engine: Engine, *settings: str, drop_ins: tuple[str, ...] = ()) -> None:
+    def __init__(self, engine: Engine, *config: str, drop_ins: tuple[str, ...] = ()) -> None:
         """Prepare a machine; nothing exists before the `with` block."""
         self.engine = engine
-        self._settings = settings
+        self._settings = config
         self._drop_ins = drop_ins
         self._undo = ExitStack()
 
@@ -190,8 +190,8 @@ class Systemd:
         said = self.directory / "service.log"
         lines = [f"StandardOutput=append:{said}", f"StandardError=append:{said}"]
         # A Python that was moved to where the service may read it finds its own library no more by itself.
-        settings = ("LD_LIBRARY_PATH=/opt/macvlan-twisted/base/lib", *self._settings)
-        lines += [f'Environment="{each}"' for each in settings]
+        config = ("LD_LIBRARY_PATH=/opt/macvlan-twisted/base/lib", *self._settings)
+        lines += [f'Environment="{each}"' for each in config]
         (dropped / "of-the-test.conf").write_text("\n".join(["[Service]", *lines, ""]), encoding="utf-8")
 
 

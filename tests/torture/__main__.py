@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.torture.part import Ordeal, Part
+from tests.torture.part import Part, TortureRun
 from tests.torture.table import has_failed, surroundings, table, what_failed
 
 NAMES = ("crash", "faults", "damage", "parents", "boots", "interleavings", "lives", "bodies")
@@ -36,7 +36,7 @@ def run(
         return {**row, "skipped": missing}
     seconds = minutes * 60 if minutes else part.short_seconds if short else part.seconds
     print(f"{part.name}: {part.what}; at most {seconds / 60:.0f} min", flush=True)
-    ordeal = Ordeal(
+    ordeal = TortureRun(
         part.name,
         short,
         seed,

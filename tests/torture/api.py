@@ -1,4 +1,4 @@
-"""An engine's API on a socket of its own: it tells what a :class:`~tests.torture.docker.Docker` believes in."""
+"""An engine's API on a socket of its own: it tells what a :class:`tests.torture.docker.Docker` believes in."""
 
 import json
 import threading

@@ -20,7 +20,7 @@ from tests.lab.requirements import missing_for_lan
 from tests.lab.state_copy import copied
 from tests.torture.lives import Weighed
 from tests.torture.mutations import Mutations
-from tests.torture.part import Ordeal, Part
+from tests.torture.part import Part, TortureRun
 
 BODIES, SHORT_BODIES = 200_000, 5_000
 CALLERS = 4
@@ -289,7 +289,7 @@ def sane_life(plugin: Plugin, number: int) -> None:
             raise Hurt(f"a sane {method} was refused: {answer['Err']}")
 
 
-def torment(ordeal: Ordeal) -> None:
+def torment(ordeal: TortureRun) -> None:
     """All of it."""
     number, tally, lock = SHORT_BODIES if ordeal.short else BODIES, ordeal.tally, threading.Lock()
     with Lan(nics=2) as lan, Plugin(lan, arguments=ARGUMENTS) as plugin:

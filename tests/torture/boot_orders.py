@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tests.lab.commands import Finished, wait_until
-from tests.torture.household import OURS, POLICIES, Household, Inmate
+from tests.torture.world_state import OURS, POLICIES, Inmate, WorldState
 
 
 class Ending(Enum):
@@ -50,7 +50,7 @@ class Order:
 
     name: str
     what: str
-    take: Callable[[Household], None]
+    take: Callable[[WorldState], None]
     ending: Ending = Ending.NONE
     socket_unit: bool = False
     """The plugin's socket is systemd's, and is there before and after the plugin."""
@@ -69,7 +69,7 @@ class Order:
         return POLICIES if live_on(self.ending, live_restore) else RUN_AFTER[self.ending]
 
 
-def start_both_by_the_socket(household: Household, late: float = 3) -> None:
+def start_both_by_the_socket(household: WorldState, late: float = 3) -> None:
     """Start the engine while only the socket is there; the plugin comes some time after the first call."""
     unit = household.plugin.socket_unit
     assert unit is not None
@@ -84,7 +84,7 @@ def start_both_by_the_socket(household: Household, late: float = 3) -> None:
         starting.result()
 
 
-def start_the_plugin_a_little_later(household: Household, late: float = 4) -> None:
+def start_the_plugin_a_little_later(household: WorldState, late: float = 4) -> None:
     """Start the engine, and within the fifteen seconds for which it tries the plugin, without a socket before."""
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(household.engine.start, seconds=TOO_LONG)
@@ -93,7 +93,7 @@ def start_the_plugin_a_little_later(household: Household, late: float = 4) -> No
         starting.result()
 
 
-def start(household: Household, *who: str) -> None:
+def start(household: WorldState, *who: str) -> None:
     """Start one after the other."""
     for each in who:
         if each == "engine":
@@ -102,7 +102,7 @@ def start(household: Household, *who: str) -> None:
             household.plugin.start(seconds=60)
 
 
-def end(household: Household, how: str, *who: str) -> None:
+def end(household: WorldState, how: str, *who: str) -> None:
     """Stop or kill one after the other."""
     for each in who:
         one = household.engine if each == "engine" else household.plugin
@@ -112,37 +112,37 @@ def end(household: Household, how: str, *who: str) -> None:
             one.kill()
 
 
-def after(how: str, ended: tuple[str, ...], started: tuple[str, ...]) -> Callable[[Household], None]:
+def after(how: str, ended: tuple[str, ...], started: tuple[str, ...]) -> Callable[[WorldState], None]:
     """Make an order: these end so, then those start."""
 
-    def take(household: Household) -> None:
+    def take(household: WorldState) -> None:
         end(household, how, *ended)
         start(household, *started)
 
     return take
 
 
-def after_by_the_socket(how: str, *ended: str) -> Callable[[Household], None]:
+def after_by_the_socket(how: str, *ended: str) -> Callable[[WorldState], None]:
     """Make an order: these end so, then both start, the engine first, with the socket there."""
 
-    def take(household: Household) -> None:
+    def take(household: WorldState) -> None:
         end(household, how, *ended)
         start_both_by_the_socket(household)
 
     return take
 
 
-def after_a_little_later(how: str, *ended: str) -> Callable[[Household], None]:
+def after_a_little_later(how: str, *ended: str) -> Callable[[WorldState], None]:
     """Make an order: these end so, then both start, the plugin a little later than the engine."""
 
-    def take(household: Household) -> None:
+    def take(household: WorldState) -> None:
         end(household, how, *ended)
         start_the_plugin_a_little_later(household)
 
     return take
 
 
-def cut_power(household: Household, index: int | None = None) -> None:
+def cut_power(household: WorldState, index: int | None = None) -> None:
     """Nothing is left but what is on disk."""
     household.plugin.kill()
     household.engine.cut_power()
@@ -154,26 +154,26 @@ def cut_power(household: Household, index: int | None = None) -> None:
         unit.open()
 
 
-def reboot(*started: str, index: int | None = None) -> Callable[[Household], None]:
+def reboot(*started: str, index: int | None = None) -> Callable[[WorldState], None]:
     """Make an order: power goes and comes, then those start."""
 
-    def take(household: Household) -> None:
+    def take(household: WorldState) -> None:
         cut_power(household, index)
         start(household, *started)
 
     return take
 
 
-def reboot_by_the_socket(household: Household) -> None:
+def reboot_by_the_socket(household: WorldState) -> None:
     """Power goes and comes; the socket is there before both."""
     cut_power(household)
     start_both_by_the_socket(household)
 
 
-def in_the_middle_of_starts(how: str) -> Callable[[Household], None]:
+def in_the_middle_of_starts(how: str) -> Callable[[WorldState], None]:
     """Make an order: the plugin ends while many containers are being started, and comes back."""
 
-    def take(household: Household) -> None:
+    def take(household: WorldState) -> None:
         created = "macvlan port created"
         before = household.plugin.log().count(created)
         inmates = [Inmate(f"more-{number}", "no", OURS) for number in range(NUMBER)]
@@ -205,10 +205,10 @@ def in_the_middle_of_starts(how: str) -> Callable[[Household], None]:
 STOPPED_WITHOUT_US = ("ours-no", "ours-always", "ours-chosen", "dockers-chosen", "dhcp-always")
 
 
-def while_containers_stop(absence: float | None) -> Callable[[Household], None]:
+def while_containers_stop(absence: float | None) -> Callable[[WorldState], None]:
     """Make an order: containers stop while the plugin is away for some seconds, or (None) until they have stopped."""
 
-    def take(household: Household) -> None:
+    def take(household: WorldState) -> None:
         names = [each.name for each in household.inmates if each.name in STOPPED_WITHOUT_US]
         household.plugin.stop()
 
@@ -230,7 +230,7 @@ def while_containers_stop(absence: float | None) -> Callable[[Household], None]:
     return take
 
 
-def shut_down_at_once(household: Household) -> None:
+def shut_down_at_once(household: WorldState) -> None:
     """Both are asked to end at the same time, as where nothing orders them, and end."""
     dockerd, service = household.engine.dockerd, household.plugin.service
     dockerd.send(signal.SIGTERM)
@@ -240,17 +240,17 @@ def shut_down_at_once(household: Household) -> None:
             household.lost.append(f"{each.name} ended with status {status}")
 
 
-def shutdown(*started: str) -> Callable[[Household], None]:
+def shutdown(*started: str) -> Callable[[WorldState], None]:
     """Make an order: both are asked to end at once, then those start."""
 
-    def take(household: Household) -> None:
+    def take(household: WorldState) -> None:
         shut_down_at_once(household)
         start(household, *started)
 
     return take
 
 
-def shutdown_by_the_socket(household: Household) -> None:
+def shutdown_by_the_socket(household: WorldState) -> None:
     """Both are asked to end at once, and the socket stays, on which nobody answers any more."""
     shut_down_at_once(household)
     start_both_by_the_socket(household)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from tests.lab.commands import within
 from tests.lab.requirements import missing_for_dhcp
 from tests.torture.boot_orders import BY_NAME, Order, live_on
-from tests.torture.household import PAUSE, POLICIES, Household, household
+from tests.torture.world_state import PAUSE, POLICIES, WorldState, household
 
 COLLECTION_SECONDS = 90.0
 """How long the background collection may take over what an engine has dropped silently: the endpoint goes when nothing
@@ -60,7 +60,7 @@ def complaints(log: str) -> list[str]:
     ]
 
 
-def live_through(home: Household, order: Order) -> Outcome:
+def live_through(home: WorldState, order: Order) -> Outcome:
     """Take the order, and check all that must be true afterwards; in the end nothing is left of the household."""
     outcome = Outcome(home.lost, home.leaked)
     before_in_log = len(home.engine.dockerd.log())
@@ -94,7 +94,7 @@ def live_through(home: Household, order: Order) -> Outcome:
     return outcome
 
 
-def check_log(home: Household, order: Order, log: str) -> None:
+def check_log(home: WorldState, order: Order, log: str) -> None:
     """The engine complains of nothing, but that nobody listened while the plugin was down."""
     for line in complaints(log):
         if order.forgets and NOT_COLLECTED_YET in line:
@@ -103,12 +103,12 @@ def check_log(home: Household, order: Order, log: str) -> None:
             home.lost.append(f"the engine complains: {line}"[:600])
 
 
-def start_forgotten(home: Household, names: Sequence[str], order: Order) -> None:
+def start_forgotten(home: WorldState, names: Sequence[str], order: Order) -> None:
     """Start containers as a user does; a chosen address of ours may be taken until it is collected."""
     home.bring_up(names, COLLECTION_SECONDS if order.forgets else 0)
 
 
-def check_forgotten(home: Household, order: Order, outcome: Outcome) -> None:
+def check_forgotten(home: WorldState, order: Order, outcome: Outcome) -> None:
     """The plugin knows the endpoints and addresses that the engine knows, and no others."""
     left = home.forgotten()
     if order.forgets and left:

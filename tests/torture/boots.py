@@ -16,7 +16,7 @@ from tests.lab.requirements import missing_for_engine
 from tests.lab.roots import VERSIONS
 from tests.torture.boot_orders import ORDERS, Order
 from tests.torture.boot_try import OUTCOME
-from tests.torture.part import Ordeal, Part
+from tests.torture.part import Part, TortureRun
 
 AT_ONCE = 5
 AT_ONCE_IN_SHORT = 3
@@ -66,7 +66,7 @@ class Try:
         return told
 
 
-def tries(ordeal: Ordeal) -> list[Try]:
+def tries(ordeal: TortureRun) -> list[Try]:
     """Lay out what is tried: all of it in any order, or in the short form one quick order an engine."""
     usable = [version for version in VERSIONS if not missing_for_engine(version)]
     if ordeal.short:
@@ -80,7 +80,7 @@ def tries(ordeal: Ordeal) -> list[Try]:
     return whole
 
 
-def run(ordeal: Ordeal) -> None:
+def run(ordeal: TortureRun) -> None:
     """Try them all, or until the time is up."""
     waiting = tries(ordeal)
     whole = len(waiting)
@@ -126,7 +126,7 @@ def told(outcome: dict[str, Any]) -> str:
     return f"well; {outcome['taking']:.0f} s, and {outcome['until_running']:.0f} s until all ran"
 
 
-def count(ordeal: Ordeal, one: Try, outcome: dict[str, Any]) -> None:
+def count(ordeal: TortureRun, one: Try, outcome: dict[str, Any]) -> None:
     """Count a try by the worst that it did."""
     name = " ".join(one.words)
     if outcome["lost"]:

@@ -14,16 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from tests.lab.plugin import Haste
+from tests.lab.plugin import ShortGracePeriods
 from tests.torture.docker import REACTIONS, Docker, Refused
 from tests.torture.invariants import Findings, compare, foreign, left_behind, settle, uncollected
-from tests.torture.part import Ordeal, Part
+from tests.torture.part import Part, TortureRun
 from tests.torture.scenarios import DEFAULTS, SCENARIOS, Scenario
 from tests.torture.stage import Moment, Outcome, Stage, count, recorded, traces, tried
 from tests.torture.ways import WAYS
 from tests.torture.world import Cut, World
 
-COLLECTION = Haste(silence=1.5, between_looks=0.4, first=0.2)
+COLLECTION = ShortGracePeriods(silence=1.5, between_looks=0.4, first=0.2)
 """Short, for the engine that is played here does not fall silent and speak again."""
 COLLECTION_SECONDS = 20.0
 COLLECTED = 0.2
@@ -77,7 +77,7 @@ def collected(docker: Docker) -> Findings:
     world = docker.world
     world.empty_boxes({each.link for each in docker.beliefs.containers.values()})
     world.stop()
-    if not world.start(haste=COLLECTION):
+    if not world.start(short_grace_periods=COLLECTION):
         raise RuntimeError("the program does not start when it is to collect what was left behind")
     found = settle(lambda: uncollected(world, docker), COLLECTION_SECONDS)
     if not found:
@@ -127,7 +127,7 @@ def ended(world: World) -> list[str]:
     return wrong
 
 
-def run(ordeal: Ordeal) -> None:
+def run(ordeal: TortureRun) -> None:
     """Kill it everywhere."""
     moments = recorded(ordeal, (*SCENARIOS, *WAYS))
     ordeal.tally.figures["crash points"] = str(len(moments))

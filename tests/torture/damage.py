@@ -15,22 +15,17 @@ from ipaddress import ip_address
 from itertools import product
 from pathlib import Path
 
-from macvlan_twisted.errors import StateFailed
-from macvlan_twisted.state.interface import Claim, Kind
-from macvlan_twisted.state.ledger import DATABASE_NAME, MIGRATIONS, TABLES, Ledger
-from macvlan_twisted.state.recovering import Recovering, is_damage
-from macvlan_twisted.state.sqlite import (
-    SqliteAddressBook,
-    SqliteHostRecords,
-    StateIdentity,
-    open_ledger,
-)
-from macvlan_twisted.state.witness import WITNESS_NAME, RuntimeWitness
-from macvlan_twisted.state.writer import Writer
+from macvlan_twisted.errors import StateError
+from macvlan_twisted.state.damage import DamageRecovery, is_damage
+from macvlan_twisted.state.database import DATABASE_NAME, MIGRATIONS, TABLES, Database
+from macvlan_twisted.state.generation import WITNESS_NAME, RuntimeGeneration
+from macvlan_twisted.state.group_commit import GroupCommit
+from macvlan_twisted.state.interfaces import Allocation, RecordKind
+from macvlan_twisted.state.sqlite import SqliteAddressStore, SqliteHostRecords, StateIdentity, open_database
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
-from tests.torture.part import Ordeal, Part
+from tests.torture.part import Part, TortureRun
 
 LOG_NAME = DATABASE_NAME + "-wal"
 NAMES = (DATABASE_NAME, LOG_NAME, WITNESS_NAME)
@@ -52,7 +47,7 @@ class Specimen:
     contents: Contents
 
 
-def contents_of(ledger: Ledger) -> Contents:
+def contents_of(ledger: Database) -> Contents:
     """Return all rows by table."""
     return {table.name: set(ledger.rows(table)) for table in TABLES}
 
@@ -76,9 +71,9 @@ class Workshop:
             shutil.rmtree(each, ignore_errors=True)
             each.mkdir()
 
-    def outside(self) -> RuntimeWitness:
+    def outside(self) -> RuntimeGeneration:
         """Return the witness outside of the directory."""
-        return RuntimeWitness(self.runtime, self.directory)
+        return RuntimeGeneration(self.runtime, self.directory)
 
     def put(self, files: Files, outside: Files) -> None:
         """Lay the files out."""
@@ -88,7 +83,7 @@ class Workshop:
         for name, raw in outside.items():
             (self.runtime / name).write_bytes(raw)
 
-    def specimen(self, name: str, ledger: Ledger) -> Specimen:
+    def specimen(self, name: str, ledger: Database) -> Specimen:
         """Take a copy as a kill would leave it right now."""
         return self.found(name, contents_of(ledger))
 
@@ -100,10 +95,10 @@ class Workshop:
     def made_by_ledger(self) -> list[Specimen]:
         """Older, killed, closed: three states of one directory, made by the ledger itself."""
         self.clear()
-        ledger = open_ledger(self.directory, self.outside())
+        ledger = open_database(self.directory, self.outside())
         fill(ledger, range(4))
         ledger.close()
-        ledger = open_ledger(self.directory, self.outside())
+        ledger = open_database(self.directory, self.outside())
         fill(ledger, range(4, 5))
         older = self.specimen("older", ledger)
         fill(ledger, range(5, 7))
@@ -122,37 +117,39 @@ class Workshop:
             plugin.kill()
             files = files_in(plugin.state_dir)
         self.put(files, {})
-        with closing(Ledger(self.directory)) as ledger:
+        with closing(Database(self.directory)) as ledger:
             contents = contents_of(ledger)
         return Specimen("program", files, {}, contents)
 
 
-def fill(ledger: Ledger, numbers: range) -> None:
+def fill(ledger: Database, numbers: range) -> None:
     """Add to every kind of record, a commit each, as the driver and address management do."""
-    writer = Writer(ledger, lambda call, *arguments: call(*arguments))
-    records, book = SqliteHostRecords(ledger, writer), SqliteAddressBook(ledger, writer)
+    writer = GroupCommit(ledger, lambda call, *arguments: call(*arguments))
+    records, book = SqliteHostRecords(ledger, writer), SqliteAddressStore(ledger, writer)
     for number in numbers:
         pool = f"MacvlanTwistedLocal;192.168.{number}.0/24;;;{number:08x}"
         book.open_pool(pool, {"pool_id": pool, "prefix": f"192.168.{number}.0/24"})
-        records.save(Kind.NETWORK, f"{number:064x}", {"network_id": f"{number:064x}", "parent": "eth1"})
-        records.save(Kind.MADE_LINK, f"eth1.{number}", {"name": f"eth1.{number}", "kind": "vlan"})
-        records.save(Kind.HOST_LINK, f"eth{number}", {"parent": f"eth{number}", "name": f"mvh{number:012x}"})
+        records.save(RecordKind.NETWORK, f"{number:064x}", {"network_id": f"{number:064x}", "parent": "eth1"})
+        records.save(RecordKind.MADE_LINK, f"eth1.{number}", {"name": f"eth1.{number}", "kind": "vlan"})
+        records.save(
+            RecordKind.HOST_LINK, f"eth{number}", {"parent": f"eth{number}", "name": f"mvh{number:012x}"}
+        )
         for host in range(2, 5):
             address = f"192.168.{number}.{host}"
-            claim = Claim(pool, ip_address(address), "endpoint", f"box{host}", "7a:42::")
+            claim = Allocation(pool, ip_address(address), "endpoint", f"box{host}", "7a:42::")
             book.claim(claim, f"set {number}", advances=True)
-            records.save(Kind.ENDPOINT, f"{number:032x}{host:032x}", {"address": f"{address}/24"})
-        records.save(Kind.LEASE, f"eth1 7a:{number}", {"told_address": f"192.168.{number}.9"})
-        records.save(Kind.CONFLICT, f"eth1 192.168.{number}.8", {"mac": "02:00:00:00:00:01"})
+            records.save(RecordKind.ENDPOINT, f"{number:032x}{host:032x}", {"address": f"{address}/24"})
+        records.save(RecordKind.LEASE, f"eth1 7a:{number}", {"told_address": f"192.168.{number}.9"})
+        records.save(RecordKind.CONFLICT, f"eth1 192.168.{number}.8", {"mac": "02:00:00:00:00:01"})
 
 
-def drop(ledger: Ledger, numbers: range) -> None:
+def drop(ledger: Database, numbers: range) -> None:
     """Remove some of it again."""
-    writer = Writer(ledger, lambda call, *arguments: call(*arguments))
-    records, book = SqliteHostRecords(ledger, writer), SqliteAddressBook(ledger, writer)
+    writer = GroupCommit(ledger, lambda call, *arguments: call(*arguments))
+    records, book = SqliteHostRecords(ledger, writer), SqliteAddressStore(ledger, writer)
     for number in numbers:
         book.close_pool(f"MacvlanTwistedLocal;192.168.{number}.0/24;;;{number:08x}")
-        records.forget(Kind.NETWORK, f"{number:064x}")
+        records.forget(RecordKind.NETWORK, f"{number:064x}")
 
 
 def use(plugin: Plugin, number: int) -> None:
@@ -209,7 +206,7 @@ def cut_files(whole: Specimen, lengths: Callable[[int], list[int]]) -> Iterator[
             yield f"{name} cut to {length} of {len(raw)}", {**whole.files, name: raw[:length]}, {}
 
 
-def damaged_sectors(whole: Specimen, ordeal: Ordeal, most: int | None) -> Iterator[Damage]:
+def damaged_sectors(whole: Specimen, ordeal: TortureRun, most: int | None) -> Iterator[Damage]:
     """Sectors of a disk read as zeros, or as the one before; each of them, or `most`."""
     found = [(name, place) for name, raw in whole.files.items() for place in range(0, len(raw), SECTOR)]
     ordeal.random.shuffle(found)
@@ -256,7 +253,7 @@ def foreign_files(whole: Specimen) -> Iterator[Damage]:
             yield f"{name} is {raw[:12]!r}", {**whole.files, name: raw}, whole.outside
 
 
-def flipped_bytes(whole: Specimen, ordeal: Ordeal, most: int | None) -> list[tuple[str, int, int]]:
+def flipped_bytes(whole: Specimen, ordeal: TortureRun, most: int | None) -> list[tuple[str, int, int]]:
     """File, place and bits of single damaged bytes, in random order; every byte, or `most` of each file."""
     found = []
     for name, raw in whole.files.items():
@@ -271,7 +268,7 @@ def flipped_bytes(whole: Specimen, ordeal: Ordeal, most: int | None) -> list[tup
 class Trial:
     """Tries one damage after the other, and counts."""
 
-    def __init__(self, ordeal: Ordeal, workshop: Workshop) -> None:
+    def __init__(self, ordeal: TortureRun, workshop: Workshop) -> None:
         """Count in the ordeal's tally."""
         self.ordeal = ordeal
         self.workshop = workshop
@@ -290,8 +287,8 @@ class Trial:
         self.workshop.put(files, outside)
         self.ordeal.progress(doing=what)
         try:
-            ledger = open_ledger(self.workshop.directory, self.workshop.outside())
-        except StateFailed as failure:
+            ledger = open_database(self.workshop.directory, self.workshop.outside())
+        except StateError as failure:
             if not is_damage(failure):
                 self.ordeal.tally.lose(f"{what}: refused without an instruction: {failure}")
                 return
@@ -313,7 +310,7 @@ class Trial:
     def _recovers(self, what: str) -> bool:
         """A new state can be begun in its place, and nothing of the damaged one is deleted."""
         before = sorted(files_in(self.workshop.directory))
-        with Recovering(self.workshop.directory, self.workshop.outside()) as recovering:
+        with DamageRecovery(self.workshop.directory, self.workshop.outside()) as recovering:
             opened, damage = recovering.opened(contents_of)
             if opened is not None:  # sound by itself, but older than what is noted outside
                 opened[0].close()
@@ -323,19 +320,19 @@ class Trial:
         if not damage or (before and (aside is None or sorted(files_in(aside)) != before)):
             self.ordeal.tally.lose(f"{what}: --recover lost files of the damaged state")
             return False
-        open_ledger(self.workshop.directory, self.workshop.outside()).close()
+        open_database(self.workshop.directory, self.workshop.outside()).close()
         self.recovered += 1
         return True
 
 
-def run(ordeal: Ordeal) -> None:
+def run(ordeal: TortureRun) -> None:
     """Damage it."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
         torment(ordeal, Workshop(Path(place)), Path(place))
 
 
-def torment(ordeal: Ordeal, workshop: Workshop, place: Path) -> None:
+def torment(ordeal: TortureRun, workshop: Workshop, place: Path) -> None:
     """Try all ways, the few first."""
     older, killed, closed = workshop.made_by_ledger()
     other = workshop.made_by_ledger()[1]

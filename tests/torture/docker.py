@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from macvlan_twisted.names import endpoint_link_name
+from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.protocol.messages import LOCAL_ADDRESS_SPACE
 from tests.torture.world import Cut, Unreached, World
 

@@ -21,7 +21,7 @@ from tests.lab.commands import attempt, run
 from tests.torture.crash import LOGS, again, ended
 from tests.torture.docker import Docker, Refused, Wish
 from tests.torture.invariants import SETTLED, Findings, compare, foreign, settle
-from tests.torture.part import Ordeal, Part
+from tests.torture.part import Part, TortureRun
 from tests.torture.scenarios import DEFAULTS, SCENARIOS, V4, V6, Scenario, two_and_again
 from tests.torture.stage import Moment, Outcome, Stage, count, recorded, traces, tried
 from tests.torture.world import Cut, Rule, World
@@ -374,7 +374,7 @@ SHORTAGES = {
 PHASES_OF = {"disk read-only": 3, "disk slow": 3, "no threads": 4}
 
 
-def _tasks(ordeal: Ordeal) -> list[Fault | Shortage]:
+def _tasks(ordeal: TortureRun) -> list[Fault | Shortage]:
     """
     What has run out; then each step with each error, once and for good, in a scenario drawn by lot; then each step
     each time that it is taken, with an error drawn by lot.
@@ -408,7 +408,7 @@ def _tasks(ordeal: Ordeal) -> list[Fault | Shortage]:
     return shortages + faults
 
 
-def run_part(ordeal: Ordeal) -> None:
+def run_part(ordeal: TortureRun) -> None:
     """Refuse it everything."""
     tasks = _tasks(ordeal)
     ordeal.tally.figures["refusals"] = str(len(tasks))

@@ -6,8 +6,8 @@ import traceback
 from collections import Counter
 from random import Random
 
-from tests.torture.part import Ordeal, Part
-from tests.unit.helpers import House
+from tests.torture.part import Part, TortureRun
+from tests.unit.helpers import PluginHarness
 from tests.unit.interleaved import MOST_AT_ONCE, Interleaved
 
 EXAMPLES, SHORT_EXAMPLES = 20_000, 400
@@ -36,7 +36,7 @@ def act(host: Interleaved, random: Random, number: int) -> None:
 def example(seed: str) -> Counter[str]:
     """Live one example, and say what happened in it."""
     random = Random(seed)
-    host = Interleaved(House(), random)
+    host = Interleaved(PluginHarness(), random)
     try:
         act(host, random, random.randint(3, 30))
         host.leave_nothing()
@@ -45,7 +45,7 @@ def example(seed: str) -> Counter[str]:
     return host.counts
 
 
-def run(ordeal: Ordeal) -> None:
+def run(ordeal: TortureRun) -> None:
     """Live many."""
     counts: Counter[str] = Counter()
     number = SHORT_EXAMPLES if ordeal.short else EXAMPLES

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from macvlan_twisted.ipam.pools import said_by
+from macvlan_twisted.ipam.pool import said_by
 from macvlan_twisted.ipam.requests import Purpose
-from macvlan_twisted.lan.host_access import ROUTE_PROTOCOL
-from macvlan_twisted.links.pool import GROUPS
-from macvlan_twisted.names import instance_prefix
+from macvlan_twisted.lan.host_routes import ROUTE_PROTOCOL
+from macvlan_twisted.link_names import instance_prefix
+from macvlan_twisted.netlink.links import GROUPS
 from tests.lab.state_copy import copied
 from tests.torture.docker import Docker
 from tests.torture.world import World

@@ -15,7 +15,7 @@ from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
 from tests.torture.caller import Caller, Ledger, Net
-from tests.torture.part import Ordeal, Part
+from tests.torture.part import Part, TortureRun
 
 LIVES, SHORT_LIVES, LEAST = 10_000, 500, 80
 CALLERS = 8
@@ -54,7 +54,7 @@ def live(
     plugin: Plugin,
     ledger: Ledger,
     networks: list[Net],
-    ordeal: Ordeal,
+    ordeal: TortureRun,
     number: int,
     box: str,
     is_over: Callable[[], bool],
@@ -90,7 +90,7 @@ def end_of(futures: list[Future[None]]) -> None:
         each.result()
 
 
-def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, box: str) -> None:
+def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: TortureRun, box: str) -> None:
     """The lives, while this thread kills the plugin about every second."""
     number = SHORT_LIVES if ordeal.short else LIVES
     until = ordeal.began + ordeal.seconds * 0.75  # so that there is some time for what follows
@@ -114,7 +114,7 @@ def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Orde
         ordeal.tally.figures["not tried for want of time"] = f"{number - ordeal.tally.tried} lives"
 
 
-def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal, box: str) -> None:
+def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: TortureRun, box: str) -> None:
     """More lives of one process, which is the same after them as before."""
     number = 200 if ordeal.short else 3000
     until = max(ordeal.began + ordeal.seconds, time.monotonic() + 15)
@@ -163,7 +163,7 @@ def strangers(host: DockerHost, ledger: Ledger, networks: list[Net]) -> list[str
     return left
 
 
-def roll_back(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordeal) -> None:
+def roll_back(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: TortureRun) -> None:
     """What the engine forgot is there still, and nothing else; it goes when the engine rolls it back after all."""
     plugin.stop()
     for each in strangers(DockerHost(Engine(plugin.lan), plugin), ledger, networks):
@@ -178,7 +178,7 @@ def roll_back(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: Ordea
     caller.close()
 
 
-def close(plugin: Plugin, networks: list[Net], ordeal: Ordeal, box: str) -> None:
+def close(plugin: Plugin, networks: list[Net], ordeal: TortureRun, box: str) -> None:
     """With its networks all goes that is left."""
     for net in networks:
         net.close(plugin)
@@ -190,7 +190,7 @@ def close(plugin: Plugin, networks: list[Net], ordeal: Ordeal, box: str) -> None
             ordeal.tally.leak(f"in the sandbox: {line}")
 
 
-def torment(ordeal: Ordeal) -> None:
+def torment(ordeal: TortureRun) -> None:
     """All of it."""
     ledger, networks = Ledger(ordeal.tally), nets()
     with Lan(nics=2) as lan, Plugin(lan, arguments=ARGUMENTS) as plugin:

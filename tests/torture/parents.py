@@ -17,7 +17,7 @@ from tests.lab.commands import within
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
-from tests.torture.part import Ordeal, Part
+from tests.torture.part import Part, TortureRun
 
 NAMES = {"host-eth2": "eth2", "host-eth3": "eth3"}
 """By the switch's end of its cable, which tells NICs apart: the name that each is to have."""
@@ -201,7 +201,7 @@ class Stage:
         return ""
 
 
-def one_try(ordeal: Ordeal, stage: Stage) -> None:
+def one_try(ordeal: TortureRun, stage: Stage) -> None:
     """Draw deeds and lives, let them meet, and look what came of it."""
     random = ordeal.random
     deeds: list[Callable[[str], None]] = [
@@ -251,7 +251,7 @@ def one_try(ordeal: Ordeal, stage: Stage) -> None:
         ordeal.tally.survive()
 
 
-def run(ordeal: Ordeal) -> None:
+def run(ordeal: TortureRun) -> None:
     """Try on one stage after the other; one that has seen a failure is not used again."""
     while not ordeal.is_over:
         with ExitStack() as stack:

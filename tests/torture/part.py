@@ -47,7 +47,7 @@ class Tally:
 
 
 @dataclass
-class Ordeal:
+class TortureRun:
     """What one run of a part may use, and where it tells how far it is."""
 
     name: str
@@ -96,8 +96,8 @@ class Part:
     name: str
     what: str
     """One line for the help."""
-    run: Callable[[Ordeal], None]
-    """Tries until all is tried or :attr:`Ordeal.is_over`, and counts in :attr:`Ordeal.tally`."""
+    run: Callable[[TortureRun], None]
+    """Tries until all is tried or :attr:`TortureRun.is_over`, and counts in :attr:`TortureRun.tally`."""
     short_seconds: float
     seconds: float
     missing: Callable[[], str] = lambda: ""

@@ -12,11 +12,11 @@ from random import Random
 from typing import Any, TypeVar
 
 import macvlan_twisted
-from macvlan_twisted.steps import all_steps
+from macvlan_twisted.failpoints import all_failpoints
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.lan import Lan
 from tests.torture.docker import Docker, Refused
-from tests.torture.part import Ordeal
+from tests.torture.part import TortureRun
 from tests.torture.scenarios import DEFAULTS, Scenario
 from tests.torture.world import World
 
@@ -133,7 +133,7 @@ def traces(log: str) -> list[str]:
     ]
 
 
-def recorded(ordeal: Ordeal, scenarios: Sequence[Scenario]) -> list[Moment]:
+def recorded(ordeal: TortureRun, scenarios: Sequence[Scenario]) -> list[Moment]:
     """Record the scenarios, in the short form some that the seed draws, and tell the figures of that."""
     for module in walk_packages(macvlan_twisted.__path__, "macvlan_twisted."):
         import_module(module.name)
@@ -149,7 +149,7 @@ def recorded(ordeal: Ordeal, scenarios: Sequence[Scenario]) -> list[Moment]:
                 moments += it.record(scenario, ordeal.random.choice((20, 29)))
             except Unsupported as reason:
                 figures[f"not played: {scenario.name}"] = str(reason).partition(": ")[2]
-    steps = set(all_steps())
+    steps = set(all_failpoints())
     reached = {each.step for each in moments}
     figures["steps"] = f"{len(reached & steps)} of {len(steps)} reached"
     if len(wanted) == len(scenarios) and (missing := sorted(steps - reached)):
@@ -172,7 +172,7 @@ def _work(attempt: Callable[[Stage, Any, Random], Outcome], seed: str, tasks: An
 
 
 def tried(
-    ordeal: Ordeal, attempt: Callable[[Stage, T, Random], Outcome], tasks: Sequence[T]
+    ordeal: TortureRun, attempt: Callable[[Stage, T, Random], Outcome], tasks: Sequence[T]
 ) -> Iterator[Outcome]:
     """Have workers try *tasks*, until all are tried, or time is up."""
     context = multiprocessing.get_context("spawn")
@@ -210,7 +210,7 @@ def tried(
         ordeal.tally.figures["not tried"] = str(len(left))
 
 
-def count(ordeal: Ordeal, outcome: Outcome) -> None:
+def count(ordeal: TortureRun, outcome: Outcome) -> None:
     """Count a try by the worst that it did."""
     told = f"{outcome.what}: {'; '.join(outcome.lost + outcome.leaked)[:700]}"
     if outcome.lost:

@@ -57,7 +57,7 @@ def own_network(docker: Docker, wish: Wish) -> None:
 
 def group_refused(docker: Docker) -> None:
     """The first life may not give its socket away, and so does not begin."""
-    refusal = {"step": "listening.socket.give", "occurrence": 1, "done": False, "errno": errno.EPERM}
+    refusal = {"step": "listener.socket.give", "occurrence": 1, "done": False, "errno": errno.EPERM}
     killed = docker.rules_of_life
     docker.rules_of_life = lambda life: (*killed(life), *((refusal,) if life == 1 else ()))
 

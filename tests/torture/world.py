@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 from tests.lab.commands import attempt, run
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.lan import Lan
-from tests.lab.plugin import Haste
+from tests.lab.plugin import ShortGracePeriods
 from tests.lab.unix_http import UnixConnection, answers
 from tests.torture.hand import Hand
 
@@ -179,7 +179,7 @@ class World:
         rules: Sequence[Rule],
         limits: Mapping[str, tuple[int, int]],
         user: int,
-        haste: Haste | None = None,
+        short_grace_periods: ShortGracePeriods | None = None,
     ) -> None:
         """Begin a life, and do not wait for it."""
         self._life += 1
@@ -187,13 +187,15 @@ class World:
             "arguments": [
                 *self._places,
                 f"--docker-host={self.docker_host}",
-                *(() if haste is None else ("--reconcile-every=1",)),
+                *(() if short_grace_periods is None else ("--reconcile-every=1",)),
                 *self.arguments,
             ],
             **self._order(rules),
             "limits": limits,
             "user": user,
-            "ages": None if haste is None else [haste.silence, haste.between_looks, haste.first],
+            "ages": None
+            if short_grace_periods is None
+            else [short_grace_periods.silence, short_grace_periods.between_looks, short_grace_periods.first],
         }
         self.pid = self._ask_zygote(order)["pid"]
 
@@ -252,7 +254,7 @@ class World:
         seconds: float = 30,
         limits: Mapping[str, tuple[int, int]] | None = None,
         user: int = 0,
-        haste: Haste | None = None,
+        short_grace_periods: ShortGracePeriods | None = None,
     ) -> bool:
         """
         Begin a life, and wait until it answers; ``False`` if it ended before it could.
@@ -260,7 +262,7 @@ class World:
         :param limits: by the names of the resource module. :param user: who runs it; another one than root has no more
             rights than the program needs. :param haste: how soon it removes what nobody has.
         """
-        self.begin(rules, limits or {}, user, haste)
+        self.begin(rules, limits or {}, user, short_grace_periods)
         return self.comes_up(seconds)
 
     def comes_up(self, seconds: float = 30) -> bool:

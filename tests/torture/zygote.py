@@ -20,12 +20,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from macvlan_twisted.errors import LinkFailed
-from macvlan_twisted.steps import Step, observe
+from macvlan_twisted.errors import LinkError
+from macvlan_twisted.failpoints import Failpoint, observe
 
 _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS = 1, 8
 _BY_SQLITE = ("state.database", "state.log", "state.schema", "state.changes")
-_BY_FILE = ("listening.", "state.", "links.setting", "links.parent.quieten", "links.sandbox.")
+_BY_FILE = ("listening.", "state.", "links.setting", "netlink.parent.quieten", "links.sandbox.")
 """Steps in which it is not netlink or SQLite that refuses, but the file system or the C library."""
 
 
@@ -38,8 +38,8 @@ def _import_program() -> None:
     import klein  # noqa: F401
     import twisted.internet
 
-    import macvlan_twisted.commands.command_line
-    import macvlan_twisted.links.kernel
+    import macvlan_twisted.commands.cli
+    import macvlan_twisted.netlink.rtnetlink
     import macvlan_twisted.tap  # noqa: F401
 
     del sys.modules["twisted.internet.reactor"]
@@ -75,7 +75,7 @@ class Plan:
         self._told = told
         self._switch = os.open(switch, os.O_RDONLY | os.O_CLOEXEC) if switch else None
 
-    def __call__(self, step: Step, is_done: bool) -> None:
+    def __call__(self, step: Failpoint, is_done: bool) -> None:
         key = (step.name, is_done)
         self._count[key] += 1
         if self._told >= 0:
@@ -89,7 +89,7 @@ class Plan:
                 continue
             self._do(step, is_done, rule)
 
-    def _do(self, step: Step, is_done: bool, rule: dict[str, Any]) -> None:
+    def _do(self, step: Failpoint, is_done: bool, rule: dict[str, Any]) -> None:
         if "seconds" in rule:
             time.sleep(rule["seconds"])
         elif "errno" in rule:
@@ -108,7 +108,7 @@ def refusal(name: str, number: int) -> Exception:
     """What the code sees when kernel, disk or LAN refuse a step."""
     text = os.strerror(number)
     if name.startswith("lan."):
-        return LinkFailed(f"sending: {text}", number)
+        return LinkError(f"sending: {text}", number)
     if name.startswith(_BY_SQLITE):
         return sqlite3.OperationalError(f"disk I/O error ({text})")
     if name.startswith(_BY_FILE):
@@ -155,16 +155,16 @@ def _live(order: dict[str, Any]) -> None:
         from functools import partial
 
         from macvlan_twisted import tap
-        from macvlan_twisted.driver.rounds import Ages
+        from macvlan_twisted.reconcile.reconciler import GracePeriods
 
-        hasty = partial(tap.make_macvlan_service, ages=Ages(*order["ages"]))
+        hasty = partial(tap.make_macvlan_service, ages=GracePeriods(*order["ages"]))
         tap.make_macvlan_service = hasty
     observe(Plan(order["rules"], told, order.get("switch", "")))
     if order.get("command"):
-        from macvlan_twisted.commands import command_line, sandboxes
+        from macvlan_twisted.commands import cli, stale_sandboxes
 
-        sandboxes.BETWEEN_LOOKS = 0.05  # for no container is just starting
-        sys.exit(command_line.main(order["arguments"]))
+        stale_sandboxes.BETWEEN_LOOKS = 0.05  # for no container is just starting
+        sys.exit(cli.main(order["arguments"]))
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", "macvlan", *order["arguments"]]
     from twisted.scripts.twistd import run
 

@@ -87,8 +87,8 @@ def job(pytest_args: Sequence[str]) -> str:
     command += pytest_args
     if not any(arg.startswith("tests/") for arg in pytest_args):
         command.append("tests/uml/inside")
-    settings = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
-    return f"cd {shlex.quote(str(CHECKOUT))} && exec env -i {' '.join(settings)} {shlex.join(command)}\n"
+    config = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    return f"cd {shlex.quote(str(CHECKOUT))} && exec env -i {' '.join(config)} {shlex.join(command)}\n"
 
 
 def hidden_paths(exchange: Path) -> list[str]:

@@ -8,24 +8,18 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import parse_address, parse_network
-from macvlan_twisted.ipam.requests import (
-    GrantedPool,
-    Purpose,
-    ReleaseAddress,
-    RequestAddress,
-    RequestPool,
-)
-from macvlan_twisted.lan.watch import LAST_LOOK
-from macvlan_twisted.settings import Settings
+from macvlan_twisted.config import Config
+from macvlan_twisted.ipam.requests import GrantedPool, Purpose, ReleaseAddress, RequestAddress, RequestPool
+from macvlan_twisted.lan.address_monitor import LAST_LOOK
 
-from .helpers import House, HouseTestCase
+from .helpers import PluginHarness, PluginTestCase
 
 _NUMBERS = count(1)
 
 
-class AddressTestCase(HouseTestCase):
-    def use(self, settings: Settings) -> None:
-        self.house = House(settings=settings)
+class AddressTestCase(PluginTestCase):
+    def use(self, config: Config) -> None:
+        self.plugin = PluginHarness(config=config)
 
     def open(self, pool: str | None = "192.168.1.0/24", part: str | None = None, **options: Any) -> str:
         return self.grant(pool, part, **options).pool_id
@@ -41,7 +35,7 @@ class AddressTestCase(HouseTestCase):
             options,
             v6 if v6 is not None else network is not None and network.version == 6,
         )
-        return self.house.wait(self.house.pools.request_pool(request))
+        return self.plugin.wait(self.plugin.pools.request_pool(request))
 
     def ask(
         self,
@@ -55,8 +49,8 @@ class AddressTestCase(HouseTestCase):
         if name is None:
             name = f"container-{next(_NUMBERS)}" if purpose is Purpose.ENDPOINT else ""
         request = RequestAddress(pool_id, wanted, purpose, name)
-        asked = self.house.start(self.house.addresses.request_address(request))
-        self.house.clock.advance(LAST_LOOK)  # nobody waits for more where something is known
+        asked = self.plugin.start(self.plugin.addresses.request_address(request))
+        self.plugin.clock.advance(LAST_LOOK)  # nobody waits for more where something is known
         outcome: list[Any] = []
         asked.addBoth(outcome.append)
         if not outcome:
@@ -69,7 +63,9 @@ class AddressTestCase(HouseTestCase):
         return self.ask(pool_id, address, Purpose.GATEWAY)
 
     def release(self, pool_id: str, address: str) -> None:
-        self.house.wait(self.house.addresses.release_address(ReleaseAddress(pool_id, parse_address(address))))
+        self.plugin.wait(
+            self.plugin.addresses.release_address(ReleaseAddress(pool_id, parse_address(address)))
+        )
 
     def close(self, pool_id: str) -> None:
-        self.house.wait(self.house.pools.release_pool(pool_id))
+        self.plugin.wait(self.plugin.pools.release_pool(pool_id))

@@ -11,12 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import IPAddress, parse_address, parse_network
 from macvlan_twisted.ipam.requests import RequestAddress
-from macvlan_twisted.lan.frames import Claim, Probe, answer_frame, decode, probe_frame
-from macvlan_twisted.lan.watch import FRESH, LAST_LOOK
-from macvlan_twisted.state.interface import Kind
+from macvlan_twisted.lan.address_monitor import FRESH, LAST_LOOK
+from macvlan_twisted.lan.arp_nd import AddressClaim, Probe, answer_frame, decode, probe_frame
+from macvlan_twisted.state.interfaces import RecordKind
 
 from .address_cases import AddressTestCase
-from .helpers import LAN, House
+from .helpers import LAN, PluginHarness
 
 DETECTING = evolve(LAN, conflict_detection="on")
 NEIGHBOUR, PROBER = "02:00:00:00:00:02", "02:00:00:00:00:03"
@@ -27,11 +27,11 @@ def tens(first: int, last: int) -> list[str]:
     return [f"10.0.0.{number}" for number in range(first, last + 1)]
 
 
-def pass_time(seconds: float, *houses: House) -> None:
+def pass_time(seconds: float, *houses: PluginHarness) -> None:
     """In small steps: what a call leads to may be due before the end, too."""
     for _ in range(round(seconds * 100)):
-        for house in houses:
-            house.clock.advance(0.01)
+        for plugin in houses:
+            plugin.clock.advance(0.01)
 
 
 class ConflictTestCase(AddressTestCase):
@@ -40,7 +40,7 @@ class ConflictTestCase(AddressTestCase):
     def setUp(self) -> None:
         self.use(DETECTING)
         self.taken: dict[IPAddress, str] = {}
-        self.house.answerers.append(self._answer)
+        self.plugin.answerers.append(self._answer)
 
     def _answer(self, frame: bytes) -> list[bytes]:
         said = decode(frame)
@@ -59,12 +59,12 @@ class ConflictTestCase(AddressTestCase):
 
     def pass_time(self, seconds: float = 0.6) -> None:
         """By default long enough for every probe."""
-        pass_time(seconds, self.house)
+        pass_time(seconds, self.plugin)
 
     def made(self, pool: str = POOL, part: str | None = None, **options: Any) -> str:
         """The pool of a network that is made, before anything was found out."""
         pool_id = self.open(pool, part, **options)
-        self.house.wait(self.house.network_pools.network_made("eth0", [(parse_network(pool), ())]))
+        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(parse_network(pool), ())]))
         return pool_id
 
     def ready(self, pool: str = POOL, part: str | None = None, **options: Any) -> str:
@@ -76,8 +76,8 @@ class ConflictTestCase(AddressTestCase):
     def begin(self, pool_id: str, address: str | None = None, name: str = "box") -> Deferred[Any]:
         wanted = None if address is None else parse_address(address)
         request = RequestAddress(pool_id, wanted, endpoint_name=name)
-        asked = self.house.start(self.house.addresses.request_address(request))
-        self.house.clock.advance(LAST_LOOK)  # nobody waits for more where something is known
+        asked = self.plugin.start(self.plugin.addresses.request_address(request))
+        self.plugin.clock.advance(LAST_LOOK)  # nobody waits for more where something is known
         return asked
 
     def gets(self, pool_id: str, address: str | None = None) -> str:
@@ -92,7 +92,7 @@ class ConflictTestCase(AddressTestCase):
 
     def conflicts(self) -> dict[str, Any]:
         """The MAC in each row, by address."""
-        rows = self.house.records.all_rows().get(Kind.CONFLICT, {})
+        rows = self.plugin.records.all_rows().get(RecordKind.CONFLICT, {})
         return {str(row["address"]): row["mac"] for row in rows.values()}
 
     def defended(self, *addresses: str) -> list[str]:
@@ -100,15 +100,15 @@ class ConflictTestCase(AddressTestCase):
         return [each for each in addresses if self.answers_for(each)]
 
     def answers_for(self, address: str) -> bool:
-        tap = self.house.taps["eth0"]
+        tap = self.plugin.taps["eth0"]
         before = len(tap.sent)
         tap.bring(probe_frame(parse_address(address), PROBER))
         said = [decode(frame) for frame in tap.sent[before:]]
-        return any(isinstance(each, Claim) and str(each.address) == address for each in said)
+        return any(isinstance(each, AddressClaim) and str(each.address) == address for each in said)
 
     def probed(self) -> list[str]:
         """Each address that was asked for, sorted."""
-        said = [decode(frame) for frame in self.house.taps["eth0"].sent]
+        said = [decode(frame) for frame in self.plugin.taps["eth0"].sent]
         return [
             str(each) for each in sorted({each.address for each in said if isinstance(each, Probe)}, key=int)
         ]

@@ -11,8 +11,9 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from macvlan_twisted.lan.dhcp import Client, Lease, LeaseFacts
-from macvlan_twisted.testing.wire import FakeWire
+from macvlan_twisted.dhcp.binding import Binding, Client
+from macvlan_twisted.dhcp.lease import Lease
+from macvlan_twisted.testing.packet_socket import FakeLanSocket
 
 MAC = "7a:42:c0:a8:4d:64"
 STRANGER = "52:54:00:00:00:99"
@@ -190,13 +191,13 @@ class RecordingHolder:
     """Why no address can be looked at."""
     moves: bool = False
     disk: Callable[[str], Deferred[None] | None] = lambda what: None
-    kept: list[LeaseFacts] = field(factory=list)
+    kept: list[Binding] = field(factory=list)
 
-    async def intend(self, offered: LeaseFacts) -> None:
+    async def intend(self, offered: Binding) -> None:
         self.notes.append(("intend", str(offered.address)))
         await self._written("intend")
 
-    async def keep(self, facts: LeaseFacts) -> None:
+    async def keep(self, facts: Binding) -> None:
         self.notes.append(("keep", str(facts.address)))
         self.kept.append(facts)
         await self._written("keep")
@@ -212,13 +213,13 @@ class RecordingHolder:
             raise self.blind
         return self.users.get(str(address))
 
-    def lost(self, facts: LeaseFacts, reason: str) -> None:
+    def lost(self, facts: Binding, reason: str) -> None:
         self.notes.append(("lost", reason))
 
-    def regained(self, facts: LeaseFacts) -> None:
+    def regained(self, facts: Binding) -> None:
         self.notes.append(("regained", str(facts.address)))
 
-    async def moved(self, old: LeaseFacts, new: LeaseFacts) -> bool:
+    async def moved(self, old: Binding, new: Binding) -> bool:
         self.notes.append(("moved", f"{old.address} to {new.address}"))
         return self.moves
 
@@ -226,12 +227,12 @@ class RecordingHolder:
         return [note for note in self.notes if note[0] in what]
 
 
-class Stand:
+class LeaseFixture:
     """One container on a LAN with servers, all in memory, and time in the test's hand."""
 
     def __init__(self, *servers: Server) -> None:
         self.clock = Clock()
-        self.wire = FakeWire("eth1")
+        self.wire = FakeLanSocket("eth1")
         self.wire.answerers.extend(servers)
         self.holder = RecordingHolder()
         self.lease = self.new_lease()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import define, field
 
-from macvlan_twisted.engine.api import EngineRefused, ListedNetwork
+from macvlan_twisted.engine.client import EngineError, ListedNetwork
 
 
 @define
@@ -28,7 +28,7 @@ class Engine:
         if self.trouble is not None:
             raise self.trouble
         if self.has and network_id not in self.has:
-            raise EngineRefused(f"network {network_id} not found")
+            raise EngineError(f"network {network_id} not found")
         return dict(self.listed)
 
     async def networks(self) -> Sequence[ListedNetwork]:

@@ -16,39 +16,39 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
+from macvlan_twisted.config import Config
+from macvlan_twisted.dhcp.leases import Leases
 from macvlan_twisted.driver import requests
+from macvlan_twisted.driver.endpoint_addresses import EndpointAddresses
+from macvlan_twisted.driver.endpoint_plan import EndpointPlanner
 from macvlan_twisted.driver.endpoints import Endpoints
-from macvlan_twisted.driver.host_ways import HostWays
-from macvlan_twisted.driver.known import Known
-from macvlan_twisted.driver.leftovers import Leftovers
-from macvlan_twisted.driver.moves import Moves
-from macvlan_twisted.driver.network import Subnet
+from macvlan_twisted.driver.host_access import HostAccess
+from macvlan_twisted.driver.link_ownership import ownership
+from macvlan_twisted.driver.macvlan_links import MacvlanLinks
+from macvlan_twisted.driver.models import Subnet
 from macvlan_twisted.driver.networks import Networks
-from macvlan_twisted.driver.ownership import ownership
 from macvlan_twisted.driver.parents import Parents
-from macvlan_twisted.driver.plans import Plans
-from macvlan_twisted.driver.ports import Ports
-from macvlan_twisted.driver.presence import Presence
-from macvlan_twisted.driver.reconciliation import reconcile
-from macvlan_twisted.driver.removal import Removal
-from macvlan_twisted.engine.api import EngineAbsent
+from macvlan_twisted.driver.readdress import Readdressing
+from macvlan_twisted.driver.registry import Registry
+from macvlan_twisted.driver.removal import EndpointRemoval
+from macvlan_twisted.engine.client import EngineUnavailable
 from macvlan_twisted.ipam.calls import AddressManagement
-from macvlan_twisted.ipam.chosen_macs import ChosenMacs
-from macvlan_twisted.ipam.leasing import Leasing
-from macvlan_twisted.lan.announcements import Announcements
+from macvlan_twisted.ipam.dhcp_pools import DhcpPools
+from macvlan_twisted.ipam.mac_policy import MacPolicy
+from macvlan_twisted.lan.address_probe import QUICK
+from macvlan_twisted.lan.announcer import Announcer
 from macvlan_twisted.lan.conflicts import Conflicts
-from macvlan_twisted.lan.host_access import HostAccess
-from macvlan_twisted.lan.host_links import HostLinks
-from macvlan_twisted.lan.leases import Leases
-from macvlan_twisted.lan.probing import QUICK
-from macvlan_twisted.lan.wires import Wires
-from macvlan_twisted.links.pool import Links
-from macvlan_twisted.settings import Settings
+from macvlan_twisted.lan.host_link import HostLinks
+from macvlan_twisted.lan.host_routes import HostRoutes
+from macvlan_twisted.lan.packet_sockets import PacketSockets
+from macvlan_twisted.netlink.links import Links
+from macvlan_twisted.reconcile.orphans import Orphans
+from macvlan_twisted.reconcile.startup import reconcile
 from macvlan_twisted.testing.kernel import FakeKernel, nic
+from macvlan_twisted.testing.packet_socket import FakeLanSocket
 from macvlan_twisted.testing.sandboxes import FakeSandboxes
-from macvlan_twisted.testing.wire import FakeWire
 
-from .steps import ScriptedBook, ScriptedRecords, Steps, disk_refuses
+from .held_steps import ScriptedRecords, ScriptedStore, Steps, disk_refuses
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ ENDPOINT = "e0ffee" * 10 + "0001"
 OTHER_ENDPOINT = "e0ffee" * 10 + "0002"
 
 
-LAN = Settings(
+LAN = Config(
     host_interface="eth0",
     subnets=(parse_network("192.168.1.0/24"),),
     gateways=(parse_address("192.168.1.1"),),
@@ -74,7 +74,7 @@ def plain_kernel(*more: Any) -> FakeKernel:
 _NONCES = count(1)
 
 
-class NoEngine:
+class UnavailableEngine:
     """Nobody answers on the engine's socket, unless a test names the containers' processes."""
 
     def __init__(self) -> None:
@@ -82,37 +82,37 @@ class NoEngine:
 
     async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
         if not self.processes:
-            raise EngineAbsent("no such file")
+            raise EngineUnavailable("no such file")
         return self.processes.get((network_id, endpoint_id))
 
 
-class House:
+class PluginHarness:
     """One life of the service, wired as :mod:`macvlan_twisted.tap` does it, on what survives it."""
 
     def __init__(
         self,
         kernel: FakeKernel | None = None,
-        settings: Settings = LAN,
+        config: Config = LAN,
         records: ScriptedRecords | None = None,
-        book: ScriptedBook | None = None,
+        store: ScriptedStore | None = None,
         sandboxes: FakeSandboxes | None = None,
     ) -> None:
         self.kernel = plain_kernel() if kernel is None else kernel
-        self.settings = settings
+        self.config = config
         self.records = ScriptedRecords() if records is None else records
-        self.book = ScriptedBook() if book is None else book
+        self.store = ScriptedStore() if store is None else store
         self.steps = Steps()
         self.sandboxes = FakeSandboxes() if sandboxes is None else sandboxes
-        self.engine = NoEngine()
-        self.known = Known(self.records)
+        self.engine = UnavailableEngine()
+        self.registry = Registry(self.records)
         self.links = Links(
-            self.kernel, self.steps, self.records.link_group, ownership(self.records, self.known)
+            self.kernel, self.steps, self.records.link_group, ownership(self.records, self.registry)
         )
-        self.host_links = HostLinks(self.links, self.records, self.known.host_links)
-        self.taps: dict[str, FakeWire] = {}
+        self.host_links = HostLinks(self.links, self.records, self.registry.host_links)
+        self.taps: dict[str, FakeLanSocket] = {}
         self.answerers: list[Callable[[bytes], list[bytes]]] = []
-        """Who is on the LANs of all parents: functions as :class:`FakeWire` has them."""
-        self.wires = Wires(self.links, self.host_links, self._open_tap)
+        """Who is on the LANs of all parents: functions as :class:`FakeLanSocket` has them."""
+        self.wires = PacketSockets(self.links, self.host_links, self._open_tap)
         self.clock = Clock()
         self.conflicts = Conflicts(
             self.wires, self.links, self.records, QUICK, self.clock, Random(3), lambda: 1.0e9
@@ -124,80 +124,82 @@ class House:
             self.clock,
             Random(4),
             lambda: 1.0e9,
-            settings.dhcp_timeout,
+            config.dhcp_timeout,
         )
-        macs = ChosenMacs(self.records.instance, Random(5))
-        self.parents = Parents(self.links, self.records, self.known, self.wires, self.clock.seconds)
+        macs = MacPolicy(self.records.instance, Random(5))
+        self.parents = Parents(self.links, self.records, self.registry, self.wires, self.clock.seconds)
         self.management = AddressManagement(
-            settings,
-            self.book,
+            config,
+            self.store,
             self.conflicts,
-            Leasing(self.leases, macs),
+            DhcpPools(self.leases, macs),
             macs,
             self._next_nonce,
             self.clock.seconds,
         )
         self.pools, self.addresses = self.management.pools, self.management.addresses
-        self.network_pools, self.owners = self.management.networks, self.management.owners
-        self.announcements = Announcements(self.wires, self.clock)
-        self.presence = Presence(self.known, self.links, self.conflicts, self.announcements, self.leases)
-        self.host_access = HostAccess(self.links, self.host_links, self.conflicts)
-        host_ways = HostWays(
-            settings,
-            self.known,
+        self.pool_binding, self.owners = self.management.networks, self.management.owners
+        self.announcements = Announcer(self.wires, self.clock)
+        self.endpoint_addresses = EndpointAddresses(
+            self.registry, self.links, self.conflicts, self.announcements, self.leases
+        )
+        self.host_access = HostRoutes(self.links, self.host_links, self.conflicts)
+        host_access = HostAccess(
+            config,
+            self.registry,
             self.links,
             self.host_access,
-            self.network_pools,
+            self.pool_binding,
             self.conflicts,
         )
-        plans = Plans(settings, self.leases, self.host_access, self.addresses.mac_for, Random(6))
-        self.removal = Removal(
-            self.known, self.records, self.links, self.presence, host_ways, self.clock.seconds
+        plans = EndpointPlanner(config, self.leases, self.host_access, self.addresses.mac_for, Random(6))
+        self.removal = EndpointRemoval(
+            self.registry, self.records, self.links, self.endpoint_addresses, host_access, self.clock.seconds
         )
         self.endpoints = Endpoints(
-            self.known,
+            self.registry,
             self.records,
             self.links,
             self.parents,
             plans,
-            self.presence,
-            host_ways,
-            Ports(self.known, self.links, self.parents, self.records.instance),
+            self.endpoint_addresses,
+            host_access,
+            MacvlanLinks(self.registry, self.links, self.parents, self.records.instance),
             self.removal,
         )
-        self.moves = Moves(
-            self.known,
+        self.moves = Readdressing(
+            self.registry,
             self.records,
-            self.presence,
-            host_ways,
+            self.endpoint_addresses,
+            host_access,
             self.leases,
-            self.removal.turns,
+            self.removal.locks,
             self.sandboxes,
             self.steps,
             self.engine,
         )
         self.leases.when_moved = self.moves.moved
         self.networks = Networks(
-            settings,
-            self.known,
+            config,
+            self.registry,
             self.records,
             self.links,
             self.parents,
             self.removal,
             self.wires,
-            self.presence,
+            self.endpoint_addresses,
             self.moves,
-            host_ways,
+            host_access,
             self.clock.seconds,
         )
-        self.leftovers = Leftovers(
-            self.known, self.links, self.addresses, self.owners, self.leases, self.clock.seconds
+        self.orphans = Orphans(
+            self.registry, self.links, self.addresses, self.owners, self.leases, self.clock.seconds
         )
-        self.endpoints.when_made = self.leftovers.note_came
-        self.removal.when_gone = self.leftovers.note_left
+        self.endpoints.when_made = self.orphans.note_came
+        self.removal.when_gone = self.orphans.note_left
 
-    def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeWire:
-        tap = self.taps[parent] = FakeWire(parent, mac)
+    def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeLanSocket:
+        tap = self.taps[parent] = FakeLanSocket(parent, mac)
         tap.answerers = self.answerers
         return tap
 
@@ -205,25 +207,25 @@ class House:
     def _next_nonce() -> str:
         return f"{next(_NONCES):08x}"
 
-    def next_life(self, settings: Settings | None = None) -> House:
+    def next_life(self, config: Config | None = None) -> PluginHarness:
         """What a start finds and makes of it after this life has ended, however it ended."""
         self.records.steps = Steps(failure=disk_refuses)
-        self.book.steps = Steps(failure=disk_refuses)
-        house = House(self.kernel, settings or self.settings, self.records, self.book, self.sandboxes)
-        house.answerers = self.answerers
-        house.wait(
+        self.store.steps = Steps(failure=disk_refuses)
+        plugin = PluginHarness(self.kernel, config or self.config, self.records, self.store, self.sandboxes)
+        plugin.answerers = self.answerers
+        plugin.wait(
             reconcile(
-                house.known,
-                house.parents,
-                house.networks,
-                house.records,
-                house.links,
-                house.wires,
-                house.host_access,
+                plugin.registry,
+                plugin.parents,
+                plugin.networks,
+                plugin.records,
+                plugin.links,
+                plugin.wires,
+                plugin.host_access,
             )
         )
-        house.leftovers.begin()
-        return house
+        plugin.orphans.begin()
+        return plugin
 
     @staticmethod
     def start(call: Coroutine[Any, Any, T]) -> Deferred[T]:
@@ -317,20 +319,22 @@ def fresh_directory(test: SynchronousTestCase) -> Path:
     return path
 
 
-class HouseTestCase(SynchronousTestCase):
+class PluginTestCase(SynchronousTestCase):
     """A fresh host with two NICs and the parts on it."""
 
     def setUp(self) -> None:
-        self.house = House()
+        self.plugin = PluginHarness()
 
-    def assert_nothing_left(self, house: House | None = None, links: Iterable[str] = PLAIN_LINKS) -> None:
+    def assert_nothing_left(
+        self, plugin: PluginHarness | None = None, links: Iterable[str] = PLAIN_LINKS
+    ) -> None:
         """No link, no row and no memory of networks and endpoints."""
-        house = house or self.house
-        self.assertEqual(house.link_names(), set(links))
-        self.assertEqual(house.records.all_rows(), {})
-        self.assertEqual(dict(house.known.networks), {})
-        self.assertEqual(dict(house.known.endpoints), {})
-        self.assertEqual(dict(house.parents.made), {})
+        plugin = plugin or self.plugin
+        self.assertEqual(plugin.link_names(), set(links))
+        self.assertEqual(plugin.records.all_rows(), {})
+        self.assertEqual(dict(plugin.registry.networks), {})
+        self.assertEqual(dict(plugin.registry.endpoints), {})
+        self.assertEqual(dict(plugin.parents.made), {})
 
     def assert_refused(self, kind: type[Exception], *words: str) -> Refusal:
         return Refusal(self, kind, words)
@@ -364,11 +368,11 @@ __all__ = [
     "OTHER_ENDPOINT",
     "OTHER_NETWORK",
     "PLAIN_LINKS",
-    "House",
-    "HouseTestCase",
+    "PluginHarness",
+    "PluginTestCase",
     "Refusal",
-    "ScriptedBook",
     "ScriptedRecords",
+    "ScriptedStore",
     "Steps",
     "disk_refuses",
     "endpoint_request",

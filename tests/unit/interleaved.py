@@ -8,10 +8,10 @@ from attrs import define
 
 from macvlan_twisted.addresses import IPAddress, parse_network
 from macvlan_twisted.driver import requests
-from macvlan_twisted.driver.network import Subnet
+from macvlan_twisted.driver.models import Subnet
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
-from macvlan_twisted.names import endpoint_link_name
-from macvlan_twisted.state.interface import Kind
+from macvlan_twisted.link_names import endpoint_link_name
+from macvlan_twisted.state.interfaces import RecordKind
 
 from .helpers import PLAIN_LINKS
 from .interleaved_calls import EngineCalls
@@ -25,63 +25,63 @@ class Interleaved(EngineCalls):
     def check(self) -> None:
         """At any time."""
         assert self.bugs == [], "\n".join(self.bugs)
-        kernel, known = self.house.kernel, self.house.known
-        rows = self.house.records.documents(Kind.ENDPOINT)
+        kernel, registry = self.plugin.kernel, self.plugin.registry
+        rows = self.plugin.records.documents(RecordKind.ENDPOINT)
         for key in self.endpoints:
             may_be = self.history.may_be(("endpoint", key))
             link = endpoint_link_name(key)
             if may_be == {True}:
                 assert key in rows, f"{key} was acknowledged, and has no row"
-                assert key in known.endpoints, f"{key} was acknowledged, and is not known"
+                assert key in registry.endpoints, f"{key} was acknowledged, and is not known"
                 assert kernel.exists(link) or key in self.away or key in self.dead, f"{key} has no link"
             elif may_be == {False}:
                 assert key not in rows, f"{key} was removed, or never made, and has a row"
-                assert key not in known.endpoints, f"{key} was removed, or never made, and is known"
-        networks = self.house.records.documents(Kind.NETWORK)
+                assert key not in registry.endpoints, f"{key} was removed, or never made, and is known"
+        networks = self.plugin.records.documents(RecordKind.NETWORK)
         for place in PLACES:
             may_be = self.history.may_be(("network", place.network_id))
             if may_be == {True}:
-                assert place.network_id in known.networks, f"network {place.number} is not known"
+                assert place.network_id in registry.networks, f"network {place.number} is not known"
                 assert networks[place.network_id]["is_made"], f"network {place.number} is half made"
             elif may_be == {False}:
                 assert place.network_id not in networks, f"network {place.number} has a row"
-                assert place.network_id not in known.networks, f"network {place.number} is known"
+                assert place.network_id not in registry.networks, f"network {place.number} is known"
         self._check_addresses()
         self._check_macs()
-        assert self.house.link_names() >= PLAIN_LINKS, "a NIC is gone"
+        assert self.plugin.link_names() >= PLAIN_LINKS, "a NIC is gone"
 
     def _check_addresses(self) -> None:
-        book = self.house.book
+        store = self.plugin.store
         for thing in self.history.things("pool"):
             may_be = self.history.may_be(thing)
-            assert len(may_be) > 1 or (thing[1] in book.open) == may_be.pop(), thing
+            assert len(may_be) > 1 or (thing[1] in store.open) == may_be.pop(), thing
         asking = {call.about for call in self.under_way if call.what == "RequestAddress"} | self.muddled
         for thing in self.history.things("claim"):
             if self.history.surely_there(thing):
-                assert thing[1:] in book.claimed, f"{thing} was granted, and is not on disk"
+                assert thing[1:] in store.claimed, f"{thing} was granted, and is not on disk"
             elif self.history.surely_gone(thing) and thing[1] not in asking:
-                claim = book.claimed.get(thing[1:])
+                claim = store.claimed.get(thing[1:])
                 # The host may have it now: its address is taken in all pools of the network's shared set.
                 is_free = claim is None or claim.purpose == Purpose.HOST.value
                 assert is_free, f"{thing} was released, and is on disk"
         owners: dict[tuple[str, IPAddress], str] = {}
-        for (pool_id, address), claim in book.claimed.items():
-            parent = str(book.open[pool_id]["parent"])
+        for (pool_id, address), claim in store.claimed.items():
+            parent = str(store.open[pool_id]["parent"])
             if claim.purpose == Purpose.ENDPOINT.value:
                 assert (parent, address) not in owners, f"{address} is taken twice on {parent}"
                 owners[parent, address] = pool_id
-        for (pool_id, address), claim in book.claimed.items():
+        for (pool_id, address), claim in store.claimed.items():
             if claim.purpose != Purpose.ENDPOINT.value:
-                owner = owners.get((str(book.open[pool_id]["parent"]), address))
+                owner = owners.get((str(store.open[pool_id]["parent"]), address))
                 assert owner is None, f"{address} is a container's, and a {claim.purpose} address"
 
     def _check_macs(self) -> None:
-        house = self.house
+        plugin = self.plugin
         # A container whose address was given to another one has been forgotten by the engine, and is dead.
         alive = [facts for key, facts in self.away.items() if self.history.surely_there(("endpoint", key))]
-        links = [*house.kernel.links(), *alive]
+        links = [*plugin.kernel.links(), *alive]
         # One of an endpoint that was dropped, which the engine has moved back, lies about until its removal is answered.
-        known = {endpoint.link for endpoint in house.known.endpoints.values()}
+        registry = {endpoint.link for endpoint in plugin.registry.endpoints.values()}
         going = {
             endpoint_link_name(thing[1])
             for call in self.under_way
@@ -92,8 +92,8 @@ class Interleaved(EngineCalls):
             link
             for link in links
             if link.name.startswith("mvt")
-            and link.group == house.links.group
-            and link.name not in going - known
+            and link.group == plugin.links.group
+            and link.name not in going - registry
         ]
         macs = Counter((link.lower_index, link.mac) for link in ours)
         if not self.is_swept:  # a link whose removal the kernel has refused lies about, down
@@ -104,60 +104,60 @@ class Interleaved(EngineCalls):
     def check_settled(self) -> None:
         """When no call is under way."""
         self.check()
-        house, known, records = self.house, self.house.known, self.house.records
-        for turns in (
-            house.removal.turns,
-            house.networks._turns,
-            house.parents._turns,
-            house.pools._turns,
+        plugin, registry, records = self.plugin, self.plugin.registry, self.plugin.records
+        for locks in (
+            plugin.removal.locks,
+            plugin.networks._locks,
+            plugin.parents._locks,
+            plugin.pools._locks,
         ):
-            assert turns._locks == {}, "somebody still has a turn"
+            assert locks._locks == {}, "somebody still has a turn"
         if not self.is_swept:
             return
-        assert set(records.documents(Kind.ENDPOINT)) == set(known.endpoints)
-        assert set(records.documents(Kind.NETWORK)) == set(known.networks)
-        assert set(records.documents(Kind.MADE_LINK)) == set(known.made_links)
-        assert set(house.book.open) == set(house.pools._pools.by_id)
-        needed = {step.link for network in known.networks.values() for step in network.vlan_steps}
-        assert set(known.made_links) <= needed
+        assert set(records.documents(RecordKind.ENDPOINT)) == set(registry.endpoints)
+        assert set(records.documents(RecordKind.NETWORK)) == set(registry.networks)
+        assert set(records.documents(RecordKind.MADE_LINK)) == set(registry.made_links)
+        assert set(plugin.store.open) == set(plugin.pools._pools.by_id)
+        needed = {step.link for network in registry.networks.values() for step in network.vlan_steps}
+        assert set(registry.made_links) <= needed
         needed = {
             step.link
-            for network in known.networks.values()
+            for network in registry.networks.values()
             for step in network.vlan_steps
             if self.history.surely_there(("network", network.network_id))
         }
-        assert set(known.made_links) >= needed
-        hosts = {link.name for link in known.host_links.values()}
+        assert set(registry.made_links) >= needed
+        hosts = {link.name for link in registry.host_links.values()}
         expected = {
             *PLAIN_LINKS,
-            *known.made_links,
+            *registry.made_links,
             *hosts,
-            *(each.link for each in known.endpoints.values()),
+            *(each.link for each in registry.endpoints.values()),
         }
-        assert house.link_names() <= expected, f"left behind: {house.link_names() - expected}"
-        missing = {each for each in known.endpoints.values() if not house.kernel.exists(each.link)}
+        assert plugin.link_names() <= expected, f"left behind: {plugin.link_names() - expected}"
+        missing = {each for each in registry.endpoints.values() if not plugin.kernel.exists(each.link)}
         unexplained = {each.endpoint_id for each in missing} - set(self.away) - self.dead
         unexplained = {key for key in unexplained if self.history.surely_there(("endpoint", key))}
         assert unexplained == set(), f"without a link: {unexplained}"
-        assert needed <= house.link_names()
+        assert needed <= plugin.link_names()
 
     def a_life_goes_well(self) -> None:
         """Whatever has happened, a network and a container can be made and removed."""
         for steps in self._all_steps():
             steps.hold = set()
-        house, place = self.house, Place(99, "eth0", "10.7.0.0/24")
+        plugin, place = self.plugin, Place(99, "eth0", "10.7.0.0/24")
         pool = parse_network(place.subnet)
-        pool_id = house.wait(house.pools.request_pool(RequestPool(SPACE, pool, None, {}))).pool_id
-        house.wait(house.addresses.request_address(RequestAddress(pool_id, place.gateway, Purpose.GATEWAY)))
-        house.create_network(place.network_id, subnets=(Subnet(pool, place.gateway, is_ours=True),))
-        address = house.wait(house.addresses.request_address(RequestAddress(pool_id, None)))
+        pool_id = plugin.wait(plugin.pools.request_pool(RequestPool(SPACE, pool, None, {}))).pool_id
+        plugin.wait(plugin.addresses.request_address(RequestAddress(pool_id, place.gateway, Purpose.GATEWAY)))
+        plugin.create_network(place.network_id, subnets=(Subnet(pool, place.gateway, managed_here=True),))
+        address = plugin.wait(plugin.addresses.request_address(RequestAddress(pool_id, None)))
         key = "f" * 64
-        house.create_endpoint(key, place.network_id, str(address))
-        house.wait(house.endpoints.join(requests.Join(place.network_id, key, "/s/f")))
-        house.delete_endpoint(key, place.network_id)
-        house.wait(house.addresses.release_address(ReleaseAddress(pool_id, address.ip)))
-        house.wait(house.pools.release_pool(pool_id))
-        house.wait(house.networks.delete(place.network_id))
+        plugin.create_endpoint(key, place.network_id, str(address))
+        plugin.wait(plugin.endpoints.join(requests.Join(place.network_id, key, "/s/f")))
+        plugin.delete_endpoint(key, place.network_id)
+        plugin.wait(plugin.addresses.release_address(ReleaseAddress(pool_id, address.ip)))
+        plugin.wait(plugin.pools.release_pool(pool_id))
+        plugin.wait(plugin.networks.delete(place.network_id))
         self._hold()
 
     def leave_nothing(self) -> None:
@@ -165,7 +165,7 @@ class Interleaved(EngineCalls):
         self.settle()
         self.check_settled()
         self.a_life_goes_well()
-        unknown = set(self.house.book.open) - set(self.pools)
+        unknown = set(self.plugin.store.open) - set(self.pools)
         assert len(unknown) <= self.unknown_pools, f"pools that nobody asked for: {unknown}"
         if not self.is_swept:
             self.kill()
@@ -181,12 +181,12 @@ class Interleaved(EngineCalls):
             self._release_pool(pool_id)
         self.settle()
         self.check_settled()
-        house = self.house
-        assert house.link_names() == PLAIN_LINKS, house.link_names() - PLAIN_LINKS
-        assert house.records.all_rows() == {}, house.records.all_rows()
-        assert (house.book.open, house.book.claimed) == ({}, {})
-        assert (dict(house.known.networks), dict(house.known.endpoints)) == ({}, {})
-        assert house.pools._pools._sets == {}
+        plugin = self.plugin
+        assert plugin.link_names() == PLAIN_LINKS, plugin.link_names() - PLAIN_LINKS
+        assert plugin.records.all_rows() == {}, plugin.records.all_rows()
+        assert (plugin.store.open, plugin.store.claimed) == ({}, {})
+        assert (dict(plugin.registry.networks), dict(plugin.registry.endpoints)) == ({}, {})
+        assert plugin.pools._pools._sets == {}
 
 
 __all__ = ["MOST_AT_ONCE", "Interleaved"]

@@ -9,9 +9,9 @@ from attrs import define
 
 from macvlan_twisted.addresses import IPAddress, parse_interface, parse_network
 from macvlan_twisted.driver import requests
-from macvlan_twisted.driver.network import Subnet
+from macvlan_twisted.driver.models import Subnet
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
-from macvlan_twisted.names import endpoint_link_name
+from macvlan_twisted.link_names import endpoint_link_name
 
 from .history import Deed
 from .interleaved_world import MACS, MOST_AT_ONCE, PLACES, SPACE, Place, World
@@ -53,13 +53,13 @@ class EngineCalls(World):
             self.pools[pool.pool_id] = place
             self.history.acknowledge(self.history.begin(("pool", pool.pool_id), True))
 
-        self.begin("RequestPool", self.house.pools.request_pool(asked), [], granted)
+        self.begin("RequestPool", self.plugin.pools.request_pool(asked), [], granted)
 
     def create_network(self, place: Place) -> None:
         thing = ("network", place.network_id)
-        subnets = (Subnet(parse_network(place.subnet), place.gateway, is_ours=place.is_ours),)
+        subnets = (Subnet(parse_network(place.subnet), place.gateway, managed_here=place.is_ours),)
         options = {"parent": place.parent, **dict(place.options)}
-        call = self.house.networks.create(requests.CreateNetwork(place.network_id, options, subnets=subnets))
+        call = self.plugin.networks.create(requests.CreateNetwork(place.network_id, options, subnets=subnets))
         asides: list[Deed] = []
         makes_anew = not self.history.surely_there(thing)
         if makes_anew:  # if that fails, its endpoints go, too; an engine would not have made any yet
@@ -74,7 +74,7 @@ class EngineCalls(World):
         things: list[Hashable] = [("network", place.network_id)]
         things += self._endpoints_of(place)
         deeds = [(thing, self.history.begin(thing, False)) for thing in things]
-        call = self.house.networks.delete(place.network_id)
+        call = self.plugin.networks.delete(place.network_id)
         self.begin("DeleteNetwork", call, deeds, deletes_network=place.network_id)
 
     def release_pool(self, place: Place) -> None:
@@ -91,7 +91,7 @@ class EngineCalls(World):
             self.pools.pop(pool_id, None)
             self.muddled.discard(pool_id)
 
-        self.begin("ReleasePool", self.house.pools.release_pool(pool_id), deeds, released, about=pool_id)
+        self.begin("ReleasePool", self.plugin.pools.release_pool(pool_id), deeds, released, about=pool_id)
 
     def request_address(self, place: Place) -> None:
         found = [pool_id for pool_id, where in self.pools.items() if where == place]
@@ -130,11 +130,11 @@ class EngineCalls(World):
                 if (each.what, each.about) == ("ReleasePool", pool_id):  # it goes with the pool
                     each.deeds.append((thing, self.history.begin(thing, False)))
 
-        self.begin("RequestAddress", self.house.addresses.request_address(asked), [], granted, about=pool_id)
+        self.begin("RequestAddress", self.plugin.addresses.request_address(asked), [], granted, about=pool_id)
 
     def _purpose(self, claim: tuple[str, str, IPAddress]) -> str:
         """As what an address that was granted just now is kept."""
-        return self.house.book.claimed[claim[1], claim[2]].purpose
+        return self.plugin.store.claimed[claim[1], claim[2]].purpose
 
     def create_endpoint(self, place: Place) -> None:
         if self.endpoints and self.random.random() < 0.15:
@@ -163,7 +163,7 @@ class EngineCalls(World):
             for other in self.endpoints
             if other != key and self._clash(other, key)
         ]
-        call = self.house.endpoints.create(asked)
+        call = self.plugin.endpoints.create(asked)
         self.begin("CreateEndpoint", call, [(thing, begun)], about=key, asides=asides)
 
     def _clash(self, one: str, other: str) -> bool:
@@ -205,14 +205,14 @@ class EngineCalls(World):
                 self.bugs.append(f"Join answered {result}")
             # No engine has two calls about one endpoint under way; it moves the link only where none else is.
             is_settled = self.history.surely_there(("endpoint", key))
-            if is_settled and self.house.kernel.exists(link) and self.random.random() < 0.5:
-                self.away[key] = self.house.kernel.move_away(link, up=True)
+            if is_settled and self.plugin.kernel.exists(link) and self.random.random() < 0.5:
+                self.away[key] = self.plugin.kernel.move_away(link, up=True)
 
         self.begin(
-            "Join", self.house.endpoints.join(requests.Join(about.network_id, key, f"/s/{key}")), [], joined
+            "Join", self.plugin.endpoints.join(requests.Join(about.network_id, key, f"/s/{key}")), [], joined
         )
         if self.random.random() < 0.3:
-            self.begin("EndpointOperInfo", self.house.endpoints.operational_info(about), [])
+            self.begin("EndpointOperInfo", self.plugin.endpoints.operational_info(about), [])
 
     def delete_endpoint(self, _place: Place) -> None:
         found = self._endpoint()
@@ -224,16 +224,16 @@ class EngineCalls(World):
         if key in self.away:
             facts = self.away.pop(key)
             if self.random.random() < 0.7:
-                self.house.kernel.move_back(facts)
+                self.plugin.kernel.move_back(facts)
             else:
-                self.house.kernel.move_back(facts)
-                self.house.kernel.delete(facts.name)
+                self.plugin.kernel.move_back(facts)
+                self.plugin.kernel.delete(facts.name)
                 self.dead.add(key)
         if self.random.random() < 0.3:
-            self.begin("Leave", self.house.endpoints.leave(about), [])
+            self.begin("Leave", self.plugin.endpoints.leave(about), [])
         thing = ("endpoint", key)
         deed = self.history.begin(thing, False)
-        self.begin("DeleteEndpoint", self.house.removal.delete(about), [(thing, deed)])
+        self.begin("DeleteEndpoint", self.plugin.removal.delete(about), [(thing, deed)])
 
     def release_address(self, place: Place) -> None:
         found = [claim for claim in self.history.things("claim") if self.pools.get(claim[1]) == place]
@@ -242,5 +242,5 @@ class EngineCalls(World):
 
     def _release_address(self, claim: tuple[str, str, IPAddress]) -> None:
         deed = self.history.begin(claim, False)
-        call = self.house.addresses.release_address(ReleaseAddress(claim[1], claim[2]))
+        call = self.plugin.addresses.release_address(ReleaseAddress(claim[1], claim[2]))
         self.begin("ReleaseAddress", call, [(claim, deed)])

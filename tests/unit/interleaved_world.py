@@ -12,13 +12,13 @@ from attrs import define, field, frozen
 from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import IPAddress, parse_network
-from macvlan_twisted.errors import LinkFailed, MacvlanError
-from macvlan_twisted.links.interface import LinkFacts
-from macvlan_twisted.state.interface import Kind
+from macvlan_twisted.errors import LinkError, MacvlanError
+from macvlan_twisted.netlink.kernel import LinkFacts
+from macvlan_twisted.state.interfaces import RecordKind
 
-from .helpers import House
+from .held_steps import HeldStep, Steps, disk_refuses
+from .helpers import PluginHarness
 from .history import Deed, History
-from .steps import HeldStep, Steps, disk_refuses
 
 MOST_AT_ONCE = 64
 SPACE = "MacvlanTwistedLocal"
@@ -62,7 +62,16 @@ KERNEL_ERRORS = (
     errno.EINVAL,
     errno.ENOMEM,
 )
-MAKING = {"add_port", "add_vlan", "add_address", "add_host_route", "configure", "save", "claim", "open_pool"}
+MAKING = {
+    "add_macvlan",
+    "add_vlan",
+    "add_address",
+    "add_host_route",
+    "configure",
+    "save",
+    "claim",
+    "open_pool",
+}
 """Steps whose refusal is made good at once; where a removal is refused, something may stay until the next start."""
 
 
@@ -90,13 +99,13 @@ class Call:
 class World:
     """What is under way, and what was done, as far as that is known; steps go, and fail, in any order."""
 
-    house: House
+    plugin: PluginHarness
     random: Random
     history: History = field(factory=History)
     under_way: list[Call] = field(factory=list)
     bugs: list[str] = field(factory=list)
     counts: Counter[str] = field(factory=Counter)
-    graves: list[tuple[Steps, House]] = field(factory=list)
+    graves: list[tuple[Steps, PluginHarness]] = field(factory=list)
     """Earlier lives. What hangs in them must not go on, as it would if it were collected."""
     pools: dict[str, Place] = field(factory=dict)
     """What the engine was granted, by id."""
@@ -125,7 +134,7 @@ class World:
             steps.hold = Everything()
 
     def _all_steps(self) -> tuple[Steps, Steps, Steps]:
-        return self.house.steps, self.house.records.steps, self.house.book.steps
+        return self.plugin.steps, self.plugin.records.steps, self.plugin.store.steps
 
     def _held(self) -> list[tuple[Steps, HeldStep]]:
         """What may be taken next: any of the kernel's, and of each part of the state the first, for one thread writes."""
@@ -152,11 +161,9 @@ class World:
             steps.held.remove(step)
             self._note_refusal(step)
             message = f"{step.name}: a test refuses it"
-            is_disk = steps is not self.house.steps
+            is_disk = steps is not self.plugin.steps
             step.fail(
-                disk_refuses(message, 0)
-                if is_disk
-                else LinkFailed(message, self.random.choice(KERNEL_ERRORS))
+                disk_refuses(message, 0) if is_disk else LinkError(message, self.random.choice(KERNEL_ERRORS))
             )
 
     def _note_refusal(self, step: HeldStep) -> None:
@@ -164,8 +171,8 @@ class World:
         if step.name in MAKING:
             return
         self.is_swept = False
-        if step.name == "forget" and step.arguments[0] in (Kind.ENDPOINT, Kind.NETWORK):
-            kind = "endpoint" if step.arguments[0] is Kind.ENDPOINT else "network"
+        if step.name == "forget" and step.arguments[0] in (RecordKind.ENDPOINT, RecordKind.NETWORK):
+            kind = "endpoint" if step.arguments[0] is RecordKind.ENDPOINT else "network"
             self.history.doubt((kind, step.arguments[1]), True)
         elif step.name == "release":
             self.history.doubt(("claim", *step.arguments), True)
@@ -216,7 +223,7 @@ class World:
                 else:
                     self.history.give_up(deed)
 
-        self.house.start(call).addBoth(ended)
+        self.plugin.start(call).addBoth(ended)
 
     # Ends
 
@@ -226,7 +233,7 @@ class World:
             self.let_go(100_000)
             if not self.under_way and not self._held():
                 break
-            self.house.clock.advance(1)
+            self.plugin.clock.advance(1)
         waiting = [call.what for call in self.under_way]
         assert waiting == [], f"these wait for ever: {waiting}"
 
@@ -247,10 +254,10 @@ class World:
                 self.unknown_pools += 1
             elif call.what == "RequestAddress":
                 self.muddled.add(call.about)
-        self.graves += [(steps, self.house) for steps in self._all_steps()]
+        self.graves += [(steps, self.plugin) for steps in self._all_steps()]
         self.counts["kills"] += 1
         self.history.tick()
-        self.house = self.house.next_life()
+        self.plugin = self.plugin.next_life()
         self.is_swept = True
         self._hold()
 
@@ -264,11 +271,11 @@ class World:
     def bury(self) -> None:
         """End what hangs in earlier lives, now that it can do no harm."""
         self.under_way.clear()
-        self.graves += [(steps, self.house) for steps in self._all_steps()]
+        self.graves += [(steps, self.plugin) for steps in self._all_steps()]
         for steps in self._all_steps():
             steps.hold = set()
         while any(steps.held for steps, _ in self.graves):
-            for steps, house in self.graves:
+            for steps, plugin in self.graves:
                 while steps.held:
-                    steps.held.pop(0).fail(LinkFailed("this life is over"))
-                house.clock.advance(60)
+                    steps.held.pop(0).fail(LinkError("this life is over"))
+                plugin.clock.advance(60)

@@ -13,10 +13,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import IPAddress
-from macvlan_twisted.lan.frames import Claim, Probe, answer_frame, decode, probe_frame
-from macvlan_twisted.lan.probing import Free, Verdict
-from macvlan_twisted.lan.watch import Watch
-from macvlan_twisted.testing.wire import FakeWire
+from macvlan_twisted.lan.address_monitor import AddressMonitor
+from macvlan_twisted.lan.address_probe import Free, Verdict
+from macvlan_twisted.lan.arp_nd import AddressClaim, Probe, answer_frame, decode, probe_frame
+from macvlan_twisted.testing.packet_socket import FakeLanSocket
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class LanTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.random = Random(7)
-        self.wire = FakeWire(mac=HOST)
+        self.wire = FakeLanSocket(mac=HOST)
 
     def begin(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         return ensureDeferred(work)
@@ -58,9 +58,9 @@ class LanTestCase(SynchronousTestCase):
         """What we asked."""
         return [said for said in map(decode, self.wire.sent) if isinstance(said, Probe)]
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[AddressClaim]:
         """What we claimed."""
-        return [said for said in map(decode, self.wire.sent) if isinstance(said, Claim)]
+        return [said for said in map(decode, self.wire.sent) if isinstance(said, AddressClaim)]
 
 
 @define
@@ -83,7 +83,7 @@ class WatchTestCase(LanTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.told = Told()
-        self.watch = Watch(self.wire, self.clock, self.random, self.told)
+        self.watch = AddressMonitor(self.wire, self.clock, self.random, self.told)
         self.watch.interested_in(LAN)
         self.watch.interested_in(LAN_6)
 
@@ -108,7 +108,7 @@ class WatchTestCase(LanTestCase):
         self.assertEqual(self.wire.sent, [])
 
 
-def connect(clock: Clock, wires: list[FakeWire], delays: dict[tuple[int, int], float]) -> None:
+def connect(clock: Clock, wires: list[FakeLanSocket], delays: dict[tuple[int, int], float]) -> None:
     """Make one LAN of *wires*, on which a frame from one to another takes its time."""
 
     def link(one: int, other: int) -> None:

@@ -13,10 +13,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from macvlan_twisted.protocol.calls import Calls
-from macvlan_twisted.protocol.methods import Method, all_methods
+from macvlan_twisted.protocol.routes import Method, all_methods
 from macvlan_twisted.protocol.site import PluginSite
 
-from .helpers import House, HouseTestCase
+from .helpers import PluginHarness, PluginTestCase
 
 
 @define
@@ -90,7 +90,7 @@ class Connection:
         self._protocol.connectionLost(Failure(ConnectionDone()))
 
 
-class SiteTestCase(HouseTestCase):
+class SiteTestCase(PluginTestCase):
     """The whole plugin on fakes, asked in the engine's language."""
 
     is_odd = False
@@ -98,11 +98,11 @@ class SiteTestCase(HouseTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.serve(self.house)
+        self.serve(self.plugin)
 
-    def serve(self, house: House) -> None:
-        self.house = house
-        self.serve_methods(all_methods(house.networks, house.endpoints, house.removal, house.management))
+    def serve(self, plugin: PluginHarness) -> None:
+        self.plugin = plugin
+        self.serve_methods(all_methods(plugin.networks, plugin.endpoints, plugin.removal, plugin.management))
 
     def serve_methods(self, methods: Mapping[str, Method]) -> None:
         self.calls = Calls(methods, debug=False)

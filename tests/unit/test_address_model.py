@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from macvlan_twisted.addresses import parse_address, parse_network, parse_range
-from macvlan_twisted.errors import Refused
+from macvlan_twisted.config import Config
+from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
-from macvlan_twisted.settings import Settings
 
-from .helpers import House
+from .helpers import PluginHarness
 
 PREFIX = parse_network("10.0.0.0/28")
 PARTS = {None: range(1, 15), "10.0.0.8/29": range(8, 15), "10.0.0.4/30": range(4, 8)}
@@ -30,8 +30,8 @@ class AddressMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         excluded = tuple(parse_range(f"10.0.0.{number}") for number in EXCLUDED)
-        self.house = House(
-            settings=Settings(host_interface="eth0", excluded=excluded, conflict_detection="off")
+        self.plugin = PluginHarness(
+            config=Config(host_interface="eth0", excluded=excluded, conflict_detection="off")
         )
         self.part_of: dict[str, str | None] = {}
         self.owner: dict[int, str] = {}
@@ -43,7 +43,7 @@ class AddressMachine(RuleBasedStateMachine):
     @rule(target=pools, part=st.sampled_from(list(PARTS)))
     def open(self, part: str | None) -> str:
         request = RequestPool("Local", PREFIX, None if part is None else parse_network(part), {})
-        pool_id = self.house.wait(self.house.pools.request_pool(request)).pool_id
+        pool_id = self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
         assert pool_id not in self.part_of
         self.part_of[pool_id] = part
         return pool_id
@@ -51,15 +51,15 @@ class AddressMachine(RuleBasedStateMachine):
     @rule(pool=consumes(pools), twice=st.booleans())
     def close(self, pool: str, twice: bool) -> None:
         for _ in range(1 + twice):
-            self.house.wait(self.house.pools.release_pool(pool))
+            self.plugin.wait(self.plugin.pools.release_pool(pool))
         del self.part_of[pool]
         self.owner = {number: owner for number, owner in self.owner.items() if owner != pool}
         self.reserved = {each for each in self.reserved if each[1] != pool}
 
     def asked(self, request: RequestAddress) -> int | None:
         try:
-            found = self.house.wait(self.house.addresses.request_address(request))
-        except Refused:
+            found = self.plugin.wait(self.plugin.addresses.request_address(request))
+        except RequestRefused:
             return None
         assert found.network == PREFIX
         return int(found.ip) - BASE
@@ -93,20 +93,20 @@ class AddressMachine(RuleBasedStateMachine):
     def release(self, pool: str, number: int, twice: bool) -> None:
         for _ in range(1 + twice):
             request = ReleaseAddress(pool, parse_address(f"10.0.0.{number}"))
-            self.house.wait(self.house.addresses.release_address(request))
+            self.plugin.wait(self.plugin.addresses.release_address(request))
         if self.owner.get(number) == pool:
             del self.owner[number]
         self.reserved.discard((number, pool))
 
     @rule()
     def restart(self) -> None:
-        self.house = self.house.next_life()
+        self.plugin = self.plugin.next_life()
 
     @invariant()
     def disk_holds_what_is_taken(self) -> None:
-        on_disk = {(int(address) - BASE, pool) for pool, address in self.house.book.claimed}
+        on_disk = {(int(address) - BASE, pool) for pool, address in self.plugin.store.claimed}
         assert on_disk == {*self.owner.items(), *self.reserved}
-        assert set(self.house.book.open) == set(self.part_of)
+        assert set(self.plugin.store.open) == set(self.part_of)
 
 
 AddressModelTests = AddressMachine.TestCase

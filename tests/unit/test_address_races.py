@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from macvlan_twisted.addresses import IPInterface, parse_address, parse_interface, parse_network
-from macvlan_twisted.errors import NotFound, Refused, StateFailed
+from macvlan_twisted.errors import NotFound, RequestRefused, StateError
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
-from macvlan_twisted.state.interface import Claim
+from macvlan_twisted.state.interfaces import Allocation
 
 from .address_cases import AddressTestCase
 
@@ -18,26 +18,26 @@ class RaceTests(AddressTestCase):
     ) -> Deferred[IPInterface]:
         wanted = None if address is None else parse_address(address)
         request = RequestAddress(pool_id, wanted, purpose, "a-container")
-        return self.house.start(self.house.addresses.request_address(request))
+        return self.plugin.start(self.plugin.addresses.request_address(request))
 
     def releasing(self, pool_id: str, address: str) -> Deferred[None]:
-        return self.house.start(
-            self.house.addresses.release_address(ReleaseAddress(pool_id, parse_address(address)))
+        return self.plugin.start(
+            self.plugin.addresses.release_address(ReleaseAddress(pool_id, parse_address(address)))
         )
 
     def closing(self, pool_id: str) -> Deferred[None]:
-        return self.house.start(self.house.pools.release_pool(pool_id))
+        return self.plugin.start(self.plugin.pools.release_pool(pool_id))
 
     def hold(self, *names: str) -> None:
-        self.house.book.steps.hold.update(names)
+        self.plugin.store.steps.hold.update(names)
 
     def let_go(self) -> None:
-        self.house.book.steps.let_all_go()
+        self.plugin.store.steps.let_all_go()
 
     def assert_memory_is_what_is_on_disk(self, pool_id: str) -> None:
         """The next life, which knows the disk alone, has the same addresses free."""
         remembered = self.free_of(pool_id)
-        self.house = self.house.next_life()
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.free_of(pool_id), remembered)
 
     def free_of(self, pool_id: str) -> set[str]:
@@ -45,7 +45,7 @@ class RaceTests(AddressTestCase):
         for number in range(1, 7):
             try:
                 self.ask(pool_id, f"10.0.0.{number}")
-            except Refused:
+            except RequestRefused:
                 continue
             free.add(f"10.0.0.{number}")
             self.release(pool_id, f"10.0.0.{number}")
@@ -73,7 +73,7 @@ class RaceTests(AddressTestCase):
         pool = self.open("10.0.0.0/29")
         self.hold("claim")
         calls = [self.asking(pool) for _ in range(6)]
-        self.failureResultOf(self.asking(pool), Refused)
+        self.failureResultOf(self.asking(pool), RequestRefused)
         self.let_go()
         self.assertEqual(len({self.successResultOf(each) for each in calls}), 6)
 
@@ -82,7 +82,7 @@ class RaceTests(AddressTestCase):
         self.ask(pool, "10.0.0.3")
         self.hold("release")
         release = self.releasing(pool, "10.0.0.3")
-        self.failureResultOf(self.asking(pool, "10.0.0.3"), Refused)
+        self.failureResultOf(self.asking(pool, "10.0.0.3"), RequestRefused)
         self.let_go()
         self.successResultOf(release)
         self.ask(pool, "10.0.0.3")
@@ -92,12 +92,12 @@ class RaceTests(AddressTestCase):
         self.ask(pool, "10.0.0.3")
         self.hold("release")
         first, second = self.releasing(pool, "10.0.0.3"), self.releasing(pool, "10.0.0.3")
-        self.house.book.steps.let_go()
+        self.plugin.store.steps.let_go()
         self.successResultOf(first)
         self.successResultOf(self.asking(pool, "10.0.0.3"))
         self.let_go()
         self.successResultOf(second)
-        self.failureResultOf(self.asking(pool, "10.0.0.3"), Refused)
+        self.failureResultOf(self.asking(pool, "10.0.0.3"), RequestRefused)
         self.assert_memory_is_what_is_on_disk(pool)
 
     def test_a_pool_that_is_being_released_hands_out_nothing(self) -> None:
@@ -107,8 +107,8 @@ class RaceTests(AddressTestCase):
         self.let_go()
         self.successResultOf(closing)
         self.failureResultOf(late, NotFound)
-        self.assertEqual((self.house.book.open, self.house.book.claimed), ({}, {}))
-        self.house.next_life()
+        self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
+        self.plugin.next_life()
 
     def test_a_pool_released_twice_at_once(self) -> None:
         pool = self.open("10.0.0.0/29")
@@ -135,24 +135,24 @@ class RaceTests(AddressTestCase):
         self.ask(two)
         self.hold("close_pool")
         first, second = self.closing(one), self.closing(two)
-        self.house.book.steps.let_go()
-        self.house.book.failing = True
+        self.plugin.store.steps.let_go()
+        self.plugin.store.failing = True
         self.let_go()
         self.successResultOf(first)
-        self.failureResultOf(second, StateFailed)
-        self.house.book.failing = False
-        with self.assert_refused(Refused):
+        self.failureResultOf(second, StateError)
+        self.plugin.store.failing = False
+        with self.assert_refused(RequestRefused):
             self.ask(two, "10.0.0.1")
 
     def test_a_pool_whose_release_the_disk_refuses_stays_usable(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool)
-        self.house.book.failing = True
-        self.failureResultOf(self.closing(pool), StateFailed)
-        self.house.book.failing = False
+        self.plugin.store.failing = True
+        self.failureResultOf(self.closing(pool), StateError)
+        self.plugin.store.failing = False
         self.assertEqual(self.ask(pool), "10.0.0.2/29")
         self.close(pool)
-        self.assertEqual(self.house.book.claimed, {})
+        self.assertEqual(self.plugin.store.claimed, {})
 
     def test_another_pool_of_the_same_subnet_may_be_opened_meanwhile(self) -> None:
         one = self.open("10.0.0.0/29")
@@ -163,7 +163,7 @@ class RaceTests(AddressTestCase):
         taken = self.ask(two)
         self.let_go()
         self.successResultOf(closing)
-        with self.assert_refused(Refused):
+        with self.assert_refused(RequestRefused):
             self.ask(two, taken.partition("/")[0])
         self.assert_memory_is_what_is_on_disk(two)
 
@@ -174,7 +174,7 @@ class RaceTests(AddressTestCase):
         self.let_go()
         self.successResultOf(asking)
         self.successResultOf(closing)
-        self.assertEqual((self.house.book.open, self.house.book.claimed), ({}, {}))
+        self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
 
     def test_a_release_in_a_pool_whose_release_fails_is_acknowledged_and_has_no_effect(self) -> None:
         pool = self.open("10.0.0.0/29")
@@ -182,31 +182,31 @@ class RaceTests(AddressTestCase):
         self.hold("close_pool")
         closing, releasing = self.closing(pool), self.releasing(pool, "10.0.0.2")
         self.assertNoResult(releasing)
-        (step,) = self.house.book.steps.held
-        self.house.book.steps.held.clear()
-        step.fail(StateFailed("the disk is full"))
-        self.failureResultOf(closing, StateFailed)
+        (step,) = self.plugin.store.steps.held
+        self.plugin.store.steps.held.clear()
+        step.fail(StateError("the disk is full"))
+        self.failureResultOf(closing, StateError)
         self.successResultOf(releasing)
-        self.assertEqual(self.house.book.claims(), [])
+        self.assertEqual(self.plugin.store.claims(), [])
 
     def test_an_address_is_taken_in_a_pool_that_the_disk_then_refuses(self) -> None:
         """What another network takes must not outlive it: state would hold an address of no pool."""
         pool = self.open("10.0.0.0/29")
         self.ask(pool)
         self.hold("open_pool", "claim")
-        opening = self.house.start(
-            self.house.pools.request_pool(RequestPool("Local", parse_network("10.0.0.0/29"), None, {}))
+        opening = self.plugin.start(
+            self.plugin.pools.request_pool(RequestPool("Local", parse_network("10.0.0.0/29"), None, {}))
         )
-        hosts = self.house.start(
-            self.house.network_pools.reserve_for_host("eth0", parse_network("10.0.0.0/29"), [], None, [])
+        hosts = self.plugin.start(
+            self.plugin.pool_binding.reserve_for_host("eth0", parse_network("10.0.0.0/29"), [], None, [])
         )
-        step = next(each for each in self.house.book.steps.held if each.name == "open_pool")
-        self.house.book.steps.held.remove(step)
-        step.fail(StateFailed("the disk is full"))
-        self.failureResultOf(opening, StateFailed)
+        step = next(each for each in self.plugin.store.steps.held if each.name == "open_pool")
+        self.plugin.store.steps.held.remove(step)
+        step.fail(StateError("the disk is full"))
+        self.failureResultOf(opening, StateError)
         self.let_go()
         self.assertEqual(self.successResultOf(hosts), parse_address("10.0.0.2"))
-        self.assertEqual({claim.pool_id for claim in self.house.book.claims()}, {pool})
+        self.assertEqual({claim.pool_id for claim in self.plugin.store.claims()}, {pool})
         self.assert_memory_is_what_is_on_disk(pool)
 
     def test_a_gateway_that_is_asked_for_again_while_it_is_released_is_forgotten(self) -> None:
@@ -218,7 +218,7 @@ class RaceTests(AddressTestCase):
         self.let_go()
         self.successResultOf(releasing)
         self.successResultOf(asking)
-        self.assertEqual([str(claim.address) for claim in self.house.book.claims()], ["10.0.0.1"])
+        self.assertEqual([str(claim.address) for claim in self.plugin.store.claims()], ["10.0.0.1"])
         self.assertEqual(self.ask(pool), "10.0.0.2/29")
         self.assert_memory_is_what_is_on_disk(pool)
 
@@ -226,59 +226,59 @@ class RaceTests(AddressTestCase):
         """Where its network is, and which engine lists that."""
         pool = self.open("10.0.0.0/29")
         self.hold("open_pool")
-        self.house.start(self.house.network_pools.network_made("eth1", [(parse_network("10.0.0.0/29"), ())]))
-        self.house.start(self.house.owners.is_listed_by(pool, "e" * 64))
-        while self.house.book.steps.held:
+        self.plugin.start(self.plugin.pool_binding.network_made("eth1", [(parse_network("10.0.0.0/29"), ())]))
+        self.plugin.start(self.plugin.owners.is_listed_by(pool, "e" * 64))
+        while self.plugin.store.steps.held:
             self.let_go()
-        (kept,) = self.house.next_life().pools.open_pools
+        (kept,) = self.plugin.next_life().pools.open_pools
         self.assertEqual((kept.wire, kept.engine_id), ("eth1", "e" * 64))
 
     def test_a_pool_that_an_engine_turns_out_to_list_is_not_dropped(self) -> None:
         self.open("10.0.0.0/29")
-        (pool,) = self.house.pools.open_pools
+        (pool,) = self.plugin.pools.open_pools
         self.hold("open_pool")
-        self.house.start(self.house.owners.is_listed_by(pool.pool_id, "e" * 64))
-        dropping = self.house.start(self.house.pools.drop_pool(pool, 0))
+        self.plugin.start(self.plugin.owners.is_listed_by(pool.pool_id, "e" * 64))
+        dropping = self.plugin.start(self.plugin.pools.drop_pool(pool, 0))
         self.let_go()
         self.assertFalse(self.successResultOf(dropping))
-        self.assertIn(pool.pool_id, self.house.book.open)
+        self.assertIn(pool.pool_id, self.plugin.store.open)
 
     def test_an_address_without_an_owner_goes_with_its_pool_while_its_release_waits(self) -> None:
         pool_id, network = self.open("10.0.0.0/29"), parse_network("10.0.0.0/29")
-        self.house.wait(self.house.network_pools.network_made("eth0", [(network, ())], "n" * 64))
+        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(network, ())], "n" * 64))
         self.ask(pool_id)
-        (unowned,) = self.house.owners.unowned(0, lambda *_: False)
+        (unowned,) = self.plugin.owners.unowned(0, lambda *_: False)
         self.hold("release")
         asked_for = self.releasing(pool_id, "10.0.0.1")
-        by_itself = self.house.start(self.house.addresses.release_unowned(unowned, lambda *_: False))
-        self.house.wait(self.house.pools.release_pool(pool_id))
-        self.house.book.steps.held.pop().fail(StateFailed("disk full"))
-        self.failureResultOf(asked_for, StateFailed)
+        by_itself = self.plugin.start(self.plugin.addresses.release_unowned(unowned, lambda *_: False))
+        self.plugin.wait(self.plugin.pools.release_pool(pool_id))
+        self.plugin.store.steps.held.pop().fail(StateError("disk full"))
+        self.failureResultOf(asked_for, StateError)
         self.assertFalse(self.successResultOf(by_itself))
 
     def test_overlapping_pools_are_opened_at_once(self) -> None:
         self.hold("open_pool")
         calls = [
-            self.house.start(
-                self.house.pools.request_pool(RequestPool("Local", parse_network(pool), None, {}))
+            self.plugin.start(
+                self.plugin.pools.request_pool(RequestPool("Local", parse_network(pool), None, {}))
             )
             for pool in ("10.0.0.0/8", "10.1.0.0/16")
         ]
         self.let_go()
         self.successResultOf(calls[0])
-        self.failureResultOf(calls[1], Refused)
+        self.failureResultOf(calls[1], RequestRefused)
 
     def test_a_reserved_address_whose_pool_was_never_opened_keeps_the_service_from_starting(self) -> None:
         pool = self.open("10.0.0.0/29")
-        lost = Claim("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
-        self.house.book.claimed[lost.pool_id, lost.address] = lost
-        self.house = self.house.next_life()
-        self.assertEqual(self.house.book.claims(), [])
+        lost = Allocation("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
+        self.plugin.store.claimed[lost.pool_id, lost.address] = lost
+        self.plugin = self.plugin.next_life()
+        self.assertEqual(self.plugin.store.claims(), [])
         self.assertEqual(self.ask(pool), "10.0.0.1/29")
 
     def test_such_an_address_keeps_the_service_from_starting_on_a_full_disk(self) -> None:
-        lost = Claim("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
-        self.house.book.claimed[lost.pool_id, lost.address] = lost
-        self.house.book.failing = True
-        self.house = self.house.next_life()
-        self.assertEqual(self.house.pools.open_pools, [])
+        lost = Allocation("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
+        self.plugin.store.claimed[lost.pool_id, lost.address] = lost
+        self.plugin.store.failing = True
+        self.plugin = self.plugin.next_life()
+        self.assertEqual(self.plugin.pools.open_pools, [])

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, House
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, PluginHarness
 from .site_cases import SiteTestCase
 
 METHODS = tuple(
@@ -135,16 +135,16 @@ BODIES = st.fixed_dictionaries(
 
 class AnyBodyTests(SiteTestCase):
     def state(self) -> tuple[Any, ...]:
-        house, book = self.house, self.house.book
+        plugin, store = self.plugin, self.plugin.store
         return (
-            house.records.all_rows(),
-            dict(book.open),
-            dict(book.claimed),
-            dict(book.last),
-            house.link_names(),
-            dict(house.known.networks),
-            dict(house.known.endpoints),
-            dict(house.parents.made),
+            plugin.records.all_rows(),
+            dict(store.open),
+            dict(store.claimed),
+            dict(store.last),
+            plugin.link_names(),
+            dict(plugin.registry.networks),
+            dict(plugin.registry.endpoints),
+            dict(plugin.parents.made),
         )
 
     @settings(max_examples=300)
@@ -152,7 +152,7 @@ class AnyBodyTests(SiteTestCase):
     def test_a_refused_call_changes_nothing_and_no_call_finds_a_bug(
         self, calls: list[tuple[str, dict[str, Any]]]
     ) -> None:
-        self.serve(House())
+        self.serve(PluginHarness())
         pools: list[str] = []
         for method, body in calls:
             sent = dict(body)
@@ -168,12 +168,12 @@ class AnyBodyTests(SiteTestCase):
                 pools.append(reply.body["PoolID"])
         # And whatever was acknowledged, a restart finds it the same.
         before = self.state()
-        self.house = self.house.next_life()
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.state(), before)
 
     @given(st.sampled_from(METHODS), st.binary(max_size=40))
     def test_bytes_that_are_no_json_are_refused(self, method: str, raw: bytes) -> None:
-        self.serve(House())
+        self.serve(PluginHarness())
         before = self.state()
         reply = self.post_raw(method, raw)
         self.assertEqual(reply.status, 200, reply.body)

@@ -6,9 +6,9 @@ from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import parse_address, parse_interface
 from macvlan_twisted.driver.requests import EndpointCall
-from macvlan_twisted.errors import Refused
-from macvlan_twisted.lan.frames import announcement_frames
-from macvlan_twisted.state.interface import Kind
+from macvlan_twisted.errors import RequestRefused
+from macvlan_twisted.lan.arp_nd import announcement_frames
+from macvlan_twisted.state.interfaces import RecordKind
 
 from .conflict_cases import NEIGHBOUR, PROBER, ConflictTestCase, log_of
 from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, endpoint_request, subnet
@@ -22,12 +22,12 @@ class EngineManagedTestCase(ConflictTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.house.create_network()
+        self.plugin.create_network()
 
     def create(self, endpoint_id: str = ENDPOINT, address: str = ADDRESS, network_id: str = NETWORK) -> None:
         """Raises what the engine is told."""
         request = endpoint_request(endpoint_id, network_id, f"{address}/24")
-        created = self.house.start(self.house.endpoints.create(request))
+        created = self.plugin.start(self.plugin.endpoints.create(request))
         self.pass_time()
         outcome: list[object] = []
         created.addBoth(outcome.append)
@@ -35,29 +35,29 @@ class EngineManagedTestCase(ConflictTestCase):
             outcome[0].raiseException()
 
     def delete(self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK) -> None:
-        self.house.wait(self.house.removal.delete(EndpointCall(network_id, endpoint_id)))
+        self.plugin.wait(self.plugin.removal.delete(EndpointCall(network_id, endpoint_id)))
 
     def claims(self, address: str = ADDRESS, mac: str = NEIGHBOUR) -> None:
         for frame in announcement_frames(parse_address(address), mac):
-            self.house.taps["eth0"].bring(frame)
+            self.plugin.taps["eth0"].bring(frame)
 
     def rows(self) -> dict[str, tuple[str, str]]:
         """By address: who has it, and the container that has it, too."""
-        kept = self.house.records.all_rows().get(Kind.CONFLICT, {})
+        kept = self.plugin.records.all_rows().get(RecordKind.CONFLICT, {})
         return {str(row["address"]): (row["mac"], row.get("endpoint_mac", "")) for row in kept.values()}
 
     def ports(self) -> set[str]:
-        return {name for name in self.house.link_names() if name.startswith("mvt")}
+        return {name for name in self.plugin.link_names() if name.startswith("mvt")}
 
 
 class EngineManagedTests(EngineManagedTestCase):
     def test_an_address_that_a_neighbour_has_is_refused_and_nothing_is_left(self) -> None:
         self.neighbour_has(ADDRESS)
-        with self.assert_refused(Refused, ADDRESS, "eth0", NEIGHBOUR, "--aux-address"):
+        with self.assert_refused(RequestRefused, ADDRESS, "eth0", NEIGHBOUR, "--aux-address"):
             self.create()
         self.assertEqual(self.ports(), set())
-        self.assertEqual(dict(self.house.known.endpoints), {})
-        self.assertNotIn(Kind.ENDPOINT, self.house.records.all_rows())
+        self.assertEqual(dict(self.plugin.registry.endpoints), {})
+        self.assertNotIn(RecordKind.ENDPOINT, self.plugin.records.all_rows())
         self.assertFalse(self.answers_for(ADDRESS))
 
     def test_a_free_one_is_made_and_defended_at_the_latest_until_its_network_goes(self) -> None:
@@ -65,59 +65,61 @@ class EngineManagedTests(EngineManagedTestCase):
         self.assertEqual(len(self.ports()), 1)
         self.assertTrue(self.answers_for(ADDRESS))
         self.delete()
-        tap = self.house.taps["eth0"]
-        self.house.wait(self.house.networks.delete(NETWORK))
+        tap = self.plugin.taps["eth0"]
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertFalse(self.answers_for(ADDRESS))
         self.assertEqual(tap.hearers, 0)
 
     def test_one_that_was_refused_is_given_when_it_is_free(self) -> None:
         self.neighbour_has(ADDRESS)
-        with self.assert_refused(Refused, ADDRESS):
+        with self.assert_refused(RequestRefused, ADDRESS):
             self.create()
         self.neighbour_goes()
         self.create()
         self.assertEqual(self.rows(), {})
 
     def test_the_hosts_own_address_is_refused(self) -> None:
-        self.house.kernel.add_address("eth1", parse_interface(f"{ADDRESS}/24"))
-        with self.assert_refused(Refused, ADDRESS, "of the host itself"):
+        self.plugin.kernel.add_address("eth1", parse_interface(f"{ADDRESS}/24"))
+        with self.assert_refused(RequestRefused, ADDRESS, "of the host itself"):
             self.create()
 
     def test_a_link_that_cannot_be_made_leaves_no_address_defended(self) -> None:
-        self.house.steps.refuse["add_port"] = 12
+        self.plugin.steps.refuse["add_macvlan"] = 12
         with self.assert_refused(Exception):
             self.create()
-        self.house.steps.refuse.clear()
+        self.plugin.steps.refuse.clear()
         self.create(address="192.168.1.8")
         self.assertEqual(self.defended(ADDRESS, "192.168.1.8"), ["192.168.1.8"])
 
     def test_what_cannot_be_found_out_is_given_and_counted_or_strictly_refused(self) -> None:
         self.create()
-        self.house.taps["eth0"].down = True
+        self.plugin.taps["eth0"].down = True
         self.create(OTHER_ENDPOINT, "192.168.1.8")
-        self.assertEqual(self.house.conflicts.unproven, 1)
-        self.house.create_network(
+        self.assertEqual(self.plugin.conflicts.unproven, 1)
+        self.plugin.create_network(
             OTHER_NETWORK, subnets=(subnet("192.168.2.0/24", "192.168.2.1"),), conflict_detection="strict"
         )
-        with self.assert_refused(Refused, "cannot be found out", "192.168.2.7", "eth0", "Network is down"):
+        with self.assert_refused(
+            RequestRefused, "cannot be found out", "192.168.2.7", "eth0", "Network is down"
+        ):
             self.create("e0ffee" * 10 + "0003", "192.168.2.7", OTHER_NETWORK)
-        self.assertEqual(self.house.conflicts.unproven, 1)
+        self.assertEqual(self.plugin.conflicts.unproven, 1)
 
     def test_switched_off_nobody_is_asked(self) -> None:
         self.neighbour_has("192.168.2.7")
         subnets = (subnet("192.168.2.0/24", "192.168.2.1"),)
-        self.house.create_network(OTHER_NETWORK, subnets=subnets, conflict_detection="off")
+        self.plugin.create_network(OTHER_NETWORK, subnets=subnets, conflict_detection="off")
         self.create(OTHER_ENDPOINT, "192.168.2.7", OTHER_NETWORK)
         self.assertEqual(len(self.ports()), 1)
 
     def test_what_was_found_goes_with_the_network(self) -> None:
         self.neighbour_has(ADDRESS)
-        with self.assert_refused(Refused, ADDRESS):
+        with self.assert_refused(RequestRefused, ADDRESS):
             self.create()
         self.assertEqual(set(self.rows()), {ADDRESS})
-        self.house.wait(self.house.networks.delete(NETWORK))
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assert_nothing_left()
-        self.assertEqual(self.house.clock.getDelayedCalls(), [])
+        self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
 
 
 class ContestedTests(EngineManagedTestCase):
@@ -144,9 +146,9 @@ class ContestedTests(EngineManagedTestCase):
     def test_after_a_restart_it_is_still_looked_out_for(self) -> None:
         self.create()
         self.claims()
-        self.house = self.house.next_life()
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.rows(), {ADDRESS: (NEIGHBOUR, OURS)})
-        self.house.wait(self.house.conflicts.watch("eth0"))
+        self.plugin.wait(self.plugin.conflicts.watch("eth0"))
         self.claims(mac=PROBER)
         self.assertEqual(self.rows(), {ADDRESS: (PROBER, OURS)})
         self.delete()
@@ -155,13 +157,13 @@ class ContestedTests(EngineManagedTestCase):
     def test_a_contested_address_is_not_taken_for_one_to_be_skipped(self) -> None:
         self.create()
         self.claims()
-        self.assertEqual(self.house.conflicts.others.quarantined("eth0"), [])
+        self.assertEqual(self.plugin.conflicts.others.quarantined("eth0"), [])
 
     def test_a_row_that_the_disk_refuses_stops_nothing(self) -> None:
         self.create()
-        self.house.records.steps.refuse["save"] = 28
+        self.plugin.records.steps.refuse["save"] = 28
         self.claims()
-        self.house.records.steps.refuse.clear()
+        self.plugin.records.steps.refuse.clear()
         self.delete()
         self.assertEqual(self.rows(), {})
         self.flushLoggedErrors()
@@ -175,10 +177,10 @@ class TwoNetworksTests(EngineManagedTestCase):
 
     def test_on_another_parent_nothing_of_this_one_counts(self) -> None:
         self.neighbour_has(ADDRESS)
-        with self.assert_refused(Refused, ADDRESS):
+        with self.assert_refused(RequestRefused, ADDRESS):
             self.create()
         self.taken.clear()
         subnets = (subnet("192.168.1.0/24", "192.168.1.1"),)
-        self.house.create_network(OTHER_NETWORK, subnets=subnets, parent="eth1")
+        self.plugin.create_network(OTHER_NETWORK, subnets=subnets, parent="eth1")
         self.create(network_id=OTHER_NETWORK)
         self.assertEqual(len(self.ports()), 1)

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from macvlan_twisted.driver import requests
-from macvlan_twisted.driver.container_names import SETTLING, ContainerNames
-from macvlan_twisted.engine.api import EngineAbsent, EngineRefused
+from macvlan_twisted.engine.client import EngineError, EngineUnavailable
+from macvlan_twisted.reconcile.container_names import SETTLING, ContainerNames
 
 from .dhcp_lan import MAC
 from .engines import Engine
@@ -21,33 +21,33 @@ from .test_leases import LeasesTestCase
 class NamesTests(LeasesTestCase):
     def setUp(self) -> None:
         super().setUp()
-        nobodys = evolve(subnet("0.0.0.0/0"), is_nobodys=True)
-        self.house.create_network(subnets=(nobodys,), parent="eth0", dhcp="true")
+        nobodys = evolve(subnet("0.0.0.0/0"), null_ipam=True)
+        self.plugin.create_network(subnets=(nobodys,), parent="eth0", dhcp="true")
         self.engine = Engine()
         self.stopping = False
         names = ContainerNames(
-            self.house.known,
-            self.house.presence,
-            self.house.leases,
+            self.plugin.registry,
+            self.plugin.endpoint_addresses,
+            self.plugin.leases,
             self.engine,
-            lambda seconds: deferLater(cast(Any, self.house.clock), seconds),
+            lambda seconds: deferLater(cast(Any, self.plugin.clock), seconds),
             lambda: self.stopping,
         )
-        self.work: Deferred[None] = self.house.start(names.learn())
+        self.work: Deferred[None] = self.plugin.start(names.learn())
 
     def join(self) -> None:
-        self.house.wait(self.house.endpoints.create(endpoint_request(ENDPOINT, NETWORK, None, MAC)))
-        self.house.wait(self.house.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
+        self.plugin.wait(self.plugin.endpoints.create(endpoint_request(ENDPOINT, NETWORK, None, MAC)))
+        self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
 
     def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds)):
-            self.house.clock.advance(1)
+            self.plugin.clock.advance(1)
 
     def names_said(self) -> list[bytes | None]:
         return [said.options.get(12) for said in self.heard]
 
     def test_an_idle_service_asks_nothing_and_sets_no_timer(self) -> None:
-        self.assertEqual(self.house.clock.getDelayedCalls(), [])
+        self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
         self.assertEqual(self.engine.asked, 0)
 
     def test_the_server_hears_the_name_at_the_next_renewal(self) -> None:
@@ -58,7 +58,7 @@ class NamesTests(LeasesTestCase):
         self.pass_time(SETTLING + 1)
         self.assertEqual(self.engine.asked, 1)
         self.assertEqual(self.heard, [])
-        self.house.clock.advance(1800)
+        self.plugin.clock.advance(1800)
         self.assertEqual(self.names_said(), [b"my-web-1"])
         self.pass_time(3600)
         self.assertEqual(self.engine.asked, 1)
@@ -67,15 +67,15 @@ class NamesTests(LeasesTestCase):
         self.engine.listed = {ENDPOINT: "web"}
         self.join()
         self.pass_time(SETTLING + 1)
-        self.house.delete_endpoint()
+        self.plugin.delete_endpoint()
         self.engine.listed = {ENDPOINT: "db"}
         self.join()
         self.pass_time(SETTLING + 1)
-        self.house.clock.advance(1800)
+        self.plugin.clock.advance(1800)
         self.assertEqual(self.names_said()[-1], b"db")
 
     def test_an_absent_engine_is_asked_again_ever_more_rarely(self) -> None:
-        self.engine.trouble = EngineAbsent("refused")
+        self.engine.trouble = EngineUnavailable("refused")
         self.join()
         self.pass_time(6000)
         self.assertTrue(10 < self.engine.asked < 30, self.engine.asked)
@@ -85,16 +85,16 @@ class NamesTests(LeasesTestCase):
         self.assertEqual(self.names_said()[-1], b"web")
 
     def test_an_engine_that_answers_without_the_name_is_not_asked_for_ever(self) -> None:
-        for trouble in (None, EngineRefused("network not found")):
+        for trouble in (None, EngineError("network not found")):
             self.engine.trouble = trouble
             self.engine.asked = 0
             self.join()
             self.pass_time(6000)
             self.assertTrue(2 <= self.engine.asked <= 5, self.engine.asked)
-            self.house.delete_endpoint()
+            self.plugin.delete_endpoint()
 
     def test_the_end_of_the_service_ends_it(self) -> None:
-        self.engine.trouble = EngineAbsent("refused")
+        self.engine.trouble = EngineUnavailable("refused")
         self.join()
         self.stopping = True
         self.pass_time(10)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
-from macvlan_twisted.ipam.open_pools import MOST_CURSORS, OpenPools
-from macvlan_twisted.ipam.pools import Pool, plan_pool
+from macvlan_twisted.ipam.pool import Pool, plan_pool
+from macvlan_twisted.ipam.pool_registry import MOST_CURSORS, PoolRegistry
 from macvlan_twisted.ipam.requests import RequestPool
-from macvlan_twisted.testing.state import MemoryAddressBook
+from macvlan_twisted.testing.state import MemoryAddressStore
 
 from .helpers import LAN
 
@@ -21,9 +21,9 @@ def planned(subnet: str) -> Pool:
 
 class CursorTests(SynchronousTestCase):
     def setUp(self) -> None:
-        book = MemoryAddressBook()
-        book.last = {f"made up {number}": parse_address("10.0.0.1") for number in range(MOST_CURSORS - 1)}
-        self.pools = OpenPools(book)
+        store = MemoryAddressStore()
+        store.last = {f"made up {number}": parse_address("10.0.0.1") for number in range(MOST_CURSORS - 1)}
+        self.pools = PoolRegistry(store)
 
     def test_of_networks_without_end_the_oldest_are_forgotten(self) -> None:
         self.assertEqual(self.pools.advance(planned("10.1.0.0/24"), 7), ())

@@ -11,9 +11,9 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
-from macvlan_twisted.engine.api import EngineAbsent, EngineRefused
+from macvlan_twisted.config import Config
+from macvlan_twisted.engine.client import EngineError, EngineUnavailable
 from macvlan_twisted.engine.default_network import describe_network, ensure_network
-from macvlan_twisted.settings import Settings
 
 V4, V6 = parse_network("192.168.1.0/24"), parse_network("fd00::/64")
 R4, R6 = parse_address("192.168.1.1"), parse_address("fd00::1")
@@ -40,7 +40,7 @@ class Engine:
 
 class DescriptionTests(SynchronousTestCase):
     def configs(self, *gateways: Any) -> tuple[list[dict[str, str]], dict[str, Any]]:
-        described = describe_network("lan", Settings(subnets=(V6, V4), gateways=gateways))
+        described = describe_network("lan", Config(subnets=(V6, V4), gateways=gateways))
         return described["IPAM"]["Config"], described
 
     def test_each_subnet_has_its_gateway(self) -> None:
@@ -80,8 +80,8 @@ class MakingTests(SynchronousTestCase):
         async def wait(seconds: float) -> None:
             self.waits.append(seconds)
 
-        settings = Settings(subnets=(V6, V4), gateways=gateways)
-        return ensureDeferred(ensure_network("lan", settings, self.engine, wait, lambda: self.stopping))
+        config = Config(subnets=(V6, V4), gateways=gateways)
+        return ensureDeferred(ensure_network("lan", config, self.engine, wait, lambda: self.stopping))
 
     def told(self) -> list[tuple[str, str]]:
         return [
@@ -118,7 +118,7 @@ class MakingTests(SynchronousTestCase):
     def test_an_absent_engine_is_asked_again(self) -> None:
         self.start(R4)
         for _ in range(3):
-            self.engine.answer.errback(EngineAbsent())
+            self.engine.answer.errback(EngineUnavailable())
         self.assertEqual(self.waits, [1, 2, 4])
         self.assertEqual(self.engine.asked, ["has lan"] * 4)
         self.assertEqual(
@@ -127,7 +127,7 @@ class MakingTests(SynchronousTestCase):
 
     def test_nothing_is_asked_or_waited_for_after_the_stop(self) -> None:
         """Whatever becomes of the question that is open then."""
-        for outcome in (True, False, EngineAbsent(), EngineRefused("no")):
+        for outcome in (True, False, EngineUnavailable(), EngineError("no")):
             with self.subTest(outcome=outcome):
                 self.engine, self.waits, self.stopping = Engine(), [], False
                 end = self.start(R4)
@@ -143,6 +143,6 @@ class MakingTests(SynchronousTestCase):
         end = self.start(R4)
         self.engine.answer.callback(False)
         self.stopping = True
-        self.engine.answer.errback(EngineAbsent())
+        self.engine.answer.errback(EngineUnavailable())
         self.successResultOf(end)
         self.assertEqual((self.engine.asked, self.waits), (["has lan", "create lan"], []))

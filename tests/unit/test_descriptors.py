@@ -12,8 +12,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.errors import LinkFailed
-from macvlan_twisted.links.kernel import NetlinkKernel
+from macvlan_twisted.errors import LinkError
+from macvlan_twisted.netlink.rtnetlink import NetlinkKernel
 
 
 class DescriptorTests(SynchronousTestCase):
@@ -31,7 +31,7 @@ class DescriptorTests(SynchronousTestCase):
             except OSError:
                 for each in taken[:spare]:
                     os.close(each)
-                with self.assertRaises(LinkFailed) as caught:
+                with self.assertRaises(LinkError) as caught:
                     kernel.links()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -57,7 +57,7 @@ class DescriptorTests(SynchronousTestCase):
             lambda: kernel.delete("mvt000000000000"),
         )
         taken: list[int] = []
-        errors: list[LinkFailed] = []
+        errors: list[LinkError] = []
         resource.setrlimit(resource.RLIMIT_NOFILE, (_highest() + 1, before[1]))
         try:
             while True:
@@ -66,7 +66,7 @@ class DescriptorTests(SynchronousTestCase):
             for ask in questions:
                 try:
                     ask()
-                except LinkFailed as failure:
+                except LinkError as failure:
                     errors.append(failure)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -10,9 +10,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.errors import Refused, StateFailed
-from macvlan_twisted.lan.dhcp import Client, LanFacts, LeaseFacts, State, ask_around
-from macvlan_twisted.records import from_document, to_document
+from macvlan_twisted.dhcp.binding import Binding, Client, LanParameters
+from macvlan_twisted.dhcp.discover import discover
+from macvlan_twisted.dhcp.renew import State
+from macvlan_twisted.errors import RequestRefused, StateError
+from macvlan_twisted.state.serialize import from_document, to_document
 
 from .dhcp_lan import (
     DECLINE,
@@ -23,19 +25,19 @@ from .dhcp_lan import (
     RELEASE,
     REQUEST,
     STRANGER,
+    LeaseFixture,
     Said,
     Server,
-    Stand,
     answer_frame,
 )
 
 
 class AcquiringTestCase(SynchronousTestCase):
-    def acquire(self, stand: Stand, wanted: str | None = None) -> Deferred[LeaseFacts]:
+    def acquire(self, stand: LeaseFixture, wanted: str | None = None) -> Deferred[Binding]:
         return ensureDeferred(stand.lease.acquire(None if wanted is None else IPv4Address(wanted)))
 
     def refusal(self, outcome: Deferred[Any]) -> str:
-        failure = self.failureResultOf(outcome, Refused)
+        failure = self.failureResultOf(outcome, RequestRefused)
         return str(failure.value)
 
     def assert_words(self, text: str, *words: str) -> None:
@@ -45,12 +47,12 @@ class AcquiringTestCase(SynchronousTestCase):
 
 class AcquireTests(AcquiringTestCase):
     def test_a_lease_is_taken_with_four_messages(self) -> None:
-        stand = Stand(Server(t1=600, t2=900))
+        stand = LeaseFixture(Server(t1=600, t2=900))
         facts = self.successResultOf(self.acquire(stand))
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
         self.assertEqual(
             facts,
-            LeaseFacts(
+            Binding(
                 address=IPv4Address("192.168.77.100"),
                 prefix_length=24,
                 router=IPv4Address("192.168.77.1"),
@@ -70,7 +72,7 @@ class AcquireTests(AcquiringTestCase):
         self.assertEqual(stand.wire.hearers, 0)
 
     def test_the_request_names_server_and_address_under_the_same_transaction(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         self.successResultOf(self.acquire(stand))
         discover, request = stand.said
         self.assertEqual((request.server_id, request.requested), ("192.168.77.1", "192.168.77.100"))
@@ -78,9 +80,9 @@ class AcquireTests(AcquiringTestCase):
         self.assertEqual(request.ciaddr, "0.0.0.0")
 
     def test_a_lease_is_the_same_after_it_was_on_disk(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         facts = self.successResultOf(self.acquire(stand))
-        self.assertEqual(from_document(LeaseFacts, to_document(facts)), facts)
+        self.assertEqual(from_document(Binding, to_document(facts)), facts)
 
     def test_times_that_the_server_does_not_say_or_that_make_no_sense_are_half_and_seven_eighths(
         self,
@@ -92,11 +94,11 @@ class AcquireTests(AcquiringTestCase):
             (900, 800, (800, 800)),
             (3000, 600, (600, 600)),
         ):
-            facts = self.successResultOf(self.acquire(Stand(Server(t1=t1, t2=t2))))
+            facts = self.successResultOf(self.acquire(LeaseFixture(Server(t1=t1, t2=t2))))
             self.assertEqual((facts.t1, facts.t2), expected, (t1, t2))
 
     def test_a_lost_question_is_asked_again_ever_more_slowly_until_the_time_is_over(self) -> None:
-        stand = Stand(Server(away=True))
+        stand = LeaseFixture(Server(away=True))
         outcome = self.acquire(stand)
         moments = []
         for tick in range(40):
@@ -110,7 +112,7 @@ class AcquireTests(AcquiringTestCase):
 
     def test_a_server_that_was_away_at_first_is_found(self) -> None:
         server = Server(away=True)
-        stand = Stand(server)
+        stand = LeaseFixture(server)
         outcome = self.acquire(stand)
         stand.pass_time(2)
         self.assertNoResult(outcome)
@@ -119,7 +121,7 @@ class AcquireTests(AcquiringTestCase):
         self.successResultOf(outcome)
 
     def test_a_parent_that_is_down_is_named_as_the_reason(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         stand.wire.down = True
         outcome = self.acquire(stand)
         stand.pass_time(11)
@@ -127,7 +129,7 @@ class AcquireTests(AcquiringTestCase):
 
     def test_of_two_servers_the_first_is_chosen_and_the_other_does_not_count(self) -> None:
         first, second = Server(), Server("192.168.77.200", "192.168.77.2", "52:54:00:00:00:02")
-        stand = Stand(first, second)
+        stand = LeaseFixture(first, second)
 
         def contradict(frame: bytes) -> list[bytes]:
             said = Said(frame)
@@ -139,7 +141,7 @@ class AcquireTests(AcquiringTestCase):
         self.assertEqual(facts.server_mac, "52:54:00:00:00:01")
 
     def test_broken_frames_between_good_ones_change_nothing(self) -> None:
-        stand = Stand()
+        stand = LeaseFixture()
 
         def babble(frame: bytes) -> list[bytes]:
             return [b"", b"\xff" * 300, answer_frame(Said(frame).xid, OFFER, options=b"\x33\x02\x00")]
@@ -150,14 +152,14 @@ class AcquireTests(AcquiringTestCase):
 
 class WantedTests(AcquiringTestCase):
     def test_the_wanted_address_is_asked_for_and_got(self) -> None:
-        stand = Stand(Server(others=("192.168.77.150",)))
+        stand = LeaseFixture(Server(others=("192.168.77.150",)))
         facts = self.successResultOf(self.acquire(stand, "192.168.77.150"))
         self.assertEqual(str(facts.address), "192.168.77.150")
         self.assertEqual(stand.said[0].requested, "192.168.77.150")
 
     def test_the_server_that_has_it_is_waited_for(self) -> None:
         late = Server("192.168.77.150", "192.168.77.2", "52:54:00:00:00:02")
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         outcome = self.acquire(stand, "192.168.77.150")
         stand.pass_time(0.5)
         self.assertNoResult(outcome)
@@ -167,7 +169,7 @@ class WantedTests(AcquiringTestCase):
         self.assertEqual((str(facts.address), str(facts.server_id)), ("192.168.77.150", "192.168.77.2"))
 
     def test_another_address_is_refused_with_both_and_the_server_and_leaves_nothing_leased(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         outcome = self.acquire(stand, "192.168.77.150")
         stand.pass_time(2)
         self.assert_words(
@@ -178,7 +180,7 @@ class WantedTests(AcquiringTestCase):
         self.assertTrue(stand.is_silent())
 
     def test_a_wanted_address_in_use_is_declined_and_not_tried_again(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         stand.holder.users["192.168.77.100"] = STRANGER
         refusal = self.refusal(self.acquire(stand, "192.168.77.100"))
         self.assert_words(refusal, "192.168.77.100", STRANGER, "declined")
@@ -187,7 +189,7 @@ class WantedTests(AcquiringTestCase):
 
 class DurabilityTests(AcquiringTestCase):
     def test_nothing_is_requested_before_the_intent_is_on_disk(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         disk: Deferred[None] = Deferred()
         stand.holder.disk = lambda what: disk if what == "intend" else None
         outcome = self.acquire(stand)
@@ -197,7 +199,7 @@ class DurabilityTests(AcquiringTestCase):
         self.successResultOf(outcome)
 
     def test_nobody_is_told_of_a_lease_before_it_is_on_disk(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         disk: Deferred[None] = Deferred()
         stand.holder.disk = lambda what: disk if what == "keep" else None
         outcome = self.acquire(stand)
@@ -206,33 +208,33 @@ class DurabilityTests(AcquiringTestCase):
         self.successResultOf(outcome)
 
     def test_a_lease_that_the_disk_does_not_take_is_given_back(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
 
         def full(what: str) -> None:
             if what == "keep":
-                raise StateFailed("disk full")
+                raise StateError("disk full")
 
         stand.holder.disk = full
-        self.failureResultOf(self.acquire(stand), StateFailed)
+        self.failureResultOf(self.acquire(stand), StateError)
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST, RELEASE])
         self.assertTrue(stand.is_silent())
 
     def test_a_lease_whose_address_could_not_be_looked_at_is_given_back(self) -> None:
-        stand = Stand(Server())
-        stand.holder.blind = Refused("no probe possible")
+        stand = LeaseFixture(Server())
+        stand.holder.blind = RequestRefused("no probe possible")
         self.assertEqual(self.refusal(self.acquire(stand)), "no probe possible")
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST, RELEASE])
 
 
 class AskAroundTests(AcquiringTestCase):
-    def ask(self, stand: Stand) -> Deferred[LanFacts]:
-        question: Coroutine[Any, Any, LanFacts] = ask_around(
+    def ask(self, stand: LeaseFixture) -> Deferred[LanParameters]:
+        question: Coroutine[Any, Any, LanParameters] = discover(
             stand.wire, Client(stand.wire.mac), clock=stand.clock, randomness=Random(1)
         )
         return ensureDeferred(question)
 
     def test_a_lans_prefix_and_router_are_learnt_without_a_lease(self) -> None:
-        stand = Stand()
+        stand = LeaseFixture()
 
         def server(frame: bytes) -> list[bytes]:
             said = Said(frame)
@@ -246,7 +248,7 @@ class AskAroundTests(AcquiringTestCase):
         self.assertTrue(stand.is_silent())
 
     def test_silence_is_refused_in_time(self) -> None:
-        stand = Stand()
+        stand = LeaseFixture()
         outcome = self.ask(stand)
         stand.pass_time(11)
         self.assert_words(self.refusal(outcome), "eth1", "no DHCP server")

@@ -7,11 +7,12 @@ from twisted.internet.defer import ensureDeferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.errors import StateFailed
-from macvlan_twisted.lan.dhcp import Client, LeaseFacts, State
-from macvlan_twisted.lan.dhcp.messages import INFINITE
+from macvlan_twisted.dhcp.binding import Binding, Client
+from macvlan_twisted.dhcp.messages import INFINITE
+from macvlan_twisted.dhcp.renew import State
+from macvlan_twisted.errors import StateError
 
-from .dhcp_lan import ACK, DISCOVER, EPOCH, MAC, NAK, RELEASE, REQUEST, Said, Server, Stand
+from .dhcp_lan import ACK, DISCOVER, EPOCH, MAC, NAK, RELEASE, REQUEST, LeaseFixture, Said, Server
 
 
 def short(*, away: bool = False) -> Server:
@@ -20,18 +21,18 @@ def short(*, away: bool = False) -> Server:
 
 
 class HoldingTestCase(SynchronousTestCase):
-    def bound(self, *servers: Server) -> Stand:
-        stand = Stand(*servers)
+    def bound(self, *servers: Server) -> LeaseFixture:
+        stand = LeaseFixture(*servers)
         outcome = ensureDeferred(stand.lease.acquire())
         self.successResultOf(outcome)
         stand.wire.sent.clear()
         stand.holder.notes.clear()
         return stand
 
-    def resumed(self, *servers: Server, age: float = 0.0, lease_seconds: int = 400) -> Stand:
+    def resumed(self, *servers: Server, age: float = 0.0, lease_seconds: int = 400) -> LeaseFixture:
         """After a restart of ours, with what an earlier life has kept."""
-        facts: LeaseFacts = self.successResultOf(ensureDeferred(Stand(short()).lease.acquire()))
-        stand = Stand(*servers)
+        facts: Binding = self.successResultOf(ensureDeferred(LeaseFixture(short()).lease.acquire()))
+        stand = LeaseFixture(*servers)
         stand.lease.resume(evolve(facts, obtained_at=EPOCH - age, lease_seconds=lease_seconds))
         return stand
 
@@ -60,7 +61,7 @@ class RenewalTests(HoldingTestCase):
         self.assertFalse(stand.lease.denied)
 
     def test_leases_that_were_taken_together_are_not_all_renewed_together(self) -> None:
-        stand = Stand(short())
+        stand = LeaseFixture(short())
         for seed in range(3):
             self.successResultOf(ensureDeferred(stand.new_lease(seed=seed).acquire()))
         moments = {call.time for call in stand.clock.getDelayedCalls()}
@@ -97,7 +98,7 @@ class RenewalTests(HoldingTestCase):
         stand = self.bound(short())
 
         def full(what: str) -> None:
-            raise StateFailed("disk full")
+            raise StateError("disk full")
 
         stand.holder.disk = full
         with capturedLogs() as events:
@@ -249,9 +250,9 @@ class ResumingTests(HoldingTestCase):
         self.assertEqual(len(stand.holder.noted("lost")), 1)
 
     def test_the_client_id_and_vendor_class_are_those_of_the_lease(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         lease = stand.new_lease(Client(MAC, b"\x00web.lan", "web", "router"))
-        facts: LeaseFacts = self.successResultOf(ensureDeferred(lease.acquire()))
+        facts: Binding = self.successResultOf(ensureDeferred(lease.acquire()))
         lease.stop()
         stand.new_lease(facts.client).resume(facts)
         self.assertEqual(

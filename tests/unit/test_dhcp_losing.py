@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from twisted.logger import capturedLogs
 
-from macvlan_twisted.errors import StateFailed
-from macvlan_twisted.lan.dhcp import LeaseFacts, State
+from macvlan_twisted.dhcp.binding import Binding
+from macvlan_twisted.dhcp.renew import State
+from macvlan_twisted.errors import StateError
 
 from .dhcp_lan import DECLINE, DISCOVER, NAK, RELEASE, REQUEST, STRANGER, RecordingHolder, Said, Server
 from .test_dhcp_holding import HoldingTestCase, short
@@ -76,7 +77,7 @@ class LosingTests(HoldingTestCase):
         server.away = True
 
         class Ending(RecordingHolder):
-            def lost(self, facts: LeaseFacts, reason: str) -> None:
+            def lost(self, facts: Binding, reason: str) -> None:
                 stand.lease.release()
 
         stand.lease._holder = Ending()
@@ -124,8 +125,8 @@ class MovingTests(HoldingTestCase):
         stand = self.bound(server)
 
         class Failing(RecordingHolder):
-            async def moved(self, old: LeaseFacts, new: LeaseFacts) -> bool:
-                raise StateFailed("its sandbox is gone")
+            async def moved(self, old: Binding, new: Binding) -> bool:
+                raise StateError("its sandbox is gone")
 
         stand.lease._holder = Failing()
         server.address = "192.168.77.101"

@@ -10,16 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.lan.dhcp import Client
-from macvlan_twisted.lan.dhcp.messages import INFINITE, Answer, Ask, Kind, Server, decode, encode
+from macvlan_twisted.dhcp.binding import Client
+from macvlan_twisted.dhcp.messages import (
+    INFINITE,
+    ClientMessage,
+    MessageType,
+    Server,
+    ServerMessage,
+    decode,
+    encode,
+)
 
 from .dhcp_lan import ACK, MAC, NAK, OFFER, Said, answer_frame, option
 
 XID = 0x01020304
 XID_BYTES = b"\x01\x02\x03\x04"
-DISCOVER = Ask(Kind.DISCOVER, MAC, XID, b"\x01zB", hostname="web", vendor_class="docker")
+DISCOVER = ClientMessage(MessageType.DISCOVER, MAC, XID, b"\x01zB", hostname="web", vendor_class="docker")
 SERVER = Server(IPv4Address("192.168.77.1"), "52:54:00:00:00:01")
-RENEWAL = Ask(Kind.REQUEST, MAC, XID, b"\x00x", client_address=IPv4Address("192.168.77.100"), to=SERVER)
+RENEWAL = ClientMessage(
+    MessageType.REQUEST, MAC, XID, b"\x00x", client_address=IPv4Address("192.168.77.100"), to=SERVER
+)
 
 MASK = option(1, b"\xff\xff\xff\0")
 LEASE_TIME = option(51, struct.pack(">I", 3600))
@@ -33,7 +43,7 @@ def ones_complement_sum(data: bytes) -> int:
     return total
 
 
-def heard(frame: bytes, xid: int = XID, mac: str = MAC) -> Answer | None:
+def heard(frame: bytes, xid: int = XID, mac: str = MAC) -> ServerMessage | None:
     return decode(frame, xid=xid, mac=mac)
 
 
@@ -72,7 +82,7 @@ class SayingTests(SynchronousTestCase):
             self.assertEqual(Said(encode(evolve(DISCOVER, client_id=client_id))).options[61], client_id)
 
     def test_a_release_tells_nothing_but_who_gives_back_what(self) -> None:
-        ask = evolve(RENEWAL, kind=Kind.RELEASE, hostname="web", server_id=SERVER.id)
+        ask = evolve(RENEWAL, kind=MessageType.RELEASE, hostname="web", server_id=SERVER.id)
         self.assertEqual(set(Said(encode(ask)).options), {53, 54, 61})
 
     @given(st.binary(min_size=1, max_size=255), st.text(max_size=80), st.integers(0, 2**32 - 1))
@@ -106,8 +116,8 @@ class HearingTests(SynchronousTestCase):
         routers = option(3, bytes((192, 168, 77, 1, 192, 168, 77, 2)))
         self.assertEqual(
             heard(ack(LEASE_TIME + MASK + routers + times)),
-            Answer(
-                kind=Kind.ACK,
+            ServerMessage(
+                kind=MessageType.ACK,
                 xid=XID,
                 client_mac=MAC,
                 server_mac=SERVER.mac,

@@ -13,9 +13,9 @@ from .dhcp_lan import (
     RELEASE,
     REQUEST,
     STRANGER,
+    LeaseFixture,
     Said,
     Server,
-    Stand,
     answer_frame,
 )
 from .test_dhcp_acquiring import AcquiringTestCase
@@ -24,7 +24,7 @@ from .test_dhcp_acquiring import AcquiringTestCase
 class TroubleTests(AcquiringTestCase):
     def test_an_address_in_use_is_declined_and_another_one_taken(self) -> None:
         server = Server()
-        stand = Stand(server)
+        stand = LeaseFixture(server)
         stand.holder.users["192.168.77.100"] = STRANGER
 
         def give_another_one(frame: bytes) -> list[bytes]:
@@ -42,31 +42,31 @@ class TroubleTests(AcquiringTestCase):
         )
 
     def test_a_server_that_offers_only_what_is_in_use_is_given_up_and_the_user_is_named(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         stand.holder.users["192.168.77.100"] = STRANGER
         self.assert_words(self.refusal(self.acquire(stand)), STRANGER, "192.168.77.100", "192.168.77.1")
         self.assertEqual(stand.kinds.count(DECLINE), 4)
         self.assertTrue(stand.is_silent())
 
     def test_the_container_itself_is_no_stranger(self) -> None:
-        stand = Stand(Server())
+        stand = LeaseFixture(Server())
         stand.holder.users["192.168.77.100"] = MAC
         self.successResultOf(self.acquire(stand))
 
     def test_a_server_that_takes_its_offers_back_is_given_up_with_its_reason(self) -> None:
-        stand = Stand(Server(naks=99))
+        stand = LeaseFixture(Server(naks=99))
         self.assert_words(self.refusal(self.acquire(stand)), "192.168.77.1", "refused it: 'not yours?'")
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST] * 4)
         self.assertTrue(stand.is_silent())
 
     def test_one_offer_taken_back_is_followed_by_a_new_attempt(self) -> None:
-        stand = Stand(Server(naks=1))
+        stand = LeaseFixture(Server(naks=1))
         self.successResultOf(self.acquire(stand))
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST, DISCOVER, REQUEST])
 
     def test_an_offer_that_is_never_confirmed_is_given_back_and_others_are_asked(self) -> None:
         silent, other = Server(), Server("192.168.77.200", "192.168.77.2", "52:54:00:00:00:02")
-        stand = Stand()
+        stand = LeaseFixture()
 
         def only_offers(frame: bytes) -> list[bytes]:
             return silent(frame) if Said(frame).kind == DISCOVER and not stand.clock.seconds() else []
@@ -79,7 +79,7 @@ class TroubleTests(AcquiringTestCase):
         self.assertEqual((released.ciaddr, released.destination), ("192.168.77.100", "192.168.77.1"))
 
     def test_an_offer_that_nobody_confirms_is_refused_in_time_with_that_as_the_reason(self) -> None:
-        stand = Stand()
+        stand = LeaseFixture()
         stand.wire.answerers.append(lambda frame: Server()(frame) if Said(frame).kind == DISCOVER else [])
         outcome = self.acquire(stand)
         stand.pass_time(12)
@@ -91,7 +91,7 @@ class TroubleTests(AcquiringTestCase):
 
     def test_an_end_of_the_service_half_way_leaves_nothing_behind_and_says_nothing(self) -> None:
         for away in (True, False):
-            stand = Stand(Server(away=away))
+            stand = LeaseFixture(Server(away=away))
             disk: Deferred[None] = Deferred()
             stand.holder.disk = lambda what, disk=disk: disk if what == "keep" else None  # type: ignore[misc]
             outcome = self.acquire(stand)
@@ -101,7 +101,7 @@ class TroubleTests(AcquiringTestCase):
             self.assertTrue(stand.is_silent())
 
     def test_what_is_only_on_its_way_is_given_back_by_release(self) -> None:
-        stand = Stand()
+        stand = LeaseFixture()
         stand.wire.answerers.append(lambda frame: Server()(frame) if Said(frame).kind == DISCOVER else [])
         outcome = self.acquire(stand)
         stand.lease.release()
@@ -114,14 +114,14 @@ class TroubleTests(AcquiringTestCase):
 class BusyServerTests(AcquiringTestCase):
     """One that has many to serve, as a dnsmasq that looks for three seconds before each offer."""
 
-    def serve_others(self, stand: Stand, seconds: float) -> None:
+    def serve_others(self, stand: LeaseFixture, seconds: float) -> None:
         for _ in range(int(seconds / 3)):
             stand.pass_time(3)
             stand.wire.bring(answer_frame(b"othr", OFFER, mac=STRANGER, your_address="192.168.77.9"))
 
     def test_our_turn_is_waited_for(self) -> None:
         server = Server(away=True)
-        stand = Stand(server)
+        stand = LeaseFixture(server)
         outcome = self.acquire(stand)
         self.serve_others(stand, 12)
         self.assertNoResult(outcome)
@@ -136,7 +136,7 @@ class BusyServerTests(AcquiringTestCase):
 
     def test_a_refusal_that_comes_late_is_followed_by_a_new_attempt(self) -> None:
         server = Server(away=True)
-        stand = Stand(server)
+        stand = LeaseFixture(server)
         outcome = self.acquire(stand)
         self.serve_others(stand, 12)
         stand.wire.bring(server.answer(stand.said[0], OFFER, "192.168.77.100"))
@@ -145,7 +145,7 @@ class BusyServerTests(AcquiringTestCase):
         self.successResultOf(outcome)
 
     def test_a_server_that_answers_everyone_but_us_is_not_waited_for_for_ever(self) -> None:
-        stand = Stand()
+        stand = LeaseFixture()
         outcome = self.acquire(stand)
         self.serve_others(stand, 27)
         self.assertNoResult(outcome)
@@ -154,7 +154,7 @@ class BusyServerTests(AcquiringTestCase):
         self.assertTrue(stand.is_silent())
 
     def test_a_server_that_falls_silent_is_given_up(self) -> None:
-        stand = Stand()
+        stand = LeaseFixture()
         outcome = self.acquire(stand)
         self.serve_others(stand, 9)
         stand.pass_time(9)

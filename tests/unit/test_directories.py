@@ -8,8 +8,8 @@ from unittest import mock
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from macvlan_twisted.directories import as_owner_of, prepare_directory
-from macvlan_twisted.errors import CannotStart
+from macvlan_twisted.errors import StartupError
+from macvlan_twisted.state.directory import as_owner_of, prepare_directory
 
 from .helpers import fresh_directory
 
@@ -24,7 +24,7 @@ class DirectoryTests(SynchronousTestCase):
         self.state = self.top / "lib" / "of ours" / "state"
 
     def _refused(self) -> str:
-        with self.assertRaises(CannotStart) as caught:
+        with self.assertRaises(StartupError) as caught:
             prepare_directory(self.state)
         return str(caught.exception)
 

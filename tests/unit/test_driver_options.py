@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.driver.contradictions import leases_addresses, refuse_contradictions
-from macvlan_twisted.driver.network import Subnet
+from macvlan_twisted.driver.models import Subnet
 from macvlan_twisted.driver.options import OPTIONS, NetworkOptions, parse_options
 from macvlan_twisted.driver.requests import CreateNetwork
-from macvlan_twisted.errors import Refused
+from macvlan_twisted.driver.validation import leases_addresses, refuse_contradictions
+from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.option_values import MODES
 
 
@@ -21,7 +21,7 @@ class OptionsTestCase(SynchronousTestCase):
         return self.refusal_of(given_options)
 
     def refusal_of(self, given_options: dict[str, str]) -> str:
-        with self.assertRaises(Refused) as caught:
+        with self.assertRaises(RequestRefused) as caught:
             parse_options(given_options)
         return str(caught.exception)
 
@@ -74,7 +74,7 @@ class KeyTests(OptionsTestCase):
     ) -> None:
         try:
             parse_options(texts)
-        except Refused as refusal:
+        except RequestRefused as refusal:
             self.assertTrue(any(f"-o {name}" in str(refusal) for name in texts))
 
 
@@ -139,7 +139,7 @@ class ValueTests(OptionsTestCase):
 
 class ContradictionTests(SynchronousTestCase):
     def refused(self, mode: str, options: NetworkOptions, *words: str) -> None:
-        with self.assertRaises(Refused) as caught:
+        with self.assertRaises(RequestRefused) as caught:
             refuse_contradictions(options, mode)
         for word in words:
             self.assertIn(word, str(caught.exception))
@@ -169,7 +169,7 @@ class LeasingTests(SynchronousTestCase):
     """Networks of ``--ipam-driver null``: whether their containers' addresses are leased."""
 
     def leases(self, default: bool, **given_options: str) -> bool:
-        nobodys = Subnet(ip_network("0.0.0.0/0"), is_nobodys=True)
+        nobodys = Subnet(ip_network("0.0.0.0/0"), null_ipam=True)
         request = CreateNetwork("1" * 64, given_options, subnets=(nobodys,))
         return leases_addresses(request, parse_options(given_options), default)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from macvlan_twisted.driver import requests
-from macvlan_twisted.errors import LinkFailed, MacvlanError, NotFound, Refused
-from macvlan_twisted.names import endpoint_link_name
-from macvlan_twisted.state.interface import Kind
+from macvlan_twisted.errors import LinkError, MacvlanError, NotFound, RequestRefused
+from macvlan_twisted.link_names import endpoint_link_name
+from macvlan_twisted.state.interfaces import RecordKind
 
 from .helpers import (
     ENDPOINT,
@@ -13,8 +13,8 @@ from .helpers import (
     OTHER_ENDPOINT,
     OTHER_NETWORK,
     PLAIN_LINKS,
-    House,
-    HouseTestCase,
+    PluginHarness,
+    PluginTestCase,
     endpoint_request,
     network_request,
     nic,
@@ -25,210 +25,210 @@ LINK = endpoint_link_name(ENDPOINT)
 CALL = requests.EndpointCall(NETWORK, ENDPOINT)
 
 
-class CreationTests(HouseTestCase):
+class CreationTests(PluginTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.house.create_network()
+        self.plugin.create_network()
 
     def test_the_link_is_made_with_the_mac_that_is_answered(self) -> None:
-        mac = self.house.create_endpoint()
+        mac = self.plugin.create_endpoint()
         self.assertEqual(mac, "7a:42:c0:a8:01:07")
-        link = self.house.kernel.find(LINK)
+        link = self.plugin.kernel.find(LINK)
         assert link is not None
-        self.assertEqual((link.mac, link.group), (mac, self.house.records.link_group))
-        self.assertIn(self.house.records.instance, link.alias)
+        self.assertEqual((link.mac, link.group), (mac, self.plugin.records.link_group))
+        self.assertIn(self.plugin.records.instance, link.alias)
         self.assertIn(ENDPOINT, link.alias)
 
     def test_a_mac_that_the_request_named_is_used_and_not_repeated_in_the_answer(self) -> None:
-        self.assertIsNone(self.house.create_endpoint(mac="02:00:00:00:00:77"))
-        link = self.house.kernel.find(LINK)
+        self.assertIsNone(self.plugin.create_endpoint(mac="02:00:00:00:00:77"))
+        link = self.plugin.kernel.find(LINK)
         assert link is not None
         self.assertEqual(link.mac, "02:00:00:00:00:77")
 
     def test_the_row_is_on_disk_before_the_link_is_made(self) -> None:
-        self.house.steps.hold.add("add_port")
-        creation = self.house.start(self.house.endpoints.create(endpoint_request()))
+        self.plugin.steps.hold.add("add_macvlan")
+        creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
         self.assertNoResult(creation)
-        self.assertIn(ENDPOINT, self.house.records.kept[Kind.ENDPOINT])
-        self.house.steps.let_all_go()
+        self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
+        self.plugin.steps.let_all_go()
         self.successResultOf(creation)
 
     def test_no_answer_before_the_row_is_on_disk(self) -> None:
-        self.house.records.steps.hold.add("save")
-        creation = self.house.start(self.house.endpoints.create(endpoint_request()))
+        self.plugin.records.steps.hold.add("save")
+        creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
         self.assertNoResult(creation)
-        self.assertEqual(self.house.link_names(), PLAIN_LINKS)
-        self.house.records.steps.let_all_go()
+        self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
+        self.plugin.records.steps.let_all_go()
         self.successResultOf(creation)
 
     def test_creating_it_again_answers_the_same_and_changes_nothing(self) -> None:
         for mac in (None, "02:00:00:00:00:77"):
-            first = self.house.create_endpoint(mac=mac)
-            before = self.house.kernel.links(), self.house.records.all_rows()
-            self.assertEqual(self.house.create_endpoint(mac=mac), first)
-            self.assertEqual((self.house.kernel.links(), self.house.records.all_rows()), before)
-            self.house.delete_endpoint()
+            first = self.plugin.create_endpoint(mac=mac)
+            before = self.plugin.kernel.links(), self.plugin.records.all_rows()
+            self.assertEqual(self.plugin.create_endpoint(mac=mac), first)
+            self.assertEqual((self.plugin.kernel.links(), self.plugin.records.all_rows()), before)
+            self.plugin.delete_endpoint()
 
     def test_creating_it_again_in_another_way_is_refused_and_changes_nothing(self) -> None:
-        self.house.create_endpoint()
-        before = self.house.kernel.links(), self.house.records.all_rows()
-        with self.assert_refused(Refused, ENDPOINT, "exists with other addresses"):
-            self.house.create_endpoint(address="192.168.1.8/24")
-        self.assertEqual((self.house.kernel.links(), self.house.records.all_rows()), before)
+        self.plugin.create_endpoint()
+        before = self.plugin.kernel.links(), self.plugin.records.all_rows()
+        with self.assert_refused(RequestRefused, ENDPOINT, "exists with other addresses"):
+            self.plugin.create_endpoint(address="192.168.1.8/24")
+        self.assertEqual((self.plugin.kernel.links(), self.plugin.records.all_rows()), before)
 
     def test_an_unknown_network_is_told_with_what_may_have_happened(self) -> None:
         with self.assert_refused(NotFound, OTHER_NETWORK, "create it again"):
-            self.house.create_endpoint(network_id=OTHER_NETWORK)
-        self.assertEqual(dict(self.house.known.endpoints), {})
+            self.plugin.create_endpoint(network_id=OTHER_NETWORK)
+        self.assertEqual(dict(self.plugin.registry.endpoints), {})
 
     def test_a_link_of_that_name_which_is_not_ours_is_never_adopted_nor_removed(self) -> None:
         foreign = nic(LINK, 99)
-        self.house.kernel.put(foreign)
-        with self.assert_refused(LinkFailed, "exists"):
-            self.house.create_endpoint()
-        self.assertEqual(self.house.kernel.find(LINK), foreign)
-        self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
+        self.plugin.kernel.put(foreign)
+        with self.assert_refused(LinkError, "exists"):
+            self.plugin.create_endpoint()
+        self.assertEqual(self.plugin.kernel.find(LINK), foreign)
+        self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
 
     def test_a_parent_that_vanished_is_named(self) -> None:
-        self.house.kernel.delete("eth0")
-        with self.assert_refused(LinkFailed, "parent eth0 is not there", "awaited"):
-            self.house.create_endpoint()
-        self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
+        self.plugin.kernel.delete("eth0")
+        with self.assert_refused(LinkError, "parent eth0 is not there", "awaited"):
+            self.plugin.create_endpoint()
+        self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
 
 
-class RollbackTests(HouseTestCase):
+class RollbackTests(PluginTestCase):
     def test_whatever_step_is_refused_nothing_is_left(self) -> None:
         for mode in ("bridge", "passthru"):
             for where in ("kernel", "disk"):
                 number = 0
                 while True:
                     number += 1
-                    house = House()
-                    house.create_network(mode=mode)
-                    rows = house.records.all_rows()
-                    house.steps.taken.clear()
-                    house.records.steps.taken.clear()
-                    steps = house.steps if where == "kernel" else house.records.steps
+                    plugin = PluginHarness()
+                    plugin.create_network(mode=mode)
+                    rows = plugin.records.all_rows()
+                    plugin.steps.taken.clear()
+                    plugin.records.steps.taken.clear()
+                    steps = plugin.steps if where == "kernel" else plugin.records.steps
                     steps.refuse_number = number
                     try:
-                        house.create_endpoint(mac="02:00:00:00:00:77" if mode == "bridge" else None)
+                        plugin.create_endpoint(mac="02:00:00:00:00:77" if mode == "bridge" else None)
                     except MacvlanError as error:
                         self.assertIn("a test refuses it", str(error))
                     else:
                         break
-                    self.assertEqual(house.records.all_rows(), rows)
-                    self.assertEqual(dict(house.known.endpoints), {})
-                    self.assertEqual(house.link_names(), PLAIN_LINKS)
-                    self.assertIsNone(house.known.holder_of_mac("eth0", "02:00:00:00:00:77"))
+                    self.assertEqual(plugin.records.all_rows(), rows)
+                    self.assertEqual(dict(plugin.registry.endpoints), {})
+                    self.assertEqual(plugin.link_names(), PLAIN_LINKS)
+                    self.assertIsNone(plugin.registry.holder_of_mac("eth0", "02:00:00:00:00:77"))
                 self.assertGreater(number, 1, "nothing was refused")
 
     def test_a_failed_creation_can_be_repeated(self) -> None:
-        self.house.create_network()
-        self.house.steps.refuse["add_port"] = 12
-        with self.assert_refused(LinkFailed):
-            self.house.create_endpoint()
-        self.house.steps.refuse.clear()
-        self.assertEqual(self.house.create_endpoint(), "7a:42:c0:a8:01:07")
+        self.plugin.create_network()
+        self.plugin.steps.refuse["add_macvlan"] = 12
+        with self.assert_refused(LinkError):
+            self.plugin.create_endpoint()
+        self.plugin.steps.refuse.clear()
+        self.assertEqual(self.plugin.create_endpoint(), "7a:42:c0:a8:01:07")
 
     def test_the_first_error_is_told_when_undoing_fails_too(self) -> None:
-        self.house.create_network()
-        self.house.steps.refuse["add_port"] = 12
-        self.house.records.steps.refuse["forget"] = 0
-        with self.assert_refused(LinkFailed):
-            self.house.create_endpoint()
+        self.plugin.create_network()
+        self.plugin.steps.refuse["add_macvlan"] = 12
+        self.plugin.records.steps.refuse["forget"] = 0
+        with self.assert_refused(LinkError):
+            self.plugin.create_endpoint()
 
 
-class MacTests(HouseTestCase):
+class MacTests(PluginTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.house.create_network()
+        self.plugin.create_network()
 
     def test_a_mac_in_use_on_the_parent_is_told_with_its_holder(self) -> None:
-        self.house.create_network(OTHER_NETWORK)
-        self.house.create_endpoint(mac="02:00:00:00:00:77")
-        with self.assert_refused(Refused, "02:00:00:00:00:77", "eth0", ENDPOINT, NETWORK):
-            self.house.create_endpoint(
+        self.plugin.create_network(OTHER_NETWORK)
+        self.plugin.create_endpoint(mac="02:00:00:00:00:77")
+        with self.assert_refused(RequestRefused, "02:00:00:00:00:77", "eth0", ENDPOINT, NETWORK):
+            self.plugin.create_endpoint(
                 OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.8/24", mac="02:00:00:00:00:77"
             )
-        self.assertEqual(list(self.house.known.endpoints), [ENDPOINT])
+        self.assertEqual(list(self.plugin.registry.endpoints), [ENDPOINT])
 
     def test_the_same_mac_on_another_parent_is_fine(self) -> None:
-        self.house.create_network(OTHER_NETWORK, parent="eth1")
-        self.house.create_endpoint(mac="02:00:00:00:00:77")
-        self.house.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, mac="02:00:00:00:00:77")
-        self.assertEqual(len(self.house.known.endpoints), 2)
+        self.plugin.create_network(OTHER_NETWORK, parent="eth1")
+        self.plugin.create_endpoint(mac="02:00:00:00:00:77")
+        self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, mac="02:00:00:00:00:77")
+        self.assertEqual(len(self.plugin.registry.endpoints), 2)
 
     def test_a_freed_mac_can_be_taken_again(self) -> None:
-        self.house.create_endpoint(mac="02:00:00:00:00:77")
-        self.house.delete_endpoint()
-        self.house.create_endpoint(OTHER_ENDPOINT, mac="02:00:00:00:00:77")
-        self.assertEqual(list(self.house.known.endpoints), [OTHER_ENDPOINT])
+        self.plugin.create_endpoint(mac="02:00:00:00:00:77")
+        self.plugin.delete_endpoint()
+        self.plugin.create_endpoint(OTHER_ENDPOINT, mac="02:00:00:00:00:77")
+        self.assertEqual(list(self.plugin.registry.endpoints), [OTHER_ENDPOINT])
 
     def test_an_address_handed_out_again_ends_the_endpoint_that_the_engine_forgot(self) -> None:
-        self.house.create_endpoint()
-        self.house.create_endpoint(OTHER_ENDPOINT)
-        self.assertEqual(list(self.house.known.endpoints), [OTHER_ENDPOINT])
-        self.assertEqual(list(self.house.records.kept[Kind.ENDPOINT]), [OTHER_ENDPOINT])
-        self.assertEqual(self.house.link_names() - PLAIN_LINKS, {endpoint_link_name(OTHER_ENDPOINT)})
+        self.plugin.create_endpoint()
+        self.plugin.create_endpoint(OTHER_ENDPOINT)
+        self.assertEqual(list(self.plugin.registry.endpoints), [OTHER_ENDPOINT])
+        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
+        self.assertEqual(self.plugin.link_names() - PLAIN_LINKS, {endpoint_link_name(OTHER_ENDPOINT)})
 
     def test_a_forgotten_endpoint_whose_link_went_with_its_container_gives_up_its_mac(self) -> None:
-        self.house.create_endpoint(mac="02:00:00:00:00:77")
-        self.house.kernel.move_away(endpoint_link_name(ENDPOINT))
-        self.house.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24", mac="02:00:00:00:00:77")
-        self.assertEqual(list(self.house.records.kept[Kind.ENDPOINT]), [OTHER_ENDPOINT])
+        self.plugin.create_endpoint(mac="02:00:00:00:00:77")
+        self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT))
+        self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24", mac="02:00:00:00:00:77")
+        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
 
     def test_an_endpoint_without_a_row_loses_its_link_all_the_same(self) -> None:
-        self.house.create_endpoint()
-        self.house.known.remove_endpoint(ENDPOINT)
-        self.house.delete_endpoint()
-        self.assertEqual(self.house.link_names(), PLAIN_LINKS)
+        self.plugin.create_endpoint()
+        self.plugin.registry.remove_endpoint(ENDPOINT)
+        self.plugin.delete_endpoint()
+        self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
     def test_the_mac_of_the_nic_itself_is_refused(self) -> None:
-        with self.assert_refused(Refused, "02:00:00:00:00:02", "eth0"):
-            self.house.create_endpoint(mac="02:00:00:00:00:02")
-        self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
+        with self.assert_refused(RequestRefused, "02:00:00:00:00:02", "eth0"):
+            self.plugin.create_endpoint(mac="02:00:00:00:00:02")
+        self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
 
     def test_without_any_address_the_mac_is_of_the_endpoint(self) -> None:
-        first = self.house.create_endpoint(address=None)
-        second = self.house.create_endpoint(OTHER_ENDPOINT, address=None)
+        first = self.plugin.create_endpoint(address=None)
+        second = self.plugin.create_endpoint(OTHER_ENDPOINT, address=None)
         self.assertNotEqual(first, second)
 
     def test_in_passthru_no_mac_is_answered_and_the_nics_own_stays(self) -> None:
-        self.house.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
-        self.assertIsNone(self.house.create_endpoint(network_id=OTHER_NETWORK))
-        link, parent = self.house.kernel.find(LINK), self.house.kernel.find("eth1")
+        self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
+        self.assertIsNone(self.plugin.create_endpoint(network_id=OTHER_NETWORK))
+        link, parent = self.plugin.kernel.find(LINK), self.plugin.kernel.find("eth1")
         assert link is not None
         assert parent is not None
         self.assertEqual((link.mac, parent.mac), ("02:00:00:00:00:03", "02:00:00:00:00:03"))
 
     def test_in_passthru_a_mac_is_refused_unless_forced(self) -> None:
-        self.house.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
-        with self.assert_refused(Refused, "02:00:00:00:00:77", "eth1", "-o force_mac=true"):
-            self.house.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77")
-        self.house.wait(self.house.networks.delete(OTHER_NETWORK))
-        self.house.create_network(OTHER_NETWORK, parent="eth1", mode="passthru", force_mac="")
-        self.assertIsNone(self.house.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77"))
+        self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
+        with self.assert_refused(RequestRefused, "02:00:00:00:00:77", "eth1", "-o force_mac=true"):
+            self.plugin.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77")
+        self.plugin.wait(self.plugin.networks.delete(OTHER_NETWORK))
+        self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru", force_mac="")
+        self.assertIsNone(self.plugin.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77"))
 
 
-class RouterTests(HouseTestCase):
+class RouterTests(PluginTestCase):
     def test_the_routers_address_is_refused_with_the_remedy(self) -> None:
         request = network_request(subnets=(subnet("192.168.1.0/24"),))
-        self.house.wait(self.house.networks.create(request))
-        with self.assert_refused(Refused, "192.168.1.1", "--gateway 192.168.1.1"):
-            self.house.create_endpoint(address="192.168.1.1/24")
-        self.assertEqual(self.house.records.kept[Kind.ENDPOINT], {})
-        self.house.create_endpoint(address="192.168.1.2/24")
+        self.plugin.wait(self.plugin.networks.create(request))
+        with self.assert_refused(RequestRefused, "192.168.1.1", "--gateway 192.168.1.1"):
+            self.plugin.create_endpoint(address="192.168.1.1/24")
+        self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
+        self.plugin.create_endpoint(address="192.168.1.2/24")
 
     def test_a_networks_own_gateway_is_refused_in_both_families(self) -> None:
         subnets = (subnet("10.0.0.0/8", "10.0.0.9"), subnet("fd00::/64", "fd00::9"))
-        self.house.wait(self.house.networks.create(network_request(subnets=subnets)))
-        with self.assert_refused(Refused, "10.0.0.9"):
-            self.house.create_endpoint(address="10.0.0.9/8")
-        with self.assert_refused(Refused, "fd00::9"):
-            self.house.create_endpoint(address=None, address_v6="fd00::9/64")
+        self.plugin.wait(self.plugin.networks.create(network_request(subnets=subnets)))
+        with self.assert_refused(RequestRefused, "10.0.0.9"):
+            self.plugin.create_endpoint(address="10.0.0.9/8")
+        with self.assert_refused(RequestRefused, "fd00::9"):
+            self.plugin.create_endpoint(address=None, address_v6="fd00::9/64")
 
     def test_an_internal_network_has_no_router_of_the_lan(self) -> None:
         request = network_request(internal=True, subnets=(subnet("192.168.1.0/24"),))
-        self.house.wait(self.house.networks.create(request))
-        self.house.create_endpoint(address="192.168.1.1/24")
-        self.assertIn(ENDPOINT, self.house.known.endpoints)
+        self.plugin.wait(self.plugin.networks.create(request))
+        self.plugin.create_endpoint(address="192.168.1.1/24")
+        self.assertIn(ENDPOINT, self.plugin.registry.endpoints)

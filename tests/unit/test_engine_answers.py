@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.engine.api import LONGEST_ANSWER, EngineRefused, SocketEngine
+from macvlan_twisted.engine.client import LONGEST_ANSWER, EngineClient, EngineError
 
 from .helpers import ENDPOINT, NETWORK
 
@@ -24,7 +24,7 @@ ANYTHING = some.recursive(
 )
 
 
-class Answering(SocketEngine):
+class Answering(EngineClient):
     """One whose answers are said beforehand."""
 
     def __init__(self, answer: object) -> None:
@@ -38,7 +38,7 @@ class Answering(SocketEngine):
 
 
 class OddAnswersTests(SynchronousTestCase):
-    def outcomes(self, engine: SocketEngine) -> list[object]:
+    def outcomes(self, engine: EngineClient) -> list[object]:
         questions = (
             engine.networks(),
             engine.endpoints_of(NETWORK),
@@ -62,7 +62,7 @@ class OddAnswersTests(SynchronousTestCase):
         self.assertEqual(len(found), 5)
         for each in found:
             if isinstance(each, Failure):
-                self.assertTrue(each.check(EngineRefused), each)
+                self.assertTrue(each.check(EngineError), each)
 
     def test_an_engine_that_never_answers_is_waited_for_without_end(self) -> None:
         engine = Answering(Deferred())

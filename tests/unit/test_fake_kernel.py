@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from macvlan_twisted.links.interface import DefaultRoute, LinkFacts
+from macvlan_twisted.netlink.kernel import DefaultRoute, LinkFacts
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from tests.contracts.host_network_contract import HostNetworkContract
 from tests.contracts.kernel_contract import OWN_ADDRESS, ROUTER, KernelContract

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from macvlan_twisted.links.sandbox import sandbox_path
+from macvlan_twisted.netlink.netns import sandbox_path
 from macvlan_twisted.testing.sandboxes import FakeSandbox, FakeSandboxes
 from tests.contracts.sandbox_contract import MAC, OLD, ROUTER, SandboxContract
 

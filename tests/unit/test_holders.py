@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred
 
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.driver import requests
-from macvlan_twisted.errors import Refused
+from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
-from macvlan_twisted.lan.frames import announcement_frames
+from macvlan_twisted.lan.arp_nd import announcement_frames
 
 from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
 from .helpers import (
@@ -33,11 +33,11 @@ class NetworksOfTheEngineTests(ConflictTestCase):
     def setUp(self) -> None:
         super().setUp()
         for network in (NETWORK, OTHER_NETWORK):
-            self.house.create_network(network, subnets=DOCKERS)
+            self.plugin.create_network(network, subnets=DOCKERS)
 
     def start(self, endpoint: str, network: str, address: str, mac: str | None = None) -> Deferred[Any]:
-        return self.house.start(
-            self.house.endpoints.create(endpoint_request(endpoint, network, f"{address}/24", mac))
+        return self.plugin.start(
+            self.plugin.endpoints.create(endpoint_request(endpoint, network, f"{address}/24", mac))
         )
 
     def test_two_containers_that_come_at_once_get_one_address(self) -> None:
@@ -57,12 +57,14 @@ class NetworksOfTheEngineTests(ConflictTestCase):
         self.pass_time(1)
         refused = self.start(OTHER_ENDPOINT, OTHER_NETWORK, "10.0.0.7", "02:aa:00:00:00:02")
         self.pass_time(1)
-        self.failureResultOf(refused, Refused)
+        self.failureResultOf(refused, RequestRefused)
         for frame in announcement_frames(parse_address("10.0.0.7"), NEIGHBOUR):
-            self.house.taps["eth0"].bring(frame)
+            self.plugin.taps["eth0"].bring(frame)
         self.assertEqual(self.conflicts(), {"10.0.0.7": NEIGHBOUR})
         call = requests.EndpointCall(NETWORK, ENDPOINT)
-        self.assertEqual(self.house.wait(self.house.endpoints.operational_info(call))["conflict"], NEIGHBOUR)
+        self.assertEqual(
+            self.plugin.wait(self.plugin.endpoints.operational_info(call))["conflict"], NEIGHBOUR
+        )
         self.assertEqual(self.defended("10.0.0.7"), ["10.0.0.7"])
 
     def test_what_our_management_holds_or_gave_is_given_by_the_engines_too(self) -> None:
@@ -91,12 +93,12 @@ class ReservedTests(ConflictTestCase):
         self.assertEqual(given, ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.4/24", "10.0.0.6/24"])
 
     def test_one_that_a_user_names_while_it_is_asked_for_is_handed_out_twice(self) -> None:
-        self.house.steps.hold.add("host_addresses")
+        self.plugin.steps.hold.add("host_addresses")
         pool = self.made()
         asked = self.begin(pool, "10.0.0.1")
-        self.house.steps.held.reverse()  # as threads may: the later question is answered first
-        self.house.steps.hold.clear()
-        self.house.steps.let_all_go()
+        self.plugin.steps.held.reverse()  # as threads may: the later question is answered first
+        self.plugin.steps.hold.clear()
+        self.plugin.steps.let_all_go()
         self.pass_time()
         self.successResultOf(asked)
         self.assertNotIn("10.0.0.1/24", [self.ask(pool) for _ in range(7)])
@@ -110,7 +112,7 @@ class ReservedTests(ConflictTestCase):
     def test_two_sets_on_one_parent_give_one_address(self) -> None:
         one = self.ready(parent="eth0")
         other = self.open(POOL, parent="eth9")
-        self.house.wait(self.house.network_pools.network_made("eth0", [(parse_network(POOL), ())]))
+        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(parse_network(POOL), ())]))
         self.pass_time()
         given = [self.gets(pool) for pool in (one, other, one, other)]
         self.assertEqual(len(set(given)), 4)
@@ -118,8 +120,8 @@ class ReservedTests(ConflictTestCase):
     def test_an_address_that_is_reserved_for_the_host_is_not_looked_for(self) -> None:
         self.neighbour_has("10.0.0.9")
         pool = (subnet(POOL, "10.0.0.254", host="10.0.0.9"),)
-        request = network_request(subnets=(evolve(pool[0], is_ours=True),), host_access="true")
-        refused = self.house.start(self.house.networks.create(request))
+        request = network_request(subnets=(evolve(pool[0], managed_here=True),), host_access="true")
+        refused = self.plugin.start(self.plugin.networks.create(request))
         self.pass_time()
         self.assertIn(NEIGHBOUR, self.refusal_of(refused))
 
@@ -135,12 +137,12 @@ class ForgottenTests(ConflictTestCase):
 
     def test_an_address_whose_container_the_engine_forgot_is_lost_for_good(self) -> None:
         pool = self.ready()
-        self.house.conflicts.given("eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True)
+        self.plugin.conflicts.given("eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True)
         self.assertEqual(self.gets(pool, "10.0.0.100"), "10.0.0.100")
 
     def test_one_that_lives_on_is_not_asked_for(self) -> None:
         pool = self.ready()
-        self.house.conflicts.given("eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True)
+        self.plugin.conflicts.given("eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True)
         self.neighbour_has("10.0.0.100", mac="7a:42:0a:00:00:64")
         refused = self.begin(pool, "10.0.0.100")
         self.pass_time()
@@ -149,23 +151,23 @@ class ForgottenTests(ConflictTestCase):
     def test_an_endpoint_of_another_mac_that_the_engine_forgot_keeps_the_address_beside_the_new_one(
         self,
     ) -> None:
-        self.house.create_network(subnets=(evolve(subnet(POOL), is_ours=True),))
+        self.plugin.create_network(subnets=(evolve(subnet(POOL), managed_here=True),))
         pool = self.ready()
         self.ask(pool, "10.0.0.5")
-        self.house.create_endpoint(ENDPOINT, address="10.0.0.5/24", mac="02:aa:00:00:00:01")
+        self.plugin.create_endpoint(ENDPOINT, address="10.0.0.5/24", mac="02:aa:00:00:00:01")
         self.release(pool, "10.0.0.5")
         self.pass_time(7)
         self.assertEqual(self.gets(pool, "10.0.0.5"), "10.0.0.5")
-        self.house.create_endpoint(OTHER_ENDPOINT, address="10.0.0.5/24", mac="02:aa:00:00:00:02")
-        self.assertEqual(list(self.house.known.endpoints), [OTHER_ENDPOINT])
+        self.plugin.create_endpoint(OTHER_ENDPOINT, address="10.0.0.5/24", mac="02:aa:00:00:00:02")
+        self.assertEqual(list(self.plugin.registry.endpoints), [OTHER_ENDPOINT])
 
     def test_two_networks_of_two_parents_are_looked_for_on_the_first_ones(self) -> None:
         self.made()
         other = self.open(POOL)
-        self.house.wait(self.house.network_pools.network_made("eth1", [(parse_network(POOL), ())]))
+        self.plugin.wait(self.plugin.pool_binding.network_made("eth1", [(parse_network(POOL), ())]))
         self.pass_time()
         self.gets(other)
-        self.assertTrue(self.house.taps["eth1"].sent)
+        self.assertTrue(self.plugin.taps["eth1"].sent)
 
 
 class ReleasedMeanwhileTests(ConflictTestCase):
@@ -181,9 +183,9 @@ class ReleasedMeanwhileTests(ConflictTestCase):
         self.assertNoResult(again)
         self.close(pool)
         self.pass_time(2)
-        self.failureResultOf(again, Refused)
-        self.assertEqual([each.pool_id for each in self.house.book.claims() if each.pool_id == pool], [])
-        self.house.next_life()
+        self.failureResultOf(again, RequestRefused)
+        self.assertEqual([each.pool_id for each in self.plugin.store.claims() if each.pool_id == pool], [])
+        self.plugin.next_life()
 
 
 class ReleasedWhileLeasingTests(LeasesTestCase):
@@ -192,15 +194,15 @@ class ReleasedWhileLeasingTests(LeasesTestCase):
         for _ in range(2):
             options = {"dhcp": "true", "parent": "eth0", "conflict_detection": "off"}
             request = RequestPool("Local", parse_network("192.168.77.0/24"), None, options, False)
-            pools.append(self.house.wait(self.house.pools.request_pool(request)).pool_id)
+            pools.append(self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id)
         self.server.away = True
-        asked = self.house.start(self.house.addresses.request_address(RequestAddress(pools[0], None)))
-        self.house.clock.advance(0.5)
-        self.house.wait(self.house.pools.release_pool(pools[0]))
+        asked = self.plugin.start(self.plugin.addresses.request_address(RequestAddress(pools[0], None)))
+        self.plugin.clock.advance(0.5)
+        self.plugin.wait(self.plugin.pools.release_pool(pools[0]))
         self.server.away = False
         for _ in range(100):
-            self.house.clock.advance(0.1)
-        self.failureResultOf(asked, Refused)
-        self.assertEqual(self.house.book.claims(), [])
-        self.assertEqual(self.house.leases.known(), [])
+            self.plugin.clock.advance(0.1)
+        self.failureResultOf(asked, RequestRefused)
+        self.assertEqual(self.plugin.store.claims(), [])
+        self.assertEqual(self.plugin.leases.known(), [])
         self.next_life()

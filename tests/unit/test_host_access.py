@@ -6,9 +6,9 @@ from attrs import evolve
 
 from macvlan_twisted.addresses import parse_address, parse_interface
 from macvlan_twisted.driver import requests
-from macvlan_twisted.errors import LinkFailed, Refused
-from macvlan_twisted.links.interface import HostRoute
-from macvlan_twisted.names import endpoint_link_name
+from macvlan_twisted.errors import LinkError, RequestRefused
+from macvlan_twisted.link_names import endpoint_link_name
+from macvlan_twisted.netlink.kernel import HostRoute
 
 from .helpers import (
     ENDPOINT,
@@ -17,7 +17,7 @@ from .helpers import (
     OTHER_ENDPOINT,
     OTHER_NETWORK,
     PLAIN_LINKS,
-    House,
+    PluginHarness,
     network_request,
     plain_kernel,
     subnet,
@@ -31,7 +31,7 @@ class NetworkTests(HostAccessTestCase):
     def test_the_host_gets_a_link_with_its_addresses_that_answers_for_them_alone(self) -> None:
         self.open()
         self.assertEqual(self.addresses(), [HOST, HOST_6])
-        settings = self.house.kernel.configured[self.link]
+        config = self.plugin.kernel.configured[self.link]
         wanted = {
             "ipv4/arp_ignore": "1",
             "ipv4/arp_announce": "2",
@@ -39,27 +39,27 @@ class NetworkTests(HostAccessTestCase):
             "ipv6/autoconf": "0",
             "ipv6/disable_ipv6": "0",
         }
-        self.assertEqual({key: settings.get(key) for key in wanted}, wanted)
-        link = self.house.kernel.find(self.link)
+        self.assertEqual({key: config.get(key) for key in wanted}, wanted)
+        link = self.plugin.kernel.find(self.link)
         assert link is not None
         self.assertTrue(link.up)
 
     def test_without_a_subnet_of_ipv6_the_link_has_none(self) -> None:
         self.open(subnets=BOTH[:1], address=HOST)
-        self.assertEqual(self.house.kernel.configured[self.link]["ipv6/disable_ipv6"], "1")
+        self.assertEqual(self.plugin.kernel.configured[self.link]["ipv6/disable_ipv6"], "1")
 
     def test_with_the_network_all_of_it_goes(self) -> None:
         self.open()
         self.run_container()
-        self.house.wait(self.house.networks.delete(NETWORK))
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assert_nothing_left()
-        self.assertEqual(self.house.kernel.host_addresses(), {})
+        self.assertEqual(self.plugin.kernel.host_addresses(), {})
 
     def test_created_twice_it_is_made_once(self) -> None:
         for _ in range(2):
             self.open()
         self.assertEqual(self.addresses(), [HOST, HOST_6])
-        with self.assert_refused(Refused, "exists with other options"):
+        with self.assert_refused(RequestRefused, "exists with other options"):
             self.open(address="192.168.1.98,fd00::98")
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
@@ -68,33 +68,33 @@ class NetworkTests(HostAccessTestCase):
         other = (subnet("10.1.0.0/24"),)
         self.open(OTHER_NETWORK, subnets=other, address="10.1.0.99")
         self.assertEqual(self.addresses(), ["10.1.0.99", HOST, HOST_6])
-        self.house.wait(self.house.networks.delete(NETWORK))
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertEqual(self.addresses(), ["10.1.0.99"])
-        self.house.wait(self.house.networks.delete(OTHER_NETWORK))
+        self.plugin.wait(self.plugin.networks.delete(OTHER_NETWORK))
         self.assert_nothing_left()
 
     def test_an_address_that_two_networks_share_stays_for_the_second(self) -> None:
         self.open()
         self.open(OTHER_NETWORK, subnets=BOTH[:1], address=HOST)
-        self.house.wait(self.house.networks.delete(NETWORK))
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertEqual(self.addresses(), [HOST])
 
     def test_parents_have_links_of_their_own(self) -> None:
         self.open()
         self.open(OTHER_NETWORK, parent="eth1", subnets=(subnet("10.1.0.0/24"),), address="10.1.0.99")
         self.assertEqual(self.addresses(), [HOST, HOST_6])
-        self.assertEqual(len(self.house.link_names() - PLAIN_LINKS), 2)
+        self.assertEqual(len(self.plugin.link_names() - PLAIN_LINKS), 2)
 
     def test_a_network_without_access_has_no_link_and_tells_containers_nothing(self) -> None:
-        self.house.create_network()
+        self.plugin.create_network()
         self.assertEqual(self.run_container(address_v6=None), [])
-        self.assertEqual(self.house.link_names(), {*PLAIN_LINKS, LINK})
+        self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, LINK})
 
 
 class RefusalTests(HostAccessTestCase):
     def refuse(self, *words: str, about: requests.CreateNetwork) -> None:
-        with self.assert_refused(Refused, *words):
-            self.house.wait(self.house.networks.create(about))
+        with self.assert_refused(RequestRefused, *words):
+            self.plugin.wait(self.plugin.networks.create(about))
         self.assert_nothing_left()
 
     def test_modes_in_which_siblings_do_not_hear_each_other(self) -> None:
@@ -111,25 +111,25 @@ class RefusalTests(HostAccessTestCase):
         self.refuse("192.168.1.1", "router", about=access_request(subnets=BOTH[:1], address="192.168.1.1"))
 
     def test_a_containers_address(self) -> None:
-        self.house.create_network()
-        self.house.create_endpoint(address=f"{HOST}/24")
-        with self.assert_refused(Refused, HOST, ENDPOINT, "stop that container"):
+        self.plugin.create_network()
+        self.plugin.create_endpoint(address=f"{HOST}/24")
+        with self.assert_refused(RequestRefused, HOST, ENDPOINT, "stop that container"):
             self.open(OTHER_NETWORK)
-        self.assertEqual(list(self.house.known.networks), [NETWORK])
+        self.assertEqual(list(self.plugin.registry.networks), [NETWORK])
 
     def test_a_container_with_the_hosts_address(self) -> None:
         self.open()
-        with self.assert_refused(Refused, HOST, "the host itself", "--aux-address"):
-            self.house.create_endpoint(address=f"{HOST}/24")
-        self.assertEqual(self.house.link_names(), {*PLAIN_LINKS, self.link})
+        with self.assert_refused(RequestRefused, HOST, "the host itself", "--aux-address"):
+            self.plugin.create_endpoint(address=f"{HOST}/24")
+        self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, self.link})
 
     def test_the_services_default_holds_for_networks_in_bridge_mode_that_do_not_say(self) -> None:
-        self.house = House(settings=evolve(LAN, host_access=True))
-        with self.assert_refused(Refused, "--aux-address host=ADDRESS", "-o host_access=false"):
-            self.house.create_network()
-        self.house.create_network(host_access="false")
-        self.house.create_network(OTHER_NETWORK, parent="eth1", mode="private")
-        self.assertEqual(self.house.link_names(), PLAIN_LINKS)
+        self.plugin = PluginHarness(config=evolve(LAN, host_access=True))
+        with self.assert_refused(RequestRefused, "--aux-address host=ADDRESS", "-o host_access=false"):
+            self.plugin.create_network()
+        self.plugin.create_network(host_access="false")
+        self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="private")
+        self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
 
 class ContainerTests(HostAccessTestCase):
@@ -137,28 +137,28 @@ class ContainerTests(HostAccessTestCase):
         super().setUp()
         kernel = plain_kernel()
         kernel.add_address("eth0", parse_interface("192.168.1.10/24"))
-        self.house = House(kernel)
+        self.plugin = PluginHarness(kernel)
         self.open()
 
     def test_the_host_has_a_route_from_join_to_removal(self) -> None:
-        self.house.create_endpoint(address_v6="fd00::7/64")
+        self.plugin.create_endpoint(address_v6="fd00::7/64")
         self.assertEqual(self.routes(), [])
-        told = self.house.wait(self.house.endpoints.join(join())).static_routes
+        told = self.plugin.wait(self.plugin.endpoints.join(join())).static_routes
         self.assertEqual(
             [(str(each.destination), str(each.next_hop)) for each in told], [("192.168.1.10/32", HOST)]
         )
         self.assertEqual(self.routes(), REACHED)
-        self.house.wait(self.house.endpoints.leave(requests.EndpointCall(NETWORK, ENDPOINT)))
-        self.house.delete_endpoint()
+        self.plugin.wait(self.plugin.endpoints.leave(requests.EndpointCall(NETWORK, ENDPOINT)))
+        self.plugin.delete_endpoint()
         self.assertEqual(self.routes(), [])
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
     def test_joined_twice_there_is_one_route_and_the_container_is_told_the_same(self) -> None:
         told = self.run_container()
-        again = self.house.wait(self.house.endpoints.join(join()))
+        again = self.plugin.wait(self.plugin.endpoints.join(join()))
         self.assertEqual([str(each.destination) for each in again.static_routes], told)
         self.assertEqual(self.routes(), REACHED)
-        self.house.delete_endpoint()
+        self.plugin.delete_endpoint()
         self.assertEqual(self.routes(), [])
 
     def test_in_two_networks_a_container_is_told_each_way_once(self) -> None:
@@ -173,9 +173,9 @@ class ContainerTests(HostAccessTestCase):
         self.open(OTHER_NETWORK, subnets=(subnet("10.1.0.0/24"),), address="10.1.0.99")
         self.run_container()
         self.run_container(OTHER_ENDPOINT, OTHER_NETWORK, "10.1.0.7/24", None)
-        self.house.delete_endpoint()
-        house = self.house = self.house.next_life()
-        self.assertEqual(self.run_container(house=house), ["192.168.1.10/32"])
+        self.plugin.delete_endpoint()
+        plugin = self.plugin = self.plugin.next_life()
+        self.assertEqual(self.run_container(plugin=plugin), ["192.168.1.10/32"])
 
     def test_containers_of_different_sandboxes_are_told_each(self) -> None:
         self.run_container()
@@ -187,44 +187,44 @@ class ContainerTests(HostAccessTestCase):
     def test_an_address_that_the_engine_gives_anew_stays_reached(self) -> None:
         """Engines drop endpoints without a word (docs/reference/protocol)."""
         self.run_container()
-        self.house.kernel.delete(LINK)
+        self.plugin.kernel.delete(LINK)
         self.run_container(OTHER_ENDPOINT)
         self.assertEqual(self.routes(), REACHED)
-        self.house.delete_endpoint()
+        self.plugin.delete_endpoint()
         self.assertEqual(self.routes(), REACHED)
-        self.house.delete_endpoint(OTHER_ENDPOINT)
+        self.plugin.delete_endpoint(OTHER_ENDPOINT)
         self.assertEqual(self.routes(), [])
 
     def test_somebody_elses_route_to_a_container_is_told_and_left(self) -> None:
         stranger = HostRoute(parse_address("fd00::7"), "eth1", None, 4)
-        self.house.kernel.add_host_route(stranger)
-        with self.assert_refused(LinkFailed, "fd00::7", "another route"):
+        self.plugin.kernel.add_host_route(stranger)
+        with self.assert_refused(LinkError, "fd00::7", "another route"):
             self.run_container()
         self.assertEqual(self.routes(), [])
-        self.assertEqual(self.house.kernel.host_routes("eth1", 4), [stranger])
-        self.house.delete_endpoint()
-        self.assertEqual(self.house.kernel.host_routes("eth1", 4), [stranger])
+        self.assertEqual(self.plugin.kernel.host_routes("eth1", 4), [stranger])
+        self.plugin.delete_endpoint()
+        self.assertEqual(self.plugin.kernel.host_routes("eth1", 4), [stranger])
 
     def test_a_link_that_was_removed_is_made_again_with_all_that_hung_on_it(self) -> None:
         self.run_container()
-        self.house.kernel.delete(self.link)
+        self.plugin.kernel.delete(self.link)
         self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), sorted([*REACHED, f"192.168.1.8 from {HOST}"]))
 
     def test_one_route_that_cannot_be_made_keeps_no_other_container_from_its_start(self) -> None:
         self.run_container()
-        self.house.kernel.delete(self.link)
-        self.house.kernel.add_host_route(HostRoute(parse_address("192.168.1.7"), "eth1", None, 4))
+        self.plugin.kernel.delete(self.link)
+        self.plugin.kernel.add_host_route(HostRoute(parse_address("192.168.1.7"), "eth1", None, 4))
         self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
         self.assertEqual(self.routes(), [f"192.168.1.8 from {HOST}", f"fd00::7 from {HOST_6}"])
 
     def test_a_container_with_another_address_is_reached_by_that_alone(self) -> None:
         self.run_container()
-        endpoint = self.house.known.endpoints[ENDPOINT]
-        moved = evolve(endpoint, address=parse_interface("192.168.1.8/24"), told_address=endpoint.address)
-        self.house.known.replace_endpoint(moved)
-        self.house.wait(self.house.endpoints.join(join()))
+        endpoint = self.plugin.registry.endpoints[ENDPOINT]
+        moved = evolve(endpoint, address=parse_interface("192.168.1.8/24"), reported_address=endpoint.address)
+        self.plugin.registry.replace_endpoint(moved)
+        self.plugin.wait(self.plugin.endpoints.join(join()))
         self.assertEqual(self.routes(), [f"192.168.1.8 from {HOST}", f"fd00::7 from {HOST_6}"])
-        self.house.delete_endpoint()
+        self.plugin.delete_endpoint()
         self.assertEqual(self.routes(), [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from macvlan_twisted.names import endpoint_link_name
+from macvlan_twisted.link_names import endpoint_link_name
 
 from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK
 from .host_access_cases import BOTH, HOST, HostAccessTestCase, join
@@ -18,34 +18,34 @@ class HandedOnTests(HostAccessTestCase):
         self.open(address=HOST, subnets=IPV4)
         self.open(OTHER_NETWORK, address=OTHER_HOST, subnets=IPV4)
         self.run_container(address_v6=None)
-        self.house.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
+        self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
         # With a MAC that the user chose: that of the address is the forgotten one's.
-        self.house.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, mac="02:00:00:00:00:07")
-        self.house.wait(self.house.endpoints.join(join(OTHER_ENDPOINT, OTHER_NETWORK, "/run/netns/other")))
-        self.house.kernel.move_away(endpoint_link_name(OTHER_ENDPOINT), up=True)
+        self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, mac="02:00:00:00:00:07")
+        self.plugin.wait(self.plugin.endpoints.join(join(OTHER_ENDPOINT, OTHER_NETWORK, "/run/netns/other")))
+        self.plugin.kernel.move_away(endpoint_link_name(OTHER_ENDPOINT), up=True)
 
     def test_the_host_speaks_to_the_new_one_from_an_address_of_the_forgotten_ones_network(self) -> None:
         self.assertEqual(self.routes(), [SECOND])
 
     def test_a_start_gives_the_route_back_to_the_forgotten_one(self) -> None:
         for _ in range(3):
-            self.house = self.house.next_life()
+            self.plugin = self.plugin.next_life()
             self.assertEqual(self.routes(), [SECOND])
 
     def test_the_route_stays_when_both_have_gone(self) -> None:
         for _ in range(2):
-            self.house.delete_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
+            self.plugin.delete_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
             self.assertEqual(
                 self.routes(), [FIRST], "the one that is still there is not reached from its network"
             )
-            self.house.delete_endpoint(ENDPOINT, NETWORK)
+            self.plugin.delete_endpoint(ENDPOINT, NETWORK)
             self.assertEqual(self.routes(), [])
             self.setUp()
-            self.house = self.house.next_life()
+            self.plugin = self.plugin.next_life()
 
     def test_the_route_goes_with_the_forgotten_one_and_its_network(self) -> None:
-        self.house.delete_endpoint(ENDPOINT, NETWORK)
-        self.house.wait(self.house.networks.delete(NETWORK))
+        self.plugin.delete_endpoint(ENDPOINT, NETWORK)
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertEqual(self.routes(), [SECOND])
-        self.house.delete_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
+        self.plugin.delete_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
         self.assertEqual(self.routes(), [])

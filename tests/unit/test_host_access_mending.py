@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from macvlan_twisted.links.interface import HostRoute
+from macvlan_twisted.netlink.kernel import HostRoute
 
 from .conflict_cases import log_of
 from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK
@@ -15,47 +15,47 @@ class ComingAndGoingTests(HostAccessTestCase):
     """Networks that come while the last one of their parent goes."""
 
     def test_a_network_that_comes_while_the_last_one_goes_has_the_link_and_its_addresses(self) -> None:
-        house = self.house
-        house.create_network(mode="bridge")
-        house.wait(house.wires.ready("eth0"))
-        house.taps["eth0"].broken = True
-        house.steps.hold.add("find")
-        ready = house.start(house.wires.ready("eth0"))  # which has its turn on the parent
-        deleted = house.start(house.networks.delete(NETWORK))
-        house.steps.hold.clear()
-        created = house.start(house.networks.create(access_request(OTHER_NETWORK)))
-        house.steps.let_all_go()
+        plugin = self.plugin
+        plugin.create_network(mode="bridge")
+        plugin.wait(plugin.wires.ready("eth0"))
+        plugin.taps["eth0"].broken = True
+        plugin.steps.hold.add("find")
+        ready = plugin.start(plugin.wires.ready("eth0"))  # which has its turn on the parent
+        deleted = plugin.start(plugin.networks.delete(NETWORK))
+        plugin.steps.hold.clear()
+        created = plugin.start(plugin.networks.create(access_request(OTHER_NETWORK)))
+        plugin.steps.let_all_go()
         self.successResultOf(ready)
         self.successResultOf(deleted)
         self.successResultOf(created)
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.run_container(network_id=OTHER_NETWORK)
         self.assertEqual(self.routes(), REACHED)
-        house.delete_endpoint(network_id=OTHER_NETWORK)
-        house.wait(house.networks.delete(OTHER_NETWORK))
+        plugin.delete_endpoint(network_id=OTHER_NETWORK)
+        plugin.wait(plugin.networks.delete(OTHER_NETWORK))
         self.assert_nothing_left()
 
     def test_who_comes_after_a_passthru_network_speaks_by_our_own_link(self) -> None:
-        house = self.house
-        house.create_network(mode="passthru")
-        house.wait(house.wires.ready("eth0"))
-        self.assertEqual(house.taps["eth0"].mac, "02:00:00:00:00:02")
-        house.taps["eth0"].broken = True
-        house.steps.hold.add("find")
-        house.start(house.wires.ready("eth0"))
-        deleted = house.start(house.networks.delete(NETWORK))
-        house.steps.hold.clear()
-        created = house.start(house.networks.create(access_request(OTHER_NETWORK)))
-        house.steps.let_all_go()
+        plugin = self.plugin
+        plugin.create_network(mode="passthru")
+        plugin.wait(plugin.wires.ready("eth0"))
+        self.assertEqual(plugin.taps["eth0"].mac, "02:00:00:00:00:02")
+        plugin.taps["eth0"].broken = True
+        plugin.steps.hold.add("find")
+        plugin.start(plugin.wires.ready("eth0"))
+        deleted = plugin.start(plugin.networks.delete(NETWORK))
+        plugin.steps.hold.clear()
+        created = plugin.start(plugin.networks.create(access_request(OTHER_NETWORK)))
+        plugin.steps.let_all_go()
         self.successResultOf(deleted)
         self.successResultOf(created)
-        house.wait(house.wires.ready("eth0"))
-        self.assertEqual(house.taps["eth0"].mac, house.known.host_links["eth0"].mac)
+        plugin.wait(plugin.wires.ready("eth0"))
+        self.assertEqual(plugin.taps["eth0"].mac, plugin.registry.host_links["eth0"].mac)
 
     def test_a_container_that_joins_gives_a_link_without_addresses_those_that_it_lacks(self) -> None:
         self.open()
-        self.house.wait(self.house.host_links.remove("eth0"))
-        self.house.wait(self.house.host_links.ensure("eth0"))
+        self.plugin.wait(self.plugin.host_links.remove("eth0"))
+        self.plugin.wait(self.plugin.host_links.ensure("eth0"))
         self.assertEqual(self.addresses(), [])
         self.run_container(OTHER_ENDPOINT)
         self.assertEqual(self.addresses(), [HOST, HOST_6])
@@ -73,8 +73,8 @@ class RoutesInTheWayTests(HostAccessTestCase):
         super().setUp()
         self.open()
         self.run_container()
-        self.house.kernel.delete(self.link)
-        self.house.kernel.add_host_route(IN_THE_WAY)
+        self.plugin.kernel.delete(self.link)
+        self.plugin.kernel.add_host_route(IN_THE_WAY)
 
     def join_another(self) -> None:
         self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
@@ -86,40 +86,40 @@ class RoutesInTheWayTests(HostAccessTestCase):
 
     def test_with_the_next_container_the_route_is_made_if_its_way_is_free(self) -> None:
         self.join_another()
-        self.house.kernel.delete_host_route(IN_THE_WAY)
-        self.house.delete_endpoint(OTHER_ENDPOINT)
+        self.plugin.kernel.delete_host_route(IN_THE_WAY)
+        self.plugin.delete_endpoint(OTHER_ENDPOINT)
         self.join_another()
         self.assertEqual(self.routes(), sorted([*REACHED, NEXT]))
 
     def test_after_a_start_the_next_container_brings_the_route_that_failed_then(self) -> None:
-        self.house = self.house.next_life()
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.routes(), REACHED[1:])
-        self.house.kernel.delete_host_route(IN_THE_WAY)
+        self.plugin.kernel.delete_host_route(IN_THE_WAY)
         self.join_another()
         self.assertEqual(self.routes(), sorted([*REACHED, NEXT]))
 
     def test_the_route_of_a_container_that_went_is_not_made_any_more(self) -> None:
         self.join_another()
-        self.house.delete_endpoint(ENDPOINT)
-        self.house.kernel.delete_host_route(IN_THE_WAY)
-        self.house.delete_endpoint(OTHER_ENDPOINT)
+        self.plugin.delete_endpoint(ENDPOINT)
+        self.plugin.kernel.delete_host_route(IN_THE_WAY)
+        self.plugin.delete_endpoint(OTHER_ENDPOINT)
         self.join_another()
         self.assertEqual(self.routes(), [NEXT])
 
     def test_it_is_told_once_however_many_containers_come(self) -> None:
         logged = log_of(self)
         self.join_another()
-        self.house.delete_endpoint(OTHER_ENDPOINT)
+        self.plugin.delete_endpoint(OTHER_ENDPOINT)
         self.join_another()
         self.assertEqual(len([each for each in logged if "192.168.1.7 is not reached" in each]), 1, logged)
 
     def test_a_superfluous_route_that_stays_keeps_no_other_from_coming_back(self) -> None:
-        kernel = self.house.kernel
+        kernel = self.plugin.kernel
         kernel.delete_host_route(IN_THE_WAY)
-        self.house.wait(self.house.host_links.ensure("eth0"))
+        self.plugin.wait(self.plugin.host_links.ensure("eth0"))
         stray = HostRoute(ip_address("192.168.1.77"), self.link, ip_address(HOST), 142)
         kernel.add_host_route(stray)
         kernel.delete_host_route(HostRoute(ip_address("192.168.1.7"), self.link, ip_address(HOST), 142))
-        self.house.steps.refuse["delete_host_route"] = 5
-        self.house.wait(self.house.host_access.mend("eth0"))
+        self.plugin.steps.refuse["delete_host_route"] = 5
+        self.plugin.wait(self.plugin.host_access.mend("eth0"))
         self.assertEqual(self.routes(), sorted([*REACHED, f"192.168.1.77 from {HOST}"]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from attrs import evolve
 
 from macvlan_twisted.addresses import parse_address, parse_network
-from macvlan_twisted.errors import Refused
+from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress
-from macvlan_twisted.state.interface import Kind
+from macvlan_twisted.state.interfaces import RecordKind
 
 from .helpers import NETWORK, OTHER_NETWORK, PLAIN_LINKS
 from .host_access_cases import HOST, HostAccessTestCase
@@ -18,12 +18,12 @@ class OurPoolTests(HostAccessTestCase):
         """The next container's address."""
         wanted = None if address is None else parse_address(address)
         request = RequestAddress(self.pool_id, wanted, Purpose.ENDPOINT, "")
-        return str(self.house.wait(self.house.addresses.request_address(request)).ip)
+        return str(self.plugin.wait(self.plugin.addresses.request_address(request)).ip)
 
     def made(self) -> None:
         """The network is made: from now on a named address is a container's."""
         subnets = [(parse_network("192.168.1.0/24"), ())]
-        self.house.wait(self.house.network_pools.network_made("eth0", subnets))
+        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", subnets))
 
     def test_the_host_has_the_first_free_address_and_no_container_gets_it(self) -> None:
         pool = self.pool(part="192.168.1.64/30")
@@ -34,46 +34,46 @@ class OurPoolTests(HostAccessTestCase):
     def test_a_container_that_asks_for_the_hosts_address_is_refused(self) -> None:
         self.open(subnets=(self.pool(),), address=HOST)
         self.made()
-        with self.assert_refused(Refused, HOST, "reserved"):
+        with self.assert_refused(RequestRefused, HOST, "reserved"):
             self.next(HOST)
 
     def test_an_address_of_a_container_is_not_given_to_the_host(self) -> None:
         pool = self.pool()
         self.made()
         taken = self.next()
-        with self.assert_refused(Refused, taken, "in use by a container"):
+        with self.assert_refused(RequestRefused, taken, "in use by a container"):
             self.open(subnets=(pool,), address=taken)
-        self.assertEqual(self.house.link_names(), PLAIN_LINKS)
+        self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
     def test_a_late_release_of_a_containers_address_does_not_free_it_for_the_host_has_it_now(self) -> None:
         self.open(subnets=(self.pool(part="192.168.1.64/30"),), address="")
         late = ReleaseAddress(self.pool_id, parse_address("192.168.1.64"))
-        for house in (self.house, self.house.next_life()):
-            self.house = house
-            self.house.wait(self.house.addresses.release_address(late))
-            self.assertIn((self.pool_id, late.address), self.house.book.claimed)
+        for plugin in (self.plugin, self.plugin.next_life()):
+            self.plugin = plugin
+            self.plugin.wait(self.plugin.addresses.release_address(late))
+            self.assertIn((self.pool_id, late.address), self.plugin.store.claimed)
             self.assertEqual(self.next(), "192.168.1.65")
-            self.house.wait(self.house.addresses.release_address(evolve(late, address=late.address + 1)))
+            self.plugin.wait(self.plugin.addresses.release_address(evolve(late, address=late.address + 1)))
 
     def test_a_refused_host_address_does_not_keep_the_gateways_from_being_given_back(self) -> None:
         pool = evolve(self.pool(), gateway=parse_address("192.168.1.1"))
         gateway = ReleaseAddress(self.pool_id, parse_address("192.168.1.1"))
-        self.house.wait(
-            self.house.addresses.request_address(
+        self.plugin.wait(
+            self.plugin.addresses.request_address(
                 RequestAddress(self.pool_id, gateway.address, Purpose.GATEWAY)
             )
         )
-        with self.assertRaises(Refused):
+        with self.assertRaises(RequestRefused):
             self.open(subnets=(pool,), address="192.168.1.1")
-        self.house.wait(self.house.addresses.release_address(gateway))
-        self.assertNotIn((self.pool_id, gateway.address), self.house.book.claimed)
+        self.plugin.wait(self.plugin.addresses.release_address(gateway))
+        self.assertNotIn((self.pool_id, gateway.address), self.plugin.store.claimed)
 
     def test_with_the_pool_the_hosts_address_is_free(self) -> None:
         self.open(subnets=(self.pool(),), address="")
-        self.house.wait(self.house.pools.release_pool(self.pool_id))
-        self.house.wait(self.house.networks.delete(NETWORK))
-        self.assertEqual(self.house.book.claims(), [])
-        self.assertEqual(self.house.kernel.host_addresses(), {})
+        self.plugin.wait(self.plugin.pools.release_pool(self.pool_id))
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.assertEqual(self.plugin.store.claims(), [])
+        self.assertEqual(self.plugin.kernel.host_addresses(), {})
 
     def test_a_second_network_on_the_subnet_shares_the_hosts_address_beyond_the_first_ones_end(self) -> None:
         first, first_id = self.pool(), self.pool_id
@@ -81,20 +81,22 @@ class OurPoolTests(HostAccessTestCase):
         self.open(OTHER_NETWORK, subnets=(self.pool(),), address="")
         self.assertEqual(len(self.addresses()), 1)
         (shared,) = self.addresses()
-        self.house.wait(self.house.pools.release_pool(first_id))
-        self.house.wait(self.house.networks.delete(NETWORK))
+        self.plugin.wait(self.plugin.pools.release_pool(first_id))
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertEqual(self.addresses(), [shared])
         self.assertNotEqual(self.next(), shared)
 
     def test_the_pool_remembers_the_hosts_address_over_a_restart(self) -> None:
         self.open(subnets=(self.pool(part="192.168.1.64/30"),), address="")
-        self.house = self.house.next_life()
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.next(), "192.168.1.65")
 
     def test_a_server_of_the_lans_leaves_the_choice_to_the_user(self) -> None:
         pool = self.pool(parent="eth0", dhcp="true")
-        with self.assert_refused(Refused, "DHCP server", "-o host_address=ADDRESS", "-o host_access=false"):
+        with self.assert_refused(
+            RequestRefused, "DHCP server", "-o host_address=ADDRESS", "-o host_access=false"
+        ):
             self.open(subnets=(pool,), address="")
-        self.assertEqual(self.house.records.all_rows().get(Kind.NETWORK), None)
+        self.assertEqual(self.plugin.records.all_rows().get(RecordKind.NETWORK), None)
         self.open(subnets=(pool,), address=HOST)
         self.assertEqual(self.addresses(), [HOST])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from attrs import evolve
 
 from macvlan_twisted.addresses import parse_address, parse_interface
-from macvlan_twisted.links.interface import HostRoute
-from macvlan_twisted.names import endpoint_link_name, host_link_name
-from macvlan_twisted.state.interface import Kind
+from macvlan_twisted.link_names import endpoint_link_name, host_link_name
+from macvlan_twisted.netlink.kernel import HostRoute
+from macvlan_twisted.state.interfaces import RecordKind
 
 from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, network_request, nic
 from .host_access_cases import BOTH, HOST, HOST_6, REACHED, HostAccessTestCase
@@ -20,34 +20,34 @@ class RestartTests(HostAccessTestCase):
         super().setUp()
         self.open()
         self.run_container()
-        self.house.kernel.move_away(LINK)
+        self.plugin.kernel.move_away(LINK)
 
     def test_nothing_changes_in_the_kernel(self) -> None:
-        before = self.house.kernel.links()
-        self.house = self.house.next_life()
-        self.assertEqual(self.house.kernel.links(), before)
+        before = self.plugin.kernel.links()
+        self.plugin = self.plugin.next_life()
+        self.assertEqual(self.plugin.kernel.links(), before)
         self.assertEqual(self.routes(), REACHED)
-        self.house.delete_endpoint()
-        self.house.wait(self.house.networks.delete(NETWORK))
+        self.plugin.delete_endpoint()
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assert_nothing_left()
 
     def test_after_a_reboot_all_of_it_is_there_again(self) -> None:
-        self.house.kernel.delete(self.link)
-        self.house = self.house.next_life()
+        self.plugin.kernel.delete(self.link)
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), REACHED)
 
     def test_a_link_that_a_kill_left_half_made_is_finished(self) -> None:
-        port = self.house.kernel.read_port(self.link)
+        port = self.plugin.kernel.read_macvlan(self.link)
         assert port is not None
-        self.house.kernel.delete(self.link)
-        self.house.kernel.add_port(port)
-        self.house = self.house.next_life()
+        self.plugin.kernel.delete(self.link)
+        self.plugin.kernel.add_macvlan(port)
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.routes(), REACHED)
-        self.assertEqual(self.house.kernel.configured[self.link]["ipv4/arp_ignore"], "1")
+        self.assertEqual(self.plugin.kernel.configured[self.link]["ipv4/arp_ignore"], "1")
 
     def test_routes_of_our_protocol_to_nobody_go_from_our_link_alone(self) -> None:
-        kernel = self.house.kernel
+        kernel = self.plugin.kernel
         ours = HostRoute(parse_address("192.168.1.8"), self.link, parse_address(HOST), 142)
         on_eth1, of_user = (
             evolve(ours, destination=parse_address("192.168.1.9"), link="eth1"),
@@ -55,40 +55,40 @@ class RestartTests(HostAccessTestCase):
         )
         for route in (ours, on_eth1, of_user):
             kernel.add_host_route(route)
-        self.house = self.house.next_life()
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.routes(), REACHED)
         self.assertEqual(kernel.host_routes("eth1", 142), [on_eth1])
         self.assertEqual(kernel.host_routes(self.link, 4), [of_user])
 
     def test_an_address_that_a_kill_left_on_the_link_goes(self) -> None:
-        self.house.kernel.add_address(self.link, parse_interface("10.1.0.99/32"))
-        self.house = self.house.next_life()
+        self.plugin.kernel.add_address(self.link, parse_interface("10.1.0.99/32"))
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
     def test_without_its_parent_the_start_goes_on_and_a_container_brings_all_of_it_back(self) -> None:
-        kernel = self.house.kernel
+        kernel = self.plugin.kernel
         parent = kernel.find("eth0")
         assert parent is not None
         kernel.delete("eth0")
-        self.house = self.house.next_life()
-        self.assertNotIn(self.link, self.house.link_names())
+        self.plugin = self.plugin.next_life()
+        self.assertNotIn(self.link, self.plugin.link_names())
         kernel.put(nic("eth0", 2))
         self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), sorted([*REACHED, f"192.168.1.8 from {HOST}"]))
 
     def test_a_network_that_a_kill_left_half_made_leaves_no_address(self) -> None:
-        kind, rows = Kind.NETWORK, self.house.records.kept[Kind.NETWORK]
+        kind, rows = RecordKind.NETWORK, self.plugin.records.kept[RecordKind.NETWORK]
         rows[NETWORK] = {**rows[NETWORK], "is_made": False, "host_addresses": []}
-        del self.house.records.kept[Kind.ENDPOINT][ENDPOINT]
-        self.assertEqual(list(self.house.records.all_rows()[kind]), [NETWORK])
-        self.house = self.house.next_life()
+        del self.plugin.records.kept[RecordKind.ENDPOINT][ENDPOINT]
+        self.assertEqual(list(self.plugin.records.all_rows()[kind]), [NETWORK])
+        self.plugin = self.plugin.next_life()
         self.assert_nothing_left()
 
     def test_another_route_in_the_way_keeps_the_others_from_nothing(self) -> None:
-        self.house.kernel.delete(self.link)
-        self.house.kernel.add_host_route(HostRoute(parse_address("192.168.1.7"), "eth1", None, 4))
-        self.house = self.house.next_life()
+        self.plugin.kernel.delete(self.link)
+        self.plugin.kernel.add_host_route(HostRoute(parse_address("192.168.1.7"), "eth1", None, 4))
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.routes(), REACHED[1:])
 
 
@@ -96,20 +96,20 @@ class AloneTests(HostAccessTestCase):
     """An internal network without a NIC is on a link of ours, which goes with a reboot, too."""
 
     def test_after_a_reboot_the_link_below_ours_is_made_first(self) -> None:
-        self.house.wait(
-            self.house.networks.create(
+        self.plugin.wait(
+            self.plugin.networks.create(
                 network_request(internal=True, subnets=BOTH[:1], host_access="true", host_address=HOST)
             )
         )
-        parent = self.house.known.networks[NETWORK].parent
-        self.link = host_link_name(self.house.records.instance, parent)
+        parent = self.plugin.registry.networks[NETWORK].parent
+        self.link = host_link_name(self.plugin.records.instance, parent)
         self.run_container(address_v6=None)
         self.assertEqual(self.routes(), REACHED[:1])
         for name in (LINK, self.link, parent):
-            self.house.kernel.delete(name)
-        self.house = self.house.next_life()
+            self.plugin.kernel.delete(name)
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.addresses(), [HOST])
         self.assertEqual(self.routes(), REACHED[:1])
-        self.house.delete_endpoint()
-        self.house.wait(self.house.networks.delete(NETWORK))
+        self.plugin.delete_endpoint()
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assert_nothing_left()

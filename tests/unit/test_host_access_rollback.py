@@ -8,11 +8,11 @@ from attrs import evolve
 
 from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.driver import requests
-from macvlan_twisted.errors import LinkFailed, MacvlanError, Refused, StateFailed
-from macvlan_twisted.lan.frames import Claim, Probe, answer_frame, decode, probe_frame
-from macvlan_twisted.state.interface import Kind
+from macvlan_twisted.errors import LinkError, MacvlanError, RequestRefused, StateError
+from macvlan_twisted.lan.arp_nd import AddressClaim, Probe, answer_frame, decode, probe_frame
+from macvlan_twisted.state.interfaces import RecordKind
 
-from .helpers import ENDPOINT, LAN, NETWORK, OTHER_NETWORK, PLAIN_LINKS, House, Steps, subnet
+from .helpers import ENDPOINT, LAN, NETWORK, OTHER_NETWORK, PLAIN_LINKS, PluginHarness, Steps, subnet
 from .host_access_cases import BOTH, HOST, HOST_6, REACHED, HostAccessTestCase, access_request, join
 
 CALL = requests.EndpointCall(NETWORK, ENDPOINT)
@@ -23,7 +23,7 @@ UNDOING = ("delete", "delete_address")
 class RollbackTests(HostAccessTestCase):
     def each_step(
         self,
-        steps_of: Callable[[House], Steps],
+        steps_of: Callable[[PluginHarness], Steps],
         prepare: Callable[[], None],
         act: Callable[[], None],
         check: Callable[[], None],
@@ -32,9 +32,9 @@ class RollbackTests(HostAccessTestCase):
         number = 0
         while True:
             number += 1
-            self.house = House()
+            self.plugin = PluginHarness()
             prepare()
-            steps = steps_of(self.house)
+            steps = steps_of(self.plugin)
             before = len(steps.taken)
             steps.refuse_number = before + number
             try:
@@ -46,20 +46,20 @@ class RollbackTests(HostAccessTestCase):
                     break
                 continue  # what failed was tried again
             if steps.taken[before + number - 1] in UNDOING:
-                self.house = self.house.next_life()
+                self.plugin = self.plugin.next_life()
             check()
         self.assertGreater(number, 2, "no step was refused at all")
 
     def test_the_kernel_refuses_any_one_step_of_a_network(self) -> None:
-        self.each_step(lambda house: house.steps, lambda: None, self.open, self.check_network)
+        self.each_step(lambda plugin: plugin.steps, lambda: None, self.open, self.check_network)
 
     def test_the_disk_refuses_any_one_write_of_a_network(self) -> None:
-        self.each_step(lambda house: house.records.steps, lambda: None, self.open, self.check_network)
+        self.each_step(lambda plugin: plugin.records.steps, lambda: None, self.open, self.check_network)
 
     def check_network(self) -> None:
         self.assert_nothing_left()
-        self.assertEqual(self.house.kernel.host_addresses(), {})
-        self.assertEqual(self.house.host_access.addresses_on("eth0"), ())
+        self.assertEqual(self.plugin.kernel.host_addresses(), {})
+        self.assertEqual(self.plugin.host_access.addresses_on("eth0"), ())
 
     def test_a_second_network_that_fails_leaves_the_first_ones_access(self) -> None:
         def second() -> None:
@@ -68,9 +68,9 @@ class RollbackTests(HostAccessTestCase):
         def check() -> None:
             self.assertEqual(self.addresses(), [HOST, HOST_6])
             self.assertEqual(self.routes(), REACHED)
-            self.assertEqual(list(self.house.known.networks), [NETWORK])
+            self.assertEqual(list(self.plugin.registry.networks), [NETWORK])
 
-        for steps_of in (lambda house: house.steps, lambda house: house.records.steps):
+        for steps_of in (lambda plugin: plugin.steps, lambda plugin: plugin.records.steps):
             self.each_step(steps_of, self.open_and_run, second, check)
 
     def open_and_run(self) -> None:
@@ -79,14 +79,14 @@ class RollbackTests(HostAccessTestCase):
 
     def open_and_create(self) -> None:
         self.open()
-        self.house.create_endpoint(address_v6="fd00::7/64")
+        self.plugin.create_endpoint(address_v6="fd00::7/64")
 
     def join(self) -> None:
-        self.house.wait(self.house.endpoints.join(join()))
+        self.plugin.wait(self.plugin.endpoints.join(join()))
 
     def test_the_kernel_refuses_any_one_step_of_a_join(self) -> None:
         self.each_step(
-            lambda house: house.steps,
+            lambda plugin: plugin.steps,
             self.open_and_create,
             self.join,
             lambda: self.assertEqual(self.routes(), []),
@@ -95,16 +95,16 @@ class RollbackTests(HostAccessTestCase):
     def test_after_a_join_that_the_disk_refused_the_endpoints_removal_takes_the_routes(self) -> None:
         """The engine asks for it at once (docs/reference/protocol)."""
         self.open_and_create()
-        self.house.records.steps.refuse["save"] = 0
-        with self.assert_refused(StateFailed):
+        self.plugin.records.steps.refuse["save"] = 0
+        with self.assert_refused(StateError):
             self.join()
-        self.house.records.steps.refuse.clear()
-        self.house.delete_endpoint()
+        self.plugin.records.steps.refuse.clear()
+        self.plugin.delete_endpoint()
         self.assertEqual(self.routes(), [])
 
     def test_a_second_join_that_fails_leaves_the_firsts_routes(self) -> None:
         self.each_step(
-            lambda house: house.steps,
+            lambda plugin: plugin.steps,
             self.open_and_run,
             self.join,
             lambda: self.assertEqual(self.routes(), REACHED),
@@ -113,41 +113,41 @@ class RollbackTests(HostAccessTestCase):
     def test_a_join_into_a_link_that_is_gone_leaves_it_gone_or_whole(self) -> None:
         def prepare() -> None:
             self.open_and_create()
-            self.house.kernel.delete(self.link)
+            self.plugin.kernel.delete(self.link)
 
         def check() -> None:
-            if self.house.kernel.exists(self.link):
+            if self.plugin.kernel.exists(self.link):
                 self.assertEqual(self.addresses(), [HOST, HOST_6])
             self.assertEqual(self.routes(), [])
 
-        self.each_step(lambda house: house.steps, prepare, self.join, check)
+        self.each_step(lambda plugin: plugin.steps, prepare, self.join, check)
 
     def test_a_removal_that_fails_half_way_goes_on(self) -> None:
         self.open_and_run()
-        self.house.steps.refuse["delete_host_route"] = 5
-        with self.assert_refused(LinkFailed, "delete_host_route"):
-            self.house.delete_endpoint()
-        self.assertEqual(dict(self.house.known.endpoints), {})
-        self.house.steps.refuse.clear()
-        self.house = self.house.next_life()
+        self.plugin.steps.refuse["delete_host_route"] = 5
+        with self.assert_refused(LinkError, "delete_host_route"):
+            self.plugin.delete_endpoint()
+        self.assertEqual(dict(self.plugin.registry.endpoints), {})
+        self.plugin.steps.refuse.clear()
+        self.plugin = self.plugin.next_life()
         self.assertEqual(self.routes(), [])
 
     def test_a_network_is_removed_as_far_as_the_kernel_lets_it_be(self) -> None:
         self.open_and_run()
         for name in ("delete_host_route", "delete_address"):
-            self.house.steps.refuse[name] = 5
-        with self.assert_refused(LinkFailed, "delete_host_route", "delete_address"):
-            self.house.wait(self.house.networks.delete(NETWORK))
-        self.house.steps.refuse.clear()
-        self.house.wait(self.house.links.reaped())
+            self.plugin.steps.refuse[name] = 5
+        with self.assert_refused(LinkError, "delete_host_route", "delete_address"):
+            self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.steps.refuse.clear()
+        self.plugin.wait(self.plugin.links.deletions_finished())
         self.assert_nothing_left()
 
     def test_what_was_refused_can_be_repeated(self) -> None:
-        for step in ("add_address", "configure", "set_up", "add_port", "host_addresses"):
-            self.house.steps.refuse[step] = 22
-            with self.assert_refused(LinkFailed):
+        for step in ("add_address", "configure", "set_up", "add_macvlan", "host_addresses"):
+            self.plugin.steps.refuse[step] = 22
+            with self.assert_refused(LinkError):
                 self.open()
-            self.house.steps.refuse.clear()
+            self.plugin.steps.refuse.clear()
         self.open()
         self.run_container()
         self.assertEqual(self.routes(), REACHED)
@@ -158,8 +158,8 @@ class OnTheLanTests(HostAccessTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.house = House(settings=evolve(LAN, conflict_detection="on"))
-        self.house.answerers.append(self.answer)
+        self.plugin = PluginHarness(config=evolve(LAN, conflict_detection="on"))
+        self.plugin.answerers.append(self.answer)
 
     def answer(self, frame: bytes) -> list[bytes]:
         said = decode(frame)
@@ -169,46 +169,46 @@ class OnTheLanTests(HostAccessTestCase):
 
     def pass_time(self) -> None:
         for _ in range(60):
-            self.house.clock.advance(0.01)
+            self.plugin.clock.advance(0.01)
 
     def answers_for(self, address: str) -> bool:
-        tap = self.house.taps["eth0"]
+        tap = self.plugin.taps["eth0"]
         before = len(tap.sent)
         tap.bring(probe_frame(parse_address(address), "02:00:00:00:00:03"))
         said = [decode(frame) for frame in tap.sent[before:]]
-        return any(isinstance(each, Claim) and str(each.address) == address for each in said)
+        return any(isinstance(each, AddressClaim) and str(each.address) == address for each in said)
 
     def test_an_address_of_a_neighbours_is_refused_with_its_mac_and_the_other_is_defended_no_more(
         self,
     ) -> None:
-        self.house.create_network(OTHER_NETWORK)  # which goes on listening
-        made = self.house.start(self.house.networks.create(access_request()))
+        self.plugin.create_network(OTHER_NETWORK)  # which goes on listening
+        made = self.plugin.start(self.plugin.networks.create(access_request()))
         self.pass_time()
-        said = str(self.failureResultOf(made, Refused).getErrorMessage())
+        said = str(self.failureResultOf(made, RequestRefused).getErrorMessage())
         self.assertIn(f"host address {HOST_6} is in use on eth0: MAC 02:00:00:00:00:02", said)
         self.assertFalse(self.answers_for(HOST))
-        self.assertEqual(list(self.house.known.networks), [OTHER_NETWORK])
-        self.assertEqual(self.house.host_access.addresses_on("eth0"), ())
+        self.assertEqual(list(self.plugin.registry.networks), [OTHER_NETWORK])
+        self.assertEqual(self.plugin.host_access.addresses_on("eth0"), ())
 
     def test_that_the_parent_answers_for_the_hosts_address_is_no_conflict(self) -> None:
         """Linux answers by all of its links on a LAN, unless it is told not to."""
-        made = self.house.start(self.house.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
+        made = self.plugin.start(self.plugin.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
         self.pass_time()
         self.assertIsNone(self.successResultOf(made))
-        parent = self.house.kernel.find("eth0")
+        parent = self.plugin.kernel.find("eth0")
         assert parent is not None
         for mac, seen in ((parent.mac, []), ("02:00:00:00:00:09", [HOST])):
             frame = answer_frame(parse_address(HOST), mac, "02:00:00:00:00:03")
-            self.house.taps["eth0"].bring(frame)
-            rows = self.house.records.all_rows().get(Kind.CONFLICT, {})
+            self.plugin.taps["eth0"].bring(frame)
+            rows = self.plugin.records.all_rows().get(RecordKind.CONFLICT, {})
             self.assertEqual([row["address"] for row in rows.values()], seen)
 
     def test_the_hosts_address_is_defended_from_the_network_to_its_removal(self) -> None:
-        self.house.create_network(OTHER_NETWORK)
-        made = self.house.start(self.house.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
+        self.plugin.create_network(OTHER_NETWORK)
+        made = self.plugin.start(self.plugin.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
         self.pass_time()
         self.assertIsNone(self.successResultOf(made))
         self.assertTrue(self.answers_for(HOST))
-        self.house.wait(self.house.networks.delete(NETWORK))
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertFalse(self.answers_for(HOST))
-        self.assertEqual(self.house.link_names() - PLAIN_LINKS - {self.link}, set())
+        self.assertEqual(self.plugin.link_names() - PLAIN_LINKS - {self.link}, set())

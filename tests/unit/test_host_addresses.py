@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import IPAddress, IPNetwork, parse_address
 from macvlan_twisted.driver.host_addresses import choose_host_addresses
-from macvlan_twisted.driver.network import Network, Subnet
-from macvlan_twisted.errors import Refused
+from macvlan_twisted.driver.models import Network, Subnet
+from macvlan_twisted.errors import RequestRefused
 
 from .helpers import NETWORK, subnet
 
@@ -19,7 +19,7 @@ V4, V6 = subnet("192.168.1.0/24", "192.168.1.1"), subnet("fd00::/64")
 
 
 def ours(each: Subnet) -> Subnet:
-    return evolve(each, is_ours=True)
+    return evolve(each, managed_here=True)
 
 
 @define
@@ -69,7 +69,7 @@ class ChoiceTests(SynchronousTestCase):
         return [str(each) for each in self.successResultOf(self.choice(*subnets, **about))]  # type: ignore[arg-type]
 
     def refused(self, *subnets: Subnet, given: Sequence[str] = (), others: Mapping[str, str] = {}) -> str:
-        failure = self.failureResultOf(self.choice(*subnets, given=given, others=others), Refused)
+        failure = self.failureResultOf(self.choice(*subnets, given=given, others=others), RequestRefused)
         return str(failure.getErrorMessage())
 
     def test_our_pools_give_one_a_family(self) -> None:
@@ -130,7 +130,7 @@ class ChoiceTests(SynchronousTestCase):
         self.assertIn("--aux-address host6=ADDRESS", self.refused(named, V6))
 
     def test_where_nobody_manages_addresses_none_is_to_be_reserved_by_name(self) -> None:
-        said = self.refused(evolve(subnet("0.0.0.0/0"), is_nobodys=True))
+        said = self.refused(evolve(subnet("0.0.0.0/0"), null_ipam=True))
         self.assertIn("-o host_address=ADDRESS", said)
         self.assertNotIn("--aux-address", said)
 

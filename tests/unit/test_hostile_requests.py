@@ -8,9 +8,9 @@ from typing import Any, cast
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from macvlan_twisted.protocol.errors import LONGEST_MESSAGE, legible
-from macvlan_twisted.protocol.fields import LONGEST_TEXT
+from macvlan_twisted.protocol.json_reader import LONGEST_TEXT
 
-from .helpers import House
+from .helpers import PluginHarness
 from .site_cases import SiteTestCase, request
 
 NAME = "com.docker.network.endpoint.name"
@@ -82,18 +82,18 @@ class HostileRequestTests(SiteTestCase):
             "IpamDriver.RequestPool", "AddressSpace", str(LONGEST_TEXT), AddressSpace=long, Pool="10.0.0.0/24"
         )
         self.refused("NetworkDriver.Join", "SandboxKey", NetworkID="a", EndpointID="b", SandboxKey=long)
-        self.assertEqual(self.house.book.open, {})
+        self.assertEqual(self.plugin.store.open, {})
 
     def test_what_cannot_be_a_containers_name_is_none(self) -> None:
-        self.serve(House())
+        self.serve(PluginHarness())
         pool = self.post("IpamDriver.RequestPool", AddressSpace="MacvlanTwistedLocal", Pool="10.0.0.0/24")[
             "PoolID"
         ]
         for name in ("n" * 256, "a\nb", "\x1b[2J"):
             self.post("IpamDriver.RequestAddress", PoolID=pool, Address="", Options={NAME: name})
-        self.assertEqual([claim.name for claim in self.house.book.claims()], ["", "", ""])
+        self.assertEqual([claim.name for claim in self.plugin.store.claims()], ["", "", ""])
         self.post("IpamDriver.RequestAddress", PoolID=pool, Address="", Options={NAME: "web-1.x_2"})
-        self.assertIn("web-1.x_2", [claim.name for claim in self.house.book.claims()])
+        self.assertIn("web-1.x_2", [claim.name for claim in self.plugin.store.claims()])
 
 
 class LegibleTests(SiteTestCase):

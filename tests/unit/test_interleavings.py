@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from .helpers import House
+from .helpers import PluginHarness
 from .interleaved import MOST_AT_ONCE, Interleaved
 
 SEEDS = st.integers(0, (1 << 32) - 1)
@@ -19,7 +19,7 @@ class InterleavingMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.host = Interleaved(House(), Random(0))
+        self.host = Interleaved(PluginHarness(), Random(0))
 
     @rule(number=st.integers(1, MOST_AT_ONCE), seed=SEEDS)
     def calls_come(self, number: int, seed: int) -> None:

@@ -7,32 +7,40 @@ from typing import Any
 from attrs import evolve
 from twisted.logger import LogLevel, capturedLogs
 
-from macvlan_twisted.driver.reconciliation import leases_in_use
-from macvlan_twisted.errors import Refused, StateFailed
-from macvlan_twisted.lan.dhcp import LeaseFacts
-from macvlan_twisted.lan.lease_records import LeaseRecord, Terms
-from macvlan_twisted.names import endpoint_link_name
-from macvlan_twisted.records import from_document
-from macvlan_twisted.state.interface import Kind
+from macvlan_twisted.dhcp.binding import Binding
+from macvlan_twisted.dhcp.lease_records import LeaseRecord, Terms
+from macvlan_twisted.errors import RequestRefused, StateError
+from macvlan_twisted.link_names import endpoint_link_name
+from macvlan_twisted.reconcile.startup import leases_in_use
+from macvlan_twisted.state.interfaces import RecordKind
+from macvlan_twisted.state.serialize import from_document
 from macvlan_twisted.testing.kernel import nic
 
 from .dhcp_lan import DISCOVER, MAC, RELEASE, REQUEST, Said, Server
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, House, HouseTestCase, endpoint_request, subnet
+from .helpers import (
+    ENDPOINT,
+    NETWORK,
+    OTHER_ENDPOINT,
+    PluginHarness,
+    PluginTestCase,
+    endpoint_request,
+    subnet,
+)
 
 TERMS = Terms("eth0", MAC, conflict_detection="off")
 OTHER_MAC = "7a:42:00:00:00:02"
 
 
-class LeasesTestCase(HouseTestCase):
+class LeasesTestCase(PluginTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = Server()
         self.heard: list[Said] = []
         self.unanswered: set[int] = set()
-        self.house.answerers.append(self.listen)
-        self.house.wires.use("eth0", "a network")
-        self.house.wait(self.house.wires.ready("eth0"))
-        self.house.records.steps.taken.clear()
+        self.plugin.answerers.append(self.listen)
+        self.plugin.wires.use("eth0", "a network")
+        self.plugin.wait(self.plugin.wires.ready("eth0"))
+        self.plugin.records.steps.taken.clear()
 
     def listen(self, frame: bytes) -> list[bytes]:
         if frame[12:14] != b"\x08\x00":
@@ -45,58 +53,60 @@ class LeasesTestCase(HouseTestCase):
     def kinds(self) -> list[int]:
         return [said.kind for said in self.heard]
 
-    def take(self, house: House | None = None, terms: Terms = TERMS) -> LeaseFacts:
-        house = house or self.house
-        return house.wait(house.leases.take(terms))
+    def take(self, plugin: PluginHarness | None = None, terms: Terms = TERMS) -> Binding:
+        plugin = plugin or self.plugin
+        return plugin.wait(plugin.leases.take(terms))
 
-    def give_back(self, house: House | None = None) -> None:
-        house = house or self.house
-        house.wait(house.leases.give_back("eth0", MAC))
+    def give_back(self, plugin: PluginHarness | None = None) -> None:
+        plugin = plugin or self.plugin
+        plugin.wait(plugin.leases.give_back("eth0", MAC))
 
     def rows(self) -> list[LeaseRecord]:
-        return [from_document(LeaseRecord, each) for each in self.house.records.kept[Kind.LEASE].values()]
+        return [
+            from_document(LeaseRecord, each) for each in self.plugin.records.kept[RecordKind.LEASE].values()
+        ]
 
-    def next_life(self) -> House:
-        house = self.house.next_life()
-        house.wires.use("eth0", "a network")
+    def next_life(self) -> PluginHarness:
+        plugin = self.plugin.next_life()
+        plugin.wires.use("eth0", "a network")
         self.heard.clear()
-        return house
+        return plugin
 
-    def resume(self, house: House) -> None:
+    def resume(self, plugin: PluginHarness) -> None:
         """As the service does."""
-        owned = leases_in_use(house.leases.known(), house.known, house.addresses.is_endpoints)
-        house.wait(house.leases.resume(owned))
+        owned = leases_in_use(plugin.leases.known(), plugin.registry, plugin.addresses.is_endpoints)
+        plugin.wait(plugin.leases.resume(owned))
 
-    def assert_nobody_has_one(self, house: House | None = None) -> None:
-        house = house or self.house
+    def assert_nobody_has_one(self, plugin: PluginHarness | None = None) -> None:
+        plugin = plugin or self.plugin
         self.assertEqual(self.rows(), [])
-        self.assertEqual(house.leases.known(), [])
-        self.assertEqual(house.clock.getDelayedCalls(), [])
-        self.take(house)
+        self.assertEqual(plugin.leases.known(), [])
+        self.assertEqual(plugin.clock.getDelayedCalls(), [])
+        self.take(plugin)
 
 
 class RaceTests(LeasesTestCase):
     def test_a_lease_given_back_while_it_is_asked_for_is_nobodys(self) -> None:
         self.server.away = True
-        taken = self.house.start(self.house.leases.take(TERMS))
+        taken = self.plugin.start(self.plugin.leases.take(TERMS))
         self.give_back()
-        self.failureResultOf(taken, Refused)
+        self.failureResultOf(taken, RequestRefused)
         self.server.away = False
         self.assert_nobody_has_one()
 
     def test_a_lease_given_back_while_it_is_written_is_released(self) -> None:
         for writes in (1, 2):
-            self.house.records.steps.hold.add("save")
-            taken = self.house.start(self.house.leases.take(TERMS))
+            self.plugin.records.steps.hold.add("save")
+            taken = self.plugin.start(self.plugin.leases.take(TERMS))
             for _ in range(writes - 1):
-                self.house.records.steps.let_go()
-            gone = self.house.start(self.house.leases.give_back("eth0", MAC))
-            self.house.records.steps.let_all_go()
-            self.failureResultOf(taken, Refused)
+                self.plugin.records.steps.let_go()
+            gone = self.plugin.start(self.plugin.leases.give_back("eth0", MAC))
+            self.plugin.records.steps.let_all_go()
+            self.failureResultOf(taken, RequestRefused)
             self.successResultOf(gone)
             self.assertEqual(self.kinds.count(RELEASE), writes - 1)
-            self.house.records.kept[
-                Kind.LEASE
+            self.plugin.records.kept[
+                RecordKind.LEASE
             ].clear()  # a write that was given up may still have come through
             self.assert_nobody_has_one()
             self.give_back()
@@ -104,24 +114,24 @@ class RaceTests(LeasesTestCase):
 
     def test_one_that_is_taken_while_its_predecessor_is_given_back_waits_for_that(self) -> None:
         self.take()
-        self.house.records.steps.hold.add("forget")
-        gone = self.house.start(self.house.leases.give_back("eth0", MAC))
-        taken = self.house.start(self.house.leases.take(TERMS))
+        self.plugin.records.steps.hold.add("forget")
+        gone = self.plugin.start(self.plugin.leases.give_back("eth0", MAC))
+        taken = self.plugin.start(self.plugin.leases.take(TERMS))
         self.assertNoResult(taken)
-        self.house.records.steps.let_all_go()
+        self.plugin.records.steps.let_all_go()
         self.successResultOf(gone)
         self.successResultOf(taken)
         self.assertEqual(len(self.rows()), 1)
 
     def test_a_second_one_under_the_same_mac_is_refused_and_does_the_first_no_harm(self) -> None:
         self.server.away = True
-        first = self.house.start(self.house.leases.take(TERMS))
-        with self.assert_refused(Refused, MAC, "eth0"):
+        first = self.plugin.start(self.plugin.leases.take(TERMS))
+        with self.assert_refused(RequestRefused, MAC, "eth0"):
             self.take()
         self.server.away = False
-        self.house.clock.advance(2)
+        self.plugin.clock.advance(2)
         self.successResultOf(first)
-        with self.assert_refused(Refused, MAC, "eth0"):
+        with self.assert_refused(RequestRefused, MAC, "eth0"):
             self.take()
         self.assertNotIn(RELEASE, self.kinds)
         self.assertEqual(len(self.rows()), 1)
@@ -129,94 +139,94 @@ class RaceTests(LeasesTestCase):
     def test_one_that_is_given_back_while_others_are_resumed_stays_given_back(self) -> None:
         self.take()
         self.take(terms=Terms("eth0", OTHER_MAC, conflict_detection="off"))
-        house = self.next_life()
-        house.records.steps.hold.add("forget")
-        resumed = house.start(house.leases.resume({f"eth0 {MAC}"}))  # the other one is nobody's
-        gone = house.start(house.leases.give_back("eth0", MAC))
-        house.records.steps.let_all_go()
+        plugin = self.next_life()
+        plugin.records.steps.hold.add("forget")
+        resumed = plugin.start(plugin.leases.resume({f"eth0 {MAC}"}))  # the other one is nobody's
+        gone = plugin.start(plugin.leases.give_back("eth0", MAC))
+        plugin.records.steps.let_all_go()
         self.successResultOf(resumed)
         self.successResultOf(gone)
         self.assertEqual(self.kinds, [RELEASE, RELEASE])
-        self.assertEqual(house.clock.getDelayedCalls(), [])
+        self.assertEqual(plugin.clock.getDelayedCalls(), [])
 
 
 class KillTests(LeasesTestCase):
     def test_what_was_asked_for_and_not_answered_is_given_back(self) -> None:
         self.unanswered = {REQUEST}
-        self.addCleanup(self.house.start(self.house.leases.take(TERMS)).addErrback, lambda _: None)
-        self.addCleanup(self.house.leases.close)
+        self.addCleanup(self.plugin.start(self.plugin.leases.take(TERMS)).addErrback, lambda _: None)
+        self.addCleanup(self.plugin.leases.close)
         self.assertEqual([row.granted for row in self.rows()], [False])
-        house = self.next_life()
-        self.resume(house)
+        plugin = self.next_life()
+        self.resume(plugin)
         self.assertEqual(self.kinds, [RELEASE])
         self.unanswered = set()
-        self.assert_nobody_has_one(house)
+        self.assert_nobody_has_one(plugin)
 
     def test_what_was_granted_to_a_container_that_never_came_is_given_back(self) -> None:
         facts = self.take()
-        house = self.next_life()
-        self.resume(house)
+        plugin = self.next_life()
+        self.resume(plugin)
         self.assertEqual([(said.kind, said.ciaddr) for said in self.heard], [(RELEASE, str(facts.address))])
-        self.assert_nobody_has_one(house)
+        self.assert_nobody_has_one(plugin)
 
     def test_the_link_for_a_farewell_goes_again_where_nothing_else_uses_the_parent(self) -> None:
         self.take()
-        house = self.house.next_life()
-        before = house.link_names()
-        self.resume(house)
+        plugin = self.plugin.next_life()
+        before = plugin.link_names()
+        self.resume(plugin)
         self.assertIn(RELEASE, self.kinds)
-        self.assertEqual({name for name in house.link_names() - before if not name.startswith("mt")}, set())
-        house.wait(house.links.reaped())
-        self.assertEqual(house.known.host_links, {})
+        self.assertEqual({name for name in plugin.link_names() - before if not name.startswith("mt")}, set())
+        plugin.wait(plugin.links.deletions_finished())
+        self.assertEqual(plugin.registry.host_links, {})
 
     def test_a_running_containers_lease_goes_on_by_init_reboot(self) -> None:
         facts = self.take()
-        house = self.next_life()
-        house.wait(house.leases.resume({f"eth0 {MAC}"}))
+        plugin = self.next_life()
+        plugin.wait(plugin.leases.resume({f"eth0 {MAC}"}))
         self.assertEqual(
             [(s.kind, s.requested, s.server_id) for s in self.heard], [(REQUEST, str(facts.address), None)]
         )
-        house.clock.advance(1801)
+        plugin.clock.advance(1801)
         self.assertEqual([(s.kind, s.ciaddr) for s in self.heard[1:]], [(REQUEST, str(facts.address))])
 
     def test_at_the_end_of_the_service_containers_keep_their_leases(self) -> None:
         self.take()
         self.heard.clear()
-        self.house.leases.close()
-        self.house.clock.advance(10000)
+        self.plugin.leases.close()
+        self.plugin.clock.advance(10000)
         self.assertEqual(self.kinds, [])
         self.assertEqual(len(self.rows()), 1)
 
     def test_at_the_end_of_the_service_nobody_keeps_what_was_half_taken(self) -> None:
-        self.house.records.steps.hold.add("save")
-        taken = self.house.start(self.house.leases.take(TERMS))
-        self.house.records.steps.let_go()  # the intent: the server has granted it by now
-        self.house.leases.close()
-        self.failureResultOf(taken, Refused)
+        self.plugin.records.steps.hold.add("save")
+        taken = self.plugin.start(self.plugin.leases.take(TERMS))
+        self.plugin.records.steps.let_go()  # the intent: the server has granted it by now
+        self.plugin.leases.close()
+        self.failureResultOf(taken, RequestRefused)
         self.assertEqual(self.kinds, [DISCOVER, REQUEST, RELEASE])
         self.assertEqual(self.rows(), [])
 
 
 class DiskTests(LeasesTestCase):
     def test_nothing_is_requested_that_could_not_be_noted_before(self) -> None:
-        self.house.records.steps.refuse["save"] = 28
-        with self.assert_refused(StateFailed, "save"):
+        self.plugin.records.steps.refuse["save"] = 28
+        with self.assert_refused(StateError, "save"):
             self.take()
         self.assertEqual(self.kinds, [DISCOVER])
-        self.house.records.steps.refuse.clear()
+        self.plugin.records.steps.refuse.clear()
         self.assert_nobody_has_one()
 
     def test_a_grant_that_cannot_be_kept_is_given_back_and_can_be_taken_later(self) -> None:
-        self.house.records.steps.refuse_number = 2
-        with self.assert_refused(StateFailed, "save"):
+        self.plugin.records.steps.refuse_number = 2
+        with self.assert_refused(StateError, "save"):
             self.take()
         self.assertEqual(self.kinds, [DISCOVER, REQUEST, RELEASE])
         self.assert_nobody_has_one()
 
     def test_a_mac_is_free_again_although_the_row_of_an_attempt_stays(self) -> None:
-        self.house.records.steps.refuse["forget"] = 28
+        self.plugin.records.steps.refuse["forget"] = 28
         self.server.naks = 99
-        with self.assert_refused(Refused, "then refused it"):
+        with self.assert_refused(RequestRefused, "then refused it"):
             self.take()
         self.server.naks = 0
         self.take()
@@ -224,21 +234,21 @@ class DiskTests(LeasesTestCase):
 
     def test_a_mac_is_free_again_although_the_row_of_a_lease_stays(self) -> None:
         self.take()
-        self.house.records.steps.refuse["forget"] = 28
-        with self.assert_refused(StateFailed, "forget"):
+        self.plugin.records.steps.refuse["forget"] = 28
+        with self.assert_refused(StateError, "forget"):
             self.give_back()
         self.assertEqual(self.kinds[-1], RELEASE)
-        self.house.records.steps.refuse.clear()
+        self.plugin.records.steps.refuse.clear()
         self.give_back()
         self.take()
 
     def test_one_row_that_cannot_be_removed_keeps_no_other_lease_from_going_on(self) -> None:
         self.take()
         self.take(terms=Terms("eth0", OTHER_MAC, conflict_detection="off"))
-        house = self.next_life()
-        house.records.steps.refuse["forget"] = 28
+        plugin = self.next_life()
+        plugin.records.steps.refuse["forget"] = 28
         with capturedLogs() as events:
-            house.wait(house.leases.resume({f"eth0 {OTHER_MAC}"}))
+            plugin.wait(plugin.leases.resume({f"eth0 {OTHER_MAC}"}))
         self.assertEqual(sorted(self.kinds), [REQUEST, RELEASE])
         (told,) = [each for each in events if each["log_level"] is LogLevel.error]
         self.assertIn(MAC, told["key"])
@@ -247,23 +257,23 @@ class DiskTests(LeasesTestCase):
 class ParentTests(LeasesTestCase):
     def test_a_lease_whose_parent_comes_late_goes_on_when_it_is_there(self) -> None:
         facts = self.take()
-        self.house.kernel.delete("eth0")
-        house = self.next_life()
-        house.wait(house.leases.resume({f"eth0 {MAC}"}))
-        house.clock.advance(1)
+        self.plugin.kernel.delete("eth0")
+        plugin = self.next_life()
+        plugin.wait(plugin.leases.resume({f"eth0 {MAC}"}))
+        plugin.clock.advance(1)
         self.assertEqual(self.kinds, [])
-        house.kernel.put(nic("eth0", 12))
+        plugin.kernel.put(nic("eth0", 12))
         for _ in range(30):
-            house.clock.advance(1)
+            plugin.clock.advance(1)
         self.assertEqual(
             {(said.kind, said.requested) for said in self.heard}, {(REQUEST, str(facts.address))}
         )
 
     def test_what_cannot_be_given_back_for_want_of_its_parent_is_forgotten(self) -> None:
         self.take()
-        self.house.kernel.delete("eth0")
-        house = self.next_life()
-        self.resume(house)
+        self.plugin.kernel.delete("eth0")
+        plugin = self.next_life()
+        self.resume(plugin)
         self.assertEqual(self.rows(), [])
 
 
@@ -272,37 +282,39 @@ class EndpointTests(LeasesTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.house.create_network(
-            subnets=(evolve(subnet("0.0.0.0/0"), is_nobodys=True),), parent="eth0", dhcp="true"
+        self.plugin.create_network(
+            subnets=(evolve(subnet("0.0.0.0/0"), null_ipam=True),), parent="eth0", dhcp="true"
         )
 
-    def create(self, endpoint_id: str = ENDPOINT, house: House | None = None) -> Any:
-        house = house or self.house
-        return house.wait(house.endpoints.create(endpoint_request(endpoint_id, NETWORK, None, MAC)))
+    def create(self, endpoint_id: str = ENDPOINT, plugin: PluginHarness | None = None) -> Any:
+        plugin = plugin or self.plugin
+        return plugin.wait(plugin.endpoints.create(endpoint_request(endpoint_id, NETWORK, None, MAC)))
 
     def test_a_living_containers_lease_survives_another_one_that_wants_its_mac(self) -> None:
         self.create()
-        self.house.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
-        with self.assert_refused(Refused, MAC, "eth0"):
+        self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
+        with self.assert_refused(RequestRefused, MAC, "eth0"):
             self.create(OTHER_ENDPOINT)
         self.assertNotIn(RELEASE, self.kinds)
         self.assertEqual(len(self.rows()), 1)
-        self.assertEqual(list(self.house.known.endpoints), [ENDPOINT])
+        self.assertEqual(list(self.plugin.registry.endpoints), [ENDPOINT])
 
     def test_a_container_that_the_engine_has_forgotten_leaves_its_lease_to_its_successor(self) -> None:
         first = self.create()
-        self.house.kernel.delete(endpoint_link_name(ENDPOINT))  # with its sandbox, when the engine was killed
+        self.plugin.kernel.delete(
+            endpoint_link_name(ENDPOINT)
+        )  # with its sandbox, when the engine was killed
         second = self.create(OTHER_ENDPOINT)
         self.assertEqual(second.address, first.address)
         self.assertNotIn(RELEASE, self.kinds)
         self.assertEqual(len(self.rows()), 1)
-        self.house.delete_endpoint(OTHER_ENDPOINT)
+        self.plugin.delete_endpoint(OTHER_ENDPOINT)
         self.assertEqual(self.kinds[-1], RELEASE)
         self.assertEqual(self.rows(), [])
 
     def test_the_lease_of_an_endpoint_that_cannot_be_kept_is_given_back(self) -> None:
-        self.house.records.steps.refuse_number = len(self.house.records.steps.taken) + 3
-        with self.assert_refused(StateFailed, "save"):
+        self.plugin.records.steps.refuse_number = len(self.plugin.records.steps.taken) + 3
+        with self.assert_refused(StateError, "save"):
             self.create()
         self.assertEqual(self.kinds[-1], RELEASE)
         self.assertEqual(self.rows(), [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .helpers import ENDPOINT, LAN, NETWORK, OTHER_ENDPOINT, PLAIN_LINKS, House, evolve
+from .helpers import ENDPOINT, LAN, NETWORK, OTHER_ENDPOINT, PLAIN_LINKS, PluginHarness, evolve
 from .site_cases import SiteTestCase
 
 BOTH = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
@@ -76,7 +76,7 @@ class NetworkDriverTests(SiteTestCase):
             self.post("NetworkDriver.CreateEndpoint", **endpoint()),
             {"Interface": {"MacAddress": "7a:42:0a:09:00:07"}},
         )
-        (link,) = self.house.foreign_to(PLAIN_LINKS)
+        (link,) = self.plugin.foreign_to(PLAIN_LINKS)
         self.assertEqual(
             self.post("NetworkDriver.Join", **BOTH, SandboxKey="/var/run/docker/netns/0", Options={}),
             {"InterfaceName": {"SrcName": link, "DstPrefix": "eth"}, "Gateway": "10.9.0.1"},
@@ -125,11 +125,11 @@ class NetworkDriverTests(SiteTestCase):
     def test_internal_networks_are_told_by_their_option(self) -> None:
         options = {"com.docker.network.internal": True, "com.docker.network.generic": {}}
         self.create(Options=options)
-        self.assertTrue(self.house.known.networks[NETWORK].internal)
+        self.assertTrue(self.plugin.registry.networks[NETWORK].internal)
 
     def test_an_option_without_generic_is_none(self) -> None:
         self.create(Options={"com.docker.network.internal": False})
-        self.assertEqual(self.house.known.networks[NETWORK].parent, "eth0")
+        self.assertEqual(self.plugin.registry.networks[NETWORK].parent, "eth0")
 
     def test_swarms_identifiers_are_taken(self) -> None:
         self.create(NetworkID="0123456789abcdefghijklmnz")
@@ -176,7 +176,7 @@ class IpamTests(SiteTestCase):
         self.assertEqual(self.post("IpamDriver.ReleaseAddress", PoolID=pool, Address="10.9.0.2"), {})
         for _ in range(2):
             self.assertEqual(self.post("IpamDriver.ReleasePool", PoolID=pool), {})
-        self.assertEqual((self.house.book.open, self.house.book.claimed), ({}, {}))
+        self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
 
     def test_without_a_subnet_the_gateway_is_in_the_data(self) -> None:
         granted = self.pool(Pool="")
@@ -193,7 +193,7 @@ class IpamTests(SiteTestCase):
 
     def test_a_network_on_our_own_addresses(self) -> None:
         """The order of engine 29: addresses first, then the network; an auxiliary one is shared, a container's not."""
-        self.serve(House(settings=evolve(LAN, gateways=())))
+        self.serve(PluginHarness(config=evolve(LAN, gateways=())))
         pool = self.pool(Pool="10.9.0.0/16")["PoolID"]
         aux = {"PoolID": pool, "Address": "10.9.0.2", "Options": None}
         self.assertEqual(self.post("IpamDriver.RequestAddress", **aux)["Address"], "10.9.0.2/16")

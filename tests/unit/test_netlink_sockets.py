@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.links.netlink import NetlinkSockets
+from macvlan_twisted.netlink.sockets import NetlinkSockets
 
 LOOPBACK = 1
 

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.names import (
+from macvlan_twisted.link_names import (
     dummy_link_name,
     endpoint_link_name,
     host_link_name,
-    trial_link_name,
+    probe_link_name,
     vlan_link_name,
 )
 
 _DIRECTORY = Path(__file__).resolve().parents[2] / "network-managers"
 _OURS = (
     endpoint_link_name("e" * 64),
-    trial_link_name("n" * 64),
+    probe_link_name("n" * 64),
     dummy_link_name("n" * 64),
     host_link_name("instance", "eth1"),
     vlan_link_name("enp129s0f0np0", 4094),

@@ -37,9 +37,9 @@ CALLS |= {"fork", "forkpty", "posix_spawn", "posix_spawnp", "fromPickle", "jelly
 PREFIXES = ("exec", "spawn")
 """Of functions of ``os``."""
 ALLOWED = {
-    ("ctypes", "macvlan_twisted/links/sandbox.py"),  # setns has no other way before Python 3.12
-    ("ctypes", "macvlan_twisted/commands/sandboxes.py"),  # umount has no other way
-    ("ctypes", "macvlan_twisted/lan/tap.py"),  # where a packet filter is in memory
+    ("ctypes", "macvlan_twisted/netlink/netns.py"),  # setns has no other way before Python 3.12
+    ("ctypes", "macvlan_twisted/commands/stale_sandboxes.py"),  # umount has no other way
+    ("ctypes", "macvlan_twisted/lan/packet_socket.py"),  # where a packet filter is in memory
 }
 
 

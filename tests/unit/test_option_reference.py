@@ -88,17 +88,17 @@ class ReadmeTests(SynchronousTestCase):
 class MentionedTests(SynchronousTestCase):
     """Options in commands, prose and messages of the manual."""
 
-    def unknown(self, pattern: str, known: set[str]) -> list[str]:
+    def unknown(self, pattern: str, registry: set[str]) -> list[str]:
         return [
             f"{page}: {name}"
             for page, text in pages()
             for name in re.findall(pattern, text)
-            if name not in known
+            if name not in registry
         ]
 
     def test_an_option_of_a_network_does_not_exist(self) -> None:
-        known = {name for option in network_options.OPTIONS for name in option.names}
-        self.assertEqual(self.unknown(r"(?<![\w-])-o ([a-z_.]+[a-z_])", known), [])
+        registry = {name for option in network_options.OPTIONS for name in option.names}
+        self.assertEqual(self.unknown(r"(?<![\w-])-o ([a-z_.]+[a-z_])", registry), [])
 
     def test_an_option_of_a_pool_does_not_exist(self) -> None:
         self.assertEqual(
@@ -106,17 +106,17 @@ class MentionedTests(SynchronousTestCase):
         )
 
     def test_a_variable_does_not_exist(self) -> None:
-        known = {option.environment_variable for option in OPTIONS}
-        self.assertEqual(self.unknown(r"MACVLAN_TWISTED_[A-Z_]*[A-Z]", known), [])
+        registry = {option.environment_variable for option in OPTIONS}
+        self.assertEqual(self.unknown(r"MACVLAN_TWISTED_[A-Z_]*[A-Z]", registry), [])
 
     def test_an_option_of_the_service_does_not_exist(self) -> None:
-        known = {option.name for option in OPTIONS} | _TWISTDS
+        registry = {option.name for option in OPTIONS} | _TWISTDS
         commands = r"(?:twistd|twist|python -m twisted)\b[^`\n]*?\smacvlan\b([^`\n]*)"
         unknown = [
             f"{page}: --{name}"
             for page, text in pages()
             for rest in re.findall(commands, text)
             for name in re.findall(r"--?([a-z][a-z-]+)", rest)
-            if name not in known
+            if name not in registry
         ]
         self.assertEqual(unknown, [])

@@ -8,10 +8,9 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
-from macvlan_twisted.commands.sandboxes import known_to_engine
-from macvlan_twisted.engine.api import EngineRefused
-from macvlan_twisted.engine.inspection import (
-    BlockingEngine,
+from macvlan_twisted.commands.stale_sandboxes import known_to_engine
+from macvlan_twisted.engine.blocking_client import (
+    BlockingEngineClient,
     FoundEndpoint,
     FoundNetwork,
     FoundSubnet,
@@ -19,29 +18,34 @@ from macvlan_twisted.engine.inspection import (
     found_network,
     inspect_networks,
 )
-from macvlan_twisted.errors import CannotStart, NotFound, StateFailed
+from macvlan_twisted.engine.client import EngineError
+from macvlan_twisted.errors import NotFound, StartupError, StateError
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
-from macvlan_twisted.records import from_document, to_document
-from macvlan_twisted.recovery.kept import Kept
+from macvlan_twisted.recovery.link_evidence import instances_of, refuse_older
 from macvlan_twisted.recovery.rebuild import Rebuilt, rebuild
-from macvlan_twisted.recovery.traces import instances_of, refuse_older
-from macvlan_twisted.state.interface import Claim, Kind
-from macvlan_twisted.state.ledger import ADDRESSES, Put
+from macvlan_twisted.recovery.snapshot import Snapshot
+from macvlan_twisted.state.database import ADDRESSES, Put
+from macvlan_twisted.state.interfaces import Allocation, RecordKind
+from macvlan_twisted.state.serialize import from_document, to_document
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 
-from .helpers import ENDPOINT, LAN, NETWORK, House, HouseTestCase, network_request, subnet
-from .ledger_cases import LedgerTestCase
+from .database_cases import LedgerTestCase
+from .helpers import ENDPOINT, LAN, NETWORK, PluginHarness, PluginTestCase, network_request, subnet
 
 OTHER = "2" * 64
 DRIVER = LAN.plugin_name
 
 
-def found(house: House, network_id: str = NETWORK, *, ipam: str = "default", **words: Any) -> FoundNetwork:
+def found(
+    plugin: PluginHarness, network_id: str = NETWORK, *, ipam: str = "default", **words: Any
+) -> FoundNetwork:
     """What an engine tells of a network that *house* has, and of the endpoints on it."""
-    network = house.known.networks[network_id]
+    network = plugin.registry.networks[network_id]
     endpoints = tuple(
-        FoundEndpoint(each.endpoint_id, "box", each.mac, each.told_address or each.address, each.address_v6)
-        for each in house.known.endpoints_of(network_id)
+        FoundEndpoint(
+            each.endpoint_id, "box", each.mac, each.reported_address or each.address, each.address_v6
+        )
+        for each in plugin.registry.endpoints_of(network_id)
     )
     subnets = tuple(FoundSubnet(each.pool, None, each.gateway, each.auxiliary) for each in network.subnets)
     words = {"options": {}, "internal": network.internal, **words}
@@ -50,25 +54,25 @@ def found(house: House, network_id: str = NETWORK, *, ipam: str = "default", **w
     )
 
 
-def rebuilt(house: House, *networks: FoundNetwork, before: Kept | None = None) -> Rebuilt:
+def rebuilt(plugin: PluginHarness, *networks: FoundNetwork, before: Snapshot | None = None) -> Rebuilt:
     return rebuild(
-        before or Kept(),
+        before or Snapshot(),
         Inspection(networks, makes_up_gateways=False),
-        house.settings,
-        house.kernel,
-        house.kernel.links(),
-        house.records.instance,
+        plugin.config,
+        plugin.kernel,
+        plugin.kernel.links(),
+        plugin.records.instance,
         1.0e9,
     )
 
 
-class NetworkTests(HouseTestCase):
-    def assert_rebuilt(self, internal: bool = False, **options: str) -> Kept:
+class NetworkTests(PluginTestCase):
+    def assert_rebuilt(self, internal: bool = False, **options: str) -> Snapshot:
         """What is rebuilt of a network is what its creation made of it."""
-        self.house.create_network(internal=internal, **options)
-        self.house.create_endpoint()
-        made = self.house.known
-        result = rebuilt(self.house, found(self.house, options=options, internal=internal))
+        self.plugin.create_network(internal=internal, **options)
+        self.plugin.create_endpoint()
+        made = self.plugin.registry
+        result = rebuilt(self.plugin, found(self.plugin, options=options, internal=internal))
         self.assertEqual(result.lacking, [])
         self.assertEqual(result.kept.networks, dict(made.networks))
         self.assertEqual(result.kept.endpoints, dict(made.endpoints))
@@ -94,46 +98,48 @@ class NetworkTests(HouseTestCase):
         self.assertEqual(kept.made_links["eth1.20"].lower, "eth1")
 
     def test_a_vlan_that_went_with_a_reboot_is_made_again(self) -> None:
-        self.house.create_network(parent="eth1", vlan_id="20")
-        told = found(self.house, options={"parent": "eth1", "vlan_id": "20"})
-        made = dict(self.house.known.made_links)
-        self.house.kernel.delete("eth1.20")
-        self.assertEqual(rebuilt(self.house, told).kept.made_links, made)
+        self.plugin.create_network(parent="eth1", vlan_id="20")
+        told = found(self.plugin, options={"parent": "eth1", "vlan_id": "20"})
+        made = dict(self.plugin.registry.made_links)
+        self.plugin.kernel.delete("eth1.20")
+        self.assertEqual(rebuilt(self.plugin, told).kept.made_links, made)
 
     def test_a_vlan_of_somebody_else_is_not_taken_for_ours(self) -> None:
-        house = House(FakeKernel([nic("eth1", 3), nic("eth1.20", 4, kind="vlan", vlan_id=20, lower_index=3)]))
-        house.create_network(parent="eth1.20")
-        self.assertEqual(rebuilt(house, found(house, options={"parent": "eth1.20"})).kept.made_links, {})
+        plugin = PluginHarness(
+            FakeKernel([nic("eth1", 3), nic("eth1.20", 4, kind="vlan", vlan_id=20, lower_index=3)])
+        )
+        plugin.create_network(parent="eth1.20")
+        self.assertEqual(rebuilt(plugin, found(plugin, options={"parent": "eth1.20"})).kept.made_links, {})
 
     def test_a_dummy_link(self) -> None:
-        self.house.create_network(internal=True)
-        told = found(self.house, options={}, internal=True)
-        kept = rebuilt(self.house, told).kept
+        self.plugin.create_network(internal=True)
+        told = found(self.plugin, options={}, internal=True)
+        kept = rebuilt(self.plugin, told).kept
         self.assertTrue(kept.networks[NETWORK].on_dummy)
         self.assertEqual(list(kept.made_links), [kept.networks[NETWORK].parent])
 
     def test_access_from_the_host(self) -> None:
         options = {"parent": "eth1", "host_access": "true", "host_address": "192.168.1.200"}
-        self.house.create_network(**options)
-        made = self.house.known.networks[NETWORK]
-        kept = rebuilt(self.house, found(self.house, options=options)).kept
+        self.plugin.create_network(**options)
+        made = self.plugin.registry.networks[NETWORK]
+        kept = rebuilt(self.plugin, found(self.plugin, options=options)).kept
         self.assertEqual(kept.networks[NETWORK].host_addresses, made.host_addresses)
-        self.assertEqual(kept.host_links, self.house.known.host_links)
+        self.assertEqual(kept.host_links, self.plugin.registry.host_links)
 
     def test_a_parent_that_is_not_there_is_awaited(self) -> None:
-        self.house.create_network(parent="eth1")
-        self.house.create_endpoint()
-        told = found(self.house, options={"parent": "eth1"})
-        self.house.kernel = FakeKernel([nic("eth0", 2)])
-        result = rebuilt(self.house, told)
+        self.plugin.create_network(parent="eth1")
+        self.plugin.create_endpoint()
+        told = found(self.plugin, options={"parent": "eth1"})
+        self.plugin.kernel = FakeKernel([nic("eth0", 2)])
+        result = rebuilt(self.plugin, told)
         self.assertEqual(result.kept.networks[NETWORK].parent, "eth1")
         self.assertEqual(list(result.kept.endpoints), [ENDPOINT])
 
     def test_options_that_mean_nothing_to_this_version_are_told_and_others_go_on(self) -> None:
-        self.house.create_network(parent="eth1")
-        told = found(self.house, options={"parent": "eth1"})
+        self.plugin.create_network(parent="eth1")
+        told = found(self.plugin, options={"parent": "eth1"})
         strange = evolve(told, network_id=OTHER, name="strange", options={"colour": "blue"})
-        result = rebuilt(self.house, strange, told)
+        result = rebuilt(self.plugin, strange, told)
         self.assertEqual(list(result.kept.networks), [NETWORK])
         self.assertEqual(len(result.lacking), 1)
         self.assertIn("strange", result.lacking[0])
@@ -153,47 +159,47 @@ class NetworkTests(HouseTestCase):
         shown = evolve(plain, endpoints=(FoundEndpoint(ENDPOINT, "box", gateway=parse_address("10.0.0.9")),))
         for told, expected in ((plain, "10.0.0.128"), (shown, "10.0.0.9")):
             result = rebuild(
-                Kept(),
+                Snapshot(),
                 Inspection((told,), makes_up_gateways=True),
                 LAN,
-                self.house.kernel,
-                self.house.kernel.links(),
+                self.plugin.kernel,
+                self.plugin.kernel.links(),
                 "0123abcd",
                 1.0e9,
             )
             self.assertEqual(str(result.kept.networks[NETWORK].subnets[0].gateway), expected)
-        self.assertIsNone(rebuilt(self.house, plain).kept.networks[NETWORK].subnets[0].gateway)
+        self.assertIsNone(rebuilt(self.plugin, plain).kept.networks[NETWORK].subnets[0].gateway)
 
     def test_what_state_has_stays_and_what_it_lacks_is_added(self) -> None:
-        self.house.create_network(parent="eth1")
-        self.house.create_endpoint()
-        told = found(self.house, options={"parent": "eth1"})
-        network = evolve(self.house.known.networks[NETWORK], mtu=1234)
-        before = Kept(networks={NETWORK: network, OTHER: evolve(network, network_id=OTHER)})
-        kept = rebuilt(self.house, told, before=before).kept
+        self.plugin.create_network(parent="eth1")
+        self.plugin.create_endpoint()
+        told = found(self.plugin, options={"parent": "eth1"})
+        network = evolve(self.plugin.registry.networks[NETWORK], mtu=1234)
+        before = Snapshot(networks={NETWORK: network, OTHER: evolve(network, network_id=OTHER)})
+        kept = rebuilt(self.plugin, told, before=before).kept
         self.assertEqual(kept.networks, before.networks)
         self.assertEqual(list(kept.endpoints), [ENDPOINT])
-        again = rebuilt(self.house, told, before=kept).kept
+        again = rebuilt(self.plugin, told, before=kept).kept
         self.assertEqual(again.changes_since(kept), [])
 
 
 class KeptTests(LedgerTestCase):
-    def read(self, purpose: Purpose) -> Kept:
-        ledger = self.open(self.make_directory())
-        ledger.commit([Put(ADDRESSES, ("Local;10.0.0.0/29;;;lost", "10.0.0.1", purpose.value))])
-        return Kept.of(ledger)
+    def read(self, purpose: Purpose) -> Snapshot:
+        database = self.open(self.make_directory())
+        database.commit([Put(ADDRESSES, ("Local;10.0.0.0/29;;;lost", "10.0.0.1", purpose.value))])
+        return Snapshot.of(database)
 
     def test_a_state_with_which_the_service_starts_is_moved_aside(self) -> None:
         """Reserved addresses of a pool that was never opened are freed by a start."""
         for purpose in (Purpose.GATEWAY, Purpose.AUXILIARY, Purpose.HOST):
-            self.assertEqual(self.read(purpose), Kept())
+            self.assertEqual(self.read(purpose), Snapshot())
 
     def test_a_containers_address_without_its_pool_is_taken_for_sound(self) -> None:
-        with self.assertRaisesRegex(StateFailed, "10.0.0.1 is a container's address of pool Local;"):
+        with self.assertRaisesRegex(StateError, "10.0.0.1 is a container's address of pool Local;"):
             self.read(Purpose.ENDPOINT)
 
 
-class UnlikelyEngine(BlockingEngine):
+class UnlikelyEngine(BlockingEngineClient):
     def __init__(self, answers: dict[str, Any]) -> None:
         super().__init__("unix:///nowhere")
         self._answers = answers
@@ -206,15 +212,15 @@ class UnlikelyEngineTests(SynchronousTestCase):
     def test_an_answer_that_is_none_ends_in_a_traceback(self) -> None:
         """So a command tells of it, and a start."""
         for networks in ("text", [7], None, [{"Driver": DRIVER}], [{"Driver": DRIVER, "Id": "1"}]):
-            with self.assertRaisesRegex(EngineRefused, "not understood"):
+            with self.assertRaisesRegex(EngineError, "not understood"):
                 inspect_networks(UnlikelyEngine({"/networks": networks}), DRIVER)
         unlikely: list[Any] = [{"message": "x"}, [7], None, [{}]]
         for containers in unlikely:
-            with self.assertRaisesRegex(EngineRefused, "not understood"):
+            with self.assertRaisesRegex(EngineError, "not understood"):
                 known_to_engine(UnlikelyEngine({"/containers/json?all=1": containers}))
 
 
-class PoolTests(HouseTestCase):
+class PoolTests(PluginTestCase):
     """The engine goes on calling pools by the ids that it was told once."""
 
     def setUp(self) -> None:
@@ -224,65 +230,67 @@ class PoolTests(HouseTestCase):
             request = RequestPool(
                 "MacvlanTwistedLocal", parse_network("10.0.0.0/24"), None, {"parent": "eth1"}
             )
-            pool_id = self.house.wait(self.house.pools.request_pool(request)).pool_id
+            pool_id = self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
             gateway = parse_address("10.0.0.1")
-            self.house.wait(
-                self.house.addresses.request_address(RequestAddress(pool_id, gateway, Purpose.GATEWAY))
+            self.plugin.wait(
+                self.plugin.addresses.request_address(RequestAddress(pool_id, gateway, Purpose.GATEWAY))
             )
-            ours = evolve(subnet("10.0.0.0/24", "10.0.0.1"), is_ours=True)
-            self.house.wait(
-                self.house.networks.create(network_request(network, subnets=(ours,), parent="eth1"))
+            ours = evolve(subnet("10.0.0.0/24", "10.0.0.1"), managed_here=True)
+            self.plugin.wait(
+                self.plugin.networks.create(network_request(network, subnets=(ours,), parent="eth1"))
             )
-            self.house.wait(self.house.network_pools.network_made("eth1", [(ours.pool, ())]))
-            address = self.house.wait(self.house.addresses.request_address(RequestAddress(pool_id, None)))
-            self.house.create_endpoint(network[:1] * 63 + "e", network, str(address))
+            self.plugin.wait(self.plugin.pool_binding.network_made("eth1", [(ours.pool, ())]))
+            address = self.plugin.wait(self.plugin.addresses.request_address(RequestAddress(pool_id, None)))
+            self.plugin.create_endpoint(network[:1] * 63 + "e", network, str(address))
             self.ids.append(pool_id)
-        self.house = self.recovered(NETWORK, OTHER)
+        self.plugin = self.recovered(NETWORK, OTHER)
 
-    def recovered(self, *networks: str) -> House:
+    def recovered(self, *networks: str) -> PluginHarness:
         told = [
             evolve(
-                found(self.house, each, ipam=DRIVER, options={"parent": "eth1"}),
+                found(self.plugin, each, ipam=DRIVER, options={"parent": "eth1"}),
                 ipam_options={"parent": "eth1"},
             )
             for each in networks
         ]
-        kept = rebuilt(self.house, *told).kept
-        house = House(self.house.kernel)
+        kept = rebuilt(self.plugin, *told).kept
+        plugin = PluginHarness(self.plugin.kernel)
         for key, pool in kept.pools.items():
-            house.wait(_done(house.book.open_pool(key, to_document(pool))))
+            plugin.wait(_done(plugin.store.open_pool(key, to_document(pool))))
         for (pool_id, address), purpose in kept.claims.items():
-            house.wait(_done(house.book.claim(Claim(pool_id, address, purpose.value), "x", False)))
+            plugin.wait(_done(plugin.store.claim(Allocation(pool_id, address, purpose.value), "x", False)))
         for network in kept.networks.values():
-            house.wait(_done(house.records.save(Kind.NETWORK, network.network_id, to_document(network))))
-        return house.next_life()
+            plugin.wait(
+                _done(plugin.records.save(RecordKind.NETWORK, network.network_id, to_document(network)))
+            )
+        return plugin.next_life()
 
     def address(self, pool_id: str, wanted: str | None = None) -> str:
         request = RequestAddress(pool_id, None if wanted is None else parse_address(wanted))
-        return str(self.house.wait(self.house.addresses.request_address(request)).ip)
+        return str(self.plugin.wait(self.plugin.addresses.request_address(request)).ip)
 
     def test_an_address_in_use_is_handed_out_under_an_id_that_was_given_before(self) -> None:
         for pool_id in self.ids:
             self.assertNotIn(self.address(pool_id), ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
 
     def test_an_address_that_is_released_is_free(self) -> None:
-        self.house.wait(
-            self.house.addresses.release_address(ReleaseAddress(self.ids[1], parse_address("10.0.0.3")))
+        self.plugin.wait(
+            self.plugin.addresses.release_address(ReleaseAddress(self.ids[1], parse_address("10.0.0.3")))
         )
         self.assertEqual(self.address(self.ids[0], "10.0.0.3"), "10.0.0.3")
 
     def test_the_pool_goes_with_the_last_of_its_networks_also_over_a_restart(self) -> None:
         gateway = ReleaseAddress(self.ids[0], parse_address("10.0.0.1"))
-        self.house.wait(self.house.addresses.release_address(gateway))
-        self.house.wait(self.house.pools.release_pool(self.ids[0]))
-        self.house.wait(self.house.pools.release_pool(self.ids[0]))  # again: nothing to release
-        self.house = self.house.next_life()
+        self.plugin.wait(self.plugin.addresses.release_address(gateway))
+        self.plugin.wait(self.plugin.pools.release_pool(self.ids[0]))
+        self.plugin.wait(self.plugin.pools.release_pool(self.ids[0]))  # again: nothing to release
+        self.plugin = self.plugin.next_life()
         self.assertNotEqual(
             self.address(self.ids[1]), "10.0.0.1", "the gateway of the other one was handed out"
         )
-        self.house.wait(self.house.pools.release_pool(self.ids[1]))
-        self.assertEqual(self.house.book.pools(), {})
-        self.assertEqual(self.house.book.claims(), [])
+        self.plugin.wait(self.plugin.pools.release_pool(self.ids[1]))
+        self.assertEqual(self.plugin.store.pools(), {})
+        self.assertEqual(self.plugin.store.claims(), [])
 
     def test_an_id_of_another_pool_is_not_known(self) -> None:
         for strange in (
@@ -296,9 +304,9 @@ class PoolTests(HouseTestCase):
 
     def test_a_pool_that_is_made_later_is_one_of_its_own(self) -> None:
         request = RequestPool("MacvlanTwistedLocal", parse_network("10.0.0.0/24"), None, {"parent": "eth1"})
-        later = self.house.wait(self.house.pools.request_pool(request)).pool_id
-        self.house.wait(self.house.pools.release_pool(later))
-        self.assertEqual(len(self.house.book.pools()), 1)
+        later = self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
+        self.plugin.wait(self.plugin.pools.release_pool(later))
+        self.assertEqual(len(self.plugin.store.pools()), 1)
         self.assertNotIn(self.address(self.ids[0]), ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
 
 
@@ -309,43 +317,43 @@ def _done(deferred: Any) -> Any:
     return wait()
 
 
-class TraceTests(HouseTestCase):
+class TraceTests(PluginTestCase):
     def test_a_link_that_state_does_not_know_proves_it_older(self) -> None:
-        self.house.create_network(parent="eth1.20")
-        links, instance = self.house.kernel.links(), self.house.records.instance
-        refuse_older(instance, links, self.house.known)
-        self.house.known.made_links.clear()
-        refuse_older("another", links, self.house.known)
-        with self.assertRaisesRegex(StateFailed, r"older than link eth1\.20"):
-            refuse_older(instance, links, self.house.known)
+        self.plugin.create_network(parent="eth1.20")
+        links, instance = self.plugin.kernel.links(), self.plugin.records.instance
+        refuse_older(instance, links, self.plugin.registry)
+        self.plugin.registry.made_links.clear()
+        refuse_older("another", links, self.plugin.registry)
+        with self.assertRaisesRegex(StateError, r"older than link eth1\.20"):
+            refuse_older(instance, links, self.plugin.registry)
 
     def test_a_vlan_that_somebody_renamed_is_taken_for_one_that_nobody_needs(self) -> None:
-        self.house.create_network(parent="eth1.20")
-        vlan = self.house.kernel.find("eth1.20")
+        self.plugin.create_network(parent="eth1.20")
+        vlan = self.plugin.kernel.find("eth1.20")
         assert vlan is not None
         renamed = [evolve(vlan, name="lab20")]
-        for known in ({"eth1.20"}, {"eth1.20", "lab20"}):  # as before, and as --recover finds it
-            made = dict.fromkeys(known, self.house.known.made_links["eth1.20"])
-            self.house.known.made_links.update(made)
-            with self.assert_refused(CannotStart, "ip link set lab20 name eth1.20"):
-                refuse_older(self.house.records.instance, renamed, self.house.known)
+        for registry in ({"eth1.20"}, {"eth1.20", "lab20"}):  # as before, and as --recover finds it
+            made = dict.fromkeys(registry, self.plugin.registry.made_links["eth1.20"])
+            self.plugin.registry.made_links.update(made)
+            with self.assert_refused(StartupError, "ip link set lab20 name eth1.20"):
+                refuse_older(self.plugin.records.instance, renamed, self.plugin.registry)
 
     def test_a_containers_link_proves_nothing(self) -> None:
         """Its row goes before it does."""
-        self.house.create_network(parent="eth1")
-        self.house.create_endpoint()
-        refuse_older(self.house.records.instance, self.house.kernel.links(), House().known)
+        self.plugin.create_network(parent="eth1")
+        self.plugin.create_endpoint()
+        refuse_older(self.plugin.records.instance, self.plugin.kernel.links(), PluginHarness().registry)
 
     def test_the_instance_and_its_group_are_read_from_links(self) -> None:
-        self.house.create_network(parent="eth1")
-        self.house.create_endpoint()
-        group = self.house.records.link_group
-        found_instances = instances_of(self.house.kernel.links())
-        self.assertEqual(list(found_instances), [self.house.records.instance])
-        self.assertEqual((group - found_instances[self.house.records.instance]) % 32, (group - 2**16) % 32)
+        self.plugin.create_network(parent="eth1")
+        self.plugin.create_endpoint()
+        group = self.plugin.records.link_group
+        found_instances = instances_of(self.plugin.kernel.links())
+        self.assertEqual(list(found_instances), [self.plugin.records.instance])
+        self.assertEqual((group - found_instances[self.plugin.records.instance]) % 32, (group - 2**16) % 32)
 
 
-class WhatEnginesSayTests(HouseTestCase):
+class WhatEnginesSayTests(PluginTestCase):
     def test_docker_20(self) -> None:
         told = found_network(
             {
@@ -439,7 +447,7 @@ class WhatEnginesSayTests(HouseTestCase):
             (FoundSubnet(parse_network("0.0.0.0/0")),),
             (FoundEndpoint(ENDPOINT, "box", "7a:42:00:00:00:01", parse_interface("192.168.1.50/24")),),
         )
-        result = rebuilt(self.house, told)
+        result = rebuilt(self.plugin, told)
         ((key, lease),) = result.kept.leases.items()
         self.assertEqual(key, "eth1 7a:42:00:00:00:01")
         self.assertEqual(str(lease.facts.interface), "192.168.1.50/24")

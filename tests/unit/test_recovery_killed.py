@@ -9,18 +9,18 @@ from pathlib import Path
 from attrs import evolve
 
 from macvlan_twisted.addresses import parse_interface, parse_network
-from macvlan_twisted.directories import prepare_directory
-from macvlan_twisted.engine.inspection import FoundEndpoint, FoundNetwork, FoundSubnet, Inspection
-from macvlan_twisted.errors import LinkFailed, StateFailed
-from macvlan_twisted.recovery.kept import Kept
+from macvlan_twisted.engine.blocking_client import FoundEndpoint, FoundNetwork, FoundSubnet, Inspection
+from macvlan_twisted.errors import LinkError, StateError
+from macvlan_twisted.failpoints import Failpoint, observe
 from macvlan_twisted.recovery.rebuild import recover_state
-from macvlan_twisted.state.ledger import Ledger
-from macvlan_twisted.state.recovering import refuse_unfinished
-from macvlan_twisted.state.sqlite import open_ledger
-from macvlan_twisted.state.witness import RuntimeWitness
-from macvlan_twisted.steps import Step, observe
+from macvlan_twisted.recovery.snapshot import Snapshot
+from macvlan_twisted.state.damage import refuse_unfinished
+from macvlan_twisted.state.database import Database
+from macvlan_twisted.state.directory import prepare_directory
+from macvlan_twisted.state.generation import RuntimeGeneration
+from macvlan_twisted.state.sqlite import open_database
 
-from .helpers import ENDPOINT, LAN, NETWORK, HouseTestCase, fresh_directory
+from .helpers import ENDPOINT, LAN, NETWORK, PluginTestCase, fresh_directory
 
 TOLD = Inspection(
     (
@@ -47,22 +47,22 @@ class Moments:
         self._last = last
         self.seen = 0
 
-    def __call__(self, step: Step, is_done: bool) -> None:
+    def __call__(self, step: Failpoint, is_done: bool) -> None:
         self.seen += 1
         if self.seen == self._last:
             os._exit(9)
 
 
-class KilledTests(HouseTestCase):
+class KilledTests(PluginTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.top = fresh_directory(self)
-        self.settings = evolve(self.house.settings, runtime_dir=str(self.top / "run"))
+        self.config = evolve(self.plugin.config, runtime_dir=str(self.top / "run"))
         self.state = self.top / "state"
 
-    def recover(self) -> Ledger:
-        outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
-        return recover_state(self.settings, self.house.kernel, self.state, outside, lambda _: TOLD)
+    def recover(self) -> Database:
+        outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
+        return recover_state(self.config, self.plugin.kernel, self.state, outside, lambda _: TOLD)
 
     def moments(self) -> int:
         """How many there are, where nobody kills."""
@@ -89,10 +89,10 @@ class KilledTests(HouseTestCase):
         for each in (self.state, self.top / "run"):
             shutil.rmtree(each, ignore_errors=True)
         prepare_directory(self.state)
-        outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
-        ledger = open_ledger(self.state, outside)
-        self.instance = ledger.instance
-        ledger.close()
+        outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
+        database = open_database(self.state, outside)
+        self.instance = database.instance
+        database.close()
         if damage is not None:
             (self.state / "state.sqlite").write_bytes(damage)
 
@@ -105,18 +105,18 @@ class KilledTests(HouseTestCase):
             self.kill_at(at)
             try:  # a start without the option is well, or refused with what to do
                 refuse_unfinished(self.state)
-                outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
-                open_ledger(self.state, outside).close()
-            except StateFailed:
+                outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
+                open_database(self.state, outside).close()
+            except StateError:
                 self.assertIsNotNone(damage, "a start on a sound state is refused after a kill")
-            ledger = self.recover()
-            kept = Kept.of(ledger)
-            self.assertEqual(ledger.instance, self.instance, "links of before are not known as ours")
-            ledger.close()
+            database = self.recover()
+            kept = Snapshot.of(database)
+            self.assertEqual(database.instance, self.instance, "links of before are not known as ours")
+            database.close()
             self.assertEqual((list(kept.networks), list(kept.endpoints)), ([NETWORK], [ENDPOINT]), at)
             refuse_unfinished(self.state)
-            outside = RuntimeWitness(Path(self.settings.runtime_dir), self.state)
-            open_ledger(self.state, outside).close()
+            outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
+            open_database(self.state, outside).close()
 
     def test_a_damaged_state(self) -> None:
         self.assert_recovered_after_a_kill_at_each_moment(b"rubbish" * 1000)
@@ -126,14 +126,14 @@ class KilledTests(HouseTestCase):
 
     def test_a_kernel_that_refuses_leaves_the_database_open(self) -> None:
         def refuse(name: str) -> None:
-            raise LinkFailed("the kernel refuses")
+            raise LinkError("the kernel refuses")
 
         self.begin(None)
-        self.patch(self.house.kernel, "addresses_of", refuse)
+        self.patch(self.plugin.kernel, "addresses_of", refuse)
         refused = None
         try:
             self.recover()
-        except LinkFailed as failure:
+        except LinkError as failure:
             refused = failure  # with all that its frames hold
         self.assertIsNotNone(refused)
-        open_ledger(self.state).close()
+        open_database(self.state).close()

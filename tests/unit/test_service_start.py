@@ -13,13 +13,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted import tap
-from macvlan_twisted.directories import prepare_directory
-from macvlan_twisted.driver.known import Known
-from macvlan_twisted.errors import CannotStart, MacvlanError, StateFailed
+from macvlan_twisted.config import Config
+from macvlan_twisted.driver.registry import Registry
+from macvlan_twisted.errors import MacvlanError, StartupError, StateError
 from macvlan_twisted.service import MacvlanService
-from macvlan_twisted.settings import Settings
-from macvlan_twisted.state.ledger import NETWORKS, Put
-from macvlan_twisted.state.sqlite import open_ledger
+from macvlan_twisted.state.database import NETWORKS, Put
+from macvlan_twisted.state.directory import prepare_directory
+from macvlan_twisted.state.sqlite import open_database
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 from .helpers import fresh_directory
@@ -46,25 +46,25 @@ class StartTestCase(SynchronousTestCase):
         self.state = place / "state"
         self.plugins = place / "plugins"
         self.runtime = place / "run"
-        self.settings = Settings(
+        self.config = Config(
             host_interface="eth0",
             state_dir=str(self.state),
             plugin_dir=str(self.plugins),
             runtime_dir=str(self.runtime),
         )
 
-    def service(self, settings: Settings | None = None) -> MacvlanService:
+    def service(self, config: Config | None = None) -> MacvlanService:
         return tap.make_macvlan_service(
-            settings or self.settings, reactor=Reactor(), kernel=FakeKernel([nic("eth0", 2)])
+            config or self.config, reactor=Reactor(), kernel=FakeKernel([nic("eth0", 2)])
         )
 
     def assert_nothing_is_left(self) -> None:
         """Neither locks nor an open database: the same process opens it once more."""
         left = [path.name for place in (self.state, self.plugins) for path in place.glob("*")]
         self.assertEqual([name for name in left if name == "lock" or ".sock" in name], [])
-        open_ledger(self.state).close()
+        open_database(self.state).close()
 
-    def fails(self, service: MacvlanService, kind: type[BaseException] = CannotStart) -> str:
+    def fails(self, service: MacvlanService, kind: type[BaseException] = StartupError) -> str:
         with self.assertRaises(kind) as caught:
             service.startService()
         self.assertFalse(service.running)
@@ -82,25 +82,25 @@ class StartTestCase(SynchronousTestCase):
 
 class FailedStartTests(StartTestCase):
     def test_a_listener_that_is_refused(self) -> None:
-        told = self.fails(self.service(evolve(self.settings, listen="systemd:domain=UNIX:index=0")))
+        told = self.fails(self.service(evolve(self.config, listen="systemd:domain=UNIX:index=0")))
         self.assertIn("is no endpoint to listen on", told)
 
         def refuse(*_: Any, **__: Any) -> None:
             raise OSError(98, "Address already in use")
 
         self.patch(Reactor, "listenUNIX", refuse)
-        for settings in (self.settings, evolve(self.settings, listen=f"unix:{self.state}/x.sock")):
-            self.assertIn("cannot listen on", self.fails(self.service(settings)))
+        for config in (self.config, evolve(self.config, listen=f"unix:{self.state}/x.sock")):
+            self.assertIn("cannot listen on", self.fails(self.service(config)))
         self.patch(Reactor, "listenTCP", refuse)
-        self.assertIn("tcp:9", self.fails(self.service(evolve(self.settings, listen="tcp:9"))))
+        self.assertIn("tcp:9", self.fails(self.service(evolve(self.config, listen="tcp:9"))))
 
     def test_every_part_that_raises_after_the_database_is_open(self) -> None:
-        for name in ("Known", "AddressManagement", "reconcile", "Calls", "PluginSite"):
+        for name in ("Registry", "AddressManagement", "reconcile", "Calls", "PluginSite"):
             for error in (Bug("x"), KeyboardInterrupt(), MacvlanError("no"), OSError(5, "bad")):
                 with self.subTest(part=name, error=error):
                     original = getattr(tap, name)
                     self.fail_in(name, error)
-                    expected = CannotStart if isinstance(error, (MacvlanError, OSError)) else type(error)
+                    expected = StartupError if isinstance(error, (MacvlanError, OSError)) else type(error)
                     self.fails(self.service(), expected)
                     self.patch(tap, name, original)
 
@@ -125,13 +125,13 @@ class FailedStartTests(StartTestCase):
     def test_the_next_start_of_the_same_service_goes_well(self) -> None:
         service = self.service()
         with self.subTest("fails"):
-            original = Known
-            self.fail_in("Known", Bug("x"))
+            original = Registry
+            self.fail_in("Registry", Bug("x"))
             self.fails(service, Bug)
-            self.patch(tap, "Known", original)
+            self.patch(tap, "Registry", original)
         service.startService()
         self.assertTrue(service.running)
-        with self.assertRaisesRegex(CannotStart, "another macvlan-twisted is using state directory"):
+        with self.assertRaisesRegex(StartupError, "another macvlan-twisted is using state directory"):
             self.service().startService()
         stopped = service.stopService()
         service._reactor.pump([1, 1, 1])
@@ -145,9 +145,9 @@ class StateAdviceTests(StartTestCase):
     BEGIN_ANEW = "start once with --recover"
 
     def test_damage_that_a_part_finds(self) -> None:
-        for name in ("Known", "AddressManagement", "reconcile"):
+        for name in ("Registry", "AddressManagement", "reconcile"):
             original = getattr(tap, name)
-            self.fail_in(name, StateFailed("state holds nonsense"))
+            self.fail_in(name, StateError("state holds nonsense"))
             told = self.fails(self.service())
             self.assertTrue(told.startswith("state: state holds nonsense. "), told)
             self.assertIn(self.BEGIN_ANEW, told)
@@ -155,17 +155,17 @@ class StateAdviceTests(StartTestCase):
 
     def test_a_record_that_is_no_network(self) -> None:
         prepare_directory(self.state)
-        ledger = open_ledger(self.state)
-        ledger.commit([Put(NETWORKS, ("n" * 64, "{}"))])
-        ledger.close()
+        database = open_database(self.state)
+        database.commit([Put(NETWORKS, ("n" * 64, "{}"))])
+        database.close()
         told = self.fails(self.service())
         self.assertIn("a record in state is no Network", told)
         self.assertIn(self.BEGIN_ANEW, told)
 
     def test_a_database_that_another_program_has_open_is_not_to_be_moved_away(self) -> None:
         prepare_directory(self.state)
-        other = open_ledger(self.state)
-        with self.assertRaises(CannotStart) as caught:
+        other = open_database(self.state)
+        with self.assertRaises(StartupError) as caught:
             self.service().startService()
         told = str(caught.exception)
         other.close()
@@ -178,7 +178,7 @@ class StateAdviceTests(StartTestCase):
         def refuse(*_: Any) -> Any:
             full = sqlite3.OperationalError("database or disk is full")
             full.sqlite_errorcode = sqlite3.SQLITE_FULL
-            raise StateFailed("writing: database or disk is full") from full
+            raise StateError("writing: database or disk is full") from full
 
         self.patch(tap, "reconcile", refuse)
         self.assertEqual(self.fails(self.service()), "state: writing: database or disk is full")

@@ -11,7 +11,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
-from macvlan_twisted.errors import Refused
+from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.protocol.calls import Calls
 from macvlan_twisted.protocol.site import PluginSite
 from macvlan_twisted.protocol.strict_http import BODY_LIMIT
@@ -82,8 +82,8 @@ class HttpTests(SiteTestCase):
             self.assertEqual((reply.status, set(reply.body)), (405, {"Err", "Error"}))
 
     def test_an_empty_body_is_an_error_where_one_is_needed_and_changes_nothing(self) -> None:
-        self.house.create_network()
-        before = self.house.records.all_rows()
+        self.plugin.create_network()
+        before = self.plugin.records.all_rows()
         without = {"Plugin.Activate", "NetworkDriver.GetCapabilities", "IpamDriver.GetCapabilities"}
         without |= {"IpamDriver.GetDefaultAddressSpaces"}
         without |= {"NetworkDriver.DiscoverNew", "NetworkDriver.DiscoverDelete"}
@@ -91,7 +91,7 @@ class HttpTests(SiteTestCase):
             reply = self.post_raw(method, b"")
             self.assertEqual(reply.status, 200)
             self.assertIn("empty body", reply.body["Err"])
-        self.assertEqual(self.house.records.all_rows(), before)
+        self.assertEqual(self.plugin.records.all_rows(), before)
 
     def test_a_path_that_is_spelt_otherwise_is_the_same_call(self) -> None:
         for path in ("Plugin%2EActivate", "Plugin.Activate?x=1", "%50lugin.Activate?"):
@@ -104,7 +104,7 @@ class HttpTests(SiteTestCase):
 
     def test_an_error_of_ours_is_200_so_that_the_user_reads_our_words_alone(self) -> None:
         async def refuse(raw: bytes) -> dict[str, Any]:
-            raise Refused("say é")
+            raise RequestRefused("say é")
 
         self.serve_methods({"X.Y": refuse})
         reply = self.post_raw("X.Y", b"")
@@ -239,7 +239,7 @@ class ClosingTests(SiteTestCase):
     def test_a_failed_call_is_not_under_way_any_more(self) -> None:
         self.connect().send(request("X.Y", b"{}"))
         done = self.calls.none_under_way()
-        self.slow.gates[0].errback(Refused("a test's own"))
+        self.slow.gates[0].errback(RequestRefused("a test's own"))
         self.successResultOf(done)
 
 

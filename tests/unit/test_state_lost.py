@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 from zlib import crc32
 
-from macvlan_twisted.errors import StateFailed
-from macvlan_twisted.state.ledger import DATABASE_NAME, NETWORKS, Drop, Ledger, Put
-from macvlan_twisted.state.recovering import Recovering, is_damage, refuse_unfinished
-from macvlan_twisted.state.sqlite import StateIdentity, open_ledger
-from macvlan_twisted.state.witness import WITNESS_NAME, RuntimeWitness
+from macvlan_twisted.errors import StateError
+from macvlan_twisted.state.damage import DamageRecovery, is_damage, refuse_unfinished
+from macvlan_twisted.state.database import DATABASE_NAME, NETWORKS, Database, Drop, Put
+from macvlan_twisted.state.generation import WITNESS_NAME, RuntimeGeneration
+from macvlan_twisted.state.sqlite import StateIdentity, open_database
 
-from .ledger_cases import LedgerTestCase, contents
+from .database_cases import LedgerTestCase, contents
 
 IDENTITY = StateIdentity("0123abcd", 70000)
 
@@ -24,17 +24,17 @@ class LostTestCase(LedgerTestCase):
         self.directory = self.make_directory() / "state"
         self.directory.mkdir()
         self.runtime = self.make_directory() / "run"
-        ledger = self.begin()
-        ledger.commit([Put(NETWORKS, ("network", "{}"))])
-        ledger.close()
+        database = self.begin()
+        database.commit([Put(NETWORKS, ("network", "{}"))])
+        database.close()
 
-    def outside(self, directory: Path | None = None) -> RuntimeWitness:
-        return RuntimeWitness(self.runtime, directory or self.directory)
+    def outside(self, directory: Path | None = None) -> RuntimeGeneration:
+        return RuntimeGeneration(self.runtime, directory or self.directory)
 
-    def begin(self, directory: Path | None = None) -> Ledger:
-        ledger = open_ledger(directory or self.directory, self.outside(directory))
-        self.addCleanup(ledger.close)
-        return ledger
+    def begin(self, directory: Path | None = None) -> Database:
+        database = open_database(directory or self.directory, self.outside(directory))
+        self.addCleanup(database.close)
+        return database
 
     def copied(self) -> Path:
         copy = self.make_directory() / "copy"
@@ -51,7 +51,7 @@ class LostTestCase(LedgerTestCase):
     def assert_refused(self, *words: str) -> None:
         """Also the second time: looking at it makes nothing good."""
         for _ in range(2):
-            with self.assertRaises(StateFailed) as caught:
+            with self.assertRaises(StateError) as caught:
                 self.begin()
             for word in (str(self.directory), *words):
                 self.assertIn(word, str(caught.exception))
@@ -65,9 +65,9 @@ class OutsideTests(LostTestCase):
 
     def test_the_directory_was_put_back_older(self) -> None:
         older = self.copied()
-        ledger = self.begin()
-        ledger.commit([Put(NETWORKS, ("another", "{}"))])
-        ledger.close()
+        database = self.begin()
+        database.commit([Put(NETWORKS, ("another", "{}"))])
+        database.close()
         self.replace_by(older)
         self.assert_refused("an older copy")
 
@@ -78,9 +78,9 @@ class OutsideTests(LostTestCase):
         self.assert_refused("another directory")
 
     def test_a_directory_that_held_nothing_is_not_missed(self) -> None:
-        ledger = self.begin()
-        ledger.commit([Drop(NETWORKS, ("network",))])
-        ledger.close()
+        database = self.begin()
+        database.commit([Drop(NETWORKS, ("network",))])
+        database.close()
         self.replace_by(None)
         self.begin()
 
@@ -91,9 +91,9 @@ class OutsideTests(LostTestCase):
 
     def test_two_states_on_one_host_do_not_disturb_each_other(self) -> None:
         other = self.make_directory()
-        ledger = self.begin(other)
-        ledger.commit([Put(NETWORKS, ("network", "{}"))])
-        ledger.close()
+        database = self.begin(other)
+        database.commit([Put(NETWORKS, ("network", "{}"))])
+        database.close()
         self.begin().close()
         self.begin(other).close()
         self.assertEqual(len(list(self.runtime.iterdir())), 2)
@@ -101,9 +101,9 @@ class OutsideTests(LostTestCase):
     def test_where_nothing_can_be_noted_nothing_fails(self) -> None:
         self.runtime = self.make_directory() / "file"
         self.runtime.touch()
-        ledger = self.begin()
-        ledger.commit([Put(NETWORKS, ("another", "{}"))])
-        ledger.close()
+        database = self.begin()
+        database.commit([Put(NETWORKS, ("another", "{}"))])
+        database.close()
         self.begin()
 
     def test_a_note_that_is_damaged_says_nothing(self) -> None:
@@ -129,22 +129,22 @@ class OutsideTests(LostTestCase):
 class DirectoryTests(LostTestCase):
     def test_a_database_of_another_directory(self) -> None:
         elsewhere = self.make_directory()
-        ledger = self.begin(elsewhere)
+        database = self.begin(elsewhere)
         for number in range(9):
-            ledger.commit([Put(NETWORKS, (f"n{number}", "{}"))])
-        ledger.close()
+            database.commit([Put(NETWORKS, (f"n{number}", "{}"))])
+        database.close()
         shutil.copy(elsewhere / DATABASE_NAME, self.directory / DATABASE_NAME)
         shutil.rmtree(self.runtime)
         self.assert_refused("another directory")
 
     def test_a_database_that_is_gone_while_its_log_is_there(self) -> None:
-        ledger = self.begin()
+        database = self.begin()
         killed = self.copied()
-        ledger.close()
+        database.close()
         (killed / DATABASE_NAME).unlink()
         (killed / WITNESS_NAME).unlink()
-        with self.assertRaisesRegex(StateFailed, "write-ahead log"):
-            Ledger(killed)
+        with self.assertRaisesRegex(StateError, "write-ahead log"):
+            Database(killed)
 
     def test_a_witness_of_an_earlier_version_is_read(self) -> None:
         number = (2).to_bytes(8)
@@ -153,21 +153,21 @@ class DirectoryTests(LostTestCase):
         self.begin().close()
         number = (99).to_bytes(8)
         path.write_bytes(number + crc32(number).to_bytes(4))
-        with self.assertRaisesRegex(StateFailed, "99 was committed"):
-            Ledger(self.directory)
+        with self.assertRaisesRegex(StateError, "99 was committed"):
+            Database(self.directory)
 
 
 class RecoveringTests(LostTestCase):
     def test_what_is_damaged_is_moved_aside_whole(self) -> None:
-        raw = bytearray(self.database.read_bytes())
+        raw = bytearray(self.database_path.read_bytes())
         raw[raw.rindex(b"network{}")] ^= 1
-        self.database.write_bytes(raw)
-        with Recovering(self.directory, self.outside()) as recovering:
+        self.database_path.write_bytes(raw)
+        with DamageRecovery(self.directory, self.outside()) as recovering:
             opened, damage = recovering.opened(contents)
             self.assertIsNone(opened)
             self.assertIn("damaged", damage)
-            aside, ledger = recovering.begun_anew(IDENTITY, [Put(NETWORKS, ("again", "{}"))])
-            ledger.close()
+            aside, database = recovering.begun_anew(IDENTITY, [Put(NETWORKS, ("again", "{}"))])
+            database.close()
         assert aside is not None
         self.assertEqual((aside / DATABASE_NAME).stat().st_size, len(raw))
         self.assertTrue((aside / WITNESS_NAME).exists())
@@ -176,7 +176,7 @@ class RecoveringTests(LostTestCase):
         self.assertEqual(again.instance, IDENTITY.instance)
 
     def test_what_is_sound_is_used(self) -> None:
-        with Recovering(self.directory, self.outside()) as recovering:
+        with DamageRecovery(self.directory, self.outside()) as recovering:
             opened, damage = recovering.opened(contents)
             assert opened is not None
             self.assertEqual(damage, "")
@@ -185,13 +185,13 @@ class RecoveringTests(LostTestCase):
         self.assertEqual(len(self.begin().rows(NETWORKS)), 2)
 
     def test_an_older_copy_from_before_is_older_however_many_commits_it_had(self) -> None:
-        ledger = self.begin()
+        database = self.begin()
         for number in range(50):
-            ledger.commit([Put(NETWORKS, (f"n{number}", "{}"))])
-        ledger.close()
+            database.commit([Put(NETWORKS, (f"n{number}", "{}"))])
+        database.close()
         copy = self.copied()
         self.replace_by(None)
-        with Recovering(self.directory, self.outside()) as recovering:
+        with DamageRecovery(self.directory, self.outside()) as recovering:
             recovering.begun_anew(IDENTITY, [Put(NETWORKS, ("again", "{}"))])[1].close()
         self.replace_by(copy)
         self.assert_refused()
@@ -200,20 +200,20 @@ class RecoveringTests(LostTestCase):
         class Killed(Exception):
             pass
 
-        with self.assertRaises(Killed), Recovering(self.directory, self.outside()) as recovering:
+        with self.assertRaises(Killed), DamageRecovery(self.directory, self.outside()) as recovering:
             recovering._mark.touch()
             recovering._moved_aside()
             raise Killed
-        with self.assertRaisesRegex(StateFailed, "not finished"):
+        with self.assertRaisesRegex(StateError, "not finished"):
             refuse_unfinished(self.directory)
-        with Recovering(self.directory, self.outside()) as recovering:
+        with DamageRecovery(self.directory, self.outside()) as recovering:
             self.assertEqual(recovering.opened(contents), (None, "an earlier --recover was not finished"))
             recovering.begun_anew(IDENTITY, [])[1].close()
         refuse_unfinished(self.directory)
 
     def test_a_database_that_another_program_has_open_is_not_moved_aside(self) -> None:
         other = self.begin()
-        with self.assertRaises(StateFailed), Recovering(self.directory, self.outside()) as recovering:
+        with self.assertRaises(StateError), DamageRecovery(self.directory, self.outside()) as recovering:
             recovering.opened(contents)
-        self.assertTrue(self.database.exists())
+        self.assertTrue(self.database_path.exists())
         other.close()

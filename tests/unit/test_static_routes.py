@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
-from macvlan_twisted.driver.network import Endpoint, Network
+from macvlan_twisted.driver.models import Endpoint, Network
 from macvlan_twisted.driver.static_routes import routes_to_host
 
 from .helpers import ENDPOINT, NETWORK, subnet

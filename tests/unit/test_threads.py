@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.links.threads import KernelThreads
+from macvlan_twisted.netlink.threads import KernelThreads
 
 LONG = 30.0
 """Seconds after which something that should have happened has not."""

@@ -14,7 +14,7 @@ from bin.lib import watching
 from bin.lib.watching import Outcome, Watch, why_failed
 from tests.torture import part
 from tests.torture.__main__ import run
-from tests.torture.part import MOST_MORE, Ordeal
+from tests.torture.part import MOST_MORE, TortureRun
 from tests.torture.table import has_failed, in_a_line, what_failed
 
 
@@ -23,9 +23,9 @@ def lane(title: str, script: str) -> watching.Part:
     return watching.Part(title, (sys.executable, "-c", script))
 
 
-def ordeal(seconds: float, least: int, ago: float) -> Ordeal:
+def ordeal(seconds: float, least: int, ago: float) -> TortureRun:
     """One that began some time ago."""
-    made = Ordeal("crash", True, 7, seconds, lambda text: None, least=least)
+    made = TortureRun("crash", True, 7, seconds, lambda text: None, least=least)
     made.began -= ago
     return made
 

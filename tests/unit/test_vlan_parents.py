@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from macvlan_twisted.errors import Refused
-from macvlan_twisted.links.interface import LinkFacts
-from macvlan_twisted.names import dummy_link_name, endpoint_link_name
-from macvlan_twisted.state.interface import Kind
+from macvlan_twisted.errors import RequestRefused
+from macvlan_twisted.link_names import dummy_link_name, endpoint_link_name
+from macvlan_twisted.netlink.kernel import LinkFacts
+from macvlan_twisted.state.interfaces import RecordKind
 from macvlan_twisted.testing.kernel import FakeKernel
 
 from .helpers import (
@@ -14,8 +14,8 @@ from .helpers import (
     OTHER_ENDPOINT,
     OTHER_NETWORK,
     PLAIN_LINKS,
-    House,
-    HouseTestCase,
+    PluginHarness,
+    PluginTestCase,
     evolve,
     network_request,
     nic,
@@ -24,206 +24,208 @@ from .helpers import (
 )
 
 
-class VlanTests(HouseTestCase):
-    def delete(self, network_id: str = NETWORK, house: House | None = None) -> None:
-        house = house or self.house
-        house.wait(house.networks.delete(network_id))
+class VlanTests(PluginTestCase):
+    def delete(self, network_id: str = NETWORK, plugin: PluginHarness | None = None) -> None:
+        plugin = plugin or self.plugin
+        plugin.wait(plugin.networks.delete(network_id))
 
     def test_it_is_made_up_and_marked_as_ours(self) -> None:
-        self.house.create_network(parent="eth1.20")
-        link = self.house.kernel.find("eth1.20")
+        self.plugin.create_network(parent="eth1.20")
+        link = self.plugin.kernel.find("eth1.20")
         assert link is not None
         self.assertEqual((link.kind, link.vlan_id, link.lower_index, link.up), ("vlan", 20, 3, True))
-        self.assertIn(self.house.records.instance, link.alias)
-        self.assertEqual(list(self.house.records.kept[Kind.MADE_LINK]), ["eth1.20"])
+        self.assertIn(self.plugin.records.instance, link.alias)
+        self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"])
 
     def test_its_row_is_on_disk_before_it_is_made(self) -> None:
-        self.house.steps.hold.add("add_vlan")
-        creation = self.house.start(self.house.networks.create(network_request(parent="eth1.20")))
+        self.plugin.steps.hold.add("add_vlan")
+        creation = self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20")))
         self.assertNoResult(creation)
-        self.assertEqual(list(self.house.records.kept[Kind.MADE_LINK]), ["eth1.20"])
-        self.house.steps.let_all_go()
+        self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"])
+        self.plugin.steps.let_all_go()
         self.successResultOf(creation)
 
     def test_each_of_a_parents_networks_costs_questions_to_the_kernel_when_something_happens_to_it(
         self,
     ) -> None:
         asked: list[str] = []
-        find = self.house.kernel.find
+        find = self.plugin.kernel.find
 
         def finding(name: str) -> LinkFacts | None:
             asked.append(name)
             return find(name)
 
-        self.patch(self.house.kernel, "find", finding)
+        self.patch(self.plugin.kernel, "find", finding)
         counts = []
         for number in range(3):
             pool = subnet(f"10.{number}.0.0/16")
-            self.house.create_network(f"{number}" * 64, parent="eth1.20", subnets=(pool,))
+            self.plugin.create_network(f"{number}" * 64, parent="eth1.20", subnets=(pool,))
             asked.clear()
-            self.assertTrue(self.house.wait(self.house.parents.look_after("eth1.20")))
+            self.assertTrue(self.plugin.wait(self.plugin.parents.look_after("eth1.20")))
             counts.append(len(asked))
         self.assertEqual(counts, [counts[0]] * 3)
 
     def test_it_goes_with_its_last_network(self) -> None:
-        self.house.create_network(parent="eth1.20")
-        self.house.create_network(OTHER_NETWORK, parent="eth1", vlan_id="20")
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.create_network(OTHER_NETWORK, parent="eth1", vlan_id="20")
         self.delete()
-        self.assertIn("eth1.20", self.house.link_names())
+        self.assertIn("eth1.20", self.plugin.link_names())
         self.delete(OTHER_NETWORK)
         self.assert_nothing_left()
 
     def test_it_goes_with_its_last_network_across_a_restart(self) -> None:
-        self.house.create_network(parent="eth1.20")
-        house = self.house.next_life()
-        self.assertIn("eth1.20", house.link_names())
-        self.delete(house=house)
-        self.assert_nothing_left(house)
+        self.plugin.create_network(parent="eth1.20")
+        plugin = self.plugin.next_life()
+        self.assertIn("eth1.20", plugin.link_names())
+        self.delete(plugin=plugin)
+        self.assert_nothing_left(plugin)
 
     def test_one_that_was_there_is_used_and_never_removed_also_across_a_restart(self) -> None:
         foreign = nic("lan20", 9, kind="vlan", lower_index=3, vlan_id=20)
-        house = House(plain_kernel(foreign))
-        house.create_network(parent="eth1.20")
-        self.assertEqual(house.known.networks[NETWORK].parent, "lan20")
-        house = house.next_life()
-        self.delete(house=house)
-        self.assert_nothing_left(house, {*PLAIN_LINKS, "lan20"})
+        plugin = PluginHarness(plain_kernel(foreign))
+        plugin.create_network(parent="eth1.20")
+        self.assertEqual(plugin.registry.networks[NETWORK].parent, "lan20")
+        plugin = plugin.next_life()
+        self.delete(plugin=plugin)
+        self.assert_nothing_left(plugin, {*PLAIN_LINKS, "lan20"})
 
     def test_one_that_was_there_and_down_is_brought_up(self) -> None:
-        house = House(plain_kernel(nic("eth1.20", 9, kind="vlan", lower_index=3, vlan_id=20, up=False)))
-        house.create_network(parent="eth1.20")
-        link = house.kernel.find("eth1.20")
+        plugin = PluginHarness(
+            plain_kernel(nic("eth1.20", 9, kind="vlan", lower_index=3, vlan_id=20, up=False))
+        )
+        plugin.create_network(parent="eth1.20")
+        link = plugin.kernel.find("eth1.20")
         assert link is not None
         self.assertTrue(link.up)
 
     def test_a_nic_that_is_down_is_brought_up_for_its_vlan(self) -> None:
-        house = House(FakeKernel([nic("eth0", 2), nic("eth1", 3, up=False)]))
-        house.create_network(parent="eth1.20")
-        link = house.kernel.find("eth1")
+        plugin = PluginHarness(FakeKernel([nic("eth0", 2), nic("eth1", 3, up=False)]))
+        plugin.create_network(parent="eth1.20")
+        link = plugin.kernel.find("eth1")
         assert link is not None
         self.assertTrue(link.up)
 
     def test_two_tags_are_made_and_removed_the_highest_first(self) -> None:
-        self.house.create_network(parent="eth1.20.30")
-        self.assertEqual(self.house.link_names(), {*PLAIN_LINKS, "eth1.20", "eth1.20.30"})
+        self.plugin.create_network(parent="eth1.20.30")
+        self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20", "eth1.20.30"})
         self.delete()
         self.assert_nothing_left()
 
     def test_the_lower_tag_stays_while_another_network_is_on_it(self) -> None:
-        self.house.create_network(parent="eth1.20.30")
-        self.house.create_network(OTHER_NETWORK, parent="eth1.20")
+        self.plugin.create_network(parent="eth1.20.30")
+        self.plugin.create_network(OTHER_NETWORK, parent="eth1.20")
         self.delete()
-        self.assertEqual(self.house.link_names(), {*PLAIN_LINKS, "eth1.20"})
+        self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20"})
         self.delete(OTHER_NETWORK)
         self.assert_nothing_left()
 
     def test_a_link_of_another_kind_with_a_vlans_name_is_taken_as_it_is_and_stays(self) -> None:
-        house = House(plain_kernel(nic("eth1.20", 9)))
-        house.create_network(parent="eth1.20")
-        self.delete(house=house)
-        self.assert_nothing_left(house, {*PLAIN_LINKS, "eth1.20"})
+        plugin = PluginHarness(plain_kernel(nic("eth1.20", 9)))
+        plugin.create_network(parent="eth1.20")
+        self.delete(plugin=plugin)
+        self.assert_nothing_left(plugin, {*PLAIN_LINKS, "eth1.20"})
 
     def test_a_vlan_whose_name_is_taken_by_something_else_is_refused(self) -> None:
-        house = House(plain_kernel(nic("eth1.20", 9)))
-        with self.assert_refused(Refused, "eth1.20", "20"):
-            house.create_network(parent="eth1", vlan_id="20")
-        self.assert_nothing_left(house, {*PLAIN_LINKS, "eth1.20"})
+        plugin = PluginHarness(plain_kernel(nic("eth1.20", 9)))
+        with self.assert_refused(RequestRefused, "eth1.20", "20"):
+            plugin.create_network(parent="eth1", vlan_id="20")
+        self.assert_nothing_left(plugin, {*PLAIN_LINKS, "eth1.20"})
 
     def test_one_that_someone_replaced_stays(self) -> None:
-        self.house.create_network(parent="eth1.20")
-        self.house.kernel.delete("eth1.20")
-        self.house.kernel.put(nic("eth1.20", 50, kind="vlan", lower_index=3, vlan_id=20))
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.kernel.delete("eth1.20")
+        self.plugin.kernel.put(nic("eth1.20", 50, kind="vlan", lower_index=3, vlan_id=20))
         self.delete()
         self.assert_nothing_left(links={*PLAIN_LINKS, "eth1.20"})
 
     def test_one_on_which_someone_elses_link_hangs_stays_and_the_network_goes(self) -> None:
-        self.house.create_network(parent="eth1.20")
-        made = self.house.kernel.find("eth1.20")
+        self.plugin.create_network(parent="eth1.20")
+        made = self.plugin.kernel.find("eth1.20")
         assert made is not None
-        self.house.kernel.put(nic("theirs", 60, lower_index=made.index))
+        self.plugin.kernel.put(nic("theirs", 60, lower_index=made.index))
         with self.assert_refused(Exception, "theirs"):
             self.delete()
-        self.assertIn("theirs", self.house.link_names())
-        self.assertEqual(self.house.records.kept[Kind.NETWORK], {})
-        self.house.kernel.delete("theirs")
-        self.assert_nothing_left(self.house.next_life())
+        self.assertIn("theirs", self.plugin.link_names())
+        self.assertEqual(self.plugin.records.kept[RecordKind.NETWORK], {})
+        self.plugin.kernel.delete("theirs")
+        self.assert_nothing_left(self.plugin.next_life())
 
     def test_removal_waits_for_the_containers_links_on_it(self) -> None:
-        self.house.create_network(parent="eth1.20")
-        self.house.create_endpoint()
-        self.house.steps.hold.add("delete_group")
-        removal = self.house.start(self.house.networks.delete(NETWORK))
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.create_endpoint()
+        self.plugin.steps.hold.add("delete_group")
+        removal = self.plugin.start(self.plugin.networks.delete(NETWORK))
         self.assertNoResult(removal)
-        self.assertIn("eth1.20", self.house.link_names())
-        self.house.steps.let_all_go()
+        self.assertIn("eth1.20", self.plugin.link_names())
+        self.plugin.steps.let_all_go()
         self.successResultOf(removal)
         self.assert_nothing_left()
 
 
-class DummyTests(HouseTestCase):
+class DummyTests(PluginTestCase):
     def test_an_internal_network_has_a_dummy_of_its_own_that_goes_with_it(self) -> None:
-        self.house.create_network(internal=True)
-        self.house.create_network(OTHER_NETWORK, internal=True)
+        self.plugin.create_network(internal=True)
+        self.plugin.create_network(OTHER_NETWORK, internal=True)
         names = {dummy_link_name(NETWORK), dummy_link_name(OTHER_NETWORK)}
-        self.assertEqual(self.house.link_names(), {*PLAIN_LINKS, *names})
+        self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, *names})
         for network_id in (NETWORK, OTHER_NETWORK):
-            self.house.wait(self.house.networks.delete(network_id))
+            self.plugin.wait(self.plugin.networks.delete(network_id))
         self.assert_nothing_left()
 
     def test_a_link_of_that_name_which_is_not_ours_is_refused_and_stays(self) -> None:
         foreign = nic(dummy_link_name(NETWORK), 9)
-        house = House(plain_kernel(foreign))
+        plugin = PluginHarness(plain_kernel(foreign))
         with self.assert_refused(Exception, foreign.name):
-            house.create_network(internal=True)
-        self.assert_nothing_left(house, {*PLAIN_LINKS, foreign.name})
+            plugin.create_network(internal=True)
+        self.assert_nothing_left(plugin, {*PLAIN_LINKS, foreign.name})
 
     def test_two_containers_of_it_are_on_one_link(self) -> None:
-        self.house.create_network(internal=True)
-        self.house.create_endpoint(address="10.0.0.2/8")
-        self.house.create_endpoint(OTHER_ENDPOINT, address="10.0.0.3/8")
-        links = [self.house.kernel.find(endpoint_link_name(each)) for each in (ENDPOINT, OTHER_ENDPOINT)]
-        dummy = self.house.kernel.find(dummy_link_name(NETWORK))
+        self.plugin.create_network(internal=True)
+        self.plugin.create_endpoint(address="10.0.0.2/8")
+        self.plugin.create_endpoint(OTHER_ENDPOINT, address="10.0.0.3/8")
+        links = [self.plugin.kernel.find(endpoint_link_name(each)) for each in (ENDPOINT, OTHER_ENDPOINT)]
+        dummy = self.plugin.kernel.find(dummy_link_name(NETWORK))
         assert dummy is not None
         self.assertEqual({link and link.lower_index for link in links}, {dummy.index})
 
 
-class RebootTests(HouseTestCase):
-    def after_reboot(self, *more: str) -> House:
+class RebootTests(PluginTestCase):
+    def after_reboot(self, *more: str) -> PluginHarness:
         """NICs come back, all that was made is gone."""
-        self.house.kernel = plain_kernel()
-        return self.house.next_life()
+        self.plugin.kernel = plain_kernel()
+        return self.plugin.next_life()
 
     def test_vlans_and_dummies_that_we_made_are_made_again(self) -> None:
-        self.house.create_network(parent="eth1.20.30")
-        self.house.create_network(OTHER_NETWORK, internal=True)
-        house = self.after_reboot()
+        self.plugin.create_network(parent="eth1.20.30")
+        self.plugin.create_network(OTHER_NETWORK, internal=True)
+        plugin = self.after_reboot()
         self.assertEqual(
-            house.link_names(), {*PLAIN_LINKS, "eth1.20", "eth1.20.30", dummy_link_name(OTHER_NETWORK)}
+            plugin.link_names(), {*PLAIN_LINKS, "eth1.20", "eth1.20.30", dummy_link_name(OTHER_NETWORK)}
         )
         for network_id in (NETWORK, OTHER_NETWORK):
-            house.wait(house.networks.delete(network_id))
-        self.assert_nothing_left(house)
+            plugin.wait(plugin.networks.delete(network_id))
+        self.assert_nothing_left(plugin)
 
     def test_a_nic_that_is_missing_does_not_keep_the_service_from_starting(self) -> None:
-        self.house.create_network(parent="eth1.20")
-        self.house.kernel = FakeKernel([nic("eth0", 2)])
-        house = self.house.next_life()
-        self.assertIn(NETWORK, house.known.networks)
-        house.kernel.put(nic("eth1", 30))
-        house = house.next_life()
-        self.assertIn("eth1.20", house.link_names())
-        self.delete_and_check(house)
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.kernel = FakeKernel([nic("eth0", 2)])
+        plugin = self.plugin.next_life()
+        self.assertIn(NETWORK, plugin.registry.networks)
+        plugin.kernel.put(nic("eth1", 30))
+        plugin = plugin.next_life()
+        self.assertIn("eth1.20", plugin.link_names())
+        self.delete_and_check(plugin)
 
-    def delete_and_check(self, house: House) -> None:
-        house.wait(house.networks.delete(NETWORK))
-        self.assert_nothing_left(house)
+    def delete_and_check(self, plugin: PluginHarness) -> None:
+        plugin.wait(plugin.networks.delete(NETWORK))
+        self.assert_nothing_left(plugin)
 
     def test_a_dummy_that_was_marked_down_is_brought_up(self) -> None:
-        self.house.create_network(internal=True)
-        dummy = self.house.kernel.find(dummy_link_name(NETWORK))
+        self.plugin.create_network(internal=True)
+        dummy = self.plugin.kernel.find(dummy_link_name(NETWORK))
         assert dummy is not None
-        self.house.kernel.put(evolve(dummy, up=False))
-        house = self.house.next_life()
-        again = house.kernel.find(dummy.name)
+        self.plugin.kernel.put(evolve(dummy, up=False))
+        plugin = self.plugin.next_life()
+        again = plugin.kernel.find(dummy.name)
         assert again is not None
         self.assertTrue(again.up)

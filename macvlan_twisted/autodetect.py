@@ -1,0 +1,153 @@
+"""What the service takes from the host where the user said nothing, and why: pure choices over facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import evolve, field, frozen
+
+from .addresses import AddressRange, IPAddress, IPInterface, IPNetwork
+from .config import Config
+from .errors import RequestRefused
+from .netlink.kernel import DefaultRoute, Kernel, LinkFacts
+
+_ONE_MAC_DRIVERS = {
+    "virtio_net": "a virtual machine",
+    "vmxnet3": "VMware",
+    "hv_netvsc": "Hyper-V",
+    "xen_netfront": "Xen",
+    "vif": "Xen",
+    "ena": "Amazon's cloud",
+    "gve": "Google's cloud",
+    "mana": "Microsoft's cloud",
+}
+
+
+@frozen
+class Detected:
+    """Settings without gaps (as far as the host fills them), and sentences for the log."""
+
+    config: Config
+    reasons: tuple[str, ...] = field(default=())
+    hints: tuple[str, ...] = field(default=())
+
+
+def detect_defaults(config: Config, kernel: Kernel) -> Detected:
+    """
+    Ask the kernel what the choices need, and choose. Blocks.
+
+    :raises Refused: what was given does not go with what the host shows.
+    """
+    return detect(config, kernel.default_routes(), kernel.find, kernel.addresses_of)
+
+
+def detect(
+    config: Config,
+    default_routes: Sequence[DefaultRoute],
+    find: Callable[[str], LinkFacts | None],
+    addresses_of: Callable[[str], Sequence[IPInterface]],
+) -> Detected:
+    reasons: list[str] = []
+    interface = config.host_interface
+    if interface is not None:
+        reasons.append(f"host interface {interface}: as given")
+    elif default_routes:
+        interface = default_routes[0].link
+        reasons.append(f"host interface {interface}: the default route leaves by it")
+    else:
+        reasons.append(
+            "no host interface: none was given and there is no default route; networks without -o parent= are "
+            "internal, each on a dummy link of its own; give --host-interface, or -o parent= with each network"
+        )
+    link = find(interface) if interface is not None else None
+    if interface is not None and link is None:
+        reasons.append(
+            f"host interface {interface} is not there yet: what of its subnet and gateway is not given stays unknown "
+            "until the service is restarted"
+        )
+    subnets, gateways, excluded = list(config.subnets), list(config.gateways), list(config.excluded)
+    if link is not None and interface is not None:
+        own = [each for each in addresses_of(interface) if not each.ip.is_link_local]
+        routers = [
+            each.gateway for each in default_routes if each.link == interface and each.gateway is not None
+        ]
+        for version in (4, 6):
+            _fill_family(version, config, interface, own, routers, subnets, gateways, reasons)
+        excluded += [AddressRange(each.ip, each.ip) for each in own]
+        reasons += [f"address {each.ip} is never handed out: it is the host's own" for each in own]
+    for ip_range in config.ip_ranges:
+        fitting = [each for each in subnets if each.version == ip_range.version]
+        if not fitting:
+            reasons.append(f"--ip-range {ip_range} has no effect: no IPv{ip_range.version} subnet is known")
+        elif not ip_range.subnet_of(fitting[0]):  # type: ignore[arg-type]
+            raise RequestRefused(
+                f"--ip-range {ip_range} is not in subnet {fitting[0]}: give a part of it, or --macvlan-subnet"
+            )
+    return Detected(
+        evolve(
+            config,
+            host_interface=interface,
+            subnets=tuple(subnets),
+            gateways=tuple(gateways),
+            excluded=tuple(excluded),
+        ),
+        tuple(reasons),
+        tuple(_hints(link)) if link is not None else (),
+    )
+
+
+def _fill_family(
+    version: int,
+    config: Config,
+    interface: str,
+    own: Sequence[IPInterface],
+    routers: Sequence[IPAddress],
+    subnets: list[IPNetwork],
+    gateways: list[IPAddress],
+    reasons: list[str],
+) -> None:
+    subnet, gateway = config.subnet_of_version(version), config.gateway_of_version(version)
+    if subnet is not None:
+        reasons.append(f"subnet {subnet}: as given")
+    else:
+        fitting = [
+            each.network
+            for each in own
+            if each.version == version
+            and each.network.num_addresses > 1
+            and (gateway is None or gateway in each.network)
+        ]
+        if fitting:
+            subnet = fitting[0]
+            subnets.append(subnet)
+            reasons.append(f"subnet {subnet}: {interface} is in it")
+        elif gateway is not None:
+            reasons.append(
+                f"no IPv{version} subnet: gateway {gateway} is in none of {interface}'s; give --macvlan-subnet"
+            )
+    if gateway is not None:
+        reasons.append(f"gateway {gateway}: as given")
+    elif subnet is not None:
+        router = next((each for each in routers if each in subnet), None)
+        if router is not None:
+            gateways.append(router)
+            reasons.append(f"gateway {router}: the default route of {interface} shows it")
+
+
+def _hints(link: LinkFacts) -> list[str]:
+    hints = []
+    if link.is_wireless:
+        hints.append(
+            f"{link.name} is a Wi-Fi interface: access points drop frames of MAC addresses that did not associate "
+            "with them, so containers will not be heard; use a wired NIC"
+        )
+    if link.bridge is not None:
+        hints.append(
+            f"{link.name} is a port of bridge {link.bridge}, which takes its frames: use --host-interface={link.bridge}"
+        )
+    if link.driver in _ONE_MAC_DRIVERS:
+        hints.append(
+            f"{link.name} is a virtual NIC of {_ONE_MAC_DRIVERS[link.driver]}: many virtual switches pass the frames "
+            "of one MAC address only; allow MAC spoofing or promiscuous mode on its port if containers are not heard"
+        )
+    return hints

@@ -1,0 +1,158 @@
+"""The command line of ``macvlan-twisted``, made from the service's own options where they are the same."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .._version import VERSION_TEXT
+from ..config import Config
+from ..errors import MacvlanError
+from ..given_settings import settings_from
+from ..service_options import OPTIONS
+from . import purge, stale_sandboxes
+
+SHARED = {
+    "leave": {
+        "plugin-name": "What the driver was called; so is its socket, and the engine is asked for its networks.",
+        "plugin-dir": "Where the service had its socket.",
+        "runtime-dir": "Where the service noted how far the state had come.",
+        "docker-host": "The engine's socket, which is asked whether containers are running on our networks; or none.",
+    },
+    "sandboxes": {
+        "docker-host": "The engine's socket, which is asked for the sandboxes of all containers; or none."
+    },
+}
+"""Options of the service that a command has, too, and what they mean to it; their environment variables count as well."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """
+    :return: the exit status: 0 all done, 1 something could not be done or was refused; 2 is argparse's.
+    """
+    parser = make_parser()
+    given = parser.parse_args(arguments)
+    if given.command is None:
+        parser.print_help()
+        return 2
+    try:
+        config = settings_from(
+            {
+                name: [value]
+                for name in SHARED[given.command]
+                if (value := getattr(given, name.replace("-", "_"))) is not None
+            },
+            os.environ,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        return run(given, config)
+    except MacvlanError as error:
+        print(f"macvlan-twisted: {error}", file=sys.stderr)
+    except OSError as error:  # most likely somebody who is not root, and may not even look
+        print(f"macvlan-twisted: {error.filename or given.command}: {error.strerror}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("macvlan-twisted: interrupted", file=sys.stderr)
+    return 1
+
+
+def run(given: argparse.Namespace, config: Config) -> int:
+    from ..netlink.rtnetlink import NetlinkKernel
+
+    if given.command == "sandboxes":
+        return stale_sandboxes.run(config, Path(given.netns_dir), given.remove, given.engine_is_gone)
+    directories = [Path(each) for each in given.state_dir or [config.state_dir]]
+    return purge.run(
+        config,
+        NetlinkKernel(),
+        directories,
+        every_instance=given.every_instance,
+        dry_run=given.dry_run,
+        force=given.force,
+        is_agreed=given.yes or _agrees,
+    )
+
+
+def _agrees() -> bool:
+    if not sys.stdin.isatty():
+        print("nobody is there to be asked: add --yes, or --dry-run to see what would go", file=sys.stderr)
+        return False
+    try:
+        return input("Remove all of that? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        print()
+        return False
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All commands with their options; the reference is made from it."""
+    parser = argparse.ArgumentParser(
+        prog="macvlan-twisted",
+        description="Commands for an administrator. The service itself is started with twistd macvlan.",
+    )
+    parser.add_argument("--version", action="version", version=f"macvlan-twisted {VERSION_TEXT}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    leaving = commands.add_parser(
+        "leave",
+        help="remove everything of ours from this host",
+        description="Remove everything of ours from this host: links, routes by them, state, and what notes it until the "
+        "next boot. Nothing else is touched, and each thing that was removed is told.",
+    )
+    leaving.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
+    leaving.add_argument("--yes", action="store_true", help="do not ask")
+    leaving.add_argument(
+        "--force", action="store_true", help="also while containers are running on our networks, or may be"
+    )
+    leaving.add_argument(
+        "--every-instance",
+        action="store_true",
+        help="also what was made for other state directories, and for those that are lost",
+    )
+    state = next(option for option in OPTIONS if option.name == "state-dir")
+    leaving.add_argument(
+        "--state-dir",
+        action="append",
+        metavar=state.metavar,
+        help=f"Where the service kept its state; may be given several times. [default: {state.default_text}]",
+    )
+    _share(leaving, "leave")
+
+    looking = commands.add_parser(
+        "sandboxes",
+        help="containers' network namespaces that an engine left mounted",
+        description="Tell of each container's network namespace whether a process lives in it, whether the engine knows "
+        "it, and which links of ours are inside.",
+    )
+    looking.add_argument(
+        "--remove", action="store_true", help="remove those that neither a process nor the engine knows"
+    )
+    looking.add_argument(
+        "--engine-is-gone",
+        action="store_true",
+        help="take it that no engine knows any of them, although it does not answer",
+    )
+    looking.add_argument(
+        "--netns-dir",
+        default=stale_sandboxes.DIRECTORY,
+        metavar="DIRECTORY",
+        help=f"where the engine mounts them [default: {stale_sandboxes.DIRECTORY}]",
+    )
+    _share(looking, "sandboxes")
+    return parser
+
+
+def _share(parser: argparse.ArgumentParser, command: str) -> None:
+    for option in OPTIONS:
+        if option.name in SHARED[command]:
+            text = f"{SHARED[command][option.name]} [default: {option.default_text}]"
+            parser.add_argument(f"--{option.name}", metavar=option.metavar, help=text)
+
+
+def entry_point() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,304 @@
+"""Everything of ours leaves this host, for those who leave us: links, routes, state. Each thing is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from attrs import define, field
+
+from ..config import Config
+from ..engine.blocking_client import BlockingEngineClient, Inspection, inspect_networks
+from ..engine.client import EngineError, EngineUnavailable
+from ..errors import LinkError, RequestRefused, StartupError
+from ..failpoints import Failpoint
+from ..listener.file_lock import FileLock
+from ..listener.unix_socket import remove_stale_socket
+from ..netlink.kernel import HostRoute, Kernel, LinkFacts
+from ..recovery.link_evidence import mark_in
+from ..state.directory import as_owner_of
+from ..state.generation import RuntimeGeneration
+from .belongings import (
+    StateSaid,
+    foreign_uppers,
+    instances_at,
+    our_links,
+    our_routes,
+    said_by_state,
+    state_files,
+)
+
+_REMOVE_FILE = Failpoint("commands.state.remove", "a file of the state is removed, since its user leaves us")
+
+Say = Callable[[str], None]
+
+
+@define
+class Belongings:
+    """What is to be removed."""
+
+    said: list[StateSaid]
+    routes: list[HostRoute] = field(factory=list)
+    links: list[LinkFacts] = field(factory=list)
+    files: list[Path] = field(factory=list)
+    """Files first, and then the directories that they are in."""
+    sockets: list[Path] = field(factory=list)
+
+
+def run(
+    config: Config,
+    kernel: Kernel,
+    directories: Sequence[Path],
+    *,
+    every_instance: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    is_agreed: bool | Callable[[], bool] = True,
+    say: Say = print,
+    inspect: Callable[[Config], Inspection | None] | None = None,
+) -> int:
+    """
+    :param directories: the state directories that are given up.
+    :raises StartupError: the service runs.
+    :raises Refused: containers are running on our networks, or it is not known whose links there are.
+    """
+    directories = list(directories)
+    runtime = Path(config.runtime_dir)
+    if every_instance:
+        directories += [
+            Path(each.directory)
+            for each in RuntimeGeneration(runtime, directories[0]).all()
+            if Path(each.directory) not in directories and Path(each.directory).is_dir()
+        ]
+    with ExitStack() as held:
+        for directory in directories:
+            if directory.is_dir():
+                with as_owner_of(directory):
+                    lock = FileLock(directory / "lock", f"state directory {directory}", "--state-dir")
+                held.callback(lock.release)
+        links = kernel.links()
+        ours, instances = _gathered(config, kernel, links, directories, every_instance)
+        inspection = (inspect or _inspection)(config)
+        _refuse_alive(ours, inspection, links, force)
+        _refuse_seen(kernel, instances, force)
+        _say_what_stays(ours, inspection, links, instances, config, say)
+        verb = "would be removed" if dry_run else "is to be removed"
+        for line in _listed(ours):
+            say(f"{verb}: {line}")
+        is_nothing = not (ours.links or ours.files or ours.sockets or ours.routes)
+        if is_nothing:
+            say("there is nothing of ours here")
+        if dry_run or not (is_nothing or is_agreed is True or (callable(is_agreed) and is_agreed())):
+            return 0 if dry_run else 1
+        failures = [] if is_nothing else _removed(ours, kernel, links, config, say)
+    for directory in (*directories, runtime):  # also those that an earlier one, which was killed, left empty
+        _remove_if_empty(directory, say)
+    for failure in failures:
+        say(f"stays: {failure}")
+    return 1 if failures else 0
+
+
+def _gathered(
+    config: Config,
+    kernel: Kernel,
+    links: Sequence[LinkFacts],
+    directories: Sequence[Path],
+    every_instance: bool,
+) -> tuple[Belongings, set[str] | None]:
+    runtime = Path(config.runtime_dir)
+    said = [_read(each) for each in directories]
+    instances = None if every_instance else instances_at(directories, runtime, said)
+    ours = Belongings(said)
+    ours.links = our_links(links, instances, said)
+    ours.routes = our_routes(ours.links, kernel)
+    ours.files += [
+        each.path
+        for each in RuntimeGeneration(runtime, directories[0]).all()
+        if instances is None or each.instance in instances
+    ]
+    for directory in directories:
+        ours.files += state_files(directory)
+    socket = Path(config.socket_path)
+    ours.sockets = [path for path in (socket, Path(f"{socket}.lock")) if os.path.lexists(path)]
+    return ours, instances
+
+
+def _read(directory: Path) -> StateSaid:
+    if not directory.is_dir():
+        return StateSaid(directory)
+    with as_owner_of(directory):
+        return said_by_state(directory)
+
+
+def _inspection(config: Config) -> Inspection | None:
+    """``None``: the engine does not say."""
+    if not config.docker_host:
+        return None
+    try:
+        return inspect_networks(BlockingEngineClient(config.docker_host), config.plugin_name)
+    except (EngineUnavailable, EngineError):
+        return None
+
+
+def _refuse_alive(
+    ours: Belongings, inspection: Inspection | None, links: Sequence[LinkFacts], force: bool
+) -> None:
+    """
+    :raises Refused: containers are running on our networks, or may be.
+    """
+    if force:
+        return
+    if inspection is not None:
+        running = sorted({each.container for found in inspection.networks for each in found.endpoints})
+        if running:
+            raise RequestRefused(
+                f"containers are running on networks of this plugin: {', '.join(running)}; remove them, or add --force"
+            )
+        return
+    present = {link.name for link in links}
+    away = sorted(
+        f"{endpoint.get('address') or endpoint.get('address_v6') or 'without address'} (endpoint {key[:12]})"
+        for said in ours.said
+        for key, endpoint in said.endpoints.items()
+        if endpoint.get("link") not in present
+    )
+    if away:
+        raise RequestRefused(
+            f"the engine does not answer, and these links may be in containers that run: {', '.join(away)}; remove the "
+            "containers, or name the engine's socket with --docker-host, or add --force"
+        )
+    if not any(said.instance for said in ours.said) and any(
+        link.kind in ("vlan", "dummy") for link in ours.links
+    ):
+        raise RequestRefused(
+            "there is no state, and the engine does not answer: whether containers hang on links that would be removed is "
+            "not known; name the engine's socket with --docker-host, or add --force"
+        )
+
+
+def _refuse_seen(kernel: Kernel, instances: Collection[str] | None, force: bool) -> None:
+    """
+    An engine that does not list a container says nothing about those of another engine.
+
+    :raises Refused: links of ours are in other network namespaces.
+    """
+    if force:
+        return
+    try:
+        elsewhere = kernel.links_elsewhere()
+    except LinkError:  # this kernel does not show them
+        return
+    seen = sorted(
+        f"{link.mac} (endpoint {mark.identifier[:12]})"
+        for link in elsewhere
+        if (mark := mark_in(link.alias)) is not None and (instances is None or mark.instance in instances)
+    )
+    if seen:
+        raise RequestRefused(
+            f"links of ours are in other network namespaces: {', '.join(seen)}; remove the containers, another engine's "
+            "perhaps, or see with macvlan-twisted sandboxes what an engine left behind, or add --force"
+        )
+
+
+def _say_what_stays(
+    ours: Belongings,
+    inspection: Inspection | None,
+    links: Sequence[LinkFacts],
+    instances: Collection[str] | None,
+    config: Config,
+    say: Say,
+) -> None:
+    for found in () if inspection is None else inspection.networks:
+        say(f"the engine still has network {found.name}: remove it with docker network rm {found.name}")
+    for said in ours.said:
+        for lease in said.leases:
+            say(
+                f"the lease of {lease['address']} for {lease['mac']} by DHCP server {lease['server_id']} is not given back: "
+                "it ends by itself"
+            )
+    if instances is not None:
+        others = our_links(links, None, ())
+        left = [link.name for link in others if link.name not in {each.name for each in ours.links}]
+        if left:
+            say(
+                f"links of other instances stay: {', '.join(left)}; with --every-instance they are removed, too"
+            )
+
+
+def _listed(ours: Belongings) -> list[str]:
+    return [
+        *(f"route to {route.destination} by {route.link}" for route in ours.routes),
+        *(f"link {link.name} ({link.alias or link.kind})" for link in ours.links),
+        *(f"socket {path}" for path in ours.sockets),
+        *(f"file {path}" for path in ours.files if not path.is_dir()),
+    ]
+
+
+def _removed(
+    ours: Belongings, kernel: Kernel, links: Sequence[LinkFacts], config: Config, say: Say
+) -> list[str]:
+    """
+    Go on after an error.
+
+    :return: what could not be removed, and why.
+    """
+    failures: list[str] = []
+    for route in ours.routes:
+        try:
+            kernel.delete_host_route(route)
+            say(f"removed: route to {route.destination} by {route.link}")
+        except LinkError as failure:
+            failures.append(str(failure))
+    names = {link.name for link in ours.links}
+    staying: list[str] = []
+    for link in ours.links:
+        uppers = foreign_uppers(link, links, names)
+        if uppers:
+            staying.append(f"link {link.name}: {', '.join(uppers)} of others hang on it")
+            continue
+        try:
+            kernel.delete(link.name)
+            say(f"removed: link {link.name} ({link.alias or link.kind})")
+        except LinkError as failure:
+            staying.append(str(failure))
+    failures += [*staying, *_without_socket(ours, config, say)]
+    if staying:
+        failures.append("the state, which knows what stays")
+        return failures
+    places = [*(each.directory for each in ours.said), Path(config.runtime_dir)]
+    for path in ours.files:
+        place = next((each for each in places if path.is_relative_to(each)), path.parent)
+        try:
+            with as_owner_of(place), _REMOVE_FILE:  # who may have put something else there meanwhile
+                path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+            say(f"removed: {path}")
+        except OSError as error:
+            failures.append(f"{path}: {error.strerror}")
+    return failures
+
+
+def _without_socket(ours: Belongings, config: Config, say: Say) -> list[str]:
+    if not ours.sockets:
+        return []
+    try:
+        lock = FileLock(Path(config.socket_path + ".lock"), f"socket {config.socket_path}", "--plugin-name")
+        try:
+            remove_stale_socket(config.socket_path, "--plugin-name")
+        finally:
+            lock.release()
+    except (StartupError, OSError) as error:
+        return [f"socket {config.socket_path}: {error}"]
+    for path in ours.sockets:
+        say(f"removed: {path}")
+    return []
+
+
+def _remove_if_empty(directory: Path, say: Say) -> None:
+    try:
+        with _REMOVE_FILE:
+            directory.rmdir()
+    except OSError:
+        return
+    say(f"removed: {directory}")

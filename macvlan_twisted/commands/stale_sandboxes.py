@@ -1,0 +1,271 @@
+"""Sandboxes that an engine left mounted: told, and removed when neither a process nor the engine knows them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ..config import Config
+from ..engine.blocking_client import BlockingEngineClient
+from ..engine.client import EngineError, EngineUnavailable, understood
+from ..errors import LinkError, RequestRefused
+from ..failpoints import Failpoint
+from ..link_names import ALIAS_PREFIX
+from ..netlink.netns import links_in
+
+_log = Logger(namespace="macvlan_twisted.netlink")
+
+DIRECTORY = "/var/run/docker/netns"
+BETWEEN_LOOKS = 10.0
+"""Seconds: a container that is just starting has its sandbox before its process and before the engine tells of it."""
+_CONTAINERS = re.compile(r"[0-9a-f]{12}")
+"""An engine names a container's sandbox so; others are its own, of overlay networks and of the host."""
+_MNT_DETACH = 2  # sys/mount.h
+
+_REMOVE = Failpoint(
+    "commands.sandbox.remove", "a sandbox that nobody knows is unmounted, and its file removed"
+)
+
+
+@frozen
+class Sandbox:
+    path: Path
+    is_mounted: bool
+    inhabitants: tuple[int, ...]
+    """Processes that live in it."""
+    is_known: bool | None
+    """Whether the engine knows it; ``None``: it did not say."""
+    links: tuple[str, ...] = ()
+    """Links of ours inside."""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is proved that nobody has it."""
+        return not self.inhabitants and self.is_known is False
+
+
+def known_to_engine(engine: BlockingEngineClient) -> set[str]:
+    """
+    The names of the sandboxes of all containers.
+
+    :raises EngineAbsent: the engine does not answer. :raises EngineRefused: it answers with an error.
+    """
+    known = set()
+    with understood("its containers"):
+        for listed in engine.get("/containers/json?all=1"):
+            try:
+                container = engine.get(f"/containers/{listed['Id']}/json")
+            except EngineError:
+                continue  # it was removed meanwhile
+            key = (container.get("NetworkSettings") or {}).get("SandboxKey")
+            if key:
+                known.add(os.path.basename(key))
+    return known
+
+
+def inhabitants(proc: Path = Path("/proc")) -> dict[int, list[int]]:
+    """
+    Processes by the number of their network namespace; each thread counts.
+
+    :raises Refused: some cannot be looked at, so nothing is proved.
+    """
+    found: dict[int, list[int]] = {}
+    if not (proc / "1").exists():  # hidepid, or ProtectProc of systemd
+        raise RequestRefused(
+            "processes of others are hidden here, so it is not known who lives in a sandbox: run this as root"
+        )
+    for process in proc.iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            numbers = {os.stat(task / "ns/net").st_ino for task in (process / "task").iterdir()}
+        except PermissionError:
+            if process.name == "1" or _has_ended(process):
+                continue  # who started all others, the engine among them, lives outside of their sandboxes
+            raise RequestRefused(
+                "processes of other users cannot be looked at, so it is not known who lives in a sandbox: run this as root"
+            ) from None
+        except OSError:
+            continue  # it has ended
+        for number in numbers:
+            found.setdefault(number, []).append(int(process.name))
+    return found
+
+
+def _has_ended(process: Path) -> bool:
+    """Whether it only waits for its parent to notice: it lives nowhere any more."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (OSError, IndexError):
+        return True
+
+
+def find(directory: Path, known: set[str] | None) -> list[Sandbox]:
+    """
+    The containers' sandboxes in *directory*.
+
+    :param known: the names of those that the engine knows; ``None``: it did not say.
+    """
+    living = inhabitants()
+    try:
+        paths = sorted(path for path in directory.iterdir() if _CONTAINERS.fullmatch(path.name))
+    except FileNotFoundError:
+        return []
+    found = []
+    for path in paths:
+        try:
+            is_mounted = path.stat().st_dev == os.stat("/proc/self/ns/net").st_dev
+            number = path.stat().st_ino
+        except OSError:
+            continue  # the engine has just removed it
+        found.append(
+            Sandbox(
+                path,
+                is_mounted,
+                tuple(sorted(living.get(number, ()))) if is_mounted else (),
+                None if known is None else path.name in known,
+                _our_links(path) if is_mounted else (),
+            )
+        )
+    return found
+
+
+def _our_links(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(
+            name for name, alias in links_in(str(path)).items() if alias.startswith(ALIAS_PREFIX + "/")
+        )
+    except LinkError:
+        return ()
+
+
+def describe(sandbox: Sandbox) -> str:
+    said = []
+    if not sandbox.is_mounted:
+        said.append("nothing is mounted there any more")
+    elif sandbox.inhabitants:
+        said.append(f"in use by process {', '.join(map(str, sandbox.inhabitants[:5]))}")
+    else:
+        said.append("no process lives in it")
+    said.append(
+        {
+            True: "the engine knows it",
+            False: "the engine does not know it",
+            None: "whether an engine knows it is open",
+        }[sandbox.is_known]
+    )
+    if sandbox.links:
+        said.append(f"links of ours inside: {', '.join(sandbox.links)}")
+    return f"{sandbox.path}: {'; '.join(said)}"
+
+
+def run(
+    config: Config,
+    directory: Path,
+    remove: bool,
+    engine_is_gone: bool,
+    say: Callable[[str], None] = print,
+    wait: Callable[[float], None] = time.sleep,
+) -> int:
+    """
+    :raises Refused: it cannot be proved that nobody knows a sandbox.
+    """
+
+    def look() -> list[Sandbox]:
+        return find(directory, _ask(config, engine_is_gone, is_needed=remove))
+
+    found = look()
+    for sandbox in found:
+        say(describe(sandbox))
+    left = [each for each in found if each.is_left]
+    if not found:
+        say(f"no sandboxes in {directory}")
+    if not remove:
+        if left:
+            say(f"{len(left)} left behind: remove them with macvlan-twisted sandboxes --remove")
+        return 0
+    if left:
+        wait(BETWEEN_LOOKS)
+    still = {each.path for each in look() if each.is_left}
+    failed = False
+    for sandbox in left:
+        if sandbox.path not in still:
+            say(f"stays, somebody has it now: {sandbox.path}")
+            continue
+        try:
+            unmount_and_remove(sandbox.path)
+        except OSError as error:
+            failed = True
+            say(f"stays: {sandbox.path}: {error.strerror}")
+        else:
+            say(f"removed: {sandbox.path}")
+    return 1 if failed else 0
+
+
+def _ask(config: Config, engine_is_gone: bool, is_needed: bool) -> set[str] | None:
+    try:
+        if not config.docker_host:
+            raise EngineUnavailable("--docker-host none says that no engine is to be asked")
+        return known_to_engine(BlockingEngineClient(config.docker_host))
+    except (EngineUnavailable, EngineError) as error:
+        if engine_is_gone and isinstance(error, EngineUnavailable):
+            return set()
+        if is_needed:
+            raise RequestRefused(
+                f"the engine on {config.docker_host or 'no socket'} does not say which sandboxes it knows ({error}): start "
+                "it, or name its socket with --docker-host, or add --engine-is-gone if there is none any more"
+            ) from None
+        return None
+
+
+def unmount_and_remove(path: Path) -> None:
+    """
+    Take a sandbox out of the file system; the kernel removes it with its links if nobody is in it.
+
+    :raises OSError: with what the kernel says.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    with _REMOVE:
+        while path.stat().st_dev == os.stat("/proc/self/ns/net").st_dev:  # it may be mounted several times
+            if libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        path.unlink()
+
+
+def without_inhabitants(directory: Path) -> set[Path]:
+    """Sandboxes in which no process lives; none where that cannot be found out."""
+    try:
+        return {each.path for each in find(directory, None) if each.is_mounted and not each.inhabitants}
+    except (RequestRefused, OSError):
+        return set()
+
+
+async def tell_of_left(
+    run_in_thread: Callable[..., Awaitable[set[Path]]],
+    wait: Callable[[float], Awaitable[object]],
+    stopping: Callable[[], bool],
+    directory: Path = Path(DIRECTORY),
+) -> None:
+    """After a start, in the background: warn of sandboxes that nobody has lived in for a while."""
+    empty = await run_in_thread(without_inhabitants, directory)
+    if not empty:
+        return
+    await wait(3 * BETWEEN_LOOKS)
+    if stopping():
+        return
+    left = empty & await run_in_thread(without_inhabitants, directory)
+    if left:
+        _log.warn(
+            "no process lives in {number} sandboxes that an engine has mounted ({paths}): see what they are with "
+            "macvlan-twisted sandboxes",
+            number=len(left),
+            paths=", ".join(sorted(map(str, left))[:5]),
+        )

@@ -1,0 +1,345 @@
+"""
+The DHCP leases of all containers of this host: taken, kept on disk, gone on with after a restart, given back.
+
+Each has a row from before the server is asked to commit itself until after it was told that the lease is not needed
+any more. What a kill leaves in between is given back at the next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from ipaddress import IPv4Address
+from itertools import count
+from random import Random
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
+from ..addresses import IPAddress
+from ..errors import LinkError, MacvlanError, RequestRefused, StateError
+from ..keyed_lock import KeyedLock
+from ..lan.conflicts import Conflicts
+from ..lan.packet_sockets import PacketSockets
+from ..state.interfaces import HostRecords, RecordKind
+from ..state.serialize import from_document, to_document
+from .binding import Binding, Client, LanParameters
+from .discover import discover
+from .lease import Lease
+from .lease_records import LeaseRecord, Terms, host_name, lease_key
+from .release import release
+from .store import Moved, PersistentLeaseStore, keep_address
+
+_log = Logger(namespace="macvlan_twisted.lan")
+
+
+class Leases:
+    """
+    By parent and MAC. What concerns one lease is done one after the other: whoever takes one anew finds the old one
+    given back, and what gives one back that is still being taken ends that first.
+
+    :param wall_time: the time of day, in seconds since 1970.
+    :param timeout: for how many seconds a server's answer is waited for.
+    """
+
+    def __init__(
+        self,
+        wires: PacketSockets,
+        conflicts: Conflicts,
+        records: HostRecords,
+        clock: Any,
+        random: Random,
+        wall_time: Callable[[], float],
+        timeout: float,
+    ) -> None:
+        self._wires = wires
+        self._conflicts = conflicts
+        self._records = records
+        self._clock = clock
+        self._random = random
+        self._wall_time = wall_time
+        self._timeout = timeout
+        self._numbers = count()
+        self._locks = KeyedLock()
+        self._acquiring: dict[str, Lease] = {}
+        self._running: dict[str, Lease] = {}
+        self._known: dict[str, LeaseRecord] = {}
+        self._by_address: dict[tuple[str, IPAddress], str] = {}
+        self.when_moved: Moved = keep_address
+        """Asked when a server insists on another address for a running container: (parent, old, new) -> whether it moved."""
+        for document in records.documents(RecordKind.LEASE).values():
+            self._learn(from_document(LeaseRecord, document))
+
+    def _learn(self, record: LeaseRecord) -> None:
+        self._known[record.key] = record
+        if record.granted:
+            self._by_address[record.parent, record.reported_address] = record.key
+
+    def _unlearn(self, record: LeaseRecord) -> None:
+        self._known.pop(record.key, None)
+        if self._by_address.get((record.parent, record.reported_address)) == record.key:
+            del self._by_address[record.parent, record.reported_address]
+
+    async def ask_around(self, parent: str) -> LanParameters:
+        """
+        What the LAN's DHCP server says of the LAN, without taking a lease.
+
+        :raises Refused: none answered. :raises LinkError: nothing can be sent on *parent*.
+        """
+        user = f"question {next(self._numbers)}"
+        self._wires.use(parent, user)
+        try:
+            wire = await self._wires.ready(parent)
+            return await discover(
+                wire,
+                Client(wire.mac),
+                clock=self._clock,
+                randomness=self._random,
+                timeout=self._timeout,
+            )
+        finally:
+            await self._wires.disuse(parent, user)
+
+    async def take(self, terms: Terms, wanted: IPv4Address | None = None) -> Binding:
+        """
+        Take a lease; it is on disk on return.
+
+        :raises Refused: no server leases an address, or not the one that is wanted.
+        :raises LinkError: nothing can be sent on the parent.
+        """
+        key = terms.key
+        if key in self._acquiring:
+            raise _has_one_already(terms)
+        async with self._locks.of(key):
+            wire = await self._wires.ready(terms.parent)
+            if key in self._known:
+                raise _has_one_already(terms)
+            lease = self._lease(wire, terms.client, terms.release, terms.conflict_detection)
+            self._acquiring[key] = lease
+            try:
+                facts = await lease.acquire(wanted)
+            except BaseException:
+                lease.stop()
+                await self._forget_attempt(key)
+                raise
+            finally:
+                del self._acquiring[key]
+            self._running[key] = lease
+            return facts
+
+    async def _forget_attempt(self, key: str) -> None:
+        record = self._known.get(key)
+        if record is not None:
+            try:
+                await self._forget(record)
+            except StateError as failure:  # the first error is the one to tell
+                _log.error(
+                    "the row of a lease of {mac} stays until the next start: {reason}",
+                    mac=record.facts.mac,
+                    reason=str(failure),
+                )
+
+    def _lease(self, wire: Any, client: Client, release: bool, detection: str) -> Lease:
+        return Lease(
+            wire,
+            client,
+            PersistentLeaseStore(self._save, self._conflicts, self._moves, wire.parent, release, detection),
+            clock=self._clock,
+            randomness=self._random,
+            wall_time=self._wall_time,
+            timeout=self._timeout,
+        )
+
+    def of_address(self, parent: str, address: IPAddress) -> Binding | None:
+        """The lease behind an address that the engine was told."""
+        key = self._by_address.get((parent, address))
+        return None if key is None else self._known[key].facts
+
+    def of_mac(self, parent: str, mac: str) -> Binding | None:
+        record = self._known.get(lease_key(parent, mac))
+        return record.facts if record is not None and record.granted else None
+
+    def has(self, parent: str, mac: str) -> bool:
+        """Whether there is a lease, be it on its way."""
+        key = lease_key(parent, mac)
+        return key in self._known or key in self._acquiring
+
+    def taking(self, key: str) -> object | None:
+        """What differs when the lease was given back and taken anew meanwhile."""
+        return self._acquiring.get(key) or self._running.get(key)
+
+    def name(self, parent: str, mac: str, hostname: str) -> None:
+        """Tell the server the container's name from the next message on."""
+        lease = self._running.get(lease_key(parent, mac))
+        if lease is not None:
+            lease.hostname = host_name(hostname)
+
+    def nameless(self) -> list[tuple[str, str]]:
+        """Parent and MAC of leases whose servers do not know a name."""
+        return [
+            (record.parent, record.facts.mac)
+            for key, record in self._known.items()
+            if (lease := self._running.get(key)) is not None and not lease.hostname
+        ]
+
+    async def give_back(self, parent: str, mac: str) -> None:
+        """
+        The container has gone. Succeeds when it had no lease.
+
+        :raises StateError: its row stays until the next start; it is given back all the same.
+        """
+        key = lease_key(parent, mac)
+        acquiring = self._acquiring.get(key)
+        if acquiring is not None:
+            acquiring.release()
+        async with self._locks.of(key):
+            record = self._known.get(key)
+            if record is not None:
+                await self._end(record)
+
+    async def _end(self, record: LeaseRecord) -> None:
+        lease = self._running.pop(record.key, None)
+        if not record.release:
+            if lease is not None:
+                lease.stop()
+            _log.info(
+                "DHCP on {parent}: the lease of {address} for {mac} is not given back (dhcp_release=false)",
+                parent=record.parent,
+                address=record.facts.address,
+                mac=record.facts.mac,
+            )
+        elif lease is not None:
+            lease.release()
+            if record.pending is not None:
+                release(self._wires.of(record.parent), record.pending, self._random)
+        else:
+            await self._release_unheld(record)
+        await self._forget(record)
+
+    async def _release_unheld(self, record: LeaseRecord) -> None:
+        user = f"farewell {next(self._numbers)}"  # its network may have gone, too
+        self._wires.use(record.parent, user)
+        try:
+            wire = await self._wires.ready(record.parent)
+            release(wire, record.facts, self._random)
+            if record.pending is not None:
+                release(wire, record.pending, self._random)
+        except LinkError as failure:
+            _log.warn(
+                "DHCP on {parent}: the lease of {address} is not given back and ends by itself: {reason}",
+                parent=record.parent,
+                address=record.facts.address,
+                reason=str(failure),
+            )
+        finally:
+            await self._wires.disuse(record.parent, user)
+
+    async def give_back_address(self, parent: str, address: IPAddress) -> None:
+        """As :meth:`give_back`, by the address that the engine was told."""
+        key = self._by_address.get((parent, address))
+        if key is not None:
+            await self.give_back(parent, self._known[key].facts.mac)
+
+    def known(self) -> list[LeaseRecord]:
+        """All leases, also such that are only asked for."""
+        return list(self._known.values())
+
+    def half_moved(self) -> list[LeaseRecord]:
+        """Leases whose server insisted on another address (``pending``) when a kill came in between."""
+        return [each for each in self._known.values() if each.granted and each.pending is not None]
+
+    async def hold_to_pending(self, record: LeaseRecord) -> None:
+        """Before :meth:`resume`: the container has moved to the other address."""
+        if record.pending is not None:
+            await self._save(evolve(record, facts=record.pending, pending=None))
+
+    async def resume(self, owned: Container[str]) -> None:
+        """
+        After a start: have the leases of *owned* keys confirmed and renewed; give back what a kill left half taken,
+        and what nobody owns. What goes wrong with one does not keep it from the others.
+        """
+        found = [each for each in self.known() if each.key not in self._running]
+        found = [each for each in found if each.key not in self._acquiring]
+        for record in sorted(found, key=lambda each: each.granted and each.key in owned):
+            try:
+                async with self._locks.of(record.key):
+                    if self._known.get(record.key) is record:  # else a call was faster
+                        await self._resume_one(record, record.granted and record.key in owned)
+            except CancelledError:
+                raise
+            except MacvlanError as failure:
+                _log.error(
+                    "DHCP on {parent}: the lease of {key}: {reason}",
+                    parent=record.parent,
+                    key=record.key,
+                    reason=str(failure),
+                )
+            except Exception:
+                _log.failure("DHCP on {parent}: the lease of {key}", parent=record.parent, key=record.key)
+
+    async def _resume_one(self, record: LeaseRecord, is_owned: bool) -> None:
+        if not is_owned:
+            _log.info(
+                "DHCP on {parent}: nobody has the lease of {address} for {mac} (any more): it is given back",
+                parent=record.parent,
+                address=record.facts.address,
+                mac=record.facts.mac,
+            )
+            await self._end(record)
+            return
+        try:
+            wire = await self._wires.ready(record.parent)
+        except LinkError as failure:
+            _log.warn(
+                "DHCP on {parent}: the lease of {address} is not renewed before the parent is there: {reason}",
+                parent=record.parent,
+                address=record.facts.address,
+                reason=str(failure),
+            )
+            wire = self._wires.of(record.parent)
+        lease = self._lease(wire, record.facts.client, record.release, record.detection)
+        self._running[record.key] = lease
+        lease.resume(record.facts)
+        if record.pending is not None:
+            release(wire, record.pending, self._random)
+
+    def close(self) -> None:
+        """At the end of the service; containers keep their leases, and the next start goes on with them."""
+        for lease in tuple(self._acquiring.values()):
+            lease.release()
+        for lease in self._running.values():
+            lease.stop()
+        self._running.clear()
+
+    async def _moves(self, parent: str, old: Binding, new: Binding) -> bool:
+        return await self.when_moved(parent, old, new)
+
+    async def _save(self, record: LeaseRecord) -> None:
+        known = self._known.get(record.key)
+        if known is not None and known.granted:
+            if record.granted:
+                record = evolve(record, reported_address=known.reported_address)
+            elif record.facts.address == known.facts.address:
+                return
+            else:
+                record = evolve(known, pending=record.facts)
+        await self._records.save(RecordKind.LEASE, record.key, to_document(record))
+        if known is not None:
+            self._unlearn(known)
+        self._learn(record)
+
+    async def _forget(self, record: LeaseRecord) -> None:
+        """In memory it is gone, whatever the disk says: nobody has it any more."""
+        try:
+            await self._records.forget(RecordKind.LEASE, record.key)
+        finally:
+            self._unlearn(record)
+            self._conflicts.let_go(record.parent, record.facts.address)
+
+
+def _has_one_already(terms: Terms) -> RequestRefused:
+    return RequestRefused(
+        f"MAC address {terms.mac} has a DHCP lease on {terms.parent} already: give another --mac-address, or remove the "
+        "container that has it"
+    )

@@ -1,0 +1,152 @@
+"""What a network is, and what can be said of it without asking anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from ..addresses import IPAddress, IPInterface, IPNetwork
+from ..netlink.kernel import MacvlanLink
+
+
+@frozen
+class Subnet:
+    """One subnet of a network, as the engine's address management decided it."""
+
+    pool: IPNetwork
+    gateway: IPAddress | None = None
+    auxiliary: Mapping[str, IPAddress] = field(factory=dict)
+    managed_here: bool = False
+    """Whether the addresses are managed by this plugin, which has then looked after them already."""
+    null_ipam: bool = False
+    """Whether there is no address management (``--ipam-driver null``)."""
+
+
+@frozen
+class VlanStep:
+    """One 802.1Q sub-interface on the way from the NIC to the networks' parent."""
+
+    link: str
+    lower: str
+    vlan_id: int
+
+
+@frozen
+class Network:
+    """A network as it was created; kept in state, so a new member needs a default."""
+
+    network_id: str
+    parent: str
+    mode: str
+    subnets: tuple[Subnet, ...] = ()
+    mtu: int | None = None
+    internal: bool = False
+    on_dummy: bool = False
+    vlan_steps: tuple[VlanStep, ...] = ()
+    broadcast_queue_length: int | None = None
+    broadcast_limit: int | None = None
+    nopromisc: bool = False
+    source_macs: tuple[str, ...] = ()
+    force_mac: bool = False
+    conflict_detection: str = "on"
+    announce: bool = True
+    identity: str = "address"
+    dhcp: bool = False
+    dhcp_release: bool = True
+    dhcp_readdress: bool = False
+    dhcp_vendor_class: str = ""
+    host_access: bool = False
+    host_addresses: tuple[IPAddress, ...] = ()
+    """The host's own for this network's containers, one a family; empty until they are chosen."""
+    force_wifi: bool | None = field(default=None, eq=False)
+    """Whether the user knows that the parent may be a Wi-Fi interface; ``None``: created before that was kept."""
+    engine_id: str = field(default="", eq=False)
+    """
+    Of the engine that was last seen to list the network (:class:`~macvlan_twisted.reconcile.engine_snapshot.EngineSnapshot`); empty if none was.
+    """
+    is_made: bool = True
+    """Whether its creation went through: what a kill left half made is undone at the next start."""
+
+    @property
+    def vlan_id(self) -> int | None:
+        return self.vlan_steps[-1].vlan_id if self.vlan_steps else None
+
+    @property
+    def short_id(self) -> str:
+        return self.network_id[:12]
+
+    def port(self, link: str, group: int, alias: str, mac: str | None) -> MacvlanLink:
+        """What the kernel is asked for on behalf of a container of this network."""
+        return MacvlanLink(
+            name=link,
+            parent=self.parent,
+            mode=self.mode,
+            group=group,
+            alias=alias,
+            mtu=self.mtu,
+            mac=mac,
+            broadcast_queue_length=self.broadcast_queue_length,
+            broadcast_limit=self.broadcast_limit,
+            nopromisc=self.nopromisc,
+            source_macs=self.source_macs,
+        )
+
+    def subnet_of(self, address: IPAddress) -> Subnet | None:
+        return next((each for each in self.subnets if address in each.pool), None)
+
+    def host_address(self, version: int) -> IPAddress | None:
+        return next((each for each in self.host_addresses if each.version == version), None)
+
+    def gateway_for(self, address: IPInterface | None) -> IPAddress | None:
+        """The gateway of the endpoint's own subnet: that of another one would be unreachable."""
+        if address is None or self.internal:
+            return None
+        subnet = self.subnet_of(address.ip)
+        return subnet.gateway if subnet is not None else None
+
+
+@frozen
+class Endpoint:
+    """An endpoint as it was created; kept in state, so a new member needs a default."""
+
+    endpoint_id: str
+    network_id: str
+    link: str
+    parent: str
+    mac: str | None
+    mac_generated: bool
+    address: IPInterface | None = None
+    address_v6: IPInterface | None = None
+    reported_address: IPInterface | None = None
+    """What the engine was told in place of :attr:`address`, and goes on showing: the DHCP server has moved it since."""
+    sandbox: str = ""
+    """The path by which the engine knows the container's network namespace; kept where it is to be entered one day."""
+    static_routes: tuple[IPNetwork, ...] = ()
+    """Where the container was told routes to when it joined: a second one in its sandbox would fail a start."""
+
+    @property
+    def short_id(self) -> str:
+        return self.endpoint_id[:12]
+
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        return tuple(each.ip for each in (self.address, self.address_v6) if each is not None)
+
+    @property
+    def known_addresses(self) -> tuple[IPAddress, ...]:
+        """As :attr:`addresses`, and the one that the engine believes it to have: it has not given that back."""
+        return (
+            self.addresses if self.reported_address is None else (*self.addresses, self.reported_address.ip)
+        )
+
+
+@frozen
+class MadeLink:
+    """A link that we made for networks, and will remove with the last of them."""
+
+    name: str
+    kind: str
+    lower: str = ""
+    vlan_id: int = 0
+    mtu: int | None = None

@@ -1,0 +1,118 @@
+"""The networks and endpoints of this host, in memory; what is here is on disk, or about to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ..errors import NotFound
+from ..lan.host_link import HostLink
+from ..state.interfaces import HostRecords, RecordKind
+from ..state.serialize import from_document
+from .models import Endpoint, MadeLink, Network
+
+
+class Registry:
+    """Filled from state at start-up; changed in the reactor's thread only."""
+
+    def __init__(self, records: HostRecords) -> None:
+        self._networks = {
+            key: from_document(Network, document)
+            for key, document in records.documents(RecordKind.NETWORK).items()
+        }
+        self.made_links = {
+            key: from_document(MadeLink, document)
+            for key, document in records.documents(RecordKind.MADE_LINK).items()
+        }
+        """VLANs and dummy links that we made; only :class:`~macvlan_twisted.driver.parents.Parents` changes it."""
+        self.host_links = {
+            key: from_document(HostLink, document)
+            for key, document in records.documents(RecordKind.HOST_LINK).items()
+        }
+        """Our own links by parent; only :class:`~macvlan_twisted.lan.host_link.HostLinks` changes it."""
+        self.being_made: set[str] = set()
+        """Ids of networks whose creation is under way."""
+        self._endpoints: dict[str, Endpoint] = {}
+        self._by_mac: dict[tuple[str, str], list[str]] = {}
+        """Endpoints by parent and MAC, the latest last: two while it is found out whether the first one is alive."""
+        self._of_network: dict[str, set[str]] = {}
+        self.changes = 0
+        """How often networks have come or gone."""
+        for document in records.documents(RecordKind.ENDPOINT).values():
+            self.add_endpoint(from_document(Endpoint, document))
+
+    @property
+    def networks(self) -> Mapping[str, Network]:
+        return self._networks
+
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        return self._endpoints
+
+    def network(self, network_id: str) -> Network:
+        """
+        :raises NotFound: with what may have happened to it.
+        """
+        try:
+            return self._networks[network_id]
+        except KeyError:
+            raise NotFound(
+                f"network {network_id} is not known to the plugin: it was made by another one or its state was "
+                "removed; remove the network and create it again"
+            ) from None
+
+    def endpoint(self, endpoint_id: str) -> Endpoint:
+        try:
+            return self._endpoints[endpoint_id]
+        except KeyError:
+            raise NotFound(
+                f"endpoint {endpoint_id} is not known to the plugin: restart the container"
+            ) from None
+
+    def others(self, network_id: str) -> Iterator[Network]:
+        return (each for each in self._networks.values() if each.network_id != network_id)
+
+    def add_network(self, network: Network) -> None:
+        self._networks[network.network_id] = network
+        self.changes += 1
+
+    def remove_network(self, network_id: str) -> None:
+        self._networks.pop(network_id, None)
+        self.changes += 1
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        self._endpoints[endpoint.endpoint_id] = endpoint
+        self._of_network.setdefault(endpoint.network_id, set()).add(endpoint.endpoint_id)
+        if endpoint.mac is not None:
+            self._by_mac.setdefault((endpoint.parent, endpoint.mac), []).append(endpoint.endpoint_id)
+
+    def replace_endpoint(self, endpoint: Endpoint) -> None:
+        """More is known of it now, or it has changed."""
+        if self._endpoints.get(endpoint.endpoint_id) != endpoint:
+            self.remove_endpoint(endpoint.endpoint_id)
+            self.add_endpoint(endpoint)
+
+    def remove_endpoint(self, endpoint_id: str) -> None:
+        endpoint = self._endpoints.pop(endpoint_id, None)
+        if endpoint is None:
+            return
+        siblings = self._of_network[endpoint.network_id]
+        siblings.discard(endpoint_id)
+        if not siblings:
+            del self._of_network[endpoint.network_id]
+        if endpoint.mac is not None:
+            holders = self._by_mac[endpoint.parent, endpoint.mac]
+            holders.remove(endpoint_id)
+            if not holders:
+                del self._by_mac[endpoint.parent, endpoint.mac]
+
+    def endpoints_of(self, network_id: str) -> list[Endpoint]:
+        return [self._endpoints[each] for each in self._of_network.get(network_id, ())]
+
+    def holders_of_mac(self, parent: str, mac: str) -> list[Endpoint]:
+        """Our endpoints on *parent* that have *mac*, the latest last: more than one where the engine has forgotten some."""
+        return [self._endpoints[each] for each in self._by_mac.get((parent, mac), ())]
+
+    def holder_of_mac(self, parent: str, mac: str) -> Endpoint | None:
+        """Our endpoint on *parent* that has *mac*."""
+        holders = self._by_mac.get((parent, mac))
+        return None if holders is None else self._endpoints[holders[-1]]

@@ -1,0 +1,93 @@
+"""Options of a network that contradict each other, its address management, or what the kernel made of them."""
+
+from __future__ import annotations
+
+from ..config import Config
+from ..errors import RequestRefused
+from ..netlink.kernel import MacvlanLink
+from . import requests
+from .options import NetworkOptions
+
+
+def refuse_contradictions(options: NetworkOptions, mode: str) -> None:
+    """
+    :raises Refused: options that mean nothing in *mode*.
+    """
+    if options.source_macs and mode != "source":
+        raise RequestRefused(
+            f"-o source_macs has a meaning in mode source only, and the mode is {mode}: add -o mode=source"
+        )
+    if mode == "source" and not options.source_macs:
+        raise RequestRefused(
+            "mode source admits nothing without -o source_macs=MAC,MAC: name the senders to admit"
+        )
+    if options.nopromisc and mode != "passthru":
+        raise RequestRefused(
+            f"-o nopromisc has a meaning in mode passthru only, and the mode is {mode}: leave it out"
+        )
+    if options.force_mac and mode != "passthru":
+        raise RequestRefused(
+            f"-o force_mac has a meaning in mode passthru only, and the mode is {mode}: leave it out"
+        )
+    if options.host_access and mode != "bridge":
+        raise RequestRefused(
+            f"-o host_access=true cannot work in mode {mode}, in which the kernel hands nothing from one link on the "
+            "parent to another, as the host's own: use -o macvlan_mode=bridge, or leave host_access out"
+        )
+
+
+def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, default: bool) -> bool:
+    """
+    Whether CreateEndpoint leases addresses by DHCP: where nobody manages addresses.
+
+    :raises Refused: ``-o dhcp=true`` where somebody does.
+    """
+    has_nobody = bool(request.subnets) and all(each.null_ipam for each in request.subnets)
+    if options.dhcp and not has_nobody:
+        ours = any(each.managed_here for each in request.subnets)
+        raise RequestRefused(
+            "-o dhcp=true is for networks without address management (--ipam-driver null), and this one has "
+            + (
+                "that of this plugin: give --ipam-opt dhcp=true instead"
+                if ours
+                else "Docker's own, which hands out addresses itself: add --ipam-driver null, or this plugin's with "
+                "--ipam-opt dhcp=true"
+            )
+        )
+    return has_nobody and (default if options.dhcp is None else options.dhcp)
+
+
+def readdresses(request: requests.CreateNetwork, options: NetworkOptions, config: Config) -> bool:
+    """
+    Whether running containers are given other addresses when their DHCP server insists on it.
+
+    :raises Refused: ``-o dhcp_readdress=true`` where no address is leased.
+    """
+    is_leased = leases_addresses(request, options, config.dhcp) or any(
+        each.managed_here for each in request.subnets
+    )
+    if options.dhcp_readdress and not is_leased:
+        raise RequestRefused(
+            "-o dhcp_readdress=true is for networks whose addresses are leased by DHCP: add --ipam-driver null and "
+            "-o dhcp=true, or --ipam-driver with this plugin and --ipam-opt dhcp=true, or leave it out"
+        )
+    return is_leased and (config.dhcp_readdress if options.dhcp_readdress is None else options.dhcp_readdress)
+
+
+def refuse_what_did_not_take(wanted: MacvlanLink, found: MacvlanLink) -> None:
+    """
+    :raises Refused: the kernel did not do what an option asked for.
+    """
+    compared = (
+        ("-o macvlan_mode", wanted.mode, found.mode),
+        ("-o mtu", wanted.mtu, found.mtu),
+        ("-o bcqueuelen", wanted.broadcast_queue_length, found.broadcast_queue_length),
+        ("-o bclim", wanted.broadcast_limit, found.broadcast_limit),
+        ("-o nopromisc", wanted.nopromisc or None, found.nopromisc or None),
+        ("-o source_macs", frozenset(wanted.source_macs) or None, frozenset(found.source_macs) or None),
+    )
+    for name, asked, got in compared:
+        if asked is not None and asked != got:
+            raise RequestRefused(
+                f"{name}: the kernel was asked for {asked} and has {got}: this kernel cannot do it"
+            )

@@ -1,0 +1,242 @@
+"""
+What an engine says of networks and of the containers on them, all at once.
+
+For whoever may wait: a start that rebuilds state, and commands for an administrator. Questions block, and a call of the
+engine's must never wait for them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from attrs import field, frozen
+
+from ..addresses import IPAddress, IPInterface, IPNetwork, parse_address, parse_interface, parse_mac
+from .client import EngineError, EngineUnavailable, understood
+
+T = TypeVar("T")
+
+PATIENCE = 15.0
+"""Seconds for all questions of one inspection."""
+_FIRST_WITHOUT_GATEWAYS = (1, 48)
+"""The API of Docker Engine 28; engines before it make up the gateway of a subnet that is given without one."""
+
+
+@frozen
+class FoundSubnet:
+    pool: IPNetwork
+    ip_range: IPNetwork | None = None
+    gateway: IPAddress | None = None
+    auxiliary: Mapping[str, IPAddress] = field(factory=dict)
+
+
+@frozen
+class FoundEndpoint:
+    """Of a container that runs: the engine keeps none of one that is stopped."""
+
+    endpoint_id: str
+    container: str
+    """Its name."""
+    mac: str | None = None
+    address: IPInterface | None = None
+    address_v6: IPInterface | None = None
+    gateway: IPAddress | None = None
+    gateway_v6: IPAddress | None = None
+    sandbox: str = ""
+    process: int | None = None
+
+
+@frozen
+class FoundNetwork:
+    network_id: str
+    name: str
+    driver: str
+    options: Mapping[str, str]
+    internal: bool
+    ipam_driver: str
+    ipam_options: Mapping[str, str]
+    subnets: tuple[FoundSubnet, ...]
+    endpoints: tuple[FoundEndpoint, ...] = ()
+
+
+@frozen
+class Inspection:
+    networks: tuple[FoundNetwork, ...]
+    makes_up_gateways: bool
+    """Whether this engine has a gateway in a subnet that was given without one, and does not tell which."""
+
+
+class BlockingEngineClient:
+    """
+    An engine behind a UNIX socket, for those who may wait.
+
+    :param docker_host: as the docker command takes it.
+    :param patience: seconds for all questions together.
+    """
+
+    def __init__(self, docker_host: str, patience: float = PATIENCE) -> None:
+        self._path = docker_host.removeprefix("unix://")
+        self._ends_at = time.monotonic() + patience
+
+    def get(self, path: str) -> Any:
+        """
+        :raises EngineAbsent: nobody answers in time.
+        :raises EngineRefused: the engine answered with an error.
+        """
+        connection = _OverSocket(self._path, self._ends_at)
+        try:
+            connection.request("GET", path, headers={"Host": "docker"})
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except TimeoutError as error:
+            raise EngineUnavailable("it does not answer") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise EngineUnavailable(getattr(error, "strerror", None) or str(error) or "it hung up") from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            message = answer.get("message") if isinstance(answer, dict) else None
+            raise EngineError(message or f"status {response.status}")
+        return answer
+
+
+class _OverSocket(http.client.HTTPConnection):
+    def __init__(self, path: str, ends_at: float) -> None:
+        super().__init__("docker")
+        self._path = path
+        self._ends_at = ends_at
+
+    def connect(self) -> None:
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(left)
+        self.sock.connect(self._path)
+
+
+def inspect_networks(engine: BlockingEngineClient, driver: str) -> Inspection:
+    """
+    All networks of *driver*, and those whose addresses it manages, each with its running containers.
+
+    :raises EngineAbsent: nobody answers in time.
+    :raises EngineRefused: the engine answered with an error.
+    """
+    with understood("its networks"):
+        return _inspected(engine, driver)
+
+
+def _inspected(engine: BlockingEngineClient, driver: str) -> Inspection:
+    version = _parsed(engine.get("/version"), "ApiVersion", _api_version)
+    containers: dict[str, Any] = {}
+    found = []
+    for listed in engine.get("/networks"):
+        ipam = listed.get("IPAM") or {}
+        if listed.get("ConfigOnly") or driver not in (listed.get("Driver"), ipam.get("Driver")):
+            continue
+        try:
+            network = engine.get(f"/networks/{quote(str(listed['Id']), safe='')}")
+        except EngineError:
+            continue  # it was removed meanwhile
+        for container_id in network.get("Containers") or {}:
+            if container_id not in containers:
+                try:
+                    containers[container_id] = engine.get(f"/containers/{quote(container_id, safe='')}/json")
+                except EngineError:
+                    containers[container_id] = {}
+        found.append(found_network(network, containers))
+    return Inspection(tuple(found), version is not None and version < _FIRST_WITHOUT_GATEWAYS)
+
+
+def found_network(network: Mapping[str, Any], containers: Mapping[str, Any]) -> FoundNetwork:
+    """
+    What ``GET /networks/ID`` says.
+
+    :param containers: what ``GET /containers/ID/json`` says of each of those on it.
+    """
+    ipam = network.get("IPAM") or {}
+    return FoundNetwork(
+        network_id=str(network["Id"]),
+        name=str(network.get("Name", "")),
+        driver=str(network.get("Driver", "")),
+        options=_texts(network.get("Options")),
+        internal=bool(network.get("Internal")),
+        ipam_driver=str(ipam.get("Driver", "")),
+        ipam_options=_texts(ipam.get("Options")),
+        subnets=tuple(
+            subnet for each in ipam.get("Config") or () if (subnet := _found_subnet(each)) is not None
+        ),
+        endpoints=tuple(
+            _found_endpoint(str(network["Id"]), each, containers.get(container_id) or {})
+            for container_id, each in (network.get("Containers") or {}).items()
+            if each.get("EndpointID")
+        ),
+    )
+
+
+def _found_subnet(config: Mapping[str, Any]) -> FoundSubnet | None:
+    pool = _parsed(config, "Subnet", _any_network)
+    if pool is None:
+        return None
+    auxiliary = config.get("AuxiliaryAddresses") or {}
+    return FoundSubnet(
+        pool=pool,
+        ip_range=_parsed(config, "IPRange", _any_network),
+        gateway=_parsed(config, "Gateway", _without_prefix),
+        auxiliary={
+            name: address for name in auxiliary if (address := _parsed(auxiliary, name, _without_prefix))
+        },
+    )
+
+
+def _found_endpoint(network_id: str, each: Mapping[str, Any], container: Mapping[str, Any]) -> FoundEndpoint:
+    config = container.get("NetworkSettings") or {}
+    own: Mapping[str, Any] = next(
+        (one for one in (config.get("Networks") or {}).values() if one.get("NetworkID") == network_id), {}
+    )
+    process = (container.get("State") or {}).get("Pid")
+    return FoundEndpoint(
+        endpoint_id=str(each["EndpointID"]),
+        container=str(each.get("Name", "")),
+        mac=_parsed(each, "MacAddress", parse_mac),
+        address=_parsed(each, "IPv4Address", parse_interface),
+        address_v6=_parsed(each, "IPv6Address", parse_interface),
+        gateway=_parsed(own, "Gateway", parse_address),
+        gateway_v6=_parsed(own, "IPv6Gateway", parse_address),
+        sandbox=str(config.get("SandboxKey") or ""),
+        process=process if isinstance(process, int) and process > 0 else None,
+    )
+
+
+def _api_version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _any_network(text: str) -> IPNetwork:
+    """Engines before 28 show a subnet with the host bits that the user gave."""
+    return parse_interface(text).network
+
+
+def _without_prefix(text: str) -> IPAddress:
+    return parse_interface(text).ip if "/" in text else parse_address(text)
+
+
+def _texts(members: Any) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (members or {}).items()}
+
+
+def _parsed(members: Mapping[str, Any], name: str, parse: Callable[[str], T]) -> T | None:
+    """What an engine shows is a matter of its version: what cannot be read is as if it were not said."""
+    text = members.get(name)
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        return parse(text)
+    except ValueError:
+        return None

@@ -1,0 +1,227 @@
+"""The few questions that we ask an engine, over its UNIX socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from ipaddress import ip_network
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, readBody
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+from ..addresses import IPNetwork
+from ..failpoints import Failpoint
+
+_CREATE_NETWORK = Failpoint("engine.network.create", "the engine is asked to create the network of --network")
+
+LONGEST_ANSWER = 30.0
+"""Seconds; an engine that is busy for longer is asked again later."""
+
+
+class EngineUnavailable(Exception):
+    """Nobody answers on the engine's socket."""
+
+
+class EngineError(Exception):
+    """The engine answered with an error; its text is the engine's."""
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """
+    Around what reads an answer.
+
+    :raises EngineRefused: it is another than engines give.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"what it says of {what} is not understood: {error!r}") from error
+
+
+class Engine(Protocol):
+    """What :mod:`macvlan_twisted.engine.default_network` needs of an engine."""
+
+    async def has_network(self, name: str) -> bool: ...
+
+    async def create_network(self, description: Mapping[str, Any]) -> str:
+        """The new network's id."""
+
+
+class Listing(Protocol):
+    """What is asked of an engine about its containers."""
+
+    async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
+        """
+        The endpoints of a network's running containers, by id, each with the container's name.
+
+        :raises EngineAbsent: nobody answers. :raises EngineRefused: that engine has no such network.
+        """
+
+
+@frozen
+class ListedNetwork:
+    """A network as an engine lists it."""
+
+    network_id: str
+    name: str
+    driver: str
+    ipam_driver: str
+    subnets: tuple[IPNetwork, ...] = ()
+
+
+class Inventory(Listing, Protocol):
+    """
+    What is asked of an engine to find out what it has dropped without a word; the errors are those of :class:`Listing`.
+    """
+
+    async def networks(self) -> Sequence[ListedNetwork]:
+        """All of its networks, also those of other drivers."""
+
+
+class Processes(Protocol):
+    """As :class:`Listing`, where a container's process is needed."""
+
+    async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
+        """The process id of the running container with that endpoint; the errors are those of :class:`Listing`."""
+
+
+class DisabledEngine:
+    """No engine is to be asked: to those who ask it is as if it were absent."""
+
+    async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
+        raise _is_off()
+
+    async def networks(self) -> Sequence[ListedNetwork]:
+        raise _is_off()
+
+    async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
+        raise _is_off()
+
+    async def has_network(self, name: str) -> bool:
+        raise _is_off()
+
+    async def create_network(self, description: Mapping[str, Any]) -> str:
+        raise _is_off()
+
+
+def _is_off() -> EngineUnavailable:
+    return EngineUnavailable("no engine is to be asked (--docker-host none)")
+
+
+class _QuietEndpoint(UNIXClientEndpoint):
+    """An engine that is absent is tried often: not a log line each time."""
+
+    def connect(self, protocolFactory: Any) -> Any:
+        protocolFactory.noisy = False
+        return super().connect(protocolFactory)
+
+
+@frozen
+@implementer(IAgentEndpointFactory)
+class _ToSocket:
+    reactor: Any
+    path: str
+
+    def endpointForURI(self, uri: URI) -> UNIXClientEndpoint:
+        return _QuietEndpoint(self.reactor, self.path, timeout=10)
+
+
+class EngineClient:
+    """
+    An engine behind a UNIX socket.
+
+    :param docker_host: as the docker command takes it: ``unix:///var/run/docker.sock``.
+    """
+
+    def __init__(self, reactor: Any, docker_host: str) -> None:
+        path = docker_host.removeprefix("unix://")
+        # Calls are few and far between: no connection is worth keeping.
+        pool = HTTPConnectionPool(reactor, persistent=False)
+        self._reactor = reactor
+        self._agent = Agent.usingEndpointFactory(reactor, _ToSocket(reactor, path), pool=pool)
+
+    async def _ask(self, method: bytes, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        producer = None if body is None else FileBodyProducer(BytesIO(json.dumps(body).encode()))
+        headers = Headers({b"Content-Type": [b"application/json"]})
+        try:
+            response = await self._agent.request(method, b"http://docker" + path.encode(), headers, producer)
+            raw = await readBody(response)
+        except Exception as error:  # refused, no such file, cut off while the engine starts or stops
+            raise EngineUnavailable(str(error)) from error
+        try:
+            answer = json.loads(raw) if raw.strip() else None
+        except ValueError:
+            answer = {"message": raw.decode("utf-8", "replace").strip()}
+        if response.code >= 400:
+            message = answer.get("message", "") if isinstance(answer, dict) else str(answer)
+            raise EngineError(message or f"status {response.code}")
+        return answer
+
+    async def has_network(self, name: str) -> bool:
+        # The engine's filter matches parts of names, too.
+        filters = urlencode({"filters": json.dumps({"name": [name]})}, quote_via=quote)
+        networks = await self._ask_in_time(f"/networks?{filters}")
+        with understood("its networks"):
+            return any(network.get("Name") == name for network in networks)
+
+    async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
+        containers = await self._containers_of(network_id)
+        with understood(f"network {network_id}"):
+            return {each["EndpointID"]: str(each.get("Name", "")) for each in containers.values()}
+
+    async def _containers_of(self, network_id: str) -> Mapping[str, Any]:
+        network = await self._ask_in_time(f"/networks/{quote(network_id, safe='')}")
+        if not isinstance(network, dict) or network.get("Id") != network_id:
+            raise EngineError(f"it answered with something else than network {network_id}")
+        containers: Mapping[str, Any] = network.get("Containers") or {}
+        return containers
+
+    async def _ask_in_time(self, path: str) -> Any:
+        question: Deferred[Any] = ensureDeferred(self._ask(b"GET", path))
+        return await question.addTimeout(LONGEST_ANSWER, self._reactor)
+
+    async def networks(self) -> Sequence[ListedNetwork]:
+        listed = await self._ask_in_time("/networks")
+        with understood("its networks"):
+            return [_listed(each) for each in listed]
+
+    async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
+        containers = await self._containers_of(network_id)
+        with understood(f"network {network_id}"):
+            found = [key for key, each in containers.items() if each.get("EndpointID") == endpoint_id]
+        if not found:
+            return None
+        container = await self._ask_in_time(f"/containers/{quote(found[0], safe='')}/json")
+        with understood(f"container {found[0]}"):
+            pid = container["State"].get("Pid")
+        return pid if isinstance(pid, int) and pid > 0 else None
+
+    async def create_network(self, description: Mapping[str, Any]) -> str:
+        with _CREATE_NETWORK:
+            # However long it takes: the engine asks us meanwhile, and whoever else it has to.
+            answer = await self._ask(b"POST", "/networks/create", description)
+        with understood("the network that it created"):
+            return str(answer["Id"])
+
+
+def _listed(network: Mapping[str, Any]) -> ListedNetwork:
+    ipam = network.get("IPAM") or {}
+    subnets = [each.get("Subnet") for each in ipam.get("Config") or ()]
+    return ListedNetwork(
+        network["Id"],
+        network["Name"],
+        network["Driver"],
+        str(ipam.get("Driver", "")),
+        # Engines before 23 repeat a subnet as the user wrote it.
+        tuple(ip_network(each, strict=False) for each in subnets if each),
+    )

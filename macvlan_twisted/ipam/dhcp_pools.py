@@ -1,0 +1,122 @@
+"""Addresses of the LAN's own DHCP server, handed out by our address management."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, ip_interface
+
+from attrs import evolve
+from twisted.logger import Logger
+
+from ..addresses import IPAddress, IPInterface
+from ..config import Config
+from ..dhcp.binding import LanParameters
+from ..dhcp.lease_records import Terms
+from ..dhcp.leases import Leases
+from ..errors import LinkError, MacvlanError, RequestRefused
+from .mac_policy import MacPolicy
+from .options import parse_options
+from .pool import Pool, parent_of, plan_pool
+from .requests import RequestAddress, RequestPool
+
+_log = Logger(namespace="macvlan_twisted.ipam")
+
+
+class DhcpPools:
+    """What is different with ``--ipam-opt dhcp=true``."""
+
+    def __init__(self, leases: Leases, macs: MacPolicy) -> None:
+        self._leases = leases
+        self._macs = macs
+
+    async def planned(self, request: RequestPool, config: Config, nonce: str) -> Pool:
+        """
+        :raises Refused: the request contradicts itself, or leaves open what neither the service nor the server knows.
+        """
+        options = parse_options(request.options)
+        dhcp = config.dhcp if options.dhcp is None else options.dhcp
+        if not dhcp or (request.v6 and options.dhcp is None):
+            pool = plan_pool(request, config, nonce)
+            return evolve(pool, dhcp=False)
+        if request.v6:
+            raise RequestRefused(
+                "--ipam-opt dhcp=true leases IPv4 addresses only: leave --ipv6 out, or create the network without dhcp"
+            )
+        parent = parent_of(options, config)
+        if not parent:
+            raise RequestRefused(
+                "--ipam-opt dhcp=true needs a NIC: name it with --ipam-opt parent= as well, or start the plugin with "
+                "--host-interface"
+            )
+        if request.sub_pool is not None:
+            raise RequestRefused(
+                f"--ip-range {request.sub_pool} has no meaning with --ipam-opt dhcp=true, for the DHCP server chooses: "
+                "leave one of them out"
+            )
+        if request.pool is not None:
+            return plan_pool(request, config, nonce)
+        facts = await self._ask(parent)
+        if facts.prefix_length is None:
+            raise RequestRefused(
+                f"the DHCP server {facts.server_id} on {parent} names no subnet mask: give --subnet and --gateway"
+            )
+        prefix = IPv4Network((facts.offered, facts.prefix_length), strict=False)
+        router = facts.router if facts.router in prefix else None
+        pool = plan_pool(evolve(request, pool=prefix), config, nonce)
+        return evolve(pool, any_subnet=True, part=None, leased_router=router)
+
+    async def _ask(self, parent: str) -> LanParameters:
+        try:
+            return await self._leases.ask_around(parent)
+        except LinkError as failure:
+            raise RequestRefused(f"no DHCP server can be asked on {parent}: {failure}") from None
+
+    def gateway_in_data(self, pool: Pool) -> IPInterface | None:
+        """The server's router goes with the answer: without a subnet the user cannot have named one."""
+        if not pool.any_subnet or pool.leased_router is None:
+            return None
+        return ip_interface(f"{pool.leased_router}/{pool.prefix.prefixlen}")
+
+    async def router(self, pool: Pool) -> IPAddress | None:
+        """The server's router where it is in the pool; ``None`` also where no server answers now."""
+        try:
+            router = (await self._leases.ask_around(pool.wire)).router
+        except MacvlanError:
+            return None
+        return router if router is not None and router in pool.prefix else None
+
+    async def take(self, pool: Pool, request: RequestAddress) -> IPInterface:
+        """
+        :raises Refused: no server leases an address, or another one than was asked for, or none of the pool.
+        """
+        terms = Terms(
+            pool.wire,
+            self._mac(pool, request.endpoint_name),
+            hostname=request.endpoint_name,
+            vendor_class=pool.dhcp_vendor_class,
+            release=pool.dhcp_release,
+            conflict_detection=pool.conflict_detection,
+        )
+        wanted = request.address
+        facts = await self._leases.take(terms, wanted if isinstance(wanted, IPv4Address) else None)
+        if facts.address not in pool.prefix:
+            await self._leases.give_back(pool.wire, facts.mac)
+            raise RequestRefused(
+                f"the DHCP server {facts.server_id} on {pool.wire} leases {facts.address}, which is not in --subnet "
+                f"{pool.prefix}: create the network with the subnet of that LAN, or without --subnet"
+            )
+        return ip_interface(f"{facts.address}/{pool.prefix.prefixlen}")
+
+    def _mac(self, pool: Pool, name: str) -> str:
+        """Of the name, but for a container that was renamed and still runs, or that the engine has forgotten."""
+        mac = self._macs.for_lease(pool, name)
+        if not self._leases.has(pool.wire, mac):
+            return mac
+        _log.info(
+            "{name} gets another MAC than before: the lease under {mac} is not given back yet",
+            name=name,
+            mac=mac,
+        )
+        return self._macs.for_lease(pool, "")
+
+    async def give_back(self, pool: Pool, address: IPAddress) -> None:
+        await self._leases.give_back_address(pool.wire, address)

@@ -1,0 +1,68 @@
+"""The MAC that goes with an address: of the container's name, or new, or made of the address by the driver."""
+
+from __future__ import annotations
+
+from random import Random
+
+from twisted.logger import Logger
+
+from ..macs import mac_from_name, random_mac
+from .pool import Pool
+from .pool_registry import PoolRegistry
+from .sticky_addresses import StickyAddresses
+
+_log = Logger(namespace="macvlan_twisted.ipam")
+
+
+class MacPolicy:
+    """
+    :param host: what tells this host from others, so that containers of one name on two of them have two MACs.
+    """
+
+    def __init__(self, host: str, random: Random) -> None:
+        self._host = host
+        self._random = random
+        self._told: set[str] = set()
+
+    def named(self, pool: Pool, name: str, sticky_addresses: StickyAddresses, pools: PoolRegistry) -> str:
+        """
+        The MAC to be kept for a container of *name*; empty where it is made of the address.
+
+        So is that of a container's second network on one parent and subnet, for the kernel takes a MAC once a parent.
+        """
+        if pool.identity != "name":
+            return ""
+        if name:
+            before = sticky_addresses.of_name(pool.pool_id, name)
+            mac = self._of_name(pool, name) if before is None else before.mac
+            others = [each for each in pools.by_id.values() if each.wire == pool.wire and each is not pool]
+            return "" if any(_has(each, name, mac, sticky_addresses, pools) for each in others) else mac
+        if pool.pool_id not in self._told:
+            self._told.add(pool.pool_id)
+            _log.warn(
+                "pool {pool} has --ipam-opt identity=name, but this engine does not tell containers' names (29 does): MACs "
+                "are made of addresses; an identity lasts with docker run --ip or --mac-address",
+                pool=pool.described(),
+            )
+        return ""
+
+    def _of_name(self, pool: Pool, name: str) -> str:
+        return mac_from_name(self._host, pool.wire, str(pool.prefix), name)
+
+    def of(self, pool: Pool, kept: str) -> str | None:
+        """The MAC of a container that was given an address of *pool*; ``None``: it is made of the address."""
+        if pool.identity == "random":
+            return random_mac(self._random)
+        return kept or None
+
+    def for_lease(self, pool: Pool, name: str) -> str:
+        """The MAC under which a lease is taken, before the container exists."""
+        if name and pool.identity != "random":
+            return self._of_name(pool, name)
+        return random_mac(self._random)
+
+
+def _has(pool: Pool, name: str, mac: str, sticky_addresses: StickyAddresses, pools: PoolRegistry) -> bool:
+    """Whether the container of *name* is in this network under *mac*."""
+    kept = sticky_addresses.of_name(pool.pool_id, name)
+    return kept is not None and kept.mac == mac and pools.of_endpoint(pool.wire, kept.address) is pool

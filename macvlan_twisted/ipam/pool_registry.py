@@ -1,0 +1,126 @@
+"""The pools that are open, and what is taken in them: in memory; what is here is on disk, or about to be."""
+
+from __future__ import annotations
+
+from ..addresses import IPAddress
+from ..errors import StateError
+from ..state.interfaces import AddressStore, Allocation
+from ..state.serialize import from_document
+from .address_set import AddressSet
+from .pool import Pool, said_by
+from .requests import Purpose
+
+MOST_CURSORS = 10_000
+"""A network that is made again goes on where the one before it ended; somebody may make networks up without end."""
+
+
+def refuse_container_without_pool(claim: Allocation) -> None:
+    """
+    Of a claim in a pool that state does not hold: reserved addresses may be of one that was never opened.
+
+    :raises StateError: it is a container's, so an engine has the pool, and state has lost it.
+    """
+    if Purpose(claim.purpose) is Purpose.ENDPOINT:
+        raise StateError(
+            f"{claim.address} is a container's address of pool {claim.pool_id}, which is missing"
+        )
+
+
+class PoolRegistry:
+    """Filled from state at start-up; changed in the reactor's thread only."""
+
+    def __init__(self, store: AddressStore) -> None:
+        self.by_id = {key: from_document(Pool, document) for key, document in store.pools().items()}
+        self._sets: dict[str, AddressSet] = {}
+        self.cursors = {key: int(address) for key, address in store.cursors().items()}
+        """By cursor key: the number that was handed out last; what was advanced last is at the end."""
+        self.lost: set[str] = set()
+        """Pools that were never opened, and have reserved addresses in state, as earlier versions left them there."""
+        self.being_made: dict[str, set[IPAddress]] = {}
+        """
+        Pools whose network is not made yet, and their auxiliary addresses so far: until it is made, a named
+        address is an auxiliary one.
+        """
+        for pool in self.by_id.values():
+            self._join_set(pool)
+        for claim in store.claims():
+            owner = self.by_id.get(claim.pool_id)
+            if owner is not None:
+                self.set_of(owner).add(claim.pool_id, int(claim.address), Purpose(claim.purpose))
+            else:
+                refuse_container_without_pool(claim)
+                self.lost.add(claim.pool_id)
+
+    def find(self, pool_id: str) -> Pool | None:
+        """The pool that the engine means: that of this id, or a rebuilt one that says the same."""
+        pool = self.by_id.get(pool_id)
+        if pool is None and said_by(pool_id):
+            pool = next((each for each in self.by_id.values() if _stands_for(each, pool_id)), None)
+        return pool
+
+    def set_of(self, pool: Pool) -> AddressSet:
+        return self._sets[pool.shared_set]
+
+    def _join_set(self, pool: Pool) -> None:
+        self._sets.setdefault(pool.shared_set, AddressSet()).pools.add(pool.pool_id)
+
+    def add(self, pool: Pool) -> None:
+        self.by_id[pool.pool_id] = pool
+        self._join_set(pool)
+
+    def advance(self, pool: Pool, number: int) -> tuple[str, ...]:
+        """
+        *number* was handed out last.
+
+        :return: the cursor keys that are forgotten, of pools that are no more.
+        """
+        self.cursors.pop(pool.cursor_key, None)
+        self.cursors[pool.cursor_key] = number
+        if len(self.cursors) <= MOST_CURSORS:
+            return ()
+        used = {each.cursor_key for each in self.by_id.values()}
+        forgotten = next((key for key in self.cursors if key not in used), None)
+        if forgotten is None:
+            return ()
+        del self.cursors[forgotten]
+        return (forgotten,)
+
+    def sharing_with(self, pool: Pool) -> list[Pool]:
+        """The other open pools of the same set of addresses."""
+        return [
+            each
+            for each in self.by_id.values()
+            if each.shared_set == pool.shared_set and each.pool_id != pool.pool_id
+        ]
+
+    def remove(self, pool: Pool) -> None:
+        """With all that was taken in it; the pool itself may have been taken out before."""
+        self.by_id.pop(pool.pool_id, None)
+        shared = self.set_of(pool)
+        if shared.pools == {pool.pool_id}:  # a million addresses go at once
+            del self._sets[pool.shared_set]
+        else:
+            shared.leave(pool.pool_id)
+
+    def reserved_by(self, pool: Pool) -> list[IPAddress]:
+        """What *pool* alone keeps from all containers."""
+        kind = type(pool.prefix.network_address)
+        return [
+            kind(number)
+            for number, holders in self.set_of(pool).reserved.items()
+            if holders == {pool.pool_id}
+        ]
+
+    def of_endpoint(self, parent: str, address: IPAddress) -> Pool | None:
+        """The pool of which *address* was handed out to a container on *parent*."""
+        for pool in self.by_id.values():
+            if pool.is_global:
+                continue
+            if pool.wire == parent and int(address) in self.set_of(pool).endpoints.get(pool.pool_id, ()):
+                return pool
+        return None
+
+
+def _stands_for(pool: Pool, pool_id: str) -> bool:
+    is_meant = bool(pool.stands_for) and said_by(pool.pool_id) == said_by(pool_id)
+    return is_meant and pool_id not in pool.given_back

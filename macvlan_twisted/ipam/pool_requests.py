@@ -1,0 +1,165 @@
+"""The engine's calls about pools: RequestPool and ReleasePool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import evolve
+from twisted.logger import Logger
+
+from ..config import Config
+from ..keyed_lock import KeyedLock
+from ..last_seen import LastSeen
+from ..state.interfaces import AddressStore, Allocation
+from ..state.serialize import to_document
+from .allocations import Allocations
+from .dhcp_pools import DhcpPools
+from .pool import Pool, answered_pool, gateway_in_data, refuse_overlap
+from .pool_registry import PoolRegistry
+from .requests import GrantedPool, Purpose, RequestPool
+from .selection import AddressSelection
+
+_log = Logger(namespace="macvlan_twisted.ipam")
+
+
+class PoolRequests:
+    """
+    :param turns: those of all that is done to a pool, by its id.
+    :param nonce: makes the part of a PoolID that tells it from all others.
+    :param heard: when the engine last spoke of a pool.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        pools: PoolRegistry,
+        store: AddressStore,
+        locks: KeyedLock,
+        claims: Allocations,
+        dhcp_pools: DhcpPools,
+        selection: AddressSelection,
+        nonce: Callable[[], str],
+        last_seen: LastSeen,
+    ) -> None:
+        self._config = config
+        self._pools = pools
+        self._store = store
+        self._locks = locks
+        self._claims = claims
+        self._dhcp_pools = dhcp_pools
+        self._selection = selection
+        self._nonce = nonce
+        self.last_seen = last_seen
+        self._being_opened: dict[str, Pool] = {}
+        """
+        Not on disk yet: nothing may be taken in them, by a network on the same subnet either, for it would stay in
+        state without its pool if the disk refused that.
+        """
+        for pool_id in sorted(pools.lost):
+            self._free_lost(pool_id)
+        for pool in pools.by_id.values():
+            selection.use_wire(pool)
+
+    def _free_lost(self, pool_id: str) -> None:
+        """A start that refused would leave all other containers without us, for addresses that nobody has."""
+        _log.error(
+            "state holds reserved addresses of pool {pool}, which was never opened: they are free",
+            pool=pool_id,
+        )
+        self._store.close_pool(pool_id).addErrback(
+            lambda failure: _log.error(
+                "reserved addresses of pool {pool} stay: {reason}",
+                pool=pool_id,
+                reason=failure.getErrorMessage(),
+            )
+        )
+
+    def prepare(self) -> None:
+        """After a start: find out what the next containers will need."""
+        for pool in self._pools.by_id.values():
+            self._selection.prepare(pool)
+
+    async def request_pool(self, request: RequestPool) -> GrantedPool:
+        pool = await self._dhcp_pools.planned(request, self._config, self._nonce())
+        refuse_overlap(pool, {**self._pools.by_id, **self._being_opened})
+        self._being_opened[pool.pool_id] = pool
+        try:
+            await self._store.open_pool(pool.pool_id, to_document(pool))
+        finally:
+            del self._being_opened[pool.pool_id]
+        self._pools.add(pool)
+        self._pools.being_made[pool.pool_id] = set()
+        self.last_seen.note(pool.pool_id)
+        self._selection.use_wire(pool)
+        _log.info(
+            "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
+        )
+        gateway = self._dhcp_pools.gateway_in_data(pool) if pool.dhcp else gateway_in_data(pool, self._config)
+        if gateway is not None:
+            try:
+                self._selection.refuse_taken(pool, gateway.ip, Purpose.GATEWAY)
+                await self._claims.take(
+                    pool, Allocation(pool.pool_id, gateway.ip, Purpose.GATEWAY.value), advances=False
+                )
+            except BaseException:
+                await self.release_pool(pool.pool_id)
+                raise
+        return GrantedPool(pool.pool_id, answered_pool(pool), gateway)
+
+    async def release_pool(self, pool_id: str) -> None:
+        """Frees all that was taken under this id; the engine leaves addresses behind after some errors."""
+        await self._release(pool_id, lambda pool: True)
+
+    async def _release(self, pool_id: str, is_to_be: Callable[[Pool], bool]) -> bool:
+        """
+        :param is_to_be: asked when its turn has come.
+        :return: whether the pool is gone.
+        """
+        meant = self._pools.find(pool_id)
+        async with self._locks.of(pool_id if meant is None else meant.pool_id):
+            meant = self._pools.find(pool_id)
+            if meant is None or not is_to_be(meant) or await self._is_others_yet(meant, pool_id):
+                return False
+            pool_id = meant.pool_id
+            pool = self._pools.by_id.pop(pool_id)  # no address is taken in it any more
+            self._pools.being_made.pop(pool_id, None)
+            try:
+                await self._store.close_pool(pool_id)
+            except BaseException:
+                self._pools.by_id[pool_id] = pool
+                raise
+            self.last_seen.forget(pool_id)
+            await self._claims.release_all(pool)
+            await self._selection.disuse_wire(pool)
+        _log.info("pool released: {pool}", pool=pool.described())
+        return True
+
+    async def _is_others_yet(self, pool: Pool, pool_id: str) -> bool:
+        """Whether a rebuilt pool, which stands for several networks, is kept for those that are left."""
+        given_back = {*pool.given_back, pool_id}
+        if len(given_back) >= pool.stands_for:
+            return False
+        left = evolve(pool, given_back=tuple(sorted(given_back)))
+        await self._store.open_pool(pool.pool_id, to_document(left))
+        self._pools.by_id[pool.pool_id] = left
+        return True
+
+    @property
+    def open_pools(self) -> list[Pool]:
+        return list(self._pools.by_id.values())
+
+    def has_containers(self, pool: Pool) -> bool:
+        """Whether addresses of the pool are handed out to containers."""
+        return bool(self._pools.set_of(pool).endpoints.get(pool.pool_id))
+
+    async def drop_pool(self, pool: Pool, silence: float) -> bool:
+        """
+        Release a pool whose network is gone, without having been asked to.
+
+        :param silence: for how many seconds at least the engine must not have spoken of it.
+        :return: whether it was released; else it has changed, or was spoken of.
+        """
+        return await self._release(
+            pool.pool_id,
+            lambda meant: meant is pool and self.last_seen.silence(pool.pool_id) >= silence,
+        )

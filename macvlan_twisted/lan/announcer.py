@@ -1,0 +1,83 @@
+"""Telling the LAN which MAC an address has from now on, so that neighbours do not talk to the one before."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import Logger
+
+from ..addresses import IPAddress
+from ..errors import LinkError
+from ..failpoints import Failpoint
+from .arp_nd import announcement_frames
+from .packet_sockets import PacketSockets
+
+_log = Logger(namespace="macvlan_twisted.lan")
+
+_ANNOUNCE = Failpoint("lan.address.announce", "neighbours are told under which MAC an address is from now on")
+
+DELAYS = (0.0, 0.3, 1.0, 2.5)
+"""
+Seconds after Join. An engine brings the link into the container up to 0.3 s after Join's answer (20.10); a frame may be
+lost, and a switch may take its time to open a port. RFC 5227 announces twice, two seconds apart.
+"""
+
+
+class Announcer:
+    """
+    What is announced for containers that have just joined. It is sent by our own link on the parent, under the
+    container's MAC, and so needs nothing of the container or its engine.
+    """
+
+    def __init__(self, wires: PacketSockets, clock: Any) -> None:
+        self._wires = wires
+        self._clock = clock
+        self._calls: dict[tuple[str, IPAddress], list[Any]] = {}
+
+    def begin(self, parent: str, address: IPAddress, mac: str | None) -> None:
+        """
+        Announce *address* under *mac* a few times, from the reactor's next turn on.
+
+        :param mac: ``None``: in mode passthru the container has the NIC's own.
+        """
+        self.stop(parent, address)
+        self._calls[parent, address] = [
+            self._clock.callLater(delay, self._begin_one, parent, address, mac) for delay in DELAYS
+        ]
+
+    def _begin_one(self, parent: str, address: IPAddress, mac: str | None) -> None:
+        calls = [call for call in self._calls.get((parent, address), ()) if call.active()]
+        if calls:
+            self._calls[parent, address] = calls
+        else:
+            self._calls.pop((parent, address), None)
+        sent: Deferred[None] = ensureDeferred(self._announce(parent, address, mac))
+        sent.addErrback(lambda failure: _log.failure("announcing an address failed", failure=failure))
+
+    async def _announce(self, parent: str, address: IPAddress, mac: str | None) -> None:
+        try:
+            wire = await self._wires.ready(parent)
+            for frame in announcement_frames(address, wire.mac if mac is None else mac):
+                with _ANNOUNCE:
+                    wire.send(frame)
+        except LinkError as failure:
+            if failure.errno == errno.ENODEV:  # the container's link has gone with the parent
+                self.stop(parent, address)
+            _log.warn(
+                "{address} is not announced: {reason}; neighbours that knew it under another MAC will ask within "
+                "a minute or so",
+                address=address,
+                reason=str(failure),
+            )
+
+    def stop(self, parent: str, address: IPAddress) -> None:
+        """The container has gone: another one may be announced under its address."""
+        for call in self._calls.pop((parent, address), ()):
+            if call.active():
+                call.cancel()
+
+    def close(self) -> None:
+        for parent, address in list(self._calls):
+            self.stop(parent, address)

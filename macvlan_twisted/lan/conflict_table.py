@@ -1,0 +1,136 @@
+"""
+Who else has addresses on the LANs of our parents: kept in state, so that it can be looked at, and is known after a
+restart, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ..addresses import IPAddress, IPNetwork
+from ..state.interfaces import HostRecords, RecordKind
+from ..state.serialize import from_document, to_document
+
+_log = Logger(namespace="macvlan_twisted.lan")
+
+RETRY_SECONDS = 60.0
+"""After this time an address that someone else had may be looked at again."""
+
+
+@frozen
+class Conflict:
+    """An address that someone else has; kept in state, so a new member needs a default."""
+
+    parent: str
+    address: IPAddress
+    mac: str
+    """Of whom has it."""
+    how: str
+    """How that is known: words to put behind the MAC."""
+    since: float
+    """Seconds since 1970."""
+    endpoint_mac: str = ""
+    """Of our container that has the address, too; empty where ours has none, and the address is skipped."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.parent} {self.address}"
+
+
+class ConflictTable:
+    """
+    :param clock: IReactorTime.
+    :param now: the time of day, in seconds since 1970.
+    """
+
+    def __init__(self, records: HostRecords, clock: Any, now: Callable[[], float]) -> None:
+        self._records = records
+        self._clock = clock
+        self._now = now
+        self._retry_at: dict[tuple[str, IPAddress], float] = {}
+        self._known: dict[tuple[str, IPAddress], Conflict] = {}
+        for document in records.documents(RecordKind.CONFLICT).values():
+            conflict = from_document(Conflict, document)
+            self._known[conflict.parent, conflict.address] = conflict
+
+    def have(
+        self, parent: str, address: IPAddress, mac: str, how: str, retry_after: float = RETRY_SECONDS
+    ) -> None:
+        """Somebody has *address*, which none of ours has: it is skipped for so many seconds."""
+        self.rest(parent, address, retry_after)
+        self._remember(Conflict(parent, address, mac, how, self._now()))
+
+    def use(self, parent: str, address: IPAddress, mac: str, endpoint_mac: str) -> None:
+        """Somebody uses the address of a container of ours."""
+        self._remember(
+            Conflict(parent, address, mac, "uses a container's address", self._now(), endpoint_mac)
+        )
+
+    def rest(self, parent: str, address: IPAddress, seconds: float = RETRY_SECONDS) -> None:
+        """*address* is not to be looked at before so many seconds have gone."""
+        self._retry_at[parent, address] = self._clock.seconds() + seconds
+
+    def quarantined(self, parent: str) -> list[IPAddress]:
+        """What others have, so that it is not handed out before it was looked at again."""
+        return [
+            address
+            for (where, address), conflict in self._known.items()
+            if where == parent and not conflict.endpoint_mac and not self.may_retry(parent, address)
+        ]
+
+    def may_retry(self, parent: str, address: IPAddress) -> bool:
+        retry_at = self._retry_at.get((parent, address))
+        if retry_at is not None:
+            return bool(self._clock.seconds() >= retry_at)
+        known = self._known.get((parent, address))
+        return known is None or not 0 <= self._now() - known.since < RETRY_SECONDS
+
+    def contested_by(self, parent: str, address: IPAddress) -> str | None:
+        """The MAC of somebody else who uses the address of a container of ours, ``None`` if nobody was seen."""
+        known = self._known.get((parent, address))
+        return known.mac if known is not None and known.endpoint_mac else None
+
+    def forget(self, parent: str, address: IPAddress) -> None:
+        """Nobody has it (any more)."""
+        self._retry_at.pop((parent, address), None)
+        conflict = self._known.pop((parent, address), None)
+        if conflict is not None:
+            self._saved(self._records.forget(RecordKind.CONFLICT, conflict.key))
+
+    def forget_within(self, parent: str, prefix: IPNetwork | None = None) -> None:
+        """Nobody hands out these addresses any more: what is known of others that have them is of no use."""
+        for where, address in {*self._known, *self._retry_at}:
+            if where == parent and (prefix is None or address in prefix):
+                self.forget(where, address)
+
+    def _remember(self, conflict: Conflict) -> None:
+        known = self._known.get((conflict.parent, conflict.address))
+        if known is not None and known.endpoint_mac == conflict.endpoint_mac:
+            # What is skipped is told of once, however many MACs somebody makes up for it.
+            is_soon = not conflict.endpoint_mac and conflict.since - known.since < RETRY_SECONDS
+            if is_soon or known.mac == conflict.mac:
+                return
+        self._known[conflict.parent, conflict.address] = conflict
+        if not conflict.endpoint_mac and known is None:
+            _log.info(
+                "address {address} is in use on {parent}: MAC {mac} {how}; it is skipped",
+                address=conflict.address,
+                parent=conflict.parent,
+                mac=conflict.mac,
+                how=conflict.how,
+            )
+        self._saved(self._records.save(RecordKind.CONFLICT, conflict.key, to_document(conflict)))
+
+    @staticmethod
+    def _saved(done: Deferred[None]) -> None:
+        """It is knowledge, not a promise: nobody waits for it."""
+        done.addErrback(
+            lambda failure: _log.error(
+                "a conflict is not kept in state: {reason}", reason=failure.getErrorMessage()
+            )
+        )

@@ -1,0 +1,53 @@
+"""What neighbours said of themselves: who was heard with which address, and when."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from attrs import frozen
+
+from ..addresses import IPAddress
+
+OLDEST = 300.0
+"""Seconds after which what was heard is no evidence any more: the host may have left."""
+MOST = 65536
+"""So many are remembered, the newest: a hostile neighbour has 2**64 addresses to tell of."""
+
+
+@frozen
+class Neighbour:
+    mac: str
+    heard_at: float
+    """By the clock of the one who listened, in seconds."""
+
+
+class NeighbourCache:
+    """Bounded, and forgetful. Time comes in as an argument."""
+
+    def __init__(self, most: int = MOST, oldest: float = OLDEST) -> None:
+        self._most = most
+        self._oldest = oldest
+        self._heard: OrderedDict[IPAddress, Neighbour] = OrderedDict()  # the one heard last is at the end
+
+    def note(self, address: IPAddress, mac: str, now: float) -> None:
+        self._heard[address] = Neighbour(mac, now)
+        self._heard.move_to_end(address)
+        if len(self._heard) > self._most:
+            self._heard.popitem(last=False)
+
+    def known(self, address: IPAddress, now: float) -> Neighbour | None:
+        found = self._heard.get(address)
+        # What seems to come from the future was heard before the clock was set back.
+        if found is not None and not 0 <= now - found.heard_at <= self._oldest:
+            del self._heard[address]
+            return None
+        return found
+
+    def forget(self, address: IPAddress) -> None:
+        self._heard.pop(address, None)
+
+    def clear(self) -> None:
+        self._heard.clear()
+
+    def __len__(self) -> int:
+        return len(self._heard)

@@ -1,0 +1,238 @@
+"""A packet socket on a parent: the real :class:`~macvlan_twisted.lan.interfaces.LanSocket`."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ..errors import LinkError
+from .interfaces import FrameHandler, ReceivedFrame
+
+_log = Logger(namespace="macvlan_twisted.lan")
+
+_ETH_P_ALL = 0x0003
+_SOL_PACKET = 263
+_SO_ATTACH_FILTER = 26
+_PACKET_ADD_MEMBERSHIP, _PACKET_MR_ALLMULTI = 1, 2
+_SIOCGIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8913, 0x1, 0x40
+_MOST_FRAMES_AT_ONCE = 64
+"""After so many the reactor gets its turn, however loud the LAN is."""
+
+# Classic BPF, by linux/filter.h: (code, jump if true, jump if false, constant).
+_LD_B, _LD_H, _LD_H_IND, _LDX_IHL = 0x30, 0x28, 0x48, 0xB1
+_JEQ, _JSET, _RETURN = 0x15, 0x45, 0x06
+_VLAN_TAG_PRESENT = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
+_VLAN_TAG = 0xFFFFF000 + 44  # SKF_AD_OFF + SKF_AD_VLAN_TAG; means nothing where no tag is present
+_ETHER_TYPE, _IPV6, _DROP, _ACCEPT, _NEXT = 4, 14, 20, 21, -1
+
+_STEPS = (  # (code, where to go on if true, if false, constant)
+    (_LD_B, _NEXT, _NEXT, _VLAN_TAG_PRESENT),  # a tagged frame is another LAN's,
+    (_JEQ, _ETHER_TYPE, _NEXT, 0),
+    (_LD_H, _NEXT, _NEXT, _VLAN_TAG),
+    (_JSET, _DROP, _NEXT, 0x0FFF),  # unless the tag names no VLAN, but a priority
+    (_LD_H, _NEXT, _NEXT, 12),  # _ETHER_TYPE
+    (_JEQ, _ACCEPT, _NEXT, 0x0806),  # ARP
+    (_JEQ, _NEXT, _IPV6, 0x0800),  # IPv4
+    (_LD_B, _NEXT, _NEXT, 23),
+    (_JEQ, _NEXT, _DROP, socket.IPPROTO_UDP),
+    (_LD_H, _NEXT, _NEXT, 20),  # a later fragment has no ports
+    (_JSET, _DROP, _NEXT, 0x1FFF),
+    (_LDX_IHL, _NEXT, _NEXT, 14),
+    (_LD_H_IND, _NEXT, _NEXT, 16),
+    (_JEQ, _ACCEPT, _DROP, 68),  # to a DHCP client
+    (_JEQ, _NEXT, _DROP, 0x86DD),  # _IPV6
+    (_LD_B, _NEXT, _NEXT, 20),
+    (_JEQ, _NEXT, _DROP, socket.IPPROTO_ICMPV6),
+    (_LD_B, _NEXT, _NEXT, 54),
+    (_JEQ, _ACCEPT, _NEXT, 135),  # neighbour solicitation
+    (_JEQ, _ACCEPT, _DROP, 136),  # neighbour advertisement
+    (_RETURN, _NEXT, _NEXT, 0),  # _DROP
+    (_RETURN, _NEXT, _NEXT, 0xFFFF),  # _ACCEPT
+)
+
+
+def _program() -> bytes:
+    def distance(here: int, target: int) -> int:
+        return 0 if target == _NEXT else target - here - 1
+
+    return b"".join(
+        struct.pack("HBBI", code, distance(at, true), distance(at, false), constant)
+        for at, (code, true, false, constant) in enumerate(_STEPS)
+    )
+
+
+def _attach_filter(tap: socket.socket) -> None:
+    program = ctypes.create_string_buffer(_program())
+    described = struct.pack("HL", len(_STEPS), ctypes.addressof(program))
+    tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+
+
+def _exists(name: str) -> bool:
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
+def _here(work: Callable[[], None]) -> None:
+    work()
+
+
+@implementer(IReadDescriptor)
+class PacketSocket:
+    """
+    The LAN of one parent, by a packet socket. Needs CAP_NET_RAW.
+
+    The socket sees what comes and goes before macvlan does, that is also what is meant for containers. It is no
+    reason to make the NIC promiscuous: the kernel lets a NIC hear the MACs of its macvlan links.
+
+    :param speaker: our own link on the parent, by which frames leave, so that siblings hear them; else the parent.
+    :param mac: of the speaker.
+    :param elsewhere: runs a function on a thread: closing a packet socket waits for a grace period of the kernel, which
+        was measured to take 8 to 48 ms. Without one we wait for it here.
+    :raises LinkError: the parent is not there, or the kernel refuses.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        parent: str,
+        speaker: str,
+        mac: str,
+        elsewhere: Callable[[Callable[[], None]], object] = _here,
+    ) -> None:
+        self._elsewhere = elsewhere
+        self.parent = parent
+        self.mac = mac
+        self._speaker = speaker
+        self._reactor = reactor
+        self._hearers: list[FrameHandler] = []
+        self._lost = False
+        try:
+            self._socket = self._opened()
+        except OSError as error:
+            # if_nametoindex() gives no number.
+            number = error.errno or errno.ENODEV
+            raise LinkError(f"listening on {parent}: {os.strerror(number)}", number) from None
+        reactor.addReader(self)
+
+    def _opened(self) -> socket.socket:
+        # With protocol 0 nothing comes in before the filter is in place.
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            tap.setblocking(False)
+            _attach_filter(tap)
+            index = socket.if_nametoindex(self.parent)
+            # Neighbour discovery comes by multicast, of groups that the host itself may not be in.
+            request = struct.pack("iHH8s", index, _PACKET_MR_ALLMULTI, 0, b"")
+            tap.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
+            tap.bind((self.parent, _ETH_P_ALL))
+        except BaseException:
+            self._elsewhere(tap.close)
+            raise
+        return tap
+
+    @property
+    def broken(self) -> bool:
+        """Whether the parent went away, or another link has its name: a new tap is needed."""
+        # With ENETDOWN the kernel tells both of a parent that went down and of one that is about to go; but from one
+        # that is gone it unbinds the socket.
+        name = self._socket.getsockname()[0]
+        return self._lost or not name or (name != self.parent and _exists(self.parent))
+
+    def send(self, frame: bytes) -> None:
+        try:
+            self._refuse_deaf_parent()
+            speaker = self._speaker
+            if speaker == self.parent:
+                speaker = self._socket.getsockname()[0] or speaker  # as it is called now
+            self._socket.sendto(frame, (speaker, 0))
+        except BlockingIOError:
+            raise LinkError(f"sending on {self.parent}: its queue is full", errno.EAGAIN) from None
+        except OSError as error:
+            raise LinkError(
+                f"sending on {self.parent}: {os.strerror(error.errno or 0)}", error.errno or 0
+            ) from None
+
+    def _refuse_deaf_parent(self) -> None:
+        """Our own link takes frames on a parent that is down, and also without a carrier, and drops them silently."""
+        name = self._socket.getsockname()[0] or self.parent  # as it is called now
+        request = struct.pack("16sh14x", name.encode(), 0)
+        (flags,) = struct.unpack_from("h", fcntl.ioctl(self._socket, _SIOCGIFFLAGS, request), 16)
+        if not flags & _IFF_UP:
+            raise LinkError(f"sending on {self.parent}: {os.strerror(errno.ENETDOWN)}", errno.ENETDOWN)
+        if not flags & _IFF_RUNNING:
+            raise LinkError(f"sending on {self.parent}: it has no carrier", errno.ENETDOWN)
+
+    def listen(self, hear: FrameHandler) -> Callable[[], None]:
+        self._hearers.append(hear)
+
+        def stop() -> None:
+            if hear in self._hearers:
+                self._hearers.remove(hear)
+
+        return stop
+
+    def close(self) -> None:
+        self._lost = True
+        self._reactor.removeReader(self)  # before the descriptor may be another one's
+        self._elsewhere(self._socket.close)
+
+    # What the reactor asks of a reader.
+
+    def doRead(self) -> None:
+        for _ in range(_MOST_FRAMES_AT_ONCE):
+            if self._lost:
+                return  # whoever heard the last frame closed us
+            try:
+                frame, (_name, _protocol, kind, *_rest) = self._socket.recvfrom(2048)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._fail(error.errno or 0)
+                return
+            heard = ReceivedFrame(frame, kind == socket.PACKET_OUTGOING)
+            for hear in tuple(self._hearers):
+                try:
+                    hear(heard)
+                except Exception:
+                    _log.failure(
+                        "a frame on {parent} was not understood: {frame}",
+                        parent=self.parent,
+                        frame=frame.hex(),
+                    )
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return f"tap {self.parent}"
+
+    def connectionLost(self, reason: Any) -> None:
+        """
+        The reactor is done with the socket, for it polls as broken: so does one whose parent went down, until the error
+        is fetched. Or the reactor stops.
+        """
+        number = 0 if self._lost else self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number == errno.ENETDOWN:
+            self._reactor.addReader(self)
+        self._fail(number)
+
+    def _fail(self, number: int) -> None:
+        if number == errno.ENETDOWN or self._lost:
+            return  # said once of a parent that goes down; it may come up again
+        self._lost = True
+        self._reactor.removeReader(self)
+        if number:
+            _log.warn("listening on {parent}: {reason}", parent=self.parent, reason=os.strerror(number))

@@ -1,0 +1,90 @@
+"""Answering those who probe for an address of ours: not without limit, and without a word for each that fails."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from ..errors import LinkError
+from ..failpoints import Failpoint
+from .arp_nd import Probe, answer_frame
+from .interfaces import LanSocket
+
+_log = Logger(namespace="macvlan_twisted.lan")
+
+_ANSWER = Failpoint(
+    "lan.address.defend", "somebody who probes for an address of ours is told that it is in use"
+)
+
+_ECHO = 2.0
+"""Seconds within which a frame of ours may come back: a sibling's side of the parent, a switch in hairpin mode."""
+_MOST_AT_ONCE = 400
+
+
+@define
+class TokenBucket:
+    """How often something may be done: *burst* times at once, and *rate* times a second."""
+
+    rate: float
+    burst: float
+    _left: float = field(init=False)
+    _counted_at: float = field(init=False, default=0.0)
+
+    def __attrs_post_init__(self) -> None:
+        self._left = self.burst
+
+    def take(self, now: float) -> bool:
+        # The clock may be set back.
+        self._left = min(self.burst, self._left + max(0.0, now - self._counted_at) * self.rate)
+        self._counted_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+def for_one_address() -> TokenBucket:
+    """Someone who asks for one address for ever does not use up what others' answers need."""
+    return TokenBucket(rate=10, burst=20)
+
+
+class ProbeResponder:
+    """
+    :param clock: ``IReactorTime``
+    """
+
+    def __init__(self, wire: LanSocket, clock: Any) -> None:
+        self._wire = wire
+        self._clock = clock
+        self._allowance = TokenBucket(rate=100, burst=_MOST_AT_ONCE)
+        self._sent: deque[tuple[float, bytes]] = deque(maxlen=_MOST_AT_ONCE)
+        self._mute = False
+
+    def answer(self, probe: Probe, mac: str, allowance: TokenBucket) -> None:
+        """Say that *mac* has what is asked for. One that does not leave is logged, those that follow it are not."""
+        now = self._clock.seconds()
+        if not (allowance.take(now) and self._allowance.take(now)):
+            return
+        frame = answer_frame(probe.address, mac, probe.mac)
+        self._sent.append((now, frame))
+        try:
+            with _ANSWER:
+                self._wire.send(frame)
+            self._mute = False
+        except LinkError as failure:
+            if not self._mute:
+                _log.warn(
+                    "{address} is ours and {prober} asks for it, but cannot be answered: {reason}",
+                    address=str(probe.address),
+                    prober=probe.mac,
+                    reason=str(failure),
+                )
+            self._mute = True
+
+    def is_echo(self, frame: bytes) -> bool:
+        """Whether this is an answer of ours, a moment ago."""
+        now = self._clock.seconds()
+        return any(sent == frame for time, sent in self._sent if abs(now - time) <= _ECHO)

@@ -1,0 +1,127 @@
+"""Links for those who must not block: the kernel on a pool of threads, and removal in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from twisted.logger import Logger
+
+from ..addresses import IPAddress, IPInterface
+from ..errors import LinkError
+from .batch_delete import BATCH_GROUPS, BatchDelete, RunInThread
+from .kernel import HostRoute, Kernel, LinkFacts, MacvlanLink, Marked, NetnsLink
+
+_log = Logger(namespace="macvlan_twisted.netlink")
+
+GROUPS = 1 + BATCH_GROUPS
+"""How many groups one instance uses: one for living links, the rest for condemned ones."""
+
+
+class Links:
+    """
+    The links of one instance.
+
+    :param group: the group of our living links; the groups that follow it are for condemned ones.
+    :param is_ours: tells by what the kernel says of a link whether this instance made it.
+    """
+
+    def __init__(
+        self, kernel: Kernel, run: RunInThread, group: int, is_ours: Callable[[Marked], bool]
+    ) -> None:
+        self._kernel = kernel
+        self._run = run
+        self.group = group
+        self.is_ours = is_ours
+        self._reaper = BatchDelete(kernel, run, group + 1, is_ours)
+
+    def is_retired(self, link: LinkFacts) -> bool:
+        return self._reaper.is_retired_group(link.group)
+
+    async def find(self, name: str) -> LinkFacts | None:
+        return await self._run(self._kernel.find, name)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a link in the host's namespace, without a thread: it takes 5 us."""
+        return self._kernel.exists(name)
+
+    async def names(self) -> list[str]:
+        return await self._run(self._kernel.names)
+
+    async def elsewhere(self) -> list[NetnsLink]:
+        """The links in other namespaces, to which links were moved from the host's."""
+        return await self._run(self._kernel.links_elsewhere)
+
+    async def all(self) -> list[LinkFacts]:
+        return await self._run(self._kernel.links)
+
+    async def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
+        await self._run(self._kernel.add_macvlan, port, prove_mac_free)
+
+    async def read_macvlan(self, name: str) -> MacvlanLink | None:
+        return await self._run(self._kernel.read_macvlan, name)
+
+    async def add_vlan(self, name: str, lower: str, vlan_id: int, alias: str) -> None:
+        await self._run(self._kernel.add_vlan, name, lower, vlan_id, self.group, alias)
+
+    async def add_dummy(self, name: str, alias: str, mtu: int | None = None) -> None:
+        await self._run(self._kernel.add_dummy, name, self.group, alias, mtu)
+
+    async def host_addresses(self) -> dict[IPAddress, str]:
+        """All addresses that the host itself has, each with the name of its link."""
+        return await self._run(self._kernel.host_addresses)
+
+    async def addresses_of(self, name: str) -> list[IPInterface]:
+        """The addresses that the host itself has on a link."""
+        return await self._run(self._kernel.addresses_of, name)
+
+    async def configure(self, name: str, values: Mapping[str, str]) -> None:
+        await self._run(self._kernel.configure, name, values)
+
+    async def add_address(self, name: str, address: IPInterface) -> None:
+        await self._run(self._kernel.add_address, name, address)
+
+    async def delete_address(self, name: str, address: IPInterface) -> bool:
+        return await self._run(self._kernel.delete_address, name, address)
+
+    async def add_host_route(self, route: HostRoute) -> None:
+        await self._run(self._kernel.add_host_route, route)
+
+    async def delete_host_route(self, route: HostRoute) -> bool:
+        return await self._run(self._kernel.delete_host_route, route)
+
+    async def host_routes(self, link: str, protocol: int) -> list[HostRoute]:
+        return await self._run(self._kernel.host_routes, link, protocol)
+
+    async def set_up(self, name: str) -> None:
+        await self._run(self._kernel.set_up, name)
+
+    async def delete(self, name: str) -> bool:
+        """Remove a link that we made and wait until it is gone; ``False`` if it was gone already."""
+        return await self._run(self._kernel.delete, name)
+
+    async def retire(self, name: str) -> bool:
+        """
+        Take a link that we made out of use, for removal soon; ``False`` if it is gone already. Where the kernel refuses
+        that, it is removed at once.
+        """
+        try:
+            return await self._reaper.retire(name)
+        except LinkError as failure:
+            _log.warn("{reason}; it is removed by itself", reason=str(failure))
+            return await self.delete(name)
+
+    async def dispose(self, name: str) -> None:
+        """Remove a link as :meth:`delete` does; where the kernel refuses that, with the condemned ones."""
+        try:
+            await self.delete(name)
+        except LinkError as failure:
+            _log.warn("{reason}; it is removed with the condemned ones", reason=str(failure))
+            await self._reaper.retire(name)
+
+    def adopt_retired(self, links: Iterable[LinkFacts]) -> None:
+        """Links that an earlier life of this instance condemned and did not come to remove."""
+        self._reaper.adopt(links)
+
+    async def deletions_finished(self) -> None:
+        """Wait until every link condemned so far is gone."""
+        await self._reaper.deletions_finished()

@@ -1,0 +1,152 @@
+"""
+Links in containers' sandboxes: what an engine does there only once, when a container joins.
+
+A sandbox is a network namespace, which only a thread can enter, and only with CAP_SYS_ADMIN. So each visit has a
+thread of its own that ends with it; ours stay where they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import TypeVar
+
+from pyroute2 import IPRoute
+
+from ..errors import LinkError
+from ..failpoints import Failpoint
+from .kernel import Readdress
+from .netns_link import NetnsLinkEditor
+
+T = TypeVar("T")
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
+_OWN = "/proc/self/ns/net"
+_NAME = re.compile(r"[0-9A-Za-z_-]+")
+
+NEEDED = "CAP_SYS_ADMIN"
+_ENTER = Failpoint(
+    "netlink.sandbox.enter", "a thread enters a container's sandbox; nothing is changed by that alone"
+)
+
+
+def sandbox_path(text: str) -> str:
+    """
+    What an engine says in Join to be a sandbox (``SandboxKey``), if it is what one looks like: a name in a directory
+    ``netns``, as ``/var/run/docker/netns/1f2e3d4c5b6a``. Else it is empty, and the path will not be touched.
+    """
+    path = PurePosixPath(text)
+    looks_right = (
+        str(path) == text
+        and path.is_absolute()
+        and ".." not in path.parts
+        and path.parent.name == "netns"
+        and _NAME.fullmatch(path.name) is not None
+    )
+    return text if looks_right else ""
+
+
+def sandbox_of_process(pid: int) -> str:
+    return f"/proc/{pid}/ns/net"
+
+
+class NamespaceSandboxes:
+    """:class:`~macvlan_twisted.netlink.kernel.Sandboxes` in network namespaces."""
+
+    def lacking(self) -> str:
+        with _opened(_OWN) as own:
+            try:
+                _visit(own, lambda: None)
+            except LinkError as failure:
+                return str(failure)
+        return ""
+
+    def is_there(self, path: str) -> bool:
+        try:
+            with _opened(path):
+                return True
+        except LinkError:
+            return False
+
+    def move(self, path: str, move: Readdress) -> tuple[str, ...]:
+        def work() -> tuple[str, ...]:
+            with IPRoute() as netlink:
+                return NetnsLinkEditor(netlink, move.mac).move(move)
+
+        with _opened(path) as sandbox, _opened(_OWN) as own:
+            if os.path.sameopenfile(sandbox, own):
+                raise LinkError(f"{path} is no sandbox, it is the host's own network: it is not touched")
+            return _visit(sandbox, work)
+
+
+def links_in(path: str) -> dict[str, str]:
+    """
+    The aliases of all links in the sandbox at *path*, by their names there.
+
+    :raises LinkError: there is no sandbox, or it cannot be entered.
+    """
+
+    def look() -> dict[str, str]:
+        with IPRoute() as netlink:
+            return {
+                link.get_attr("IFLA_IFNAME"): link.get_attr("IFLA_IFALIAS") or ""
+                for link in netlink.get_links()
+            }
+
+    with _opened(path) as sandbox:
+        return _visit(sandbox, look)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """
+    :raises LinkError: there is no network namespace.
+    """
+    # Links in /proc lead to what cannot be named otherwise; elsewhere a link leads to where the engine did not say.
+    follow = 0 if path.startswith("/proc/") else os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | follow)
+    except OSError as error:
+        raise LinkError(f"sandbox {path}: {os.strerror(error.errno or 0)}", error.errno or 0) from None
+    try:
+        try:
+            kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
+        except OSError:
+            kind = 0
+        if kind != _CLONE_NEWNET:
+            raise LinkError(f"{path} is no network namespace, as it is seen from here", errno.EINVAL)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _visit(namespace: int, work: Callable[[], T]) -> T:
+    """Do something in a namespace, in a thread that ends there."""
+
+    def enter() -> T:
+        libc = ctypes.CDLL(None, use_errno=True)
+        try:
+            with _ENTER:
+                if libc.setns(namespace, _CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+        except OSError as error:
+            number = error.errno or 0
+            if number == errno.EPERM:
+                raise LinkError(
+                    f"entering a container's sandbox needs {NEEDED}, which the plugin does not have: give it that, as "
+                    "the documentation of DHCP tells",
+                    number,
+                ) from None
+            raise LinkError(f"entering a container's sandbox: {os.strerror(number)}", number) from None
+        return work()
+
+    with ThreadPoolExecutor(1, "macvlan-twisted sandbox") as thread:
+        return thread.submit(enter).result()

@@ -1,0 +1,228 @@
+"""A container's link, within its sandbox: its addresses and routes, read, and made to be others."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Interface, IPv4Network
+from typing import Any
+
+from attrs import evolve, frozen
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ..addresses import IPAddress, parse_address
+from ..errors import LinkError
+from ..failpoints import Failpoint
+from .kernel import Readdress
+
+_MAIN_TABLE = 254
+_MADE_BY_KERNEL = 2  # with an address, and gone with it (rtnetlink.h: RTPROT_KERNEL)
+_BY_BOOT = 3
+_UNICAST = 1
+_ON_LINK, _UNIVERSE = 253, 0
+_EVERYWHERE = IPv4Network("0.0.0.0/0")
+_ADD_ADDRESS = Failpoint("netlink.sandbox_address.add", "a container whose lease moved gets its new address")
+_REMOVE_ADDRESS = Failpoint(
+    "netlink.sandbox_address.remove", "a container whose lease moved loses its old address"
+)
+_ADD_ROUTE = Failpoint("netlink.sandbox_route.add", "a container whose lease moved gets a route")
+_REMOVE_ROUTE = Failpoint("netlink.sandbox_route.remove", "a container whose lease moved loses a route")
+_UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.ENETDOWN})
+
+
+@frozen
+class _Route:
+    destination: IPv4Network
+    gateway: IPAddress | None
+    source: IPAddress | None
+    metric: int
+    protocol: int
+    scope: int
+
+    def __str__(self) -> str:
+        where = "default" if self.destination == _EVERYWHERE else str(self.destination)
+        return where if self.gateway is None else f"{where} via {self.gateway}"
+
+
+@frozen
+class _Shape:
+    """The IPv4 addresses of a link, and the routes by it that somebody made."""
+
+    addresses: tuple[IPv4Interface, ...]
+    routes: tuple[_Route, ...]
+
+
+class NetnsLinkEditor:
+    """
+    :param netlink: an ``IPRoute`` of the sandbox.
+    :raises LinkError: not exactly one macvlan link there has the MAC, so it is another sandbox.
+    """
+
+    def __init__(self, netlink: Any, mac: str) -> None:
+        self._netlink = netlink
+        with _told("listing the links of a sandbox"):
+            found = [each["index"] for each in netlink.link("dump") if _is_ours(each, mac)]
+        if len(found) != 1:
+            raise LinkError(
+                f"of the links in the sandbox {len(found) or 'none'} are macvlan links with MAC {mac}: nothing is touched",
+                errno.ENODEV,
+            )
+        self._index = found[0]
+
+    def move(self, move: Readdress) -> tuple[str, ...]:
+        """As :meth:`~macvlan_twisted.netlink.kernel.Sandboxes.move`."""
+        before, has_default = self._read()
+        after = _moved(before, has_default, move)
+        try:
+            lost = self._bring_about(after)
+        except LinkError as failure:
+            try:
+                self._bring_about(before)
+            except LinkError as another:
+                raise LinkError(
+                    f"{failure}; and what was there before could not be put back: {another}", failure.errno
+                ) from None
+            raise
+        return tuple(map(str, lost))
+
+    def _read(self) -> tuple[_Shape, bool]:
+        """The link, and whether the sandbox has a default route by whatever link."""
+        with _told("reading the addresses and routes of a sandbox"):
+            addresses = tuple(
+                IPv4Interface((each.get_attr("IFA_LOCAL"), each["prefixlen"]))
+                for each in self._netlink.get_addr(family=socket.AF_INET, index=self._index)
+            )
+            routes = [
+                each
+                for each in self._netlink.route("dump", family=socket.AF_INET)
+                if each.get_attr("RTA_TABLE", each["table"]) == _MAIN_TABLE and each["type"] == _UNICAST
+            ]
+        by_us = tuple(
+            _route(each)
+            for each in routes
+            if each.get_attr("RTA_OIF") == self._index and each["proto"] != _MADE_BY_KERNEL
+        )
+        return _Shape(addresses, by_us), any(each["dst_len"] == 0 for each in routes)
+
+    def _bring_about(self, wanted: _Shape) -> list[_Route]:
+        """Addresses first, for routes need them. What is there already is left alone."""
+        self._add_addresses(wanted)
+        for address in self._read()[0].addresses:
+            if address not in wanted.addresses:
+                self._delete_address(address)
+        # Where promote_secondaries is off, an address goes with another one of its subnet that came before it.
+        self._add_addresses(wanted)
+        for route in self._read()[0].routes:
+            if route not in wanted.routes:
+                self._delete_route(route)
+        return list(self._add_routes(wanted))
+
+    def _add_addresses(self, wanted: _Shape) -> None:
+        there = self._read()[0].addresses
+        for address in wanted.addresses:
+            if address not in there:
+                request = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
+                if address.network.prefixlen < 31:
+                    request["broadcast"] = str(address.network.broadcast_address)
+                with _told(f"giving a container the address {address}"), _ADD_ADDRESS:
+                    self._netlink.addr("add", index=self._index, family=socket.AF_INET, **request)
+
+    def _delete_address(self, address: IPv4Interface) -> None:
+        with _told(f"taking the address {address} from a container", errno.EADDRNOTAVAIL), _REMOVE_ADDRESS:
+            self._netlink.addr(
+                "del", index=self._index, address=str(address.ip), prefixlen=address.network.prefixlen
+            )
+
+    def _delete_route(self, route: _Route) -> None:
+        with _told(f"removing a container's route {route}", errno.ESRCH), _REMOVE_ROUTE:
+            self._netlink.route("del", **self._request(route))
+
+    def _add_routes(self, wanted: _Shape) -> Iterator[_Route]:
+        there = self._read()[0].routes
+        for route in sorted(wanted.routes, key=lambda each: each.gateway is not None):
+            if route in there:
+                continue
+            try:
+                with _told(f"making a container's route {route}", errno.EEXIST), _ADD_ROUTE:
+                    self._netlink.route("add", **self._request(route))
+            except LinkError as failure:
+                if failure.errno not in _UNREACHABLE or route.destination == _EVERYWHERE:
+                    raise
+                yield route
+
+    def _request(self, route: _Route) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "family": socket.AF_INET,
+            "dst": str(route.destination),
+            "oif": self._index,
+            "proto": route.protocol,
+            "scope": route.scope,
+        }
+        for name, value in (("gateway", route.gateway), ("prefsrc", route.source)):
+            if value is not None:
+                request[name] = str(value)
+        if route.metric:
+            request["priority"] = route.metric
+        return request
+
+
+def _moved(before: _Shape, has_default: bool, move: Readdress) -> _Shape:
+    arriving = IPv4Interface(str(move.arriving))
+    kept = tuple(each for each in before.addresses if each.ip not in (*move.leaving, arriving.ip))
+    routes = list(_changed(before.routes, move))
+    if not has_default and move.routers_before and move.router is not None:
+        routes.append(_new_route(_EVERYWHERE, move.router))  # it went with the last address of a subnet
+    for destination, next_hop in move.routes:
+        if isinstance(destination, IPv4Network) and all(each.destination != destination for each in routes):
+            routes.append(_new_route(destination, next_hop))
+    return _Shape((*kept, arriving), tuple(routes))
+
+
+def _new_route(destination: IPv4Network, next_hop: IPAddress | None) -> _Route:
+    return _Route(destination, next_hop, None, 0, _BY_BOOT, _ON_LINK if next_hop is None else _UNIVERSE)
+
+
+def _changed(routes: Iterable[_Route], move: Readdress) -> Iterator[_Route]:
+    for route in routes:
+        source = move.arriving.ip if route.source in move.leaving else route.source
+        if route.destination == _EVERYWHERE and route.gateway in move.routers_before:
+            if move.router is not None:
+                yield evolve(route, source=source, gateway=move.router)
+        else:
+            yield evolve(route, source=source)
+
+
+def _is_ours(link: Any, mac: str) -> bool:
+    info = link.get_attr("IFLA_LINKINFO")
+    kind = info.get_attr("IFLA_INFO_KIND") if info else None
+    return kind == "macvlan" and (link.get_attr("IFLA_ADDRESS") or "").lower() == mac
+
+
+def _route(message: Any) -> _Route:
+    def address(name: str) -> IPAddress | None:
+        text = message.get_attr(name)
+        return None if text is None else parse_address(text)
+
+    return _Route(
+        destination=IPv4Network((message.get_attr("RTA_DST") or "0.0.0.0", message["dst_len"])),
+        gateway=address("RTA_GATEWAY"),
+        source=address("RTA_PREFSRC"),
+        metric=message.get_attr("RTA_PRIORITY") or 0,
+        protocol=message["proto"],
+        scope=message["scope"],
+    )
+
+
+@contextmanager
+def _told(doing: str, *done: int) -> Iterator[None]:
+    """Turn what netlink raises into a message that says what we were doing; with an error of *done* it is done."""
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code not in done:
+            raise LinkError(f"{doing}: {os.strerror(error.code)}", error.code) from None
+    except OSError as error:
+        raise LinkError(f"{doing}: {os.strerror(error.errno or 0)}", error.errno or 0) from None

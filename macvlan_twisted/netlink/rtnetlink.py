@@ -1,0 +1,257 @@
+"""
+The kernel by rtnetlink: pyroute2 behind :class:`~macvlan_twisted.netlink.kernel.Kernel`.
+
+Every function is plain and blocking.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from pyroute2.netlink.rtnl.ifinfmsg import macvx_data
+
+from ..errors import LinkError
+from ..failpoints import Failpoint
+from .host_addressing import HostAddressing
+from .kernel import LinkFacts, MacvlanLink, Marked, NetnsLink
+from .netns_links import links_elsewhere
+from .sockets import index_of, told
+
+_MAKE_PORT = Failpoint(
+    "netlink.macvlan.make", "a macvlan link is made, with its name, parent, mode, MAC and group, all at once"
+)
+_MARK_PORT = Failpoint(
+    "netlink.macvlan.mark", "a macvlan link that was just made is marked as ours by its alias"
+)
+_MAKE_VLAN = Failpoint("netlink.vlan.make", "a VLAN link is made")
+_MAKE_DUMMY = Failpoint("netlink.dummy.make", "a dummy link is made, for an internal network")
+_KEEP_HOST_OFF = Failpoint("netlink.parent.quieten", "IPv6 is switched off on a VLAN or dummy link of ours")
+_MARK_PARENT = Failpoint(
+    "netlink.parent.mark", "a VLAN or dummy link is marked as ours by its alias, and brought up"
+)
+_BRING_UP = Failpoint("netlink.link.raise", "our own link on a parent is brought up")
+_CONDEMN = Failpoint(
+    "netlink.link.retire", "a link is taken out of use: down, and in a group of those that are to go"
+)
+_REMOVE = Failpoint("netlink.link.remove", "one link is removed")
+_REMOVE_GROUP = Failpoint("netlink.group.remove", "the condemned links of one group are removed together")
+
+
+def _extend_macvlan_attributes() -> None:
+    """pyroute2 0.9 drops attributes that are not in its map without a word; these are linux/if_link.h's."""
+    if not any(row[0] == "IFLA_MACVLAN_BC_QUEUE_LEN" for row in macvx_data.nla_map):
+        macvx_data.nla_map = (
+            *macvx_data.nla_map,
+            ("IFLA_MACVLAN_BC_QUEUE_LEN", "uint32"),
+            ("IFLA_MACVLAN_BC_QUEUE_LEN_USED", "uint32"),
+            ("IFLA_MACVLAN_BC_CUTOFF", "int32"),
+        )
+
+
+_extend_macvlan_attributes()
+
+
+class NetlinkKernel(HostAddressing):
+    """Links of the network namespace in which this process runs."""
+
+    def find(self, name: str) -> LinkFacts | None:
+        try:
+            index = index_of(name)
+            with told(f"reading link {name}"):
+                return _facts(self._netlink.link("get", index=index)[0])
+        except LinkError as failure:
+            if failure.errno == errno.ENODEV:
+                return None
+            raise
+
+    def exists(self, name: str) -> bool:
+        try:
+            index_of(name)
+        except LinkError as failure:
+            if failure.errno == errno.ENODEV:
+                return False
+            raise
+        return True
+
+    def names(self) -> list[str]:
+        return [name for _, name in socket.if_nameindex()]
+
+    def links_elsewhere(self) -> list[NetnsLink]:
+        return links_elsewhere()
+
+    def links(self) -> list[LinkFacts]:
+        with told("listing links"):
+            return [_facts(message) for message in self._netlink.link("dump")]
+
+    def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
+        request = port_request(port, index_of(port.parent), prove_mac_free)
+        with told(f"making macvlan link {port.name} on {port.parent}"), _MAKE_PORT:
+            self._hot.add_link(port.name, port.mac, **request)
+        try:
+            index = index_of(port.name)
+            with told(f"marking link {port.name} as ours"), _MARK_PORT:
+                self._hot.mark(index, port.alias)
+        except BaseException:
+            self.delete(port.name)
+            raise
+
+    def read_macvlan(self, name: str) -> MacvlanLink | None:
+        try:
+            with told(f"reading link {name}"):
+                message = self._netlink.link("get", index=index_of(name))[0]
+        except LinkError as failure:
+            if failure.errno == errno.ENODEV:
+                return None
+            raise
+        info = message.get_attr("IFLA_LINKINFO")
+        data = info.get_attr("IFLA_INFO_DATA")
+        lower = message.get_attr("IFLA_LINK")
+        sources = data.get_attr("IFLA_MACVLAN_MACADDR_DATA")
+        mode = data.get_attr("IFLA_MACVLAN_MODE")
+        return MacvlanLink(
+            name=name,
+            parent=socket.if_indextoname(lower),
+            mode=mode if isinstance(mode, str) else str(mode),
+            group=message.get_attr("IFLA_GROUP") or 0,
+            alias=message.get_attr("IFLA_IFALIAS") or "",
+            mtu=message.get_attr("IFLA_MTU"),
+            mac=message.get_attr("IFLA_ADDRESS"),
+            broadcast_queue_length=data.get_attr("IFLA_MACVLAN_BC_QUEUE_LEN"),
+            broadcast_limit=data.get_attr("IFLA_MACVLAN_BC_CUTOFF"),
+            nopromisc=data.get_attr("IFLA_MACVLAN_FLAGS") in (1, "nopromisc"),
+            source_macs=tuple(sources.get_attrs("IFLA_MACVLAN_MACADDR")) if sources else (),
+        )
+
+    def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
+        with told(f"making VLAN {vlan_id} on {lower} as {name}"), _MAKE_VLAN:
+            self._netlink.link(
+                "add", ifname=name, kind="vlan", link=index_of(lower), vlan_id=vlan_id, group=group
+            )
+        self._finish(name, alias)
+
+    def add_dummy(self, name: str, group: int, alias: str, mtu: int | None = None) -> None:
+        request: dict[str, Any] = {"ifname": name, "kind": "dummy", "group": group}
+        if mtu is not None:
+            request["mtu"] = mtu
+        with told(f"making dummy link {name}"), _MAKE_DUMMY:
+            self._netlink.link("add", **request)
+        self._finish(name, alias)
+
+    def _finish(self, name: str, alias: str) -> None:
+        try:
+            _keep_host_off(name)
+            with told(f"bringing up {name}"), _MARK_PARENT:
+                self._netlink.link("set", index=index_of(name), ifalias=alias, state="up")
+        except BaseException:
+            self.delete(name)
+            raise
+
+    def set_up(self, name: str) -> None:
+        with told(f"bringing up {name}"), _BRING_UP:
+            self._netlink.link("set", index=index_of(name), state="up")
+
+    def set_group(self, name: str, group: int) -> bool:
+        try:
+            with told(f"condemning link {name}"), _CONDEMN:
+                self._hot.retire(index_of(name), group)
+        except LinkError as failure:
+            return _unless_gone(failure)
+        return True
+
+    def delete(self, name: str) -> bool:
+        try:
+            with told(f"removing link {name}"), _REMOVE:
+                self._netlink.link("del", index=index_of(name))
+        except LinkError as failure:
+            return _unless_gone(failure)
+        return True
+
+    def members_of_group(self, group: int) -> Sequence[Marked]:
+        with told(f"listing the links of group {group}"):
+            return self._hot.members(group)
+
+    def delete_group(self, group: int) -> None:
+        with told(f"removing the condemned links of group {group}"), _REMOVE_GROUP:
+            self._hot.remove_group(group)
+
+
+def port_request(port: MacvlanLink, parent_index: int, up: bool) -> dict[str, Any]:
+    """What pyroute2 is asked for on behalf of a port, but for its name and its MAC."""
+    request: dict[str, Any] = {
+        "kind": "macvlan",
+        "link": parent_index,
+        "macvlan_mode": port.mode,
+        "group": port.group,
+    }
+    if port.mtu is not None:
+        request["mtu"] = port.mtu
+    if port.nopromisc:
+        request["macvlan_flags"] = 1
+    if port.broadcast_queue_length is not None:
+        request["macvlan_bc_queue_len"] = port.broadcast_queue_length
+    if port.broadcast_limit is not None:
+        request["macvlan_bc_cutoff"] = port.broadcast_limit
+    if port.source_macs:
+        request["macvlan_macaddr_mode"] = "set"
+        request["macvlan_macaddr_data"] = {
+            "attrs": [("IFLA_MACVLAN_MACADDR", mac) for mac in port.source_macs]
+        }
+    if up:
+        request["state"] = "up"
+    return request
+
+
+def _unless_gone(failure: LinkError) -> bool:
+    """:return: ``False`` if the link is not there; anything else is raised."""
+    if failure.errno != errno.ENODEV:
+        raise failure
+    return False
+
+
+def _keep_host_off(name: str) -> None:
+    """A parent that we make is for containers: the host is to gather no addresses and routes there."""
+    path = f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6"
+    with suppress(OSError), _KEEP_HOST_OFF, open(path, "w") as file:
+        file.write("1")
+
+
+def _facts(message: Any) -> LinkFacts:
+    name = message.get_attr("IFLA_IFNAME")
+    info = message.get_attr("IFLA_LINKINFO")
+    data = info.get_attr("IFLA_INFO_DATA") if info else None
+    kind = info.get_attr("IFLA_INFO_KIND") if info else None
+    system = f"/sys/class/net/{name}"
+    bridge = None
+    if info and info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge":
+        bridge = socket.if_indextoname(message.get_attr("IFLA_MASTER"))
+    return LinkFacts(
+        index=message["index"],
+        name=name,
+        kind=kind or "",
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        mtu=message.get_attr("IFLA_MTU"),
+        up=bool(message["flags"] & 1),
+        group=message.get_attr("IFLA_GROUP") or 0,
+        alias=message.get_attr("IFLA_IFALIAS") or "",
+        # With a namespace id the index means a link elsewhere: the far end of a veth pair.
+        lower_index=0
+        if message.get_attr("IFLA_LINK_NETNSID") is not None
+        else message.get_attr("IFLA_LINK") or 0,
+        vlan_id=data.get_attr("IFLA_VLAN_ID") if data is not None and kind == "vlan" else None,
+        vlan_protocol=data.get_attr("IFLA_VLAN_PROTOCOL") if data is not None and kind == "vlan" else 0,
+        is_wireless=os.path.isdir(f"{system}/wireless") or os.path.isdir(f"{system}/phy80211"),
+        bridge=bridge,
+        driver=_driver(system),
+    )
+
+
+def _driver(system: str) -> str:
+    try:
+        return os.path.basename(os.readlink(f"{system}/device/driver"))
+    except OSError:
+        return ""

@@ -1,0 +1,113 @@
+"""A netlink socket for each thread, and what the kernel's refusals mean."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ..errors import LinkError
+from .message_templates import MessageTemplates, afford_event_loop
+
+_BY_KERNEL = {
+    errno.EEXIST: "a link of that name exists already and is not touched",
+    errno.ENODEV: "the link is not there (any more)",
+    errno.EPERM: "permission denied: the plugin needs CAP_NET_ADMIN",
+    errno.EOPNOTSUPP: "this kernel does not support it (a module may be missing)",
+    errno.ENETDOWN: "the parent is down",
+}
+
+
+@contextmanager
+def told(doing: str) -> Iterator[None]:
+    """Turn what netlink raises into a message that says what we were doing."""
+    try:
+        yield
+    except NetlinkError as error:
+        reason = _BY_KERNEL.get(error.code) or os.strerror(error.code) or str(error)
+        raise LinkError(f"{doing}: {reason}", error.code) from None
+    except OSError as error:
+        raise LinkError(f"{doing}: {os.strerror(error.errno or 0)}", error.errno or 0) from None
+
+
+_SIOCGIFINDEX = 0x8933  # linux/sockios.h
+_LONGEST_NAME = 15
+"""Bytes (IFNAMSIZ); the ioctl would take the beginning of a longer name for the name."""
+
+
+def index_of(name: str) -> int:
+    """The index of a link of this namespace: 5 us, where a look-up by netlink takes 300."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:  # without a number: also if it could not open the socket by which it asks
+        return _index_by_ioctl(name)
+
+
+def _index_by_ioctl(name: str) -> int:
+    raw = os.fsencode(name)
+    if len(raw) > _LONGEST_NAME:
+        raise LinkError(f"link {name} is not there", errno.ENODEV)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+            request = struct.pack("16si20x", raw, 0)
+            index: int = struct.unpack_from("16si", fcntl.ioctl(asking, _SIOCGIFINDEX, request))[1]
+            return index
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise LinkError(f"link {name} is not there", errno.ENODEV) from None
+        raise LinkError(
+            f"looking for link {name}: {os.strerror(error.errno or 0)}", error.errno or 0
+        ) from None
+
+
+def _drop_unread(netlink: Any) -> None:
+    """
+    Let go of what came when nobody waited for it any more: pyroute2 keeps it for good, for a reader of broadcasts.
+
+    A look-up of one link ends with the link, and the acknowledgement comes after that (pyroute2 0.9.7). Each is short,
+    and is kept in what was a buffer of 256 KiB: a page or more.
+    """
+    unread = netlink.asyncore.msg_queue.root
+    while not unread.empty():
+        unread.get_nowait()
+        unread.task_done()
+
+
+class NetlinkSockets:
+    """pyroute2 keeps an event loop a thread, so each thread has an ``IPRoute`` of its own, closed when the thread ends."""
+
+    def __init__(self) -> None:
+        self._of_thread = threading.local()
+
+    @property
+    def _netlink(self) -> Any:
+        netlink = getattr(self._of_thread, "netlink", None)
+        if netlink is None:
+            afford_event_loop()
+            netlink = self._of_thread.netlink = IPRoute()
+        _drop_unread(netlink)
+        return netlink
+
+    @property
+    def _hot(self) -> MessageTemplates:
+        hot: MessageTemplates | None = getattr(self._of_thread, "hot", None)
+        if hot is None:
+            hot = self._of_thread.hot = MessageTemplates()
+        return hot
+
+    def close(self) -> None:
+        """Close this thread's sockets; those of others go with their threads."""
+        for each in ("netlink", "hot"):
+            opened = getattr(self._of_thread, each, None)
+            if opened is not None:
+                opened.close()
+                delattr(self._of_thread, each)

@@ -1,0 +1,1 @@
+"""Make state, kernel and engine agree: once at start, and in the background."""

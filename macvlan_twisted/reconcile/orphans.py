@@ -1,0 +1,170 @@
+"""Addresses, leases and links that nobody has: each is told only once it has been so for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+
+from attrs import field, frozen
+from twisted.logger import Logger
+
+from ..addresses import IPAddress
+from ..dhcp.lease_records import LeaseRecord
+from ..dhcp.leases import Leases
+from ..driver.models import Endpoint
+from ..driver.registry import Registry
+from ..ipam.address_requests import AddressRequests
+from ..ipam.owners import PoolOwners, Unowned
+from ..netlink.links import Links
+from .startup import leases_in_use
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+_OF_CONTAINERS = ("mvt", "mvx")
+"""What the names of containers' links begin with, and of those by which something was tried (:mod:`..names`)."""
+
+
+class Since:
+    """
+    Since when something is so.
+
+    :param seconds: a clock that never goes back.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._since: dict[Hashable, float] = {}
+
+    def longer_than(self, seconds: float, now_so: Iterable[Hashable]) -> set[Hashable]:
+        """Those of *now_so* that were so each time for so long."""
+        now = self._seconds()
+        self._since = {each: self._since.get(each, now) for each in now_so}
+        return {each for each, since in self._since.items() if now - since >= seconds}
+
+
+@frozen
+class OrphansFound:
+    """What nobody has; equal only as long as it is the same thing."""
+
+    addresses: frozenset[Unowned] = frozenset()
+    leases: Mapping[str, object] = field(factory=dict)
+    """By key: what differs when the lease is taken anew."""
+    links: Mapping[str, int] = field(factory=dict)
+    """By name: the link's index."""
+
+
+class Orphans:
+    """:param seconds: a clock that never goes back."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        links: Links,
+        addresses: AddressRequests,
+        owners: PoolOwners,
+        leases: Leases,
+        seconds: Callable[[], float],
+    ) -> None:
+        self._registry = registry
+        self._links = links
+        self._addresses = addresses
+        self._owners = owners
+        self._leases = leases
+        self._leases_since = Since(seconds)
+        self._links_since = Since(seconds)
+        self._in_use: set[tuple[str, IPAddress]] = set()
+
+    def note_left(self, endpoint: Endpoint) -> None:
+        self._owners.left(endpoint.network_id, endpoint.known_addresses)
+
+    def note_came(self, endpoint: Endpoint) -> None:
+        network = self._registry.networks.get(endpoint.network_id)
+        if network is None:
+            return
+        self._owners.came(
+            endpoint.network_id,
+            [
+                address
+                for address in endpoint.addresses
+                if (subnet := network.subnet_of(address)) is not None and subnet.managed_here
+            ],
+        )
+
+    def is_in_use(self, network_id: str, address: IPAddress) -> bool:
+        return any(
+            address in endpoint.known_addresses for endpoint in self._registry.endpoints_of(network_id)
+        )
+
+    def begin(self) -> None:
+        """At start: addresses without an endpoint begin to wait for one."""
+        self._look_at_endpoints()
+        self._owners.begin(lambda *one: one in self._in_use)
+
+    def _look_at_endpoints(self) -> None:
+        self._in_use = {
+            (endpoint.network_id, address)
+            for endpoint in self._registry.endpoints.values()
+            for address in endpoint.known_addresses
+        }
+
+    async def find(self, seconds: float) -> OrphansFound:
+        """What nobody has had for so long."""
+        await self._owners.learn()
+        self._look_at_endpoints()
+        addresses = self._owners.unowned(seconds, lambda *one: one in self._in_use)
+        return OrphansFound(
+            frozenset(addresses), self._unused_leases(seconds), await self._unused_links(seconds)
+        )
+
+    def _unused_leases(self, seconds: float) -> dict[str, object]:
+        unused = {(each.key, self._leases.taking(each.key)) for each in self._leases_without_owner()}
+        return dict(self._leases_since.longer_than(seconds, unused))  # type: ignore[arg-type]
+
+    def _leases_without_owner(self) -> list[LeaseRecord]:
+        registry = self._leases.known()
+        used = leases_in_use(registry, self._registry, self._addresses.is_endpoints) if registry else set()
+        return [each for each in registry if each.key not in used]
+
+    async def _unused_links(self, seconds: float) -> dict[str, int]:
+        used = {endpoint.link for endpoint in self._registry.endpoints.values()}
+        unused = set()
+        for name in await self._links.names():
+            if name.startswith(_OF_CONTAINERS) and name not in used:
+                link = await self._links.find(name)
+                if link is not None and self._links.is_ours(link):
+                    unused.add((name, link.index))
+        return dict(self._links_since.longer_than(seconds, unused))  # type: ignore[arg-type]
+
+    async def free_address(self, unowned: Unowned) -> int:
+        """:raises MacvlanError: it is tried again."""
+        if not await self._addresses.release_unowned(unowned, self.is_in_use):
+            return 0
+        _log.info(
+            "address {address} was handed out, and no container has it (any more): it is given back",
+            address=unowned.address,
+        )
+        return 1
+
+    async def give_back_lease(self, key: str, taking: object) -> int:
+        """:raises MacvlanError: it is tried again."""
+        for record in self._leases_without_owner():
+            if record.key == key and self._leases.taking(key) is taking:
+                _log.info(
+                    "DHCP on {parent}: nobody has the lease of {address} for {mac} (any more): it is given back",
+                    parent=record.parent,
+                    address=record.facts.address,
+                    mac=record.facts.mac,
+                )
+                await self._leases.give_back(record.parent, record.facts.mac)
+                return 1
+        return 0
+
+    async def remove_link(self, name: str, index: int) -> int:
+        """:raises MacvlanError: it is tried again."""
+        link = await self._links.find(name)
+        is_used = any(endpoint.link == name for endpoint in self._registry.endpoints.values())
+        if is_used or link is None or link.index != index or not self._links.is_ours(link):
+            return 0
+        if not await self._links.retire(name):
+            return 0
+        _log.info("unused link removed: {link}, which no endpoint has", link=name)
+        return 1

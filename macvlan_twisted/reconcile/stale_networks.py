@@ -1,0 +1,136 @@
+"""
+Networks and pools that their engine has dropped, without our having heard of it.
+
+A network that is removed wrongly is lost, since the engine never creates one again. So only the engine that was seen to
+list a network proves that it is gone, and only while it has no endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ..driver.models import Network
+from ..driver.networks import Networks
+from ..driver.registry import Registry
+from ..errors import MacvlanError
+from ..ipam.owners import PoolOwners
+from ..ipam.pool import Pool, answered_pool
+from ..ipam.pool_requests import PoolRequests
+from .engine_snapshot import EngineSnapshot
+from .engine_snapshot import Networks as Listed
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+_NOT_OURS = ("default", "null")
+"""Address management of the engine's own."""
+_DIGITS_OF_AN_ID = 64
+"""Of a network of one engine; those of a swarm have 25."""
+
+
+@frozen
+class StaleNetworksFound:
+    """What an engine has dropped, by id."""
+
+    networks: Mapping[str, Network]
+    pools: Mapping[str, Pool]
+
+
+class StaleNetworks:
+    """What has become of networks and pools, as the engine sees it."""
+
+    def __init__(
+        self, registry: Registry, networks: Networks, pools: PoolRequests, owners: PoolOwners
+    ) -> None:
+        self._registry = registry
+        self._networks = networks
+        self._pools = pools
+        self._owners = owners
+
+    async def note(self, said: EngineSnapshot) -> None:
+        """Keep which engine lists what."""
+        if said.networks is None or not said.engine_id:
+            return
+        for network in list(self._registry.networks.values()):
+            if network.network_id in said.networks and network.engine_id != said.engine_id:
+                await self._networks.is_listed_by(network.network_id, said.engine_id)
+        for pool in self._pools.open_pools:
+            if (
+                not pool.is_left_alone
+                and _is_listed(pool, said.networks)
+                and pool.engine_id != said.engine_id
+            ):
+                await self._owners.is_listed_by(pool.pool_id, said.engine_id)
+
+    def find(self, said: EngineSnapshot, silence: float) -> StaleNetworksFound:
+        """:param silence: for how many seconds at least the engine must not have spoken of them."""
+        if said.networks is None or not said.engine_id:
+            return StaleNetworksFound({}, {})
+        networks = {
+            id_: network
+            for id_, network in self._registry.networks.items()
+            if network.engine_id == said.engine_id
+            and id_ not in said.networks
+            and len(id_) == _DIGITS_OF_AN_ID
+            and not self._registry.endpoints_of(id_)
+            and self._networks.last_seen.silence(id_) >= silence
+        }
+        is_only_engine = self._is_only_engine(said.engine_id)
+        pools = {
+            pool.pool_id: pool
+            for pool in self._pools.open_pools
+            if not pool.is_left_alone
+            and not _is_listed(pool, said.networks)
+            and (pool.network_id is None or pool.network_id not in self._registry.networks)
+            and self._pools.last_seen.silence(pool.pool_id) >= silence
+            and (
+                pool.engine_id == said.engine_id
+                # One that no engine was ever seen to list, for its network was never made: nobody has anything of it.
+                or (not pool.engine_id and is_only_engine and not self._pools.has_containers(pool))
+            )
+        }
+        return StaleNetworksFound(networks, pools)
+
+    def _is_only_engine(self, engine_id: str) -> bool:
+        """Whether an engine has all our networks, so that no other one is known to use us."""
+        ids = {network.engine_id for network in self._registry.networks.values()}
+        ids |= {pool.engine_id for pool in self._pools.open_pools if pool.engine_id}
+        return ids == {engine_id}
+
+    async def drop_network(self, network: Network, silence: float) -> tuple[int, int]:
+        """
+        :return: how many networks and pools were removed.
+        :raises MacvlanError: it is tried again.
+        """
+        if not await self._networks.drop(network, silence):
+            return 0, 0
+        _log.warn(
+            "network {network} was removed in the engine while the plugin was not there: it is removed here, too",
+            network=network.network_id,
+        )
+        pools = [each for each in self._pools.open_pools if each.network_id == network.network_id]
+        return 1, sum([await self.drop_pool(pool, silence) for pool in pools])
+
+    async def drop_pool(self, pool: Pool, silence: float) -> int:
+        try:
+            if not await self._pools.drop_pool(pool, silence):
+                return 0
+        except MacvlanError as failure:
+            _log.error("pool {pool} cannot be released: {reason}", pool=pool.described(), reason=str(failure))
+            return 0
+        _log.warn("pool {pool} has no network in the engine: it is released", pool=pool.described())
+        return 1
+
+
+def _is_listed(pool: Pool, listed: Listed) -> bool:
+    """Whether the engine has the pool's network, or where that is not known, one that may be it."""
+    if pool.network_id is not None:
+        return pool.network_id in listed
+    subnet = answered_pool(pool)
+    return any(
+        subnet in network.subnets or not network.subnets
+        for network in listed.values()
+        if network.ipam_driver not in _NOT_OURS
+    )

@@ -1,0 +1,99 @@
+"""At start: make kernel and state agree, after whatever ended our earlier life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.logger import Logger
+
+from ..addresses import IPAddress
+from ..dhcp.lease_records import LeaseRecord
+from ..driver.networks import Networks
+from ..driver.parents import Parents
+from ..driver.registry import Registry
+from ..errors import MacvlanError
+from ..lan.host_routes import HostRoutes
+from ..lan.packet_sockets import PacketSockets
+from ..netlink.links import Links
+from ..state.interfaces import HostRecords, RecordKind
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+
+async def reconcile(
+    registry: Registry,
+    parents: Parents,
+    networks: Networks,
+    records: HostRecords,
+    links: Links,
+    wires: PacketSockets,
+    host_routes: HostRoutes,
+) -> None:
+    """
+    Remove what was condemned or half made, links of ours without an endpoint, and VLANs without a network; make VLANs
+    and dummy links of networks again that went with a reboot.
+
+    A link without an alias was made, and we were killed before we had marked it. Nobody was told of it: what it was
+    made for is not there, or makes it anew.
+
+    Links inside containers are out of sight here, so an endpoint without a link is kept: its container may
+    be alive.
+    """
+    ours = [link for link in await links.all() if links.is_ours(link)]
+    retired = [link for link in ours if links.is_retired(link)]
+    gone = {link.name for link in retired}
+    unmarked = {link.name for link in ours if not link.alias} - gone
+    for endpoint in list(registry.endpoints.values()):
+        if endpoint.link in gone | unmarked:
+            registry.remove_endpoint(endpoint.endpoint_id)
+            await records.forget(RecordKind.ENDPOINT, endpoint.endpoint_id)
+    links.adopt_retired(retired)
+    kept = {endpoint.link for endpoint in registry.endpoints.values()} | set(parents.made) | gone
+    kept |= {link.name for link in registry.host_links.values()}
+    for link in ours:
+        if link.name not in kept - unmarked:
+            await links.retire(link.name)
+            _log.info("unused link removed: {link}, left behind by an earlier run", link=link.name)
+    await links.deletions_finished()
+    await networks.undo_half_made()
+    for parent in sorted({network.parent for network in registry.networks.values()}):
+        try:
+            await parents.look_after(parent, bring_up=True)
+        except MacvlanError as error:
+            _log.warn("parent {parent} is looked at again: {reason}", parent=parent, reason=str(error))
+    await host_routes.restore(
+        {
+            endpoint.endpoint_id: (
+                endpoint.parent,
+                endpoint.addresses,
+                registry.networks[endpoint.network_id].host_addresses,
+            )
+            for endpoint in registry.endpoints.values()
+            if endpoint.network_id in registry.networks
+        }
+    )
+    await wires.drop_unused()
+    await parents.drop_orphans()
+
+
+def leases_in_use(
+    leases: Iterable[LeaseRecord], registry: Registry, is_taken: Callable[[str, IPAddress], bool]
+) -> set[str]:
+    """
+    The keys of leases that an endpoint or an address of ours stands for: at start the others are given back.
+
+    :param is_taken: whether our address management has handed out an address on a parent.
+    """
+    macs = {(endpoint.parent, endpoint.mac) for endpoint in registry.endpoints.values()}
+    addresses = {
+        (endpoint.parent, address)
+        for endpoint in registry.endpoints.values()
+        for address in endpoint.known_addresses
+    }
+    return {
+        each.key
+        for each in leases
+        if (each.parent, each.facts.mac) in macs
+        or (each.parent, each.reported_address) in addresses
+        or is_taken(each.parent, each.reported_address)
+    }

@@ -1,0 +1,58 @@
+"""The state, opened for a start: rebuilt if that is asked for, refused with what to do if it cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..config import Config
+from ..errors import StartupError, StateError
+from ..netlink.kernel import Kernel
+from ..state.damage import is_damage, is_in_use, refuse_unfinished
+from ..state.database import Database
+from ..state.generation import RuntimeGeneration
+from ..state.sqlite import open_database
+from .link_evidence import tell_of_others
+from .rebuild import recover_state
+
+
+@contextmanager
+def open_state(config: Config, kernel: Kernel) -> Iterator[Database]:
+    """
+    For those who read it and go on with it: it stays open, unless they raise. Blocks.
+
+    :raises StartupError: it cannot be used, as was found here or by them.
+    """
+    directory = Path(config.state_dir)
+    outside = RuntimeGeneration(Path(config.runtime_dir), directory)
+    try:
+        database = _opened(config, kernel, directory, outside)
+        try:
+            if database.is_new:
+                tell_of_others(database.instance, kernel.links(), outside)
+            yield database
+        except BaseException:
+            database.close()
+            raise
+    except StateError as failure:
+        raise StartupError(f"state: {failure}{_advice(failure, directory)}") from failure
+
+
+def _opened(config: Config, kernel: Kernel, directory: Path, outside: RuntimeGeneration) -> Database:
+    if config.recover:
+        return recover_state(config, kernel, directory, outside)
+    refuse_unfinished(directory)
+    return open_database(directory, outside)
+
+
+def _advice(failure: StateError, directory: Path) -> str:
+    """What to do about state that does not open: only what is damaged is to be given up."""
+    if is_in_use(failure):
+        return f": another program has the database in {directory} open: end it and start again"
+    if not is_damage(failure):
+        return ""
+    return (
+        ". With the engine running, start once with --recover: what the engine and the kernel know is kept. Or begin anew: "
+        "remove this plugin's networks and their containers, run macvlan-twisted leave, and start again"
+    )

@@ -1,0 +1,97 @@
+"""What state holds before it is rebuilt, and what is added to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field
+
+from ..addresses import IPAddress, parse_address
+from ..dhcp.lease_records import LeaseRecord
+from ..driver.models import Endpoint, MadeLink, Network
+from ..ipam.pool import Pool
+from ..ipam.pool_registry import refuse_container_without_pool
+from ..ipam.requests import Purpose
+from ..lan.host_link import HostLink
+from ..state import database as tables
+from ..state.database import Change, Database, Put, Table
+from ..state.interfaces import Allocation
+from ..state.serialize import from_document, to_document
+
+
+@define
+class Snapshot:
+    """The rows that matter here, as values: read of a sound state, or none, and then added to."""
+
+    networks: dict[str, Network] = field(factory=dict)
+    endpoints: dict[str, Endpoint] = field(factory=dict)
+    made_links: dict[str, MadeLink] = field(factory=dict)
+    host_links: dict[str, HostLink] = field(factory=dict)
+    leases: dict[str, LeaseRecord] = field(factory=dict)
+    pools: dict[str, Pool] = field(factory=dict)
+    claims: dict[tuple[str, IPAddress], Purpose] = field(factory=dict)
+    """By PoolID and address."""
+
+    @classmethod
+    def of(cls, database: Database) -> Snapshot:
+        """
+        :raises StateError: a record is none of its kind.
+        """
+
+        def documents(table: Table, kind: type) -> dict[str, Any]:
+            return {key: from_document(kind, json.loads(text)) for key, text in database.rows(table)}
+
+        pools = documents(tables.POOLS, Pool)
+        claims: dict[tuple[str, IPAddress], Purpose] = {}
+        for pool_id, text, purpose in database.rows(tables.ADDRESSES):
+            address = parse_address(text)
+            if pool_id in pools:
+                claims[pool_id, address] = Purpose(purpose)
+            else:  # the service itself frees them as soon as it starts
+                refuse_container_without_pool(Allocation(pool_id, address, purpose))
+        return cls(
+            networks=documents(tables.NETWORKS, Network),
+            endpoints=documents(tables.ENDPOINTS, Endpoint),
+            made_links=documents(tables.MADE_LINKS, MadeLink),
+            host_links=documents(tables.HOST_LINKS, HostLink),
+            leases=documents(tables.LEASES, LeaseRecord),
+            pools=pools,
+            claims=claims,
+        )
+
+    def copy(self) -> Snapshot:
+        return Snapshot(
+            dict(self.networks),
+            dict(self.endpoints),
+            dict(self.made_links),
+            dict(self.host_links),
+            dict(self.leases),
+            dict(self.pools),
+            dict(self.claims),
+        )
+
+    def changes_since(self, before: Snapshot) -> list[Change]:
+        """What has to be written so that state holds this; nothing is ever taken away."""
+        changes: list[Change] = []
+        values: tuple[tuple[Table, Mapping[str, Any], Mapping[str, Any]], ...] = (
+            (tables.NETWORKS, self.networks, before.networks),
+            (tables.ENDPOINTS, self.endpoints, before.endpoints),
+            (tables.MADE_LINKS, self.made_links, before.made_links),
+            (tables.HOST_LINKS, self.host_links, before.host_links),
+            (tables.LEASES, self.leases, before.leases),
+            (tables.POOLS, self.pools, before.pools),
+        )
+        for table, now, then in values:
+            changes += [
+                Put(table, (key, json.dumps(to_document(value), separators=(",", ":"), sort_keys=True)))
+                for key, value in now.items()
+                if then.get(key) != value
+            ]
+        changes += [
+            Put(tables.ADDRESSES, (pool_id, str(address), purpose.value))
+            for (pool_id, address), purpose in self.claims.items()
+            if (pool_id, address) not in before.claims
+        ]
+        return changes

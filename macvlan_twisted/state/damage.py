@@ -1,0 +1,147 @@
+"""A state directory whose files may be damaged: what is sound is opened, the rest is moved aside, never deleted."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from ..errors import StateError
+from ..failpoints import Failpoint
+from .database import DATABASE_NAME, Change, Database
+from .generation import WITNESS_NAME, RuntimeGeneration
+from .sqlite import StateIdentity, identity_rows
+
+T = TypeVar("T")
+
+_MARK = Failpoint("state.recovery.mark", "it is noted that state is being rebuilt")
+_MOVE_ASIDE = Failpoint("state.recovery.aside", "what is damaged is moved into a directory beside it")
+_UNMARK = Failpoint("state.recovery.unmark", "state is rebuilt, and the note of it removed")
+
+UNFINISHED_NAME = "recovering"
+"""The file that is there while state is rebuilt: what is found beside it after a kill is not whole."""
+FILE_NAMES = (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", WITNESS_NAME)
+
+
+_NOT_THE_FILES_FAULT = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
+def _sqlite_code(failure: StateError) -> int:
+    cause = failure.__cause__
+    if not isinstance(cause, sqlite3.Error):
+        return sqlite3.SQLITE_OK
+    return getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def is_in_use(failure: StateError) -> bool:
+    """Whether another program has the database open."""
+    return _sqlite_code(failure) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_damage(failure: StateError) -> bool:
+    """Whether the files themselves are to blame, and not the disk, the rights or another program."""
+    is_others = isinstance(failure.__cause__, OSError) or _sqlite_code(failure) in _NOT_THE_FILES_FAULT
+    return not is_others and not is_in_use(failure)
+
+
+class DamageRecovery:
+    """From the beginning to the end of a ``with`` block; while it lasts, a start without it is refused."""
+
+    def __init__(self, directory: Path, outside: RuntimeGeneration) -> None:
+        self._directory = directory
+        self._outside = outside
+        self._mark = directory / UNFINISHED_NAME
+
+    def __enter__(self) -> Self:
+        self._was_unfinished = self._mark.exists()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            with _UNMARK:
+                self._mark.unlink(missing_ok=True)
+
+    def opened(self, read: Callable[[Database], T]) -> tuple[tuple[Database, T] | None, str]:
+        """
+        The state if it is sound, as *read* reads it; else ``None``, and what is wrong with it.
+
+        :raises StateError: it cannot be opened, and that says nothing about what it holds.
+        """
+        if self._was_unfinished:
+            return None, "an earlier --recover was not finished"
+        if not any((self._directory / name).exists() for name in FILE_NAMES):
+            return None, "it was gone"
+        database: Database | None = None
+        try:
+            database = Database(self._directory)
+            if database.instance:
+                return (database, read(database)), ""
+            database.close()
+            return None, "it was empty"
+        except StateError as failure:
+            if database is not None:
+                database.close()
+            elif not is_damage(failure):
+                raise
+            return None, str(failure)
+
+    def begun_anew(self, identity: StateIdentity, changes: Sequence[Change]) -> tuple[Path | None, Database]:
+        """
+        A new state with *identity* and *changes* in one commit.
+
+        :return: where the files that were there are now, if there were any.
+        """
+        with _MARK:
+            self._mark.touch(mode=0o600)
+        aside = self._moved_aside()
+        database = Database(self._directory)
+        self.complete(database, [*identity_rows(identity), *changes])
+        return aside, database
+
+    def complete(self, database: Database, changes: Sequence[Change]) -> None:
+        """
+        Commit *changes* under a generation that none before can have reached: so an older copy, put back one day, is
+        known to be older.
+        """
+        database.generation = max(database.generation, time.time_ns() // 1000)
+        try:
+            database.commit(changes)
+        except BaseException:
+            database.close()
+            raise
+        database.be_witnessed(self._outside)
+
+    def _moved_aside(self) -> Path | None:
+        present = [name for name in FILE_NAMES if (self._directory / name).exists()]
+        if not present:
+            return None
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        aside = self._directory / f"damaged-{stamp}-{os.getpid()}"
+        with _MOVE_ASIDE:
+            aside.mkdir(mode=0o700)
+            for name in present:
+                os.rename(self._directory / name, aside / name)
+        return aside
+
+
+def refuse_unfinished(directory: Path) -> None:
+    """
+    :raises StateError: a kill ended an earlier recovery half-way.
+    """
+    mark = directory / UNFINISHED_NAME
+    if mark.exists():
+        raise StateError(f"rebuilding the state in {directory} was begun and not finished")

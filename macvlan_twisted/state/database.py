@@ -1,0 +1,338 @@
+"""
+The database file: rows with checksums, and a ledger that tells when some are missing.
+
+SQLite itself reports neither a flipped byte in a row nor the loss of the last commits when its
+write-ahead log is damaged or gone (measured; see docs/architecture). So
+
+* every row carries a checksum over its table and values;
+* one row, the ledger, carries a generation that grows by one a commit, the number of rows and the
+  exclusive or of their checksums;
+* a small file beside the database, the witness, repeats the generation after each commit; and so does one outside of
+  the directory, as long as the boot lasts (:mod:`macvlan_twisted.state.generation`).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ..errors import StateError
+from ..failpoints import Failpoint
+from .generation import WITNESS_NAME, GenerationFile, RecordedGeneration, RuntimeGeneration
+
+_log = Logger(namespace="macvlan_twisted.state")
+
+DATABASE_NAME = "state.sqlite"
+
+_OPEN = Failpoint("state.database.open", "the database's file is made if there is none, for our eyes only")
+_BEGIN_LOG = Failpoint(
+    "state.log.open", "SQLite opens its write-ahead log, and takes in one that a kill has left"
+)
+_MIGRATE = Failpoint("state.schema.migrate", "the database gets its tables, or those of a newer version")
+_COMMIT = Failpoint("state.changes.commit", "what was asked for is committed, all of it together")
+_CLOSE = Failpoint("state.database.close", "the database is closed, its write-ahead log taken in and removed")
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE ledger (only INTEGER PRIMARY KEY CHECK (only = 1), generation INTEGER NOT NULL,
+                         row_count INTEGER NOT NULL, digest INTEGER NOT NULL);
+    INSERT INTO ledger VALUES (1, 0, 0, 0);
+    CREATE TABLE identity (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE networks (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE endpoints (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE made_links (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE pools (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE cursors (shared_set TEXT PRIMARY KEY, address TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE addresses (pool_id TEXT NOT NULL, address TEXT NOT NULL, purpose TEXT NOT NULL,
+                            checksum INTEGER NOT NULL, PRIMARY KEY (pool_id, address)) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE host_links (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE conflicts (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE leases (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE identities (pool_id TEXT NOT NULL, name TEXT NOT NULL, address TEXT NOT NULL, mac TEXT NOT NULL,
+                             checksum INTEGER NOT NULL, PRIMARY KEY (pool_id, name)) WITHOUT ROWID;
+    """,
+)
+"""One script a schema version; a new version appends one, and none is ever changed."""
+
+
+@frozen(eq=False)
+class Table:
+    """One of :data:`TABLES`; there is one object of each."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+    @cached_property
+    def put(self) -> str:
+        """The statement that writes a row, its checksum last."""
+        marks = ", ".join("?" * (len(self.columns) + 1))
+        return f"INSERT OR REPLACE INTO {self.name} VALUES ({marks})"
+
+    @cached_property
+    def of_key(self) -> tuple[str, ...]:
+        """What names the rows of which the first column of the key is given, or the first two, ..."""
+        terms = [f"{column} = ?" for column in self.key]
+        return tuple(
+            f"FROM {self.name} WHERE {' AND '.join(terms[: last + 1])}" for last in range(len(terms))
+        )
+
+
+IDENTITY = Table("identity", ("name", "value"), ("name",))
+NETWORKS = Table("networks", ("id", "document"), ("id",))
+ENDPOINTS = Table("endpoints", ("id", "document"), ("id",))
+MADE_LINKS = Table("made_links", ("id", "document"), ("id",))
+POOLS = Table("pools", ("id", "document"), ("id",))
+CURSORS = Table("cursors", ("shared_set", "address"), ("shared_set",))
+ADDRESSES = Table("addresses", ("pool_id", "address", "purpose"), ("pool_id", "address"))
+HOST_LINKS = Table("host_links", ("id", "document"), ("id",))
+CONFLICTS = Table("conflicts", ("id", "document"), ("id",))
+LEASES = Table("leases", ("id", "document"), ("id",))
+IDENTITIES = Table("identities", ("pool_id", "name", "address", "mac"), ("pool_id", "name"))
+TABLES = (
+    IDENTITY,
+    NETWORKS,
+    ENDPOINTS,
+    MADE_LINKS,
+    POOLS,
+    CURSORS,
+    ADDRESSES,
+    HOST_LINKS,
+    CONFLICTS,
+    LEASES,
+    IDENTITIES,
+)
+
+_NOT_MISSED = (IDENTITY, CURSORS, CONFLICTS, IDENTITIES)
+"""Tables whose rows stay when the last network has gone: nobody who runs would miss them."""
+
+
+@frozen
+class Put:
+    """Insert a row or replace the one with its key."""
+
+    table: Table
+    row: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.row[: len(self.table.key)]
+
+
+@frozen
+class Drop:
+    """Delete the rows whose first key columns have these values."""
+
+    table: Table
+    key: tuple[str, ...]
+
+
+Change = Put | Drop
+
+
+def lasting(changes: Sequence[Change]) -> Sequence[Change]:
+    """
+    What is left of *changes* without the rows that a later one of them replaces, or drops by their whole key.
+
+    Callers who are served together move the same cursor, and take what another has just given back.
+    """
+    if len(changes) == 1:
+        return changes
+    last = {(change.table.name, change.key): number for number, change in enumerate(changes)}
+    if len(last) == len(changes):
+        return changes
+    return [
+        change
+        for number, change in enumerate(changes)
+        if isinstance(change, Drop) or last[change.table.name, change.key] == number
+    ]
+
+
+def _checksum(table: Table, row: Sequence[str]) -> int:
+    """64 bits, signed as SQLite wants it."""
+    text = "\x1f".join((table.name, *row))
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+class Database:
+    """
+    The open database. All functions block; after opening only one thread may use it.
+
+    :raises StateError: on opening, if anything is missing, damaged or of a newer version.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / DATABASE_NAME
+        self._witness = GenerationFile(directory / WITNESS_NAME)
+        self._outside: RuntimeGeneration | None = None
+        self.is_new = False
+        """Whether it was begun just now, with nothing in it."""
+        with self._told("opening"):
+            witnessed = self._witness.read()
+            if not self._path.exists():
+                self._refuse_lost(witnessed)
+            with _OPEN:
+                self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+                os.chmod(self._path, 0o600)
+            try:
+                self._prepare()
+                self._check(witnessed)
+            except (TypeError, ValueError) as error:  # a value of another type, or text that is not UTF-8
+                self._database.close()
+                raise StateError(f"{self._path} is damaged: {error}") from error
+            except BaseException:
+                self._database.close()
+                raise
+
+    def _refuse_lost(self, witnessed: RecordedGeneration | None) -> None:
+        """
+        :raises StateError: there is no database, and there was one.
+        """
+        if witnessed is not None:
+            raise StateError(f"{self._path} is gone, although it was at generation {witnessed.generation}")
+        log = self._path.with_name(DATABASE_NAME + "-wal")
+        if log.exists():
+            raise StateError(f"{self._path} is gone, and its write-ahead log {log.name} is there")
+
+    @contextmanager
+    def _told(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StateError(f"{doing} {self._path}: {error}") from error
+        except OSError as error:
+            raise StateError(f"{doing} {self._path}: {os.strerror(error.errno or 0)}") from error
+
+    def _prepare(self) -> None:
+        run = self._database.execute
+        run("PRAGMA locking_mode = EXCLUSIVE")
+        with _BEGIN_LOG:
+            run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = FULL")
+        (version,) = run("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise StateError(
+                f"{self._path} has schema version {version}, this program knows {len(MIGRATIONS)}: "
+                "install the newer macvlan-twisted that wrote it"
+            )
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            with _MIGRATE:
+                self._database.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+    def _check(self, witnessed: RecordedGeneration | None) -> None:
+        (verdict,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise StateError(f"{self._path} is damaged: {verdict}")
+        self.generation, count, digest = self._database.execute(
+            "SELECT generation, row_count, digest FROM ledger"
+        ).fetchone()
+        seen, seen_digest = 0, 0
+        self._missed = 0
+        """How many rows there are that somebody would miss."""
+        for table in TABLES:
+            for *row, checksum in self._select(table):
+                if checksum != _checksum(table, row):
+                    raise StateError(
+                        f"{self._path} is damaged: a row of {table.name} fails its checksum ({row[0]})"
+                    )
+                seen += 1
+                self._missed += table not in _NOT_MISSED
+                seen_digest ^= checksum
+        if (seen, seen_digest) != (count, digest):
+            raise StateError(
+                f"{self._path} is damaged: it should hold {count} rows and holds {seen}, or other ones"
+            )
+        if witnessed is None and self.generation > 0:
+            _log.warn(
+                "{witness} is gone: whether the last commits of {path} are there cannot be told",
+                witness=WITNESS_NAME,
+                path=self._path,
+            )
+        if witnessed is not None and self.generation < witnessed.generation:
+            raise StateError(
+                f"{self._path} is at generation {self.generation}, but {witnessed.generation} was committed: its last "
+                "commits are lost, or an older file was put in its place"
+            )
+        self._count, self._digest = count, digest
+        self.instance = {row[0]: row[1] for row in self.rows(IDENTITY)}.get("instance", "")
+        if witnessed is not None and witnessed.instance not in ("", self.instance):
+            raise StateError(
+                f"{self._path} is that of instance {self.instance or '(none)'}, and {WITNESS_NAME} beside it is of "
+                f"{witnessed.instance}: one of them was put here from another directory"
+            )
+
+    def be_witnessed(self, outside: RuntimeGeneration) -> None:
+        """Repeat the generation there, too, from now on; what is there is of an earlier life, and was looked at."""
+        self._outside = outside
+        outside.begin(self.instance, self.generation, self._missed)
+
+    def _select(self, table: Table) -> sqlite3.Cursor:
+        return self._database.execute(f"SELECT {', '.join(table.columns)}, checksum FROM {table.name}")
+
+    def rows(self, table: Table) -> list[tuple[str, ...]]:
+        return list(self.each_row(table))
+
+    def each_row(self, table: Table) -> Iterator[tuple[str, ...]]:
+        """One after the other: there may be a million."""
+        return (tuple(row[:-1]) for row in self._select(table))
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """
+        All *changes* or none, on disk when this returns.
+
+        :raises StateError: none of them was made.
+        """
+        count, digest, missed, instance = self._count, self._digest, self._missed, self.instance
+        with self._told("writing"):
+            run = self._database.execute
+            run("BEGIN IMMEDIATE")
+            try:
+                for change in lasting(changes):
+                    table, key = change.table, change.key
+                    rows = table.of_key[len(key) - 1]
+                    is_missed = table not in _NOT_MISSED
+                    for (checksum,) in run(f"SELECT checksum {rows}", key).fetchall():
+                        count, digest, missed = count - 1, digest ^ checksum, missed - is_missed
+                    if isinstance(change, Drop):
+                        run(f"DELETE {rows}", key)
+                    else:
+                        if table is IDENTITY and change.row[0] == "instance":
+                            instance = change.row[1]
+                        checksum = _checksum(table, change.row)
+                        run(table.put, (*change.row, checksum))
+                        count, digest, missed = count + 1, digest ^ checksum, missed + is_missed
+                run(
+                    "UPDATE ledger SET generation = ?, row_count = ?, digest = ?",
+                    (self.generation + 1, count, digest),
+                )
+                with _COMMIT:
+                    run("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    run("ROLLBACK")
+                raise
+        self.generation += 1
+        self._count, self._digest, self._missed, self.instance = count, digest, missed, instance
+        try:
+            self._witness.write(self.generation, self.instance)
+            if self._outside is not None:
+                self._outside.write(self.generation, self._missed)
+        except OSError as error:  # it may lag behind, and the commit is good
+            _log.warn("{path} was not updated: {reason}", path=WITNESS_NAME, reason=error.strerror)
+
+    def close(self) -> None:
+        with _CLOSE:
+            self._database.close()
+        self._witness.close()
+        if self._outside is not None:
+            self._outside.close()

@@ -1,0 +1,177 @@
+"""
+What repeats the generation of the database: a file beside it, and one that lives as long as the boot.
+
+Both are written after each commit without waiting for the disk, so they may lag behind but are never ahead of the
+truth. The one beside the database tells that its last commits are lost. The other one is not in the state directory,
+and so tells that the whole of that is gone, or was put back older.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from zlib import crc32
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ..errors import StateError
+from ..failpoints import Failpoint
+
+_log = Logger(namespace="macvlan_twisted.state")
+
+WITNESS_NAME = "generation"
+
+_MAKE = Failpoint("state.generation.make", "the file that repeats the generation is made, empty")
+_WRITE = Failpoint("state.generation.write", "the number of the last commit is repeated beside the database")
+_BEGIN = Failpoint(
+    "state.runtime_generation.make", "the file that repeats the generation until the next boot is made"
+)
+_FORGET = Failpoint(
+    "state.runtime_generation.forget",
+    "such a file of another state that was in the same directory is removed",
+)
+_REPEAT = Failpoint("state.runtime_generation.write", "the number of the last commit is repeated there")
+
+_NAMELESS = struct.Struct(">QI")
+"""As it was before it said whose the database is."""
+_BESIDE = struct.Struct(">Q16sI")
+_OUTSIDE = struct.Struct(">4sQII")
+_MAGIC = b"mvt1"
+
+
+@frozen
+class RecordedGeneration:
+    """What the file beside the database says of it."""
+
+    generation: int
+    instance: str = ""
+    """Empty if it does not say."""
+
+
+class GenerationFile:
+    """The file beside the database."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    def read(self) -> RecordedGeneration | None:
+        """
+        ``None`` if there is no such file.
+
+        :raises StateError: it is damaged.
+        """
+        try:
+            raw = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if not raw:  # made, and killed before the first commit
+            return RecordedGeneration(0)
+        if len(raw) not in (_NAMELESS.size, _BESIDE.size) or crc32(raw[:-4]) != int.from_bytes(raw[-4:]):
+            raise StateError(f"{self._path} is damaged")
+        name = raw[8:-4].rstrip(b"\0").decode("ascii", "replace")
+        return RecordedGeneration(int.from_bytes(raw[:8]), name)
+
+    def write(self, generation: int, instance: str) -> None:
+        if self._file is None:
+            with _MAKE:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        said = _BESIDE.pack(generation, instance.encode()[:16], 0)[:-4]
+        with _WRITE:
+            os.pwrite(self._file, said + crc32(said).to_bytes(4), 0)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+@frozen
+class RuntimeRecord:
+    """What a file outside of the state directory says of a state since the host was booted."""
+
+    path: Path
+    instance: str
+    generation: int
+    rows: int
+    """Rows that would be missed: those that each state has are not counted."""
+    directory: str
+
+
+class RuntimeGeneration:
+    """
+    Files in a directory that lives as long as the boot, one an instance.
+
+    Where it cannot be made, as for a user without rights there, nothing is witnessed, and nothing fails.
+    """
+
+    def __init__(self, runtime: Path, directory: Path) -> None:
+        self._runtime = runtime
+        self._directory = os.path.realpath(directory)
+        self._file: int | None = None
+
+    def all(self) -> Iterator[RuntimeRecord]:
+        """What is readable; a file that is damaged says nothing."""
+        try:
+            paths = sorted(self._runtime.iterdir())
+        except OSError as error:
+            _log.debug("no witness in {runtime}: {reason}", runtime=str(self._runtime), reason=error.strerror)
+            return
+        for path in paths:
+            said = None if path.name.startswith(".") else _read(path)
+            if said is not None:
+                yield said
+
+    def of_instance(self, instance: str) -> RuntimeRecord | None:
+        return next((each for each in self.all() if each.instance == instance), None)
+
+    def of_directory(self) -> RuntimeRecord | None:
+        """The state that was in our directory since the boot."""
+        return next((each for each in self.all() if each.directory == self._directory), None)
+
+    def begin(self, instance: str, generation: int, rows: int) -> None:
+        """Witness for *instance* from now on, and forget other states that were in our directory before."""
+        try:
+            for other in list(self.all()):
+                if other.directory == self._directory and other.instance != instance:
+                    with _FORGET:
+                        other.path.unlink(missing_ok=True)
+            beside = self._runtime / f".{instance}"
+            with _BEGIN:
+                self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+                beside.unlink(missing_ok=True)  # of a start that was killed
+                self._file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                os.write(self._file, _said(generation, rows) + os.fsencode(self._directory))
+                os.rename(beside, self._runtime / instance)
+        except OSError as error:
+            _log.debug("no witness in {runtime}: {reason}", runtime=str(self._runtime), reason=error.strerror)
+
+    def write(self, generation: int, rows: int) -> None:
+        if self._file is not None:
+            with _REPEAT:
+                os.pwrite(self._file, _said(generation, rows), 0)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _said(generation: int, rows: int) -> bytes:
+    said = _OUTSIDE.pack(_MAGIC, generation, rows, 0)[:-4]
+    return said + crc32(said).to_bytes(4)
+
+
+def _read(path: Path) -> RuntimeRecord | None:
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return None
+    head = raw[: _OUTSIDE.size]
+    if len(head) < _OUTSIDE.size or head[:4] != _MAGIC or crc32(head[:-4]) != int.from_bytes(head[-4:]):
+        return None
+    _, generation, rows, _ = _OUTSIDE.unpack(head)
+    return RuntimeRecord(path, path.name, generation, rows, os.fsdecode(raw[_OUTSIDE.size :]))

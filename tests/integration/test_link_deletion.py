@@ -1,0 +1,206 @@
+"""Condemned links on the real kernel, by way of real threads and the reactor."""
+
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from attrs import evolve, frozen
+from twisted.internet.defer import ensureDeferred, gatherResults
+
+from macvlan_twisted.errors import LinkError
+from macvlan_twisted.netlink.kernel import Kernel, MacvlanLink, Marked
+from macvlan_twisted.netlink.links import GROUPS, Links
+from macvlan_twisted.netlink.threads import KernelThreads
+from tests.integration.namespaced import NamespacedKernel, open_files
+from tests.integration.on_reactor import on_reactor
+from tests.lab.lan import Lan
+
+GROUP = 70000
+OURS = MacvlanLink("mvt", "eth1", "bridge", group=GROUP, alias="ours")
+
+
+def is_ours(link: Marked) -> bool:
+    """Tell by the alias."""
+    return link.alias == "ours"
+
+
+@frozen
+class Host:
+    """Links on the docker host of a LAN."""
+
+    namespaced: NamespacedKernel
+    kernel: Kernel
+    threads: KernelThreads
+    links: Links
+    batches: list[int]
+    """How many links there were in each group when it was removed."""
+
+    async def make(self, number: int) -> list[str]:
+        """Make living links of ours."""
+        names = [f"mvt{each}" for each in range(number)]
+        await gatherResults(
+            [self.threads(self.kernel.add_macvlan, evolve(OURS, name=name)) for name in names]
+        )
+        return names
+
+    async def retire(self, names: list[str]) -> list[bool]:
+        """Condemn all of them at once."""
+        return list(await gatherResults([ensureDeferred(self.links.retire(name)) for name in names]))
+
+    def left(self) -> set[str]:
+        """Return the names of the macvlan links."""
+        return {link.name for link in self.kernel.links() if link.kind == "macvlan"}
+
+
+@pytest.fixture
+def host(lan: Lan) -> Iterator[Host]:
+    """Give four threads and the links of an instance."""
+    from twisted.internet import reactor
+
+    batches: list[int] = []
+    namespaced = NamespacedKernel(lan)
+    real = NamespacedKernel(lan)
+
+    def note(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "delete_group":
+            batches.append(len(real.kernel.members_of_group(*arguments)))
+
+    namespaced.before = note
+    threads = KernelThreads(reactor.callFromThread, 4)
+    threads.start()
+    kernel = namespaced.kernel
+    try:
+        yield Host(namespaced, kernel, threads, Links(kernel, threads, GROUP, is_ours), batches)
+    finally:
+        threads.stop()
+        namespaced.close()
+        real.close()
+
+
+@on_reactor
+async def test_links_of_many_containers_stay_or_go_in_too_large_batches(host: Host) -> None:
+    """A batch holds the kernel's lock on all links for as long as it is large."""
+    names = await host.make(200)
+    assert await host.retire(names) == [True] * 200
+    await host.links.deletions_finished()
+    assert host.left() == set()
+    assert sum(host.batches) == 200
+    assert max(host.batches) <= 64
+    assert len(host.batches) < 20, "hardly two went together"
+
+
+@on_reactor
+async def test_living_links_go_with_condemned_ones(host: Host) -> None:
+    names = await host.make(20)
+    assert await host.retire(names[:10]) == [True] * 10
+    await host.links.deletions_finished()
+    assert host.left() == set(names[10:])
+
+
+@pytest.mark.parametrize("offset", range(1, GROUPS, 5))
+@on_reactor
+async def test_a_foreign_link_goes_with_the_condemned(host: Host, offset: int) -> None:
+    """The kernel removes whatever carries the group."""
+    group = GROUP + offset
+    host.kernel.add_macvlan(MacvlanLink("foreign", "eth1", "bridge", group=group, alias="another's"))
+    host.kernel.add_macvlan(MacvlanLink("nameless", "eth1", "bridge", group=group))
+    for start in range(0, 48, 3):  # as many batches as there are groups
+        names = [f"mvt{start + each}" for each in range(3)]
+        for name in names:
+            host.kernel.add_macvlan(evolve(OURS, name=name))
+        await host.retire(names)
+        await host.links.deletions_finished()
+    assert host.left() == {"foreign", "nameless"}
+
+
+@on_reactor
+async def test_links_that_containers_took_with_them_hold_up_the_others(host: Host, lan: Lan) -> None:
+    """The engine moves a link back after Leave, but the kernel may have removed it with its namespace."""
+    names = await host.make(30)
+    for name in names[::3]:
+        lan.run_in("host", "ip", "link", "delete", name)
+    assert await host.retire(names) == [bool(number % 3) for number in range(30)]
+    await host.links.deletions_finished()
+    assert host.left() == set()
+
+
+@on_reactor
+async def test_a_link_condemned_twice_fails(host: Host) -> None:
+    (name,) = await host.make(1)
+    assert True in await host.retire([name] * 8)
+    await host.links.deletions_finished()
+    assert host.left() == set()
+
+
+@on_reactor
+async def test_a_refusal_of_the_kernel_leaves_the_rest_of_the_batch(host: Host, lan: Lan) -> None:
+    """With lo in the group it cannot be removed whole, so ours go one by one."""
+    names = await host.make(10)
+    for group in range(GROUP + 1, GROUP + GROUPS):
+        if group == GROUP + 1:
+            lan.run_in("host", "ip", "link", "set", "lo", "group", str(group), "alias", "ours")
+    await host.retire(names)
+    await host.links.deletions_finished()
+    assert host.left() == set()
+
+
+@on_reactor
+async def test_what_an_earlier_life_condemned_stays(host: Host) -> None:
+    for number in range(100):
+        group = GROUP + 1 + number % 5
+        host.kernel.add_macvlan(evolve(OURS, name=f"mvt{number}", group=group))
+    retired = [link for link in host.kernel.links() if host.links.is_retired(link)]
+    assert len(retired) == 100
+    host.links.adopt_retired(retired)
+    names = [f"new{number}" for number in range(10)]
+    for name in names:
+        host.kernel.add_macvlan(evolve(OURS, name=name))
+    await host.retire(names)
+    await host.links.deletions_finished()
+    assert host.left() == set()
+
+
+@on_reactor
+async def test_shutdown_leaves_links_sockets_or_threads(host: Host) -> None:
+    """Stopping waits for the batch in the kernel, and each thread takes its netlink socket along."""
+    await host.retire(await host.make(64))
+    await host.links.deletions_finished()
+    assert host.left() == set()
+    during = open_files()
+    host.threads.stop()
+    assert not [each.name for each in threading.enumerate() if "netlink" in each.name]
+    gc.collect()
+    assert open_files() < during
+
+
+@on_reactor
+async def test_a_kernel_that_refuses_to_condemn_loses_the_link(host: Host) -> None:
+    names = await host.make(3)
+
+    def refuse(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "set_group" and arguments[0] == names[1]:
+            raise LinkError("a test said so")
+
+    host.namespaced.before = refuse
+    for name in (names[0], names[2]):
+        assert await host.retire([name]) == [True]
+    assert await host.links.retire(names[1])
+    await host.links.deletions_finished()
+    assert host.left() == set()
+
+
+@on_reactor
+async def test_a_kernel_that_refuses_to_remove_a_link_is_believed_to_have_done_so(host: Host) -> None:
+    (name,) = await host.make(1)
+
+    def refuse(asked: str, arguments: tuple[Any, ...]) -> None:
+        if asked in {"set_group", "delete"} and arguments[0] == name:
+            raise LinkError("a test said so")
+
+    host.namespaced.before = refuse
+    with pytest.raises(LinkError, match="a test said so"):
+        await host.links.retire(name)
+    await host.links.deletions_finished()
+    assert host.left() == {name}

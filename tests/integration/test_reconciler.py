@@ -1,0 +1,210 @@
+"""What the engine dropped without telling us is removed in the background, and nothing that is in use is."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.integration.lives import AT_ONCE, OUR_IPAM, address, assert_all_talk, endpoints
+from tests.lab.commands import within
+from tests.lab.docker_host import DockerHost
+from tests.lab.engine import Engine
+from tests.lab.lan import Lan
+from tests.lab.plugin import DEFAULTS, Plugin, ShortGracePeriods
+
+HASTE = ShortGracePeriods()
+OFTEN = ("--reconcile-every", "1")
+ENDPOINT_NAME = "com.docker.network.endpoint.name"
+PATIENCE = 60
+"""Seconds within which a loaded machine has found out what a quiet one finds out within 20."""
+
+
+@pytest.fixture(scope="module")
+def engine(usable_engine_version: str) -> Iterator[Engine]:
+    """Run an engine that is killed and started again by the tests; its containers outlive it."""
+    with Lan() as lan, Engine(lan, usable_engine_version, external_containerd=True) as made:
+        made.load_busybox()
+        yield made
+
+
+@contextmanager
+def hasty_host(engine: Engine, *words: str) -> Iterator[DockerHost]:
+    """Run our service in haste beside an engine, and insist that nothing is left in the end."""
+    arguments = (*DEFAULTS, *OFTEN, *(words or ("--docker-host", engine.docker_host)))
+    with ExitStack() as undo:
+        plugin = undo.enter_context(
+            Plugin(
+                engine.lan, engine.plugins_dir, inside=engine, arguments=arguments, short_grace_periods=HASTE
+            )
+        )
+        host = DockerHost(engine, plugin)
+        yield host
+        if not plugin.running:
+            plugin.start()
+        if not engine.running:
+            engine.start()
+        engine.clear()
+        plugin.stop()
+        assert host.remains() == []
+
+
+@pytest.fixture
+def host(engine: Engine) -> Iterator[DockerHost]:
+    """Run our service, which asks the engine."""
+    with hasty_host(engine) as made:
+        yield made
+
+
+def links_of_containers(host: DockerHost) -> set[str]:
+    """Return the links that lie in the host's namespace and are meant for containers."""
+    return {name for name in host.links() if name.startswith("mvt")}
+
+
+def rows(host: DockerHost) -> tuple[int, int]:
+    """Stop the service, count its rows of endpoints and of containers' addresses, and start it again."""
+    host.plugin.stop()
+    found = host.rows()
+    host.plugin.start()
+    return len(found["endpoints"]), len([row for row in found["addresses"] if row[2] == "endpoint"])
+
+
+def logged(host: DockerHost, *words: str) -> Callable[[], bool]:
+    """Say how to find out whether the service has logged all of these words since now."""
+    length = len(host.plugin.log())
+    return lambda: all(word in host.plugin.log()[length:] for word in words)
+
+
+def test_containers_removed_while_the_plugin_is_down_leave_links_or_addresses(host: DockerHost) -> None:
+    """The engine tries each call for 15 seconds, removes the container all the same, and never speaks of it again."""
+    host.create("lan", *OUR_IPAM)
+    host.start("kept", AT_ONCE)
+    host.start("gone", AT_ONCE)
+    before = address(host.engine, "gone")
+    host.plugin.stop()
+    host.engine.docker("rm", "--force", "gone", timeout=150)
+    collected = logged(host, "its link came back from the container", f"address {before} was handed out")
+    host.plugin.start()
+    assert within(PATIENCE, collected), host.plugin.log()
+    assert links_of_containers(host) == set()
+    assert rows(host) == (1, 1)
+    assert_all_talk(host, ["kept"])
+
+
+def test_an_engine_killed_while_the_plugin_is_absent_leaves_addresses_taken(host: DockerHost) -> None:
+    """It starts without the plugin and drops its stale endpoints without a call (engine-facts, 8)."""
+    host.create("lan", *OUR_IPAM)
+    host.start("box", AT_ONCE)
+    before = address(host.engine, "box")
+    host.engine.kill()
+    host.plugin.stop()
+    host.engine.start(seconds=150)
+    assert endpoints(host.engine) == set()
+    collected = logged(host, "is gone (the engine does not know it any more)", f"address {before} was handed")
+    host.plugin.start()
+    assert within(PATIENCE, collected), host.plugin.log()
+    assert rows(host) == (0, 0)
+    host.engine.docker("start", "box")
+    assert_all_talk(host, ["box"])
+
+
+def test_a_network_removed_while_the_plugin_is_down_stays_for_ever(host: DockerHost) -> None:
+    """Its pool goes with it; another one, of which the engine has not spoken for as long, stays."""
+    host.create("lan", *OUR_IPAM)
+    host.create("kept", *OUR_IPAM)
+    seen = host.network_id("lan")
+    time.sleep(HASTE.silence)
+    host.plugin.stop()
+    host.engine.docker("network", "rm", "lan", timeout=150)
+    removed = logged(host, f"network {seen} was removed in the engine", "has no network in the engine")
+    host.plugin.start()
+    assert within(PATIENCE, removed), host.plugin.log()
+    host.plugin.stop()
+    found = host.rows()
+    host.plugin.start()
+    assert [row[0] for row in found["networks"]] == [host.network_id("kept")]
+    assert len(found["pools"]) == 1
+    host.start("box", AT_ONCE, network="kept")
+    assert_all_talk(host, ["box"], network="kept")
+
+
+def test_a_start_that_was_killed_half_way_leaves_an_address_or_a_link(host: DockerHost) -> None:
+    """The engine asked for an address, or for an endpoint too, and died before it wrote that down."""
+    host.create("lan", *OUR_IPAM)
+    network = host.network_id("lan")
+    host.plugin.stop()
+    ((pool, *_),) = host.rows()["pools"]
+    host.plugin.start()
+    for number in (200, 201):
+        asked = {
+            "PoolID": pool,
+            "Address": f"192.168.77.{number}",
+            "Options": {ENDPOINT_NAME: f"box{number}"},
+        }
+        assert "Error" not in host.plugin.call("IpamDriver.RequestAddress", asked)
+    asked = {"NetworkID": network, "EndpointID": "e" * 64, "Interface": {"Address": "192.168.77.200/24"}}
+    assert "Err" not in host.plugin.call("NetworkDriver.CreateEndpoint", asked)
+    assert len(links_of_containers(host)) == 1
+    collected = logged(host, "address 192.168.77.200 was", "address 192.168.77.201 was")
+    assert within(PATIENCE, collected), host.plugin.log()
+    assert links_of_containers(host) == set()
+    assert rows(host) == (0, 0)
+    for method in ("NetworkDriver.Leave", "NetworkDriver.DeleteEndpoint"):
+        assert host.plugin.call(method, {"NetworkID": network, "EndpointID": "e" * 64}) == {}
+    assert host.plugin.call("IpamDriver.ReleaseAddress", {"PoolID": pool, "Address": "192.168.77.200"}) == {}
+
+
+def test_without_an_engine_what_may_be_in_use_is_removed_or_nothing_is(engine: Engine) -> None:
+    """A running container, and one whose own root has set its link down, keep what they have."""
+    with hasty_host(engine, "--docker-host", "none") as host:
+        host.create("lan", *OUR_IPAM)
+        boxes = {name: host.start(name, AT_ONCE) for name in ("running", "down", "back", "nowhere")}
+        before = {name: address(engine, name) for name in boxes}
+        boxes["down"].run("ip", "link", "set", "eth0", "down")
+        host.plugin.stop()
+        engine.docker("rm", "--force", "back", timeout=150)
+        (lies_about,) = links_of_containers(host)
+        engine.docker("rm", "--force", "nowhere", timeout=150)
+        (nowhere,) = links_of_containers(host) - {lies_about}
+        host.lan.run_in("host", "ip", "link", "delete", nowhere)
+        collected = logged(
+            host,
+            "its link came back from the container",
+            "its link is in no network namespace any more",
+            f"address {before['back']} was handed out",
+            f"address {before['nowhere']} was handed out",
+        )
+        host.plugin.start()
+        assert within(PATIENCE, collected), host.plugin.log()
+        time.sleep(2 * HASTE.silence)
+        assert links_of_containers(host) == set()
+        assert rows(host) == (2, 2)
+        boxes["down"].run("ip", "link", "set", "eth0", "up")
+        boxes["down"].run("ip", "route", "add", "default", "via", "192.168.77.1")
+        assert_all_talk(host, ["running", "down"])
+
+
+def test_containers_that_outlive_their_engine_lose_their_endpoints(usable_engine_version: str) -> None:
+    """With live-restore dockerd may be away for long; one of the containers is paused meanwhile."""
+    with Lan() as lan, Engine(lan, usable_engine_version, live_restore=True) as engine:
+        engine.load_busybox()
+        with hasty_host(engine) as host:
+            host.create("lan", *OUR_IPAM)
+            for name in ("box", "paused"):
+                host.start(name, AT_ONCE)
+            running = address(engine, "box")
+            engine.docker("pause", "paused")
+            time.sleep(2 * HASTE.silence)
+            engine_id = host.network_id("none")
+            engine.kill()
+            time.sleep(3 * HASTE.silence)
+            assert rows(host) == (2, 2)
+            time.sleep(3 * HASTE.silence)
+            assert lan.ping("neighbour", running)
+            engine.start()
+            assert host.network_id("none") == engine_id, "an engine is known by it"
+            engine.docker("unpause", "paused")
+            time.sleep(2 * HASTE.silence)
+            assert_all_talk(host, ["box", "paused"])
+            assert "is gone (" not in host.plugin.log()
+            assert "was handed out" not in host.plugin.log()

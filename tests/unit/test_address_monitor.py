@@ -1,0 +1,290 @@
+"""Addresses of ours on the LAN: held once they are known to be free, defended, kept for a container, and lost."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+
+from macvlan_twisted.lan.address_monitor import LAST_LOOK, AddressMonitor
+from macvlan_twisted.lan.address_probe import RFC_5227, Evidence, Free, Inconclusive, Taken, Verdict
+from macvlan_twisted.lan.arp_nd import AddressClaim, announcement_frames, probe_frame
+from tests.unit.lan_cases import BOTH, CONTAINER, HOST, OTHER, THIRD, V4, V6, WatchTestCase
+
+
+class HoldingTests(WatchTestCase):
+    def test_a_free_address_is_held_and_defended(self) -> None:
+        for address in BOTH:
+            self.assert_not_defended(address)
+            self.hold(address)
+            self.assertTrue(self.watch.is_held(address))
+            self.assert_defended(address)
+
+    def test_an_address_that_answers_is_not_held(self) -> None:
+        self.answers_as(OTHER, *BOTH)
+        for address in BOTH:
+            asked = self.ask(address)
+            self.pass_time(0.11)
+            self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
+            self.assertFalse(self.watch.is_held(address))
+            self.assert_not_defended(address)
+
+    def test_an_address_that_another_host_is_asking_for_is_not_held(self) -> None:
+        asked = self.ask()
+        self.wire.bring(probe_frame(V4, OTHER))
+        self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.PROBED))
+        self.assert_not_defended(V4)
+
+    def test_a_probe_that_cannot_run_holds_nothing(self) -> None:
+        self.wire.down = True
+        asked = self.ask()
+        self.pass_time(0.52)
+        self.assertIsInstance(self.successResultOf(asked), Inconclusive)
+        self.assertFalse(self.watch.is_held(V4))
+
+    def test_who_asks_meanwhile_shares_the_probe(self) -> None:
+        asked = [self.ask()]
+        self.pass_time(0.2)
+        asked += [self.ask(), self.ask()]
+        self.pass_time(0.32)
+        self.assertEqual([self.successResultOf(each) for each in asked], [Free()] * 3)
+        self.assertEqual(len(self.probes()), 3)
+
+    def soon(self, asked: Deferred[Verdict]) -> Verdict:
+        self.clock.advance(LAST_LOOK)
+        return self.successResultOf(asked)
+
+    def test_who_holds_it_already_waits_for_more_than_a_moment(self) -> None:
+        self.hold()
+        self.assertEqual(self.soon(self.ask()), Free())
+        self.assertEqual(self.wire.sent, [probe_frame(V4, HOST)])
+
+    def test_one_who_took_it_without_a_word_is_not_noticed_before_it_is_given(self) -> None:
+        """Linux announces no IPv4 address that it is given."""
+        for address in BOTH:
+            self.hold(address)
+            self.answers_as(THIRD, address)
+            self.assertEqual(self.soon(self.ask(address)), Taken(THIRD, Evidence.ANSWERED))
+            self.assertFalse(self.watch.is_held(address))
+
+    def test_it_is_given_unasked_on_a_parent_that_went_down(self) -> None:
+        self.hold()
+        self.wire.down = True
+        self.assertIsInstance(self.soon(self.ask()), Inconclusive)
+
+    def test_a_held_address_is_defended_under_the_mac_that_was_named_last(self) -> None:
+        self.hold()
+        self.assertEqual(self.soon(self.ask(V4, OTHER)), Free())
+        self.assert_defended(V4, OTHER)
+
+    def test_an_address_can_be_held_under_our_own_mac_until_its_container_has_one(self) -> None:
+        for address in BOTH:
+            asked = self.ask(address, HOST)
+            self.pass_time(0.52)
+            self.assertEqual(self.successResultOf(asked), Free())
+            self.wire.sent.clear()
+            self.wire.bring(probe_frame(address, HOST))
+            self.assertEqual(self.wire.sent, [])
+            self.assert_defended(address, HOST)
+            self.watch.keep_for(address, CONTAINER)
+            self.assert_defended(address, CONTAINER)
+
+    def test_one_who_does_not_wait_any_more_does_not_disturb_the_others(self) -> None:
+        first, second = self.ask(), self.ask()
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.pass_time(0.52)
+        self.assertEqual(self.successResultOf(first), Free())
+        self.assert_defended(V4)
+
+    def test_nothing_is_held_for_nobody(self) -> None:
+        asked = self.ask()
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.successResultOf(self.hold_again()), Free())
+
+    def hold_again(self) -> Deferred[Verdict]:
+        asked = self.ask()
+        self.pass_time(0.52)
+        return asked
+
+    def test_an_address_that_was_let_go_is_not_defended(self) -> None:
+        self.hold(*BOTH)
+        for address in BOTH:
+            self.watch.let_go(address)
+            self.assertFalse(self.watch.is_held(address))
+            self.assert_not_defended(address)
+            self.watch.let_go(address)
+
+    def test_an_address_that_is_let_go_while_it_is_asked_for_is_not_held(self) -> None:
+        asked = self.ask()
+        self.watch.let_go(V4)
+        self.assertEqual(self.successResultOf(asked), Inconclusive("192.168.1.7 was let go meanwhile"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assert_not_defended(V4)
+
+    def test_the_timing_is_the_one_that_was_chosen(self) -> None:
+        watch = AddressMonitor(self.wire, self.clock, self.random, self.told, RFC_5227)
+        asked = self.begin(watch.hold(V4, CONTAINER))
+        self.pass_time(3.9)
+        self.assertNoResult(asked)
+        self.pass_time(3.2)
+        self.assertEqual(self.successResultOf(asked), Free())
+
+
+class DefenceTests(WatchTestCase):
+    def test_our_own_probe_is_not_answered(self) -> None:
+        self.hold(*BOTH)
+        for address in BOTH:
+            self.wire.bring(probe_frame(address, HOST))
+        self.assertEqual(self.wire.sent, [])
+
+    def test_the_container_may_ask_for_its_own_address(self) -> None:
+        """Else its kernel's duplicate address detection would fail on us."""
+        self.hold(*BOTH)
+        for address in BOTH:
+            self.wire.send(probe_frame(address, CONTAINER))
+            self.watch.keep_for(address, CONTAINER)
+            self.wire.send(probe_frame(address, CONTAINER))
+            self.wire.bring(probe_frame(address, CONTAINER))
+        self.assertEqual(self.claims(), [])
+
+    def test_another_host_that_asks_under_the_mac_that_we_would_give_is_answered(self) -> None:
+        self.hold()
+        self.wire.bring(probe_frame(V4, CONTAINER))
+        self.assertEqual(self.claims(), [AddressClaim(V4, CONTAINER)])
+
+    def test_one_who_asks_for_ever_is_not_answered_for_ever_but_others_are(self) -> None:
+        self.hold(*BOTH)
+        for _ in range(1000):
+            self.wire.bring(probe_frame(V4, OTHER))
+        self.assertLessEqual(len(self.wire.sent), 20)
+        self.assert_defended(V6)
+        self.pass_time(1)
+        self.assert_defended(V4)
+
+    def test_a_clock_that_is_set_back_does_not_end_the_defence(self) -> None:
+        self.hold()
+        self.assert_defended(V4)
+        self.clock.rightNow -= 3600
+        for _ in range(5):
+            self.assert_defended(V4)
+
+    def test_answers_that_cannot_leave_are_logged_once_until_one_leaves(self) -> None:
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.hold()
+        for expected in (1, 2):
+            self.wire.down = True
+            for _ in range(4):
+                self.wire.bring(probe_frame(V4, OTHER))
+            self.wire.down = False
+            self.assertEqual(len([event for event in events if event.get("prober") == OTHER]), expected)
+            self.assert_defended(V4)
+
+
+class LosingTests(WatchTestCase):
+    def test_a_held_address_that_another_one_claims_is_lost(self) -> None:
+        for address in BOTH:
+            self.hold(address)
+            self.wire.bring(announcement_frames(address, OTHER)[0])
+            self.assertEqual(self.told.losses.pop(), (address, OTHER))
+            self.assertFalse(self.watch.is_held(address))
+            self.assert_not_defended(address)
+            self.assertEqual(self.successResultOf(self.ask(address)), Taken(OTHER, Evidence.HEARD))
+
+    def test_it_is_lost_to_a_container_of_another_driver_too(self) -> None:
+        self.hold()
+        self.wire.send(announcement_frames(V4, OTHER)[0])
+        self.assertEqual(self.told.losses, [(V4, OTHER)])
+
+    def test_it_is_lost_to_another_host_whose_container_has_the_same_mac(self) -> None:
+        for address in BOTH:
+            self.hold(address)
+            self.wire.bring(announcement_frames(address, CONTAINER)[0])
+            self.assertEqual(self.told.losses.pop(), (address, CONTAINER))
+
+    def test_it_is_not_lost_to_our_own_words(self) -> None:
+        self.hold(*BOTH)
+        for address in BOTH:
+            self.assert_defended(address)
+            for frame in list(self.wire.sent):
+                self.wire.bring(frame)  # as an answer to a sibling on the parent comes in
+            for frame in announcement_frames(address, CONTAINER):
+                self.wire.send(frame)
+            self.assertTrue(self.watch.is_held(address))
+        self.assertEqual(self.told.losses, [])
+
+
+class KeepingTests(WatchTestCase):
+    def test_a_kept_address_is_still_defended_under_the_containers_mac(self) -> None:
+        for address in BOTH:
+            self.hold(address)
+            self.watch.keep_for(address, OTHER)
+            self.assertFalse(self.watch.is_held(address))
+            self.assert_defended(address, OTHER)
+
+    def test_an_address_of_a_running_container_can_be_kept_without_asking(self) -> None:
+        self.watch.keep_for(V4, CONTAINER)
+        self.assert_defended(V4)
+
+    def test_each_other_claimant_is_told_once(self) -> None:
+        for address in BOTH:
+            self.watch.keep_for(address, CONTAINER)
+            for mac in (OTHER, THIRD, OTHER, THIRD, CONTAINER):
+                self.wire.bring(announcement_frames(address, mac)[0])
+                self.wire.send(announcement_frames(address, mac)[0])
+                self.watch.keep_for(address, CONTAINER)
+            self.assertEqual(self.told.contests, [(address, CONTAINER, OTHER), (address, CONTAINER, THIRD)])
+            self.told.contests.clear()
+            self.assert_defended(address)
+        self.assertEqual(self.told.losses, [])
+
+    def test_one_who_makes_up_macs_does_not_fill_the_log(self) -> None:
+        self.watch.keep_for(V4, CONTAINER)
+        for number in range(1000):
+            self.wire.bring(announcement_frames(V4, f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}")[0])
+        self.assertEqual(len(self.told.contests), 16)
+
+    def test_an_address_that_a_container_has_is_not_given_to_another(self) -> None:
+        self.watch.keep_for(V4, CONTAINER)
+        self.assertEqual(self.successResultOf(self.ask(V4, OTHER)), Taken(CONTAINER, Evidence.OURS))
+        again = self.ask(V4, CONTAINER)
+        self.clock.advance(LAST_LOOK)
+        self.assertEqual(self.successResultOf(again), Free())
+        self.assertFalse(self.watch.is_held(V4))
+
+    def test_who_waits_for_an_address_that_is_given_away_is_told(self) -> None:
+        same, another = self.ask(V4, CONTAINER), self.ask(V4, OTHER)
+        self.watch.keep_for(V4, CONTAINER)
+        self.assertEqual(self.successResultOf(same), Free())
+        self.assertEqual(self.successResultOf(another), Taken(CONTAINER, Evidence.OURS))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_container_that_left_does_not_keep_its_address_from_the_next(self) -> None:
+        self.watch.keep_for(V4, CONTAINER)
+        self.wire.send(announcement_frames(V4, CONTAINER)[0])
+        self.watch.let_go(V4)
+        self.assertIsNone(self.watch.known(V4))
+        self.wire.send(announcement_frames(V4, CONTAINER)[0])  # its last words, late
+        self.assertIsNone(self.watch.known(V4))
+        self.hold()
+
+    def test_another_one_under_the_mac_of_a_container_that_left_is_believed_after_a_while(self) -> None:
+        self.watch.keep_for(V4, CONTAINER)
+        self.watch.let_go(V4)
+        self.pass_time(6)
+        self.wire.bring(announcement_frames(V4, CONTAINER)[0])
+        self.assertEqual(self.successResultOf(self.ask()), Taken(CONTAINER, Evidence.HEARD))
+
+    def test_one_who_answers_under_the_mac_of_a_container_that_left_has_the_address(self) -> None:
+        self.watch.keep_for(V4, CONTAINER)
+        self.watch.let_go(V4)
+        self.answers_as(CONTAINER, V4)
+        asked = self.ask()
+        self.pass_time(0.11)
+        self.assertEqual(self.successResultOf(asked), Taken(CONTAINER, Evidence.ANSWERED))

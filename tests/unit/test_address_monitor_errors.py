@@ -1,0 +1,100 @@
+"""Several hosts that want one address at once, hostile frames, and the end of a watch."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from macvlan_twisted.lan.address_monitor import AddressMonitor
+from macvlan_twisted.lan.address_probe import Free, Inconclusive, Verdict
+from macvlan_twisted.lan.arp_nd import AddressClaim, announcement_frames, answer_frame, decode, probe_frame
+from macvlan_twisted.testing.packet_socket import FakeLanSocket
+from tests.unit.lan_cases import (
+    BOTH,
+    CONTAINER,
+    HOST,
+    LAN,
+    OTHER,
+    V4,
+    V6,
+    LanTestCase,
+    Told,
+    WatchTestCase,
+    connect,
+)
+
+
+class EndTests(WatchTestCase):
+    def test_nothing_is_left_after_the_end(self) -> None:
+        self.hold(V6)
+        asked = self.ask(V4)
+        self.watch.close()
+        self.assertEqual(self.successResultOf(asked), Inconclusive("nobody listens on eth0 any more"))
+        self.assertEqual((self.clock.getDelayedCalls(), self.wire.hearers), ([], 0))
+        self.assertFalse(self.watch.is_held(V6))
+
+    def test_after_the_end_nothing_begins(self) -> None:
+        self.watch.close()
+        self.watch.close()
+        self.assertIsInstance(self.successResultOf(self.ask()), Inconclusive)
+        self.watch.keep_for(V4, CONTAINER)
+        self.watch.let_go(V4)
+        self.watch.interested_in(LAN)()
+        self.assertIsNone(self.watch.known(V4))
+        self.assert_not_defended(V4)
+        self.assertEqual((self.clock.getDelayedCalls(), self.wire.hearers), ([], 0))
+
+    @given(st.binary(max_size=120), st.integers(0, 80))
+    def test_hostile_frames_do_no_harm(self, noise: bytes, at: int) -> None:
+        clock, wire, told = Clock(), FakeLanSocket(mac=HOST), Told()
+        watch = AddressMonitor(wire, clock, Random(1), told)
+        asked = [self.begin(watch.hold(address, CONTAINER)) for address in BOTH]
+        clock.advance(1)
+        for frame in (answer_frame(V4, OTHER, HOST), probe_frame(V4, OTHER), *announcement_frames(V6, OTHER)):
+            damaged = frame[:at] + noise + frame[at + len(noise) :]
+            wire.bring(damaged)
+            said = decode(damaged)
+            if isinstance(said, AddressClaim) and said.address in BOTH:
+                self.assertFalse(watch.is_held(said.address))
+        for each, address in zip(asked, BOTH, strict=True):
+            self.assertEqual(self.successResultOf(each), Free())
+            self.assertEqual(watch.is_held(address), (address not in dict(told.losses)))
+
+
+class SeveralHostsTests(LanTestCase):
+    @given(st.data())
+    def test_no_two_hosts_ever_hold_one_address(self, data: st.DataObject) -> None:
+        """Whenever they begin, whenever their probes leave, and up to 0.1 s from one to the other."""
+        clock = Clock()
+        number = data.draw(st.integers(2, 4), "hosts")
+        address = data.draw(st.sampled_from(BOTH))
+        moments = st.floats(0, 1.2)
+        delays = st.sampled_from((0.0, 0.0003, 0.02, 0.1))
+        wires = [FakeLanSocket(mac=f"7a:48:00:00:00:{host:02x}") for host in range(number)]
+        pairs = [(one, other) for one in range(number) for other in range(number) if one != other]
+        connect(clock, wires, {pair: data.draw(delays, f"delay {pair}") for pair in pairs})
+        seeds = data.draw(st.lists(st.integers(0, 2**32), min_size=number, max_size=number), "seeds")
+        watches = [
+            AddressMonitor(wire, clock, Random(seed), Told()) for wire, seed in zip(wires, seeds, strict=True)
+        ]
+        verdicts: list[Verdict] = []
+
+        def begin(watch: AddressMonitor, mac: str) -> None:
+            self.begin(watch.hold(address, mac)).addCallback(verdicts.append)
+
+        # Either each under its own MAC, or all under the one that is derived from the address.
+        derived = data.draw(st.booleans(), "derived MAC")
+        for watch, wire in zip(watches, wires, strict=True):
+            clock.callLater(data.draw(moments, "begins"), begin, watch, CONTAINER if derived else wire.mac)
+        while calls := cast(list[Any], clock.getDelayedCalls()):
+            clock.advance(max(0.0, min(call.getTime() for call in calls) - clock.seconds()))
+            self.assertLessEqual([watch.is_held(address) for watch in watches].count(True), 1)
+        self.assertEqual(len(verdicts), number)
+        self.assertLessEqual(verdicts.count(Free()), 1)
+        for watch in watches:
+            watch.close()
+        self.assertEqual([wire.hearers for wire in wires], [0] * number)

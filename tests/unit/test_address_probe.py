@@ -1,0 +1,202 @@
+"""Whether an address is free: what is asked on the LAN, when, and what counts as an answer."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from itertools import pairwise
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+
+from macvlan_twisted.addresses import IPAddress
+from macvlan_twisted.lan.address_probe import (
+    QUICK,
+    RFC_5227,
+    Evidence,
+    Free,
+    Inconclusive,
+    ProbeTiming,
+    Taken,
+    Verdict,
+    bounded,
+    probe,
+)
+from macvlan_twisted.lan.arp_nd import Probe, announcement_frames, answer_frame, probe_frame
+from macvlan_twisted.lan.packet_sockets import ParentSocket
+from macvlan_twisted.testing.packet_socket import FakeLanSocket
+from tests.unit.lan_cases import BOTH, CONTAINER, HOST, OTHER, V4, LanTestCase
+
+seeds = st.integers(0, 2**32)
+
+
+class TimingTests(LanTestCase):
+    @given(seeds, st.floats(0.01, 10))
+    def test_the_wait_is_bounded_and_the_last_probe_can_still_be_answered(
+        self, seed: int, bound: float
+    ) -> None:
+        times, end = bounded(bound).plan(Random(seed))
+        self.assertEqual(len(times), 3)
+        self.assertEqual(times, sorted(times))
+        self.assertAlmostEqual(end, bound)
+        self.assertLessEqual(times[-1], 0.8 * bound + 1e-9)
+
+    @given(seeds)
+    def test_the_rfcs_own_timing_is_the_rfcs(self, seed: int) -> None:
+        times, end = RFC_5227.plan(Random(seed))
+        self.assertLessEqual(times[0], 1)
+        self.assertTrue(all(1 <= later - time <= 2 for time, later in pairwise(times)))
+        self.assertAlmostEqual(end - times[-1], 2)
+
+    def test_hosts_that_start_together_do_not_ask_together(self) -> None:
+        firsts = {QUICK.plan(Random(seed))[0][0] for seed in range(50)}
+        self.assertEqual(len(firsts), 50)
+
+
+class ProbingTests(LanTestCase):
+    def ask(
+        self, address: IPAddress = V4, timing: ProbeTiming = QUICK, ours: tuple[str, ...] = ()
+    ) -> Deferred[Verdict]:
+        return self.begin(probe(self.wire, address, timing, self.clock, self.random, ours))
+
+    def assert_nothing_left(self) -> None:
+        self.assertEqual((self.clock.getDelayedCalls(), self.wire.hearers), ([], 0))
+
+    def test_an_address_that_nobody_has_is_free_after_three_probes(self) -> None:
+        for timing, wait in ((QUICK, 0.5), (RFC_5227, 7.0)):
+            for address in BOTH:
+                self.wire.sent.clear()
+                asked = self.ask(address, timing)
+                self.pass_time(wait + 0.02)
+                self.assertEqual(self.successResultOf(asked), Free())
+                self.assertEqual(self.probes(), [Probe(address, HOST)] * 3)
+                self.assert_nothing_left()
+
+    def test_an_answer_ends_it_at_once(self) -> None:
+        self.answers_as(OTHER, *BOTH)
+        for address in BOTH:
+            self.wire.sent.clear()
+            asked = self.ask(address)
+            self.pass_time(0.11)
+            self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
+            self.assertEqual(len(self.wire.sent), 1)
+            self.assert_nothing_left()
+
+    def test_an_answer_to_the_last_probe_alone_is_heard(self) -> None:
+        asked = self.ask()
+        while len(self.wire.sent) < 3:
+            self.clock.advance(0.001)
+        self.clock.advance(0.09)
+        self.wire.bring(answer_frame(V4, OTHER, HOST))
+        self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
+
+    def test_who_announces_the_address_while_we_ask_has_it(self) -> None:
+        for address in BOTH:
+            for frame in announcement_frames(address, OTHER):
+                asked = self.ask(address)
+                self.wire.bring(frame)
+                self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
+                self.assert_nothing_left()
+
+    def test_who_asks_at_the_same_time_is_in_our_way(self) -> None:
+        for address in BOTH:
+            asked = self.ask(address)
+            self.wire.bring(probe_frame(address, OTHER))
+            self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.PROBED))
+            self.assert_nothing_left()
+
+    def test_what_concerns_other_addresses_does_not_count(self) -> None:
+        asked = self.ask(V4)
+        other = ip_address("192.168.1.8")
+        for frame in (probe_frame(other, OTHER), answer_frame(other, OTHER, HOST), b"", b"\xff" * 60):
+            self.wire.bring(frame)
+        self.assertNoResult(asked)
+        self.pass_time(0.52)
+        self.assertEqual(self.successResultOf(asked), Free())
+
+    def test_our_own_probes_do_not_count_even_if_they_come_back(self) -> None:
+        for address in BOTH:
+            self.wire.answerers.append(lambda frame: [frame])  # a switch in hairpin mode
+            asked = self.ask(address)
+            self.pass_time(0.52)
+            self.assertEqual(self.successResultOf(asked), Free())
+
+    def test_macs_that_are_said_to_be_ours_do_not_count(self) -> None:
+        asked = self.ask(ours=(CONTAINER,))
+        self.wire.bring(probe_frame(V4, CONTAINER))
+        self.wire.bring(answer_frame(V4, CONTAINER, HOST))
+        self.pass_time(0.52)
+        self.assertEqual(self.successResultOf(asked), Free())
+
+    def test_an_address_that_the_host_itself_claims_is_taken(self) -> None:
+        asked = self.ask()
+        self.wire.send(announcement_frames(V4, HOST)[0])
+        self.assertEqual(self.successResultOf(asked), Taken(HOST, Evidence.ANSWERED))
+
+    def test_a_probe_that_could_not_leave_proves_nothing(self) -> None:
+        for address in BOTH:
+            self.wire.down = True
+            asked = self.ask(address)
+            self.pass_time(0.52)
+            self.assertEqual(self.successResultOf(asked), Inconclusive("sending on eth0: Network is down"))
+            self.assert_nothing_left()
+
+    def test_a_parent_that_is_gone_proves_nothing(self) -> None:
+        asked = self.begin(probe(ParentSocket("eth0"), V4, QUICK, self.clock, self.random))
+        self.pass_time(0.52)
+        verdict = self.successResultOf(asked)
+        assert isinstance(verdict, Inconclusive)
+        self.assertIn("parent eth0 is not there", verdict.reason)
+
+    def test_a_link_of_ours_that_is_made_anew_meanwhile_is_not_another_host(self) -> None:
+        asked = self.ask()
+        self.pass_time(0.2)
+        first = list(self.wire.sent)
+        self.wire.mac = "7a:48:00:00:00:99"
+        for frame in first:
+            self.wire.bring(frame)
+        self.pass_time(0.32)
+        self.assertEqual({each.mac for each in self.probes()}, {HOST, "7a:48:00:00:00:99"})
+        self.assertEqual(self.successResultOf(asked), Free())
+
+    def test_a_parent_that_goes_down_meanwhile_proves_nothing(self) -> None:
+        asked = self.ask()
+        while not self.wire.sent:
+            self.clock.advance(0.001)
+        self.wire.down = True
+        self.pass_time(0.52)
+        self.assertIsInstance(self.successResultOf(asked), Inconclusive)
+
+    def test_a_parent_that_comes_up_before_the_last_probe_is_enough(self) -> None:
+        self.wire.down = True
+        asked = self.ask()
+        self.pass_time(0.1)
+        self.wire.down = False
+        self.pass_time(0.42)
+        self.assertEqual(self.successResultOf(asked), Free())
+
+    def test_who_does_not_wait_leaves_nothing_behind(self) -> None:
+        asked = self.ask()
+        self.pass_time(0.2)
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assert_nothing_left()
+
+
+class TwoAtOnceTests(LanTestCase):
+    @given(seeds, seeds, st.floats(0, 0.39), st.sampled_from(BOTH))
+    def test_two_that_ask_at_the_same_time_do_not_both_find_it_free(
+        self, seed: int, other_seed: int, later: float, address: IPAddress
+    ) -> None:
+        clock = Clock()
+        one, other = FakeLanSocket(mac=HOST), FakeLanSocket(mac=OTHER)
+        one.plug(other)
+        first = self.begin(probe(one, address, QUICK, clock, Random(seed)))
+        clock.advance(later)
+        second = self.begin(probe(other, address, QUICK, clock, Random(other_seed)))
+        clock.advance(1)
+        verdicts = [self.successResultOf(first), self.successResultOf(second)]
+        self.assertLessEqual(verdicts.count(Free()), 1)
+        self.assertEqual((clock.getDelayedCalls(), one.hearers, other.hearers), ([], 0, 0))

@@ -1,0 +1,266 @@
+"""Removal of links in batches, with every interleaving in the test's hand."""
+
+from __future__ import annotations
+
+import errno
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.errors import LinkError
+from macvlan_twisted.netlink.batch_delete import BATCH_GROUPS, BATCH_SIZE, BatchDelete
+from macvlan_twisted.netlink.kernel import LinkFacts, MacvlanLink
+from macvlan_twisted.testing.kernel import FakeKernel, nic
+
+from .helpers import Steps
+
+FIRST_GROUP = 500
+
+
+class WatchedKernel(FakeKernel):
+    """Remembers how many links each batch took."""
+
+    def __init__(self) -> None:
+        super().__init__([nic("eth0", 2)])
+        self.batches: list[tuple[int, int]] = []
+
+    def delete_group(self, group: int) -> None:
+        self.batches.append((group, len(self.members_of_group(group))))
+        super().delete_group(group)
+
+
+class ReaperTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.kernel = WatchedKernel()
+        self.steps = Steps()
+        self.reaper = BatchDelete(self.kernel, self.steps, FIRST_GROUP, lambda link: link.alias == "ours")
+
+    def make(self, *names: str, alias: str = "ours") -> None:
+        for name in names:
+            self.kernel.add_macvlan(MacvlanLink(name, "eth0", "bridge", group=9, alias=alias))
+
+    def retire(self, name: str) -> Deferred[bool]:
+        return ensureDeferred(self.reaper.retire(name))
+
+    def deletions_finished(self) -> Deferred[None]:
+        return ensureDeferred(self.reaper.deletions_finished())
+
+    def names(self) -> set[str]:
+        return {link.name for link in self.kernel.links()} - {"lo", "eth0"}
+
+
+class CondemnTests(ReaperTestCase):
+    def test_a_condemned_link_is_removed(self) -> None:
+        self.make("a", "b")
+        self.assertIs(self.successResultOf(self.retire("a")), True)
+        self.assertEqual(self.names(), {"b"})
+
+    def test_a_missing_link_is_told_and_needs_no_batch(self) -> None:
+        self.assertIs(self.successResultOf(self.retire("a")), False)
+        self.assertEqual(self.kernel.batches, [])
+        self.successResultOf(self.deletions_finished())
+
+    def test_the_answer_comes_before_the_removal(self) -> None:
+        self.make("a")
+        self.steps.hold.add("delete_group")
+        self.successResultOf(self.retire("a"))
+        link = self.kernel.find("a")
+        assert link is not None
+        self.assertEqual((link.up, self.reaper.is_retired_group(link.group)), (False, True))
+        self.assertFalse(self.reaper.is_retired_group(9))
+
+    def test_a_refusing_kernel_is_told_and_the_reaper_goes_on(self) -> None:
+        self.make("a", "b")
+        self.steps.refuse["set_group"] = errno.EPERM
+        self.failureResultOf(self.retire("a"), LinkError)
+        self.steps.refuse.clear()
+        self.successResultOf(self.retire("b"))
+        self.assertEqual(self.names(), {"a"})
+        self.successResultOf(self.deletions_finished())
+
+
+class BatchTests(ReaperTestCase):
+    def condemn_many(self, count: int) -> None:
+        names = [f"m{number}" for number in range(count)]
+        self.make(*names)
+        for name in names:
+            self.retire(name)
+
+    def test_what_is_condemned_meanwhile_goes_in_batches_of_64_at_most(self) -> None:
+        self.steps.hold.add("delete_group")
+        self.condemn_many(200)
+        self.steps.let_all_go()
+        self.assertEqual(self.names(), set())
+        self.assertEqual(sum(size for _, size in self.kernel.batches), 200)
+        self.assertLessEqual(max(size for _, size in self.kernel.batches), BATCH_SIZE)
+        self.assertLessEqual(len(self.kernel.batches), 5)
+
+    def test_every_batch_under_way_has_a_group_of_its_own(self) -> None:
+        self.steps.hold.add("delete_group")
+        self.condemn_many(10)
+        self.condemn_many_more("n", 70)
+        groups = {link.group for link in self.kernel.links() if link.alias == "ours"}
+        self.assertGreaterEqual(len(groups), 3)
+        self.assertTrue(groups <= set(range(FIRST_GROUP, FIRST_GROUP + BATCH_GROUPS)))
+        self.steps.let_all_go()
+        self.assertEqual(self.names(), set())
+
+    def condemn_many_more(self, prefix: str, count: int) -> None:
+        self.make(*(f"{prefix}{number}" for number in range(count)))
+        for number in range(count):
+            self.retire(f"{prefix}{number}")
+
+    def test_when_all_groups_are_in_use_condemning_waits_and_nothing_is_lost(self) -> None:
+        self.steps.hold.add("delete_group")
+        count = BATCH_SIZE * (BATCH_GROUPS + 2)
+        self.condemn_many(count)
+        self.make("late")
+        late = self.retire("late")
+        self.assertNoResult(late)
+        self.steps.let_all_go()
+        self.assertIs(self.successResultOf(late), True)
+        self.assertEqual(self.names(), set())
+        self.assertLessEqual(max(size for _, size in self.kernel.batches), BATCH_SIZE)
+
+    def test_groups_are_used_again_for_ever(self) -> None:
+        for number in range(3 * BATCH_GROUPS):
+            self.make(f"x{number}")
+            self.successResultOf(self.retire(f"x{number}"))
+        self.assertEqual(self.names(), set())
+        self.assertEqual({group for group, _ in self.kernel.batches} - set(range(500, 516)), set())
+
+    def test_a_batch_is_not_reaped_while_links_are_on_their_way_into_it(self) -> None:
+        self.make("a", "b")
+        self.steps.hold.add("set_group")
+        first, second = self.retire("a"), self.retire("b")
+        self.steps.let_go("set_group")
+        self.successResultOf(first)
+        self.assertEqual(self.kernel.batches, [])
+        self.steps.let_go("set_group")
+        self.successResultOf(second)
+        self.assertEqual([size for _, size in self.kernel.batches], [2])
+
+    def test_links_whose_way_into_the_batch_fails_do_not_hold_up_the_others(self) -> None:
+        self.make("a")
+        self.steps.hold.add("set_group")
+        first, missing = self.retire("a"), self.retire("missing")
+        self.steps.let_all_go()
+        self.assertEqual((self.successResultOf(first), self.successResultOf(missing)), (True, False))
+        self.assertEqual(self.names(), set())
+
+
+class WaitingTests(ReaperTestCase):
+    def test_reaped_waits_for_all_that_was_condemned_so_far(self) -> None:
+        self.make("a", "b")
+        self.steps.hold.add("delete_group")
+        self.retire("a")
+        self.retire("b")
+        waiting = self.deletions_finished()
+        self.steps.let_go("delete_group")
+        self.assertEqual(self.names(), {"b"})
+        self.assertNoResult(waiting)
+        self.steps.let_go("delete_group")
+        self.successResultOf(waiting)
+        self.assertEqual(self.names(), set())
+
+    def test_reaped_is_done_when_there_is_nothing(self) -> None:
+        self.successResultOf(self.deletions_finished())
+
+    def test_reaped_ends_also_when_the_kernel_refuses(self) -> None:
+        self.make("a")
+        self.steps.hold.add("members_of_group")
+        self.retire("a")
+        waiting = self.deletions_finished()
+        self.steps.refuse["members_of_group"] = errno.EIO
+        self.steps.held[0].done.errback(LinkError("refused", errno.EIO))
+        self.successResultOf(waiting)
+        self.flushLoggedErrors(LinkError)
+        self.steps.refuse.clear()
+        self.steps.hold.clear()
+        self.make("b")
+        self.successResultOf(self.retire("b"))
+        self.assertNotIn("b", self.names())
+
+
+class ForeignLinkTests(ReaperTestCase):
+    def test_a_foreign_link_in_the_group_is_never_removed(self) -> None:
+        self.make("a", "b")
+        self.make("theirs", alias="theirs")
+        self.steps.hold.add("members_of_group")
+        self.retire("a")
+        a = self.kernel.find("a")
+        assert a is not None
+        self.kernel.set_group("theirs", a.group)
+        self.steps.let_all_go()
+        self.assertEqual(self.names(), {"b", "theirs"})
+        self.assertEqual(self.kernel.batches, [])
+
+    def test_a_foreign_link_does_not_keep_ours_from_going_one_by_one(self) -> None:
+        names = [f"m{number}" for number in range(5)]
+        self.make(*names)
+        self.make("theirs", alias="theirs")
+        for group in range(FIRST_GROUP, FIRST_GROUP + BATCH_GROUPS):
+            self.kernel.put(nic(f"theirs{group}", group, group=group))
+        for name in names:
+            self.retire(name)
+        self.assertFalse(self.names() & set(names))
+        self.assertEqual(len(self.names()), 1 + BATCH_GROUPS)
+
+    def test_a_group_that_the_kernel_refuses_to_delete_goes_one_by_one(self) -> None:
+        self.make("a", "b")
+        self.steps.refuse["delete_group"] = errno.EOPNOTSUPP
+        self.retire("a")
+        self.assertEqual(self.names(), {"b"})
+
+    def test_one_link_that_stays_does_not_keep_the_others(self) -> None:
+        self.make("a", "b")
+        self.steps.refuse.update(delete_group=errno.EOPNOTSUPP)
+        self.steps.hold.update(("members_of_group", "delete"))
+        self.retire("a")
+        self.steps.let_go("members_of_group")
+        step = self.steps.held.pop()
+        self.retire("b")
+        self.steps.hold.clear()
+        step.done.errback(LinkError("a test keeps it", errno.EBUSY))
+        self.assertEqual(self.names(), {"a"})
+
+    def test_a_link_without_an_alias_goes_although_the_row_that_proved_it_ours_is_forgotten(self) -> None:
+        self.make("a", alias="")
+        self.successResultOf(self.retire("a"))
+        self.assertEqual(self.names(), set())
+
+
+class AdoptionTests(ReaperTestCase):
+    def retired(self, name: str, group: int) -> LinkFacts:
+        self.make(name)
+        self.kernel.set_group(name, group)
+        link = self.kernel.find(name)
+        assert link is not None
+        return link
+
+    def test_condemned_links_of_an_earlier_life_are_removed(self) -> None:
+        links = [self.retired(f"m{number}", FIRST_GROUP + number % 3) for number in range(9)]
+        self.reaper.adopt(links)
+        self.successResultOf(self.deletions_finished())
+        self.assertEqual(self.names(), set())
+
+    def test_new_ones_do_not_join_a_group_that_is_being_reaped(self) -> None:
+        self.steps.hold.add("delete_group")
+        self.reaper.adopt([self.retired("old", FIRST_GROUP)])
+        self.make("new")
+        self.retire("new")
+        new = self.kernel.find("new")
+        assert new is not None
+        self.assertNotEqual(new.group, FIRST_GROUP)
+        self.steps.let_all_go()
+        self.assertEqual(self.names(), set())
+
+
+class FailingKernelTests(ReaperTestCase):
+    def test_a_listing_that_fails_does_not_keep_condemned_links_alive(self) -> None:
+        self.make("a", "b", "c")
+        self.steps.refuse["members_of_group"] = errno.ENOBUFS
+        for name in ("a", "b"):
+            self.successResultOf(self.retire(name))
+        self.successResultOf(self.deletions_finished())
+        self.assertEqual(self.names(), {"c"})

@@ -1,0 +1,175 @@
+"""The command line of ``twistd macvlan``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, cast
+
+from twisted.logger import ILogObserver, LogLevel, jsonFileLogObserver
+from twisted.python import usage
+from twisted.python.reflect import namedAny
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.addresses import parse_address, parse_network
+from macvlan_twisted.config import Config
+from macvlan_twisted.service_options import OPTIONS
+from macvlan_twisted.tap import Options
+
+
+def parsed(*arguments: str) -> Config:
+    options = Options()
+    options.parseOptions(list(arguments))
+    return options.config
+
+
+class CommandLineTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        for option in OPTIONS:
+            if option.environment_variable in os.environ:
+                self.patch(
+                    os,
+                    "environ",
+                    {
+                        name: text
+                        for name, text in os.environ.items()
+                        if not name.startswith("MACVLAN_TWISTED_")
+                    },
+                )
+
+    def test_the_ancestors_line_runs_as_it_stands(self) -> None:
+        found = parsed(
+            "--gateway=192.168.1.1",
+            "--macvlan-subnet=192.168.1.0/24",
+            "-mode=bridge",
+            "--host-interface=eth1",
+        )
+        self.assertEqual(
+            found,
+            Config(
+                gateways=(parse_address("192.168.1.1"),),
+                subnets=(parse_network("192.168.1.0/24"),),
+                host_interface="eth1",
+            ),
+        )
+
+    def test_every_option_can_be_written_as_go_does(self) -> None:
+        for option in OPTIONS:
+            if option.is_flag:
+                self.assertEqual(parsed(f"-{option.name}"), parsed(f"--{option.name}"))
+                continue
+            text = {
+                "gateway": "10.0.0.1",
+                "macvlan-subnet": "10.0.0.0/8",
+                "ip-range": "10.0.0.0/9",
+                "exclude": "10.0.0.1",
+                "mode": "vepa",
+                "mtu": "1400",
+                "netlink-threads": "3",
+                "docker-host": "unix:///x",
+                "log-format": "json",
+                "conflict-detection": "off",
+                "conflict-wait": "rfc5227",
+                "announce": "off",
+                "host-access": "yes",
+                "dhcp": "yes",
+                "dhcp-release": "no",
+                "dhcp-readdress": "yes",
+                "dhcp-timeout": "3",
+                "reconcile-every": "30",
+                "identity": "random",
+            }.get(option.name, "/x" if option.name.endswith("-dir") else "x")
+            expected = parsed(f"--{option.name}={text}")
+            self.assertNotEqual(expected, Config())
+            self.assertEqual(parsed(f"-{option.name}={text}"), expected)
+            self.assertEqual(parsed(f"-{option.name}", text), expected)
+            self.assertEqual(parsed(f"--{option.name}", text), expected)
+
+    def test_d_is_debug(self) -> None:
+        self.assertTrue(parsed("-d").debug)
+        self.assertTrue(parsed("--debug").debug)
+        self.assertFalse(parsed().debug)
+
+    def test_an_option_is_given_once_a_family(self) -> None:
+        self.assertEqual(
+            parsed("--gateway", "10.0.0.1", "--gateway", "fd00::1").gateways,
+            (parse_address("10.0.0.1"), parse_address("fd00::1")),
+        )
+
+    def test_the_environment_is_asked(self) -> None:
+        self.patch(os, "environ", {"MACVLAN_TWISTED_MODE": "vepa", "MACVLAN_TWISTED_MTU": "1400"})
+        self.assertEqual(parsed("--mtu=1300"), Config(mode="vepa", mtu=1300))
+
+    def test_a_wrong_value_is_a_usage_error_of_one_line(self) -> None:
+        with self.assertRaises(usage.UsageError) as caught:
+            parsed("--mtu=many")
+        message = str(caught.exception)
+        self.assertTrue(message.startswith("--mtu: 'many'"), message)
+        self.assertNotIn("\n", message)
+
+    def test_unknown_options_and_stray_words_are_usage_errors(self) -> None:
+        for argument in ("--no-such-option", "-no-such-option", "stray"):
+            with self.assertRaises(usage.UsageError, msg=argument):
+                parsed(argument)
+
+    def test_another_system_than_linux_is_refused_by_name(self) -> None:
+        self.patch(sys, "platform", "darwin")
+        with self.assertRaises(usage.UsageError) as caught:
+            parsed()
+        self.assertIn("darwin", str(caught.exception))
+
+    def test_help_shows_every_option_with_its_default(self) -> None:
+        text = " ".join(str(Options()).split())
+        for option in OPTIONS:
+            self.assertIn(f"--{option.name}", text)
+            if option.default_text:
+                self.assertIn(f"[default: {option.default_text}]", text, option.name)
+
+    def test_version_ends_with_status_0(self) -> None:
+        printed: list[str] = []
+        self.patch(sys, "stdout", _Lines(printed))
+        with self.assertRaises(SystemExit) as caught:
+            parsed("--version")
+        self.assertEqual(caught.exception.code, 0)
+        self.assertRegex("".join(printed), r"^macvlan-twisted \d+\.\d+")
+
+
+class LoggingTests(SynchronousTestCase):
+    """What the options ask of twistd and twist, each with ways of its own."""
+
+    def parsed_under(self, runner: dict[str, Any], *arguments: str) -> dict[str, Any]:
+        options = Options()
+        options.parent = cast(Any, runner)
+        options.parseOptions(list(arguments))
+        return runner
+
+    def test_json_logs_are_asked_of_twist(self) -> None:
+        runner = self.parsed_under({"fileLogObserverFactory": None, "logLevel": None}, "--log-format=json")
+        self.assertIs(runner["fileLogObserverFactory"], jsonFileLogObserver)
+        self.assertIsNone(runner["logLevel"])
+
+    def test_twistd_is_given_the_name_of_our_observer_unless_its_user_named_another_or_syslog(self) -> None:
+        for arguments in ((), ("-d",), ("--log-format=json",)):
+            runner = self.parsed_under({"logger": None, "nodaemon": 1}, *arguments)
+            observer = namedAny(runner["logger"])()
+            self.assertTrue(ILogObserver.providedBy(observer), arguments)
+        self.assertEqual(self.parsed_under({"logger": "mine"}, "--log-format=json")["logger"], "mine")
+        self.assertIsNone(self.parsed_under({"logger": None, "syslog": 1})["logger"])
+
+    def test_debug_is_asked_of_twist(self) -> None:
+        self.assertIs(
+            self.parsed_under({"fileLogObserverFactory": None, "logLevel": LogLevel.info}, "-d")["logLevel"],
+            LogLevel.debug,
+        )
+
+
+class _Lines:
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def write(self, text: str) -> int:
+        self._lines.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As files have it."""

@@ -1,0 +1,156 @@
+"""Damage to the files of the state is told, never papered over."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from macvlan_twisted.errors import StateError
+from macvlan_twisted.state.database import ADDRESSES, DATABASE_NAME, ENDPOINTS, NETWORKS, Database, Put
+from macvlan_twisted.state.generation import WITNESS_NAME
+
+from .database_cases import LedgerTestCase, contents
+
+
+class DamageTestCase(LedgerTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.database = self.open()
+        self.database.commit(
+            [Put(NETWORKS, (f"network-{number}", '{"parent":"eth0"}')) for number in range(5)]
+        )
+        self.database.commit(
+            [Put(ADDRESSES, ("pool", f"10.0.0.{number}", "endpoint")) for number in range(9)]
+        )
+        self.database.commit([Put(ENDPOINTS, ("endpoint", '{"link":"mvt0"}'))])
+        self.contents = contents(self.database)
+
+    def told(self, directory: Path, *words: str) -> str:
+        """Opening must fail, also the second time: nothing of the damage was mended in silence."""
+        for _ in range(2):
+            with self.assertRaises(StateError) as caught:
+                Database(directory)
+        for word in (str(directory), *words):
+            self.assertIn(word, str(caught.exception))
+        return str(caught.exception)
+
+
+class LossTests(DamageTestCase):
+    def test_a_database_that_is_gone(self) -> None:
+        self.database.close()
+        self.database_path.unlink()
+        self.told(self.directory, "is gone", "generation 3")
+
+    def test_a_database_that_is_empty(self) -> None:
+        self.database.close()
+        self.database_path.write_bytes(b"")
+        self.told(self.directory, "generation")
+
+    def test_a_write_ahead_log_that_is_gone(self) -> None:
+        killed = self.after_kill()
+        (killed / (DATABASE_NAME + "-wal")).unlink()
+        self.told(killed, "generation")
+
+    def test_the_last_commits_in_a_write_ahead_log_that_was_cut(self) -> None:
+        whole = self.after_kill()
+        log = (whole / (DATABASE_NAME + "-wal")).read_bytes()
+        self.assertGreater(len(log), 1000)
+        for kept in (len(log) - 1, len(log) - 4000, len(log) // 2, 40, 1, 0):
+            cut = self.make_directory() / "cut"
+            shutil.copytree(whole, cut)
+            (cut / (DATABASE_NAME + "-wal")).write_bytes(log[:kept])
+            self.told(cut, "generation")
+
+    def test_an_older_database_that_was_put_back(self) -> None:
+        older = self.after_kill()
+        self.database.commit([Put(NETWORKS, ("network-6", "{}"))])
+        newer = self.after_kill()
+        shutil.copy(newer / WITNESS_NAME, older / WITNESS_NAME)
+        self.told(older, "generation 3", "4 was committed", "older file")
+
+    def test_a_witness_that_is_gone_does_not_matter(self) -> None:
+        """It only ever repeats what the database says; a backup of the database alone can be put back."""
+        self.database.close()
+        (self.directory / WITNESS_NAME).unlink()
+        self.assertEqual(contents(self.open()), self.contents)
+
+    def test_a_witness_that_lags_behind_does_not_matter(self) -> None:
+        older = (self.directory / WITNESS_NAME).read_bytes()
+        self.database.commit([Put(NETWORKS, ("network-6", "{}"))])
+        killed = self.after_kill()
+        (killed / WITNESS_NAME).write_bytes(older)
+        self.assertEqual(len(self.open(killed).rows(NETWORKS)), 6)
+
+    def test_a_kill_before_the_first_commit_is_no_damage(self) -> None:
+        fresh = self.make_directory()
+        (fresh / WITNESS_NAME).touch()
+        (fresh / DATABASE_NAME).touch()
+        self.assertEqual(self.open(fresh).generation, 0)
+
+
+class ChangeTests(DamageTestCase):
+    def test_a_damaged_witness(self) -> None:
+        self.database.close()
+        path = self.directory / WITNESS_NAME
+        whole = path.read_bytes()
+        for raw in (whole[:-1], whole + b"x", bytes([whole[0] ^ 1]) + whole[1:], whole[:-1] + b"\xff"):
+            path.write_bytes(raw)
+            self.told(self.directory, WITNESS_NAME, "damaged")
+
+    def test_a_byte_changed_in_a_row(self) -> None:
+        self.database.close()
+        raw = self.database_path.read_bytes()
+        for wanted in (b"eth0", b"10.0.0.7", b"network-3", b"mvt0"):
+            place = raw.index(wanted)
+            self.database_path.write_bytes(raw[:place] + bytes([raw[place] ^ 4]) + raw[place + 1 :])
+            self.told(self.directory)
+
+    def test_a_row_added_changed_or_removed_by_hand(self) -> None:
+        connection = self.connection_of(self.database)
+        for statement in (
+            "DELETE FROM networks WHERE id = 'network-1'",
+            "UPDATE networks SET document = '{}' WHERE id = 'network-1'",
+            "INSERT INTO endpoints SELECT * FROM networks",
+            "UPDATE addresses SET purpose = x'00ff'",
+            "UPDATE networks SET document = 7 WHERE id = 'network-1'",
+            "DELETE FROM ledger",
+            "UPDATE ledger SET row_count = 0",
+            "UPDATE ledger SET digest = 'x'",
+            "UPDATE ledger SET generation = 0",
+            "UPDATE ledger SET generation = 'x'",
+            "DROP TABLE networks",
+            "DROP TABLE ledger",
+        ):
+            connection.execute("BEGIN")
+            connection.execute(statement)
+            connection.execute("COMMIT")
+            copy = self.after_kill()
+            with self.assertRaises(StateError, msg=statement):
+                Database(copy)
+            # The next statement is tried on whole state.
+            self.database.close()
+            self.directory = self.make_directory()
+            self.setUp()
+            connection = self.connection_of(self.database)
+
+    def test_any_byte_changed_is_told_or_harmless(self) -> None:
+        """Some bytes mean nothing; but whatever opens must hold what was committed."""
+        self.database.close()
+        raw = self.database_path.read_bytes()
+        used = [place for place in range(len(raw)) if raw[place]]
+        self.assertGreater(len(used), 500)
+        told = 0
+        for place in used[::7]:
+            self.database_path.write_bytes(
+                raw[:place] + bytes([raw[place] ^ (1 << place % 8)]) + raw[place + 1 :]
+            )
+            try:
+                database = Database(self.directory)
+            except StateError:
+                told += 1
+                continue
+            try:
+                self.assertEqual(contents(database), self.contents, place)
+            finally:
+                database.close()
+        self.assertGreater(told, len(used[::7]) // 3)

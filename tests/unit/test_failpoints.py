@@ -1,0 +1,252 @@
+"""Whatever leaves a trace is a step with a name, so that a kill before and after it is tried."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+from runpy import run_path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import macvlan_twisted
+from macvlan_twisted.failpoints import Failpoint, all_failpoints, observe
+
+PACKAGE = Path(macvlan_twisted.__file__).parent
+REFERENCE = PACKAGE.parent / "docs" / "_ext" / "step_table.py"
+
+EXCEPTIONS = {
+    # (file, function, what is called): why that is no step.
+    ("lan/packet_socket.py", "send", "sendto"): "whoever sends knows what it means, and has the step",
+    ("lan/packet_sockets.py", "send", "send"): "the same",
+    ("lan/packet_socket.py", "_opened", "bind"): "of a packet socket, which goes with the process",
+    ("netlink/events.py", "__init__", "bind"): "of a netlink socket, which goes with the process",
+    ("netlink/netns_links.py", "links_elsewhere", "bind"): "likewise",
+    ("netlink/netns_links.py", "_asked", "send"): "a question to the kernel",
+    ("netlink/message_templates.py", "__init__", "bind"): "of a netlink socket, which goes with the process",
+    (
+        "netlink/message_templates.py",
+        "_send",
+        "send",
+    ): "whoever has a message sent knows what it means, and has the step",
+    ("listener/endpoints.py", "read_unix", "listen"): "on what only says what it was asked for",
+    ("protocol/routes.py", "method", "write"): "makes a body of a reply",
+    ("protocol/shortcut.py", "_send", "writeSomeData"): "whoever calls it has the step",
+    ("protocol/shortcut.py", "_send", "write"): "the same",
+    ("state/database.py", "commit", "write"): "the witness has the step",
+}
+
+_NETLINK_READS = {"get", "dump"}
+_OS = {
+    "pwrite",
+    "write",
+    "unlink",
+    "remove",
+    "rename",
+    "replace",
+    "mkdir",
+    "makedirs",
+    "rmdir",
+    "chmod",
+    "chown",
+}
+_OS |= {"link", "symlink", "mkfifo", "mknod", "truncate", "ftruncate", "setxattr", "mount", "umount"}
+_PATH = {"unlink", "mkdir", "rmdir", "chmod", "rename", "write_text", "write_bytes", "touch", "symlink_to"}
+_PATH |= {"hardlink_to"}
+_SOCKET = {"sendto", "send", "sendall", "sendmsg", "bind", "setns"}
+_SQL = re.compile(r"\b(COMMIT|journal_mode|VACUUM|wal_checkpoint)\b")
+_NET_ADMIN = {"flush_addr", "flush_routes", "flush_rules", "rule", "neigh", "tc", "netns"}
+
+
+def trace_left(node: ast.AST) -> str:
+    """What is called, if *node* calls what leaves a trace; else nothing."""
+    if isinstance(node, ast.Attribute) and node.attr == "stopListening":
+        return node.attr  # also handed to somebody who calls it
+    if not isinstance(node, ast.Call):
+        return ""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    of = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+    said = " ".join(ast.unparse(each) for each in (*node.args, *(each.value for each in node.keywords)))
+    first = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+    netlink = of.endswith("netlink") and (
+        name in _NET_ADMIN or (name in {"link", "addr", "route"} and first not in _NETLINK_READS)
+    )
+    changes = {
+        "netlink": netlink,
+        "hot": of.endswith("_hot") and name not in {"members", "close"},
+        "os": of in {"os", "shutil"} and (name in _OS or (name == "open" and "O_CREAT" in said)),
+        "path": name in _PATH,
+        "open": name == "open" and of != "os" and bool(re.search(r"'[rbt]*[wax+][rbt+]*'", said)),
+        "socket": name in _SOCKET or (name == "listen" and "endpoint" in of),
+        "write": name in {"write", "writeSomeData"},
+        "database": of == "sqlite3" and name == "connect",
+        "sql": name in {"executescript"} or (name in {"run", "execute"} and bool(_SQL.search(said))),
+        "api": any(f"b'{method}'" in said for method in ("POST", "PUT", "DELETE", "PATCH")),
+    }
+    return name if any(changes.values()) else ""
+
+
+def steps_in(tree: ast.Module) -> set[str]:
+    """Names of a module that hold steps: its own, imported ones, and parameters."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and "Failpoint(" in ast.unparse(node.value):
+            found |= {each.id for each in node.targets if isinstance(each, ast.Name)}
+        elif isinstance(node, ast.arg) and node.annotation is not None:
+            if ast.unparse(node.annotation) == "Failpoint":
+                found.add(node.arg)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found |= {each.asname or each.name for each in node.names if each.name.isupper()}
+    return found
+
+
+def outside(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
+    """Line, function and what is called, wherever a trace is left outside of a step."""
+    steps = steps_in(tree)
+
+    def look(node: ast.AST, function: str, within: bool) -> Iterator[tuple[int, str, str]]:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            function, within = getattr(node, "name", function), False
+        if isinstance(node, (ast.With, ast.AsyncWith)):
+            for item in node.items:
+                yield from look(item.context_expr, function, within)
+                taken = item.context_expr
+                if isinstance(taken, ast.Subscript):  # one of a table of steps
+                    taken = taken.value
+                within = within or (isinstance(taken, ast.Name) and taken.id in steps)
+            for each in node.body:
+                yield from look(each, function, within)
+            return
+        called = trace_left(node)
+        if called and not within:
+            yield getattr(node, "lineno", 0), function, called
+        for child in ast.iter_child_nodes(node):
+            yield from look(child, function, within)
+
+    yield from look(tree, "", within=False)
+
+
+def import_everything() -> None:
+    for module in walk_packages(macvlan_twisted.__path__, "macvlan_twisted."):
+        import_module(module.name)
+
+
+class CodeTests(SynchronousTestCase):
+    def test_a_trace_is_left_outside_of_a_step(self) -> None:
+        found, excepted = [], set()
+        for path in sorted(PACKAGE.rglob("*.py")):
+            name = str(path.relative_to(PACKAGE))
+            if name.startswith("testing/"):  # fakes leave none
+                continue
+            for line, function, called in outside(ast.parse(path.read_text(encoding="utf-8"))):
+                if (name, function, called) in EXCEPTIONS:
+                    excepted.add((name, function, called))
+                else:
+                    found.append(f"macvlan_twisted/{name}:{line}: {called}() in {function}() is in no step")
+        self.assertEqual(found, [])
+        self.assertEqual(set(EXCEPTIONS) - excepted, set(), "an exception that nothing needs any more")
+
+    def test_the_reading_overlooks_what_leaves_a_trace(self) -> None:
+        for statement in (
+            "self._netlink.link('add', ifname='x')",
+            "self._hot.condemn(index, group)",
+            "self._netlink.link(command, index=1)",
+            "self._netlink.addr('replace', index=1)",
+            "netlink.route('del', dst='x')",
+            "run('COMMIT')",
+            "database.executescript(f'BEGIN; {script}')",
+            "os.pwrite(file, b'', 0)",
+            "os.open(path, os.O_WRONLY | os.O_CREAT)",
+            "open(path, 'w')",
+            "Path(path).unlink(missing_ok=True)",
+            "os.rename(a, b)",
+            "wire.send(frame)",
+            "tap.sendto(frame, where)",
+            "channel.transport.write(body)",
+            "connection.writeSomeData(body)",
+            "maybeDeferred(port.stopListening)",
+            "self._ask(b'POST', path)",
+        ):
+            said = f"from .failpoints import STEP\ndef work():\n    {statement}\n"
+            inside = (
+                f"from .failpoints import STEP\ndef work():\n    with told(x), STEP:\n        {statement}\n"
+            )
+            later = f"from .failpoints import STEP\ndef work():\n    with STEP:\n        def do():\n            {statement}\n"
+            self.assertEqual([line for line, _, _ in outside(ast.parse(said))], [3], statement)
+            self.assertEqual(list(outside(ast.parse(inside))), [], statement)
+            self.assertEqual([line for line, _, _ in outside(ast.parse(later))], [5], statement)
+
+    def test_reading_is_taken_for_a_trace(self) -> None:
+        for statement in ("netlink.link('get', index=1)", "open(path)", "os.open(path, os.O_RDONLY)"):
+            self.assertEqual(list(outside(ast.parse(statement))), [], statement)
+
+
+class RegistryTests(SynchronousTestCase):
+    def test_a_step_is_not_to_be_found_by_its_name(self) -> None:
+        import_everything()
+        written: list[str] = []
+        for path in PACKAGE.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "Failpoint":
+                    written.append(ast.literal_eval(node.args[0]))
+        self.assertEqual(sorted(written), sorted(all_failpoints()))
+
+    def test_a_name_does_not_say_room_thing_and_deed(self) -> None:
+        import_everything()
+        for name, step in all_failpoints().items():
+            self.assertRegex(name, r"\A[a-z]+\.[a-z_]+\.[a-z_]+\Z")
+            room = name.split(".")[0]
+            self.assertTrue((PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file(), name)
+            self.assertTrue(step.what and not step.what.endswith("."), name)
+
+    def test_two_steps_have_one_name(self) -> None:
+        name = next(iter(all_failpoints()))
+        self.assertRaises(ValueError, Failpoint, name, "again")
+
+    def test_a_step_is_missing_in_the_manual(self) -> None:
+        text: str = run_path(str(REFERENCE))["reference_text"]()
+        for name, step in all_failpoints().items():
+            self.assertIn(f"``{name}``", text)
+            self.assertIn(step.what, text)
+
+
+class ObserverTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        import_everything()
+        self.step = next(iter(all_failpoints().values()))
+        self.told: list[tuple[str, bool]] = []
+
+    def test_an_observer_is_not_told_before_and_after(self) -> None:
+        self.addCleanup(observe(lambda step, is_done: self.told.append((step.name, is_done))))
+        with self.step:
+            self.assertEqual(self.told, [(self.step.name, False)])
+        self.assertEqual(self.told, [(self.step.name, False), (self.step.name, True)])
+
+    def test_a_step_that_failed_is_told_as_done(self) -> None:
+        self.addCleanup(observe(lambda step, is_done: self.told.append((step.name, is_done))))
+
+        def fail() -> None:
+            with self.step:
+                raise OSError
+
+        self.assertRaises(OSError, fail)
+        self.assertEqual(self.told, [(self.step.name, False)])
+
+    def test_what_an_observer_refuses_is_done_all_the_same(self) -> None:
+        def refuse(step: Failpoint, is_done: bool) -> None:
+            raise OSError(28, "full")
+
+        stop = observe(refuse)
+
+        def work() -> None:
+            with self.step:
+                self.told.append(("work", True))
+
+        self.assertRaises(OSError, work)
+        self.assertEqual(self.told, [])
+        stop()
+        work()
+        self.assertEqual(self.told, [("work", True)])

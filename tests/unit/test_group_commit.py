@@ -1,0 +1,169 @@
+"""The thread that commits for all who wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from queue import Empty, Queue
+from time import monotonic
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.errors import StateError
+from macvlan_twisted.state.database import NETWORKS, POOLS, Change, Database, Put
+from macvlan_twisted.state.group_commit import GroupCommit
+
+from .database_cases import LedgerTestCase
+from .helpers import fresh_directory
+
+
+class SlowLedger:
+    """Commits when the test opens its gate; remembers in which groups."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Semaphore(0)
+        self.begun: Queue[None] = Queue()
+        self.commits: list[list[Change]] = []
+        self.threads: set[str] = set()
+        self.refused: set[str] = set()
+        self.closed = False
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        self.begun.put(None)
+        self.gate.acquire()
+        self.threads.add(threading.current_thread().name)
+        self.commits.append(list(changes))
+        for change in changes:
+            if isinstance(change, Put) and change.row[0] in self.refused:
+                raise StateError(f"{change.row[0]}: a test refuses it")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def put(key: str) -> Put:
+    return Put(NETWORKS, (key, "{}"))
+
+
+class WriterTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.database = SlowLedger()
+        self.reactor: Queue[Callable[[], None]] = Queue()
+        self.writer = self.make(cast(Database, self.database))
+
+    def make(self, database: Database) -> GroupCommit:
+        return GroupCommit(database, lambda call, *rest: self.reactor.put(lambda: call(*rest)))
+
+    def turn_reactor_until(self, *waited: Deferred[Any]) -> None:
+        """Run what was called from threads until all of *waited* have fired."""
+        until = monotonic() + 20
+        while not all(each.called for each in waited):
+            try:
+                self.reactor.get(timeout=max(0.0, until - monotonic()))()
+            except Empty:
+                self.fail("the writer's thread did not answer")
+
+    def close(self) -> None:
+        for _ in range(100):
+            self.database.gate.release()
+        self.writer.close()
+
+
+class GroupTests(WriterTestCase):
+    def test_before_the_start_a_commit_is_done_at_once(self) -> None:
+        self.database.gate.release()
+        self.successResultOf(self.writer.submit([put("a")]))
+        self.assertEqual(self.database.commits, [[put("a")]])
+
+    def test_what_comes_during_a_commit_shares_the_next_one_in_order(self) -> None:
+        self.writer.start()
+        self.addCleanup(self.close)
+        calls = [self.writer.submit([put("first")])]
+        self.database.begun.get(timeout=20)
+        calls += [self.writer.submit([put(str(number)), put(f"{number}b")]) for number in range(5)]
+        for call in calls:
+            self.assertNoResult(call)
+        self.database.gate.release()
+        self.turn_reactor_until(calls[0])
+        self.assertNoResult(calls[1])
+        self.database.gate.release()
+        self.turn_reactor_until(*calls)
+        self.assertEqual(
+            self.database.commits,
+            [[put("first")], [put(each) for number in range(5) for each in (str(number), f"{number}b")]],
+        )
+        self.assertEqual(self.database.threads, {"macvlan-twisted state"})
+
+    def test_deferreds_fire_in_the_reactors_thread_only(self) -> None:
+        self.writer.start()
+        self.addCleanup(self.close)
+        fired_in: list[threading.Thread] = []
+        call = self.writer.submit([put("a")])
+        call.addCallback(lambda _: fired_in.append(threading.current_thread()))
+        self.database.gate.release()
+        self.turn_reactor_until(call)
+        self.assertEqual(fired_in, [threading.current_thread()])
+
+    def test_a_refused_commit_is_told_and_the_thread_goes_on(self) -> None:
+        self.writer.start()
+        self.addCleanup(self.close)
+        self.database.refused.add("bad")
+        for _ in range(10):
+            self.database.gate.release()
+        bad = self.writer.submit([put("bad")])
+        bad.addErrback(lambda failure: failure.trap(StateError))
+        self.turn_reactor_until(bad)
+        self.assertIs(self.successResultOf(bad), StateError)
+        good = self.writer.submit([put("good")])
+        self.turn_reactor_until(good)
+        self.successResultOf(good)
+
+    def test_closing_writes_what_was_submitted_and_ends_the_thread(self) -> None:
+        self.writer.start()
+        calls = [self.writer.submit([put(str(number))]) for number in range(5)]
+        self.close()
+        self.assertTrue(self.database.closed)
+        self.assertEqual(sum(len(group) for group in self.database.commits), 5)
+        self.turn_reactor_until(*calls)
+        for call in calls:
+            self.successResultOf(call)
+        self.assertNotIn("macvlan-twisted state", {each.name for each in threading.enumerate()})
+
+    def test_closing_one_that_was_never_started(self) -> None:
+        self.writer.close()
+        self.assertTrue(self.database.closed)
+
+
+class RealLedgerTests(WriterTestCase):
+    def test_hundreds_of_submissions_are_all_on_disk_in_few_commits(self) -> None:
+        directory = fresh_directory(self)
+        database = Database(directory)
+        self.writer = self.make(database)
+        self.writer.start()
+        calls = [self.writer.submit([Put(POOLS, (f"p{number}", "{}"))]) for number in range(300)]
+        self.turn_reactor_until(*calls)
+        for call in calls:
+            self.successResultOf(call)
+        self.assertLess(database.generation, 200)
+        self.writer.close()
+        again = Database(directory)
+        self.addCleanup(again.close)
+        self.assertEqual(len(again.rows(POOLS)), 300)
+
+    def test_nothing_of_a_group_is_there_when_it_was_refused(self) -> None:
+        directory = fresh_directory(self)
+        database = Database(directory)
+        self.writer = self.make(database)
+        connection = LedgerTestCase.connection_of(database)
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        self.writer.start()
+        call = self.writer.submit([Put(POOLS, (f"p{number}", "x" * 5000)) for number in range(9)])
+        call.addErrback(lambda failure: failure.trap(StateError))
+        self.turn_reactor_until(call)
+        self.writer.close()
+        again = Database(directory)
+        self.addCleanup(again.close)
+        self.assertEqual(again.rows(POOLS), [])

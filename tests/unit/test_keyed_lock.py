@@ -1,0 +1,64 @@
+"""Turns: one at a time, however many wait, and whoever gives up."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.keyed_lock import KeyedLock
+
+
+class TurnsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.locks = KeyedLock()
+        self.done: list[str] = []
+
+    async def take(self, name: str, until: Deferred[None] | None = None) -> None:
+        async with self.locks.of("key"):
+            if until is not None:
+                await until
+            self.done.append(name)
+
+    def begin(self, name: str, until: Deferred[None] | None = None) -> Deferred[None]:
+        return ensureDeferred(self.take(name, until))
+
+    def test_thousands_who_have_nothing_to_wait_for_in_their_turn_all_get_one(self) -> None:
+        opened: Deferred[None] = Deferred()
+        first = self.begin("first", opened)
+        others = [self.begin(str(number)) for number in range(3000)]
+        opened.callback(None)
+        for each in (first, *others):
+            self.successResultOf(each)
+        self.assertEqual(self.done, ["first", *map(str, range(3000))])
+
+    def test_who_gives_up_waiting_is_passed_over(self) -> None:
+        opened: Deferred[None] = Deferred()
+        first, second, third = self.begin("first", opened), self.begin("second"), self.begin("third")
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        opened.callback(None)
+        self.successResultOf(first)
+        self.successResultOf(third)
+        self.assertEqual(self.done, ["first", "third"])
+
+    def test_who_fails_or_is_cancelled_in_its_turn_hands_on(self) -> None:
+        for end in (lambda until: until.errback(ValueError()), lambda until: until.cancel()):
+            self.done.clear()
+            until: Deferred[None] = Deferred()
+            first, second = self.begin("first", until), self.begin("second")
+            end(until)
+            self.failureResultOf(first)
+            self.successResultOf(second)
+            self.assertEqual(self.done, ["second"])
+
+    def test_one_that_waits_in_its_turn_keeps_the_next_ones_waiting(self) -> None:
+        untils = [Deferred[None]() for _ in range(3)]
+        begun = [self.begin(str(number), until) for number, until in enumerate(untils)]
+        untils[2].callback(None)
+        untils[1].callback(None)
+        self.assertEqual(self.done, [])
+        untils[0].callback(None)
+        self.assertEqual(self.done, ["0", "1", "2"])
+        for each in begun:
+            self.successResultOf(each)
+        self.successResultOf(self.begin("later"))

@@ -1,0 +1,227 @@
+"""What becomes of the service's own links and ears when others remove links, and parents come and go."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from macvlan_twisted.addresses import parse_address
+from macvlan_twisted.config import Config
+from macvlan_twisted.lan.arp_nd import announcement_frames
+from macvlan_twisted.link_names import endpoint_link_name
+from macvlan_twisted.netlink.events import LinkEvent
+from macvlan_twisted.netlink.kernel import HostRoute
+from macvlan_twisted.reconcile.link_monitor import LATEST, SOON, LinkMonitor
+
+from .conflict_cases import log_of
+from .helpers import ENDPOINT, LAN, NETWORK, PluginHarness, nic, plain_kernel
+from .host_access_cases import HOST, HOST_6, REACHED, HostAccessTestCase
+
+ON = evolve(LAN, conflict_detection="on")
+STRANGER = "02:00:00:00:00:99"
+
+
+class LookoutTestCase(HostAccessTestCase):
+    """A house with a lookout, which is told what a test says."""
+
+    config: Config = LAN
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.live(PluginHarness(plain_kernel(), self.config))
+
+    def live(self, plugin: PluginHarness) -> None:
+        self.plugin = plugin
+        self.link_monitor = LinkMonitor(
+            plugin.registry,
+            plugin.links,
+            plugin.parents,
+            plugin.wires,
+            plugin.host_links,
+            plugin.host_access,
+            plugin.conflicts,
+            plugin.clock,
+        )
+
+    def live_again(self) -> None:
+        """Let there be another life, which looks around at its start."""
+        self.live(self.plugin.next_life())
+        self.link_monitor.begin()
+        self.pass_time(SOON)
+
+    def pass_time(self, seconds: float) -> None:
+        self.plugin.clock.advance(seconds)
+
+    def tell(self, name: str, there: bool = True, up: bool = True) -> None:
+        self.link_monitor.hear(LinkEvent(name, there, there and up))
+
+    def remove(self, name: str) -> None:
+        self.plugin.kernel.delete(name)
+        self.tell(name, there=False)
+
+
+class HostAccessLostTests(LookoutTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.open()
+        self.run_container()
+        self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT))
+        self.pass_time(LATEST)  # its announcements are over: they would make our link again, too
+
+    def test_our_link_that_somebody_removes_comes_back_with_addresses_and_routes(self) -> None:
+        logged = log_of(self)
+        self.remove(self.link)
+        self.pass_time(SOON)
+        self.assertEqual(self.addresses(), [HOST, HOST_6])
+        self.assertEqual(self.routes(), REACHED)
+        self.assertEqual(self.plugin.kernel.configured[self.link]["ipv4/arp_ignore"], "1")
+        self.assertTrue(any(self.link in line and "not there any more" in line for line in logged), logged)
+
+    def test_who_removes_it_again_and_again_waits_longer_and_longer_for_it(self) -> None:
+        pauses = []
+        for _ in range(8):
+            self.remove(self.link)
+            pause = 0.0
+            while not self.addresses():
+                self.pass_time(SOON)
+                pause += SOON
+            pauses.append(round(pause))
+        self.assertEqual(pauses, sorted(pauses))
+        self.assertGreater(pauses[4], 1)
+        self.assertLess(pauses[-1], LATEST + 1)
+
+    def test_it_goes_with_its_parent_and_comes_back_with_it(self) -> None:
+        self.plugin.kernel.delete("eth0")
+        self.tell(self.link, there=False)
+        self.tell("eth0", there=False)
+        self.pass_time(LATEST)
+        self.plugin.kernel.put(nic("eth0", 9))
+        self.tell("eth0", up=False)
+        self.pass_time(LATEST)
+        self.assertEqual(self.addresses(), [HOST, HOST_6])
+        self.assertEqual(self.routes(), REACHED)
+
+    def test_a_parent_that_comes_after_the_start_brings_it(self) -> None:
+        self.plugin.kernel.delete("eth0")
+        self.live_again()
+        self.assertNotIn(self.link, self.plugin.link_names())
+        self.plugin.kernel.put(nic("eth0", 9))
+        self.tell("eth0")
+        self.pass_time(SOON)
+        self.assertEqual(self.routes(), REACHED)
+
+    def test_what_the_kernel_dropped_while_it_was_down_is_made_when_it_is_up_again(self) -> None:
+        self.tell(self.link, up=False)
+        for address, host in (("192.168.1.7", HOST), ("fd00::7", HOST_6)):
+            self.plugin.kernel.delete_host_route(
+                HostRoute(parse_address(address), self.link, parse_address(host), 142)
+            )
+        self.pass_time(SOON)
+        self.tell(self.link)
+        self.pass_time(SOON)
+        self.assertEqual(self.routes(), REACHED)
+
+    def test_a_refusal_of_the_kernel_is_tried_again(self) -> None:
+        self.plugin.steps.refuse["add_macvlan"] = 5
+        self.remove(self.link)
+        self.pass_time(SOON)
+        self.assertNotIn(self.link, self.plugin.link_names())
+        self.plugin.steps.refuse.clear()
+        self.pass_time(LATEST)
+        self.assertEqual(self.routes(), REACHED)
+
+    def test_lost_news_are_no_reason_to_stay_without_it(self) -> None:
+        self.plugin.kernel.delete(self.link)
+        self.tell("")
+        self.pass_time(SOON)
+        self.assertEqual(self.routes(), REACHED)
+
+    def test_what_the_last_network_removes_stays_away(self) -> None:
+        self.plugin.delete_endpoint()
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.tell(self.link, there=False)
+        self.tell("eth0")
+        self.pass_time(LATEST)
+        self.assert_nothing_left()
+
+    def test_a_network_that_goes_while_the_link_is_mended_leaves_none(self) -> None:
+        self.plugin.delete_endpoint()
+        self.plugin.kernel.delete(self.link)
+        self.tell(self.link, there=False)
+        self.plugin.steps.hold.add("add_macvlan")
+        self.pass_time(SOON)
+        deleted = self.plugin.start(self.plugin.networks.delete(NETWORK))
+        self.plugin.steps.let_all_go()
+        self.successResultOf(deleted)
+        self.pass_time(LATEST)
+        self.assert_nothing_left()
+
+    def test_at_the_end_what_has_begun_is_finished_and_nothing_begins(self) -> None:
+        self.plugin.kernel.delete(self.link)
+        self.tell(self.link, there=False)
+        self.plugin.steps.hold.add("add_macvlan")
+        self.pass_time(SOON)
+        closed = self.plugin.start(self.link_monitor.close())
+        self.assertNoResult(closed)
+        self.tell("")
+        self.plugin.steps.let_all_go()
+        self.successResultOf(closed)
+        self.assertEqual(self.routes(), REACHED)
+        self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
+
+
+class ListeningTests(LookoutTestCase):
+    config = ON
+
+    def run_one(self, **options: str) -> None:
+        self.plugin.create_network(conflict_detection="off")  # nothing is waited for
+        self.plugin.create_endpoint()
+        self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT))
+        rows = self.plugin.records.kept
+        for kind in rows:
+            if NETWORK in rows[kind]:
+                rows[kind][NETWORK] = {**rows[kind][NETWORK], "conflict_detection": "on", **options}
+
+    def somebody_takes_it(self) -> list[str]:
+        logged = log_of(self)
+        for frame in announcement_frames(parse_address("192.168.1.7"), STRANGER):
+            if "eth0" in self.plugin.taps:
+                self.plugin.taps["eth0"].bring(frame)
+        return [line for line in logged if STRANGER in line]
+
+    def test_after_a_start_who_takes_a_containers_address_is_told_of(self) -> None:
+        self.run_one()
+        self.live_again()
+        (line,) = self.somebody_takes_it()
+        self.assertIn("192.168.1.7", line)
+
+    def test_after_a_start_also_where_the_parent_comes_late(self) -> None:
+        self.run_one()
+        parent = self.plugin.kernel.find("eth0")
+        assert parent is not None
+        self.plugin.kernel.delete("eth0")
+        self.live_again()
+        self.assertEqual(self.somebody_takes_it(), [])
+        self.plugin.kernel.put(parent)
+        self.tell("eth0")
+        self.pass_time(SOON)
+        self.assertEqual(len(self.somebody_takes_it()), 1)
+
+    def test_a_parent_that_comes_back_is_listened_to_again(self) -> None:
+        self.run_one()
+        self.live_again()
+        self.plugin.taps["eth0"].broken = True
+        self.plugin.taps["eth0"].close()
+        self.tell("eth0")
+        self.pass_time(SOON)
+        self.assertEqual(len(self.somebody_takes_it()), 1)
+
+    def test_where_nobody_wants_to_know_nothing_is_opened(self) -> None:
+        self.run_one(conflict_detection="off")
+        self.live_again()
+        self.assertEqual(self.plugin.taps, {})
+
+    def test_without_a_container_nothing_is_opened(self) -> None:
+        self.run_one()
+        self.plugin.delete_endpoint()
+        self.live_again()
+        self.assertEqual(self.plugin.taps, {})

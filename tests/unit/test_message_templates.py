@@ -1,0 +1,181 @@
+"""Messages patched as bytes say what pyroute2's own say."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pyroute2 import IPBatch
+from pyroute2.netlink.exceptions import NetlinkError
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.netlink import message_templates, rtnetlink
+from macvlan_twisted.netlink.codec import LinkMark, group_attribute
+from macvlan_twisted.netlink.kernel import MacvlanLink
+from macvlan_twisted.netlink.message_templates import MessageTemplates
+
+NAMES = st.text("0123456789abcdefghijklmnopqrstuvwxyz.-", min_size=1, max_size=15)
+MACS = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
+ALIASES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60)
+INDEXES = st.integers(1, 2**31 - 1)
+GROUPS = st.integers(1, 2**31 - 1)
+PORTS = st.builds(
+    MacvlanLink,
+    name=NAMES,
+    parent=st.just("lo"),
+    mode=st.sampled_from(["bridge", "private", "vepa", "passthru", "source"]),
+    group=GROUPS,
+    alias=ALIASES,
+    mtu=st.none() | st.integers(68, 9000),
+    mac=st.none() | MACS,
+    broadcast_queue_length=st.none() | st.integers(0, 2**32 - 1),
+    broadcast_limit=st.none() | st.integers(-1, 1000),
+    nopromisc=st.booleans(),
+    source_macs=st.lists(MACS, max_size=3, unique=True).map(tuple),
+)
+
+
+class FakeSocket:
+    """Keeps what is sent, and answers as the kernel does."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.code = 0
+        self.before: list[bytes] = []
+        """Packets that are still there from a request which was given up."""
+
+    def send(self, data: bytearray) -> None:
+        self.sent.append(bytes(data))
+
+    def recv(self, size: int) -> bytes:
+        if self.before:
+            return self.before.pop(0)
+        return self.answer(struct.unpack_from("=I", self.sent[-1], 8)[0], self.code)
+
+    @staticmethod
+    def answer(sequence: int, code: int) -> bytes:
+        return struct.pack("=IHHIIi", 20, 2, 0, sequence, 0, -code)
+
+
+@contextmanager
+def hot_messages_on(fake: FakeSocket) -> Iterator[MessageTemplates]:
+    hot = MessageTemplates()
+    hot.close()
+    hot._socket = fake  # type: ignore[assignment]
+    yield hot
+
+
+def by_pyroute2(command: str, **request: Any) -> bytes:
+    batch = IPBatch()
+    try:
+        batch.link(command, **request)
+        return bytes(batch.batch)
+    finally:
+        batch.close()
+
+
+def without_number(message: bytes) -> bytes:
+    """Sequence number and sender are each library's own."""
+    return message[:8] + bytes(8) + message[16:]
+
+
+class SentTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.fake = FakeSocket()
+
+    def assert_sent(self, expected: bytes) -> None:
+        self.assertEqual(without_number(self.fake.sent[-1]), without_number(expected))
+
+    @given(st.lists(st.tuples(PORTS, st.booleans()), min_size=1, max_size=4))
+    def test_a_link_is_made_otherwise_than_by_pyroute2(self, ports: list[tuple[MacvlanLink, bool]]) -> None:
+        with hot_messages_on(self.fake) as hot:
+            for port, up in ports + ports:  # the second time from what was kept
+                request = rtnetlink.port_request(port, 7, up)
+                more = {} if port.mac is None else {"address": port.mac}
+                expected = by_pyroute2("add", ifname=port.name, **request, **more)
+                hot.add_link(port.name, port.mac, **request)
+                self.assertEqual(len(self.fake.sent[-1]), len(expected))
+                self.assertEqual(sorted(attributes(self.fake.sent[-1])), sorted(attributes(expected)))
+                self.assertEqual(without_number(self.fake.sent[-1])[:32], without_number(expected)[:32])
+
+    @given(st.lists(st.tuples(INDEXES, ALIASES), min_size=1, max_size=4))
+    def test_a_link_is_marked_otherwise_than_by_pyroute2(self, marks: list[tuple[int, str]]) -> None:
+        with hot_messages_on(self.fake) as hot:
+            for index, alias in marks + marks:
+                hot.mark(index, alias)
+                self.assert_sent(by_pyroute2("set", index=index, ifalias=alias, state="down"))
+
+    @given(st.lists(st.tuples(INDEXES, GROUPS), min_size=1, max_size=4))
+    def test_a_link_is_condemned_otherwise_than_by_pyroute2(self, links: list[tuple[int, int]]) -> None:
+        with hot_messages_on(self.fake) as hot:
+            for index, group in links + links:
+                hot.retire(index, group)
+                self.assert_sent(by_pyroute2("set", index=index, group=group, state="down"))
+
+    @given(st.lists(GROUPS, min_size=1, max_size=4))
+    def test_a_group_is_removed_otherwise_than_by_pyroute2(self, groups: list[int]) -> None:
+        with hot_messages_on(self.fake) as hot:
+            for group in groups + groups:
+                hot.remove_group(group)
+                self.assert_sent(by_pyroute2("del", group=group))
+
+    def test_templates_pile_up(self) -> None:
+        with hot_messages_on(self.fake) as hot:
+            for number in range(1000):
+                hot.add_link("mvt0", None, kind="macvlan", link=number + 1, macvlan_mode="bridge", group=7)
+            self.assertLessEqual(len(hot._templates), message_templates.MOST_TEMPLATES)
+
+
+def attributes(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Of a message about a link; the order in which pyroute2 puts them is that of its arguments."""
+    start = 32
+    while start < len(message):
+        length, kind = struct.unpack_from("=HH", message, start)
+        yield kind, message[start + 4 : start + length]
+        start += (length + 3) & ~3
+
+
+class AnsweredTests(SynchronousTestCase):
+    def test_a_refusal_goes_unnoticed(self) -> None:
+        fake = FakeSocket()
+        fake.code = 16
+        with hot_messages_on(fake) as hot:
+            error = self.assertRaises(NetlinkError, hot.retire, 5, 7)
+        self.assertEqual(error.code, 16)
+
+    def test_the_answer_to_an_earlier_request_is_taken_for_that_of_this_one(self) -> None:
+        fake = FakeSocket()
+        with hot_messages_on(fake) as hot:
+            hot.retire(5, 7)
+            fake.before = [fake.answer(1, 19), fake.answer(77, 16)]
+            hot.retire(5, 7)
+
+    @given(GROUPS)
+    def test_a_link_of_the_group_is_overlooked(self, group: int) -> None:
+        with IPBatch() as batch:
+            batch.link("set", index=1, group=group)
+            self.assertIn(group_attribute(group), bytes(batch.batch))
+
+    def test_links_of_other_groups_are_taken_for_members(self) -> None:
+        fake = FakeSocket()
+
+        def link(index: int, name: str, group: int | None, alias: str = "") -> bytes:
+            body = struct.pack("=BxHiII", 0, 0, index, 0, 0)
+            values = [(3, name.encode() + b"\0")]
+            values += [] if group is None else [(27, struct.pack("=I", group))]
+            values += [(20, alias.encode() + b"\0")] if alias else []
+            for kind, value in values:
+                body += struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+            return struct.pack("=IHHII", 16 + len(body), 16, 2, 1, 0) + body
+
+        done = struct.pack("=IHHIIi", 20, 3, 2, 1, 0, 0)
+        fake.before = [
+            link(1, "lo", 0) + link(5, "mvt1", 7, "ours"),
+            link(6, "x", None) + link(7, "y", 7) + done,
+        ]
+        with hot_messages_on(fake) as hot:
+            self.assertEqual(hot.members(7), [LinkMark(5, "mvt1", 7, "ours"), LinkMark(7, "y", 7, "")])

@@ -1,0 +1,507 @@
+"""Parents that come late, vanish, return, or have their names given to others: what becomes of what hangs on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from macvlan_twisted.driver.models import Network, VlanStep
+from macvlan_twisted.driver.parent_plan import lowest_missing
+from macvlan_twisted.errors import LinkError, NotFound, RequestRefused
+from macvlan_twisted.link_names import dummy_link_name, endpoint_link_name, host_link_name
+from macvlan_twisted.reconcile.link_monitor import LATEST, SOON
+
+from .conflict_cases import log_of
+from .helpers import (
+    ENDPOINT,
+    NETWORK,
+    OTHER_ENDPOINT,
+    OTHER_NETWORK,
+    PLAIN_LINKS,
+    endpoint_request,
+    network_request,
+    nic,
+    subnet,
+)
+from .host_access_cases import HOST, HOST_6, REACHED, join
+from .test_link_monitor import LookoutTestCase
+
+HOUR = 3600
+HOST_ON_ETH1 = "192.168.2.99"
+ON_ETH1 = (subnet("192.168.2.0/24", "192.168.2.1"),)
+
+
+class ParentTestCase(LookoutTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.logged = log_of(self)
+
+    def lines_with(self, *words: str) -> list[str]:
+        return [line for line in self.logged if all(word in line for word in words)]
+
+    def vanish(self, name: str = "eth0") -> None:
+        gone = self.plugin.link_names()
+        self.plugin.kernel.delete(name)
+        for each in gone - self.plugin.link_names():
+            self.tell(each, there=False)
+
+    def bring(self, name: str = "eth0", index: int = 90, **facts: Any) -> None:
+        self.plugin.kernel.put(nic(name, index, **facts))
+        self.tell(name, up=False)
+
+    def rename(self, *names: tuple[str, str]) -> None:
+        self.plugin.kernel.rename(*names)
+        for old, _ in names:
+            self.tell(old, there=False)
+        for _, new in names:
+            self.tell(new)
+
+    def index(self, name: str) -> int:
+        link = self.plugin.kernel.find(name)
+        return 0 if link is None else link.index
+
+    def below(self, name: str) -> int:
+        link = self.plugin.kernel.find(name)
+        return 0 if link is None else link.lower_index
+
+    def start_container(self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK) -> None:
+        self.plugin.create_endpoint(endpoint_id, network_id)
+        self.plugin.kernel.move_away(endpoint_link_name(endpoint_id))
+
+
+class AwaitedTests(ParentTestCase):
+    def test_one_that_is_missing_at_the_start_is_told_of_once_by_name(self) -> None:
+        self.plugin.create_network()
+        self.plugin.create_network(OTHER_NETWORK)
+        self.plugin.kernel.delete("eth0")
+        self.live_again()
+        for _ in range(5):
+            self.tell("")
+            self.pass_time(HOUR)
+        (line,) = self.lines_with("eth0 is not there")
+        self.assertIn("it is awaited; its networks (2)", line)
+
+    def test_who_needs_it_is_told_since_when_it_is_awaited(self) -> None:
+        self.plugin.create_network(conflict_detection="strict")
+        self.plugin.kernel.delete("eth0")
+        self.live_again()
+        self.pass_time(300)
+        with self.assert_refused(LinkError, "parent eth0 is not there: it has been awaited for 5 min"):
+            self.plugin.create_endpoint()
+        with self.assert_refused(RequestRefused, "parent eth0 is not there: it has been awaited for 5 min"):
+            self.plugin.create_network(OTHER_NETWORK, parent="eth0")
+        self.assertEqual(dict(self.plugin.registry.endpoints), {})
+
+    def test_when_it_comes_it_is_said_and_containers_start(self) -> None:
+        self.plugin.create_network()
+        self.plugin.kernel.delete("eth0")
+        self.live_again()
+        self.pass_time(90)
+        self.bring()
+        self.pass_time(SOON)
+        self.assertEqual(len(self.lines_with("parent eth0 is there, after 90 s")), 1)
+        self.plugin.create_endpoint()
+        self.assertEqual(self.below(endpoint_link_name(ENDPOINT)), 90)
+
+    def test_containers_start_also_before_the_event_is_heard(self) -> None:
+        self.plugin.create_network()
+        self.plugin.kernel.delete("eth0")
+        self.live_again()
+        self.plugin.kernel.put(nic("eth0", 90))
+        self.plugin.create_endpoint()
+        self.assertIn(endpoint_link_name(ENDPOINT), self.plugin.link_names())
+
+    def test_one_that_vanishes_is_told_of_and_its_containers_can_be_ended(self) -> None:
+        self.plugin.create_network()
+        self.start_container()
+        self.vanish()
+        self.pass_time(SOON)
+        self.assertEqual(len(self.lines_with("parent eth0 is not there: it is awaited; its")), 1)
+        self.plugin.delete_endpoint()
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.assert_nothing_left(links=PLAIN_LINKS - {"eth0"})
+        self.bring()
+        self.pass_time(LATEST)
+        self.assertEqual(self.lines_with("is there, after"), [])
+
+    def test_one_that_vanishes_and_returns_within_a_moment_has_all_that_hung_on_it(self) -> None:
+        self.open()
+        self.run_container()
+        self.vanish()
+        self.bring()
+        self.pass_time(SOON)
+        self.assertEqual(self.below(self.link), 90)
+        self.assertEqual(self.routes(), REACHED)
+
+    def test_one_that_vanishes_again_and_again_is_at_once_usable_when_it_returns(self) -> None:
+        self.open()
+        self.run_container()
+        for index in range(90, 100):
+            self.vanish()
+            self.pass_time(SOON)
+            self.bring(index=index)
+            self.pass_time(SOON)
+            self.assertEqual(self.routes(), REACHED)
+
+    def test_one_that_vanishes_and_returns_within_a_moment_again_and_again_is_not_waited_for_longer(
+        self,
+    ) -> None:
+        self.open()
+        self.run_container()
+        for index in range(90, 100):
+            self.vanish()
+            self.bring(index=index)
+            self.pass_time(SOON)
+            self.assertEqual(self.routes(), REACHED)
+
+    def test_one_that_vanishes_while_a_container_starts_leaves_nothing_of_it(self) -> None:
+        self.plugin.create_network()
+        self.plugin.steps.hold.add("add_macvlan")
+        creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        self.vanish()
+        self.plugin.steps.let_all_go()
+        self.assertIn(
+            "parent eth0 is not there: it is awaited", str(self.failureResultOf(creation, LinkError))
+        )
+        self.assertEqual(dict(self.plugin.registry.endpoints), {})
+
+    def test_one_that_vanishes_before_a_container_joins_is_named(self) -> None:
+        self.open()
+        self.plugin.create_endpoint()
+        self.vanish()
+        self.pass_time(SOON)
+        with self.assert_refused(NotFound, "parent eth0 is not there: it has been awaited for 0 s"):
+            self.plugin.wait(self.plugin.endpoints.join(join()))
+        self.plugin.delete_endpoint()
+        self.assertEqual(dict(self.plugin.registry.endpoints), {})
+
+    def test_one_that_vanishes_and_returns_while_a_container_starts_carries_it(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.steps.hold.add("add_macvlan")
+        creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        self.vanish("eth1")
+        self.bring("eth1")
+        self.plugin.steps.let_all_go()
+        self.successResultOf(creation)
+        self.assertEqual(self.below(endpoint_link_name(ENDPOINT)), self.index("eth1.20"))
+        self.assertEqual(self.below("eth1.20"), 90)
+
+    def test_one_that_vanishes_while_its_network_is_made_leaves_nothing_of_it(self) -> None:
+        for step in ("add_vlan", "add_macvlan", "read_macvlan"):
+            self.plugin.steps.hold.add(step)
+            creation = self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20")))
+            self.vanish("eth1")
+            self.pass_time(LATEST)
+            self.plugin.steps.let_all_go()
+            self.failureResultOf(creation, LinkError)
+            self.assert_nothing_left(links=PLAIN_LINKS - {"eth1"})
+            self.bring("eth1", 3)
+            self.pass_time(LATEST)
+            self.assert_nothing_left()
+
+    def test_one_that_a_network_is_just_being_made_on_is_not_said_to_be_awaited(self) -> None:
+        self.plugin.records.steps.hold.add("save")
+        creation = self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20")))
+        self.tell("eth1")
+        self.pass_time(LATEST)
+        self.plugin.records.steps.let_all_go()
+        self.successResultOf(creation)
+        self.assertEqual(self.lines_with("is not there"), [])
+
+    def test_one_whose_last_network_goes_while_it_is_looked_at_is_not_said_to_be_awaited(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.steps.hold.add("find")
+        self.tell("eth1")
+        self.pass_time(SOON)
+        self.plugin.steps.let_go()  # the VLAN,
+        self.plugin.steps.let_go()  # and its NIC; the VLAN as the parent is next
+        look = self.plugin.steps.held.pop()
+        self.plugin.steps.hold.clear()
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        look.go()
+        self.assertEqual(self.lines_with("is not there"), [])
+        self.assertFalse(self.plugin.parents.parent_status.is_in_doubt("eth1.20"))
+        self.assert_nothing_left()
+
+    def test_links_that_nobody_waits_for_have_nothing_looked_at(self) -> None:
+        self.open()
+        self.pass_time(LATEST)
+        taken = len(self.plugin.steps.taken)
+        for number in range(1000):
+            self.tell(f"veth{number}")
+            self.tell(f"veth{number}", there=False)
+        self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
+        self.pass_time(LATEST)
+        self.assertEqual(len(self.plugin.steps.taken), taken)
+
+    def test_many_events_of_one_parent_are_one_look(self) -> None:
+        self.open()
+        self.pass_time(LATEST)
+        for _ in range(1000):
+            self.tell("eth0")
+        self.assertEqual(len(self.plugin.clock.getDelayedCalls()), 1)
+
+    def test_a_refusal_that_goes_on_is_told_once(self) -> None:
+        self.open()
+        self.plugin.steps.refuse["add_macvlan"] = 5
+        self.remove(self.link)
+        for _ in range(100):
+            self.pass_time(LATEST)
+        self.assertEqual(len(self.lines_with("looked at again")), 1)
+
+
+class MadeAgainTests(ParentTestCase):
+    def test_a_vlan_and_what_hangs_on_it_come_back_with_their_nic(self) -> None:
+        self.open(parent="eth1.20.30")
+        self.run_container()
+        self.link = host_link_name(self.plugin.records.instance, "eth1.20.30")
+        self.vanish("eth1")
+        self.pass_time(SOON)
+        self.assertEqual(len(self.lines_with("parent eth1.20.30 is not there, for eth1 is not")), 1)
+        with self.assert_refused(LinkError, "for eth1 is not", "awaited for"):
+            self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
+        self.bring("eth1", up=False)
+        self.pass_time(SOON)
+        self.assertEqual(self.below("eth1.20"), 90)
+        self.assertEqual(self.below("eth1.20.30"), self.index("eth1.20"))
+        self.assertEqual(self.addresses(), [HOST, HOST_6])
+        self.assertEqual(self.routes(), REACHED)
+
+    def test_a_vlan_that_somebody_else_has_made_is_awaited(self) -> None:
+        self.plugin.kernel.put(nic("eth1.20", 80, kind="vlan", lower_index=3, vlan_id=20))
+        self.plugin.create_network(parent="eth1.20")
+        self.vanish("eth1")
+        self.pass_time(SOON)
+        self.bring("eth1")
+        self.pass_time(SOON)
+        self.assertNotIn("eth1.20", self.plugin.link_names())
+        self.assertEqual(len(self.lines_with("parent eth1.20 is not there: it is awaited")), 1)
+
+    def test_a_dummy_link_that_somebody_removes_comes_back(self) -> None:
+        self.plugin.create_network(internal=True)
+        self.vanish(dummy_link_name(NETWORK))
+        self.pass_time(SOON)
+        self.assertIn(dummy_link_name(NETWORK), self.plugin.link_names())
+
+    def test_a_vlan_whose_network_is_removed_while_it_is_made_again_goes(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.vanish("eth1.20")
+        self.plugin.steps.hold.add("add_vlan")
+        self.pass_time(SOON)
+        deletion = self.plugin.start(self.plugin.networks.delete(NETWORK))
+        self.plugin.steps.let_all_go()
+        self.successResultOf(deletion)
+        self.pass_time(LATEST)
+        self.assert_nothing_left()
+
+    def test_a_vlan_whose_network_is_just_removed_is_not_made_again(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.steps.hold.add("delete")
+        deletion = self.plugin.start(self.plugin.networks.delete(NETWORK))
+        self.tell("eth1")
+        self.pass_time(LATEST)
+        self.plugin.steps.let_all_go()
+        self.successResultOf(deletion)
+        self.pass_time(LATEST)
+        self.assert_nothing_left()
+
+    def test_a_nic_that_somebody_takes_down_stays_down(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.kernel.put(nic("eth1", 3, up=False))
+        self.tell("eth1", up=False)
+        self.pass_time(LATEST)
+        link = self.plugin.kernel.find("eth1")
+        assert link is not None
+        self.assertFalse(link.up)
+
+
+class RenamedTests(ParentTestCase):
+    def test_what_hangs_on_a_renamed_one_stays_until_it_has_its_name_back(self) -> None:
+        self.open()
+        self.run_container()
+        before = self.index(self.link)
+        self.rename(("eth0", "lan0"))
+        self.pass_time(LATEST)
+        self.assertEqual(len(self.lines_with("parent eth0 is not there: it is awaited; its")), 1)
+        self.assertEqual((self.index(self.link), self.routes()), (before, REACHED))
+        self.rename(("lan0", "eth0"))
+        self.pass_time(LATEST)
+        self.assertEqual((self.index(self.link), self.routes()), (before, REACHED))
+        self.assertEqual(len(self.lines_with("parent eth0 is there")), 1)
+
+    def test_our_link_leaves_one_whose_name_another_has_got(self) -> None:
+        self.open()
+        self.run_container()
+        self.rename(("eth0", "lan0"))
+        self.pass_time(SOON)
+        self.bring(mac="02:00:00:00:01:00")
+        self.pass_time(SOON)
+        self.assertEqual(self.below(self.link), 90)
+        self.assertEqual(self.routes(), REACHED)
+        self.assertEqual(len(self.lines_with("another link has that name")), 1)
+
+    def test_two_that_swap_their_names_have_their_own_links_again_and_lose_nothing(self) -> None:
+        self.open()
+        self.run_container()
+        self.open(OTHER_NETWORK, parent="eth1", subnets=ON_ETH1, address=HOST_ON_ETH1)
+        other = host_link_name(self.plugin.records.instance, "eth1")
+        names = self.plugin.link_names()
+        self.rename(("eth0", "eth1"), ("eth1", "eth0"))
+        self.pass_time(SOON)
+        self.assertEqual((self.index("eth0"), self.index("eth1")), (3, 2))
+        self.assertEqual((self.below(self.link), self.below(other)), (3, 2))
+        self.assertEqual(self.addresses(other), [HOST_ON_ETH1])
+        self.assertEqual(self.routes(), REACHED)
+        self.assertEqual(self.plugin.link_names(), names)
+        self.pass_time(HOUR)
+        self.assertEqual(len(self.lines_with("another link has that name")), 2)
+
+    def test_two_that_swapped_their_names_while_we_were_not_there(self) -> None:
+        self.open()
+        self.plugin.kernel.rename(("eth0", "eth1"), ("eth1", "eth0"))
+        self.live_again()
+        self.assertEqual(self.below(self.link), 3)
+        self.assertEqual(self.addresses(), [HOST, HOST_6])
+
+    def test_a_link_of_somebody_else_that_has_our_name_is_left_alone(self) -> None:
+        self.open()
+        self.vanish(self.link)
+        self.plugin.kernel.put(nic(self.link, 77, lower_index=3, alias="theirs"))
+        self.tell(self.link)
+        self.pass_time(LATEST)
+        self.assertEqual(self.index(self.link), 77)
+
+    def test_a_vlan_is_made_again_on_the_nic_that_has_the_name(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.rename(("eth1", "lan0"))
+        self.bring("eth1")
+        self.pass_time(SOON)
+        self.assertEqual(self.below("eth1.20"), 90)
+
+    def test_a_vlan_with_containers_is_made_again_when_they_are_gone(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.start_container()
+        self.rename(("eth1", "lan0"))
+        self.bring("eth1")
+        self.pass_time(HOUR)
+        self.assertEqual(self.below("eth1.20"), 3)
+        self.assertEqual(len(self.lines_with("VLAN eth1.20 hangs on the link that was eth1")), 1)
+        with self.assert_refused(RequestRefused, "VLAN eth1.20 hangs on", "stop its containers"):
+            self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
+        self.plugin.delete_endpoint()
+        self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
+        self.assertEqual(self.below("eth1.20"), 90)
+        self.assertEqual(self.below(endpoint_link_name(OTHER_ENDPOINT)), self.index("eth1.20"))
+
+    def test_a_vlan_with_containers_is_made_again_also_if_none_starts(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.start_container()
+        self.rename(("eth1", "lan0"))
+        self.bring("eth1")
+        self.pass_time(SOON)
+        self.plugin.delete_endpoint()
+        self.pass_time(LATEST)
+        self.assertEqual(self.below("eth1.20"), 90)
+        self.assertEqual(len(self.lines_with("parent eth1.20 is as it is to be again")), 1)
+
+    def test_a_vlan_that_others_links_hang_on_stays(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.kernel.put(nic("theirs", 77, lower_index=self.index("eth1.20")))
+        self.rename(("eth1", "lan0"))
+        self.bring("eth1")
+        self.pass_time(HOUR)
+        self.assertEqual(self.below("eth1.20"), 3)
+        self.assertIn("theirs", self.plugin.link_names())
+
+
+class AnotherInItsPlaceTests(ParentTestCase):
+    def replace_vlan(self, **facts: Any) -> None:
+        self.open(parent="eth1.20")
+        self.link = host_link_name(self.plugin.records.instance, "eth1.20")
+        self.vanish("eth1.20")
+        self.bring("eth1.20", 91, **facts)
+        self.pass_time(SOON)
+
+    def test_the_same_vlan_made_by_somebody_else_is_used(self) -> None:
+        self.replace_vlan(kind="vlan", lower_index=3, vlan_id=20)
+        self.assertEqual(self.below(self.link), 91)
+        self.plugin.create_endpoint()
+        self.plugin.delete_endpoint()
+        self.plugin.wait(self.plugin.links.deletions_finished())
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.assert_nothing_left(links={*PLAIN_LINKS, "eth1.20"})
+
+    def test_what_is_no_such_vlan_is_left_alone_and_told_of_once(self) -> None:
+        self.replace_vlan(kind="bridge")
+        for _ in range(10):
+            self.tell("eth1.20")
+            self.pass_time(HOUR)
+        self.assertNotIn(self.link, self.plugin.link_names())
+        self.assertEqual(len(self.lines_with("eth1.20 exists and is not VLAN 20 of eth1")), 1)
+        with self.assert_refused(RequestRefused, "eth1.20 exists and is not VLAN 20 of eth1"):
+            self.plugin.create_endpoint()
+        self.plugin.kernel.delete("eth1.20")
+        self.tell("eth1.20", there=False)
+        self.pass_time(SOON)
+        self.plugin.create_endpoint()
+        self.assertIn(self.link, self.plugin.link_names())
+
+    def test_one_with_a_smaller_mtu_serves_networks_that_it_can(self) -> None:
+        self.open(mtu="1500")
+        self.plugin.create_network(OTHER_NETWORK)
+        self.vanish()
+        self.bring(mtu=1400)
+        self.pass_time(HOUR)
+        (line,) = self.lines_with("mtu 1500 is more than the 1400 of parent eth0")
+        self.assertIn(NETWORK[:12], line)
+        with self.assert_refused(RequestRefused, "mtu 1500 is more than the 1400 of parent eth0"):
+            self.plugin.create_endpoint()
+        self.plugin.create_endpoint(network_id=OTHER_NETWORK)
+        self.assertEqual(self.addresses(), [HOST, HOST_6])
+
+    def test_one_that_is_a_bridges_port_now_is_told_of_once_and_left_alone(self) -> None:
+        self.open()
+        self.vanish()
+        taken = self.plugin.steps.taken.count("add_macvlan")
+        self.bring(bridge="br0")
+        self.pass_time(HOUR)
+        self.assertEqual(len(self.lines_with("eth0 is a port of bridge br0")), 1)
+        self.assertEqual(self.plugin.steps.taken.count("add_macvlan"), taken)
+        with self.assert_refused(RequestRefused, "eth0 is a port of bridge br0"):
+            self.plugin.create_endpoint()
+
+    def test_one_that_is_a_wifi_interface_now_is_refused_unless_that_was_asked_for(self) -> None:
+        self.plugin.create_network()
+        self.plugin.create_network(OTHER_NETWORK, force_wifi="true")
+        self.vanish()
+        self.bring(is_wireless=True)
+        self.pass_time(SOON)
+        with self.assert_refused(RequestRefused, "Wi-Fi"):
+            self.plugin.create_endpoint()
+        self.plugin.create_endpoint(network_id=OTHER_NETWORK)
+
+    def test_a_network_that_was_made_when_nobody_kept_whether_wifi_was_asked_for_goes_on(self) -> None:
+        self.plugin.kernel.put(nic("eth0", 2, is_wireless=True))
+        self.plugin.create_network(force_wifi="true")
+        for rows in self.plugin.records.kept.values():
+            for row in rows.values():
+                row.pop("force_wifi", None)  # type: ignore[attr-defined]
+        self.live_again()
+        self.plugin.create_network(force_wifi="true")  # the engine's second time
+        self.plugin.create_endpoint()
+        self.assertEqual(self.lines_with("Wi-Fi"), [])
+
+
+class LowestMissingTests(LookoutTestCase):
+    def missing(self, *names: str) -> str:
+        steps = (VlanStep("a.1", "a", 1), VlanStep("a.1.2", "a.1", 2))
+        return lowest_missing(
+            Network("n", "a.1.2", "bridge", vlan_steps=steps), lambda name: name not in names
+        )
+
+    def test_it_is_what_has_to_come_first(self) -> None:
+        self.assertEqual(self.missing(), "")
+        self.assertEqual(self.missing("a"), "")  # renamed: what hangs on it is there
+        self.assertEqual(self.missing("a.1.2"), "a.1.2")
+        self.assertEqual(self.missing("a.1.2", "a.1"), "a.1")
+        self.assertEqual(self.missing("a.1.2", "a.1", "a"), "a")
+        self.assertEqual(self.missing("a.1.2", "a"), "a.1.2")

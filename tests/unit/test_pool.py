@@ -1,0 +1,207 @@
+"""What a pool is, and the id that says so."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.addresses import IPNetwork, parse_address, parse_interface, parse_network
+from macvlan_twisted.config import Config
+from macvlan_twisted.errors import RequestRefused
+from macvlan_twisted.ipam.options import parse_options
+from macvlan_twisted.ipam.pool import (
+    Pool,
+    answered_pool,
+    gateway_in_data,
+    plan_pool,
+    pool_id_for,
+    refuse_overlap,
+)
+from macvlan_twisted.ipam.requests import RequestPool
+from macvlan_twisted.state.serialize import from_document, to_document
+
+from .helpers import LAN
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
+SUBNETS = st.one_of(
+    st.sampled_from(["10.0.0.0/8", "192.168.1.0/24", "fd00::/64", "10.1.2.3/32"]).map(parse_network)
+)
+
+
+def read_id(pool_id: str) -> tuple[RequestPool, str]:
+    """The request and the nonce that an id was made of: nothing but the id is needed."""
+    space, pool, part, options, nonce = pool_id.split(";")
+    network: IPNetwork | None = None if pool in ("any4", "any6") else parse_network(pool)
+    return (
+        RequestPool(
+            address_space=unquote(space),
+            pool=network,
+            sub_pool=parse_network(part) if part else None,
+            options={
+                unquote(key): unquote(value)
+                for key, _, value in (each.partition("=") for each in options.split("&") if each)
+            },
+            v6=pool == "any6" or (network is not None and network.version == 6),
+        ),
+        nonce,
+    )
+
+
+def asked(pool: str | None, part: str | None = None, v6: bool = False, **options: str) -> RequestPool:
+    return RequestPool(
+        "Local",
+        None if pool is None else parse_network(pool),
+        None if part is None else parse_network(part),
+        options,
+        v6,
+    )
+
+
+def planned(pool: str | None, part: str | None = None, v6: bool = False, **options: str) -> Pool:
+    return plan_pool(asked(pool, part, v6, **options), LAN, "0a1b2c3d")
+
+
+class IdTests(SynchronousTestCase):
+    @given(
+        TEXTS,
+        st.none() | SUBNETS,
+        st.none() | SUBNETS,
+        st.dictionaries(TEXTS, TEXTS, max_size=3),
+        st.booleans(),
+    )
+    def test_an_id_says_what_the_pool_is(
+        self,
+        space: str,
+        pool: IPNetwork | None,
+        part: IPNetwork | None,
+        options: dict[str, str],
+        v6: bool,
+    ) -> None:
+        request = RequestPool(space, pool, part, options, v6 if pool is None else pool.version == 6)
+        self.assertEqual(read_id(pool_id_for(request, "0a1b2c3d")), (request, "0a1b2c3d"))
+
+    def test_equal_requests_get_ids_of_their_own(self) -> None:
+        request = asked("10.0.0.0/8")
+        self.assertNotEqual(pool_id_for(request, "1"), pool_id_for(request, "2"))
+
+
+class PlanTests(SynchronousTestCase):
+    def refused(self, request: RequestPool, *words: str, config: Config = LAN) -> None:
+        with self.assertRaises(RequestRefused) as caught:
+            plan_pool(request, config, "0")
+        for word in words:
+            self.assertIn(word, str(caught.exception))
+
+    def test_a_given_subnet_is_taken_on_the_services_interface(self) -> None:
+        pool = planned("10.0.0.0/8", "10.1.0.0/16")
+        self.assertEqual(
+            (pool.prefix, pool.part, pool.parent, pool.any_subnet),
+            (parse_network("10.0.0.0/8"), parse_network("10.1.0.0/16"), "eth0", False),
+        )
+
+    def test_the_parent_comes_from_the_pools_own_options(self) -> None:
+        self.assertEqual(planned("10.0.0.0/8", parent="eth1").parent, "eth1")
+
+    def test_without_a_subnet_it_is_the_lans(self) -> None:
+        pool = planned(None)
+        self.assertEqual((pool.prefix, pool.any_subnet), (parse_network("192.168.1.0/24"), True))
+
+    def test_without_a_subnet_the_engine_is_told_one_that_overlaps_nothing(self) -> None:
+        self.assertEqual(answered_pool(planned(None)), parse_network("0.0.0.0/0"))
+        six = evolve(planned(None), prefix=parse_network("fd00::/64"))
+        self.assertEqual(answered_pool(six), parse_network("::/0"))
+        self.assertEqual(answered_pool(planned("10.0.0.0/8")), parse_network("10.0.0.0/8"))
+
+    def test_only_without_a_subnet_the_gateway_goes_with_the_answer(self) -> None:
+        self.assertEqual(gateway_in_data(planned(None), LAN), parse_interface("192.168.1.1/24"))
+        self.assertIsNone(gateway_in_data(planned("192.168.1.0/24"), LAN))
+        self.assertIsNone(gateway_in_data(planned(None), evolve(LAN, gateways=())))
+
+    def test_without_a_subnet_on_another_parent_or_family_it_is_refused_with_the_remedy(self) -> None:
+        self.refused(asked(None, parent="eth1"), "eth1", "--subnet")
+        self.refused(asked(None, v6=True), "IPv6", "--subnet")
+        self.refused(asked(None), "--subnet", "--macvlan-subnet", config=Config())
+
+    def test_the_services_range_counts_for_its_own_subnet_only(self) -> None:
+        config = evolve(LAN, ip_ranges=(parse_network("192.168.1.64/26"),))
+        for request, part in (
+            (asked(None), "192.168.1.64/26"),
+            (asked("192.168.1.0/24"), "192.168.1.64/26"),
+            (asked("192.168.1.0/24", "192.168.1.128/26"), "192.168.1.128/26"),
+            (asked("192.168.0.0/16"), None),
+        ):
+            expected = None if part is None else parse_network(part)
+            self.assertEqual(plan_pool(request, config, "0").part, expected)
+
+    def test_a_range_that_is_the_whole_subnet_is_none(self) -> None:
+        self.assertIsNone(planned("10.0.0.0/8", "10.0.0.0/8").part)
+        self.assertEqual(planned("10.0.0.0/8", "10.0.0.0/8").cursor_key, planned("10.0.0.0/8").cursor_key)
+
+    def test_contradictions_are_refused_with_both_values(self) -> None:
+        self.refused(asked("10.0.0.0/8", "11.0.0.0/16"), "11.0.0.0/16", "10.0.0.0/8")
+        self.refused(asked("10.0.0.0/8", "fd00::/80"), "fd00::/80")
+        self.refused(asked("10.1.0.0/16", "10.0.0.0/8"), "10.0.0.0/8")
+        self.refused(asked("10.0.0.0/8", v6=True), "10.0.0.0/8", "IPv6")
+        self.refused(asked("fd00::/64"), "fd00::/64", "IPv4")
+
+    def test_a_pool_survives_the_disk(self) -> None:
+        for pool in (planned("10.0.0.0/8", "10.1.0.0/16"), planned(None), planned("fd00::/64", v6=True)):
+            self.assertEqual(from_document(Pool, to_document(pool)), pool)
+
+
+class OptionTests(SynchronousTestCase):
+    def test_unknown_options_are_refused_with_the_known_ones(self) -> None:
+        with self.assertRaises(RequestRefused) as caught:
+            parse_options({"parnet": "eth0"})
+        for word in ("--ipam-opt parnet", "known are", "parent"):
+            self.assertIn(word, str(caught.exception))
+
+    def test_wrong_values_are_refused_by_name(self) -> None:
+        with self.assertRaises(RequestRefused) as caught:
+            parse_options({"parent": "a b"})
+        self.assertIn("--ipam-opt parent", str(caught.exception))
+
+    def test_dockers_own_are_left_alone(self) -> None:
+        self.assertIsNone(parse_options({"com.docker.network.x": "y"}).parent)
+
+
+class OverlapTests(SynchronousTestCase):
+    def overlap(self, first: Pool, second: Pool) -> str | None:
+        try:
+            refuse_overlap(second, {"a": first})
+        except RequestRefused as refusal:
+            return str(refusal)
+        return None
+
+    def test_overlapping_subnets_on_one_parent_are_refused_with_the_remedy(self) -> None:
+        message = self.overlap(planned("10.0.0.0/8"), planned("10.1.0.0/16")) or ""
+        for word in ("10.1.0.0/16", "10.0.0.0/8", "eth0", "--ip-range"):
+            self.assertIn(word, message)
+        self.assertIsNotNone(self.overlap(planned("10.1.0.0/16"), planned("10.0.0.0/8")))
+
+    def test_what_does_not_overlap_is_fine(self) -> None:
+        ten = planned("10.0.0.0/8")
+        for other in (
+            planned("10.0.0.0/8"),
+            planned("10.0.0.0/8", "10.1.0.0/16"),
+            planned("11.0.0.0/8"),
+            planned("10.1.0.0/16", parent="eth1"),
+            planned("fd00::/64", v6=True),
+            evolve(planned("10.1.0.0/16"), address_space="Global"),
+        ):
+            self.assertIsNone(self.overlap(ten, other))
+
+    def test_equal_pools_share_and_others_do_not(self) -> None:
+        self.assertEqual(planned("10.0.0.0/8").shared_set, planned("10.0.0.0/8", "10.1.0.0/16").shared_set)
+        self.assertNotEqual(planned("10.0.0.0/8").shared_set, planned("10.0.0.0/8", parent="eth1").shared_set)
+        self.assertEqual(planned(None).shared_set, planned("192.168.1.0/24").shared_set)
+
+    def test_the_router_is_no_part_of_a_pools_identity(self) -> None:
+        other = evolve(LAN, gateways=(parse_address("192.168.1.2"),))
+        self.assertEqual(
+            plan_pool(asked("192.168.1.0/24"), other, "0").shared_set, planned("192.168.1.0/24").shared_set
+        )

@@ -1,0 +1,273 @@
+"""Addresses that nobody has are given back, and none that somebody has, or may be about to have."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
+from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
+from macvlan_twisted.state.interfaces import RecordKind
+
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, endpoint_request, subnet
+from .reconciler_cases import ENOUGH, GRACE_PERIODS, ROUND, SUBNET, RoundsTestCase, listed
+
+
+class AddressTests(RoundsTestCase):
+    def test_one_for_which_no_endpoint_comes_is_given_back(self) -> None:
+        self.begin()
+        self.request_address()
+        self.go_round(GRACE_PERIODS.silence - 1)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+        self.assertIn("address 192.168.1.7 was handed out", self.go_round(2 * ROUND))
+        self.assertEqual(self.claimed(), [])
+        self.assertEqual(self.reconciler.counts, {"addresses given back": 1})
+
+    def test_without_an_engine_as_well(self) -> None:
+        self.no_engine()
+        self.request_address()
+        self.start_again()
+        self.go_round()
+        self.assertEqual(self.claimed(), [])
+
+    def test_one_that_waited_before_a_restart_waits_anew(self) -> None:
+        self.request_address()
+        self.start_again()
+        self.go_round(GRACE_PERIODS.silence - 1)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+        self.go_round(2 * ROUND)
+        self.assertEqual(self.claimed(), [])
+
+    def test_a_containers_is_kept_also_after_a_restart(self) -> None:
+        self.run_container()
+        self.begin()
+        self.go_round(2 * ENOUGH)
+        self.start_again()
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+
+    def test_one_whose_endpoint_went_without_a_release_is_given_back(self) -> None:
+        self.run_container()
+        self.begin()
+        self.go_round(2 * ENOUGH)
+        self.engine.listed.clear()
+        self.plugin.kernel.move_back(self.plugin.kernel.away(self.plugin.registry.endpoints[ENDPOINT].link))
+        self.plugin.delete_endpoint()
+        self.go_round(GRACE_PERIODS.silence - 1)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+        self.go_round(2 * ROUND)
+        self.assertEqual(self.claimed(), [])
+
+    def test_one_that_was_given_back_and_handed_out_anew_has_not_waited_yet(self) -> None:
+        self.begin()
+        self.request_address()
+        for _ in range(4):
+            self.go_round(GRACE_PERIODS.silence - 20)
+            release = ReleaseAddress(self.pool_id, parse_address("192.168.1.7"))
+            self.plugin.wait(self.plugin.addresses.release_address(release))
+            self.request_address()
+        self.go_round(GRACE_PERIODS.silence - 1)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+
+    def test_one_that_is_handed_out_anew_between_two_looks_stays(self) -> None:
+        self.begin()
+        self.request_address()
+        self.pass_time(141)  # a look was at 140, the next one is at 145
+        release = ReleaseAddress(self.pool_id, parse_address("192.168.1.7"))
+        self.plugin.wait(self.plugin.addresses.release_address(release))
+        self.request_address()
+        self.go_round(GRACE_PERIODS.silence - 1)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+
+    def test_one_that_comes_of_age_between_two_looks_is_seen_once_more(self) -> None:
+        self.begin()
+        self.pass_time(10)
+        self.request_address("192.168.1.7")
+        self.pass_time(12)
+        self.request_address("192.168.1.8")
+        self.go_round(124)  # the looks are at 140 and 145
+        self.assertEqual(self.claimed(), ["192.168.1.8"])
+
+    def test_one_whose_endpoint_comes_between_two_looks_stays(self) -> None:
+        self.begin()
+        self.request_address()
+        self.pass_time(141)
+        self.plugin.create_endpoint()
+        self.engine.listed[ENDPOINT] = "web"
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+
+    def test_one_that_a_container_was_moved_from_stays_for_the_engine_shows_it(self) -> None:
+        self.run_container()
+        moved = evolve(
+            self.plugin.registry.endpoints[ENDPOINT],
+            address=parse_interface("192.168.1.99/24"),
+            reported_address=parse_interface("192.168.1.7/24"),
+        )
+        self.plugin.registry.replace_endpoint(moved)
+        self.plugin.orphans.begin()
+        self.begin()
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+
+    def test_gateways_and_reserved_ones_stay(self) -> None:
+        other = self.request_pool()
+        for address, purpose in (("192.168.1.1", Purpose.GATEWAY), ("192.168.1.9", Purpose.ENDPOINT)):
+            request = RequestAddress(other, parse_address(address), purpose)
+            self.plugin.wait(self.plugin.addresses.request_address(request))
+        self.plugin.wait(self.plugin.owners.belongs(other, NETWORK))
+        before = set(self.plugin.store.claimed)
+        self.start_again()
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(set(self.plugin.store.claimed), before)
+
+
+class OtherDriversTests(RoundsTestCase):
+    """Pools of which it is not certain that a network of our driver has them."""
+
+    def create_all(self, network_id: str = NETWORK, plugin: object = None) -> str:
+        return self.request_pool()
+
+    def make_network(self, *subnets: str) -> None:
+        self.plugin.create_network(
+            subnets=tuple(evolve(subnet(each), managed_here=True) for each in subnets), parent="eth0"
+        )
+        pools = [(parse_network(each), ()) for each in subnets]
+        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", pools, NETWORK))
+
+    def assert_stays(self) -> None:
+        self.go_round(2 * ENOUGH)
+        self.start_again()
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+
+    def test_an_address_of_another_drivers_network_stays(self) -> None:
+        self.engine.has = {OTHER_NETWORK: listed(OTHER_NETWORK, driver="macvlan")}
+        self.request_address()
+        self.begin()
+        self.assert_stays()
+
+    def test_an_address_stays_where_another_drivers_pool_may_be_taken_for_ours(self) -> None:
+        self.request_pool()
+        self.make_network(SUBNET)
+        self.request_address()
+        self.begin()
+        self.assert_stays()
+
+    def test_a_networks_pool_is_known_by_the_address_of_an_endpoint(self) -> None:
+        others = self.request_pool()
+        self.make_network(SUBNET)
+        self.run_container()
+        self.begin()
+        self.go_round(2 * ROUND)
+        networks = {each.pool_id: each.network_id for each in self.plugin.pools.open_pools}
+        self.assertEqual(networks, {self.pool_id: NETWORK, others: None})
+        self.request_address("192.168.1.8")
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+
+    def test_an_address_that_two_pools_have_tells_nothing(self) -> None:
+        request = RequestPool("Other", parse_network(SUBNET), None, {"parent": "eth0"})
+        other = self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
+        self.make_network(SUBNET)
+        again = RequestAddress(other, parse_address("192.168.1.7"), Purpose.ENDPOINT, "x")
+        self.plugin.wait(self.plugin.addresses.request_address(again))
+        self.run_container()
+        self.begin()
+        self.go_round(2 * ROUND)
+        self.assertEqual({each.network_id for each in self.plugin.pools.open_pools}, {None})
+
+    def test_an_endpoint_whose_address_is_not_of_our_management_tells_nothing(self) -> None:
+        self.plugin.create_network()
+        self.request_address()
+        self.plugin.create_endpoint()
+        self.begin()
+        self.go_round(2 * ROUND)
+        self.assertEqual({each.network_id for each in self.plugin.pools.open_pools}, {None})
+
+    def test_what_is_asked_for_a_swarm_stays(self) -> None:
+        request = RequestPool("Global", parse_network("10.9.0.0/24"), None, {}, is_global=True)
+        self.pool_id = self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
+        self.request_address("10.9.0.7")
+        self.begin()
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(self.claimed(), ["10.9.0.7"])
+        self.assertIn(self.pool_id, self.plugin.store.open)
+
+
+class RebuiltTests(RoundsTestCase):
+    def test_an_address_of_a_pool_that_was_rebuilt_stays_for_it_may_be_another_networks(self) -> None:
+        rebuilt = {key: {**each, "stands_for": 2} for key, each in self.plugin.store.open.items()}
+        self.plugin.store.open.update(rebuilt)
+        self.plugin = self.plugin.next_life()
+        self.request_address()
+        self.start_again()
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])
+        self.assertEqual(list(self.plugin.store.open), list(rebuilt))
+
+
+class LinkTests(RoundsTestCase):
+    """Links of ours without an endpoint, left behind while we run."""
+
+    def leave_link(self) -> str:
+        self.run_container()
+        link = self.plugin.kernel.away(self.plugin.registry.endpoints[ENDPOINT].link)
+        self.plugin.registry.remove_endpoint(ENDPOINT)
+        self.plugin.records.kept[RecordKind.ENDPOINT].clear()
+        self.plugin.kernel.move_back(link)
+        return link.name
+
+    def test_one_without_an_endpoint_is_removed(self) -> None:
+        name = self.leave_link()
+        self.begin()
+        self.go_round(GRACE_PERIODS.silence - 1)
+        self.assertIn(name, self.plugin.link_names())
+        self.assertIn("which no endpoint has", self.go_round(2 * ROUND))
+        self.assertNotIn(name, self.plugin.link_names())
+
+    def test_one_that_is_not_ours_stays(self) -> None:
+        name = self.leave_link()
+        link = self.plugin.kernel.find(name)
+        assert link is not None
+        self.plugin.kernel.put(evolve(link, alias="somebody's", group=7))
+        self.begin()
+        self.go_round(2 * ENOUGH)
+        self.assertIn(name, self.plugin.link_names())
+
+    def test_an_endpoints_stays(self) -> None:
+        self.request_address()
+        self.plugin.create_endpoint()
+        self.engine.listed[ENDPOINT] = "web"
+        self.begin()
+        before = self.plugin.link_names()
+        self.go_round(2 * ENOUGH)
+        self.assertEqual(self.plugin.link_names(), before)
+
+    def test_another_one_of_that_name_that_comes_between_two_looks_stays(self) -> None:
+        name = self.leave_link()
+        self.begin()
+        self.pass_time(141)
+        link = self.plugin.kernel.find(name)
+        assert link is not None
+        self.plugin.kernel.put(evolve(link, index=link.index + 50))
+        self.go_round(GRACE_PERIODS.silence - 10)
+        self.assertIn(name, self.plugin.link_names())
+
+
+class SecondContainerTests(RoundsTestCase):
+    def test_an_address_that_went_on_to_another_container_is_not_taken_from_it(self) -> None:
+        """The engine had forgotten the first one, gave its address back, and handed it out again."""
+        self.run_container()
+        self.forget_container()
+        release = ReleaseAddress(self.pool_id, parse_address("192.168.1.7"))
+        self.plugin.wait(self.plugin.addresses.release_address(release))
+        self.request_address()
+        self.begin()
+        self.go_round(GRACE_PERIODS.silence + 10)
+        self.plugin.wait(
+            self.plugin.endpoints.create(endpoint_request(OTHER_ENDPOINT, address="192.168.1.7/24"))
+        )
+        self.engine.listed[OTHER_ENDPOINT] = "web"
+        self.go_round(2 * ENOUGH)
+        self.assert_kept(OTHER_ENDPOINT)
+        self.assertEqual(self.claimed(), ["192.168.1.7"])

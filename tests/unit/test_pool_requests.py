@@ -1,0 +1,200 @@
+"""What the calls about pools do, and what the disk and a restart make of addresses."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.addresses import parse_address, parse_network
+from macvlan_twisted.config import Config
+from macvlan_twisted.errors import RequestRefused, StateError
+from macvlan_twisted.ipam.requests import RequestAddress
+
+from .address_cases import AddressTestCase
+from .helpers import LAN
+
+
+class PoolTests(AddressTestCase):
+    def test_without_a_subnet_the_lan_is_behind_an_answer_that_overlaps_nothing(self) -> None:
+        granted = self.grant(None)
+        self.assertEqual((str(granted.pool), str(granted.gateway)), ("0.0.0.0/0", "192.168.1.1/24"))
+        self.assertEqual(self.ask(granted.pool_id), "192.168.1.2/24")
+        self.release(granted.pool_id, "192.168.1.1")
+        self.close(granted.pool_id)
+        self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
+
+    def test_without_a_subnet_in_ipv6(self) -> None:
+        self.use(evolve(LAN, subnets=(parse_network("fd00::/64"),), gateways=(parse_address("fd00::1"),)))
+        granted = self.grant(None, v6=True)
+        self.assertEqual((str(granted.pool), str(granted.gateway)), ("::/0", "fd00::1/64"))
+
+    def test_a_gateway_that_a_container_has_refuses_the_pool_wholly(self) -> None:
+        pool = self.open()
+        self.ask(pool, "192.168.1.1")
+        before = dict(self.plugin.store.open)
+        with self.assert_refused(RequestRefused, "192.168.1.1"):
+            self.grant(None)
+        self.assertEqual(self.plugin.store.open, before)
+
+    def test_overlapping_subnets_are_refused_until_the_other_is_released(self) -> None:
+        big = self.open("10.0.0.0/8")
+        with self.assert_refused(RequestRefused, "10.1.0.0/16", "10.0.0.0/8"):
+            self.open("10.1.0.0/16")
+        self.close(big)
+        self.open("10.1.0.0/16")
+        self.assertEqual(len(self.plugin.store.open), 1)
+
+    def test_pools_of_one_subnet_never_hand_out_an_address_twice(self) -> None:
+        one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28", "10.0.0.8/29")
+        found = [self.ask(each) for _ in range(6) for each in (one, two)]
+        self.assertEqual(len(set(found)), 12)
+        with self.assert_refused(RequestRefused, found[0].partition("/")[0]):
+            self.ask(two, found[0].partition("/")[0])
+
+    def test_pools_on_other_parents_are_apart(self) -> None:
+        one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28", parent="eth1")
+        self.assertEqual([self.ask(one), self.ask(two)], ["10.0.0.1/28", "10.0.0.1/28"])
+
+    def test_a_released_pool_frees_all_of_its_own_and_nothing_else(self) -> None:
+        one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28")
+        self.gateway(one, "10.0.0.1")
+        self.gateway(two, "10.0.0.1")
+        mine, others = [self.ask(one) for _ in range(3)], [self.ask(two) for _ in range(3)]
+        self.close(one)
+        for each in mine:
+            self.assertEqual(self.ask(two, each.partition("/")[0]), each)
+        for each in (*others, "10.0.0.1/28"):
+            with self.assert_refused(RequestRefused):
+                self.ask(two, each.partition("/")[0])
+        self.assertEqual({key[0] for key in self.plugin.store.claimed}, {two})
+
+    def test_one_pool_cannot_release_what_another_holds(self) -> None:
+        one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28")
+        self.ask(one, "10.0.0.7")
+        self.release(two, "10.0.0.7")
+        with self.assert_refused(RequestRefused, "10.0.0.7"):
+            self.ask(two, "10.0.0.7")
+
+
+class RestartTests(AddressTestCase):
+    def test_a_restart_keeps_pools_addresses_and_whose_turn_it_is(self) -> None:
+        one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28")
+        self.gateway(one, "10.0.0.1")
+        for pool in (one, two, one):
+            self.ask(pool)
+        self.release(one, "10.0.0.4")
+        self.plugin = self.plugin.next_life()
+        self.assertEqual(self.ask(two), "10.0.0.5/28")
+        for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+            with self.assert_refused(RequestRefused, address):
+                self.ask(one, address)
+        self.close(one)
+        self.close(two)
+        self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
+
+    def test_other_settings_do_not_change_a_pool(self) -> None:
+        pool = self.open(None)
+        self.plugin = self.plugin.next_life(Config(host_interface="eth1", conflict_detection="off"))
+        self.assertEqual(self.ask(pool), "192.168.1.2/24")
+
+    def test_a_claim_of_no_pool_is_told(self) -> None:
+        pool = self.open()
+        self.ask(pool)
+        self.plugin.store.open.clear()
+        with self.assert_refused(StateError, pool):
+            self.plugin.next_life()
+
+
+class AuxiliaryTests(AddressTestCase):
+    """Engines do not say of an auxiliary address that it is one: what comes before the network is made is one."""
+
+    def aux(self, pool_id: str, address: str) -> str:
+        request = RequestAddress(pool_id, parse_address(address))
+        return str(self.plugin.wait(self.plugin.addresses.request_address(request)))
+
+    def test_networks_on_one_subnet_share_them(self) -> None:
+        one, two = self.open(), self.open()
+        self.aux(one, "192.168.1.5")
+        self.assertEqual(self.aux(two, "192.168.1.5"), "192.168.1.5/24")
+
+    def made(self, *auxiliary: str) -> None:
+        subnet = parse_network("192.168.1.0/24")
+        addresses = [parse_address(each) for each in auxiliary]
+        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(subnet, addresses)]))
+
+    def test_a_network_made_in_parallel_on_the_same_subnet_ends_its_own_pool_only(self) -> None:
+        one, two = self.open(), self.open()
+        for pool in (one, two):
+            self.aux(pool, "192.168.1.5")
+        self.aux(two, "192.168.1.6")
+        self.made("192.168.1.5", "192.168.1.6")
+        self.assertEqual(self.aux(one, "192.168.1.6"), "192.168.1.6/24")
+        self.made("192.168.1.5", "192.168.1.6")
+        for pool in (one, two):
+            with self.assert_refused(RequestRefused, "192.168.1.5"):
+                self.aux(pool, "192.168.1.5")
+
+    def test_after_the_network_is_made_a_named_address_is_a_containers(self) -> None:
+        pool = self.open()
+        self.aux(pool, "192.168.1.5")
+        self.made("192.168.1.5")
+        self.assertEqual(self.aux(pool, "192.168.1.6"), "192.168.1.6/24")
+        for address in ("192.168.1.5", "192.168.1.6"):
+            with self.assert_refused(RequestRefused, address):
+                self.aux(pool, address)
+
+
+class RefusingDiskTests(SynchronousTestCase):
+    """What the disk did not take did not happen."""
+
+    def setUp(self) -> None:
+        self.case = AddressTestCase()
+        self.case.setUp()
+        self.plugin = self.case.plugin
+
+    def with_failing_disk(self, call: Any, *arguments: Any) -> None:
+        self.plugin.store.failing = True
+        with self.assertRaises(StateError):
+            call(*arguments)
+        self.plugin.store.failing = False
+
+    def test_a_pool(self) -> None:
+        self.with_failing_disk(self.case.open, "10.0.0.0/8")
+        self.assertEqual(self.case.ask(self.case.open("10.1.0.0/16")), "10.1.0.1/16")
+
+    def test_an_address(self) -> None:
+        pool = self.case.open("10.0.0.0/30")
+        self.with_failing_disk(self.case.ask, pool)
+        self.with_failing_disk(self.case.ask, pool, "10.0.0.2")
+        self.assertEqual({self.case.ask(pool), self.case.ask(pool)}, {"10.0.0.1/30", "10.0.0.2/30"})
+
+    def test_a_release(self) -> None:
+        pool = self.case.open("10.0.0.0/30")
+        self.case.ask(pool, "10.0.0.1")
+        self.with_failing_disk(self.case.release, pool, "10.0.0.1")
+        self.with_failing_disk(self.case.close, pool)
+        with self.assertRaises(RequestRefused):
+            self.case.ask(pool, "10.0.0.1")
+
+    def test_a_repeated_gateway_stays_what_it_was(self) -> None:
+        pool = self.case.open()
+        self.case.gateway(pool, "192.168.1.9")
+        self.with_failing_disk(self.case.gateway, pool, "192.168.1.9")
+        with self.assertRaises(RequestRefused):
+            self.case.ask(pool, "192.168.1.9")
+
+
+class OtherParentTests(AddressTestCase):
+    def test_that_the_kernel_keeps_our_link_where_the_pool_was_looked_after_fails_no_network(self) -> None:
+        """An engine does not remove a network whose creation failed: it would be there for ever."""
+        self.use(evolve(LAN, conflict_detection="on"))
+        pool = self.open()
+        self.plugin.wait(self.plugin.wires.ready("eth0"))
+        self.plugin.steps.refuse["delete"] = errno.EBUSY
+        subnets = [(parse_network("192.168.1.0/24"), ())]
+        self.plugin.wait(self.plugin.pool_binding.network_made("eth1", subnets, "n" * 64))
+        (kept,) = self.plugin.pools.open_pools
+        self.assertEqual((kept.pool_id, kept.wire, kept.network_id), (pool, "eth1", "n" * 64))

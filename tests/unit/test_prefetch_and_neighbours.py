@@ -1,0 +1,209 @@
+"""Addresses ahead of need where others have some, where nothing can be found out, and where two hosts have one pool."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.python.failure import Failure
+
+from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
+from macvlan_twisted.errors import RequestRefused
+from macvlan_twisted.ipam.ahead import MOST_HELD
+from macvlan_twisted.ipam.requests import RequestAddress, RequestPool
+from macvlan_twisted.lan.arp_nd import announcement_frames
+from macvlan_twisted.lan.conflicts import RETRY_SECONDS
+from macvlan_twisted.state.interfaces import RecordKind
+
+from .conflict_cases import DETECTING, NEIGHBOUR, POOL, ConflictTestCase, log_of, pass_time, tens
+from .held_steps import ScriptedRecords
+from .helpers import PluginHarness
+from .lan_cases import connect
+
+
+class OfOthersTests(ConflictTestCase):
+    def test_what_a_neighbour_answers_for_is_skipped_and_kept_in_state(self) -> None:
+        self.neighbour_has(*tens(1, 5))
+        pool = self.ready()
+        self.assertEqual([self.gets(pool) for _ in range(6)], tens(6, 11))
+        self.assertEqual(self.conflicts(), dict.fromkeys(tens(1, 5), NEIGHBOUR))
+        self.assertEqual(self.defended(*tens(1, 5)), [])
+
+    def test_a_neighbour_with_many_addresses_does_not_keep_a_container_waiting_for_each(self) -> None:
+        self.neighbour_has(*tens(1, 100))
+        asked = self.begin(self.made())
+        self.pass_time(2.5)
+        self.assertEqual(str(self.successResultOf(asked)), "10.0.0.101/24")
+
+    def test_the_hosts_own_address_on_another_link_is_skipped(self) -> None:
+        self.plugin.kernel.add_address("eth1", parse_interface("10.0.0.1/24"))
+        self.assertEqual(self.gets(self.ready()), "10.0.0.2")
+
+    def test_a_container_with_an_address_of_other_management_is_skipped_and_leaves_no_row(self) -> None:
+        self.plugin.conflicts.given("eth0", parse_address("10.0.0.1"), "7a:42:0a:00:00:01")
+        pool = self.ready()
+        self.assertEqual([self.gets(pool), self.gets(pool)], tens(2, 3))
+        self.assertEqual(self.conflicts(), {})
+
+    def test_many_containers_of_other_management_do_not_keep_one_of_ours_for_ever(self) -> None:
+        for each in tens(1, 40):
+            self.plugin.conflicts.given("eth0", parse_address(each), "7a:42:0a:00:00:01")
+        self.assertEqual(self.gets(self.made()), "10.0.0.41")
+
+    def test_it_is_looked_at_again_after_a_while(self) -> None:
+        self.neighbour_has("10.0.0.1")
+        pool = self.ready("10.0.0.0/30")
+        self.assertEqual(self.gets(pool), "10.0.0.2")
+        self.release(pool, "10.0.0.2")
+        self.taken.clear()
+        self.pass_time(RETRY_SECONDS)
+        self.assertEqual({self.gets(pool), self.gets(pool)}, set(tens(1, 2)))
+        self.assertEqual(self.conflicts(), {})
+
+    def test_when_all_else_is_taken_it_is_looked_at_again_at_once(self) -> None:
+        self.neighbour_has(*tens(1, 6))
+        pool = self.ready("10.0.0.0/29")
+        asked = self.begin(pool)
+        self.pass_time(2)
+        self.assertIn("6 are in use by others on the LAN of eth0", self.refusal_of(asked))
+        self.neighbour_goes("10.0.0.4")
+        self.assertEqual(self.gets(pool), "10.0.0.4")
+
+    def test_after_a_restart_it_is_still_skipped_until_it_is_time(self) -> None:
+        self.neighbour_has("10.0.0.1")
+        self.ready()
+        self.taken.clear()
+        self.plugin = self.plugin.next_life()
+        self.plugin.pools.prepare()
+        self.pass_time()
+        self.assertEqual(self.probed(), tens(2, 9))
+        rows = self.plugin.records.kept[RecordKind.CONFLICT]
+        for key, row in rows.items():
+            rows[key] = {**row, "since": row["since"] - RETRY_SECONDS}
+        self.plugin = self.plugin.next_life()
+        self.plugin.pools.prepare()
+        self.pass_time()
+        self.assertEqual(self.probed(), tens(1, 8))
+        self.assertEqual(self.conflicts(), {})
+
+    def test_what_someone_takes_in_spite_of_the_defence_is_not_given(self) -> None:
+        pool = self.ready()
+        for frame in announcement_frames(parse_address("10.0.0.1"), NEIGHBOUR):
+            self.plugin.taps["eth0"].bring(frame)
+        self.assertEqual(self.gets(pool), "10.0.0.2")
+        self.assertEqual(self.conflicts(), {"10.0.0.1": NEIGHBOUR})
+
+
+class CannotBeFoundOutTests(ConflictTestCase):
+    def down(self) -> None:
+        self.plugin.taps["eth0"].down = True
+
+    def used_up(self, **options: str) -> str:
+        """A pool of which nothing is held any more, on a parent that is down."""
+        pool = self.ready(**options)
+        for _ in range(8):
+            self.ask(pool)
+        self.down()  # before more was found out
+        self.pass_time()
+        return pool
+
+    def test_an_address_is_given_all_the_same_which_is_counted_and_logged(self) -> None:
+        pool = self.used_up()
+        lines = log_of(self)
+        self.assertEqual(self.gets(pool), "10.0.0.9")
+        self.assertEqual(self.plugin.conflicts.unproven, 1)
+        (line,) = [each for each in lines if "10.0.0.9" in each and "not known" in each]
+        self.assertIn("eth0", line)
+        self.assertIn("Network is down", line)
+
+    def test_a_disk_that_does_not_take_the_link_by_which_is_listened_is_a_reason_and_no_bug(self) -> None:
+        self.plugin.records.steps.refuse["save"] = 28
+        pool = self.ready()
+        lines = log_of(self)
+        address = self.gets(pool)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        (line,) = [each for each in lines if address in each and "not known" in each]
+        self.assertIn("a test refuses it", line)
+        self.plugin.records.steps.refuse.clear()
+
+    def test_many_at_once_are_not_given_theirs_one_after_the_other(self) -> None:
+        pool = self.used_up()
+        asked = [self.begin(pool) for _ in range(24)]
+        self.pass_time(2)
+        self.assertEqual(len({str(self.successResultOf(each)) for each in asked}), 24)
+        self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
+
+    def test_a_large_pool_is_not_walked_through_to_its_end(self) -> None:
+        pool = self.made("fd00::/64")
+        self.plugin.wait(self.plugin.conflicts.watch("eth0"))
+        self.down()
+        self.assertEqual(self.gets(pool), "fd00::1")
+        self.assertLessEqual(len(self.plugin.clock.getDelayedCalls()), MOST_HELD * 4)
+
+    def test_strict_refuses_and_says_why(self) -> None:
+        pool = self.used_up(conflict_detection="strict")
+        asked = [self.begin(pool), self.begin(pool, "10.0.0.77")]
+        self.pass_time()
+        for each in asked:
+            told = self.refusal_of(each)
+            for word in ("cannot be found out", "eth0", "Network is down", "conflict_detection=on"):
+                self.assertIn(word, told)
+        self.assertEqual(self.plugin.conflicts.unproven, 0)
+        self.plugin.taps["eth0"].down = False
+        self.assertEqual(self.gets(pool), "10.0.0.9")
+
+    def test_a_strict_pool_is_so_beside_one_that_is_not(self) -> None:
+        easy, strict = self.ready(), self.made(conflict_detection="strict")
+        self.down()
+        for _ in range(8):
+            self.ask(easy)
+        self.pass_time()
+        asked = [self.begin(strict), self.begin(easy), self.begin(strict), self.begin(easy)]
+        self.pass_time(2)
+        self.assertEqual([isinstance(each.result, Failure) for each in asked], [True, False, True, False])
+        for each in asked[::2]:
+            self.failureResultOf(each, RequestRefused)
+
+    def test_without_a_parent_it_is_the_same(self) -> None:
+        self.use(evolve(DETECTING, host_interface=None))
+        self.assertEqual(self.gets(self.open(POOL)), "10.0.0.1")
+        strict = self.open("10.1.0.0/24", conflict_detection="strict")
+        self.assertIn("no parent is known", self.refusal_of(self.begin(strict)))
+
+    def test_a_parent_that_comes_back_is_asked_again(self) -> None:
+        pool = self.used_up()
+        self.plugin.taps["eth0"].down = False
+        self.neighbour_has("10.0.0.9")
+        self.assertEqual(self.gets(pool), "10.0.0.10")
+
+
+class TwoHostsTests(ConflictTestCase):
+    @settings(deadline=None, max_examples=25)
+    @given(
+        st.lists(st.tuples(st.integers(0, 1), st.integers(0, 30)), min_size=8, max_size=24),
+        st.integers(1, 40),
+    )
+    def test_two_hosts_with_one_pool_never_give_one_address_twice_and_neither_goes_empty(
+        self, starts: list[tuple[int, int]], delay: int
+    ) -> None:
+        houses = [
+            PluginHarness(config=DETECTING, records=ScriptedRecords(instance=instance))
+            for instance in ("aaaa0001", "bbbb0002")
+        ]
+        pools = []
+        for plugin in houses:
+            granted = plugin.wait(
+                plugin.pools.request_pool(RequestPool("Local", parse_network(POOL), None, {}))
+            )
+            plugin.wait(plugin.conflicts.watch("eth0"))
+            pools.append(granted.pool_id)
+        delays = {(0, 1): delay / 10000, (1, 0): delay / 5000}
+        connect(houses[0].clock, [plugin.taps["eth0"] for plugin in houses], delays)
+        asked = []
+        for number, (which, pause) in enumerate(starts):
+            request = RequestAddress(pools[which], None, endpoint_name=f"c{number}")
+            asked.append(houses[which].start(houses[which].addresses.request_address(request)))
+            pass_time(pause / 100, *houses)
+        pass_time(15, *houses)
+        found = [str(self.successResultOf(each)) for each in asked]
+        self.assertEqual(len(set(found)), len(found))

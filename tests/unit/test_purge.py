@@ -1,0 +1,309 @@
+"""``macvlan-twisted leave``: everything of ours goes and nothing else; and what is in use stays."""
+
+from __future__ import annotations
+
+import os
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from attrs import evolve
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from macvlan_twisted.addresses import parse_address
+from macvlan_twisted.commands import purge
+from macvlan_twisted.commands.cli import _agrees, main
+from macvlan_twisted.commands.stale_sandboxes import Sandbox, describe, inhabitants
+from macvlan_twisted.config import Config
+from macvlan_twisted.engine.blocking_client import FoundEndpoint, FoundNetwork, Inspection
+from macvlan_twisted.errors import RequestRefused, StartupError
+from macvlan_twisted.failpoints import Failpoint, observe
+from macvlan_twisted.lan.host_routes import ROUTE_PROTOCOL
+from macvlan_twisted.listener.file_lock import FileLock
+from macvlan_twisted.netlink.kernel import HostRoute
+from macvlan_twisted.state.database import ENDPOINTS, LEASES, MADE_LINKS, Put
+from macvlan_twisted.state.directory import prepare_directory
+from macvlan_twisted.state.generation import RuntimeGeneration
+from macvlan_twisted.state.sqlite import identity_of, open_database
+from macvlan_twisted.testing.kernel import FakeKernel, nic
+
+from .helpers import fresh_directory
+
+NOBODY = Inspection((), makes_up_gateways=False)
+
+
+class LeaveTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        place = fresh_directory(self)
+        self.state = place / "state"
+        self.state.mkdir()
+        self.config = Config(
+            state_dir=str(self.state), plugin_dir=str(place / "plugins"), runtime_dir=str(place / "run")
+        )
+        database = open_database(self.state, RuntimeGeneration(place / "run", self.state))
+        identity = identity_of(database)
+        self.group = identity.link_group
+        database.commit(
+            [
+                Put(MADE_LINKS, ("eth1.30", '{"name":"eth1.30"}')),
+                Put(ENDPOINTS, ("e" * 64, '{"link":"mvtaway","address":"10.0.0.7/24"}')),
+            ]
+        )
+        database.close()
+        self.ours = f"macvlan-twisted/{identity.instance}/"
+        self.kernel = FakeKernel(
+            [
+                nic("eth1", 3),
+                nic("mvhours", 4, kind="macvlan", lower_index=3, alias=self.ours + "host/eth1"),
+                nic("eth1.20", 5, kind="vlan", vlan_id=20, lower_index=3, alias=self.ours + "vlan/eth1.20"),
+                nic("mvhvlan", 6, kind="macvlan", lower_index=5, alias=self.ours + "host/eth1.20"),
+                nic("eth1.30", 7, kind="vlan", vlan_id=30, lower_index=3, group=self.group),
+                nic("eth1.40", 8, kind="vlan", vlan_id=40, lower_index=3),
+                nic("mvhother", 9, kind="macvlan", lower_index=3, alias="macvlan-twisted/ffffffff/host/eth1"),
+                nic("mvtstray", 10, kind="macvlan", lower_index=3, group=self.group),
+            ]
+        )
+        self.foreign = {"lo", "eth1", "eth1.40", "mvhother", "mvtstray"}
+        self.said: list[str] = []
+
+    def leave(self, inspection: Inspection | None = NOBODY, **words: Any) -> int:
+        return purge.run(
+            self.config,
+            self.kernel,
+            [self.state],
+            say=self.said.append,
+            inspect=lambda _: inspection,
+            **words,
+        )
+
+    def names(self) -> set[str]:
+        return {link.name for link in self.kernel.links()}
+
+
+class KilledAfter:
+    """Ends the program after a step was taken for the *number*-th time."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self._name = name
+        self._left = number
+
+    def __call__(self, step: Failpoint, is_done: bool) -> None:
+        if step.name == self._name and is_done:
+            self._left -= 1
+            if not self._left:
+                raise KeyboardInterrupt
+
+
+class LeaveTests(LeaveTestCase):
+    def test_something_of_ours_stays_or_something_foreign_goes(self) -> None:
+        route = HostRoute(parse_address("10.0.0.7"), "mvhours", None, ROUTE_PROTOCOL)
+        self.kernel.add_host_route(route)
+        self.kernel.add_host_route(evolve(route, destination=parse_address("10.0.0.8"), protocol=4))
+        self.assertEqual(self.leave(), 0)
+        self.assertEqual(self.names(), self.foreign)
+        self.assertFalse(self.state.exists())
+        self.assertFalse(Path(self.config.runtime_dir).exists())
+        for thing in ("mvhours", "mvhvlan", "eth1.20", "eth1.30", "route to 10.0.0.7", "state.sqlite"):
+            self.assertTrue(
+                [each for each in self.said if each.startswith("removed") and thing in each], thing
+            )
+        self.assertFalse([each for each in self.said if "10.0.0.8" in each])
+
+    def test_a_dry_run_changes_something(self) -> None:
+        before = self.names()
+        self.assertEqual(self.leave(dry_run=True), 0)
+        self.assertEqual(self.names(), before)
+        self.assertTrue((self.state / "state.sqlite").exists())
+        self.assertTrue(list(Path(self.config.runtime_dir).iterdir()))
+
+    def test_it_goes_on_although_nobody_agreed(self) -> None:
+        before = self.names()
+        self.assertEqual(self.leave(is_agreed=lambda: False), 1)
+        self.assertEqual(self.names(), before)
+
+    def test_it_goes_on_while_the_service_runs(self) -> None:
+        lock = FileLock(self.state / "lock", "x", "y")
+        self.addCleanup(lock.release)
+        with self.assertRaises(StartupError):
+            self.leave()
+
+    def test_it_goes_on_while_containers_run(self) -> None:
+        box = FoundEndpoint("e" * 64, "box")
+        network = FoundNetwork("n" * 64, "lan", "macvlan-twisted", {}, False, "default", {}, (), (box,))
+        with self.assertRaisesRegex(RequestRefused, "box"):
+            self.leave(Inspection((network,), makes_up_gateways=False))
+        self.assertEqual(self.leave(Inspection((network,), makes_up_gateways=False), force=True), 0)
+
+    def test_it_goes_on_while_a_container_of_an_engine_that_was_not_asked_hangs_on_a_link(self) -> None:
+        name, alias = "mvtbox", f"{self.ours}endpoint/{'e' * 64}"
+        box = nic(name, 21, kind="macvlan", lower_index=5, alias=alias)
+        self.kernel = FakeKernel([*self.kernel.links()[1:], box])
+        self.kernel.move_away(name, up=True)
+        with self.assertRaisesRegex(RequestRefused, "eeeeeeeeeeee"):
+            self.leave()
+        self.assertIn("eth1.20", self.names())
+        self.assertEqual(self.leave(force=True), 0)
+
+    def test_it_goes_on_while_nobody_says_whether_containers_run(self) -> None:
+        with self.assertRaisesRegex(RequestRefused, "10.0.0.7"):
+            self.leave(None)
+        self.assertTrue((self.state / "state.sqlite").exists())
+
+    def test_a_vlan_that_others_use_goes_with_what_they_hung_on_it(self) -> None:
+        self.kernel = FakeKernel(
+            [*self.kernel.links()[1:], nic("br0port", 20, kind="macvlan", lower_index=5)]
+        )
+        self.assertEqual(self.leave(), 1)
+        self.assertEqual(self.names(), {*self.foreign, "eth1.20", "br0port"})
+        self.assertTrue((self.state / "state.sqlite").exists(), "what still knows of the rest is gone")
+        self.assertTrue([each for each in self.said if "br0port of others hang on it" in each])
+
+    def test_links_of_other_instances_go_unasked_or_do_not_go_when_asked(self) -> None:
+        self.assertEqual(self.leave(every_instance=True), 0)
+        self.assertEqual(self.names(), self.foreign - {"mvhother"})
+
+    def test_without_state_the_note_until_the_next_boot_tells_whose_links_are_ours(self) -> None:
+        (self.state / "state.sqlite").write_bytes(b"rubbish")
+        self.assertEqual(self.leave(force=True), 0)
+        self.assertEqual(self.names(), {*self.foreign, "eth1.30"}, "by alias alone")
+
+    def test_a_kill_while_the_state_is_removed_keeps_the_service_from_starting(self) -> None:
+        for number in range(1, 20):
+            stop = observe(KilledAfter("commands.state.remove", number))
+            self.addCleanup(stop)
+            try:
+                self.leave()
+            except KeyboardInterrupt:
+                stop()
+            else:
+                self.assertGreater(number, 3)
+                return
+            prepare_directory(self.state)
+            outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
+            open_database(self.state, outside).close()
+        self.fail("it never came to an end")
+
+    def test_a_kill_anywhere_and_another_try_leave_directories_behind(self) -> None:
+        number, was_killed = 0, True
+        while was_killed:
+            number += 1
+            self.setUp()
+            stop = observe(KilledAfter("commands.state.remove", number))
+            try:
+                self.leave()
+                was_killed = False
+            except KeyboardInterrupt:
+                pass
+            finally:
+                stop()
+            self.leave()
+            self.assertFalse(self.state.exists(), number)
+            self.assertFalse(Path(self.config.runtime_dir).exists(), number)
+        self.assertGreater(number, 4)
+
+    def test_root_removes_what_somebody_put_in_the_place_of_his_directory(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("only root can be somebody else")
+        self.state.parent.chmod(0o711)
+        roots = self.state.parent / "roots"
+        aside = self.state / "damaged-x"
+        for directory in (roots, aside):
+            directory.mkdir(mode=0o700)
+            (directory / "state.sqlite").write_text("precious")
+        for path in (self.state, *self.state.rglob("*")):
+            os.chown(path, 4711, 4711)
+
+        def agree() -> bool:
+            aside.rename(self.state / "elsewhere")
+            aside.symlink_to(roots)
+            return True
+
+        self.assertEqual(self.leave(is_agreed=agree), 1)
+        self.assertTrue((roots / "state.sqlite").exists())
+
+    def test_rows_that_are_damaged_end_it_with_a_traceback(self) -> None:
+        outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
+        for table, document in ((LEASES, "[]"), (LEASES, '{"facts":7}'), (ENDPOINTS, '{"link":[]}')):
+            database = open_database(self.state, outside)
+            database.commit([Put(table, ("damaged", document))])
+            database.close()
+            self.assertEqual(self.leave(dry_run=True), 0)
+
+    def test_a_socket_that_stays_keeps_the_state_if_its_name_has_link_in_it(self) -> None:
+        plugins = self.state.parent / "uplink"
+        plugins.mkdir()
+        self.config = evolve(self.config, plugin_dir=str(plugins))
+        Path(self.config.socket_path).write_text("somebody's")
+        self.assertEqual(self.leave(), 1)
+        self.assertFalse(self.state.exists())
+
+    def test_root_leaves_a_lock_in_somebodys_directory_that_he_may_not_open(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("only root can be somebody else")
+        self.state.parent.chmod(0o711)
+        for path in (self.state, *self.state.iterdir()):
+            os.chown(path, 4711, 4711)
+        owners: list[int] = []
+
+        def look(step: Failpoint, is_done: bool) -> None:
+            if step.name != "commands.state.remove":
+                owners.extend(each.stat().st_uid for each in self.state.iterdir())
+
+        self.addCleanup(observe(look))
+        self.assertEqual(self.leave(dry_run=True), 0)
+        self.assertEqual({*owners, *(each.stat().st_uid for each in self.state.iterdir())}, {4711})
+        self.assertEqual(self.leave(), 0)
+        self.assertFalse(self.state.exists())
+
+    def test_it_says_something_else_than_that_there_is_nothing(self) -> None:
+        self.leave()
+        self.said.clear()
+        self.kernel = FakeKernel([nic("eth1", 3)])
+        self.assertEqual(self.leave(), 0)
+        self.assertEqual(self.said, ["there is nothing of ours here"])
+
+
+class SandboxTests(SynchronousTestCase):
+    def test_a_sandbox_counts_as_left_while_somebody_may_have_it(self) -> None:
+        plain = Sandbox(Path("/x/0123456789ab"), True, (), False, ("eth0",))
+        self.assertTrue(plain.is_left)
+        for doubtful in (
+            evolve(plain, is_known=True),
+            evolve(plain, is_known=None),
+            evolve(plain, inhabitants=(7,)),
+        ):
+            self.assertFalse(doubtful.is_left, doubtful)
+        self.assertIn("links of ours inside: eth0", describe(plain))
+
+    def test_where_processes_are_hidden_nothing_is_proved(self) -> None:
+        with self.assertRaisesRegex(RequestRefused, "hidden"):
+            inhabitants(fresh_directory(self))
+
+    def test_our_own_namespace_has_no_inhabitants(self) -> None:
+        number = Path("/proc/self/ns/net").stat().st_ino
+        self.assertIn(number, inhabitants())
+
+
+class CommandLineTests(SynchronousTestCase):
+    def test_what_is_wrong_is_not_said(self) -> None:
+        for words in (["dance"], ["leave", "--colour"], ["leave", "--runtime-dir", "run"]):
+            with self.assertRaises(SystemExit) as caught:
+                main(words)
+            self.assertEqual(caught.exception.code, 2, words)
+
+    def test_who_may_not_look_gets_a_traceback(self) -> None:
+        told = StringIO()
+        refused = PermissionError(13, "Permission denied", "/var/lib/x")
+        with redirect_stderr(told), mock.patch("macvlan_twisted.commands.purge.run", side_effect=refused):
+            self.assertEqual(main(["leave"]), 1)
+        self.assertEqual(told.getvalue(), "macvlan-twisted: /var/lib/x: Permission denied\n")
+
+    def test_who_ends_his_input_gets_a_traceback_instead_of_a_no(self) -> None:
+        with (
+            mock.patch("sys.stdin.isatty", return_value=True),
+            mock.patch("builtins.input", side_effect=EOFError),
+            redirect_stdout(StringIO()),
+        ):
+            self.assertFalse(_agrees())

@@ -1,0 +1,273 @@
+"""A DHCP server insists on another address for a running container: who is told, and what is where after it."""
+
+from __future__ import annotations
+
+import errno
+from ipaddress import ip_address, ip_interface
+from typing import Any, cast
+
+from attrs import evolve
+from twisted.internet.defer import ensureDeferred
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
+
+from macvlan_twisted.driver import requests
+from macvlan_twisted.driver.models import Endpoint
+from macvlan_twisted.errors import RequestRefused
+from macvlan_twisted.state.interfaces import RecordKind
+from macvlan_twisted.state.serialize import from_document
+from macvlan_twisted.testing.sandboxes import FakeSandbox
+
+from .dhcp_lan import MAC, RELEASE, Server
+from .helpers import ENDPOINT, NETWORK, PluginHarness, endpoint_request, network_request, subnet
+from .test_leases import LeasesTestCase
+
+SANDBOX = "/var/run/docker/netns/1f2e3d4c5b6a"
+OLD, NEW, THIRD = "192.168.77.100", "192.168.77.150", "192.168.77.170"
+CALL = requests.EndpointCall(NETWORK, ENDPOINT)
+NOBODYS = evolve(subnet("0.0.0.0/0"), null_ipam=True)
+
+
+class MovesTestCase(LeasesTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = Server(t1=10, t2=1800)
+        self.told: list[str] = []
+        observer = cast(ILogObserver, self.note)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.sandbox = FakeSandbox(MAC, [ip_interface(f"{OLD}/24")], ip_address("192.168.77.1"))
+        self.plugin.sandboxes.by_path[SANDBOX] = self.sandbox
+
+    def note(self, event: Any) -> None:
+        if event.get("log_level") in (LogLevel.warn, LogLevel.error):
+            self.told.append(formatEvent(event))
+
+    def run_container(self, readdress: str = "true", sandbox: str = SANDBOX) -> None:
+        self.plugin.create_network(
+            subnets=(NOBODYS,), parent="eth0", dhcp="true", dhcp_readdress=readdress, conflict_detection="off"
+        )
+        self.plugin.wait(self.plugin.endpoints.create(endpoint_request(ENDPOINT, NETWORK, None, MAC)))
+        self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT, sandbox)))
+        self.plugin.clock.advance(5)  # announcements are over
+
+    def insist(self, address: str, plugin: PluginHarness | None = None, seconds: int = 30) -> None:
+        """The server says no to a renewal, and then offers another address."""
+        self.server.address = address
+        for _ in range(seconds):
+            (plugin or self.plugin).clock.advance(1)
+
+    def row(self) -> Endpoint:
+        (document,) = self.plugin.records.kept[RecordKind.ENDPOINT].values()
+        return from_document(Endpoint, document)
+
+    def shown(self, plugin: PluginHarness | None = None) -> str:
+        plugin = plugin or self.plugin
+        return plugin.wait(plugin.endpoints.operational_info(CALL))["address"]
+
+    def assert_has(self, address: str, plugin: PluginHarness | None = None) -> None:
+        self.assertEqual([str(each) for each in self.sandbox.addresses], [f"{address}/24"])
+        self.assertEqual(self.shown(plugin), f"{address}/24")
+        self.assertEqual(str(self.row().address), f"{address}/24")
+        (lease,) = self.rows()
+        self.assertEqual(str(lease.facts.address), address)
+        self.assertEqual(str(lease.reported_address), OLD)
+
+    def announced(self) -> set[str]:
+        """The addresses that are announced in IPv4."""
+        frames = [frame for tap in self.plugin.taps.values() for frame in tap.sent]
+        return {str(ip_address(frame[28:32])) for frame in frames if frame[12:14] == b"\x08\x06"}
+
+    def released(self) -> list[str]:
+        return [said.ciaddr for said in self.heard if said.kind == RELEASE]
+
+
+class MovingTests(MovesTestCase):
+    def test_the_container_has_the_new_address_wherever_one_looks_but_in_the_engine(self) -> None:
+        self.run_container()
+        self.plugin.taps["eth0"].sent.clear()
+        self.insist(NEW)
+        self.assert_has(NEW)
+        self.assertEqual(self.announced(), {NEW})
+        self.assertTrue(
+            any(f"moved from {OLD}/24 to {NEW}/24" in line and MAC in line for line in self.told), self.told
+        )
+        self.assertEqual(self.released(), [])
+
+    def test_with_the_container_the_lease_of_its_new_address_goes(self) -> None:
+        self.run_container()
+        self.insist(NEW)
+        self.plugin.delete_endpoint()
+        self.assertEqual(self.released(), [NEW])
+        self.assertEqual(self.rows(), [])
+        self.assertNotIn(RecordKind.ENDPOINT, self.plugin.records.all_rows())
+
+    def test_it_may_happen_again_and_the_engine_still_shows_the_first_one(self) -> None:
+        self.run_container()
+        self.insist(NEW)
+        self.insist(THIRD)
+        self.assert_has(THIRD)
+        self.assertEqual(str(self.row().reported_address), f"{OLD}/24")
+
+    def test_a_repeated_call_is_answered_as_the_first_time(self) -> None:
+        self.run_container()
+        self.insist(NEW)
+        again = self.plugin.wait(self.plugin.endpoints.create(endpoint_request(ENDPOINT, NETWORK, None, MAC)))
+        self.assertEqual(str(again.address), f"{OLD}/24")
+        self.assert_has(NEW)
+
+    def test_a_container_stays_where_the_network_does_not_want_it_and_the_log_says_what_to_do(self) -> None:
+        self.run_container("false")
+        self.assertEqual(self.row().sandbox, "")
+        self.insist(NEW)
+        self.assert_has(OLD)
+        self.assertEqual(self.released(), [NEW])
+        (line,) = [each for each in self.told if f"keeps {OLD}" in each]
+        for word in (MAC, OLD, NEW, "restart the container", "-o dhcp_readdress=true"):
+            self.assertIn(word, line)
+
+    def test_it_is_told_once_that_a_container_stays(self) -> None:
+        self.run_container("false")
+        self.insist(NEW, seconds=600)
+        self.assertEqual(len([each for each in self.told if f"keeps {OLD}" in each]), 1)
+
+
+class FailingTests(MovesTestCase):
+    def assert_stays(self, *words: str) -> None:
+        self.insist(NEW)
+        self.assert_has(OLD)
+        self.assertIsNone(self.row().reported_address)
+        self.assertEqual(self.released(), [NEW])
+        (line,) = [each for each in self.told if "cannot be moved" in each]
+        for word in (MAC, OLD, NEW, "restart it", *words):
+            self.assertIn(word, line)
+
+    def test_a_sandbox_that_cannot_be_entered_leaves_all_as_it_was(self) -> None:
+        self.run_container()
+        self.plugin.sandboxes.lacks = "it needs CAP_SYS_ADMIN"
+        self.assert_stays("CAP_SYS_ADMIN")
+
+    def test_a_kernel_that_refuses_leaves_all_as_it_was(self) -> None:
+        self.run_container()
+        self.plugin.sandboxes.fails = errno.EIO
+        self.assert_stays("a test refuses it")
+
+    def test_a_sandbox_of_somebody_else_is_not_touched(self) -> None:
+        self.run_container()
+        self.sandbox.mac = "7a:42:00:00:00:99"
+        self.assert_stays(MAC)
+
+    def test_a_path_that_is_no_sandbox_is_not_kept(self) -> None:
+        self.run_container(sandbox="/etc/passwd")
+        self.assertEqual(self.row().sandbox, "")
+        self.assert_stays("did not say where")
+
+    def test_a_disk_that_is_full_leaves_the_container_alone(self) -> None:
+        self.run_container()
+        self.plugin.records.steps.refuse["save"] = errno.ENOSPC
+        self.insist(NEW)
+        self.plugin.records.steps.refuse.clear()
+        self.assert_has(OLD)
+        self.flushLoggedErrors()
+
+    def test_a_sandbox_that_is_not_visible_is_found_by_the_engines_word(self) -> None:
+        self.run_container()
+        self.plugin.sandboxes.by_path = {"/proc/4711/ns/net": self.sandbox}
+        self.plugin.engine.processes[NETWORK, ENDPOINT] = 4711
+        self.insist(NEW)
+        self.assert_has(NEW)
+
+    def test_a_container_that_goes_meanwhile_is_not_moved(self) -> None:
+        self.run_container()
+        self.plugin.steps.hold.add("is_there")
+        self.insist(NEW)
+        self.plugin.delete_endpoint()
+        self.plugin.steps.let_all_go()
+        self.assertEqual([str(each) for each in self.sandbox.addresses], [f"{OLD}/24"])
+        self.assertEqual(self.rows(), [])
+        self.assertNotIn(RecordKind.ENDPOINT, self.plugin.records.all_rows())
+
+
+class KilledTests(MovesTestCase):
+    """A kill in the middle, and the next start."""
+
+    def start_again(self) -> PluginHarness:
+        plugin = self.next_life()
+        plugin.wait(plugin.moves.begin(False))
+        self.resume(plugin)
+        return plugin
+
+    def insist_and_kill(self, function: str) -> None:
+        """A kill when *function* is called in the sandbox, or was called there and its answer is not heard."""
+        self.plugin.steps.hold.add("move")
+        self.insist(NEW)
+        (step,) = self.plugin.steps.held
+        if function == "after":
+            step.do()
+
+    def test_a_move_that_was_only_intended_is_made(self) -> None:
+        self.run_container()
+        self.insist_and_kill("before")
+        plugin = self.start_again()
+        self.assert_has(NEW, plugin)
+        self.assertEqual(self.released(), [])
+
+    def test_a_kill_while_a_move_is_finished_leaves_the_container_between_its_addresses(self) -> None:
+        self.run_container()
+        self.insist_and_kill("before")
+        second = self.next_life()
+        second.steps.hold.add("move")
+        ensureDeferred(second.moves.begin(False))
+        self.assertEqual(len(second.steps.held), 1)
+        third = self.start_again()
+        self.assert_has(NEW, third)
+        self.assertEqual(self.released(), [])
+        self.assertTrue(any(f"moved from {OLD}/24 to {NEW}/24" in line for line in self.told), self.told)
+
+    def test_a_move_that_was_made_is_known(self) -> None:
+        self.run_container()
+        self.insist_and_kill("after")
+        plugin = self.start_again()
+        self.assert_has(NEW, plugin)
+        self.assertEqual(self.released(), [])
+        self.insist(THIRD, plugin)
+        self.assert_has(THIRD, plugin)
+
+    def test_a_move_that_was_not_begun_is_given_up_and_comes_again(self) -> None:
+        self.run_container()
+        self.plugin.steps.hold.add("is_there")
+        self.insist(NEW)
+        plugin = self.start_again()
+        self.assertEqual(self.released(), [NEW])
+        self.insist(NEW, plugin)
+        self.assert_has(NEW, plugin)
+
+    def test_a_moved_container_keeps_its_lease_over_a_restart(self) -> None:
+        self.run_container()
+        self.insist(NEW)
+        plugin = self.start_again()
+        self.insist(NEW, plugin)
+        self.assert_has(NEW, plugin)
+        self.assertEqual(self.released(), [])
+
+
+class CreationTests(MovesTestCase):
+    def create(self, **options: Any) -> None:
+        request = network_request(subnets=(NOBODYS,), parent="eth0", dhcp="true", **options)
+        self.plugin.wait(self.plugin.networks.create(request))
+
+    def test_what_cannot_be_done_is_refused_where_it_is_asked_for(self) -> None:
+        self.plugin.sandboxes.lacks = "it needs CAP_SYS_ADMIN"
+        with self.assert_refused(
+            RequestRefused, "-o dhcp_readdress=true", "CAP_SYS_ADMIN", "leave that option out"
+        ):
+            self.create(dhcp_readdress="true")
+        self.create()
+
+    def test_where_nothing_is_leased_it_is_refused(self) -> None:
+        with self.assert_refused(RequestRefused, "-o dhcp_readdress=true", "--ipam-driver null"):
+            self.plugin.create_network(dhcp_readdress="true")
+
+    def test_a_default_that_cannot_be_kept_is_told_at_the_start_and_keeps_nobody_from_starting(self) -> None:
+        self.plugin.sandboxes.lacks = "it needs CAP_SYS_ADMIN"
+        self.plugin.wait(self.plugin.moves.begin(True))
+        self.assertEqual(self.told, ["dhcp_readdress=true has no effect: it needs CAP_SYS_ADMIN"])

@@ -1,0 +1,135 @@
+"""What an error or a kill left half done is mended by the next call, or at the next start."""
+
+from __future__ import annotations
+
+import errno
+
+from macvlan_twisted.config import Config
+from macvlan_twisted.errors import LinkError, RequestRefused, StateError
+from macvlan_twisted.link_names import dummy_link_name
+from macvlan_twisted.state.interfaces import RecordKind
+
+from .helpers import (
+    ENDPOINT,
+    NETWORK,
+    OTHER_NETWORK,
+    PLAIN_LINKS,
+    PluginHarness,
+    PluginTestCase,
+    evolve,
+    network_request,
+    subnet,
+)
+
+
+class NetworkTests(PluginTestCase):
+    def test_a_network_that_a_kill_left_half_made_is_removed_at_the_next_start(self) -> None:
+        """The engine does not ask for it: it repeats the call without its body, and gives up."""
+        self.plugin.steps.hold.add("read_macvlan")
+        self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20", mode="passthru")))
+        plugin = self.plugin.next_life()
+        self.assert_nothing_left(plugin)
+        plugin.create_network(OTHER_NETWORK, parent="eth1.20")
+
+    def test_a_network_that_was_acknowledged_is_there_at_the_next_start(self) -> None:
+        self.plugin.create_network()
+        self.assertEqual(list(self.plugin.next_life().registry.networks), [NETWORK])
+
+    def test_a_removal_that_the_disk_refused_can_be_repeated(self) -> None:
+        self.plugin.create_network()
+        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
+        with self.assert_refused(LinkError, NETWORK, "a test refuses it"):
+            self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.records.steps.refuse.clear()
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.assert_nothing_left()
+
+    def test_an_endpoint_whose_row_the_disk_kept_loses_it_with_the_next_removal(self) -> None:
+        self.plugin.create_network()
+        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
+        self.plugin.steps.refuse["add_macvlan"] = errno.EPERM
+        with self.assert_refused(LinkError):
+            self.plugin.create_endpoint()
+        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [ENDPOINT])
+        self.plugin.records.steps.refuse.clear()
+        self.plugin.delete_endpoint()
+        self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
+
+    def test_a_disk_that_refuses_a_removal_is_told(self) -> None:
+        self.plugin.create_network()
+        self.plugin.create_endpoint()
+        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
+        with self.assert_refused(StateError):
+            self.plugin.delete_endpoint()
+        self.plugin.records.steps.refuse.clear()
+        self.plugin.delete_endpoint()
+        self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
+
+
+class ParentTests(PluginTestCase):
+    def reboot(self, **refuse: int) -> PluginHarness:
+        """All links that were made are gone."""
+        for link in self.plugin.kernel.links():
+            if link.name not in PLAIN_LINKS:
+                self.plugin.kernel.delete(link.name)
+        return self.plugin.next_life()
+
+    def test_a_vlan_that_could_not_be_made_again_is_still_ours(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        nic = self.plugin.kernel.move_away("eth1")
+        plugin = self.reboot()
+        self.assertNotIn("eth1.20", plugin.link_names())
+        plugin.kernel.put(nic)
+        plugin.steps.refuse["add_vlan"] = errno.EOPNOTSUPP
+        with self.assert_refused(LinkError):
+            plugin.create_endpoint()
+        plugin.steps.refuse.clear()
+        plugin.create_endpoint()
+        self.assertIn("eth1.20", plugin.link_names())
+        plugin.delete_endpoint()
+        plugin.wait(plugin.networks.delete(NETWORK))
+        self.assert_nothing_left(plugin)
+
+    def test_a_dummy_link_carries_the_mtu_of_its_network(self) -> None:
+        plugin = PluginHarness(config=Config(mtu=9000))
+        plugin.create_network(internal=True)
+        link = plugin.kernel.find(dummy_link_name(NETWORK))
+        assert link is not None
+        self.assertEqual(link.mtu, 9000)
+
+    def test_a_network_without_any_parent_is_internal_and_has_no_gateway(self) -> None:
+        plugin = PluginHarness(config=evolve(self.plugin.config, host_interface=None))
+        plugin.create_network()
+        self.assertIs(plugin.registry.networks[NETWORK].internal, True)
+
+    def test_a_mtu_that_the_parent_lost_is_named(self) -> None:
+        self.plugin.create_network(mtu="1500")
+        link = self.plugin.kernel.find("eth0")
+        assert link is not None
+        self.plugin.kernel.put(evolve(link, mtu=1400))
+        with self.assert_refused(LinkError, "MTU", "1500"):
+            self.plugin.create_endpoint()
+
+
+class RouterTests(PluginTestCase):
+    def test_the_router_of_another_lan_is_an_address_like_any_other(self) -> None:
+        plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
+        other = subnet("192.168.1.0/24", "192.168.1.254")
+        plugin.wait(plugin.networks.create(network_request(parent="eth1", subnets=(other,))))
+        self.assertIsNotNone(plugin.create_endpoint(address="192.168.1.1/24"))
+
+    def test_without_a_gateway_of_its_own_the_services_is_kept_free_on_any_parent(self) -> None:
+        plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
+        plugin.wait(
+            plugin.networks.create(network_request(parent="eth1", subnets=(subnet("192.168.1.0/24"),)))
+        )
+        with self.assert_refused(RequestRefused, "--gateway 192.168.1.1"):
+            plugin.create_endpoint(address="192.168.1.1/24")
+
+    def test_a_second_router_is_to_be_kept_free_by_an_auxiliary_address(self) -> None:
+        plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
+        plugin.wait(
+            plugin.networks.create(network_request(subnets=(subnet("192.168.1.0/24", "192.168.1.254"),)))
+        )
+        with self.assert_refused(RequestRefused, "--aux-address router=192.168.1.1"):
+            plugin.create_endpoint(address="192.168.1.1/24")

@@ -1,0 +1,93 @@
+"""Addresses that come again soon, and LANs on which somebody has all of them."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from macvlan_twisted.addresses import parse_address
+from macvlan_twisted.errors import RequestRefused
+from macvlan_twisted.ipam.prefetch import MOST_IN_A_ROW
+from macvlan_twisted.lan.address_monitor import LISTENED
+from macvlan_twisted.lan.arp_nd import announcement_frames
+
+from .conflict_cases import NEIGHBOUR, ConflictTestCase, tens
+from .helpers import ENDPOINT, subnet
+
+NAMED = "10.0.0.77"
+
+
+class ComingAgainTests(ConflictTestCase):
+    """A container leaves an address, which is asked for again."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.plugin.create_network(subnets=(evolve(subnet("10.0.0.0/24"), managed_here=True),))
+        self.pool = self.ready()
+
+    def lives(self, address: str) -> None:
+        self.plugin.create_endpoint(address=f"{address}/24")
+
+    def leaves(self, address: str) -> None:
+        self.plugin.delete_endpoint(ENDPOINT)
+        self.release(self.pool, address)
+
+    def test_a_container_that_is_restarted_with_its_address_waits_for_it(self) -> None:
+        self.assertEqual(self.gets(self.pool, NAMED), NAMED)
+        self.lives(NAMED)
+        self.leaves(NAMED)
+        self.assertTrue(self.begin(self.pool, NAMED).called)
+        self.assertEqual(self.defended(NAMED), [NAMED])
+
+    def test_someone_who_took_it_meanwhile_is_not_noticed(self) -> None:
+        self.gets(self.pool, NAMED)
+        self.lives(NAMED)
+        self.leaves(NAMED)
+        self.neighbour_has(NAMED)
+        for frame in announcement_frames(parse_address(NAMED), NEIGHBOUR):
+            self.plugin.taps["eth0"].bring(frame)
+        self.assertIn(NEIGHBOUR, self.refusal_of(self.begin(self.pool, NAMED)))
+
+    def test_it_is_given_unasked_long_after(self) -> None:
+        self.gets(self.pool, NAMED)
+        self.lives(NAMED)
+        self.leaves(NAMED)
+        self.pass_time(LISTENED + 1)
+        self.assertFalse(self.begin(self.pool, NAMED).called)
+
+    def test_a_container_that_may_live_on_is_not_asked_for(self) -> None:
+        self.gets(self.pool, NAMED)
+        self.lives(NAMED)
+        self.plugin.kernel.move_away(
+            self.plugin.registry.endpoints[ENDPOINT].link
+        )  # into its sandbox, and forgotten there
+        self.leaves(NAMED)
+        self.assertFalse(self.begin(self.pool, NAMED).called)
+
+
+class EverybodyElsesTests(ConflictTestCase):
+    def test_one_who_answers_for_all_keeps_a_container_waiting_for_ever(self) -> None:
+        self.plugin.answerers.clear()
+        self.plugin.answerers.append(self._answer)
+        pool = self.made("10.0.0.0/16")
+        self.neighbour_has(*[f"10.0.{high}.{low}" for high in range(4) for low in range(256)])
+        asked = self.begin(pool)
+        self.pass_time(3)
+        refusal = self.refusal_of(asked)
+        self.assertIn("eth0", refusal)
+        self.assertIn("proxy ARP", refusal)
+        self.assertIn("conflict_detection=off", refusal)
+        self.assertLess(len(self.conflicts()), 2 * MOST_IN_A_ROW)
+
+    def test_the_next_one_is_not_looked_for_further_on(self) -> None:
+        self.test_one_who_answers_for_all_keeps_a_container_waiting_for_ever()
+        given: list[object] = []
+        for _ in range(6):
+            asked = self.begin(next(iter(self.plugin.pools._pools.by_id)))
+            asked.addCallbacks(given.append, lambda failure: failure.trap(RequestRefused))
+            self.pass_time(3)
+        self.assertTrue(str(given[0]).startswith("10.0.4."))
+
+    def test_what_was_to_be_held_is_not_made_up_for_before_a_container_waits(self) -> None:
+        self.neighbour_has(*tens(1, 20))
+        pool = self.ready()
+        self.assertTrue(self.begin(pool).called)

@@ -1,0 +1,233 @@
+"""A start after whatever ended the earlier life."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from macvlan_twisted.driver.link_ownership import ownership
+from macvlan_twisted.link_names import alias_of, endpoint_link_name, probe_link_name
+from macvlan_twisted.netlink.kernel import LinkFacts
+from macvlan_twisted.netlink.links import GROUPS
+from macvlan_twisted.state.interfaces import RecordKind
+
+from .helpers import (
+    ENDPOINT,
+    NETWORK,
+    OTHER_ENDPOINT,
+    PLAIN_LINKS,
+    PluginHarness,
+    PluginTestCase,
+    ScriptedRecords,
+    ScriptedStore,
+    endpoint_request,
+    evolve,
+    network_request,
+    nic,
+)
+
+LINK = endpoint_link_name(ENDPOINT)
+
+
+class RestartTests(PluginTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.plugin.create_network(
+            parent="eth1.20", mode="source", source_macs="02:00:00:00:00:01", mtu="1400"
+        )
+        self.plugin.create_endpoint(address_v6="fd00::7/64")
+
+    def test_nothing_changes_when_nothing_happened(self) -> None:
+        before = self.plugin.kernel.links(), self.plugin.records.all_rows()
+        plugin = self.plugin.next_life()
+        self.assertEqual((plugin.kernel.links(), plugin.records.all_rows()), before)
+        self.assertEqual(plugin.registry.networks, self.plugin.registry.networks)
+        self.assertEqual(plugin.registry.endpoints, self.plugin.registry.endpoints)
+
+    def test_every_call_works_as_before(self) -> None:
+        plugin = self.plugin.next_life()
+        plugin.create_network(parent="eth1.20", mode="source", source_macs="02:00:00:00:00:01", mtu="1400")
+        self.assertEqual(plugin.create_endpoint(address_v6="fd00::7/64"), "7a:42:c0:a8:01:07")
+        plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
+        with self.assert_refused(Exception, "7a:42:c0:a8:01:07", ENDPOINT):
+            plugin.create_endpoint("f" * 64, mac="7a:42:c0:a8:01:07", address="192.168.1.9/24")
+        plugin.wait(plugin.networks.delete(NETWORK))
+        self.assert_nothing_left(plugin)
+
+    def test_an_endpoint_whose_link_is_in_a_container_is_kept(self) -> None:
+        moved = self.plugin.kernel.move_away(LINK)
+        plugin = self.plugin.next_life()
+        self.assertIn(ENDPOINT, plugin.registry.endpoints)
+        plugin.kernel.move_back(moved)
+        plugin.delete_endpoint()
+        self.assertNotIn(LINK, plugin.link_names())
+
+    def test_a_vlan_goes_under_a_container_whose_network_was_not_rebuilt(self) -> None:
+        self.plugin.kernel.move_away(LINK, up=True)
+        for kind in (
+            RecordKind.NETWORK,
+            RecordKind.ENDPOINT,
+        ):  # another engine's, which --recover has not asked
+            self.plugin.records.kept[kind].clear()
+        plugin = self.plugin.next_life()
+        self.assertIn("eth1.20", plugin.link_names())
+        self.assertIn("eth1.20", plugin.registry.made_links)
+        plugin.kernel.destroy_away(LINK)
+        plugin = plugin.next_life()
+        self.assertNotIn("eth1.20", plugin.link_names())
+        self.assertEqual(plugin.registry.made_links, {})
+
+
+class CrashTests(PluginTestCase):
+    """Each test stops the service at one point and starts it anew on what is left."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.plugin.create_network()
+
+    def link_of_ours(self, name: str, **facts: Any) -> LinkFacts:
+        group = self.plugin.records.link_group
+        link = evolve(nic(name, 70, kind="macvlan", lower_index=2, group=group, up=False), **facts)
+        self.plugin.kernel.put(link)
+        return link
+
+    def test_between_row_and_link(self) -> None:
+        self.plugin.steps.hold.add("add_macvlan")
+        self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        plugin = self.plugin.next_life()
+        plugin.delete_endpoint()
+        self.assertEqual(plugin.records.kept[RecordKind.ENDPOINT], {})
+        self.assertEqual(plugin.link_names(), PLAIN_LINKS)
+
+    def test_between_row_and_link_the_engine_may_ask_again(self) -> None:
+        self.plugin.steps.hold.add("add_macvlan")
+        self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        plugin = self.plugin.next_life()
+        plugin.delete_endpoint()
+        self.assertEqual(plugin.create_endpoint(), "7a:42:c0:a8:01:07")
+
+    def test_between_link_and_alias(self) -> None:
+        """A link with our group and a name that a row derives is ours, without any alias."""
+        self.plugin.create_endpoint()
+        link = self.plugin.kernel.find(LINK)
+        assert link is not None
+        self.plugin.kernel.put(evolve(link, alias=""))
+        plugin = self.plugin.next_life()
+        self.assertEqual(plugin.link_names(), PLAIN_LINKS)
+        self.assertEqual(plugin.records.kept[RecordKind.ENDPOINT], {})
+        plugin.delete_endpoint()
+        plugin.create_endpoint()
+
+    def test_our_own_link_on_a_parent_stays_without_an_alias(self) -> None:
+        self.plugin.create_network("f" * 64, parent="eth1", host_access="true", host_address="192.168.1.200")
+        (link,) = self.plugin.registry.host_links.values()
+        made = self.plugin.kernel.find(link.name)
+        assert made is not None
+        self.plugin.kernel.put(evolve(made, alias=""))
+        again = self.plugin.next_life().kernel.find(link.name)
+        assert again is not None
+        self.assertEqual(again.alias, made.alias)
+
+    def test_a_vlan_of_ours_stays_without_an_alias(self) -> None:
+        self.plugin.create_network("f" * 64, parent="eth1.20")
+        vlan = self.plugin.kernel.find("eth1.20")
+        assert vlan is not None
+        self.plugin.kernel.put(evolve(vlan, alias=""))
+        again = self.plugin.next_life().kernel.find("eth1.20")
+        assert again is not None
+        self.assertEqual(again.alias, vlan.alias)
+
+    def test_between_link_and_alias_of_the_trial(self) -> None:
+        self.link_of_ours(probe_link_name(NETWORK))
+        self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
+
+    def test_during_the_trial(self) -> None:
+        self.link_of_ours(
+            probe_link_name("f" * 64), alias=alias_of(self.plugin.records.instance, "trial", "f" * 64)
+        )
+        self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
+
+    def test_between_row_and_vlan(self) -> None:
+        self.plugin.steps.hold.add("add_vlan")
+        self.plugin.start(self.plugin.networks.create(network_request("f" * 64, parent="eth1.20")))
+        plugin = self.plugin.next_life()
+        plugin.wait(plugin.networks.delete("f" * 64))
+        self.assertEqual(plugin.link_names(), PLAIN_LINKS)
+        self.assertEqual(plugin.records.kept[RecordKind.MADE_LINK], {})
+
+    def test_between_vlan_and_alias(self) -> None:
+        self.plugin.create_network("f" * 64, parent="eth1.20")
+        vlan = self.plugin.kernel.find("eth1.20")
+        assert vlan is not None
+        self.plugin.kernel.put(evolve(vlan, alias=""))
+        plugin = self.plugin.next_life()
+        plugin.wait(plugin.networks.delete("f" * 64))
+        self.assertEqual(plugin.link_names(), PLAIN_LINKS)
+
+    def test_between_the_last_networks_removal_and_its_vlans(self) -> None:
+        self.plugin.create_network("f" * 64, parent="eth1.20.30")
+        self.plugin.records.kept[RecordKind.NETWORK].pop("f" * 64)
+        plugin = self.plugin.next_life()
+        self.assertEqual(plugin.link_names(), PLAIN_LINKS)
+        self.assertEqual(plugin.records.kept[RecordKind.MADE_LINK], {})
+
+    def test_between_condemning_and_reaping(self) -> None:
+        self.plugin.create_endpoint()
+        self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
+        self.plugin.kernel.set_group(LINK, self.plugin.records.link_group + 1)
+        plugin = self.plugin.next_life()
+        self.assertEqual(plugin.link_names(), {*PLAIN_LINKS, endpoint_link_name(OTHER_ENDPOINT)})
+        self.assertEqual(list(plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
+
+    def test_condemned_links_of_many_groups(self) -> None:
+        for number in range(3 * GROUPS):
+            group = self.plugin.records.link_group + 1 + number % (GROUPS - 1)
+            alias = alias_of(self.plugin.records.instance, "endpoint", str(number))
+            self.link_of_ours(f"mvt{number:012x}", group=group, alias=alias, index=100 + number)
+        self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
+
+    def test_a_link_of_an_endpoint_that_state_does_not_know(self) -> None:
+        self.link_of_ours(LINK, alias=alias_of(self.plugin.records.instance, "endpoint", ENDPOINT))
+        self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
+
+
+class ForeignLinkTests(PluginTestCase):
+    def test_links_that_are_not_ours_are_never_touched(self) -> None:
+        group = self.plugin.records.link_group
+        foreign = [
+            nic("mvt000000000001", 20, kind="macvlan", lower_index=2),  # our kind of name
+            nic("theirs", 21, kind="macvlan", lower_index=2, group=group),  # our group
+            nic("condemned", 22, kind="macvlan", lower_index=2, group=group + 1),
+            nic(LINK, 23, group=group + 50),  # our name without our group
+            nic("note", 24, alias="macvlan-twisted"),
+            nic("upper", 25, alias="notes on macvlan-twisted/0123abcd/endpoint/x"),
+        ]
+        self.plugin.create_network()
+        for link in foreign:
+            self.plugin.kernel.put(link)
+        plugin = self.plugin.next_life()
+        for link in foreign:
+            self.assertEqual(plugin.kernel.find(link.name), link)
+
+    def test_links_of_another_instance_are_never_touched(self) -> None:
+        other = PluginHarness(
+            self.plugin.kernel, records=ScriptedRecords("0123abce", 70000), store=ScriptedStore()
+        )
+        other.create_network(parent="eth1.20")
+        other.create_endpoint()
+        before = self.plugin.kernel.links()
+        mine = PluginHarness(self.plugin.kernel).next_life()
+        self.assertEqual(mine.kernel.links(), before)
+        self.assertNotIn(ENDPOINT, mine.registry.endpoints)
+
+    def test_an_alias_of_someone_else_wins_over_name_and_group(self) -> None:
+        is_ours = ownership(self.plugin.records, self.plugin.registry)
+        self.plugin.create_network()
+        self.plugin.create_endpoint()
+        link = self.plugin.kernel.find(LINK)
+        assert link is not None
+        self.assertTrue(is_ours(evolve(link, alias="")))
+        self.assertFalse(is_ours(evolve(link, alias="", group=7)))
+        self.assertFalse(is_ours(evolve(link, alias="someone's")))
+        self.plugin.kernel.put(evolve(link, alias="someone's", group=self.plugin.records.link_group + 1))
+        plugin = self.plugin.next_life()
+        self.assertIn(LINK, plugin.link_names())

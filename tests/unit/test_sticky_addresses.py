@@ -1,0 +1,272 @@
+"""What a container that comes again under its name finds: its address and its MAC."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from attrs import evolve
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.addresses import parse_address, parse_range
+from macvlan_twisted.errors import RequestRefused
+from macvlan_twisted.ipam import sticky_addresses
+from macvlan_twisted.ipam.requests import Purpose
+from macvlan_twisted.ipam.sticky_addresses import StickyAddresses
+from macvlan_twisted.state.interfaces import StickyAddress
+
+from .address_cases import AddressTestCase
+from .helpers import LAN, NETWORK, PluginHarness, ScriptedRecords, network_request, subnet
+
+OURS = "192.168.1.0/24"
+
+
+class IdentityTestCase(AddressTestCase):
+    def network(self, **options: str) -> str:
+        """A network whose addresses are ours; returns its pool."""
+        pool = self.open(OURS, **options)
+        request = network_request(subnets=(evolve(subnet(OURS, "192.168.1.1"), managed_here=True),))
+        self.plugin.wait(self.plugin.networks.create(request))
+        return pool
+
+    def start(self, pool: str, name: str, address: str | None = None) -> tuple[str, str]:
+        """``docker run``: the address and the MAC that the container has."""
+        found = self.ask(pool, address, name=name)
+        return found, self.mac_at(found)
+
+    def mac_at(self, address: str) -> str:
+        mac = self.plugin.create_endpoint(self.endpoint_of(address), address=address)
+        assert mac is not None
+        return mac
+
+    @staticmethod
+    def endpoint_of(address: str) -> str:
+        return address.encode().hex().ljust(64, "0")
+
+    def stop(self, pool: str, address: str) -> None:
+        """``docker rm``"""
+        self.plugin.delete_endpoint(self.endpoint_of(address))
+        self.release(pool, address.partition("/")[0])
+
+    def come_again(self, pool: str, name: str) -> tuple[tuple[str, str], tuple[str, str]]:
+        """What the container has before ``docker rm`` and after another ``docker run``."""
+        before = self.start(pool, name)
+        self.stop(pool, before[0])
+        return before, self.start(pool, name)
+
+
+class ByNameTests(IdentityTestCase):
+    def test_an_address_that_is_excluded_is_not_handed_out_again_by_itself(self) -> None:
+        """Somebody had asked for it with --ip."""
+        self.plugin = PluginHarness(config=evolve(LAN, excluded=(parse_range("192.168.1.200"),)))
+        pool = self.network()
+        asked, _ = self.start(pool, "web", "192.168.1.200")
+        self.stop(pool, asked)
+        self.assertNotEqual(self.ask(pool, name="web"), asked)
+
+    def test_a_container_that_is_made_again_has_its_address_and_mac(self) -> None:
+        pool = self.network(identity="name")
+        before, after = self.come_again(pool, "web")
+        self.assertEqual(before, after)
+        self.assertNotEqual(before[1], "7a:42:c0:a8:01:02", "made of the address")
+
+    def test_others_came_and_went_meanwhile(self) -> None:
+        pool = self.network(identity="name")
+        before = self.start(pool, "web")
+        others = [self.start(pool, f"other-{number}") for number in range(5)]
+        self.stop(pool, before[0])
+        for address, _ in others:
+            self.stop(pool, address)
+        self.start(pool, "one-more")
+        self.assertEqual(self.start(pool, "web"), before)
+
+    def test_who_lost_its_address_to_another_one_has_another_one_and_the_same_mac(self) -> None:
+        pool = self.network(identity="name")
+        address, mac = self.start(pool, "web")
+        self.stop(pool, address)
+        other = self.start(pool, "other", address.partition("/")[0])
+        self.assertEqual(other[0], address)
+        self.assertNotEqual(other[1], mac)
+        again = self.start(pool, "web")
+        self.assertNotEqual(again[0], address)
+        self.assertEqual(again[1], mac)
+        self.stop(pool, again[0])
+        self.assertEqual(self.start(pool, "web"), again, "from now on this is the address of the name")
+
+    def test_a_mac_outlives_its_network(self) -> None:
+        """It is made of the name, the parent and the subnet; the address is of the pool, and is forgotten with it."""
+        pool = self.network(identity="name")
+        self.start(pool, "first")
+        address, mac = self.start(pool, "web")
+        self.stop(pool, address)
+        self.stop(pool, "192.168.1.2/24")
+        self.close(pool)
+        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.assertEqual(self.plugin.store.names, {})
+        again = self.start(self.network(identity="name"), "web")
+        self.assertEqual(again[1], mac)
+
+    def test_the_same_name_on_another_host_has_another_mac(self) -> None:
+        macs = set()
+        for instance in ("0000aaaa", "0000bbbb"):
+            self.plugin = PluginHarness(config=LAN, records=ScriptedRecords(instance))
+            macs.add(self.start(self.network(identity="name"), "web")[1])
+        self.assertEqual(len(macs), 2)
+
+    def test_two_names_have_two_macs(self) -> None:
+        pool = self.network(identity="name")
+        self.assertNotEqual(self.start(pool, "web")[1], self.start(pool, "db")[1])
+
+    def test_it_survives_the_service(self) -> None:
+        pool = self.network(identity="name")
+        before = self.start(pool, "web")
+        self.stop(pool, before[0])
+        self.plugin = self.plugin.next_life()
+        self.start(pool, "other")
+        self.assertEqual(self.start(pool, "web"), before)
+
+    def test_an_address_that_somebody_named_is_the_one_that_comes_again(self) -> None:
+        pool = self.network(identity="name")
+        before = self.start(pool, "web", "192.168.1.77")
+        self.stop(pool, before[0])
+        self.assertEqual(self.start(pool, "web"), before)
+
+    def test_a_container_without_a_name_has_the_mac_of_its_address_and_it_is_told_once(self) -> None:
+        pool = self.network(identity="name")
+        lines = self.listen()
+        for number in (2, 3):
+            found = self.start(pool, "")
+            self.assertEqual(found, (f"192.168.1.{number}/24", f"7a:42:c0:a8:01:0{number}"))
+        self.assertEqual(sum("does not tell containers' names" in line for line in lines), 1)
+
+    def test_a_container_without_a_name_inherits_nothing(self) -> None:
+        """An engine that tells names gave way to one that does not."""
+        pool = self.network(identity="name")
+        address, mac = self.start(pool, "web")
+        self.stop(pool, address)
+        _, other = self.start(pool, "", address.partition("/")[0])
+        self.assertEqual(other, "7a:42:c0:a8:01:02")
+        self.assertNotEqual(other, mac)
+
+    def test_one_container_in_two_networks_on_one_subnet_has_two_macs(self) -> None:
+        """The kernel takes a MAC once a parent."""
+        first = self.network(identity="name")
+        second = self.open(OURS, identity="name")
+        one = self.start(first, "web")
+        other = self.start(second, "web")
+        self.assertNotEqual(one[0], other[0])
+        self.assertNotEqual(one[1], other[1])
+
+    def listen(self) -> list[str]:
+        """What is logged from now on."""
+        lines: list[str] = []
+
+        def say(event: dict[str, Any]) -> None:
+            lines.append(formatEvent(event))
+
+        observe = cast(ILogObserver, say)
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return lines
+
+
+class ByAddressTests(IdentityTestCase):
+    def test_an_address_and_its_mac_come_again_under_the_name(self) -> None:
+        pool = self.network(identity="address")
+        before, after = self.come_again(pool, "web")
+        self.assertEqual((before, after), (("192.168.1.2/24", "7a:42:c0:a8:01:02"),) * 2)
+
+    def test_who_gets_the_address_gets_the_mac(self) -> None:
+        pool = self.network()
+        address, mac = self.start(pool, "web")
+        self.stop(pool, address)
+        self.assertEqual(self.start(pool, "other", address.partition("/")[0]), (address, mac))
+
+    def test_without_names_a_freed_address_rests(self) -> None:
+        before, after = self.come_again(self.network(), "")
+        self.assertNotEqual(before[0], after[0])
+
+
+class ByChanceTests(IdentityTestCase):
+    def test_each_start_has_a_mac_of_its_own_and_the_next_address(self) -> None:
+        pool = self.network(identity="random")
+        before, after = self.come_again(pool, "web")
+        self.assertEqual((before[0], after[0]), ("192.168.1.2/24", "192.168.1.3/24"))
+        self.assertNotEqual(before[1], after[1])
+        for _, mac in (before, after):
+            self.assertTrue(mac.startswith("7a:42:"))
+            self.assertNotIn("c0:a8", mac)
+
+    def test_nothing_is_kept_of_a_name(self) -> None:
+        self.start(self.network(identity="random"), "web")
+        self.assertEqual(self.plugin.store.names, {})
+
+
+class OptionTests(IdentityTestCase):
+    def test_an_unknown_word_is_told(self) -> None:
+        with self.assert_refused(RequestRefused, "identity", "mac", "name, address, random"):
+            self.open(OURS, identity="mac")
+
+    def test_the_services_default_is_for_networks_that_do_not_say(self) -> None:
+        self.use(evolve(LAN, identity="random"))
+        pool = self.network()
+        before, after = self.come_again(pool, "web")
+        self.assertNotEqual(before[1], after[1])
+
+    def test_a_gateway_has_no_name(self) -> None:
+        pool = self.open(OURS, identity="name")
+        self.gateway(pool, "192.168.1.1")
+        self.ask(pool, "192.168.1.9", Purpose.AUXILIARY)
+        self.assertEqual(self.plugin.store.names, {})
+
+
+class BoundedTests(SynchronousTestCase):
+    """What is kept of names, without anything around it."""
+
+    def setUp(self) -> None:
+        self.patch(sticky_addresses, "MOST_NAMES", 3)
+        self.kept = StickyAddresses([])
+
+    def note(self, name: str, number: int, pool: str = "lan") -> tuple[str, ...]:
+        return self.kept.note(StickyAddress(pool, name, parse_address(f"10.0.0.{number}"), ""))
+
+    def address_of(self, name: str) -> str | None:
+        found = self.kept.of_name("lan", name)
+        return None if found is None else str(found.address)
+
+    def test_the_one_that_came_longest_ago_is_forgotten_first(self) -> None:
+        for number, name in enumerate("abc", 1):
+            self.assertEqual(self.note(name, number), ())
+        self.assertEqual(self.note("a", 1), (), "is the newest again")
+        self.assertEqual(self.note("d", 4), ("b",))
+        self.assertEqual(
+            [self.address_of(each) for each in "abcd"], ["10.0.0.1", None, "10.0.0.3", "10.0.0.4"]
+        )
+
+    def test_who_had_the_address_before_makes_room(self) -> None:
+        for number, name in enumerate("abc", 1):
+            self.note(name, number)
+        self.assertEqual(self.note("d", 2), ("b",))
+        self.assertEqual(self.note("b", 4), ("a",))
+
+    def test_a_name_that_moved_leaves_its_old_address_to_nobody(self) -> None:
+        self.note("a", 1)
+        self.note("a", 2)
+        self.assertIsNone(self.kept.of_address("lan", parse_address("10.0.0.1")))
+        self.assertEqual(self.note("b", 1), ())
+        self.assertEqual(self.address_of("a"), "10.0.0.2")
+
+    def test_pools_have_names_of_their_own_and_end_alone(self) -> None:
+        for pool in ("lan", "other"):
+            self.assertEqual(self.note("a", 1, pool), ())
+        self.kept.forget_pool("other")
+        self.assertIsNone(self.kept.of_name("other", "a"))
+        self.assertEqual(self.address_of("a"), "10.0.0.1")
+
+    def test_too_many_that_were_kept_by_an_earlier_life_do_not_stay(self) -> None:
+        many = [
+            StickyAddress("lan", f"c{number}", parse_address(f"10.0.0.{number}"), "")
+            for number in range(1, 7)
+        ]
+        kept = StickyAddresses(many)
+        self.assertEqual(sum(kept.of_name("lan", each.name) is not None for each in many), 3)
