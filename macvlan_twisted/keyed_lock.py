@@ -30,7 +30,7 @@ class KeyedLock:
         self._locks: dict[str, _Line] = {}
 
     @asynccontextmanager
-    async def of(self, key: str) -> AsyncIterator[None]:
+    async def acquire(self, key: str) -> AsyncIterator[None]:
         line = self._locks.get(key)
         if line is None:
             line = self._locks[key] = _Line()

@@ -42,7 +42,7 @@ class LastSeen:
     def forget(self, key: str) -> None:
         self._last.pop(key, None)
 
-    def silence(self, key: str) -> float:
+    def idle_for(self, key: str) -> float:
         """For how many seconds nothing was heard of *key*: at most since the start, 0 while a call is under way."""
         if key in self._under_way:
             return 0.0

@@ -111,7 +111,7 @@ class Leases:
         key = terms.key
         if key in self._acquiring:
             raise _has_one_already(terms)
-        async with self._locks.of(key):
+        async with self._locks.acquire(key):
             wire = await self._wires.ready(terms.parent)
             if key in self._known:
                 raise _has_one_already(terms)
@@ -193,7 +193,7 @@ class Leases:
         acquiring = self._acquiring.get(key)
         if acquiring is not None:
             acquiring.release()
-        async with self._locks.of(key):
+        async with self._locks.acquire(key):
             record = self._known.get(key)
             if record is not None:
                 await self._end(record)
@@ -263,7 +263,7 @@ class Leases:
         found = [each for each in found if each.key not in self._acquiring]
         for record in sorted(found, key=lambda each: each.granted and each.key in owned):
             try:
-                async with self._locks.of(record.key):
+                async with self._locks.acquire(record.key):
                     if self._known.get(record.key) is record:  # else a call was faster
                         await self._resume_one(record, record.granted and record.key in owned)
             except CancelledError:

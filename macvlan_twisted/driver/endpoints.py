@@ -68,7 +68,7 @@ class Endpoints:
             return await self._create(request)
 
     async def _create(self, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:
-        async with self._locks.of(request.endpoint_id):
+        async with self._locks.acquire(request.endpoint_id):
             network = self._registry.network(request.network_id)
             existing = self._registry.endpoints.get(request.endpoint_id)
             endpoint = self._plans.endpoint(request, network, existing)
@@ -203,7 +203,7 @@ class Endpoints:
             return await self._join(request)
 
     async def _join(self, request: requests.Join) -> requests.Joined:
-        async with self._locks.of(request.endpoint_id):
+        async with self._locks.acquire(request.endpoint_id):
             endpoint = self._registry.endpoint(request.endpoint_id)
             network = self._registry.network(endpoint.network_id)
             if not self._links.exists(endpoint.link):

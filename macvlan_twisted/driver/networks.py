@@ -100,7 +100,7 @@ class Networks:
             await self._create(request)
 
     async def _create(self, request: requests.CreateNetwork) -> None:
-        async with self._locks.of(request.network_id):
+        async with self._locks.acquire(request.network_id):
             network = await self._planned(request)
             given = parse_options(request.options).host_addresses
             existing = self._registry.networks.get(network.network_id)
@@ -271,7 +271,7 @@ class Networks:
     async def delete(self, network_id: str) -> None:
         """Remove a network and whatever still hangs on it; succeeds when there is nothing."""
         with self.last_seen.call(network_id):
-            async with self._locks.of(network_id):
+            async with self._locks.acquire(network_id):
                 network = self._registry.networks.get(network_id)
                 if network is None:
                     await self._records.forget(
@@ -287,10 +287,10 @@ class Networks:
         :param silence: for how many seconds at least the engine must not have spoken of it.
         :return: whether it was removed; else it has changed, was spoken of, or has endpoints.
         """
-        async with self._locks.of(network.network_id):
+        async with self._locks.acquire(network.network_id):
             is_as_it_was = self._registry.networks.get(network.network_id) is network
             is_empty = not self._registry.endpoints_of(network.network_id)
-            if not is_as_it_was or not is_empty or self.last_seen.silence(network.network_id) < silence:
+            if not is_as_it_was or not is_empty or self.last_seen.idle_for(network.network_id) < silence:
                 return False
             try:
                 await self._delete(network)
@@ -305,7 +305,7 @@ class Networks:
 
         :raises StateError: it is tried again with the next look.
         """
-        async with self._locks.of(network_id):
+        async with self._locks.acquire(network_id):
             network = self._registry.networks.get(network_id)
             if network is not None and network.engine_id != engine_id:
                 network = evolve(network, engine_id=engine_id)

@@ -133,12 +133,12 @@ class Parents:
             raise ParentAbsent(network.parent, missing)
 
     async def _make_again(self, wanted: MadeLink, bring_up: bool) -> None:
-        async with self._locks.of(wanted.name):
+        async with self._locks.acquire(wanted.name):
             if wanted.name in self._made:  # else it is another's, or has just gone with its last network
                 await self._ensure_in_turn(wanted, bring_up)
 
     async def _ensure_one(self, wanted: MadeLink) -> None:
-        async with self._locks.of(wanted.name):
+        async with self._locks.acquire(wanted.name):
             await self._ensure_in_turn(wanted, bring_up=True)
 
     async def _ensure_in_turn(self, wanted: MadeLink, bring_up: bool) -> None:
@@ -282,7 +282,7 @@ class Parents:
 
     async def _drop_if_unused(self, name: str) -> None:
         """A network that comes meanwhile is known before it waits for its turn to make the link."""
-        async with self._locks.of(name):
+        async with self._locks.acquire(name):
             if any(name in links_of(network) for network in self._registry.networks.values()):
                 return
             present = await self._links.find(name)

@@ -79,7 +79,7 @@ class Readdressing:
             return False
         # Before its turn: the engine may be waiting for us in a call about this endpoint.
         sandbox = await self._sandbox_of(endpoint)
-        async with self.locks.of(endpoint.endpoint_id):
+        async with self.locks.acquire(endpoint.endpoint_id):
             if self.registry.endpoints.get(endpoint.endpoint_id) != endpoint:
                 return False
             return await self._readdress(endpoint, network, old, new, sandbox)

@@ -55,7 +55,7 @@ class EndpointRemoval:
     async def delete(self, request: requests.EndpointCall) -> None:
         """Remove the endpoint and its link; succeeds when there is nothing."""
         with self.last_seen.call(request.endpoint_id):
-            async with self.locks.of(request.endpoint_id):
+            async with self.locks.acquire(request.endpoint_id):
                 endpoint = self._registry.endpoints.get(request.endpoint_id)
                 if endpoint is None:
                     await self._remove_unknown(request.endpoint_id)
@@ -74,9 +74,9 @@ class EndpointRemoval:
         :param silence: for how many seconds at least the engine must not have spoken of it.
         :return: whether it was removed; else it has changed, or was spoken of.
         """
-        async with self.locks.of(endpoint.endpoint_id):
+        async with self.locks.acquire(endpoint.endpoint_id):
             is_as_it_was = self._registry.endpoints.get(endpoint.endpoint_id) is endpoint
-            if not is_as_it_was or self.last_seen.silence(endpoint.endpoint_id) < silence:
+            if not is_as_it_was or self.last_seen.idle_for(endpoint.endpoint_id) < silence:
                 return False
             await self._remove(endpoint)
         return True

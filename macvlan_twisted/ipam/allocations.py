@@ -52,7 +52,7 @@ class Allocations:
             await self._take_at_once(pool, claim, advances)
             return
         # What is reserved may be asked for again while it is being released, which would then forget what is on disk.
-        async with self._locks.of(f"{pool.pool_id} {int(claim.address)}"):
+        async with self._locks.acquire(f"{pool.pool_id} {int(claim.address)}"):
             await self._take_at_once(pool, claim, advances)
 
     async def _take_at_once(self, pool: Pool, claim: Allocation, advances: bool) -> None:
@@ -90,7 +90,9 @@ class Allocations:
         """
         pool = self._pools.find(request.pool_id)
         if pool is None:
-            async with self._locks.of(request.pool_id):  # if it is just being released, that may fail yet
+            async with self._locks.acquire(
+                request.pool_id
+            ):  # if it is just being released, that may fail yet
                 pool = self._pools.by_id.get(request.pool_id)
         if pool is None:
             return False
@@ -99,7 +101,7 @@ class Allocations:
         if pool.stands_for - len(pool.given_back) > 1 and not shared.is_endpoints(number):
             return False  # each of its networks reserves it, and it goes with the last of them
         # A second release must not free the next owner's.
-        async with self._locks.of(f"{pool.pool_id} {number}"):
+        async with self._locks.acquire(f"{pool.pool_id} {number}"):
             if pool.pool_id not in self._pools.by_id or not shared.is_releasable(pool.pool_id, number):
                 return False
             if not is_to_be():

@@ -75,7 +75,7 @@ class PoolOwners:
         await self._change(pool_id, lambda pool: evolve(pool, engine_id=engine_id))
 
     async def _change(self, pool_id: str, change: Callable[[Pool], Pool]) -> None:
-        async with self._locks.of(pool_id):
+        async with self._locks.acquire(pool_id):
             pool = self._pools.by_id.get(pool_id)
             if pool is None or change(pool) == pool:
                 return

@@ -73,7 +73,7 @@ class PoolBinding:
     async def _settle(self, pool: Pool, parent: str) -> None:
         if pool.wire != parent:
             # Others may learn something of the pool at the same time, or release it.
-            async with self._locks.of(pool.pool_id):
+            async with self._locks.acquire(pool.pool_id):
                 before = self._pools.by_id.get(pool.pool_id)
                 if before is None:
                     return

@@ -116,7 +116,7 @@ class PoolRequests:
         :return: whether the pool is gone.
         """
         meant = self._pools.find(pool_id)
-        async with self._locks.of(pool_id if meant is None else meant.pool_id):
+        async with self._locks.acquire(pool_id if meant is None else meant.pool_id):
             meant = self._pools.find(pool_id)
             if meant is None or not is_to_be(meant) or await self._is_others_yet(meant, pool_id):
                 return False
@@ -161,5 +161,5 @@ class PoolRequests:
         """
         return await self._release(
             pool.pool_id,
-            lambda meant: meant is pool and self.last_seen.silence(pool.pool_id) >= silence,
+            lambda meant: meant is pool and self.last_seen.idle_for(pool.pool_id) >= silence,
         )

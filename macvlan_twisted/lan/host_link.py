@@ -78,7 +78,7 @@ class HostLinks:
         :param anew: the parent may be another link than before.
         :raises LinkError: with EINVAL where another link has the parent for itself (passthru).
         """
-        async with self._locks.of(parent):
+        async with self._locks.acquire(parent):
             link = self._known.get(parent) or await self._begun(parent)
             if anew:
                 self._finished.discard(link.name)
@@ -135,7 +135,7 @@ class HostLinks:
 
         :raises LinkError: the kernel refuses; call :meth:`leave_with` to undo it.
         """
-        async with self._locks.of(parent):
+        async with self._locks.acquire(parent):
             link = await self._noted(self._known.get(parent) or await self._begun(parent), addresses)
             is_finished = link.name in self._finished and self._links.exists(link.name)
             await self._ensured(link)
@@ -149,7 +149,7 @@ class HostLinks:
 
         :raises LinkError: the parent is not there, or the kernel refuses.
         """
-        async with self._locks.of(parent):
+        async with self._locks.acquire(parent):
             link = self._known.get(parent)
             if link is not None:
                 self._finished.discard(link.name)
@@ -158,7 +158,7 @@ class HostLinks:
 
     async def leave_with(self, parent: str, addresses: tuple[IPInterface, ...]) -> None:
         """Take all but *addresses* from the link; succeeds when there is none."""
-        async with self._locks.of(parent):
+        async with self._locks.acquire(parent):
             link = self._known.get(parent)
             if link is None:
                 return
@@ -216,7 +216,7 @@ class HostLinks:
 
     async def remove(self, parent: str) -> None:
         """Remove the link on *parent* and what hangs on it; succeeds when there is none."""
-        async with self._locks.of(parent):
+        async with self._locks.acquire(parent):
             link = self._known.get(parent)
             if link is None:
                 return

@@ -121,7 +121,7 @@ class HostRoutes:
             if pairs:
                 link = await self._link_on(parent)
                 for destination, source in pairs:
-                    async with self._locks.of(str(destination)):
+                    async with self._locks.acquire(str(destination)):
                         await self._links.add_host_route(_route(link, destination, source))
         except BaseException:
             if before is None:
@@ -157,7 +157,7 @@ class HostRoutes:
         failures = []
         needed = []
         for destination, source in pairs:
-            async with self._locks.of(str(destination)):
+            async with self._locks.acquire(str(destination)):
                 link = self._host_links.known.get(parent)
                 if link is None:
                     continue
@@ -201,7 +201,7 @@ class HostRoutes:
     async def _try_route(self, parent: str, route: HostRoute) -> None:
         """One container that cannot be reached is no reason to reach none; it is told of once."""
         try:
-            async with self._locks.of(str(route.destination)):
+            async with self._locks.acquire(str(route.destination)):
                 if self._is_reached(parent, route.destination):  # or it has gone meanwhile
                     await self._links.add_host_route(route)
         except LinkError as failure:
@@ -286,7 +286,7 @@ class HostRoutes:
 
     async def _drop_route(self, parent: str, route: HostRoute) -> None:
         try:
-            async with self._locks.of(str(route.destination)):
+            async with self._locks.acquire(str(route.destination)):
                 if not self._is_reached(parent, route.destination):  # else it is replaced
                     await self._links.delete_host_route(route)
         except LinkError as failure:

@@ -113,7 +113,7 @@ class PacketSockets:
         """
         wire = self.of(parent)
         if not self._is_open(wire):
-            async with self._locks.of(parent):
+            async with self._locks.acquire(parent):
                 if parent not in self._users:  # who asks is too late: nobody would remove our link again
                     raise LinkError(f"nobody uses parent {parent} any more")
                 if not self._is_open(wire):
@@ -179,7 +179,7 @@ class PacketSockets:
             was_alone = self._alone.pop(parent, None) is not None
             for tell in self.when_unused:
                 tell(parent)
-            async with self._locks.of(parent):
+            async with self._locks.acquire(parent):
                 if parent not in self._users:
                     await self._clear(parent)
                 elif was_alone:  # who came meanwhile may speak by a link of ours
@@ -187,7 +187,7 @@ class PacketSockets:
 
     async def vacate(self, parent: str) -> None:
         """Close the wire and remove our link; whoever needs it again opens it again."""
-        async with self._locks.of(parent):
+        async with self._locks.acquire(parent):
             await self._clear(parent)
 
     async def _clear(self, parent: str) -> None:

@@ -57,7 +57,7 @@ class StaleEndpoints:
         found = {}
         away = []
         for endpoint in list(self._registry.endpoints.values()):
-            if self._removal.last_seen.silence(endpoint.endpoint_id) < silence or said.lists(endpoint):
+            if self._removal.last_seen.idle_for(endpoint.endpoint_id) < silence or said.lists(endpoint):
                 continue
             if not self._links.exists(endpoint.link):
                 away.append(endpoint)
@@ -123,7 +123,7 @@ class StaleEndpoints:
             endpoint.mac,
         )
         # While the MAC is asked for, nobody else can bring up a link with it: its successor waits until that is over.
-        async with self._removal.locks.of(endpoint.endpoint_id):
+        async with self._removal.locks.acquire(endpoint.endpoint_id):
             try:
                 await self._links.add_macvlan(port, prove_mac_free=True)
             except LinkError:  # in use, or the parent is not there: then nothing can be said

@@ -75,7 +75,7 @@ class StaleNetworks:
             and id_ not in said.networks
             and len(id_) == _DIGITS_OF_AN_ID
             and not self._registry.endpoints_of(id_)
-            and self._networks.last_seen.silence(id_) >= silence
+            and self._networks.last_seen.idle_for(id_) >= silence
         }
         is_only_engine = self._is_only_engine(said.engine_id)
         pools = {
@@ -84,7 +84,7 @@ class StaleNetworks:
             if not pool.is_left_alone
             and not _is_listed(pool, said.networks)
             and (pool.network_id is None or pool.network_id not in self._registry.networks)
-            and self._pools.last_seen.silence(pool.pool_id) >= silence
+            and self._pools.last_seen.idle_for(pool.pool_id) >= silence
             and (
                 pool.engine_id == said.engine_id
                 # One that no engine was ever seen to list, for its network was never made: nobody has anything of it.

@@ -189,7 +189,7 @@ class TurnsTests(PluginTestCase):
     async def take(
         self, locks: KeyedLock, key: str, said: list[str], name: str, until: Deferred[None]
     ) -> None:
-        async with locks.of(key):
+        async with locks.acquire(key):
             said.append(f"{name} in")
             await until
             said.append(f"{name} out")

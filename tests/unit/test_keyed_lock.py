@@ -14,7 +14,7 @@ class TurnsTests(SynchronousTestCase):
         self.done: list[str] = []
 
     async def take(self, name: str, until: Deferred[None] | None = None) -> None:
-        async with self.locks.of("key"):
+        async with self.locks.acquire("key"):
             if until is not None:
                 await until
             self.done.append(name)

@@ -18,19 +18,19 @@ class HeardTests(SynchronousTestCase):
 
     def test_what_was_never_heard_of_is_silent_since_the_start(self) -> None:
         self.clock.advance(5)
-        self.assertEqual(self.heard.silence("a"), 5)
+        self.assertEqual(self.heard.idle_for("a"), 5)
 
     def test_a_call_is_heard_from_its_beginning_to_its_end(self) -> None:
         self.clock.advance(5)
         with self.heard.call("a"):
             self.clock.advance(300)
-            self.assertEqual(self.heard.silence("a"), 0)
-            self.assertEqual(self.heard.silence("b"), 305)
+            self.assertEqual(self.heard.idle_for("a"), 0)
+            self.assertEqual(self.heard.idle_for("b"), 305)
             with self.heard.call("a"):
                 pass
-            self.assertEqual(self.heard.silence("a"), 0)
+            self.assertEqual(self.heard.idle_for("a"), 0)
         self.clock.advance(7)
-        self.assertEqual(self.heard.silence("a"), 7)
+        self.assertEqual(self.heard.idle_for("a"), 7)
 
     def test_nothing_is_kept_of_what_there_is_not(self) -> None:
         """Whoever makes ids up cannot fill the memory."""
@@ -44,7 +44,7 @@ class HeardTests(SynchronousTestCase):
         with self.assertRaises(ValueError), self.heard.call("a"):
             self.clock.advance(9)
             raise ValueError
-        self.assertEqual(self.heard.silence("a"), 0)
+        self.assertEqual(self.heard.idle_for("a"), 0)
 
     def test_nothing_is_kept_of_what_is_not_there(self) -> None:
         for number in range(1000):
