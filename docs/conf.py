@@ -19,6 +19,7 @@ extensions = [
     "torture_table",
     "command_reference",
     "benchmark_tables",
+    "news",
 ]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
