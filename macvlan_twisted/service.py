@@ -28,7 +28,7 @@ QUIET_BEFORE_CLOSING = 0.1
 
 
 class Parts(Protocol):
-    """What :mod:`macvlan_twisted.tap` wires together once the state directory is ours."""
+    """What :mod:`macvlan_twisted.plugin` wires together once the state directory is ours."""
 
     site: Any
     calls: Any

@@ -3,10 +3,10 @@ from ipaddress import ip_address, ip_network
 from twisted.application.internet import TimerService
 from twisted.application.service import Application, MultiService
 
-from macvlan_twisted.config import Settings
-from macvlan_twisted.tap import make_macvlan_service
+from macvlan_twisted.config import Config
+from macvlan_twisted.plugin import make_macvlan_service
 
-settings = Settings(
+config = Config(
     host_interface="eth1",
     subnets=(ip_network("192.168.77.0/24"),),
     gateways=(ip_address("192.168.77.1"),),
@@ -16,5 +16,5 @@ settings = Settings(
 application = Application("lan")
 services = MultiService()
 services.setServiceParent(application)
-make_macvlan_service(settings).setServiceParent(services)
+make_macvlan_service(config).setServiceParent(services)
 TimerService(60, print, "still here").setServiceParent(services)

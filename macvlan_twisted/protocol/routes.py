@@ -13,7 +13,9 @@ from ..driver.endpoints import Endpoints
 from ..driver.networks import Networks
 from ..driver.removal import EndpointRemoval
 from ..driver.requests import CreateNetwork
-from ..ipam.calls import AddressManagement
+from ..ipam.address_requests import AddressRequests
+from ..ipam.pool_binding import PoolBinding
+from ..ipam.pool_requests import PoolRequests
 from . import messages
 from .json_reader import Fields, parse_body
 
@@ -24,7 +26,12 @@ Result = TypeVar("Result")
 
 
 def all_methods(
-    networks: Networks, endpoints: Endpoints, removal: EndpointRemoval, management: AddressManagement
+    networks: Networks,
+    endpoints: Endpoints,
+    removal: EndpointRemoval,
+    pool_binding: PoolBinding,
+    pools: PoolRequests,
+    addresses: AddressRequests,
 ) -> dict[str, Method]:
     """What to do for each path that the engine posts to, without its slash."""
     methods: dict[str, Method] = {
@@ -63,7 +70,7 @@ def all_methods(
 
     async def create_network(request: CreateNetwork) -> None:
         await networks.create(request)
-        await management.networks.network_made(
+        await pool_binding.network_made(
             networks.parent_of(request.network_id),
             [(each.pool, each.auxiliary.values()) for each in request.subnets if each.managed_here],
             request.network_id,
@@ -88,7 +95,6 @@ def all_methods(
     call("NetworkDriver.RevokeExternalConnectivity", messages.endpoint_call, _no_effect, _nothing)
     call("NetworkDriver.Leave", messages.endpoint_call, endpoints.leave, _nothing)
     call("NetworkDriver.DeleteEndpoint", messages.endpoint_call, removal.delete, _nothing)
-    pools, addresses = management.pools, management.addresses
     call("IpamDriver.RequestPool", messages.request_pool, pools.request_pool, messages.request_pool_reply)
     call("IpamDriver.ReleasePool", messages.pool_id, pools.release_pool, _nothing)
     call(

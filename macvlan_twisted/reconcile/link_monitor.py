@@ -38,6 +38,12 @@ class _Repair:
     pause: float
 
 
+@frozen
+class _Due:
+    at: float
+    call: Any
+
+
 class LinkMonitor:
     """
     Keeps VLANs, dummy links and our own links of host access in being, and the LANs of parents listened to.
@@ -68,7 +74,7 @@ class LinkMonitor:
         self._host_routes = host_routes
         self._conflicts = conflicts
         self._clock = clock
-        self._due: dict[str, Any] = {}
+        self._due: dict[str, _Due] = {}
         self._looking: dict[str, Deferred[None]] = {}
         self._doubtful: set[str] = set()
         """Parents whose link of ours was down: the kernel has dropped the routes by it."""
@@ -92,8 +98,8 @@ class LinkMonitor:
     async def close(self) -> None:
         """What has begun is finished."""
         self._closed = True
-        for call in self._due.values():
-            call.cancel()
+        for due in self._due.values():
+            due.call.cancel()
         self._due.clear()
         for look in list(self._looking.values()):
             await look
@@ -133,11 +139,12 @@ class LinkMonitor:
         self._look_in(self._pause(parent), parent)
 
     def _look_in(self, pause: float, parent: str) -> None:
-        due = self._due.get(parent)
-        if due is not None and due.getTime() > self._clock.seconds() + pause:
-            due.reset(pause)
+        due, at = self._due.get(parent), self._clock.seconds() + pause
+        if due is not None and due.at > at:
+            due.call.reset(pause)
+            self._due[parent] = _Due(at, due.call)
         elif due is None and not self._closed:
-            self._due[parent] = self._clock.callLater(pause, self._look_now, parent)
+            self._due[parent] = _Due(at, self._clock.callLater(pause, self._look_now, parent))
 
     def _pause(self, parent: str) -> float:
         mended = self._mended.get(parent)

@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any
 
-from macvlan_twisted import tap
+from macvlan_twisted import plugin
 from macvlan_twisted.config import Config
 from macvlan_twisted.testing.packet_socket import FakeLanSocket
 
@@ -33,8 +33,8 @@ def serve(config: Config, kernel_address: str, secret: bytes, log_path: str) -> 
     reactor: Any = installed
     observer: Any = textFileLogObserver(sys.stdout)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    vars(tap)["Tap"] = _empty_lan
-    service = tap.make_macvlan_service(config, reactor=reactor, kernel=borrow(kernel_address, secret))
+    vars(plugin)["PacketSocket"] = _empty_lan
+    service = plugin.make_macvlan_service(config, reactor=reactor, kernel=borrow(kernel_address, secret))
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()

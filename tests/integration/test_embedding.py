@@ -24,7 +24,7 @@ from macvlan_twisted.config import Config
 from macvlan_twisted.engine.default_network import FIRST_DELAY
 from macvlan_twisted.errors import StartupError
 from macvlan_twisted.given_settings import settings_from
-from macvlan_twisted.tap import make_macvlan_service
+from macvlan_twisted.plugin import make_macvlan_service
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from tests.integration.namespaced import NamespacedKernel
 from tests.integration.on_reactor import on_reactor
@@ -196,7 +196,7 @@ page = Data(b"hello", "text/plain")
 page.isLeaf = True
 
 from macvlan_twisted.config import Settings
-from macvlan_twisted.tap import make_macvlan_service
+from macvlan_twisted.plugin import make_macvlan_service
 
 application = Application("both")
 service("unix:{directory}/web.sock", Site(page)).setServiceParent(application)

@@ -26,8 +26,8 @@ TWISTD = ("-P", "-c", "from twisted.scripts.twistd import run; run()")
 HASTY = """
 from functools import partial
 from macvlan_twisted import tap
-from macvlan_twisted.reconcile.reconciler import Ages
-tap.make_macvlan_service = partial(tap.make_macvlan_service, ages=Ages({silence}, {between_looks}, {first}))
+from macvlan_twisted.reconcile.reconciler import GracePeriods
+tap.make_macvlan_service = partial(tap.make_macvlan_service, ages=GracePeriods({silence}, {between_looks}, {first}))
 from twisted.scripts.twistd import run
 run()
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -17,33 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
 from macvlan_twisted.config import Config
-from macvlan_twisted.dhcp.leases import Leases
 from macvlan_twisted.driver import requests
-from macvlan_twisted.driver.endpoint_addresses import EndpointAddresses
-from macvlan_twisted.driver.endpoint_plan import EndpointPlanner
-from macvlan_twisted.driver.endpoints import Endpoints
-from macvlan_twisted.driver.host_access import HostAccess
-from macvlan_twisted.driver.link_ownership import ownership
-from macvlan_twisted.driver.macvlan_links import MacvlanLinks
 from macvlan_twisted.driver.models import Subnet
-from macvlan_twisted.driver.networks import Networks
-from macvlan_twisted.driver.parents import Parents
-from macvlan_twisted.driver.readdress import Readdressing
-from macvlan_twisted.driver.registry import Registry
-from macvlan_twisted.driver.removal import EndpointRemoval
-from macvlan_twisted.engine.client import EngineUnavailable
-from macvlan_twisted.ipam.calls import AddressManagement
-from macvlan_twisted.ipam.dhcp_pools import DhcpPools
-from macvlan_twisted.ipam.mac_policy import MacPolicy
-from macvlan_twisted.lan.address_probe import QUICK
-from macvlan_twisted.lan.announcer import Announcer
-from macvlan_twisted.lan.conflicts import Conflicts
-from macvlan_twisted.lan.host_link import HostLinks
-from macvlan_twisted.lan.host_routes import HostRoutes
-from macvlan_twisted.lan.packet_sockets import PacketSockets
-from macvlan_twisted.netlink.links import Links
-from macvlan_twisted.reconcile.orphans import Orphans
-from macvlan_twisted.reconcile.startup import reconcile
+from macvlan_twisted.engine.client import EngineUnavailable, ListedNetwork
+from macvlan_twisted.plugin import Surroundings, build
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from macvlan_twisted.testing.packet_socket import FakeLanSocket
 from macvlan_twisted.testing.sandboxes import FakeSandboxes
@@ -85,9 +62,21 @@ class UnavailableEngine:
             raise EngineUnavailable("no such file")
         return self.processes.get((network_id, endpoint_id))
 
+    async def networks(self) -> Sequence[ListedNetwork]:
+        raise EngineUnavailable("no such file")
+
+    async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
+        raise EngineUnavailable("no such file")
+
+    async def has_network(self, name: str) -> bool:
+        raise EngineUnavailable("no such file")
+
+    async def create_network(self, description: Mapping[str, Any]) -> str:
+        raise EngineUnavailable("no such file")
+
 
 class PluginHarness:
-    """One life of the service, wired as :mod:`macvlan_twisted.tap` does it, on what survives it."""
+    """One life of the service on fakes, and on the kernel and the state that survive it."""
 
     def __init__(
         self,
@@ -104,99 +93,30 @@ class PluginHarness:
         self.steps = Steps()
         self.sandboxes = FakeSandboxes() if sandboxes is None else sandboxes
         self.engine = UnavailableEngine()
-        self.registry = Registry(self.records)
-        self.links = Links(
-            self.kernel, self.steps, self.records.link_group, ownership(self.records, self.registry)
-        )
-        self.host_links = HostLinks(self.links, self.records, self.registry.host_links)
         self.taps: dict[str, FakeLanSocket] = {}
         self.answerers: list[Callable[[bytes], list[bytes]]] = []
         """Who is on the LANs of all parents: functions as :class:`FakeLanSocket` has them."""
-        self.wires = PacketSockets(self.links, self.host_links, self._open_tap)
         self.clock = Clock()
-        self.conflicts = Conflicts(
-            self.wires, self.links, self.records, QUICK, self.clock, Random(3), lambda: 1.0e9
-        )
-        self.leases = Leases(
-            self.wires,
-            self.conflicts,
-            self.records,
-            self.clock,
-            Random(4),
-            lambda: 1.0e9,
-            config.dhcp_timeout,
-        )
-        macs = MacPolicy(self.records.instance, Random(5))
-        self.parents = Parents(self.links, self.records, self.registry, self.wires, self.clock.seconds)
-        self.management = AddressManagement(
+        self.parts = parts = build(
             config,
+            self.kernel,
+            self.records,
             self.store,
-            self.conflicts,
-            DhcpPools(self.leases, macs),
-            macs,
-            self._next_nonce,
-            self.clock.seconds,
+            Surroundings(self.steps, self._open_tap, self.sandboxes, self.engine),
+            clock=self.clock,
+            random=Random(3),
+            wall_time=lambda: 1.0e9,
+            nonce=self._next_nonce,
         )
-        self.pools, self.addresses = self.management.pools, self.management.addresses
-        self.pool_binding, self.owners = self.management.networks, self.management.owners
-        self.announcements = Announcer(self.wires, self.clock)
-        self.endpoint_addresses = EndpointAddresses(
-            self.registry, self.links, self.conflicts, self.announcements, self.leases
-        )
-        self.host_access = HostRoutes(self.links, self.host_links, self.conflicts)
-        host_access = HostAccess(
-            config,
-            self.registry,
-            self.links,
-            self.host_access,
-            self.pool_binding,
-            self.conflicts,
-        )
-        plans = EndpointPlanner(config, self.leases, self.host_access, self.addresses.mac_for, Random(6))
-        self.removal = EndpointRemoval(
-            self.registry, self.records, self.links, self.endpoint_addresses, host_access, self.clock.seconds
-        )
-        self.endpoints = Endpoints(
-            self.registry,
-            self.records,
-            self.links,
-            self.parents,
-            plans,
-            self.endpoint_addresses,
-            host_access,
-            MacvlanLinks(self.registry, self.links, self.parents, self.records.instance),
-            self.removal,
-        )
-        self.moves = Readdressing(
-            self.registry,
-            self.records,
-            self.endpoint_addresses,
-            host_access,
-            self.leases,
-            self.removal.locks,
-            self.sandboxes,
-            self.steps,
-            self.engine,
-        )
-        self.leases.when_moved = self.moves.moved
-        self.networks = Networks(
-            config,
-            self.registry,
-            self.records,
-            self.links,
-            self.parents,
-            self.removal,
-            self.wires,
-            self.endpoint_addresses,
-            self.moves,
-            host_access,
-            self.clock.seconds,
-        )
-        self.orphans = Orphans(
-            self.registry, self.links, self.addresses, self.owners, self.leases, self.clock.seconds
-        )
-        self.endpoints.when_made = self.orphans.note_came
-        self.removal.when_gone = self.orphans.note_left
+        self.registry = parts.registry
+        self.links, self.host_links, self.wires = parts.links, parts.host_links, parts.sockets
+        self.conflicts, self.announcements = parts.conflicts, parts.announcer
+        self.host_access, self.leases, self.parents = parts.host_routes, parts.leases, parts.parents
+        self.pools, self.addresses = parts.pools, parts.addresses
+        self.pool_binding, self.owners = parts.pool_binding, parts.owners
+        self.endpoint_addresses, self.moves = parts.endpoint_addresses, parts.readdressing
+        self.networks, self.endpoints, self.removal = parts.networks, parts.endpoints, parts.removal
+        self.orphans = parts.orphans
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeLanSocket:
         tap = self.taps[parent] = FakeLanSocket(parent, mac)
@@ -213,18 +133,7 @@ class PluginHarness:
         self.store.steps = Steps(failure=disk_refuses)
         plugin = PluginHarness(self.kernel, config or self.config, self.records, self.store, self.sandboxes)
         plugin.answerers = self.answerers
-        plugin.wait(
-            reconcile(
-                plugin.registry,
-                plugin.parents,
-                plugin.networks,
-                plugin.records,
-                plugin.links,
-                plugin.wires,
-                plugin.host_access,
-            )
-        )
-        plugin.orphans.begin()
+        plugin.wait(plugin.parts.reconcile())
         return plugin
 
     @staticmethod

@@ -102,7 +102,16 @@ class SiteTestCase(PluginTestCase):
 
     def serve(self, plugin: PluginHarness) -> None:
         self.plugin = plugin
-        self.serve_methods(all_methods(plugin.networks, plugin.endpoints, plugin.removal, plugin.management))
+        self.serve_methods(
+            all_methods(
+                plugin.networks,
+                plugin.endpoints,
+                plugin.removal,
+                plugin.pool_binding,
+                plugin.pools,
+                plugin.addresses,
+            )
+        )
 
     def serve_methods(self, methods: Mapping[str, Method]) -> None:
         self.calls = Calls(methods, debug=False)

@@ -12,7 +12,7 @@ from attrs import evolve
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted import tap
+from macvlan_twisted import plugin
 from macvlan_twisted.config import Config
 from macvlan_twisted.driver.registry import Registry
 from macvlan_twisted.errors import MacvlanError, StartupError, StateError
@@ -54,7 +54,7 @@ class StartTestCase(SynchronousTestCase):
         )
 
     def service(self, config: Config | None = None) -> MacvlanService:
-        return tap.make_macvlan_service(
+        return plugin.make_macvlan_service(
             config or self.config, reactor=Reactor(), kernel=FakeKernel([nic("eth0", 2)])
         )
 
@@ -77,7 +77,7 @@ class StartTestCase(SynchronousTestCase):
         def part(*_: Any) -> Any:
             raise error
 
-        self.patch(tap, name, part)
+        self.patch(plugin, name, part)
 
 
 class FailedStartTests(StartTestCase):
@@ -95,14 +95,14 @@ class FailedStartTests(StartTestCase):
         self.assertIn("tcp:9", self.fails(self.service(evolve(self.config, listen="tcp:9"))))
 
     def test_every_part_that_raises_after_the_database_is_open(self) -> None:
-        for name in ("Registry", "AddressManagement", "reconcile", "Calls", "PluginSite"):
+        for name in ("Registry", "PoolRegistry", "reconcile", "Calls", "PluginSite"):
             for error in (Bug("x"), KeyboardInterrupt(), MacvlanError("no"), OSError(5, "bad")):
                 with self.subTest(part=name, error=error):
-                    original = getattr(tap, name)
+                    original = getattr(plugin, name)
                     self.fail_in(name, error)
                     expected = StartupError if isinstance(error, (MacvlanError, OSError)) else type(error)
                     self.fails(self.service(), expected)
-                    self.patch(tap, name, original)
+                    self.patch(plugin, name, original)
 
     def test_threads_that_do_not_start(self) -> None:
         """Python says it by a RuntimeError, and a user should hear what to do."""
@@ -128,7 +128,7 @@ class FailedStartTests(StartTestCase):
             original = Registry
             self.fail_in("Registry", Bug("x"))
             self.fails(service, Bug)
-            self.patch(tap, "Registry", original)
+            self.patch(plugin, "Registry", original)
         service.startService()
         self.assertTrue(service.running)
         with self.assertRaisesRegex(StartupError, "another macvlan-twisted is using state directory"):
@@ -145,13 +145,13 @@ class StateAdviceTests(StartTestCase):
     BEGIN_ANEW = "start once with --recover"
 
     def test_damage_that_a_part_finds(self) -> None:
-        for name in ("Registry", "AddressManagement", "reconcile"):
-            original = getattr(tap, name)
+        for name in ("Registry", "PoolRegistry", "reconcile"):
+            original = getattr(plugin, name)
             self.fail_in(name, StateError("state holds nonsense"))
             told = self.fails(self.service())
             self.assertTrue(told.startswith("state: state holds nonsense. "), told)
             self.assertIn(self.BEGIN_ANEW, told)
-            self.patch(tap, name, original)
+            self.patch(plugin, name, original)
 
     def test_a_record_that_is_no_network(self) -> None:
         prepare_directory(self.state)
@@ -180,5 +180,5 @@ class StateAdviceTests(StartTestCase):
             full.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise StateError("writing: database or disk is full") from full
 
-        self.patch(tap, "reconcile", refuse)
+        self.patch(plugin, "reconcile", refuse)
         self.assertEqual(self.fails(self.service()), "state: writing: database or disk is full")
