@@ -39,7 +39,7 @@ def listed(network_id: str = NETWORK, *subnets: str, driver: str = "macvlan-twis
     )
 
 
-class RoundsTestCase(PluginTestCase):
+class ReconcilerTestCase(PluginTestCase):
     """A network with our address management, which the engine lists; rounds that a test begins."""
 
     every = ROUND
@@ -135,4 +135,4 @@ class RoundsTestCase(PluginTestCase):
         self.assertEqual(set(self.plugin.records.kept[RecordKind.NETWORK]), {*network_ids})
 
 
-__all__ = ["ENOUGH", "GRACE_PERIODS", "LINK", "ROUND", "SUBNET", "RoundsTestCase", "listed"]
+__all__ = ["ENOUGH", "GRACE_PERIODS", "LINK", "ROUND", "SUBNET", "ReconcilerTestCase", "listed"]

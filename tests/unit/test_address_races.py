@@ -51,7 +51,7 @@ class RaceTests(AddressTestCase):
             self.release(pool_id, f"10.0.0.{number}")
         return free
 
-    def test_no_answer_before_it_is_on_disk(self) -> None:
+    def test_reply_waits_for_the_disk(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.hold("claim", "release", "close_pool")
         call = self.asking(pool)
@@ -77,7 +77,7 @@ class RaceTests(AddressTestCase):
         self.let_go()
         self.assertEqual(len({self.successResultOf(each) for each in calls}), 6)
 
-    def test_an_address_that_is_being_released_is_not_given_away_before(self) -> None:
+    def test_address_in_release_is_not_allocated(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool, "10.0.0.3")
         self.hold("release")
@@ -87,7 +87,7 @@ class RaceTests(AddressTestCase):
         self.successResultOf(release)
         self.ask(pool, "10.0.0.3")
 
-    def test_a_repeated_release_does_not_free_the_address_of_its_next_owner(self) -> None:
+    def test_repeated_release_leaves_the_next_owner_alone(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool, "10.0.0.3")
         self.hold("release")
@@ -100,7 +100,7 @@ class RaceTests(AddressTestCase):
         self.failureResultOf(self.asking(pool, "10.0.0.3"), RequestRefused)
         self.assert_memory_is_what_is_on_disk(pool)
 
-    def test_a_pool_that_is_being_released_hands_out_nothing(self) -> None:
+    def test_pool_in_release_allocates_nothing(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.hold("close_pool", "claim")
         closing, late = self.closing(pool), self.asking(pool)
@@ -110,7 +110,7 @@ class RaceTests(AddressTestCase):
         self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
         self.plugin.next_life()
 
-    def test_a_pool_released_twice_at_once(self) -> None:
+    def test_pool_may_be_released_twice_at_once(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.hold("close_pool")
         calls = [self.closing(pool) for _ in range(2)]
@@ -119,7 +119,7 @@ class RaceTests(AddressTestCase):
         for call in calls:
             self.successResultOf(call)
 
-    def test_two_pools_of_one_subnet_released_at_once(self) -> None:
+    def test_two_pools_of_one_subnet_are_released_at_once(self) -> None:
         pools = [self.open("10.0.0.0/29") for _ in range(2)]
         for pool in pools:
             self.ask(pool)
@@ -130,7 +130,7 @@ class RaceTests(AddressTestCase):
             self.successResultOf(call)
         self.assertEqual(self.ask(self.open("10.0.0.0/29"), "10.0.0.1"), "10.0.0.1/29")
 
-    def test_two_pools_of_one_subnet_released_at_once_while_the_disk_keeps_one(self) -> None:
+    def test_failed_release_of_one_of_two_pools_keeps_its_addresses(self) -> None:
         one, two = (self.open("10.0.0.0/29") for _ in range(2))
         self.ask(two)
         self.hold("close_pool")
@@ -144,7 +144,7 @@ class RaceTests(AddressTestCase):
         with self.assert_refused(RequestRefused):
             self.ask(two, "10.0.0.1")
 
-    def test_a_pool_whose_release_the_disk_refuses_stays_usable(self) -> None:
+    def test_pool_stays_usable_after_a_failed_release(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool)
         self.plugin.store.failing = True
@@ -154,7 +154,7 @@ class RaceTests(AddressTestCase):
         self.close(pool)
         self.assertEqual(self.plugin.store.claimed, {})
 
-    def test_another_pool_of_the_same_subnet_may_be_opened_meanwhile(self) -> None:
+    def test_pool_opened_during_the_release_of_another_is_separate(self) -> None:
         one = self.open("10.0.0.0/29")
         self.ask(one)
         self.hold("close_pool")
@@ -167,7 +167,7 @@ class RaceTests(AddressTestCase):
             self.ask(two, taken.partition("/")[0])
         self.assert_memory_is_what_is_on_disk(two)
 
-    def test_an_address_asked_for_before_the_release_of_its_pool_goes_with_it(self) -> None:
+    def test_address_requested_before_the_release_goes_with_its_pool(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.hold("claim", "close_pool")
         asking, closing = self.asking(pool), self.closing(pool)
@@ -176,7 +176,7 @@ class RaceTests(AddressTestCase):
         self.successResultOf(closing)
         self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
 
-    def test_a_release_in_a_pool_whose_release_fails_is_acknowledged_and_has_no_effect(self) -> None:
+    def test_address_release_takes_effect_if_the_pool_release_fails(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool, "10.0.0.2")
         self.hold("close_pool")
@@ -189,7 +189,7 @@ class RaceTests(AddressTestCase):
         self.successResultOf(releasing)
         self.assertEqual(self.plugin.store.claims(), [])
 
-    def test_an_address_is_taken_in_a_pool_that_the_disk_then_refuses(self) -> None:
+    def test_host_address_is_not_kept_for_a_pool_that_failed(self) -> None:
         """What another network takes must not outlive it: state would hold an address of no pool."""
         pool = self.open("10.0.0.0/29")
         self.ask(pool)
@@ -209,7 +209,7 @@ class RaceTests(AddressTestCase):
         self.assertEqual({claim.pool_id for claim in self.plugin.store.claims()}, {pool})
         self.assert_memory_is_what_is_on_disk(pool)
 
-    def test_a_gateway_that_is_asked_for_again_while_it_is_released_is_forgotten(self) -> None:
+    def test_gateway_requested_during_its_release_is_kept(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool, "10.0.0.1", Purpose.GATEWAY)
         self.hold("release", "claim")
@@ -222,7 +222,7 @@ class RaceTests(AddressTestCase):
         self.assertEqual(self.ask(pool), "10.0.0.2/29")
         self.assert_memory_is_what_is_on_disk(pool)
 
-    def test_what_two_learn_of_a_pool_at_once_is_both_on_disk(self) -> None:
+    def test_two_updates_of_a_pool_at_once_are_both_saved(self) -> None:
         """Where its network is, and which engine lists that."""
         pool = self.open("10.0.0.0/29")
         self.hold("open_pool")
@@ -233,7 +233,7 @@ class RaceTests(AddressTestCase):
         (kept,) = self.plugin.next_life().pools.open_pools
         self.assertEqual((kept.wire, kept.engine_id), ("eth1", "e" * 64))
 
-    def test_a_pool_that_an_engine_turns_out_to_list_is_not_dropped(self) -> None:
+    def test_pool_just_listed_by_an_engine_is_not_dropped(self) -> None:
         self.open("10.0.0.0/29")
         (pool,) = self.plugin.pools.open_pools
         self.hold("open_pool")
@@ -243,7 +243,7 @@ class RaceTests(AddressTestCase):
         self.assertFalse(self.successResultOf(dropping))
         self.assertIn(pool.pool_id, self.plugin.store.open)
 
-    def test_an_address_without_an_owner_goes_with_its_pool_while_its_release_waits(self) -> None:
+    def test_unowned_address_may_go_with_its_pool_meanwhile(self) -> None:
         pool_id, network = self.open("10.0.0.0/29"), parse_network("10.0.0.0/29")
         self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(network, ())], "n" * 64))
         self.ask(pool_id)
@@ -256,7 +256,7 @@ class RaceTests(AddressTestCase):
         self.failureResultOf(asked_for, StateError)
         self.assertFalse(self.successResultOf(by_itself))
 
-    def test_overlapping_pools_are_opened_at_once(self) -> None:
+    def test_one_of_two_overlapping_pools_at_once_is_refused(self) -> None:
         self.hold("open_pool")
         calls = [
             self.plugin.start(
@@ -268,7 +268,7 @@ class RaceTests(AddressTestCase):
         self.successResultOf(calls[0])
         self.failureResultOf(calls[1], RequestRefused)
 
-    def test_a_reserved_address_whose_pool_was_never_opened_keeps_the_service_from_starting(self) -> None:
+    def test_claim_of_an_unknown_pool_is_dropped_at_start(self) -> None:
         pool = self.open("10.0.0.0/29")
         lost = Allocation("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
         self.plugin.store.claimed[lost.pool_id, lost.address] = lost
@@ -276,7 +276,7 @@ class RaceTests(AddressTestCase):
         self.assertEqual(self.plugin.store.claims(), [])
         self.assertEqual(self.ask(pool), "10.0.0.1/29")
 
-    def test_such_an_address_keeps_the_service_from_starting_on_a_full_disk(self) -> None:
+    def test_claim_of_an_unknown_pool_allows_a_start_on_a_full_disk(self) -> None:
         lost = Allocation("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
         self.plugin.store.claimed[lost.pool_id, lost.address] = lost
         self.plugin.store.failing = True

@@ -12,18 +12,18 @@ from .address_cases import AddressTestCase
 from .helpers import LAN
 
 
-class HandingOutTests(AddressTestCase):
-    def test_addresses_come_in_order_with_the_subnets_length(self) -> None:
+class AllocationTests(AddressTestCase):
+    def test_addresses_come_in_order_with_the_prefix_length(self) -> None:
         pool = self.open("10.0.0.0/8")
         self.assertEqual([self.ask(pool) for _ in range(3)], ["10.0.0.1/8", "10.0.0.2/8", "10.0.0.3/8"])
 
-    def test_a_freed_address_rests(self) -> None:
+    def test_freed_address_is_not_reallocated_at_once(self) -> None:
         pool = self.open("10.0.0.0/8")
         self.ask(pool)
         self.release(pool, "10.0.0.1")
         self.assertEqual(self.ask(pool), "10.0.0.2/8")
 
-    def test_router_gateway_auxiliary_and_excluded_addresses_are_never_handed_out_by_themselves(self) -> None:
+    def test_reserved_and_excluded_addresses_are_skipped(self) -> None:
         self.use(evolve(LAN, excluded=(parse_range("192.168.1.4-192.168.1.6"), parse_range("192.168.1.9"))))
         pool = self.open("192.168.1.0/28")
         self.gateway(pool, "192.168.1.2")
@@ -36,11 +36,11 @@ class HandingOutTests(AddressTestCase):
         with self.assert_refused(RequestRefused):
             self.ask(pool)
 
-    def test_an_excluded_address_can_be_asked_for_by_name(self) -> None:
+    def test_excluded_address_can_be_requested_by_name(self) -> None:
         self.use(evolve(LAN, excluded=(parse_range("192.168.1.4"),)))
         self.assertEqual(self.ask(self.open(), "192.168.1.4"), "192.168.1.4/24")
 
-    def test_a_range_is_kept_to_and_a_static_address_may_lie_outside_it(self) -> None:
+    def test_range_limits_only_unnamed_requests(self) -> None:
         pool = self.open("192.168.1.0/24", "192.168.1.64/30")
         self.assertEqual(self.ask(pool, "192.168.1.200"), "192.168.1.200/24")
         self.assertEqual(
@@ -51,7 +51,7 @@ class HandingOutTests(AddressTestCase):
         ):
             self.ask(pool)
 
-    def test_the_smallest_subnets_are_used_wholly(self) -> None:
+    def test_smallest_subnets_are_used_completely(self) -> None:
         for prefix, expected in (
             ("10.0.0.4/31", ["10.0.0.4/31", "10.0.0.5/31"]),
             ("10.0.0.4/32", ["10.0.0.4/32"]),
@@ -64,7 +64,7 @@ class HandingOutTests(AddressTestCase):
                 self.ask(pool)
             self.close(pool)
 
-    def test_exhaustion_names_the_pool_and_the_counts(self) -> None:
+    def test_exhaustion_error_names_pool_and_counts(self) -> None:
         self.use(evolve(LAN, excluded=(parse_range("10.0.0.3-10.0.0.4"),)))
         pool = self.open("10.0.0.0/29")
         for _ in range(4):
@@ -80,13 +80,13 @@ class HandingOutTests(AddressTestCase):
 
 
 class NamedAddressTests(AddressTestCase):
-    def test_one_in_use_is_refused(self) -> None:
+    def test_named_address_in_use_is_refused(self) -> None:
         pool = self.open()
         self.ask(pool, "192.168.1.7")
         with self.assert_refused(RequestRefused, "192.168.1.7", "192.168.1.0/24", "in use"):
             self.ask(pool, "192.168.1.7")
 
-    def test_ones_that_no_host_can_have_are_refused(self) -> None:
+    def test_addresses_no_host_can_have_are_refused(self) -> None:
         pool = self.open()
         for address in ("192.168.1.0", "192.168.1.255", "192.168.2.1", "fd00::1"):
             with self.assert_refused(RequestRefused, address, "192.168.1.0/24"):
@@ -95,30 +95,30 @@ class NamedAddressTests(AddressTestCase):
                 self.gateway(pool, address)
         self.assertEqual(self.plugin.store.claimed, {})
 
-    def test_a_gateway_is_no_containers(self) -> None:
+    def test_gateway_is_refused_for_a_container(self) -> None:
         pool = self.open()
         self.gateway(pool, "192.168.1.1")
         with self.assert_refused(RequestRefused, "192.168.1.1"):
             self.ask(pool, "192.168.1.1")
 
-    def test_a_containers_address_is_no_gateway(self) -> None:
+    def test_address_of_a_container_is_refused_as_gateway(self) -> None:
         pool = self.open()
         self.ask(pool, "192.168.1.7")
         with self.assert_refused(RequestRefused, "gateway", "192.168.1.7"):
             self.gateway(pool, "192.168.1.7")
 
-    def test_a_released_one_can_be_taken_again(self) -> None:
+    def test_released_address_can_be_requested_again(self) -> None:
         pool = self.open()
         for _ in range(2):
             self.ask(pool, "192.168.1.7")
             self.release(pool, "192.168.1.7")
         self.assertEqual(self.plugin.store.claimed, {})
 
-    def test_an_unknown_pool_is_told(self) -> None:
+    def test_unknown_pool_is_refused(self) -> None:
         with self.assert_refused(NotFound, "nowhere", "create it again"):
             self.ask("nowhere")
 
-    def test_releasing_what_is_not_there_is_success(self) -> None:
+    def test_release_of_an_unknown_address_or_pool_succeeds(self) -> None:
         self.release("nowhere", "192.168.1.7")
         self.close("nowhere")
         pool = self.open()
@@ -131,17 +131,17 @@ class NamedAddressTests(AddressTestCase):
 
 
 class GatewayTests(AddressTestCase):
-    def test_one_that_is_to_be_made_up_is_the_lans_router_where_it_is_in_the_pool(self) -> None:
+    def test_default_gateway_is_the_router_if_it_is_in_the_pool(self) -> None:
         self.use(evolve(LAN, gateways=(parse_address("192.168.1.254"),)))
         self.assertEqual(self.gateway(self.open()), "192.168.1.254/24")
         self.assertEqual(self.gateway(self.open("10.0.0.0/8")), "10.0.0.1/8")
 
-    def test_it_may_be_asked_for_again(self) -> None:
+    def test_gateway_may_be_requested_again(self) -> None:
         pool = self.open()
         for _ in range(3):
             self.assertEqual(self.gateway(pool, "192.168.1.1"), "192.168.1.1/24")
 
-    def test_networks_on_one_subnet_share_it_until_the_last_one_goes(self) -> None:
+    def test_networks_on_one_subnet_share_the_gateway(self) -> None:
         one, two = self.open(), self.open()
         self.gateway(one, "192.168.1.9")
         self.gateway(two, "192.168.1.9")

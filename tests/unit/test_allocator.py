@@ -34,7 +34,7 @@ def naive(taken: set[int], within: Span, barred: list[Span], after: int | None) 
 
 class NextFreeTests(SynchronousTestCase):
     @given(st.sets(NUMBERS), spans(0, 40), st.lists(spans(0, 40), max_size=4), st.none() | NUMBERS)
-    def test_it_agrees_with_the_naive_model(
+    def test_next_free_agrees_with_the_naive_model(
         self, taken: set[int], within: Span, barred: list[Span], after: int | None
     ) -> None:
         ordered = sorted(barred, key=lambda span: span.first)
@@ -43,7 +43,7 @@ class NextFreeTests(SynchronousTestCase):
         )
 
     @given(st.sets(st.integers(0, 2**128 - 1), max_size=5), spans(0, 2**128 - 1))
-    def test_numbers_of_any_size(self, taken: set[int], within: Span) -> None:
+    def test_numbers_may_have_any_size(self, taken: set[int], within: Span) -> None:
         found = next_free(SortedList(taken), within, (), None)
         if found is None:
             self.assertGreaterEqual(len(taken), within.size)
@@ -51,7 +51,7 @@ class NextFreeTests(SynchronousTestCase):
             self.assertTrue(within.first <= found <= within.last)
             self.assertNotIn(found, taken)
 
-    def test_a_freed_address_rests_until_the_others_had_their_turn(self) -> None:
+    def test_addresses_are_allocated_round_robin(self) -> None:
         taken: SortedList = SortedList()
         cursor, given_out = None, []
         for _ in range(6):
@@ -60,11 +60,11 @@ class NextFreeTests(SynchronousTestCase):
             given_out.append(cursor)
         self.assertEqual(given_out, [1, 2, 3, 1, 2, 3])
 
-    def test_an_empty_span_has_none(self) -> None:
+    def test_empty_span_has_no_address(self) -> None:
         self.assertIsNone(next_free(SortedList(), Span(5, 4), (), None))
 
     @given(st.lists(spans(0, 40), max_size=5), spans(0, 40), st.sets(st.integers(0, 40)))
-    def test_barred_addresses_count_once_and_taken_ones_not_again(
+    def test_barred_addresses_are_counted_once(
         self, barred: list[Span], within: Span, taken: set[int]
     ) -> None:
         expected = {each for span in barred for each in range(span.first, span.last + 1)} - taken
@@ -82,28 +82,28 @@ class UsableSpanTests(SynchronousTestCase):
         kind = type(network.network_address)
         return str(kind(found.first)), str(kind(found.last))
 
-    def test_network_and_broadcast_address_are_no_hosts(self) -> None:
+    def test_network_and_broadcast_addresses_are_not_usable(self) -> None:
         self.assertEqual(self.span("10.0.0.0/8"), ("10.0.0.1", "10.255.255.254"))
         self.assertEqual(self.span("10.0.0.4/30"), ("10.0.0.5", "10.0.0.6"))
 
-    def test_an_ipv6_prefix_has_no_broadcast_but_a_routers_anycast_address(self) -> None:
+    def test_ipv6_prefix_lacks_the_router_anycast_address_only(self) -> None:
         self.assertEqual(self.span("fd00::/64"), ("fd00::1", "fd00::ffff:ffff:ffff:ffff"))
         self.assertEqual(self.span("fd00::/126"), ("fd00::1", "fd00::3"))
 
-    def test_the_smallest_subnets_have_no_other_addresses(self) -> None:
+    def test_smallest_subnets_are_usable_completely(self) -> None:
         self.assertEqual(self.span("10.0.0.4/31"), ("10.0.0.4", "10.0.0.5"))
         self.assertEqual(self.span("10.0.0.4/32"), ("10.0.0.4", "10.0.0.4"))
         self.assertEqual(self.span("fd00::4/127"), ("fd00::4", "fd00::5"))
         self.assertEqual(self.span("fd00::4/128"), ("fd00::4", "fd00::4"))
 
-    def test_a_part_is_used_wholly_except_the_ends_of_the_subnet(self) -> None:
+    def test_range_is_usable_except_for_the_ends_of_the_subnet(self) -> None:
         self.assertEqual(self.span("10.0.0.0/24", "10.0.0.64/26"), ("10.0.0.64", "10.0.0.127"))
         self.assertEqual(self.span("10.0.0.0/24", "10.0.0.0/26"), ("10.0.0.1", "10.0.0.63"))
         self.assertEqual(self.span("10.0.0.0/24", "10.0.0.192/26"), ("10.0.0.192", "10.0.0.254"))
         self.assertEqual(self.span("10.0.0.0/24", "10.0.0.9/32"), ("10.0.0.9", "10.0.0.9"))
         self.assertEqual(self.span("fd00::/64", "fd00::/80"), ("fd00::1", "fd00::ffff:ffff:ffff"))
 
-    def test_barred_are_ranges_and_single_addresses_of_that_family(self) -> None:
+    def test_barred_spans_are_those_of_the_family(self) -> None:
         found = barred_spans(
             [parse_range("10.0.0.8-10.0.0.9"), parse_range("fd00::/64")], [parse_address("10.0.0.1")], 4
         )
@@ -142,7 +142,7 @@ class EffortTests(SynchronousTestCase):
         self.found = next_free(taken, within, barred, after)
         return taken.looks
 
-    def test_a_run_of_a_million_neighbours_costs_some_dozens_of_looks(self) -> None:
+    def test_million_taken_neighbours_cost_few_lookups(self) -> None:
         taken = CountingList(range(1, self.MILLION + 1))
         within = Span(1, 2**24 - 2)
         self.assertLess(self.looks(taken, within, (), None), 60)
@@ -150,13 +150,13 @@ class EffortTests(SynchronousTestCase):
         self.assertLess(self.looks(taken, within, (Span(self.MILLION, self.MILLION + 500),), 17), 90)
         self.assertEqual(self.found, self.MILLION + 501)
 
-    def test_a_full_subnet_costs_no_more(self) -> None:
+    def test_full_subnet_costs_few_lookups(self) -> None:
         taken = CountingList(range(1, self.MILLION + 1))
         for after in (None, 1, self.MILLION // 2, self.MILLION):
             self.assertLess(self.looks(taken, Span(1, self.MILLION), (), after), 120)
             self.assertIsNone(self.found)
 
-    def test_a_hole_in_the_middle_is_found_as_quickly(self) -> None:
+    def test_gap_in_the_middle_costs_few_lookups(self) -> None:
         taken = CountingList(range(1, self.MILLION + 1))
         taken.remove(777_777)
         self.assertLess(self.looks(taken, Span(1, self.MILLION), (), 5), 60)
@@ -164,7 +164,7 @@ class EffortTests(SynchronousTestCase):
         self.assertLess(self.looks(taken, Span(1, self.MILLION), (), 800_000), 120)
         self.assertEqual(self.found, 777_777)
 
-    def test_many_barred_ranges_in_a_row_are_passed_in_one_go(self) -> None:
+    def test_adjacent_barred_ranges_are_skipped_together(self) -> None:
         barred = tuple(Span(10 * number, 10 * number + 9) for number in range(1000))
         self.assertLess(self.looks(CountingList(), Span(0, 2**32), barred, None), 3000)
         self.assertEqual(self.found, 10_000)

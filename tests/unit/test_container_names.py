@@ -18,7 +18,7 @@ from .helpers import ENDPOINT, NETWORK, endpoint_request, subnet
 from .test_leases import LeasesTestCase
 
 
-class NamesTests(LeasesTestCase):
+class ContainerNamesTests(LeasesTestCase):
     def setUp(self) -> None:
         super().setUp()
         nobodys = evolve(subnet("0.0.0.0/0"), null_ipam=True)
@@ -46,11 +46,11 @@ class NamesTests(LeasesTestCase):
     def names_said(self) -> list[bytes | None]:
         return [said.options.get(12) for said in self.heard]
 
-    def test_an_idle_service_asks_nothing_and_sets_no_timer(self) -> None:
+    def test_idle_service_sets_no_timer(self) -> None:
         self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
         self.assertEqual(self.engine.asked, 0)
 
-    def test_the_server_hears_the_name_at_the_next_renewal(self) -> None:
+    def test_dhcp_server_gets_the_name_at_the_next_renewal(self) -> None:
         self.engine.listed = {ENDPOINT: "my_web.1"}
         self.join()
         self.assertEqual(set(self.names_said()), {None})
@@ -63,7 +63,7 @@ class NamesTests(LeasesTestCase):
         self.pass_time(3600)
         self.assertEqual(self.engine.asked, 1)
 
-    def test_what_joins_while_all_have_names_is_asked_for_again(self) -> None:
+    def test_later_container_is_looked_up_again(self) -> None:
         self.engine.listed = {ENDPOINT: "web"}
         self.join()
         self.pass_time(SETTLING + 1)
@@ -74,7 +74,7 @@ class NamesTests(LeasesTestCase):
         self.plugin.clock.advance(1800)
         self.assertEqual(self.names_said()[-1], b"db")
 
-    def test_an_absent_engine_is_asked_again_ever_more_rarely(self) -> None:
+    def test_absent_engine_is_asked_with_backoff(self) -> None:
         self.engine.trouble = EngineUnavailable("refused")
         self.join()
         self.pass_time(6000)
@@ -84,7 +84,7 @@ class NamesTests(LeasesTestCase):
         self.pass_time(2100)
         self.assertEqual(self.names_said()[-1], b"web")
 
-    def test_an_engine_that_answers_without_the_name_is_not_asked_for_ever(self) -> None:
+    def test_engine_that_lacks_the_name_is_asked_a_few_times(self) -> None:
         for trouble in (None, EngineError("network not found")):
             self.engine.trouble = trouble
             self.engine.asked = 0
@@ -93,7 +93,7 @@ class NamesTests(LeasesTestCase):
             self.assertTrue(2 <= self.engine.asked <= 5, self.engine.asked)
             self.plugin.delete_endpoint()
 
-    def test_the_end_of_the_service_ends_it(self) -> None:
+    def test_lookup_ends_with_the_service(self) -> None:
         self.engine.trouble = EngineUnavailable("refused")
         self.join()
         self.stopping = True

@@ -16,7 +16,7 @@ def joined(**members: Any) -> dict[str, Any]:
     return {"InterfaceName": {"SrcName": "mvt0123456789ab", "DstPrefix": "eth"}, **members}
 
 
-def test_a_well_framed_reply_is_accepted() -> None:
+def test_well_framed_reply_is_accepted() -> None:
     assert rules.check_http(200, FRAME, b"{}", {}) == []
 
 
@@ -34,33 +34,31 @@ def test_a_well_framed_reply_is_accepted() -> None:
         (200, FRAME, b"[]", []),
     ],
 )
-def test_a_badly_framed_reply_is_noticed(
-    status: int, headers: dict[str, str], body: bytes, reply: Any
-) -> None:
+def test_badly_framed_reply_is_noticed(status: int, headers: dict[str, str], body: bytes, reply: Any) -> None:
     assert rules.check_http(status, headers, body, reply)
 
 
 @pytest.mark.parametrize(("status", "reply"), [(200, {}), (500, {}), (404, None)])
-def test_an_unknown_method_that_is_not_answered_with_404_and_json_is_noticed(status: int, reply: Any) -> None:
+def test_reply_to_an_unknown_method_must_be_404_with_json(status: int, reply: Any) -> None:
     assert rules.check_unknown_method(404, FRAME, b"{}", {}) == []
     assert rules.check_unknown_method(status, FRAME, b"{}", reply)
 
 
 @pytest.mark.parametrize("reply", [{"Err": "x"}, {"Error": "x"}, {"Err": "x", "Error": "x"}])
-def test_an_error_of_either_subsystem_is_recognised(reply: dict[str, Any]) -> None:
+def test_error_of_either_subsystem_is_recognized(reply: dict[str, Any]) -> None:
     assert rules.is_error(reply)
     assert rules.check_success(reply)
 
 
 @pytest.mark.parametrize("reply", [{}, {"Err": ""}, {"Value": "Error"}, None, []])
-def test_a_success_is_not_taken_for_an_error(reply: Any) -> None:
+def test_success_is_not_an_error(reply: Any) -> None:
     assert not rules.is_error(reply)
 
 
 @pytest.mark.parametrize(
     "reply", [{"Err": "x"}, {"Error": "x"}, {"Err": "x", "Error": "y"}, {"Err": "x", "Error": ""}, {"Err": 1}]
 )
-def test_an_error_that_one_subsystem_would_not_see_is_noticed(reply: dict[str, Any]) -> None:
+def test_error_must_be_visible_to_both_subsystems(reply: dict[str, Any]) -> None:
     assert rules.check_error({"Err": "x", "Error": "x"}) == []
     assert rules.check_error(reply)
 
@@ -69,7 +67,7 @@ def test_an_error_that_one_subsystem_would_not_see_is_noticed(reply: dict[str, A
     "reply",
     [{}, {"Implements": ["NetworkDriver"]}, {"Implements": ["IpamDriver"]}, {"Implements": "NetworkDriver"}],
 )
-def test_a_subsystem_missing_from_activate_is_noticed(reply: dict[str, Any]) -> None:
+def test_activate_must_name_both_subsystems(reply: dict[str, Any]) -> None:
     assert rules.check_activate({"Implements": ["NetworkDriver", "IpamDriver"]}) == []
     assert rules.check_activate(reply)
 
@@ -84,13 +82,13 @@ def test_a_subsystem_missing_from_activate_is_noticed(reply: dict[str, Any]) -> 
         {"Scope": "local", "GwAllocChecker": "yes"},
     ],
 )
-def test_a_scope_that_poisons_the_plugin_is_noticed(reply: dict[str, Any]) -> None:
+def test_network_capabilities_must_be_valid(reply: dict[str, Any]) -> None:
     assert rules.check_network_capabilities({"Scope": "local", "ConnectivityScope": "global"}) == []
     assert rules.check_network_capabilities(reply)
 
 
 @pytest.mark.parametrize("reply", [{"RequiresMACAddress": "true"}, {"RequiresRequestReplay": 1}])
-def test_an_ipam_capability_that_is_no_boolean_is_noticed(reply: dict[str, Any]) -> None:
+def test_ipam_capabilities_must_be_booleans(reply: dict[str, Any]) -> None:
     assert rules.check_ipam_capabilities({"RequiresMACAddress": False}) == []
     assert rules.check_ipam_capabilities(reply)
 
@@ -104,14 +102,14 @@ def test_an_ipam_capability_that_is_no_boolean_is_noticed(reply: dict[str, Any])
         {"LocalDefaultAddressSpace": "l", "GlobalDefaultAddressSpace": "l"},
     ],
 )
-def test_address_spaces_that_are_absent_or_equal_are_noticed(reply: dict[str, Any]) -> None:
+def test_address_spaces_must_be_present_and_different(reply: dict[str, Any]) -> None:
     good = {"LocalDefaultAddressSpace": "l", "GlobalDefaultAddressSpace": "g"}
     assert rules.check_default_address_spaces(good) == []
     assert rules.check_default_address_spaces(reply)
 
 
 @pytest.mark.parametrize("reply", [{}, {"SkipIPv4": True}, {"SkipIPv4": "no", "SkipIPv6": False}])
-def test_a_gateway_check_without_both_booleans_is_noticed(reply: dict[str, Any]) -> None:
+def test_gateway_check_must_have_both_booleans(reply: dict[str, Any]) -> None:
     assert rules.check_gateway_allocation_check({"SkipIPv4": True, "SkipIPv6": False}) == []
     assert rules.check_gateway_allocation_check(reply)
 
@@ -138,13 +136,11 @@ def test_a_gateway_check_without_both_booleans_is_noticed(reply: dict[str, Any])
         ),
     ],
 )
-def test_a_pool_that_an_engine_could_not_use_is_noticed(
-    request_: dict[str, Any], reply: dict[str, Any]
-) -> None:
+def test_unusable_pool_is_noticed(request_: dict[str, Any], reply: dict[str, Any]) -> None:
     assert rules.check_request_pool(request_, reply)
 
 
-def test_a_pool_with_a_gateway_is_accepted() -> None:
+def test_pool_with_a_gateway_is_accepted() -> None:
     data = {"com.docker.network.gateway": "10.1.0.1/24"}
     reply = {"PoolID": "p", "Pool": "10.1.0.0/24", "Data": data}
     assert rules.check_request_pool({"Pool": "10.1.0.0/24", "V6": False}, reply) == []
@@ -163,22 +159,22 @@ def test_a_pool_with_a_gateway_is_accepted() -> None:
         ("10.1.0.9", "10.1.0.2/24"),
     ],
 )
-def test_an_address_that_fails_the_start_of_a_container_is_noticed(asked: str, answered: str | None) -> None:
+def test_unusable_address_is_noticed(asked: str, answered: str | None) -> None:
     request = {"Address": asked}
     assert rules.check_request_address(request, {"Address": answered}, "10.1.0.0/24")
 
 
-def test_an_address_with_the_prefix_length_of_a_pool_of_all_addresses_is_noticed() -> None:
+def test_address_with_prefix_length_zero_is_noticed() -> None:
     assert rules.check_request_address({"Address": ""}, {"Address": "10.1.0.2/0"}, "0.0.0.0/0")
 
 
 @pytest.mark.parametrize("answered", ["10.1.0.2/24", "0.0.0.0/0"])
-def test_an_address_of_a_lan_whose_subnet_the_engine_does_not_know_is_accepted(answered: str) -> None:
+def test_address_in_an_unknown_subnet_is_accepted(answered: str) -> None:
     assert rules.check_request_address({"Address": ""}, {"Address": answered}, "0.0.0.0/0") == []
 
 
 @pytest.mark.parametrize("asked", ["", "10.1.0.2"])
-def test_an_address_of_its_pool_is_accepted(asked: str) -> None:
+def test_address_of_its_pool_is_accepted(asked: str) -> None:
     assert rules.check_request_address({"Address": asked}, {"Address": "10.1.0.2/24"}, "10.1.0.0/24") == []
 
 
@@ -196,13 +192,11 @@ def test_an_address_of_its_pool_is_accepted(asked: str) -> None:
         ({}, {"AddressIPv6": "10.1.0.2/24"}),
     ],
 )
-def test_an_endpoint_reply_that_engines_reject_is_noticed(
-    given: dict[str, str], answered: dict[str, str]
-) -> None:
+def test_rejected_endpoint_reply_is_noticed(given: dict[str, str], answered: dict[str, str]) -> None:
     assert rules.check_create_endpoint({"Interface": given}, {"Interface": answered})
 
 
-def test_an_interface_that_is_no_object_is_noticed() -> None:
+def test_interface_must_be_an_object() -> None:
     assert rules.check_create_endpoint({"Interface": {}}, {"Interface": "eth0"})
 
 
@@ -216,7 +210,7 @@ def test_an_interface_that_is_no_object_is_noticed() -> None:
         {"Interface": {"MacAddress": "02:00:00:00:00:01"}},
     ],
 )
-def test_an_endpoint_reply_that_only_adds_is_accepted(reply: dict[str, Any]) -> None:
+def test_endpoint_reply_that_only_adds_is_accepted(reply: dict[str, Any]) -> None:
     request = {"Interface": {"Address": "10.1.0.2/24", "AddressIPv6": "", "MacAddress": ""}}
     assert rules.check_create_endpoint(request, reply) == []
 
@@ -245,11 +239,11 @@ ADDRESSES = ("10.1.0.2/24", "fd00::2/64")
         joined(Gateway="10.1.0.1", StaticRoutes=[{"RouteType": 1}]),
     ],
 )
-def test_a_join_reply_that_breaks_the_container_is_noticed(reply: dict[str, Any]) -> None:
+def test_unusable_join_reply_is_noticed(reply: dict[str, Any]) -> None:
     assert rules.check_join(reply, ADDRESSES, internal=False)
 
 
-def test_a_gateway_in_an_internal_network_is_noticed() -> None:
+def test_gateway_in_an_internal_network_is_noticed() -> None:
     assert rules.check_join(joined(Gateway="10.1.0.1"), ADDRESSES, internal=True)
 
 
@@ -269,20 +263,20 @@ def test_a_gateway_in_an_internal_network_is_noticed() -> None:
         ),
     ],
 )
-def test_a_join_reply_that_works_is_accepted(
+def test_usable_join_reply_is_accepted(
     reply: dict[str, Any], addresses: tuple[str, ...], internal: bool
 ) -> None:
     assert rules.check_join(reply, addresses, internal) == []
 
 
-def test_operational_data_that_is_no_object_is_noticed() -> None:
+def test_operational_data_must_be_an_object() -> None:
     assert rules.check_endpoint_oper_info({}) == []
     assert rules.check_endpoint_oper_info({"Value": None}) == []
     assert rules.check_endpoint_oper_info({"Value": ["x"]})
 
 
 @pytest.mark.parametrize("reply", [{}, {"Options": None}, {"Options": {"parent": "eth2"}}])
-def test_an_option_lost_in_allocate_network_is_noticed(reply: dict[str, Any]) -> None:
+def test_option_lost_in_allocate_network_is_noticed(reply: dict[str, Any]) -> None:
     request = {"Options": {"parent": "eth1"}}
     assert rules.check_allocate_network(request, {"Options": {"parent": "eth1", "more": "x"}}) == []
     assert rules.check_allocate_network(request, reply)
@@ -312,5 +306,5 @@ def test_each_method_is_held_to_its_own_rule(
     assert rules.check_successful_reply(method, request_, reply, around)
 
 
-def test_an_empty_success_is_enough_for_a_removal() -> None:
+def test_empty_success_is_enough_for_a_removal() -> None:
     assert rules.check_successful_reply("NetworkDriver.Leave", {}, {}, Surroundings()) == []

@@ -25,14 +25,14 @@ class CursorTests(SynchronousTestCase):
         store.last = {f"made up {number}": parse_address("10.0.0.1") for number in range(MOST_CURSORS - 1)}
         self.pools = PoolRegistry(store)
 
-    def test_of_networks_without_end_the_oldest_are_forgotten(self) -> None:
+    def test_oldest_cursors_are_forgotten(self) -> None:
         self.assertEqual(self.pools.advance(planned("10.1.0.0/24"), 7), ())
         self.assertEqual(self.pools.advance(planned("10.2.0.0/24"), 7), ("made up 0",))
         self.assertEqual(self.pools.advance(planned("10.2.0.0/24"), 8), ())
         self.assertEqual(self.pools.advance(planned("10.3.0.0/24"), 7), ("made up 1",))
         self.assertEqual(len(self.pools.cursors), MOST_CURSORS)
 
-    def test_those_of_open_pools_and_those_that_were_used_a_moment_ago_are_kept(self) -> None:
+    def test_cursors_of_open_and_recent_pools_stay(self) -> None:
         open_pool, recent = planned("10.1.0.0/24"), planned("10.2.0.0/24")
         self.pools.add(open_pool)
         self.pools.cursors = {open_pool.cursor_key: 1, recent.cursor_key: 2, **self.pools.cursors}

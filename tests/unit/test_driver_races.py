@@ -51,7 +51,7 @@ class EndpointRaceTests(RaceTestCase):
         super().setUp()
         self.plugin.create_network()
 
-    def test_the_same_creation_twice_at_once_makes_one_link(self) -> None:
+    def test_two_equal_creations_at_once_make_one_link(self) -> None:
         for held in ("save", "add_macvlan"):
             steps = self.plugin.records.steps if held == "save" else self.plugin.steps
             steps.taken.clear()
@@ -61,7 +61,7 @@ class EndpointRaceTests(RaceTestCase):
             self.assertEqual(steps.taken.count(held), 1)
             self.plugin.delete_endpoint()
 
-    def test_a_removal_during_the_creation_wins(self) -> None:
+    def test_removal_during_the_creation_wins(self) -> None:
         for held in ("save", "add_macvlan"):
             (self.plugin.records.steps if held == "save" else self.plugin.steps).hold.add(held)
             creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
@@ -71,7 +71,7 @@ class EndpointRaceTests(RaceTestCase):
             self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
             self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
 
-    def test_a_container_does_not_start_because_an_engine_was_seen_to_list_its_network(self) -> None:
+    def test_endpoint_is_made_while_its_network_is_marked_as_listed(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.records.steps.hold.add("forget")
         creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request(OTHER_ENDPOINT)))
@@ -80,7 +80,7 @@ class EndpointRaceTests(RaceTestCase):
         (created,) = self.finish(creation)
         self.assertEqual(created.mac, "7a:42:c0:a8:01:07", created)
 
-    def test_two_endpoints_at_once_never_get_one_mac(self) -> None:
+    def test_two_endpoints_at_once_never_get_the_same_mac(self) -> None:
         self.plugin.records.steps.hold.add("save")
         calls = [
             self.plugin.start(self.plugin.endpoints.create(endpoint_request(each, mac="02:00:00:00:00:77")))
@@ -90,7 +90,7 @@ class EndpointRaceTests(RaceTestCase):
         self.assertEqual(first, requests.CreatedEndpoint(None))
         self.assertIsInstance(second, RequestRefused)
 
-    def test_parallel_removals_of_one_endpoint_all_succeed(self) -> None:
+    def test_parallel_removals_of_one_endpoint_succeed(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.steps.hold.add("set_group")
         calls = [self.plugin.start(self.plugin.removal.delete(CALL)) for _ in range(3)]
@@ -107,7 +107,7 @@ class EndpointRaceTests(RaceTestCase):
 
 
 class NetworkRaceTests(RaceTestCase):
-    def test_an_endpoint_that_is_being_made_goes_with_its_network(self) -> None:
+    def test_endpoint_in_creation_is_removed_with_its_network(self) -> None:
         for held in ("save", "add_macvlan"):
             self.plugin.create_network(parent="eth1.20")
             (self.plugin.records.steps if held == "save" else self.plugin.steps).hold.add(held)
@@ -116,7 +116,7 @@ class NetworkRaceTests(RaceTestCase):
             self.finish(creation, removal)
             self.assert_nothing_left()
 
-    def test_an_endpoint_that_comes_while_its_network_goes_leaves_nothing(self) -> None:
+    def test_endpoint_of_a_network_in_deletion_leaves_nothing(self) -> None:
         for held in ("set_group", "delete_group", "find", "delete", "forget"):
             self.plugin.create_network(parent="eth1.20")
             self.plugin.create_endpoint()
@@ -128,7 +128,7 @@ class NetworkRaceTests(RaceTestCase):
             self.finish(removal, late)
             self.assert_nothing_left()
 
-    def test_the_same_creation_twice_at_once(self) -> None:
+    def test_two_equal_creations_at_once_succeed(self) -> None:
         for held in ("links", "add_vlan", "add_macvlan"):
             self.plugin.steps.hold.add(held)
             request = network_request(parent="eth1.20")
@@ -137,7 +137,7 @@ class NetworkRaceTests(RaceTestCase):
             self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20"})
             self.plugin.wait(self.plugin.networks.delete(NETWORK))
 
-    def test_a_vlan_is_there_for_the_network_that_comes_while_the_last_one_goes(self) -> None:
+    def test_vlan_survives_if_a_network_follows_the_last_one(self) -> None:
         for held in ("set_group", "delete_group", "find", "links", "delete", "forget"):
             self.plugin.create_network(parent="eth1.20")
             self.plugin.create_endpoint()
@@ -152,7 +152,7 @@ class NetworkRaceTests(RaceTestCase):
             self.plugin.wait(self.plugin.networks.delete(OTHER_NETWORK))
             self.assert_nothing_left()
 
-    def test_two_networks_make_their_vlan_once(self) -> None:
+    def test_two_networks_at_once_make_one_vlan(self) -> None:
         self.plugin.steps.hold.add("add_vlan")
         calls = [
             self.plugin.start(self.plugin.networks.create(network_request(each, parent="eth1.20")))
@@ -161,7 +161,7 @@ class NetworkRaceTests(RaceTestCase):
         self.assertEqual(self.finish(*calls), [None, None])
         self.assertEqual(self.plugin.steps.taken.count("add_vlan"), 1)
 
-    def test_of_two_passthru_networks_at_once_one_gets_the_parent(self) -> None:
+    def test_one_of_two_passthru_networks_gets_the_parent(self) -> None:
         self.plugin.steps.hold.add("links")
         calls = [
             self.plugin.start(self.plugin.networks.create(network_request(each, mode="passthru")))
@@ -172,7 +172,7 @@ class NetworkRaceTests(RaceTestCase):
         self.assertIsInstance(second, MacvlanError)
         self.assertEqual(list(self.plugin.registry.networks), [NETWORK])
 
-    def test_passthru_waits_until_condemned_links_have_left_the_parent(self) -> None:
+    def test_passthru_waits_until_retired_links_are_deleted(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.steps.hold.add("delete_group")
@@ -185,7 +185,7 @@ class NetworkRaceTests(RaceTestCase):
         self.assertEqual(self.finish(creation), [None])
 
 
-class TurnsTests(PluginTestCase):
+class KeyedLockTests(PluginTestCase):
     async def take(
         self, locks: KeyedLock, key: str, said: list[str], name: str, until: Deferred[None]
     ) -> None:
@@ -194,7 +194,7 @@ class TurnsTests(PluginTestCase):
             await until
             said.append(f"{name} out")
 
-    def test_one_at_a_time_for_one_key_and_freely_for_others(self) -> None:
+    def test_one_holder_per_key(self) -> None:
         locks, said = KeyedLock(), list[str]()
         gates: list[Deferred[None]] = [Deferred() for _ in range(3)]
         for key, name, gate in zip("kkx", "abc", gates, strict=True):
@@ -203,7 +203,7 @@ class TurnsTests(PluginTestCase):
         gates[0].callback(None)
         self.assertEqual(said, ["a in", "c in", "a out", "b in"])
 
-    def test_a_failure_gives_the_turn_to_the_next_and_nothing_is_remembered(self) -> None:
+    def test_failure_passes_the_lock_on(self) -> None:
         locks, said = KeyedLock(), list[str]()
         gates: list[Deferred[None]] = [Deferred() for _ in range(2)]
         calls = [
@@ -217,10 +217,10 @@ class TurnsTests(PluginTestCase):
         self.assertEqual(vars(locks), {"_locks": {}})
 
 
-class HalfWayTests(RaceTestCase):
+class HalfDoneTests(RaceTestCase):
     """What the interleavings found (:mod:`.interleaved`)."""
 
-    def test_an_endpoint_of_a_network_whose_creation_fails_outlives_it(self) -> None:
+    def test_failed_network_creation_removes_its_endpoints(self) -> None:
         self.plugin.records.steps.hold.add("save")
         creation = self.plugin.start(self.plugin.networks.create(network_request()))
         self.plugin.records.steps.let_go()
@@ -232,7 +232,7 @@ class HalfWayTests(RaceTestCase):
         self.assertIsInstance(self.finish(creation)[0], StateError)
         self.assert_nothing_left()
 
-    def test_an_endpoint_is_made_for_a_network_that_went_while_its_forgotten_holder_was_dropped(self) -> None:
+    def test_no_endpoint_is_made_for_a_network_deleted_meanwhile(self) -> None:
         self.plugin.create_network()
         self.plugin.create_network(OTHER_NETWORK, parent="eth0")
         self.plugin.create_endpoint()
@@ -243,7 +243,7 @@ class HalfWayTests(RaceTestCase):
         self.plugin.wait(self.plugin.networks.delete(OTHER_NETWORK))
         self.assert_nothing_left()
 
-    def test_a_creation_that_is_repeated_after_a_kill_is_acknowledged_without_a_link(self) -> None:
+    def test_creation_repeated_after_a_kill_makes_the_link(self) -> None:
         self.plugin.create_network()
         self.plugin.steps.hold.add("add_macvlan")
         self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
@@ -252,7 +252,7 @@ class HalfWayTests(RaceTestCase):
         self.plugin.create_endpoint()
         self.assertTrue(self.plugin.kernel.exists(endpoint_link_name(ENDPOINT)))
 
-    def test_a_creation_that_is_repeated_removes_the_endpoint_of_a_living_container(self) -> None:
+    def test_repeated_creation_keeps_a_running_container(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
@@ -260,7 +260,7 @@ class HalfWayTests(RaceTestCase):
         self.assertIn(ENDPOINT, self.plugin.registry.endpoints)
         self.assertFalse(self.plugin.kernel.exists(endpoint_link_name(ENDPOINT)))
 
-    def test_a_repeated_creation_that_the_kernel_refuses_forgets_what_may_be_alive(self) -> None:
+    def test_failed_repeated_creation_keeps_the_endpoint(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
@@ -270,7 +270,7 @@ class HalfWayTests(RaceTestCase):
         self.assertIn(ENDPOINT, self.plugin.registry.endpoints)
         self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
 
-    def test_a_creation_that_is_repeated_after_a_refused_removal_has_a_link_that_is_about_to_go(self) -> None:
+    def test_creation_repeated_after_a_failed_removal_has_a_link(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.steps.hold.add("members_of_group")
@@ -283,7 +283,7 @@ class HalfWayTests(RaceTestCase):
         self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
         self.assertTrue(self.plugin.kernel.exists(endpoint_link_name(ENDPOINT)))
 
-    def test_a_row_that_the_disk_kept_of_an_endpoint_that_was_not_made_outlives_its_network(self) -> None:
+    def test_row_of_a_failed_endpoint_goes_with_its_network(self) -> None:
         self.plugin.create_network()
         self.plugin.steps.refuse["add_macvlan"] = errno.ENOBUFS
         self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
@@ -323,13 +323,13 @@ class RepeatedCreationTests(RaceTestCase):
         self.assertEqual(set(self.plugin.records.kept[RecordKind.ENDPOINT]), {endpoint_id})
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, endpoint_link_name(endpoint_id)})
 
-    def test_an_endpoint_that_is_made_again_is_dropped_by_one_that_takes_it_for_dead(self) -> None:
+    def test_repeated_creation_wins_over_a_later_one_with_its_mac(self) -> None:
         made, refused = self.create_both(self.first, self.other, first_step="add_macvlan")
         self.assertNotIsInstance(made, Exception)
         self.assertIsInstance(refused, RequestRefused)
         self.assert_sole(ENDPOINT)
 
-    def test_an_endpoint_is_made_again_while_another_one_takes_its_mac(self) -> None:
+    def test_repeated_creation_is_refused_if_its_mac_is_taken(self) -> None:
         made, refused = self.create_both(self.other, self.first, first_step="save")
         self.assertNotIsInstance(made, Exception)
         self.assertIsInstance(refused, RequestRefused)

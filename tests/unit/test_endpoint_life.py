@@ -32,35 +32,35 @@ class JoinTests(PluginTestCase):
         self.plugin.create_endpoint(address=address, address_v6=address_v6)
         return self.plugin.wait(self.plugin.endpoints.join(JOIN))
 
-    def test_the_gateway_is_that_of_the_endpoints_own_subnet(self) -> None:
+    def test_gateway_is_that_of_the_subnet_of_the_endpoint(self) -> None:
         self.assertEqual(
             self.joined("10.2.0.7/16", "fd00::7/64"),
             requests.Joined(LINK, ip_address("10.2.0.1"), ip_address("fd00::1")),
         )
 
-    def test_a_subnet_without_a_gateway_gives_none(self) -> None:
+    def test_subnet_without_a_gateway_yields_none(self) -> None:
         self.assertEqual(self.joined("10.3.0.7/16"), requests.Joined(LINK))
 
-    def test_an_endpoint_without_addresses_has_no_gateway(self) -> None:
+    def test_endpoint_without_addresses_has_no_gateway(self) -> None:
         self.assertEqual(self.joined(None), requests.Joined(LINK))
 
-    def test_an_internal_network_has_no_gateway(self) -> None:
+    def test_internal_network_has_no_gateway(self) -> None:
         self.assertEqual(self.joined("10.1.0.7/16", "fd00::7/64", internal=True), requests.Joined(LINK))
 
-    def test_a_link_that_is_gone_is_told(self) -> None:
+    def test_join_without_a_link_is_refused(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.kernel.delete(LINK)
         with self.assert_refused(NotFound, LINK, "start the container again"):
             self.plugin.wait(self.plugin.endpoints.join(JOIN))
 
-    def test_an_unknown_endpoint_is_told(self) -> None:
+    def test_join_of_an_unknown_endpoint_is_refused(self) -> None:
         with self.assert_refused(NotFound, ENDPOINT):
             self.plugin.wait(self.plugin.endpoints.join(JOIN))
 
 
-class InformationTests(PluginTestCase):
-    def test_there_is_told_what_there_is_to_tell(self) -> None:
+class OperationalInfoTests(PluginTestCase):
+    def test_all_facts_are_shown(self) -> None:
         self.plugin.create_network(parent="eth1.20", mode="private")
         self.plugin.create_endpoint(address_v6="fd00::7/64")
         told = self.plugin.wait(self.plugin.endpoints.operational_info(CALL))
@@ -77,7 +77,7 @@ class InformationTests(PluginTestCase):
             },
         )
 
-    def test_what_there_is_not_is_left_out(self) -> None:
+    def test_missing_facts_are_left_out(self) -> None:
         self.plugin.create_network(mode="passthru")
         self.plugin.create_endpoint(address=None)
         told = self.plugin.wait(self.plugin.endpoints.operational_info(CALL))
@@ -90,19 +90,19 @@ class RemovalTests(PluginTestCase):
         self.plugin.create_network()
         self.network_only = self.plugin.records.all_rows()
 
-    def test_link_and_row_go(self) -> None:
+    def test_removal_deletes_link_and_row(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.delete_endpoint()
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
         self.assertEqual(self.plugin.records.all_rows(), self.network_only)
 
-    def test_a_link_that_went_with_its_sandbox_is_success(self) -> None:
+    def test_removal_succeeds_if_the_link_went_with_its_sandbox(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.kernel.move_away(LINK)
         self.plugin.delete_endpoint()
         self.assertEqual(self.plugin.records.all_rows(), self.network_only)
 
-    def test_what_is_not_there_is_success_also_twice(self) -> None:
+    def test_removal_of_an_unknown_endpoint_succeeds(self) -> None:
         self.plugin.delete_endpoint()
         self.plugin.create_endpoint()
         self.plugin.delete_endpoint()
@@ -110,14 +110,14 @@ class RemovalTests(PluginTestCase):
         self.plugin.delete_endpoint(network_id=OTHER_NETWORK)
         self.assertEqual(self.plugin.records.all_rows(), self.network_only)
 
-    def test_leave_is_success_for_anything(self) -> None:
+    def test_leave_always_succeeds(self) -> None:
         self.plugin.wait(self.plugin.endpoints.leave(CALL))
         self.plugin.create_endpoint()
         for _ in range(2):
             self.plugin.wait(self.plugin.endpoints.leave(CALL))
         self.assertIn(ENDPOINT, self.plugin.registry.endpoints)
 
-    def test_no_answer_before_the_row_is_gone_from_disk(self) -> None:
+    def test_reply_waits_until_the_row_is_deleted(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.records.steps.hold.add("forget")
         removal = self.plugin.start(self.plugin.removal.delete(CALL))
@@ -125,7 +125,7 @@ class RemovalTests(PluginTestCase):
         self.plugin.records.steps.let_all_go()
         self.successResultOf(removal)
 
-    def test_the_answer_does_not_wait_for_the_kernels_grace_period(self) -> None:
+    def test_reply_does_not_wait_for_the_kernel_to_free_the_link(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.steps.hold.add("delete_group")
         self.successResultOf(self.plugin.start(self.plugin.removal.delete(CALL)))
@@ -133,7 +133,7 @@ class RemovalTests(PluginTestCase):
         self.plugin.steps.let_all_go()
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
-    def test_in_passthru_the_answer_waits_until_the_parent_is_free(self) -> None:
+    def test_passthru_reply_waits_until_the_parent_is_free(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
         self.plugin.create_endpoint(network_id=OTHER_NETWORK)
         self.plugin.steps.hold.add("delete_group")
@@ -144,13 +144,13 @@ class RemovalTests(PluginTestCase):
         self.plugin.steps.let_all_go()
         self.successResultOf(removal)
 
-    def test_a_failing_kernel_is_told(self) -> None:
+    def test_kernel_error_is_reported(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.steps.refuse |= {"set_group": 5, "delete": 5}
         with self.assert_refused(LinkError, "delete"):
             self.plugin.delete_endpoint()
 
-    def test_a_link_that_the_kernel_does_not_let_go_to_the_condemned_stays_for_good(self) -> None:
+    def test_link_that_cannot_be_retired_is_deleted_directly(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.steps.refuse["set_group"] = errno.ENOBUFS
         self.plugin.delete_endpoint()

@@ -30,7 +30,7 @@ class CreationTests(PluginTestCase):
         super().setUp()
         self.plugin.create_network()
 
-    def test_the_link_is_made_with_the_mac_that_is_answered(self) -> None:
+    def test_link_has_the_mac_of_the_reply(self) -> None:
         mac = self.plugin.create_endpoint()
         self.assertEqual(mac, "7a:42:c0:a8:01:07")
         link = self.plugin.kernel.find(LINK)
@@ -39,13 +39,13 @@ class CreationTests(PluginTestCase):
         self.assertIn(self.plugin.records.instance, link.alias)
         self.assertIn(ENDPOINT, link.alias)
 
-    def test_a_mac_that_the_request_named_is_used_and_not_repeated_in_the_answer(self) -> None:
+    def test_requested_mac_is_used_and_not_repeated_in_the_reply(self) -> None:
         self.assertIsNone(self.plugin.create_endpoint(mac="02:00:00:00:00:77"))
         link = self.plugin.kernel.find(LINK)
         assert link is not None
         self.assertEqual(link.mac, "02:00:00:00:00:77")
 
-    def test_the_row_is_on_disk_before_the_link_is_made(self) -> None:
+    def test_row_is_on_disk_before_the_link_is_made(self) -> None:
         self.plugin.steps.hold.add("add_macvlan")
         creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
         self.assertNoResult(creation)
@@ -53,7 +53,7 @@ class CreationTests(PluginTestCase):
         self.plugin.steps.let_all_go()
         self.successResultOf(creation)
 
-    def test_no_answer_before_the_row_is_on_disk(self) -> None:
+    def test_reply_waits_for_the_row_on_disk(self) -> None:
         self.plugin.records.steps.hold.add("save")
         creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
         self.assertNoResult(creation)
@@ -61,7 +61,7 @@ class CreationTests(PluginTestCase):
         self.plugin.records.steps.let_all_go()
         self.successResultOf(creation)
 
-    def test_creating_it_again_answers_the_same_and_changes_nothing(self) -> None:
+    def test_repeated_creation_gets_the_same_reply(self) -> None:
         for mac in (None, "02:00:00:00:00:77"):
             first = self.plugin.create_endpoint(mac=mac)
             before = self.plugin.kernel.links(), self.plugin.records.all_rows()
@@ -69,19 +69,19 @@ class CreationTests(PluginTestCase):
             self.assertEqual((self.plugin.kernel.links(), self.plugin.records.all_rows()), before)
             self.plugin.delete_endpoint()
 
-    def test_creating_it_again_in_another_way_is_refused_and_changes_nothing(self) -> None:
+    def test_repeated_creation_with_changes_is_refused(self) -> None:
         self.plugin.create_endpoint()
         before = self.plugin.kernel.links(), self.plugin.records.all_rows()
         with self.assert_refused(RequestRefused, ENDPOINT, "exists with other addresses"):
             self.plugin.create_endpoint(address="192.168.1.8/24")
         self.assertEqual((self.plugin.kernel.links(), self.plugin.records.all_rows()), before)
 
-    def test_an_unknown_network_is_told_with_what_may_have_happened(self) -> None:
+    def test_unknown_network_is_refused_with_an_explanation(self) -> None:
         with self.assert_refused(NotFound, OTHER_NETWORK, "create it again"):
             self.plugin.create_endpoint(network_id=OTHER_NETWORK)
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
 
-    def test_a_link_of_that_name_which_is_not_ours_is_never_adopted_nor_removed(self) -> None:
+    def test_foreign_link_of_that_name_is_left_alone(self) -> None:
         foreign = nic(LINK, 99)
         self.plugin.kernel.put(foreign)
         with self.assert_refused(LinkError, "exists"):
@@ -89,7 +89,7 @@ class CreationTests(PluginTestCase):
         self.assertEqual(self.plugin.kernel.find(LINK), foreign)
         self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
 
-    def test_a_parent_that_vanished_is_named(self) -> None:
+    def test_missing_parent_is_named_in_the_error(self) -> None:
         self.plugin.kernel.delete("eth0")
         with self.assert_refused(LinkError, "parent eth0 is not there", "awaited"):
             self.plugin.create_endpoint()
@@ -97,7 +97,7 @@ class CreationTests(PluginTestCase):
 
 
 class RollbackTests(PluginTestCase):
-    def test_whatever_step_is_refused_nothing_is_left(self) -> None:
+    def test_failure_at_any_step_leaves_nothing(self) -> None:
         for mode in ("bridge", "passthru"):
             for where in ("kernel", "disk"):
                 number = 0
@@ -122,7 +122,7 @@ class RollbackTests(PluginTestCase):
                     self.assertIsNone(plugin.registry.holder_of_mac("eth0", "02:00:00:00:00:77"))
                 self.assertGreater(number, 1, "nothing was refused")
 
-    def test_a_failed_creation_can_be_repeated(self) -> None:
+    def test_failed_creation_can_be_repeated(self) -> None:
         self.plugin.create_network()
         self.plugin.steps.refuse["add_macvlan"] = 12
         with self.assert_refused(LinkError):
@@ -130,7 +130,7 @@ class RollbackTests(PluginTestCase):
         self.plugin.steps.refuse.clear()
         self.assertEqual(self.plugin.create_endpoint(), "7a:42:c0:a8:01:07")
 
-    def test_the_first_error_is_told_when_undoing_fails_too(self) -> None:
+    def test_first_error_is_reported_if_undo_fails_too(self) -> None:
         self.plugin.create_network()
         self.plugin.steps.refuse["add_macvlan"] = 12
         self.plugin.records.steps.refuse["forget"] = 0
@@ -143,7 +143,7 @@ class MacTests(PluginTestCase):
         super().setUp()
         self.plugin.create_network()
 
-    def test_a_mac_in_use_on_the_parent_is_told_with_its_holder(self) -> None:
+    def test_mac_in_use_on_the_parent_is_refused_with_its_holder(self) -> None:
         self.plugin.create_network(OTHER_NETWORK)
         self.plugin.create_endpoint(mac="02:00:00:00:00:77")
         with self.assert_refused(RequestRefused, "02:00:00:00:00:77", "eth0", ENDPOINT, NETWORK):
@@ -152,48 +152,48 @@ class MacTests(PluginTestCase):
             )
         self.assertEqual(list(self.plugin.registry.endpoints), [ENDPOINT])
 
-    def test_the_same_mac_on_another_parent_is_fine(self) -> None:
+    def test_same_mac_is_allowed_on_another_parent(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1")
         self.plugin.create_endpoint(mac="02:00:00:00:00:77")
         self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, mac="02:00:00:00:00:77")
         self.assertEqual(len(self.plugin.registry.endpoints), 2)
 
-    def test_a_freed_mac_can_be_taken_again(self) -> None:
+    def test_freed_mac_can_be_used_again(self) -> None:
         self.plugin.create_endpoint(mac="02:00:00:00:00:77")
         self.plugin.delete_endpoint()
         self.plugin.create_endpoint(OTHER_ENDPOINT, mac="02:00:00:00:00:77")
         self.assertEqual(list(self.plugin.registry.endpoints), [OTHER_ENDPOINT])
 
-    def test_an_address_handed_out_again_ends_the_endpoint_that_the_engine_forgot(self) -> None:
+    def test_reallocated_address_replaces_the_forgotten_endpoint(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.create_endpoint(OTHER_ENDPOINT)
         self.assertEqual(list(self.plugin.registry.endpoints), [OTHER_ENDPOINT])
         self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
         self.assertEqual(self.plugin.link_names() - PLAIN_LINKS, {endpoint_link_name(OTHER_ENDPOINT)})
 
-    def test_a_forgotten_endpoint_whose_link_went_with_its_container_gives_up_its_mac(self) -> None:
+    def test_endpoint_without_a_link_gives_up_its_mac(self) -> None:
         self.plugin.create_endpoint(mac="02:00:00:00:00:77")
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT))
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24", mac="02:00:00:00:00:77")
         self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
 
-    def test_an_endpoint_without_a_row_loses_its_link_all_the_same(self) -> None:
+    def test_link_without_a_row_is_removed_with_its_endpoint(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.registry.remove_endpoint(ENDPOINT)
         self.plugin.delete_endpoint()
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
-    def test_the_mac_of_the_nic_itself_is_refused(self) -> None:
+    def test_mac_of_the_parent_is_refused(self) -> None:
         with self.assert_refused(RequestRefused, "02:00:00:00:00:02", "eth0"):
             self.plugin.create_endpoint(mac="02:00:00:00:00:02")
         self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
 
-    def test_without_any_address_the_mac_is_of_the_endpoint(self) -> None:
+    def test_endpoint_without_addresses_has_a_mac_of_its_own(self) -> None:
         first = self.plugin.create_endpoint(address=None)
         second = self.plugin.create_endpoint(OTHER_ENDPOINT, address=None)
         self.assertNotEqual(first, second)
 
-    def test_in_passthru_no_mac_is_answered_and_the_nics_own_stays(self) -> None:
+    def test_passthru_keeps_the_mac_of_the_parent(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
         self.assertIsNone(self.plugin.create_endpoint(network_id=OTHER_NETWORK))
         link, parent = self.plugin.kernel.find(LINK), self.plugin.kernel.find("eth1")
@@ -201,7 +201,7 @@ class MacTests(PluginTestCase):
         assert parent is not None
         self.assertEqual((link.mac, parent.mac), ("02:00:00:00:00:03", "02:00:00:00:00:03"))
 
-    def test_in_passthru_a_mac_is_refused_unless_forced(self) -> None:
+    def test_passthru_refuses_a_mac_unless_forced(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
         with self.assert_refused(RequestRefused, "02:00:00:00:00:77", "eth1", "-o force_mac=true"):
             self.plugin.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77")
@@ -211,7 +211,7 @@ class MacTests(PluginTestCase):
 
 
 class RouterTests(PluginTestCase):
-    def test_the_routers_address_is_refused_with_the_remedy(self) -> None:
+    def test_address_of_the_router_is_refused_with_the_remedy(self) -> None:
         request = network_request(subnets=(subnet("192.168.1.0/24"),))
         self.plugin.wait(self.plugin.networks.create(request))
         with self.assert_refused(RequestRefused, "192.168.1.1", "--gateway 192.168.1.1"):
@@ -219,7 +219,7 @@ class RouterTests(PluginTestCase):
         self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
         self.plugin.create_endpoint(address="192.168.1.2/24")
 
-    def test_a_networks_own_gateway_is_refused_in_both_families(self) -> None:
+    def test_gateway_of_the_network_is_refused_in_both_families(self) -> None:
         subnets = (subnet("10.0.0.0/8", "10.0.0.9"), subnet("fd00::/64", "fd00::9"))
         self.plugin.wait(self.plugin.networks.create(network_request(subnets=subnets)))
         with self.assert_refused(RequestRefused, "10.0.0.9"):
@@ -227,7 +227,7 @@ class RouterTests(PluginTestCase):
         with self.assert_refused(RequestRefused, "fd00::9"):
             self.plugin.create_endpoint(address=None, address_v6="fd00::9/64")
 
-    def test_an_internal_network_has_no_router_of_the_lan(self) -> None:
+    def test_internal_network_may_use_the_address_of_the_router(self) -> None:
         request = network_request(internal=True, subnets=(subnet("192.168.1.0/24"),))
         self.plugin.wait(self.plugin.networks.create(request))
         self.plugin.create_endpoint(address="192.168.1.1/24")

@@ -19,13 +19,13 @@ class ForgottenEndpointTests(PluginTestCase):
         self.plugin.create_network()
         self.plugin.create_endpoint()
 
-    def test_an_address_that_was_handed_out_again_takes_the_old_endpoints_place(self) -> None:
+    def test_reallocated_address_replaces_the_old_endpoint(self) -> None:
         self.plugin.create_endpoint(OTHER_ENDPOINT)
         self.assertEqual(list(self.plugin.registry.endpoints), [OTHER_ENDPOINT])
         self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, endpoint_link_name(OTHER_ENDPOINT)})
 
-    def test_after_a_reboot_a_container_starts_with_its_old_address(self) -> None:
+    def test_container_starts_with_its_old_address_after_a_reboot(self) -> None:
         self.plugin.kernel.delete(LINK)
         plugin = self.plugin.next_life()
         plugin.create_endpoint(OTHER_ENDPOINT)
@@ -35,13 +35,13 @@ class ForgottenEndpointTests(PluginTestCase):
             plugin.registry.endpoints[OTHER_ENDPOINT],
         )
 
-    def test_a_link_that_is_gone_frees_its_mac_for_another_network(self) -> None:
+    def test_missing_link_frees_its_mac_for_another_network(self) -> None:
         self.plugin.create_network(OTHER_NETWORK)
         self.plugin.kernel.delete(LINK)
         self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
         self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
 
-    def test_if_the_disk_does_not_forget_the_old_one_no_link_of_the_new_one_is_left(self) -> None:
+    def test_disk_error_removes_the_link_of_the_new_endpoint(self) -> None:
         self.plugin.create_network(OTHER_NETWORK)
         self.plugin.kernel.delete(LINK)
         self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
@@ -50,7 +50,7 @@ class ForgottenEndpointTests(PluginTestCase):
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
         self.assertEqual(list(self.plugin.registry.endpoints), [ENDPOINT])
 
-    def test_a_living_container_keeps_its_mac_however_often_it_is_asked_for(self) -> None:
+    def test_running_container_keeps_its_mac(self) -> None:
         self.plugin.create_network(OTHER_NETWORK)
         self.plugin.kernel.move_away(LINK, up=True)
         for _ in range(3):
@@ -60,7 +60,7 @@ class ForgottenEndpointTests(PluginTestCase):
             self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [ENDPOINT])
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
-    def test_an_endpoint_whose_row_was_lost_still_takes_its_link_with_it(self) -> None:
+    def test_link_of_a_lost_row_is_removed(self) -> None:
         self.plugin.registry.remove_endpoint(ENDPOINT)
         self.plugin.delete_endpoint()
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
@@ -83,12 +83,12 @@ class SeveralHoldersTests(PluginTestCase):
         self.plugin = self.plugin.next_life()
         self.assertEqual(set(self.plugin.registry.endpoints), {ENDPOINT, OTHER_ENDPOINT})
 
-    def test_the_old_ones_creation_comes_again_and_both_have_the_mac(self) -> None:
+    def test_repeated_creation_of_the_old_holder_is_refused(self) -> None:
         with self.assert_refused(RequestRefused, CHOSEN, OTHER_ENDPOINT):
             self.plugin.create_endpoint(address="192.168.1.7/24", mac=CHOSEN)
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, endpoint_link_name(OTHER_ENDPOINT)})
 
-    def test_a_third_one_looks_at_the_latest_only_and_gets_the_mac_of_one_whose_link_is_there(self) -> None:
+    def test_third_endpoint_is_refused_whoever_came_last(self) -> None:
         plugin = self.plugin
         latest = plugin.registry.endpoints[ENDPOINT]
         plugin.registry.remove_endpoint(ENDPOINT)

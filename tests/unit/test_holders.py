@@ -29,7 +29,7 @@ DOCKERS = (subnet("10.0.0.0/24", "10.0.0.254"),)
 """Of a network whose addresses the engine manages."""
 
 
-class NetworksOfTheEngineTests(ConflictTestCase):
+class EngineManagedNetworkTests(ConflictTestCase):
     def setUp(self) -> None:
         super().setUp()
         for network in (NETWORK, OTHER_NETWORK):
@@ -40,7 +40,7 @@ class NetworksOfTheEngineTests(ConflictTestCase):
             self.plugin.endpoints.create(endpoint_request(endpoint, network, f"{address}/24", mac))
         )
 
-    def test_two_containers_that_come_at_once_get_one_address(self) -> None:
+    def test_one_of_two_containers_at_once_gets_the_address(self) -> None:
         made: list[object] = []
         refused: list[str] = []
         for number, (endpoint, network) in enumerate(
@@ -52,7 +52,7 @@ class NetworksOfTheEngineTests(ConflictTestCase):
         self.assertEqual((len(made), len(refused)), (1, 1))
         self.assertIn("10.0.0.7", refused[0])
 
-    def test_a_refused_container_takes_away_the_protection_of_the_one_that_has_the_address(self) -> None:
+    def test_refused_container_leaves_the_holder_defended(self) -> None:
         self.start(ENDPOINT, NETWORK, "10.0.0.7", "02:aa:00:00:00:01")
         self.pass_time(1)
         refused = self.start(OTHER_ENDPOINT, OTHER_NETWORK, "10.0.0.7", "02:aa:00:00:00:02")
@@ -67,7 +67,7 @@ class NetworksOfTheEngineTests(ConflictTestCase):
         )
         self.assertEqual(self.defended("10.0.0.7"), ["10.0.0.7"])
 
-    def test_what_our_management_holds_or_gave_is_given_by_the_engines_too(self) -> None:
+    def test_allocated_and_prefetched_addresses_are_refused(self) -> None:
         pool = self.ready()
         given = self.gets(pool)
         for address in (given, "10.0.0.5"):
@@ -76,15 +76,15 @@ class NetworksOfTheEngineTests(ConflictTestCase):
             self.assertIn(address, self.refusal_of(refused))
         self.assertEqual(self.defended(*tens(1, 8)), tens(1, 8))
 
-    def test_what_is_only_foreseen_is_kept_from_those_who_need_it(self) -> None:
+    def test_predicted_address_is_available_to_a_pool(self) -> None:
         self.start(ENDPOINT, NETWORK, "10.0.0.1")
         self.pass_time(1)
         self.assertEqual(self.defended("10.0.0.2"), ["10.0.0.2"])
         self.assertEqual(self.gets(self.ready()), "10.0.0.2")
 
 
-class ReservedTests(ConflictTestCase):
-    def test_what_a_second_network_reserves_is_handed_out_because_it_was_held(self) -> None:
+class ReservedAddressTests(ConflictTestCase):
+    def test_reservation_of_a_second_network_ends_the_prefetch(self) -> None:
         pool = self.ready()
         other = self.open(POOL)
         self.ask(other, "10.0.0.3", Purpose.AUXILIARY, name="")
@@ -92,7 +92,7 @@ class ReservedTests(ConflictTestCase):
         given = [self.ask(pool) for _ in range(4)]
         self.assertEqual(given, ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.4/24", "10.0.0.6/24"])
 
-    def test_one_that_a_user_names_while_it_is_asked_for_is_handed_out_twice(self) -> None:
+    def test_address_named_during_its_probe_is_allocated_once(self) -> None:
         self.plugin.steps.hold.add("host_addresses")
         pool = self.made()
         asked = self.begin(pool, "10.0.0.1")
@@ -103,13 +103,13 @@ class ReservedTests(ConflictTestCase):
         self.successResultOf(asked)
         self.assertNotIn("10.0.0.1/24", [self.ask(pool) for _ in range(7)])
 
-    def test_the_host_that_an_address_is_reserved_for_is_kept_from_it(self) -> None:
+    def test_reserved_address_is_no_longer_defended(self) -> None:
         self.ready()
         other = self.open(POOL)
         self.ask(other, "10.0.0.3", Purpose.AUXILIARY, name="")
         self.assertEqual(self.defended("10.0.0.2", "10.0.0.3"), ["10.0.0.2"])
 
-    def test_two_sets_on_one_parent_give_one_address(self) -> None:
+    def test_two_sets_on_one_parent_never_share_an_address(self) -> None:
         one = self.ready(parent="eth0")
         other = self.open(POOL, parent="eth9")
         self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(parse_network(POOL), ())]))
@@ -117,7 +117,7 @@ class ReservedTests(ConflictTestCase):
         given = [self.gets(pool) for pool in (one, other, one, other)]
         self.assertEqual(len(set(given)), 4)
 
-    def test_an_address_that_is_reserved_for_the_host_is_not_looked_for(self) -> None:
+    def test_address_reserved_for_the_host_is_probed(self) -> None:
         self.neighbour_has("10.0.0.9")
         pool = (subnet(POOL, "10.0.0.254", host="10.0.0.9"),)
         request = network_request(subnets=(evolve(pool[0], managed_here=True),), host_access="true")
@@ -126,8 +126,8 @@ class ReservedTests(ConflictTestCase):
         self.assertIn(NEIGHBOUR, self.refusal_of(refused))
 
 
-class ForgottenTests(ConflictTestCase):
-    def test_what_goes_with_its_pool_is_defended_for_ever(self) -> None:
+class ForgottenAddressTests(ConflictTestCase):
+    def test_addresses_of_a_released_pool_are_not_defended(self) -> None:
         self.ready("10.9.0.0/24")
         pool = self.ready()
         self.ask(pool)
@@ -135,12 +135,12 @@ class ForgottenTests(ConflictTestCase):
         self.pass_time()
         self.assertEqual(self.defended(*tens(1, 12)), [])
 
-    def test_an_address_whose_container_the_engine_forgot_is_lost_for_good(self) -> None:
+    def test_address_of_a_forgotten_container_can_be_allocated(self) -> None:
         pool = self.ready()
         self.plugin.conflicts.given("eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True)
         self.assertEqual(self.gets(pool, "10.0.0.100"), "10.0.0.100")
 
-    def test_one_that_lives_on_is_not_asked_for(self) -> None:
+    def test_address_of_a_container_that_runs_on_is_refused(self) -> None:
         pool = self.ready()
         self.plugin.conflicts.given("eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True)
         self.neighbour_has("10.0.0.100", mac="7a:42:0a:00:00:64")
@@ -148,7 +148,7 @@ class ForgottenTests(ConflictTestCase):
         self.pass_time()
         self.assertIn("7a:42:0a:00:00:64", self.refusal_of(refused))
 
-    def test_an_endpoint_of_another_mac_that_the_engine_forgot_keeps_the_address_beside_the_new_one(
+    def test_new_endpoint_replaces_one_with_another_mac(
         self,
     ) -> None:
         self.plugin.create_network(subnets=(evolve(subnet(POOL), managed_here=True),))
@@ -161,7 +161,7 @@ class ForgottenTests(ConflictTestCase):
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="10.0.0.5/24", mac="02:aa:00:00:00:02")
         self.assertEqual(list(self.plugin.registry.endpoints), [OTHER_ENDPOINT])
 
-    def test_two_networks_of_two_parents_are_looked_for_on_the_first_ones(self) -> None:
+    def test_address_is_probed_on_the_parent_of_its_own_network(self) -> None:
         self.made()
         other = self.open(POOL)
         self.plugin.wait(self.plugin.pool_binding.network_made("eth1", [(parse_network(POOL), ())]))
@@ -170,8 +170,8 @@ class ForgottenTests(ConflictTestCase):
         self.assertTrue(self.plugin.taps["eth1"].sent)
 
 
-class ReleasedMeanwhileTests(ConflictTestCase):
-    def test_the_next_start_is_refused_after_a_pool_went_while_a_name_was_looked_for(self) -> None:
+class ReleasedPoolTests(ConflictTestCase):
+    def test_pool_released_during_a_probe_leaves_no_claim(self) -> None:
         self.ready()
         pool = self.ready()
         asked = self.begin(pool, "10.0.0.100", name="web")
@@ -188,8 +188,8 @@ class ReleasedMeanwhileTests(ConflictTestCase):
         self.plugin.next_life()
 
 
-class ReleasedWhileLeasingTests(LeasesTestCase):
-    def test_the_next_start_is_refused_after_a_pool_went_while_a_lease_was_taken(self) -> None:
+class ReleasedDhcpPoolTests(LeasesTestCase):
+    def test_pool_released_during_dhcp_leaves_no_lease(self) -> None:
         pools = []
         for _ in range(2):
             options = {"dhcp": "true", "parent": "eth0", "conflict_detection": "off"}

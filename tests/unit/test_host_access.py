@@ -28,7 +28,7 @@ LINK = endpoint_link_name(ENDPOINT)
 
 
 class NetworkTests(HostAccessTestCase):
-    def test_the_host_gets_a_link_with_its_addresses_that_answers_for_them_alone(self) -> None:
+    def test_host_link_has_its_addresses_and_sysctls(self) -> None:
         self.open()
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         config = self.plugin.kernel.configured[self.link]
@@ -44,18 +44,18 @@ class NetworkTests(HostAccessTestCase):
         assert link is not None
         self.assertTrue(link.up)
 
-    def test_without_a_subnet_of_ipv6_the_link_has_none(self) -> None:
+    def test_host_link_without_an_ipv6_subnet_has_ipv6_disabled(self) -> None:
         self.open(subnets=BOTH[:1], address=HOST)
         self.assertEqual(self.plugin.kernel.configured[self.link]["ipv6/disable_ipv6"], "1")
 
-    def test_with_the_network_all_of_it_goes(self) -> None:
+    def test_host_link_goes_with_the_network(self) -> None:
         self.open()
         self.run_container()
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assert_nothing_left()
         self.assertEqual(self.plugin.kernel.host_addresses(), {})
 
-    def test_created_twice_it_is_made_once(self) -> None:
+    def test_repeated_creation_makes_one_host_link(self) -> None:
         for _ in range(2):
             self.open()
         self.assertEqual(self.addresses(), [HOST, HOST_6])
@@ -63,7 +63,7 @@ class NetworkTests(HostAccessTestCase):
             self.open(address="192.168.1.98,fd00::98")
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
-    def test_networks_on_one_parent_share_the_link_and_its_last_one_takes_it(self) -> None:
+    def test_networks_on_one_parent_share_the_host_link(self) -> None:
         self.open()
         other = (subnet("10.1.0.0/24"),)
         self.open(OTHER_NETWORK, subnets=other, address="10.1.0.99")
@@ -73,19 +73,19 @@ class NetworkTests(HostAccessTestCase):
         self.plugin.wait(self.plugin.networks.delete(OTHER_NETWORK))
         self.assert_nothing_left()
 
-    def test_an_address_that_two_networks_share_stays_for_the_second(self) -> None:
+    def test_shared_host_address_stays_for_the_second_network(self) -> None:
         self.open()
         self.open(OTHER_NETWORK, subnets=BOTH[:1], address=HOST)
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertEqual(self.addresses(), [HOST])
 
-    def test_parents_have_links_of_their_own(self) -> None:
+    def test_each_parent_has_its_own_host_link(self) -> None:
         self.open()
         self.open(OTHER_NETWORK, parent="eth1", subnets=(subnet("10.1.0.0/24"),), address="10.1.0.99")
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(len(self.plugin.link_names() - PLAIN_LINKS), 2)
 
-    def test_a_network_without_access_has_no_link_and_tells_containers_nothing(self) -> None:
+    def test_network_without_access_has_no_host_link(self) -> None:
         self.plugin.create_network()
         self.assertEqual(self.run_container(address_v6=None), [])
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, LINK})
@@ -97,33 +97,33 @@ class RefusalTests(HostAccessTestCase):
             self.plugin.wait(self.plugin.networks.create(about))
         self.assert_nothing_left()
 
-    def test_modes_in_which_siblings_do_not_hear_each_other(self) -> None:
+    def test_modes_other_than_bridge_are_refused(self) -> None:
         for mode in ("private", "vepa", "passthru"):
             self.refuse("host_access", mode, "bridge", about=access_request(mode=mode))
         self.refuse(
             "host_access", "source", about=access_request(mode="source", source_macs="02:00:00:00:00:07")
         )
 
-    def test_an_address_without_access(self) -> None:
+    def test_host_address_without_host_access_is_refused(self) -> None:
         self.refuse("add -o host_access=true", about=network_request(host_address=HOST))
 
-    def test_the_routers_address(self) -> None:
+    def test_address_of_the_router_is_refused(self) -> None:
         self.refuse("192.168.1.1", "router", about=access_request(subnets=BOTH[:1], address="192.168.1.1"))
 
-    def test_a_containers_address(self) -> None:
+    def test_address_of_a_container_is_refused(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint(address=f"{HOST}/24")
         with self.assert_refused(RequestRefused, HOST, ENDPOINT, "stop that container"):
             self.open(OTHER_NETWORK)
         self.assertEqual(list(self.plugin.registry.networks), [NETWORK])
 
-    def test_a_container_with_the_hosts_address(self) -> None:
+    def test_container_with_the_host_address_is_refused(self) -> None:
         self.open()
         with self.assert_refused(RequestRefused, HOST, "the host itself", "--aux-address"):
             self.plugin.create_endpoint(address=f"{HOST}/24")
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, self.link})
 
-    def test_the_services_default_holds_for_networks_in_bridge_mode_that_do_not_say(self) -> None:
+    def test_default_applies_to_bridge_mode_only(self) -> None:
         self.plugin = PluginHarness(config=evolve(LAN, host_access=True))
         with self.assert_refused(RequestRefused, "--aux-address host=ADDRESS", "-o host_access=false"):
             self.plugin.create_network()
@@ -140,7 +140,7 @@ class ContainerTests(HostAccessTestCase):
         self.plugin = PluginHarness(kernel)
         self.open()
 
-    def test_the_host_has_a_route_from_join_to_removal(self) -> None:
+    def test_host_route_lasts_from_join_to_removal(self) -> None:
         self.plugin.create_endpoint(address_v6="fd00::7/64")
         self.assertEqual(self.routes(), [])
         told = self.plugin.wait(self.plugin.endpoints.join(join())).static_routes
@@ -153,7 +153,7 @@ class ContainerTests(HostAccessTestCase):
         self.assertEqual(self.routes(), [])
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
-    def test_joined_twice_there_is_one_route_and_the_container_is_told_the_same(self) -> None:
+    def test_repeated_join_adds_no_second_route(self) -> None:
         told = self.run_container()
         again = self.plugin.wait(self.plugin.endpoints.join(join()))
         self.assertEqual([str(each.destination) for each in again.static_routes], told)
@@ -161,7 +161,7 @@ class ContainerTests(HostAccessTestCase):
         self.plugin.delete_endpoint()
         self.assertEqual(self.routes(), [])
 
-    def test_in_two_networks_a_container_is_told_each_way_once(self) -> None:
+    def test_container_in_two_networks_gets_each_route_once(self) -> None:
         """A second route to the same address would fail its start."""
         self.open(OTHER_NETWORK, subnets=(subnet("10.1.0.0/24"),), address="10.1.0.99")
         self.assertEqual(self.run_container(), ["192.168.1.10/32"])
@@ -169,7 +169,7 @@ class ContainerTests(HostAccessTestCase):
         self.assertEqual(other, [])
         self.assertEqual(self.routes(), sorted([*REACHED, "10.1.0.7 from 10.1.0.99"]))
 
-    def test_a_container_that_leaves_a_network_and_comes_back_is_told_again(self) -> None:
+    def test_container_that_reconnects_gets_its_route_again(self) -> None:
         self.open(OTHER_NETWORK, subnets=(subnet("10.1.0.0/24"),), address="10.1.0.99")
         self.run_container()
         self.run_container(OTHER_ENDPOINT, OTHER_NETWORK, "10.1.0.7/24", None)
@@ -177,14 +177,14 @@ class ContainerTests(HostAccessTestCase):
         plugin = self.plugin = self.plugin.next_life()
         self.assertEqual(self.run_container(plugin=plugin), ["192.168.1.10/32"])
 
-    def test_containers_of_different_sandboxes_are_told_each(self) -> None:
+    def test_containers_in_different_sandboxes_get_their_routes(self) -> None:
         self.run_container()
         other = self.run_container(
             OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None, sandbox="/run/docker/netns/2"
         )
         self.assertEqual(other, ["192.168.1.10/32"])
 
-    def test_an_address_that_the_engine_gives_anew_stays_reached(self) -> None:
+    def test_reallocated_address_stays_reachable(self) -> None:
         """Engines drop endpoints without a word (docs/reference/protocol)."""
         self.run_container()
         self.plugin.kernel.delete(LINK)
@@ -195,7 +195,7 @@ class ContainerTests(HostAccessTestCase):
         self.plugin.delete_endpoint(OTHER_ENDPOINT)
         self.assertEqual(self.routes(), [])
 
-    def test_somebody_elses_route_to_a_container_is_told_and_left(self) -> None:
+    def test_foreign_route_to_a_container_is_refused_and_stays(self) -> None:
         stranger = HostRoute(parse_address("fd00::7"), "eth1", None, 4)
         self.plugin.kernel.add_host_route(stranger)
         with self.assert_refused(LinkError, "fd00::7", "another route"):
@@ -205,21 +205,21 @@ class ContainerTests(HostAccessTestCase):
         self.plugin.delete_endpoint()
         self.assertEqual(self.plugin.kernel.host_routes("eth1", 4), [stranger])
 
-    def test_a_link_that_was_removed_is_made_again_with_all_that_hung_on_it(self) -> None:
+    def test_removed_host_link_is_restored_by_the_next_join(self) -> None:
         self.run_container()
         self.plugin.kernel.delete(self.link)
         self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), sorted([*REACHED, f"192.168.1.8 from {HOST}"]))
 
-    def test_one_route_that_cannot_be_made_keeps_no_other_container_from_its_start(self) -> None:
+    def test_blocked_route_does_not_stop_other_containers(self) -> None:
         self.run_container()
         self.plugin.kernel.delete(self.link)
         self.plugin.kernel.add_host_route(HostRoute(parse_address("192.168.1.7"), "eth1", None, 4))
         self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
         self.assertEqual(self.routes(), [f"192.168.1.8 from {HOST}", f"fd00::7 from {HOST_6}"])
 
-    def test_a_container_with_another_address_is_reached_by_that_alone(self) -> None:
+    def test_readdressed_container_is_reached_at_its_new_address(self) -> None:
         self.run_container()
         endpoint = self.plugin.registry.endpoints[ENDPOINT]
         moved = evolve(endpoint, address=parse_interface("192.168.1.8/24"), reported_address=endpoint.address)

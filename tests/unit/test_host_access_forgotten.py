@@ -12,7 +12,7 @@ IPV4 = BOTH[:1]
 FIRST, SECOND = f"192.168.1.7 from {HOST}", f"192.168.1.7 from {OTHER_HOST}"
 
 
-class HandedOnTests(HostAccessTestCase):
+class ReallocatedAddressTests(HostAccessTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.open(address=HOST, subnets=IPV4)
@@ -24,15 +24,15 @@ class HandedOnTests(HostAccessTestCase):
         self.plugin.wait(self.plugin.endpoints.join(join(OTHER_ENDPOINT, OTHER_NETWORK, "/run/netns/other")))
         self.plugin.kernel.move_away(endpoint_link_name(OTHER_ENDPOINT), up=True)
 
-    def test_the_host_speaks_to_the_new_one_from_an_address_of_the_forgotten_ones_network(self) -> None:
+    def test_host_reaches_the_new_container_from_its_own_network(self) -> None:
         self.assertEqual(self.routes(), [SECOND])
 
-    def test_a_start_gives_the_route_back_to_the_forgotten_one(self) -> None:
+    def test_route_of_the_new_container_survives_restarts(self) -> None:
         for _ in range(3):
             self.plugin = self.plugin.next_life()
             self.assertEqual(self.routes(), [SECOND])
 
-    def test_the_route_stays_when_both_have_gone(self) -> None:
+    def test_route_returns_to_the_old_container_then_goes(self) -> None:
         for _ in range(2):
             self.plugin.delete_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
             self.assertEqual(
@@ -43,7 +43,7 @@ class HandedOnTests(HostAccessTestCase):
             self.setUp()
             self.plugin = self.plugin.next_life()
 
-    def test_the_route_goes_with_the_forgotten_one_and_its_network(self) -> None:
+    def test_route_survives_the_old_container_and_its_network(self) -> None:
         self.plugin.delete_endpoint(ENDPOINT, NETWORK)
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertEqual(self.routes(), [SECOND])

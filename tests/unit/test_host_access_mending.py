@@ -11,10 +11,10 @@ from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK
 from .host_access_cases import HOST, HOST_6, REACHED, HostAccessTestCase, access_request
 
 
-class ComingAndGoingTests(HostAccessTestCase):
+class OverlappingNetworkTests(HostAccessTestCase):
     """Networks that come while the last one of their parent goes."""
 
-    def test_a_network_that_comes_while_the_last_one_goes_has_the_link_and_its_addresses(self) -> None:
+    def test_network_made_during_the_last_deletion_has_the_link(self) -> None:
         plugin = self.plugin
         plugin.create_network(mode="bridge")
         plugin.wait(plugin.wires.ready("eth0"))
@@ -35,7 +35,7 @@ class ComingAndGoingTests(HostAccessTestCase):
         plugin.wait(plugin.networks.delete(OTHER_NETWORK))
         self.assert_nothing_left()
 
-    def test_who_comes_after_a_passthru_network_speaks_by_our_own_link(self) -> None:
+    def test_network_after_passthru_speaks_from_the_host_link(self) -> None:
         plugin = self.plugin
         plugin.create_network(mode="passthru")
         plugin.wait(plugin.wires.ready("eth0"))
@@ -52,7 +52,7 @@ class ComingAndGoingTests(HostAccessTestCase):
         plugin.wait(plugin.wires.ready("eth0"))
         self.assertEqual(plugin.taps["eth0"].mac, plugin.registry.host_links["eth0"].mac)
 
-    def test_a_container_that_joins_gives_a_link_without_addresses_those_that_it_lacks(self) -> None:
+    def test_join_restores_missing_addresses(self) -> None:
         self.open()
         self.plugin.wait(self.plugin.host_links.remove("eth0"))
         self.plugin.wait(self.plugin.host_links.ensure("eth0"))
@@ -66,7 +66,7 @@ IN_THE_WAY = HostRoute(ip_address("192.168.1.7"), "eth1", None, 4)
 NEXT = f"192.168.1.8 from {HOST}"
 
 
-class RoutesInTheWayTests(HostAccessTestCase):
+class BlockedRouteTests(HostAccessTestCase):
     """Somebody else has a route to a container's address."""
 
     def setUp(self) -> None:
@@ -79,26 +79,26 @@ class RoutesInTheWayTests(HostAccessTestCase):
     def join_another(self) -> None:
         self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
 
-    def test_the_next_container_gets_its_route_and_the_link_stays(self) -> None:
+    def test_next_container_gets_its_route(self) -> None:
         self.join_another()
         self.assertEqual(self.routes(), sorted([*REACHED[1:], NEXT]))
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
-    def test_with_the_next_container_the_route_is_made_if_its_way_is_free(self) -> None:
+    def test_next_join_makes_the_unblocked_route(self) -> None:
         self.join_another()
         self.plugin.kernel.delete_host_route(IN_THE_WAY)
         self.plugin.delete_endpoint(OTHER_ENDPOINT)
         self.join_another()
         self.assertEqual(self.routes(), sorted([*REACHED, NEXT]))
 
-    def test_after_a_start_the_next_container_brings_the_route_that_failed_then(self) -> None:
+    def test_next_join_makes_the_route_that_failed_at_start(self) -> None:
         self.plugin = self.plugin.next_life()
         self.assertEqual(self.routes(), REACHED[1:])
         self.plugin.kernel.delete_host_route(IN_THE_WAY)
         self.join_another()
         self.assertEqual(self.routes(), sorted([*REACHED, NEXT]))
 
-    def test_the_route_of_a_container_that_went_is_not_made_any_more(self) -> None:
+    def test_route_of_a_removed_container_is_not_made(self) -> None:
         self.join_another()
         self.plugin.delete_endpoint(ENDPOINT)
         self.plugin.kernel.delete_host_route(IN_THE_WAY)
@@ -106,14 +106,14 @@ class RoutesInTheWayTests(HostAccessTestCase):
         self.join_another()
         self.assertEqual(self.routes(), [NEXT])
 
-    def test_it_is_told_once_however_many_containers_come(self) -> None:
+    def test_blocked_route_is_reported_once(self) -> None:
         logged = log_of(self)
         self.join_another()
         self.plugin.delete_endpoint(OTHER_ENDPOINT)
         self.join_another()
         self.assertEqual(len([each for each in logged if "192.168.1.7 is not reached" in each]), 1, logged)
 
-    def test_a_superfluous_route_that_stays_keeps_no_other_from_coming_back(self) -> None:
+    def test_stray_route_does_not_stop_the_others(self) -> None:
         kernel = self.plugin.kernel
         kernel.delete_host_route(IN_THE_WAY)
         self.plugin.wait(self.plugin.host_links.ensure("eth0"))

@@ -25,19 +25,19 @@ class OurPoolTests(HostAccessTestCase):
         subnets = [(parse_network("192.168.1.0/24"), ())]
         self.plugin.wait(self.plugin.pool_binding.network_made("eth0", subnets))
 
-    def test_the_host_has_the_first_free_address_and_no_container_gets_it(self) -> None:
+    def test_host_has_the_first_free_address_for_itself(self) -> None:
         pool = self.pool(part="192.168.1.64/30")
         self.open(subnets=(pool,), address="")
         self.assertEqual(self.addresses(), ["192.168.1.64"])
         self.assertEqual(self.next(), "192.168.1.65")
 
-    def test_a_container_that_asks_for_the_hosts_address_is_refused(self) -> None:
+    def test_container_cannot_ask_for_the_host_address(self) -> None:
         self.open(subnets=(self.pool(),), address=HOST)
         self.made()
         with self.assert_refused(RequestRefused, HOST, "reserved"):
             self.next(HOST)
 
-    def test_an_address_of_a_container_is_not_given_to_the_host(self) -> None:
+    def test_host_cannot_get_the_address_of_a_container(self) -> None:
         pool = self.pool()
         self.made()
         taken = self.next()
@@ -45,7 +45,7 @@ class OurPoolTests(HostAccessTestCase):
             self.open(subnets=(pool,), address=taken)
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
-    def test_a_late_release_of_a_containers_address_does_not_free_it_for_the_host_has_it_now(self) -> None:
+    def test_late_release_does_not_free_the_host_address(self) -> None:
         self.open(subnets=(self.pool(part="192.168.1.64/30"),), address="")
         late = ReleaseAddress(self.pool_id, parse_address("192.168.1.64"))
         for plugin in (self.plugin, self.plugin.next_life()):
@@ -55,7 +55,7 @@ class OurPoolTests(HostAccessTestCase):
             self.assertEqual(self.next(), "192.168.1.65")
             self.plugin.wait(self.plugin.addresses.release_address(evolve(late, address=late.address + 1)))
 
-    def test_a_refused_host_address_does_not_keep_the_gateways_from_being_given_back(self) -> None:
+    def test_refused_host_address_leaves_the_gateway_releasable(self) -> None:
         pool = evolve(self.pool(), gateway=parse_address("192.168.1.1"))
         gateway = ReleaseAddress(self.pool_id, parse_address("192.168.1.1"))
         self.plugin.wait(
@@ -68,14 +68,14 @@ class OurPoolTests(HostAccessTestCase):
         self.plugin.wait(self.plugin.addresses.release_address(gateway))
         self.assertNotIn((self.pool_id, gateway.address), self.plugin.store.claimed)
 
-    def test_with_the_pool_the_hosts_address_is_free(self) -> None:
+    def test_host_address_is_freed_with_the_pool(self) -> None:
         self.open(subnets=(self.pool(),), address="")
         self.plugin.wait(self.plugin.pools.release_pool(self.pool_id))
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertEqual(self.plugin.store.claims(), [])
         self.assertEqual(self.plugin.kernel.host_addresses(), {})
 
-    def test_a_second_network_on_the_subnet_shares_the_hosts_address_beyond_the_first_ones_end(self) -> None:
+    def test_second_network_keeps_the_shared_host_address(self) -> None:
         first, first_id = self.pool(), self.pool_id
         self.open(subnets=(first,), address="")
         self.open(OTHER_NETWORK, subnets=(self.pool(),), address="")
@@ -86,12 +86,12 @@ class OurPoolTests(HostAccessTestCase):
         self.assertEqual(self.addresses(), [shared])
         self.assertNotEqual(self.next(), shared)
 
-    def test_the_pool_remembers_the_hosts_address_over_a_restart(self) -> None:
+    def test_host_address_stays_reserved_after_a_restart(self) -> None:
         self.open(subnets=(self.pool(part="192.168.1.64/30"),), address="")
         self.plugin = self.plugin.next_life()
         self.assertEqual(self.next(), "192.168.1.65")
 
-    def test_a_server_of_the_lans_leaves_the_choice_to_the_user(self) -> None:
+    def test_dhcp_pool_needs_an_explicit_host_address(self) -> None:
         pool = self.pool(parent="eth0", dhcp="true")
         with self.assert_refused(
             RequestRefused, "DHCP server", "-o host_address=ADDRESS", "-o host_access=false"

@@ -22,7 +22,7 @@ class RestartTests(HostAccessTestCase):
         self.run_container()
         self.plugin.kernel.move_away(LINK)
 
-    def test_nothing_changes_in_the_kernel(self) -> None:
+    def test_restart_changes_nothing_in_the_kernel(self) -> None:
         before = self.plugin.kernel.links()
         self.plugin = self.plugin.next_life()
         self.assertEqual(self.plugin.kernel.links(), before)
@@ -31,13 +31,13 @@ class RestartTests(HostAccessTestCase):
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assert_nothing_left()
 
-    def test_after_a_reboot_all_of_it_is_there_again(self) -> None:
+    def test_link_and_routes_are_restored_after_a_reboot(self) -> None:
         self.plugin.kernel.delete(self.link)
         self.plugin = self.plugin.next_life()
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), REACHED)
 
-    def test_a_link_that_a_kill_left_half_made_is_finished(self) -> None:
+    def test_half_made_host_link_is_finished(self) -> None:
         port = self.plugin.kernel.read_macvlan(self.link)
         assert port is not None
         self.plugin.kernel.delete(self.link)
@@ -46,7 +46,7 @@ class RestartTests(HostAccessTestCase):
         self.assertEqual(self.routes(), REACHED)
         self.assertEqual(self.plugin.kernel.configured[self.link]["ipv4/arp_ignore"], "1")
 
-    def test_routes_of_our_protocol_to_nobody_go_from_our_link_alone(self) -> None:
+    def test_stray_routes_go_from_the_host_link_only(self) -> None:
         kernel = self.plugin.kernel
         ours = HostRoute(parse_address("192.168.1.8"), self.link, parse_address(HOST), 142)
         on_eth1, of_user = (
@@ -60,12 +60,12 @@ class RestartTests(HostAccessTestCase):
         self.assertEqual(kernel.host_routes("eth1", 142), [on_eth1])
         self.assertEqual(kernel.host_routes(self.link, 4), [of_user])
 
-    def test_an_address_that_a_kill_left_on_the_link_goes(self) -> None:
+    def test_stray_address_is_removed(self) -> None:
         self.plugin.kernel.add_address(self.link, parse_interface("10.1.0.99/32"))
         self.plugin = self.plugin.next_life()
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
-    def test_without_its_parent_the_start_goes_on_and_a_container_brings_all_of_it_back(self) -> None:
+    def test_start_without_the_parent_is_completed_by_the_next_join(self) -> None:
         kernel = self.plugin.kernel
         parent = kernel.find("eth0")
         assert parent is not None
@@ -77,7 +77,7 @@ class RestartTests(HostAccessTestCase):
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), sorted([*REACHED, f"192.168.1.8 from {HOST}"]))
 
-    def test_a_network_that_a_kill_left_half_made_leaves_no_address(self) -> None:
+    def test_half_made_network_leaves_no_address(self) -> None:
         kind, rows = RecordKind.NETWORK, self.plugin.records.kept[RecordKind.NETWORK]
         rows[NETWORK] = {**rows[NETWORK], "is_made": False, "host_addresses": []}
         del self.plugin.records.kept[RecordKind.ENDPOINT][ENDPOINT]
@@ -85,17 +85,17 @@ class RestartTests(HostAccessTestCase):
         self.plugin = self.plugin.next_life()
         self.assert_nothing_left()
 
-    def test_another_route_in_the_way_keeps_the_others_from_nothing(self) -> None:
+    def test_blocked_route_does_not_stop_the_others(self) -> None:
         self.plugin.kernel.delete(self.link)
         self.plugin.kernel.add_host_route(HostRoute(parse_address("192.168.1.7"), "eth1", None, 4))
         self.plugin = self.plugin.next_life()
         self.assertEqual(self.routes(), REACHED[1:])
 
 
-class AloneTests(HostAccessTestCase):
+class DummyParentTests(HostAccessTestCase):
     """An internal network without a NIC is on a link of ours, which goes with a reboot, too."""
 
-    def test_after_a_reboot_the_link_below_ours_is_made_first(self) -> None:
+    def test_dummy_is_made_before_the_host_link_after_a_reboot(self) -> None:
         self.plugin.wait(
             self.plugin.networks.create(
                 network_request(internal=True, subnets=BOTH[:1], host_access="true", host_address=HOST)

@@ -50,10 +50,10 @@ class RollbackTests(HostAccessTestCase):
             check()
         self.assertGreater(number, 2, "no step was refused at all")
 
-    def test_the_kernel_refuses_any_one_step_of_a_network(self) -> None:
+    def test_kernel_error_in_network_creation_leaves_nothing(self) -> None:
         self.each_step(lambda plugin: plugin.steps, lambda: None, self.open, self.check_network)
 
-    def test_the_disk_refuses_any_one_write_of_a_network(self) -> None:
+    def test_disk_error_in_network_creation_leaves_nothing(self) -> None:
         self.each_step(lambda plugin: plugin.records.steps, lambda: None, self.open, self.check_network)
 
     def check_network(self) -> None:
@@ -61,7 +61,7 @@ class RollbackTests(HostAccessTestCase):
         self.assertEqual(self.plugin.kernel.host_addresses(), {})
         self.assertEqual(self.plugin.host_access.addresses_on("eth0"), ())
 
-    def test_a_second_network_that_fails_leaves_the_first_ones_access(self) -> None:
+    def test_failed_second_network_leaves_the_first_ones_access(self) -> None:
         def second() -> None:
             self.open(OTHER_NETWORK, subnets=(subnet("10.1.0.0/24"),), address="10.1.0.99")
 
@@ -84,7 +84,7 @@ class RollbackTests(HostAccessTestCase):
     def join(self) -> None:
         self.plugin.wait(self.plugin.endpoints.join(join()))
 
-    def test_the_kernel_refuses_any_one_step_of_a_join(self) -> None:
+    def test_kernel_error_in_join_leaves_no_route(self) -> None:
         self.each_step(
             lambda plugin: plugin.steps,
             self.open_and_create,
@@ -92,7 +92,7 @@ class RollbackTests(HostAccessTestCase):
             lambda: self.assertEqual(self.routes(), []),
         )
 
-    def test_after_a_join_that_the_disk_refused_the_endpoints_removal_takes_the_routes(self) -> None:
+    def test_removal_after_a_failed_join_removes_the_routes(self) -> None:
         """The engine asks for it at once (docs/reference/protocol)."""
         self.open_and_create()
         self.plugin.records.steps.refuse["save"] = 0
@@ -102,7 +102,7 @@ class RollbackTests(HostAccessTestCase):
         self.plugin.delete_endpoint()
         self.assertEqual(self.routes(), [])
 
-    def test_a_second_join_that_fails_leaves_the_firsts_routes(self) -> None:
+    def test_failed_second_join_leaves_the_routes(self) -> None:
         self.each_step(
             lambda plugin: plugin.steps,
             self.open_and_run,
@@ -110,7 +110,7 @@ class RollbackTests(HostAccessTestCase):
             lambda: self.assertEqual(self.routes(), REACHED),
         )
 
-    def test_a_join_into_a_link_that_is_gone_leaves_it_gone_or_whole(self) -> None:
+    def test_failed_join_leaves_a_missing_link_missing_or_complete(self) -> None:
         def prepare() -> None:
             self.open_and_create()
             self.plugin.kernel.delete(self.link)
@@ -122,7 +122,7 @@ class RollbackTests(HostAccessTestCase):
 
         self.each_step(lambda plugin: plugin.steps, prepare, self.join, check)
 
-    def test_a_removal_that_fails_half_way_goes_on(self) -> None:
+    def test_failed_removal_is_completed_at_the_next_start(self) -> None:
         self.open_and_run()
         self.plugin.steps.refuse["delete_host_route"] = 5
         with self.assert_refused(LinkError, "delete_host_route"):
@@ -132,7 +132,7 @@ class RollbackTests(HostAccessTestCase):
         self.plugin = self.plugin.next_life()
         self.assertEqual(self.routes(), [])
 
-    def test_a_network_is_removed_as_far_as_the_kernel_lets_it_be(self) -> None:
+    def test_network_deletion_continues_after_errors(self) -> None:
         self.open_and_run()
         for name in ("delete_host_route", "delete_address"):
             self.plugin.steps.refuse[name] = 5
@@ -142,7 +142,7 @@ class RollbackTests(HostAccessTestCase):
         self.plugin.wait(self.plugin.links.deletions_finished())
         self.assert_nothing_left()
 
-    def test_what_was_refused_can_be_repeated(self) -> None:
+    def test_failed_creation_can_be_repeated(self) -> None:
         for step in ("add_address", "configure", "set_up", "add_macvlan", "host_addresses"):
             self.plugin.steps.refuse[step] = 22
             with self.assert_refused(LinkError):
@@ -153,7 +153,7 @@ class RollbackTests(HostAccessTestCase):
         self.assertEqual(self.routes(), REACHED)
 
 
-class OnTheLanTests(HostAccessTestCase):
+class HostAddressConflictTests(HostAccessTestCase):
     """A neighbour has :data:`HOST_6`, and nobody :data:`HOST`."""
 
     def setUp(self) -> None:
@@ -178,7 +178,7 @@ class OnTheLanTests(HostAccessTestCase):
         said = [decode(frame) for frame in tap.sent[before:]]
         return any(isinstance(each, AddressClaim) and str(each.address) == address for each in said)
 
-    def test_an_address_of_a_neighbours_is_refused_with_its_mac_and_the_other_is_defended_no_more(
+    def test_address_of_a_neighbour_is_refused_with_its_mac(
         self,
     ) -> None:
         self.plugin.create_network(OTHER_NETWORK)  # which goes on listening
@@ -190,7 +190,7 @@ class OnTheLanTests(HostAccessTestCase):
         self.assertEqual(list(self.plugin.registry.networks), [OTHER_NETWORK])
         self.assertEqual(self.plugin.host_access.addresses_on("eth0"), ())
 
-    def test_that_the_parent_answers_for_the_hosts_address_is_no_conflict(self) -> None:
+    def test_reply_of_the_parent_is_no_conflict(self) -> None:
         """Linux answers by all of its links on a LAN, unless it is told not to."""
         made = self.plugin.start(self.plugin.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
         self.pass_time()
@@ -203,7 +203,7 @@ class OnTheLanTests(HostAccessTestCase):
             rows = self.plugin.records.all_rows().get(RecordKind.CONFLICT, {})
             self.assertEqual([row["address"] for row in rows.values()], seen)
 
-    def test_the_hosts_address_is_defended_from_the_network_to_its_removal(self) -> None:
+    def test_host_address_is_defended_while_the_network_exists(self) -> None:
         self.plugin.create_network(OTHER_NETWORK)
         made = self.plugin.start(self.plugin.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
         self.pass_time()

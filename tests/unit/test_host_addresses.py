@@ -72,52 +72,52 @@ class ChoiceTests(SynchronousTestCase):
         failure = self.failureResultOf(self.choice(*subnets, given=given, others=others), RequestRefused)
         return str(failure.getErrorMessage())
 
-    def test_our_pools_give_one_a_family(self) -> None:
+    def test_managed_pools_yield_one_address_per_family(self) -> None:
         self.assertEqual(self.chosen(ours(V4), ours(V6)), ["192.168.1.64", "fd00::40"])
 
-    def test_several_subnets_of_one_family_need_one_address(self) -> None:
+    def test_one_address_serves_several_subnets_of_a_family(self) -> None:
         self.assertEqual(self.chosen(ours(V4), ours(subnet("10.0.0.0/24"))), ["192.168.1.64"])
 
-    def test_what_the_host_has_on_the_parent_is_preferred_by_our_pools(self) -> None:
+    def test_addresses_on_the_parent_are_preferred(self) -> None:
         present = ["192.168.1.99", "fd00::99"]
         self.assertEqual(self.chosen(ours(V4), ours(V6), present=present), present)
 
-    def test_what_is_given_is_taken_in_our_pool(self) -> None:
+    def test_given_addresses_are_reserved_in_managed_pools(self) -> None:
         self.assertEqual(
             self.chosen(ours(V4), ours(V6), given=["fd00::77", "192.168.1.77"]), ["192.168.1.77", "fd00::77"]
         )
         self.assertEqual([wanted for _, wanted, _ in self.pools.asked], ["192.168.1.77", "fd00::77"])
 
-    def test_what_is_given_for_one_family_leaves_the_other_to_the_pool(self) -> None:
+    def test_address_for_one_family_leaves_the_other_to_the_pool(self) -> None:
         self.assertEqual(
             self.chosen(ours(V4), ours(V6), given=["192.168.1.77"]), ["192.168.1.77", "fd00::40"]
         )
 
-    def test_what_is_given_outside_all_pools_is_taken_as_it_is(self) -> None:
+    def test_given_address_outside_all_pools_is_used(self) -> None:
         self.assertEqual(self.chosen(ours(V4), given=["10.9.9.9"]), ["10.9.9.9"])
         self.assertEqual(self.pools.asked, [])
 
-    def test_what_is_given_in_dockers_pool_is_taken_as_it_is(self) -> None:
+    def test_given_address_in_an_engine_pool_is_used(self) -> None:
         self.assertEqual(self.chosen(V4, given=["192.168.1.77"]), ["192.168.1.77"])
 
-    def test_what_is_reserved_by_name_is_taken(self) -> None:
+    def test_reserved_auxiliary_addresses_are_used(self) -> None:
         named = subnet("192.168.1.0/24", host="192.168.1.95", router="192.168.1.2")
         named_6 = subnet("fd00::/64", host6="fd00::95")
         self.assertEqual(self.chosen(named, named_6), ["192.168.1.95", "fd00::95"])
         self.assertEqual(self.chosen(ours(named), ours(named_6)), ["192.168.1.95", "fd00::95"])
         self.assertEqual(self.pools.asked, [], "it is taken twice in our pool")
 
-    def test_every_reserved_name_is_taken(self) -> None:
+    def test_all_auxiliary_names_work(self) -> None:
         for name in ("host", "host4", "host6"):
             self.assertEqual(
                 self.chosen(subnet("192.168.1.0/24", **{name: "192.168.1.95"})), ["192.168.1.95"]
             )
 
-    def test_what_is_given_counts_more_than_what_is_reserved_by_name(self) -> None:
+    def test_given_address_wins_over_an_auxiliary_address(self) -> None:
         named = subnet("192.168.1.0/24", host="192.168.1.95")
         self.assertEqual(self.chosen(named, given=["192.168.1.77"]), ["192.168.1.77"])
 
-    def test_dockers_pool_gives_none_and_the_error_says_how_to_reserve_one(self) -> None:
+    def test_engine_pool_without_an_address_is_refused_with_advice(self) -> None:
         said = self.refused(V4)
         for words in (
             "192.168.1.0/24",
@@ -129,15 +129,15 @@ class ChoiceTests(SynchronousTestCase):
         named = subnet("192.168.1.0/24", host="192.168.1.95")
         self.assertIn("--aux-address host6=ADDRESS", self.refused(named, V6))
 
-    def test_where_nobody_manages_addresses_none_is_to_be_reserved_by_name(self) -> None:
+    def test_null_ipam_error_suggests_the_option_only(self) -> None:
         said = self.refused(evolve(subnet("0.0.0.0/0"), null_ipam=True))
         self.assertIn("-o host_address=ADDRESS", said)
         self.assertNotIn("--aux-address", said)
 
-    def test_an_address_of_a_family_that_the_network_has_not_is_refused(self) -> None:
+    def test_address_of_an_absent_family_is_refused(self) -> None:
         self.assertIn("IPv6", self.refused(V4, given=["192.168.1.77", "fd00::77"]))
 
-    def test_another_address_of_the_host_is_refused(self) -> None:
+    def test_address_the_host_has_already_is_refused(self) -> None:
         others = {"192.168.1.10": "eth0"}
         for each in (V4, ours(V4)):
             said = self.refused(each, given=["192.168.1.10"], others=others)

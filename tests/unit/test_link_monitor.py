@@ -20,7 +20,7 @@ ON = evolve(LAN, conflict_detection="on")
 STRANGER = "02:00:00:00:00:99"
 
 
-class LookoutTestCase(HostAccessTestCase):
+class LinkMonitorTestCase(HostAccessTestCase):
     """A house with a lookout, which is told what a test says."""
 
     config: Config = LAN
@@ -59,7 +59,7 @@ class LookoutTestCase(HostAccessTestCase):
         self.tell(name, there=False)
 
 
-class HostAccessLostTests(LookoutTestCase):
+class LostHostLinkTests(LinkMonitorTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.open()
@@ -67,7 +67,7 @@ class HostAccessLostTests(LookoutTestCase):
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT))
         self.pass_time(LATEST)  # its announcements are over: they would make our link again, too
 
-    def test_our_link_that_somebody_removes_comes_back_with_addresses_and_routes(self) -> None:
+    def test_removed_host_link_returns_with_addresses_and_routes(self) -> None:
         logged = log_of(self)
         self.remove(self.link)
         self.pass_time(SOON)
@@ -76,7 +76,7 @@ class HostAccessLostTests(LookoutTestCase):
         self.assertEqual(self.plugin.kernel.configured[self.link]["ipv4/arp_ignore"], "1")
         self.assertTrue(any(self.link in line and "not there any more" in line for line in logged), logged)
 
-    def test_who_removes_it_again_and_again_waits_longer_and_longer_for_it(self) -> None:
+    def test_repeated_removal_is_repaired_with_backoff(self) -> None:
         pauses = []
         for _ in range(8):
             self.remove(self.link)
@@ -89,7 +89,7 @@ class HostAccessLostTests(LookoutTestCase):
         self.assertGreater(pauses[4], 1)
         self.assertLess(pauses[-1], LATEST + 1)
 
-    def test_it_goes_with_its_parent_and_comes_back_with_it(self) -> None:
+    def test_host_link_returns_with_its_parent(self) -> None:
         self.plugin.kernel.delete("eth0")
         self.tell(self.link, there=False)
         self.tell("eth0", there=False)
@@ -100,7 +100,7 @@ class HostAccessLostTests(LookoutTestCase):
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), REACHED)
 
-    def test_a_parent_that_comes_after_the_start_brings_it(self) -> None:
+    def test_parent_that_appears_after_the_start_gets_its_host_link(self) -> None:
         self.plugin.kernel.delete("eth0")
         self.live_again()
         self.assertNotIn(self.link, self.plugin.link_names())
@@ -109,7 +109,7 @@ class HostAccessLostTests(LookoutTestCase):
         self.pass_time(SOON)
         self.assertEqual(self.routes(), REACHED)
 
-    def test_what_the_kernel_dropped_while_it_was_down_is_made_when_it_is_up_again(self) -> None:
+    def test_routes_dropped_while_down_are_restored_when_up(self) -> None:
         self.tell(self.link, up=False)
         for address, host in (("192.168.1.7", HOST), ("fd00::7", HOST_6)):
             self.plugin.kernel.delete_host_route(
@@ -120,7 +120,7 @@ class HostAccessLostTests(LookoutTestCase):
         self.pass_time(SOON)
         self.assertEqual(self.routes(), REACHED)
 
-    def test_a_refusal_of_the_kernel_is_tried_again(self) -> None:
+    def test_kernel_error_is_retried(self) -> None:
         self.plugin.steps.refuse["add_macvlan"] = 5
         self.remove(self.link)
         self.pass_time(SOON)
@@ -129,13 +129,13 @@ class HostAccessLostTests(LookoutTestCase):
         self.pass_time(LATEST)
         self.assertEqual(self.routes(), REACHED)
 
-    def test_lost_news_are_no_reason_to_stay_without_it(self) -> None:
+    def test_lost_events_trigger_a_full_check(self) -> None:
         self.plugin.kernel.delete(self.link)
         self.tell("")
         self.pass_time(SOON)
         self.assertEqual(self.routes(), REACHED)
 
-    def test_what_the_last_network_removes_stays_away(self) -> None:
+    def test_host_link_of_a_deleted_network_is_not_restored(self) -> None:
         self.plugin.delete_endpoint()
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.tell(self.link, there=False)
@@ -143,7 +143,7 @@ class HostAccessLostTests(LookoutTestCase):
         self.pass_time(LATEST)
         self.assert_nothing_left()
 
-    def test_a_network_that_goes_while_the_link_is_mended_leaves_none(self) -> None:
+    def test_network_deleted_during_a_repair_leaves_nothing(self) -> None:
         self.plugin.delete_endpoint()
         self.plugin.kernel.delete(self.link)
         self.tell(self.link, there=False)
@@ -155,7 +155,7 @@ class HostAccessLostTests(LookoutTestCase):
         self.pass_time(LATEST)
         self.assert_nothing_left()
 
-    def test_at_the_end_what_has_begun_is_finished_and_nothing_begins(self) -> None:
+    def test_close_finishes_begun_repairs(self) -> None:
         self.plugin.kernel.delete(self.link)
         self.tell(self.link, there=False)
         self.plugin.steps.hold.add("add_macvlan")
@@ -169,7 +169,7 @@ class HostAccessLostTests(LookoutTestCase):
         self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
 
 
-class ListeningTests(LookoutTestCase):
+class AddressMonitoringTests(LinkMonitorTestCase):
     config = ON
 
     def run_one(self, **options: str) -> None:
@@ -188,13 +188,13 @@ class ListeningTests(LookoutTestCase):
                 self.plugin.taps["eth0"].bring(frame)
         return [line for line in logged if STRANGER in line]
 
-    def test_after_a_start_who_takes_a_containers_address_is_told_of(self) -> None:
+    def test_conflict_is_noticed_after_a_restart(self) -> None:
         self.run_one()
         self.live_again()
         (line,) = self.somebody_takes_it()
         self.assertIn("192.168.1.7", line)
 
-    def test_after_a_start_also_where_the_parent_comes_late(self) -> None:
+    def test_conflict_is_noticed_if_the_parent_comes_late(self) -> None:
         self.run_one()
         parent = self.plugin.kernel.find("eth0")
         assert parent is not None
@@ -206,7 +206,7 @@ class ListeningTests(LookoutTestCase):
         self.pass_time(SOON)
         self.assertEqual(len(self.somebody_takes_it()), 1)
 
-    def test_a_parent_that_comes_back_is_listened_to_again(self) -> None:
+    def test_conflict_is_noticed_after_the_parent_returns(self) -> None:
         self.run_one()
         self.live_again()
         self.plugin.taps["eth0"].broken = True
@@ -215,12 +215,12 @@ class ListeningTests(LookoutTestCase):
         self.pass_time(SOON)
         self.assertEqual(len(self.somebody_takes_it()), 1)
 
-    def test_where_nobody_wants_to_know_nothing_is_opened(self) -> None:
+    def test_no_socket_is_opened_with_detection_off(self) -> None:
         self.run_one(conflict_detection="off")
         self.live_again()
         self.assertEqual(self.plugin.taps, {})
 
-    def test_without_a_container_nothing_is_opened(self) -> None:
+    def test_no_socket_is_opened_without_a_container(self) -> None:
         self.run_one()
         self.plugin.delete_endpoint()
         self.live_again()

@@ -19,7 +19,7 @@ KINDS: tuple[tuple[dict[str, Any], bool], ...] = (
 
 
 class RollbackTests(PluginTestCase):
-    def test_the_kernel_refuses_any_one_step(self) -> None:
+    def test_kernel_error_at_any_step_leaves_nothing(self) -> None:
         for options, internal in KINDS:
             number = 0
             while True:
@@ -40,7 +40,7 @@ class RollbackTests(PluginTestCase):
                 self.assert_nothing_left(plugin)
             self.assertGreater(number, 3, "no step was refused at all")
 
-    def test_the_kernel_refuses_one_kind_of_step_for_good(self) -> None:
+    def test_persistent_kernel_error_leaves_nothing(self) -> None:
         for options, internal in KINDS:
             for step in ("links", "find", "add_vlan", "add_dummy", "add_macvlan", "read_macvlan", "set_up"):
                 plugin = PluginHarness()
@@ -53,7 +53,7 @@ class RollbackTests(PluginTestCase):
                         plugin = plugin.next_life()
                     self.assert_nothing_left(plugin)
 
-    def test_the_disk_refuses_any_one_write(self) -> None:
+    def test_disk_error_at_any_write_leaves_nothing(self) -> None:
         for options, internal in KINDS:
             number = 0
             while True:
@@ -69,14 +69,14 @@ class RollbackTests(PluginTestCase):
                 self.assert_nothing_left(plugin)
             self.assertGreater(number, 1, "no write was refused at all")
 
-    def test_the_first_error_is_told_when_undoing_fails_too(self) -> None:
+    def test_first_error_is_reported_if_undo_fails_too(self) -> None:
         self.plugin.steps.refuse["add_macvlan"] = 22
         self.plugin.records.steps.refuse["forget"] = 0
         with self.assert_refused(LinkError):
             self.plugin.create_network()
         self.assertEqual(dict(self.plugin.registry.networks), {})
 
-    def test_another_networks_vlan_outlives_a_failed_creation(self) -> None:
+    def test_failed_creation_keeps_the_vlan_of_another_network(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.steps.refuse["add_macvlan"] = 22
         with self.assert_refused(LinkError):
@@ -84,7 +84,7 @@ class RollbackTests(PluginTestCase):
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20"})
         self.assertEqual(list(self.plugin.registry.networks), [NETWORK])
 
-    def test_a_failed_creation_can_be_repeated(self) -> None:
+    def test_failed_creation_can_be_repeated(self) -> None:
         self.plugin.steps.refuse["add_macvlan"] = 22
         with self.assert_refused(LinkError):
             self.plugin.create_network(parent="eth1.20")

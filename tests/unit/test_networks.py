@@ -31,7 +31,7 @@ from .helpers import (
 
 
 class CreationTests(PluginTestCase):
-    def test_a_network_is_kept_and_its_trial_link_removed(self) -> None:
+    def test_network_is_saved_and_its_probe_link_removed(self) -> None:
         self.plugin.create_network(parent="eth1", mode="vepa")
         network = self.plugin.registry.networks[NETWORK]
         self.assertEqual((network.parent, network.mode), ("eth1", "vepa"))
@@ -39,32 +39,32 @@ class CreationTests(PluginTestCase):
         self.assertIn("add_macvlan", self.plugin.steps.taken)
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
-    def test_the_row_is_on_disk_before_the_kernel_is_touched(self) -> None:
+    def test_row_is_on_disk_before_the_kernel_is_touched(self) -> None:
         self.plugin.steps.hold.add("add_vlan")
         creation = self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20")))
         self.assertNoResult(creation)
         self.assertEqual(list(self.plugin.records.kept[RecordKind.NETWORK]), [NETWORK])
 
-    def test_what_is_not_said_comes_from_the_settings(self) -> None:
+    def test_defaults_come_from_the_configuration(self) -> None:
         plugin = PluginHarness(config=evolve(self.plugin.config, mode="private", mtu=1400))
         plugin.create_network()
         network = plugin.registry.networks[NETWORK]
         self.assertEqual((network.parent, network.mode, network.mtu), ("eth0", "private", 1400))
 
-    def test_creating_it_again_is_success_and_changes_nothing(self) -> None:
+    def test_repeated_creation_changes_nothing(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         before = self.plugin.records.all_rows(), self.plugin.kernel.links()
         self.plugin.create_network(parent="eth1.20")
         self.assertEqual((self.plugin.records.all_rows(), self.plugin.kernel.links()), before)
 
-    def test_creating_it_again_in_another_way_is_refused_and_changes_nothing(self) -> None:
+    def test_repeated_creation_with_changes_is_refused(self) -> None:
         self.plugin.create_network(parent="eth1")
         before = self.plugin.records.all_rows(), self.plugin.kernel.links()
         with self.assert_refused(RequestRefused, NETWORK, "exists with other options"):
             self.plugin.create_network(parent="eth1", mode="vepa")
         self.assertEqual((self.plugin.records.all_rows(), self.plugin.kernel.links()), before)
 
-    def test_wrong_options_touch_nothing(self) -> None:
+    def test_invalid_options_are_refused_before_anything_is_done(self) -> None:
         for options in (
             {"parnet": "eth1"},
             {"mode": "x"},
@@ -82,7 +82,7 @@ class CreationTests(PluginTestCase):
             self.assertNotIn("add_macvlan", self.plugin.steps.taken)
             self.assertEqual(self.plugin.records.steps.taken, [])
 
-    def test_unfit_parents_are_refused_also_below_a_vlan(self) -> None:
+    def test_unusable_parents_are_refused_even_below_a_vlan(self) -> None:
         plugin = PluginHarness(plain_kernel(nic("wlan0", 4, is_wireless=True), nic("eth2", 5, bridge="br0")))
         for parent in ("wlan0", "wlan0.20", "eth2", "eth2.20"):
             with self.assert_refused(RequestRefused, parent.partition(".")[0]):
@@ -110,7 +110,7 @@ class CreationTests(PluginTestCase):
         )
         self.assertEqual(port.source_macs, ("02:00:00:00:00:01",))
 
-    def test_what_the_kernel_did_not_take_is_refused_and_nothing_left(self) -> None:
+    def test_option_that_the_kernel_ignores_is_refused(self) -> None:
         def forgetful(port: MacvlanLink, prove_mac_free: bool = False) -> None:
             add_macvlan(evolve(port, broadcast_queue_length=None), prove_mac_free)
 
@@ -124,7 +124,7 @@ class CreationTests(PluginTestCase):
 class ReadBackTests(PluginTestCase):
     ASKED = MacvlanLink("x", "eth0", "bridge", mtu=1400, broadcast_queue_length=5, broadcast_limit=2)
 
-    def test_every_option_that_did_not_take_is_named_with_both_values(self) -> None:
+    def test_ignored_option_is_named_with_both_values(self) -> None:
         for change, words in (
             ({"mode": "vepa"}, ("macvlan_mode", "bridge", "vepa")),
             ({"mtu": 1500}, ("mtu", "1400", "1500")),
@@ -134,28 +134,28 @@ class ReadBackTests(PluginTestCase):
             with self.assert_refused(RequestRefused, *words):
                 refuse_what_did_not_take(self.ASKED, evolve(self.ASKED, **change))
 
-    def test_flags_and_lists_that_did_not_take(self) -> None:
+    def test_ignored_flags_and_lists_are_refused(self) -> None:
         with self.assert_refused(RequestRefused, "nopromisc"):
             refuse_what_did_not_take(evolve(self.ASKED, nopromisc=True), self.ASKED)
         wanted = evolve(self.ASKED, source_macs=("02:00:00:00:00:01", "02:00:00:00:00:02"))
         with self.assert_refused(RequestRefused, "source_macs"):
             refuse_what_did_not_take(wanted, evolve(wanted, source_macs=("02:00:00:00:00:01",)))
 
-    def test_what_was_not_asked_for_may_be_anything_and_order_of_macs_too(self) -> None:
+    def test_unrequested_values_and_the_order_of_macs_are_free(self) -> None:
         refuse_what_did_not_take(MacvlanLink("x", "eth0", "bridge"), self.ASKED)
         wanted = evolve(self.ASKED, source_macs=("02:00:00:00:00:01", "02:00:00:00:00:02"))
         refuse_what_did_not_take(wanted, evolve(wanted, source_macs=wanted.source_macs[::-1]))
 
 
 class DeletionTests(PluginTestCase):
-    def test_everything_goes_with_the_network(self) -> None:
+    def test_deletion_removes_endpoints_and_links(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.create_endpoint()
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assert_nothing_left()
 
-    def test_deleting_what_is_not_there_is_success(self) -> None:
+    def test_deletion_of_an_unknown_network_succeeds(self) -> None:
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.plugin.create_network()
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
@@ -170,7 +170,7 @@ class DeletionTests(PluginTestCase):
         self.assertEqual(list(self.plugin.registry.endpoints), [OTHER_ENDPOINT])
         self.assertEqual(len(self.plugin.foreign_to(PLAIN_LINKS)), 1)
 
-    def test_it_goes_on_after_a_failure_and_reports_it(self) -> None:
+    def test_deletion_continues_after_an_error_and_reports_it(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.steps.refuse |= {"set_group": 5, "delete": 5}
@@ -181,7 +181,7 @@ class DeletionTests(PluginTestCase):
 
 
 class PassthruTests(PluginTestCase):
-    def test_the_parent_is_taken_alone(self) -> None:
+    def test_passthru_owns_the_parent(self) -> None:
         self.plugin.create_network(mode="passthru")
         for options in ({}, {"mode": "passthru"}):
             with self.assert_refused(RequestRefused, NETWORK, "eth0"):
@@ -189,19 +189,19 @@ class PassthruTests(PluginTestCase):
         self.assertEqual(list(self.plugin.records.kept[RecordKind.NETWORK]), [NETWORK])
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
 
-    def test_it_is_refused_where_another_network_is(self) -> None:
+    def test_passthru_is_refused_on_a_parent_in_use(self) -> None:
         self.plugin.create_network()
         with self.assert_refused(RequestRefused, NETWORK, "cannot use mode passthru"):
             self.plugin.create_network(OTHER_NETWORK, mode="passthru")
 
-    def test_it_may_follow_a_network_that_went(self) -> None:
+    def test_passthru_may_follow_a_deleted_network(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.plugin.create_network(OTHER_NETWORK, mode="passthru")
         self.assertIn(OTHER_NETWORK, self.plugin.registry.networks)
 
-    def test_a_second_container_is_refused_and_leaves_nothing(self) -> None:
+    def test_passthru_refuses_a_second_container(self) -> None:
         self.plugin.create_network(mode="passthru")
         self.plugin.create_endpoint()
         before = self.plugin.records.all_rows()
@@ -210,16 +210,16 @@ class PassthruTests(PluginTestCase):
         self.assertEqual(self.plugin.records.all_rows(), before)
 
 
-class QuestionTests(PluginTestCase):
-    def test_gateways_are_never_to_be_made_up(self) -> None:
+class SwarmAndGatewayCheckTests(PluginTestCase):
+    def test_engine_does_not_allocate_gateways(self) -> None:
         check = requests.GatewayCheck({"parent": "eth0"})
         self.assertIs(self.plugin.wait(self.plugin.networks.gateway_check(check)), True)
 
-    def test_wrong_options_are_told_before_addresses_are_taken(self) -> None:
+    def test_gateway_check_refuses_invalid_options(self) -> None:
         with self.assert_refused(RequestRefused, "parnet"):
             self.plugin.wait(self.plugin.networks.gateway_check(requests.GatewayCheck({"parnet": "eth0"})))
 
-    def test_a_swarm_managers_options_come_back_as_they_were(self) -> None:
+    def test_options_of_a_swarm_network_are_returned_unchanged(self) -> None:
         options = {"parent": "eth5", "com.docker.network.x": "y"}
         request = requests.AllocateNetwork(NETWORK, options)
         self.assertEqual(self.plugin.wait(self.plugin.networks.allocate(request)), options)
@@ -237,20 +237,20 @@ class RouterWarningTests(PluginTestCase):
         self.plugin.wait(self.plugin.networks.create(request))
         return [event for event in events if event["log_level"].name == "warn"]
 
-    def test_a_pool_that_holds_the_router_without_a_gateway_is_warned_of(self) -> None:
+    def test_pool_that_holds_the_router_without_gateway_is_reported(self) -> None:
         (event,) = self.warnings_of(subnet("192.168.1.0/24"))
         self.assertEqual(str(event["router"]), "192.168.1.1")
         self.assertIn("--gateway", event["log_format"])
 
-    def test_no_warning_where_no_router_can_be_handed_out(self) -> None:
+    def test_no_warning_if_the_router_cannot_be_allocated(self) -> None:
         self.assertEqual(self.warnings_of(subnet("192.168.1.0/24", "192.168.1.1"), subnet("10.0.0.0/8")), [])
 
     def test_no_warning_for_an_internal_network(self) -> None:
         self.assertEqual(self.warnings_of(subnet("192.168.1.0/24"), internal=True), [])
 
 
-class TrialLinkTests(PluginTestCase):
-    def test_a_link_of_that_name_which_is_not_ours_is_never_adopted_nor_removed(self) -> None:
+class ProbeLinkTests(PluginTestCase):
+    def test_foreign_link_of_that_name_is_left_alone(self) -> None:
         foreign = nic(probe_link_name(NETWORK), 9)
         self.plugin.kernel.put(foreign)
         with self.assert_refused(LinkError, "exists"):

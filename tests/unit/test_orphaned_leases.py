@@ -8,11 +8,11 @@ from macvlan_twisted.state.interfaces import RecordKind
 
 from .dhcp_lan import MAC, RELEASE, REQUEST
 from .helpers import ENDPOINT, NETWORK, PluginHarness, endpoint_request, subnet
-from .reconciler_cases import ENOUGH, GRACE_PERIODS, LINK, ROUND, RoundsTestCase, listed
+from .reconciler_cases import ENOUGH, GRACE_PERIODS, LINK, ROUND, ReconcilerTestCase, listed
 from .test_leases import TERMS, LeasesTestCase
 
 
-class LeftLeasesTests(LeasesTestCase, RoundsTestCase):
+class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
     """Without address management."""
 
     def setUp(self) -> None:

@@ -28,23 +28,23 @@ def plan(*more: LinkFacts, internal: bool = False, default: str | None = "eth0",
 
 
 class PlainParentTests(SynchronousTestCase):
-    def test_the_named_parent_is_taken_and_else_the_services(self) -> None:
+    def test_parent_is_the_named_one_or_the_default(self) -> None:
         self.assertEqual(plan(parent="eth1"), ParentPlan("eth1"))
         self.assertEqual(plan(), ParentPlan("eth0"))
 
-    def test_an_internal_network_never_takes_the_services_nic_by_itself(self) -> None:
+    def test_internal_network_uses_a_dummy_unless_a_parent_is_named(self) -> None:
         self.assertEqual(plan(internal=True), ParentPlan(dummy_link_name(NETWORK), on_dummy=True))
         self.assertEqual(plan(internal=True, parent="eth1"), ParentPlan("eth1"))
 
-    def test_without_any_nic_the_network_is_on_a_dummy(self) -> None:
+    def test_network_without_a_nic_uses_a_dummy(self) -> None:
         self.assertEqual(plan(default=None), ParentPlan(dummy_link_name(NETWORK), on_dummy=True))
 
-    def test_a_vlan_of_no_nic_is_refused(self) -> None:
+    def test_vlan_without_a_nic_is_refused(self) -> None:
         with self.assertRaises(RequestRefused) as caught:
             plan(default=None, vlan_id=20)
         self.assertIn("-o parent=", str(caught.exception))
 
-    def test_a_missing_parent_is_told_in_the_builtin_drivers_words_with_what_there_is(self) -> None:
+    def test_missing_parent_error_matches_the_builtin_driver(self) -> None:
         for name in ("eth7", ".20"):
             with self.assertRaises(RequestRefused) as caught:
                 plan(parent=name)
@@ -55,16 +55,16 @@ class PlainParentTests(SynchronousTestCase):
 
 
 class VlanPlanTests(SynchronousTestCase):
-    def test_a_dotted_name_is_a_vlan_to_be_made(self) -> None:
+    def test_dotted_name_is_a_vlan_to_create(self) -> None:
         self.assertEqual(plan(parent="eth1.20"), ParentPlan("eth1.20", (VlanStep("eth1.20", "eth1", 20),)))
 
-    def test_a_vlan_id_names_a_vlan_of_the_parent(self) -> None:
+    def test_vlan_id_selects_a_vlan_of_the_parent(self) -> None:
         expected = ParentPlan("eth1.20", (VlanStep("eth1.20", "eth1", 20),))
         self.assertEqual(plan(parent="eth1", vlan_id=20), expected)
         self.assertEqual(plan(parent="eth1.20", vlan_id=20), expected)
         self.assertEqual(plan(vlan_id=20), ParentPlan("eth0.20", (VlanStep("eth0.20", "eth0", 20),)))
 
-    def test_a_vlan_that_is_there_is_taken_whatever_its_name(self) -> None:
+    def test_existing_vlan_is_used_whatever_its_name(self) -> None:
         lan20 = vlan("lan20", 9, ETH1, 20)
         expected = ParentPlan("lan20", (VlanStep("lan20", "eth1", 20),))
         self.assertEqual(plan(lan20, parent="lan20"), expected)
@@ -72,21 +72,21 @@ class VlanPlanTests(SynchronousTestCase):
         self.assertEqual(plan(lan20, parent="eth1", vlan_id=20), expected)
         self.assertEqual(plan(lan20, parent="eth1.20"), expected)
 
-    def test_the_same_vlan_id_of_another_nic_is_another_vlan(self) -> None:
+    def test_vlan_id_on_another_nic_is_another_vlan(self) -> None:
         self.assertEqual(
             plan(vlan("lan20", 9, ETH0, 20), parent="eth1", vlan_id=20),
             ParentPlan("eth1.20", (VlanStep("eth1.20", "eth1", 20),)),
         )
 
-    def test_a_dotted_name_of_a_link_that_is_no_vlan_is_just_that_link(self) -> None:
+    def test_existing_link_with_a_dotted_name_is_used_as_it_is(self) -> None:
         self.assertEqual(plan(nic("eth1.20", 9), parent="eth1.20"), ParentPlan("eth1.20"))
 
-    def test_a_dotted_name_of_a_missing_nic_is_refused_by_that_nics_name(self) -> None:
+    def test_vlan_of_a_missing_nic_is_refused_with_its_name(self) -> None:
         with self.assertRaises(RequestRefused) as caught:
             plan(parent="eth7.20")
         self.assertIn("eth7 ", str(caught.exception))
 
-    def test_a_wrong_vlan_id_in_a_name_is_told_in_the_builtin_drivers_words(self) -> None:
+    def test_invalid_vlan_id_error_matches_the_builtin_driver(self) -> None:
         for name, words in (
             ("eth1.x", "unable to parse a valid vlan id from: x"),
             ("eth1.", "unable to parse a valid vlan id"),
@@ -98,7 +98,7 @@ class VlanPlanTests(SynchronousTestCase):
             self.assertIn(words, str(caught.exception))
             self.assertIn(name, str(caught.exception))
 
-    def test_a_long_nics_vlan_has_a_name_that_the_kernel_takes(self) -> None:
+    def test_vlan_name_fits_into_15_characters(self) -> None:
         long = nic("enp134s0f1np1", 9)
         (step,) = plan(long, parent="enp134s0f1np1", vlan_id=4000).vlan_steps
         self.assertLessEqual(len(step.link), 15)
@@ -108,21 +108,21 @@ class VlanPlanTests(SynchronousTestCase):
 class DoubleTagTests(SynchronousTestCase):
     TWO = ParentPlan("eth1.20.30", (VlanStep("eth1.20", "eth1", 20), VlanStep("eth1.20.30", "eth1.20", 30)))
 
-    def test_two_dots_are_two_tags_the_lower_first(self) -> None:
+    def test_two_dots_are_two_tags_the_outer_first(self) -> None:
         self.assertEqual(plan(parent="eth1.20.30"), self.TWO)
 
-    def test_a_vlan_id_on_a_vlan_is_a_second_tag(self) -> None:
+    def test_vlan_id_on_a_vlan_is_a_second_tag(self) -> None:
         self.assertEqual(plan(parent="eth1.20", vlan_id=30), self.TWO)
 
-    def test_the_same_tag_twice_is_two_tags(self) -> None:
+    def test_same_tag_twice_is_two_tags(self) -> None:
         self.assertEqual(plan(parent="eth1.20.20", vlan_id=20).vlan_steps[-1].lower, "eth1.20.20")
 
-    def test_vlans_that_are_there_are_kept_in_mind(self) -> None:
+    def test_existing_vlans_are_part_of_the_plan(self) -> None:
         outer = vlan("eth1.20", 9, ETH1, 20)
         self.assertEqual(plan(outer, parent="eth1.20.30"), self.TWO)
         self.assertEqual(plan(outer, vlan("eth1.20.30", 10, outer, 30), parent="eth1.20.30"), self.TWO)
 
-    def test_the_second_tag_goes_onto_the_vlan_that_is_there_whatever_its_name(self) -> None:
+    def test_second_tag_uses_the_existing_vlan_whatever_its_name(self) -> None:
         lan20 = vlan("lan20", 9, ETH1, 20)
         for found in (
             plan(lan20, parent="eth1.20.30"),
@@ -134,25 +134,25 @@ class DoubleTagTests(SynchronousTestCase):
             self.assertEqual(found.parent, found.vlan_steps[1].link)
 
 
-class UnfitParentTests(SynchronousTestCase):
+class UnusableParentTests(SynchronousTestCase):
     def refused(self, link: LinkFacts, *words: str, mtu: int | None = None) -> None:
         with self.assertRaises(RequestRefused) as caught:
             refuse_unfit(link, False, mtu)
         for word in words:
             self.assertIn(word, str(caught.exception))
 
-    def test_the_loopback(self) -> None:
+    def test_loopback_is_refused(self) -> None:
         self.refused(nic("lo", 1), "loopback interface is not a valid macvlan parent link")
 
-    def test_wifi_unless_forced(self) -> None:
+    def test_wireless_parent_is_refused_unless_forced(self) -> None:
         wifi = nic("wlan0", 2, is_wireless=True)
         self.refused(wifi, "wlan0", "Wi-Fi", "-o force_wifi=true")
         refuse_unfit(wifi, True, None)
 
-    def test_a_bridges_port_with_the_bridge_to_use(self) -> None:
+    def test_bridge_port_is_refused_with_the_bridge_to_use(self) -> None:
         self.refused(nic("eth0", 2, bridge="br0"), "-o parent=br0")
 
-    def test_an_mtu_above_the_parents(self) -> None:
+    def test_mtu_above_that_of_the_parent_is_refused(self) -> None:
         self.refused(ETH0, "1501", "1500", "eth0", mtu=1501)
         refuse_unfit(ETH0, False, 1500)
         refuse_unfit(ETH0, False, None)
@@ -163,14 +163,14 @@ def network(identifier: str, mode: str = "bridge", parent: str = "eth0") -> Netw
 
 
 class SharingTests(SynchronousTestCase):
-    def test_any_number_of_networks_share_a_parent(self) -> None:
+    def test_networks_share_a_parent(self) -> None:
         refuse_sharing(network("a"), [network("b", "private"), network("c", "vepa"), network("d")])
 
-    def test_passthru_wants_the_parent_alone_and_names_the_other_network(self) -> None:
+    def test_passthru_on_a_shared_parent_names_the_other_network(self) -> None:
         for mine, other in (("passthru", "bridge"), ("bridge", "passthru"), ("passthru", "passthru")):
             with self.assertRaises(RequestRefused) as caught:
                 refuse_sharing(network("a", mine), [network("c", parent="eth1"), network("b", other)])
             self.assertIn("macvlan network b is already using parent interface eth0", str(caught.exception))
 
-    def test_passthru_on_a_parent_of_its_own_is_fine(self) -> None:
+    def test_passthru_on_a_parent_of_its_own_is_allowed(self) -> None:
         refuse_sharing(network("a", "passthru"), [network("b", "passthru", "eth1"), network("a", "passthru")])

@@ -23,14 +23,14 @@ from .helpers import (
     subnet,
 )
 from .host_access_cases import HOST, HOST_6, REACHED, join
-from .test_link_monitor import LookoutTestCase
+from .test_link_monitor import LinkMonitorTestCase
 
 HOUR = 3600
 HOST_ON_ETH1 = "192.168.2.99"
 ON_ETH1 = (subnet("192.168.2.0/24", "192.168.2.1"),)
 
 
-class ParentTestCase(LookoutTestCase):
+class ParentTestCase(LinkMonitorTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.logged = log_of(self)
@@ -68,8 +68,8 @@ class ParentTestCase(LookoutTestCase):
         self.plugin.kernel.move_away(endpoint_link_name(endpoint_id))
 
 
-class AwaitedTests(ParentTestCase):
-    def test_one_that_is_missing_at_the_start_is_told_of_once_by_name(self) -> None:
+class AbsentParentTests(ParentTestCase):
+    def test_parent_missing_at_start_is_reported_once(self) -> None:
         self.plugin.create_network()
         self.plugin.create_network(OTHER_NETWORK)
         self.plugin.kernel.delete("eth0")
@@ -80,7 +80,7 @@ class AwaitedTests(ParentTestCase):
         (line,) = self.lines_with("eth0 is not there")
         self.assertIn("it is awaited; its networks (2)", line)
 
-    def test_who_needs_it_is_told_since_when_it_is_awaited(self) -> None:
+    def test_error_says_how_long_the_parent_has_been_absent(self) -> None:
         self.plugin.create_network(conflict_detection="strict")
         self.plugin.kernel.delete("eth0")
         self.live_again()
@@ -91,7 +91,7 @@ class AwaitedTests(ParentTestCase):
             self.plugin.create_network(OTHER_NETWORK, parent="eth0")
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
 
-    def test_when_it_comes_it_is_said_and_containers_start(self) -> None:
+    def test_containers_start_when_the_parent_appears(self) -> None:
         self.plugin.create_network()
         self.plugin.kernel.delete("eth0")
         self.live_again()
@@ -102,7 +102,7 @@ class AwaitedTests(ParentTestCase):
         self.plugin.create_endpoint()
         self.assertEqual(self.below(endpoint_link_name(ENDPOINT)), 90)
 
-    def test_containers_start_also_before_the_event_is_heard(self) -> None:
+    def test_containers_start_before_the_event_arrives(self) -> None:
         self.plugin.create_network()
         self.plugin.kernel.delete("eth0")
         self.live_again()
@@ -110,7 +110,7 @@ class AwaitedTests(ParentTestCase):
         self.plugin.create_endpoint()
         self.assertIn(endpoint_link_name(ENDPOINT), self.plugin.link_names())
 
-    def test_one_that_vanishes_is_told_of_and_its_containers_can_be_ended(self) -> None:
+    def test_containers_of_an_absent_parent_can_be_removed(self) -> None:
         self.plugin.create_network()
         self.start_container()
         self.vanish()
@@ -123,7 +123,7 @@ class AwaitedTests(ParentTestCase):
         self.pass_time(LATEST)
         self.assertEqual(self.lines_with("is there, after"), [])
 
-    def test_one_that_vanishes_and_returns_within_a_moment_has_all_that_hung_on_it(self) -> None:
+    def test_parent_back_within_a_moment_has_its_links_again(self) -> None:
         self.open()
         self.run_container()
         self.vanish()
@@ -132,7 +132,7 @@ class AwaitedTests(ParentTestCase):
         self.assertEqual(self.below(self.link), 90)
         self.assertEqual(self.routes(), REACHED)
 
-    def test_one_that_vanishes_again_and_again_is_at_once_usable_when_it_returns(self) -> None:
+    def test_flapping_parent_is_usable_as_soon_as_it_returns(self) -> None:
         self.open()
         self.run_container()
         for index in range(90, 100):
@@ -142,7 +142,7 @@ class AwaitedTests(ParentTestCase):
             self.pass_time(SOON)
             self.assertEqual(self.routes(), REACHED)
 
-    def test_one_that_vanishes_and_returns_within_a_moment_again_and_again_is_not_waited_for_longer(
+    def test_parent_replaced_again_and_again_is_usable_at_once(
         self,
     ) -> None:
         self.open()
@@ -153,7 +153,7 @@ class AwaitedTests(ParentTestCase):
             self.pass_time(SOON)
             self.assertEqual(self.routes(), REACHED)
 
-    def test_one_that_vanishes_while_a_container_starts_leaves_nothing_of_it(self) -> None:
+    def test_parent_lost_during_endpoint_creation_leaves_nothing(self) -> None:
         self.plugin.create_network()
         self.plugin.steps.hold.add("add_macvlan")
         creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
@@ -164,7 +164,7 @@ class AwaitedTests(ParentTestCase):
         )
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
 
-    def test_one_that_vanishes_before_a_container_joins_is_named(self) -> None:
+    def test_parent_lost_before_join_is_named_in_the_error(self) -> None:
         self.open()
         self.plugin.create_endpoint()
         self.vanish()
@@ -174,7 +174,7 @@ class AwaitedTests(ParentTestCase):
         self.plugin.delete_endpoint()
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
 
-    def test_one_that_vanishes_and_returns_while_a_container_starts_carries_it(self) -> None:
+    def test_parent_replaced_during_creation_carries_the_endpoint(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.steps.hold.add("add_macvlan")
         creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
@@ -185,7 +185,7 @@ class AwaitedTests(ParentTestCase):
         self.assertEqual(self.below(endpoint_link_name(ENDPOINT)), self.index("eth1.20"))
         self.assertEqual(self.below("eth1.20"), 90)
 
-    def test_one_that_vanishes_while_its_network_is_made_leaves_nothing_of_it(self) -> None:
+    def test_parent_lost_during_network_creation_leaves_nothing(self) -> None:
         for step in ("add_vlan", "add_macvlan", "read_macvlan"):
             self.plugin.steps.hold.add(step)
             creation = self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20")))
@@ -198,7 +198,7 @@ class AwaitedTests(ParentTestCase):
             self.pass_time(LATEST)
             self.assert_nothing_left()
 
-    def test_one_that_a_network_is_just_being_made_on_is_not_said_to_be_awaited(self) -> None:
+    def test_parent_of_a_network_in_creation_is_not_reported(self) -> None:
         self.plugin.records.steps.hold.add("save")
         creation = self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20")))
         self.tell("eth1")
@@ -207,7 +207,7 @@ class AwaitedTests(ParentTestCase):
         self.successResultOf(creation)
         self.assertEqual(self.lines_with("is not there"), [])
 
-    def test_one_whose_last_network_goes_while_it_is_looked_at_is_not_said_to_be_awaited(self) -> None:
+    def test_parent_without_networks_is_not_reported(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.steps.hold.add("find")
         self.tell("eth1")
@@ -222,7 +222,7 @@ class AwaitedTests(ParentTestCase):
         self.assertFalse(self.plugin.parents.parent_status.is_in_doubt("eth1.20"))
         self.assert_nothing_left()
 
-    def test_links_that_nobody_waits_for_have_nothing_looked_at(self) -> None:
+    def test_events_of_unrelated_links_cost_nothing(self) -> None:
         self.open()
         self.pass_time(LATEST)
         taken = len(self.plugin.steps.taken)
@@ -233,14 +233,14 @@ class AwaitedTests(ParentTestCase):
         self.pass_time(LATEST)
         self.assertEqual(len(self.plugin.steps.taken), taken)
 
-    def test_many_events_of_one_parent_are_one_look(self) -> None:
+    def test_many_events_of_one_parent_cost_one_check(self) -> None:
         self.open()
         self.pass_time(LATEST)
         for _ in range(1000):
             self.tell("eth0")
         self.assertEqual(len(self.plugin.clock.getDelayedCalls()), 1)
 
-    def test_a_refusal_that_goes_on_is_told_once(self) -> None:
+    def test_persistent_kernel_error_is_reported_once(self) -> None:
         self.open()
         self.plugin.steps.refuse["add_macvlan"] = 5
         self.remove(self.link)
@@ -249,8 +249,8 @@ class AwaitedTests(ParentTestCase):
         self.assertEqual(len(self.lines_with("looked at again")), 1)
 
 
-class MadeAgainTests(ParentTestCase):
-    def test_a_vlan_and_what_hangs_on_it_come_back_with_their_nic(self) -> None:
+class RecreatedLinkTests(ParentTestCase):
+    def test_vlans_and_their_links_return_with_the_nic(self) -> None:
         self.open(parent="eth1.20.30")
         self.run_container()
         self.link = host_link_name(self.plugin.records.instance, "eth1.20.30")
@@ -266,7 +266,7 @@ class MadeAgainTests(ParentTestCase):
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), REACHED)
 
-    def test_a_vlan_that_somebody_else_has_made_is_awaited(self) -> None:
+    def test_foreign_vlan_is_awaited_not_made(self) -> None:
         self.plugin.kernel.put(nic("eth1.20", 80, kind="vlan", lower_index=3, vlan_id=20))
         self.plugin.create_network(parent="eth1.20")
         self.vanish("eth1")
@@ -276,13 +276,13 @@ class MadeAgainTests(ParentTestCase):
         self.assertNotIn("eth1.20", self.plugin.link_names())
         self.assertEqual(len(self.lines_with("parent eth1.20 is not there: it is awaited")), 1)
 
-    def test_a_dummy_link_that_somebody_removes_comes_back(self) -> None:
+    def test_removed_dummy_link_is_made_again(self) -> None:
         self.plugin.create_network(internal=True)
         self.vanish(dummy_link_name(NETWORK))
         self.pass_time(SOON)
         self.assertIn(dummy_link_name(NETWORK), self.plugin.link_names())
 
-    def test_a_vlan_whose_network_is_removed_while_it_is_made_again_goes(self) -> None:
+    def test_vlan_goes_if_its_network_goes_while_it_is_made_again(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.vanish("eth1.20")
         self.plugin.steps.hold.add("add_vlan")
@@ -293,7 +293,7 @@ class MadeAgainTests(ParentTestCase):
         self.pass_time(LATEST)
         self.assert_nothing_left()
 
-    def test_a_vlan_whose_network_is_just_removed_is_not_made_again(self) -> None:
+    def test_vlan_of_a_network_in_deletion_is_not_made_again(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.steps.hold.add("delete")
         deletion = self.plugin.start(self.plugin.networks.delete(NETWORK))
@@ -304,7 +304,7 @@ class MadeAgainTests(ParentTestCase):
         self.pass_time(LATEST)
         self.assert_nothing_left()
 
-    def test_a_nic_that_somebody_takes_down_stays_down(self) -> None:
+    def test_nic_taken_down_by_an_administrator_stays_down(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.kernel.put(nic("eth1", 3, up=False))
         self.tell("eth1", up=False)
@@ -314,8 +314,8 @@ class MadeAgainTests(ParentTestCase):
         self.assertFalse(link.up)
 
 
-class RenamedTests(ParentTestCase):
-    def test_what_hangs_on_a_renamed_one_stays_until_it_has_its_name_back(self) -> None:
+class RenamedParentTests(ParentTestCase):
+    def test_links_of_a_renamed_parent_stay(self) -> None:
         self.open()
         self.run_container()
         before = self.index(self.link)
@@ -328,7 +328,7 @@ class RenamedTests(ParentTestCase):
         self.assertEqual((self.index(self.link), self.routes()), (before, REACHED))
         self.assertEqual(len(self.lines_with("parent eth0 is there")), 1)
 
-    def test_our_link_leaves_one_whose_name_another_has_got(self) -> None:
+    def test_host_link_moves_to_the_new_owner_of_the_name(self) -> None:
         self.open()
         self.run_container()
         self.rename(("eth0", "lan0"))
@@ -339,7 +339,7 @@ class RenamedTests(ParentTestCase):
         self.assertEqual(self.routes(), REACHED)
         self.assertEqual(len(self.lines_with("another link has that name")), 1)
 
-    def test_two_that_swap_their_names_have_their_own_links_again_and_lose_nothing(self) -> None:
+    def test_parents_that_swap_names_swap_their_host_links(self) -> None:
         self.open()
         self.run_container()
         self.open(OTHER_NETWORK, parent="eth1", subnets=ON_ETH1, address=HOST_ON_ETH1)
@@ -355,14 +355,14 @@ class RenamedTests(ParentTestCase):
         self.pass_time(HOUR)
         self.assertEqual(len(self.lines_with("another link has that name")), 2)
 
-    def test_two_that_swapped_their_names_while_we_were_not_there(self) -> None:
+    def test_names_swapped_while_stopped_are_noticed_at_start(self) -> None:
         self.open()
         self.plugin.kernel.rename(("eth0", "eth1"), ("eth1", "eth0"))
         self.live_again()
         self.assertEqual(self.below(self.link), 3)
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
-    def test_a_link_of_somebody_else_that_has_our_name_is_left_alone(self) -> None:
+    def test_foreign_link_with_our_name_is_left_alone(self) -> None:
         self.open()
         self.vanish(self.link)
         self.plugin.kernel.put(nic(self.link, 77, lower_index=3, alias="theirs"))
@@ -370,14 +370,14 @@ class RenamedTests(ParentTestCase):
         self.pass_time(LATEST)
         self.assertEqual(self.index(self.link), 77)
 
-    def test_a_vlan_is_made_again_on_the_nic_that_has_the_name(self) -> None:
+    def test_vlan_is_made_again_on_the_nic_that_has_the_name(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.rename(("eth1", "lan0"))
         self.bring("eth1")
         self.pass_time(SOON)
         self.assertEqual(self.below("eth1.20"), 90)
 
-    def test_a_vlan_with_containers_is_made_again_when_they_are_gone(self) -> None:
+    def test_vlan_in_use_is_replaced_by_the_next_container(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.start_container()
         self.rename(("eth1", "lan0"))
@@ -392,7 +392,7 @@ class RenamedTests(ParentTestCase):
         self.assertEqual(self.below("eth1.20"), 90)
         self.assertEqual(self.below(endpoint_link_name(OTHER_ENDPOINT)), self.index("eth1.20"))
 
-    def test_a_vlan_with_containers_is_made_again_also_if_none_starts(self) -> None:
+    def test_vlan_is_replaced_when_its_last_container_stops(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.start_container()
         self.rename(("eth1", "lan0"))
@@ -403,7 +403,7 @@ class RenamedTests(ParentTestCase):
         self.assertEqual(self.below("eth1.20"), 90)
         self.assertEqual(len(self.lines_with("parent eth1.20 is as it is to be again")), 1)
 
-    def test_a_vlan_that_others_links_hang_on_stays(self) -> None:
+    def test_vlan_below_foreign_links_stays(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.kernel.put(nic("theirs", 77, lower_index=self.index("eth1.20")))
         self.rename(("eth1", "lan0"))
@@ -413,7 +413,7 @@ class RenamedTests(ParentTestCase):
         self.assertIn("theirs", self.plugin.link_names())
 
 
-class AnotherInItsPlaceTests(ParentTestCase):
+class ReplacedParentTests(ParentTestCase):
     def replace_vlan(self, **facts: Any) -> None:
         self.open(parent="eth1.20")
         self.link = host_link_name(self.plugin.records.instance, "eth1.20")
@@ -421,7 +421,7 @@ class AnotherInItsPlaceTests(ParentTestCase):
         self.bring("eth1.20", 91, **facts)
         self.pass_time(SOON)
 
-    def test_the_same_vlan_made_by_somebody_else_is_used(self) -> None:
+    def test_same_vlan_made_by_another_program_is_used(self) -> None:
         self.replace_vlan(kind="vlan", lower_index=3, vlan_id=20)
         self.assertEqual(self.below(self.link), 91)
         self.plugin.create_endpoint()
@@ -430,7 +430,7 @@ class AnotherInItsPlaceTests(ParentTestCase):
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assert_nothing_left(links={*PLAIN_LINKS, "eth1.20"})
 
-    def test_what_is_no_such_vlan_is_left_alone_and_told_of_once(self) -> None:
+    def test_other_link_with_the_name_of_the_vlan_is_left_alone(self) -> None:
         self.replace_vlan(kind="bridge")
         for _ in range(10):
             self.tell("eth1.20")
@@ -445,7 +445,7 @@ class AnotherInItsPlaceTests(ParentTestCase):
         self.plugin.create_endpoint()
         self.assertIn(self.link, self.plugin.link_names())
 
-    def test_one_with_a_smaller_mtu_serves_networks_that_it_can(self) -> None:
+    def test_parent_with_a_smaller_mtu_serves_networks_that_fit(self) -> None:
         self.open(mtu="1500")
         self.plugin.create_network(OTHER_NETWORK)
         self.vanish()
@@ -458,7 +458,7 @@ class AnotherInItsPlaceTests(ParentTestCase):
         self.plugin.create_endpoint(network_id=OTHER_NETWORK)
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
-    def test_one_that_is_a_bridges_port_now_is_told_of_once_and_left_alone(self) -> None:
+    def test_parent_that_became_a_bridge_port_is_refused(self) -> None:
         self.open()
         self.vanish()
         taken = self.plugin.steps.taken.count("add_macvlan")
@@ -469,7 +469,7 @@ class AnotherInItsPlaceTests(ParentTestCase):
         with self.assert_refused(RequestRefused, "eth0 is a port of bridge br0"):
             self.plugin.create_endpoint()
 
-    def test_one_that_is_a_wifi_interface_now_is_refused_unless_that_was_asked_for(self) -> None:
+    def test_parent_that_became_wireless_is_refused_unless_forced(self) -> None:
         self.plugin.create_network()
         self.plugin.create_network(OTHER_NETWORK, force_wifi="true")
         self.vanish()
@@ -479,7 +479,7 @@ class AnotherInItsPlaceTests(ParentTestCase):
             self.plugin.create_endpoint()
         self.plugin.create_endpoint(network_id=OTHER_NETWORK)
 
-    def test_a_network_that_was_made_when_nobody_kept_whether_wifi_was_asked_for_goes_on(self) -> None:
+    def test_old_network_record_on_a_wireless_parent_still_works(self) -> None:
         self.plugin.kernel.put(nic("eth0", 2, is_wireless=True))
         self.plugin.create_network(force_wifi="true")
         for rows in self.plugin.records.kept.values():
@@ -491,14 +491,14 @@ class AnotherInItsPlaceTests(ParentTestCase):
         self.assertEqual(self.lines_with("Wi-Fi"), [])
 
 
-class LowestMissingTests(LookoutTestCase):
+class LowestMissingTests(LinkMonitorTestCase):
     def missing(self, *names: str) -> str:
         steps = (VlanStep("a.1", "a", 1), VlanStep("a.1.2", "a.1", 2))
         return lowest_missing(
             Network("n", "a.1.2", "bridge", vlan_steps=steps), lambda name: name not in names
         )
 
-    def test_it_is_what_has_to_come_first(self) -> None:
+    def test_lowest_missing_link_has_to_come_first(self) -> None:
         self.assertEqual(self.missing(), "")
         self.assertEqual(self.missing("a"), "")  # renamed: what hangs on it is there
         self.assertEqual(self.missing("a.1.2"), "a.1.2")

@@ -73,7 +73,7 @@ class IdTests(SynchronousTestCase):
         st.dictionaries(TEXTS, TEXTS, max_size=3),
         st.booleans(),
     )
-    def test_an_id_says_what_the_pool_is(
+    def test_id_describes_the_pool(
         self,
         space: str,
         pool: IPNetwork | None,
@@ -84,7 +84,7 @@ class IdTests(SynchronousTestCase):
         request = RequestPool(space, pool, part, options, v6 if pool is None else pool.version == 6)
         self.assertEqual(read_id(pool_id_for(request, "0a1b2c3d")), (request, "0a1b2c3d"))
 
-    def test_equal_requests_get_ids_of_their_own(self) -> None:
+    def test_equal_requests_get_different_ids(self) -> None:
         request = asked("10.0.0.0/8")
         self.assertNotEqual(pool_id_for(request, "1"), pool_id_for(request, "2"))
 
@@ -96,37 +96,37 @@ class PlanTests(SynchronousTestCase):
         for word in words:
             self.assertIn(word, str(caught.exception))
 
-    def test_a_given_subnet_is_taken_on_the_services_interface(self) -> None:
+    def test_given_subnet_is_on_the_default_interface(self) -> None:
         pool = planned("10.0.0.0/8", "10.1.0.0/16")
         self.assertEqual(
             (pool.prefix, pool.part, pool.parent, pool.any_subnet),
             (parse_network("10.0.0.0/8"), parse_network("10.1.0.0/16"), "eth0", False),
         )
 
-    def test_the_parent_comes_from_the_pools_own_options(self) -> None:
+    def test_parent_comes_from_the_pool_options(self) -> None:
         self.assertEqual(planned("10.0.0.0/8", parent="eth1").parent, "eth1")
 
-    def test_without_a_subnet_it_is_the_lans(self) -> None:
+    def test_pool_without_a_subnet_uses_that_of_the_lan(self) -> None:
         pool = planned(None)
         self.assertEqual((pool.prefix, pool.any_subnet), (parse_network("192.168.1.0/24"), True))
 
-    def test_without_a_subnet_the_engine_is_told_one_that_overlaps_nothing(self) -> None:
+    def test_pool_without_a_subnet_replies_with_a_zero_prefix(self) -> None:
         self.assertEqual(answered_pool(planned(None)), parse_network("0.0.0.0/0"))
         six = evolve(planned(None), prefix=parse_network("fd00::/64"))
         self.assertEqual(answered_pool(six), parse_network("::/0"))
         self.assertEqual(answered_pool(planned("10.0.0.0/8")), parse_network("10.0.0.0/8"))
 
-    def test_only_without_a_subnet_the_gateway_goes_with_the_answer(self) -> None:
+    def test_gateway_is_in_the_reply_only_without_a_subnet(self) -> None:
         self.assertEqual(gateway_in_data(planned(None), LAN), parse_interface("192.168.1.1/24"))
         self.assertIsNone(gateway_in_data(planned("192.168.1.0/24"), LAN))
         self.assertIsNone(gateway_in_data(planned(None), evolve(LAN, gateways=())))
 
-    def test_without_a_subnet_on_another_parent_or_family_it_is_refused_with_the_remedy(self) -> None:
+    def test_missing_subnet_of_another_lan_is_refused_with_advice(self) -> None:
         self.refused(asked(None, parent="eth1"), "eth1", "--subnet")
         self.refused(asked(None, v6=True), "IPv6", "--subnet")
         self.refused(asked(None), "--subnet", "--macvlan-subnet", config=Config())
 
-    def test_the_services_range_counts_for_its_own_subnet_only(self) -> None:
+    def test_configured_range_applies_to_its_own_subnet_only(self) -> None:
         config = evolve(LAN, ip_ranges=(parse_network("192.168.1.64/26"),))
         for request, part in (
             (asked(None), "192.168.1.64/26"),
@@ -137,7 +137,7 @@ class PlanTests(SynchronousTestCase):
             expected = None if part is None else parse_network(part)
             self.assertEqual(plan_pool(request, config, "0").part, expected)
 
-    def test_a_range_that_is_the_whole_subnet_is_none(self) -> None:
+    def test_range_equal_to_the_subnet_is_no_range(self) -> None:
         self.assertIsNone(planned("10.0.0.0/8", "10.0.0.0/8").part)
         self.assertEqual(planned("10.0.0.0/8", "10.0.0.0/8").cursor_key, planned("10.0.0.0/8").cursor_key)
 
@@ -148,7 +148,7 @@ class PlanTests(SynchronousTestCase):
         self.refused(asked("10.0.0.0/8", v6=True), "10.0.0.0/8", "IPv6")
         self.refused(asked("fd00::/64"), "fd00::/64", "IPv4")
 
-    def test_a_pool_survives_the_disk(self) -> None:
+    def test_pool_survives_serialization(self) -> None:
         for pool in (planned("10.0.0.0/8", "10.1.0.0/16"), planned(None), planned("fd00::/64", v6=True)):
             self.assertEqual(from_document(Pool, to_document(pool)), pool)
 
@@ -160,12 +160,12 @@ class OptionTests(SynchronousTestCase):
         for word in ("--ipam-opt parnet", "known are", "parent"):
             self.assertIn(word, str(caught.exception))
 
-    def test_wrong_values_are_refused_by_name(self) -> None:
+    def test_invalid_values_are_refused_by_name(self) -> None:
         with self.assertRaises(RequestRefused) as caught:
             parse_options({"parent": "a b"})
         self.assertIn("--ipam-opt parent", str(caught.exception))
 
-    def test_dockers_own_are_left_alone(self) -> None:
+    def test_options_of_docker_are_ignored(self) -> None:
         self.assertIsNone(parse_options({"com.docker.network.x": "y"}).parent)
 
 
@@ -177,13 +177,13 @@ class OverlapTests(SynchronousTestCase):
             return str(refusal)
         return None
 
-    def test_overlapping_subnets_on_one_parent_are_refused_with_the_remedy(self) -> None:
+    def test_overlap_on_one_parent_is_refused_with_the_remedy(self) -> None:
         message = self.overlap(planned("10.0.0.0/8"), planned("10.1.0.0/16")) or ""
         for word in ("10.1.0.0/16", "10.0.0.0/8", "eth0", "--ip-range"):
             self.assertIn(word, message)
         self.assertIsNotNone(self.overlap(planned("10.1.0.0/16"), planned("10.0.0.0/8")))
 
-    def test_what_does_not_overlap_is_fine(self) -> None:
+    def test_pools_without_overlap_are_allowed(self) -> None:
         ten = planned("10.0.0.0/8")
         for other in (
             planned("10.0.0.0/8"),
@@ -195,12 +195,12 @@ class OverlapTests(SynchronousTestCase):
         ):
             self.assertIsNone(self.overlap(ten, other))
 
-    def test_equal_pools_share_and_others_do_not(self) -> None:
+    def test_pools_of_one_subnet_share_a_set(self) -> None:
         self.assertEqual(planned("10.0.0.0/8").shared_set, planned("10.0.0.0/8", "10.1.0.0/16").shared_set)
         self.assertNotEqual(planned("10.0.0.0/8").shared_set, planned("10.0.0.0/8", parent="eth1").shared_set)
         self.assertEqual(planned(None).shared_set, planned("192.168.1.0/24").shared_set)
 
-    def test_the_router_is_no_part_of_a_pools_identity(self) -> None:
+    def test_router_is_not_part_of_the_shared_set(self) -> None:
         other = evolve(LAN, gateways=(parse_address("192.168.1.2"),))
         self.assertEqual(
             plan_pool(asked("192.168.1.0/24"), other, "0").shared_set, planned("192.168.1.0/24").shared_set

@@ -9,11 +9,11 @@ from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddres
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, endpoint_request, subnet
-from .reconciler_cases import ENOUGH, GRACE_PERIODS, ROUND, SUBNET, RoundsTestCase, listed
+from .reconciler_cases import ENOUGH, GRACE_PERIODS, ROUND, SUBNET, ReconcilerTestCase, listed
 
 
-class AddressTests(RoundsTestCase):
-    def test_one_for_which_no_endpoint_comes_is_given_back(self) -> None:
+class AddressTests(ReconcilerTestCase):
+    def test_address_without_an_endpoint_is_released(self) -> None:
         self.begin()
         self.request_address()
         self.go_round(GRACE_PERIODS.silence - 1)
@@ -22,14 +22,14 @@ class AddressTests(RoundsTestCase):
         self.assertEqual(self.claimed(), [])
         self.assertEqual(self.reconciler.counts, {"addresses given back": 1})
 
-    def test_without_an_engine_as_well(self) -> None:
+    def test_address_without_an_endpoint_is_released_without_engine(self) -> None:
         self.no_engine()
         self.request_address()
         self.start_again()
         self.go_round()
         self.assertEqual(self.claimed(), [])
 
-    def test_one_that_waited_before_a_restart_waits_anew(self) -> None:
+    def test_grace_period_starts_again_after_a_restart(self) -> None:
         self.request_address()
         self.start_again()
         self.go_round(GRACE_PERIODS.silence - 1)
@@ -37,7 +37,7 @@ class AddressTests(RoundsTestCase):
         self.go_round(2 * ROUND)
         self.assertEqual(self.claimed(), [])
 
-    def test_a_containers_is_kept_also_after_a_restart(self) -> None:
+    def test_address_of_a_container_stays_over_restarts(self) -> None:
         self.run_container()
         self.begin()
         self.go_round(2 * ENOUGH)
@@ -45,7 +45,7 @@ class AddressTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
-    def test_one_whose_endpoint_went_without_a_release_is_given_back(self) -> None:
+    def test_address_of_a_removed_endpoint_is_released(self) -> None:
         self.run_container()
         self.begin()
         self.go_round(2 * ENOUGH)
@@ -57,7 +57,7 @@ class AddressTests(RoundsTestCase):
         self.go_round(2 * ROUND)
         self.assertEqual(self.claimed(), [])
 
-    def test_one_that_was_given_back_and_handed_out_anew_has_not_waited_yet(self) -> None:
+    def test_reallocation_restarts_the_grace_period(self) -> None:
         self.begin()
         self.request_address()
         for _ in range(4):
@@ -68,7 +68,7 @@ class AddressTests(RoundsTestCase):
         self.go_round(GRACE_PERIODS.silence - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
-    def test_one_that_is_handed_out_anew_between_two_looks_stays(self) -> None:
+    def test_address_reallocated_between_two_checks_stays(self) -> None:
         self.begin()
         self.request_address()
         self.pass_time(141)  # a look was at 140, the next one is at 145
@@ -78,7 +78,7 @@ class AddressTests(RoundsTestCase):
         self.go_round(GRACE_PERIODS.silence - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
-    def test_one_that_comes_of_age_between_two_looks_is_seen_once_more(self) -> None:
+    def test_address_that_ages_between_two_checks_stays_for_now(self) -> None:
         self.begin()
         self.pass_time(10)
         self.request_address("192.168.1.7")
@@ -87,7 +87,7 @@ class AddressTests(RoundsTestCase):
         self.go_round(124)  # the looks are at 140 and 145
         self.assertEqual(self.claimed(), ["192.168.1.8"])
 
-    def test_one_whose_endpoint_comes_between_two_looks_stays(self) -> None:
+    def test_address_whose_endpoint_comes_between_checks_stays(self) -> None:
         self.begin()
         self.request_address()
         self.pass_time(141)
@@ -96,7 +96,7 @@ class AddressTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
-    def test_one_that_a_container_was_moved_from_stays_for_the_engine_shows_it(self) -> None:
+    def test_reported_address_of_a_readdressed_container_stays(self) -> None:
         self.run_container()
         moved = evolve(
             self.plugin.registry.endpoints[ENDPOINT],
@@ -109,7 +109,7 @@ class AddressTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
-    def test_gateways_and_reserved_ones_stay(self) -> None:
+    def test_gateways_and_reserved_addresses_stay(self) -> None:
         other = self.request_pool()
         for address, purpose in (("192.168.1.1", Purpose.GATEWAY), ("192.168.1.9", Purpose.ENDPOINT)):
             request = RequestAddress(other, parse_address(address), purpose)
@@ -121,7 +121,7 @@ class AddressTests(RoundsTestCase):
         self.assertEqual(set(self.plugin.store.claimed), before)
 
 
-class OtherDriversTests(RoundsTestCase):
+class ForeignPoolTests(ReconcilerTestCase):
     """Pools of which it is not certain that a network of our driver has them."""
 
     def create_all(self, network_id: str = NETWORK, plugin: object = None) -> str:
@@ -140,20 +140,20 @@ class OtherDriversTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
-    def test_an_address_of_another_drivers_network_stays(self) -> None:
+    def test_address_of_another_drivers_network_stays(self) -> None:
         self.engine.has = {OTHER_NETWORK: listed(OTHER_NETWORK, driver="macvlan")}
         self.request_address()
         self.begin()
         self.assert_stays()
 
-    def test_an_address_stays_where_another_drivers_pool_may_be_taken_for_ours(self) -> None:
+    def test_address_stays_if_two_pools_match_the_network(self) -> None:
         self.request_pool()
         self.make_network(SUBNET)
         self.request_address()
         self.begin()
         self.assert_stays()
 
-    def test_a_networks_pool_is_known_by_the_address_of_an_endpoint(self) -> None:
+    def test_address_of_an_endpoint_identifies_the_pool(self) -> None:
         others = self.request_pool()
         self.make_network(SUBNET)
         self.run_container()
@@ -165,7 +165,7 @@ class OtherDriversTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
-    def test_an_address_that_two_pools_have_tells_nothing(self) -> None:
+    def test_address_in_two_pools_identifies_none(self) -> None:
         request = RequestPool("Other", parse_network(SUBNET), None, {"parent": "eth0"})
         other = self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
         self.make_network(SUBNET)
@@ -176,7 +176,7 @@ class OtherDriversTests(RoundsTestCase):
         self.go_round(2 * ROUND)
         self.assertEqual({each.network_id for each in self.plugin.pools.open_pools}, {None})
 
-    def test_an_endpoint_whose_address_is_not_of_our_management_tells_nothing(self) -> None:
+    def test_engine_managed_endpoint_identifies_no_pool(self) -> None:
         self.plugin.create_network()
         self.request_address()
         self.plugin.create_endpoint()
@@ -184,7 +184,7 @@ class OtherDriversTests(RoundsTestCase):
         self.go_round(2 * ROUND)
         self.assertEqual({each.network_id for each in self.plugin.pools.open_pools}, {None})
 
-    def test_what_is_asked_for_a_swarm_stays(self) -> None:
+    def test_address_of_a_swarm_pool_stays(self) -> None:
         request = RequestPool("Global", parse_network("10.9.0.0/24"), None, {}, is_global=True)
         self.pool_id = self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
         self.request_address("10.9.0.7")
@@ -194,8 +194,8 @@ class OtherDriversTests(RoundsTestCase):
         self.assertIn(self.pool_id, self.plugin.store.open)
 
 
-class RebuiltTests(RoundsTestCase):
-    def test_an_address_of_a_pool_that_was_rebuilt_stays_for_it_may_be_another_networks(self) -> None:
+class RebuiltPoolTests(ReconcilerTestCase):
+    def test_address_of_a_rebuilt_pool_stays(self) -> None:
         rebuilt = {key: {**each, "stands_for": 2} for key, each in self.plugin.store.open.items()}
         self.plugin.store.open.update(rebuilt)
         self.plugin = self.plugin.next_life()
@@ -206,7 +206,7 @@ class RebuiltTests(RoundsTestCase):
         self.assertEqual(list(self.plugin.store.open), list(rebuilt))
 
 
-class LinkTests(RoundsTestCase):
+class OrphanLinkTests(ReconcilerTestCase):
     """Links of ours without an endpoint, left behind while we run."""
 
     def leave_link(self) -> str:
@@ -217,7 +217,7 @@ class LinkTests(RoundsTestCase):
         self.plugin.kernel.move_back(link)
         return link.name
 
-    def test_one_without_an_endpoint_is_removed(self) -> None:
+    def test_link_without_an_endpoint_is_removed(self) -> None:
         name = self.leave_link()
         self.begin()
         self.go_round(GRACE_PERIODS.silence - 1)
@@ -225,7 +225,7 @@ class LinkTests(RoundsTestCase):
         self.assertIn("which no endpoint has", self.go_round(2 * ROUND))
         self.assertNotIn(name, self.plugin.link_names())
 
-    def test_one_that_is_not_ours_stays(self) -> None:
+    def test_foreign_link_stays(self) -> None:
         name = self.leave_link()
         link = self.plugin.kernel.find(name)
         assert link is not None
@@ -234,7 +234,7 @@ class LinkTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assertIn(name, self.plugin.link_names())
 
-    def test_an_endpoints_stays(self) -> None:
+    def test_link_of_an_endpoint_stays(self) -> None:
         self.request_address()
         self.plugin.create_endpoint()
         self.engine.listed[ENDPOINT] = "web"
@@ -243,7 +243,7 @@ class LinkTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assertEqual(self.plugin.link_names(), before)
 
-    def test_another_one_of_that_name_that_comes_between_two_looks_stays(self) -> None:
+    def test_link_replaced_between_two_checks_stays(self) -> None:
         name = self.leave_link()
         self.begin()
         self.pass_time(141)
@@ -254,8 +254,8 @@ class LinkTests(RoundsTestCase):
         self.assertIn(name, self.plugin.link_names())
 
 
-class SecondContainerTests(RoundsTestCase):
-    def test_an_address_that_went_on_to_another_container_is_not_taken_from_it(self) -> None:
+class SecondContainerTests(ReconcilerTestCase):
+    def test_address_of_a_second_container_stays(self) -> None:
         """The engine had forgotten the first one, gave its address back, and handed it out again."""
         self.run_container()
         self.forget_container()

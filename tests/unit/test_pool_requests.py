@@ -18,7 +18,7 @@ from .helpers import LAN
 
 
 class PoolTests(AddressTestCase):
-    def test_without_a_subnet_the_lan_is_behind_an_answer_that_overlaps_nothing(self) -> None:
+    def test_pool_without_a_subnet_hides_the_lan(self) -> None:
         granted = self.grant(None)
         self.assertEqual((str(granted.pool), str(granted.gateway)), ("0.0.0.0/0", "192.168.1.1/24"))
         self.assertEqual(self.ask(granted.pool_id), "192.168.1.2/24")
@@ -26,12 +26,12 @@ class PoolTests(AddressTestCase):
         self.close(granted.pool_id)
         self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
 
-    def test_without_a_subnet_in_ipv6(self) -> None:
+    def test_ipv6_pool_without_a_subnet_hides_the_lan(self) -> None:
         self.use(evolve(LAN, subnets=(parse_network("fd00::/64"),), gateways=(parse_address("fd00::1"),)))
         granted = self.grant(None, v6=True)
         self.assertEqual((str(granted.pool), str(granted.gateway)), ("::/0", "fd00::1/64"))
 
-    def test_a_gateway_that_a_container_has_refuses_the_pool_wholly(self) -> None:
+    def test_pool_is_refused_if_a_container_has_the_gateway(self) -> None:
         pool = self.open()
         self.ask(pool, "192.168.1.1")
         before = dict(self.plugin.store.open)
@@ -39,7 +39,7 @@ class PoolTests(AddressTestCase):
             self.grant(None)
         self.assertEqual(self.plugin.store.open, before)
 
-    def test_overlapping_subnets_are_refused_until_the_other_is_released(self) -> None:
+    def test_overlapping_subnet_is_refused_until_the_release(self) -> None:
         big = self.open("10.0.0.0/8")
         with self.assert_refused(RequestRefused, "10.1.0.0/16", "10.0.0.0/8"):
             self.open("10.1.0.0/16")
@@ -47,18 +47,18 @@ class PoolTests(AddressTestCase):
         self.open("10.1.0.0/16")
         self.assertEqual(len(self.plugin.store.open), 1)
 
-    def test_pools_of_one_subnet_never_hand_out_an_address_twice(self) -> None:
+    def test_pools_of_one_subnet_never_share_an_address(self) -> None:
         one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28", "10.0.0.8/29")
         found = [self.ask(each) for _ in range(6) for each in (one, two)]
         self.assertEqual(len(set(found)), 12)
         with self.assert_refused(RequestRefused, found[0].partition("/")[0]):
             self.ask(two, found[0].partition("/")[0])
 
-    def test_pools_on_other_parents_are_apart(self) -> None:
+    def test_pools_on_different_parents_are_separate(self) -> None:
         one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28", parent="eth1")
         self.assertEqual([self.ask(one), self.ask(two)], ["10.0.0.1/28", "10.0.0.1/28"])
 
-    def test_a_released_pool_frees_all_of_its_own_and_nothing_else(self) -> None:
+    def test_release_frees_the_addresses_of_its_pool_only(self) -> None:
         one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28")
         self.gateway(one, "10.0.0.1")
         self.gateway(two, "10.0.0.1")
@@ -71,7 +71,7 @@ class PoolTests(AddressTestCase):
                 self.ask(two, each.partition("/")[0])
         self.assertEqual({key[0] for key in self.plugin.store.claimed}, {two})
 
-    def test_one_pool_cannot_release_what_another_holds(self) -> None:
+    def test_pool_cannot_release_the_address_of_another(self) -> None:
         one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28")
         self.ask(one, "10.0.0.7")
         self.release(two, "10.0.0.7")
@@ -80,7 +80,7 @@ class PoolTests(AddressTestCase):
 
 
 class RestartTests(AddressTestCase):
-    def test_a_restart_keeps_pools_addresses_and_whose_turn_it_is(self) -> None:
+    def test_pools_addresses_and_cursors_survive_a_restart(self) -> None:
         one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28")
         self.gateway(one, "10.0.0.1")
         for pool in (one, two, one):
@@ -95,12 +95,12 @@ class RestartTests(AddressTestCase):
         self.close(two)
         self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
 
-    def test_other_settings_do_not_change_a_pool(self) -> None:
+    def test_pool_keeps_its_subnet_if_the_configuration_changes(self) -> None:
         pool = self.open(None)
         self.plugin = self.plugin.next_life(Config(host_interface="eth1", conflict_detection="off"))
         self.assertEqual(self.ask(pool), "192.168.1.2/24")
 
-    def test_a_claim_of_no_pool_is_told(self) -> None:
+    def test_claim_without_a_pool_is_reported_at_start(self) -> None:
         pool = self.open()
         self.ask(pool)
         self.plugin.store.open.clear()
@@ -115,7 +115,7 @@ class AuxiliaryTests(AddressTestCase):
         request = RequestAddress(pool_id, parse_address(address))
         return str(self.plugin.wait(self.plugin.addresses.request_address(request)))
 
-    def test_networks_on_one_subnet_share_them(self) -> None:
+    def test_networks_on_one_subnet_share_auxiliary_addresses(self) -> None:
         one, two = self.open(), self.open()
         self.aux(one, "192.168.1.5")
         self.assertEqual(self.aux(two, "192.168.1.5"), "192.168.1.5/24")
@@ -125,7 +125,7 @@ class AuxiliaryTests(AddressTestCase):
         addresses = [parse_address(each) for each in auxiliary]
         self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(subnet, addresses)]))
 
-    def test_a_network_made_in_parallel_on_the_same_subnet_ends_its_own_pool_only(self) -> None:
+    def test_parallel_network_creation_ends_only_its_own_pool(self) -> None:
         one, two = self.open(), self.open()
         for pool in (one, two):
             self.aux(pool, "192.168.1.5")
@@ -137,7 +137,7 @@ class AuxiliaryTests(AddressTestCase):
             with self.assert_refused(RequestRefused, "192.168.1.5"):
                 self.aux(pool, "192.168.1.5")
 
-    def test_after_the_network_is_made_a_named_address_is_a_containers(self) -> None:
+    def test_named_address_after_creation_belongs_to_a_container(self) -> None:
         pool = self.open()
         self.aux(pool, "192.168.1.5")
         self.made("192.168.1.5")
@@ -147,7 +147,7 @@ class AuxiliaryTests(AddressTestCase):
                 self.aux(pool, address)
 
 
-class RefusingDiskTests(SynchronousTestCase):
+class DiskErrorTests(SynchronousTestCase):
     """What the disk did not take did not happen."""
 
     def setUp(self) -> None:
@@ -161,17 +161,17 @@ class RefusingDiskTests(SynchronousTestCase):
             call(*arguments)
         self.plugin.store.failing = False
 
-    def test_a_pool(self) -> None:
+    def test_pool_is_not_opened_after_a_disk_error(self) -> None:
         self.with_failing_disk(self.case.open, "10.0.0.0/8")
         self.assertEqual(self.case.ask(self.case.open("10.1.0.0/16")), "10.1.0.1/16")
 
-    def test_an_address(self) -> None:
+    def test_address_is_free_after_a_disk_error(self) -> None:
         pool = self.case.open("10.0.0.0/30")
         self.with_failing_disk(self.case.ask, pool)
         self.with_failing_disk(self.case.ask, pool, "10.0.0.2")
         self.assertEqual({self.case.ask(pool), self.case.ask(pool)}, {"10.0.0.1/30", "10.0.0.2/30"})
 
-    def test_a_release(self) -> None:
+    def test_address_stays_taken_after_a_failed_release(self) -> None:
         pool = self.case.open("10.0.0.0/30")
         self.case.ask(pool, "10.0.0.1")
         self.with_failing_disk(self.case.release, pool, "10.0.0.1")
@@ -179,7 +179,7 @@ class RefusingDiskTests(SynchronousTestCase):
         with self.assertRaises(RequestRefused):
             self.case.ask(pool, "10.0.0.1")
 
-    def test_a_repeated_gateway_stays_what_it_was(self) -> None:
+    def test_gateway_stays_reserved_after_a_disk_error(self) -> None:
         pool = self.case.open()
         self.case.gateway(pool, "192.168.1.9")
         self.with_failing_disk(self.case.gateway, pool, "192.168.1.9")
@@ -188,7 +188,7 @@ class RefusingDiskTests(SynchronousTestCase):
 
 
 class OtherParentTests(AddressTestCase):
-    def test_that_the_kernel_keeps_our_link_where_the_pool_was_looked_after_fails_no_network(self) -> None:
+    def test_change_of_parent_succeeds_if_the_old_link_stays(self) -> None:
         """An engine does not remove a network whose creation failed: it would be there for ever."""
         self.use(evolve(LAN, conflict_detection="on"))
         pool = self.open()

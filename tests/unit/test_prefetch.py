@@ -12,12 +12,12 @@ from macvlan_twisted.ipam.allocator import usable_span
 from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
 
 
-class AheadTests(ConflictTestCase):
-    def test_addresses_come_in_order_and_at_once(self) -> None:
+class PrefetchTests(ConflictTestCase):
+    def test_prefetched_addresses_come_in_order_and_at_once(self) -> None:
         pool = self.ready()
         self.assertEqual([self.ask(pool) for _ in range(8)], [f"{each}/24" for each in tens(1, 8)])
 
-    def test_what_is_held_is_defended_and_goes_on_being_so_when_it_is_given(self) -> None:
+    def test_prefetched_address_is_defended_until_its_release(self) -> None:
         pool = self.ready()
         self.assertEqual(self.defended(*tens(1, 9)), tens(1, 8))
         self.ask(pool)
@@ -25,7 +25,7 @@ class AheadTests(ConflictTestCase):
         self.release(pool, "10.0.0.1")
         self.assertEqual(self.defended("10.0.0.1"), [])
 
-    def test_what_is_given_is_made_up_for(self) -> None:
+    def test_prefetch_is_refilled(self) -> None:
         pool = self.ready()
         for _ in range(3):
             self.ask(pool)
@@ -33,7 +33,7 @@ class AheadTests(ConflictTestCase):
         self.assertEqual(self.probed(), tens(1, 11))
         self.assertEqual([self.ask(pool) for _ in range(8)], [f"{each}/24" for each in tens(4, 11)])
 
-    def test_before_anything_is_known_a_container_waits_and_gets_the_first(self) -> None:
+    def test_first_container_waits_for_the_first_address(self) -> None:
         pool = self.made()
         asked = [self.begin(pool) for _ in range(3)]
         self.assertNoResult(asked[0])
@@ -42,14 +42,14 @@ class AheadTests(ConflictTestCase):
             [str(self.successResultOf(each)) for each in asked], [f"{each}/24" for each in tens(1, 3)]
         )
 
-    def test_more_containers_than_are_held_get_one_each(self) -> None:
+    def test_more_requests_than_prefetched_get_one_address_each(self) -> None:
         pool = self.made()
         asked = [self.begin(pool) for _ in range(50)]
         self.pass_time(4.5)
         found = [str(self.successResultOf(each)) for each in asked]
         self.assertEqual(found, [f"{each}/24" for each in tens(1, 50)])
 
-    def test_a_late_answer_of_a_thread_does_not_change_the_order(self) -> None:
+    def test_late_thread_result_does_not_change_the_order(self) -> None:
         self.plugin.steps.hold.add("host_addresses")
         pool = self.made()
         self.plugin.steps.held.reverse()
@@ -57,30 +57,30 @@ class AheadTests(ConflictTestCase):
         self.pass_time()
         self.assertEqual([self.ask(pool) for _ in range(8)], [f"{each}/24" for each in tens(1, 8)])
 
-    def test_a_freed_address_rests(self) -> None:
+    def test_freed_address_is_not_reallocated_at_once(self) -> None:
         pool = self.ready()
         self.ask(pool)
         self.release(pool, "10.0.0.1")
         self.assertEqual(self.gets(pool), "10.0.0.2")
 
-    def test_ipv6_addresses_are_held_likewise(self) -> None:
+    def test_ipv6_addresses_are_prefetched(self) -> None:
         pool = self.ready("fd00::/64")
         self.assertEqual(self.ask(pool), "fd00::1/64")
         self.assertTrue(self.answers_for("fd00::2"))
 
-    def test_nothing_is_asked_for_a_gateway_or_an_auxiliary_address(self) -> None:
+    def test_gateways_and_auxiliary_addresses_are_not_probed(self) -> None:
         self.neighbour_has("10.0.0.1", "10.0.0.2")
         pool = self.open(POOL)
         self.assertEqual(self.gateway(pool, "10.0.0.1"), "10.0.0.1/24")
         self.assertEqual(self.successResultOf(self.begin(pool, "10.0.0.2", name="")).ip.exploded, "10.0.0.2")
         self.assertEqual(self.plugin.taps, {})
 
-    def test_switched_off_nothing_is_asked(self) -> None:
+    def test_nothing_is_probed_with_detection_off(self) -> None:
         pool = self.made(conflict_detection="off")
         self.assertEqual(self.ask(pool), "10.0.0.1/24")
         self.assertEqual(self.plugin.taps, {})
 
-    def test_a_small_pool_is_not_held_wholly_for_another_host_may_have_it_too(self) -> None:
+    def test_small_pool_is_never_prefetched_completely(self) -> None:
         sizes = {
             prefix: number_to_hold(usable_span(parse_network(prefix)))
             for prefix in ("10.0.0.0/31", "10.0.0.0/29", "10.0.0.0/26", "10.0.0.0/25", "fd00::/64")
@@ -91,21 +91,21 @@ class AheadTests(ConflictTestCase):
         self.assertEqual([self.gets(pool) for _ in range(6)], tens(1, 6))
         self.assertIn("of 6 usable addresses 6 are taken", self.refusal_of(self.begin(pool)))
 
-    def test_a_pool_of_one_address_gives_it_once(self) -> None:
+    def test_pool_of_one_address_allocates_it_once(self) -> None:
         pool = self.ready("10.0.0.4/32")
         self.assertEqual(self.gets(pool), "10.0.0.4")
         self.assertIn("1 are taken", self.refusal_of(self.begin(pool)))
 
 
-class NamedTests(ConflictTestCase):
-    def test_one_that_is_held_is_given_at_once_and_not_a_second_time(self) -> None:
+class NamedPrefetchTests(ConflictTestCase):
+    def test_named_prefetched_address_is_allocated_once(self) -> None:
         pool = self.ready()
         self.assertEqual(self.ask(pool, "10.0.0.3"), "10.0.0.3/24")
         self.assertEqual(
             [self.gets(pool) for _ in range(4)], ["10.0.0.1", "10.0.0.2", "10.0.0.4", "10.0.0.5"]
         )
 
-    def test_one_that_is_being_asked_for_is_given_once(self) -> None:
+    def test_named_address_in_probe_is_allocated_once(self) -> None:
         pool = self.made()
         asked = [self.begin(pool), self.begin(pool, "10.0.0.1"), self.begin(pool, "10.0.0.1", name="other")]
         self.pass_time()
@@ -116,7 +116,7 @@ class NamedTests(ConflictTestCase):
             if each not in granted:
                 self.assertIn("10.0.0.1 of pool 10.0.0.0/24 is in use by a container", self.refusal_of(each))
 
-    def test_one_that_a_neighbour_has_is_refused_by_its_mac_and_the_interface(self) -> None:
+    def test_named_address_of_a_neighbour_is_refused_with_its_mac(self) -> None:
         self.neighbour_has("10.0.0.77")
         pool = self.ready()
         asked = self.begin(pool, "10.0.0.77")
@@ -127,7 +127,7 @@ class NamedTests(ConflictTestCase):
         self.neighbour_goes()
         self.assertEqual(self.gets(pool, "10.0.0.77"), "10.0.0.77")
 
-    def test_one_that_was_a_neighbours_and_is_named_when_it_is_free_is_not_given_again(self) -> None:
+    def test_named_address_a_neighbour_had_is_allocated_once(self) -> None:
         self.neighbour_has("10.0.0.1")
         pool = self.ready("10.0.0.0/29")
         self.neighbour_goes()
@@ -139,7 +139,7 @@ class NamedTests(ConflictTestCase):
         self.assertIn("6 are taken", self.refusal_of(asked))
         self.assertEqual(self.conflicts(), {})
 
-    def test_a_pool_that_goes_while_it_is_asked_for_is_told(self) -> None:
+    def test_request_is_refused_if_its_pool_is_released(self) -> None:
         pool = self.ready()
         asked = self.begin(pool, "10.0.0.77")
         self.close(pool)
@@ -149,7 +149,7 @@ class NamedTests(ConflictTestCase):
 
 
 class TwoPoolsTests(ConflictTestCase):
-    def test_two_on_one_set_never_give_one_address_twice(self) -> None:
+    def test_two_pools_of_one_subnet_never_share_an_address(self) -> None:
         one, other = self.made(), self.made()
         asked = [self.begin(pool) for pool in (one, other) * 10]
         self.pass_time(3)
@@ -157,14 +157,14 @@ class TwoPoolsTests(ConflictTestCase):
         self.close(one)
         self.assertEqual(self.gets(other), "10.0.0.21")
 
-    def test_two_with_different_parts_share_what_is_held_and_give_nothing_twice(self) -> None:
+    def test_pools_with_different_ranges_share_the_prefetch(self) -> None:
         whole, part = self.ready(), self.ready(part="10.0.0.0/28")
         found = [self.gets(pool) for pool in (whole, part) * 7]
         self.assertEqual(len(set(found)), 14)
         for each in found[1::2]:
             self.assertIn(each, tens(1, 15))
 
-    def test_a_part_that_the_other_one_holds_wholly_is_not_exhausted(self) -> None:
+    def test_range_prefetched_by_another_pool_is_available(self) -> None:
         self.ready()
         part = self.ready(part="10.0.0.4/30")
         self.assertEqual({self.gets(part) for _ in range(4)}, set(tens(4, 7)))
@@ -173,14 +173,14 @@ class TwoPoolsTests(ConflictTestCase):
         self.assertIn("4 are taken", self.refusal_of(asked))
 
 
-class EndTests(ConflictTestCase):
+class ReleasedPoolTests(ConflictTestCase):
     def assert_nothing_of_it_is_left(self) -> None:
         self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
         self.assertEqual(self.plugin.taps["eth0"].hearers, 0)
         self.assertEqual(self.plugin.records.all_rows(), {})
         self.assertEqual(self.plugin.link_names(), {"lo", "eth0", "eth1"})
 
-    def test_a_pool_that_goes_with_probes_under_way_leaves_nothing(self) -> None:
+    def test_pool_released_during_probes_leaves_nothing(self) -> None:
         self.neighbour_has("10.0.0.2")
         pool = self.made()
         asked = self.begin(pool)
@@ -190,7 +190,7 @@ class EndTests(ConflictTestCase):
         self.assert_nothing_of_it_is_left()
         self.assertEqual(self.gets(self.ready()), "10.0.0.1")
 
-    def test_a_pool_that_goes_before_its_probes_have_begun_leaves_nothing(self) -> None:
+    def test_pool_released_before_its_probes_leaves_nothing(self) -> None:
         self.plugin.steps.hold.add("host_addresses")
         pool = self.made()
         self.close(pool)
@@ -200,7 +200,7 @@ class EndTests(ConflictTestCase):
         self.assertEqual(self.plugin.records.all_rows(), {})
         self.assertEqual(self.plugin.link_names(), {"lo", "eth0", "eth1"})
 
-    def test_a_pool_that_is_opened_again_meanwhile_holds_its_own(self) -> None:
+    def test_pool_opened_again_meanwhile_has_its_own_prefetch(self) -> None:
         keeper = self.ready("10.9.0.0/24")
         pool = self.made()
         self.pass_time(0.2)
@@ -212,7 +212,7 @@ class EndTests(ConflictTestCase):
         self.close(keeper)
         self.assert_nothing_of_it_is_left()
 
-    def test_what_is_held_is_let_go_with_the_pool(self) -> None:
+    def test_prefetched_addresses_go_with_the_pool(self) -> None:
         keeper = self.ready("10.9.0.0/24")
         pool = self.ready()
         self.close(pool)
@@ -221,7 +221,7 @@ class EndTests(ConflictTestCase):
         self.close(keeper)
         self.assert_nothing_of_it_is_left()
 
-    def test_a_claim_that_cannot_be_kept_on_disk_defends_nothing(self) -> None:
+    def test_failed_claim_is_not_defended(self) -> None:
         pool = self.ready()
         self.plugin.store.steps.refuse["claim"] = 28
         self.failureResultOf(self.begin(pool))

@@ -21,36 +21,36 @@ from .helpers import PluginHarness
 from .lan_cases import connect
 
 
-class OfOthersTests(ConflictTestCase):
-    def test_what_a_neighbour_answers_for_is_skipped_and_kept_in_state(self) -> None:
+class OccupiedAddressTests(ConflictTestCase):
+    def test_address_of_a_neighbour_is_skipped_and_saved(self) -> None:
         self.neighbour_has(*tens(1, 5))
         pool = self.ready()
         self.assertEqual([self.gets(pool) for _ in range(6)], tens(6, 11))
         self.assertEqual(self.conflicts(), dict.fromkeys(tens(1, 5), NEIGHBOUR))
         self.assertEqual(self.defended(*tens(1, 5)), [])
 
-    def test_a_neighbour_with_many_addresses_does_not_keep_a_container_waiting_for_each(self) -> None:
+    def test_many_occupied_addresses_are_probed_in_parallel(self) -> None:
         self.neighbour_has(*tens(1, 100))
         asked = self.begin(self.made())
         self.pass_time(2.5)
         self.assertEqual(str(self.successResultOf(asked)), "10.0.0.101/24")
 
-    def test_the_hosts_own_address_on_another_link_is_skipped(self) -> None:
+    def test_address_of_the_host_on_another_link_is_skipped(self) -> None:
         self.plugin.kernel.add_address("eth1", parse_interface("10.0.0.1/24"))
         self.assertEqual(self.gets(self.ready()), "10.0.0.2")
 
-    def test_a_container_with_an_address_of_other_management_is_skipped_and_leaves_no_row(self) -> None:
+    def test_address_of_an_engine_managed_container_is_skipped(self) -> None:
         self.plugin.conflicts.given("eth0", parse_address("10.0.0.1"), "7a:42:0a:00:00:01")
         pool = self.ready()
         self.assertEqual([self.gets(pool), self.gets(pool)], tens(2, 3))
         self.assertEqual(self.conflicts(), {})
 
-    def test_many_containers_of_other_management_do_not_keep_one_of_ours_for_ever(self) -> None:
+    def test_many_engine_managed_containers_are_skipped(self) -> None:
         for each in tens(1, 40):
             self.plugin.conflicts.given("eth0", parse_address(each), "7a:42:0a:00:00:01")
         self.assertEqual(self.gets(self.made()), "10.0.0.41")
 
-    def test_it_is_looked_at_again_after_a_while(self) -> None:
+    def test_occupied_address_is_probed_again_later(self) -> None:
         self.neighbour_has("10.0.0.1")
         pool = self.ready("10.0.0.0/30")
         self.assertEqual(self.gets(pool), "10.0.0.2")
@@ -60,7 +60,7 @@ class OfOthersTests(ConflictTestCase):
         self.assertEqual({self.gets(pool), self.gets(pool)}, set(tens(1, 2)))
         self.assertEqual(self.conflicts(), {})
 
-    def test_when_all_else_is_taken_it_is_looked_at_again_at_once(self) -> None:
+    def test_occupied_address_is_probed_at_once_if_none_is_left(self) -> None:
         self.neighbour_has(*tens(1, 6))
         pool = self.ready("10.0.0.0/29")
         asked = self.begin(pool)
@@ -69,7 +69,7 @@ class OfOthersTests(ConflictTestCase):
         self.neighbour_goes("10.0.0.4")
         self.assertEqual(self.gets(pool), "10.0.0.4")
 
-    def test_after_a_restart_it_is_still_skipped_until_it_is_time(self) -> None:
+    def test_occupied_address_is_remembered_over_a_restart(self) -> None:
         self.neighbour_has("10.0.0.1")
         self.ready()
         self.taken.clear()
@@ -86,7 +86,7 @@ class OfOthersTests(ConflictTestCase):
         self.assertEqual(self.probed(), tens(1, 8))
         self.assertEqual(self.conflicts(), {})
 
-    def test_what_someone_takes_in_spite_of_the_defence_is_not_given(self) -> None:
+    def test_address_lost_in_spite_of_defence_is_not_allocated(self) -> None:
         pool = self.ready()
         for frame in announcement_frames(parse_address("10.0.0.1"), NEIGHBOUR):
             self.plugin.taps["eth0"].bring(frame)
@@ -94,7 +94,7 @@ class OfOthersTests(ConflictTestCase):
         self.assertEqual(self.conflicts(), {"10.0.0.1": NEIGHBOUR})
 
 
-class CannotBeFoundOutTests(ConflictTestCase):
+class InconclusiveProbeTests(ConflictTestCase):
     def down(self) -> None:
         self.plugin.taps["eth0"].down = True
 
@@ -107,7 +107,7 @@ class CannotBeFoundOutTests(ConflictTestCase):
         self.pass_time()
         return pool
 
-    def test_an_address_is_given_all_the_same_which_is_counted_and_logged(self) -> None:
+    def test_unproven_address_is_allocated_counted_and_logged(self) -> None:
         pool = self.used_up()
         lines = log_of(self)
         self.assertEqual(self.gets(pool), "10.0.0.9")
@@ -116,7 +116,7 @@ class CannotBeFoundOutTests(ConflictTestCase):
         self.assertIn("eth0", line)
         self.assertIn("Network is down", line)
 
-    def test_a_disk_that_does_not_take_the_link_by_which_is_listened_is_a_reason_and_no_bug(self) -> None:
+    def test_disk_error_for_the_host_link_makes_probes_inconclusive(self) -> None:
         self.plugin.records.steps.refuse["save"] = 28
         pool = self.ready()
         lines = log_of(self)
@@ -126,21 +126,21 @@ class CannotBeFoundOutTests(ConflictTestCase):
         self.assertIn("a test refuses it", line)
         self.plugin.records.steps.refuse.clear()
 
-    def test_many_at_once_are_not_given_theirs_one_after_the_other(self) -> None:
+    def test_many_inconclusive_requests_finish_together(self) -> None:
         pool = self.used_up()
         asked = [self.begin(pool) for _ in range(24)]
         self.pass_time(2)
         self.assertEqual(len({str(self.successResultOf(each)) for each in asked}), 24)
         self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
 
-    def test_a_large_pool_is_not_walked_through_to_its_end(self) -> None:
+    def test_inconclusive_search_of_a_large_pool_is_bounded(self) -> None:
         pool = self.made("fd00::/64")
         self.plugin.wait(self.plugin.conflicts.watch("eth0"))
         self.down()
         self.assertEqual(self.gets(pool), "fd00::1")
         self.assertLessEqual(len(self.plugin.clock.getDelayedCalls()), MOST_HELD * 4)
 
-    def test_strict_refuses_and_says_why(self) -> None:
+    def test_strict_pool_refuses_with_the_reason(self) -> None:
         pool = self.used_up(conflict_detection="strict")
         asked = [self.begin(pool), self.begin(pool, "10.0.0.77")]
         self.pass_time()
@@ -152,7 +152,7 @@ class CannotBeFoundOutTests(ConflictTestCase):
         self.plugin.taps["eth0"].down = False
         self.assertEqual(self.gets(pool), "10.0.0.9")
 
-    def test_a_strict_pool_is_so_beside_one_that_is_not(self) -> None:
+    def test_strict_pool_stays_strict_beside_another(self) -> None:
         easy, strict = self.ready(), self.made(conflict_detection="strict")
         self.down()
         for _ in range(8):
@@ -164,13 +164,13 @@ class CannotBeFoundOutTests(ConflictTestCase):
         for each in asked[::2]:
             self.failureResultOf(each, RequestRefused)
 
-    def test_without_a_parent_it_is_the_same(self) -> None:
+    def test_pool_without_a_parent_is_inconclusive(self) -> None:
         self.use(evolve(DETECTING, host_interface=None))
         self.assertEqual(self.gets(self.open(POOL)), "10.0.0.1")
         strict = self.open("10.1.0.0/24", conflict_detection="strict")
         self.assertIn("no parent is known", self.refusal_of(self.begin(strict)))
 
-    def test_a_parent_that_comes_back_is_asked_again(self) -> None:
+    def test_parent_that_is_up_again_is_probed(self) -> None:
         pool = self.used_up()
         self.plugin.taps["eth0"].down = False
         self.neighbour_has("10.0.0.9")
@@ -183,7 +183,7 @@ class TwoHostsTests(ConflictTestCase):
         st.lists(st.tuples(st.integers(0, 1), st.integers(0, 30)), min_size=8, max_size=24),
         st.integers(1, 40),
     )
-    def test_two_hosts_with_one_pool_never_give_one_address_twice_and_neither_goes_empty(
+    def test_two_hosts_never_allocate_the_same_address(
         self, starts: list[tuple[int, int]], delay: int
     ) -> None:
         houses = [

@@ -27,7 +27,7 @@ CALL = requests.EndpointCall(NETWORK, ENDPOINT)
 NOBODYS = evolve(subnet("0.0.0.0/0"), null_ipam=True)
 
 
-class MovesTestCase(LeasesTestCase):
+class ReaddressTestCase(LeasesTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = Server(t1=10, t2=1800)
@@ -81,8 +81,8 @@ class MovesTestCase(LeasesTestCase):
         return [said.ciaddr for said in self.heard if said.kind == RELEASE]
 
 
-class MovingTests(MovesTestCase):
-    def test_the_container_has_the_new_address_wherever_one_looks_but_in_the_engine(self) -> None:
+class ReaddressTests(ReaddressTestCase):
+    def test_new_address_is_everywhere_but_in_the_engine(self) -> None:
         self.run_container()
         self.plugin.taps["eth0"].sent.clear()
         self.insist(NEW)
@@ -93,7 +93,7 @@ class MovingTests(MovesTestCase):
         )
         self.assertEqual(self.released(), [])
 
-    def test_with_the_container_the_lease_of_its_new_address_goes(self) -> None:
+    def test_lease_of_the_new_address_is_released_with_the_container(self) -> None:
         self.run_container()
         self.insist(NEW)
         self.plugin.delete_endpoint()
@@ -101,21 +101,21 @@ class MovingTests(MovesTestCase):
         self.assertEqual(self.rows(), [])
         self.assertNotIn(RecordKind.ENDPOINT, self.plugin.records.all_rows())
 
-    def test_it_may_happen_again_and_the_engine_still_shows_the_first_one(self) -> None:
+    def test_second_readdress_keeps_the_first_reported_address(self) -> None:
         self.run_container()
         self.insist(NEW)
         self.insist(THIRD)
         self.assert_has(THIRD)
         self.assertEqual(str(self.row().reported_address), f"{OLD}/24")
 
-    def test_a_repeated_call_is_answered_as_the_first_time(self) -> None:
+    def test_repeated_creation_reports_the_first_address(self) -> None:
         self.run_container()
         self.insist(NEW)
         again = self.plugin.wait(self.plugin.endpoints.create(endpoint_request(ENDPOINT, NETWORK, None, MAC)))
         self.assertEqual(str(again.address), f"{OLD}/24")
         self.assert_has(NEW)
 
-    def test_a_container_stays_where_the_network_does_not_want_it_and_the_log_says_what_to_do(self) -> None:
+    def test_container_keeps_its_address_without_the_option(self) -> None:
         self.run_container("false")
         self.assertEqual(self.row().sandbox, "")
         self.insist(NEW)
@@ -125,13 +125,13 @@ class MovingTests(MovesTestCase):
         for word in (MAC, OLD, NEW, "restart the container", "-o dhcp_readdress=true"):
             self.assertIn(word, line)
 
-    def test_it_is_told_once_that_a_container_stays(self) -> None:
+    def test_kept_address_is_logged_once(self) -> None:
         self.run_container("false")
         self.insist(NEW, seconds=600)
         self.assertEqual(len([each for each in self.told if f"keeps {OLD}" in each]), 1)
 
 
-class FailingTests(MovesTestCase):
+class FailedReaddressTests(ReaddressTestCase):
     def assert_stays(self, *words: str) -> None:
         self.insist(NEW)
         self.assert_has(OLD)
@@ -141,27 +141,27 @@ class FailingTests(MovesTestCase):
         for word in (MAC, OLD, NEW, "restart it", *words):
             self.assertIn(word, line)
 
-    def test_a_sandbox_that_cannot_be_entered_leaves_all_as_it_was(self) -> None:
+    def test_missing_capability_leaves_the_old_address(self) -> None:
         self.run_container()
         self.plugin.sandboxes.lacks = "it needs CAP_SYS_ADMIN"
         self.assert_stays("CAP_SYS_ADMIN")
 
-    def test_a_kernel_that_refuses_leaves_all_as_it_was(self) -> None:
+    def test_kernel_error_leaves_the_old_address(self) -> None:
         self.run_container()
         self.plugin.sandboxes.fails = errno.EIO
         self.assert_stays("a test refuses it")
 
-    def test_a_sandbox_of_somebody_else_is_not_touched(self) -> None:
+    def test_sandbox_with_another_mac_is_not_touched(self) -> None:
         self.run_container()
         self.sandbox.mac = "7a:42:00:00:00:99"
         self.assert_stays(MAC)
 
-    def test_a_path_that_is_no_sandbox_is_not_kept(self) -> None:
+    def test_path_that_is_no_sandbox_is_not_saved(self) -> None:
         self.run_container(sandbox="/etc/passwd")
         self.assertEqual(self.row().sandbox, "")
         self.assert_stays("did not say where")
 
-    def test_a_disk_that_is_full_leaves_the_container_alone(self) -> None:
+    def test_full_disk_leaves_the_old_address(self) -> None:
         self.run_container()
         self.plugin.records.steps.refuse["save"] = errno.ENOSPC
         self.insist(NEW)
@@ -169,14 +169,14 @@ class FailingTests(MovesTestCase):
         self.assert_has(OLD)
         self.flushLoggedErrors()
 
-    def test_a_sandbox_that_is_not_visible_is_found_by_the_engines_word(self) -> None:
+    def test_invisible_sandbox_is_found_by_asking_the_engine(self) -> None:
         self.run_container()
         self.plugin.sandboxes.by_path = {"/proc/4711/ns/net": self.sandbox}
         self.plugin.engine.processes[NETWORK, ENDPOINT] = 4711
         self.insist(NEW)
         self.assert_has(NEW)
 
-    def test_a_container_that_goes_meanwhile_is_not_moved(self) -> None:
+    def test_container_removed_meanwhile_is_left_alone(self) -> None:
         self.run_container()
         self.plugin.steps.hold.add("is_there")
         self.insist(NEW)
@@ -187,7 +187,7 @@ class FailingTests(MovesTestCase):
         self.assertNotIn(RecordKind.ENDPOINT, self.plugin.records.all_rows())
 
 
-class KilledTests(MovesTestCase):
+class KilledReaddressTests(ReaddressTestCase):
     """A kill in the middle, and the next start."""
 
     def start_again(self) -> PluginHarness:
@@ -204,14 +204,14 @@ class KilledTests(MovesTestCase):
         if function == "after":
             step.do()
 
-    def test_a_move_that_was_only_intended_is_made(self) -> None:
+    def test_intended_readdress_is_done_at_the_next_start(self) -> None:
         self.run_container()
         self.insist_and_kill("before")
         plugin = self.start_again()
         self.assert_has(NEW, plugin)
         self.assertEqual(self.released(), [])
 
-    def test_a_kill_while_a_move_is_finished_leaves_the_container_between_its_addresses(self) -> None:
+    def test_readdress_survives_a_second_kill(self) -> None:
         self.run_container()
         self.insist_and_kill("before")
         second = self.next_life()
@@ -223,7 +223,7 @@ class KilledTests(MovesTestCase):
         self.assertEqual(self.released(), [])
         self.assertTrue(any(f"moved from {OLD}/24 to {NEW}/24" in line for line in self.told), self.told)
 
-    def test_a_move_that_was_made_is_known(self) -> None:
+    def test_finished_readdress_is_noticed_at_the_next_start(self) -> None:
         self.run_container()
         self.insist_and_kill("after")
         plugin = self.start_again()
@@ -232,7 +232,7 @@ class KilledTests(MovesTestCase):
         self.insist(THIRD, plugin)
         self.assert_has(THIRD, plugin)
 
-    def test_a_move_that_was_not_begun_is_given_up_and_comes_again(self) -> None:
+    def test_readdress_not_begun_is_repeated_later(self) -> None:
         self.run_container()
         self.plugin.steps.hold.add("is_there")
         self.insist(NEW)
@@ -241,7 +241,7 @@ class KilledTests(MovesTestCase):
         self.insist(NEW, plugin)
         self.assert_has(NEW, plugin)
 
-    def test_a_moved_container_keeps_its_lease_over_a_restart(self) -> None:
+    def test_readdressed_container_keeps_its_lease_over_a_restart(self) -> None:
         self.run_container()
         self.insist(NEW)
         plugin = self.start_again()
@@ -250,12 +250,12 @@ class KilledTests(MovesTestCase):
         self.assertEqual(self.released(), [])
 
 
-class CreationTests(MovesTestCase):
+class CreationTests(ReaddressTestCase):
     def create(self, **options: Any) -> None:
         request = network_request(subnets=(NOBODYS,), parent="eth0", dhcp="true", **options)
         self.plugin.wait(self.plugin.networks.create(request))
 
-    def test_what_cannot_be_done_is_refused_where_it_is_asked_for(self) -> None:
+    def test_option_is_refused_without_the_capability(self) -> None:
         self.plugin.sandboxes.lacks = "it needs CAP_SYS_ADMIN"
         with self.assert_refused(
             RequestRefused, "-o dhcp_readdress=true", "CAP_SYS_ADMIN", "leave that option out"
@@ -263,11 +263,11 @@ class CreationTests(MovesTestCase):
             self.create(dhcp_readdress="true")
         self.create()
 
-    def test_where_nothing_is_leased_it_is_refused(self) -> None:
+    def test_option_is_refused_without_dhcp(self) -> None:
         with self.assert_refused(RequestRefused, "-o dhcp_readdress=true", "--ipam-driver null"):
             self.plugin.create_network(dhcp_readdress="true")
 
-    def test_a_default_that_cannot_be_kept_is_told_at_the_start_and_keeps_nobody_from_starting(self) -> None:
+    def test_default_without_the_capability_is_logged_at_start(self) -> None:
         self.plugin.sandboxes.lacks = "it needs CAP_SYS_ADMIN"
         self.plugin.wait(self.plugin.moves.begin(True))
         self.assertEqual(self.told, ["dhcp_readdress=true has no effect: it needs CAP_SYS_ADMIN"])

@@ -47,7 +47,7 @@ class Container:
     """It has an endpoint, and its link lies in the host's namespace still."""
 
 
-class RoundsMachine(RuleBasedStateMachine):
+class ReconcilerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.engine = Engine()
@@ -220,5 +220,5 @@ class RoundsMachine(RuleBasedStateMachine):
             assert claimed == {each.address for each in self.living.values()} | self.foreign
 
 
-RoundsModelTests = RoundsMachine.TestCase
-RoundsModelTests.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+ReconcilerModelTests = ReconcilerMachine.TestCase
+ReconcilerModelTests.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

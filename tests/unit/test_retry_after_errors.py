@@ -23,7 +23,7 @@ from .helpers import (
 
 
 class NetworkTests(PluginTestCase):
-    def test_a_network_that_a_kill_left_half_made_is_removed_at_the_next_start(self) -> None:
+    def test_half_made_network_is_removed_at_the_next_start(self) -> None:
         """The engine does not ask for it: it repeats the call without its body, and gives up."""
         self.plugin.steps.hold.add("read_macvlan")
         self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20", mode="passthru")))
@@ -31,11 +31,11 @@ class NetworkTests(PluginTestCase):
         self.assert_nothing_left(plugin)
         plugin.create_network(OTHER_NETWORK, parent="eth1.20")
 
-    def test_a_network_that_was_acknowledged_is_there_at_the_next_start(self) -> None:
+    def test_acknowledged_network_survives_a_restart(self) -> None:
         self.plugin.create_network()
         self.assertEqual(list(self.plugin.next_life().registry.networks), [NETWORK])
 
-    def test_a_removal_that_the_disk_refused_can_be_repeated(self) -> None:
+    def test_network_removal_can_be_repeated_after_a_disk_error(self) -> None:
         self.plugin.create_network()
         self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
         with self.assert_refused(LinkError, NETWORK, "a test refuses it"):
@@ -44,7 +44,7 @@ class NetworkTests(PluginTestCase):
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assert_nothing_left()
 
-    def test_an_endpoint_whose_row_the_disk_kept_loses_it_with_the_next_removal(self) -> None:
+    def test_row_of_a_failed_endpoint_goes_with_the_next_removal(self) -> None:
         self.plugin.create_network()
         self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
         self.plugin.steps.refuse["add_macvlan"] = errno.EPERM
@@ -55,7 +55,7 @@ class NetworkTests(PluginTestCase):
         self.plugin.delete_endpoint()
         self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
 
-    def test_a_disk_that_refuses_a_removal_is_told(self) -> None:
+    def test_disk_error_in_removal_is_reported(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
@@ -74,7 +74,7 @@ class ParentTests(PluginTestCase):
                 self.plugin.kernel.delete(link.name)
         return self.plugin.next_life()
 
-    def test_a_vlan_that_could_not_be_made_again_is_still_ours(self) -> None:
+    def test_vlan_that_could_not_be_made_again_is_still_ours(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         nic = self.plugin.kernel.move_away("eth1")
         plugin = self.reboot()
@@ -90,19 +90,19 @@ class ParentTests(PluginTestCase):
         plugin.wait(plugin.networks.delete(NETWORK))
         self.assert_nothing_left(plugin)
 
-    def test_a_dummy_link_carries_the_mtu_of_its_network(self) -> None:
+    def test_dummy_has_the_mtu_of_its_network(self) -> None:
         plugin = PluginHarness(config=Config(mtu=9000))
         plugin.create_network(internal=True)
         link = plugin.kernel.find(dummy_link_name(NETWORK))
         assert link is not None
         self.assertEqual(link.mtu, 9000)
 
-    def test_a_network_without_any_parent_is_internal_and_has_no_gateway(self) -> None:
+    def test_network_without_a_parent_is_internal(self) -> None:
         plugin = PluginHarness(config=evolve(self.plugin.config, host_interface=None))
         plugin.create_network()
         self.assertIs(plugin.registry.networks[NETWORK].internal, True)
 
-    def test_a_mtu_that_the_parent_lost_is_named(self) -> None:
+    def test_mtu_above_the_current_one_of_the_parent_is_reported(self) -> None:
         self.plugin.create_network(mtu="1500")
         link = self.plugin.kernel.find("eth0")
         assert link is not None
@@ -112,13 +112,13 @@ class ParentTests(PluginTestCase):
 
 
 class RouterTests(PluginTestCase):
-    def test_the_router_of_another_lan_is_an_address_like_any_other(self) -> None:
+    def test_router_of_another_lan_is_an_ordinary_address(self) -> None:
         plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
         other = subnet("192.168.1.0/24", "192.168.1.254")
         plugin.wait(plugin.networks.create(network_request(parent="eth1", subnets=(other,))))
         self.assertIsNotNone(plugin.create_endpoint(address="192.168.1.1/24"))
 
-    def test_without_a_gateway_of_its_own_the_services_is_kept_free_on_any_parent(self) -> None:
+    def test_default_router_is_reserved_if_a_subnet_has_no_gateway(self) -> None:
         plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
         plugin.wait(
             plugin.networks.create(network_request(parent="eth1", subnets=(subnet("192.168.1.0/24"),)))
@@ -126,7 +126,7 @@ class RouterTests(PluginTestCase):
         with self.assert_refused(RequestRefused, "--gateway 192.168.1.1"):
             plugin.create_endpoint(address="192.168.1.1/24")
 
-    def test_a_second_router_is_to_be_kept_free_by_an_auxiliary_address(self) -> None:
+    def test_second_router_is_refused_with_the_remedy(self) -> None:
         plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
         plugin.wait(
             plugin.networks.create(network_request(subnets=(subnet("192.168.1.0/24", "192.168.1.254"),)))

@@ -16,7 +16,7 @@ from .helpers import ENDPOINT, subnet
 NAMED = "10.0.0.77"
 
 
-class ComingAgainTests(ConflictTestCase):
+class ReturningAddressTests(ConflictTestCase):
     """A container leaves an address, which is asked for again."""
 
     def setUp(self) -> None:
@@ -31,14 +31,14 @@ class ComingAgainTests(ConflictTestCase):
         self.plugin.delete_endpoint(ENDPOINT)
         self.release(self.pool, address)
 
-    def test_a_container_that_is_restarted_with_its_address_waits_for_it(self) -> None:
+    def test_restarted_container_gets_its_address_without_a_probe(self) -> None:
         self.assertEqual(self.gets(self.pool, NAMED), NAMED)
         self.lives(NAMED)
         self.leaves(NAMED)
         self.assertTrue(self.begin(self.pool, NAMED).called)
         self.assertEqual(self.defended(NAMED), [NAMED])
 
-    def test_someone_who_took_it_meanwhile_is_not_noticed(self) -> None:
+    def test_neighbour_that_took_the_address_meanwhile_is_noticed(self) -> None:
         self.gets(self.pool, NAMED)
         self.lives(NAMED)
         self.leaves(NAMED)
@@ -47,14 +47,14 @@ class ComingAgainTests(ConflictTestCase):
             self.plugin.taps["eth0"].bring(frame)
         self.assertIn(NEIGHBOUR, self.refusal_of(self.begin(self.pool, NAMED)))
 
-    def test_it_is_given_unasked_long_after(self) -> None:
+    def test_address_is_probed_again_long_after(self) -> None:
         self.gets(self.pool, NAMED)
         self.lives(NAMED)
         self.leaves(NAMED)
         self.pass_time(LISTENED + 1)
         self.assertFalse(self.begin(self.pool, NAMED).called)
 
-    def test_a_container_that_may_live_on_is_not_asked_for(self) -> None:
+    def test_address_of_a_container_that_may_run_on_is_probed(self) -> None:
         self.gets(self.pool, NAMED)
         self.lives(NAMED)
         self.plugin.kernel.move_away(
@@ -64,8 +64,8 @@ class ComingAgainTests(ConflictTestCase):
         self.assertFalse(self.begin(self.pool, NAMED).called)
 
 
-class EverybodyElsesTests(ConflictTestCase):
-    def test_one_who_answers_for_all_keeps_a_container_waiting_for_ever(self) -> None:
+class OccupiedLanTests(ConflictTestCase):
+    def test_proxy_arp_is_named_after_a_bounded_search(self) -> None:
         self.plugin.answerers.clear()
         self.plugin.answerers.append(self._answer)
         pool = self.made("10.0.0.0/16")
@@ -78,8 +78,8 @@ class EverybodyElsesTests(ConflictTestCase):
         self.assertIn("conflict_detection=off", refusal)
         self.assertLess(len(self.conflicts()), 2 * MOST_IN_A_ROW)
 
-    def test_the_next_one_is_not_looked_for_further_on(self) -> None:
-        self.test_one_who_answers_for_all_keeps_a_container_waiting_for_ever()
+    def test_next_search_continues_where_the_last_one_stopped(self) -> None:
+        self.test_proxy_arp_is_named_after_a_bounded_search()
         given: list[object] = []
         for _ in range(6):
             asked = self.begin(next(iter(self.plugin.pools._pools.by_id)))
@@ -87,7 +87,7 @@ class EverybodyElsesTests(ConflictTestCase):
             self.pass_time(3)
         self.assertTrue(str(given[0]).startswith("10.0.4."))
 
-    def test_what_was_to_be_held_is_not_made_up_for_before_a_container_waits(self) -> None:
+    def test_prefetch_skips_occupied_addresses(self) -> None:
         self.neighbour_has(*tens(1, 20))
         pool = self.ready()
         self.assertTrue(self.begin(pool).called)

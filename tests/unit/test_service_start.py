@@ -81,7 +81,7 @@ class StartTestCase(SynchronousTestCase):
 
 
 class FailedStartTests(StartTestCase):
-    def test_a_listener_that_is_refused(self) -> None:
+    def test_listener_error_is_reported(self) -> None:
         told = self.fails(self.service(evolve(self.config, listen="systemd:domain=UNIX:index=0")))
         self.assertIn("is no endpoint to listen on", told)
 
@@ -94,7 +94,7 @@ class FailedStartTests(StartTestCase):
         self.patch(Reactor, "listenTCP", refuse)
         self.assertIn("tcp:9", self.fails(self.service(evolve(self.config, listen="tcp:9"))))
 
-    def test_every_part_that_raises_after_the_database_is_open(self) -> None:
+    def test_failure_of_any_part_leaves_nothing_open(self) -> None:
         for name in ("Registry", "PoolRegistry", "reconcile", "Calls", "PluginSite"):
             for error in (Bug("x"), KeyboardInterrupt(), MacvlanError("no"), OSError(5, "bad")):
                 with self.subTest(part=name, error=error):
@@ -104,7 +104,7 @@ class FailedStartTests(StartTestCase):
                     self.fails(self.service(), expected)
                     self.patch(plugin, name, original)
 
-    def test_threads_that_do_not_start(self) -> None:
+    def test_thread_limit_is_reported(self) -> None:
         """Python says it by a RuntimeError, and a user should hear what to do."""
         start, begun = threading.Thread.start, threading.active_count()
         for number in range(5):  # four that talk to the kernel, and the one that writes
@@ -122,7 +122,7 @@ class FailedStartTests(StartTestCase):
                 self.assertIn("can't start new thread: the limit of processes and threads is reached", told)
                 self.assertEqual(threading.active_count(), begun)
 
-    def test_the_next_start_of_the_same_service_goes_well(self) -> None:
+    def test_service_can_start_after_a_failed_start(self) -> None:
         service = self.service()
         with self.subTest("fails"):
             original = Registry
@@ -144,7 +144,7 @@ class StateAdviceTests(StartTestCase):
 
     BEGIN_ANEW = "start once with --recover"
 
-    def test_damage_that_a_part_finds(self) -> None:
+    def test_damage_found_by_a_part_suggests_recover(self) -> None:
         for name in ("Registry", "PoolRegistry", "reconcile"):
             original = getattr(plugin, name)
             self.fail_in(name, StateError("state holds nonsense"))
@@ -153,7 +153,7 @@ class StateAdviceTests(StartTestCase):
             self.assertIn(self.BEGIN_ANEW, told)
             self.patch(plugin, name, original)
 
-    def test_a_record_that_is_no_network(self) -> None:
+    def test_invalid_network_record_suggests_recover(self) -> None:
         prepare_directory(self.state)
         database = open_database(self.state)
         database.commit([Put(NETWORKS, ("n" * 64, "{}"))])
@@ -162,7 +162,7 @@ class StateAdviceTests(StartTestCase):
         self.assertIn("a record in state is no Network", told)
         self.assertIn(self.BEGIN_ANEW, told)
 
-    def test_a_database_that_another_program_has_open_is_not_to_be_moved_away(self) -> None:
+    def test_database_in_use_does_not_suggest_recover(self) -> None:
         prepare_directory(self.state)
         other = open_database(self.state)
         with self.assertRaises(StartupError) as caught:
@@ -174,7 +174,7 @@ class StateAdviceTests(StartTestCase):
         self.assertNotIn(self.BEGIN_ANEW, told)
         self.assert_nothing_is_left()
 
-    def test_a_full_disk_is_not_to_be_moved_away(self) -> None:
+    def test_full_disk_does_not_suggest_recover(self) -> None:
         def refuse(*_: Any) -> Any:
             full = sqlite3.OperationalError("database or disk is full")
             full.sqlite_errorcode = sqlite3.SQLITE_FULL

@@ -15,10 +15,10 @@ from macvlan_twisted.netlink.kernel import MacvlanLink
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, PLAIN_LINKS, endpoint_request
-from .reconciler_cases import ENOUGH, GRACE_PERIODS, LINK, ROUND, RoundsTestCase, listed
+from .reconciler_cases import ENOUGH, GRACE_PERIODS, LINK, ROUND, ReconcilerTestCase, listed
 
 
-class RemovedTests(RoundsTestCase):
+class StaleEndpointTests(ReconcilerTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.run_container()
@@ -36,13 +36,13 @@ class RemovedTests(RoundsTestCase):
         release = ReleaseAddress(self.pool_id, parse_address("192.168.1.7"))
         self.plugin.wait(self.plugin.addresses.release_address(release))
 
-    def test_one_whose_link_came_back_while_the_engine_knows_it_no_more(self) -> None:
+    def test_endpoint_unlisted_and_with_its_link_back_is_removed(self) -> None:
         self.engine.listed.clear()
         self.come_back()
         self.start_again()
         self.assert_gone("its link came back")
 
-    def test_one_whose_link_came_back_also_without_an_engine(self) -> None:
+    def test_endpoint_with_its_link_back_is_removed_without_engine(self) -> None:
         self.no_engine()
         self.come_back()
         self.start_again()
@@ -51,30 +51,30 @@ class RemovedTests(RoundsTestCase):
     def come_back(self) -> None:
         self.plugin.kernel.move_back(self.plugin.kernel.away(LINK))
 
-    def test_one_that_the_engine_does_not_list(self) -> None:
+    def test_unlisted_endpoint_is_removed(self) -> None:
         self.forget_container()
         self.begin()
         self.assert_gone("the engine does not know it any more")
 
-    def test_one_that_the_engine_does_not_list_where_the_kernel_shows_no_other_namespaces(self) -> None:
+    def test_unlisted_endpoint_is_removed_if_namespaces_are_unknown(self) -> None:
         self.forget_container()
         self.begin()
         self.plugin.steps.refuse["links_elsewhere"] = 95
         self.assert_gone("the engine does not know it any more")
 
-    def test_one_that_the_kernel_has_nowhere_without_an_engine(self) -> None:
+    def test_endpoint_without_a_link_is_removed_without_engine(self) -> None:
         self.no_engine()
         self.forget_container()
         self.begin()
         self.assert_gone("its link is in no network namespace any more")
 
-    def test_one_that_the_kernel_has_nowhere_where_the_engine_is_another_one(self) -> None:
+    def test_endpoint_without_a_link_goes_beside_another_engine(self) -> None:
         self.engine.has = {OTHER_NETWORK: listed(OTHER_NETWORK, "10.0.0.0/8", driver="bridge")}
         self.forget_container()
         self.begin()
         self.assert_gone("its link is in no network namespace any more")
 
-    def test_one_whose_row_has_outlived_its_network(self) -> None:
+    def test_row_without_a_network_is_removed(self) -> None:
         self.no_engine()
         self.forget_container()
         self.plugin.records.kept[RecordKind.NETWORK].clear()
@@ -83,7 +83,7 @@ class RemovedTests(RoundsTestCase):
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
         self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
 
-    def test_none_is_looked_at_before_it_has_its_age(self) -> None:
+    def test_endpoint_stays_during_the_grace_period(self) -> None:
         self.start_again()
         self.plugin.kernel.destroy_away(LINK)
         self.engine.listed.clear()
@@ -91,7 +91,7 @@ class RemovedTests(RoundsTestCase):
         self.assert_kept(ENDPOINT)
         self.assert_gone("the engine does not know it any more")
 
-    def test_those_that_are_gone_go_and_others_stay(self) -> None:
+    def test_only_stale_endpoints_are_removed(self) -> None:
         self.run_container(OTHER_ENDPOINT, "192.168.1.8")
         self.forget_container()
         self.begin()
@@ -99,7 +99,7 @@ class RemovedTests(RoundsTestCase):
         self.assert_kept(OTHER_ENDPOINT)
         self.assertEqual(self.claimed(), ["192.168.1.8"])
 
-    def test_one_that_cannot_be_removed_is_tried_again_and_keeps_no_other(self) -> None:
+    def test_failed_removal_is_retried(self) -> None:
         self.run_container(OTHER_ENDPOINT, "192.168.1.8")
         self.forget_container()
         self.forget_container(OTHER_ENDPOINT)
@@ -112,7 +112,7 @@ class RemovedTests(RoundsTestCase):
         self.assert_kept()
 
 
-class KeptTests(RoundsTestCase):
+class LiveEndpointTests(ReconcilerTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.run_container()
@@ -123,16 +123,16 @@ class KeptTests(RoundsTestCase):
         self.assertEqual(self.claimed(), ["192.168.1.7"])
         self.assertEqual(self.reconciler.counts.get("endpoints removed"), None)
 
-    def test_one_that_the_engine_lists(self) -> None:
+    def test_listed_endpoint_stays(self) -> None:
         self.start_again()
         self.assert_still_there()
 
-    def test_one_that_the_engine_lists_though_its_link_is_nowhere(self) -> None:
+    def test_listed_endpoint_without_a_link_stays(self) -> None:
         self.plugin.kernel.destroy_away(LINK)
         self.begin()
         self.assert_still_there()
 
-    def test_one_that_the_engine_does_not_list_while_the_kernel_cannot_show_all_other_namespaces(
+    def test_unlisted_endpoint_stays_if_the_namespace_dump_fails(
         self,
     ) -> None:
         self.engine.listed.clear()
@@ -142,18 +142,18 @@ class KeptTests(RoundsTestCase):
             self.plugin.steps.refuse["links_elsewhere"] = number
             self.assert_still_there()
 
-    def test_a_running_one_without_an_engine(self) -> None:
+    def test_running_endpoint_stays_without_engine(self) -> None:
         self.no_engine()
         self.start_again()
         self.assert_still_there()
 
-    def test_one_whose_link_its_own_root_has_set_down(self) -> None:
+    def test_endpoint_with_a_link_set_down_stays(self) -> None:
         self.no_engine()
         self.plugin.kernel.change_away(LINK, up=False)
         self.start_again()
         self.assert_still_there()
 
-    def test_one_whose_link_its_own_root_has_renamed_or_given_another_mac(self) -> None:
+    def test_endpoint_with_a_changed_link_stays(self) -> None:
         self.no_engine()
         for facts in ({"alias": "mine"}, {"mac": "02:00:00:00:00:99", "alias": self.alias()}):
             self.plugin.kernel.change_away(LINK, up=False, **facts)
@@ -163,12 +163,12 @@ class KeptTests(RoundsTestCase):
     def alias(self) -> str:
         return self.plugin.kernel.away(LINK).alias
 
-    def test_one_whose_link_is_seen_in_a_container_whatever_the_engine_says(self) -> None:
+    def test_unlisted_endpoint_with_its_link_in_a_container_stays(self) -> None:
         self.engine.listed.clear()
         self.start_again()
         self.assert_still_there()
 
-    def test_one_whose_link_was_moved_on_from_its_container_without_an_engine(self) -> None:
+    def test_endpoint_whose_mac_is_in_use_stays_without_engine(self) -> None:
         self.no_engine()
         self.plugin.kernel.destroy_away(LINK)  # where we cannot see it, but the kernel knows its MAC
         mac = self.plugin.registry.endpoints[ENDPOINT].mac
@@ -177,38 +177,38 @@ class KeptTests(RoundsTestCase):
         self.begin()
         self.assert_still_there()
 
-    def test_one_that_the_kernel_cannot_look_for_without_an_engine(self) -> None:
+    def test_endpoint_stays_if_neither_kernel_nor_engine_tell(self) -> None:
         self.no_engine()
         self.plugin.kernel.destroy_away(LINK)
         self.begin()
         self.plugin.steps.refuse["links_elsewhere"] = 95
         self.assert_still_there()
 
-    def test_one_whose_parent_is_away_without_an_engine(self) -> None:
+    def test_endpoint_of_an_absent_parent_stays_without_engine(self) -> None:
         self.no_engine()
         self.plugin.kernel.destroy_away(LINK)
         self.plugin.kernel.delete("eth0")
         self.begin()
         self.assert_still_there()
 
-    def test_one_whose_network_is_lost_and_whose_link_is_in_a_container(self) -> None:
+    def test_endpoint_of_a_lost_network_stays_with_its_link(self) -> None:
         self.no_engine()
         self.plugin.records.kept[RecordKind.NETWORK].clear()
         self.start_again()
         self.go_round(ENOUGH)
         self.assertEqual(list(self.plugin.registry.endpoints), [ENDPOINT])
 
-    def test_one_whose_network_the_engine_does_not_know_and_whose_link_is_in_a_container(self) -> None:
+    def test_endpoint_of_an_unlisted_network_stays_with_its_link(self) -> None:
         self.engine.has = {OTHER_NETWORK: listed(OTHER_NETWORK, "10.0.0.0/8", driver="bridge")}
         self.start_again()
         self.assert_still_there()
 
-    def test_one_of_which_the_engine_says_nothing(self) -> None:
+    def test_endpoint_stays_if_the_engine_refuses_to_answer(self) -> None:
         self.engine.trouble = EngineError("forbidden by a proxy")
         self.start_again()
         self.assert_still_there()
 
-    def test_one_that_is_listed_only_at_the_second_look(self) -> None:
+    def test_endpoint_listed_at_the_second_check_stays(self) -> None:
         """As when an engine that is starting answers too early."""
         self.begin()
         self.plugin.kernel.destroy_away(LINK)
@@ -218,7 +218,7 @@ class KeptTests(RoundsTestCase):
         self.engine.listed[ENDPOINT] = "web"
         self.assert_still_there()
 
-    def test_one_whose_engine_goes_away_between_two_looks(self) -> None:
+    def test_endpoint_stays_if_the_engine_goes_between_checks(self) -> None:
         self.begin()
         self.plugin.kernel.change_away(LINK, alias="", mac="")
         self.engine.listed.clear()
@@ -230,7 +230,7 @@ class KeptTests(RoundsTestCase):
         self.assert_still_there()
 
 
-class LyingAboutTests(RoundsTestCase):
+class IdleLinkTests(ReconcilerTestCase):
     """Links in the host's namespace."""
 
     def setUp(self) -> None:
@@ -239,20 +239,20 @@ class LyingAboutTests(RoundsTestCase):
         self.plugin.create_endpoint()
         self.no_engine()
 
-    def test_one_that_is_up_is_kept(self) -> None:
+    def test_endpoint_with_its_link_up_stays(self) -> None:
         self.plugin.kernel.set_up(LINK)
         self.start_again()
         self.go_round(2 * ENOUGH)
         self.assert_kept(ENDPOINT)
 
-    def test_one_whose_container_is_slow_to_take_it_is_kept_while_the_engine_lists_it(self) -> None:
+    def test_listed_endpoint_with_an_idle_link_stays(self) -> None:
         self.engine.trouble = None
         self.engine.listed[ENDPOINT] = "web"
         self.begin()
         self.go_round(2 * ENOUGH)
         self.assert_kept(ENDPOINT)
 
-    def test_one_that_somebody_else_has_put_in_its_place_is_not_touched(self) -> None:
+    def test_foreign_link_in_its_place_is_not_touched(self) -> None:
         theirs = self.plugin.kernel.find(LINK)
         assert theirs is not None
         self.plugin.kernel.delete(LINK)
@@ -261,7 +261,7 @@ class LyingAboutTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assertIn(LINK, self.plugin.link_names())
 
-    def test_each_call_about_it_gives_it_time(self) -> None:
+    def test_each_call_restarts_the_grace_period(self) -> None:
         self.begin()
         for call in (
             lambda: self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT))),
@@ -278,14 +278,14 @@ class LyingAboutTests(RoundsTestCase):
         self.go_round(ENOUGH)
         self.assert_kept()
 
-    def test_one_that_is_spoken_of_between_two_looks_is_kept(self) -> None:
+    def test_call_between_two_checks_keeps_the_endpoint(self) -> None:
         self.begin()
         self.pass_time(141)  # a look was at 140, the next one is at 145
         self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
         self.go_round(GRACE_PERIODS.silence - 1)
         self.assert_kept(ENDPOINT)
 
-    def test_one_that_is_spoken_of_while_another_one_is_being_removed_is_kept(self) -> None:
+    def test_call_during_another_removal_keeps_the_endpoint(self) -> None:
         self.request_address("192.168.1.8")
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.begin()
@@ -302,7 +302,7 @@ class LyingAboutTests(RoundsTestCase):
         link = self.plugin.kernel.find(endpoint_link_name(endpoint_id))
         return link is None or self.plugin.links.is_retired(link)
 
-    def test_one_that_is_being_made_for_minutes_is_kept(self) -> None:
+    def test_endpoint_in_slow_creation_stays(self) -> None:
         self.plugin.delete_endpoint()
         self.plugin.steps.hold.add("add_macvlan")
         made = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
@@ -312,7 +312,7 @@ class LyingAboutTests(RoundsTestCase):
         self.successResultOf(made)
         self.assert_kept(ENDPOINT)
 
-    def test_a_call_that_waits_for_its_turn_is_heard(self) -> None:
+    def test_join_that_waits_for_a_removal_is_refused(self) -> None:
         self.begin()
         self.plugin.steps.hold.add("set_group")
         self.go_round(ENOUGH)  # the removal has begun, and waits for the kernel
@@ -322,8 +322,8 @@ class LyingAboutTests(RoundsTestCase):
         self.assert_kept()
 
 
-class SuccessorTests(RoundsTestCase):
-    def test_one_with_its_address_is_not_started_while_its_mac_is_asked_for(self) -> None:
+class SuccessorTests(ReconcilerTestCase):
+    def test_successor_waits_while_the_mac_is_probed(self) -> None:
         """For a moment the kernel would refuse the container's link: it has that MAC, too."""
         self.run_container()
         self.forget_container()
@@ -342,8 +342,8 @@ class SuccessorTests(RoundsTestCase):
         self.assert_kept(OTHER_ENDPOINT)
 
 
-class PassthruTests(RoundsTestCase):
-    def test_one_in_passthru_is_kept_without_an_engine_and_removed_with_one(self) -> None:
+class PassthruTests(ReconcilerTestCase):
+    def test_passthru_endpoint_is_removed_only_with_an_engine(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", macvlan_mode="passthru")
         self.plugin.wait(
             self.plugin.endpoints.create(endpoint_request(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.9/24"))
@@ -358,7 +358,7 @@ class PassthruTests(RoundsTestCase):
         self.go_round()
         self.assert_kept()
 
-    def test_one_in_passthru_with_a_mac_of_its_own_is_kept_without_an_engine(self) -> None:
+    def test_passthru_endpoint_with_its_own_mac_stays(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", macvlan_mode="passthru", force_mac="true")
         self.plugin.wait(
             self.plugin.endpoints.create(
@@ -372,8 +372,8 @@ class PassthruTests(RoundsTestCase):
         self.assert_kept(OTHER_ENDPOINT)
 
 
-class EndTests(RoundsTestCase):
-    def test_a_removal_that_has_begun_is_finished_before_the_service_ends(self) -> None:
+class ReconcilerTests(ReconcilerTestCase):
+    def test_begun_removal_is_finished_at_stop(self) -> None:
         self.run_container()
         self.forget_container()
         self.begin()
@@ -388,7 +388,7 @@ class EndTests(RoundsTestCase):
         self.successResultOf(closed)
         self.assert_kept()
 
-    def test_a_clock_that_was_set_makes_a_second_look_no_sooner(self) -> None:
+    def test_second_check_waits_in_monotonic_time(self) -> None:
         self.run_container()
         self.forget_container()
         reconciler = self.begin()
@@ -406,7 +406,7 @@ class EndTests(RoundsTestCase):
         self.plugin.wait(reconciler.round(lambda: False))
         self.assertEqual(waits, [5, 3, 1])
 
-    def test_an_idle_service_is_woken_and_asks_the_engine_once_a_round(self) -> None:
+    def test_idle_service_wakes_once_a_round(self) -> None:
         self.run_container()
         self.begin()
         self.go_round(600)
@@ -414,10 +414,10 @@ class EndTests(RoundsTestCase):
         self.assertTrue(10 <= self.engine.asked <= 11, self.engine.asked)
 
 
-class OnceTests(RoundsTestCase):
+class SingleRoundTests(ReconcilerTestCase):
     every = 0.0
 
-    def test_there_is_one_round_after_the_start_and_no_timer_after_it(self) -> None:
+    def test_interval_zero_means_one_round(self) -> None:
         self.run_container()
         self.forget_container()
         self.start_again()

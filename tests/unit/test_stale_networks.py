@@ -10,11 +10,11 @@ from macvlan_twisted.state.interfaces import RecordKind
 from macvlan_twisted.state.serialize import from_document
 
 from .helpers import ENDPOINT, NETWORK, OTHER_NETWORK, PLAIN_LINKS
-from .reconciler_cases import ENOUGH, GRACE_PERIODS, ROUND, RoundsTestCase, listed
+from .reconciler_cases import ENOUGH, GRACE_PERIODS, ROUND, ReconcilerTestCase, listed
 
 
-class NetworkTests(RoundsTestCase):
-    def test_one_that_its_engine_lists_no_more_goes_with_its_pool(self) -> None:
+class NetworkTests(ReconcilerTestCase):
+    def test_unlisted_network_is_removed_with_its_pool(self) -> None:
         self.begin()
         self.go_round()
         self.engine.has.clear()
@@ -24,7 +24,7 @@ class NetworkTests(RoundsTestCase):
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
         self.assertEqual(self.reconciler.counts, {"networks removed": 1, "pools released": 1})
 
-    def test_nothing_is_kept_of_when_one_was_heard_of_that_has_gone(self) -> None:
+    def test_last_seen_forgets_a_removed_network(self) -> None:
         self.begin()
         self.go_round()
         self.engine.has.clear()
@@ -32,7 +32,7 @@ class NetworkTests(RoundsTestCase):
         self.assert_networks()
         self.assertEqual(self.plugin.networks.last_seen._last, {})
 
-    def test_after_a_restart_the_engine_is_known_again(self) -> None:
+    def test_engine_is_remembered_over_a_restart(self) -> None:
         self.begin()
         self.go_round(ROUND)
         self.engine.has.clear()
@@ -40,13 +40,13 @@ class NetworkTests(RoundsTestCase):
         self.go_round()
         self.assert_networks()
 
-    def test_one_that_no_engine_was_ever_seen_to_list_stays(self) -> None:
+    def test_network_never_listed_stays(self) -> None:
         self.engine.has.clear()
         self.begin()
         self.go_round(2 * ENOUGH)
         self.assert_networks(NETWORK)
 
-    def test_another_engine_proves_nothing(self) -> None:
+    def test_list_of_another_engine_proves_nothing(self) -> None:
         self.begin()
         self.go_round()
         self.engine.has.clear()
@@ -55,7 +55,7 @@ class NetworkTests(RoundsTestCase):
         self.assert_networks(NETWORK)
         self.assertIn(self.pool_id, self.plugin.store.open)
 
-    def test_an_engine_that_does_not_say_which_one_it_is_proves_nothing(self) -> None:
+    def test_list_of_an_engine_without_an_id_proves_nothing(self) -> None:
         """As behind a proxy that shows some networks only, or with Podman."""
         self.begin()
         self.go_round()
@@ -64,7 +64,7 @@ class NetworkTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assert_networks(NETWORK)
 
-    def test_an_engine_that_is_away_or_refuses_proves_nothing(self) -> None:
+    def test_unavailable_engine_proves_nothing(self) -> None:
         self.begin()
         self.go_round()
         self.engine.has.clear()
@@ -74,7 +74,7 @@ class NetworkTests(RoundsTestCase):
         self.go_round(ENOUGH)
         self.assert_networks(NETWORK)
 
-    def test_one_that_is_not_listed_once_stays(self) -> None:
+    def test_network_missing_from_one_list_stays(self) -> None:
         self.begin()
         self.go_round(139)
         self.engine.has.clear()
@@ -83,7 +83,7 @@ class NetworkTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assert_networks(NETWORK)
 
-    def test_one_with_a_container_stays(self) -> None:
+    def test_network_with_a_container_stays(self) -> None:
         self.run_container()
         self.begin()
         self.go_round()
@@ -96,7 +96,7 @@ class NetworkTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assert_networks()
 
-    def test_a_swarms_stays_for_a_worker_lists_it_only_while_it_has_a_task(self) -> None:
+    def test_swarm_network_stays(self) -> None:
         swarms = "k2v5xj9q8w7e6r5t4y3u2i1o0"
         self.plugin.create_network(swarms, parent="eth0")
         self.engine.has[swarms] = listed(swarms)
@@ -106,7 +106,7 @@ class NetworkTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assert_networks(NETWORK, swarms)
 
-    def test_an_engine_that_got_another_id_is_the_networks_from_then_on(self) -> None:
+    def test_new_engine_id_is_saved(self) -> None:
         self.begin()
         self.go_round()
         self.engine.id = "b" * 64
@@ -115,12 +115,12 @@ class NetworkTests(RoundsTestCase):
         kept = from_document(Network, self.plugin.records.kept[RecordKind.NETWORK][NETWORK])
         self.assertEqual(kept.engine_id, "b" * 64)
 
-    def test_a_network_that_is_created_again_is_the_same_one_to_the_engine_that_lists_it(self) -> None:
+    def test_listed_network_can_be_created_again(self) -> None:
         self.begin()
         self.go_round()
         self.create_all()
 
-    def test_a_removal_by_the_engine_meanwhile_is_no_error(self) -> None:
+    def test_removal_by_the_engine_meanwhile_is_no_error(self) -> None:
         self.begin()
         self.go_round(ROUND)
         self.engine.has.clear()
@@ -129,8 +129,8 @@ class NetworkTests(RoundsTestCase):
         self.assert_networks()
 
 
-class PoolTests(RoundsTestCase):
-    def test_one_whose_network_is_gone_goes_also_with_addresses_in_it(self) -> None:
+class PoolTests(ReconcilerTestCase):
+    def test_pool_without_a_network_goes_with_its_addresses(self) -> None:
         self.request_address()
         self.begin()
         self.go_round(ROUND)
@@ -140,7 +140,7 @@ class PoolTests(RoundsTestCase):
         self.assertEqual(self.plugin.store.open, {})
         self.assertEqual(self.claimed(), [])
 
-    def test_one_whose_network_is_gone_here_and_not_in_the_engine_stays(self) -> None:
+    def test_pool_of_a_listed_network_stays(self) -> None:
         """State was lost in part: what is left of it is needed to recover the rest."""
         self.begin()
         self.go_round(ROUND)
@@ -148,7 +148,7 @@ class PoolTests(RoundsTestCase):
         self.go_round(2 * ENOUGH)
         self.assertIn(self.pool_id, self.plugin.store.open)
 
-    def test_one_for_which_no_network_came_goes(self) -> None:
+    def test_pool_whose_network_never_came_goes(self) -> None:
         self.begin()
         self.go_round(ROUND)
         abandoned = self.of_other_subnet()
@@ -161,7 +161,7 @@ class PoolTests(RoundsTestCase):
         request = RequestPool("Local", parse_network("10.9.0.0/24"), None, {"parent": "eth0"})
         return self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
 
-    def test_one_with_containers_stays_if_no_engine_was_seen_to_list_it(self) -> None:
+    def test_unlisted_pool_with_containers_stays(self) -> None:
         """It is another engine's, perhaps, and of another driver's network."""
         request = RequestAddress(self.of_other_subnet(), parse_address("10.9.0.7"), Purpose.ENDPOINT, "c")
         self.plugin.wait(self.plugin.addresses.request_address(request))
@@ -170,7 +170,7 @@ class PoolTests(RoundsTestCase):
         self.assertEqual(set(self.plugin.store.open), {self.pool_id, request.pool_id})
         self.assertEqual(self.claimed(), ["10.9.0.7"])
 
-    def test_another_drivers_stays_while_the_engine_lists_its_network(self) -> None:
+    def test_pool_of_another_driver_stays_while_listed(self) -> None:
         other = self.of_other_subnet()
         self.engine.has[OTHER_NETWORK] = listed(OTHER_NETWORK, "10.9.0.0/24", driver="bridge")
         self.begin()
@@ -180,14 +180,14 @@ class PoolTests(RoundsTestCase):
         self.go_round()
         self.assertNotIn(other, self.plugin.store.open)
 
-    def test_without_an_engine_that_is_known_to_use_us_all_stay(self) -> None:
+    def test_pools_stay_beside_an_engine_without_our_networks(self) -> None:
         self.engine.has = {OTHER_NETWORK: listed(OTHER_NETWORK, "172.16.0.0/16", driver="bridge")}
         other = self.of_other_subnet()
         self.begin()
         self.go_round(2 * ENOUGH)
         self.assertEqual(set(self.plugin.store.open), {other, self.pool_id})
 
-    def test_where_there_may_be_another_engine_those_stay_that_may_be_its_own(self) -> None:
+    def test_pool_stays_if_another_engine_may_have_it(self) -> None:
         other = self.of_other_subnet()
         self.plugin.create_network(OTHER_NETWORK, parent="eth0")  # which this engine does not list
         self.begin()
@@ -195,10 +195,10 @@ class PoolTests(RoundsTestCase):
         self.assertIn(other, self.plugin.store.open)
 
 
-class UnknownTests(RoundsTestCase):
+class UnknownTests(ReconcilerTestCase):
     """What the engine has and we do not know."""
 
-    def test_networks_and_endpoints_are_told_once_each_and_nothing_is_done(self) -> None:
+    def test_unknown_objects_are_reported_once_and_left_alone(self) -> None:
         self.engine.has[OTHER_NETWORK] = listed(OTHER_NETWORK, "10.9.0.0/24")
         self.engine.listed["f" * 64] = "lost"
         self.begin()
@@ -210,18 +210,18 @@ class UnknownTests(RoundsTestCase):
         self.assertNotIn("--recover", self.go_round(600))
         self.assert_networks(NETWORK)
 
-    def test_other_drivers_networks_are_none_of_ours(self) -> None:
+    def test_networks_of_other_drivers_are_ignored(self) -> None:
         for driver in ("bridge", "macvlan", "macvlan-twisted-2"):
             self.engine.has[driver] = listed(driver, "10.9.0.0/24", driver=driver)
         self.begin()
         self.assertNotIn("--recover", self.go_round())
 
-    def test_a_managed_plugins_name_has_a_tag(self) -> None:
+    def test_driver_name_of_a_managed_plugin_is_recognized(self) -> None:
         self.engine.has[OTHER_NETWORK] = listed(OTHER_NETWORK, driver="macvlan-twisted:latest")
         self.begin()
         self.assertIn("--recover", self.go_round())
 
-    def test_what_is_so_for_a_moment_only_is_not_told(self) -> None:
+    def test_network_unknown_for_a_moment_is_not_reported(self) -> None:
         self.engine.has[OTHER_NETWORK] = listed(OTHER_NETWORK)
         self.begin()
         self.pass_time(21)  # a look was at 20, the next one is at 25

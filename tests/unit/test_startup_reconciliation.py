@@ -36,14 +36,14 @@ class RestartTests(PluginTestCase):
         )
         self.plugin.create_endpoint(address_v6="fd00::7/64")
 
-    def test_nothing_changes_when_nothing_happened(self) -> None:
+    def test_restart_changes_nothing(self) -> None:
         before = self.plugin.kernel.links(), self.plugin.records.all_rows()
         plugin = self.plugin.next_life()
         self.assertEqual((plugin.kernel.links(), plugin.records.all_rows()), before)
         self.assertEqual(plugin.registry.networks, self.plugin.registry.networks)
         self.assertEqual(plugin.registry.endpoints, self.plugin.registry.endpoints)
 
-    def test_every_call_works_as_before(self) -> None:
+    def test_calls_work_after_a_restart(self) -> None:
         plugin = self.plugin.next_life()
         plugin.create_network(parent="eth1.20", mode="source", source_macs="02:00:00:00:00:01", mtu="1400")
         self.assertEqual(plugin.create_endpoint(address_v6="fd00::7/64"), "7a:42:c0:a8:01:07")
@@ -53,7 +53,7 @@ class RestartTests(PluginTestCase):
         plugin.wait(plugin.networks.delete(NETWORK))
         self.assert_nothing_left(plugin)
 
-    def test_an_endpoint_whose_link_is_in_a_container_is_kept(self) -> None:
+    def test_endpoint_with_its_link_in_a_container_stays(self) -> None:
         moved = self.plugin.kernel.move_away(LINK)
         plugin = self.plugin.next_life()
         self.assertIn(ENDPOINT, plugin.registry.endpoints)
@@ -61,7 +61,7 @@ class RestartTests(PluginTestCase):
         plugin.delete_endpoint()
         self.assertNotIn(LINK, plugin.link_names())
 
-    def test_a_vlan_goes_under_a_container_whose_network_was_not_rebuilt(self) -> None:
+    def test_vlan_stays_below_a_container_of_an_unknown_network(self) -> None:
         self.plugin.kernel.move_away(LINK, up=True)
         for kind in (
             RecordKind.NETWORK,
@@ -77,7 +77,7 @@ class RestartTests(PluginTestCase):
         self.assertEqual(plugin.registry.made_links, {})
 
 
-class CrashTests(PluginTestCase):
+class KilledTests(PluginTestCase):
     """Each test stops the service at one point and starts it anew on what is left."""
 
     def setUp(self) -> None:
@@ -90,7 +90,7 @@ class CrashTests(PluginTestCase):
         self.plugin.kernel.put(link)
         return link
 
-    def test_between_row_and_link(self) -> None:
+    def test_endpoint_killed_before_its_link_can_be_removed(self) -> None:
         self.plugin.steps.hold.add("add_macvlan")
         self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
         plugin = self.plugin.next_life()
@@ -98,14 +98,14 @@ class CrashTests(PluginTestCase):
         self.assertEqual(plugin.records.kept[RecordKind.ENDPOINT], {})
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
 
-    def test_between_row_and_link_the_engine_may_ask_again(self) -> None:
+    def test_endpoint_killed_before_its_link_can_be_created_again(self) -> None:
         self.plugin.steps.hold.add("add_macvlan")
         self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
         plugin = self.plugin.next_life()
         plugin.delete_endpoint()
         self.assertEqual(plugin.create_endpoint(), "7a:42:c0:a8:01:07")
 
-    def test_between_link_and_alias(self) -> None:
+    def test_link_without_an_alias_is_removed_with_its_row(self) -> None:
         """A link with our group and a name that a row derives is ours, without any alias."""
         self.plugin.create_endpoint()
         link = self.plugin.kernel.find(LINK)
@@ -117,7 +117,7 @@ class CrashTests(PluginTestCase):
         plugin.delete_endpoint()
         plugin.create_endpoint()
 
-    def test_our_own_link_on_a_parent_stays_without_an_alias(self) -> None:
+    def test_host_link_without_an_alias_stays(self) -> None:
         self.plugin.create_network("f" * 64, parent="eth1", host_access="true", host_address="192.168.1.200")
         (link,) = self.plugin.registry.host_links.values()
         made = self.plugin.kernel.find(link.name)
@@ -127,7 +127,7 @@ class CrashTests(PluginTestCase):
         assert again is not None
         self.assertEqual(again.alias, made.alias)
 
-    def test_a_vlan_of_ours_stays_without_an_alias(self) -> None:
+    def test_vlan_without_an_alias_stays(self) -> None:
         self.plugin.create_network("f" * 64, parent="eth1.20")
         vlan = self.plugin.kernel.find("eth1.20")
         assert vlan is not None
@@ -136,17 +136,17 @@ class CrashTests(PluginTestCase):
         assert again is not None
         self.assertEqual(again.alias, vlan.alias)
 
-    def test_between_link_and_alias_of_the_trial(self) -> None:
+    def test_probe_link_without_an_alias_is_removed(self) -> None:
         self.link_of_ours(probe_link_name(NETWORK))
         self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
 
-    def test_during_the_trial(self) -> None:
+    def test_probe_link_is_removed(self) -> None:
         self.link_of_ours(
             probe_link_name("f" * 64), alias=alias_of(self.plugin.records.instance, "trial", "f" * 64)
         )
         self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
 
-    def test_between_row_and_vlan(self) -> None:
+    def test_network_killed_before_its_vlan_can_be_removed(self) -> None:
         self.plugin.steps.hold.add("add_vlan")
         self.plugin.start(self.plugin.networks.create(network_request("f" * 64, parent="eth1.20")))
         plugin = self.plugin.next_life()
@@ -154,7 +154,7 @@ class CrashTests(PluginTestCase):
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
         self.assertEqual(plugin.records.kept[RecordKind.MADE_LINK], {})
 
-    def test_between_vlan_and_alias(self) -> None:
+    def test_vlan_without_an_alias_goes_with_its_network(self) -> None:
         self.plugin.create_network("f" * 64, parent="eth1.20")
         vlan = self.plugin.kernel.find("eth1.20")
         assert vlan is not None
@@ -163,14 +163,14 @@ class CrashTests(PluginTestCase):
         plugin.wait(plugin.networks.delete("f" * 64))
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
 
-    def test_between_the_last_networks_removal_and_its_vlans(self) -> None:
+    def test_vlans_without_a_network_are_removed(self) -> None:
         self.plugin.create_network("f" * 64, parent="eth1.20.30")
         self.plugin.records.kept[RecordKind.NETWORK].pop("f" * 64)
         plugin = self.plugin.next_life()
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
         self.assertEqual(plugin.records.kept[RecordKind.MADE_LINK], {})
 
-    def test_between_condemning_and_reaping(self) -> None:
+    def test_retired_link_is_deleted_with_its_row(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.plugin.kernel.set_group(LINK, self.plugin.records.link_group + 1)
@@ -178,20 +178,20 @@ class CrashTests(PluginTestCase):
         self.assertEqual(plugin.link_names(), {*PLAIN_LINKS, endpoint_link_name(OTHER_ENDPOINT)})
         self.assertEqual(list(plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
 
-    def test_condemned_links_of_many_groups(self) -> None:
+    def test_retired_links_of_all_groups_are_deleted(self) -> None:
         for number in range(3 * GROUPS):
             group = self.plugin.records.link_group + 1 + number % (GROUPS - 1)
             alias = alias_of(self.plugin.records.instance, "endpoint", str(number))
             self.link_of_ours(f"mvt{number:012x}", group=group, alias=alias, index=100 + number)
         self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
 
-    def test_a_link_of_an_endpoint_that_state_does_not_know(self) -> None:
+    def test_link_of_an_unknown_endpoint_is_removed(self) -> None:
         self.link_of_ours(LINK, alias=alias_of(self.plugin.records.instance, "endpoint", ENDPOINT))
         self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
 
 
 class ForeignLinkTests(PluginTestCase):
-    def test_links_that_are_not_ours_are_never_touched(self) -> None:
+    def test_foreign_links_are_never_touched(self) -> None:
         group = self.plugin.records.link_group
         foreign = [
             nic("mvt000000000001", 20, kind="macvlan", lower_index=2),  # our kind of name
@@ -219,7 +219,7 @@ class ForeignLinkTests(PluginTestCase):
         self.assertEqual(mine.kernel.links(), before)
         self.assertNotIn(ENDPOINT, mine.registry.endpoints)
 
-    def test_an_alias_of_someone_else_wins_over_name_and_group(self) -> None:
+    def test_foreign_alias_wins_over_name_and_group(self) -> None:
         is_ours = ownership(self.plugin.records, self.plugin.registry)
         self.plugin.create_network()
         self.plugin.create_endpoint()

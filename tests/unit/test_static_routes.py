@@ -46,33 +46,33 @@ class RoutesToHostTests(SynchronousTestCase):
             for each in routes
         ]
 
-    def test_the_hosts_addresses_on_the_parent_are_reached_by_those_for_containers(self) -> None:
+    def test_addresses_of_the_parent_are_routed_via_the_host_address(self) -> None:
         self.assertEqual(
             self.told("192.168.1.10", "fd00::10"),
             ["192.168.1.10/32 via 192.168.1.99", "fd00::10/128 via fd00::99"],
         )
 
-    def test_several_addresses_of_the_parent_are_all_told(self) -> None:
+    def test_all_addresses_of_the_parent_are_routed(self) -> None:
         self.assertEqual(
             self.told("192.168.1.10", "192.168.1.11"),
             ["192.168.1.10/32 via 192.168.1.99", "192.168.1.11/32 via 192.168.1.99"],
         )
 
-    def test_another_subnets_address_is_not_told_for_the_engine_would_refuse_that_subnets_network(
+    def test_addresses_of_other_subnets_are_not_routed(
         self,
     ) -> None:
         self.assertEqual(self.told("10.0.0.1", "fd11::1"), [])
 
-    def test_what_is_link_local_is_not_told(self) -> None:
+    def test_link_local_addresses_are_not_routed(self) -> None:
         self.assertEqual(self.told("fe80::1", "169.254.3.4"), [])
 
-    def test_the_address_for_containers_itself_needs_no_route(self) -> None:
+    def test_host_address_itself_needs_no_route(self) -> None:
         self.assertEqual(self.told("192.168.1.99"), [])
 
-    def test_a_host_that_is_the_containers_router_is_on_the_link_for_the_kernel(self) -> None:
+    def test_host_that_is_the_gateway_needs_no_route(self) -> None:
         self.assertEqual(self.told("192.168.1.10", gateway="192.168.1.10"), [])
 
-    def test_a_family_without_access_is_told_nothing(self) -> None:
+    def test_family_without_access_gets_no_route(self) -> None:
         self.assertEqual(
             self.told("192.168.1.10", "fd00::10", hosts=["fd00::99"]), ["fd00::10/128 via fd00::99"]
         )
@@ -82,10 +82,10 @@ class RoutesToHostTests(SynchronousTestCase):
         )
         self.assertEqual(self.told("192.168.1.10", addresses=(None, None)), [])
 
-    def test_an_address_outside_the_containers_subnet_is_on_its_link(self) -> None:
+    def test_host_address_outside_the_subnet_is_on_link(self) -> None:
         self.assertEqual(
             self.told("192.168.1.10", hosts=["10.9.9.9"]), ["10.9.9.9/32", "192.168.1.10/32 via 10.9.9.9"]
         )
 
-    def test_what_the_sandbox_has_already_is_not_told_again(self) -> None:
+    def test_route_present_in_the_sandbox_is_not_repeated(self) -> None:
         self.assertEqual(self.told("192.168.1.10", present=["192.168.1.10/32"]), [])

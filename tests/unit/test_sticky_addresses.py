@@ -21,7 +21,7 @@ from .helpers import LAN, NETWORK, PluginHarness, ScriptedRecords, network_reque
 OURS = "192.168.1.0/24"
 
 
-class IdentityTestCase(AddressTestCase):
+class StickyAddressTestCase(AddressTestCase):
     def network(self, **options: str) -> str:
         """A network whose addresses are ours; returns its pool."""
         pool = self.open(OURS, **options)
@@ -55,8 +55,8 @@ class IdentityTestCase(AddressTestCase):
         return before, self.start(pool, name)
 
 
-class ByNameTests(IdentityTestCase):
-    def test_an_address_that_is_excluded_is_not_handed_out_again_by_itself(self) -> None:
+class NameIdentityTests(StickyAddressTestCase):
+    def test_excluded_address_is_not_reused(self) -> None:
         """Somebody had asked for it with --ip."""
         self.plugin = PluginHarness(config=evolve(LAN, excluded=(parse_range("192.168.1.200"),)))
         pool = self.network()
@@ -64,13 +64,13 @@ class ByNameTests(IdentityTestCase):
         self.stop(pool, asked)
         self.assertNotEqual(self.ask(pool, name="web"), asked)
 
-    def test_a_container_that_is_made_again_has_its_address_and_mac(self) -> None:
+    def test_recreated_container_has_its_address_and_mac(self) -> None:
         pool = self.network(identity="name")
         before, after = self.come_again(pool, "web")
         self.assertEqual(before, after)
         self.assertNotEqual(before[1], "7a:42:c0:a8:01:02", "made of the address")
 
-    def test_others_came_and_went_meanwhile(self) -> None:
+    def test_identity_survives_other_containers(self) -> None:
         pool = self.network(identity="name")
         before = self.start(pool, "web")
         others = [self.start(pool, f"other-{number}") for number in range(5)]
@@ -80,7 +80,7 @@ class ByNameTests(IdentityTestCase):
         self.start(pool, "one-more")
         self.assertEqual(self.start(pool, "web"), before)
 
-    def test_who_lost_its_address_to_another_one_has_another_one_and_the_same_mac(self) -> None:
+    def test_container_that_lost_its_address_keeps_its_mac(self) -> None:
         pool = self.network(identity="name")
         address, mac = self.start(pool, "web")
         self.stop(pool, address)
@@ -93,7 +93,7 @@ class ByNameTests(IdentityTestCase):
         self.stop(pool, again[0])
         self.assertEqual(self.start(pool, "web"), again, "from now on this is the address of the name")
 
-    def test_a_mac_outlives_its_network(self) -> None:
+    def test_mac_survives_its_network(self) -> None:
         """It is made of the name, the parent and the subnet; the address is of the pool, and is forgotten with it."""
         pool = self.network(identity="name")
         self.start(pool, "first")
@@ -106,7 +106,7 @@ class ByNameTests(IdentityTestCase):
         again = self.start(self.network(identity="name"), "web")
         self.assertEqual(again[1], mac)
 
-    def test_the_same_name_on_another_host_has_another_mac(self) -> None:
+    def test_name_has_another_mac_on_another_host(self) -> None:
         macs = set()
         for instance in ("0000aaaa", "0000bbbb"):
             self.plugin = PluginHarness(config=LAN, records=ScriptedRecords(instance))
@@ -117,7 +117,7 @@ class ByNameTests(IdentityTestCase):
         pool = self.network(identity="name")
         self.assertNotEqual(self.start(pool, "web")[1], self.start(pool, "db")[1])
 
-    def test_it_survives_the_service(self) -> None:
+    def test_identity_survives_a_restart(self) -> None:
         pool = self.network(identity="name")
         before = self.start(pool, "web")
         self.stop(pool, before[0])
@@ -125,13 +125,13 @@ class ByNameTests(IdentityTestCase):
         self.start(pool, "other")
         self.assertEqual(self.start(pool, "web"), before)
 
-    def test_an_address_that_somebody_named_is_the_one_that_comes_again(self) -> None:
+    def test_named_address_is_reused(self) -> None:
         pool = self.network(identity="name")
         before = self.start(pool, "web", "192.168.1.77")
         self.stop(pool, before[0])
         self.assertEqual(self.start(pool, "web"), before)
 
-    def test_a_container_without_a_name_has_the_mac_of_its_address_and_it_is_told_once(self) -> None:
+    def test_container_without_a_name_has_the_mac_of_its_address(self) -> None:
         pool = self.network(identity="name")
         lines = self.listen()
         for number in (2, 3):
@@ -139,7 +139,7 @@ class ByNameTests(IdentityTestCase):
             self.assertEqual(found, (f"192.168.1.{number}/24", f"7a:42:c0:a8:01:0{number}"))
         self.assertEqual(sum("does not tell containers' names" in line for line in lines), 1)
 
-    def test_a_container_without_a_name_inherits_nothing(self) -> None:
+    def test_container_without_a_name_inherits_no_mac(self) -> None:
         """An engine that tells names gave way to one that does not."""
         pool = self.network(identity="name")
         address, mac = self.start(pool, "web")
@@ -148,7 +148,7 @@ class ByNameTests(IdentityTestCase):
         self.assertEqual(other, "7a:42:c0:a8:01:02")
         self.assertNotEqual(other, mac)
 
-    def test_one_container_in_two_networks_on_one_subnet_has_two_macs(self) -> None:
+    def test_container_in_two_networks_has_two_macs(self) -> None:
         """The kernel takes a MAC once a parent."""
         first = self.network(identity="name")
         second = self.open(OURS, identity="name")
@@ -170,25 +170,25 @@ class ByNameTests(IdentityTestCase):
         return lines
 
 
-class ByAddressTests(IdentityTestCase):
-    def test_an_address_and_its_mac_come_again_under_the_name(self) -> None:
+class AddressIdentityTests(StickyAddressTestCase):
+    def test_address_and_mac_return_with_the_name(self) -> None:
         pool = self.network(identity="address")
         before, after = self.come_again(pool, "web")
         self.assertEqual((before, after), (("192.168.1.2/24", "7a:42:c0:a8:01:02"),) * 2)
 
-    def test_who_gets_the_address_gets_the_mac(self) -> None:
+    def test_mac_follows_the_address(self) -> None:
         pool = self.network()
         address, mac = self.start(pool, "web")
         self.stop(pool, address)
         self.assertEqual(self.start(pool, "other", address.partition("/")[0]), (address, mac))
 
-    def test_without_names_a_freed_address_rests(self) -> None:
+    def test_freed_address_is_not_reused_without_a_name(self) -> None:
         before, after = self.come_again(self.network(), "")
         self.assertNotEqual(before[0], after[0])
 
 
-class ByChanceTests(IdentityTestCase):
-    def test_each_start_has_a_mac_of_its_own_and_the_next_address(self) -> None:
+class RandomIdentityTests(StickyAddressTestCase):
+    def test_each_start_has_a_new_address_and_mac(self) -> None:
         pool = self.network(identity="random")
         before, after = self.come_again(pool, "web")
         self.assertEqual((before[0], after[0]), ("192.168.1.2/24", "192.168.1.3/24"))
@@ -197,30 +197,30 @@ class ByChanceTests(IdentityTestCase):
             self.assertTrue(mac.startswith("7a:42:"))
             self.assertNotIn("c0:a8", mac)
 
-    def test_nothing_is_kept_of_a_name(self) -> None:
+    def test_name_is_not_saved(self) -> None:
         self.start(self.network(identity="random"), "web")
         self.assertEqual(self.plugin.store.names, {})
 
 
-class OptionTests(IdentityTestCase):
-    def test_an_unknown_word_is_told(self) -> None:
+class OptionTests(StickyAddressTestCase):
+    def test_unknown_identity_is_refused(self) -> None:
         with self.assert_refused(RequestRefused, "identity", "mac", "name, address, random"):
             self.open(OURS, identity="mac")
 
-    def test_the_services_default_is_for_networks_that_do_not_say(self) -> None:
+    def test_default_identity_comes_from_the_configuration(self) -> None:
         self.use(evolve(LAN, identity="random"))
         pool = self.network()
         before, after = self.come_again(pool, "web")
         self.assertNotEqual(before[1], after[1])
 
-    def test_a_gateway_has_no_name(self) -> None:
+    def test_gateway_has_no_name(self) -> None:
         pool = self.open(OURS, identity="name")
         self.gateway(pool, "192.168.1.1")
         self.ask(pool, "192.168.1.9", Purpose.AUXILIARY)
         self.assertEqual(self.plugin.store.names, {})
 
 
-class BoundedTests(SynchronousTestCase):
+class BoundedNamesTests(SynchronousTestCase):
     """What is kept of names, without anything around it."""
 
     def setUp(self) -> None:
@@ -234,7 +234,7 @@ class BoundedTests(SynchronousTestCase):
         found = self.kept.of_name("lan", name)
         return None if found is None else str(found.address)
 
-    def test_the_one_that_came_longest_ago_is_forgotten_first(self) -> None:
+    def test_oldest_name_is_forgotten_first(self) -> None:
         for number, name in enumerate("abc", 1):
             self.assertEqual(self.note(name, number), ())
         self.assertEqual(self.note("a", 1), (), "is the newest again")
@@ -243,27 +243,27 @@ class BoundedTests(SynchronousTestCase):
             [self.address_of(each) for each in "abcd"], ["10.0.0.1", None, "10.0.0.3", "10.0.0.4"]
         )
 
-    def test_who_had_the_address_before_makes_room(self) -> None:
+    def test_previous_owner_of_the_address_is_forgotten(self) -> None:
         for number, name in enumerate("abc", 1):
             self.note(name, number)
         self.assertEqual(self.note("d", 2), ("b",))
         self.assertEqual(self.note("b", 4), ("a",))
 
-    def test_a_name_that_moved_leaves_its_old_address_to_nobody(self) -> None:
+    def test_name_that_moved_frees_its_old_address(self) -> None:
         self.note("a", 1)
         self.note("a", 2)
         self.assertIsNone(self.kept.of_address("lan", parse_address("10.0.0.1")))
         self.assertEqual(self.note("b", 1), ())
         self.assertEqual(self.address_of("a"), "10.0.0.2")
 
-    def test_pools_have_names_of_their_own_and_end_alone(self) -> None:
+    def test_each_pool_has_its_own_names(self) -> None:
         for pool in ("lan", "other"):
             self.assertEqual(self.note("a", 1, pool), ())
         self.kept.forget_pool("other")
         self.assertIsNone(self.kept.of_name("other", "a"))
         self.assertEqual(self.address_of("a"), "10.0.0.1")
 
-    def test_too_many_that_were_kept_by_an_earlier_life_do_not_stay(self) -> None:
+    def test_excess_names_are_dropped_at_start(self) -> None:
         many = [
             StickyAddress("lan", f"c{number}", parse_address(f"10.0.0.{number}"), "")
             for number in range(1, 7)

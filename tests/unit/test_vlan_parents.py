@@ -29,7 +29,7 @@ class VlanTests(PluginTestCase):
         plugin = plugin or self.plugin
         plugin.wait(plugin.networks.delete(network_id))
 
-    def test_it_is_made_up_and_marked_as_ours(self) -> None:
+    def test_vlan_is_created_up_and_marked_as_ours(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         link = self.plugin.kernel.find("eth1.20")
         assert link is not None
@@ -37,7 +37,7 @@ class VlanTests(PluginTestCase):
         self.assertIn(self.plugin.records.instance, link.alias)
         self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"])
 
-    def test_its_row_is_on_disk_before_it_is_made(self) -> None:
+    def test_row_is_on_disk_before_the_vlan_is_made(self) -> None:
         self.plugin.steps.hold.add("add_vlan")
         creation = self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20")))
         self.assertNoResult(creation)
@@ -45,7 +45,7 @@ class VlanTests(PluginTestCase):
         self.plugin.steps.let_all_go()
         self.successResultOf(creation)
 
-    def test_each_of_a_parents_networks_costs_questions_to_the_kernel_when_something_happens_to_it(
+    def test_parent_check_costs_the_same_for_any_number_of_networks(
         self,
     ) -> None:
         asked: list[str] = []
@@ -65,7 +65,7 @@ class VlanTests(PluginTestCase):
             counts.append(len(asked))
         self.assertEqual(counts, [counts[0]] * 3)
 
-    def test_it_goes_with_its_last_network(self) -> None:
+    def test_vlan_goes_with_its_last_network(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", vlan_id="20")
         self.delete()
@@ -73,14 +73,14 @@ class VlanTests(PluginTestCase):
         self.delete(OTHER_NETWORK)
         self.assert_nothing_left()
 
-    def test_it_goes_with_its_last_network_across_a_restart(self) -> None:
+    def test_vlan_goes_with_its_last_network_after_a_restart(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         plugin = self.plugin.next_life()
         self.assertIn("eth1.20", plugin.link_names())
         self.delete(plugin=plugin)
         self.assert_nothing_left(plugin)
 
-    def test_one_that_was_there_is_used_and_never_removed_also_across_a_restart(self) -> None:
+    def test_existing_vlan_is_used_and_never_removed(self) -> None:
         foreign = nic("lan20", 9, kind="vlan", lower_index=3, vlan_id=20)
         plugin = PluginHarness(plain_kernel(foreign))
         plugin.create_network(parent="eth1.20")
@@ -89,7 +89,7 @@ class VlanTests(PluginTestCase):
         self.delete(plugin=plugin)
         self.assert_nothing_left(plugin, {*PLAIN_LINKS, "lan20"})
 
-    def test_one_that_was_there_and_down_is_brought_up(self) -> None:
+    def test_existing_vlan_is_set_up(self) -> None:
         plugin = PluginHarness(
             plain_kernel(nic("eth1.20", 9, kind="vlan", lower_index=3, vlan_id=20, up=False))
         )
@@ -98,20 +98,20 @@ class VlanTests(PluginTestCase):
         assert link is not None
         self.assertTrue(link.up)
 
-    def test_a_nic_that_is_down_is_brought_up_for_its_vlan(self) -> None:
+    def test_nic_is_set_up_for_its_vlan(self) -> None:
         plugin = PluginHarness(FakeKernel([nic("eth0", 2), nic("eth1", 3, up=False)]))
         plugin.create_network(parent="eth1.20")
         link = plugin.kernel.find("eth1")
         assert link is not None
         self.assertTrue(link.up)
 
-    def test_two_tags_are_made_and_removed_the_highest_first(self) -> None:
+    def test_two_tags_are_created_and_removed(self) -> None:
         self.plugin.create_network(parent="eth1.20.30")
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20", "eth1.20.30"})
         self.delete()
         self.assert_nothing_left()
 
-    def test_the_lower_tag_stays_while_another_network_is_on_it(self) -> None:
+    def test_outer_vlan_stays_while_another_network_uses_it(self) -> None:
         self.plugin.create_network(parent="eth1.20.30")
         self.plugin.create_network(OTHER_NETWORK, parent="eth1.20")
         self.delete()
@@ -119,26 +119,26 @@ class VlanTests(PluginTestCase):
         self.delete(OTHER_NETWORK)
         self.assert_nothing_left()
 
-    def test_a_link_of_another_kind_with_a_vlans_name_is_taken_as_it_is_and_stays(self) -> None:
+    def test_link_of_another_kind_with_a_dotted_name_is_used(self) -> None:
         plugin = PluginHarness(plain_kernel(nic("eth1.20", 9)))
         plugin.create_network(parent="eth1.20")
         self.delete(plugin=plugin)
         self.assert_nothing_left(plugin, {*PLAIN_LINKS, "eth1.20"})
 
-    def test_a_vlan_whose_name_is_taken_by_something_else_is_refused(self) -> None:
+    def test_vlan_whose_name_is_in_use_is_refused(self) -> None:
         plugin = PluginHarness(plain_kernel(nic("eth1.20", 9)))
         with self.assert_refused(RequestRefused, "eth1.20", "20"):
             plugin.create_network(parent="eth1", vlan_id="20")
         self.assert_nothing_left(plugin, {*PLAIN_LINKS, "eth1.20"})
 
-    def test_one_that_someone_replaced_stays(self) -> None:
+    def test_replaced_vlan_stays(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.kernel.delete("eth1.20")
         self.plugin.kernel.put(nic("eth1.20", 50, kind="vlan", lower_index=3, vlan_id=20))
         self.delete()
         self.assert_nothing_left(links={*PLAIN_LINKS, "eth1.20"})
 
-    def test_one_on_which_someone_elses_link_hangs_stays_and_the_network_goes(self) -> None:
+    def test_vlan_below_a_foreign_link_stays_when_the_network_goes(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         made = self.plugin.kernel.find("eth1.20")
         assert made is not None
@@ -150,7 +150,7 @@ class VlanTests(PluginTestCase):
         self.plugin.kernel.delete("theirs")
         self.assert_nothing_left(self.plugin.next_life())
 
-    def test_removal_waits_for_the_containers_links_on_it(self) -> None:
+    def test_removal_waits_for_the_endpoint_links(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.create_endpoint()
         self.plugin.steps.hold.add("delete_group")
@@ -163,7 +163,7 @@ class VlanTests(PluginTestCase):
 
 
 class DummyTests(PluginTestCase):
-    def test_an_internal_network_has_a_dummy_of_its_own_that_goes_with_it(self) -> None:
+    def test_each_internal_network_has_its_own_dummy(self) -> None:
         self.plugin.create_network(internal=True)
         self.plugin.create_network(OTHER_NETWORK, internal=True)
         names = {dummy_link_name(NETWORK), dummy_link_name(OTHER_NETWORK)}
@@ -172,14 +172,14 @@ class DummyTests(PluginTestCase):
             self.plugin.wait(self.plugin.networks.delete(network_id))
         self.assert_nothing_left()
 
-    def test_a_link_of_that_name_which_is_not_ours_is_refused_and_stays(self) -> None:
+    def test_foreign_link_with_the_name_of_the_dummy_is_refused(self) -> None:
         foreign = nic(dummy_link_name(NETWORK), 9)
         plugin = PluginHarness(plain_kernel(foreign))
         with self.assert_refused(Exception, foreign.name):
             plugin.create_network(internal=True)
         self.assert_nothing_left(plugin, {*PLAIN_LINKS, foreign.name})
 
-    def test_two_containers_of_it_are_on_one_link(self) -> None:
+    def test_containers_of_an_internal_network_share_its_dummy(self) -> None:
         self.plugin.create_network(internal=True)
         self.plugin.create_endpoint(address="10.0.0.2/8")
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="10.0.0.3/8")
@@ -195,7 +195,7 @@ class RebootTests(PluginTestCase):
         self.plugin.kernel = plain_kernel()
         return self.plugin.next_life()
 
-    def test_vlans_and_dummies_that_we_made_are_made_again(self) -> None:
+    def test_vlans_and_dummies_are_made_again_after_a_reboot(self) -> None:
         self.plugin.create_network(parent="eth1.20.30")
         self.plugin.create_network(OTHER_NETWORK, internal=True)
         plugin = self.after_reboot()
@@ -206,7 +206,7 @@ class RebootTests(PluginTestCase):
             plugin.wait(plugin.networks.delete(network_id))
         self.assert_nothing_left(plugin)
 
-    def test_a_nic_that_is_missing_does_not_keep_the_service_from_starting(self) -> None:
+    def test_service_starts_without_the_nic(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.kernel = FakeKernel([nic("eth0", 2)])
         plugin = self.plugin.next_life()
@@ -220,7 +220,7 @@ class RebootTests(PluginTestCase):
         plugin.wait(plugin.networks.delete(NETWORK))
         self.assert_nothing_left(plugin)
 
-    def test_a_dummy_that_was_marked_down_is_brought_up(self) -> None:
+    def test_dummy_that_is_down_is_set_up_at_start(self) -> None:
         self.plugin.create_network(internal=True)
         dummy = self.plugin.kernel.find(dummy_link_name(NETWORK))
         assert dummy is not None
