@@ -17,12 +17,12 @@ from .lan.conflicts import Conflicts
 from .lan.packet_sockets import PacketSockets
 from .netlink.events import LinkEvents
 from .netlink.links import Links
-from .netlink.threads import KernelThreads
 from .protocol.calls import Calls
 from .protocol.site import PluginSite
 from .reconcile.link_monitor import LinkMonitor
 from .reconcile.reconciler import Reconciler
 from .state.group_commit import GroupCommit
+from .worker_threads import WorkerThreads
 
 _log = Logger(namespace="macvlan_twisted")
 
@@ -34,7 +34,8 @@ class WiredParts:
     site: PluginSite
     calls: Calls
     links: Links
-    threads: KernelThreads
+    threads: WorkerThreads
+    deletion_thread: WorkerThreads
     writer: GroupCommit
     wires: PacketSockets
     conflicts: Conflicts
@@ -53,6 +54,7 @@ class WiredParts:
     def start_threads(self) -> None:
         try:
             self.threads.start()
+            self.deletion_thread.start()
             self.writer.start()
         except RuntimeError as error:  # as Python says that the system has none left
             raise StartupError(
@@ -91,6 +93,7 @@ class WiredParts:
         finally:
             try:
                 self.threads.stop()
+                self.deletion_thread.stop()
             finally:
                 self.writer.close()
 

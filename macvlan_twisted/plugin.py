@@ -41,7 +41,6 @@ from .engine.client import DisabledEngine, EngineClient, Inventory, Processes
 from .engine.client import Engine as NetworkCreation
 from .engine.default_network import ensure_network
 from .errors import StartupError
-from .from_threads import FromThreads
 from .ipam.address_requests import AddressRequests
 from .ipam.allocations import Allocations
 from .ipam.dhcp_pools import DhcpPools
@@ -62,12 +61,10 @@ from .lan.host_routes import HostRoutes
 from .lan.packet_socket import PacketSocket
 from .lan.packet_sockets import PacketSockets, SocketOpener
 from .last_seen import LastSeen
-from .netlink.batch_delete import RunInThread
 from .netlink.events import LinkEvents
 from .netlink.kernel import Kernel, Sandboxes
 from .netlink.links import Links
 from .netlink.netns import NamespaceSandboxes
-from .netlink.threads import KernelThreads
 from .option_values import ConflictWait
 from .parts import WiredParts, log_unless_cancelled
 from .protocol.calls import Calls
@@ -87,6 +84,7 @@ from .state.database import Database
 from .state.group_commit import GroupCommit
 from .state.interfaces import AddressStore, HostRecords
 from .state.sqlite import SqliteAddressStore, SqliteHostRecords
+from .worker_threads import RunInThread, WorkerThreads
 
 _log = Logger(namespace="macvlan_twisted")
 
@@ -143,10 +141,12 @@ class Surroundings:
     What the plugin needs of the machine besides kernel and disk. Tests put fakes in their place.
 
     :param run: runs a function in a thread that may block.
+    :param run_deletion: the same in a thread of its own, for the removal of retired links.
     :param open_socket: opens a packet socket on a parent.
     """
 
     run: RunInThread
+    run_deletion: RunInThread
     open_socket: SocketOpener
     sandboxes: Sandboxes
     engine: Engine
@@ -175,7 +175,7 @@ def build(
     """
     run, engine = surroundings.run, surroundings.engine
     registry = Registry(records)
-    links = Links(kernel, run, records.link_group, ownership(records, registry))
+    links = Links(kernel, run, surroundings.run_deletion, records.link_group, ownership(records, registry))
     host_links = HostLinks(links, records, registry.host_links)
     sockets = PacketSockets(links, host_links, surroundings.open_socket)
     conflicts = Conflicts(
@@ -331,10 +331,10 @@ def _wire(
     hear_of_links: Callable[[], LinkEvents] | None,
     database: Database,
 ) -> WiredParts:
-    in_reactor = FromThreads(reactor.callFromThread)
-    writer = GroupCommit(database, in_reactor)
+    writer = GroupCommit(database, WorkerThreads(reactor, 1, "state"))
     records = SqliteHostRecords(database, writer)
-    threads = KernelThreads(in_reactor, config.netlink_threads)
+    threads = WorkerThreads(reactor, config.netlink_threads, "netlink", kernel.close)
+    deletion_thread = WorkerThreads(reactor, 1, "netlink deletion", kernel.close)
     engine = EngineClient(reactor, config.docker_host) if config.docker_host else DisabledEngine()
     clock = MonotonicClock(reactor)
     plugin = build(
@@ -344,6 +344,7 @@ def _wire(
         SqliteAddressStore(database, writer),
         Surroundings(
             threads,
+            deletion_thread,
             partial(PacketSocket, reactor, elsewhere=threads),
             NamespaceSandboxes(),
             engine,
@@ -397,6 +398,7 @@ def _wire(
         calls,
         plugin.links,
         threads,
+        deletion_thread,
         writer,
         plugin.sockets,
         plugin.conflicts,

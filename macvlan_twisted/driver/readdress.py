@@ -20,11 +20,11 @@ from ..dhcp.leases import Leases
 from ..engine.client import EngineError, EngineUnavailable, Processes
 from ..errors import LinkError, MacvlanError
 from ..keyed_lock import KeyedLock
-from ..netlink.batch_delete import RunInThread
 from ..netlink.kernel import Readdress, Sandboxes
 from ..netlink.netns import sandbox_of_process
 from ..state.interfaces import HostRecords, RecordKind
 from ..state.serialize import to_document
+from ..worker_threads import RunInThread
 from .endpoint_addresses import EndpointAddresses
 from .host_access import HostAccess
 from .models import Endpoint, Network

@@ -10,16 +10,14 @@ already; what cannot wait until it is gone, waits for :meth:`BatchDelete.deletio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
 from ..errors import LinkError
+from ..worker_threads import RunInThread
 from .kernel import Kernel, LinkFacts, Marked
-
-T = TypeVar("T")
 
 BATCH_SIZE = 64
 """Links that go in one batch: 64 hold the kernel's lock for 28 ms, 300 for 54."""
@@ -27,12 +25,6 @@ BATCH_GROUPS = 16
 """Groups of condemned links, one a batch, used in turn."""
 
 _log = Logger(namespace="macvlan_twisted.netlink")
-
-
-class RunInThread(Protocol):
-    """:class:`.threads.KernelThreads`; a test runs the function at once."""
-
-    def __call__(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]: ...
 
 
 @define(eq=False)
@@ -45,16 +37,25 @@ class _Batch:
 
 class BatchDelete:
     """
+    :param run: runs what callers wait for.
+    :param run_deletion: runs the deletions, which hold their thread for a grace period, so that with a single thread for
+        *run* nobody waits for them.
     :param first_group: of the :data:`BATCH_GROUPS` groups that condemned links are moved to.
     :param is_ours: tells by what the kernel says of a link whether we made it: deleting a group takes
         whatever carries it, so that is asked of every link in the group first.
     """
 
     def __init__(
-        self, kernel: Kernel, run: RunInThread, first_group: int, is_ours: Callable[[Marked], bool]
+        self,
+        kernel: Kernel,
+        run: RunInThread,
+        run_deletion: RunInThread,
+        first_group: int,
+        is_ours: Callable[[Marked], bool],
     ) -> None:
         self._kernel = kernel
         self._run = run
+        self._run_deletion = run_deletion
         self._groups = tuple(range(first_group, first_group + BATCH_GROUPS))
         self._is_ours = is_ours
         self._batches: list[_Batch] = []
@@ -152,7 +153,7 @@ class BatchDelete:
         # What was condemned by name is ours, even if its row, which proved it, has been forgotten by now.
         names = list(batch.names)
         try:
-            members = await self._run(self._kernel.members_of_group, batch.group)
+            members = await self._run_deletion(self._kernel.members_of_group, batch.group)
             if not members:
                 return
             retired = set(names)
@@ -160,7 +161,7 @@ class BatchDelete:
             foreign = [link.name for link in others if not self._is_ours(link)]
             names += [link.name for link in others if link.name not in foreign]
             if not foreign:
-                await self._run(self._kernel.delete_group, batch.group)
+                await self._run_deletion(self._kernel.delete_group, batch.group)
                 return
             _log.warn(
                 "links that are not ours carry group {group}: {foreign}; ours are removed one by one",
@@ -171,6 +172,6 @@ class BatchDelete:
             _log.warn("{reason}; removing condemned links one by one", reason=str(failure))
         for name in names:
             try:
-                await self._run(self._kernel.delete, name)
+                await self._run_deletion(self._kernel.delete, name)
             except LinkError as failure:
                 _log.error("condemned link {link} stays: {reason}", link=name, reason=str(failure))

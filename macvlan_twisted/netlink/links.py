@@ -8,7 +8,8 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
 from ..errors import LinkError
-from .batch_delete import BATCH_GROUPS, BatchDelete, RunInThread
+from ..worker_threads import RunInThread
+from .batch_delete import BATCH_GROUPS, BatchDelete
 from .kernel import HostRoute, Kernel, LinkFacts, MacvlanLink, Marked, NetnsLink
 
 _log = Logger(namespace="macvlan_twisted.netlink")
@@ -21,18 +22,25 @@ class Links:
     """
     The links of one instance.
 
+    :param run: runs a function of the kernel on a thread.
+    :param run_deletion: the same on a thread of its own, for the removal of retired links.
     :param group: the group of our living links; the groups that follow it are for condemned ones.
     :param is_ours: tells by what the kernel says of a link whether this instance made it.
     """
 
     def __init__(
-        self, kernel: Kernel, run: RunInThread, group: int, is_ours: Callable[[Marked], bool]
+        self,
+        kernel: Kernel,
+        run: RunInThread,
+        run_deletion: RunInThread,
+        group: int,
+        is_ours: Callable[[Marked], bool],
     ) -> None:
         self._kernel = kernel
         self._run = run
         self.group = group
         self.is_ours = is_ours
-        self._reaper = BatchDelete(kernel, run, group + 1, is_ours)
+        self._reaper = BatchDelete(kernel, run, run_deletion, group + 1, is_ours)
 
     def is_retired(self, link: LinkFacts) -> bool:
         return self._reaper.is_retired_group(link.group)

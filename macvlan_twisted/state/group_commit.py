@@ -1,92 +1,78 @@
 """
-One thread writes for all who wait: group commit.
+Group commit: one thread commits for all callers.
 
-What is asked for while a commit runs goes into the next one, so that many small changes share the price of
-one wait for the disk.
+Changes that are submitted during a commit go into the next one together, so that many small changes share one wait for
+the disk.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
-from typing import Any
+from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
+from ..worker_threads import WorkerThreads
 from .database import Change, Database
 
-_Order = tuple[Sequence[Change], "Deferred[None]"]
+_Submission = tuple[Sequence[Change], "Deferred[None]"]
 
 
 class GroupCommit:
     """
-    :param call_in_reactor: like ``reactor.callFromThread``.
+    :param thread: a single thread; before it is started, :meth:`submit` blocks.
     """
 
-    def __init__(self, database: Database, call_in_reactor: Callable[..., Any]) -> None:
+    def __init__(self, database: Database, thread: WorkerThreads) -> None:
         self._database = database
-        self._call_in_reactor = call_in_reactor
-        self._orders: SimpleQueue[_Order | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread = thread
+        self._waiting: list[_Submission] = []
+        self._is_writing = False
 
     def start(self) -> None:
-        """Write on a thread from now on; before, and without it, :meth:`submit` blocks."""
-        thread = threading.Thread(target=self._write_all, name="macvlan-twisted state", daemon=True)
-        thread.start()
-        self._thread = thread
+        """:raises RuntimeError: the system has no thread left."""
+        self._thread.start()
 
     def submit(self, changes: Sequence[Change]) -> Deferred[None]:
-        """Fires in the reactor's thread when *changes* are on disk, or with StateError when none is."""
-        if self._thread is None:
-            return maybeDeferred(self._database.commit, changes)
+        """Fires when *changes* are on disk, or with :class:`~macvlan_twisted.errors.StateError` if none of them is."""
         done: Deferred[None] = Deferred()
-        self._orders.put((changes, done))
+        self._waiting.append((changes, done))
+        if not self._is_writing:
+            self._write_waiting()
         return done
 
     def close(self) -> None:
-        """Write what was submitted, then end the thread and close the file. Blocks for a commit at most."""
-        if self._thread is not None:
-            self._orders.put(None)
-            self._thread.join()
-            self._thread = None
+        """Write what was submitted, then end the thread and close the file. Blocks for two commits at most."""
+        if self._waiting:
+            self._write_waiting()
+        self._thread.stop()
         self._database.close()
 
-    def _write_all(self) -> None:
-        ending = False
-        while not ending:
-            group: list[_Order] = []
-            order = self._orders.get()
-            while True:
-                if order is None:
-                    ending = True
-                else:
-                    group.append(order)
-                try:
-                    order = self._orders.get_nowait()
-                except Empty:
-                    break
-            if group:
-                self._write(group)
+    def _write_waiting(self) -> None:
+        group, self._waiting = self._waiting, []
+        self._is_writing = True
+        written = self._thread(self._commit, [changes for changes, _ in group])
+        written.addCallback(self._written, [done for _, done in group])
 
-    def _write(self, group: list[_Order]) -> None:
+    def _commit(self, group: list[Sequence[Change]]) -> list[Failure | None]:
+        """
+        Runs in the thread.
+
+        :return: how each submission failed, or ``None`` for each that is on disk.
+        """
         try:
-            self._database.commit([change for changes, _ in group for change in changes])
-        except BaseException as error:
+            self._database.commit([change for changes in group for change in changes])
+        except BaseException:
             if len(group) == 1:
-                self._call_in_reactor(_fail_all, [done for _, done in group], error)
-                return
-            for order in group:  # one that cannot be written must not take the others with it
-                self._write([order])
+                return [Failure()]
+            # One submission that cannot be written must not fail the others.
+            return [failure for changes in group for failure in self._commit([changes])]
+        return [None] * len(group)
+
+    def _written(self, failures: list[Failure | None], waiting: list[Deferred[None]]) -> None:
+        if self._waiting:
+            self._write_waiting()
         else:
-            self._call_in_reactor(_fire_all, [done for _, done in group])
-
-
-def _fire_all(waiting: list[Deferred[None]]) -> None:
-    for done in waiting:
-        done.callback(None)
-
-
-def _fail_all(waiting: list[Deferred[None]], error: BaseException) -> None:
-    for done in waiting:
-        done.errback(error)
+            self._is_writing = False
+        for failure, done in zip(failures, waiting, strict=True):
+            done.callback(failure)  # a Failure goes to the errbacks

@@ -12,7 +12,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from macvlan_twisted.errors import LinkError
 from macvlan_twisted.netlink.kernel import Kernel, MacvlanLink, Marked
 from macvlan_twisted.netlink.links import GROUPS, Links
-from macvlan_twisted.netlink.threads import KernelThreads
+from macvlan_twisted.worker_threads import WorkerThreads
 from tests.integration.namespaced import NamespacedKernel, open_files
 from tests.integration.on_reactor import on_reactor
 from tests.lab.lan import Lan
@@ -32,7 +32,8 @@ class Host:
 
     namespaced: NamespacedKernel
     kernel: Kernel
-    threads: KernelThreads
+    threads: WorkerThreads
+    deletion_thread: WorkerThreads
     links: Links
     batches: list[int]
     """How many links there were in each group when it was removed."""
@@ -68,13 +69,17 @@ def host(lan: Lan) -> Iterator[Host]:
             batches.append(len(real.kernel.members_of_group(*arguments)))
 
     namespaced.before = note
-    threads = KernelThreads(reactor.callFromThread, 4)
-    threads.start()
     kernel = namespaced.kernel
+    threads = WorkerThreads(reactor, 4, "netlink", kernel.close)
+    deletion_thread = WorkerThreads(reactor, 1, "netlink deletion", kernel.close)
+    threads.start()
+    deletion_thread.start()
+    links = Links(kernel, threads, deletion_thread, GROUP, is_ours)
     try:
-        yield Host(namespaced, kernel, threads, Links(kernel, threads, GROUP, is_ours), batches)
+        yield Host(namespaced, kernel, threads, deletion_thread, links, batches)
     finally:
         threads.stop()
+        deletion_thread.stop()
         namespaced.close()
         real.close()
 
@@ -170,6 +175,7 @@ async def test_shutdown_leaves_links_sockets_or_threads(host: Host) -> None:
     assert host.left() == set()
     during = open_files()
     host.threads.stop()
+    host.deletion_thread.stop()
     assert not [each.name for each in threading.enumerate() if "netlink" in each.name]
     gc.collect()
     assert open_files() < during

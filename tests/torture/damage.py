@@ -22,6 +22,7 @@ from macvlan_twisted.state.generation import WITNESS_NAME, RuntimeGeneration
 from macvlan_twisted.state.group_commit import GroupCommit
 from macvlan_twisted.state.interfaces import Allocation, RecordKind
 from macvlan_twisted.state.sqlite import SqliteAddressStore, SqliteHostRecords, StateIdentity, open_database
+from macvlan_twisted.worker_threads import WorkerThreads
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
@@ -124,7 +125,7 @@ class Workshop:
 
 def fill(ledger: Database, numbers: range) -> None:
     """Add to every kind of record, a commit each, as the driver and address management do."""
-    writer = GroupCommit(ledger, lambda call, *arguments: call(*arguments))
+    writer = GroupCommit(ledger, WorkerThreads(None, 1, "state"))
     records, book = SqliteHostRecords(ledger, writer), SqliteAddressStore(ledger, writer)
     for number in numbers:
         pool = f"MacvlanTwistedLocal;192.168.{number}.0/24;;;{number:08x}"
@@ -145,7 +146,7 @@ def fill(ledger: Database, numbers: range) -> None:
 
 def drop(ledger: Database, numbers: range) -> None:
     """Remove some of it again."""
-    writer = GroupCommit(ledger, lambda call, *arguments: call(*arguments))
+    writer = GroupCommit(ledger, WorkerThreads(None, 1, "state"))
     records, book = SqliteHostRecords(ledger, writer), SqliteAddressStore(ledger, writer)
     for number in numbers:
         book.close_pool(f"MacvlanTwistedLocal;192.168.{number}.0/24;;;{number:08x}")

@@ -37,7 +37,7 @@ class HeldStep:
 @define
 class Steps:
     """
-    Takes steps at once, as :class:`~macvlan_twisted.netlink.batch_delete.RunInThread` asks for it, and on demand refuses
+    Takes steps at once, as :class:`~macvlan_twisted.worker_threads.RunInThread` asks for it, and on demand refuses
     them or keeps them for the test to let go.
     """
 

@@ -102,7 +102,7 @@ class PluginHarness:
             self.kernel,
             self.records,
             self.store,
-            Surroundings(self.steps, self._open_tap, self.sandboxes, self.engine),
+            Surroundings(self.steps, self.steps, self._open_tap, self.sandboxes, self.engine),
             clock=self.clock,
             random=Random(3),
             wall_time=lambda: 1.0e9,

@@ -33,7 +33,9 @@ class ReaperTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.kernel = WatchedKernel()
         self.steps = Steps()
-        self.reaper = BatchDelete(self.kernel, self.steps, FIRST_GROUP, lambda link: link.alias == "ours")
+        self.reaper = BatchDelete(
+            self.kernel, self.steps, self.steps, FIRST_GROUP, lambda link: link.alias == "ours"
+        )
 
     def make(self, *names: str, alias: str = "ours") -> None:
         for name in names:
@@ -68,6 +70,15 @@ class CondemnTests(ReaperTestCase):
         assert link is not None
         self.assertEqual((link.up, self.reaper.is_retired_group(link.group)), (False, True))
         self.assertFalse(self.reaper.is_retired_group(9))
+
+    def test_deletion_has_a_thread_of_its_own(self) -> None:
+        """A deletion takes 16 ms; with a single netlink thread the next CreateEndpoint would wait for it."""
+        calls, deletions = Steps(), Steps()
+        reaper = BatchDelete(self.kernel, calls, deletions, FIRST_GROUP, lambda link: link.alias == "ours")
+        self.make("a")
+        self.successResultOf(ensureDeferred(reaper.retire("a")))
+        self.assertEqual(calls.taken, ["set_group"])
+        self.assertEqual(deletions.taken, ["members_of_group", "delete_group"])
 
     def test_a_refusing_kernel_is_told_and_the_reaper_goes_on(self) -> None:
         self.make("a", "b")

@@ -1,4 +1,4 @@
-"""The thread that commits for all who wait."""
+"""Group commit: one thread commits for all callers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.errors import StateError
 from macvlan_twisted.state.database import NETWORKS, POOLS, Change, Database, Put
 from macvlan_twisted.state.group_commit import GroupCommit
+from macvlan_twisted.worker_threads import WorkerThreads
 
 from .database_cases import LedgerTestCase
 from .helpers import fresh_directory
@@ -50,18 +51,21 @@ def put(key: str) -> Put:
 class WriterTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.database = SlowLedger()
-        self.reactor: Queue[Callable[[], None]] = Queue()
+        self.calls: Queue[Callable[[], None]] = Queue()
         self.writer = self.make(cast(Database, self.database))
 
     def make(self, database: Database) -> GroupCommit:
-        return GroupCommit(database, lambda call, *rest: self.reactor.put(lambda: call(*rest)))
+        return GroupCommit(database, WorkerThreads(self, 1, "state"))
+
+    def callFromThread(self, call: Callable[..., Any], *rest: Any) -> None:
+        self.calls.put(lambda: call(*rest))
 
     def turn_reactor_until(self, *waited: Deferred[Any]) -> None:
         """Run what was called from threads until all of *waited* have fired."""
         until = monotonic() + 20
         while not all(each.called for each in waited):
             try:
-                self.reactor.get(timeout=max(0.0, until - monotonic()))()
+                self.calls.get(timeout=max(0.0, until - monotonic()))()
             except Empty:
                 self.fail("the writer's thread did not answer")
 
@@ -94,7 +98,8 @@ class GroupTests(WriterTestCase):
             self.database.commits,
             [[put("first")], [put(each) for number in range(5) for each in (str(number), f"{number}b")]],
         )
-        self.assertEqual(self.database.threads, {"macvlan-twisted state"})
+        (thread,) = self.database.threads
+        self.assertIn("macvlan-twisted state", thread)
 
     def test_deferreds_fire_in_the_reactors_thread_only(self) -> None:
         self.writer.start()
@@ -120,6 +125,22 @@ class GroupTests(WriterTestCase):
         self.turn_reactor_until(good)
         self.successResultOf(good)
 
+    def test_failure_of_one_submission_does_not_fail_its_group(self) -> None:
+        self.writer.start()
+        self.addCleanup(self.close)
+        self.database.refused.add("bad")
+        calls = [self.writer.submit([put("first")])]
+        self.database.begun.get(timeout=20)
+        calls += [self.writer.submit([put(key)]) for key in ("good", "bad", "better")]
+        for _ in range(10):
+            self.database.gate.release()
+        self.turn_reactor_until(*calls)
+        self.failureResultOf(calls.pop(2), StateError)
+        for call in calls:
+            self.successResultOf(call)
+        keys = [[str(change.key[0]) for change in commit] for commit in self.database.commits]
+        self.assertEqual(keys, [["first"], ["good", "bad", "better"], ["good"], ["bad"], ["better"]])
+
     def test_closing_writes_what_was_submitted_and_ends_the_thread(self) -> None:
         self.writer.start()
         calls = [self.writer.submit([put(str(number))]) for number in range(5)]
@@ -129,7 +150,7 @@ class GroupTests(WriterTestCase):
         self.turn_reactor_until(*calls)
         for call in calls:
             self.successResultOf(call)
-        self.assertNotIn("macvlan-twisted state", {each.name for each in threading.enumerate()})
+        self.assertFalse([each for each in threading.enumerate() if "macvlan-twisted state" in each.name])
 
     def test_closing_one_that_was_never_started(self) -> None:
         self.writer.close()

@@ -107,7 +107,7 @@ class FailedStartTests(StartTestCase):
     def test_thread_limit_is_reported(self) -> None:
         """Python says it by a RuntimeError, and a user should hear what to do."""
         start, begun = threading.Thread.start, threading.active_count()
-        for number in range(5):  # four that talk to the kernel, and the one that writes
+        for number in range(6):  # four for netlink, one for deletions, one for commits
             left = iter(range(number))
 
             def refuse(thread: threading.Thread, left: Iterator[int] = left) -> None:

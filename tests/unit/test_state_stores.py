@@ -14,6 +14,7 @@ from macvlan_twisted.state.interfaces import AddressStore, Allocation, HostRecor
 from macvlan_twisted.state.serialize import from_document, to_document
 from macvlan_twisted.state.sqlite import SqliteAddressStore, SqliteHostRecords, open_database
 from macvlan_twisted.testing.state import MemoryAddressStore, MemoryHostRecords
+from macvlan_twisted.worker_threads import WorkerThreads
 
 from .database_cases import LedgerTestCase
 from .helpers import subnet
@@ -102,7 +103,7 @@ class SqliteStateTests(MemoryStateTests):
         prepare_directory(self.directory)
         database = open_database(self.directory)
         self.addCleanup(database.close)
-        self.writer = GroupCommit(database, lambda call, *rest: call(*rest))
+        self.writer = GroupCommit(database, WorkerThreads(None, 1, "state"))
         self.records = SqliteHostRecords(database, self.writer)
         self.store = SqliteAddressStore(database, self.writer)
 

@@ -1,0 +1,80 @@
+"""Threads for calls that block: netlink requests and commits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+T = TypeVar("T")
+
+
+class RunInThread(Protocol):
+    """:class:`WorkerThreads`; a test runs the function at once."""
+
+    def __call__(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]: ...
+
+
+class WorkerThreads:
+    """
+    A :class:`~twisted.python.threadpool.ThreadPool` of a fixed size.
+
+    Before :meth:`start` and after :meth:`stop`, a function runs at once in the calling thread: during startup the reactor
+    does not run yet, and a failure must be raised synchronously.
+
+    :param reactor: runs the Deferreds' callbacks (``IReactorFromThreads``).
+    :param number: of threads.
+    :param name: appears in the names of the threads.
+    :param at_exit: is called by each thread as it ends, to close what belongs to the thread.
+    """
+
+    def __init__(
+        self, reactor: Any, number: int, name: str, at_exit: Callable[[], object] = lambda: None
+    ) -> None:
+        self._reactor = reactor
+        self._number = number
+        self._name = f"macvlan-twisted {name}"
+        self._at_exit = at_exit
+        self._pool: ThreadPool | None = None
+
+    def start(self) -> None:
+        """:raises RuntimeError: the system has no thread left; none of ours stays behind."""
+        pool = ThreadPool(self._number, self._number, self._name)
+        pool.threadFactory = self._thread  # type: ignore[assignment]
+        try:
+            pool.start()
+        except RuntimeError:
+            pool.threads = [thread for thread in pool.threads if thread.ident is not None]
+            pool.stop()
+            raise
+        self._pool = pool
+
+    def __call__(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]:
+        if self._pool is None:
+            return maybeDeferred(function, *arguments)
+        done: Deferred[T] = deferToThreadPool(self._reactor, self._pool, function, *arguments)
+        return done
+
+    def stop(self) -> None:
+        """Run the functions that are waiting, then end the threads. Blocks until they have ended."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()
+
+    def _thread(self, target: Callable[[], object], name: str) -> threading.Thread:
+        """
+        A daemon thread: one that is stuck in a system call does not keep the process from ending when it ends without
+        :meth:`stop`.
+        """
+
+        def run() -> None:
+            try:
+                target()
+            finally:
+                self._at_exit()
+
+        return threading.Thread(target=run, name=name, daemon=True)

@@ -1,0 +1,186 @@
+"""Worker threads: each function runs once, on a thread, and its result arrives in the reactor's thread."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from queue import Queue
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.worker_threads import WorkerThreads
+
+LIMIT = 30.0
+"""Seconds after which something that should have happened counts as missing."""
+
+
+class ManualReactor:
+    """Stores the calls from threads until the test runs them."""
+
+    def __init__(self) -> None:
+        self.calls: Queue[tuple[Callable[..., Any], tuple[Any, ...]]] = Queue()
+
+    def callFromThread(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.calls.put((function, arguments))
+
+    def turn(self) -> None:
+        function, arguments = self.calls.get(timeout=LIMIT)
+        function(*arguments)
+
+
+class WorkerThreadTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = ManualReactor()
+        self.ended: list[threading.Thread] = []
+        self.threads = WorkerThreads(
+            self.reactor, 2, "test", lambda: self.ended.append(threading.current_thread())
+        )
+        self.addCleanup(self.threads.stop)
+
+    def done(self, deferred: Deferred[Any]) -> Any:
+        self.assertNoResult(deferred)
+        self.reactor.turn()
+        return self.successResultOf(deferred)
+
+    def used(self, calls: int = 20) -> set[threading.Thread]:
+        return {self.done(self.threads(threading.current_thread)) for _ in range(calls)}
+
+
+class BeforeStartTests(WorkerThreadTestCase):
+    def test_function_runs_at_once_in_the_calling_thread(self) -> None:
+        found = self.threads(threading.current_thread)
+        self.assertIs(self.successResultOf(found), threading.current_thread())
+
+    def test_error_fails_the_deferred_at_once(self) -> None:
+        self.failureResultOf(self.threads(lambda: 1 // 0), ZeroDivisionError)
+
+    def test_no_thread_exists(self) -> None:
+        before = threading.active_count()
+        WorkerThreads(self.reactor, 2, "test")
+        self.assertEqual(threading.active_count(), before)
+
+    def test_stop_without_start_does_nothing(self) -> None:
+        self.threads.stop()
+        self.assertEqual(self.ended, [])
+
+
+class RunningTests(WorkerThreadTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.threads.start()
+
+    def test_function_runs_on_another_thread(self) -> None:
+        self.assertNotIn(threading.current_thread(), self.used())
+
+    def test_arguments_and_result_pass_through(self) -> None:
+        self.assertEqual(self.done(self.threads(lambda *all: all, 1, "two")), (1, "two"))
+
+    def test_error_fails_the_deferred_and_the_thread_goes_on(self) -> None:
+        for _ in range(4):  # more than there are threads
+            failed = self.threads(lambda: 1 // 0)
+            self.reactor.turn()
+            self.failureResultOf(failed, ZeroDivisionError)
+        self.assertEqual(self.done(self.threads(lambda: 3)), 3)
+
+    def test_blocked_function_does_not_delay_others(self) -> None:
+        blocked = threading.Event()
+        first = self.threads(blocked.wait, LIMIT)
+        self.assertEqual(self.done(self.threads(lambda: 2)), 2)
+        self.assertNoResult(first)
+        blocked.set()
+        self.assertTrue(self.done(first))
+
+    def test_number_of_threads_is_fixed(self) -> None:
+        """Each has netlink sockets of its own, which are expensive to open."""
+        threads = self.used()
+        self.assertLessEqual(len(threads), 2)
+        self.assertTrue(all(each.is_alive() for each in threads))
+
+    def test_names_of_threads_say_what_they_are_for(self) -> None:
+        for each in self.used():
+            self.assertIn("macvlan-twisted test", each.name)
+
+
+class StopTests(WorkerThreadTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.threads.start()
+
+    def test_stop_waits_for_running_and_queued_functions(self) -> None:
+        running, blocked, ended = threading.Semaphore(0), threading.Event(), []
+
+        def work(number: int) -> None:
+            running.release()
+            blocked.wait(LIMIT)
+            ended.append(number)
+
+        for number in range(4):  # two run, two are queued
+            self.threads(work, number)
+        for _ in range(2):
+            running.acquire(timeout=LIMIT)
+        threading.Timer(0.05, blocked.set).start()
+        self.threads.stop()
+        self.assertEqual(sorted(ended), [0, 1, 2, 3])
+
+    def test_threads_end(self) -> None:
+        threads = self.used()
+        self.threads.stop()
+        self.assertFalse(any(each.is_alive() for each in threads))
+
+    def test_each_thread_cleans_up_after_itself(self) -> None:
+        threads = self.used()
+        self.threads.stop()
+        self.assertEqual(len(self.ended), 2)
+        self.assertLessEqual(threads, set(self.ended))
+
+    def test_functions_run_directly_again_after_the_stop(self) -> None:
+        self.threads.stop()
+        self.threads.stop()
+        found = self.threads(threading.current_thread)
+        self.assertIs(self.successResultOf(found), threading.current_thread())
+
+
+class ExhaustionTests(WorkerThreadTestCase):
+    def test_failed_start_leaves_no_thread(self) -> None:
+        start, before = threading.Thread.start, threading.active_count()
+        for possible in range(2):
+            started: list[threading.Thread] = []
+
+            def refuse(
+                thread: threading.Thread,
+                possible: int = possible,
+                started: list[threading.Thread] = started,
+            ) -> None:
+                if len(started) == possible:
+                    raise RuntimeError("can't start new thread")
+                started.append(thread)
+                start(thread)
+
+            with self.subTest(possible=possible):
+                self.patch(threading.Thread, "start", refuse)
+                with self.assertRaisesRegex(RuntimeError, "can't start new thread"):
+                    self.threads.start()
+                self.patch(threading.Thread, "start", start)
+                self.assertEqual(threading.active_count(), before)
+                self.assertEqual(self.successResultOf(self.threads(lambda: 1)), 1)
+
+
+class EndOfProcessTests(SynchronousTestCase):
+    """A thread can be stuck in the kernel for good, behind the lock on all links."""
+
+    PROGRAM = """
+import threading
+from macvlan_twisted.worker_threads import WorkerThreads
+threads, running = WorkerThreads(None, 2, "test"), threading.Event()
+threads.start()
+threads(lambda: (running.set(), threading.Event().wait()))
+running.wait()
+"""
+
+    def test_stuck_thread_does_not_keep_the_process_alive(self) -> None:
+        ended = subprocess.run([sys.executable, "-c", self.PROGRAM], timeout=LIMIT, check=False)
+        self.assertEqual(ended.returncode, 0)
