@@ -36,7 +36,7 @@ class NamespaceJail:
 
     def __init__(self, furniture: Mounts) -> None:
         """Prepare a cave."""
-        keeper = (sys.executable, "-I", str(Path(__file__).with_name("cave_keeper.py")))
+        keeper = (sys.executable, "-I", str(Path(__file__).with_name("namespace_jail_keeper.py")))
         own = ("unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child", "--")
         command = (*own, *keeper, json.dumps(asdict(furniture)))
         self._keeper = Daemon("the cave's keeper", command, forks=True, stdin=subprocess.PIPE)
