@@ -195,13 +195,13 @@ from twisted.web.static import Data
 page = Data(b"hello", "text/plain")
 page.isLeaf = True
 
-from macvlan_twisted.config import Settings
+from macvlan_twisted.config import Config
 from macvlan_twisted.plugin import make_macvlan_service
 
 application = Application("both")
 service("unix:{directory}/web.sock", Site(page)).setServiceParent(application)
-settings = Settings(host_interface="eth1", plugin_dir="{directory}", state_dir="{directory}/state", runtime_dir="{directory}/run")
-make_macvlan_service(settings).setServiceParent(application)
+config = Config(host_interface="eth1", plugin_dir="{directory}", state_dir="{directory}/state", runtime_dir="{directory}/run")
+make_macvlan_service(config).setServiceParent(application)
 """
 
 

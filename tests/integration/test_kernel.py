@@ -158,12 +158,12 @@ def test_a_hundred_removals_at_once_fail(stand: RealStand) -> None:
 
 WITHOUT_CAPABILITY = """
 from macvlan_twisted.errors import LinkError
-from macvlan_twisted.netlink.kernel import Port
+from macvlan_twisted.netlink.kernel import MacvlanLink
 from macvlan_twisted.netlink.rtnetlink import NetlinkKernel
 kernel = NetlinkKernel()
 assert kernel.find("eth1") is not None
 try:
-    kernel.add_port(Port("mvtone", "eth1", "bridge"))
+    kernel.add_macvlan(MacvlanLink("mvtone", "eth1", "bridge"))
 except LinkError as failure:
     print(failure)
 """

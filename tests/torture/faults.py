@@ -43,8 +43,17 @@ KERNEL = (
 """What netlink can answer."""
 FILES = (errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES, errno.EMFILE)
 LAN = (errno.ENETDOWN, errno.EAGAIN, errno.ENODEV)
-ERRORS = {"links": KERNEL, "state": FILES, "lan": LAN, "listening": FILES}
-"""By the room of a step; answers are not refused by anybody but the engine, which then is gone."""
+ERRORS: dict[str, tuple[int, ...]] = {
+    "netlink": KERNEL,
+    "state": FILES,
+    "lan": LAN,
+    "dhcp": LAN,
+    "listener": FILES,
+    "commands": (),
+    "engine": (),
+    "protocol": (),
+}
+"""By the first word of a failpoint's name. Only the engine could refuse an answer, and it would be gone then."""
 PATIENCE = 30.0
 """Seconds for which an answer is waited for when nothing is refused any more."""
 PLAIN = Scenario("v4", Wish(pools=(V4, V6)), two_and_again)
@@ -382,8 +391,8 @@ def _tasks(ordeal: TortureRun) -> list[Fault | Shortage]:
     once: dict[tuple[str, int, bool], list[Fault]] = {}
     others: list[Fault] = []
     for moment in recorded(ordeal, SCENARIOS):
-        numbers = ERRORS.get(moment.step.partition(".")[0], ())
-        if moment.step.endswith((".remove", ".condemn")):
+        numbers = ERRORS[moment.step.partition(".")[0]]
+        if moment.step.endswith((".remove", ".retire")):
             numbers = tuple(each for each in numbers if each != errno.ENODEV)  # then it would be gone
         if moment.is_done or not numbers:
             continue

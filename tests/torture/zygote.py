@@ -25,7 +25,7 @@ from macvlan_twisted.failpoints import Failpoint, observe
 
 _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS = 1, 8
 _BY_SQLITE = ("state.database", "state.log", "state.schema", "state.changes")
-_BY_FILE = ("listening.", "state.", "links.setting", "netlink.parent.quieten", "links.sandbox.")
+_BY_FILE = ("listener.", "state.", "netlink.setting", "netlink.parent.quieten", "netlink.sandbox.")
 """Steps in which it is not netlink or SQLite that refuses, but the file system or the C library."""
 
 
@@ -107,7 +107,7 @@ def _kill() -> None:
 def refusal(name: str, number: int) -> Exception:
     """What the code sees when kernel, disk or LAN refuse a step."""
     text = os.strerror(number)
-    if name.startswith("lan."):
+    if name.startswith(("lan.", "dhcp.")):
         return LinkError(f"sending: {text}", number)
     if name.startswith(_BY_SQLITE):
         return sqlite3.OperationalError(f"disk I/O error ({text})")
