@@ -1,24 +1,51 @@
 """
-What the values of options may be: each text is parsed here, or refused with the value and the remedy.
+The values of options: enumerations, and parsers that raise :exc:`ValueError` with the value and the remedy.
 
-For options of the service, of networks and of pools; what one kind alone has is beside its table.
+Options of the service, of networks and of pools share them.
 """
 
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 
 from attrs import frozen
 
-MODES = ("bridge", "private", "vepa", "passthru", "source")
-DEFAULT_MODE = "bridge"
-CONFLICT_DETECTION = ("on", "off", "strict")
-IDENTITIES = ("name", "address", "random")
+
+class MacvlanMode(StrEnum):
+    """How the kernel switches frames between the links of one parent (``MACVLAN_MODE_*`` in if_link.h)."""
+
+    BRIDGE = "bridge"
+    PRIVATE = "private"
+    VEPA = "vepa"
+    PASSTHRU = "passthru"
+    SOURCE = "source"
+
+
+class ConflictDetection(StrEnum):
+    """Whether an address is probed before a container gets it; strict refuses it if the probe is inconclusive."""
+
+    ON = "on"
+    OFF = "off"
+    STRICT = "strict"
+
+
+class IdentitySource(StrEnum):
+    """What a container's MAC is derived from."""
+
+    NAME = "name"
+    ADDRESS = "address"
+    RANDOM = "random"
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
 
 
 @frozen
-class ConflictWait:
-    """How long it is listened whether an address is in use: seconds, ``None`` for RFC 5227's own timing."""
+class ProbeTimeout:
+    """How long a probe waits for an answer: seconds, or ``None`` for the timing of RFC 5227."""
 
     seconds: float | None
 
@@ -26,10 +53,11 @@ class ConflictWait:
         return "rfc5227" if self.seconds is None else f"{self.seconds:g}"
 
 
-def parse_mode(text: str) -> str:
-    if text not in MODES:
-        raise ValueError(f"{text!r} is not a macvlan mode: give one of {', '.join(MODES)}")
-    return text
+def parse_mode(text: str) -> MacvlanMode:
+    try:
+        return MacvlanMode(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a macvlan mode: give one of {', '.join(MacvlanMode)}") from None
 
 
 def parse_whole_number(text: str, least: int, most: int, what: str) -> int:
@@ -43,7 +71,7 @@ def parse_whole_number(text: str, least: int, most: int, what: str) -> int:
 
 
 def parse_mtu(text: str) -> int:
-    """An MTU in bytes; 68 is the least that IPv4 allows (RFC 791), 65535 the most that Linux takes."""
+    """An MTU in bytes, from the least of IPv4 (68, RFC 791) to the most of Linux (65535)."""
     return parse_whole_number(text, 68, 65535, "an MTU in bytes")
 
 
@@ -52,7 +80,7 @@ def parse_threads(text: str) -> int:
 
 
 def parse_interface_name(text: str) -> str:
-    """A name that the kernel takes for a link: 1 to 15 bytes without blanks, slashes or colons."""
+    """A name that the kernel accepts for a link (``dev_valid_name`` in net/core/dev.c): 1 to 15 bytes."""
     if (
         not text
         or len(text.encode()) > 15
@@ -97,14 +125,15 @@ def parse_docker_host(text: str) -> str:
     return text
 
 
-def parse_log_format(text: str) -> str:
-    if text not in ("text", "json"):
-        raise ValueError(f"{text!r} is not a log format: give text or json")
-    return text
+def parse_log_format(text: str) -> LogFormat:
+    try:
+        return LogFormat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a log format: give {' or '.join(LogFormat)}") from None
 
 
 def parse_flag(text: str) -> bool:
-    """``-o flag`` arrives as the empty string and means yes."""
+    """The engine sends ``-o flag`` as an empty string; it means yes."""
     if text.lower() in ("", "1", "true", "yes", "on"):
         return True
     if text.lower() in ("0", "false", "no", "off"):
@@ -112,23 +141,24 @@ def parse_flag(text: str) -> bool:
     raise ValueError(f"{text!r} is neither true nor false: give one of them")
 
 
-def parse_conflict_detection(text: str) -> str:
-    if text.lower() == "strict":
-        return "strict"
+def parse_conflict_detection(text: str) -> ConflictDetection:
+    if text.lower() == ConflictDetection.STRICT:
+        return ConflictDetection.STRICT
     try:
-        return "on" if parse_flag(text) else "off"
+        return ConflictDetection.ON if parse_flag(text) else ConflictDetection.OFF
     except ValueError:
         raise ValueError(
-            f"{text!r} is no way to detect conflicts: give one of {', '.join(CONFLICT_DETECTION)}"
+            f"{text!r} is no way to detect conflicts: give one of {', '.join(ConflictDetection)}"
         ) from None
 
 
-def parse_identity(text: str) -> str:
-    if text not in IDENTITIES:
+def parse_identity(text: str) -> IdentitySource:
+    try:
+        return IdentitySource(text)
+    except ValueError:
         raise ValueError(
-            f"{text!r} is not what an identity can be made of: give one of {', '.join(IDENTITIES)}"
-        )
-    return text
+            f"{text!r} is not what an identity can be made of: give one of {', '.join(IdentitySource)}"
+        ) from None
 
 
 def parse_vendor_class(text: str) -> str:
@@ -147,11 +177,11 @@ def _seconds(text: str, least: float, most: float) -> float:
     return seconds
 
 
-def parse_conflict_wait(text: str) -> ConflictWait:
-    return ConflictWait(None) if text.lower() == "rfc5227" else ConflictWait(_seconds(text, 0.05, 10))
+def parse_probe_timeout(text: str) -> ProbeTimeout:
+    return ProbeTimeout(None) if text.lower() == "rfc5227" else ProbeTimeout(_seconds(text, 0.05, 10))
 
 
-def parse_reconcile_every(text: str) -> float:
+def parse_reconcile_interval(text: str) -> float:
     seconds = _seconds(text, 0, 86400)
     if 0 < seconds < 1:
         raise ValueError(

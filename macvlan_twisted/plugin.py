@@ -65,7 +65,7 @@ from .netlink.events import LinkEvents
 from .netlink.kernel import Kernel, Sandboxes
 from .netlink.links import Links
 from .netlink.netns import NamespaceSandboxes
-from .option_values import ConflictWait
+from .option_values import ProbeTimeout
 from .parts import WiredParts, log_unless_cancelled
 from .protocol.calls import Calls
 from .protocol.routes import all_methods
@@ -179,7 +179,7 @@ def build(
     host_links = HostLinks(links, records, registry.host_links)
     sockets = PacketSockets(links, host_links, surroundings.open_socket)
     conflicts = Conflicts(
-        sockets, links, records, _probe_timing(config.conflict_wait), clock, random, wall_time
+        sockets, links, records, _probe_timing(config.probe_timeout), clock, random, wall_time
     )
     host_routes = HostRoutes(links, host_links, conflicts)
     leases = Leases(sockets, conflicts, records, clock, random, wall_time, config.dhcp_timeout)
@@ -256,7 +256,7 @@ def build(
         orphans,
         engine,
         config.plugin_name,
-        config.reconcile_every,
+        config.reconcile_interval,
         grace_periods,
         partial(deferLater, clock),
         clock.seconds,
@@ -376,7 +376,7 @@ def _wire(
         networks=len(registry.networks),
         endpoints=len(registry.endpoints),
     )
-    network = config.network
+    network = config.create_network
     wait = partial(deferLater, reactor)
 
     async def in_background(stopping: Callable[[], bool]) -> None:
@@ -411,8 +411,8 @@ def _wire(
     )
 
 
-def _probe_timing(wait: ConflictWait) -> ProbeTiming:
-    return RFC_5227 if wait.seconds is None else bounded(wait.seconds)
+def _probe_timing(timeout: ProbeTimeout) -> ProbeTiming:
+    return RFC_5227 if timeout.seconds is None else bounded(timeout.seconds)
 
 
 def _say_what_was_chosen(config: Config, reasons: Any, hints: Any) -> None:

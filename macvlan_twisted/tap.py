@@ -11,21 +11,21 @@ from twisted.python import usage
 
 from . import logs
 from ._version import VERSION_TEXT
-from .config import Config
-from .given_settings import settings_from
+from .config import OPTIONS, Config
+from .option_values import LogFormat
+from .options import ServiceOption
 from .plugin import make_macvlan_service
 from .service import MacvlanService
-from .service_options import OPTIONS, Option
 from .whole_program import exit_with_zero_on_signals, spare_garbage_collection
 
 
 class Options(usage.Options):
-    """The options of ``twistd macvlan``, made from :data:`macvlan_twisted.service_options.OPTIONS`."""
+    """The command line of ``twistd macvlan``, made from :data:`macvlan_twisted.config.OPTIONS`."""
 
     longdesc = "Docker network and IPAM plugin: puts containers straight onto the LAN with macvlan."
 
     def __init__(self) -> None:
-        self.given: dict[str, list[str]] = {}
+        self.texts: list[tuple[str, str]] = []
         super().__init__()
         self.config = Config()
 
@@ -35,9 +35,9 @@ class Options(usage.Options):
         sys.exit(0)
 
     def parseOptions(self, options: Any = None) -> None:
-        """Take ``-mode=bridge``, as Go's flags are written, for ``--mode=bridge``."""
+        """Accept ``-mode=bridge``, as Go programs write it, for ``--mode=bridge``."""
         arguments = sys.argv[1:] if options is None else list(options)
-        names = {option.name for option in OPTIONS}
+        names = {spelling for option in OPTIONS for spelling in option.spellings}
         super().parseOptions(
             [
                 "-" + each if each.startswith("-") and each[1:].split("=", 1)[0] in names else each
@@ -45,38 +45,50 @@ class Options(usage.Options):
             ]
         )
 
+    def getUsage(self, width: int | None = None) -> str:
+        """The help shows one spelling of each option."""
+        aliases = {alias for option in OPTIONS for alias in option.aliases}
+        every, self.longOpt = (
+            self.longOpt,
+            [each for each in self.longOpt if each.removesuffix("=") not in aliases],
+        )
+        try:
+            return super().getUsage(width)
+        finally:
+            self.longOpt = every
+
     def postOptions(self) -> None:
         if not sys.platform.startswith("linux"):
             raise usage.UsageError(
                 f"macvlan is a feature of Linux, and this is {sys.platform}: run it on Linux"
             )
         try:
-            self.config = settings_from(self.given, os.environ)
+            self.config = Config.from_texts(self.texts, os.environ)
         except ValueError as error:
             raise usage.UsageError(str(error)) from None
         if self.parent is not None:
-            logs.choose(self.parent, json=self.config.log_format == "json", debug=self.config.debug)
+            logs.choose(self.parent, json=self.config.log_format == LogFormat.JSON, debug=self.config.debug)
 
 
-def _method_for(option: Option) -> Callable[..., None]:
+def _method_for(option: ServiceOption, spelling: str) -> Callable[..., None]:
     """``usage.Options`` finds an option by a method ``opt_...`` of the class, and shows its docstring."""
 
-    def take(self: Options, text: str) -> None:
-        self.given.setdefault(option.name, []).append(text)
+    def opt(self: Options, text: str) -> None:
+        self.texts.append((spelling, text))
 
-    def take_flag(self: Options) -> None:
-        self.given.setdefault(option.name, []).append("1")
+    def opt_flag(self: Options) -> None:
+        self.texts.append((spelling, "1"))
 
-    method = take_flag if option.is_flag else take
+    method = opt_flag if option.is_flag else opt
     method.__doc__ = f"{option.help} [default: {option.default_text}]" if option.default_text else option.help
     return method
 
 
 for _option in OPTIONS:
-    _method = _method_for(_option)
-    setattr(Options, "opt_" + _option.name.replace("-", "_"), _method)
+    for _spelling in _option.spellings:
+        setattr(Options, "opt_" + _spelling.replace("-", "_"), _method_for(_option, _spelling))
     if _option.short is not None:
-        setattr(Options, "opt_" + _option.short, _method)
+        setattr(Options, "opt_" + _option.short, getattr(Options, "opt_" + _option.name.replace("-", "_")))
 
 
 def makeService(options: Options) -> MacvlanService:

@@ -7,11 +7,11 @@ Sphinx is not needed for it, so that a unit test can read what it makes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 
-from macvlan_twisted.config import Config
+from macvlan_twisted.config import OPTIONS
 from macvlan_twisted.driver import options as network_options
 from macvlan_twisted.ipam import options as pool_options
-from macvlan_twisted.service_options import OPTIONS
 
 
 def _indented(*paragraphs: str) -> Iterator[str]:
@@ -50,18 +50,18 @@ def pool() -> Iterator[str]:
     """Of ``docker network create --ipam-opt``."""
     yield ".. program:: docker network create --ipam-opt"
     for option in pool_options.OPTIONS:
-        yield from ("", f".. option:: {option.key}={option.metavar}")
+        yield from ("", f".. option:: {option.name}={option.metavar}")
         yield from _indented(option.help)
 
 
 def config() -> Iterator[str]:
-    """The attributes of Settings, each with the option that says the same."""
-    defaults = Config()
+    """The attributes of Config, each with the option that sets it."""
     yield from (".. list-table::", "   :header-rows: 1", "   :widths: 24 38 38", "")
     yield from ("   * - Attribute", "     - Default", "     - Option")
     for option in OPTIONS:
-        yield f"   * - {_literal(option.setting)}"
-        yield f"     - {_literal(repr(getattr(defaults, option.setting)))}"
+        default = option.default.value if isinstance(option.default, StrEnum) else option.default
+        yield f"   * - {_literal(option.attribute)}"
+        yield f"     - {_literal(repr(default))}"
         yield f"     - :option:`twistd macvlan --{option.name}`"
 
 

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .._version import VERSION_TEXT
-from ..config import Config
+from ..config import OPTIONS, Config
 from ..errors import MacvlanError
-from ..given_settings import settings_from
-from ..service_options import OPTIONS
 from . import purge, stale_sandboxes
 
 SHARED = {
@@ -39,12 +37,12 @@ def main(arguments: Sequence[str]) -> int:
         parser.print_help()
         return 2
     try:
-        config = settings_from(
-            {
-                name: [value]
+        config = Config.from_texts(
+            [
+                (name, value)
                 for name in SHARED[given.command]
                 if (value := getattr(given, name.replace("-", "_"))) is not None
-            },
+            ],
             os.environ,
         )
     except ValueError as error:

@@ -48,11 +48,11 @@ class EndpointPlanner:
                 self._host_routes.refuse_hosts_own(network.parent, address.ip)
         mac = request.mac
         if network.mode == "passthru":
-            if mac is not None and not network.force_mac:
+            if mac is not None and not network.allow_parent_mac_change:
                 raise RequestRefused(
                     f"MAC address {mac}: in mode passthru the container's MAC is that of parent {network.parent} "
                     "itself, which would be changed: leave --mac-address out, or create the network with "
-                    "-o force_mac=true"
+                    "-o allow_parent_mac_change=true"
                 )
         elif mac is None:
             mac = self._chosen(request, network, existing)

@@ -48,7 +48,7 @@ class Network:
     broadcast_limit: int | None = None
     nopromisc: bool = False
     source_macs: tuple[str, ...] = ()
-    force_mac: bool = False
+    allow_parent_mac_change: bool = False
     conflict_detection: str = "on"
     announce: bool = True
     identity: str = "address"
@@ -59,7 +59,7 @@ class Network:
     host_access: bool = False
     host_addresses: tuple[IPAddress, ...] = ()
     """The host's own for this network's containers, one a family; empty until they are chosen."""
-    force_wifi: bool | None = field(default=None, eq=False)
+    allow_wireless_parent: bool | None = field(default=None, eq=False)
     """Whether the user knows that the parent may be a Wi-Fi interface; ``None``: created before that was kept."""
     engine_id: str = field(default="", eq=False)
     """

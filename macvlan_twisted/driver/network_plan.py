@@ -52,7 +52,7 @@ def plan_network(
     mtu = options.mtu or config.mtu
     for link in links:
         if link.name == plan.parent or any(link.name == step.lower for step in plan.vlan_steps):
-            refuse_unfit(link, options.force_wifi, mtu)
+            refuse_unfit(link, options.allow_wireless_parent, mtu)
         if link.name == plan.parent and not link.up and not plan.vlan_steps:
             _log.warn(
                 "parent {parent} is down: its containers reach nobody before: ip link set {parent} up",
@@ -88,7 +88,7 @@ def network_on(
         broadcast_limit=options.broadcast_limit,
         nopromisc=options.nopromisc,
         source_macs=options.source_macs,
-        force_mac=options.force_mac,
+        allow_parent_mac_change=options.allow_parent_mac_change,
         conflict_detection=options.conflict_detection or config.conflict_detection,
         announce=config.announce if options.announce is None else options.announce,
         identity=options.identity or config.identity,
@@ -99,5 +99,5 @@ def network_on(
             config.dhcp_vendor_class if options.dhcp_vendor_class is None else options.dhcp_vendor_class
         ),
         host_access=_host_access(options, config),
-        force_wifi=options.force_wifi,
+        allow_wireless_parent=options.allow_wireless_parent,
     )

@@ -1,8 +1,8 @@
 """
-The ``-o`` options of a network: names, synonyms, help and parsing in one place.
+The ``-o`` options of a network.
 
-The generated reference is made from :data:`OPTIONS`. Where Docker's builtin macvlan driver has a message
-for a wrong value we use its words, because people search for them.
+Where Docker's builtin macvlan driver has a message for a wrong value, ours has the same words, because people search for
+them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from attrs import frozen
 
 from ..addresses import IPAddress, parse_address, parse_mac
 from ..option_values import (
-    CONFLICT_DETECTION,
-    DEFAULT_MODE,
-    MODES,
+    ConflictDetection,
+    IdentitySource,
+    MacvlanMode,
     parse_conflict_detection,
     parse_flag,
     parse_identity,
@@ -24,32 +24,7 @@ from ..option_values import (
     parse_vendor_class,
     parse_whole_number,
 )
-from ..options import DriverOption, parse_driver_options
-
-
-@frozen
-class NetworkOptions:
-    """What a user said with ``-o``, parsed. ``None``: not said."""
-
-    parent: str | None = None
-    mode: str | None = None
-    mtu: int | None = None
-    vlan_id: int | None = None
-    broadcast_queue_length: int | None = None
-    broadcast_limit: int | None = None
-    nopromisc: bool = False
-    source_macs: tuple[str, ...] = ()
-    force_wifi: bool = False
-    force_mac: bool = False
-    conflict_detection: str | None = None
-    announce: bool | None = None
-    host_access: bool | None = None
-    host_addresses: tuple[IPAddress, ...] = ()
-    dhcp: bool | None = None
-    dhcp_release: bool | None = None
-    dhcp_readdress: bool | None = None
-    dhcp_vendor_class: str | None = None
-    identity: str | None = None
+from ..options import DriverOption, driver_option, options_of, parse_driver_options
 
 
 def _parent(text: str) -> str:
@@ -59,15 +34,16 @@ def _parent(text: str) -> str:
     return name
 
 
-def _mode(text: str) -> str:
-    if text == "":
-        return DEFAULT_MODE
-    if text not in MODES:
+def _mode(text: str) -> MacvlanMode:
+    if text == "":  # the builtin driver's default
+        return MacvlanMode.BRIDGE
+    try:
+        return MacvlanMode(text)
+    except ValueError:
         raise ValueError(
             f"requested macvlan mode '{text}' is not valid, 'bridge' mode is the macvlan driver default: "
-            f"give one of {', '.join(MODES)}"
-        )
-    return text
+            f"give one of {', '.join(MacvlanMode)}"
+        ) from None
 
 
 def parse_vlan_id(text: str) -> int:
@@ -99,8 +75,8 @@ def _host_addresses(text: str) -> tuple[IPAddress, ...]:
     return addresses
 
 
-def _identity(text: str) -> str:
-    if text == "name":
+def _identity(text: str) -> IdentitySource:
+    if text == IdentitySource.NAME:
         raise ValueError(
             "the engine does not tell network drivers a container's name: use --ipam-driver with this plugin and "
             "--ipam-opt identity=name"
@@ -108,173 +84,151 @@ def _identity(text: str) -> str:
     return parse_identity(text)
 
 
-OPTIONS: tuple[DriverOption, ...] = (
-    DriverOption(
+@frozen
+class NetworkOptions:
+    """What a user sets with ``-o``, parsed. ``None``: not set."""
+
+    parent: str | None = driver_option(
         "parent",
-        "parent",
+        _parent,
         "The NIC on the LAN, or a VLAN of it as eth1.20, which is made if it is absent. Default: the "
         "service's host interface; with --internal a dummy link of the network's own.",
-        _parent,
-        ("host_iface",),
-        "LINK",
-    ),
-    DriverOption(
+        metavar="LINK",
+        synonyms=("host_iface",),
+    )
+    mode: MacvlanMode | None = driver_option(
         "macvlan_mode",
-        "mode",
-        f"How the kernel switches between containers: {', '.join(MODES)}. Default: the service's --mode.",
         _mode,
-        ("mode",),
-        "MODE",
-    ),
-    DriverOption(
+        f"How the kernel switches between containers: {', '.join(MacvlanMode)}. Default: the service's --mode.",
+        metavar="MODE",
+        synonyms=("mode",),
+    )
+    mtu: int | None = driver_option(
         "mtu",
-        "mtu",
-        "MTU of the containers' links in bytes, at most the parent's. Default: the service's --mtu, else the "
-        "parent's.",
         parse_mtu,
-        ("com.docker.network.driver.mtu",),
-        "BYTES",
-    ),
-    DriverOption(
+        "MTU of the containers' links in bytes, at most the parent's. Default: the service's --mtu, else "
+        "the parent's.",
+        metavar="BYTES",
+        synonyms=("com.docker.network.driver.mtu",),
+    )
+    vlan_id: int | None = driver_option(
         "vlan_id",
-        "vlan_id",
-        "Use this VLAN (802.1Q, 1 to 4094) of the parent; the sub-interface is made if it is absent.",
         parse_vlan_id,
-        (),
-        "ID",
-    ),
-    DriverOption(
+        "Use this VLAN (802.1Q, 1 to 4094) of the parent; the sub-interface is made if it is absent.",
+        metavar="ID",
+    )
+    broadcast_queue_length: int | None = driver_option(
         "bcqueuelen",
-        "broadcast_queue_length",
-        "Length of the parent's queue of broadcast frames, in frames.",
         _whole_number(0, 2**32 - 1),
-        (),
-        "FRAMES",
-    ),
-    DriverOption(
+        "Length of the parent's queue of broadcast frames, in frames.",
+        metavar="FRAMES",
+    )
+    broadcast_limit: int | None = driver_option(
         "bclim",
-        "broadcast_limit",
-        "From how many receivers on a multicast is handed on by the broadcast queue; -1 never (Linux 6.4).",
         _whole_number(-1, 2**31 - 1),
-        (),
-        "NUMBER",
-    ),
-    DriverOption(
+        "From how many receivers on a multicast is handed on by the broadcast queue; -1 never (Linux 6.4).",
+        metavar="NUMBER",
+    )
+    nopromisc: bool = driver_option(
         "nopromisc",
-        "nopromisc",
+        parse_flag,
         "In passthru mode, do not put the parent into promiscuous mode.",
-        parse_flag,
-        (),
-        "BOOL",
-    ),
-    DriverOption(
+        default=False,
+        metavar="BOOL",
+    )
+    source_macs: tuple[str, ...] = driver_option(
         "source_macs",
-        "source_macs",
-        "In source mode, the MAC addresses from which frames are admitted, with commas between them.",
         _macs,
-        (),
-        "MACS",
-    ),
-    DriverOption(
-        "force_wifi",
-        "force_wifi",
+        "In source mode, the MAC addresses from which frames are admitted, with commas between them.",
+        default=(),
+        metavar="MACS",
+    )
+    allow_wireless_parent: bool = driver_option(
+        "allow_wireless_parent",
+        parse_flag,
         "Take a Wi-Fi parent although access points drop frames of MACs that did not associate.",
+        default=False,
+        metavar="BOOL",
+        aliases=("force_wifi",),
+    )
+    allow_parent_mac_change: bool = driver_option(
+        "allow_parent_mac_change",
         parse_flag,
-        (),
-        "BOOL",
-    ),
-    DriverOption(
-        "force_mac",
-        "force_mac",
         "In passthru mode, allow --mac-address although it changes the MAC of the parent NIC itself.",
-        parse_flag,
-        (),
-        "BOOL",
-    ),
-    DriverOption(
+        default=False,
+        metavar="BOOL",
+        aliases=("force_mac",),
+    )
+    host_access: bool | None = driver_option(
         "host_access",
-        "host_access",
-        "Let the host and the network's containers reach each other, by a link of ours on the host; in mode bridge "
-        "only. Default: the service's --host-access.",
         parse_flag,
-        (),
-        "BOOL",
-    ),
-    DriverOption(
+        "Let the host and the network's containers reach each other, by a link of ours on the host; in mode "
+        "bridge only. Default: the service's --host-access.",
+        metavar="BOOL",
+    )
+    host_addresses: tuple[IPAddress, ...] = driver_option(
         "host_address",
-        "host_addresses",
-        "The host's own address for host_access, one a family with a comma between them. Default: one of the "
-        "pool's where this plugin manages its addresses, else the auxiliary address that is named host.",
         _host_addresses,
-        (),
-        "ADDRESSES",
-    ),
-    DriverOption(
+        "The host's own address for host_access, one a family with a comma between them. Default: one of "
+        "the pool's where this plugin manages its addresses, else the auxiliary address that is named host.",
+        default=(),
+        metavar="ADDRESSES",
+    )
+    conflict_detection: ConflictDetection | None = driver_option(
         "conflict_detection",
-        "conflict_detection",
-        f"Refuse an address that someone else has: {', '.join(CONFLICT_DETECTION)}. For address management that is "
-        "not ours; ours has an option of the same name. Default: the service's --conflict-detection.",
         parse_conflict_detection,
-        (),
-        "HOW",
-    ),
-    DriverOption(
+        f"Refuse an address that someone else has: {', '.join(ConflictDetection)}. For address management that is not "
+        "ours; ours has an option of the same name. Default: the service's "
+        "--conflict-detection.",
+        metavar="POLICY",
+    )
+    announce: bool | None = driver_option(
         "announce",
-        "announce",
+        parse_flag,
         "Announce a container's addresses on the LAN when it joins. Default: the service's --announce.",
-        parse_flag,
-        (),
-        "BOOL",
-    ),
-    DriverOption(
+        metavar="BOOL",
+    )
+    dhcp: bool | None = driver_option(
         "dhcp",
-        "dhcp",
-        "Lease each container's address from the LAN's own DHCP server; with --ipam-driver null. Default: the "
-        "service's --dhcp.",
         parse_flag,
-        (),
-        "BOOL",
-    ),
-    DriverOption(
+        "Lease each container's address from the LAN's own DHCP server; with --ipam-driver null. Default: "
+        "the service's --dhcp.",
+        metavar="BOOL",
+    )
+    dhcp_release: bool | None = driver_option(
         "dhcp_release",
-        "dhcp_release",
+        parse_flag,
         "Give a lease back when its container has gone. Default: the service's --dhcp-release.",
-        parse_flag,
-        (),
-        "BOOL",
-    ),
-    DriverOption(
+        metavar="BOOL",
+    )
+    dhcp_readdress: bool | None = driver_option(
         "dhcp_readdress",
-        "dhcp_readdress",
-        "Give a running container another address when its DHCP server insists on one. Default: the service's "
-        "--dhcp-readdress.",
         parse_flag,
-        (),
-        "BOOL",
-    ),
-    DriverOption(
+        "Give a running container another address when its DHCP server insists on one. Default: the "
+        "service's --dhcp-readdress.",
+        metavar="BOOL",
+    )
+    dhcp_vendor_class: str | None = driver_option(
         "dhcp_vendor_class",
-        "dhcp_vendor_class",
+        parse_vendor_class,
         "What DHCP servers are told of the kind of client (option 60). Default: the service's "
         "--dhcp-vendor-class.",
-        parse_vendor_class,
-        (),
-        "TEXT",
-    ),
-    DriverOption(
+        metavar="TEXT",
+    )
+    identity: IdentitySource | None = driver_option(
         "identity",
-        "identity",
-        "What a container's MAC is made of: its address, or nothing (random). Where this plugin manages addresses, "
-        "its own option of this name decides. Default: the service's --identity.",
         _identity,
-        (),
-        "WHAT",
-    ),
-)
+        "What a container's MAC is made of: its address, or nothing (random). Where this plugin manages "
+        "addresses, its own option of this name decides. Default: the service's --identity.",
+        metavar="SOURCE",
+    )
 
 
-def parse_options(given: Mapping[str, str]) -> NetworkOptions:
+OPTIONS: tuple[DriverOption, ...] = options_of(NetworkOptions)
+
+
+def parse_options(texts: Mapping[str, str]) -> NetworkOptions:
     """
-    :raises Refused: an unknown key, a wrong value, or two synonyms that contradict each other.
+    :raises RequestRefused: an unknown key, a wrong value, or two spellings of one option that contradict each other.
     """
-    return NetworkOptions(**parse_driver_options("-o", OPTIONS, given))
+    return parse_driver_options("-o", NetworkOptions, texts)

@@ -86,16 +86,16 @@ def _vlan_on(
     return VlanStep(wanted or vlan_link_name(lower, vlan_id), lower, vlan_id)
 
 
-def refuse_unfit(link: LinkFacts, force_wifi: bool, mtu: int | None) -> None:
+def refuse_unfit(link: LinkFacts, allow_wireless_parent: bool, mtu: int | None) -> None:
     """
     :raises Refused: the kernel or the LAN would not let containers on this parent talk.
     """
     if link.name == "lo":
         raise RequestRefused("loopback interface is not a valid macvlan parent link: name a NIC on the LAN")
-    if link.is_wireless and not force_wifi:
+    if link.is_wireless and not allow_wireless_parent:
         raise RequestRefused(
             f"parent {link.name} is a Wi-Fi interface: access points drop frames of MAC addresses that did not "
-            "associate with them, so containers would not be heard; use a wired NIC, or -o force_wifi=true if "
+            "associate with them, so containers would not be heard; use a wired NIC, or -o allow_wireless_parent=true if "
             "your access point takes them (4-address mode)"
         )
     if link.bridge is not None:

@@ -305,4 +305,4 @@ class Parents:
 
 def _refuse_no_longer_fit(parent: LinkFacts, network: Network) -> None:
     """:raises Refused: the parent has changed since the network was made."""
-    refuse_unfit(parent, network.force_wifi is not False, network.mtu)
+    refuse_unfit(parent, network.allow_wireless_parent is not False, network.mtu)

@@ -25,9 +25,9 @@ def refuse_contradictions(options: NetworkOptions, mode: str) -> None:
         raise RequestRefused(
             f"-o nopromisc has a meaning in mode passthru only, and the mode is {mode}: leave it out"
         )
-    if options.force_mac and mode != "passthru":
+    if options.allow_parent_mac_change and mode != "passthru":
         raise RequestRefused(
-            f"-o force_mac has a meaning in mode passthru only, and the mode is {mode}: leave it out"
+            f"-o allow_parent_mac_change has a meaning in mode passthru only, and the mode is {mode}: leave it out"
         )
     if options.host_access and mode != "bridge":
         raise RequestRefused(

@@ -21,7 +21,9 @@ from zope.interface import implementer
 from ..addresses import IPNetwork
 from ..failpoints import Failpoint
 
-_CREATE_NETWORK = Failpoint("engine.network.create", "the engine is asked to create the network of --network")
+_CREATE_NETWORK = Failpoint(
+    "engine.network.create", "the engine is asked to create the network of --create-network"
+)
 
 LONGEST_ANSWER = 30.0
 """Seconds; an engine that is busy for longer is asked again later."""

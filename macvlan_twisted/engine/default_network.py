@@ -1,5 +1,5 @@
 """
-``--network NAME``: the network that is there as soon as the engine is.
+``--create-network NAME``: the network that is there as soon as the engine is.
 
 The modern form of what the ancestor called ``docker -d --default-network=macvlan:foo``.
 """
@@ -52,7 +52,7 @@ def describe_network(name: str, config: Config) -> dict[str, Any]:
             ipam_config["IPRange"] = str(ip_range)
         configs.append(ipam_config)
     versions = {subnet.version for subnet in subnets}
-    options = {"macvlan_mode": config.mode}
+    options: dict[str, str] = {"macvlan_mode": config.mode}
     if config.host_interface is not None:
         options["parent"] = config.host_interface
     if config.mtu is not None:

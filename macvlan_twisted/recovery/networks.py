@@ -130,7 +130,7 @@ def rebuilt_endpoint(found: FoundEndpoint, network: Network, own: Sequence[IPAdd
     """
     :param own: the host's addresses on the network's parent.
     """
-    mac = found.mac if network.mode != "passthru" or network.force_mac else None
+    mac = found.mac if network.mode != "passthru" or network.allow_parent_mac_change else None
     enters = network.host_access or network.dhcp_readdress
     endpoint = Endpoint(
         endpoint_id=found.endpoint_id,

@@ -23,6 +23,8 @@ _STORED_NAMES = {
     "static_routes": "ways",
     "managed_here": "is_ours",
     "null_ipam": "is_nobodys",
+    "allow_parent_mac_change": "force_mac",
+    "allow_wireless_parent": "force_wifi",
 }
 """Fields that have another name on disk, which they had when the format was fixed."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from macvlan_twisted.config import Config
 from macvlan_twisted.link_names import endpoint_link_name
-from macvlan_twisted.option_values import ConflictWait
+from macvlan_twisted.option_values import ProbeTimeout
 
 from . import service_process
 from .address_ledger import Leftovers
@@ -51,7 +51,7 @@ class ServiceUnderTest:
             subnets=(ip_network("192.0.2.0/24"), ip_network("2001:db8:2::/64")),
             gateways=(ip_address("192.0.2.1"), ip_address("2001:db8:2::1")),
             # Nobody else is on the make-believe LAN, and silence is as silent after a moment.
-            conflict_wait=ConflictWait(0.02),
+            probe_timeout=ProbeTimeout(0.02),
         )
         self._process: BaseProcess | None = None
         lend(self.kernel, self._kernel_address, self._secret)

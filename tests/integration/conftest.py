@@ -164,7 +164,7 @@ def hosts_with_our_service(
     short_grace_periods = (
         ShortGracePeriods() if request.node.get_closest_marker("short_grace_periods") else None
     )
-    often = () if short_grace_periods is None else ("--reconcile-every", "1")
+    often = () if short_grace_periods is None else ("--reconcile-interval", "1")
     with ExitStack() as services:
         hosts = []
         for engine in engines:

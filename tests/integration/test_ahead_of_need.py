@@ -20,7 +20,7 @@ PROBES = "arp[6:2] == 1 and arp[14:4] == 0"
 @pytest.fixture
 def patient(lan: Lan) -> Iterator[RawHost]:
     """Run a service that waits long for answers."""
-    with Plugin(lan, arguments=(*DEFAULTS, "--conflict-wait", str(WAIT))) as plugin:
+    with Plugin(lan, arguments=(*DEFAULTS, "--probe-timeout", str(WAIT))) as plugin:
         yield RawHost(plugin)
 
 

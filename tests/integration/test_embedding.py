@@ -23,7 +23,6 @@ from macvlan_twisted.addresses import parse_network
 from macvlan_twisted.config import Config
 from macvlan_twisted.engine.default_network import FIRST_DELAY
 from macvlan_twisted.errors import StartupError
-from macvlan_twisted.given_settings import settings_from
 from macvlan_twisted.plugin import make_macvlan_service
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from tests.integration.namespaced import NamespacedKernel
@@ -53,11 +52,11 @@ class Greeter(Resource):
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Give settings that touch nothing but a temporary directory."""
-    where = {
-        f"{what}-dir": [str(tmp_path / name)]
+    directories = [
+        (f"{what}-dir", str(tmp_path / name))
         for what, name in (("plugin", "plugins"), ("state", "state"), ("runtime", "run"))
-    }
-    return settings_from({**where, "host-interface": ["eth1"]}, {})
+    ]
+    return Config.from_texts([*directories, ("host-interface", "eth1")], {})
 
 
 @pytest.fixture
@@ -168,7 +167,7 @@ async def test_a_stopped_service_goes_on_to_ask_an_engine_that_was_silent(
         engine.settimeout(10)
         asking = evolve(
             config,
-            network="auto",
+            create_network="auto",
             subnets=(parse_network("192.168.77.0/24"),),
             docker_host=f"unix://{tmp_path}/engine",
         )

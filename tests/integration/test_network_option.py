@@ -1,4 +1,4 @@
-"""``--network NAME``: the service makes its network in the engine, by itself and once."""
+"""``--create-network NAME``: the service makes its network in the engine, by itself and once."""
 
 import time
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ TROUBLE = ("#error", "#warn", "#critical", "Traceback")
 
 @contextmanager
 def service(engine: Engine, *words: str, docker_host: str | None = None) -> Iterator[DockerHost]:
-    """Run our service with ``--network auto`` beside the engine, and insist that nothing is left in the end."""
+    """Run our service with ``--create-network auto`` beside the engine, and insist that nothing is left in the end."""
     host = docker_host or f"unix://{engine.socket}"
-    ranged = ("--ip-range", "192.168.77.128/25", "--network", "auto", "--docker-host", host, *words)
+    ranged = ("--ip-range", "192.168.77.128/25", "--create-network", "auto", "--docker-host", host, *words)
     with Plugin(engine.lan, engine.plugins_dir, arguments=(*DEFAULTS, *ranged)) as plugin:
         made = DockerHost(engine, plugin)
         try:

@@ -11,9 +11,9 @@ from tests.lab.roots import root_of
 NICS = 2
 LAN = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--ip-range=192.168.77.64/26")
 KNOWN = (
-    "announce, bclim, bcqueuelen, conflict_detection, dhcp, dhcp_readdress, dhcp_release, dhcp_vendor_class, "
-    "force_mac, force_wifi, host_access, host_address, identity, macvlan_mode, mtu, nopromisc, parent, source_macs, "
-    "vlan_id"
+    "allow_parent_mac_change, allow_wireless_parent, announce, bclim, bcqueuelen, conflict_detection, dhcp, "
+    "dhcp_readdress, dhcp_release, dhcp_vendor_class, host_access, host_address, identity, macvlan_mode, mtu, "
+    "nopromisc, parent, source_macs, vlan_id"
 )
 
 
@@ -101,11 +101,13 @@ def test_a_mac_in_passthru_is_refused_unless_forced_and_the_nic_gets_its_own_bac
     mac, chosen = docker_host.lan.host_links()["eth2"]["address"], "02:00:00:00:00:77"
     docker_host.create("lan", *LAN, "--opt=parent=eth2", "--opt=mode=passthru")
     told = docker_host.start_refusal(f"--mac-address={chosen}")
-    assert "force_mac=true" in told
+    assert "allow_parent_mac_change=true" in told
     assert docker_host.lan.host_links()["eth2"]["address"] == mac
     docker_host.engine.docker("network", "rm", "lan")
 
-    docker_host.create("lan", *LAN, "--opt=parent=eth2", "--opt=mode=passthru", "--opt=force_mac=true")
+    docker_host.create(
+        "lan", *LAN, "--opt=parent=eth2", "--opt=mode=passthru", "--opt=allow_parent_mac_change=true"
+    )
     box = docker_host.start("box", f"--mac-address={chosen}")
     assert box.mac() == chosen
     assert docker_host.lan.host_links()["eth2"]["address"] == chosen
@@ -134,7 +136,7 @@ WRONG = {
     "bclim=many": "-o bclim: 'many' is not a whole number: give a number from -1",
     "nopromisc=perhaps": "-o nopromisc: 'perhaps' is neither true nor false",
     "nopromisc": "passthru only",
-    "force_mac": "passthru only",
+    "allow_parent_mac_change": "passthru only",
     "source_macs=02:00:00:00:00:0a": "mode source only",
     "mode=source": "source_macs=MAC,MAC",
     "source_macs=house": "'house' is not a MAC address",

@@ -14,7 +14,7 @@ from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin, ShortGracePeriods
 
 HASTE = ShortGracePeriods()
-OFTEN = ("--reconcile-every", "1")
+OFTEN = ("--reconcile-interval", "1")
 ENDPOINT_NAME = "com.docker.network.endpoint.name"
 PATIENCE = 60
 """Seconds within which a loaded machine has found out what a quiet one finds out within 20."""

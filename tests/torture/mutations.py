@@ -176,7 +176,7 @@ KEYS = (
         "source_macs",
         "nopromisc",
         "bclim",
-        "force_mac",
+        "allow_parent_mac_change",
         "announce",
         "macvlan_mode",
         "",

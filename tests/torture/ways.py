@@ -37,7 +37,7 @@ def with_api(docker: Docker) -> Api:
     return api
 
 
-# The network of --network.
+# The network of --create-network.
 
 
 def prepare_network(docker: Docker) -> None:
@@ -302,7 +302,7 @@ READDRESS = Wish(
 HANDED_ON = Wish(options={"parent": "eth1", "host_access": "true", "host_address": "192.168.77.50"})
 
 WAYS = (
-    Scenario("own network", Wish(), own_network, (*QUIET, "--network=auto"), prepare=prepare_network),
+    Scenario("own network", Wish(), own_network, (*QUIET, "--create-network=auto"), prepare=prepare_network),
     Scenario("group refused", Wish(), whole_life, (*QUIET, f"--socket-group={GROUP}"), prepare=group_refused),
     Scenario("begun anew", Wish(), begun_anew, (*QUIET, f"--socket-group={GROUP}"), life=2),
     Scenario("readdress", READDRESS, readdressed, DHCP, fresh_server=True, life=2, prepare=prepare_moves),

@@ -187,7 +187,7 @@ class World:
             "arguments": [
                 *self._places,
                 f"--docker-host={self.docker_host}",
-                *(() if short_grace_periods is None else ("--reconcile-every=1",)),
+                *(() if short_grace_periods is None else ("--reconcile-interval=1",)),
                 *self.arguments,
             ],
             **self._order(rules),

@@ -285,7 +285,7 @@ def household(
         server = open_.enter_context(DhcpServer(lan, range=LEASED)) if dhcp else None
         arguments = (
             *DEFAULTS,
-            *("--docker-host", engine.docker_host, "--reconcile-every", str(COLLECT_EVERY)),
+            *("--docker-host", engine.docker_host, "--reconcile-interval", str(COLLECT_EVERY)),
         )
         plugin = Plugin(
             lan,

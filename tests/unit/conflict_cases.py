@@ -13,12 +13,13 @@ from macvlan_twisted.addresses import IPAddress, parse_address, parse_network
 from macvlan_twisted.ipam.requests import RequestAddress
 from macvlan_twisted.lan.address_monitor import FRESH, LAST_LOOK
 from macvlan_twisted.lan.arp_nd import AddressClaim, Probe, answer_frame, decode, probe_frame
+from macvlan_twisted.option_values import ConflictDetection
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .address_cases import AddressTestCase
 from .helpers import LAN, PluginHarness
 
-DETECTING = evolve(LAN, conflict_detection="on")
+DETECTING = evolve(LAN, conflict_detection=ConflictDetection.ON)
 NEIGHBOUR, PROBER = "02:00:00:00:00:02", "02:00:00:00:00:03"
 POOL = "10.0.0.0/24"
 

@@ -20,6 +20,7 @@ from macvlan_twisted.config import Config
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.models import Subnet
 from macvlan_twisted.engine.client import EngineUnavailable, ListedNetwork
+from macvlan_twisted.option_values import ConflictDetection
 from macvlan_twisted.plugin import Surroundings, build
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from macvlan_twisted.testing.packet_socket import FakeLanSocket
@@ -39,7 +40,7 @@ LAN = Config(
     host_interface="eth0",
     subnets=(parse_network("192.168.1.0/24"),),
     gateways=(parse_address("192.168.1.1"),),
-    conflict_detection="off",
+    conflict_detection=ConflictDetection.OFF,
 )
 
 

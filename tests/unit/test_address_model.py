@@ -12,6 +12,7 @@ from macvlan_twisted.addresses import parse_address, parse_network, parse_range
 from macvlan_twisted.config import Config
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
+from macvlan_twisted.option_values import ConflictDetection
 
 from .helpers import PluginHarness
 
@@ -31,7 +32,7 @@ class AddressMachine(RuleBasedStateMachine):
         super().__init__()
         excluded = tuple(parse_range(f"10.0.0.{number}") for number in EXCLUDED)
         self.plugin = PluginHarness(
-            config=Config(host_interface="eth0", excluded=excluded, conflict_detection="off")
+            config=Config(host_interface="eth0", excluded=excluded, conflict_detection=ConflictDetection.OFF)
         )
         self.part_of: dict[str, str | None] = {}
         self.owner: dict[int, str] = {}

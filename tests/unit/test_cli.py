@@ -12,8 +12,8 @@ from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
-from macvlan_twisted.config import Config
-from macvlan_twisted.service_options import OPTIONS
+from macvlan_twisted.config import OPTIONS, Config
+from macvlan_twisted.option_values import MacvlanMode
 from macvlan_twisted.tap import Options
 
 
@@ -69,14 +69,14 @@ class CommandLineTests(SynchronousTestCase):
                 "docker-host": "unix:///x",
                 "log-format": "json",
                 "conflict-detection": "off",
-                "conflict-wait": "rfc5227",
+                "probe-timeout": "rfc5227",
                 "announce": "off",
                 "host-access": "yes",
                 "dhcp": "yes",
                 "dhcp-release": "no",
                 "dhcp-readdress": "yes",
                 "dhcp-timeout": "3",
-                "reconcile-every": "30",
+                "reconcile-interval": "30",
                 "identity": "random",
             }.get(option.name, "/x" if option.name.endswith("-dir") else "x")
             expected = parsed(f"--{option.name}={text}")
@@ -84,6 +84,22 @@ class CommandLineTests(SynchronousTestCase):
             self.assertEqual(parsed(f"-{option.name}={text}"), expected)
             self.assertEqual(parsed(f"-{option.name}", text), expected)
             self.assertEqual(parsed(f"--{option.name}", text), expected)
+
+    def test_aliases_are_options_that_the_help_leaves_out(self) -> None:
+        aliased = [option for option in OPTIONS if option.aliases]
+        self.assertTrue(aliased)
+        text = str(Options())
+        for option in aliased:
+            for alias in option.aliases:
+                value = "10.0.0.0/8" if option.repeats else "7"
+                expected = parsed(f"--{option.name}={value}")
+                self.assertEqual(parsed(f"--{alias}={value}"), expected)
+                self.assertEqual(parsed(f"-{alias}", value), expected)
+                self.assertNotRegex(text, rf"--{alias}\b")
+
+    def test_last_spelling_on_the_command_line_counts(self) -> None:
+        found = parsed("--reconcile-every=5", "--reconcile-interval=6", "--reconcile-every=7")
+        self.assertEqual(found.reconcile_interval, 7)
 
     def test_d_is_debug(self) -> None:
         self.assertTrue(parsed("-d").debug)
@@ -98,7 +114,7 @@ class CommandLineTests(SynchronousTestCase):
 
     def test_the_environment_is_asked(self) -> None:
         self.patch(os, "environ", {"MACVLAN_TWISTED_MODE": "vepa", "MACVLAN_TWISTED_MTU": "1400"})
-        self.assertEqual(parsed("--mtu=1300"), Config(mode="vepa", mtu=1300))
+        self.assertEqual(parsed("--mtu=1300"), Config(mode=MacvlanMode.VEPA, mtu=1300))
 
     def test_a_wrong_value_is_a_usage_error_of_one_line(self) -> None:
         with self.assertRaises(usage.UsageError) as caught:

@@ -1,37 +1,37 @@
-"""Settings from option texts and the environment."""
+"""The configuration from the texts of options and from the environment."""
 
 from __future__ import annotations
 
+from attrs import fields
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network, parse_range
-from macvlan_twisted.config import Config
-from macvlan_twisted.given_settings import settings_from
-from macvlan_twisted.option_values import MODES, parse_interface_name
-from macvlan_twisted.service_options import OPTIONS
+from macvlan_twisted.config import OPTIONS, Config
+from macvlan_twisted.option_values import MacvlanMode, parse_interface_name
+from macvlan_twisted.options import variable_of
 
 
-def given_(**texts: str | list[str]) -> Config:
-    """Settings from options, whose names are written with underscores."""
-    return settings_from(
-        {name.replace("_", "-"): [text] if isinstance(text, str) else text for name, text in texts.items()},
-        {},
-    )
+def from_texts(*texts: tuple[str, str], **environment: str) -> Config:
+    """Parse pairs of spelling and value, and variables without their prefix."""
+    return Config.from_texts(texts, {f"MACVLAN_TWISTED_{name}": text for name, text in environment.items()})
 
 
 class OptionTableTests(SynchronousTestCase):
-    def test_nothing_given_is_the_defaults(self) -> None:
-        self.assertEqual(settings_from({}, {}), Config())
+    def test_no_texts_give_the_defaults(self) -> None:
+        self.assertEqual(from_texts(), Config())
 
-    def test_every_option_sets_a_setting_of_its_own_and_has_help(self) -> None:
-        self.assertEqual(len({option.setting for option in OPTIONS}), len(OPTIONS))
+    def test_every_option_has_a_help_of_whole_sentences(self) -> None:
         for option in OPTIONS:
-            self.assertTrue(hasattr(Config(), option.setting), option.name)
             self.assertTrue(option.help.endswith("."), option.name)
 
-    def test_options_of_the_specification_are_there(self) -> None:
+    def test_every_field_is_set_by_one_option_of_its_own(self) -> None:
+        self.assertEqual([option.attribute for option in OPTIONS], [each.name for each in fields(Config)])
+        spellings = [spelling for option in OPTIONS for spelling in option.spellings]
+        self.assertEqual(len(spellings), len(set(spellings)))
+
+    def test_options_that_users_rely_on_are_there(self) -> None:
         names = {option.name for option in OPTIONS}
         for name in (
             "gateway",
@@ -46,25 +46,24 @@ class OptionTableTests(SynchronousTestCase):
             "listen",
             "state-dir",
             "netlink-threads",
-            "network",
+            "create-network",
             "docker-host",
             "log-format",
             "debug",
         ):
             self.assertIn(name, names)
 
-    def test_no_engine_is_asked_where_none_is_wanted(self) -> None:
+    def test_docker_host_none_or_empty_means_no_engine(self) -> None:
         for text in ("none", "None", ""):
-            self.assertEqual(settings_from({"docker-host": [text]}, {}).docker_host, "")
-            self.assertEqual(settings_from({}, {"MACVLAN_TWISTED_DOCKER_HOST": text}).docker_host, "")
-        self.assertTrue(settings_from({}, {}).docker_host)
-        self.assertIsNone(settings_from({}, {"MACVLAN_TWISTED_HOST_INTERFACE": ""}).host_interface)
+            self.assertEqual(from_texts(("docker-host", text)).docker_host, "")
+            self.assertEqual(from_texts(DOCKER_HOST=text).docker_host, "")
+        self.assertTrue(from_texts().docker_host)
 
-    def test_an_engine_that_is_not_asked_cannot_create_a_network(self) -> None:
+    def test_create_network_needs_an_engine(self) -> None:
         with self.assertRaisesRegex(
-            ValueError, "--network lan .* --docker-host none .* leave one of them out"
+            ValueError, "--create-network lan .* --docker-host none .* leave one of them out"
         ):
-            settings_from({"docker-host": ["none"], "network": ["lan"]}, {})
+            from_texts(("docker-host", "none"), ("create-network", "lan"))
 
     def test_every_option_can_come_from_the_environment(self) -> None:
         texts = {
@@ -82,54 +81,47 @@ class OptionTableTests(SynchronousTestCase):
             "runtime-dir": "/tmp/run",
             "recover": "1",
             "netlink-threads": "2",
-            "network": "lan",
+            "create-network": "lan",
             "docker-host": "unix:///tmp/docker.sock",
             "socket-group": "docker",
             "log-format": "json",
             "debug": "1",
             "dhcp-vendor-class": "lan",
             "conflict-detection": "off",
-            "conflict-wait": "rfc5227",
+            "probe-timeout": "rfc5227",
             "announce": "off",
             "host-access": "yes",
             "dhcp": "yes",
             "dhcp-release": "no",
             "dhcp-readdress": "yes",
             "dhcp-timeout": "3",
-            "reconcile-every": "30",
+            "reconcile-interval": "30",
             "identity": "random",
         }
         for option in OPTIONS:
             text = texts[option.name]
-            by_environment = settings_from({}, {option.environment_variable: text})
-            self.assertEqual(by_environment, settings_from({option.name: [text]}, {}), option.name)
+            by_environment = Config.from_texts((), {option.environment_variable: text})
+            self.assertEqual(by_environment, from_texts((option.name, text)), option.name)
             self.assertNotEqual(by_environment, Config(), option.name)
 
-    def test_the_command_line_wins_over_the_environment(self) -> None:
-        self.assertEqual(settings_from({"mode": ["vepa"]}, {"MACVLAN_TWISTED_MODE": "private"}).mode, "vepa")
+    def test_command_line_wins_over_environment(self) -> None:
+        self.assertEqual(from_texts(("mode", "vepa"), MODE="private").mode, "vepa")
         self.assertEqual(
-            settings_from({"exclude": ["10.0.0.1"]}, {"MACVLAN_TWISTED_EXCLUDE": "10.0.0.2"}).excluded,
-            (parse_range("10.0.0.1"),),
+            from_texts(("exclude", "10.0.0.1"), EXCLUDE="10.0.0.2").excluded, (parse_range("10.0.0.1"),)
         )
 
-    def test_an_empty_environment_variable_is_none(self) -> None:
-        environment = {each.environment_variable: "" for each in OPTIONS if not each.is_off_when_empty}
-        self.assertEqual(settings_from({}, environment), Config())
+    def test_empty_variable_counts_as_unset(self) -> None:
+        environment = {each.environment_variable: "" for each in OPTIONS if not each.counts_when_empty}
+        self.assertEqual(Config.from_texts((), environment), Config())
 
-    def test_several_values_of_an_environment_variable_stand_apart_by_commas_or_blanks(self) -> None:
-        found = settings_from(
-            {},
-            {
-                "MACVLAN_TWISTED_EXCLUDE": "10.0.0.1,10.0.0.4-10.0.0.9 fd00::1",
-                "MACVLAN_TWISTED_GATEWAY": "10.0.0.1, fd00::1",
-            },
-        )
+    def test_variable_lists_values_with_commas_or_blanks(self) -> None:
+        found = from_texts(EXCLUDE="10.0.0.1,10.0.0.4-10.0.0.9 fd00::1", GATEWAY="10.0.0.1, fd00::1")
         self.assertEqual(
             found.excluded, tuple(map(parse_range, ("10.0.0.1", "10.0.0.4-10.0.0.9", "fd00::1")))
         )
         self.assertEqual(found.gateways, (parse_address("10.0.0.1"), parse_address("fd00::1")))
 
-    def test_a_flag_in_the_environment_can_say_no(self) -> None:
+    def test_variable_of_a_flag_is_a_truth_value(self) -> None:
         for text, debug in (
             ("1", True),
             ("yes", True),
@@ -138,16 +130,59 @@ class OptionTableTests(SynchronousTestCase):
             ("off", False),
             ("False", False),
         ):
-            self.assertEqual(settings_from({}, {"MACVLAN_TWISTED_DEBUG": text}).debug, debug, text)
+            self.assertEqual(from_texts(DEBUG=text).debug, debug, text)
         with self.assertRaisesRegex(ValueError, "MACVLAN_TWISTED_DEBUG: 'perhaps' is neither true nor false"):
-            settings_from({}, {"MACVLAN_TWISTED_DEBUG": "perhaps"})
+            from_texts(DEBUG="perhaps")
 
-    def test_the_last_of_a_repeated_option_counts(self) -> None:
-        self.assertEqual(given_(mode=["vepa", "private"]).mode, "private")
+    def test_last_value_of_an_option_counts(self) -> None:
+        self.assertEqual(from_texts(("mode", "vepa"), ("mode", "private")).mode, "private")
+
+
+class AliasTests(SynchronousTestCase):
+    ALIASES = (
+        ("reconcile-every", "reconcile-interval", "30", "5"),
+        ("conflict-wait", "probe-timeout", "rfc5227", "2"),
+        ("network", "create-network", "lan", "other"),
+        ("subnet", "macvlan-subnet", "10.0.0.0/24", "fd00::/64"),
+    )
+    """Alias, name, and two values."""
+
+    def test_the_aliases_are_those_of_the_table(self) -> None:
+        found = {(alias, option.name) for option in OPTIONS for alias in option.aliases}
+        self.assertEqual(found, {(alias, name) for alias, name, _, _ in self.ALIASES})
+
+    def test_alias_means_the_same_as_the_name(self) -> None:
+        for alias, name, text, _ in self.ALIASES:
+            expected = from_texts((name, text))
+            self.assertNotEqual(expected, Config())
+            self.assertEqual(from_texts((alias, text)), expected)
+            self.assertEqual(Config.from_texts((), {variable_of(alias): text}), expected)
+            self.assertEqual(
+                Config.from_texts((), {variable_of(alias): text, variable_of(name): ""}), expected
+            )
+
+    def test_alias_and_name_together_are_one_option_set_twice(self) -> None:
+        for alias, name, one, other in self.ALIASES:
+            twice = from_texts((name, one), (name, other))
+            self.assertEqual(from_texts((alias, one), (name, other)), twice)
+            self.assertEqual(from_texts((name, one), (alias, other)), twice)
+            in_environment = Config.from_texts((), {variable_of(name): other, variable_of(alias): one})
+            self.assertEqual(in_environment, twice)
+        with self.assertRaisesRegex(ValueError, "--macvlan-subnet was given 2 times for IPv4"):
+            from_texts(("subnet", "10.0.0.0/24"), ("macvlan-subnet", "10.0.1.0/24"))
+
+    def test_command_line_alias_wins_over_the_variable_of_the_name(self) -> None:
+        self.assertEqual(from_texts(("network", "lan"), CREATE_NETWORK="other").create_network, "lan")
+
+    def test_error_names_the_spelling_that_was_used(self) -> None:
+        with self.assertRaisesRegex(ValueError, "^--conflict-wait: 'soon' is not a number"):
+            from_texts(("conflict-wait", "soon"))
+        with self.assertRaisesRegex(ValueError, "^MACVLAN_TWISTED_CONFLICT_WAIT: 'soon'"):
+            from_texts(CONFLICT_WAIT="soon")
 
 
 class WrongValueTests(SynchronousTestCase):
-    def test_every_wrong_value_is_told_with_option_value_and_remedy(self) -> None:
+    def test_error_has_option_value_and_remedy(self) -> None:
         for name, text, remedy in (
             ("gateway", "router", "192.168.1.1"),
             ("macvlan-subnet", "192.168.1.1/24", "192.168.1.0/24"),
@@ -166,94 +201,96 @@ class WrongValueTests(SynchronousTestCase):
             ("netlink-threads", "65", "from 1 to 64"),
             ("docker-host", "tcp://1.2.3.4:2375", "unix:///var/run/docker.sock"),
             ("log-format", "xml", "text or json"),
-            ("network", " ", "give one, like lan"),
+            ("create-network", " ", "give one, like lan"),
         ):
-            for where, options, environment in (
-                (f"--{name}", {name: [text]}, {}),
-                (
-                    f"MACVLAN_TWISTED_{name.upper().replace('-', '_')}",
-                    {},
-                    {f"MACVLAN_TWISTED_{name.upper().replace('-', '_')}": text},
-                ),
+            for where, texts, environment in (
+                (f"--{name}", [(name, text)], {}),
+                (variable_of(name), [], {variable_of(name): text}),
             ):
                 if environment and name in ("exclude", "ip-range", "gateway") and " " in text:
                     continue
                 with self.assertRaises(ValueError) as caught:
-                    settings_from(options, environment)
+                    Config.from_texts(texts, environment)
                 message = str(caught.exception)
                 self.assertTrue(message.startswith(where + ": "), message)
                 self.assertIn(remedy, message)
                 if text.strip():
                     self.assertIn(text, message)
 
-    def test_one_value_a_family(self) -> None:
-        both = given_(gateway=["10.0.0.1", "fd00::1"], macvlan_subnet=["10.0.0.0/24", "fd00::/64"])
+    def test_addresses_are_set_once_for_each_family(self) -> None:
+        both = from_texts(
+            ("gateway", "10.0.0.1"),
+            ("gateway", "fd00::1"),
+            ("macvlan-subnet", "10.0.0.0/24"),
+            ("macvlan-subnet", "fd00::/64"),
+        )
         self.assertEqual(both.gateway_of_version(6), parse_address("fd00::1"))
         self.assertEqual(both.subnet_of_version(4), parse_network("10.0.0.0/24"))
         for name, texts in (
             ("gateway", ["10.0.0.1", "10.0.0.2"]),
-            ("macvlan_subnet", ["fd00::/64", "fd01::/64"]),
-            ("ip_range", ["10.0.0.0/26", "10.0.0.64/26"]),
+            ("macvlan-subnet", ["fd00::/64", "fd01::/64"]),
+            ("ip-range", ["10.0.0.0/26", "10.0.0.64/26"]),
         ):
             with self.assertRaises(ValueError) as caught:
-                given_(**{name: texts})
-            self.assertIn("--" + name.replace("_", "-"), str(caught.exception))
+                from_texts(*((name, text) for text in texts))
+            self.assertIn(f"--{name}", str(caught.exception))
             self.assertIn("once a family", str(caught.exception))
 
-    def test_a_gateway_outside_the_subnet_is_refused(self) -> None:
+    def test_gateway_outside_the_subnet_is_refused(self) -> None:
         with self.assertRaises(ValueError) as caught:
-            given_(gateway="10.0.1.1", macvlan_subnet="10.0.0.0/24")
+            from_texts(("gateway", "10.0.1.1"), ("macvlan-subnet", "10.0.0.0/24"))
         self.assertIn("--gateway 10.0.1.1 is not in --macvlan-subnet 10.0.0.0/24", str(caught.exception))
 
-    def test_a_link_local_gateway_is_refused_with_what_to_do(self) -> None:
+    def test_link_local_gateway_is_refused(self) -> None:
         with self.assertRaisesRegex(ValueError, "--gateway fe80::1 is link-local.*leave it out"):
-            given_(gateway="fe80::1", macvlan_subnet="fd00::/64")
+            from_texts(("gateway", "fe80::1"), ("macvlan-subnet", "fd00::/64"))
 
-    def test_a_range_outside_the_subnet_is_refused(self) -> None:
+    def test_range_outside_the_subnet_is_refused(self) -> None:
         with self.assertRaises(ValueError) as caught:
-            given_(ip_range="10.0.1.0/26", macvlan_subnet="10.0.0.0/24")
+            from_texts(("ip-range", "10.0.1.0/26"), ("macvlan-subnet", "10.0.0.0/24"))
         self.assertIn("--ip-range 10.0.1.0/26 is not in --macvlan-subnet 10.0.0.0/24", str(caught.exception))
 
-    @given(st.sampled_from([option.name for option in OPTIONS]), st.text(max_size=40))
-    def test_any_text_for_any_option_is_taken_or_a_ValueError_that_names_the_option(
-        self, name: str, text: str
-    ) -> None:
+    @given(
+        st.sampled_from([spelling for option in OPTIONS for spelling in option.spellings]),
+        st.text(max_size=40),
+    )
+    def test_any_text_is_parsed_or_refused_by_option_name(self, name: str, text: str) -> None:
         try:
-            settings_from({name: [text]}, {})
+            from_texts((name, text))
         except ValueError as error:
             self.assertIn(f"--{name}", str(error))
 
 
 class InterfaceNameTests(SynchronousTestCase):
-    def test_the_kernels_limit_is_in_bytes(self) -> None:
+    def test_limit_is_in_bytes(self) -> None:
         self.assertEqual(parse_interface_name("é" * 7), "é" * 7)
         with self.assertRaises(ValueError):
             parse_interface_name("é" * 8)
 
-    def test_what_the_kernel_refuses_is_refused(self) -> None:
+    def test_names_that_the_kernel_refuses_are_refused(self) -> None:
         for text in ("", ".", "..", "a b", "a/b", "a:b", "a\n", "a\0", "sixteen-letters-"):
             with self.assertRaises(ValueError, msg=repr(text)):
                 parse_interface_name(text)
 
 
-class DerivedSettingsTests(SynchronousTestCase):
-    def test_the_socket_is_where_engines_look(self) -> None:
+class DerivedValueTests(SynchronousTestCase):
+    def test_socket_is_where_engines_look(self) -> None:
         self.assertEqual(Config().socket_path, "/run/docker/plugins/macvlan-twisted.sock")
-        self.assertEqual(given_(plugin_name="lan", plugin_dir="/x/").socket_path, "/x/lan.sock")
+        self.assertEqual(from_texts(("plugin-name", "lan"), ("plugin-dir", "/x/")).socket_path, "/x/lan.sock")
 
-    def test_the_gateway_of_a_subnet_is_the_one_inside_it(self) -> None:
-        config = given_(gateway=["10.0.0.1", "fd00::1"])
+    def test_gateway_of_a_subnet_is_the_one_inside_it(self) -> None:
+        config = from_texts(("gateway", "10.0.0.1"), ("gateway", "fd00::1"))
         self.assertEqual(config.gateway_for(parse_network("10.0.0.0/8")), parse_address("10.0.0.1"))
         self.assertEqual(config.gateway_for(parse_network("fd00::/64")), parse_address("fd00::1"))
         self.assertIsNone(config.gateway_for(parse_network("10.1.0.0/16")))
 
-    def test_an_ip_range_counts_only_for_the_subnet_that_holds_it(self) -> None:
-        config = given_(ip_range=["10.0.0.64/26", "fd00::/80"])
+    def test_ip_range_counts_for_the_subnet_around_it(self) -> None:
+        config = from_texts(("ip-range", "10.0.0.64/26"), ("ip-range", "fd00::/80"))
         self.assertEqual(config.ip_range_in(parse_network("10.0.0.0/24")), parse_network("10.0.0.64/26"))
         self.assertEqual(config.ip_range_in(parse_network("fd00::/64")), parse_network("fd00::/80"))
         self.assertIsNone(config.ip_range_in(parse_network("10.0.1.0/24")))
 
-    def test_all_modes_of_the_kernel_are_modes(self) -> None:
-        for mode in MODES:
-            self.assertEqual(given_(mode=mode).mode, mode)
-        self.assertEqual(set(MODES), {"bridge", "private", "vepa", "passthru", "source"})
+    def test_every_mode_of_the_kernel_is_a_mode(self) -> None:
+        for mode in MacvlanMode:
+            self.assertIs(from_texts(("mode", mode.value)).mode, mode)
+        self.assertEqual(set(MacvlanMode), {"bridge", "private", "vepa", "passthru", "source"})

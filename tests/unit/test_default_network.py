@@ -1,4 +1,4 @@
-"""``--network``: what the engine is asked for, and when no more."""
+"""``--create-network``: what the engine is asked for, and when no more."""
 
 from __future__ import annotations
 

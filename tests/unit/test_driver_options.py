@@ -13,7 +13,7 @@ from macvlan_twisted.driver.options import OPTIONS, NetworkOptions, parse_option
 from macvlan_twisted.driver.requests import CreateNetwork
 from macvlan_twisted.driver.validation import leases_addresses, refuse_contradictions
 from macvlan_twisted.errors import RequestRefused
-from macvlan_twisted.option_values import MODES
+from macvlan_twisted.option_values import MacvlanMode
 
 
 class OptionsTestCase(SynchronousTestCase):
@@ -33,12 +33,20 @@ class KeyTests(OptionsTestCase):
     def test_all_synonyms_mean_the_same(self) -> None:
         for names, text, expected in (
             (("parent", "host_iface"), "eth1", NetworkOptions(parent="eth1")),
-            (("macvlan_mode", "mode"), "vepa", NetworkOptions(mode="vepa")),
+            (("macvlan_mode", "mode"), "vepa", NetworkOptions(mode=MacvlanMode.VEPA)),
             (("mtu", "com.docker.network.driver.mtu"), "1400", NetworkOptions(mtu=1400)),
         ):
             for name in names:
                 self.assertEqual(parse_options({name: text}), expected, name)
             self.assertEqual(parse_options(dict.fromkeys(names, text)), expected)
+
+    def test_earlier_spellings_of_keys_work(self) -> None:
+        for key, name in (("force_mac", "allow_parent_mac_change"), ("force_wifi", "allow_wireless_parent")):
+            for text, expected in (("true", True), ("false", False)):
+                self.assertIs(getattr(parse_options({key: text}), name), expected)
+            self.assertEqual(parse_options({key: "", name: ""}), parse_options({name: ""}))
+            self.assertIn(f"-o {name}=false contradicts -o {key}=", self.refusal_of({key: "", name: "false"}))
+            self.assertNotIn(key, self.refusal(parnet="eth1"))
 
     def test_synonyms_that_contradict_each_other_are_refused_with_both_values(self) -> None:
         message = self.refusal(parent="eth1", host_iface="eth2")
@@ -52,19 +60,19 @@ class KeyTests(OptionsTestCase):
         message = self.refusal(parnet="eth1")
         self.assertIn("-o parnet", message)
         for option in OPTIONS:
-            self.assertIn(option.key, message)
+            self.assertIn(option.name, message)
 
     def test_keys_of_dockers_own_are_left_alone(self) -> None:
         self.assertEqual(parse_options({"com.docker.network.bridge.name": "x"}), NetworkOptions())
         self.assertIn("unknown option", self.refusal_of({"com.dockerx": "x"}))
 
     def test_no_name_stands_for_two_options(self) -> None:
-        names = [name for option in OPTIONS for name in option.names]
+        names = [name for option in OPTIONS for name in option.spellings]
         self.assertEqual(len(names), len(set(names)))
 
     @given(
         st.dictionaries(
-            st.sampled_from([name for option in OPTIONS for name in option.names]) | st.text(max_size=20),
+            st.sampled_from([name for option in OPTIONS for name in option.spellings]) | st.text(max_size=20),
             st.text(max_size=20) | st.integers().map(str),
             max_size=4,
         )
@@ -80,7 +88,7 @@ class KeyTests(OptionsTestCase):
 
 class ValueTests(OptionsTestCase):
     def test_all_modes_are_taken_and_an_empty_one_is_the_builtin_drivers_default(self) -> None:
-        for mode in MODES:
+        for mode in MacvlanMode:
             self.assertEqual(parse_options({"mode": mode}).mode, mode)
         self.assertEqual(parse_options({"macvlan_mode": ""}).mode, "bridge")
 
@@ -122,9 +130,9 @@ class ValueTests(OptionsTestCase):
 
     def test_a_flag_without_a_value_means_yes(self) -> None:
         for text, meant in (("", True), ("true", True), ("1", True), ("FALSE", False), ("0", False)):
-            for key in ("nopromisc", "force_wifi", "force_mac"):
+            for key in ("nopromisc", "allow_wireless_parent", "allow_parent_mac_change"):
                 self.assertIs(getattr(parse_options({key: text}), key), meant)
-        self.assertIn("neither true nor false", self.refusal(force_wifi="maybe"))
+        self.assertIn("neither true nor false", self.refusal(allow_wireless_parent="maybe"))
 
     def test_source_macs_are_a_list_without_repeats(self) -> None:
         self.assertEqual(
@@ -155,7 +163,7 @@ class ContradictionTests(SynchronousTestCase):
     def test_nopromisc_and_force_mac_belong_to_mode_passthru(self) -> None:
         for options, word in (
             (NetworkOptions(nopromisc=True), "nopromisc"),
-            (NetworkOptions(force_mac=True), "force_mac"),
+            (NetworkOptions(allow_parent_mac_change=True), "allow_parent_mac_change"),
         ):
             refuse_contradictions(options, "passthru")
             self.refused("vepa", options, word, "vepa")

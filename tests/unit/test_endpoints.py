@@ -203,10 +203,12 @@ class MacTests(PluginTestCase):
 
     def test_passthru_refuses_a_mac_unless_forced(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
-        with self.assert_refused(RequestRefused, "02:00:00:00:00:77", "eth1", "-o force_mac=true"):
+        with self.assert_refused(
+            RequestRefused, "02:00:00:00:00:77", "eth1", "-o allow_parent_mac_change=true"
+        ):
             self.plugin.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77")
         self.plugin.wait(self.plugin.networks.delete(OTHER_NETWORK))
-        self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru", force_mac="")
+        self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru", allow_parent_mac_change="")
         self.assertIsNone(self.plugin.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77"))
 
 

@@ -10,6 +10,7 @@ from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.driver import requests
 from macvlan_twisted.errors import LinkError, MacvlanError, RequestRefused, StateError
 from macvlan_twisted.lan.arp_nd import AddressClaim, Probe, answer_frame, decode, probe_frame
+from macvlan_twisted.option_values import ConflictDetection
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .helpers import ENDPOINT, LAN, NETWORK, OTHER_NETWORK, PLAIN_LINKS, PluginHarness, Steps, subnet
@@ -158,7 +159,7 @@ class HostAddressConflictTests(HostAccessTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.plugin = PluginHarness(config=evolve(LAN, conflict_detection="on"))
+        self.plugin = PluginHarness(config=evolve(LAN, conflict_detection=ConflictDetection.ON))
         self.plugin.answerers.append(self.answer)
 
     def answer(self, frame: bytes) -> list[bytes]:

@@ -10,13 +10,14 @@ from macvlan_twisted.lan.arp_nd import announcement_frames
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.netlink.events import LinkEvent
 from macvlan_twisted.netlink.kernel import HostRoute
+from macvlan_twisted.option_values import ConflictDetection
 from macvlan_twisted.reconcile.link_monitor import LATEST, SOON, LinkMonitor
 
 from .conflict_cases import log_of
 from .helpers import ENDPOINT, LAN, NETWORK, PluginHarness, nic, plain_kernel
 from .host_access_cases import HOST, HOST_6, REACHED, HostAccessTestCase
 
-ON = evolve(LAN, conflict_detection="on")
+ON = evolve(LAN, conflict_detection=ConflictDetection.ON)
 STRANGER = "02:00:00:00:00:99"
 
 

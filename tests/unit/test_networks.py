@@ -12,6 +12,7 @@ from macvlan_twisted.driver.validation import refuse_what_did_not_take
 from macvlan_twisted.errors import LinkError, RequestRefused
 from macvlan_twisted.link_names import probe_link_name
 from macvlan_twisted.netlink.kernel import MacvlanLink
+from macvlan_twisted.option_values import MacvlanMode
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .helpers import (
@@ -46,7 +47,7 @@ class CreationTests(PluginTestCase):
         self.assertEqual(list(self.plugin.records.kept[RecordKind.NETWORK]), [NETWORK])
 
     def test_defaults_come_from_the_configuration(self) -> None:
-        plugin = PluginHarness(config=evolve(self.plugin.config, mode="private", mtu=1400))
+        plugin = PluginHarness(config=evolve(self.plugin.config, mode=MacvlanMode.PRIVATE, mtu=1400))
         plugin.create_network()
         network = plugin.registry.networks[NETWORK]
         self.assertEqual((network.parent, network.mode, network.mtu), ("eth0", "private", 1400))
@@ -87,7 +88,7 @@ class CreationTests(PluginTestCase):
         for parent in ("wlan0", "wlan0.20", "eth2", "eth2.20"):
             with self.assert_refused(RequestRefused, parent.partition(".")[0]):
                 plugin.create_network(parent=parent)
-        plugin.create_network(parent="wlan0.20", force_wifi="")
+        plugin.create_network(parent="wlan0.20", allow_wireless_parent="")
         self.assertEqual(plugin.registry.networks[NETWORK].parent, "wlan0.20")
 
     def test_options_reach_the_kernel(self) -> None:

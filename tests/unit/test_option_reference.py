@@ -9,9 +9,9 @@ from runpy import run_path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from macvlan_twisted.config import OPTIONS
 from macvlan_twisted.driver import options as network_options
 from macvlan_twisted.ipam import options as pool_options
-from macvlan_twisted.service_options import OPTIONS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 _TWISTDS = {"help", "version", "nodaemon", "pidfile", "logfile", "python"}
@@ -46,13 +46,13 @@ class ReferenceTests(SynchronousTestCase):
     def test_an_option_of_a_pool_is_missing(self) -> None:
         text = reference_text("pool")
         for option in pool_options.OPTIONS:
-            self.assertIn(f"{option.key}={option.metavar}", text)
+            self.assertIn(f"{option.name}={option.metavar}", text)
             self.assertIn(option.help, text)
 
     def test_a_setting_is_missing(self) -> None:
         text = reference_text("settings")
         for option in OPTIONS:
-            self.assertIn(f"``{option.setting}``", text)
+            self.assertIn(f"``{option.attribute}``", text)
 
     def test_a_table_is_on_no_page(self) -> None:
         together = "\n".join(text for _, text in pages())
@@ -82,7 +82,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_the_options_of_a_network_differ(self) -> None:
         listed = self.listed(self.network, "([a-z_.]+)")
-        self.assertEqual(sorted(listed), sorted(option.key for option in network_options.OPTIONS))
+        self.assertEqual(sorted(listed), sorted(option.name for option in network_options.OPTIONS))
 
 
 class MentionedTests(SynchronousTestCase):
@@ -102,7 +102,7 @@ class MentionedTests(SynchronousTestCase):
 
     def test_an_option_of_a_pool_does_not_exist(self) -> None:
         self.assertEqual(
-            self.unknown(r"--ipam-opt ([a-z_]+)", {option.key for option in pool_options.OPTIONS}), []
+            self.unknown(r"--ipam-opt ([a-z_]+)", {option.name for option in pool_options.OPTIONS}), []
         )
 
     def test_a_variable_does_not_exist(self) -> None:

@@ -146,7 +146,7 @@ class UnusableParentTests(SynchronousTestCase):
 
     def test_wireless_parent_is_refused_unless_forced(self) -> None:
         wifi = nic("wlan0", 2, is_wireless=True)
-        self.refused(wifi, "wlan0", "Wi-Fi", "-o force_wifi=true")
+        self.refused(wifi, "wlan0", "Wi-Fi", "-o allow_wireless_parent=true")
         refuse_unfit(wifi, True, None)
 
     def test_bridge_port_is_refused_with_the_bridge_to_use(self) -> None:

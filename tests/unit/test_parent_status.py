@@ -471,7 +471,7 @@ class ReplacedParentTests(ParentTestCase):
 
     def test_parent_that_became_wireless_is_refused_unless_forced(self) -> None:
         self.plugin.create_network()
-        self.plugin.create_network(OTHER_NETWORK, force_wifi="true")
+        self.plugin.create_network(OTHER_NETWORK, allow_wireless_parent="true")
         self.vanish()
         self.bring(is_wireless=True)
         self.pass_time(SOON)
@@ -481,12 +481,12 @@ class ReplacedParentTests(ParentTestCase):
 
     def test_old_network_record_on_a_wireless_parent_still_works(self) -> None:
         self.plugin.kernel.put(nic("eth0", 2, is_wireless=True))
-        self.plugin.create_network(force_wifi="true")
+        self.plugin.create_network(allow_wireless_parent="true")
         for rows in self.plugin.records.kept.values():
             for row in rows.values():
                 row.pop("force_wifi", None)  # type: ignore[attr-defined]
         self.live_again()
-        self.plugin.create_network(force_wifi="true")  # the engine's second time
+        self.plugin.create_network(allow_wireless_parent="true")  # the engine's second time
         self.plugin.create_endpoint()
         self.assertEqual(self.lines_with("Wi-Fi"), [])
 

@@ -12,6 +12,7 @@ from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.config import Config
 from macvlan_twisted.errors import RequestRefused, StateError
 from macvlan_twisted.ipam.requests import RequestAddress
+from macvlan_twisted.option_values import ConflictDetection
 
 from .address_cases import AddressTestCase
 from .helpers import LAN
@@ -97,7 +98,9 @@ class RestartTests(AddressTestCase):
 
     def test_pool_keeps_its_subnet_if_the_configuration_changes(self) -> None:
         pool = self.open(None)
-        self.plugin = self.plugin.next_life(Config(host_interface="eth1", conflict_detection="off"))
+        self.plugin = self.plugin.next_life(
+            Config(host_interface="eth1", conflict_detection=ConflictDetection.OFF)
+        )
         self.assertEqual(self.ask(pool), "192.168.1.2/24")
 
     def test_claim_without_a_pool_is_reported_at_start(self) -> None:
@@ -190,7 +193,7 @@ class DiskErrorTests(SynchronousTestCase):
 class OtherParentTests(AddressTestCase):
     def test_change_of_parent_succeeds_if_the_old_link_stays(self) -> None:
         """An engine does not remove a network whose creation failed: it would be there for ever."""
-        self.use(evolve(LAN, conflict_detection="on"))
+        self.use(evolve(LAN, conflict_detection=ConflictDetection.ON))
         pool = self.open()
         self.plugin.wait(self.plugin.wires.ready("eth0"))
         self.plugin.steps.refuse["delete"] = errno.EBUSY

@@ -359,7 +359,9 @@ class PassthruTests(ReconcilerTestCase):
         self.assert_kept()
 
     def test_passthru_endpoint_with_its_own_mac_stays(self) -> None:
-        self.plugin.create_network(OTHER_NETWORK, parent="eth1", macvlan_mode="passthru", force_mac="true")
+        self.plugin.create_network(
+            OTHER_NETWORK, parent="eth1", macvlan_mode="passthru", allow_parent_mac_change="true"
+        )
         self.plugin.wait(
             self.plugin.endpoints.create(
                 endpoint_request(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.9/24", "02:00:00:00:00:77")

@@ -13,6 +13,7 @@ from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam import sticky_addresses
 from macvlan_twisted.ipam.requests import Purpose
 from macvlan_twisted.ipam.sticky_addresses import StickyAddresses
+from macvlan_twisted.option_values import IdentitySource
 from macvlan_twisted.state.interfaces import StickyAddress
 
 from .address_cases import AddressTestCase
@@ -208,7 +209,7 @@ class OptionTests(StickyAddressTestCase):
             self.open(OURS, identity="mac")
 
     def test_default_identity_comes_from_the_configuration(self) -> None:
-        self.use(evolve(LAN, identity="random"))
+        self.use(evolve(LAN, identity=IdentitySource.RANDOM))
         pool = self.network()
         before, after = self.come_again(pool, "web")
         self.assertNotEqual(before[1], after[1])
