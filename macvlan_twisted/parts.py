@@ -17,7 +17,7 @@ from .lan.conflicts import Conflicts
 from .lan.packet_sockets import PacketSockets
 from .netlink.events import LinkEvents
 from .netlink.links import Links
-from .protocol.calls import Calls
+from .protocol.routes import PluginApp
 from .protocol.site import PluginSite
 from .reconcile.link_monitor import LinkMonitor
 from .reconcile.reconciler import Reconciler
@@ -32,7 +32,7 @@ class WiredParts:
     """What :class:`~macvlan_twisted.service.MacvlanService` starts and stops, as a whole."""
 
     site: PluginSite
-    calls: Calls
+    calls: PluginApp
     links: Links
     threads: WorkerThreads
     deletion_thread: WorkerThreads

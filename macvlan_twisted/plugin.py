@@ -67,8 +67,7 @@ from .netlink.links import Links
 from .netlink.netns import NamespaceSandboxes
 from .option_values import ProbeTimeout
 from .parts import WiredParts, log_unless_cancelled
-from .protocol.calls import Calls
-from .protocol.routes import all_methods
+from .protocol.routes import PluginApp, all_methods
 from .protocol.site import PluginSite
 from .reconcile.container_names import ContainerNames
 from .reconcile.link_monitor import LinkMonitor
@@ -358,7 +357,7 @@ def _wire(
     _finish_now(ensureDeferred(plugin.reconcile()))
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
-    calls = Calls(
+    calls = PluginApp(
         all_methods(
             plugin.networks,
             plugin.endpoints,
@@ -394,7 +393,7 @@ def _wire(
         await DeferredList([ensureDeferred(each).addErrback(log_unless_cancelled) for each in work])
 
     return WiredParts(
-        PluginSite(calls.resource(), calls.by_path(), reactor),
+        PluginSite(calls.resource(), reactor),
         calls,
         plugin.links,
         threads,

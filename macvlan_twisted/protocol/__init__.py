@@ -1,1 +1,1 @@
-"""What Docker Engine says: the Klein tree, the messages and the error table."""
+"""Docker's plugin protocol over HTTP: site, Klein routes, JSON messages and the error table."""

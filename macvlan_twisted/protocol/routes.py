@@ -1,13 +1,23 @@
 """
-Every call of the engine: how it is read, who does it, how the answer is written.
+Every call of the engine: how its request is read, which part handles it, and how the reply is written.
 
-A reader who wants to know what a call does starts here.
+:func:`all_methods` is the table, one line a call: start here to find out what a call does. :class:`PluginApp` makes a
+Klein route of each line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from time import monotonic
+from typing import Any, TypeVar, cast
+
+from klein import Klein
+from klein.resource import KleinResource
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.server import NOT_DONE_YET
 
 from ..driver.endpoints import Endpoints
 from ..driver.networks import Networks
@@ -17,10 +27,15 @@ from ..ipam.address_requests import AddressRequests
 from ..ipam.pool_binding import PoolBinding
 from ..ipam.pool_requests import PoolRequests
 from . import messages
+from .errors import error_reply, legible
 from .json_reader import Fields, parse_body
+from .site import encode_reply, set_reply_head
+
+_log = Logger(namespace="macvlan_twisted.protocol")
 
 Reply = Mapping[str, Any]
 Method = Callable[[bytes], Awaitable[Reply]]
+"""From the body of a request to the object that is the reply."""
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
@@ -33,40 +48,26 @@ def all_methods(
     pools: PoolRequests,
     addresses: AddressRequests,
 ) -> dict[str, Method]:
-    """What to do for each path that the engine posts to, without its slash."""
+    """Every method by the path that the engine posts to, without its slash."""
     methods: dict[str, Method] = {
-        "Plugin.Activate": _always(messages.ACTIVATED),
-        "NetworkDriver.GetCapabilities": _always(messages.NETWORK_CAPABILITIES),
-        "NetworkDriver.DiscoverNew": _always({}),
-        "NetworkDriver.DiscoverDelete": _always({}),
-        "IpamDriver.GetCapabilities": _always(messages.IPAM_CAPABILITIES),
-        "IpamDriver.GetDefaultAddressSpaces": _always(messages.ADDRESS_SPACES),
+        "Plugin.Activate": _constant(messages.ACTIVATED),
+        "NetworkDriver.GetCapabilities": _constant(messages.NETWORK_CAPABILITIES),
+        "NetworkDriver.DiscoverNew": _constant({}),
+        "NetworkDriver.DiscoverDelete": _constant({}),
+        "IpamDriver.GetCapabilities": _constant(messages.IPAM_CAPABILITIES),
+        "IpamDriver.GetDefaultAddressSpaces": _constant(messages.ADDRESS_SPACES),
     }
 
     def call(
         name: str,
         read: Callable[[Fields], Request],
-        do: Callable[[Request], Awaitable[Result]],
+        handle: Callable[[Request], Awaitable[Result]],
         write: Callable[[Result], Reply],
     ) -> None:
-        async def method(raw: bytes) -> Reply:
-            return write(await do(read(parse_body(name, raw))))
+        async def method(body: bytes) -> Reply:
+            return write(await handle(read(parse_body(name, body))))
 
         methods[name] = method
-
-    call(
-        "NetworkDriver.GwAllocCheck",
-        messages.gateway_check,
-        networks.gateway_check,
-        messages.gateway_check_reply,
-    )
-    call(
-        "NetworkDriver.AllocateNetwork",
-        messages.allocate_network,
-        networks.allocate,
-        messages.allocate_network_reply,
-    )
-    call("NetworkDriver.FreeNetwork", messages.network_id, networks.free, _nothing)
 
     async def create_network(request: CreateNetwork) -> None:
         await networks.create(request)
@@ -76,49 +77,151 @@ def all_methods(
             request.network_id,
         )
 
-    call("NetworkDriver.CreateNetwork", messages.create_network, create_network, _nothing)
-    call("NetworkDriver.DeleteNetwork", messages.network_id, networks.delete, _nothing)
-    call(
-        "NetworkDriver.CreateEndpoint",
-        messages.create_endpoint,
-        endpoints.create,
-        messages.create_endpoint_reply,
-    )
+    m = messages
+    call("NetworkDriver.GwAllocCheck", m.gateway_check, networks.gateway_check, m.gateway_check_reply)
+    call("NetworkDriver.AllocateNetwork", m.allocate_network, networks.allocate, m.allocate_network_reply)
+    call("NetworkDriver.FreeNetwork", m.network_id, networks.free, _empty)
+    call("NetworkDriver.CreateNetwork", m.create_network, create_network, _empty)
+    call("NetworkDriver.DeleteNetwork", m.network_id, networks.delete, _empty)
+    call("NetworkDriver.CreateEndpoint", m.create_endpoint, endpoints.create, m.create_endpoint_reply)
     call(
         "NetworkDriver.EndpointOperInfo",
-        messages.endpoint_call,
+        m.endpoint_call,
         endpoints.operational_info,
-        messages.operational_info_reply,
+        m.operational_info_reply,
     )
-    call("NetworkDriver.Join", messages.join, endpoints.join, messages.join_reply)
-    call("NetworkDriver.ProgramExternalConnectivity", messages.endpoint_call, _no_effect, _nothing)
-    call("NetworkDriver.RevokeExternalConnectivity", messages.endpoint_call, _no_effect, _nothing)
-    call("NetworkDriver.Leave", messages.endpoint_call, endpoints.leave, _nothing)
-    call("NetworkDriver.DeleteEndpoint", messages.endpoint_call, removal.delete, _nothing)
-    call("IpamDriver.RequestPool", messages.request_pool, pools.request_pool, messages.request_pool_reply)
-    call("IpamDriver.ReleasePool", messages.pool_id, pools.release_pool, _nothing)
-    call(
-        "IpamDriver.RequestAddress",
-        messages.request_address,
-        addresses.request_address,
-        messages.request_address_reply,
-    )
-    call("IpamDriver.ReleaseAddress", messages.release_address, addresses.release_address, _nothing)
+    call("NetworkDriver.Join", m.join, endpoints.join, m.join_reply)
+    call("NetworkDriver.ProgramExternalConnectivity", m.endpoint_call, _publish_no_ports, _empty)
+    call("NetworkDriver.RevokeExternalConnectivity", m.endpoint_call, _publish_no_ports, _empty)
+    call("NetworkDriver.Leave", m.endpoint_call, endpoints.leave, _empty)
+    call("NetworkDriver.DeleteEndpoint", m.endpoint_call, removal.delete, _empty)
+    call("IpamDriver.RequestPool", m.request_pool, pools.request_pool, m.request_pool_reply)
+    call("IpamDriver.ReleasePool", m.pool_id, pools.release_pool, _empty)
+    call("IpamDriver.RequestAddress", m.request_address, addresses.request_address, m.request_address_reply)
+    call("IpamDriver.ReleaseAddress", m.release_address, addresses.release_address, _empty)
     return methods
 
 
-def _always(reply: Reply) -> Method:
-    """For calls that come without a body and are answered the same whatever came."""
+def _constant(reply: Reply) -> Method:
+    """For calls without a body; one that comes all the same is ignored."""
 
-    async def method(raw: bytes) -> Reply:
+    async def method(body: bytes) -> Reply:
         return reply
 
     return method
 
 
-def _nothing(result: None) -> Reply:
+def _empty(result: None) -> Reply:
     return {}
 
 
-async def _no_effect(request: object) -> None:
-    """Ports are not published on a LAN: the containers have addresses of their own."""
+async def _publish_no_ports(request: object) -> None:
+    """Do nothing: containers have addresses of their own on the LAN, so no port of the host leads to them."""
+
+
+class PluginApp:
+    """
+    The Klein app: one route for each method, and the count of calls under way.
+
+    :param methods: by path, without its slash.
+    :param debug: whether to log each reply with its duration.
+    :param now: a clock in seconds, for these durations.
+    """
+
+    def __init__(
+        self, methods: Mapping[str, Method], debug: bool, now: Callable[[], float] = monotonic
+    ) -> None:
+        self.methods = methods
+        self._debug = debug
+        self._now = now
+        self._under_way = 0
+        self._waiting_for_none: list[Deferred[None]] = []
+        self.closing = False
+        """Whether each reply asks for the end of its connection."""
+        self.answered = 0
+        """Calls answered so far."""
+
+    def none_under_way(self) -> Deferred[None]:
+        """Fires when every call that was started has been answered."""
+        done: Deferred[None] = Deferred()
+        if self._under_way:
+            self._waiting_for_none.append(done)
+        else:
+            done.callback(None)
+        return done
+
+    def resource(self) -> KleinResource:
+        app = Klein()
+        for name, method in self.methods.items():
+            app.route(f"/{name}", methods=["POST"], endpoint=name)(self._route(name, method))
+        app.handle_errors(Exception)(self._not_routed)
+        return PluginResource(app)
+
+    def _route(self, name: str, method: Method) -> Callable[[IRequest], Deferred[bytes]]:
+        def route(request: IRequest) -> Deferred[bytes]:
+            # Klein cancels what a route returns when the client hangs up. A started call must go on, so it is not
+            # the call itself that is returned.
+            reply: Deferred[bytes] = Deferred()
+            self._under_way += 1
+            call = ensureDeferred(self._call(name, method, request))
+            call.addBoth(reply.callback).addBoth(self._call_ended)
+            return reply
+
+        return route
+
+    async def _call(self, name: str, method: Method, request: IRequest) -> bytes:
+        started = self._now()
+        try:
+            status, body = 200, encode_reply(await method(cast(Any, request).content.read()))
+        except Exception:
+            status, error = error_reply(name, Failure())
+            body = encode_reply(error)
+        if self._debug:
+            _log.debug(
+                "{method} answered in {milliseconds:.2f} ms: {body}",
+                method=name,
+                milliseconds=(self._now() - started) * 1000,
+                body=body.decode().rstrip(),
+            )
+        set_reply_head(request, status, body, self.closing)
+        return body
+
+    def _call_ended(self, _: object) -> None:
+        self._under_way -= 1
+        self.answered += 1
+        if not self._under_way:
+            waiting, self._waiting_for_none = self._waiting_for_none, []
+            for done in waiting:
+                done.callback(None)
+
+    def _not_routed(self, request: IRequest, failure: Failure) -> bytes:
+        """No such method, or not a POST."""
+        name = legible(request.path.decode("ascii", "replace").lstrip("/"))
+        status, error = error_reply(name, failure)
+        body = encode_reply(error)
+        set_reply_head(request, status, body, self.closing)
+        return body
+
+
+class PluginResource(KleinResource):
+    """Finds an engine's path in a dictionary; for all else there is Klein's matcher, which takes longer."""
+
+    def __init__(self, app: Klein) -> None:
+        super().__init__(app)
+        self._endpoints = {rule.rule.encode(): rule.endpoint for rule in app.url_map.iter_rules()}
+
+    def render(self, request: Any) -> Any:
+        endpoint = self._endpoints.get(request.path) if request.method == b"POST" else None
+        if endpoint is None:
+            # Klein answers a path that is not UTF-8 with text, outside of its error handlers.
+            request.postpath = [each.decode("utf-8", "replace").encode() for each in request.postpath]
+            return super().render(request)
+        reply = cast("Deferred[bytes]", self._app.execute_endpoint(endpoint, request))
+        request.notifyFinish().addErrback(lambda _: reply.cancel())
+        reply.addCallback(request.write).addCallback(lambda _: request.finish())
+        reply.addErrback(lambda failure: failure.trap(CancelledError)).addErrback(self._not_written, request)
+        return NOT_DONE_YET
+
+    def _not_written(self, failure: Failure, request: Any) -> None:
+        _log.failure("a reply was not written", failure)
+        request.loseConnection()  # or the client waits for ever

@@ -1,48 +1,152 @@
 """
-The engine's connections.
+The HTTP server: twisted.web with limits, and how a reply is written.
 
-What the engine's client is like (docs/reference/protocol): blank Host, no Content-Type, keep-alive, many
-connections at once, and no time-out of its own.
+Docker Engine's client (docs/reference/protocol) sends a blank Host and no Content-Type, keeps connections alive, opens
+several at once, and has no timeout of its own.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
-from .shortcut import Answer, EngineChannel
-from .strict_http import LimitedRequest
+from ..failpoints import Failpoint
+from .errors import error_body
+
+BODY_LIMIT = 1024 * 1024
+"""Bytes of a request's body. The engine's largest are a few kilobytes."""
+HEADER_NAME_LIMIT = 100
+"""Bytes. Twisted caches the first 10,000 header names that it has not seen before, each in two spellings, for good."""
+CONTENT_TYPE = b"application/vnd.docker.plugins.v1.2+json"
+
+_ANSWER = Failpoint("protocol.answer.write", "the engine is answered: its reply goes into the connection")
+_REFUSE_REQUEST = Failpoint("protocol.request.refuse", "a client is told that its request is none")
+_REFUSE_BODY = Failpoint("protocol.body.refuse", "the engine is told that a body is too large")
+
+
+def encode_reply(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body).encode() + b"\n"
+
+
+def set_reply_head(request: Any, status: int, body: bytes, close: bool) -> None:
+    """
+    Set status and headers of the reply to *request*.
+
+    :param body: as it is going to be written, for the Content-Length: a chunked reply costs the engine a new
+        connection for its next call.
+    :param close: whether to close the connection after the reply.
+    """
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", CONTENT_TYPE)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    if close:
+        request.setHeader(b"Connection", b"close")
+
+
+class PluginChannel(HTTPChannel):
+    """
+    One connection.
+
+    Refuses with status 400 a header name that is too long, and a Content-Length of more digits than :func:`int` converts,
+    which Twisted does not expect to raise :exc:`ValueError`.
+    """
+
+    def connectionMade(self) -> None:
+        channel: Any = self
+        super().connectionMade()
+        channel.site.connections.add(self)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        channel: Any = self
+        channel.site.connections.discard(self)
+        super().connectionLost(reason)
+
+    def headerReceived(self, line: bytes) -> bool:
+        if len(line.partition(b":")[0]) > HEADER_NAME_LIMIT:
+            return self._refuse()
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:
+            return self._refuse()
+
+    def _refuse(self) -> bool:
+        channel: Any = self
+        with _REFUSE_REQUEST:
+            channel.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        channel.loseConnection()
+        return False
+
+
+class PluginRequest(Request):
+    """A request whose body has a limit: what is larger is answered with 413 as soon as that is known."""
+
+    _is_refused = False
+
+    def getRequestHostname(self) -> bytes:
+        """The host in the URLs that Klein builds and nobody reads; the engine's Host may be blank, or no text."""
+        return b"localhost"
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(length)
+        if length is not None and length > BODY_LIMIT:
+            self._refuse_body()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self._is_refused:
+            return  # came in one read with the part that was refused
+        if cast(Any, self.content).tell() + len(data) > BODY_LIMIT:
+            self._refuse_body()
+        else:
+            super().handleContentChunk(data)
+
+    def process(self) -> None:
+        if not self._is_refused:  # else the end of the body came in one read with the part that was refused
+            super().process()
+
+    def write(self, data: bytes) -> None:
+        with _ANSWER:
+            super().write(data)
+
+    def _refuse_body(self) -> None:
+        if self.finished or self._is_refused:
+            return
+        self._is_refused = True
+        body = encode_reply(error_body(f"the body is larger than {BODY_LIMIT} bytes"))
+        channel: Any = self.channel
+        with _REFUSE_BODY:
+            channel.transport.write(
+                b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+        channel.loseConnection()
 
 
 class PluginSite(Site):
     """
-    The engine's connections.
+    Serves *resource*, without an idle timeout and without an access log.
 
-    Calls are not logged one by one: it costs a fifth of a call, and ``--debug`` tells more.
-
-    :param answers: to the engine's calls, by path, where they come as an engine sends them.
-    :param resource: answers whatever else comes.
+    The engine closes idle connections itself, or never: a timeout could only hit a connection that it is about to use.
+    An access log would cost a fifth of a call; ``--debug`` logs more.
     """
 
-    protocol = cast(Any, EngineChannel)
-    requestFactory = LimitedRequest
     noisy = False
+    protocol = cast(Any, PluginChannel)
 
-    def __init__(self, resource: Resource, answers: Mapping[bytes, Answer], reactor: Any = None) -> None:
-        # The engine closes its idle connections itself, or keeps them for good; a time-out of ours could
-        # only hit a connection on which it is about to send.
-        super().__init__(resource, timeout=None, reactor=reactor)
-        self.answers = answers
-        self.connections: set[EngineChannel] = set()
+    def __init__(self, resource: Resource, reactor: Any = None) -> None:
+        super().__init__(resource, requestFactory=PluginRequest, timeout=None, reactor=reactor)
+        self.connections: set[PluginChannel] = set()
 
     def startFactory(self) -> None:
-        """Nothing: it is for the log's sake that the time of day is told each second, and would wake an idle service."""
+        """Leave out Twisted's, which formats the time for the access log every second and wakes an idle process."""
 
     def log(self, request: object) -> None:
-        """No access log."""
+        """Write no access log."""
 
     def close_connections(self) -> None:
         for connection in list(self.connections):

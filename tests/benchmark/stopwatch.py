@@ -65,13 +65,13 @@ def watch_all() -> None:
     from macvlan_twisted.driver.removal import EndpointRemoval
     from macvlan_twisted.netlink.links import Links
     from macvlan_twisted.netlink.rtnetlink import NetlinkKernel
-    from macvlan_twisted.protocol.calls import Calls
-    from macvlan_twisted.protocol.shortcut import EngineChannel
+    from macvlan_twisted.protocol.routes import PluginApp
+    from macvlan_twisted.protocol.site import PluginChannel, PluginRequest
     from macvlan_twisted.state import group_commit
     from macvlan_twisted.state.database import Database
 
-    watch(EngineChannel, "dataReceived", "the request is read")
-    watch(Calls, "_answer", "JSON becomes a request of ours")
+    watch(PluginChannel, "dataReceived", "the request is read")
+    watch(PluginApp, "_call", "JSON becomes a request of ours")
     for owner, method in ((Endpoints, "create"), (Endpoints, "join"), (EndpointRemoval, "delete")):
         watch_async(owner, method, "it is decided what to do", "the reply becomes JSON")
     watch(group_commit.GroupCommit, "submit", "from the reactor to the thread of the disk")
@@ -83,7 +83,7 @@ def watch_all() -> None:
         )
     watch(NetlinkKernel, "add_macvlan", "the kernel makes the link, and marks it", IN_REACTOR)
     watch(NetlinkKernel, "set_group", "the kernel moves the link to those that are to go", IN_REACTOR)
-    watch(EngineChannel, "_answered", "the answer is written")
+    watch(PluginRequest, "write", "the answer is written")
     watch(Server, "writeSomeData", "", "the engine's side wakes up")
 
 

@@ -1,4 +1,4 @@
-"""The site without sockets: bytes in, bytes out."""
+"""The site without sockets: a test writes a client's bytes and reads the reply's."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from macvlan_twisted.protocol.calls import Calls
-from macvlan_twisted.protocol.routes import Method, all_methods
+from macvlan_twisted.protocol.routes import Method, PluginApp, all_methods
 from macvlan_twisted.protocol.site import PluginSite
 
 from .helpers import PluginHarness, PluginTestCase
@@ -21,7 +20,7 @@ from .helpers import PluginHarness, PluginTestCase
 
 @define
 class Reply:
-    """One reply as the engine's client reads it: it must have a Content-Length."""
+    """One reply as the engine's client reads it: by its Content-Length."""
 
     status: int
     headers: dict[str, str]
@@ -41,7 +40,7 @@ def read_replies(raw: bytes) -> list[Reply]:
 
 
 def request(method: str, body: bytes, verb: str = "POST", host: str = "Host: ") -> bytes:
-    """As engine 20.10 writes it: a blank Host and no Content-Type."""
+    """A request as engine 20.10 writes it: a blank Host and no Content-Type."""
     head = (
         f"{verb} /{method} HTTP/1.1\r\n{host}\r\nUser-Agent: Go-http-client/1.1\r\n"
         f"Content-Length: {len(body)}\r\nAccept: application/vnd.docker.plugins.v1.2+json\r\n\r\n"
@@ -49,28 +48,18 @@ def request(method: str, body: bytes, verb: str = "POST", host: str = "Host: ") 
     return head.encode() + body
 
 
-def oddly(raw: bytes) -> bytes:
-    """Requests, each with one line more."""
-    return raw.replace(b"\r\nUser-Agent: ", b"\r\nX-Other: 1\r\nUser-Agent: ")
-
-
 class Connection:
-    """
-    One connection of a client.
+    """One connection of a client."""
 
-    :param is_odd: it sends a line that no engine sends, so that twisted.web and klein have to answer.
-    """
-
-    def __init__(self, site: PluginSite, is_odd: bool = False) -> None:
-        self._is_odd = is_odd
+    def __init__(self, site: PluginSite, transport: type[StringTransport] = StringTransport) -> None:
         address: Any = UNIXAddress(b"/run/macvlan-twisted.sock")
         self._protocol: Any = site.buildProtocol(address)
-        self.transport = cast(Any, StringTransport(hostAddress=address))
+        self.transport = cast(Any, transport(hostAddress=address))
         self._protocol.makeConnection(self.transport)
         self._is_connected = True
 
     def send(self, raw: bytes) -> None:
-        self._protocol.dataReceived(oddly(raw) if self._is_odd else raw)
+        self._protocol.dataReceived(raw)
 
     @property
     def raw(self) -> bytes:
@@ -91,10 +80,7 @@ class Connection:
 
 
 class SiteTestCase(PluginTestCase):
-    """The whole plugin on fakes, asked in the engine's language."""
-
-    is_odd = False
-    """Whether it is asked in a way that no engine asks."""
+    """The whole plugin on fakes, behind its site."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -114,11 +100,11 @@ class SiteTestCase(PluginTestCase):
         )
 
     def serve_methods(self, methods: Mapping[str, Method]) -> None:
-        self.calls = Calls(methods, debug=False)
-        self.site = PluginSite(self.calls.resource(), self.calls.by_path())
+        self.app = PluginApp(methods, debug=False)
+        self.site = PluginSite(self.app.resource())
 
     def connect(self) -> Connection:
-        return Connection(self.site, self.is_odd)
+        return Connection(self.site)
 
     def post_raw(self, method: str, body: bytes) -> Reply:
         connection = self.connect()

@@ -180,4 +180,4 @@ class AnyBodyTests(SiteTestCase):
         self.assertEqual(self.state(), before)
 
     def test_every_method_is_asked(self) -> None:
-        self.assertEqual(set(METHODS), set(vars(self.calls)["_methods"]))
+        self.assertEqual(set(METHODS), set(self.app.methods))

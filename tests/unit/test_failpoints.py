@@ -34,8 +34,6 @@ EXCEPTIONS = {
     ): "whoever has a message sent knows what it means, and has the step",
     ("listener/endpoints.py", "read_unix", "listen"): "on what only says what it was asked for",
     ("protocol/routes.py", "method", "write"): "makes a body of a reply",
-    ("protocol/shortcut.py", "_send", "writeSomeData"): "whoever calls it has the step",
-    ("protocol/shortcut.py", "_send", "write"): "the same",
     ("state/database.py", "commit", "write"): "the witness has the step",
 }
 

@@ -95,7 +95,7 @@ class FailedStartTests(StartTestCase):
         self.assertIn("tcp:9", self.fails(self.service(evolve(self.config, listen="tcp:9"))))
 
     def test_failure_of_any_part_leaves_nothing_open(self) -> None:
-        for name in ("Registry", "PoolRegistry", "reconcile", "Calls", "PluginSite"):
+        for name in ("Registry", "PoolRegistry", "reconcile", "PluginApp", "PluginSite"):
             for error in (Bug("x"), KeyboardInterrupt(), MacvlanError("no"), OSError(5, "bad")):
                 with self.subTest(part=name, error=error):
                     original = getattr(plugin, name)

@@ -1,26 +1,31 @@
-"""HTTP as the engine's client speaks it."""
+"""HTTP as the engine's client speaks it, and as no client should."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
 from macvlan_twisted.errors import RequestRefused
-from macvlan_twisted.protocol.calls import Calls
-from macvlan_twisted.protocol.site import PluginSite
-from macvlan_twisted.protocol.strict_http import BODY_LIMIT
+from macvlan_twisted.protocol.routes import PluginApp
+from macvlan_twisted.protocol.site import BODY_LIMIT, PluginSite
 
-from .site_cases import SiteTestCase, request
+from .site_cases import Connection, SiteTestCase, read_replies, request
+
+PATHS = ("X.Y", "X%2EY")
+"""One method twice: as an engine spells it, found in the dictionary, and so that Klein's matcher has to find it."""
 
 
 class SlowMethod:
-    """A call that is answered when the test says so."""
+    """A method that answers when the test wants it."""
 
     def __init__(self) -> None:
         self.started: list[bytes] = []
@@ -41,27 +46,35 @@ class SlowMethod:
             gate.callback(reply)
 
 
+async def echo(raw: bytes) -> dict[str, Any]:
+    return {"body": raw.decode()}
+
+
+def bodies(connection: Connection) -> list[str]:
+    return [each.body["body"] for each in connection.replies]
+
+
 class HttpTests(SiteTestCase):
-    def test_a_blank_or_any_host_and_no_content_type_are_fine(self) -> None:
-        for host in ("Host: ", "Host: plugin.moby.localhost", "Host: %2Frun%2Fdocker%2Fx.sock"):
+    def test_any_host_without_content_type_is_answered(self) -> None:
+        for host in ("Host: ", "Host: plugin.moby.localhost", "Host: %2Frun%2Fdocker%2Fx.sock", "Host: \x80"):
             connection = self.connect()
             connection.send(request("Plugin.Activate", b"", host=host))
             self.assertEqual([each.status for each in connection.replies], [200])
 
-    def test_a_connection_is_kept_for_the_next_call(self) -> None:
+    def test_a_connection_stays_open_for_the_next_call(self) -> None:
         connection = self.connect()
         for number in (1, 2, 3):
             connection.send(request("Plugin.Activate", b""))
             self.assertEqual([each.status for each in connection.replies], [200] * number)
             self.assertTrue(connection.is_open)
 
-    def test_bytes_may_come_one_by_one(self) -> None:
+    def test_a_request_may_arrive_byte_by_byte(self) -> None:
         connection = self.connect()
         for byte in request("NetworkDriver.DeleteNetwork", b'{"NetworkID":"a"}\n'):
             connection.send(bytes([byte]))
         self.assertEqual([each.body for each in connection.replies], [{}])
 
-    def test_replies_are_json_with_their_length_and_not_chunked(self) -> None:
+    def test_a_reply_is_json_with_its_length_and_not_chunked(self) -> None:
         connection = self.connect()
         connection.send(request("Plugin.Activate", b""))
         (reply,) = connection.replies
@@ -81,19 +94,19 @@ class HttpTests(SiteTestCase):
             (reply,) = connection.replies
             self.assertEqual((reply.status, set(reply.body)), (405, {"Err", "Error"}))
 
-    def test_an_empty_body_is_an_error_where_one_is_needed_and_changes_nothing(self) -> None:
+    def test_an_empty_body_where_one_is_needed_is_an_error(self) -> None:
         self.plugin.create_network()
         before = self.plugin.records.all_rows()
         without = {"Plugin.Activate", "NetworkDriver.GetCapabilities", "IpamDriver.GetCapabilities"}
         without |= {"IpamDriver.GetDefaultAddressSpaces"}
         without |= {"NetworkDriver.DiscoverNew", "NetworkDriver.DiscoverDelete"}
-        for method in set(vars(self.calls)["_methods"]) - without:
+        for method in set(self.app.methods) - without:
             reply = self.post_raw(method, b"")
             self.assertEqual(reply.status, 200)
             self.assertIn("empty body", reply.body["Err"])
         self.assertEqual(self.plugin.records.all_rows(), before)
 
-    def test_a_path_that_is_spelt_otherwise_is_the_same_call(self) -> None:
+    def test_percent_encoding_and_query_lead_to_the_same_method(self) -> None:
         for path in ("Plugin%2EActivate", "Plugin.Activate?x=1", "%50lugin.Activate?"):
             connection = self.connect()
             connection.send(request(path, b""))
@@ -102,23 +115,101 @@ class HttpTests(SiteTestCase):
                 (reply.status, reply.body), (200, {"Implements": ["NetworkDriver", "IpamDriver"]})
             )
 
-    def test_an_error_of_ours_is_200_so_that_the_user_reads_our_words_alone(self) -> None:
+    def test_a_refusal_is_200_so_that_the_user_reads_our_words_alone(self) -> None:
         async def refuse(raw: bytes) -> dict[str, Any]:
             raise RequestRefused("say é")
 
         self.serve_methods({"X.Y": refuse})
-        reply = self.post_raw("X.Y", b"")
-        self.assertEqual((reply.status, reply.body), (200, dict.fromkeys(("Err", "Error"), "say é")))
+        for path in PATHS:
+            reply = self.post_raw(path, b"")
+            self.assertEqual((reply.status, reply.body), (200, dict.fromkeys(("Err", "Error"), "say é")))
 
     def test_a_bug_is_500_with_its_name_and_a_traceback_in_the_log(self) -> None:
         async def stumble(raw: bytes) -> dict[str, Any]:
             raise ZeroDivisionError("a test's own")
 
         self.serve_methods({"X.Y": stumble})
-        reply = self.post_raw("X.Y", b"")
-        self.assertEqual(reply.status, 500)
-        self.assertIn("X.Y: bug in the plugin, ZeroDivisionError", reply.body["Err"])
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        for path in PATHS:
+            reply = self.post_raw(path, b"")
+            self.assertEqual(reply.status, 500)
+            self.assertIn("X.Y: bug in the plugin, ZeroDivisionError", reply.body["Err"])
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class SequenceTests(SiteTestCase):
+    """Several requests on one connection."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.slow = SlowMethod()
+        self.serve_methods({"Echo": echo, "Slow": self.slow})
+
+    @given(
+        st.lists(st.tuples(st.sampled_from(("Echo", "%45cho")), st.text(max_size=20)), max_size=6), st.data()
+    )
+    def test_requests_are_answered_however_they_are_cut_into_reads(
+        self, requests: list[tuple[str, str]], data: st.DataObject
+    ) -> None:
+        connection = self.connect()
+        unsent = b"".join(request(path, text.encode()) for path, text in requests)
+        while unsent:
+            length = data.draw(st.integers(1, len(unsent)))
+            connection.send(unsent[:length])
+            unsent = unsent[length:]
+        self.assertEqual(bodies(connection), [text for _, text in requests])
+
+    def test_pipelined_requests_are_answered_one_after_the_other(self) -> None:
+        connection = self.connect()
+        connection.send(request("Slow", b"") + request("Slow", b"") + request("%45cho", b"third"))
+        self.assertEqual(len(self.slow.gates), 1)
+        self.slow.answer({"body": "first"})
+        self.assertEqual(len(self.slow.gates), 1)
+        self.slow.answer({"body": "second"})
+        self.assertEqual(bodies(connection), ["first", "second", "third"])
+
+    def test_a_client_that_does_not_read_replies_is_paused(self) -> None:
+        connection = self.connect()
+        connection.send(request("Slow", b""))
+        sent = 0
+        for _ in range(20):
+            while connection.transport.producerState == "producing" and sent < 1 << 22:
+                connection.send(request("Slow", b"") * 300)
+                sent += 300 * len(request("Slow", b""))
+            self.slow.answer({})
+        self.assertLess(sent, 1 << 18)
+
+    def test_no_pipelined_request_starts_after_a_hang_up(self) -> None:
+        connection = self.connect()
+        connection.send(request("Slow", b"") + request("Slow", b""))
+        connection.hang_up()
+        self.slow.answer({})
+        self.assertEqual((self.slow.gates, connection.raw), ([], b""))
+        self.successResultOf(self.app.none_under_way())
+
+    def test_expect_100_continue_is_answered_first(self) -> None:
+        connection = self.connect()
+        head, _, body = request("Echo", b"x").partition(b"\r\n\r\n")
+        connection.send(head + b"\r\nExpect: 100-continue\r\n\r\n" + body)
+        first, _, reply = connection.raw.partition(b"\r\n\r\n")
+        self.assertEqual(first, b"HTTP/1.1 100 Continue")
+        self.assertEqual([each.body for each in read_replies(reply)], [{"body": "x"}])
+
+    def test_http_1_0_is_answered_and_its_connection_closed(self) -> None:
+        connection = self.connect()
+        connection.send(request("Echo", b"x").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        self.assertEqual(bodies(connection), ["x"])
+        self.assertFalse(connection.is_open)
+
+    def test_a_reply_that_cannot_be_written_ends_call_and_connection(self) -> None:
+        class Broken(StringTransport):
+            def write(self, data: bytes) -> None:
+                raise OSError("a test has it fail")
+
+        connection = Connection(self.site, Broken)
+        connection.send(request("Echo", b"x"))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertFalse(connection.is_open)
+        self.successResultOf(self.app.none_under_way())
 
 
 class LimitTests(SiteTestCase):
@@ -132,12 +223,12 @@ class LimitTests(SiteTestCase):
 
         self.serve_methods({"X.Y": count})
 
-    def test_a_body_of_the_limit_is_read(self) -> None:
+    def test_a_body_of_exactly_the_limit_is_read(self) -> None:
         connection = self.connect()
         connection.send(request("X.Y", b" " * BODY_LIMIT))
         self.assertEqual(([each.status for each in connection.replies], self.seen), ([200], [BODY_LIMIT]))
 
-    def test_one_byte_more_is_refused_once_with_413_and_never_handed_on(self) -> None:
+    def test_one_byte_more_is_413_once_and_reaches_no_method(self) -> None:
         whole = request("X.Y", b" " * (BODY_LIMIT + 1))
         for pieces in ([whole], [whole[:500], whole[500:]], [whole[:-1], whole[-1:]]):
             connection = self.connect()
@@ -149,12 +240,12 @@ class LimitTests(SiteTestCase):
             self.assertFalse(connection.is_open)
         self.assertEqual(self.seen, [])
 
-    def test_it_is_refused_before_the_body_has_come(self) -> None:
+    def test_a_large_content_length_is_refused_before_the_body(self) -> None:
         connection = self.connect()
         connection.send(request("X.Y", b" " * (BODY_LIMIT + 1))[:400])
         self.assertEqual([each.status for each in connection.replies], [413])
 
-    def test_a_body_without_an_end_is_refused_too(self) -> None:
+    def test_a_chunked_body_without_end_is_refused_at_the_limit(self) -> None:
         connection = self.connect()
         connection.send(b"POST /X.Y HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n")
         chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
@@ -164,7 +255,7 @@ class LimitTests(SiteTestCase):
         self.assertEqual(([each.status for each in connection.replies], self.seen), ([413], []))
         self.assertFalse(connection.is_open)
 
-    def test_a_body_that_was_refused_is_handed_on_when_its_end_came_with_it(self) -> None:
+    def test_a_refused_body_that_ends_in_the_same_read_reaches_no_method(self) -> None:
         connection = self.connect()
         connection.send(
             b"POST /X.Y HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
@@ -182,25 +273,37 @@ class HangUpTests(SiteTestCase):
         self.slow = SlowMethod()
         self.serve_methods({"X.Y": self.slow})
 
-    def test_a_client_that_hangs_up_does_not_stop_what_has_started(self) -> None:
-        for finished, path in enumerate(("X.Y", "X%2EY")):  # the second is klein's to find, who cancels
+    def test_a_started_call_goes_on_when_the_client_hangs_up(self) -> None:
+        for finished, path in enumerate(PATHS):
             connection = self.connect()
             connection.send(request(path, b"{}"))
             connection.hang_up()
             self.assertEqual((len(self.slow.started), self.slow.finished), (finished + 1, finished))
+            done = self.app.none_under_way()
+            self.assertNoResult(done)
             self.slow.answer({})
             self.assertEqual(self.slow.finished, finished + 1)
+            self.successResultOf(done)
             self.assertEqual(connection.raw, b"")
 
-    def test_it_is_no_error_and_no_line_in_the_log(self) -> None:
-        for path in ("X.Y", "X%2EY"):
+    def test_a_hang_up_is_not_logged_as_an_error(self) -> None:
+        for path in PATHS:
             connection = self.connect()
             connection.send(request(path, b"{}"))
             connection.hang_up()
             self.slow.answer({})
             self.assertEqual(self.flushLoggedErrors(), [])
 
-    def test_a_client_that_hangs_up_within_its_request_starts_nothing(self) -> None:
+    def test_a_refusal_after_a_hang_up_ends_the_call(self) -> None:
+        for path in PATHS:
+            connection = self.connect()
+            connection.send(request(path, b"{}"))
+            connection.hang_up()
+            self.slow.gates.pop().errback(RequestRefused("a test's own"))
+            self.successResultOf(self.app.none_under_way())
+            self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_an_incomplete_request_starts_nothing(self) -> None:
         connection = self.connect()
         connection.send(request("X.Y", b"{}")[:-1])
         connection.hang_up()
@@ -213,43 +316,58 @@ class ClosingTests(SiteTestCase):
         self.slow = SlowMethod()
         self.serve_methods({"X.Y": self.slow})
 
-    def test_closing_waits_for_what_has_started_and_answers_it(self) -> None:
-        connections = [self.connect() for _ in range(3)]
-        for connection in connections:
-            connection.send(request("X.Y", b"{}"))
-        connections[2].hang_up()
-        done = self.calls.none_under_way()
-        self.assertNoResult(done)
-        self.calls.closing = True
-        self.slow.answer({"a": 1})
-        self.successResultOf(done)
-        self.assertEqual(self.slow.finished, 3)
-        for connection in connections[:2]:
-            (reply,) = connection.replies
-            self.assertEqual((reply.status, reply.body), (200, {"a": 1}))
-            self.assertEqual(reply.headers["connection"].lower(), "close")
-        self.site.close_connections()
-        self.assertEqual([each.is_open for each in connections], [False] * 3)
+    def test_closing_waits_for_started_calls_and_answers_them(self) -> None:
+        for path in PATHS:
+            connections = [self.connect() for _ in range(3)]
+            for connection in connections:
+                connection.send(request(path, b"{}"))
+            connections[2].hang_up()
+            done = self.app.none_under_way()
+            self.assertNoResult(done)
+            self.app.closing = True
+            self.slow.answer({"a": 1})
+            self.successResultOf(done)
+            for connection in connections[:2]:
+                (reply,) = connection.replies
+                self.assertEqual((reply.status, reply.body), (200, {"a": 1}))
+                self.assertEqual(reply.headers["connection"].lower(), "close")
+            self.site.close_connections()
+            self.assertEqual([each.is_open for each in connections], [False] * 3)
+            for connection in connections[:2]:
+                connection.hang_up()
+        self.assertEqual((self.slow.finished, self.app.answered), (6, 6))
 
-    def test_with_nothing_under_way_there_is_nothing_to_wait_for(self) -> None:
+    def test_only_replies_while_closing_ask_to_close_the_connection(self) -> None:
+        for path in (*PATHS, "X.Unknown"):
+            for closing in (False, True):
+                self.app.closing = closing
+                connection = self.connect()
+                connection.send(request(path, b"{}"))
+                self.slow.answer({})
+                (reply,) = connection.replies
+                self.assertEqual(reply.headers.get("connection"), "close" if closing else None)
+
+    def test_none_under_way_fires_at_once_when_no_call_runs(self) -> None:
         self.connect().send(request("X.Y", b"{}"))
         self.slow.answer({})
-        self.successResultOf(self.calls.none_under_way())
+        self.successResultOf(self.app.none_under_way())
 
-    def test_a_failed_call_is_not_under_way_any_more(self) -> None:
+    def test_a_failed_call_is_no_longer_under_way(self) -> None:
         self.connect().send(request("X.Y", b"{}"))
-        done = self.calls.none_under_way()
+        done = self.app.none_under_way()
         self.slow.gates[0].errback(RequestRefused("a test's own"))
         self.successResultOf(done)
 
 
 class IdleTests(SynchronousTestCase):
-    def test_a_site_that_nobody_asks_wakes_up_each_second(self) -> None:
+    def test_an_idle_site_has_no_timer(self) -> None:
         clock = Clock()
-        site = PluginSite(Resource(), {}, clock)
+        site = PluginSite(Resource(), clock)
         site.doStart()
         self.addCleanup(site.doStop)
+        connection = Connection(site)
         self.assertEqual(clock.getDelayedCalls(), [])
+        connection.hang_up()
 
 
 class DebugTests(SiteTestCase):
@@ -263,25 +381,9 @@ class DebugTests(SiteTestCase):
         async def answer(raw: bytes) -> dict[str, Any]:
             return json.loads(raw) or {}
 
-        self.calls = Calls({"X.Y": answer}, debug=True, now=lambda: next(clock))
-        self.site = PluginSite(self.calls.resource(), self.calls.by_path())
+        self.app = PluginApp({"X.Y": answer}, debug=True, now=lambda: next(clock))
+        self.site = PluginSite(self.app.resource())
         self.assertEqual(self.post("X.Y"), {})
         (event,) = [each for each in events if each.get("method") == "X.Y"]
         self.assertAlmostEqual(event["milliseconds"], 25.0)
         self.assertEqual(event["log_level"].name, "debug")
-
-
-class OddHttpTests(HttpTests):
-    is_odd = True
-
-
-class OddLimitTests(LimitTests):
-    is_odd = True
-
-
-class OddHangUpTests(HangUpTests):
-    is_odd = True
-
-
-class OddClosingTests(ClosingTests):
-    is_odd = True
