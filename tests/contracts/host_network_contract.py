@@ -47,7 +47,7 @@ def routes(stand: HostStand) -> set[HostRoute]:
 class HostNetworkContract:
     """The tests themselves."""
 
-    def test_an_address_of_the_host_is_not_found_or_on_another_link(self, stand: HostStand) -> None:
+    def test_host_addresses_are_found_on_their_link(self, stand: HostStand) -> None:
         before = stand.kernel.host_addresses()
         assert before[OWN_ADDRESS.ip] == "eth1"
         assert HOST.ip not in before
@@ -56,14 +56,14 @@ class HostNetworkContract:
         assert {found[each.ip] for each in (HOST, HOST_6)} == {PLAIN.name}
         assert {HOST, HOST_6} <= set(stand.kernel.addresses_of(PLAIN.name))
 
-    def test_an_address_that_is_there_is_refused_or_there_twice(self, stand: HostStand) -> None:
+    def test_adding_an_address_twice_keeps_one(self, stand: HostStand) -> None:
         linked(stand)
         before = stand.kernel.addresses_of(PLAIN.name)
         for address in (HOST, HOST_6):
             stand.kernel.add_address(PLAIN.name, address)
         assert stand.kernel.addresses_of(PLAIN.name) == before
 
-    def test_an_address_that_is_gone_already_is_an_error(self, stand: HostStand) -> None:
+    def test_removing_an_absent_address_succeeds(self, stand: HostStand) -> None:
         linked(stand)
         for address in (HOST, HOST_6):
             assert stand.kernel.delete_address(PLAIN.name, address) is True
@@ -71,13 +71,13 @@ class HostNetworkContract:
             assert stand.kernel.delete_address(PLAIN.name, address) is False
             assert stand.kernel.delete_address("nosuch", address) is False
 
-    def test_an_address_goes_onto_no_link_without_a_word(self, stand: HostStand) -> None:
+    def test_adding_an_address_to_no_link_is_refused(self, stand: HostStand) -> None:
         for address in (HOST, HOST_6):
             with pytest.raises(LinkError, match="nosuch") as caught:
                 stand.kernel.add_address("nosuch", address)
             assert caught.value.errno == errno.ENODEV
 
-    def test_a_setting_does_not_take(self, stand: HostStand) -> None:
+    def test_setting_takes_effect(self, stand: HostStand) -> None:
         stand.kernel.add_macvlan(PLAIN)
         wanted = {"ipv4/arp_ignore": "1", "ipv4/rp_filter": "1", "ipv6/accept_ra": "0"}
         stand.kernel.configure(PLAIN.name, wanted)
@@ -87,12 +87,12 @@ class HostNetworkContract:
         assert stand.setting(PLAIN.name, "ipv4/rp_filter") == "1"
 
     @pytest.mark.parametrize("key", ["ipv4/arp_ignore", "ipv6/accept_ra"])
-    def test_a_setting_of_no_link_is_taken_without_a_word(self, stand: HostStand, key: str) -> None:
+    def test_setting_of_no_link_is_refused(self, stand: HostStand, key: str) -> None:
         with pytest.raises(LinkError, match="nosuch") as caught:
             stand.kernel.configure("nosuch", {key: "1"})
         assert caught.value.errno == errno.ENODEV
 
-    def test_a_route_is_not_as_it_was_asked_for(self, stand: HostStand) -> None:
+    def test_route_is_as_requested(self, stand: HostStand) -> None:
         linked(stand)
         assert routes(stand) == set()
         stand.kernel.add_host_route(ROUTE)
@@ -103,16 +103,14 @@ class HostNetworkContract:
         assert stand.kernel.host_routes("nosuch", PROTOCOL) == []
 
     @pytest.mark.parametrize("route", [ROUTE, ROUTE_6], ids=["v4", "v6"])
-    def test_a_route_that_is_there_is_refused_or_keeps_its_old_source(
-        self, stand: HostStand, route: HostRoute
-    ) -> None:
+    def test_replacing_a_route_updates_its_source(self, stand: HostStand, route: HostRoute) -> None:
         linked(stand)
         for source in (route.source, route.source, OTHER_SOURCE[route], route.source):
             stand.kernel.add_host_route(evolve(route, source=source))
             assert routes(stand) == {evolve(route, source=source)}
 
     @pytest.mark.parametrize("route", [ROUTE, ROUTE_6], ids=["v4", "v6"])
-    def test_a_route_that_is_gone_already_is_an_error(self, stand: HostStand, route: HostRoute) -> None:
+    def test_removing_an_absent_route_succeeds(self, stand: HostStand, route: HostRoute) -> None:
         linked(stand)
         stand.kernel.add_host_route(route)
         assert stand.kernel.delete_host_route(evolve(route, protocol=PROTOCOL + 1)) is False
@@ -127,7 +125,7 @@ class HostNetworkContract:
 
     @pytest.mark.parametrize("route", [ROUTE, ROUTE_6], ids=["v4", "v6"])
     @pytest.mark.parametrize("other", [{"link": "mvttwo"}, {"protocol": PROTOCOL + 1}], ids=["link", "maker"])
-    def test_somebody_elses_route_to_the_same_address_is_taken_away(
+    def test_foreign_route_to_the_same_address_stays(
         self, stand: HostStand, route: HostRoute, other: dict[str, str | int]
     ) -> None:
         linked(stand)
@@ -143,7 +141,7 @@ class HostNetworkContract:
         assert routes(stand) == set()
 
     @pytest.mark.parametrize("route", [ROUTE, ROUTE_6], ids=["v4", "v6"])
-    def test_a_route_is_made_where_none_can_be(self, stand: HostStand, route: HostRoute) -> None:
+    def test_impossible_route_is_refused(self, stand: HostStand, route: HostRoute) -> None:
         stand.kernel.add_macvlan(PLAIN)
         for address in (HOST, HOST_6):
             stand.kernel.add_address(PLAIN.name, address)
@@ -161,7 +159,7 @@ class HostNetworkContract:
         assert errno.errorcode.get(caught.value.errno) == errno.errorcode[number]
         assert routes(stand) == set()
 
-    def test_what_becomes_of_routes_whose_source_goes_is_not_as_linux_does_it(self, stand: HostStand) -> None:
+    def test_ipv4_routes_go_with_their_source_and_ipv6_routes_stay(self, stand: HostStand) -> None:
         linked(stand)
         stand.kernel.add_host_route(ROUTE)
         stand.kernel.add_host_route(ROUTE_6)
@@ -169,7 +167,7 @@ class HostNetworkContract:
             stand.kernel.delete_address(PLAIN.name, address)
         assert routes(stand) == {evolve(ROUTE_6, source=None)}
 
-    def test_routes_outlive_their_link(self, stand: HostStand) -> None:
+    def test_routes_go_with_their_link(self, stand: HostStand) -> None:
         linked(stand)
         stand.kernel.add_host_route(ROUTE)
         stand.kernel.add_host_route(ROUTE_6)

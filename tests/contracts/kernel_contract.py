@@ -45,7 +45,7 @@ def names(kernel: Kernel) -> set[str]:
 class KernelContract:
     """The tests themselves."""
 
-    def test_links_of_the_host_are_not_seen_as_they_are(self, stand: KernelFixture) -> None:
+    def test_host_links_are_listed(self, stand: KernelFixture) -> None:
         nic = stand.kernel.find("eth1")
         assert nic is not None
         assert (nic.name, nic.up, nic.mtu, nic.lower_index, nic.vlan_id) == ("eth1", True, 1500, 0, None)
@@ -56,14 +56,14 @@ class KernelContract:
         assert stand.kernel.find("nosuch") is None
         assert [stand.kernel.exists(name) for name in ("eth1", "nosuch")] == [True, False]
 
-    def test_the_defaults_of_the_host_are_not_found(self, stand: KernelFixture) -> None:
+    def test_default_routes_are_found(self, stand: KernelFixture) -> None:
         routes = [each for each in stand.kernel.default_routes() if each.gateway == ROUTER]
         assert [each.link for each in routes] == ["eth1"]
         assert OWN_ADDRESS in stand.kernel.addresses_of("eth1")
         assert OWN_ADDRESS not in stand.kernel.addresses_of("eth2")
 
     @pytest.mark.parametrize("mode", ["bridge", "private", "vepa", "passthru"])
-    def test_a_mode_is_not_what_was_asked_for(self, stand: KernelFixture, mode: str) -> None:
+    def test_mode_is_as_requested(self, stand: KernelFixture, mode: str) -> None:
         stand.kernel.add_macvlan(evolve(PLAIN, mode=mode))
         found = stand.kernel.read_macvlan("mvtone")
         assert found is not None
@@ -83,14 +83,14 @@ class KernelContract:
         ],
         ids="+".join,
     )
-    def test_an_option_is_silently_ignored(self, stand: KernelFixture, asked: dict[str, Any]) -> None:
+    def test_options_take_effect(self, stand: KernelFixture, asked: dict[str, Any]) -> None:
         stand.kernel.add_macvlan(evolve(PLAIN, **asked))
         found = stand.kernel.read_macvlan("mvtone")
         assert found is not None
         found = evolve(found, source_macs=tuple(sorted(found.source_macs)))  # a set, to the kernel
         assert {name: getattr(found, name) for name in asked} == asked
 
-    def test_a_new_link_is_up_or_its_facts_are_wrong(self, stand: KernelFixture) -> None:
+    def test_new_link_is_down_with_the_requested_facts(self, stand: KernelFixture) -> None:
         """Up it would speak on the LAN before it is a container's."""
         stand.kernel.add_macvlan(evolve(PLAIN, mac=MAC, mtu=1400), prove_mac_free=True)
         nic, link = stand.kernel.find("eth1"), stand.kernel.find("mvtone")
@@ -99,14 +99,14 @@ class KernelContract:
         assert (link.kind, link.mac, link.mtu, link.up) == ("macvlan", MAC, 1400, False)
         assert (link.group, link.alias, link.lower_index) == (70000, "whose/it/is", nic.index)
 
-    def test_links_without_a_mac_get_the_same(self, stand: KernelFixture) -> None:
+    def test_links_without_a_mac_get_distinct_ones(self, stand: KernelFixture) -> None:
         for name in ("mvtone", "mvttwo"):
             stand.kernel.add_macvlan(evolve(PLAIN, name=name))
         macs = {link.mac for link in stand.kernel.links() if link.group == 70000}
         assert len(macs) == 2
         assert all(int(mac[:2], 16) & 3 == 2 for mac in macs), "not unicast and locally administered"
 
-    def test_a_port_is_read_where_there_is_none(self, stand: KernelFixture) -> None:
+    def test_reading_an_absent_macvlan_returns_none(self, stand: KernelFixture) -> None:
         assert stand.kernel.read_macvlan("nosuch") is None
 
     def refused(
@@ -120,35 +120,35 @@ class KernelContract:
         assert {link.name: link for link in stand.kernel.links()} == before, "something was left or taken"
 
     @pytest.mark.parametrize("taken", ["lo", "eth2", "mvtone"])
-    def test_a_link_of_that_name_is_adopted_or_removed(self, stand: KernelFixture, taken: str) -> None:
+    def test_existing_name_is_refused_and_its_link_stays(self, stand: KernelFixture, taken: str) -> None:
         stand.kernel.add_macvlan(evolve(PLAIN, alias=""))
         said = f"{taken} on eth1: a link of that name exists already and is not touched"
         self.refused(stand, evolve(PLAIN, name=taken, mac=MAC), errno.EEXIST, said)
         self.refused(stand, evolve(PLAIN, name=taken, mac=MAC), errno.EEXIST, said, prove=True)
 
-    def test_a_missing_parent_is_not_told(self, stand: KernelFixture) -> None:
+    def test_missing_parent_is_refused(self, stand: KernelFixture) -> None:
         self.refused(stand, evolve(PLAIN, parent="eth9"), errno.ENODEV, "link eth9 is not there")
 
-    def test_a_wrong_value_is_taken_or_leaves_a_link(self, stand: KernelFixture) -> None:
+    def test_wrong_value_is_refused_and_leaves_no_link(self, stand: KernelFixture) -> None:
         self.refused(stand, evolve(PLAIN, mtu=1501), errno.EINVAL, "Invalid argument")
         self.refused(stand, evolve(PLAIN, name="mvt4567890123456"), errno.ERANGE, "mvt4567890123456 on eth1")
         self.refused(stand, evolve(PLAIN, mac="01:00:5e:00:00:01"), errno.EADDRNOTAVAIL, "mvtone on eth1")
 
     @pytest.mark.parametrize(("first", "second"), [("passthru", "bridge"), ("bridge", "passthru")])
-    def test_passthru_shares_its_parent(self, stand: KernelFixture, first: str, second: str) -> None:
+    def test_passthru_needs_the_parent_alone(self, stand: KernelFixture, first: str, second: str) -> None:
         stand.kernel.add_macvlan(evolve(PLAIN, name="mvtfirst", mode=first))
         self.refused(stand, evolve(PLAIN, mode=second), errno.EINVAL, "mvtone on eth1")
         stand.kernel.add_macvlan(evolve(PLAIN, mode=second, parent="eth2"))
         assert stand.kernel.delete("mvtfirst")
         stand.kernel.add_macvlan(evolve(PLAIN, name="mvttwo", mode=second))
 
-    def test_other_modes_do_not_share_a_parent(self, stand: KernelFixture) -> None:
+    def test_other_modes_share_a_parent(self, stand: KernelFixture) -> None:
         for mode in ("private", "vepa", "bridge", "source"):
             stand.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{mode}", mode=mode))
         assert len(stand.kernel.members_of_group(70000)) == 4
 
     @pytest.mark.parametrize("elsewhere", [False, True])
-    def test_a_mac_in_use_is_not_proved(self, stand: KernelFixture, elsewhere: bool) -> None:
+    def test_mac_in_use_is_refused(self, stand: KernelFixture, elsewhere: bool) -> None:
         """A container's link is in another namespace: only the kernel still knows its MAC."""
         stand.kernel.add_macvlan(evolve(PLAIN, name="mvtfirst", mac=MAC))
         if elsewhere:
@@ -161,19 +161,19 @@ class KernelContract:
         stand.kernel.add_macvlan(evolve(PLAIN, mac=MAC))
         assert stand.kernel.find("mvtone") is not None, "refused though nobody asked for a proof"
 
-    def test_the_nics_own_mac_passes_for_free(self, stand: KernelFixture) -> None:
+    def test_mac_of_the_nic_is_in_use(self, stand: KernelFixture) -> None:
         nic = stand.kernel.find("eth1")
         assert nic is not None
         self.refused(stand, evolve(PLAIN, mac=nic.mac), errno.EADDRINUSE, "mvtone on eth1", prove=True)
 
-    def test_the_mac_of_a_link_that_is_down_passes_for_taken(self, stand: KernelFixture) -> None:
+    def test_mac_of_a_down_link_is_free(self, stand: KernelFixture) -> None:
         """Condemned links are down, and their MACs are to be free at once."""
         stand.kernel.add_macvlan(evolve(PLAIN, name="mvtfirst", mac=MAC))
         stand.kernel.set_up("mvtfirst")
         assert stand.kernel.set_group("mvtfirst", 70001)
         stand.kernel.add_macvlan(evolve(PLAIN, mac=MAC), prove_mac_free=True)
 
-    def test_a_container_takes_the_marks_off_its_link(self, stand: KernelFixture) -> None:
+    def test_marks_survive_in_the_container(self, stand: KernelFixture) -> None:
         stand.kernel.add_macvlan(evolve(PLAIN, mac=MAC))
         stand.move_away("mvtone", up=True)
         assert stand.kernel.find("mvtone") is None
@@ -185,7 +185,7 @@ class KernelContract:
         assert link is not None
         assert (link.group, link.alias, link.mac, link.up) == (70000, "whose/it/is", MAC, False)
 
-    def test_a_containers_link_is_not_seen_from_the_host(self, stand: KernelFixture) -> None:
+    def test_containers_link_is_seen_from_the_host(self, stand: KernelFixture) -> None:
         """Up or down, with its alias and MAC; and neither the host's own links nor one that is back."""
         for number, name in enumerate(("mvtone", "mvttwo", "mvthere")):
             stand.kernel.add_macvlan(
@@ -203,7 +203,7 @@ class KernelContract:
         assert "whose/mvtone" not in {each.alias for each in stand.kernel.links_elsewhere()}
         assert names(stand.kernel) == set(stand.kernel.names())
 
-    def test_a_condemned_link_stays_up_or_in_its_group(self, stand: KernelFixture) -> None:
+    def test_retired_link_is_down_and_in_its_group(self, stand: KernelFixture) -> None:
         stand.kernel.add_macvlan(PLAIN)
         stand.kernel.set_up("mvtone")
         assert [link.up for link in stand.kernel.links() if link.group == 70000] == [True]
@@ -215,7 +215,7 @@ class KernelContract:
         assert link is not None
         assert (link.group, link.up) == (70001, False)
 
-    def test_what_is_gone_already_is_an_error(self, stand: KernelFixture) -> None:
+    def test_removing_an_absent_link_succeeds(self, stand: KernelFixture) -> None:
         """The kernel removes a container's link with its namespace, so removal must succeed without it."""
         stand.kernel.add_macvlan(PLAIN)
         assert stand.kernel.delete("mvtone") is True
@@ -226,7 +226,7 @@ class KernelContract:
             stand.kernel.set_up("mvtone")
         assert caught.value.errno == errno.ENODEV
 
-    def test_removing_a_group_leaves_members_or_takes_others(self, stand: KernelFixture) -> None:
+    def test_removing_a_group_takes_its_members_only(self, stand: KernelFixture) -> None:
         for number in range(8):
             group = 70001 if number % 2 else 70002
             stand.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{number}", group=group))
@@ -240,7 +240,7 @@ class KernelContract:
         }
         assert {"lo", "eth1", "eth2"} <= names(stand.kernel)
 
-    def test_a_group_that_cannot_be_removed_goes_without_an_error(self, stand: KernelFixture) -> None:
+    def test_undeletable_group_is_an_error(self, stand: KernelFixture) -> None:
         before = names(stand.kernel)
         for group, number in ((0, errno.EPERM), (70009, errno.ENODEV)):
             with pytest.raises(LinkError, match=f"group {group}") as caught:
@@ -255,7 +255,7 @@ class KernelContract:
         stand.kernel.set_group("lo", 0)
         stand.kernel.set_up("lo")
 
-    def test_threads_get_into_one_anothers_way(self, stand: KernelFixture) -> None:
+    def test_parallel_calls_succeed(self, stand: KernelFixture) -> None:
         """Each of eight threads makes fifty links and removes ten of them."""
 
         def work(thread: int) -> None:

@@ -47,41 +47,41 @@ class SandboxFixture(Protocol):
 class SandboxContract:
     """The tests themselves."""
 
-    def test_what_may_be_done_is_said_to_lack_something(self, stand: SandboxFixture) -> None:
+    def test_permitted_moves_lack_nothing(self, stand: SandboxFixture) -> None:
         assert stand.sandboxes.lacking() == ""
 
-    def test_a_sandbox_is_not_seen_or_another_one_is(self, stand: SandboxFixture) -> None:
+    def test_sandbox_is_recognized(self, stand: SandboxFixture) -> None:
         assert stand.sandboxes.is_there(stand.path)
         assert not stand.sandboxes.is_there("/run/nowhere/netns/0123456789ab")
 
-    def test_the_container_has_not_the_new_address_and_router(self, stand: SandboxFixture) -> None:
+    def test_container_has_the_new_address_and_router(self, stand: SandboxFixture) -> None:
         assert stand.sandboxes.move(stand.path, MOVE) == ()
         assert (stand.addresses(), stand.routers()) == ({NEW}, {OTHER_ROUTER})
 
-    def test_the_container_has_no_route_in_another_subnet(self, stand: SandboxFixture) -> None:
+    def test_container_has_a_route_in_another_subnet(self, stand: SandboxFixture) -> None:
         assert stand.sandboxes.move(stand.path, ELSEWHERE) == ()
         assert (stand.addresses(), stand.routers()) == ({"10.9.0.5/16"}, {"10.9.0.1"})
 
-    def test_a_repetition_changes_something(self, stand: SandboxFixture) -> None:
+    def test_repetition_changes_nothing(self, stand: SandboxFixture) -> None:
         for _ in range(2):
             stand.sandboxes.move(stand.path, MOVE)
         assert (stand.addresses(), stand.routers()) == ({NEW}, {OTHER_ROUTER})
 
-    def test_a_default_route_stays_without_a_router(self, stand: SandboxFixture) -> None:
+    def test_default_route_goes_without_a_router(self, stand: SandboxFixture) -> None:
         stand.sandboxes.move(stand.path, evolve(ELSEWHERE, router=None))
         assert stand.routers() == set()
 
-    def test_a_default_route_to_another_router_is_changed(self, stand: SandboxFixture) -> None:
+    def test_default_route_to_another_router_stays(self, stand: SandboxFixture) -> None:
         stand.sandboxes.move(stand.path, evolve(MOVE, routers_before=(ip_address("192.168.77.9"),)))
         assert (stand.addresses(), stand.routers()) == ({NEW}, {ROUTER})
 
-    def test_a_sandbox_without_the_mac_is_changed(self, stand: SandboxFixture) -> None:
+    def test_sandbox_without_the_mac_is_left_unchanged(self, stand: SandboxFixture) -> None:
         with pytest.raises(LinkError, match="7a:42:00:00:00:99") as refused:
             stand.sandboxes.move(stand.path, evolve(MOVE, mac="7a:42:00:00:00:99"))
         assert refused.value.errno == errno.ENODEV
         assert (stand.addresses(), stand.routers()) == ({OLD}, {ROUTER})
 
-    def test_a_sandbox_that_is_gone_is_not_told(self, stand: SandboxFixture) -> None:
+    def test_vanished_sandbox_is_reported(self, stand: SandboxFixture) -> None:
         with pytest.raises(LinkError, match="/run/nowhere/netns/0123456789ab") as refused:
             stand.sandboxes.move("/run/nowhere/netns/0123456789ab", MOVE)
         assert refused.value.errno == errno.ENOENT

@@ -48,7 +48,7 @@ def derived(address: str) -> str:
     return f"7a:42:{ip_interface(address).ip.packed.hex(':')}"
 
 
-def test_a_container_that_is_made_again_under_its_name_is_another_one_to_the_lan(engine: Engine29) -> None:
+def test_recreated_container_keeps_address_and_mac(engine: Engine29) -> None:
     network = create(engine, identity="name")
     first, other = engine.run("web", network), engine.run("db", network)
     before = identity(first)
@@ -58,7 +58,7 @@ def test_a_container_that_is_made_again_under_its_name_is_another_one_to_the_lan
     assert identity(engine.run("web", network)) == before
 
 
-def test_only_one_of_two_families_comes_again(engine: Engine29) -> None:
+def test_both_families_return_with_the_name(engine: Engine29) -> None:
     network = create(engine, LAN, LAN_V6, identity="name")
     first = engine.run("web", network)
     before = identity(first)
@@ -69,9 +69,7 @@ def test_only_one_of_two_families_comes_again(engine: Engine29) -> None:
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_the_service_forgets_names_with_its_process(
-    how: str, engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_names_survive_the_service(how: str, engine: Engine29, service: ServiceUnderTest) -> None:
     network = create(engine, identity="name")
     first = engine.run("web", network)
     before = identity(first)
@@ -82,7 +80,7 @@ def test_the_service_forgets_names_with_its_process(
     assert identity(engine.run("web", network)) == before
 
 
-def test_a_name_takes_the_address_of_who_was_given_it_meanwhile(engine: Engine29) -> None:
+def test_address_given_away_meanwhile_is_not_reclaimed(engine: Engine29) -> None:
     network = create(engine, identity="name")
     first = engine.run("web", network)
     (address,), mac = identity(first)
@@ -95,7 +93,7 @@ def test_a_name_takes_the_address_of_who_was_given_it_meanwhile(engine: Engine29
     assert identity(again)[1] == mac, "the MAC is the name's, whatever the address"
 
 
-def test_by_default_the_mac_is_not_made_of_the_address(engine: Engine29) -> None:
+def test_default_mac_contains_the_address(engine: Engine29) -> None:
     network = create(engine)
     first = engine.run("web", network)
     before = identity(first)
@@ -105,7 +103,7 @@ def test_by_default_the_mac_is_not_made_of_the_address(engine: Engine29) -> None
     assert identity(engine.run("web", network)) == before, "the address is the name's all the same"
 
 
-def test_by_chance_something_comes_again(engine: Engine29) -> None:
+def test_random_identity_repeats_nothing(engine: Engine29) -> None:
     network = create(engine, identity="random")
     seen = []
     for _ in range(3):
@@ -116,18 +114,18 @@ def test_by_chance_something_comes_again(engine: Engine29) -> None:
     assert len({address for addresses, _ in seen for address in addresses}) == 3
 
 
-def test_a_mac_of_the_user_gives_way_to_the_names(engine: Engine29) -> None:
+def test_users_mac_takes_precedence_over_the_name(engine: Engine29) -> None:
     network = create(engine, identity="name")
     assert identity(engine.run("web", network, mac="02:00:00:00:00:17"))[1] == "02:00:00:00:00:17"
 
 
-def test_one_container_cannot_be_in_two_networks_on_one_subnet(engine: Engine29) -> None:
+def test_container_can_be_in_two_networks_on_one_subnet(engine: Engine29) -> None:
     first, second = create(engine, identity="name"), create(engine, name="n2", identity="name")
     container = engine.run("web", first, second)
     assert len({each.mac for each in container.endpoints}) == 2
 
 
-def test_a_network_that_was_removed_leaves_its_names_to_the_next_one(engine: Engine29) -> None:
+def test_removed_network_forgets_the_addresses_of_names(engine: Engine29) -> None:
     network = create(engine, identity="name")
     engine.stop(engine.run("other", network))
     container = engine.run("web", network)
@@ -140,12 +138,12 @@ def test_a_network_that_was_removed_leaves_its_names_to_the_next_one(engine: Eng
     assert again[1] == mac
 
 
-def test_an_unknown_identity_is_taken_for_the_default(engine: Engine29) -> None:
+def test_unknown_identity_is_refused(engine: Engine29) -> None:
     with pytest.raises(PluginRefused, match="identity"):
         create(engine, identity="container")
 
 
-def test_where_names_are_not_told_an_identity_by_name_is_promised(engine: Engine29) -> None:
+def test_identity_by_name_needs_an_engine_that_names(engine: Engine29) -> None:
     """With Docker's own address management the plugin does not hear any."""
     with pytest.raises(PluginRefused, match="--ipam-opt identity=name"):
         engine.network_create("n1", LAN, options={"parent": "eth1", "identity": "name"})

@@ -29,9 +29,7 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in BODY_IS_IGNORED])
-def test_a_retry_that_lost_its_body_gets_an_error_that_the_engine_understands(
-    method: str, connection: Connection
-) -> None:
+def test_empty_body_is_refused_with_a_readable_error(method: str, connection: Connection) -> None:
     reply = connection.exchange(request_bytes(method, HEADERS, ""))
     assert rules.check_http(reply.status, reply.headers, reply.body, reply.json) == []
     assert rules.is_error(reply.json)
@@ -39,7 +37,7 @@ def test_a_retry_that_lost_its_body_gets_an_error_that_the_engine_understands(
 
 
 @pytest.mark.parametrize("method", sorted(BODY_IS_IGNORED))
-def test_a_call_that_comes_without_a_body_is_answered(method: str, connection: Connection) -> None:
+def test_call_without_body_is_answered(method: str, connection: Connection) -> None:
     reply = connection.exchange(request_bytes(method, HEADERS, ""))
     assert rules.check_http(reply.status, reply.headers, reply.body, reply.json) == []
     assert not rules.is_error(reply.json)
@@ -49,7 +47,7 @@ def test_a_call_that_comes_without_a_body_is_answered(method: str, connection: C
 @pytest.mark.parametrize(
     "method", ["NetworkDriver.CreateNetwork", "NetworkDriver.Join", "IpamDriver.RequestAddress"]
 )
-def test_a_body_that_makes_no_sense_gets_an_error_that_the_engine_understands(
+def test_malformed_body_is_refused_with_a_readable_error(
     method: str, body: str, connection: Connection
 ) -> None:
     reply = connection.exchange(request_bytes(method, HEADERS, body))
@@ -61,7 +59,7 @@ def test_a_body_that_makes_no_sense_gets_an_error_that_the_engine_understands(
 @pytest.mark.parametrize(
     "method", ["NetworkDriver.Levitate", "IpamDriver.", "VolumeDriver.List", "", "../etc"]
 )
-def test_an_unknown_method_is_not_supported_rather_than_broken(method: str, connection: Connection) -> None:
+def test_unknown_method_gets_404(method: str, connection: Connection) -> None:
     reply = connection.exchange(request_bytes(method, HEADERS, "{}\n"))
     assert rules.check_unknown_method(reply.status, reply.headers, reply.body, reply.json) == []
     assert rules.check_error(reply.json) == []

@@ -24,7 +24,7 @@ def service(tmp_path: Path) -> Iterator[ServiceUnderTest]:
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=str)
-def test_the_engine_is_content_in_every_recorded_conversation_and_nothing_is_left_behind(
+def test_recorded_conversations_replay_and_leave_nothing(
     recording: Recording, service: ServiceUnderTest
 ) -> None:
     outcome = Replay(recording, service).run()
@@ -46,7 +46,7 @@ def test_both_engines_were_recorded_in_the_same_situations() -> None:
 
 
 @pytest.mark.parametrize("recording", [each for each in RECORDINGS if each.name == "raw-http"], ids=str)
-def test_a_replayed_request_is_byte_for_byte_what_dockerd_had_sent(recording: Recording) -> None:
+def test_replayed_requests_equal_dockerds_bytes(recording: Recording) -> None:
     assert recording.calls
     for call in recording.calls:
         assert call.raw is not None

@@ -55,9 +55,7 @@ def create(engine: Engine29, name: str = "n1", remote_ipam: bool = True) -> Netw
     return engine.network_create(name, LAN, options=ON_ETH1, remote_ipam=remote_ipam)
 
 
-def test_a_container_lives_and_dies_on_addresses_of_the_engine(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_container_lives_on_the_engines_addresses(engine: Engine29, service: ServiceUnderTest) -> None:
     network = create(engine, remote_ipam=False)
     mark = len(engine.plugin.calls)
     container = engine.run("c1", network)
@@ -69,7 +67,7 @@ def test_a_container_lives_and_dies_on_addresses_of_the_engine(
     assert_nothing_is_left(service)
 
 
-def test_a_container_lives_and_dies_on_our_addresses(engine: Engine29, service: ServiceUnderTest) -> None:
+def test_container_lives_on_our_addresses(engine: Engine29, service: ServiceUnderTest) -> None:
     network = create(engine)
     mark = len(engine.plugin.calls)
     container = engine.run("c1", network)
@@ -81,9 +79,7 @@ def test_a_container_lives_and_dies_on_our_addresses(engine: Engine29, service: 
     assert_nothing_is_left(service)
 
 
-def test_a_network_without_containers_holds_no_address_but_its_gateway(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_empty_network_holds_its_gateway_only(engine: Engine29, service: ServiceUnderTest) -> None:
     network = create(engine)
     containers = [engine.run(f"c{number}", network) for number in range(3)]
     with pytest.raises(StartFailed):
@@ -97,9 +93,7 @@ def test_a_network_without_containers_holds_no_address_but_its_gateway(
     assert (left.endpoints, left.links) == (frozenset(), frozenset())
 
 
-def test_two_families_ranges_and_auxiliary_addresses_are_all_given_back(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_dual_stack_network_returns_all_addresses(engine: Engine29, service: ServiceUnderTest) -> None:
     subnet = Subnet("10.9.0.0/24", "10.9.0.1", "10.9.0.128/25", {"host": "10.9.0.130", "printer": "10.9.0.6"})
     network = engine.network_create("n1", subnet, LAN_V6, options=ON_ETH1, remote_ipam=True)
     containers = [engine.run(f"c{number}", network) for number in range(3)]
@@ -112,9 +106,7 @@ def test_two_families_ranges_and_auxiliary_addresses_are_all_given_back(
     assert_nothing_is_left(service)
 
 
-def test_a_network_without_subnet_does_not_make_the_engine_ask_for_ever(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_network_without_subnet_settles_in_one_request(engine: Engine29, service: ServiceUnderTest) -> None:
     network = engine.network_create("n1", options=ON_ETH1, remote_ipam=True)
     container = engine.run("c1", network)
     assert container.endpoints[0].gateway == "192.0.2.1"
@@ -123,7 +115,7 @@ def test_a_network_without_subnet_does_not_make_the_engine_ask_for_ever(
     assert_nothing_is_left(service)
 
 
-def test_two_networks_on_one_subnet_and_parent_hand_out_no_address_twice(
+def test_networks_on_one_subnet_hand_out_no_address_twice(
     engine: Engine29, service: ServiceUnderTest
 ) -> None:
     networks = [create(engine, "n1"), create(engine, "n2")]
@@ -137,9 +129,7 @@ def test_two_networks_on_one_subnet_and_parent_hand_out_no_address_twice(
     assert_nothing_is_left(service)
 
 
-def test_an_internal_network_gets_no_gateway_and_no_second_interface(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_internal_network_gets_no_gateway(engine: Engine29, service: ServiceUnderTest) -> None:
     network = engine.network_create("n1", LAN, options=ON_ETH1, internal=True)
     mark = len(engine.plugin.calls)
     container = engine.run("c1", network)
@@ -149,7 +139,7 @@ def test_an_internal_network_gets_no_gateway_and_no_second_interface(
     assert_nothing_is_left(service)
 
 
-def test_a_network_without_gateway_gets_no_second_interface(
+def test_network_without_gateway_gets_no_second_interface(
     engine: Engine29, service: ServiceUnderTest
 ) -> None:
     network = engine.network_create("n1", Subnet("10.9.0.0/24"), options=ON_ETH1)
@@ -160,7 +150,7 @@ def test_a_network_without_gateway_gets_no_second_interface(
     assert_nothing_is_left(service)
 
 
-def test_the_default_gateway_moves_between_two_networks(engine: Engine29, service: ServiceUnderTest) -> None:
+def test_default_gateway_moves_between_networks(engine: Engine29, service: ServiceUnderTest) -> None:
     first = create(engine, "zz")
     better = engine.network_create("aa", Subnet("10.8.0.0/24", "10.8.0.1"), options={"parent": "eth2"})
     mark = len(engine.plugin.calls)
@@ -178,7 +168,7 @@ def test_the_default_gateway_moves_between_two_networks(engine: Engine29, servic
     assert_nothing_is_left(service)
 
 
-def test_a_mac_of_the_user_is_kept_and_not_repeated(engine: Engine29, service: ServiceUnderTest) -> None:
+def test_users_mac_is_used_and_not_echoed(engine: Engine29, service: ServiceUnderTest) -> None:
     network = create(engine)
     container = engine.run("c1", network, mac="02:aa:bb:cc:dd:01")
     assert container.endpoints[0].mac == "02:aa:bb:cc:dd:01"
@@ -190,9 +180,7 @@ def test_a_mac_of_the_user_is_kept_and_not_repeated(engine: Engine29, service: S
 # Rollback, where the plugin truly refuses
 
 
-def test_a_refused_network_leaves_nothing_although_no_delete_network_comes(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_refused_network_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
     with pytest.raises(PluginRefused):
         engine.network_create("n1", LAN, LAN_V6, options={"parent": "nosuch"}, remote_ipam=True)
     releases = ["ReleaseAddress", "ReleasePool"]
@@ -200,9 +188,7 @@ def test_a_refused_network_leaves_nothing_although_no_delete_network_comes(
     assert_nothing_is_left(service)
 
 
-def test_a_refused_second_pool_leaves_nothing_although_the_first_gateway_is_not_released(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_refused_second_pool_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
     bad_range = Subnet("10.10.0.0/24", gateway="10.10.0.1", ip_range="10.11.0.0/25")
     with pytest.raises(PluginRefused):
         engine.network_create("n1", LAN, bad_range, options=ON_ETH1, remote_ipam=True)
@@ -210,7 +196,7 @@ def test_a_refused_second_pool_leaves_nothing_although_the_first_gateway_is_not_
     assert_nothing_is_left(service)
 
 
-def test_a_refused_v6_pool_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
+def test_refused_v6_pool_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
     bad_range = Subnet("fd00:9::/64", gateway="fd00:9::1", ip_range="fd00:10::/80", v6=True)
     with pytest.raises(PluginRefused):
         engine.network_create("n1", LAN, bad_range, options=ON_ETH1, remote_ipam=True)
@@ -218,7 +204,7 @@ def test_a_refused_v6_pool_leaves_nothing(engine: Engine29, service: ServiceUnde
     assert_nothing_is_left(service)
 
 
-def test_a_refused_gateway_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
+def test_refused_gateway_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
     outside = Subnet("10.9.0.0/24", gateway="10.77.0.1")
     with pytest.raises(PluginRefused):
         engine.network_create("n1", outside, options=ON_ETH1, remote_ipam=True)
@@ -226,7 +212,7 @@ def test_a_refused_gateway_leaves_nothing(engine: Engine29, service: ServiceUnde
     assert_nothing_is_left(service)
 
 
-def test_a_refused_auxiliary_address_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
+def test_refused_auxiliary_address_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
     network = create(engine)
     holder = engine.run("c1", network, ip="10.9.0.9")
     clash = Subnet("10.9.0.0/24", gateway="10.9.0.1", auxiliary={"host": "10.9.0.9"})
@@ -238,9 +224,7 @@ def test_a_refused_auxiliary_address_leaves_nothing(engine: Engine29, service: S
     assert_nothing_is_left(service)
 
 
-def test_an_address_in_use_is_refused_and_its_holder_not_disturbed(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_address_in_use_is_refused(engine: Engine29, service: ServiceUnderTest) -> None:
     network = create(engine)
     holder = engine.run("c1", network, ip="10.9.0.77")
     mark = len(engine.plugin.calls)
@@ -253,9 +237,7 @@ def test_an_address_in_use_is_refused_and_its_holder_not_disturbed(
     assert_nothing_is_left(service)
 
 
-def test_a_refused_endpoint_leaves_nothing_although_no_delete_endpoint_comes(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_refused_endpoint_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
     network = create(engine)
     holder = engine.run("c1", network, mac="02:aa:bb:cc:dd:01")
     mark = len(engine.plugin.calls)
@@ -280,7 +262,7 @@ def test_a_refused_endpoint_leaves_nothing_although_no_delete_endpoint_comes(
         (Failure.PROGRAM_EXTERNAL_CONNECTIVITY, ["Leave", "Leave", "DeleteEndpoint", "ReleaseAddress"]),
     ],
 )
-def test_a_start_rolled_back_by_the_engine_leaves_nothing_and_the_next_one_works(
+def test_rolled_back_start_leaves_nothing(
     failure: Failure, rollback: list[str], engine: Engine29, service: ServiceUnderTest
 ) -> None:
     network = create(engine)
@@ -293,7 +275,7 @@ def test_a_start_rolled_back_by_the_engine_leaves_nothing_and_the_next_one_works
     assert_nothing_is_left(service)
 
 
-def test_a_second_network_that_fails_takes_the_first_endpoint_with_it(
+def test_failed_second_network_rolls_back_the_first_endpoint(
     engine: Engine29, service: ServiceUnderTest
 ) -> None:
     first = create(engine, "aa")
@@ -310,9 +292,7 @@ def test_a_second_network_that_fails_takes_the_first_endpoint_with_it(
 # Restarts
 
 
-def test_a_live_restored_container_is_stopped_without_revoke(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
+def test_live_restored_container_stops_without_revoke(engine: Engine29, service: ServiceUnderTest) -> None:
     network = create(engine)
     container = engine.run("c1", network)
     mark = len(engine.plugin.calls)
@@ -325,7 +305,7 @@ def test_a_live_restored_container_is_stopped_without_revoke(
     assert_nothing_is_left(service)
 
 
-def test_a_crashed_engine_clears_up_endpoints_whose_links_are_gone(
+def test_crashed_engine_can_delete_endpoints_without_links(
     engine: Engine29, service: ServiceUnderTest
 ) -> None:
     network = create(engine)
@@ -339,7 +319,7 @@ def test_a_crashed_engine_clears_up_endpoints_whose_links_are_gone(
 
 
 @pytest.mark.parametrize("remote_ipam", [False, True])
-def test_containers_that_a_crashed_engine_forgot_are_no_hindrance_to_new_ones(
+def test_forgotten_containers_do_not_block_new_ones(
     remote_ipam: bool, engine: Engine29, service: ServiceUnderTest
 ) -> None:
     network = create(engine, remote_ipam=remote_ipam)
@@ -357,7 +337,7 @@ def test_containers_that_a_crashed_engine_forgot_are_no_hindrance_to_new_ones(
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_service_restarted_between_calls_goes_on_where_it_was(
+def test_restarted_service_continues_between_calls(
     how: str, engine: Engine29, service: ServiceUnderTest
 ) -> None:
     network = create(engine)

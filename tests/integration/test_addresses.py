@@ -12,7 +12,7 @@ ASKS = ("28.5",)
 
 
 @pytest.mark.one_engine
-def test_a_network_of_ipv4_alone_gives_no_ipv6(docker_host: DockerHost) -> None:
+def test_ipv4_network_gives_no_ipv6(docker_host: DockerHost) -> None:
     docker_host.create("lan", *IPV4, ON_ETH1)
     box = docker_host.start("box")
     assert all("." in address for address in box.addresses())
@@ -20,7 +20,7 @@ def test_a_network_of_ipv4_alone_gives_no_ipv6(docker_host: DockerHost) -> None:
 
 
 @pytest.mark.engines(*ASKS)
-def test_a_network_of_ipv6_alone_gives_no_ipv4(docker_host: DockerHost) -> None:
+def test_ipv6_network_gives_no_ipv4(docker_host: DockerHost) -> None:
     docker_host.create("lan", "--ipv4=false", *IPV6, ON_ETH1)
     box = docker_host.start("box", "--ip6=fd77::70")
     assert box.addresses() == {"fd77::70/64"}
@@ -35,7 +35,7 @@ def test_a_network_of_ipv6_alone_gives_no_ipv4(docker_host: DockerHost) -> None:
 
 
 @pytest.mark.engines("20.10", "28.5")
-def test_a_container_in_the_second_subnet_gets_that_subnets_gateway(docker_host: DockerHost) -> None:
+def test_second_subnet_has_its_own_gateway(docker_host: DockerHost) -> None:
     second_ipv4 = ("--subnet=10.88.0.0/24", "--gateway=10.88.0.1")
     second_ipv6 = ("--subnet=fd88::/64", "--gateway=fd88::1")
     docker_host.create("lan", *IPV4, *second_ipv4, *IPV6, *second_ipv6, ON_ETH1)
@@ -59,7 +59,7 @@ def test_both_addresses_of_a_31_are_hosts(docker_host: DockerHost) -> None:
 
 
 @pytest.mark.engines(*ASKS)
-def test_the_one_address_of_a_32_is_a_containers(docker_host: DockerHost) -> None:
+def test_address_of_a_32_is_a_containers(docker_host: DockerHost) -> None:
     """Other engines make it the gateway's, and none is left."""
     docker_host.create("lan", "--subnet=10.88.0.7/32", ON_ETH1)
     docker_host.create("own", "--ipam-driver=macvlan-twisted", "--subnet=10.88.0.8/32", ON_ETH1)
@@ -73,7 +73,7 @@ def test_the_one_address_of_a_32_is_a_containers(docker_host: DockerHost) -> Non
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("ipam", ["default", "macvlan-twisted"])
-def test_an_auxiliary_address_is_never_handed_out(docker_host: DockerHost, ipam: str) -> None:
+def test_auxiliary_address_is_never_handed_out(docker_host: DockerHost, ipam: str) -> None:
     reserved = ("--aux-address=printer=192.168.77.65", "--aux-address=nas=192.168.77.67")
     subnet = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--ip-range=192.168.77.64/30")
     docker_host.create("lan", f"--ipam-driver={ipam}", *subnet, *reserved, ON_ETH1)
@@ -84,7 +84,7 @@ def test_an_auxiliary_address_is_never_handed_out(docker_host: DockerHost, ipam:
     assert "192.168.77.67" not in got
 
 
-def test_without_address_management_the_container_has_a_link_and_manages_itself(
+def test_null_ipam_gives_a_link_without_addresses(
     docker_host: DockerHost,
 ) -> None:
     docker_host.create("lan", "--ipam-driver=null", ON_ETH1)
@@ -98,7 +98,7 @@ def test_without_address_management_the_container_has_a_link_and_manages_itself(
     assert box.ping("192.168.77.1")
 
 
-def test_without_a_gateway_no_router_is_invented_where_the_engine_asks(docker_host: DockerHost) -> None:
+def test_no_gateway_is_invented_where_the_engine_asks(docker_host: DockerHost) -> None:
     """Engines that do not ask take the first address, as they do with their own macvlan driver."""
     docker_host.create("lan", "--subnet=10.88.0.0/24", "--ipv6", "--subnet=fd88::/64", ON_ETH1)
     box = docker_host.start("box", "--ip=10.88.0.70", "--ip6=fd88::70")
@@ -108,7 +108,7 @@ def test_without_a_gateway_no_router_is_invented_where_the_engine_asks(docker_ho
 
 
 @pytest.mark.one_engine
-def test_the_routers_own_address_is_refused_with_the_remedy(docker_host: DockerHost) -> None:
+def test_routers_address_is_refused_with_the_remedy(docker_host: DockerHost) -> None:
     docker_host.create("lan", "--subnet=192.168.77.0/24", "--gateway=192.168.77.254", ON_ETH1)
     told = docker_host.start_refusal("--ip=192.168.77.1")
     assert "address 192.168.77.1 is that of the LAN's router" in told
@@ -117,7 +117,7 @@ def test_the_routers_own_address_is_refused_with_the_remedy(docker_host: DockerH
 
 
 @pytest.mark.engines(*ASKS)
-def test_the_routers_own_address_is_refused_when_the_engine_hands_it_out_by_itself(
+def test_routers_address_picked_by_the_engine_is_refused(
     docker_host: DockerHost,
 ) -> None:
     docker_host.create("lan", "--subnet=192.168.77.0/24", ON_ETH1)
@@ -127,7 +127,7 @@ def test_the_routers_own_address_is_refused_when_the_engine_hands_it_out_by_itse
     assert docker_host.start("box", "--ip=192.168.77.70").routers() == set()
 
 
-def test_an_internal_network_on_a_parent_has_no_way_out_and_spares_the_router(
+def test_internal_network_on_a_parent_has_no_router(
     docker_host: DockerHost,
 ) -> None:
     words = ("--internal", "--subnet=192.168.77.0/24")
@@ -150,7 +150,7 @@ def test_an_internal_network_on_a_parent_has_no_way_out_and_spares_the_router(
 
 
 @pytest.mark.one_engine
-def test_an_internal_network_without_a_parent_is_refused_where_the_kernel_has_no_dummy_links(
+def test_internal_network_needs_dummy_links(
     docker_host: DockerHost,
 ) -> None:
     supported = docker_host.lan.attempt_in("host", "ip", "link", "add", "probe0", "type", "dummy")

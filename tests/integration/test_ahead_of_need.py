@@ -24,9 +24,7 @@ def patient(lan: Lan) -> Iterator[RawHost]:
         yield RawHost(plugin)
 
 
-def test_a_container_waits_although_its_address_could_be_looked_for_before(
-    lan: Lan, patient: RawHost
-) -> None:
+def test_prefetched_addresses_cost_no_wait(lan: Lan, patient: RawHost) -> None:
     """The first one waits once; those that follow it get what was found out meanwhile, after one last look each."""
     patient.open(HALF)
     addresses = consecutive("192.168.77.128", HELD)
@@ -39,7 +37,7 @@ def test_a_container_waits_although_its_address_could_be_looked_for_before(
     assert [asked.count(f"who-has {each} ") for each in addresses[1:]] == [1] * (HELD - 1)
 
 
-def test_an_address_that_somebody_names_is_asked_for_although_it_is_held(patient: RawHost) -> None:
+def test_named_prefetched_address_costs_no_wait(patient: RawHost) -> None:
     patient.open(HALF)
     assert patient.take() == "192.168.77.128"
     before = time.monotonic()
@@ -47,9 +45,7 @@ def test_an_address_that_somebody_names_is_asked_for_although_it_is_held(patient
     assert time.monotonic() - before < WAIT
 
 
-def test_a_service_that_starts_again_looks_for_nothing_before_a_container_comes(
-    lan: Lan, patient: RawHost
-) -> None:
+def test_restarted_service_prefetches_again(lan: Lan, patient: RawHost) -> None:
     patient.open(HALF)
     assert patient.take() == "192.168.77.128"
     patient.plugin.stop()

@@ -39,7 +39,7 @@ def assert_learns(host: DockerHost, mac: str) -> None:
 
 
 @pytest.mark.parametrize("ipam", [OUR_BOTH, BOTH], ids=["our", "dockers"])
-def test_a_neighbour_goes_on_talking_to_who_had_the_address_before(
+def test_neighbour_learns_the_new_holder_of_an_address(
     docker_host: DockerHost, ipam: tuple[str, ...]
 ) -> None:
     docker_host.create("lan", *ipam)
@@ -48,7 +48,7 @@ def test_a_neighbour_goes_on_talking_to_who_had_the_address_before(
     assert_learns(docker_host, box.mac())
 
 
-def test_a_neighbour_goes_on_talking_to_the_mac_that_a_container_had_before(docker_host: DockerHost) -> None:
+def test_neighbour_learns_the_new_mac_of_a_container(docker_host: DockerHost) -> None:
     """One address, two MACs: as when a container is made again with another --mac-address."""
     docker_host.create("lan", *OUR_BOTH)
     make_stale(docker_host)  # an announcement mends what is known, and makes nothing known
@@ -60,7 +60,7 @@ def test_a_neighbour_goes_on_talking_to_the_mac_that_a_container_had_before(dock
         box.remove()
 
 
-def test_a_sibling_on_the_parent_goes_on_talking_to_who_had_the_address_before(
+def test_sibling_learns_the_new_holder_of_an_address(
     docker_host: DockerHost,
 ) -> None:
     docker_host.create("lan", *OUR_BOTH)
@@ -80,14 +80,14 @@ def mac_in(container: Container, address: str) -> str:
 
 
 @pytest.mark.parametrize("mode", ["bridge", "private", "vepa", "passthru"])
-def test_there_is_a_mode_in_which_nothing_is_announced(docker_host: DockerHost, mode: str) -> None:
+def test_every_mode_announces(docker_host: DockerHost, mode: str) -> None:
     docker_host.create("lan", *OUR_BOTH, f"--opt=mode={mode}")
     make_stale(docker_host)
     box = docker_host.start("box", *STATIC)
     assert_learns(docker_host, box.mac())
 
 
-def test_an_announcement_comes_from_another_mac_than_it_speaks_of(docker_host: DockerHost) -> None:
+def test_announcement_is_sent_from_the_containers_mac(docker_host: DockerHost) -> None:
     """Switches and access points believe the Ethernet source: it has to be the container's."""
     docker_host.create("lan", *OUR_BOTH)
     with (
@@ -103,14 +103,14 @@ def test_an_announcement_comes_from_another_mac_than_it_speaks_of(docker_host: D
 
 
 @pytest.mark.engines("20.10", "26.1")
-def test_what_a_network_wants_silent_is_announced(docker_host: DockerHost) -> None:
+def test_network_option_silences_announcements(docker_host: DockerHost) -> None:
     docker_host.create("lan", *OUR_BOTH, "--opt=announce=false")
     assert_silent(docker_host)
 
 
 @pytest.mark.engines("20.10", "26.1")
 @pytest.mark.plugin_arguments("--announce", "false")
-def test_what_the_service_is_to_keep_silent_about_is_announced(docker_host: DockerHost) -> None:
+def test_service_option_silences_announcements(docker_host: DockerHost) -> None:
     docker_host.create("lan", *OUR_BOTH)
     assert_silent(docker_host)
 
@@ -124,7 +124,7 @@ def assert_silent(host: DockerHost) -> None:
     assert host.lan.arp_entry("neighbour", ADDRESS) == STALE
 
 
-def test_a_container_that_was_removed_is_announced(docker_host: DockerHost) -> None:
+def test_removed_container_is_not_announced(docker_host: DockerHost) -> None:
     """It would take its address from who has it next."""
     docker_host.create("lan", *OUR_BOTH)
     docker_host.start("box", *STATIC).remove()

@@ -9,7 +9,7 @@ from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 
 
-def test_lives_are_not_measured_beside_the_kernel(lan: Lan) -> None:
+def test_lives_are_measured_beside_the_kernel(lan: Lan) -> None:
     with Plugin(lan, arguments=QUIET) as plugin:
         create_network(plugin.socket)
         timing = lives(plugin.socket, 2, 0.2)
@@ -21,7 +21,7 @@ def test_lives_are_not_measured_beside_the_kernel(lan: Lan) -> None:
 
 
 @pytest.mark.parametrize("family", POOLS)
-def test_addresses_that_are_taken_are_not_there_or_are_given_away(lan: Lan, family: str) -> None:
+def test_filled_addresses_are_taken(lan: Lan, family: str) -> None:
     with filled(lan, POOLS[family], 50) as (plugin, pool_id):
         plugin.start()
         timing = calls(plugin.socket, pool_id, 2, 0.2)
@@ -37,7 +37,7 @@ def test_addresses_that_are_taken_are_not_there_or_are_given_away(lan: Lan, fami
     assert "in use by a container" in refused["Err"]
 
 
-def test_a_service_is_not_filled_with_endpoints(lan: Lan) -> None:
+def test_service_is_filled_with_endpoints(lan: Lan) -> None:
     with stopped(lan, 20) as plugin:
         plugin.start()
         assert "1 networks and 20 endpoints in state" in plugin.log()

@@ -12,7 +12,7 @@ from tests.torture.boot_try import live_through
 from tests.torture.world_state import household
 
 
-def test_a_restart_of_the_service_spoils_the_socket_of_systemd(lan: Lan) -> None:
+def test_restart_leaves_systemds_socket_intact(lan: Lan) -> None:
     """It was opened to everybody at the start, and dead for the next service after the end."""
     with Plugin(lan, socket_unit=True) as plugin:
         for end in (plugin.stop, plugin.kill, plugin.stop):
@@ -38,7 +38,7 @@ def lived_through(version: str, name: str, *, live_restore: bool) -> list[str]:
     return outcome.lost + outcome.leaked
 
 
-def test_after_a_reboot_containers_are_missing_because_the_engine_was_faster(
+def test_containers_start_after_reboot_with_a_faster_engine(
     usable_engine_version: str,
 ) -> None:
     """With the socket there its calls wait, and all that it starts again by itself does start."""
@@ -46,5 +46,5 @@ def test_after_a_reboot_containers_are_missing_because_the_engine_was_faster(
 
 
 @pytest.mark.one_engine
-def test_starts_fail_because_systemd_restarts_the_plugin(usable_engine_version: str) -> None:
+def test_starts_succeed_while_systemd_restarts_the_plugin(usable_engine_version: str) -> None:
     assert lived_through(usable_engine_version, "starts-stop-socket", live_restore=True) == []

@@ -85,7 +85,7 @@ def test_leave_removes_everything_of_ours_and_nothing_else(docker_host: DockerHo
     plugin.start()  # the fixture has the networks removed
 
 
-def test_leave_finds_the_links_of_a_state_that_is_lost(docker_host: DockerHost) -> None:
+def test_leave_finds_links_without_state(docker_host: DockerHost) -> None:
     plugin = docker_host.plugin
     docker_host.create("wan", *WAN)
     plugin.kill()
@@ -100,7 +100,7 @@ def test_leave_finds_the_links_of_a_state_that_is_lost(docker_host: DockerHost) 
     plugin.start("--recover")
 
 
-def test_sandboxes_that_somebody_has_stay_and_others_go_on_request(docker_host: DockerHost) -> None:
+def test_sandboxes_in_use_stay_and_others_go_on_request(docker_host: DockerHost) -> None:
     engine = docker_host.engine
     docker_host.create("lan", *OUR_IPAM)
     docker_host.start("box", AT_ONCE)
@@ -129,7 +129,7 @@ def test_sandboxes_that_somebody_has_stay_and_others_go_on_request(docker_host: 
     docker_host.engine.docker("restart", "box")
 
 
-def test_without_an_engine_no_sandbox_is_removed_unless_it_is_said_to_be_gone(
+def test_sandbox_removal_needs_the_engine_or_engine_is_gone(
     docker_host: DockerHost,
 ) -> None:
     """As the ancestor's users had it: the engine was killed, and its containers with it."""

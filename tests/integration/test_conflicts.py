@@ -40,7 +40,7 @@ def neighbour_has(host: DockerHost, *addresses: str) -> Iterator[str]:
             host.lan.remove_address("neighbour", each)
 
 
-def test_addresses_that_a_neighbour_has_are_handed_out(docker_host: DockerHost) -> None:
+def test_neighbours_addresses_are_skipped(docker_host: DockerHost) -> None:
     six = [f"fd77::7:{number}" for number in range(3)]
     with neighbour_has(docker_host, *NEXT, *six) as mac:
         docker_host.create("lan", OURS, *IPV4, *IPV6, ON_ETH1)
@@ -57,7 +57,7 @@ def test_addresses_that_a_neighbour_has_are_handed_out(docker_host: DockerHost) 
         assert docker_host.start("third").addresses() == {"192.168.77.71/24", "fd77::7:5/64"}
 
 
-def test_addresses_that_a_neighbour_takes_without_a_word_once_they_were_found_free_are_handed_out(
+def test_addresses_taken_silently_after_the_probe_are_skipped(
     docker_host: DockerHost,
 ) -> None:
     """Linux announces no IPv4 address that it is given."""
@@ -71,7 +71,7 @@ def test_addresses_that_a_neighbour_takes_without_a_word_once_they_were_found_fr
             assert mac in docker_host.start_refusal(f"--ip={NEXT[0]}")
 
 
-def test_an_address_of_a_neighbours_that_a_user_names_is_given_or_refused_without_its_mac(
+def test_named_address_of_a_neighbour_is_refused_with_its_mac(
     docker_host: DockerHost,
 ) -> None:
     with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
@@ -84,7 +84,7 @@ def test_an_address_of_a_neighbours_that_a_user_names_is_given_or_refused_withou
     assert box.addresses() == {"192.168.77.81/24", "fd77::81/64"}
 
 
-def test_with_the_engines_own_address_management_a_neighbours_address_is_given(
+def test_neighbours_address_is_refused_with_docker_ipam(
     docker_host: DockerHost,
 ) -> None:
     docker_host.create("lan", *IPV4, *IPV6, ON_ETH1)
@@ -101,7 +101,7 @@ def test_with_the_engines_own_address_management_a_neighbours_address_is_given(
 
 
 @pytest.mark.engines("28.5")
-def test_the_address_of_a_container_of_the_engines_own_driver_is_handed_out(docker_host: DockerHost) -> None:
+def test_address_of_a_builtin_driver_container_is_skipped(docker_host: DockerHost) -> None:
     builtin = ("--driver=macvlan", "--subnet=192.168.77.64/29", ON_ETH1)
     docker_host.engine.docker("network", "create", *builtin, "builtin")
     sibling = docker_host.start("sibling", "--ip=192.168.77.66", network="builtin")
@@ -110,7 +110,7 @@ def test_the_address_of_a_container_of_the_engines_own_driver_is_handed_out(dock
 
 
 @pytest.mark.one_engine
-def test_the_address_of_a_macvlan_link_of_others_on_the_same_parent_is_handed_out(
+def test_address_of_a_foreign_macvlan_sibling_is_skipped(
     docker_host: DockerHost,
 ) -> None:
     host, namespace = docker_host.lan.namespace("host"), f"{docker_host.lan.tag}-sibling"
@@ -127,7 +127,7 @@ def test_the_address_of_a_macvlan_link_of_others_on_the_same_parent_is_handed_ou
 
 
 @pytest.mark.one_engine
-def test_an_address_of_the_host_itself_on_another_link_is_handed_out(docker_host: DockerHost) -> None:
+def test_address_of_the_host_on_another_link_is_skipped(docker_host: DockerHost) -> None:
     docker_host.lan.add_address("host", "192.168.77.66/32", nic="lo")
     try:
         assert_is_skipped(docker_host)
@@ -145,7 +145,7 @@ def assert_is_skipped(host: DockerHost) -> None:
 
 
 @pytest.mark.one_engine
-def test_gateways_and_auxiliary_addresses_that_answer_are_refused(docker_host: DockerHost) -> None:
+def test_gateway_and_auxiliary_address_may_answer(docker_host: DockerHost) -> None:
     for number, ipam in enumerate(((), (OURS,))):
         words = ("--aux-address=neighbour=192.168.77.2", "--subnet=192.168.77.0/24", "--gateway=192.168.77.1")
         docker_host.create(f"lan-{number}", *ipam, *words, f"--ip-range={PART}", ON_ETH1)
@@ -156,9 +156,7 @@ def test_gateways_and_auxiliary_addresses_that_answer_are_refused(docker_host: D
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("ipam", [(), (OURS,)], ids=["engine", "ours"])
-def test_that_an_address_is_taken_later_is_told_never_or_again_and_again(
-    docker_host: DockerHost, ipam: tuple[str, ...]
-) -> None:
+def test_later_conflict_is_logged_once(docker_host: DockerHost, ipam: tuple[str, ...]) -> None:
     docker_host.create("lan", *ipam, *IPV4, ON_ETH1)
     box = docker_host.start("box", "--ip=192.168.77.90")
     mine = re.compile(f"192.168.77.90.*{box.mac()}.*{STRANGER}")
@@ -179,7 +177,7 @@ def test_that_an_address_is_taken_later_is_told_never_or_again_and_again(
 
 
 @pytest.mark.one_engine
-def test_what_is_held_for_the_next_container_is_defended_by_nobody(docker_host: DockerHost) -> None:
+def test_held_address_is_defended(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, *IPV4, *IPV6, ON_ETH1)
     docker_host.start("box")
     for address, frame in (
@@ -195,7 +193,7 @@ def test_what_is_held_for_the_next_container_is_defended_by_nobody(docker_host: 
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("mode", ["private", "vepa", "passthru"])
-def test_in_other_modes_a_neighbours_address_is_handed_out(docker_host: DockerHost, mode: str) -> None:
+def test_neighbours_address_is_refused_in_other_modes(docker_host: DockerHost, mode: str) -> None:
     on_eth2 = ("--opt=parent=eth2", "--ipam-opt=parent=eth2", f"--opt=mode={mode}")
     with neighbour_has(docker_host, "192.168.77.64") as mac:
         docker_host.create("lan", OURS, *IPV4, *on_eth2)
@@ -222,7 +220,7 @@ def pull_cable(host: DockerHost, broken: bool) -> None:
 @pytest.mark.one_engine
 @pytest.mark.parametrize("break_it", [take_down, pull_cable])
 @pytest.mark.parametrize("ipam", [(), (OURS,)], ids=["engine", "ours"])
-def test_with_the_parent_down_or_its_cable_out_an_address_is_given_without_a_word(
+def test_unprovable_address_is_warned_of_or_refused_if_strict(
     docker_host: DockerHost, ipam: tuple[str, ...], break_it: Callable[[DockerHost, bool], None]
 ) -> None:
     break_it(docker_host, True)

@@ -36,7 +36,7 @@ def server(docker_host: DockerHost) -> Iterator[DhcpServer]:
 
 
 @WAYS
-def test_a_container_has_its_address_and_gateway_from_the_server_and_gives_them_back(
+def test_container_leases_its_address_and_releases_it(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     docker_host.create("lan", *way)
@@ -49,9 +49,7 @@ def test_a_container_has_its_address_and_gateway_from_the_server_and_gives_them_
     assert server.leases() == []
 
 
-def test_with_a_subnet_the_address_that_was_asked_for_is_leased_or_clearly_refused(
-    docker_host: DockerHost, server: DhcpServer
-) -> None:
+def test_named_address_is_leased_or_refused(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("lan", *OURS, *SUBNET)
     web = docker_host.start("web", "--ip=192.168.77.150")
     assert assert_leased(server, web) == "192.168.77.150"
@@ -63,9 +61,7 @@ def test_with_a_subnet_the_address_that_was_asked_for_is_leased_or_clearly_refus
     assert_leased(server, docker_host.start("db"))
 
 
-def test_a_mac_that_comes_too_late_is_refused_with_the_way_that_takes_it(
-    docker_host: DockerHost, server: DhcpServer
-) -> None:
+def test_late_mac_is_refused_with_the_remedy(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("lan", *OURS)
     told = docker_host.start_refusal(UNDER_MAC)
     assert f"MAC address {MAC} comes too late" in told
@@ -73,7 +69,7 @@ def test_a_mac_that_comes_too_late_is_refused_with_the_way_that_takes_it(
     assert server.leases() == []
 
 
-def test_reservations_by_mac_on_the_server_hold(docker_host: DockerHost, server: DhcpServer) -> None:
+def test_server_reservation_by_mac_is_honoured(docker_host: DockerHost, server: DhcpServer) -> None:
     server.stop()
     server.arguments = (f"--dhcp-host={MAC},192.168.77.42",)
     server.start()
@@ -86,7 +82,7 @@ def test_reservations_by_mac_on_the_server_hold(docker_host: DockerHost, server:
 
 
 @pytest.mark.one_engine
-def test_a_container_that_is_restarted_asks_anew(docker_host: DockerHost, server: DhcpServer) -> None:
+def test_restarted_container_leases_again(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("lan", *OURS)
     first = bare_address(docker_host.start("web"))
     docker_host.engine.docker("restart", "--time=0", "web")
@@ -97,9 +93,7 @@ def test_a_container_that_is_restarted_asks_anew(docker_host: DockerHost, server
 
 @pytest.mark.one_engine
 @WAYS
-def test_without_a_server_nothing_is_started_and_the_error_says_so(
-    docker_host: DockerHost, way: tuple[str, ...]
-) -> None:
+def test_start_without_a_server_is_refused(docker_host: DockerHost, way: tuple[str, ...]) -> None:
     if way is OURS:
         assert "no DHCP server on eth1 offered" in docker_host.refusal(*way)
         way = (*OURS, *SUBNET)  # which needs no server before a container starts
@@ -112,7 +106,7 @@ def test_without_a_server_nothing_is_started_and_the_error_says_so(
 
 
 @pytest.mark.one_engine
-def test_a_full_pool_is_told_and_serves_again_when_a_container_has_gone(docker_host: DockerHost) -> None:
+def test_full_server_pool_is_refused_and_recovers(docker_host: DockerHost) -> None:
     with DhcpServer(docker_host.lan, range="192.168.77.100,192.168.77.100") as server:
         docker_host.create("lan", *OURS, *SUBNET)
         first = docker_host.start("first")
@@ -124,7 +118,7 @@ def test_a_full_pool_is_told_and_serves_again_when_a_container_has_gone(docker_h
 
 @pytest.mark.one_engine
 @WAYS
-def test_an_offered_address_that_a_neighbour_has_is_declined_and_another_one_taken(
+def test_offered_address_in_use_is_declined(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     docker_host.create("lan", *way)
@@ -147,9 +141,7 @@ def test_an_offered_address_that_a_neighbour_has_is_declined_and_another_one_tak
 
 
 @pytest.mark.one_engine
-def test_of_two_servers_one_leases_and_the_other_is_left_with_nothing(
-    docker_host: DockerHost, server: DhcpServer
-) -> None:
+def test_one_of_two_servers_leases(docker_host: DockerHost, server: DhcpServer) -> None:
     with DhcpServer(docker_host.lan, "neighbour", range="192.168.77.200,192.168.77.209") as second:
         docker_host.create("lan", *NULL)
         for number in range(3):
@@ -160,7 +152,7 @@ def test_of_two_servers_one_leases_and_the_other_is_left_with_nothing(
 
 
 @pytest.mark.one_engine
-def test_the_server_hears_the_vendor_class(docker_host: DockerHost, server: DhcpServer) -> None:
+def test_vendor_class_reaches_the_server(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("ours", *OURS, "--ipam-opt=dhcp_vendor_class=whales")
     docker_host.create("free", *NULL, "--opt=dhcp_vendor_class=dolphins")
     for network, vendor_class in (("ours", "whales"), ("free", "dolphins")):
@@ -170,7 +162,7 @@ def test_the_server_hears_the_vendor_class(docker_host: DockerHost, server: Dhcp
 
 @pytest.mark.one_engine
 @WAYS
-def test_a_lease_that_is_not_to_be_given_back_stays_with_the_server(
+def test_lease_stays_with_dhcp_release_off(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     kind = "--ipam-opt" if way is OURS else "--opt"
@@ -185,9 +177,7 @@ def test_a_lease_that_is_not_to_be_given_back_stays_with_the_server(
 
 
 @pytest.mark.one_engine
-def test_however_many_containers_there_is_one_packet_socket_and_no_other_process(
-    docker_host: DockerHost, server: DhcpServer
-) -> None:
+def test_containers_share_one_packet_socket(docker_host: DockerHost, server: DhcpServer) -> None:
     def sockets() -> int:
         table = docker_host.lan.run_in(docker_host.place, "cat", "/proc/net/packet")
         return len(table.splitlines()) - 1
@@ -207,7 +197,7 @@ def test_however_many_containers_there_is_one_packet_socket_and_no_other_process
 @pytest.mark.one_engine
 @pytest.mark.parametrize("mode", ["private", "vepa"])
 @WAYS
-def test_a_lease_is_had_in_modes_in_which_siblings_do_not_hear_each_other(
+def test_leases_work_in_private_and_vepa_mode(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...], mode: str
 ) -> None:
     docker_host.create("lan", *way, f"--opt=mode={mode}")
@@ -216,7 +206,7 @@ def test_a_lease_is_had_in_modes_in_which_siblings_do_not_hear_each_other(
 
 
 @pytest.mark.one_engine
-def test_in_passthru_the_lease_is_the_nics_own(docker_host: DockerHost, server: DhcpServer) -> None:
+def test_passthru_leases_for_the_nics_mac(docker_host: DockerHost, server: DhcpServer) -> None:
     nic = docker_host.lan.mac_of(docker_host.place, "eth2")
     docker_host.create("lan", *[word.replace("eth1", "eth2") for word in NULL], "--opt=mode=passthru")
     box = docker_host.start("box")
@@ -227,7 +217,7 @@ def test_in_passthru_the_lease_is_the_nics_own(docker_host: DockerHost, server: 
 
 
 @pytest.mark.one_engine
-def test_in_passthru_our_address_management_names_the_way_that_works(
+def test_passthru_with_our_ipam_is_refused_with_the_remedy(
     docker_host: DockerHost, server: DhcpServer
 ) -> None:
     words = [word.replace("eth1", "eth2") for word in OURS]

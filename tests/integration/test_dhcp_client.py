@@ -51,7 +51,7 @@ def log_says(server: DhcpServer, text: str, since: int = 0) -> Deferred[None]:
 
 
 @on_reactor
-async def test_a_lease_is_taken_before_its_container_exists(server: DhcpServer, clients: Clients) -> None:
+async def test_lease_can_precede_its_container(server: DhcpServer, clients: Clients) -> None:
     facts = await clients.new(WEB).acquire()
     (granted,) = server.leases()
     assert (granted.mac, granted.address) == (MAC, str(facts.address))
@@ -84,7 +84,7 @@ async def test_frames_carry_the_macs_of_container_and_server(
 
 
 @on_reactor
-async def test_the_server_knows_hostname_vendor_class_and_client_id(
+async def test_server_learns_hostname_vendor_class_and_client_id(
     server: DhcpServer, clients: Clients
 ) -> None:
     await clients.new(evolve(WEB, client_id=b"\x01web/lan")).acquire()
@@ -94,9 +94,7 @@ async def test_the_server_knows_hostname_vendor_class_and_client_id(
 
 
 @on_reactor
-async def test_one_client_id_keeps_its_address_under_another_mac(
-    server: DhcpServer, clients: Clients
-) -> None:
+async def test_client_id_keeps_its_address_under_another_mac(server: DhcpServer, clients: Clients) -> None:
     first = clients.new(evolve(WEB, client_id=b"\x00web"))
     facts = await first.acquire()
     first.stop()
@@ -105,15 +103,13 @@ async def test_one_client_id_keeps_its_address_under_another_mac(
 
 
 @on_reactor
-async def test_the_wanted_address_is_got(server: DhcpServer, clients: Clients) -> None:
+async def test_wanted_address_is_leased(server: DhcpServer, clients: Clients) -> None:
     facts = await clients.new(WEB).acquire(IPv4Address("192.168.77.150"))
     assert str(facts.address) == "192.168.77.150"
 
 
 @on_reactor
-async def test_a_wanted_address_that_the_server_does_not_give_is_refused(
-    server: DhcpServer, clients: Clients
-) -> None:
+async def test_wanted_address_not_offered_is_refused(server: DhcpServer, clients: Clients) -> None:
     with pytest.raises(
         RequestRefused, match=r"192\.168\.77\.1 .*does not give 192\.168\.77\.7 .*offers 192\.168\.77\.1"
     ):
@@ -122,7 +118,7 @@ async def test_a_wanted_address_that_the_server_does_not_give_is_refused(
 
 
 @on_reactor
-async def test_a_full_pool_is_refused_in_time(dhcp_lan: Lan, clients: Clients) -> None:
+async def test_full_pool_is_refused_in_time(dhcp_lan: Lan, clients: Clients) -> None:
     with DhcpServer(dhcp_lan, range=ONE_ADDRESS) as server:
         await clients.new(WEB).acquire()
         with pytest.raises(RequestRefused, match="its pool is full"):
@@ -131,15 +127,13 @@ async def test_a_full_pool_is_refused_in_time(dhcp_lan: Lan, clients: Clients) -
 
 
 @on_reactor
-async def test_without_a_server_it_is_refused_in_time(clients: Clients) -> None:
+async def test_absent_server_is_refused_in_time(clients: Clients) -> None:
     with pytest.raises(RequestRefused, match="no DHCP server on eth1"):
         await clients.new(WEB, timeout=2).acquire()
 
 
 @on_reactor
-async def test_of_two_servers_one_gives_the_lease_and_the_other_none(
-    dhcp_lan: Lan, server: DhcpServer, clients: Clients
-) -> None:
+async def test_second_server_leases_nothing(dhcp_lan: Lan, server: DhcpServer, clients: Clients) -> None:
     with DhcpServer(dhcp_lan, "neighbour", range="192.168.77.200,192.168.77.209") as second:
         facts = await clients.new(WEB).acquire()
         here, there = (server, second) if str(facts.server_id) == "192.168.77.1" else (second, server)
@@ -149,7 +143,7 @@ async def test_of_two_servers_one_gives_the_lease_and_the_other_none(
 
 
 @on_reactor
-async def test_of_two_servers_that_which_has_the_wanted_address_is_chosen(
+async def test_server_with_the_wanted_address_is_chosen(
     dhcp_lan: Lan, server: DhcpServer, clients: Clients
 ) -> None:
     with DhcpServer(dhcp_lan, "neighbour", range="192.168.77.200,192.168.77.209"):
@@ -159,9 +153,7 @@ async def test_of_two_servers_that_which_has_the_wanted_address_is_chosen(
 
 
 @on_reactor
-async def test_fifty_containers_that_start_together_get_fifty_addresses(
-    server: DhcpServer, clients: Clients
-) -> None:
+async def test_fifty_parallel_clients_get_fifty_addresses(server: DhcpServer, clients: Clients) -> None:
     leases = [clients.new(Client(f"7a:42:00:00:01:{number:02x}")) for number in range(50)]
     everyones = await gatherResults([ensureDeferred(lease.acquire()) for lease in leases])
     assert server.addresses() == {facts.mac: str(facts.address) for facts in everyones}
@@ -169,9 +161,7 @@ async def test_fifty_containers_that_start_together_get_fifty_addresses(
 
 
 @on_reactor
-async def test_a_server_that_looks_before_it_offers_is_waited_for_also_when_many_start_together(
-    dhcp_lan: Lan, clients: Clients
-) -> None:
+async def test_slow_server_is_awaited_by_parallel_clients(dhcp_lan: Lan, clients: Clients) -> None:
     # It looks six times for three seconds, and answers nobody meanwhile.
     with DhcpServer(dhcp_lan, ping=True) as server:
         leases = [clients.new(Client(f"7a:42:00:00:01:{number:02x}")) for number in range(20)]
@@ -180,9 +170,7 @@ async def test_a_server_that_looks_before_it_offers_is_waited_for_also_when_many
 
 
 @on_reactor
-async def test_an_address_in_use_is_declined_and_another_one_taken(
-    server: DhcpServer, clients: Clients
-) -> None:
+async def test_address_in_use_is_declined(server: DhcpServer, clients: Clients) -> None:
     witness = Witness()
     witness.users["192.168.77.150"] = "52:54:00:00:00:99"
     with pytest.raises(RequestRefused, match="is in use by 52:54:00:00:00:99"):
@@ -194,7 +182,7 @@ async def test_an_address_in_use_is_declined_and_another_one_taken(
 
 
 @on_reactor
-async def test_a_lan_is_asked_for_its_prefix_and_router_without_a_lease(
+async def test_discover_learns_prefix_and_router_without_a_lease(
     server: DhcpServer, clients: Clients
 ) -> None:
     from twisted.internet import reactor

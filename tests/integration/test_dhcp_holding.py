@@ -55,9 +55,7 @@ def log_says(server: DhcpServer, text: str, since: int = 0) -> Deferred[None]:
 
 
 @on_reactor
-async def test_a_lease_is_renewed_with_the_server_alone(
-    dhcp_lan: Lan, hasty: DhcpServer, clients: Clients
-) -> None:
+async def test_lease_is_renewed_by_unicast(dhcp_lan: Lan, hasty: DhcpServer, clients: Clients) -> None:
     witness = Witness()
     lease = clients.new(WEB, witness)
     facts = await lease.acquire()
@@ -75,7 +73,7 @@ async def test_a_lease_is_renewed_with_the_server_alone(
 
 
 @on_reactor
-async def test_a_server_with_another_mac_is_found_by_rebinding(
+async def test_rebinding_finds_a_server_with_a_new_mac(
     dhcp_lan: Lan, hasty: DhcpServer, clients: Clients
 ) -> None:
     witness = Witness()
@@ -89,7 +87,7 @@ async def test_a_server_with_another_mac_is_found_by_rebinding(
 
 
 @on_reactor
-async def test_a_server_that_was_away_at_renewal_renews_when_it_is_back(
+async def test_server_away_at_renewal_renews_when_it_is_back(
     dhcp_lan: Lan, hasty: DhcpServer, clients: Clients
 ) -> None:
     witness = Witness()
@@ -105,9 +103,7 @@ async def test_a_server_that_was_away_at_renewal_renews_when_it_is_back(
 
 
 @on_reactor
-async def test_a_server_that_moved_to_another_range_takes_the_lease_back_and_the_container_may_stay(
-    dhcp_lan: Lan, hasty: DhcpServer, clients: Clients
-) -> None:
+async def test_container_may_stay_after_a_dhcpnak(dhcp_lan: Lan, hasty: DhcpServer, clients: Clients) -> None:
     witness = Witness()
     lease = clients.new(WEB, witness)
     facts = await lease.acquire()
@@ -125,9 +121,7 @@ async def test_a_server_that_moved_to_another_range_takes_the_lease_back_and_the
 
 
 @on_reactor
-async def test_a_container_may_move_to_where_the_server_wants_it(
-    dhcp_lan: Lan, hasty: DhcpServer, clients: Clients
-) -> None:
+async def test_container_may_move_after_a_dhcpnak(dhcp_lan: Lan, hasty: DhcpServer, clients: Clients) -> None:
     witness = Witness()
     witness.moves = True
     lease = clients.new(WEB, witness)
@@ -145,9 +139,7 @@ async def test_a_container_may_move_to_where_the_server_wants_it(
 
 
 @on_reactor
-async def test_a_lease_that_ran_out_is_told_and_got_back_when_the_server_is_back(
-    server: DhcpServer, clients: Clients
-) -> None:
+async def test_expired_lease_is_reported_and_regained(server: DhcpServer, clients: Clients) -> None:
     witness = Witness()
     first = clients.new(WEB)
     facts = await first.acquire()
@@ -165,7 +157,7 @@ async def test_a_lease_that_ran_out_is_told_and_got_back_when_the_server_is_back
 
 
 @on_reactor
-async def test_a_lease_goes_on_after_a_restart_of_ours(server: DhcpServer, clients: Clients) -> None:
+async def test_resumed_lease_is_confirmed_without_discovery(server: DhcpServer, clients: Clients) -> None:
     first, witness = clients.new(WEB), Witness()
     facts = await first.acquire()
     first.stop()
@@ -179,7 +171,7 @@ async def test_a_lease_goes_on_after_a_restart_of_ours(server: DhcpServer, clien
 
 
 @on_reactor
-async def test_a_server_that_forgot_everything_takes_a_resumed_lease_back_and_gives_it_again(
+async def test_forgetful_server_denies_and_grants_a_resumed_lease(
     dhcp_lan: Lan, server: DhcpServer, clients: Clients
 ) -> None:
     first, witness = clients.new(WEB), Witness()
@@ -195,7 +187,7 @@ async def test_a_server_that_forgot_everything_takes_a_resumed_lease_back_and_gi
 
 
 @on_reactor
-async def test_a_released_lease_is_gone_from_the_servers_disk(server: DhcpServer, clients: Clients) -> None:
+async def test_released_lease_is_gone_from_the_servers_disk(server: DhcpServer, clients: Clients) -> None:
     lease = clients.new(WEB)
     facts = await lease.acquire()
     lease.release()

@@ -42,7 +42,7 @@ def server(docker_host: DockerHost) -> Iterator[DhcpServer]:
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("way", [OURS, NULL], ids=["ours", "null"])
-def test_a_lease_is_renewed_with_the_server_alone_under_the_containers_mac(
+def test_renewal_is_unicast_from_the_containers_mac(
     docker_host: DockerHost, hasty: DhcpServer, way: tuple[str, ...]
 ) -> None:
     docker_host.create("lan", *way)
@@ -62,9 +62,7 @@ def test_a_lease_is_renewed_with_the_server_alone_under_the_containers_mac(
 
 
 @pytest.mark.one_engine
-def test_the_address_is_kept_by_another_server_when_the_first_one_died(
-    docker_host: DockerHost, hasty: DhcpServer
-) -> None:
+def test_another_server_takes_over_the_lease_by_rebinding(docker_host: DockerHost, hasty: DhcpServer) -> None:
     docker_host.create("lan", *NULL)
     web = docker_host.start("web", UNDER_MAC)
     leased = assert_leased(hasty, web)
@@ -77,9 +75,7 @@ def test_the_address_is_kept_by_another_server_when_the_first_one_died(
 
 
 @pytest.mark.one_engine
-def test_a_server_that_was_away_at_renewal_renews_when_it_is_back(
-    docker_host: DockerHost, hasty: DhcpServer
-) -> None:
+def test_server_away_at_renewal_renews_when_it_is_back(docker_host: DockerHost, hasty: DhcpServer) -> None:
     hasty.stop()
     hasty.t2 = 20  # it is asked after 2, 11 and 15 seconds
     hasty.start()
@@ -98,9 +94,7 @@ def test_a_server_that_was_away_at_renewal_renews_when_it_is_back(
 
 
 @pytest.mark.one_engine
-def test_a_server_that_takes_the_lease_back_is_told_loudly_and_the_container_stays_where_it_is(
-    docker_host: DockerHost, hasty: DhcpServer
-) -> None:
+def test_container_keeps_its_address_after_a_dhcpnak(docker_host: DockerHost, hasty: DhcpServer) -> None:
     docker_host.create("lan", *NULL)
     web = docker_host.start("web", UNDER_MAC)
     leased = assert_leased(hasty, web)
@@ -115,9 +109,7 @@ def test_a_server_that_takes_the_lease_back_is_told_loudly_and_the_container_sta
     assert web.ping("192.168.77.2")
 
 
-def test_the_server_learns_the_containers_name_at_the_next_renewal(
-    docker_host: DockerHost, hasty: DhcpServer
-) -> None:
+def test_renewal_tells_the_server_the_containers_name(docker_host: DockerHost, hasty: DhcpServer) -> None:
     docker_host.create("ours", *OURS)
     docker_host.create("free", *NULL)
     docker_host.start("web", network="ours")
@@ -128,9 +120,7 @@ def test_the_server_learns_the_containers_name_at_the_next_renewal(
 
 
 @pytest.mark.one_engine
-def test_a_parent_that_was_down_at_renewal_is_spoken_on_when_it_is_up(
-    docker_host: DockerHost, hasty: DhcpServer
-) -> None:
+def test_renewal_resumes_when_the_parent_is_up_again(docker_host: DockerHost, hasty: DhcpServer) -> None:
     hasty.stop()
     hasty.t2 = 20
     hasty.start()
@@ -146,9 +136,7 @@ def test_a_parent_that_was_down_at_renewal_is_spoken_on_when_it_is_up(
 
 
 @pytest.mark.one_engine
-def test_after_a_kill_leases_are_confirmed_by_init_reboot_and_go_on(
-    docker_host: DockerHost, server: DhcpServer
-) -> None:
+def test_init_reboot_confirms_leases_after_a_kill(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("ours", *OURS)
     docker_host.create("free", *NULL)
     web, db = docker_host.start("web", network="ours"), docker_host.start("db", UNDER_MAC, network="free")
@@ -174,7 +162,7 @@ def test_after_a_kill_leases_are_confirmed_by_init_reboot_and_go_on(
 
 @pytest.mark.short_grace_periods
 @pytest.mark.parametrize("way", [OURS, NULL], ids=["ours", "null"])
-def test_a_container_that_was_removed_while_the_plugin_was_down_has_its_lease_released(
+def test_lease_of_a_container_removed_meanwhile_is_released(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     docker_host.create("lan", *way)
@@ -200,7 +188,7 @@ def test_a_container_that_was_removed_while_the_plugin_was_down_has_its_lease_re
 
 @pytest.mark.short_grace_periods
 @pytest.mark.one_engine
-def test_containers_that_died_with_the_engine_and_the_plugin_leave_no_lease(
+def test_leases_end_with_containers_that_died_with_the_engine(
     docker_host: DockerHost, server: DhcpServer
 ) -> None:
     docker_host.create("lan", *NULL)
@@ -214,7 +202,7 @@ def test_containers_that_died_with_the_engine_and_the_plugin_leave_no_lease(
 
 
 @pytest.mark.one_engine
-def test_a_container_under_the_same_mac_starts_at_once_after_engine_and_plugin_died(
+def test_same_mac_starts_at_once_after_engine_and_plugin_died(
     docker_host: DockerHost, server: DhcpServer
 ) -> None:
     docker_host.create("lan", *NULL)

@@ -79,7 +79,7 @@ def ask(config: Config, method: str, body: bytes = b"") -> "Deferred[tuple[int, 
 
 
 @on_reactor
-async def test_the_service_disturbs_another_or_does_not_answer(
+async def test_service_runs_beside_another_in_one_process(
     config: Config, complaints: list[str], tmp_path: Path
 ) -> None:
     """Beside a web server, in one MultiService, on an injected reactor; stopped and started again."""
@@ -105,7 +105,7 @@ async def test_the_service_disturbs_another_or_does_not_answer(
 
 
 @on_reactor
-async def test_an_embedded_service_touches_links_of_its_own_namespace_only(config: Config, lan: Lan) -> None:
+async def test_embedded_service_touches_its_own_namespace_only(config: Config, lan: Lan) -> None:
     """The kernel is injected, too: here the real one in another namespace."""
     from twisted.internet import reactor
 
@@ -131,7 +131,7 @@ async def test_an_embedded_service_touches_links_of_its_own_namespace_only(confi
 
 
 @on_reactor
-async def test_a_second_instance_starts_or_hurts_the_first(config: Config, tmp_path: Path) -> None:
+async def test_second_instance_on_the_same_state_or_socket_is_refused(config: Config, tmp_path: Path) -> None:
     from twisted.internet import reactor
 
     def make(config: Config) -> Any:
@@ -155,7 +155,7 @@ async def test_a_second_instance_starts_or_hurts_the_first(config: Config, tmp_p
 
 
 @on_reactor
-async def test_a_stopped_service_goes_on_to_ask_an_engine_that_was_silent(
+async def test_stop_ends_a_pending_question_to_the_engine(
     config: Config, complaints: list[str], tmp_path: Path
 ) -> None:
     """An engine may accept a question long before it answers; the end of the service ends the asking."""
@@ -204,7 +204,7 @@ make_macvlan_service(config).setServiceParent(application)
 """
 
 
-def test_a_tac_file_does_not_start_stop_or_end_its_services(lan: Lan, tmp_path: Path) -> None:
+def test_tac_file_starts_and_stops_its_services(lan: Lan, tmp_path: Path) -> None:
     tac = tmp_path / "both.tac"
     tac.write_text(TAC.format(directory=tmp_path), encoding="utf-8")
     words = (*TWISTD, "--nodaemon", f"--pidfile={tmp_path}/pid", "--python", str(tac))

@@ -34,7 +34,7 @@ def host(own_engine: Engine) -> Iterator[DockerHost]:
 
 
 @pytest.mark.parametrize("ending", ["stop", "kill"])
-def test_an_engine_restart_loses_containers_or_leaves_something(host: DockerHost, ending: str) -> None:
+def test_containers_survive_an_engine_restart(host: DockerHost, ending: str) -> None:
     """With live-restore containers keep talking; without, those with a restart policy are started again."""
     engine = host.engine
     host.create("lan", *OUR_IPAM)

@@ -58,7 +58,7 @@ def bridge_lan(lan: Lan) -> Lan:
 
 
 @on_reactor
-async def test_a_held_address_is_defended_against_another_hosts_tools(lan: Lan) -> None:
+async def test_held_address_is_defended_against_arping(lan: Lan) -> None:
     need("" if shutil.which("busybox") else "no busybox here: apt-get install busybox")
     arping = ("busybox", "arping", "-D", "-c", "2", "-w", "3", "-I", "eth1", str(FREE[0]))
     assert (await deferToThread(lan.attempt_in, "neighbour", *arping)).status == 0
@@ -87,7 +87,7 @@ def take(lan: Lan, address: IPAddress) -> str:
 
 
 @on_reactor
-async def test_a_held_address_is_defended_against_another_hosts_kernel(lan: Lan) -> None:
+async def test_held_address_is_defended_against_dad(lan: Lan) -> None:
     with tap_in(lan) as tap:
         watch = watch_on(tap)
         assert await watch.hold(FREE[1], CONTAINER) == Free()
@@ -101,7 +101,7 @@ async def test_a_held_address_is_defended_against_another_hosts_kernel(lan: Lan)
 
 
 @on_reactor
-async def test_a_held_address_is_defended_against_a_sibling_and_stays_held(bridge_lan: Lan) -> None:
+async def test_held_address_is_defended_against_a_sibling(bridge_lan: Lan) -> None:
     """Our answer by ARP comes back to us by the parent, as if another host had given it."""
     sibling = mac_of(bridge_lan, "gateway", "c1")
     with (
@@ -137,7 +137,7 @@ async def test_two_hosts_do_not_hold_one_address(lan: Lan) -> None:
 
 
 @pytest.mark.parametrize("form", [0, 1], ids=["request", "reply"])
-def test_either_form_of_an_announcement_corrects_a_neighbours_cache_at_once(lan: Lan, form: int) -> None:
+def test_both_announcement_forms_correct_a_neighbours_cache(lan: Lan, form: int) -> None:
     """Also an entry that was made within the last second, which Linux changes for nothing less."""
     for address in FREE:
         with voice_in(lan, "host") as say:

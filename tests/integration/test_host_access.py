@@ -24,7 +24,7 @@ from tests.lab.docker_host import Container, DockerHost
 from tests.lab.frames import solicitation
 
 
-def test_host_and_container_do_not_reach_each_other(docker_host: DockerHost) -> None:
+def test_host_and_container_reach_each_other(docker_host: DockerHost) -> None:
     docker_host.create("lan", *BOTH)
     box = docker_host.start("box")
     assert box.addresses() == {"192.168.77.65/24", "fd77::7:1/64"}
@@ -37,7 +37,7 @@ def test_host_and_container_do_not_reach_each_other(docker_host: DockerHost) -> 
     assert host_addresses(docker_host.lan) == [HOST, HOST_6]
 
 
-def test_without_it_they_do_or_a_link_has_an_address(docker_host: DockerHost) -> None:
+def test_without_host_access_they_do_not_reach_each_other(docker_host: DockerHost) -> None:
     """Else the tests here prove nothing."""
     docker_host.create("lan", *OURS, "--opt=parent=eth1")
     box = docker_host.start("box")
@@ -46,7 +46,7 @@ def test_without_it_they_do_or_a_link_has_an_address(docker_host: DockerHost) ->
     assert host_addresses(docker_host.lan) == []
 
 
-def test_the_lan_sees_two_macs_for_the_host(docker_host: DockerHost) -> None:
+def test_the_lan_sees_one_mac_for_the_host(docker_host: DockerHost) -> None:
     lan = docker_host.lan
     docker_host.create("lan", *BOTH)
     box = docker_host.start("box")
@@ -67,9 +67,10 @@ def test_the_lan_sees_two_macs_for_the_host(docker_host: DockerHost) -> None:
     assert "is used by MAC" not in docker_host.plugin.log(), "the host was taken for somebody else"
 
 
-def test_a_neighbour_who_talks_to_the_hosts_address_for_containers_is_a_conflict(
+def test_neighbour_may_ping_the_hosts_address_for_containers(
     docker_host: DockerHost,
 ) -> None:
+    """That is no conflict."""
     lan = docker_host.lan
     docker_host.create("lan", *BOTH)
     for address in (HOST, HOST_6):
@@ -81,7 +82,7 @@ def test_a_neighbour_who_talks_to_the_hosts_address_for_containers_is_a_conflict
 
 
 @pytest.mark.one_engine
-def test_two_networks_on_a_parent_have_two_links_or_the_first_takes_both_away(
+def test_two_networks_share_a_host_link_until_the_last_is_gone(
     docker_host: DockerHost,
 ) -> None:
     ten = ("--ipam-driver=macvlan-twisted", "--subnet=10.77.0.0/24", *ACCESS)
@@ -101,7 +102,7 @@ def test_two_networks_on_a_parent_have_two_links_or_the_first_takes_both_away(
     assert [name for name in docker_host.links() if name.startswith("mvh")] == []
 
 
-def test_a_container_on_two_networks_is_reached_by_one_address_or_does_not_start(
+def test_container_on_two_networks_is_reached_by_both_addresses(
     docker_host: DockerHost,
 ) -> None:
     """Each of its links is told a way to the host's own address, which fits into its routes only once."""
@@ -135,7 +136,7 @@ def kill(host: DockerHost) -> None:
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("end", [stop, kill])
-def test_the_plugins_end_or_its_next_start_cuts_them_off(
+def test_host_access_survives_the_plugins_end_and_start(
     docker_host: DockerHost, end: Callable[[DockerHost], None]
 ) -> None:
     docker_host.create("lan", *BOTH)
@@ -151,7 +152,7 @@ def test_the_plugins_end_or_its_next_start_cuts_them_off(
 
 
 @pytest.mark.one_engine
-def test_what_a_reboot_takes_is_not_there_again_after_the_start(docker_host: DockerHost) -> None:
+def test_start_restores_a_host_link_lost_in_a_reboot(docker_host: DockerHost) -> None:
     docker_host.create("lan", *BOTH)
     box = docker_host.start("box")
     docker_host.plugin.stop()
@@ -163,7 +164,7 @@ def test_what_a_reboot_takes_is_not_there_again_after_the_start(docker_host: Doc
 
 
 @pytest.mark.one_engine
-def test_a_link_that_somebody_removed_stays_away_when_the_next_container_starts(
+def test_removed_host_link_is_back_for_the_next_container(
     docker_host: DockerHost,
 ) -> None:
     docker_host.create("lan", *BOTH)
@@ -189,7 +190,7 @@ def pull_cable(host: DockerHost) -> None:
 @pytest.mark.one_engine
 @pytest.mark.parametrize("break_it", [take_down, pull_cable])
 @pytest.mark.parametrize("running", [True, False], ids=["plugin runs", "plugin is stopped"])
-def test_a_parent_that_was_away_cuts_them_off_for_good(
+def test_host_access_survives_a_parent_that_went_down(
     docker_host: DockerHost, break_it: Callable[[DockerHost], None], running: bool
 ) -> None:
     docker_host.create("lan", *BOTH)
@@ -208,9 +209,7 @@ def test_a_parent_that_was_away_cuts_them_off_for_good(
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("strictness", [1, 2], ids=["strict", "loose"])
-def test_with_reverse_path_filtering_on_the_host_they_are_cut_off(
-    docker_host: DockerHost, strictness: int
-) -> None:
+def test_host_access_works_with_reverse_path_filtering(docker_host: DockerHost, strictness: int) -> None:
     names = ("all", "default", "eth1")
     for name in names:
         docker_host.lan.run_in("host", "sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter={strictness}")
@@ -228,14 +227,14 @@ def test_with_reverse_path_filtering_on_the_host_they_are_cut_off(
             docker_host.lan.run_in("host", "sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=0")
 
 
-def test_an_internal_network_has_no_access_or_more_than_that(docker_host: DockerHost) -> None:
+def test_internal_network_has_host_access_and_no_router(docker_host: DockerHost) -> None:
     docker_host.create("lan", "--internal", "--ipam-driver=macvlan-twisted", *ACCESS, *IPV4)
     box = docker_host.start("box")
     assert_reach_each_other(docker_host, box, of_host=(HOST, OWN))
     assert box.routers() == set()
 
 
-def test_a_network_without_a_subnet_has_no_access(docker_host: DockerHost) -> None:
+def test_network_without_subnet_has_host_access(docker_host: DockerHost) -> None:
     docker_host.create("lan", "--ipam-driver=macvlan-twisted", *ACCESS)
     box = docker_host.start("box")
     (of_host,) = host_addresses(docker_host.lan)
@@ -243,7 +242,8 @@ def test_a_network_without_a_subnet_has_no_access(docker_host: DockerHost) -> No
     assert_reach_each_other(docker_host, box, of_host=(of_host, OWN))
 
 
-def test_with_dockers_own_address_management_a_reserved_address_is_not_taken(docker_host: DockerHost) -> None:
+def test_reserved_auxiliary_address_becomes_the_hosts(docker_host: DockerHost) -> None:
+    """With the engine's own IPAM."""
     reserved = ("--aux-address=host=192.168.77.90", "--aux-address=host6=fd77::90")
     docker_host.create("lan", *IPV4, *IPV6, *reserved, *ACCESS)
     assert host_addresses(docker_host.lan) == ["192.168.77.90", "fd77::90"]

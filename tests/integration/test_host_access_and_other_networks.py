@@ -4,7 +4,7 @@ from tests.integration.ways import ACCESS, BOTH, HOST, HOST_6, OWN, OWN_6, asser
 from tests.lab.docker_host import Container, DockerHost
 
 
-def test_a_way_to_the_host_keeps_the_container_out_of_the_network_that_the_host_is_on(
+def test_container_can_also_join_the_network_of_the_host(
     docker_host: DockerHost,
 ) -> None:
     """Engines give a link no address in a subnet into which a route of the sandbox leads already.

@@ -29,9 +29,10 @@ def server(docker_host: DockerHost) -> Iterator[DhcpServer]:
 
 
 @WAYS
-def test_without_an_address_for_the_host_it_has_none_or_is_not_told_how(
+def test_dhcp_network_needs_a_named_host_address(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
+    """The refusal names the option."""
     told = docker_host.refusal(*way, ON)
     assert "DHCP server" in told
     assert "-o host_address=ADDRESS" in told
@@ -40,7 +41,7 @@ def test_without_an_address_for_the_host_it_has_none_or_is_not_told_how(
 
 
 @WAYS
-def test_containers_with_leases_are_not_reached(
+def test_containers_with_leases_are_reached(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     docker_host.create("lan", *way, ON, AT_HOST)
@@ -58,7 +59,7 @@ def test_containers_with_leases_are_not_reached(
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("way", [OURS, NULL], ids=["ours", "null"])
-def test_a_server_that_offers_the_hosts_address_gives_it_to_a_container(
+def test_hosts_address_offered_by_the_server_is_declined(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     """The user was told to choose another one, and did not."""

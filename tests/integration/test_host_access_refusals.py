@@ -11,7 +11,7 @@ NICS = 2
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("mode", ["private", "vepa", "passthru", "source"])
-def test_a_mode_in_which_it_cannot_work_is_taken(docker_host: DockerHost, mode: str) -> None:
+def test_host_access_is_refused_in_other_modes(docker_host: DockerHost, mode: str) -> None:
     words = [f"--opt=macvlan_mode={mode}", "--opt=parent=eth2", "--opt=host_access=true"]
     if mode == "source":
         words.append("--opt=source_macs=02:00:00:00:00:07")
@@ -20,7 +20,8 @@ def test_a_mode_in_which_it_cannot_work_is_taken(docker_host: DockerHost, mode: 
         assert word in told
 
 
-def test_without_a_reserved_address_dockers_own_management_is_not_told_how(docker_host: DockerHost) -> None:
+def test_docker_ipam_without_host_address_is_refused(docker_host: DockerHost) -> None:
+    """The refusal names the options that help."""
     told = docker_host.refusal(*IPV4, *ACCESS)
     for word in ("--aux-address host=ADDRESS", "-o host_address=ADDRESS", "-o host_access=false"):
         assert word in told
@@ -28,7 +29,7 @@ def test_without_a_reserved_address_dockers_own_management_is_not_told_how(docke
     assert "--aux-address host6=ADDRESS" in told
 
 
-def test_a_neighbours_address_is_given_to_the_host_or_refused_without_its_mac(
+def test_neighbours_address_is_refused_with_its_mac(
     docker_host: DockerHost,
 ) -> None:
     with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
@@ -42,7 +43,8 @@ def test_a_neighbours_address_is_given_to_the_host_or_refused_without_its_mac(
 
 
 @pytest.mark.one_engine
-def test_addresses_of_containers_and_of_the_host_itself_are_given_to_it(docker_host: DockerHost) -> None:
+def test_address_in_use_on_this_host_is_refused(docker_host: DockerHost) -> None:
+    """By a container, or by the host itself."""
     docker_host.create("lan", *OURS, "--opt=parent=eth1")
     docker_host.start("box", "--ip=192.168.77.70")
     told = docker_host.refusal(*OURS, *ACCESS, "--opt=host_address=192.168.77.70")
@@ -55,7 +57,7 @@ def test_addresses_of_containers_and_of_the_host_itself_are_given_to_it(docker_h
 
 
 @pytest.mark.one_engine
-def test_a_container_takes_the_hosts_address(docker_host: DockerHost) -> None:
+def test_container_cannot_take_the_hosts_address(docker_host: DockerHost) -> None:
     docker_host.create("lan", *OURS, *ACCESS)
     assert HOST in docker_host.start_refusal(f"--ip={HOST}")
     docker_host.create("docker", "--subnet=10.77.0.0/24", *ACCESS, "--opt=host_address=10.77.0.9")
@@ -65,7 +67,7 @@ def test_a_container_takes_the_hosts_address(docker_host: DockerHost) -> None:
 
 @pytest.mark.one_engine
 @pytest.mark.plugin_arguments("--host-access", "true")
-def test_the_services_default_is_for_others_than_networks_in_bridge_mode_that_do_not_say(
+def test_service_default_covers_undecided_bridge_networks_only(
     docker_host: DockerHost,
 ) -> None:
     docker_host.create("lan", *OURS, "--opt=parent=eth1")

@@ -28,7 +28,7 @@ def macs(host: DockerHost, number: int = 3) -> list[str]:
     return found
 
 
-def test_an_identity_by_name_is_promised_in_silence_where_no_name_is_told(docker_host: DockerHost) -> None:
+def test_identity_by_name_without_names_is_logged_once(docker_host: DockerHost) -> None:
     """The log says once what is done instead, and the MAC is made of the address; --ip is the way that remains."""
     docker_host.create("lan", *OUR_IPAM, BY_NAME)
     assert TOLD not in docker_host.plugin.log()
@@ -43,7 +43,7 @@ def test_an_identity_by_name_is_promised_in_silence_where_no_name_is_told(docker
         box.remove()
 
 
-def test_an_identity_by_chance_is_the_same_at_two_starts(docker_host: DockerHost) -> None:
+def test_random_identity_differs_at_each_start(docker_host: DockerHost) -> None:
     docker_host.create("lan", *OUR_IPAM, BY_CHANCE)
     found = macs(docker_host)
     assert len(set(found)) == 3
@@ -55,7 +55,7 @@ def test_an_identity_by_chance_is_the_same_at_two_starts(docker_host: DockerHost
     assert network["MacAddress"] not in {*found, ""}
 
 
-def test_with_dockers_address_management_the_driver_does_not_know_the_word(docker_host: DockerHost) -> None:
+def test_driver_option_identity_works_with_docker_ipam(docker_host: DockerHost) -> None:
     docker_host.create("lan", *RANGE, "--opt=identity=random")
     assert len(set(macs(docker_host))) == 3
     docker_host.engine.docker("network", "rm", "lan")
@@ -72,7 +72,7 @@ def test_with_dockers_address_management_the_driver_does_not_know_the_word(docke
 
 @pytest.mark.plugin_arguments("--identity", "random")
 @pytest.mark.one_engine
-def test_the_services_own_word_is_for_networks_that_say_something_else(docker_host: DockerHost) -> None:
+def test_service_identity_is_a_default_of_networks(docker_host: DockerHost) -> None:
     docker_host.create("lan", *OUR_IPAM)
     assert len(set(macs(docker_host))) == 3
     docker_host.engine.docker("network", "rm", "lan")
@@ -82,7 +82,7 @@ def test_the_services_own_word_is_for_networks_that_say_something_else(docker_ho
 
 @pytest.mark.plugin_arguments("--identity", "name")
 @pytest.mark.one_engine
-def test_a_service_for_names_refuses_networks_on_dockers_address_management(docker_host: DockerHost) -> None:
+def test_default_identity_by_name_allows_docker_ipam(docker_host: DockerHost) -> None:
     """It is a default, for networks where it can be."""
     docker_host.create("lan", *RANGE)
     assert macs(docker_host, 1) == ["7a:42:c0:a8:4d:80"]
@@ -141,7 +141,7 @@ def identity(container: Container) -> tuple[str, str]:
     return address.partition("/")[0], endpoint.mac
 
 
-def test_a_server_takes_a_container_that_is_made_again_for_another_client(
+def test_recreated_container_is_the_same_dhcp_client(
     server: DhcpServer, engine29: Engine29, plugin29: Plugin
 ) -> None:
     """One name, one MAC, one client id; and so the server gives the address that it knows it by."""
@@ -166,7 +166,7 @@ def test_a_server_takes_a_container_that_is_made_again_for_another_client(
     engine29.network_rm(network)
 
 
-def test_two_hosts_with_a_container_of_one_name_are_one_client_to_the_server() -> None:
+def test_one_name_on_two_hosts_is_two_dhcp_clients() -> None:
     need(missing_for_dhcp())
     with (
         Lan(hosts=2) as lan,

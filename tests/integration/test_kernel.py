@@ -83,7 +83,7 @@ class TestNetlinkHostNetwork(HostNetworkContract):
     """All of the contract."""
 
 
-def test_threads_that_have_ended_keep_their_sockets(stand: RealStand) -> None:
+def test_sockets_of_ended_threads_are_closed(stand: RealStand) -> None:
     stand.kernel.links()
     gc.collect()
     before = open_files()
@@ -102,14 +102,14 @@ def test_threads_that_have_ended_keep_their_sockets(stand: RealStand) -> None:
     assert open_files() == before
 
 
-def test_the_far_end_of_a_veth_pair_passes_for_the_link_below(stand: RealStand) -> None:
+def test_veth_peer_is_not_taken_for_the_lower_link(stand: RealStand) -> None:
     """Its index is one of another namespace, where it means something else."""
     nic = stand.kernel.find("eth1")
     assert nic is not None
     assert (nic.kind, nic.lower_index) == ("veth", 0)
 
 
-def test_a_bridge_port_is_taken_for_a_nic_of_its_own(stand: RealStand) -> None:
+def test_bridge_port_is_recognized(stand: RealStand) -> None:
     ip = ("ip", "link")
     stand.lan.run_in("host", *ip, "add", "br7", "type", "bridge")
     try:
@@ -125,7 +125,7 @@ def test_a_bridge_port_is_taken_for_a_nic_of_its_own(stand: RealStand) -> None:
         stand.lan.run_in("host", *ip, "delete", "br7")
 
 
-def test_a_parent_that_is_down_takes_no_links(stand: RealStand) -> None:
+def test_down_parent_accepts_links(stand: RealStand) -> None:
     """Its containers are heard as soon as it is up."""
     stand.lan.run_in("host", "ip", "link", "set", "eth2", "down")
     try:
@@ -135,14 +135,14 @@ def test_a_parent_that_is_down_takes_no_links(stand: RealStand) -> None:
         stand.lan.run_in("host", "ip", "link", "set", "eth2", "up")
 
 
-def test_a_link_stays_behind_when_its_parent_goes(stand: RealStand) -> None:
+def test_link_goes_with_its_parent(stand: RealStand) -> None:
     stand.lan.run_in("host", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
     stand.kernel.add_macvlan(evolve(PLAIN, parent="v0"))
     assert stand.kernel.delete("v0")
     assert stand.kernel.find("mvtone") is None
 
 
-def test_a_hundred_removals_at_once_fail(stand: RealStand) -> None:
+def test_parallel_removals_succeed_once_each(stand: RealStand) -> None:
     for number in range(100):
         stand.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{number}"))
 
@@ -169,7 +169,7 @@ except LinkError as failure:
 """
 
 
-def test_a_missing_capability_is_not_named(stand: RealStand) -> None:
+def test_missing_net_admin_is_named(stand: RealStand) -> None:
     drop = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
     python = ("env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", WITHOUT_CAPABILITY)
     said = stand.lan.run_in("host", *drop, *python)

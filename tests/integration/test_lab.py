@@ -40,14 +40,14 @@ def remains(name: str) -> list[str]:
     return found
 
 
-def test_everybody_on_the_lan_answers(lan: Lan) -> None:
+def test_stations_answer(lan: Lan) -> None:
     for address in ("192.168.77.1", "192.168.77.2", "fd77::1", "fd77::2"):
         assert lan.ping("host", address)
     assert lan.ping("gateway", "fd77::10")
     assert not lan.ping("host", "192.168.77.99", seconds=1)
 
 
-def test_a_lan_has_the_addresses_and_interfaces_that_it_was_asked_for(lan: Lan) -> None:
+def test_lan_has_the_requested_addresses_and_nics(lan: Lan) -> None:
     other = Addresses(gateway=("10.8.0.1/16",), neighbour=("10.8.3.2/16",), host=("10.8.0.10/16",))
     with Lan(other, nics=3) as second:
         assert second.ping("host", "10.8.3.2")
@@ -56,7 +56,7 @@ def test_a_lan_has_the_addresses_and_interfaces_that_it_was_asked_for(lan: Lan) 
         assert "default via 10.8.0.1" in second.run_in("host", "ip", "route")
 
 
-def test_a_second_docker_host_is_on_the_same_lan_only_when_it_was_asked_for(lan: Lan) -> None:
+def test_second_docker_host_is_on_the_same_lan(lan: Lan) -> None:
     with Lan(hosts=2, nics=2) as wide:
         for address in ("192.168.77.11", "fd77::11"):
             assert wide.ping("host", address)
@@ -69,7 +69,7 @@ def test_a_second_docker_host_is_on_the_same_lan_only_when_it_was_asked_for(lan:
 
 
 @pytest.mark.parametrize(("own", "other"), [("192.168.77.99", "192.168.77.1"), ("fd77::99", "fd77::1")])
-def test_a_place_takes_an_address_more_and_gives_it_back(lan: Lan, own: str, other: str) -> None:
+def test_address_can_be_added_and_removed(lan: Lan, own: str, other: str) -> None:
     prefix = "/24" if "." in own else "/64"
     lan.add_address("neighbour", own + prefix)
     assert lan.ping("gateway", own)
@@ -83,7 +83,7 @@ def test_a_place_takes_an_address_more_and_gives_it_back(lan: Lan, own: str, oth
 
 @pytest.mark.parametrize("state", ["reachable", "stale"])
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
-def test_a_wrong_neighbour_entry_misleads_its_place_until_an_announcement_comes(
+def test_announcement_corrects_a_wrong_neighbour_entry(
     lan: Lan, family: str, state: Literal["reachable", "stale"]
 ) -> None:
     wrong, mac = "02:00:00:00:00:99", lan.mac_of("neighbour")
@@ -99,7 +99,7 @@ def test_a_wrong_neighbour_entry_misleads_its_place_until_an_announcement_comes(
     assert lan.ping("gateway", address)
 
 
-def test_a_permanent_neighbour_entry_withstands_an_announcement(lan: Lan) -> None:
+def test_permanent_neighbour_entry_withstands_an_announcement(lan: Lan) -> None:
     lan.set_neighbour("gateway", "192.168.77.2", "02:00:00:00:00:99", state="permanent")
     with lan.capture("gateway", "arp") as capture:
         lan.send_frame("neighbour", frames.arp_announcement(lan.mac_of("neighbour"), "192.168.77.2"))
@@ -107,7 +107,7 @@ def test_a_permanent_neighbour_entry_withstands_an_announcement(lan: Lan) -> Non
     assert lan.arp_entry("gateway", "192.168.77.2") == "02:00:00:00:00:99"
 
 
-def test_the_owner_answers_probes_made_by_hand(lan: Lan) -> None:
+def test_owner_answers_handmade_probes(lan: Lan) -> None:
     """The kernel of the neighbour, which knows the protocols, understands our frames."""
     asker, owner = "02:00:00:00:00:99", lan.mac_of("neighbour")
     with lan.capture("host", "arp[7] = 2 or icmp6[0] = 136", count=2) as capture:
@@ -117,7 +117,7 @@ def test_the_owner_answers_probes_made_by_hand(lan: Lan) -> None:
     assert "tgt is fd77::2" in told
 
 
-def test_a_host_whose_link_was_down_or_whose_cable_was_out_is_back_on_the_lan(lan: Lan) -> None:
+def test_host_is_back_after_link_down_and_cable_out(lan: Lan) -> None:
     before = lan.routes("host")
     lan.link("host", "down")
     assert lan.routes("host", "default") == []
@@ -132,7 +132,7 @@ def test_a_host_whose_link_was_down_or_whose_cable_was_out_is_back_on_the_lan(la
     assert lan.ping("host", "192.168.77.1")
 
 
-def test_a_capture_sees_what_comes_after_its_start_and_ends_by_count_or_time(lan: Lan) -> None:
+def test_capture_ends_by_count_or_time(lan: Lan) -> None:
     with lan.capture("neighbour", "icmp", count=2, seconds=10) as capture:
         lan.ping("host", "192.168.77.2")
         request, reply = capture.lines()
@@ -143,7 +143,7 @@ def test_a_capture_sees_what_comes_after_its_start_and_ends_by_count_or_time(lan
 
 
 @pytest.mark.usefixtures("lan")
-def test_a_lan_is_gone_after_its_block_even_when_that_failed() -> None:
+def test_lan_is_gone_after_a_failed_block() -> None:
     lan = Lan()
 
     def fail_within() -> None:
@@ -156,14 +156,14 @@ def test_a_lan_is_gone_after_its_block_even_when_that_failed() -> None:
     assert remains(lan.tag) == []
 
 
-def test_a_failing_command_shows_all_that_it_printed() -> None:
+def test_failing_command_shows_its_output() -> None:
     with pytest.raises(CommandFailed, match=r"(?s)\$ sh -c .*exit status 3.*out.*err"):
         run("sh", "-c", "echo out; echo err >&2; exit 3")
     with pytest.raises(TookTooLong, match=r"(?s)killed after 0\.2 seconds.*begun"):
         run("sh", "-c", "echo begun; sleep 60 & sleep 60", timeout=0.2)
 
 
-def test_a_container_on_the_lan_reaches_gateway_and_neighbour(engine: Engine) -> None:
+def test_container_reaches_gateway_and_neighbour(engine: Engine) -> None:
     assert engine.docker_json("version", "--format={{json .Server.Version}}").startswith(engine.version + ".")
     engine.docker("network", "create", *MACVLAN, "lan")
     engine.docker(
@@ -175,7 +175,7 @@ def test_a_container_on_the_lan_reaches_gateway_and_neighbour(engine: Engine) ->
 
 
 @pytest.mark.one_engine
-def test_two_docker_hosts_live_beside_each_other_on_one_lan(two_hosts: tuple[DockerHost, DockerHost]) -> None:
+def test_two_docker_hosts_share_a_lan(two_hosts: tuple[DockerHost, DockerHost]) -> None:
     ranges = ("--ip-range=192.168.77.64/27", "--ip-range=192.168.77.96/27")
     for host, own in zip(two_hosts, ranges, strict=True):
         host.create("lan", *SUBNET, own)
@@ -191,7 +191,7 @@ def test_two_docker_hosts_live_beside_each_other_on_one_lan(two_hosts: tuple[Doc
     assert [len(host.engine.docker("ps", "--quiet").split()) for host in two_hosts] == [0, 1]
 
 
-def test_our_service_cannot_reach_the_sandboxes_and_the_api_that_a_real_host_has(
+def test_service_reaches_sandboxes_and_engine_api(
     docker_host: DockerHost,
 ) -> None:
     docker_host.create("lan", *RANGE)
@@ -207,7 +207,7 @@ def test_our_service_cannot_reach_the_sandboxes_and_the_api_that_a_real_host_has
     assert answers(docker_host.engine.socket, "GET", "/_ping")
 
 
-def test_what_our_service_may_leave_behind_on_a_host_is_told(lan: Lan) -> None:
+def test_remains_lists_what_is_left_on_a_host(lan: Lan) -> None:
     with Plugin(lan) as plugin:
         host = DockerHost(Engine(lan), plugin)  # the engine is never started
         plugin.stop()
@@ -237,7 +237,7 @@ def test_what_our_service_may_leave_behind_on_a_host_is_told(lan: Lan) -> None:
 
 
 @pytest.mark.parametrize("external_containerd", [False, True])
-def test_containers_outlive_a_killed_engine_and_nothing_outlives_the_lab(
+def test_containers_outlive_the_engine_and_not_the_lab(
     usable_engine_version: str, external_containerd: bool, lan: Lan
 ) -> None:
     with Engine(
@@ -272,7 +272,7 @@ with Lan() as lan, Engine(lan, sys.argv[1]) as engine:
 
 
 @pytest.mark.usefixtures("lan")
-def test_a_killed_lab_takes_its_processes_along_and_the_next_lab_removes_the_rest(
+def test_next_lab_removes_what_a_killed_lab_left(
     usable_engine_version: str,
 ) -> None:
     command = (sys.executable, "-c", KILLED_LAB, usable_engine_version)

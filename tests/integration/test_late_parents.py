@@ -41,9 +41,8 @@ def refused_start(host: DockerHost, name: str) -> str:
 
 
 @pytest.mark.parametrize("detection", [(), DETECTION], ids=["on", "strict"])
-def test_the_plugin_starts_without_its_parent_and_a_container_when_it_is_there(
-    docker_host: DockerHost, detection: tuple[str, ...]
-) -> None:
+def test_plugin_starts_without_its_parent(docker_host: DockerHost, detection: tuple[str, ...]) -> None:
+    """Containers start as soon as the parent is there."""
     lan, place = docker_host.lan, docker_host.place
     docker_host.create("lan", *ON_NIC, *detection)
     docker_host.start("box", AT_ONCE)
@@ -78,7 +77,7 @@ def test_the_plugin_starts_without_its_parent_and_a_container_when_it_is_there(
     assert log.count(f"parent {NIC} is there, after ") == 1
 
 
-def test_a_parent_vanishes_and_returns(docker_host: DockerHost) -> None:
+def test_returning_parent_restores_access(docker_host: DockerHost) -> None:
     """The kernel removes the containers' links with it; the host's come back by themselves, theirs when they start."""
     lan, place = docker_host.lan, docker_host.place
     docker_host.create("lan", *ON_NIC)

@@ -50,7 +50,7 @@ def host_of(machine: Systemd) -> DockerHost:
     return DockerHost(machine.engine, cast(Plugin, machine))
 
 
-def test_something_that_containers_need_is_forbidden(machine: Systemd) -> None:
+def test_unit_permits_all_that_containers_need(machine: Systemd) -> None:
     """Networks, both families, conflict detection, announcements, host access, and a plain end."""
     host = host_of(machine)
     host.create("lan", *DUAL, "--opt=host_access=true")
@@ -69,7 +69,7 @@ def test_something_that_containers_need_is_forbidden(machine: Systemd) -> None:
     assert host.lan.run_in("host", "cat", f"/proc/sys/net/ipv4/conf/{link}/arp_ignore").strip() == "1"
 
 
-def test_leases_cannot_be_had_or_given_back(machine: Systemd) -> None:
+def test_unit_permits_dhcp_leases(machine: Systemd) -> None:
     need(missing_for_dhcp())
     host = host_of(machine)
     with DhcpServer(host.lan, range="192.168.77.100,192.168.77.119", t1=3, t2=60) as server:
@@ -81,7 +81,7 @@ def test_leases_cannot_be_had_or_given_back(machine: Systemd) -> None:
         wait_for_release(server, address)
 
 
-def test_the_end_of_the_service_is_the_end_of_systemds_socket(machine: Systemd) -> None:
+def test_systemds_socket_outlives_the_service(machine: Systemd) -> None:
     """It is stopped, killed, and stopped again: each time the next call starts it, and nothing is lost."""
     host = host_of(machine)
     place = machine.path("/run/docker/plugins/macvlan-twisted.sock")
@@ -112,7 +112,7 @@ def test_the_end_of_the_service_is_the_end_of_systemds_socket(machine: Systemd) 
     assert machine.shown("NRestarts") == "0", "an end that was asked for was taken for a failure"
 
 
-def test_the_process_has_more_than_two_rights(machine: Systemd) -> None:
+def test_process_has_two_capabilities_only(machine: Systemd) -> None:
     status = machine.status_of_process()
     user = machine.run("id", "-u", "macvlan-twisted").strip()
     assert set(status["Uid"].split()) == {user} != {"0"}
@@ -125,7 +125,7 @@ def test_the_process_has_more_than_two_rights(machine: Systemd) -> None:
     assert status["Seccomp"] == "2"
 
 
-def test_who_takes_over_the_process_can_do_more_than_it_needs(machine: Systemd) -> None:
+def test_hijacked_process_can_do_only_what_it_needs(machine: Systemd) -> None:
     """A script under the unit's own options tries it all, once with the drop-in for re-addressing, too."""
     machine.run(
         "sh", "-c", "echo secret >/root/secret; chmod 644 /root/secret; chmod 755 /root; echo x >/home/x"
@@ -144,7 +144,7 @@ def with_engine(machine: Systemd) -> None:
     machine.run("mount", "--bind", str(machine.engine.socket), "/run/docker.sock")
 
 
-def test_a_file_of_the_service_is_open_to_others(machine: Systemd) -> None:
+def test_service_files_are_private(machine: Systemd) -> None:
     """Everything that a whole life leaves in the file system; the layer over / has all that was ever written."""
     host = host_of(machine)
     host.create("lan", *ADDRESSED, "--opt=host_access=true")
@@ -171,7 +171,7 @@ def test_a_file_of_the_service_is_open_to_others(machine: Systemd) -> None:
     assert theirs == ""
 
 
-def test_state_of_a_service_that_ran_as_root_is_lost(machine: Systemd) -> None:
+def test_state_of_a_service_that_ran_as_root_is_taken_over(machine: Systemd) -> None:
     """The unit before this one had root: systemd gives its files to the new user."""
     host = host_of(machine)
     host.create("lan", *ADDRESSED)
@@ -183,7 +183,7 @@ def test_state_of_a_service_that_ran_as_root_is_lost(machine: Systemd) -> None:
     host.start("web").remove()
 
 
-def test_it_cannot_be_run_by_hand_as_that_user(machine: Systemd) -> None:
+def test_manual_command_runs_by_hand_as_that_user(machine: Systemd) -> None:
     """In the words of the manual."""
     page = (CHECKOUT / "docs" / "howto" / "install.rst").read_text(encoding="utf-8")
     said = re.search(r"sudo (env (?:.*\\\n)+.*)\n", page)
@@ -202,7 +202,7 @@ def test_it_cannot_be_run_by_hand_as_that_user(machine: Systemd) -> None:
 
 
 @pytest.mark.parametrize("machine", [("readdress.conf",)], indirect=True)
-def test_the_drop_in_for_moving_containers_is_not_enough(machine: Systemd) -> None:
+def test_readdress_drop_in_suffices_to_move_containers(machine: Systemd) -> None:
     need(missing_for_dhcp())
     host = host_of(machine)
     # As a dockerd makes it that comes before our socket unit
@@ -220,13 +220,13 @@ def test_the_drop_in_for_moving_containers_is_not_enough(machine: Systemd) -> No
         wait_for_release(server, address)
 
 
-def test_without_the_drop_in_containers_could_be_moved(machine: Systemd) -> None:
+def test_without_the_drop_in_readdress_is_refused(machine: Systemd) -> None:
     told = host_of(machine).refusal("--ipam-driver=null", "--opt=dhcp=true", "--opt=dhcp_readdress=true")
     assert "CAP_SYS_ADMIN" in told
 
 
 @pytest.mark.parametrize("machine", [("engine-api.conf",)], indirect=True)
-def test_the_drop_in_for_the_engines_api_is_not_enough(machine: Systemd) -> None:
+def test_engine_api_drop_in_opens_the_engines_socket(machine: Systemd) -> None:
     with_engine(machine)
     machine.run("systemctl", "restart", UNITS[0])
     told = machine.confined(
@@ -239,7 +239,7 @@ def test_the_drop_in_for_the_engines_api_is_not_enough(machine: Systemd) -> None
     assert "200 OK" in told
 
 
-def test_the_engines_api_is_asked_by_default(machine: Systemd) -> None:
+def test_engine_api_is_not_used_by_default(machine: Systemd) -> None:
     """Its socket equals root."""
     with_engine(machine)
     machine.run("chmod", "0666", "/run/docker.sock")

@@ -85,7 +85,7 @@ def host(lan: Lan) -> Iterator[Host]:
 
 
 @on_reactor
-async def test_links_of_many_containers_stay_or_go_in_too_large_batches(host: Host) -> None:
+async def test_retired_links_go_in_batches_of_at_most_64(host: Host) -> None:
     """A batch holds the kernel's lock on all links for as long as it is large."""
     names = await host.make(200)
     assert await host.retire(names) == [True] * 200
@@ -97,7 +97,7 @@ async def test_links_of_many_containers_stay_or_go_in_too_large_batches(host: Ho
 
 
 @on_reactor
-async def test_living_links_go_with_condemned_ones(host: Host) -> None:
+async def test_living_links_stay(host: Host) -> None:
     names = await host.make(20)
     assert await host.retire(names[:10]) == [True] * 10
     await host.links.deletions_finished()
@@ -106,7 +106,7 @@ async def test_living_links_go_with_condemned_ones(host: Host) -> None:
 
 @pytest.mark.parametrize("offset", range(1, GROUPS, 5))
 @on_reactor
-async def test_a_foreign_link_goes_with_the_condemned(host: Host, offset: int) -> None:
+async def test_foreign_link_in_a_retired_group_stays(host: Host, offset: int) -> None:
     """The kernel removes whatever carries the group."""
     group = GROUP + offset
     host.kernel.add_macvlan(MacvlanLink("foreign", "eth1", "bridge", group=group, alias="another's"))
@@ -121,7 +121,7 @@ async def test_a_foreign_link_goes_with_the_condemned(host: Host, offset: int) -
 
 
 @on_reactor
-async def test_links_that_containers_took_with_them_hold_up_the_others(host: Host, lan: Lan) -> None:
+async def test_links_that_vanished_do_not_block_the_others(host: Host, lan: Lan) -> None:
     """The engine moves a link back after Leave, but the kernel may have removed it with its namespace."""
     names = await host.make(30)
     for name in names[::3]:
@@ -132,7 +132,7 @@ async def test_links_that_containers_took_with_them_hold_up_the_others(host: Hos
 
 
 @on_reactor
-async def test_a_link_condemned_twice_fails(host: Host) -> None:
+async def test_link_can_be_retired_twice(host: Host) -> None:
     (name,) = await host.make(1)
     assert True in await host.retire([name] * 8)
     await host.links.deletions_finished()
@@ -140,7 +140,7 @@ async def test_a_link_condemned_twice_fails(host: Host) -> None:
 
 
 @on_reactor
-async def test_a_refusal_of_the_kernel_leaves_the_rest_of_the_batch(host: Host, lan: Lan) -> None:
+async def test_refused_batch_is_deleted_one_by_one(host: Host, lan: Lan) -> None:
     """With lo in the group it cannot be removed whole, so ours go one by one."""
     names = await host.make(10)
     for group in range(GROUP + 1, GROUP + GROUPS):
@@ -152,7 +152,7 @@ async def test_a_refusal_of_the_kernel_leaves_the_rest_of_the_batch(host: Host, 
 
 
 @on_reactor
-async def test_what_an_earlier_life_condemned_stays(host: Host) -> None:
+async def test_links_retired_by_an_earlier_process_are_deleted(host: Host) -> None:
     for number in range(100):
         group = GROUP + 1 + number % 5
         host.kernel.add_macvlan(evolve(OURS, name=f"mvt{number}", group=group))
@@ -168,7 +168,7 @@ async def test_what_an_earlier_life_condemned_stays(host: Host) -> None:
 
 
 @on_reactor
-async def test_shutdown_leaves_links_sockets_or_threads(host: Host) -> None:
+async def test_shutdown_closes_sockets_and_threads(host: Host) -> None:
     """Stopping waits for the batch in the kernel, and each thread takes its netlink socket along."""
     await host.retire(await host.make(64))
     await host.links.deletions_finished()
@@ -182,7 +182,7 @@ async def test_shutdown_leaves_links_sockets_or_threads(host: Host) -> None:
 
 
 @on_reactor
-async def test_a_kernel_that_refuses_to_condemn_loses_the_link(host: Host) -> None:
+async def test_link_that_cannot_change_group_is_deleted_directly(host: Host) -> None:
     names = await host.make(3)
 
     def refuse(name: str, arguments: tuple[Any, ...]) -> None:
@@ -198,7 +198,7 @@ async def test_a_kernel_that_refuses_to_condemn_loses_the_link(host: Host) -> No
 
 
 @on_reactor
-async def test_a_kernel_that_refuses_to_remove_a_link_is_believed_to_have_done_so(host: Host) -> None:
+async def test_refused_deletion_is_an_error(host: Host) -> None:
     (name,) = await host.make(1)
 
     def refuse(asked: str, arguments: tuple[Any, ...]) -> None:

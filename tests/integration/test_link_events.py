@@ -49,7 +49,7 @@ async def heard(events: LinkEvents, lan: Lan, wanted: LinkEvent, *command: str) 
 
 
 @on_reactor
-async def test_a_link_is_heard_of_from_its_beginning_to_its_end(lan: Lan) -> None:
+async def test_link_events_cover_a_links_whole_life(lan: Lan) -> None:
     link = ("ip", "link", "set", "mine")
     with events_in(lan) as events:
         add = ("ip", "link", "add", "mine", "link", "eth1", "type", "macvlan", "mode", "bridge")
@@ -67,7 +67,7 @@ async def test_a_link_is_heard_of_from_its_beginning_to_its_end(lan: Lan) -> Non
 
 
 @on_reactor
-async def test_links_that_were_there_before_are_known_by_their_names(lan: Lan) -> None:
+async def test_events_name_links_that_existed_before(lan: Lan) -> None:
     with events_in(lan) as events:
         away = LinkEvent("eth1", there=False)
         lan.run_in("host", "ip", "link", "set", "eth1", "down")
@@ -80,7 +80,7 @@ async def test_links_that_were_there_before_are_known_by_their_names(lan: Lan) -
 
 
 @on_reactor
-async def test_that_a_bridge_has_lost_a_port_is_not_taken_for_its_end(lan: Lan) -> None:
+async def test_leaving_a_bridge_is_no_deletion(lan: Lan) -> None:
     for command in ("add bridge type bridge", "add one type veth peer name two", "set one master bridge"):
         lan.run_in("host", "ip", "link", *command.split())
     with events_in(lan) as events:
@@ -91,7 +91,7 @@ async def test_that_a_bridge_has_lost_a_port_is_not_taken_for_its_end(lan: Lan) 
 
 
 @on_reactor
-async def test_news_that_were_lost_are_told_of_as_lost_and_later_ones_are_heard(lan: Lan) -> None:
+async def test_lost_events_are_reported_once_and_later_ones_arrive(lan: Lan) -> None:
     flood = "for i in $(seq 4000); do echo link set eth1 alias a$i; echo link set eth1 alias b$i; done"
     with events_in(lan) as events:
         # While this runs the reactor hears nothing.

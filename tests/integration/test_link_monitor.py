@@ -61,7 +61,7 @@ def has_access(lan: Lan) -> bool:
     return f"{BOX} dev {link} scope link src {HOST}" in route and HOST in addresses and ignore.strip() == "1"
 
 
-def test_our_link_that_somebody_removes_is_made_again_with_all_that_hangs_on_it(lan: Lan) -> None:
+def test_removed_host_link_is_recreated_with_its_routes(lan: Lan) -> None:
     with service(lan) as plugin:
         start_container(plugin, host_access="true", host_address=HOST)
         assert has_access(lan)
@@ -74,7 +74,7 @@ def test_our_link_that_somebody_removes_is_made_again_with_all_that_hangs_on_it(
         assert HOST in lan.run_in("neighbour", "ping", "-c1", "-w5", HOST)
 
 
-def test_routes_that_went_while_somebody_had_our_link_down_come_back(lan: Lan) -> None:
+def test_routes_return_when_the_host_link_is_up_again(lan: Lan) -> None:
     with service(lan) as plugin:
         start_container(plugin, host_access="true", host_address=HOST)
         lan.run_in("host", "ip", "link", "set", our_link(lan), "down")
@@ -83,7 +83,7 @@ def test_routes_that_went_while_somebody_had_our_link_down_come_back(lan: Lan) -
         wait_until(lambda: has_access(lan), 10, "access from the host")
 
 
-def test_who_takes_an_address_after_a_restart_is_told_of(lan: Lan) -> None:
+def test_conflict_after_a_restart_is_logged(lan: Lan) -> None:
     with service(lan) as plugin:
         start_container(plugin)
         plugin.stop()
@@ -94,7 +94,7 @@ def test_who_takes_an_address_after_a_restart_is_told_of(lan: Lan) -> None:
         wait_until(lambda: STRANGER in plugin.log(), 10, "a word about it")
 
 
-def test_who_takes_an_address_on_a_parent_that_came_late_is_told_of(lan: Lan) -> None:
+def test_conflict_on_a_late_parent_is_logged(lan: Lan) -> None:
     with service(lan) as plugin:
         start_container(plugin)
         plugin.stop()
@@ -107,7 +107,7 @@ def test_who_takes_an_address_on_a_parent_that_came_late_is_told_of(lan: Lan) ->
         wait_until(lambda: STRANGER in plugin.log(), 10, "a word about it")
 
 
-def test_neighbours_who_ask_for_the_hosts_address_and_are_answered_by_its_parent_are_no_conflict(
+def test_parent_answering_for_the_hosts_address_is_no_conflict(
     lan: Lan,
 ) -> None:
     with service(lan) as plugin:

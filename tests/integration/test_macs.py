@@ -9,7 +9,7 @@ LAN = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--opt=parent=eth1"
 CHOSEN = "02:00:00:00:00:77"
 
 
-def test_a_container_has_the_mac_that_was_asked_for_on_the_wire_too(docker_host: DockerHost) -> None:
+def test_named_mac_is_used_on_the_wire(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     box = docker_host.start("box", "--ip=192.168.77.70", f"--mac-address={CHOSEN}")
     assert box.mac() == CHOSEN
@@ -23,7 +23,7 @@ def test_a_container_has_the_mac_that_was_asked_for_on_the_wire_too(docker_host:
 
 
 @pytest.mark.one_engine
-def test_a_derived_mac_tells_the_ipv4_address_and_stays_with_it(docker_host: DockerHost) -> None:
+def test_derived_mac_contains_the_ipv4_address(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN, "--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1")
     docker_host.start("box", "--ip=192.168.77.254", "--ip6=fd77::fe")
     for _ in range(2):
@@ -33,7 +33,7 @@ def test_a_derived_mac_tells_the_ipv4_address_and_stays_with_it(docker_host: Doc
 
 
 @pytest.mark.one_engine
-def test_a_mac_of_another_container_is_refused_by_the_name_of_its_endpoint(docker_host: DockerHost) -> None:
+def test_mac_of_another_container_is_refused(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     docker_host.create("other", "--subnet=10.88.0.0/24", "--gateway=10.88.0.1", "--opt=parent=eth1")
     box = docker_host.start("box", "--ip=192.168.77.70", f"--mac-address={CHOSEN}")
@@ -49,7 +49,7 @@ def test_a_mac_of_another_container_is_refused_by_the_name_of_its_endpoint(docke
 
 
 @pytest.mark.one_engine
-def test_a_mac_of_a_link_that_others_made_is_refused(docker_host: DockerHost) -> None:
+def test_mac_of_a_foreign_link_is_refused(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     host = docker_host.lan.namespace("host")
     make = ("link", "add", "foreign", "link", "eth1", "address", CHOSEN, "type", "macvlan", "mode", "bridge")
@@ -68,7 +68,7 @@ def test_a_mac_of_a_link_that_others_made_is_refused(docker_host: DockerHost) ->
 
 
 @pytest.mark.one_engine
-def test_a_mac_of_a_container_of_the_engines_own_driver_is_refused(
+def test_mac_of_a_builtin_driver_container_is_refused(
     docker_host: DockerHost,
 ) -> None:
     other = ("--driver=macvlan", "--subnet=10.88.0.0/24", "--gateway=10.88.0.1", "--opt=parent=eth1")
@@ -81,7 +81,7 @@ def test_a_mac_of_a_container_of_the_engines_own_driver_is_refused(
 
 
 @pytest.mark.one_engine
-def test_the_nics_own_mac_is_refused(docker_host: DockerHost) -> None:
+def test_mac_of_the_nic_is_refused(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     mac = docker_host.lan.host_links()["eth1"]["address"]
     told = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={mac}")

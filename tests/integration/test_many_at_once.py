@@ -25,12 +25,12 @@ def told(engine: Engine, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {each["Name"].strip("/"): each["NetworkSettings"]["Networks"]["lan"] for each in inspected}
 
 
-def test_twenty_containers_at_once_share_an_address_or_are_cut_off(docker_host: DockerHost) -> None:
+def test_twenty_containers_start_at_once(docker_host: DockerHost) -> None:
     assert_that_twenty_live_and_die(docker_host, *OUR_IPAM)
 
 
 @pytest.mark.one_engine
-def test_twenty_containers_on_dockers_ipam_share_an_address_or_are_cut_off(docker_host: DockerHost) -> None:
+def test_twenty_containers_start_at_once_on_dockers_ipam(docker_host: DockerHost) -> None:
     assert_that_twenty_live_and_die(docker_host, *RANGE)
 
 
@@ -64,7 +64,7 @@ def assert_that_twenty_live_and_die(docker_host: DockerHost, *ipam: str) -> None
     docker_host.plugin.start()
 
 
-def test_networks_made_and_removed_at_once_get_into_one_anothers_way(docker_host: DockerHost) -> None:
+def test_networks_can_be_created_and_removed_at_once(docker_host: DockerHost) -> None:
     """Six on one parent, with subnets of their own, half of them on our IPAM; several times over."""
     names = [f"net{number}" for number in range(6)]
 
@@ -84,7 +84,7 @@ def test_networks_made_and_removed_at_once_get_into_one_anothers_way(docker_host
 
 
 @pytest.mark.one_engine
-def test_networks_on_one_subnet_hand_out_an_address_twice(docker_host: DockerHost) -> None:
+def test_networks_on_one_subnet_hand_out_distinct_addresses(docker_host: DockerHost) -> None:
     """Three networks of our IPAM share the LAN's subnet: containers start on all of them at once."""
     engine = docker_host.engine
     networks = ["lan0", "lan1", "lan2"]
@@ -106,7 +106,7 @@ def test_networks_on_one_subnet_hand_out_an_address_twice(docker_host: DockerHos
 
 
 @pytest.mark.one_engine
-def test_starts_beyond_the_last_address_leave_something(docker_host: DockerHost) -> None:
+def test_starts_beyond_the_last_address_leave_nothing(docker_host: DockerHost) -> None:
     """Eight want one of the range's four addresses; those that failed cost nothing."""
     words = (*OUR_IPAM[:1], *SUBNET, "--ip-range=192.168.77.128/30")
     docker_host.create("lan", *words)

@@ -32,7 +32,7 @@ def hairpin(host: DockerHost) -> Iterator[None]:
         host.lan.run_in("switch", *turn, "off")
 
 
-def test_bridge_siblings_talk_to_each_other_off_the_wire_and_to_the_lan(docker_host: DockerHost) -> None:
+def test_bridge_siblings_talk_off_the_wire_and_to_the_lan(docker_host: DockerHost) -> None:
     first, second = siblings(docker_host, "mode=bridge")
     assert first.ping(SECOND)  # from here on they know each other's MAC
     with docker_host.lan.capture("switch", "icmp", nic=PORT, seconds=0.5) as capture:
@@ -44,7 +44,7 @@ def test_bridge_siblings_talk_to_each_other_off_the_wire_and_to_the_lan(docker_h
 
 
 @pytest.mark.one_engine
-def test_private_siblings_do_not_hear_each_other_but_the_lan(docker_host: DockerHost) -> None:
+def test_private_siblings_reach_the_lan_and_not_each_other(docker_host: DockerHost) -> None:
     first, second = siblings(docker_host, "mode=private")
     assert first.ping("192.168.77.2")
     assert second.ping("192.168.77.1")
@@ -55,7 +55,7 @@ def test_private_siblings_do_not_hear_each_other_but_the_lan(docker_host: Docker
 
 
 @pytest.mark.one_engine
-def test_vepa_siblings_talk_by_way_of_a_switch_that_sends_frames_back_and_not_else(
+def test_vepa_siblings_talk_through_a_reflective_switch_only(
     docker_host: DockerHost,
 ) -> None:
     first, second = siblings(docker_host, "mode=vepa")
@@ -73,7 +73,7 @@ def test_vepa_siblings_talk_by_way_of_a_switch_that_sends_frames_back_and_not_el
 
 
 @pytest.mark.one_engine
-def test_passthru_is_the_nic_itself_on_the_wire_and_gives_it_back(docker_host: DockerHost) -> None:
+def test_passthru_uses_the_nic_and_restores_it(docker_host: DockerHost) -> None:
     before = docker_host.lan.host_links()["eth2"]
     subnet = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--opt=parent=eth2")
     docker_host.create("lan", *subnet, "--opt=mode=passthru")
@@ -93,7 +93,7 @@ def test_passthru_is_the_nic_itself_on_the_wire_and_gives_it_back(docker_host: D
 
 
 @pytest.mark.one_engine
-def test_source_admits_the_listed_macs_and_no_others(docker_host: DockerHost) -> None:
+def test_source_mode_admits_the_listed_macs_only(docker_host: DockerHost) -> None:
     (link,) = json.loads(docker_host.lan.run_in("neighbour", "ip", "-json", "link", "show", "eth1"))
     first, _ = siblings(docker_host, "mode=source", f"source_macs={link['address']}")
     assert first.ping("192.168.77.2")

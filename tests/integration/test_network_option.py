@@ -39,7 +39,7 @@ def settled(plugin: Plugin) -> bool:
     return "network auto created" in since or "network auto exists already" in since
 
 
-def test_the_network_is_not_made_or_without_subnet_and_gateway(engine: Engine) -> None:
+def test_network_is_created_once_with_the_lans_subnet(engine: Engine) -> None:
     with service(engine) as host:
         wait_until(lambda: "auto" in host.networks(), 20, "the network")
         (network,) = engine.docker_json("network", "inspect", "auto")
@@ -65,7 +65,7 @@ def test_the_network_is_not_made_or_without_subnet_and_gateway(engine: Engine) -
 
 
 @pytest.mark.one_engine
-def test_an_absent_engine_is_complained_about_or_not_waited_for(engine: Engine) -> None:
+def test_absent_engine_is_awaited_without_complaint(engine: Engine) -> None:
     """The engine may start after the plugin: under systemd it does."""
     engine.stop()
     with service(engine) as host:
@@ -80,7 +80,7 @@ def test_an_absent_engine_is_complained_about_or_not_waited_for(engine: Engine) 
 
 
 @pytest.mark.one_engine
-def test_a_network_of_the_users_is_changed(engine: Engine) -> None:
+def test_existing_network_is_left_unchanged(engine: Engine) -> None:
     engine.docker(
         "network", "create", "--driver=macvlan", "--opt=parent=eth1", "--subnet=10.8.0.0/24", "auto"
     )
@@ -92,7 +92,7 @@ def test_a_network_of_the_users_is_changed(engine: Engine) -> None:
 
 
 @pytest.mark.one_engine
-def test_a_network_that_the_user_removed_comes_back_before_the_next_start(engine: Engine) -> None:
+def test_removed_network_returns_at_the_next_start_only(engine: Engine) -> None:
     with service(engine) as host:
         wait_until(lambda: settled(host.plugin), 20, "the network")
         engine.docker("network", "rm", "auto")
@@ -107,7 +107,7 @@ def test_a_network_that_the_user_removed_comes_back_before_the_next_start(engine
 
 
 @pytest.mark.one_engine
-def test_a_service_that_waits_for_the_engine_cannot_be_stopped(engine: Engine) -> None:
+def test_service_can_stop_while_it_waits_for_the_engine(engine: Engine) -> None:
     with service(engine, docker_host="unix:///nonexistent/docker.sock") as host:
         wait_until(lambda: "network auto is created as soon as" in host.plugin.log(), 20, "the wait")
         host.plugin.stop(seconds=5)  # insists on exit status 0

@@ -13,7 +13,7 @@ LAN = (*IPV4, "--opt=parent=eth1")
 OTHER = ("--subnet=10.88.0.0/24", "--gateway=10.88.0.1", "--opt=parent=eth1")
 
 
-def test_a_container_lives_on_the_lan_with_both_families_and_leaves_nothing_behind(
+def test_container_lives_on_the_lan_and_leaves_nothing(
     docker_host: DockerHost,
 ) -> None:
     docker_host.create("lan", *LAN, *IPV6)
@@ -46,7 +46,7 @@ def test_a_container_lives_on_the_lan_with_both_families_and_leaves_nothing_behi
     assert set(docker_host.lan.host_links()) == {"lo", "eth1", json.loads(own)["name"]}
 
 
-def test_a_container_is_back_on_the_lan_after_restart_kill_and_crash(docker_host: DockerHost) -> None:
+def test_container_is_back_after_restart_kill_and_crash(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     docker_host.start("box", "--ip=192.168.77.70", "--restart=on-failure")
     docker_host.engine.docker("restart", "--time=0", "box")
@@ -70,7 +70,7 @@ def killed(host: DockerHost) -> tuple[str, ...]:
     return ("sh", "-c", f"kill -KILL {pid}")
 
 
-def test_a_command_that_cannot_start_and_one_that_ends_at_once_leave_nothing(docker_host: DockerHost) -> None:
+def test_short_lived_containers_leave_nothing(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     absent = docker_host.engine.attempt_docker("run", "--rm", "--network=lan", "busybox", "/nope")
     assert absent.status == 127
@@ -80,7 +80,7 @@ def test_a_command_that_cannot_start_and_one_that_ends_at_once_leave_nothing(doc
     assert docker_host.rows()["endpoints"] == []
 
 
-def test_networks_come_and_go_on_a_running_container_and_its_default_route_with_them(
+def test_default_route_follows_connect_and_disconnect(
     docker_host: DockerHost,
 ) -> None:
     for place in ("gateway", "neighbour"):
@@ -116,7 +116,7 @@ def test_networks_come_and_go_on_a_running_container_and_its_default_route_with_
 
 
 @pytest.mark.one_engine
-def test_a_second_network_of_one_name_is_refused_and_the_first_lives_on(docker_host: DockerHost) -> None:
+def test_second_network_of_one_name_is_refused(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     words = ("network", "create", "--driver=macvlan-twisted", *OTHER, "lan")
     assert "already exists" in docker_host.engine.attempt_docker(*words).stderr
@@ -126,7 +126,7 @@ def test_a_second_network_of_one_name_is_refused_and_the_first_lives_on(docker_h
 
 
 @pytest.mark.one_engine
-def test_a_network_with_containers_is_not_removed(docker_host: DockerHost) -> None:
+def test_network_with_containers_is_not_removed(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     box = docker_host.start("box")
     assert "has active endpoints" in docker_host.engine.attempt_docker("network", "rm", "lan").stderr

@@ -32,7 +32,7 @@ def index_of_parent(container: Container, nic: str = "eth0") -> int:
 @pytest.mark.parametrize(
     "names", [("parent", "macvlan_mode", "mtu"), ("host_iface", "mode", "com.docker.network.driver.mtu")]
 )
-def test_parent_mode_mtu_and_queue_length_reach_the_kernel_by_both_of_their_names(
+def test_options_reach_the_kernel_under_both_names(
     docker_host: DockerHost, names: tuple[str, str, str]
 ) -> None:
     parent, mode, mtu = names
@@ -47,7 +47,7 @@ def test_parent_mode_mtu_and_queue_length_reach_the_kernel_by_both_of_their_name
 
 
 @pytest.mark.one_engine
-def test_without_any_option_the_container_hangs_on_the_services_host_interface(
+def test_default_parent_is_the_host_interface(
     docker_host: DockerHost,
 ) -> None:
     box = started(docker_host)
@@ -58,14 +58,14 @@ def test_without_any_option_the_container_hangs_on_the_services_host_interface(
 
 @pytest.mark.one_engine
 @pytest.mark.plugin_arguments("--mtu=1300", "--mode=private")
-def test_what_the_network_leaves_open_the_service_decides(docker_host: DockerHost) -> None:
+def test_service_options_are_defaults_of_networks(docker_host: DockerHost) -> None:
     box = started(docker_host)
     assert box.links()["eth0"]["mtu"] == 1300
     assert box.kind()["mode"] == "private"
 
 
 @pytest.mark.engines("28.5")
-def test_the_broadcast_limit_reaches_the_kernel(docker_host: DockerHost) -> None:
+def test_broadcast_limit_reaches_the_kernel(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN, "--opt=parent=eth1", "--opt=bclim=5")
     docker_host.create("other", "--subnet=10.88.0.0/24", "--opt=parent=eth1", "--opt=bclim=-1")
     ip = ("chroot", str(root_of("28.5")), "/sbin/ip")  # that of Debian 12 does not show the limit
@@ -88,14 +88,14 @@ def test_nopromisc_keeps_the_parent_out_of_promiscuous_mode(docker_host: DockerH
 
 
 @pytest.mark.one_engine
-def test_the_list_of_senders_reaches_the_kernel(docker_host: DockerHost) -> None:
+def test_source_macs_reach_the_kernel(docker_host: DockerHost) -> None:
     box = started(docker_host, "mode=source", "source_macs=02:00:00:00:00:0A,02:00:00:00:00:0b")
     assert box.kind()["mode"] == "source"
     assert set(box.kind()["macaddr_data"]) == {"02:00:00:00:00:0a", "02:00:00:00:00:0b"}
 
 
 @pytest.mark.one_engine
-def test_a_mac_in_passthru_is_refused_unless_forced_and_the_nic_gets_its_own_back(
+def test_mac_in_passthru_needs_force_and_is_restored(
     docker_host: DockerHost,
 ) -> None:
     mac, chosen = docker_host.lan.host_links()["eth2"]["address"], "02:00:00:00:00:77"
@@ -117,7 +117,7 @@ def test_a_mac_in_passthru_is_refused_unless_forced_and_the_nic_gets_its_own_bac
 
 
 @pytest.mark.one_engine
-def test_two_names_of_one_option_may_agree_and_not_contradict_each_other(docker_host: DockerHost) -> None:
+def test_two_names_of_one_option_must_agree(docker_host: DockerHost) -> None:
     assert index_of_parent(started(docker_host, "parent=eth2", "host_iface=eth2")) > 0
     told = docker_host.refusal("--opt=mode=bridge", "--opt=macvlan_mode=vepa")
     assert "contradicts" in told
@@ -158,7 +158,7 @@ WRONG = {
 
 
 @pytest.mark.engines("20.10", "28.5")
-def test_a_wrong_option_is_told_and_leaves_nothing(docker_host: DockerHost) -> None:
+def test_wrong_option_is_refused_and_leaves_nothing(docker_host: DockerHost) -> None:
     wrong = []
     for option, expected in WRONG.items():
         told = docker_host.refusal(*LAN, f"--opt={option}")
@@ -170,7 +170,7 @@ def test_a_wrong_option_is_told_and_leaves_nothing(docker_host: DockerHost) -> N
 
 
 @pytest.mark.one_engine
-def test_a_parent_that_cannot_carry_containers_is_refused(docker_host: DockerHost) -> None:
+def test_bridge_port_is_refused_as_parent(docker_host: DockerHost) -> None:
     host = docker_host.lan.enter("host")
     run(*host, "ip", "link", "add", "br7", "type", "bridge")
     try:
@@ -189,6 +189,6 @@ def test_a_parent_that_cannot_carry_containers_is_refused(docker_host: DockerHos
 
 
 @pytest.mark.one_engine
-def test_options_of_the_engine_itself_do_no_harm(docker_host: DockerHost) -> None:
+def test_options_of_the_engine_are_ignored(docker_host: DockerHost) -> None:
     box = started(docker_host, "com.docker.network.container_iface_prefix=net", "com.docker.whatever=7")
     assert box.ping("192.168.77.1")

@@ -22,7 +22,7 @@ def last_bytes(host: DockerHost, *names: str, network: str = "lan") -> list[int]
     return found
 
 
-def test_a_container_gets_addresses_of_both_families_from_the_range_and_leaves_none_taken(
+def test_container_gets_both_families_from_the_range(
     docker_host: DockerHost,
 ) -> None:
     ipv6 = ("--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1", "--ip-range=fd77::7:0/112")
@@ -48,7 +48,7 @@ def test_a_container_gets_addresses_of_both_families_from_the_range_and_leaves_n
 
 
 @pytest.mark.plugin_arguments("--ip-range=192.168.77.64/26", "--ip-range=fd77::7:0/112")
-def test_networks_without_a_subnet_have_the_lans_addresses_and_routers(docker_host: DockerHost) -> None:
+def test_network_without_subnet_takes_the_lans(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, ON_ETH1)
     docker_host.create("more", OURS, "--ipv6", ON_ETH1)
     docker_host.create("named", OURS, *SUBNET, ON_ETH1)
@@ -76,7 +76,7 @@ def test_both_addresses_of_a_31_are_hosts(docker_host: DockerHost) -> None:
 
 
 @pytest.mark.one_engine
-def test_a_freed_address_rests_until_all_others_had_their_turn(docker_host: DockerHost) -> None:
+def test_freed_address_is_reused_last(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", ON_ETH1)
     assert last_bytes(docker_host, "first", "second") == [64, 65]
     docker_host.engine.docker("rm", "--force", "first")
@@ -88,7 +88,7 @@ def test_a_freed_address_rests_until_all_others_had_their_turn(docker_host: Dock
 
 
 @pytest.mark.one_engine
-def test_a_full_pool_says_how_full_it_is_and_has_room_again_after_a_removal(docker_host: DockerHost) -> None:
+def test_full_pool_reports_usage_and_recovers(docker_host: DockerHost) -> None:
     reserved = ("--aux-address=printer=192.168.77.65",)
     docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", *reserved, ON_ETH1)
     assert last_bytes(docker_host, "first", "second", "third") == [64, 66, 67]
@@ -103,7 +103,7 @@ def test_a_full_pool_says_how_full_it_is_and_has_room_again_after_a_removal(dock
 @pytest.mark.plugin_arguments(
     "--ip-range=192.168.77.96/29", "--exclude=192.168.77.97-192.168.77.99", "--exclude=192.168.77.101"
 )
-def test_the_services_range_holds_where_the_network_names_none_and_its_exclusions_always(
+def test_service_range_is_a_default_and_exclusions_always_hold(
     docker_host: DockerHost,
 ) -> None:
     docker_host.create("lan", OURS, *SUBNET, ON_ETH1)
@@ -116,7 +116,7 @@ def test_the_services_range_holds_where_the_network_names_none_and_its_exclusion
 
 
 @pytest.mark.one_engine
-def test_networks_on_one_subnet_never_give_one_address_twice_and_have_one_gateway(
+def test_networks_on_one_subnet_share_the_gateway_only(
     docker_host: DockerHost,
 ) -> None:
     reserved = "--aux-address=printer=192.168.77.66"
@@ -138,7 +138,7 @@ def test_networks_on_one_subnet_never_give_one_address_twice_and_have_one_gatewa
 
 
 @pytest.mark.one_engine
-def test_networks_on_one_subnet_can_be_created_at_the_same_time(docker_host: DockerHost) -> None:
+def test_networks_on_one_subnet_can_be_created_at_once(docker_host: DockerHost) -> None:
     reserved = [f"--aux-address=nas{last}=192.168.77.{last}" for last in (65, 66, 67, 68)]
     with ThreadPoolExecutor() as threads:
         made = [
@@ -152,7 +152,7 @@ def test_networks_on_one_subnet_can_be_created_at_the_same_time(docker_host: Doc
 
 
 @pytest.mark.one_engine
-def test_an_overlapping_subnet_is_refused_unless_on_another_parent(docker_host: DockerHost) -> None:
+def test_overlapping_subnet_is_refused_unless_on_another_parent(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, *SUBNET, ON_ETH1)
     words = (OURS, "--subnet=192.168.77.128/25", "--gateway=192.168.77.129")
     told = docker_host.refusal(*words, ON_ETH1)
@@ -164,7 +164,7 @@ def test_an_overlapping_subnet_is_refused_unless_on_another_parent(docker_host: 
 
 @pytest.mark.one_engine
 @pytest.mark.plugin_arguments("--conflict-detection=off")  # both NICs of the lab are on one LAN
-def test_pools_of_two_parents_have_nothing_to_do_with_each_other(docker_host: DockerHost) -> None:
+def test_pools_of_two_parents_are_independent(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, *SUBNET, EIGHT, ON_ETH1)
     other = ("--ipam-opt=parent=eth2", "--opt=parent=eth2")
     docker_host.create("more", OURS, "--subnet=192.168.77.0/25", "--gateway=192.168.77.1", EIGHT, *other)
@@ -173,7 +173,7 @@ def test_pools_of_two_parents_have_nothing_to_do_with_each_other(docker_host: Do
 
 
 @pytest.mark.one_engine
-def test_wrong_words_to_address_management_are_told_and_leave_nothing(docker_host: DockerHost) -> None:
+def test_wrong_ipam_options_are_refused_and_leave_nothing(docker_host: DockerHost) -> None:
     wrong = {
         ("--ipam-opt=parnet=eth1", *SUBNET): "parnet",
         ("--ipam-opt=parent=a/b", *SUBNET): "parent",
@@ -196,7 +196,7 @@ def test_wrong_words_to_address_management_are_told_and_leave_nothing(docker_hos
 
 
 @pytest.mark.one_engine
-def test_what_a_failed_start_took_is_free_again(docker_host: DockerHost) -> None:
+def test_addresses_of_a_failed_start_are_free_again(docker_host: DockerHost) -> None:
     ipv6 = ("--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1", "--ip-range=fd77::7:0/127")
     docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", *ipv6, ON_ETH1)
     docker_host.start("first")
@@ -210,7 +210,7 @@ def test_what_a_failed_start_took_is_free_again(docker_host: DockerHost) -> None
 
 
 @pytest.mark.engines("20.10", "28.5")
-def test_the_engines_own_macvlan_driver_takes_addresses_from_us(docker_host: DockerHost) -> None:
+def test_builtin_driver_takes_addresses_from_our_ipam(docker_host: DockerHost) -> None:
     words = ("network", "create", "--driver=macvlan", OURS, *SUBNET, EIGHT, "--ipam-opt=parent=eth1", ON_ETH1)
     docker_host.engine.docker(*words, "builtin")
     static = docker_host.start("static", "--ip=192.168.77.70", network="builtin")

@@ -33,7 +33,7 @@ def modes(top: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_others_may_write_or_read_what_it_makes(ours: Program, umask: int) -> None:
+def test_files_it_creates_are_private(ours: Program, umask: int) -> None:
     """As a daemon, with all the files that one has, under the loosest umask and the tightest."""
     before = os.umask(umask)
     try:
@@ -59,7 +59,7 @@ def test_others_may_write_or_read_what_it_makes(ours: Program, umask: int) -> No
     assert (str(Path(witness).parent), found[witness]) == ("run", "600")
 
 
-def test_a_secret_of_its_surroundings_comes_into_its_log(ours: Program) -> None:
+def test_log_contains_no_secret_of_the_environment(ours: Program) -> None:
     started = ours.start(
         NIC, "--debug", environment={"PASSWORD": SECRET, "HTTP_PROXY": f"http://x:{SECRET}@y/"}
     )
@@ -68,7 +68,7 @@ def test_a_secret_of_its_surroundings_comes_into_its_log(ours: Program) -> None:
     assert SECRET not in started.log()
 
 
-def test_a_group_may_not_use_its_socket_or_everybody_may(ours: Program, lan: Lan) -> None:
+def test_socket_group_may_use_the_socket_and_others_not(ours: Program, lan: Lan) -> None:
     group = next(each for each in grp.getgrall() if each.gr_gid not in (0, os.getegid()))
     ours.start(NIC, f"--socket-group={group.gr_name}")
     it = ours.socket.stat()
@@ -84,7 +84,7 @@ def test_a_group_may_not_use_its_socket_or_everybody_may(ours: Program, lan: Lan
     assert not dials("--regid=4711", "--clear-groups")
 
 
-def test_another_users_state_is_taken_over(ours: Program) -> None:
+def test_state_of_another_user_is_refused(ours: Program) -> None:
     """Who starts by hand, as root, what the unit runs as a user of its own would leave files that are root's."""
     ours.state_dir.mkdir(parents=True)
     os.chown(ours.state_dir, 4711, -1)
@@ -95,6 +95,6 @@ def test_another_users_state_is_taken_over(ours: Program) -> None:
     assert not ours.socket.exists()
 
 
-def test_python_is_where_the_tests_expect_it() -> None:
+def test_system_python_is_available() -> None:
     run("/usr/bin/python3", "-c", "import socket", timeout=10)
     assert sys.version_info >= (3, 11)

@@ -104,7 +104,7 @@ def quiet(lan: Lan, plugin: Plugin) -> None:
     }
 
 
-def test_a_nic_that_vanishes_and_returns_leaves_the_host_without_access(lan: Lan) -> None:
+def test_host_access_returns_with_its_nic(lan: Lan) -> None:
     with service(lan) as plugin:
         create_network(plugin, "eth2")
         start_container(lan, plugin, "eth2")
@@ -122,7 +122,7 @@ def test_a_nic_that_vanishes_and_returns_leaves_the_host_without_access(lan: Lan
         quiet(lan, plugin)
 
 
-def test_a_nic_that_vanishes_and_returns_in_the_same_moment_leaves_the_host_without_access(lan: Lan) -> None:
+def test_host_access_returns_with_a_nic_replaced_at_once(lan: Lan) -> None:
     with service(lan) as plugin:
         create_network(plugin, "eth2")
         start_container(lan, plugin, "eth2")
@@ -135,7 +135,7 @@ def test_a_nic_that_vanishes_and_returns_in_the_same_moment_leaves_the_host_with
         quiet(lan, plugin)
 
 
-def test_a_renamed_nic_loses_what_hangs_on_it(lan: Lan) -> None:
+def test_renamed_nic_keeps_its_links(lan: Lan) -> None:
     """Also when it has its name back, and while the service was restarted in between."""
     with service(lan) as plugin:
         create_network(plugin, "eth2")
@@ -160,7 +160,7 @@ def test_a_renamed_nic_loses_what_hangs_on_it(lan: Lan) -> None:
         end_container(plugin, "eth2")
 
 
-def test_our_link_stays_on_a_nic_whose_name_another_has_got(lan: Lan) -> None:
+def test_host_link_follows_the_parents_name(lan: Lan) -> None:
     with service(lan) as plugin:
         create_network(plugin, "eth2")
         start_container(lan, plugin, "eth2")
@@ -178,7 +178,7 @@ def test_our_link_stays_on_a_nic_whose_name_another_has_got(lan: Lan) -> None:
         end_container(plugin, "eth2")
 
 
-def test_two_nics_that_swap_their_names_keep_each_others_links(lan: Lan) -> None:
+def test_host_links_follow_swapped_nic_names(lan: Lan) -> None:
     with service(lan) as plugin:
         for nic in ("eth2", "eth3"):
             create_network(plugin, nic)
@@ -198,7 +198,7 @@ def test_two_nics_that_swap_their_names_keep_each_others_links(lan: Lan) -> None
             end_container(plugin, nic)
 
 
-def test_a_nic_that_goes_down_and_up_or_loses_its_carrier_disturbs_something(lan: Lan) -> None:
+def test_nic_down_and_carrier_loss_disturb_nothing(lan: Lan) -> None:
     with service(lan) as plugin:
         create_network(plugin, "eth2")
         start_container(lan, plugin, "eth2")
@@ -219,7 +219,7 @@ def test_a_nic_that_goes_down_and_up_or_loses_its_carrier_disturbs_something(lan
         end_container(plugin, "eth2")
 
 
-def test_a_nic_that_returns_as_a_port_of_a_bridge_is_told_of_again_and_again(lan: Lan) -> None:
+def test_nic_that_becomes_a_bridge_port_is_logged_once(lan: Lan) -> None:
     with service(lan) as plugin:
         create_network(plugin, "eth2")
         lan.unplug("host", "eth2")
@@ -240,7 +240,7 @@ def test_a_nic_that_returns_as_a_port_of_a_bridge_is_told_of_again_and_again(lan
         end_container(plugin, "eth2")
 
 
-def test_a_nic_that_returns_with_a_smaller_mtu_fails_without_a_reason(lan: Lan) -> None:
+def test_nic_that_returns_with_a_smaller_mtu_is_refused(lan: Lan) -> None:
     with service(lan) as plugin:
         create_network(plugin, "eth2", mtu="1500")
         lan.unplug("host", "eth2")
@@ -253,7 +253,7 @@ def test_a_nic_that_returns_with_a_smaller_mtu_fails_without_a_reason(lan: Lan) 
         end_container(plugin, "eth2")
 
 
-def test_news_that_are_lost_leave_the_host_without_access(lan: Lan) -> None:
+def test_lost_events_do_not_lose_host_access(lan: Lan) -> None:
     flood = "for i in $(seq 4000); do echo link set eth1 alias a$i; echo link set eth1 alias b$i; done"
     with service(lan) as plugin:
         create_network(plugin, "eth2")

@@ -53,7 +53,7 @@ def wheel_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed_wheel(tmp_path_factory.mktemp("wheel"))
 
 
-def test_it_runs_from_the_checkout_by_every_runner(lan: Lan) -> None:
+def test_every_runner_starts_it_from_the_checkout(lan: Lan) -> None:
     for runner in RUNNERS:
         with program(lan) as ours:
             started = ours.start(NIC, runner=runner)
@@ -62,7 +62,7 @@ def test_it_runs_from_the_checkout_by_every_runner(lan: Lan) -> None:
             assert not ours.socket.exists()
 
 
-def test_it_runs_from_an_installed_wheel_by_every_runner(lan: Lan, wheel_python: Path) -> None:
+def test_every_runner_starts_it_from_an_installed_wheel(lan: Lan, wheel_python: Path) -> None:
     for runner in RUNNERS:
         with program(lan, wheel_python, None) as ours:
             started = ours.start(NIC, runner=runner)
@@ -70,7 +70,7 @@ def test_it_runs_from_an_installed_wheel_by_every_runner(lan: Lan, wheel_python:
             assert not ours.socket.exists()
 
 
-def test_a_wheel_holds_the_product_and_nothing_else(wheel_python: Path) -> None:
+def test_wheel_contains_the_product_only(wheel_python: Path) -> None:
     (packages,) = wheel_python.parent.parent.glob("lib/python*/site-packages")
     assert (packages / "macvlan_twisted" / "py.typed").exists()
     assert (packages / "twisted" / "plugins" / "macvlan_twisted_plugin.py").exists()
@@ -81,7 +81,7 @@ def test_a_wheel_holds_the_product_and_nothing_else(wheel_python: Path) -> None:
     assert where.startswith(str(packages))
 
 
-def test_help_and_version(ours: Program) -> None:
+def test_help_and_version_are_shown(ours: Program) -> None:
     for runner in RUNNERS:
         shown = ours.attempt("--help", runner=runner, places=())
         assert shown.status == 0
@@ -92,14 +92,14 @@ def test_help_and_version(ours: Program) -> None:
         )
 
 
-def test_the_ancestors_line_runs_as_it_stands(ours: Program) -> None:
+def test_ancestors_command_line_works_unchanged(ours: Program) -> None:
     started = ours.start(*ANCESTORS_LINE)
     for chosen in ("host interface eth1", "subnet 192.168.1.0/24", "gateway 192.168.1.1"):
         assert f"{chosen}: as given" in started.log()
     assert "driver initialised" in started.log()
 
 
-def test_every_option_may_come_from_the_environment_and_the_command_line_wins(ours: Program) -> None:
+def test_command_line_overrides_the_environment(ours: Program) -> None:
     other = ours.directory / "elsewhere"
     environment = {
         "MACVLAN_TWISTED_PLUGIN_DIR": str(other),
@@ -118,7 +118,7 @@ def test_every_option_may_come_from_the_environment_and_the_command_line_wins(ou
     assert ours.state_dir.is_dir()
 
 
-def test_without_options_it_takes_what_the_default_route_shows_and_says_why(ours: Program) -> None:
+def test_defaults_come_from_the_default_route(ours: Program) -> None:
     log = ours.start().log()
     assert re.search(r"host interface eth1: .*default route", log)
     for chosen in (
@@ -130,13 +130,13 @@ def test_without_options_it_takes_what_the_default_route_shows_and_says_why(ours
         assert chosen in log
 
 
-def test_without_a_default_route_it_starts_and_says_what_is_missing(ours: Program) -> None:
+def test_without_a_default_route_it_starts_and_names_the_option(ours: Program) -> None:
     for family in ("-4", "-6"):
         ours.lan.run_in("host", "ip", family, "route", "delete", "default")
     assert "-o parent=" in ours.start().log()
 
 
-def test_missing_directories_are_made_and_only_root_may_use_the_socket(ours: Program) -> None:
+def test_missing_directories_are_created_and_socket_is_private(ours: Program) -> None:
     assert not ours.plugins_dir.parent.exists()
     ours.start(NIC)
     assert ours.socket.stat().st_mode & 0o777 == 0o600
@@ -167,7 +167,7 @@ def test_missing_directories_are_made_and_only_root_may_use_the_socket(ours: Pro
     ],
     ids=lambda given: given[0].lstrip("-").partition("=")[0] if isinstance(given, tuple) else None,
 )
-def test_a_wrong_value_is_named_with_its_option_and_the_remedy(
+def test_wrong_value_is_refused_with_option_and_remedy(
     ours: Program, words: tuple[str, ...], named: tuple[str, ...]
 ) -> None:
     refused = ours.attempt(*words)
@@ -186,9 +186,7 @@ def refused_for(finished: Finished, reason: str) -> bool:
     return finished.status == 1 and reason in told and "Traceback" not in told
 
 
-def test_a_second_instance_is_refused_in_the_foreground_and_as_a_daemon(
-    ours: Program, tmp_path: Path
-) -> None:
+def test_second_instance_is_refused(ours: Program, tmp_path: Path) -> None:
     ours.start(NIC)
     others = {
         "using state directory": ("--plugin-dir", str(tmp_path / "other")),
@@ -205,14 +203,14 @@ def test_a_second_instance_is_refused_in_the_foreground_and_as_a_daemon(
     assert activated(ours.socket)
 
 
-def test_a_socket_left_by_a_killed_instance_is_replaced(ours: Program) -> None:
+def test_socket_of_a_killed_instance_is_replaced(ours: Program) -> None:
     ours.start(NIC).kill()
     assert ours.socket.exists()
     assert ours.start(NIC).terminate(20) == 0
     assert not ours.socket.exists()
 
 
-def test_somebody_elses_socket_stays(ours: Program) -> None:
+def test_foreign_socket_stays(ours: Program) -> None:
     ours.plugins_dir.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as foreign:
         foreign.bind(str(ours.socket))
@@ -223,7 +221,7 @@ def test_somebody_elses_socket_stays(ours: Program) -> None:
             client.connect(str(ours.socket))
 
 
-def test_a_socket_that_somebody_has_removed_does_not_spoil_the_end(ours: Program) -> None:
+def test_stop_succeeds_when_the_socket_was_removed(ours: Program) -> None:
     started = ours.start(NIC)
     ours.socket.unlink()
     assert started.terminate(20) == 0
@@ -232,7 +230,7 @@ def test_a_socket_that_somebody_has_removed_does_not_spoil_the_end(ours: Program
     assert list(ours.plugins_dir.iterdir()) == []
 
 
-def test_what_is_no_socket_stays(ours: Program) -> None:
+def test_file_in_the_sockets_place_stays(ours: Program) -> None:
     ours.plugins_dir.mkdir(parents=True)
     ours.socket.write_text("somebody's notes")
     assert refused_for(ours.attempt(NIC), f"{ours.socket} exists and is no socket: remove it")
@@ -241,7 +239,7 @@ def test_what_is_no_socket_stays(ours: Program) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_a_signal_ends_it_with_status_0(ours: Program, runner: str, number: signal.Signals) -> None:
+def test_signal_ends_it_with_status_0(ours: Program, runner: str, number: signal.Signals) -> None:
     started = ours.start(NIC, runner=runner)
     idle = UnixConnection(ours.socket, 10)  # as the engine's: it keeps connections open
     idle.request("POST", "/Plugin.Activate")
@@ -270,7 +268,7 @@ def endpoint(number: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("listen", ["", "unix:"])
-def test_what_is_under_way_is_answered_before_the_end(ours: Program, tmp_path: Path, listen: str) -> None:
+def test_calls_under_way_are_answered_before_the_end(ours: Program, tmp_path: Path, listen: str) -> None:
     place = tmp_path / "plugin.sock" if listen else ours.socket
     words = (NIC, "--netlink-threads=1", *([f"--listen={listen}{place}"] if listen else []))
     started = ours.start(*words, socket=place)
@@ -300,7 +298,7 @@ def ask(connection: UnixConnection, method: str, body: Mapping[str, object]) -> 
     return answer
 
 
-def test_as_a_daemon_with_pidfile_and_logfile(ours: Program) -> None:
+def test_daemon_writes_pidfile_and_logfile(ours: Program) -> None:
     parent = ours.attempt_daemon(NIC)
     assert parent.status == 0, parent
     assert activated(ours.socket)
@@ -320,7 +318,7 @@ def events_in(log: str) -> list[dict[str, Any]]:
     return [json.loads(line.lstrip("\x1e")) for line in log.split("\n") if line]
 
 
-def test_every_line_of_a_json_log_is_an_object(ours: Program) -> None:
+def test_json_log_has_one_object_per_line(ours: Program) -> None:
     started = ours.start(NIC, "--log-format=json", "-d")
     call(ours.socket, "NetworkDriver.GetCapabilities")
     assert started.terminate(20) == 0
@@ -329,7 +327,7 @@ def test_every_line_of_a_json_log_is_an_object(ours: Program) -> None:
     assert any("NetworkDriver.GetCapabilities" in event.values() for event in events)
 
 
-def test_a_json_log_of_a_daemon_and_of_twist(ours: Program) -> None:
+def test_daemon_and_twist_write_json_logs(ours: Program) -> None:
     assert ours.attempt_daemon(NIC, "--log-format=json").status == 0
     assert events_in(eventually_in(ours.logfile, "driver initialised"))
     pid = int(ours.pidfile.read_text())
@@ -366,12 +364,12 @@ def test_without_debug_there_are_no_debug_lines(ours: Program, runner: str) -> N
     assert "#debug]" not in started.log()
 
 
-def test_a_name_that_the_engine_shadows_is_warned_of(ours: Program) -> None:
+def test_shadowed_plugin_name_is_warned_of(ours: Program) -> None:
     started = ours.start("--plugin-name=macvlan", NIC, socket=ours.plugins_dir / "macvlan.sock")
     assert re.search(r"#warn\] .*builtin driver.*--plugin-name", started.log())
 
 
-def test_it_listens_on_an_endpoint_that_it_is_told(ours: Program, tmp_path: Path) -> None:
+def test_it_listens_on_the_named_endpoint(ours: Program, tmp_path: Path) -> None:
     place = tmp_path / "plugin.sock"
     started = ours.start(NIC, f"--listen=unix:{place}", socket=place)
     assert not ours.plugins_dir.exists()
@@ -380,9 +378,7 @@ def test_it_listens_on_an_endpoint_that_it_is_told(ours: Program, tmp_path: Path
     assert refused_for(refused, f"cannot listen on unix:{tmp_path}/no/such/place")
 
 
-def test_a_unix_endpoint_is_ours_like_the_socket_that_it_makes_by_default(
-    ours: Program, tmp_path: Path
-) -> None:
+def test_unix_endpoint_is_locked_and_private_like_the_default(ours: Program, tmp_path: Path) -> None:
     place = tmp_path / "plugin.sock"
     here = f"--listen=unix:{place}"
     first = ours.start(NIC, here, socket=place)
@@ -429,9 +425,7 @@ STARTERS = [hand_over, *([activate] if shutil.which("systemd-socket-activate") e
 
 
 @pytest.mark.parametrize("starter", STARTERS)
-def test_it_takes_a_listening_socket_from_systemd_and_leaves_it_there(
-    ours: Program, tmp_path: Path, starter: object
-) -> None:
+def test_socket_from_systemd_is_used_and_stays(ours: Program, tmp_path: Path, starter: object) -> None:
     assert callable(starter)
     place = tmp_path / "plugin.sock"
     started = starter(ours, place)
@@ -444,7 +438,7 @@ def test_it_takes_a_listening_socket_from_systemd_and_leaves_it_there(
     assert sorted(tmp_path.iterdir()) == [place]
 
 
-def test_a_systemd_endpoint_without_systemd_is_refused(ours: Program) -> None:
+def test_systemd_endpoint_without_systemd_is_refused(ours: Program) -> None:
     endpoint = "systemd:domain=UNIX:index=0"
     assert refused_for(ours.attempt(NIC, f"--listen={endpoint}"), f"--listen {endpoint} is no endpoint")
     assert refused_for(ours.attempt(NIC, "--listen=pigeon:coop"), "--listen pigeon:coop is no endpoint")

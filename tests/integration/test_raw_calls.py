@@ -72,7 +72,7 @@ def our_links(host: DockerHost) -> set[str]:
     return {name for name in host.lan.host_links() if name.startswith("mvt")}
 
 
-def test_sixty_four_endpoints_at_once_and_each_twice_get_into_one_anothers_way(host: DockerHost) -> None:
+def test_parallel_duplicate_endpoint_calls_agree(host: DockerHost) -> None:
     plugin = host.plugin
     create_network(plugin)
     numbers = [*range(1, 33), *range(1, 33)]
@@ -91,7 +91,7 @@ def test_sixty_four_endpoints_at_once_and_each_twice_get_into_one_anothers_way(h
     wait_until(lambda: our_links(host) == set(), 10, "the links' end")
 
 
-def test_creation_and_removal_of_one_endpoint_at_once_leave_half_of_it(host: DockerHost) -> None:
+def test_racing_create_and_delete_leave_link_and_row_or_neither(host: DockerHost) -> None:
     """Whichever comes last, link and row are both there or both gone."""
     plugin = host.plugin
     create_network(plugin)
@@ -107,7 +107,7 @@ def test_creation_and_removal_of_one_endpoint_at_once_leave_half_of_it(host: Doc
     plugin.start()
 
 
-def test_sixty_four_requests_at_once_share_an_address(host: DockerHost) -> None:
+def test_parallel_requests_get_distinct_addresses(host: DockerHost) -> None:
     plugin = host.plugin
     pool = plugin.call("IpamDriver.RequestPool", POOL)["PoolID"]
     other = plugin.call("IpamDriver.RequestPool", POOL)["PoolID"]
@@ -136,7 +136,7 @@ def test_sixty_four_requests_at_once_share_an_address(host: DockerHost) -> None:
     plugin.start()
 
 
-def test_a_client_that_hangs_up_leaves_half_an_endpoint(host: DockerHost) -> None:
+def test_call_finishes_after_its_client_hung_up(host: DockerHost) -> None:
     """The engine hangs up when it is killed; what has been started is finished all the same."""
     plugin = host.plugin
     create_network(plugin)
@@ -179,7 +179,7 @@ NEED_A_BODY = [
 ]
 
 
-def test_an_empty_body_is_taken_for_a_default(host: DockerHost) -> None:
+def test_empty_body_is_refused_and_changes_nothing(host: DockerHost) -> None:
     """Engines repeat a call that broke with an empty body."""
     plugin = host.plugin
     create_network(plugin)
@@ -203,7 +203,7 @@ def test_an_empty_body_is_taken_for_a_default(host: DockerHost) -> None:
 
 
 @pytest.mark.parametrize("method", ["CreateEndpoint", "DeleteEndpoint"])
-def test_calls_under_way_at_sigterm_are_not_answered(host: DockerHost, method: str) -> None:
+def test_calls_under_way_at_sigterm_are_answered(host: DockerHost, method: str) -> None:
     plugin = host.plugin
     create_network(plugin)
     if method == "DeleteEndpoint":
@@ -234,7 +234,7 @@ def test_calls_under_way_at_sigterm_are_not_answered(host: DockerHost, method: s
     plugin.start()
 
 
-def test_a_removed_socket_keeps_the_service_from_ending_well(lan: Lan) -> None:
+def test_service_stops_cleanly_without_its_socket(lan: Lan) -> None:
     with Plugin(lan) as plugin:
         create_network(plugin)
         plugin.socket.unlink()
@@ -246,7 +246,7 @@ def test_a_removed_socket_keeps_the_service_from_ending_well(lan: Lan) -> None:
         assert plugin.call("NetworkDriver.DeleteNetwork", {"NetworkID": NETWORK}) == {}
 
 
-def test_endpoints_that_came_and_went_leave_something(lan: Lan) -> None:
+def test_endpoints_that_came_and_went_leave_nothing(lan: Lan) -> None:
     """Four hundred of them, and their links in batches."""
     with Plugin(lan) as plugin:
         create_network(plugin)

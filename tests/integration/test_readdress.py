@@ -44,7 +44,7 @@ def shown_by_plugin(host: DockerHost, name: str) -> str:
 
 
 @WAYS
-def test_a_container_is_cut_off_from_a_lan_that_has_other_addresses_now(
+def test_container_is_given_the_servers_new_address(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     """It has the new address, and the router that goes with it, unless the user named another one."""
@@ -67,9 +67,7 @@ def test_a_container_is_cut_off_from_a_lan_that_has_other_addresses_now(
     wait_for_release(server, new)
 
 
-def test_a_container_cannot_follow_its_lan_to_another_subnet(
-    docker_host: DockerHost, server: DhcpServer
-) -> None:
+def test_container_follows_its_lan_to_another_subnet(docker_host: DockerHost, server: DhcpServer) -> None:
     """The LAN is renumbered: the server and the router have addresses of the new subnet only."""
     lan = docker_host.lan
     docker_host.create("lan", *NULL, READDRESS)
@@ -91,9 +89,7 @@ def test_a_container_cannot_follow_its_lan_to_another_subnet(
         lan.remove_address("neighbour", "192.168.78.2/24")
 
 
-def test_the_way_between_host_and_container_leads_to_the_old_address(
-    docker_host: DockerHost, server: DhcpServer
-) -> None:
+def test_host_route_follows_the_container(docker_host: DockerHost, server: DhcpServer) -> None:
     """The host's route follows the container, also to a subnet in which the host's address is not."""
     lan = docker_host.lan
     docker_host.create("lan", *NULL, READDRESS, "--opt=host_access=true", "--opt=host_address=192.168.77.95")
@@ -116,7 +112,7 @@ def test_the_way_between_host_and_container_leads_to_the_old_address(
 
 
 @WAYS
-def test_a_killed_plugin_forgets_which_address_the_container_has_now(
+def test_new_address_survives_a_kill(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     """Its lease goes on, is moved once more, and is given back with the container."""
@@ -140,7 +136,7 @@ def test_a_killed_plugin_forgets_which_address_the_container_has_now(
 
 
 @WAYS
-def test_without_the_option_a_container_loses_its_address(
+def test_without_the_option_a_container_keeps_its_address(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     """It keeps the old one; what the server leased is given back, and the log says what to do."""
@@ -160,16 +156,14 @@ def test_without_the_option_a_container_loses_its_address(
 
 
 @pytest.mark.one_engine
-def test_what_could_not_be_done_is_promised(docker_host: DockerHost) -> None:
+def test_readdress_without_dhcp_is_refused(docker_host: DockerHost) -> None:
     """Nothing is leased where the engine manages the addresses."""
     told = docker_host.refusal("--subnet=192.168.77.0/24", "--opt=parent=eth1", READDRESS)
     assert "-o dhcp_readdress=true is for networks whose addresses are leased by DHCP" in told
 
 
 @on_reactor
-async def test_the_engine_is_asked_in_vain_for_a_containers_process(
-    docker_host: DockerHost, server: DhcpServer
-) -> None:
+async def test_engine_names_a_containers_process(docker_host: DockerHost, server: DhcpServer) -> None:
     """It is asked where the sandbox is not seen in the file system."""
     from twisted.internet import reactor
 

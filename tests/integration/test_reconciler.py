@@ -75,7 +75,7 @@ def logged(host: DockerHost, *words: str) -> Callable[[], bool]:
     return lambda: all(word in host.plugin.log()[length:] for word in words)
 
 
-def test_containers_removed_while_the_plugin_is_down_leave_links_or_addresses(host: DockerHost) -> None:
+def test_containers_removed_meanwhile_leave_nothing(host: DockerHost) -> None:
     """The engine tries each call for 15 seconds, removes the container all the same, and never speaks of it again."""
     host.create("lan", *OUR_IPAM)
     host.start("kept", AT_ONCE)
@@ -91,7 +91,7 @@ def test_containers_removed_while_the_plugin_is_down_leave_links_or_addresses(ho
     assert_all_talk(host, ["kept"])
 
 
-def test_an_engine_killed_while_the_plugin_is_absent_leaves_addresses_taken(host: DockerHost) -> None:
+def test_addresses_are_freed_after_engine_and_plugin_died(host: DockerHost) -> None:
     """It starts without the plugin and drops its stale endpoints without a call (engine-facts, 8)."""
     host.create("lan", *OUR_IPAM)
     host.start("box", AT_ONCE)
@@ -108,7 +108,7 @@ def test_an_engine_killed_while_the_plugin_is_absent_leaves_addresses_taken(host
     assert_all_talk(host, ["box"])
 
 
-def test_a_network_removed_while_the_plugin_is_down_stays_for_ever(host: DockerHost) -> None:
+def test_network_removed_meanwhile_is_removed(host: DockerHost) -> None:
     """Its pool goes with it; another one, of which the engine has not spoken for as long, stays."""
     host.create("lan", *OUR_IPAM)
     host.create("kept", *OUR_IPAM)
@@ -128,7 +128,7 @@ def test_a_network_removed_while_the_plugin_is_down_stays_for_ever(host: DockerH
     assert_all_talk(host, ["box"], network="kept")
 
 
-def test_a_start_that_was_killed_half_way_leaves_an_address_or_a_link(host: DockerHost) -> None:
+def test_killed_start_leaves_nothing(host: DockerHost) -> None:
     """The engine asked for an address, or for an endpoint too, and died before it wrote that down."""
     host.create("lan", *OUR_IPAM)
     network = host.network_id("lan")
@@ -154,7 +154,7 @@ def test_a_start_that_was_killed_half_way_leaves_an_address_or_a_link(host: Dock
     assert host.plugin.call("IpamDriver.ReleaseAddress", {"PoolID": pool, "Address": "192.168.77.200"}) == {}
 
 
-def test_without_an_engine_what_may_be_in_use_is_removed_or_nothing_is(engine: Engine) -> None:
+def test_without_an_engine_only_provably_unused_things_go(engine: Engine) -> None:
     """A running container, and one whose own root has set its link down, keep what they have."""
     with hasty_host(engine, "--docker-host", "none") as host:
         host.create("lan", *OUR_IPAM)
@@ -184,7 +184,7 @@ def test_without_an_engine_what_may_be_in_use_is_removed_or_nothing_is(engine: E
         assert_all_talk(host, ["running", "down"])
 
 
-def test_containers_that_outlive_their_engine_lose_their_endpoints(usable_engine_version: str) -> None:
+def test_endpoints_of_live_restored_containers_stay(usable_engine_version: str) -> None:
     """With live-restore dockerd may be away for long; one of the containers is paused meanwhile."""
     with Lan() as lan, Engine(lan, usable_engine_version, live_restore=True) as engine:
         engine.load_busybox()

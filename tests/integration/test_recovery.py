@@ -36,7 +36,7 @@ def known_endpoints(host: DockerHost) -> set[str]:
 
 
 @pytest.mark.parametrize("damage", [delete, flip])
-def test_containers_of_a_lost_state_can_be_stopped_started_and_removed_after_recover(
+def test_containers_are_managed_again_after_recover(
     docker_host: DockerHost, damage: Callable[[Path], None]
 ) -> None:
     engine, plugin = docker_host.engine, docker_host.plugin
@@ -73,7 +73,7 @@ def test_containers_of_a_lost_state_can_be_stopped_started_and_removed_after_rec
     plugin.start()
 
 
-def test_recover_without_an_engine_says_so_and_changes_nothing(docker_host: DockerHost) -> None:
+def test_recover_without_an_engine_is_refused(docker_host: DockerHost) -> None:
     plugin = docker_host.plugin
     docker_host.create("lan", *OUR_IPAM)
     plugin.stop()
@@ -85,7 +85,7 @@ def test_recover_without_an_engine_says_so_and_changes_nothing(docker_host: Dock
     plugin.start("--recover")
 
 
-def test_networks_of_one_subnet_are_told_apart_after_recover(docker_host: DockerHost) -> None:
+def test_networks_of_one_subnet_stay_apart_after_recover(docker_host: DockerHost) -> None:
     """Their PoolIDs say the same, so the rebuilt pool stands for all of them until the last one goes."""
     engine, plugin = docker_host.engine, docker_host.plugin
     for name in ("lan", "lan2"):
@@ -105,7 +105,7 @@ def test_networks_of_one_subnet_are_told_apart_after_recover(docker_host: Docker
 
 
 @pytest.mark.one_engine
-def test_a_directory_that_was_put_back_older_is_refused_and_recovered(docker_host: DockerHost) -> None:
+def test_older_copy_of_the_state_is_refused_and_recovered(docker_host: DockerHost) -> None:
     """By what is noted outside, and where that cannot be, by a link of ours that is younger."""
     engine, plugin = docker_host.engine, docker_host.plugin
     docker_host.create("lan", *OUR_IPAM)
@@ -139,7 +139,7 @@ def test_a_directory_that_was_put_back_older_is_refused_and_recovered(docker_hos
 
 
 @pytest.mark.one_engine
-def test_leases_go_on_after_recover(docker_host: DockerHost) -> None:
+def test_leases_are_renewed_after_recover(docker_host: DockerHost) -> None:
     """Address and MAC are enough for the server to confirm them; they are given back when their containers go."""
     need(missing_for_dhcp())
     plugin = docker_host.plugin

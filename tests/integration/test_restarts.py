@@ -26,7 +26,7 @@ def known_endpoints(host: DockerHost) -> set[str]:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_containers_notice_that_the_plugin_was_restarted(docker_host: DockerHost, ending: str) -> None:
+def test_containers_live_on_when_the_plugin_restarts(docker_host: DockerHost, ending: str) -> None:
     engine = docker_host.engine
     docker_host.create("lan", *OUR_IPAM)
     for name in ("box-a", "box-b", "box-c"):
@@ -54,7 +54,7 @@ def test_containers_notice_that_the_plugin_was_restarted(docker_host: DockerHost
 
 
 @pytest.mark.one_engine
-def test_a_killed_plugin_gives_an_address_or_a_mac_to_two(docker_host: DockerHost) -> None:
+def test_killed_plugin_hands_out_no_address_or_mac_twice(docker_host: DockerHost) -> None:
     """Killed again and again: whatever was answered is known afterwards."""
     docker_host.create("lan", *OUR_IPAM)
     for number in range(3):
@@ -83,7 +83,7 @@ def start_many(host: DockerHost, number: int, disturb: threading.Event) -> list[
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_calls_under_way_are_lost_when_the_plugin_ends(docker_host: DockerHost, ending: str) -> None:
+def test_starts_under_way_survive_the_plugins_end(docker_host: DockerHost, ending: str) -> None:
     """SIGTERM: all calls are answered, so every start succeeds.
 
     SIGKILL: the engine repeats a call that was under way with an empty body, and gives up. An endpoint that
@@ -126,7 +126,7 @@ def test_calls_under_way_are_lost_when_the_plugin_ends(docker_host: DockerHost, 
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_removals_under_way_are_lost_when_the_plugin_ends(docker_host: DockerHost, ending: str) -> None:
+def test_removals_under_way_survive_the_plugins_end(docker_host: DockerHost, ending: str) -> None:
     """SIGTERM: nothing is left. SIGKILL: an engine repeats a removal with an empty body, and forgets it."""
     engine = docker_host.engine
     docker_host.create("lan", *OUR_IPAM)
@@ -156,7 +156,7 @@ def test_removals_under_way_are_lost_when_the_plugin_ends(docker_host: DockerHos
 
 
 @pytest.mark.one_engine
-def test_a_call_fails_because_the_plugin_is_back_a_moment_later(docker_host: DockerHost) -> None:
+def test_call_succeeds_once_the_plugin_is_back(docker_host: DockerHost) -> None:
     """The engine tries for fifteen seconds to connect."""
     docker_host.create("lan", *OUR_IPAM)
     docker_host.plugin.stop()
@@ -173,7 +173,7 @@ def test_a_call_fails_because_the_plugin_is_back_a_moment_later(docker_host: Doc
 
 
 @pytest.mark.one_engine
-def test_a_container_removed_without_the_plugin_blocks_its_address_for_good(docker_host: DockerHost) -> None:
+def test_address_of_a_container_removed_meanwhile_is_free(docker_host: DockerHost) -> None:
     """The engine waits fifteen seconds for each of its calls, and then forgets the endpoint silently.
 
     The link, which the engine has moved back, and our row stay. Docker's IPAM knows that the address is

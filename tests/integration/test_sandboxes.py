@@ -71,9 +71,7 @@ class TestNamespaceSandboxes(SandboxContract):
 
 
 @pytest.mark.parametrize("promoted", [True, False])
-def test_addresses_of_one_subnet_go_together_or_not_and_the_new_one_stays(
-    stand: RealStand, promoted: bool
-) -> None:
+def test_new_address_survives_promote_secondaries_either_way(stand: RealStand, promoted: bool) -> None:
     """Without promote_secondaries the kernel takes the new address away with the old one, and the routes as well."""
     stand.promote(secondaries=promoted)
     stand.ip("route add 10.8.0.0/16 via 192.168.77.33 metric 7")
@@ -86,10 +84,10 @@ def test_addresses_of_one_subnet_go_together_or_not_and_the_new_one_stays(
     assert stand.lan.ping("neighbour", ROUTER)
 
 
-def test_other_addresses_and_routes_of_the_container_stay_and_those_that_cannot_are_told(
+def test_foreign_addresses_and_routes_stay(
     stand: RealStand,
 ) -> None:
-    """What somebody added within the container is not the lease's."""
+    """Routes that cannot stay are returned. What was added within the container is not the lease's."""
     stand.ip("address add 172.16.0.1/24 dev eth0")
     stand.ip("route add 10.7.0.0/16 via 172.16.0.9")
     stand.ip("route add 10.8.0.0/16 via 192.168.77.33 src 192.168.77.100")
@@ -98,7 +96,7 @@ def test_other_addresses_and_routes_of_the_container_stay_and_those_that_cannot_
     assert stand.routes() == {"default", "10.7.0.0/16"}
 
 
-def test_a_route_that_the_container_needs_now_is_missing(stand: RealStand) -> None:
+def test_needed_routes_are_added_once(stand: RealStand) -> None:
     """To the host, whose address is not in the new subnet; what is there already is not made twice."""
     needed = (
         (ip_network("192.168.77.95/32"), None),
@@ -110,7 +108,7 @@ def test_a_route_that_the_container_needs_now_is_missing(stand: RealStand) -> No
     assert stand.routes() == {"default", "192.168.77.95", "192.168.77.10"}
 
 
-def test_what_fails_half_way_is_put_back(stand: RealStand) -> None:
+def test_failed_move_is_rolled_back(stand: RealStand) -> None:
     """The new address is there already when its router turns out to be out of reach."""
     stand.promote(secondaries=False)
     with pytest.raises(LinkError, match=r"route default via 10\.10\.0\.1"):
@@ -119,13 +117,13 @@ def test_what_fails_half_way_is_put_back(stand: RealStand) -> None:
     assert stand.lan.ping("neighbour", ROUTER)
 
 
-def test_the_hosts_own_network_is_never_taken_for_a_sandbox() -> None:
+def test_host_network_is_never_taken_for_a_sandbox() -> None:
     """Whatever path leads to it."""
     with pytest.raises(LinkError, match="the host's own network"):
         NamespaceSandboxes().move(sandbox_of_process(os.getpid()), MOVE)
 
 
-def test_what_is_no_namespace_is_not_opened_for_long(stand: RealStand, tmp_path: "os.PathLike[str]") -> None:
+def test_path_that_is_no_namespace_is_refused_at_once(stand: RealStand, tmp_path: "os.PathLike[str]") -> None:
     """A file, as it is seen where the mounts of the engine are not; a pipe; a link to a sandbox."""
     file, pipe, link = (os.path.join(tmp_path, name) for name in ("file", "pipe", "link"))
     open(file, "w").close()
@@ -137,7 +135,7 @@ def test_what_is_no_namespace_is_not_opened_for_long(stand: RealStand, tmp_path:
             stand.sandboxes.move(path, MOVE)
 
 
-def test_visits_leave_no_file_and_no_thread_and_do_not_move_those_that_are_there(stand: RealStand) -> None:
+def test_visits_leave_no_file_and_no_thread(stand: RealStand) -> None:
     """Each visit has a thread of its own, which ends in the sandbox."""
     own = os.stat("/proc/self/ns/net").st_ino
     stand.sandboxes.move(stand.path, MOVE)
@@ -166,12 +164,12 @@ def with_capabilities(names: str, program: str) -> str:
     return run(*few, sys.executable, "-c", start + program, env=environment)
 
 
-def test_the_capability_that_is_missing_is_named() -> None:
+def test_missing_sys_admin_is_named() -> None:
     """The unit in systemd/ gives the service NET_ADMIN and NET_RAW."""
     assert "CAP_SYS_ADMIN" in with_capabilities("+net_admin,+net_raw", "print(sandboxes.lacking())")
 
 
-def test_more_is_needed_than_the_manual_says(stand: RealStand) -> None:
+def test_documented_capabilities_suffice(stand: RealStand) -> None:
     """What is added to the unit by hand suffices."""
     program = f"""
 from tests.contracts.sandbox_contract import MOVE

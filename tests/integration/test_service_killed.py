@@ -7,7 +7,7 @@ from tests.lab.commands import within
 from tests.lab.docker_host import Container, DockerHost
 
 
-def test_containers_that_die_leave_something_or_are_cut_off(docker_host: DockerHost) -> None:
+def test_containers_that_end_leave_nothing(docker_host: DockerHost) -> None:
     """Killed, stopped, restarted, removed while running, crashed, ended by themselves, never begun."""
     engine = docker_host.engine
     docker_host.create("lan", *OUR_IPAM)
@@ -39,7 +39,7 @@ def test_containers_that_die_leave_something_or_are_cut_off(docker_host: DockerH
     assert [name for name in docker_host.lan.host_links() if name.startswith("mvt")] == []
 
 
-def test_a_container_is_cut_off_once_it_has_crashed(docker_host: DockerHost) -> None:
+def test_crashed_container_is_back_on_the_lan(docker_host: DockerHost) -> None:
     """Restart policy `always`: each crash is a complete removal and set-up, and the container is back."""
     engine = docker_host.engine
     docker_host.create("lan", *RANGE)
@@ -63,9 +63,7 @@ def engine_kill(dockerd: int, process: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("how", ["disconnect", "disconnect --force"])
-def test_disconnect_and_connect_leave_a_container_without_a_network(
-    docker_host: DockerHost, how: str
-) -> None:
+def test_container_can_disconnect_and_connect(docker_host: DockerHost, how: str) -> None:
     engine = docker_host.engine
     docker_host.create("lan", *OUR_IPAM)
     docker_host.create("other", *OUR_IPAM)

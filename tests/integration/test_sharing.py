@@ -25,7 +25,7 @@ def test_networks_of_all_modes_but_passthru_share_a_parent(docker_host: DockerHo
 
 
 @pytest.mark.one_engine
-def test_a_subnet_that_the_engine_itself_gives_only_once_is_shared_through_our_address_management(
+def test_our_ipam_shares_a_subnet_with_the_engines(
     docker_host: DockerHost,
 ) -> None:
     subnet = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", ON_ETH1)
@@ -40,7 +40,7 @@ def test_a_subnet_that_the_engine_itself_gives_only_once_is_shared_through_our_a
 
 
 @pytest.mark.one_engine
-def test_passthru_and_any_other_network_refuse_each_other_by_name(docker_host: DockerHost) -> None:
+def test_passthru_excludes_other_networks_by_name(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN, ON_ETH1)
     told = docker_host.refusal(*OTHER, ON_ETH1, PASSTHRU)
     assert f"macvlan network {docker_host.network_id('lan')} is already using parent interface eth1" in told
@@ -57,7 +57,7 @@ def test_passthru_and_any_other_network_refuse_each_other_by_name(docker_host: D
 
 
 @pytest.mark.one_engine
-def test_a_second_container_on_passthru_is_refused_with_the_reason_and_the_first_lives_on(
+def test_second_passthru_container_is_refused(
     docker_host: DockerHost,
 ) -> None:
     docker_host.create("lan", *LAN, "--opt=parent=eth2", PASSTHRU)
@@ -71,7 +71,7 @@ def test_a_second_container_on_passthru_is_refused_with_the_reason_and_the_first
 
 
 @pytest.mark.one_engine
-def test_passthru_follows_at_once_on_containers_of_another_mode_and_back(docker_host: DockerHost) -> None:
+def test_parent_can_switch_to_passthru_and_back(docker_host: DockerHost) -> None:
     for mode in ("bridge", "passthru", "bridge"):
         docker_host.create("lan", *LAN, "--opt=parent=eth2", f"--opt=mode={mode}")
         box = docker_host.start("box")
@@ -81,7 +81,7 @@ def test_passthru_follows_at_once_on_containers_of_another_mode_and_back(docker_
 
 
 @pytest.mark.one_engine
-def test_passthru_on_a_parent_with_a_foreign_macvlan_is_refused_and_leaves_nothing(
+def test_passthru_beside_a_foreign_macvlan_is_refused(
     docker_host: DockerHost,
 ) -> None:
     host = docker_host.lan.enter("host")
@@ -95,7 +95,7 @@ def test_passthru_on_a_parent_with_a_foreign_macvlan_is_refused_and_leaves_nothi
 
 
 @pytest.mark.one_engine
-def test_containers_cannot_start_while_the_parent_is_away_and_can_when_it_is_back(
+def test_containers_start_when_the_parent_is_back(
     docker_host: DockerHost,
 ) -> None:
     host = docker_host.lan.enter("host")

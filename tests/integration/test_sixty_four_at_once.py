@@ -64,7 +64,7 @@ def assert_nothing_left(plugin: Plugin, before: Weighed) -> None:
     plugin.start()
 
 
-def test_sixty_four_callers_on_one_network_lose_or_leave_something(plugin: Plugin) -> None:
+def test_callers_sharing_a_network_lose_and_leave_nothing(plugin: Plugin) -> None:
     networks = [Net(1, "eth1", "10.61.0.0/16", {"host_access": "true"}, is_ours=True)]
     networks[0].open(plugin)
     lived(plugin, networks, own=False)
@@ -74,7 +74,7 @@ def test_sixty_four_callers_on_one_network_lose_or_leave_something(plugin: Plugi
     assert_nothing_left(plugin, before)
 
 
-def test_sixty_four_callers_with_a_network_each_lose_or_leave_something(plugin: Plugin) -> None:
+def test_callers_with_a_network_each_lose_and_leave_nothing(plugin: Plugin) -> None:
     networks = [
         Net(number, f"eth{1 + number % 2}", f"10.62.{number}.0/24", {}, is_ours=number % 4 > 0)
         for number in range(CALLERS)

@@ -47,7 +47,7 @@ def bridge_lan(lan: Lan) -> Lan:
 
 
 @on_reactor
-async def test_the_neighbours_own_words_are_heard(lan: Lan) -> None:
+async def test_neighbours_frames_arrive(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
     with tap_in(lan) as tap:
         for address, gateway in zip(NEIGHBOURS, ("192.168.77.1", "fd77::1"), strict=True):
@@ -57,7 +57,7 @@ async def test_the_neighbours_own_words_are_heard(lan: Lan) -> None:
 
 
 @on_reactor
-async def test_the_hosts_own_words_go_out(lan: Lan) -> None:
+async def test_hosts_frames_are_seen_as_outgoing(lan: Lan) -> None:
     claim = AddressClaim(IPv4Address("192.168.77.10"), mac_of(lan, "host"))
     with tap_in(lan) as tap:
         said = await hear(tap, claim, lan.ping, "host", "192.168.77.1")
@@ -81,7 +81,7 @@ def tagged(frame: bytes, tag: int, kind: int = 0x8100) -> bytes:
 
 
 @on_reactor
-async def test_only_what_concerns_us_is_heard_and_only_of_our_own_lan(lan: Lan) -> None:
+async def test_filter_passes_arp_nd_and_dhcp_of_the_untagged_lan(lan: Lan) -> None:
     arp = announcement_frames(IPv4Address("192.168.77.70"), STRANGER)[0]
     solicitation = probe_frame(IPv6Address("fd77::70"), STRANGER)
     advertisement = announcement_frames(IPv6Address("fd77::70"), STRANGER)[0]
@@ -125,7 +125,7 @@ async def test_only_what_concerns_us_is_heard_and_only_of_our_own_lan(lan: Lan) 
 
 
 @on_reactor
-async def test_a_neighbours_addresses_are_taken_and_others_are_free(lan: Lan) -> None:
+async def test_probe_tells_taken_addresses_from_free_ones(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
     with tap_in(lan) as tap:
         for address in NEIGHBOURS:
@@ -135,7 +135,7 @@ async def test_a_neighbours_addresses_are_taken_and_others_are_free(lan: Lan) ->
 
 
 @on_reactor
-async def test_siblings_on_the_parent_answer_our_own_link_alone(bridge_lan: Lan) -> None:
+async def test_siblings_answer_probes_through_our_link_only(bridge_lan: Lan) -> None:
     sibling, neighbour = mac_of(bridge_lan, "gateway", "c1"), mac_of(bridge_lan, "neighbour")
     with tap_in(bridge_lan, speaker="speaker") as tap:
         for address in SIBLINGS:
@@ -150,7 +150,7 @@ async def test_siblings_on_the_parent_answer_our_own_link_alone(bridge_lan: Lan)
 
 
 @on_reactor
-async def test_what_siblings_say_is_heard(bridge_lan: Lan) -> None:
+async def test_siblings_frames_arrive(bridge_lan: Lan) -> None:
     """To the LAN it goes out; what one says to another one on the parent comes in."""
     sibling, speaker = mac_of(bridge_lan, "gateway", "c1"), mac_of(bridge_lan, "host", "speaker")
     with tap_in(bridge_lan, speaker="speaker") as tap, voice_in(bridge_lan, "gateway", "c1") as say:
@@ -166,7 +166,7 @@ async def test_what_siblings_say_is_heard(bridge_lan: Lan) -> None:
 
 
 @on_reactor
-async def test_a_parent_that_was_down_is_heard_again(lan: Lan) -> None:
+async def test_socket_works_again_when_its_parent_is_up(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
     with tap_in(lan) as tap:
         lan.run_in("host", "ip", "link", "set", "eth1", "down")
@@ -179,7 +179,7 @@ async def test_a_parent_that_was_down_is_heard_again(lan: Lan) -> None:
 
 
 @on_reactor
-async def test_a_parent_that_is_down_when_the_tap_is_opened_is_heard_as_soon_as_it_is_up(lan: Lan) -> None:
+async def test_socket_opened_on_a_down_parent_works_once_it_is_up(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
     lan.run_in("host", "ip", "link", "set", "eth1", "down")
     with tap_in(lan) as tap:
@@ -190,7 +190,7 @@ async def test_a_parent_that_is_down_when_the_tap_is_opened_is_heard_as_soon_as_
 
 
 @on_reactor
-async def test_a_parent_that_is_gone_needs_a_new_tap(lan: Lan) -> None:
+async def test_socket_of_a_removed_parent_is_broken(lan: Lan) -> None:
     with tap_in(lan) as tap:
         asked = ask(tap, NEIGHBOURS[0])
         lan.run_in("host", "ip", "link", "delete", "eth1")
@@ -207,7 +207,7 @@ async def test_a_parent_that_is_gone_needs_a_new_tap(lan: Lan) -> None:
 
 
 @on_reactor
-async def test_the_reactor_does_not_wait_for_the_end_of_a_tap(lan: Lan) -> None:
+async def test_socket_is_closed_outside_the_reactor(lan: Lan) -> None:
     from twisted.internet import reactor
 
     left: list[Callable[[], None]] = []
@@ -236,7 +236,7 @@ async def test_the_reactor_does_not_wait_for_the_end_of_a_tap(lan: Lan) -> None:
 
 
 @on_reactor
-async def test_what_could_not_be_opened_is_closed_elsewhere_too(lan: Lan) -> None:
+async def test_socket_that_failed_to_open_is_closed_elsewhere(lan: Lan) -> None:
     from twisted.internet import reactor
 
     left: list[Callable[[], None]] = []

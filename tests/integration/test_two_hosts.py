@@ -21,7 +21,7 @@ def networks(two_hosts: Hosts) -> Hosts:
 
 
 @pytest.mark.one_engine
-def test_containers_started_together_on_two_hosts_share_an_address_or_are_cut_off(networks: Hosts) -> None:
+def test_containers_on_two_hosts_have_distinct_addresses(networks: Hosts) -> None:
     names = [f"c{number}" for number in range(EACH)]
     run = ("run", "--detach", "--network=lan", AT_ONCE)
 
@@ -55,7 +55,7 @@ def test_containers_started_together_on_two_hosts_share_an_address_or_are_cut_of
 
 
 @pytest.mark.one_engine
-def test_an_address_of_the_other_hosts_container_is_given_to_who_names_it(networks: Hosts) -> None:
+def test_address_of_the_other_hosts_container_is_refused(networks: Hosts) -> None:
     first, second = networks
     box = first.start("box", AT_ONCE, "--ip=192.168.77.200")
     told = second.start_refusal("--ip=192.168.77.200")
@@ -83,7 +83,7 @@ def test_an_address_of_the_other_hosts_container_is_given_to_who_names_it(networ
 
 
 @pytest.mark.one_engine
-def test_containers_of_a_host_whose_plugin_is_away_lose_their_addresses_to_the_other_host(
+def test_addresses_stay_reserved_while_their_plugin_is_away(
     two_hosts: Hosts,
 ) -> None:
     """They answer for themselves; and what was held by that plugin is free."""
@@ -100,7 +100,7 @@ def test_containers_of_a_host_whose_plugin_is_away_lose_their_addresses_to_the_o
 
 
 @pytest.mark.one_engine
-def test_a_neighbour_that_takes_the_next_addresses_of_the_range_loses_them_to_containers(
+def test_neighbour_keeps_addresses_it_takes_from_the_range(
     two_hosts: Hosts,
 ) -> None:
     """First one that was there before, silent; then one that takes what is held, and speaks."""

@@ -13,7 +13,7 @@ SIXTEEN = "192.168.77.128/28"
 """Of so few addresses two are held."""
 
 
-def test_fifty_containers_on_each_of_two_hosts_share_an_address() -> None:
+def test_hundred_containers_on_two_hosts_have_distinct_addresses() -> None:
     with two_raw_hosts() as (lan, first, second):
         at_once([lambda host=host: host.open(WHOLE) for host in (first, second)])  # type: ignore[misc]
         started = at_once(
@@ -32,7 +32,7 @@ def test_fifty_containers_on_each_of_two_hosts_share_an_address() -> None:
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_services_that_start_at_the_same_moment_hold_the_same_addresses(attempt: int) -> None:
+def test_services_started_together_hold_distinct_addresses(attempt: int) -> None:
     """Each probes while the other one does, for the same addresses of the range, and knows nothing."""
     with two_raw_hosts() as (_lan, first, second):
         barrier = threading.Barrier(2)
@@ -46,7 +46,7 @@ def test_services_that_start_at_the_same_moment_hold_the_same_addresses(attempt:
         assert set(mine) & set(theirs) == set()
 
 
-def test_what_another_host_holds_is_handed_out_or_never_again_although_that_one_has_ended() -> None:
+def test_addresses_held_by_another_host_are_free_after_its_end() -> None:
     with two_raw_hosts() as (lan, first, second):
         held = consecutive("192.168.77.128", 4)
         open_and_hold(lan, first, SIXTEEN, *held)
@@ -71,7 +71,7 @@ def test_what_another_host_holds_is_handed_out_or_never_again_although_that_one_
         assert sorted(found) == [f"{each}/24" for each in held]
 
 
-def test_an_address_of_another_hosts_container_is_given_to_who_names_it() -> None:
+def test_address_of_another_hosts_container_is_refused() -> None:
     with two_raw_hosts() as (_lan, first, second):
         first.open(HALF)
         second.open(HALF)

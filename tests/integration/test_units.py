@@ -33,7 +33,7 @@ def complaints(here: Path) -> list[str]:
     return [line for line in told.stderr.splitlines() if "macvlan-twisted" in line]
 
 
-def test_the_units_are_not_what_systemd_takes(here: Path) -> None:
+def test_systemd_accepts_the_units(here: Path) -> None:
     assert complaints(here) == []
     for name in ("readdress.conf", "engine-api.conf"):
         dropped = here / "macvlan-twisted.service.d"
@@ -44,7 +44,7 @@ def test_the_units_are_not_what_systemd_takes(here: Path) -> None:
     assert complaints(here) != [], "nothing would be noticed"
 
 
-def test_the_service_is_more_exposed_than_it_was(here: Path) -> None:
+def test_service_exposure_stays_low(here: Path) -> None:
     told = attempt(
         *("systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager"),
         str(here / "macvlan-twisted.service"),
@@ -52,7 +52,7 @@ def test_the_service_is_more_exposed_than_it_was(here: Path) -> None:
     assert told.status == 0, told
 
 
-def test_systemds_user_is_not_made(here: Path) -> None:
+def test_sysusers_creates_the_services_user(here: Path) -> None:
     root = here / "root"
     (root / "etc").mkdir(parents=True)
     run("systemd-sysusers", f"--root={root}", str(here / "macvlan-twisted.sysusers"))
@@ -63,7 +63,7 @@ def test_systemds_user_is_not_made(here: Path) -> None:
     assert named == ["macvlan-twisted", "macvlan-twisted"]
 
 
-def test_the_service_comes_too_late_or_listens_for_everybody() -> None:
+def test_service_starts_before_docker_and_its_socket_is_private() -> None:
     assert "Before=docker.service" in SERVICE
     assert "SocketMode=0600" in (UNITS / "macvlan-twisted.socket").read_text()
     program = re.search(r"^ExecStart=\S+(.*)$", SERVICE, re.MULTILINE)
@@ -71,7 +71,7 @@ def test_the_service_comes_too_late_or_listens_for_everybody() -> None:
     assert program[1].split()[:3] == ["--nodaemon", "--pidfile=", "macvlan"]
 
 
-def test_a_file_does_not_come_along_with_the_program() -> None:
+def test_all_unit_files_are_packaged_and_documented() -> None:
     packed = (CHECKOUT / "setup.cfg").read_text(encoding="utf-8")
     told = (CHECKOUT / "docs" / "reference" / "files.rst").read_text(encoding="utf-8")
     for path in UNITS.iterdir():
@@ -79,7 +79,7 @@ def test_a_file_does_not_come_along_with_the_program() -> None:
         assert f"``{path.name}``" in told, path.name
 
 
-def test_an_option_of_the_unit_is_explained_nowhere() -> None:
+def test_every_unit_option_is_explained_in_the_manual() -> None:
     """The table in the manual tells of each, and why those that are missing are missing."""
     page = (CHECKOUT / "docs" / "explanation" / "security.rst").read_text(encoding="utf-8")
     _, _, service = SERVICE.partition("[Service]")

@@ -27,7 +27,7 @@ def whales(host: DockerHost, *words: str) -> Finished:
     )
 
 
-def test_twenty_whales_are_released_and_only_whales_removed(docker_host: DockerHost) -> None:
+def test_clean_removes_the_whales_only(docker_host: DockerHost) -> None:
     docker_host.create("lan", *NETWORK, "--gateway=192.168.77.1")
     bystander = docker_host.start("bystander")
     released = whales(docker_host, "20")
@@ -54,7 +54,7 @@ def test_twenty_whales_are_released_and_only_whales_removed(docker_host: DockerH
 
 
 @pytest.mark.one_engine
-def test_what_is_lacking_is_told(docker_host: DockerHost) -> None:
+def test_wrong_use_is_refused_with_the_remedy(docker_host: DockerHost) -> None:
     assert "macvlan-twisted has no network; name one with --network" in whales(docker_host, "1").stderr
     for network in ("east", "west"):
         docker_host.create(
@@ -79,7 +79,7 @@ def test_whales_that_cannot_start_leave_nothing(docker_host: DockerHost) -> None
 
 
 @pytest.mark.one_engine
-def test_an_image_that_is_nowhere_to_be_had_is_made_if_that_is_wanted(docker_host: DockerHost) -> None:
+def test_missing_image_is_made_on_request(docker_host: DockerHost) -> None:
     docker_host.create("lan", *NETWORK, "--gateway=192.168.77.1")
     docker_host.engine.docker("image", "rm", "busybox")
     try:

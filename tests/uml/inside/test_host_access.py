@@ -11,7 +11,7 @@ HOST = "10.40.0.99"
 
 
 @pytest.mark.parametrize("options", [("--internal",), (f"parent={NIC}.40",)], ids=["internal", "VLAN"])
-def test_host_and_containers_do_not_reach_each_other_or_not_after_a_reboot(
+def test_vlan_host_access_survives_a_reboot(
     engine: Engine, host: Host, plugin: Plugin, options: tuple[str, ...]
 ) -> None:
     """What a reboot takes is made again in the right order: first the parent, upon it our link and all else."""

@@ -14,9 +14,7 @@ def dummies(host: Host) -> set[str]:
     return {name for name in host.extra if links[name].get("linkinfo", {}).get("info_kind") == "dummy"}
 
 
-def test_containers_of_an_internal_network_do_not_reach_each_other_or_reach_the_lan(
-    engine: Engine, host: Host, plugin: Plugin
-) -> None:
+def test_internal_containers_reach_each_other_only(engine: Engine, host: Host, plugin: Plugin) -> None:
     """They are upon a link of ours that leads nowhere, and the link goes with the network."""
     create(engine, "inside", 40, "--internal")
     assert len(host.extra) == 1
@@ -34,7 +32,7 @@ def test_containers_of_an_internal_network_do_not_reach_each_other_or_reach_the_
 
 
 @pytest.mark.usefixtures("plugin")
-def test_two_internal_networks_share_a_link(engine: Engine, host: Host) -> None:
+def test_internal_networks_have_a_link_each(engine: Engine, host: Host) -> None:
     """Each has a link of its own, or else they would hear each other."""
     create(engine, "inside1", 40, "--internal")
     create(engine, "inside2", 41, "--internal")
@@ -46,7 +44,7 @@ def test_two_internal_networks_share_a_link(engine: Engine, host: Host) -> None:
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_restarted_service_forgets_its_dummy_link(
+def test_restarted_service_remembers_its_dummy_link(
     engine: Engine, host: Host, plugin: Plugin, how: str
 ) -> None:
     """It stays over a restart, comes back after a reboot, and goes with its network."""
@@ -62,7 +60,7 @@ def test_a_restarted_service_forgets_its_dummy_link(
 
 
 @pytest.mark.usefixtures("plugin")
-def test_an_internal_network_with_a_parent_gets_a_dummy_link_all_the_same(engine: Engine, host: Host) -> None:
+def test_internal_network_with_a_parent_gets_no_dummy_link(engine: Engine, host: Host) -> None:
     """With ``-o parent`` it is upon the LAN: internal then only means that there is no default route."""
     create(engine, "inside", 40, "--internal", f"parent={NIC}.40")
     assert host.extra == {f"{NIC}.40"}

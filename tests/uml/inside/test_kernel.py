@@ -16,7 +16,7 @@ def use(host: Host, address: str, name: str, *below: str) -> None:
         host.ip("link", "set", each, "up")
 
 
-def test_the_guest_lacks_802_1q(lan: Lan, host: Host) -> None:
+def test_guest_has_802_1q(lan: Lan, host: Host) -> None:
     """A tagged link carries its tag onto the wire, and the station behind that tag answers."""
     address = station(lan, "20", "10.20.0.1/24")
     host.add_vlan("v20", NIC, 20)
@@ -28,7 +28,7 @@ def test_the_guest_lacks_802_1q(lan: Lan, host: Host) -> None:
 
 
 @pytest.mark.parametrize("outer", ["802.1Q", "802.1ad"])
-def test_the_guest_lacks_a_vlan_within_a_vlan(lan: Lan, host: Host, outer: str) -> None:
+def test_guest_has_nested_vlans(lan: Lan, host: Host, outer: str) -> None:
     """Both kinds of outer tag: 802.1ad is the standard's, 802.1Q twice is what switches are often told."""
     tags, number = ("21.30", 21) if outer == "802.1Q" else ("22ad.30", 22)
     address = station(lan, tags, f"10.{number}.0.1/24")
@@ -43,7 +43,7 @@ def test_the_guest_lacks_a_vlan_within_a_vlan(lan: Lan, host: Host, outer: str) 
 
 @pytest.mark.parametrize("parent", ["name p0 type dummy", f"link {NIC} name p0 type vlan id 7"])
 @pytest.mark.parametrize("kind", ["macvlan mode bridge", "ipvlan mode l2"])
-def test_the_guest_lacks_a_kind_of_link_or_of_parent(host: Host, parent: str, kind: str) -> None:
+def test_guest_has_every_kind_of_link(host: Host, parent: str, kind: str) -> None:
     """Both kinds of child upon every kind of parent that the running kernel may not know."""
     host.ip("link", "add", *parent.split())
     host.ip("link", "add", "link", "p0", "name", "c0", "type", *kind.split())
@@ -54,7 +54,7 @@ def test_the_guest_lacks_a_kind_of_link_or_of_parent(host: Host, parent: str, ki
 
 @pytest.mark.parametrize("place", ["/", "/etc", str(Path(__file__).parent)])
 @pytest.mark.parametrize("mounted", ["ro", "rw"])
-def test_the_guest_can_write_to_the_hosts_files(mounted: str, place: str) -> None:
+def test_guest_cannot_write_to_the_hosts_files(mounted: str, place: str) -> None:
     """What the tests write must end with the guest, even if they remounted its root: see jail.sh."""
     run("mount", "-o", f"remount,{mounted}", "/")
     try:

@@ -21,9 +21,7 @@ TRIES = 40
 
 
 @pytest.mark.parametrize("options", [(f"parent={VLAN}",), (f"parent={NIC}", "vlan_id=20")])
-def test_a_vlan_that_is_absent_is_not_made_or_not_brought_up(
-    engine: Engine, host: Host, options: tuple[str, ...]
-) -> None:
+def test_absent_vlan_is_created_and_brought_up(engine: Engine, host: Host, options: tuple[str, ...]) -> None:
     """Both spellings make 802.1Q VLAN 20, up, upon a NIC that was down and is up now, and nothing else."""
     assert not host.is_up(NIC)
     create(engine, "n20", 20, *options)
@@ -37,7 +35,7 @@ def test_a_vlan_that_is_absent_is_not_made_or_not_brought_up(
 
 
 @pytest.mark.parametrize("options", [(f"parent={VLAN}.30",), (f"parent={VLAN}", "vlan_id=30")])
-def test_a_vlan_within_a_vlan_is_made_or_removed_by_half(
+def test_nested_vlan_is_created_and_removed_whole(
     engine: Engine, host: Host, options: tuple[str, ...]
 ) -> None:
     """The inner VLAN with the outer one below it, both up and both ours."""
@@ -53,7 +51,7 @@ def test_a_vlan_within_a_vlan_is_made_or_removed_by_half(
     assert not host.extra
 
 
-def test_the_inner_vlan_takes_along_the_outer_one_of_another_network(engine: Engine, host: Host) -> None:
+def test_inner_vlan_leaves_another_networks_outer_vlan(engine: Engine, host: Host) -> None:
     """Of two VLANs that we made, only that which serves no other network goes."""
     create(engine, "n30", 30, f"parent={VLAN}.30")
     create(engine, "n20", 20, f"parent={VLAN}")
@@ -63,7 +61,7 @@ def test_the_inner_vlan_takes_along_the_outer_one_of_another_network(engine: Eng
     assert not host.extra
 
 
-def test_a_vlan_in_a_foreign_service_vlan_is_not_made(engine: Engine, host: Host) -> None:
+def test_vlan_in_a_foreign_service_vlan_is_created(engine: Engine, host: Host) -> None:
     """802.1ad outside, made by the administrator; our 802.1Q inside goes, theirs stays."""
     host.add_vlan("service", NIC, 22, "802.1ad")
     create(engine, "n30", 30, "parent=service", "vlan_id=30")
@@ -73,14 +71,14 @@ def test_a_vlan_in_a_foreign_service_vlan_is_not_made(engine: Engine, host: Host
     assert host.extra == {"service"}
 
 
-def test_a_service_vlan_is_taken_for_the_vlan_of_the_same_number(engine: Engine, host: Host) -> None:
+def test_service_vlan_differs_from_the_vlan_of_that_number(engine: Engine, host: Host) -> None:
     """802.1ad 20 and 802.1Q 20 are two LANs."""
     host.add_vlan("service", NIC, 20, "802.1ad")
     create(engine, "n20", 20, f"parent={VLAN}")
     assert host.vlan(VLAN) == ("802.1Q", 20, NIC)
 
 
-def test_a_vlan_goes_before_its_last_network_or_stays_after_it(engine: Engine, host: Host) -> None:
+def test_vlan_goes_with_its_last_network(engine: Engine, host: Host) -> None:
     """However the networks spell it."""
     create(engine, "first", 20, f"parent={VLAN}")
     create(engine, "second", 21, f"parent={NIC}", "vlan_id=20")
@@ -92,7 +90,7 @@ def test_a_vlan_goes_before_its_last_network_or_stays_after_it(engine: Engine, h
 
 
 @pytest.mark.parametrize("name", [VLAN, "office"])
-def test_a_vlan_of_somebody_else_is_removed_or_made_again(engine: Engine, host: Host, name: str) -> None:
+def test_foreign_vlan_is_used_and_stays(engine: Engine, host: Host, name: str) -> None:
     """Used under whatever name it has, brought up, and left alone."""
     host.add_vlan(name, NIC, 20)
     create(engine, "n20", 20, f"parent={name}")
@@ -104,7 +102,7 @@ def test_a_vlan_of_somebody_else_is_removed_or_made_again(engine: Engine, host: 
     assert host.extra == {name}
 
 
-def test_a_dot_in_the_name_of_a_link_is_taken_for_a_vlan(engine: Engine, host: Host) -> None:
+def test_dot_in_a_links_name_is_no_vlan(engine: Engine, host: Host) -> None:
     """A name is not what a link is: a dummy link called dmz.7 is a parent like any other."""
     host.ip("link", "add", "name", "dmz.7", "up", "type", "dummy")
     create(engine, "n7", 7, "parent=dmz.7")
@@ -117,9 +115,7 @@ def test_a_dot_in_the_name_of_a_link_is_taken_for_a_vlan(engine: Engine, host: H
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_restarted_service_forgets_which_vlans_it_made(
-    engine: Engine, host: Host, plugin: Plugin, how: str
-) -> None:
+def test_restarted_service_remembers_its_vlans(engine: Engine, host: Host, plugin: Plugin, how: str) -> None:
     """Ours are removed with their networks after a restart, another's are not, and none goes meanwhile."""
     host.add_vlan("office", NIC, 21)
     create(engine, "ours", 20, f"parent={VLAN}.30")
@@ -133,9 +129,7 @@ def test_a_restarted_service_forgets_which_vlans_it_made(
     assert host.extra == {"office"}
 
 
-def test_a_vlan_that_went_while_the_service_was_down_stays_away(
-    engine: Engine, host: Host, plugin: Plugin
-) -> None:
+def test_vlan_lost_meanwhile_is_recreated_at_start(engine: Engine, host: Host, plugin: Plugin) -> None:
     """As after a reboot: the engine still has the network, the kernel has no VLAN."""
     create(engine, "n30", 30, f"parent={VLAN}.30")
     plugin.kill()
@@ -148,7 +142,7 @@ def test_a_vlan_that_went_while_the_service_was_down_stays_away(
     assert not host.extra
 
 
-def test_a_vlan_does_not_come_back_with_its_nic(engine: Engine, host: Host, plugin: Plugin) -> None:
+def test_vlan_returns_with_its_nic(engine: Engine, host: Host, plugin: Plugin) -> None:
     """At once by the event, with our link upon it, the host's address and the routes to containers."""
     parent = f"{VLAN}.30"
     create(engine, "n30", 30, f"parent={parent}", "host_access=true", "--aux-address=host=10.30.0.99")
@@ -171,9 +165,7 @@ def test_a_vlan_does_not_come_back_with_its_nic(engine: Engine, host: Host, plug
     assert not host.extra
 
 
-def test_the_start_fails_while_the_nic_below_a_vlan_is_missing(
-    engine: Engine, host: Host, plugin: Plugin
-) -> None:
+def test_service_starts_without_the_nic_below_a_vlan(engine: Engine, host: Host, plugin: Plugin) -> None:
     """It is awaited, the network is kept, and a container that is started too early is told why it failed."""
     create(engine, "n20", 20, f"parent={VLAN}")
     engine.docker("create", "--name=one", "--network=n20", "--ip=10.20.0.11", "busybox", "sleep", "600")
@@ -190,9 +182,7 @@ def test_the_start_fails_while_the_nic_below_a_vlan_is_missing(
     assert not host.extra
 
 
-def test_a_vlan_stays_on_a_nic_that_has_lost_its_name_to_another_one(
-    engine: Engine, host: Host, plugin: Plugin
-) -> None:
+def test_vlan_follows_the_nics_name(engine: Engine, host: Host, plugin: Plugin) -> None:
     """With containers on it, it stays until they have gone; nothing of others is touched."""
     create(engine, "n20", 20, f"parent={VLAN}")
     start(engine, "one", "n20", "10.20.0.11")
@@ -216,7 +206,7 @@ def test_a_vlan_stays_on_a_nic_that_has_lost_its_name_to_another_one(
     assert not host.extra
 
 
-def test_a_nic_below_a_vlan_that_is_taken_down_is_brought_up(host: Host, engine: Engine) -> None:
+def test_nic_taken_down_below_a_vlan_stays_down(host: Host, engine: Engine) -> None:
     """It is somebody's wish; when it is up again, so is the VLAN, with the host's routes."""
     create(engine, "n20", 20, f"parent={VLAN}", "host_access=true", "--aux-address=host=10.20.0.99")
     start(engine, "one", "n20", "10.20.0.11")
@@ -232,7 +222,7 @@ def test_a_nic_below_a_vlan_that_is_taken_down_is_brought_up(host: Host, engine:
     assert not host.extra
 
 
-def test_a_dummy_link_that_somebody_removes_stays_away(engine: Engine, host: Host) -> None:
+def test_removed_dummy_link_is_recreated(engine: Engine, host: Host) -> None:
     """Containers on it have lost their links; those that start find the same LAN."""
     create(engine, "inside", 40, "--internal")
     (name,) = host.extra
@@ -242,7 +232,7 @@ def test_a_dummy_link_that_somebody_removes_stays_away(engine: Engine, host: Hos
     assert not host.extra
 
 
-def test_a_vlan_that_somebody_put_in_the_place_of_ours_is_removed(engine: Engine, host: Host) -> None:
+def test_foreign_vlan_in_place_of_ours_stays(engine: Engine, host: Host) -> None:
     """Ours was deleted by hand; what has its name now is not ours."""
     create(engine, "n20", 20, f"parent={VLAN}")
     host.replace_vlan(VLAN, NIC, 20)
@@ -250,7 +240,7 @@ def test_a_vlan_that_somebody_put_in_the_place_of_ours_is_removed(engine: Engine
     assert host.extra == {VLAN}
 
 
-def test_a_link_of_somebody_else_goes_with_the_vlan_below_it(engine: Engine, host: Host) -> None:
+def test_vlan_below_a_foreign_link_stays(engine: Engine, host: Host) -> None:
     """The kernel removes what hangs on a removed link; the VLAN stays for its sake, and the network goes."""
     create(engine, "n20", 20, f"parent={VLAN}")
     host.ip("link", "add", "link", VLAN, "name", "theirs", "type", "macvlan", "mode", "bridge")
@@ -270,7 +260,7 @@ def test_a_link_of_somebody_else_goes_with_the_vlan_below_it(engine: Engine, hos
         ((f"parent={VLAN}", "mode=source"), "source_macs"),
     ],
 )
-def test_a_refused_network_leaves_vlans_behind_or_is_refused_without_a_reason(
+def test_refused_network_leaves_no_vlan_and_says_why(
     engine: Engine, host: Host, options: tuple[str, ...], complaint: str
 ) -> None:
     """The complaint names what was wrong, and the kernel looks as before."""
@@ -280,7 +270,7 @@ def test_a_refused_network_leaves_vlans_behind_or_is_refused_without_a_reason(
     assert not host.extra
 
 
-def test_passthru_does_not_work_on_a_vlan_or_shares_it(engine: Engine, host: Host) -> None:
+def test_passthru_has_a_vlan_to_itself(engine: Engine, host: Host) -> None:
     """passthru has its VLAN alone; the refused second network must not take the VLAN with it."""
     create(engine, "n20", 20, f"parent={VLAN}", "macvlan_mode=passthru")
     refused = attempt_create(engine, "second", 21, f"parent={NIC}", "vlan_id=20")
@@ -305,7 +295,7 @@ def network_on(parent: str) -> dict[str, Any]:
     }
 
 
-def test_a_vlan_goes_while_another_network_is_being_made_upon_it(host: Host, plugin: Plugin) -> None:
+def test_vlan_stays_while_another_network_is_created_on_it(host: Host, plugin: Plugin) -> None:
     """Networks are made and removed in parallel; whoever is made upon a VLAN has it.
 
     A try removes an endpoint and its network while it makes another network on the same VLAN.

@@ -6,9 +6,7 @@ from tests.uml.inside.networks import create, reaches, remove, start
 from tests.uml.inside.vlans import NIC, Host, station, tags_of
 
 
-def test_containers_on_a_vlan_are_not_heard_by_their_tagged_neighbour_or_leave_untagged(
-    engine: Engine, host: Host, plugin: Plugin
-) -> None:
+def test_vlan_containers_reach_a_tagged_neighbour_tagged(engine: Engine, host: Host, plugin: Plugin) -> None:
     """Two containers on VLAN 20 reach each other and the station there, and every frame of theirs has the tag."""
     neighbour = station(host.lan, "20", "10.20.0.1/24")
     create(engine, "n20", 20, f"parent={NIC}.20")
@@ -24,9 +22,7 @@ def test_containers_on_a_vlan_are_not_heard_by_their_tagged_neighbour_or_leave_u
     assert not host.extra
 
 
-def test_a_container_on_a_vlan_within_a_vlan_lacks_one_of_the_tags(
-    engine: Engine, host: Host, plugin: Plugin
-) -> None:
+def test_nested_vlan_frames_carry_both_tags(engine: Engine, host: Host, plugin: Plugin) -> None:
     """Both tags are on the wire, outermost first, also after a restart of the service."""
     neighbour = station(host.lan, "21.30", "10.21.0.1/24")
     create(engine, "n21", 21, f"parent={NIC}.21", "vlan_id=30")
