@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -20,6 +20,8 @@ from macvlan_twisted.config import Config
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.models import Subnet
 from macvlan_twisted.engine.client import EngineUnavailable, ListedNetwork
+from macvlan_twisted.errors import MacvlanError
+from macvlan_twisted.netlink.kernel import LinkFacts
 from macvlan_twisted.option_values import ConflictDetection
 from macvlan_twisted.plugin import Surroundings, build
 from macvlan_twisted.testing.kernel import FakeKernel, nic
@@ -173,6 +175,30 @@ class PluginHarness:
     def delete_endpoint(self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK) -> None:
         self.wait(self.removal.delete(requests.EndpointCall(network_id, endpoint_id)))
 
+    def begin_create_network(self, network_id: str = NETWORK, **options: Any) -> Deferred[None]:
+        """Create it without waiting for held steps."""
+        return self.start(self.networks.create(network_request(network_id, **options)))
+
+    def begin_create_endpoint(
+        self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK, *about: str | None, **more: str | None
+    ) -> Deferred[requests.CreatedEndpoint]:
+        return self.start(self.endpoints.create(endpoint_request(endpoint_id, network_id, *about, **more)))
+
+    def delete_network(self, network_id: str = NETWORK) -> None:
+        self.wait(self.networks.delete(network_id))
+
+    def begin_delete_network(self, network_id: str = NETWORK) -> Deferred[None]:
+        return self.start(self.networks.delete(network_id))
+
+    def begin_delete_endpoint(self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK) -> Deferred[None]:
+        return self.start(self.removal.delete(requests.EndpointCall(network_id, endpoint_id)))
+
+    def link(self, name: str) -> LinkFacts:
+        """The link of that name, which must exist."""
+        link = self.kernel.find(name)
+        assert link is not None, f"{name} is missing"
+        return link
+
     def link_names(self) -> set[str]:
         return {link.name for link in self.kernel.links()}
 
@@ -249,6 +275,55 @@ class PluginTestCase(SynchronousTestCase):
     def assert_refused(self, kind: type[Exception], *words: str) -> Refusal:
         return Refusal(self, kind, words)
 
+    def refuse_each_step(
+        self,
+        which: Callable[[PluginHarness], Steps],
+        act: Callable[[], object],
+        check: Callable[[], None],
+        prepare: Callable[[], object] = lambda: None,
+        retried: Callable[[], None] = lambda: None,
+        undoing: Collection[str] = (),
+        least: int = 1,
+    ) -> None:
+        """
+        Refuse the first step of *act* on a fresh host, then the second, and so on until none is left.
+
+        :param which: the steps: those on the kernel, or those on the disk.
+        :param check: runs after each failure.
+        :param retried: runs after a success in spite of the refused step.
+        :param undoing: steps that the next start repeats; one is made before *check*.
+        :param least: fail if *act* takes fewer steps.
+        """
+        number = 0
+        while True:
+            number += 1
+            self.plugin = PluginHarness()
+            prepare()
+            steps = which(self.plugin)
+            before = len(steps.taken)
+            steps.refuse_number = before + number
+            try:
+                act()
+            except MacvlanError as error:
+                self.assertIn("a test refuses it", str(error))
+            else:
+                if steps.refuse_number > len(steps.taken):
+                    break
+                retried()
+                continue
+            if steps.taken[before + number - 1] in undoing:
+                self.plugin = self.plugin.next_life()
+            check()
+        self.assertGreater(number, least, "too few steps were refused")
+
+
+def on_kernel(plugin: PluginHarness) -> Steps:
+    return plugin.steps
+
+
+def on_disk(plugin: PluginHarness) -> Steps:
+    return plugin.records.steps
+
 
 @define
 class Refusal:
@@ -290,6 +365,8 @@ __all__ = [
     "fresh_directory",
     "network_request",
     "nic",
+    "on_disk",
+    "on_kernel",
     "plain_kernel",
     "subnet",
 ]

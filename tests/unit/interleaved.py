@@ -157,7 +157,7 @@ class Interleaved(EngineCalls):
         plugin.delete_endpoint(key, place.network_id)
         plugin.wait(plugin.addresses.release_address(ReleaseAddress(pool_id, address.ip)))
         plugin.wait(plugin.pools.release_pool(pool_id))
-        plugin.wait(plugin.networks.delete(place.network_id))
+        plugin.delete_network(place.network_id)
         self._hold()
 
     def leave_nothing(self) -> None:

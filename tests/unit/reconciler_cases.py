@@ -19,7 +19,7 @@ from macvlan_twisted.reconcile.stale_networks import StaleNetworks
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .engines import Engine
-from .helpers import ENDPOINT, NETWORK, PluginHarness, PluginTestCase, endpoint_request, subnet
+from .helpers import ENDPOINT, NETWORK, PluginHarness, PluginTestCase, subnet
 
 LINK = endpoint_link_name(ENDPOINT)
 SUBNET = "192.168.1.0/24"
@@ -72,7 +72,7 @@ class ReconcilerTestCase(PluginTestCase):
         """RequestAddress, CreateEndpoint, and the link is moved into the container."""
         plugin: PluginHarness = words.pop("house", self.plugin)
         self.request_address(text, plugin)
-        plugin.wait(plugin.endpoints.create(endpoint_request(endpoint_id, address=f"{text}/24", **words)))
+        plugin.create_endpoint(endpoint_id, address=f"{text}/24", **words)
         plugin.kernel.move_away(endpoint_link_name(endpoint_id), up=True)
         self.engine.listed[endpoint_id] = "web"
 

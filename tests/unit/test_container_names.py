@@ -14,7 +14,7 @@ from macvlan_twisted.reconcile.container_names import SETTLING, ContainerNames
 
 from .dhcp_lan import MAC
 from .engines import Engine
-from .helpers import ENDPOINT, NETWORK, endpoint_request, subnet
+from .helpers import ENDPOINT, NETWORK, subnet
 from .test_leases import LeasesTestCase
 
 
@@ -36,7 +36,7 @@ class ContainerNamesTests(LeasesTestCase):
         self.work: Deferred[None] = self.plugin.start(names.learn())
 
     def join(self) -> None:
-        self.plugin.wait(self.plugin.endpoints.create(endpoint_request(ENDPOINT, NETWORK, None, MAC)))
+        self.plugin.create_endpoint(ENDPOINT, NETWORK, None, MAC)
         self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
 
     def pass_time(self, seconds: float) -> None:

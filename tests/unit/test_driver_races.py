@@ -1,4 +1,4 @@
-"""Calls that overlap: the engine stops containers in parallel, repeats calls, and gives up in the middle."""
+"""Overlapping calls: the engine stops containers in parallel, repeats calls, and disconnects in the middle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred
 
 from macvlan_twisted.driver import requests
 from macvlan_twisted.errors import MacvlanError, RequestRefused, StateError
-from macvlan_twisted.keyed_lock import KeyedLock
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.state.interfaces import RecordKind
 
@@ -20,25 +19,28 @@ from .helpers import (
     OTHER_NETWORK,
     PLAIN_LINKS,
     PluginTestCase,
+    Steps,
     disk_refuses,
     endpoint_request,
-    network_request,
 )
-
-CALL = requests.EndpointCall(NETWORK, ENDPOINT)
 
 
 class RaceTestCase(PluginTestCase):
+    def hold(self, name: str) -> Steps:
+        """Hold back the steps called *name*, on the disk or on the kernel."""
+        steps = self.plugin.records.steps if name in {"save", "forget"} else self.plugin.steps
+        steps.hold.add(name)
+        return steps
+
     def finish(self, *calls: Deferred[Any]) -> list[Any]:
-        """Let everything go; what each call came to."""
+        """Let all steps go, and return the outcome of each call."""
         for _ in range(100):
-            steps = next(
-                (each for each in (self.plugin.steps, self.plugin.records.steps) if each.held or each.hold),
-                None,
-            )
-            if steps is None:
+            for steps in (self.plugin.steps, self.plugin.records.steps):
+                if steps.held or steps.hold:
+                    steps.let_all_go()
+                    break
+            else:
                 break
-            steps.let_all_go()
         outcomes: list[Any] = []
         for call in calls:
             call.addErrback(lambda failure: failure.value)
@@ -53,19 +55,17 @@ class EndpointRaceTests(RaceTestCase):
 
     def test_two_equal_creations_at_once_make_one_link(self) -> None:
         for held in ("save", "add_macvlan"):
-            steps = self.plugin.records.steps if held == "save" else self.plugin.steps
+            steps = self.hold(held)
             steps.taken.clear()
-            steps.hold.add(held)
-            calls = [self.plugin.start(self.plugin.endpoints.create(endpoint_request())) for _ in range(2)]
+            calls = [self.plugin.begin_create_endpoint() for _ in range(2)]
             self.assertEqual([each.mac for each in self.finish(*calls)], ["7a:42:c0:a8:01:07"] * 2)
             self.assertEqual(steps.taken.count(held), 1)
             self.plugin.delete_endpoint()
 
     def test_removal_during_the_creation_wins(self) -> None:
         for held in ("save", "add_macvlan"):
-            (self.plugin.records.steps if held == "save" else self.plugin.steps).hold.add(held)
-            creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
-            removal = self.plugin.start(self.plugin.removal.delete(CALL))
+            self.hold(held)
+            creation, removal = self.plugin.begin_create_endpoint(), self.plugin.begin_delete_endpoint()
             self.assertNoResult(removal)
             self.finish(creation, removal)
             self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
@@ -73,17 +73,17 @@ class EndpointRaceTests(RaceTestCase):
 
     def test_endpoint_is_made_while_its_network_is_marked_as_listed(self) -> None:
         self.plugin.create_endpoint()
-        self.plugin.records.steps.hold.add("forget")
-        creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request(OTHER_ENDPOINT)))
+        self.hold("forget")
+        creation = self.plugin.begin_create_endpoint(OTHER_ENDPOINT)
         self.assertNoResult(creation)
         self.plugin.wait(self.plugin.networks.is_listed_by(NETWORK, "n1"))
         (created,) = self.finish(creation)
         self.assertEqual(created.mac, "7a:42:c0:a8:01:07", created)
 
     def test_two_endpoints_at_once_never_get_the_same_mac(self) -> None:
-        self.plugin.records.steps.hold.add("save")
+        self.hold("save")
         calls = [
-            self.plugin.start(self.plugin.endpoints.create(endpoint_request(each, mac="02:00:00:00:00:77")))
+            self.plugin.begin_create_endpoint(each, mac="02:00:00:00:00:77")
             for each in (ENDPOINT, OTHER_ENDPOINT)
         ]
         first, second = self.finish(*calls)
@@ -92,14 +92,14 @@ class EndpointRaceTests(RaceTestCase):
 
     def test_parallel_removals_of_one_endpoint_succeed(self) -> None:
         self.plugin.create_endpoint()
-        self.plugin.steps.hold.add("set_group")
-        calls = [self.plugin.start(self.plugin.removal.delete(CALL)) for _ in range(3)]
+        self.hold("set_group")
+        calls = [self.plugin.begin_delete_endpoint() for _ in range(3)]
         self.assertEqual(self.finish(*calls), [None] * 3)
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
     def test_endpoints_do_not_wait_for_each_other(self) -> None:
-        self.plugin.steps.hold.add("add_macvlan")
-        slow = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        self.hold("add_macvlan")
+        slow = self.plugin.begin_create_endpoint()
         self.plugin.steps.hold.clear()
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.assertNoResult(slow)
@@ -110,9 +110,9 @@ class NetworkRaceTests(RaceTestCase):
     def test_endpoint_in_creation_is_removed_with_its_network(self) -> None:
         for held in ("save", "add_macvlan"):
             self.plugin.create_network(parent="eth1.20")
-            (self.plugin.records.steps if held == "save" else self.plugin.steps).hold.add(held)
-            creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
-            removal = self.plugin.start(self.plugin.networks.delete(NETWORK))
+            self.hold(held)
+            creation = self.plugin.begin_create_endpoint()
+            removal = self.plugin.begin_delete_network()
             self.finish(creation, removal)
             self.assert_nothing_left()
 
@@ -120,53 +120,44 @@ class NetworkRaceTests(RaceTestCase):
         for held in ("set_group", "delete_group", "find", "delete", "forget"):
             self.plugin.create_network(parent="eth1.20")
             self.plugin.create_endpoint()
-            (self.plugin.records.steps if held == "forget" else self.plugin.steps).hold.add(held)
-            removal = self.plugin.start(self.plugin.networks.delete(NETWORK))
-            late = self.plugin.start(
-                self.plugin.endpoints.create(endpoint_request(OTHER_ENDPOINT, address="192.168.1.8/24"))
-            )
+            self.hold(held)
+            removal = self.plugin.begin_delete_network()
+            late = self.plugin.begin_create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
             self.finish(removal, late)
             self.assert_nothing_left()
 
     def test_two_equal_creations_at_once_succeed(self) -> None:
         for held in ("links", "add_vlan", "add_macvlan"):
-            self.plugin.steps.hold.add(held)
-            request = network_request(parent="eth1.20")
-            calls = [self.plugin.start(self.plugin.networks.create(request)) for _ in range(2)]
+            self.hold(held)
+            calls = [self.plugin.begin_create_network(parent="eth1.20") for _ in range(2)]
             self.assertEqual(self.finish(*calls), [None, None])
             self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20"})
-            self.plugin.wait(self.plugin.networks.delete(NETWORK))
+            self.plugin.delete_network()
 
     def test_vlan_survives_if_a_network_follows_the_last_one(self) -> None:
         for held in ("set_group", "delete_group", "find", "links", "delete", "forget"):
             self.plugin.create_network(parent="eth1.20")
             self.plugin.create_endpoint()
-            (self.plugin.records.steps if held == "forget" else self.plugin.steps).hold.add(held)
-            removal = self.plugin.start(self.plugin.networks.delete(NETWORK))
-            creation = self.plugin.start(
-                self.plugin.networks.create(network_request(OTHER_NETWORK, parent="eth1.20"))
-            )
+            self.hold(held)
+            removal = self.plugin.begin_delete_network()
+            creation = self.plugin.begin_create_network(OTHER_NETWORK, parent="eth1.20")
             self.assertEqual(self.finish(removal, creation), [None, None], held)
             self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20"}, held)
             self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"], held)
-            self.plugin.wait(self.plugin.networks.delete(OTHER_NETWORK))
+            self.plugin.delete_network(OTHER_NETWORK)
             self.assert_nothing_left()
 
     def test_two_networks_at_once_make_one_vlan(self) -> None:
-        self.plugin.steps.hold.add("add_vlan")
+        self.hold("add_vlan")
         calls = [
-            self.plugin.start(self.plugin.networks.create(network_request(each, parent="eth1.20")))
-            for each in (NETWORK, OTHER_NETWORK)
+            self.plugin.begin_create_network(each, parent="eth1.20") for each in (NETWORK, OTHER_NETWORK)
         ]
         self.assertEqual(self.finish(*calls), [None, None])
         self.assertEqual(self.plugin.steps.taken.count("add_vlan"), 1)
 
     def test_one_of_two_passthru_networks_gets_the_parent(self) -> None:
-        self.plugin.steps.hold.add("links")
-        calls = [
-            self.plugin.start(self.plugin.networks.create(network_request(each, mode="passthru")))
-            for each in (NETWORK, OTHER_NETWORK)
-        ]
+        self.hold("links")
+        calls = [self.plugin.begin_create_network(each, mode="passthru") for each in (NETWORK, OTHER_NETWORK)]
         first, second = self.finish(*calls)
         self.assertIsNone(first)
         self.assertIsInstance(second, MacvlanError)
@@ -175,54 +166,16 @@ class NetworkRaceTests(RaceTestCase):
     def test_passthru_waits_until_retired_links_are_deleted(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
-        self.plugin.steps.hold.add("delete_group")
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
-        creation = self.plugin.start(
-            self.plugin.networks.create(network_request(OTHER_NETWORK, mode="passthru"))
-        )
+        self.hold("delete_group")
+        self.plugin.delete_network()
+        creation = self.plugin.begin_create_network(OTHER_NETWORK, mode="passthru")
         self.assertNoResult(creation)
         self.assertIn(endpoint_link_name(ENDPOINT), self.plugin.link_names())
         self.assertEqual(self.finish(creation), [None])
 
-
-class KeyedLockTests(PluginTestCase):
-    async def take(
-        self, locks: KeyedLock, key: str, said: list[str], name: str, until: Deferred[None]
-    ) -> None:
-        async with locks.acquire(key):
-            said.append(f"{name} in")
-            await until
-            said.append(f"{name} out")
-
-    def test_one_holder_per_key(self) -> None:
-        locks, said = KeyedLock(), list[str]()
-        gates: list[Deferred[None]] = [Deferred() for _ in range(3)]
-        for key, name, gate in zip("kkx", "abc", gates, strict=True):
-            self.plugin.start(self.take(locks, key, said, name, gate))
-        self.assertEqual(said, ["a in", "c in"])
-        gates[0].callback(None)
-        self.assertEqual(said, ["a in", "c in", "a out", "b in"])
-
-    def test_failure_passes_the_lock_on(self) -> None:
-        locks, said = KeyedLock(), list[str]()
-        gates: list[Deferred[None]] = [Deferred() for _ in range(2)]
-        calls = [
-            self.plugin.start(self.take(locks, "k", said, name, gate))
-            for name, gate in zip("ab", gates, strict=True)
-        ]
-        gates[0].errback(ValueError("a test's own"))
-        self.failureResultOf(calls[0], ValueError)
-        self.assertEqual(said, ["a in", "b in"])
-        gates[1].callback(None)
-        self.assertEqual(vars(locks), {"_locks": {}})
-
-
-class HalfDoneTests(RaceTestCase):
-    """What the interleavings found (:mod:`.interleaved`)."""
-
     def test_failed_network_creation_removes_its_endpoints(self) -> None:
-        self.plugin.records.steps.hold.add("save")
-        creation = self.plugin.start(self.plugin.networks.create(network_request()))
+        self.hold("save")
+        creation = self.plugin.begin_create_network()
         self.plugin.records.steps.let_go()
         self.plugin.records.steps.hold.clear()
         (last,) = self.plugin.records.steps.held
@@ -232,28 +185,33 @@ class HalfDoneTests(RaceTestCase):
         self.assertIsInstance(self.finish(creation)[0], StateError)
         self.assert_nothing_left()
 
-    def test_no_endpoint_is_made_for_a_network_deleted_meanwhile(self) -> None:
+
+class HalfDoneTests(RaceTestCase):
+    """Faults that the interleavings (:mod:`.interleavings`) have found."""
+
+    def setUp(self) -> None:
+        super().setUp()
         self.plugin.create_network()
+
+    def test_no_endpoint_is_made_for_a_network_deleted_meanwhile(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth0")
         self.plugin.create_endpoint()
-        self.plugin.records.steps.hold.add("forget")
-        late = self.plugin.start(self.plugin.endpoints.create(endpoint_request(OTHER_ENDPOINT)))
-        removal = self.plugin.start(self.plugin.networks.delete(NETWORK))
+        self.hold("forget")
+        late = self.plugin.begin_create_endpoint(OTHER_ENDPOINT)
+        removal = self.plugin.begin_delete_network()
         self.finish(late, removal)
-        self.plugin.wait(self.plugin.networks.delete(OTHER_NETWORK))
+        self.plugin.delete_network(OTHER_NETWORK)
         self.assert_nothing_left()
 
     def test_creation_repeated_after_a_kill_makes_the_link(self) -> None:
-        self.plugin.create_network()
-        self.plugin.steps.hold.add("add_macvlan")
-        self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
-        self.killed = self.plugin  # if it were collected, what hangs in it would go on
+        self.hold("add_macvlan")
+        self.plugin.begin_create_endpoint()
+        self.killed = self.plugin  # a collected one would cancel its calls, which would go on
         self.plugin = self.plugin.next_life()
         self.plugin.create_endpoint()
         self.assertTrue(self.plugin.kernel.exists(endpoint_link_name(ENDPOINT)))
 
     def test_repeated_creation_keeps_a_running_container(self) -> None:
-        self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
         self.plugin.create_endpoint()
@@ -261,7 +219,6 @@ class HalfDoneTests(RaceTestCase):
         self.assertFalse(self.plugin.kernel.exists(endpoint_link_name(ENDPOINT)))
 
     def test_failed_repeated_creation_keeps_the_endpoint(self) -> None:
-        self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
         self.plugin.steps.refuse["add_macvlan"] = errno.ENOBUFS
@@ -271,12 +228,11 @@ class HalfDoneTests(RaceTestCase):
         self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
 
     def test_creation_repeated_after_a_failed_removal_has_a_link(self) -> None:
-        self.plugin.create_network()
         self.plugin.create_endpoint()
-        self.plugin.steps.hold.add("members_of_group")
+        self.hold("members_of_group")
         self.plugin.records.failing = True
-        removal = self.plugin.start(self.plugin.removal.delete(CALL))
-        creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        removal = self.plugin.begin_delete_endpoint()
+        creation = self.plugin.begin_create_endpoint()
         self.plugin.records.failing = False
         refused, _made = self.finish(removal, creation)
         self.assertIsInstance(refused, StateError)
@@ -284,14 +240,13 @@ class HalfDoneTests(RaceTestCase):
         self.assertTrue(self.plugin.kernel.exists(endpoint_link_name(ENDPOINT)))
 
     def test_row_of_a_failed_endpoint_goes_with_its_network(self) -> None:
-        self.plugin.create_network()
         self.plugin.steps.refuse["add_macvlan"] = errno.ENOBUFS
         self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
         with self.assert_refused(MacvlanError):
             self.plugin.create_endpoint()
         self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
         self.plugin.records.steps.refuse.clear()
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assert_nothing_left()
 
 
@@ -299,7 +254,7 @@ CHOSEN = "02:00:00:00:00:77"
 
 
 class RepeatedCreationTests(RaceTestCase):
-    """A kill came between an endpoint's row and its link; its creation comes again, and others with its MAC come."""
+    """A kill between row and link of an endpoint: its creation is repeated, and another one with its MAC comes."""
 
     first = endpoint_request(ENDPOINT, address="192.168.1.7/24", mac=CHOSEN)
     other = endpoint_request(OTHER_ENDPOINT, address="192.168.1.8/24", mac=CHOSEN)
@@ -307,9 +262,9 @@ class RepeatedCreationTests(RaceTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.plugin.create_network()
-        self.plugin.steps.hold.add("add_macvlan")
+        self.hold("add_macvlan")
         self.plugin.start(self.plugin.endpoints.create(self.first))
-        self.killed = self.plugin  # if it were collected, what hangs in it would go on
+        self.killed = self.plugin  # a collected one would cancel its calls, which would go on
         self.plugin = self.plugin.next_life()
 
     def create_both(self, *wanted: requests.CreateEndpoint, first_step: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What the calls about endpoints do after their creation: Join to DeleteEndpoint."""
+"""Join, EndpointOperInfo, Leave and DeleteEndpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from macvlan_twisted.driver import requests
 from macvlan_twisted.errors import LinkError, NotFound
 from macvlan_twisted.link_names import endpoint_link_name
 
-from .helpers import ENDPOINT, NETWORK, OTHER_NETWORK, PLAIN_LINKS, PluginTestCase, network_request, subnet
+from .helpers import ENDPOINT, NETWORK, OTHER_NETWORK, PLAIN_LINKS, PluginTestCase, subnet
 
 LINK = endpoint_link_name(ENDPOINT)
 CALL = requests.EndpointCall(NETWORK, ENDPOINT)
@@ -17,35 +17,26 @@ JOIN = requests.Join(NETWORK, ENDPOINT, "/var/run/docker/netns/1f2e3d4c5b6a")
 
 
 class JoinTests(PluginTestCase):
-    SUBNETS = (
-        subnet("10.1.0.0/16", "10.1.0.1"),
-        subnet("10.2.0.0/16", "10.2.0.1"),
-        subnet("10.3.0.0/16"),
-        subnet("fd00::/64", "fd00::1"),
-    )
-
-    def joined(
-        self, address: str | None, address_v6: str | None = None, internal: bool = False
-    ) -> requests.Joined:
-        request = network_request(subnets=self.SUBNETS, internal=internal, parent="eth0")
-        self.plugin.wait(self.plugin.networks.create(request))
-        self.plugin.create_endpoint(address=address, address_v6=address_v6)
-        return self.plugin.wait(self.plugin.endpoints.join(JOIN))
-
     def test_gateway_is_that_of_the_subnet_of_the_endpoint(self) -> None:
-        self.assertEqual(
-            self.joined("10.2.0.7/16", "fd00::7/64"),
-            requests.Joined(LINK, ip_address("10.2.0.1"), ip_address("fd00::1")),
+        subnets = (
+            subnet("10.1.0.0/16", "10.1.0.1"),
+            subnet("10.2.0.0/16", "10.2.0.1"),
+            subnet("10.3.0.0/16"),
+            subnet("fd00::/64", "fd00::1"),
         )
-
-    def test_subnet_without_a_gateway_yields_none(self) -> None:
-        self.assertEqual(self.joined("10.3.0.7/16"), requests.Joined(LINK))
-
-    def test_endpoint_without_addresses_has_no_gateway(self) -> None:
-        self.assertEqual(self.joined(None), requests.Joined(LINK))
-
-    def test_internal_network_has_no_gateway(self) -> None:
-        self.assertEqual(self.joined("10.1.0.7/16", "fd00::7/64", internal=True), requests.Joined(LINK))
+        gateways = ip_address("10.2.0.1"), ip_address("fd00::1")
+        for address, address_v6, internal, expected in (
+            ("10.2.0.7/16", "fd00::7/64", False, gateways),
+            ("10.3.0.7/16", None, False, ()),
+            (None, None, False, ()),
+            ("10.1.0.7/16", "fd00::7/64", True, ()),
+        ):
+            with self.subTest(address=address, internal=internal):
+                self.plugin.create_network(subnets=subnets, internal=internal, parent="eth0")
+                self.plugin.create_endpoint(address=address, address_v6=address_v6)
+                joined = self.plugin.wait(self.plugin.endpoints.join(JOIN))
+                self.assertEqual(joined, requests.Joined(LINK, *expected))
+                self.plugin.delete_network()
 
     def test_join_without_a_link_is_refused(self) -> None:
         self.plugin.create_network()
@@ -63,25 +54,22 @@ class OperationalInfoTests(PluginTestCase):
     def test_all_facts_are_shown(self) -> None:
         self.plugin.create_network(parent="eth1.20", mode="private")
         self.plugin.create_endpoint(address_v6="fd00::7/64")
-        told = self.plugin.wait(self.plugin.endpoints.operational_info(CALL))
-        self.assertEqual(
-            told,
-            {
-                "parent": "eth1.20",
-                "mode": "private",
-                "link": LINK,
-                "mac": "7a:42:c0:a8:01:07",
-                "address": "192.168.1.7/24",
-                "address_v6": "fd00::7/64",
-                "vlan_id": "20",
-            },
-        )
+        expected = {
+            "parent": "eth1.20",
+            "mode": "private",
+            "link": LINK,
+            "mac": "7a:42:c0:a8:01:07",
+            "address": "192.168.1.7/24",
+            "address_v6": "fd00::7/64",
+            "vlan_id": "20",
+        }
+        self.assertEqual(self.plugin.wait(self.plugin.endpoints.operational_info(CALL)), expected)
 
     def test_missing_facts_are_left_out(self) -> None:
         self.plugin.create_network(mode="passthru")
         self.plugin.create_endpoint(address=None)
-        told = self.plugin.wait(self.plugin.endpoints.operational_info(CALL))
-        self.assertEqual(told, {"parent": "eth0", "mode": "passthru", "link": LINK})
+        info = self.plugin.wait(self.plugin.endpoints.operational_info(CALL))
+        self.assertEqual(info, {"parent": "eth0", "mode": "passthru", "link": LINK})
 
 
 class RemovalTests(PluginTestCase):
@@ -105,8 +93,8 @@ class RemovalTests(PluginTestCase):
     def test_removal_of_an_unknown_endpoint_succeeds(self) -> None:
         self.plugin.delete_endpoint()
         self.plugin.create_endpoint()
-        self.plugin.delete_endpoint()
-        self.plugin.delete_endpoint()
+        for _ in range(2):
+            self.plugin.delete_endpoint()
         self.plugin.delete_endpoint(network_id=OTHER_NETWORK)
         self.assertEqual(self.plugin.records.all_rows(), self.network_only)
 
@@ -120,7 +108,7 @@ class RemovalTests(PluginTestCase):
     def test_reply_waits_until_the_row_is_deleted(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.records.steps.hold.add("forget")
-        removal = self.plugin.start(self.plugin.removal.delete(CALL))
+        removal = self.plugin.begin_delete_endpoint()
         self.assertNoResult(removal)
         self.plugin.records.steps.let_all_go()
         self.successResultOf(removal)
@@ -128,7 +116,7 @@ class RemovalTests(PluginTestCase):
     def test_reply_does_not_wait_for_the_kernel_to_free_the_link(self) -> None:
         self.plugin.create_endpoint()
         self.plugin.steps.hold.add("delete_group")
-        self.successResultOf(self.plugin.start(self.plugin.removal.delete(CALL)))
+        self.successResultOf(self.plugin.begin_delete_endpoint())
         self.assertIn(LINK, self.plugin.link_names())
         self.plugin.steps.let_all_go()
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
@@ -137,9 +125,7 @@ class RemovalTests(PluginTestCase):
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
         self.plugin.create_endpoint(network_id=OTHER_NETWORK)
         self.plugin.steps.hold.add("delete_group")
-        removal = self.plugin.start(
-            self.plugin.removal.delete(requests.EndpointCall(OTHER_NETWORK, ENDPOINT))
-        )
+        removal = self.plugin.begin_delete_endpoint(network_id=OTHER_NETWORK)
         self.assertNoResult(removal)
         self.plugin.steps.let_all_go()
         self.successResultOf(removal)

@@ -1,9 +1,8 @@
-"""What the calls about endpoints do."""
+"""CreateEndpoint: the link, its MAC, its address, and what a failed creation leaves."""
 
 from __future__ import annotations
 
-from macvlan_twisted.driver import requests
-from macvlan_twisted.errors import LinkError, MacvlanError, NotFound, RequestRefused
+from macvlan_twisted.errors import LinkError, NotFound, RequestRefused
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.state.interfaces import RecordKind
 
@@ -13,16 +12,15 @@ from .helpers import (
     OTHER_ENDPOINT,
     OTHER_NETWORK,
     PLAIN_LINKS,
-    PluginHarness,
     PluginTestCase,
-    endpoint_request,
-    network_request,
     nic,
+    on_disk,
+    on_kernel,
     subnet,
 )
 
 LINK = endpoint_link_name(ENDPOINT)
-CALL = requests.EndpointCall(NETWORK, ENDPOINT)
+MAC = "02:00:00:00:00:77"
 
 
 class CreationTests(PluginTestCase):
@@ -33,21 +31,18 @@ class CreationTests(PluginTestCase):
     def test_link_has_the_mac_of_the_reply(self) -> None:
         mac = self.plugin.create_endpoint()
         self.assertEqual(mac, "7a:42:c0:a8:01:07")
-        link = self.plugin.kernel.find(LINK)
-        assert link is not None
+        link = self.plugin.link(LINK)
         self.assertEqual((link.mac, link.group), (mac, self.plugin.records.link_group))
         self.assertIn(self.plugin.records.instance, link.alias)
         self.assertIn(ENDPOINT, link.alias)
 
     def test_requested_mac_is_used_and_not_repeated_in_the_reply(self) -> None:
-        self.assertIsNone(self.plugin.create_endpoint(mac="02:00:00:00:00:77"))
-        link = self.plugin.kernel.find(LINK)
-        assert link is not None
-        self.assertEqual(link.mac, "02:00:00:00:00:77")
+        self.assertIsNone(self.plugin.create_endpoint(mac=MAC))
+        self.assertEqual(self.plugin.link(LINK).mac, MAC)
 
     def test_row_is_on_disk_before_the_link_is_made(self) -> None:
         self.plugin.steps.hold.add("add_macvlan")
-        creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        creation = self.plugin.begin_create_endpoint()
         self.assertNoResult(creation)
         self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
         self.plugin.steps.let_all_go()
@@ -55,26 +50,21 @@ class CreationTests(PluginTestCase):
 
     def test_reply_waits_for_the_row_on_disk(self) -> None:
         self.plugin.records.steps.hold.add("save")
-        creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        creation = self.plugin.begin_create_endpoint()
         self.assertNoResult(creation)
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
         self.plugin.records.steps.let_all_go()
         self.successResultOf(creation)
 
     def test_repeated_creation_gets_the_same_reply(self) -> None:
-        for mac in (None, "02:00:00:00:00:77"):
+        for mac in (None, MAC):
             first = self.plugin.create_endpoint(mac=mac)
             before = self.plugin.kernel.links(), self.plugin.records.all_rows()
             self.assertEqual(self.plugin.create_endpoint(mac=mac), first)
+            with self.assert_refused(RequestRefused, ENDPOINT, "exists with other addresses"):
+                self.plugin.create_endpoint(address="192.168.1.8/24", mac=mac)
             self.assertEqual((self.plugin.kernel.links(), self.plugin.records.all_rows()), before)
             self.plugin.delete_endpoint()
-
-    def test_repeated_creation_with_changes_is_refused(self) -> None:
-        self.plugin.create_endpoint()
-        before = self.plugin.kernel.links(), self.plugin.records.all_rows()
-        with self.assert_refused(RequestRefused, ENDPOINT, "exists with other addresses"):
-            self.plugin.create_endpoint(address="192.168.1.8/24")
-        self.assertEqual((self.plugin.kernel.links(), self.plugin.records.all_rows()), before)
 
     def test_unknown_network_is_refused_with_an_explanation(self) -> None:
         with self.assert_refused(NotFound, OTHER_NETWORK, "create it again"):
@@ -99,28 +89,23 @@ class CreationTests(PluginTestCase):
 class RollbackTests(PluginTestCase):
     def test_failure_at_any_step_leaves_nothing(self) -> None:
         for mode in ("bridge", "passthru"):
-            for where in ("kernel", "disk"):
-                number = 0
-                while True:
-                    number += 1
-                    plugin = PluginHarness()
-                    plugin.create_network(mode=mode)
-                    rows = plugin.records.all_rows()
-                    plugin.steps.taken.clear()
-                    plugin.records.steps.taken.clear()
-                    steps = plugin.steps if where == "kernel" else plugin.records.steps
-                    steps.refuse_number = number
-                    try:
-                        plugin.create_endpoint(mac="02:00:00:00:00:77" if mode == "bridge" else None)
-                    except MacvlanError as error:
-                        self.assertIn("a test refuses it", str(error))
-                    else:
-                        break
-                    self.assertEqual(plugin.records.all_rows(), rows)
-                    self.assertEqual(dict(plugin.registry.endpoints), {})
-                    self.assertEqual(plugin.link_names(), PLAIN_LINKS)
-                    self.assertIsNone(plugin.registry.holder_of_mac("eth0", "02:00:00:00:00:77"))
-                self.assertGreater(number, 1, "nothing was refused")
+
+            def prepare(mode: str = mode) -> None:
+                self.plugin.create_network(mode=mode)
+                self.rows = self.plugin.records.all_rows()
+
+            def act(mac: str | None = MAC if mode == "bridge" else None) -> None:
+                self.plugin.create_endpoint(mac=mac)
+
+            for which in (on_kernel, on_disk):
+                with self.subTest(mode=mode, steps=which.__name__):
+                    self.refuse_each_step(which, act, self.check, prepare)
+
+    def check(self) -> None:
+        self.assertEqual(self.plugin.records.all_rows(), self.rows)
+        self.assertEqual(dict(self.plugin.registry.endpoints), {})
+        self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
+        self.assertIsNone(self.plugin.registry.holder_of_mac("eth0", MAC))
 
     def test_failed_creation_can_be_repeated(self) -> None:
         self.plugin.create_network()
@@ -145,43 +130,22 @@ class MacTests(PluginTestCase):
 
     def test_mac_in_use_on_the_parent_is_refused_with_its_holder(self) -> None:
         self.plugin.create_network(OTHER_NETWORK)
-        self.plugin.create_endpoint(mac="02:00:00:00:00:77")
-        with self.assert_refused(RequestRefused, "02:00:00:00:00:77", "eth0", ENDPOINT, NETWORK):
-            self.plugin.create_endpoint(
-                OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.8/24", mac="02:00:00:00:00:77"
-            )
+        self.plugin.create_endpoint(mac=MAC)
+        with self.assert_refused(RequestRefused, MAC, "eth0", ENDPOINT, NETWORK):
+            self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.8/24", mac=MAC)
         self.assertEqual(list(self.plugin.registry.endpoints), [ENDPOINT])
 
     def test_same_mac_is_allowed_on_another_parent(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1")
-        self.plugin.create_endpoint(mac="02:00:00:00:00:77")
-        self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, mac="02:00:00:00:00:77")
+        self.plugin.create_endpoint(mac=MAC)
+        self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, mac=MAC)
         self.assertEqual(len(self.plugin.registry.endpoints), 2)
 
     def test_freed_mac_can_be_used_again(self) -> None:
-        self.plugin.create_endpoint(mac="02:00:00:00:00:77")
+        self.plugin.create_endpoint(mac=MAC)
         self.plugin.delete_endpoint()
-        self.plugin.create_endpoint(OTHER_ENDPOINT, mac="02:00:00:00:00:77")
+        self.plugin.create_endpoint(OTHER_ENDPOINT, mac=MAC)
         self.assertEqual(list(self.plugin.registry.endpoints), [OTHER_ENDPOINT])
-
-    def test_reallocated_address_replaces_the_forgotten_endpoint(self) -> None:
-        self.plugin.create_endpoint()
-        self.plugin.create_endpoint(OTHER_ENDPOINT)
-        self.assertEqual(list(self.plugin.registry.endpoints), [OTHER_ENDPOINT])
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
-        self.assertEqual(self.plugin.link_names() - PLAIN_LINKS, {endpoint_link_name(OTHER_ENDPOINT)})
-
-    def test_endpoint_without_a_link_gives_up_its_mac(self) -> None:
-        self.plugin.create_endpoint(mac="02:00:00:00:00:77")
-        self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT))
-        self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24", mac="02:00:00:00:00:77")
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
-
-    def test_link_without_a_row_is_removed_with_its_endpoint(self) -> None:
-        self.plugin.create_endpoint()
-        self.plugin.registry.remove_endpoint(ENDPOINT)
-        self.plugin.delete_endpoint()
-        self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
     def test_mac_of_the_parent_is_refused(self) -> None:
         with self.assert_refused(RequestRefused, "02:00:00:00:00:02", "eth0"):
@@ -190,47 +154,39 @@ class MacTests(PluginTestCase):
 
     def test_endpoint_without_addresses_has_a_mac_of_its_own(self) -> None:
         first = self.plugin.create_endpoint(address=None)
-        second = self.plugin.create_endpoint(OTHER_ENDPOINT, address=None)
-        self.assertNotEqual(first, second)
+        self.assertNotEqual(self.plugin.create_endpoint(OTHER_ENDPOINT, address=None), first)
 
     def test_passthru_keeps_the_mac_of_the_parent(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
         self.assertIsNone(self.plugin.create_endpoint(network_id=OTHER_NETWORK))
-        link, parent = self.plugin.kernel.find(LINK), self.plugin.kernel.find("eth1")
-        assert link is not None
-        assert parent is not None
-        self.assertEqual((link.mac, parent.mac), ("02:00:00:00:00:03", "02:00:00:00:00:03"))
+        for name in (LINK, "eth1"):
+            self.assertEqual(self.plugin.link(name).mac, "02:00:00:00:00:03")
 
     def test_passthru_refuses_a_mac_unless_forced(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
-        with self.assert_refused(
-            RequestRefused, "02:00:00:00:00:77", "eth1", "-o allow_parent_mac_change=true"
-        ):
-            self.plugin.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77")
-        self.plugin.wait(self.plugin.networks.delete(OTHER_NETWORK))
+        with self.assert_refused(RequestRefused, MAC, "eth1", "-o allow_parent_mac_change=true"):
+            self.plugin.create_endpoint(network_id=OTHER_NETWORK, mac=MAC)
+        self.plugin.delete_network(OTHER_NETWORK)
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru", allow_parent_mac_change="")
-        self.assertIsNone(self.plugin.create_endpoint(network_id=OTHER_NETWORK, mac="02:00:00:00:00:77"))
+        self.assertIsNone(self.plugin.create_endpoint(network_id=OTHER_NETWORK, mac=MAC))
 
 
 class RouterTests(PluginTestCase):
     def test_address_of_the_router_is_refused_with_the_remedy(self) -> None:
-        request = network_request(subnets=(subnet("192.168.1.0/24"),))
-        self.plugin.wait(self.plugin.networks.create(request))
+        self.plugin.create_network(subnets=(subnet("192.168.1.0/24"),))
         with self.assert_refused(RequestRefused, "192.168.1.1", "--gateway 192.168.1.1"):
             self.plugin.create_endpoint(address="192.168.1.1/24")
         self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
         self.plugin.create_endpoint(address="192.168.1.2/24")
 
     def test_gateway_of_the_network_is_refused_in_both_families(self) -> None:
-        subnets = (subnet("10.0.0.0/8", "10.0.0.9"), subnet("fd00::/64", "fd00::9"))
-        self.plugin.wait(self.plugin.networks.create(network_request(subnets=subnets)))
+        self.plugin.create_network(subnets=(subnet("10.0.0.0/8", "10.0.0.9"), subnet("fd00::/64", "fd00::9")))
         with self.assert_refused(RequestRefused, "10.0.0.9"):
             self.plugin.create_endpoint(address="10.0.0.9/8")
         with self.assert_refused(RequestRefused, "fd00::9"):
             self.plugin.create_endpoint(address=None, address_v6="fd00::9/64")
 
     def test_internal_network_may_use_the_address_of_the_router(self) -> None:
-        request = network_request(internal=True, subnets=(subnet("192.168.1.0/24"),))
-        self.plugin.wait(self.plugin.networks.create(request))
+        self.plugin.create_network(internal=True, subnets=(subnet("192.168.1.0/24"),))
         self.plugin.create_endpoint(address="192.168.1.1/24")
         self.assertIn(ENDPOINT, self.plugin.registry.endpoints)

@@ -19,7 +19,6 @@ from .helpers import (
     NETWORK,
     OTHER_ENDPOINT,
     OTHER_NETWORK,
-    endpoint_request,
     network_request,
     subnet,
 )
@@ -36,9 +35,7 @@ class EngineManagedNetworkTests(ConflictTestCase):
             self.plugin.create_network(network, subnets=DOCKERS)
 
     def start(self, endpoint: str, network: str, address: str, mac: str | None = None) -> Deferred[Any]:
-        return self.plugin.start(
-            self.plugin.endpoints.create(endpoint_request(endpoint, network, f"{address}/24", mac))
-        )
+        return self.plugin.begin_create_endpoint(endpoint, network, f"{address}/24", mac)
 
     def test_one_of_two_containers_at_once_gets_the_address(self) -> None:
         made: list[object] = []

@@ -40,8 +40,7 @@ class NetworkTests(HostAccessTestCase):
             "ipv6/disable_ipv6": "0",
         }
         self.assertEqual({key: config.get(key) for key in wanted}, wanted)
-        link = self.plugin.kernel.find(self.link)
-        assert link is not None
+        link = self.plugin.link(self.link)
         self.assertTrue(link.up)
 
     def test_host_link_without_an_ipv6_subnet_has_ipv6_disabled(self) -> None:
@@ -51,7 +50,7 @@ class NetworkTests(HostAccessTestCase):
     def test_host_link_goes_with_the_network(self) -> None:
         self.open()
         self.run_container()
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assert_nothing_left()
         self.assertEqual(self.plugin.kernel.host_addresses(), {})
 
@@ -68,15 +67,15 @@ class NetworkTests(HostAccessTestCase):
         other = (subnet("10.1.0.0/24"),)
         self.open(OTHER_NETWORK, subnets=other, address="10.1.0.99")
         self.assertEqual(self.addresses(), ["10.1.0.99", HOST, HOST_6])
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assertEqual(self.addresses(), ["10.1.0.99"])
-        self.plugin.wait(self.plugin.networks.delete(OTHER_NETWORK))
+        self.plugin.delete_network(OTHER_NETWORK)
         self.assert_nothing_left()
 
     def test_shared_host_address_stays_for_the_second_network(self) -> None:
         self.open()
         self.open(OTHER_NETWORK, subnets=BOTH[:1], address=HOST)
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assertEqual(self.addresses(), [HOST])
 
     def test_each_parent_has_its_own_host_link(self) -> None:

@@ -45,7 +45,7 @@ class ReallocatedAddressTests(HostAccessTestCase):
 
     def test_route_survives_the_old_container_and_its_network(self) -> None:
         self.plugin.delete_endpoint(ENDPOINT, NETWORK)
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assertEqual(self.routes(), [SECOND])
         self.plugin.delete_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
         self.assertEqual(self.routes(), [])

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from macvlan_twisted.netlink.kernel import HostRoute
 
 from .conflict_cases import log_of
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK
+from .helpers import ENDPOINT, OTHER_ENDPOINT, OTHER_NETWORK
 from .host_access_cases import HOST, HOST_6, REACHED, HostAccessTestCase, access_request
 
 
@@ -21,7 +21,7 @@ class OverlappingNetworkTests(HostAccessTestCase):
         plugin.taps["eth0"].broken = True
         plugin.steps.hold.add("find")
         ready = plugin.start(plugin.wires.ready("eth0"))  # which has its turn on the parent
-        deleted = plugin.start(plugin.networks.delete(NETWORK))
+        deleted = plugin.begin_delete_network()
         plugin.steps.hold.clear()
         created = plugin.start(plugin.networks.create(access_request(OTHER_NETWORK)))
         plugin.steps.let_all_go()
@@ -32,7 +32,7 @@ class OverlappingNetworkTests(HostAccessTestCase):
         self.run_container(network_id=OTHER_NETWORK)
         self.assertEqual(self.routes(), REACHED)
         plugin.delete_endpoint(network_id=OTHER_NETWORK)
-        plugin.wait(plugin.networks.delete(OTHER_NETWORK))
+        plugin.delete_network(OTHER_NETWORK)
         self.assert_nothing_left()
 
     def test_network_after_passthru_speaks_from_the_host_link(self) -> None:
@@ -43,7 +43,7 @@ class OverlappingNetworkTests(HostAccessTestCase):
         plugin.taps["eth0"].broken = True
         plugin.steps.hold.add("find")
         plugin.start(plugin.wires.ready("eth0"))
-        deleted = plugin.start(plugin.networks.delete(NETWORK))
+        deleted = plugin.begin_delete_network()
         plugin.steps.hold.clear()
         created = plugin.start(plugin.networks.create(access_request(OTHER_NETWORK)))
         plugin.steps.let_all_go()

@@ -9,7 +9,7 @@ from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress
 from macvlan_twisted.state.interfaces import RecordKind
 
-from .helpers import NETWORK, OTHER_NETWORK, PLAIN_LINKS
+from .helpers import OTHER_NETWORK, PLAIN_LINKS
 from .host_access_cases import HOST, HostAccessTestCase
 
 
@@ -71,7 +71,7 @@ class OurPoolTests(HostAccessTestCase):
     def test_host_address_is_freed_with_the_pool(self) -> None:
         self.open(subnets=(self.pool(),), address="")
         self.plugin.wait(self.plugin.pools.release_pool(self.pool_id))
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assertEqual(self.plugin.store.claims(), [])
         self.assertEqual(self.plugin.kernel.host_addresses(), {})
 
@@ -82,7 +82,7 @@ class OurPoolTests(HostAccessTestCase):
         self.assertEqual(len(self.addresses()), 1)
         (shared,) = self.addresses()
         self.plugin.wait(self.plugin.pools.release_pool(first_id))
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assertEqual(self.addresses(), [shared])
         self.assertNotEqual(self.next(), shared)
 

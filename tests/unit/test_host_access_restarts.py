@@ -9,7 +9,7 @@ from macvlan_twisted.link_names import endpoint_link_name, host_link_name
 from macvlan_twisted.netlink.kernel import HostRoute
 from macvlan_twisted.state.interfaces import RecordKind
 
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, network_request, nic
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, nic
 from .host_access_cases import BOTH, HOST, HOST_6, REACHED, HostAccessTestCase
 
 LINK = endpoint_link_name(ENDPOINT)
@@ -28,7 +28,7 @@ class RestartTests(HostAccessTestCase):
         self.assertEqual(self.plugin.kernel.links(), before)
         self.assertEqual(self.routes(), REACHED)
         self.plugin.delete_endpoint()
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assert_nothing_left()
 
     def test_link_and_routes_are_restored_after_a_reboot(self) -> None:
@@ -96,11 +96,7 @@ class DummyParentTests(HostAccessTestCase):
     """An internal network without a NIC is on a link of ours, which goes with a reboot, too."""
 
     def test_dummy_is_made_before_the_host_link_after_a_reboot(self) -> None:
-        self.plugin.wait(
-            self.plugin.networks.create(
-                network_request(internal=True, subnets=BOTH[:1], host_access="true", host_address=HOST)
-            )
-        )
+        self.plugin.create_network(internal=True, subnets=BOTH[:1], host_access="true", host_address=HOST)
         parent = self.plugin.registry.networks[NETWORK].parent
         self.link = host_link_name(self.plugin.records.instance, parent)
         self.run_container(address_v6=None)
@@ -111,5 +107,5 @@ class DummyParentTests(HostAccessTestCase):
         self.assertEqual(self.addresses(), [HOST])
         self.assertEqual(self.routes(), REACHED[:1])
         self.plugin.delete_endpoint()
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assert_nothing_left()

@@ -138,7 +138,7 @@ class RollbackTests(HostAccessTestCase):
         for name in ("delete_host_route", "delete_address"):
             self.plugin.steps.refuse[name] = 5
         with self.assert_refused(LinkError, "delete_host_route", "delete_address"):
-            self.plugin.wait(self.plugin.networks.delete(NETWORK))
+            self.plugin.delete_network()
         self.plugin.steps.refuse.clear()
         self.plugin.wait(self.plugin.links.deletions_finished())
         self.assert_nothing_left()
@@ -196,8 +196,7 @@ class HostAddressConflictTests(HostAccessTestCase):
         made = self.plugin.start(self.plugin.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
         self.pass_time()
         self.assertIsNone(self.successResultOf(made))
-        parent = self.plugin.kernel.find("eth0")
-        assert parent is not None
+        parent = self.plugin.link("eth0")
         for mac, seen in ((parent.mac, []), ("02:00:00:00:00:09", [HOST])):
             frame = answer_frame(parse_address(HOST), mac, "02:00:00:00:00:03")
             self.plugin.taps["eth0"].bring(frame)
@@ -210,6 +209,6 @@ class HostAddressConflictTests(HostAccessTestCase):
         self.pass_time()
         self.assertIsNone(self.successResultOf(made))
         self.assertTrue(self.answers_for(HOST))
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assertFalse(self.answers_for(HOST))
         self.assertEqual(self.plugin.link_names() - PLAIN_LINKS - {self.link}, set())

@@ -1,8 +1,9 @@
-"""Which addresses the host gets for its containers: given, reserved by name, or of the pool."""
+"""Which addresses the host gets for its containers: given by option, reserved by name, or out of the pool."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -24,7 +25,7 @@ def ours(each: Subnet) -> Subnet:
 
 @define
 class Pools:
-    """Address management that gives the first that is preferred, else .64."""
+    """Address management that yields the first preferred address, else .64."""
 
     asked: list[tuple[str, str | None, list[str]]] = field(factory=list)
 
@@ -52,95 +53,81 @@ class ChoiceTests(SynchronousTestCase):
         *subnets: Subnet,
         given: Sequence[str] = (),
         present: Sequence[str] = (),
-        others: Mapping[str, str] | None = None,
+        others: Mapping[str, str] = {},
     ) -> Deferred[tuple[IPAddress, ...]]:
         return ensureDeferred(
             choose_host_addresses(
                 Network(NETWORK, "eth0", "bridge", subnets=subnets),
-                [parse_address(each) for each in given],
-                [parse_address(each) for each in present],
-                {parse_address(address): link for address, link in (others or {}).items()},
+                [*map(parse_address, given)],
+                [*map(parse_address, present)],
+                {parse_address(address): link for address, link in others.items()},
                 (),
                 self.pools,
             )
         )
 
-    def chosen(self, *subnets: Subnet, **about: Sequence[str]) -> list[str]:
-        return [str(each) for each in self.successResultOf(self.choice(*subnets, **about))]  # type: ignore[arg-type]
-
-    def refused(self, *subnets: Subnet, given: Sequence[str] = (), others: Mapping[str, str] = {}) -> str:
+    def assert_refused(
+        self,
+        words: Sequence[str],
+        *subnets: Subnet,
+        given: Sequence[str] = (),
+        others: Mapping[str, str] = {},
+    ) -> str:
         failure = self.failureResultOf(self.choice(*subnets, given=given, others=others), RequestRefused)
+        for word in words:
+            self.assertIn(word, failure.getErrorMessage())
         return str(failure.getErrorMessage())
 
-    def test_managed_pools_yield_one_address_per_family(self) -> None:
-        self.assertEqual(self.chosen(ours(V4), ours(V6)), ["192.168.1.64", "fd00::40"])
-
-    def test_one_address_serves_several_subnets_of_a_family(self) -> None:
-        self.assertEqual(self.chosen(ours(V4), ours(subnet("10.0.0.0/24"))), ["192.168.1.64"])
-
-    def test_addresses_on_the_parent_are_preferred(self) -> None:
-        present = ["192.168.1.99", "fd00::99"]
-        self.assertEqual(self.chosen(ours(V4), ours(V6), present=present), present)
-
-    def test_given_addresses_are_reserved_in_managed_pools(self) -> None:
-        self.assertEqual(
-            self.chosen(ours(V4), ours(V6), given=["fd00::77", "192.168.1.77"]), ["192.168.1.77", "fd00::77"]
-        )
-        self.assertEqual([wanted for _, wanted, _ in self.pools.asked], ["192.168.1.77", "fd00::77"])
-
-    def test_address_for_one_family_leaves_the_other_to_the_pool(self) -> None:
-        self.assertEqual(
-            self.chosen(ours(V4), ours(V6), given=["192.168.1.77"]), ["192.168.1.77", "fd00::40"]
-        )
-
-    def test_given_address_outside_all_pools_is_used(self) -> None:
-        self.assertEqual(self.chosen(ours(V4), given=["10.9.9.9"]), ["10.9.9.9"])
-        self.assertEqual(self.pools.asked, [])
-
-    def test_given_address_in_an_engine_pool_is_used(self) -> None:
-        self.assertEqual(self.chosen(V4, given=["192.168.1.77"]), ["192.168.1.77"])
-
-    def test_reserved_auxiliary_addresses_are_used(self) -> None:
+    def test_host_addresses_are_chosen(self) -> None:
         named = subnet("192.168.1.0/24", host="192.168.1.95", router="192.168.1.2")
         named_6 = subnet("fd00::/64", host6="fd00::95")
-        self.assertEqual(self.chosen(named, named_6), ["192.168.1.95", "fd00::95"])
-        self.assertEqual(self.chosen(ours(named), ours(named_6)), ["192.168.1.95", "fd00::95"])
-        self.assertEqual(self.pools.asked, [], "it is taken twice in our pool")
+        present = ["192.168.1.99", "fd00::99"]
+        both, auxiliary = [ours(V4), ours(V6)], ["192.168.1.95", "fd00::95"]
+        cases: tuple[tuple[list[Subnet], dict[str, Any], list[str]], ...] = (
+            # A managed pool yields one address per family, preferably one that the host has on the parent.
+            (both, {}, ["192.168.1.64", "fd00::40"]),
+            ([ours(V4), ours(subnet("10.0.0.0/24"))], {}, ["192.168.1.64"]),
+            (both, {"present": present}, present),
+            # What the user gives is used.
+            (both, {"given": ["fd00::77", "192.168.1.77"]}, ["192.168.1.77", "fd00::77"]),
+            (both, {"given": ["192.168.1.77"]}, ["192.168.1.77", "fd00::40"]),
+            ([ours(V4)], {"given": ["10.9.9.9"]}, ["10.9.9.9"]),
+            ([V4], {"given": ["192.168.1.77"]}, ["192.168.1.77"]),
+            # So are auxiliary addresses of certain names; what is given wins.
+            ([named, named_6], {}, auxiliary),
+            ([ours(named), ours(named_6)], {}, auxiliary),
+            ([subnet("192.168.1.0/24", host4="192.168.1.95")], {}, ["192.168.1.95"]),
+            ([subnet("192.168.1.0/24", host6="192.168.1.95")], {}, ["192.168.1.95"]),
+            ([named], {"given": ["192.168.1.77"]}, ["192.168.1.77"]),
+        )
+        for subnets, about, expected in cases:
+            with self.subTest(subnets=subnets, about=about):
+                chosen = self.successResultOf(self.choice(*subnets, **about))
+                self.assertEqual([str(each) for each in chosen], expected, about)
 
-    def test_all_auxiliary_names_work(self) -> None:
-        for name in ("host", "host4", "host6"):
-            self.assertEqual(
-                self.chosen(subnet("192.168.1.0/24", **{name: "192.168.1.95"})), ["192.168.1.95"]
-            )
-
-    def test_given_address_wins_over_an_auxiliary_address(self) -> None:
-        named = subnet("192.168.1.0/24", host="192.168.1.95")
-        self.assertEqual(self.chosen(named, given=["192.168.1.77"]), ["192.168.1.77"])
+    def test_given_addresses_are_reserved_in_managed_pools_only(self) -> None:
+        self.successResultOf(self.choice(ours(V4), ours(V6), given=["fd00::77", "192.168.1.77"]))
+        self.assertEqual([wanted for _, wanted, _ in self.pools.asked], ["192.168.1.77", "fd00::77"])
+        self.pools.asked.clear()
+        self.successResultOf(self.choice(ours(V4), given=["10.9.9.9"]))
+        self.successResultOf(self.choice(ours(subnet("192.168.1.0/24", host="192.168.1.95"))))
+        self.assertEqual(self.pools.asked, [], "the engine has reserved auxiliary addresses itself")
 
     def test_engine_pool_without_an_address_is_refused_with_advice(self) -> None:
-        said = self.refused(V4)
-        for words in (
-            "192.168.1.0/24",
-            "--aux-address host=ADDRESS",
-            "-o host_address=ADDRESS",
-            "-o host_access=false",
-        ):
-            self.assertIn(words, said)
+        options = ("-o host_address=ADDRESS", "-o host_access=false")
+        self.assert_refused(("192.168.1.0/24", "--aux-address host=ADDRESS", *options), V4)
         named = subnet("192.168.1.0/24", host="192.168.1.95")
-        self.assertIn("--aux-address host6=ADDRESS", self.refused(named, V6))
-
-    def test_null_ipam_error_suggests_the_option_only(self) -> None:
-        said = self.refused(evolve(subnet("0.0.0.0/0"), null_ipam=True))
-        self.assertIn("-o host_address=ADDRESS", said)
-        self.assertNotIn("--aux-address", said)
+        self.assert_refused(("--aux-address host6=ADDRESS",), named, V6)
+        null_ipam = evolve(subnet("0.0.0.0/0"), null_ipam=True)
+        self.assertNotIn("--aux-address", self.assert_refused(options[:1], null_ipam))
 
     def test_address_of_an_absent_family_is_refused(self) -> None:
-        self.assertIn("IPv6", self.refused(V4, given=["192.168.1.77", "fd00::77"]))
+        self.assert_refused(("IPv6",), V4, given=["192.168.1.77", "fd00::77"])
 
     def test_address_the_host_has_already_is_refused(self) -> None:
+        words = ("host address 192.168.1.10 is the host's own already, on eth0",)
         others = {"192.168.1.10": "eth0"}
         for each in (V4, ours(V4)):
-            said = self.refused(each, given=["192.168.1.10"], others=others)
-            self.assertIn("host address 192.168.1.10 is the host's own already, on eth0", said)
+            self.assert_refused(words, each, given=["192.168.1.10"], others=others)
         named = subnet("192.168.1.0/24", host="192.168.1.10")
-        self.assertIn("192.168.1.10", self.refused(named, others=others))
+        self.assert_refused(("192.168.1.10",), named, others=others)

@@ -138,7 +138,7 @@ class LostHostLinkTests(LinkMonitorTestCase):
 
     def test_host_link_of_a_deleted_network_is_not_restored(self) -> None:
         self.plugin.delete_endpoint()
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.tell(self.link, there=False)
         self.tell("eth0")
         self.pass_time(LATEST)
@@ -150,7 +150,7 @@ class LostHostLinkTests(LinkMonitorTestCase):
         self.tell(self.link, there=False)
         self.plugin.steps.hold.add("add_macvlan")
         self.pass_time(SOON)
-        deleted = self.plugin.start(self.plugin.networks.delete(NETWORK))
+        deleted = self.plugin.begin_delete_network()
         self.plugin.steps.let_all_go()
         self.successResultOf(deleted)
         self.pass_time(LATEST)
@@ -197,8 +197,7 @@ class AddressMonitoringTests(LinkMonitorTestCase):
 
     def test_conflict_is_noticed_if_the_parent_comes_late(self) -> None:
         self.run_one()
-        parent = self.plugin.kernel.find("eth0")
-        assert parent is not None
+        parent = self.plugin.link("eth0")
         self.plugin.kernel.delete("eth0")
         self.live_again()
         self.assertEqual(self.somebody_takes_it(), [])

@@ -17,8 +17,6 @@ from .helpers import (
     OTHER_ENDPOINT,
     OTHER_NETWORK,
     PLAIN_LINKS,
-    endpoint_request,
-    network_request,
     nic,
     subnet,
 )
@@ -117,7 +115,7 @@ class AbsentParentTests(ParentTestCase):
         self.pass_time(SOON)
         self.assertEqual(len(self.lines_with("parent eth0 is not there: it is awaited; its")), 1)
         self.plugin.delete_endpoint()
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assert_nothing_left(links=PLAIN_LINKS - {"eth0"})
         self.bring()
         self.pass_time(LATEST)
@@ -156,7 +154,7 @@ class AbsentParentTests(ParentTestCase):
     def test_parent_lost_during_endpoint_creation_leaves_nothing(self) -> None:
         self.plugin.create_network()
         self.plugin.steps.hold.add("add_macvlan")
-        creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        creation = self.plugin.begin_create_endpoint()
         self.vanish()
         self.plugin.steps.let_all_go()
         self.assertIn(
@@ -177,7 +175,7 @@ class AbsentParentTests(ParentTestCase):
     def test_parent_replaced_during_creation_carries_the_endpoint(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.steps.hold.add("add_macvlan")
-        creation = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        creation = self.plugin.begin_create_endpoint()
         self.vanish("eth1")
         self.bring("eth1")
         self.plugin.steps.let_all_go()
@@ -188,7 +186,7 @@ class AbsentParentTests(ParentTestCase):
     def test_parent_lost_during_network_creation_leaves_nothing(self) -> None:
         for step in ("add_vlan", "add_macvlan", "read_macvlan"):
             self.plugin.steps.hold.add(step)
-            creation = self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20")))
+            creation = self.plugin.begin_create_network(parent="eth1.20")
             self.vanish("eth1")
             self.pass_time(LATEST)
             self.plugin.steps.let_all_go()
@@ -200,7 +198,7 @@ class AbsentParentTests(ParentTestCase):
 
     def test_parent_of_a_network_in_creation_is_not_reported(self) -> None:
         self.plugin.records.steps.hold.add("save")
-        creation = self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20")))
+        creation = self.plugin.begin_create_network(parent="eth1.20")
         self.tell("eth1")
         self.pass_time(LATEST)
         self.plugin.records.steps.let_all_go()
@@ -216,7 +214,7 @@ class AbsentParentTests(ParentTestCase):
         self.plugin.steps.let_go()  # and its NIC; the VLAN as the parent is next
         look = self.plugin.steps.held.pop()
         self.plugin.steps.hold.clear()
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         look.go()
         self.assertEqual(self.lines_with("is not there"), [])
         self.assertFalse(self.plugin.parents.parent_status.is_in_doubt("eth1.20"))
@@ -287,7 +285,7 @@ class RecreatedLinkTests(ParentTestCase):
         self.vanish("eth1.20")
         self.plugin.steps.hold.add("add_vlan")
         self.pass_time(SOON)
-        deletion = self.plugin.start(self.plugin.networks.delete(NETWORK))
+        deletion = self.plugin.begin_delete_network()
         self.plugin.steps.let_all_go()
         self.successResultOf(deletion)
         self.pass_time(LATEST)
@@ -296,7 +294,7 @@ class RecreatedLinkTests(ParentTestCase):
     def test_vlan_of_a_network_in_deletion_is_not_made_again(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.steps.hold.add("delete")
-        deletion = self.plugin.start(self.plugin.networks.delete(NETWORK))
+        deletion = self.plugin.begin_delete_network()
         self.tell("eth1")
         self.pass_time(LATEST)
         self.plugin.steps.let_all_go()
@@ -309,8 +307,7 @@ class RecreatedLinkTests(ParentTestCase):
         self.plugin.kernel.put(nic("eth1", 3, up=False))
         self.tell("eth1", up=False)
         self.pass_time(LATEST)
-        link = self.plugin.kernel.find("eth1")
-        assert link is not None
+        link = self.plugin.link("eth1")
         self.assertFalse(link.up)
 
 
@@ -427,7 +424,7 @@ class ReplacedParentTests(ParentTestCase):
         self.plugin.create_endpoint()
         self.plugin.delete_endpoint()
         self.plugin.wait(self.plugin.links.deletions_finished())
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assert_nothing_left(links={*PLAIN_LINKS, "eth1.20"})
 
     def test_other_link_with_the_name_of_the_vlan_is_left_alone(self) -> None:

@@ -8,7 +8,7 @@ from macvlan_twisted.addresses import parse_address, parse_interface, parse_netw
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
 from macvlan_twisted.state.interfaces import RecordKind
 
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, endpoint_request, subnet
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, subnet
 from .reconciler_cases import ENOUGH, GRACE_PERIODS, ROUND, SUBNET, ReconcilerTestCase, listed
 
 
@@ -227,8 +227,7 @@ class OrphanLinkTests(ReconcilerTestCase):
 
     def test_foreign_link_stays(self) -> None:
         name = self.leave_link()
-        link = self.plugin.kernel.find(name)
-        assert link is not None
+        link = self.plugin.link(name)
         self.plugin.kernel.put(evolve(link, alias="somebody's", group=7))
         self.begin()
         self.go_round(2 * ENOUGH)
@@ -247,8 +246,7 @@ class OrphanLinkTests(ReconcilerTestCase):
         name = self.leave_link()
         self.begin()
         self.pass_time(141)
-        link = self.plugin.kernel.find(name)
-        assert link is not None
+        link = self.plugin.link(name)
         self.plugin.kernel.put(evolve(link, index=link.index + 50))
         self.go_round(GRACE_PERIODS.silence - 10)
         self.assertIn(name, self.plugin.link_names())
@@ -264,9 +262,7 @@ class SecondContainerTests(ReconcilerTestCase):
         self.request_address()
         self.begin()
         self.go_round(GRACE_PERIODS.silence + 10)
-        self.plugin.wait(
-            self.plugin.endpoints.create(endpoint_request(OTHER_ENDPOINT, address="192.168.1.7/24"))
-        )
+        self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.7/24")
         self.engine.listed[OTHER_ENDPOINT] = "web"
         self.go_round(2 * ENOUGH)
         self.assert_kept(OTHER_ENDPOINT)

@@ -18,7 +18,7 @@ from macvlan_twisted.state.serialize import from_document
 from macvlan_twisted.testing.sandboxes import FakeSandbox
 
 from .dhcp_lan import MAC, RELEASE, Server
-from .helpers import ENDPOINT, NETWORK, PluginHarness, endpoint_request, network_request, subnet
+from .helpers import ENDPOINT, NETWORK, PluginHarness, network_request, subnet
 from .test_leases import LeasesTestCase
 
 SANDBOX = "/var/run/docker/netns/1f2e3d4c5b6a"
@@ -46,7 +46,7 @@ class ReaddressTestCase(LeasesTestCase):
         self.plugin.create_network(
             subnets=(NOBODYS,), parent="eth0", dhcp="true", dhcp_readdress=readdress, conflict_detection="off"
         )
-        self.plugin.wait(self.plugin.endpoints.create(endpoint_request(ENDPOINT, NETWORK, None, MAC)))
+        self.plugin.create_endpoint(ENDPOINT, NETWORK, None, MAC)
         self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT, sandbox)))
         self.plugin.clock.advance(5)  # announcements are over
 
@@ -111,8 +111,8 @@ class ReaddressTests(ReaddressTestCase):
     def test_repeated_creation_reports_the_first_address(self) -> None:
         self.run_container()
         self.insist(NEW)
-        again = self.plugin.wait(self.plugin.endpoints.create(endpoint_request(ENDPOINT, NETWORK, None, MAC)))
-        self.assertEqual(str(again.address), f"{OLD}/24")
+        again = self.plugin.begin_create_endpoint(address=None, mac=MAC)
+        self.assertEqual(str(self.successResultOf(again).address), f"{OLD}/24")
         self.assert_has(NEW)
 
     def test_container_keeps_its_address_without_the_option(self) -> None:

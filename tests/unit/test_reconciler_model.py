@@ -26,7 +26,7 @@ from macvlan_twisted.reconcile.stale_networks import StaleNetworks
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .engines import Engine
-from .helpers import NETWORK, OTHER_NETWORK, PluginHarness, endpoint_request, subnet
+from .helpers import NETWORK, OTHER_NETWORK, PluginHarness, subnet
 from .reconciler_cases import SUBNET, listed
 
 STEP = 5
@@ -103,7 +103,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
         if address is None:
             return
         endpoint_id = f"{address.rsplit('.')[-1]:0>64}"
-        self.plugin.wait(self.plugin.endpoints.create(endpoint_request(endpoint_id, address=f"{address}/24")))
+        self.plugin.create_endpoint(endpoint_id, address=f"{address}/24")
         self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, endpoint_id)))
         self.engine.listed[endpoint_id] = "web"
         self.living[endpoint_id] = Container(endpoint_id, address, is_starting=True)
@@ -203,7 +203,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In the end the engine answers, and all the rest goes."""
-        if not hasattr(self, "rounds"):
+        if not hasattr(self, "reconciler"):
             return
         self.be_replaced("a" * 64)
         self.engine.trouble = None

@@ -17,7 +17,6 @@ from .helpers import (
     PluginHarness,
     PluginTestCase,
     evolve,
-    network_request,
     subnet,
 )
 
@@ -26,7 +25,7 @@ class NetworkTests(PluginTestCase):
     def test_half_made_network_is_removed_at_the_next_start(self) -> None:
         """The engine does not ask for it: it repeats the call without its body, and gives up."""
         self.plugin.steps.hold.add("read_macvlan")
-        self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20", mode="passthru")))
+        self.plugin.begin_create_network(parent="eth1.20", mode="passthru")
         plugin = self.plugin.next_life()
         self.assert_nothing_left(plugin)
         plugin.create_network(OTHER_NETWORK, parent="eth1.20")
@@ -39,9 +38,9 @@ class NetworkTests(PluginTestCase):
         self.plugin.create_network()
         self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
         with self.assert_refused(LinkError, NETWORK, "a test refuses it"):
-            self.plugin.wait(self.plugin.networks.delete(NETWORK))
+            self.plugin.delete_network()
         self.plugin.records.steps.refuse.clear()
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assert_nothing_left()
 
     def test_row_of_a_failed_endpoint_goes_with_the_next_removal(self) -> None:
@@ -87,14 +86,13 @@ class ParentTests(PluginTestCase):
         plugin.create_endpoint()
         self.assertIn("eth1.20", plugin.link_names())
         plugin.delete_endpoint()
-        plugin.wait(plugin.networks.delete(NETWORK))
+        plugin.delete_network()
         self.assert_nothing_left(plugin)
 
     def test_dummy_has_the_mtu_of_its_network(self) -> None:
         plugin = PluginHarness(config=Config(mtu=9000))
         plugin.create_network(internal=True)
-        link = plugin.kernel.find(dummy_link_name(NETWORK))
-        assert link is not None
+        link = plugin.link(dummy_link_name(NETWORK))
         self.assertEqual(link.mtu, 9000)
 
     def test_network_without_a_parent_is_internal(self) -> None:
@@ -104,8 +102,7 @@ class ParentTests(PluginTestCase):
 
     def test_mtu_above_the_current_one_of_the_parent_is_reported(self) -> None:
         self.plugin.create_network(mtu="1500")
-        link = self.plugin.kernel.find("eth0")
-        assert link is not None
+        link = self.plugin.link("eth0")
         self.plugin.kernel.put(evolve(link, mtu=1400))
         with self.assert_refused(LinkError, "MTU", "1500"):
             self.plugin.create_endpoint()
@@ -115,21 +112,17 @@ class RouterTests(PluginTestCase):
     def test_router_of_another_lan_is_an_ordinary_address(self) -> None:
         plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
         other = subnet("192.168.1.0/24", "192.168.1.254")
-        plugin.wait(plugin.networks.create(network_request(parent="eth1", subnets=(other,))))
+        plugin.create_network(parent="eth1", subnets=(other,))
         self.assertIsNotNone(plugin.create_endpoint(address="192.168.1.1/24"))
 
     def test_default_router_is_reserved_if_a_subnet_has_no_gateway(self) -> None:
         plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
-        plugin.wait(
-            plugin.networks.create(network_request(parent="eth1", subnets=(subnet("192.168.1.0/24"),)))
-        )
+        plugin.create_network(parent="eth1", subnets=(subnet("192.168.1.0/24"),))
         with self.assert_refused(RequestRefused, "--gateway 192.168.1.1"):
             plugin.create_endpoint(address="192.168.1.1/24")
 
     def test_second_router_is_refused_with_the_remedy(self) -> None:
         plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
-        plugin.wait(
-            plugin.networks.create(network_request(subnets=(subnet("192.168.1.0/24", "192.168.1.254"),)))
-        )
+        plugin.create_network(subnets=(subnet("192.168.1.0/24", "192.168.1.254"),))
         with self.assert_refused(RequestRefused, "--aux-address router=192.168.1.1"):
             plugin.create_endpoint(address="192.168.1.1/24")

@@ -14,7 +14,7 @@ from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.netlink.kernel import MacvlanLink
 from macvlan_twisted.state.interfaces import RecordKind
 
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, PLAIN_LINKS, endpoint_request
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, PLAIN_LINKS
 from .reconciler_cases import ENOUGH, GRACE_PERIODS, LINK, ROUND, ReconcilerTestCase, listed
 
 
@@ -253,8 +253,7 @@ class IdleLinkTests(ReconcilerTestCase):
         self.assert_kept(ENDPOINT)
 
     def test_foreign_link_in_its_place_is_not_touched(self) -> None:
-        theirs = self.plugin.kernel.find(LINK)
-        assert theirs is not None
+        theirs = self.plugin.link(LINK)
         self.plugin.kernel.delete(LINK)
         self.plugin.kernel.put(evolve(theirs, alias="someone's", group=7))
         self.begin()
@@ -269,7 +268,7 @@ class IdleLinkTests(ReconcilerTestCase):
             lambda: self.plugin.wait(
                 self.plugin.endpoints.operational_info(requests.EndpointCall(NETWORK, ENDPOINT))
             ),
-            lambda: self.plugin.wait(self.plugin.endpoints.create(endpoint_request())),
+            self.plugin.create_endpoint,
         ):
             self.go_round(GRACE_PERIODS.silence - 10)
             call()
@@ -305,7 +304,7 @@ class IdleLinkTests(ReconcilerTestCase):
     def test_endpoint_in_slow_creation_stays(self) -> None:
         self.plugin.delete_endpoint()
         self.plugin.steps.hold.add("add_macvlan")
-        made = self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        made = self.plugin.begin_create_endpoint()
         self.begin()
         self.go_round(2 * ENOUGH)
         self.plugin.steps.let_all_go()
@@ -333,9 +332,7 @@ class SuccessorTests(ReconcilerTestCase):
         self.plugin.steps.hold.add("add_macvlan")
         self.go_round(ROUND)
         self.plugin.steps.hold.clear()
-        creation = self.plugin.start(
-            self.plugin.endpoints.create(endpoint_request(OTHER_ENDPOINT, address="192.168.1.7/24"))
-        )
+        creation = self.plugin.begin_create_endpoint(OTHER_ENDPOINT, address="192.168.1.7/24")
         self.assertNoResult(creation)
         self.plugin.steps.let_all_go()
         self.successResultOf(creation)
@@ -345,9 +342,7 @@ class SuccessorTests(ReconcilerTestCase):
 class PassthruTests(ReconcilerTestCase):
     def test_passthru_endpoint_is_removed_only_with_an_engine(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", macvlan_mode="passthru")
-        self.plugin.wait(
-            self.plugin.endpoints.create(endpoint_request(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.9/24"))
-        )
+        self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.9/24")
         self.no_engine()
         self.plugin.kernel.delete(endpoint_link_name(OTHER_ENDPOINT))
         self.begin()
@@ -362,11 +357,7 @@ class PassthruTests(ReconcilerTestCase):
         self.plugin.create_network(
             OTHER_NETWORK, parent="eth1", macvlan_mode="passthru", allow_parent_mac_change="true"
         )
-        self.plugin.wait(
-            self.plugin.endpoints.create(
-                endpoint_request(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.9/24", "02:00:00:00:00:77")
-            )
-        )
+        self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.9/24", "02:00:00:00:00:77")
         self.no_engine()
         self.plugin.kernel.delete(endpoint_link_name(OTHER_ENDPOINT))
         self.begin()

@@ -124,7 +124,7 @@ class NetworkTests(ReconcilerTestCase):
         self.begin()
         self.go_round(ROUND)
         self.engine.has.clear()
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.go_round()
         self.assert_networks()
 
@@ -134,7 +134,7 @@ class PoolTests(ReconcilerTestCase):
         self.request_address()
         self.begin()
         self.go_round(ROUND)
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.engine.has.clear()
         self.assertIn("has no network in the engine", self.go_round())
         self.assertEqual(self.plugin.store.open, {})
@@ -144,7 +144,7 @@ class PoolTests(ReconcilerTestCase):
         """State was lost in part: what is left of it is needed to recover the rest."""
         self.begin()
         self.go_round(ROUND)
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.go_round(2 * ENOUGH)
         self.assertIn(self.pool_id, self.plugin.store.open)
 

@@ -19,9 +19,7 @@ from .helpers import (
     PluginTestCase,
     ScriptedRecords,
     ScriptedStore,
-    endpoint_request,
     evolve,
-    network_request,
     nic,
 )
 
@@ -50,7 +48,7 @@ class RestartTests(PluginTestCase):
         plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         with self.assert_refused(Exception, "7a:42:c0:a8:01:07", ENDPOINT):
             plugin.create_endpoint("f" * 64, mac="7a:42:c0:a8:01:07", address="192.168.1.9/24")
-        plugin.wait(plugin.networks.delete(NETWORK))
+        plugin.delete_network()
         self.assert_nothing_left(plugin)
 
     def test_endpoint_with_its_link_in_a_container_stays(self) -> None:
@@ -92,7 +90,7 @@ class KilledTests(PluginTestCase):
 
     def test_endpoint_killed_before_its_link_can_be_removed(self) -> None:
         self.plugin.steps.hold.add("add_macvlan")
-        self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        self.plugin.begin_create_endpoint()
         plugin = self.plugin.next_life()
         plugin.delete_endpoint()
         self.assertEqual(plugin.records.kept[RecordKind.ENDPOINT], {})
@@ -100,7 +98,7 @@ class KilledTests(PluginTestCase):
 
     def test_endpoint_killed_before_its_link_can_be_created_again(self) -> None:
         self.plugin.steps.hold.add("add_macvlan")
-        self.plugin.start(self.plugin.endpoints.create(endpoint_request()))
+        self.plugin.begin_create_endpoint()
         plugin = self.plugin.next_life()
         plugin.delete_endpoint()
         self.assertEqual(plugin.create_endpoint(), "7a:42:c0:a8:01:07")
@@ -108,8 +106,7 @@ class KilledTests(PluginTestCase):
     def test_link_without_an_alias_is_removed_with_its_row(self) -> None:
         """A link with our group and a name that a row derives is ours, without any alias."""
         self.plugin.create_endpoint()
-        link = self.plugin.kernel.find(LINK)
-        assert link is not None
+        link = self.plugin.link(LINK)
         self.plugin.kernel.put(evolve(link, alias=""))
         plugin = self.plugin.next_life()
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
@@ -120,8 +117,7 @@ class KilledTests(PluginTestCase):
     def test_host_link_without_an_alias_stays(self) -> None:
         self.plugin.create_network("f" * 64, parent="eth1", host_access="true", host_address="192.168.1.200")
         (link,) = self.plugin.registry.host_links.values()
-        made = self.plugin.kernel.find(link.name)
-        assert made is not None
+        made = self.plugin.link(link.name)
         self.plugin.kernel.put(evolve(made, alias=""))
         again = self.plugin.next_life().kernel.find(link.name)
         assert again is not None
@@ -129,8 +125,7 @@ class KilledTests(PluginTestCase):
 
     def test_vlan_without_an_alias_stays(self) -> None:
         self.plugin.create_network("f" * 64, parent="eth1.20")
-        vlan = self.plugin.kernel.find("eth1.20")
-        assert vlan is not None
+        vlan = self.plugin.link("eth1.20")
         self.plugin.kernel.put(evolve(vlan, alias=""))
         again = self.plugin.next_life().kernel.find("eth1.20")
         assert again is not None
@@ -148,19 +143,18 @@ class KilledTests(PluginTestCase):
 
     def test_network_killed_before_its_vlan_can_be_removed(self) -> None:
         self.plugin.steps.hold.add("add_vlan")
-        self.plugin.start(self.plugin.networks.create(network_request("f" * 64, parent="eth1.20")))
+        self.plugin.begin_create_network("f" * 64, parent="eth1.20")
         plugin = self.plugin.next_life()
-        plugin.wait(plugin.networks.delete("f" * 64))
+        plugin.delete_network("f" * 64)
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
         self.assertEqual(plugin.records.kept[RecordKind.MADE_LINK], {})
 
     def test_vlan_without_an_alias_goes_with_its_network(self) -> None:
         self.plugin.create_network("f" * 64, parent="eth1.20")
-        vlan = self.plugin.kernel.find("eth1.20")
-        assert vlan is not None
+        vlan = self.plugin.link("eth1.20")
         self.plugin.kernel.put(evolve(vlan, alias=""))
         plugin = self.plugin.next_life()
-        plugin.wait(plugin.networks.delete("f" * 64))
+        plugin.delete_network("f" * 64)
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
 
     def test_vlans_without_a_network_are_removed(self) -> None:
@@ -223,8 +217,7 @@ class ForeignLinkTests(PluginTestCase):
         is_ours = ownership(self.plugin.records, self.plugin.registry)
         self.plugin.create_network()
         self.plugin.create_endpoint()
-        link = self.plugin.kernel.find(LINK)
-        assert link is not None
+        link = self.plugin.link(LINK)
         self.assertTrue(is_ours(evolve(link, alias="")))
         self.assertFalse(is_ours(evolve(link, alias="", group=7)))
         self.assertFalse(is_ours(evolve(link, alias="someone's")))

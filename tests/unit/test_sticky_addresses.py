@@ -17,7 +17,7 @@ from macvlan_twisted.option_values import IdentitySource
 from macvlan_twisted.state.interfaces import StickyAddress
 
 from .address_cases import AddressTestCase
-from .helpers import LAN, NETWORK, PluginHarness, ScriptedRecords, network_request, subnet
+from .helpers import LAN, PluginHarness, ScriptedRecords, network_request, subnet
 
 OURS = "192.168.1.0/24"
 
@@ -102,7 +102,7 @@ class NameIdentityTests(StickyAddressTestCase):
         self.stop(pool, address)
         self.stop(pool, "192.168.1.2/24")
         self.close(pool)
-        self.plugin.wait(self.plugin.networks.delete(NETWORK))
+        self.plugin.delete_network()
         self.assertEqual(self.plugin.store.names, {})
         again = self.start(self.network(identity="name"), "web")
         self.assertEqual(again[1], mac)

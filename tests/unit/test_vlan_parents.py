@@ -17,7 +17,6 @@ from .helpers import (
     PluginHarness,
     PluginTestCase,
     evolve,
-    network_request,
     nic,
     plain_kernel,
     subnet,
@@ -27,19 +26,18 @@ from .helpers import (
 class VlanTests(PluginTestCase):
     def delete(self, network_id: str = NETWORK, plugin: PluginHarness | None = None) -> None:
         plugin = plugin or self.plugin
-        plugin.wait(plugin.networks.delete(network_id))
+        plugin.delete_network(network_id)
 
     def test_vlan_is_created_up_and_marked_as_ours(self) -> None:
         self.plugin.create_network(parent="eth1.20")
-        link = self.plugin.kernel.find("eth1.20")
-        assert link is not None
+        link = self.plugin.link("eth1.20")
         self.assertEqual((link.kind, link.vlan_id, link.lower_index, link.up), ("vlan", 20, 3, True))
         self.assertIn(self.plugin.records.instance, link.alias)
         self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"])
 
     def test_row_is_on_disk_before_the_vlan_is_made(self) -> None:
         self.plugin.steps.hold.add("add_vlan")
-        creation = self.plugin.start(self.plugin.networks.create(network_request(parent="eth1.20")))
+        creation = self.plugin.begin_create_network(parent="eth1.20")
         self.assertNoResult(creation)
         self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"])
         self.plugin.steps.let_all_go()
@@ -94,15 +92,13 @@ class VlanTests(PluginTestCase):
             plain_kernel(nic("eth1.20", 9, kind="vlan", lower_index=3, vlan_id=20, up=False))
         )
         plugin.create_network(parent="eth1.20")
-        link = plugin.kernel.find("eth1.20")
-        assert link is not None
+        link = plugin.link("eth1.20")
         self.assertTrue(link.up)
 
     def test_nic_is_set_up_for_its_vlan(self) -> None:
         plugin = PluginHarness(FakeKernel([nic("eth0", 2), nic("eth1", 3, up=False)]))
         plugin.create_network(parent="eth1.20")
-        link = plugin.kernel.find("eth1")
-        assert link is not None
+        link = plugin.link("eth1")
         self.assertTrue(link.up)
 
     def test_two_tags_are_created_and_removed(self) -> None:
@@ -140,8 +136,7 @@ class VlanTests(PluginTestCase):
 
     def test_vlan_below_a_foreign_link_stays_when_the_network_goes(self) -> None:
         self.plugin.create_network(parent="eth1.20")
-        made = self.plugin.kernel.find("eth1.20")
-        assert made is not None
+        made = self.plugin.link("eth1.20")
         self.plugin.kernel.put(nic("theirs", 60, lower_index=made.index))
         with self.assert_refused(Exception, "theirs"):
             self.delete()
@@ -154,7 +149,7 @@ class VlanTests(PluginTestCase):
         self.plugin.create_network(parent="eth1.20")
         self.plugin.create_endpoint()
         self.plugin.steps.hold.add("delete_group")
-        removal = self.plugin.start(self.plugin.networks.delete(NETWORK))
+        removal = self.plugin.begin_delete_network()
         self.assertNoResult(removal)
         self.assertIn("eth1.20", self.plugin.link_names())
         self.plugin.steps.let_all_go()
@@ -169,7 +164,7 @@ class DummyTests(PluginTestCase):
         names = {dummy_link_name(NETWORK), dummy_link_name(OTHER_NETWORK)}
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, *names})
         for network_id in (NETWORK, OTHER_NETWORK):
-            self.plugin.wait(self.plugin.networks.delete(network_id))
+            self.plugin.delete_network(network_id)
         self.assert_nothing_left()
 
     def test_foreign_link_with_the_name_of_the_dummy_is_refused(self) -> None:
@@ -184,8 +179,7 @@ class DummyTests(PluginTestCase):
         self.plugin.create_endpoint(address="10.0.0.2/8")
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="10.0.0.3/8")
         links = [self.plugin.kernel.find(endpoint_link_name(each)) for each in (ENDPOINT, OTHER_ENDPOINT)]
-        dummy = self.plugin.kernel.find(dummy_link_name(NETWORK))
-        assert dummy is not None
+        dummy = self.plugin.link(dummy_link_name(NETWORK))
         self.assertEqual({link and link.lower_index for link in links}, {dummy.index})
 
 
@@ -203,7 +197,7 @@ class RebootTests(PluginTestCase):
             plugin.link_names(), {*PLAIN_LINKS, "eth1.20", "eth1.20.30", dummy_link_name(OTHER_NETWORK)}
         )
         for network_id in (NETWORK, OTHER_NETWORK):
-            plugin.wait(plugin.networks.delete(network_id))
+            plugin.delete_network(network_id)
         self.assert_nothing_left(plugin)
 
     def test_service_starts_without_the_nic(self) -> None:
@@ -217,15 +211,13 @@ class RebootTests(PluginTestCase):
         self.delete_and_check(plugin)
 
     def delete_and_check(self, plugin: PluginHarness) -> None:
-        plugin.wait(plugin.networks.delete(NETWORK))
+        plugin.delete_network()
         self.assert_nothing_left(plugin)
 
     def test_dummy_that_is_down_is_set_up_at_start(self) -> None:
         self.plugin.create_network(internal=True)
-        dummy = self.plugin.kernel.find(dummy_link_name(NETWORK))
-        assert dummy is not None
+        dummy = self.plugin.link(dummy_link_name(NETWORK))
         self.plugin.kernel.put(evolve(dummy, up=False))
         plugin = self.plugin.next_life()
-        again = plugin.kernel.find(dummy.name)
-        assert again is not None
+        again = plugin.link(dummy.name)
         self.assertTrue(again.up)
