@@ -33,6 +33,7 @@ from .driver.host_access import HostAccess
 from .driver.link_ownership import ownership
 from .driver.macvlan_links import MacvlanLinks
 from .driver.networks import Networks
+from .driver.parent_status import ParentStatus
 from .driver.parents import Parents
 from .driver.readdress import Readdressing
 from .driver.registry import Registry
@@ -55,7 +56,9 @@ from .ipam.sticky_addresses import StickyAddresses
 from .keyed_lock import KeyedLock
 from .lan.address_probe import RFC_5227, ProbeTiming, bounded
 from .lan.announcer import Announcer
+from .lan.conflict_table import ConflictTable
 from .lan.conflicts import Conflicts
+from .lan.container_routes import ContainerRoutes
 from .lan.host_link import HostLinks
 from .lan.host_routes import HostRoutes
 from .lan.packet_socket import PacketSocket
@@ -175,17 +178,27 @@ def build(
     run, engine = surroundings.run, surroundings.engine
     registry = Registry(records)
     links = Links(kernel, run, surroundings.run_deletion, records.link_group, ownership(records, registry))
-    host_links = HostLinks(links, records, registry.host_links)
-    sockets = PacketSockets(links, host_links, surroundings.open_socket)
+    parent_status = ParentStatus(clock.seconds)
+    routes = ContainerRoutes(links, registry.host_links)
+    host_links = HostLinks(links, records, registry.host_links, routes)
+    sockets = PacketSockets(links, host_links, surroundings.open_socket, parent_status)
+    open_pools = PoolRegistry(addresses)
     conflicts = Conflicts(
-        sockets, links, records, _probe_timing(config.probe_timeout), clock, random, wall_time
+        sockets,
+        links,
+        ConflictTable(records, clock, wall_time),
+        open_pools,
+        _probe_timing(config.probe_timeout),
+        clock,
+        random,
     )
-    host_routes = HostRoutes(links, host_links, conflicts)
+    conflicts.load()
+    host_routes = HostRoutes(host_links, routes, conflicts)
     leases = Leases(sockets, conflicts, records, clock, random, wall_time, config.dhcp_timeout)
 
     macs = MacPolicy(records.instance, random)
     dhcp_pools = DhcpPools(leases, macs)
-    open_pools, pool_locks, pending = PoolRegistry(addresses), KeyedLock(), PendingAddresses(clock.seconds)
+    pool_locks, pending = KeyedLock(), PendingAddresses(clock.seconds)
     sticky_addresses = StickyAddresses(addresses.identities())
     pools_seen = LastSeen(clock.seconds, open_pools.by_id.__contains__)
     selection = AddressSelection(config, open_pools, conflicts)
@@ -197,12 +210,11 @@ def build(
     address_requests = AddressRequests(
         config, open_pools, allocations, dhcp_pools, macs, selection, sticky_addresses, pending, pools_seen
     )
-    conflicts.is_handed_out = address_requests.is_endpoints
     pool_requests = PoolRequests(
         config, open_pools, addresses, pool_locks, allocations, dhcp_pools, selection, nonce, pools_seen
     )
 
-    parents = Parents(links, records, registry, sockets, clock.seconds)
+    parents = Parents(links, records, registry, sockets, parent_status)
     announcer = Announcer(sockets, clock)
     endpoint_addresses = EndpointAddresses(registry, links, conflicts, announcer, leases)
     host_access = HostAccess(config, registry, links, host_routes, pool_binding, conflicts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.logger import Logger
@@ -24,11 +24,7 @@ _log = Logger(namespace="macvlan_twisted.driver")
 
 
 class Parents:
-    """
-    VLANs and dummy links that we made: each is removed with the last network that uses it.
-
-    :param seconds: tells the time, of a clock that is never set.
-    """
+    """VLANs and dummy links that we made: each is removed with the last network that uses it."""
 
     def __init__(
         self,
@@ -36,7 +32,7 @@ class Parents:
         records: HostRecords,
         registry: Registry,
         wires: PacketSockets,
-        seconds: Callable[[], float],
+        parent_status: ParentStatus,
     ) -> None:
         self._links = links
         self._wires = wires
@@ -44,8 +40,7 @@ class Parents:
         self._registry = registry
         self._locks = KeyedLock()
         self._made = registry.made_links
-        self.parent_status = ParentStatus(seconds)
-        wires.why_absent = self.parent_status.why_absent
+        self.parent_status = parent_status
 
     @property
     def made(self) -> Mapping[str, MadeLink]:

@@ -169,7 +169,7 @@ class AddressRequests:
 
     def is_endpoints(self, parent: str, address: IPAddress) -> bool:
         """Whether *address* was handed out on *parent*, and not released."""
-        return self._pools.of_endpoint(parent, address) is not None
+        return self._pools.is_allocated(parent, address)
 
     def mac_for(self, parent: str, address: IPAddress) -> str | None:
         """The MAC that goes with an address of ours on *parent*, where it is not made of the address."""

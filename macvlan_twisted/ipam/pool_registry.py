@@ -111,6 +111,10 @@ class PoolRegistry:
             if holders == {pool.pool_id}
         ]
 
+    def is_allocated(self, parent: str, address: IPAddress) -> bool:
+        """Whether *address* is allocated to a container on *parent*."""
+        return self.of_endpoint(parent, address) is not None
+
     def of_endpoint(self, parent: str, address: IPAddress) -> Pool | None:
         """The pool of which *address* was handed out to a container on *parent*."""
         for pool in self.by_id.values():

@@ -153,7 +153,7 @@ class AddressPrefetch:
     async def _hold(self, ahead: PoolPrefetch, address: IPAddress, of_many: bool = False) -> Verdict:
         pool = ahead.pool
         return await self._conflicts.hold(
-            pool.wire, address, pool.shared_set, of_many=of_many, is_managed=True
+            pool.wire, address, pool.shared_set, of_many=of_many, is_managed=True, on_lost=self._lost
         )
 
     @staticmethod
@@ -276,7 +276,7 @@ class AddressPrefetch:
                 ahead.shared.give_back(number)
                 self._conflicts.let_go(ahead.pool.wire, address, pool.shared_set)
 
-    def lost(self, parent: str, address: IPAddress) -> None:
+    def _lost(self, parent: str, address: IPAddress) -> None:
         """Someone took an address that was held, in spite of our defence."""
         for ahead in self._ahead.values():
             if ahead.pool.wire == parent and int(address) in ahead.ready:

@@ -24,7 +24,6 @@ class AddressSelection:
         self._pools = pools
         self._conflicts = conflicts
         self._candidates = AddressPrefetch(conflicts)
-        conflicts.when_lost = self._candidates.lost
         self._barred = {
             version: barred_spans(config.excluded, config.gateways, version) for version in (4, 6)
         }

@@ -66,12 +66,15 @@ class ConflictObserver(Protocol):
     def lost(self, address: IPAddress, mac: str) -> None:
         """Another one claims an address that was held: it is not held any more."""
 
+    def host_mac(self) -> str:
+        """The MAC of the parent itself, under which the host rightly claims its own addresses."""
+
 
 @define(eq=False)
 class _Ours:
     mac: str
     kept: bool
-    also: str = ""
+    is_hosts: bool = False
     told: set[str] = field(factory=set)
     answers: TokenBucket = field(factory=for_one_address)
 
@@ -159,18 +162,19 @@ class AddressMonitor:
             else Taken(heard.mac, Evidence.ANSWERED)
         )
 
-    def keep_for(self, address: IPAddress, mac: str, also: str = "") -> None:
+    def keep_for(self, address: IPAddress, mac: str, is_hosts: bool = False) -> None:
         """
         A container has *address* under *mac* from now on. We go on answering for it, since the container may not be
         up yet, and tell the observer of others who claim the address.
 
-        :param also: another MAC that rightly claims it: Linux answers for an address by all of its links on a LAN.
+        :param is_hosts: whether it is the host's own: Linux answers for an address by all of its links on a LAN, so the
+            parent's MAC claims it rightly, too.
         """
         if self._closed:
             return
         ours = self._ours.get(address)
-        if ours is None or (ours.mac, ours.also) != (mac, also) or not ours.kept:
-            self._ours[address] = _Ours(mac, kept=True, also=also)
+        if ours is None or (ours.mac, ours.is_hosts) != (mac, is_hosts) or not ours.kept:
+            self._ours[address] = _Ours(mac, kept=True, is_hosts=is_hosts)
         heard = self.known(address)
         if heard is not None and heard.mac == mac:
             self._neighbours.forget(address)
@@ -298,7 +302,7 @@ class AddressMonitor:
         ours = self._ours.get(address)
         if ours is not None and said.mac == ours.mac and (ours.kept or self._is_from_here(heard)):
             return
-        if ours is not None and ours.kept and said.mac == ours.also:
+        if ours is not None and ours.is_hosts and said.mac == self._observer.host_mac():
             return
         now = self._clock.seconds()
         departed = self._departed.known(address, now)

@@ -54,7 +54,10 @@ class ConflictTable:
         self._now = now
         self._retry_at: dict[tuple[str, IPAddress], float] = {}
         self._known: dict[tuple[str, IPAddress], Conflict] = {}
-        for document in records.documents(RecordKind.CONFLICT).values():
+
+    def load(self) -> None:
+        """Read the conflicts from state."""
+        for document in self._records.documents(RecordKind.CONFLICT).values():
             conflict = from_document(Conflict, document)
             self._known[conflict.parent, conflict.address] = conflict
 

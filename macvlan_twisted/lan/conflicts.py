@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -13,7 +13,6 @@ from twisted.logger import Logger
 from ..addresses import IPAddress, IPNetwork
 from ..errors import LinkError, StateError
 from ..netlink.links import Links
-from ..state.interfaces import HostRecords
 from .address_monitor import AddressMonitor
 from .address_probe import Evidence, Free, Inconclusive, ProbeTiming, Taken, Verdict
 from .conflict_table import RETRY_SECONDS, Conflict, ConflictTable
@@ -25,16 +24,28 @@ RETRY_PROBED_SECONDS = 5.0
 """After this time an address is looked at again that another one had only asked for: it has it by then, or left it."""
 
 
+class AllocatedAddresses(Protocol):
+    """The addresses of our own address management: :class:`~macvlan_twisted.ipam.pool_registry.PoolRegistry`."""
+
+    def is_allocated(self, parent: str, address: IPAddress) -> bool:
+        """Whether *address* is allocated to a container on *parent*."""
+
+
+def _ignore(parent: str, address: IPAddress) -> None:
+    pass
+
+
 @frozen
 class _Held:
     holder: str
     is_guess: bool
+    on_lost: Callable[[str, IPAddress], None]
 
 
 @frozen
 class _Given:
     mac: str
-    also: str
+    is_hosts: bool
     is_managed: bool
 
 
@@ -42,39 +53,40 @@ class Conflicts:
     """
     One for all parents. What it says of an address holds from then on until :meth:`let_go` or :meth:`gone`.
 
-    :param now: the time of day, in seconds since 1970.
+    :param clock: ``IReactorTime``
     """
 
     def __init__(
         self,
         wires: PacketSockets,
         links: Links,
-        records: HostRecords,
+        others: ConflictTable,
+        allocated: AllocatedAddresses,
         timing: ProbeTiming,
         clock: Any,
         random: Random,
-        now: Callable[[], float],
     ) -> None:
         self._wires = wires
         self._links = links
         self._timing = timing
         self._clock = clock
         self._random = random
-        self.others = ConflictTable(records, clock, now)
+        self.others = others
+        self._allocated = allocated
         self._watches: dict[str, AddressMonitor] = {}
         self._given: dict[tuple[str, IPAddress], _Given] = {}
         self._holders: dict[tuple[str, IPAddress], _Held] = {}
         """For whom an address is held that no container was given yet."""
         self._forgotten: dict[tuple[str, IPAddress], str] = {}
-        self.when_lost: Callable[[str, IPAddress], None] = lambda parent, address: None
-        """Is told when someone took an address that was held."""
-        self.is_handed_out: Callable[[str, IPAddress], bool] = lambda parent, address: False
-        """Whether our address management has given an address on a parent to a container."""
         self._interests: dict[str, tuple[str, IPNetwork]] = {}
         self._stop_interest: dict[str, Callable[[], None]] = {}
-        wires.when_unused.append(self._forget_parent)
         self.unproven = 0
         """How many addresses were given to containers although it could not be found out whether they are free."""
+
+    def load(self) -> None:
+        """Read what is known of other hosts from state. Call it once, at start."""
+        self.others.load()
+        self._wires.listen_for_unused(self._forget_parent)
 
     def use(self, parent: str, user: str, prefix: IPNetwork) -> None:
         """Listen, once asked, for neighbours with addresses in *prefix*, on behalf of *user*, until :meth:`disuse`."""
@@ -119,6 +131,7 @@ class Conflicts:
         of_many: bool = False,
         is_managed: bool = False,
         is_guess: bool = False,
+        on_lost: Callable[[str, IPAddress], None] = _ignore,
     ) -> Verdict:
         """
         Find out whether *address* is free, and if it is, defend it from now on.
@@ -132,9 +145,14 @@ class Conflicts:
             might not answer now; it may sleep.
         :param is_managed: asked by our address management, in whose books nobody has the address: a container of its
             networks that was given it was forgotten by the engine, and has to answer if it lives.
+        :param on_lost: is called with parent and address when another host takes the address while it is held.
         """
         forgotten = self._given.get((parent, address)) if is_managed else None
-        if forgotten is not None and forgotten.is_managed and not self.is_handed_out(parent, address):
+        if (
+            forgotten is not None
+            and forgotten.is_managed
+            and not self._allocated.is_allocated(parent, address)
+        ):
             self.gone(parent, address)
         else:
             forgotten = None
@@ -157,7 +175,7 @@ class Conflicts:
                 self.others.have(parent, address, verdict.mac, verdict.how.value)
         elif isinstance(verdict, Free):
             if held is None or not is_guess:
-                self._holders[parent, address] = _Held(holder, is_guess)
+                self._holders[parent, address] = _Held(holder, is_guess, on_lost)
             self.others.forget(parent, address)
         return verdict
 
@@ -171,7 +189,7 @@ class Conflicts:
             if link is not None:
                 found = await self._links.find(link)
                 return Taken("" if found is None else found.mac, Evidence.HOST)
-            if self.is_handed_out(parent, address):
+            if self._allocated.is_allocated(parent, address):
                 return Taken(self._wires.of(parent).mac, Evidence.OURS)
             watch = await self.watch(parent)
             heard = watch.known(address) if of_many else None
@@ -194,16 +212,22 @@ class Conflicts:
             watch.let_go(address)
 
     def given(
-        self, parent: str, address: IPAddress, mac: str, also: str = "", is_managed: bool = False
+        self,
+        parent: str,
+        address: IPAddress,
+        mac: str,
+        is_hosts: bool = False,
+        is_managed: bool = False,
     ) -> None:
         """
         A container has *address* under *mac* (empty: that of the parent itself): from now on others that use it are
         told of.
 
-        :param also: another MAC that rightly claims it, where it is not a container's, but the host's own.
+        :param is_hosts: whether it is not a container's, but the host's own: the host answers for it under the parent's
+            MAC, too.
         :param is_managed: whether our own address management has handed it out.
         """
-        self._given[parent, address] = given = _Given(mac, also, is_managed)
+        self._given[parent, address] = given = _Given(mac, is_hosts, is_managed)
         self._holders.pop((parent, address), None)
         self._forgotten.pop((parent, address), None)
         watch = self._watches.get(parent)
@@ -212,7 +236,7 @@ class Conflicts:
 
     def _keep(self, watch: AddressMonitor, parent: str, address: IPAddress, given: _Given) -> None:
         with suppress(LinkError):  # the parent is away: nobody claims anything there
-            watch.keep_for(address, given.mac or self._wires.of(parent).mac, given.also)
+            watch.keep_for(address, given.mac or self._wires.of(parent).mac, given.is_hosts)
 
     def mac_given(self, parent: str, address: IPAddress) -> str | None:
         """Under which MAC *address* was given to a container, ``None`` if it was not."""
@@ -263,11 +287,16 @@ class Conflicts:
 
     def lost(self, parent: str, address: IPAddress, mac: str) -> None:
         self.others.have(parent, address, mac, "took it while it was kept free")
-        self.when_lost(parent, address)
+        held = self._holders.get((parent, address))
+        if held is not None:
+            held.on_lost(parent, address)
+
+    def parent_mac(self, parent: str) -> str:
+        return self._wires.of(parent).parent_mac
 
     def contested(self, parent: str, address: IPAddress, ours: str, theirs: str) -> None:
         given = self._given.get((parent, address))
-        is_hosts = given is not None and bool(given.also)
+        is_hosts = given is not None and given.is_hosts
         _log.error(
             "address {address} of {whose} with MAC {ours} is used by MAC {theirs} on {parent}, too: find that host, "
             "and give it or the {which} another address",
@@ -297,6 +326,9 @@ class _Told:
 
     def lost(self, address: IPAddress, mac: str) -> None:
         self.conflicts.lost(self.parent, address, mac)
+
+    def host_mac(self) -> str:
+        return self.conflicts.parent_mac(self.parent)
 
 
 __all__ = ["RETRY_SECONDS", "Conflict", "Conflicts", "Free", "Inconclusive", "Taken", "Verdict"]

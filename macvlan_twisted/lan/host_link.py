@@ -8,7 +8,8 @@ on it. So both need a bridge-mode link of ours beside those of the containers; o
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from attrs import evolve, frozen
 from twisted.logger import Logger
@@ -49,18 +50,30 @@ class HostLink:
     """The host's addresses for its containers, each with a full-length prefix; none if nobody asked for access."""
 
 
-class HostLinks:
-    """Makes and removes them; a row says so before the kernel is touched."""
+class LinkRoutes(Protocol):
+    """What has to be on a link besides its addresses: :class:`~macvlan_twisted.lan.container_routes.ContainerRoutes`."""
 
-    def __init__(self, links: Links, records: HostRecords, known: dict[str, HostLink]) -> None:
+    async def add_all(self, link: HostLink) -> None:
+        """Add the routes by *link*, which was just made, perhaps again: it has none."""
+
+
+class HostLinks:
+    """
+    Makes and removes them; a row says so before the kernel is touched.
+
+    :param known: by parent; filled from state.
+    """
+
+    def __init__(
+        self, links: Links, records: HostRecords, known: dict[str, HostLink], routes: LinkRoutes
+    ) -> None:
         self._links = links
         self._records = records
         self._known = known
+        self._routes = routes
         self._locks = KeyedLock()
         self._finished: set[str] = set()
         """Names of links that were made in this life, or looked after: an earlier one may have been killed half-way."""
-        self.when_made: Callable[[HostLink], Awaitable[None]] = _nothing
-        """Called with a link that was just made, also again, for what has to be on it besides its addresses."""
 
     @property
     def known(self) -> Mapping[str, HostLink]:
@@ -88,6 +101,11 @@ class HostLinks:
         """How our link on *parent* is called, or would be."""
         return host_link_name(self._records.instance, parent)
 
+    def mac_on(self, parent: str) -> str:
+        """The MAC of our link on *parent*, whether it is there or not."""
+        known = self._known.get(parent)
+        return mac_from_name(self._records.instance, parent) if known is None else known.mac
+
     async def is_astray(self, parent: str) -> bool:
         """Whether our link hangs on another one, whose name *parent* was before."""
         link = self._known.get(parent)
@@ -101,7 +119,7 @@ class HostLinks:
         )
 
     async def _begun(self, parent: str) -> HostLink:
-        link = HostLink(parent, self.name_on(parent), mac_from_name(self._records.instance, parent))
+        link = HostLink(parent, self.name_on(parent), self.mac_on(parent))
         try:
             await self.save(link)
         except StateError:  # the next one has to try again, for a link without a row would be made
@@ -202,7 +220,7 @@ class HostLinks:
         await self._links.add_macvlan(port)
         try:
             await self._finish(link)
-            await self.when_made(link)
+            await self._routes.add_all(link)
         except BaseException:
             await self._links.delete(link.name)
             raise
@@ -235,10 +253,6 @@ class HostLinks:
             await self._records.forget(RecordKind.HOST_LINK, link.parent)
         except StateError as failure:
             _log.error("the row of link {link} stays: {reason}", link=link.name, reason=str(failure))
-
-
-async def _nothing(link: HostLink) -> None:
-    """Nobody has asked to be told."""
 
 
 def is_for_itself(failure: LinkError) -> bool:

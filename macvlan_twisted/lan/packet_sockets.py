@@ -27,6 +27,13 @@ class OpenSocket(LanSocket, Protocol):
     def close(self) -> None: ...
 
 
+class ParentAbsence(Protocol):
+    """What is known of parents that are away: :class:`~macvlan_twisted.driver.parent_status.ParentStatus`."""
+
+    def why_absent(self, parent: str) -> str:
+        """What to say where *parent* is needed, and is not there."""
+
+
 SocketOpener = Callable[[str, str, str], OpenSocket]
 """Opens a tap on a parent, by a link that speaks, which has a MAC."""
 
@@ -40,6 +47,8 @@ class ParentSocket:
     def __init__(self, parent: str, when_away: Callable[[str], None] = lambda parent: None) -> None:
         """:param when_away: told the parent when something is to be sent there, and no tap is open."""
         self.parent = parent
+        self.parent_mac = ""
+        """The MAC of the parent itself, when the socket was opened the last time; the host answers under it, too."""
         self.tap: OpenSocket | None = None
         self._when_away = when_away
         self._hearers: list[FrameHandler] = []
@@ -85,10 +94,13 @@ class PacketSockets:
     :param open_tap: given a parent, the link that speaks on it, and that link's MAC.
     """
 
-    def __init__(self, links: Links, host_links: HostLinks, open_tap: SocketOpener) -> None:
+    def __init__(
+        self, links: Links, host_links: HostLinks, open_tap: SocketOpener, absence: ParentAbsence
+    ) -> None:
         self._links = links
         self._host_links = host_links
         self._open_tap = open_tap
+        self._absence = absence
         self._locks = KeyedLock()
         self._wires: dict[str, ParentSocket] = {}
         self._speakers: dict[str, str] = {}
@@ -96,10 +108,11 @@ class PacketSockets:
         self._alone: dict[str, set[str]] = {}
         self._reviving: set[str] = set()
         self._closed = False
-        self.why_absent: Callable[[str], str] = _not_there
-        """What to say where a parent is needed, and is not there."""
-        self.when_unused: list[Callable[[str], None]] = []
-        """Called with a parent that has lost its last user."""
+        self._when_unused: list[Callable[[str], None]] = []
+
+    def listen_for_unused(self, call: Callable[[str], None]) -> None:
+        """Have *call* called with each parent that loses its last user."""
+        self._when_unused.append(call)
 
     def of(self, parent: str) -> ParentSocket:
         """The wire of *parent*, whether it is open or not."""
@@ -138,9 +151,10 @@ class PacketSockets:
     async def _open(self, wire: ParentSocket) -> None:
         found = await self._links.find(wire.parent)
         if found is None:  # a tap may go on working on a link that was renamed
-            raise LinkError(self.why_absent(wire.parent), errno.ENODEV)
+            raise LinkError(self._absence.why_absent(wire.parent), errno.ENODEV)
         self._close(wire)
         speaker, mac = wire.parent, found.mac
+        wire.parent_mac = found.mac
         if not self._alone.get(wire.parent):
             try:
                 link = await self._host_links.ensure(wire.parent, anew=True)
@@ -177,7 +191,7 @@ class PacketSockets:
         if not users:
             self._users.pop(parent, None)
             was_alone = self._alone.pop(parent, None) is not None
-            for tell in self.when_unused:
+            for tell in self._when_unused:
                 tell(parent)
             async with self._locks.acquire(parent):
                 if parent not in self._users:
@@ -218,7 +232,3 @@ class PacketSockets:
         self._closed = True
         for wire in self._wires.values():
             self._close(wire)
-
-
-def _not_there(parent: str) -> str:
-    return f"parent {parent} is not there"

@@ -43,6 +43,9 @@ class Silent:
     def lost(self, address: IPAddress, mac: str) -> None:
         self.told.append((address, mac))
 
+    def host_mac(self) -> str:
+        return ""
+
 
 def watch_on(wire: LanSocket) -> AddressMonitor:
     from twisted.internet import reactor

@@ -76,6 +76,9 @@ class Told:
     def lost(self, address: IPAddress, mac: str) -> None:
         self.losses.append((address, mac))
 
+    def host_mac(self) -> str:
+        return HOST
+
 
 class WatchTestCase(LanTestCase):
     """A watch on that wire, interested in the prefixes of both addresses."""
