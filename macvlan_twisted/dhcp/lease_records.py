@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 
 from attrs import frozen
 
+from ..option_values import ConflictDetection
 from .binding import Binding, Client
 
 
@@ -25,7 +26,7 @@ class LeaseRecord:
     """Else the server was asked for it, and what it said is not known."""
     release: bool = True
     """Whether it is given back when its container has gone."""
-    detection: str = "on"
+    detection: ConflictDetection = ConflictDetection.ON
     pending: Binding | None = None
     """Another address that the server was asked for meanwhile, on behalf of the same container."""
 
@@ -43,7 +44,7 @@ class Terms:
     hostname: str = ""
     vendor_class: str = ""
     release: bool = True
-    conflict_detection: str = "on"
+    conflict_detection: ConflictDetection = ConflictDetection.ON
 
     @property
     def key(self) -> str:

@@ -22,6 +22,7 @@ from ..errors import LinkError, MacvlanError, RequestRefused, StateError
 from ..keyed_lock import KeyedLock
 from ..lan.conflicts import Conflicts
 from ..lan.packet_sockets import PacketSockets
+from ..option_values import ConflictDetection
 from ..state.interfaces import HostRecords, RecordKind
 from ..state.serialize import from_document, to_document
 from .binding import Binding, Client, LanParameters
@@ -140,7 +141,7 @@ class Leases:
                     reason=str(failure),
                 )
 
-    def _lease(self, wire: Any, client: Client, release: bool, detection: str) -> Lease:
+    def _lease(self, wire: Any, client: Client, release: bool, detection: ConflictDetection) -> Lease:
         return Lease(
             wire,
             client,

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Inconclusive, Taken
+from ..option_values import ConflictDetection
 from .binding import Binding
 from .lease_records import LeaseRecord
 
@@ -33,7 +34,7 @@ class PersistentLeaseStore:
     when_moved: Moved
     parent: str
     release: bool
-    detection: str
+    detection: ConflictDetection
 
     def _record(self, facts: Binding, granted: bool) -> LeaseRecord:
         return LeaseRecord(self.parent, facts, facts.address, granted, self.release, self.detection)
@@ -45,13 +46,13 @@ class PersistentLeaseStore:
         await self.save(self._record(facts, granted=True))
 
     async def in_use(self, address: IPv4Address) -> str | None:
-        if self.detection == "off":
+        if self.detection == ConflictDetection.OFF:
             return None
         verdict = await self.conflicts.hold(self.parent, address, "DHCP")
         if isinstance(verdict, Taken):
             return verdict.mac
         if isinstance(verdict, Inconclusive):
-            if self.detection == "strict":
+            if self.detection == ConflictDetection.STRICT:
                 raise RequestRefused(
                     f"it cannot be found out whether the leased address {address} is in use on {self.parent}: "
                     f"{verdict.reason}"

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..lan.conflicts import Conflicts
+from ..option_values import ConflictDetection
 from .models import Network
 from .registry import Registry
 
@@ -55,7 +56,7 @@ class AddressPrediction:
     def _is_foreseeable(network: Network, address: IPAddress) -> bool:
         subnet = network.subnet_of(address)
         return (
-            network.conflict_detection != "off"
+            network.conflict_detection != ConflictDetection.OFF
             and subnet is not None
             and not subnet.managed_here
             and not subnet.null_ipam

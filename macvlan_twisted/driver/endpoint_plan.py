@@ -12,6 +12,7 @@ from ..errors import RequestRefused
 from ..lan.host_routes import HostRoutes
 from ..link_names import endpoint_link_name
 from ..macs import mac_from_ip, random_mac
+from ..option_values import IdentitySource, MacvlanMode
 from . import requests
 from .models import Endpoint, Network
 
@@ -47,7 +48,7 @@ class EndpointPlanner:
                 self._refuse_router(address, network)
                 self._host_routes.refuse_hosts_own(network.parent, address.ip)
         mac = request.mac
-        if network.mode == "passthru":
+        if network.mode == MacvlanMode.PASSTHRU:
             if mac is not None and not network.allow_parent_mac_change:
                 raise RequestRefused(
                     f"MAC address {mac}: in mode passthru the container's MAC is that of parent {network.parent} "
@@ -88,7 +89,7 @@ class EndpointPlanner:
                 if chosen is not None:
                     return chosen
         is_ours = any(each.managed_here for each in network.subnets)
-        if network.identity == "random" and not is_ours:
+        if network.identity == IdentitySource.RANDOM and not is_ours:
             return random_mac(self._random)
         return mac_from_ip(request.address, request.address_v6, request.endpoint_id)
 

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from ..errors import LinkError, NotFound, RequestRefused
 from ..netlink.links import Links
 from ..netlink.netns import sandbox_path
+from ..option_values import MacvlanMode
 from ..state.interfaces import HostRecords, RecordKind
 from ..state.serialize import to_document
 from . import requests
@@ -138,9 +139,9 @@ class Endpoints:
         # Until it has its link, it looks dead to others with its MAC.
         self._being_made.add(endpoint.endpoint_id)
         try:
-            await self._ports.add(endpoint, network, network.mode != "passthru")
+            await self._ports.add(endpoint, network, network.mode != MacvlanMode.PASSTHRU)
         except LinkError as failure:
-            if failure.errno == (errno.EINVAL if network.mode == "passthru" else errno.EADDRINUSE):
+            if failure.errno == (errno.EINVAL if network.mode == MacvlanMode.PASSTHRU else errno.EADDRINUSE):
                 return  # it lives in a container
             raise explained(failure, network, endpoint.mac, []) from None
         finally:

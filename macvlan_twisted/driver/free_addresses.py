@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..addresses import IPAddress
 from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Inconclusive, Taken
+from ..option_values import ConflictDetection
 from .models import Network
 
 
@@ -18,7 +19,7 @@ async def refuse_used_by_others(
     :param remedy: what the user can do about one that is in use.
     :raises Refused: it is in use, or that cannot be found out and the option is strict.
     """
-    if network.conflict_detection == "off":
+    if network.conflict_detection == ConflictDetection.OFF:
         return
     verdict = await conflicts.hold(network.parent, address, network.network_id)
     if isinstance(verdict, Taken):
@@ -26,7 +27,7 @@ async def refuse_used_by_others(
             f"{what} {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; {remedy}"
         )
     if isinstance(verdict, Inconclusive):
-        if network.conflict_detection == "strict":
+        if network.conflict_detection == ConflictDetection.STRICT:
             raise RequestRefused(
                 f"it cannot be found out whether {what} {address} is in use on {network.parent}: {verdict.reason}; "
                 "mend that, or create the network with -o conflict_detection=on"

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Sequence
 
 from ..errors import LinkError, MacvlanError, RequestRefused
+from ..option_values import MacvlanMode
 from .models import Endpoint, Network
 from .parent_status import ParentAbsent
 
@@ -41,12 +42,12 @@ def explained(
             "be started as soon as it is back",
             errno.ENODEV,
         )
-    if failure.errno == errno.EINVAL and network.mode == "passthru" and others:
+    if failure.errno == errno.EINVAL and network.mode == MacvlanMode.PASSTHRU and others:
         return RequestRefused(
             f"network {network.network_id} is in mode passthru, in which parent {parent} carries one container alone, and "
             f"endpoint {others[0].endpoint_id} has it: stop that container"
         )
-    if failure.errno == errno.EINVAL and network.mode == "passthru":
+    if failure.errno == errno.EINVAL and network.mode == MacvlanMode.PASSTHRU:
         return LinkError(
             f"cannot use mode passthru: parent {parent} has macvlan links of another driver or program: remove them, "
             "or choose another mode or parent",

@@ -8,6 +8,7 @@ from ..errors import LinkError
 from ..link_names import alias_of
 from ..netlink.kernel import MacvlanLink
 from ..netlink.links import Links
+from ..option_values import MacvlanMode
 from .kernel_errors import explained, mac_in_use
 from .models import Endpoint, Network
 from .parents import Parents
@@ -28,12 +29,12 @@ class MacvlanLinks:
         :param forgotten: another endpoint with the MAC, of which the kernel is to say whether it is alive.
         :raises Refused: the MAC is in use, or the parent carries no more links.
         """
-        if network.mode == "passthru":
+        if network.mode == MacvlanMode.PASSTHRU:
             await self._links.deletions_finished()
         # A MAC that a user chose may be in use by links that we cannot see. One that we derived is so only where
         # the address is, too; proving it would cost every start a grace period of the kernel.
         named_by_user = endpoint.mac is not None and not endpoint.mac_generated
-        prove = network.mode != "passthru" and (named_by_user or forgotten is not None)
+        prove = network.mode != MacvlanMode.PASSTHRU and (named_by_user or forgotten is not None)
         try:
             await self.add(endpoint, network, prove)
         except LinkError as failure:
@@ -60,5 +61,5 @@ class MacvlanLinks:
             self._links.group,
             alias_of(self._instance, "endpoint", endpoint.endpoint_id),
             # In passthru the engine sets the MAC itself, in the container; here it would be the NIC's at once.
-            None if network.mode == "passthru" else endpoint.mac,
+            None if network.mode == MacvlanMode.PASSTHRU else endpoint.mac,
         )

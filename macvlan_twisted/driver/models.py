@@ -8,6 +8,7 @@ from attrs import field, frozen
 
 from ..addresses import IPAddress, IPInterface, IPNetwork
 from ..netlink.kernel import MacvlanLink
+from ..option_values import ConflictDetection, IdentitySource, MacvlanMode
 
 
 @frozen
@@ -38,7 +39,7 @@ class Network:
 
     network_id: str
     parent: str
-    mode: str
+    mode: MacvlanMode
     subnets: tuple[Subnet, ...] = ()
     mtu: int | None = None
     internal: bool = False
@@ -49,9 +50,9 @@ class Network:
     nopromisc: bool = False
     source_macs: tuple[str, ...] = ()
     allow_parent_mac_change: bool = False
-    conflict_detection: str = "on"
+    conflict_detection: ConflictDetection = ConflictDetection.ON
     announce: bool = True
-    identity: str = "address"
+    identity: IdentitySource = IdentitySource.ADDRESS
     dhcp: bool = False
     dhcp_release: bool = True
     dhcp_readdress: bool = False

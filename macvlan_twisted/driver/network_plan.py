@@ -9,6 +9,7 @@ from twisted.logger import Logger
 from ..config import Config
 from ..errors import RequestRefused
 from ..netlink.kernel import LinkFacts
+from ..option_values import MacvlanMode
 from . import requests
 from .models import Network
 from .options import NetworkOptions
@@ -32,7 +33,7 @@ def plan_network(
     :raises Refused: the options contradict each other or the host.
     """
     mode = options.mode or config.mode
-    if config.host_access and options.host_access is None and mode != "bridge":
+    if config.host_access and options.host_access is None and mode != MacvlanMode.BRIDGE:
         _log.warn(
             "network {network} has no access from the host, in spite of --host-access: in mode {mode} the kernel "
             "does not allow it",
@@ -64,7 +65,7 @@ def plan_network(
 def _host_access(options: NetworkOptions, config: Config) -> bool:
     if options.host_access is not None:
         return options.host_access
-    return config.host_access and (options.mode or config.mode) == "bridge"
+    return config.host_access and (options.mode or config.mode) == MacvlanMode.BRIDGE
 
 
 def network_on(

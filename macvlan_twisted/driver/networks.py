@@ -16,6 +16,7 @@ from ..lan.packet_sockets import PacketSockets
 from ..last_seen import LastSeen
 from ..link_names import alias_of, probe_link_name
 from ..netlink.links import Links
+from ..option_values import MacvlanMode
 from ..state.interfaces import HostRecords, RecordKind
 from ..state.serialize import to_document
 from . import requests
@@ -67,7 +68,7 @@ class Networks:
         self._endpoint_addresses = endpoint_addresses
         self._moves = moves
         for network in registry.networks.values():
-            wires.use(network.parent, network.network_id, alone=network.mode == "passthru")
+            wires.use(network.parent, network.network_id, alone=network.mode == MacvlanMode.PASSTHRU)
             host_access.remember(network)
         self._locks = KeyedLock()
         self.last_seen = LastSeen(seconds, registry.networks.__contains__)
@@ -117,7 +118,7 @@ class Networks:
             try:
                 await self._save(evolve(network, is_made=False))
                 await self._parents.ensure(network)
-                if network.mode == "passthru":
+                if network.mode == MacvlanMode.PASSTHRU:
                     await self._wires.leave_alone(network.parent, network.network_id)
                 self._wires.use(network.parent, network.network_id)
                 await self._try_on_kernel(network)
@@ -201,7 +202,7 @@ class Networks:
             alias_of(self._records.instance, "trial", network.network_id),
             None,
         )
-        if network.mode == "passthru":
+        if network.mode == MacvlanMode.PASSTHRU:
             await self._links.deletions_finished()
         try:
             await self._links.add_macvlan(wanted)

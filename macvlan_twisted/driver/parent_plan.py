@@ -9,6 +9,7 @@ from attrs import frozen
 from ..errors import RequestRefused
 from ..link_names import dummy_link_name, vlan_link_name
 from ..netlink.kernel import ETH_P_8021Q, LinkFacts
+from ..option_values import MacvlanMode
 from .models import MadeLink, Network, VlanStep
 from .options import NetworkOptions, parse_vlan_id
 
@@ -118,12 +119,12 @@ def refuse_sharing(network: Network, others: Iterable[Network]) -> None:
     for other in others:
         if other.parent != network.parent or other.network_id == network.network_id:
             continue
-        if network.mode == "passthru":
+        if network.mode == MacvlanMode.PASSTHRU:
             raise RequestRefused(
                 f"cannot use mode passthru, macvlan network {other.network_id} is already using parent interface "
                 f"{network.parent}"
             )
-        if other.mode == "passthru":
+        if other.mode == MacvlanMode.PASSTHRU:
             raise RequestRefused(
                 f"macvlan network {other.network_id} is already using parent interface {network.parent} in mode "
                 "passthru"

@@ -12,6 +12,7 @@ from ..keyed_lock import KeyedLock
 from ..last_seen import LastSeen
 from ..link_names import endpoint_link_name
 from ..netlink.links import Links
+from ..option_values import MacvlanMode
 from ..state.interfaces import HostRecords, RecordKind
 from . import requests
 from .endpoint_addresses import EndpointAddresses
@@ -88,7 +89,7 @@ class EndpointRemoval:
         except LinkError as failed:  # without a row it is removed by a later look
             failure = failed
         network = self._registry.networks.get(endpoint.network_id)
-        if network is not None and network.mode == "passthru":
+        if network is not None and network.mode == MacvlanMode.PASSTHRU:
             await self._links.deletions_finished()
         try:
             await self.forget(endpoint, link_removed=removed)

@@ -5,31 +5,32 @@ from __future__ import annotations
 from ..config import Config
 from ..errors import RequestRefused
 from ..netlink.kernel import MacvlanLink
+from ..option_values import MacvlanMode
 from . import requests
 from .options import NetworkOptions
 
 
-def refuse_contradictions(options: NetworkOptions, mode: str) -> None:
+def refuse_contradictions(options: NetworkOptions, mode: MacvlanMode) -> None:
     """
     :raises Refused: options that mean nothing in *mode*.
     """
-    if options.source_macs and mode != "source":
+    if options.source_macs and mode != MacvlanMode.SOURCE:
         raise RequestRefused(
             f"-o source_macs has a meaning in mode source only, and the mode is {mode}: add -o mode=source"
         )
-    if mode == "source" and not options.source_macs:
+    if mode == MacvlanMode.SOURCE and not options.source_macs:
         raise RequestRefused(
             "mode source admits nothing without -o source_macs=MAC,MAC: name the senders to admit"
         )
-    if options.nopromisc and mode != "passthru":
+    if options.nopromisc and mode != MacvlanMode.PASSTHRU:
         raise RequestRefused(
             f"-o nopromisc has a meaning in mode passthru only, and the mode is {mode}: leave it out"
         )
-    if options.allow_parent_mac_change and mode != "passthru":
+    if options.allow_parent_mac_change and mode != MacvlanMode.PASSTHRU:
         raise RequestRefused(
             f"-o allow_parent_mac_change has a meaning in mode passthru only, and the mode is {mode}: leave it out"
         )
-    if options.host_access and mode != "bridge":
+    if options.host_access and mode != MacvlanMode.BRIDGE:
         raise RequestRefused(
             f"-o host_access=true cannot work in mode {mode}, in which the kernel hands nothing from one link on the "
             "parent to another, as the host's own: use -o macvlan_mode=bridge, or leave host_access out"

@@ -8,6 +8,7 @@ from ..addresses import IPAddress, IPInterface
 from ..config import Config
 from ..errors import NotFound, RequestRefused
 from ..last_seen import LastSeen
+from ..option_values import IdentitySource
 from ..state.interfaces import Allocation
 from .allocations import Allocations
 from .allocator import usable_span
@@ -79,7 +80,7 @@ class AddressRequests:
             if purpose is Purpose.ENDPOINT:
                 await self._selection.refuse_used_by_others(pool, address)
         name = mac = ""
-        if purpose is Purpose.ENDPOINT and pool.identity != "random":
+        if purpose is Purpose.ENDPOINT and pool.identity != IdentitySource.RANDOM:
             name = request.endpoint_name
             mac = self._macs.named(pool, name, self._sticky_addresses, self._pools)
         claim = Allocation(pool.pool_id, address, purpose.value, name, mac)
@@ -118,7 +119,9 @@ class AddressRequests:
     async def _again(self, pool: Pool, name: str) -> IPAddress | None:
         """The address that the container of this name had before, if nobody else has it."""
         before = (
-            self._sticky_addresses.of_name(pool.pool_id, name) if name and pool.identity != "random" else None
+            self._sticky_addresses.of_name(pool.pool_id, name)
+            if name and pool.identity != IdentitySource.RANDOM
+            else None
         )
         if before is None or not self._selection.hands_out(pool, before.address):
             return None  # it was asked for with --ip, and is not to be handed out by itself

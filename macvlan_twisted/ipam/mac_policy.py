@@ -7,6 +7,7 @@ from random import Random
 from twisted.logger import Logger
 
 from ..macs import mac_from_name, random_mac
+from ..option_values import IdentitySource
 from .pool import Pool
 from .pool_registry import PoolRegistry
 from .sticky_addresses import StickyAddresses
@@ -30,7 +31,7 @@ class MacPolicy:
 
         So is that of a container's second network on one parent and subnet, for the kernel takes a MAC once a parent.
         """
-        if pool.identity != "name":
+        if pool.identity != IdentitySource.NAME:
             return ""
         if name:
             before = sticky_addresses.of_name(pool.pool_id, name)
@@ -51,13 +52,13 @@ class MacPolicy:
 
     def of(self, pool: Pool, kept: str) -> str | None:
         """The MAC of a container that was given an address of *pool*; ``None``: it is made of the address."""
-        if pool.identity == "random":
+        if pool.identity == IdentitySource.RANDOM:
             return random_mac(self._random)
         return kept or None
 
     def for_lease(self, pool: Pool, name: str) -> str:
         """The MAC under which a lease is taken, before the container exists."""
-        if name and pool.identity != "random":
+        if name and pool.identity != IdentitySource.RANDOM:
             return self._of_name(pool, name)
         return random_mac(self._random)
 

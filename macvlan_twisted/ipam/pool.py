@@ -12,6 +12,7 @@ from attrs import frozen
 from ..addresses import IPAddress, IPInterface, IPNetwork
 from ..config import Config
 from ..errors import RequestRefused
+from ..option_values import ConflictDetection, IdentitySource
 from .allocator import Span, usable_span
 from .options import PoolOptions, parse_options
 from .requests import RequestPool
@@ -34,11 +35,11 @@ class Pool:
     """Whether the engine was told 0.0.0.0/0, because the user named no subnet."""
     is_global: bool = False
     """Whether nodes of a swarm ask for its addresses again: what is in use is for them to find out, where it is used."""
-    conflict_detection: str = "on"
+    conflict_detection: ConflictDetection = ConflictDetection.ON
     dhcp: bool = False
     dhcp_release: bool = True
     dhcp_vendor_class: str = ""
-    identity: str = "address"
+    identity: IdentitySource = IdentitySource.ADDRESS
     leased_router: IPv4Address | None = None
     """The router that the DHCP server named, where the user named no subnet."""
     network_parent: str | None = None
@@ -148,7 +149,9 @@ def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
         any_subnet=request.pool is None,
         is_global=request.is_global,
         conflict_detection=(
-            "off" if request.is_global else options.conflict_detection or config.conflict_detection
+            ConflictDetection.OFF
+            if request.is_global
+            else options.conflict_detection or config.conflict_detection
         ),
         dhcp=config.dhcp if options.dhcp is None else options.dhcp,
         dhcp_release=config.dhcp_release if options.dhcp_release is None else options.dhcp_release,

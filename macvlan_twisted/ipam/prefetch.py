@@ -16,6 +16,7 @@ from ..addresses import IPAddress
 from ..errors import RequestRefused
 from ..lan.address_probe import Free, Inconclusive, Taken, Verdict
 from ..lan.conflicts import Conflicts
+from ..option_values import ConflictDetection
 from .address_set import AddressSet
 from .ahead import MOST_HELD, PoolPrefetch, number_to_hold
 from .pool import Pool
@@ -80,7 +81,7 @@ class AddressPrefetch:
                 if await self._is_still_free(ahead, pool, number):
                     return ahead.address(number)
                 continue
-            if ahead.unproven and not ahead.asked and pool.conflict_detection != "strict":
+            if ahead.unproven and not ahead.asked and pool.conflict_detection != ConflictDetection.STRICT:
                 return self._unproven(ahead, ahead.unproven.pop(0))
             if ahead.asked:
                 await ahead.changed()
@@ -89,7 +90,7 @@ class AddressPrefetch:
                 continue
             if ahead.in_a_row >= MOST_IN_A_ROW:
                 raise _others_have_all(pool)
-            if ahead.reason and pool.conflict_detection == "strict":
+            if ahead.reason and pool.conflict_detection == ConflictDetection.STRICT:
                 raise cannot_be_found_out(pool, ahead.reason)
             if not self._fill(ahead):
                 if retried:
@@ -139,7 +140,7 @@ class AddressPrefetch:
         if ahead.shared.is_taken(number):  # by a user who named it meanwhile
             return False
         if isinstance(verdict, Inconclusive):
-            if pool.conflict_detection == "strict":
+            if pool.conflict_detection == ConflictDetection.STRICT:
                 self._conflicts.let_go(ahead.pool.wire, address, ahead.pool.shared_set)
                 raise cannot_be_found_out(pool, verdict.reason)
             self._conflicts.count_unproven(ahead.pool.wire, address, verdict.reason)

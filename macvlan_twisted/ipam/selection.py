@@ -8,6 +8,7 @@ from ..addresses import IPAddress
 from ..config import Config
 from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Inconclusive, Taken
+from ..option_values import ConflictDetection
 from .allocator import barred_spans, count_barred, next_free, usable_span
 from .pool import Pool
 from .pool_registry import PoolRegistry
@@ -30,7 +31,7 @@ class AddressSelection:
 
     def use_wire(self, pool: Pool) -> None:
         """Have the LAN of *pool*'s parent listened to, where anything is found out there."""
-        if pool.conflict_detection != "off" or pool.dhcp:
+        if pool.conflict_detection != ConflictDetection.OFF or pool.dhcp:
             self._conflicts.use(pool.wire, f"pool {pool.pool_id}", pool.prefix)
 
     async def disuse_wire(self, pool: Pool) -> None:
@@ -38,7 +39,7 @@ class AddressSelection:
 
     def prepare(self, pool: Pool) -> None:
         """Begin to find out what the next containers of a network that is made will need."""
-        if pool.conflict_detection != "off" and not pool.dhcp:
+        if pool.conflict_detection != ConflictDetection.OFF and not pool.dhcp:
             self._candidates.prepare(pool, self._pools.set_of(pool), lambda: self._next_number(pool))
 
     def close(self, pool: Pool) -> None:
@@ -63,7 +64,7 @@ class AddressSelection:
         """
         if pool.pool_id not in self._pools.by_id:
             raise released_meanwhile(pool)
-        if pool.conflict_detection == "off":
+        if pool.conflict_detection == ConflictDetection.OFF:
             number = self._next_number(pool)
             address = None if number is None else type(pool.prefix.network_address)(number)
         else:
@@ -104,7 +105,7 @@ class AddressSelection:
         """
         :raises Refused: someone on the LAN has *address*, or another container was given it while that was found out.
         """
-        if pool.conflict_detection == "off":
+        if pool.conflict_detection == ConflictDetection.OFF:
             return
         self._candidates.take(pool, address)  # it is held still, and needs but a last look
         shared = self._pools.set_of(pool)
@@ -126,7 +127,7 @@ class AddressSelection:
             )
         self.refuse_taken(pool, address, Purpose.ENDPOINT)
         if isinstance(verdict, Inconclusive):
-            if pool.conflict_detection == "strict":
+            if pool.conflict_detection == ConflictDetection.STRICT:
                 raise cannot_be_found_out(pool, verdict.reason)
             self._conflicts.count_unproven(pool.wire, address, verdict.reason)
 

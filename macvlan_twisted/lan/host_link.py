@@ -21,6 +21,7 @@ from ..link_names import alias_of, host_link_name
 from ..macs import mac_from_name
 from ..netlink.kernel import MacvlanLink
 from ..netlink.links import Links
+from ..option_values import MacvlanMode
 from ..state.interfaces import HostRecords, RecordKind
 from ..state.serialize import to_document
 
@@ -212,7 +213,7 @@ class HostLinks:
         port = MacvlanLink(
             name=link.name,
             parent=link.parent,
-            mode="bridge",
+            mode=MacvlanMode.BRIDGE,
             group=self._links.group,
             alias=alias_of(self._records.instance, "host", link.parent),
             mac=link.mac,

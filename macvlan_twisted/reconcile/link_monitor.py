@@ -20,6 +20,7 @@ from ..lan.host_routes import HostRoutes
 from ..lan.packet_sockets import PacketSockets
 from ..netlink.events import LinkEvent
 from ..netlink.links import Links
+from ..option_values import ConflictDetection
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -214,5 +215,5 @@ class LinkMonitor:
         return any(
             network.host_addresses or self._registry.endpoints_of(network.network_id)
             for network in self._registry.networks.values()
-            if network.parent == parent and network.conflict_detection != "off"
+            if network.parent == parent and network.conflict_detection != ConflictDetection.OFF
         )

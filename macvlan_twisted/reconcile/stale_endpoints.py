@@ -19,6 +19,7 @@ from ..driver.removal import EndpointRemoval
 from ..errors import LinkError
 from ..link_names import alias_of, probe_link_name
 from ..netlink.links import Links
+from ..option_values import MacvlanMode
 from .engine_snapshot import EngineSnapshot
 
 _log = Logger(namespace="macvlan_twisted.driver")
@@ -114,7 +115,7 @@ class StaleEndpoints:
         moved on from a container's.
         """
         network = self._registry.networks.get(endpoint.network_id)
-        if network is None or network.mode == "passthru" or endpoint.mac is None:
+        if network is None or network.mode == MacvlanMode.PASSTHRU or endpoint.mac is None:
             return False
         port = network.port(
             probe_link_name(network.network_id),

@@ -26,6 +26,7 @@ from ..ipam.pool import Pool
 from ..link_names import endpoint_link_name
 from ..netlink.kernel import LinkFacts
 from ..netlink.netns import sandbox_path
+from ..option_values import MacvlanMode
 
 NULL_DRIVER = "null"
 """The engine's own address management that gives no addresses."""
@@ -130,7 +131,7 @@ def rebuilt_endpoint(found: FoundEndpoint, network: Network, own: Sequence[IPAdd
     """
     :param own: the host's addresses on the network's parent.
     """
-    mac = found.mac if network.mode != "passthru" or network.allow_parent_mac_change else None
+    mac = found.mac if network.mode != MacvlanMode.PASSTHRU or network.allow_parent_mac_change else None
     enters = network.host_access or network.dhcp_readdress
     endpoint = Endpoint(
         endpoint_id=found.endpoint_id,

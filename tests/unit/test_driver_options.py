@@ -27,10 +27,10 @@ class OptionsTestCase(SynchronousTestCase):
 
 
 class KeyTests(OptionsTestCase):
-    def test_no_options_is_nothing_said(self) -> None:
+    def test_no_options_set_nothing(self) -> None:
         self.assertEqual(parse_options({}), NetworkOptions())
 
-    def test_all_synonyms_mean_the_same(self) -> None:
+    def test_synonyms_mean_the_same(self) -> None:
         for names, text, expected in (
             (("parent", "host_iface"), "eth1", NetworkOptions(parent="eth1")),
             (("macvlan_mode", "mode"), "vepa", NetworkOptions(mode=MacvlanMode.VEPA)),
@@ -48,7 +48,7 @@ class KeyTests(OptionsTestCase):
             self.assertIn(f"-o {name}=false contradicts -o {key}=", self.refusal_of({key: "", name: "false"}))
             self.assertNotIn(key, self.refusal(parnet="eth1"))
 
-    def test_synonyms_that_contradict_each_other_are_refused_with_both_values(self) -> None:
+    def test_contradicting_synonyms_are_refused_with_both_values(self) -> None:
         message = self.refusal(parent="eth1", host_iface="eth2")
         for word in ("parent=eth1", "host_iface=eth2"):
             self.assertIn(word, message)
@@ -56,17 +56,17 @@ class KeyTests(OptionsTestCase):
             "contradicts", self.refusal_of({"mtu": "1400", "com.docker.network.driver.mtu": "1500"})
         )
 
-    def test_an_unknown_key_is_refused_with_the_list_of_known_ones(self) -> None:
+    def test_unknown_key_is_refused_with_the_known_ones(self) -> None:
         message = self.refusal(parnet="eth1")
         self.assertIn("-o parnet", message)
         for option in OPTIONS:
             self.assertIn(option.name, message)
 
-    def test_keys_of_dockers_own_are_left_alone(self) -> None:
+    def test_keys_of_docker_itself_are_ignored(self) -> None:
         self.assertEqual(parse_options({"com.docker.network.bridge.name": "x"}), NetworkOptions())
         self.assertIn("unknown option", self.refusal_of({"com.dockerx": "x"}))
 
-    def test_no_name_stands_for_two_options(self) -> None:
+    def test_spellings_are_unique(self) -> None:
         names = [name for option in OPTIONS for name in option.spellings]
         self.assertEqual(len(names), len(set(names)))
 
@@ -77,9 +77,7 @@ class KeyTests(OptionsTestCase):
             max_size=4,
         )
     )
-    def test_any_texts_are_options_or_a_refusal_that_names_one_of_the_keys(
-        self, texts: dict[str, str]
-    ) -> None:
+    def test_any_texts_are_parsed_or_refused_by_key(self, texts: dict[str, str]) -> None:
         try:
             parse_options(texts)
         except RequestRefused as refusal:
@@ -87,22 +85,22 @@ class KeyTests(OptionsTestCase):
 
 
 class ValueTests(OptionsTestCase):
-    def test_all_modes_are_taken_and_an_empty_one_is_the_builtin_drivers_default(self) -> None:
+    def test_empty_mode_is_the_builtin_drivers_default(self) -> None:
         for mode in MacvlanMode:
             self.assertEqual(parse_options({"mode": mode}).mode, mode)
         self.assertEqual(parse_options({"macvlan_mode": ""}).mode, "bridge")
 
-    def test_a_wrong_mode_is_told_in_the_builtin_drivers_words(self) -> None:
+    def test_unknown_mode_is_refused_as_by_the_builtin_driver(self) -> None:
         self.assertIn("requested macvlan mode 'brigde' is not valid", self.refusal(macvlan_mode="brigde"))
 
-    def test_the_loopback_is_told_in_the_builtin_drivers_words(self) -> None:
+    def test_loopback_is_refused_as_by_the_builtin_driver(self) -> None:
         self.assertIn("loopback interface is not a valid macvlan parent link", self.refusal(parent="lo"))
 
-    def test_a_parent_must_be_a_name_that_a_link_can_have(self) -> None:
+    def test_parent_must_be_a_valid_link_name(self) -> None:
         for text in ("", "sixteen-letters-", "a b", "../eth0"):
             self.assertIn("-o parent", self.refusal(parent=text))
 
-    def test_vlan_ids_are_from_1_to_4094_in_the_builtin_drivers_words(self) -> None:
+    def test_vlan_id_is_bounded_as_by_the_builtin_driver(self) -> None:
         for text in ("1", "20", "4094"):
             self.assertEqual(parse_options({"vlan_id": text}).vlan_id, int(text))
         for text in ("0", "4095", "99999"):
@@ -110,12 +108,12 @@ class ValueTests(OptionsTestCase):
         for text in ("", "x", "-1", "2.0", "２０", "1" * 5000):
             self.assertIn("unable to parse a valid vlan id", self.refusal(vlan_id=text))
 
-    def test_an_mtu_is_bounded(self) -> None:
+    def test_mtu_is_bounded(self) -> None:
         self.assertEqual(parse_options({"mtu": "9000"}).mtu, 9000)
         for text in ("67", "65536", "x", "", "-1", "1" * 5000):
             self.assertIn("from 68 to 65535", self.refusal(mtu=text))
 
-    def test_queue_lengths_and_limits_are_bounded_by_the_kernels_types(self) -> None:
+    def test_broadcast_options_are_bounded_by_kernel_types(self) -> None:
         self.assertEqual(parse_options({"bcqueuelen": str(2**32 - 1)}).broadcast_queue_length, 2**32 - 1)
         self.assertEqual(parse_options({"bclim": "-1"}).broadcast_limit, -1)
         for name, text in (
@@ -128,13 +126,13 @@ class ValueTests(OptionsTestCase):
         ):
             self.assertIn(f"-o {name}", self.refusal(**{name: text}))
 
-    def test_a_flag_without_a_value_means_yes(self) -> None:
+    def test_flag_without_value_means_yes(self) -> None:
         for text, meant in (("", True), ("true", True), ("1", True), ("FALSE", False), ("0", False)):
             for key in ("nopromisc", "allow_wireless_parent", "allow_parent_mac_change"):
                 self.assertIs(getattr(parse_options({key: text}), key), meant)
         self.assertIn("neither true nor false", self.refusal(allow_wireless_parent="maybe"))
 
-    def test_source_macs_are_a_list_without_repeats(self) -> None:
+    def test_source_macs_are_a_list_without_duplicates(self) -> None:
         self.assertEqual(
             parse_options(
                 {"source_macs": "02:00:00:00:00:01, 02:00:00:00:00:0A 02:00:00:00:00:01"}
@@ -146,7 +144,7 @@ class ValueTests(OptionsTestCase):
 
 
 class ContradictionTests(SynchronousTestCase):
-    def refused(self, mode: str, options: NetworkOptions, *words: str) -> None:
+    def refused(self, mode: MacvlanMode, options: NetworkOptions, *words: str) -> None:
         with self.assertRaises(RequestRefused) as caught:
             refuse_contradictions(options, mode)
         for word in words:
@@ -154,39 +152,39 @@ class ContradictionTests(SynchronousTestCase):
 
     def test_source_macs_belong_to_mode_source(self) -> None:
         macs = NetworkOptions(source_macs=("02:00:00:00:00:01",))
-        refuse_contradictions(macs, "source")
-        self.refused("bridge", macs, "source_macs", "bridge", "-o mode=source")
+        refuse_contradictions(macs, MacvlanMode.SOURCE)
+        self.refused(MacvlanMode.BRIDGE, macs, "source_macs", "bridge", "-o mode=source")
 
-    def test_mode_source_without_senders_would_admit_nobody(self) -> None:
-        self.refused("source", NetworkOptions(), "source_macs")
+    def test_mode_source_needs_source_macs(self) -> None:
+        self.refused(MacvlanMode.SOURCE, NetworkOptions(), "source_macs")
 
-    def test_nopromisc_and_force_mac_belong_to_mode_passthru(self) -> None:
+    def test_passthru_options_belong_to_mode_passthru(self) -> None:
         for options, word in (
             (NetworkOptions(nopromisc=True), "nopromisc"),
             (NetworkOptions(allow_parent_mac_change=True), "allow_parent_mac_change"),
         ):
-            refuse_contradictions(options, "passthru")
-            self.refused("vepa", options, word, "vepa")
+            refuse_contradictions(options, MacvlanMode.PASSTHRU)
+            self.refused(MacvlanMode.VEPA, options, word, "vepa")
 
-    def test_other_modes_need_nothing(self) -> None:
-        for mode in ("bridge", "private", "vepa", "passthru"):
+    def test_other_modes_need_no_option(self) -> None:
+        for mode in set(MacvlanMode) - {MacvlanMode.SOURCE}:
             refuse_contradictions(NetworkOptions(), mode)
 
 
 class LeasingTests(SynchronousTestCase):
-    """Networks of ``--ipam-driver null``: whether their containers' addresses are leased."""
+    """Whether a network with ``--ipam-driver null`` leases its containers' addresses."""
 
     def leases(self, default: bool, **given_options: str) -> bool:
-        nobodys = Subnet(ip_network("0.0.0.0/0"), null_ipam=True)
-        request = CreateNetwork("1" * 64, given_options, subnets=(nobodys,))
+        subnet = Subnet(ip_network("0.0.0.0/0"), null_ipam=True)
+        request = CreateNetwork("1" * 64, given_options, subnets=(subnet,))
         return leases_addresses(request, parse_options(given_options), default)
 
-    def test_the_service_decides_where_the_network_does_not_say(self) -> None:
+    def test_default_of_the_service_holds(self) -> None:
         self.assertTrue(self.leases(True))
         self.assertFalse(self.leases(False))
 
-    def test_a_network_is_without_leases_although_the_service_has_them_by_default(self) -> None:
+    def test_network_can_switch_dhcp_off(self) -> None:
         self.assertFalse(self.leases(True, dhcp="false"))
 
-    def test_a_network_has_leases_although_the_service_has_none_by_default(self) -> None:
+    def test_network_can_switch_dhcp_on(self) -> None:
         self.assertTrue(self.leases(False, dhcp="true"))

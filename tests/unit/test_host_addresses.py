@@ -13,6 +13,7 @@ from macvlan_twisted.addresses import IPAddress, IPNetwork, parse_address
 from macvlan_twisted.driver.host_addresses import choose_host_addresses
 from macvlan_twisted.driver.models import Network, Subnet
 from macvlan_twisted.errors import RequestRefused
+from macvlan_twisted.option_values import MacvlanMode
 
 from .helpers import NETWORK, subnet
 
@@ -57,7 +58,7 @@ class ChoiceTests(SynchronousTestCase):
     ) -> Deferred[tuple[IPAddress, ...]]:
         return ensureDeferred(
             choose_host_addresses(
-                Network(NETWORK, "eth0", "bridge", subnets=subnets),
+                Network(NETWORK, "eth0", MacvlanMode.BRIDGE, subnets=subnets),
                 [*map(parse_address, given)],
                 [*map(parse_address, present)],
                 {parse_address(address): link for address, link in others.items()},

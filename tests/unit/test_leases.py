@@ -11,6 +11,7 @@ from macvlan_twisted.dhcp.binding import Binding
 from macvlan_twisted.dhcp.lease_records import LeaseRecord, Terms
 from macvlan_twisted.errors import RequestRefused, StateError
 from macvlan_twisted.link_names import endpoint_link_name
+from macvlan_twisted.option_values import ConflictDetection
 from macvlan_twisted.reconcile.startup import leases_in_use
 from macvlan_twisted.state.interfaces import RecordKind
 from macvlan_twisted.state.serialize import from_document
@@ -27,7 +28,7 @@ from .helpers import (
     subnet,
 )
 
-TERMS = Terms("eth0", MAC, conflict_detection="off")
+TERMS = Terms("eth0", MAC, conflict_detection=ConflictDetection.OFF)
 OTHER_MAC = "7a:42:00:00:00:02"
 
 
@@ -138,7 +139,7 @@ class RaceTests(LeasesTestCase):
 
     def test_one_that_is_given_back_while_others_are_resumed_stays_given_back(self) -> None:
         self.take()
-        self.take(terms=Terms("eth0", OTHER_MAC, conflict_detection="off"))
+        self.take(terms=Terms("eth0", OTHER_MAC, conflict_detection=ConflictDetection.OFF))
         plugin = self.next_life()
         plugin.records.steps.hold.add("forget")
         resumed = plugin.start(plugin.leases.resume({f"eth0 {MAC}"}))  # the other one is nobody's
@@ -244,7 +245,7 @@ class DiskTests(LeasesTestCase):
 
     def test_one_row_that_cannot_be_removed_keeps_no_other_lease_from_going_on(self) -> None:
         self.take()
-        self.take(terms=Terms("eth0", OTHER_MAC, conflict_detection="off"))
+        self.take(terms=Terms("eth0", OTHER_MAC, conflict_detection=ConflictDetection.OFF))
         plugin = self.next_life()
         plugin.records.steps.refuse["forget"] = 28
         with capturedLogs() as events:

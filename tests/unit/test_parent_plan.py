@@ -13,6 +13,7 @@ from macvlan_twisted.driver.parent_plan import ParentPlan, plan_parent, refuse_s
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.link_names import dummy_link_name
 from macvlan_twisted.netlink.kernel import LinkFacts
+from macvlan_twisted.option_values import MacvlanMode
 from macvlan_twisted.testing.kernel import nic
 
 from .helpers import NETWORK
@@ -135,7 +136,7 @@ class UnusableParentTests(RefusalTestCase):
 
 
 def network(identifier: str, mode: str = "bridge", parent: str = "eth0") -> Network:
-    return Network(identifier, parent, mode)
+    return Network(identifier, parent, MacvlanMode(mode))
 
 
 class SharingTests(RefusalTestCase):

@@ -8,6 +8,7 @@ from macvlan_twisted.driver.models import Network, VlanStep
 from macvlan_twisted.driver.parent_plan import lowest_missing
 from macvlan_twisted.errors import LinkError, NotFound, RequestRefused
 from macvlan_twisted.link_names import dummy_link_name, endpoint_link_name, host_link_name
+from macvlan_twisted.option_values import MacvlanMode
 from macvlan_twisted.reconcile.link_monitor import LATEST, SOON
 
 from .conflict_cases import log_of
@@ -492,7 +493,7 @@ class LowestMissingTests(LinkMonitorTestCase):
     def missing(self, *names: str) -> str:
         steps = (VlanStep("a.1", "a", 1), VlanStep("a.1.2", "a.1", 2))
         return lowest_missing(
-            Network("n", "a.1.2", "bridge", vlan_steps=steps), lambda name: name not in names
+            Network("n", "a.1.2", MacvlanMode.BRIDGE, vlan_steps=steps), lambda name: name not in names
         )
 
     def test_lowest_missing_link_has_to_come_first(self) -> None:

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.addresses import parse_address, parse_interface
 from macvlan_twisted.driver.models import Endpoint, MadeLink, Network, VlanStep
 from macvlan_twisted.errors import StateError
+from macvlan_twisted.option_values import MacvlanMode
 from macvlan_twisted.state.directory import prepare_directory
 from macvlan_twisted.state.group_commit import GroupCommit
 from macvlan_twisted.state.interfaces import AddressStore, Allocation, HostRecords, RecordKind
@@ -126,7 +127,7 @@ class SqliteStateTests(MemoryStateTests):
 NETWORK_VALUE = Network(
     "n",
     "eth0.20",
-    "source",
+    MacvlanMode.SOURCE,
     (subnet("10.0.0.0/8", "10.0.0.1", router="10.0.0.2"), subnet("fd00::/64")),
     mtu=1400,
     vlan_steps=(VlanStep("eth0.20", "eth0", 20),),
@@ -141,7 +142,7 @@ class RecordTests(SynchronousTestCase):
     def test_values_survive_as_documents(self) -> None:
         for value in (
             NETWORK_VALUE,
-            Network("n", "eth0", "bridge"),
+            Network("n", "eth0", MacvlanMode.BRIDGE),
             ENDPOINT_VALUE,
             evolve(
                 ENDPOINT_VALUE, address=None, address_v6=None, mac="02:00:00:00:00:01", mac_generated=True
@@ -153,7 +154,7 @@ class RecordTests(SynchronousTestCase):
     def test_a_document_of_an_earlier_release_lacks_members_that_have_defaults(self) -> None:
         self.assertEqual(
             from_document(Network, {"network_id": "n", "parent": "eth0", "mode": "bridge"}),
-            Network("n", "eth0", "bridge"),
+            Network("n", "eth0", MacvlanMode.BRIDGE),
         )
 
     def test_a_document_of_something_else_is_told(self) -> None:

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
 from macvlan_twisted.driver.models import Endpoint, Network
 from macvlan_twisted.driver.static_routes import routes_to_host
+from macvlan_twisted.option_values import MacvlanMode
 
 from .helpers import ENDPOINT, NETWORK, subnet
 
@@ -38,7 +39,7 @@ def routes(
     network = Network(
         NETWORK,
         "eth0",
-        "bridge",
+        MacvlanMode.BRIDGE,
         subnets=(subnet("192.168.1.0/24", gateway), subnet("fd00::/64")),
         host_access=True,
         host_addresses=tuple(map(parse_address, hosts)),
