@@ -14,7 +14,7 @@ from ..errors import MacvlanError
 from . import purge, stale_sandboxes
 
 SHARED = {
-    "leave": {
+    "purge": {
         "plugin-name": "What the driver was called; so is its socket, and the engine is asked for its networks.",
         "plugin-dir": "Where the service had its socket.",
         "runtime-dir": "Where the service noted how far the state had come.",
@@ -25,6 +25,8 @@ SHARED = {
     },
 }
 """Options of the service that a command has, too, and what they mean to it; their environment variables count as well."""
+ALIASES = {"leave": "purge"}
+"""Earlier names of commands. Help and reference leave them out."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     :return: the exit status: 0 all done, 1 something could not be done or was refused; 2 is argparse's.
     """
     parser = make_parser()
-    given = parser.parse_args(arguments)
+    given = parser.parse_args([*(ALIASES.get(each, each) for each in arguments[:1]), *arguments[1:]])
     if given.command is None:
         parser.print_help()
         return 2
@@ -95,30 +97,30 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"macvlan-twisted {VERSION_TEXT}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    leaving = commands.add_parser(
-        "leave",
+    purging = commands.add_parser(
+        "purge",
         help="remove everything of ours from this host",
         description="Remove everything of ours from this host: links, routes by them, state, and what notes it until the "
         "next boot. Nothing else is touched, and each thing that was removed is told.",
     )
-    leaving.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
-    leaving.add_argument("--yes", action="store_true", help="do not ask")
-    leaving.add_argument(
+    purging.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
+    purging.add_argument("--yes", action="store_true", help="do not ask")
+    purging.add_argument(
         "--force", action="store_true", help="also while containers are running on our networks, or may be"
     )
-    leaving.add_argument(
+    purging.add_argument(
         "--every-instance",
         action="store_true",
         help="also what was made for other state directories, and for those that are lost",
     )
     state = next(option for option in OPTIONS if option.name == "state-dir")
-    leaving.add_argument(
+    purging.add_argument(
         "--state-dir",
         action="append",
         metavar=state.metavar,
         help=f"Where the service kept its state; may be given several times. [default: {state.default_text}]",
     )
-    _share(leaving, "leave")
+    _share(purging, "purge")
 
     looking = commands.add_parser(
         "sandboxes",

@@ -91,7 +91,7 @@ def tell_of_others(instance: str, links: Iterable[LinkFacts], outside: RuntimeGe
     if others:
         _log.warn(
             "links of other instances are on this host ({instances}), and whose they are is not known: if the state was lost, "
-            "stop and start once with --recover; if nobody needs them, remove them with macvlan-twisted leave "
+            "stop and start once with --recover; if nobody needs them, remove them with macvlan-twisted purge "
             "--every-instance",
             instances=", ".join(sorted(others)),
         )

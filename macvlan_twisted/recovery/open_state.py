@@ -54,5 +54,5 @@ def _advice(failure: StateError, directory: Path) -> str:
         return ""
     return (
         ". With the engine running, start once with --recover: what the engine and the kernel know is kept. Or begin anew: "
-        "remove this plugin's networks and their containers, run macvlan-twisted leave, and start again"
+        "remove this plugin's networks and their containers, run macvlan-twisted purge, and start again"
     )

@@ -115,7 +115,7 @@ def _earlier_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) ->
     if instances:
         _log.warn(
             "links of several instances are on this host ({instances}), and whose this state was is not known: they stay; "
-            "remove those that nobody needs with: macvlan-twisted leave --every-instance",
+            "remove those that nobody needs with: macvlan-twisted purge --every-instance",
             instances=", ".join(sorted(instances)),
         )
     return StateIdentity.drawn() if witnessed is None else StateIdentity(witnessed.instance, drawn_group())

@@ -1,4 +1,4 @@
-"""``macvlan-twisted leave`` and ``sandboxes``, on a docker host with a real engine."""
+"""``macvlan-twisted purge`` and ``sandboxes``, on a docker host with a real engine."""
 
 import os
 import signal
@@ -25,11 +25,11 @@ def command(host: DockerHost, *words: str) -> Finished:
     )
 
 
-def leave(host: DockerHost, *words: str) -> Finished:
-    """Run ``leave`` for the state of the host's plugin."""
+def purge(host: DockerHost, *words: str) -> Finished:
+    """Run ``purge`` for the state of the host's plugin."""
     plugin = host.plugin
     places = ("--state-dir", str(plugin.state_dir), "--plugin-dir", str(plugin.plugins_dir))
-    return command(host, "leave", *places, "--runtime-dir", str(plugin.directory / "run"), *words)
+    return command(host, "purge", *places, "--runtime-dir", str(plugin.directory / "run"), *words)
 
 
 def inside(host: DockerHost, *words: str) -> Finished:
@@ -37,17 +37,17 @@ def inside(host: DockerHost, *words: str) -> Finished:
     return attempt(*host.engine.beside(), *words, timeout=30)
 
 
-def test_leave_removes_everything_of_ours_and_nothing_else(docker_host: DockerHost) -> None:
+def test_purge_removes_everything_of_ours_and_nothing_else(docker_host: DockerHost) -> None:
     plugin, engine = docker_host.plugin, docker_host.engine
     docker_host.create("lan", *OUR_IPAM, "--opt=host_access=true")
     docker_host.create("wan", *WAN)
     docker_host.start("box", AT_ONCE)
-    refused = leave(docker_host, "--yes")
+    refused = purge(docker_host, "--yes")
     assert refused.status == 1
     assert "another macvlan-twisted is using state directory" in refused.stderr
 
     plugin.stop()
-    refused = leave(docker_host, "--yes")
+    refused = purge(docker_host, "--yes")
     assert refused.status == 1
     assert "containers are running on networks of this plugin: box" in refused.stderr
     plugin.start()
@@ -59,15 +59,15 @@ def test_leave_removes_everything_of_ours_and_nothing_else(docker_host: DockerHo
     ours = {name for name, link in before.items() if link.get("ifalias", "").startswith("macvlan-twisted/")}
     assert len(ours) == 2, "two links of the host's own are to be there"
 
-    tried = leave(docker_host, "--dry-run")
+    tried = purge(docker_host, "--dry-run")
     assert tried.status == 0
     assert docker_host.links().keys() == before.keys()
     assert (plugin.state_dir / "state.sqlite").exists()
-    asked = leave(docker_host)
+    asked = purge(docker_host)
     assert asked.status == 1, "nobody was there to agree"
     assert docker_host.links().keys() == before.keys()
 
-    done = leave(docker_host, "--yes")
+    done = purge(docker_host, "--yes")
     assert done.status == 0, done
     for name in ours:
         assert f"would be removed: link {name}" in tried.stdout
@@ -80,21 +80,21 @@ def test_leave_removes_everything_of_ours_and_nothing_else(docker_host: DockerHo
     assert not plugin.socket.with_name(plugin.socket.name + ".lock").exists()
     assert not (plugin.directory / "run").exists()
     assert "the engine still has network lan" in done.stdout
-    assert "there is nothing of ours here" in leave(docker_host, "--yes").stdout
+    assert "there is nothing of ours here" in purge(docker_host, "--yes").stdout
     assert inside(docker_host, "ip", "link", "delete", "mvhstranger").status == 0
     plugin.start()  # the fixture has the networks removed
 
 
-def test_leave_finds_links_without_state(docker_host: DockerHost) -> None:
+def test_purge_finds_links_without_state(docker_host: DockerHost) -> None:
     plugin = docker_host.plugin
     docker_host.create("wan", *WAN)
     plugin.kill()
     for path in (*plugin.state_dir.iterdir(), *(plugin.directory / "run").iterdir()):
         path.unlink()
-    few = leave(docker_host, "--yes")
+    few = purge(docker_host, "--yes")
     assert "links of other instances stay: mvh" in few.stdout
     assert [name for name in docker_host.links() if name.startswith("mvh")]
-    done = leave(docker_host, "--yes", "--every-instance")
+    done = purge(docker_host, "--yes", "--every-instance")
     assert done.status == 0, done
     assert [name for name in docker_host.links() if name.startswith("mv")] == []
     plugin.start("--recover")

@@ -224,11 +224,11 @@ def leaving(docker: Docker, wish: Wish) -> None:
     docker.stop(docker.start(net, name="web"))
     world.kill()
     docker.beliefs = Beliefs()
-    if _killed(docker, "leave", "--yes") and docker.reaction == FORGET:
+    if _killed(docker, "purge", "--yes") and docker.reaction == FORGET:
         docker.beliefs.excused |= {("network", net.id), *(("pool", each) for each in net.pools)}
         docker.up()  # changed his mind, and changes it again
         world.kill()
-        _killed(docker, "leave", "--yes")
+        _killed(docker, "purge", "--yes")
         docker.beliefs = Beliefs()
     left = [each for each in (world.state, world.directory / "run") if each.exists()]
     left += list(world.socket.parent.iterdir())
@@ -237,7 +237,7 @@ def leaving(docker: Docker, wish: Wish) -> None:
         for name, link in world.host.links().items()
         if (link.get_attr("IFLA_IFALIAS") or "").startswith("macvlan-twisted/")
     ]
-    docker.wrong += [f"leave left {each} behind" for each in (*left, *ours)]
+    docker.wrong += [f"purge left {each} behind" for each in (*left, *ours)]
 
 
 def _killed(docker: Docker, *words: str) -> bool:
@@ -245,7 +245,7 @@ def _killed(docker: Docker, *words: str) -> bool:
     world = docker.world
     status = world.command(*words, rules=docker.rules_of_life(world.life + 1))
     was_killed = status == -SIGKILL
-    if was_killed and not (words[0] == "leave" and docker.reaction == FORGET):
+    if was_killed and not (words[0] == "purge" and docker.reaction == FORGET):
         status = world.command(*words)
     if status not in (0, -SIGKILL):
         docker.wrong.append(
@@ -331,6 +331,6 @@ WAYS = (
     Scenario(
         "recover, gone", Wish(), partial(recovered, damage=shutil.rmtree), life=2, prepare=prepare_recovery
     ),
-    Scenario("leave", HOST_ACCESS, leaving, life=2),
+    Scenario("purge", HOST_ACCESS, leaving, life=2),
     Scenario("sandboxes", Wish(), sandboxes_left, life=2),
 )

@@ -224,7 +224,7 @@ class World:
         :raises RuntimeError: it does not end.
         """
         self._life += 1
-        places = self._places if words[0] == "leave" else ()
+        places = self._places if words[0] == "purge" else ()
         arguments = [*words, *places, f"--docker-host={self.docker_host}"]
         pid = self._ask_zygote({"command": True, "arguments": arguments, **self._order(rules)})["pid"]
         status: int | None = self._ask_zygote({"pid": pid, "seconds": seconds})["status"]

@@ -1,4 +1,4 @@
-"""``macvlan-twisted leave``: everything of ours goes and nothing else; and what is in use stays."""
+"""``macvlan-twisted purge`` and ``sandboxes`` against a fake kernel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.commands import purge
-from macvlan_twisted.commands.cli import _agrees, main
+from macvlan_twisted.commands.cli import _agrees, main, make_parser
 from macvlan_twisted.commands.stale_sandboxes import Sandbox, describe, inhabitants
 from macvlan_twisted.config import Config
 from macvlan_twisted.engine.blocking_client import FoundEndpoint, FoundNetwork, Inspection
@@ -31,10 +31,10 @@ from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 from .helpers import fresh_directory
 
-NOBODY = Inspection((), makes_up_gateways=False)
+NO_CONTAINERS = Inspection((), makes_up_gateways=False)
 
 
-class LeaveTestCase(SynchronousTestCase):
+class PurgeTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         place = fresh_directory(self)
         self.state = place / "state"
@@ -68,7 +68,7 @@ class LeaveTestCase(SynchronousTestCase):
         self.foreign = {"lo", "eth1", "eth1.40", "mvhother", "mvtstray"}
         self.said: list[str] = []
 
-    def leave(self, inspection: Inspection | None = NOBODY, **words: Any) -> int:
+    def purge(self, inspection: Inspection | None = NO_CONTAINERS, **words: Any) -> int:
         return purge.run(
             self.config,
             self.kernel,
@@ -83,7 +83,7 @@ class LeaveTestCase(SynchronousTestCase):
 
 
 class KilledAfter:
-    """Ends the program after a step was taken for the *number*-th time."""
+    """Ends the program after a failpoint was passed for the *number*-th time."""
 
     def __init__(self, name: str, number: int) -> None:
         self._name = name
@@ -96,12 +96,12 @@ class KilledAfter:
                 raise KeyboardInterrupt
 
 
-class LeaveTests(LeaveTestCase):
-    def test_something_of_ours_stays_or_something_foreign_goes(self) -> None:
+class PurgeTests(PurgeTestCase):
+    def test_everything_of_ours_goes_and_nothing_else(self) -> None:
         route = HostRoute(parse_address("10.0.0.7"), "mvhours", None, ROUTE_PROTOCOL)
         self.kernel.add_host_route(route)
         self.kernel.add_host_route(evolve(route, destination=parse_address("10.0.0.8"), protocol=4))
-        self.assertEqual(self.leave(), 0)
+        self.assertEqual(self.purge(), 0)
         self.assertEqual(self.names(), self.foreign)
         self.assertFalse(self.state.exists())
         self.assertFalse(Path(self.config.runtime_dir).exists())
@@ -111,70 +111,70 @@ class LeaveTests(LeaveTestCase):
             )
         self.assertFalse([each for each in self.said if "10.0.0.8" in each])
 
-    def test_a_dry_run_changes_something(self) -> None:
+    def test_dry_run_changes_nothing(self) -> None:
         before = self.names()
-        self.assertEqual(self.leave(dry_run=True), 0)
+        self.assertEqual(self.purge(dry_run=True), 0)
         self.assertEqual(self.names(), before)
         self.assertTrue((self.state / "state.sqlite").exists())
         self.assertTrue(list(Path(self.config.runtime_dir).iterdir()))
 
-    def test_it_goes_on_although_nobody_agreed(self) -> None:
+    def test_nothing_is_removed_without_consent(self) -> None:
         before = self.names()
-        self.assertEqual(self.leave(is_agreed=lambda: False), 1)
+        self.assertEqual(self.purge(is_agreed=lambda: False), 1)
         self.assertEqual(self.names(), before)
 
-    def test_it_goes_on_while_the_service_runs(self) -> None:
+    def test_running_service_prevents_it(self) -> None:
         lock = FileLock(self.state / "lock", "x", "y")
         self.addCleanup(lock.release)
         with self.assertRaises(StartupError):
-            self.leave()
+            self.purge()
 
-    def test_it_goes_on_while_containers_run(self) -> None:
+    def test_running_containers_prevent_it_unless_forced(self) -> None:
         box = FoundEndpoint("e" * 64, "box")
         network = FoundNetwork("n" * 64, "lan", "macvlan-twisted", {}, False, "default", {}, (), (box,))
         with self.assertRaisesRegex(RequestRefused, "box"):
-            self.leave(Inspection((network,), makes_up_gateways=False))
-        self.assertEqual(self.leave(Inspection((network,), makes_up_gateways=False), force=True), 0)
+            self.purge(Inspection((network,), makes_up_gateways=False))
+        self.assertEqual(self.purge(Inspection((network,), makes_up_gateways=False), force=True), 0)
 
-    def test_it_goes_on_while_a_container_of_an_engine_that_was_not_asked_hangs_on_a_link(self) -> None:
+    def test_links_in_other_namespaces_prevent_it_unless_forced(self) -> None:
         name, alias = "mvtbox", f"{self.ours}endpoint/{'e' * 64}"
         box = nic(name, 21, kind="macvlan", lower_index=5, alias=alias)
         self.kernel = FakeKernel([*self.kernel.links()[1:], box])
         self.kernel.move_away(name, up=True)
         with self.assertRaisesRegex(RequestRefused, "eeeeeeeeeeee"):
-            self.leave()
+            self.purge()
         self.assertIn("eth1.20", self.names())
-        self.assertEqual(self.leave(force=True), 0)
+        self.assertEqual(self.purge(force=True), 0)
 
-    def test_it_goes_on_while_nobody_says_whether_containers_run(self) -> None:
+    def test_silent_engine_prevents_it_while_links_are_away(self) -> None:
         with self.assertRaisesRegex(RequestRefused, "10.0.0.7"):
-            self.leave(None)
+            self.purge(None)
         self.assertTrue((self.state / "state.sqlite").exists())
 
-    def test_a_vlan_that_others_use_goes_with_what_they_hung_on_it(self) -> None:
+    def test_vlan_that_others_use_stays_with_the_state(self) -> None:
         self.kernel = FakeKernel(
             [*self.kernel.links()[1:], nic("br0port", 20, kind="macvlan", lower_index=5)]
         )
-        self.assertEqual(self.leave(), 1)
+        self.assertEqual(self.purge(), 1)
         self.assertEqual(self.names(), {*self.foreign, "eth1.20", "br0port"})
-        self.assertTrue((self.state / "state.sqlite").exists(), "what still knows of the rest is gone")
+        self.assertTrue((self.state / "state.sqlite").exists(), "state of the remaining links is gone")
         self.assertTrue([each for each in self.said if "br0port of others hang on it" in each])
 
-    def test_links_of_other_instances_go_unasked_or_do_not_go_when_asked(self) -> None:
-        self.assertEqual(self.leave(every_instance=True), 0)
+    def test_every_instance_includes_links_of_others(self) -> None:
+        self.assertEqual(self.purge(every_instance=True), 0)
         self.assertEqual(self.names(), self.foreign - {"mvhother"})
 
-    def test_without_state_the_note_until_the_next_boot_tells_whose_links_are_ours(self) -> None:
+    def test_runtime_file_identifies_links_of_lost_state(self) -> None:
         (self.state / "state.sqlite").write_bytes(b"rubbish")
-        self.assertEqual(self.leave(force=True), 0)
+        self.assertEqual(self.purge(force=True), 0)
         self.assertEqual(self.names(), {*self.foreign, "eth1.30"}, "by alias alone")
 
-    def test_a_kill_while_the_state_is_removed_keeps_the_service_from_starting(self) -> None:
+    def test_service_starts_after_a_kill_during_removal(self) -> None:
         for number in range(1, 20):
             stop = observe(KilledAfter("commands.state.remove", number))
             self.addCleanup(stop)
             try:
-                self.leave()
+                self.purge()
             except KeyboardInterrupt:
                 stop()
             else:
@@ -183,27 +183,27 @@ class LeaveTests(LeaveTestCase):
             prepare_directory(self.state)
             outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
             open_database(self.state, outside).close()
-        self.fail("it never came to an end")
+        self.fail("purge was never complete")
 
-    def test_a_kill_anywhere_and_another_try_leave_directories_behind(self) -> None:
+    def test_second_run_after_a_kill_removes_directories(self) -> None:
         number, was_killed = 0, True
         while was_killed:
             number += 1
             self.setUp()
             stop = observe(KilledAfter("commands.state.remove", number))
             try:
-                self.leave()
+                self.purge()
                 was_killed = False
             except KeyboardInterrupt:
                 pass
             finally:
                 stop()
-            self.leave()
+            self.purge()
             self.assertFalse(self.state.exists(), number)
             self.assertFalse(Path(self.config.runtime_dir).exists(), number)
         self.assertGreater(number, 4)
 
-    def test_root_removes_what_somebody_put_in_the_place_of_his_directory(self) -> None:
+    def test_root_does_not_follow_a_symlink_of_the_owner(self) -> None:
         if os.geteuid() != 0:
             raise SkipTest("only root can be somebody else")
         self.state.parent.chmod(0o711)
@@ -220,26 +220,26 @@ class LeaveTests(LeaveTestCase):
             aside.symlink_to(roots)
             return True
 
-        self.assertEqual(self.leave(is_agreed=agree), 1)
+        self.assertEqual(self.purge(is_agreed=agree), 1)
         self.assertTrue((roots / "state.sqlite").exists())
 
-    def test_rows_that_are_damaged_end_it_with_a_traceback(self) -> None:
+    def test_damaged_rows_are_skipped(self) -> None:
         outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
         for table, document in ((LEASES, "[]"), (LEASES, '{"facts":7}'), (ENDPOINTS, '{"link":[]}')):
             database = open_database(self.state, outside)
             database.commit([Put(table, ("damaged", document))])
             database.close()
-            self.assertEqual(self.leave(dry_run=True), 0)
+            self.assertEqual(self.purge(dry_run=True), 0)
 
-    def test_a_socket_that_stays_keeps_the_state_if_its_name_has_link_in_it(self) -> None:
+    def test_file_in_place_of_the_socket_does_not_keep_the_state(self) -> None:
         plugins = self.state.parent / "uplink"
         plugins.mkdir()
         self.config = evolve(self.config, plugin_dir=str(plugins))
         Path(self.config.socket_path).write_text("somebody's")
-        self.assertEqual(self.leave(), 1)
+        self.assertEqual(self.purge(), 1)
         self.assertFalse(self.state.exists())
 
-    def test_root_leaves_a_lock_in_somebodys_directory_that_he_may_not_open(self) -> None:
+    def test_root_creates_no_files_of_its_own_in_the_state(self) -> None:
         if os.geteuid() != 0:
             raise SkipTest("only root can be somebody else")
         self.state.parent.chmod(0o711)
@@ -252,21 +252,21 @@ class LeaveTests(LeaveTestCase):
                 owners.extend(each.stat().st_uid for each in self.state.iterdir())
 
         self.addCleanup(observe(look))
-        self.assertEqual(self.leave(dry_run=True), 0)
+        self.assertEqual(self.purge(dry_run=True), 0)
         self.assertEqual({*owners, *(each.stat().st_uid for each in self.state.iterdir())}, {4711})
-        self.assertEqual(self.leave(), 0)
+        self.assertEqual(self.purge(), 0)
         self.assertFalse(self.state.exists())
 
-    def test_it_says_something_else_than_that_there_is_nothing(self) -> None:
-        self.leave()
+    def test_nothing_to_remove_is_reported(self) -> None:
+        self.purge()
         self.said.clear()
         self.kernel = FakeKernel([nic("eth1", 3)])
-        self.assertEqual(self.leave(), 0)
+        self.assertEqual(self.purge(), 0)
         self.assertEqual(self.said, ["there is nothing of ours here"])
 
 
 class SandboxTests(SynchronousTestCase):
-    def test_a_sandbox_counts_as_left_while_somebody_may_have_it(self) -> None:
+    def test_sandbox_is_stale_only_when_nobody_can_use_it(self) -> None:
         plain = Sandbox(Path("/x/0123456789ab"), True, (), False, ("eth0",))
         self.assertTrue(plain.is_left)
         for doubtful in (
@@ -277,30 +277,36 @@ class SandboxTests(SynchronousTestCase):
             self.assertFalse(doubtful.is_left, doubtful)
         self.assertIn("links of ours inside: eth0", describe(plain))
 
-    def test_where_processes_are_hidden_nothing_is_proved(self) -> None:
+    def test_hidden_processes_prove_nothing(self) -> None:
         with self.assertRaisesRegex(RequestRefused, "hidden"):
             inhabitants(fresh_directory(self))
 
-    def test_our_own_namespace_has_no_inhabitants(self) -> None:
+    def test_own_namespace_has_inhabitants(self) -> None:
         number = Path("/proc/self/ns/net").stat().st_ino
         self.assertIn(number, inhabitants())
 
 
 class CommandLineTests(SynchronousTestCase):
-    def test_what_is_wrong_is_not_said(self) -> None:
-        for words in (["dance"], ["leave", "--colour"], ["leave", "--runtime-dir", "run"]):
+    def test_wrong_command_lines_exit_with_status_2(self) -> None:
+        for words in (["dance"], ["purge", "--colour"], ["purge", "--runtime-dir", "run"]):
             with self.assertRaises(SystemExit) as caught:
                 main(words)
             self.assertEqual(caught.exception.code, 2, words)
 
-    def test_who_may_not_look_gets_a_traceback(self) -> None:
+    def test_leave_is_an_alias_of_purge(self) -> None:
+        with mock.patch("macvlan_twisted.commands.purge.run", return_value=0) as run:
+            self.assertEqual(main(["leave", "--dry-run", "--state-dir", "/x"]), 0)
+        self.assertTrue(run.call_args.kwargs["dry_run"])
+        self.assertNotIn("leave", make_parser().format_help())
+
+    def test_missing_permission_is_one_line(self) -> None:
         told = StringIO()
         refused = PermissionError(13, "Permission denied", "/var/lib/x")
         with redirect_stderr(told), mock.patch("macvlan_twisted.commands.purge.run", side_effect=refused):
-            self.assertEqual(main(["leave"]), 1)
+            self.assertEqual(main(["purge"]), 1)
         self.assertEqual(told.getvalue(), "macvlan-twisted: /var/lib/x: Permission denied\n")
 
-    def test_who_ends_his_input_gets_a_traceback_instead_of_a_no(self) -> None:
+    def test_end_of_input_means_no(self) -> None:
         with (
             mock.patch("sys.stdin.isatty", return_value=True),
             mock.patch("builtins.input", side_effect=EOFError),
