@@ -20,11 +20,12 @@ from zlib import crc32
 
 import pytest
 
+from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin, ShortGracePeriods
-from tests.lab.requirements import missing_for_engine, missing_for_lan
+from tests.lab.requirements import missing_for_dhcp, missing_for_engine, missing_for_lan
 from tests.lab.roots import OWN_VERSION
 
 BASIC = ("test_networks.py", "test_engine_restarts.py", "test_sharing.py", "test_lab.py")
@@ -42,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "one_engine: run with the first of the chosen engines only",
         "engines(version, ...): run with these of the chosen engines only",
         "plugin_arguments(word, ...): what the fixture docker_host adds to the plugin's command line",
+        "dhcp_server(range, t1, t2): how the fixture server differs from its defaults",
         "short_grace_periods: the plugin of the fixture docker_host soon removes what nobody has",
     ):
         config.addinivalue_line("markers", mark)
@@ -126,6 +128,15 @@ def docker_host(request: pytest.FixtureRequest, lasting_engine: Engine) -> Itera
     """
     with hosts_with_our_service(request, lasting_engine) as (host,):
         yield host
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, docker_host: DockerHost) -> Iterator[DhcpServer]:
+    """Run a DHCP server at the gateway of our service's LAN."""
+    need(missing_for_dhcp())
+    mark = request.node.get_closest_marker("dhcp_server")
+    with DhcpServer(docker_host.lan, **(mark.kwargs if mark else {})) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -48,10 +48,12 @@ def test_second_subnet_has_its_own_gateway(docker_host: DockerHost) -> None:
 
 
 @pytest.mark.engines("26.1", "28.5")
-def test_both_addresses_of_a_31_are_hosts(docker_host: DockerHost) -> None:
-    """The address management of 20.10 takes neither of them; ours does, see test_own_addresses."""
+@pytest.mark.parametrize("ipam", ["default", "macvlan-twisted"])
+def test_both_addresses_of_a_31_are_hosts(docker_host: DockerHost, ipam: str) -> None:
+    """The engine's own management in 20.10 accepts neither of them."""
     docker_host.lan.run_in("neighbour", "ip", "address", "replace", "10.88.0.0/31", "dev", "eth1")
-    docker_host.create("lan", "--subnet=10.88.0.0/31", "--gateway=10.88.0.0", ON_ETH1)
+    own = ("--subnet=10.88.0.0/31", "--gateway=10.88.0.0", ON_ETH1)
+    docker_host.create("lan", f"--ipam-driver={ipam}", *own)
     box = docker_host.start("box")
     assert box.addresses() == {"10.88.0.1/31"}
     assert box.routers() == {"10.88.0.0"}

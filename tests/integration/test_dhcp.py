@@ -1,10 +1,7 @@
 """Containers with addresses from the LAN's own DHCP server: both ways of asking, and what is refused with which words."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.integration.conftest import need
 from tests.integration.dhcp_hosts import (
     MAC,
     NULL,
@@ -20,19 +17,10 @@ from tests.integration.lives import address
 from tests.lab.daemons import children_of
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
-from tests.lab.requirements import missing_for_dhcp
 
 pytestmark = pytest.mark.plugin_arguments("--dhcp-timeout", "4")
 NICS = 2
 WAYS = pytest.mark.parametrize("way", [OURS, NULL], ids=["ours", "null"])
-
-
-@pytest.fixture
-def server(docker_host: DockerHost) -> Iterator[DhcpServer]:
-    """Run a server at the gateway."""
-    need(missing_for_dhcp())
-    with DhcpServer(docker_host.lan) as made:
-        yield made
 
 
 @WAYS

@@ -1,10 +1,7 @@
 """Leases of running containers over time: renewed, taken over by another server, taken back, without a server, named."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.integration.conftest import need
 from tests.integration.dhcp_hosts import (
     AT_ONCE,
     MAC,
@@ -18,55 +15,44 @@ from tests.integration.dhcp_hosts import (
 )
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
-from tests.lab.requirements import missing_for_dhcp
 
+RENEWING = pytest.mark.dhcp_server(t1=2, t2=4)
+"""The server's leases are to be renewed after two seconds, and rebound after four."""
 FOR_ANYBODY = ("--dhcp-authoritative",)
 """A server that confirms also what another one has leased."""
 
 
-@pytest.fixture
-def hasty(docker_host: DockerHost) -> Iterator[DhcpServer]:
-    """Run a server whose leases are to be renewed after two seconds, and rebound after four."""
-    need(missing_for_dhcp())
-    with DhcpServer(docker_host.lan, t1=2, t2=4) as made:
-        yield made
-
-
-@pytest.fixture
-def server(docker_host: DockerHost) -> Iterator[DhcpServer]:
-    """Run a server whose leases are not renewed while a test runs."""
-    need(missing_for_dhcp())
-    with DhcpServer(docker_host.lan) as made:
-        yield made
-
-
 @pytest.mark.one_engine
 @pytest.mark.parametrize("way", [OURS, NULL], ids=["ours", "null"])
+@RENEWING
 def test_renewal_is_unicast_from_the_containers_mac(
-    docker_host: DockerHost, hasty: DhcpServer, way: tuple[str, ...]
+    docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     docker_host.create("lan", *way)
     web = docker_host.start("web")
-    leased, mac = assert_leased(hasty, web), web.mac()
+    leased, mac = assert_leased(server, web), web.mac()
     gateway = docker_host.lan.mac_of("gateway")
-    before = hasty.count("DHCPACK", mac)
+    before = server.count("DHCPACK", mac)
     with docker_host.lan.capture("gateway", "udp dst port 67", count=2, seconds=10) as packets:
         lines = packets.lines()
     assert len(lines) == 2
     assert all(f"{mac} > {gateway}" in line for line in lines), lines
     assert all(f"{leased}.68 > 192.168.77.1.67" in line for line in lines), lines
-    hasty.wait_for_log(f"DHCPACK(eth1) {leased} {mac}", since=len(hasty.log()))
-    assert hasty.count("DHCPACK", mac) > before + 1
-    assert hasty.count("DHCPDISCOVER", mac) == 1
+    server.wait_for_log(f"DHCPACK(eth1) {leased} {mac}", since=len(server.log()))
+    assert server.count("DHCPACK", mac) > before + 1
+    assert server.count("DHCPDISCOVER", mac) == 1
     assert web.ping("192.168.77.2")
 
 
 @pytest.mark.one_engine
-def test_another_server_takes_over_the_lease_by_rebinding(docker_host: DockerHost, hasty: DhcpServer) -> None:
+@RENEWING
+def test_another_server_takes_over_the_lease_by_rebinding(
+    docker_host: DockerHost, server: DhcpServer
+) -> None:
     docker_host.create("lan", *NULL)
     web = docker_host.start("web", UNDER_MAC)
-    leased = assert_leased(hasty, web)
-    hasty.kill()
+    leased = assert_leased(server, web)
+    server.kill()
     with DhcpServer(docker_host.lan, "neighbour", t1=2, t2=4, arguments=FOR_ANYBODY) as second:
         second.wait_for_log(f"DHCPACK(eth1) {leased} {MAC}", seconds=20)
         assert second.addresses() == {MAC: leased}
@@ -75,64 +61,68 @@ def test_another_server_takes_over_the_lease_by_rebinding(docker_host: DockerHos
 
 
 @pytest.mark.one_engine
-def test_server_away_at_renewal_renews_when_it_is_back(docker_host: DockerHost, hasty: DhcpServer) -> None:
-    hasty.stop()
-    hasty.t2 = 20  # it is asked after 2, 11 and 15 seconds
-    hasty.start()
+@RENEWING
+def test_server_away_at_renewal_renews_when_it_is_back(docker_host: DockerHost, server: DhcpServer) -> None:
+    server.stop()
+    server.t2 = 20  # it is asked after 2, 11 and 15 seconds
+    server.start()
     docker_host.create("lan", *NULL)
     web = docker_host.start("web", UNDER_MAC)
-    leased = assert_leased(hasty, web)
-    hasty.kill()
+    leased = assert_leased(server, web)
+    server.kill()
     with docker_host.lan.capture("gateway", f"udp dst port 67 and ether src {MAC}", seconds=20) as packets:
         assert packets.lines(), "nobody asked"
-    so_far = len(hasty.log())
-    hasty.start()
-    hasty.wait_for_log(f"DHCPACK(eth1) {leased} {MAC}", seconds=30, since=so_far)
+    so_far = len(server.log())
+    server.start()
+    server.wait_for_log(f"DHCPACK(eth1) {leased} {MAC}", seconds=30, since=so_far)
     wait_for_plugin(docker_host, f"{MAC} goes on with {leased}")
-    assert "DHCPDISCOVER" not in hasty.log()[so_far:]
+    assert "DHCPDISCOVER" not in server.log()[so_far:]
     assert web.ping("192.168.77.2")
 
 
 @pytest.mark.one_engine
-def test_container_keeps_its_address_after_a_dhcpnak(docker_host: DockerHost, hasty: DhcpServer) -> None:
+@RENEWING
+def test_container_keeps_its_address_after_a_dhcpnak(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("lan", *NULL)
     web = docker_host.start("web", UNDER_MAC)
-    leased = assert_leased(hasty, web)
-    hasty.stop()
-    hasty.range, hasty.arguments = "192.168.77.200,192.168.77.209", FOR_ANYBODY
-    hasty.start()
-    hasty.wait_for_log("DHCPNAK(eth1)", seconds=20)
+    leased = assert_leased(server, web)
+    server.stop()
+    server.range, server.arguments = "192.168.77.200,192.168.77.209", FOR_ANYBODY
+    server.start()
+    server.wait_for_log("DHCPNAK(eth1)", seconds=20)
     wait_for_plugin(docker_host, f"{MAC} has no right to {leased} any more")
     wait_for_plugin(docker_host, f"does not give {leased} back to {MAC}, it insists on 192.168.77.20")
-    hasty.wait_for_log("DHCPRELEASE(eth1) 192.168.77.20", seconds=20)  # the container does not use that one
+    server.wait_for_log("DHCPRELEASE(eth1) 192.168.77.20", seconds=20)  # the container does not use that one
     assert bare_address(web) == leased
     assert web.ping("192.168.77.2")
 
 
-def test_renewal_tells_the_server_the_containers_name(docker_host: DockerHost, hasty: DhcpServer) -> None:
+@RENEWING
+def test_renewal_tells_the_server_the_containers_name(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("ours", *OURS)
     docker_host.create("free", *NULL)
     docker_host.start("web", network="ours")
     docker_host.start("my_db.1", UNDER_MAC, network="free")
-    hasty.wait_for_log(" web", seconds=20)
-    hasty.wait_for_log(f"{MAC} my-db-1", seconds=20)
-    assert {lease.hostname for lease in hasty.leases()} == {"web", "my-db-1"}
+    server.wait_for_log(" web", seconds=20)
+    server.wait_for_log(f"{MAC} my-db-1", seconds=20)
+    assert {lease.hostname for lease in server.leases()} == {"web", "my-db-1"}
 
 
 @pytest.mark.one_engine
-def test_renewal_resumes_when_the_parent_is_up_again(docker_host: DockerHost, hasty: DhcpServer) -> None:
-    hasty.stop()
-    hasty.t2 = 20
-    hasty.start()
+@RENEWING
+def test_renewal_resumes_when_the_parent_is_up_again(docker_host: DockerHost, server: DhcpServer) -> None:
+    server.stop()
+    server.t2 = 20
+    server.start()
     docker_host.create("lan", *NULL)
-    leased = assert_leased(hasty, docker_host.start("web", UNDER_MAC))
+    leased = assert_leased(server, docker_host.start("web", UNDER_MAC))
     docker_host.lan.link(docker_host.place, "down")
     # The server knows when it is time to renew, and hears nothing.
     with docker_host.lan.capture("gateway", "udp dst port 67", seconds=4) as packets:
         assert packets.lines() == []
-    so_far = len(hasty.log())
+    so_far = len(server.log())
     docker_host.lan.link(docker_host.place, "up")
-    hasty.wait_for_log(f"DHCPACK(eth1) {leased} {MAC}", seconds=30, since=so_far)
+    server.wait_for_log(f"DHCPACK(eth1) {leased} {MAC}", seconds=30, since=so_far)
 
 
 @pytest.mark.one_engine

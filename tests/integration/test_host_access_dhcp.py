@@ -1,15 +1,11 @@
 """Access from the host where the LAN's own DHCP server hands out addresses."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.integration.conftest import need
 from tests.integration.dhcp_hosts import NULL, OURS, SUBNET, assert_leased
 from tests.integration.ways import OWN, assert_reach_each_other, host_addresses, reached
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
-from tests.lab.requirements import missing_for_dhcp
 
 pytestmark = pytest.mark.plugin_arguments("--dhcp-timeout", "4")
 HOST = "192.168.77.60"
@@ -18,14 +14,6 @@ ON, AT_HOST = "--opt=host_access=true", f"--opt=host_address={HOST}"
 WAYS = pytest.mark.parametrize(
     "way", [OURS, (*OURS, *SUBNET), NULL], ids=["ours", "ours with subnet", "null"]
 )
-
-
-@pytest.fixture
-def server(docker_host: DockerHost) -> Iterator[DhcpServer]:
-    """Run a server at the gateway."""
-    need(missing_for_dhcp())
-    with DhcpServer(docker_host.lan) as made:
-        yield made
 
 
 @WAYS

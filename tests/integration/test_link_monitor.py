@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from tests.lab.commands import wait_until
 from tests.lab.frames import arp_announcement
 from tests.lab.lan import Lan
@@ -83,28 +85,25 @@ def test_routes_return_when_the_host_link_is_up_again(lan: Lan) -> None:
         wait_until(lambda: has_access(lan), 10, "access from the host")
 
 
-def test_conflict_after_a_restart_is_logged(lan: Lan) -> None:
+@pytest.mark.parametrize("late_parent", [False, True])
+def test_conflict_after_a_restart_is_logged(lan: Lan, late_parent: bool) -> None:
     with service(lan) as plugin:
         start_container(plugin)
         plugin.stop()
+        if late_parent:
+            lan.run_in("host", "ip", "link", "set", "eth1", "name", "away0")
         plugin.start()
-        listening = ("grep", "-c", "^", "/proc/net/packet")
-        wait_until(lambda: int(lan.run_in("host", *listening)) > 1, 10, "a packet socket")
+        if late_parent:
+            lan.run_in("host", "ip", "link", "set", "away0", "name", "eth1")
+        wait_for_packet_socket(lan)
         lan.send_frame("neighbour", arp_announcement(STRANGER, BOX))
-        wait_until(lambda: STRANGER in plugin.log(), 10, "a word about it")
+        wait_until(lambda: STRANGER in plugin.log(), 10, "a log line about the conflict")
 
 
-def test_conflict_on_a_late_parent_is_logged(lan: Lan) -> None:
-    with service(lan) as plugin:
-        start_container(plugin)
-        plugin.stop()
-        lan.run_in("host", "ip", "link", "set", "eth1", "name", "away0")
-        plugin.start()
-        lan.run_in("host", "ip", "link", "set", "away0", "name", "eth1")
-        listening = ("grep", "-c", "^", "/proc/net/packet")
-        wait_until(lambda: int(lan.run_in("host", *listening)) > 1, 10, "a packet socket")
-        lan.send_frame("neighbour", arp_announcement(STRANGER, BOX))
-        wait_until(lambda: STRANGER in plugin.log(), 10, "a word about it")
+def wait_for_packet_socket(lan: Lan) -> None:
+    """Wait until the service listens on the parent."""
+    sockets = ("grep", "-c", "^", "/proc/net/packet")
+    wait_until(lambda: int(lan.run_in("host", *sockets)) > 1, 10, "a packet socket")
 
 
 def test_parent_answering_for_the_hosts_address_is_no_conflict(
@@ -114,8 +113,7 @@ def test_parent_answering_for_the_hosts_address_is_no_conflict(
         start_container(plugin, host_access="true", host_address=HOST)
         plugin.stop()
         plugin.start()
-        listening = ("grep", "-c", "^", "/proc/net/packet")
-        wait_until(lambda: int(lan.run_in("host", *listening)) > 1, 10, "a packet socket")
+        wait_for_packet_socket(lan)
         nic = lan.host_links()["eth1"]["address"]
         with lan.capture("neighbour", f"arp[6:2] == 2 and arp src host {HOST}", count=2, seconds=5) as heard:
             assert HOST in lan.run_in("neighbour", "ping", "-c1", "-w5", HOST)

@@ -66,16 +66,6 @@ def test_network_without_subnet_takes_the_lans(docker_host: DockerHost) -> None:
 
 
 @pytest.mark.one_engine
-def test_both_addresses_of_a_31_are_hosts(docker_host: DockerHost) -> None:
-    docker_host.lan.run_in("neighbour", "ip", "address", "replace", "10.88.0.0/31", "dev", "eth1")
-    docker_host.create("lan", OURS, "--subnet=10.88.0.0/31", "--gateway=10.88.0.0", ON_ETH1)
-    box = docker_host.start("box")
-    assert box.addresses() == {"10.88.0.1/31"}
-    assert box.routers() == {"10.88.0.0"}
-    assert box.ping("10.88.0.0")
-
-
-@pytest.mark.one_engine
 def test_freed_address_is_reused_last(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", ON_ETH1)
     assert last_bytes(docker_host, "first", "second") == [64, 65]

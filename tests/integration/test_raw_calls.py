@@ -1,16 +1,15 @@
 """Calls that no engine would make in this order or number, straight onto the socket of the real service."""
 
-import http.client
 import json
 import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from tests.integration.raw_hosts import at_once
 from tests.lab.commands import wait_until
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
@@ -59,12 +58,6 @@ def endpoint(number: int) -> Answer:
 def named(number: int) -> Answer:
     """Return the body of every other call about an endpoint."""
     return {"NetworkID": NETWORK, "EndpointID": endpoint_id(number), "SandboxKey": "/var/run/docker/netns/1"}
-
-
-def at_once(calls: list[Callable[[], Answer]]) -> list[Answer]:
-    """Make all of the calls at the same time, and return their answers in order."""
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return [each.result() for each in [pool.submit(call) for call in calls]]
 
 
 def our_links(host: DockerHost) -> set[str]:
@@ -157,107 +150,3 @@ def test_call_finishes_after_its_client_hung_up(host: DockerHost) -> None:
     assert rows == {endpoint_id(number) for number in complete}
     plugin.start()
     assert len(our_links(host)) == len(complete)
-
-
-NEED_A_BODY = [
-    *(
-        "CreateNetwork",
-        "DeleteNetwork",
-        "CreateEndpoint",
-        "DeleteEndpoint",
-        "EndpointOperInfo",
-        "Join",
-        "Leave",
-    ),
-    *(
-        "ProgramExternalConnectivity",
-        "RevokeExternalConnectivity",
-        "AllocateNetwork",
-        "FreeNetwork",
-        "GwAllocCheck",
-    ),
-]
-
-
-def test_empty_body_is_refused_and_changes_nothing(host: DockerHost) -> None:
-    """Engines repeat a call that broke with an empty body."""
-    plugin = host.plugin
-    create_network(plugin)
-    plugin.call("NetworkDriver.CreateEndpoint", endpoint(1))
-    pool = plugin.call("IpamDriver.RequestPool", POOL)["PoolID"]
-    plugin.call("IpamDriver.RequestAddress", {"PoolID": pool, "Address": "", "Options": None})
-    plugin.stop()
-    before, links = host.rows(), our_links(host)
-    plugin.start()
-    ipam = ("RequestPool", "ReleasePool", "RequestAddress", "ReleaseAddress")
-    for method in [f"NetworkDriver.{each}" for each in NEED_A_BODY] + [f"IpamDriver.{each}" for each in ipam]:
-        answer = plugin.call(method)
-        assert "empty body" in answer["Err"], method
-        assert answer["Error"] == answer["Err"]
-    for method in ("Plugin.Activate", "NetworkDriver.GetCapabilities", "IpamDriver.GetCapabilities"):
-        assert "Err" not in plugin.call(method)
-    plugin.stop()
-    assert (host.rows(), our_links(host)) == (before, links)
-    plugin.start()
-    assert plugin.call("IpamDriver.ReleasePool", {"PoolID": pool}) == {}
-
-
-@pytest.mark.parametrize("method", ["CreateEndpoint", "DeleteEndpoint"])
-def test_calls_under_way_at_sigterm_are_answered(host: DockerHost, method: str) -> None:
-    plugin = host.plugin
-    create_network(plugin)
-    if method == "DeleteEndpoint":
-        at_once([lambda n=n: plugin.call("NetworkDriver.CreateEndpoint", endpoint(n)) for n in range(1, 33)])  # type: ignore[misc]
-    body = endpoint if method == "CreateEndpoint" else named
-    connections: list[http.client.HTTPConnection] = []
-    for number in range(1, 33):
-        content = json.dumps(body(number)).encode()
-        request = b"POST /NetworkDriver.%b HTTP/1.1\r\nHost: \r\nContent-Length: %d\r\n\r\n" % (
-            method.encode(),
-            len(content),
-        )
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(str(plugin.socket))
-        client.sendall(request + content)
-        connection = http.client.HTTPConnection("")
-        connection.sock = client
-        connections.append(connection)
-    plugin.stop()  # insists on exit status 0
-    for connection in connections:
-        response = http.client.HTTPResponse(connection.sock)
-        response.begin()
-        assert "Err" not in json.loads(response.read())
-        connection.close()
-    left = {f"{number:064x}" for number in range(1, 33)} if method == "CreateEndpoint" else set()
-    assert {str(row[0]) for row in host.rows()["endpoints"]} == left
-    assert len(our_links(host)) == len(left)
-    plugin.start()
-
-
-def test_service_stops_cleanly_without_its_socket(lan: Lan) -> None:
-    with Plugin(lan) as plugin:
-        create_network(plugin)
-        plugin.socket.unlink()
-        plugin.stop()
-        assert "Traceback" not in plugin.log()
-        assert "stopping failed" not in plugin.log()
-        assert not plugin.socket.exists()
-        plugin.start()
-        assert plugin.call("NetworkDriver.DeleteNetwork", {"NetworkID": NETWORK}) == {}
-
-
-def test_endpoints_that_came_and_went_leave_nothing(lan: Lan) -> None:
-    """Four hundred of them, and their links in batches."""
-    with Plugin(lan) as plugin:
-        create_network(plugin)
-        for _ in range(2):
-            with ThreadPoolExecutor(8) as pool:
-                list(
-                    pool.map(
-                        lambda n: plugin.call("NetworkDriver.CreateEndpoint", endpoint(n)), range(1, 201)
-                    )
-                )
-                list(pool.map(lambda n: plugin.call("NetworkDriver.DeleteEndpoint", named(n)), range(1, 201)))
-        plugin.call("NetworkDriver.DeleteNetwork", {"NetworkID": NETWORK})
-        plugin.stop()
-        assert DockerHost(Engine(lan), plugin).remains() == []

@@ -1,31 +1,20 @@
 """A DHCP server that insists on another address for a running container: with ``dhcp_readdress`` it gets that one."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from macvlan_twisted.engine.client import EngineClient
-from tests.integration.conftest import need
 from tests.integration.dhcp_hosts import NULL, OURS, SUBNET, bare_address, wait_for_plugin, wait_for_release
 from tests.integration.lives import address
 from tests.integration.on_reactor import on_reactor
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
-from tests.lab.requirements import missing_for_dhcp
 
+pytestmark = pytest.mark.dhcp_server(range="192.168.77.100,192.168.77.119", t1=3, t2=60)
 READDRESS = "--opt=dhcp_readdress=true"
 MOVED = "was moved from"
 WAYS = pytest.mark.parametrize(
     "way", [OURS, (*OURS, *SUBNET), NULL], ids=["ours", "ours-with-subnet", "null"]
 )
-
-
-@pytest.fixture
-def server(docker_host: DockerHost) -> Iterator[DhcpServer]:
-    """Run a server at the gateway, whose leases are renewed after three seconds."""
-    need(missing_for_dhcp())
-    with DhcpServer(docker_host.lan, range="192.168.77.100,192.168.77.119", t1=3, t2=60) as made:
-        yield made
 
 
 def insist(server: DhcpServer, range: str, *words: str) -> None:
