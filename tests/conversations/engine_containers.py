@@ -20,7 +20,6 @@ class Failure(Enum):
     JOIN_REPLY_UNUSABLE = auto()
     MOVING_THE_LINK = auto()
     PROGRAM_EXTERNAL_CONNECTIVITY = auto()
-    ENDPOINT_OPER_INFO = auto()
 
 
 class StartFailed(Exception):
@@ -38,7 +37,6 @@ class Endpoint:
     link: str = ""
     gateway: str = ""
     gateway_v6: str = ""
-    gw_priority: int = 0
     has_link: bool = False
 
     @property
@@ -67,5 +65,5 @@ class Container:
         return sorted(self.endpoints, key=_precedence)
 
 
-def _precedence(endpoint: Endpoint) -> tuple[bool, int, str]:
-    return not endpoint.can_be_default_gateway, -endpoint.gw_priority, endpoint.network.name
+def _precedence(endpoint: Endpoint) -> tuple[bool, str]:
+    return not endpoint.can_be_default_gateway, endpoint.network.name

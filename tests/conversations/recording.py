@@ -1,4 +1,16 @@
-"""A recorded conversation, read back: the events of one engine and the recorder, in order."""
+"""A recorded conversation: the events of one engine and the plugin that recorded it, in order.
+
+``recordings/`` has one directory for each engine and one JSON-lines file for each conversation:
+
+* a head line: the conversation's name, the engine, and the headers, in order, that every request carried;
+* ``call``: when (``at``, seconds from the start), how long the engine waited (``took``), on which connection (``conn``),
+  the exact body, and the recorder's reply. ``fault`` says that the recorder was set to reply wrongly, and how;
+  ``hung_up`` that the engine stopped waiting; ``reconstructed`` that the recorder was killed before it could write the
+  call down. Where no HTTP library stood between dockerd and the recorder, ``raw`` has the bytes;
+* ``plugin``: ``start``, ``stop`` (SIGTERM) or ``killed`` (SIGKILL); ``dockerd``: the same;
+* ``open``/``close``: a connection opened without a request, or closed by the engine;
+* ``note``: what the person at the keyboard did.
+"""
 
 from __future__ import annotations
 

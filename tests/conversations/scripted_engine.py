@@ -133,7 +133,6 @@ class Engine29:
         *networks: Network,
         ip: str = "",
         mac: str = "",
-        endpoint_options: Json | None = None,
         pretend: Failure | None = None,
     ) -> Container:
         """``docker run -d``; --ip and --mac-address are for the first network.
@@ -143,15 +142,8 @@ class Engine29:
         container = Container(name, f"/var/run/docker/netns/{self._hex(12)}")
         for index, network in enumerate(networks):
             try:
-                first = index == 0
-                self.connect(
-                    container,
-                    network,
-                    ip=ip if first else "",
-                    mac=mac if first else "",
-                    endpoint_options=endpoint_options,
-                    pretend=pretend,
-                )
+                words = {"ip": ip, "mac": mac} if index == 0 else {}
+                self.connect(container, network, **words, pretend=pretend)
             except (StartFailed, PluginRefused) as error:
                 self.stop(container)
                 raise StartFailed(str(error)) from error
@@ -165,8 +157,6 @@ class Engine29:
         *,
         ip: str = "",
         mac: str = "",
-        gw_priority: int = 0,
-        endpoint_options: Json | None = None,
         pretend: Failure | None = None,
     ) -> Endpoint:
         """``docker network connect``, and what ``run`` does for each network.
@@ -176,13 +166,13 @@ class Engine29:
         """
         for other in container.sorted_endpoints():
             self.plugin.attempt("NetworkDriver.EndpointOperInfo", other.about)
-        endpoint = Endpoint(self._hex(64), network, gw_priority=gw_priority)
+        endpoint = Endpoint(self._hex(64), network)
         if mac:
             endpoint.mac = mac
         elif self._ipam_capabilities.get("RequiresMACAddress"):
             endpoint.mac = f"02:{':'.join(self._hex(2) for _ in range(5))}"
         self._request_addresses(container, endpoint, ip)
-        self._create_endpoint(endpoint, mac, endpoint_options, pretend)
+        self._create_endpoint(endpoint, mac, pretend)
         self._join(container, endpoint, pretend)
         container.endpoints.append(endpoint)
         self._move_default_gateway(container, endpoint, pretend)
@@ -202,12 +192,10 @@ class Engine29:
         for pool, address in endpoint.addresses:
             pool.release(address)
 
-    def _create_endpoint(
-        self, endpoint: Endpoint, user_mac: str, more: Json | None, pretend: Failure | None
-    ) -> None:
+    def _create_endpoint(self, endpoint: Endpoint, user_mac: str, pretend: Failure | None) -> None:
         v4 = next((text for pool, text in endpoint.addresses if pool.network.version == 4), "")
         v6 = next((text for pool, text in endpoint.addresses if pool.network.version == 6), "")
-        options = {**_PORTS, **(more or {})}
+        options = dict(_PORTS)
         if user_mac:
             packed = bytes.fromhex(user_mac.replace(":", ""))
             options["com.docker.network.endpoint.macaddress"] = base64.b64encode(packed).decode()
@@ -272,15 +260,6 @@ class Engine29:
             raise StartFailed(str(refused)) from refused
         container.programmed = new
 
-    def disconnect(self, container: Container, endpoint: Endpoint) -> None:
-        """``docker network disconnect`` of a running container."""
-        self._revoke(container, endpoint)
-        self._leave(endpoint)
-        container.endpoints.remove(endpoint)
-        for other in container.sorted_endpoints():
-            self.plugin.attempt("NetworkDriver.EndpointOperInfo", other.about)
-        self._delete_endpoint(endpoint)
-
     def stop(self, container: Container) -> None:
         """The container stopped, exited, was killed or is removed: always the same calls."""
         for endpoint in container.sorted_endpoints():
@@ -312,40 +291,6 @@ class Engine29:
         self._release_addresses(endpoint)
 
     # dockerd's own life
-
-    def restart(self, live_restore: bool = False) -> None:
-        """dockerd stops and starts, gracefully.
-
-        Without live-restore all containers are stopped before. With it they go on, and the new dockerd does
-        not know whom it had programmed: their later stop comes without Revoke.
-        """
-        if not live_restore:
-            for container in list(self.containers.values()):
-                self.stop(container)
-        self._forget_the_plugin()
-        if self.networks:
-            self._activated()
-        for container in self.containers.values():
-            container.programmed = None
-            for endpoint in container.sorted_endpoints():
-                self.plugin.attempt("NetworkDriver.EndpointOperInfo", endpoint.about)
-
-    def crash(self) -> None:
-        """kill -9 of a dockerd without live-restore, and its next start.
-
-        The containers are gone and their links with them; the new dockerd clears up what it has on disk.
-        """
-        self._forget_the_plugin()
-        stale = [endpoint for each in self.containers.values() for endpoint in each.endpoints]
-        self.containers.clear()
-        for endpoint in stale:
-            self.sandboxes.destroy(endpoint.link)
-        if self.networks:
-            self._activated()
-        for endpoint in stale:
-            endpoint.has_link = False
-            self._leave(endpoint)
-            self._delete_endpoint(endpoint)
 
     def lose_containers(self) -> None:
         """kill -9, and a start with the plugin absent: stale endpoints are dropped without a word."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,8 @@ from .service_under_test import ServiceUnderTest
 LAN = Subnet("10.9.0.0/24", gateway="10.9.0.1")
 LAN_V6 = Subnet("fd00:9::/64", gateway="fd00:9::1", v6=True)
 ON_ETH1 = {"parent": "eth1"}
-
-START = ["CreateEndpoint", "Join", "ProgramExternalConnectivity", "EndpointOperInfo"]
-STOP = ["RevokeExternalConnectivity", "Leave", "DeleteEndpoint"]
+RESERVED = Subnet("10.9.0.0/24", "10.9.0.1", "10.9.0.128/25", {"host": "10.9.0.130", "printer": "10.9.0.6"})
+MAC = "02:aa:bb:cc:dd:01"
 
 
 @pytest.fixture
@@ -55,26 +55,30 @@ def create(engine: Engine29, name: str = "n1", remote_ipam: bool = True) -> Netw
     return engine.network_create(name, LAN, options=ON_ETH1, remote_ipam=remote_ipam)
 
 
-def test_container_lives_on_the_engines_addresses(engine: Engine29, service: ServiceUnderTest) -> None:
-    network = create(engine, remote_ipam=False)
-    mark = len(engine.plugin.calls)
-    container = engine.run("c1", network)
-    assert calls_since(engine, mark) == START
-    mark = len(engine.plugin.calls)
-    engine.stop(container)
-    assert calls_since(engine, mark) == STOP
-    engine.network_rm(network)
-    assert_nothing_is_left(service)
-
-
-def test_container_lives_on_our_addresses(engine: Engine29, service: ServiceUnderTest) -> None:
-    network = create(engine)
-    mark = len(engine.plugin.calls)
-    container = engine.run("c1", network)
-    assert calls_since(engine, mark) == ["RequestAddress", *START]
-    mark = len(engine.plugin.calls)
-    engine.stop(container)
-    assert calls_since(engine, mark) == [*STOP, "ReleaseAddress"]
+@pytest.mark.parametrize(
+    ("subnets", "how"),
+    [
+        pytest.param((LAN,), {}, id="engine's ipam"),
+        pytest.param((LAN,), {"remote_ipam": True}, id="our ipam"),
+        pytest.param((RESERVED, LAN_V6), {"remote_ipam": True}, id="dual stack"),
+        pytest.param((), {"remote_ipam": True}, id="no subnet"),
+        pytest.param((LAN,), {"internal": True}, id="internal"),
+        pytest.param((Subnet("10.9.0.0/24"),), {}, id="no gateway"),
+    ],
+)
+def test_containers_live_and_leave_nothing(
+    subnets: tuple[Subnet, ...], how: dict[str, Any], engine: Engine29, service: ServiceUnderTest
+) -> None:
+    """The engine insists on replies that it can use: no gateway where it is internal, no MAC that it named itself."""
+    network = engine.network_create("n1", *subnets, options=ON_ETH1, **how)
+    containers = [engine.run(f"c{number}", network) for number in range(3)]
+    containers.append(engine.run("c3", network, mac=MAC))
+    assert containers[3].endpoints[0].mac == MAC
+    addresses = [text for each in containers for _, text in each.endpoints[0].addresses]
+    assert len(set(addresses)) == len(addresses)
+    assert not {f"{each}/24" for each in RESERVED.auxiliary.values()} & set(addresses)
+    for container in containers:
+        engine.stop(container)
     engine.network_rm(network)
     assert_nothing_is_left(service)
 
@@ -93,28 +97,6 @@ def test_empty_network_holds_its_gateway_only(engine: Engine29, service: Service
     assert (left.endpoints, left.links) == (frozenset(), frozenset())
 
 
-def test_dual_stack_network_returns_all_addresses(engine: Engine29, service: ServiceUnderTest) -> None:
-    subnet = Subnet("10.9.0.0/24", "10.9.0.1", "10.9.0.128/25", {"host": "10.9.0.130", "printer": "10.9.0.6"})
-    network = engine.network_create("n1", subnet, LAN_V6, options=ON_ETH1, remote_ipam=True)
-    containers = [engine.run(f"c{number}", network) for number in range(3)]
-    addresses = [text for each in containers for _, text in each.endpoints[0].addresses]
-    assert len(set(addresses)) == 6
-    assert not {"10.9.0.130/24", "10.9.0.6/24"} & set(addresses)
-    for container in containers:
-        engine.stop(container)
-    engine.network_rm(network)
-    assert_nothing_is_left(service)
-
-
-def test_network_without_subnet_settles_in_one_request(engine: Engine29, service: ServiceUnderTest) -> None:
-    network = engine.network_create("n1", options=ON_ETH1, remote_ipam=True)
-    container = engine.run("c1", network)
-    assert container.endpoints[0].gateway == "192.0.2.1"
-    engine.stop(container)
-    engine.network_rm(network)
-    assert_nothing_is_left(service)
-
-
 def test_networks_on_one_subnet_hand_out_no_address_twice(
     engine: Engine29, service: ServiceUnderTest
 ) -> None:
@@ -129,86 +111,39 @@ def test_networks_on_one_subnet_hand_out_no_address_twice(
     assert_nothing_is_left(service)
 
 
-def test_internal_network_gets_no_gateway(engine: Engine29, service: ServiceUnderTest) -> None:
-    network = engine.network_create("n1", LAN, options=ON_ETH1, internal=True)
-    mark = len(engine.plugin.calls)
-    container = engine.run("c1", network)
-    assert "ProgramExternalConnectivity" not in calls_since(engine, mark)
-    engine.stop(container)
-    engine.network_rm(network)
-    assert_nothing_is_left(service)
+# Rollback, where the plugin refuses
 
 
-def test_network_without_gateway_gets_no_second_interface(
-    engine: Engine29, service: ServiceUnderTest
+RELEASES = ["ReleaseAddress", "ReleasePool"]
+BAD_RANGE = Subnet("10.10.0.0/24", gateway="10.10.0.1", ip_range="10.11.0.0/25")
+BAD_RANGE_V6 = Subnet("fd00:9::/64", gateway="fd00:9::1", ip_range="fd00:10::/80", v6=True)
+
+
+@pytest.mark.parametrize(
+    ("subnets", "parent", "last_calls"),
+    [
+        pytest.param((LAN, LAN_V6), "nosuch", ["CreateNetwork", *RELEASES, *RELEASES], id="network"),
+        pytest.param((LAN, BAD_RANGE), "eth1", ["RequestPool", "ReleasePool"], id="second pool"),
+        pytest.param((LAN, BAD_RANGE_V6), "eth1", ["RequestPool", *RELEASES], id="IPv6 pool"),
+        pytest.param(
+            (Subnet("10.9.0.0/24", gateway="10.77.0.1"),),
+            "eth1",
+            ["RequestAddress", "ReleasePool"],
+            id="gateway",
+        ),
+    ],
+)
+def test_refused_network_leaves_nothing(
+    subnets: tuple[Subnet, ...],
+    parent: str,
+    last_calls: list[str],
+    engine: Engine29,
+    service: ServiceUnderTest,
 ) -> None:
-    network = engine.network_create("n1", Subnet("10.9.0.0/24"), options=ON_ETH1)
-    assert network.pools[0].gateway is None, "the engine was to make up no router"
-    container = engine.run("c1", network)
-    engine.stop(container)
-    engine.network_rm(network)
-    assert_nothing_is_left(service)
-
-
-def test_default_gateway_moves_between_networks(engine: Engine29, service: ServiceUnderTest) -> None:
-    first = create(engine, "zz")
-    better = engine.network_create("aa", Subnet("10.8.0.0/24", "10.8.0.1"), options={"parent": "eth2"})
-    mark = len(engine.plugin.calls)
-    container = engine.run("c1", first, better)
-    assert calls_since(engine, mark)[-4:] == [
-        "RevokeExternalConnectivity",
-        "ProgramExternalConnectivity",
-        "EndpointOperInfo",
-        "EndpointOperInfo",
-    ]
-    engine.disconnect(container, container.endpoints[0])
-    engine.stop(container)
-    engine.network_rm(first)
-    engine.network_rm(better)
-    assert_nothing_is_left(service)
-
-
-def test_users_mac_is_used_and_not_echoed(engine: Engine29, service: ServiceUnderTest) -> None:
-    network = create(engine)
-    container = engine.run("c1", network, mac="02:aa:bb:cc:dd:01")
-    assert container.endpoints[0].mac == "02:aa:bb:cc:dd:01"
-    engine.stop(container)
-    engine.network_rm(network)
-    assert_nothing_is_left(service)
-
-
-# Rollback, where the plugin truly refuses
-
-
-def test_refused_network_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
+    """Engines do not release all that they got, and do not call DeleteNetwork."""
     with pytest.raises(PluginRefused):
-        engine.network_create("n1", LAN, LAN_V6, options={"parent": "nosuch"}, remote_ipam=True)
-    releases = ["ReleaseAddress", "ReleasePool"]
-    assert calls_since(engine, 0)[-5:] == ["CreateNetwork", *releases, *releases]
-    assert_nothing_is_left(service)
-
-
-def test_refused_second_pool_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
-    bad_range = Subnet("10.10.0.0/24", gateway="10.10.0.1", ip_range="10.11.0.0/25")
-    with pytest.raises(PluginRefused):
-        engine.network_create("n1", LAN, bad_range, options=ON_ETH1, remote_ipam=True)
-    assert calls_since(engine, 0)[-2:] == ["RequestPool", "ReleasePool"]
-    assert_nothing_is_left(service)
-
-
-def test_refused_v6_pool_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
-    bad_range = Subnet("fd00:9::/64", gateway="fd00:9::1", ip_range="fd00:10::/80", v6=True)
-    with pytest.raises(PluginRefused):
-        engine.network_create("n1", LAN, bad_range, options=ON_ETH1, remote_ipam=True)
-    assert calls_since(engine, 0)[-3:] == ["RequestPool", "ReleaseAddress", "ReleasePool"]
-    assert_nothing_is_left(service)
-
-
-def test_refused_gateway_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
-    outside = Subnet("10.9.0.0/24", gateway="10.77.0.1")
-    with pytest.raises(PluginRefused):
-        engine.network_create("n1", outside, options=ON_ETH1, remote_ipam=True)
-    assert calls_since(engine, 0)[-2:] == ["RequestAddress", "ReleasePool"]
+        engine.network_create("n1", *subnets, options={"parent": parent}, remote_ipam=True)
+    assert calls_since(engine, 0)[-len(last_calls) :] == last_calls
     assert_nothing_is_left(service)
 
 
@@ -224,27 +159,26 @@ def test_refused_auxiliary_address_leaves_nothing(engine: Engine29, service: Ser
     assert_nothing_is_left(service)
 
 
-def test_address_in_use_is_refused(engine: Engine29, service: ServiceUnderTest) -> None:
+@pytest.mark.parametrize(
+    ("how", "calls"),
+    [
+        ({"ip": "10.9.0.77"}, ["RequestAddress"]),
+        ({"mac": MAC}, ["RequestAddress", "CreateEndpoint", "ReleaseAddress"]),
+    ],
+    ids=["address", "mac"],
+)
+def test_refused_start_leaves_nothing(
+    how: dict[str, Any], calls: list[str], engine: Engine29, service: ServiceUnderTest
+) -> None:
+    """What is in use is refused, and stays its holder's. Engines do not call DeleteEndpoint."""
     network = create(engine)
-    holder = engine.run("c1", network, ip="10.9.0.77")
+    holder = engine.run("c1", network, **how)
     mark = len(engine.plugin.calls)
     with pytest.raises(StartFailed):
-        engine.run("c2", network, ip="10.9.0.77")
-    assert calls_since(engine, mark) == ["RequestAddress"]
+        engine.run("c2", network, **how)
+    assert calls_since(engine, mark) == calls
     engine.stop(holder)
-    engine.stop(engine.run("c2", network, ip="10.9.0.77"))
-    engine.network_rm(network)
-    assert_nothing_is_left(service)
-
-
-def test_refused_endpoint_leaves_nothing(engine: Engine29, service: ServiceUnderTest) -> None:
-    network = create(engine)
-    holder = engine.run("c1", network, mac="02:aa:bb:cc:dd:01")
-    mark = len(engine.plugin.calls)
-    with pytest.raises(StartFailed):
-        engine.run("c2", network, mac="02:aa:bb:cc:dd:01")
-    assert calls_since(engine, mark) == ["RequestAddress", "CreateEndpoint", "ReleaseAddress"]
-    engine.stop(holder)
+    engine.stop(engine.run("c2", network, **how))
     engine.network_rm(network)
     assert_nothing_is_left(service)
 
@@ -290,32 +224,6 @@ def test_failed_second_network_rolls_back_the_first_endpoint(
 
 
 # Restarts
-
-
-def test_live_restored_container_stops_without_revoke(engine: Engine29, service: ServiceUnderTest) -> None:
-    network = create(engine)
-    container = engine.run("c1", network)
-    mark = len(engine.plugin.calls)
-    engine.restart(live_restore=True)
-    assert calls_since(engine, mark) == ["Activate", "GetCapabilities", "GetCapabilities", "EndpointOperInfo"]
-    mark = len(engine.plugin.calls)
-    engine.stop(container)
-    assert calls_since(engine, mark) == ["Leave", "DeleteEndpoint", "ReleaseAddress"]
-    engine.network_rm(network)
-    assert_nothing_is_left(service)
-
-
-def test_crashed_engine_can_delete_endpoints_without_links(
-    engine: Engine29, service: ServiceUnderTest
-) -> None:
-    network = create(engine)
-    engine.run("c1", network)
-    engine.run("c2", network)
-    mark = len(engine.plugin.calls)
-    engine.crash()
-    assert calls_since(engine, mark)[3:] == ["Leave", "DeleteEndpoint", "ReleaseAddress"] * 2
-    engine.network_rm(network)
-    assert_nothing_is_left(service)
 
 
 @pytest.mark.parametrize("remote_ipam", [False, True])
