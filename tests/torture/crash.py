@@ -7,19 +7,16 @@ is lived, all is taken down, and the invariants are checked once more. In some o
 dropped something without a word, the background is given the time to find that before the new life.
 """
 
-import shutil
-import tempfile
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from random import Random
 
 from tests.lab.plugin import ShortGracePeriods
-from tests.torture.docker import REACTIONS, Docker, Refused
-from tests.torture.invariants import Findings, compare, foreign, left_behind, settle, uncollected
+from tests.torture.docker import REACTIONS, Docker
+from tests.torture.invariants import Findings, compare, left_behind, settle, uncollected
 from tests.torture.part import Part, TortureRun
-from tests.torture.scenarios import DEFAULTS, SCENARIOS, Scenario
-from tests.torture.stage import Moment, Outcome, Stage, count, recorded, traces, tried
+from tests.torture.scenarios import SCENARIOS, Scenario
+from tests.torture.stage import Moment, Outcome, Stage, count, endure, recorded, tried
 from tests.torture.ways import WAYS
 from tests.torture.world import Cut, World
 
@@ -28,48 +25,32 @@ COLLECTION = ShortGracePeriods(silence=1.5, between_looks=0.4, first=0.2)
 COLLECTION_SECONDS = 20.0
 COLLECTED = 0.2
 """The share of the tries with something left behind in which the background is given the time to remove it."""
-LOGS = Path(tempfile.gettempdir(), "macvlan-twisted-torture")
-"""Where the logs of tries that were not survived are kept."""
 
 
 def crash(stage: Stage, moment: Moment, random: Random) -> Outcome:
     """Kill the program at that moment."""
     scenario, world = moment.scenario, stage.world
     reaction = random.choice(REACTIONS)
-    outcome = Outcome(f"{moment} ({reaction}, engine {moment.version})")
-    stage.ready_server(scenario)
-    before = foreign(world)
-    with world.try_out(*DEFAULTS, *scenario.arguments):
-        docker = Docker(world, random, reaction, moment.version)
+
+    def body(docker: Docker, outcome: Outcome) -> Findings:
         rule = {"step": moment.step, "occurrence": moment.occurrence, "done": moment.is_done, "kill": True}
         docker.rules_of_life = lambda life: (rule,) if life == scenario.life else ()
         scenario.prepare(docker)
-        found = Findings()
-        try:
-            _until_killed(docker, scenario)
-            outcome.was_reached = moment.told in world.told(scenario.life)
+        _until_killed(docker, scenario)
+        outcome.was_reached = moment.told in world.told(scenario.life)
+        found = settle(lambda: compare(world, docker))
+        outcome.counts = Counter(left_behind(world, docker))
+        if not found and outcome.counts and random.random() < COLLECTED:
+            found = collected(docker)
+            outcome.was_collected = True
+        if not found:
+            again(docker, scenario)
             found = settle(lambda: compare(world, docker))
-            outcome.counts = Counter(left_behind(world, docker))
-            if not found and outcome.counts and random.random() < COLLECTED:
-                found = collected(docker)
-                outcome.was_collected = True
-            if not found:
-                again(docker, scenario)
-                found = settle(lambda: compare(world, docker))
-                found.lost += [f"at the end {each}" for each in ended(world)]
-        except (Refused, Cut, RuntimeError, TimeoutError) as error:
-            found.lost.append(f"{type(error).__name__}: {error}")
-        outcome.lost, outcome.leaked = found.lost + docker.wrong + traces(world.log()), found.leaked
-        if outcome.lost or outcome.leaked:
-            LOGS.mkdir(exist_ok=True)
-            name = f"{moment.scenario.name} {moment.told}".replace(" ", "-").replace(",", "").replace("'", "")
-            shutil.copy(world.log_file, LOGS / f"{name}.log")
-    after = foreign(world)
-    outcome.lost += [
-        f"foreign: {each} is not as it was" for each in before if after.get(each) != before[each]
-    ]
-    outcome.lost += [f"foreign: {each} was not there before" for each in after if each not in before]
-    return outcome
+            found.lost += [f"at the end {each}" for each in ended(world)]
+        return found
+
+    what = f"{moment} ({reaction}, engine {moment.version})"
+    return endure(stage, what, scenario, body, random, reaction=reaction, version=moment.version)
 
 
 def collected(docker: Docker) -> Findings:

@@ -9,21 +9,21 @@ everything has to work again, without a restart.
 import errno
 import os
 import resource
-import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from tests.lab.commands import attempt, run
-from tests.torture.crash import LOGS, again, ended
+from tests.torture.crash import again, ended
 from tests.torture.docker import Docker, Refused, Wish
-from tests.torture.invariants import SETTLED, Findings, compare, foreign, settle
+from tests.torture.invariants import SETTLED, Findings, compare, settle
 from tests.torture.part import Part, TortureRun
-from tests.torture.scenarios import DEFAULTS, SCENARIOS, V4, V6, Scenario, two_and_again
-from tests.torture.stage import Moment, Outcome, Stage, count, recorded, traces, tried
+from tests.torture.scenarios import SCENARIOS, V4, V6, Scenario, two_and_again
+from tests.torture.stage import Moment, Outcome, Stage, count, endure, recorded, tried
 from tests.torture.world import Cut, Rule, World
 
 KERNEL = (
@@ -100,40 +100,27 @@ class Shortage:
 
 def refuse(stage: Stage, task: Fault | Shortage, random: Random) -> Outcome:
     """Try one of them."""
-    world = stage.world
-    stage.ready_server(task.moment.scenario if isinstance(task, Fault) else PLAIN)
-    before = foreign(world)
-    outcome = (
-        _refuse(stage, task, random) if isinstance(task, Fault) else SHORTAGES[task.name](stage, task, random)
+    if isinstance(task, Fault):
+        scenario, version = task.moment.scenario, task.moment.version
+        body = partial(_refuse, fault=task)
+        return endure(stage, f"{task} (engine {version})", scenario, body, random, version=version)
+    shorten, disk_size = SHORTAGES[task.name], DISKS.get(task.name)
+    with _disk(stage.world, disk_size) if disk_size else nullcontext() as disk:
+        body = partial(shorten, phase=task.phase)
+        return endure(stage, str(task), PLAIN, body, random, state_in=disk)
+
+
+def _refuse(docker: Docker, outcome: Outcome, *, fault: Fault) -> Findings:
+    scenario, world = fault.moment.scenario, docker.world
+    docker.expects_refusals = True
+    docker.rules_of_life = lambda life: (fault.rule,) if life == scenario.life else ()
+    _play_on(docker, scenario)
+    refused = (f"{fault.moment.step} ", " refused")
+    outcome.was_reached = any(
+        line.startswith(refused[0]) and line.endswith(refused[1]) for line in world.told(scenario.life)
     )
-    after = foreign(world)
-    outcome.lost += [
-        f"foreign: {each} is not as it was" for each in before if after.get(each) != before[each]
-    ]
-    outcome.lost += [f"foreign: {each} was not there before" for each in after if each not in before]
-    return outcome
-
-
-def _refuse(stage: Stage, fault: Fault, random: Random) -> Outcome:
-    scenario, world = fault.moment.scenario, stage.world
-    outcome = Outcome(f"{fault} (engine {fault.moment.version})")
-    with world.try_out(*DEFAULTS, *scenario.arguments):
-        docker = Docker(world, random, version=fault.moment.version)
-        docker.expects_refusals = True
-        docker.rules_of_life = lambda life: (fault.rule,) if life == scenario.life else ()
-        found = Findings()
-        try:
-            _play_on(docker, scenario)
-            outcome.was_reached = any(
-                line.startswith(f"{fault.moment.step} ") and line.endswith(" refused")
-                for line in world.told(scenario.life)
-            )
-            world.switch.write_text("0")
-            found = _usable_again(docker, scenario, restart=True)
-        except (Refused, Cut, RuntimeError, TimeoutError) as error:
-            found.lost.append(f"{type(error).__name__}: {error}")
-        _judge(outcome, docker, found)
-    return outcome
+    world.switch.write_text("0")
+    return _usable_again(docker, scenario, restart=True)
 
 
 def _play_on(docker: Docker, scenario: Scenario) -> None:
@@ -175,23 +162,12 @@ def _usable_again(docker: Docker, scenario: Scenario, *, restart: bool) -> Findi
     return found
 
 
-def _judge(outcome: Outcome, docker: Docker, found: Findings) -> None:
-    world = docker.world
-    outcome.lost += found.lost + docker.wrong + traces(world.log())
-    outcome.leaked += found.leaked
-    outcome.counts = {"calls refused": len(docker.refusals)}
-    if outcome.lost or outcome.leaked:
-        LOGS.mkdir(exist_ok=True)
-        name = "".join(each if each.isalnum() else "-" for each in outcome.what)
-        shutil.copy(world.log_file, LOGS / f"{name[:80]}.log")
-
-
 PHASES = 5
 """When something runs out: before the network, before a container, before its end, before the network's, all along."""
 
 
 @contextmanager
-def _disk(world: World, size: str = "640k") -> Iterator[Path]:
+def _disk(world: World, size: str) -> Iterator[Path]:
     place = world.root / "disk"
     place.mkdir(exist_ok=True)
     run("mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "none", str(place))
@@ -247,80 +223,54 @@ def _lives(docker: Docker, phase: int, begin: object, end: object) -> None:
     over(3)
 
 
-def _full_disk(stage: Stage, task: Shortage, random: Random) -> Outcome:
-    world, outcome = stage.world, Outcome(str(task))
-    with _disk(world) as disk, world.try_out(*DEFAULTS, *PLAIN.arguments, on=disk):
-        docker = Docker(world, random)
+def _full_disk(docker: Docker, outcome: Outcome, *, phase: int) -> Findings:
+    docker.up()
+    docker.expects_refusals = True
+    disk = docker.world.state.parent
+    _lives(docker, phase, lambda: _fill(disk), lambda: (disk / "filler").unlink(missing_ok=True))
+    if not docker.refusals:
+        outcome.lost.append("nothing was refused with a full disk")
+    return _usable_again(docker, PLAIN, restart=True)
+
+
+def _read_only_disk(docker: Docker, outcome: Outcome, *, phase: int) -> Findings:
+    """At the start: the kernel makes no file system read-only that has files open for writing."""
+    world = docker.world
+    if phase:
         docker.up()
-        docker.expects_refusals = True
-        found = Findings()
-        try:
-            _lives(docker, task.phase, lambda: _fill(disk), lambda: (disk / "filler").unlink(missing_ok=True))
-            if not docker.refusals:
-                outcome.lost.append("nothing was refused with a full disk")
-            found = _usable_again(docker, PLAIN, restart=True)
-        except (Refused, Cut, RuntimeError, TimeoutError) as error:
-            found.lost.append(f"{type(error).__name__}: {error}")
-        _judge(outcome, docker, found)
-    return outcome
+        docker.start(docker.create_network(PLAIN.wish), name="one")
+        world.kill() if phase == 1 else world.stop()
+    disk = str(world.state.parent)
+    run("mount", "-o", "remount,ro", disk)
+    if world.start():
+        outcome.lost.append("it starts on a read-only disk")
+    elif "Read-only" not in world.log() and "readonly" not in world.log():
+        outcome.lost.append("it does not say that the disk is read-only")
+    world.kill()
+    run("mount", "-o", "remount,rw", disk)
+    docker.up()
+    return _usable_again(docker, PLAIN, restart=False)
 
 
-def _read_only_disk(stage: Stage, task: Shortage, random: Random) -> Outcome:
-    """A file system with files that are open to be written cannot be made read-only: so at the start."""
-    world, outcome = stage.world, Outcome(str(task))
-    with _disk(world, "4m") as disk, world.try_out(*DEFAULTS, *PLAIN.arguments, on=disk):
-        docker = Docker(world, random)
-        found = Findings()
-        try:
-            if task.phase:
-                docker.up()
-                net = docker.create_network(PLAIN.wish)
-                docker.start(net, name="one")
-                world.kill() if task.phase == 1 else world.stop()
-            run("mount", "-o", "remount,ro", str(disk))
-            if world.start():
-                outcome.lost.append("it starts on a read-only disk")
-            elif "Read-only" not in world.log() and "readonly" not in world.log():
-                outcome.lost.append("it does not say that the disk is read-only")
-            world.kill()
-            run("mount", "-o", "remount,rw", str(disk))
-            docker.up()
-            found = _usable_again(docker, PLAIN, restart=False)
-        except (Refused, Cut, RuntimeError, TimeoutError) as error:
-            found.lost.append(f"{type(error).__name__}: {error}")
-        _judge(outcome, docker, found)
-    return outcome
+def _slow_disk(docker: Docker, outcome: Outcome, *, phase: int) -> Findings:
+    seconds = (0.02, 0.1, 0.3)[phase % 3]
+    rule = {"step": "state.changes.commit", "done": False, "seconds": seconds, "while_held": True}
+    docker.rules_of_life = lambda life: (rule,)
+    docker.up()
+    PLAIN.play(docker, PLAIN.wish)
+    docker.world.switch.write_text("0")
+    return _usable_again(docker, PLAIN, restart=False)
 
 
-def _slow_disk(stage: Stage, task: Shortage, random: Random) -> Outcome:
-    world, outcome = stage.world, Outcome(str(task))
-    with world.try_out(*DEFAULTS, *PLAIN.arguments):
-        docker = Docker(world, random)
-        seconds = (0.02, 0.1, 0.3)[task.phase % 3]
-        rule = {"step": "state.changes.commit", "done": False, "seconds": seconds, "while_held": True}
-        docker.rules_of_life = lambda life: (rule,)
-        found = Findings()
-        try:
-            docker.up()
-            PLAIN.play(docker, PLAIN.wish)
-            world.switch.write_text("0")
-            found = _usable_again(docker, PLAIN, restart=False)
-        except (Refused, Cut, RuntimeError, TimeoutError) as error:
-            found.lost.append(f"{type(error).__name__}: {error}")
-        _judge(outcome, docker, found)
-    return outcome
-
-
-def _descriptors(stage: Stage, task: Shortage, random: Random) -> Outcome:
-    """Connections take them all, in a program that may have as many as it has, and a few."""
-    world, outcome = stage.world, Outcome(str(task))
-    with world.try_out(*DEFAULTS, *PLAIN.arguments), ExitStack() as connections:
-        docker = Docker(world, random)
-        docker.up()
-        docker.expects_refusals = True
-        docker.patience = 3  # as long as descriptors are short: who was not accepted is not answered
-        before = resource.prlimit(world.pid, resource.RLIMIT_NOFILE)
-        spare = random.randrange(1, 12)
+def _descriptors(docker: Docker, outcome: Outcome, *, phase: int) -> Findings:
+    """Connections take all descriptors of a program that may open a few more than it has."""
+    world, random = docker.world, docker.random
+    docker.up()
+    docker.expects_refusals = True
+    docker.patience = 3  # a connection that is not accepted gets no answer
+    before = resource.prlimit(world.pid, resource.RLIMIT_NOFILE)
+    spare = random.randrange(1, 12)
+    with ExitStack() as connections:
 
         def begin() -> None:
             highest = max(int(each) for each in os.listdir(f"/proc/{world.pid}/fd"))
@@ -334,43 +284,29 @@ def _descriptors(stage: Stage, task: Shortage, random: Random) -> Outcome:
         def end() -> None:
             connections.close()
             resource.prlimit(world.pid, resource.RLIMIT_NOFILE, before)
-            world.comes_up()  # Twisted turns away who waits at the door while it notices
+            world.comes_up()  # Twisted closes the connections that wait, once it notices
 
-        found = Findings()
-        try:
-            _lives(docker, task.phase, begin, end)
-            found = _usable_again(docker, PLAIN, restart=True)
-        except (Refused, Cut, RuntimeError, TimeoutError) as error:
-            found.lost.append(f"{type(error).__name__}: {error}")
-        _judge(outcome, docker, found)
-    return outcome
+        _lives(docker, phase, begin, end)
+        return _usable_again(docker, PLAIN, restart=True)
 
 
-def _threads(stage: Stage, task: Shortage, random: Random) -> Outcome:
-    """At the start, which is when they are made. Root has as many as it wants: so by another user, with our rights."""
-    world, outcome = stage.world, Outcome(str(task))
-    with world.try_out(*DEFAULTS, *PLAIN.arguments):
-        docker = Docker(world, random)
-        user = 54321 + os.getpid() % 1000
-        for directory in (world.root, world.directory):
-            directory.chmod(0o711)
-        for directory in (world.state, world.socket.parent, world.directory / "run"):
-            directory.mkdir()
-            os.chown(directory, user, user)
-        found = Findings()
-        try:
-            if world.start(limits={"RLIMIT_NPROC": (1 + task.phase, 1 + task.phase)}, user=user):
-                outcome.lost.append(f"it starts with {1 + task.phase} threads")
-            elif "thread" not in world.log():
-                outcome.lost.append("it does not say that it has no threads")
-            world.kill()
-            if not world.start(user=user):
-                outcome.lost.append("it does not start afterwards")
-            found = _usable_again(docker, PLAIN, restart=False)
-        except (Refused, Cut, RuntimeError, TimeoutError) as error:
-            found.lost.append(f"{type(error).__name__}: {error}")
-        _judge(outcome, docker, found)
-    return outcome
+def _threads(docker: Docker, outcome: Outcome, *, phase: int) -> Findings:
+    """At the start, when they are created. Root has no limit, so another user runs the program, with its rights."""
+    world = docker.world
+    user = 54321 + os.getpid() % 1000
+    for directory in (world.root, world.directory):
+        directory.chmod(0o711)
+    for directory in (world.state, world.socket.parent, world.directory / "run"):
+        directory.mkdir()
+        os.chown(directory, user, user)
+    if world.start(limits={"RLIMIT_NPROC": (1 + phase, 1 + phase)}, user=user):
+        outcome.lost.append(f"it starts with {1 + phase} threads")
+    elif "thread" not in world.log():
+        outcome.lost.append("it does not say that it has no threads")
+    world.kill()
+    if not world.start(user=user):
+        outcome.lost.append("it does not start afterwards")
+    return _usable_again(docker, PLAIN, restart=False)
 
 
 SHORTAGES = {
@@ -381,6 +317,8 @@ SHORTAGES = {
     "no threads": _threads,
 }
 PHASES_OF = {"disk read-only": 3, "disk slow": 3, "no threads": 4}
+DISKS = {"disk full": "640k", "disk read-only": "4m"}
+"""The shortages that need a file system of their own for the state, and its size."""
 
 
 def _tasks(ordeal: TortureRun) -> list[Fault | Shortage]:
@@ -426,7 +364,7 @@ def run_part(ordeal: TortureRun) -> None:
     for outcome in tried(ordeal, refuse, tasks):
         count(ordeal, outcome)
         missed += not outcome.was_reached
-        refused += outcome.counts.get("calls refused", 0)
+        refused += outcome.refusals
         ordeal.progress(len(tasks), outcome.what)
     ordeal.tally.figures["calls that were refused"] = str(refused)
     ordeal.tally.figures["refusals that did not come"] = str(missed)

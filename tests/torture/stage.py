@@ -1,11 +1,14 @@
 """The world with everything foreign in it, on which scenarios are played, by several workers side by side."""
 
 import multiprocessing
+import shutil
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from pkgutil import walk_packages
 from queue import Empty
 from random import Random
@@ -15,15 +18,18 @@ import macvlan_twisted
 from macvlan_twisted.failpoints import all_failpoints
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.lan import Lan
-from tests.torture.docker import Docker, Refused
+from tests.torture.docker import ROLL_BACK, Docker, Refused
+from tests.torture.invariants import Findings, foreign
 from tests.torture.part import TortureRun
 from tests.torture.scenarios import DEFAULTS, Scenario
-from tests.torture.world import World
+from tests.torture.world import Cut, World
 
 T = TypeVar("T")
 SHORT_SCENARIOS = 10
 WORKERS, SHORT_WORKERS = 5, 2
 """More than processors: a try mostly waits for the kernel. In the short form other tests run beside."""
+LOGS = Path(tempfile.gettempdir(), "macvlan-twisted-torture")
+"""For the logs of tries that were not survived."""
 FOREIGN = (
     "link add mvt0123456789ab link eth2 type macvlan mode bridge",
     "link set mvt0123456789ab alias foreign up",
@@ -70,8 +76,10 @@ class Outcome:
     leaked: list[str] = field(default_factory=list)
     was_reached: bool = True
     counts: dict[str, int] = field(default_factory=dict)
+    refusals: int = 0
+    """Calls that were refused."""
     was_collected: bool = False
-    """Whether it was waited for the background to remove what was left."""
+    """Whether the background was given time to remove what was left."""
 
 
 class Stage:
@@ -119,6 +127,49 @@ def stage() -> Iterator[Stage]:
         for words in FOREIGN:
             lan.run_in("host", "ip", *words.split())
         yield Stage(world, undo.enter_context(DhcpServer(lan)))
+
+
+def endure(
+    stage: Stage,
+    what: str,
+    scenario: Scenario,
+    body: Callable[[Docker, Outcome], Findings],
+    random: Random,
+    *,
+    reaction: str = ROLL_BACK,
+    version: int = 29,
+    state_in: Path | None = None,
+) -> Outcome:
+    """
+    Run *body* on a host without state or links of ours.
+
+    Its findings, wrong replies, tracebacks in the log, and changes to foreign links and routes become the outcome.
+
+    :param what: names the try. :param reaction: of the engine to a broken call. :param version: of the engine.
+    :param state_in: where the state directory is to be.
+    """
+    world, outcome = stage.world, Outcome(what)
+    stage.ready_server(scenario)
+    before = foreign(world)
+    with world.try_out(*DEFAULTS, *scenario.arguments, on=state_in):
+        docker = Docker(world, random, reaction, version)
+        try:
+            found = body(docker, outcome)
+        except (Refused, Cut, RuntimeError, TimeoutError) as error:
+            found = Findings(lost=[f"{type(error).__name__}: {error}"])
+        outcome.lost += found.lost + docker.wrong + traces(world.log())
+        outcome.leaked += found.leaked
+        outcome.refusals = len(docker.refusals)
+        if outcome.lost or outcome.leaked:
+            LOGS.mkdir(exist_ok=True)
+            name = "".join(each if each.isalnum() else "-" for each in what)
+            shutil.copy(world.log_file, LOGS / f"{name[:80]}.log")
+    after = foreign(world)
+    outcome.lost += [
+        f"foreign: {each} is not as it was" for each in before if after.get(each) != before[each]
+    ]
+    outcome.lost += [f"foreign: {each} was not there before" for each in after if each not in before]
+    return outcome
 
 
 def traces(log: str) -> list[str]:
