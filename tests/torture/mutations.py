@@ -14,196 +14,43 @@ LIMIT = 1 << 20
 """The most bytes that a body may have."""
 DEEP = 100_000
 
+WORDS = """
+    / .. ../../etc/passwd a/b a.b xxxxxxxxxxxxxxx xxxxxxxxxxxxxxxx {} {0.__class__} {log_source} %s %n $(id)
+    `id` 0 -1 1e9 0x10 1_000 NaN true false null None yes eth1 eth2 lo eth1.20 eth1.0 eth1.4095 eth1.20.30.40
+    eth9 mvt000000000000 all default bridge private vepa passthru source BRIDGE on off strict name random
+    address 0.0.0.0 0.0.0.0/0 :: ::/0 10.1.0.0/16 10.1.0.0/0 10.1.0.7 10.1.0.7/16 10.1.0.7/33 10.1.0.0/-1
+    10.1.0.0/255.255.0.0 10.01.0.1 256.1.1.1 1.2.3 127.0.0.1/8 224.0.0.1/4 255.255.255.255/32 10.1.0.0/31
+    10.1.0.0/32 fd00::/64 fd00::7/64 fd00::/129 fe80::1%eth1 ::ffff:10.1.0.1 10.0.0.0/1 1.0.0.0/8
+    192.168.77.0/24 192.168.77.1 10.1.0.0/16/16 /24 02:00:00:00:00:77 01:00:00:00:00:77 00:00:00:00:00:00
+    ff:ff:ff:ff:ff:ff 02-00-00-00-00-77 02:0:0 MacvlanTwistedLocal MacvlanTwistedGlobal LocalDefault
+    com.docker.network.gateway null zzzzzzzzzzzzzzzzzzzzzzzzz /var/run/docker/netns/1 /proc/1/ns/net
+"""
 STRINGS = (
-    *(
-        "",
-        " ",
-        "\n",
-        "\x00",
-        "\t",
-        "\x1b[2J",
-        "\x7f",
-        "\u2028",
-        "\ud800",
-        "\udfff",
-        "\ufeff",
-        "é",
-        "𝟙",
-        "１２",
-    ),
-    *(
-        "/",
-        "..",
-        "../../etc/passwd",
-        "a/b",
-        "a.b",
-        "a\nb",
-        "a\r\nb",
-        "x" * 15,
-        "x" * 16,
-        "x" * 200,
-        "x" * 5000,
-    ),
-    *(
-        "{}",
-        "{0.__class__}",
-        "{log_source}",
-        "%s",
-        "%n",
-        "'; DROP TABLE networks; --",
-        "$(id)",
-        "`id`",
-        "\\",
-        '"',
-    ),
-    *("0", "-1", "1e9", "0x10", "1_000", " 7 ", "9" * 5000, "NaN", "true", "false", "null", "None", "yes"),
-    *(
-        "eth1",
-        "eth2",
-        "lo",
-        "eth1.20",
-        "eth1.0",
-        "eth1.4095",
-        "eth1.20.30.40",
-        "eth9",
-        "mvt000000000000",
-        "all",
-        "default",
-    ),
-    *(
-        "bridge",
-        "private",
-        "vepa",
-        "passthru",
-        "source",
-        "BRIDGE",
-        "on",
-        "off",
-        "strict",
-        "name",
-        "random",
-        "address",
-    ),
-    *(
-        "0.0.0.0",
-        "0.0.0.0/0",
-        "::",
-        "::/0",
-        "10.1.0.0/16",
-        "10.1.0.0/0",
-        "10.1.0.7",
-        "10.1.0.7/16",
-        "10.1.0.7/33",
-    ),
-    *("10.1.0.0/-1", "10.1.0.0/255.255.0.0", "10.01.0.1", "256.1.1.1", "1.2.3", "127.0.0.1/8", "224.0.0.1/4"),
-    *(
-        "255.255.255.255/32",
-        "10.1.0.0/31",
-        "10.1.0.0/32",
-        "fd00::/64",
-        "fd00::7/64",
-        "fd00::/129",
-        "fe80::1%eth1",
-    ),
-    *(
-        "::ffff:10.1.0.1",
-        "10.0.0.0/1",
-        "1.0.0.0/8",
-        "192.168.77.0/24",
-        "192.168.77.1",
-        "10.1.0.0/16/16",
-        "/24",
-    ),
-    *(
-        "02:00:00:00:00:77",
-        "01:00:00:00:00:77",
-        "00:00:00:00:00:00",
-        "ff:ff:ff:ff:ff:ff",
-        "02-00-00-00-00-77",
-        "02:0:0",
-    ),
-    *("MacvlanTwistedLocal", "MacvlanTwistedGlobal", "LocalDefault", "com.docker.network.gateway", "null"),
-    *(
-        "a" * 64,
-        "b" * 64,
-        "0" * 64,
-        "f" * 128,
-        "f" * 129,
-        "z" * 25,
-        "/var/run/docker/netns/1",
-        "/proc/1/ns/net",
-    ),
+    *("", " ", "\n", "\x00", "\t", "\x1b[2J", "\x7f", "\u2028", "\ud800", "\udfff", "\ufeff"),
+    *("é", "𝟙", "１２"),
+    *("a\nb", "a\r\nb", "x" * 200, "x" * 5000, "'; DROP TABLE networks; --", "\\", '"', " 7 ", "9" * 5000),
+    *("a" * 64, "b" * 64, "0" * 64, "f" * 128, "f" * 129),
+    *WORDS.split(),
 )
 NUMBERS: tuple[Any, ...] = (
     *(0, -1, 1, 6, 255, 4096, 1 << 31, 1 << 63, 1 << 64, -(1 << 63), 10**400, 0.5, -0.0, 1e308),
     *(float("nan"), float("inf"), float("-inf")),
 )
+KNOWN_KEYS = """
+    NetworkID EndpointID PoolID Address Options Interface Pool SubPool IPv4Data V6 AddressSpace Gateway
+    AuxAddresses SandboxKey MacAddress AddressIPv6 RequestAddressType com.docker.network.generic
+    com.docker.network.internal com.docker.network.endpoint.name parent mode mtu vlan_id host_access
+    host_address conflict_detection identity dhcp source_macs nopromisc bclim allow_parent_mac_change announce
+    macvlan_mode __class__
+"""
 KEYS = (
-    *(
-        "NetworkID",
-        "EndpointID",
-        "PoolID",
-        "Address",
-        "Options",
-        "Interface",
-        "Pool",
-        "SubPool",
-        "IPv4Data",
-        "V6",
-    ),
-    *(
-        "AddressSpace",
-        "Gateway",
-        "AuxAddresses",
-        "SandboxKey",
-        "MacAddress",
-        "AddressIPv6",
-        "RequestAddressType",
-    ),
-    *("com.docker.network.generic", "com.docker.network.internal", "com.docker.network.endpoint.name"),
-    *(
-        "parent",
-        "mode",
-        "mtu",
-        "vlan_id",
-        "host_access",
-        "host_address",
-        "conflict_detection",
-        "identity",
-        "dhcp",
-    ),
-    *(
-        "source_macs",
-        "nopromisc",
-        "bclim",
-        "allow_parent_mac_change",
-        "announce",
-        "macvlan_mode",
-        "",
-        "__class__",
-        "a\nb",
-        "x" * 200,
-    ),
+    *("", "a\nb", "x" * 200),
+    *KNOWN_KEYS.split(),
 )
 IDENTIFIERS = ("NetworkID", "EndpointID", "PoolID")
-
 RAW_VALUES = (
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "1e999999",
-    "-1e999999",
-    "1" * 4299,
-    "1" * 5000,
-    "0" * 10,
-    '"\\ud800"',
-    '"\\ud83d\\ude00"',
-    '"\\u0000"',
-    "'x'",
-    "undefined",
-    "\u2028",
-    "{}",
-    "[]",
+    *("1" * 4299, "1" * 5000, "\u2028", '"\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"'),
+    *("NaN", "Infinity", "-Infinity", "1e999999", "-1e999999", "0" * 10, "'x'", "undefined", "{}", "[]"),
 )
 
 
