@@ -56,7 +56,7 @@ ACCEPTED: list[tuple[Rule, list[tuple[Any, ...]]]] = [
         [
             ({"Interface": {"Address": "10.1.0.2/24", "AddressIPv6": "", "MacAddress": ""}}, reply)
             for reply in (
-                {},
+                dict[str, Any](),
                 {"Interface": None},
                 {"Interface": {}},
                 {"Interface": {"Address": "", "MacAddress": ""}},
@@ -216,7 +216,7 @@ NOTICED: list[tuple[Rule, list[tuple[Any, ...]]]] = [
         rules.check_allocate_network,
         [
             ({"Options": {"parent": "eth1"}}, reply)
-            for reply in ({}, {"Options": None}, {"Options": {"parent": "eth2"}})
+            for reply in (dict[str, Any](), {"Options": None}, {"Options": {"parent": "eth2"}})
         ],
     ),
     (

@@ -204,20 +204,6 @@ class ContainerTests(HostAccessTestCase):
         self.plugin.delete_endpoint()
         self.assertEqual(self.plugin.kernel.host_routes("eth1", 4), [stranger])
 
-    def test_removed_host_link_is_restored_by_the_next_join(self) -> None:
-        self.run_container()
-        self.plugin.kernel.delete(self.link)
-        self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
-        self.assertEqual(self.addresses(), [HOST, HOST_6])
-        self.assertEqual(self.routes(), sorted([*REACHED, f"192.168.1.8 from {HOST}"]))
-
-    def test_blocked_route_does_not_stop_other_containers(self) -> None:
-        self.run_container()
-        self.plugin.kernel.delete(self.link)
-        self.plugin.kernel.add_host_route(HostRoute(parse_address("192.168.1.7"), "eth1", None, 4))
-        self.run_container(OTHER_ENDPOINT, address="192.168.1.8/24", address_v6=None)
-        self.assertEqual(self.routes(), [f"192.168.1.8 from {HOST}", f"fd00::7 from {HOST_6}"])
-
     def test_readdressed_container_is_reached_at_its_new_address(self) -> None:
         self.run_container()
         endpoint = self.plugin.registry.endpoints[ENDPOINT]

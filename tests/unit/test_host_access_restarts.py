@@ -85,12 +85,6 @@ class RestartTests(HostAccessTestCase):
         self.plugin = self.plugin.next_life()
         self.assert_nothing_left()
 
-    def test_blocked_route_does_not_stop_the_others(self) -> None:
-        self.plugin.kernel.delete(self.link)
-        self.plugin.kernel.add_host_route(HostRoute(parse_address("192.168.1.7"), "eth1", None, 4))
-        self.plugin = self.plugin.next_life()
-        self.assertEqual(self.routes(), REACHED[1:])
-
 
 class DummyParentTests(HostAccessTestCase):
     """An internal network without a NIC is on a link of ours, which goes with a reboot, too."""

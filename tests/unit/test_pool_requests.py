@@ -48,36 +48,9 @@ class PoolTests(AddressTestCase):
         self.open("10.1.0.0/16")
         self.assertEqual(len(self.plugin.store.open), 1)
 
-    def test_pools_of_one_subnet_never_share_an_address(self) -> None:
-        one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28", "10.0.0.8/29")
-        found = [self.ask(each) for _ in range(6) for each in (one, two)]
-        self.assertEqual(len(set(found)), 12)
-        with self.assert_refused(RequestRefused, found[0].partition("/")[0]):
-            self.ask(two, found[0].partition("/")[0])
-
     def test_pools_on_different_parents_are_separate(self) -> None:
         one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28", parent="eth1")
         self.assertEqual([self.ask(one), self.ask(two)], ["10.0.0.1/28", "10.0.0.1/28"])
-
-    def test_release_frees_the_addresses_of_its_pool_only(self) -> None:
-        one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28")
-        self.gateway(one, "10.0.0.1")
-        self.gateway(two, "10.0.0.1")
-        mine, others = [self.ask(one) for _ in range(3)], [self.ask(two) for _ in range(3)]
-        self.close(one)
-        for each in mine:
-            self.assertEqual(self.ask(two, each.partition("/")[0]), each)
-        for each in (*others, "10.0.0.1/28"):
-            with self.assert_refused(RequestRefused):
-                self.ask(two, each.partition("/")[0])
-        self.assertEqual({key[0] for key in self.plugin.store.claimed}, {two})
-
-    def test_pool_cannot_release_the_address_of_another(self) -> None:
-        one, two = self.open("10.0.0.0/28"), self.open("10.0.0.0/28")
-        self.ask(one, "10.0.0.7")
-        self.release(two, "10.0.0.7")
-        with self.assert_refused(RequestRefused, "10.0.0.7"):
-            self.ask(two, "10.0.0.7")
 
 
 class RestartTests(AddressTestCase):

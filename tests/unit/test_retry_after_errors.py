@@ -30,10 +30,6 @@ class NetworkTests(PluginTestCase):
         self.assert_nothing_left(plugin)
         plugin.create_network(OTHER_NETWORK, parent="eth1.20")
 
-    def test_acknowledged_network_survives_a_restart(self) -> None:
-        self.plugin.create_network()
-        self.assertEqual(list(self.plugin.next_life().registry.networks), [NETWORK])
-
     def test_network_removal_can_be_repeated_after_a_disk_error(self) -> None:
         self.plugin.create_network()
         self.plugin.records.steps.refuse["forget"] = errno.ENOSPC

@@ -1,4 +1,4 @@
-"""VLANs and dummy links: made when they are missing, removed with their last network, never if not ours."""
+"""VLANs and dummy links: created where missing, removed with their last network unless foreign."""
 
 from __future__ import annotations
 
@@ -24,10 +24,6 @@ from .helpers import (
 
 
 class VlanTests(PluginTestCase):
-    def delete(self, network_id: str = NETWORK, plugin: PluginHarness | None = None) -> None:
-        plugin = plugin or self.plugin
-        plugin.delete_network(network_id)
-
     def test_vlan_is_created_up_and_marked_as_ours(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         link = self.plugin.link("eth1.20")
@@ -66,17 +62,10 @@ class VlanTests(PluginTestCase):
     def test_vlan_goes_with_its_last_network(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", vlan_id="20")
-        self.delete()
+        self.plugin.delete_network()
         self.assertIn("eth1.20", self.plugin.link_names())
-        self.delete(OTHER_NETWORK)
+        self.plugin.delete_network(OTHER_NETWORK)
         self.assert_nothing_left()
-
-    def test_vlan_goes_with_its_last_network_after_a_restart(self) -> None:
-        self.plugin.create_network(parent="eth1.20")
-        plugin = self.plugin.next_life()
-        self.assertIn("eth1.20", plugin.link_names())
-        self.delete(plugin=plugin)
-        self.assert_nothing_left(plugin)
 
     def test_existing_vlan_is_used_and_never_removed(self) -> None:
         foreign = nic("lan20", 9, kind="vlan", lower_index=3, vlan_id=20)
@@ -84,41 +73,34 @@ class VlanTests(PluginTestCase):
         plugin.create_network(parent="eth1.20")
         self.assertEqual(plugin.registry.networks[NETWORK].parent, "lan20")
         plugin = plugin.next_life()
-        self.delete(plugin=plugin)
+        plugin.delete_network()
         self.assert_nothing_left(plugin, {*PLAIN_LINKS, "lan20"})
 
-    def test_existing_vlan_is_set_up(self) -> None:
-        plugin = PluginHarness(
-            plain_kernel(nic("eth1.20", 9, kind="vlan", lower_index=3, vlan_id=20, up=False))
-        )
-        plugin.create_network(parent="eth1.20")
-        link = plugin.link("eth1.20")
-        self.assertTrue(link.up)
-
-    def test_nic_is_set_up_for_its_vlan(self) -> None:
-        plugin = PluginHarness(FakeKernel([nic("eth0", 2), nic("eth1", 3, up=False)]))
-        plugin.create_network(parent="eth1.20")
-        link = plugin.link("eth1")
-        self.assertTrue(link.up)
+    def test_vlan_and_its_nic_are_set_up(self) -> None:
+        down = nic("eth1.20", 9, kind="vlan", lower_index=3, vlan_id=20, up=False)
+        for links, name in (([nic("eth1", 3), down], "eth1.20"), ([nic("eth1", 3, up=False)], "eth1")):
+            plugin = PluginHarness(FakeKernel([nic("eth0", 2), *links]))
+            plugin.create_network(parent="eth1.20")
+            self.assertTrue(plugin.link(name).up, name)
 
     def test_two_tags_are_created_and_removed(self) -> None:
         self.plugin.create_network(parent="eth1.20.30")
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20", "eth1.20.30"})
-        self.delete()
+        self.plugin.delete_network()
         self.assert_nothing_left()
 
     def test_outer_vlan_stays_while_another_network_uses_it(self) -> None:
         self.plugin.create_network(parent="eth1.20.30")
         self.plugin.create_network(OTHER_NETWORK, parent="eth1.20")
-        self.delete()
+        self.plugin.delete_network()
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20"})
-        self.delete(OTHER_NETWORK)
+        self.plugin.delete_network(OTHER_NETWORK)
         self.assert_nothing_left()
 
     def test_link_of_another_kind_with_a_dotted_name_is_used(self) -> None:
         plugin = PluginHarness(plain_kernel(nic("eth1.20", 9)))
         plugin.create_network(parent="eth1.20")
-        self.delete(plugin=plugin)
+        plugin.delete_network()
         self.assert_nothing_left(plugin, {*PLAIN_LINKS, "eth1.20"})
 
     def test_vlan_whose_name_is_in_use_is_refused(self) -> None:
@@ -131,7 +113,7 @@ class VlanTests(PluginTestCase):
         self.plugin.create_network(parent="eth1.20")
         self.plugin.kernel.delete("eth1.20")
         self.plugin.kernel.put(nic("eth1.20", 50, kind="vlan", lower_index=3, vlan_id=20))
-        self.delete()
+        self.plugin.delete_network()
         self.assert_nothing_left(links={*PLAIN_LINKS, "eth1.20"})
 
     def test_vlan_below_a_foreign_link_stays_when_the_network_goes(self) -> None:
@@ -139,7 +121,7 @@ class VlanTests(PluginTestCase):
         made = self.plugin.link("eth1.20")
         self.plugin.kernel.put(nic("theirs", 60, lower_index=made.index))
         with self.assert_refused(Exception, "theirs"):
-            self.delete()
+            self.plugin.delete_network()
         self.assertIn("theirs", self.plugin.link_names())
         self.assertEqual(self.plugin.records.kept[RecordKind.NETWORK], {})
         self.plugin.kernel.delete("theirs")
@@ -184,15 +166,11 @@ class DummyTests(PluginTestCase):
 
 
 class RebootTests(PluginTestCase):
-    def after_reboot(self, *more: str) -> PluginHarness:
-        """NICs come back, all that was made is gone."""
-        self.plugin.kernel = plain_kernel()
-        return self.plugin.next_life()
-
     def test_vlans_and_dummies_are_made_again_after_a_reboot(self) -> None:
         self.plugin.create_network(parent="eth1.20.30")
         self.plugin.create_network(OTHER_NETWORK, internal=True)
-        plugin = self.after_reboot()
+        self.plugin.kernel = plain_kernel()
+        plugin = self.plugin.next_life()
         self.assertEqual(
             plugin.link_names(), {*PLAIN_LINKS, "eth1.20", "eth1.20.30", dummy_link_name(OTHER_NETWORK)}
         )
@@ -208,9 +186,6 @@ class RebootTests(PluginTestCase):
         plugin.kernel.put(nic("eth1", 30))
         plugin = plugin.next_life()
         self.assertIn("eth1.20", plugin.link_names())
-        self.delete_and_check(plugin)
-
-    def delete_and_check(self, plugin: PluginHarness) -> None:
         plugin.delete_network()
         self.assert_nothing_left(plugin)
 
