@@ -8,12 +8,12 @@ from random import Random
 
 from tests.torture.part import Part, TortureRun
 from tests.unit.helpers import PluginHarness
-from tests.unit.interleaved import MOST_AT_ONCE, Interleaved
+from tests.unit.interleavings import MOST_AT_ONCE, Interleavings
 
 EXAMPLES, SHORT_EXAMPLES = 20_000, 400
 
 
-def act(host: Interleaved, random: Random, number: int) -> None:
+def act(host: Interleavings, random: Random, number: int) -> None:
     """Do `number` things, most of them likely to meet others half-way."""
     for _ in range(number):
         (what,) = random.choices(("calls", "steps", "refusal", "settle", "kill"), (8, 8, 2, 2, 1))
@@ -36,12 +36,12 @@ def act(host: Interleaved, random: Random, number: int) -> None:
 def example(seed: str) -> Counter[str]:
     """Live one example, and say what happened in it."""
     random = Random(seed)
-    host = Interleaved(PluginHarness(), random)
+    host = Interleavings(PluginHarness(), random)
     try:
         act(host, random, random.randint(3, 30))
-        host.leave_nothing()
+        host.remove_all()
     finally:
-        host.bury()
+        host.end_earlier_lives()
     return host.counts
 
 

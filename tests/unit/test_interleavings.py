@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from .helpers import PluginHarness
-from .interleaved import MOST_AT_ONCE, Interleaved
+from .interleavings import MOST_AT_ONCE, Interleavings
 
 SEEDS = st.integers(0, (1 << 32) - 1)
 
 
 class InterleavingMachine(RuleBasedStateMachine):
-    """What comes and goes is drawn here; what must hold stands in :class:`.interleaved.Interleaved`."""
+    """What comes and goes is drawn here; what must hold stands in :class:`.interleavings.Interleavings`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.host = Interleaved(PluginHarness(), Random(0))
+        self.host = Interleavings(PluginHarness(), Random(0))
 
     @rule(number=st.integers(1, MOST_AT_ONCE), seed=SEEDS)
     def calls_come(self, number: int, seed: int) -> None:
@@ -55,9 +55,9 @@ class InterleavingMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Hypothesis calls it after each example."""
         try:
-            self.host.leave_nothing()
+            self.host.remove_all()
         finally:
-            self.host.bury()
+            self.host.end_earlier_lives()
 
 
 InterleavingTests = InterleavingMachine.TestCase

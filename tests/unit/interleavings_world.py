@@ -1,9 +1,12 @@
-"""The world of the interleavings: an engine's calls under way on the fakes, whose steps are held back, refused and cut off."""
+"""
+What the interleavings are made of: calls under way on the fakes, their steps held back, refused and cut off, and a plain
+model of what may exist after them.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Hashable
 from random import Random
 from typing import Any
@@ -18,15 +21,85 @@ from macvlan_twisted.state.interfaces import RecordKind
 
 from .held_steps import HeldStep, Steps, disk_refuses
 from .helpers import PluginHarness
-from .history import Deed, History
+
+FOR_EVER = 1 << 62
+
+
+@define(eq=False)
+class Effect:
+    """The effect of one call on one object: it creates or removes it."""
+
+    makes: bool
+    began: int
+    ended: int = FOR_EVER
+    is_certain: bool = False
+    """Whether the call was acknowledged; otherwise it may have had the effect or none."""
+
+
+@define
+class History:
+    """
+    The effects on each object.
+
+    The service may order overlapping calls as it likes, but not those of which one got its reply before the other came.
+    A call without a reply (a kill, or a refused step of a removal) has happened or has not.
+    """
+
+    now: int = 0
+    effects: defaultdict[Hashable, list[Effect]] = field(factory=lambda: defaultdict(list))
+
+    def tick(self) -> int:
+        self.now += 1
+        return self.now
+
+    def begin(self, thing: Hashable, makes: bool) -> Effect:
+        effect = Effect(makes, self.tick())
+        self.effects[thing].append(effect)
+        return effect
+
+    def acknowledge(self, effect: Effect) -> None:
+        effect.ended, effect.is_certain = self.tick(), True
+
+    def end_in_doubt(self, effect: Effect) -> None:
+        """The call failed half-way, or its outcome is unknown."""
+        effect.ended = self.tick()
+
+    def withdraw(self, thing: Hashable, effect: Effect) -> None:
+        """The call failed and was undone."""
+        self.effects[thing].remove(effect)
+
+    def doubt(self, thing: Hashable, may_be_there: bool) -> None:
+        """From now on the object may exist or not."""
+        self.end_in_doubt(self.begin(thing, may_be_there))
+
+    def possible(self, thing: Hashable) -> set[bool]:
+        """Whether the object exists: one answer, or both."""
+        effects = self.effects.get(thing, [])
+        last = max((effect.began for effect in effects if effect.is_certain), default=-1)
+        # A later certain effect replaces those that had ended before it began.
+        left = [effect for effect in effects if effect.ended >= last]
+        found = {effect.makes for effect in left}
+        if not any(effect.is_certain for effect in left):
+            found.add(False)
+        return found
+
+    def surely_there(self, thing: Hashable) -> bool:
+        return self.possible(thing) == {True}
+
+    def surely_gone(self, thing: Hashable) -> bool:
+        return self.possible(thing) == {False}
+
+    def things(self, kind: str) -> list[Any]:
+        return [thing for thing in self.effects if isinstance(thing, tuple) and thing[0] == kind]
+
 
 MOST_AT_ONCE = 64
 SPACE = "MacvlanTwistedLocal"
 
 
 @frozen
-class Place:
-    """One network of the tests."""
+class NetworkCase:
+    """One of the networks."""
 
     number: int
     parent: str
@@ -44,12 +117,12 @@ class Place:
         return parse_network(self.subnet).network_address + 1
 
 
-PLACES = (
-    Place(1, "eth0", "192.168.1.0/24", "192.168.1.64/27"),
-    Place(2, "eth0", "192.168.1.0/24", "192.168.1.64/26", (("host_access", "true"),)),
-    Place(3, "eth1.20", "10.0.0.0/24"),
-    Place(4, "eth1.20", "10.9.0.0/24", is_ours=False),
-    Place(5, "eth1.30.40", "10.8.0.0/24", is_ours=False),
+NETWORKS = (
+    NetworkCase(1, "eth0", "192.168.1.0/24", "192.168.1.64/27"),
+    NetworkCase(2, "eth0", "192.168.1.0/24", "192.168.1.64/26", (("host_access", "true"),)),
+    NetworkCase(3, "eth1.20", "10.0.0.0/24"),
+    NetworkCase(4, "eth1.20", "10.9.0.0/24", is_ours=False),
+    NetworkCase(5, "eth1.30.40", "10.8.0.0/24", is_ours=False),
 )
 MACS = (None, None, None, "02:00:00:00:aa:01", "02:00:00:00:aa:02")
 
@@ -72,11 +145,11 @@ MAKING = {
     "claim",
     "open_pool",
 }
-"""Steps whose refusal is made good at once; where a removal is refused, something may stay until the next start."""
+"""Steps whose failure is undone at once. After a failed removal something may stay until the next start."""
 
 
 class Everything(set[str]):
-    """Holds whatever it is asked for."""
+    """A set that holds any name."""
 
     def __contains__(self, _name: object) -> bool:
         return True
@@ -87,42 +160,42 @@ class Call:
     """One call that is under way."""
 
     what: str
-    deeds: list[tuple[Hashable, Deed]]
+    effects: list[tuple[Hashable, Effect]]
     succeeded: Callable[[Any], None]
     about: Any = None
     deletes_network: str = ""
-    asides: list[Deed] = field(factory=list)
-    """What it may do to others."""
+    side_effects: list[Effect] = field(factory=list)
+    """Possible effects on other objects."""
 
 
 @define(eq=False)
 class World:
-    """What is under way, and what was done, as far as that is known; steps go, and fail, in any order."""
+    """Calls under way, and what is known of their effects; steps go and fail in any order."""
 
     plugin: PluginHarness
     random: Random
     history: History = field(factory=History)
     under_way: list[Call] = field(factory=list)
-    bugs: list[str] = field(factory=list)
+    faults: list[str] = field(factory=list)
     counts: Counter[str] = field(factory=Counter)
-    graves: list[tuple[Steps, PluginHarness]] = field(factory=list)
-    """Earlier lives. What hangs in them must not go on, as it would if it were collected."""
-    pools: dict[str, Place] = field(factory=dict)
-    """What the engine was granted, by id."""
+    earlier_lives: list[tuple[Steps, PluginHarness]] = field(factory=list)
+    """Kept from the garbage collector, which would let their calls continue."""
+    pools: dict[str, NetworkCase] = field(factory=dict)
+    """The pools that the engine got, by id."""
     unknown_pools: int = 0
-    """Which were granted to an engine that did not hear of it any more."""
+    """The number of pools whose ids the engine never got."""
     had_containers: set[str] = field(factory=set)
     """Pools that have, or had, addresses of containers."""
-    muddled: set[str] = field(factory=set)
-    """Pools with addresses of which the engine never heard."""
-    endpoints: dict[str, tuple[Place, str, str | None]] = field(factory=dict)
-    """All endpoints that ever were asked for: network, address, MAC."""
-    away: dict[str, LinkFacts] = field(factory=dict)
+    uncertain_pools: set[str] = field(factory=set)
+    """Pools with addresses that the engine may not know."""
+    endpoints: dict[str, tuple[NetworkCase, str, str | None]] = field(factory=dict)
+    """All endpoints ever requested: network, address, MAC."""
+    in_containers: dict[str, LinkFacts] = field(factory=dict)
     """Links in containers, by endpoint."""
-    dead: set[str] = field(factory=set)
-    """Endpoints whose links went with their sandboxes."""
-    is_swept: bool = True
-    """Whether no removal was refused since the last start: if one was, something may be left over until the next."""
+    destroyed: set[str] = field(factory=set)
+    """Endpoints whose links the kernel deleted with their sandboxes."""
+    is_clean: bool = True
+    """Whether no removal has failed since the last start; otherwise something may stay until the next."""
 
     def __attrs_post_init__(self) -> None:
         self._hold()
@@ -137,7 +210,7 @@ class World:
         return self.plugin.steps, self.plugin.records.steps, self.plugin.store.steps
 
     def _held(self) -> list[tuple[Steps, HeldStep]]:
-        """What may be taken next: any of the kernel's, and of each part of the state the first, for one thread writes."""
+        """Steps that may be next: any on the kernel, but the first on each store, as one thread writes."""
         kernel, *disks = self._all_steps()
         return [(kernel, step) for step in kernel.held] + [
             (each, each.held[0]) for each in disks if each.held
@@ -170,7 +243,7 @@ class World:
         self.counts["steps refused"] += 1
         if step.name in MAKING:
             return
-        self.is_swept = False
+        self.is_clean = False
         if step.name == "forget" and step.arguments[0] in (RecordKind.ENDPOINT, RecordKind.NETWORK):
             kind = "endpoint" if step.arguments[0] is RecordKind.ENDPOINT else "network"
             self.history.doubt((kind, step.arguments[1]), True)
@@ -181,7 +254,7 @@ class World:
             self._doubt_claims(step.arguments[0])
 
     def _doubt_claims(self, pool_id: str) -> None:
-        self.muddled.add(pool_id)
+        self.uncertain_pools.add(pool_id)
         for claim in self.history.things("claim"):
             if claim[1] == pool_id:
                 self.history.doubt(claim, True)
@@ -192,13 +265,13 @@ class World:
         self,
         what: str,
         call: Coroutine[Any, Any, Any],
-        deeds: list[tuple[Hashable, Deed]],
+        effects: list[tuple[Hashable, Effect]],
         succeeded: Callable[[Any], None] = lambda _: None,
         about: Any = None,
         deletes_network: str = "",
-        asides: list[Deed] | None = None,
+        side_effects: list[Effect] | None = None,
     ) -> None:
-        begun = Call(what, deeds, succeeded, about, deletes_network, asides or [])
+        begun = Call(what, effects, succeeded, about, deletes_network, side_effects or [])
         self.under_way.append(begun)
         self.counts["calls"] += 1
 
@@ -206,29 +279,29 @@ class World:
             if begun not in self.under_way:  # in a life that is over
                 return
             self.under_way.remove(begun)
-            for deed in begun.asides:
-                self.history.give_up(deed)
+            for effect in begun.side_effects:
+                self.history.end_in_doubt(effect)
             if not isinstance(result, Failure):
-                for _thing, deed in begun.deeds:
-                    self.history.acknowledge(deed)
+                for _thing, effect in begun.effects:
+                    self.history.acknowledge(effect)
                 succeeded(result)
                 self.counts["acknowledged"] += 1
                 return
             self.counts["refused"] += 1
             if not isinstance(result.value, MacvlanError):
-                self.bugs.append(f"{what}: {result.getTraceback()}")
-            for thing, deed in begun.deeds:
-                if deed.makes:
-                    self.history.withdraw(thing, deed)
+                self.faults.append(f"{what}: {result.getTraceback()}")
+            for thing, effect in begun.effects:
+                if effect.makes:
+                    self.history.withdraw(thing, effect)
                 else:
-                    self.history.give_up(deed)
+                    self.history.end_in_doubt(effect)
 
         self.plugin.start(call).addBoth(ended)
 
     # Ends
 
     def settle(self) -> None:
-        """Let all steps go, and see that each call ends."""
+        """Let all steps go, and check that each call ends."""
         for _ in range(200):
             self.let_go(100_000)
             if not self.under_way and not self._held():
@@ -238,7 +311,7 @@ class World:
         assert waiting == [], f"these wait for ever: {waiting}"
 
     def kill(self) -> None:
-        """The process is gone; some of what it was about to do has been done, and nobody was answered."""
+        """Kill the process: some of its steps are done, and no call gets a reply."""
         kernel, *disks = self._all_steps()
         for step in list(kernel.held):
             if self.random.random() < 0.5:
@@ -248,17 +321,17 @@ class World:
                 self._done_unseen(step)
         under_way, self.under_way = self.under_way, []
         for call in under_way:
-            for deed in (*call.asides, *(deed for _thing, deed in call.deeds)):
-                self.history.give_up(deed)
+            for effect in (*call.side_effects, *(effect for _thing, effect in call.effects)):
+                self.history.end_in_doubt(effect)
             if call.what == "RequestPool":
                 self.unknown_pools += 1
             elif call.what == "RequestAddress":
-                self.muddled.add(call.about)
-        self.graves += [(steps, self.plugin) for steps in self._all_steps()]
+                self.uncertain_pools.add(call.about)
+        self.earlier_lives += [(steps, self.plugin) for steps in self._all_steps()]
         self.counts["kills"] += 1
         self.history.tick()
         self.plugin = self.plugin.next_life()
-        self.is_swept = True
+        self.is_clean = True
         self._hold()
 
     @staticmethod
@@ -268,14 +341,14 @@ class World:
         except MacvlanError:
             return
 
-    def bury(self) -> None:
-        """End what hangs in earlier lives, now that it can do no harm."""
+    def end_earlier_lives(self) -> None:
+        """Let the calls of earlier lives fail, now that they can do no harm."""
         self.under_way.clear()
-        self.graves += [(steps, self.plugin) for steps in self._all_steps()]
+        self.earlier_lives += [(steps, self.plugin) for steps in self._all_steps()]
         for steps in self._all_steps():
             steps.hold = set()
-        while any(steps.held for steps, _ in self.graves):
-            for steps, plugin in self.graves:
+        while any(steps.held for steps, _ in self.earlier_lives):
+            for steps, plugin in self.earlier_lives:
                 while steps.held:
                     steps.held.pop(0).fail(LinkError("this life is over"))
                 plugin.clock.advance(60)
