@@ -1,4 +1,4 @@
-"""What tests of the rounds share: a house whose background work goes round, and an engine beside it."""
+"""What tests of the reconciler share: a plugin whose reconciler runs, and an engine beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.engine.client import EngineUnavailable, ListedNetwork
-from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
+from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS, Reconciler
 from macvlan_twisted.reconcile.stale_endpoints import StaleEndpoints
@@ -25,7 +25,7 @@ LINK = endpoint_link_name(ENDPOINT)
 SUBNET = "192.168.1.0/24"
 ROUND = 60.0
 ENOUGH = GRACE_PERIODS.silence + 2 * ROUND
-"""Seconds after which whatever is to be removed has been."""
+"""Seconds after which all that is stale has been removed."""
 
 
 def listed(network_id: str = NETWORK, *subnets: str, driver: str = "macvlan-twisted") -> ListedNetwork:
@@ -39,8 +39,42 @@ def listed(network_id: str = NETWORK, *subnets: str, driver: str = "macvlan-twis
     )
 
 
+def open_pool(plugin: PluginHarness, text: str = SUBNET) -> str:
+    request = RequestPool("Local", parse_network(text), None, {"parent": "eth0"})
+    return plugin.wait(plugin.pools.request_pool(request)).pool_id
+
+
+def make_network(plugin: PluginHarness, *subnets: str, network_id: str = NETWORK) -> None:
+    """CreateNetwork on eth0, with subnets of our address management."""
+    managed = tuple(evolve(subnet(each), managed_here=True) for each in subnets or (SUBNET,))
+    plugin.create_network(network_id, subnets=managed, parent="eth0")
+    pools = [(each.pool, ()) for each in managed]
+    plugin.wait(plugin.pool_binding.network_made("eth0", pools, network_id))
+
+
+def request_address(plugin: PluginHarness, pool_id: str, text: str) -> None:
+    request = RequestAddress(pool_id, parse_address(text), Purpose.ENDPOINT, f"c{text}")
+    plugin.wait(plugin.addresses.request_address(request))
+
+
+def reconciler_of(plugin: PluginHarness, engine: Engine, interval: float = ROUND) -> Reconciler:
+    """:param interval: seconds between rounds."""
+    return Reconciler(
+        plugin.registry,
+        StaleEndpoints(plugin.registry, plugin.links, plugin.removal, plugin.records.instance),
+        StaleNetworks(plugin.registry, plugin.networks, plugin.pools, plugin.owners),
+        plugin.orphans,
+        engine,
+        "macvlan-twisted",
+        interval,
+        GRACE_PERIODS,
+        lambda seconds: deferLater(cast(Any, plugin.clock), seconds),
+        plugin.clock.seconds,
+    )
+
+
 class ReconcilerTestCase(PluginTestCase):
-    """A network with our address management, which the engine lists; rounds that a test begins."""
+    """A network with our address management, which the engine lists; :meth:`begin` starts the reconciler."""
 
     every = ROUND
 
@@ -50,60 +84,42 @@ class ReconcilerTestCase(PluginTestCase):
         self.stopping = False
         self.pool_id = self.create_all()
 
-    def create_all(self, network_id: str = NETWORK, plugin: PluginHarness | None = None) -> str:
-        """As an engine does it."""
-        plugin = plugin or self.plugin
-        pool_id = self.request_pool(plugin)
-        plugin.create_network(network_id, subnets=(evolve(subnet(SUBNET), managed_here=True),), parent="eth0")
-        plugin.wait(plugin.pool_binding.network_made("eth0", [(parse_network(SUBNET), ())], network_id))
+    def create_all(self) -> str:
+        """RequestPool and CreateNetwork; returns the id of the pool."""
+        pool_id = open_pool(self.plugin)
+        make_network(self.plugin)
         return pool_id
 
-    def request_pool(self, plugin: PluginHarness | None = None) -> str:
-        plugin = plugin or self.plugin
-        request = RequestPool("Local", parse_network(SUBNET), None, {"parent": "eth0"})
-        return plugin.wait(plugin.pools.request_pool(request)).pool_id
+    def request_address(self, text: str = "192.168.1.7") -> None:
+        request_address(self.plugin, self.pool_id, text)
 
-    def request_address(self, text: str = "192.168.1.7", plugin: PluginHarness | None = None) -> None:
-        plugin = plugin or self.plugin
-        request = RequestAddress(self.pool_id, parse_address(text), Purpose.ENDPOINT, f"c{text}")
-        plugin.wait(plugin.addresses.request_address(request))
+    def release_address(self, text: str = "192.168.1.7") -> None:
+        release = ReleaseAddress(self.pool_id, parse_address(text))
+        self.plugin.wait(self.plugin.addresses.release_address(release))
 
-    def run_container(self, endpoint_id: str = ENDPOINT, text: str = "192.168.1.7", **words: Any) -> None:
-        """RequestAddress, CreateEndpoint, and the link is moved into the container."""
-        plugin: PluginHarness = words.pop("house", self.plugin)
-        self.request_address(text, plugin)
-        plugin.create_endpoint(endpoint_id, address=f"{text}/24", **words)
-        plugin.kernel.move_away(endpoint_link_name(endpoint_id), up=True)
+    def run_container(self, endpoint_id: str = ENDPOINT, text: str = "192.168.1.7") -> None:
+        """RequestAddress and CreateEndpoint; the link is moved into the container."""
+        self.request_address(text)
+        self.plugin.create_endpoint(endpoint_id, address=f"{text}/24")
+        self.plugin.kernel.move_away(endpoint_link_name(endpoint_id), up=True)
         self.engine.listed[endpoint_id] = "web"
 
     def forget_container(self, endpoint_id: str = ENDPOINT) -> None:
-        """The container is gone with its namespace, and the engine has told nobody."""
+        """The container is gone with its namespace; the engine has sent no call."""
         self.engine.listed.pop(endpoint_id, None)
         self.plugin.kernel.destroy_away(endpoint_link_name(endpoint_id))
 
     def no_engine(self) -> None:
         self.engine.trouble = EngineUnavailable("no such file")
 
-    def begin(self, plugin: PluginHarness | None = None) -> Reconciler:
-        self.plugin = plugin = plugin or self.plugin
-        self.reconciler = Reconciler(
-            plugin.registry,
-            StaleEndpoints(plugin.registry, plugin.links, plugin.removal, plugin.records.instance),
-            StaleNetworks(plugin.registry, plugin.networks, plugin.pools, plugin.owners),
-            plugin.orphans,
-            self.engine,
-            "macvlan-twisted",
-            self.every,
-            GRACE_PERIODS,
-            lambda seconds: deferLater(cast(Any, plugin.clock), seconds),
-            plugin.clock.seconds,
-        )
-        self.work: Deferred[None] = plugin.start(self.reconciler.make(lambda: self.stopping))
-        return self.reconciler
+    def begin(self, plugin: PluginHarness | None = None) -> None:
+        self.plugin = plugin or self.plugin
+        self.reconciler = reconciler_of(self.plugin, self.engine, self.every)
+        self.work: Deferred[None] = self.plugin.start(self.reconciler.make(lambda: self.stopping))
 
-    def start_again(self) -> Reconciler:
+    def start_again(self) -> None:
         """A kill, and a start."""
-        return self.begin(self.plugin.next_life())
+        self.begin(self.plugin.next_life())
 
     def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds)):
@@ -119,7 +135,7 @@ class ReconcilerTestCase(PluginTestCase):
         return "\n".join(filter(None, map(formatEvent, events)))
 
     def claimed(self) -> list[str]:
-        """Containers' addresses on disk."""
+        """The addresses of containers on disk."""
         return sorted(
             str(claim.address)
             for claim in self.plugin.store.claimed.values()
@@ -135,4 +151,16 @@ class ReconcilerTestCase(PluginTestCase):
         self.assertEqual(set(self.plugin.records.kept[RecordKind.NETWORK]), {*network_ids})
 
 
-__all__ = ["ENOUGH", "GRACE_PERIODS", "LINK", "ROUND", "SUBNET", "ReconcilerTestCase", "listed"]
+__all__ = [
+    "ENOUGH",
+    "GRACE_PERIODS",
+    "LINK",
+    "ROUND",
+    "SUBNET",
+    "ReconcilerTestCase",
+    "listed",
+    "make_network",
+    "open_pool",
+    "reconciler_of",
+    "request_address",
+]

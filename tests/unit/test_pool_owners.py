@@ -1,15 +1,24 @@
-"""Addresses that nobody has are given back, and none that somebody has, or may be about to have."""
+"""Addresses without an owner are released, and none that a container has or may be about to get."""
 
 from __future__ import annotations
 
 from attrs import evolve
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
-from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
+from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
 from macvlan_twisted.state.interfaces import RecordKind
 
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, subnet
-from .reconciler_cases import ENOUGH, GRACE_PERIODS, ROUND, SUBNET, ReconcilerTestCase, listed
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK
+from .reconciler_cases import (
+    ENOUGH,
+    GRACE_PERIODS,
+    ROUND,
+    SUBNET,
+    ReconcilerTestCase,
+    listed,
+    make_network,
+    open_pool,
+)
 
 
 class AddressTests(ReconcilerTestCase):
@@ -62,8 +71,7 @@ class AddressTests(ReconcilerTestCase):
         self.request_address()
         for _ in range(4):
             self.go_round(GRACE_PERIODS.silence - 20)
-            release = ReleaseAddress(self.pool_id, parse_address("192.168.1.7"))
-            self.plugin.wait(self.plugin.addresses.release_address(release))
+            self.release_address()
             self.request_address()
         self.go_round(GRACE_PERIODS.silence - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
@@ -71,9 +79,8 @@ class AddressTests(ReconcilerTestCase):
     def test_address_reallocated_between_two_checks_stays(self) -> None:
         self.begin()
         self.request_address()
-        self.pass_time(141)  # a look was at 140, the next one is at 145
-        release = ReleaseAddress(self.pool_id, parse_address("192.168.1.7"))
-        self.plugin.wait(self.plugin.addresses.release_address(release))
+        self.pass_time(141)  # one check was at 140, the next one is at 145
+        self.release_address()
         self.request_address()
         self.go_round(GRACE_PERIODS.silence - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
@@ -84,7 +91,7 @@ class AddressTests(ReconcilerTestCase):
         self.request_address("192.168.1.7")
         self.pass_time(12)
         self.request_address("192.168.1.8")
-        self.go_round(124)  # the looks are at 140 and 145
+        self.go_round(124)  # the checks are at 140 and 145
         self.assertEqual(self.claimed(), ["192.168.1.8"])
 
     def test_address_whose_endpoint_comes_between_checks_stays(self) -> None:
@@ -110,7 +117,7 @@ class AddressTests(ReconcilerTestCase):
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
     def test_gateways_and_reserved_addresses_stay(self) -> None:
-        other = self.request_pool()
+        other = open_pool(self.plugin)
         for address, purpose in (("192.168.1.1", Purpose.GATEWAY), ("192.168.1.9", Purpose.ENDPOINT)):
             request = RequestAddress(other, parse_address(address), purpose)
             self.plugin.wait(self.plugin.addresses.request_address(request))
@@ -122,17 +129,10 @@ class AddressTests(ReconcilerTestCase):
 
 
 class ForeignPoolTests(ReconcilerTestCase):
-    """Pools of which it is not certain that a network of our driver has them."""
+    """Pools that may belong to a network of another driver."""
 
-    def create_all(self, network_id: str = NETWORK, plugin: object = None) -> str:
-        return self.request_pool()
-
-    def make_network(self, *subnets: str) -> None:
-        self.plugin.create_network(
-            subnets=tuple(evolve(subnet(each), managed_here=True) for each in subnets), parent="eth0"
-        )
-        pools = [(parse_network(each), ()) for each in subnets]
-        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", pools, NETWORK))
+    def create_all(self) -> str:
+        return open_pool(self.plugin)
 
     def assert_stays(self) -> None:
         self.go_round(2 * ENOUGH)
@@ -147,15 +147,15 @@ class ForeignPoolTests(ReconcilerTestCase):
         self.assert_stays()
 
     def test_address_stays_if_two_pools_match_the_network(self) -> None:
-        self.request_pool()
-        self.make_network(SUBNET)
+        open_pool(self.plugin)
+        make_network(self.plugin)
         self.request_address()
         self.begin()
         self.assert_stays()
 
     def test_address_of_an_endpoint_identifies_the_pool(self) -> None:
-        others = self.request_pool()
-        self.make_network(SUBNET)
+        others = open_pool(self.plugin)
+        make_network(self.plugin)
         self.run_container()
         self.begin()
         self.go_round(2 * ROUND)
@@ -168,7 +168,7 @@ class ForeignPoolTests(ReconcilerTestCase):
     def test_address_in_two_pools_identifies_none(self) -> None:
         request = RequestPool("Other", parse_network(SUBNET), None, {"parent": "eth0"})
         other = self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
-        self.make_network(SUBNET)
+        make_network(self.plugin)
         again = RequestAddress(other, parse_address("192.168.1.7"), Purpose.ENDPOINT, "x")
         self.plugin.wait(self.plugin.addresses.request_address(again))
         self.run_container()
@@ -207,7 +207,7 @@ class RebuiltPoolTests(ReconcilerTestCase):
 
 
 class OrphanLinkTests(ReconcilerTestCase):
-    """Links of ours without an endpoint, left behind while we run."""
+    """Links of ours without an endpoint, left behind while the service runs."""
 
     def leave_link(self) -> str:
         self.run_container()
@@ -254,11 +254,10 @@ class OrphanLinkTests(ReconcilerTestCase):
 
 class SecondContainerTests(ReconcilerTestCase):
     def test_address_of_a_second_container_stays(self) -> None:
-        """The engine had forgotten the first one, gave its address back, and handed it out again."""
+        """The engine forgot the first one, released its address, and allocated it again."""
         self.run_container()
         self.forget_container()
-        release = ReleaseAddress(self.pool_id, parse_address("192.168.1.7"))
-        self.plugin.wait(self.plugin.addresses.release_address(release))
+        self.release_address()
         self.request_address()
         self.begin()
         self.go_round(GRACE_PERIODS.silence + 10)

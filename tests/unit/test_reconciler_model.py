@@ -1,36 +1,32 @@
 """
-Rounds at any moment, beside any engine, after any course of calls: what is in use is never removed, and what nobody has
-goes in the end.
+The reconciler at any moment, beside any engine, after any sequence of calls: it never removes what is in use, and in the
+end removes the rest.
 
-The model is the truth that neither we nor the engine know: which containers live, and where their links are.
+The model knows what neither we nor the engine know: which containers live, and where their links are.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from attrs import define, evolve
+from attrs import define
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from twisted.internet.task import deferLater
 
-from macvlan_twisted.addresses import parse_address, parse_network
+from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.driver import requests
 from macvlan_twisted.engine.client import EngineError, EngineUnavailable
-from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
+from macvlan_twisted.ipam.requests import ReleaseAddress
 from macvlan_twisted.link_names import endpoint_link_name
-from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS, Reconciler
-from macvlan_twisted.reconcile.stale_endpoints import StaleEndpoints
-from macvlan_twisted.reconcile.stale_networks import StaleNetworks
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .engines import Engine
-from .helpers import NETWORK, OTHER_NETWORK, PluginHarness, subnet
-from .reconciler_cases import SUBNET, listed
+from .helpers import NETWORK, OTHER_NETWORK, PluginHarness
+from .reconciler_cases import listed, make_network, open_pool, reconciler_of, request_address
 
 STEP = 5
-"""Seconds that pass at once: as many as lie between two looks."""
+"""Seconds that pass at once: the time between two checks of a round."""
 TROUBLES = {
     "absent": EngineUnavailable("no such file"),
     "refusing": EngineError("forbidden by a proxy"),
@@ -44,7 +40,7 @@ class Container:
     address: str
     network_id: str = NETWORK
     is_starting: bool = False
-    """It has an endpoint, and its link lies in the host's namespace still."""
+    """It has an endpoint whose link is still in the namespace of the host."""
 
 
 class ReconcilerMachine(RuleBasedStateMachine):
@@ -54,36 +50,17 @@ class ReconcilerMachine(RuleBasedStateMachine):
         self.plugin = PluginHarness()
         self.living: dict[str, Container] = {}
         self.foreign: set[str] = set()
-        """Addresses of containers on another driver's network, which has a pool of ours on the same subnet."""
+        """Addresses in a network of another driver, which has a pool of ours on the same subnet."""
         self.numbers = iter(range(2, 250))
-        self.foreign_pool = self.open_pool()
-        self.pool_id = self.open_pool()
-        self.plugin.create_network(subnets=(evolve(subnet(SUBNET), managed_here=True),), parent="eth0")
-        self.plugin.wait(
-            self.plugin.pool_binding.network_made("eth0", [(parse_network(SUBNET), ())], NETWORK)
-        )
+        self.foreign_pool = open_pool(self.plugin)
+        self.pool_id = open_pool(self.plugin)
+        make_network(self.plugin)
         self.engine.has = {NETWORK: listed(), OTHER_NETWORK: listed(OTHER_NETWORK, driver="bridge")}
         self.go_on()
 
-    def open_pool(self) -> str:
-        request = RequestPool("Local", parse_network(SUBNET), None, {"parent": "eth0"})
-        return self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
-
     def go_on(self) -> None:
         plugin = self.plugin
-        self.stopped = False
-        self.reconciler = Reconciler(
-            plugin.registry,
-            StaleEndpoints(plugin.registry, plugin.links, plugin.removal, plugin.records.instance),
-            StaleNetworks(plugin.registry, plugin.networks, plugin.pools, plugin.owners),
-            plugin.orphans,
-            self.engine,
-            "macvlan-twisted",
-            60.0,
-            GRACE_PERIODS,
-            lambda seconds: deferLater(cast(Any, plugin.clock), seconds),
-            plugin.clock.seconds,
-        )
+        self.reconciler = reconciler_of(plugin, self.engine)
         plugin.start(self.reconciler.make(lambda: plugin is not self.plugin))
 
     def next_address(self, pool_id: str) -> str | None:
@@ -91,8 +68,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
         if number is None:
             return None
         address = f"192.168.1.{number}"
-        request = RequestAddress(pool_id, parse_address(address), Purpose.ENDPOINT, f"c{number}")
-        self.plugin.wait(self.plugin.addresses.request_address(request))
+        request_address(self.plugin, pool_id, address)
         return address
 
     # What the engine does.
@@ -128,7 +104,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.living)
     @rule(data=st.data(), how=st.sampled_from(("all", "no address", "nothing", "with its sandbox")))
     def stop(self, data: st.DataObject, how: str) -> None:
-        """Its removal is heard wholly, in part, or not at all."""
+        """The calls about its removal arrive all, in part, or not at all."""
         container = data.draw(st.sampled_from(list(self.living.values())))
         if container.is_starting:
             self.move(container)
@@ -202,7 +178,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
         assert {self.pool_id, self.foreign_pool} <= set(plugin.store.open)
 
     def teardown(self) -> None:
-        """In the end the engine answers, and all the rest goes."""
+        """In the end the engine answers, and all that is stale goes."""
         if not hasattr(self, "reconciler"):
             return
         self.be_replaced("a" * 64)

@@ -1,4 +1,4 @@
-"""Endpoints whose container is gone are removed, and none whose container might be there."""
+"""Endpoints whose container is gone are removed, and none whose container may exist."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import errno
 
 from attrs import evolve
 
-from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.driver import requests
 from macvlan_twisted.engine.client import EngineError
-from macvlan_twisted.ipam.requests import ReleaseAddress
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.netlink.kernel import MacvlanLink
 from macvlan_twisted.state.interfaces import RecordKind
@@ -31,10 +29,9 @@ class StaleEndpointTests(ReconcilerTestCase):
         self.go_round()
         self.assertEqual(self.claimed(), [])
         self.assertEqual(self.reconciler.counts, {"endpoints removed": 1, "addresses given back": 1})
-        # What the engine may still ask.
+        # The engine may still send these calls.
         self.plugin.delete_endpoint()
-        release = ReleaseAddress(self.pool_id, parse_address("192.168.1.7"))
-        self.plugin.wait(self.plugin.addresses.release_address(release))
+        self.release_address()
 
     def test_endpoint_unlisted_and_with_its_link_back_is_removed(self) -> None:
         self.engine.listed.clear()
@@ -147,21 +144,14 @@ class LiveEndpointTests(ReconcilerTestCase):
         self.start_again()
         self.assert_still_there()
 
-    def test_endpoint_with_a_link_set_down_stays(self) -> None:
-        self.no_engine()
-        self.plugin.kernel.change_away(LINK, up=False)
-        self.start_again()
-        self.assert_still_there()
-
     def test_endpoint_with_a_changed_link_stays(self) -> None:
+        """Root in the container may set it down, rename it, or change its alias and MAC."""
         self.no_engine()
-        for facts in ({"alias": "mine"}, {"mac": "02:00:00:00:00:99", "alias": self.alias()}):
+        alias = self.plugin.kernel.away(LINK).alias
+        for facts in ({}, {"alias": "mine"}, {"mac": "02:00:00:00:00:99", "alias": alias}):
             self.plugin.kernel.change_away(LINK, up=False, **facts)
             self.start_again()
             self.assert_still_there()
-
-    def alias(self) -> str:
-        return self.plugin.kernel.away(LINK).alias
 
     def test_unlisted_endpoint_with_its_link_in_a_container_stays(self) -> None:
         self.engine.listed.clear()
@@ -170,7 +160,7 @@ class LiveEndpointTests(ReconcilerTestCase):
 
     def test_endpoint_whose_mac_is_in_use_stays_without_engine(self) -> None:
         self.no_engine()
-        self.plugin.kernel.destroy_away(LINK)  # where we cannot see it, but the kernel knows its MAC
+        self.plugin.kernel.destroy_away(LINK)  # it is where we cannot see it, but the kernel knows its MAC
         mac = self.plugin.registry.endpoints[ENDPOINT].mac
         self.plugin.kernel.add_macvlan(MacvlanLink("nested", "eth0", "bridge", mac=mac))
         self.plugin.kernel.set_up("nested")
@@ -209,7 +199,7 @@ class LiveEndpointTests(ReconcilerTestCase):
         self.assert_still_there()
 
     def test_endpoint_listed_at_the_second_check_stays(self) -> None:
-        """As when an engine that is starting answers too early."""
+        """As when an engine answers before it has started completely."""
         self.begin()
         self.plugin.kernel.destroy_away(LINK)
         self.pass_time(139)  # the rounds are at 20, 80, 140 ...
@@ -231,7 +221,7 @@ class LiveEndpointTests(ReconcilerTestCase):
 
 
 class IdleLinkTests(ReconcilerTestCase):
-    """Links in the host's namespace."""
+    """Endpoints whose link is still in the namespace of the host."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -279,7 +269,7 @@ class IdleLinkTests(ReconcilerTestCase):
 
     def test_call_between_two_checks_keeps_the_endpoint(self) -> None:
         self.begin()
-        self.pass_time(141)  # a look was at 140, the next one is at 145
+        self.pass_time(141)  # one check was at 140, the next one is at 145
         self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
         self.go_round(GRACE_PERIODS.silence - 1)
         self.assert_kept(ENDPOINT)
@@ -289,7 +279,7 @@ class IdleLinkTests(ReconcilerTestCase):
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.begin()
         self.plugin.records.steps.hold.add("forget")
-        self.go_round(146)  # the removal of the first one has begun, and waits for the disk
+        self.go_round(146)  # the first removal waits for the disk
         _, second = sorted(self.plugin.registry.endpoints, key=self.is_retired, reverse=True)
         self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, second)))
         self.plugin.records.steps.let_all_go()
@@ -314,7 +304,7 @@ class IdleLinkTests(ReconcilerTestCase):
     def test_join_that_waits_for_a_removal_is_refused(self) -> None:
         self.begin()
         self.plugin.steps.hold.add("set_group")
-        self.go_round(ENOUGH)  # the removal has begun, and waits for the kernel
+        self.go_round(ENOUGH)  # the removal waits for the kernel
         joined = self.plugin.start(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
         self.plugin.steps.let_all_go()
         self.failureResultOf(joined)  # the engine starts the container again
@@ -323,7 +313,7 @@ class IdleLinkTests(ReconcilerTestCase):
 
 class SuccessorTests(ReconcilerTestCase):
     def test_successor_waits_while_the_mac_is_probed(self) -> None:
-        """For a moment the kernel would refuse the container's link: it has that MAC, too."""
+        """The probe for the MAC is a link with that MAC: the kernel would refuse the one of the container."""
         self.run_container()
         self.forget_container()
         self.no_engine()
@@ -341,28 +331,21 @@ class SuccessorTests(ReconcilerTestCase):
 
 class PassthruTests(ReconcilerTestCase):
     def test_passthru_endpoint_is_removed_only_with_an_engine(self) -> None:
-        self.plugin.create_network(OTHER_NETWORK, parent="eth1", macvlan_mode="passthru")
-        self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.9/24")
-        self.no_engine()
-        self.plugin.kernel.delete(endpoint_link_name(OTHER_ENDPOINT))
-        self.begin()
-        self.go_round(2 * ENOUGH)
-        self.assert_kept(OTHER_ENDPOINT)
-        self.engine.trouble = None
-        self.engine.has[OTHER_NETWORK] = listed(OTHER_NETWORK)
-        self.go_round()
-        self.assert_kept()
-
-    def test_passthru_endpoint_with_its_own_mac_stays(self) -> None:
-        self.plugin.create_network(
-            OTHER_NETWORK, parent="eth1", macvlan_mode="passthru", allow_parent_mac_change="true"
-        )
-        self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.9/24", "02:00:00:00:00:77")
-        self.no_engine()
-        self.plugin.kernel.delete(endpoint_link_name(OTHER_ENDPOINT))
-        self.begin()
-        self.go_round(2 * ENOUGH)
-        self.assert_kept(OTHER_ENDPOINT)
+        """Its MAC is that of the parent, or changes it: it proves nothing."""
+        other = {"parent": "eth1", "macvlan_mode": "passthru"}
+        for options, mac in (({}, None), ({"allow_parent_mac_change": "true"}, "02:00:00:00:00:77")):
+            self.plugin.create_network(OTHER_NETWORK, **other, **options)
+            self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.9/24", mac)
+            self.no_engine()
+            self.plugin.kernel.delete(endpoint_link_name(OTHER_ENDPOINT))
+            self.start_again()
+            self.go_round(2 * ENOUGH)
+            self.assert_kept(OTHER_ENDPOINT)
+            self.engine.trouble = None
+            self.engine.has[OTHER_NETWORK] = listed(OTHER_NETWORK)
+            self.go_round()
+            self.assert_kept()
+            self.plugin.delete_network(OTHER_NETWORK)
 
 
 class ReconcilerTests(ReconcilerTestCase):
@@ -384,19 +367,19 @@ class ReconcilerTests(ReconcilerTestCase):
     def test_second_check_waits_in_monotonic_time(self) -> None:
         self.run_container()
         self.forget_container()
-        reconciler = self.begin()
+        self.begin()
         waits: list[float] = []
 
         async def come_early(seconds: float) -> None:
-            """As the reactor's timers do when the wall clock is put forward."""
+            """Timers of the reactor do so when the wall clock is set forward."""
             waits.append(seconds)
             self.plugin.clock.advance(min(seconds, 2))
 
         self.work.addErrback(lambda _: None)
         self.work.cancel()
         self.plugin.clock.advance(GRACE_PERIODS.silence)
-        reconciler._wait = come_early
-        self.plugin.wait(reconciler.round(lambda: False))
+        self.reconciler._wait = come_early
+        self.plugin.wait(self.reconciler.round(lambda: False))
         self.assertEqual(waits, [5, 3, 1])
 
     def test_idle_service_wakes_once_a_round(self) -> None:

@@ -1,16 +1,16 @@
-"""Networks and pools that their engine dropped go, and none goes that an engine may still have."""
+"""Networks and pools that the engine has dropped are removed, and none that an engine may still have."""
 
 from __future__ import annotations
 
-from macvlan_twisted.addresses import parse_address, parse_network
+from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.driver.models import Network
 from macvlan_twisted.engine.client import EngineError
-from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
+from macvlan_twisted.ipam.requests import Purpose, RequestAddress
 from macvlan_twisted.state.interfaces import RecordKind
 from macvlan_twisted.state.serialize import from_document
 
 from .helpers import ENDPOINT, NETWORK, OTHER_NETWORK, PLAIN_LINKS
-from .reconciler_cases import ENOUGH, GRACE_PERIODS, ROUND, ReconcilerTestCase, listed
+from .reconciler_cases import ENOUGH, GRACE_PERIODS, ROUND, ReconcilerTestCase, listed, open_pool
 
 
 class NetworkTests(ReconcilerTestCase):
@@ -47,22 +47,15 @@ class NetworkTests(ReconcilerTestCase):
         self.assert_networks(NETWORK)
 
     def test_list_of_another_engine_proves_nothing(self) -> None:
+        """Behind a proxy that hides networks, or with Podman, an engine has no id."""
         self.begin()
         self.go_round()
         self.engine.has.clear()
-        self.engine.id = "b" * 64
-        self.go_round(2 * ENOUGH)
-        self.assert_networks(NETWORK)
-        self.assertIn(self.pool_id, self.plugin.store.open)
-
-    def test_list_of_an_engine_without_an_id_proves_nothing(self) -> None:
-        """As behind a proxy that shows some networks only, or with Podman."""
-        self.begin()
-        self.go_round()
-        self.engine.has.clear()
-        self.engine.id = ""
-        self.go_round(2 * ENOUGH)
-        self.assert_networks(NETWORK)
+        for engine_id in ("b" * 64, ""):
+            self.engine.id = engine_id
+            self.go_round(2 * ENOUGH)
+            self.assert_networks(NETWORK)
+            self.assertIn(self.pool_id, self.plugin.store.open)
 
     def test_unavailable_engine_proves_nothing(self) -> None:
         self.begin()
@@ -78,7 +71,7 @@ class NetworkTests(ReconcilerTestCase):
         self.begin()
         self.go_round(139)
         self.engine.has.clear()
-        self.go_round(2)  # a look is at 140, the next one at 145
+        self.go_round(2)  # one check is at 140, the next one at 145
         self.engine.has[NETWORK] = listed()
         self.go_round(2 * ENOUGH)
         self.assert_networks(NETWORK)
@@ -141,7 +134,7 @@ class PoolTests(ReconcilerTestCase):
         self.assertEqual(self.claimed(), [])
 
     def test_pool_of_a_listed_network_stays(self) -> None:
-        """State was lost in part: what is left of it is needed to recover the rest."""
+        """State was lost in part; the rest is needed for --recover."""
         self.begin()
         self.go_round(ROUND)
         self.plugin.delete_network()
@@ -158,11 +151,10 @@ class PoolTests(ReconcilerTestCase):
         self.assertEqual(list(self.plugin.store.open), [self.pool_id])
 
     def of_other_subnet(self) -> str:
-        request = RequestPool("Local", parse_network("10.9.0.0/24"), None, {"parent": "eth0"})
-        return self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
+        return open_pool(self.plugin, "10.9.0.0/24")
 
     def test_unlisted_pool_with_containers_stays(self) -> None:
-        """It is another engine's, perhaps, and of another driver's network."""
+        """It may be the pool of another engine, and of a network of another driver."""
         request = RequestAddress(self.of_other_subnet(), parse_address("10.9.0.7"), Purpose.ENDPOINT, "c")
         self.plugin.wait(self.plugin.addresses.request_address(request))
         self.begin()
@@ -196,7 +188,7 @@ class PoolTests(ReconcilerTestCase):
 
 
 class UnknownTests(ReconcilerTestCase):
-    """What the engine has and we do not know."""
+    """Objects of the engine that are not in state."""
 
     def test_unknown_objects_are_reported_once_and_left_alone(self) -> None:
         self.engine.has[OTHER_NETWORK] = listed(OTHER_NETWORK, "10.9.0.0/24")
@@ -224,6 +216,6 @@ class UnknownTests(ReconcilerTestCase):
     def test_network_unknown_for_a_moment_is_not_reported(self) -> None:
         self.engine.has[OTHER_NETWORK] = listed(OTHER_NETWORK)
         self.begin()
-        self.pass_time(21)  # a look was at 20, the next one is at 25
+        self.pass_time(21)  # one check was at 20, the next one is at 25
         del self.engine.has[OTHER_NETWORK]
         self.assertNotIn("--recover", self.go_round())
