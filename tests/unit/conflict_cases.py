@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import IPAddress, parse_address, parse_network
@@ -115,12 +115,13 @@ class ConflictTestCase(AddressTestCase):
         ]
 
 
-def log_of(test: SynchronousTestCase) -> list[str]:
-    """What is logged from now on, to the test's end."""
+def log_of(test: SynchronousTestCase, least: Any = LogLevel.debug) -> list[str]:
+    """The lines logged from now on to the end of the test, of level *least* or above."""
     lines: list[str] = []
 
     def note(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
+        if event.get("log_level", least) >= least:
+            lines.append(formatEvent(event))
 
     observer = cast(ILogObserver, note)
     globalLogPublisher.addObserver(observer)

@@ -1,4 +1,4 @@
-"""A house whose networks give the host access, and what the kernel shows of it."""
+"""Networks with host access, and what the kernel shows of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def access_request(
 
 
 class HostAccessTestCase(PluginTestCase):
-    """:attr:`link` is our link on ``eth0``."""
+    """:attr:`link` is the host link on ``eth0``."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -61,7 +61,7 @@ class HostAccessTestCase(PluginTestCase):
         sandbox: str = SANDBOX,
         plugin: PluginHarness | None = None,
     ) -> list[str]:
-        """What the container is told of ways to the host."""
+        """Create an endpoint and join it; returns the destinations of its static routes."""
         plugin = plugin or self.plugin
         plugin.create_endpoint(endpoint_id, network_id, address, address_v6=address_v6)
         joined = plugin.wait(plugin.endpoints.join(join(endpoint_id, network_id, sandbox)))

@@ -28,6 +28,15 @@ def routed(**route: Any) -> dict[str, Any]:
     return joined(Gateway="10.1.0.1", StaticRoutes=[route])
 
 
+ADDITIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"Interface": None},
+    {"Interface": {}},
+    {"Interface": {"Address": "", "MacAddress": ""}},
+    {"Interface": {"MacAddress": "02:00:00:00:00:01"}},
+)
+"""Replies to CreateEndpoint that contradict no request."""
+
 Rule = Callable[..., list[str]]
 ACCEPTED: list[tuple[Rule, list[tuple[Any, ...]]]] = [
     (rules.check_http, [(200, FRAME, b"{}", {})]),
@@ -55,13 +64,7 @@ ACCEPTED: list[tuple[Rule, list[tuple[Any, ...]]]] = [
         rules.check_create_endpoint,
         [
             ({"Interface": {"Address": "10.1.0.2/24", "AddressIPv6": "", "MacAddress": ""}}, reply)
-            for reply in (
-                dict[str, Any](),
-                {"Interface": None},
-                {"Interface": {}},
-                {"Interface": {"Address": "", "MacAddress": ""}},
-                {"Interface": {"MacAddress": "02:00:00:00:00:01"}},
-            )
+            for reply in ADDITIONS
         ],
     ),
     (

@@ -1,4 +1,4 @@
-"""What networks with access from the host do to the host: its addresses on our link, and a route per container."""
+"""Host access: the host has addresses on our link, and a route for each container."""
 
 from __future__ import annotations
 
@@ -99,9 +99,8 @@ class RefusalTests(HostAccessTestCase):
     def test_modes_other_than_bridge_are_refused(self) -> None:
         for mode in ("private", "vepa", "passthru"):
             self.refuse("host_access", mode, "bridge", about=access_request(mode=mode))
-        self.refuse(
-            "host_access", "source", about=access_request(mode="source", source_macs="02:00:00:00:00:07")
-        )
+        source = access_request(mode="source", source_macs="02:00:00:00:00:07")
+        self.refuse("host_access", "source", about=source)
 
     def test_host_address_without_host_access_is_refused(self) -> None:
         self.refuse("add -o host_access=true", about=network_request(host_address=HOST))
@@ -161,7 +160,7 @@ class ContainerTests(HostAccessTestCase):
         self.assertEqual(self.routes(), [])
 
     def test_container_in_two_networks_gets_each_route_once(self) -> None:
-        """A second route to the same address would fail its start."""
+        """A second route to the same address would make its start fail."""
         self.open(OTHER_NETWORK, subnets=(subnet("10.1.0.0/24"),), address="10.1.0.99")
         self.assertEqual(self.run_container(), ["192.168.1.10/32"])
         other = self.run_container(OTHER_ENDPOINT, OTHER_NETWORK, "10.1.0.7/24", None)
@@ -184,7 +183,7 @@ class ContainerTests(HostAccessTestCase):
         self.assertEqual(other, ["192.168.1.10/32"])
 
     def test_reallocated_address_stays_reachable(self) -> None:
-        """Engines drop endpoints without a word (docs/reference/protocol)."""
+        """Engines drop endpoints without DeleteEndpoint (docs/reference/protocol)."""
         self.run_container()
         self.plugin.kernel.delete(LINK)
         self.run_container(OTHER_ENDPOINT)

@@ -1,56 +1,54 @@
-"""What becomes of access from the host when others are at work on the host, too, or come and go at one moment."""
+"""Host access beside other programs on the host, overlapping networks, and containers that the engine has forgotten."""
 
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Any
 
+from twisted.internet.defer import Deferred
+
+from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.netlink.kernel import HostRoute
 
 from .conflict_cases import log_of
 from .helpers import ENDPOINT, OTHER_ENDPOINT, OTHER_NETWORK
-from .host_access_cases import HOST, HOST_6, REACHED, HostAccessTestCase, access_request
+from .host_access_cases import BOTH, HOST, HOST_6, REACHED, HostAccessTestCase, access_request, join
 
 
 class OverlappingNetworkTests(HostAccessTestCase):
-    """Networks that come while the last one of their parent goes."""
+    """A network is made while the last one on its parent is deleted."""
 
-    def test_network_made_during_the_last_deletion_has_the_link(self) -> None:
+    def overlap(self, mode: str) -> None:
+        """Make a network of that mode, and one with host access while it is deleted."""
         plugin = self.plugin
-        plugin.create_network(mode="bridge")
+        plugin.create_network(mode=mode)
         plugin.wait(plugin.wires.ready("eth0"))
+        self.first_mac = plugin.taps["eth0"].mac
         plugin.taps["eth0"].broken = True
         plugin.steps.hold.add("find")
-        ready = plugin.start(plugin.wires.ready("eth0"))  # which has its turn on the parent
+        ready = plugin.start(plugin.wires.ready("eth0"))  # holds the lock of the parent
         deleted = plugin.begin_delete_network()
         plugin.steps.hold.clear()
         created = plugin.start(plugin.networks.create(access_request(OTHER_NETWORK)))
         plugin.steps.let_all_go()
-        self.successResultOf(ready)
-        self.successResultOf(deleted)
-        self.successResultOf(created)
+        calls: tuple[Deferred[Any], ...] = (ready, deleted, created)
+        for each in calls:
+            self.successResultOf(each)
+
+    def test_network_made_during_the_last_deletion_has_the_link(self) -> None:
+        self.overlap("bridge")
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.run_container(network_id=OTHER_NETWORK)
         self.assertEqual(self.routes(), REACHED)
-        plugin.delete_endpoint(network_id=OTHER_NETWORK)
-        plugin.delete_network(OTHER_NETWORK)
+        self.plugin.delete_endpoint(network_id=OTHER_NETWORK)
+        self.plugin.delete_network(OTHER_NETWORK)
         self.assert_nothing_left()
 
     def test_network_after_passthru_speaks_from_the_host_link(self) -> None:
-        plugin = self.plugin
-        plugin.create_network(mode="passthru")
-        plugin.wait(plugin.wires.ready("eth0"))
-        self.assertEqual(plugin.taps["eth0"].mac, "02:00:00:00:00:02")
-        plugin.taps["eth0"].broken = True
-        plugin.steps.hold.add("find")
-        plugin.start(plugin.wires.ready("eth0"))
-        deleted = plugin.begin_delete_network()
-        plugin.steps.hold.clear()
-        created = plugin.start(plugin.networks.create(access_request(OTHER_NETWORK)))
-        plugin.steps.let_all_go()
-        self.successResultOf(deleted)
-        self.successResultOf(created)
-        plugin.wait(plugin.wires.ready("eth0"))
-        self.assertEqual(plugin.taps["eth0"].mac, plugin.registry.host_links["eth0"].mac)
+        self.overlap("passthru")
+        self.assertEqual(self.first_mac, "02:00:00:00:00:02")
+        self.plugin.wait(self.plugin.wires.ready("eth0"))
+        self.assertEqual(self.plugin.taps["eth0"].mac, self.plugin.registry.host_links["eth0"].mac)
 
     def test_join_restores_missing_addresses(self) -> None:
         self.open()
@@ -67,7 +65,7 @@ NEXT = f"192.168.1.8 from {HOST}"
 
 
 class BlockedRouteTests(HostAccessTestCase):
-    """Somebody else has a route to a container's address."""
+    """Another program has a route to the address of a container."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -123,3 +121,45 @@ class BlockedRouteTests(HostAccessTestCase):
         self.plugin.steps.refuse["delete_host_route"] = 5
         self.plugin.wait(self.plugin.host_access.mend("eth0"))
         self.assertEqual(self.routes(), sorted([*REACHED, f"192.168.1.77 from {HOST}"]))
+
+
+OTHER_HOST = "192.168.1.98"
+IPV4 = BOTH[:1]
+FIRST, SECOND = f"192.168.1.7 from {HOST}", f"192.168.1.7 from {OTHER_HOST}"
+
+
+class ReallocatedAddressTests(HostAccessTestCase):
+    """The engine has forgotten a container and allocates its address to one of another network."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.open(address=HOST, subnets=IPV4)
+        self.open(OTHER_NETWORK, address=OTHER_HOST, subnets=IPV4)
+        self.run_container(address_v6=None)
+        self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
+        # A MAC of its own: the forgotten container has the one derived from the address.
+        self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, mac="02:00:00:00:00:07")
+        self.plugin.wait(self.plugin.endpoints.join(join(OTHER_ENDPOINT, OTHER_NETWORK, "/run/netns/other")))
+        self.plugin.kernel.move_away(endpoint_link_name(OTHER_ENDPOINT), up=True)
+
+    def test_route_of_the_new_container_survives_restarts(self) -> None:
+        for _ in range(3):
+            self.assertEqual(self.routes(), [SECOND])
+            self.plugin = self.plugin.next_life()
+        self.assertEqual(self.routes(), [SECOND])
+
+    def test_route_returns_to_the_old_container_then_goes(self) -> None:
+        for _ in range(2):
+            self.plugin.delete_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
+            self.assertEqual(self.routes(), [FIRST])
+            self.plugin.delete_endpoint()
+            self.assertEqual(self.routes(), [])
+            self.setUp()
+            self.plugin = self.plugin.next_life()
+
+    def test_route_survives_the_old_container_and_its_network(self) -> None:
+        self.plugin.delete_endpoint()
+        self.plugin.delete_network()
+        self.assertEqual(self.routes(), [SECOND])
+        self.plugin.delete_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
+        self.assertEqual(self.routes(), [])

@@ -1,4 +1,4 @@
-"""The host's addresses out of pools of our own address management."""
+"""Host addresses out of pools of our own address management."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .host_access_cases import HOST, HostAccessTestCase
 
 class OurPoolTests(HostAccessTestCase):
     def next(self, address: str | None = None) -> str:
-        """The next container's address."""
+        """The address of the next container."""
         wanted = None if address is None else parse_address(address)
         request = RequestAddress(self.pool_id, wanted, Purpose.ENDPOINT, "")
         return str(self.plugin.wait(self.plugin.addresses.request_address(request)).ip)
 
     def made(self) -> None:
-        """The network is made: from now on a named address is a container's."""
+        """The network is made: from now on a named address belongs to a container."""
         subnets = [(parse_network("192.168.1.0/24"), ())]
         self.plugin.wait(self.plugin.pool_binding.network_made("eth0", subnets))
 

@@ -1,4 +1,4 @@
-"""What a start makes of access from the host, after whatever ended the life before."""
+"""Host access after a restart, a kill or a reboot."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class RestartTests(HostAccessTestCase):
 
 
 class DummyParentTests(HostAccessTestCase):
-    """An internal network without a NIC is on a link of ours, which goes with a reboot, too."""
+    """The dummy below an internal network goes with a reboot, too."""
 
     def test_dummy_is_made_before_the_host_link_after_a_reboot(self) -> None:
         self.plugin.create_network(internal=True, subnets=BOTH[:1], host_access="true", host_address=HOST)

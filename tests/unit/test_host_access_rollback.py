@@ -1,79 +1,23 @@
-"""Access from the host that fails half-way leaves nothing, wherever it stops; the engine will not ask for it."""
+"""Host access leaves nothing where it fails; and the addresses of the host are probed for and defended on the LAN."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from attrs import evolve
 
 from macvlan_twisted.addresses import parse_address
-from macvlan_twisted.driver import requests
-from macvlan_twisted.errors import LinkError, MacvlanError, RequestRefused, StateError
+from macvlan_twisted.errors import LinkError, RequestRefused, StateError
 from macvlan_twisted.lan.arp_nd import AddressClaim, Probe, answer_frame, decode, probe_frame
 from macvlan_twisted.option_values import ConflictDetection
 from macvlan_twisted.state.interfaces import RecordKind
 
-from .helpers import ENDPOINT, LAN, NETWORK, OTHER_NETWORK, PLAIN_LINKS, PluginHarness, Steps, subnet
+from .helpers import LAN, NETWORK, OTHER_NETWORK, PLAIN_LINKS, PluginHarness, on_disk, on_kernel, subnet
 from .host_access_cases import BOTH, HOST, HOST_6, REACHED, HostAccessTestCase, access_request, join
 
-CALL = requests.EndpointCall(NETWORK, ENDPOINT)
 UNDOING = ("delete", "delete_address")
-"""What is done again at the next start, if it failed."""
+"""Steps that the next start repeats if they fail."""
 
 
 class RollbackTests(HostAccessTestCase):
-    def each_step(
-        self,
-        steps_of: Callable[[PluginHarness], Steps],
-        prepare: Callable[[], None],
-        act: Callable[[], None],
-        check: Callable[[], None],
-    ) -> None:
-        """Refuse the first step of *act*, then the second, and so on until it goes through."""
-        number = 0
-        while True:
-            number += 1
-            self.plugin = PluginHarness()
-            prepare()
-            steps = steps_of(self.plugin)
-            before = len(steps.taken)
-            steps.refuse_number = before + number
-            try:
-                act()
-            except MacvlanError as failure:
-                self.assertIn("a test refuses it", str(failure))
-            else:
-                if steps.refuse_number > len(steps.taken):
-                    break
-                continue  # what failed was tried again
-            if steps.taken[before + number - 1] in UNDOING:
-                self.plugin = self.plugin.next_life()
-            check()
-        self.assertGreater(number, 2, "no step was refused at all")
-
-    def test_kernel_error_in_network_creation_leaves_nothing(self) -> None:
-        self.each_step(lambda plugin: plugin.steps, lambda: None, self.open, self.check_network)
-
-    def test_disk_error_in_network_creation_leaves_nothing(self) -> None:
-        self.each_step(lambda plugin: plugin.records.steps, lambda: None, self.open, self.check_network)
-
-    def check_network(self) -> None:
-        self.assert_nothing_left()
-        self.assertEqual(self.plugin.kernel.host_addresses(), {})
-        self.assertEqual(self.plugin.host_access.addresses_on("eth0"), ())
-
-    def test_failed_second_network_leaves_the_first_ones_access(self) -> None:
-        def second() -> None:
-            self.open(OTHER_NETWORK, subnets=(subnet("10.1.0.0/24"),), address="10.1.0.99")
-
-        def check() -> None:
-            self.assertEqual(self.addresses(), [HOST, HOST_6])
-            self.assertEqual(self.routes(), REACHED)
-            self.assertEqual(list(self.plugin.registry.networks), [NETWORK])
-
-        for steps_of in (lambda plugin: plugin.steps, lambda plugin: plugin.records.steps):
-            self.each_step(steps_of, self.open_and_run, second, check)
-
     def open_and_run(self) -> None:
         self.open()
         self.run_container()
@@ -85,31 +29,34 @@ class RollbackTests(HostAccessTestCase):
     def join(self) -> None:
         self.plugin.wait(self.plugin.endpoints.join(join()))
 
-    def test_kernel_error_in_join_leaves_no_route(self) -> None:
-        self.each_step(
-            lambda plugin: plugin.steps,
-            self.open_and_create,
-            self.join,
-            lambda: self.assertEqual(self.routes(), []),
-        )
+    def test_error_at_any_step_of_network_creation_leaves_nothing(self) -> None:
+        def check() -> None:
+            self.assert_nothing_left()
+            self.assertEqual(self.plugin.kernel.host_addresses(), {})
+            self.assertEqual(self.plugin.host_access.addresses_on("eth0"), ())
 
-    def test_removal_after_a_failed_join_removes_the_routes(self) -> None:
-        """The engine asks for it at once (docs/reference/protocol)."""
-        self.open_and_create()
-        self.plugin.records.steps.refuse["save"] = 0
-        with self.assert_refused(StateError):
-            self.join()
-        self.plugin.records.steps.refuse.clear()
-        self.plugin.delete_endpoint()
-        self.assertEqual(self.routes(), [])
+        for which in (on_kernel, on_disk):
+            self.refuse_each_step(which, self.open, check, undoing=UNDOING, least=2)
 
-    def test_failed_second_join_leaves_the_routes(self) -> None:
-        self.each_step(
-            lambda plugin: plugin.steps,
-            self.open_and_run,
-            self.join,
-            lambda: self.assertEqual(self.routes(), REACHED),
-        )
+    def test_failed_second_network_leaves_the_first_ones_access(self) -> None:
+        def second() -> None:
+            self.open(OTHER_NETWORK, subnets=(subnet("10.1.0.0/24"),), address="10.1.0.99")
+
+        def check() -> None:
+            self.assertEqual(self.addresses(), [HOST, HOST_6])
+            self.assertEqual(self.routes(), REACHED)
+            self.assertEqual(list(self.plugin.registry.networks), [NETWORK])
+
+        for which in (on_kernel, on_disk):
+            self.refuse_each_step(which, second, check, self.open_and_run, undoing=UNDOING, least=2)
+
+    def test_kernel_error_in_join_leaves_the_routes_as_they_were(self) -> None:
+        for prepare, expected in ((self.open_and_create, []), (self.open_and_run, REACHED)):
+
+            def check(expected: list[str] = expected) -> None:
+                self.assertEqual(self.routes(), expected)
+
+            self.refuse_each_step(on_kernel, self.join, check, prepare, undoing=UNDOING, least=2)
 
     def test_failed_join_leaves_a_missing_link_missing_or_complete(self) -> None:
         def prepare() -> None:
@@ -121,7 +68,17 @@ class RollbackTests(HostAccessTestCase):
                 self.assertEqual(self.addresses(), [HOST, HOST_6])
             self.assertEqual(self.routes(), [])
 
-        self.each_step(lambda plugin: plugin.steps, prepare, self.join, check)
+        self.refuse_each_step(on_kernel, self.join, check, prepare, undoing=UNDOING, least=2)
+
+    def test_removal_after_a_failed_join_removes_the_routes(self) -> None:
+        """The engine sends DeleteEndpoint after a failed Join (docs/reference/protocol)."""
+        self.open_and_create()
+        self.plugin.records.steps.refuse["save"] = 0
+        with self.assert_refused(StateError):
+            self.join()
+        self.plugin.records.steps.refuse.clear()
+        self.plugin.delete_endpoint()
+        self.assertEqual(self.routes(), [])
 
     def test_failed_removal_is_completed_at_the_next_start(self) -> None:
         self.open_and_run()
@@ -135,8 +92,7 @@ class RollbackTests(HostAccessTestCase):
 
     def test_network_deletion_continues_after_errors(self) -> None:
         self.open_and_run()
-        for name in ("delete_host_route", "delete_address"):
-            self.plugin.steps.refuse[name] = 5
+        self.plugin.steps.refuse |= {"delete_host_route": 5, "delete_address": 5}
         with self.assert_refused(LinkError, "delete_host_route", "delete_address"):
             self.plugin.delete_network()
         self.plugin.steps.refuse.clear()
@@ -155,7 +111,7 @@ class RollbackTests(HostAccessTestCase):
 
 
 class HostAddressConflictTests(HostAccessTestCase):
-    """A neighbour has :data:`HOST_6`, and nobody :data:`HOST`."""
+    """A neighbour has :data:`HOST_6`; :data:`HOST` is free."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -172,6 +128,11 @@ class HostAddressConflictTests(HostAccessTestCase):
         for _ in range(60):
             self.plugin.clock.advance(0.01)
 
+    def open_ipv4(self) -> None:
+        made = self.plugin.start(self.plugin.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
+        self.pass_time()
+        self.assertIsNone(self.successResultOf(made))
+
     def answers_for(self, address: str) -> bool:
         tap = self.plugin.taps["eth0"]
         before = len(tap.sent)
@@ -182,7 +143,7 @@ class HostAddressConflictTests(HostAccessTestCase):
     def test_address_of_a_neighbour_is_refused_with_its_mac(
         self,
     ) -> None:
-        self.plugin.create_network(OTHER_NETWORK)  # which goes on listening
+        self.plugin.create_network(OTHER_NETWORK)  # it keeps the socket open
         made = self.plugin.start(self.plugin.networks.create(access_request()))
         self.pass_time()
         said = str(self.failureResultOf(made, RequestRefused).getErrorMessage())
@@ -192,10 +153,8 @@ class HostAddressConflictTests(HostAccessTestCase):
         self.assertEqual(self.plugin.host_access.addresses_on("eth0"), ())
 
     def test_reply_of_the_parent_is_no_conflict(self) -> None:
-        """Linux answers by all of its links on a LAN, unless it is told not to."""
-        made = self.plugin.start(self.plugin.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
-        self.pass_time()
-        self.assertIsNone(self.successResultOf(made))
+        """Linux answers ARP on all links unless ``arp_ignore`` is set."""
+        self.open_ipv4()
         parent = self.plugin.link("eth0")
         for mac, seen in ((parent.mac, []), ("02:00:00:00:00:09", [HOST])):
             frame = answer_frame(parse_address(HOST), mac, "02:00:00:00:00:03")
@@ -205,9 +164,7 @@ class HostAddressConflictTests(HostAccessTestCase):
 
     def test_host_address_is_defended_while_the_network_exists(self) -> None:
         self.plugin.create_network(OTHER_NETWORK)
-        made = self.plugin.start(self.plugin.networks.create(access_request(subnets=BOTH[:1], address=HOST)))
-        self.pass_time()
-        self.assertIsNone(self.successResultOf(made))
+        self.open_ipv4()
         self.assertTrue(self.answers_for(HOST))
         self.plugin.delete_network()
         self.assertFalse(self.answers_for(HOST))

@@ -1,14 +1,14 @@
-"""A DHCP server insists on another address for a running container: who is told, and what is where after it."""
+"""A DHCP server insists on another address for a running container: the driver moves it there, or explains why not."""
 
 from __future__ import annotations
 
 import errno
 from ipaddress import ip_address, ip_interface
-from typing import Any, cast
+from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import ensureDeferred
-from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel
 
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.models import Endpoint
@@ -17,6 +17,7 @@ from macvlan_twisted.state.interfaces import RecordKind
 from macvlan_twisted.state.serialize import from_document
 from macvlan_twisted.testing.sandboxes import FakeSandbox
 
+from .conflict_cases import log_of
 from .dhcp_lan import MAC, RELEASE, Server
 from .helpers import ENDPOINT, NETWORK, PluginHarness, network_request, subnet
 from .test_leases import LeasesTestCase
@@ -31,16 +32,9 @@ class ReaddressTestCase(LeasesTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = Server(t1=10, t2=1800)
-        self.told: list[str] = []
-        observer = cast(ILogObserver, self.note)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.logged = log_of(self, LogLevel.warn)
         self.sandbox = FakeSandbox(MAC, [ip_interface(f"{OLD}/24")], ip_address("192.168.77.1"))
         self.plugin.sandboxes.by_path[SANDBOX] = self.sandbox
-
-    def note(self, event: Any) -> None:
-        if event.get("log_level") in (LogLevel.warn, LogLevel.error):
-            self.told.append(formatEvent(event))
 
     def run_container(self, readdress: str = "true", sandbox: str = SANDBOX) -> None:
         self.plugin.create_network(
@@ -51,7 +45,7 @@ class ReaddressTestCase(LeasesTestCase):
         self.plugin.clock.advance(5)  # announcements are over
 
     def insist(self, address: str, plugin: PluginHarness | None = None, seconds: int = 30) -> None:
-        """The server says no to a renewal, and then offers another address."""
+        """The server refuses a renewal and offers another address."""
         self.server.address = address
         for _ in range(seconds):
             (plugin or self.plugin).clock.advance(1)
@@ -73,7 +67,7 @@ class ReaddressTestCase(LeasesTestCase):
         self.assertEqual(str(lease.reported_address), OLD)
 
     def announced(self) -> set[str]:
-        """The addresses that are announced in IPv4."""
+        """The IPv4 addresses that are announced."""
         frames = [frame for tap in self.plugin.taps.values() for frame in tap.sent]
         return {str(ip_address(frame[28:32])) for frame in frames if frame[12:14] == b"\x08\x06"}
 
@@ -89,7 +83,8 @@ class ReaddressTests(ReaddressTestCase):
         self.assert_has(NEW)
         self.assertEqual(self.announced(), {NEW})
         self.assertTrue(
-            any(f"moved from {OLD}/24 to {NEW}/24" in line and MAC in line for line in self.told), self.told
+            any(f"moved from {OLD}/24 to {NEW}/24" in line and MAC in line for line in self.logged),
+            self.logged,
         )
         self.assertEqual(self.released(), [])
 
@@ -121,14 +116,14 @@ class ReaddressTests(ReaddressTestCase):
         self.insist(NEW)
         self.assert_has(OLD)
         self.assertEqual(self.released(), [NEW])
-        (line,) = [each for each in self.told if f"keeps {OLD}" in each]
+        (line,) = [each for each in self.logged if f"keeps {OLD}" in each]
         for word in (MAC, OLD, NEW, "restart the container", "-o dhcp_readdress=true"):
             self.assertIn(word, line)
 
     def test_kept_address_is_logged_once(self) -> None:
         self.run_container("false")
         self.insist(NEW, seconds=600)
-        self.assertEqual(len([each for each in self.told if f"keeps {OLD}" in each]), 1)
+        self.assertEqual(len([each for each in self.logged if f"keeps {OLD}" in each]), 1)
 
 
 class FailedReaddressTests(ReaddressTestCase):
@@ -137,7 +132,7 @@ class FailedReaddressTests(ReaddressTestCase):
         self.assert_has(OLD)
         self.assertIsNone(self.row().reported_address)
         self.assertEqual(self.released(), [NEW])
-        (line,) = [each for each in self.told if "cannot be moved" in each]
+        (line,) = [each for each in self.logged if "cannot be moved" in each]
         for word in (MAC, OLD, NEW, "restart it", *words):
             self.assertIn(word, line)
 
@@ -196,12 +191,12 @@ class KilledReaddressTests(ReaddressTestCase):
         self.resume(plugin)
         return plugin
 
-    def insist_and_kill(self, function: str) -> None:
-        """A kill when *function* is called in the sandbox, or was called there and its answer is not heard."""
+    def insist_and_kill(self, when: str) -> None:
+        """A kill ``before`` or ``after`` the change in the sandbox."""
         self.plugin.steps.hold.add("move")
         self.insist(NEW)
         (step,) = self.plugin.steps.held
-        if function == "after":
+        if when == "after":
             step.do()
 
     def test_intended_readdress_is_done_at_the_next_start(self) -> None:
@@ -221,7 +216,7 @@ class KilledReaddressTests(ReaddressTestCase):
         third = self.start_again()
         self.assert_has(NEW, third)
         self.assertEqual(self.released(), [])
-        self.assertTrue(any(f"moved from {OLD}/24 to {NEW}/24" in line for line in self.told), self.told)
+        self.assertTrue(any(f"moved from {OLD}/24 to {NEW}/24" in line for line in self.logged), self.logged)
 
     def test_finished_readdress_is_noticed_at_the_next_start(self) -> None:
         self.run_container()
@@ -270,4 +265,4 @@ class CreationTests(ReaddressTestCase):
     def test_default_without_the_capability_is_logged_at_start(self) -> None:
         self.plugin.sandboxes.lacks = "it needs CAP_SYS_ADMIN"
         self.plugin.wait(self.plugin.moves.begin(True))
-        self.assertEqual(self.told, ["dhcp_readdress=true has no effect: it needs CAP_SYS_ADMIN"])
+        self.assertEqual(self.logged, ["dhcp_readdress=true has no effect: it needs CAP_SYS_ADMIN"])

@@ -1,4 +1,4 @@
-"""What an error or a kill left half done is mended by the next call, or at the next start."""
+"""What an error or a kill left half done is completed by the next call, or at the next start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .helpers import (
 
 class NetworkTests(PluginTestCase):
     def test_half_made_network_is_removed_at_the_next_start(self) -> None:
-        """The engine does not ask for it: it repeats the call without its body, and gives up."""
+        """The engine does not ask for the removal: it repeats the call without its body, and fails."""
         self.plugin.steps.hold.add("read_macvlan")
         self.plugin.begin_create_network(parent="eth1.20", mode="passthru")
         plugin = self.plugin.next_life()
@@ -62,8 +62,8 @@ class NetworkTests(PluginTestCase):
 
 
 class ParentTests(PluginTestCase):
-    def reboot(self, **refuse: int) -> PluginHarness:
-        """All links that were made are gone."""
+    def reboot(self) -> PluginHarness:
+        """All links that we made are gone."""
         for link in self.plugin.kernel.links():
             if link.name not in PLAIN_LINKS:
                 self.plugin.kernel.delete(link.name)
@@ -105,20 +105,19 @@ class ParentTests(PluginTestCase):
 
 
 class RouterTests(PluginTestCase):
+    def create(self, gateway: str | None, **options: str) -> None:
+        self.plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
+        self.plugin.create_network(subnets=(subnet("192.168.1.0/24", gateway),), **options)
+
     def test_router_of_another_lan_is_an_ordinary_address(self) -> None:
-        plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
-        other = subnet("192.168.1.0/24", "192.168.1.254")
-        plugin.create_network(parent="eth1", subnets=(other,))
-        self.assertIsNotNone(plugin.create_endpoint(address="192.168.1.1/24"))
+        self.create("192.168.1.254", parent="eth1")
+        self.assertIsNotNone(self.plugin.create_endpoint(address="192.168.1.1/24"))
 
-    def test_default_router_is_reserved_if_a_subnet_has_no_gateway(self) -> None:
-        plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
-        plugin.create_network(parent="eth1", subnets=(subnet("192.168.1.0/24"),))
-        with self.assert_refused(RequestRefused, "--gateway 192.168.1.1"):
-            plugin.create_endpoint(address="192.168.1.1/24")
-
-    def test_second_router_is_refused_with_the_remedy(self) -> None:
-        plugin = PluginHarness(config=evolve(self.plugin.config, host_interface="eth0"))
-        plugin.create_network(subnets=(subnet("192.168.1.0/24", "192.168.1.254"),))
-        with self.assert_refused(RequestRefused, "--aux-address router=192.168.1.1"):
-            plugin.create_endpoint(address="192.168.1.1/24")
+    def test_router_is_refused_with_the_remedy(self) -> None:
+        for gateway, options, remedy in (
+            (None, {"parent": "eth1"}, "--gateway 192.168.1.1"),
+            ("192.168.1.254", {}, "--aux-address router=192.168.1.1"),
+        ):
+            self.create(gateway, **options)
+            with self.assert_refused(RequestRefused, remedy):
+                self.plugin.create_endpoint(address="192.168.1.1/24")

@@ -1,11 +1,8 @@
-"""What a container that comes again under its name finds: its address and its MAC."""
+"""A container that returns under its name gets the same address and MAC."""
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 from attrs import evolve
-from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_range
@@ -17,6 +14,7 @@ from macvlan_twisted.option_values import IdentitySource
 from macvlan_twisted.state.interfaces import StickyAddress
 
 from .address_cases import AddressTestCase
+from .conflict_cases import log_of
 from .helpers import LAN, PluginHarness, ScriptedRecords, network_request, subnet
 
 OURS = "192.168.1.0/24"
@@ -24,14 +22,14 @@ OURS = "192.168.1.0/24"
 
 class StickyAddressTestCase(AddressTestCase):
     def network(self, **options: str) -> str:
-        """A network whose addresses are ours; returns its pool."""
+        """A network with our address management; returns its pool."""
         pool = self.open(OURS, **options)
         request = network_request(subnets=(evolve(subnet(OURS, "192.168.1.1"), managed_here=True),))
         self.plugin.wait(self.plugin.networks.create(request))
         return pool
 
     def start(self, pool: str, name: str, address: str | None = None) -> tuple[str, str]:
-        """``docker run``: the address and the MAC that the container has."""
+        """``docker run``: returns the address and the MAC of the container."""
         found = self.ask(pool, address, name=name)
         return found, self.mac_at(found)
 
@@ -50,7 +48,7 @@ class StickyAddressTestCase(AddressTestCase):
         self.release(pool, address.partition("/")[0])
 
     def come_again(self, pool: str, name: str) -> tuple[tuple[str, str], tuple[str, str]]:
-        """What the container has before ``docker rm`` and after another ``docker run``."""
+        """Address and MAC before ``docker rm`` and after another ``docker run``."""
         before = self.start(pool, name)
         self.stop(pool, before[0])
         return before, self.start(pool, name)
@@ -58,7 +56,7 @@ class StickyAddressTestCase(AddressTestCase):
 
 class NameIdentityTests(StickyAddressTestCase):
     def test_excluded_address_is_not_reused(self) -> None:
-        """Somebody had asked for it with --ip."""
+        """It was requested with --ip."""
         self.plugin = PluginHarness(config=evolve(LAN, excluded=(parse_range("192.168.1.200"),)))
         pool = self.network()
         asked, _ = self.start(pool, "web", "192.168.1.200")
@@ -92,10 +90,10 @@ class NameIdentityTests(StickyAddressTestCase):
         self.assertNotEqual(again[0], address)
         self.assertEqual(again[1], mac)
         self.stop(pool, again[0])
-        self.assertEqual(self.start(pool, "web"), again, "from now on this is the address of the name")
+        self.assertEqual(self.start(pool, "web"), again, "this is now the address of the name")
 
     def test_mac_survives_its_network(self) -> None:
-        """It is made of the name, the parent and the subnet; the address is of the pool, and is forgotten with it."""
+        """It is derived from name, parent and subnet; the address goes with the pool."""
         pool = self.network(identity="name")
         self.start(pool, "first")
         address, mac = self.start(pool, "web")
@@ -134,14 +132,14 @@ class NameIdentityTests(StickyAddressTestCase):
 
     def test_container_without_a_name_has_the_mac_of_its_address(self) -> None:
         pool = self.network(identity="name")
-        lines = self.listen()
+        lines = log_of(self)
         for number in (2, 3):
             found = self.start(pool, "")
             self.assertEqual(found, (f"192.168.1.{number}/24", f"7a:42:c0:a8:01:0{number}"))
         self.assertEqual(sum("does not tell containers' names" in line for line in lines), 1)
 
     def test_container_without_a_name_inherits_no_mac(self) -> None:
-        """An engine that tells names gave way to one that does not."""
+        """An engine that sends names was replaced by one that does not."""
         pool = self.network(identity="name")
         address, mac = self.start(pool, "web")
         self.stop(pool, address)
@@ -150,25 +148,13 @@ class NameIdentityTests(StickyAddressTestCase):
         self.assertNotEqual(other, mac)
 
     def test_container_in_two_networks_has_two_macs(self) -> None:
-        """The kernel takes a MAC once a parent."""
+        """The kernel accepts a MAC once per parent."""
         first = self.network(identity="name")
         second = self.open(OURS, identity="name")
         one = self.start(first, "web")
         other = self.start(second, "web")
         self.assertNotEqual(one[0], other[0])
         self.assertNotEqual(one[1], other[1])
-
-    def listen(self) -> list[str]:
-        """What is logged from now on."""
-        lines: list[str] = []
-
-        def say(event: dict[str, Any]) -> None:
-            lines.append(formatEvent(event))
-
-        observe = cast(ILogObserver, say)
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-        return lines
 
 
 class AddressIdentityTests(StickyAddressTestCase):
@@ -222,7 +208,7 @@ class OptionTests(StickyAddressTestCase):
 
 
 class BoundedNamesTests(SynchronousTestCase):
-    """What is kept of names, without anything around it."""
+    """The table of names alone."""
 
     def setUp(self) -> None:
         self.patch(sticky_addresses, "MOST_NAMES", 3)
