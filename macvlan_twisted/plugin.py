@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from ._version import VERSION_TEXT
 from .autodetect import detect_defaults
 from .clock import MonotonicClock
-from .commands.stale_sandboxes import tell_of_left
+from .commands.stale_sandboxes import warn_of_stale_sandboxes
 from .config import SHADOWED_PLUGIN_NAME, Config
 from .dhcp.leases import Leases
 from .driver.endpoint_addresses import EndpointAddresses
@@ -79,7 +79,7 @@ from .reconcile.reconciler import GRACE_PERIODS, GracePeriods, Reconciler
 from .reconcile.stale_endpoints import StaleEndpoints
 from .reconcile.stale_networks import StaleNetworks
 from .reconcile.startup import leases_in_use, reconcile
-from .recovery.link_evidence import refuse_older
+from .recovery.link_evidence import refuse_unknown_links
 from .recovery.open_state import open_state
 from .service import MacvlanService
 from .state.database import Database
@@ -365,7 +365,7 @@ def _wire(
         grace_periods=ages,
     )
     registry, leases = plugin.registry, plugin.leases
-    refuse_older(records.instance, kernel.links(), registry)
+    refuse_unknown_links(records.instance, kernel.links(), registry)
     _finish_now(ensureDeferred(plugin.reconcile()))
     kernel.close()  # from now on the threads ask, each with a socket of its own
 
@@ -399,7 +399,7 @@ def _wire(
         if config.docker_host:
             work.append(names.learn())
         if hear_of_links is not None:
-            work.append(tell_of_left(threads, wait, stopping))
+            work.append(warn_of_stale_sandboxes(threads, wait, stopping))
         if network is not None:
             work.append(ensure_network(network, config, engine, wait, stopping))
         await DeferredList([ensureDeferred(each).addErrback(log_unless_cancelled) for each in work])

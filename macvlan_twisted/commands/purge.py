@@ -17,16 +17,16 @@ from ..failpoints import Failpoint
 from ..listener.file_lock import FileLock
 from ..listener.unix_socket import remove_stale_socket
 from ..netlink.kernel import HostRoute, Kernel, LinkFacts
-from ..recovery.link_evidence import mark_in
+from ..recovery.link_evidence import parse_alias_text
 from ..state.directory import as_owner_of
 from ..state.generation import RuntimeGeneration
-from .belongings import (
-    StateSaid,
+from .inventory import (
+    StateContents,
     foreign_uppers,
-    instances_at,
+    instances_of_directories,
     our_links,
     our_routes,
-    said_by_state,
+    read_state,
     state_files,
 )
 
@@ -36,10 +36,10 @@ Say = Callable[[str], None]
 
 
 @define
-class Belongings:
+class PurgePlan:
     """What is to be removed."""
 
-    said: list[StateSaid]
+    states: list[StateContents]
     routes: list[HostRoute] = field(factory=list)
     links: list[LinkFacts] = field(factory=list)
     files: list[Path] = field(factory=list)
@@ -79,20 +79,20 @@ def run(
                     lock = FileLock(directory / "lock", f"state directory {directory}", "--state-dir")
                 held.callback(lock.release)
         links = kernel.links()
-        ours, instances = _gathered(config, kernel, links, directories, every_instance)
-        inspection = (inspect or _inspection)(config)
-        _refuse_alive(ours, inspection, links, force)
-        _refuse_seen(kernel, instances, force)
-        _say_what_stays(ours, inspection, links, instances, config, say)
+        plan, instances = _make_plan(config, kernel, links, directories, every_instance)
+        inspection = (inspect or _inspect_engine)(config)
+        _refuse_running_containers(plan, inspection, links, force)
+        _refuse_links_elsewhere(kernel, instances, force)
+        _report_what_stays(plan, inspection, links, instances, config, say)
         verb = "would be removed" if dry_run else "is to be removed"
-        for line in _listed(ours):
+        for line in _describe(plan):
             say(f"{verb}: {line}")
-        is_nothing = not (ours.links or ours.files or ours.sockets or ours.routes)
+        is_nothing = not (plan.links or plan.files or plan.sockets or plan.routes)
         if is_nothing:
             say("there is nothing of ours here")
         if dry_run or not (is_nothing or is_agreed is True or (callable(is_agreed) and is_agreed())):
             return 0 if dry_run else 1
-        failures = [] if is_nothing else _removed(ours, kernel, links, config, say)
+        failures = [] if is_nothing else _remove(plan, kernel, links, config, say)
     for directory in (*directories, runtime):  # also those that an earlier one, which was killed, left empty
         _remove_if_empty(directory, say)
     for failure in failures:
@@ -100,39 +100,39 @@ def run(
     return 1 if failures else 0
 
 
-def _gathered(
+def _make_plan(
     config: Config,
     kernel: Kernel,
     links: Sequence[LinkFacts],
     directories: Sequence[Path],
     every_instance: bool,
-) -> tuple[Belongings, set[str] | None]:
+) -> tuple[PurgePlan, set[str] | None]:
     runtime = Path(config.runtime_dir)
-    said = [_read(each) for each in directories]
-    instances = None if every_instance else instances_at(directories, runtime, said)
-    ours = Belongings(said)
-    ours.links = our_links(links, instances, said)
-    ours.routes = our_routes(ours.links, kernel)
-    ours.files += [
+    states = [_read_as_owner(each) for each in directories]
+    instances = None if every_instance else instances_of_directories(directories, runtime, states)
+    plan = PurgePlan(states)
+    plan.links = our_links(links, instances, states)
+    plan.routes = our_routes(plan.links, kernel)
+    plan.files += [
         each.path
         for each in RuntimeGeneration(runtime, directories[0]).all()
         if instances is None or each.instance in instances
     ]
     for directory in directories:
-        ours.files += state_files(directory)
+        plan.files += state_files(directory)
     socket = Path(config.socket_path)
-    ours.sockets = [path for path in (socket, Path(f"{socket}.lock")) if os.path.lexists(path)]
-    return ours, instances
+    plan.sockets = [path for path in (socket, Path(f"{socket}.lock")) if os.path.lexists(path)]
+    return plan, instances
 
 
-def _read(directory: Path) -> StateSaid:
+def _read_as_owner(directory: Path) -> StateContents:
     if not directory.is_dir():
-        return StateSaid(directory)
+        return StateContents(directory)
     with as_owner_of(directory):
-        return said_by_state(directory)
+        return read_state(directory)
 
 
-def _inspection(config: Config) -> Inspection | None:
+def _inspect_engine(config: Config) -> Inspection | None:
     """``None``: the engine does not say."""
     if not config.docker_host:
         return None
@@ -142,8 +142,8 @@ def _inspection(config: Config) -> Inspection | None:
         return None
 
 
-def _refuse_alive(
-    ours: Belongings, inspection: Inspection | None, links: Sequence[LinkFacts], force: bool
+def _refuse_running_containers(
+    plan: PurgePlan, inspection: Inspection | None, links: Sequence[LinkFacts], force: bool
 ) -> None:
     """
     :raises Refused: containers are running on our networks, or may be.
@@ -160,8 +160,8 @@ def _refuse_alive(
     present = {link.name for link in links}
     away = sorted(
         f"{endpoint.get('address') or endpoint.get('address_v6') or 'without address'} (endpoint {key[:12]})"
-        for said in ours.said
-        for key, endpoint in said.endpoints.items()
+        for states in plan.states
+        for key, endpoint in states.endpoints.items()
         if endpoint.get("link") not in present
     )
     if away:
@@ -169,8 +169,8 @@ def _refuse_alive(
             f"the engine does not answer, and these links may be in containers that run: {', '.join(away)}; remove the "
             "containers, or name the engine's socket with --docker-host, or add --force"
         )
-    if not any(said.instance for said in ours.said) and any(
-        link.kind in ("vlan", "dummy") for link in ours.links
+    if not any(states.instance for states in plan.states) and any(
+        link.kind in ("vlan", "dummy") for link in plan.links
     ):
         raise RequestRefused(
             "there is no state, and the engine does not answer: whether containers hang on links that would be removed is "
@@ -178,7 +178,7 @@ def _refuse_alive(
         )
 
 
-def _refuse_seen(kernel: Kernel, instances: Collection[str] | None, force: bool) -> None:
+def _refuse_links_elsewhere(kernel: Kernel, instances: Collection[str] | None, force: bool) -> None:
     """
     An engine that does not list a container says nothing about those of another engine.
 
@@ -191,9 +191,10 @@ def _refuse_seen(kernel: Kernel, instances: Collection[str] | None, force: bool)
     except LinkError:  # this kernel does not show them
         return
     seen = sorted(
-        f"{link.mac} (endpoint {mark.identifier[:12]})"
+        f"{link.mac} (endpoint {alias.identifier[:12]})"
         for link in elsewhere
-        if (mark := mark_in(link.alias)) is not None and (instances is None or mark.instance in instances)
+        if (alias := parse_alias_text(link.alias)) is not None
+        and (instances is None or alias.instance in instances)
     )
     if seen:
         raise RequestRefused(
@@ -202,8 +203,8 @@ def _refuse_seen(kernel: Kernel, instances: Collection[str] | None, force: bool)
         )
 
 
-def _say_what_stays(
-    ours: Belongings,
+def _report_what_stays(
+    plan: PurgePlan,
     inspection: Inspection | None,
     links: Sequence[LinkFacts],
     instances: Collection[str] | None,
@@ -212,32 +213,32 @@ def _say_what_stays(
 ) -> None:
     for found in () if inspection is None else inspection.networks:
         say(f"the engine still has network {found.name}: remove it with docker network rm {found.name}")
-    for said in ours.said:
-        for lease in said.leases:
+    for states in plan.states:
+        for lease in states.leases:
             say(
                 f"the lease of {lease['address']} for {lease['mac']} by DHCP server {lease['server_id']} is not given back: "
                 "it ends by itself"
             )
     if instances is not None:
         others = our_links(links, None, ())
-        left = [link.name for link in others if link.name not in {each.name for each in ours.links}]
+        left = [link.name for link in others if link.name not in {each.name for each in plan.links}]
         if left:
             say(
                 f"links of other instances stay: {', '.join(left)}; with --every-instance they are removed, too"
             )
 
 
-def _listed(ours: Belongings) -> list[str]:
+def _describe(plan: PurgePlan) -> list[str]:
     return [
-        *(f"route to {route.destination} by {route.link}" for route in ours.routes),
-        *(f"link {link.name} ({link.alias or link.kind})" for link in ours.links),
-        *(f"socket {path}" for path in ours.sockets),
-        *(f"file {path}" for path in ours.files if not path.is_dir()),
+        *(f"route to {route.destination} by {route.link}" for route in plan.routes),
+        *(f"link {link.name} ({link.alias or link.kind})" for link in plan.links),
+        *(f"socket {path}" for path in plan.sockets),
+        *(f"file {path}" for path in plan.files if not path.is_dir()),
     ]
 
 
-def _removed(
-    ours: Belongings, kernel: Kernel, links: Sequence[LinkFacts], config: Config, say: Say
+def _remove(
+    plan: PurgePlan, kernel: Kernel, links: Sequence[LinkFacts], config: Config, say: Say
 ) -> list[str]:
     """
     Go on after an error.
@@ -245,15 +246,15 @@ def _removed(
     :return: what could not be removed, and why.
     """
     failures: list[str] = []
-    for route in ours.routes:
+    for route in plan.routes:
         try:
             kernel.delete_host_route(route)
             say(f"removed: route to {route.destination} by {route.link}")
         except LinkError as failure:
             failures.append(str(failure))
-    names = {link.name for link in ours.links}
+    names = {link.name for link in plan.links}
     staying: list[str] = []
-    for link in ours.links:
+    for link in plan.links:
         uppers = foreign_uppers(link, links, names)
         if uppers:
             staying.append(f"link {link.name}: {', '.join(uppers)} of others hang on it")
@@ -263,12 +264,12 @@ def _removed(
             say(f"removed: link {link.name} ({link.alias or link.kind})")
         except LinkError as failure:
             staying.append(str(failure))
-    failures += [*staying, *_without_socket(ours, config, say)]
+    failures += [*staying, *_remove_socket(plan, config, say)]
     if staying:
         failures.append("the state, which knows what stays")
         return failures
-    places = [*(each.directory for each in ours.said), Path(config.runtime_dir)]
-    for path in ours.files:
+    places = [*(each.directory for each in plan.states), Path(config.runtime_dir)]
+    for path in plan.files:
         place = next((each for each in places if path.is_relative_to(each)), path.parent)
         try:
             with as_owner_of(place), _REMOVE_FILE:  # who may have put something else there meanwhile
@@ -279,8 +280,8 @@ def _removed(
     return failures
 
 
-def _without_socket(ours: Belongings, config: Config, say: Say) -> list[str]:
-    if not ours.sockets:
+def _remove_socket(plan: PurgePlan, config: Config, say: Say) -> list[str]:
+    if not plan.sockets:
         return []
     try:
         lock = FileLock(Path(config.socket_path + ".lock"), f"socket {config.socket_path}", "--plugin-name")
@@ -290,7 +291,7 @@ def _without_socket(ours: Belongings, config: Config, say: Say) -> list[str]:
             lock.release()
     except (StartupError, OSError) as error:
         return [f"socket {config.socket_path}: {error}"]
-    for path in ours.sockets:
+    for path in plan.sockets:
         say(f"removed: {path}")
     return []
 

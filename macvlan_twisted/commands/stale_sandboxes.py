@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from ..config import Config
 from ..engine.blocking_client import BlockingEngineClient
-from ..engine.client import EngineError, EngineUnavailable, understood
+from ..engine.client import EngineError, EngineUnavailable, parsing_answer
 from ..errors import LinkError, RequestRefused
 from ..failpoints import Failpoint
 from ..link_names import ALIAS_PREFIX
@@ -23,7 +23,7 @@ from ..netlink.netns import links_in
 _log = Logger(namespace="macvlan_twisted.netlink")
 
 DIRECTORY = "/var/run/docker/netns"
-BETWEEN_LOOKS = 10.0
+CONFIRMATION_DELAY = 10.0
 """Seconds: a container that is just starting has its sandbox before its process and before the engine tells of it."""
 _CONTAINERS = re.compile(r"[0-9a-f]{12}")
 """An engine names a container's sandbox so; others are its own, of overlay networks and of the host."""
@@ -38,7 +38,7 @@ _REMOVE = Failpoint(
 class Sandbox:
     path: Path
     is_mounted: bool
-    inhabitants: tuple[int, ...]
+    processes: tuple[int, ...]
     """Processes that live in it."""
     is_known: bool | None
     """Whether the engine knows it; ``None``: it did not say."""
@@ -46,19 +46,19 @@ class Sandbox:
     """Links of ours inside."""
 
     @property
-    def is_left(self) -> bool:
+    def is_stale(self) -> bool:
         """Whether it is proved that nobody has it."""
-        return not self.inhabitants and self.is_known is False
+        return not self.processes and self.is_known is False
 
 
-def known_to_engine(engine: BlockingEngineClient) -> set[str]:
+def engine_sandboxes(engine: BlockingEngineClient) -> set[str]:
     """
     The names of the sandboxes of all containers.
 
     :raises EngineAbsent: the engine does not answer. :raises EngineRefused: it answers with an error.
     """
     known = set()
-    with understood("its containers"):
+    with parsing_answer("its containers"):
         for listed in engine.get("/containers/json?all=1"):
             try:
                 container = engine.get(f"/containers/{listed['Id']}/json")
@@ -70,7 +70,7 @@ def known_to_engine(engine: BlockingEngineClient) -> set[str]:
     return known
 
 
-def inhabitants(proc: Path = Path("/proc")) -> dict[int, list[int]]:
+def processes_by_namespace(proc: Path = Path("/proc")) -> dict[int, list[int]]:
     """
     Processes by the number of their network namespace; each thread counts.
 
@@ -113,7 +113,7 @@ def find(directory: Path, known: set[str] | None) -> list[Sandbox]:
 
     :param known: the names of those that the engine knows; ``None``: it did not say.
     """
-    living = inhabitants()
+    processes = processes_by_namespace()
     try:
         paths = sorted(path for path in directory.iterdir() if _CONTAINERS.fullmatch(path.name))
     except FileNotFoundError:
@@ -129,7 +129,7 @@ def find(directory: Path, known: set[str] | None) -> list[Sandbox]:
             Sandbox(
                 path,
                 is_mounted,
-                tuple(sorted(living.get(number, ()))) if is_mounted else (),
+                tuple(sorted(processes.get(number, ()))) if is_mounted else (),
                 None if known is None else path.name in known,
                 _our_links(path) if is_mounted else (),
             )
@@ -147,14 +147,14 @@ def _our_links(path: Path) -> tuple[str, ...]:
 
 
 def describe(sandbox: Sandbox) -> str:
-    said = []
+    parts = []
     if not sandbox.is_mounted:
-        said.append("nothing is mounted there any more")
-    elif sandbox.inhabitants:
-        said.append(f"in use by process {', '.join(map(str, sandbox.inhabitants[:5]))}")
+        parts.append("nothing is mounted there any more")
+    elif sandbox.processes:
+        parts.append(f"in use by process {', '.join(map(str, sandbox.processes[:5]))}")
     else:
-        said.append("no process lives in it")
-    said.append(
+        parts.append("no process lives in it")
+    parts.append(
         {
             True: "the engine knows it",
             False: "the engine does not know it",
@@ -162,8 +162,8 @@ def describe(sandbox: Sandbox) -> str:
         }[sandbox.is_known]
     )
     if sandbox.links:
-        said.append(f"links of ours inside: {', '.join(sandbox.links)}")
-    return f"{sandbox.path}: {'; '.join(said)}"
+        parts.append(f"links of ours inside: {', '.join(sandbox.links)}")
+    return f"{sandbox.path}: {'; '.join(parts)}"
 
 
 def run(
@@ -178,13 +178,13 @@ def run(
     :raises Refused: it cannot be proved that nobody knows a sandbox.
     """
 
-    def look() -> list[Sandbox]:
-        return find(directory, _ask(config, engine_is_gone, is_needed=remove))
+    def find_again() -> list[Sandbox]:
+        return find(directory, _ask_engine(config, engine_is_gone, is_needed=remove))
 
-    found = look()
+    found = find_again()
     for sandbox in found:
         say(describe(sandbox))
-    left = [each for each in found if each.is_left]
+    left = [each for each in found if each.is_stale]
     if not found:
         say(f"no sandboxes in {directory}")
     if not remove:
@@ -192,8 +192,8 @@ def run(
             say(f"{len(left)} left behind: remove them with macvlan-twisted sandboxes --remove")
         return 0
     if left:
-        wait(BETWEEN_LOOKS)
-    still = {each.path for each in look() if each.is_left}
+        wait(CONFIRMATION_DELAY)
+    still = {each.path for each in find_again() if each.is_stale}
     failed = False
     for sandbox in left:
         if sandbox.path not in still:
@@ -209,11 +209,11 @@ def run(
     return 1 if failed else 0
 
 
-def _ask(config: Config, engine_is_gone: bool, is_needed: bool) -> set[str] | None:
+def _ask_engine(config: Config, engine_is_gone: bool, is_needed: bool) -> set[str] | None:
     try:
         if not config.docker_host:
             raise EngineUnavailable("--docker-host none says that no engine is to be asked")
-        return known_to_engine(BlockingEngineClient(config.docker_host))
+        return engine_sandboxes(BlockingEngineClient(config.docker_host))
     except (EngineUnavailable, EngineError) as error:
         if engine_is_gone and isinstance(error, EngineUnavailable):
             return set()
@@ -240,28 +240,28 @@ def unmount_and_remove(path: Path) -> None:
         path.unlink()
 
 
-def without_inhabitants(directory: Path) -> set[Path]:
+def unused_sandboxes(directory: Path) -> set[Path]:
     """Sandboxes in which no process lives; none where that cannot be found out."""
     try:
-        return {each.path for each in find(directory, None) if each.is_mounted and not each.inhabitants}
+        return {each.path for each in find(directory, None) if each.is_mounted and not each.processes}
     except (RequestRefused, OSError):
         return set()
 
 
-async def tell_of_left(
+async def warn_of_stale_sandboxes(
     run_in_thread: Callable[..., Awaitable[set[Path]]],
     wait: Callable[[float], Awaitable[object]],
     stopping: Callable[[], bool],
     directory: Path = Path(DIRECTORY),
 ) -> None:
     """After a start, in the background: warn of sandboxes that nobody has lived in for a while."""
-    empty = await run_in_thread(without_inhabitants, directory)
+    empty = await run_in_thread(unused_sandboxes, directory)
     if not empty:
         return
-    await wait(3 * BETWEEN_LOOKS)
+    await wait(3 * CONFIRMATION_DELAY)
     if stopping():
         return
-    left = empty & await run_in_thread(without_inhabitants, directory)
+    left = empty & await run_in_thread(unused_sandboxes, directory)
     if left:
         _log.warn(
             "no process lives in {number} sandboxes that an engine has mounted ({paths}): see what they are with "

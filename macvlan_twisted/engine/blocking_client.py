@@ -18,13 +18,13 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from ..addresses import IPAddress, IPInterface, IPNetwork, parse_address, parse_interface, parse_mac
-from .client import EngineError, EngineUnavailable, understood
+from .client import EngineError, EngineUnavailable, parsing_answer
 
 T = TypeVar("T")
 
-PATIENCE = 15.0
+TIMEOUT = 15.0
 """Seconds for all questions of one inspection."""
-_FIRST_WITHOUT_GATEWAYS = (1, 48)
+_FIRST_NOT_PICKING_GATEWAYS = (1, 48)
 """The API of Docker Engine 28; engines before it make up the gateway of a subnet that is given without one."""
 
 
@@ -68,7 +68,7 @@ class FoundNetwork:
 @frozen
 class Inspection:
     networks: tuple[FoundNetwork, ...]
-    makes_up_gateways: bool
+    picks_gateways: bool
     """Whether this engine has a gateway in a subnet that was given without one, and does not tell which."""
 
 
@@ -80,16 +80,16 @@ class BlockingEngineClient:
     :param patience: seconds for all questions together.
     """
 
-    def __init__(self, docker_host: str, patience: float = PATIENCE) -> None:
+    def __init__(self, docker_host: str, timeout: float = TIMEOUT) -> None:
         self._path = docker_host.removeprefix("unix://")
-        self._ends_at = time.monotonic() + patience
+        self._deadline = time.monotonic() + timeout
 
     def get(self, path: str) -> Any:
         """
         :raises EngineAbsent: nobody answers in time.
         :raises EngineRefused: the engine answered with an error.
         """
-        connection = _OverSocket(self._path, self._ends_at)
+        connection = _UnixConnection(self._path, self._deadline)
         try:
             connection.request("GET", path, headers={"Host": "docker"})
             response = connection.getresponse()
@@ -106,14 +106,14 @@ class BlockingEngineClient:
         return answer
 
 
-class _OverSocket(http.client.HTTPConnection):
-    def __init__(self, path: str, ends_at: float) -> None:
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, deadline: float) -> None:
         super().__init__("docker")
         self._path = path
-        self._ends_at = ends_at
+        self._deadline = deadline
 
     def connect(self) -> None:
-        left = self._ends_at - time.monotonic()
+        left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -128,11 +128,11 @@ def inspect_networks(engine: BlockingEngineClient, driver: str) -> Inspection:
     :raises EngineAbsent: nobody answers in time.
     :raises EngineRefused: the engine answered with an error.
     """
-    with understood("its networks"):
-        return _inspected(engine, driver)
+    with parsing_answer("its networks"):
+        return _inspect(engine, driver)
 
 
-def _inspected(engine: BlockingEngineClient, driver: str) -> Inspection:
+def _inspect(engine: BlockingEngineClient, driver: str) -> Inspection:
     version = _parsed(engine.get("/version"), "ApiVersion", _api_version)
     containers: dict[str, Any] = {}
     found = []
@@ -151,7 +151,7 @@ def _inspected(engine: BlockingEngineClient, driver: str) -> Inspection:
                 except EngineError:
                     containers[container_id] = {}
         found.append(found_network(network, containers))
-    return Inspection(tuple(found), version is not None and version < _FIRST_WITHOUT_GATEWAYS)
+    return Inspection(tuple(found), version is not None and version < _FIRST_NOT_PICKING_GATEWAYS)
 
 
 def found_network(network: Mapping[str, Any], containers: Mapping[str, Any]) -> FoundNetwork:
@@ -165,10 +165,10 @@ def found_network(network: Mapping[str, Any], containers: Mapping[str, Any]) -> 
         network_id=str(network["Id"]),
         name=str(network.get("Name", "")),
         driver=str(network.get("Driver", "")),
-        options=_texts(network.get("Options")),
+        options=_strings(network.get("Options")),
         internal=bool(network.get("Internal")),
         ipam_driver=str(ipam.get("Driver", "")),
-        ipam_options=_texts(ipam.get("Options")),
+        ipam_options=_strings(ipam.get("Options")),
         subnets=tuple(
             subnet for each in ipam.get("Config") or () if (subnet := _found_subnet(each)) is not None
         ),
@@ -227,7 +227,7 @@ def _without_prefix(text: str) -> IPAddress:
     return parse_interface(text).ip if "/" in text else parse_address(text)
 
 
-def _texts(members: Any) -> dict[str, str]:
+def _strings(members: Any) -> dict[str, str]:
     return {str(key): str(value) for key, value in (members or {}).items()}
 
 

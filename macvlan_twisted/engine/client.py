@@ -25,7 +25,7 @@ _CREATE_NETWORK = Failpoint(
     "engine.network.create", "the engine is asked to create the network of --create-network"
 )
 
-LONGEST_ANSWER = 30.0
+REQUEST_TIMEOUT = 30.0
 """Seconds; an engine that is busy for longer is asked again later."""
 
 
@@ -38,7 +38,7 @@ class EngineError(Exception):
 
 
 @contextmanager
-def understood(what: str) -> Iterator[None]:
+def parsing_answer(what: str) -> Iterator[None]:
     """
     Around what reads an answer.
 
@@ -101,22 +101,22 @@ class DisabledEngine:
     """No engine is to be asked: to those who ask it is as if it were absent."""
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
-        raise _is_off()
+        raise _disabled()
 
     async def networks(self) -> Sequence[ListedNetwork]:
-        raise _is_off()
+        raise _disabled()
 
     async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
-        raise _is_off()
+        raise _disabled()
 
     async def has_network(self, name: str) -> bool:
-        raise _is_off()
+        raise _disabled()
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
-        raise _is_off()
+        raise _disabled()
 
 
-def _is_off() -> EngineUnavailable:
+def _disabled() -> EngineUnavailable:
     return EngineUnavailable("no engine is to be asked (--docker-host none)")
 
 
@@ -130,7 +130,7 @@ class _QuietEndpoint(UNIXClientEndpoint):
 
 @frozen
 @implementer(IAgentEndpointFactory)
-class _ToSocket:
+class _UnixEndpointFactory:
     reactor: Any
     path: str
 
@@ -150,9 +150,9 @@ class EngineClient:
         # Calls are few and far between: no connection is worth keeping.
         pool = HTTPConnectionPool(reactor, persistent=False)
         self._reactor = reactor
-        self._agent = Agent.usingEndpointFactory(reactor, _ToSocket(reactor, path), pool=pool)
+        self._agent = Agent.usingEndpointFactory(reactor, _UnixEndpointFactory(reactor, path), pool=pool)
 
-    async def _ask(self, method: bytes, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    async def _request(self, method: bytes, path: str, body: Mapping[str, Any] | None = None) -> Any:
         producer = None if body is None else FileBodyProducer(BytesIO(json.dumps(body).encode()))
         headers = Headers({b"Content-Type": [b"application/json"]})
         try:
@@ -172,47 +172,47 @@ class EngineClient:
     async def has_network(self, name: str) -> bool:
         # The engine's filter matches parts of names, too.
         filters = urlencode({"filters": json.dumps({"name": [name]})}, quote_via=quote)
-        networks = await self._ask_in_time(f"/networks?{filters}")
-        with understood("its networks"):
+        networks = await self._get(f"/networks?{filters}")
+        with parsing_answer("its networks"):
             return any(network.get("Name") == name for network in networks)
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
         containers = await self._containers_of(network_id)
-        with understood(f"network {network_id}"):
+        with parsing_answer(f"network {network_id}"):
             return {each["EndpointID"]: str(each.get("Name", "")) for each in containers.values()}
 
     async def _containers_of(self, network_id: str) -> Mapping[str, Any]:
-        network = await self._ask_in_time(f"/networks/{quote(network_id, safe='')}")
+        network = await self._get(f"/networks/{quote(network_id, safe='')}")
         if not isinstance(network, dict) or network.get("Id") != network_id:
             raise EngineError(f"it answered with something else than network {network_id}")
         containers: Mapping[str, Any] = network.get("Containers") or {}
         return containers
 
-    async def _ask_in_time(self, path: str) -> Any:
-        question: Deferred[Any] = ensureDeferred(self._ask(b"GET", path))
-        return await question.addTimeout(LONGEST_ANSWER, self._reactor)
+    async def _get(self, path: str) -> Any:
+        answer: Deferred[Any] = ensureDeferred(self._request(b"GET", path))
+        return await answer.addTimeout(REQUEST_TIMEOUT, self._reactor)
 
     async def networks(self) -> Sequence[ListedNetwork]:
-        listed = await self._ask_in_time("/networks")
-        with understood("its networks"):
+        listed = await self._get("/networks")
+        with parsing_answer("its networks"):
             return [_listed(each) for each in listed]
 
     async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
         containers = await self._containers_of(network_id)
-        with understood(f"network {network_id}"):
+        with parsing_answer(f"network {network_id}"):
             found = [key for key, each in containers.items() if each.get("EndpointID") == endpoint_id]
         if not found:
             return None
-        container = await self._ask_in_time(f"/containers/{quote(found[0], safe='')}/json")
-        with understood(f"container {found[0]}"):
+        container = await self._get(f"/containers/{quote(found[0], safe='')}/json")
+        with parsing_answer(f"container {found[0]}"):
             pid = container["State"].get("Pid")
         return pid if isinstance(pid, int) and pid > 0 else None
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
         with _CREATE_NETWORK:
             # However long it takes: the engine asks us meanwhile, and whoever else it has to.
-            answer = await self._ask(b"POST", "/networks/create", description)
-        with understood("the network that it created"):
+            answer = await self._request(b"POST", "/networks/create", description)
+        with parsing_answer("the network that it created"):
             return str(answer["Id"])
 
 

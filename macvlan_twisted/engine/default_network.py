@@ -17,8 +17,8 @@ from .client import Engine, EngineError, EngineUnavailable
 
 _log = Logger(namespace="macvlan_twisted.engine")
 
-FIRST_DELAY = 1.0
-LONGEST_DELAY = 30.0
+INITIAL_DELAY = 1.0
+MAX_DELAY = 30.0
 """Seconds between two questions: doubled each time from the first to the longest."""
 
 
@@ -92,7 +92,7 @@ async def ensure_network(
             name=name,
         )
         return
-    delay, told, waited = FIRST_DELAY, "", False
+    delay, last_error, logged_wait = INITIAL_DELAY, "", False
     while not stopping():
         try:
             exists = await engine.has_network(name)
@@ -103,24 +103,24 @@ async def ensure_network(
                 return
             network_id = await engine.create_network(describe_network(name, config))
         except EngineUnavailable:
-            if not waited and not stopping():
-                waited = True
+            if not logged_wait and not stopping():
+                logged_wait = True
                 _log.info("network {name} is created as soon as the engine answers", name=name)
         except EngineError as refusal:
-            if str(refusal) != told:
-                told = str(refusal)
-                _log.error("network {name} is not created yet: {reason}", name=name, reason=told)
+            if str(refusal) != last_error:
+                last_error = str(refusal)
+                _log.error("network {name} is not created yet: {reason}", name=name, reason=last_error)
         else:
             _log.info("network {name} created in the engine: {network}", name=name, network=network_id[:12])
-            _say_what_it_lacks(name, config)
+            _log_missing_subnets(name, config)
             return
         if stopping():
             return
         await wait(delay)
-        delay = min(delay * 2, LONGEST_DELAY)
+        delay = min(delay * 2, MAX_DELAY)
 
 
-def _say_what_it_lacks(name: str, config: Config) -> None:
+def _log_missing_subnets(name: str, config: Config) -> None:
     subnets, left_out = subnets_for(config)
     for subnet in left_out:
         _log.info(

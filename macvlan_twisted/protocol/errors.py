@@ -19,14 +19,14 @@ _TABLE: tuple[tuple[type[BaseException], int | None], ...] = (
 )
 
 
-LONGEST_MESSAGE = 2000
+MAX_MESSAGE_LENGTH = 2000
 """Characters: what somebody sends us comes back in messages, and stands in the log."""
 
 
-def legible(text: str) -> str:
+def printable(text: str) -> str:
     """*text* in one line that does nothing to a terminal, and is no longer than a reader cares for."""
-    if len(text) > LONGEST_MESSAGE:
-        half = LONGEST_MESSAGE // 2 - 10
+    if len(text) > MAX_MESSAGE_LENGTH:
+        half = MAX_MESSAGE_LENGTH // 2 - 10
         text = f"{text[:half]} ... {text[-half:]}"
     if text.isprintable():
         return text
@@ -41,7 +41,7 @@ def error_body(message: str) -> dict[str, str]:
 def error_reply(method: str, failure: Failure) -> tuple[int, dict[str, str]]:
     """Status and body for *failure*; what we did not foresee is logged with its traceback."""
     error = failure.value
-    said = legible(str(error))
+    said = printable(str(error))
     kind, status = next(row for row in _TABLE if isinstance(error, row[0]))
     if kind is Exception:
         _log.failure("{method} failed in a way that is a bug of ours", failure=failure, method=method)

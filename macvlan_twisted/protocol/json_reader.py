@@ -11,7 +11,7 @@ from ..errors import BadRequest
 T = TypeVar("T")
 
 
-LONGEST_TEXT = 4096
+MAX_TEXT_LENGTH = 4096
 """Characters of a name, an address or a path; an engine's longest are paths."""
 
 
@@ -40,11 +40,11 @@ def parse_body(method: str, raw: bytes) -> Fields:
     except ValueError as error:
         raise BadRequest(f"{method}: the body is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise BadRequest(f"{method}: the body must be a JSON object, not {_shown(value)}")
+        raise BadRequest(f"{method}: the body must be a JSON object, not {_abbreviated(value)}")
     return Fields(method, value)
 
 
-def _shown(value: object) -> str:
+def _abbreviated(value: object) -> str:
     text = ascii(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -56,8 +56,10 @@ class Fields:
         self._where = where
         self._members = members
 
-    def _wrong(self, name: str, expected: str) -> BadRequest:
-        return BadRequest(f"{self._where}: {name} must be {expected}, not {_shown(self._members.get(name))}")
+    def _error(self, name: str, expected: str) -> BadRequest:
+        return BadRequest(
+            f"{self._where}: {name} must be {expected}, not {_abbreviated(self._members.get(name))}"
+        )
 
     def text(self, name: str) -> str:
         """A string; absent and null read as ``""``, as they do in the engine's own language."""
@@ -65,16 +67,16 @@ class Fields:
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise self._wrong(name, "a string")
-        if len(value) > LONGEST_TEXT:
-            raise self._wrong(name, f"at most {LONGEST_TEXT} characters long")
+            raise self._error(name, "a string")
+        if len(value) > MAX_TEXT_LENGTH:
+            raise self._error(name, f"at most {MAX_TEXT_LENGTH} characters long")
         return value
 
     def identifier(self, name: str) -> str:
         """An id of the engine's: 64 hexadecimal digits, or 25 of base 36 in swarm; never empty."""
         value = self.text(name)
         if not value or len(value) > 128 or not (value.isascii() and value.isalnum()):
-            raise self._wrong(name, "an id of letters and digits")
+            raise self._error(name, "an id of letters and digits")
         return value
 
     def flag(self, name: str) -> bool:
@@ -82,7 +84,7 @@ class Fields:
         if value is None:
             return False
         if not isinstance(value, bool):
-            raise self._wrong(name, "true or false")
+            raise self._error(name, "true or false")
         return value
 
     def object(self, name: str) -> Fields:
@@ -94,7 +96,7 @@ class Fields:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            raise self._wrong(name, "an object")
+            raise self._error(name, "an object")
         return value
 
     def texts(self, name: str) -> dict[str, str]:
@@ -102,7 +104,9 @@ class Fields:
         value = self.mapping(name)
         for key, each in value.items():
             if not isinstance(each, str):
-                raise BadRequest(f"{self._where}: {name}[{_shown(key)}] must be a string, not {_shown(each)}")
+                raise BadRequest(
+                    f"{self._where}: {name}[{_abbreviated(key)}] must be a string, not {_abbreviated(each)}"
+                )
         return value
 
     def objects(self, name: str) -> list[Fields]:
@@ -111,7 +115,7 @@ class Fields:
         if value is None:
             return []
         if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-            raise self._wrong(name, "a list of objects")
+            raise self._error(name, "a list of objects")
         return [Fields(f"{self._where}: {name}[{number}]", each) for number, each in enumerate(value)]
 
     def parsed(self, name: str, parse: Callable[[str], T]) -> T | None:
@@ -127,5 +131,5 @@ class Fields:
     def required(self, name: str, parse: Callable[[str], T]) -> T:
         value = self.parsed(name, parse)
         if value is None:
-            raise self._wrong(name, "given")
+            raise self._error(name, "given")
         return value

@@ -21,7 +21,7 @@ INTERNAL_OPTION = "com.docker.network.internal"
 GATEWAY_DATA = "com.docker.network.gateway"
 ADDRESS_TYPE_OPTION = "RequestAddressType"
 ENDPOINT_NAME_OPTION = "com.docker.network.endpoint.name"
-LONGEST_NAME = 255
+MAX_NAME_LENGTH = 255
 """Characters of a container's name that is remembered; engines know no limit, host names have 63."""
 
 NULL_ADDRESS_SPACE = "null"
@@ -170,7 +170,7 @@ def pool_id(body: Fields) -> str:
 
 def _name(text: str) -> str:
     """A container's name as engines have them; by what cannot be one, no container will ask again."""
-    return text if text.isprintable() and len(text) <= LONGEST_NAME else ""
+    return text if text.isprintable() and len(text) <= MAX_NAME_LENGTH else ""
 
 
 def request_address(body: Fields) -> ipam.RequestAddress:

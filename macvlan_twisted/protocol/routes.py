@@ -27,7 +27,7 @@ from ..ipam.address_requests import AddressRequests
 from ..ipam.pool_binding import PoolBinding
 from ..ipam.pool_requests import PoolRequests
 from . import messages
-from .errors import error_reply, legible
+from .errors import error_reply, printable
 from .json_reader import Fields, parse_body
 from .site import encode_reply, set_reply_head
 
@@ -196,7 +196,7 @@ class PluginApp:
 
     def _not_routed(self, request: IRequest, failure: Failure) -> bytes:
         """No such method, or not a POST."""
-        name = legible(request.path.decode("ascii", "replace").lstrip("/"))
+        name = printable(request.path.decode("ascii", "replace").lstrip("/"))
         status, error = error_reply(name, failure)
         body = encode_reply(error)
         set_reply_head(request, status, body, self.closing)

@@ -20,14 +20,14 @@ from ..state.sqlite import first_group_of
 
 _log = Logger(namespace="macvlan_twisted.recovery")
 
-LASTING = ("host", "vlan", "dummy")
+HOST_NAMESPACE_KINDS = ("host", "vlan", "dummy")
 """The kinds of links that stay in the host's namespace."""
-_NAMED = ("vlan", "dummy")
+_NAMED_KINDS = ("vlan", "dummy")
 """Those whose alias says how they were named."""
 
 
 @frozen
-class Mark:
+class LinkAlias:
     """What the alias of one of our links says."""
 
     instance: str
@@ -35,30 +35,30 @@ class Mark:
     identifier: str
 
 
-def parse_alias(link: LinkFacts) -> Mark | None:
+def parse_alias(link: LinkFacts) -> LinkAlias | None:
     """``None``: the link is not one of ours."""
-    return mark_in(link.alias)
+    return parse_alias_text(link.alias)
 
 
-def mark_in(alias: str) -> Mark | None:
+def parse_alias_text(alias: str) -> LinkAlias | None:
     """``None``: it is not one of a link of ours."""
     parts = alias.split("/", 3)
     if len(parts) != 4 or parts[0] != ALIAS_PREFIX:
         return None
-    return Mark(*parts[1:])
+    return LinkAlias(*parts[1:])
 
 
 def instances_of(links: Iterable[LinkFacts]) -> dict[str, int]:
     """The instances that have links here, each with the first of its groups of links."""
     found: dict[str, int] = {}
     for link in links:
-        mark = parse_alias(link)
-        if mark is not None:
-            found.setdefault(mark.instance, first_group_of(link.group))
+        alias = parse_alias(link)
+        if alias is not None:
+            found.setdefault(alias.instance, first_group_of(link.group))
     return found
 
 
-def refuse_older(instance: str, links: Iterable[LinkFacts], registry: Registry) -> None:
+def refuse_unknown_links(instance: str, links: Iterable[LinkFacts], registry: Registry) -> None:
     """
     Such links have a row from before they are made until after they are gone.
 
@@ -67,13 +67,17 @@ def refuse_older(instance: str, links: Iterable[LinkFacts], registry: Registry) 
     """
     names = {*registry.made_links, *(each.name for each in registry.host_links.values())}
     for link in links:
-        mark = parse_alias(link)
-        if mark is None or mark.instance != instance or mark.kind not in LASTING:
+        alias = parse_alias(link)
+        if alias is None or alias.instance != instance or alias.kind not in HOST_NAMESPACE_KINDS:
             continue
-        if mark.kind in _NAMED and link.name != mark.identifier and mark.identifier in registry.made_links:
+        if (
+            alias.kind in _NAMED_KINDS
+            and link.name != alias.identifier
+            and alias.identifier in registry.made_links
+        ):
             raise StartupError(
-                f"link {link.name} was made for networks as {mark.identifier}, and somebody has renamed it: rename it back, "
-                f"with ip link set {link.name} name {mark.identifier}, or remove it"
+                f"link {link.name} was made for networks as {alias.identifier}, and somebody has renamed it: rename it back, "
+                f"with ip link set {link.name} name {alias.identifier}, or remove it"
             )
         if link.name not in names:
             raise StateError(
@@ -82,7 +86,7 @@ def refuse_older(instance: str, links: Iterable[LinkFacts], registry: Registry) 
             )
 
 
-def tell_of_others(instance: str, links: Iterable[LinkFacts], outside: RuntimeGeneration) -> None:
+def warn_of_other_instances(instance: str, links: Iterable[LinkFacts], outside: RuntimeGeneration) -> None:
     """A state that was just begun may be there in the place of one that is lost."""
     others = set(instances_of(links)) - {instance}
     for said in outside.all():
@@ -101,14 +105,14 @@ def host_links_of(instance: str, links: Iterable[LinkFacts], kernel: Kernel) -> 
     """Our own links by parent, with the host's addresses on them."""
     found = {}
     for link in links:
-        mark = parse_alias(link)
-        if mark is not None and (mark.instance, mark.kind) == (instance, "host"):
+        alias = parse_alias(link)
+        if alias is not None and (alias.instance, alias.kind) == (instance, "host"):
             addresses = tuple(
                 each
                 for each in kernel.addresses_of(link.name)
                 if each.network.prefixlen == each.max_prefixlen and not each.is_link_local
             )
-            found[mark.identifier] = HostLink(mark.identifier, link.name, link.mac, addresses)
+            found[alias.identifier] = HostLink(alias.identifier, link.name, link.mac, addresses)
     return found
 
 
@@ -117,11 +121,11 @@ def made_links_of(instance: str, links: Sequence[LinkFacts]) -> dict[str, MadeLi
     names = {link.index: link.name for link in links}
     found = {}
     for link in links:
-        mark = parse_alias(link)
-        if mark is None or mark.instance != instance:
+        alias = parse_alias(link)
+        if alias is None or alias.instance != instance:
             continue
-        if mark.kind == "vlan" and link.lower_index in names and link.vlan_id is not None:
+        if alias.kind == "vlan" and link.lower_index in names and link.vlan_id is not None:
             found[link.name] = MadeLink(link.name, "vlan", names[link.lower_index], link.vlan_id)
-        elif mark.kind == "dummy":
+        elif alias.kind == "dummy":
             found[link.name] = MadeLink(link.name, "dummy", mtu=link.mtu)
     return found

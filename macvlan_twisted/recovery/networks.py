@@ -35,7 +35,7 @@ _UNTIL_CONFIRMED = 3600
 
 
 def rebuilt_network(
-    found: FoundNetwork, config: Config, links: Sequence[LinkFacts], makes_up_gateways: bool
+    found: FoundNetwork, config: Config, links: Sequence[LinkFacts], picks_gateways: bool
 ) -> Network:
     """
     :param links: those of the host; a parent that is not among them is awaited.
@@ -47,17 +47,17 @@ def rebuilt_network(
         network_id=found.network_id,
         options=found.options,
         internal=found.internal,
-        subnets=tuple(_subnet(each, found, config, makes_up_gateways) for each in found.subnets),
+        subnets=tuple(_subnet(each, found, config, picks_gateways) for each in found.subnets),
     )
-    plan = _parent(request, options, config, links)
+    plan = _plan_parent(request, options, config, links)
     return network_on(plan, request, options, config, readdresses(request, options, config))
 
 
-def _subnet(subnet: FoundSubnet, found: FoundNetwork, config: Config, makes_up_gateways: bool) -> Subnet:
+def _subnet(subnet: FoundSubnet, found: FoundNetwork, config: Config, picks_gateways: bool) -> Subnet:
     gateway = subnet.gateway
     null_ipam = found.ipam_driver == NULL_DRIVER
-    if gateway is None and makes_up_gateways and not null_ipam and subnet.pool.prefixlen:
-        gateway = gateway_made_up(subnet, found, config)
+    if gateway is None and picks_gateways and not null_ipam and subnet.pool.prefixlen:
+        gateway = picked_gateway(subnet, found, config)
     return Subnet(
         pool=subnet.pool,
         gateway=gateway,
@@ -67,7 +67,7 @@ def _subnet(subnet: FoundSubnet, found: FoundNetwork, config: Config, makes_up_g
     )
 
 
-def gateway_made_up(subnet: FoundSubnet, found: FoundNetwork, config: Config) -> IPAddress:
+def picked_gateway(subnet: FoundSubnet, found: FoundNetwork, config: Config) -> IPAddress:
     """The gateway of a subnet for which the user named none: running containers show it; else it is what is usual."""
     for endpoint in found.endpoints:
         for shown in (endpoint.gateway, endpoint.gateway_v6):
@@ -84,7 +84,7 @@ def _address(like: IPAddress, number: int) -> IPAddress:
     return type(like)(number)
 
 
-def _parent(
+def _plan_parent(
     request: requests.CreateNetwork, options: NetworkOptions, config: Config, links: Sequence[LinkFacts]
 ) -> ParentPlan:
     def plan(present: Sequence[LinkFacts]) -> ParentPlan:
@@ -109,14 +109,14 @@ def host_addresses(
 
     :param present: what the host has for its containers on the network's parent.
     """
-    said = parse_options(found.options).host_addresses
+    from_options = parse_options(found.options).host_addresses
     named = [
         subnet.auxiliary[name]
         for subnet in network.subnets
         for name in RESERVED_NAMES
         if name in subnet.auxiliary
     ]
-    fitting = [each for each in (*said, *named, *present) if network.subnet_of(each) is not None]
+    fitting = [each for each in (*from_options, *named, *present) if network.subnet_of(each) is not None]
     chosen = (next((each for each in fitting if each.version == version), None) for version in (4, 6))
     return tuple(each for each in chosen if each is not None)
 
@@ -127,12 +127,14 @@ def missing_links(network: Network, links: Sequence[LinkFacts]) -> list[MadeLink
     return [each for each in needed_by(network) if each.name not in present]
 
 
-def rebuilt_endpoint(found: FoundEndpoint, network: Network, own: Sequence[IPAddress]) -> Endpoint:
+def rebuilt_endpoint(
+    found: FoundEndpoint, network: Network, parent_addresses: Sequence[IPAddress]
+) -> Endpoint:
     """
     :param own: the host's addresses on the network's parent.
     """
     mac = found.mac if network.mode != MacvlanMode.PASSTHRU or network.allow_parent_mac_change else None
-    enters = network.host_access or network.dhcp_readdress
+    needs_sandbox = network.host_access or network.dhcp_readdress
     endpoint = Endpoint(
         endpoint_id=found.endpoint_id,
         network_id=network.network_id,
@@ -142,11 +144,11 @@ def rebuilt_endpoint(found: FoundEndpoint, network: Network, own: Sequence[IPAdd
         mac_generated=mac is not None,
         address=found.address,
         address_v6=found.address_v6,
-        sandbox=sandbox_path(found.sandbox) if enters else "",
+        sandbox=sandbox_path(found.sandbox) if needs_sandbox else "",
     )
     if not network.host_access:
         return endpoint
-    static_routes = tuple(route.destination for route in routes_to_host(endpoint, network, own))
+    static_routes = tuple(route.destination for route in routes_to_host(endpoint, network, parent_addresses))
     return evolve(endpoint, static_routes=static_routes)
 
 
@@ -154,7 +156,7 @@ def rebuilt_lease(
     endpoint: Endpoint,
     found: FoundEndpoint,
     network: Network,
-    terms: Network | Pool,
+    dhcp_options: Network | Pool,
     now: float,
 ) -> LeaseRecord | None:
     """
@@ -165,7 +167,7 @@ def rebuilt_lease(
     """
     if not isinstance(endpoint.address, IPv4Interface) or endpoint.mac is None:
         return None
-    client = Client(endpoint.mac, vendor_class=terms.dhcp_vendor_class or None)
+    client = Client(endpoint.mac, vendor_class=dhcp_options.dhcp_vendor_class or None)
     router = network.gateway_for(endpoint.address) or found.gateway
     facts = Binding(
         address=endpoint.address.ip,
@@ -186,6 +188,6 @@ def rebuilt_lease(
         facts,
         endpoint.address.ip,
         granted=True,
-        release=terms.dhcp_release,
-        detection=terms.conflict_detection,
+        release=dhcp_options.dhcp_release,
+        detection=dhcp_options.conflict_detection,
     )

@@ -13,7 +13,7 @@ from ..state.damage import is_damage, is_in_use, refuse_unfinished
 from ..state.database import Database
 from ..state.generation import RuntimeGeneration
 from ..state.sqlite import open_database
-from .link_evidence import tell_of_others
+from .link_evidence import warn_of_other_instances
 from .rebuild import recover_state
 
 
@@ -27,10 +27,10 @@ def open_state(config: Config, kernel: Kernel) -> Iterator[Database]:
     directory = Path(config.state_dir)
     outside = RuntimeGeneration(Path(config.runtime_dir), directory)
     try:
-        database = _opened(config, kernel, directory, outside)
+        database = _open(config, kernel, directory, outside)
         try:
             if database.is_new:
-                tell_of_others(database.instance, kernel.links(), outside)
+                warn_of_other_instances(database.instance, kernel.links(), outside)
             yield database
         except BaseException:
             database.close()
@@ -39,7 +39,7 @@ def open_state(config: Config, kernel: Kernel) -> Iterator[Database]:
         raise StartupError(f"state: {failure}{_advice(failure, directory)}") from failure
 
 
-def _opened(config: Config, kernel: Kernel, directory: Path, outside: RuntimeGeneration) -> Database:
+def _open(config: Config, kernel: Kernel, directory: Path, outside: RuntimeGeneration) -> Database:
     if config.recover:
         return recover_state(config, kernel, directory, outside)
     refuse_unfinished(directory)

@@ -18,12 +18,12 @@ from .snapshot import Snapshot
 
 
 def add_pools(
-    kept: Snapshot,
+    snapshot: Snapshot,
     found: FoundNetwork,
     network: Network | None,
     config: Config,
     nonce: str,
-    standing: dict[str, int],
+    seen: dict[str, int],
 ) -> list[str]:
     """
     The pools of one network of the engine's, and what is taken in them, as far as *kept* does not hold that.
@@ -35,24 +35,24 @@ def add_pools(
     :param standing: by what ids say: for how many networks so far; filled here.
     :return: what could not be rebuilt.
     """
-    lacking = []
+    missing = []
     for subnet in found.subnets:
         try:
-            planned = _planned(subnet, found, network, config, nonce)
+            planned = _plan_pool(subnet, found, network, config, nonce)
         except RequestRefused as refused:
-            lacking.append(f"the pool {subnet.pool} of network {found.name}: {refused}")
+            missing.append(f"the pool {subnet.pool} of network {found.name}: {refused}")
             continue
         says = said_by(planned.pool_id)
-        standing[says] = standing.get(says, 0) + 1
-        fitting = [pool for key, pool in kept.pools.items() if said_by(key) == says]
+        seen[says] = seen.get(says, 0) + 1
+        fitting = [pool for key, pool in snapshot.pools.items() if said_by(key) == says]
         pool = fitting[0] if fitting else planned
-        unknown = max(1, standing[says] + 1 - len(fitting or [pool]))
-        kept.pools[pool.pool_id] = pool = evolve(pool, stands_for=unknown, given_back=())
-        _claim(kept, pool, fitting or [pool], subnet, found, network)
-    return lacking
+        unknown = max(1, seen[says] + 1 - len(fitting or [pool]))
+        snapshot.pools[pool.pool_id] = pool = evolve(pool, stands_for=unknown, given_back=())
+        _add_allocations(snapshot, pool, fitting or [pool], subnet, found, network)
+    return missing
 
 
-def _planned(
+def _plan_pool(
     subnet: FoundSubnet, found: FoundNetwork, network: Network | None, config: Config, nonce: str
 ) -> Pool:
     request = RequestPool(
@@ -63,7 +63,7 @@ def _planned(
         v6=subnet.pool.version == 6,
     )
     if request.pool is None:
-        pool = _planned_any(request, subnet, found, config, nonce)
+        pool = _plan_pool_without_subnet(request, subnet, found, config, nonce)
     else:
         pool = plan_pool(request, config, nonce)
     if pool.dhcp and request.v6:
@@ -73,7 +73,7 @@ def _planned(
     return pool
 
 
-def _planned_any(
+def _plan_pool_without_subnet(
     request: RequestPool, subnet: FoundSubnet, found: FoundNetwork, config: Config, nonce: str
 ) -> Pool:
     """
@@ -98,8 +98,8 @@ def _planned_any(
     )
 
 
-def _claim(
-    kept: Snapshot,
+def _add_allocations(
+    snapshot: Snapshot,
     pool: Pool,
     group: list[Pool],
     subnet: FoundSubnet,
@@ -108,20 +108,22 @@ def _claim(
 ) -> None:
     """Add what none of *group*, pools that say the same, holds."""
 
-    def claim(address: IPAddress, purpose: Purpose) -> None:
-        if address in pool.prefix and not any((each.pool_id, address) in kept.claims for each in group):
-            kept.claims[pool.pool_id, address] = purpose
+    def allocate(address: IPAddress, purpose: Purpose) -> None:
+        if address in pool.prefix and not any(
+            (each.pool_id, address) in snapshot.allocations for each in group
+        ):
+            snapshot.allocations[pool.pool_id, address] = purpose
 
     ours = None if network is None else next((s for s in network.subnets if s.pool == subnet.pool), None)
     gateway = subnet.gateway if ours is None else ours.gateway
     if gateway is not None:
-        claim(gateway, Purpose.GATEWAY)
+        allocate(gateway, Purpose.GATEWAY)
     for address in subnet.auxiliary.values():
-        claim(address, Purpose.AUXILIARY)
+        allocate(address, Purpose.AUXILIARY)
     for host in () if network is None else network.host_addresses:
         if host not in subnet.auxiliary.values():
-            claim(host, Purpose.HOST)
+            allocate(host, Purpose.HOST)
     for endpoint in found.endpoints:
         for interface in (endpoint.address, endpoint.address_v6):
             if interface is not None:
-                claim(interface.ip, Purpose.ENDPOINT)
+                allocate(interface.ip, Purpose.ENDPOINT)

@@ -33,11 +33,11 @@ _log = Logger(namespace="macvlan_twisted.recovery")
 
 
 @frozen
-class Rebuilt:
+class RebuildResult:
     """What state shall hold, and what is to be told of it."""
 
-    kept: Snapshot
-    lacking: list[str] = field(factory=list)
+    snapshot: Snapshot
+    missing: list[str] = field(factory=list)
     """What could not be rebuilt."""
     leases: int = 0
 
@@ -79,7 +79,7 @@ def recover_state(
     with DamageRecovery(directory, outside) as recovering:
         opened, damage = recovering.opened(Snapshot.of)
         if opened is None:
-            identity, before = _earlier_identity(links, outside), Snapshot()
+            identity, before = _previous_identity(links, outside), Snapshot()
         else:
             identity, before = identity_of(opened[0]), opened[1]
         try:
@@ -88,18 +88,18 @@ def recover_state(
             if opened is not None:
                 opened[0].close()
             raise
-        changes = rebuilt.kept.changes_since(before)
+        changes = rebuilt.snapshot.changes_since(before)
         aside: Path | None = None
         if opened is None:
             aside, database = recovering.begun_anew(identity, changes)
         else:
             database = opened[0]
             recovering.complete(database, changes)
-    _tell(before, rebuilt, damage, aside)
+    _log_result(before, rebuilt, damage, aside)
     return database
 
 
-def _earlier_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -> StateIdentity:
+def _previous_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -> StateIdentity:
     """That of the links which are here, so that they are known as ours; a new one if there are none."""
     instances = instances_of(links)
     witnessed = outside.of_directory()
@@ -129,60 +129,60 @@ def rebuild(
     links: Sequence[LinkFacts],
     instance: str,
     now: float,
-) -> Rebuilt:
+) -> RebuildResult:
     """
     :param instance: whose links are ours.
     :param now: by the wall clock.
     """
-    kept = before.copy()
-    lacking: list[str] = []
+    snapshot = before.copy()
+    missing: list[str] = []
     for name, made in made_links_of(instance, links).items():
-        kept.made_links.setdefault(name, made)
+        snapshot.made_links.setdefault(name, made)
     for parent, link in host_links_of(instance, links, kernel).items():
-        kept.host_links.setdefault(parent, link)
-    standing: dict[str, int] = {}
+        snapshot.host_links.setdefault(parent, link)
+    seen: dict[str, int] = {}
     nonce = token_hex(4)
     leases = 0
     for found in inspection.networks:
         network: Network | None = None
         if found.driver == config.plugin_name:
             try:
-                network = _network(kept, found, config, links, inspection.makes_up_gateways, lacking)
+                network = _add_network(snapshot, found, config, links, inspection.picks_gateways, missing)
             except RequestRefused as refused:
-                lacking.append(f"network {found.name} ({refused})")
+                missing.append(f"network {found.name} ({refused})")
         if found.ipam_driver == config.plugin_name:
-            lacking += add_pools(kept, found, network, config, nonce, standing)
+            missing += add_pools(snapshot, found, network, config, nonce, seen)
         if network is not None:
-            leases += _add_endpoints(kept, found, network, kernel, links, now)
-    return Rebuilt(kept, lacking, leases)
+            leases += _add_endpoints(snapshot, found, network, kernel, links, now)
+    return RebuildResult(snapshot, missing, leases)
 
 
-def _network(
-    kept: Snapshot,
+def _add_network(
+    snapshot: Snapshot,
     found: FoundNetwork,
     config: Config,
     links: Sequence[LinkFacts],
-    makes_up_gateways: bool,
-    lacking: list[str],
+    picks_gateways: bool,
+    missing: list[str],
 ) -> Network:
-    network = kept.networks.get(found.network_id)
+    network = snapshot.networks.get(found.network_id)
     if network is not None and network.is_made:
         return network
-    network = rebuilt_network(found, config, links, makes_up_gateways)
+    network = rebuilt_network(found, config, links, picks_gateways)
     if network.host_access:
-        host_link = kept.host_links.get(network.parent)
+        host_link = snapshot.host_links.get(network.parent)
         present = () if host_link is None else tuple(each.ip for each in host_link.addresses)
         network = evolve(network, host_addresses=host_addresses(network, found, present))
         if not network.host_addresses:
-            lacking.append(f"the host's own address for network {found.name}: create the network again")
+            missing.append(f"the host's own address for network {found.name}: create the network again")
     for made in missing_links(network, links):
-        kept.made_links.setdefault(made.name, made)
-    kept.networks[network.network_id] = network
+        snapshot.made_links.setdefault(made.name, made)
+    snapshot.networks[network.network_id] = network
     return network
 
 
 def _add_endpoints(
-    kept: Snapshot,
+    snapshot: Snapshot,
     found: FoundNetwork,
     network: Network,
     kernel: Kernel,
@@ -193,27 +193,27 @@ def _add_endpoints(
     :return: the number of leases among them.
     """
     leases = 0
-    is_there = any(link.name == network.parent for link in links)
-    own = [each.ip for each in kernel.addresses_of(network.parent)] if is_there else []
-    pools = [pool for pool in kept.pools.values() if pool.dhcp and pool.wire == network.parent]
+    is_present = any(link.name == network.parent for link in links)
+    parent_addresses = [each.ip for each in kernel.addresses_of(network.parent)] if is_present else []
+    pools = [pool for pool in snapshot.pools.values() if pool.dhcp and pool.wire == network.parent]
     for each in found.endpoints:
-        if each.endpoint_id in kept.endpoints:
+        if each.endpoint_id in snapshot.endpoints:
             continue
-        endpoint = rebuilt_endpoint(each, network, own)
-        kept.endpoints[endpoint.endpoint_id] = endpoint
+        endpoint = rebuilt_endpoint(each, network, parent_addresses)
+        snapshot.endpoints[endpoint.endpoint_id] = endpoint
         pool = next(
             (each for each in pools if any(address in each.prefix for address in endpoint.addresses)), None
         )
-        terms = network if network.dhcp else pool
-        lease = None if terms is None else rebuilt_lease(endpoint, each, network, terms, now)
-        if lease is not None and lease.key not in kept.leases:
-            kept.leases[lease.key] = lease
+        dhcp_options = network if network.dhcp else pool
+        lease = None if dhcp_options is None else rebuilt_lease(endpoint, each, network, dhcp_options, now)
+        if lease is not None and lease.key not in snapshot.leases:
+            snapshot.leases[lease.key] = lease
             leases += 1
     return leases
 
 
-def _tell(before: Snapshot, rebuilt: Rebuilt, damage: str, aside: Path | None) -> None:
-    kept = rebuilt.kept
+def _log_result(before: Snapshot, rebuilt: RebuildResult, damage: str, aside: Path | None) -> None:
+    snapshot = rebuilt.snapshot
     if aside is not None:
         _log.warn(
             "state was not usable ({damage}): its files are in {aside} now, and nothing else has a use for them",
@@ -221,13 +221,13 @@ def _tell(before: Snapshot, rebuilt: Rebuilt, damage: str, aside: Path | None) -
             aside=str(aside),
         )
     added = {
-        "networks": len(kept.networks) - len(before.networks),
-        "endpoints": len(kept.endpoints) - len(before.endpoints),
-        "pools": len(kept.pools) - len(before.pools),
-        "addresses": len(kept.claims) - len(before.claims),
+        "networks": len(snapshot.networks) - len(before.networks),
+        "endpoints": len(snapshot.endpoints) - len(before.endpoints),
+        "pools": len(snapshot.pools) - len(before.pools),
+        "addresses": len(snapshot.allocations) - len(before.allocations),
         "leases": rebuilt.leases,
-        "links": len(kept.made_links)
-        + len(kept.host_links)
+        "links": len(snapshot.made_links)
+        + len(snapshot.host_links)
         - len(before.made_links)
         - len(before.host_links),
     }
@@ -237,5 +237,5 @@ def _tell(before: Snapshot, rebuilt: Rebuilt, damage: str, aside: Path | None) -
         "whose container had not come. Start without --recover from now on",
         what=", ".join(f"{number} {name}" for name, number in added.items()),
     )
-    for each in rebuilt.lacking:
+    for each in rebuilt.missing:
         _log.error("not rebuilt: {what}", what=each)

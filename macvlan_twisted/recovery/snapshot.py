@@ -31,7 +31,7 @@ class Snapshot:
     host_links: dict[str, HostLink] = field(factory=dict)
     leases: dict[str, LeaseRecord] = field(factory=dict)
     pools: dict[str, Pool] = field(factory=dict)
-    claims: dict[tuple[str, IPAddress], Purpose] = field(factory=dict)
+    allocations: dict[tuple[str, IPAddress], Purpose] = field(factory=dict)
     """By PoolID and address."""
 
     @classmethod
@@ -44,11 +44,11 @@ class Snapshot:
             return {key: from_document(kind, json.loads(text)) for key, text in database.rows(table)}
 
         pools = documents(tables.POOLS, Pool)
-        claims: dict[tuple[str, IPAddress], Purpose] = {}
+        allocations: dict[tuple[str, IPAddress], Purpose] = {}
         for pool_id, text, purpose in database.rows(tables.ADDRESSES):
             address = parse_address(text)
             if pool_id in pools:
-                claims[pool_id, address] = Purpose(purpose)
+                allocations[pool_id, address] = Purpose(purpose)
             else:  # the service itself frees them as soon as it starts
                 refuse_container_without_pool(Allocation(pool_id, address, purpose))
         return cls(
@@ -58,7 +58,7 @@ class Snapshot:
             host_links=documents(tables.HOST_LINKS, HostLink),
             leases=documents(tables.LEASES, LeaseRecord),
             pools=pools,
-            claims=claims,
+            allocations=allocations,
         )
 
     def copy(self) -> Snapshot:
@@ -69,7 +69,7 @@ class Snapshot:
             dict(self.host_links),
             dict(self.leases),
             dict(self.pools),
-            dict(self.claims),
+            dict(self.allocations),
         )
 
     def changes_since(self, before: Snapshot) -> list[Change]:
@@ -91,7 +91,7 @@ class Snapshot:
             ]
         changes += [
             Put(tables.ADDRESSES, (pool_id, str(address), purpose.value))
-            for (pool_id, address), purpose in self.claims.items()
-            if (pool_id, address) not in before.claims
+            for (pool_id, address), purpose in self.allocations.items()
+            if (pool_id, address) not in before.allocations
         ]
         return changes

@@ -21,7 +21,7 @@ from zope.interface.verify import verifyObject
 
 from macvlan_twisted.addresses import parse_network
 from macvlan_twisted.config import Config
-from macvlan_twisted.engine.default_network import FIRST_DELAY
+from macvlan_twisted.engine.default_network import INITIAL_DELAY
 from macvlan_twisted.errors import StartupError
 from macvlan_twisted.plugin import make_macvlan_service
 from macvlan_twisted.testing.kernel import FakeKernel, nic
@@ -179,7 +179,7 @@ async def test_stop_ends_a_pending_question_to_the_engine(
             assert (await deferToThread(question.recv, 65536)).startswith(b"GET /networks?")
             await service.stopService()
             assert await deferToThread(question.recv, 65536) == b"", "the question is still open"
-        engine.settimeout(2 * FIRST_DELAY)
+        engine.settimeout(2 * INITIAL_DELAY)
         with pytest.raises(TimeoutError):
             await deferToThread(engine.accept)
     assert complaints == []

@@ -163,7 +163,7 @@ def _live(order: dict[str, Any]) -> None:
     if order.get("command"):
         from macvlan_twisted.commands import cli, stale_sandboxes
 
-        stale_sandboxes.BETWEEN_LOOKS = 0.05  # for no container is just starting
+        stale_sandboxes.CONFIRMATION_DELAY = 0.05  # for no container is just starting
         sys.exit(cli.main(order["arguments"]))
     sys.argv = ["twistd", "--nodaemon", "--pidfile=", "macvlan", *order["arguments"]]
     from twisted.scripts.twistd import run

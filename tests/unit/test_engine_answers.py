@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.engine.client import LONGEST_ANSWER, EngineClient, EngineError
+from macvlan_twisted.engine.client import REQUEST_TIMEOUT, EngineClient, EngineError
 
 from .helpers import ENDPOINT, NETWORK
 
@@ -31,7 +31,7 @@ class Answering(EngineClient):
         super().__init__(Clock(), "unix:///run/docker.sock")
         self.answer = answer
 
-    async def _ask(self, method: bytes, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    async def _request(self, method: bytes, path: str, body: Mapping[str, Any] | None = None) -> Any:
         if path.startswith("/containers/"):
             return self.answer
         return await self.answer if isinstance(self.answer, Deferred) else self.answer
@@ -47,8 +47,8 @@ class OddAnswersTests(SynchronousTestCase):
             engine.create_network({}),
         )
         found: list[object] = []
-        for question in questions:
-            asked: Deferred[Any] = ensureDeferred(question)
+        for answer in questions:
+            asked: Deferred[Any] = ensureDeferred(answer)
             asked.addBoth(found.append)
         return found
 
@@ -67,5 +67,5 @@ class OddAnswersTests(SynchronousTestCase):
     def test_an_engine_that_never_answers_is_waited_for_without_end(self) -> None:
         engine = Answering(Deferred())
         asked: Deferred[Any] = ensureDeferred(engine.has_network("lan"))
-        engine._reactor.advance(LONGEST_ANSWER)
+        engine._reactor.advance(REQUEST_TIMEOUT)
         self.failureResultOf(asked, TimeoutError)

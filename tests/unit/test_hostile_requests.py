@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
-from macvlan_twisted.protocol.errors import LONGEST_MESSAGE, legible
-from macvlan_twisted.protocol.json_reader import LONGEST_TEXT
+from macvlan_twisted.protocol.errors import MAX_MESSAGE_LENGTH, printable
+from macvlan_twisted.protocol.json_reader import MAX_TEXT_LENGTH
 
 from .helpers import PluginHarness
 from .site_cases import SiteTestCase, request
@@ -67,19 +67,23 @@ class HostileRequestTests(SiteTestCase):
         for method, body in bodies:
             said = self.post(method, **body)["Err"]
             self.assertTrue(said.isprintable(), said)
-            self.assertLess(len(said), LONGEST_MESSAGE + 1)
+            self.assertLess(len(said), MAX_MESSAGE_LENGTH + 1)
         refusals = [
             str(event["reason"]) for event in events if event["log_format"].startswith("{method} refused")
         ]
         self.assertEqual(len(refusals), len(bodies))
         for reason in refusals:
             self.assertTrue(reason.isprintable(), reason)
-            self.assertLess(len(reason), LONGEST_MESSAGE + 1)
+            self.assertLess(len(reason), MAX_MESSAGE_LENGTH + 1)
 
     def test_a_text_of_a_megabyte_is_refused_and_not_kept(self) -> None:
-        long = "s" * (LONGEST_TEXT + 1)
+        long = "s" * (MAX_TEXT_LENGTH + 1)
         self.refused(
-            "IpamDriver.RequestPool", "AddressSpace", str(LONGEST_TEXT), AddressSpace=long, Pool="10.0.0.0/24"
+            "IpamDriver.RequestPool",
+            "AddressSpace",
+            str(MAX_TEXT_LENGTH),
+            AddressSpace=long,
+            Pool="10.0.0.0/24",
         )
         self.refused("NetworkDriver.Join", "SandboxKey", NetworkID="a", EndpointID="b", SandboxKey=long)
         self.assertEqual(self.plugin.store.open, {})
@@ -99,14 +103,14 @@ class HostileRequestTests(SiteTestCase):
 class LegibleTests(SiteTestCase):
     def test_plain_words_are_left_as_they_are(self) -> None:
         for text in ("", "address 10.0.0.7 is taken", "Grüße, 日本"):
-            self.assertEqual(legible(text), text)
+            self.assertEqual(printable(text), text)
 
     def test_the_ends_of_a_long_text_are_kept(self) -> None:
-        told = legible("begin" + "x" * 10_000 + "end")
+        told = printable("begin" + "x" * 10_000 + "end")
         self.assertTrue(told.startswith("begin"))
         self.assertTrue(told.endswith("end"))
-        self.assertLessEqual(len(told), LONGEST_MESSAGE)
+        self.assertLessEqual(len(told), MAX_MESSAGE_LENGTH)
 
     def test_what_does_something_to_a_terminal_is_written_out(self) -> None:
-        self.assertEqual(legible("a\x1b[2J\nb\u2028"), "a\\x1b[2J\\nb\\u2028")
-        json.dumps(legible("\ud800")).encode()
+        self.assertEqual(printable("a\x1b[2J\nb\u2028"), "a\\x1b[2J\\nb\\u2028")
+        json.dumps(printable("\ud800")).encode()

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.commands import purge
 from macvlan_twisted.commands.cli import _agrees, main, make_parser
-from macvlan_twisted.commands.stale_sandboxes import Sandbox, describe, inhabitants
+from macvlan_twisted.commands.stale_sandboxes import Sandbox, describe, processes_by_namespace
 from macvlan_twisted.config import Config
 from macvlan_twisted.engine.blocking_client import FoundEndpoint, FoundNetwork, Inspection
 from macvlan_twisted.errors import RequestRefused, StartupError
@@ -31,7 +31,7 @@ from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 from .helpers import fresh_directory
 
-NO_CONTAINERS = Inspection((), makes_up_gateways=False)
+NO_CONTAINERS = Inspection((), picks_gateways=False)
 
 
 class PurgeTestCase(SynchronousTestCase):
@@ -133,8 +133,8 @@ class PurgeTests(PurgeTestCase):
         box = FoundEndpoint("e" * 64, "box")
         network = FoundNetwork("n" * 64, "lan", "macvlan-twisted", {}, False, "default", {}, (), (box,))
         with self.assertRaisesRegex(RequestRefused, "box"):
-            self.purge(Inspection((network,), makes_up_gateways=False))
-        self.assertEqual(self.purge(Inspection((network,), makes_up_gateways=False), force=True), 0)
+            self.purge(Inspection((network,), picks_gateways=False))
+        self.assertEqual(self.purge(Inspection((network,), picks_gateways=False), force=True), 0)
 
     def test_links_in_other_namespaces_prevent_it_unless_forced(self) -> None:
         name, alias = "mvtbox", f"{self.ours}endpoint/{'e' * 64}"
@@ -268,22 +268,22 @@ class PurgeTests(PurgeTestCase):
 class SandboxTests(SynchronousTestCase):
     def test_sandbox_is_stale_only_when_nobody_can_use_it(self) -> None:
         plain = Sandbox(Path("/x/0123456789ab"), True, (), False, ("eth0",))
-        self.assertTrue(plain.is_left)
+        self.assertTrue(plain.is_stale)
         for doubtful in (
             evolve(plain, is_known=True),
             evolve(plain, is_known=None),
-            evolve(plain, inhabitants=(7,)),
+            evolve(plain, processes=(7,)),
         ):
-            self.assertFalse(doubtful.is_left, doubtful)
+            self.assertFalse(doubtful.is_stale, doubtful)
         self.assertIn("links of ours inside: eth0", describe(plain))
 
     def test_hidden_processes_prove_nothing(self) -> None:
         with self.assertRaisesRegex(RequestRefused, "hidden"):
-            inhabitants(fresh_directory(self))
+            processes_by_namespace(fresh_directory(self))
 
     def test_own_namespace_has_inhabitants(self) -> None:
         number = Path("/proc/self/ns/net").stat().st_ino
-        self.assertIn(number, inhabitants())
+        self.assertIn(number, processes_by_namespace())
 
 
 class CommandLineTests(SynchronousTestCase):

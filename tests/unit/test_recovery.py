@@ -8,7 +8,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
-from macvlan_twisted.commands.stale_sandboxes import known_to_engine
+from macvlan_twisted.commands.stale_sandboxes import engine_sandboxes
 from macvlan_twisted.engine.blocking_client import (
     BlockingEngineClient,
     FoundEndpoint,
@@ -21,8 +21,8 @@ from macvlan_twisted.engine.blocking_client import (
 from macvlan_twisted.engine.client import EngineError
 from macvlan_twisted.errors import NotFound, StartupError, StateError
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
-from macvlan_twisted.recovery.link_evidence import instances_of, refuse_older
-from macvlan_twisted.recovery.rebuild import Rebuilt, rebuild
+from macvlan_twisted.recovery.link_evidence import instances_of, refuse_unknown_links
+from macvlan_twisted.recovery.rebuild import RebuildResult, rebuild
 from macvlan_twisted.recovery.snapshot import Snapshot
 from macvlan_twisted.state.database import ADDRESSES, Put
 from macvlan_twisted.state.interfaces import Allocation, RecordKind
@@ -54,10 +54,10 @@ def found(
     )
 
 
-def rebuilt(plugin: PluginHarness, *networks: FoundNetwork, before: Snapshot | None = None) -> Rebuilt:
+def rebuilt(plugin: PluginHarness, *networks: FoundNetwork, before: Snapshot | None = None) -> RebuildResult:
     return rebuild(
         before or Snapshot(),
-        Inspection(networks, makes_up_gateways=False),
+        Inspection(networks, picks_gateways=False),
         plugin.config,
         plugin.kernel,
         plugin.kernel.links(),
@@ -73,12 +73,12 @@ class NetworkTests(PluginTestCase):
         self.plugin.create_endpoint()
         made = self.plugin.registry
         result = rebuilt(self.plugin, found(self.plugin, options=options, internal=internal))
-        self.assertEqual(result.lacking, [])
-        self.assertEqual(result.kept.networks, dict(made.networks))
-        self.assertEqual(result.kept.endpoints, dict(made.endpoints))
-        self.assertEqual(result.kept.made_links, made.made_links)
-        self.assertEqual(result.kept.host_links, made.host_links)
-        return result.kept
+        self.assertEqual(result.missing, [])
+        self.assertEqual(result.snapshot.networks, dict(made.networks))
+        self.assertEqual(result.snapshot.endpoints, dict(made.endpoints))
+        self.assertEqual(result.snapshot.made_links, made.made_links)
+        self.assertEqual(result.snapshot.host_links, made.host_links)
+        return result.snapshot
 
     def test_a_plain_one(self) -> None:
         self.assert_rebuilt(parent="eth1")
@@ -94,37 +94,39 @@ class NetworkTests(PluginTestCase):
         )
 
     def test_a_vlan_that_we_made(self) -> None:
-        kept = self.assert_rebuilt(parent="eth1.20")
-        self.assertEqual(kept.made_links["eth1.20"].lower, "eth1")
+        snapshot = self.assert_rebuilt(parent="eth1.20")
+        self.assertEqual(snapshot.made_links["eth1.20"].lower, "eth1")
 
     def test_a_vlan_that_went_with_a_reboot_is_made_again(self) -> None:
         self.plugin.create_network(parent="eth1", vlan_id="20")
         told = found(self.plugin, options={"parent": "eth1", "vlan_id": "20"})
         made = dict(self.plugin.registry.made_links)
         self.plugin.kernel.delete("eth1.20")
-        self.assertEqual(rebuilt(self.plugin, told).kept.made_links, made)
+        self.assertEqual(rebuilt(self.plugin, told).snapshot.made_links, made)
 
     def test_a_vlan_of_somebody_else_is_not_taken_for_ours(self) -> None:
         plugin = PluginHarness(
             FakeKernel([nic("eth1", 3), nic("eth1.20", 4, kind="vlan", vlan_id=20, lower_index=3)])
         )
         plugin.create_network(parent="eth1.20")
-        self.assertEqual(rebuilt(plugin, found(plugin, options={"parent": "eth1.20"})).kept.made_links, {})
+        self.assertEqual(
+            rebuilt(plugin, found(plugin, options={"parent": "eth1.20"})).snapshot.made_links, {}
+        )
 
     def test_a_dummy_link(self) -> None:
         self.plugin.create_network(internal=True)
         told = found(self.plugin, options={}, internal=True)
-        kept = rebuilt(self.plugin, told).kept
-        self.assertTrue(kept.networks[NETWORK].on_dummy)
-        self.assertEqual(list(kept.made_links), [kept.networks[NETWORK].parent])
+        snapshot = rebuilt(self.plugin, told).snapshot
+        self.assertTrue(snapshot.networks[NETWORK].on_dummy)
+        self.assertEqual(list(snapshot.made_links), [snapshot.networks[NETWORK].parent])
 
     def test_access_from_the_host(self) -> None:
         options = {"parent": "eth1", "host_access": "true", "host_address": "192.168.1.200"}
         self.plugin.create_network(**options)
         made = self.plugin.registry.networks[NETWORK]
-        kept = rebuilt(self.plugin, found(self.plugin, options=options)).kept
-        self.assertEqual(kept.networks[NETWORK].host_addresses, made.host_addresses)
-        self.assertEqual(kept.host_links, self.plugin.registry.host_links)
+        snapshot = rebuilt(self.plugin, found(self.plugin, options=options)).snapshot
+        self.assertEqual(snapshot.networks[NETWORK].host_addresses, made.host_addresses)
+        self.assertEqual(snapshot.host_links, self.plugin.registry.host_links)
 
     def test_a_parent_that_is_not_there_is_awaited(self) -> None:
         self.plugin.create_network(parent="eth1")
@@ -132,18 +134,18 @@ class NetworkTests(PluginTestCase):
         told = found(self.plugin, options={"parent": "eth1"})
         self.plugin.kernel = FakeKernel([nic("eth0", 2)])
         result = rebuilt(self.plugin, told)
-        self.assertEqual(result.kept.networks[NETWORK].parent, "eth1")
-        self.assertEqual(list(result.kept.endpoints), [ENDPOINT])
+        self.assertEqual(result.snapshot.networks[NETWORK].parent, "eth1")
+        self.assertEqual(list(result.snapshot.endpoints), [ENDPOINT])
 
     def test_options_that_mean_nothing_to_this_version_are_told_and_others_go_on(self) -> None:
         self.plugin.create_network(parent="eth1")
         told = found(self.plugin, options={"parent": "eth1"})
         strange = evolve(told, network_id=OTHER, name="strange", options={"colour": "blue"})
         result = rebuilt(self.plugin, strange, told)
-        self.assertEqual(list(result.kept.networks), [NETWORK])
-        self.assertEqual(len(result.lacking), 1)
-        self.assertIn("strange", result.lacking[0])
-        self.assertIn("colour", result.lacking[0])
+        self.assertEqual(list(result.snapshot.networks), [NETWORK])
+        self.assertEqual(len(result.missing), 1)
+        self.assertIn("strange", result.missing[0])
+        self.assertIn("colour", result.missing[0])
 
     def test_a_gateway_that_an_old_engine_made_up_is_seen_at_a_container_or_else_supposed(self) -> None:
         plain = FoundNetwork(
@@ -160,15 +162,15 @@ class NetworkTests(PluginTestCase):
         for told, expected in ((plain, "10.0.0.128"), (shown, "10.0.0.9")):
             result = rebuild(
                 Snapshot(),
-                Inspection((told,), makes_up_gateways=True),
+                Inspection((told,), picks_gateways=True),
                 LAN,
                 self.plugin.kernel,
                 self.plugin.kernel.links(),
                 "0123abcd",
                 1.0e9,
             )
-            self.assertEqual(str(result.kept.networks[NETWORK].subnets[0].gateway), expected)
-        self.assertIsNone(rebuilt(self.plugin, plain).kept.networks[NETWORK].subnets[0].gateway)
+            self.assertEqual(str(result.snapshot.networks[NETWORK].subnets[0].gateway), expected)
+        self.assertIsNone(rebuilt(self.plugin, plain).snapshot.networks[NETWORK].subnets[0].gateway)
 
     def test_what_state_has_stays_and_what_it_lacks_is_added(self) -> None:
         self.plugin.create_network(parent="eth1")
@@ -176,11 +178,11 @@ class NetworkTests(PluginTestCase):
         told = found(self.plugin, options={"parent": "eth1"})
         network = evolve(self.plugin.registry.networks[NETWORK], mtu=1234)
         before = Snapshot(networks={NETWORK: network, OTHER: evolve(network, network_id=OTHER)})
-        kept = rebuilt(self.plugin, told, before=before).kept
-        self.assertEqual(kept.networks, before.networks)
-        self.assertEqual(list(kept.endpoints), [ENDPOINT])
-        again = rebuilt(self.plugin, told, before=kept).kept
-        self.assertEqual(again.changes_since(kept), [])
+        snapshot = rebuilt(self.plugin, told, before=before).snapshot
+        self.assertEqual(snapshot.networks, before.networks)
+        self.assertEqual(list(snapshot.endpoints), [ENDPOINT])
+        again = rebuilt(self.plugin, told, before=snapshot).snapshot
+        self.assertEqual(again.changes_since(snapshot), [])
 
 
 class KeptTests(LedgerTestCase):
@@ -217,7 +219,7 @@ class UnlikelyEngineTests(SynchronousTestCase):
         unlikely: list[Any] = [{"message": "x"}, [7], None, [{}]]
         for containers in unlikely:
             with self.assertRaisesRegex(EngineError, "not understood"):
-                known_to_engine(UnlikelyEngine({"/containers/json?all=1": containers}))
+                engine_sandboxes(UnlikelyEngine({"/containers/json?all=1": containers}))
 
 
 class PoolTests(PluginTestCase):
@@ -253,13 +255,13 @@ class PoolTests(PluginTestCase):
             )
             for each in networks
         ]
-        kept = rebuilt(self.plugin, *told).kept
+        snapshot = rebuilt(self.plugin, *told).snapshot
         plugin = PluginHarness(self.plugin.kernel)
-        for key, pool in kept.pools.items():
+        for key, pool in snapshot.pools.items():
             plugin.wait(_done(plugin.store.open_pool(key, to_document(pool))))
-        for (pool_id, address), purpose in kept.claims.items():
+        for (pool_id, address), purpose in snapshot.allocations.items():
             plugin.wait(_done(plugin.store.claim(Allocation(pool_id, address, purpose.value), "x", False)))
-        for network in kept.networks.values():
+        for network in snapshot.networks.values():
             plugin.wait(
                 _done(plugin.records.save(RecordKind.NETWORK, network.network_id, to_document(network)))
             )
@@ -321,11 +323,11 @@ class TraceTests(PluginTestCase):
     def test_a_link_that_state_does_not_know_proves_it_older(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         links, instance = self.plugin.kernel.links(), self.plugin.records.instance
-        refuse_older(instance, links, self.plugin.registry)
+        refuse_unknown_links(instance, links, self.plugin.registry)
         self.plugin.registry.made_links.clear()
-        refuse_older("another", links, self.plugin.registry)
+        refuse_unknown_links("another", links, self.plugin.registry)
         with self.assertRaisesRegex(StateError, r"older than link eth1\.20"):
-            refuse_older(instance, links, self.plugin.registry)
+            refuse_unknown_links(instance, links, self.plugin.registry)
 
     def test_a_vlan_that_somebody_renamed_is_taken_for_one_that_nobody_needs(self) -> None:
         self.plugin.create_network(parent="eth1.20")
@@ -336,13 +338,15 @@ class TraceTests(PluginTestCase):
             made = dict.fromkeys(registry, self.plugin.registry.made_links["eth1.20"])
             self.plugin.registry.made_links.update(made)
             with self.assert_refused(StartupError, "ip link set lab20 name eth1.20"):
-                refuse_older(self.plugin.records.instance, renamed, self.plugin.registry)
+                refuse_unknown_links(self.plugin.records.instance, renamed, self.plugin.registry)
 
     def test_a_containers_link_proves_nothing(self) -> None:
         """Its row goes before it does."""
         self.plugin.create_network(parent="eth1")
         self.plugin.create_endpoint()
-        refuse_older(self.plugin.records.instance, self.plugin.kernel.links(), PluginHarness().registry)
+        refuse_unknown_links(
+            self.plugin.records.instance, self.plugin.kernel.links(), PluginHarness().registry
+        )
 
     def test_the_instance_and_its_group_are_read_from_links(self) -> None:
         self.plugin.create_network(parent="eth1")
@@ -448,7 +452,7 @@ class WhatEnginesSayTests(PluginTestCase):
             (FoundEndpoint(ENDPOINT, "box", "7a:42:00:00:00:01", parse_interface("192.168.1.50/24")),),
         )
         result = rebuilt(self.plugin, told)
-        ((key, lease),) = result.kept.leases.items()
+        ((key, lease),) = result.snapshot.leases.items()
         self.assertEqual(key, "eth1 7a:42:00:00:00:01")
         self.assertEqual(str(lease.facts.interface), "192.168.1.50/24")
         self.assertTrue(lease.granted)

@@ -36,7 +36,7 @@ TOLD = Inspection(
             (FoundEndpoint(ENDPOINT, "box", "7a:42:c0:a8:01:07", parse_interface("192.168.1.7/24")),),
         ),
     ),
-    makes_up_gateways=False,
+    picks_gateways=False,
 )
 
 

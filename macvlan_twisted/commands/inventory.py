@@ -27,7 +27,7 @@ _STACKED = ("vlan", "dummy")
 
 
 @frozen
-class StateSaid:
+class StateContents:
     """What can be read in a state directory, also where the service would refuse it."""
 
     directory: Path
@@ -40,11 +40,11 @@ class StateSaid:
     """Of each what is to be told: address, mac and server_id."""
 
 
-def said_by_state(directory: Path) -> StateSaid:
+def read_state(directory: Path) -> StateContents:
     """Read without checks and without changing anything: whose links there are is to be known in any case."""
     path = directory / DATABASE_NAME
     if not path.exists():
-        return StateSaid(directory)
+        return StateContents(directory)
 
     try:
         with _READ:
@@ -68,7 +68,7 @@ def said_by_state(directory: Path) -> StateSaid:
                 for each in documents["leases"].values()
                 if isinstance(each, dict) and isinstance(facts := each.get("facts"), dict)
             ]
-            return StateSaid(
+            return StateContents(
                 directory,
                 str(identity.get("instance", "")),
                 int(identity.get("link_group", 0)),
@@ -77,12 +77,14 @@ def said_by_state(directory: Path) -> StateSaid:
                 leases,
             )
     except (sqlite3.Error, ValueError, TypeError, AttributeError):  # as damage pleases
-        return StateSaid(directory)
+        return StateContents(directory)
 
 
-def instances_at(directories: Collection[Path], runtime: Path, said: Collection[StateSaid]) -> set[str]:
+def instances_of_directories(
+    directories: Collection[Path], runtime: Path, states: Collection[StateContents]
+) -> set[str]:
     """Whose links are those of *directories*, by the state itself or by what is noted of it outside."""
-    found = {each.instance for each in said if each.instance}
+    found = {each.instance for each in states if each.instance}
     for directory in directories:
         witnessed = RuntimeGeneration(runtime, directory).of_directory()
         if witnessed is not None:
@@ -91,7 +93,7 @@ def instances_at(directories: Collection[Path], runtime: Path, said: Collection[
 
 
 def our_links(
-    links: Sequence[LinkFacts], instances: Collection[str] | None, said: Collection[StateSaid]
+    links: Sequence[LinkFacts], instances: Collection[str] | None, states: Collection[StateContents]
 ) -> list[LinkFacts]:
     """
     Those to be removed, in such an order that each goes before what it hangs on.
@@ -100,25 +102,25 @@ def our_links(
     """
 
     def is_ours(link: LinkFacts) -> bool:
-        mark = parse_alias(link)
-        if mark is not None:
-            return instances is None or mark.instance in instances
+        alias = parse_alias(link)
+        if alias is not None:
+            return instances is None or alias.instance in instances
         return not link.alias and any(
             each.group <= link.group < each.group + GROUPS and link.name in each.names
-            for each in said
+            for each in states
             if each.group
         )
 
-    return sorted(filter(is_ours, links), key=lambda link: -_height(link, links))
+    return sorted(filter(is_ours, links), key=lambda link: -_depth(link, links))
 
 
-def _height(link: LinkFacts, links: Sequence[LinkFacts]) -> int:
+def _depth(link: LinkFacts, links: Sequence[LinkFacts]) -> int:
     """How many links are below."""
     by_index = {each.index: each for each in links}
-    height = 0
-    while (lower := by_index.get(link.lower_index)) is not None and height < len(links):
-        link, height = lower, height + 1
-    return height
+    depth = 0
+    while (lower := by_index.get(link.lower_index)) is not None and depth < len(links):
+        link, depth = lower, depth + 1
+    return depth
 
 
 def foreign_uppers(link: LinkFacts, links: Sequence[LinkFacts], ours: Collection[str]) -> list[str]:
