@@ -1,1 +1,1 @@
-"""Commands for an administrator, beside the service: ``macvlan-twisted COMMAND``."""
+"""The administrator's commands: ``macvlan-twisted COMMAND``."""

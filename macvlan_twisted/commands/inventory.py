@@ -1,4 +1,4 @@
-"""What is ours on this host: told apart from what is not, before anything is removed."""
+"""Find what belongs to the plugin on this host: links, routes, state. Nothing is changed here."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from ..state.generation import RuntimeGeneration
 _READ = Failpoint("commands.state.read", "the database is opened to be read, its write-ahead log taken in")
 
 _STACKED = ("vlan", "dummy")
-"""Kinds of links that others may hang on."""
+"""Kinds of links that may have upper links of others."""
 
 
 @frozen
 class StateContents:
-    """What can be read in a state directory, also where the service would refuse it."""
+    """What can be read from a state directory, even where the service would refuse to start with it."""
 
     directory: Path
     instance: str = ""
     group: int = 0
     names: frozenset[str] = frozenset()
-    """Of links that its rows name: one that a kill left without an alias is known by name and group."""
+    """Names of links in its rows: a link that a kill left without alias is identified by name and group."""
     endpoints: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     leases: Sequence[Mapping[str, Any]] = ()
-    """Of each what is to be told: address, mac and server_id."""
+    """Address, mac and server_id of each."""
 
 
 def read_state(directory: Path) -> StateContents:
-    """Read without checks and without changing anything: whose links there are is to be known in any case."""
+    """Read without checks and without changes: damaged state must not hide whose links there are."""
     path = directory / DATABASE_NAME
     if not path.exists():
         return StateContents(directory)
@@ -76,14 +76,14 @@ def read_state(directory: Path) -> StateContents:
                 documents["endpoints"],
                 leases,
             )
-    except (sqlite3.Error, ValueError, TypeError, AttributeError):  # as damage pleases
+    except (sqlite3.Error, ValueError, TypeError, AttributeError):  # damaged
         return StateContents(directory)
 
 
 def instances_of_directories(
     directories: Collection[Path], runtime: Path, states: Collection[StateContents]
 ) -> set[str]:
-    """Whose links are those of *directories*, by the state itself or by what is noted of it outside."""
+    """:return: the instances of *directories*, from the states or from their notes in the runtime directory."""
     found = {each.instance for each in states if each.instance}
     for directory in directories:
         witnessed = RuntimeGeneration(runtime, directory).of_directory()
@@ -96,9 +96,9 @@ def our_links(
     links: Sequence[LinkFacts], instances: Collection[str] | None, states: Collection[StateContents]
 ) -> list[LinkFacts]:
     """
-    Those to be removed, in such an order that each goes before what it hangs on.
+    Our links, upper links before the links below them.
 
-    :param instances: ``None``: of all.
+    :param instances: whose links; ``None`` for those of all instances.
     """
 
     def is_ours(link: LinkFacts) -> bool:
@@ -115,7 +115,7 @@ def our_links(
 
 
 def _depth(link: LinkFacts, links: Sequence[LinkFacts]) -> int:
-    """How many links are below."""
+    """The number of links below *link*."""
     by_index = {each.index: each for each in links}
     depth = 0
     while (lower := by_index.get(link.lower_index)) is not None and depth < len(links):
@@ -124,7 +124,7 @@ def _depth(link: LinkFacts, links: Sequence[LinkFacts]) -> int:
 
 
 def foreign_uppers(link: LinkFacts, links: Sequence[LinkFacts], ours: Collection[str]) -> list[str]:
-    """Links of others that would go with a VLAN or dummy link of ours."""
+    """:return: links of others that the kernel would remove together with our VLAN or dummy *link*."""
     if link.kind not in _STACKED:
         return []
     return [each.name for each in links if each.lower_index == link.index and each.name not in ours]
@@ -141,9 +141,9 @@ def our_routes(links: Sequence[LinkFacts], kernel: Kernel) -> list[HostRoute]:
 
 def state_files(directory: Path) -> list[Path]:
     """
-    What the service makes in a state directory, the lock left out, which is held meanwhile.
+    The files that the service makes in a state directory, except the lock, which is held meanwhile.
 
-    The database comes last: wherever a kill falls between two of them, the service starts.
+    The database comes last, so that the service still starts if the removal is killed in between.
     """
     names = tuple(reversed((*FILE_NAMES, f"{DATABASE_NAME}-journal", UNFINISHED_NAME)))
     found: list[Path] = []

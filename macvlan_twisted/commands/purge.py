@@ -1,4 +1,4 @@
-"""Everything of ours leaves this host, for those who leave us: links, routes, state. Each thing is told."""
+"""Remove all that belongs to the plugin from this host: links, routes, sockets and state."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PurgePlan:
     routes: list[HostRoute] = field(factory=list)
     links: list[LinkFacts] = field(factory=list)
     files: list[Path] = field(factory=list)
-    """Files first, and then the directories that they are in."""
+    """Files before the directories that contain them."""
     sockets: list[Path] = field(factory=list)
 
 
@@ -60,9 +60,18 @@ def run(
     inspect: Callable[[Config], Inspection | None] | None = None,
 ) -> int:
     """
-    :param directories: the state directories that are given up.
-    :raises StartupError: the service runs.
-    :raises Refused: containers are running on our networks, or it is not known whose links there are.
+    Report what belongs to the plugin, and remove it.
+
+    :param directories: the state directories to remove.
+    :param every_instance: also remove links and states of other instances.
+    :param dry_run: only report.
+    :param force: also while containers run on our networks.
+    :param is_agreed: whether to remove, or a function that asks.
+    :param say: prints a line.
+    :param inspect: inspects the engine; ``None`` from it means that the engine does not answer.
+    :return: the exit status.
+    :raises StartupError: the service is running.
+    :raises RequestRefused: containers are running on our networks, or may be.
     """
     directories = list(directories)
     runtime = Path(config.runtime_dir)
@@ -93,7 +102,7 @@ def run(
         if dry_run or not (is_nothing or is_agreed is True or (callable(is_agreed) and is_agreed())):
             return 0 if dry_run else 1
         failures = [] if is_nothing else _remove(plan, kernel, links, config, say)
-    for directory in (*directories, runtime):  # also those that an earlier one, which was killed, left empty
+    for directory in (*directories, runtime):  # even if an earlier run that was killed left them empty
         _remove_if_empty(directory, say)
     for failure in failures:
         say(f"stays: {failure}")
@@ -133,7 +142,7 @@ def _read_as_owner(directory: Path) -> StateContents:
 
 
 def _inspect_engine(config: Config) -> Inspection | None:
-    """``None``: the engine does not say."""
+    """:return: ``None`` if the engine does not answer."""
     if not config.docker_host:
         return None
     try:
@@ -146,7 +155,7 @@ def _refuse_running_containers(
     plan: PurgePlan, inspection: Inspection | None, links: Sequence[LinkFacts], force: bool
 ) -> None:
     """
-    :raises Refused: containers are running on our networks, or may be.
+    :raises RequestRefused: containers are running on our networks, or may be.
     """
     if force:
         return
@@ -180,9 +189,10 @@ def _refuse_running_containers(
 
 def _refuse_links_elsewhere(kernel: Kernel, instances: Collection[str] | None, force: bool) -> None:
     """
-    An engine that does not list a container says nothing about those of another engine.
+    Our links in other network namespaces belong to running containers, even if this engine does not list them: there may
+    be a second engine.
 
-    :raises Refused: links of ours are in other network namespaces.
+    :raises RequestRefused: links of ours are in other network namespaces.
     """
     if force:
         return
@@ -272,7 +282,7 @@ def _remove(
     for path in plan.files:
         place = next((each for each in places if path.is_relative_to(each)), path.parent)
         try:
-            with as_owner_of(place), _REMOVE_FILE:  # who may have put something else there meanwhile
+            with as_owner_of(place), _REMOVE_FILE:  # who may have replaced it meanwhile
                 path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
             say(f"removed: {path}")
         except OSError as error:

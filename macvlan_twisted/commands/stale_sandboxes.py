@@ -1,4 +1,4 @@
-"""Sandboxes that an engine left mounted: told, and removed when neither a process nor the engine knows them."""
+"""Find sandboxes that an engine left mounted, and remove those that neither a process nor the engine uses."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _log = Logger(namespace="macvlan_twisted.netlink")
 
 DIRECTORY = "/var/run/docker/netns"
 CONFIRMATION_DELAY = 10.0
-"""Seconds: a container that is just starting has its sandbox before its process and before the engine tells of it."""
+"""Seconds between two checks: a starting container has a sandbox before it has a process and before the engine shows it."""
 _CONTAINERS = re.compile(r"[0-9a-f]{12}")
-"""An engine names a container's sandbox so; others are its own, of overlay networks and of the host."""
+"""Names of container sandboxes. Others belong to overlay networks and to the host."""
 _MNT_DETACH = 2  # sys/mount.h
 
 _REMOVE = Failpoint(
@@ -39,23 +39,22 @@ class Sandbox:
     path: Path
     is_mounted: bool
     processes: tuple[int, ...]
-    """Processes that live in it."""
+    """Processes in this network namespace."""
     is_known: bool | None
-    """Whether the engine knows it; ``None``: it did not say."""
+    """Whether the engine knows it; ``None`` if the engine did not answer."""
     links: tuple[str, ...] = ()
-    """Links of ours inside."""
+    """Our links in it."""
 
     @property
     def is_stale(self) -> bool:
-        """Whether it is proved that nobody has it."""
+        """Whether it certainly belongs to no container."""
         return not self.processes and self.is_known is False
 
 
 def engine_sandboxes(engine: BlockingEngineClient) -> set[str]:
     """
-    The names of the sandboxes of all containers.
-
-    :raises EngineAbsent: the engine does not answer. :raises EngineRefused: it answers with an error.
+    :return: the names of the sandboxes of all containers.
+    :raises EngineUnavailable: the engine does not answer. :raises EngineError: it answers with an error.
     """
     known = set()
     with parsing_answer("its containers"):
@@ -72,9 +71,11 @@ def engine_sandboxes(engine: BlockingEngineClient) -> set[str]:
 
 def processes_by_namespace(proc: Path = Path("/proc")) -> dict[int, list[int]]:
     """
-    Processes by the number of their network namespace; each thread counts.
+    Find the network namespaces of all threads.
 
-    :raises Refused: some cannot be looked at, so nothing is proved.
+    :return: process ids by inode number of the namespace.
+
+    :raises RequestRefused: some processes cannot be inspected.
     """
     found: dict[int, list[int]] = {}
     if not (proc / "1").exists():  # hidepid, or ProtectProc of systemd
@@ -88,19 +89,19 @@ def processes_by_namespace(proc: Path = Path("/proc")) -> dict[int, list[int]]:
             numbers = {os.stat(task / "ns/net").st_ino for task in (process / "task").iterdir()}
         except PermissionError:
             if process.name == "1" or _has_ended(process):
-                continue  # who started all others, the engine among them, lives outside of their sandboxes
+                continue  # process 1 is an ancestor of the engine, and in no sandbox
             raise RequestRefused(
                 "processes of other users cannot be looked at, so it is not known who lives in a sandbox: run this as root"
             ) from None
         except OSError:
-            continue  # it has ended
+            continue  # ended meanwhile
         for number in numbers:
             found.setdefault(number, []).append(int(process.name))
     return found
 
 
 def _has_ended(process: Path) -> bool:
-    """Whether it only waits for its parent to notice: it lives nowhere any more."""
+    """Whether it is a zombie or gone, and so in no namespace."""
     try:
         return (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except (OSError, IndexError):
@@ -109,9 +110,8 @@ def _has_ended(process: Path) -> bool:
 
 def find(directory: Path, known: set[str] | None) -> list[Sandbox]:
     """
-    The containers' sandboxes in *directory*.
-
-    :param known: the names of those that the engine knows; ``None``: it did not say.
+    :param known: the names of sandboxes that the engine knows; ``None`` if it did not answer.
+    :return: the containers' sandboxes in *directory*.
     """
     processes = processes_by_namespace()
     try:
@@ -124,7 +124,7 @@ def find(directory: Path, known: set[str] | None) -> list[Sandbox]:
             is_mounted = path.stat().st_dev == os.stat("/proc/self/ns/net").st_dev
             number = path.stat().st_ino
         except OSError:
-            continue  # the engine has just removed it
+            continue  # removed meanwhile
         found.append(
             Sandbox(
                 path,
@@ -175,7 +175,12 @@ def run(
     wait: Callable[[float], None] = time.sleep,
 ) -> int:
     """
-    :raises Refused: it cannot be proved that nobody knows a sandbox.
+    Report the sandboxes in *directory*, and remove the stale ones.
+
+    :param remove: whether to remove them.
+    :param engine_is_gone: whether an engine that does not answer knows no sandbox.
+    :return: the exit status.
+    :raises RequestRefused: it cannot be found out whether a sandbox is in use.
     """
 
     def find_again() -> list[Sandbox]:
@@ -227,9 +232,9 @@ def _ask_engine(config: Config, engine_is_gone: bool, is_needed: bool) -> set[st
 
 def unmount_and_remove(path: Path) -> None:
     """
-    Take a sandbox out of the file system; the kernel removes it with its links if nobody is in it.
+    Unmount a sandbox and remove its file. The kernel removes the namespace and its links once no process is in it.
 
-    :raises OSError: with what the kernel says.
+    :raises OSError: the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     with _REMOVE:
@@ -241,7 +246,7 @@ def unmount_and_remove(path: Path) -> None:
 
 
 def unused_sandboxes(directory: Path) -> set[Path]:
-    """Sandboxes in which no process lives; none where that cannot be found out."""
+    """:return: mounted sandboxes without a process; empty if that cannot be found out."""
     try:
         return {each.path for each in find(directory, None) if each.is_mounted and not each.processes}
     except (RequestRefused, OSError):
@@ -254,7 +259,7 @@ async def warn_of_stale_sandboxes(
     stopping: Callable[[], bool],
     directory: Path = Path(DIRECTORY),
 ) -> None:
-    """After a start, in the background: warn of sandboxes that nobody has lived in for a while."""
+    """Warn, in the background after a start, of sandboxes that have had no process for a while."""
     empty = await run_in_thread(unused_sandboxes, directory)
     if not empty:
         return

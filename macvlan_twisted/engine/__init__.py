@@ -1,1 +1,1 @@
-"""Docker Engine's own API, asked in the background only: inside a call it would deadlock the engine."""
+"""Clients of Docker Engine's API. Background work only: a request from inside a plugin call deadlocks the engine."""

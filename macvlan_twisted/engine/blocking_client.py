@@ -1,8 +1,7 @@
 """
-What an engine says of networks and of the containers on them, all at once.
+A blocking client of Docker Engine's API, and a snapshot of all networks with their containers.
 
-For whoever may wait: a start that rebuilds state, and commands for an administrator. Questions block, and a call of the
-engine's must never wait for them.
+For ``--recover``, before the service listens, and for the administrator's commands. A plugin call must never use it.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from .client import EngineError, EngineUnavailable, parsing_answer
 T = TypeVar("T")
 
 TIMEOUT = 15.0
-"""Seconds for all questions of one inspection."""
+"""Seconds for all requests of one inspection."""
 _FIRST_NOT_PICKING_GATEWAYS = (1, 48)
-"""The API of Docker Engine 28; engines before it make up the gateway of a subnet that is given without one."""
+"""API version of Docker Engine 28. Earlier engines pick a gateway for a subnet that the user named none for."""
 
 
 @frozen
@@ -38,11 +37,11 @@ class FoundSubnet:
 
 @frozen
 class FoundEndpoint:
-    """Of a container that runs: the engine keeps none of one that is stopped."""
+    """The endpoint of a running container; a stopped one has none."""
 
     endpoint_id: str
     container: str
-    """Its name."""
+    """The container's name."""
     mac: str | None = None
     address: IPInterface | None = None
     address_v6: IPInterface | None = None
@@ -69,15 +68,15 @@ class FoundNetwork:
 class Inspection:
     networks: tuple[FoundNetwork, ...]
     picks_gateways: bool
-    """Whether this engine has a gateway in a subnet that was given without one, and does not tell which."""
+    """Whether this engine picks a gateway for a subnet without one, and does not show it."""
 
 
 class BlockingEngineClient:
     """
-    An engine behind a UNIX socket, for those who may wait.
+    An engine behind a UNIX socket.
 
-    :param docker_host: as the docker command takes it.
-    :param patience: seconds for all questions together.
+    :param docker_host: as for the docker command.
+    :param timeout: seconds for all requests together, from now on.
     """
 
     def __init__(self, docker_host: str, timeout: float = TIMEOUT) -> None:
@@ -86,8 +85,8 @@ class BlockingEngineClient:
 
     def get(self, path: str) -> Any:
         """
-        :raises EngineAbsent: nobody answers in time.
-        :raises EngineRefused: the engine answered with an error.
+        :raises EngineUnavailable: no engine answers in time.
+        :raises EngineError: the engine answered with an error.
         """
         connection = _UnixConnection(self._path, self._deadline)
         try:
@@ -123,10 +122,10 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def inspect_networks(engine: BlockingEngineClient, driver: str) -> Inspection:
     """
-    All networks of *driver*, and those whose addresses it manages, each with its running containers.
+    The networks that use *driver* as network or IPAM driver, each with its running containers.
 
-    :raises EngineAbsent: nobody answers in time.
-    :raises EngineRefused: the engine answered with an error.
+    :raises EngineUnavailable: no engine answers in time.
+    :raises EngineError: the engine answered with an error.
     """
     with parsing_answer("its networks"):
         return _inspect(engine, driver)
@@ -143,7 +142,7 @@ def _inspect(engine: BlockingEngineClient, driver: str) -> Inspection:
         try:
             network = engine.get(f"/networks/{quote(str(listed['Id']), safe='')}")
         except EngineError:
-            continue  # it was removed meanwhile
+            continue  # removed meanwhile
         for container_id in network.get("Containers") or {}:
             if container_id not in containers:
                 try:
@@ -156,9 +155,8 @@ def _inspect(engine: BlockingEngineClient, driver: str) -> Inspection:
 
 def found_network(network: Mapping[str, Any], containers: Mapping[str, Any]) -> FoundNetwork:
     """
-    What ``GET /networks/ID`` says.
-
-    :param containers: what ``GET /containers/ID/json`` says of each of those on it.
+    :param network: the answer to ``GET /networks/ID``.
+    :param containers: the answers to ``GET /containers/ID/json`` for the containers on it, by id.
     """
     ipam = network.get("IPAM") or {}
     return FoundNetwork(
@@ -219,7 +217,7 @@ def _api_version(text: str) -> tuple[int, ...]:
 
 
 def _any_network(text: str) -> IPNetwork:
-    """Engines before 28 show a subnet with the host bits that the user gave."""
+    """Engines before 28 show a subnet as the user wrote it, with host bits."""
     return parse_interface(text).network
 
 
@@ -232,7 +230,7 @@ def _strings(members: Any) -> dict[str, str]:
 
 
 def _parsed(members: Mapping[str, Any], name: str, parse: Callable[[str], T]) -> T | None:
-    """What an engine shows is a matter of its version: what cannot be read is as if it were not said."""
+    """A member, parsed; ``None`` if it is absent or unreadable, for what engines show varies with their version."""
     text = members.get(name)
     if not isinstance(text, str) or not text:
         return None

@@ -1,4 +1,4 @@
-"""The few questions that we ask an engine, over its UNIX socket."""
+"""The client of Docker Engine's API for background work, over the engine's UNIX socket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CREATE_NETWORK = Failpoint(
 )
 
 REQUEST_TIMEOUT = 30.0
-"""Seconds; an engine that is busy for longer is asked again later."""
+"""Seconds for one request; callers try again later."""
 
 
 class EngineUnavailable(Exception):
@@ -34,15 +34,15 @@ class EngineUnavailable(Exception):
 
 
 class EngineError(Exception):
-    """The engine answered with an error; its text is the engine's."""
+    """The engine answered with an error, whose text this is, or with something unexpected."""
 
 
 @contextmanager
 def parsing_answer(what: str) -> Iterator[None]:
     """
-    Around what reads an answer.
+    Turn the exceptions of code that reads an answer into :exc:`EngineError`.
 
-    :raises EngineRefused: it is another than engines give.
+    :param what: the subject of the answer, for the message.
     """
     try:
         yield
@@ -51,28 +51,28 @@ def parsing_answer(what: str) -> Iterator[None]:
 
 
 class Engine(Protocol):
-    """What :mod:`macvlan_twisted.engine.default_network` needs of an engine."""
+    """What :mod:`macvlan_twisted.engine.default_network` needs from an engine."""
 
     async def has_network(self, name: str) -> bool: ...
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
-        """The new network's id."""
+        """:return: the id of the new network."""
 
 
 class Listing(Protocol):
-    """What is asked of an engine about its containers."""
+    """Lists the containers of networks."""
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
         """
-        The endpoints of a network's running containers, by id, each with the container's name.
-
-        :raises EngineAbsent: nobody answers. :raises EngineRefused: that engine has no such network.
+        :return: container names by endpoint id, of running containers.
+        :raises EngineUnavailable: no engine answers.
+        :raises EngineError: the engine has no such network.
         """
 
 
 @frozen
 class ListedNetwork:
-    """A network as an engine lists it."""
+    """A network in the engine's list."""
 
     network_id: str
     name: str
@@ -82,23 +82,21 @@ class ListedNetwork:
 
 
 class Inventory(Listing, Protocol):
-    """
-    What is asked of an engine to find out what it has dropped without a word; the errors are those of :class:`Listing`.
-    """
+    """Lists networks as well, to find out what the engine has silently dropped; errors as in :class:`Listing`."""
 
     async def networks(self) -> Sequence[ListedNetwork]:
-        """All of its networks, also those of other drivers."""
+        """All networks, those of other drivers included."""
 
 
 class Processes(Protocol):
-    """As :class:`Listing`, where a container's process is needed."""
+    """Finds the processes of containers; errors as in :class:`Listing`."""
 
     async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
-        """The process id of the running container with that endpoint; the errors are those of :class:`Listing`."""
+        """:return: the process id of the running container with that endpoint, or ``None``."""
 
 
 class DisabledEngine:
-    """No engine is to be asked: to those who ask it is as if it were absent."""
+    """The engine of ``--docker-host none``: never available."""
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
         raise _disabled()
@@ -121,7 +119,7 @@ def _disabled() -> EngineUnavailable:
 
 
 class _QuietEndpoint(UNIXClientEndpoint):
-    """An engine that is absent is tried often: not a log line each time."""
+    """Logs nothing: connecting to an absent engine is retried often."""
 
     def connect(self, protocolFactory: Any) -> Any:
         protocolFactory.noisy = False
@@ -142,12 +140,12 @@ class EngineClient:
     """
     An engine behind a UNIX socket.
 
-    :param docker_host: as the docker command takes it: ``unix:///var/run/docker.sock``.
+    :param docker_host: as for the docker command: ``unix:///var/run/docker.sock``.
     """
 
     def __init__(self, reactor: Any, docker_host: str) -> None:
         path = docker_host.removeprefix("unix://")
-        # Calls are few and far between: no connection is worth keeping.
+        # Requests are rare: a persistent connection would gain nothing.
         pool = HTTPConnectionPool(reactor, persistent=False)
         self._reactor = reactor
         self._agent = Agent.usingEndpointFactory(reactor, _UnixEndpointFactory(reactor, path), pool=pool)
@@ -170,7 +168,7 @@ class EngineClient:
         return answer
 
     async def has_network(self, name: str) -> bool:
-        # The engine's filter matches parts of names, too.
+        # The engine's filter also matches parts of names.
         filters = urlencode({"filters": json.dumps({"name": [name]})}, quote_via=quote)
         networks = await self._get(f"/networks?{filters}")
         with parsing_answer("its networks"):
@@ -210,7 +208,7 @@ class EngineClient:
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
         with _CREATE_NETWORK:
-            # However long it takes: the engine asks us meanwhile, and whoever else it has to.
+            # No timeout: the engine calls this plugin, and perhaps others, before it answers.
             answer = await self._request(b"POST", "/networks/create", description)
         with parsing_answer("the network that it created"):
             return str(answer["Id"])
@@ -224,6 +222,6 @@ def _listed(network: Mapping[str, Any]) -> ListedNetwork:
         network["Name"],
         network["Driver"],
         str(ipam.get("Driver", "")),
-        # Engines before 23 repeat a subnet as the user wrote it.
+        # Engines before 23 show a subnet as the user wrote it, with host bits.
         tuple(ip_network(each, strict=False) for each in subnets if each),
     )

@@ -1,7 +1,7 @@
 """
-``--create-network NAME``: the network that is there as soon as the engine is.
+``--create-network NAME``: create a network in the engine, once the engine answers.
 
-The modern form of what the ancestor called ``docker -d --default-network=macvlan:foo``.
+It replaces the ancestor's ``docker -d --default-network=macvlan:foo``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ _log = Logger(namespace="macvlan_twisted.engine")
 
 INITIAL_DELAY = 1.0
 MAX_DELAY = 30.0
-"""Seconds between two questions: doubled each time from the first to the longest."""
+"""Seconds between two attempts: doubled after each, from the initial delay to the maximum."""
 
 
 def subnets_for(config: Config) -> tuple[list[IPNetwork], list[IPNetwork]]:
     """
-    The subnets that the network gets, IPv4 first, and those that it does not get.
+    Choose the subnets of the network.
 
-    Engines before 28 make up the gateway of a subnet that is given without one, and containers would send into
-    the void. So a family without a gateway is left out, unless no family has one.
+    Engines before 28 pick a gateway for a subnet without one, and containers would send to a router that does not exist. So
+    a family without a gateway is left out, unless no family has one.
+
+    :return: the network's subnets, IPv4 first, and those left out.
     """
     subnets = sorted(config.subnets, key=lambda subnet: subnet.version)
     reached = [subnet for subnet in subnets if config.gateway_for(subnet) is not None]
@@ -38,8 +40,8 @@ def subnets_for(config: Config) -> tuple[list[IPNetwork], list[IPNetwork]]:
 
 def describe_network(name: str, config: Config) -> dict[str, Any]:
     """
-    What the engine is asked to create. Its subnets are always spelt out, for ``--ip`` needs that, and so are
-    their gateways as far as any is known.
+    The body of ``POST /networks/create``. Subnets are always explicit, since ``--ip`` requires that, and so are their
+    gateways as far as they are known.
     """
     subnets, _ = subnets_for(config)
     configs = []
@@ -80,11 +82,11 @@ async def ensure_network(
     stopping: Callable[[], bool],
 ) -> None:
     """
-    Create the network once the engine answers, unless it exists; an engine that is absent is waited for.
+    Create the network unless it exists, and wait for an absent engine.
 
-    :param wait: waits for some seconds.
-    :param stopping: whether to end. A question that is cancelled looks as if the engine were absent: Twisted tells
-        of it in several ways, as far as it has come.
+    :param wait: waits for a number of seconds.
+    :param stopping: whether to end. A cancelled request looks like an absent engine: Twisted fails with several
+        exceptions, depending on how far the request got.
     """
     if not config.subnets:
         _log.error(

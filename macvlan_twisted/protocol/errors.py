@@ -1,4 +1,4 @@
-"""The one table that turns exceptions into replies."""
+"""The one table that maps exceptions to replies."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from ..errors import MacvlanError
 
 _log = Logger(namespace="macvlan_twisted.protocol")
 
-# What the engine makes of a status (docs/reference/protocol): with 200 the user reads "remote: <our words>",
-# with another "<Method>: <our words>"; none makes it try again.
+# With status 200 the engine shows the user "remote: <our message>", with any other "<Method>: <our message>"; it retries
+# after none (docs/reference/protocol).
 _TABLE: tuple[tuple[type[BaseException], int | None], ...] = (
     (MacvlanError, 200),
-    (HTTPException, None),  # brings its own: 404 for an unknown method, 405, 413
-    (Exception, 500),  # a bug of ours
+    (HTTPException, None),  # carries its own status: 404 for an unknown method, 405 for another verb
+    (Exception, 500),  # a bug
 )
 
-
 MAX_MESSAGE_LENGTH = 2000
-"""Characters: what somebody sends us comes back in messages, and stands in the log."""
+"""Characters. Messages and log lines quote what a client sends."""
 
 
 def printable(text: str) -> str:
-    """*text* in one line that does nothing to a terminal, and is no longer than a reader cares for."""
+    """
+    Make *text* safe to log and to show in a terminal.
+
+    :return: one line of at most :data:`MAX_MESSAGE_LENGTH` characters, apart from the escapes that replace unprintable ones.
+    """
     if len(text) > MAX_MESSAGE_LENGTH:
         half = MAX_MESSAGE_LENGTH // 2 - 10
         text = f"{text[:half]} ... {text[-half:]}"
@@ -34,21 +37,25 @@ def printable(text: str) -> str:
 
 
 def error_body(message: str) -> dict[str, str]:
-    """An error as both subsystems read it: NetworkDriver looks for ``Err``, IpamDriver for ``Error``."""
+    """The engine reads ``Err`` in replies of NetworkDriver, ``Error`` in those of IpamDriver."""
     return {"Err": message, "Error": message}
 
 
 def error_reply(method: str, failure: Failure) -> tuple[int, dict[str, str]]:
-    """Status and body for *failure*; what we did not foresee is logged with its traceback."""
+    """
+    Log *failure*, a bug with its traceback.
+
+    :return: status and body of the reply.
+    """
     error = failure.value
-    said = printable(str(error))
+    message = printable(str(error))
     kind, status = next(row for row in _TABLE if isinstance(error, row[0]))
     if kind is Exception:
         _log.failure("{method} failed in a way that is a bug of ours", failure=failure, method=method)
         return 500, error_body(
-            f"{method}: bug in the plugin, {type(error).__name__}: {said}; its log has the details"
+            f"{method}: bug in the plugin, {type(error).__name__}: {message}; its log has the details"
         )
     if isinstance(error, HTTPException):
         return error.code or 500, error_body(f"{method}: {error.description}")
-    _log.emit(LogLevel.warn, "{method} refused: {reason}", method=method, reason=said)
-    return status or 200, error_body(said)
+    _log.emit(LogLevel.warn, "{method} refused: {reason}", method=method, reason=message)
+    return status or 200, error_body(message)

@@ -1,4 +1,4 @@
-"""Reading the members of a JSON object, with errors that name the member and its value."""
+"""Read the members of a JSON object; errors name the member and show its value."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from ..errors import BadRequest
 
 T = TypeVar("T")
 
-
 MAX_TEXT_LENGTH = 4096
-"""Characters of a name, an address or a path; an engine's longest are paths."""
+"""Characters of a string. The longest that an engine sends are paths."""
 
 
 def parse_body(method: str, raw: bytes) -> Fields:
     """
-    The object that the engine sent with *method*.
+    Parse the body of a call of *method*.
 
-    An empty body is an error and never a default: the engine repeats a call whose connection broke with
-    its body already consumed (docs/reference/protocol).
+    An empty body is an error, not an empty object: the engine repeats a call whose connection broke, and by then it has
+    consumed the body (docs/reference/protocol).
+
+    :raises BadRequest: the body is not a JSON object.
     """
     if not raw.strip():
         raise BadRequest(
@@ -28,7 +29,7 @@ def parse_body(method: str, raw: bytes) -> Fields:
             "its content; run the docker command again"
         )
     try:
-        # As text: of bytes, json.loads takes other encodings too, and halves of surrogate pairs.
+        # Decode first: given bytes, json.loads also accepts UTF-16, UTF-32 and lone surrogates.
         text = raw.decode()
         value = json.loads(text)
         if "\\ud" in text.lower():
@@ -50,7 +51,13 @@ def _abbreviated(value: object) -> str:
 
 
 class Fields:
-    """The members of one JSON object; *where* names it in messages."""
+    """
+    The members of one JSON object.
+
+    Every reader raises :exc:`~macvlan_twisted.errors.BadRequest` if the member has another type or form.
+
+    :param where: names the object in errors.
+    """
 
     def __init__(self, where: str, members: dict[str, Any]) -> None:
         self._where = where
@@ -62,7 +69,7 @@ class Fields:
         )
 
     def text(self, name: str) -> str:
-        """A string; absent and null read as ``""``, as they do in the engine's own language."""
+        """A string; absent and null read as ``""``, as in Go."""
         value = self._members.get(name)
         if value is None:
             return ""
@@ -73,7 +80,7 @@ class Fields:
         return value
 
     def identifier(self, name: str) -> str:
-        """An id of the engine's: 64 hexadecimal digits, or 25 of base 36 in swarm; never empty."""
+        """An id of the engine: 64 hexadecimal digits, or 25 of base 36 in swarm mode; never empty."""
         value = self.text(name)
         if not value or len(value) > 128 or not (value.isascii() and value.isalnum()):
             raise self._error(name, "an id of letters and digits")
@@ -119,7 +126,11 @@ class Fields:
         return [Fields(f"{self._where}: {name}[{number}]", each) for number, each in enumerate(value)]
 
     def parsed(self, name: str, parse: Callable[[str], T]) -> T | None:
-        """The text *name* through *parse*; ``None`` if it is empty."""
+        """
+        A string, parsed; ``None`` if it is absent or empty.
+
+        :param parse: raises :exc:`ValueError` for a string that it does not accept.
+        """
         text = self.text(name)
         if not text:
             return None
@@ -129,6 +140,7 @@ class Fields:
             raise BadRequest(f"{self._where}: {name}: {error}") from None
 
     def required(self, name: str, parse: Callable[[str], T]) -> T:
+        """As :meth:`parsed`, but neither absent nor empty."""
         value = self.parsed(name, parse)
         if value is None:
             raise self._error(name, "given")

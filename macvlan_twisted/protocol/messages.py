@@ -1,8 +1,8 @@
 """
-Docker's spelling, and nowhere else: each call's JSON to a frozen request, each answer to JSON.
+Translate between Docker's JSON and frozen values. Docker's member names appear only here.
 
-The source of every field is what engines 20.10 and 29 really send; the public documentation is
-incomplete and partly wrong. Members that we do not know are ignored: engines add some.
+The fields are those in recorded traffic of engines 20.10 and 29: the public documentation is incomplete and partly
+wrong. Unknown members are ignored, since newer engines add some.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GATEWAY_DATA = "com.docker.network.gateway"
 ADDRESS_TYPE_OPTION = "RequestAddressType"
 ENDPOINT_NAME_OPTION = "com.docker.network.endpoint.name"
 MAX_NAME_LENGTH = 255
-"""Characters of a container's name that is remembered; engines know no limit, host names have 63."""
+"""Characters of a container name that is recorded. Engines have no limit; a host name has at most 63."""
 
 NULL_ADDRESS_SPACE = "null"
 _BY_NEXT_HOP, _ON_LINK = 0, 1
@@ -32,11 +32,11 @@ LOCAL_ADDRESS_SPACE = "MacvlanTwistedLocal"
 GLOBAL_ADDRESS_SPACE = "MacvlanTwistedGlobal"
 
 ACTIVATED = {"Implements": ["NetworkDriver", "IpamDriver"]}
-# GwAllocChecker: engines from 28 ask GwAllocCheck before they make up a gateway. Containers are reached from
-# other hosts on the LAN, hence ConnectivityScope global; the networks themselves belong to one host.
+# Scope local: a network belongs to one host. ConnectivityScope global: other hosts on the LAN reach its containers.
+# GwAllocChecker: engines from 28 on call GwAllocCheck before they pick a gateway.
 NETWORK_CAPABILITIES = {"Scope": "local", "ConnectivityScope": "global", "GwAllocChecker": True}
-# A derived MAC would be replaced by a random one with RequiresMACAddress. We keep our state ourselves, and
-# a replay of an older engine's memory could only contradict it.
+# RequiresMACAddress would have the engine generate a random MAC in place of ours. RequiresRequestReplay is for plugins
+# without state of their own; replayed requests could only contradict ours.
 IPAM_CAPABILITIES = {"RequiresMACAddress": False, "RequiresRequestReplay": False}
 ADDRESS_SPACES = {
     "LocalDefaultAddressSpace": LOCAL_ADDRESS_SPACE,
@@ -107,7 +107,7 @@ def create_endpoint(body: Fields) -> driver.CreateEndpoint:
 
 
 def create_endpoint_reply(created: driver.CreatedEndpoint) -> dict[str, Any]:
-    """Only what we chose: a member that the request had set must not be repeated, even unchanged."""
+    """Only what the plugin chose: the engine refuses a reply that repeats a member of the request, even unchanged."""
     chosen = {"MacAddress": created.mac, "Address": created.address}
     return {"Interface": {name: str(value) for name, value in chosen.items() if value is not None}}
 
@@ -130,7 +130,7 @@ def join_reply(joined: driver.Joined) -> dict[str, Any]:
         reply["Gateway"] = str(joined.gateway)
     if joined.gateway_v6 is not None:
         reply["GatewayIPv6"] = str(joined.gateway_v6)
-    # Without it the engine plugs a container that got no gateway into a bridge of its own.
+    # Else the engine connects a container without a gateway to its own bridge, docker_gwbridge.
     if joined.gateway is None and joined.gateway_v6 is None:
         reply["DisableGatewayService"] = True
     if joined.static_routes:
@@ -169,7 +169,7 @@ def pool_id(body: Fields) -> str:
 
 
 def _name(text: str) -> str:
-    """A container's name as engines have them; by what cannot be one, no container will ask again."""
+    """*text*, or ``""`` if no container can have that name."""
     return text if text.isprintable() and len(text) <= MAX_NAME_LENGTH else ""
 
 

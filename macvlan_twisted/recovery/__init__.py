@@ -1,1 +1,1 @@
-"""State that was lost is rebuilt at start, of what the engine and the kernel know."""
+"""Open the state at start, or rebuild lost state from the engine and the kernel."""

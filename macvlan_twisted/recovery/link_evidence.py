@@ -1,4 +1,4 @@
-"""What the kernel shows of an earlier life: whose links there are, and what hangs on them."""
+"""What the kernel's links tell about the state: which instances they belong to, and which rows state must have."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ..state.sqlite import first_group_of
 _log = Logger(namespace="macvlan_twisted.recovery")
 
 HOST_NAMESPACE_KINDS = ("host", "vlan", "dummy")
-"""The kinds of links that stay in the host's namespace."""
+"""Kinds of our links that stay in the host's network namespace."""
 _NAMED_KINDS = ("vlan", "dummy")
-"""Those whose alias says how they were named."""
+"""Kinds whose alias contains the link's original name."""
 
 
 @frozen
 class LinkAlias:
-    """What the alias of one of our links says."""
+    """The alias of one of our links: ``PREFIX/INSTANCE/KIND/IDENTIFIER``."""
 
     instance: str
     kind: str
@@ -36,12 +36,12 @@ class LinkAlias:
 
 
 def parse_alias(link: LinkFacts) -> LinkAlias | None:
-    """``None``: the link is not one of ours."""
+    """``None`` if the link is not ours."""
     return parse_alias_text(link.alias)
 
 
 def parse_alias_text(alias: str) -> LinkAlias | None:
-    """``None``: it is not one of a link of ours."""
+    """``None`` if *alias* is not that of one of our links."""
     parts = alias.split("/", 3)
     if len(parts) != 4 or parts[0] != ALIAS_PREFIX:
         return None
@@ -49,7 +49,7 @@ def parse_alias_text(alias: str) -> LinkAlias | None:
 
 
 def instances_of(links: Iterable[LinkFacts]) -> dict[str, int]:
-    """The instances that have links here, each with the first of its groups of links."""
+    """:return: the first link group of each instance that has links here."""
     found: dict[str, int] = {}
     for link in links:
         alias = parse_alias(link)
@@ -60,10 +60,13 @@ def instances_of(links: Iterable[LinkFacts]) -> dict[str, int]:
 
 def refuse_unknown_links(instance: str, links: Iterable[LinkFacts], registry: Registry) -> None:
     """
-    Such links have a row from before they are made until after they are gone.
+    Check that *registry* knows the instance's links in the host's namespace.
 
-    :raises StateError: the kernel has one that state does not know, so state is older than it.
-    :raises StartupError: somebody has renamed one, on which containers may hang.
+    State has a row for such a link from before its creation until after its removal. A link without one proves that the
+    state is an older copy.
+
+    :raises StateError: a link is unknown to the state.
+    :raises StartupError: a link has been renamed; containers may depend on it.
     """
     names = {*registry.made_links, *(each.name for each in registry.host_links.values())}
     for link in links:
@@ -87,11 +90,11 @@ def refuse_unknown_links(instance: str, links: Iterable[LinkFacts], registry: Re
 
 
 def warn_of_other_instances(instance: str, links: Iterable[LinkFacts], outside: RuntimeGeneration) -> None:
-    """A state that was just begun may be there in the place of one that is lost."""
+    """Warn of links of instances without a state on this host: a new, empty state may stand where one was lost."""
     others = set(instances_of(links)) - {instance}
-    for said in outside.all():
-        if Path(said.directory, DATABASE_NAME).exists():
-            others.discard(said.instance)
+    for noted in outside.all():
+        if Path(noted.directory, DATABASE_NAME).exists():
+            others.discard(noted.instance)
     if others:
         _log.warn(
             "links of other instances are on this host ({instances}), and whose they are is not known: if the state was lost, "
@@ -102,7 +105,7 @@ def warn_of_other_instances(instance: str, links: Iterable[LinkFacts], outside: 
 
 
 def host_links_of(instance: str, links: Iterable[LinkFacts], kernel: Kernel) -> dict[str, HostLink]:
-    """Our own links by parent, with the host's addresses on them."""
+    """:return: the instance's host links with their addresses, by parent."""
     found = {}
     for link in links:
         alias = parse_alias(link)
@@ -117,7 +120,7 @@ def host_links_of(instance: str, links: Iterable[LinkFacts], kernel: Kernel) -> 
 
 
 def made_links_of(instance: str, links: Sequence[LinkFacts]) -> dict[str, MadeLink]:
-    """VLANs and dummy links that were made for networks."""
+    """:return: VLANs and dummy links that the instance made for networks, by name."""
     names = {link.index: link.name for link in links}
     found = {}
     for link in links:

@@ -1,4 +1,4 @@
-"""Networks and endpoints of which the engine tells, as they would be if they had just been made."""
+"""Rebuild networks, endpoints and leases from what the engine reports."""
 
 from __future__ import annotations
 
@@ -29,18 +29,20 @@ from ..netlink.netns import sandbox_path
 from ..option_values import MacvlanMode
 
 NULL_DRIVER = "null"
-"""The engine's own address management that gives no addresses."""
+"""The engine's IPAM driver that allocates no addresses."""
 _UNTIL_CONFIRMED = 3600
-"""Seconds for which a lease of unknown length is taken for granted: its server is asked at once, and says better."""
+"""Seconds assumed for a lease of unknown length. Its server is asked at once, and tells the real ones."""
 
 
 def rebuilt_network(
     found: FoundNetwork, config: Config, links: Sequence[LinkFacts], picks_gateways: bool
 ) -> Network:
     """
-    :param links: those of the host; a parent that is not among them is awaited.
-    :param makes_up_gateways: what :class:`~macvlan_twisted.engine.blocking_client.Inspection` says.
-    :raises Refused: its options mean nothing to this version.
+    The network as it would be, had it just been created.
+
+    :param links: those of the host. If the parent is not among them, the network waits for it.
+    :param picks_gateways: as in :class:`~macvlan_twisted.engine.blocking_client.Inspection`.
+    :raises RequestRefused: this version does not know one of its options.
     """
     options = parse_options(found.options)
     request = requests.CreateNetwork(
@@ -68,7 +70,7 @@ def _subnet(subnet: FoundSubnet, found: FoundNetwork, config: Config, picks_gate
 
 
 def picked_gateway(subnet: FoundSubnet, found: FoundNetwork, config: Config) -> IPAddress:
-    """The gateway of a subnet for which the user named none: running containers show it; else it is what is usual."""
+    """The gateway that the engine picked for a subnet: as shown by running containers, else by the usual rule."""
     for endpoint in found.endpoints:
         for shown in (endpoint.gateway, endpoint.gateway_v6):
             if shown is not None and shown in subnet.pool:
@@ -76,7 +78,7 @@ def picked_gateway(subnet: FoundSubnet, found: FoundNetwork, config: Config) -> 
     if found.ipam_driver == config.plugin_name:
         registry = config.gateway_for(subnet.pool)
         return registry or _address(subnet.pool.network_address, usable_span(subnet.pool).first)
-    part = usable_span(subnet.pool, subnet.ip_range)  # Docker's own takes the first of the range
+    part = usable_span(subnet.pool, subnet.ip_range)  # Docker's own IPAM picks the first of the range
     return _address(subnet.pool.network_address, part.first)
 
 
@@ -92,7 +94,7 @@ def _plan_parent(
 
     try:
         return plan(links)
-    except RequestRefused:  # as far as we know it was there, and may come late
+    except RequestRefused:  # the parent may appear later
         name = options.parent or config.host_interface or ""
         missing = name.partition(".")[0]
         try:
@@ -105,9 +107,10 @@ def host_addresses(
     network: Network, found: FoundNetwork, present: Sequence[IPAddress]
 ) -> tuple[IPAddress, ...]:
     """
-    The host's own, one a family: what the user said, else what is still there.
+    The host's own addresses for host access, at most one of each family: from the options or auxiliary addresses, else
+    one that the host still has.
 
-    :param present: what the host has for its containers on the network's parent.
+    :param present: the addresses on the host link of the network's parent.
     """
     from_options = parse_options(found.options).host_addresses
     named = [
@@ -122,7 +125,7 @@ def host_addresses(
 
 
 def missing_links(network: Network, links: Sequence[LinkFacts]) -> list[MadeLink]:
-    """VLANs and dummy links that the network needs, and that are not there: as at its creation they are to be made."""
+    """:return: VLANs and dummy links that the network needs and that do not exist."""
     present = {link.name for link in links}
     return [each for each in needed_by(network) if each.name not in present]
 
@@ -131,7 +134,9 @@ def rebuilt_endpoint(
     found: FoundEndpoint, network: Network, parent_addresses: Sequence[IPAddress]
 ) -> Endpoint:
     """
-    :param own: the host's addresses on the network's parent.
+    The endpoint as it would be, had it just been created.
+
+    :param parent_addresses: the host's addresses on the network's parent.
     """
     mac = found.mac if network.mode != MacvlanMode.PASSTHRU or network.allow_parent_mac_change else None
     needs_sandbox = network.host_access or network.dhcp_readdress
@@ -160,10 +165,11 @@ def rebuilt_lease(
     now: float,
 ) -> LeaseRecord | None:
     """
-    What of an endpoint's lease can be known: address and MAC. By them any server confirms it and tells the rest.
+    A lease with the endpoint's address and MAC. They suffice for a DHCP server to confirm it and to tell the rest.
 
-    :param terms: where it is said how leases are held: the network, or the pool of our address management.
-    :param now: by the wall clock.
+    :param dhcp_options: whose DHCP options apply: the network's, or those of its pool.
+    :param now: wall-clock time in seconds.
+    :return: ``None`` if the endpoint has no IPv4 address or no MAC.
     """
     if not isinstance(endpoint.address, IPv4Interface) or endpoint.mac is None:
         return None

@@ -1,4 +1,4 @@
-"""The state, opened for a start: rebuilt if that is asked for, refused with what to do if it cannot be used."""
+"""Open the state for a start of the service, or say what to do about state that cannot be used."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from .rebuild import recover_state
 @contextmanager
 def open_state(config: Config, kernel: Kernel) -> Iterator[Database]:
     """
-    For those who read it and go on with it: it stays open, unless they raise. Blocks.
+    Open the state, with ``--recover`` rebuilt. Blocks.
 
-    :raises StartupError: it cannot be used, as was found here or by them.
+    A context manager for the code that reads it: the database stays open, unless that code raises.
+
+    :raises StartupError: the state cannot be used, as found here or by that code (:exc:`StateError`).
     """
     directory = Path(config.state_dir)
     outside = RuntimeGeneration(Path(config.runtime_dir), directory)
@@ -47,7 +49,7 @@ def _open(config: Config, kernel: Kernel, directory: Path, outside: RuntimeGener
 
 
 def _advice(failure: StateError, directory: Path) -> str:
-    """What to do about state that does not open: only what is damaged is to be given up."""
+    """The remedy for state that does not open: only damaged state is worth giving up."""
     if is_in_use(failure):
         return f": another program has the database in {directory} open: end it and start again"
     if not is_damage(failure):

@@ -1,4 +1,4 @@
-"""Pools and addresses of which the engine tells."""
+"""Rebuild pools and allocations from what the engine reports."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def add_pools(
     seen: dict[str, int],
 ) -> list[str]:
     """
-    The pools of one network of the engine's, and what is taken in them, as far as *kept* does not hold that.
+    Add to *snapshot* the pools of one network of the engine, and the addresses in use, as far as they are missing.
 
-    The engine does not tell a pool's id, by which it will call it. But the id says what the pool is; so a pool that is
-    rebuilt stands for all ids that say the same (:meth:`~macvlan_twisted.ipam.pool_registry.PoolRegistry.find`).
+    The engine does not show the PoolID that it will use in its calls. But a PoolID describes its pool, so a rebuilt pool
+    stands for all ids with the same description (:meth:`~macvlan_twisted.ipam.pool_registry.PoolRegistry.find`).
 
-    :param network: what the engine's network is to our driver; ``None`` where that is another one.
-    :param standing: by what ids say: for how many networks so far; filled here.
-    :return: what could not be rebuilt.
+    :param network: the rebuilt network; ``None`` if it belongs to another network driver.
+    :param seen: networks so far by the description of their pool; updated here.
+    :return: a line for each thing that cannot be rebuilt.
     """
     missing = []
     for subnet in found.subnets:
@@ -42,11 +42,11 @@ def add_pools(
         except RequestRefused as refused:
             missing.append(f"the pool {subnet.pool} of network {found.name}: {refused}")
             continue
-        says = said_by(planned.pool_id)
-        seen[says] = seen.get(says, 0) + 1
-        fitting = [pool for key, pool in snapshot.pools.items() if said_by(key) == says]
+        description = said_by(planned.pool_id)
+        seen[description] = seen.get(description, 0) + 1
+        fitting = [pool for key, pool in snapshot.pools.items() if said_by(key) == description]
         pool = fitting[0] if fitting else planned
-        unknown = max(1, seen[says] + 1 - len(fitting or [pool]))
+        unknown = max(1, seen[description] + 1 - len(fitting or [pool]))
         snapshot.pools[pool.pool_id] = pool = evolve(pool, stands_for=unknown, given_back=())
         _add_allocations(snapshot, pool, fitting or [pool], subnet, found, network)
     return missing
@@ -77,16 +77,16 @@ def _plan_pool_without_subnet(
     request: RequestPool, subnet: FoundSubnet, found: FoundNetwork, config: Config, nonce: str
 ) -> Pool:
     """
-    A pool for which the user named no subnet: a container shows which one it is, else it is the service's own.
+    Rebuild a pool that the user named no subnet for: take that of a running container, else the service's.
 
-    :raises Refused: neither is known.
+    :raises RequestRefused: neither is known.
     """
     shown = [each.address_v6 if request.v6 else each.address for each in found.endpoints]
     prefix = next((each.network for each in shown if each is not None), None)
     if prefix is None:
         prefix = plan_pool(request, config, nonce).prefix
     pool = plan_pool(evolve(request, pool=prefix), config, nonce)
-    if pool.dhcp and not request.v6:  # its id names the subnet that the server told
+    if pool.dhcp and not request.v6:  # its id contains the subnet from the server's lease
         router = subnet.gateway if isinstance(subnet.gateway, IPv4Address) else None
         return evolve(pool, any_subnet=True, part=None, leased_router=router)
     part = pool.part or config.ip_range_in(prefix)
@@ -106,7 +106,7 @@ def _add_allocations(
     found: FoundNetwork,
     network: Network | None,
 ) -> None:
-    """Add what none of *group*, pools that say the same, holds."""
+    """Add the addresses in use that no pool of *group*, the pools with the same description, has."""
 
     def allocate(address: IPAddress, purpose: Purpose) -> None:
         if address in pool.prefix and not any(

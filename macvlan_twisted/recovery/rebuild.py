@@ -1,7 +1,7 @@
 """
-``--recover``: state is rebuilt of what the engine and the kernel know, before anything else begins.
+``--recover``: rebuild the state from the engine and the kernel, before anything else starts.
 
-What is sound stays, and what it lacks is added. What is damaged is moved aside, and a new state begun.
+Sound state stays and is completed. Damaged state is moved aside, and a new one created.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _log = Logger(namespace="macvlan_twisted.recovery")
 
 @frozen
 class RebuildResult:
-    """What state shall hold, and what is to be told of it."""
+    """The rebuilt state, and what to report about it."""
 
     snapshot: Snapshot
     missing: list[str] = field(factory=list)
-    """What could not be rebuilt."""
+    """What cannot be rebuilt, a line each."""
     leases: int = 0
 
 
@@ -69,8 +69,11 @@ def recover_state(
     wall_time: Callable[[], float] = time.time,
 ) -> Database:
     """
-    The ledger of *directory*, with all that can be known. Blocks.
+    Complete or rebuild the state in *directory*. Blocks.
 
+    :param outside: the runtime note of the state's generation.
+    :param ask: inspects the engine.
+    :param wall_time: in seconds.
     :raises StartupError: the engine does not answer; nothing was changed.
     :raises StateError: the disk refuses.
     """
@@ -100,7 +103,7 @@ def recover_state(
 
 
 def _previous_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -> StateIdentity:
-    """That of the links which are here, so that they are known as ours; a new one if there are none."""
+    """The identity of the links on this host, so that they stay ours; a new one if there are none."""
     instances = instances_of(links)
     witnessed = outside.of_directory()
     if witnessed is not None and witnessed.instance in instances:
@@ -108,7 +111,7 @@ def _previous_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -
     for instance in list(instances):
         other = outside.of_instance(instance)
         if other is not None and other is not witnessed and Path(other.directory, DATABASE_NAME).exists():
-            del instances[instance]  # somebody else's, who lives
+            del instances[instance]  # its state exists elsewhere
     if len(instances) == 1:
         ((instance, group),) = instances.items()
         return StateIdentity(instance, group)
@@ -131,8 +134,10 @@ def rebuild(
     now: float,
 ) -> RebuildResult:
     """
-    :param instance: whose links are ours.
-    :param now: by the wall clock.
+    Add to *before* what the engine and the kernel know.
+
+    :param instance: the identity of our links.
+    :param now: wall-clock time in seconds.
     """
     snapshot = before.copy()
     missing: list[str] = []
@@ -189,9 +194,7 @@ def _add_endpoints(
     links: Sequence[LinkFacts],
     now: float,
 ) -> int:
-    """
-    :return: the number of leases among them.
-    """
+    """:return: the number of leases that were added."""
     leases = 0
     is_present = any(link.name == network.parent for link in links)
     parent_addresses = [each.ip for each in kernel.addresses_of(network.parent)] if is_present else []

@@ -1,4 +1,4 @@
-"""What state holds before it is rebuilt, and what is added to it."""
+"""The part of the state that ``--recover`` rebuilds, as values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..state.serialize import from_document, to_document
 
 @define
 class Snapshot:
-    """The rows that matter here, as values: read of a sound state, or none, and then added to."""
+    """Rows as values: read from sound state, or empty, and then completed."""
 
     networks: dict[str, Network] = field(factory=dict)
     endpoints: dict[str, Endpoint] = field(factory=dict)
@@ -37,7 +37,7 @@ class Snapshot:
     @classmethod
     def of(cls, database: Database) -> Snapshot:
         """
-        :raises StateError: a record is none of its kind.
+        :raises StateError: a row cannot be read.
         """
 
         def documents(table: Table, kind: type) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Snapshot:
             address = parse_address(text)
             if pool_id in pools:
                 allocations[pool_id, address] = Purpose(purpose)
-            else:  # the service itself frees them as soon as it starts
+            else:  # the service frees the others when it starts
                 refuse_container_without_pool(Allocation(pool_id, address, purpose))
         return cls(
             networks=documents(tables.NETWORKS, Network),
@@ -73,7 +73,7 @@ class Snapshot:
         )
 
     def changes_since(self, before: Snapshot) -> list[Change]:
-        """What has to be written so that state holds this; nothing is ever taken away."""
+        """The changes that turn *before* into this; nothing is ever removed."""
         changes: list[Change] = []
         values: tuple[tuple[Table, Mapping[str, Any], Mapping[str, Any]], ...] = (
             (tables.NETWORKS, self.networks, before.networks),

@@ -1,4 +1,4 @@
-"""An engine that says what a test tells it to."""
+"""A fake engine for the reconciler and for container names."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from macvlan_twisted.engine.client import EngineError, ListedNetwork
 
 @define
 class Engine:
-    """Lists what the test says."""
+    """Lists what a test puts into it."""
 
     listed: dict[str, str] = field(factory=dict)
-    """The endpoints of all networks, each with its container's name."""
+    """Container names by endpoint id, of all networks."""
     trouble: Exception | None = None
     asked: int = 0
-    """How often about endpoints."""
+    """Requests for endpoints so far."""
     has: dict[str, ListedNetwork] = field(factory=dict)
-    """Its networks."""
+    """Its networks, by id."""
     id: str = "a" * 64
-    """Of its network ``none``; empty where it lists none."""
+    """The id of its network ``none``; empty if it does not list that network."""
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
         self.asked += 1

@@ -1,4 +1,4 @@
-"""Any JSON on any method: never a bug's reply, and no change that was not acknowledged."""
+"""Any JSON to any method: no reply reports a bug, and only acknowledged calls change anything."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class AnyBodyTests(SiteTestCase):
 
     @settings(max_examples=300)
     @given(st.lists(st.tuples(st.sampled_from(METHODS), BODIES), min_size=1, max_size=6))
-    def test_a_refused_call_changes_nothing_and_no_call_finds_a_bug(
+    def test_a_refused_call_changes_nothing_and_none_is_a_bug(
         self, calls: list[tuple[str, dict[str, Any]]]
     ) -> None:
         self.serve(PluginHarness())
@@ -166,18 +166,18 @@ class AnyBodyTests(SiteTestCase):
                 self.assertEqual(self.state(), before, (method, sent, reply.body))
             elif method == "IpamDriver.RequestPool":
                 pools.append(reply.body["PoolID"])
-        # And whatever was acknowledged, a restart finds it the same.
+        # What was acknowledged is the same after a restart.
         before = self.state()
         self.plugin = self.plugin.next_life()
         self.assertEqual(self.state(), before)
 
     @given(st.sampled_from(METHODS), st.binary(max_size=40))
-    def test_bytes_that_are_no_json_are_refused(self, method: str, raw: bytes) -> None:
+    def test_any_bytes_change_nothing(self, method: str, raw: bytes) -> None:
         self.serve(PluginHarness())
         before = self.state()
         reply = self.post_raw(method, raw)
         self.assertEqual(reply.status, 200, reply.body)
         self.assertEqual(self.state(), before)
 
-    def test_every_method_is_asked(self) -> None:
+    def test_the_list_of_methods_is_complete(self) -> None:
         self.assertEqual(set(METHODS), set(self.app.methods))

@@ -1,4 +1,4 @@
-"""``--create-network``: what the engine is asked for, and when no more."""
+"""``--create-network``: the body of the request, retries, and the end when the service stops."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ R4, R6 = parse_address("192.168.1.1"), parse_address("fd00::1")
 
 @define
 class Engine:
-    """Answers when the test says so."""
+    """Answers when the test fires ``answer``."""
 
-    asked: list[str] = field(factory=list)
+    requests: list[str] = field(factory=list)
     answer: Deferred[Any] = field(factory=Deferred)
 
-    def _ask(self, question: str) -> Deferred[Any]:
-        self.asked.append(question)
+    def _request(self, question: str) -> Deferred[Any]:
+        self.requests.append(question)
         self.answer = Deferred()
         return self.answer
 
     async def has_network(self, name: str) -> bool:
-        return bool(await self._ask(f"has {name}"))
+        return bool(await self._request(f"has {name}"))
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
-        return str(await self._ask(f"create {description['Name']}"))
+        return str(await self._request(f"create {description['Name']}"))
 
 
 class DescriptionTests(SynchronousTestCase):
@@ -60,13 +60,13 @@ class DescriptionTests(SynchronousTestCase):
         self.assertTrue(described["EnableIPv6"])
         self.assertIs(described["EnableIPv4"], False)
 
-    def test_all_subnets_are_there_if_none_has_a_gateway(self) -> None:
+    def test_all_subnets_stay_if_none_has_a_gateway(self) -> None:
         configs, described = self.configs()
         self.assertEqual(configs, [{"Subnet": str(V4)}, {"Subnet": str(V6)}])
         self.assertTrue(described["EnableIPv6"])
 
 
-class MakingTests(SynchronousTestCase):
+class EnsureNetworkTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.engine = Engine()
         self.stopping = False
@@ -83,50 +83,50 @@ class MakingTests(SynchronousTestCase):
         config = Config(subnets=(V6, V4), gateways=gateways)
         return ensureDeferred(ensure_network("lan", config, self.engine, wait, lambda: self.stopping))
 
-    def told(self) -> list[tuple[str, str]]:
+    def logged(self) -> list[tuple[str, str]]:
         return [
             (event["log_level"].name, event["log_format"].format(**event))
             for event in self.events
             if event["log_namespace"].startswith("macvlan_twisted")
         ]
 
-    def made(self, *gateways: Any) -> list[tuple[str, str]]:
+    def create(self, *gateways: Any) -> list[tuple[str, str]]:
         end = self.start(*gateways)
         self.engine.answer.callback(False)
         self.engine.answer.callback("0123456789abcdef")
         self.successResultOf(end)
-        self.assertEqual(self.engine.asked, ["has lan", "create lan"])
-        return self.told()
+        self.assertEqual(self.engine.requests, ["has lan", "create lan"])
+        return self.logged()
 
-    def test_the_log_says_how_a_family_is_added(self) -> None:
-        created, left_out = self.made(R4)
+    def test_the_log_tells_how_to_add_a_family(self) -> None:
+        created, left_out = self.create(R4)
         self.assertEqual(created, ("info", "network lan created in the engine: 0123456789ab"))
         self.assertEqual(left_out[0], "info")
         for words in ("without subnet fd00::/64", "--gateway=ADDRESS"):
             self.assertIn(words, left_out[1])
 
-    def test_a_network_without_any_gateway_is_warned_of(self) -> None:
-        _, *warnings = self.made()
+    def test_a_network_without_gateways_is_logged_as_a_warning(self) -> None:
+        _, *warnings = self.create()
         self.assertEqual([level for level, _ in warnings], ["warn", "warn"])
         for (_, text), subnet in zip(warnings, (V4, V6), strict=True):
             self.assertIn(f"subnet {subnet} ", text)
             self.assertIn("--gateway=ADDRESS", text)
 
-    def test_with_all_gateways_nothing_more_is_said(self) -> None:
-        self.assertEqual(len(self.made(R4, R6)), 1)
+    def test_a_network_with_all_gateways_logs_one_line(self) -> None:
+        self.assertEqual(len(self.create(R4, R6)), 1)
 
-    def test_an_absent_engine_is_asked_again(self) -> None:
+    def test_an_absent_engine_is_tried_again_with_growing_delay(self) -> None:
         self.start(R4)
         for _ in range(3):
             self.engine.answer.errback(EngineUnavailable())
         self.assertEqual(self.waits, [1, 2, 4])
-        self.assertEqual(self.engine.asked, ["has lan"] * 4)
+        self.assertEqual(self.engine.requests, ["has lan"] * 4)
         self.assertEqual(
-            [text for _, text in self.told()], ["network lan is created as soon as the engine answers"]
+            [text for _, text in self.logged()], ["network lan is created as soon as the engine answers"]
         )
 
-    def test_nothing_is_asked_or_waited_for_after_the_stop(self) -> None:
-        """Whatever becomes of the question that is open then."""
+    def test_stop_during_the_lookup_ends_without_another_request(self) -> None:
+        """With any outcome of the request that is open then."""
         for outcome in (True, False, EngineUnavailable(), EngineError("no")):
             with self.subTest(outcome=outcome):
                 self.engine, self.waits, self.stopping = Engine(), [], False
@@ -137,12 +137,12 @@ class MakingTests(SynchronousTestCase):
                 else:
                     self.engine.answer.callback(outcome)
                 self.successResultOf(end)
-                self.assertEqual((self.engine.asked, self.waits), (["has lan"], []))
+                self.assertEqual((self.engine.requests, self.waits), (["has lan"], []))
 
-    def test_nothing_is_waited_for_when_the_stop_comes_while_it_is_created(self) -> None:
+    def test_stop_during_the_creation_ends_without_a_delay(self) -> None:
         end = self.start(R4)
         self.engine.answer.callback(False)
         self.stopping = True
         self.engine.answer.errback(EngineUnavailable())
         self.successResultOf(end)
-        self.assertEqual((self.engine.asked, self.waits), (["has lan", "create lan"], []))
+        self.assertEqual((self.engine.requests, self.waits), (["has lan", "create lan"], []))

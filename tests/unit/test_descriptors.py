@@ -1,4 +1,4 @@
-"""No file descriptors are left: an error in a sentence, and nothing else."""
+"""Without free file descriptors there is an error of one sentence, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,62 +17,62 @@ from macvlan_twisted.netlink.rtnetlink import NetlinkKernel
 
 
 class DescriptorTests(SynchronousTestCase):
-    def test_a_netlink_socket_that_cannot_be_opened_leaves_a_trace_on_stderr(self) -> None:
+    def test_a_failed_netlink_socket_leaves_nothing_on_stderr(self) -> None:
         unraisable: list[Any] = []
         self.patch(sys, "unraisablehook", unraisable.append)
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         kernel = NetlinkKernel()
         for spare in range(6):
-            taken: list[int] = []
+            opened: list[int] = []
             resource.setrlimit(resource.RLIMIT_NOFILE, (_highest() + 1 + spare, before[1]))
             try:
                 while True:
-                    taken.append(os.open(os.devnull, os.O_RDONLY))
+                    opened.append(os.open(os.devnull, os.O_RDONLY))
             except OSError:
-                for each in taken[:spare]:
+                for each in opened[:spare]:
                     os.close(each)
                 with self.assertRaises(LinkError) as caught:
                     kernel.links()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
-                for each in taken[spare:]:
+                for each in opened[spare:]:
                     os.close(each)
             self.assertEqual(caught.exception.errno, errno.EMFILE)
             self.assertIn("Too many open files", str(caught.exception))
         gc.collect()
         self.assertEqual([each.exc_value for each in unraisable], [])
 
-    def test_a_link_that_cannot_be_looked_for_is_taken_for_gone(self) -> None:
-        """As the C library's if_nametoindex() takes it: it opens a socket to ask."""
+    def test_a_failed_lookup_is_an_error_and_not_an_absent_link(self) -> None:
+        """The C library's if_nametoindex() reports no link if it cannot open its socket."""
         kernel = NetlinkKernel()
         self.assertTrue(kernel.exists("lo"))
         for name in ("mvt000000000000", "lo" + "x" * 14, "x" * 200, "é" * 8, "lo "):
             self.assertFalse(kernel.exists(name), name)
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        questions: tuple[Callable[[], object], ...] = (
+        lookups: tuple[Callable[[], object], ...] = (
             lambda: kernel.exists("lo"),
             lambda: kernel.find("lo"),
             lambda: kernel.host_routes("lo", 142),
             lambda: kernel.set_group("mvt000000000000", 70000),
             lambda: kernel.delete("mvt000000000000"),
         )
-        taken: list[int] = []
+        opened: list[int] = []
         errors: list[LinkError] = []
         resource.setrlimit(resource.RLIMIT_NOFILE, (_highest() + 1, before[1]))
         try:
             while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
+                opened.append(os.open(os.devnull, os.O_RDONLY))
         except OSError:
-            for ask in questions:
+            for lookup in lookups:
                 try:
-                    ask()
+                    lookup()
                 except LinkError as failure:
                     errors.append(failure)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
-            for each in taken:
+            for each in opened:
                 os.close(each)
-        self.assertEqual([each.errno for each in errors], [errno.EMFILE] * len(questions))
+        self.assertEqual([each.errno for each in errors], [errno.EMFILE] * len(lookups))
 
 
 def _highest() -> int:

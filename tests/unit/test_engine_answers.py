@@ -1,4 +1,4 @@
-"""What an engine answers, or whatever else listens on its socket."""
+"""Unexpected answers of an engine, or of another program on its socket."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ANYTHING = some.recursive(
 )
 
 
-class Answering(EngineClient):
-    """One whose answers are said beforehand."""
+class ScriptedClient(EngineClient):
+    """Answers every request with a prepared value."""
 
     def __init__(self, answer: object) -> None:
         super().__init__(Clock(), "unix:///run/docker.sock")
@@ -37,35 +37,35 @@ class Answering(EngineClient):
         return await self.answer if isinstance(self.answer, Deferred) else self.answer
 
 
-class OddAnswersTests(SynchronousTestCase):
+class UnexpectedAnswerTests(SynchronousTestCase):
     def outcomes(self, engine: EngineClient) -> list[object]:
-        questions = (
+        requests = (
             engine.networks(),
             engine.endpoints_of(NETWORK),
             engine.process_of(NETWORK, ENDPOINT),
             engine.has_network("lan"),
             engine.create_network({}),
         )
-        found: list[object] = []
-        for answer in questions:
-            asked: Deferred[Any] = ensureDeferred(answer)
-            asked.addBoth(found.append)
-        return found
+        results: list[object] = []
+        for answer in requests:
+            result: Deferred[Any] = ensureDeferred(answer)
+            result.addBoth(results.append)
+        return results
 
     @given(ANYTHING)
     @example({"Id": NETWORK, "Containers": [1]})
     @example({"Id": NETWORK, "Containers": {"c": {}}})
     @example({"Id": NETWORK, "Containers": {"c": {"EndpointID": ENDPOINT}}, "State": 1})
     @example([{"Name": "lan"}])
-    def test_an_answer_that_makes_no_sense_is_a_bug_of_ours(self, answer: object) -> None:
-        found = self.outcomes(Answering(answer))
-        self.assertEqual(len(found), 5)
-        for each in found:
+    def test_an_unexpected_answer_is_an_engine_error(self, answer: object) -> None:
+        results = self.outcomes(ScriptedClient(answer))
+        self.assertEqual(len(results), 5)
+        for each in results:
             if isinstance(each, Failure):
                 self.assertTrue(each.check(EngineError), each)
 
-    def test_an_engine_that_never_answers_is_waited_for_without_end(self) -> None:
-        engine = Answering(Deferred())
-        asked: Deferred[Any] = ensureDeferred(engine.has_network("lan"))
+    def test_a_request_without_an_answer_times_out(self) -> None:
+        engine = ScriptedClient(Deferred())
+        result: Deferred[Any] = ensureDeferred(engine.has_network("lan"))
         engine._reactor.advance(REQUEST_TIMEOUT)
-        self.failureResultOf(asked, TimeoutError)
+        self.failureResultOf(result, TimeoutError)

@@ -1,4 +1,4 @@
-"""What a hostile client sends is refused in a line that harms neither the log nor a terminal."""
+"""Hostile requests are refused, with messages that are safe in a log and in a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = "com.docker.network.endpoint.name"
 
 
 class HostileRequestTests(SiteTestCase):
-    def test_a_length_of_thousands_of_digits_is_no_number_and_no_error_of_ours(self) -> None:
+    def test_a_content_length_of_thousands_of_digits_is_400(self) -> None:
         connection = self.connect()
         connection.send(
             b"POST /Plugin.Activate HTTP/1.1\r\nHost: \r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"
@@ -25,7 +25,7 @@ class HostileRequestTests(SiteTestCase):
         self.assertTrue(connection.raw.startswith(b"HTTP/1.1 400 "), connection.raw)
         self.assertFalse(connection.is_open)
 
-    def test_a_header_with_a_long_name_is_refused_and_its_name_is_not_kept(self) -> None:
+    def test_a_long_header_name_is_400_and_is_not_cached(self) -> None:
         from twisted.web import http_headers
 
         name = b"X-" + b"long" * 2000
@@ -38,7 +38,7 @@ class HostileRequestTests(SiteTestCase):
         kept = http_headers._nameEncoder._canonicalHeaderCache
         self.assertLess(max(len(each) for each in kept), 200)
 
-    def test_a_path_that_is_no_text_is_404_as_json(self) -> None:
+    def test_a_path_that_is_not_utf_8_is_404_as_json(self) -> None:
         for path in ("%ff", "Plugin.Activate%c3", "%00%ff%0a"):
             connection = self.connect()
             connection.send(request("X", b"").replace(b"/X", b"/" + path.encode()))
@@ -46,7 +46,7 @@ class HostileRequestTests(SiteTestCase):
             self.assertEqual(reply.status, 404)
             self.assertIn("Err", reply.body)
 
-    def test_what_is_echoed_is_one_line_that_is_not_too_long(self) -> None:
+    def test_messages_quote_input_in_one_short_printable_line(self) -> None:
         events: list[LogEvent] = []
         observer = cast(ILogObserver, events.append)
         globalLogPublisher.addObserver(observer)
@@ -65,9 +65,9 @@ class HostileRequestTests(SiteTestCase):
             ),
         ]
         for method, body in bodies:
-            said = self.post(method, **body)["Err"]
-            self.assertTrue(said.isprintable(), said)
-            self.assertLess(len(said), MAX_MESSAGE_LENGTH + 1)
+            message = self.post(method, **body)["Err"]
+            self.assertTrue(message.isprintable(), message)
+            self.assertLess(len(message), MAX_MESSAGE_LENGTH + 1)
         refusals = [
             str(event["reason"]) for event in events if event["log_format"].startswith("{method} refused")
         ]
@@ -76,7 +76,7 @@ class HostileRequestTests(SiteTestCase):
             self.assertTrue(reason.isprintable(), reason)
             self.assertLess(len(reason), MAX_MESSAGE_LENGTH + 1)
 
-    def test_a_text_of_a_megabyte_is_refused_and_not_kept(self) -> None:
+    def test_a_long_string_is_refused_and_not_saved(self) -> None:
         long = "s" * (MAX_TEXT_LENGTH + 1)
         self.refused(
             "IpamDriver.RequestPool",
@@ -88,7 +88,7 @@ class HostileRequestTests(SiteTestCase):
         self.refused("NetworkDriver.Join", "SandboxKey", NetworkID="a", EndpointID="b", SandboxKey=long)
         self.assertEqual(self.plugin.store.open, {})
 
-    def test_what_cannot_be_a_containers_name_is_none(self) -> None:
+    def test_an_impossible_container_name_is_not_recorded(self) -> None:
         self.serve(PluginHarness())
         pool = self.post("IpamDriver.RequestPool", AddressSpace="MacvlanTwistedLocal", Pool="10.0.0.0/24")[
             "PoolID"
@@ -100,17 +100,17 @@ class HostileRequestTests(SiteTestCase):
         self.assertIn("web-1.x_2", [claim.name for claim in self.plugin.store.claims()])
 
 
-class LegibleTests(SiteTestCase):
-    def test_plain_words_are_left_as_they_are(self) -> None:
+class PrintableTests(SiteTestCase):
+    def test_printable_text_is_unchanged(self) -> None:
         for text in ("", "address 10.0.0.7 is taken", "Grüße, 日本"):
             self.assertEqual(printable(text), text)
 
-    def test_the_ends_of_a_long_text_are_kept(self) -> None:
-        told = printable("begin" + "x" * 10_000 + "end")
-        self.assertTrue(told.startswith("begin"))
-        self.assertTrue(told.endswith("end"))
-        self.assertLessEqual(len(told), MAX_MESSAGE_LENGTH)
+    def test_a_long_text_loses_its_middle(self) -> None:
+        text = printable("begin" + "x" * 10_000 + "end")
+        self.assertTrue(text.startswith("begin"))
+        self.assertTrue(text.endswith("end"))
+        self.assertLessEqual(len(text), MAX_MESSAGE_LENGTH)
 
-    def test_what_does_something_to_a_terminal_is_written_out(self) -> None:
+    def test_control_characters_are_escaped(self) -> None:
         self.assertEqual(printable("a\x1b[2J\nb\u2028"), "a\\x1b[2J\\nb\\u2028")
         json.dumps(printable("\ud800")).encode()

@@ -1,4 +1,4 @@
-"""Reading JSON objects, with errors that name the member and its value."""
+"""Reading JSON objects; errors name the member and show its value."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ JSON = st.recursive(
 
 
 class FieldsTestCase(SynchronousTestCase):
-    def told(self, call: Any, *words: str) -> str:
+    def refused(self, call: Any, *words: str) -> str:
         with self.assertRaises(BadRequest) as caught:
             call()
         for word in words:
             self.assertIn(word, str(caught.exception))
         return str(caught.exception)
 
-    def body_told(self, raw: bytes, *words: str) -> str:
-        return self.told(lambda: parse_body("X.Y", raw), "X.Y", *words)
+    def body_refused(self, raw: bytes, *words: str) -> str:
+        return self.refused(lambda: parse_body("X.Y", raw), "X.Y", *words)
 
 
 class BodyTests(FieldsTestCase):
-    def test_an_empty_body_is_an_error_and_never_a_default(self) -> None:
+    def test_an_empty_body_is_an_error(self) -> None:
         for raw in (b"", b"\n", b" \r\n\t"):
-            self.body_told(raw, "empty body", "run the docker command again")
+            self.body_refused(raw, "empty body", "run the docker command again")
 
-    def test_what_is_no_json_object_is_told(self) -> None:
+    def test_a_body_that_is_not_a_json_object_is_refused(self) -> None:
         for raw in (b"{", b"nonsense", b"{}{}", b"\xff\xfe\xfd", b'{"a":"\xff"}', b'{"a":1', b"\x00"):
-            self.body_told(raw, "not JSON")
+            self.body_refused(raw, "not JSON")
         for raw, shown in ((b"[]", "[]"), (b"null", "None"), (b"7", "7"), (b'"text"', "'text'")):
-            self.body_told(raw, f"must be a JSON object, not {shown}")
+            self.body_refused(raw, f"must be a JSON object, not {shown}")
 
-    def test_huge_numbers_and_deep_nesting_are_told(self) -> None:
-        self.body_told(b'{"a":' + b"1" * 5000 + b"}", "not JSON")
-        self.body_told(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply")
+    def test_huge_numbers_and_deep_nesting_are_refused(self) -> None:
+        self.body_refused(b'{"a":' + b"1" * 5000 + b"}", "not JSON")
+        self.body_refused(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply")
 
-    def test_any_depth_of_nesting_is_told(self) -> None:
-        """Also where the parser just manages what the message cannot show."""
+    def test_any_depth_of_nesting_is_refused(self) -> None:
+        """Also at depths that the parser accepts and the message cannot show."""
         for depth in range(100, 1200, 9):
             nested = b"[" * depth + b"]" * depth
             with self.assertRaises(BadRequest, msg=str(depth)):
@@ -56,20 +56,20 @@ class BodyTests(FieldsTestCase):
             with self.assertRaises(BadRequest, msg=str(depth)):
                 parse_body("X.Y", b'{"NetworkID":' + nested + b"}").identifier("NetworkID")
 
-    def test_half_a_surrogate_pair_is_told_since_nothing_can_write_it(self) -> None:
+    def test_a_lone_surrogate_is_refused(self) -> None:
         for raw in (b'{"a":"\\ud800"}', b'{"\\uDC00":1}', b'{"a":["\\ud800x"]}', b'{"a":"\\udc00\\ud800"}'):
-            self.body_told(raw, "surrogate")
-        self.body_told(b'{"a":"\xed\xa0\x80"}', "not JSON")
+            self.body_refused(raw, "surrogate")
+        self.body_refused(b'{"a":"\xed\xa0\x80"}', "not JSON")
         fields = parse_body("X.Y", b'{"a":"\\ud83d\\ude00 \\\\ud800"}')
         self.assertEqual(fields.text("a"), "\U0001f600 \\ud800")
 
     def test_messages_stay_short(self) -> None:
-        self.assertLess(len(self.body_told(json.dumps(["x" * 100_000]).encode())), 200)
+        self.assertLess(len(self.body_refused(json.dumps(["x" * 100_000]).encode())), 200)
 
     @given(
         st.binary(max_size=50) | JSON.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass"))
     )
-    def test_any_bytes_are_an_object_or_told(self, raw: bytes) -> None:
+    def test_any_bytes_are_an_object_or_a_bad_request(self, raw: bytes) -> None:
         try:
             parse_body("X.Y", raw)
         except BadRequest as error:
@@ -80,7 +80,7 @@ READERS = ("text", "identifier", "flag", "object", "mapping", "texts", "objects"
 
 
 class MemberTests(FieldsTestCase):
-    def test_absent_and_null_are_the_zero_values_of_the_engines_language(self) -> None:
+    def test_absent_and_null_read_as_zero_values_of_go(self) -> None:
         for fields in (Fields("X", {}), Fields("X", {"a": None})):
             self.assertEqual(fields.text("a"), "")
             self.assertIs(fields.flag("a"), False)
@@ -90,7 +90,7 @@ class MemberTests(FieldsTestCase):
             self.assertEqual(fields.object("a").text("b"), "")
             self.assertIsNone(fields.parsed("a", parse_network))
 
-    def test_other_types_are_told_with_name_and_value(self) -> None:
+    def test_another_type_is_refused_with_the_members_name(self) -> None:
         for reader, value in (
             ("text", 7),
             ("text", {}),
@@ -105,23 +105,25 @@ class MemberTests(FieldsTestCase):
             ("identifier", 7),
         ):
             fields = Fields("X.Y", {"Member": value})
-            self.told(lambda f=fields, r=reader: getattr(f, r)("Member"), "X.Y", "Member", "must be")
+            self.refused(lambda f=fields, r=reader: getattr(f, r)("Member"), "X.Y", "Member", "must be")
 
     def test_an_identifier_is_letters_and_digits(self) -> None:
         for good in ("a" * 64, "ab12z0" * 4 + "1"):
             self.assertEqual(Fields("X", {"i": good}).identifier("i"), good)
         for bad in ("", None, "../x", "a b", "é", "a" * 129, "a\n"):
-            self.told(lambda b=bad: Fields("X", {"i": b}).identifier("i"), "i must be")
+            self.refused(lambda b=bad: Fields("X", {"i": b}).identifier("i"), "i must be")
 
-    def test_a_wrong_text_is_told_with_the_parsers_remedy_and_its_place(self) -> None:
+    def test_a_parse_error_names_member_and_remedy(self) -> None:
         fields = Fields("X.Y", {"Data": [{"Pool": "10.0.0.1/8"}]}).objects("Data")[0]
-        self.told(lambda: fields.required("Pool", parse_network), "X.Y: Data[0]: Pool:", "10.0.0.0/8")
+        self.refused(lambda: fields.required("Pool", parse_network), "X.Y: Data[0]: Pool:", "10.0.0.0/8")
 
-    def test_what_is_required_must_be_there(self) -> None:
-        self.told(lambda: Fields("X.Y", {"Pool": ""}).required("Pool", parse_network), "Pool must be given")
+    def test_a_required_member_must_not_be_empty(self) -> None:
+        self.refused(
+            lambda: Fields("X.Y", {"Pool": ""}).required("Pool", parse_network), "Pool must be given"
+        )
 
     @given(st.dictionaries(st.just("m"), JSON), st.sampled_from(READERS))
-    def test_any_value_is_read_or_told(self, members: dict[str, Any], reader: str) -> None:
+    def test_any_value_is_read_or_a_bad_request(self, members: dict[str, Any], reader: str) -> None:
         try:
             getattr(Fields("X", members), reader)("m")
         except BadRequest as error:

@@ -1,4 +1,4 @@
-"""Each call as the engine writes it, and each reply as it reads it."""
+"""Every call as the engine writes it, and its reply."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BOTH = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
 
 
 class HandshakeTests(SiteTestCase):
-    def test_calls_without_a_body_are_answered(self) -> None:
+    def test_calls_without_a_body_have_constant_replies(self) -> None:
         for method, reply in (
             ("Plugin.Activate", {"Implements": ["NetworkDriver", "IpamDriver"]}),
             (
@@ -30,7 +30,7 @@ class HandshakeTests(SiteTestCase):
             answer = self.post_raw(method, b"")
             self.assertEqual((answer.status, answer.body), (200, reply))
 
-    def test_discovery_is_success(self) -> None:
+    def test_discovery_calls_succeed(self) -> None:
         self.assertEqual(self.post("NetworkDriver.DiscoverNew", DiscoveryType=1, DiscoveryData={}), {})
         self.assertEqual(self.post("NetworkDriver.DiscoverDelete", DiscoveryType=1), {})
 
@@ -67,7 +67,7 @@ class NetworkDriverTests(SiteTestCase):
     def create(self, **more: Any) -> None:
         self.assertEqual(self.post("NetworkDriver.CreateNetwork", **network(**more)), {})
 
-    def test_the_life_of_a_container(self) -> None:
+    def test_all_calls_of_a_containers_life_succeed(self) -> None:
         self.assertEqual(
             self.post("NetworkDriver.GwAllocCheck", Options={}), {"SkipIPv4": True, "SkipIPv6": True}
         )
@@ -83,55 +83,55 @@ class NetworkDriverTests(SiteTestCase):
         )
         for method in ("ProgramExternalConnectivity", "RevokeExternalConnectivity", "Leave", "Leave"):
             self.assertEqual(self.post(f"NetworkDriver.{method}", **BOTH), {})
-        told = self.post("NetworkDriver.EndpointOperInfo", **BOTH)["Value"]
-        self.assertEqual((told["link"], told["parent"]), (link, "eth1"))
+        info = self.post("NetworkDriver.EndpointOperInfo", **BOTH)["Value"]
+        self.assertEqual((info["link"], info["parent"]), (link, "eth1"))
         for _ in range(2):
             self.assertEqual(self.post("NetworkDriver.DeleteEndpoint", **BOTH), {})
         for _ in range(2):
             self.assertEqual(self.post("NetworkDriver.DeleteNetwork", NetworkID=NETWORK), {})
         self.assert_nothing_left()
 
-    def test_a_mac_that_was_given_is_not_repeated(self) -> None:
+    def test_a_requested_mac_is_not_repeated_in_the_reply(self) -> None:
         self.create()
         reply = self.post("NetworkDriver.CreateEndpoint", **endpoint(MacAddress="02:00:00:00:00:77"))
         self.assertEqual(reply, {"Interface": {}})
 
-    def test_a_container_without_a_gateway_is_kept_off_the_engines_own_bridge(self) -> None:
+    def test_no_gateway_disables_the_engines_gateway_bridge(self) -> None:
         self.create(IPv4Data=[{"Pool": "10.9.0.0/16"}])
         self.post("NetworkDriver.CreateEndpoint", **endpoint())
         reply = self.post("NetworkDriver.Join", **BOTH)
         self.assertIs(reply["DisableGatewayService"], True)
         self.assertNotIn("Gateway", reply)
 
-    def test_both_families_gateways_are_bare_addresses(self) -> None:
+    def test_gateways_are_addresses_without_prefix(self) -> None:
         self.create(IPv6Data=[{"Pool": "fd00::/64", "Gateway": "fd00::1/64", "AuxAddresses": None}])
         self.post("NetworkDriver.CreateEndpoint", **endpoint(AddressIPv6="fd00::7/64"))
         reply = self.post("NetworkDriver.Join", **BOTH)
         self.assertEqual((reply["Gateway"], reply["GatewayIPv6"]), ("10.9.0.1", "fd00::1"))
         self.assertNotIn("DisableGatewayService", reply)
 
-    def test_a_gateway_of_ipv6_alone_is_a_gateway(self) -> None:
+    def test_an_ipv6_gateway_alone_is_enough(self) -> None:
         self.create(IPv4Data=[], IPv6Data=[{"Pool": "fd00::/64", "Gateway": "fd00::1/64"}])
         self.post("NetworkDriver.CreateEndpoint", **endpoint(Address="", AddressIPv6="fd00::7/64"))
         reply = self.post("NetworkDriver.Join", **BOTH)
         self.assertEqual(reply["GatewayIPv6"], "fd00::1")
         self.assertNotIn("DisableGatewayService", reply)
 
-    def test_null_address_management_is_taken(self) -> None:
+    def test_the_null_ipam_driver_is_accepted(self) -> None:
         self.create(IPv4Data=[{"AddressSpace": "null", "Pool": "0.0.0.0/0"}])
         self.post("NetworkDriver.CreateEndpoint", **endpoint(Address=""))
         self.assertNotIn("Gateway", self.post("NetworkDriver.Join", **BOTH))
 
-    def test_internal_networks_are_told_by_their_option(self) -> None:
+    def test_the_internal_option_makes_a_network_internal(self) -> None:
         options = {"com.docker.network.internal": True, "com.docker.network.generic": {}}
         self.create(Options=options)
         self.assertTrue(self.plugin.registry.networks[NETWORK].internal)
 
-    def test_an_option_without_generic_is_none(self) -> None:
+    def test_options_without_the_generic_member_are_empty(self) -> None:
         self.create(Options={"com.docker.network.internal": False})
         self.assertEqual(self.plugin.registry.networks[NETWORK].parent, "eth0")
 
-    def test_swarms_identifiers_are_taken(self) -> None:
+    def test_identifiers_of_swarm_mode_are_accepted(self) -> None:
         self.create(NetworkID="0123456789abcdefghijklmnz")
 
     def test_allocation_returns_the_options(self) -> None:
@@ -141,7 +141,7 @@ class NetworkDriverTests(SiteTestCase):
         self.assertEqual(reply, {"Options": {"parent": "eth1"}})
         self.assertEqual(self.post("NetworkDriver.FreeNetwork", NetworkID=NETWORK), {})
 
-    def test_errors_carry_both_subsystems_members(self) -> None:
+    def test_errors_have_the_members_of_both_subsystems(self) -> None:
         self.refused("NetworkDriver.Join", ENDPOINT, **BOTH)
         self.refused(
             "NetworkDriver.CreateNetwork",
@@ -153,10 +153,10 @@ class NetworkDriverTests(SiteTestCase):
 
 class IpamTests(SiteTestCase):
     def pool(self, **more: Any) -> Any:
-        asked = {"AddressSpace": "Local", "Pool": "10.9.0.0/16", "SubPool": "", "Options": {}, "V6": False}
-        return self.post("IpamDriver.RequestPool", **{**asked, **more})
+        request = {"AddressSpace": "Local", "Pool": "10.9.0.0/16", "SubPool": "", "Options": {}, "V6": False}
+        return self.post("IpamDriver.RequestPool", **{**request, **more})
 
-    def test_the_life_of_a_pool(self) -> None:
+    def test_all_calls_of_a_pools_life_succeed(self) -> None:
         granted = self.pool(Options=None)
         self.assertEqual((granted["Pool"], granted["Data"]), ("10.9.0.0/16", {}))
         pool = granted["PoolID"]
@@ -178,21 +178,21 @@ class IpamTests(SiteTestCase):
             self.assertEqual(self.post("IpamDriver.ReleasePool", PoolID=pool), {})
         self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
 
-    def test_without_a_subnet_the_gateway_is_in_the_data(self) -> None:
+    def test_a_pool_without_subnet_returns_the_gateway_as_data(self) -> None:
         granted = self.pool(Pool="")
         self.assertEqual(granted["Pool"], "0.0.0.0/0")
         self.assertEqual(granted["Data"], {"com.docker.network.gateway": "192.168.1.1/24"})
 
-    def test_a_pool_id_is_what_tells_pools_apart(self) -> None:
+    def test_each_pool_has_its_own_id(self) -> None:
         self.assertNotEqual(self.pool()["PoolID"], self.pool()["PoolID"])
 
-    def test_releases_of_anything_are_success(self) -> None:
+    def test_releasing_what_does_not_exist_succeeds(self) -> None:
         for pool in ("", "nowhere"):
             self.assertEqual(self.post("IpamDriver.ReleaseAddress", PoolID=pool, Address="10.9.0.2"), {})
             self.assertEqual(self.post("IpamDriver.ReleasePool", PoolID=pool), {})
 
-    def test_a_network_on_our_own_addresses(self) -> None:
-        """The order of engine 29: addresses first, then the network; an auxiliary one is shared, a container's not."""
+    def test_an_auxiliary_address_is_shared_until_the_network_exists(self) -> None:
+        """In the order of engine 29: addresses first, then the network."""
         self.serve(PluginHarness(config=evolve(LAN, gateways=())))
         pool = self.pool(Pool="10.9.0.0/16")["PoolID"]
         aux = {"PoolID": pool, "Address": "10.9.0.2", "Options": None}

@@ -1,4 +1,4 @@
-"""State that was lost is what it was, as far as the engine and the kernel know."""
+"""``--recover``: state rebuilt from the engine and the kernel equals the state that was lost."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ OTHER = "2" * 64
 DRIVER = LAN.plugin_name
 
 
-def found(
+def listed(
     plugin: PluginHarness, network_id: str = NETWORK, *, ipam: str = "default", **words: Any
 ) -> FoundNetwork:
-    """What an engine tells of a network that *house* has, and of the endpoints on it."""
+    """A network of *plugin* with its endpoints, as an engine lists it."""
     network = plugin.registry.networks[network_id]
     endpoints = tuple(
         FoundEndpoint(
@@ -54,7 +54,9 @@ def found(
     )
 
 
-def rebuilt(plugin: PluginHarness, *networks: FoundNetwork, before: Snapshot | None = None) -> RebuildResult:
+def rebuild_from(
+    plugin: PluginHarness, *networks: FoundNetwork, before: Snapshot | None = None
+) -> RebuildResult:
     return rebuild(
         before or Snapshot(),
         Inspection(networks, picks_gateways=False),
@@ -68,11 +70,11 @@ def rebuilt(plugin: PluginHarness, *networks: FoundNetwork, before: Snapshot | N
 
 class NetworkTests(PluginTestCase):
     def assert_rebuilt(self, internal: bool = False, **options: str) -> Snapshot:
-        """What is rebuilt of a network is what its creation made of it."""
+        """Create a network, rebuild it from the engine's view, and compare."""
         self.plugin.create_network(internal=internal, **options)
         self.plugin.create_endpoint()
         made = self.plugin.registry
-        result = rebuilt(self.plugin, found(self.plugin, options=options, internal=internal))
+        result = rebuild_from(self.plugin, listed(self.plugin, options=options, internal=internal))
         self.assertEqual(result.missing, [])
         self.assertEqual(result.snapshot.networks, dict(made.networks))
         self.assertEqual(result.snapshot.endpoints, dict(made.endpoints))
@@ -80,10 +82,10 @@ class NetworkTests(PluginTestCase):
         self.assertEqual(result.snapshot.host_links, made.host_links)
         return result.snapshot
 
-    def test_a_plain_one(self) -> None:
+    def test_a_network_without_options_is_rebuilt(self) -> None:
         self.assert_rebuilt(parent="eth1")
 
-    def test_options(self) -> None:
+    def test_options_are_rebuilt(self) -> None:
         self.assert_rebuilt(
             parent="eth1",
             mode="private",
@@ -93,61 +95,61 @@ class NetworkTests(PluginTestCase):
             announce="false",
         )
 
-    def test_a_vlan_that_we_made(self) -> None:
+    def test_our_vlan_stays_ours(self) -> None:
         snapshot = self.assert_rebuilt(parent="eth1.20")
         self.assertEqual(snapshot.made_links["eth1.20"].lower, "eth1")
 
-    def test_a_vlan_that_went_with_a_reboot_is_made_again(self) -> None:
+    def test_a_vlan_that_a_reboot_removed_is_to_be_made_again(self) -> None:
         self.plugin.create_network(parent="eth1", vlan_id="20")
-        told = found(self.plugin, options={"parent": "eth1", "vlan_id": "20"})
+        engines_view = listed(self.plugin, options={"parent": "eth1", "vlan_id": "20"})
         made = dict(self.plugin.registry.made_links)
         self.plugin.kernel.delete("eth1.20")
-        self.assertEqual(rebuilt(self.plugin, told).snapshot.made_links, made)
+        self.assertEqual(rebuild_from(self.plugin, engines_view).snapshot.made_links, made)
 
-    def test_a_vlan_of_somebody_else_is_not_taken_for_ours(self) -> None:
+    def test_a_foreign_vlan_stays_foreign(self) -> None:
         plugin = PluginHarness(
             FakeKernel([nic("eth1", 3), nic("eth1.20", 4, kind="vlan", vlan_id=20, lower_index=3)])
         )
         plugin.create_network(parent="eth1.20")
         self.assertEqual(
-            rebuilt(plugin, found(plugin, options={"parent": "eth1.20"})).snapshot.made_links, {}
+            rebuild_from(plugin, listed(plugin, options={"parent": "eth1.20"})).snapshot.made_links, {}
         )
 
-    def test_a_dummy_link(self) -> None:
+    def test_our_dummy_link_stays_ours(self) -> None:
         self.plugin.create_network(internal=True)
-        told = found(self.plugin, options={}, internal=True)
-        snapshot = rebuilt(self.plugin, told).snapshot
+        engines_view = listed(self.plugin, options={}, internal=True)
+        snapshot = rebuild_from(self.plugin, engines_view).snapshot
         self.assertTrue(snapshot.networks[NETWORK].on_dummy)
         self.assertEqual(list(snapshot.made_links), [snapshot.networks[NETWORK].parent])
 
-    def test_access_from_the_host(self) -> None:
+    def test_host_access_is_rebuilt_with_the_hosts_address(self) -> None:
         options = {"parent": "eth1", "host_access": "true", "host_address": "192.168.1.200"}
         self.plugin.create_network(**options)
         made = self.plugin.registry.networks[NETWORK]
-        snapshot = rebuilt(self.plugin, found(self.plugin, options=options)).snapshot
+        snapshot = rebuild_from(self.plugin, listed(self.plugin, options=options)).snapshot
         self.assertEqual(snapshot.networks[NETWORK].host_addresses, made.host_addresses)
         self.assertEqual(snapshot.host_links, self.plugin.registry.host_links)
 
-    def test_a_parent_that_is_not_there_is_awaited(self) -> None:
+    def test_a_network_with_an_absent_parent_is_rebuilt(self) -> None:
         self.plugin.create_network(parent="eth1")
         self.plugin.create_endpoint()
-        told = found(self.plugin, options={"parent": "eth1"})
+        engines_view = listed(self.plugin, options={"parent": "eth1"})
         self.plugin.kernel = FakeKernel([nic("eth0", 2)])
-        result = rebuilt(self.plugin, told)
+        result = rebuild_from(self.plugin, engines_view)
         self.assertEqual(result.snapshot.networks[NETWORK].parent, "eth1")
         self.assertEqual(list(result.snapshot.endpoints), [ENDPOINT])
 
-    def test_options_that_mean_nothing_to_this_version_are_told_and_others_go_on(self) -> None:
+    def test_a_network_with_unknown_options_is_reported_and_skipped(self) -> None:
         self.plugin.create_network(parent="eth1")
-        told = found(self.plugin, options={"parent": "eth1"})
-        strange = evolve(told, network_id=OTHER, name="strange", options={"colour": "blue"})
-        result = rebuilt(self.plugin, strange, told)
+        engines_view = listed(self.plugin, options={"parent": "eth1"})
+        unknown = evolve(engines_view, network_id=OTHER, name="strange", options={"colour": "blue"})
+        result = rebuild_from(self.plugin, unknown, engines_view)
         self.assertEqual(list(result.snapshot.networks), [NETWORK])
         self.assertEqual(len(result.missing), 1)
         self.assertIn("strange", result.missing[0])
         self.assertIn("colour", result.missing[0])
 
-    def test_a_gateway_that_an_old_engine_made_up_is_seen_at_a_container_or_else_supposed(self) -> None:
+    def test_the_gateway_that_an_old_engine_picked_is_inferred(self) -> None:
         plain = FoundNetwork(
             NETWORK,
             "lan",
@@ -159,10 +161,10 @@ class NetworkTests(PluginTestCase):
             (FoundSubnet(parse_network("10.0.0.0/24"), parse_network("10.0.0.128/25")),),
         )
         shown = evolve(plain, endpoints=(FoundEndpoint(ENDPOINT, "box", gateway=parse_address("10.0.0.9")),))
-        for told, expected in ((plain, "10.0.0.128"), (shown, "10.0.0.9")):
+        for engines_view, expected in ((plain, "10.0.0.128"), (shown, "10.0.0.9")):
             result = rebuild(
                 Snapshot(),
-                Inspection((told,), picks_gateways=True),
+                Inspection((engines_view,), picks_gateways=True),
                 LAN,
                 self.plugin.kernel,
                 self.plugin.kernel.links(),
@@ -170,38 +172,38 @@ class NetworkTests(PluginTestCase):
                 1.0e9,
             )
             self.assertEqual(str(result.snapshot.networks[NETWORK].subnets[0].gateway), expected)
-        self.assertIsNone(rebuilt(self.plugin, plain).snapshot.networks[NETWORK].subnets[0].gateway)
+        self.assertIsNone(rebuild_from(self.plugin, plain).snapshot.networks[NETWORK].subnets[0].gateway)
 
-    def test_what_state_has_stays_and_what_it_lacks_is_added(self) -> None:
+    def test_sound_rows_stay_and_missing_ones_are_added(self) -> None:
         self.plugin.create_network(parent="eth1")
         self.plugin.create_endpoint()
-        told = found(self.plugin, options={"parent": "eth1"})
+        engines_view = listed(self.plugin, options={"parent": "eth1"})
         network = evolve(self.plugin.registry.networks[NETWORK], mtu=1234)
         before = Snapshot(networks={NETWORK: network, OTHER: evolve(network, network_id=OTHER)})
-        snapshot = rebuilt(self.plugin, told, before=before).snapshot
+        snapshot = rebuild_from(self.plugin, engines_view, before=before).snapshot
         self.assertEqual(snapshot.networks, before.networks)
         self.assertEqual(list(snapshot.endpoints), [ENDPOINT])
-        again = rebuilt(self.plugin, told, before=snapshot).snapshot
+        again = rebuild_from(self.plugin, engines_view, before=snapshot).snapshot
         self.assertEqual(again.changes_since(snapshot), [])
 
 
-class KeptTests(LedgerTestCase):
+class SnapshotTests(LedgerTestCase):
     def read(self, purpose: Purpose) -> Snapshot:
         database = self.open(self.make_directory())
         database.commit([Put(ADDRESSES, ("Local;10.0.0.0/29;;;lost", "10.0.0.1", purpose.value))])
         return Snapshot.of(database)
 
-    def test_a_state_with_which_the_service_starts_is_moved_aside(self) -> None:
+    def test_reserved_addresses_without_a_pool_are_ignored(self) -> None:
         """Reserved addresses of a pool that was never opened are freed by a start."""
         for purpose in (Purpose.GATEWAY, Purpose.AUXILIARY, Purpose.HOST):
             self.assertEqual(self.read(purpose), Snapshot())
 
-    def test_a_containers_address_without_its_pool_is_taken_for_sound(self) -> None:
+    def test_a_containers_address_without_a_pool_is_damage(self) -> None:
         with self.assertRaisesRegex(StateError, "10.0.0.1 is a container's address of pool Local;"):
             self.read(Purpose.ENDPOINT)
 
 
-class UnlikelyEngine(BlockingEngineClient):
+class UnexpectedEngine(BlockingEngineClient):
     def __init__(self, answers: dict[str, Any]) -> None:
         super().__init__("unix:///nowhere")
         self._answers = answers
@@ -210,20 +212,20 @@ class UnlikelyEngine(BlockingEngineClient):
         return self._answers.get(path, {})
 
 
-class UnlikelyEngineTests(SynchronousTestCase):
-    def test_an_answer_that_is_none_ends_in_a_traceback(self) -> None:
-        """So a command tells of it, and a start."""
+class UnexpectedAnswerTests(SynchronousTestCase):
+    def test_an_unexpected_answer_is_an_engine_error(self) -> None:
+        """Commands and a start report it in one line."""
         for networks in ("text", [7], None, [{"Driver": DRIVER}], [{"Driver": DRIVER, "Id": "1"}]):
             with self.assertRaisesRegex(EngineError, "not understood"):
-                inspect_networks(UnlikelyEngine({"/networks": networks}), DRIVER)
-        unlikely: list[Any] = [{"message": "x"}, [7], None, [{}]]
-        for containers in unlikely:
+                inspect_networks(UnexpectedEngine({"/networks": networks}), DRIVER)
+        unexpected: list[Any] = [{"message": "x"}, [7], None, [{}]]
+        for containers in unexpected:
             with self.assertRaisesRegex(EngineError, "not understood"):
-                engine_sandboxes(UnlikelyEngine({"/containers/json?all=1": containers}))
+                engine_sandboxes(UnexpectedEngine({"/containers/json?all=1": containers}))
 
 
 class PoolTests(PluginTestCase):
-    """The engine goes on calling pools by the ids that it was told once."""
+    """The engine still uses the PoolIDs from before the loss."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -248,14 +250,14 @@ class PoolTests(PluginTestCase):
         self.plugin = self.recovered(NETWORK, OTHER)
 
     def recovered(self, *networks: str) -> PluginHarness:
-        told = [
+        engines_view = [
             evolve(
-                found(self.plugin, each, ipam=DRIVER, options={"parent": "eth1"}),
+                listed(self.plugin, each, ipam=DRIVER, options={"parent": "eth1"}),
                 ipam_options={"parent": "eth1"},
             )
             for each in networks
         ]
-        snapshot = rebuilt(self.plugin, *told).snapshot
+        snapshot = rebuild_from(self.plugin, *engines_view).snapshot
         plugin = PluginHarness(self.plugin.kernel)
         for key, pool in snapshot.pools.items():
             plugin.wait(_done(plugin.store.open_pool(key, to_document(pool))))
@@ -271,17 +273,17 @@ class PoolTests(PluginTestCase):
         request = RequestAddress(pool_id, None if wanted is None else parse_address(wanted))
         return str(self.plugin.wait(self.plugin.addresses.request_address(request)).ip)
 
-    def test_an_address_in_use_is_handed_out_under_an_id_that_was_given_before(self) -> None:
+    def test_no_address_in_use_is_allocated_under_an_earlier_pool_id(self) -> None:
         for pool_id in self.ids:
             self.assertNotIn(self.address(pool_id), ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
 
-    def test_an_address_that_is_released_is_free(self) -> None:
+    def test_a_released_address_is_free(self) -> None:
         self.plugin.wait(
             self.plugin.addresses.release_address(ReleaseAddress(self.ids[1], parse_address("10.0.0.3")))
         )
         self.assertEqual(self.address(self.ids[0], "10.0.0.3"), "10.0.0.3")
 
-    def test_the_pool_goes_with_the_last_of_its_networks_also_over_a_restart(self) -> None:
+    def test_the_pool_is_closed_with_the_last_of_its_networks(self) -> None:
         gateway = ReleaseAddress(self.ids[0], parse_address("10.0.0.1"))
         self.plugin.wait(self.plugin.addresses.release_address(gateway))
         self.plugin.wait(self.plugin.pools.release_pool(self.ids[0]))
@@ -294,17 +296,17 @@ class PoolTests(PluginTestCase):
         self.assertEqual(self.plugin.store.pools(), {})
         self.assertEqual(self.plugin.store.claims(), [])
 
-    def test_an_id_of_another_pool_is_not_known(self) -> None:
-        for strange in (
+    def test_the_id_of_another_pool_is_unknown(self) -> None:
+        for unknown in (
             "",
             "x",
             self.ids[0].replace("10.0.0.0", "10.0.9.0"),
             self.ids[0].replace("eth1", "eth0"),
         ):
             with self.assertRaises(NotFound):
-                self.address(strange)
+                self.address(unknown)
 
-    def test_a_pool_that_is_made_later_is_one_of_its_own(self) -> None:
+    def test_a_pool_requested_later_is_separate(self) -> None:
         request = RequestPool("MacvlanTwistedLocal", parse_network("10.0.0.0/24"), None, {"parent": "eth1"})
         later = self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
         self.plugin.wait(self.plugin.pools.release_pool(later))
@@ -319,8 +321,8 @@ def _done(deferred: Any) -> Any:
     return wait()
 
 
-class TraceTests(PluginTestCase):
-    def test_a_link_that_state_does_not_know_proves_it_older(self) -> None:
+class LinkEvidenceTests(PluginTestCase):
+    def test_a_link_unknown_to_the_state_proves_it_outdated(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         links, instance = self.plugin.kernel.links(), self.plugin.records.instance
         refuse_unknown_links(instance, links, self.plugin.registry)
@@ -329,7 +331,7 @@ class TraceTests(PluginTestCase):
         with self.assertRaisesRegex(StateError, r"older than link eth1\.20"):
             refuse_unknown_links(instance, links, self.plugin.registry)
 
-    def test_a_vlan_that_somebody_renamed_is_taken_for_one_that_nobody_needs(self) -> None:
+    def test_a_renamed_vlan_is_refused_with_the_remedy(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         vlan = self.plugin.kernel.find("eth1.20")
         assert vlan is not None
@@ -340,26 +342,26 @@ class TraceTests(PluginTestCase):
             with self.assert_refused(StartupError, "ip link set lab20 name eth1.20"):
                 refuse_unknown_links(self.plugin.records.instance, renamed, self.plugin.registry)
 
-    def test_a_containers_link_proves_nothing(self) -> None:
-        """Its row goes before it does."""
+    def test_a_containers_link_needs_no_row(self) -> None:
+        """Its row is removed before the link is."""
         self.plugin.create_network(parent="eth1")
         self.plugin.create_endpoint()
         refuse_unknown_links(
             self.plugin.records.instance, self.plugin.kernel.links(), PluginHarness().registry
         )
 
-    def test_the_instance_and_its_group_are_read_from_links(self) -> None:
+    def test_instance_and_link_group_are_read_from_links(self) -> None:
         self.plugin.create_network(parent="eth1")
         self.plugin.create_endpoint()
         group = self.plugin.records.link_group
-        found_instances = instances_of(self.plugin.kernel.links())
-        self.assertEqual(list(found_instances), [self.plugin.records.instance])
-        self.assertEqual((group - found_instances[self.plugin.records.instance]) % 32, (group - 2**16) % 32)
+        instances = instances_of(self.plugin.kernel.links())
+        self.assertEqual(list(instances), [self.plugin.records.instance])
+        self.assertEqual((group - instances[self.plugin.records.instance]) % 32, (group - 2**16) % 32)
 
 
-class WhatEnginesSayTests(PluginTestCase):
-    def test_docker_20(self) -> None:
-        told = found_network(
+class FoundNetworkTests(PluginTestCase):
+    def test_answers_of_docker_20_10_are_read(self) -> None:
+        engines_view = found_network(
             {
                 "Name": "lan",
                 "Id": NETWORK,
@@ -402,7 +404,7 @@ class WhatEnginesSayTests(PluginTestCase):
             },
         )
         self.assertEqual(
-            told,
+            engines_view,
             FoundNetwork(
                 NETWORK,
                 "lan",
@@ -435,12 +437,12 @@ class WhatEnginesSayTests(PluginTestCase):
             ),
         )
 
-    def test_nothing_at_all(self) -> None:
-        told = found_network({"Id": NETWORK, "IPAM": None, "Containers": None, "Options": None}, {})
-        self.assertEqual((told.subnets, told.endpoints, told.options), ((), (), {}))
+    def test_absent_members_are_empty(self) -> None:
+        engines_view = found_network({"Id": NETWORK, "IPAM": None, "Containers": None, "Options": None}, {})
+        self.assertEqual((engines_view.subnets, engines_view.endpoints, engines_view.options), ((), (), {}))
 
-    def test_a_lease_is_rebuilt_of_address_and_mac(self) -> None:
-        told = FoundNetwork(
+    def test_a_lease_is_rebuilt_from_address_and_mac(self) -> None:
+        engines_view = FoundNetwork(
             NETWORK,
             "lan",
             DRIVER,
@@ -451,7 +453,7 @@ class WhatEnginesSayTests(PluginTestCase):
             (FoundSubnet(parse_network("0.0.0.0/0")),),
             (FoundEndpoint(ENDPOINT, "box", "7a:42:00:00:00:01", parse_interface("192.168.1.50/24")),),
         )
-        result = rebuilt(self.plugin, told)
+        result = rebuild_from(self.plugin, engines_view)
         ((key, lease),) = result.snapshot.leases.items()
         self.assertEqual(key, "eth1 7a:42:00:00:00:01")
         self.assertEqual(str(lease.facts.interface), "192.168.1.50/24")

@@ -1,4 +1,4 @@
-"""``--recover`` is killed before and after each of its steps; the next one does all that the first should have done."""
+"""``--recover``, killed before and after each of its failpoints and run again, completes the rebuild."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from macvlan_twisted.state.sqlite import open_database
 
 from .helpers import ENDPOINT, LAN, NETWORK, PluginTestCase, fresh_directory
 
-TOLD = Inspection(
+INSPECTION = Inspection(
     (
         FoundNetwork(
             NETWORK,
@@ -40,8 +40,8 @@ TOLD = Inspection(
 )
 
 
-class Moments:
-    """Counts what is before and after each step, and ends the process at one of them, as a kill does."""
+class KillAt:
+    """Counts the moments before and after each failpoint, and ends the process at one of them, as SIGKILL would."""
 
     def __init__(self, last: int | None = None) -> None:
         self._last = last
@@ -62,24 +62,24 @@ class KilledTests(PluginTestCase):
 
     def recover(self) -> Database:
         outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
-        return recover_state(self.config, self.plugin.kernel, self.state, outside, lambda _: TOLD)
+        return recover_state(self.config, self.plugin.kernel, self.state, outside, lambda _: INSPECTION)
 
-    def moments(self) -> int:
-        """How many there are, where nobody kills."""
-        moments = Moments()
-        stop = observe(moments)
+    def count_moments(self) -> int:
+        """:return: the number of moments of a run that is not killed."""
+        count_moments = KillAt()
+        stop = observe(count_moments)
         try:
             self.recover().close()
         finally:
             stop()
-        return moments.seen
+        return count_moments.seen
 
     def kill_at(self, moment: int) -> None:
-        """In a process of its own, for what it has open goes with it."""
+        """In a process of its own, whose open files are closed with it."""
         child = os.fork()
         if not child:
             try:
-                observe(Moments(moment))
+                observe(KillAt(moment))
                 self.recover().close()
             finally:
                 os._exit(1)
@@ -98,33 +98,33 @@ class KilledTests(PluginTestCase):
 
     def assert_recovered_after_a_kill_at_each_moment(self, damage: bytes | None) -> None:
         self.begin(damage)
-        moments = self.moments()
-        self.assertGreater(moments, 6)
-        for at in range(1, moments + 1):
+        count_moments = self.count_moments()
+        self.assertGreater(count_moments, 6)
+        for at in range(1, count_moments + 1):
             self.begin(damage)
             self.kill_at(at)
-            try:  # a start without the option is well, or refused with what to do
+            try:  # a start without --recover succeeds, or is refused with the remedy
                 refuse_unfinished(self.state)
                 outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
                 open_database(self.state, outside).close()
             except StateError:
                 self.assertIsNotNone(damage, "a start on a sound state is refused after a kill")
             database = self.recover()
-            kept = Snapshot.of(database)
+            snapshot = Snapshot.of(database)
             self.assertEqual(database.instance, self.instance, "links of before are not known as ours")
             database.close()
-            self.assertEqual((list(kept.networks), list(kept.endpoints)), ([NETWORK], [ENDPOINT]), at)
+            self.assertEqual((list(snapshot.networks), list(snapshot.endpoints)), ([NETWORK], [ENDPOINT]), at)
             refuse_unfinished(self.state)
             outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
             open_database(self.state, outside).close()
 
-    def test_a_damaged_state(self) -> None:
+    def test_damaged_state_is_rebuilt_after_a_kill_at_any_moment(self) -> None:
         self.assert_recovered_after_a_kill_at_each_moment(b"rubbish" * 1000)
 
-    def test_a_sound_state(self) -> None:
+    def test_sound_state_is_completed_after_a_kill_at_any_moment(self) -> None:
         self.assert_recovered_after_a_kill_at_each_moment(None)
 
-    def test_a_kernel_that_refuses_leaves_the_database_open(self) -> None:
+    def test_a_kernel_error_closes_the_database(self) -> None:
         def refuse(name: str) -> None:
             raise LinkError("the kernel refuses")
 

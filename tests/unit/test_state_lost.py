@@ -1,4 +1,4 @@
-"""A state directory that is gone, older or of elsewhere is told of; what is damaged is moved aside, never deleted."""
+"""A state directory that is missing, outdated or foreign is refused; damaged state is moved aside, never deleted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .database_cases import LedgerTestCase, contents
 IDENTITY = StateIdentity("0123abcd", 70000)
 
 
-class LostTestCase(LedgerTestCase):
+class LostStateTestCase(LedgerTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.directory = self.make_directory() / "state"
@@ -36,7 +36,7 @@ class LostTestCase(LedgerTestCase):
         self.addCleanup(database.close)
         return database
 
-    def copied(self) -> Path:
+    def copy_of_state(self) -> Path:
         copy = self.make_directory() / "copy"
         shutil.copytree(self.directory, copy)
         return copy
@@ -49,7 +49,7 @@ class LostTestCase(LedgerTestCase):
             shutil.copytree(copy, self.directory)
 
     def assert_refused(self, *words: str) -> None:
-        """Also the second time: looking at it makes nothing good."""
+        """Twice: a failed attempt must not repair anything."""
         for _ in range(2):
             with self.assertRaises(StateError) as caught:
                 self.begin()
@@ -58,38 +58,38 @@ class LostTestCase(LedgerTestCase):
             self.assertTrue(is_damage(caught.exception))
 
 
-class OutsideTests(LostTestCase):
-    def test_all_files_are_gone(self) -> None:
+class RuntimeNoteTests(LostStateTestCase):
+    def test_a_start_without_the_noted_files_is_refused(self) -> None:
         self.replace_by(None)
         self.assert_refused("is gone", "with 1 records")
 
-    def test_the_directory_was_put_back_older(self) -> None:
-        older = self.copied()
+    def test_an_older_copy_of_the_directory_is_refused(self) -> None:
+        older = self.copy_of_state()
         database = self.begin()
         database.commit([Put(NETWORKS, ("another", "{}"))])
         database.close()
         self.replace_by(older)
         self.assert_refused("an older copy")
 
-    def test_one_of_elsewhere_was_put_there(self) -> None:
+    def test_a_directory_from_elsewhere_is_refused(self) -> None:
         elsewhere = self.make_directory()
         self.begin(elsewhere).close()
         self.replace_by(elsewhere)
         self.assert_refused("another directory")
 
-    def test_a_directory_that_held_nothing_is_not_missed(self) -> None:
+    def test_an_empty_state_may_be_lost(self) -> None:
         database = self.begin()
         database.commit([Drop(NETWORKS, ("network",))])
         database.close()
         self.replace_by(None)
         self.begin()
 
-    def test_after_the_next_boot_nothing_is_known_of_it(self) -> None:
+    def test_a_boot_forgets_the_note(self) -> None:
         shutil.rmtree(self.runtime)
         self.replace_by(None)
         self.begin()
 
-    def test_two_states_on_one_host_do_not_disturb_each_other(self) -> None:
+    def test_two_states_on_one_host_have_separate_notes(self) -> None:
         other = self.make_directory()
         database = self.begin(other)
         database.commit([Put(NETWORKS, ("network", "{}"))])
@@ -98,7 +98,7 @@ class OutsideTests(LostTestCase):
         self.begin(other).close()
         self.assertEqual(len(list(self.runtime.iterdir())), 2)
 
-    def test_where_nothing_can_be_noted_nothing_fails(self) -> None:
+    def test_a_note_that_cannot_be_written_is_no_error(self) -> None:
         self.runtime = self.make_directory() / "file"
         self.runtime.touch()
         database = self.begin()
@@ -106,17 +106,17 @@ class OutsideTests(LostTestCase):
         database.close()
         self.begin()
 
-    def test_a_note_that_is_damaged_says_nothing(self) -> None:
+    def test_a_damaged_note_is_ignored(self) -> None:
         for path in self.runtime.iterdir():
             path.write_bytes(b"x" * 100)
         self.begin()
 
-    def test_a_file_noted_for_one_state_is_for_root_alone(self) -> None:
+    def test_a_note_is_readable_by_its_owner_only(self) -> None:
         (noted,) = self.runtime.iterdir()
         for path in (self.runtime, noted):
             self.assertEqual(os.stat(path).st_mode & 0o077, 0, path)
 
-    def test_a_note_is_written_into_what_somebody_linked_there(self) -> None:
+    def test_a_note_is_not_written_through_a_symlink(self) -> None:
         (noted,) = self.runtime.iterdir()
         precious = self.make_directory() / "precious"
         precious.write_text("precious")
@@ -126,8 +126,8 @@ class OutsideTests(LostTestCase):
         self.assertFalse(noted.is_symlink())
 
 
-class DirectoryTests(LostTestCase):
-    def test_a_database_of_another_directory(self) -> None:
+class ForeignDatabaseTests(LostStateTestCase):
+    def test_the_database_of_another_directory_is_refused(self) -> None:
         elsewhere = self.make_directory()
         database = self.begin(elsewhere)
         for number in range(9):
@@ -137,16 +137,16 @@ class DirectoryTests(LostTestCase):
         shutil.rmtree(self.runtime)
         self.assert_refused("another directory")
 
-    def test_a_database_that_is_gone_while_its_log_is_there(self) -> None:
+    def test_a_write_ahead_log_without_its_database_is_refused(self) -> None:
         database = self.begin()
-        killed = self.copied()
+        killed = self.copy_of_state()
         database.close()
         (killed / DATABASE_NAME).unlink()
         (killed / WITNESS_NAME).unlink()
         with self.assertRaisesRegex(StateError, "write-ahead log"):
             Database(killed)
 
-    def test_a_witness_of_an_earlier_version_is_read(self) -> None:
+    def test_the_generation_file_of_an_earlier_version_is_read(self) -> None:
         number = (2).to_bytes(8)
         path = self.directory / WITNESS_NAME
         path.write_bytes(number + crc32(number).to_bytes(4))
@@ -157,16 +157,16 @@ class DirectoryTests(LostTestCase):
             Database(self.directory)
 
 
-class RecoveringTests(LostTestCase):
-    def test_what_is_damaged_is_moved_aside_whole(self) -> None:
+class DamageRecoveryTests(LostStateTestCase):
+    def test_damaged_state_is_moved_aside_with_all_files(self) -> None:
         raw = bytearray(self.database_path.read_bytes())
         raw[raw.rindex(b"network{}")] ^= 1
         self.database_path.write_bytes(raw)
-        with DamageRecovery(self.directory, self.outside()) as recovering:
-            opened, damage = recovering.opened(contents)
+        with DamageRecovery(self.directory, self.outside()) as recovery:
+            opened, damage = recovery.opened(contents)
             self.assertIsNone(opened)
             self.assertIn("damaged", damage)
-            aside, database = recovering.begun_anew(IDENTITY, [Put(NETWORKS, ("again", "{}"))])
+            aside, database = recovery.begun_anew(IDENTITY, [Put(NETWORKS, ("again", "{}"))])
             database.close()
         assert aside is not None
         self.assertEqual((aside / DATABASE_NAME).stat().st_size, len(raw))
@@ -175,45 +175,45 @@ class RecoveringTests(LostTestCase):
         self.assertEqual([row[0] for row in again.rows(NETWORKS)], ["again"])
         self.assertEqual(again.instance, IDENTITY.instance)
 
-    def test_what_is_sound_is_used(self) -> None:
-        with DamageRecovery(self.directory, self.outside()) as recovering:
-            opened, damage = recovering.opened(contents)
+    def test_sound_state_is_completed_in_place(self) -> None:
+        with DamageRecovery(self.directory, self.outside()) as recovery:
+            opened, damage = recovery.opened(contents)
             assert opened is not None
             self.assertEqual(damage, "")
-            recovering.complete(opened[0], [Put(NETWORKS, ("more", "{}"))])
+            recovery.complete(opened[0], [Put(NETWORKS, ("more", "{}"))])
             opened[0].close()
         self.assertEqual(len(self.begin().rows(NETWORKS)), 2)
 
-    def test_an_older_copy_from_before_is_older_however_many_commits_it_had(self) -> None:
+    def test_a_copy_from_before_the_rebuild_is_refused(self) -> None:
         database = self.begin()
         for number in range(50):
             database.commit([Put(NETWORKS, (f"n{number}", "{}"))])
         database.close()
-        copy = self.copied()
+        copy = self.copy_of_state()
         self.replace_by(None)
-        with DamageRecovery(self.directory, self.outside()) as recovering:
-            recovering.begun_anew(IDENTITY, [Put(NETWORKS, ("again", "{}"))])[1].close()
+        with DamageRecovery(self.directory, self.outside()) as recovery:
+            recovery.begun_anew(IDENTITY, [Put(NETWORKS, ("again", "{}"))])[1].close()
         self.replace_by(copy)
         self.assert_refused()
 
-    def test_a_kill_half_way_is_not_taken_for_an_empty_state(self) -> None:
+    def test_a_killed_recovery_must_be_run_again(self) -> None:
         class Killed(Exception):
             pass
 
-        with self.assertRaises(Killed), DamageRecovery(self.directory, self.outside()) as recovering:
-            recovering._mark.touch()
-            recovering._moved_aside()
+        with self.assertRaises(Killed), DamageRecovery(self.directory, self.outside()) as recovery:
+            recovery._mark.touch()
+            recovery._moved_aside()
             raise Killed
         with self.assertRaisesRegex(StateError, "not finished"):
             refuse_unfinished(self.directory)
-        with DamageRecovery(self.directory, self.outside()) as recovering:
-            self.assertEqual(recovering.opened(contents), (None, "an earlier --recover was not finished"))
-            recovering.begun_anew(IDENTITY, [])[1].close()
+        with DamageRecovery(self.directory, self.outside()) as recovery:
+            self.assertEqual(recovery.opened(contents), (None, "an earlier --recover was not finished"))
+            recovery.begun_anew(IDENTITY, [])[1].close()
         refuse_unfinished(self.directory)
 
-    def test_a_database_that_another_program_has_open_is_not_moved_aside(self) -> None:
+    def test_a_database_in_use_is_not_moved_aside(self) -> None:
         other = self.begin()
-        with self.assertRaises(StateError), DamageRecovery(self.directory, self.outside()) as recovering:
-            recovering.opened(contents)
+        with self.assertRaises(StateError), DamageRecovery(self.directory, self.outside()) as recovery:
+            recovery.opened(contents)
         self.assertTrue(self.database_path.exists())
         other.close()
