@@ -51,10 +51,9 @@ def set_reply_head(request: Any, status: int, body: bytes, close: bool) -> None:
 
 class PluginChannel(HTTPChannel):
     """
-    One connection.
+    One connection, with two limits that Twisted lacks.
 
-    Refuses with status 400 a header name that is too long, and a Content-Length of more digits than :func:`int` converts,
-    which Twisted does not expect to raise :exc:`ValueError`.
+    A header name that is too long, and a Content-Length of more digits than :func:`int` converts, get status 400.
     """
 
     def connectionMade(self) -> None:
@@ -98,8 +97,6 @@ class PluginRequest(Request):
             self._refuse_body()
 
     def handleContentChunk(self, data: bytes) -> None:
-        if self._is_refused:
-            return  # came in one read with the part that was refused
         if cast(Any, self.content).tell() + len(data) > BODY_LIMIT:
             self._refuse_body()
         else:

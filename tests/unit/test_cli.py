@@ -37,7 +37,7 @@ class CommandLineTests(SynchronousTestCase):
                     },
                 )
 
-    def test_the_ancestors_line_runs_as_it_stands(self) -> None:
+    def test_the_ancestors_command_line_still_works(self) -> None:
         found = parsed(
             "--gateway=192.168.1.1",
             "--macvlan-subnet=192.168.1.0/24",
@@ -53,7 +53,7 @@ class CommandLineTests(SynchronousTestCase):
             ),
         )
 
-    def test_every_option_can_be_written_as_go_does(self) -> None:
+    def test_every_option_accepts_gos_spelling(self) -> None:
         for option in OPTIONS:
             if option.is_flag:
                 self.assertEqual(parsed(f"-{option.name}"), parsed(f"--{option.name}"))
@@ -101,18 +101,18 @@ class CommandLineTests(SynchronousTestCase):
         found = parsed("--reconcile-every=5", "--reconcile-interval=6", "--reconcile-every=7")
         self.assertEqual(found.reconcile_interval, 7)
 
-    def test_d_is_debug(self) -> None:
+    def test_d_is_short_for_debug(self) -> None:
         self.assertTrue(parsed("-d").debug)
         self.assertTrue(parsed("--debug").debug)
         self.assertFalse(parsed().debug)
 
-    def test_an_option_is_given_once_a_family(self) -> None:
+    def test_gateway_may_be_repeated_for_each_family(self) -> None:
         self.assertEqual(
             parsed("--gateway", "10.0.0.1", "--gateway", "fd00::1").gateways,
             (parse_address("10.0.0.1"), parse_address("fd00::1")),
         )
 
-    def test_the_environment_is_asked(self) -> None:
+    def test_environment_variables_set_options(self) -> None:
         self.patch(os, "environ", {"MACVLAN_TWISTED_MODE": "vepa", "MACVLAN_TWISTED_MTU": "1400"})
         self.assertEqual(parsed("--mtu=1300"), Config(mode=MacvlanMode.VEPA, mtu=1300))
 
@@ -128,7 +128,7 @@ class CommandLineTests(SynchronousTestCase):
             with self.assertRaises(usage.UsageError, msg=argument):
                 parsed(argument)
 
-    def test_another_system_than_linux_is_refused_by_name(self) -> None:
+    def test_other_systems_than_linux_are_refused(self) -> None:
         self.patch(sys, "platform", "darwin")
         with self.assertRaises(usage.UsageError) as caught:
             parsed()
@@ -151,7 +151,7 @@ class CommandLineTests(SynchronousTestCase):
 
 
 class LoggingTests(SynchronousTestCase):
-    """What the options ask of twistd and twist, each with ways of its own."""
+    """How the options choose a log observer of twistd and of twist."""
 
     def parsed_under(self, runner: dict[str, Any], *arguments: str) -> dict[str, Any]:
         options = Options()
@@ -159,12 +159,12 @@ class LoggingTests(SynchronousTestCase):
         options.parseOptions(list(arguments))
         return runner
 
-    def test_json_logs_are_asked_of_twist(self) -> None:
+    def test_json_format_selects_twists_json_observer(self) -> None:
         runner = self.parsed_under({"fileLogObserverFactory": None, "logLevel": None}, "--log-format=json")
         self.assertIs(runner["fileLogObserverFactory"], jsonFileLogObserver)
         self.assertIsNone(runner["logLevel"])
 
-    def test_twistd_is_given_the_name_of_our_observer_unless_its_user_named_another_or_syslog(self) -> None:
+    def test_twistd_uses_our_observer_by_default(self) -> None:
         for arguments in ((), ("-d",), ("--log-format=json",)):
             runner = self.parsed_under({"logger": None, "nodaemon": 1}, *arguments)
             observer = namedAny(runner["logger"])()
@@ -172,7 +172,7 @@ class LoggingTests(SynchronousTestCase):
         self.assertEqual(self.parsed_under({"logger": "mine"}, "--log-format=json")["logger"], "mine")
         self.assertIsNone(self.parsed_under({"logger": None, "syslog": 1})["logger"])
 
-    def test_debug_is_asked_of_twist(self) -> None:
+    def test_debug_sets_the_log_level_of_twist(self) -> None:
         self.assertIs(
             self.parsed_under({"fileLogObserverFactory": None, "logLevel": LogLevel.info}, "-d")["logLevel"],
             LogLevel.debug,

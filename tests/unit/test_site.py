@@ -61,6 +61,11 @@ class HttpTests(SiteTestCase):
             connection.send(request("Plugin.Activate", b"", host=host))
             self.assertEqual([each.status for each in connection.replies], [200])
 
+    def test_klein_matches_a_path_whatever_bytes_the_host_has(self) -> None:
+        connection = self.connect()
+        connection.send(request("Plugin%2EActivate", b"").replace(b"Host: ", b"Host: \xff"))
+        self.assertEqual([each.status for each in connection.replies], [200])
+
     def test_a_connection_stays_open_for_the_next_call(self) -> None:
         connection = self.connect()
         for number in (1, 2, 3):
