@@ -1,10 +1,11 @@
 """Fixtures on top of the lab: a LAN, a Docker Engine, our plugin.
 
-``pytest tests/integration --engines=20.10,26.1,28.5`` runs every test that uses an engine once with each;
-where pytest learns of this file too late to know the option, ``MACVLAN_TWISTED_ENGINES`` says the same. What
-a machine lacks skips tests, unless ``MACVLAN_TWISTED_NOTHING_SKIPPED=1`` makes that a failure.
+``pytest tests/integration --engines=20.10,26.1,28.5`` runs every test that uses an engine once with each of them.
+``bin/test`` sets ``MACVLAN_TWISTED_ENGINES`` instead: then each module runs with one of these engines, another one
+from module to module, unless ``MACVLAN_TWISTED_TEST_ALL=1`` asks for each test with each engine. What a machine lacks
+skips tests, unless ``MACVLAN_TWISTED_NOTHING_SKIPPED=1`` makes that a failure.
 
-A test whose outcome no engine has a say in is marked ``one_engine`` and runs with the first of the chosen
+A test whose outcome does not depend on the engine is marked ``one_engine`` and runs with the first of the chosen
 versions; one that needs certain versions names them with ``engines("28.5")``. A module that needs more than
 one NIC on the docker host says ``NICS = 2``.
 
@@ -14,7 +15,7 @@ engine's API (``--docker-host``) and the containers' sandboxes in ``/var/run/doc
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from zlib import crc32
 
@@ -28,7 +29,7 @@ from tests.lab.plugin import DEFAULTS, Plugin, ShortGracePeriods
 from tests.lab.requirements import missing_for_dhcp, missing_for_engine, missing_for_lan
 from tests.lab.roots import OWN_VERSION
 
-BASIC = ("test_networks.py", "test_engine_restarts.py", "test_sharing.py", "test_lab.py")
+BASIC = ("test_networks.py", "test_engine_restarts.py", "test_sharing.py")
 """Files whose tests run with every engine in the short form, too."""
 
 
@@ -52,18 +53,24 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what uses an engine once with each of the chosen versions."""
     if "engine_version" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("--engines", default=None)
-        chosen = chosen or os.environ.get("MACVLAN_TWISTED_ENGINES") or OWN_VERSION
+        asked = metafunc.config.getoption("--engines", default=None)
+        chosen = asked or os.environ.get("MACVLAN_TWISTED_ENGINES") or OWN_VERSION
         # pytest keeps an engine from test to test only if its parameter is the same object.
         versions = [sys.intern(version.strip()) for version in chosen.split(",")]
         if metafunc.definition.get_closest_marker("one_engine"):
             versions = versions[:1]
         elif mark := metafunc.definition.get_closest_marker("engines"):
             versions = [version for version in versions if version in mark.args]
-        elif os.environ.get("MACVLAN_TWISTED_SHORT") == "1" and metafunc.definition.path.name not in BASIC:
-            # Another one from test to test, and the same one each time.
-            versions = [versions[crc32(metafunc.definition.name.encode()) % len(versions)]]
+        elif not asked and os.environ.get("MACVLAN_TWISTED_TEST_ALL") != "1":
+            module = metafunc.definition.path.name
+            if module not in BASIC:
+                versions = [engine_of(module, versions)]
         metafunc.parametrize("engine_version", versions, scope="module")
+
+
+def engine_of(module: str, versions: Sequence[str]) -> str:
+    """Return the engine that the short form runs a module with: the same one each time, so that failures repeat."""
+    return versions[crc32(module.encode()) % len(versions)]
 
 
 def need(missing: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from tests.lab.commands import Narrate, TookTooLong, wait_until
+from tests.lab.commands import SLACK, Narrate, TookTooLong, wait_until
 
 
 class Daemon:
@@ -112,12 +112,12 @@ class Daemon:
                 os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> int:
-        """Wait for the end and return the exit status; :exc:`TookTooLong` when it does not come."""
+        """Wait for the end and return the exit status; raise :exc:`TookTooLong` after `seconds` times the slack."""
         try:
-            return self._require().wait(seconds)
+            return self._require().wait(seconds * SLACK)
         except subprocess.TimeoutExpired:
             raise TookTooLong(
-                f"{self.name} still runs after {seconds:g} seconds:\n{self.log_tail()}"
+                f"{self.name} still runs after {seconds * SLACK:g} seconds:\n{self.log_tail()}"
             ) from None
 
     def terminate(self, seconds: float) -> int:

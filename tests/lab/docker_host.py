@@ -64,7 +64,7 @@ class Container:
         ]
         return {route.get("gateway", route["dev"]) for route in routes}
 
-    def ping(self, address: str, *, seconds: int = 3) -> bool:
+    def ping(self, address: str, *, seconds: int = 20) -> bool:
         """Say whether `address` answers a ping; a negative answer takes all of `seconds`."""
         return self.attempt(*ping_command(address, seconds), timeout=seconds + 10).status == 0
 

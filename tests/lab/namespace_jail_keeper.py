@@ -14,7 +14,7 @@ import sys
 
 def mount(*words: str) -> None:
     """Mount something; an error ends the program with mount's own message."""
-    subprocess.run(("mount", *words), check=True, timeout=10)
+    subprocess.run(("mount", *words), check=True, timeout=100)
 
 
 def change_root(root: str, visible: list[str]) -> None:
@@ -33,9 +33,9 @@ def change_root(root: str, visible: list[str]) -> None:
             mount("--rbind", path, root + path)
     mount("-o", "remount,bind,ro", root)  # several engines may share it
     os.chdir(root)
-    subprocess.run(("pivot_root", ".", "mnt"), check=True, timeout=10)
+    subprocess.run(("pivot_root", ".", "mnt"), check=True, timeout=100)
     os.chdir("/")
-    subprocess.run(("umount", "--lazy", "/mnt"), check=True, timeout=10)
+    subprocess.run(("umount", "--lazy", "/mnt"), check=True, timeout=100)
 
 
 def open_window(shared: list[str]) -> None:

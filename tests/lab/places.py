@@ -57,14 +57,14 @@ class Places:
         told = f"[{place}] {shlex.join(command)}"
         return attempt(*self.enter(place), *command, timeout=timeout, narrate=self.narrate, told=told)
 
-    def ping(self, place: str, address: str, *, seconds: int = 3) -> bool:
+    def ping(self, place: str, address: str, *, seconds: int = 20) -> bool:
         """Say whether `address` answers a ping from a place; a negative answer takes all of `seconds`."""
         pinged = self.attempt_in(place, *ping_command(address, seconds), timeout=seconds + 10)
         return pinged.status == 0
 
     @contextmanager
     def capture(
-        self, place: str, packets: str, *, count: int = 1, seconds: float = 5, nic: str = "eth1"
+        self, place: str, packets: str, *, count: int = 1, seconds: float = 60, nic: str = "eth1"
     ) -> Iterator[Capture]:
         """Listen in a place, from the start of the block on, for `packets` (a tcpdump filter).
 

@@ -4,13 +4,15 @@ import http.client
 import socket
 from pathlib import Path
 
+from tests.lab.commands import SLACK
+
 
 class UnixConnection(http.client.HTTPConnection):
     """An HTTP connection to a UNIX socket; the Host header is empty, as Engine 20.10 sends it."""
 
     def __init__(self, path: Path, timeout: float) -> None:
-        """Prepare a connection; every single read or write has `timeout` seconds."""
-        super().__init__("", timeout=timeout)
+        """Prepare a connection; every read or write has `timeout` seconds, times the slack."""
+        super().__init__("", timeout=timeout * SLACK)
         self._path = path
 
     def connect(self) -> None:

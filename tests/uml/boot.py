@@ -1,13 +1,14 @@
 """Boot one user-mode Linux, run pytest in it, and return what pytest returned.
 
-    python -m tests.uml.boot [--limit SECONDS] [--memory SIZE] [--console] [pytest's arguments]
+    python -m tests.uml.boot [--memory SIZE] [--console] [pytest's arguments]
 
 The guest's root is the host's own file system, so that pytest, this virtual environment and Docker Engine
 need no image of their own. Nothing is written there: the guest mounts it read-only, and ``jail.sh`` makes it
 read-only for the guest's processes too. Neither KVM nor a network is needed; root is, for the jail.
 
 Three pipes lead out of the guest: the tests' output, pytest's exit status, and the kernel's console, which is
-kept back and shown only when the guest dies without a status.
+kept back and shown only when the guest dies without a status, or is interrupted. Nothing ends a guest that hangs but
+an interrupt: bin/test sends one when the tests have printed nothing for a while.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +33,6 @@ CHECKOUT = HERE.parent.parent
 MODULES = Path("/usr/lib/uml/modules")
 """Where Debian's package keeps the modules of its kernel, outside the host's own /lib/modules."""
 
-TIMED_OUT = 124  # as timeout(1) says it
 UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 DIED = 70  # EX_SOFTWARE: the guest ended without telling a status
 INTERRUPTED = 130
@@ -79,7 +78,7 @@ def job(pytest_args: Sequence[str]) -> str:
         "PYTHONPATH": str(CHECKOUT),
         "PYTHONUNBUFFERED": "1",
         "TERM": os.environ.get("TERM", "dumb"),
-        **({"MACVLAN_TWISTED_SHORT": "1"} if os.environ.get("MACVLAN_TWISTED_SHORT") else {}),
+        "MACVLAN_TWISTED_TEST_ALL": os.environ.get("MACVLAN_TWISTED_TEST_ALL", "0"),
         "COLUMNS": str(shutil.get_terminal_size().columns),
     }
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
@@ -140,30 +139,31 @@ def guest(pytest_args: Sequence[str], memory: str) -> Iterator[tuple[Pipe, Pipe,
             process.wait()
 
 
-def run(pytest_args: Sequence[str], limit: float, memory: str, show_console: bool) -> int:
-    """Boot, stream the tests' output to ours, and return pytest's status or one of this module's."""
+def run(pytest_args: Sequence[str], memory: str, show_console: bool) -> int:
+    """Boot, copy the tests' output to ours, and return pytest's status or one of this module's."""
     console_tail: deque[bytes] = deque(maxlen=CONSOLE_LINES)
-    told = b""
-    with guest(pytest_args, memory) as (output, status, console), selectors.DefaultSelector() as selector:
-        for chunk in follow(selector, [output, status, console], until=time.monotonic() + limit):
-            if chunk is None:
-                print(f"\numl: stopped after {limit:g} s (--limit)", file=sys.stderr)
-                verdict = TIMED_OUT
-                break
-            if chunk.pipe is output:
-                sys.stdout.buffer.write(chunk.data)
-                sys.stdout.flush()
-            elif chunk.pipe is status:
-                told += chunk.data
-            else:
-                console_tail.extend(chunk.data.splitlines(keepends=True))
-                if show_console:
-                    sys.stderr.buffer.write(chunk.data)
-        else:
-            verdict = int(told) if told.strip().isdigit() else DIED
-    if verdict in (TIMED_OUT, DIED) and not show_console:
-        print("uml: the last words of the kernel's console:", file=sys.stderr)
+    reported = b""
+    verdict = INTERRUPTED
+    try:
+        with guest(pytest_args, memory) as (output, status, console), selectors.DefaultSelector() as selector:
+            for chunk in follow(selector, [output, status, console]):
+                if chunk.pipe is output:
+                    sys.stdout.buffer.write(chunk.data)
+                    sys.stdout.flush()
+                elif chunk.pipe is status:
+                    reported += chunk.data
+                else:
+                    console_tail.extend(chunk.data.splitlines(keepends=True))
+                    if show_console:
+                        sys.stderr.buffer.write(chunk.data)
+            verdict = int(reported) if reported.strip().isdigit() else DIED
+    except KeyboardInterrupt:
+        print("\numl: interrupted", file=sys.stderr)
+    if verdict in (INTERRUPTED, DIED) and not show_console:
+        print("uml: the end of the kernel's console:", file=sys.stderr)
+        sys.stderr.flush()
         sys.stderr.buffer.write(b"".join(console_tail))
+        sys.stderr.flush()
     return verdict
 
 
@@ -178,7 +178,6 @@ def main(arguments: Sequence[str]) -> int:
         prog="python -m tests.uml.boot", description=__doc__.partition("\n")[0], allow_abbrev=False,
         epilog="Every other argument is pytest's.",
     )  # fmt: skip
-    parser.add_argument("--limit", type=float, default=900, help="seconds until the guest is killed (900)")
     parser.add_argument("--memory", default="1024M", help="the guest's memory (1024M), its /tmp included")
     parser.add_argument("--console", action="store_true", help="show the guest kernel's console on stderr")
     options, pytest_args = parser.parse_known_args(arguments)
@@ -187,10 +186,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"uml: {obstacle}", file=sys.stderr)
         return UNAVAILABLE
     signal.signal(signal.SIGTERM, terminated)
-    try:
-        return run(pytest_args, options.limit, options.memory, options.console)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return run(pytest_args, options.memory, options.console)
 
 
 if __name__ == "__main__":

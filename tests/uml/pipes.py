@@ -1,8 +1,7 @@
-"""Pipes out of the guest, read side by side until all are closed or time is up."""
+"""Pipes out of the guest, read side by side until all are closed."""
 
 import os
 import selectors
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -50,16 +49,12 @@ class Chunk:
     data: bytes
 
 
-def follow(selector: selectors.BaseSelector, pipes: Sequence[Pipe], until: float) -> Iterator[Chunk | None]:
-    """What the pipes say as it comes, until all are closed; None, and the end, at ``until`` (monotonic)."""
+def follow(selector: selectors.BaseSelector, pipes: Sequence[Pipe]) -> Iterator[Chunk]:
+    """Yield what comes through the pipes, until all are closed."""
     for pipe in pipes:
         selector.register(pipe.reader, selectors.EVENT_READ, pipe)
     while selector.get_map():
-        left = until - time.monotonic()
-        if left <= 0:
-            yield None
-            return
-        for key, _ in selector.select(left):
+        for key, _ in selector.select():
             data = os.read(key.fd, READ_SIZE)
             if data:
                 yield Chunk(key.data, data)

@@ -2,11 +2,14 @@
 
 import os
 
+import pytest
+
 from tests.torture.__main__ import main
 
-MINUTES = "0.3" if os.environ.get("MACVLAN_TWISTED_SHORT") else "12"
+MINUTES = "12" if os.environ.get("MACVLAN_TWISTED_TEST_ALL") == "1" else "0.3"
 
 
-def test_killed_vlan_and_dummy_steps_lose_and_leave_nothing() -> None:
+def test_killed_vlan_and_dummy_steps_lose_and_leave_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     scenarios = ("--scenario=vlan", "--scenario=internal")
-    assert main(["crash", "--minutes", MINUTES, *scenarios]) == 0
+    with capsys.disabled():  # a part of the tests that prints nothing for long is taken to hang
+        assert main(["crash", "--minutes", MINUTES, *scenarios]) == 0
