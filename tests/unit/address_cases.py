@@ -1,4 +1,4 @@
-"""Calls about pools and addresses in short."""
+"""Short forms of the calls about pools and addresses."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class AddressTestCase(PluginTestCase):
         purpose: Purpose = Purpose.ENDPOINT,
         name: str | None = None,
     ) -> str:
-        """:param name: of the container, which engine 29 tells; by default each has one of its own."""
+        """:param name: of the container, which engine 29 sends; by default each has its own."""
         wanted = None if address is None else parse_address(address)
         if name is None:
             name = f"container-{next(_NUMBERS)}" if purpose is Purpose.ENDPOINT else ""
         request = RequestAddress(pool_id, wanted, purpose, name)
         asked = self.plugin.start(self.plugin.addresses.request_address(request))
-        self.plugin.clock.advance(LAST_LOOK)  # nobody waits for more where something is known
+        self.plugin.clock.advance(LAST_LOOK)  # nothing waits longer if addresses are prefetched
         outcome: list[Any] = []
         asked.addBoth(outcome.append)
         if not outcome:

@@ -1,4 +1,4 @@
-"""A house on a LAN on which time passes, and neighbours that come and go."""
+"""A plugin on a LAN on which time passes, and neighbours that come and go."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def tens(first: int, last: int) -> list[str]:
 
 
 def pass_time(seconds: float, *houses: PluginHarness) -> None:
-    """In small steps: what a call leads to may be due before the end, too."""
+    """In small steps, as calls may schedule others before the end."""
     for _ in range(round(seconds * 100)):
         for plugin in houses:
             plugin.clock.advance(0.01)
 
 
 class ConflictTestCase(AddressTestCase):
-    """Addresses are looked for on the LAN of ``eth0``; :attr:`taken` says who has which there."""
+    """Addresses are probed on the LAN of ``eth0``; :attr:`taken` has the MACs of neighbours by address."""
 
     def setUp(self) -> None:
         self.use(DETECTING)
@@ -53,7 +53,7 @@ class ConflictTestCase(AddressTestCase):
         self.taken.update({parse_address(each): mac for each in addresses})
 
     def neighbour_goes(self, *addresses: str) -> None:
-        """And is not just heard of any more."""
+        """The neighbour has left, long enough for its entry in the neighbour cache to expire."""
         for each in [parse_address(each) for each in addresses] or list(self.taken):
             del self.taken[each]
         self.pass_time(FRESH + 1)
@@ -63,13 +63,13 @@ class ConflictTestCase(AddressTestCase):
         pass_time(seconds, self.plugin)
 
     def made(self, pool: str = POOL, part: str | None = None, **options: Any) -> str:
-        """The pool of a network that is made, before anything was found out."""
+        """The pool of a network, before any probe."""
         pool_id = self.open(pool, part, **options)
         self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(parse_network(pool), ())]))
         return pool_id
 
     def ready(self, pool: str = POOL, part: str | None = None, **options: Any) -> str:
-        """The same, and all that is found out ahead of need is known."""
+        """The pool of a network, with its prefetch complete."""
         pool_id = self.made(pool, part, **options)
         self.pass_time()
         return pool_id
@@ -78,11 +78,11 @@ class ConflictTestCase(AddressTestCase):
         wanted = None if address is None else parse_address(address)
         request = RequestAddress(pool_id, wanted, endpoint_name=name)
         asked = self.plugin.start(self.plugin.addresses.request_address(request))
-        self.plugin.clock.advance(LAST_LOOK)  # nobody waits for more where something is known
+        self.plugin.clock.advance(LAST_LOOK)  # nothing waits longer if addresses are prefetched
         return asked
 
     def gets(self, pool_id: str, address: str | None = None) -> str:
-        """What is answered once all has been found out, without the prefix length."""
+        """The allocated address, without its prefix length."""
         asked = self.begin(pool_id, address)
         if not asked.called:
             self.pass_time()
@@ -97,7 +97,7 @@ class ConflictTestCase(AddressTestCase):
         return {str(row["address"]): row["mac"] for row in rows.values()}
 
     def defended(self, *addresses: str) -> list[str]:
-        """Of these, which are answered for when somebody asks."""
+        """Those for which we reply to a probe."""
         return [each for each in addresses if self.answers_for(each)]
 
     def answers_for(self, address: str) -> bool:
@@ -108,7 +108,7 @@ class ConflictTestCase(AddressTestCase):
         return any(isinstance(each, AddressClaim) and str(each.address) == address for each in said)
 
     def probed(self) -> list[str]:
-        """Each address that was asked for, sorted."""
+        """Each address that was probed, sorted."""
         said = [decode(frame) for frame in self.plugin.taps["eth0"].sent]
         return [
             str(each) for each in sorted({each.address for each in said if isinstance(each, Probe)}, key=int)

@@ -1,4 +1,4 @@
-"""What the calls about pools and addresses do."""
+"""RequestAddress and ReleaseAddress, except for what the model (:mod:`.test_address_model`) covers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which address comes next."""
+"""Which address is allocated next."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def spans(low: int, high: int) -> st.SearchStrategy[Span]:
 
 
 def naive(taken: set[int], within: Span, barred: list[Span], after: int | None) -> int | None:
-    """What is meant: the first one behind *after* in a ring of the free ones."""
+    """The first free number behind *after*, in a ring."""
     free = [
         each
         for each in range(within.first, within.last + 1)
@@ -76,32 +76,28 @@ class NextFreeTests(SynchronousTestCase):
 
 
 class UsableSpanTests(SynchronousTestCase):
-    def span(self, prefix: str, part: str | None = None) -> tuple[str, str]:
-        network = parse_network(prefix)
-        found = usable_span(network, None if part is None else parse_network(part))
-        kind = type(network.network_address)
-        return str(kind(found.first)), str(kind(found.last))
-
-    def test_network_and_broadcast_addresses_are_not_usable(self) -> None:
-        self.assertEqual(self.span("10.0.0.0/8"), ("10.0.0.1", "10.255.255.254"))
-        self.assertEqual(self.span("10.0.0.4/30"), ("10.0.0.5", "10.0.0.6"))
-
-    def test_ipv6_prefix_lacks_the_router_anycast_address_only(self) -> None:
-        self.assertEqual(self.span("fd00::/64"), ("fd00::1", "fd00::ffff:ffff:ffff:ffff"))
-        self.assertEqual(self.span("fd00::/126"), ("fd00::1", "fd00::3"))
-
-    def test_smallest_subnets_are_usable_completely(self) -> None:
-        self.assertEqual(self.span("10.0.0.4/31"), ("10.0.0.4", "10.0.0.5"))
-        self.assertEqual(self.span("10.0.0.4/32"), ("10.0.0.4", "10.0.0.4"))
-        self.assertEqual(self.span("fd00::4/127"), ("fd00::4", "fd00::5"))
-        self.assertEqual(self.span("fd00::4/128"), ("fd00::4", "fd00::4"))
-
-    def test_range_is_usable_except_for_the_ends_of_the_subnet(self) -> None:
-        self.assertEqual(self.span("10.0.0.0/24", "10.0.0.64/26"), ("10.0.0.64", "10.0.0.127"))
-        self.assertEqual(self.span("10.0.0.0/24", "10.0.0.0/26"), ("10.0.0.1", "10.0.0.63"))
-        self.assertEqual(self.span("10.0.0.0/24", "10.0.0.192/26"), ("10.0.0.192", "10.0.0.254"))
-        self.assertEqual(self.span("10.0.0.0/24", "10.0.0.9/32"), ("10.0.0.9", "10.0.0.9"))
-        self.assertEqual(self.span("fd00::/64", "fd00::/80"), ("fd00::1", "fd00::ffff:ffff:ffff"))
+    def test_usable_span_of_a_subnet_and_of_a_range(self) -> None:
+        for prefix, part, first, last in (
+            # Neither the network address nor the broadcast address.
+            ("10.0.0.0/8", None, "10.0.0.1", "10.255.255.254"),
+            ("10.0.0.4/30", None, "10.0.0.5", "10.0.0.6"),
+            # IPv6 has no broadcast; the first address is the anycast address of the routers (RFC 4291, 2.6.1).
+            ("fd00::/64", None, "fd00::1", "fd00::ffff:ffff:ffff:ffff"),
+            ("fd00::/126", None, "fd00::1", "fd00::3"),
+            # The smallest subnets are usable completely (RFC 3021, RFC 6164).
+            ("10.0.0.4/31", None, "10.0.0.4", "10.0.0.5"),
+            ("10.0.0.4/32", None, "10.0.0.4", "10.0.0.4"),
+            ("fd00::4/127", None, "fd00::4", "fd00::5"),
+            ("fd00::4/128", None, "fd00::4", "fd00::4"),
+            # A range is usable except for the ends of its subnet.
+            ("10.0.0.0/24", "10.0.0.64/26", "10.0.0.64", "10.0.0.127"),
+            ("10.0.0.0/24", "10.0.0.0/26", "10.0.0.1", "10.0.0.63"),
+            ("10.0.0.0/24", "10.0.0.192/26", "10.0.0.192", "10.0.0.254"),
+            ("10.0.0.0/24", "10.0.0.9/32", "10.0.0.9", "10.0.0.9"),
+            ("fd00::/64", "fd00::/80", "fd00::1", "fd00::ffff:ffff:ffff"),
+        ):
+            found = usable_span(parse_network(prefix), None if part is None else parse_network(part))
+            self.assertEqual(found, Span(int(parse_address(first)), int(parse_address(last))), prefix)
 
     def test_barred_spans_are_those_of_the_family(self) -> None:
         found = barred_spans(
@@ -112,7 +108,7 @@ class UsableSpanTests(SynchronousTestCase):
 
 
 class CountingList(SortedList):  # type: ignore[misc]
-    """Counts how often it is looked at."""
+    """Counts lookups."""
 
     looks = 0
 
@@ -129,11 +125,11 @@ class CountingList(SortedList):  # type: ignore[misc]
         return bool(super().__contains__(value))
 
     def __iter__(self) -> object:
-        raise AssertionError("all addresses are walked through")
+        raise AssertionError("all addresses are visited")
 
 
 class EffortTests(SynchronousTestCase):
-    """With a million addresses taken; by counting looks, since a clock says nothing on a busy machine."""
+    """With a million addresses taken. Counts lookups, as a clock tells nothing on a busy machine."""
 
     MILLION = 1_000_000
 

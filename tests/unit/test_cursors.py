@@ -1,4 +1,4 @@
-"""Which address was handed out last is kept for networks that come again, and not for all that ever were."""
+"""The cursor (the last allocated address) is kept for networks that may return, but not for all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .helpers import LAN
 
 
 def planned(subnet: str) -> Pool:
-    """A pool that is open, or was."""
+    """A pool."""
     request = RequestPool("MacvlanTwistedLocal", parse_network(subnet), None, {})
     return plan_pool(request, LAN, "0")
 

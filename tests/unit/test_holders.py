@@ -1,4 +1,4 @@
-"""Addresses are held for somebody: what one has, holds or waits for is not another one's."""
+"""Each address has one holder: a container, the prefetch, the host, or a pending request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .helpers import (
 from .test_leases import LeasesTestCase
 
 DOCKERS = (subnet("10.0.0.0/24", "10.0.0.254"),)
-"""Of a network whose addresses the engine manages."""
+"""The subnets of a network whose addresses the engine manages."""
 
 
 class EngineManagedNetworkTests(ConflictTestCase):
@@ -93,7 +93,7 @@ class ReservedAddressTests(ConflictTestCase):
         self.plugin.steps.hold.add("host_addresses")
         pool = self.made()
         asked = self.begin(pool, "10.0.0.1")
-        self.plugin.steps.held.reverse()  # as threads may: the later question is answered first
+        self.plugin.steps.held.reverse()  # threads may finish in any order
         self.plugin.steps.hold.clear()
         self.plugin.steps.let_all_go()
         self.pass_time()

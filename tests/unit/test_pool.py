@@ -1,4 +1,4 @@
-"""What a pool is, and the id that says so."""
+"""What RequestPool asks for becomes a pool, whose id describes it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SUBNETS = st.one_of(
 
 
 def read_id(pool_id: str) -> tuple[RequestPool, str]:
-    """The request and the nonce that an id was made of: nothing but the id is needed."""
+    """The request and the nonce that an id was made of."""
     space, pool, part, options, nonce = pool_id.split(";")
     network: IPNetwork | None = None if pool in ("any4", "any6") else parse_network(pool)
     return (
@@ -96,19 +96,16 @@ class PlanTests(SynchronousTestCase):
         for word in words:
             self.assertIn(word, str(caught.exception))
 
-    def test_given_subnet_is_on_the_default_interface(self) -> None:
-        pool = planned("10.0.0.0/8", "10.1.0.0/16")
-        self.assertEqual(
-            (pool.prefix, pool.part, pool.parent, pool.any_subnet),
-            (parse_network("10.0.0.0/8"), parse_network("10.1.0.0/16"), "eth0", False),
-        )
-
-    def test_parent_comes_from_the_pool_options(self) -> None:
-        self.assertEqual(planned("10.0.0.0/8", parent="eth1").parent, "eth1")
-
-    def test_pool_without_a_subnet_uses_that_of_the_lan(self) -> None:
-        pool = planned(None)
-        self.assertEqual((pool.prefix, pool.any_subnet), (parse_network("192.168.1.0/24"), True))
+    def test_pool_is_planned(self) -> None:
+        lan, ten, part = map(parse_network, ("192.168.1.0/24", "10.0.0.0/8", "10.1.0.0/16"))
+        for pool, expected in (
+            (planned("10.0.0.0/8", "10.1.0.0/16"), (ten, part, "eth0", False)),
+            (planned("10.0.0.0/8", parent="eth1"), (ten, None, "eth1", False)),
+            (planned("10.0.0.0/8", "10.0.0.0/8"), (ten, None, "eth0", False)),
+            (planned(None), (lan, None, "eth0", True)),
+        ):
+            self.assertEqual((pool.prefix, pool.part, pool.parent, pool.any_subnet), expected)
+        self.assertEqual(planned("10.0.0.0/8", "10.0.0.0/8").cursor_key, planned("10.0.0.0/8").cursor_key)
 
     def test_pool_without_a_subnet_replies_with_a_zero_prefix(self) -> None:
         self.assertEqual(answered_pool(planned(None)), parse_network("0.0.0.0/0"))
@@ -121,11 +118,6 @@ class PlanTests(SynchronousTestCase):
         self.assertIsNone(gateway_in_data(planned("192.168.1.0/24"), LAN))
         self.assertIsNone(gateway_in_data(planned(None), evolve(LAN, gateways=())))
 
-    def test_missing_subnet_of_another_lan_is_refused_with_advice(self) -> None:
-        self.refused(asked(None, parent="eth1"), "eth1", "--subnet")
-        self.refused(asked(None, v6=True), "IPv6", "--subnet")
-        self.refused(asked(None), "--subnet", "--macvlan-subnet", config=Config())
-
     def test_configured_range_applies_to_its_own_subnet_only(self) -> None:
         config = evolve(LAN, ip_ranges=(parse_network("192.168.1.64/26"),))
         for request, part in (
@@ -137,16 +129,19 @@ class PlanTests(SynchronousTestCase):
             expected = None if part is None else parse_network(part)
             self.assertEqual(plan_pool(request, config, "0").part, expected)
 
-    def test_range_equal_to_the_subnet_is_no_range(self) -> None:
-        self.assertIsNone(planned("10.0.0.0/8", "10.0.0.0/8").part)
-        self.assertEqual(planned("10.0.0.0/8", "10.0.0.0/8").cursor_key, planned("10.0.0.0/8").cursor_key)
-
     def test_contradictions_are_refused_with_both_values(self) -> None:
-        self.refused(asked("10.0.0.0/8", "11.0.0.0/16"), "11.0.0.0/16", "10.0.0.0/8")
-        self.refused(asked("10.0.0.0/8", "fd00::/80"), "fd00::/80")
-        self.refused(asked("10.1.0.0/16", "10.0.0.0/8"), "10.0.0.0/8")
-        self.refused(asked("10.0.0.0/8", v6=True), "10.0.0.0/8", "IPv6")
-        self.refused(asked("fd00::/64"), "fd00::/64", "IPv4")
+        for request, words in (
+            (asked("10.0.0.0/8", "11.0.0.0/16"), ("11.0.0.0/16", "10.0.0.0/8")),
+            (asked("10.0.0.0/8", "fd00::/80"), ("fd00::/80",)),
+            (asked("10.1.0.0/16", "10.0.0.0/8"), ("10.0.0.0/8",)),
+            (asked("10.0.0.0/8", v6=True), ("10.0.0.0/8", "IPv6")),
+            (asked("fd00::/64"), ("fd00::/64", "IPv4")),
+            # Without a subnet it would be that of another LAN.
+            (asked(None, parent="eth1"), ("eth1", "--subnet")),
+            (asked(None, v6=True), ("IPv6", "--subnet")),
+        ):
+            self.refused(request, *words)
+        self.refused(asked(None), "--subnet", "--macvlan-subnet", config=Config())
 
     def test_pool_survives_serialization(self) -> None:
         for pool in (planned("10.0.0.0/8", "10.1.0.0/16"), planned(None), planned("fd00::/64", v6=True)):
@@ -154,16 +149,15 @@ class PlanTests(SynchronousTestCase):
 
 
 class OptionTests(SynchronousTestCase):
-    def test_unknown_options_are_refused_with_the_known_ones(self) -> None:
-        with self.assertRaises(RequestRefused) as caught:
-            parse_options({"parnet": "eth0"})
-        for word in ("--ipam-opt parnet", "known are", "parent"):
-            self.assertIn(word, str(caught.exception))
-
-    def test_invalid_values_are_refused_by_name(self) -> None:
-        with self.assertRaises(RequestRefused) as caught:
-            parse_options({"parent": "a b"})
-        self.assertIn("--ipam-opt parent", str(caught.exception))
+    def test_invalid_options_are_refused_by_name(self) -> None:
+        for options, words in (
+            ({"parnet": "eth0"}, ("--ipam-opt parnet", "known are", "parent")),
+            ({"parent": "a b"}, ("--ipam-opt parent",)),
+        ):
+            with self.assertRaises(RequestRefused) as caught:
+                parse_options(options)
+            for word in words:
+                self.assertIn(word, str(caught.exception))
 
     def test_options_of_docker_are_ignored(self) -> None:
         self.assertIsNone(parse_options({"com.docker.network.x": "y"}).parent)

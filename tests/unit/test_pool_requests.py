@@ -1,12 +1,12 @@
-"""What the calls about pools do, and what the disk and a restart make of addresses."""
+"""RequestPool and ReleasePool; pools and addresses after a restart and after disk errors."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
-from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.config import Config
@@ -85,7 +85,7 @@ class RestartTests(AddressTestCase):
 
 
 class AuxiliaryTests(AddressTestCase):
-    """Engines do not say of an auxiliary address that it is one: what comes before the network is made is one."""
+    """Engines do not mark auxiliary addresses: those requested before the network is made are such."""
 
     def aux(self, pool_id: str, address: str) -> str:
         request = RequestAddress(pool_id, parse_address(address))
@@ -123,49 +123,44 @@ class AuxiliaryTests(AddressTestCase):
                 self.aux(pool, address)
 
 
-class DiskErrorTests(SynchronousTestCase):
-    """What the disk did not take did not happen."""
+class DiskErrorTests(AddressTestCase):
+    """What the disk refuses does not happen."""
 
-    def setUp(self) -> None:
-        self.case = AddressTestCase()
-        self.case.setUp()
-        self.plugin = self.case.plugin
-
-    def with_failing_disk(self, call: Any, *arguments: Any) -> None:
+    def fails(self, call: Callable[..., object], *arguments: Any) -> None:
         self.plugin.store.failing = True
-        with self.assertRaises(StateError):
+        with self.assert_refused(StateError):
             call(*arguments)
         self.plugin.store.failing = False
 
     def test_pool_is_not_opened_after_a_disk_error(self) -> None:
-        self.with_failing_disk(self.case.open, "10.0.0.0/8")
-        self.assertEqual(self.case.ask(self.case.open("10.1.0.0/16")), "10.1.0.1/16")
+        self.fails(self.open, "10.0.0.0/8")
+        self.assertEqual(self.ask(self.open("10.1.0.0/16")), "10.1.0.1/16")
 
     def test_address_is_free_after_a_disk_error(self) -> None:
-        pool = self.case.open("10.0.0.0/30")
-        self.with_failing_disk(self.case.ask, pool)
-        self.with_failing_disk(self.case.ask, pool, "10.0.0.2")
-        self.assertEqual({self.case.ask(pool), self.case.ask(pool)}, {"10.0.0.1/30", "10.0.0.2/30"})
+        pool = self.open("10.0.0.0/30")
+        self.fails(self.ask, pool)
+        self.fails(self.ask, pool, "10.0.0.2")
+        self.assertEqual({self.ask(pool), self.ask(pool)}, {"10.0.0.1/30", "10.0.0.2/30"})
 
     def test_address_stays_taken_after_a_failed_release(self) -> None:
-        pool = self.case.open("10.0.0.0/30")
-        self.case.ask(pool, "10.0.0.1")
-        self.with_failing_disk(self.case.release, pool, "10.0.0.1")
-        self.with_failing_disk(self.case.close, pool)
-        with self.assertRaises(RequestRefused):
-            self.case.ask(pool, "10.0.0.1")
+        pool = self.open("10.0.0.0/30")
+        self.ask(pool, "10.0.0.1")
+        self.fails(self.release, pool, "10.0.0.1")
+        self.fails(self.close, pool)
+        with self.assert_refused(RequestRefused):
+            self.ask(pool, "10.0.0.1")
 
     def test_gateway_stays_reserved_after_a_disk_error(self) -> None:
-        pool = self.case.open()
-        self.case.gateway(pool, "192.168.1.9")
-        self.with_failing_disk(self.case.gateway, pool, "192.168.1.9")
-        with self.assertRaises(RequestRefused):
-            self.case.ask(pool, "192.168.1.9")
+        pool = self.open()
+        self.gateway(pool, "192.168.1.9")
+        self.fails(self.gateway, pool, "192.168.1.9")
+        with self.assert_refused(RequestRefused):
+            self.ask(pool, "192.168.1.9")
 
 
 class OtherParentTests(AddressTestCase):
     def test_change_of_parent_succeeds_if_the_old_link_stays(self) -> None:
-        """An engine does not remove a network whose creation failed: it would be there for ever."""
+        """An engine does not remove a network whose creation has failed: it would stay for ever."""
         self.use(evolve(LAN, conflict_detection=ConflictDetection.ON))
         pool = self.open()
         self.plugin.wait(self.plugin.wires.ready("eth0"))

@@ -1,4 +1,4 @@
-"""Addresses that are found free ahead of need: which, in what order, for how long, and what is left of them."""
+"""Addresses that are probed ahead of need: which, in what order, for how long, and their end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses ahead of need where others have some, where nothing can be found out, and where two hosts have one pool."""
+"""The prefetch beside neighbours with addresses, with inconclusive probes, and on two hosts with one pool."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ class InconclusiveProbeTests(ConflictTestCase):
         self.plugin.taps["eth0"].down = True
 
     def used_up(self, **options: str) -> str:
-        """A pool of which nothing is held any more, on a parent that is down."""
+        """A pool without prefetched addresses, on a parent that is down."""
         pool = self.ready(**options)
         for _ in range(8):
             self.ask(pool)
-        self.down()  # before more was found out
+        self.down()  # before the refill
         self.pass_time()
         return pool
 

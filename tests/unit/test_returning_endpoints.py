@@ -1,4 +1,4 @@
-"""Addresses that come again soon, and LANs on which somebody has all of them."""
+"""Addresses that are requested again soon, and LANs on which a neighbour has all of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.prefetch import MOST_IN_A_ROW
 from macvlan_twisted.lan.address_monitor import LISTENED
 from macvlan_twisted.lan.arp_nd import announcement_frames
+from macvlan_twisted.link_names import endpoint_link_name
 
 from .conflict_cases import NEIGHBOUR, ConflictTestCase, tens
 from .helpers import ENDPOINT, subnet
@@ -17,7 +18,7 @@ NAMED = "10.0.0.77"
 
 
 class ReturningAddressTests(ConflictTestCase):
-    """A container leaves an address, which is asked for again."""
+    """A container releases an address, which is requested again."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -57,9 +58,7 @@ class ReturningAddressTests(ConflictTestCase):
     def test_address_of_a_container_that_may_run_on_is_probed(self) -> None:
         self.gets(self.pool, NAMED)
         self.lives(NAMED)
-        self.plugin.kernel.move_away(
-            self.plugin.registry.endpoints[ENDPOINT].link
-        )  # into its sandbox, and forgotten there
+        self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT))  # into its sandbox, and forgotten there
         self.leaves(NAMED)
         self.assertFalse(self.begin(self.pool, NAMED).called)
 
