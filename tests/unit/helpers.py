@@ -55,7 +55,7 @@ _NONCES = count(1)
 
 
 class UnavailableEngine:
-    """Nobody answers on the engine's socket, unless a test names the containers' processes."""
+    """An engine that does not answer, unless the test names the processes of containers."""
 
     def __init__(self) -> None:
         self.processes: dict[tuple[str, str], int] = {}
@@ -131,7 +131,7 @@ class PluginHarness:
         return f"{next(_NONCES):08x}"
 
     def next_life(self, config: Config | None = None) -> PluginHarness:
-        """What a start finds and makes of it after this life has ended, however it ended."""
+        """Start again on what survives the end of this life, however it ended."""
         self.records.steps = Steps(failure=disk_refuses)
         self.store.steps = Steps(failure=disk_refuses)
         plugin = PluginHarness(self.kernel, config or self.config, self.records, self.store, self.sandboxes)
@@ -141,12 +141,12 @@ class PluginHarness:
 
     @staticmethod
     def start(call: Coroutine[Any, Any, T]) -> Deferred[T]:
-        """What may wait for held steps."""
+        """Begin a call that may wait for held steps."""
         return ensureDeferred(call)
 
     @staticmethod
     def wait(call: Coroutine[Any, Any, T]) -> T:
-        """The result of what ends at once; its exception is raised."""
+        """The result of a call that ends at once; raises its exception."""
         outcome: list[Any] = []
         failed: list[Any] = []
         ensureDeferred(call).addCallbacks(outcome.append, failed.append)
@@ -249,7 +249,7 @@ def endpoint_request(
 
 
 def fresh_directory(test: SynchronousTestCase) -> Path:
-    """A directory that goes with *test*; trial's own stay behind where pytest runs it."""
+    """A directory that is deleted with *test*; those of trial stay if pytest runs it."""
     path = Path(mkdtemp())
     test.addCleanup(shutil.rmtree, path)
     return path
@@ -327,7 +327,7 @@ def on_disk(plugin: PluginHarness) -> Steps:
 
 @define
 class Refusal:
-    """``with`` of it: the block must raise *kind* with all *words* in its message."""
+    """A context manager: the block must raise *kind* with all *words* in its message."""
 
     test: SynchronousTestCase
     kind: type[Exception]

@@ -1,4 +1,4 @@
-"""Containers' names, which most engines do not tell in time, reach the DHCP server at the next renewal."""
+"""The names of containers, which most engines send too late, reach the DHCP server at the next renewal."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ SEEDS = st.integers(0, (1 << 32) - 1)
 
 
 class InterleavingMachine(RuleBasedStateMachine):
-    """What comes and goes is drawn here; what must hold stands in :class:`.interleavings.Interleavings`."""
+    """Hypothesis draws what happens; :class:`.interleavings.Interleavings` checks what must hold."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What becomes of the service's own links and ears when others remove links, and parents come and go."""
+"""Our links and packet sockets, when other programs remove links and parents come and go."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STRANGER = "02:00:00:00:00:99"
 
 
 class LinkMonitorTestCase(HostAccessTestCase):
-    """A house with a lookout, which is told what a test says."""
+    """A plugin whose link monitor gets the events of the test."""
 
     config: Config = LAN
 
@@ -44,7 +44,7 @@ class LinkMonitorTestCase(HostAccessTestCase):
         )
 
     def live_again(self) -> None:
-        """Let there be another life, which looks around at its start."""
+        """Start again; the link monitor checks all links at its start."""
         self.live(self.plugin.next_life())
         self.link_monitor.begin()
         self.pass_time(SOON)
@@ -66,7 +66,7 @@ class LostHostLinkTests(LinkMonitorTestCase):
         self.open()
         self.run_container()
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT))
-        self.pass_time(LATEST)  # its announcements are over: they would make our link again, too
+        self.pass_time(LATEST)  # its announcements are over: they would restore our link, too
 
     def test_removed_host_link_returns_with_addresses_and_routes(self) -> None:
         logged = log_of(self)
@@ -174,7 +174,7 @@ class AddressMonitoringTests(LinkMonitorTestCase):
     config = ON
 
     def run_one(self, **options: str) -> None:
-        self.plugin.create_network(conflict_detection="off")  # nothing is waited for
+        self.plugin.create_network(conflict_detection="off")  # no probe delays it
         self.plugin.create_endpoint()
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT))
         rows = self.plugin.records.kept

@@ -58,12 +58,16 @@ class ParentTestCase(LinkMonitorTestCase):
             self.tell(new)
 
     def index(self, name: str) -> int:
-        link = self.plugin.kernel.find(name)
-        return 0 if link is None else link.index
+        return self.plugin.link(name).index
 
     def below(self, name: str) -> int:
-        link = self.plugin.kernel.find(name)
-        return 0 if link is None else link.lower_index
+        return self.plugin.link(name).lower_index
+
+    def replace_nic(self, seconds: float) -> None:
+        """Rename eth1, below VLAN eth1.20, and bring another link of that name."""
+        self.rename(("eth1", "lan0"))
+        self.bring("eth1")
+        self.pass_time(seconds)
 
     def start_container(self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK) -> None:
         self.plugin.create_endpoint(endpoint_id, network_id)
@@ -353,17 +357,13 @@ class RenamedParentTests(ParentTestCase):
 
     def test_vlan_is_made_again_on_the_nic_that_has_the_name(self) -> None:
         self.plugin.create_network(parent="eth1.20")
-        self.rename(("eth1", "lan0"))
-        self.bring("eth1")
-        self.pass_time(SOON)
+        self.replace_nic(SOON)
         self.assertEqual(self.below("eth1.20"), 90)
 
     def test_vlan_in_use_is_replaced_by_the_next_container(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.start_container()
-        self.rename(("eth1", "lan0"))
-        self.bring("eth1")
-        self.pass_time(HOUR)
+        self.replace_nic(HOUR)
         self.assertEqual(self.below("eth1.20"), 3)
         self.assert_logged("VLAN eth1.20 hangs on the link that was eth1")
         with self.assert_refused(RequestRefused, "VLAN eth1.20 hangs on", "stop its containers"):
@@ -376,9 +376,7 @@ class RenamedParentTests(ParentTestCase):
     def test_vlan_is_replaced_when_its_last_container_stops(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.start_container()
-        self.rename(("eth1", "lan0"))
-        self.bring("eth1")
-        self.pass_time(SOON)
+        self.replace_nic(SOON)
         self.plugin.delete_endpoint()
         self.pass_time(LATEST)
         self.assertEqual(self.below("eth1.20"), 90)
@@ -387,9 +385,7 @@ class RenamedParentTests(ParentTestCase):
     def test_vlan_below_foreign_links_stays(self) -> None:
         self.plugin.create_network(parent="eth1.20")
         self.plugin.kernel.put(nic("theirs", 77, lower_index=self.index("eth1.20")))
-        self.rename(("eth1", "lan0"))
-        self.bring("eth1")
-        self.pass_time(HOUR)
+        self.replace_nic(HOUR)
         self.assertEqual(self.below("eth1.20"), 3)
         self.assertIn("theirs", self.plugin.link_names())
 

@@ -1,4 +1,4 @@
-"""A start after whatever ended the earlier life."""
+"""Reconciliation at start, after a stop, a kill or a reboot."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RestartTests(PluginTestCase):
         for kind in (
             RecordKind.NETWORK,
             RecordKind.ENDPOINT,
-        ):  # another engine's, which --recover has not asked
+        ):  # of another engine, which --recover has not asked
             self.plugin.records.kept[kind].clear()
         plugin = self.plugin.next_life()
         self.assertIn("eth1.20", plugin.link_names())
@@ -76,7 +76,7 @@ class RestartTests(PluginTestCase):
 
 
 class KilledTests(PluginTestCase):
-    """Each test stops the service at one point and starts it anew on what is left."""
+    """The service is killed at one point and started again on what is left."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -95,16 +95,10 @@ class KilledTests(PluginTestCase):
         plugin.delete_endpoint()
         self.assertEqual(plugin.records.kept[RecordKind.ENDPOINT], {})
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
-
-    def test_endpoint_killed_before_its_link_can_be_created_again(self) -> None:
-        self.plugin.steps.hold.add("add_macvlan")
-        self.plugin.begin_create_endpoint()
-        plugin = self.plugin.next_life()
-        plugin.delete_endpoint()
         self.assertEqual(plugin.create_endpoint(), "7a:42:c0:a8:01:07")
 
     def test_link_without_an_alias_is_removed_with_its_row(self) -> None:
-        """A link with our group and a name that a row derives is ours, without any alias."""
+        """A link with our group and a name that a row derives is ours even without an alias."""
         self.plugin.create_endpoint()
         link = self.plugin.link(LINK)
         self.plugin.kernel.put(evolve(link, alias=""))
@@ -114,32 +108,31 @@ class KilledTests(PluginTestCase):
         plugin.delete_endpoint()
         plugin.create_endpoint()
 
-    def test_host_link_without_an_alias_stays(self) -> None:
-        self.plugin.create_network("f" * 64, parent="eth1", host_access="true", host_address="192.168.1.200")
-        (link,) = self.plugin.registry.host_links.values()
-        made = self.plugin.link(link.name)
-        self.plugin.kernel.put(evolve(made, alias=""))
-        again = self.plugin.next_life().kernel.find(link.name)
-        assert again is not None
-        self.assertEqual(again.alias, made.alias)
-
-    def test_vlan_without_an_alias_stays(self) -> None:
-        self.plugin.create_network("f" * 64, parent="eth1.20")
-        vlan = self.plugin.link("eth1.20")
-        self.plugin.kernel.put(evolve(vlan, alias=""))
-        again = self.plugin.next_life().kernel.find("eth1.20")
-        assert again is not None
-        self.assertEqual(again.alias, vlan.alias)
-
-    def test_probe_link_without_an_alias_is_removed(self) -> None:
-        self.link_of_ours(probe_link_name(NETWORK))
-        self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
-
-    def test_probe_link_is_removed(self) -> None:
-        self.link_of_ours(
-            probe_link_name("f" * 64), alias=alias_of(self.plugin.records.instance, "trial", "f" * 64)
+    def test_host_link_and_vlan_without_an_alias_stay(self) -> None:
+        """Our group and a name that a record derives are enough, as for an endpoint; they get their alias back."""
+        network = "f" * 64
+        self.plugin.create_network(
+            network, parent="eth1.20", host_access="true", host_address="192.168.1.200"
         )
-        self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
+        (host_link,) = self.plugin.registry.host_links.values()
+        made = [self.plugin.link(name) for name in ("eth1.20", host_link.name)]
+        for link in made:
+            self.plugin.kernel.put(evolve(link, alias=""))
+        plugin = self.plugin.next_life()
+        self.assertEqual([plugin.link(link.name).alias for link in made], [link.alias for link in made])
+        plugin.delete_network(network)
+        self.assertEqual(plugin.link_names(), PLAIN_LINKS)
+
+    def test_probe_link_and_link_of_an_unknown_endpoint_are_removed(self) -> None:
+        instance, unknown = self.plugin.records.instance, "f" * 64
+        for name, alias in (
+            (probe_link_name(NETWORK), ""),
+            (probe_link_name(unknown), alias_of(instance, "trial", unknown)),
+            (LINK, alias_of(instance, "endpoint", ENDPOINT)),
+        ):
+            self.link_of_ours(name, alias=alias)
+            self.plugin = self.plugin.next_life()
+            self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
     def test_network_killed_before_its_vlan_can_be_removed(self) -> None:
         self.plugin.steps.hold.add("add_vlan")
@@ -148,14 +141,6 @@ class KilledTests(PluginTestCase):
         plugin.delete_network("f" * 64)
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
         self.assertEqual(plugin.records.kept[RecordKind.MADE_LINK], {})
-
-    def test_vlan_without_an_alias_goes_with_its_network(self) -> None:
-        self.plugin.create_network("f" * 64, parent="eth1.20")
-        vlan = self.plugin.link("eth1.20")
-        self.plugin.kernel.put(evolve(vlan, alias=""))
-        plugin = self.plugin.next_life()
-        plugin.delete_network("f" * 64)
-        self.assertEqual(plugin.link_names(), PLAIN_LINKS)
 
     def test_vlans_without_a_network_are_removed(self) -> None:
         self.plugin.create_network("f" * 64, parent="eth1.20.30")
@@ -177,10 +162,6 @@ class KilledTests(PluginTestCase):
             group = self.plugin.records.link_group + 1 + number % (GROUPS - 1)
             alias = alias_of(self.plugin.records.instance, "endpoint", str(number))
             self.link_of_ours(f"mvt{number:012x}", group=group, alias=alias, index=100 + number)
-        self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
-
-    def test_link_of_an_unknown_endpoint_is_removed(self) -> None:
-        self.link_of_ours(LINK, alias=alias_of(self.plugin.records.instance, "endpoint", ENDPOINT))
         self.assertEqual(self.plugin.next_life().link_names(), PLAIN_LINKS)
 
 
