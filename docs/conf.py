@@ -43,6 +43,6 @@ nitpick_ignore_regex = [
     ("py:.*", r"(twisted|zope)\..*"),
     ("py:.*", r"(Any|Callable|Mapping|Sequence|Deferred|SystemExit|Exception|tuple|str|int|bool|None)"),
     ("py:.*", r"(typing|collections\.abc)\..*"),
-    ("py:.*", r"macvlan_twisted\.(addresses|links|service)\..*|macvlan_twisted\.errors\.MacvlanError"),
+    ("py:.*", r"macvlan_twisted\.(addresses|netlink|service)\..*|macvlan_twisted\.errors\.MacvlanError"),
     ("py:.*", r"(AddressRange|Kernel|MacvlanService|MacvlanError|IPAddress|IPNetwork)"),
 ]
