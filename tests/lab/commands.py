@@ -19,6 +19,8 @@ Narrate = Callable[[str], None]
 
 SLACK = 10
 """How much slower than a quiet machine a busy one may be."""
+LONGEST_PAUSE = 0.25
+"""Seconds between two looks at what is waited for: a look often starts a program."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def within(seconds: float, done: Callable[[], bool], *, pause: float = 0.05) -> 
         if time.monotonic() > deadline:
             return False
         time.sleep(pause)
+        pause = max(pause, min(pause * 1.3, LONGEST_PAUSE))
     return True
 
 
