@@ -66,6 +66,7 @@ class WiredParts:
         if self.hear_of_links is not None:
             try:
                 self._events = self.hear_of_links()
+                self._events.open()
                 self._events.listen(self.link_monitor.hear)
             except LinkError as failure:
                 _log.warn("what others do to links is noticed late: {reason}", reason=str(failure))

@@ -62,7 +62,7 @@ from .lan.container_routes import ContainerRoutes
 from .lan.host_link import HostLinks
 from .lan.host_routes import HostRoutes
 from .lan.packet_socket import PacketSocket
-from .lan.packet_sockets import PacketSockets, SocketOpener
+from .lan.packet_sockets import PacketSockets, SocketFactory
 from .last_seen import LastSeen
 from .netlink.events import LinkEvents
 from .netlink.kernel import Kernel, Sandboxes
@@ -85,7 +85,7 @@ from .service import MacvlanService
 from .state.database import Database
 from .state.group_commit import GroupCommit
 from .state.interfaces import AddressStore, HostRecords
-from .state.sqlite import SqliteAddressStore, SqliteHostRecords
+from .state.sqlite import SqliteAddressStore, SqliteHostRecords, identity_of
 from .worker_threads import RunInThread, WorkerThreads
 
 _log = Logger(namespace="macvlan_twisted")
@@ -144,12 +144,12 @@ class Surroundings:
 
     :param run: runs a function in a thread that may block.
     :param run_deletion: the same in a thread of its own, for the removal of retired links.
-    :param open_socket: opens a packet socket on a parent.
+    :param make_socket: makes the packet socket on a parent.
     """
 
     run: RunInThread
     run_deletion: RunInThread
-    open_socket: SocketOpener
+    make_socket: SocketFactory
     sandboxes: Sandboxes
     engine: Engine
 
@@ -181,7 +181,7 @@ def build(
     parent_status = ParentStatus(clock.seconds)
     routes = ContainerRoutes(links, registry.host_links)
     host_links = HostLinks(links, records, registry.host_links, routes)
-    sockets = PacketSockets(links, host_links, surroundings.open_socket, parent_status)
+    sockets = PacketSockets(links, host_links, surroundings.make_socket, parent_status)
     open_pools = PoolRegistry(addresses)
     conflicts = Conflicts(
         sockets,
@@ -195,6 +195,7 @@ def build(
     conflicts.load()
     host_routes = HostRoutes(host_links, routes, conflicts)
     leases = Leases(sockets, conflicts, records, clock, random, wall_time, config.dhcp_timeout)
+    leases.load()
 
     macs = MacPolicy(records.instance, random)
     dhcp_pools = DhcpPools(leases, macs)
@@ -343,7 +344,7 @@ def _wire(
     database: Database,
 ) -> WiredParts:
     writer = GroupCommit(database, WorkerThreads(reactor, 1, "state"))
-    records = SqliteHostRecords(database, writer)
+    records = SqliteHostRecords(database, writer, identity_of(database))
     threads = WorkerThreads(reactor, config.netlink_threads, "netlink", kernel.close)
     deletion_thread = WorkerThreads(reactor, 1, "netlink deletion", kernel.close)
     engine = EngineClient(reactor, config.docker_host) if config.docker_host else DisabledEngine()

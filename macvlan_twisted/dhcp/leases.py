@@ -69,7 +69,10 @@ class Leases:
         self._by_address: dict[tuple[str, IPAddress], str] = {}
         self.when_moved: Moved = keep_address
         """Asked when a server insists on another address for a running container: (parent, old, new) -> whether it moved."""
-        for document in records.documents(RecordKind.LEASE).values():
+
+    def load(self) -> None:
+        """Read the leases from state."""
+        for document in self._records.documents(RecordKind.LEASE).values():
             self._learn(from_document(LeaseRecord, document))
 
     def _learn(self, record: LeaseRecord) -> None:

@@ -89,7 +89,7 @@ class _Search:
 
 class AddressMonitor:
     """
-    Listens from the beginning until :meth:`close`.
+    Listens from :meth:`start` until :meth:`close`.
 
     :param clock: ``IReactorTime``
     """
@@ -116,7 +116,11 @@ class AddressMonitor:
         self._searches: dict[IPAddress, _Search] = {}
         self._defence = ProbeResponder(wire, clock)
         self._closed = False
-        self._stop_listening = wire.listen(self._hear)
+        self._stop_listening: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """Listen from now on."""
+        self._stop_listening = self._wire.listen(self._hear)
 
     # Addresses of ours.
 
@@ -135,6 +139,7 @@ class AddressMonitor:
         search = self._searches.get(address)
         if search is None:
             search = self._searches[address] = _Search(self._probing(address))
+            search.probing.start()
         waiting: Deferred[Verdict] = Deferred()
         search.waiting.append((mac, waiting))
         try:

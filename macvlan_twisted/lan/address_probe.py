@@ -103,7 +103,7 @@ def own_mac(wire: LanSocket) -> str:
 
 class AddressProbe:
     """
-    One probe under way; tell it what is heard.
+    One probe: :meth:`hear` is called with each message on the LAN from :meth:`start` on.
 
     :param clock: ``IReactorTime``
     :param done: called once with the verdict, unless :meth:`stop` came before.
@@ -123,14 +123,21 @@ class AddressProbe:
     ) -> None:
         self._wire = wire
         self._address = address
+        self._timing = timing
+        self._clock = clock
+        self._random = random
         self._done = done
         self._ours = ours
-        # Our link on the parent may be made anew meanwhile, and have another MAC then.
-        self._asked_as = {own_mac(wire)}
+        self._asked_as: set[str] = set()
+        """Our link on the parent may be made again meanwhile, with another MAC."""
         self._failure = ""
-        times, end = timing.plan(random)
-        self._calls = [clock.callLater(time, self._send) for time in times]
-        self._calls.append(clock.callLater(end, self._end))
+        self._calls: list[Any] = []
+
+    def start(self) -> None:
+        self._asked_as.add(own_mac(self._wire))
+        times, end = self._timing.plan(self._random)
+        self._calls = [self._clock.callLater(time, self._send) for time in times]
+        self._calls.append(self._clock.callLater(end, self._end))
 
     def hear(self, said: NeighbourMessage | None) -> None:
         if said is None or said.address != self._address or said.mac in self._ours:
@@ -185,6 +192,7 @@ async def probe(
     decided: Deferred[Verdict] = Deferred()
     probing = AddressProbe(wire, address, timing, clock, random, decided.callback, ours)
     stop_listening = wire.listen(lambda heard: probing.hear(decode(heard.frame)))
+    probing.start()
     try:
         return await decided
     finally:

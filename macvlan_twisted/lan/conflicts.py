@@ -114,6 +114,7 @@ class Conflicts:
             watch = self._watches[parent] = AddressMonitor(
                 wire, self._clock, self._random, told, self._timing
             )
+            watch.start()
             for user, (where, prefix) in self._interests.items():
                 if where == parent:
                     self._stop_interest[user] = watch.interested_in(prefix)

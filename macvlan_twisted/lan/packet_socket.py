@@ -101,8 +101,9 @@ class PacketSocket:
     :param mac: of the speaker.
     :param elsewhere: runs a function on a thread: closing a packet socket waits for a grace period of the kernel, which
         was measured to take 8 to 48 ms. Without one we wait for it here.
-    :raises LinkError: the parent is not there, or the kernel refuses.
     """
+
+    _socket: socket.socket
 
     def __init__(
         self,
@@ -119,13 +120,16 @@ class PacketSocket:
         self._reactor = reactor
         self._hearers: list[FrameHandler] = []
         self._lost = False
+
+    def open(self) -> None:
+        """:raises LinkError: the parent is not there, or the kernel refuses."""
         try:
             self._socket = self._opened()
         except OSError as error:
             # if_nametoindex() gives no number.
             number = error.errno or errno.ENODEV
-            raise LinkError(f"listening on {parent}: {os.strerror(number)}", number) from None
-        reactor.addReader(self)
+            raise LinkError(f"listening on {self.parent}: {os.strerror(number)}", number) from None
+        self._reactor.addReader(self)
 
     def _opened(self) -> socket.socket:
         # With protocol 0 nothing comes in before the filter is in place.

@@ -24,6 +24,8 @@ class OpenSocket(LanSocket, Protocol):
     @property
     def broken(self) -> bool: ...
 
+    def open(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -34,8 +36,8 @@ class ParentAbsence(Protocol):
         """What to say where *parent* is needed, and is not there."""
 
 
-SocketOpener = Callable[[str, str, str], OpenSocket]
-"""Opens a tap on a parent, by a link that speaks, which has a MAC."""
+SocketFactory = Callable[[str, str, str], OpenSocket]
+"""Makes the socket on a parent, to be opened; further arguments are the link that speaks, and its MAC."""
 
 
 class ParentSocket:
@@ -91,15 +93,15 @@ class PacketSockets:
     """
     By parent. Who uses one says so by a name of its own, and says when it is over.
 
-    :param open_tap: given a parent, the link that speaks on it, and that link's MAC.
+    :param make_socket: makes the packet socket on a parent.
     """
 
     def __init__(
-        self, links: Links, host_links: HostLinks, open_tap: SocketOpener, absence: ParentAbsence
+        self, links: Links, host_links: HostLinks, make_socket: SocketFactory, absence: ParentAbsence
     ) -> None:
         self._links = links
         self._host_links = host_links
-        self._open_tap = open_tap
+        self._make_socket = make_socket
         self._absence = absence
         self._locks = KeyedLock()
         self._wires: dict[str, ParentSocket] = {}
@@ -168,8 +170,10 @@ class PacketSockets:
                     reason=str(failure),
                 )
         self._speakers[wire.parent] = speaker
-        wire.tap = self._open_tap(wire.parent, speaker, mac)
-        wire.tap.listen(wire.hear)
+        tap = self._make_socket(wire.parent, speaker, mac)
+        tap.open()
+        tap.listen(wire.hear)
+        wire.tap = tap
 
     @staticmethod
     def _close(wire: ParentSocket) -> None:

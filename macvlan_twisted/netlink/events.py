@@ -47,29 +47,31 @@ _LOST = LinkEvent("")
 
 @implementer(IReadDescriptor)
 class LinkEvents:
-    """
-    Tells of each change, also of those that change neither of what is told, until :meth:`close`.
-
-    :raises LinkError: the kernel refuses.
-    """
+    """Reports each change of a link, also of attributes that :class:`LinkEvent` does not have, until :meth:`close`."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        self._socket: socket.socket | None = None
+        self._names: dict[int, str] = {}
+        """By index: the kernel reports the new name of a link that is renamed, not the old one."""
         self._hearers: list[Hear] = []
         self._lost = False
         """Whether the kernel drops news, which it does until we have fetched those that it has kept."""
+
+    def open(self) -> None:
+        """:raises LinkError: the kernel refuses."""
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-            self._socket.setblocking(False)
+            events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            events.setblocking(False)
             with suppress(PermissionError):
-                self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
-            self._socket.bind((0, _RTMGRP_LINK))
+                events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
+            events.bind((0, _RTMGRP_LINK))
         except OSError as error:
             number = error.errno or 0
             raise LinkError(f"hearing of links: {os.strerror(number)}", number) from None
+        self._socket = events
         self._names = dict(socket.if_nameindex())
-        """By index: the kernel tells the new name of a link that is renamed, not the old one."""
-        reactor.addReader(self)
+        self._reactor.addReader(self)
 
     def listen(self, hear: Hear) -> Callable[[], None]:
         """:return: to be called when *hear* is to be told no more."""
@@ -83,16 +85,17 @@ class LinkEvents:
 
     def close(self) -> None:
         self._hearers.clear()
-        if self._socket.fileno() >= 0:
+        if self._socket is not None:
             self._reactor.removeReader(self)
             self._socket.close()
+            self._socket = None
 
     # What the reactor asks of a reader.
 
     def doRead(self) -> None:
         for _ in range(_MOST_AT_ONCE):
-            if self._socket.fileno() < 0:
-                return  # whoever heard the last news closed us
+            if self._socket is None:
+                return  # a handler has closed us
             try:
                 packet = self._socket.recv(1 << 16)
             except BlockingIOError:
@@ -127,7 +130,7 @@ class LinkEvents:
                 _log.failure("news of link {name} were not understood", name=news.name)
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return -1 if self._socket is None else self._socket.fileno()
 
     def logPrefix(self) -> str:
         return "link events"
@@ -136,7 +139,7 @@ class LinkEvents:
         """
         The socket polls as broken when news were lost, until the error is fetched. Or the reactor stops.
         """
-        if self._socket.fileno() < 0:
+        if self._socket is None:
             return
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENOBUFS:
             self._reactor.addReader(self)

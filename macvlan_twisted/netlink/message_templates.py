@@ -59,15 +59,20 @@ class _Template:
 
 
 class MessageTemplates:
-    """A netlink socket of its own, for the thread that makes it."""
+    """Sends messages made of templates, on a netlink socket of its own. One thread uses it."""
+
+    _socket: socket.socket
 
     def __init__(self) -> None:
+        self._sequence = 0
+        self._templates: dict[Any, _Template] = {}
+
+    def open(self) -> None:
+        """:raises OSError: the kernel refuses."""
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
         self._socket.bind((0, 0))
-        self._sequence = 0
-        self._templates: dict[Any, _Template] = {}
 
     def close(self) -> None:
         self._socket.close()

@@ -101,7 +101,9 @@ class NetlinkSockets:
     def _hot(self) -> MessageTemplates:
         hot: MessageTemplates | None = getattr(self._of_thread, "hot", None)
         if hot is None:
-            hot = self._of_thread.hot = MessageTemplates()
+            hot = MessageTemplates()
+            hot.open()
+            self._of_thread.hot = hot
         return hot
 
     def close(self) -> None:

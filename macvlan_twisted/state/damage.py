@@ -85,19 +85,21 @@ class DamageRecovery:
             return None, "an earlier --recover was not finished"
         if not any((self._directory / name).exists() for name in FILE_NAMES):
             return None, "it was gone"
-        database: Database | None = None
+        database = Database(self._directory)
         try:
-            database = Database(self._directory)
-            if database.instance:
-                return (database, read(database)), ""
-            database.close()
-            return None, "it was empty"
+            database.open()
         except StateError as failure:
-            if database is not None:
-                database.close()
-            elif not is_damage(failure):
+            if not is_damage(failure):
                 raise
             return None, str(failure)
+        reason = "it was empty"
+        try:
+            if database.instance:
+                return (database, read(database)), ""
+        except StateError as failure:
+            reason = str(failure)
+        database.close()
+        return None, reason
 
     def begun_anew(self, identity: StateIdentity, changes: Sequence[Change]) -> tuple[Path | None, Database]:
         """
@@ -109,6 +111,7 @@ class DamageRecovery:
             self._mark.touch(mode=0o600)
         aside = self._moved_aside()
         database = Database(self._directory)
+        database.open()
         self.complete(database, [*identity_rows(identity), *changes])
         return aside, database
 

@@ -165,11 +165,13 @@ def _checksum(table: Table, row: Sequence[str]) -> int:
 
 
 class Database:
-    """
-    The open database. All functions block; after opening only one thread may use it.
+    """All functions block; after :meth:`open` only one thread may use it."""
 
-    :raises StateError: on opening, if anything is missing, damaged or of a newer version.
-    """
+    _database: sqlite3.Connection
+    generation: int
+    """Grows by one with each commit."""
+    instance: str
+    """The instance whose state it is; empty in a new database."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / DATABASE_NAME
@@ -177,6 +179,13 @@ class Database:
         self._outside: RuntimeGeneration | None = None
         self.is_new = False
         """Whether it was begun just now, with nothing in it."""
+
+    def open(self) -> None:
+        """
+        Open or create the database, and check every row.
+
+        :raises StateError: something is missing, damaged or of a newer version.
+        """
         with self._told("opening"):
             witnessed = self._witness.read()
             if not self._path.exists():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from zlib import crc32
 
@@ -110,8 +111,12 @@ class RuntimeGeneration:
 
     def __init__(self, runtime: Path, directory: Path) -> None:
         self._runtime = runtime
-        self._directory = os.path.realpath(directory)
+        self._given_directory = directory
         self._file: int | None = None
+
+    @cached_property
+    def _directory(self) -> str:
+        return os.path.realpath(self._given_directory)
 
     def all(self) -> Iterator[RuntimeRecord]:
         """What is readable; a file that is damaged says nothing."""

@@ -93,6 +93,7 @@ def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> 
             f"{said.generation}, with {said.rows} records"
         )
     database = Database(directory)
+    database.open()
     try:
         if outside is not None:
             refuse_older(database, directory, outside)
@@ -130,12 +131,15 @@ def _json(document: Document) -> str:
 
 
 class SqliteHostRecords:
-    """:class:`~macvlan_twisted.state.interfaces.HostRecords` in the database."""
+    """
+    :class:`~macvlan_twisted.state.interfaces.HostRecords` in the database.
 
-    def __init__(self, database: Database, writer: CommitQueue) -> None:
+    :param identity: as :func:`identity_of` reads it from there.
+    """
+
+    def __init__(self, database: Database, writer: CommitQueue, identity: StateIdentity) -> None:
         self._database = database
         self._writer = writer
-        identity = identity_of(database)
         self.instance: str = identity.instance
         self.link_group: int = identity.link_group
 

@@ -58,6 +58,9 @@ class FakeLanSocket:
 
         return stop
 
+    def open(self) -> None:
+        """Nothing is needed."""
+
     def close(self) -> None:
         """Hear no more."""
         self._hearers.clear()

@@ -12,7 +12,7 @@ from macvlan_twisted.macs import mac_from_ip
 from macvlan_twisted.state.database import Change, Database
 from macvlan_twisted.state.interfaces import Allocation, RecordKind
 from macvlan_twisted.state.serialize import to_document
-from macvlan_twisted.state.sqlite import SqliteAddressStore, SqliteHostRecords
+from macvlan_twisted.state.sqlite import SqliteAddressStore, SqliteHostRecords, identity_of
 from tests.benchmark.protocol import NETWORK
 
 _AT_ONCE = 50_000
@@ -47,6 +47,7 @@ class Collected:
 def fill_addresses(directory: Path, claims: Iterable[Allocation]) -> None:
     """Write addresses as taken."""
     ledger = Database(directory)
+    ledger.open()
     collected = Collected(ledger)
     book = SqliteAddressStore(ledger, collected)
     for claim in claims:
@@ -74,8 +75,9 @@ def endpoints(number: int) -> Iterator[Endpoint]:
 def fill_endpoints(directory: Path, endpoints: Iterable[Endpoint]) -> None:
     """Write endpoints."""
     ledger = Database(directory)
+    ledger.open()
     collected = Collected(ledger)
-    records = SqliteHostRecords(ledger, collected)
+    records = SqliteHostRecords(ledger, collected, identity_of(ledger))
     for endpoint in endpoints:
         records.save(RecordKind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
     collected.close()

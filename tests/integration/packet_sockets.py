@@ -49,7 +49,8 @@ def tap_in(lan: Lan, place: str = "host", parent: str = "eth1", speaker: str = "
     from twisted.internet import reactor
 
     mac = mac_of(lan, place, speaker or parent)
-    tap = within(lan, place, lambda: PacketSocket(reactor, parent, speaker or parent, mac))
+    tap = PacketSocket(reactor, parent, speaker or parent, mac)
+    within(lan, place, tap.open)
     try:
         yield tap
     finally:

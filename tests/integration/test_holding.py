@@ -50,7 +50,9 @@ class Silent:
 def watch_on(wire: LanSocket) -> AddressMonitor:
     from twisted.internet import reactor
 
-    return AddressMonitor(wire, reactor, Random(), Silent())
+    watch = AddressMonitor(wire, reactor, Random(), Silent())
+    watch.start()
+    return watch
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ def events_in(lan: Lan) -> Iterator[LinkEvents]:
     """Hear of the host's links."""
     from twisted.internet import reactor
 
-    events = within(lan, "host", lambda: LinkEvents(reactor))
+    events = LinkEvents(reactor)
+    within(lan, "host", events.open)
     try:
         yield events
     finally:

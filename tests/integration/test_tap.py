@@ -203,7 +203,7 @@ async def test_socket_of_a_removed_parent_is_broken(lan: Lan) -> None:
     from twisted.internet import reactor
 
     with pytest.raises(LinkError, match="listening on eth1: No such device"):
-        within(lan, "switch", lambda: PacketSocket(reactor, "eth1", "eth1", STRANGER))
+        within(lan, "switch", PacketSocket(reactor, "eth1", "eth1", STRANGER).open)
 
 
 @on_reactor
@@ -211,9 +211,8 @@ async def test_socket_is_closed_outside_the_reactor(lan: Lan) -> None:
     from twisted.internet import reactor
 
     left: list[Callable[[], None]] = []
-    tap = within(
-        lan, "host", lambda: PacketSocket(reactor, "eth1", "eth1", mac_of(lan, "host"), elsewhere=left.append)
-    )
+    tap = PacketSocket(reactor, "eth1", "eth1", mac_of(lan, "host"), elsewhere=left.append)
+    within(lan, "host", tap.open)
     heard: list[ReceivedFrame] = []
     tap.listen(heard.append)
     descriptor = tap.fileno()
@@ -241,6 +240,6 @@ async def test_socket_that_failed_to_open_is_closed_elsewhere(lan: Lan) -> None:
 
     left: list[Callable[[], None]] = []
     with pytest.raises(LinkError, match="listening on eth7: No such device"):
-        within(lan, "host", lambda: PacketSocket(reactor, "eth7", "eth7", STRANGER, elsewhere=left.append))
+        within(lan, "host", PacketSocket(reactor, "eth7", "eth7", STRANGER, elsewhere=left.append).open)
     (close,) = left
     close()

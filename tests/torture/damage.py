@@ -21,7 +21,13 @@ from macvlan_twisted.state.database import DATABASE_NAME, MIGRATIONS, TABLES, Da
 from macvlan_twisted.state.generation import WITNESS_NAME, RuntimeGeneration
 from macvlan_twisted.state.group_commit import GroupCommit
 from macvlan_twisted.state.interfaces import Allocation, RecordKind
-from macvlan_twisted.state.sqlite import SqliteAddressStore, SqliteHostRecords, StateIdentity, open_database
+from macvlan_twisted.state.sqlite import (
+    SqliteAddressStore,
+    SqliteHostRecords,
+    StateIdentity,
+    identity_of,
+    open_database,
+)
 from macvlan_twisted.worker_threads import WorkerThreads
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
@@ -119,6 +125,7 @@ class Workshop:
             files = files_in(plugin.state_dir)
         self.put(files, {})
         with closing(Database(self.directory)) as ledger:
+            ledger.open()
             contents = contents_of(ledger)
         return Specimen("program", files, {}, contents)
 
@@ -126,7 +133,7 @@ class Workshop:
 def fill(ledger: Database, numbers: range) -> None:
     """Add to every kind of record, a commit each, as the driver and address management do."""
     writer = GroupCommit(ledger, WorkerThreads(None, 1, "state"))
-    records, book = SqliteHostRecords(ledger, writer), SqliteAddressStore(ledger, writer)
+    records, book = SqliteHostRecords(ledger, writer, identity_of(ledger)), SqliteAddressStore(ledger, writer)
     for number in numbers:
         pool = f"MacvlanTwistedLocal;192.168.{number}.0/24;;;{number:08x}"
         book.open_pool(pool, {"pool_id": pool, "prefix": f"192.168.{number}.0/24"})
@@ -147,7 +154,7 @@ def fill(ledger: Database, numbers: range) -> None:
 def drop(ledger: Database, numbers: range) -> None:
     """Remove some of it again."""
     writer = GroupCommit(ledger, WorkerThreads(None, 1, "state"))
-    records, book = SqliteHostRecords(ledger, writer), SqliteAddressStore(ledger, writer)
+    records, book = SqliteHostRecords(ledger, writer, identity_of(ledger)), SqliteAddressStore(ledger, writer)
     for number in numbers:
         book.close_pool(f"MacvlanTwistedLocal;192.168.{number}.0/24;;;{number:08x}")
         records.forget(RecordKind.NETWORK, f"{number:064x}")

@@ -13,6 +13,12 @@ from macvlan_twisted.state.database import DATABASE_NAME, TABLES, Database
 from .helpers import fresh_directory
 
 
+def opened(directory: Path) -> Database:
+    database = Database(directory)
+    database.open()
+    return database
+
+
 def contents(database: Database) -> dict[str, set[tuple[str, ...]]]:
     return {table.name: set(database.rows(table)) for table in TABLES}
 
@@ -25,7 +31,7 @@ class LedgerTestCase(SynchronousTestCase):
         return fresh_directory(self)
 
     def open(self, directory: Path | None = None) -> Database:
-        database = Database(directory or self.directory)
+        database = opened(directory or self.directory)
         self.addCleanup(database.close)
         return database
 

@@ -87,6 +87,7 @@ class WatchTestCase(LanTestCase):
         super().setUp()
         self.told = Told()
         self.watch = AddressMonitor(self.wire, self.clock, self.random, self.told)
+        self.watch.start()
         self.watch.interested_in(LAN)
         self.watch.interested_in(LAN_6)
 

@@ -127,6 +127,7 @@ class HoldingTests(WatchTestCase):
 
     def test_the_timing_is_the_one_that_was_chosen(self) -> None:
         watch = AddressMonitor(self.wire, self.clock, self.random, self.told, RFC_5227)
+        watch.start()
         asked = self.begin(watch.hold(V4, CONTAINER))
         self.pass_time(3.9)
         self.assertNoResult(asked)

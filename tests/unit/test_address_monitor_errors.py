@@ -52,6 +52,7 @@ class EndTests(WatchTestCase):
     def test_hostile_frames_do_no_harm(self, noise: bytes, at: int) -> None:
         clock, wire, told = Clock(), FakeLanSocket(mac=HOST), Told()
         watch = AddressMonitor(wire, clock, Random(1), told)
+        watch.start()
         asked = [self.begin(watch.hold(address, CONTAINER)) for address in BOTH]
         clock.advance(1)
         for frame in (answer_frame(V4, OTHER, HOST), probe_frame(V4, OTHER), *announcement_frames(V6, OTHER)):
@@ -81,6 +82,8 @@ class SeveralHostsTests(LanTestCase):
         watches = [
             AddressMonitor(wire, clock, Random(seed), Told()) for wire, seed in zip(wires, seeds, strict=True)
         ]
+        for watch in watches:
+            watch.start()
         verdicts: list[Verdict] = []
 
         def begin(watch: AddressMonitor, mac: str) -> None:

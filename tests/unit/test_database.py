@@ -20,13 +20,12 @@ from macvlan_twisted.state.database import (
     POOLS,
     TABLES,
     Change,
-    Database,
     Drop,
     Put,
     Table,
 )
 
-from .database_cases import LedgerTestCase, contents
+from .database_cases import LedgerTestCase, contents, opened
 
 ROWS: list[Change] = [
     Put(NETWORKS, ("n1", '{"parent":"eth0"}')),
@@ -89,7 +88,7 @@ class RoundTripTests(LedgerTestCase):
         self.open().commit(ROWS)
         self.patch(sqlite3, "connect", lambda path, **more: connect(path, timeout=0, **more))
         with self.assertRaises(StateError):
-            Database(self.directory)
+            opened(self.directory)
 
 
 connect = sqlite3.connect
@@ -135,7 +134,7 @@ class SchemaTests(LedgerTestCase):
         other.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
         other.close()
         with self.assertRaises(StateError) as caught:
-            Database(self.directory)
+            opened(self.directory)
         self.assertIn(f"schema version {len(MIGRATIONS) + 1}", str(caught.exception))
         self.assertIn("install the newer", str(caught.exception))
 
@@ -162,7 +161,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = TemporaryDirectory()
-        self.database = Database(Path(self.directory.name))
+        self.database = opened(Path(self.directory.name))
         self.rows: dict[tuple[str, ...], tuple[str, ...]] = {}
         self.commits = 0
 
@@ -181,7 +180,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def open_again(self) -> None:
         self.database.close()
-        self.database = Database(Path(self.directory.name))
+        self.database = opened(Path(self.directory.name))
 
     @invariant()
     def holds_what_was_committed(self) -> None:

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from macvlan_twisted.errors import StateError
-from macvlan_twisted.state.database import ADDRESSES, DATABASE_NAME, ENDPOINTS, NETWORKS, Database, Put
+from macvlan_twisted.state.database import ADDRESSES, DATABASE_NAME, ENDPOINTS, NETWORKS, Put
 from macvlan_twisted.state.generation import WITNESS_NAME
 
-from .database_cases import LedgerTestCase, contents
+from .database_cases import LedgerTestCase, contents, opened
 
 
 class DamageTestCase(LedgerTestCase):
@@ -29,7 +29,7 @@ class DamageTestCase(LedgerTestCase):
         """Opening must fail, also the second time: nothing of the damage was mended in silence."""
         for _ in range(2):
             with self.assertRaises(StateError) as caught:
-                Database(directory)
+                opened(directory)
         for word in (str(directory), *words):
             self.assertIn(word, str(caught.exception))
         return str(caught.exception)
@@ -126,7 +126,7 @@ class ChangeTests(DamageTestCase):
             connection.execute("COMMIT")
             copy = self.after_kill()
             with self.assertRaises(StateError, msg=statement):
-                Database(copy)
+                opened(copy)
             # The next statement is tried on whole state.
             self.database.close()
             self.directory = self.make_directory()
@@ -145,7 +145,7 @@ class ChangeTests(DamageTestCase):
                 raw[:place] + bytes([raw[place] ^ (1 << place % 8)]) + raw[place + 1 :]
             )
             try:
-                database = Database(self.directory)
+                database = opened(self.directory)
             except StateError:
                 told += 1
                 continue

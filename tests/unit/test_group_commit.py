@@ -16,7 +16,7 @@ from macvlan_twisted.state.database import NETWORKS, POOLS, Change, Database, Pu
 from macvlan_twisted.state.group_commit import GroupCommit
 from macvlan_twisted.worker_threads import WorkerThreads
 
-from .database_cases import LedgerTestCase
+from .database_cases import LedgerTestCase, opened
 from .helpers import fresh_directory
 
 
@@ -160,7 +160,7 @@ class GroupTests(WriterTestCase):
 class RealLedgerTests(WriterTestCase):
     def test_hundreds_of_submissions_are_all_on_disk_in_few_commits(self) -> None:
         directory = fresh_directory(self)
-        database = Database(directory)
+        database = opened(directory)
         self.writer = self.make(database)
         self.writer.start()
         calls = [self.writer.submit([Put(POOLS, (f"p{number}", "{}"))]) for number in range(300)]
@@ -169,13 +169,13 @@ class RealLedgerTests(WriterTestCase):
             self.successResultOf(call)
         self.assertLess(database.generation, 200)
         self.writer.close()
-        again = Database(directory)
+        again = opened(directory)
         self.addCleanup(again.close)
         self.assertEqual(len(again.rows(POOLS)), 300)
 
     def test_nothing_of_a_group_is_there_when_it_was_refused(self) -> None:
         directory = fresh_directory(self)
-        database = Database(directory)
+        database = opened(directory)
         self.writer = self.make(database)
         connection = LedgerTestCase.connection_of(database)
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -185,6 +185,6 @@ class RealLedgerTests(WriterTestCase):
         call.addErrback(lambda failure: failure.trap(StateError))
         self.turn_reactor_until(call)
         self.writer.close()
-        again = Database(directory)
+        again = opened(directory)
         self.addCleanup(again.close)
         self.assertEqual(again.rows(POOLS), [])

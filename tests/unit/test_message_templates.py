@@ -64,7 +64,6 @@ class FakeSocket:
 @contextmanager
 def hot_messages_on(fake: FakeSocket) -> Iterator[MessageTemplates]:
     hot = MessageTemplates()
-    hot.close()
     hot._socket = fake  # type: ignore[assignment]
     yield hot
 

@@ -13,7 +13,7 @@ from macvlan_twisted.state.database import DATABASE_NAME, NETWORKS, Database, Dr
 from macvlan_twisted.state.generation import WITNESS_NAME, RuntimeGeneration
 from macvlan_twisted.state.sqlite import StateIdentity, open_database
 
-from .database_cases import LedgerTestCase, contents
+from .database_cases import LedgerTestCase, contents, opened
 
 IDENTITY = StateIdentity("0123abcd", 70000)
 
@@ -144,7 +144,7 @@ class ForeignDatabaseTests(LostStateTestCase):
         (killed / DATABASE_NAME).unlink()
         (killed / WITNESS_NAME).unlink()
         with self.assertRaisesRegex(StateError, "write-ahead log"):
-            Database(killed)
+            opened(killed)
 
     def test_the_generation_file_of_an_earlier_version_is_read(self) -> None:
         number = (2).to_bytes(8)
@@ -154,7 +154,7 @@ class ForeignDatabaseTests(LostStateTestCase):
         number = (99).to_bytes(8)
         path.write_bytes(number + crc32(number).to_bytes(4))
         with self.assertRaisesRegex(StateError, "99 was committed"):
-            Database(self.directory)
+            opened(self.directory)
 
 
 class DamageRecoveryTests(LostStateTestCase):

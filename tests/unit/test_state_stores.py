@@ -13,7 +13,7 @@ from macvlan_twisted.state.directory import prepare_directory
 from macvlan_twisted.state.group_commit import GroupCommit
 from macvlan_twisted.state.interfaces import AddressStore, Allocation, HostRecords, RecordKind
 from macvlan_twisted.state.serialize import from_document, to_document
-from macvlan_twisted.state.sqlite import SqliteAddressStore, SqliteHostRecords, open_database
+from macvlan_twisted.state.sqlite import SqliteAddressStore, SqliteHostRecords, identity_of, open_database
 from macvlan_twisted.testing.state import MemoryAddressStore, MemoryHostRecords
 from macvlan_twisted.worker_threads import WorkerThreads
 
@@ -105,7 +105,7 @@ class SqliteStateTests(MemoryStateTests):
         database = open_database(self.directory)
         self.addCleanup(database.close)
         self.writer = GroupCommit(database, WorkerThreads(None, 1, "state"))
-        self.records = SqliteHostRecords(database, self.writer)
+        self.records = SqliteHostRecords(database, self.writer, identity_of(database))
         self.store = SqliteAddressStore(database, self.writer)
 
     def next_life(self) -> None:
