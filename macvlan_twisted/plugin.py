@@ -26,6 +26,7 @@ from .clock import MonotonicClock
 from .commands.stale_sandboxes import warn_of_stale_sandboxes
 from .config import SHADOWED_PLUGIN_NAME, Config
 from .dhcp.leases import Leases
+from .dhcp.transaction import Environment
 from .driver.endpoint_addresses import EndpointAddresses
 from .driver.endpoint_plan import EndpointPlanner
 from .driver.endpoints import Endpoints
@@ -194,7 +195,7 @@ def build(
     )
     conflicts.load()
     host_routes = HostRoutes(host_links, routes, conflicts)
-    leases = Leases(sockets, conflicts, records, clock, random, wall_time, config.dhcp_timeout)
+    leases = Leases(sockets, conflicts, records, Environment(clock, random, wall_time, config.dhcp_timeout))
     leases.load()
 
     macs = MacPolicy(records.instance, random)

@@ -1,4 +1,4 @@
-"""From DISCOVER to a lease that may be used: one attempt, and how it can fail."""
+"""From DISCOVER to a lease that may be used: one attempt. And DISCOVER alone, to learn about the LAN."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
 
-from .binding import Binding, Client, binding_from
-from .holder import LeaseStore
+from ..errors import RequestRefused
+from ..lan.interfaces import LanSocket
+from .binding import Binding, Client, LanParameters, State, binding_from
 from .messages import MessageType, ServerMessage
 from .release import release
-from .renew import State
-from .transaction import Context, Deadline, Match, Transaction, exponential_backoff
+from .store import LeaseStore
+from .transaction import Context, Deadline, Environment, Match, Transaction, exponential_backoff
+
+_log = Logger(namespace="macvlan_twisted.dhcp")
 
 _LONGEST_REQUEST = 6.0
-"""For so many seconds a silent server's confirmation is waited for; then others are asked, too."""
+"""Seconds to wait for a silent server's DHCPACK before other servers are asked."""
 _SHORTEST_REQUEST = 2.0
-"""An offer that came late is nevertheless taken up."""
+"""An offer that came late is still requested."""
 
 
 class AcquireFailed(Exception):
     """
     An attempt gave no lease; the message says why.
 
-    :ivar hopeless: another one at once would give none either.
-    :ivar answered: the server has just spoken to us.
+    :ivar hopeless: whether another attempt right now would fail, too.
+    :ivar answered: whether the server has just answered us.
     """
 
     def __init__(self, message: str, *, hopeless: bool = False, answered: bool = False) -> None:
@@ -35,87 +39,118 @@ class AcquireFailed(Exception):
 
 
 async def acquire(
-    means: Context,
+    context: Context,
     client: Client,
-    holder: LeaseStore,
+    store: LeaseStore,
     enter: Callable[[State, Binding | None], None],
     *,
     wanted: IPv4Address | None,
-    patience: Deadline,
+    deadline: Deadline,
     held: IPv4Address | None = None,
     elsewhere: bool = False,
     first_wait: float = 1.0,
 ) -> Binding:
     """
-    One attempt. What it returns is leased, and not on disk as a lease yet.
+    Make one attempt.
 
+    :param enter: is called with each state, and with the binding that is requested in it.
     :param wanted: the address to ask for.
-    :param held: that of the lease which was lost, and which the container goes on using: it is on disk already, and on
-        the LAN the container itself answers for it.
-    :param elsewhere: whether another address than *wanted* will do, where nobody offers that.
-    :param first_wait: seconds before the question is asked for a second time, if there is *patience* for it.
-    :raises Fruitless: it gave none; the server has nothing that it believes to be ours.
+    :param held: the address of a lost lease that the container goes on using: it is saved already, and the container
+        itself defends it on the LAN.
+    :param elsewhere: whether another address than *wanted* will do if no server offers that.
+    :param first_wait: seconds before DHCPDISCOVER is sent again, if *deadline* allows.
+    :return: the lease, which is not saved yet.
+    :raises AcquireFailed: there is none, and no server believes that we have one.
     """
-    with Transaction(means, client) as talk:
+    with Transaction(context, client) as transaction:
         enter(State.SELECTING, None)
-        offer = await select(means, talk, wanted, patience, first_wait)
+        offer = await _select(context, transaction, wanted, deadline, first_wait)
         if offer is None:
-            raise AcquireFailed(nobody_offered(means, talk, client.mac), hopeless=True)
-        offered = binding_from(client, offer, means.wall_time())
+            raise AcquireFailed(_nobody_offered(context, transaction, client.mac), hopeless=True)
+        offered = binding_from(client, offer, context.wall_time_of(context.now()))
         if wanted not in (None, offered.address) and not elsewhere:
             raise AcquireFailed(
-                f"the DHCP server {offered.server_id} on {means.wire.parent} does not give {wanted} to {client.mac}, it "
+                f"the DHCP server {offered.server_id} on {context.parent} does not give {wanted} to {client.mac}, it "
                 f"offers {offered.address}: {wanted} is leased to another one there, or not in its pool; ask for no "
                 f"address or for another one, or reserve {wanted} for {client.mac} on the server",
                 hopeless=True,
             )
         is_new = offered.address != held
         if is_new:
-            await holder.intend(offered)
+            await store.intend(offered)
         enter(State.REQUESTING, offered)
-        granted = await _request(means, talk, client, offered, patience)
+        granted = await _request(context, transaction, client, offered, deadline)
     if is_new:
-        await _check(means, client, holder, granted, final=wanted == granted.address)
+        await _check(context, client, store, granted, final=wanted == granted.address)
     return granted
 
 
-async def select(
-    means: Context,
-    talk: Transaction,
+async def discover(socket: LanSocket, client: Client, environment: Environment) -> LanParameters:
+    """
+    Learn about the LAN from the first DHCPOFFER, without taking a lease.
+
+    :raises RequestRefused: no server answered in time.
+    """
+    context = Context(socket, environment)
+    with Transaction(context, client) as transaction:
+        deadline = Deadline.until(context.now() + environment.timeout)
+        offer = await _select(context, transaction, None, deadline)
+    if offer is None:
+        raise RequestRefused(_nobody_offered(context, transaction, client.mac))
+    assert offer.your_address is not None
+    found = LanParameters(
+        offer.server_id, offer.server_mac, offer.your_address, offer.prefix_length, offer.router
+    )
+    _log.info(
+        "DHCP on {parent}: the server {server} ({mac}) offers {offered}, prefix length {prefix_length}, router {router}",
+        parent=socket.parent,
+        server=found.server_id,
+        mac=found.server_mac,
+        offered=found.offered,
+        prefix_length=found.prefix_length,
+        router=found.router,
+    )
+    return found
+
+
+async def _select(
+    context: Context,
+    transaction: Transaction,
     wanted: IPv4Address | None,
-    patience: Deadline,
+    deadline: Deadline,
     first_wait: float = 1.0,
 ) -> ServerMessage | None:
-    def worth(answer: ServerMessage) -> Match:
+    def match(answer: ServerMessage) -> Match:
         if answer.kind is not MessageType.OFFER:
-            return Match.NOTHING
-        return Match.RIGHT if wanted in (None, answer.your_address) else Match.SECOND_BEST
+            return Match.NONE
+        return Match.FULL if wanted in (None, answer.your_address) else Match.FALLBACK
 
-    def say() -> None:
-        talk.say(MessageType.DISCOVER, requested=wanted)
+    def transmit() -> None:
+        transaction.transmit(MessageType.DISCOVER, requested=wanted)
 
-    return await talk.ask(say, worth, exponential_backoff(means.randomness, first_wait), patience)
+    waits = exponential_backoff(context.random, first_wait)
+    return await transaction.exchange(transmit, match, waits, deadline)
 
 
 async def _request(
-    means: Context, talk: Transaction, client: Client, offered: Binding, patience: Deadline
+    context: Context, transaction: Transaction, client: Client, offered: Binding, deadline: Deadline
 ) -> Binding:
-    def worth(answer: ServerMessage) -> Match:
+    def match(answer: ServerMessage) -> Match:
         if answer.server_id != offered.server_id:
-            return Match.NOTHING  # another server's; we have chosen
+            return Match.NONE  # of a server that we did not choose
         is_granted = answer.kind is MessageType.ACK and answer.your_address == offered.address
-        return Match.RIGHT if is_granted or answer.kind is MessageType.NAK else Match.NOTHING
+        return Match.FULL if is_granted or answer.kind is MessageType.NAK else Match.NONE
 
-    def say() -> None:
-        talk.say(MessageType.REQUEST, requested=offered.address, server_id=offered.server_id)
+    def transmit() -> None:
+        transaction.transmit(MessageType.REQUEST, requested=offered.address, server_id=offered.server_id)
 
-    now = means.now()
-    until = max(min(patience.deadline, now + _LONGEST_REQUEST), now + _SHORTEST_REQUEST)
-    waiting = Deadline(until, max(until, patience.latest), min(patience.quiet, _LONGEST_REQUEST))
-    answer = await talk.ask(say, worth, exponential_backoff(means.randomness), waiting)
-    server = f"the DHCP server {offered.server_id} on {means.wire.parent}"
+    now = context.now()
+    until = max(min(deadline.deadline, now + _LONGEST_REQUEST), now + _SHORTEST_REQUEST)
+    waiting = Deadline(until, max(until, deadline.latest), min(deadline.quiet, _LONGEST_REQUEST))
+    answer = await transaction.exchange(transmit, match, exponential_backoff(context.random), waiting)
+    server = f"the DHCP server {offered.server_id} on {context.parent}"
     if answer is None:
-        release(means.wire, offered, means.randomness)  # its confirmation may have been lost
+        release(context.socket, offered, context.random)  # its DHCPACK may have been lost
         raise AcquireFailed(f"{server} offered {offered.address} to {client.mac} and did not confirm it")
     if answer.kind is MessageType.NAK:
         raise AcquireFailed(
@@ -123,38 +158,38 @@ async def _request(
             + (f": {answer.message!r}" if answer.message else ""),
             answered=True,
         )
-    return binding_from(client, answer, means.wall_time() - (means.now() - talk.said_at))
+    return binding_from(client, answer, context.wall_time_of(transaction.sent_at))
 
 
 async def _check(
-    means: Context, client: Client, holder: LeaseStore, granted: Binding, *, final: bool
+    context: Context, client: Client, store: LeaseStore, granted: Binding, *, final: bool
 ) -> None:
-    """See that nobody has the address, else decline it (RFC 2131, 4.4.1)."""
+    """Make sure that no other host has the address, else send DHCPDECLINE (RFC 2131, 4.4.1)."""
     try:
-        owner = await holder.in_use(granted.address)
+        owner = await store.in_use(granted.address)
     except CancelledError:
         raise
     except Exception:
-        release(means.wire, granted, means.randomness)
+        release(context.socket, granted, context.random)
         raise
     if owner is None or owner == client.mac:
         return
-    with Transaction(means, client) as talk:
-        talk.say(MessageType.DECLINE, requested=granted.address, server_id=granted.server_id)
+    with Transaction(context, client) as transaction:
+        transaction.transmit(MessageType.DECLINE, requested=granted.address, server_id=granted.server_id)
     raise AcquireFailed(
-        f"{granted.address}, which the DHCP server {granted.server_id} on {means.wire.parent} gave to {client.mac}, "
+        f"{granted.address}, which the DHCP server {granted.server_id} on {context.parent} gave to {client.mac}, "
         f"is in use by {owner}, and was declined: find that machine, or take the address out of the server's pool",
         hopeless=final,
         answered=True,
     )
 
 
-def nobody_offered(means: Context, talk: Transaction, mac: str) -> str:
-    parent = means.wire.parent
-    if talk.trouble:
-        return f"no DHCP server on {parent} could be asked for an address for {mac}: {talk.trouble}"
+def _nobody_offered(context: Context, transaction: Transaction, mac: str) -> str:
+    parent = context.parent
+    if transaction.trouble:
+        return f"no DHCP server on {parent} could be asked for an address for {mac}: {transaction.trouble}"
     return (
-        f"no DHCP server on {parent} offered {mac} an address within {means.now() - talk.began:.0f} s: none answers "
+        f"no DHCP server on {parent} offered {mac} an address within {context.now() - transaction.began:.0f} s: none answers "
         f"there, or its pool is full, or it does not know {mac}: look whether {parent} is plugged into the LAN that "
         "you mean, and at the server's log"
     )

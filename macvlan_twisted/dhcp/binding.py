@@ -1,7 +1,8 @@
-"""What is known of a lease: the value that is kept on disk, and when it has to be renewed."""
+"""A lease as a value, its client, and the states of its life."""
 
 from __future__ import annotations
 
+import enum
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
@@ -23,13 +24,27 @@ def _lower(mac: str) -> str:
     return mac.lower()
 
 
+class State(enum.Enum):
+    """The states of a client (RFC 2131, figure 5)."""
+
+    INIT = "INIT"
+    SELECTING = "SELECTING"
+    REQUESTING = "REQUESTING"
+    BOUND = "BOUND"
+    RENEWING = "RENEWING"
+    REBINDING = "REBINDING"
+    INIT_REBOOT = "INIT-REBOOT"
+    REACQUIRING = "REACQUIRING"
+    """Not in the RFC: the lease is lost, its container keeps the address, and we ask for it again."""
+
+
 @frozen
 class Client:
-    """As whom we speak to DHCP servers: one container."""
+    """A DHCP client: one container."""
 
     mac: str = field(converter=_lower)
     client_id: bytes = field(default=b"", validator=_fits_an_option)
-    """Option 61 (RFC 2132, 9.14). Without one it is made of the MAC: hardware type 1 and its six bytes."""
+    """Option 61 (RFC 2132, 9.14). The default is hardware type 1 and the MAC."""
     hostname: str | None = None
     """Option 12."""
     vendor_class: str | None = field(default=None, validator=_fits_an_option)
@@ -42,27 +57,27 @@ class Client:
 
 @frozen
 class Binding:
-    """A lease as its server granted it (before that: as it was offered). Times are in seconds."""
+    """A lease as the server offered or granted it. Times are in seconds. A new field needs a default: it is saved."""
 
     address: IPv4Address
     prefix_length: int | None
-    """``None``: the server did not say."""
+    """``None`` if the server did not send option 1."""
     router: IPv4Address | None
-    """``None``: the server named none."""
+    """``None`` if the server did not send option 3."""
     server_id: IPv4Address
     server_mac: str
-    """Where its answer came from: the server itself, or the router behind which it is."""
+    """The source of its answer: the server itself, or the router in front of it."""
     mac: str
-    """The container's, under which the lease is held."""
+    """The container's MAC."""
     client_id: str
     """Hexadecimal."""
     lease_seconds: int
     t1: int
-    """After so many seconds the server is asked to renew (RFC 2131, 4.4.5)."""
+    """Seconds until RENEWING (RFC 2131, 4.4.5)."""
     t2: int
-    """After so many any server is asked."""
+    """Seconds until REBINDING."""
     obtained_at: float = field(repr=lambda value: f"{value:.0f}")
-    """When it was asked for, by the wall clock."""
+    """When it was requested, in seconds since the epoch."""
     hostname: str | None = None
     vendor_class: str | None = None
 
@@ -76,7 +91,7 @@ class Binding:
 
     @property
     def interface(self) -> IPv4Interface:
-        """The address with its prefix length; alone on its subnet where the server did not say."""
+        """The address with its prefix length, /32 if the server did not send one."""
         return IPv4Interface((self.address, 32 if self.prefix_length is None else self.prefix_length))
 
     @property
@@ -90,12 +105,12 @@ class Binding:
 
 def binding_from(client: Client, answer: ServerMessage, asked_at: float) -> Binding:
     """
-    What an OFFER or ACK says, as asked for by *client* at *asked_at* (wall clock): a lease runs from then, since
-    the server may have counted from there (RFC 2131, 4.4.1).
+    The binding in an OFFER or ACK that *client* requested at *asked_at*, in seconds since the epoch. The lease runs from
+    that moment (RFC 2131, 4.4.1).
     """
     assert answer.kind is not MessageType.NAK
     assert answer.your_address is not None
-    # An OFFER need not name the time. Nobody holds a lease by an OFFER.
+    # An OFFER may lack the lease time.
     lease_seconds = answer.lease_seconds or 0
     t1, t2 = _renewal_times(lease_seconds, answer.t1, answer.t2)
     return Binding(
@@ -116,7 +131,7 @@ def binding_from(client: Client, answer: ServerMessage, asked_at: float) -> Bind
 
 
 def _renewal_times(lease_seconds: int, t1: int | None, t2: int | None) -> tuple[int, int]:
-    """What the server said where it makes sense, else the half and seven eighths of the lease (RFC 2131, 4.4.5)."""
+    """T1 and T2 of the server where they are sound, else half and seven eighths of the lease (RFC 2131, 4.4.5)."""
     if t2 is None or not 0 < t2 < lease_seconds:
         t2 = lease_seconds * 7 // 8
     if t1 is None or not 0 < t1 < t2:
@@ -126,11 +141,11 @@ def _renewal_times(lease_seconds: int, t1: int | None, t2: int | None) -> tuple[
 
 @frozen
 class LanParameters:
-    """What a DHCP server says of its LAN."""
+    """What a DHCP server's offer says about its LAN."""
 
     server_id: IPv4Address
     server_mac: str
     offered: IPv4Address
-    """The address that it had offered, had we asked for one."""
+    """The address in the offer."""
     prefix_length: int | None
     router: IPv4Address | None

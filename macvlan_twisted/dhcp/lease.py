@@ -1,112 +1,98 @@
-"""The life of one lease, by RFC 2131: taken, renewed, lost and found again, given back."""
+"""The life of one lease by RFC 2131: acquired, renewed, lost and acquired again, released."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address
-from random import Random
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
-from ..errors import RequestRefused
+from ..errors import MacvlanError, RequestRefused
 from ..lan.interfaces import LanSocket
 from .acquire import AcquireFailed, acquire
-from .binding import Binding, Client
-from .holder import LeaseStore
-from .lease_log import LeaseLog
+from .binding import Binding, Client, State
 from .release import release
-from .renew import NakReceived, State, confirm
-from .transaction import Context, Deadline
+from .renew import NakReceived, renew
+from .store import LeaseStore
+from .transaction import Context, Deadline, Environment
+
+_log = Logger(namespace="macvlan_twisted.dhcp")
 
 _MOST_ATTEMPTS = 4
-"""The first one, and three more after a server took an offer back or offered what is in use."""
+"""The first one, and three more after a server withdrew its offer or offered an address in use."""
 _BUSY = 3
-"""So many times the timeout is waited for a server that speaks to others meanwhile. Where many containers start together
-a dnsmasq that looks for three seconds whether anybody has an address, before it offers it, answers the last after 25."""
+"""
+Times the timeout to wait for a server that answers other clients meanwhile. Where many containers start together, a dnsmasq
+that probes each address for three seconds before it offers it answers the last one after 25 seconds (measured).
+"""
 _SLOW = 60.0
-"""Seconds between questions for what nobody gives."""
+"""Seconds between requests for an address that no server gives."""
 _SOONEST = 1.0
-"""Seconds before a renewal, however short the lease."""
+"""Least seconds until a renewal, however short the lease."""
 _A_DAY = 86400.0
 
 
 class Lease:
     """
-    One lease of one container. It speaks in the reactor's thread, listens only while it waits for an answer, and holds
-    nothing after :meth:`stop` or :meth:`release`, which end it.
-
-    :param clock: IReactorTime, for what happens next.
-    :param wall_time: seconds since the epoch, for what is kept.
-    :param timeout: for how many seconds a server's answer is waited for when an address is acquired; three times as
-        long while servers answer others.
+    One lease of one container. It listens only while it waits for an answer, and holds nothing after :meth:`stop` or
+    :meth:`release`, which end it.
     """
 
     def __init__(
-        self,
-        wire: LanSocket,
-        client: Client,
-        holder: LeaseStore,
-        *,
-        clock: Any,
-        randomness: Random,
-        wall_time: Callable[[], float],
-        timeout: float = 10.0,
+        self, socket: LanSocket, client: Client, store: LeaseStore, environment: Environment
     ) -> None:
         self.state = State.INIT
-        self.facts: Binding | None = None
-        """What is held; also while the server denies it."""
-        self.denied = False
-        """Whether the server took it back, or nobody prolonged it: it is being asked for again."""
+        self.binding: Binding | None = None
+        """The lease that is held; in REACQUIRING, the lost one."""
         self.hostname = client.hostname
-        """Named from the next message on."""
+        """Sent with the next message."""
         self._client = client
-        self._holder = holder
-        self._means = Context(wire, clock, randomness, wall_time)
-        self._timeout = timeout
-        self._log = LeaseLog(wire.parent, client.mac)
+        self._store = store
+        self._context = Context(socket, environment)
         self._task: Deferred[Any] | None = None
         self._ended = False
-        self._on_its_way: Binding | None = None
+        self._requested: Binding | None = None
+        """The binding that is being requested."""
         self._began = self._renewal = 0.0
-        """When the lease did, and when it is to be renewed, by the reactor's clock."""
+        """The start of the lease and the time of its renewal, by the reactor's clock."""
 
     async def acquire(self, wanted: IPv4Address | None = None) -> Binding:
         """
-        Take a lease, which is on disk on return and is renewed from then on.
+        Acquire a lease, which is saved on return and renewed from then on.
 
-        :param wanted: the address that it has to be of.
-        :raises Refused: no server offers one within the time, or none of *wanted*; or what is offered is in use.
+        :param wanted: accept no other address.
+        :raises RequestRefused: no server offers an address in time, or not the wanted one, or the offered one is in use.
         """
         self._task = ensureDeferred(self._acquire(wanted))
         try:
-            facts: Binding = await self._task
+            binding: Binding = await self._task
         except CancelledError:
             raise RequestRefused(
-                f"the DHCP lease for {self._client.mac} on {self._means.wire.parent} was given up half-way, for the "
+                f"the DHCP lease for {self._client.mac} on {self._context.parent} was given up half-way, for the "
                 "service ends: try again when it is back"
             ) from None
-        self._go_on()
-        return facts
+        self._run()
+        return binding
 
-    def resume(self, facts: Binding) -> None:
-        """Go on, after a restart, with what was kept: have it confirmed, and renew it from then on."""
-        self._hold_to(facts)
+    def resume(self, binding: Binding) -> None:
+        """After a restart: have a saved lease confirmed, and renew it from then on."""
+        self._bind(binding)
         self.state = State.INIT_REBOOT
-        self._go_on()
+        self._run()
 
     def release(self) -> None:
-        """Give the lease back, if there is one, and end. What is only on its way is given back, too."""
-        facts = None if self.denied else self.facts or self._on_its_way
+        """Send DHCPRELEASE for the lease, or for the one that is being requested, and end."""
+        binding = None if self.state is State.REACQUIRING else self.binding or self._requested
         self.stop()
-        if facts is not None:
-            release(self._means.wire, facts, self._means.randomness)
+        if binding is not None:
+            release(self._context.socket, binding, self._context.random)
 
     def stop(self) -> None:
-        """End without a word to the server: the container goes on, and so will a later :meth:`resume`."""
+        """End without a message to the server: the container keeps its address, and :meth:`resume` goes on later."""
         self._ended = True
         self.state = State.INIT
         if self._task is not None:
@@ -115,178 +101,252 @@ class Lease:
     # From INIT to BOUND.
 
     async def _acquire(self, wanted: IPv4Address | None) -> Binding:
-        now = self._means.now()
-        patience = Deadline(now + self._timeout, now + _BUSY * self._timeout, self._timeout)
+        now, timeout = self._context.now(), self._context.environment.timeout
+        deadline = Deadline(now + timeout, now + _BUSY * timeout, timeout)
         reasons: list[str] = []
         for _ in range(_MOST_ATTEMPTS):
             try:
-                facts = await self._take(wanted, patience)
-            except AcquireFailed as fruitless:
-                self._log.fruitless(str(fruitless))
-                reasons.insert(0, str(fruitless))
-                if fruitless.answered:
-                    patience = patience.extended(self._means.now())
-                if fruitless.hopeless or self._means.has_come(patience.deadline):
+                binding = await self._attempt(wanted, deadline)
+            except AcquireFailed as failed:
+                self._log_failed_attempt(str(failed))
+                reasons.insert(0, str(failed))
+                if failed.answered:
+                    deadline = deadline.extended(self._context.now())
+                if failed.hopeless or self._context.has_come(deadline.deadline):
                     break
                 continue
-            await self._keep_new(facts)
-            self._log.leased(facts)
-            return facts
+            await self._save_new(binding)
+            self._log_leased(binding)
+            return binding
         raise RequestRefused("; before that: ".join(dict.fromkeys(reasons)))
 
-    async def _take(self, wanted: IPv4Address | None, patience: Deadline, **others: Any) -> Binding:
-        """As :func:`acquire`, of which *others* are the parameters for a lease that was lost."""
-        words = {"wanted": wanted, "patience": patience, **others}
+    async def _attempt(self, wanted: IPv4Address | None, deadline: Deadline) -> Binding:
         try:
-            return await acquire(self._means, self._speaker(), self._holder, self._enter, **words)
+            return await acquire(
+                self._context,
+                self._current_client(),
+                self._store,
+                self._enter,
+                wanted=wanted,
+                deadline=deadline,
+            )
         except CancelledError:
             raise
         except Exception:
             self._enter(State.INIT)
             raise
 
-    async def _keep_new(self, facts: Binding) -> None:
+    async def _save_new(self, binding: Binding) -> None:
         try:
-            await self._holder.keep(facts)
+            await self._store.keep(binding)
         except CancelledError:
             raise
         except Exception:
             self._enter(State.INIT)
-            release(self._means.wire, facts, self._means.randomness)
+            release(self._context.socket, binding, self._context.random)
             raise
-        self._hold_to(facts)
+        self._bind(binding)
 
-    def _enter(self, state: State, on_its_way: Binding | None = None) -> None:
+    def _enter(self, state: State, requested: Binding | None = None) -> None:
         self.state = state
-        self._on_its_way = on_its_way
+        self._requested = requested
 
-    def _speaker(self) -> Client:
+    def _current_client(self) -> Client:
         return evolve(self._client, hostname=self.hostname)
 
-    def _hold_to(self, facts: Binding) -> None:
+    def _bind(self, binding: Binding) -> None:
         self._enter(State.BOUND)
-        self.facts = facts
-        self.denied = False
-        now = self._means.now()
-        self._began = now - max(0.0, self._means.wall_time() - facts.obtained_at)
-        # Leases that were taken together are not all renewed together (RFC 2131, 4.4.5).
-        renewal = self._began + facts.t1 * self._means.randomness.uniform(0.95, 1.0)
+        self.binding = binding
+        now = self._context.now()
+        age = self._context.environment.wall_time() - binding.obtained_at
+        self._began = now - max(0.0, age)
+        # Leases that were acquired together are not all renewed together (RFC 2131, 4.4.5).
+        renewal = self._began + binding.t1 * self._context.random.uniform(0.95, 1.0)
         self._renewal = max(renewal, now + _SOONEST)
 
     # From BOUND on.
 
-    def _go_on(self) -> None:
-        self._task = ensureDeferred(self._hold_until_cancelled())
+    def _run(self) -> None:
+        self._task = ensureDeferred(self._run_until_cancelled())
 
-    async def _hold_until_cancelled(self) -> None:
+    async def _run_until_cancelled(self) -> None:
         with suppress(CancelledError):
-            await self._hold()
-
-    async def _hold(self) -> None:
-        while not self._ended:
-            try:
-                await self._next_step()
-            except CancelledError:
-                raise
-            except Exception as error:
-                self._log.failed("something went wrong, it goes on in a minute", error)
-                await self._sleep(_SLOW)
+            while not self._ended:
+                try:
+                    await self._next_step()
+                except CancelledError:
+                    raise
+                except Exception as error:
+                    self._log_error("something went wrong, it goes on in a minute", error)
+                    await self._sleep(_SLOW)
 
     async def _next_step(self) -> None:
-        facts, means = self.facts, self._means
-        assert facts is not None
-        end = float("inf") if facts.is_for_ever else self._began + facts.lease_seconds
-        if self.denied:
-            await self._regain(facts)
-        elif means.has_come(end):
-            self._lose(facts, "its time is over, and no server prolonged it")
+        binding, context = self.binding, self._context
+        assert binding is not None
+        end = float("inf") if binding.is_for_ever else self._began + binding.lease_seconds
+        if self.state is State.REACQUIRING:
+            await self._reacquire(binding)
+        elif context.has_come(end):
+            self._lose(binding, "its time is over, and no server prolonged it")
         elif self.state is State.INIT_REBOOT:
-            await self._confirm(facts, State.INIT_REBOOT, min(means.now() + self._timeout, end))
-        elif facts.is_for_ever:
+            await self._renew(State.INIT_REBOOT, min(context.now() + context.environment.timeout, end))
+        elif binding.is_for_ever:
             self.state = State.BOUND
             await self._sleep(_A_DAY)
-        elif not means.has_come(self._renewal):
+        elif not context.has_come(self._renewal):
             self.state = State.BOUND
-            await self._sleep(self._renewal - means.now())
-        elif not means.has_come(self._began + facts.t2):
-            await self._confirm(facts, State.RENEWING, self._began + facts.t2)
+            await self._sleep(self._renewal - context.now())
+        elif not context.has_come(self._began + binding.t2):
+            await self._renew(State.RENEWING, self._began + binding.t2)
         else:
-            await self._confirm(facts, State.REBINDING, end)
+            await self._renew(State.REBINDING, end)
 
-    async def _confirm(self, facts: Binding, state: State, deadline: float) -> None:
+    async def _renew(self, state: State, deadline: float) -> None:
+        assert self.binding is not None
         self.state = state
         try:
-            renewed = await confirm(self._means, self._speaker(), facts, state, deadline)
-        except NakReceived as taken_back:
-            self._lose(facts, str(taken_back))
+            renewed = await renew(self._context, self._current_client(), self.binding, state, deadline)
+        except NakReceived as nak:
+            self._lose(self.binding, str(nak))
             return
         if renewed is None:
-            self._log.unanswered(facts, state.value)
+            self._log_unanswered(self.binding, state)
             self.state = State.BOUND
             return
-        await self._keep_known(renewed)
-        self._log.confirmed(renewed)
+        await self._save_renewed(renewed)
+        self._log_renewed(renewed)
 
-    async def _keep_known(self, facts: Binding) -> None:
-        """The server has granted it, whether the disk takes it or not."""
-        self._hold_to(facts)
+    async def _save_renewed(self, binding: Binding) -> None:
+        """The lease is granted, whether it can be saved or not."""
+        self._bind(binding)
         try:
-            await self._holder.keep(facts)
+            await self._store.keep(binding)
         except CancelledError:
             raise
         except Exception as error:
-            self._log.failed("its new times could not be kept; after a restart the old ones count", error)
+            self._log_error("its new times could not be kept; after a restart the old ones count", error)
 
-    # When it was lost.
+    # In REACQUIRING.
 
-    def _lose(self, facts: Binding, reason: str) -> None:
-        self._enter(State.INIT)
-        self.denied = True
-        self._log.lost(facts, reason)
-        self._holder.lost(facts, reason)
+    def _lose(self, binding: Binding, reason: str) -> None:
+        self._enter(State.REACQUIRING)
+        self._log_lost(binding, reason)
+        self._store.lost(binding, reason)
 
-    async def _regain(self, lost: Binding) -> None:
-        """Ask for the same address for ever: without it the container would certainly be off the LAN."""
-        pause, told, elsewhere = _SOONEST, "", True
+    async def _reacquire(self, lost: Binding) -> None:
+        """Request the same address for ever: if the container gave it up, it would be off the LAN for certain."""
+        context = self._context
+        pause, logged, elsewhere = _SOONEST, "", True
         while not self._ended:
-            patience = Deadline.until(self._means.now() + self._timeout)
             try:
-                found = await self._take(
-                    lost.address, patience, held=lost.address, elsewhere=elsewhere, first_wait=pause
+                found = await acquire(
+                    context,
+                    self._current_client(),
+                    self._store,
+                    _stay,
+                    wanted=lost.address,
+                    deadline=Deadline.until(context.now() + context.environment.timeout),
+                    held=lost.address,
+                    elsewhere=elsewhere,
+                    first_wait=pause,
                 )
-            except AcquireFailed as fruitless:
-                if str(fruitless) != told:
-                    told = str(fruitless)
-                    self._log.fruitless(told)
+            except AcquireFailed as failed:
+                if str(failed) != logged:
+                    logged = str(failed)
+                    self._log_failed_attempt(logged)
             else:
                 if found.address == lost.address:
-                    await self._keep_known(found)
-                    self._log.regained(found)
-                    self._holder.regained(found)
+                    await self._save_renewed(found)
+                    self._log_regained(found)
+                    self._store.regained(found)
                     return
                 if await self._moved(lost, found):
                     return
                 elsewhere, pause = False, _SLOW
-            await self._sleep(pause * self._means.randomness.uniform(0.9, 1.0))
+            await self._sleep(pause * context.random.uniform(0.9, 1.0))
             pause = min(pause * 2, _SLOW)
 
     async def _moved(self, lost: Binding, found: Binding) -> bool:
-        self._log.moved(lost, found)
+        self._log_moved(lost, found)
         try:
-            accepted = await self._holder.moved(lost, found)
+            accepted = await self._store.moved(lost, found)
         except CancelledError:
             raise
         except Exception as error:
-            self._log.failed(f"its container could not move from {lost.address} to {found.address}", error)
+            self._log_error(f"its container could not move from {lost.address} to {found.address}", error)
             accepted = False
         if accepted:
-            await self._keep_known(found)
-            self._log.leased(found)
+            await self._save_renewed(found)
+            self._log_leased(found)
         else:
-            self._enter(State.INIT)
-            release(self._means.wire, found, self._means.randomness)
+            release(self._context.socket, found, self._context.random)
         return accepted
 
     async def _sleep(self, seconds: float) -> None:
         if not self._ended:
-            await deferLater(self._means.clock, seconds)
+            await deferLater(self._context.environment.clock, seconds)
+
+    # One line in the log for each event.
+
+    @property
+    def _subject(self) -> dict[str, Any]:
+        return {"parent": self._context.parent, "mac": self._client.mac}
+
+    def _log_leased(self, binding: Binding) -> None:
+        _log.info("DHCP on {parent}: {mac} has leased {lease}", **self._subject, lease=_described(binding))
+
+    def _log_failed_attempt(self, reason: str) -> None:
+        _log.warn("DHCP on {parent}: {mac} got no lease: {reason}", **self._subject, reason=reason)
+
+    def _log_renewed(self, binding: Binding) -> None:
+        _log.info("DHCP on {parent}: {mac} goes on with {lease}", **self._subject, lease=_described(binding))
+
+    def _log_unanswered(self, binding: Binding, state: State) -> None:
+        _log.warn(
+            "DHCP on {parent}: {mac} asked in vain to go on with {lease} ({state})",
+            **self._subject,
+            lease=_described(binding),
+            state=state.value,
+        )
+
+    def _log_lost(self, binding: Binding, reason: str) -> None:
+        _log.error(
+            "DHCP on {parent}: {mac} has no right to {address} any more, for {reason}; the container keeps it, and it "
+            "is asked for again and again: see to it that the server gives {address} to {mac}",
+            **self._subject,
+            address=binding.address,
+            reason=reason,
+        )
+
+    def _log_regained(self, binding: Binding) -> None:
+        _log.warn("DHCP on {parent}: {mac} has got back {lease}", **self._subject, lease=_described(binding))
+
+    def _log_moved(self, old: Binding, new: Binding) -> None:
+        _log.error(
+            "DHCP on {parent}: the server {server} does not give {old} back to {mac}, it insists on {new}",
+            **self._subject,
+            server=new.server_id,
+            old=old.address,
+            new=new.address,
+        )
+
+    def _log_error(self, what: str, error: Exception) -> None:
+        """Call it while *error* is handled: a traceback is logged unless the error is one of ours."""
+        if isinstance(error, MacvlanError):
+            _log.error(
+                "DHCP on {parent}: of the lease of {mac}: {what}: {reason}",
+                **self._subject,
+                what=what,
+                reason=str(error),
+            )
+        else:
+            _log.failure("DHCP on {parent}: of the lease of {mac}: {what}", **self._subject, what=what)
+
+
+def _stay(state: State, requested: Binding | None) -> None:
+    """The state is REACQUIRING during all attempts."""
+
+
+def _described(binding: Binding) -> str:
+    time = "ever" if binding.is_for_ever else f"{binding.lease_seconds} s"
+    return f"{binding.interface}, for {time}, from {binding.server_id} ({binding.server_mac})"

@@ -1,17 +1,15 @@
 """
-The DHCP leases of all containers of this host: taken, kept on disk, gone on with after a restart, given back.
+The DHCP leases of all containers of this host: acquired, saved, resumed after a restart, released.
 
-Each has a row from before the server is asked to commit itself until after it was told that the lease is not needed
-any more. What a kill leaves in between is given back at the next start.
+Each lease has a row from before the DHCPREQUEST until after the DHCPRELEASE. The next start releases what a kill leaves in
+between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from ipaddress import IPv4Address
 from itertools import count
-from random import Random
-from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError
@@ -21,46 +19,38 @@ from ..addresses import IPAddress
 from ..errors import LinkError, MacvlanError, RequestRefused, StateError
 from ..keyed_lock import KeyedLock
 from ..lan.conflicts import Conflicts
+from ..lan.interfaces import LanSocket
 from ..lan.packet_sockets import PacketSockets
 from ..option_values import ConflictDetection
 from ..state.interfaces import HostRecords, RecordKind
 from ..state.serialize import from_document, to_document
+from .acquire import discover
 from .binding import Binding, Client, LanParameters
-from .discover import discover
 from .lease import Lease
-from .lease_records import LeaseRecord, Terms, host_name, lease_key
 from .release import release
-from .store import Moved, PersistentLeaseStore, keep_address
+from .store import LeaseRecord, Moved, PersistentLeaseStore, Terms, host_name, keep_address, lease_key
+from .transaction import Environment
 
-_log = Logger(namespace="macvlan_twisted.lan")
+_log = Logger(namespace="macvlan_twisted.dhcp")
 
 
 class Leases:
     """
-    By parent and MAC. What concerns one lease is done one after the other: whoever takes one anew finds the old one
-    given back, and what gives one back that is still being taken ends that first.
-
-    :param wall_time: the time of day, in seconds since 1970.
-    :param timeout: for how many seconds a server's answer is waited for.
+    By parent and MAC. The changes of one lease are serialized: acquiring it again waits until the old one is released, and
+    releasing one that is being acquired ends the acquisition first.
     """
 
     def __init__(
         self,
-        wires: PacketSockets,
+        sockets: PacketSockets,
         conflicts: Conflicts,
         records: HostRecords,
-        clock: Any,
-        random: Random,
-        wall_time: Callable[[], float],
-        timeout: float,
+        environment: Environment,
     ) -> None:
-        self._wires = wires
+        self._sockets = sockets
         self._conflicts = conflicts
         self._records = records
-        self._clock = clock
-        self._random = random
-        self._wall_time = wall_time
-        self._timeout = timeout
+        self._environment = environment
         self._numbers = count()
         self._locks = KeyedLock()
         self._acquiring: dict[str, Lease] = {}
@@ -68,7 +58,7 @@ class Leases:
         self._known: dict[str, LeaseRecord] = {}
         self._by_address: dict[tuple[str, IPAddress], str] = {}
         self.when_moved: Moved = keep_address
-        """Asked when a server insists on another address for a running container: (parent, old, new) -> whether it moved."""
+        """Is called when a server insists on another address for a running container: (parent, old, new) -> whether it moved."""
 
     def load(self) -> None:
         """Read the leases from state."""
@@ -92,18 +82,12 @@ class Leases:
         :raises Refused: none answered. :raises LinkError: nothing can be sent on *parent*.
         """
         user = f"question {next(self._numbers)}"
-        self._wires.use(parent, user)
+        self._sockets.use(parent, user)
         try:
-            wire = await self._wires.ready(parent)
-            return await discover(
-                wire,
-                Client(wire.mac),
-                clock=self._clock,
-                randomness=self._random,
-                timeout=self._timeout,
-            )
+            socket = await self._sockets.ready(parent)
+            return await discover(socket, Client(socket.mac), self._environment)
         finally:
-            await self._wires.disuse(parent, user)
+            await self._sockets.disuse(parent, user)
 
     async def take(self, terms: Terms, wanted: IPv4Address | None = None) -> Binding:
         """
@@ -116,13 +100,13 @@ class Leases:
         if key in self._acquiring:
             raise _has_one_already(terms)
         async with self._locks.acquire(key):
-            wire = await self._wires.ready(terms.parent)
+            socket = await self._sockets.ready(terms.parent)
             if key in self._known:
                 raise _has_one_already(terms)
-            lease = self._lease(wire, terms.client, terms.release, terms.conflict_detection)
+            lease = self._lease(socket, terms.client, terms.release, terms.conflict_detection)
             self._acquiring[key] = lease
             try:
-                facts = await lease.acquire(wanted)
+                binding = await lease.acquire(wanted)
             except BaseException:
                 lease.stop()
                 await self._forget_attempt(key)
@@ -130,7 +114,7 @@ class Leases:
             finally:
                 del self._acquiring[key]
             self._running[key] = lease
-            return facts
+            return binding
 
     async def _forget_attempt(self, key: str) -> None:
         record = self._known.get(key)
@@ -144,15 +128,12 @@ class Leases:
                     reason=str(failure),
                 )
 
-    def _lease(self, wire: Any, client: Client, release: bool, detection: ConflictDetection) -> Lease:
+    def _lease(self, socket: LanSocket, client: Client, release: bool, detection: ConflictDetection) -> Lease:
         return Lease(
-            wire,
+            socket,
             client,
-            PersistentLeaseStore(self._save, self._conflicts, self._moves, wire.parent, release, detection),
-            clock=self._clock,
-            randomness=self._random,
-            wall_time=self._wall_time,
-            timeout=self._timeout,
+            PersistentLeaseStore(self._save, self._conflicts, self._moves, socket.parent, release, detection),
+            self._environment,
         )
 
     def of_address(self, parent: str, address: IPAddress) -> Binding | None:
@@ -216,19 +197,19 @@ class Leases:
         elif lease is not None:
             lease.release()
             if record.pending is not None:
-                release(self._wires.of(record.parent), record.pending, self._random)
+                release(self._sockets.of(record.parent), record.pending, self._environment.random)
         else:
             await self._release_unheld(record)
         await self._forget(record)
 
     async def _release_unheld(self, record: LeaseRecord) -> None:
         user = f"farewell {next(self._numbers)}"  # its network may have gone, too
-        self._wires.use(record.parent, user)
+        self._sockets.use(record.parent, user)
         try:
-            wire = await self._wires.ready(record.parent)
-            release(wire, record.facts, self._random)
+            socket = await self._sockets.ready(record.parent)
+            release(socket, record.facts, self._environment.random)
             if record.pending is not None:
-                release(wire, record.pending, self._random)
+                release(socket, record.pending, self._environment.random)
         except LinkError as failure:
             _log.warn(
                 "DHCP on {parent}: the lease of {address} is not given back and ends by itself: {reason}",
@@ -237,7 +218,7 @@ class Leases:
                 reason=str(failure),
             )
         finally:
-            await self._wires.disuse(record.parent, user)
+            await self._sockets.disuse(record.parent, user)
 
     async def give_back_address(self, parent: str, address: IPAddress) -> None:
         """As :meth:`give_back`, by the address that the engine was told."""
@@ -293,7 +274,7 @@ class Leases:
             await self._end(record)
             return
         try:
-            wire = await self._wires.ready(record.parent)
+            socket = await self._sockets.ready(record.parent)
         except LinkError as failure:
             _log.warn(
                 "DHCP on {parent}: the lease of {address} is not renewed before the parent is there: {reason}",
@@ -301,12 +282,12 @@ class Leases:
                 address=record.facts.address,
                 reason=str(failure),
             )
-            wire = self._wires.of(record.parent)
-        lease = self._lease(wire, record.facts.client, record.release, record.detection)
+            socket = self._sockets.of(record.parent)
+        lease = self._lease(socket, record.facts.client, record.release, record.detection)
         self._running[record.key] = lease
         lease.resume(record.facts)
         if record.pending is not None:
-            release(wire, record.pending, self._random)
+            release(socket, record.pending, self._environment.random)
 
     def close(self) -> None:
         """At the end of the service; containers keep their leases, and the next start goes on with them."""

@@ -1,29 +1,38 @@
-"""DHCP messages (RFC 2131, RFC 2132) as values of our own; the bytes are pyroute2's work."""
+"""DHCP messages (RFC 2131, RFC 2132) as values, and the Ethernet frames that carry them; pyroute2 encodes and decodes."""
 
 from __future__ import annotations
 
 import enum
+import socket
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 from attrs import frozen
 from pyroute2.dhcp.dhcp4msg import dhcp4msg
 from pyroute2.dhcp.enums.dhcp import Option
-
-from .framing import for_client, source_mac, to_server
+from pyroute2.protocols import ETH_P_IP, ethmsg, ip4msg, udp4_pseudo_header, udpmsg
 
 INFINITE = 0xFFFFFFFF
-"""As lease time: for ever (RFC 2131, 3.3)."""
+"""The lease time that means for ever (RFC 2131, 3.3)."""
 
 _BROADCAST_FLAG = 0x8000
 _REPLY = b"\x02\x01\x06"  # op, htype Ethernet, hlen
 _COOKIE = b"\x63\x82\x53\x63"
 _OPTIONS_AT, _FILE_AT, _SERVER_NAME_AT = 240, 108, 44
 _SHORTEST = 300
-"""What BOOTP's messages were long, and some relays still insist on."""
+"""Length of a BOOTP message, which some relays still require."""
 _LONGEST = 1472
 _LONGEST_HOSTNAME = 63
 _LONGEST_REASON = 200
+
+_BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
+_EVERYONE = IPv4Address("255.255.255.255")
+_NO_ADDRESS = IPv4Address("0.0.0.0")
+
+_SERVER_PORT, _CLIENT_PORT = 67, 68
+_ETHERNET, _IPV4, _UDP = 14, 20, 8  # lengths of headers in bytes
+_FRAGMENT = 0x3FFF
+"""Bits of the IP header that are clear in an unfragmented packet: more fragments, and the offset."""
 
 _WANTED = [
     Option.SUBNET_MASK,
@@ -36,7 +45,7 @@ _WANTED = [
 
 
 class MessageType(enum.Enum):
-    """The message types that a client sends and hears, by their numbers (RFC 2132, 9.6)."""
+    """Option 53 (RFC 2132, 9.6)."""
 
     DISCOVER = 1
     OFFER = 2
@@ -51,12 +60,12 @@ class MessageType(enum.Enum):
 class Server:
     id: IPv4Address
     mac: str
-    """Of itself, or of the router behind which it is."""
+    """Of the server itself, or of the router in front of it."""
 
 
 @frozen
 class ClientMessage:
-    """What a client says."""
+    """A message from client to server."""
 
     kind: MessageType
     mac: str
@@ -64,7 +73,7 @@ class ClientMessage:
     xid: int
     client_id: bytes
     seconds: int = 0
-    """For how long the client has been trying."""
+    """*secs*: since the client began the transaction."""
     client_address: IPv4Address | None = None
     """*ciaddr*: the address that the client has and uses."""
     requested: IPv4Address | None = None
@@ -74,12 +83,12 @@ class ClientMessage:
     hostname: str | None = None
     vendor_class: str | None = None
     to: Server | None = None
-    """Who alone gets the message; else everyone hears it."""
+    """Unicast to this server; without one the message is broadcast."""
 
 
 @frozen
 class ServerMessage:
-    """What a server says."""
+    """A message from server to client."""
 
     kind: MessageType
     xid: int
@@ -88,23 +97,23 @@ class ServerMessage:
     """The source of the Ethernet frame."""
     server_id: IPv4Address
     your_address: IPv4Address | None = None
-    """There is one in an OFFER and an ACK."""
+    """*yiaddr*: set in OFFER and ACK."""
     lease_seconds: int | None = None
-    """There is one in an ACK."""
+    """Set in ACK."""
     t1: int | None = None
     t2: int | None = None
     prefix_length: int | None = None
     router: IPv4Address | None = None
     message: str = ""
-    """Why, in a NAK: of printable characters alone."""
+    """Option 56: the reason of a NAK, printable characters only."""
 
 
 class _Broken(Exception):
-    """An option is not what it has to be."""
+    """The message violates RFC 2131 or 2132."""
 
 
 def _strict(known: type[Any]) -> type[Any]:
-    """One of pyroute2's options that does not leave a broken value out, with a line in the log, but says so."""
+    """An option type of pyroute2 that raises on a broken value; pyroute2 logs it and omits the option."""
 
     class Strict(known):  # type: ignore[misc]
         def decode(self) -> Any:
@@ -118,8 +127,8 @@ def _strict(known: type[Any]) -> type[Any]:
 
 class _Message(dhcp4msg):  # type: ignore[misc]
     """
-    With those options alone that matter to us: others may be what they like. A client id is any bytes; pyroute2 takes
-    those that begin with 1 for a MAC.
+    Knows only the options that we use: others may hold anything. A client id is arbitrary bytes; pyroute2 takes one that
+    begins with 1 for a MAC.
     """
 
     options = (
@@ -148,7 +157,7 @@ class _Message(dhcp4msg):  # type: ignore[misc]
 
 
 def encode(ask: ClientMessage) -> bytes:
-    """The Ethernet frame that says *ask*."""
+    """:return: the Ethernet frame that carries *ask*."""
     options: dict[str, Any] = {"message_type": ask.kind.value, "client_id": ask.client_id}
     if ask.requested is not None:
         options["requested_ip"] = str(ask.requested)
@@ -167,7 +176,7 @@ def encode(ask: ClientMessage) -> bytes:
             "op": 1,
             "xid": ask.xid,
             "secs": min(ask.seconds, 0xFFFF),
-            # Who has no address yet cannot be sent anything by it.
+            # A client without an address cannot receive unicast replies (RFC 2131, 4.1).
             "flags": 0 if has_address or ask.kind is MessageType.DECLINE else _BROADCAST_FLAG,
             "ciaddr": str(ask.client_address) if has_address else None,
             "chaddr": ask.mac,
@@ -178,21 +187,21 @@ def encode(ask: ClientMessage) -> bytes:
     payload = payload.ljust(_SHORTEST, b"\0")
     to_mac, to_id = (None, None) if ask.to is None else (ask.to.mac, ask.to.id)
     source = None if ask.to is None else ask.client_address
-    return to_server(payload, ask.mac, to_mac, source, to_id)
+    return _frame_to_server(payload, ask.mac, to_mac, source, to_id)
 
 
 def is_answer(frame: bytes) -> bool:
-    """Whether a server speaks to anyone at all."""
-    payload = for_client(frame)
+    """Whether *frame* is a server's message to any client."""
+    payload = _payload_for_client(frame)
     return payload is not None and payload[:1] == _REPLY[:1]
 
 
 def decode(frame: bytes, *, xid: int, mac: str) -> ServerMessage | None:
     """
-    What a server says in *frame* to the client with *mac* about *xid*; ``None`` where it says nothing to it, or nothing
-    that makes sense. Frames of others cost next to nothing.
+    :return: the server's message to the client with *mac* in transaction *xid*; ``None`` for any other frame, and for
+        a message that is broken. Frames for other clients are not decoded.
     """
-    payload = for_client(frame)
+    payload = _payload_for_client(frame)
     if payload is None or len(payload) < _OPTIONS_AT or payload[:3] != _REPLY:
         return None
     if int.from_bytes(payload[4:8], "big") != xid or payload[28:34].hex(":") != mac:
@@ -200,8 +209,8 @@ def decode(frame: bytes, *, xid: int, mac: str) -> ServerMessage | None:
     if payload[236:_OPTIONS_AT] != _COOKIE:
         return None
     try:
-        return _answer(payload, source_mac(frame))
-    except Exception:  # whatever pyroute2 makes of what a stranger sends
+        return _answer(payload, _source_mac(frame))
+    except Exception:  # pyroute2 may raise anything on hostile input
         return None
 
 
@@ -227,7 +236,7 @@ def _answer(payload: bytes, server_mac: str) -> ServerMessage:
 
 
 def _options(payload: bytes) -> tuple[Any, dict[str, Any]]:
-    """The options may go on in the fields for a boot file and a server's name (RFC 2131, 4.1)."""
+    """Options may continue in the fields *file* and *sname* (option overload, RFC 2131, 4.1)."""
     message = _Message(buf=payload).decode()
     options = dict(message["options"])
     overload = options.get("option_overload", 0)
@@ -239,7 +248,7 @@ def _options(payload: bytes) -> tuple[Any, dict[str, Any]]:
 
 
 def _check(answer: ServerMessage) -> None:
-    """Refuse what would have us speak to nobody, or give a container what is no address on its subnet."""
+    """:raises _Broken: the answer cannot be used: no valid source, no lease time, or no host address."""
     if int(answer.server_mac[:2], 16) & 1 or answer.server_mac == "00:00:00:00:00:00":
         raise _Broken("it comes from no NIC")
     if answer.kind not in (MessageType.OFFER, MessageType.ACK, MessageType.NAK):
@@ -274,10 +283,68 @@ def _prefix_length(mask_text: str | None) -> int | None:
 
 
 def _seconds(number: int | None) -> int | None:
-    """They are unsigned; pyroute2 reads them as signed."""
+    """pyroute2 decodes the unsigned number as signed."""
     return None if number is None else number & 0xFFFFFFFF
 
 
 def _printable(text: list[int] | None) -> str:
     decoded = bytes(text or []).decode(errors="replace").rstrip("\0")
     return "".join(each if each.isprintable() else "?" for each in decoded)[:_LONGEST_REASON]
+
+
+# UDP in Ethernet frames.
+
+
+def _frame_to_server(
+    payload: bytes, mac: str, server_mac: str | None, source: IPv4Address | None, server: IPv4Address | None
+) -> bytes:
+    """A frame from the client with *mac*, broadcast unless a server's MAC and address are given."""
+    words = {"src": str(source or _NO_ADDRESS), "dst": str(server or _EVERYONE)}
+    length = {"len": _UDP + len(payload)}
+    ports = {"sport": _CLIENT_PORT, "dport": _SERVER_PORT, **length}
+    pseudo = udp4_pseudo_header({**words, **length}).encode().buf
+    udp_sum = _checksum(pseudo + udpmsg(ports).encode().buf + payload)
+    # Zero means that there is no checksum (RFC 768).
+    udp: bytes = udpmsg({**ports, "csum": udp_sum or 0xFFFF}).encode().buf
+    ip = {"len": _IPV4 + _UDP + len(payload), "ttl": 64, "proto": socket.IPPROTO_UDP, **words}
+    ip_header: bytes = ip4msg({**ip, "csum": _checksum(ip4msg(ip).encode().buf)}).encode().buf
+    ethernet: bytes = ethmsg({"dst": server_mac or _BROADCAST_MAC, "src": mac, "type": ETH_P_IP}).encode().buf
+    return ethernet + ip_header + udp + payload
+
+
+def _payload_for_client(frame: bytes) -> bytes | None:
+    """
+    The UDP payload of a frame to a DHCP client, ``None`` for any other frame. Checksums are not verified: on a veth pair
+    or with offload, the sender leaves them to hardware that never sees the frame.
+    """
+    if len(frame) < _ETHERNET + _IPV4 + _UDP or frame[12:14] != ETH_P_IP.to_bytes(2, "big"):
+        return None
+    header = (frame[14] & 0x0F) * 4
+    packet = _number(frame, 16)
+    if frame[14] >> 4 != 4 or header < _IPV4 or _ETHERNET + packet > len(frame):
+        return None
+    if frame[23] != socket.IPPROTO_UDP or _number(frame, 20) & _FRAGMENT:
+        return None
+    udp = _ETHERNET + header
+    length = _number(frame, udp + 4)
+    if _number(frame, udp + 2) != _CLIENT_PORT or not _UDP <= length <= packet - header:
+        return None
+    return frame[udp + _UDP : udp + length]
+
+
+def _source_mac(frame: bytes) -> str:
+    return frame[6:12].hex(":")
+
+
+def _number(frame: bytes, at: int) -> int:
+    return int.from_bytes(frame[at : at + 2], "big")
+
+
+def _checksum(data: bytes) -> int:
+    """The ones' complement sum of RFC 1071."""
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(_number(data, at) for at in range(0, len(data), 2))
+    while total > 0xFFFF:
+        total = (total >> 16) + (total & 0xFFFF)
+    return total ^ 0xFFFF

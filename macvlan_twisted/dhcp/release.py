@@ -1,4 +1,4 @@
-"""A lease is given back, by whoever knows of it."""
+"""DHCPRELEASE: give a lease back (RFC 2131, 4.4.6)."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from ..lan.interfaces import LanSocket
 from .binding import Binding
 from .messages import ClientMessage, MessageType, encode
 
-_log = Logger(namespace="macvlan_twisted.lan")
+_log = Logger(namespace="macvlan_twisted.dhcp")
 
 _RELEASE = Failpoint("dhcp.lease.release", "a DHCP server is told that a lease is over")
 
 
-def release(wire: LanSocket, facts: Binding, randomness: Random) -> None:
+def release(socket: LanSocket, binding: Binding, random: Random) -> None:
     """
-    Tell the server that *facts* is not needed any more, also where no :class:`Lease` of this life holds it. Nobody
-    answers that; where the frame does not leave, that is logged.
+    Release *binding*, also where no :class:`~macvlan_twisted.dhcp.lease.Lease` of this process holds it. Servers do not
+    answer; a frame that cannot be sent is logged.
     """
-    ask = ClientMessage(
+    message = ClientMessage(
         kind=MessageType.RELEASE,
-        mac=facts.mac,
-        xid=randomness.getrandbits(32),
-        client_id=bytes.fromhex(facts.client_id),
-        client_address=facts.address,
-        server_id=facts.server_id,
-        to=facts.server,
+        mac=binding.mac,
+        xid=random.getrandbits(32),
+        client_id=bytes.fromhex(binding.client_id),
+        client_address=binding.address,
+        server_id=binding.server_id,
+        to=binding.server,
     )
     try:
         with _RELEASE:
-            wire.send(encode(ask))
+            socket.send(encode(message))
     except LinkError as failure:
         _log.warn(
             "DHCP on {parent}: {mac} could not give {address} back to {server}, it stays leased until its time is "
             "over: {reason}",
-            parent=wire.parent,
-            mac=facts.mac,
-            address=facts.address,
-            server=facts.server_id,
+            parent=socket.parent,
+            mac=binding.mac,
+            address=binding.address,
+            server=binding.server_id,
             reason=str(failure),
         )
     else:
         _log.info(
             "DHCP on {parent}: {mac} has given {address} back to {server}",
-            parent=wire.parent,
-            mac=facts.mac,
-            address=facts.address,
-            server=facts.server_id,
+            parent=socket.parent,
+            mac=binding.mac,
+            address=binding.address,
+            server=binding.server_id,
         )

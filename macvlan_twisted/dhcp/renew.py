@@ -1,62 +1,50 @@
-"""A lease that is held already is asked to be confirmed: RENEWING, REBINDING, INIT-REBOOT (RFC 2131, 4.3.2)."""
+"""Have a server confirm a lease: RENEWING, REBINDING, INIT-REBOOT (RFC 2131, 4.3.2)."""
 
 from __future__ import annotations
 
-import enum
-
-from .binding import Binding, Client, binding_from
+from .binding import Binding, Client, State, binding_from
 from .messages import MessageType, ServerMessage
 from .transaction import Context, Deadline, Match, Transaction, exponential_backoff, half_of_remaining_time
 
 
-class State(enum.Enum):
-    """RFC 2131, figure 5."""
-
-    INIT = "INIT"
-    SELECTING = "SELECTING"
-    REQUESTING = "REQUESTING"
-    BOUND = "BOUND"
-    RENEWING = "RENEWING"
-    REBINDING = "REBINDING"
-    INIT_REBOOT = "INIT-REBOOT"
-
-
 class NakReceived(Exception):
-    """A server said no; the message says which one and why."""
+    """A server refused with DHCPNAK; the message says which one and why."""
 
 
-async def confirm(
-    means: Context, client: Client, facts: Binding, state: State, deadline: float
+async def renew(
+    context: Context, client: Client, binding: Binding, state: State, deadline: float
 ) -> Binding | None:
     """
-    Ask in the manner of *state* until *deadline*, by the reactor's clock.
+    Send the DHCPREQUEST of *state* until *deadline*, by the reactor's clock.
 
-    :returns: the lease with its new times, or ``None`` where nobody answered.
-    :raises TakenBack: the server said no; or another server did, and ours did not say yes.
+    :return: the lease with its new times, or ``None`` if no server answered.
+    :raises NakReceived: our server refused; or another one did, and ours did not answer.
     """
 
-    def say() -> None:
+    def transmit() -> None:
         if state is State.INIT_REBOOT:
-            talk.say(MessageType.REQUEST, requested=facts.address)
+            transaction.transmit(MessageType.REQUEST, requested=binding.address)
         else:
-            to = facts.server if state is State.RENEWING else None
-            talk.say(MessageType.REQUEST, client_address=facts.address, to=to)
+            to = binding.server if state is State.RENEWING else None
+            transaction.transmit(MessageType.REQUEST, client_address=binding.address, to=to)
 
-    def worth(answer: ServerMessage) -> Match:
-        is_ours = answer.server_id == facts.server_id
+    def match(answer: ServerMessage) -> Match:
+        is_ours = answer.server_id == binding.server_id
         if state is State.RENEWING and not is_ours:
-            return Match.NOTHING
-        if answer.kind is MessageType.ACK and answer.your_address == facts.address:
-            return Match.RIGHT
+            return Match.NONE
+        if answer.kind is MessageType.ACK and answer.your_address == binding.address:
+            return Match.FULL
         if answer.kind is MessageType.NAK:
-            # One server that knows nothing of another one's leases does not end them.
-            return Match.RIGHT if is_ours else Match.SECOND_BEST
-        return Match.NOTHING
+            # A server that does not know another server's lease does not end it.
+            return Match.FULL if is_ours else Match.FALLBACK
+        return Match.NONE
 
-    first = state is State.INIT_REBOOT
-    waits = exponential_backoff(means.randomness) if first else half_of_remaining_time(means, deadline)
-    with Transaction(means, client) as talk:
-        answer = await talk.ask(say, worth, waits, Deadline.until(deadline))
+    if state is State.INIT_REBOOT:
+        waits = exponential_backoff(context.random)
+    else:
+        waits = half_of_remaining_time(context, deadline)
+    with Transaction(context, client) as transaction:
+        answer = await transaction.exchange(transmit, match, waits, Deadline.until(deadline))
     if answer is None:
         return None
     if answer.kind is MessageType.NAK:
@@ -64,4 +52,4 @@ async def confirm(
             f"the server {answer.server_id} took it back"
             + (f": {answer.message!r}" if answer.message else "")
         )
-    return binding_from(client, answer, means.wall_time() - (means.now() - talk.said_at))
+    return binding_from(client, answer, context.wall_time_of(transaction.sent_at))

@@ -1,17 +1,108 @@
-"""Who a lease is held for: its row on disk, and who on the LAN has its address."""
+"""What a lease needs of its surroundings: a row on disk, and a look at the LAN whether its address is in use."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
+from typing import Protocol
 
 from attrs import frozen
 
 from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Inconclusive, Taken
 from ..option_values import ConflictDetection
-from .binding import Binding
-from .lease_records import LeaseRecord
+from .binding import Binding, Client
+
+
+def lease_key(parent: str, mac: str) -> str:
+    return f"{parent} {mac}"
+
+
+@frozen
+class LeaseRecord:
+    """A lease on disk; a new field needs a default."""
+
+    parent: str
+    facts: Binding
+    reported_address: IPv4Address
+    """The address that the engine knows; it differs from the lease's after the server insisted on another one."""
+    granted: bool = False
+    """False: we requested the lease, and the server's answer is unknown."""
+    release: bool = True
+    """Whether to send DHCPRELEASE when the container is gone."""
+    detection: ConflictDetection = ConflictDetection.ON
+    pending: Binding | None = None
+    """Another binding that we requested meanwhile for the same container."""
+
+    @property
+    def key(self) -> str:
+        return lease_key(self.parent, self.facts.mac)
+
+
+@frozen
+class Terms:
+    """How to lease an address for a container."""
+
+    parent: str
+    mac: str
+    hostname: str = ""
+    vendor_class: str = ""
+    release: bool = True
+    conflict_detection: ConflictDetection = ConflictDetection.ON
+
+    @property
+    def key(self) -> str:
+        return lease_key(self.parent, self.mac)
+
+    @property
+    def client(self) -> Client:
+        return Client(
+            self.mac, hostname=host_name(self.hostname) or None, vendor_class=self.vendor_class or None
+        )
+
+
+def host_name(container: str) -> str:
+    """A container's name as a host name: letters, digits and hyphens, 63 at most (RFC 1123, 2.1)."""
+    letters = "".join(each if each.isascii() and each.isalnum() else "-" for each in container)
+    return letters[:63].strip("-")
+
+
+class LeaseStore(Protocol):
+    """
+    The surroundings of a :class:`~macvlan_twisted.dhcp.lease.Lease`: its row on disk, the LAN, and the container.
+    """
+
+    async def intend(self, offered: Binding) -> None:
+        """
+        Save that *offered* is about to be requested: after a crash the server may consider it leased. An exception ends
+        the attempt.
+        """
+
+    async def keep(self, binding: Binding) -> None:
+        """
+        Save a new lease, or new times of the one that is held. An exception ends an acquisition, and the lease is
+        released; after a renewal it is only logged.
+        """
+
+    async def in_use(self, address: IPv4Address) -> str | None:
+        """:return: the MAC of another host that uses *address*, which was just granted. An exception ends the attempt."""
+
+    def lost(self, binding: Binding, reason: str) -> None:
+        """
+        The server withdrew the lease, or it expired. The container keeps its address, and the lease is requested again
+        and again.
+        """
+
+    def regained(self, binding: Binding) -> None:
+        """The lost address is leased again."""
+
+    async def moved(self, old: Binding, new: Binding) -> bool:
+        """
+        The server insists on another address; *new* is leased already.
+
+        :return: whether the container uses it from now on. Else it is released, and *old* is requested at a slow pace.
+        """
+
 
 Moved = Callable[[str, Binding, Binding], Awaitable[bool]]
 
@@ -24,9 +115,9 @@ async def keep_address(parent: str, old: Binding, new: Binding) -> bool:
 @frozen
 class PersistentLeaseStore:
     """
-    :class:`~macvlan_twisted.dhcp.LeaseStore` for one lease.
+    :class:`LeaseStore` of one lease.
 
-    :param detection: ``on``, ``off`` or ``strict``, as in the network's options.
+    :param save: writes a row.
     """
 
     save: Callable[[LeaseRecord], Awaitable[None]]
@@ -36,14 +127,14 @@ class PersistentLeaseStore:
     release: bool
     detection: ConflictDetection
 
-    def _record(self, facts: Binding, granted: bool) -> LeaseRecord:
-        return LeaseRecord(self.parent, facts, facts.address, granted, self.release, self.detection)
+    def _record(self, binding: Binding, granted: bool) -> LeaseRecord:
+        return LeaseRecord(self.parent, binding, binding.address, granted, self.release, self.detection)
 
     async def intend(self, offered: Binding) -> None:
         await self.save(self._record(offered, granted=False))
 
-    async def keep(self, facts: Binding) -> None:
-        await self.save(self._record(facts, granted=True))
+    async def keep(self, binding: Binding) -> None:
+        await self.save(self._record(binding, granted=True))
 
     async def in_use(self, address: IPv4Address) -> str | None:
         if self.detection == ConflictDetection.OFF:
@@ -60,14 +151,14 @@ class PersistentLeaseStore:
             self.conflicts.count_unproven(self.parent, address, verdict.reason)
         return None
 
-    def lost(self, facts: Binding, reason: str) -> None:
-        """The state machine has logged it, and goes on asking."""
+    def lost(self, binding: Binding, reason: str) -> None:
+        """The lease has logged it, and goes on asking."""
 
-    def regained(self, facts: Binding) -> None:
-        """The state machine has logged it."""
+    def regained(self, binding: Binding) -> None:
+        """The lease has logged it."""
 
     async def moved(self, old: Binding, new: Binding) -> bool:
-        """What the container does not use (any more) is not defended on its behalf."""
+        """Stop defending the address that the container does not use."""
         has_moved = False
         try:
             has_moved = await self.when_moved(self.parent, old, new)

@@ -1,4 +1,4 @@
-"""One transaction with DHCP servers: what is said again until something that counts is heard."""
+"""One transaction with DHCP servers: a message is retransmitted until an answer matches (RFC 2131, 4.1)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .binding import Client
 from .messages import ClientMessage, MessageType, Server, ServerMessage, decode, encode, is_answer
 
 SETTLING = 1.0
-"""For so many seconds something better is waited for when a second-best answer was heard."""
+"""Seconds to wait for a better answer after a fallback arrived."""
 
-_SAYING = {
+_SENDING = {
     MessageType.DISCOVER: Failpoint(
         "dhcp.lease.discover", "DHCP servers are asked for an offer, which commits none of them"
     ),
@@ -34,79 +34,104 @@ _SAYING = {
     ),
 }
 _MOST_UNREAD = 64
-_ANY_MOMENT = 0.001
-"""A timer may be early by a rounding error."""
+_TIMER_SLACK = 0.001
+"""Seconds by which a timer may fire early, by rounding."""
+
+
+@frozen
+class Environment:
+    """Time and randomness of all DHCP clients."""
+
+    clock: Any
+    """IReactorTime, for timers."""
+    random: Random
+    wall_time: Callable[[], float]
+    """Seconds since the epoch, for what is saved."""
+    timeout: float = 10.0
+    """Seconds to wait for a server's answer when an address is acquired; three times as long while servers answer other
+    clients."""
 
 
 @frozen
 class Context:
-    """What every conversation needs."""
+    """What every transaction of a client needs."""
 
-    wire: LanSocket
-    clock: Any
-    """IReactorTime."""
-    randomness: Random
-    wall_time: Callable[[], float]
+    socket: LanSocket
+    environment: Environment
+
+    @property
+    def parent(self) -> str:
+        return self.socket.parent
+
+    @property
+    def random(self) -> Random:
+        return self.environment.random
 
     def now(self) -> float:
-        return float(self.clock.seconds())
+        """By the reactor's clock."""
+        return float(self.environment.clock.seconds())
+
+    def wall_time_of(self, moment: float) -> float:
+        """The time of day at *moment* by the reactor's clock."""
+        return self.environment.wall_time() - (self.now() - moment)
 
     def has_come(self, moment: float) -> bool:
-        return self.now() + _ANY_MOMENT >= moment
+        return self.now() + _TIMER_SLACK >= moment
 
 
 @frozen
 class Deadline:
-    """Until when an answer is waited for; moments by the reactor's clock."""
+    """Until when to wait for an answer; moments are by the reactor's clock."""
 
     deadline: float
     latest: float
-    """As long as servers speak to anyone on the LAN, it may become this late: ours may have many to serve."""
+    """The deadline moves up to here while servers answer any client: ours may have many to serve."""
     quiet: float = 0.0
-    """So many seconds after their last word servers have fallen silent."""
+    """Seconds after a server's last message until servers count as silent."""
 
     @classmethod
     def until(cls, deadline: float) -> Deadline:
-        """And no later, whatever servers do."""
+        """One that does not move."""
         return cls(deadline, deadline)
 
-    def extended(self, last_word: float) -> Deadline:
-        """Where there was a last word lately."""
-        return evolve(self, deadline=max(self.deadline, min(last_word + self.quiet, self.latest)))
+    def extended(self, last_answer: float) -> Deadline:
+        """The deadline after a server has answered any client at *last_answer*."""
+        return evolve(self, deadline=max(self.deadline, min(last_answer + self.quiet, self.latest)))
 
 
 class Match(enum.Enum):
-    """Of an answer."""
+    """What an answer is worth."""
 
-    NOTHING = enum.auto()
-    SECOND_BEST = enum.auto()
-    RIGHT = enum.auto()
+    NONE = enum.auto()
+    FALLBACK = enum.auto()
+    """Use it unless a better one follows."""
+    FULL = enum.auto()
 
 
 class Transaction:
-    """Under one transaction id, between ``with`` and the end of that block; outside of it nobody listens."""
+    """One transaction id. It listens inside a ``with`` block only."""
 
-    def __init__(self, means: Context, client: Client) -> None:
-        self.began = self.said_at = means.now()
-        """By the reactor's clock: the conversation, and when something was said last."""
+    def __init__(self, context: Context, client: Client) -> None:
+        self.began = self.sent_at = context.now()
+        """By the reactor's clock: the start of the transaction, and the last message."""
         self.trouble = ""
-        """Why the last message did not leave."""
-        self._means = means
+        """Why the last message could not be sent."""
+        self._context = context
         self._client = client
-        self._xid = means.randomness.getrandbits(32)
-        self._last_word = -inf  # of any server to anyone
+        self._xid = context.random.getrandbits(32)
+        self._last_answer = -inf  # of any server to any client
         self._unread: deque[ServerMessage] = deque()
         self._waiting: Deferred[None] | None = None
         self._stop_listening: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
-        self._stop_listening = self._means.wire.listen(self._hear)
+        self._stop_listening = self._context.socket.listen(self._received)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop_listening()
 
-    def say(
+    def transmit(
         self,
         kind: MessageType,
         *,
@@ -115,14 +140,14 @@ class Transaction:
         server_id: IPv4Address | None = None,
         to: Server | None = None,
     ) -> None:
-        """A message that does not leave is as good as one that is lost on its way."""
-        self.said_at = self._means.now()
-        ask = ClientMessage(
+        """Send a message. One that cannot be sent counts as lost."""
+        self.sent_at = self._context.now()
+        message = ClientMessage(
             kind=kind,
             mac=self._client.mac,
             xid=self._xid,
             client_id=self._client.identifier,
-            seconds=int(self.said_at - self.began),
+            seconds=int(self.sent_at - self.began),
             client_address=client_address,
             requested=requested,
             server_id=server_id,
@@ -131,46 +156,46 @@ class Transaction:
             to=to,
         )
         try:
-            with _SAYING[kind]:
-                self._means.wire.send(encode(ask))
+            with _SENDING[kind]:
+                self._context.socket.send(encode(message))
             self.trouble = ""
         except LinkError as failure:
             self.trouble = str(failure)
 
-    async def ask(
+    async def exchange(
         self,
-        say: Callable[[], None],
-        worth: Callable[[ServerMessage], Match],
+        transmit: Callable[[], None],
+        match: Callable[[ServerMessage], Match],
         waits: Iterable[float],
-        patience: Deadline,
+        deadline: Deadline,
     ) -> ServerMessage | None:
         """
-        Call *say*, again after each of *waits* (seconds), until an answer is right, or *patience* is at its end.
+        Call *transmit*, and again after each of *waits* (seconds), until an answer matches fully, or *deadline*.
 
-        :returns: the right answer, or the first second-best one :data:`SETTLING` seconds after it came, or nothing.
+        :return: that answer; else the first fallback, :data:`SETTLING` seconds after it arrived; else ``None``.
         """
-        second_best: ServerMessage | None = None
+        fallback: ServerMessage | None = None
         for wait in waits:
-            say()
-            until = min(self._means.now() + wait, patience.deadline)
+            transmit()
+            until = min(self._context.now() + wait, deadline.deadline)
             while (answer := await self._next(until)) is not None:
-                its_worth = worth(answer)
-                if its_worth is Match.RIGHT:
+                matched = match(answer)
+                if matched is Match.FULL:
                     return answer
-                if its_worth is Match.SECOND_BEST and second_best is None:
-                    second_best = answer
-                    until = min(patience.deadline, self._means.now() + SETTLING)
-                    patience = Deadline.until(until)
-            patience = patience.extended(self._last_word)
-            if self._means.has_come(patience.deadline):
+                if matched is Match.FALLBACK and fallback is None:
+                    fallback = answer
+                    until = min(deadline.deadline, self._context.now() + SETTLING)
+                    deadline = Deadline.until(until)
+            deadline = deadline.extended(self._last_answer)
+            if self._context.has_come(deadline.deadline):
                 break
-        return second_best
+        return fallback
 
     async def _next(self, until: float) -> ServerMessage | None:
-        left = until - self._means.now()
+        left = until - self._context.now()
         if not self._unread and left > 0:
             waiting = self._waiting = Deferred()
-            timer = self._means.clock.callLater(left, waiting.callback, None)
+            timer = self._context.environment.clock.callLater(left, waiting.callback, None)
             try:
                 await waiting
             finally:
@@ -179,10 +204,10 @@ class Transaction:
                     timer.cancel()
         return self._unread.popleft() if self._unread else None
 
-    def _hear(self, heard: ReceivedFrame) -> None:
-        if is_answer(heard.frame):
-            self._last_word = self._means.now()
-        answer = decode(heard.frame, xid=self._xid, mac=self._client.mac)
+    def _received(self, received: ReceivedFrame) -> None:
+        if is_answer(received.frame):
+            self._last_answer = self._context.now()
+        answer = decode(received.frame, xid=self._xid, mac=self._client.mac)
         if answer is None or len(self._unread) >= _MOST_UNREAD:
             return
         self._unread.append(answer)
@@ -190,22 +215,22 @@ class Transaction:
             self._waiting.callback(None)
 
 
-def exponential_backoff(randomness: Random, first: float = 1.0) -> Iterator[float]:
+def exponential_backoff(random: Random, first: float = 1.0) -> Iterator[float]:
     """
-    1, 2, 4, 8, 16, 16 ... seconds, or from *first* on, each some percent off, so that those who lost their server together do not all
-    ask together (RFC 2131, 4.1, begins with 4 seconds: a container that starts does not wait that long).
+    1, 2, 4, 8, 16, 16 ... seconds, or from *first* on, each varied by up to 10 %, so that clients that lost their server
+    together do not all ask together. RFC 2131, 4.1 begins with 4 seconds; a container that starts does not wait that long.
     """
     wait = first
     while True:
-        yield wait * randomness.uniform(0.9, 1.1)
+        yield wait * random.uniform(0.9, 1.1)
         wait = max(first, min(wait * 2, 16.0))
 
 
-def half_of_remaining_time(means: Context, deadline: float) -> Iterator[float]:
+def half_of_remaining_time(context: Context, deadline: float) -> Iterator[float]:
     """
-    Half of the time that is left, at least a minute (RFC 2131, 4.4.5); with leases of some minutes or seconds at least
-    an eighth of the time there was.
+    Half of the remaining time, at least a minute (RFC 2131, 4.4.5); with leases of minutes or seconds, at least an eighth
+    of the whole time.
     """
-    least = min(60.0, max(1.0, (deadline - means.now()) / 8))
+    least = min(60.0, max(1.0, (deadline - context.now()) / 8))
     while True:
-        yield max((deadline - means.now()) / 2, least)
+        yield max((deadline - context.now()) / 2, least)

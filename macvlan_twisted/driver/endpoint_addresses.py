@@ -8,8 +8,8 @@ from attrs import evolve
 
 from ..addresses import IPAddress
 from ..dhcp.binding import Binding
-from ..dhcp.lease_records import Terms
 from ..dhcp.leases import Leases
+from ..dhcp.store import Terms
 from ..lan.announcer import Announcer
 from ..lan.conflicts import Conflicts
 from ..netlink.links import Links

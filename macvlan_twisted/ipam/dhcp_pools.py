@@ -10,8 +10,8 @@ from twisted.logger import Logger
 from ..addresses import IPAddress, IPInterface
 from ..config import Config
 from ..dhcp.binding import LanParameters
-from ..dhcp.lease_records import Terms
 from ..dhcp.leases import Leases
+from ..dhcp.store import Terms
 from ..errors import LinkError, MacvlanError, RequestRefused
 from .mac_policy import MacPolicy
 from .options import parse_options

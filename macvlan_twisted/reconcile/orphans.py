@@ -8,8 +8,8 @@ from attrs import field, frozen
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
-from ..dhcp.lease_records import LeaseRecord
 from ..dhcp.leases import Leases
+from ..dhcp.store import LeaseRecord
 from ..driver.models import Endpoint
 from ..driver.registry import Registry
 from ..ipam.address_requests import AddressRequests

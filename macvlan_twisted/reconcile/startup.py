@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
-from ..dhcp.lease_records import LeaseRecord
+from ..dhcp.store import LeaseRecord
 from ..driver.networks import Networks
 from ..driver.parents import Parents
 from ..driver.registry import Registry

@@ -10,7 +10,7 @@ from attrs import evolve
 from ..addresses import IPAddress
 from ..config import Config
 from ..dhcp.binding import Binding, Client
-from ..dhcp.lease_records import LeaseRecord
+from ..dhcp.store import LeaseRecord
 from ..driver import requests
 from ..driver.host_addresses import RESERVED_NAMES
 from ..driver.models import Endpoint, MadeLink, Network, Subnet

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define, field
 
 from ..addresses import IPAddress, parse_address
-from ..dhcp.lease_records import LeaseRecord
+from ..dhcp.store import LeaseRecord
 from ..driver.models import Endpoint, MadeLink, Network
 from ..ipam.pool import Pool
 from ..ipam.pool_registry import refuse_container_without_pool

@@ -13,10 +13,10 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 
-from macvlan_twisted.dhcp.binding import Binding, Client
-from macvlan_twisted.dhcp.discover import discover
+from macvlan_twisted.dhcp.acquire import discover
+from macvlan_twisted.dhcp.binding import Binding, Client, State
 from macvlan_twisted.dhcp.lease import Lease
-from macvlan_twisted.dhcp.renew import State
+from macvlan_twisted.dhcp.transaction import Environment
 from macvlan_twisted.lan.interfaces import LanSocket
 from tests.integration.conftest import need
 from tests.integration.on_reactor import on_reactor
@@ -40,21 +40,21 @@ class RecordingStore:
         """Report ``intend``."""
         self._note("intend", offered)
 
-    async def keep(self, facts: Binding) -> None:
+    async def keep(self, binding: Binding) -> None:
         """Report ``keep``."""
-        self._note("keep", facts)
+        self._note("keep", binding)
 
     async def in_use(self, address: IPv4Address) -> str | None:
         """No address is in use."""
         return None
 
-    def lost(self, facts: Binding, reason: str) -> None:
+    def lost(self, binding: Binding, reason: str) -> None:
         """Report ``lost``."""
         self._note("lost", reason)
 
-    def regained(self, facts: Binding) -> None:
+    def regained(self, binding: Binding) -> None:
         """Report ``regained``."""
-        self._note("regained", facts)
+        self._note("regained", binding)
 
     async def moved(self, old: Binding, new: Binding) -> bool:
         """Report ``moved``; the container stays where it is."""
@@ -93,10 +93,7 @@ class Clients:
             self.socket,
             client,
             store or RecordingStore(),
-            clock=reactor,
-            randomness=Random(),
-            wall_time=time.time,
-            timeout=timeout,
+            Environment(reactor, Random(), time.time, timeout),
         )
         self.all.append(lease)
         return lease
@@ -191,7 +188,9 @@ async def test_discover_learns_prefix_and_router_without_a_lease(
 ) -> None:
     from twisted.internet import reactor
 
-    found = await discover(clients.socket, Client(clients.socket.mac), clock=reactor, randomness=Random())
+    found = await discover(
+        clients.socket, Client(clients.socket.mac), Environment(reactor, Random(), time.time)
+    )
     assert (found.prefix_length, str(found.router)) == (24, "192.168.77.1")
     assert server.leases() == []
     assert server.count("DHCPREQUEST") == 0

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from macvlan_twisted.dhcp.binding import Binding, Client
 from macvlan_twisted.dhcp.lease import Lease
+from macvlan_twisted.dhcp.transaction import Environment
 from macvlan_twisted.testing.packet_socket import FakeLanSocket
 
 MAC = "7a:42:c0:a8:4d:64"
@@ -197,9 +198,9 @@ class RecordingHolder:
         self.notes.append(("intend", str(offered.address)))
         await self._written("intend")
 
-    async def keep(self, facts: Binding) -> None:
-        self.notes.append(("keep", str(facts.address)))
-        self.kept.append(facts)
+    async def keep(self, binding: Binding) -> None:
+        self.notes.append(("keep", str(binding.address)))
+        self.kept.append(binding)
         await self._written("keep")
 
     async def _written(self, what: str) -> None:
@@ -213,11 +214,11 @@ class RecordingHolder:
             raise self.blind
         return self.users.get(str(address))
 
-    def lost(self, facts: Binding, reason: str) -> None:
+    def lost(self, binding: Binding, reason: str) -> None:
         self.notes.append(("lost", reason))
 
-    def regained(self, facts: Binding) -> None:
-        self.notes.append(("regained", str(facts.address)))
+    def regained(self, binding: Binding) -> None:
+        self.notes.append(("regained", str(binding.address)))
 
     async def moved(self, old: Binding, new: Binding) -> bool:
         self.notes.append(("moved", f"{old.address} to {new.address}"))
@@ -242,9 +243,7 @@ class LeaseFixture:
             self.wire,
             client or Client(MAC, hostname="web", vendor_class="macvlan-twisted"),
             self.holder,
-            clock=self.clock,
-            randomness=Random(seed),
-            wall_time=lambda: EPOCH + self.clock.seconds(),
+            Environment(self.clock, Random(seed), lambda: EPOCH + self.clock.seconds()),
         )
 
     @property

@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.dhcp.binding import Binding, Client, LanParameters
-from macvlan_twisted.dhcp.discover import discover
-from macvlan_twisted.dhcp.renew import State
+from macvlan_twisted.dhcp.acquire import discover
+from macvlan_twisted.dhcp.binding import Binding, Client, LanParameters, State
+from macvlan_twisted.dhcp.transaction import Environment
 from macvlan_twisted.errors import RequestRefused, StateError
 from macvlan_twisted.state.serialize import from_document, to_document
 
@@ -229,7 +229,7 @@ class DurabilityTests(AcquiringTestCase):
 class AskAroundTests(AcquiringTestCase):
     def ask(self, stand: LeaseFixture) -> Deferred[LanParameters]:
         question: Coroutine[Any, Any, LanParameters] = discover(
-            stand.wire, Client(stand.wire.mac), clock=stand.clock, randomness=Random(1)
+            stand.wire, Client(stand.wire.mac), Environment(stand.clock, Random(1), stand.clock.seconds)
         )
         return ensureDeferred(question)
 

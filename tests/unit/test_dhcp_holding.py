@@ -7,9 +7,8 @@ from twisted.internet.defer import ensureDeferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.dhcp.binding import Binding, Client
+from macvlan_twisted.dhcp.binding import Binding, Client, State
 from macvlan_twisted.dhcp.messages import INFINITE
-from macvlan_twisted.dhcp.renew import State
 from macvlan_twisted.errors import StateError
 
 from .dhcp_lan import ACK, DISCOVER, EPOCH, MAC, NAK, RELEASE, REQUEST, LeaseFixture, Said, Server
@@ -55,10 +54,10 @@ class RenewalTests(HoldingTestCase):
         stand.pass_time(200)
         facts = stand.holder.kept[-1]
         self.assertTrue(EPOCH + 190 <= facts.obtained_at <= EPOCH + 200, facts)
-        self.assertEqual(stand.lease.facts, facts)
+        self.assertEqual(stand.lease.binding, facts)
         stand.pass_time(1000)
         self.assertIn(len(stand.said), (6, 7))
-        self.assertFalse(stand.lease.denied)
+        self.assertIs(stand.lease.state, State.BOUND)
 
     def test_leases_that_were_taken_together_are_not_all_renewed_together(self) -> None:
         stand = LeaseFixture(short())
@@ -170,7 +169,7 @@ class RebindingTests(HoldingTestCase):
         first.away = True
         stand.wire.answerers.append(second)
         stand.pass_time(302)
-        facts = stand.lease.facts
+        facts = stand.lease.binding
         assert facts is not None
         self.assertEqual(str(facts.server_id), "192.168.77.2")
         self.assertIs(stand.lease.state, State.BOUND)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import capturedLogs
 
-from macvlan_twisted.dhcp.binding import Binding
-from macvlan_twisted.dhcp.renew import State
+from macvlan_twisted.dhcp.binding import Binding, State
 from macvlan_twisted.errors import StateError
 
 from .dhcp_lan import DECLINE, DISCOVER, NAK, RELEASE, REQUEST, STRANGER, RecordingHolder, Said, Server
@@ -24,7 +23,6 @@ class LosingTests(HoldingTestCase):
         self.assertIn("192.168.77.1 took it back: 'not yours?'", reason)
         self.assertEqual(stand.holder.noted("regained"), [("regained", "192.168.77.100")])
         self.assertIs(stand.lease.state, State.BOUND)
-        self.assertFalse(stand.lease.denied)
 
     def test_the_address_that_the_container_uses_is_not_declined_for_being_used(self) -> None:
         server = short()
@@ -40,7 +38,7 @@ class LosingTests(HoldingTestCase):
         server.away = True
         stand.pass_time(401)
         self.assertEqual(len(stand.holder.noted("lost")), 1)
-        self.assertTrue(stand.lease.denied)
+        self.assertIs(stand.lease.state, State.REACQUIRING)
         stand.pass_time(600)
         stand.wire.sent.clear()
         stand.pass_time(86400, step=1)
@@ -77,10 +75,10 @@ class LosingTests(HoldingTestCase):
         server.away = True
 
         class Ending(RecordingHolder):
-            def lost(self, facts: Binding, reason: str) -> None:
+            def lost(self, binding: Binding, reason: str) -> None:
                 stand.lease.release()
 
-        stand.lease._holder = Ending()
+        stand.lease._store = Ending()
         stand.pass_time(500)
         self.assertTrue(stand.is_silent())
 
@@ -96,7 +94,7 @@ class MovingTests(HoldingTestCase):
             [what for what, _ in stand.holder.notes], ["lost", "intend", "in use?", "moved", "keep"]
         )
         self.assertEqual(stand.holder.noted("moved"), [("moved", "192.168.77.100 to 192.168.77.101")])
-        facts = stand.lease.facts
+        facts = stand.lease.binding
         assert facts is not None
         self.assertEqual(str(facts.address), "192.168.77.101")
         self.assertIs(stand.lease.state, State.BOUND)
@@ -128,7 +126,7 @@ class MovingTests(HoldingTestCase):
             async def moved(self, old: Binding, new: Binding) -> bool:
                 raise StateError("its sandbox is gone")
 
-        stand.lease._holder = Failing()
+        stand.lease._store = Failing()
         server.address = "192.168.77.101"
         with capturedLogs() as events:
             stand.pass_time(203)

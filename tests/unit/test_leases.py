@@ -8,7 +8,7 @@ from attrs import evolve
 from twisted.logger import LogLevel, capturedLogs
 
 from macvlan_twisted.dhcp.binding import Binding
-from macvlan_twisted.dhcp.lease_records import LeaseRecord, Terms
+from macvlan_twisted.dhcp.store import LeaseRecord, Terms
 from macvlan_twisted.errors import RequestRefused, StateError
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.option_values import ConflictDetection

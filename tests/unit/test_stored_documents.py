@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.dhcp.lease_records import LeaseRecord
+from macvlan_twisted.dhcp.store import LeaseRecord
 from macvlan_twisted.driver.models import Endpoint, MadeLink, Network
 from macvlan_twisted.ipam.pool import Pool
 from macvlan_twisted.lan.conflict_table import Conflict
