@@ -1,10 +1,10 @@
 """
 Removal of links in batches.
 
-Removing one macvlan link costs the kernel an RCU grace period (16 ms), removing 64 of one group little
-more (28 ms). So a link is *condemned*: moved into a group of condemned links, which is quick, and the call
-is answered; the condemned are *reaped* together right after. A condemned link is down, so its MAC is free
-already; what cannot wait until it is gone, waits for :meth:`BatchDelete.deletions_finished`.
+Deleting one macvlan link costs the kernel an RCU grace period (16 ms), deleting 64 links of one group little more
+(28 ms). So a call only *retires* a link: it moves it into a group of retired links, which is quick. These are deleted
+together right after the reply. A retired link is down, so its MAC is free already; :meth:`BatchDelete.deletions_finished`
+waits until the links are gone.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ..worker_threads import RunInThread
 from .kernel import Kernel, LinkFacts, Marked
 
 BATCH_SIZE = 64
-"""Links that go in one batch: 64 hold the kernel's lock for 28 ms, 300 for 54."""
+"""Links in one batch: 64 hold the kernel's lock for 28 ms, 300 for 54."""
 BATCH_GROUPS = 16
-"""Groups of condemned links, one a batch, used in turn."""
+"""Groups of retired links, one a batch, used in turn."""
 
 _log = Logger(namespace="macvlan_twisted.netlink")
 
@@ -40,9 +40,8 @@ class BatchDelete:
     :param run: runs what callers wait for.
     :param run_deletion: runs the deletions, which hold their thread for a grace period, so that with a single thread for
         *run* nobody waits for them.
-    :param first_group: of the :data:`BATCH_GROUPS` groups that condemned links are moved to.
-    :param is_ours: tells by what the kernel says of a link whether we made it: deleting a group takes
-        whatever carries it, so that is asked of every link in the group first.
+    :param first_group: of the :data:`BATCH_GROUPS` groups for retired links.
+    :param is_ours: whether we made a link. The kernel deletes every link of a group, so each is checked first.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class BatchDelete:
         self._is_ours = is_ours
         self._batches: list[_Batch] = []
         self._turn = 0
-        self._reaping = False
+        self._deleting = False
         self._waiters: list[Deferred[None]] = []
 
     def is_retired_group(self, group: int) -> bool:
@@ -68,9 +67,9 @@ class BatchDelete:
 
     async def retire(self, name: str) -> bool:
         """
-        Take a link that we made out of use.
+        Retire a link that we made.
 
-        :return: ``False`` if there is no such link in the host's namespace: it went with its sandbox.
+        :return: ``False`` if there is no such link in the host's namespace: it was deleted with its sandbox.
         """
         batch = await self._open_batch()
         batch.names.append(name)
@@ -90,7 +89,7 @@ class BatchDelete:
         return retired
 
     def adopt(self, links: Iterable[LinkFacts]) -> None:
-        """Condemned links of an earlier life: to be reaped by this one."""
+        """Delete the retired links of an earlier life."""
         for link in links:
             batch = next((each for each in self._batches if each.group == link.group), None)
             if batch is None:
@@ -100,18 +99,18 @@ class BatchDelete:
         self._start()
 
     async def deletions_finished(self) -> None:
-        """Wait until every link condemned so far is gone."""
-        if self._reaping:
+        """Wait until every link that was retired so far is gone."""
+        if self._deleting:
             waiter: Deferred[None] = Deferred()
             self._waiters.append(waiter)
             await waiter
 
     async def _open_batch(self) -> _Batch:
-        """The batch that still takes links; a new one in a free group if it is full or being reaped."""
+        """The batch with room for a link; a new one in a free group if the last one is full or being deleted."""
         while True:
             if self._batches and len(self._batches[-1].names) < BATCH_SIZE:
                 return self._batches[-1]
-            used = {batch.group for batch in self._batches} | {self._group_in_reaping}
+            used = {batch.group for batch in self._batches} | {self._group_in_deletion}
             for offset in range(BATCH_GROUPS):
                 group = self._groups[(self._turn + offset) % BATCH_GROUPS]
                 if group not in used:
@@ -120,37 +119,37 @@ class BatchDelete:
                     return self._batches[-1]
             await self.deletions_finished()
 
-    _group_in_reaping = 0
+    _group_in_deletion = 0
 
     def _start(self) -> None:
-        if not self._reaping and self._batches:
-            self._reaping = True
-            ensureDeferred(self._reap_all())
+        if not self._deleting and self._batches:
+            self._deleting = True
+            ensureDeferred(self._delete_all())
 
-    async def _reap_all(self) -> None:
+    async def _delete_all(self) -> None:
         while self._batches:
             batch = self._batches.pop(0)
-            self._group_in_reaping = batch.group
+            self._group_in_deletion = batch.group
             if batch.moving:
                 moved: Deferred[None] = Deferred()
                 batch.all_moved.append(moved)
                 await moved
             try:
-                await self._reap(batch)
+                await self._delete(batch)
             except Exception:
                 _log.failure(
                     "condemned links {names} stay until the next start", names=", ".join(batch.names)
                 )
-        self._group_in_reaping = 0
-        self._reaping = False
+        self._group_in_deletion = 0
+        self._deleting = False
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)
 
-    async def _reap(self, batch: _Batch) -> None:
+    async def _delete(self, batch: _Batch) -> None:
         if not batch.names:
             return
-        # What was condemned by name is ours, even if its row, which proved it, has been forgotten by now.
+        # Links that we retired by name are ours, even if the row that proves it has been removed since.
         names = list(batch.names)
         try:
             members = await self._run_deletion(self._kernel.members_of_group, batch.group)

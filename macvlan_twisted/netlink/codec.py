@@ -1,4 +1,4 @@
-"""What the kernel says of links, read as bytes: events come by the hundred, and lists of links with each reaping."""
+"""Decodes the kernel's messages about links; pyroute2 would be too slow for events and for the lists of each deletion."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from attrs import frozen
 # By linux/netlink.h, linux/rtnetlink.h and linux/if_link.h.
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 _KIND = 0x3FFF
-"""Of an attribute's kind: without the bits that say how it is written."""
+"""Mask of an attribute's type (NLA_TYPE_MASK)."""
 MESSAGE, LINK, ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=HH")
 IFLA_IFNAME, IFLA_IFALIAS, _IFLA_GROUP = 3, 20, 27
 
 
 @frozen
 class LinkMark:
-    """What tells whose a link is."""
+    """A link with what identifies its owner."""
 
     index: int
     name: str
@@ -27,7 +27,7 @@ class LinkMark:
 
 
 def messages_in(packet: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Of each message in a packet: its kind, the number of the request that it answers, and its body."""
+    """The type, sequence number and body of each message in a packet."""
     start = 0
     while start + MESSAGE.size <= len(packet):
         length, kind, _, number, _ = MESSAGE.unpack_from(packet, start)
@@ -39,9 +39,9 @@ def messages_in(packet: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def attributes_in(body: bytes, head: int = LINK.size) -> Iterator[tuple[int, bytes]]:
     """
-    Of a message: the kind and the value of each attribute.
+    The type and the value of each attribute of a message.
 
-    :param head: how long what comes before them is; by default that of a message about a link.
+    :param head: length of the header before them, by default that of a message about a link (``struct ifinfomsg``).
     """
     start = head
     while start + ATTRIBUTE.size <= len(body):
@@ -57,7 +57,7 @@ def text_of(value: bytes) -> str:
 
 
 def group_attribute(group: int) -> bytes:
-    """What stands in each message about a link that carries *group*."""
+    """The bytes that each message about a link of *group* contains."""
     return ATTRIBUTE.pack(ATTRIBUTE.size + 4, _IFLA_GROUP) + group.to_bytes(4, sys.byteorder)
 
 

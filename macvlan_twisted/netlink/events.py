@@ -1,4 +1,4 @@
-"""Hearing of links as they come, change and go, in the reactor and without asking."""
+"""Link events: an rtnetlink multicast socket in the reactor."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _log = Logger(namespace="macvlan_twisted.netlink")
 _RTMGRP_LINK = 0x1
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _SO_RCVBUFFORCE = 33
-_ROOM = 1 << 20
-"""Bytes that the kernel keeps for us: some hundred changes while the reactor is busy."""
+_BUFFER_SIZE = 1 << 20
+"""Receive buffer in bytes: room for some hundred changes while the reactor is busy."""
 _MOST_AT_ONCE = 64
 
 
 @frozen
 class LinkEvent:
-    """What became of a link of this network namespace."""
+    """The change of a link in this network namespace."""
 
     name: str
-    """Empty: news were lost, and any link may have changed."""
+    """Empty if events were lost: any link may have changed."""
     there: bool = True
-    """Else it was removed, renamed, or moved to another namespace."""
+    """False if it was removed, renamed, or moved to another namespace."""
     up: bool = False
-    """Whether frames can pass: it is up and has a carrier."""
+    """Whether it is up and has a carrier."""
 
 
-Hear = Callable[[LinkEvent], None]
+LinkListener = Callable[[LinkEvent], None]
 
 _LOST = LinkEvent("")
 
@@ -54,9 +54,9 @@ class LinkEvents:
         self._socket: socket.socket | None = None
         self._names: dict[int, str] = {}
         """By index: the kernel reports the new name of a link that is renamed, not the old one."""
-        self._hearers: list[Hear] = []
+        self._listeners: list[LinkListener] = []
         self._lost = False
-        """Whether the kernel drops news, which it does until we have fetched those that it has kept."""
+        """Whether the kernel dropped events. It does so until we have read its buffer."""
 
     def open(self) -> None:
         """:raises LinkError: the kernel refuses."""
@@ -64,7 +64,7 @@ class LinkEvents:
             events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
             events.setblocking(False)
             with suppress(PermissionError):
-                events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
+                events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_SIZE)
             events.bind((0, _RTMGRP_LINK))
         except OSError as error:
             number = error.errno or 0
@@ -73,24 +73,24 @@ class LinkEvents:
         self._names = dict(socket.if_nameindex())
         self._reactor.addReader(self)
 
-    def listen(self, hear: Hear) -> Callable[[], None]:
-        """:return: to be called when *hear* is to be told no more."""
-        self._hearers.append(hear)
+    def listen(self, listener: LinkListener) -> Callable[[], None]:
+        """:return: call it to stop listening."""
+        self._listeners.append(listener)
 
         def stop() -> None:
-            if hear in self._hearers:
-                self._hearers.remove(hear)
+            if listener in self._listeners:
+                self._listeners.remove(listener)
 
         return stop
 
     def close(self) -> None:
-        self._hearers.clear()
+        self._listeners.clear()
         if self._socket is not None:
             self._reactor.removeReader(self)
             self._socket.close()
             self._socket = None
 
-    # What the reactor asks of a reader.
+    # IReadDescriptor.
 
     def doRead(self) -> None:
         for _ in range(_MOST_AT_ONCE):
@@ -100,7 +100,7 @@ class LinkEvents:
                 packet = self._socket.recv(1 << 16)
             except BlockingIOError:
                 if self._lost:
-                    self._begin_anew()
+                    self._start_over()
                 return
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
@@ -108,26 +108,26 @@ class LinkEvents:
                 self._lost = True
                 continue
             for kind, index, flags, name in _links_in(packet):
-                self._take(kind, index, flags, name)
+                self._handle(kind, index, flags, name)
 
-    def _take(self, kind: int, index: int, flags: int, name: str) -> None:
+    def _handle(self, kind: int, index: int, flags: int, name: str) -> None:
         before = self._names.get(index, "")
         name = name or before
         if kind == RTM_DELLINK or name != before:
             self._names.pop(index, None)
             gone = before or (name if kind == RTM_DELLINK else "")
             if gone:
-                self._tell(LinkEvent(gone, there=False))
+                self._report(LinkEvent(gone, there=False))
         if kind == RTM_NEWLINK and name:
             self._names[index] = name
-            self._tell(LinkEvent(name, up=flags & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING))
+            self._report(LinkEvent(name, up=flags & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING))
 
-    def _tell(self, news: LinkEvent) -> None:
-        for hear in tuple(self._hearers):
+    def _report(self, event: LinkEvent) -> None:
+        for listener in tuple(self._listeners):
             try:
-                hear(news)
+                listener(event)
             except Exception:
-                _log.failure("news of link {name} were not understood", name=news.name)
+                _log.failure("news of link {name} were not understood", name=event.name)
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()
@@ -136,27 +136,25 @@ class LinkEvents:
         return "link events"
 
     def connectionLost(self, reason: Any) -> None:
-        """
-        The socket polls as broken when news were lost, until the error is fetched. Or the reactor stops.
-        """
+        """The socket polls as broken when events were lost, until its error is read. Or the reactor stops."""
         if self._socket is None:
             return
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENOBUFS:
             self._reactor.addReader(self)
-            self._begin_anew()
+            self._start_over()
 
-    def _begin_anew(self) -> None:
+    def _start_over(self) -> None:
         self._lost = False
         self._names = dict(socket.if_nameindex())
-        self._tell(_LOST)
+        self._report(_LOST)
 
 
 def _links_in(packet: bytes) -> Iterator[tuple[int, int, int, str]]:
-    """Of each message about a link: what happened, its index, flags, and name if that is told."""
+    """The type, index, flags and name (empty if absent) of each message about a link."""
     for kind, _, body in messages_in(packet):
         if kind in (RTM_NEWLINK, RTM_DELLINK) and len(body) >= LINK.size:
             family, _, index, flags, _ = LINK.unpack_from(body)
-            # A bridge tells under its own family that a link is its port no more, which removes nothing.
+            # A message of AF_BRIDGE says that a link left a bridge; the link itself stays.
             if family == socket.AF_UNSPEC:
                 names = (text_of(value) for each, value in attributes_in(body) if each == IFLA_IFNAME)
                 yield kind, index, flags, next(names, "")

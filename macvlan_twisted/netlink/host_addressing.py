@@ -1,4 +1,4 @@
-"""Addresses, routes and sysctls of the host itself."""
+"""Addresses, routes and sysctls of the host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..addresses import IPAddress, IPInterface, parse_address
 from ..errors import LinkError
 from ..failpoints import Failpoint
 from .kernel import DefaultRoute, HostRoute
-from .sockets import NetlinkSockets, index_of, told
+from .sockets import NetlinkSockets, index_of, link_errors
 
 _IFA_F_NODAD = 0x02  # linux/if_addr.h
 
@@ -34,7 +34,7 @@ class HostAddressing(NetlinkSockets):
 
     def default_routes(self) -> list[DefaultRoute]:
         found = []
-        with told("reading default routes"):
+        with link_errors("reading default routes"):
             for family in (socket.AF_INET, socket.AF_INET6):
                 for route in self._netlink.get_default_routes(family=family):
                     link, gateway = route.get_attr("RTA_OIF"), route.get_attr("RTA_GATEWAY")
@@ -50,7 +50,7 @@ class HostAddressing(NetlinkSockets):
         return sorted(found, key=lambda route: route.metric)
 
     def addresses_of(self, name: str) -> list[IPInterface]:
-        with told(f"reading addresses of {name}"):
+        with link_errors(f"reading addresses of {name}"):
             return [
                 ip_interface(
                     f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
@@ -59,7 +59,7 @@ class HostAddressing(NetlinkSockets):
             ]
 
     def host_addresses(self) -> dict[IPAddress, str]:
-        with told("reading the host's addresses"):
+        with link_errors("reading the host's addresses"):
             names = dict(socket.if_nameindex())
             return {
                 parse_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")): names.get(
@@ -87,12 +87,12 @@ class HostAddressing(NetlinkSockets):
         request: dict[str, Any] = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
         if address.version == 6:
             request["flags"] = _IFA_F_NODAD
-        with told(f"giving {name} the address {address}"), _ADD_ADDRESS:
+        with link_errors(f"giving {name} the address {address}"), _ADD_ADDRESS:
             self._netlink.addr("replace", index=index_of(name), **request)
 
     def delete_address(self, name: str, address: IPInterface) -> bool:
         try:
-            with told(f"taking the address {address} from {name}"), _REMOVE_ADDRESS:
+            with link_errors(f"taking the address {address} from {name}"), _REMOVE_ADDRESS:
                 self._netlink.addr(
                     "del", index=index_of(name), address=str(address.ip), prefixlen=address.network.prefixlen
                 )
@@ -105,7 +105,7 @@ class HostAddressing(NetlinkSockets):
     def add_host_route(self, route: HostRoute) -> None:
         doing = f"making the route to {route.destination} by {route.link}"
         try:
-            with told(doing), _ADD_ROUTE:
+            with link_errors(doing), _ADD_ROUTE:
                 self._netlink.route("add", **_route_request(route))
         except LinkError as failure:
             if failure.errno != errno.EEXIST:
@@ -125,12 +125,12 @@ class HostAddressing(NetlinkSockets):
                     errno.EEXIST,
                 ) from None
             if present != route:
-                with told(doing), _REPLACE_ROUTE:
+                with link_errors(doing), _REPLACE_ROUTE:
                     self._netlink.route("replace", **_route_request(route))
 
     def delete_host_route(self, route: HostRoute) -> bool:
         try:
-            with told(f"removing the route to {route.destination} by {route.link}"), _REMOVE_ROUTE:
+            with link_errors(f"removing the route to {route.destination} by {route.link}"), _REMOVE_ROUTE:
                 self._netlink.route("del", **_route_request(route))
         except LinkError as failure:
             if failure.errno in (errno.ENODEV, errno.ESRCH):
@@ -146,7 +146,7 @@ class HostAddressing(NetlinkSockets):
                 return []
             raise
         found = []
-        with told(f"reading the routes by {link}"):
+        with link_errors(f"reading the routes by {link}"):
             for family, length in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
                 for message in self._netlink.route("dump", family=family):
                     if (message["proto"], message["dst_len"], message.get_attr("RTA_OIF")) == (

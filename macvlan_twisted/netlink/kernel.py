@@ -1,4 +1,4 @@
-"""What we ask of the kernel: a small interface of plain, blocking functions."""
+"""The interface to the kernel: plain, blocking functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ETH_P_8021Q = 0x8100
 
 
 class Marked(Protocol):
-    """What tells whose a link is."""
+    """A link with what identifies its owner."""
 
     @property
     def name(self) -> str: ...
@@ -27,7 +27,7 @@ class Marked(Protocol):
 
 @frozen
 class LinkFacts:
-    """What the kernel says of one link in the host's namespace."""
+    """A link in the host's namespace."""
 
     index: int
     name: str
@@ -60,7 +60,7 @@ class NetnsLink:
 
 @frozen
 class MacvlanLink:
-    """A macvlan link to be made; also what the kernel is read back as, once a network."""
+    """A macvlan link to be made, or as it is read back from the kernel."""
 
     name: str
     parent: str
@@ -77,7 +77,7 @@ class MacvlanLink:
 
 @frozen
 class DefaultRoute:
-    """A default route of the host: which link it leaves by, and the router."""
+    """A default route of the host: its link and its router."""
 
     link: str
     gateway: IPAddress | None
@@ -91,34 +91,34 @@ class HostRoute:
     destination: IPAddress
     link: str
     source: IPAddress | None
-    """The host's address that talks to it."""
+    """The preferred source address."""
     protocol: int
-    """Who made it (``ip route``: *proto*)."""
+    """*proto* of ``ip route``: who made the route."""
 
 
 @frozen
 class Readdress:
-    """What is to become of a container's link in its sandbox, when the container gets another IPv4 address."""
+    """The change of a container's link in its sandbox when the container gets another IPv4 address."""
 
     mac: str
-    """Of the link, which is known by it."""
+    """Identifies the link."""
     leaving: tuple[IPAddress, ...]
-    """The addresses that it is to have no more; they may have gone already."""
+    """The addresses to remove; they may be gone already."""
     arriving: IPInterface
     routers_before: tuple[IPAddress, ...] = ()
-    """A default route to one of them is to be changed; any other one stays."""
+    """A default route by one of them changes; any other one stays."""
     router: IPAddress | None = None
-    """Where it is to lead; ``None``: nowhere."""
+    """The new router; ``None`` for no default route."""
     routes: tuple[tuple[IPNetwork, IPAddress | None], ...] = ()
-    """Destinations that it needs routes to, each with the next hop; without one it is on the link itself."""
+    """Destinations that need a route, each with the next hop; ``None`` for one on the link itself."""
 
 
 class Kernel(Protocol):
     """
-    Links in the namespace of this process. Every function blocks, for microseconds up to an RCU grace
-    period of 16 ms or more, and so runs on a thread; it may be called from several threads at once.
+    Links in the namespace of this process. Every function blocks, from microseconds to an RCU grace period of 16 ms or
+    more, and so runs on a thread. Several threads may call it at once.
 
-    All of them raise :class:`~macvlan_twisted.errors.LinkError` when the kernel refuses.
+    :raises LinkError: any of them, when the kernel refuses.
     """
 
     def find(self, name: str) -> LinkFacts | None:
@@ -128,34 +128,35 @@ class Kernel(Protocol):
         """
         Whether there is a link *name*; takes microseconds and no lock, so it may run in the reactor.
 
-        :raises LinkError: it cannot be found out, as no file descriptor is left.
+        :raises LinkError: no file descriptor is left.
         """
 
     def names(self) -> list[str]:
-        """The names of all links; costs microseconds a link."""
+        """The names of all links. It takes microseconds a link."""
 
     def links_elsewhere(self) -> list[NetnsLink]:
-        """The links in all other namespaces to which links were moved from this one; costs 0.1 ms a namespace."""
+        """The links in all namespaces to which links of this one were moved. It takes 0.1 ms a namespace."""
 
     def links(self) -> list[LinkFacts]:
-        """All links; costs 0.2 ms a link, so not for the way of a call."""
+        """All links. It takes 0.2 ms a link, too long for a plugin call."""
 
     def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
         """
-        Make a macvlan link, down, in one message, and mark it by its alias in a second one.
+        Make a macvlan link, which is down, with one message, and set its alias with a second one. A failure leaves no
+        link.
 
-        With *prove_mac_free* it is brought up for a moment, which fails with EADDRINUSE if another link on
-        the parent, in whatever namespace, has its MAC. A failure leaves no link.
+        :param prove_mac_free: bring it up for a moment, which fails with EADDRINUSE if another link on the parent, in any
+            namespace, has its MAC.
         """
 
     def read_macvlan(self, name: str) -> MacvlanLink | None:
-        """What became of :meth:`add_macvlan`, since the kernel and pyroute2 ignore what they do not know."""
+        """The result of :meth:`add_macvlan`: the kernel and pyroute2 ignore attributes that they do not know."""
 
     def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
-        """Make an 802.1Q sub-interface, and bring it up; the host itself takes no IPv6 address there."""
+        """Make an 802.1Q link, and bring it up, with IPv6 disabled for the host."""
 
     def add_dummy(self, name: str, group: int, alias: str, mtu: int | None = None) -> None:
-        """Make a dummy link, and bring it up; the host itself takes no IPv6 address there."""
+        """Make a dummy link, and bring it up, with IPv6 disabled for the host."""
 
     def set_up(self, name: str) -> None: ...
 
@@ -171,34 +172,32 @@ class Kernel(Protocol):
         """Remove every link of *group* within one grace period, whoever made it."""
 
     def close(self) -> None:
-        """Give back what the calling thread holds, such as its netlink socket; the next call takes it again."""
+        """Close the netlink sockets of the calling thread; its next call opens them again."""
 
     def default_routes(self) -> list[DefaultRoute]:
         """Default routes of both families, the preferred ones first."""
 
     def addresses_of(self, name: str) -> list[IPInterface]:
-        """The addresses that the host itself has on a link."""
+        """The host's addresses on a link."""
 
     def host_addresses(self) -> dict[IPAddress, str]:
-        """All addresses that the host itself has, each with the name of its link."""
+        """All addresses of the host, each with the name of its link."""
 
     def configure(self, name: str, values: Mapping[str, str]) -> None:
         """
-        Write sysctls of a link, such as ``ipv4/arp_ignore``; those of IPv6 are left out where the host has none.
+        Write sysctls of a link, such as ``ipv4/arp_ignore``. Those of IPv6 are ignored where the kernel has no IPv6.
         """
 
     def add_address(self, name: str, address: IPInterface) -> None:
-        """Give the host an address on a link, without IPv6's wait for duplicates; succeeds if it is there."""
+        """Add an address of the host to a link, without IPv6 duplicate address detection. Succeeds if it is there."""
 
     def delete_address(self, name: str, address: IPInterface) -> bool:
         """``False`` if it is not there."""
 
     def add_host_route(self, route: HostRoute) -> None:
         """
-        Make a route; succeeds if it is there, and replaces that of its destination, link and protocol if it has
-        another source.
-
-        A route of someone else to the same destination stays, and is refused with EEXIST.
+        Add a route. Succeeds if it is there; replaces one with the same destination, link and protocol that has another
+        source. Where another program has a route to the same destination, it fails with EEXIST.
         """
 
     def delete_host_route(self, route: HostRoute) -> bool:
@@ -210,20 +209,20 @@ class Kernel(Protocol):
 
 class Sandboxes(Protocol):
     """
-    Containers' network namespaces, each known by the path of a file. As those of :class:`Kernel` these functions block,
-    and raise :class:`~macvlan_twisted.errors.LinkError`.
+    Containers' network namespaces, each identified by the path of a file. As in :class:`Kernel`, these functions block and
+    raise :class:`~macvlan_twisted.errors.LinkError`.
     """
 
     def lacking(self) -> str:
-        """What this process lacks to change anything in a sandbox, with the remedy; empty if nothing."""
+        """The privilege that this process lacks to change a sandbox, with the remedy; empty if none."""
 
     def is_there(self, path: str) -> bool:
-        """Whether *path* leads to a network namespace, as seen from here."""
+        """Whether *path* is a network namespace in this process's view."""
 
     def move(self, path: str, move: Readdress) -> tuple[str, ...]:
         """
-        Give a link in the sandbox another address, and its default route another router. What of that is done already
-        stays; after a failure all is as it was.
+        Change the address of a link in the sandbox, and the router of its default route. Parts that are done already are
+        skipped. A failure restores the former state.
 
-        :return: routes of the link that could not be kept, as they are reached by none of its addresses any more.
+        :return: the routes of the link that are lost, since none of its addresses reaches their gateways any more.
         """

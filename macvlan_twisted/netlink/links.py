@@ -1,4 +1,4 @@
-"""Links for those who must not block: the kernel on a pool of threads, and removal in batches."""
+"""Links without blocking: the kernel's functions on a pool of threads, and deletion in batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .kernel import HostRoute, Kernel, LinkFacts, MacvlanLink, Marked, NetnsLink
 _log = Logger(namespace="macvlan_twisted.netlink")
 
 GROUPS = 1 + BATCH_GROUPS
-"""How many groups one instance uses: one for living links, the rest for condemned ones."""
+"""How many groups one instance uses: one for links in use, the rest for retired ones."""
 
 
 class Links:
@@ -24,8 +24,8 @@ class Links:
 
     :param run: runs a function of the kernel on a thread.
     :param run_deletion: the same on a thread of its own, for the removal of retired links.
-    :param group: the group of our living links; the groups that follow it are for condemned ones.
-    :param is_ours: tells by what the kernel says of a link whether this instance made it.
+    :param group: the group of our links in use; the groups that follow it are for retired ones.
+    :param is_ours: whether this instance made a link.
     """
 
     def __init__(
@@ -40,23 +40,23 @@ class Links:
         self._run = run
         self.group = group
         self.is_ours = is_ours
-        self._reaper = BatchDelete(kernel, run, run_deletion, group + 1, is_ours)
+        self._batches = BatchDelete(kernel, run, run_deletion, group + 1, is_ours)
 
     def is_retired(self, link: LinkFacts) -> bool:
-        return self._reaper.is_retired_group(link.group)
+        return self._batches.is_retired_group(link.group)
 
     async def find(self, name: str) -> LinkFacts | None:
         return await self._run(self._kernel.find, name)
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a link in the host's namespace, without a thread: it takes 5 us."""
+        """Whether there is such a link in the host's namespace. It takes 5 us, so it needs no thread."""
         return self._kernel.exists(name)
 
     async def names(self) -> list[str]:
         return await self._run(self._kernel.names)
 
     async def elsewhere(self) -> list[NetnsLink]:
-        """The links in other namespaces, to which links were moved from the host's."""
+        """The links in other namespaces to which links of the host's were moved."""
         return await self._run(self._kernel.links_elsewhere)
 
     async def all(self) -> list[LinkFacts]:
@@ -104,32 +104,32 @@ class Links:
         await self._run(self._kernel.set_up, name)
 
     async def delete(self, name: str) -> bool:
-        """Remove a link that we made and wait until it is gone; ``False`` if it was gone already."""
+        """Delete a link that we made, and wait until it is gone; ``False`` if it was gone already."""
         return await self._run(self._kernel.delete, name)
 
     async def retire(self, name: str) -> bool:
         """
-        Take a link that we made out of use, for removal soon; ``False`` if it is gone already. Where the kernel refuses
-        that, it is removed at once.
+        Retire a link that we made, to be deleted soon; ``False`` if it is gone already. Where the kernel refuses to retire
+        it, it is deleted at once.
         """
         try:
-            return await self._reaper.retire(name)
+            return await self._batches.retire(name)
         except LinkError as failure:
             _log.warn("{reason}; it is removed by itself", reason=str(failure))
             return await self.delete(name)
 
     async def dispose(self, name: str) -> None:
-        """Remove a link as :meth:`delete` does; where the kernel refuses that, with the condemned ones."""
+        """Delete a link as :meth:`delete` does; where the kernel refuses, retire it."""
         try:
             await self.delete(name)
         except LinkError as failure:
             _log.warn("{reason}; it is removed with the condemned ones", reason=str(failure))
-            await self._reaper.retire(name)
+            await self._batches.retire(name)
 
     def adopt_retired(self, links: Iterable[LinkFacts]) -> None:
-        """Links that an earlier life of this instance condemned and did not come to remove."""
-        self._reaper.adopt(links)
+        """Delete the links that an earlier life of this instance retired."""
+        self._batches.adopt(links)
 
     async def deletions_finished(self) -> None:
-        """Wait until every link condemned so far is gone."""
-        await self._reaper.deletions_finished()
+        """Wait until every link that was retired so far is gone."""
+        await self._batches.deletions_finished()

@@ -1,11 +1,10 @@
 """
-The messages that each container's life needs, encoded once by pyroute2 and patched from then on.
+Netlink messages that every container needs: pyroute2 encodes each once, and later ones are patched copies.
 
-pyroute2 takes 650 microseconds to make a link, 230 to mark it and 280 to condemn it, where the kernel takes 140, 20 and 20
-(docs/explanation/performance). Nearly all of that is spent on making bytes of Python values that differ in a
-name, a MAC and a number each time. So here the bytes are kept, and only those are put in. What is encoded, and whatever is
-not asked for with each container, remains pyroute2's; ``tests/unit/test_message_templates.py`` holds the two against each
-other.
+pyroute2 takes 650 microseconds to make a link, 230 to mark it and 280 to retire it, where the kernel takes 140, 20 and 20
+(docs/explanation/performance). Nearly all of that goes into encoding values that differ in a name, a MAC and a number. So
+the encoded bytes are templates here. All other messages are pyroute2's work. ``tests/unit/test_message_templates.py``
+compares the bytes with pyroute2's.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 _DESCRIPTORS = 6
-"""As many as pyroute2 opens with an event loop (measured: 4), and some for other threads."""
+"""File descriptors: pyroute2 opens 4 with an event loop (measured); the rest is for other threads."""
 MOST_TEMPLATES = 256
-"""A template is for one network's options on one parent; where there are more of them, they are made anew."""
+"""One template is for one network's options on one parent. With more of them, all are discarded and made again."""
 _BYTES_AT_ONCE = 1 << 16
 
 _ANY_INDEX = 0x7FFFFFFF
@@ -77,11 +76,11 @@ class MessageTemplates:
     def close(self) -> None:
         self._socket.close()
 
-    # What the kernel refuses is raised as pyroute2 raises it, :exc:`NetlinkError` with its errno.
+    # All functions raise NetlinkError, as pyroute2 does, when the kernel refuses.
 
     def add_link(self, name: str, mac: str | None, **request: Any) -> None:
         """
-        :param request: all but name and MAC, as ``IPRoute.link("add", ...)`` takes it.
+        :param request: the arguments of ``IPRoute.link("add", ...)`` without name and MAC.
         """
         raw = name.encode()
         key = ("add", len(raw), mac is None, *_key(request))
@@ -93,7 +92,7 @@ class MessageTemplates:
         self._ask(message)
 
     def mark(self, index: int, alias: str) -> None:
-        """Give a link an alias, and bring it down."""
+        """Set a link's alias, and bring it down."""
         raw = alias.encode()
         template = self._template(("mark", len(raw)), lambda: _marking(len(raw)))
         message = bytearray(template.data)
@@ -102,20 +101,20 @@ class MessageTemplates:
 
     def retire(self, index: int, group: int) -> None:
         """Move a link to *group*, and bring it down."""
-        template = self._template(("condemn",), _condemning)
+        template = self._template(("retire",), _retiring)
         message = bytearray(template.data)
         message[template.group_at : template.group_at + 4] = struct.pack("=I", group)
         self._ask_of(index, message)
 
     def remove_group(self, group: int) -> None:
-        """Remove all links of *group*, whosever they are."""
+        """Delete all links of *group*, also those of others."""
         template = self._template(("remove",), _removing)
         message = bytearray(template.data)
         message[template.group_at : template.group_at + 4] = struct.pack("=I", group)
         self._ask(message)
 
     def members(self, group: int) -> list[LinkMark]:
-        """The links of *group*. All links are listed for it; to read one takes 10 us, so those of other groups are not."""
+        """The links of *group*. The kernel lists all links; decoding one takes 10 us, so those of other groups are not."""
         carried = group_attribute(group)
         marks = (link_mark(body) for body in self._dump() if carried in body)
         return [each for each in marks if each.group == group]
@@ -139,7 +138,7 @@ class MessageTemplates:
         return self._sequence
 
     def _ask(self, message: bytearray) -> None:
-        """The kernel does its work inside the sending, and has answered by then."""
+        """The kernel works while we send, and its reply is there afterwards."""
         for kind, body in self._answers(self._send(message)):
             if kind == _NLMSG_ERROR:
                 (code,) = struct.unpack_from("=i", body)
@@ -148,7 +147,7 @@ class MessageTemplates:
                 return
 
     def _answers(self, sequence: int) -> Iterator[tuple[int, bytes]]:
-        """What came for one request; what is left of an earlier one, which was given up, is passed over."""
+        """The replies to one request. Replies to an earlier one, which was interrupted, are skipped."""
         while True:
             for kind, number, body in messages_in(self._socket.recv(_BYTES_AT_ONCE)):
                 if number == sequence:
@@ -165,7 +164,7 @@ class MessageTemplates:
 
 
 def _dump_request() -> bytes:
-    """Of all links, without their counters, which cost as much again."""
+    """Lists all links without their counters, which would take as long again."""
     skip = struct.pack("=HHI", 8, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
     body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + skip
     return MESSAGE.pack(MESSAGE.size + len(body), RTM_GETLINK, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0) + body
@@ -193,7 +192,7 @@ def afford_event_loop() -> None:
 
 
 def _encoded(command: str, **request: Any) -> bytes:
-    """One message, as pyroute2 would send it."""
+    """A message as pyroute2 encodes it."""
     afford_event_loop()
     batch = IPBatch()
     try:
@@ -205,12 +204,12 @@ def _encoded(command: str, **request: Any) -> bytes:
 
 def _place_of(what: bytes, data: bytes) -> int:
     if data.count(what) != 1:
-        raise ValueError(f"pyroute2 has encoded {what!r} in a way that is not known here: {data.hex()}")
+        raise ValueError(f"pyroute2 has encoded {what!r} in an unknown way: {data.hex()}")
     return data.index(what)
 
 
 def _text_place(kind: int, length: int, data: bytes) -> int:
-    """Of the value of a text attribute for which :func:`_some_text` was given."""
+    """The offset of the text attribute whose value is :func:`_some_text`."""
     head = ATTRIBUTE.pack(ATTRIBUTE.size + length + 1, kind)
     return _place_of(head + _some_text(length).encode() + b"\0", data) + ATTRIBUTE.size
 
@@ -234,7 +233,7 @@ def _marking(length: int) -> _Template:
     return _Template(data, alias_at=_text_place(IFLA_IFALIAS, length, data))
 
 
-def _condemning() -> _Template:
+def _retiring() -> _Template:
     data = _encoded("set", index=_ANY_INDEX, group=_GROUP, state="down")
     return _Template(data, group_at=_place_of(struct.pack("=I", _GROUP), data))
 

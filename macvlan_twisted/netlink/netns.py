@@ -1,8 +1,8 @@
 """
-Links in containers' sandboxes: what an engine does there only once, when a container joins.
+Changes links in containers' sandboxes; the engine configures them only once, when a container joins.
 
-A sandbox is a network namespace, which only a thread can enter, and only with CAP_SYS_ADMIN. So each visit has a
-thread of its own that ends with it; ours stay where they are.
+A sandbox is a network namespace. Only a thread can enter it, and needs CAP_SYS_ADMIN. So each visit has a thread of its
+own, which ends there; the other threads stay in the host's namespace.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _ENTER = Failpoint(
 
 def sandbox_path(text: str) -> str:
     """
-    What an engine says in Join to be a sandbox (``SandboxKey``), if it is what one looks like: a name in a directory
-    ``netns``, as ``/var/run/docker/netns/1f2e3d4c5b6a``. Else it is empty, and the path will not be touched.
+    The ``SandboxKey`` of Join if it looks like one: a name in a directory ``netns``, such as
+    ``/var/run/docker/netns/1f2e3d4c5b6a``. Else empty, and the path is never opened.
     """
     path = PurePosixPath(text)
     looks_right = (
@@ -79,7 +79,7 @@ class NamespaceSandboxes:
     def move(self, path: str, move: Readdress) -> tuple[str, ...]:
         def work() -> tuple[str, ...]:
             with IPRoute() as netlink:
-                return NetnsLinkEditor(netlink, move.mac).move(move)
+                return NetnsLinkEditor(netlink).move(move)
 
         with _opened(path) as sandbox, _opened(_OWN) as own:
             if os.path.sameopenfile(sandbox, own):
@@ -110,7 +110,7 @@ def _opened(path: str) -> Iterator[int]:
     """
     :raises LinkError: there is no network namespace.
     """
-    # Links in /proc lead to what cannot be named otherwise; elsewhere a link leads to where the engine did not say.
+    # The links in /proc/*/ns have no other name; any other symbolic link would lead away from the engine's path.
     follow = 0 if path.startswith("/proc/") else os.O_NOFOLLOW
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | follow)
@@ -129,7 +129,7 @@ def _opened(path: str) -> Iterator[int]:
 
 
 def _visit(namespace: int, work: Callable[[], T]) -> T:
-    """Do something in a namespace, in a thread that ends there."""
+    """Run *work* in a namespace, in a thread that ends there."""
 
     def enter() -> T:
         libc = ctypes.CDLL(None, use_errno=True)

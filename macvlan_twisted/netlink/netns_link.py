@@ -1,4 +1,4 @@
-"""A container's link, within its sandbox: its addresses and routes, read, and made to be others."""
+"""A container's link in its sandbox: reads and changes its addresses and routes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..failpoints import Failpoint
 from .kernel import Readdress
 
 _MAIN_TABLE = 254
-_MADE_BY_KERNEL = 2  # with an address, and gone with it (rtnetlink.h: RTPROT_KERNEL)
-_BY_BOOT = 3
+_PROTO_KERNEL = 2  # with an address, and gone with it (rtnetlink.h: RTPROT_KERNEL)
+_PROTO_BOOT = 3
 _UNICAST = 1
 _ON_LINK, _UNIVERSE = 253, 0
 _EVERYWHERE = IPv4Network("0.0.0.0/0")
@@ -48,8 +48,8 @@ class _Route:
 
 
 @frozen
-class _Shape:
-    """The IPv4 addresses of a link, and the routes by it that somebody made."""
+class _LinkState:
+    """The IPv4 addresses of a link, and the routes by it that the kernel did not make itself."""
 
     addresses: tuple[IPv4Interface, ...]
     routes: tuple[_Route, ...]
@@ -58,29 +58,34 @@ class _Shape:
 class NetnsLinkEditor:
     """
     :param netlink: an ``IPRoute`` of the sandbox.
-    :raises LinkError: not exactly one macvlan link there has the MAC, so it is another sandbox.
     """
 
-    def __init__(self, netlink: Any, mac: str) -> None:
+    _index: int
+
+    def __init__(self, netlink: Any) -> None:
         self._netlink = netlink
-        with _told("listing the links of a sandbox"):
-            found = [each["index"] for each in netlink.link("dump") if _is_ours(each, mac)]
+
+    def _find(self, mac: str) -> int:
+        """:raises LinkError: not exactly one macvlan link has the MAC, so it is another sandbox."""
+        with _link_errors("listing the links of a sandbox"):
+            found: list[int] = [each["index"] for each in self._netlink.link("dump") if _is_ours(each, mac)]
         if len(found) != 1:
             raise LinkError(
                 f"of the links in the sandbox {len(found) or 'none'} are macvlan links with MAC {mac}: nothing is touched",
                 errno.ENODEV,
             )
-        self._index = found[0]
+        return found[0]
 
     def move(self, move: Readdress) -> tuple[str, ...]:
         """As :meth:`~macvlan_twisted.netlink.kernel.Sandboxes.move`."""
+        self._index = self._find(move.mac)
         before, has_default = self._read()
         after = _moved(before, has_default, move)
         try:
-            lost = self._bring_about(after)
+            lost = self._apply(after)
         except LinkError as failure:
             try:
-                self._bring_about(before)
+                self._apply(before)
             except LinkError as another:
                 raise LinkError(
                     f"{failure}; and what was there before could not be put back: {another}", failure.errno
@@ -88,9 +93,9 @@ class NetnsLinkEditor:
             raise
         return tuple(map(str, lost))
 
-    def _read(self) -> tuple[_Shape, bool]:
-        """The link, and whether the sandbox has a default route by whatever link."""
-        with _told("reading the addresses and routes of a sandbox"):
+    def _read(self) -> tuple[_LinkState, bool]:
+        """The link, and whether the sandbox has a default route by any link."""
+        with _link_errors("reading the addresses and routes of a sandbox"):
             addresses = tuple(
                 IPv4Interface((each.get_attr("IFA_LOCAL"), each["prefixlen"]))
                 for each in self._netlink.get_addr(family=socket.AF_INET, index=self._index)
@@ -100,53 +105,56 @@ class NetnsLinkEditor:
                 for each in self._netlink.route("dump", family=socket.AF_INET)
                 if each.get_attr("RTA_TABLE", each["table"]) == _MAIN_TABLE and each["type"] == _UNICAST
             ]
-        by_us = tuple(
+        own_routes = tuple(
             _route(each)
             for each in routes
-            if each.get_attr("RTA_OIF") == self._index and each["proto"] != _MADE_BY_KERNEL
+            if each.get_attr("RTA_OIF") == self._index and each["proto"] != _PROTO_KERNEL
         )
-        return _Shape(addresses, by_us), any(each["dst_len"] == 0 for each in routes)
+        return _LinkState(addresses, own_routes), any(each["dst_len"] == 0 for each in routes)
 
-    def _bring_about(self, wanted: _Shape) -> list[_Route]:
-        """Addresses first, for routes need them. What is there already is left alone."""
+    def _apply(self, wanted: _LinkState) -> list[_Route]:
+        """Addresses first, since routes need them. Those that are there already are left alone."""
         self._add_addresses(wanted)
         for address in self._read()[0].addresses:
             if address not in wanted.addresses:
                 self._delete_address(address)
-        # Where promote_secondaries is off, an address goes with another one of its subnet that came before it.
+        # With promote_secondaries off, the kernel deletes secondary addresses with the primary one of their subnet.
         self._add_addresses(wanted)
         for route in self._read()[0].routes:
             if route not in wanted.routes:
                 self._delete_route(route)
         return list(self._add_routes(wanted))
 
-    def _add_addresses(self, wanted: _Shape) -> None:
+    def _add_addresses(self, wanted: _LinkState) -> None:
         there = self._read()[0].addresses
         for address in wanted.addresses:
             if address not in there:
                 request = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
                 if address.network.prefixlen < 31:
                     request["broadcast"] = str(address.network.broadcast_address)
-                with _told(f"giving a container the address {address}"), _ADD_ADDRESS:
+                with _link_errors(f"giving a container the address {address}"), _ADD_ADDRESS:
                     self._netlink.addr("add", index=self._index, family=socket.AF_INET, **request)
 
     def _delete_address(self, address: IPv4Interface) -> None:
-        with _told(f"taking the address {address} from a container", errno.EADDRNOTAVAIL), _REMOVE_ADDRESS:
+        with (
+            _link_errors(f"taking the address {address} from a container", errno.EADDRNOTAVAIL),
+            _REMOVE_ADDRESS,
+        ):
             self._netlink.addr(
                 "del", index=self._index, address=str(address.ip), prefixlen=address.network.prefixlen
             )
 
     def _delete_route(self, route: _Route) -> None:
-        with _told(f"removing a container's route {route}", errno.ESRCH), _REMOVE_ROUTE:
+        with _link_errors(f"removing a container's route {route}", errno.ESRCH), _REMOVE_ROUTE:
             self._netlink.route("del", **self._request(route))
 
-    def _add_routes(self, wanted: _Shape) -> Iterator[_Route]:
+    def _add_routes(self, wanted: _LinkState) -> Iterator[_Route]:
         there = self._read()[0].routes
         for route in sorted(wanted.routes, key=lambda each: each.gateway is not None):
             if route in there:
                 continue
             try:
-                with _told(f"making a container's route {route}", errno.EEXIST), _ADD_ROUTE:
+                with _link_errors(f"making a container's route {route}", errno.EEXIST), _ADD_ROUTE:
                     self._netlink.route("add", **self._request(route))
             except LinkError as failure:
                 if failure.errno not in _UNREACHABLE or route.destination == _EVERYWHERE:
@@ -169,20 +177,22 @@ class NetnsLinkEditor:
         return request
 
 
-def _moved(before: _Shape, has_default: bool, move: Readdress) -> _Shape:
+def _moved(before: _LinkState, has_default: bool, move: Readdress) -> _LinkState:
     arriving = IPv4Interface(str(move.arriving))
     kept = tuple(each for each in before.addresses if each.ip not in (*move.leaving, arriving.ip))
     routes = list(_changed(before.routes, move))
     if not has_default and move.routers_before and move.router is not None:
-        routes.append(_new_route(_EVERYWHERE, move.router))  # it went with the last address of a subnet
+        routes.append(
+            _new_route(_EVERYWHERE, move.router)
+        )  # the kernel deleted it with the last address of its subnet
     for destination, next_hop in move.routes:
         if isinstance(destination, IPv4Network) and all(each.destination != destination for each in routes):
             routes.append(_new_route(destination, next_hop))
-    return _Shape((*kept, arriving), tuple(routes))
+    return _LinkState((*kept, arriving), tuple(routes))
 
 
 def _new_route(destination: IPv4Network, next_hop: IPAddress | None) -> _Route:
-    return _Route(destination, next_hop, None, 0, _BY_BOOT, _ON_LINK if next_hop is None else _UNIVERSE)
+    return _Route(destination, next_hop, None, 0, _PROTO_BOOT, _ON_LINK if next_hop is None else _UNIVERSE)
 
 
 def _changed(routes: Iterable[_Route], move: Readdress) -> Iterator[_Route]:
@@ -217,8 +227,8 @@ def _route(message: Any) -> _Route:
 
 
 @contextmanager
-def _told(doing: str, *done: int) -> Iterator[None]:
-    """Turn what netlink raises into a message that says what we were doing; with an error of *done* it is done."""
+def _link_errors(doing: str, *done: int) -> Iterator[None]:
+    """Raise netlink's errors as :class:`LinkError`, with a message that begins with *doing*; ignore the codes *done*."""
     try:
         yield
     except NetlinkError as error:

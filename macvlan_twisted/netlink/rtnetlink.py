@@ -20,7 +20,7 @@ from ..failpoints import Failpoint
 from .host_addressing import HostAddressing
 from .kernel import LinkFacts, MacvlanLink, Marked, NetnsLink
 from .netns_links import links_elsewhere
-from .sockets import index_of, told
+from .sockets import index_of, link_errors
 
 _MAKE_PORT = Failpoint(
     "netlink.macvlan.make", "a macvlan link is made, with its name, parent, mode, MAC and group, all at once"
@@ -43,7 +43,7 @@ _REMOVE_GROUP = Failpoint("netlink.group.remove", "the condemned links of one gr
 
 
 def _extend_macvlan_attributes() -> None:
-    """pyroute2 0.9 drops attributes that are not in its map without a word; these are linux/if_link.h's."""
+    """Teach pyroute2 attributes of linux/if_link.h that it would silently drop (0.9)."""
     if not any(row[0] == "IFLA_MACVLAN_BC_QUEUE_LEN" for row in macvx_data.nla_map):
         macvx_data.nla_map = (
             *macvx_data.nla_map,
@@ -62,7 +62,7 @@ class NetlinkKernel(HostAddressing):
     def find(self, name: str) -> LinkFacts | None:
         try:
             index = index_of(name)
-            with told(f"reading link {name}"):
+            with link_errors(f"reading link {name}"):
                 return _facts(self._netlink.link("get", index=index)[0])
         except LinkError as failure:
             if failure.errno == errno.ENODEV:
@@ -85,24 +85,24 @@ class NetlinkKernel(HostAddressing):
         return links_elsewhere()
 
     def links(self) -> list[LinkFacts]:
-        with told("listing links"):
+        with link_errors("listing links"):
             return [_facts(message) for message in self._netlink.link("dump")]
 
     def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
         request = port_request(port, index_of(port.parent), prove_mac_free)
-        with told(f"making macvlan link {port.name} on {port.parent}"), _MAKE_PORT:
-            self._hot.add_link(port.name, port.mac, **request)
+        with link_errors(f"making macvlan link {port.name} on {port.parent}"), _MAKE_PORT:
+            self._templates.add_link(port.name, port.mac, **request)
         try:
             index = index_of(port.name)
-            with told(f"marking link {port.name} as ours"), _MARK_PORT:
-                self._hot.mark(index, port.alias)
+            with link_errors(f"marking link {port.name} as ours"), _MARK_PORT:
+                self._templates.mark(index, port.alias)
         except BaseException:
             self.delete(port.name)
             raise
 
     def read_macvlan(self, name: str) -> MacvlanLink | None:
         try:
-            with told(f"reading link {name}"):
+            with link_errors(f"reading link {name}"):
                 message = self._netlink.link("get", index=index_of(name))[0]
         except LinkError as failure:
             if failure.errno == errno.ENODEV:
@@ -128,7 +128,7 @@ class NetlinkKernel(HostAddressing):
         )
 
     def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
-        with told(f"making VLAN {vlan_id} on {lower} as {name}"), _MAKE_VLAN:
+        with link_errors(f"making VLAN {vlan_id} on {lower} as {name}"), _MAKE_VLAN:
             self._netlink.link(
                 "add", ifname=name, kind="vlan", link=index_of(lower), vlan_id=vlan_id, group=group
             )
@@ -138,50 +138,50 @@ class NetlinkKernel(HostAddressing):
         request: dict[str, Any] = {"ifname": name, "kind": "dummy", "group": group}
         if mtu is not None:
             request["mtu"] = mtu
-        with told(f"making dummy link {name}"), _MAKE_DUMMY:
+        with link_errors(f"making dummy link {name}"), _MAKE_DUMMY:
             self._netlink.link("add", **request)
         self._finish(name, alias)
 
     def _finish(self, name: str, alias: str) -> None:
         try:
             _keep_host_off(name)
-            with told(f"bringing up {name}"), _MARK_PARENT:
+            with link_errors(f"bringing up {name}"), _MARK_PARENT:
                 self._netlink.link("set", index=index_of(name), ifalias=alias, state="up")
         except BaseException:
             self.delete(name)
             raise
 
     def set_up(self, name: str) -> None:
-        with told(f"bringing up {name}"), _BRING_UP:
+        with link_errors(f"bringing up {name}"), _BRING_UP:
             self._netlink.link("set", index=index_of(name), state="up")
 
     def set_group(self, name: str, group: int) -> bool:
         try:
-            with told(f"condemning link {name}"), _CONDEMN:
-                self._hot.retire(index_of(name), group)
+            with link_errors(f"condemning link {name}"), _CONDEMN:
+                self._templates.retire(index_of(name), group)
         except LinkError as failure:
             return _unless_gone(failure)
         return True
 
     def delete(self, name: str) -> bool:
         try:
-            with told(f"removing link {name}"), _REMOVE:
+            with link_errors(f"removing link {name}"), _REMOVE:
                 self._netlink.link("del", index=index_of(name))
         except LinkError as failure:
             return _unless_gone(failure)
         return True
 
     def members_of_group(self, group: int) -> Sequence[Marked]:
-        with told(f"listing the links of group {group}"):
-            return self._hot.members(group)
+        with link_errors(f"listing the links of group {group}"):
+            return self._templates.members(group)
 
     def delete_group(self, group: int) -> None:
-        with told(f"removing the condemned links of group {group}"), _REMOVE_GROUP:
-            self._hot.remove_group(group)
+        with link_errors(f"removing the condemned links of group {group}"), _REMOVE_GROUP:
+            self._templates.remove_group(group)
 
 
 def port_request(port: MacvlanLink, parent_index: int, up: bool) -> dict[str, Any]:
-    """What pyroute2 is asked for on behalf of a port, but for its name and its MAC."""
+    """The arguments of ``IPRoute.link("add", ...)`` for a macvlan link, without its name and its MAC."""
     request: dict[str, Any] = {
         "kind": "macvlan",
         "link": parent_index,
@@ -214,7 +214,7 @@ def _unless_gone(failure: LinkError) -> bool:
 
 
 def _keep_host_off(name: str) -> None:
-    """A parent that we make is for containers: the host is to gather no addresses and routes there."""
+    """A parent that we make is for containers: the host must not acquire IPv6 addresses and routes on it."""
     path = f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6"
     with suppress(OSError), _KEEP_HOST_OFF, open(path, "w") as file:
         file.write("1")
@@ -238,7 +238,7 @@ def _facts(message: Any) -> LinkFacts:
         up=bool(message["flags"] & 1),
         group=message.get_attr("IFLA_GROUP") or 0,
         alias=message.get_attr("IFLA_IFALIAS") or "",
-        # With a namespace id the index means a link elsewhere: the far end of a veth pair.
+        # With IFLA_LINK_NETNSID the index is one of another namespace: the peer of a veth pair.
         lower_index=0
         if message.get_attr("IFLA_LINK_NETNSID") is not None
         else message.get_attr("IFLA_LINK") or 0,

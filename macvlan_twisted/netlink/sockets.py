@@ -1,4 +1,4 @@
-"""A netlink socket for each thread, and what the kernel's refusals mean."""
+"""A netlink socket for each thread, and the kernel's error codes as messages."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _BY_KERNEL = {
 
 
 @contextmanager
-def told(doing: str) -> Iterator[None]:
-    """Turn what netlink raises into a message that says what we were doing."""
+def link_errors(doing: str) -> Iterator[None]:
+    """Raise netlink's errors as :class:`LinkError`, with a message that begins with *doing*."""
     try:
         yield
     except NetlinkError as error:
@@ -41,14 +41,14 @@ def told(doing: str) -> Iterator[None]:
 
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _LONGEST_NAME = 15
-"""Bytes (IFNAMSIZ); the ioctl would take the beginning of a longer name for the name."""
+"""Bytes (IFNAMSIZ); the ioctl would truncate a longer name."""
 
 
 def index_of(name: str) -> int:
-    """The index of a link of this namespace: 5 us, where a look-up by netlink takes 300."""
+    """The index of a link in this namespace. It takes 5 us, a netlink request 300."""
     try:
         return socket.if_nametoindex(name)
-    except OSError:  # without a number: also if it could not open the socket by which it asks
+    except OSError:  # it has no errno, also if the C library could not open a socket
         return _index_by_ioctl(name)
 
 
@@ -71,10 +71,10 @@ def _index_by_ioctl(name: str) -> int:
 
 def _drop_unread(netlink: Any) -> None:
     """
-    Let go of what came when nobody waited for it any more: pyroute2 keeps it for good, for a reader of broadcasts.
+    Drop messages that arrived after their request was done: pyroute2 stores them for ever, for readers of broadcasts.
 
-    A look-up of one link ends with the link, and the acknowledgement comes after that (pyroute2 0.9.7). Each is short,
-    and is kept in what was a buffer of 256 KiB: a page or more.
+    Getting a single link ends with the link's message, and the acknowledgement arrives later (pyroute2 0.9.7). It is
+    short, but occupies a page or more of what was a buffer of 256 KiB.
     """
     unread = netlink.asyncore.msg_queue.root
     while not unread.empty():
@@ -83,7 +83,7 @@ def _drop_unread(netlink: Any) -> None:
 
 
 class NetlinkSockets:
-    """pyroute2 keeps an event loop a thread, so each thread has an ``IPRoute`` of its own, closed when the thread ends."""
+    """Each thread has an ``IPRoute`` of its own, since pyroute2 has one event loop a thread. Each thread closes its own."""
 
     def __init__(self) -> None:
         self._of_thread = threading.local()
@@ -98,17 +98,17 @@ class NetlinkSockets:
         return netlink
 
     @property
-    def _hot(self) -> MessageTemplates:
-        hot: MessageTemplates | None = getattr(self._of_thread, "hot", None)
-        if hot is None:
-            hot = MessageTemplates()
-            hot.open()
-            self._of_thread.hot = hot
-        return hot
+    def _templates(self) -> MessageTemplates:
+        templates: MessageTemplates | None = getattr(self._of_thread, "templates", None)
+        if templates is None:
+            templates = MessageTemplates()
+            templates.open()
+            self._of_thread.templates = templates
+        return templates
 
     def close(self) -> None:
-        """Close this thread's sockets; those of others go with their threads."""
-        for each in ("netlink", "hot"):
+        """Close the sockets of the calling thread."""
+        for each in ("netlink", "templates"):
             opened = getattr(self._of_thread, each, None)
             if opened is not None:
                 opened.close()
