@@ -1,4 +1,4 @@
-"""A state directory whose files may be damaged: what is sound is opened, the rest is moved aside, never deleted."""
+"""Recovery of damaged state: intact files are opened, damaged ones are moved aside, never deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOVE_ASIDE = Failpoint("state.recovery.aside", "what is damaged is moved into a
 _UNMARK = Failpoint("state.recovery.unmark", "state is rebuilt, and the note of it removed")
 
 UNFINISHED_NAME = "recovering"
-"""The file that is there while state is rebuilt: what is found beside it after a kill is not whole."""
+"""Exists while state is rebuilt. After a kill it shows that the state beside it is incomplete."""
 FILE_NAMES = (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", WITNESS_NAME)
 
 
@@ -51,13 +51,13 @@ def is_in_use(failure: StateError) -> bool:
 
 
 def is_damage(failure: StateError) -> bool:
-    """Whether the files themselves are to blame, and not the disk, the rights or another program."""
+    """Whether the files are damaged; false for errors of the disk, of permissions, or by another program."""
     is_others = isinstance(failure.__cause__, OSError) or _sqlite_code(failure) in _NOT_THE_FILES_FAULT
     return not is_others and not is_in_use(failure)
 
 
 class DamageRecovery:
-    """From the beginning to the end of a ``with`` block; while it lasts, a start without it is refused."""
+    """A ``with`` block that rebuilds state. If it does not end, later starts without ``--recover`` are refused."""
 
     def __init__(self, directory: Path, outside: RuntimeGeneration) -> None:
         self._directory = directory
@@ -77,9 +77,10 @@ class DamageRecovery:
 
     def opened(self, read: Callable[[Database], T]) -> tuple[tuple[Database, T] | None, str]:
         """
-        The state if it is sound, as *read* reads it; else ``None``, and what is wrong with it.
+        Open the state.
 
-        :raises StateError: it cannot be opened, and that says nothing about what it holds.
+        :return: the database with the result of *read*; else ``None`` and the reason why it is not intact.
+        :raises StateError: it cannot be opened, for a reason other than damage.
         """
         if self._was_unfinished:
             return None, "an earlier --recover was not finished"
@@ -103,9 +104,9 @@ class DamageRecovery:
 
     def begun_anew(self, identity: StateIdentity, changes: Sequence[Change]) -> tuple[Path | None, Database]:
         """
-        A new state with *identity* and *changes* in one commit.
+        Create a new state with *identity* and *changes* in one commit.
 
-        :return: where the files that were there are now, if there were any.
+        :return: the directory to which former files were moved, if there were any, and the database.
         """
         with _MARK:
             self._mark.touch(mode=0o600)
@@ -117,8 +118,7 @@ class DamageRecovery:
 
     def complete(self, database: Database, changes: Sequence[Change]) -> None:
         """
-        Commit *changes* under a generation that none before can have reached: so an older copy, put back one day, is
-        known to be older.
+        Commit *changes* with a generation higher than any before, so that an older copy, restored one day, is recognised.
         """
         database.generation = max(database.generation, time.time_ns() // 1000)
         try:
@@ -126,7 +126,7 @@ class DamageRecovery:
         except BaseException:
             database.close()
             raise
-        database.be_witnessed(self._outside)
+        database.repeat_generation(self._outside)
 
     def _moved_aside(self) -> Path | None:
         present = [name for name in FILE_NAMES if (self._directory / name).exists()]
@@ -143,7 +143,7 @@ class DamageRecovery:
 
 def refuse_unfinished(directory: Path) -> None:
     """
-    :raises StateError: a kill ended an earlier recovery half-way.
+    :raises StateError: an earlier recovery was killed.
     """
     mark = directory / UNFINISHED_NAME
     if mark.exists():

@@ -1,14 +1,14 @@
 """
-The database file: rows with checksums, and a ledger that tells when some are missing.
+The database file: every row has a checksum, and one row, the ledger, shows whether rows are missing.
 
-SQLite itself reports neither a flipped byte in a row nor the loss of the last commits when its
-write-ahead log is damaged or gone (measured; see docs/architecture). So
+SQLite reports neither a flipped byte in a row nor the loss of the last commits when its write-ahead log is damaged or
+missing (measured; see docs/explanation/architecture). So
 
-* every row carries a checksum over its table and values;
-* one row, the ledger, carries a generation that grows by one a commit, the number of rows and the
-  exclusive or of their checksums;
-* a small file beside the database, the witness, repeats the generation after each commit; and so does one outside of
-  the directory, as long as the boot lasts (:mod:`macvlan_twisted.state.generation`).
+* every row has a checksum over its table and values;
+* the ledger holds a generation that grows by one with each commit, the number of rows, and the exclusive or of their
+  checksums;
+* a small file beside the database repeats the generation after each commit, and so does a file outside of the directory
+  that lives until the next boot (:mod:`macvlan_twisted.state.generation`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = Logger(namespace="macvlan_twisted.state")
 DATABASE_NAME = "state.sqlite"
 
 _OPEN = Failpoint("state.database.open", "the database's file is made if there is none, for our eyes only")
-_BEGIN_LOG = Failpoint(
+_OPEN_LOG = Failpoint(
     "state.log.open", "SQLite opens its write-ahead log, and takes in one that a kill has left"
 )
 _MIGRATE = Failpoint("state.schema.migrate", "the database gets its tables, or those of a newer version")
@@ -62,12 +62,12 @@ MIGRATIONS: tuple[str, ...] = (
                              checksum INTEGER NOT NULL, PRIMARY KEY (pool_id, name)) WITHOUT ROWID;
     """,
 )
-"""One script a schema version; a new version appends one, and none is ever changed."""
+"""One script for each schema version. A new version appends a script; none is ever changed."""
 
 
 @frozen(eq=False)
 class Table:
-    """One of :data:`TABLES`; there is one object of each."""
+    """One of :data:`TABLES`."""
 
     name: str
     columns: tuple[str, ...]
@@ -81,7 +81,7 @@ class Table:
 
     @cached_property
     def of_key(self) -> tuple[str, ...]:
-        """What names the rows of which the first column of the key is given, or the first two, ..."""
+        """The FROM and WHERE clauses that select rows by the first column of the key, by the first two, ..."""
         terms = [f"{column} = ?" for column in self.key]
         return tuple(
             f"FROM {self.name} WHERE {' AND '.join(terms[: last + 1])}" for last in range(len(terms))
@@ -114,7 +114,7 @@ TABLES = (
 )
 
 _NOT_MISSED = (IDENTITY, CURSORS, CONFLICTS, IDENTITIES)
-"""Tables whose rows stay when the last network has gone: nobody who runs would miss them."""
+"""Tables whose rows remain when the last network is deleted: no container depends on them."""
 
 
 @frozen
@@ -140,11 +140,11 @@ class Drop:
 Change = Put | Drop
 
 
-def lasting(changes: Sequence[Change]) -> Sequence[Change]:
+def effective(changes: Sequence[Change]) -> Sequence[Change]:
     """
-    What is left of *changes* without the rows that a later one of them replaces, or drops by their whole key.
+    *changes* without those that a later one replaces, or drops by the whole key.
 
-    Callers who are served together move the same cursor, and take what another has just given back.
+    Calls that are committed together advance the same cursor, and allocate addresses that others have just released.
     """
     if len(changes) == 1:
         return changes
@@ -159,7 +159,7 @@ def lasting(changes: Sequence[Change]) -> Sequence[Change]:
 
 
 def _checksum(table: Table, row: Sequence[str]) -> int:
-    """64 bits, signed as SQLite wants it."""
+    """64 bits, signed as in SQLite."""
     text = "\x1f".join((table.name, *row))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
@@ -175,10 +175,10 @@ class Database:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / DATABASE_NAME
-        self._witness = GenerationFile(directory / WITNESS_NAME)
+        self._generation_file = GenerationFile(directory / WITNESS_NAME)
         self._outside: RuntimeGeneration | None = None
         self.is_new = False
-        """Whether it was begun just now, with nothing in it."""
+        """Whether it was created now."""
 
     def open(self) -> None:
         """
@@ -186,35 +186,35 @@ class Database:
 
         :raises StateError: something is missing, damaged or of a newer version.
         """
-        with self._told("opening"):
-            witnessed = self._witness.read()
+        with self._sqlite_errors("opening"):
+            recorded = self._generation_file.read()
             if not self._path.exists():
-                self._refuse_lost(witnessed)
+                self._check_not_lost(recorded)
             with _OPEN:
                 self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
                 os.chmod(self._path, 0o600)
             try:
                 self._prepare()
-                self._check(witnessed)
-            except (TypeError, ValueError) as error:  # a value of another type, or text that is not UTF-8
+                self._check(recorded)
+            except (TypeError, ValueError) as error:  # a value of the wrong type, or text that is not UTF-8
                 self._database.close()
                 raise StateError(f"{self._path} is damaged: {error}") from error
             except BaseException:
                 self._database.close()
                 raise
 
-    def _refuse_lost(self, witnessed: RecordedGeneration | None) -> None:
+    def _check_not_lost(self, recorded: RecordedGeneration | None) -> None:
         """
-        :raises StateError: there is no database, and there was one.
+        :raises StateError: there is no database, but there was one.
         """
-        if witnessed is not None:
-            raise StateError(f"{self._path} is gone, although it was at generation {witnessed.generation}")
+        if recorded is not None:
+            raise StateError(f"{self._path} is gone, although it was at generation {recorded.generation}")
         log = self._path.with_name(DATABASE_NAME + "-wal")
         if log.exists():
             raise StateError(f"{self._path} is gone, and its write-ahead log {log.name} is there")
 
     @contextmanager
-    def _told(self, doing: str) -> Iterator[None]:
+    def _sqlite_errors(self, doing: str) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
@@ -225,7 +225,7 @@ class Database:
     def _prepare(self) -> None:
         run = self._database.execute
         run("PRAGMA locking_mode = EXCLUSIVE")
-        with _BEGIN_LOG:
+        with _OPEN_LOG:
             run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
         (version,) = run("PRAGMA user_version").fetchone()
@@ -238,7 +238,7 @@ class Database:
             with _MIGRATE:
                 self._database.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
 
-    def _check(self, witnessed: RecordedGeneration | None) -> None:
+    def _check(self, recorded: RecordedGeneration | None) -> None:
         (verdict,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise StateError(f"{self._path} is damaged: {verdict}")
@@ -247,7 +247,7 @@ class Database:
         ).fetchone()
         seen, seen_digest = 0, 0
         self._missed = 0
-        """How many rows there are that somebody would miss."""
+        """The number of rows outside of :data:`_NOT_MISSED`."""
         for table in TABLES:
             for *row, checksum in self._select(table):
                 if checksum != _checksum(table, row):
@@ -261,27 +261,27 @@ class Database:
             raise StateError(
                 f"{self._path} is damaged: it should hold {count} rows and holds {seen}, or other ones"
             )
-        if witnessed is None and self.generation > 0:
+        if recorded is None and self.generation > 0:
             _log.warn(
                 "{witness} is gone: whether the last commits of {path} are there cannot be told",
                 witness=WITNESS_NAME,
                 path=self._path,
             )
-        if witnessed is not None and self.generation < witnessed.generation:
+        if recorded is not None and self.generation < recorded.generation:
             raise StateError(
-                f"{self._path} is at generation {self.generation}, but {witnessed.generation} was committed: its last "
+                f"{self._path} is at generation {self.generation}, but {recorded.generation} was committed: its last "
                 "commits are lost, or an older file was put in its place"
             )
         self._count, self._digest = count, digest
         self.instance = {row[0]: row[1] for row in self.rows(IDENTITY)}.get("instance", "")
-        if witnessed is not None and witnessed.instance not in ("", self.instance):
+        if recorded is not None and recorded.instance not in ("", self.instance):
             raise StateError(
                 f"{self._path} is that of instance {self.instance or '(none)'}, and {WITNESS_NAME} beside it is of "
-                f"{witnessed.instance}: one of them was put here from another directory"
+                f"{recorded.instance}: one of them was put here from another directory"
             )
 
-    def be_witnessed(self, outside: RuntimeGeneration) -> None:
-        """Repeat the generation there, too, from now on; what is there is of an earlier life, and was looked at."""
+    def repeat_generation(self, outside: RuntimeGeneration) -> None:
+        """Repeat the generation in *outside*, too, from now on. What is there was checked before."""
         self._outside = outside
         outside.begin(self.instance, self.generation, self._missed)
 
@@ -292,21 +292,21 @@ class Database:
         return list(self.each_row(table))
 
     def each_row(self, table: Table) -> Iterator[tuple[str, ...]]:
-        """One after the other: there may be a million."""
+        """An iterator, for there may be a million rows."""
         return (tuple(row[:-1]) for row in self._select(table))
 
     def commit(self, changes: Sequence[Change]) -> None:
         """
-        All *changes* or none, on disk when this returns.
+        Commit all *changes* or none; they are on disk on return.
 
         :raises StateError: none of them was made.
         """
         count, digest, missed, instance = self._count, self._digest, self._missed, self.instance
-        with self._told("writing"):
+        with self._sqlite_errors("writing"):
             run = self._database.execute
             run("BEGIN IMMEDIATE")
             try:
-                for change in lasting(changes):
+                for change in effective(changes):
                     table, key = change.table, change.key
                     rows = table.of_key[len(key) - 1]
                     is_missed = table not in _NOT_MISSED
@@ -333,15 +333,15 @@ class Database:
         self.generation += 1
         self._count, self._digest, self._missed, self.instance = count, digest, missed, instance
         try:
-            self._witness.write(self.generation, self.instance)
+            self._generation_file.write(self.generation, self.instance)
             if self._outside is not None:
                 self._outside.write(self.generation, self._missed)
-        except OSError as error:  # it may lag behind, and the commit is good
+        except OSError as error:  # the file may lag behind; the commit is durable
             _log.warn("{path} was not updated: {reason}", path=WITNESS_NAME, reason=error.strerror)
 
     def close(self) -> None:
         with _CLOSE:
             self._database.close()
-        self._witness.close()
+        self._generation_file.close()
         if self._outside is not None:
             self._outside.close()

@@ -1,4 +1,4 @@
-"""Directories that we make, and the one that is for our eyes only."""
+"""Creation of directories, and the private state directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CLOSE_DIRECTORY = Failpoint(
 
 
 def make_directory(directory: Path, mode: int, step: Failpoint) -> None:
-    """Make a directory if it is missing. What is missing above it others may not write to, whatever the umask."""
+    """Create a directory if it is missing, and its parents, which others may not write to, whatever the umask."""
     with step:
         for above in reversed(directory.parents):
             above.mkdir(mode=0o755, exist_ok=True)
@@ -30,9 +30,9 @@ def make_directory(directory: Path, mode: int, step: Failpoint) -> None:
 
 def prepare_directory(directory: Path) -> None:
     """
-    Make the state directory if it is missing, and see that nobody but us can have put anything into it.
+    Create the state directory if it is missing, and make sure that nobody else can have put files into it.
 
-    :raises StartupError: it is somebody else's, or something in it is.
+    :raises StartupError: another user owns it, or a file in it.
     """
     make_directory(directory, 0o700, _MAKE_DIRECTORY)
     us = os.geteuid()
@@ -47,7 +47,7 @@ def prepare_directory(directory: Path) -> None:
     for entry in directory.iterdir():
         try:
             it = entry.lstat()
-        except FileNotFoundError:  # of one who is just ending, whose lock will be asked for
+        except FileNotFoundError:  # of a service that is ending; its lock is tried later
             continue
         if it.st_uid != us or stat.S_ISLNK(it.st_mode):
             what = "is a link" if stat.S_ISLNK(it.st_mode) else f"belongs to {_name(it.st_uid)}"
@@ -60,8 +60,8 @@ def prepare_directory(directory: Path) -> None:
 @contextmanager
 def as_owner_of(directory: Path) -> Iterator[None]:
     """
-    Root works in the directory as its owner: a file that root made there, and could not remove, would keep the owner's
-    service from its next start; and nothing that the owner put there is opened with the rights of root.
+    Let root work as the directory's owner: a file of root that is left there would prevent the owner's service from
+    starting, and root must not open what the owner put there with its own rights.
     """
     user, group = os.geteuid(), os.getegid()
     it = directory.stat()

@@ -1,9 +1,9 @@
 """
-What repeats the generation of the database: a file beside it, and one that lives as long as the boot.
+Two files that repeat the generation of the database: one beside it, and one that lives until the next boot.
 
-Both are written after each commit without waiting for the disk, so they may lag behind but are never ahead of the
-truth. The one beside the database tells that its last commits are lost. The other one is not in the state directory,
-and so tells that the whole of that is gone, or was put back older.
+Both are written after each commit without waiting for the disk, so they may lag behind, but are never ahead. The one
+beside the database shows that the last commits are lost. The other one is outside of the state directory, and shows that
+the whole directory is lost, or was replaced by an older copy.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _FORGET = Failpoint(
 )
 _REPEAT = Failpoint("state.runtime_generation.write", "the number of the last commit is repeated there")
 
-_NAMELESS = struct.Struct(">QI")
-"""As it was before it said whose the database is."""
+_FORMER = struct.Struct(">QI")
+"""The former format, without the instance."""
 _BESIDE = struct.Struct(">Q16sI")
 _OUTSIDE = struct.Struct(">4sQII")
 _MAGIC = b"mvt1"
@@ -45,11 +45,11 @@ _MAGIC = b"mvt1"
 
 @frozen
 class RecordedGeneration:
-    """What the file beside the database says of it."""
+    """The contents of the file beside the database."""
 
     generation: int
     instance: str = ""
-    """Empty if it does not say."""
+    """Empty in the former format."""
 
 
 class GenerationFile:
@@ -69,9 +69,9 @@ class GenerationFile:
             raw = self._path.read_bytes()
         except FileNotFoundError:
             return None
-        if not raw:  # made, and killed before the first commit
+        if not raw:  # created by a process that was killed before its first commit
             return RecordedGeneration(0)
-        if len(raw) not in (_NAMELESS.size, _BESIDE.size) or crc32(raw[:-4]) != int.from_bytes(raw[-4:]):
+        if len(raw) not in (_FORMER.size, _BESIDE.size) or crc32(raw[:-4]) != int.from_bytes(raw[-4:]):
             raise StateError(f"{self._path} is damaged")
         name = raw[8:-4].rstrip(b"\0").decode("ascii", "replace")
         return RecordedGeneration(int.from_bytes(raw[:8]), name)
@@ -80,9 +80,9 @@ class GenerationFile:
         if self._file is None:
             with _MAKE:
                 self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        said = _BESIDE.pack(generation, instance.encode()[:16], 0)[:-4]
+        packed = _BESIDE.pack(generation, instance.encode()[:16], 0)[:-4]
         with _WRITE:
-            os.pwrite(self._file, said + crc32(said).to_bytes(4), 0)
+            os.pwrite(self._file, packed + crc32(packed).to_bytes(4), 0)
 
     def close(self) -> None:
         if self._file is not None:
@@ -92,53 +92,53 @@ class GenerationFile:
 
 @frozen
 class RuntimeRecord:
-    """What a file outside of the state directory says of a state since the host was booted."""
+    """The contents of a file outside of the state directory, about one state since the host booted."""
 
     path: Path
     instance: str
     generation: int
     rows: int
-    """Rows that would be missed: those that each state has are not counted."""
+    """The number of rows on which containers depend."""
     directory: str
 
 
 class RuntimeGeneration:
     """
-    Files in a directory that lives as long as the boot, one an instance.
+    Files in a directory that lives until the next boot, one for each instance.
 
-    Where it cannot be made, as for a user without rights there, nothing is witnessed, and nothing fails.
+    Where the directory cannot be created, for lack of rights, nothing is recorded, and nothing fails.
     """
 
     def __init__(self, runtime: Path, directory: Path) -> None:
         self._runtime = runtime
-        self._given_directory = directory
+        self._unresolved_directory = directory
         self._file: int | None = None
 
     @cached_property
     def _directory(self) -> str:
-        return os.path.realpath(self._given_directory)
+        return os.path.realpath(self._unresolved_directory)
 
     def all(self) -> Iterator[RuntimeRecord]:
-        """What is readable; a file that is damaged says nothing."""
+        """The records that are readable and intact."""
         try:
             paths = sorted(self._runtime.iterdir())
         except OSError as error:
             _log.debug("no witness in {runtime}: {reason}", runtime=str(self._runtime), reason=error.strerror)
             return
         for path in paths:
-            said = None if path.name.startswith(".") else _read(path)
-            if said is not None:
-                yield said
+            record = None if path.name.startswith(".") else _read(path)
+            if record is not None:
+                yield record
 
     def of_instance(self, instance: str) -> RuntimeRecord | None:
         return next((each for each in self.all() if each.instance == instance), None)
 
     def of_directory(self) -> RuntimeRecord | None:
-        """The state that was in our directory since the boot."""
+        """The state that was in our directory since the host booted."""
         return next((each for each in self.all() if each.directory == self._directory), None)
 
     def begin(self, instance: str, generation: int, rows: int) -> None:
-        """Witness for *instance* from now on, and forget other states that were in our directory before."""
+        """Record *instance* from now on, and forget other states that were in our directory before."""
         try:
             for other in list(self.all()):
                 if other.directory == self._directory and other.instance != instance:
@@ -147,9 +147,9 @@ class RuntimeGeneration:
             beside = self._runtime / f".{instance}"
             with _BEGIN:
                 self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-                beside.unlink(missing_ok=True)  # of a start that was killed
+                beside.unlink(missing_ok=True)  # left by a start that was killed
                 self._file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                os.write(self._file, _said(generation, rows) + os.fsencode(self._directory))
+                os.write(self._file, _packed(generation, rows) + os.fsencode(self._directory))
                 os.rename(beside, self._runtime / instance)
         except OSError as error:
             _log.debug("no witness in {runtime}: {reason}", runtime=str(self._runtime), reason=error.strerror)
@@ -157,7 +157,7 @@ class RuntimeGeneration:
     def write(self, generation: int, rows: int) -> None:
         if self._file is not None:
             with _REPEAT:
-                os.pwrite(self._file, _said(generation, rows), 0)
+                os.pwrite(self._file, _packed(generation, rows), 0)
 
     def close(self) -> None:
         if self._file is not None:
@@ -165,9 +165,9 @@ class RuntimeGeneration:
             self._file = None
 
 
-def _said(generation: int, rows: int) -> bytes:
-    said = _OUTSIDE.pack(_MAGIC, generation, rows, 0)[:-4]
-    return said + crc32(said).to_bytes(4)
+def _packed(generation: int, rows: int) -> bytes:
+    packed = _OUTSIDE.pack(_MAGIC, generation, rows, 0)[:-4]
+    return packed + crc32(packed).to_bytes(4)
 
 
 def _read(path: Path) -> RuntimeRecord | None:

@@ -1,12 +1,10 @@
 """
-What must survive, behind two interfaces.
+The two interfaces to state.
 
-What *this host* did (networks, endpoints, links that we made) stays on this host; *who owns which
-address* may one day be kept by several hosts together. So the two are asked for separately, and whoever
-uses one must not count on the other's being in the same place.
+What *this host* did (networks, endpoints, links that we made) stays on this host. *Who owns which address* may one day be
+shared by several hosts. So there are two interfaces, and users of one must not assume that the other is in the same place.
 
-A Deferred of theirs fires when the change is durable, not before. Both hold plain data: JSON objects and
-addresses, no rules.
+A Deferred fires when the change is durable, not before. Both store plain data, JSON objects and addresses, without rules.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ class RecordKind(Enum):
     ENDPOINT = "endpoints"
     MADE_LINK = "made_links"
     HOST_LINK = "host_links"
-    """Our own link on a parent, for access from the host and for what we say on the LAN."""
+    """Our own link on a parent, for host access and for the frames that we send."""
     CONFLICT = "conflicts"
-    """Addresses that others on the LAN have."""
+    """Addresses that other hosts on the LAN use."""
     LEASE = "leases"
-    """What DHCP servers lent to containers."""
+    """DHCP leases of containers."""
 
 
 class HostRecords(Protocol):
@@ -42,37 +40,37 @@ class HostRecords(Protocol):
 
     @property
     def instance(self) -> str:
-        """A random name of this state directory, which marks the links made for it."""
+        """The random name of this state directory, by which its links are marked."""
 
     @property
     def link_group(self) -> int:
-        """The first of our groups of links: random, kept, never zero."""
+        """The first of our link groups: random, saved, never zero."""
 
     def documents(self, kind: RecordKind) -> dict[str, Document]:
-        """All documents of a kind by key. Read once, at start-up."""
+        """All documents of a kind by key. Called once, at start."""
 
     def save(self, kind: RecordKind, key: str, document: Document) -> Deferred[None]: ...
 
     def forget(self, kind: RecordKind, key: str) -> Deferred[None]:
-        """Succeeds when there is nothing to forget."""
+        """Succeeds if there is no such document."""
 
 
 @frozen
 class Allocation:
-    """One address of one pool, and what it was claimed for."""
+    """One address of one pool, and its purpose."""
 
     pool_id: str
     address: IPAddress
     purpose: str
     name: str = ""
-    """Of the container that it was claimed for, if it shall get the same address again."""
+    """The container's name, if it is to get the same address again."""
     mac: str = ""
-    """Of that container, where it is not made of the address."""
+    """The container's MAC, where it is not derived from the address."""
 
 
 @frozen
 class StickyAddress:
-    """What a container had that went by *name*: it gets the same again while nobody else was given it."""
+    """The address and MAC of the container called *name*, which gets them again unless they were allocated meanwhile."""
 
     pool_id: str
     name: str
@@ -84,21 +82,21 @@ class AddressStore(Protocol):
     """Who owns which address."""
 
     def pools(self) -> dict[str, Document]:
-        """All open pools by id. Read once, at start-up."""
+        """All open pools by id. Called once, at start."""
 
     def claims(self) -> Iterable[Allocation]:
-        """All addresses taken, of which there may be a million. Read once, at start-up."""
+        """All allocated addresses; there may be a million. Called once, at start."""
 
     def cursors(self) -> dict[str, IPAddress]:
-        """By set of addresses: the one handed out last. Read once, at start-up."""
+        """By set of addresses: the one allocated last. Called once, at start."""
 
     def identities(self) -> list[StickyAddress]:
-        """What containers had, the oldest ones first where that is known. Read once, at start-up."""
+        """All sticky addresses, the oldest first where that is known. Called once, at start."""
 
     def open_pool(self, pool_id: str, document: Document) -> Deferred[None]: ...
 
     def close_pool(self, pool_id: str) -> Deferred[None]:
-        """Forget the pool and free all that was claimed under its id."""
+        """Delete the pool, with its allocations and sticky addresses."""
 
     def claim(
         self,
@@ -109,12 +107,13 @@ class AddressStore(Protocol):
         forgotten_sets: Sequence[str] = (),
     ) -> Deferred[None]:
         """
-        Take an address of the set *shared_set*; with *advances* it becomes the one handed out last. A claim with a name
-        is kept as an :class:`StickyAddress`, those of *forgotten_names* end. Of *forgotten_sets* it is kept no more which one
-        was handed out last.
+        Allocate an address. An allocation with a name is saved as a :class:`StickyAddress`, too.
 
-        :raises StateError: it was not taken.
+        :param advances: make it the address that was allocated last in *shared_set*.
+        :param forgotten_names: delete the sticky addresses of these names.
+        :param forgotten_sets: delete which address was allocated last in these sets.
+        :raises StateError: nothing was saved.
         """
 
     def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
-        """Succeeds when there is nothing to release."""
+        """Succeeds if it is not allocated."""

@@ -1,4 +1,4 @@
-"""Frozen values to JSON objects and back, for state: cattrs knows attrs, and is told of addresses."""
+"""Converts frozen values to JSON objects and back, with cattrs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both interfaces of state in one SQLite file."""
+"""Both interfaces to state, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _TABLE_OF = {
 }
 _FIRST_GROUP = 2**16
 _GROUP_STEP = 32
-"""Distance between the groups of links that two instances may draw; one uses fewer of them."""
+"""Least distance between the first link groups of two instances; an instance uses fewer groups."""
 
 
 class CommitQueue(Protocol):
-    """Where changes go: :class:`~macvlan_twisted.state.group_commit.GroupCommit`, or a test's own."""
+    """Commits changes: :class:`~macvlan_twisted.state.group_commit.GroupCommit`, or a test's own."""
 
     def submit(self, changes: list[Change], /) -> Deferred[None]: ...
 
@@ -41,7 +41,7 @@ class CommitQueue(Protocol):
 
 @frozen
 class StateIdentity:
-    """By what links are known as those of one state directory."""
+    """Identifies the links that belong to one state directory."""
 
     instance: str
     link_group: int
@@ -52,12 +52,12 @@ class StateIdentity:
 
 
 def drawn_group() -> int:
-    """A random group of links that nobody else is likely to use, positive in the kernel's int."""
+    """A random link group that is hardly used by others, positive as a C int."""
     return _FIRST_GROUP + randbelow(2**25) * _GROUP_STEP
 
 
 def first_group_of(group: int) -> int:
-    """The first of an instance's groups, by any of them."""
+    """The first link group of the instance that *group* belongs to."""
     return group - (group - _FIRST_GROUP) % _GROUP_STEP
 
 
@@ -81,16 +81,16 @@ def identity_of(database: Database) -> StateIdentity:
 
 def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> Database:
     """
-    Open or make the state in *directory*, checked. Blocks, so only before listening.
+    Open and check the state in *directory*, or create it. Blocks, so it is called before we listen.
 
-    :param outside: what is witnessed outside of it.
-    :raises StateError: says what is wrong; nothing was changed.
+    :param outside: the generation that is recorded outside of the directory.
+    :raises StateError: it cannot be used; nothing was changed.
     """
-    said = None if outside is None else outside.of_directory()
-    if said is not None and said.rows and not (directory / tables.DATABASE_NAME).exists():
+    record = None if outside is None else outside.of_directory()
+    if record is not None and record.rows and not (directory / tables.DATABASE_NAME).exists():
         raise StateError(
             f"{directory / tables.DATABASE_NAME} is gone: since the host was booted it was at generation "
-            f"{said.generation}, with {said.rows} records"
+            f"{record.generation}, with {record.rows} records"
         )
     database = Database(directory)
     database.open()
@@ -101,7 +101,7 @@ def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> 
             database.commit(identity_rows(StateIdentity.drawn()))
             database.is_new = True
         if outside is not None:
-            database.be_witnessed(outside)
+            database.repeat_generation(outside)
     except BaseException:
         database.close()
         raise
@@ -110,7 +110,7 @@ def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> 
 
 def refuse_older(database: Database, directory: Path, outside: RuntimeGeneration) -> None:
     """
-    :raises StateError: what is in *directory* is not what was there last since the host was booted.
+    :raises StateError: *directory* holds another or an older state than it did since the host booted.
     """
     here = outside.of_directory()
     if here is not None and here.rows and here.instance != database.instance:
