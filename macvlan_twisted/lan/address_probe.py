@@ -1,8 +1,9 @@
 """
-Whether an address is free: asked on the LAN, before anybody is given it (RFC 5227, 2.1; RFC 4862, 5.4).
+Probes whether an address is free on the LAN, before it is allocated (RFC 5227, 2.1; RFC 4862, 5.4).
 
-It takes two to be safe: who found an address free must answer probes for it from that very moment, as
-:class:`~macvlan_twisted.lan.address_monitor.AddressMonitor` does. Otherwise another host that began a little later finds it free, too.
+Whoever found an address free must answer probes for it from that very moment, as
+:class:`~macvlan_twisted.lan.address_monitor.AddressMonitor` does. Otherwise another host that began a little later finds it
+free, too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PROBE = Failpoint("lan.address.probe", "the LAN is asked who has an address, whi
 
 
 class Evidence(enum.Enum):
-    """How we know who has an address: words to put behind its MAC."""
+    """How we know that a host has an address, as words that follow its MAC."""
 
     ANSWERED = "answers for it"
     PROBED = "is about to take it, too"
@@ -36,7 +37,7 @@ class Evidence(enum.Enum):
 
 @frozen
 class Free:
-    """Nobody answered, and nobody else asked."""
+    """No host answered, and no other host probed."""
 
 
 @frozen
@@ -47,7 +48,7 @@ class Taken:
 
 @frozen
 class Inconclusive:
-    """The probe could not run: that says nothing of the address."""
+    """The probe could not run. The address may be free or taken."""
 
     reason: str
 
@@ -57,21 +58,21 @@ Verdict = Free | Taken | Inconclusive
 
 @frozen
 class ProbeTiming:
-    """When probes leave; all in seconds."""
+    """When probes are sent; all times in seconds."""
 
     first: float
-    """The first one after a random time up to this: hosts that start together shall not ask together."""
+    """Upper limit of the random delay of the first probe, so that hosts that start together do not probe together."""
     shortest: float
     longest: float
-    """From one probe to the next."""
+    """Limits of the random delay between probes."""
     quiet: float
-    """How long to listen after the last, at least."""
+    """Least time to listen after the last probe."""
     whole: float = 0.0
-    """How long it takes altogether, at least."""
+    """Least duration of the whole probe."""
     probes: int = 3
 
     def plan(self, random: Random) -> tuple[list[float], float]:
-        """When each probe leaves, and when nobody is expected to answer any more, both from now."""
+        """The times of all probes, and of the end, from now."""
         times = [random.uniform(0.0, self.first)]
         while len(times) < self.probes:
             times.append(times[-1] + random.uniform(self.shortest, self.longest))
@@ -80,10 +81,10 @@ class ProbeTiming:
 
 def bounded(seconds: float) -> ProbeTiming:
     """
-    Three probes, and the answer after so many seconds at the latest (exactly then, if nobody speaks).
+    Three probes, and a verdict after *seconds* at the latest (exactly then, if no host answers).
 
-    A fifth of it is left for the answer to the last probe. A host on a wire needs less than a millisecond; one in
-    Wi-Fi power save is reached at its access point's next beacons, 0.1 to 0.3 s later.
+    A fifth of the time is for the answer to the last probe. A wired host needs less than a millisecond; one in Wi-Fi power
+    save receives the probe with its access point's next beacons, 0.1 to 0.3 s later.
     """
     return ProbeTiming(0.2 * seconds, 0.1 * seconds, 0.3 * seconds, 0.2 * seconds, seconds)
 
@@ -93,27 +94,27 @@ RFC_5227 = ProbeTiming(first=1.0, shortest=1.0, longest=2.0, quiet=2.0)
 """PROBE_WAIT, PROBE_MIN, PROBE_MAX, ANNOUNCE_WAIT: 4 to 7 seconds."""
 
 
-def own_mac(wire: LanSocket) -> str:
-    """The MAC under which we speak on *wire*; empty while it cannot be spoken on."""
+def own_mac(socket: LanSocket) -> str:
+    """The MAC of our frames on *socket*; empty while it is not open."""
     try:
-        return wire.mac
+        return socket.mac
     except LinkError:
         return ""
 
 
 class AddressProbe:
     """
-    One probe: :meth:`hear` is called with each message on the LAN from :meth:`start` on.
+    One probe: :meth:`receive` is called with each message on the LAN from :meth:`start` on.
 
     :param clock: ``IReactorTime``
-    :param done: called once with the verdict, unless :meth:`stop` came before.
-    :param ours: MACs whose claims and probes do not count. The wire's own MAC is always ours where it probes; a
-        claim under it is the host's own, and counts.
+    :param done: called once with the verdict, unless :meth:`stop` is called before.
+    :param ours: MACs whose claims and probes are ignored. Probes from the socket's own MAC are ours; a claim from it is
+        the host's, and counts.
     """
 
     def __init__(
         self,
-        wire: LanSocket,
+        socket: LanSocket,
         address: IPAddress,
         timing: ProbeTiming,
         clock: Any,
@@ -121,31 +122,31 @@ class AddressProbe:
         done: Callable[[Verdict], None],
         ours: Collection[str] = (),
     ) -> None:
-        self._wire = wire
+        self._socket = socket
         self._address = address
         self._timing = timing
         self._clock = clock
         self._random = random
         self._done = done
         self._ours = ours
-        self._asked_as: set[str] = set()
+        self._own_macs: set[str] = set()
         """Our link on the parent may be made again meanwhile, with another MAC."""
         self._failure = ""
         self._calls: list[Any] = []
 
     def start(self) -> None:
-        self._asked_as.add(own_mac(self._wire))
+        self._own_macs.add(own_mac(self._socket))
         times, end = self._timing.plan(self._random)
         self._calls = [self._clock.callLater(time, self._send) for time in times]
         self._calls.append(self._clock.callLater(end, self._end))
 
-    def hear(self, said: NeighbourMessage | None) -> None:
-        if said is None or said.address != self._address or said.mac in self._ours:
+    def receive(self, message: NeighbourMessage | None) -> None:
+        if message is None or message.address != self._address or message.mac in self._ours:
             return
-        if isinstance(said, AddressClaim):
-            self._decide(Taken(said.mac, Evidence.ANSWERED))
-        elif said.mac not in self._asked_as:
-            self._decide(Taken(said.mac, Evidence.PROBED))
+        if isinstance(message, AddressClaim):
+            self._decide(Taken(message.mac, Evidence.ANSWERED))
+        elif message.mac not in self._own_macs:
+            self._decide(Taken(message.mac, Evidence.PROBED))
 
     def stop(self) -> None:
         calls, self._calls = self._calls, []
@@ -155,16 +156,16 @@ class AddressProbe:
 
     def _send(self) -> None:
         try:
-            mac = self._wire.mac
-            self._asked_as.add(mac)
+            mac = self._socket.mac
+            self._own_macs.add(mac)
             with PROBE:
-                self._wire.send(probe_frame(self._address, mac))
+                self._socket.send(probe_frame(self._address, mac))
             self._failure = ""
         except LinkError as failure:
             self._failure = str(failure)
 
     def _end(self) -> None:
-        # The last probe must have left. Had an earlier one and then the parent gone down, nobody could have answered.
+        # The last probe must have been sent. If the parent went down after an earlier one, no host could answer.
         self._decide(Inconclusive(self._failure) if self._failure else Free())
 
     def _decide(self, verdict: Verdict) -> None:
@@ -174,7 +175,7 @@ class AddressProbe:
 
 
 async def probe(
-    wire: LanSocket,
+    socket: LanSocket,
     address: IPAddress,
     timing: ProbeTiming,
     clock: Any,
@@ -182,16 +183,15 @@ async def probe(
     ours: Collection[str] = (),
 ) -> Verdict:
     """
-    Ask who has *address*; answers at once when somebody does, else after the time that *timing* says.
-
-    Cancelled, it leaves nothing behind.
+    Probe for *address*. The verdict comes at once when a host answers, else after the time of *timing*. It may be
+    cancelled.
 
     :param clock: ``IReactorTime``
     :param ours: see :class:`AddressProbe`.
     """
     decided: Deferred[Verdict] = Deferred()
-    probing = AddressProbe(wire, address, timing, clock, random, decided.callback, ours)
-    stop_listening = wire.listen(lambda heard: probing.hear(decode(heard.frame)))
+    probing = AddressProbe(socket, address, timing, clock, random, decided.callback, ours)
+    stop_listening = socket.listen(lambda received: probing.receive(decode(received.frame)))
     probing.start()
     try:
         return await decided

@@ -1,4 +1,4 @@
-"""Telling the LAN which MAC an address has from now on, so that neighbours do not talk to the one before."""
+"""Announcements (RFC 5227, 2.3; RFC 4861, 7.2.6): neighbours learn the new MAC of an address."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _ANNOUNCE = Failpoint("lan.address.announce", "neighbours are told under which M
 
 DELAYS = (0.0, 0.3, 1.0, 2.5)
 """
-Seconds after Join. An engine brings the link into the container up to 0.3 s after Join's answer (20.10); a frame may be
-lost, and a switch may take its time to open a port. RFC 5227 announces twice, two seconds apart.
+Seconds after Join. The engine moves the link into the container up to 0.3 s after the reply to Join (20.10), a frame may
+be lost, and a switch may open a port with delay. RFC 5227 announces twice, two seconds apart.
 """
 
 
 class Announcer:
     """
-    What is announced for containers that have just joined. It is sent by our own link on the parent, under the
-    container's MAC, and so needs nothing of the container or its engine.
+    Announces the addresses of containers that have just joined, from our own link on the parent, with the container's MAC
+    as source. It needs nothing of the container or the engine.
     """
 
     def __init__(self, wires: PacketSockets, clock: Any) -> None:
@@ -73,7 +73,7 @@ class Announcer:
             )
 
     def stop(self, parent: str, address: IPAddress) -> None:
-        """The container has gone: another one may be announced under its address."""
+        """Stop announcing: the container is gone, and its address may be allocated again."""
         for call in self._calls.pop((parent, address), ()):
             if call.active():
                 call.cancel()

@@ -1,8 +1,8 @@
 """
-Frames by which hosts ask for, claim and defend addresses: ARP and IPv6 neighbour discovery, to bytes and back.
+ARP and IPv6 neighbour discovery: the frames that probe for, claim and defend addresses, encoded and decoded.
 
-Pure. MACs are written as :func:`macvlan_twisted.addresses.parse_mac` gives them. Every frame has the MAC that it
-speaks of as its Ethernet source, too: switches and access points believe that one.
+Pure functions. MACs are in the form of :func:`macvlan_twisted.addresses.parse_mac`. Each frame that we make has the MAC that
+it is about as its Ethernet source, too, since switches and access points learn from that.
 """
 
 from __future__ import annotations
@@ -32,44 +32,44 @@ _ETHERNET, _IPV6_HEADER = 14, 40
 
 @frozen
 class AddressClaim:
-    """Someone says that it has an address."""
+    """A host claims an address."""
 
     address: IPAddress
     mac: str
-    """Under which, by the body of the message."""
+    """The MAC in the body of the message."""
     source: str = ""
-    """The Ethernet source, where it is another one than *mac*."""
+    """The Ethernet source, if it differs from *mac*."""
 
 
 @frozen
 class Probe:
-    """Someone asks who has an address before it takes it (RFC 5227, 1.1; RFC 4862, 5.4)."""
+    """A host asks for an address before it takes it (RFC 5227, 1.1; RFC 4862, 5.4)."""
 
     address: IPAddress
     mac: str
-    """Of the one that asks."""
+    """Of the host that asks."""
     source: str = ""
-    """The Ethernet source, where it is another one than *mac*."""
+    """The Ethernet source, if it differs from *mac*."""
 
 
 NeighbourMessage = AddressClaim | Probe
 
 
-# What we say.
+# Encoding.
 
 
 def probe_frame(address: IPAddress, mac: str) -> bytes:
-    """Ask everyone who has *address*, without claiming it: *mac* is where answers go."""
+    """A probe for *address*; answers go to *mac*."""
     if isinstance(address, IPv4Address):
         return _arp(_REQUEST, _EVERYONE, mac, _UNSPECIFIED, _NOBODY, address)
-    # Enough for its owner and for whoever probes for it: both are in the group (RFC 4862, 5.4.2).
+    # Its owner and hosts that probe for it are in this group (RFC 4862, 5.4.2).
     group = IPv6Address(_SOLICITED_NODE + address.packed[13:])
     message = struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + address.packed
     return _icmpv6(mac, IPv6Address(0), group, message)
 
 
 def answer_frame(address: IPAddress, mac: str, prober: str) -> bytes:
-    """Answer a probe: *mac* has *address*. IPv4 to the one who asked, IPv6 to all (RFC 4861, 7.2.4)."""
+    """The answer to a probe: *mac* has *address*. IPv4 unicast to *prober*, IPv6 to all nodes (RFC 4861, 7.2.4)."""
     if isinstance(address, IPv4Address):
         return _arp(_REPLY, prober, mac, address, prober, _UNSPECIFIED)
     return _advertisement(address, mac)
@@ -77,12 +77,12 @@ def answer_frame(address: IPAddress, mac: str, prober: str) -> bytes:
 
 def announcement_frames(address: IPAddress, mac: str) -> tuple[bytes, ...]:
     """
-    Tell everyone that *mac* has *address* from now on, so that stale neighbour entries are corrected.
+    Announce that *mac* has *address*, so that neighbours correct their caches.
 
-    IPv4 in both forms, since there are hosts that learn from one only. The request comes first: it is RFC 5227's
-    announcement. Linux corrects an entry that it has by either, whatever ``arp_accept`` is, and at once even if the
-    entry was changed within the last second, for the reply only if its target MAC is the sender's
-    (``arp_is_garp()`` in net/ipv4/arp.c). IPv6 by one unsolicited advertisement with the override flag.
+    IPv4 as request and as reply, since some hosts learn from one of them only. The request, RFC 5227's announcement, is
+    first. Linux corrects an existing entry by either, whatever ``arp_accept`` is, even if the entry changed within the last
+    second; by the reply only if its target MAC is the sender's (``arp_is_garp()`` in net/ipv4/arp.c). IPv6 as one
+    unsolicited advertisement with the override flag.
     """
     if isinstance(address, IPv4Address):
         return (
@@ -93,7 +93,7 @@ def announcement_frames(address: IPAddress, mac: str) -> tuple[bytes, ...]:
 
 
 def icmpv6_checksum(source: bytes, destination: bytes, message: bytes) -> int:
-    """RFC 4443, 2.3; of a message that carries its own right checksum it is 0."""
+    """RFC 4443, 2.3. It is 0 for a message with a valid checksum."""
     covered = source + destination + struct.pack("!II", len(message), _ICMPV6) + message
     if len(covered) % 2:
         covered += b"\0"
@@ -143,14 +143,12 @@ def _icmpv6(mac: str, source: IPv6Address, group: IPv6Address, message: bytes) -
     )
 
 
-# What we hear.
+# Decoding.
 
 
 def decode(frame: bytes) -> NeighbourMessage | None:
     """
-    What a frame says of an address; ``None`` for all that says nothing, and for what is broken.
-
-    Never raises, whatever comes.
+    The claim or probe in a frame; ``None`` for any other frame, and for a broken one. Never raises.
     """
     if len(frame) < _ETHERNET:
         return None
@@ -169,7 +167,7 @@ def _decode_arp(body: bytes, source: bytes) -> NeighbourMessage | None:
     operation = int.from_bytes(body[6:8], "big")
     mac, sender, target = body[8:14], IPv4Address(body[14:18]), IPv4Address(body[24:28])
     if int(sender):
-        # A request claims what it is sent from no less than a reply does (RFC 5227, 2.4).
+        # A request claims its sender address, as a reply does (RFC 5227, 2.4).
         return _claim(sender, mac, source) if operation in (_REQUEST, _REPLY) else None
     return _probe(target, mac, source) if operation == _REQUEST else None
 
@@ -177,7 +175,7 @@ def _decode_arp(body: bytes, source: bytes) -> NeighbourMessage | None:
 def _decode_ipv6(packet: bytes, ethernet_source: bytes) -> NeighbourMessage | None:
     if len(packet) < _IPV6_HEADER + 24 or packet[0] >> 4 != 6 or packet[6] != _ICMPV6:
         return None
-    # Hop limit 255: it comes from this LAN and through no router (RFC 4861, 7.1).
+    # Hop limit 255: no router has forwarded it (RFC 4861, 7.1).
     length = int.from_bytes(packet[4:6], "big")
     message = packet[_IPV6_HEADER : _IPV6_HEADER + length]
     if packet[7] != 255 or length < 24 or len(message) < length or message[1] != 0:
@@ -204,7 +202,7 @@ def _decode_ipv6(packet: bytes, ethernet_source: bytes) -> NeighbourMessage | No
 
 
 def _link_addresses(options: bytes) -> dict[int, bytes] | None:
-    """The link-layer addresses in a message's options, by kind; ``None`` if the options are broken."""
+    """The link-layer addresses in a message's options, by type; ``None`` if the options are broken."""
     found: dict[int, bytes] = {}
     at = 0
     while at < len(options):
@@ -218,7 +216,7 @@ def _link_addresses(options: bytes) -> dict[int, bytes] | None:
 
 
 def _claim(address: IPAddress, mac: bytes, source: bytes) -> AddressClaim | None:
-    # A multicast MAC is let pass: clusters do claim their address under one.
+    # A multicast MAC is valid: clusters claim their address with one.
     if not _may_be_a_hosts(address):
         return None
     return AddressClaim(address, mac.hex(":"), source.hex(":") if source != mac else "")
@@ -226,7 +224,7 @@ def _claim(address: IPAddress, mac: bytes, source: bytes) -> AddressClaim | None
 
 def _probe(address: IPAddress, mac: bytes, source: bytes) -> Probe | None:
     if not _may_be_a_hosts(address) or mac[0] & 1 or not any(mac):
-        return None  # a MAC that cannot be answered is none
+        return None  # such a MAC cannot be answered
     return Probe(address, mac.hex(":"), source.hex(":") if source != mac else "")
 
 

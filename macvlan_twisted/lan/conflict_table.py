@@ -1,6 +1,6 @@
 """
-Who else has addresses on the LANs of our parents: kept in state, so that it can be looked at, and is known after a
-restart, too.
+Addresses that other hosts have on the LANs of our parents. They are saved, so that they can be listed, and are known after a
+restart.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from ..state.serialize import from_document, to_document
 _log = Logger(namespace="macvlan_twisted.lan")
 
 RETRY_SECONDS = 60.0
-"""After this time an address that someone else had may be looked at again."""
+"""Seconds until an address that another host had may be probed again."""
 
 
 @frozen
 class Conflict:
-    """An address that someone else has; kept in state, so a new member needs a default."""
+    """An address that another host has. It is saved, so a new field needs a default."""
 
     parent: str
     address: IPAddress
     mac: str
-    """Of whom has it."""
+    """Of the other host."""
     how: str
-    """How that is known: words to put behind the MAC."""
+    """The evidence, as words that follow the MAC."""
     since: float
     """Seconds since 1970."""
     endpoint_mac: str = ""
-    """Of our container that has the address, too; empty where ours has none, and the address is skipped."""
+    """Of our container that has the address, too; empty if none has, and the address is skipped."""
 
     @property
     def key(self) -> str:
@@ -45,7 +45,7 @@ class Conflict:
 class ConflictTable:
     """
     :param clock: IReactorTime.
-    :param now: the time of day, in seconds since 1970.
+    :param now: the time of day, in seconds since the epoch.
     """
 
     def __init__(self, records: HostRecords, clock: Any, now: Callable[[], float]) -> None:
@@ -64,22 +64,22 @@ class ConflictTable:
     def have(
         self, parent: str, address: IPAddress, mac: str, how: str, retry_after: float = RETRY_SECONDS
     ) -> None:
-        """Somebody has *address*, which none of ours has: it is skipped for so many seconds."""
+        """Another host has *address*, and no container of ours: skip it for *retry_after* seconds."""
         self.rest(parent, address, retry_after)
         self._remember(Conflict(parent, address, mac, how, self._now()))
 
     def use(self, parent: str, address: IPAddress, mac: str, endpoint_mac: str) -> None:
-        """Somebody uses the address of a container of ours."""
+        """Another host uses the address of a container of ours."""
         self._remember(
             Conflict(parent, address, mac, "uses a container's address", self._now(), endpoint_mac)
         )
 
     def rest(self, parent: str, address: IPAddress, seconds: float = RETRY_SECONDS) -> None:
-        """*address* is not to be looked at before so many seconds have gone."""
+        """Do not probe *address* for so many seconds."""
         self._retry_at[parent, address] = self._clock.seconds() + seconds
 
     def quarantined(self, parent: str) -> list[IPAddress]:
-        """What others have, so that it is not handed out before it was looked at again."""
+        """Addresses of other hosts, which must not be allocated before they are probed again."""
         return [
             address
             for (where, address), conflict in self._known.items()
@@ -94,19 +94,19 @@ class ConflictTable:
         return known is None or not 0 <= self._now() - known.since < RETRY_SECONDS
 
     def contested_by(self, parent: str, address: IPAddress) -> str | None:
-        """The MAC of somebody else who uses the address of a container of ours, ``None`` if nobody was seen."""
+        """The MAC of another host that uses the address of a container of ours, if there is one."""
         known = self._known.get((parent, address))
         return known.mac if known is not None and known.endpoint_mac else None
 
     def forget(self, parent: str, address: IPAddress) -> None:
-        """Nobody has it (any more)."""
+        """No other host has it (any more)."""
         self._retry_at.pop((parent, address), None)
         conflict = self._known.pop((parent, address), None)
         if conflict is not None:
             self._saved(self._records.forget(RecordKind.CONFLICT, conflict.key))
 
     def forget_within(self, parent: str, prefix: IPNetwork | None = None) -> None:
-        """Nobody hands out these addresses any more: what is known of others that have them is of no use."""
+        """No pool has these addresses any more: forget their conflicts."""
         for where, address in {*self._known, *self._retry_at}:
             if where == parent and (prefix is None or address in prefix):
                 self.forget(where, address)
@@ -114,7 +114,7 @@ class ConflictTable:
     def _remember(self, conflict: Conflict) -> None:
         known = self._known.get((conflict.parent, conflict.address))
         if known is not None and known.endpoint_mac == conflict.endpoint_mac:
-            # What is skipped is told of once, however many MACs somebody makes up for it.
+            # A skipped address is reported once, however many MACs a host invents for it.
             is_soon = not conflict.endpoint_mac and conflict.since - known.since < RETRY_SECONDS
             if is_soon or known.mac == conflict.mac:
                 return
@@ -131,7 +131,7 @@ class ConflictTable:
 
     @staticmethod
     def _saved(done: Deferred[None]) -> None:
-        """It is knowledge, not a promise: nobody waits for it."""
+        """Nobody waits for it: no reply depends on a conflict."""
         done.addErrback(
             lambda failure: _log.error(
                 "a conflict is not kept in state: {reason}", reason=failure.getErrorMessage()

@@ -1,4 +1,4 @@
-"""Whether addresses are free on the LANs of our parents: asked, held for somebody, and watched over once given."""
+"""Address conflict detection on the LANs of all parents: probes addresses, holds them, and defends assigned ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .packet_sockets import PacketSockets
 _log = Logger(namespace="macvlan_twisted.lan")
 
 RETRY_PROBED_SECONDS = 5.0
-"""After this time an address is looked at again that another one had only asked for: it has it by then, or left it."""
+"""Seconds until an address is probed again that another host probed for: by then the host has taken it, or not."""
 
 
 class AllocatedAddresses(Protocol):
@@ -43,7 +43,7 @@ class _Held:
 
 
 @frozen
-class _Given:
+class _Assigned:
     mac: str
     is_hosts: bool
     is_managed: bool
@@ -51,14 +51,14 @@ class _Given:
 
 class Conflicts:
     """
-    One for all parents. What it says of an address holds from then on until :meth:`let_go` or :meth:`gone`.
+    An address that :meth:`hold` finds free stays so until :meth:`let_go` or :meth:`gone`.
 
     :param clock: ``IReactorTime``
     """
 
     def __init__(
         self,
-        wires: PacketSockets,
+        sockets: PacketSockets,
         links: Links,
         others: ConflictTable,
         allocated: AllocatedAddresses,
@@ -66,62 +66,64 @@ class Conflicts:
         clock: Any,
         random: Random,
     ) -> None:
-        self._wires = wires
+        self._sockets = sockets
         self._links = links
         self._timing = timing
         self._clock = clock
         self._random = random
         self.others = others
         self._allocated = allocated
-        self._watches: dict[str, AddressMonitor] = {}
-        self._given: dict[tuple[str, IPAddress], _Given] = {}
+        self._monitors: dict[str, AddressMonitor] = {}
+        self._assigned: dict[tuple[str, IPAddress], _Assigned] = {}
         self._holders: dict[tuple[str, IPAddress], _Held] = {}
-        """For whom an address is held that no container was given yet."""
+        """The holders of addresses that are not assigned yet."""
         self._forgotten: dict[tuple[str, IPAddress], str] = {}
         self._interests: dict[str, tuple[str, IPNetwork]] = {}
         self._stop_interest: dict[str, Callable[[], None]] = {}
         self.unproven = 0
-        """How many addresses were given to containers although it could not be found out whether they are free."""
+        """The number of addresses that were allocated without a conclusive probe."""
 
     def load(self) -> None:
-        """Read what is known of other hosts from state. Call it once, at start."""
+        """Read the conflicts from state. Called once, at start."""
         self.others.load()
-        self._wires.listen_for_unused(self._forget_parent)
+        self._sockets.listen_for_unused(self._forget_parent)
 
     def use(self, parent: str, user: str, prefix: IPNetwork) -> None:
-        """Listen, once asked, for neighbours with addresses in *prefix*, on behalf of *user*, until :meth:`disuse`."""
+        """Remember neighbours with addresses in *prefix* once the parent is monitored, until *user* calls :meth:`disuse`."""
         if parent and user not in self._interests:
-            self._wires.use(parent, user)
+            self._sockets.use(parent, user)
             self._interests[user] = (parent, prefix)
-            if parent in self._watches:
-                self._stop_interest[user] = self._watches[parent].interested_in(prefix)
+            if parent in self._monitors:
+                self._stop_interest[user] = self._monitors[parent].interested_in(prefix)
 
     async def disuse(self, user: str) -> None:
-        """Succeeds when there was no such user."""
+        """Succeeds if there is no such user."""
         interest = self._interests.pop(user, None)
         self._stop_interest.pop(user, _nothing)()
         if interest is not None:
-            await self._wires.disuse(interest[0], user)
+            await self._sockets.disuse(interest[0], user)
 
     async def watch(self, parent: str) -> AddressMonitor:
         """
-        :raises LinkError: nothing can be heard on *parent*.
+        Monitor *parent* from now on.
+
+        :raises LinkError: *parent* is not there, or the kernel refuses.
         """
-        wire = await self._wires.ready(parent)
-        watch = self._watches.get(parent)
-        if watch is None:
-            told = _Told(self, parent)
-            watch = self._watches[parent] = AddressMonitor(
-                wire, self._clock, self._random, told, self._timing
+        socket = await self._sockets.ready(parent)
+        monitor = self._monitors.get(parent)
+        if monitor is None:
+            observer = _Observer(self, parent)
+            monitor = self._monitors[parent] = AddressMonitor(
+                socket, self._clock, self._random, observer, self._timing
             )
-            watch.start()
+            monitor.start()
             for user, (where, prefix) in self._interests.items():
                 if where == parent:
-                    self._stop_interest[user] = watch.interested_in(prefix)
-            for (where, address), given in self._given.items():
+                    self._stop_interest[user] = monitor.interested_in(prefix)
+            for (where, address), given in self._assigned.items():
                 if where == parent:
-                    self._keep(watch, parent, address, given)
-        return watch
+                    self._assign(monitor, parent, address, given)
+        return monitor
 
     async def hold(
         self,
@@ -135,20 +137,19 @@ class Conflicts:
         on_lost: Callable[[str, IPAddress], None] = _ignore,
     ) -> Verdict:
         """
-        Find out whether *address* is free, and if it is, defend it from now on.
+        Find out whether *address* is free, and if so, hold it: defend it from now on.
 
-        Asked are the host itself, the LAN and the siblings on the parent. What could not be asked is
+        It asks the host itself, the LAN and the siblings on the parent. If the probe cannot run, the verdict is
         :class:`~macvlan_twisted.lan.address_probe.Inconclusive`, never free.
 
-        :param holder: for whom; what is held for another one is not free.
-        :param is_guess: whether it is only thought to be needed: whoever needs it may have it.
-        :param of_many: others will do as well: what a neighbour was heard with minutes ago is left to it, though it
-            might not answer now; it may sleep.
-        :param is_managed: asked by our address management, in whose books nobody has the address: a container of its
-            networks that was given it was forgotten by the engine, and has to answer if it lives.
+        :param holder: an address that another holder has is not free.
+        :param is_guess: the address will probably be needed; another holder may have it.
+        :param of_many: any other address would do: leave this one to a neighbour that claimed it minutes ago, and may sleep.
+        :param is_managed: our address management asks, and has not allocated the address. If it is assigned to a container
+            of its networks, the engine has forgotten the container, which must answer the probe if it lives.
         :param on_lost: is called with parent and address when another host takes the address while it is held.
         """
-        forgotten = self._given.get((parent, address)) if is_managed else None
+        forgotten = self._assigned.get((parent, address)) if is_managed else None
         if (
             forgotten is not None
             and forgotten.is_managed
@@ -158,11 +159,11 @@ class Conflicts:
         else:
             forgotten = None
         verdict = await self._verdict(parent, address, of_many)
-        # Both may have asked before anything was known: the first one to come back here has it.
+        # Two calls may have probed at once: the first one to return here gets the address.
         held = self._holders.get((parent, address))
         is_anothers = held is not None and held.holder != holder and not held.is_guess
-        if isinstance(verdict, Free) and (is_anothers or (parent, address) in self._given):
-            verdict = Taken(self._wires.of(parent).mac, Evidence.OURS)
+        if isinstance(verdict, Free) and (is_anothers or (parent, address) in self._assigned):
+            verdict = Taken(self._sockets.of(parent).mac, Evidence.OURS)
         if forgotten is not None and not isinstance(verdict, Free):
             self.given(parent, address, forgotten.mac, is_managed=True)
         elif forgotten is not None:
@@ -191,26 +192,26 @@ class Conflicts:
                 found = await self._links.find(link)
                 return Taken("" if found is None else found.mac, Evidence.HOST)
             if self._allocated.is_allocated(parent, address):
-                return Taken(self._wires.of(parent).mac, Evidence.OURS)
-            watch = await self.watch(parent)
-            heard = watch.known(address) if of_many else None
+                return Taken(self._sockets.of(parent).mac, Evidence.OURS)
+            monitor = await self.watch(parent)
+            heard = monitor.known(address) if of_many else None
             if heard is not None:
                 return Taken(heard.mac, Evidence.HEARD)
-            return await watch.hold(address, self._wires.of(parent).mac)
-        except (LinkError, StateError) as failure:  # our own link, by which is listened, needs a row
+            return await monitor.hold(address, self._sockets.of(parent).mac)
+        except (LinkError, StateError) as failure:  # our own link on the parent needs a row
             return Inconclusive(str(failure))
 
     def let_go(self, parent: str, address: IPAddress, holder: str | None = None) -> None:
-        """:param holder: for whom it was held; without one, for whomever."""
+        """:param holder: release it only if this holder has it."""
         held = self._holders.get((parent, address))
-        if (parent, address) in self._given or (
+        if (parent, address) in self._assigned or (
             holder is not None and (held is None or held.holder != holder)
         ):
             return
         self._holders.pop((parent, address), None)
-        watch = self._watches.get(parent)
-        if watch is not None:
-            watch.let_go(address)
+        monitor = self._monitors.get(parent)
+        if monitor is not None:
+            monitor.release(address)
 
     def given(
         self,
@@ -221,44 +222,43 @@ class Conflicts:
         is_managed: bool = False,
     ) -> None:
         """
-        A container has *address* under *mac* (empty: that of the parent itself): from now on others that use it are
-        told of.
+        *address* is assigned to a container with *mac* (empty: the parent's own). From now on, other hosts that use it are
+        reported.
 
-        :param is_hosts: whether it is not a container's, but the host's own: the host answers for it under the parent's
-            MAC, too.
-        :param is_managed: whether our own address management has handed it out.
+        :param is_hosts: whether it is the host's own: the host answers for it from the parent's MAC, too.
+        :param is_managed: whether our address management has allocated it.
         """
-        self._given[parent, address] = given = _Given(mac, is_hosts, is_managed)
+        self._assigned[parent, address] = given = _Assigned(mac, is_hosts, is_managed)
         self._holders.pop((parent, address), None)
         self._forgotten.pop((parent, address), None)
-        watch = self._watches.get(parent)
-        if watch is not None:
-            self._keep(watch, parent, address, given)
+        monitor = self._monitors.get(parent)
+        if monitor is not None:
+            self._assign(monitor, parent, address, given)
 
-    def _keep(self, watch: AddressMonitor, parent: str, address: IPAddress, given: _Given) -> None:
-        with suppress(LinkError):  # the parent is away: nobody claims anything there
-            watch.keep_for(address, given.mac or self._wires.of(parent).mac, given.is_hosts)
+    def _assign(self, monitor: AddressMonitor, parent: str, address: IPAddress, given: _Assigned) -> None:
+        with suppress(LinkError):  # the parent is away: there are no claims
+            monitor.assign(address, given.mac or self._sockets.of(parent).mac, given.is_hosts)
 
     def mac_given(self, parent: str, address: IPAddress) -> str | None:
-        """Under which MAC *address* was given to a container, ``None`` if it was not."""
-        given = self._given.get((parent, address))
+        """The MAC of the container that *address* is assigned to, ``None`` if it is not."""
+        given = self._assigned.get((parent, address))
         return None if given is None else given.mac
 
     def mac_forgotten(self, parent: str, address: IPAddress) -> str | None:
-        """Under which MAC a container had *address* that the engine has forgotten, until another one is given it."""
+        """The MAC of a container that had *address* and was forgotten by the engine, until the address is assigned again."""
         return self._forgotten.get((parent, address))
 
     def gone(self, parent: str, address: IPAddress, link_removed: bool = False) -> None:
         """
-        The container has gone.
+        The container is gone.
 
-        :param link_removed: for certain: its link was taken away by us.
+        :param link_removed: whether we have removed its link, so that it has lost the address for certain.
         """
-        self._given.pop((parent, address), None)
+        self._assigned.pop((parent, address), None)
         self._holders.pop((parent, address), None)
-        watch = self._watches.get(parent)
-        if watch is not None:
-            watch.let_go(address, link_removed)
+        monitor = self._monitors.get(parent)
+        if monitor is not None:
+            monitor.release(address, link_removed)
         if self.others.contested_by(parent, address) is not None:
             self.others.forget(parent, address)
 
@@ -274,15 +274,15 @@ class Conflicts:
         )
 
     def close(self) -> None:
-        for watch in self._watches.values():
-            watch.close()
-        self._watches.clear()
+        for monitor in self._monitors.values():
+            monitor.close()
+        self._monitors.clear()
 
     def _forget_parent(self, parent: str) -> None:
-        """Nobody uses the parent any more: what is known of others on its LAN is of no use."""
-        watch = self._watches.pop(parent, None)
-        if watch is not None:
-            watch.close()
+        """The parent has no user any more: forget the other hosts on its LAN."""
+        monitor = self._monitors.pop(parent, None)
+        if monitor is not None:
+            monitor.close()
         self._holders = {key: holder for key, holder in self._holders.items() if key[0] != parent}
         self.others.forget_within(parent)
 
@@ -293,10 +293,10 @@ class Conflicts:
             held.on_lost(parent, address)
 
     def parent_mac(self, parent: str) -> str:
-        return self._wires.of(parent).parent_mac
+        return self._sockets.of(parent).parent_mac
 
     def contested(self, parent: str, address: IPAddress, ours: str, theirs: str) -> None:
-        given = self._given.get((parent, address))
+        given = self._assigned.get((parent, address))
         is_hosts = given is not None and given.is_hosts
         _log.error(
             "address {address} of {whose} with MAC {ours} is used by MAC {theirs} on {parent}, too: find that host, "
@@ -316,8 +316,8 @@ def _nothing() -> None:
 
 
 @frozen
-class _Told:
-    """What the watch of one parent has seen, with the parent's name to it."""
+class _Observer:
+    """Passes the reports of one parent's monitor on, with the parent's name."""
 
     conflicts: Conflicts
     parent: str

@@ -1,8 +1,8 @@
 """
-Our own link on a parent: by it the host reaches containers, and what we say on the LAN reaches siblings.
+Our own link on a parent. By it the host reaches containers, and our frames reach the siblings on the parent.
 
-A macvlan link and its parent do not hear each other, and what is sent by the parent does not reach the macvlan links
-on it. So both need a bridge-mode link of ours beside those of the containers; one a parent serves both.
+A macvlan link and its parent do not reach each other. So both purposes need a bridge-mode link of ours beside those of the
+containers; one link on each parent serves both.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ..state.serialize import to_document
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
-_KEPT_OFF = {
-    # Only who asks for an address of this very link is answered: else the LAN would see two MACs for the host's own.
+_SYSCTLS = {
+    # Answer for addresses of this link only: else the LAN would see two MACs for the host's own address.
     "ipv4/arp_ignore": "1",
     "ipv4/arp_announce": "2",
-    # Who comes by our link has a route back by it, or is none of those who were given access.
+    # Drop packets whose source has no route by this link: it is not a container with access.
     "ipv4/rp_filter": "1",
-    # A new link of the host gathers advertised addresses and a second default route unless told not to (measured).
+    # By default, a new link acquires advertised addresses and a second default route (measured).
     "ipv6/accept_ra": "0",
     "ipv6/autoconf": "0",
     "ipv6/addr_gen_mode": "1",
@@ -42,13 +42,13 @@ _KEPT_OFF = {
 
 @frozen
 class HostLink:
-    """Our link on one parent; kept in state, so a new member needs a default."""
+    """Our link on one parent. It is saved, so a new field needs a default."""
 
     parent: str
     name: str
     mac: str
     addresses: tuple[IPInterface, ...] = ()
-    """The host's addresses for its containers, each with a full-length prefix; none if nobody asked for access."""
+    """The host's addresses for its containers, each with a full-length prefix; none without host access."""
 
 
 class LinkRoutes(Protocol):
@@ -60,7 +60,7 @@ class LinkRoutes(Protocol):
 
 class HostLinks:
     """
-    Makes and removes them; a row says so before the kernel is touched.
+    Makes and removes our links; the row is written before the kernel is touched.
 
     :param known: by parent; filled from state.
     """
@@ -73,12 +73,12 @@ class HostLinks:
         self._known = known
         self._routes = routes
         self._locks = KeyedLock()
-        self._finished: set[str] = set()
-        """Names of links that were made in this life, or looked after: an earlier one may have been killed half-way."""
+        self._checked: set[str] = set()
+        """Names of links that were made or checked in this life: an earlier life may have been killed half-way."""
 
     @property
     def known(self) -> Mapping[str, HostLink]:
-        """By parent; also those whose parent is away."""
+        """By parent, also those whose parent is away."""
         return self._known
 
     def exists(self, parent: str) -> bool:
@@ -87,19 +87,19 @@ class HostLinks:
 
     async def ensure(self, parent: str, anew: bool = False) -> HostLink:
         """
-        Make the link on *parent* if it is not there, with the addresses that it is to have.
+        Make the link on *parent* if it is not there, with its addresses.
 
-        :param anew: the parent may be another link than before.
-        :raises LinkError: with EINVAL where another link has the parent for itself (passthru).
+        :param anew: check the link, since the parent may be another one than before.
+        :raises LinkError: with EINVAL if another link has the parent for itself (passthru).
         """
         async with self._locks.acquire(parent):
-            link = self._known.get(parent) or await self._begun(parent)
+            link = self._known.get(parent) or await self._begin(parent)
             if anew:
-                self._finished.discard(link.name)
-            return await self._ensured(link)
+                self._checked.discard(link.name)
+            return await self._ensure(link)
 
     def name_on(self, parent: str) -> str:
-        """How our link on *parent* is called, or would be."""
+        """The name of our link on *parent*, whether it is there or not."""
         return host_link_name(self._records.instance, parent)
 
     def mac_on(self, parent: str) -> str:
@@ -108,7 +108,7 @@ class HostLinks:
         return mac_from_name(self._records.instance, parent) if known is None else known.mac
 
     async def is_astray(self, parent: str) -> bool:
-        """Whether our link hangs on another one, whose name *parent* was before."""
+        """Whether our link is on another parent, which was called *parent* before."""
         link = self._known.get(parent)
         present = None if link is None else await self._links.find(link.name)
         nic = None if present is None else await self._links.find(parent)
@@ -119,18 +119,18 @@ class HostLinks:
             and self._links.is_ours(present)
         )
 
-    async def _begun(self, parent: str) -> HostLink:
+    async def _begin(self, parent: str) -> HostLink:
         link = HostLink(parent, self.name_on(parent), self.mac_on(parent))
         try:
             await self.save(link)
-        except StateError:  # the next one has to try again, for a link without a row would be made
+        except StateError:  # else the next call would make a link without a row
             del self._known[parent]
             raise
         return link
 
-    async def _ensured(self, link: HostLink) -> HostLink:
-        is_looked_at = link.name not in self._finished and self._links.exists(link.name)
-        if is_looked_at and await self.is_astray(link.parent):
+    async def _ensure(self, link: HostLink) -> HostLink:
+        is_unchecked = link.name not in self._checked and self._links.exists(link.name)
+        if is_unchecked and await self.is_astray(link.parent):
             _log.warn(
                 "our link {link} is made again on parent {parent}, for another link has that name now",
                 link=link.name,
@@ -144,55 +144,55 @@ class HostLinks:
                 if not link.addresses and not self._links.exists(link.name):
                     await self._forget(link)
                 raise
-        elif link.name not in self._finished:
+        elif link.name not in self._checked:
             await self._finish(link)
         return link
 
     async def give(self, parent: str, addresses: tuple[IPInterface, ...]) -> HostLink:
         """
-        Let the link on *parent*, which is made if it is not there, have *addresses* and no others.
+        Set the addresses of the link on *parent*, which is made if it is not there.
 
         :raises LinkError: the kernel refuses; call :meth:`leave_with` to undo it.
         """
         async with self._locks.acquire(parent):
-            link = await self._noted(self._known.get(parent) or await self._begun(parent), addresses)
-            is_finished = link.name in self._finished and self._links.exists(link.name)
-            await self._ensured(link)
-            if is_finished:
-                await self._address(link)
+            link = await self._save_addresses(self._known.get(parent) or await self._begin(parent), addresses)
+            is_checked = link.name in self._checked and self._links.exists(link.name)
+            await self._ensure(link)
+            if is_checked:
+                await self._set_addresses(link)
             return link
 
     async def mend(self, parent: str) -> HostLink | None:
         """
-        What others have done to the link on *parent* is undone; nothing is made where we have none.
+        Undo what other programs did to the link on *parent*. Succeeds if we have none.
 
         :raises LinkError: the parent is not there, or the kernel refuses.
         """
         async with self._locks.acquire(parent):
             link = self._known.get(parent)
             if link is not None:
-                self._finished.discard(link.name)
-                await self._ensured(link)
+                self._checked.discard(link.name)
+                await self._ensure(link)
             return link
 
     async def leave_with(self, parent: str, addresses: tuple[IPInterface, ...]) -> None:
-        """Take all but *addresses* from the link; succeeds when there is none."""
+        """Remove all addresses but *addresses* from the link. Succeeds if there is none."""
         async with self._locks.acquire(parent):
             link = self._known.get(parent)
             if link is None:
                 return
-            link = await self._noted(link, addresses)
+            link = await self._save_addresses(link, addresses)
             if self._links.exists(link.name):
-                await self._address(link)
+                await self._set_addresses(link)
 
-    async def _noted(self, link: HostLink, addresses: tuple[IPInterface, ...]) -> HostLink:
+    async def _save_addresses(self, link: HostLink, addresses: tuple[IPInterface, ...]) -> HostLink:
         wanted = evolve(link, addresses=addresses)
         if wanted != link:
             await self.save(wanted)
         return wanted
 
-    async def _address(self, link: HostLink) -> None:
-        """What the kernel has is asked for: an earlier life may have been killed half-way."""
+    async def _set_addresses(self, link: HostLink) -> None:
+        """Compare with the kernel: an earlier life may have been killed half-way."""
         has_ipv6 = any(each.version == 6 for each in link.addresses)
         await self._links.configure(link.name, {"ipv6/disable_ipv6": "0" if has_ipv6 else "1"})
         present = await self._links.addresses_of(link.name)
@@ -204,8 +204,8 @@ class HostLinks:
                 await self._links.add_address(link.name, address)
 
     async def save(self, link: HostLink) -> None:
-        """Keep what is to be; in memory once it is on disk."""
-        self._known.setdefault(link.parent, link)  # from now on the link is known as ours, whatever happens
+        """Save the wanted link; it is in memory once it is on disk."""
+        self._known.setdefault(link.parent, link)  # the link counts as ours even if saving fails
         await self._records.save(RecordKind.HOST_LINK, link.parent, to_document(link))
         self._known[link.parent] = link
 
@@ -228,19 +228,19 @@ class HostLinks:
         _log.info("host link created: {link} on parent {parent}", link=link.name, parent=link.parent)
 
     async def _finish(self, link: HostLink) -> None:
-        await self._links.configure(link.name, _KEPT_OFF)
+        await self._links.configure(link.name, _SYSCTLS)
         await self._links.set_up(link.name)
-        await self._address(link)
-        self._finished.add(link.name)
+        await self._set_addresses(link)
+        self._checked.add(link.name)
 
     async def remove(self, parent: str) -> None:
-        """Remove the link on *parent* and what hangs on it; succeeds when there is none."""
+        """Delete the link on *parent*. Succeeds if there is none."""
         async with self._locks.acquire(parent):
             link = self._known.get(parent)
             if link is None:
                 return
-            # Not condemned: its name is needed when the parent is used again, perhaps at once. Its row stays while it does:
-            # a link of ours without one proves that state is older than the link.
+            # Not retired: its name may be needed at once, when the parent is used again. The row is removed after the link: a
+            # link without a row would prove that state is older than the link.
             present = await self._links.find(link.name)
             if present is not None and self._links.is_ours(present):
                 await self._links.delete(link.name)
@@ -248,7 +248,7 @@ class HostLinks:
         _log.info("unused link removed: {link} of parent {parent}", link=link.name, parent=parent)
 
     async def _forget(self, link: HostLink) -> None:
-        """A row too many is dropped at the next start, and the first error is the one to tell."""
+        """A row too many is dropped at the next start; the first error is the one to report."""
         self._known.pop(link.parent, None)
         try:
             await self._records.forget(RecordKind.HOST_LINK, link.parent)
@@ -257,5 +257,5 @@ class HostLinks:
 
 
 def is_for_itself(failure: LinkError) -> bool:
-    """Whether a parent took no link of ours because another one has it for itself."""
+    """Whether the kernel refused our link because another one has the parent for itself."""
     return failure.errno in (errno.EINVAL, errno.EBUSY)

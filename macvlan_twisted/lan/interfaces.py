@@ -1,4 +1,4 @@
-"""What we ask of a wire: to send frames onto one parent's LAN, and to hear what others send there."""
+"""The interface to one parent's LAN: send frames, and receive those of others."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from attrs import frozen
 
 @frozen
 class ReceivedFrame:
-    """An Ethernet frame without a VLAN tag, as the tap on a parent saw it."""
+    """An Ethernet frame without a VLAN tag, as the packet socket on a parent received it."""
 
     frame: bytes
     outgoing: bool
     """
-    Whether it left this host by the parent: sent by ourselves, the host or a container. What a container sends to
-    another one on the same parent alone comes *in*, as if it came from the wire.
+    Whether it left this host by the parent: we, the host or a container sent it. A frame from one container to another
+    on the same parent counts as incoming, as if it came from the LAN.
     """
 
 
@@ -25,10 +25,10 @@ FrameHandler = Callable[[ReceivedFrame], None]
 
 class LanSocket(Protocol):
     """
-    The LAN of one parent. All of it is called, and calls back, in the reactor's thread.
+    The LAN of one parent, for the reactor's thread.
 
-    What is heard, of all who are on that LAN or on this host's parent: ARP, IPv6 neighbour discovery
-    (solicitations and advertisements), and UDP to port 68 (answers of DHCP servers).
+    It receives ARP, IPv6 neighbour solicitations and advertisements, and UDP to port 68 (from DHCP servers), of all hosts
+    on the LAN and of this host's links on the parent.
     """
 
     @property
@@ -37,21 +37,23 @@ class LanSocket(Protocol):
     @property
     def mac(self) -> str:
         """
-        The MAC under which we speak for ourselves: that of our own link on the parent, else the parent's.
+        The MAC of our frames: that of our own link on the parent, else the parent's.
 
         :raises LinkError: the parent is gone.
         """
 
     def send(self, frame: bytes) -> None:
         """
-        Send an Ethernet frame, header included, with whatever source it names. It reaches the LAN and, where we have
-        a link of our own on the parent, those siblings on the parent that are in bridge mode.
+        Send an Ethernet frame with its header, from any source MAC. It reaches the LAN and, if we have a link of our own on
+        the parent, the siblings in bridge mode.
 
-        :raises LinkError: the frame did not leave: the parent is down or gone.
+        :raises LinkError: the frame was not sent: the parent is down or gone.
         """
 
-    def listen(self, hear: FrameHandler) -> Callable[[], None]:
+    def listen(self, handler: FrameHandler) -> Callable[[], None]:
         """
-        Have *hear* called with each frame until what is returned is called. What we send ourselves may be among them: a
-        packet socket does not hear what it sends, unless it comes back by the parent, as what is sent to a sibling does.
+        Call *handler* with each frame. Our own frames may be among them: a packet socket does not receive what it sends, unless
+        it returns by the parent, as a frame to a sibling does.
+
+        :return: call it to stop listening.
         """

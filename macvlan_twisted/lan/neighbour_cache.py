@@ -1,4 +1,4 @@
-"""What neighbours said of themselves: who was heard with which address, and when."""
+"""The addresses that neighbours claimed, with their MACs, and when."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from attrs import frozen
 from ..addresses import IPAddress
 
 OLDEST = 300.0
-"""Seconds after which what was heard is no evidence any more: the host may have left."""
+"""Seconds after which an entry is no evidence any more: the host may have left."""
 MOST = 65536
-"""So many are remembered, the newest: a hostile neighbour has 2**64 addresses to tell of."""
+"""Most entries; the oldest are dropped. A hostile neighbour may claim 2**64 addresses."""
 
 
 @frozen
 class Neighbour:
     mac: str
     heard_at: float
-    """By the clock of the one who listened, in seconds."""
+    """In seconds, by the caller's clock."""
 
 
 class NeighbourCache:
-    """Bounded, and forgetful. Time comes in as an argument."""
+    """Limited in size and age. Time is an argument."""
 
     def __init__(self, most: int = MOST, oldest: float = OLDEST) -> None:
         self._most = most
         self._oldest = oldest
-        self._heard: OrderedDict[IPAddress, Neighbour] = OrderedDict()  # the one heard last is at the end
+        self._heard: OrderedDict[IPAddress, Neighbour] = OrderedDict()  # the newest is at the end
 
     def note(self, address: IPAddress, mac: str, now: float) -> None:
         self._heard[address] = Neighbour(mac, now)
@@ -37,7 +37,7 @@ class NeighbourCache:
 
     def known(self, address: IPAddress, now: float) -> Neighbour | None:
         found = self._heard.get(address)
-        # What seems to come from the future was heard before the clock was set back.
+        # An entry from the future is from before the clock was set back.
         if found is not None and not 0 <= now - found.heard_at <= self._oldest:
             del self._heard[address]
             return None

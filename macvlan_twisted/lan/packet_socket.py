@@ -26,26 +26,26 @@ _SO_ATTACH_FILTER = 26
 _PACKET_ADD_MEMBERSHIP, _PACKET_MR_ALLMULTI = 1, 2
 _SIOCGIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8913, 0x1, 0x40
 _MOST_FRAMES_AT_ONCE = 64
-"""After so many the reactor gets its turn, however loud the LAN is."""
+"""Frames to read before the reactor gets its turn, however busy the LAN is."""
 
-# Classic BPF, by linux/filter.h: (code, jump if true, jump if false, constant).
+# Classic BPF (linux/filter.h).
 _LD_B, _LD_H, _LD_H_IND, _LDX_IHL = 0x30, 0x28, 0x48, 0xB1
 _JEQ, _JSET, _RETURN = 0x15, 0x45, 0x06
 _VLAN_TAG_PRESENT = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
-_VLAN_TAG = 0xFFFFF000 + 44  # SKF_AD_OFF + SKF_AD_VLAN_TAG; means nothing where no tag is present
+_VLAN_TAG = 0xFFFFF000 + 44  # SKF_AD_OFF + SKF_AD_VLAN_TAG; undefined without a tag
 _ETHER_TYPE, _IPV6, _DROP, _ACCEPT, _NEXT = 4, 14, 20, 21, -1
 
-_STEPS = (  # (code, where to go on if true, if false, constant)
-    (_LD_B, _NEXT, _NEXT, _VLAN_TAG_PRESENT),  # a tagged frame is another LAN's,
+_STEPS = (  # (code, jump if true, jump if false, constant)
+    (_LD_B, _NEXT, _NEXT, _VLAN_TAG_PRESENT),  # a tagged frame belongs to another LAN,
     (_JEQ, _ETHER_TYPE, _NEXT, 0),
     (_LD_H, _NEXT, _NEXT, _VLAN_TAG),
-    (_JSET, _DROP, _NEXT, 0x0FFF),  # unless the tag names no VLAN, but a priority
+    (_JSET, _DROP, _NEXT, 0x0FFF),  # unless the tag has a priority only
     (_LD_H, _NEXT, _NEXT, 12),  # _ETHER_TYPE
     (_JEQ, _ACCEPT, _NEXT, 0x0806),  # ARP
     (_JEQ, _NEXT, _IPV6, 0x0800),  # IPv4
     (_LD_B, _NEXT, _NEXT, 23),
     (_JEQ, _NEXT, _DROP, socket.IPPROTO_UDP),
-    (_LD_H, _NEXT, _NEXT, 20),  # a later fragment has no ports
+    (_LD_H, _NEXT, _NEXT, 20),  # later fragments have no ports
     (_JSET, _DROP, _NEXT, 0x1FFF),
     (_LDX_IHL, _NEXT, _NEXT, 14),
     (_LD_H_IND, _NEXT, _NEXT, 16),
@@ -71,10 +71,10 @@ def _program() -> bytes:
     )
 
 
-def _attach_filter(tap: socket.socket) -> None:
+def _attach_filter(packet_socket: socket.socket) -> None:
     program = ctypes.create_string_buffer(_program())
     described = struct.pack("HL", len(_STEPS), ctypes.addressof(program))
-    tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+    packet_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
 
 
 def _exists(name: str) -> bool:
@@ -92,15 +92,15 @@ def _here(work: Callable[[], None]) -> None:
 @implementer(IReadDescriptor)
 class PacketSocket:
     """
-    The LAN of one parent, by a packet socket. Needs CAP_NET_RAW.
+    A packet socket on one parent. It needs CAP_NET_RAW.
 
-    The socket sees what comes and goes before macvlan does, that is also what is meant for containers. It is no
-    reason to make the NIC promiscuous: the kernel lets a NIC hear the MACs of its macvlan links.
+    The socket receives frames before macvlan does, so also those for containers. The NIC need not be promiscuous: the
+    kernel adds the MACs of its macvlan links to its filter.
 
-    :param speaker: our own link on the parent, by which frames leave, so that siblings hear them; else the parent.
-    :param mac: of the speaker.
-    :param elsewhere: runs a function on a thread: closing a packet socket waits for a grace period of the kernel, which
-        was measured to take 8 to 48 ms. Without one we wait for it here.
+    :param speaker: the link that sends frames: our own link on the parent, so that siblings receive them; else the parent.
+    :param mac: the MAC of *speaker*.
+    :param elsewhere: runs a function on a thread: closing a packet socket waits for a grace period of the kernel, 8 to
+        48 ms (measured). By default it is closed in the calling thread.
     """
 
     _socket: socket.socket
@@ -118,49 +118,48 @@ class PacketSocket:
         self.mac = mac
         self._speaker = speaker
         self._reactor = reactor
-        self._hearers: list[FrameHandler] = []
+        self._handlers: list[FrameHandler] = []
         self._lost = False
 
     def open(self) -> None:
         """:raises LinkError: the parent is not there, or the kernel refuses."""
         try:
-            self._socket = self._opened()
+            self._socket = self._bound_socket()
         except OSError as error:
             # if_nametoindex() gives no number.
             number = error.errno or errno.ENODEV
             raise LinkError(f"listening on {self.parent}: {os.strerror(number)}", number) from None
         self._reactor.addReader(self)
 
-    def _opened(self) -> socket.socket:
-        # With protocol 0 nothing comes in before the filter is in place.
-        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    def _bound_socket(self) -> socket.socket:
+        # With protocol 0 it receives nothing before the filter is attached.
+        packet_socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
-            tap.setblocking(False)
-            _attach_filter(tap)
+            packet_socket.setblocking(False)
+            _attach_filter(packet_socket)
             index = socket.if_nametoindex(self.parent)
-            # Neighbour discovery comes by multicast, of groups that the host itself may not be in.
+            # Neighbour discovery uses multicast groups of which the host may not be a member.
             request = struct.pack("iHH8s", index, _PACKET_MR_ALLMULTI, 0, b"")
-            tap.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
-            tap.bind((self.parent, _ETH_P_ALL))
+            packet_socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
+            packet_socket.bind((self.parent, _ETH_P_ALL))
         except BaseException:
-            self._elsewhere(tap.close)
+            self._elsewhere(packet_socket.close)
             raise
-        return tap
+        return packet_socket
 
     @property
     def broken(self) -> bool:
-        """Whether the parent went away, or another link has its name: a new tap is needed."""
-        # With ENETDOWN the kernel tells both of a parent that went down and of one that is about to go; but from one
-        # that is gone it unbinds the socket.
+        """Whether the parent is gone, or another link has its name: a new socket is needed."""
+        # ENETDOWN means that the parent went down or is about to be deleted. Once it is deleted, the socket is unbound.
         name = self._socket.getsockname()[0]
         return self._lost or not name or (name != self.parent and _exists(self.parent))
 
     def send(self, frame: bytes) -> None:
         try:
-            self._refuse_deaf_parent()
+            self._check_carrier()
             speaker = self._speaker
             if speaker == self.parent:
-                speaker = self._socket.getsockname()[0] or speaker  # as it is called now
+                speaker = self._socket.getsockname()[0] or speaker  # its present name
             self._socket.sendto(frame, (speaker, 0))
         except BlockingIOError:
             raise LinkError(f"sending on {self.parent}: its queue is full", errno.EAGAIN) from None
@@ -169,9 +168,9 @@ class PacketSocket:
                 f"sending on {self.parent}: {os.strerror(error.errno or 0)}", error.errno or 0
             ) from None
 
-    def _refuse_deaf_parent(self) -> None:
-        """Our own link takes frames on a parent that is down, and also without a carrier, and drops them silently."""
-        name = self._socket.getsockname()[0] or self.parent  # as it is called now
+    def _check_carrier(self) -> None:
+        """Our own link silently drops frames while the parent is down or has no carrier."""
+        name = self._socket.getsockname()[0] or self.parent  # its present name
         request = struct.pack("16sh14x", name.encode(), 0)
         (flags,) = struct.unpack_from("h", fcntl.ioctl(self._socket, _SIOCGIFFLAGS, request), 16)
         if not flags & _IFF_UP:
@@ -179,26 +178,26 @@ class PacketSocket:
         if not flags & _IFF_RUNNING:
             raise LinkError(f"sending on {self.parent}: it has no carrier", errno.ENETDOWN)
 
-    def listen(self, hear: FrameHandler) -> Callable[[], None]:
-        self._hearers.append(hear)
+    def listen(self, handler: FrameHandler) -> Callable[[], None]:
+        self._handlers.append(handler)
 
         def stop() -> None:
-            if hear in self._hearers:
-                self._hearers.remove(hear)
+            if handler in self._handlers:
+                self._handlers.remove(handler)
 
         return stop
 
     def close(self) -> None:
         self._lost = True
-        self._reactor.removeReader(self)  # before the descriptor may be another one's
+        self._reactor.removeReader(self)  # before the descriptor is reused
         self._elsewhere(self._socket.close)
 
-    # What the reactor asks of a reader.
+    # IReadDescriptor.
 
     def doRead(self) -> None:
         for _ in range(_MOST_FRAMES_AT_ONCE):
             if self._lost:
-                return  # whoever heard the last frame closed us
+                return  # a handler has closed us
             try:
                 frame, (_name, _protocol, kind, *_rest) = self._socket.recvfrom(2048)
             except BlockingIOError:
@@ -206,10 +205,10 @@ class PacketSocket:
             except OSError as error:
                 self._fail(error.errno or 0)
                 return
-            heard = ReceivedFrame(frame, kind == socket.PACKET_OUTGOING)
-            for hear in tuple(self._hearers):
+            received = ReceivedFrame(frame, kind == socket.PACKET_OUTGOING)
+            for handler in tuple(self._handlers):
                 try:
-                    hear(heard)
+                    handler(received)
                 except Exception:
                     _log.failure(
                         "a frame on {parent} was not understood: {frame}",
@@ -221,12 +220,11 @@ class PacketSocket:
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        return f"tap {self.parent}"
+        return f"packet socket {self.parent}"
 
     def connectionLost(self, reason: Any) -> None:
         """
-        The reactor is done with the socket, for it polls as broken: so does one whose parent went down, until the error
-        is fetched. Or the reactor stops.
+        The socket polls as broken. It does so when the parent went down, until its error is read. Or the reactor stops.
         """
         number = 0 if self._lost else self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number == errno.ENETDOWN:
@@ -235,7 +233,7 @@ class PacketSocket:
 
     def _fail(self, number: int) -> None:
         if number == errno.ENETDOWN or self._lost:
-            return  # said once of a parent that goes down; it may come up again
+            return  # the parent may come up again
         self._lost = True
         self._reactor.removeReader(self)
         if number:

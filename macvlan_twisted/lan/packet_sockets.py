@@ -1,4 +1,4 @@
-"""The wires of all parents in use: each opened when first needed, closed and cleared away with its last user."""
+"""The packet sockets of all parents in use: each is opened when it is needed first, and closed with its last user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = Logger(namespace="macvlan_twisted.lan")
 
 
 class OpenSocket(LanSocket, Protocol):
-    """What a wire stands on while its parent is there: :class:`~macvlan_twisted.lan.packet_socket.PacketSocket`."""
+    """:class:`~macvlan_twisted.lan.packet_socket.PacketSocket`, or a fake."""
 
     @property
     def broken(self) -> bool: ...
@@ -33,7 +33,7 @@ class ParentAbsence(Protocol):
     """What is known of parents that are away: :class:`~macvlan_twisted.driver.parent_status.ParentStatus`."""
 
     def why_absent(self, parent: str) -> str:
-        """What to say where *parent* is needed, and is not there."""
+        """The error message for *parent*, which is absent."""
 
 
 SocketFactory = Callable[[str, str, str], OpenSocket]
@@ -42,56 +42,56 @@ SocketFactory = Callable[[str, str, str], OpenSocket]
 
 class ParentSocket:
     """
-    The :class:`~macvlan_twisted.lan.interfaces.LanSocket` of one parent. It outlives taps: those who listen go on listening
-    when the parent was away and has come back.
+    The :class:`~macvlan_twisted.lan.interfaces.LanSocket` of one parent. It outlives packet sockets: listeners go on when
+    the parent was away and has come back.
     """
 
     def __init__(self, parent: str, when_away: Callable[[str], None] = lambda parent: None) -> None:
-        """:param when_away: told the parent when something is to be sent there, and no tap is open."""
+        """:param when_away: is called with the parent when a frame cannot be sent, since no packet socket is open."""
         self.parent = parent
         self.parent_mac = ""
-        """The MAC of the parent itself, when the socket was opened the last time; the host answers under it, too."""
-        self.tap: OpenSocket | None = None
+        """The MAC of the parent itself, when the socket was opened last. The host answers from it, too."""
+        self.packet_socket: OpenSocket | None = None
         self._when_away = when_away
-        self._hearers: list[FrameHandler] = []
+        self._handlers: list[FrameHandler] = []
 
     @property
     def mac(self) -> str:
-        return self._open_tap().mac
+        return self._open_socket().mac
 
     def send(self, frame: bytes) -> None:
-        self._open_tap().send(frame)
+        self._open_socket().send(frame)
 
-    def listen(self, hear: FrameHandler) -> Callable[[], None]:
-        self._hearers.append(hear)
+    def listen(self, handler: FrameHandler) -> Callable[[], None]:
+        self._handlers.append(handler)
 
         def stop() -> None:
-            if hear in self._hearers:
-                self._hearers.remove(hear)
+            if handler in self._handlers:
+                self._handlers.remove(handler)
 
         return stop
 
-    def hear(self, heard: ReceivedFrame) -> None:
-        for hear in tuple(self._hearers):
+    def receive(self, received: ReceivedFrame) -> None:
+        for handler in tuple(self._handlers):
             try:
-                hear(heard)
+                handler(received)
             except Exception:
                 _log.failure(
                     "a frame on {parent} was not understood: {frame}",
                     parent=self.parent,
-                    frame=heard.frame.hex(),
+                    frame=received.frame.hex(),
                 )
 
-    def _open_tap(self) -> OpenSocket:
-        if self.tap is None or self.tap.broken:
+    def _open_socket(self) -> OpenSocket:
+        if self.packet_socket is None or self.packet_socket.broken:
             self._when_away(self.parent)
             raise LinkError(f"parent {self.parent} is not there (any more), or was not listened to yet")
-        return self.tap
+        return self.packet_socket
 
 
 class PacketSockets:
     """
-    By parent. Who uses one says so by a name of its own, and says when it is over.
+    By parent. Each user registers with a name of its own.
 
     :param make_socket: makes the packet socket on a parent.
     """
@@ -104,10 +104,10 @@ class PacketSockets:
         self._make_socket = make_socket
         self._absence = absence
         self._locks = KeyedLock()
-        self._wires: dict[str, ParentSocket] = {}
+        self._sockets: dict[str, ParentSocket] = {}
         self._speakers: dict[str, str] = {}
         self._users: dict[str, set[str]] = {}
-        self._alone: dict[str, set[str]] = {}
+        self._exclusive: dict[str, set[str]] = {}
         self._reviving: set[str] = set()
         self._closed = False
         self._when_unused: list[Callable[[str], None]] = []
@@ -117,122 +117,122 @@ class PacketSockets:
         self._when_unused.append(call)
 
     def of(self, parent: str) -> ParentSocket:
-        """The wire of *parent*, whether it is open or not."""
-        return self._wires.setdefault(parent, ParentSocket(parent, self._revive))
+        """The socket of *parent*, open or not."""
+        return self._sockets.setdefault(parent, ParentSocket(parent, self._revive))
 
     async def ready(self, parent: str) -> ParentSocket:
         """
-        The wire of *parent*, open.
+        The socket of *parent*, open.
 
         :raises LinkError: the parent is not there, or the kernel refuses.
         """
-        wire = self.of(parent)
-        if not self._is_open(wire):
+        socket = self.of(parent)
+        if not self._is_open(socket):
             async with self._locks.acquire(parent):
-                if parent not in self._users:  # who asks is too late: nobody would remove our link again
+                if parent not in self._users:  # too late: nobody would remove our link again
                     raise LinkError(f"nobody uses parent {parent} any more")
-                if not self._is_open(wire):
-                    await self._open(wire)
-        return wire
+                if not self._is_open(socket):
+                    await self._open(socket)
+        return socket
 
     def _revive(self, parent: str) -> None:
-        """The parent may be back: what is sent there the next time then leaves."""
+        """Reopen the socket if the parent is back, for the next frame."""
         if parent in self._users and parent not in self._reviving and not self._closed:
             self._reviving.add(parent)
             revived = ensureDeferred(self.ready(parent))
             revived.addErrback(lambda failure: failure.trap(LinkError))
             revived.addBoth(lambda _: self._reviving.discard(parent))
 
-    def _is_open(self, wire: ParentSocket) -> bool:
+    def _is_open(self, socket: ParentSocket) -> bool:
         return (
-            wire.tap is not None
-            and not wire.tap.broken
-            and self._links.exists(self._speakers.get(wire.parent, wire.parent))
+            socket.packet_socket is not None
+            and not socket.packet_socket.broken
+            and self._links.exists(self._speakers.get(socket.parent, socket.parent))
         )
 
-    async def _open(self, wire: ParentSocket) -> None:
-        found = await self._links.find(wire.parent)
-        if found is None:  # a tap may go on working on a link that was renamed
-            raise LinkError(self._absence.why_absent(wire.parent), errno.ENODEV)
-        self._close(wire)
-        speaker, mac = wire.parent, found.mac
-        wire.parent_mac = found.mac
-        if not self._alone.get(wire.parent):
+    async def _open(self, socket: ParentSocket) -> None:
+        found = await self._links.find(socket.parent)
+        if found is None:  # a packet socket works on after its link was renamed
+            raise LinkError(self._absence.why_absent(socket.parent), errno.ENODEV)
+        self._close(socket)
+        speaker, mac = socket.parent, found.mac
+        socket.parent_mac = found.mac
+        if not self._exclusive.get(socket.parent):
             try:
-                link = await self._host_links.ensure(wire.parent, anew=True)
+                link = await self._host_links.ensure(socket.parent, anew=True)
                 speaker, mac = link.name, link.mac
             except LinkError as failure:
                 if not is_for_itself(failure):
                     raise
                 _log.info(
                     "on parent {parent} we speak by the parent itself, for it takes no link of ours: {reason}",
-                    parent=wire.parent,
+                    parent=socket.parent,
                     reason=str(failure),
                 )
-        self._speakers[wire.parent] = speaker
-        tap = self._make_socket(wire.parent, speaker, mac)
-        tap.open()
-        tap.listen(wire.hear)
-        wire.tap = tap
+        self._speakers[socket.parent] = speaker
+        packet_socket = self._make_socket(socket.parent, speaker, mac)
+        packet_socket.open()
+        packet_socket.listen(socket.receive)
+        socket.packet_socket = packet_socket
 
     @staticmethod
-    def _close(wire: ParentSocket) -> None:
-        tap, wire.tap = wire.tap, None
-        if tap is not None:
-            tap.close()
+    def _close(socket: ParentSocket) -> None:
+        packet_socket, socket.packet_socket = socket.packet_socket, None
+        if packet_socket is not None:
+            packet_socket.close()
 
     def use(self, parent: str, user: str, alone: bool = False) -> None:
-        """:param alone: at start, what :meth:`leave_alone` had said in an earlier life."""
+        """:param alone: at start: *user* has called :meth:`leave_alone` in an earlier life."""
         self._users.setdefault(parent, set()).add(user)
         if alone:
-            self._alone.setdefault(parent, set()).add(user)
+            self._exclusive.setdefault(parent, set()).add(user)
 
     async def disuse(self, parent: str, user: str) -> None:
-        """With the last user the wire is closed and our link removed. Succeeds when there was no such user."""
-        self._alone.get(parent, set()).discard(user)
+        """With the last user, close the socket and remove our link. Succeeds if there is no such user."""
+        self._exclusive.get(parent, set()).discard(user)
         users = self._users.get(parent, set())
         users.discard(user)
         if not users:
             self._users.pop(parent, None)
-            was_alone = self._alone.pop(parent, None) is not None
+            was_exclusive = self._exclusive.pop(parent, None) is not None
             for tell in self._when_unused:
                 tell(parent)
             async with self._locks.acquire(parent):
                 if parent not in self._users:
                     await self._clear(parent)
-                elif was_alone:  # who came meanwhile may speak by a link of ours
-                    self._silence(parent)
+                elif was_exclusive:  # a user that came meanwhile may send from a link of ours
+                    self._disconnect(parent)
 
     async def vacate(self, parent: str) -> None:
-        """Close the wire and remove our link; whoever needs it again opens it again."""
+        """Close the socket and remove our link; :meth:`ready` opens it again."""
         async with self._locks.acquire(parent):
             await self._clear(parent)
 
     async def _clear(self, parent: str) -> None:
-        self._silence(parent)
+        self._disconnect(parent)
         if parent not in self._users:
-            self._wires.pop(parent, None)
+            self._sockets.pop(parent, None)
         await self._host_links.remove(parent)
 
-    def _silence(self, parent: str) -> None:
-        wire = self._wires.get(parent)
-        if wire is not None:
-            self._close(wire)
+    def _disconnect(self, parent: str) -> None:
+        socket = self._sockets.get(parent)
+        if socket is not None:
+            self._close(socket)
         self._speakers.pop(parent, None)
 
     async def leave_alone(self, parent: str, user: str) -> None:
-        """Have no link of ours on *parent* while *user* uses it: in mode passthru there is room for one alone."""
+        """Have no link of ours on *parent* while *user* uses it: mode passthru allows a single link."""
         self.use(parent, user, alone=True)
         await self.vacate(parent)
         await self._links.deletions_finished()
 
     async def drop_unused(self) -> None:
-        """At start: remove links that an earlier life made for what is not there any more."""
+        """At start: remove our links on parents that have no user any more."""
         for parent in [each for each in self._host_links.known if each not in self._users]:
             await self._host_links.remove(parent)
 
     def close(self) -> None:
-        """At the end of the service; links stay, for the host goes on reaching its containers."""
+        """Close all sockets. Links stay, so that the host still reaches its containers."""
         self._closed = True
-        for wire in self._wires.values():
-            self._close(wire)
+        for socket in self._sockets.values():
+            self._close(socket)

@@ -1,4 +1,4 @@
-"""Answering those who probe for an address of ours: not without limit, and without a word for each that fails."""
+"""Defends addresses: answers the probes of other hosts, at a limited rate."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _ANSWER = Failpoint(
 )
 
 _ECHO = 2.0
-"""Seconds within which a frame of ours may come back: a sibling's side of the parent, a switch in hairpin mode."""
+"""Seconds within which our frame may return, from a sibling on the parent or a switch in hairpin mode."""
 _MOST_AT_ONCE = 400
 
 
 @define
 class TokenBucket:
-    """How often something may be done: *burst* times at once, and *rate* times a second."""
+    """Limits a rate: *burst* times at once, and *rate* times a second."""
 
     rate: float
     burst: float
@@ -37,7 +37,7 @@ class TokenBucket:
         self._left = self.burst
 
     def take(self, now: float) -> bool:
-        # The clock may be set back.
+        # The clock may go back.
         self._left = min(self.burst, self._left + max(0.0, now - self._counted_at) * self.rate)
         self._counted_at = now
         if self._left < 1:
@@ -47,7 +47,7 @@ class TokenBucket:
 
 
 def for_one_address() -> TokenBucket:
-    """Someone who asks for one address for ever does not use up what others' answers need."""
+    """So that a host that probes for one address for ever does not use up the limit for all."""
     return TokenBucket(rate=10, burst=20)
 
 
@@ -59,32 +59,32 @@ class ProbeResponder:
     def __init__(self, wire: LanSocket, clock: Any) -> None:
         self._wire = wire
         self._clock = clock
-        self._allowance = TokenBucket(rate=100, burst=_MOST_AT_ONCE)
+        self._limit = TokenBucket(rate=100, burst=_MOST_AT_ONCE)
         self._sent: deque[tuple[float, bytes]] = deque(maxlen=_MOST_AT_ONCE)
-        self._mute = False
+        self._is_failing = False
 
-    def answer(self, probe: Probe, mac: str, allowance: TokenBucket) -> None:
-        """Say that *mac* has what is asked for. One that does not leave is logged, those that follow it are not."""
+    def answer(self, probe: Probe, mac: str, limit: TokenBucket) -> None:
+        """Answer that *mac* has the address. Of several answers that cannot be sent, the first is logged."""
         now = self._clock.seconds()
-        if not (allowance.take(now) and self._allowance.take(now)):
+        if not (limit.take(now) and self._limit.take(now)):
             return
         frame = answer_frame(probe.address, mac, probe.mac)
         self._sent.append((now, frame))
         try:
             with _ANSWER:
                 self._wire.send(frame)
-            self._mute = False
+            self._is_failing = False
         except LinkError as failure:
-            if not self._mute:
+            if not self._is_failing:
                 _log.warn(
                     "{address} is ours and {prober} asks for it, but cannot be answered: {reason}",
                     address=str(probe.address),
                     prober=probe.mac,
                     reason=str(failure),
                 )
-            self._mute = True
+            self._is_failing = True
 
     def is_echo(self, frame: bytes) -> bool:
-        """Whether this is an answer of ours, a moment ago."""
+        """Whether *frame* is an answer that we sent a moment ago."""
         now = self._clock.seconds()
         return any(sent == frame for time, sent in self._sent if abs(now - time) <= _ECHO)

@@ -91,11 +91,11 @@ class NetlinkKernel(HostAddressing):
     def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
         request = port_request(port, index_of(port.parent), prove_mac_free)
         with link_errors(f"making macvlan link {port.name} on {port.parent}"), _MAKE_PORT:
-            self._templates.add_link(port.name, port.mac, **request)
+            self._templated.add_link(port.name, port.mac, **request)
         try:
             index = index_of(port.name)
             with link_errors(f"marking link {port.name} as ours"), _MARK_PORT:
-                self._templates.mark(index, port.alias)
+                self._templated.mark(index, port.alias)
         except BaseException:
             self.delete(port.name)
             raise
@@ -158,7 +158,7 @@ class NetlinkKernel(HostAddressing):
     def set_group(self, name: str, group: int) -> bool:
         try:
             with link_errors(f"condemning link {name}"), _CONDEMN:
-                self._templates.retire(index_of(name), group)
+                self._templated.retire(index_of(name), group)
         except LinkError as failure:
             return _unless_gone(failure)
         return True
@@ -173,11 +173,11 @@ class NetlinkKernel(HostAddressing):
 
     def members_of_group(self, group: int) -> Sequence[Marked]:
         with link_errors(f"listing the links of group {group}"):
-            return self._templates.members(group)
+            return self._templated.members(group)
 
     def delete_group(self, group: int) -> None:
         with link_errors(f"removing the condemned links of group {group}"), _REMOVE_GROUP:
-            self._templates.remove_group(group)
+            self._templated.remove_group(group)
 
 
 def port_request(port: MacvlanLink, parent_index: int, up: bool) -> dict[str, Any]:

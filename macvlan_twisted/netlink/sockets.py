@@ -98,7 +98,7 @@ class NetlinkSockets:
         return netlink
 
     @property
-    def _templates(self) -> MessageTemplates:
+    def _templated(self) -> MessageTemplates:
         templates: MessageTemplates | None = getattr(self._of_thread, "templates", None)
         if templates is None:
             templates = MessageTemplates()

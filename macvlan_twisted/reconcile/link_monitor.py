@@ -175,7 +175,7 @@ class LinkMonitor:
                     self._look_in(LATEST, parent)
                 return  # we are told when it comes
             await self._mend_host_access(parent, pause, was_absent)
-            if self._wires.of(parent).tap is not None:
+            if self._wires.of(parent).packet_socket is not None:
                 await self._wires.ready(parent)  # which opens it again, or finds it open
             if self._has_to_be_watched(parent):
                 await self._conflicts.watch(parent)

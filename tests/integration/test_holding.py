@@ -73,7 +73,7 @@ async def test_held_address_is_defended_against_arping(lan: Lan) -> None:
         refused = await deferToThread(lan.attempt_in, "neighbour", *arping)
         assert refused.status == 1
         assert CONTAINER in refused.stdout.lower()
-        watch.let_go(FREE[0])
+        watch.release(FREE[0])
         assert (await deferToThread(lan.attempt_in, "neighbour", *arping)).status == 0
         watch.close()
 
@@ -98,7 +98,7 @@ async def test_held_address_is_defended_against_dad(lan: Lan) -> None:
         assert await watch.hold(FREE[1], CONTAINER) == Free()
         assert "dadfailed" in await deferToThread(take, lan, FREE[1])
         assert watch.is_held(FREE[1])
-        watch.let_go(FREE[1])
+        watch.release(FREE[1])
         shown = await deferToThread(take, lan, FREE[1])
         assert str(FREE[1]) in shown
         assert "dadfailed" not in shown

@@ -87,7 +87,7 @@ class HoldingTests(WatchTestCase):
             self.wire.bring(probe_frame(address, HOST))
             self.assertEqual(self.wire.sent, [])
             self.assert_defended(address, HOST)
-            self.watch.keep_for(address, CONTAINER)
+            self.watch.assign(address, CONTAINER)
             self.assert_defended(address, CONTAINER)
 
     def test_one_who_does_not_wait_any_more_does_not_disturb_the_others(self) -> None:
@@ -113,14 +113,14 @@ class HoldingTests(WatchTestCase):
     def test_an_address_that_was_let_go_is_not_defended(self) -> None:
         self.hold(*BOTH)
         for address in BOTH:
-            self.watch.let_go(address)
+            self.watch.release(address)
             self.assertFalse(self.watch.is_held(address))
             self.assert_not_defended(address)
-            self.watch.let_go(address)
+            self.watch.release(address)
 
     def test_an_address_that_is_let_go_while_it_is_asked_for_is_not_held(self) -> None:
         asked = self.ask()
-        self.watch.let_go(V4)
+        self.watch.release(V4)
         self.assertEqual(self.successResultOf(asked), Inconclusive("192.168.1.7 was let go meanwhile"))
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assert_not_defended(V4)
@@ -147,7 +147,7 @@ class DefenceTests(WatchTestCase):
         self.hold(*BOTH)
         for address in BOTH:
             self.wire.send(probe_frame(address, CONTAINER))
-            self.watch.keep_for(address, CONTAINER)
+            self.watch.assign(address, CONTAINER)
             self.wire.send(probe_frame(address, CONTAINER))
             self.wire.bring(probe_frame(address, CONTAINER))
         self.assertEqual(self.claims(), [])
@@ -225,34 +225,34 @@ class KeepingTests(WatchTestCase):
     def test_a_kept_address_is_still_defended_under_the_containers_mac(self) -> None:
         for address in BOTH:
             self.hold(address)
-            self.watch.keep_for(address, OTHER)
+            self.watch.assign(address, OTHER)
             self.assertFalse(self.watch.is_held(address))
             self.assert_defended(address, OTHER)
 
     def test_an_address_of_a_running_container_can_be_kept_without_asking(self) -> None:
-        self.watch.keep_for(V4, CONTAINER)
+        self.watch.assign(V4, CONTAINER)
         self.assert_defended(V4)
 
     def test_each_other_claimant_is_told_once(self) -> None:
         for address in BOTH:
-            self.watch.keep_for(address, CONTAINER)
+            self.watch.assign(address, CONTAINER)
             for mac in (OTHER, THIRD, OTHER, THIRD, CONTAINER):
                 self.wire.bring(announcement_frames(address, mac)[0])
                 self.wire.send(announcement_frames(address, mac)[0])
-                self.watch.keep_for(address, CONTAINER)
+                self.watch.assign(address, CONTAINER)
             self.assertEqual(self.told.contests, [(address, CONTAINER, OTHER), (address, CONTAINER, THIRD)])
             self.told.contests.clear()
             self.assert_defended(address)
         self.assertEqual(self.told.losses, [])
 
     def test_one_who_makes_up_macs_does_not_fill_the_log(self) -> None:
-        self.watch.keep_for(V4, CONTAINER)
+        self.watch.assign(V4, CONTAINER)
         for number in range(1000):
             self.wire.bring(announcement_frames(V4, f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}")[0])
         self.assertEqual(len(self.told.contests), 16)
 
     def test_an_address_that_a_container_has_is_not_given_to_another(self) -> None:
-        self.watch.keep_for(V4, CONTAINER)
+        self.watch.assign(V4, CONTAINER)
         self.assertEqual(self.successResultOf(self.ask(V4, OTHER)), Taken(CONTAINER, Evidence.OURS))
         again = self.ask(V4, CONTAINER)
         self.clock.advance(LAST_LOOK)
@@ -261,30 +261,30 @@ class KeepingTests(WatchTestCase):
 
     def test_who_waits_for_an_address_that_is_given_away_is_told(self) -> None:
         same, another = self.ask(V4, CONTAINER), self.ask(V4, OTHER)
-        self.watch.keep_for(V4, CONTAINER)
+        self.watch.assign(V4, CONTAINER)
         self.assertEqual(self.successResultOf(same), Free())
         self.assertEqual(self.successResultOf(another), Taken(CONTAINER, Evidence.OURS))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_container_that_left_does_not_keep_its_address_from_the_next(self) -> None:
-        self.watch.keep_for(V4, CONTAINER)
+        self.watch.assign(V4, CONTAINER)
         self.wire.send(announcement_frames(V4, CONTAINER)[0])
-        self.watch.let_go(V4)
+        self.watch.release(V4)
         self.assertIsNone(self.watch.known(V4))
         self.wire.send(announcement_frames(V4, CONTAINER)[0])  # its last words, late
         self.assertIsNone(self.watch.known(V4))
         self.hold()
 
     def test_another_one_under_the_mac_of_a_container_that_left_is_believed_after_a_while(self) -> None:
-        self.watch.keep_for(V4, CONTAINER)
-        self.watch.let_go(V4)
+        self.watch.assign(V4, CONTAINER)
+        self.watch.release(V4)
         self.pass_time(6)
         self.wire.bring(announcement_frames(V4, CONTAINER)[0])
         self.assertEqual(self.successResultOf(self.ask()), Taken(CONTAINER, Evidence.HEARD))
 
     def test_one_who_answers_under_the_mac_of_a_container_that_left_has_the_address(self) -> None:
-        self.watch.keep_for(V4, CONTAINER)
-        self.watch.let_go(V4)
+        self.watch.assign(V4, CONTAINER)
+        self.watch.release(V4)
         self.answers_as(CONTAINER, V4)
         asked = self.ask()
         self.pass_time(0.11)

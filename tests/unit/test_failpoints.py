@@ -22,11 +22,11 @@ EXCEPTIONS = {
     # (file, function, what is called): why that is no step.
     ("lan/packet_socket.py", "send", "sendto"): "whoever sends knows what it means, and has the step",
     ("lan/packet_sockets.py", "send", "send"): "the same",
-    ("lan/packet_socket.py", "_opened", "bind"): "of a packet socket, which goes with the process",
-    ("netlink/events.py", "__init__", "bind"): "of a netlink socket, which goes with the process",
+    ("lan/packet_socket.py", "_bound_socket", "bind"): "of a packet socket, which goes with the process",
+    ("netlink/events.py", "open", "bind"): "of a netlink socket, which goes with the process",
     ("netlink/netns_links.py", "links_elsewhere", "bind"): "likewise",
-    ("netlink/netns_links.py", "_asked", "send"): "a question to the kernel",
-    ("netlink/message_templates.py", "__init__", "bind"): "of a netlink socket, which goes with the process",
+    ("netlink/netns_links.py", "_request", "send"): "a question to the kernel",
+    ("netlink/message_templates.py", "open", "bind"): "of a netlink socket, which goes with the process",
     (
         "netlink/message_templates.py",
         "_send",
@@ -74,7 +74,7 @@ def trace_left(node: ast.AST) -> str:
     )
     changes = {
         "netlink": netlink,
-        "hot": of.endswith("_hot") and name not in {"members", "close"},
+        "templates": of.endswith("_templated") and name not in {"members", "close"},
         "os": of in {"os", "shutil"} and (name in _OS or (name == "open" and "O_CREAT" in said)),
         "path": name in _PATH,
         "open": name == "open" and of != "os" and bool(re.search(r"'[rbt]*[wax+][rbt+]*'", said)),
@@ -150,7 +150,7 @@ class CodeTests(SynchronousTestCase):
     def test_the_reading_overlooks_what_leaves_a_trace(self) -> None:
         for statement in (
             "self._netlink.link('add', ifname='x')",
-            "self._hot.condemn(index, group)",
+            "self._templated.retire(index, group)",
             "self._netlink.link(command, index=1)",
             "self._netlink.addr('replace', index=1)",
             "netlink.route('del', dst='x')",
