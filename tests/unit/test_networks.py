@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from functools import partial
 from typing import Any
 
 from twisted.logger import capturedLogs
@@ -9,7 +11,7 @@ from twisted.logger import capturedLogs
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.models import Subnet
 from macvlan_twisted.driver.validation import refuse_what_did_not_take
-from macvlan_twisted.errors import LinkError, RequestRefused
+from macvlan_twisted.errors import LinkError, RequestRefused, StateError
 from macvlan_twisted.link_names import endpoint_link_name, probe_link_name
 from macvlan_twisted.netlink.kernel import MacvlanLink
 from macvlan_twisted.option_values import MacvlanMode
@@ -25,6 +27,8 @@ from .helpers import (
     PluginTestCase,
     evolve,
     nic,
+    on_disk,
+    on_kernel,
     plain_kernel,
     subnet,
 )
@@ -236,3 +240,108 @@ class ProbeLinkTests(PluginTestCase):
             self.plugin.create_network()
         self.assertEqual(self.plugin.kernel.find(foreign.name), foreign)
         self.assert_nothing_left(links={*PLAIN_LINKS, foreign.name})
+
+
+KINDS: tuple[dict[str, Any], ...] = (
+    {},
+    {"parent": "eth1.20"},
+    {"parent": "eth1.20.30", "mtu": "1400"},
+    {"internal": True},
+    {"mode": "passthru"},
+)
+
+
+class RollbackTests(PluginTestCase):
+    def create(self, kind: dict[str, Any]) -> None:
+        self.plugin.create_network(**kind)
+
+    def test_kernel_error_at_any_step_leaves_nothing(self) -> None:
+        def retried() -> None:
+            """The probe link has been removed in another way."""
+            self.assertNotIn(probe_link_name(NETWORK), self.plugin.link_names())
+            self.plugin.delete_network()
+            self.assert_nothing_left()
+
+        for kind in KINDS:
+            create = partial(self.create, kind)
+            self.refuse_each_step(on_kernel, create, self.assert_nothing_left, retried=retried, least=3)
+
+    def test_persistent_kernel_error_leaves_nothing(self) -> None:
+        for kind in KINDS:
+            for step in ("links", "find", "add_vlan", "add_dummy", "add_macvlan", "read_macvlan", "set_up"):
+                plugin = PluginHarness()
+                plugin.steps.refuse[step] = 1
+                try:
+                    plugin.create_network(**kind)
+                except LinkError:
+                    plugin.steps.refuse.clear()
+                    if step == "find":  # without it we cannot prove that a link is ours, and delete it
+                        plugin = plugin.next_life()
+                    self.assert_nothing_left(plugin)
+
+    def test_disk_error_at_any_write_leaves_nothing(self) -> None:
+        for kind in KINDS:
+            self.refuse_each_step(on_disk, partial(self.create, kind), self.assert_nothing_left)
+
+    def test_first_error_is_reported_if_undo_fails_too(self) -> None:
+        self.plugin.steps.refuse["add_macvlan"] = 22
+        self.plugin.records.steps.refuse["forget"] = 0
+        with self.assert_refused(LinkError):
+            self.plugin.create_network()
+        self.assertEqual(dict(self.plugin.registry.networks), {})
+
+    def test_failed_creation_keeps_the_vlan_of_another_network(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.steps.refuse["add_macvlan"] = 22
+        with self.assert_refused(LinkError):
+            self.plugin.create_network(OTHER_NETWORK, parent="eth1.20")
+        self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20"})
+        self.assertEqual(list(self.plugin.registry.networks), [NETWORK])
+
+    def test_failed_creation_can_be_repeated(self) -> None:
+        self.plugin.steps.refuse["add_macvlan"] = 22
+        with self.assert_refused(LinkError):
+            self.plugin.create_network(parent="eth1.20")
+        self.plugin.steps.refuse.clear()
+        self.plugin.create_network(parent="eth1.20")
+        self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20"})
+
+
+class RetryTests(PluginTestCase):
+    def test_half_made_network_is_removed_at_the_next_start(self) -> None:
+        """The engine does not ask for the removal: it repeats the call without its body, and fails."""
+        self.plugin.steps.hold.add("read_macvlan")
+        self.plugin.begin_create_network(parent="eth1.20", mode="passthru")
+        plugin = self.plugin.next_life()
+        self.assert_nothing_left(plugin)
+        plugin.create_network(OTHER_NETWORK, parent="eth1.20")
+
+    def test_network_removal_can_be_repeated_after_a_disk_error(self) -> None:
+        self.plugin.create_network()
+        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
+        with self.assert_refused(LinkError, NETWORK, "a test refuses it"):
+            self.plugin.delete_network()
+        self.plugin.records.steps.refuse.clear()
+        self.plugin.delete_network()
+        self.assert_nothing_left()
+
+    def test_row_of_a_failed_endpoint_goes_with_the_next_removal(self) -> None:
+        self.plugin.create_network()
+        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
+        self.plugin.steps.refuse["add_macvlan"] = errno.EPERM
+        with self.assert_refused(LinkError):
+            self.plugin.create_endpoint()
+        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [ENDPOINT])
+        self.plugin.records.steps.refuse.clear()
+        self.plugin.delete_endpoint()
+        self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
+
+    def test_disk_error_in_removal_is_reported(self) -> None:
+        self.plugin.create_network()
+        self.plugin.create_endpoint()
+        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
+        with self.assert_refused(StateError):
+            self.plugin.delete_endpoint()
+        self.plugin.records.steps.refuse.clear()
+        self.plugin.delete_endpoint()
+        self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)

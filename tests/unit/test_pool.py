@@ -21,8 +21,10 @@ from macvlan_twisted.ipam.pool import (
     pool_id_for,
     refuse_overlap,
 )
+from macvlan_twisted.ipam.pool_registry import MOST_CURSORS, PoolRegistry
 from macvlan_twisted.ipam.requests import RequestPool
 from macvlan_twisted.state.serialize import from_document, to_document
+from macvlan_twisted.testing.state import MemoryAddressStore
 
 from .helpers import LAN
 
@@ -199,3 +201,26 @@ class OverlapTests(SynchronousTestCase):
         self.assertEqual(
             plan_pool(asked("192.168.1.0/24"), other, "0").shared_set, planned("192.168.1.0/24").shared_set
         )
+
+
+class CursorTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        store = MemoryAddressStore()
+        store.last = {f"made up {number}": parse_address("10.0.0.1") for number in range(MOST_CURSORS - 1)}
+        self.pools = PoolRegistry(store)
+
+    def test_oldest_cursors_are_forgotten(self) -> None:
+        self.assertEqual(self.pools.advance(planned("10.1.0.0/24"), 7), ())
+        self.assertEqual(self.pools.advance(planned("10.2.0.0/24"), 7), ("made up 0",))
+        self.assertEqual(self.pools.advance(planned("10.2.0.0/24"), 8), ())
+        self.assertEqual(self.pools.advance(planned("10.3.0.0/24"), 7), ("made up 1",))
+        self.assertEqual(len(self.pools.cursors), MOST_CURSORS)
+
+    def test_cursors_of_open_and_recent_pools_stay(self) -> None:
+        open_pool, recent = planned("10.1.0.0/24"), planned("10.2.0.0/24")
+        self.pools.add(open_pool)
+        self.pools.cursors = {open_pool.cursor_key: 1, recent.cursor_key: 2, **self.pools.cursors}
+        self.pools.advance(recent, 3)
+        self.assertEqual(self.pools.cursors[open_pool.cursor_key], 1)
+        self.assertEqual(self.pools.cursors[recent.cursor_key], 3)
+        self.assertNotIn("made up 0", self.pools.cursors)

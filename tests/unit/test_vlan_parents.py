@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from macvlan_twisted.errors import RequestRefused
+import errno
+
+from macvlan_twisted.config import Config
+from macvlan_twisted.errors import LinkError, RequestRefused
 from macvlan_twisted.link_names import dummy_link_name, endpoint_link_name
 from macvlan_twisted.netlink.kernel import LinkFacts
 from macvlan_twisted.state.interfaces import RecordKind
@@ -196,3 +199,46 @@ class RebootTests(PluginTestCase):
         plugin = self.plugin.next_life()
         again = plugin.link(dummy.name)
         self.assertTrue(again.up)
+
+
+class RestoredParentTests(PluginTestCase):
+    def reboot(self) -> PluginHarness:
+        """All links that we made are gone."""
+        for link in self.plugin.kernel.links():
+            if link.name not in PLAIN_LINKS:
+                self.plugin.kernel.delete(link.name)
+        return self.plugin.next_life()
+
+    def test_vlan_that_could_not_be_made_again_is_still_ours(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        nic = self.plugin.kernel.move_away("eth1")
+        plugin = self.reboot()
+        self.assertNotIn("eth1.20", plugin.link_names())
+        plugin.kernel.put(nic)
+        plugin.steps.refuse["add_vlan"] = errno.EOPNOTSUPP
+        with self.assert_refused(LinkError):
+            plugin.create_endpoint()
+        plugin.steps.refuse.clear()
+        plugin.create_endpoint()
+        self.assertIn("eth1.20", plugin.link_names())
+        plugin.delete_endpoint()
+        plugin.delete_network()
+        self.assert_nothing_left(plugin)
+
+    def test_dummy_has_the_mtu_of_its_network(self) -> None:
+        plugin = PluginHarness(config=Config(mtu=9000))
+        plugin.create_network(internal=True)
+        link = plugin.link(dummy_link_name(NETWORK))
+        self.assertEqual(link.mtu, 9000)
+
+    def test_network_without_a_parent_is_internal(self) -> None:
+        plugin = PluginHarness(config=evolve(self.plugin.config, host_interface=None))
+        plugin.create_network()
+        self.assertIs(plugin.registry.networks[NETWORK].internal, True)
+
+    def test_mtu_above_the_current_one_of_the_parent_is_reported(self) -> None:
+        self.plugin.create_network(mtu="1500")
+        link = self.plugin.link("eth0")
+        self.plugin.kernel.put(evolve(link, mtu=1400))
+        with self.assert_refused(LinkError, "MTU", "1500"):
+            self.plugin.create_endpoint()
