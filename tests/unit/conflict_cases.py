@@ -28,10 +28,10 @@ def tens(first: int, last: int) -> list[str]:
     return [f"10.0.0.{number}" for number in range(first, last + 1)]
 
 
-def pass_time(seconds: float, *houses: PluginHarness) -> None:
+def pass_time(seconds: float, *plugins: PluginHarness) -> None:
     """In small steps, as calls may schedule others before the end."""
     for _ in range(round(seconds * 100)):
-        for plugin in houses:
+        for plugin in plugins:
             plugin.clock.advance(0.01)
 
 
@@ -44,9 +44,9 @@ class ConflictTestCase(AddressTestCase):
         self.plugin.answerers.append(self._answer)
 
     def _answer(self, frame: bytes) -> list[bytes]:
-        said = decode(frame)
-        if isinstance(said, Probe) and said.address in self.taken:
-            return [answer_frame(said.address, self.taken[said.address], said.mac)]
+        message = decode(frame)
+        if isinstance(message, Probe) and message.address in self.taken:
+            return [answer_frame(message.address, self.taken[message.address], message.mac)]
         return []
 
     def neighbour_has(self, *addresses: str, mac: str = NEIGHBOUR) -> None:
@@ -104,14 +104,15 @@ class ConflictTestCase(AddressTestCase):
         tap = self.plugin.taps["eth0"]
         before = len(tap.sent)
         tap.bring(probe_frame(parse_address(address), PROBER))
-        said = [decode(frame) for frame in tap.sent[before:]]
-        return any(isinstance(each, AddressClaim) and str(each.address) == address for each in said)
+        messages = [decode(frame) for frame in tap.sent[before:]]
+        return any(isinstance(each, AddressClaim) and str(each.address) == address for each in messages)
 
     def probed(self) -> list[str]:
         """Each address that was probed, sorted."""
-        said = [decode(frame) for frame in self.plugin.taps["eth0"].sent]
+        messages = [decode(frame) for frame in self.plugin.taps["eth0"].sent]
         return [
-            str(each) for each in sorted({each.address for each in said if isinstance(each, Probe)}, key=int)
+            str(each)
+            for each in sorted({each.address for each in messages if isinstance(each, Probe)}, key=int)
         ]
 
 

@@ -1,4 +1,4 @@
-"""Steps on kernel and disk that a test refuses or holds back."""
+"""Steps on kernel and disk that a test refuses or holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @define
 class HeldStep:
-    """A step that has not been taken yet."""
+    """A step that waits."""
 
     name: str
     do: Callable[[], Any]
@@ -30,7 +30,7 @@ class HeldStep:
         maybeDeferred(self.do).chainDeferred(self.done)
 
     def fail(self, error: Exception) -> None:
-        """It is not taken at all."""
+        """Fail without doing it."""
         self.done.errback(error)
 
 
@@ -95,7 +95,7 @@ class ScriptedRecords(MemoryHostRecords):
 
 
 class ScriptedStore(MemoryAddressStore):
-    """A book whose writes are steps."""
+    """An address store whose writes are steps."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,8 +30,8 @@ def access_request(
     address: str = f"{HOST},{HOST_6}",
     **options: str,
 ) -> requests.CreateNetwork:
-    given = {"host_address": address} if address else {}
-    return network_request(network_id, subnets=subnets, **{"host_access": "true", **given, **options})  # type: ignore[arg-type]
+    addresses = {"host_address": address} if address else {}
+    return network_request(network_id, subnets=subnets, **{"host_access": "true", **addresses, **options})  # type: ignore[arg-type]
 
 
 class HostAccessTestCase(PluginTestCase):

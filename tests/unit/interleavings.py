@@ -117,8 +117,8 @@ class Interleavings(World):
 
         def granted(address: Any) -> None:
             thing = ("claim", pool_id, address.ip)
-            kept_as = self._purpose(thing)
-            if kept_as == Purpose.ENDPOINT.value:
+            saved_as = self._purpose(thing)
+            if saved_as == Purpose.ENDPOINT.value:
                 self.had_containers.add(pool_id)
                 # Several networks may reserve a gateway or an auxiliary address; no container gets one.
                 for other in self.history.things("claim"):
@@ -130,10 +130,10 @@ class Interleavings(World):
                     ):
                         self.faults.append(f"{address} was handed out twice")
             elif purpose is Purpose.ENDPOINT:
-                # An address that an engine names for no container, before the pool has any, is taken for auxiliary.
+                # An address that an engine names for no container, before the pool has any, counts as auxiliary.
                 possible = wanted is not None and not name and not had_containers
-                if kept_as != Purpose.AUXILIARY.value or not possible:
-                    self.faults.append(f"{address} was asked for for a container, and is kept as {kept_as}")
+                if saved_as != Purpose.AUXILIARY.value or not possible:
+                    self.faults.append(f"{address} was requested for a container, and is saved as {saved_as}")
             self.history.acknowledge(self.history.begin(thing, True))
             for each in self.under_way:
                 if (each.what, each.about) == ("ReleasePool", pool_id):  # it goes with the pool
@@ -405,7 +405,7 @@ class Interleavings(World):
         self.check_settled()
         self.check_usable()
         unknown = set(self.plugin.store.open) - set(self.pools)
-        assert len(unknown) <= self.unknown_pools, f"pools that nobody asked for: {unknown}"
+        assert len(unknown) <= self.unknown_pools, f"pools that were never requested: {unknown}"
         if not self.is_clean:
             self.kill()
             self.check_settled()

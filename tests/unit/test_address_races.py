@@ -223,8 +223,8 @@ class RaceTests(AddressTestCase):
         self.plugin.start(self.plugin.owners.is_listed_by(pool, "e" * 64))
         while self.plugin.store.steps.held:
             self.let_go()
-        (kept,) = self.plugin.next_life().pools.open_pools
-        self.assertEqual((kept.wire, kept.engine_id), ("eth1", "e" * 64))
+        (pool_after,) = self.plugin.next_life().pools.open_pools
+        self.assertEqual((pool_after.wire, pool_after.engine_id), ("eth1", "e" * 64))
 
     def test_pool_just_listed_by_an_engine_is_not_dropped(self) -> None:
         self.open("10.0.0.0/29")

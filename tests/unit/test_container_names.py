@@ -44,7 +44,7 @@ class ContainerNamesTests(LeasesTestCase):
             self.plugin.clock.advance(1)
 
     def names_said(self) -> list[bytes | None]:
-        return [said.options.get(12) for said in self.heard]
+        return [message.options.get(12) for message in self.heard]
 
     def test_idle_service_sets_no_timer(self) -> None:
         self.assertEqual(self.plugin.clock.getDelayedCalls(), [])

@@ -206,7 +206,7 @@ class HalfDoneTests(RaceTestCase):
     def test_creation_repeated_after_a_kill_makes_the_link(self) -> None:
         self.hold("add_macvlan")
         self.plugin.begin_create_endpoint()
-        self.killed = self.plugin  # a collected one would cancel its calls, which would go on
+        self.killed = self.plugin  # if collected, its waiting calls would go on
         self.plugin = self.plugin.next_life()
         self.plugin.create_endpoint()
         self.assertTrue(self.plugin.kernel.exists(endpoint_link_name(ENDPOINT)))
@@ -264,7 +264,7 @@ class RepeatedCreationTests(RaceTestCase):
         self.plugin.create_network()
         self.hold("add_macvlan")
         self.plugin.start(self.plugin.endpoints.create(self.first))
-        self.killed = self.plugin  # a collected one would cancel its calls, which would go on
+        self.killed = self.plugin  # if collected, its waiting calls would go on
         self.plugin = self.plugin.next_life()
 
     def create_both(self, *wanted: requests.CreateEndpoint, first_step: str) -> list[Any]:

@@ -44,20 +44,16 @@ class CreationTests(PluginTestCase):
         self.assertIsNone(self.plugin.create_endpoint(mac=MAC))
         self.assertEqual(self.plugin.link(LINK).mac, MAC)
 
-    def test_row_is_on_disk_before_the_link_is_made(self) -> None:
+    def test_row_is_on_disk_before_the_link_and_the_reply(self) -> None:
+        self.plugin.records.steps.hold.add("save")
         self.plugin.steps.hold.add("add_macvlan")
         creation = self.plugin.begin_create_endpoint()
+        self.assertEqual(self.plugin.steps.held, [])
+        self.plugin.records.steps.let_all_go()
         self.assertNoResult(creation)
         self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
-        self.plugin.steps.let_all_go()
-        self.successResultOf(creation)
-
-    def test_reply_waits_for_the_row_on_disk(self) -> None:
-        self.plugin.records.steps.hold.add("save")
-        creation = self.plugin.begin_create_endpoint()
-        self.assertNoResult(creation)
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
-        self.plugin.records.steps.let_all_go()
+        self.plugin.steps.let_all_go()
         self.successResultOf(creation)
 
     def test_repeated_creation_gets_the_same_reply(self) -> None:

@@ -66,8 +66,8 @@ class EngineManagedNetworkTests(ConflictTestCase):
 
     def test_allocated_and_prefetched_addresses_are_refused(self) -> None:
         pool = self.ready()
-        given = self.gets(pool)
-        for address in (given, "10.0.0.5"):
+        allocated = self.gets(pool)
+        for address in (allocated, "10.0.0.5"):
             refused = self.start(ENDPOINT, NETWORK, address)
             self.pass_time(1)
             self.assertIn(address, self.refusal_of(refused))
@@ -86,8 +86,8 @@ class ReservedAddressTests(ConflictTestCase):
         other = self.open(POOL)
         self.ask(other, "10.0.0.3", Purpose.AUXILIARY, name="")
         self.gateway(other, "10.0.0.5")
-        given = [self.ask(pool) for _ in range(4)]
-        self.assertEqual(given, ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.4/24", "10.0.0.6/24"])
+        allocated = [self.ask(pool) for _ in range(4)]
+        self.assertEqual(allocated, ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.4/24", "10.0.0.6/24"])
 
     def test_address_named_during_its_probe_is_allocated_once(self) -> None:
         self.plugin.steps.hold.add("host_addresses")
@@ -111,8 +111,8 @@ class ReservedAddressTests(ConflictTestCase):
         other = self.open(POOL, parent="eth9")
         self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(parse_network(POOL), ())]))
         self.pass_time()
-        given = [self.gets(pool) for pool in (one, other, one, other)]
-        self.assertEqual(len(set(given)), 4)
+        allocated = [self.gets(pool) for pool in (one, other, one, other)]
+        self.assertEqual(len(set(allocated)), 4)
 
     def test_address_reserved_for_the_host_is_probed(self) -> None:
         self.neighbour_has("10.0.0.9")

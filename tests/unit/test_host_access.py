@@ -141,9 +141,9 @@ class ContainerTests(HostAccessTestCase):
     def test_host_route_lasts_from_join_to_removal(self) -> None:
         self.plugin.create_endpoint(address_v6="fd00::7/64")
         self.assertEqual(self.routes(), [])
-        told = self.plugin.wait(self.plugin.endpoints.join(join())).static_routes
+        routes = self.plugin.wait(self.plugin.endpoints.join(join())).static_routes
         self.assertEqual(
-            [(str(each.destination), str(each.next_hop)) for each in told], [("192.168.1.10/32", HOST)]
+            [(str(each.destination), str(each.next_hop)) for each in routes], [("192.168.1.10/32", HOST)]
         )
         self.assertEqual(self.routes(), REACHED)
         self.plugin.wait(self.plugin.endpoints.leave(requests.EndpointCall(NETWORK, ENDPOINT)))
@@ -152,9 +152,9 @@ class ContainerTests(HostAccessTestCase):
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
     def test_repeated_join_adds_no_second_route(self) -> None:
-        told = self.run_container()
+        routes = self.run_container()
         again = self.plugin.wait(self.plugin.endpoints.join(join()))
-        self.assertEqual([str(each.destination) for each in again.static_routes], told)
+        self.assertEqual([str(each.destination) for each in again.static_routes], routes)
         self.assertEqual(self.routes(), REACHED)
         self.plugin.delete_endpoint()
         self.assertEqual(self.routes(), [])

@@ -40,9 +40,9 @@ class OurPoolTests(HostAccessTestCase):
     def test_host_cannot_get_the_address_of_a_container(self) -> None:
         pool = self.pool()
         self.made()
-        taken = self.next()
-        with self.assert_refused(RequestRefused, taken, "in use by a container"):
-            self.open(subnets=(pool,), address=taken)
+        address = self.next()
+        with self.assert_refused(RequestRefused, address, "in use by a container"):
+            self.open(subnets=(pool,), address=address)
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
     def test_late_release_does_not_free_the_host_address(self) -> None:

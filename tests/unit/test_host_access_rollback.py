@@ -119,9 +119,9 @@ class HostAddressConflictTests(HostAccessTestCase):
         self.plugin.answerers.append(self.answer)
 
     def answer(self, frame: bytes) -> list[bytes]:
-        said = decode(frame)
-        if isinstance(said, Probe) and str(said.address) == HOST_6:
-            return [answer_frame(said.address, "02:00:00:00:00:02", said.mac)]
+        message = decode(frame)
+        if isinstance(message, Probe) and str(message.address) == HOST_6:
+            return [answer_frame(message.address, "02:00:00:00:00:02", message.mac)]
         return []
 
     def pass_time(self) -> None:
@@ -137,8 +137,8 @@ class HostAddressConflictTests(HostAccessTestCase):
         tap = self.plugin.taps["eth0"]
         before = len(tap.sent)
         tap.bring(probe_frame(parse_address(address), "02:00:00:00:00:03"))
-        said = [decode(frame) for frame in tap.sent[before:]]
-        return any(isinstance(each, AddressClaim) and str(each.address) == address for each in said)
+        messages = [decode(frame) for frame in tap.sent[before:]]
+        return any(isinstance(each, AddressClaim) and str(each.address) == address for each in messages)
 
     def test_address_of_a_neighbour_is_refused_with_its_mac(
         self,
@@ -146,8 +146,8 @@ class HostAddressConflictTests(HostAccessTestCase):
         self.plugin.create_network(OTHER_NETWORK)  # it keeps the socket open
         made = self.plugin.start(self.plugin.networks.create(access_request()))
         self.pass_time()
-        said = str(self.failureResultOf(made, RequestRefused).getErrorMessage())
-        self.assertIn(f"host address {HOST_6} is in use on eth0: MAC 02:00:00:00:00:02", said)
+        error = str(self.failureResultOf(made, RequestRefused).getErrorMessage())
+        self.assertIn(f"host address {HOST_6} is in use on eth0: MAC 02:00:00:00:00:02", error)
         self.assertFalse(self.answers_for(HOST))
         self.assertEqual(list(self.plugin.registry.networks), [OTHER_NETWORK])
         self.assertEqual(self.plugin.host_access.addresses_on("eth0"), ())

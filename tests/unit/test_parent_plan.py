@@ -25,8 +25,12 @@ def vlan(name: str, index: int, lower: LinkFacts, vlan_id: int) -> LinkFacts:
     return nic(name, index, kind="vlan", lower_index=lower.index, vlan_id=vlan_id)
 
 
-def plan(*more: LinkFacts, internal: bool = False, default: str | None = "eth0", **said: Any) -> ParentPlan:
-    return plan_parent(NETWORK, NetworkOptions(**said), internal, default, [nic("lo", 1), ETH0, ETH1, *more])
+def plan(
+    *more: LinkFacts, internal: bool = False, default: str | None = "eth0", **options: Any
+) -> ParentPlan:
+    return plan_parent(
+        NETWORK, NetworkOptions(**options), internal, default, [nic("lo", 1), ETH0, ETH1, *more]
+    )
 
 
 TO_CREATE = ParentPlan("eth1.20", (VlanStep("eth1.20", "eth1", 20),))
@@ -79,9 +83,9 @@ class PlanTests(RefusalTestCase):
             ([outer], {"parent": "eth1.20.30"}, TWO_TAGS),
             (both, {"parent": "eth1.20.30"}, TWO_TAGS),
         )
-        for links, said, expected in tables:
-            with self.subTest(links=links, said=said):
-                self.assertEqual(plan(*links, **said), expected, said)
+        for links, options, expected in tables:
+            with self.subTest(links=links, options=options):
+                self.assertEqual(plan(*links, **options), expected, options)
 
     def test_same_tag_twice_is_two_tags(self) -> None:
         self.assertEqual(plan(parent="eth1.20.20", vlan_id=20).vlan_steps[-1].lower, "eth1.20.20")

@@ -31,14 +31,9 @@ class AddressTests(ReconcilerTestCase):
         self.assertEqual(self.claimed(), [])
         self.assertEqual(self.reconciler.counts, {"addresses given back": 1})
 
-    def test_address_without_an_endpoint_is_released_without_engine(self) -> None:
-        self.no_engine()
-        self.request_address()
-        self.start_again()
-        self.go_round()
-        self.assertEqual(self.claimed(), [])
-
     def test_grace_period_starts_again_after_a_restart(self) -> None:
+        """Without an engine as well."""
+        self.no_engine()
         self.request_address()
         self.start_again()
         self.go_round(GRACE_PERIODS.silence - 1)

@@ -121,9 +121,9 @@ class NamedPrefetchTests(ConflictTestCase):
         pool = self.ready()
         asked = self.begin(pool, "10.0.0.77")
         self.pass_time()
-        told = self.refusal_of(asked)
+        error = self.refusal_of(asked)
         for word in ("10.0.0.77", NEIGHBOUR, "eth0", "--ip"):
-            self.assertIn(word, told)
+            self.assertIn(word, error)
         self.neighbour_goes()
         self.assertEqual(self.gets(pool, "10.0.0.77"), "10.0.0.77")
 

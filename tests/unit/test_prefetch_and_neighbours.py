@@ -148,9 +148,9 @@ class InconclusiveProbeTests(ConflictTestCase):
         asked = [self.begin(pool), self.begin(pool, "10.0.0.77")]
         self.pass_time()
         for each in asked:
-            told = self.refusal_of(each)
+            error = self.refusal_of(each)
             for word in ("cannot be found out", "eth0", "Network is down", "conflict_detection=on"):
-                self.assertIn(word, told)
+                self.assertIn(word, error)
         self.assertEqual(self.plugin.conflicts.unproven, 0)
         self.plugin.taps["eth0"].down = False
         self.assertEqual(self.gets(pool), "10.0.0.9")
@@ -189,25 +189,25 @@ class TwoHostsTests(ConflictTestCase):
     def test_two_hosts_never_allocate_the_same_address(
         self, starts: list[tuple[int, int]], delay: int
     ) -> None:
-        houses = [
+        hosts = [
             PluginHarness(config=DETECTING, records=ScriptedRecords(instance=instance))
             for instance in ("aaaa0001", "bbbb0002")
         ]
         pools = []
-        for plugin in houses:
+        for plugin in hosts:
             granted = plugin.wait(
                 plugin.pools.request_pool(RequestPool("Local", parse_network(POOL), None, {}))
             )
             plugin.wait(plugin.conflicts.watch("eth0"))
             pools.append(granted.pool_id)
         delays = {(0, 1): delay / 10000, (1, 0): delay / 5000}
-        connect(houses[0].clock, [plugin.taps["eth0"] for plugin in houses], delays)
+        connect(hosts[0].clock, [plugin.taps["eth0"] for plugin in hosts], delays)
         asked = []
         for number, (which, pause) in enumerate(starts):
             request = RequestAddress(pools[which], None, endpoint_name=f"c{number}")
-            asked.append(houses[which].start(houses[which].addresses.request_address(request)))
-            pass_time(pause / 100, *houses)
-        pass_time(15, *houses)
+            asked.append(hosts[which].start(hosts[which].addresses.request_address(request)))
+            pass_time(pause / 100, *hosts)
+        pass_time(15, *hosts)
         found = [str(self.successResultOf(each)) for each in asked]
         self.assertEqual(len(set(found)), len(found))
 
@@ -277,12 +277,12 @@ class OccupiedLanTests(ConflictTestCase):
 
     def test_next_search_continues_where_the_last_one_stopped(self) -> None:
         self.test_proxy_arp_is_named_after_a_bounded_search()
-        given: list[object] = []
+        addresses: list[object] = []
         for _ in range(6):
             asked = self.begin(next(iter(self.plugin.pools._pools.by_id)))
-            asked.addCallbacks(given.append, lambda failure: failure.trap(RequestRefused))
+            asked.addCallbacks(addresses.append, lambda failure: failure.trap(RequestRefused))
             self.pass_time(3)
-        self.assertTrue(str(given[0]).startswith("10.0.4."))
+        self.assertTrue(str(addresses[0]).startswith("10.0.4."))
 
     def test_prefetch_skips_occupied_addresses(self) -> None:
         self.neighbour_has(*tens(1, 20))

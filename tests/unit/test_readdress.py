@@ -72,7 +72,7 @@ class ReaddressTestCase(LeasesTestCase):
         return {str(ip_address(frame[28:32])) for frame in frames if frame[12:14] == b"\x08\x06"}
 
     def released(self) -> list[str]:
-        return [said.ciaddr for said in self.heard if said.kind == RELEASE]
+        return [message.ciaddr for message in self.heard if message.kind == RELEASE]
 
 
 class ReaddressTests(ReaddressTestCase):

@@ -1,4 +1,4 @@
-"""Starts that fail: nothing stays open or locked, and what went wrong is told."""
+"""Starts that fail: nothing stays open or locked, and the error says why."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .helpers import fresh_directory
 
 
 class Bug(KeyError):
-    """Something that nobody has thought of."""
+    """An unexpected exception."""
 
 
 class Reactor(MemoryReactorClock):
@@ -82,8 +82,8 @@ class StartTestCase(SynchronousTestCase):
 
 class FailedStartTests(StartTestCase):
     def test_listener_error_is_reported(self) -> None:
-        told = self.fails(self.service(evolve(self.config, listen="systemd:domain=UNIX:index=0")))
-        self.assertIn("is no endpoint to listen on", told)
+        message = self.fails(self.service(evolve(self.config, listen="systemd:domain=UNIX:index=0")))
+        self.assertIn("is no endpoint to listen on", message)
 
         def refuse(*_: Any, **__: Any) -> None:
             raise OSError(98, "Address already in use")
@@ -117,9 +117,11 @@ class FailedStartTests(StartTestCase):
 
             with self.subTest(started=number):
                 self.patch(threading.Thread, "start", refuse)
-                told = self.fails(self.service())
+                message = self.fails(self.service())
                 self.patch(threading.Thread, "start", start)
-                self.assertIn("can't start new thread: the limit of processes and threads is reached", told)
+                self.assertIn(
+                    "can't start new thread: the limit of processes and threads is reached", message
+                )
                 self.assertEqual(threading.active_count(), begun)
 
     def test_service_can_start_after_a_failed_start(self) -> None:
@@ -140,7 +142,7 @@ class FailedStartTests(StartTestCase):
 
 
 class StateAdviceTests(StartTestCase):
-    """What a user is told to do about state that does not open."""
+    """What the error advises if state cannot be opened."""
 
     BEGIN_ANEW = "start once with --recover"
 
@@ -148,9 +150,9 @@ class StateAdviceTests(StartTestCase):
         for name in ("Registry", "PoolRegistry", "reconcile"):
             original = getattr(plugin, name)
             self.fail_in(name, StateError("state holds nonsense"))
-            told = self.fails(self.service())
-            self.assertTrue(told.startswith("state: state holds nonsense. "), told)
-            self.assertIn(self.BEGIN_ANEW, told)
+            message = self.fails(self.service())
+            self.assertTrue(message.startswith("state: state holds nonsense. "), message)
+            self.assertIn(self.BEGIN_ANEW, message)
             self.patch(plugin, name, original)
 
     def test_invalid_network_record_suggests_recover(self) -> None:
@@ -158,20 +160,20 @@ class StateAdviceTests(StartTestCase):
         database = open_database(self.state)
         database.commit([Put(NETWORKS, ("n" * 64, "{}"))])
         database.close()
-        told = self.fails(self.service())
-        self.assertIn("a record in state is no Network", told)
-        self.assertIn(self.BEGIN_ANEW, told)
+        message = self.fails(self.service())
+        self.assertIn("a record in state is no Network", message)
+        self.assertIn(self.BEGIN_ANEW, message)
 
     def test_database_in_use_does_not_suggest_recover(self) -> None:
         prepare_directory(self.state)
         other = open_database(self.state)
         with self.assertRaises(StartupError) as caught:
             self.service().startService()
-        told = str(caught.exception)
+        message = str(caught.exception)
         other.close()
-        self.assertIn("locked", told)
-        self.assertIn("another program has the database", told)
-        self.assertNotIn(self.BEGIN_ANEW, told)
+        self.assertIn("locked", message)
+        self.assertIn("another program has the database", message)
+        self.assertNotIn(self.BEGIN_ANEW, message)
         self.assert_nothing_is_left()
 
     def test_full_disk_does_not_suggest_recover(self) -> None:

@@ -171,7 +171,7 @@ class ForeignLinkTests(PluginTestCase):
         foreign = [
             nic("mvt000000000001", 20, kind="macvlan", lower_index=2),  # our kind of name
             nic("theirs", 21, kind="macvlan", lower_index=2, group=group),  # our group
-            nic("condemned", 22, kind="macvlan", lower_index=2, group=group + 1),
+            nic("retired", 22, kind="macvlan", lower_index=2, group=group + 1),
             nic(LINK, 23, group=group + 50),  # our name without our group
             nic("note", 24, alias="macvlan-twisted"),
             nic("upper", 25, alias="notes on macvlan-twisted/0123abcd/endpoint/x"),
