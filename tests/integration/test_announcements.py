@@ -6,7 +6,7 @@ that do not.
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, SUBNET
+from tests.integration.containers import AT_ONCE, SUBNET
 from tests.lab.commands import wait_until
 from tests.lab.docker_host import Container, DockerHost
 

@@ -9,7 +9,7 @@ from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_dhcp
 from tests.torture.boot_orders import BY_NAME
 from tests.torture.boot_try import live_through
-from tests.torture.world_state import household
+from tests.torture.world_state import populated_world
 
 
 def test_restart_leaves_systemds_socket_intact(lan: Lan) -> None:
@@ -27,7 +27,7 @@ def test_restart_leaves_systemds_socket_intact(lan: Lan) -> None:
 def lived_through(version: str, name: str, *, live_restore: bool) -> list[str]:
     """Take an order, and return what was lost or left behind."""
     order = BY_NAME[name]
-    with household(
+    with populated_world(
         version,
         live_restore=live_restore,
         socket_unit=order.socket_unit,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, OUR_IPAM
+from tests.integration.containers import AT_ONCE, OUR_IPAM
 from tests.lab.commands import Finished, attempt, wait_until
 from tests.lab.docker_host import DockerHost
 from tests.lab.plugin import CHECKOUT
@@ -112,9 +112,9 @@ def test_sandboxes_in_use_stay_and_others_go_on_request(docker_host: DockerHost)
     for words in (("add", "mvtlost", "type", "veth"), ("set", "mvtlost", "alias", alias)):
         assert inside(docker_host, "nsenter", f"--net={LEFT}", "ip", "link", *words).status == 0
 
-    told = command(docker_host, "sandboxes")
-    assert told.status == 0, told
-    lines = {os.path.basename(line.partition(":")[0]): line for line in told.stdout.splitlines()}
+    output = command(docker_host, "sandboxes")
+    assert output.status == 0, output
+    lines = {os.path.basename(line.partition(":")[0]): line for line in output.stdout.splitlines()}
     assert "in use by process" in lines[name]
     assert "the engine knows it; links of ours inside: eth0" in lines[name]
     assert "no process lives in it; the engine does not know it" in lines["0123456789ab"]

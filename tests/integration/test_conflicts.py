@@ -77,9 +77,9 @@ def test_named_address_of_a_neighbour_is_refused_with_its_mac(
     with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
         docker_host.create("lan", OURS, *IPV4, *IPV6, ON_ETH1)
         for words in (("--ip=192.168.77.80",), ("--ip6=fd77::80",)):
-            told = docker_host.start_refusal(*words)
+            error = docker_host.start_refusal(*words)
             for word in (words[0].partition("=")[2], "in use on eth1", mac):
-                assert word in told
+                assert word in error
     box = docker_host.start("box", "--ip=192.168.77.81", "--ip6=fd77::81")
     assert box.addresses() == {"192.168.77.81/24", "fd77::81/64"}
 
@@ -90,9 +90,9 @@ def test_neighbours_address_is_refused_with_docker_ipam(
     docker_host.create("lan", *IPV4, *IPV6, ON_ETH1)
     with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
         for words in (("--ip=192.168.77.80",), ("--ip6=fd77::80",)):
-            told = docker_host.start_refusal(*words)
+            error = docker_host.start_refusal(*words)
             for word in (words[0].partition("=")[2], "in use on eth1", mac, "--aux-address"):
-                assert word in told
+                assert word in error
     assert not [name for name in docker_host.links() if name.startswith("mvt")]
     docker_host.plugin.stop()
     rows = docker_host.rows()
@@ -197,9 +197,9 @@ def test_neighbours_address_is_refused_in_other_modes(docker_host: DockerHost, m
     on_eth2 = ("--opt=parent=eth2", "--ipam-opt=parent=eth2", f"--opt=mode={mode}")
     with neighbour_has(docker_host, "192.168.77.64") as mac:
         docker_host.create("lan", OURS, *IPV4, *on_eth2)
-        told = docker_host.start_refusal("--ip=192.168.77.64")
-        assert "192.168.77.64 is in use on eth2" in told
-        assert mac in told
+        error = docker_host.start_refusal("--ip=192.168.77.64")
+        assert "192.168.77.64 is in use on eth2" in error
+        assert mac in error
         box = docker_host.start("box")
         assert box.addresses() == {"192.168.77.65/24"}
         assert box.kind()["mode"] == mode
@@ -228,8 +228,8 @@ def test_unprovable_address_is_warned_of_or_refused_if_strict(
         on_eth2 = ("--opt=parent=eth2", *(["--ipam-opt=parent=eth2"] if ipam else []))
         docker_host.create("lan", *ipam, *IPV4, *on_eth2)
         docker_host.engine.attempt_docker("run", "--detach", "--name=box", "--network=lan", "busybox", "true")
-        told = "is handed out although it is not known whether it is in use on eth2: "
-        assert docker_host.plugin.log().count(told) == 1
+        output = "is handed out although it is not known whether it is in use on eth2: "
+        assert docker_host.plugin.log().count(output) == 1
         assert "(1 such addresses since the start)" in docker_host.plugin.log()
         docker_host.engine.docker("rm", "--force", "box")
         docker_host.engine.docker("network", "rm", "lan")
@@ -242,4 +242,4 @@ def test_unprovable_address_is_warned_of_or_refused_if_strict(
     finally:
         break_it(docker_host, False)
     docker_host.start("box")
-    assert docker_host.plugin.log().count(told) == 1
+    assert docker_host.plugin.log().count(output) == 1

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.integration.containers import address
 from tests.integration.dhcp_hosts import (
     MAC,
     NULL,
@@ -13,7 +14,6 @@ from tests.integration.dhcp_hosts import (
     bare_address,
     wait_for_release,
 )
-from tests.integration.lives import address
 from tests.lab.daemons import children_of
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
@@ -41,9 +41,9 @@ def test_named_address_is_leased_or_refused(docker_host: DockerHost, server: Dhc
     docker_host.create("lan", *OURS, *SUBNET)
     web = docker_host.start("web", "--ip=192.168.77.150")
     assert assert_leased(server, web) == "192.168.77.150"
-    told = docker_host.start_refusal("--ip=192.168.77.7")
-    assert "192.168.77.1 on eth1 does not give 192.168.77.7" in told
-    assert "it offers 192.168.77.1" in told
+    error = docker_host.start_refusal("--ip=192.168.77.7")
+    assert "192.168.77.1 on eth1 does not give 192.168.77.7" in error
+    assert "it offers 192.168.77.1" in error
     assert "192.168.77.150" in docker_host.start_refusal("--ip=192.168.77.150")
     assert server.addresses() == {web.mac(): "192.168.77.150"}
     assert_leased(server, docker_host.start("db"))
@@ -51,9 +51,9 @@ def test_named_address_is_leased_or_refused(docker_host: DockerHost, server: Dhc
 
 def test_late_mac_is_refused_with_the_remedy(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("lan", *OURS)
-    told = docker_host.start_refusal(UNDER_MAC)
-    assert f"MAC address {MAC} comes too late" in told
-    assert "--ipam-driver null and -o dhcp=true" in told
+    error = docker_host.start_refusal(UNDER_MAC)
+    assert f"MAC address {MAC} comes too late" in error
+    assert "--ipam-driver null and -o dhcp=true" in error
     assert server.leases() == []
 
 
@@ -86,9 +86,9 @@ def test_start_without_a_server_is_refused(docker_host: DockerHost, way: tuple[s
         assert "no DHCP server on eth1 offered" in docker_host.refusal(*way)
         way = (*OURS, *SUBNET)  # which needs no server before a container starts
     docker_host.create("lan", *way)
-    told = docker_host.start_refusal()
-    assert "no DHCP server on eth1 offered" in told
-    assert "within 4 s" in told
+    error = docker_host.start_refusal()
+    assert "no DHCP server on eth1 offered" in error
+    assert "within 4 s" in error
     with DhcpServer(docker_host.lan) as server:
         assert_leased(server, docker_host.start("web"))
 

@@ -62,14 +62,14 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def complaints() -> Iterator[list[str]]:
     """Give what is logged as an error."""
-    told: list[str] = []
+    output: list[str] = []
 
     def note(event: dict[str, Any]) -> None:
         if event.get("isError"):
-            told.append(str(event.get("failure") or event.get("log_format")))
+            output.append(str(event.get("failure") or event.get("log_format")))
 
     addObserver(note)
-    yield told
+    yield output
     removeObserver(note)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, OUR_IPAM, address, assert_all_talk, endpoints, states
+from tests.integration.containers import AT_ONCE, OUR_IPAM, address, assert_all_talk, endpoints, states
 from tests.lab.commands import within
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine

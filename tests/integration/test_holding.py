@@ -35,13 +35,13 @@ class Silent:
     """An observer that writes down what it is told."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[IPAddress, str]] = []
+        self.reports: list[tuple[IPAddress, str]] = []
 
     def contested(self, address: IPAddress, our_mac: str, foreign_mac: str) -> None:
-        self.told.append((address, foreign_mac))
+        self.reports.append((address, foreign_mac))
 
     def lost(self, address: IPAddress, mac: str) -> None:
-        self.told.append((address, mac))
+        self.reports.append((address, mac))
 
     def host_mac(self) -> str:
         return ""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.ways import (
+from tests.integration.host_access import (
     ACCESS,
     BOTH,
     HOST,

@@ -1,6 +1,6 @@
 """A network with access from the host leaves room for the container's other networks."""
 
-from tests.integration.ways import ACCESS, BOTH, HOST, HOST_6, OWN, OWN_6, assert_reach_each_other
+from tests.integration.host_access import ACCESS, BOTH, HOST, HOST_6, OWN, OWN_6, assert_reach_each_other
 from tests.lab.docker_host import Container, DockerHost
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.integration.dhcp_hosts import NULL, OURS, SUBNET, assert_leased
-from tests.integration.ways import OWN, assert_reach_each_other, host_addresses, reached
+from tests.integration.host_access import OWN, assert_reach_each_other, host_addresses, reached
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
 
@@ -21,10 +21,10 @@ def test_dhcp_network_needs_a_named_host_address(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
     """The refusal names the option."""
-    told = docker_host.refusal(*way, ON)
-    assert "DHCP server" in told
-    assert "-o host_address=ADDRESS" in told
-    assert "--aux-address" not in told
+    error = docker_host.refusal(*way, ON)
+    assert "DHCP server" in error
+    assert "-o host_address=ADDRESS" in error
+    assert "--aux-address" not in error
     assert server.leases() == []
 
 

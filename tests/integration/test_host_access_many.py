@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import need
-from tests.integration.lives import AT_ONCE
+from tests.integration.containers import AT_ONCE
+from tests.integration.host_access import ACCESS, OWN, ROUTES, host_addresses, our_link, reached
 from tests.integration.raw_hosts import GATEWAY, RawHost, at_once
 from tests.integration.test_many_at_once import in_parallel
-from tests.integration.ways import ACCESS, OWN, ROUTES, host_addresses, our_link, reached
 from tests.lab.commands import wait_until
 from tests.lab.docker_host import DockerHost
 from tests.lab.lan import Lan

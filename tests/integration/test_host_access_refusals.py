@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.integration.host_access import ACCESS, HOST, IPV4, IPV6, OURS, OWN, host_addresses
 from tests.integration.test_conflicts import neighbour_has
-from tests.integration.ways import ACCESS, HOST, IPV4, IPV6, OURS, OWN, host_addresses
 from tests.lab.docker_host import DockerHost
 
 NICS = 2
@@ -15,18 +15,18 @@ def test_host_access_is_refused_in_other_modes(docker_host: DockerHost, mode: st
     words = [f"--opt=macvlan_mode={mode}", "--opt=parent=eth2", "--opt=host_access=true"]
     if mode == "source":
         words.append("--opt=source_macs=02:00:00:00:00:07")
-    told = docker_host.refusal(*OURS, *words)
+    error = docker_host.refusal(*OURS, *words)
     for word in ("host_access=true", f"mode {mode}", "macvlan_mode=bridge", "leave host_access out"):
-        assert word in told
+        assert word in error
 
 
 def test_docker_ipam_without_host_address_is_refused(docker_host: DockerHost) -> None:
     """The refusal names the options that help."""
-    told = docker_host.refusal(*IPV4, *ACCESS)
+    error = docker_host.refusal(*IPV4, *ACCESS)
     for word in ("--aux-address host=ADDRESS", "-o host_address=ADDRESS", "-o host_access=false"):
-        assert word in told
-    told = docker_host.refusal(*IPV4, *IPV6, "--aux-address=host=192.168.77.90", *ACCESS)
-    assert "--aux-address host6=ADDRESS" in told
+        assert word in error
+    error = docker_host.refusal(*IPV4, *IPV6, "--aux-address=host=192.168.77.90", *ACCESS)
+    assert "--aux-address host6=ADDRESS" in error
 
 
 def test_neighbours_address_is_refused_with_its_mac(
@@ -35,11 +35,11 @@ def test_neighbours_address_is_refused_with_its_mac(
     with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
         for address, words in (("192.168.77.80", IPV4), ("fd77::80", (*IPV4, *IPV6))):
             hosts = "192.168.77.81,fd77::80" if ":" in address else address
-            told = docker_host.refusal(*words, *ACCESS, f"--opt=host_address={hosts}")
-            assert f"host address {address} is in use on eth1" in told
-            assert mac in told
-        told = docker_host.refusal(*OURS, *ACCESS, "--opt=host_address=192.168.77.80")
-        assert mac in told
+            error = docker_host.refusal(*words, *ACCESS, f"--opt=host_address={hosts}")
+            assert f"host address {address} is in use on eth1" in error
+            assert mac in error
+        error = docker_host.refusal(*OURS, *ACCESS, "--opt=host_address=192.168.77.80")
+        assert mac in error
 
 
 @pytest.mark.one_engine
@@ -47,13 +47,13 @@ def test_address_in_use_on_this_host_is_refused(docker_host: DockerHost) -> None
     """By a container, or by the host itself."""
     docker_host.create("lan", *OURS, "--opt=parent=eth1")
     docker_host.start("box", "--ip=192.168.77.70")
-    told = docker_host.refusal(*OURS, *ACCESS, "--opt=host_address=192.168.77.70")
-    assert "192.168.77.70" in told
-    assert "in use by a container" in told
-    told = docker_host.refusal(*OURS, *ACCESS, f"--opt=host_address={OWN}")
-    assert f"host address {OWN} is the host's own already, on eth1" in told
-    told = docker_host.refusal(*OURS, "--opt=parent=eth1", "--opt=host_address=192.168.77.71")
-    assert "add -o host_access=true" in told
+    error = docker_host.refusal(*OURS, *ACCESS, "--opt=host_address=192.168.77.70")
+    assert "192.168.77.70" in error
+    assert "in use by a container" in error
+    error = docker_host.refusal(*OURS, *ACCESS, f"--opt=host_address={OWN}")
+    assert f"host address {OWN} is the host's own already, on eth1" in error
+    error = docker_host.refusal(*OURS, "--opt=parent=eth1", "--opt=host_address=192.168.77.71")
+    assert "add -o host_access=true" in error
 
 
 @pytest.mark.one_engine
@@ -61,8 +61,8 @@ def test_container_cannot_take_the_hosts_address(docker_host: DockerHost) -> Non
     docker_host.create("lan", *OURS, *ACCESS)
     assert HOST in docker_host.start_refusal(f"--ip={HOST}")
     docker_host.create("docker", "--subnet=10.77.0.0/24", *ACCESS, "--opt=host_address=10.77.0.9")
-    told = docker_host.start_refusal("--ip=10.77.0.9", network="docker")
-    assert "--aux-address host=10.77.0.9" in told
+    error = docker_host.start_refusal("--ip=10.77.0.9", network="docker")
+    assert "--aux-address host=10.77.0.9" in error
 
 
 @pytest.mark.one_engine

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conversations.scripted_engine import Container, Engine29, Network
-from tests.integration.lives import AT_ONCE, OUR_IPAM, RANGE
+from tests.integration.containers import AT_ONCE, OUR_IPAM, RANGE
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
 from tests.lab.lan import Lan
@@ -63,11 +63,11 @@ def test_driver_option_identity_works_with_docker_ipam(docker_host: DockerHost) 
     address = "192.168.77.128"  # the first of the range, for nobody has one
     assert macs(docker_host, 1) == [f"7a:42:{bytes(map(int, address.split('.'))).hex(':')}"]
     docker_host.engine.docker("network", "rm", "lan")
-    told = docker_host.refusal(*RANGE, "--opt=identity=name")
-    assert "--ipam-opt identity=name" in told
-    told = docker_host.refusal(*RANGE, "--opt=identity=container")
-    assert "container" in told
-    assert "identity" in told
+    error = docker_host.refusal(*RANGE, "--opt=identity=name")
+    assert "--ipam-opt identity=name" in error
+    error = docker_host.refusal(*RANGE, "--opt=identity=container")
+    assert "container" in error
+    assert "identity" in error
 
 
 @pytest.mark.plugin_arguments("--identity", "random")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, RANGE
+from tests.integration.containers import AT_ONCE, RANGE
 from tests.lab.commands import CommandFailed, TookTooLong, run, wait_until
 from tests.lab.daemons import Daemon
 from tests.lab.docker_host import DockerHost
@@ -68,8 +68,8 @@ def test_service_reaches_sandboxes_and_engine_api(
     key = docker_host.engine.docker("inspect", inspect, "box").strip()
     assert key.startswith("/var/run/docker/netns/")
     seen_by_service = ("nsenter", f"--mount=/proc/{docker_host.plugin.service.pid}/ns/mnt", "--")
-    told = json.loads(run(*seen_by_service, "nsenter", f"--net={key}", "--", "ip", "-json", "link"))
-    assert box.mac() in [link["address"] for link in told]
+    output = json.loads(run(*seen_by_service, "nsenter", f"--net={key}", "--", "ip", "-json", "link"))
+    assert box.mac() in [link["address"] for link in output]
     assert Path(f"/proc/{docker_host.plugin.service.pid}/root{docker_host.plugin.state_dir}").is_dir()
     assert docker_host.engine.docker_host in docker_host.plugin.arguments
     assert answers(docker_host.engine.socket, "GET", "/_ping")

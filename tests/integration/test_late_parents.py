@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, address
+from tests.integration.containers import AT_ONCE, address
 from tests.lab.commands import wait_until
 from tests.lab.docker_host import Container, DockerHost
 

@@ -131,11 +131,11 @@ def test_hijacked_process_can_do_only_what_it_needs(machine: Systemd) -> None:
         "sh", "-c", "echo secret >/root/secret; chmod 644 /root/secret; chmod 755 /root; echo x >/home/x"
     )
     with_engine(machine)
-    told = json.loads(machine.confined(TRESPASSES))
-    done = {name: outcome for name, outcome in told["forbidden"].items() if outcome == "done"}
+    output = json.loads(machine.confined(TRESPASSES))
+    done = {name: outcome for name, outcome in output["forbidden"].items() if outcome == "done"}
     assert done == {}
-    assert set(told["needed"].values()) == {"done"}, told["needed"]
-    assert len(told["forbidden"]) >= 30
+    assert set(output["needed"].values()) == {"done"}, output["needed"]
+    assert len(output["forbidden"]) >= 30
 
 
 def with_engine(machine: Systemd) -> None:
@@ -221,22 +221,22 @@ def test_readdress_drop_in_suffices_to_move_containers(machine: Systemd) -> None
 
 
 def test_without_the_drop_in_readdress_is_refused(machine: Systemd) -> None:
-    told = host_of(machine).refusal("--ipam-driver=null", "--opt=dhcp=true", "--opt=dhcp_readdress=true")
-    assert "CAP_SYS_ADMIN" in told
+    error = host_of(machine).refusal("--ipam-driver=null", "--opt=dhcp=true", "--opt=dhcp_readdress=true")
+    assert "CAP_SYS_ADMIN" in error
 
 
 @pytest.mark.parametrize("machine", [("engine-api.conf",)], indirect=True)
 def test_engine_api_drop_in_opens_the_engines_socket(machine: Systemd) -> None:
     with_engine(machine)
     machine.run("systemctl", "restart", UNITS[0])
-    told = machine.confined(
+    output = machine.confined(
         "import socket\n"
         "with socket.socket(socket.AF_UNIX) as it:\n"
         "    it.connect('/var/run/docker.sock')\n"
         "    it.sendall(b'GET /_ping HTTP/1.0\\r\\n\\r\\n')\n"
         "    print(it.recv(999).decode())\n"
     )
-    assert "200 OK" in told
+    assert "200 OK" in output
 
 
 def test_engine_api_is_not_used_by_default(machine: Systemd) -> None:

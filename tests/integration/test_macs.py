@@ -13,8 +13,8 @@ def test_named_mac_is_used_on_the_wire(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     box = docker_host.start("box", "--ip=192.168.77.70", f"--mac-address={CHOSEN}")
     assert box.mac() == CHOSEN
-    (told,) = docker_host.engine.docker_json("inspect", "box")
-    assert told["NetworkSettings"]["Networks"]["lan"]["MacAddress"] == CHOSEN
+    (output,) = docker_host.engine.docker_json("inspect", "box")
+    assert output["NetworkSettings"]["Networks"]["lan"]["MacAddress"] == CHOSEN
     with docker_host.lan.capture("neighbour", f"icmp and ether src {CHOSEN}") as capture:
         assert box.ping("192.168.77.2")
         assert len(capture.lines()) == 1
@@ -40,8 +40,8 @@ def test_mac_of_another_container_is_refused(docker_host: DockerHost) -> None:
     (inspected,) = docker_host.engine.docker_json("inspect", "box")
     endpoint = inspected["NetworkSettings"]["Networks"]["lan"]["EndpointID"]
     for network, words in (("lan", ["--ip=192.168.77.71"]), ("other", [])):
-        told = docker_host.start_refusal(*words, f"--mac-address={CHOSEN}", network=network)
-        assert f"MAC address {CHOSEN} is in use on parent eth1 by endpoint {endpoint}" in told
+        error = docker_host.start_refusal(*words, f"--mac-address={CHOSEN}", network=network)
+        assert f"MAC address {CHOSEN} is in use on parent eth1 by endpoint {endpoint}" in error
     assert box.ping("192.168.77.2")
     box.remove()
     next_one = docker_host.start("next", "--ip=192.168.77.71", f"--mac-address={CHOSEN}")
@@ -58,8 +58,8 @@ def test_mac_of_a_foreign_link_is_refused(docker_host: DockerHost) -> None:
     try:
         run("ip", "-netns", host, *make)
         run("ip", "-netns", host, "link", "set", "foreign", "netns", namespace, "up")
-        told = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={CHOSEN}")
-        assert f"MAC address {CHOSEN} is in use on parent eth1" in told
+        error = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={CHOSEN}")
+        assert f"MAC address {CHOSEN} is in use on parent eth1" in error
     finally:
         run("ip", "netns", "delete", namespace)
     assert not any(name.startswith("mvt") for name in docker_host.lan.host_links())
@@ -75,8 +75,8 @@ def test_mac_of_a_builtin_driver_container_is_refused(
     docker_host.engine.docker("network", "create", *other, "builtin")
     docker_host.start("builtin", f"--mac-address={CHOSEN}", network="builtin")
     docker_host.create("lan", *LAN)
-    told = docker_host.start_refusal("--ip=192.168.77.71", f"--mac-address={CHOSEN}")
-    assert f"MAC address {CHOSEN} is in use on parent eth1" in told
+    error = docker_host.start_refusal("--ip=192.168.77.71", f"--mac-address={CHOSEN}")
+    assert f"MAC address {CHOSEN} is in use on parent eth1" in error
     assert docker_host.start("box", "--ip=192.168.77.71").ping("192.168.77.2")
 
 
@@ -84,8 +84,8 @@ def test_mac_of_a_builtin_driver_container_is_refused(
 def test_mac_of_the_nic_is_refused(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     mac = docker_host.lan.host_links()["eth1"]["address"]
-    told = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={mac}")
-    assert f"MAC address {mac} is in use on parent eth1, by the NIC itself" in told
-    told = docker_host.start_refusal("--ip=192.168.77.70", "--mac-address=01:00:5e:00:00:01")
-    assert "'01:00:5e:00:00:01' is a multicast address" in told
+    error = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={mac}")
+    assert f"MAC address {mac} is in use on parent eth1, by the NIC itself" in error
+    error = docker_host.start_refusal("--ip=192.168.77.70", "--mac-address=01:00:5e:00:00:01")
+    assert "'01:00:5e:00:00:01' is a multicast address" in error
     assert docker_host.start("box", "--ip=192.168.77.70").ping("192.168.77.2")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, OUR_IPAM, RANGE, STATIONS, SUBNET
+from tests.integration.containers import AT_ONCE, OUR_IPAM, RANGE, STATIONS, SUBNET
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
 
@@ -19,7 +19,7 @@ def in_parallel(number: int, work: Callable[[str], Any], items: Sequence[str]) -
         return list(pool.map(work, items))
 
 
-def told(engine: Engine, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def connections_of(engine: Engine, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return what the engine says of each container's connection to its network."""
     inspected = engine.docker_json("inspect", *names)
     return {each["Name"].strip("/"): each["NetworkSettings"]["Networks"]["lan"] for each in inspected}
@@ -40,7 +40,7 @@ def assert_that_twenty_live_and_die(docker_host: DockerHost, *ipam: str) -> None
     docker_host.create("lan", *ipam)
     names = [f"c{number}" for number in range(NUMBER)]
     in_parallel(NUMBER, lambda name: docker_host.start(name, AT_ONCE), names)
-    connections = told(engine, names)
+    connections = connections_of(engine, names)
     addresses = [connections[name]["IPAddress"] for name in names]
     assert len(set(addresses)) == NUMBER, sorted(addresses)
     assert len({each["MacAddress"] for each in connections.values()}) == NUMBER

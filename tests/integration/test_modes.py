@@ -79,8 +79,8 @@ def test_passthru_uses_the_nic_and_restores_it(docker_host: DockerHost) -> None:
     docker_host.create("lan", *subnet, "--opt=mode=passthru")
     box = docker_host.start("box", f"--ip={FIRST}")
     assert box.mac() == before["address"]
-    (told,) = docker_host.engine.docker_json("inspect", "box")
-    assert told["NetworkSettings"]["Networks"]["lan"]["MacAddress"] in ("", before["address"])
+    (output,) = docker_host.engine.docker_json("inspect", "box")
+    assert output["NetworkSettings"]["Networks"]["lan"]["MacAddress"] in ("", before["address"])
     with docker_host.lan.capture("neighbour", f"icmp and ether src {before['address']}") as capture:
         assert box.ping("192.168.77.2")
         assert len(capture.lines()) == 1

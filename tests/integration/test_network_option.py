@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, assert_all_talk
+from tests.integration.containers import AT_ONCE, assert_all_talk
 from tests.lab.commands import wait_until
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine

@@ -22,8 +22,8 @@ def test_container_lives_on_the_lan_and_leaves_nothing(
     assert box.routers() == {"192.168.77.1", "fd77::1"}
     assert set(box.links()) == {"eth0"}
     assert box.mac() == "7a:42:c0:a8:4d:46"
-    (told,) = docker_host.engine.docker_json("inspect", "box")
-    assert told["NetworkSettings"]["Networks"]["lan"]["MacAddress"] == box.mac()
+    (output,) = docker_host.engine.docker_json("inspect", "box")
+    assert output["NetworkSettings"]["Networks"]["lan"]["MacAddress"] == box.mac()
     for address in ("192.168.77.1", "192.168.77.2", "fd77::1", "fd77::2"):
         assert box.ping(address)
     with docker_host.lan.capture("neighbour", f"icmp and ether dst {box.mac()}") as capture:

@@ -100,8 +100,8 @@ def test_mac_in_passthru_needs_force_and_is_restored(
 ) -> None:
     mac, chosen = docker_host.lan.host_links()["eth2"]["address"], "02:00:00:00:00:77"
     docker_host.create("lan", *LAN, "--opt=parent=eth2", "--opt=mode=passthru")
-    told = docker_host.start_refusal(f"--mac-address={chosen}")
-    assert "allow_parent_mac_change=true" in told
+    error = docker_host.start_refusal(f"--mac-address={chosen}")
+    assert "allow_parent_mac_change=true" in error
     assert docker_host.lan.host_links()["eth2"]["address"] == mac
     docker_host.engine.docker("network", "rm", "lan")
 
@@ -119,8 +119,8 @@ def test_mac_in_passthru_needs_force_and_is_restored(
 @pytest.mark.one_engine
 def test_two_names_of_one_option_must_agree(docker_host: DockerHost) -> None:
     assert index_of_parent(started(docker_host, "parent=eth2", "host_iface=eth2")) > 0
-    told = docker_host.refusal("--opt=mode=bridge", "--opt=macvlan_mode=vepa")
-    assert "contradicts" in told
+    error = docker_host.refusal("--opt=mode=bridge", "--opt=macvlan_mode=vepa")
+    assert "contradicts" in error
 
 
 WRONG = {
@@ -161,9 +161,9 @@ WRONG = {
 def test_wrong_option_is_refused_and_leaves_nothing(docker_host: DockerHost) -> None:
     wrong = []
     for option, expected in WRONG.items():
-        told = docker_host.refusal(*LAN, f"--opt={option}")
-        if expected not in told:
-            wrong.append(f"{option}: expected {expected!r}, read {told!r}")
+        error = docker_host.refusal(*LAN, f"--opt={option}")
+        if expected not in error:
+            wrong.append(f"{option}: expected {expected!r}, read {error!r}")
     assert wrong == []
     # Nor is a subnet lost: it can be had by the next network.
     docker_host.create("lan", *LAN, "--opt=parent=eth1")
@@ -175,9 +175,9 @@ def test_bridge_port_is_refused_as_parent(docker_host: DockerHost) -> None:
     run(*host, "ip", "link", "add", "br7", "type", "bridge")
     try:
         run(*host, "ip", "link", "set", "eth2", "master", "br7")
-        told = docker_host.refusal(*LAN, "--opt=parent=eth2")
-        assert "parent eth2 is a port of bridge br7" in told
-        assert "-o parent=br7" in told
+        error = docker_host.refusal(*LAN, "--opt=parent=eth2")
+        assert "parent eth2 is a port of bridge br7" in error
+        assert "-o parent=br7" in error
         run(*host, "ip", "link", "set", "br7", "up")
         box = started(docker_host, "parent=br7")
         assert index_of_parent(box) == docker_host.lan.host_links()["br7"]["ifindex"]

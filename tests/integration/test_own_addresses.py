@@ -35,9 +35,9 @@ def test_container_gets_both_families_from_the_range(
         assert box.ping(address)
     static = docker_host.start("static", "--ip=192.168.77.200", "--ip6=fd77::200")
     assert static.addresses() == {"192.168.77.200/24", "fd77::200/64"}
-    told = docker_host.start_refusal("--ip=192.168.77.200")
-    assert "address 192.168.77.200" in told
-    assert "in use" in told
+    error = docker_host.start_refusal("--ip=192.168.77.200")
+    assert "address 192.168.77.200" in error
+    assert "in use" in error
     box.remove()
     static.remove()
     docker_host.plugin.stop()
@@ -61,8 +61,8 @@ def test_network_without_subnet_takes_the_lans(docker_host: DockerHost) -> None:
     assert boxes[1].ping("fd77::1")
     assert boxes[1].ping("192.168.77.64")
     assert docker_host.lan.ping("neighbour", "192.168.77.65")
-    told = docker_host.start_refusal("--ip=192.168.77.80")
-    assert "user configured subnet" in told  # the engine's own rule, documented with the remedy --subnet
+    error = docker_host.start_refusal("--ip=192.168.77.80")
+    assert "user configured subnet" in error  # the engine's own rule, documented with the remedy --subnet
 
 
 @pytest.mark.one_engine
@@ -82,9 +82,9 @@ def test_full_pool_reports_usage_and_recovers(docker_host: DockerHost) -> None:
     reserved = ("--aux-address=printer=192.168.77.65",)
     docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", *reserved, ON_ETH1)
     assert last_bytes(docker_host, "first", "second", "third") == [64, 66, 67]
-    told = docker_host.start_refusal()
-    assert "no free address in pool 192.168.77.0/24 (range 192.168.77.64/30)" in told
-    assert "of 4 usable addresses 4 are taken and 0 more are excluded" in told
+    error = docker_host.start_refusal()
+    assert "no free address in pool 192.168.77.0/24 (range 192.168.77.64/30)" in error
+    assert "of 4 usable addresses 4 are taken and 0 more are excluded" in error
     docker_host.engine.docker("rm", "--force", "second")
     assert last_bytes(docker_host, "fourth") == [66]
 
@@ -116,9 +116,9 @@ def test_networks_on_one_subnet_share_the_gateway_only(
     for number, network in enumerate(("lan", "more", "lan", "more")):
         got += last_bytes(docker_host, f"box-{number}", network=network)
     assert got == [64, 65, 67, 68]
-    told = docker_host.start_refusal("--ip=192.168.77.64", network="more")
-    assert "address 192.168.77.64" in told
-    assert "in use" in told
+    error = docker_host.start_refusal("--ip=192.168.77.64", network="more")
+    assert "address 192.168.77.64" in error
+    assert "in use" in error
     # What the first network took is free with its end, and what the second one took is not.
     docker_host.engine.docker("rm", "--force", "box-0", "box-2")
     docker_host.engine.docker("network", "rm", "lan")
@@ -145,8 +145,8 @@ def test_networks_on_one_subnet_can_be_created_at_once(docker_host: DockerHost) 
 def test_overlapping_subnet_is_refused_unless_on_another_parent(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, *SUBNET, ON_ETH1)
     words = (OURS, "--subnet=192.168.77.128/25", "--gateway=192.168.77.129")
-    told = docker_host.refusal(*words, ON_ETH1)
-    assert "subnet 192.168.77.128/25 overlaps 192.168.77.0/24, which is in use on parent eth1" in told
+    error = docker_host.refusal(*words, ON_ETH1)
+    assert "subnet 192.168.77.128/25 overlaps 192.168.77.0/24, which is in use on parent eth1" in error
     docker_host.engine.docker("network", "rm", "lan")
     docker_host.create("lan", *words, ON_ETH1)
     assert docker_host.start("box").addresses() == {"192.168.77.130/25"}
@@ -179,8 +179,8 @@ def test_wrong_ipam_options_are_refused_and_leave_nothing(docker_host: DockerHos
         (*SUBNET, "--aux-address=me=192.168.77.1"): "address 192.168.77.1",
         (*SUBNET, "--aux-address=me=192.168.77.255"): "192.168.77.255 is not a host's address",
     }
-    told = {words: docker_host.refusal(OURS, ON_ETH1, *words) for words in wrong}
-    assert {words: text for words, text in told.items() if wrong[words] not in text} == {}
+    error = {words: docker_host.refusal(OURS, ON_ETH1, *words) for words in wrong}
+    assert {words: text for words, text in error.items() if wrong[words] not in text} == {}
     docker_host.plugin.stop()
     assert not any(docker_host.rows().values())
 

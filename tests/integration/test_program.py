@@ -182,8 +182,8 @@ def test_wrong_value_is_refused_with_option_and_remedy(
 
 def refused_for(finished: Finished, reason: str) -> bool:
     """Say whether a start was refused with status 1 and a line with this reason, and without a traceback."""
-    told = finished.stdout + finished.stderr
-    return finished.status == 1 and reason in told and "Traceback" not in told
+    output = finished.stdout + finished.stderr
+    return finished.status == 1 and reason in output and "Traceback" not in output
 
 
 def test_second_instance_is_refused(ours: Program, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from macvlan_twisted.engine.client import EngineClient
+from tests.integration.containers import address
 from tests.integration.dhcp_hosts import NULL, OURS, SUBNET, bare_address, wait_for_plugin, wait_for_release
-from tests.integration.lives import address
 from tests.integration.on_reactor import on_reactor
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
@@ -134,10 +134,10 @@ def test_without_the_option_a_container_keeps_its_address(
     old = bare_address(web)
     insist(server, "192.168.77.150,192.168.77.159")
     wait_for_plugin(docker_host, f"keeps {old}")
-    told = next(line for line in docker_host.plugin.log().splitlines() if f"keeps {old}" in line)
-    assert web.mac() in told
-    assert "restart the container" in told
-    assert "-o dhcp_readdress=true" in told
+    output = next(line for line in docker_host.plugin.log().splitlines() if f"keeps {old}" in line)
+    assert web.mac() in output
+    assert "restart the container" in output
+    assert "-o dhcp_readdress=true" in output
     wait_for_release(server, "192.168.77.15")
     assert server.leases() == []
     assert bare_address(web) == old
@@ -147,8 +147,8 @@ def test_without_the_option_a_container_keeps_its_address(
 @pytest.mark.one_engine
 def test_readdress_without_dhcp_is_refused(docker_host: DockerHost) -> None:
     """Nothing is leased where the engine manages the addresses."""
-    told = docker_host.refusal("--subnet=192.168.77.0/24", "--opt=parent=eth1", READDRESS)
-    assert "-o dhcp_readdress=true is for networks whose addresses are leased by DHCP" in told
+    error = docker_host.refusal("--subnet=192.168.77.0/24", "--opt=parent=eth1", READDRESS)
+    assert "-o dhcp_readdress=true is for networks whose addresses are leased by DHCP" in error
 
 
 @on_reactor

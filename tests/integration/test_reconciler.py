@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, OUR_IPAM, address, assert_all_talk, endpoints
+from tests.integration.containers import AT_ONCE, OUR_IPAM, address, assert_all_talk, endpoints
 from tests.lab.commands import within
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
@@ -14,7 +14,7 @@ from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin, ShortGracePeriods
 from tests.lab.refusing_plugin import refusing_plugin
 
-HASTE = ShortGracePeriods()
+GRACE_PERIODS = ShortGracePeriods()
 OFTEN = ("--reconcile-interval", "1")
 ENDPOINT_NAME = "com.docker.network.endpoint.name"
 PATIENCE = 60
@@ -30,13 +30,17 @@ def engine(usable_engine_version: str) -> Iterator[Engine]:
 
 
 @contextmanager
-def hasty_host(engine: Engine, *words: str) -> Iterator[DockerHost]:
+def host_beside(engine: Engine, *words: str) -> Iterator[DockerHost]:
     """Run our service in haste beside an engine, and insist that nothing is left in the end."""
     arguments = (*DEFAULTS, *OFTEN, *(words or ("--docker-host", engine.docker_host)))
     with ExitStack() as undo:
         plugin = undo.enter_context(
             Plugin(
-                engine.lan, engine.plugins_dir, inside=engine, arguments=arguments, short_grace_periods=HASTE
+                engine.lan,
+                engine.plugins_dir,
+                inside=engine,
+                arguments=arguments,
+                short_grace_periods=GRACE_PERIODS,
             )
         )
         host = DockerHost(engine, plugin)
@@ -53,7 +57,7 @@ def hasty_host(engine: Engine, *words: str) -> Iterator[DockerHost]:
 @pytest.fixture
 def host(engine: Engine) -> Iterator[DockerHost]:
     """Run our service, which asks the engine."""
-    with hasty_host(engine) as made:
+    with host_beside(engine) as made:
         yield made
 
 
@@ -115,7 +119,7 @@ def test_network_removed_meanwhile_is_removed(host: DockerHost) -> None:
     host.create("lan", *OUR_IPAM)
     host.create("kept", *OUR_IPAM)
     seen = host.network_id("lan")
-    time.sleep(HASTE.silence)
+    time.sleep(GRACE_PERIODS.silence)
     host.plugin.stop()
     with refusing_plugin(host.plugin.socket):
         host.engine.docker("network", "rm", "lan")
@@ -159,7 +163,7 @@ def test_killed_start_leaves_nothing(host: DockerHost) -> None:
 
 def test_without_an_engine_only_provably_unused_things_go(engine: Engine) -> None:
     """A running container, and one whose own root has set its link down, keep what they have."""
-    with hasty_host(engine, "--docker-host", "none") as host:
+    with host_beside(engine, "--docker-host", "none") as host:
         host.create("lan", *OUR_IPAM)
         boxes = {name: host.start(name, AT_ONCE) for name in ("running", "down", "back", "nowhere")}
         before = {name: address(engine, name) for name in boxes}
@@ -180,7 +184,7 @@ def test_without_an_engine_only_provably_unused_things_go(engine: Engine) -> Non
         )
         host.plugin.start()
         assert within(PATIENCE, collected), host.plugin.log()
-        time.sleep(2 * HASTE.silence)
+        time.sleep(2 * GRACE_PERIODS.silence)
         assert links_of_containers(host) == set()
         assert rows(host) == (2, 2)
         boxes["down"].run("ip", "link", "set", "eth0", "up")
@@ -192,23 +196,23 @@ def test_endpoints_of_live_restored_containers_stay(usable_engine_version: str) 
     """With live-restore dockerd may be away for long; one of the containers is paused meanwhile."""
     with Lan() as lan, Engine(lan, usable_engine_version, live_restore=True) as engine:
         engine.load_busybox()
-        with hasty_host(engine) as host:
+        with host_beside(engine) as host:
             host.create("lan", *OUR_IPAM)
             for name in ("box", "paused"):
                 host.start(name, AT_ONCE)
             running = address(engine, "box")
             engine.docker("pause", "paused")
-            time.sleep(2 * HASTE.silence)
+            time.sleep(2 * GRACE_PERIODS.silence)
             engine_id = host.network_id("none")
             engine.kill()
-            time.sleep(3 * HASTE.silence)
+            time.sleep(3 * GRACE_PERIODS.silence)
             assert rows(host) == (2, 2)
-            time.sleep(3 * HASTE.silence)
+            time.sleep(3 * GRACE_PERIODS.silence)
             assert lan.ping("neighbour", running)
             engine.start()
             assert host.network_id("none") == engine_id, "an engine is known by it"
             engine.docker("unpause", "paused")
-            time.sleep(2 * HASTE.silence)
+            time.sleep(2 * GRACE_PERIODS.silence)
             assert_all_talk(host, ["box", "paused"])
             assert "is gone (" not in host.plugin.log()
             assert "was handed out" not in host.plugin.log()

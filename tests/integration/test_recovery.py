@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import need
+from tests.integration.containers import AT_ONCE, OUR_IPAM, SUBNET, address, assert_all_talk, endpoints
 from tests.integration.dhcp_hosts import NULL, OURS, assert_leased
-from tests.integration.lives import AT_ONCE, OUR_IPAM, SUBNET, address, assert_all_talk, endpoints
 from tests.lab.commands import wait_until
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost

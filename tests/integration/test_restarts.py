@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, OUR_IPAM, RANGE, address, assert_all_talk, endpoints
+from tests.integration.containers import AT_ONCE, OUR_IPAM, RANGE, address, assert_all_talk, endpoints
 from tests.lab.commands import Finished, wait_until
 from tests.lab.docker_host import Container, DockerHost
 

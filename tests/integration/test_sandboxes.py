@@ -47,8 +47,8 @@ class RealStand:
 
     def addresses(self) -> set[str]:
         """Say which IPv4 addresses the link has."""
-        told = self.lan.links("neighbour")["eth0"]["addr_info"]
-        return {f"{each['local']}/{each['prefixlen']}" for each in told if each["family"] == "inet"}
+        output = self.lan.links("neighbour")["eth0"]["addr_info"]
+        return {f"{each['local']}/{each['prefixlen']}" for each in output if each["family"] == "inet"}
 
     def routers(self) -> set[str]:
         """Say where default routes lead."""
@@ -56,8 +56,8 @@ class RealStand:
 
     def routes(self) -> set[str]:
         """Say which routes somebody made."""
-        told = self.lan.routes("neighbour", "dev", "eth0", families=("-4",))
-        return {each["dst"] for each in told if each["protocol"] != "kernel"}
+        output = self.lan.routes("neighbour", "dev", "eth0", families=("-4",))
+        return {each["dst"] for each in output if each["protocol"] != "kernel"}
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, OUR_IPAM, RANGE, address, assert_all_talk, states
+from tests.integration.containers import AT_ONCE, OUR_IPAM, RANGE, address, assert_all_talk, states
 from tests.lab.commands import within
 from tests.lab.docker_host import Container, DockerHost
 
@@ -49,8 +49,8 @@ def test_crashed_container_is_back_on_the_lan(docker_host: DockerHost) -> None:
         docker_host.lan.run_in("host", *engine_kill(engine.dockerd.pid, process))
 
         def back(count: int = crash) -> bool:
-            told = engine.docker("inspect", "--format={{.RestartCount}} {{.State.Status}}", "phoenix")
-            return told.split() == [str(count), "running"]
+            output = engine.docker("inspect", "--format={{.RestartCount}} {{.State.Status}}", "phoenix")
+            return output.split() == [str(count), "running"]
 
         assert within(60, back)
         assert_all_talk(docker_host, ["phoenix"])

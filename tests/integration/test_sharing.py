@@ -42,13 +42,13 @@ def test_our_ipam_shares_a_subnet_with_the_engines(
 @pytest.mark.one_engine
 def test_passthru_excludes_other_networks_by_name(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN, ON_ETH1)
-    told = docker_host.refusal(*OTHER, ON_ETH1, PASSTHRU)
-    assert f"macvlan network {docker_host.network_id('lan')} is already using parent interface eth1" in told
+    error = docker_host.refusal(*OTHER, ON_ETH1, PASSTHRU)
+    assert f"macvlan network {docker_host.network_id('lan')} is already using parent interface eth1" in error
     docker_host.create("free", *OTHER, "--opt=parent=eth2", PASSTHRU)
     for mode in ("bridge", "passthru"):
-        told = docker_host.refusal("--subnet=10.89.0.0/24", "--opt=parent=eth2", f"--opt=mode={mode}")
-        assert docker_host.network_id("free") in told
-        assert "parent interface eth2" in told
+        error = docker_host.refusal("--subnet=10.89.0.0/24", "--opt=parent=eth2", f"--opt=mode={mode}")
+        assert docker_host.network_id("free") in error
+        assert "parent interface eth2" in error
 
     # With the other network gone nothing stands in the way, in both directions.
     docker_host.engine.docker("network", "rm", "lan", "free")
@@ -62,9 +62,9 @@ def test_second_passthru_container_is_refused(
 ) -> None:
     docker_host.create("lan", *LAN, "--opt=parent=eth2", PASSTHRU)
     box = docker_host.start("box")
-    told = docker_host.start_refusal()
-    assert "passthru" in told
-    assert "eth2" in told
+    error = docker_host.start_refusal()
+    assert "passthru" in error
+    assert "eth2" in error
     assert box.ping("192.168.77.2")
     box.remove()
     assert docker_host.start("next").ping("192.168.77.2")
@@ -87,8 +87,8 @@ def test_passthru_beside_a_foreign_macvlan_is_refused(
     host = docker_host.lan.enter("host")
     run(*host, "ip", "link", "add", "foreign", "link", "eth2", "type", "macvlan", "mode", "bridge")
     try:
-        told = docker_host.refusal(*LAN, "--opt=parent=eth2", PASSTHRU)
-        assert "eth2" in told
+        error = docker_host.refusal(*LAN, "--opt=parent=eth2", PASSTHRU)
+        assert "eth2" in error
         assert "foreign" in docker_host.lan.host_links()
     finally:
         run(*host, "ip", "link", "delete", "foreign")
@@ -104,8 +104,8 @@ def test_containers_start_when_the_parent_is_back(
     try:
         docker_host.create("away", *OTHER, "--opt=parent=eth7")
         run(*host, "ip", "link", "delete", "eth7")
-        told = docker_host.start_refusal(network="away")
-        assert "parent eth7 is not there" in told
+        error = docker_host.start_refusal(network="away")
+        assert "parent eth7 is not there" in error
         run(*host, *veth)
         run(*host, "ip", "link", "set", "eth7", "up")
         docker_host.start("box", network="away").remove()

@@ -15,7 +15,7 @@ from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin
 from tests.lab.requirements import missing_for_lan
 from tests.torture.caller import Caller, Ledger, Net
-from tests.torture.lives import Weighed, our_links
+from tests.torture.lives import ProcessUsage, our_links
 from tests.torture.part import Tally
 
 CALLERS = 64
@@ -54,9 +54,9 @@ def lived(plugin: Plugin, networks: list[Net], *, own: bool) -> None:
     wait_until(lambda: not our_links(plugin.lan), 30, "the links' end")
 
 
-def assert_nothing_left(plugin: Plugin, before: Weighed) -> None:
+def assert_nothing_left(plugin: Plugin, before: ProcessUsage) -> None:
     """No descriptor or thread more than before, and, at the end, no link, row or address."""
-    after = Weighed(plugin)
+    after = ProcessUsage(plugin)
     assert after.threads <= before.threads
     assert after.descriptors <= before.descriptors
     plugin.stop()
@@ -68,7 +68,7 @@ def test_callers_sharing_a_network_lose_and_leave_nothing(plugin: Plugin) -> Non
     networks = [Net(1, "eth1", "10.61.0.0/16", {"host_access": "true"}, is_ours=True)]
     networks[0].open(plugin)
     lived(plugin, networks, own=False)
-    before = Weighed(plugin)
+    before = ProcessUsage(plugin)
     lived(plugin, networks, own=False)
     networks[0].close(plugin)
     assert_nothing_left(plugin, before)
@@ -80,6 +80,6 @@ def test_callers_with_a_network_each_lose_and_leave_nothing(plugin: Plugin) -> N
         for number in range(CALLERS)
     ]
     lived(plugin, networks, own=True)
-    before = Weighed(plugin)
+    before = ProcessUsage(plugin)
     lived(plugin, networks, own=True)
     assert_nothing_left(plugin, before)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.lives import AT_ONCE, OUR_IPAM, STATIONS, SUBNET
+from tests.integration.containers import AT_ONCE, OUR_IPAM, STATIONS, SUBNET
 from tests.integration.raw_hosts import at_once, consecutive
 from tests.lab.docker_host import DockerHost
 
@@ -29,14 +29,14 @@ def test_containers_on_two_hosts_have_distinct_addresses(networks: Hosts) -> Non
         host.engine.docker(*run, f"--name={name}", "busybox", "sleep", "3600", timeout=600)
 
     at_once([lambda host=host, name=name: start(host, name) for name in names for host in networks])  # type: ignore[misc]
-    told = [
+    output = [
         each["NetworkSettings"]["Networks"]["lan"]
         for host in networks
         for each in host.engine.docker_json("inspect", *names)
     ]
-    addresses = [str(each["IPAddress"]) for each in told]
+    addresses = [str(each["IPAddress"]) for each in output]
     assert len(set(addresses)) == 2 * EACH, f"handed out twice: {sorted(addresses)}"
-    assert len({each["MacAddress"] for each in told}) == 2 * EACH
+    assert len({each["MacAddress"] for each in output}) == 2 * EACH
 
     def unreached(host: DockerHost) -> dict[str, str]:
         # One of the other host's containers, too.

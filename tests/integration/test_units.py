@@ -29,8 +29,8 @@ def here(tmp_path: Path) -> Path:
 
 def complaints(here: Path) -> list[str]:
     """Return what ``systemd-analyze verify`` has to say of our units."""
-    told = attempt("systemd-analyze", "verify", *map(str, sorted(here.glob("macvlan-twisted.s*[et]"))))
-    return [line for line in told.stderr.splitlines() if "macvlan-twisted" in line]
+    output = attempt("systemd-analyze", "verify", *map(str, sorted(here.glob("macvlan-twisted.s*[et]"))))
+    return [line for line in output.stderr.splitlines() if "macvlan-twisted" in line]
 
 
 def test_systemd_accepts_the_units(here: Path) -> None:
@@ -45,11 +45,11 @@ def test_systemd_accepts_the_units(here: Path) -> None:
 
 
 def test_service_exposure_stays_low(here: Path) -> None:
-    told = attempt(
+    output = attempt(
         *("systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager"),
         str(here / "macvlan-twisted.service"),
     )
-    assert told.status == 0, told
+    assert output.status == 0, output
 
 
 def test_sysusers_creates_the_services_user(here: Path) -> None:
@@ -73,10 +73,10 @@ def test_service_starts_before_docker_and_its_socket_is_private() -> None:
 
 def test_all_unit_files_are_packaged_and_documented() -> None:
     packed = (CHECKOUT / "setup.cfg").read_text(encoding="utf-8")
-    told = (CHECKOUT / "docs" / "reference" / "files.rst").read_text(encoding="utf-8")
+    output = (CHECKOUT / "docs" / "reference" / "files.rst").read_text(encoding="utf-8")
     for path in UNITS.iterdir():
         assert f"    systemd/{path.name}\n" in packed
-        assert f"``{path.name}``" in told, path.name
+        assert f"``{path.name}``" in output, path.name
 
 
 def test_every_unit_option_is_explained_in_the_manual() -> None:

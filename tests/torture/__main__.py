@@ -36,7 +36,7 @@ def run(
         return {**row, "skipped": missing}
     seconds = minutes * 60 if minutes else part.short_seconds if short else part.seconds
     print(f"{part.name}: {part.what}; at most {seconds / 60:.0f} min", flush=True)
-    ordeal = TortureRun(
+    torture = TortureRun(
         part.name,
         short,
         seed,
@@ -47,17 +47,17 @@ def run(
     )
     began = time.monotonic()
     try:
-        part.run(ordeal)
+        part.run(torture)
     except Exception as error:
         traceback.print_exc()
-        ordeal.tally.lose(f"the part itself failed: {''.join(traceback.format_exception(error)[-3:])}")
-    tally = ordeal.tally
+        torture.tally.lose(f"the part itself failed: {''.join(traceback.format_exception(error)[-3:])}")
+    tally = torture.tally
     taken = time.monotonic() - began
     if not tally.tried:
         tally.lose(f"nothing was tried within {taken:.0f} s")
     for finding in tally.findings[:50]:
         print(f"{part.name} | {finding}", flush=True)
-    print(f"{part.name}: {tally.told()}, {taken:.0f} s", flush=True)
+    print(f"{part.name}: {tally.summary()}, {taken:.0f} s", flush=True)
     counts = {name: getattr(tally, name) for name in ("tried", "survived", "lost", "leaked")}
     return {**row, **counts, "seconds": round(taken), "figures": tally.figures, "findings": tally.findings}
 
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run what the command line asks for, and say how it went."""
     parser = argparse.ArgumentParser(prog="bin/torture", description=__doc__)
     known = parts_named(NAMES)
-    told = "; ".join(f"{part.name}: {part.what}" for part in known)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{told}. Without one: all.")
+    text = "; ".join(f"{part.name}: {part.what}" for part in known)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{text}. Without one: all.")
     parser.add_argument("--short", action="store_true", help="a sample that fits into continuous integration")
     parser.add_argument(
         "--seed", type=int, help="what samples and random choices are drawn from (default: any)"
@@ -100,9 +100,9 @@ def main(arguments: Sequence[str]) -> int:
     if NOTHING_SKIPPED:
         failed, skipped = failed + skipped, []
     passed = len(rows) - len(failed) - len(skipped)
-    told = f"{passed} passed, {len(failed)} failed" + (f", {len(skipped)} skipped" if skipped else "")
+    text = f"{passed} passed, {len(failed)} failed" + (f", {len(skipped)} skipped" if skipped else "")
     print("\n".join(["", *what_failed(failed)]))
-    print(f"=== {told} in {time.monotonic() - began:.2f}s ===  (again: --seed {seed})")
+    print(f"=== {text} in {time.monotonic() - began:.2f}s ===  (again: --seed {seed})")
     return 1 if failed else 0
 
 

@@ -13,7 +13,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-from tests.torture.docker import Container, Docker, Net, Refused, Wish
+from tests.torture.docker import Container, Docker, Net, NetworkSpec, Refused
 from tests.torture.world import Cut
 
 OURS = "macvlan-twisted"
@@ -90,39 +90,39 @@ class Api:
         return 404, {"message": "page not found"}
 
     def _networks(self) -> list[Net]:
-        return list(self.docker.beliefs.networks.values())
+        return list(self.docker.view.networks.values())
 
     def _containers(self) -> list[Container]:
-        return list(self.docker.beliefs.containers.values())
+        return list(self.docker.view.containers.values())
 
     def _network(self, net: Net) -> dict[str, Any]:
         configs = []
-        for pool, part, gateway in net.wish.pools:
+        for pool, part, gateway in net.spec.pools:
             config = {"Subnet": pool, "IPRange": part, "Gateway": gateway}
             configs.append({name: value for name, value in config.items() if value})
-        if net.wish.auxiliary:
+        if net.spec.auxiliary:
             configs[0]["AuxiliaryAddresses"] = {  # type: ignore[assignment]
-                f"aux{number}": each for number, each in enumerate(net.wish.auxiliary)
+                f"aux{number}": each for number, each in enumerate(net.spec.auxiliary)
             }
-        ipam = {"Driver": IPAM[net.wish.ipam], "Options": net.wish.ipam_options, "Config": configs}
+        ipam = {"Driver": IPAM[net.spec.ipam], "Options": net.spec.ipam_options, "Config": configs}
         return {
             "Id": net.id,
             "Name": net.name,
             "Driver": OURS,
-            "Internal": net.wish.internal,
-            "Options": net.wish.options,
+            "Internal": net.spec.internal,
+            "Options": net.spec.options,
             "IPAM": ipam,
         }
 
     def _on_network(self, container: Container) -> dict[str, str]:
-        lengths = {":" in pool: pool.partition("/")[2] for pool, _, _ in container.net.wish.pools}
-        told = {":" in each: f"{each}/{lengths[':' in each]}" for _, each in container.addresses}
+        lengths = {":" in pool: pool.partition("/")[2] for pool, _, _ in container.net.spec.pools}
+        cidrs = {":" in each: f"{each}/{lengths[':' in each]}" for _, each in container.addresses}
         return {
             "Name": f"box{container.number}",
             "EndpointID": container.id,
             "MacAddress": container.mac,
-            "IPv4Address": told.get(False, container.leased),
-            "IPv6Address": told.get(True, ""),
+            "IPv4Address": cidrs.get(False, container.leased),
+            "IPv6Address": cidrs.get(True, ""),
         }
 
     def _container(self, container: Container) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class Api:
     def _create(self, creation: Creation) -> None:
         said = creation.description
         configs = said["IPAM"]["Config"]
-        wish = Wish(
+        spec = NetworkSpec(
             options=said["Options"],
             pools=tuple(
                 (each["Subnet"], each.get("IPRange", ""), each.get("Gateway", "")) for each in configs
@@ -175,7 +175,7 @@ class Api:
             ipam_options=said["IPAM"].get("Options", {}),
         )
         try:
-            net = self.docker.create_network(wish, said["Name"])
+            net = self.docker.create_network(spec, said["Name"])
             creation.status, creation.answer = 201, {"Id": net.id}
         except (Cut, Refused) as error:
             creation.status, creation.answer = 500, {"message": str(error)}

@@ -18,7 +18,7 @@ from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
 from tests.lab.state_copy import copied
-from tests.torture.lives import Weighed
+from tests.torture.lives import ProcessUsage
 from tests.torture.mutations import Mutations
 from tests.torture.part import Part, TortureRun
 
@@ -80,15 +80,15 @@ class Flood:
             self._note(method, raw, reply)
 
     def _judged(self, method: str, raw: bytes, answer: bytes) -> dict[str, Any]:
-        told = f"{method} {raw[:300]!r}: {answer[:300]!r}"
+        text = f"{method} {raw[:300]!r}: {answer[:300]!r}"
         try:
             reply = json.loads(answer)
         except ValueError:
-            raise Hurt(f"{told} is no JSON") from None
+            raise Hurt(f"{text} is no JSON") from None
         if not isinstance(reply, dict) or len(answer) > LONGEST_REPLY:
-            raise Hurt(f"{told} has {len(answer)} bytes")
+            raise Hurt(f"{text} has {len(answer)} bytes")
         if "Err" in reply and (not str(reply["Err"]).strip() or "bug in the plugin" in reply["Err"]):
-            raise Hurt(told)
+            raise Hurt(text)
         return reply
 
     def _note(self, method: str, raw: bytes, reply: dict[str, Any]) -> None:
@@ -254,9 +254,9 @@ class Watch:
 
     def log(self, bodies: int) -> list[str]:
         """What is wrong with the log since the last look."""
-        told = self._plugin.log()
-        new, self._read = told[self._read :], len(told)
-        wrong = [told[-1500:] for told in re.findall(r"Traceback.*(?:\n\t.*)+", new)][:3]
+        text = self._plugin.log()
+        new, self._read = text[self._read :], len(text)
+        wrong = [text[-1500:] for text in re.findall(r"Traceback.*(?:\n\t.*)+", new)][:3]
         wrong += [word for word in ("Traceback", "Unhandled", "bug of ours") if word in new]
         lines = new.splitlines() if new.isascii() else new.split("\n")
         self.most_lines = max(self.most_lines, len(new) / max(bodies, 1))
@@ -289,14 +289,14 @@ def sane_life(plugin: Plugin, number: int) -> None:
             raise Hurt(f"a sane {method} was refused: {answer['Err']}")
 
 
-def torment(ordeal: TortureRun) -> None:
+def run_part(torture: TortureRun) -> None:
     """All of it."""
-    number, tally, lock = SHORT_BODIES if ordeal.short else BODIES, ordeal.tally, threading.Lock()
+    number, tally, lock = SHORT_BODIES if torture.short else BODIES, torture.tally, threading.Lock()
     with Lan(nics=2) as lan, Plugin(lan, arguments=ARGUMENTS) as plugin:
         watch = Watch(plugin)
         sane_life(plugin, 0)
-        floods = [Flood(plugin, Random(ordeal.random.randrange(1 << 32))) for _ in range(CALLERS)]
-        weighed: list[Weighed] = []
+        floods = [Flood(plugin, Random(torture.random.randrange(1 << 32))) for _ in range(CALLERS)]
+        usages: list[ProcessUsage] = []
 
         def some(flood: Flood) -> None:
             for _ in range(ROUND // CALLERS):
@@ -309,7 +309,7 @@ def torment(ordeal: TortureRun) -> None:
                     with lock:
                         tally.survive()
 
-        while not weighed or (tally.tried < number and not ordeal.is_over):
+        while not usages or (tally.tried < number and not torture.is_over):
             with ThreadPoolExecutor(CALLERS) as pool:
                 list(pool.map(some, floods))
             try:
@@ -322,15 +322,15 @@ def torment(ordeal: TortureRun) -> None:
                 tally.leak(left)
             for wrong in watch.log(ROUND):
                 tally.lose(f"log: {wrong}")
-            weighed.append(Weighed(plugin))
-            ordeal.progress(number, f"{weighed[-1].memory >> 10} KiB")
+            usages.append(ProcessUsage(plugin))
+            torture.progress(number, f"{usages[-1].memory >> 10} KiB")
             if tally.lost + tally.leaked > 200:
                 break
         outcomes: Counter[str] = Counter()
         for flood in floods:
             outcomes += flood.outcomes
             flood.close()
-        first, last = weighed[len(weighed) // 4], weighed[-1]
+        first, last = usages[len(usages) // 4], usages[-1]
         tally.figures.update({name: str(count) for name, count in sorted(outcomes.items())})
         tally.figures["memory"] = (
             f"{first.memory >> 10} KiB, {last.memory - first.memory >> 10:+} KiB at the end"
@@ -357,7 +357,7 @@ def settled(watch: Watch) -> list[str]:
 PART = Part(
     "bodies",
     "malformed and hostile bodies on the real socket",
-    torment,
+    run_part,
     short_seconds=60,
     seconds=900,
     missing=missing_for_lan,

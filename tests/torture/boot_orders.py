@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tests.lab.commands import Finished, wait_until
-from tests.torture.world_state import OURS, POLICIES, Inmate, WorldState
+from tests.torture.world_state import OURS, POLICIES, ContainerSpec, WorldState
 
 
 class Ending(Enum):
@@ -69,43 +69,43 @@ class Order:
         return POLICIES if live_on(self.ending, live_restore) else RUN_AFTER[self.ending]
 
 
-def start_both_by_the_socket(household: WorldState, late: float = 3) -> None:
+def start_both_by_the_socket(world: WorldState, late: float = 3) -> None:
     """Start the engine while only the socket is there; the plugin comes some time after the first call."""
-    unit = household.plugin.socket_unit
+    unit = world.plugin.socket_unit
     assert unit is not None
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(household.engine.start, seconds=TOO_LONG)
+        starting = pool.submit(world.engine.start, seconds=TOO_LONG)
         if not unit.wait_for_call(60):
-            household.lost.append("the engine did not call while only the socket was there")
+            world.lost.append("the engine did not call while only the socket was there")
         time.sleep(late)
         if late and starting.done():
-            household.lost.append("the engine did not wait for the answer to its call")
-        household.plugin.start(seconds=60)
+            world.lost.append("the engine did not wait for the answer to its call")
+        world.plugin.start(seconds=60)
         starting.result()
 
 
-def start_the_plugin_a_little_later(household: WorldState, late: float = 4) -> None:
+def start_the_plugin_a_little_later(world: WorldState, late: float = 4) -> None:
     """Start the engine, and within the fifteen seconds for which it tries the plugin, without a socket before."""
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(household.engine.start, seconds=TOO_LONG)
+        starting = pool.submit(world.engine.start, seconds=TOO_LONG)
         time.sleep(late)
-        household.plugin.start(seconds=60)
+        world.plugin.start(seconds=60)
         starting.result()
 
 
-def start(household: WorldState, *who: str) -> None:
+def start(world: WorldState, *who: str) -> None:
     """Start one after the other."""
     for each in who:
         if each == "engine":
-            household.engine.start(seconds=TOO_LONG)
+            world.engine.start(seconds=TOO_LONG)
         else:
-            household.plugin.start(seconds=60)
+            world.plugin.start(seconds=60)
 
 
-def end(household: WorldState, how: str, *who: str) -> None:
+def end(world: WorldState, how: str, *who: str) -> None:
     """Stop or kill one after the other."""
     for each in who:
-        one = household.engine if each == "engine" else household.plugin
+        one = world.engine if each == "engine" else world.plugin
         if how == "stop":
             one.stop(seconds=TOO_LONG)
         else:
@@ -115,9 +115,9 @@ def end(household: WorldState, how: str, *who: str) -> None:
 def after(how: str, ended: tuple[str, ...], started: tuple[str, ...]) -> Callable[[WorldState], None]:
     """Make an order: these end so, then those start."""
 
-    def take(household: WorldState) -> None:
-        end(household, how, *ended)
-        start(household, *started)
+    def take(world: WorldState) -> None:
+        end(world, how, *ended)
+        start(world, *started)
 
     return take
 
@@ -125,9 +125,9 @@ def after(how: str, ended: tuple[str, ...], started: tuple[str, ...]) -> Callabl
 def after_by_the_socket(how: str, *ended: str) -> Callable[[WorldState], None]:
     """Make an order: these end so, then both start, the engine first, with the socket there."""
 
-    def take(household: WorldState) -> None:
-        end(household, how, *ended)
-        start_both_by_the_socket(household)
+    def take(world: WorldState) -> None:
+        end(world, how, *ended)
+        start_both_by_the_socket(world)
 
     return take
 
@@ -135,21 +135,21 @@ def after_by_the_socket(how: str, *ended: str) -> Callable[[WorldState], None]:
 def after_a_little_later(how: str, *ended: str) -> Callable[[WorldState], None]:
     """Make an order: these end so, then both start, the plugin a little later than the engine."""
 
-    def take(household: WorldState) -> None:
-        end(household, how, *ended)
-        start_the_plugin_a_little_later(household)
+    def take(world: WorldState) -> None:
+        end(world, how, *ended)
+        start_the_plugin_a_little_later(world)
 
     return take
 
 
-def cut_power(household: WorldState, index: int | None = None) -> None:
+def cut_power(world: WorldState, index: int | None = None) -> None:
     """Nothing is left but what is on disk."""
-    household.plugin.kill()
-    household.engine.cut_power()
-    unit = household.plugin.socket_unit
+    world.plugin.kill()
+    world.engine.cut_power()
+    unit = world.plugin.socket_unit
     if unit is not None:
         unit.close()
-    household.host.lan.reboot(household.host.place, index=index)
+    world.host.lan.reboot(world.host.place, index=index)
     if unit is not None:
         unit.open()
 
@@ -157,47 +157,47 @@ def cut_power(household: WorldState, index: int | None = None) -> None:
 def reboot(*started: str, index: int | None = None) -> Callable[[WorldState], None]:
     """Make an order: power goes and comes, then those start."""
 
-    def take(household: WorldState) -> None:
-        cut_power(household, index)
-        start(household, *started)
+    def take(world: WorldState) -> None:
+        cut_power(world, index)
+        start(world, *started)
 
     return take
 
 
-def reboot_by_the_socket(household: WorldState) -> None:
+def reboot_by_the_socket(world: WorldState) -> None:
     """Power goes and comes; the socket is there before both."""
-    cut_power(household)
-    start_both_by_the_socket(household)
+    cut_power(world)
+    start_both_by_the_socket(world)
 
 
 def in_the_middle_of_starts(how: str) -> Callable[[WorldState], None]:
     """Make an order: the plugin ends while many containers are being started, and comes back."""
 
-    def take(household: WorldState) -> None:
+    def take(world: WorldState) -> None:
         created = "macvlan port created"
-        before = household.plugin.log().count(created)
-        inmates = [Inmate(f"more-{number}", "no", OURS) for number in range(NUMBER)]
+        before = world.plugin.log().count(created)
+        specs = [ContainerSpec(f"more-{number}", "no", OURS) for number in range(NUMBER)]
 
-        def run(inmate: Inmate) -> Finished:
-            words = (*inmate.words(), "busybox", "sleep", "3600")
-            return household.engine.attempt_docker("run", *words, timeout=TOO_LONG)
+        def run(spec: ContainerSpec) -> Finished:
+            words = (*spec.words(), "busybox", "sleep", "3600")
+            return world.engine.attempt_docker("run", *words, timeout=TOO_LONG)
 
         with ThreadPoolExecutor(NUMBER) as pool:
-            running = [pool.submit(run, each) for each in inmates]
-            wait_until(lambda: household.plugin.log().count(created) >= before + 4, 60, "starts under way")
-            end(household, how, "plugin")
-            start(household, "plugin")
+            running = [pool.submit(run, each) for each in specs]
+            wait_until(lambda: world.plugin.log().count(created) >= before + 4, 60, "starts under way")
+            end(world, how, "plugin")
+            start(world, "plugin")
             finished = [each.result() for each in running]
-        for inmate, each in zip(inmates, finished, strict=True):
+        for spec, each in zip(specs, finished, strict=True):
             if each.status == 0:
-                household.inmates.append(inmate)
+                world.specs.append(spec)
                 continue
-            household.engine.docker("rm", "--force", inmate.name, check=False)
+            world.engine.docker("rm", "--force", spec.name, check=False)
             # An engine repeats a call that was under way without its body.
             if how == "stop" or not any(
                 word in each.stderr for word in ("empty body", "EOF", "reset by peer")
             ):
-                household.lost.append(f"not started: {each.stderr.strip()}")
+                world.lost.append(f"not started: {each.stderr.strip()}")
 
     return take
 
@@ -208,52 +208,52 @@ STOPPED_WITHOUT_US = ("ours-no", "ours-always", "ours-chosen", "dockers-chosen",
 def while_containers_stop(absence: float | None) -> Callable[[WorldState], None]:
     """Make an order: containers stop while the plugin is away for some seconds, or (None) until they have stopped."""
 
-    def take(household: WorldState) -> None:
-        names = [each.name for each in household.inmates if each.name in STOPPED_WITHOUT_US]
-        household.plugin.stop()
+    def take(world: WorldState) -> None:
+        names = [each.name for each in world.specs if each.name in STOPPED_WITHOUT_US]
+        world.plugin.stop()
 
         def stop(name: str) -> Finished:
-            return household.engine.attempt_docker("stop", name, timeout=TOO_LONG)
+            return world.engine.attempt_docker("stop", name, timeout=TOO_LONG)
 
         with ThreadPoolExecutor(len(names)) as pool:
             stopping = [pool.submit(stop, name) for name in names]
             if absence is not None:
                 time.sleep(absence)
-                household.plugin.start(seconds=60)
+                world.plugin.start(seconds=60)
             for each in stopping:
                 if each.result().status != 0:
-                    household.lost.append(f"not stopped: {each.result().stderr.strip()}")
+                    world.lost.append(f"not stopped: {each.result().stderr.strip()}")
         if absence is None:
-            household.plugin.start(seconds=60)
-        household.stopped |= set(names)
+            world.plugin.start(seconds=60)
+        world.stopped |= set(names)
 
     return take
 
 
-def shut_down_at_once(household: WorldState) -> None:
+def shut_down_at_once(world: WorldState) -> None:
     """Both are asked to end at the same time, as where nothing orders them, and end."""
-    dockerd, service = household.engine.dockerd, household.plugin.service
+    dockerd, service = world.engine.dockerd, world.plugin.service
     dockerd.send(signal.SIGTERM)
     service.send(signal.SIGTERM)
     for each in (service, dockerd):
         if (status := each.wait(120)) != 0:
-            household.lost.append(f"{each.name} ended with status {status}")
+            world.lost.append(f"{each.name} ended with status {status}")
 
 
 def shutdown(*started: str) -> Callable[[WorldState], None]:
     """Make an order: both are asked to end at once, then those start."""
 
-    def take(household: WorldState) -> None:
-        shut_down_at_once(household)
-        start(household, *started)
+    def take(world: WorldState) -> None:
+        shut_down_at_once(world)
+        start(world, *started)
 
     return take
 
 
-def shutdown_by_the_socket(household: WorldState) -> None:
+def shutdown_by_the_socket(world: WorldState) -> None:
     """Both are asked to end at once, and the socket stays, on which nobody answers any more."""
-    shut_down_at_once(household)
-    start_both_by_the_socket(household)
+    shut_down_at_once(world)
+    start_both_by_the_socket(world)
 
 
 BOTH = ("engine", "plugin")

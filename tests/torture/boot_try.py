@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from tests.lab.commands import within
 from tests.lab.requirements import missing_for_dhcp
 from tests.torture.boot_orders import BY_NAME, Order, live_on
-from tests.torture.world_state import PAUSE, POLICIES, WorldState, household
+from tests.torture.world_state import PAUSE, POLICIES, WorldState, populated_world
 
 COLLECTION_SECONDS = 90.0
 """How long the background collection may take over what an engine has dropped silently: the endpoint goes when nothing
@@ -60,62 +60,62 @@ def complaints(log: str) -> list[str]:
     ]
 
 
-def live_through(home: WorldState, order: Order) -> Outcome:
+def live_through(world: WorldState, order: Order) -> Outcome:
     """Take the order, and check all that must be true afterwards; in the end nothing is left of the household."""
-    outcome = Outcome(home.lost, home.leaked)
-    before_in_log = len(home.engine.dockerd.log())
+    outcome = Outcome(world.lost, world.leaked)
+    before_in_log = len(world.engine.dockerd.log())
     began = time.monotonic()
-    order.take(home)
+    order.take(world)
     outcome.taking = time.monotonic() - began
-    check_log(home, order, home.engine.dockerd.log()[before_in_log:])
-    before_in_log = len(home.engine.dockerd.log())
+    check_log(world, order, world.engine.dockerd.log()[before_in_log:])
+    before_in_log = len(world.engine.dockerd.log())
 
     began = time.monotonic()
-    live_restore = home.engine.live_restore
-    should = home.find(*order.should_run(live_restore)) - home.stopped
+    live_restore = world.engine.live_restore
+    should = world.find(*order.should_run(live_restore)) - world.stopped
     if order.absent and not live_on(order.ending, live_restore):
         twins = {name for name in should if name.startswith("twin")}
-        home.expect_running_at_least(twins, 90)
-        start_forgotten(home, sorted(should - home.running()), order)
-        should &= home.find(*POLICIES)
-    home.expect_running(should, 90)
+        world.expect_running_at_least(twins, 90)
+        start_forgotten(world, sorted(should - world.running()), order)
+        should &= world.find(*POLICIES)
+    world.expect_running(should, 90)
     outcome.until_running = time.monotonic() - began
-    home.check_all_talk(each for each in home.inmates if each.name in home.running())
-    check_forgotten(home, order, outcome)
+    world.check_all_talk(each for each in world.specs if each.name in world.running())
+    check_forgotten(world, order, outcome)
 
-    rest = {each.name for each in home.inmates if each.network} - home.running()
-    start_forgotten(home, sorted(rest), order)
-    home.check_all_talk(each for each in home.inmates if each.network and each.name in home.running())
+    rest = {each.name for each in world.specs if each.network} - world.running()
+    start_forgotten(world, sorted(rest), order)
+    world.check_all_talk(each for each in world.specs if each.network and each.name in world.running())
 
-    home.move_out()
-    check_log(home, order, home.engine.dockerd.log()[before_in_log:])
-    check_forgotten(home, order, outcome)
-    home.check_nothing_is_left()
+    world.remove_containers()
+    check_log(world, order, world.engine.dockerd.log()[before_in_log:])
+    check_forgotten(world, order, outcome)
+    world.check_nothing_is_left()
     return outcome
 
 
-def check_log(home: WorldState, order: Order, log: str) -> None:
+def check_log(world: WorldState, order: Order, log: str) -> None:
     """The engine complains of nothing, but that nobody listened while the plugin was down."""
     for line in complaints(log):
         if order.forgets and NOT_COLLECTED_YET in line:
             continue
         if not (order.is_missed and any(word in line for word in NOBODY_LISTENED)):
-            home.lost.append(f"the engine complains: {line}"[:600])
+            world.lost.append(f"the engine complains: {line}"[:600])
 
 
-def start_forgotten(home: WorldState, names: Sequence[str], order: Order) -> None:
+def start_forgotten(world: WorldState, names: Sequence[str], order: Order) -> None:
     """Start containers as a user does; a chosen address of ours may be taken until it is collected."""
-    home.bring_up(names, COLLECTION_SECONDS if order.forgets else 0)
+    world.bring_up(names, COLLECTION_SECONDS if order.forgets else 0)
 
 
-def check_forgotten(home: WorldState, order: Order, outcome: Outcome) -> None:
+def check_forgotten(world: WorldState, order: Order, outcome: Outcome) -> None:
     """The plugin knows the endpoints and addresses that the engine knows, and no others."""
-    left = home.forgotten()
+    left = world.forgotten()
     if order.forgets and left:
         outcome.collected = max(outcome.collected, len(left))
-        within(COLLECTION_SECONDS, home.has_collected, pause=PAUSE)
-        left = home.forgotten()
-    home.leaked += [f"{each}, of which the engine does not know" for each in sorted(left)]
+        within(COLLECTION_SECONDS, world.has_collected, pause=PAUSE)
+        left = world.forgotten()
+    world.leaked += [f"{each}, of which the engine does not know" for each in sorted(left)]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -123,16 +123,16 @@ def main(arguments: Sequence[str]) -> int:
     version, restoring, name = arguments
     order = BY_NAME[name]
     try:
-        with household(
+        with populated_world(
             version,
             live_restore=restoring == "live",
             socket_unit=order.socket_unit,
             dhcp=not missing_for_dhcp(),
             few=order.absent,
-        ) as home:
-            outcome = live_through(home, order)
+        ) as world:
+            outcome = live_through(world, order)
             if outcome.lost or outcome.leaked:
-                print(home.engine.dockerd.log(), home.plugin.log())
+                print(world.engine.dockerd.log(), world.plugin.log())
     except Exception as error:
         traceback.print_exc()
         outcome = Outcome([f"the try itself failed: {error}"[:600]])

@@ -59,38 +59,38 @@ class Try:
         last = self.process.log().rstrip().rpartition("\n")[2]
         if self.process.status != 0 or not last.startswith(OUTCOME):
             return {"lost": [f"the try itself failed:\n{self.process.log_tail(30)}"], "leaked": []}
-        told: dict[str, Any] = json.loads(last.removeprefix(OUTCOME))
-        if told["lost"] or told["leaked"]:
+        found: dict[str, Any] = json.loads(last.removeprefix(OUTCOME))
+        if found["lost"] or found["leaked"]:
             LOGS.mkdir(parents=True, exist_ok=True)
             (LOGS / f"{'-'.join(self.words)}.log").write_text(self.process.log(), encoding="utf-8")
-        return told
+        return found
 
 
-def tries(ordeal: TortureRun) -> list[Try]:
+def tries(torture: TortureRun) -> list[Try]:
     """Lay out what is tried: all of it in any order, or in the short form one quick order an engine."""
     usable = [version for version in VERSIONS if not missing_for_engine(version)]
-    if ordeal.short:
-        quick = ordeal.random.sample([order for order in ORDERS if order.seconds < QUICK], len(usable))
+    if torture.short:
+        quick = torture.random.sample([order for order in ORDERS if order.seconds < QUICK], len(usable))
         return [
-            Try(version, ordeal.random.random() < 0.5, order)
+            Try(version, torture.random.random() < 0.5, order)
             for version, order in zip(usable, quick, strict=True)
         ]
     whole = [Try(version, live, order) for order in ORDERS for version in usable for live in (False, True)]
-    ordeal.random.shuffle(whole)
+    torture.random.shuffle(whole)
     return whole
 
 
-def run(ordeal: TortureRun) -> None:
+def run(torture: TortureRun) -> None:
     """Try them all, or until the time is up."""
-    waiting = tries(ordeal)
+    waiting = tries(torture)
     whole = len(waiting)
     under_way: list[Try] = []
     collected, next_word = 0, 0.0
     taken: dict[str, list[float]] = defaultdict(list)
     try:
-        while under_way or (waiting and not ordeal.is_over):
-            most = AT_ONCE_IN_SHORT if ordeal.short else AT_ONCE
-            while waiting and len(under_way) < most and not ordeal.is_over:
+        while under_way or (waiting and not torture.is_over):
+            most = AT_ONCE_IN_SHORT if torture.short else AT_ONCE
+            while waiting and len(under_way) < most and not torture.is_over:
                 under_way.append(waiting.pop(0))
                 under_way[-1].start()
             for each in list(under_way):
@@ -98,43 +98,43 @@ def run(ordeal: TortureRun) -> None:
                 if outcome is None:
                     continue
                 under_way.remove(each)
-                ordeal.say(f"{' '.join(each.words)}: {told(outcome)}")
-                count(ordeal, each, outcome)
+                torture.say(f"{' '.join(each.words)}: {summary(outcome)}")
+                count(torture, each, outcome)
                 collected += outcome.get("collected", 0)
                 if "taking" in outcome:
                     taken[each.order.name].append(outcome["taking"] + outcome["until_running"])
             if time.monotonic() > next_word:
-                ordeal.progress(whole, ", ".join(" ".join(each.words) for each in under_way))
+                torture.progress(whole, ", ".join(" ".join(each.words) for each in under_way))
                 next_word = time.monotonic() + 10
             time.sleep(0.2)
     finally:
         for each in under_way:
             each.process.kill()
     if waiting:
-        ordeal.tally.figures["not tried, for want of time"] = str(len(waiting))
-    ordeal.tally.figures["endpoints and addresses left to the background collection"] = str(collected)
+        torture.tally.figures["not tried, for want of time"] = str(len(waiting))
+    torture.tally.figures["endpoints and addresses left to the background collection"] = str(collected)
     for order in ORDERS:
         if times := taken[order.name]:
             span = f"{min(times):.0f} to {max(times):.0f} s" if len(times) > 1 else f"{times[0]:.0f} s"
-            ordeal.tally.figures[f"until all ran: {order.what}"] = span
+            torture.tally.figures[f"until all ran: {order.what}"] = span
 
 
-def told(outcome: dict[str, Any]) -> str:
+def summary(outcome: dict[str, Any]) -> str:
     """Say in a few words how a try went."""
     if outcome["lost"] or outcome["leaked"]:
         return str((outcome["lost"] + outcome["leaked"])[0])[:300]
     return f"well; {outcome['taking']:.0f} s, and {outcome['until_running']:.0f} s until all ran"
 
 
-def count(ordeal: TortureRun, one: Try, outcome: dict[str, Any]) -> None:
+def count(torture: TortureRun, one: Try, outcome: dict[str, Any]) -> None:
     """Count a try by the worst that it did."""
     name = " ".join(one.words)
     if outcome["lost"]:
-        ordeal.tally.lose(f"{name}: {'; '.join(outcome['lost'] + outcome['leaked'])}")
+        torture.tally.lose(f"{name}: {'; '.join(outcome['lost'] + outcome['leaked'])}")
     elif outcome["leaked"]:
-        ordeal.tally.leak(f"{name}: {'; '.join(outcome['leaked'])}")
+        torture.tally.leak(f"{name}: {'; '.join(outcome['leaked'])}")
     else:
-        ordeal.tally.survive()
+        torture.tally.survive()
 
 
 def missing() -> str:

@@ -20,7 +20,7 @@ from tests.lab.plugin import Plugin
 from tests.torture.part import Tally
 
 GATEWAY_TYPE = {"RequestAddressType": "com.docker.network.gateway"}
-HASTE = 0.3
+DIAL_WAIT_FACTOR = 0.3
 """Engines wait 1, 2, 4 and 8 seconds before they dial again; these wait so much of it."""
 CUT_OFF = "empty body"
 """What the answer says where the engine repeats a call whose connection broke."""
@@ -105,7 +105,7 @@ class Ledger:
             self.lives += 1
             return self.lives
 
-    def told(self) -> dict[str, str]:
+    def summary(self) -> dict[str, str]:
         """Say what was counted."""
         return {name: str(count) for name, count in sorted(self.counts.items())}
 
@@ -126,7 +126,9 @@ class Caller:
         self.random = random
         self._ledger = ledger
         self._host, self._box = host, box
-        self._client = PluginClient(str(plugin.socket), sleep=lambda seconds: time.sleep(seconds * HASTE))
+        self._client = PluginClient(
+            str(plugin.socket), sleep=lambda seconds: time.sleep(seconds * DIAL_WAIT_FACTOR)
+        )
 
     def close(self) -> None:
         """Hang up."""

@@ -13,11 +13,11 @@ from random import Random
 
 from tests.lab.plugin import ShortGracePeriods
 from tests.torture.docker import REACTIONS, Docker
+from tests.torture.further_scenarios import FURTHER_SCENARIOS
 from tests.torture.invariants import Findings, compare, left_behind, settle, uncollected
 from tests.torture.part import Part, TortureRun
 from tests.torture.scenarios import SCENARIOS, Scenario
-from tests.torture.stage import Moment, Outcome, Stage, count, endure, recorded, tried
-from tests.torture.ways import WAYS
+from tests.torture.testbed import Moment, Outcome, Testbed, count, endure, recorded, tried
 from tests.torture.world import Cut, World
 
 COLLECTION = ShortGracePeriods(silence=1.5, between_looks=0.4, first=0.2)
@@ -27,9 +27,9 @@ COLLECTED = 0.2
 """The share of the tries with something left behind in which the background is given the time to remove it."""
 
 
-def crash(stage: Stage, moment: Moment, random: Random) -> Outcome:
+def crash(testbed: Testbed, moment: Moment, random: Random) -> Outcome:
     """Kill the program at that moment."""
-    scenario, world = moment.scenario, stage.world
+    scenario, world = moment.scenario, testbed.world
     reaction = random.choice(REACTIONS)
 
     def body(docker: Docker, outcome: Outcome) -> Findings:
@@ -37,7 +37,7 @@ def crash(stage: Stage, moment: Moment, random: Random) -> Outcome:
         docker.rules_of_life = lambda life: (rule,) if life == scenario.life else ()
         scenario.prepare(docker)
         _until_killed(docker, scenario)
-        outcome.was_reached = moment.told in world.told(scenario.life)
+        outcome.was_reached = moment.line in world.failpoints_of(scenario.life)
         found = settle(lambda: compare(world, docker))
         outcome.counts = Counter(left_behind(world, docker))
         if not found and outcome.counts and random.random() < COLLECTED:
@@ -50,13 +50,13 @@ def crash(stage: Stage, moment: Moment, random: Random) -> Outcome:
         return found
 
     what = f"{moment} ({reaction}, engine {moment.version})"
-    return endure(stage, what, scenario, body, random, reaction=reaction, version=moment.version)
+    return endure(testbed, what, scenario, body, random, reaction=reaction, version=moment.version)
 
 
 def collected(docker: Docker) -> Findings:
     """Give the background the time to remove what the engine dropped without a word, sandboxes and all."""
     world = docker.world
-    world.empty_boxes({each.link for each in docker.beliefs.containers.values()})
+    world.empty_boxes({each.link for each in docker.view.containers.values()})
     world.stop()
     if not world.start(short_grace_periods=COLLECTION):
         raise RuntimeError("the program does not start when it is to collect what was left behind")
@@ -73,7 +73,7 @@ def _until_killed(docker: Docker, scenario: Scenario) -> None:
     world = docker.world
     docker.up()
     with suppress(Cut):
-        scenario.play(docker, scenario.wish)
+        scenario.play(docker, scenario.spec)
     if world.life == scenario.life and world.pid:
         world.stop()
     if world.wait(0) is not None:
@@ -83,12 +83,12 @@ def _until_killed(docker: Docker, scenario: Scenario) -> None:
 
 def again(docker: Docker, scenario: Scenario) -> None:
     """A new life, on the same network if the engine has it still; then everything goes."""
-    if scenario.wish.options.get("macvlan_mode") == "passthru":
+    if scenario.spec.options.get("macvlan_mode") == "passthru":
         docker.take_down()
-        if any(each[0] in {"network", "endpoint"} for each in docker.beliefs.excused):
+        if any(each[0] in {"network", "endpoint"} for each in docker.view.excused):
             return  # its parent is taken until that is cleared away
-    nets = list(docker.beliefs.networks.values())
-    net = nets[0] if nets else docker.create_network(scenario.wish)
+    nets = list(docker.view.networks.values())
+    net = nets[0] if nets else docker.create_network(scenario.spec)
     docker.stop(docker.start(net, name="new"))
     docker.take_down()
 
@@ -108,26 +108,26 @@ def ended(world: World) -> list[str]:
     return wrong
 
 
-def run(ordeal: TortureRun) -> None:
+def run(torture: TortureRun) -> None:
     """Kill it everywhere."""
-    moments = recorded(ordeal, (*SCENARIOS, *WAYS))
-    ordeal.tally.figures["crash points"] = str(len(moments))
-    ordeal.say(f"{len(moments)} crash points")
-    ordeal.random.shuffle(moments)
+    moments = recorded(torture, (*SCENARIOS, *FURTHER_SCENARIOS))
+    torture.tally.figures["crash points"] = str(len(moments))
+    torture.say(f"{len(moments)} crash points")
+    torture.random.shuffle(moments)
     missed = 0
     waited_for = 0
     left: Counter[str] = Counter()
-    for outcome in tried(ordeal, crash, moments):
-        count(ordeal, outcome)
+    for outcome in tried(torture, crash, moments):
+        count(torture, outcome)
         missed += not outcome.was_reached
         waited_for += outcome.was_collected
         left.update(outcome.counts)
-        ordeal.progress(len(moments), outcome.what)
-    ordeal.tally.figures["points that did not come again"] = str(missed)
+        torture.progress(len(moments), outcome.what)
+    torture.tally.figures["points that did not come again"] = str(missed)
     if left:
-        told = ", ".join(f"{number} {what}" for what, number in sorted(left.items()))
-        ordeal.tally.figures["of forgotten calls, left to the background"] = told
-        ordeal.tally.figures["tries in which the background was waited for"] = str(waited_for)
+        text = ", ".join(f"{number} {what}" for what, number in sorted(left.items()))
+        torture.tally.figures["of forgotten calls, left to the background"] = text
+        torture.tally.figures["tries in which the background was waited for"] = str(waited_for)
 
 
 PART = Part(

@@ -214,10 +214,10 @@ def cut_files(whole: Specimen, lengths: Callable[[int], list[int]]) -> Iterator[
             yield f"{name} cut to {length} of {len(raw)}", {**whole.files, name: raw[:length]}, {}
 
 
-def damaged_sectors(whole: Specimen, ordeal: TortureRun, most: int | None) -> Iterator[Damage]:
+def damaged_sectors(whole: Specimen, torture: TortureRun, most: int | None) -> Iterator[Damage]:
     """Sectors of a disk read as zeros, or as the one before; each of them, or `most`."""
     found = [(name, place) for name, raw in whole.files.items() for place in range(0, len(raw), SECTOR)]
-    ordeal.random.shuffle(found)
+    torture.random.shuffle(found)
     for name, place in found[:most]:
         raw = whole.files[name]
         before = max(0, place - SECTOR)
@@ -261,31 +261,31 @@ def foreign_files(whole: Specimen) -> Iterator[Damage]:
             yield f"{name} is {raw[:12]!r}", {**whole.files, name: raw}, whole.outside
 
 
-def flipped_bytes(whole: Specimen, ordeal: TortureRun, most: int | None) -> list[tuple[str, int, int]]:
+def flipped_bytes(whole: Specimen, torture: TortureRun, most: int | None) -> list[tuple[str, int, int]]:
     """File, place and bits of single damaged bytes, in random order; every byte, or `most` of each file."""
     found = []
     for name, raw in whole.files.items():
         places = list(range(len(raw)))
         if most is not None:
-            places = ordeal.random.sample(places, min(most, len(places)))
-        found += [(name, place, 1 << ordeal.random.randrange(8)) for place in places]
-    ordeal.random.shuffle(found)
+            places = torture.random.sample(places, min(most, len(places)))
+        found += [(name, place, 1 << torture.random.randrange(8)) for place in places]
+    torture.random.shuffle(found)
     return found
 
 
 class Trial:
     """Tries one damage after the other, and counts."""
 
-    def __init__(self, ordeal: TortureRun, workshop: Workshop) -> None:
+    def __init__(self, torture: TortureRun, workshop: Workshop) -> None:
         """Count in the ordeal's tally."""
-        self.ordeal = ordeal
+        self.torture = torture
         self.workshop = workshop
         self.refused = self.harmless = self.recovered = 0
 
     def all(self, whole: Specimen, damages: Iterator[Damage]) -> None:
         """Try these."""
         for what, files, outside in damages:
-            if self.ordeal.is_over:
+            if self.torture.is_over:
                 return
             self.one(whole, what, files, outside)
 
@@ -293,27 +293,27 @@ class Trial:
         """Open it, and see."""
         what = f"{whole.name}: {what}"
         self.workshop.put(files, outside)
-        self.ordeal.progress(doing=what)
+        self.torture.progress(doing=what)
         try:
             ledger = open_database(self.workshop.directory, self.workshop.outside())
         except StateError as failure:
             if not is_damage(failure):
-                self.ordeal.tally.lose(f"{what}: refused without an instruction: {failure}")
+                self.torture.tally.lose(f"{what}: refused without an instruction: {failure}")
                 return
             self.refused += 1
             if self.refused % RECOVERED_EACH == 1 and not self._recovers(what):
                 return
         except Exception as error:
-            self.ordeal.tally.lose(f"{what}: {error!r}")
+            self.torture.tally.lose(f"{what}: {error!r}")
             return
         else:
             with closing(ledger):
                 found = contents_of(ledger)
             if found != whole.contents:
-                self.ordeal.tally.lose(f"{what}: opened, with other contents than were acknowledged")
+                self.torture.tally.lose(f"{what}: opened, with other contents than were acknowledged")
                 return
             self.harmless += 1
-        self.ordeal.tally.survive()
+        self.torture.tally.survive()
 
     def _recovers(self, what: str) -> bool:
         """A new state can be begun in its place, and nothing of the damaged one is deleted."""
@@ -326,26 +326,26 @@ class Trial:
             aside, ledger = recovering.begun_anew(StateIdentity("0123abcd", 70000), [])
         ledger.close()
         if not damage or (before and (aside is None or sorted(files_in(aside)) != before)):
-            self.ordeal.tally.lose(f"{what}: --recover lost files of the damaged state")
+            self.torture.tally.lose(f"{what}: --recover lost files of the damaged state")
             return False
         open_database(self.workshop.directory, self.workshop.outside()).close()
         self.recovered += 1
         return True
 
 
-def run(ordeal: TortureRun) -> None:
+def run(torture: TortureRun) -> None:
     """Damage it."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
-        torment(ordeal, Workshop(Path(place)), Path(place))
+        try_all(torture, Workshop(Path(place)), Path(place))
 
 
-def torment(ordeal: TortureRun, workshop: Workshop, place: Path) -> None:
+def try_all(torture: TortureRun, workshop: Workshop, place: Path) -> None:
     """Try all ways, the few first."""
     older, killed, closed = workshop.made_by_ledger()
     other = workshop.made_by_ledger()[1]
     program = [] if missing_for_lan() else [workshop.made_by_program()]
-    trial = Trial(ordeal, workshop)
+    trial = Trial(torture, workshop)
     for whole in (killed, closed, *program):
         trial.one(whole, "nothing at all", whole.files, whole.outside)
         if not trial.harmless:
@@ -359,28 +359,28 @@ def torment(ordeal: TortureRun, workshop: Workshop, place: Path) -> None:
         trial.all(whole, mixed_copies(whole, other, "another directory"))
 
     def lengths(size: int) -> list[int]:
-        if not ordeal.short:
+        if not torture.short:
             return sorted({*range(0, size, 64), *range(min(size, 200)), *range(0, size, 4096), size - 1})
-        return sorted({0, 1, size // 2, size - 1, *(ordeal.random.randrange(size) for _ in range(12))})
+        return sorted({0, 1, size // 2, size - 1, *(torture.random.randrange(size) for _ in range(12))})
 
     for whole in (killed, closed, *program):
         trial.all(whole, cut_files(whole, lengths))
-        trial.all(whole, damaged_sectors(whole, ordeal, 80 if ordeal.short else None))
+        trial.all(whole, damaged_sectors(whole, torture, 80 if torture.short else None))
     flips = [
         (whole, *flip)
         for whole in (killed, closed, *program)
-        for flip in flipped_bytes(whole, ordeal, 300 if ordeal.short else None)
+        for flip in flipped_bytes(whole, torture, 300 if torture.short else None)
     ]
-    ordeal.random.shuffle(flips)
+    torture.random.shuffle(flips)
     done = 0
     for whole, name, at, bits in flips:
-        if ordeal.is_over:
+        if torture.is_over:
             break
         raw = whole.files[name]
         changed = raw[:at] + bytes([raw[at] ^ bits]) + raw[at + 1 :]
         trial.one(whole, f"{name}: byte {at} xor {bits}", {**whole.files, name: changed}, {})
         done += 1
-    ordeal.tally.figures |= {
+    torture.tally.figures |= {
         "refused with an instruction": str(trial.refused),
         "without effect": str(trial.harmless),
         "begun anew in its place, nothing deleted": str(trial.recovered),

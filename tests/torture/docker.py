@@ -27,7 +27,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Wish:
+class NetworkSpec:
     """What a user's ``docker network create`` says."""
 
     options: dict[str, str] = field(default_factory=lambda: {"parent": "eth1"})
@@ -45,7 +45,7 @@ class Net:
     """A network that the engine believes in."""
 
     id: str
-    wish: Wish
+    spec: NetworkSpec
     name: str = ""
     pools: list[str] = field(default_factory=list)
     next_own: int = 64
@@ -72,7 +72,7 @@ class Container:
 
 
 @dataclass
-class Beliefs:
+class EngineView:
     """What has been answered with success, and what may be there besides."""
 
     pools: dict[str, set[str]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Docker:
         self.random = random
         self.reaction = reaction
         self.version = version
-        self.beliefs = Beliefs()
+        self.view = EngineView()
         self.cut: str = ""
         """The call that broke."""
         self.wrong: list[str] = []
@@ -185,62 +185,62 @@ class Docker:
 
     # Networks.
 
-    def create_network(self, wish: Wish, name: str = "lan") -> Net:
+    def create_network(self, spec: NetworkSpec, name: str = "lan") -> Net:
         """As ``docker network create``; on an error it is undone, and the error raised."""
-        net = Net(self._id(), wish, name)
+        net = Net(self._id(), spec, name)
         data: dict[bool, list[Answer]] = {False: [], True: []}
         try:
-            for pool, part, gateway in wish.pools:
+            for pool, part, gateway in spec.pools:
                 is_v6 = ":" in pool
-                space = {"ours": LOCAL_ADDRESS_SPACE, "docker": "LocalDefault", "null": "null"}[wish.ipam]
-                told = {"AddressSpace": space, "Pool": pool}
-                if wish.ipam == "ours":
-                    told |= self._open_pool(net, pool, part, gateway, is_v6)
+                space = {"ours": LOCAL_ADDRESS_SPACE, "docker": "LocalDefault", "null": "null"}[spec.ipam]
+                offered = {"AddressSpace": space, "Pool": pool}
+                if spec.ipam == "ours":
+                    offered |= self._open_pool(net, pool, part, gateway, is_v6)
                 elif gateway:
-                    told["Gateway"] = f"{gateway}/{pool.partition('/')[2]}"
-                data[is_v6].append(told)
-            generic = dict(wish.options)
+                    offered["Gateway"] = f"{gateway}/{pool.partition('/')[2]}"
+                data[is_v6].append(offered)
+            generic = dict(spec.options)
             options: Answer = {
                 "com.docker.network.enable_ipv6": bool(data[True]),
                 "com.docker.network.generic": generic,
             }
-            if wish.internal:
+            if spec.internal:
                 options["com.docker.network.internal"] = True
             body = {"NetworkID": net.id, "Options": options, "IPv4Data": data[False], "IPv6Data": data[True]}
             self.call("NetworkDriver.CreateNetwork", body)
         except (Cut, Refused) as error:
             if isinstance(error, Cut) and self.cut == "NetworkDriver.CreateNetwork":
-                self.beliefs.excused.add(("network", net.id))
+                self.view.excused.add(("network", net.id))
             if isinstance(error, Cut) and self.reaction == FORGET:
                 self._forget_pools(net)
             else:
                 self._release_pools(net)
             raise
-        self.beliefs.networks[net.id] = net
+        self.view.networks[net.id] = net
         return net
 
     def _open_pool(self, net: Net, pool: str, part: str, gateway: str, is_v6: bool) -> Answer:
         request = {"AddressSpace": LOCAL_ADDRESS_SPACE, "Pool": pool, "SubPool": part, "V6": is_v6}
         try:
-            granted = self.call("IpamDriver.RequestPool", {**request, "Options": net.wish.ipam_options})
+            granted = self.call("IpamDriver.RequestPool", {**request, "Options": net.spec.ipam_options})
         except Cut:
-            self.beliefs.excused.add(("a pool",))
+            self.view.excused.add(("a pool",))
             raise
         pool_id = granted["PoolID"]
         net.pools.append(pool_id)
-        self.beliefs.pools[pool_id] = set()
+        self.view.pools[pool_id] = set()
         given = granted.get("Data", {}).get("com.docker.network.gateway", "")
         if given:
-            self.beliefs.pools[pool_id].add(given.partition("/")[0])
+            self.view.pools[pool_id].add(given.partition("/")[0])
         elif gateway:
             given = self.request_address(pool_id, gateway, GATEWAY)
-        told: Answer = {"Pool": granted["Pool"], **({"Gateway": given} if given else {})}
-        if not is_v6 and net.wish.auxiliary:
-            told["AuxAddresses"] = {
+        offered: Answer = {"Pool": granted["Pool"], **({"Gateway": given} if given else {})}
+        if not is_v6 and net.spec.auxiliary:
+            offered["AuxAddresses"] = {
                 f"aux{number}": self.request_address(pool_id, each, None)
-                for number, each in enumerate(net.wish.auxiliary)
+                for number, each in enumerate(net.spec.auxiliary)
             }
-        return told
+        return offered
 
     def request_address(self, pool: str, address: str, options: Any) -> str:
         """As for a gateway, an auxiliary address or a container; returns it with its prefix length."""
@@ -248,54 +248,54 @@ class Docker:
         try:
             given = str(self.call("IpamDriver.RequestAddress", body)["Address"])
         except Cut:
-            self.beliefs.excused.add(("address", pool, address))  # the engine does not undo that
-            known = self.beliefs.gone
-            self.beliefs.gone = {
+            self.view.excused.add(("address", pool, address))  # the engine does not undo that
+            known = self.view.gone
+            self.view.gone = {
                 each for each in known if each[:2] != ("address", pool)
             }  # it may be one of them
             raise
         bare = given.partition("/")[0]
-        if bare in self.beliefs.pools[pool]:
+        if bare in self.view.pools[pool]:
             self.wrong.append(f"{bare} was handed out twice")
-        self.beliefs.pools[pool].add(bare)
-        self.beliefs.gone.discard(("address", pool, bare))
+        self.view.pools[pool].add(bare)
+        self.view.gone.discard(("address", pool, bare))
         return given
 
     def release_address(self, pool: str, address: str) -> None:
         """Give an address back; it is forgotten, whatever comes of that."""
-        self.beliefs.pools.get(pool, set()).discard(address)
+        self.view.pools.get(pool, set()).discard(address)
         if self.undo("IpamDriver.ReleaseAddress", {"PoolID": pool, "Address": address}):
-            self.beliefs.gone.add(("address", pool, address))
+            self.view.gone.add(("address", pool, address))
         else:
-            self.beliefs.excused.add(("address", pool, address))
+            self.view.excused.add(("address", pool, address))
 
     def _release_pools(self, net: Net) -> None:
         for pool in net.pools:
-            for address in sorted(self.beliefs.pools.get(pool, ())):
-                if not any((pool, address) in each.addresses for each in self.beliefs.containers.values()):
+            for address in sorted(self.view.pools.get(pool, ())):
+                if not any((pool, address) in each.addresses for each in self.view.containers.values()):
                     self.release_address(pool, address)
-            self.beliefs.pools.pop(pool, None)
+            self.view.pools.pop(pool, None)
             if self.undo("IpamDriver.ReleasePool", {"PoolID": pool}):
-                self.beliefs.gone.add(("pool", pool))
+                self.view.gone.add(("pool", pool))
             else:
-                self.beliefs.excused.add(("pool", pool))
+                self.view.excused.add(("pool", pool))
 
     def _forget_pools(self, net: Net) -> None:
         for pool in net.pools:
-            self.beliefs.pools.pop(pool, None)
-            self.beliefs.excused.add(("pool", pool))
+            self.view.pools.pop(pool, None)
+            self.view.excused.add(("pool", pool))
 
     def remove_network(self, net: Net) -> None:
         """As ``docker network rm``: address management first."""
-        del self.beliefs.networks[net.id]
+        del self.view.networks[net.id]
         self._release_pools(net)
         if self.undo("NetworkDriver.DeleteNetwork", {"NetworkID": net.id}):
-            self.beliefs.gone.add(("network", net.id))
-            self.beliefs.excused = {
-                each for each in self.beliefs.excused if not (each[0] == "endpoint" and each[2:] == (net.id,))
+            self.view.gone.add(("network", net.id))
+            self.view.excused = {
+                each for each in self.view.excused if not (each[0] == "endpoint" and each[2:] == (net.id,))
             }
         else:
-            self.beliefs.excused.add(("network", net.id))
+            self.view.excused.add(("network", net.id))
 
     # Containers.
 
@@ -307,18 +307,18 @@ class Docker:
         except (Cut, Refused):
             # Engines do not give back what they got before the one that failed.
             for pool, each in container.addresses:
-                self.beliefs.pools.get(pool, set()).discard(each)
-                self.beliefs.excused.add(("address", pool, each))
+                self.view.pools.get(pool, set()).discard(each)
+                self.view.excused.add(("address", pool, each))
             raise
         about = {"NetworkID": net.id, "EndpointID": container.id}
         try:
             self._create_endpoint(container, about)
         except (Cut, Refused) as error:
             if isinstance(error, Cut):
-                self.beliefs.excused.add(("endpoint", container.id, net.id))
+                self.view.excused.add(("endpoint", container.id, net.id))
             self._let_go(container, forget=isinstance(error, Cut) and self.reaction == FORGET)
             raise
-        self.beliefs.containers[container.id] = container
+        self.view.containers[container.id] = container
         try:
             self._join(container, about)
         except (Cut, Refused) as error:
@@ -333,24 +333,24 @@ class Docker:
 
     def _give_addresses(self, container: Container, address: str, name: str) -> None:
         net = container.net
-        if net.wish.ipam == "ours":
+        if net.spec.ipam == "ours":
             options = {ENDPOINT_NAME: name} if name and self.version >= 29 else None
             for number, pool in enumerate(net.pools):
                 given = self.request_address(pool, address if not number else "", options)
                 container.addresses.append((pool, given.partition("/")[0]))
-        elif net.wish.ipam == "docker":
-            for pool, _part, _gateway in net.wish.pools:
+        elif net.spec.ipam == "docker":
+            for pool, _part, _gateway in net.spec.pools:
                 net.next_own += 1
                 prefix = pool.partition("/")[0]
                 last = f"{net.next_own:x}" if ":" in pool else f"{net.next_own}"
                 container.addresses.append(("", address or prefix.removesuffix("0") + last))
 
     def _create_endpoint(self, container: Container, about: Answer) -> None:
-        lengths = {":" in pool: pool.partition("/")[2] for pool, _, _ in container.net.wish.pools}
-        told = {":" in each: f"{each}/{lengths[':' in each]}" for _, each in container.addresses}
+        lengths = {":" in pool: pool.partition("/")[2] for pool, _, _ in container.net.spec.pools}
+        cidrs = {":" in each: f"{each}/{lengths[':' in each]}" for _, each in container.addresses}
         interface = {
-            "Address": told.get(False, ""),
-            "AddressIPv6": told.get(True, ""),
+            "Address": cidrs.get(False, ""),
+            "AddressIPv6": cidrs.get(True, ""),
             "MacAddress": container.mac,
         }
         body = {**about, "Interface": interface, "Options": {}}
@@ -376,18 +376,18 @@ class Docker:
             if not pool:
                 continue
             if forget:
-                self.beliefs.pools.get(pool, set()).discard(address)
-                self.beliefs.excused.add(("address", pool, address))
+                self.view.pools.get(pool, set()).discard(address)
+                self.view.excused.add(("address", pool, address))
             else:
                 self.release_address(pool, address)
 
     def _delete_endpoint(self, container: Container, about: Answer) -> None:
         self.world.out_of_box(container.link, container.number)
-        self.beliefs.containers.pop(container.id, None)
+        self.view.containers.pop(container.id, None)
         if self.undo("NetworkDriver.DeleteEndpoint", about):
-            self.beliefs.gone.add(("endpoint", container.id))
+            self.view.gone.add(("endpoint", container.id))
         else:
-            self.beliefs.excused.add(("endpoint", container.id, container.net.id))
+            self.view.excused.add(("endpoint", container.id, container.net.id))
         self._let_go(container)
 
     def stop(self, container: Container) -> None:
@@ -403,18 +403,18 @@ class Docker:
 
     def forget(self, container: Container) -> None:
         """Drop a container without a word, as engines do."""
-        self.beliefs.containers.pop(container.id, None)
-        self.beliefs.excused.add(("endpoint", container.id, container.net.id))
+        self.view.containers.pop(container.id, None)
+        self.view.excused.add(("endpoint", container.id, container.net.id))
         for pool, address in container.addresses:
             if pool:
-                self.beliefs.pools.get(pool, set()).discard(address)
-                self.beliefs.excused.add(("address", pool, address))
+                self.view.pools.get(pool, set()).discard(address)
+                self.view.excused.add(("address", pool, address))
 
     def take_down(self) -> None:
         """Remove all that it believes in."""
-        for container in list(self.beliefs.containers.values()):
+        for container in list(self.view.containers.values()):
             self.stop(container)
-        for net in list(self.beliefs.networks.values()):
+        for net in list(self.view.networks.values()):
             self.remove_network(net)
 
     def wait(self, seconds: float) -> None:

@@ -19,11 +19,11 @@ from random import Random
 
 from tests.lab.commands import attempt, run
 from tests.torture.crash import again, ended
-from tests.torture.docker import Docker, Refused, Wish
+from tests.torture.docker import Docker, NetworkSpec, Refused
 from tests.torture.invariants import SETTLED, Findings, compare, settle
 from tests.torture.part import Part, TortureRun
 from tests.torture.scenarios import SCENARIOS, V4, V6, Scenario, two_and_again
-from tests.torture.stage import Moment, Outcome, Stage, count, endure, recorded, tried
+from tests.torture.testbed import Moment, Outcome, Testbed, count, endure, recorded, tried
 from tests.torture.world import Cut, Rule, World
 
 KERNEL = (
@@ -56,7 +56,7 @@ ERRORS: dict[str, tuple[int, ...]] = {
 """By the first word of a failpoint's name. Only the engine could refuse an answer, and it would be gone then."""
 PATIENCE = 30.0
 """Seconds for which an answer is waited for when nothing is refused any more."""
-PLAIN = Scenario("v4", Wish(pools=(V4, V6)), two_and_again)
+PLAIN = Scenario("v4", NetworkSpec(pools=(V4, V6)), two_and_again)
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,16 @@ class Shortage:
         return f"{self.name}, phase {self.phase}"
 
 
-def refuse(stage: Stage, task: Fault | Shortage, random: Random) -> Outcome:
+def refuse(testbed: Testbed, task: Fault | Shortage, random: Random) -> Outcome:
     """Try one of them."""
     if isinstance(task, Fault):
         scenario, version = task.moment.scenario, task.moment.version
         body = partial(_refuse, fault=task)
-        return endure(stage, f"{task} (engine {version})", scenario, body, random, version=version)
+        return endure(testbed, f"{task} (engine {version})", scenario, body, random, version=version)
     shorten, disk_size = SHORTAGES[task.name], DISKS.get(task.name)
-    with _disk(stage.world, disk_size) if disk_size else nullcontext() as disk:
+    with _disk(testbed.world, disk_size) if disk_size else nullcontext() as disk:
         body = partial(shorten, phase=task.phase)
-        return endure(stage, str(task), PLAIN, body, random, state_in=disk)
+        return endure(testbed, str(task), PLAIN, body, random, state_in=disk)
 
 
 def _refuse(docker: Docker, outcome: Outcome, *, fault: Fault) -> Findings:
@@ -117,7 +117,8 @@ def _refuse(docker: Docker, outcome: Outcome, *, fault: Fault) -> Findings:
     _play_on(docker, scenario)
     refused = (f"{fault.moment.step} ", " refused")
     outcome.was_reached = any(
-        line.startswith(refused[0]) and line.endswith(refused[1]) for line in world.told(scenario.life)
+        line.startswith(refused[0]) and line.endswith(refused[1])
+        for line in world.failpoints_of(scenario.life)
     )
     world.switch.write_text("0")
     return _usable_again(docker, scenario, restart=True)
@@ -132,7 +133,7 @@ def _play_on(docker: Docker, scenario: Scenario) -> None:
             docker.wrong.append("it does not start, and does not say why")
         docker.up()
     with suppress(Refused, Cut):
-        scenario.play(docker, scenario.wish)
+        scenario.play(docker, scenario.spec)
     if not world.pid:
         docker.up()
 
@@ -203,10 +204,10 @@ def _lives(docker: Docker, phase: int, begin: object, end: object) -> None:
     at(0)
     net = None
     with suppress(Refused):
-        net = docker.create_network(PLAIN.wish)
+        net = docker.create_network(PLAIN.spec)
     over(0)
     if net is None and not last:
-        net = docker.create_network(PLAIN.wish)
+        net = docker.create_network(PLAIN.spec)
     at(1)
     one = None
     if net is not None:
@@ -238,7 +239,7 @@ def _read_only_disk(docker: Docker, outcome: Outcome, *, phase: int) -> Findings
     world = docker.world
     if phase:
         docker.up()
-        docker.start(docker.create_network(PLAIN.wish), name="one")
+        docker.start(docker.create_network(PLAIN.spec), name="one")
         world.kill() if phase == 1 else world.stop()
     disk = str(world.state.parent)
     run("mount", "-o", "remount,ro", disk)
@@ -257,7 +258,7 @@ def _slow_disk(docker: Docker, outcome: Outcome, *, phase: int) -> Findings:
     rule = {"step": "state.changes.commit", "done": False, "seconds": seconds, "while_held": True}
     docker.rules_of_life = lambda life: (rule,)
     docker.up()
-    PLAIN.play(docker, PLAIN.wish)
+    PLAIN.play(docker, PLAIN.spec)
     docker.world.switch.write_text("0")
     return _usable_again(docker, PLAIN, restart=False)
 
@@ -321,53 +322,53 @@ DISKS = {"disk full": "640k", "disk read-only": "4m"}
 """The shortages that need a file system of their own for the state, and its size."""
 
 
-def _tasks(ordeal: TortureRun) -> list[Fault | Shortage]:
+def _tasks(torture: TortureRun) -> list[Fault | Shortage]:
     """
     What has run out; then each step with each error, once and for good, in a scenario drawn by lot; then each step
     each time that it is taken, with an error drawn by lot.
     """
     once: dict[tuple[str, int, bool], list[Fault]] = {}
     others: list[Fault] = []
-    for moment in recorded(ordeal, SCENARIOS):
+    for moment in recorded(torture, SCENARIOS):
         numbers = ERRORS[moment.step.partition(".")[0]]
         if moment.step.endswith((".remove", ".retire")):
             numbers = tuple(each for each in numbers if each != errno.ENODEV)  # then it would be gone
         if moment.is_done or not numbers:
             continue
-        others.append(Fault(moment, ordeal.random.choice(numbers), lasts=False))
+        others.append(Fault(moment, torture.random.choice(numbers), lasts=False))
         for number in numbers:
             for lasts in (False, True):
                 once.setdefault((moment.step, number, lasts), []).append(Fault(moment, number, lasts))
-    faults: list[Fault | Shortage] = [ordeal.random.choice(each) for each in once.values()]
-    ordeal.random.shuffle(faults)
-    ordeal.random.shuffle(others)
-    ordeal.tally.figures["steps and errors"] = str(len(faults))
+    faults: list[Fault | Shortage] = [torture.random.choice(each) for each in once.values()]
+    torture.random.shuffle(faults)
+    torture.random.shuffle(others)
+    torture.tally.figures["steps and errors"] = str(len(faults))
     faults += others
     shortages: list[Fault | Shortage] = [
         Shortage(name, phase) for name in SHORTAGES for phase in range(PHASES_OF.get(name, PHASES))
     ]
-    if ordeal.short:
+    if torture.short:
         shortages = [
             each
             for each in shortages
-            if (isinstance(each, Shortage) and each.phase in (1, 4)) or ordeal.random.random() < 0.3
+            if (isinstance(each, Shortage) and each.phase in (1, 4)) or torture.random.random() < 0.3
         ]
     return shortages + faults
 
 
-def run_part(ordeal: TortureRun) -> None:
+def run_part(torture: TortureRun) -> None:
     """Refuse it everything."""
-    tasks = _tasks(ordeal)
-    ordeal.tally.figures["refusals"] = str(len(tasks))
-    ordeal.say(f"{len(tasks)} refusals")
+    tasks = _tasks(torture)
+    torture.tally.figures["refusals"] = str(len(tasks))
+    torture.say(f"{len(tasks)} refusals")
     missed = refused = 0
-    for outcome in tried(ordeal, refuse, tasks):
-        count(ordeal, outcome)
+    for outcome in tried(torture, refuse, tasks):
+        count(torture, outcome)
         missed += not outcome.was_reached
         refused += outcome.refusals
-        ordeal.progress(len(tasks), outcome.what)
-    ordeal.tally.figures["calls that were refused"] = str(refused)
-    ordeal.tally.figures["refusals that did not come"] = str(missed)
+        torture.progress(len(tasks), outcome.what)
+    torture.tally.figures["calls that were refused"] = str(refused)
+    torture.tally.figures["refusals that did not come"] = str(missed)
 
 
 PART = Part(

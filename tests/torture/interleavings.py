@@ -45,22 +45,22 @@ def example(seed: str) -> Counter[str]:
     return host.counts
 
 
-def run(ordeal: TortureRun) -> None:
+def run(torture: TortureRun) -> None:
     """Live many."""
     counts: Counter[str] = Counter()
-    number = SHORT_EXAMPLES if ordeal.short else EXAMPLES
+    number = SHORT_EXAMPLES if torture.short else EXAMPLES
     for _ in range(number):
-        if ordeal.is_over:
+        if torture.is_over:
             break
-        seed = f"{ordeal.random.randrange(1 << 32):08x}"
+        seed = f"{torture.random.randrange(1 << 32):08x}"
         try:
             counts += example(seed)
         except Exception as error:
-            ordeal.tally.lose(f"example {seed}: {''.join(traceback.format_exception(error)[-2:])}")
+            torture.tally.lose(f"example {seed}: {''.join(traceback.format_exception(error)[-2:])}")
         else:
-            ordeal.tally.survive()
-        ordeal.progress(number, f"{counts['calls']} calls")
-    ordeal.tally.figures.update({name: f"{count}" for name, count in counts.items()})
+            torture.tally.survive()
+        torture.progress(number, f"{counts['calls']} calls")
+    torture.tally.figures.update({name: f"{count}" for name, count in counts.items()})
 
 
 PART = Part(

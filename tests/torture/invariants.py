@@ -58,11 +58,11 @@ def _state_of(world: World, docker: Docker) -> State:
     """
     state = read_state(world.state)
     if docker.is_rebuilt:
-        lost = [each for each in docker.beliefs.pools if each not in state.pools]
+        lost = [each for each in docker.view.pools if each not in state.pools]
         of_engine = {}
         for new in state.pools:
             old = next((each for each in lost if said_by(each) == said_by(new)), None)
-            if new not in docker.beliefs.pools and old is not None:
+            if new not in docker.view.pools and old is not None:
                 lost.remove(old)
                 of_engine[new] = old
         state.pools = {of_engine.get(key, key): row for key, row in state.pools.items()}
@@ -89,8 +89,8 @@ def compare(world: World, docker: Docker) -> Findings:
     """Compare beliefs, state and kernel at one moment."""
     found = Findings()
     state = _state_of(world, docker)
-    beliefs = docker.beliefs
-    excused = beliefs.excused
+    view = docker.view
+    excused = view.excused
     excused_endpoints = {each[1] for each in excused if each[0] == "endpoint"}
 
     def missing(what: str, wanted: set[Any], there: set[Any]) -> None:
@@ -98,13 +98,13 @@ def compare(world: World, docker: Docker) -> Findings:
             f"{what} {each} was answered, and is not in state" for each in sorted(wanted - there)
         )
 
-    missing("pool", set(beliefs.pools), set(state.pools))
-    missing("network", set(beliefs.networks), set(state.networks))
-    missing("endpoint", set(beliefs.containers), set(state.endpoints))
-    taken = {(pool, each) for pool, addresses in beliefs.pools.items() for each in addresses}
+    missing("pool", set(view.pools), set(state.pools))
+    missing("network", set(view.networks), set(state.networks))
+    missing("endpoint", set(view.containers), set(state.endpoints))
+    taken = {(pool, each) for pool, addresses in view.pools.items() for each in addresses}
     missing("address", taken, set(state.addresses))
 
-    for kind, *key in beliefs.gone:
+    for kind, *key in view.gone:
         there = {
             "pool": lambda k: k[0] in state.pools,
             "network": lambda k: k[0] in state.networks,
@@ -116,15 +116,15 @@ def compare(world: World, docker: Docker) -> Findings:
                 f"{kind} {' '.join(key)} was removed, that was answered, and it is still in state"
             )
 
-    unknown = set(state.pools) - set(beliefs.pools) - {each[1] for each in excused if each[0] == "pool"}
+    unknown = set(state.pools) - set(view.pools) - {each[1] for each in excused if each[0] == "pool"}
     if len(unknown) > (("a pool",) in excused):
         found.leaked.append(f"pools {sorted(unknown)} are nobody's")
-    for network in set(state.networks) - set(beliefs.networks):
+    for network in set(state.networks) - set(view.networks):
         if ("network", network) not in excused:
             found.leaked.append(f"network {network} is nobody's")
         elif not state.networks[network].get("is_made", True):
             found.leaked.append(f"network {network} is half made")
-    for endpoint in set(state.endpoints) - set(beliefs.containers) - excused_endpoints:
+    for endpoint in set(state.endpoints) - set(view.containers) - excused_endpoints:
         found.leaked.append(f"endpoint {endpoint} is nobody's")
     _addresses(state, docker, unknown, found)
     _kernel(world, docker, state, excused_endpoints, found)
@@ -132,7 +132,7 @@ def compare(world: World, docker: Docker) -> Findings:
 
 
 def _addresses(state: State, docker: Docker, unknown_pools: set[str], found: Findings) -> None:
-    beliefs = docker.beliefs
+    view = docker.view
     hosts = {
         address
         for network in state.networks.values()
@@ -143,9 +143,9 @@ def _addresses(state: State, docker: Docker, unknown_pools: set[str], found: Fin
         if pool not in state.pools:
             found.leaked.append(f"address {address} is in pool {pool}, which is not there")
         named = {("address", pool, address), ("address", pool, ""), ("pool", pool)}
-        if pool in unknown_pools or named & beliefs.excused:
+        if pool in unknown_pools or named & view.excused:
             continue
-        if address not in beliefs.pools.get(pool, ()) and address not in hosts:
+        if address not in view.pools.get(pool, ()) and address not in hosts:
             found.leaked.append(f"address {address} of pool {pool} has no owner")
 
 
@@ -194,7 +194,7 @@ def _host_access(world: World, docker: Docker, state: State, links: dict[str, An
         if endpoint.get(member) and endpoint["network_id"] in accessible
     }
     found.leaked.extend(f"a route leads to {each}, where nobody is" for each in sorted(routed - of_all))
-    for container in docker.beliefs.containers.values():
+    for container in docker.view.containers.values():
         if container.joined and container.net.id in accessible:
             for _, address in container.addresses:
                 versions = {":" in each for each in state.networks[container.net.id]["host_addresses"]}
@@ -204,16 +204,16 @@ def _host_access(world: World, docker: Docker, state: State, links: dict[str, An
 
 def left_behind(world: World, docker: Docker) -> list[str]:
     """What is there although no engine knows of it, by kind: calls that were cut off, or that never came."""
-    state, beliefs = _state_of(world, docker), docker.beliefs
+    state, view = _state_of(world, docker), docker.view
     kinds: list[tuple[str, set[Any]]] = [
-        ("networks", set(state.networks) - set(beliefs.networks)),
-        ("endpoints", set(state.endpoints) - set(beliefs.containers)),
-        ("pools", set(state.pools) - set(beliefs.pools)),
+        ("networks", set(state.networks) - set(view.networks)),
+        ("endpoints", set(state.endpoints) - set(view.containers)),
+        ("pools", set(state.pools) - set(view.pools)),
     ]
     taken = {
         (pool, address)
         for (pool, address), purpose in state.addresses.items()
-        if pool in beliefs.pools and purpose != "host" and address not in beliefs.pools[pool]
+        if pool in view.pools and purpose != "host" and address not in view.pools[pool]
     }
     return [kind for kind, each in (*kinds, ("addresses", taken)) for _ in each]
 
@@ -225,20 +225,20 @@ def uncollected(world: World, docker: Docker) -> Findings:
     kernel proves that nobody wants them. An endpoint in passthru stays, too: it has no MAC that could be proved free.
     """
     found = Findings()
-    state, beliefs = _state_of(world, docker), docker.beliefs
+    state, view = _state_of(world, docker), docker.view
     kept = {key: row for key, row in state.endpoints.items() if row["mac"] is None}
     in_use = {str(row["address"]).partition("/")[0] for row in kept.values()}
-    for endpoint in sorted(set(state.endpoints) - set(beliefs.containers) - set(kept)):
+    for endpoint in sorted(set(state.endpoints) - set(view.containers) - set(kept)):
         found.leaked.append(f"endpoint {endpoint} is not collected")
     for (pool, address), purpose in sorted(state.addresses.items()):
         is_kept = address in in_use or not (state.pools.get(pool) or {}).get("network_id")
-        if purpose == Purpose.ENDPOINT.value and address not in beliefs.pools.get(pool, ()) and not is_kept:
+        if purpose == Purpose.ENDPOINT.value and address not in view.pools.get(pool, ()) and not is_kept:
             found.leaked.append(f"address {address} of pool {pool} is not collected")
-    macs = {each.mac for each in beliefs.containers.values()}
+    macs = {each.mac for each in view.containers.values()}
     for key, lease in sorted(state.leases.items()):
         if lease["facts"]["mac"] not in macs:
             found.leaked.append(f"lease {key} is not collected")
-    theirs = {each.link for each in beliefs.containers.values()} | {row["link"] for row in kept.values()}
+    theirs = {each.link for each in view.containers.values()} | {row["link"] for row in kept.values()}
     hosts = {
         name
         for name, link in world.host.links().items()

@@ -38,7 +38,7 @@ def nets() -> list[Net]:
     ]
 
 
-class Weighed:
+class ProcessUsage:
     """What the process holds."""
 
     def __init__(self, plugin: Plugin) -> None:
@@ -54,7 +54,7 @@ def live(
     plugin: Plugin,
     ledger: Ledger,
     networks: list[Net],
-    ordeal: TortureRun,
+    torture: TortureRun,
     number: int,
     box: str,
     is_over: Callable[[], bool],
@@ -74,7 +74,7 @@ def live(
         finally:
             caller.close()
 
-    begun = [pool.submit(some, ordeal.random.randrange(1 << 32)) for _ in range(CALLERS)]
+    begun = [pool.submit(some, torture.random.randrange(1 << 32)) for _ in range(CALLERS)]
     pool.shutdown(wait=False)
     return begun
 
@@ -90,62 +90,62 @@ def end_of(futures: list[Future[None]]) -> None:
         each.result()
 
 
-def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: TortureRun, box: str) -> None:
+def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], torture: TortureRun, box: str) -> None:
     """The lives, while this thread kills the plugin about every second."""
-    number = SHORT_LIVES if ordeal.short else LIVES
-    until = ordeal.began + ordeal.seconds * 0.75  # so that there is some time for what follows
+    number = SHORT_LIVES if torture.short else LIVES
+    until = torture.began + torture.seconds * 0.75  # so that there is some time for what follows
 
     def is_over() -> bool:
-        return ordeal.is_over or (time.monotonic() > until and ordeal.tally.tried >= LEAST)
+        return torture.is_over or (time.monotonic() > until and torture.tally.tried >= LEAST)
 
-    futures = live(plugin, ledger, networks, ordeal, number, box, is_over)
+    futures = live(plugin, ledger, networks, torture, number, box, is_over)
     kills = 0
     while not all(each.done() for each in futures):
-        time.sleep(ordeal.random.uniform(0.2, 1.8))
+        time.sleep(torture.random.uniform(0.2, 1.8))
         plugin.kill()
         plugin.start()
         kills += 1
-        ordeal.progress(
+        torture.progress(
             number, f"{kills} kills, {len(ledger.forgotten_endpoints)} endpoints forgotten by the engine"
         )
     end_of(futures)
-    ordeal.tally.figures["kills"] = f"{kills}"
-    if ordeal.tally.tried < number // CALLERS * CALLERS:
-        ordeal.tally.figures["not tried for want of time"] = f"{number - ordeal.tally.tried} lives"
+    torture.tally.figures["kills"] = f"{kills}"
+    if torture.tally.tried < number // CALLERS * CALLERS:
+        torture.tally.figures["not tried for want of time"] = f"{number - torture.tally.tried} lives"
 
 
-def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: TortureRun, box: str) -> None:
+def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], torture: TortureRun, box: str) -> None:
     """More lives of one process, which is the same after them as before."""
-    number = 200 if ordeal.short else 3000
-    until = max(ordeal.began + ordeal.seconds, time.monotonic() + 15)
+    number = 200 if torture.short else 3000
+    until = max(torture.began + torture.seconds, time.monotonic() + 15)
 
     def is_over() -> bool:
         return time.monotonic() > until
 
-    end_of(live(plugin, ledger, networks, ordeal, number // 4, box, is_over))
-    before, tried = at_rest(plugin), ordeal.tally.tried
-    end_of(live(plugin, ledger, networks, ordeal, number, box, is_over))
+    end_of(live(plugin, ledger, networks, torture, number // 4, box, is_over))
+    before, tried = at_rest(plugin), torture.tally.tried
+    end_of(live(plugin, ledger, networks, torture, number, box, is_over))
     after = at_rest(plugin)
     grown = after.memory - before.memory
-    ordeal.tally.figures["memory"] = (
-        f"{before.memory >> 10} KiB, {grown >> 10:+} KiB after {ordeal.tally.tried - tried} more lives"
+    torture.tally.figures["memory"] = (
+        f"{before.memory >> 10} KiB, {grown >> 10:+} KiB after {torture.tally.tried - tried} more lives"
     )
-    ordeal.tally.figures["descriptors, threads"] = (
+    torture.tally.figures["descriptors, threads"] = (
         f"{before.descriptors}, {before.threads}; then {after.descriptors}, {after.threads}"
     )
     if after.descriptors > before.descriptors or after.threads > before.threads:
-        ordeal.tally.leak(ordeal.tally.figures["descriptors, threads"])
+        torture.tally.leak(torture.tally.figures["descriptors, threads"])
     if grown > MOST_GROWTH:
-        ordeal.tally.leak(f"memory: {ordeal.tally.figures['memory']}")
+        torture.tally.leak(f"memory: {torture.tally.figures['memory']}")
 
 
-def at_rest(plugin: Plugin) -> Weighed:
+def at_rest(plugin: Plugin) -> ProcessUsage:
     """Weigh the process once it has done what the last calls left to it, and seen that the callers have hung up."""
     wait_until(lambda: not our_links(plugin.lan), 120, "the links' end")
-    seen = [Weighed(plugin)]
+    seen = [ProcessUsage(plugin)]
 
     def is_steady() -> bool:
-        seen.append(Weighed(plugin))
+        seen.append(ProcessUsage(plugin))
         return seen[-1].descriptors == seen[-2].descriptors and seen[-1].threads == seen[-2].threads
 
     within(60, is_steady, pause=0.5)
@@ -163,55 +163,55 @@ def strangers(host: DockerHost, ledger: Ledger, networks: list[Net]) -> list[str
     return left
 
 
-def roll_back(plugin: Plugin, ledger: Ledger, networks: list[Net], ordeal: TortureRun) -> None:
+def roll_back(plugin: Plugin, ledger: Ledger, networks: list[Net], torture: TortureRun) -> None:
     """What the engine forgot is there still, and nothing else; it goes when the engine rolls it back after all."""
     plugin.stop()
     for each in strangers(DockerHost(Engine(plugin.lan), plugin), ledger, networks):
-        ordeal.tally.leak(f"{each}, of which no call was cut off")
+        torture.tally.leak(f"{each}, of which no call was cut off")
     plugin.start()
-    ordeal.tally.figures["forgotten by the engine"] = (
+    torture.tally.figures["forgotten by the engine"] = (
         f"{len(ledger.forgotten_endpoints)} endpoints, {len(ledger.forgotten_addresses)} addresses, and of at most "
         f"{ledger.unheard_addresses} addresses it never heard"
     )
-    caller = Caller(plugin, ledger, "", "", ordeal.random)
+    caller = Caller(plugin, ledger, "", "", torture.random)
     caller.roll_back()
     caller.close()
 
 
-def close(plugin: Plugin, networks: list[Net], ordeal: TortureRun, box: str) -> None:
+def close(plugin: Plugin, networks: list[Net], torture: TortureRun, box: str) -> None:
     """With its networks all goes that is left."""
     for net in networks:
         net.close(plugin)
     plugin.stop()
     for left in DockerHost(Engine(plugin.lan), plugin).remains():
-        ordeal.tally.leak(left)
+        torture.tally.leak(left)
     for line in run("ip", "-n", box, "-o", "link").splitlines():
         if ": lo:" not in line:
-            ordeal.tally.leak(f"in the sandbox: {line}")
+            torture.tally.leak(f"in the sandbox: {line}")
 
 
-def torment(ordeal: TortureRun) -> None:
+def run_part(torture: TortureRun) -> None:
     """All of it."""
-    ledger, networks = Ledger(ordeal.tally), nets()
+    ledger, networks = Ledger(torture.tally), nets()
     with Lan(nics=2) as lan, Plugin(lan, arguments=ARGUMENTS) as plugin:
         box = f"{lan.tag}-box"
         run("ip", "netns", "add", box)
         try:
             for net in networks:
                 net.open(plugin)
-            with_kills(plugin, ledger, networks, ordeal, box)
-            roll_back(plugin, ledger, networks, ordeal)
-            without_kills(plugin, ledger, networks, ordeal, box)
-            close(plugin, networks, ordeal, box)
+            with_kills(plugin, ledger, networks, torture, box)
+            roll_back(plugin, ledger, networks, torture)
+            without_kills(plugin, ledger, networks, torture, box)
+            close(plugin, networks, torture, box)
         finally:
             attempt("ip", "netns", "delete", box)
-    ordeal.tally.figures.update(ledger.told())
+    torture.tally.figures.update(ledger.summary())
 
 
 PART = Part(
     "lives",
     "endpoint lives through the protocol, with the plugin killed about every second",
-    torment,
+    run_part,
     short_seconds=90,
     seconds=900,
     missing=missing_for_lan,

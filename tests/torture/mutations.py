@@ -59,13 +59,11 @@ def recorded() -> list[tuple[str, Any]]:
     found: dict[str, tuple[str, Any]] = {}
     for path in sorted(RECORDINGS.rglob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
-            told = json.loads(line)
-            if "call" in told:
-                body = json.loads(told["body"]) if told["body"] else {}
+            row = json.loads(line)
+            if "call" in row:
+                body = json.loads(row["body"]) if row["body"] else {}
                 # A few of each shape are enough.
-                found.setdefault(
-                    f"{told['call']} {sorted(body)} {len(told['body']) % 7}", (told["call"], body)
-                )
+                found.setdefault(f"{row['call']} {sorted(body)} {len(row['body']) % 7}", (row["call"], body))
     return [(method, _at_home(body)) for method, body in found.values()]
 
 

@@ -27,7 +27,7 @@ SETTLED = 60.0
 DEEDS_AT_ONCE = 8
 
 
-class Stage:
+class NicHost:
     """A docker host with two NICs and the service on it."""
 
     def __init__(self, lan: Lan, plugin: Plugin) -> None:
@@ -50,8 +50,8 @@ class Stage:
 
     def links(self) -> dict[str, dict[str, Any]]:
         """Return the host's links by name."""
-        told = json.loads(self.lan.run_in("host", "ip", "-json", "address"))
-        return {each["ifname"]: each for each in told if each}
+        text = json.loads(self.lan.run_in("host", "ip", "-json", "address"))
+        return {each["ifname"]: each for each in text if each}
 
     # Deeds.
 
@@ -201,18 +201,18 @@ class Stage:
         return ""
 
 
-def one_try(ordeal: TortureRun, stage: Stage) -> None:
+def one_try(torture: TortureRun, host: NicHost) -> None:
     """Draw deeds and lives, let them meet, and look what came of it."""
-    random = ordeal.random
+    random = torture.random
     deeds: list[Callable[[str], None]] = [
-        stage.take_out,
-        stage.put_in,
-        stage.put_in,
-        lambda port: stage.rename(port, "spare0"),
-        lambda port: stage.rename(port, stage.names[port]),
-        stage.swap,
-        stage.down_and_up,
-        stage.remove_ours,
+        host.take_out,
+        host.put_in,
+        host.put_in,
+        lambda port: host.rename(port, "spare0"),
+        lambda port: host.rename(port, host.names[port]),
+        host.swap,
+        host.down_and_up,
+        host.remove_ours,
         lambda _: time.sleep(random.choice((0.01, 0.1, 0.3))),
     ]
     drawn = [
@@ -221,53 +221,53 @@ def one_try(ordeal: TortureRun, stage: Stage) -> None:
     is_killed = random.random() < 0.2
     complaints: list[str] = []
     lives = [random.choice(list(NETWORKS)) for _ in range(4)]
-    living = threading.Thread(target=stage.lives, args=(random.randint(0, 4), lives, complaints))
+    living = threading.Thread(target=host.lives, args=(random.randint(0, 4), lives, complaints))
     if not is_killed:
         living.start()
     for deed, port in drawn:
         deed(port)
     if is_killed:
-        stage.restart("")
+        host.restart("")
         living.start()
     living.join()
-    stage.put_right(random)
+    host.put_right(random)
     began = time.monotonic()
-    finding = stage.settled() or stage.usable() or stage.settled()
+    finding = host.settled() or host.usable() or host.settled()
     slowest = max(
-        float(ordeal.tally.figures.get("slowest to settle", "0 s").split()[0]), time.monotonic() - began
+        float(torture.tally.figures.get("slowest to settle", "0 s").split()[0]), time.monotonic() - began
     )
-    ordeal.tally.figures["slowest to settle"] = f"{slowest:.1f} s"
-    told = ", ".join(f"{getattr(deed, '__name__', 'deed')} {port}" for deed, port in drawn)
-    log = stage.plugin.log()
+    torture.tally.figures["slowest to settle"] = f"{slowest:.1f} s"
+    text = ", ".join(f"{getattr(deed, '__name__', 'deed')} {port}" for deed, port in drawn)
+    log = host.plugin.log()
     if complaints:
-        ordeal.tally.lose(f"{complaints} ({told})")
+        torture.tally.lose(f"{complaints} ({text})")
     elif "Traceback" in log:
-        ordeal.tally.lose(f"{log[log.index('Traceback') :][:2000]} ({told})")
+        torture.tally.lose(f"{log[log.index('Traceback') :][:2000]} ({text})")
     elif finding.startswith("there are more links"):
-        ordeal.tally.leak(f"{finding} ({told})")
+        torture.tally.leak(f"{finding} ({text})")
     elif finding:
-        ordeal.tally.lose(f"{finding} ({told})\n{log[-3000:]}")
+        torture.tally.lose(f"{finding} ({text})\n{log[-3000:]}")
     else:
-        ordeal.tally.survive()
+        torture.tally.survive()
 
 
-def run(ordeal: TortureRun) -> None:
+def run(torture: TortureRun) -> None:
     """Try on one stage after the other; one that has seen a failure is not used again."""
-    while not ordeal.is_over:
+    while not torture.is_over:
         with ExitStack() as stack:
             lan = stack.enter_context(Lan(nics=3))
             plugin = stack.enter_context(Plugin(lan))
-            stage = Stage(lan, plugin)
+            host = NicHost(lan, plugin)
             for _ in range(50):
-                if ordeal.is_over or ordeal.tally.findings:
+                if torture.is_over or torture.tally.findings:
                     break
-                one_try(ordeal, stage)
-                ordeal.progress()
+                one_try(torture, host)
+                torture.progress()
             for network, _ in NETWORKS.values():
                 plugin.call("NetworkDriver.DeleteNetwork", {"NetworkID": network})
-            if left := stage.left_over():
-                ordeal.tally.leak(f"after the networks' end: {sorted(left)}")
-        if len(ordeal.tally.findings) >= 5:
+            if left := host.left_over():
+                torture.tally.leak(f"after the networks' end: {sorted(left)}")
+        if len(torture.tally.findings) >= 5:
             return
 
 

@@ -41,7 +41,7 @@ class Tally:
         self.leaked += 1
         self.findings.append(f"leaked: {finding}")
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Say the counts in a line."""
         return f"{self.tried} tried, {self.survived} survived, {self.lost} lost, {self.leaked} leaked"
 
@@ -63,7 +63,7 @@ class TortureRun:
     """Of the parts that play scenarios: those that are wanted; all if none is named."""
     tally: Tally = field(default_factory=Tally)
     began: float = field(default_factory=time.monotonic)
-    _told: float = 0.0
+    _last_report: float = 0.0
 
     def __post_init__(self) -> None:
         """Make the randomness of this part, which does not depend on what other parts drew."""
@@ -82,11 +82,13 @@ class TortureRun:
     def progress(self, of: int | None = None, doing: str = "") -> None:
         """Say how far it is, every two seconds at most."""
         now = time.monotonic()
-        if now - self._told < 2:
+        if now - self._last_report < 2:
             return
-        self._told = now
+        self._last_report = now
         whole = "" if of is None else f" of {of}"
-        self.say(f"{now - self.began:5.0f} s  {self.tally.told()}{whole}" + (f"  ({doing})" if doing else ""))
+        self.say(
+            f"{now - self.began:5.0f} s  {self.tally.summary()}{whole}" + (f"  ({doing})" if doing else "")
+        )
 
 
 @dataclass(frozen=True)

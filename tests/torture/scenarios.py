@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tests.lab.frames import arp_probe
-from tests.torture.docker import Docker, Net, Refused, Wish
+from tests.torture.docker import Docker, Net, NetworkSpec, Refused
 
 V4 = ("192.168.77.0/24", "192.168.77.32/27", "192.168.77.1")
 V6 = ("fd77::/64", "fd77::100/120", "fd77::1")
@@ -24,8 +24,8 @@ class Scenario:
     """One story; what it does is undone by the engine at its end."""
 
     name: str
-    wish: Wish
-    play: Callable[[Docker, Wish], None]
+    spec: NetworkSpec
+    play: Callable[[Docker, NetworkSpec], None]
     arguments: tuple[str, ...] = QUIET
     fresh_server: bool = False
     """Whether the DHCP server is to forget everything before."""
@@ -35,15 +35,15 @@ class Scenario:
     """What has to be there before the first life."""
 
 
-def whole_life(docker: Docker, wish: Wish) -> None:
+def whole_life(docker: Docker, spec: NetworkSpec) -> None:
     """A network is created, a container lives there, and both go."""
-    net = docker.create_network(wish)
+    net = docker.create_network(spec)
     container = docker.start(net, name="web")
     docker.stop(container)
     docker.remove_network(net)
 
 
-def refused(docker: Docker, wish: Wish) -> None:
+def refused(docker: Docker, spec: NetworkSpec) -> None:
     """
     A body that is too large, a header and a path that are none, and a network that fails late, when much of it is
     made, and has to be undone.
@@ -59,22 +59,22 @@ def refused(docker: Docker, wish: Wish) -> None:
             docker.up()
     with suppress(Refused):
         docker.create_network(
-            replace(wish, options={**wish.options, "host_address": "192.168.77.50,fd77::1"})
+            replace(spec, options={**spec.options, "host_address": "192.168.77.50,fd77::1"})
         )
         docker.wrong.append("the host was given the gateway's address")
-    whole_life(docker, wish)
+    whole_life(docker, spec)
 
 
-def chosen(docker: Docker, wish: Wish) -> None:
+def chosen(docker: Docker, spec: NetworkSpec) -> None:
     """A container with a MAC and an address that a user chose."""
-    net = docker.create_network(wish)
-    docker.stop(docker.start(net, mac=MAC, address="192.168.77.77" if wish.ipam == "ours" else ""))
+    net = docker.create_network(spec)
+    docker.stop(docker.start(net, mac=MAC, address="192.168.77.77" if spec.ipam == "ours" else ""))
     docker.remove_network(net)
 
 
-def two_and_again(docker: Docker, wish: Wish) -> None:
+def two_and_again(docker: Docker, spec: NetworkSpec) -> None:
     """Two containers; one is started again under its name."""
-    net = docker.create_network(wish)
+    net = docker.create_network(spec)
     one, two = docker.start(net, name="one"), docker.start(net, name="two")
     docker.stop(one)
     again = docker.start(net, name="one")
@@ -83,9 +83,9 @@ def two_and_again(docker: Docker, wish: Wish) -> None:
     docker.remove_network(net)
 
 
-def declined(docker: Docker, wish: Wish) -> None:
+def declined(docker: Docker, spec: NetworkSpec) -> None:
     """What the DHCP server leases to a container is in use by somebody else by the time that it starts again."""
-    net = docker.create_network(wish)
+    net = docker.create_network(spec)
     container = docker.start(net, mac=MAC)
     docker.stop(container)
     if docker.cut:
@@ -103,9 +103,9 @@ def declined(docker: Docker, wish: Wish) -> None:
         lan.remove_address("neighbour", container.leased)
 
 
-def announced(docker: Docker, wish: Wish) -> None:
+def announced(docker: Docker, spec: NetworkSpec) -> None:
     """A container whose addresses are announced for some seconds, and asked for by somebody else."""
-    net = docker.create_network(wish)
+    net = docker.create_network(spec)
     container = docker.start(net, name="web")
     for _, address in container.addresses:
         docker.world.lan.send_frame("neighbour", arp_probe(STRANGER, address))
@@ -114,8 +114,8 @@ def announced(docker: Docker, wish: Wish) -> None:
     docker.remove_network(net)
 
 
-def _prepared(docker: Docker, wish: Wish) -> Net:
-    net = docker.create_network(wish)
+def _prepared(docker: Docker, spec: NetworkSpec) -> Net:
+    net = docker.create_network(spec)
     docker.start(net, name="living")
     docker.forget(docker.start(net, name="forgotten in its sandbox"))
     lost = docker.start(net, name="forgotten in the host")
@@ -124,49 +124,49 @@ def _prepared(docker: Docker, wish: Wish) -> Net:
     return net
 
 
-def killed_and_started(docker: Docker, wish: Wish) -> None:
+def killed_and_started(docker: Docker, spec: NetworkSpec) -> None:
     """The program dies with a network, and containers alive and forgotten, and starts again."""
-    _prepared(docker, wish)
+    _prepared(docker, spec)
     docker.world.kill()
     docker.up()
     docker.wait(0.05)
 
 
-def stopped(docker: Docker, wish: Wish) -> None:
+def stopped(docker: Docker, spec: NetworkSpec) -> None:
     """The program is told to stop, as after each scenario, while a container lives on."""
-    _prepared(docker, wish)
+    _prepared(docker, spec)
 
 
-HOST_ACCESS = Wish(options={"parent": "eth1", "host_access": "true"}, pools=(V4, V6))
-LEASED = Wish(ipam_options={"dhcp": "true"}, pools=(("192.168.77.0/24", "", "192.168.77.1"),))
+HOST_ACCESS = NetworkSpec(options={"parent": "eth1", "host_access": "true"}, pools=(V4, V6))
+LEASED = NetworkSpec(ipam_options={"dhcp": "true"}, pools=(("192.168.77.0/24", "", "192.168.77.1"),))
 DHCP = ("--conflict-detection=off", "--announce=false", "--dhcp-timeout=5")
 
 SCENARIOS = (
-    Scenario("v4", Wish(auxiliary=("192.168.77.3", "192.168.77.4")), whole_life),
-    Scenario("dual stack", Wish(pools=(V4, V6)), two_and_again),
-    Scenario("docker's ipam", Wish(ipam="docker", pools=(V4, V6)), whole_life),
-    Scenario("null ipam", Wish(ipam="null", pools=(("0.0.0.0/0", "", ""),)), whole_life),
-    Scenario("chosen mac", Wish(), chosen),
+    Scenario("v4", NetworkSpec(auxiliary=("192.168.77.3", "192.168.77.4")), whole_life),
+    Scenario("dual stack", NetworkSpec(pools=(V4, V6)), two_and_again),
+    Scenario("docker's ipam", NetworkSpec(ipam="docker", pools=(V4, V6)), whole_life),
+    Scenario("null ipam", NetworkSpec(ipam="null", pools=(("0.0.0.0/0", "", ""),)), whole_life),
+    Scenario("chosen mac", NetworkSpec(), chosen),
     Scenario("host access", HOST_ACCESS, two_and_again),
     Scenario(
         "conflicts",
-        Wish(),
+        NetworkSpec(),
         announced,
         arguments=("--probe-timeout=0.05",),
     ),
-    Scenario("passthru", Wish(options={"parent": "eth1", "macvlan_mode": "passthru"}), whole_life),
-    Scenario("internal", Wish(options={}, internal=True), whole_life),
-    Scenario("vlan", Wish(options={"parent": "eth1.20"}), whole_life),
+    Scenario("passthru", NetworkSpec(options={"parent": "eth1", "macvlan_mode": "passthru"}), whole_life),
+    Scenario("internal", NetworkSpec(options={}, internal=True), whole_life),
+    Scenario("vlan", NetworkSpec(options={"parent": "eth1.20"}), whole_life),
     Scenario("dhcp", LEASED, whole_life, DHCP),
     Scenario(
         "dhcp, null ipam",
-        Wish(ipam="null", pools=(("0.0.0.0/0", "", ""),), options={"parent": "eth1", "dhcp": "true"}),
+        NetworkSpec(ipam="null", pools=(("0.0.0.0/0", "", ""),), options={"parent": "eth1", "dhcp": "true"}),
         whole_life,
         DHCP,
     ),
     Scenario(
         "dhcp, address in use",
-        Wish(ipam="null", pools=(("0.0.0.0/0", "", ""),), options={"parent": "eth1", "dhcp": "true"}),
+        NetworkSpec(ipam="null", pools=(("0.0.0.0/0", "", ""),), options={"parent": "eth1", "dhcp": "true"}),
         declined,
         arguments=("--probe-timeout=0.05", "--announce=false", "--dhcp-timeout=5"),
         fresh_server=True,

@@ -23,7 +23,7 @@ from tests.lab.dhcp_server import DhcpServer
 from tests.lab.lan import Lan
 from tests.lab.plugin import ShortGracePeriods
 from tests.lab.unix_http import UnixConnection, answers
-from tests.torture.hand import Hand
+from tests.torture.netns_netlink import NetnsNetlink
 
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -67,11 +67,11 @@ class World:
                 undo.callback(attempt, "ip", "netns", "delete", name)
                 run("ip", "netns", "add", name)
                 self._box_paths.append(f"/run/netns/{name}")
-                self._boxes.append(Hand(self._box_paths[-1]))
+                self._boxes.append(NetnsNetlink(self._box_paths[-1]))
                 undo.callback(self._boxes[-1].close)
-            self.host = Hand(self.lan.namespace_path("host"))
+            self.host = NetnsNetlink(self.lan.namespace_path("host"))
             undo.callback(self.host.close)
-            self._begin_zygote(undo)
+            self._start_fork_server(undo)
             self._undo = undo.pop_all()
         return self
 
@@ -82,13 +82,13 @@ class World:
         self.kill()
         self._undo.close()
 
-    def _begin_zygote(self, undo: ExitStack) -> None:
+    def _start_fork_server(self, undo: ExitStack) -> None:
         ours, theirs = socket.socketpair()
         undo.callback(ours.close)
-        errors = (self.root / "zygote.log").open("ab")
+        errors = (self.root / "fork_server.log").open("ab")
         undo.callback(errors.close)
         process = subprocess.Popen(
-            (*self.lan.enter("host"), sys.executable, "-B", "-m", "tests.torture.zygote"),
+            (*self.lan.enter("host"), sys.executable, "-B", "-m", "tests.torture.fork_server"),
             stdin=theirs.fileno(),
             stdout=errors,
             stderr=errors,
@@ -106,11 +106,11 @@ class World:
         self._lines = ours.makefile("r")
         self._lines.readline()
 
-    def _ask_zygote(self, order: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask_fork_server(self, order: Mapping[str, Any]) -> dict[str, Any]:
         self._channel.sendall(json.dumps(order).encode() + b"\n")
         line = self._lines.readline()
         if not line:
-            raise RuntimeError((self.root / "zygote.log").read_text())
+            raise RuntimeError((self.root / "fork_server.log").read_text())
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -140,13 +140,13 @@ class World:
 
     def sweep(self) -> None:
         """Remove the macvlan links that containers and the program have on eth1."""
-        for hand in (self.host, *self._boxes):
-            for name, link in hand.links().items():
+        for netns in (self.host, *self._boxes):
+            for name, link in netns.links().items():
                 info = link.get_attr("IFLA_LINKINFO")
                 kind = info.get_attr("IFLA_INFO_KIND") if info else ""
                 foreign = (link.get_attr("IFLA_IFALIAS") or "").startswith("foreign")
                 if kind == "macvlan" and not foreign:
-                    hand.delete(name)
+                    netns.delete(name)
 
     @property
     def socket(self) -> Path:
@@ -163,7 +163,7 @@ class World:
         """The file that holds rules of a life back, or not."""
         return self.directory / "switch"
 
-    def told(self, life: int) -> list[str]:
+    def failpoints_of(self, life: int) -> list[str]:
         """Return the steps of a life, 1 being the first one."""
         path = self.directory / f"steps{life}"
         return path.read_text().splitlines() if path.exists() else []
@@ -172,7 +172,7 @@ class World:
     def was_refused(self) -> bool:
         """Whether a step of any life was refused."""
         lives = range(1, self.life + 1)
-        return any(line.endswith(" refused") for life in lives for line in self.told(life))
+        return any(line.endswith(" refused") for life in lives for line in self.failpoints_of(life))
 
     def begin(
         self,
@@ -197,7 +197,7 @@ class World:
             if short_grace_periods is None
             else [short_grace_periods.silence, short_grace_periods.between_looks, short_grace_periods.first],
         }
-        self.pid = self._ask_zygote(order)["pid"]
+        self.pid = self._ask_fork_server(order)["pid"]
 
     @property
     def _places(self) -> tuple[str, ...]:
@@ -212,7 +212,7 @@ class World:
             self.switch.write_text("1")
         return {
             "log": str(self.log_file),
-            "told": str(self.directory / f"steps{self._life}"),
+            "trace": str(self.directory / f"steps{self._life}"),
             "switch": str(self.switch),
             "rules": rules,
         }
@@ -226,11 +226,11 @@ class World:
         self._life += 1
         places = self._places if words[0] == "purge" else ()
         arguments = [*words, *places, f"--docker-host={self.docker_host}"]
-        pid = self._ask_zygote({"command": True, "arguments": arguments, **self._order(rules)})["pid"]
-        status: int | None = self._ask_zygote({"pid": pid, "seconds": seconds})["status"]
+        pid = self._ask_fork_server({"command": True, "arguments": arguments, **self._order(rules)})["pid"]
+        status: int | None = self._ask_fork_server({"pid": pid, "seconds": seconds})["status"]
         if status is None:
             os.kill(pid, signal.SIGKILL)
-            self._ask_zygote({"pid": pid, "seconds": 20})
+            self._ask_fork_server({"pid": pid, "seconds": 20})
             raise RuntimeError(f"macvlan-twisted {' '.join(words)} does not end:\n{self.log()}")
         return status
 
@@ -243,7 +243,7 @@ class World:
         """Wait for the end of a life, and return its status, or ``None`` if it goes on."""
         if not self.pid:
             return -signal.SIGKILL
-        status: int | None = self._ask_zygote({"pid": self.pid, "seconds": seconds})["status"]
+        status: int | None = self._ask_fork_server({"pid": self.pid, "seconds": seconds})["status"]
         if status is not None:
             self.pid = 0
         return status
@@ -335,7 +335,7 @@ class World:
 
     # What an engine does to links.
 
-    def box(self, number: int) -> Hand:
+    def box(self, number: int) -> NetnsNetlink:
         """A hand in a sandbox."""
         return self._boxes[number % BOXES]
 

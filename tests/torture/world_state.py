@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from macvlan_twisted.ipam.requests import Purpose
-from tests.integration.lives import AT_ONCE, SUBNET
+from tests.integration.containers import AT_ONCE, SUBNET
 from tests.lab.commands import Finished, within
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import Container, DockerHost
@@ -49,7 +49,7 @@ RESTED = "rested"
 
 
 @dataclass(frozen=True)
-class Inmate:
+class ContainerSpec:
     """One container: its network (none for a twin), its restart policy, and the address that was chosen for it."""
 
     name: str
@@ -72,14 +72,14 @@ class Inmate:
         )
 
 
-TWINS = tuple(Inmate(f"twin-{policy}", policy) for policy in (*POLICIES, RESTED))
-INMATES = (
-    *(Inmate(f"ours-{policy}", policy, OURS) for policy in (*POLICIES, RESTED)),
-    Inmate("ours-chosen", "always", OURS, "192.168.77.100"),
-    Inmate("dockers-chosen", "always", DOCKERS, "192.168.77.150"),
-    Inmate("dockers-on-failure", "on-failure", DOCKERS),
-    Inmate("dhcp-always", "always", DHCP),
-    Inmate("dhcp-unless-stopped", "unless-stopped", DHCP),
+TWINS = tuple(ContainerSpec(f"twin-{policy}", policy) for policy in (*POLICIES, RESTED))
+CONTAINERS = (
+    *(ContainerSpec(f"ours-{policy}", policy, OURS) for policy in (*POLICIES, RESTED)),
+    ContainerSpec("ours-chosen", "always", OURS, "192.168.77.100"),
+    ContainerSpec("dockers-chosen", "always", DOCKERS, "192.168.77.150"),
+    ContainerSpec("dockers-on-failure", "on-failure", DOCKERS),
+    ContainerSpec("dhcp-always", "always", DHCP),
+    ContainerSpec("dhcp-unless-stopped", "unless-stopped", DHCP),
 )
 
 MANY = {"ours-no", "ours-rested", "dockers-on-failure", "dhcp-unless-stopped"}
@@ -94,7 +94,7 @@ class WorldState:
     server: DhcpServer | None
     few: bool = False
     """Whether it has few containers, for orders in which an engine waits for each of them."""
-    inmates: list[Inmate] = field(default_factory=list)
+    specs: list[ContainerSpec] = field(default_factory=list)
     stopped: set[str] = field(default_factory=set)
     """The containers that somebody has stopped on the way."""
     lost: list[str] = field(default_factory=list)
@@ -110,30 +110,32 @@ class WorldState:
         """Our service."""
         return self.host.plugin
 
-    def move_in(self) -> None:
+    def populate(self) -> None:
         """Make networks and containers; all of them run, but for those that somebody has stopped."""
         used = [name for name in NETWORKS if name != DHCP or self.server is not None]
         for name in used:
             self.host.create(name, *NETWORKS[name])
-        wanted = [each for each in INMATES if each.network in used and not (self.few and each.name in MANY)]
+        wanted = [
+            each for each in CONTAINERS if each.network in used and not (self.few and each.name in MANY)
+        ]
         self.run(*TWINS, *wanted)
-        rested = [each.name for each in self.inmates if each.policy == RESTED]
+        rested = [each.name for each in self.specs if each.policy == RESTED]
         self.engine.docker("stop", *rested)
-        self.check_all_talk(each for each in self.inmates if each.policy != RESTED)
+        self.check_all_talk(each for each in self.specs if each.policy != RESTED)
 
-    def run(self, *inmates: Inmate) -> None:
+    def run(self, *specs: ContainerSpec) -> None:
         """Run containers, four at a time."""
         with ThreadPoolExecutor(4) as pool:
             list(
                 pool.map(
-                    lambda each: self.engine.docker("run", *each.words(), "busybox", "sleep", "3600"), inmates
+                    lambda each: self.engine.docker("run", *each.words(), "busybox", "sleep", "3600"), specs
                 )
             )
-        self.inmates += inmates
+        self.specs += specs
 
     def find(self, *policies: str) -> set[str]:
         """Name the containers with one of these policies."""
-        return {each.name for each in self.inmates if each.policy in policies}
+        return {each.name for each in self.specs if each.policy in policies}
 
     def running(self) -> set[str]:
         """Name the containers that run."""
@@ -173,9 +175,9 @@ class WorldState:
                 if ended.status != 0:
                     self.lost.append(f"cannot be started: {ended.stderr.strip()}")
 
-    def check_all_talk(self, inmates: Iterable[Inmate]) -> None:
+    def check_all_talk(self, specs: Iterable[ContainerSpec]) -> None:
         """Each has an address and a MAC that nobody else has, and is reached by those who should reach it."""
-        asked = [each for each in inmates if each.network]
+        asked = [each for each in specs if each.network]
         with ThreadPoolExecutor(4) as pool:
             seen = list(pool.map(self._look_at, asked))
         for what in ("address", "mac"):
@@ -183,8 +185,8 @@ class WorldState:
             twice = {value for value in values if values.count(value) > 1}
             self.lost += [f"{what} {value} is that of two" for value in sorted(twice)]
 
-    def _look_at(self, inmate: Inmate) -> dict[str, str]:
-        lan, name = self.host.lan, inmate.name
+    def _look_at(self, spec: ContainerSpec) -> dict[str, str]:
+        lan, name = self.host.lan, spec.name
         try:
             container = Container(self.engine, name)
             nic = container.links()["eth0"]
@@ -197,14 +199,14 @@ class WorldState:
             self.lost.append(f"{name} has addresses {addresses}")
             return {"address": "", "mac": mac}
         address = addresses[0]
-        told = self._ask(f"/containers/{name}/json")["NetworkSettings"]["Networks"][inmate.network]
-        if inmate.network != DHCP and told["IPAddress"] != address:
-            self.lost.append(f"{name} has {address}, the engine says {told['IPAddress']}")
-        if inmate.chosen and inmate.chosen != address:
-            self.lost.append(f"{name} has {address} in place of {inmate.chosen}")
-        if inmate.network == DHCP and self.server and self.server.addresses().get(mac) != address:
+        shown = self._ask(f"/containers/{name}/json")["NetworkSettings"]["Networks"][spec.network]
+        if spec.network != DHCP and shown["IPAddress"] != address:
+            self.lost.append(f"{name} has {address}, the engine says {shown['IPAddress']}")
+        if spec.chosen and spec.chosen != address:
+            self.lost.append(f"{name} has {address} in place of {spec.chosen}")
+        if spec.network == DHCP and self.server and self.server.addresses().get(mac) != address:
             self.lost.append(f"{name} has {address}, which the server has not leased to {mac}")
-        for place in ("neighbour", *(["host"] if inmate.network == OURS else [])):
+        for place in ("neighbour", *(["host"] if spec.network == OURS else [])):
             if not lan.ping(place, address, seconds=10):
                 self.lost.append(f"{name} ({address}) is not reached from the {place}")
         if not container.ping("192.168.77.1", seconds=10):
@@ -243,7 +245,7 @@ class WorldState:
 
     def _in_use(self) -> int:
         """How many addresses of ours containers have."""
-        return sum(each.network == OURS for each in self.inmates if each.name in self.running())
+        return sum(each.network == OURS for each in self.specs if each.name in self.running())
 
     def _of_engine(self) -> set[str]:
         """The endpoints that the engine knows."""
@@ -255,11 +257,11 @@ class WorldState:
             if (endpoint := each["EndpointID"])
         }
 
-    def move_out(self) -> None:
+    def remove_containers(self) -> None:
         """Remove all containers."""
         names = self.engine.docker("ps", "--all", "--quiet", "--no-trunc").split()
         self.engine.docker("rm", "--force", *names, timeout=120)
-        self.inmates.clear()
+        self.specs.clear()
 
     def check_nothing_is_left(self) -> None:
         """Remove networks, and stop the plugin."""
@@ -273,7 +275,7 @@ class WorldState:
 
 
 @contextmanager
-def household(
+def populated_world(
     version: str, *, live_restore: bool, socket_unit: bool, dhcp: bool, few: bool = False
 ) -> Iterator[WorldState]:
     """Furnish a LAN, an engine whose containerd is a daemon of its own as under systemd, our service, and containers."""
@@ -297,5 +299,5 @@ def household(
         )
         open_.enter_context(plugin)
         made = WorldState(DockerHost(engine, plugin), server, few)
-        made.move_in()
+        made.populate()
         yield made

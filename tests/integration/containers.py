@@ -31,8 +31,8 @@ def endpoints(engine: Engine) -> set[str]:
 
 def states(engine: Engine) -> dict[str, str]:
     """Return the states of all containers (running, exited ...) by their names."""
-    told = engine.docker("ps", "--all", "--format={{.Names}} {{.State}}").splitlines()
-    return dict(line.split() for line in told)
+    output = engine.docker("ps", "--all", "--format={{.Names}} {{.State}}").splitlines()
+    return dict(line.split() for line in output)
 
 
 def assert_all_talk(host: DockerHost, names: Sequence[str], *, network: str = "lan") -> None:

@@ -67,20 +67,20 @@ class Plan:
     :param switch: a file of one byte.
     """
 
-    def __init__(self, rules: list[dict[str, Any]], told: int, switch: str) -> None:
+    def __init__(self, rules: list[dict[str, Any]], trace: int, switch: str) -> None:
         self._rules: dict[tuple[str, bool], list[dict[str, Any]]] = {}
         for rule in rules:
             self._rules.setdefault((rule["step"], rule["done"]), []).append(rule)
         self._count: Counter[tuple[str, bool]] = Counter()
-        self._told = told
+        self._trace = trace
         self._switch = os.open(switch, os.O_RDONLY | os.O_CLOEXEC) if switch else None
 
     def __call__(self, step: Failpoint, is_done: bool) -> None:
         key = (step.name, is_done)
         self._count[key] += 1
-        if self._told >= 0:
+        if self._trace >= 0:
             os.write(
-                self._told, f"{step.name} {self._count[key]} {'after' if is_done else 'before'}\n".encode()
+                self._trace, f"{step.name} {self._count[key]} {'after' if is_done else 'before'}\n".encode()
             )
         for rule in self._rules.get(key, ()):
             if rule.get("occurrence", 0) not in (0, self._count[key]):
@@ -93,8 +93,8 @@ class Plan:
         if "seconds" in rule:
             time.sleep(rule["seconds"])
         elif "errno" in rule:
-            if self._told >= 0:
-                os.write(self._told, f"{step.name} {self._count[step.name, is_done]} refused\n".encode())
+            if self._trace >= 0:
+                os.write(self._trace, f"{step.name} {self._count[step.name, is_done]} refused\n".encode())
             raise refusal(step.name, rule["errno"])
         else:
             _kill()
@@ -140,9 +140,9 @@ def _live(order: dict[str, Any]) -> None:
     nothing = os.open("/dev/null", os.O_RDONLY)
     for descriptor, source in ((0, nothing), (1, log), (2, log)):
         os.dup2(source, descriptor)
-    told = os.open(order["told"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.closerange(3, told)
-    os.closerange(told + 1, 256)
+    trace = os.open(order["trace"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.closerange(3, trace)
+    os.closerange(trace + 1, 256)
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     for name, (soft, hard) in order.get("limits", {}).items():
@@ -157,9 +157,9 @@ def _live(order: dict[str, Any]) -> None:
         from macvlan_twisted import tap
         from macvlan_twisted.reconcile.reconciler import GracePeriods
 
-        hasty = partial(tap.make_macvlan_service, ages=GracePeriods(*order["ages"]))
-        tap.make_macvlan_service = hasty
-    observe(Plan(order["rules"], told, order.get("switch", "")))
+        quick = partial(tap.make_macvlan_service, ages=GracePeriods(*order["ages"]))
+        tap.make_macvlan_service = quick
+    observe(Plan(order["rules"], trace, order.get("switch", "")))
     if order.get("command"):
         from macvlan_twisted.commands import cli, stale_sandboxes
 

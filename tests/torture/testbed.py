@@ -57,7 +57,7 @@ class Moment:
     is_done: bool
 
     @property
-    def told(self) -> str:
+    def line(self) -> str:
         """As a life tells of it."""
         return f"{self.step} {self.occurrence} {'after' if self.is_done else 'before'}"
 
@@ -82,7 +82,7 @@ class Outcome:
     """Whether the background was given time to remove what was left."""
 
 
-class Stage:
+class Testbed:
     """A world with foreign things and a DHCP server."""
 
     def __init__(self, world: World, dhcp: DhcpServer) -> None:
@@ -98,7 +98,7 @@ class Stage:
             scenario.prepare(docker)
             docker.up()
             try:
-                scenario.play(docker, scenario.wish)
+                scenario.play(docker, scenario.spec)
             except Refused as refused:
                 if "support" in str(refused):
                     raise Unsupported(str(refused).splitlines()[0]) from None
@@ -106,10 +106,10 @@ class Stage:
             self.world.stop()
             if docker.wrong:
                 raise RuntimeError(f"{scenario.name}: {docker.wrong}\n{self.world.log()}")
-            told = [line.split() for line in self.world.told(scenario.life)]
+            lines = [line.split() for line in self.world.failpoints_of(scenario.life)]
         return [
             Moment(scenario, version, step, int(occurrence), when == "after")
-            for step, occurrence, when in told
+            for step, occurrence, when in lines
         ]
 
     def ready_server(self, scenario: Scenario) -> None:
@@ -119,18 +119,18 @@ class Stage:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
+def testbed() -> Iterator[Testbed]:
     """Build the world; it is taken down at the end of the block."""
     with ExitStack() as undo:
         lan = undo.enter_context(Lan(nics=2))
         world = undo.enter_context(World(lan))
         for words in FOREIGN:
             lan.run_in("host", "ip", *words.split())
-        yield Stage(world, undo.enter_context(DhcpServer(lan)))
+        yield Testbed(world, undo.enter_context(DhcpServer(lan)))
 
 
 def endure(
-    stage: Stage,
+    testbed: Testbed,
     what: str,
     scenario: Scenario,
     body: Callable[[Docker, Outcome], Findings],
@@ -148,8 +148,8 @@ def endure(
     :param what: names the try. :param reaction: of the engine to a broken call. :param version: of the engine.
     :param state_in: where the state directory is to be.
     """
-    world, outcome = stage.world, Outcome(what)
-    stage.ready_server(scenario)
+    world, outcome = testbed.world, Outcome(what)
+    testbed.ready_server(scenario)
     before = foreign(world)
     with world.try_out(*DEFAULTS, *scenario.arguments, on=state_in):
         docker = Docker(world, random, reaction, version)
@@ -184,20 +184,20 @@ def traces(log: str) -> list[str]:
     ]
 
 
-def recorded(ordeal: TortureRun, scenarios: Sequence[Scenario]) -> list[Moment]:
+def recorded(torture: TortureRun, scenarios: Sequence[Scenario]) -> list[Moment]:
     """Record the scenarios, in the short form some that the seed draws, and tell the figures of that."""
     for module in walk_packages(macvlan_twisted.__path__, "macvlan_twisted."):
         import_module(module.name)
     moments: list[Moment] = []
-    figures = ordeal.tally.figures
-    wanted = [each for each in scenarios if ordeal.wants(each.name)]
-    if ordeal.short and len(wanted) > SHORT_SCENARIOS:
-        wanted = ordeal.random.sample(wanted, SHORT_SCENARIOS)
+    figures = torture.tally.figures
+    wanted = [each for each in scenarios if torture.wants(each.name)]
+    if torture.short and len(wanted) > SHORT_SCENARIOS:
+        wanted = torture.random.sample(wanted, SHORT_SCENARIOS)
         figures["scenarios"] = ", ".join(each.name for each in wanted)
-    with stage() as it:
+    with testbed() as it:
         for scenario in wanted:
             try:
-                moments += it.record(scenario, ordeal.random.choice((20, 29)))
+                moments += it.record(scenario, torture.random.choice((20, 29)))
             except Unsupported as reason:
                 figures[f"not played: {scenario.name}"] = str(reason).partition(": ")[2]
     steps = set(all_failpoints())
@@ -208,9 +208,9 @@ def recorded(ordeal: TortureRun, scenarios: Sequence[Scenario]) -> list[Moment]:
     return moments
 
 
-def _work(attempt: Callable[[Stage, Any, Random], Outcome], seed: str, tasks: Any, outcomes: Any) -> None:
+def _work(attempt: Callable[[Testbed, Any, Random], Outcome], seed: str, tasks: Any, outcomes: Any) -> None:
     try:
-        with stage() as it:
+        with testbed() as it:
             while (task := tasks.get()) is not None:
                 try:
                     outcomes.put(attempt(it, task, Random(f"{seed} {task}")))
@@ -223,13 +223,13 @@ def _work(attempt: Callable[[Stage, Any, Random], Outcome], seed: str, tasks: An
 
 
 def tried(
-    ordeal: TortureRun, attempt: Callable[[Stage, T, Random], Outcome], tasks: Sequence[T]
+    torture: TortureRun, attempt: Callable[[Testbed, T, Random], Outcome], tasks: Sequence[T]
 ) -> Iterator[Outcome]:
     """Have workers try *tasks*, until all are tried, or time is up."""
     context = multiprocessing.get_context("spawn")
     queue, outcomes = context.Queue(), context.Queue()
-    arguments = (attempt, str(ordeal.seed), queue, outcomes)
-    number = SHORT_WORKERS if ordeal.short else WORKERS
+    arguments = (attempt, str(torture.seed), queue, outcomes)
+    number = SHORT_WORKERS if torture.short else WORKERS
     workers = [context.Process(target=_work, args=arguments) for _ in range(min(number, len(tasks)))]
     for worker in workers:
         worker.start()
@@ -237,7 +237,7 @@ def tried(
     under_way = 0
     try:
         while True:
-            while left and under_way < len(workers) and not ordeal.is_over:
+            while left and under_way < len(workers) and not torture.is_over:
                 queue.put(left.pop())
                 under_way += 1
             if not under_way:
@@ -258,15 +258,15 @@ def tried(
             if worker.is_alive():
                 worker.terminate()
     if left:
-        ordeal.tally.figures["not tried"] = str(len(left))
+        torture.tally.figures["not tried"] = str(len(left))
 
 
-def count(ordeal: TortureRun, outcome: Outcome) -> None:
+def count(torture: TortureRun, outcome: Outcome) -> None:
     """Count a try by the worst that it did."""
-    told = f"{outcome.what}: {'; '.join(outcome.lost + outcome.leaked)[:700]}"
+    text = f"{outcome.what}: {'; '.join(outcome.lost + outcome.leaked)[:700]}"
     if outcome.lost:
-        ordeal.tally.lose(told)
+        torture.tally.lose(text)
     elif outcome.leaked:
-        ordeal.tally.leak(told)
+        torture.tally.leak(text)
     else:
-        ordeal.tally.survive()
+        torture.tally.survive()

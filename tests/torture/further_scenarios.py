@@ -16,7 +16,7 @@ from signal import SIGKILL
 
 from tests.lab.commands import attempt, run
 from tests.torture.api import Api
-from tests.torture.docker import FORGET, Beliefs, Container, Docker, Wish
+from tests.torture.docker import FORGET, Container, Docker, EngineView, NetworkSpec
 from tests.torture.scenarios import DHCP, HOST_ACCESS, MAC, QUIET, Scenario, whole_life
 
 GROUP = grp.getgrgid(0).gr_name
@@ -45,9 +45,9 @@ def prepare_network(docker: Docker) -> None:
     docker.when_up = partial(with_api(docker).create_until, "auto")
 
 
-def own_network(docker: Docker, wish: Wish) -> None:
+def own_network(docker: Docker, spec: NetworkSpec) -> None:
     """A container lives on the network that the program has made for itself, and both go."""
-    (net,) = docker.beliefs.networks.values()
+    (net,) = docker.view.networks.values()
     docker.stop(docker.start(net, name="web"))
     docker.remove_network(net)
 
@@ -62,12 +62,12 @@ def group_refused(docker: Docker) -> None:
     docker.rules_of_life = lambda life: (*killed(life), *((refusal,) if life == 1 else ()))
 
 
-def begun_anew(docker: Docker, wish: Wish) -> None:
+def begun_anew(docker: Docker, spec: NetworkSpec) -> None:
     """The state directory is removed, while there was nothing in it: another state begins there."""
     docker.world.stop()
     shutil.rmtree(docker.world.state)
     docker.up()
-    whole_life(docker, wish)
+    whole_life(docker, spec)
 
 
 # Leases that the server takes back.
@@ -105,13 +105,13 @@ def routers_in_box(docker: Docker, container: Container) -> set[str]:
     return {router for _, _, destination, _, router in routes if destination == "default"}
 
 
-def readdressed(docker: Docker, wish: Wish) -> None:
+def readdressed(docker: Docker, spec: NetworkSpec) -> None:
     """The LAN has other addresses when the program comes back: the running container gets one of those."""
     world = docker.world
-    net = docker.create_network(wish)
+    net = docker.create_network(spec)
     container = docker.start(net, name="web")
     old = container.addresses[0][1] if container.addresses else container.leased.partition("/")[0]
-    router = "192.168.77.1" if wish.ipam == "ours" else "192.168.77.2"
+    router = "192.168.77.1" if spec.ipam == "ours" else "192.168.77.2"
     box = world.box(container.number)
 
     def configure() -> None:
@@ -120,7 +120,7 @@ def readdressed(docker: Docker, wish: Wish) -> None:
         box.netlink.route("add", dst="default", gateway="192.168.77.1", oif=index)
 
     box.do(configure)
-    if wish.ipam == "null":  # the old router's route does not go with the old address
+    if spec.ipam == "null":  # the old router's route does not go with the old address
         box.do(partial(PROMOTED.write_text, "1"))
         world.at_end.callback(box.do, partial(PROMOTED.write_text, "0"))
     world.kill()
@@ -149,10 +149,10 @@ def readdressed(docker: Docker, wish: Wish) -> None:
 # Routes of the host.
 
 
-def other_source(docker: Docker, wish: Wish) -> None:
+def other_source(docker: Docker, spec: NetworkSpec) -> None:
     """While the program is dead, somebody has the host speak to a container by another of its addresses."""
     world = docker.world
-    net = docker.create_network(wish)
+    net = docker.create_network(spec)
     container = docker.start(net, name="web")
     world.kill()
     (route,) = run(
@@ -167,18 +167,18 @@ def other_source(docker: Docker, wish: Wish) -> None:
     docker.remove_network(net)
 
 
-def handed_on(docker: Docker, wish: Wish) -> None:
+def handed_on(docker: Docker, spec: NetworkSpec) -> None:
     """
     An engine forgets a container, whose sandbox stays mounted, and gives its address back: a container of another
     network gets the address, and the host speaks to that one from the address that it has there.
     """
-    net = docker.create_network(wish)
+    net = docker.create_network(spec)
     one = docker.start(net, address=TAKEN)
     docker.forget(one)
     docker.release_address(net.pools[0], TAKEN)
     if docker.cut:
         return  # perhaps it was not given back, and nobody tries again
-    other = docker.create_network(replace(wish, options={**wish.options, "host_address": "192.168.77.51"}))
+    other = docker.create_network(replace(spec, options={**spec.options, "host_address": "192.168.77.51"}))
     docker.stop(docker.start(other, address=TAKEN, mac=MAC))
     docker.remove_network(other)
     docker.remove_network(net)
@@ -193,10 +193,10 @@ def prepare_recovery(docker: Docker) -> None:
     docker.is_rebuilt = True
 
 
-def recovered(docker: Docker, wish: Wish, damage: Callable[[Path], object]) -> None:
+def recovered(docker: Docker, spec: NetworkSpec, damage: Callable[[Path], object]) -> None:
     """State is damaged while containers run; it is rebuilt, and the containers end."""
     world = docker.world
-    net = docker.create_network(wish)
+    net = docker.create_network(spec)
     one = docker.start(net, name="one")
     docker.start(net, name="two")
     world.stop()
@@ -217,19 +217,19 @@ def overwrite(directory: Path) -> None:
 # Commands.
 
 
-def leaving(docker: Docker, wish: Wish) -> None:
+def leaving(docker: Docker, spec: NetworkSpec) -> None:
     """The program is killed, and its user has enough of it; the engine's networks are removed without it."""
     world = docker.world
-    net = docker.create_network(wish)
+    net = docker.create_network(spec)
     docker.stop(docker.start(net, name="web"))
     world.kill()
-    docker.beliefs = Beliefs()
+    docker.view = EngineView()
     if _killed(docker, "purge", "--yes") and docker.reaction == FORGET:
-        docker.beliefs.excused |= {("network", net.id), *(("pool", each) for each in net.pools)}
+        docker.view.excused |= {("network", net.id), *(("pool", each) for each in net.pools)}
         docker.up()  # changed his mind, and changes it again
         world.kill()
         _killed(docker, "purge", "--yes")
-        docker.beliefs = Beliefs()
+        docker.view = EngineView()
     left = [each for each in (world.state, world.directory / "run") if each.exists()]
     left += list(world.socket.parent.iterdir())
     ours = [
@@ -254,11 +254,11 @@ def _killed(docker: Docker, *words: str) -> bool:
     return was_killed
 
 
-def sandboxes_left(docker: Docker, wish: Wish) -> None:
+def sandboxes_left(docker: Docker, spec: NetworkSpec) -> None:
     """Some sandboxes are mounted where an engine has them: two that nobody knows, one of them twice."""
     world = docker.world
     api = with_api(docker)
-    net = docker.create_network(wish)
+    net = docker.create_network(spec)
     container = docker.start(net, name="web")
     directory = world.directory / "netns"
     directory.mkdir()
@@ -288,7 +288,7 @@ def _unmount(directory: Path) -> None:
             pass
 
 
-READDRESS = Wish(
+READDRESS = NetworkSpec(
     options={
         "parent": "eth1",
         "dhcp_readdress": "true",
@@ -299,16 +299,20 @@ READDRESS = Wish(
     pools=(("192.168.77.0/24", "", "192.168.77.1"),),
 )
 
-HANDED_ON = Wish(options={"parent": "eth1", "host_access": "true", "host_address": "192.168.77.50"})
+HANDED_ON = NetworkSpec(options={"parent": "eth1", "host_access": "true", "host_address": "192.168.77.50"})
 
-WAYS = (
-    Scenario("own network", Wish(), own_network, (*QUIET, "--create-network=auto"), prepare=prepare_network),
-    Scenario("group refused", Wish(), whole_life, (*QUIET, f"--socket-group={GROUP}"), prepare=group_refused),
-    Scenario("begun anew", Wish(), begun_anew, (*QUIET, f"--socket-group={GROUP}"), life=2),
+FURTHER_SCENARIOS = (
+    Scenario(
+        "own network", NetworkSpec(), own_network, (*QUIET, "--create-network=auto"), prepare=prepare_network
+    ),
+    Scenario(
+        "group refused", NetworkSpec(), whole_life, (*QUIET, f"--socket-group={GROUP}"), prepare=group_refused
+    ),
+    Scenario("begun anew", NetworkSpec(), begun_anew, (*QUIET, f"--socket-group={GROUP}"), life=2),
     Scenario("readdress", READDRESS, readdressed, DHCP, fresh_server=True, life=2, prepare=prepare_moves),
     Scenario(
         "readdress, router",
-        Wish(
+        NetworkSpec(
             ipam="null",
             pools=(("0.0.0.0/0", "", ""),),
             options={"parent": "eth1", "dhcp": "true", "dhcp_readdress": "true"},
@@ -329,8 +333,12 @@ WAYS = (
         prepare=prepare_recovery,
     ),
     Scenario(
-        "recover, gone", Wish(), partial(recovered, damage=shutil.rmtree), life=2, prepare=prepare_recovery
+        "recover, gone",
+        NetworkSpec(),
+        partial(recovered, damage=shutil.rmtree),
+        life=2,
+        prepare=prepare_recovery,
     ),
     Scenario("purge", HOST_ACCESS, leaving, life=2),
-    Scenario("sandboxes", Wish(), sandboxes_left, life=2),
+    Scenario("sandboxes", NetworkSpec(), sandboxes_left, life=2),
 )

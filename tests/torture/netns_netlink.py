@@ -13,7 +13,7 @@ T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000
 
 
-class Hand:
+class NetnsNetlink:
     """Netlink within a namespace, on a thread that has entered it for good."""
 
     def __init__(self, path: str) -> None:
