@@ -1,4 +1,4 @@
-"""An engine's API on a socket of its own: it tells what a :class:`tests.torture.docker.Docker` believes in."""
+"""An engine's API on a socket, which shows what a :class:`tests.torture.docker.Docker` knows."""
 
 import json
 import threading
@@ -20,12 +20,12 @@ OURS = "macvlan-twisted"
 IPAM = {"ours": OURS, "docker": "default", "null": "null"}
 VERSIONS = {20: "1.41", 29: "1.52"}
 PATIENCE = 10.0
-"""Seconds for which a question waits that needs the thread in which everything else happens."""
+"""Seconds that a request waits for the thread that runs the scenario."""
 
 
 @dataclass
 class Creation:
-    """The program asks for a network; who plays the engine creates it, in calls of the program's."""
+    """A network that the program asks for, and that the scenario's thread creates."""
 
     description: dict[str, Any]
     life: int
@@ -35,10 +35,10 @@ class Creation:
 
 
 class Api:
-    """What is answered. Questions come on threads of their own, and only read."""
+    """The replies. Requests come on threads of their own, and only read."""
 
     def __init__(self, docker: Docker) -> None:
-        """Tell what `docker` believes in."""
+        """Show what `docker` knows."""
         self.docker = docker
         self.sandbox_keys: dict[str, str] = {}
         """By endpoint; others are where containers have theirs anyway."""
@@ -60,7 +60,7 @@ class Api:
     # Questions.
 
     def get(self, target: str) -> tuple[int, Any]:
-        """Answer a question: status and body."""
+        """Return status and body for a GET request."""
         split = urlsplit(target)
         match split.path.strip("/").split("/"):
             case ["version"]:
@@ -134,7 +134,7 @@ class Api:
     # The one deed.
 
     def post(self, target: str, description: dict[str, Any]) -> tuple[int, Any]:
-        """Have a network created by who plays the engine, and wait for that."""
+        """Hand a network to the scenario's thread, and wait until it is created."""
         if urlsplit(target).path != "/networks/create":
             return 404, {"message": "page not found"}
         creation = Creation(description, self.docker.world.life)
@@ -192,7 +192,7 @@ class _Server(ThreadingMixIn, UnixStreamServer):
         super().__init__(path, _Talk)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: the program is killed in the middle of its questions."""
+        """Ignore errors: the program may be killed in the middle of a request."""
 
 
 class _Talk(BaseHTTPRequestHandler):

@@ -25,7 +25,8 @@ from tests.torture.part import Part, TortureRun
 BODIES, SHORT_BODIES = 200_000, 5_000
 CALLERS = 4
 ROUND = 1000
-"""After so many bodies what was acknowledged is undone, and all is looked at."""
+"""After so many bodies what was acknowledged is undone, and everything is checked.
+Bytes that memory may grow by after the first quarter; what is measured is told as a figure. Nothing is kept of a body,"""
 PATIENCE = 60
 MOST_GROWTH = 16 << 20
 """
@@ -33,7 +34,7 @@ Bytes that memory may grow by after the first quarter; what is measured is told 
 but large ones leave the allocator's heap with gaps: after some 30,000 bodies 74 MiB were there, and not more after 60,000.
 """
 LONGEST_LINE = 4096
-"""Bytes that a line of the log may have."""
+"""The most bytes that a line of the log may have."""
 LONGEST_REPLY = 16384
 ARGUMENTS = (
     *("--host-interface", "eth1", "--gateway", "192.168.77.1", "--macvlan-subnet", "192.168.77.0/24"),
@@ -61,7 +62,7 @@ class Flood:
         self._socket: socket.socket | None = None
 
     def one(self) -> None:
-        """Send one, and judge what comes of it."""
+        """Send one body, and judge the reply."""
         method, raw = self.mutations.body()
         if self._random.random() < 0.06:
             self._hardly_a_request(method, raw)
@@ -92,7 +93,7 @@ class Flood:
         return reply
 
     def _note(self, method: str, raw: bytes, reply: dict[str, Any]) -> None:
-        """What now is there, and has to be undone; later bodies speak of it."""
+        """Note what now exists and must be undone; later bodies refer to it."""
         name = method.partition(".")[2]
         if name == "RequestPool":
             self.made.append(("IpamDriver.ReleasePool", {"PoolID": reply["PoolID"]}))
@@ -133,7 +134,7 @@ class Flood:
             raise Hurt(f"{method} {raw[:300]!r} ({len(raw)} bytes) got no answer: {error!r}") from None
 
     def _hardly_a_request(self, method: str, raw: bytes) -> None:
-        """Send what the plugin need not understand: it may hang up, or answer, but not with an error of its own."""
+        """Send what is hardly a request: the plugin may hang up or answer, but not with an internal error."""
         if method == "IpamDriver.RequestPool":  # whoever hangs up will not hear the id of what was granted
             method = "IpamDriver.ReleasePool"
         request = self.mutations.request(method, raw)
@@ -160,7 +161,7 @@ class Flood:
         self._note_all(raw)
 
     def _note_all(self, raw: bytes) -> None:
-        """Some of them are requests all the same, and are done even where the answer was not heard."""
+        """Some of them are requests all the same, and take effect although the answer was not read."""
         try:
             body = json.loads(raw)
         except (ValueError, RecursionError):
@@ -215,7 +216,7 @@ class Flood:
 
 
 class Watch:
-    """Looks at the program from outside."""
+    """Observes the program from outside."""
 
     def __init__(self, plugin: Plugin) -> None:
         """Remember what there is."""
@@ -237,7 +238,7 @@ class Watch:
             }
 
     def left_over(self) -> list[str]:
-        """What there is that was not there before, or is no more."""
+        """Return what was added or lost since the beginning."""
         left = [
             f"link {name}"
             for name in set(self._plugin.lan.host_links()) ^ self._links
@@ -349,7 +350,7 @@ def run_part(torture: TortureRun) -> None:
 
 
 def settled(watch: Watch) -> list[str]:
-    """What is left once condemned links have had time to go."""
+    """Return what remains once retired links had time to go."""
     within(60, lambda: not watch.left_over())
     return watch.left_over()
 

@@ -1,4 +1,4 @@
-"""Orders in which engine and plugin end and begin: what is done, and what must run afterwards."""
+"""Orders in which engine and plugin end and start, and which containers must run afterwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.torture.world_state import OURS, POLICIES, ContainerSpec, WorldState
 
 
 class Ending(Enum):
-    """What becomes of dockerd, and so of its containers."""
+    """How dockerd ends."""
 
     NONE = "goes on"
     STOPPED = "ends by SIGTERM"
@@ -36,7 +36,7 @@ An engine that was killed finds its containers alive and stops them, which count
 NUMBER = 20
 """Containers that are being started while the plugin ends."""
 TOO_LONG = 240.0
-"""Seconds after which an engine that has not started or ended hangs."""
+"""Seconds after which an engine that has not started or ended counts as hung."""
 
 
 def live_on(ending: Ending, live_restore: bool) -> bool:
@@ -55,12 +55,12 @@ class Order:
     socket_unit: bool = False
     """The plugin's socket is systemd's, and is there before and after the plugin."""
     is_missed: bool = False
-    """The engine calls while nobody answers, and its log says so."""
+    """The engine calls while nobody listens, and logs that."""
     absent: bool = False
     """The plugin is absent when the engine starts. What has to be started then fails, and the engine does not try it
     again: somebody has to."""
     forgets: bool = False
-    """The engine cannot tell of endpoints that are gone, and drops them. Only the background collection finds them."""
+    """The engine drops endpoints silently. Only the reconciler finds them."""
     seconds: float = 30
     """About how long it takes."""
 
@@ -143,7 +143,7 @@ def after_a_little_later(how: str, *ended: str) -> Callable[[WorldState], None]:
 
 
 def cut_power(world: WorldState, index: int | None = None) -> None:
-    """Nothing is left but what is on disk."""
+    """Cut the power: only the disk's contents survive."""
     world.plugin.kill()
     world.engine.cut_power()
     unit = world.plugin.socket_unit
@@ -231,7 +231,8 @@ def while_containers_stop(absence: float | None) -> Callable[[WorldState], None]
 
 
 def shut_down_at_once(world: WorldState) -> None:
-    """Both are asked to end at the same time, as where nothing orders them, and end."""
+    """Send SIGTERM to both at the same time, and wait for their end.
+    How long the background collection may take over what an engine has dropped silently: the endpoint goes when nothing"""
     dockerd, service = world.engine.dockerd, world.plugin.service
     dockerd.send(signal.SIGTERM)
     service.send(signal.SIGTERM)

@@ -34,17 +34,17 @@ NOBODY_LISTENED = (
 )
 """What engines log of a plugin that is down, or is killed while it serves a call."""
 NOT_COLLECTED_YET = "is in use by a container: choose another one"
-"""What engines log of a user who asks for the address of a container that they have dropped without telling us."""
+"""What engines log when a user asks for the address of a container that they have dropped silently."""
 
 
 @dataclass
 class Outcome:
-    """What came of it."""
+    """The outcome of a try."""
 
     lost: list[str] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)
     collected: int = 0
-    """Endpoints and addresses that were left for the background collection."""
+    """Endpoints and addresses that were left to the reconciler."""
     taking: float = 0
     """Seconds that the order took, until engine and plugin answered."""
     until_running: float = 0
@@ -61,7 +61,7 @@ def complaints(log: str) -> list[str]:
 
 
 def live_through(world: WorldState, order: Order) -> Outcome:
-    """Take the order, and check all that must be true afterwards; in the end nothing is left of the household."""
+    """Run an order, check all that must hold afterwards, and remove everything."""
     outcome = Outcome(world.lost, world.leaked)
     before_in_log = len(world.engine.dockerd.log())
     began = time.monotonic()
@@ -95,7 +95,7 @@ def live_through(world: WorldState, order: Order) -> Outcome:
 
 
 def check_log(world: WorldState, order: Order, log: str) -> None:
-    """The engine complains of nothing, but that nobody listened while the plugin was down."""
+    """The engine's log has no complaint except that nobody listened while the plugin was down."""
     for line in complaints(log):
         if order.forgets and NOT_COLLECTED_YET in line:
             continue
@@ -119,7 +119,7 @@ def check_forgotten(world: WorldState, order: Order, outcome: Outcome) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Try one order, and print what came of it as JSON in the last line."""
+    """Try one order, and print its outcome as JSON in the last line."""
     version, restoring, name = arguments
     order = BY_NAME[name]
     try:

@@ -23,7 +23,7 @@ AT_ONCE_IN_SHORT = 3
 LONGEST = 600.0
 """Seconds after which a try is ended."""
 LOGS = Path(tempfile.gettempdir(), "macvlan-twisted-torture-boots")
-"""Where the logs of engine and plugin are kept of tries that were not survived."""
+"""For the logs of engine and plugin of tries that were not survived."""
 QUICK = 40.0
 """Seconds that an order may take to be drawn for the short form."""
 
@@ -39,7 +39,7 @@ class Try:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What ``python -m tests.torture.boot_try`` is told."""
+        """The arguments of ``python -m tests.torture.boot_try``."""
         return (self.version, "live" if self.live_restore else "plain", self.order.name)
 
     def start(self) -> None:
@@ -50,7 +50,7 @@ class Try:
         self.process.start()
 
     def outcome(self) -> dict[str, Any] | None:
-        """Return what came of it; None while it runs."""
+        """Return the outcome; None while the try runs."""
         if self.process.running:
             if time.monotonic() - self.began < LONGEST:
                 return None
@@ -120,14 +120,14 @@ def run(torture: TortureRun) -> None:
 
 
 def summary(outcome: dict[str, Any]) -> str:
-    """Say in a few words how a try went."""
+    """Summarize an outcome."""
     if outcome["lost"] or outcome["leaked"]:
         return str((outcome["lost"] + outcome["leaked"])[0])[:300]
     return f"well; {outcome['taking']:.0f} s, and {outcome['until_running']:.0f} s until all ran"
 
 
 def count(torture: TortureRun, one: Try, outcome: dict[str, Any]) -> None:
-    """Count a try by the worst that it did."""
+    """Count a try by its worst outcome."""
     name = " ".join(one.words)
     if outcome["lost"]:
         torture.tally.lose(f"{name}: {'; '.join(outcome['lost'] + outcome['leaked'])}")
@@ -138,7 +138,8 @@ def count(torture: TortureRun, one: Try, outcome: dict[str, Any]) -> None:
 
 
 def missing() -> str:
-    """Say what the machine lacks: any engine will do."""
+    """Return what the machine lacks; any engine will do.
+    What the engine does with a container by itself shows in its *twin*: a container with the same restart policy and no"""
     lacks = [missing_for_engine(version) for version in VERSIONS]
     return "" if "" in lacks else lacks[0]
 

@@ -21,9 +21,9 @@ from tests.torture.part import Tally
 
 GATEWAY_TYPE = {"RequestAddressType": "com.docker.network.gateway"}
 DIAL_WAIT_FACTOR = 0.3
-"""Engines wait 1, 2, 4 and 8 seconds before they dial again; these wait so much of it."""
+"""Engines wait 1, 2, 4 and 8 seconds before they dial again; these callers multiply that by this factor."""
 CUT_OFF = "empty body"
-"""What the answer says where the engine repeats a call whose connection broke."""
+"""Part of the error for a repeated call that lost its body."""
 
 
 @define
@@ -84,18 +84,18 @@ def _done(plugin: Plugin, method: str, body: Mapping[str, Any]) -> dict[str, Any
 
 @define
 class Ledger:
-    """What all callers know together."""
+    """What all callers share."""
 
     tally: Tally
     lock: threading.Lock = field(factory=threading.Lock)
     held: set[tuple[str, str]] = field(factory=set)
-    """Addresses that containers have, each behind its subnet."""
+    """Pairs of subnet and address that containers have."""
     forgotten_endpoints: dict[str, str] = field(factory=dict)
-    """Endpoints that the engine gave up and did not see removed, with their networks."""
+    """Endpoints that the engine gave up without seeing them removed, with their networks."""
     forgotten_addresses: set[tuple[str, str]] = field(factory=set)
-    """Likewise addresses, each behind its pool."""
+    """The same for addresses: pairs of pool and address."""
     unheard_addresses: int = 0
-    """How many may have been granted to an engine that did not hear of it."""
+    """Addresses that may have been granted in a reply that got lost."""
     lives: int = 0
     counts: Counter[str] = field(factory=Counter)
 
@@ -106,12 +106,12 @@ class Ledger:
             return self.lives
 
     def summary(self) -> dict[str, str]:
-        """Say what was counted."""
+        """Return the counts by name."""
         return {name: str(count) for name, count in sorted(self.counts.items())}
 
 
 class CutOff(Exception):
-    """The engine got no answer, or one to a body that it had lost: nobody knows what became of the call."""
+    """The engine got no answer, or an error for a lost body: the outcome of the call is unknown."""
 
 
 class Wrong(Exception):

@@ -21,10 +21,10 @@ from tests.torture.testbed import Moment, Outcome, Testbed, count, endure, recor
 from tests.torture.world import Cut, World
 
 COLLECTION = ShortGracePeriods(silence=1.5, between_looks=0.4, first=0.2)
-"""Short, for the engine that is played here does not fall silent and speak again."""
+"""Short: the engine model does not fall silent and speak again."""
 COLLECTION_SECONDS = 20.0
 COLLECTED = 0.2
-"""The share of the tries with something left behind in which the background is given the time to remove it."""
+"""The share of the tries with something left behind that wait for the background to remove it."""
 
 
 def crash(testbed: Testbed, moment: Moment, random: Random) -> Outcome:
@@ -54,7 +54,7 @@ def crash(testbed: Testbed, moment: Moment, random: Random) -> Outcome:
 
 
 def collected(docker: Docker) -> Findings:
-    """Give the background the time to remove what the engine dropped without a word, sandboxes and all."""
+    """Wait for the reconciler to remove what the engine dropped silently, with its sandboxes."""
     world = docker.world
     world.empty_boxes({each.link for each in docker.view.containers.values()})
     world.stop()
@@ -69,7 +69,7 @@ def collected(docker: Docker) -> Findings:
 
 
 def _until_killed(docker: Docker, scenario: Scenario) -> None:
-    """Play until the call that is cut off has been seen to, or to the end; then the program is there again."""
+    """Run the scenario until the broken call is handled, or to the end. The program runs afterwards."""
     world = docker.world
     docker.up()
     with suppress(Cut):
@@ -82,7 +82,7 @@ def _until_killed(docker: Docker, scenario: Scenario) -> None:
 
 
 def again(docker: Docker, scenario: Scenario) -> None:
-    """A new life, on the same network if the engine has it still; then everything goes."""
+    """Start and stop a container, on the same network if the engine still has it; then remove everything."""
     if scenario.spec.options.get("macvlan_mode") == "passthru":
         docker.take_down()
         if any(each[0] in {"network", "endpoint"} for each in docker.view.excused):
@@ -94,7 +94,7 @@ def again(docker: Docker, scenario: Scenario) -> None:
 
 
 def ended(world: World) -> list[str]:
-    """Stop it in an orderly way, and look at what is left in its directories."""
+    """Stop the program, and return what is wrong with its status and its directories."""
     wrong = []
     status = world.stop()
     if status != 0:

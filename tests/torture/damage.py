@@ -1,4 +1,4 @@
-"""State is damaged in every way that a disk, a restored backup or a hand can do it: told, or without effect.
+"""State is damaged in every way that a disk, a restored backup or a person can do it: refused, or without effect.
 
 Of a state directory that a killed process left (part of it in the write-ahead log) and one that was closed, files are
 removed, cut, changed in single bits and whole sectors, and mixed with those of an older copy and of another directory.
@@ -38,7 +38,7 @@ LOG_NAME = DATABASE_NAME + "-wal"
 NAMES = (DATABASE_NAME, LOG_NAME, WITNESS_NAME)
 SECTOR = 512
 RECOVERED_EACH = 40
-"""Of so many refused states one is given to ``--recover``, as far as that needs no engine."""
+"""One of so many refused states is recovered, as far as that needs no engine."""
 
 Files = dict[str, bytes]
 Contents = dict[str, set[tuple[str, ...]]]
@@ -46,7 +46,7 @@ Contents = dict[str, set[tuple[str, ...]]]
 
 @dataclass
 class Specimen:
-    """A state directory as it was left, what it holds, and what is noted of it outside."""
+    """A state directory, its contents, and the generation recorded outside of it."""
 
     name: str
     files: Files
@@ -65,7 +65,7 @@ def files_in(directory: Path) -> Files:
 
 
 class Workshop:
-    """A place where state directories are made, and made again from their files."""
+    """Creates state directories, and restores them from their files."""
 
     def __init__(self, place: Path) -> None:
         """All happens within `place`."""
@@ -79,11 +79,11 @@ class Workshop:
             each.mkdir()
 
     def outside(self) -> RuntimeGeneration:
-        """Return the witness outside of the directory."""
+        """Return the generation recorded outside of the directory."""
         return RuntimeGeneration(self.runtime, self.directory)
 
     def put(self, files: Files, outside: Files) -> None:
-        """Lay the files out."""
+        """Write the files."""
         self.clear()
         for name, raw in files.items():
             (self.directory / name).write_bytes(raw)
@@ -91,16 +91,16 @@ class Workshop:
             (self.runtime / name).write_bytes(raw)
 
     def specimen(self, name: str, ledger: Database) -> Specimen:
-        """Take a copy as a kill would leave it right now."""
+        """Copy the directory as a kill would leave it now."""
         return self.found(name, contents_of(ledger))
 
     def found(self, name: str, contents: Contents) -> Specimen:
-        """Take a copy of what lies there."""
+        """Copy the directory."""
         outside = {each.name: each.read_bytes() for each in self.runtime.iterdir()}
         return Specimen(name, files_in(self.directory), outside, contents)
 
     def made_by_ledger(self) -> list[Specimen]:
-        """Older, killed, closed: three states of one directory, made by the ledger itself."""
+        """Older, killed, closed: three states of one directory, written by the database code."""
         self.clear()
         ledger = open_database(self.directory, self.outside())
         fill(ledger, range(4))
@@ -116,7 +116,7 @@ class Workshop:
         return [older, killed, self.found("closed", contents)]
 
     def made_by_program(self) -> Specimen:
-        """Made by the program itself, called as an engine calls it, and killed."""
+        """Written by the program, called as an engine calls it, and killed."""
         self.clear()
         with Lan() as lan, Plugin(lan) as plugin:
             for number in range(3):
@@ -189,11 +189,11 @@ def use(plugin: Plugin, number: int) -> None:
 
 
 Damage = tuple[str, Files, Files]
-"""What it is, the files, and those outside of the directory."""
+"""A description, the files, and those outside of the directory."""
 
 
 def lost_files(whole: Specimen) -> Iterator[Damage]:
-    """Each file gone, and each set of them, with what is noted outside."""
+    """Each file and each set of files gone, with the generation recorded outside."""
     for kept in product((True, False), repeat=len(NAMES)):
         files = {
             name: whole.files[name]
@@ -228,7 +228,7 @@ def damaged_sectors(whole: Specimen, torture: TortureRun, most: int | None) -> I
 
 
 def mixed_copies(new: Specimen, old: Specimen, what: str) -> Iterator[Damage]:
-    """Each file new, old or gone, in every combination; what is noted outside is new."""
+    """Each file new, old or gone, in every combination; the generation outside is new."""
     for choice in product(("new", "old", "gone"), repeat=len(NAMES)):
         files = {}
         for name, which in zip(NAMES, choice, strict=True):
@@ -277,7 +277,7 @@ class Trial:
     """Tries one damage after the other, and counts."""
 
     def __init__(self, torture: TortureRun, workshop: Workshop) -> None:
-        """Count in the ordeal's tally."""
+        """Count in the run's tally."""
         self.torture = torture
         self.workshop = workshop
         self.refused = self.harmless = self.recovered = 0

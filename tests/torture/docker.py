@@ -23,12 +23,12 @@ REACTIONS = (RETRY, ROLL_BACK, FORGET)
 
 
 class Refused(Exception):
-    """The plugin answered with an error, in its words."""
+    """The plugin answered with an error."""
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a user's ``docker network create`` says."""
+    """The options of ``docker network create``."""
 
     options: dict[str, str] = field(default_factory=lambda: {"parent": "eth1"})
     ipam: str = "ours"
@@ -42,7 +42,7 @@ class NetworkSpec:
 
 @dataclass
 class Net:
-    """A network that the engine believes in."""
+    """A network that the engine knows."""
 
     id: str
     spec: NetworkSpec
@@ -53,7 +53,7 @@ class Net:
 
 @dataclass
 class Container:
-    """A container's endpoint that the engine believes in."""
+    """A container's endpoint that the engine knows."""
 
     id: str
     net: Net
@@ -73,15 +73,15 @@ class Container:
 
 @dataclass
 class EngineView:
-    """What has been answered with success, and what may be there besides."""
+    """What the engine knows to exist, to be gone, and what may exist besides."""
 
     pools: dict[str, set[str]] = field(default_factory=dict)
     networks: dict[str, Net] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
     gone: set[tuple[str, ...]] = field(default_factory=set)
-    """What was removed, and that was answered."""
+    """What was removed, and acknowledged."""
     excused: set[tuple[str, ...]] = field(default_factory=set)
-    """What may be there although nobody will come for it: the call that made or removed it was cut off."""
+    """What may exist although nobody will remove it: the call that made or removed it broke."""
 
 
 class Docker:
@@ -91,7 +91,7 @@ class Docker:
     """
 
     def __init__(self, world: World, random: Random, reaction: str = ROLL_BACK, version: int = 29) -> None:
-        """Believe in nothing."""
+        """Know of nothing."""
         self.world = world
         self.random = random
         self.reaction = reaction
@@ -100,16 +100,16 @@ class Docker:
         self.cut: str = ""
         """The call that broke."""
         self.wrong: list[str] = []
-        """What was not answered as it should be."""
+        """Wrong replies."""
         self.expects_refusals = False
-        """Whether it is no wonder if a removal is refused."""
+        """Whether a refused removal is allowed."""
         self.refusals: list[str] = []
-        """What was refused, in the plugin's words."""
+        """The errors of refused calls."""
         self.patience = 30.0
-        """Seconds for which an answer is waited for."""
+        """Seconds to wait for an answer."""
         self.rules_of_life: Callable[[int], tuple[dict[str, Any], ...]] = lambda life: ()
         self.when_up: Callable[[], bool] = lambda: True
-        """What an engine and the program do at once when they see each other; false if the program ended meanwhile."""
+        """Called after each start; false if the program ended meanwhile."""
         self.is_rebuilt = False
         """Whether state was lost, and rebuilt with other PoolIDs than those that the engine has."""
         self._ids = 0
@@ -172,7 +172,7 @@ class Docker:
             self.wrong.append(f"{method} with an empty body was answered {answer}")
 
     def undo(self, method: str, body: Answer) -> bool:
-        """Make a call that removes; the engine ignores how it ends. Says whether it was answered with success."""
+        """Make a removing call, whose failure the engine ignores. Return whether it succeeded."""
         try:
             self.call(method, body)
         except Refused as refused:
@@ -262,7 +262,7 @@ class Docker:
         return given
 
     def release_address(self, pool: str, address: str) -> None:
-        """Give an address back; it is forgotten, whatever comes of that."""
+        """Release an address; the engine forgets it in any case."""
         self.view.pools.get(pool, set()).discard(address)
         if self.undo("IpamDriver.ReleaseAddress", {"PoolID": pool, "Address": address}):
             self.view.gone.add(("address", pool, address))
@@ -402,7 +402,7 @@ class Docker:
         self._delete_endpoint(container, about)
 
     def forget(self, container: Container) -> None:
-        """Drop a container without a word, as engines do."""
+        """Drop a container silently, as engines do."""
         self.view.containers.pop(container.id, None)
         self.view.excused.add(("endpoint", container.id, container.net.id))
         for pool, address in container.addresses:
@@ -411,12 +411,12 @@ class Docker:
                 self.view.excused.add(("address", pool, address))
 
     def take_down(self) -> None:
-        """Remove all that it believes in."""
+        """Remove everything that the engine knows."""
         for container in list(self.view.containers.values()):
             self.stop(container)
         for net in list(self.view.networks.values()):
             self.remove_network(net)
 
     def wait(self, seconds: float) -> None:
-        """Let what goes on in the background go on."""
+        """Let background work proceed."""
         time.sleep(seconds)

@@ -55,18 +55,18 @@ ERRORS: dict[str, tuple[int, ...]] = {
 }
 """By the first word of a failpoint's name. Only the engine could refuse an answer, and it would be gone then."""
 PATIENCE = 30.0
-"""Seconds for which an answer is waited for when nothing is refused any more."""
+"""Seconds to wait for an answer once nothing is refused any more."""
 PLAIN = Scenario("v4", NetworkSpec(pools=(V4, V6)), two_and_again)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is refused, and how."""
+    """A failure at a failpoint."""
 
     moment: Moment
     number: int
     lasts: bool
-    """Whether each such step is refused from the start of the scenario on, until it is over."""
+    """Whether each pass of the failpoint fails, from the start of the scenario to its end."""
 
     def __str__(self) -> str:
         """Tell it."""
@@ -75,7 +75,7 @@ class Fault:
 
     @property
     def rule(self) -> Rule:
-        """For the life in which it happens."""
+        """The rule for the process in which it happens."""
         occurrence = 0 if self.lasts else self.moment.occurrence
         return {
             "step": self.moment.step,
@@ -88,7 +88,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Shortage:
-    """Something that the program has run out of: one of the functions below tries it."""
+    """A resource that the program runs out of, by the name of its function below."""
 
     name: str
     phase: int = 0
@@ -125,7 +125,7 @@ def _refuse(docker: Docker, outcome: Outcome, *, fault: Fault) -> Findings:
 
 
 def _play_on(docker: Docker, scenario: Scenario) -> None:
-    """Play; what is refused is undone by the engine, and it is no reason to end."""
+    """Run the scenario; the engine undoes what is refused."""
     world = docker.world
     if not world.start(*docker.rules_of_life(1)):
         world.switch.write_text("0")  # it has refused to start, and said why
@@ -139,7 +139,7 @@ def _play_on(docker: Docker, scenario: Scenario) -> None:
 
 
 def _usable_again(docker: Docker, scenario: Scenario, *, restart: bool) -> Findings:
-    """Without a restart; what could not be removed may stay until there is one."""
+    """Check that everything works without a restart. What could not be removed may stay until then."""
     world = docker.world
     found = settle(lambda: compare(world, docker), 2 if docker.refusals else SETTLED)
     if docker.refusals:
@@ -164,7 +164,7 @@ def _usable_again(docker: Docker, scenario: Scenario, *, restart: bool) -> Findi
 
 
 PHASES = 5
-"""When something runs out: before the network, before a container, before its end, before the network's, all along."""
+"""When the resource runs out: before the network, a container, its end, the network's end, or throughout."""
 
 
 @contextmanager
@@ -357,7 +357,7 @@ def _tasks(torture: TortureRun) -> list[Fault | Shortage]:
 
 
 def run_part(torture: TortureRun) -> None:
-    """Refuse it everything."""
+    """Try all failures."""
     tasks = _tasks(torture)
     torture.tally.figures["refusals"] = str(len(tasks))
     torture.say(f"{len(tasks)} refusals")

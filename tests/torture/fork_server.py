@@ -26,11 +26,11 @@ from macvlan_twisted.failpoints import Failpoint, observe
 _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS = 1, 8
 _BY_SQLITE = ("state.database", "state.log", "state.schema", "state.changes")
 _BY_FILE = ("listener.", "state.", "netlink.setting", "netlink.parent.quieten", "netlink.sandbox.")
-"""Steps in which it is not netlink or SQLite that refuses, but the file system or the C library."""
+"""Failpoints at which the file system or the C library fails, not netlink or SQLite."""
 
 
 def _import_program() -> None:
-    """Import all that a start needs, but no reactor: each life has one of its own."""
+    """Import all that a start needs, but no reactor: each process has its own."""
     stand_in: Any = ModuleType("twisted.internet.reactor")
     sys.modules["twisted.internet.reactor"] = (
         stand_in  # klein wants one when it is imported, and never asks it
@@ -105,7 +105,7 @@ def _kill() -> None:
 
 
 def refusal(name: str, number: int) -> Exception:
-    """What the code sees when kernel, disk or LAN refuse a step."""
+    """Return the exception that the code gets when kernel, disk or LAN fail at a failpoint."""
     text = os.strerror(number)
     if name.startswith(("lan.", "dhcp.")):
         return LinkError(f"sending: {text}", number)
@@ -120,7 +120,7 @@ def refusal(name: str, number: int) -> Exception:
 
 
 def _become(user: int) -> None:
-    """Be another user, with CAP_NET_ADMIN and CAP_NET_RAW, and CAP_DAC_READ_SEARCH, for the code may be root's alone."""
+    """Become another user with CAP_NET_ADMIN, CAP_NET_RAW, and CAP_DAC_READ_SEARCH, since only root may be able to read the code."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
@@ -134,7 +134,7 @@ def _become(user: int) -> None:
 
 
 def _live(order: dict[str, Any]) -> None:
-    """Be the program from here on, or one of its commands. Never returns."""
+    """Run the program, or one of its commands, in this process. Never returns."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open("/dev/null", os.O_RDONLY)
@@ -194,7 +194,7 @@ def _begin(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wait(pid: int, seconds: float) -> dict[str, Any]:
-    """Wait for a life's end by a descriptor of its process, which the kernel makes readable then."""
+    """Wait for the end of a process by its pidfd, which becomes readable then."""
     descriptor = os.pidfd_open(pid)
     try:
         if not select.select([descriptor], [], [], seconds)[0]:
@@ -205,7 +205,7 @@ def _wait(pid: int, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do what is asked for, until nobody asks any more."""
+    """Serve requests until the channel closes."""
     _import_program()
     channel = socket.socket(fileno=os.dup(0))
     lines = channel.makefile("r")

@@ -21,7 +21,7 @@ from tests.torture.scenarios import DHCP, HOST_ACCESS, MAC, QUIET, Scenario, who
 
 GROUP = grp.getgrgid(0).gr_name
 FIRST, SECOND = "192.168.77.100,192.168.77.199", "192.168.77.220,192.168.77.239"
-"""What the DHCP server gives, and what it gives when it has changed its mind."""
+"""The DHCP server's range, and its range after it was reconfigured."""
 PROMOTED = Path("/proc/sys/net/ipv4/conf/all/promote_secondaries")
 LEFT = ("0123456789ab", "123456789abc")
 TAKEN = "192.168.77.77"
@@ -29,7 +29,7 @@ KNOWN, INHABITED = "23456789abcd", "3456789abcde"
 
 
 def with_api(docker: Docker) -> Api:
-    """Have the engine answer questions, and the program ask them."""
+    """Give the program an engine API to ask."""
     world = docker.world
     api, path = Api(docker), world.directory / "docker.sock"
     world.at_end.enter_context(api.listening(path))
@@ -41,12 +41,12 @@ def with_api(docker: Docker) -> Api:
 
 
 def prepare_network(docker: Docker) -> None:
-    """Create what the program asks for, whenever it comes up."""
+    """Create the network that the program asks for, at each start."""
     docker.when_up = partial(with_api(docker).create_until, "auto")
 
 
 def own_network(docker: Docker, spec: NetworkSpec) -> None:
-    """A container lives on the network that the program has made for itself, and both go."""
+    """A container lives on the network that the program created; both are removed."""
     (net,) = docker.view.networks.values()
     docker.stop(docker.start(net, name="web"))
     docker.remove_network(net)
@@ -56,14 +56,14 @@ def own_network(docker: Docker, spec: NetworkSpec) -> None:
 
 
 def group_refused(docker: Docker) -> None:
-    """The first life may not give its socket away, and so does not begin."""
+    """The first process cannot change its socket's group, and does not start."""
     refusal = {"step": "listener.socket.give", "occurrence": 1, "done": False, "errno": errno.EPERM}
     killed = docker.rules_of_life
     docker.rules_of_life = lambda life: (*killed(life), *((refusal,) if life == 1 else ()))
 
 
 def begun_anew(docker: Docker, spec: NetworkSpec) -> None:
-    """The state directory is removed, while there was nothing in it: another state begins there."""
+    """An empty state directory is removed; a new state begins there."""
     docker.world.stop()
     shutil.rmtree(docker.world.state)
     docker.up()
@@ -74,7 +74,7 @@ def begun_anew(docker: Docker, spec: NetworkSpec) -> None:
 
 
 def insist(docker: Docker, range: str) -> None:
-    """Have the server give other addresses from now on, and deny those that it gave before."""
+    """Make the server lease from another range, and deny its earlier leases."""
     server = docker.world.dhcp
     assert server is not None
     server.stop()
@@ -84,12 +84,12 @@ def insist(docker: Docker, range: str) -> None:
 
 
 def prepare_moves(docker: Docker) -> None:
-    """Whatever comes, the next try finds the server as it was."""
+    """Restore the server for the next try."""
     docker.world.at_end.callback(insist, docker, FIRST)
 
 
 def addresses_in_box(docker: Docker, container: Container) -> set[str]:
-    """Which IPv4 addresses a container has in its sandbox."""
+    """Return a container's IPv4 addresses in its sandbox."""
     box = docker.world.box(container.number)
     link = box.links().get(container.link)
     return {
@@ -100,13 +100,13 @@ def addresses_in_box(docker: Docker, container: Container) -> set[str]:
 
 
 def routers_in_box(docker: Docker, container: Container) -> set[str]:
-    """Where default routes lead in its sandbox."""
+    """Return the gateways of the default routes in its sandbox."""
     routes = docker.world.box(container.number).routes()
     return {router for _, _, destination, _, router in routes if destination == "default"}
 
 
 def readdressed(docker: Docker, spec: NetworkSpec) -> None:
-    """The LAN has other addresses when the program comes back: the running container gets one of those."""
+    """The LAN has other addresses when the program starts again; the running container is moved to one."""
     world = docker.world
     net = docker.create_network(spec)
     container = docker.start(net, name="web")
@@ -150,7 +150,7 @@ def readdressed(docker: Docker, spec: NetworkSpec) -> None:
 
 
 def other_source(docker: Docker, spec: NetworkSpec) -> None:
-    """While the program is dead, somebody has the host speak to a container by another of its addresses."""
+    """While the program is down, somebody changes the source address of the host's route to a container."""
     world = docker.world
     net = docker.create_network(spec)
     container = docker.start(net, name="web")
@@ -188,7 +188,7 @@ def handed_on(docker: Docker, spec: NetworkSpec) -> None:
 
 
 def prepare_recovery(docker: Docker) -> None:
-    """An engine that can be asked, and will not hear of other PoolIDs."""
+    """An engine that can be asked, and goes on to use the old PoolIDs."""
     with_api(docker)
     docker.is_rebuilt = True
 
@@ -210,7 +210,7 @@ def recovered(docker: Docker, spec: NetworkSpec, damage: Callable[[Path], object
 
 
 def overwrite(directory: Path) -> None:
-    """Write something else over the database."""
+    """Overwrite the database."""
     (directory / "state.sqlite").write_bytes(b"[Unit]\n" * 999)
 
 
@@ -218,7 +218,7 @@ def overwrite(directory: Path) -> None:
 
 
 def leaving(docker: Docker, spec: NetworkSpec) -> None:
-    """The program is killed, and its user has enough of it; the engine's networks are removed without it."""
+    """The program is killed and purged; the engine's networks are removed without it."""
     world = docker.world
     net = docker.create_network(spec)
     docker.stop(docker.start(net, name="web"))
@@ -241,7 +241,7 @@ def leaving(docker: Docker, spec: NetworkSpec) -> None:
 
 
 def _killed(docker: Docker, *words: str) -> bool:
-    """Run a command, again if it was killed, and say whether it was."""
+    """Run a command, again if it was killed; return whether it was."""
     world = docker.world
     status = world.command(*words, rules=docker.rules_of_life(world.life + 1))
     was_killed = status == -SIGKILL
@@ -255,7 +255,7 @@ def _killed(docker: Docker, *words: str) -> bool:
 
 
 def sandboxes_left(docker: Docker, spec: NetworkSpec) -> None:
-    """Some sandboxes are mounted where an engine has them: two that nobody knows, one of them twice."""
+    """Sandboxes are mounted where an engine has them: two are unknown to it, one of them mounted twice."""
     world = docker.world
     api = with_api(docker)
     net = docker.create_network(spec)

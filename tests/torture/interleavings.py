@@ -1,4 +1,4 @@
-"""Calls that overlap in any order, with steps held back, refused and cut off, against a plain model."""
+"""Calls that overlap in any order, with failpoints held, refused and cut off, against a plain model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLES, SHORT_EXAMPLES = 20_000, 400
 
 
 def act(host: Interleavings, random: Random, number: int) -> None:
-    """Do `number` things, most of them likely to meet others half-way."""
+    """Do `number` things, most of which meet others half-way."""
     for _ in range(number):
         (what,) = random.choices(("calls", "steps", "refusal", "settle", "kill"), (8, 8, 2, 2, 1))
         if what == "calls":
@@ -34,7 +34,7 @@ def act(host: Interleavings, random: Random, number: int) -> None:
 
 
 def example(seed: str) -> Counter[str]:
-    """Live one example, and say what happened in it."""
+    """Run one example, and return counts of what happened."""
     random = Random(seed)
     host = Interleavings(PluginHarness(), random)
     try:
@@ -46,7 +46,7 @@ def example(seed: str) -> Counter[str]:
 
 
 def run(torture: TortureRun) -> None:
-    """Live many."""
+    """Run many examples."""
     counts: Counter[str] = Counter()
     number = SHORT_EXAMPLES if torture.short else EXAMPLES
     for _ in range(number):

@@ -1,4 +1,4 @@
-"""What holds whatever happened, with state read from the SQLite file, and the rest from the kernel."""
+"""The invariants: state is read from the SQLite file, the rest from the kernel."""
 
 import json
 import time
@@ -75,7 +75,7 @@ def _state_of(world: World, docker: Docker) -> State:
 
 @dataclass
 class Findings:
-    """What does not hold."""
+    """Violated invariants."""
 
     lost: list[str] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Findings:
 
 
 def compare(world: World, docker: Docker) -> Findings:
-    """Compare beliefs, state and kernel at one moment."""
+    """Compare the engine's view, state and kernel at one moment."""
     found = Findings()
     state = _state_of(world, docker)
     view = docker.view
@@ -203,7 +203,7 @@ def _host_access(world: World, docker: Docker, state: State, links: dict[str, An
 
 
 def left_behind(world: World, docker: Docker) -> list[str]:
-    """What is there although no engine knows of it, by kind: calls that were cut off, or that never came."""
+    """The kinds of objects that exist although no engine knows them: their calls broke, or never came."""
     state, view = _state_of(world, docker), docker.view
     kinds: list[tuple[str, set[Any]]] = [
         ("networks", set(state.networks) - set(view.networks)),
@@ -251,11 +251,11 @@ def uncollected(world: World, docker: Docker) -> Findings:
 
 
 SETTLED = 30.0
-"""Seconds that the background has for what it still has to do. Mostly it takes none; a machine may be busy."""
+"""Seconds that background work may take. Usually it takes none."""
 
 
 def settle(check: Callable[[], Findings], seconds: float = SETTLED) -> Findings:
-    """Check until all holds: what goes on in the background has some time for it."""
+    """Check until all invariants hold, or time is up."""
     deadline = time.monotonic() + seconds
     while True:
         found = check()
@@ -265,7 +265,7 @@ def settle(check: Callable[[], Findings], seconds: float = SETTLED) -> Findings:
 
 
 def foreign(world: World) -> dict[str, Any]:
-    """What is there in the host that is not the program's: links, addresses, routes."""
+    """Return the host's links, addresses and routes that are not the program's."""
     links = world.host.links()
     theirs = {
         name: link

@@ -1,4 +1,4 @@
-"""Endpoint lives through the protocol, by callers who behave as an engine does, with the plugin killed all the time."""
+"""Endpoint lives through the protocol, by callers that behave as an engine does, while the plugin is killed again and again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.torture.part import Part, TortureRun
 LIVES, SHORT_LIVES, LEAST = 10_000, 500, 80
 CALLERS = 8
 MOST_GROWTH = 24 << 20
-"""Bytes that memory may grow by within thousands of lives; what is measured is told as a figure."""
+"""Bytes that memory may grow by within thousands of lives; the measured growth is reported as a figure."""
 SUBNETS = ("192.168.77.0/24", "10.44.0.0/16", "10.45.0.0/16")
 ARGUMENTS = (
     *("--host-interface", "eth1", "--gateway", "192.168.77.1", "--macvlan-subnet", SUBNETS[0]),
@@ -39,10 +39,10 @@ def nets() -> list[Net]:
 
 
 class ProcessUsage:
-    """What the process holds."""
+    """Descriptors, threads and memory of the plugin's process."""
 
     def __init__(self, plugin: Plugin) -> None:
-        """Look at it now."""
+        """Measure now."""
         proc = f"/proc/{plugin.service.pid}"
         self.descriptors = len(os.listdir(f"{proc}/fd"))
         self.threads = len(os.listdir(f"{proc}/task"))
@@ -59,7 +59,7 @@ def live(
     box: str,
     is_over: Callable[[], bool],
 ) -> list[Future[None]]:
-    """Have the callers live so many lives between them; returns at once."""
+    """Start callers that live *number* lives in total; return at once."""
     lan = plugin.lan
     pool = ThreadPoolExecutor(CALLERS)
     share = number // CALLERS
@@ -115,7 +115,7 @@ def with_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], torture: Tor
 
 
 def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], torture: TortureRun, box: str) -> None:
-    """More lives of one process, which is the same after them as before."""
+    """More lives with one process, whose resources do not grow."""
     number = 200 if torture.short else 3000
     until = max(torture.began + torture.seconds, time.monotonic() + 15)
 
@@ -140,7 +140,7 @@ def without_kills(plugin: Plugin, ledger: Ledger, networks: list[Net], torture: 
 
 
 def at_rest(plugin: Plugin) -> ProcessUsage:
-    """Weigh the process once it has done what the last calls left to it, and seen that the callers have hung up."""
+    """Measure the process when it is idle and has closed the callers' connections."""
     wait_until(lambda: not our_links(plugin.lan), 120, "the links' end")
     seen = [ProcessUsage(plugin)]
 
@@ -164,7 +164,7 @@ def strangers(host: DockerHost, ledger: Ledger, networks: list[Net]) -> list[str
 
 
 def roll_back(plugin: Plugin, ledger: Ledger, networks: list[Net], torture: TortureRun) -> None:
-    """What the engine forgot is there still, and nothing else; it goes when the engine rolls it back after all."""
+    """Exactly what the engine forgot is still there, and goes when the engine rolls it back."""
     plugin.stop()
     for each in strangers(DockerHost(Engine(plugin.lan), plugin), ledger, networks):
         torture.tally.leak(f"{each}, of which no call was cut off")
@@ -179,7 +179,7 @@ def roll_back(plugin: Plugin, ledger: Ledger, networks: list[Net], torture: Tort
 
 
 def close(plugin: Plugin, networks: list[Net], torture: TortureRun, box: str) -> None:
-    """With its networks all goes that is left."""
+    """Removing the networks removes the rest."""
     for net in networks:
         net.close(plugin)
     plugin.stop()

@@ -1,4 +1,4 @@
-"""Bodies and requests that no engine sends, made of those that engines do."""
+"""Bodies and requests that no engine sends, derived from those that engines send."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def recorded() -> list[tuple[str, Any]]:
 
 
 def _at_home(value: Any) -> Any:
-    """Have what was recorded speak of what there is: our parents, and an address space of ours."""
+    """Replace parents and address spaces of the recording by those that exist here."""
     if isinstance(value, dict):
         return {key: "eth1" if key == "parent" else _at_home(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -85,7 +85,7 @@ class Mutations:
         self._calls = recorded()
         self.methods = sorted({method for method, _ in self._calls} | {"NetworkDriver.GwAllocCheck"})
         self.known: dict[str, list[str]] = {}
-        """Identifiers that lead somewhere, for the bodies that come next."""
+        """Identifiers that exist, for later bodies."""
         self.forget()
 
     def forget(self) -> None:

@@ -1,4 +1,4 @@
-"""What an engine does to links, and what is looked at in a network namespace: netlink on a thread that is in there."""
+"""Netlink in another network namespace, on a thread that has entered it."""
 
 import os
 import socket
@@ -14,10 +14,10 @@ _CLONE_NEWNET = 0x40000000
 
 
 class NetnsNetlink:
-    """Netlink within a namespace, on a thread that has entered it for good."""
+    """Netlink in a namespace, on a thread of its own."""
 
     def __init__(self, path: str) -> None:
-        """Enter the namespace of that file."""
+        """Enter the namespace that *path* leads to."""
         self._thread = ThreadPoolExecutor(1, f"hand in {path}")
         self._netlink: Any = None
         self.do(lambda: self._enter(path))
@@ -34,7 +34,7 @@ class NetnsNetlink:
         self._netlink = IPRoute()
 
     def do(self, work: Callable[[], T]) -> T:
-        """Do something in the namespace."""
+        """Call *work* in the namespace."""
         return self._thread.submit(work).result()
 
     @property
@@ -47,7 +47,7 @@ class NetnsNetlink:
         return self.do(lambda: {each.get_attr("IFLA_IFNAME"): each for each in self._netlink.link("dump")})
 
     def addresses(self) -> list[tuple[int, str]]:
-        """Return the addresses of all links, each behind its link's index."""
+        """Return pairs of link index and address of all links."""
         return self.do(
             lambda: [
                 (
@@ -76,7 +76,7 @@ class NetnsNetlink:
         )
 
     def delete(self, name: str) -> None:
-        """Remove a link; nothing happens if there is none."""
+        """Delete a link, if it exists."""
 
         def work() -> None:
             with suppress(OSError):

@@ -20,10 +20,10 @@ from tests.lab.requirements import missing_for_lan
 from tests.torture.part import Part, TortureRun
 
 NAMES = {"host-eth2": "eth2", "host-eth3": "eth3"}
-"""By the switch's end of its cable, which tells NICs apart: the name that each is to have."""
+"""The name that each NIC should have, by its port on the switch."""
 NETWORKS = {"eth2": ("a" * 64, 40), "eth3": ("b" * 64, 60)}
 SETTLED = 60.0
-"""Seconds within which all has to be in order. Mostly it takes a fifth of one; a machine may be busy."""
+"""Seconds within which everything must be in order. Usually it takes 0.2 s."""
 DEEDS_AT_ONCE = 8
 
 
@@ -35,9 +35,9 @@ class NicHost:
         self.lan = lan
         self.plugin = plugin
         self.nics = dict(NAMES)
-        """By the switch's end: how each NIC is called now, empty while it is out."""
+        """The current name of each NIC by its port; empty while it is unplugged."""
         self.names = dict(NAMES)
-        """By the switch's end: how each NIC is to be called in the end."""
+        """The name that each NIC should have in the end, by its port."""
         self.number = 0
         for nic, (network, number) in NETWORKS.items():
             data = {"AddressSpace": "LocalDefault", "Pool": "192.168.77.0/24", "Gateway": "192.168.77.1/24"}
@@ -56,17 +56,17 @@ class NicHost:
     # Deeds.
 
     def ip(self, *words: str) -> None:
-        """Change something on the host, if it can be changed: a NIC may be just as it shall be."""
+        """Change something on the host; it may fail if nothing is to change."""
         self.lan.attempt_in("host", "ip", *words)
 
     def take_out(self, port: str) -> None:
-        """As a USB NIC."""
+        """Unplug a NIC."""
         if self.nics[port]:
             self.ip("link", "delete", self.nics[port])
             self.nics[port] = ""
 
     def put_in(self, port: str) -> None:
-        """Under its own name, or if that is another's, another one."""
+        """Plug a NIC in under its name, or under a spare one if that is in use."""
         if not self.nics[port]:
             name = next(
                 each for each in (self.names[port], "spare0", "spare1") if each not in self.nics.values()
@@ -78,13 +78,13 @@ class NicHost:
             self.nics[port] = name
 
     def rename(self, port: str, name: str) -> None:
-        """To a name that is free."""
+        """Rename a NIC, if the name is free."""
         if self.nics[port] and name not in self.nics.values():
             self.ip("link", "set", self.nics[port], "name", name)
             self.nics[port] = name
 
     def swap(self, _port: str) -> None:
-        """Both get the name of the other, as fast as can be."""
+        """Swap the names of both NICs."""
         one, other = self.nics
         first, second = self.nics[one], self.nics[other]
         if first and second:
@@ -97,23 +97,23 @@ class NicHost:
             self.nics[one], self.nics[other] = second, first
 
     def down_and_up(self, port: str) -> None:
-        """By its owner."""
+        """Set a NIC down and up."""
         for state in ("down", "up"):
             if self.nics[port]:
                 self.ip("link", "set", self.nics[port], state)
 
     def remove_ours(self, _port: str) -> None:
-        """By somebody who tidies up."""
+        """Delete our host links."""
         for name in [each for each in self.links() if each.startswith("mvh")]:
             self.ip("link", "delete", name)
 
     def restart(self, _port: str) -> None:
-        """Killed, as always."""
+        """Kill and start the plugin."""
         self.plugin.kill()
         self.plugin.start()
 
     def put_right(self, random: Random) -> None:
-        """Each NIC is there under its name, or from now on under the other's."""
+        """Give each NIC its name, or from now on that of the other."""
         if random.random() < 0.5:
             one, other = self.names
             self.names = {one: self.names[other], other: self.names[one]}
@@ -127,7 +127,7 @@ class NicHost:
     # Calls.
 
     def start_container(self, nic: str) -> str:
-        """Ask what an engine asks; return the complaint."""
+        """Make an engine's calls for a start; return the error."""
         self.number += 1
         network, address = NETWORKS[nic]
         about = {"NetworkID": network, "EndpointID": f"{self.number:032x}{address:032x}"}
@@ -148,7 +148,7 @@ class NicHost:
         return str(self.plugin.call("NetworkDriver.DeleteEndpoint", self.last).get("Err", ""))
 
     def lives(self, number: int, nics: list[str], complaints: list[str]) -> None:
-        """Start and end containers; what cannot be started is said, and ended all the same."""
+        """Start and end containers; collect errors of the ends."""
         for nic in nics[:number]:
             try:
                 self.start_container(nic)
@@ -161,7 +161,7 @@ class NicHost:
     # What has to be.
 
     def disorder(self) -> str:
-        """Say what is not as it has to be; empty if all is."""
+        """Return what is wrong; empty if nothing is."""
         links = self.links()
         ours = {each.get("link"): each for name, each in links.items() if name.startswith("mvh")}
         for nic, (_, number) in NETWORKS.items():
@@ -175,12 +175,12 @@ class NicHost:
         return ""
 
     def settled(self) -> str:
-        """Wait for order, and say what is still missing."""
+        """Wait until nothing is wrong; return what still is."""
         within(SETTLED, lambda: not self.disorder())
         return self.disorder()
 
     def left_over(self) -> set[str]:
-        """What there is that was not there before, once condemned links have had time to go."""
+        """Return the links that remain once retired links had time to go."""
 
         def extra() -> set[str]:
             return set(self.links()) - {"lo", "eth1", *NETWORKS}
@@ -202,7 +202,7 @@ class NicHost:
 
 
 def one_try(torture: TortureRun, host: NicHost) -> None:
-    """Draw deeds and lives, let them meet, and look what came of it."""
+    """Run random changes and container lives in parallel, and judge the outcome."""
     random = torture.random
     deeds: list[Callable[[str], None]] = [
         host.take_out,
@@ -252,7 +252,7 @@ def one_try(torture: TortureRun, host: NicHost) -> None:
 
 
 def run(torture: TortureRun) -> None:
-    """Try on one stage after the other; one that has seen a failure is not used again."""
+    """Try on one host after the other; a host that has seen a failure is not used again."""
     while not torture.is_over:
         with ExitStack() as stack:
             lan = stack.enter_context(Lan(nics=3))

@@ -1,4 +1,4 @@
-"""What a part of the torture is given, and what it has to tell."""
+"""What a part of the torture gets, and what it reports."""
 
 import time
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from random import Random
 
 MOST_MORE = 240.0
-"""Seconds that a part may take beyond its own to try the least that it has to."""
+"""Seconds that a part may take beyond its limit to make its minimum of tries."""
 
 
 @dataclass
 class Tally:
-    """How it went. `tried` is the sum of the three others, for each try counts by the worst that it did."""
+    """The counts of a part. `tried` is the sum of the three others; each try counts by its worst outcome."""
 
     tried: int = 0
     survived: int = 0
@@ -20,9 +20,9 @@ class Tally:
     leaked: int = 0
     """Something of ours was left behind."""
     findings: list[str] = field(default_factory=list)
-    """A line for each try that was not survived: what came of it, and what it was."""
+    """A line for each try that was not survived."""
     figures: dict[str, str] = field(default_factory=dict)
-    """What was measured on the way, by name."""
+    """What was measured, by name."""
 
     def survive(self) -> None:
         """Count a try that went well."""
@@ -42,45 +42,45 @@ class Tally:
         self.findings.append(f"leaked: {finding}")
 
     def summary(self) -> str:
-        """Say the counts in a line."""
+        """Return the counts in one line."""
         return f"{self.tried} tried, {self.survived} survived, {self.lost} lost, {self.leaked} leaked"
 
 
 @dataclass
 class TortureRun:
-    """What one run of a part may use, and where it tells how far it is."""
+    """One run of a part: its settings, its randomness, and its progress."""
 
     name: str
     short: bool
     """The form that fits into continuous integration: a sample, chosen by the seed."""
     seed: int
     seconds: float
-    """After so long it ends by itself, whatever is left; what was not tried is told as a figure."""
+    """The run ends after that time; what was not tried is reported as a figure."""
     say: Callable[[str], None]
     least: int = 1
-    """Tries that it makes even if its time is up: on a busy machine the preparations alone may take all of that."""
+    """The minimum of tries, made even if time is up: on a busy machine the preparation alone may take all of it."""
     scenarios: tuple[str, ...] = ()
-    """Of the parts that play scenarios: those that are wanted; all if none is named."""
+    """For parts that run scenarios: which ones; all if empty."""
     tally: Tally = field(default_factory=Tally)
     began: float = field(default_factory=time.monotonic)
     _last_report: float = 0.0
 
     def __post_init__(self) -> None:
-        """Make the randomness of this part, which does not depend on what other parts drew."""
+        """Seed the randomness of this part, independent of other parts."""
         self.random = Random(f"{self.name} {self.seed}")
 
     @property
     def is_over(self) -> bool:
-        """Whether its time is up, and the least is tried, or cannot be."""
+        """Whether time is up and the minimum is tried, or cannot be."""
         beyond = time.monotonic() - self.began - self.seconds
         return beyond >= (0 if self.tally.tried >= self.least else MOST_MORE)
 
     def wants(self, scenario: str) -> bool:
-        """Whether a scenario is to be played."""
+        """Whether a scenario is to run."""
         return not self.scenarios or scenario in self.scenarios
 
     def progress(self, of: int | None = None, doing: str = "") -> None:
-        """Say how far it is, every two seconds at most."""
+        """Report progress, every two seconds at most."""
         now = time.monotonic()
         if now - self._last_report < 2:
             return

@@ -1,4 +1,4 @@
-"""What is played while the program is killed, or refused what it asks for: each call that changes something, in order."""
+"""The scenarios in which the program is killed, or the kernel, disk and LAN fail."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,27 +16,27 @@ DEFAULTS = ("--host-interface=eth1", "--gateway=192.168.77.1", "--macvlan-subnet
 
 
 def unprepared(docker: Docker) -> None:
-    """Nothing has to be there."""
+    """No preparation."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One story; what it does is undone by the engine at its end."""
+    """A sequence of engine operations, undone at the end."""
 
     name: str
     spec: NetworkSpec
     play: Callable[[Docker, NetworkSpec], None]
     arguments: tuple[str, ...] = QUIET
     fresh_server: bool = False
-    """Whether the DHCP server is to forget everything before."""
+    """Whether the DHCP server's leases are cleared before."""
     life: int = 1
-    """Of the program, in which it is killed: 2 where an earlier one was, to look at the start after that."""
+    """The number of the process that is killed: 2 looks at the start after an earlier end."""
     prepare: Callable[[Docker], None] = unprepared
-    """What has to be there before the first life."""
+    """Prepares what the first process needs."""
 
 
 def whole_life(docker: Docker, spec: NetworkSpec) -> None:
-    """A network is created, a container lives there, and both go."""
+    """A network is created, a container starts and stops on it, and the network is removed."""
     net = docker.create_network(spec)
     container = docker.start(net, name="web")
     docker.stop(container)
@@ -84,7 +84,7 @@ def two_and_again(docker: Docker, spec: NetworkSpec) -> None:
 
 
 def declined(docker: Docker, spec: NetworkSpec) -> None:
-    """What the DHCP server leases to a container is in use by somebody else by the time that it starts again."""
+    """The address leased to a container is in use by a neighbour when it starts again."""
     net = docker.create_network(spec)
     container = docker.start(net, mac=MAC)
     docker.stop(container)
@@ -125,7 +125,7 @@ def _prepared(docker: Docker, spec: NetworkSpec) -> Net:
 
 
 def killed_and_started(docker: Docker, spec: NetworkSpec) -> None:
-    """The program dies with a network, and containers alive and forgotten, and starts again."""
+    """The program is killed with a network, running containers and forgotten ones, and starts again."""
     _prepared(docker, spec)
     docker.world.kill()
     docker.up()
@@ -133,7 +133,7 @@ def killed_and_started(docker: Docker, spec: NetworkSpec) -> None:
 
 
 def stopped(docker: Docker, spec: NetworkSpec) -> None:
-    """The program is told to stop, as after each scenario, while a container lives on."""
+    """The program is stopped while a container runs."""
     _prepared(docker, spec)
 
 

@@ -1,4 +1,4 @@
-"""What a run of the torture tells in the end: the table of its parts, and why those failed that did."""
+"""The report of a torture run: the table of its parts, and why parts failed."""
 
 import os
 import platform
@@ -8,13 +8,13 @@ from typing import Any
 
 Row = dict[str, Any]
 LINES = 14
-"""About how many findings are told again behind the table; each failed part tells one at least."""
+"""About how many findings are repeated after the table; at least one for each failed part."""
 BEGINNING, END = 200, 300
-"""Characters of a finding that are told again: what it was, and, mostly at its end, why."""
+"""Characters of a finding that are repeated."""
 
 
 def has_failed(row: Row) -> bool:
-    """Say whether a part has found something."""
+    """Whether a part has found something."""
     return bool(row.get("lost") or row.get("leaked"))
 
 
@@ -35,7 +35,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def what_failed(failed: Sequence[Row]) -> list[str]:
-    """Tell which parts failed, each with its first findings, in a few lines: of a long log often only the end is shown."""
+    """Return the failed parts with their first findings, in a few lines."""
     lines = []
     for row in failed:
         if "skipped" in row:
@@ -59,7 +59,7 @@ def in_a_line(finding: str) -> str:
 
 
 def surroundings() -> dict[str, Any]:
-    """Say when and where this is."""
+    """Return time and machine of the run."""
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "kernel": platform.release(),

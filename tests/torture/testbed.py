@@ -1,4 +1,4 @@
-"""The world with everything foreign in it, on which scenarios are played, by several workers side by side."""
+"""Hosts with foreign links and routes, on which several workers run scenarios in parallel."""
 
 import multiprocessing
 import shutil
@@ -27,7 +27,7 @@ from tests.torture.world import Cut, World
 T = TypeVar("T")
 SHORT_SCENARIOS = 10
 WORKERS, SHORT_WORKERS = 5, 2
-"""More than processors: a try mostly waits for the kernel. In the short form other tests run beside."""
+"""More than processors: a try mostly waits for the kernel. In the short form other tests run as well."""
 LOGS = Path(tempfile.gettempdir(), "macvlan-twisted-torture")
 """For the logs of tries that were not survived."""
 FOREIGN = (
@@ -42,7 +42,7 @@ FOREIGN = (
 
 
 class Unsupported(Exception):
-    """This kernel cannot play a scenario."""
+    """This kernel lacks what a scenario needs."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Moment:
 
     @property
     def line(self) -> str:
-        """As a life tells of it."""
+        """The line that a process writes at this moment."""
         return f"{self.step} {self.occurrence} {'after' if self.is_done else 'before'}"
 
     def __str__(self) -> str:
-        """As a person would."""
+        """For people."""
         when = "after" if self.is_done else "before"
         return f"{self.scenario.name}: {when} {self.step} ({self.occurrence})"
 
@@ -83,15 +83,15 @@ class Outcome:
 
 
 class Testbed:
-    """A world with foreign things and a DHCP server."""
+    """A host with foreign links and routes, and a DHCP server."""
 
     def __init__(self, world: World, dhcp: DhcpServer) -> None:
-        """Where scenarios are played."""
+        """Attach the DHCP server to the world."""
         self.world = world
         self.dhcp = world.dhcp = dhcp
 
     def record(self, scenario: Scenario, version: int) -> list[Moment]:
-        """Play a scenario undisturbed, and return its moments."""
+        """Run a scenario undisturbed, and return its moments."""
         self.ready_server(scenario)
         with self.world.try_out(*DEFAULTS, *scenario.arguments):
             docker = Docker(self.world, Random(0), version=version)
@@ -113,14 +113,14 @@ class Testbed:
         ]
 
     def ready_server(self, scenario: Scenario) -> None:
-        """Have the DHCP server forget what nobody gives back, before it has nothing left."""
+        """Clear the DHCP server's leases before its pool is full."""
         if scenario.fresh_server or len(self.dhcp.leases()) > 40:
             self.dhcp.forget()
 
 
 @contextmanager
 def testbed() -> Iterator[Testbed]:
-    """Build the world; it is taken down at the end of the block."""
+    """Build a testbed; it is removed at the end of the block."""
     with ExitStack() as undo:
         lan = undo.enter_context(Lan(nics=2))
         world = undo.enter_context(World(lan))
@@ -173,7 +173,7 @@ def endure(
 
 
 def traces(log: str) -> list[str]:
-    """What in a log shows that an error was not understood."""
+    """Return the lines of a log that show an unhandled error."""
     signs = ("Traceback", "bug:", "Unhandled", " bug ")
     lines = log.splitlines()
     return [
@@ -185,7 +185,7 @@ def traces(log: str) -> list[str]:
 
 
 def recorded(torture: TortureRun, scenarios: Sequence[Scenario]) -> list[Moment]:
-    """Record the scenarios, in the short form some that the seed draws, and tell the figures of that."""
+    """Record the scenarios (in the short form a sample), and note the figures."""
     for module in walk_packages(macvlan_twisted.__path__, "macvlan_twisted."):
         import_module(module.name)
     moments: list[Moment] = []
@@ -225,7 +225,7 @@ def _work(attempt: Callable[[Testbed, Any, Random], Outcome], seed: str, tasks: 
 def tried(
     torture: TortureRun, attempt: Callable[[Testbed, T, Random], Outcome], tasks: Sequence[T]
 ) -> Iterator[Outcome]:
-    """Have workers try *tasks*, until all are tried, or time is up."""
+    """Run *tasks* on several workers until all are done or time is up."""
     context = multiprocessing.get_context("spawn")
     queue, outcomes = context.Queue(), context.Queue()
     arguments = (attempt, str(torture.seed), queue, outcomes)
@@ -262,7 +262,7 @@ def tried(
 
 
 def count(torture: TortureRun, outcome: Outcome) -> None:
-    """Count a try by the worst that it did."""
+    """Count a try by its worst outcome."""
     text = f"{outcome.what}: {'; '.join(outcome.lost + outcome.leaked)[:700]}"
     if outcome.lost:
         torture.tally.lose(text)

@@ -1,5 +1,5 @@
 """
-A docker host on a LAN of its own without an engine, in which the program lives and dies many times a minute.
+A docker host without an engine, in which the program is started and killed many times a minute.
 """
 
 import json
@@ -28,35 +28,35 @@ from tests.torture.netns_netlink import NetnsNetlink
 T = TypeVar("T")
 CHECKOUT = Path(__file__).resolve().parents[2]
 BOXES = 3
-"""Sandboxes; more containers than that share them."""
+"""Network namespaces that serve as sandboxes; more containers than that share them."""
 Rule = dict[str, Any]
 
 
 class Cut(Exception):
-    """The program went away with a call of ours; whether it was done is not known."""
+    """The connection broke during a call. Whether the program executed it is unknown."""
 
 
 class Unreached(Exception):
-    """The program was not there when we wanted to call."""
+    """The program does not listen."""
 
 
 class World:
-    """The LAN, sandboxes, and the program's lives."""
+    """The LAN, its sandboxes, and the processes of the program."""
 
     def __init__(self, lan: Lan) -> None:
         """Prepare; `lan` is there already."""
         self.lan = lan
         self.dhcp: DhcpServer | None = None
-        """The DHCP server of the LAN, for scenarios in which it changes its mind."""
+        """The DHCP server of the LAN, for scenarios that reconfigure it."""
         self.at_end = ExitStack()
-        """What has to be undone at the end of a try."""
+        """Clean-up for the end of a try."""
         self._undo = ExitStack()
         self.directory = Path()
         self.pid = 0
         self._life = 0
 
     def __enter__(self) -> Self:
-        """Make the sandboxes, and import the program."""
+        """Create the sandboxes, and start the fork server."""
         with ExitStack() as undo:
             self.root = Path(tempfile.mkdtemp(prefix=f"{self.lan.tag}-torture-"))
             undo.callback(shutil.rmtree, self.root, ignore_errors=True)
@@ -155,22 +155,22 @@ class World:
 
     @property
     def log_file(self) -> Path:
-        """What all lives of this try have logged."""
+        """The log of all processes of this try."""
         return self.directory / "log"
 
     @property
     def switch(self) -> Path:
-        """The file that holds rules of a life back, or not."""
+        """The file that enables rules marked ``while_held``."""
         return self.directory / "switch"
 
     def failpoints_of(self, life: int) -> list[str]:
-        """Return the steps of a life, 1 being the first one."""
+        """Return the failpoints that a process has passed; processes are numbered from 1."""
         path = self.directory / f"steps{life}"
         return path.read_text().splitlines() if path.exists() else []
 
     @property
     def was_refused(self) -> bool:
-        """Whether a step of any life was refused."""
+        """Whether a failpoint of any process was refused."""
         lives = range(1, self.life + 1)
         return any(line.endswith(" refused") for life in lives for line in self.failpoints_of(life))
 
@@ -181,7 +181,7 @@ class World:
         user: int,
         short_grace_periods: ShortGracePeriods | None = None,
     ) -> None:
-        """Begin a life, and do not wait for it."""
+        """Start a process, and do not wait for it."""
         self._life += 1
         order = {
             "arguments": [
@@ -219,7 +219,7 @@ class World:
 
     def command(self, *words: str, rules: Sequence[Rule] = (), seconds: float = 60) -> int:
         """
-        Run one of the commands for an administrator, which counts as a life, and return its status.
+        Run an administrator's command in a process of its own, and return its status.
 
         :raises RuntimeError: it does not end.
         """
@@ -236,11 +236,11 @@ class World:
 
     @property
     def life(self) -> int:
-        """The number of the life, from 1 on."""
+        """The number of the process, from 1."""
         return self._life
 
     def wait(self, seconds: float) -> int | None:
-        """Wait for the end of a life, and return its status, or ``None`` if it goes on."""
+        """Wait for the end of the process, and return its status; ``None`` if it still runs."""
         if not self.pid:
             return -signal.SIGKILL
         status: int | None = self._ask_fork_server({"pid": self.pid, "seconds": seconds})["status"]
@@ -257,7 +257,7 @@ class World:
         short_grace_periods: ShortGracePeriods | None = None,
     ) -> bool:
         """
-        Begin a life, and wait until it answers; ``False`` if it ended before it could.
+        Start a process, and wait until it answers; ``False`` if it ended before.
 
         :param limits: by the names of the resource module. :param user: who runs it; another one than root has no more
             rights than the program needs. :param haste: how soon it removes what nobody has.
@@ -266,7 +266,7 @@ class World:
         return self.comes_up(seconds)
 
     def comes_up(self, seconds: float = 30) -> bool:
-        """Wait until the program answers; ``False`` if it ended before it could."""
+        """Wait until the program answers; ``False`` if it ended before."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if answers(self.socket, "POST", "/Plugin.Activate"):
@@ -276,21 +276,21 @@ class World:
         raise RuntimeError(f"the program does not answer after {seconds:g} s:\n{self.log()}")
 
     def kill(self) -> None:
-        """Kill the program, if it lives."""
+        """Kill the program, if it runs."""
         if self.pid:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             self.wait(20)
 
     def stop(self, seconds: float = 20) -> int | None:
-        """End the program in an orderly way, and return its status."""
+        """Stop the program by SIGTERM, and return its status."""
         if self.pid:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
         return self.wait(seconds)
 
     def log(self) -> str:
-        """Return what the lives of this try have logged."""
+        """Return the log of all processes of this try."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def call(self, method: str, body: Mapping[str, Any] | None, seconds: float = 30) -> dict[str, Any]:
@@ -322,7 +322,7 @@ class World:
             connection.close()
 
     def send(self, raw: bytes, seconds: float = 30) -> bytes:
-        """Send these bytes, which need be no request, and return what comes until the connection ends."""
+        """Send bytes, which need not be a request; return what comes until the connection closes."""
         with socket.socket(socket.AF_UNIX) as dialled:
             dialled.settimeout(seconds)
             dialled.connect(str(self.socket))
@@ -336,7 +336,7 @@ class World:
     # What an engine does to links.
 
     def box(self, number: int) -> NetnsNetlink:
-        """A hand in a sandbox."""
+        """Netlink in a sandbox."""
         return self._boxes[number % BOXES]
 
     def box_path(self, number: int) -> str:
@@ -385,7 +385,7 @@ class World:
         box.do(work)
 
     def empty_boxes(self, kept: set[str]) -> None:
-        """Have the sandboxes of all other containers end, and with them their links."""
+        """Delete the links of all other containers, as the kernel does with their sandboxes."""
         for box in self._boxes:
             for name in box.links():
                 if name != "lo" and name not in kept:

@@ -41,11 +41,11 @@ COLLECTION = ShortGracePeriods(silence=20.0)
 COLLECT_EVERY = 4
 """Seconds from one round of the collection to the next."""
 PAUSE = 0.3
-"""Seconds between two questions to the engine, of which many households ask it side by side."""
+"""Seconds between two requests to the engine."""
 LEASED = "192.168.77.200,192.168.77.230"
 POLICIES = ("no", "always", "unless-stopped", "on-failure")
 RESTED = "rested"
-"""The policy, here, of containers with ``unless-stopped`` that somebody has stopped."""
+"""Marks containers with ``unless-stopped`` that somebody has stopped."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,13 @@ CONTAINERS = (
 )
 
 MANY = {"ours-no", "ours-rested", "dockers-on-failure", "dhcp-unless-stopped"}
-"""The containers that a household with few of them lacks."""
+"""The containers that are left out where few are wanted."""
 
 
 @dataclass
 class WorldState:
-    """The host, its containers, and what was found amiss."""
+    """The host, its containers, and what was wrong.
+    Return endpoints in the plugin's state of which the engine knows nothing, and addresses of ours that are"""
 
     host: DockerHost
     server: DhcpServer | None
@@ -278,7 +279,7 @@ class WorldState:
 def populated_world(
     version: str, *, live_restore: bool, socket_unit: bool, dhcp: bool, few: bool = False
 ) -> Iterator[WorldState]:
-    """Furnish a LAN, an engine whose containerd is a daemon of its own as under systemd, our service, and containers."""
+    """Run an engine (its containerd a daemon of its own, as under systemd), our service and containers on a LAN."""
     with ExitStack() as open_:
         lan = open_.enter_context(Lan())
         engine = Engine(lan, version, live_restore=live_restore, external_containerd=True)
