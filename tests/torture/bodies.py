@@ -25,13 +25,12 @@ from tests.torture.part import Part, TortureRun
 BODIES, SHORT_BODIES = 200_000, 5_000
 CALLERS = 4
 ROUND = 1000
-"""After so many bodies what was acknowledged is undone, and everything is checked.
-Bytes that memory may grow by after the first quarter; what is measured is told as a figure. Nothing is kept of a body,"""
+"""After so many bodies what was acknowledged is undone, and everything is checked."""
 PATIENCE = 60
 MOST_GROWTH = 16 << 20
 """
-Bytes that memory may grow by after the first quarter; what is measured is told as a figure. Nothing is kept of a body,
-but large ones leave the allocator's heap with gaps: after some 30,000 bodies 74 MiB were there, and not more after 60,000.
+Bytes that memory may grow by after the first quarter; the measured growth is reported as a figure. Large bodies leave
+gaps in the allocator's heap: 74 MiB after 30,000 bodies, and no more after 60,000.
 """
 LONGEST_LINE = 4096
 """The most bytes that a line of the log may have."""

@@ -231,8 +231,7 @@ def while_containers_stop(absence: float | None) -> Callable[[WorldState], None]
 
 
 def shut_down_at_once(world: WorldState) -> None:
-    """Send SIGTERM to both at the same time, and wait for their end.
-    How long the background collection may take over what an engine has dropped silently: the endpoint goes when nothing"""
+    """Send SIGTERM to both at the same time, and wait for their end."""
     dockerd, service = world.engine.dockerd, world.plugin.service
     dockerd.send(signal.SIGTERM)
     service.send(signal.SIGTERM)

@@ -16,8 +16,8 @@ from tests.torture.boot_orders import BY_NAME, Order, live_on
 from tests.torture.world_state import PAUSE, POLICIES, WorldState, populated_world
 
 COLLECTION_SECONDS = 90.0
-"""How long the background collection may take over what an engine has dropped silently: the endpoint goes when nothing
-was heard of it for a while, its address when it has waited as long once more, and the machine does other things, too.
+"""Seconds that the reconciler may take to remove what an engine has dropped silently: an endpoint goes after one grace
+period, its address after another one.
 """
 OUTCOME = "outcome: "
 OF_US = re.compile(r"macvlan-twisted|remote|NetworkDriver|IpamDriver|macvlan_twisted|\bmv[th]")

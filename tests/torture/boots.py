@@ -138,8 +138,7 @@ def count(torture: TortureRun, one: Try, outcome: dict[str, Any]) -> None:
 
 
 def missing() -> str:
-    """Return what the machine lacks; any engine will do.
-    What the engine does with a container by itself shows in its *twin*: a container with the same restart policy and no"""
+    """Return what the machine lacks; any engine will do."""
     lacks = [missing_for_engine(version) for version in VERSIONS]
     return "" if "" in lacks else lacks[0]
 

@@ -1,10 +1,10 @@
 """
-Killed at any instant: SIGKILL before and after every step that the program takes, in every scenario.
+SIGKILL before and after every failpoint that the program passes, in every scenario.
 
-Each scenario is played once to learn its steps. Then it is played again for each of them: the program kills itself
-there, is started again, the engine does one of the things that engines do next, the invariants are checked, a new life
-is lived, all is taken down, and the invariants are checked once more. In some of the tries in which the engine has
-dropped something without a word, the background is given the time to find that before the new life.
+Each scenario runs once to record its failpoints. Then it runs again for each of them: the program kills itself there and
+is started again, the engine reacts in one of the ways that engines do, the invariants are checked, a container lives
+and ends, everything is removed, and the invariants are checked again. In some tries in which the engine has dropped
+something silently, the reconciler gets the time to remove it first.
 """
 
 from collections import Counter

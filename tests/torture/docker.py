@@ -1,8 +1,8 @@
 """
-An engine as the plugin knows one: what it calls in which order, what it believes, and what it does after a call broke.
+A model of an engine: the order of its calls, what it knows, and what it does after a call broke.
 
-By docs/reference/protocol: the cut-off call again without its body, then the calls that undo; nothing is replayed, and
-an object whose removal failed is forgotten.
+The broken call is repeated without its body, then undone; nothing is replayed, and an object whose removal failed is
+forgotten (docs/reference/protocol).
 """
 
 import time

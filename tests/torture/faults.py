@@ -1,9 +1,9 @@
 """
-Refused what it asks for: the same scenarios with a kernel, a disk and a LAN that say no at each step, once or for a
-while; with a disk that is full, read-only or slow; and with file descriptors and threads used up.
+The same scenarios with a kernel, a disk and a LAN that fail at each failpoint, once or for a while; with a disk that is
+full, read-only or slow; and without file descriptors and threads.
 
-Each time the engine has to be told so in a sentence, what had begun has to be undone, and once the cause is gone
-everything has to work again, without a restart.
+Each time the engine must get a readable error, the change must be rolled back, and once the cause is gone everything
+must work again without a restart.
 """
 
 import errno

@@ -1,9 +1,9 @@
 """
-The program, imported once: each of its lives is a fork, so that a start takes a fraction of a second.
+Imports the program once and forks a process for each start, so that a start takes a fraction of a second.
 
-Run in the network namespace that it shall live in, with a socket as its standard input: it is told of lives to be
-begun, one JSON object a line, and answers each with one. In a life runs what ``twistd macvlan`` runs; the one
-difference is an observer of its steps, which writes down what is done, and does to the program what it was told to.
+It runs in the network namespace of the program, and reads requests, one JSON object a line, from a socket on its standard
+input. A process runs what ``twistd macvlan`` runs, with an observer of failpoints that records each, and kills the
+process, raises an error or waits, as the request says.
 """
 
 import ctypes
@@ -59,11 +59,11 @@ def _import_program() -> None:
 
 class Plan:
     """
-    What happens to a life at its steps.
+    What happens to a process at its failpoints.
 
-    :param rules: each with ``step``, ``occurrence`` (from 1 on; 0: each), ``done``, and one deed: ``kill``, ``errno``
+    :param rules: each with ``step``, ``occurrence`` (from 1 on; 0: each), ``done``, and one effect: ``kill``, ``errno``
         or ``seconds``; ``while_held`` has it happen only as long as the switch file holds a 1.
-    :param told: a file that gets a line for each step.
+    :param trace: a file that gets a line for each failpoint.
     :param switch: a file of one byte.
     """
 

@@ -1,6 +1,6 @@
 """
-Further ways of life, in which the program is killed: with an engine that it asks, a LAN that takes back what it gave,
-state that was lost or belongs to somebody else, and as a command that an administrator runs, and runs again.
+Further scenarios for kills: with an engine API, a DHCP server that denies its leases, lost or foreign state, and
+administrator's commands that are repeated.
 """
 
 import errno

@@ -18,7 +18,7 @@ class NetnsNetlink:
 
     def __init__(self, path: str) -> None:
         """Enter the namespace that *path* leads to."""
-        self._thread = ThreadPoolExecutor(1, f"hand in {path}")
+        self._thread = ThreadPoolExecutor(1, f"netlink in {path}")
         self._netlink: Any = None
         self.do(lambda: self._enter(path))
 

@@ -1,8 +1,8 @@
-"""NICs are taken out, put back, renamed, swapped, and taken down, in any order, while containers start and end.
+"""NICs are unplugged, plugged in, renamed, swapped and set down, in any order, while containers start and end.
 
-A try is some deeds on two NICs, each with a network that gives the host access, and calls of an engine beside them. Then
-the NICs get their names, or each that of the other, and all has to be as it was: our links on the right NICs with addresses and routes,
-containers can be started and ended, and nothing else is there.
+A try is some changes of two NICs, each with a network with host access, and an engine's calls in parallel. Then the NICs
+get their names, or each that of the other, and everything must be in order: our links on the right NICs with addresses
+and routes, containers can start and end, and nothing else exists.
 """
 
 import json

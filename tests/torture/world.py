@@ -259,8 +259,8 @@ class World:
         """
         Start a process, and wait until it answers; ``False`` if it ended before.
 
-        :param limits: by the names of the resource module. :param user: who runs it; another one than root has no more
-            rights than the program needs. :param haste: how soon it removes what nobody has.
+        :param limits: by the names of the resource module. :param user: the user id; without root it has only the
+            capabilities that the program needs. :param short_grace_periods: for the reconciler.
         """
         self.begin(rules, limits or {}, user, short_grace_periods)
         return self.comes_up(seconds)

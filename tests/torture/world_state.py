@@ -88,8 +88,7 @@ MANY = {"ours-no", "ours-rested", "dockers-on-failure", "dhcp-unless-stopped"}
 
 @dataclass
 class WorldState:
-    """The host, its containers, and what was wrong.
-    Return endpoints in the plugin's state of which the engine knows nothing, and addresses of ours that are"""
+    """The host, its containers, and what was wrong."""
 
     host: DockerHost
     server: DhcpServer | None
@@ -223,8 +222,9 @@ class WorldState:
             self.plugin.start(seconds=60)
 
     def forgotten(self) -> set[str]:
-        """Return endpoints in the plugin's state of which the engine knows nothing, and addresses of ours that are
-        taken for nobody; tell of endpoints that the plugin should know.
+        """Return endpoints and addresses in the plugin's state that the engine does not know.
+
+        Endpoints that the plugin should know, and does not, count as lost.
         """
         rows = self.rows()
         known = {str(row[0]) for row in rows["endpoints"]}
@@ -237,8 +237,9 @@ class WorldState:
         return found
 
     def has_collected(self) -> bool:
-        """Say whether the plugin seems to know nothing any more that the engine does not, by a copy of its state: for a
-        better look it would have to be stopped, and would wait anew.
+        """Whether a copy of the plugin's state has nothing that the engine does not know.
+
+        Stopping the plugin for a better look would restart the grace periods.
         """
         state = read_state(self.plugin.state_dir)
         taken = [each for each in state.addresses.values() if each == Purpose.ENDPOINT.value]
