@@ -46,7 +46,7 @@ def run(part: Part, measurement: Measurement) -> dict[str, Any]:
 
 
 def laid_out(row: dict[str, Any]) -> list[str]:
-    """Lay out what a part has told."""
+    """Lay out what a part has reported."""
     title = f"{row['part']}: {row['what']}"
     lines = ["", title, "=" * len(title)]
     for trouble in ("skipped", "failed"):
@@ -71,7 +71,7 @@ def laid_out(row: dict[str, Any]) -> list[str]:
 
 
 def machine() -> dict[str, Any]:
-    """Tell what it was measured on."""
+    """Return a description of the machine."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "version": VERSION_TEXT,

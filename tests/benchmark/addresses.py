@@ -25,7 +25,7 @@ CALLERS = (1, 16)
 
 
 def claims(pool_id: str, pool: str, number: int) -> Iterator[Allocation]:
-    """So many of a pool's first addresses, taken."""
+    """The allocations of a pool's first addresses."""
     first = ip_network(pool).network_address + 2
     return (Allocation(pool_id, first + each, "endpoint") for each in range(number))
 
@@ -40,14 +40,14 @@ def request_pool(path: Path, pool: str) -> str:
 
 
 def one_address(pool_id: str) -> Talk:
-    """An address that is taken and given back."""
+    """An address that is requested and released."""
     answer = yield call("IpamDriver.RequestAddress", {"PoolID": pool_id, "Address": "", "Options": {}})
     address = str(json.loads(answer)["Address"]).partition("/")[0]
     yield call("IpamDriver.ReleaseAddress", {"PoolID": pool_id, "Address": str(ip_address(address))})
 
 
 def calls(path: Path, pool_id: str, callers: int, seconds: float) -> Timing:
-    """Take and give back for so long."""
+    """Request and release for so long."""
     return converse(path, [until(seconds, lambda: one_address(pool_id)) for _ in range(callers)])
 
 

@@ -18,7 +18,7 @@ _HEAD = (
 Call = tuple[str, bytes]
 """A method, and the request that asks for it."""
 Talk = Generator[Call, bytes, None]
-"""What one caller says: it yields calls, and is sent the body of each answer."""
+"""The calls of one caller: it yields calls, and is sent the body of each reply."""
 
 
 def call(method: str, body: Mapping[str, Any]) -> Call:
@@ -128,7 +128,7 @@ def converse(path: Path, talks: Iterable[Talk]) -> Timing:
 
 
 def ask(path: Path, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Make one call, and return its answer."""
+    """Make one call, and return the reply."""
     answered: list[bytes] = []
 
     def talk() -> Talk:
@@ -144,7 +144,7 @@ def _nothing_came() -> list[Any]:
 
 
 def until(seconds: float, make: Callable[[], Talk]) -> Talk:
-    """Repeat a talk for so long; the last one is finished."""
+    """Repeat a series of calls for so long; the last one is finished."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         yield from make()

@@ -28,7 +28,7 @@ class Api:
         self._connection.close()
 
     def ask(self, method: str, target: str, body: Any = None) -> Any:
-        """Make one request, and return what was answered."""
+        """Make one request, and return the reply."""
         sent = b"" if body is None else json.dumps(body).encode()
         self._connection.request(method, target, sent, {"Content-Type": "application/json"})
         response = self._connection.getresponse()

@@ -19,7 +19,7 @@ _AT_ONCE = 50_000
 
 
 class Collected:
-    """In the place of the writer: keeps changes until there are many."""
+    """Stands in for the group commit: collects changes until there are many."""
 
     def __init__(self, ledger: Database) -> None:
         """Collect for a ledger."""
@@ -27,14 +27,14 @@ class Collected:
         self._changes: list[Change] = []
 
     def submit(self, changes: list[Change], /) -> Deferred[None]:
-        """Take changes."""
+        """Collect changes."""
         self._changes += changes
         if len(self._changes) >= _AT_ONCE:
             self.write()
         return succeed(None)
 
     def write(self) -> None:
-        """Commit what there is."""
+        """Commit the changes collected so far."""
         changes, self._changes = self._changes, []
         self._ledger.commit(changes)
 

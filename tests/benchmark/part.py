@@ -1,4 +1,4 @@
-"""What a part of the benchmark is given, and what it has to tell."""
+"""What a part of the benchmark gets, and what it reports."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,21 +18,21 @@ class Wanted:
     value: float
 
     def is_met(self, value: float) -> bool:
-        """Say whether it is."""
+        """Whether the figure is as wished."""
         return value >= self.value if self.how == "at least" else value <= self.value
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Describe the wish."""
         return f"{self.how} {self.value:g}"
 
 
 def at_least(value: float) -> Wanted:
-    """Make a wish."""
+    """Return a wish."""
     return Wanted("at least", value)
 
 
 def at_most(value: float) -> Wanted:
-    """Make a wish."""
+    """Return a wish."""
     return Wanted("at most", value)
 
 
@@ -61,7 +61,7 @@ class Table:
 
 @dataclass
 class Measurement:
-    """What one run of a part may use, and where it tells what it has found."""
+    """One run of a part: its settings, and its results."""
 
     name: str
     short: bool
@@ -82,7 +82,7 @@ class Measurement:
         return short if self.short else long
 
     def figure(self, name: str, value: float | Spread, unit: str, wanted: Wanted | None = None) -> None:
-        """Tell a number."""
+        """Report a number."""
         spread = (value.low, value.high) if isinstance(value, Spread) else None
         number = value.median if isinstance(value, Spread) else value
         met = None if wanted is None else wanted.is_met(number)
@@ -91,7 +91,7 @@ class Measurement:
         self.say(told(figure))
 
     def table(self, name: str, title: str, columns: Sequence[str], rows: list[list[Cell]]) -> None:
-        """Tell many."""
+        """Report a table."""
         self.tables.append(Table(name, title, tuple(columns), rows))
 
     def document(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def shown(value: Cell) -> str:
 
 
 def told(figure: Figure) -> str:
-    """Say a figure in a line."""
+    """Return a figure as one line."""
     line = f"{figure.name}: {shown(figure.value)} {figure.unit}".rstrip()
     if figure.spread is not None:
         line += f" ({shown(figure.spread[0])} to {shown(figure.spread[1])})"

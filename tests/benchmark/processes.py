@@ -1,4 +1,4 @@
-"""What the kernel tells of a running service: its memory, its files, its processor time; and how long a start took."""
+"""Resources of a running service: memory, files, processor time; and how long a start took."""
 
 import os
 import time
@@ -40,7 +40,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def wake_ups(pid: int) -> int:
-    """Return how often its threads have gone to sleep by themselves, which is as often as they were woken."""
+    """Return the number of voluntary context switches of its threads, which is how often they were woken."""
     found = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         for line in status.read_text(encoding="ascii").splitlines():

@@ -91,7 +91,7 @@ def milliseconds(method: str, latencies: list[float]) -> list[Cell]:
 def outliers(
     measurement: Measurement, what: str, latencies: list[float], wanted: Wanted | None = None
 ) -> None:
-    """Tell how slow the slowest of all is, and how many are as slow."""
+    """Describe the slowest calls, and how many are as slow."""
     slow = sum(each * 1000 > OUTLIER for each in latencies)
     measurement.figure(f"slowest of the {what}, 1 caller", max(latencies) * 1000, "ms", wanted)
     measurement.figure(f"{what} above {OUTLIER:g} ms, 1 caller", 1e6 * slow / len(latencies), "in a million")

@@ -55,7 +55,7 @@ def starts(measurement: Measurement, lan: Lan, rows: list[list[Cell]]) -> None:
 
 
 def idle(measurement: Measurement, plugin: Plugin) -> None:
-    """Look on while nothing is asked."""
+    """Measure an idle service."""
     seconds = measurement.number(20, 3)
     time.sleep(2)
     pid = plugin.service.pid
@@ -70,7 +70,7 @@ def idle(measurement: Measurement, plugin: Plugin) -> None:
 
 
 def many_lives(measurement: Measurement, lan: Lan) -> None:
-    """Live often, and see what is left of it."""
+    """Run many lives, and measure what remains."""
     number = measurement.number(100_000, 2_000)
     with Plugin(lan, arguments=QUIET) as plugin:
         create_network(plugin.socket)

@@ -18,12 +18,12 @@ FILE = "STOPWATCH_FILE"
 
 
 def mark(text: str) -> None:
-    """Say what begins now."""
+    """Note what begins now."""
     MARKS.append((time.perf_counter(), text))
 
 
 def watch(owner: Any, name: str, before: str = "", after: str = "") -> None:
-    """Say so whenever a function is called, and when it is over; empty words are not said."""
+    """Note each call and end of a function; empty names are not noted."""
     function: Callable[..., Any] = getattr(owner, name)
 
     @wraps(function)
@@ -88,7 +88,7 @@ def watch_all() -> None:
 
 
 def write_down() -> None:
-    """Keep what was seen."""
+    """Write the marks to the file."""
     with open(os.environ[FILE], "w", encoding="utf-8") as file:
         json.dump(MARKS, file)
 

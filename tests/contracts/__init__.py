@@ -1,4 +1,4 @@
-"""Tests that every implementation of an interface is held to: the real ones, and the fakes that stand for them."""
+"""Tests for every implementation of an interface: the real ones and the fakes."""
 
 import pytest
 

@@ -30,7 +30,7 @@ class HostStand(KernelFixture, Protocol):
 
 
 def linked(stand: HostStand) -> None:
-    """Make a link that is up, with two addresses of the host's of each family."""
+    """Create a link that is up, with two host addresses of each family."""
     stand.kernel.add_macvlan(PLAIN)
     stand.kernel.set_up(PLAIN.name)
     for address in (HOST, HOST_6, OTHER_HOST, OTHER_HOST_6):
@@ -38,7 +38,7 @@ def linked(stand: HostStand) -> None:
 
 
 def routes(stand: HostStand) -> set[HostRoute]:
-    """Return the routes of our protocol by our link, each of which is to be there once."""
+    """Return the routes of our protocol on our link, each of which must exist once."""
     found = stand.kernel.host_routes(PLAIN.name, PROTOCOL)
     assert len(set(found)) == len(found)
     return set(found)
@@ -153,7 +153,7 @@ class HostNetworkContract:
 
     @staticmethod
     def refused(stand: HostStand, route: HostRoute, number: int) -> None:
-        """Insist on this errno, and that there is no route."""
+        """Expect this errno, and no route."""
         with pytest.raises(LinkError, match=f"{route.destination}|{route.link} is not there") as caught:
             stand.kernel.add_host_route(route)
         assert errno.errorcode.get(caught.value.errno) == errno.errorcode[number]

@@ -21,11 +21,11 @@ MAC, OTHER_MAC = "7a:42:c0:a8:4d:05", "7a:42:c0:a8:4d:06"
 
 
 class KernelFixture(Protocol):
-    """A kernel, and the hands of an engine on its links."""
+    """A kernel, and what an engine does to its links."""
 
     @property
     def kernel(self) -> Kernel:
-        """The one under test."""
+        """The kernel under test."""
 
     def move_away(self, name: str, *, up: bool = False) -> None:
         """Move a link into another namespace, as the engine does after Join, and perhaps bring it up there."""
@@ -91,7 +91,7 @@ class KernelContract:
         assert {name: getattr(found, name) for name in asked} == asked
 
     def test_new_link_is_down_with_the_requested_facts(self, stand: KernelFixture) -> None:
-        """Up it would speak on the LAN before it is a container's."""
+        """An up link would send on the LAN before it is a container's."""
         stand.kernel.add_macvlan(evolve(PLAIN, mac=MAC, mtu=1400), prove_mac_free=True)
         nic, link = stand.kernel.find("eth1"), stand.kernel.find("mvtone")
         assert nic is not None
@@ -112,7 +112,7 @@ class KernelContract:
     def refused(
         self, stand: KernelFixture, port: MacvlanLink, number: int, message: str, *, prove: bool = False
     ) -> None:
-        """Insist on this errno and these words, and that the links are as they were before."""
+        """Expect this errno and message, and unchanged links."""
         before = {link.name: link for link in stand.kernel.links()}
         with pytest.raises(LinkError, match=message) as caught:
             stand.kernel.add_macvlan(port, prove_mac_free=prove)
@@ -167,7 +167,7 @@ class KernelContract:
         self.refused(stand, evolve(PLAIN, mac=nic.mac), errno.EADDRINUSE, "mvtone on eth1", prove=True)
 
     def test_mac_of_a_down_link_is_free(self, stand: KernelFixture) -> None:
-        """Condemned links are down, and their MACs are to be free at once."""
+        """Retired links are down, and their MACs must be free at once."""
         stand.kernel.add_macvlan(evolve(PLAIN, name="mvtfirst", mac=MAC))
         stand.kernel.set_up("mvtfirst")
         assert stand.kernel.set_group("mvtfirst", 70001)

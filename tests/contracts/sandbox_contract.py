@@ -31,17 +31,17 @@ class SandboxFixture(Protocol):
 
     @property
     def sandboxes(self) -> Sandboxes:
-        """The ones under test."""
+        """The sandboxes under test."""
 
     @property
     def path(self) -> str:
-        """Where the sandbox is."""
+        """The path of the sandbox."""
 
     def addresses(self) -> set[str]:
-        """Say which IPv4 addresses the link has."""
+        """Return the link's IPv4 addresses."""
 
     def routers(self) -> set[str]:
-        """Say where default routes lead."""
+        """Return the gateways of default routes."""
 
 
 class SandboxContract:

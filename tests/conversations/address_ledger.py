@@ -1,4 +1,4 @@
-"""What the service was asked to make and has not been asked to remove.
+"""What the service was asked to create and not asked to remove.
 
 At the end of a conversation nothing else may be left. An engine does forget things: it drops endpoints of
 containers that were removed while the plugin was down, and never asks for their removal.
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 @frozen
 class Leftovers:
-    """What is in state, and which of our links are in the kernel, when the service is stopped."""
+    """The contents of the state, and our links in the kernel, when the service is stopped."""
 
     networks: frozenset[str] = frozenset()
     endpoints: frozenset[str] = frozenset()
@@ -31,7 +31,7 @@ class Leftovers:
 
 @define
 class Ledger:
-    """Networks, endpoints and pools by the calls that the service answered."""
+    """The networks, endpoints and pools that the service has acknowledged."""
 
     networks: dict[str, Call] = field(factory=dict, init=False)
     #: Endpoint id to network id.
@@ -65,7 +65,7 @@ class Ledger:
                 self.pools.discard(sent["PoolID"])
 
     def note_endpoint(self, sent: Json) -> None:
-        """An endpoint was asked for, and may exist even where the answer got lost."""
+        """An endpoint was requested, and may exist even if the reply got lost."""
         interface = sent["Interface"]
         self.endpoints[sent["EndpointID"]] = sent["NetworkID"]
         self._addresses_of_endpoint[sent["EndpointID"]] = tuple(
@@ -81,7 +81,7 @@ class Ledger:
         return network in self._internal
 
     def complaints_about(self, left: Leftovers, link_of_endpoint: dict[str, str]) -> list[str]:
-        """What should not be left, and what should be and is not."""
+        """Return what should not be left, and what is lost."""
         complaints = [
             f"{what} {each} is left"
             for what, found, allowed in (

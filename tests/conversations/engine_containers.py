@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 class Failure(Enum):
-    """Where the engine pretends that something went wrong, though the plugin answered well."""
+    """Where the engine pretends a failure after a good reply of the plugin."""
 
     CREATE_ENDPOINT_REPLY_UNUSABLE = auto()
     JOIN = auto()
@@ -41,7 +41,7 @@ class Endpoint:
 
     @property
     def can_be_default_gateway(self) -> bool:
-        """Only then does the plugin hear of external connectivity."""
+        """Only then does the engine call Program/RevokeExternalConnectivity."""
         return not self.network.internal and bool(self.gateway or self.gateway_v6)
 
     @property

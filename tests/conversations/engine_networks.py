@@ -34,12 +34,12 @@ class Subnet:
 
 
 class AddressesExhausted(Exception):
-    """The engine's own IPAM has no address left, or the one asked for is taken."""
+    """The engine's own IPAM has no address left, or the requested one is in use."""
 
 
 @define
 class OwnPool:
-    """A pool of the engine's builtin IPAM; the plugin hears of it in CreateNetwork only."""
+    """A pool of the engine's builtin IPAM; the plugin sees it in CreateNetwork only."""
 
     subnet: Subnet
     network: AnyNetwork
@@ -70,11 +70,11 @@ class OwnPool:
         return ip_network(self.subnet.ip_range) if self.subnet.ip_range else self.network
 
     def release(self, address: str) -> None:
-        """Give one address back, with or without prefix length."""
+        """Release one address, with or without prefix length."""
         self._taken.discard(str(ip_interface(address).ip))
 
     def close(self) -> None:
-        """Nobody has to be told."""
+        """The plugin is not involved."""
 
 
 @define
@@ -99,7 +99,7 @@ class RemotePool:
         return str(self.plugin.call("IpamDriver.RequestAddress", body, around)["Address"])
 
     def request_gateway(self, named_with_pool: str | None, skip: bool) -> None:
-        """An explicit --gateway is asked for in any case; else the plugin may have named one already."""
+        """An explicit --gateway is always requested; otherwise the plugin may have named one already."""
         self.gateway = named_with_pool
         if self.subnet.gateway or (named_with_pool is None and not skip):
             self.gateway = self._request(self.subnet.gateway, {"RequestAddressType": GATEWAY_TYPE})
@@ -110,12 +110,12 @@ class RemotePool:
             self._request(address, None)
 
     def release(self, address: str) -> None:
-        """Give one address back; the engine sends it without prefix length and ignores errors."""
+        """Release one address; the engine sends it without prefix length and ignores errors."""
         bare = str(ip_interface(address).ip)
         self.plugin.attempt("IpamDriver.ReleaseAddress", {"PoolID": self.pool_id, "Address": bare})
 
     def close(self) -> None:
-        """Give the pool back, whatever is still taken in it."""
+        """Release the pool, even with addresses in use."""
         self.plugin.attempt("IpamDriver.ReleasePool", {"PoolID": self.pool_id})
 
 

@@ -1,4 +1,4 @@
-"""dockerd's client for plugins: one call, and what becomes of it when the plugin answers badly or not."""
+"""dockerd's client for plugins: one call, with dockerd's reaction to bad replies and to none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PluginRefused(Exception):
 
 
 class BadReply(AssertionError):
-    """The plugin's answer is one that a real engine would have choked on: a fault of the plugin."""
+    """The plugin's reply is one that a real engine could not use."""
 
 
 @define

@@ -56,7 +56,7 @@ class Call:
 
     @property
     def ended(self) -> float:
-        """When the engine had its answer, or gave up."""
+        """When the engine had its reply, or gave up."""
         return self.at + self.took
 
     @property
@@ -66,12 +66,12 @@ class Call:
 
     @property
     def lost_its_body(self) -> bool:
-        """An engine's retry: whoever answers it knows neither network nor endpoint."""
+        """An engine's retry without a body, which names neither network nor endpoint."""
         return not self.body_text and self.method not in BODYLESS
 
     @property
     def recorder_accepted(self) -> bool:
-        """True when the engine was told that all is well."""
+        """Whether the recorder replied with success."""
         if self.status != 200 or self.fault in ("drop", "killed", "raw"):
             return False
         return not (isinstance(self.reply, dict) and (self.reply.get("Err") or self.reply.get("Error")))
@@ -100,7 +100,7 @@ class DockerdEvent:
 
 @frozen
 class ConnectionEvent:
-    """The engine opened a connection without saying anything, or closed one."""
+    """The engine opened a connection without a request, or closed one."""
 
     at: float
     what: str
@@ -135,7 +135,7 @@ class Recording:
 
 
 def all_recordings() -> list[Path]:
-    """The files of every conversation that is kept."""
+    """The files of all conversations."""
     return sorted(RECORDINGS.glob("docker-*/*.jsonl"))
 
 

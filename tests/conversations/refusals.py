@@ -1,4 +1,4 @@
-"""Where our service refuses what the recorder accepted, and is right to do so.
+"""Where our service rightly refuses what the recorder accepted.
 
 The recorder said yes to nearly everything. Each row names the conversation, the method, a part of our
 message, and why the refusal is better than what happened in the recording. Whatever is refused elsewhere

@@ -1,4 +1,4 @@
-"""Play one recorded conversation against a service, as the engine that was recorded would have held it.
+"""Replay one recorded conversation with a service, as the recorded engine would have held it.
 
 What the engine sent is sent again, in its order and with its overlaps, except that it repeats what *our*
 service answered (:mod:`.translation`). Where the recorder was told to fail, our service answers as it sees
@@ -55,7 +55,7 @@ class Sandboxes(Protocol):
 
 
 class Service(Protocol):
-    """The service under test, as far as an engine can do anything about it."""
+    """The service under test, as an engine can affect it."""
 
     @property
     def socket_path(self) -> str: ...
@@ -72,7 +72,7 @@ class Service(Protocol):
 
 @define
 class Outcome:
-    """What came of a replay."""
+    """The outcome of a replay."""
 
     complaints: list[str] = field(factory=list)
     refusals: set[Refusal] = field(factory=set)
@@ -109,7 +109,7 @@ class Replay:
     _last_mention: dict[str, float] = field(factory=dict, init=False)
 
     def run(self) -> Outcome:
-        """Play it from beginning to end; the service is stopped afterwards."""
+        """Replay it from beginning to end; the service is stopped afterwards."""
         for call in self.recording.calls:
             self._last_mention[call.body.get("EndpointID", "")] = call.at
         with ThreadPoolExecutor(_MOST_CALLS_AT_ONCE) as threads:
@@ -161,7 +161,7 @@ class Replay:
         self._taken.clear()
 
     def _return_links_of_forgotten_endpoints(self, now: float) -> None:
-        """Containers removed while the plugin was down: their links are back, and nobody asks about them."""
+        """Return the links of containers that were removed while the plugin was down; no call mentions them."""
         for endpoint, link in list(self._taken.items()):
             if self._last_mention[endpoint] < now:
                 self.service.sandboxes.give_back(link)
@@ -213,7 +213,7 @@ class Replay:
         self.outcome.complaints += [f"{call}: {complaint}" for complaint in complaints]
 
     def _judge(self, call: Call, sent: Json, reply: Reply) -> Json | None:
-        """Hold the reply to the rules; a body is returned if the user amends the command."""
+        """Check the reply by the rules; return a body if the user amends the command."""
         self._complain(call, *rules.check_http(reply.status, reply.headers, reply.body, reply.json))
         if not isinstance(reply.json, dict):
             return None
@@ -248,7 +248,7 @@ class Replay:
         return None
 
     def _note_refusal(self, call: Call) -> None:
-        """What this call would have made does not exist: an engine says no more about it."""
+        """Note that what this call would have created does not exist: an engine does not mention it again."""
         if call.method == "IpamDriver.RequestPool" and self._translation.has_pool(
             str((call.reply or {}).get("PoolID"))
         ):
@@ -329,7 +329,7 @@ class Replay:
         self._translation.lend(call.reply["PoolID"], recorded, reply.json["Address"])
 
     def _reason_to_withhold(self, call: Call) -> str | None:
-        """Why an engine that heard our answers would not make this call; None if it would."""
+        """Return why an engine with our replies would not make this call; None if it would."""
         body = call.body
         subjects = {(name, str(body[name])) for name in ("NetworkID", "EndpointID", "PoolID") if name in body}
         about_a_network = call.method.startswith("NetworkDriver.")

@@ -33,7 +33,7 @@ def check_http(status: int, headers: Mapping[str, str], body: bytes, reply: Any)
 
 
 def check_unknown_method(status: int, headers: Mapping[str, str], body: bytes, reply: Any) -> Complaints:
-    """A method that nobody heard of: engines take 404 for "not supported", and the body is still JSON."""
+    """An unknown method: engines take 404 for "not supported", and the body is still JSON."""
     complaints = []
     if status != 404:
         complaints.append(f"status {status} instead of 404")
@@ -56,7 +56,7 @@ def _check_frame(headers: Mapping[str, str], body: bytes, reply: Any) -> Complai
 
 
 def is_error(reply: Any) -> bool:
-    """True when an engine would take the reply for a failure, whichever subsystem it asked."""
+    """Whether an engine would take the reply for a failure, in either subsystem."""
     return isinstance(reply, dict) and bool(reply.get("Err") or reply.get("Error"))
 
 

@@ -1,4 +1,4 @@
-"""Which calls an engine had in flight together, and which it made because of an earlier answer."""
+"""Which calls an engine had in flight together, and which depend on an earlier reply."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .recording import Call
 
 
 def waits_for(call: Call, earlier: Call) -> bool:
-    """True when the engine had the answer to *earlier* before it made *call*.
+    """Whether the engine had the reply to *earlier* before it made *call*.
 
     The times of the recordings tell it, but for a few milliseconds: the recorder noted the end of a call when
     its handler returned, by which time the engine might have gone on. So what follows from an answer, or is

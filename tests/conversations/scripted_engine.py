@@ -1,4 +1,4 @@
-"""A small Docker Engine 29, as far as a network and IPAM plugin can tell.
+"""A small model of Docker Engine 29, as a network and IPAM plugin sees it.
 
 It makes the calls that a real one was recorded to make, in the same order, and obeys what it does with the
 replies: it refuses those that a real engine refuses (:class:`BadReply`), and rolls back in the same way. It
@@ -181,7 +181,7 @@ class Engine29:
         return endpoint
 
     def _request_addresses(self, container: Container, endpoint: Endpoint, ip: str) -> None:
-        """v4, then v6. When v6 fails the v4 address is not given back: no engine does it."""
+        """v4, then v6. When v6 fails the v4 address is not released: no engine does it."""
         for v6 in (False, True):
             pool = endpoint.network.pool_with(ip) if ip and not v6 else endpoint.network.pool(v6)
             if pool is not None:
@@ -241,7 +241,7 @@ class Engine29:
 
     @staticmethod
     def _failed(bad: BadReply, pretend: Failure | None) -> Exception:
-        """A reply that is really bad is the plugin's fault, and more than a failed start."""
+        """Return the error: a really bad reply is the plugin's fault, and more than a failed start."""
         return bad if pretend is None else StartFailed(f"pretended: {pretend.name}")
 
     def _move_default_gateway(self, container: Container, new: Endpoint, pretend: Failure | None) -> None:
@@ -281,7 +281,7 @@ class Engine29:
             endpoint.has_link = False
 
     def _leave_twice_and_delete(self, endpoint: Endpoint) -> None:
-        """29's way back after Join had succeeded."""
+        """The rollback of Engine 29 after a successful Join."""
         self.plugin.attempt("NetworkDriver.Leave", endpoint.about)
         self._leave(endpoint)
         self._delete_endpoint(endpoint)
@@ -293,7 +293,7 @@ class Engine29:
     # dockerd's own life
 
     def lose_containers(self) -> None:
-        """kill -9, and a start with the plugin absent: stale endpoints are dropped without a word."""
+        """kill -9, and a start with the plugin absent: stale endpoints are dropped silently."""
         self._forget_the_plugin()
         for container in self.containers.values():
             for endpoint in container.endpoints:

@@ -41,5 +41,5 @@ def serve(config: Config, kernel_address: str, secret: bytes, log_path: str) -> 
 
 
 def _empty_lan(reactor: Any, parent: str, speaker: str, mac: str, elsewhere: object) -> FakeLanSocket:
-    """A NIC of this name, if the machine has one, is none of our business."""
+    """Return a fake socket, even if the machine has a NIC of this name."""
     return FakeLanSocket(parent, mac)

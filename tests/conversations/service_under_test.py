@@ -1,4 +1,4 @@
-"""Our service in a process of its own, with a make-believe kernel and a real socket and state directory."""
+"""Our service in a process of its own, with a fake kernel and a real socket and state directory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def link_of_endpoint(endpoint_id: str) -> str:
 
 
 class ServiceUnderTest:
-    """Start it, stop it, kill it, as often as wished; state and kernel stay."""
+    """Can be started, stopped and killed repeatedly; state and kernel stay."""
 
     def __init__(self, directory: Path) -> None:
         self.kernel = HostKernel(NICS)
@@ -121,7 +121,7 @@ class ServiceUnderTest:
             database.close()
 
     def errors_in_log(self) -> list[str]:
-        """Lines of the log that tell of a bug: tracebacks and what was logged as critical."""
+        """Lines of the log that show a bug: tracebacks and critical events."""
         lines = self.log_path.read_text().splitlines() if self.log_path.exists() else []
         return [line for line in lines if "#critical]" in line or line.startswith("Traceback")]
 

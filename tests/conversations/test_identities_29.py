@@ -1,4 +1,4 @@
-"""What the containers' names, which Engine 29 tells, are good for: an identity that lasts."""
+"""Containers keep their identity by their names, which Engine 29 sends."""
 
 from __future__ import annotations
 
@@ -144,6 +144,6 @@ def test_unknown_identity_is_refused(engine: Engine29) -> None:
 
 
 def test_identity_by_name_needs_an_engine_that_names(engine: Engine29) -> None:
-    """With Docker's own address management the plugin does not hear any."""
+    """With Docker's own address management the plugin gets no names."""
     with pytest.raises(PluginRefused, match="--ipam-opt identity=name"):
         engine.network_create("n1", LAN, options={"parent": "eth1", "identity": "name"})

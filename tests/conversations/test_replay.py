@@ -1,4 +1,4 @@
-"""Every recorded conversation of both engines, held again with our service."""
+"""Every recorded conversation of both engines, replayed with our service."""
 
 from __future__ import annotations
 

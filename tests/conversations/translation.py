@@ -23,7 +23,7 @@ GENERIC_OPTIONS = "com.docker.network.generic"
 
 
 class Unknown(LookupError):
-    """The call speaks of something that our service never granted: no engine would make it."""
+    """The call names something that our service never granted: no engine would make it."""
 
 
 @define
@@ -40,7 +40,7 @@ class Pool:
 
 @define
 class Translation:
-    """What was learnt so far from the replies of one conversation."""
+    """What the replies of one conversation have granted so far."""
 
     #: Counts the starts of dockerd.
     life: int = field(default=0, init=False)

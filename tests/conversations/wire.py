@@ -22,7 +22,7 @@ _MEGABYTE = 1 << 20
 
 
 class NoReply(Exception):
-    """The service closed the connection, or fell silent, with a request unanswered."""
+    """The service closed the connection, or did not reply in time."""
 
 
 @frozen
@@ -36,7 +36,7 @@ class Reply:
 
     @property
     def json(self) -> Any:
-        """The body as JSON, or None where it is none; :mod:`.rules` complains about the latter."""
+        """The body as JSON; None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -68,14 +68,14 @@ class Connection:
             self._unread = b""
 
     def is_dead(self) -> bool:
-        """True if the service has hung up while nothing was asked; Go's client notices that, too."""
+        """Whether the service has closed the idle connection; Go's client notices that, too."""
         if self._socket is None:
             return False
         readable, _, _ = select.select([self._socket], [], [], 0)
         return bool(readable) and not self._unread
 
     def close(self) -> None:
-        """Hang up, whatever is still to come."""
+        """Close the connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -1,4 +1,4 @@
-"""Words that several tests about the lives of containers share."""
+"""Helpers for tests about the lives of containers."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ RANGE = (*SUBNET, "--ip-range=192.168.77.128/25")
 """A network's addresses, without those of the LAN's own stations."""
 OUR_IPAM = ("--ipam-driver=macvlan-twisted", *RANGE)
 AT_ONCE = "--stop-signal=SIGKILL"
-"""Our sleepers do not hear SIGTERM, and the engine would wait ten seconds for each."""
+"""Our containers ignore SIGTERM, and the engine would wait ten seconds for each."""
 STATIONS = ("192.168.77.1", "192.168.77.2")
 
 
@@ -36,7 +36,7 @@ def states(engine: Engine) -> dict[str, str]:
 
 
 def assert_all_talk(host: DockerHost, names: Sequence[str], *, network: str = "lan") -> None:
-    """Each of the containers is what the engine says it is, and reaches the stations and the next container."""
+    """Each container has the address that the engine reports, and reaches the stations and the next container."""
     addresses = [address(host.engine, name, network) for name in names]
     assert len(set(addresses)) == len(names), f"handed out twice: {sorted(addresses)}"
     containers = [Container(host.engine, name) for name in names]

@@ -32,7 +32,7 @@ def assert_leased(server: DhcpServer, container: Container) -> str:
 
 
 def wait_for_release(server: DhcpServer, address: str, *, seconds: float = 10, since: int = 0) -> None:
-    """Wait until the server has been told that an address is not needed any more."""
+    """Wait until the server has logged the release of an address."""
     server.wait_for_log(f"DHCPRELEASE(eth1) {address}", seconds=seconds, since=since)
 
 

@@ -1,4 +1,4 @@
-"""Words that tests of access from the host share."""
+"""Helpers for tests of host access."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def assert_reach_each_other(
 
 
 def macs_that_answer(lan: Lan, address: str) -> set[str]:
-    """Return every MAC that answers a neighbour who asks for an address before it takes it."""
+    """Return every MAC that answers a neighbour's probe for an address."""
     sought = f"arp[6:2] == 2 and arp src host {address}"
     with lan.capture("neighbour", sought, count=5, seconds=1) as capture:
         lan.send_frame("neighbour", arp_probe(STRANGER, address))

@@ -1,4 +1,4 @@
-"""The real tap, opened from this process but on a NIC of a throw-away LAN; and a neighbour who says what it is told."""
+"""Real packet sockets, opened from this process on a NIC of a throw-away LAN, and neighbours that send given frames."""
 
 import json
 import socket
@@ -23,7 +23,7 @@ FREE = (ip_address("192.168.77.99"), ip_address("fd77::99"))
 SIBLINGS = (ip_address("192.168.77.50"), ip_address("fd77::50"))
 CONTAINER, STRANGER = "7a:42:c0:a8:4d:63", "02:00:00:00:00:07"
 LAST = AddressClaim(IPv4Address("192.168.77.250"), STRANGER)
-"""Said when everything else was: the LAN keeps the order."""
+"""Sent last: the LAN keeps the order of frames."""
 LAST_FRAME = announcement_frames(LAST.address, LAST.mac)[0]
 
 
@@ -45,7 +45,7 @@ def mac_of(lan: Lan, place: str, link: str = "eth1") -> str:
 
 @contextmanager
 def tap_in(lan: Lan, place: str = "host", parent: str = "eth1", speaker: str = "") -> Iterator[PacketSocket]:
-    """Open a tap on a parent, by which it speaks, too, unless there is another `speaker`."""
+    """Open a packet socket on a parent, which also sends unless there is another `speaker`."""
     from twisted.internet import reactor
 
     mac = mac_of(lan, place, speaker or parent)

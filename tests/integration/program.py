@@ -79,7 +79,7 @@ class Program:
         environment: Mapping[str, str] | None = None,
         wrapper: tuple[str, ...] = (),
     ) -> Daemon:
-        """Prepare the interpreter with these words, to be started by the test, and killed at its end."""
+        """Prepare the interpreter with these arguments; the test starts it, and its end kills it."""
         command = (*self.lan.enter("host"), *wrapper, str(self._python), *words)
         daemon = Daemon("the program", command, env=self._environment(environment))
         self._daemons.append(daemon)
@@ -128,7 +128,7 @@ def program(
 
 
 def activated(socket: Path) -> bool:
-    """Say whether a plugin answers on the socket."""
+    """Whether a plugin answers on the socket."""
     return answers(socket, "POST", "/Plugin.Activate")
 
 
@@ -138,7 +138,7 @@ def call(socket: Path, method: str) -> bytes:
 
 
 def gone(pid: int, seconds: float = 20) -> None:
-    """Wait until a daemon that is nobody's child has ended."""
+    """Wait until a daemon has ended that is not our child."""
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), seconds, f"the end of process {pid}")
 
 

@@ -20,7 +20,7 @@ Answer = dict[str, Any]
 GATEWAY = "192.168.77.1"
 ENDPOINT_NAME = "com.docker.network.endpoint.name"
 STRANGER = "02:00:00:00:00:99"
-"""A MAC that asks and is nobody's."""
+"""The MAC of a prober that no station has."""
 
 
 @define(eq=False)

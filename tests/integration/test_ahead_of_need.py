@@ -1,4 +1,4 @@
-"""Addresses are found free before a container needs them: by how long an answer is waited for, and who is asked."""
+"""Addresses are probed before a container needs them, so that it does not wait."""
 
 import time
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ from tests.lab.commands import wait_until
 from tests.lab.docker_host import Container, DockerHost
 
 STALE = "02:00:00:00:00:99"
-"""The MAC of the one that had the address before; nobody hears it."""
+"""The MAC of the previous holder of the address, which no station has."""
 ADDRESS, ADDRESS_V6 = "192.168.77.200", "fd77::200"
 STATIC = (AT_ONCE, f"--ip={ADDRESS}", f"--ip6={ADDRESS_V6}")
 BOTH = (*SUBNET, "--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1")
@@ -28,7 +28,7 @@ def make_stale(host: DockerHost, place: str = "neighbour", *, mac: str = STALE) 
 
 
 def assert_learns(host: DockerHost, mac: str) -> None:
-    """Without a word of its own the neighbour learns where the addresses are, and so its first ping arrives."""
+    """The neighbour learns the new MACs without sending anything, and its first ping arrives."""
     for address in (ADDRESS, ADDRESS_V6):
 
         def is_known(sought: str = address) -> bool:
@@ -125,7 +125,7 @@ def assert_silent(host: DockerHost) -> None:
 
 
 def test_removed_container_is_not_announced(docker_host: DockerHost) -> None:
-    """It would take its address from who has it next."""
+    """It would take the address away from its next holder."""
     docker_host.create("lan", *OUR_BOTH)
     docker_host.start("box", *STATIC).remove()
     with docker_host.lan.capture("neighbour", ANNOUNCED, seconds=4) as capture:

@@ -1,4 +1,4 @@
-"""Engine and plugin begin and end in other orders than they should. ``bin/torture boots`` tries all of them."""
+"""Engine and plugin start and end in unusual orders. ``bin/torture boots`` tries all of them."""
 
 import stat
 
@@ -13,7 +13,7 @@ from tests.torture.world_state import populated_world
 
 
 def test_restart_leaves_systemds_socket_intact(lan: Lan) -> None:
-    """It was opened to everybody at the start, and dead for the next service after the end."""
+    """Its mode stays, and it is not shut down."""
     with Plugin(lan, socket_unit=True) as plugin:
         for end in (plugin.stop, plugin.kill, plugin.stop):
             assert stat.S_IMODE(plugin.socket.stat().st_mode) == 0o600
@@ -25,7 +25,7 @@ def test_restart_leaves_systemds_socket_intact(lan: Lan) -> None:
 
 
 def lived_through(version: str, name: str, *, live_restore: bool) -> list[str]:
-    """Take an order, and return what was lost or left behind."""
+    """Run an order, and return what was lost or left behind."""
     order = BY_NAME[name]
     with populated_world(
         version,
@@ -41,7 +41,7 @@ def lived_through(version: str, name: str, *, live_restore: bool) -> list[str]:
 def test_containers_start_after_reboot_with_a_faster_engine(
     usable_engine_version: str,
 ) -> None:
-    """With the socket there its calls wait, and all that it starts again by itself does start."""
+    """Its calls wait on the socket, and all containers with a restart policy start."""
     assert lived_through(usable_engine_version, "reboot-socket", live_restore=False) == []
 
 

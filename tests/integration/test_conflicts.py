@@ -1,4 +1,4 @@
-"""Addresses that others on the LAN have are not handed out, whoever they are and whoever manages addresses."""
+"""Addresses in use on the LAN are not handed out, with any address management."""
 
 import json
 import re
@@ -136,7 +136,7 @@ def test_address_of_the_host_on_another_link_is_skipped(docker_host: DockerHost)
 
 
 def assert_is_skipped(host: DockerHost) -> None:
-    """Somebody has 192.168.77.66: nobody else gets it, by itself or by name."""
+    """192.168.77.66 is in use: it is neither picked nor given on request."""
     host.create("lan", OURS, *IPV4, ON_ETH1, "--ipam-opt=parent=eth1")
     boxes = [host.start(f"box-{number}") for number in range(3)]
     expected = [{f"192.168.77.{number}/24"} for number in (64, 65, 67)]

@@ -1,4 +1,4 @@
-"""Containers with addresses from the LAN's own DHCP server: both ways of asking, and what is refused with which words."""
+"""Containers with addresses from the LAN's own DHCP server, with our address management and without any; and the errors."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Leases of running containers over time: renewed, taken over by another server, taken back, without a server, named."""
+"""Leases of running containers over time: renewed, rebound, denied, without a server, with a hostname."""
 
 import pytest
 

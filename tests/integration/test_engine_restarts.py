@@ -1,4 +1,4 @@
-"""The engine ends, kindly or not, and starts again."""
+"""The engine is stopped or killed, and starts again."""
 
 from collections.abc import Iterator
 

@@ -32,7 +32,7 @@ from tests.lab.lan import Lan
 
 
 class Silent:
-    """An observer that writes down what it is told."""
+    """An observer that records conflicts."""
 
     def __init__(self) -> None:
         self.reports: list[tuple[IPAddress, str]] = []
@@ -79,7 +79,7 @@ async def test_held_address_is_defended_against_arping(lan: Lan) -> None:
 
 
 def take(lan: Lan, address: IPAddress) -> str:
-    """Let the neighbour's kernel take an IPv6 address, and answer what its duplicate address detection said."""
+    """Give the neighbour an IPv6 address, and return the state after its duplicate address detection."""
     lan.run_in("neighbour", "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/eth1/accept_dad")
     lan.run_in("neighbour", "ip", "address", "add", f"{address}/64", "dev", "eth1")
     for _ in range(100):
@@ -107,7 +107,7 @@ async def test_held_address_is_defended_against_dad(lan: Lan) -> None:
 
 @on_reactor
 async def test_held_address_is_defended_against_a_sibling(bridge_lan: Lan) -> None:
-    """Our answer by ARP comes back to us by the parent, as if another host had given it."""
+    """Our ARP reply comes back to us by the parent, as if another host had sent it."""
     sibling = mac_of(bridge_lan, "gateway", "c1")
     with (
         tap_in(bridge_lan, speaker="speaker") as tap,

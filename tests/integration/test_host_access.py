@@ -1,4 +1,4 @@
-"""The host reaches its containers and they reach it, and nobody else on the LAN notices."""
+"""The host and its containers reach each other; the rest of the LAN sees no difference."""
 
 from collections.abc import Callable
 
@@ -105,7 +105,7 @@ def test_two_networks_share_a_host_link_until_the_last_is_gone(
 def test_container_on_two_networks_is_reached_by_both_addresses(
     docker_host: DockerHost,
 ) -> None:
-    """Each of its links is told a way to the host's own address, which fits into its routes only once."""
+    """Join returns a route to the host's own address for each link, but the sandbox can have it only once."""
     docker_host.create("lan", *BOTH)
     docker_host.create("ten", "--ipam-driver=macvlan-twisted", "--subnet=10.77.0.0/24", *ACCESS)
     docker_host.start("box")

@@ -50,7 +50,7 @@ def test_containers_with_leases_are_reached(
 def test_hosts_address_offered_by_the_server_is_declined(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
-    """The user was told to choose another one, and did not."""
+    """The user ignored the advice to choose another one."""
     docker_host.create("lan", *way, ON, "--opt=host_address=192.168.77.100")
     server.stop()
     server.range = "192.168.77.100,192.168.77.100"

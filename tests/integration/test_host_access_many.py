@@ -45,7 +45,7 @@ def opened(host: RawHost) -> None:
 
 
 def about(host: RawHost, number: int) -> dict[str, Any]:
-    """Say which endpoint is meant."""
+    """Return the body that names an endpoint."""
     return {"NetworkID": host.network, "EndpointID": f"{number:064x}"}
 
 

@@ -1,4 +1,4 @@
-"""Access from the host that cannot be had is refused with words that tell why and what to do."""
+"""Host access that cannot work is refused with the reason and the remedy."""
 
 import pytest
 

@@ -92,7 +92,7 @@ class HostAsSandbox:
     """Containers of the engine that is played here: their links stay where they are."""
 
     def take(self, link: str) -> bool:
-        """Say that it is there."""
+        """Pretend to move the link."""
         return True
 
     def give_back(self, link: str) -> None:

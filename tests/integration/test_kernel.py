@@ -126,7 +126,7 @@ def test_bridge_port_is_recognized(stand: RealStand) -> None:
 
 
 def test_down_parent_accepts_links(stand: RealStand) -> None:
-    """Its containers are heard as soon as it is up."""
+    """Its containers work as soon as it is up."""
     stand.lan.run_in("host", "ip", "link", "set", "eth2", "down")
     try:
         stand.kernel.add_macvlan(evolve(PLAIN, parent="eth2"), prove_mac_free=True)

@@ -23,13 +23,13 @@ DETECTION = ("--ipam-opt=conflict_detection=strict", "--opt=conflict_detection=s
 
 
 def has_access(host: DockerHost) -> bool:
-    """Look whether the host has its address on our link, and a route by it to each container."""
+    """Whether the host has its address on our link."""
     links = [link for name, link in host.links().items() if name.startswith("mvh")]
     return any(each["local"] == HOST for link in links for each in link["addr_info"])
 
 
 def reaches(host: DockerHost, name: str) -> bool:
-    """Say whether the host itself reaches a container."""
+    """Whether the host reaches a container."""
     return host.lan.attempt_in(host.place, "ping", "-c1", "-w2", address(host.engine, name)).status == 0
 
 

@@ -184,7 +184,7 @@ def test_state_of_a_service_that_ran_as_root_is_taken_over(machine: Systemd) -> 
 
 
 def test_manual_command_runs_by_hand_as_that_user(machine: Systemd) -> None:
-    """In the words of the manual."""
+    """With the command of the manual."""
     page = (CHECKOUT / "docs" / "howto" / "install.rst").read_text(encoding="utf-8")
     said = re.search(r"sudo (env (?:.*\\\n)+.*)\n", page)
     assert said is not None

@@ -1,4 +1,4 @@
-"""Condemned links on the real kernel, by way of real threads and the reactor."""
+"""Deletion of retired links on the real kernel, with real threads and the reactor."""
 
 import gc
 import threading
@@ -22,7 +22,7 @@ OURS = MacvlanLink("mvt", "eth1", "bridge", group=GROUP, alias="ours")
 
 
 def is_ours(link: Marked) -> bool:
-    """Tell by the alias."""
+    """Whether the alias is ours."""
     return link.alias == "ours"
 
 
@@ -47,7 +47,7 @@ class Host:
         return names
 
     async def retire(self, names: list[str]) -> list[bool]:
-        """Condemn all of them at once."""
+        """Retire all of them at once."""
         return list(await gatherResults([ensureDeferred(self.links.retire(name)) for name in names]))
 
     def left(self) -> set[str]:
@@ -86,7 +86,7 @@ def host(lan: Lan) -> Iterator[Host]:
 
 @on_reactor
 async def test_retired_links_go_in_batches_of_at_most_64(host: Host) -> None:
-    """A batch holds the kernel's lock on all links for as long as it is large."""
+    """The kernel holds its lock on links for a whole batch."""
     names = await host.make(200)
     assert await host.retire(names) == [True] * 200
     await host.links.deletions_finished()

@@ -1,4 +1,4 @@
-"""What the kernel tells of links: as they come, go up and down, change their names and namespaces, and go."""
+"""Link events of the kernel: links appear, go up and down, are renamed, moved and deleted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from tests.lab.lan import Lan
 
 @contextmanager
 def events_in(lan: Lan) -> Iterator[LinkEvents]:
-    """Hear of the host's links."""
+    """Subscribe to events of the host's links."""
     from twisted.internet import reactor
 
     events = LinkEvents(reactor)
@@ -25,7 +25,7 @@ def events_in(lan: Lan) -> Iterator[LinkEvents]:
 
 
 async def heard(events: LinkEvents, lan: Lan, wanted: LinkEvent, *command: str) -> list[LinkEvent]:
-    """Run a command on the host, and return what is heard until `wanted` is.
+    """Run a command on the host, and return all events up to `wanted`.
 
     :raises TimeoutError: that was not heard within ten seconds.
     """

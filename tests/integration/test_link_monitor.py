@@ -1,4 +1,4 @@
-"""What the service makes of it when others remove its links, and what it hears of after it was started again."""
+"""The service restores links that others remove, and notices conflicts after a restart."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +53,7 @@ def our_link(lan: Lan) -> str:
 
 
 def has_access(lan: Lan) -> bool:
-    """Look whether the host has its address, its route and its link as they are to be."""
+    """Whether the host has its link, address and route."""
     link = our_link(lan)
     if not link:
         return False

@@ -1,4 +1,4 @@
-"""MAC addresses: the one that was asked for, else the one derived from the address; never one twice."""
+"""MAC addresses: the requested one, else the one derived from the address; never one twice."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The modes of macvlan, proven by packets: who hears whom, and by which way."""
+"""The modes of macvlan, proven by packets: who reaches whom, and by which path."""
 
 import json
 from collections.abc import Iterator

@@ -34,7 +34,7 @@ def service(engine: Engine, *words: str, docker_host: str | None = None) -> Iter
 
 
 def settled(plugin: Plugin) -> bool:
-    """Say whether the service has spoken its last word on the network, since its last start."""
+    """Whether the service has created or found the network since its last start."""
     since = plugin.log().rpartition("driver initialised")[2]
     return "network auto created" in since or "network auto exists already" in since
 

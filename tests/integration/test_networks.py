@@ -65,7 +65,7 @@ def test_container_is_back_after_restart_kill_and_crash(docker_host: DockerHost)
 
 
 def killed(host: DockerHost) -> tuple[str, ...]:
-    """Say how to kill the process of the container `box`."""
+    """Return the command that kills the process of the container `box`."""
     pid = host.engine.docker("inspect", "--format={{.State.Pid}}", "box").strip()
     return ("sh", "-c", f"kill -KILL {pid}")
 

@@ -1,4 +1,4 @@
-"""What the program leaves in the file system while it lives, and in its log: for nobody else's eyes."""
+"""Files and log of the program are private."""
 
 import grp
 import os

@@ -73,7 +73,7 @@ def links(lan: Lan) -> dict[str, dict[str, Any]]:
 
 
 def has_access(lan: Lan, nic: str, parent: str = "") -> bool:
-    """Look whether a link with the host's address hangs on the right parent, and a route by it leads to the container."""
+    """Whether our host link is on the right parent, with the host's address and a route to the container."""
     for name, link in links(lan).items():
         if any(each.get("local") == host(nic) for each in link["addr_info"]):
             routes = lan.attempt_in("host", "ip", "route", "show", "proto", "142", "dev", name).stdout
@@ -82,7 +82,7 @@ def has_access(lan: Lan, nic: str, parent: str = "") -> bool:
 
 
 def mac_is_heard(lan: Lan, plugin: Plugin, nic: str) -> bool:
-    """Say whether the service hears a stranger who takes the container's address."""
+    """Whether the service notices a stranger with the container's address."""
     lan.send_frame("neighbour", arp_announcement(STRANGER, box(nic)))
     return f"address {box(nic)} of a container" in plugin.log()
 

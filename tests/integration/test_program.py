@@ -181,7 +181,7 @@ def test_wrong_value_is_refused_with_option_and_remedy(
 
 
 def refused_for(finished: Finished, reason: str) -> bool:
-    """Say whether a start was refused with status 1 and a line with this reason, and without a traceback."""
+    """Whether a start was refused with status 1 and this reason, without a traceback."""
     output = finished.stdout + finished.stderr
     return finished.status == 1 and reason in output and "Traceback" not in output
 

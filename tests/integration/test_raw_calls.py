@@ -1,4 +1,4 @@
-"""Calls that no engine would make in this order or number, straight onto the socket of the real service."""
+"""Calls to the real service that no engine would make in this order or number."""
 
 import json
 import random

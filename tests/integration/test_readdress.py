@@ -1,4 +1,4 @@
-"""A DHCP server that insists on another address for a running container: with ``dhcp_readdress`` it gets that one."""
+"""A DHCP server that insists on another address for a running container: with ``dhcp_readdress`` the container gets it."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def insist(server: DhcpServer, range: str, *words: str) -> None:
 
 
 def shown_by_plugin(host: DockerHost, name: str) -> str:
-    """Return a container's address, as the service tells the engine who asks for it."""
+    """Return a container's address by EndpointOperInfo."""
     (network,) = host.engine.docker_json("inspect", name)[0]["NetworkSettings"]["Networks"].values()
     ids = {"NetworkID": network["NetworkID"], "EndpointID": network["EndpointID"]}
     return str(host.plugin.call("NetworkDriver.EndpointOperInfo", ids)["Value"]["address"])
@@ -36,7 +36,7 @@ def shown_by_plugin(host: DockerHost, name: str) -> str:
 def test_container_is_given_the_servers_new_address(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
-    """It has the new address, and the router that goes with it, unless the user named another one."""
+    """It gets the server's router, too, unless the user named another one."""
     docker_host.create("lan", *way, READDRESS)
     web = docker_host.start("web")
     old = bare_address(web)
@@ -104,7 +104,7 @@ def test_host_route_follows_the_container(docker_host: DockerHost, server: DhcpS
 def test_new_address_survives_a_kill(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
-    """Its lease goes on, is moved once more, and is given back with the container."""
+    """Its lease is renewed, moved once more, and released with the container."""
     docker_host.create("lan", *way, READDRESS)
     web = docker_host.start("web")
     insist(server, "192.168.77.150,192.168.77.159")
@@ -128,7 +128,7 @@ def test_new_address_survives_a_kill(
 def test_without_the_option_a_container_keeps_its_address(
     docker_host: DockerHost, server: DhcpServer, way: tuple[str, ...]
 ) -> None:
-    """It keeps the old one; what the server leased is given back, and the log says what to do."""
+    """The new lease is released, and the log names the remedy."""
     docker_host.create("lan", *way)
     web = docker_host.start("web")
     old = bare_address(web)

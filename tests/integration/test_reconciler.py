@@ -1,4 +1,4 @@
-"""What the engine dropped without telling us is removed in the background, and nothing that is in use is."""
+"""What the engine dropped silently is removed in the background; what is in use stays."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def engine(usable_engine_version: str) -> Iterator[Engine]:
 
 @contextmanager
 def host_beside(engine: Engine, *words: str) -> Iterator[DockerHost]:
-    """Run our service in haste beside an engine, and insist that nothing is left in the end."""
+    """Run our service with short grace periods beside an engine, and insist that nothing is left in the end."""
     arguments = (*DEFAULTS, *OFTEN, *(words or ("--docker-host", engine.docker_host)))
     with ExitStack() as undo:
         plugin = undo.enter_context(
@@ -75,7 +75,7 @@ def rows(host: DockerHost) -> tuple[int, int]:
 
 
 def logged(host: DockerHost, *words: str) -> Callable[[], bool]:
-    """Say how to find out whether the service has logged all of these words since now."""
+    """Return a function that tells whether the service has logged all of these words since now."""
     length = len(host.plugin.log())
     return lambda: all(word in host.plugin.log()[length:] for word in words)
 

@@ -1,4 +1,4 @@
-"""State is deleted or damaged while containers run; with --recover everything goes on."""
+"""State is deleted or damaged while containers run; --recover restores it."""
 
 import shutil
 from collections.abc import Callable
@@ -86,7 +86,7 @@ def test_recover_without_an_engine_is_refused(docker_host: DockerHost) -> None:
 
 
 def test_networks_of_one_subnet_stay_apart_after_recover(docker_host: DockerHost) -> None:
-    """Their PoolIDs say the same, so the rebuilt pool stands for all of them until the last one goes."""
+    """Their PoolIDs contain the same subnet, so the rebuilt pool serves all of them until the last one is removed."""
     engine, plugin = docker_host.engine, docker_host.plugin
     for name in ("lan", "lan2"):
         docker_host.create(name, "--ipam-driver=macvlan-twisted", *SUBNET)
@@ -106,7 +106,7 @@ def test_networks_of_one_subnet_stay_apart_after_recover(docker_host: DockerHost
 
 @pytest.mark.one_engine
 def test_older_copy_of_the_state_is_refused_and_recovered(docker_host: DockerHost) -> None:
-    """By what is noted outside, and where that cannot be, by a link of ours that is younger."""
+    """By the generation recorded outside of the directory, else by a younger link of ours."""
     engine, plugin = docker_host.engine, docker_host.plugin
     docker_host.create("lan", *OUR_IPAM)
     docker_host.start("box-a", AT_ONCE)
@@ -140,7 +140,7 @@ def test_older_copy_of_the_state_is_refused_and_recovered(docker_host: DockerHos
 
 @pytest.mark.one_engine
 def test_leases_are_renewed_after_recover(docker_host: DockerHost) -> None:
-    """Address and MAC are enough for the server to confirm them; they are given back when their containers go."""
+    """The server confirms them by address and MAC; they are released with their containers."""
     need(missing_for_dhcp())
     plugin = docker_host.plugin
     with DhcpServer(docker_host.lan) as server:

@@ -1,4 +1,4 @@
-"""The plugin ends, kindly or not, and starts again, while containers run, come and go."""
+"""The plugin is stopped or killed, and starts again, while containers run, start and stop."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -40,22 +40,22 @@ class RealStand:
         return self.lan.run_in("neighbour", "ip", "-4", *words.split())
 
     def promote(self, *, secondaries: bool) -> None:
-        """Say whether an address survives the one of its subnet that came before it."""
+        """Set promote_secondaries: whether an address survives the primary one of its subnet."""
         for name in ("all", "eth0"):
             setting = f"net.ipv4.conf.{name}.promote_secondaries={int(secondaries)}"
             self.lan.run_in("neighbour", "sysctl", "-q", "-w", setting)
 
     def addresses(self) -> set[str]:
-        """Say which IPv4 addresses the link has."""
+        """Return the link's IPv4 addresses."""
         output = self.lan.links("neighbour")["eth0"]["addr_info"]
         return {f"{each['local']}/{each['prefixlen']}" for each in output if each["family"] == "inet"}
 
     def routers(self) -> set[str]:
-        """Say where default routes lead."""
+        """Return the gateways of default routes."""
         return {each["gateway"] for each in self.lan.routes("neighbour", "default", families=("-4",))}
 
     def routes(self) -> set[str]:
-        """Say which routes somebody made."""
+        """Return the routes that the kernel did not make."""
         output = self.lan.routes("neighbour", "dev", "eth0", families=("-4",))
         return {each["dst"] for each in output if each["protocol"] != "kernel"}
 
@@ -148,7 +148,7 @@ def test_visits_leave_no_file_and_no_thread(stand: RealStand) -> None:
 
 
 def namespaces_of_threads() -> set[int]:
-    """Say in which network namespaces this process has threads."""
+    """Return the network namespaces in which this process has threads."""
     found = set()
     for thread in os.listdir("/proc/self/task"):
         with suppress(FileNotFoundError):

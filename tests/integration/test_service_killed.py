@@ -1,4 +1,4 @@
-"""Containers end in every way that they can; their links, addresses and rows end with them."""
+"""Containers end in every possible way; their links, addresses and rows end with them."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_crashed_container_is_back_on_the_lan(docker_host: DockerHost) -> None:
 
 
 def engine_kill(dockerd: int, process: str) -> tuple[str, ...]:
-    """Say how to kill a process whose number is one of the engine's private ones."""
+    """Return the command that kills a process by its pid in the engine's namespace."""
     return ("nsenter", "--pid", "--mount", f"--target={dockerd}", "--", "sh", "-c", f"kill -9 {process}")
 
 

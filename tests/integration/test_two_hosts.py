@@ -74,7 +74,7 @@ def test_addresses_stay_reserved_while_their_plugin_is_away(
 def test_neighbour_keeps_addresses_it_takes_from_the_range(
     two_hosts: Hosts,
 ) -> None:
-    """First one that was there before, silent; then one that takes what is held, and speaks."""
+    """A silent address that was there before, and a prefetched one that the neighbour announces."""
     host, lan = two_hosts[0], two_hosts[0].lan
     before, later = "192.168.77.128", "192.168.77.130"
     lan.add_address("neighbour", f"{before}/24")
