@@ -76,7 +76,7 @@ def watch_all() -> None:
         watch_async(owner, method, "it is decided what to do", "the reply becomes JSON")
     watch(group_commit.GroupCommit, "submit", "from the reactor to the thread of the disk")
     watch(Database, "commit", "SQLite commits, and the disk confirms", IN_REACTOR)
-    watch(group_commit, "_fire_all", "what is known is brought up to date")
+    watch(group_commit.GroupCommit, "_written", "what is known is brought up to date")
     for method in ("add_macvlan", "retire"):
         watch_async(
             Links, method, "from the reactor to a thread of the kernel", "what was done is noted and logged"

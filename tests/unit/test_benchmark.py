@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -36,6 +38,13 @@ class FigureTests(SynchronousTestCase):
         self.assertIn("wanted at least 5: NO", said[0])
         self.assertIn("(2.50 to 3.00), wanted at most 3: yes", said[1])
         self.assertEqual(json.loads(json.dumps(one.document()))["figures"][1]["spread"], [2.5, 3.0])
+
+
+class StopwatchTests(SynchronousTestCase):
+    def test_everything_that_the_stopwatch_wraps_exists(self) -> None:
+        """It wraps private functions, by name, in a process of its own."""
+        wrap = "from tests.benchmark.stopwatch import watch_all; watch_all()"
+        subprocess.run([sys.executable, "-c", wrap], cwd=CHECKOUT, check=True)
 
 
 class ManualTests(SynchronousTestCase):
