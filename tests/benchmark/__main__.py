@@ -93,10 +93,7 @@ def main(arguments: Sequence[str]) -> int:
         "--seconds", type=float, help="how long one measurement takes (default: 4, short: 0.5)"
     )
     parser.add_argument(
-        "--engine",
-        default=VERSIONS[-1],
-        choices=VERSIONS,
-        help="which Docker Engine (default: %(default)s)",
+        "--engine", default=VERSIONS[-1], choices=VERSIONS, help="which Docker Engine (default: %(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there, too")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw pictures there")

@@ -83,13 +83,7 @@ def _protocol(tables: Tables, figures: Mapping[str, Any]) -> None:
     callers = {"1 caller": "1", "8 callers": "8", "32 callers": "32"}
     rates = [figures[f"lives, {each}"]["value"] for each in callers]
     floor = figures["the kernel alone, one socket"]["value"]
-    _bars(
-        left,
-        ["kernel", *callers.values()],
-        [floor, *rates],
-        [OTHERS, *[OURS] * len(rates)],
-        "a second",
-    )
+    _bars(left, ["kernel", *callers.values()], [floor, *rates], [OTHERS, *[OURS] * len(rates)], "a second")
     left.set_title("Links made and removed; endpoint lives\nof 1, 8 and 32 callers")
     rows = tables["calls-1"]
     _pairs(right, rows, [row[0] for row in rows], {1: "median", 2: "p99"})

@@ -17,11 +17,7 @@ MAC = "7a:42:c0:a8:4d:64"
 OLD, NEW = "192.168.77.100/24", "192.168.77.150/24"
 ROUTER, OTHER_ROUTER = "192.168.77.1", "192.168.77.2"
 MOVE = Readdress(
-    MAC,
-    (ip_address("192.168.77.100"),),
-    ip_interface(NEW),
-    (ip_address(ROUTER),),
-    ip_address(OTHER_ROUTER),
+    MAC, (ip_address("192.168.77.100"),), ip_interface(NEW), (ip_address(ROUTER),), ip_address(OTHER_ROUTER)
 )
 ELSEWHERE = evolve(MOVE, arriving=ip_interface("10.9.0.5/16"), router=ip_address("10.9.0.1"))
 

@@ -128,12 +128,7 @@ class Engine29:
     # Containers
 
     def run(
-        self,
-        name: str,
-        *networks: Network,
-        ip: str = "",
-        mac: str = "",
-        pretend: Failure | None = None,
+        self, name: str, *networks: Network, ip: str = "", mac: str = "", pretend: Failure | None = None
     ) -> Container:
         """``docker run -d``; --ip and --mac-address are for the first network.
 

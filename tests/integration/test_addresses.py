@@ -86,9 +86,7 @@ def test_auxiliary_address_is_never_handed_out(docker_host: DockerHost, ipam: st
     assert "192.168.77.67" not in got
 
 
-def test_null_ipam_gives_a_link_without_addresses(
-    docker_host: DockerHost,
-) -> None:
+def test_null_ipam_gives_a_link_without_addresses(docker_host: DockerHost) -> None:
     docker_host.create("lan", "--ipam-driver=null", ON_ETH1)
     box = docker_host.start("box")
     assert set(box.links()) == {"eth0"}
@@ -119,9 +117,7 @@ def test_routers_address_is_refused_with_the_remedy(docker_host: DockerHost) -> 
 
 
 @pytest.mark.engines(*ASKS)
-def test_routers_address_picked_by_the_engine_is_refused(
-    docker_host: DockerHost,
-) -> None:
+def test_routers_address_picked_by_the_engine_is_refused(docker_host: DockerHost) -> None:
     docker_host.create("lan", "--subnet=192.168.77.0/24", ON_ETH1)
     assert "create it with --gateway 192.168.77.1" in docker_host.plugin.log()
     error = docker_host.start_refusal()
@@ -129,9 +125,7 @@ def test_routers_address_picked_by_the_engine_is_refused(
     assert docker_host.start("box", "--ip=192.168.77.70").routers() == set()
 
 
-def test_internal_network_on_a_parent_has_no_router(
-    docker_host: DockerHost,
-) -> None:
+def test_internal_network_on_a_parent_has_no_router(docker_host: DockerHost) -> None:
     words = ("--internal", "--subnet=192.168.77.0/24")
     docker_host.create("lan", *words, "--ip-range=192.168.77.0/30", ON_ETH1)
     if docker_host.engine.version in ASKS:
@@ -152,9 +146,7 @@ def test_internal_network_on_a_parent_has_no_router(
 
 
 @pytest.mark.one_engine
-def test_internal_network_needs_dummy_links(
-    docker_host: DockerHost,
-) -> None:
+def test_internal_network_needs_dummy_links(docker_host: DockerHost) -> None:
     supported = docker_host.lan.attempt_in("host", "ip", "link", "add", "probe0", "type", "dummy")
     if supported.status == 0:
         docker_host.lan.run_in("host", "ip", "link", "delete", "probe0")

@@ -60,9 +60,7 @@ def test_neighbour_learns_the_new_mac_of_a_container(docker_host: DockerHost) ->
         box.remove()
 
 
-def test_sibling_learns_the_new_holder_of_an_address(
-    docker_host: DockerHost,
-) -> None:
+def test_sibling_learns_the_new_holder_of_an_address(docker_host: DockerHost) -> None:
     docker_host.create("lan", *OUR_BOTH)
     sibling = docker_host.start("sibling", AT_ONCE)
     for address in (ADDRESS, ADDRESS_V6):

@@ -38,9 +38,7 @@ def lived_through(version: str, name: str, *, live_restore: bool) -> list[str]:
     return outcome.lost + outcome.leaked
 
 
-def test_containers_start_after_reboot_with_a_faster_engine(
-    usable_engine_version: str,
-) -> None:
+def test_containers_start_after_reboot_with_a_faster_engine(usable_engine_version: str) -> None:
     """Its calls wait on the socket, and all containers with a restart policy start."""
     assert lived_through(usable_engine_version, "reboot-socket", live_restore=False) == []
 

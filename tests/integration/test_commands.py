@@ -129,9 +129,7 @@ def test_sandboxes_in_use_stay_and_others_go_on_request(docker_host: DockerHost)
     docker_host.engine.docker("restart", "box")
 
 
-def test_sandbox_removal_needs_the_engine_or_engine_is_gone(
-    docker_host: DockerHost,
-) -> None:
+def test_sandbox_removal_needs_the_engine_or_engine_is_gone(docker_host: DockerHost) -> None:
     """As the ancestor's users had it: the engine was killed, and its containers with it."""
     engine = docker_host.engine
     docker_host.create("lan", *OUR_IPAM)

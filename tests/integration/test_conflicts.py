@@ -57,9 +57,7 @@ def test_neighbours_addresses_are_skipped(docker_host: DockerHost) -> None:
         assert docker_host.start("third").addresses() == {"192.168.77.71/24", "fd77::7:5/64"}
 
 
-def test_addresses_taken_silently_after_the_probe_are_skipped(
-    docker_host: DockerHost,
-) -> None:
+def test_addresses_taken_silently_after_the_probe_are_skipped(docker_host: DockerHost) -> None:
     """Linux announces no IPv4 address that it is given."""
     docker_host.create("lan", OURS, *IPV4, ON_ETH1)
     assert docker_host.start("first").addresses() == {f"{NEXT[0]}/24"}
@@ -71,9 +69,7 @@ def test_addresses_taken_silently_after_the_probe_are_skipped(
             assert mac in docker_host.start_refusal(f"--ip={NEXT[0]}")
 
 
-def test_named_address_of_a_neighbour_is_refused_with_its_mac(
-    docker_host: DockerHost,
-) -> None:
+def test_named_address_of_a_neighbour_is_refused_with_its_mac(docker_host: DockerHost) -> None:
     with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
         docker_host.create("lan", OURS, *IPV4, *IPV6, ON_ETH1)
         for words in (("--ip=192.168.77.80",), ("--ip6=fd77::80",)):
@@ -84,9 +80,7 @@ def test_named_address_of_a_neighbour_is_refused_with_its_mac(
     assert box.addresses() == {"192.168.77.81/24", "fd77::81/64"}
 
 
-def test_neighbours_address_is_refused_with_docker_ipam(
-    docker_host: DockerHost,
-) -> None:
+def test_neighbours_address_is_refused_with_docker_ipam(docker_host: DockerHost) -> None:
     docker_host.create("lan", *IPV4, *IPV6, ON_ETH1)
     with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
         for words in (("--ip=192.168.77.80",), ("--ip6=fd77::80",)):
@@ -110,9 +104,7 @@ def test_address_of_a_builtin_driver_container_is_skipped(docker_host: DockerHos
 
 
 @pytest.mark.one_engine
-def test_address_of_a_foreign_macvlan_sibling_is_skipped(
-    docker_host: DockerHost,
-) -> None:
+def test_address_of_a_foreign_macvlan_sibling_is_skipped(docker_host: DockerHost) -> None:
     host, namespace = docker_host.lan.namespace("host"), f"{docker_host.lan.tag}-sibling"
     make = ("link", "add", "sibling", "link", "eth1", "type", "macvlan", "mode", "bridge")
     run("ip", "netns", "add", namespace)

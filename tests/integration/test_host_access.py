@@ -67,9 +67,7 @@ def test_the_lan_sees_one_mac_for_the_host(docker_host: DockerHost) -> None:
     assert "is used by MAC" not in docker_host.plugin.log(), "the host was taken for somebody else"
 
 
-def test_neighbour_may_ping_the_hosts_address_for_containers(
-    docker_host: DockerHost,
-) -> None:
+def test_neighbour_may_ping_the_hosts_address_for_containers(docker_host: DockerHost) -> None:
     """That is no conflict."""
     lan = docker_host.lan
     docker_host.create("lan", *BOTH)
@@ -82,9 +80,7 @@ def test_neighbour_may_ping_the_hosts_address_for_containers(
 
 
 @pytest.mark.one_engine
-def test_two_networks_share_a_host_link_until_the_last_is_gone(
-    docker_host: DockerHost,
-) -> None:
+def test_two_networks_share_a_host_link_until_the_last_is_gone(docker_host: DockerHost) -> None:
     ten = ("--ipam-driver=macvlan-twisted", "--subnet=10.77.0.0/24", *ACCESS)
     docker_host.create("lan", *BOTH)
     docker_host.create("ten", *ten)
@@ -102,9 +98,7 @@ def test_two_networks_share_a_host_link_until_the_last_is_gone(
     assert [name for name in docker_host.links() if name.startswith("mvh")] == []
 
 
-def test_container_on_two_networks_is_reached_by_both_addresses(
-    docker_host: DockerHost,
-) -> None:
+def test_container_on_two_networks_is_reached_by_both_addresses(docker_host: DockerHost) -> None:
     """Join returns a route to the host's own address for each link, but the sandbox can have it only once."""
     docker_host.create("lan", *BOTH)
     docker_host.create("ten", "--ipam-driver=macvlan-twisted", "--subnet=10.77.0.0/24", *ACCESS)
@@ -164,9 +158,7 @@ def test_start_restores_a_host_link_lost_in_a_reboot(docker_host: DockerHost) ->
 
 
 @pytest.mark.one_engine
-def test_removed_host_link_is_back_for_the_next_container(
-    docker_host: DockerHost,
-) -> None:
+def test_removed_host_link_is_back_for_the_next_container(docker_host: DockerHost) -> None:
     docker_host.create("lan", *BOTH)
     box = docker_host.start("box")
     docker_host.lan.run_in("host", "ip", "link", "delete", our_link(docker_host.lan)["ifname"])

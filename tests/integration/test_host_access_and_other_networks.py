@@ -4,9 +4,7 @@ from tests.integration.host_access import ACCESS, BOTH, HOST, HOST_6, OWN, OWN_6
 from tests.lab.docker_host import Container, DockerHost
 
 
-def test_container_can_also_join_the_network_of_the_host(
-    docker_host: DockerHost,
-) -> None:
+def test_container_can_also_join_the_network_of_the_host(docker_host: DockerHost) -> None:
     """Engines give a link no address in a subnet into which a route of the sandbox leads already.
 
     When a container starts again, Engine 28 joins its networks in any order.

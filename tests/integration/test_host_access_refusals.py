@@ -29,9 +29,7 @@ def test_docker_ipam_without_host_address_is_refused(docker_host: DockerHost) ->
     assert "--aux-address host6=ADDRESS" in error
 
 
-def test_neighbours_address_is_refused_with_its_mac(
-    docker_host: DockerHost,
-) -> None:
+def test_neighbours_address_is_refused_with_its_mac(docker_host: DockerHost) -> None:
     with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
         for address, words in (("192.168.77.80", IPV4), ("fd77::80", (*IPV4, *IPV6))):
             hosts = "192.168.77.81,fd77::80" if ":" in address else address
@@ -67,9 +65,7 @@ def test_container_cannot_take_the_hosts_address(docker_host: DockerHost) -> Non
 
 @pytest.mark.one_engine
 @pytest.mark.plugin_arguments("--host-access", "true")
-def test_service_default_covers_undecided_bridge_networks_only(
-    docker_host: DockerHost,
-) -> None:
+def test_service_default_covers_undecided_bridge_networks_only(docker_host: DockerHost) -> None:
     docker_host.create("lan", *OURS, "--opt=parent=eth1")
     assert host_addresses(docker_host.lan) == [HOST]
     box = docker_host.start("box")

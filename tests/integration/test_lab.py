@@ -59,9 +59,7 @@ def test_failing_command_shows_its_output() -> None:
         run("sh", "-c", "echo begun; sleep 60 & sleep 60", timeout=0.2)
 
 
-def test_service_reaches_sandboxes_and_engine_api(
-    docker_host: DockerHost,
-) -> None:
+def test_service_reaches_sandboxes_and_engine_api(docker_host: DockerHost) -> None:
     docker_host.create("lan", *RANGE)
     box = docker_host.start("box", AT_ONCE)
     inspect = "--format={{.NetworkSettings.SandboxKey}}"
@@ -129,9 +127,7 @@ with Lan() as lan, Engine(lan, sys.argv[1]) as engine:
 
 
 @pytest.mark.usefixtures("lan")
-def test_next_lab_removes_what_a_killed_lab_left(
-    usable_engine_version: str,
-) -> None:
+def test_next_lab_removes_what_a_killed_lab_left(usable_engine_version: str) -> None:
     command = (sys.executable, "-c", KILLED_LAB, usable_engine_version)
     lab = Daemon("a lab", command, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, stdout=subprocess.PIPE)
     try:

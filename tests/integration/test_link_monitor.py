@@ -106,9 +106,7 @@ def wait_for_packet_socket(lan: Lan) -> None:
     wait_until(lambda: int(lan.run_in("host", *sockets)) > 1, 10, "a packet socket")
 
 
-def test_parent_answering_for_the_hosts_address_is_no_conflict(
-    lan: Lan,
-) -> None:
+def test_parent_answering_for_the_hosts_address_is_no_conflict(lan: Lan) -> None:
     with service(lan) as plugin:
         start_container(plugin, host_access="true", host_address=HOST)
         plugin.stop()

@@ -68,9 +68,7 @@ def test_mac_of_a_foreign_link_is_refused(docker_host: DockerHost) -> None:
 
 
 @pytest.mark.one_engine
-def test_mac_of_a_builtin_driver_container_is_refused(
-    docker_host: DockerHost,
-) -> None:
+def test_mac_of_a_builtin_driver_container_is_refused(docker_host: DockerHost) -> None:
     other = ("--driver=macvlan", "--subnet=10.88.0.0/24", "--gateway=10.88.0.1", "--opt=parent=eth1")
     docker_host.engine.docker("network", "create", *other, "builtin")
     docker_host.start("builtin", f"--mac-address={CHOSEN}", network="builtin")

@@ -55,9 +55,7 @@ def test_private_siblings_reach_the_lan_and_not_each_other(docker_host: DockerHo
 
 
 @pytest.mark.one_engine
-def test_vepa_siblings_talk_through_a_reflective_switch_only(
-    docker_host: DockerHost,
-) -> None:
+def test_vepa_siblings_talk_through_a_reflective_switch_only(docker_host: DockerHost) -> None:
     first, second = siblings(docker_host, "mode=vepa")
     assert first.ping("192.168.77.2")
     with docker_host.lan.capture("switch", f"arp and ether src {first.mac()}", nic=PORT) as capture:

@@ -13,9 +13,7 @@ LAN = (*IPV4, "--opt=parent=eth1")
 OTHER = ("--subnet=10.88.0.0/24", "--gateway=10.88.0.1", "--opt=parent=eth1")
 
 
-def test_container_lives_on_the_lan_and_leaves_nothing(
-    docker_host: DockerHost,
-) -> None:
+def test_container_lives_on_the_lan_and_leaves_nothing(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN, *IPV6)
     box = docker_host.start("box", "--ip=192.168.77.70", "--ip6=fd77::70")
     assert box.addresses() == {"192.168.77.70/24", "fd77::70/64"}
@@ -80,9 +78,7 @@ def test_short_lived_containers_leave_nothing(docker_host: DockerHost) -> None:
     assert docker_host.rows()["endpoints"] == []
 
 
-def test_default_route_follows_connect_and_disconnect(
-    docker_host: DockerHost,
-) -> None:
+def test_default_route_follows_connect_and_disconnect(docker_host: DockerHost) -> None:
     for place in ("gateway", "neighbour"):
         last = {"gateway": 1, "neighbour": 2}[place]
         docker_host.lan.run_in(place, "ip", "address", "replace", f"10.88.0.{last}/24", "dev", "eth1")

@@ -47,9 +47,7 @@ def test_options_reach_the_kernel_under_both_names(
 
 
 @pytest.mark.one_engine
-def test_default_parent_is_the_host_interface(
-    docker_host: DockerHost,
-) -> None:
+def test_default_parent_is_the_host_interface(docker_host: DockerHost) -> None:
     box = started(docker_host)
     assert index_of_parent(box) == docker_host.lan.host_links()["eth1"]["ifindex"]
     assert box.kind()["mode"] == "bridge"
@@ -95,9 +93,7 @@ def test_source_macs_reach_the_kernel(docker_host: DockerHost) -> None:
 
 
 @pytest.mark.one_engine
-def test_mac_in_passthru_needs_force_and_is_restored(
-    docker_host: DockerHost,
-) -> None:
+def test_mac_in_passthru_needs_force_and_is_restored(docker_host: DockerHost) -> None:
     mac, chosen = docker_host.lan.host_links()["eth2"]["address"], "02:00:00:00:00:77"
     docker_host.create("lan", *LAN, "--opt=parent=eth2", "--opt=mode=passthru")
     error = docker_host.start_refusal(f"--mac-address={chosen}")

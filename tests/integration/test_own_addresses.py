@@ -22,9 +22,7 @@ def last_bytes(host: DockerHost, *names: str, network: str = "lan") -> list[int]
     return found
 
 
-def test_container_gets_both_families_from_the_range(
-    docker_host: DockerHost,
-) -> None:
+def test_container_gets_both_families_from_the_range(docker_host: DockerHost) -> None:
     ipv6 = ("--ipv6", "--subnet=fd77::/64", "--gateway=fd77::1", "--ip-range=fd77::7:0/112")
     docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/26", *ipv6, ON_ETH1)
     box = docker_host.start("box")
@@ -93,9 +91,7 @@ def test_full_pool_reports_usage_and_recovers(docker_host: DockerHost) -> None:
 @pytest.mark.plugin_arguments(
     "--ip-range=192.168.77.96/29", "--exclude=192.168.77.97-192.168.77.99", "--exclude=192.168.77.101"
 )
-def test_service_range_is_a_default_and_exclusions_always_hold(
-    docker_host: DockerHost,
-) -> None:
+def test_service_range_is_a_default_and_exclusions_always_hold(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, *SUBNET, ON_ETH1)
     assert last_bytes(docker_host, "first", "second", "third", "fourth") == [96, 100, 102, 103]
     assert "of 8 usable addresses 4 are taken and 4 more are excluded" in docker_host.start_refusal()
@@ -106,9 +102,7 @@ def test_service_range_is_a_default_and_exclusions_always_hold(
 
 
 @pytest.mark.one_engine
-def test_networks_on_one_subnet_share_the_gateway_only(
-    docker_host: DockerHost,
-) -> None:
+def test_networks_on_one_subnet_share_the_gateway_only(docker_host: DockerHost) -> None:
     reserved = "--aux-address=printer=192.168.77.66"
     for name in ("lan", "more"):
         docker_host.create(name, OURS, *SUBNET, EIGHT, reserved, ON_ETH1)

@@ -349,9 +349,7 @@ def test_debug_logs_each_call_with_its_duration(ours: Program, runner: str) -> N
     started = ours.start(NIC, "-d", runner=runner)
     call(ours.socket, "NetworkDriver.GetCapabilities")
     started.wait_until(
-        lambda: re.search(CALL_WITH_DURATION, started.log()) is not None,
-        10,
-        "a line for the call",
+        lambda: re.search(CALL_WITH_DURATION, started.log()) is not None, 10, "a line for the call"
     )
 
 

@@ -84,9 +84,7 @@ def test_new_address_survives_promote_secondaries_either_way(stand: RealStand, p
     assert stand.lan.ping("neighbour", ROUTER)
 
 
-def test_foreign_addresses_and_routes_stay(
-    stand: RealStand,
-) -> None:
+def test_foreign_addresses_and_routes_stay(stand: RealStand) -> None:
     """Routes that cannot stay are returned. What was added within the container is not the lease's."""
     stand.ip("address add 172.16.0.1/24 dev eth0")
     stand.ip("route add 10.7.0.0/16 via 172.16.0.9")

@@ -25,9 +25,7 @@ def test_networks_of_all_modes_but_passthru_share_a_parent(docker_host: DockerHo
 
 
 @pytest.mark.one_engine
-def test_our_ipam_shares_a_subnet_with_the_engines(
-    docker_host: DockerHost,
-) -> None:
+def test_our_ipam_shares_a_subnet_with_the_engines(docker_host: DockerHost) -> None:
     subnet = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", ON_ETH1)
     docker_host.create("lan", *subnet, "--ip-range=192.168.77.64/26")
     docker_host.refusal(*subnet, "--ip-range=192.168.77.128/26")  # before it comes to us
@@ -57,9 +55,7 @@ def test_passthru_excludes_other_networks_by_name(docker_host: DockerHost) -> No
 
 
 @pytest.mark.one_engine
-def test_second_passthru_container_is_refused(
-    docker_host: DockerHost,
-) -> None:
+def test_second_passthru_container_is_refused(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN, "--opt=parent=eth2", PASSTHRU)
     box = docker_host.start("box")
     error = docker_host.start_refusal()
@@ -81,9 +77,7 @@ def test_parent_can_switch_to_passthru_and_back(docker_host: DockerHost) -> None
 
 
 @pytest.mark.one_engine
-def test_passthru_beside_a_foreign_macvlan_is_refused(
-    docker_host: DockerHost,
-) -> None:
+def test_passthru_beside_a_foreign_macvlan_is_refused(docker_host: DockerHost) -> None:
     host = docker_host.lan.enter("host")
     run(*host, "ip", "link", "add", "foreign", "link", "eth2", "type", "macvlan", "mode", "bridge")
     try:
@@ -95,9 +89,7 @@ def test_passthru_beside_a_foreign_macvlan_is_refused(
 
 
 @pytest.mark.one_engine
-def test_containers_start_when_the_parent_is_back(
-    docker_host: DockerHost,
-) -> None:
+def test_containers_start_when_the_parent_is_back(docker_host: DockerHost) -> None:
     host = docker_host.lan.enter("host")
     veth = ("ip", "link", "add", "eth7", "type", "veth", "peer", "name", "peer7")
     run(*host, *veth)

@@ -54,9 +54,7 @@ def test_containers_on_two_hosts_have_distinct_addresses(networks: Hosts) -> Non
 
 
 @pytest.mark.one_engine
-def test_addresses_stay_reserved_while_their_plugin_is_away(
-    two_hosts: Hosts,
-) -> None:
+def test_addresses_stay_reserved_while_their_plugin_is_away(two_hosts: Hosts) -> None:
     """They answer for themselves; and what was held by that plugin is free."""
     first, second = two_hosts
     first.create("lan", *SIXTEEN)
@@ -71,9 +69,7 @@ def test_addresses_stay_reserved_while_their_plugin_is_away(
 
 
 @pytest.mark.one_engine
-def test_neighbour_keeps_addresses_it_takes_from_the_range(
-    two_hosts: Hosts,
-) -> None:
+def test_neighbour_keeps_addresses_it_takes_from_the_range(two_hosts: Hosts) -> None:
     """A silent address that was there before, and a prefetched one that the neighbour announces."""
     host, lan = two_hosts[0], two_hosts[0].lan
     before, later = "192.168.77.128", "192.168.77.130"

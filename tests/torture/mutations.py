@@ -43,10 +43,7 @@ KNOWN_KEYS = """
     host_address conflict_detection identity dhcp source_macs nopromisc bclim allow_parent_mac_change announce
     macvlan_mode __class__
 """
-KEYS = (
-    *("", "a\nb", "x" * 200),
-    *KNOWN_KEYS.split(),
-)
+KEYS = (*("", "a\nb", "x" * 200), *KNOWN_KEYS.split())
 IDENTIFIERS = ("NetworkID", "EndpointID", "PoolID")
 RAW_VALUES = (
     *("1" * 4299, "1" * 5000, "\u2028", '"\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"'),

@@ -148,12 +148,7 @@ SCENARIOS = (
     Scenario("null ipam", NetworkSpec(ipam="null", pools=(("0.0.0.0/0", "", ""),)), whole_life),
     Scenario("chosen mac", NetworkSpec(), chosen),
     Scenario("host access", HOST_ACCESS, two_and_again),
-    Scenario(
-        "conflicts",
-        NetworkSpec(),
-        announced,
-        arguments=("--probe-timeout=0.05",),
-    ),
+    Scenario("conflicts", NetworkSpec(), announced, arguments=("--probe-timeout=0.05",)),
     Scenario("passthru", NetworkSpec(options={"parent": "eth1", "macvlan_mode": "passthru"}), whole_life),
     Scenario("internal", NetworkSpec(options={}, internal=True), whole_life),
     Scenario("vlan", NetworkSpec(options={"parent": "eth1.20"}), whole_life),

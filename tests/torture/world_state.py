@@ -27,12 +27,7 @@ from tests.torture.invariants import read_state
 
 OURS, DOCKERS, DHCP = "ours", "dockers", "dhcp"
 NETWORKS = {
-    OURS: (
-        "--ipam-driver=macvlan-twisted",
-        *SUBNET,
-        "--ip-range=192.168.77.64/26",
-        "--opt=host_access=true",
-    ),
+    OURS: ("--ipam-driver=macvlan-twisted", *SUBNET, "--ip-range=192.168.77.64/26", "--opt=host_access=true"),
     DOCKERS: (*SUBNET, "--ip-range=192.168.77.128/26"),
     DHCP: ("--ipam-driver=null", "--opt=dhcp=true", "--opt=parent=eth1"),
 }
