@@ -136,7 +136,7 @@ def show_containers(lan: Lan, engine: Engine) -> None:
     show(answer_in(engine.docker("exec", "one", "ping", "-c", "1", "-w", "5", HOST)))
 
     say("What the neighbour sees on its wire: a frame from the container's own MAC and address.")
-    with lan.capture("neighbour", f"icmp and src host {addresses['one']}", seconds=10) as capture:
+    with lan.capture("neighbour", f"icmp and src host {addresses['one']}", seconds=60) as capture:
         engine.docker("exec", "one", "ping", "-c", "1", "-w", "5", NEIGHBOUR)
         frames = capture.lines()
     if not frames:

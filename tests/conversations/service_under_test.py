@@ -23,7 +23,7 @@ from .host_kernel import HostKernel, lend
 NICS = {"eth1": ("192.0.2.10/24", "2001:db8:2::10/64"), "eth2": (), "eth1p": (), "eth2p": ()}
 
 #: Seconds until a process has to be there, or gone. Both take a tenth of one.
-PATIENCE = 20.0
+PATIENCE = 200.0
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([service_process.__name__])

@@ -16,7 +16,7 @@ from attrs import frozen
 from .recording import Headers
 
 #: Seconds. dockerd waits for ever; nothing that is replayed here has a reason to take this long.
-PATIENCE = 20.0
+PATIENCE = 200.0
 
 _MEGABYTE = 1 << 20
 

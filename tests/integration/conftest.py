@@ -6,8 +6,8 @@ from module to module, unless ``MACVLAN_TWISTED_TEST_ALL=1`` asks for each test 
 skips tests, unless ``MACVLAN_TWISTED_NOTHING_SKIPPED=1`` makes that a failure.
 
 A test whose outcome does not depend on the engine is marked ``one_engine`` and runs with the first of the chosen
-versions; one that needs certain versions names them with ``engines("28.5")``. A module that needs more than
-one NIC on the docker host says ``NICS = 2``.
+versions; one that needs certain versions names them with ``engines("28.5")``. A module that needs more than one NIC on
+the docker host says ``NICS = 2``.
 
 Where a fixture runs our service beside an engine, the service finds what it would find on a real host: the
 engine's API (``--docker-host``) and the containers' sandboxes in ``/var/run/docker/netns``.
@@ -57,14 +57,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chosen = asked or os.environ.get("MACVLAN_TWISTED_ENGINES") or OWN_VERSION
         # pytest keeps an engine from test to test only if its parameter is the same object.
         versions = [sys.intern(version.strip()) for version in chosen.split(",")]
+        module = metafunc.definition.path.name
         if metafunc.definition.get_closest_marker("one_engine"):
             versions = versions[:1]
         elif mark := metafunc.definition.get_closest_marker("engines"):
             versions = [version for version in versions if version in mark.args]
-        elif not asked and os.environ.get("MACVLAN_TWISTED_TEST_ALL") != "1":
-            module = metafunc.definition.path.name
-            if module not in BASIC:
-                versions = [engine_of(module, versions)]
+        elif not asked and os.environ.get("MACVLAN_TWISTED_TEST_ALL") != "1" and module not in BASIC:
+            versions = [engine_of(module, versions)]
         metafunc.parametrize("engine_version", versions, scope="module")
 
 

@@ -89,8 +89,8 @@ def test_announcement_is_sent_from_the_containers_mac(docker_host: DockerHost) -
     """Switches and access points believe the Ethernet source: it has to be the container's."""
     docker_host.create("lan", *OUR_BOTH)
     with (
-        docker_host.lan.capture("neighbour", ARP, count=8, seconds=10) as arp,
-        docker_host.lan.capture("neighbour", ADVERTISEMENT, count=4, seconds=10) as advertisements,
+        docker_host.lan.capture("neighbour", ARP, count=8, seconds=60) as arp,
+        docker_host.lan.capture("neighbour", ADVERTISEMENT, count=4, seconds=60) as advertisements,
     ):
         box = docker_host.start("box", *STATIC)
         asked, advertised = arp.lines(), advertisements.lines()

@@ -33,7 +33,7 @@ def test_renewal_is_unicast_from_the_containers_mac(
     leased, mac = assert_leased(server, web), web.mac()
     gateway = docker_host.lan.mac_of("gateway")
     before = server.count("DHCPACK", mac)
-    with docker_host.lan.capture("gateway", "udp dst port 67", count=2, seconds=10) as packets:
+    with docker_host.lan.capture("gateway", "udp dst port 67", count=2, seconds=60) as packets:
         lines = packets.lines()
     assert len(lines) == 2
     assert all(f"{mac} > {gateway}" in line for line in lines), lines
@@ -133,7 +133,7 @@ def test_init_reboot_confirms_leases_after_a_kill(docker_host: DockerHost, serve
     leased = {each.mac(): assert_leased(server, each) for each in (web, db)}
     docker_host.plugin.kill()
     so_far = len(server.log())
-    with docker_host.lan.capture("gateway", "udp dst port 67", count=2, seconds=10) as packets:
+    with docker_host.lan.capture("gateway", "udp dst port 67", count=2, seconds=60) as packets:
         docker_host.plugin.start()
         lines = packets.lines()
     for mac, address in leased.items():

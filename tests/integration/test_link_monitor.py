@@ -113,7 +113,7 @@ def test_parent_answering_for_the_hosts_address_is_no_conflict(lan: Lan) -> None
         plugin.start()
         wait_for_packet_socket(lan)
         nic = lan.host_links()["eth1"]["address"]
-        with lan.capture("neighbour", f"arp[6:2] == 2 and arp src host {HOST}", count=2, seconds=5) as heard:
+        with lan.capture("neighbour", f"arp[6:2] == 2 and arp src host {HOST}", count=2, seconds=10) as heard:
             assert HOST in lan.run_in("neighbour", "ping", "-c1", "-w5", HOST)
             answers = "".join(heard)
         assert nic in answers, "the parent does not answer: this proves nothing"

@@ -110,7 +110,7 @@ def test_removed_network_returns_at_the_next_start_only(engine: Engine) -> None:
 def test_service_can_stop_while_it_waits_for_the_engine(engine: Engine) -> None:
     with service(engine, docker_host="unix:///nonexistent/docker.sock") as host:
         wait_until(lambda: "network auto is created as soon as" in host.plugin.log(), 20, "the wait")
-        host.plugin.stop(seconds=5)  # insists on exit status 0
+        host.plugin.stop()  # insists on exit status 0
         assert not [each for each in TROUBLE if each in host.plugin.log()]
         host.plugin.start()
         host.create("lan", "--opt=parent=eth1", "--subnet=10.8.0.0/24")

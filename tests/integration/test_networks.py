@@ -59,7 +59,7 @@ def test_container_is_back_after_restart_kill_and_crash(docker_host: DockerHost)
     docker_host.engine.dockerd.wait_until(
         lambda: docker_host.engine.docker(*crash).strip() == "1", 20, "the container's second life"
     )
-    assert docker_host.lan.ping("neighbour", "192.168.77.70", seconds=10)
+    assert docker_host.lan.ping("neighbour", "192.168.77.70")
 
 
 def killed(host: DockerHost) -> tuple[str, ...]:

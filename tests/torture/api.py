@@ -19,7 +19,7 @@ from tests.torture.world import Cut
 OURS = "macvlan-twisted"
 IPAM = {"ours": OURS, "docker": "default", "null": "null"}
 VERSIONS = {20: "1.41", 29: "1.52"}
-PATIENCE = 10.0
+PATIENCE = 100.0
 """Seconds that a request waits for the thread that runs the scenario."""
 
 

@@ -20,7 +20,7 @@ from tests.torture.part import Part, TortureRun
 
 AT_ONCE = 5
 AT_ONCE_IN_SHORT = 3
-LONGEST = 600.0
+LONGEST = 1800.0
 """Seconds after which a try is ended."""
 LOGS = Path(tempfile.gettempdir(), "macvlan-twisted-torture-boots")
 """For the logs of engine and plugin of tries that were not survived."""

@@ -22,7 +22,7 @@ from tests.torture.world import Cut, World
 
 COLLECTION = ShortGracePeriods(silence=1.5, between_looks=0.4, first=0.2)
 """Short: the engine model does not fall silent and speak again."""
-COLLECTION_SECONDS = 20.0
+COLLECTION_SECONDS = 120.0
 COLLECTED = 0.2
 """The share of the tries with something left behind that wait for the background to remove it."""
 

@@ -250,7 +250,7 @@ def uncollected(world: World, docker: Docker) -> Findings:
     return found
 
 
-SETTLED = 30.0
+SETTLED = 120.0
 """Seconds that background work may take. Usually it takes none."""
 
 

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +28,7 @@ T = TypeVar("T")
 SHORT_SCENARIOS = 10
 WORKERS, SHORT_WORKERS = 5, 2
 """More than processors: a try mostly waits for the kernel. In the short form other tests run as well."""
+LONGEST_TRY, LOOK_EVERY = 1800, 10  # seconds
 LOGS = Path(tempfile.gettempdir(), "macvlan-twisted-torture")
 """For the logs of tries that were not survived."""
 FOREIGN = (
@@ -242,10 +243,7 @@ def tried(
                 under_way += 1
             if not under_way:
                 break
-            try:
-                outcome = outcomes.get(timeout=180)
-            except Empty:
-                raise RuntimeError("a worker does not say how its try went") from None
+            outcome = _next_outcome(outcomes, workers)
             if isinstance(outcome, str):
                 raise RuntimeError(f"a worker failed:\n{outcome}")
             under_way -= 1
@@ -259,6 +257,16 @@ def tried(
                 worker.terminate()
     if left:
         torture.tally.figures["not tried"] = str(len(left))
+
+
+def _next_outcome(outcomes: Any, workers: Sequence[Any]) -> Any:
+    """Wait for the outcome of a try. However slow the machine is, only a dead worker has none."""
+    for _ in range(LONGEST_TRY // LOOK_EVERY):
+        with suppress(Empty):
+            return outcomes.get(timeout=LOOK_EVERY)
+        if not all(worker.is_alive() for worker in workers):
+            raise RuntimeError("a worker died during a try")
+    raise RuntimeError(f"a try took more than {LONGEST_TRY} s")
 
 
 def count(torture: TortureRun, outcome: Outcome) -> None:

@@ -202,9 +202,9 @@ class WorldState:
         if spec.network == DHCP and self.server and self.server.addresses().get(mac) != address:
             self.lost.append(f"{name} has {address}, which the server has not leased to {mac}")
         for place in ("neighbour", *(["host"] if spec.network == OURS else [])):
-            if not lan.ping(place, address, seconds=10):
+            if not lan.ping(place, address):
                 self.lost.append(f"{name} ({address}) is not reached from the {place}")
-        if not container.ping("192.168.77.1", seconds=10):
+        if not container.ping("192.168.77.1"):
             self.lost.append(f"{name} ({address}) does not reach the gateway")
         return {"address": address, "mac": mac}
 
