@@ -1,7 +1,7 @@
 """
 macvlan-twisted: a Docker network and IPAM plugin that puts containers straight onto the LAN.
 
-To run it beside other Twisted services, see :func:`macvlan_twisted.plugin.make_macvlan_service`.
+To run it beside other Twisted services, see :func:`macvlan_twisted.service.make_macvlan_service`.
 """
 
 from ._version import VERSION_TEXT, __version__

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from .keyed_lock import KeyedLock
 
 
 class LastSeen:
@@ -47,3 +49,22 @@ class LastSeen:
         if key in self._under_way:
             return 0.0
         return self._seconds() - self._last.get(key, self._since)
+
+
+class EngineCalls:
+    """
+    The engine's calls about endpoints, networks or pools: one at a time for each id, and when the last one came.
+
+    :param locks: shared with whoever else changes these things.
+    """
+
+    def __init__(self, locks: KeyedLock, last_seen: LastSeen) -> None:
+        self.locks = locks
+        self.last_seen = last_seen
+
+    @asynccontextmanager
+    async def call(self, key: str) -> AsyncIterator[None]:
+        """Around a call about *key*: wait for the calls before it."""
+        with self.last_seen.call(key):
+            async with self.locks.acquire(key):
+                yield

@@ -1,25 +1,51 @@
 """
-Life: lock, open state, reconcile, listen ... stop listening, drain, close.
+The life of the plugin: its parts start in order, and stop in reverse.
 
-All of the start happens at once in ``startService``, so that a failure is known there and then.
+To run the plugin beside other Twisted services, make a :class:`~macvlan_twisted.config.Config` and call
+:func:`make_macvlan_service`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from functools import partial
+from inspect import isawaitable
 from pathlib import Path
-from typing import Any, Protocol
+from random import SystemRandom
+from typing import Any
 
+from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from .config import Config
-from .errors import MacvlanError, StartupError
+from ._version import VERSION_TEXT
+from .autodetect import Detected, detect_defaults
+from .clock import MonotonicClock
+from .commands.stale_sandboxes import warn_of_stale_sandboxes
+from .config import SHADOWED_PLUGIN_NAME, Config
+from .engine.client import DisabledEngine, EngineClient
+from .engine.default_network import ensure_network
+from .errors import LinkError, MacvlanError, StartupError
+from .lan.packet_socket import PacketSocket
 from .listener.file_lock import FileLock
 from .listener.listener import Listener, make_listener
+from .netlink.events import LinkEvents
+from .netlink.kernel import Kernel
+from .netlink.netns import NamespaceSandboxes
+from .plugin import Engine, Plugin, Surroundings, build
+from .protocol.routes import PluginApp
+from .protocol.site import PluginSite
+from .reconcile.link_monitor import LinkMonitor
+from .reconcile.reconciler import GRACE_PERIODS, GracePeriods
+from .recovery.link_evidence import refuse_unknown_links
+from .recovery.open_state import open_state
 from .state.directory import prepare_directory
+from .state.group_commit import GroupCommit
+from .state.sqlite import SqliteAddressStore, SqliteHostRecords, identity_of
+from .worker_threads import WorkerThreads
 
 _log = Logger(namespace="macvlan_twisted")
 
@@ -27,129 +53,297 @@ QUIET_BEFORE_CLOSING = 0.1
 """Seconds without a call after which, at the end, the engine's idle connections are closed."""
 
 
-class Parts(Protocol):
-    """What :mod:`macvlan_twisted.plugin` wires together once the state directory is ours."""
+def _nothing() -> None:
+    pass
 
-    site: Any
-    calls: Any
 
-    def start_threads(self) -> None:
-        """Called before the service listens: from now on nothing blocks."""
+@frozen
+class Part:
+    """
+    Something that has to be started, or stopped, or both.
 
-    def start_background(self) -> None:
-        """Called once the service answers."""
+    :param start: blocks until it runs; what it raises ends the start of the service.
+    :param stop: is called after a failed *start*, too. May return an awaitable.
+    """
 
-    def stop_background(self) -> None:
-        """Called first of all when the service stops, also if it was never started."""
-
-    async def close(self) -> None:
-        """Called when the last call has been answered, or the start has failed."""
+    name: str
+    start: Callable[[], None] = _nothing
+    stop: Callable[[], Awaitable[None] | None] = _nothing
 
 
 class MacvlanService(Service):
     """
     The whole plugin as one Twisted service.
 
-    :param open_parts: opens the state, reconciles and wires; blocks, and runs with the state's lock held. What it
-        has opened it closes itself if it fails.
+    :param parts: in the order in which they start. An iterator may make a part from those that run already.
     """
 
-    def __init__(self, reactor: Any, config: Config, open_parts: Callable[[], Parts]) -> None:
+    def __init__(self, parts: Callable[[], Iterable[Part]]) -> None:
         self.name = "macvlan-twisted"
-        self._reactor = reactor
-        self._config = config
-        self._open_parts = open_parts
-        self._lock: FileLock | None = None
-        self._place: Listener | None = None
-        self._parts: Parts | None = None
+        self._parts = parts
+        self._started: list[Part] = []
 
     def startService(self) -> None:
         """
+        Blocks, so that a failure is known at once.
+
         :raises StartupError: and nothing of ours is left behind, whatever is raised.
         """
         try:
-            self._start()
+            for part in self._parts():
+                self._started.append(part)
+                part.start()
         except BaseException as error:
-            self._give_up()
+            ensureDeferred(self._stop_parts())  # at once, since no call is under way
             if isinstance(error, StartupError) or not isinstance(error, (MacvlanError, OSError)):
                 raise
             raise StartupError(_one_line(error)) from error
         super().startService()
 
-    def _start(self) -> None:
-        directory = Path(self._config.state_dir)
-        prepare_directory(directory)
-        self._lock = FileLock(directory / "lock", f"state directory {directory}", "--state-dir")
-        self._place = make_listener(self._reactor, self._config)
-        self._place.take()
-        self._parts = self._open_parts()
-        self._parts.start_threads()
-        self._place.listen(self._parts.site)
-        _log.info("listening on {where}", where=self._config.listen or self._config.socket_path)
-        self._parts.start_background()
-
-    def _give_up(self) -> None:
-        parts, self._parts = self._parts, None
-        try:
-            if parts is not None:
-                parts.stop_background()
-                closed = ensureDeferred(parts.close())  # at once, for nothing is under way yet
-                closed.addErrback(
-                    lambda failure: _log.failure("closing after a failed start failed", failure=failure)
-                )
-        finally:
-            self._release()
-
     def stopService(self) -> Deferred[None]:
-        """Stop accepting, finish and answer what has started, remove the socket."""
+        """Stop accepting calls, finish and answer what has started, remove the socket."""
         super().stopService()
-        stopped = ensureDeferred(self._stop())
-        stopped.addErrback(lambda failure: _log.failure("stopping failed", failure=failure))
-        return stopped
+        return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
-        parts, self._parts = self._parts, None
-        try:
-            if parts is not None and self._place is not None:
-                parts.stop_background()
-                parts.calls.closing = True
-                await self._place.stop_accepting()
-                await self._drain(parts)
-                await self._place.stop_listening()
-                parts.site.close_connections()
-        finally:
-            try:
-                if parts is not None:
-                    await parts.close()  # or its threads would keep the process alive
-            finally:
-                self._release()
+        await self._stop_parts()
         _log.info("stopped")
 
-    async def _drain(self, parts: Parts) -> None:
-        """
-        Answer until nothing comes any more.
+    async def _stop_parts(self) -> None:
+        """Goes on after an error: a thread that is not stopped would keep the process alive."""
+        while self._started:
+            part = self._started.pop()
+            try:
+                stopped = part.stop()
+                if isawaitable(stopped):
+                    await stopped
+            except Exception:
+                _log.failure("stopping {part} failed", part=part.name)
 
-        A connection that ends without an answer costs the engine its call: it repeats it without the body, and
-        gives up. So what was dialled or sent before is answered. The engine sends its next call the moment it has
-        an answer, over any connection that it keeps; but each answer asks for the end of its connection, so this
-        ends soon.
+
+def make_macvlan_service(
+    config: Config, *, reactor: Any = None, kernel: Kernel | None = None, ages: GracePeriods = GRACE_PERIODS
+) -> MacvlanService:
+    """
+    The plugin as a Twisted service, for a ``.tac`` file or a ``MultiService``.
+
+    Nothing is opened, locked or asked before its ``startService``, which raises
+    :class:`~macvlan_twisted.errors.StartupError` if it cannot start.
+
+    :param reactor: the reactor to run on; by default the installed one.
+    :param kernel: the links to work on; by default those of this process's network namespace.
+    :param ages: how old what nobody has must be before it is removed. Shorter ones are for tests: they take what a slow
+        engine is about to use.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    return MacvlanService(lambda: _parts(config, reactor, kernel, ages))
+
+
+def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePeriods) -> Iterator[Part]:
+    """All that starts, in order; it stops in reverse."""
+    directory = Path(config.state_dir)
+    lock = FileLock(directory / "lock", f"state directory {directory}", "--state-dir")
+    yield Part("state directory", lambda: _lock_directory(directory, lock), lock.release)
+    listener = make_listener(reactor, config)
+    yield Part("listener", listener.take, listener.release)
+
+    is_real = kernel is None
+    if kernel is None:
+        from .netlink.rtnetlink import NetlinkKernel
+
+        kernel = NetlinkKernel()
+    detected = detect_defaults(config, kernel)
+    _log_detected(detected)
+    config = detected.config
+    clock = MonotonicClock(reactor)
+    engine = EngineClient(reactor, config.docker_host) if config.docker_host else DisabledEngine()
+    threads = WorkerThreads(reactor, config.netlink_threads, "netlink", kernel.close)
+    deletion_thread = WorkerThreads(reactor, 1, "netlink deletion", kernel.close)
+    with open_state(config, kernel) as database:
+        writer = GroupCommit(database, WorkerThreads(reactor, 1, "state"))
+        plugin = build(
+            config,
+            kernel,
+            SqliteHostRecords(database, writer, identity_of(database)),
+            SqliteAddressStore(database, writer),
+            Surroundings(
+                threads,
+                deletion_thread,
+                partial(PacketSocket, reactor, elsewhere=threads),
+                NamespaceSandboxes(),
+                engine,
+            ),
+            clock=clock,
+            random=SystemRandom(),
+            grace_periods=ages,
+        )
+        plugin.load()
+        refuse_unknown_links(plugin.registry.instance, kernel.links(), plugin.registry)
+        _finish_now(plugin.reconcile())
+        app = PluginApp(plugin.methods(), config.debug)
+        server = Server(listener, PluginSite(app.resource(), reactor), app, clock)
+    kernel.close()  # from now on each thread has a socket of its own
+    _log.info(
+        "driver initialised: macvlan-twisted {version} as {name}, {networks} networks and {endpoints} endpoints in state",
+        version=VERSION_TEXT,
+        name=config.plugin_name,
+        networks=len(plugin.registry.networks),
+        endpoints=len(plugin.registry.endpoints),
+    )
+
+    yield Part("state", partial(_start_threads, writer.start), writer.close)
+    yield Part("netlink deletion", partial(_start_threads, deletion_thread.start), deletion_thread.stop)
+    yield Part("netlink threads", partial(_start_threads, threads.start), threads.stop)
+    yield Part("link removal", stop=plugin.links.deletions_finished)
+    yield Part("packet sockets", stop=plugin.sockets.close)
+    yield Part("conflict detection", stop=plugin.conflicts.close)
+    yield Part("announcements", stop=plugin.announcer.close)
+    yield Part("leases", stop=plugin.leases.close)
+    yield Part("server", server.start, server.stop)
+    _log.info("listening on {where}", where=config.listen or config.socket_path)
+    if is_real:
+        events = _LinkEvents(reactor, plugin.link_monitor)
+        yield Part("link events", events.start, events.stop)
+    yield Part("link monitor", plugin.link_monitor.start, plugin.link_monitor.stop)
+    yield Part("reconciler", plugin.reconciler.start, plugin.reconciler.stop)
+    yield from _background(plugin, threads if is_real else None, engine, clock)
+
+
+def _background(plugin: Plugin, threads: WorkerThreads | None, engine: Engine, clock: Any) -> Iterator[Part]:
+    config = plugin.config
+    tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"leases of an earlier life": plugin.resume}
+    if config.docker_host:
+        tasks["container names"] = plugin.container_names.learn
+    if threads is not None:
+        tasks["stale sandboxes"] = partial(warn_of_stale_sandboxes, threads, clock)
+    if config.create_network is not None:
+        tasks["network"] = partial(ensure_network, config.create_network, config, engine, clock)
+    for name, run in tasks.items():
+        task = BackgroundTask(run)
+        yield Part(name, task.start, task.stop)
+
+
+class _LinkEvents:
+    """The kernel's events of links, for the link monitor."""
+
+    def __init__(self, reactor: Any, monitor: LinkMonitor) -> None:
+        self._events = LinkEvents(reactor)
+        self._monitor = monitor
+
+    def start(self) -> None:
+        try:
+            self._events.open()
+            self._events.listen(self._monitor.hear)
+        except LinkError as failure:
+            _log.warn("what others do to links is noticed late: {reason}", reason=str(failure))
+
+    def stop(self) -> None:
+        self._events.close()
+
+
+def _lock_directory(directory: Path, lock: FileLock) -> None:
+    prepare_directory(directory)
+    lock.acquire()
+
+
+def _start_threads(start: Callable[[], None]) -> None:
+    try:
+        start()
+    except RuntimeError as error:  # Python's, if the system has no thread left
+        raise StartupError(
+            f"{error}: the limit of processes and threads is reached; raise it (ulimit -u, TasksMax= of a systemd "
+            "unit), or give fewer --netlink-threads"
+        ) from error
+
+
+def _log_detected(detected: Detected) -> None:
+    config = detected.config
+    for reason in detected.reasons:
+        _log.info("{reason}", reason=reason)
+    for hint in detected.hints:
+        _log.warn("{hint}", hint=hint)
+    if config.plugin_name == SHADOWED_PLUGIN_NAME and config.listen is None:
+        _log.warn(
+            "Docker Engine has a builtin driver called macvlan, which shadows a plugin of that name: networks "
+            "created with -d macvlan will not come here; choose another --plugin-name"
+        )
+
+
+def _finish_now(work: Coroutine[Any, Any, None]) -> None:
+    """Before the threads run, everything happens at once."""
+    failures: list[Failure] = []
+    done = ensureDeferred(work).addErrback(failures.append)
+    if failures:
+        failures[0].raiseException()
+    if not done.called:
+        raise StartupError("bug: the start waits for something")
+
+
+class Server:
+    """Serves the engine's calls, and answers all that have arrived before it stops."""
+
+    def __init__(self, listener: Listener, site: PluginSite, app: PluginApp, clock: Any) -> None:
+        self._listener = listener
+        self._site = site
+        self._app = app
+        self._clock = clock
+        self._is_listening = False
+
+    def start(self) -> None:
+        """:raises StartupError: the listener cannot listen."""
+        self._listener.listen(self._site)
+        self._is_listening = True
+
+    async def stop(self) -> None:
+        if not self._is_listening:
+            return
+        self._is_listening = False
+        self._app.closing = True
+        await self._listener.stop_accepting()
+        await self._drain()
+        await self._listener.stop_listening()
+        self._site.close_connections()
+
+    async def _drain(self) -> None:
+        """
+        Answer until no more calls arrive.
+
+        A connection that ends without a reply costs the engine its call: it repeats the call without its body, and gives
+        up. So whatever was sent before is answered. The engine sends its next call the moment it has a reply, over any
+        open connection. Each reply now closes its connection, so this ends soon.
         """
         while True:
-            answered = parts.calls.answered
-            await deferLater(self._reactor, QUIET_BEFORE_CLOSING)
-            await parts.calls.none_under_way()
-            if parts.calls.answered == answered:
+            answered = self._app.answered
+            await deferLater(self._clock, QUIET_BEFORE_CLOSING)
+            await self._app.none_under_way()
+            if self._app.answered == answered:
                 return
 
-    def _release(self) -> None:
-        place, self._place = self._place, None
-        lock, self._lock = self._lock, None
-        try:
-            if place is not None:
-                place.release()
-        finally:
-            if lock is not None:
-                lock.release()
+
+class BackgroundTask:
+    """
+    Runs a coroutine while the service runs.
+
+    :param run: ends when it is cancelled.
+    """
+
+    def __init__(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._run = run
+        self._running: Deferred[None] | None = None
+
+    def start(self) -> None:
+        self._running = ensureDeferred(self._run())
+        self._running.addErrback(_log_unless_cancelled)
+
+    def stop(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+
+
+def _log_unless_cancelled(failure: Failure) -> None:
+    if not failure.check(CancelledError):
+        _log.failure("work in the background failed", failure=failure)
 
 
 def _one_line(error: BaseException) -> str:

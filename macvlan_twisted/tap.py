@@ -14,8 +14,7 @@ from ._version import VERSION_TEXT
 from .config import OPTIONS, Config
 from .option_values import LogFormat
 from .options import ServiceOption
-from .plugin import make_macvlan_service
-from .service import MacvlanService
+from .service import MacvlanService, make_macvlan_service
 from .whole_program import exit_with_zero_on_signals, spare_garbage_collection
 
 

@@ -21,7 +21,7 @@ def exit_with_zero_on_signals(reactor: Any) -> None:
     A stop that was asked for and went well ends with status 0.
 
     twistd would end itself by the signal that the reactor's own handlers remember. Only the whole program
-    may decide that, so a service embedded by :func:`~macvlan_twisted.plugin.make_macvlan_service` does not.
+    may decide that, so a service embedded by :func:`~macvlan_twisted.service.make_macvlan_service` does not.
     """
 
     def stop(number: int, frame: object) -> None:

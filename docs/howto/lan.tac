@@ -4,7 +4,7 @@ from twisted.application.internet import TimerService
 from twisted.application.service import Application, MultiService
 
 from macvlan_twisted.config import Config
-from macvlan_twisted.plugin import make_macvlan_service
+from macvlan_twisted.service import make_macvlan_service
 
 config = Config(
     host_interface="eth1",

@@ -4,7 +4,7 @@ from twisted.internet import reactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from macvlan_twisted.config import Config
-from macvlan_twisted.plugin import make_macvlan_service
+from macvlan_twisted.service import make_macvlan_service
 
 globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
 service = make_macvlan_service(Config(host_interface="eth1"), reactor=reactor)

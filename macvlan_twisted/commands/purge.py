@@ -86,6 +86,7 @@ def run(
             if directory.is_dir():
                 with as_owner_of(directory):
                     lock = FileLock(directory / "lock", f"state directory {directory}", "--state-dir")
+                    lock.acquire()
                 held.callback(lock.release)
         links = kernel.links()
         plan, instances = _make_plan(config, kernel, links, directories, every_instance)
@@ -295,6 +296,7 @@ def _remove_socket(plan: PurgePlan, config: Config, say: Say) -> list[str]:
         return []
     try:
         lock = FileLock(Path(config.socket_path + ".lock"), f"socket {config.socket_path}", "--plugin-name")
+        lock.acquire()
         try:
             remove_stale_socket(config.socket_path, "--plugin-name")
         finally:

@@ -6,10 +6,12 @@ import ctypes
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ..config import Config
@@ -19,6 +21,7 @@ from ..errors import LinkError, RequestRefused
 from ..failpoints import Failpoint
 from ..link_names import ALIAS_PREFIX
 from ..netlink.netns import links_in
+from ..worker_threads import RunInThread
 
 _log = Logger(namespace="macvlan_twisted.netlink")
 
@@ -254,18 +257,17 @@ def unused_sandboxes(directory: Path) -> set[Path]:
 
 
 async def warn_of_stale_sandboxes(
-    run_in_thread: Callable[..., Awaitable[set[Path]]],
-    wait: Callable[[float], Awaitable[object]],
-    stopping: Callable[[], bool],
-    directory: Path = Path(DIRECTORY),
+    run_in_thread: RunInThread, clock: Any, directory: Path = Path(DIRECTORY)
 ) -> None:
-    """Warn, in the background after a start, of sandboxes that have had no process for a while."""
+    """
+    Warn, in the background after a start, of sandboxes that have had no process for a while.
+
+    :param clock: ``IReactorTime``
+    """
     empty = await run_in_thread(unused_sandboxes, directory)
     if not empty:
         return
-    await wait(3 * CONFIRMATION_DELAY)
-    if stopping():
-        return
+    await deferLater(clock, 3 * CONFIRMATION_DELAY)
     left = empty & await run_in_thread(unused_sandboxes, directory)
     if left:
         _log.warn(

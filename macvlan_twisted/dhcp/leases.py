@@ -28,7 +28,7 @@ from .acquire import discover
 from .binding import Binding, Client, LanParameters
 from .lease import Lease
 from .release import release
-from .store import LeaseRecord, Moved, PersistentLeaseStore, Terms, host_name, keep_address, lease_key
+from .store import LeaseRecord, PersistentLeaseStore, Readdresser, Terms, host_name, lease_key
 from .transaction import Environment
 
 _log = Logger(namespace="macvlan_twisted.dhcp")
@@ -45,11 +45,13 @@ class Leases:
         sockets: PacketSockets,
         conflicts: Conflicts,
         records: HostRecords,
+        readdresser: Readdresser,
         environment: Environment,
     ) -> None:
         self._sockets = sockets
         self._conflicts = conflicts
         self._records = records
+        self._readdresser = readdresser
         self._environment = environment
         self._numbers = count()
         self._locks = KeyedLock()
@@ -57,8 +59,6 @@ class Leases:
         self._running: dict[str, Lease] = {}
         self._known: dict[str, LeaseRecord] = {}
         self._by_address: dict[tuple[str, IPAddress], str] = {}
-        self.when_moved: Moved = keep_address
-        """Is called when a server insists on another address for a running container: (parent, old, new) -> whether it moved."""
 
     def load(self) -> None:
         """Read the leases from state."""
@@ -132,7 +132,9 @@ class Leases:
         return Lease(
             socket,
             client,
-            PersistentLeaseStore(self._save, self._conflicts, self._moves, socket.parent, release, detection),
+            PersistentLeaseStore(
+                self._save, self._conflicts, self._readdresser, socket.parent, release, detection
+            ),
             self._environment,
         )
 
@@ -296,9 +298,6 @@ class Leases:
         for lease in self._running.values():
             lease.stop()
         self._running.clear()
-
-    async def _moves(self, parent: str, old: Binding, new: Binding) -> bool:
-        return await self.when_moved(parent, old, new)
 
     async def _save(self, record: LeaseRecord) -> None:
         known = self._known.get(record.key)

@@ -104,12 +104,11 @@ class LeaseStore(Protocol):
         """
 
 
-Moved = Callable[[str, Binding, Binding], Awaitable[bool]]
+class Readdresser(Protocol):
+    """What to do when a server insists on another address for a running container."""
 
-
-async def keep_address(parent: str, old: Binding, new: Binding) -> bool:
-    """The container keeps its address, whatever the server says."""
-    return False
+    async def readdress(self, parent: str, old: Binding, new: Binding) -> bool:
+        """:return: whether the container uses *new* from now on."""
 
 
 @frozen
@@ -122,7 +121,7 @@ class PersistentLeaseStore:
 
     save: Callable[[LeaseRecord], Awaitable[None]]
     conflicts: Conflicts
-    when_moved: Moved
+    readdresser: Readdresser
     parent: str
     release: bool
     detection: ConflictDetection
@@ -161,7 +160,7 @@ class PersistentLeaseStore:
         """Stop defending the address that the container does not use."""
         has_moved = False
         try:
-            has_moved = await self.when_moved(self.parent, old, new)
+            has_moved = await self.readdresser.readdress(self.parent, old, new)
         finally:
             self.conflicts.let_go(self.parent, old.address if has_moved else new.address)
         return has_moved

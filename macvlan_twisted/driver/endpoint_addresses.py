@@ -1,8 +1,9 @@
-"""What an endpoint is to the LAN: its addresses are asked for, leased, watched over and announced there."""
+"""An endpoint's addresses: acquired, watched over and announced on the LAN, and released."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Protocol
 
 from attrs import evolve
 
@@ -10,72 +11,60 @@ from ..addresses import IPAddress
 from ..dhcp.binding import Binding
 from ..dhcp.leases import Leases
 from ..dhcp.store import Terms
+from ..errors import RequestRefused
 from ..lan.announcer import Announcer
-from ..lan.conflicts import Conflicts
+from ..lan.conflicts import Conflicts, Inconclusive, Taken
 from ..netlink.links import Links
+from ..option_values import ConflictDetection
 from .address_prediction import AddressPrediction
-from .free_addresses import refuse_used_by_others
 from .models import Endpoint, Network
 from .registry import Registry
 
 
-class EndpointAddresses:
-    """Endpoints on the LANs of their parents."""
+class AddressOwners(Protocol):
+    """Our address management, which gives back addresses that have had no endpoint for a while."""
+
+    def came(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
+        """An endpoint of the network was created with *addresses*."""
+
+    def left(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
+        """The endpoint with *addresses* is gone."""
+
+
+class JoinObserver(Protocol):
+    """Is notified of each container that joins."""
+
+    def joined(self, endpoint: Endpoint) -> None: ...
+
+
+class LanAddresses:
+    """Endpoints' addresses on the LANs of their parents: watched over, announced, and let go."""
 
     def __init__(
-        self, registry: Registry, links: Links, conflicts: Conflicts, announcements: Announcer, leases: Leases
+        self,
+        registry: Registry,
+        conflicts: Conflicts,
+        announcer: Announcer,
+        prediction: AddressPrediction,
     ) -> None:
         self._registry = registry
-        self._links = links
         self._conflicts = conflicts
-        self._announcements = announcements
-        self._leases = leases
-        self._foresight = AddressPrediction(conflicts, registry)
-        self.when_joined: list[Callable[[Endpoint], None]] = []
-        """Told of each container that joins."""
-        for endpoint in registry.endpoints.values():
-            self._look_after(endpoint)
+        self._announcer = announcer
+        self._prediction = prediction
 
-    async def secure(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
-        """
-        Make sure that the endpoint's addresses are free, or lease one.
+    def load(self) -> None:
+        """At start: watch over the addresses of all endpoints."""
+        for endpoint in self._registry.endpoints.values():
+            self._watch(endpoint)
 
-        :param forgotten: what it has of this endpoint, which may be dead, is for the kernel to say, by its MAC.
-        :return: the endpoint with its address.
-        :raises Refused: an address is in use, or no server leases one.
+    async def hold(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> None:
         """
-        if network.dhcp and endpoint.address is None:
-            return await self._leased(endpoint, network, forgotten)
-        await self._refuse_used_by_others(endpoint, network, forgotten)
-        return endpoint
+        Make sure that no other host has the endpoint's addresses. Our own address management has probed an address
+        before it handed it out; others do not.
 
-    async def _leased(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
+        :param forgotten: addresses of this endpoint, which may be dead, are skipped; its MAC decides.
+        :raises RequestRefused: an address is in use.
         """
-        Nobody manages addresses: the LAN's own DHCP server leases one, under the container's MAC. To the server
-        one that the engine has forgotten and its successor under the same MAC are one client.
-        """
-        mac = endpoint.mac
-        if forgotten is not None and forgotten.network_id == endpoint.network_id:
-            inherited = self.lease_of(forgotten)
-            if inherited is not None and inherited.mac == mac:
-                return evolve(endpoint, address=inherited.interface)
-        if mac is None:  # passthru: the NIC's own
-            nic = await self._links.find(network.parent)
-            mac = "" if nic is None else nic.mac
-        terms = Terms(
-            network.parent,
-            mac,
-            vendor_class=network.dhcp_vendor_class,
-            release=network.dhcp_release,
-            conflict_detection=network.conflict_detection,
-        )
-        facts = await self._leases.take(terms)
-        return evolve(endpoint, address=facts.interface)
-
-    async def _refuse_used_by_others(
-        self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None
-    ) -> None:
-        """Our own address management has asked the LAN before it handed an address out; others do not."""
         for address in endpoint.addresses:
             subnet = network.subnet_of(address)
             if (subnet is not None and subnet.managed_here) or (
@@ -90,13 +79,13 @@ class EndpointAddresses:
                 "reserve it with --aux-address, or give the network an --ip-range that is not used by others",
             )
 
-    def settle(self, endpoint: Endpoint, network: Network) -> None:
-        """The endpoint is made: from now on its addresses are its own, whoever else says so on the LAN."""
-        self._look_after(endpoint)
+    def activate(self, endpoint: Endpoint, network: Network) -> None:
+        """The endpoint has its link: from now on conflicts over its addresses are reported."""
+        self._watch(endpoint)
         for address in endpoint.addresses:
-            self._foresight.given(network, address)
+            self._prediction.given(network, address)
 
-    def _look_after(self, endpoint: Endpoint) -> None:
+    def _watch(self, endpoint: Endpoint) -> None:
         network = self._registry.networks.get(endpoint.network_id)
         for address in endpoint.addresses:
             subnet = None if network is None else network.subnet_of(address)
@@ -104,76 +93,196 @@ class EndpointAddresses:
             self._conflicts.given(endpoint.parent, address, endpoint.mac or "", is_managed=is_managed)
 
     def announce(self, endpoint: Endpoint, network: Network) -> None:
-        """The container joins: neighbours that knew its addresses under other MACs are told."""
-        for tell in self.when_joined:
-            tell(endpoint)
+        """Update neighbours that know the endpoint's addresses under another MAC."""
         if network.announce:
             for address in endpoint.addresses:
-                self._announcements.begin(endpoint.parent, address, endpoint.mac)
+                self._announcer.begin(endpoint.parent, address, endpoint.mac)
 
     def move(self, before: Endpoint, after: Endpoint, network: Network) -> None:
-        """The container has another IPv4 address now; its other one stays as it is."""
+        """The container has another IPv4 address now; its IPv6 address stays."""
         assert before.address is not None
         assert after.address is not None
-        self._announcements.stop(before.parent, before.address.ip)
+        self._announcer.stop(before.parent, before.address.ip)
         self._conflicts.gone(before.parent, before.address.ip)
-        self._look_after(after)
+        self._watch(after)
         if network.announce:
-            self._announcements.begin(after.parent, after.address.ip, after.mac)
+            self._announcer.begin(after.parent, after.address.ip, after.mac)
 
-    async def leave(self, endpoint: Endpoint, network: Network | None, link_removed: bool = False) -> None:
+    def release(
+        self, endpoint: Endpoint, network: Network | None, other: Endpoint | None, link_removed: bool
+    ) -> None:
         """
-        The endpoint is gone, or was never made. What another one under the same MAC has stays that one's.
+        The endpoint is gone, or was never created.
 
-        :param link_removed: its link was there, and was taken away.
+        :param other: an endpoint with the same MAC, which keeps its addresses.
+        :param link_removed: whether we have just removed its link.
         """
-        other = None
-        if endpoint.mac is not None:
-            other = self._registry.holder_of_mac(endpoint.parent, endpoint.mac)
         for address in endpoint.addresses:
             given = self._conflicts.mac_given(endpoint.parent, address)
             if (other is not None and address in other.addresses) or given not in (None, endpoint.mac or ""):
                 continue
-            if given is None:  # it was never made
+            if given is None:  # it was never created
                 self._conflicts.let_go(endpoint.parent, address, endpoint.network_id)
                 continue
-            self._announcements.stop(endpoint.parent, address)
+            self._announcer.stop(endpoint.parent, address)
             self._conflicts.gone(endpoint.parent, address, link_removed)
             if network is not None:
-                self._foresight.returned(network, address)
-        lease = self.lease_of(endpoint)
-        if lease is not None and other is None:
-            await self._leases.give_back(endpoint.parent, lease.mac)
+                self._prediction.returned(network, address)
 
     def of_other_mac(self, endpoint: Endpoint) -> list[Endpoint]:
         """Endpoints on the same parent that have an address of *endpoint* under another MAC."""
         macs = {
-            tell(endpoint.parent, each)
+            mac_of(endpoint.parent, each)
             for each in endpoint.addresses
-            for tell in (self._conflicts.mac_given, self._conflicts.mac_forgotten)
+            for mac_of in (self._conflicts.mac_given, self._conflicts.mac_forgotten)
         }
         found = [self._registry.holder_of_mac(endpoint.parent, mac) for mac in macs - {endpoint.mac} if mac]
         return [each for each in found if each is not None]
 
     def contested_by(self, endpoint: Endpoint) -> str | None:
-        """The MAC of somebody else who uses one of its addresses, ``None`` if nobody was seen."""
+        """The MAC of another host that uses one of the endpoint's addresses; ``None`` if none was seen."""
         found = [self._conflicts.others.contested_by(endpoint.parent, each) for each in endpoint.addresses]
         return next((each for each in found if each is not None), None)
 
     def forget_network(self, network: Network) -> None:
-        self._foresight.forget(network)
+        self._prediction.forget(network)
         for subnet in network.subnets:
             if not subnet.managed_here and not subnet.null_ipam:
                 self._conflicts.others.forget_within(network.parent, subnet.pool)
 
-    def lease_of(self, endpoint: Endpoint) -> Binding | None:
+
+class EndpointAddresses:
+    """
+    From CreateEndpoint to DeleteEndpoint.
+
+    :param owners: our address management, which learns which of its addresses have an endpoint.
+    :param joins: is notified of each container that joins.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        links: Links,
+        on_lan: LanAddresses,
+        leases: Leases,
+        owners: AddressOwners,
+        joins: JoinObserver,
+    ) -> None:
+        self._registry = registry
+        self._links = links
+        self.on_lan = on_lan
+        self._leases = leases
+        self._owners = owners
+        self._joins = joins
+
+    async def acquire(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
+        """
+        Make sure that the endpoint's addresses are free, or lease one.
+
+        :param forgotten: an endpoint with the same MAC, which may be dead. The kernel decides.
+        :return: the endpoint with its address.
+        :raises RequestRefused: an address is in use, or no server leases one.
+        """
+        if network.dhcp and endpoint.address is None:
+            return await self._leased(endpoint, network, forgotten)
+        await self.on_lan.hold(endpoint, network, forgotten)
+        return endpoint
+
+    async def _leased(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
+        """
+        Lease an address under the container's MAC. To the server an endpoint that the engine has forgotten and its
+        successor under the same MAC are one client.
+        """
+        mac = endpoint.mac
+        if forgotten is not None and forgotten.network_id == endpoint.network_id:
+            inherited = lease_of(forgotten, self._leases)
+            if inherited is not None and inherited.mac == mac:
+                return evolve(endpoint, address=inherited.interface)
+        if mac is None:  # passthru: the NIC's own
+            nic = await self._links.find(network.parent)
+            mac = "" if nic is None else nic.mac
+        terms = Terms(
+            network.parent,
+            mac,
+            vendor_class=network.dhcp_vendor_class,
+            release=network.dhcp_release,
+            conflict_detection=network.conflict_detection,
+        )
+        binding = await self._leases.take(terms)
+        return evolve(endpoint, address=binding.interface)
+
+    def activate(self, endpoint: Endpoint, network: Network) -> None:
+        """The endpoint is created: from now on its addresses are its own, whatever other hosts claim."""
+        self.on_lan.activate(endpoint, network)
+        self._owners.came(
+            endpoint.network_id,
+            [
+                address
+                for address in endpoint.addresses
+                if (subnet := network.subnet_of(address)) is not None and subnet.managed_here
+            ],
+        )
+
+    def announce(self, endpoint: Endpoint, network: Network) -> None:
+        """The container joins."""
+        self._joins.joined(endpoint)
+        self.on_lan.announce(endpoint, network)
+
+    async def release(self, endpoint: Endpoint, network: Network | None, link_removed: bool = False) -> None:
+        """
+        The endpoint is gone, or was never created. An endpoint with the same MAC keeps what it shares with this one.
+
+        :param link_removed: whether we have just removed its link.
+        :raises StateError: its lease stays on disk until the next start.
+        """
+        self._owners.left(endpoint.network_id, endpoint.known_addresses)
+        other = None
         if endpoint.mac is not None:
-            return self._leases.of_mac(endpoint.parent, endpoint.mac)
-        told = endpoint.reported_address or endpoint.address
-        return None if told is None else self._leases.of_address(endpoint.parent, told.ip)
+            other = self._registry.holder_of_mac(endpoint.parent, endpoint.mac)
+        self.on_lan.release(endpoint, network, other, link_removed)
+        lease = lease_of(endpoint, self._leases)
+        if lease is not None and other is None:
+            await self._leases.give_back(endpoint.parent, lease.mac)
+
+    def is_leased(self, endpoint: Endpoint) -> bool:
+        return lease_of(endpoint, self._leases) is not None
 
     def leased_router(self, endpoint: Endpoint, network: Network) -> IPAddress | None:
-        lease = self.lease_of(endpoint)
+        lease = lease_of(endpoint, self._leases)
         if lease is None or network.internal or lease.router not in lease.interface.network:
             return None
         return lease.router
+
+
+def lease_of(endpoint: Endpoint, leases: Leases) -> Binding | None:
+    """The lease behind the endpoint's address."""
+    if endpoint.mac is not None:
+        return leases.of_mac(endpoint.parent, endpoint.mac)
+    reported = endpoint.reported_address or endpoint.address
+    return None if reported is None else leases.of_address(endpoint.parent, reported.ip)
+
+
+async def refuse_used_by_others(
+    conflicts: Conflicts, network: Network, address: IPAddress, what: str, remedy: str
+) -> None:
+    """
+    Hold *address* for *network* if its option asks for conflict detection.
+
+    :param what: the kind of address, as in ``host address``.
+    :param remedy: what the user can do if it is in use.
+    :raises RequestRefused: it is in use, or probing failed and the option is ``strict``.
+    """
+    if network.conflict_detection == ConflictDetection.OFF:
+        return
+    verdict = await conflicts.hold(network.parent, address, network.network_id)
+    if isinstance(verdict, Taken):
+        raise RequestRefused(
+            f"{what} {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; {remedy}"
+        )
+    if isinstance(verdict, Inconclusive):
+        if network.conflict_detection == ConflictDetection.STRICT:
+            raise RequestRefused(
+                f"it cannot be found out whether {what} {address} is in use on {network.parent}: {verdict.reason}; "
+                "mend that, or create the network with -o conflict_detection=on"
+            )
+        conflicts.count_unproven(network.parent, address, verdict.reason)

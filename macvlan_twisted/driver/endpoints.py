@@ -1,110 +1,75 @@
-"""What each call about an endpoint does: from CreateEndpoint to Leave; DeleteEndpoint is in :mod:`.removal`."""
+"""CreateEndpoint, EndpointOperInfo and DeleteEndpoint, and all else that ends an endpoint."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable
 from contextlib import suppress
 
-from attrs import evolve
 from twisted.logger import Logger
 
-from ..errors import LinkError, NotFound, RequestRefused
-from ..netlink.links import Links
-from ..netlink.netns import sandbox_path
-from ..option_values import MacvlanMode
-from ..state.interfaces import HostRecords, RecordKind
-from ..state.serialize import to_document
+from ..errors import LinkError, RequestRefused, StateError
+from ..last_seen import EngineCalls
 from . import requests
 from .endpoint_addresses import EndpointAddresses
 from .endpoint_plan import EndpointPlanner
 from .host_access import HostAccess
-from .kernel_errors import explained, mac_in_use
+from .kernel_errors import mac_in_use
 from .macvlan_links import MacvlanLinks
 from .models import Endpoint, Network
-from .parents import Parents
 from .registry import Registry
-from .removal import EndpointRemoval
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
 
 class Endpoints:
-    """The calls of the engine about endpoints, but for DeleteEndpoint."""
+    """
+    CreateEndpoint and EndpointOperInfo.
+
+    :param calls: of endpoints.
+    """
 
     def __init__(
         self,
         registry: Registry,
-        records: HostRecords,
-        links: Links,
-        parents: Parents,
-        plans: EndpointPlanner,
-        endpoint_addresses: EndpointAddresses,
-        host_access: HostAccess,
-        ports: MacvlanLinks,
+        planner: EndpointPlanner,
+        macvlan_links: MacvlanLinks,
+        addresses: EndpointAddresses,
         removal: EndpointRemoval,
+        calls: EngineCalls,
     ) -> None:
         self._registry = registry
-        self._records = records
-        self._links = links
-        self._parents = parents
-        self._plans = plans
-        self._endpoint_addresses = endpoint_addresses
-        self._host_access = host_access
-        self._ports = ports
+        self._planner = planner
+        self._macvlan_links = macvlan_links
+        self._addresses = addresses
         self._removal = removal
-        self._locks = removal.locks
-        self._last_seen = removal.last_seen
+        self._calls = calls
         self._being_made: set[str] = set()
-        self.when_made: Callable[[Endpoint], None] = _nothing
-        """Told of each endpoint that was made, before the engine is."""
 
     async def create(self, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:
         """
         Make the endpoint's link; its row is on disk before the kernel is touched.
 
         :return: the MAC and the address that we chose, each ``None`` if the request named one or there is none.
+        :raises RequestRefused: with the reason. :raises LinkError: the kernel refuses.
         """
-        with self._last_seen.call(request.endpoint_id):
-            return await self._create(request)
-
-    async def _create(self, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:
-        async with self._locks.acquire(request.endpoint_id):
+        async with self._calls.call(request.endpoint_id):
             network = self._registry.network(request.network_id)
             existing = self._registry.endpoints.get(request.endpoint_id)
-            endpoint = self._plans.endpoint(request, network, existing)
+            endpoint = self._planner.endpoint(request, network, existing)
             if existing == endpoint:
-                if not self._links.exists(endpoint.link):
+                if not self._macvlan_links.exists(endpoint):
                     await self._make_again(endpoint, network)
                 return _chosen(endpoint, request)
             if existing is not None:
                 raise RequestRefused(
                     f"endpoint {endpoint.endpoint_id} exists with other addresses: remove it first"
                 )
-            if self._parents.parent_status.is_in_doubt(network.parent):
-                await self._parents.restore(network)
+            await self._macvlan_links.restore_parent(network)
             forgotten = await self._forgotten_holder(endpoint)
             if self._registry.networks.get(network.network_id) != network:
                 raise RequestRefused(
                     f"network {network.network_id} was removed meanwhile: start the container again"
                 )
-            self._registry.add_endpoint(endpoint)
-            self._removal.made_anew(endpoint.endpoint_id)
-            self._being_made.add(endpoint.endpoint_id)
-            try:
-                endpoint = await self._endpoint_addresses.secure(endpoint, network, forgotten)
-                self._registry.replace_endpoint(endpoint)
-                await self._records.save(RecordKind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
-                await self._ports.make(endpoint, network, forgotten)
-                if forgotten is not None:
-                    await self._replace(forgotten, endpoint)
-            except BaseException:
-                await self._removal.undo(endpoint)
-                raise
-            finally:
-                self._being_made.discard(endpoint.endpoint_id)
-            self._endpoint_addresses.settle(endpoint, network)
-            self.when_made(endpoint)
+            endpoint = await self._make(endpoint, network, forgotten)
         _log.info(
             "macvlan port created: {link} on parent {parent} in mode {mode}, MAC {mac}, address {address} "
             "(endpoint {endpoint}, network {network})",
@@ -118,48 +83,64 @@ class Endpoints:
         )
         return _chosen(endpoint, request)
 
+    async def _make(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
+        self._registry.add_endpoint(endpoint)
+        self._removal.made_anew(endpoint.endpoint_id)
+        self._being_made.add(endpoint.endpoint_id)
+        try:
+            endpoint = await self._addresses.acquire(endpoint, network, forgotten)
+            self._registry.replace_endpoint(endpoint)
+            await self._registry.store_endpoint(endpoint)
+            await self._macvlan_links.make(endpoint, network, forgotten)
+            if forgotten is not None:
+                await self._replace(forgotten, endpoint)
+        except BaseException:
+            await self._removal.undo(endpoint)
+            raise
+        finally:
+            self._being_made.discard(endpoint.endpoint_id)
+        self._addresses.activate(endpoint, network)
+        return endpoint
+
     async def _replace(self, forgotten: Endpoint, endpoint: Endpoint) -> None:
         """The kernel has proven that *forgotten* is dead, for the link of *endpoint* is made."""
         try:
             await self._removal.forget(forgotten)
         except BaseException:
-            with suppress(LinkError):  # a later look removes it
-                await self._links.retire(endpoint.link)
-                await self._links.deletions_finished()
+            with suppress(LinkError):  # the reconciler removes it
+                await self._macvlan_links.retire(endpoint, None)
+                await self._macvlan_links.deletions_finished()
             raise
 
     async def _make_again(self, endpoint: Endpoint, network: Network) -> None:
         """The same call as before, and no link: it is in a container, or a kill came between its row and its link."""
         if endpoint.mac is not None:
             for other in self._registry.holders_of_mac(endpoint.parent, endpoint.mac):
-                # Down still, or about to be made: the kernel would not say.
+                # Its link is down, or about to be made: the kernel would not refuse ours.
                 is_coming = other.endpoint_id in self._being_made
-                if other != endpoint and (is_coming or self._links.exists(other.link)):
+                if other != endpoint and (is_coming or self._macvlan_links.exists(other)):
                     raise mac_in_use(other)
         # Until it has its link, it looks dead to others with its MAC.
         self._being_made.add(endpoint.endpoint_id)
         try:
-            await self._ports.add(endpoint, network, network.mode != MacvlanMode.PASSTHRU)
-        except LinkError as failure:
-            if failure.errno == (errno.EINVAL if network.mode == MacvlanMode.PASSTHRU else errno.EADDRINUSE):
-                return  # it lives in a container
-            raise explained(failure, network, endpoint.mac, []) from None
+            is_made = await self._macvlan_links.make_again(endpoint, network)
         finally:
             self._being_made.discard(endpoint.endpoint_id)
-        self._endpoint_addresses.settle(endpoint, network)
+        if is_made:
+            self._addresses.activate(endpoint, network)
 
     async def _forgotten_holder(self, endpoint: Endpoint) -> Endpoint | None:
         """
         Another endpoint of ours that has the same MAC on the parent, and may have been forgotten by the engine.
 
-        Engines drop endpoints without a word (docs/reference/protocol). Where address management has handed
-        out the same address of the same network again, the old endpoint is dead and is removed. Else, if its
-        link is not in the host's namespace, the kernel knows whether it is alive in a container.
+        Engines drop endpoints without a word (docs/reference/protocol). Where address management has handed out the same
+        address of the same network again, the old endpoint is dead and is removed. Otherwise, if its link is not in the
+        host's namespace, the kernel knows whether it is alive in a container.
 
         :return: an endpoint to be forgotten if the kernel proves the MAC to be free.
-        :raises Refused: the MAC is in use.
+        :raises RequestRefused: the MAC is in use.
         """
-        for forgotten in self._endpoint_addresses.of_other_mac(endpoint):
+        for forgotten in self._addresses.on_lan.of_other_mac(endpoint):
             if forgotten.endpoint_id not in self._being_made and _has_address_of(endpoint, forgotten):
                 await self._drop_forgotten(forgotten, endpoint)
         while endpoint.mac is not None:
@@ -170,24 +151,29 @@ class Endpoints:
                 await self._drop_forgotten(dead, endpoint)
                 continue
             for holder in holders:
-                if holder not in settled or self._links.exists(holder.link):
+                if holder not in settled or self._macvlan_links.exists(holder):
                     raise mac_in_use(holder)
             return holders[-1] if holders else None
         return None
 
-    async def _drop_forgotten(self, forgotten: Endpoint, for_whom: Endpoint) -> None:
+    async def _drop_forgotten(self, forgotten: Endpoint, successor: Endpoint) -> None:
         _log.info(
             "endpoint {old} is dropped: the engine has forgotten it, and gave its address to {new}",
             old=forgotten.short_id,
-            new=for_whom.short_id,
+            new=successor.short_id,
         )
         await self._removal.delete(requests.EndpointCall(forgotten.network_id, forgotten.endpoint_id))
 
     async def operational_info(self, request: requests.EndpointCall) -> dict[str, str]:
+        """
+        What ``docker network inspect --verbose`` shows.
+
+        :raises NotFound: there is no such endpoint.
+        """
         endpoint = self._registry.endpoint(request.endpoint_id)
-        self._last_seen.note(endpoint.endpoint_id)
+        self._calls.last_seen.note(endpoint.endpoint_id)
         network = self._registry.network(endpoint.network_id)
-        told = {
+        info = {
             "parent": endpoint.parent,
             "mode": network.mode,
             "link": endpoint.link,
@@ -195,47 +181,142 @@ class Endpoints:
             "address": endpoint.address,
             "address_v6": endpoint.address_v6,
             "vlan_id": network.vlan_id,
-            "conflict": self._endpoint_addresses.contested_by(endpoint),
+            "conflict": self._addresses.on_lan.contested_by(endpoint),
         }
-        return {name: str(value) for name, value in told.items() if value is not None}
+        return {name: str(value) for name, value in info.items() if value is not None}
 
-    async def join(self, request: requests.Join) -> requests.Joined:
-        with self._last_seen.call(request.endpoint_id):
-            return await self._join(request)
 
-    async def _join(self, request: requests.Join) -> requests.Joined:
-        async with self._locks.acquire(request.endpoint_id):
-            endpoint = self._registry.endpoint(request.endpoint_id)
-            network = self._registry.network(endpoint.network_id)
-            if not self._links.exists(endpoint.link):
-                if not self._links.exists(endpoint.parent):
-                    raise NotFound(self._parents.parent_status.why_absent(endpoint.parent))
-                raise NotFound(
-                    f"link {endpoint.link} of endpoint {endpoint.endpoint_id} is gone from the host: start the "
-                    "container again"
-                )
-            is_leased = self._endpoint_addresses.lease_of(endpoint) is not None
-            joined = endpoint
-            if network.host_access or (network.dhcp_readdress and is_leased):
-                joined = evolve(endpoint, sandbox=sandbox_path(request.sandbox))
-            routes = await self._host_access.meet(joined, network)
-            joined = evolve(joined, static_routes=tuple(route.destination for route in routes))
-            if joined != endpoint:
-                await self._records.save(RecordKind.ENDPOINT, joined.endpoint_id, to_document(joined))
-                self._registry.replace_endpoint(joined)
-        self._endpoint_addresses.announce(endpoint, network)
-        gateway = network.gateway_for(endpoint.address) or self._endpoint_addresses.leased_router(
-            endpoint, network
+class EndpointRemoval:
+    """
+    DeleteEndpoint, the undoing of a failed CreateEndpoint, and the removal of endpoints that the engine has forgotten.
+
+    :param calls: of endpoints.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        macvlan_links: MacvlanLinks,
+        addresses: EndpointAddresses,
+        host_access: HostAccess,
+        calls: EngineCalls,
+    ) -> None:
+        self._registry = registry
+        self._macvlan_links = macvlan_links
+        self._addresses = addresses
+        self._host_access = host_access
+        self._calls = calls
+        self._rows_left: dict[str, str] = {}
+        """By endpoint that was not created: its network. The disk refused to erase their rows."""
+
+    async def delete(self, request: requests.EndpointCall) -> None:
+        """Remove the endpoint and its link; succeeds when there is nothing."""
+        async with self._calls.call(request.endpoint_id):
+            endpoint = self._registry.endpoints.get(request.endpoint_id)
+            if endpoint is None:
+                await self._remove_unknown(request.endpoint_id)
+            else:
+                await self._remove(endpoint)
+
+    async def delete_all(self, network_id: str) -> list[str]:
+        """
+        Remove a network's endpoints, those included of which only a row is left.
+
+        :return: what the kernel refused.
+        :raises StateError: the endpoints that are left are still known.
+        """
+        failures: list[str] = []
+        while endpoint_ids := self._ids_of(network_id):  # others may be on their way
+            try:
+                await self.delete(requests.EndpointCall(network_id, endpoint_ids[0]))
+            except LinkError as failure:
+                failures.append(str(failure))
+        return failures
+
+    def _ids_of(self, network_id: str) -> list[str]:
+        known = [endpoint.endpoint_id for endpoint in self._registry.endpoints_of(network_id)]
+        return known + [id_ for id_, where in self._rows_left.items() if where == network_id]
+
+    async def drop(self, endpoint: Endpoint, idle: float) -> bool:
+        """
+        Remove an endpoint whose container is gone, though the engine has not asked for it.
+
+        :param idle: seconds for which the engine must not have mentioned it.
+        :return: whether it was removed; otherwise it has changed, or the engine mentioned it.
+        """
+        async with self._calls.locks.acquire(endpoint.endpoint_id):
+            is_unchanged = self._registry.endpoints.get(endpoint.endpoint_id) is endpoint
+            if not is_unchanged or self._calls.last_seen.idle_for(endpoint.endpoint_id) < idle:
+                return False
+            await self._remove(endpoint)
+        return True
+
+    async def _remove(self, endpoint: Endpoint) -> None:
+        removed, failure = False, None
+        network = self._registry.networks.get(endpoint.network_id)
+        try:
+            removed = await self._macvlan_links.retire(endpoint, network)
+        except LinkError as failed:  # the reconciler removes a link without a row
+            failure = failed
+        try:
+            await self.forget(endpoint, link_removed=removed)
+        except StateError:
+            # The next call must not take the retired link for the endpoint's.
+            await self._macvlan_links.deletions_finished()
+            raise
+        if failure is not None:
+            raise failure
+        _log.info(
+            "unused link removed: {link} (endpoint {endpoint}{how})",
+            link=endpoint.link,
+            endpoint=endpoint.short_id,
+            how="" if removed else "; it had gone with its sandbox",
         )
-        return requests.Joined(endpoint.link, gateway, network.gateway_for(endpoint.address_v6), routes)
 
-    async def leave(self, request: requests.EndpointCall) -> None:
-        """Nothing: the engine moves the link back and then asks for its removal, or for another Leave."""
-        self._last_seen.note(request.endpoint_id)
+    async def _remove_unknown(self, endpoint_id: str) -> None:
+        """An endpoint without a row may still have a link, which its name identifies."""
+        await self._registry.erase_endpoint(endpoint_id)  # that an earlier error left
+        self._rows_left.pop(endpoint_id, None)
+        name = await self._macvlan_links.retire_unknown(endpoint_id)
+        if name:
+            _log.info(
+                "unused link removed: {link} (endpoint {endpoint}, without a row)",
+                link=name,
+                endpoint=endpoint_id[:12],
+            )
 
+    def made_anew(self, endpoint_id: str) -> None:
+        """The row that a failed CreateEndpoint left is the endpoint's own now."""
+        self._rows_left.pop(endpoint_id, None)
 
-def _nothing(endpoint: Endpoint) -> None:
-    """Nobody has asked to be told."""
+    async def undo(self, endpoint: Endpoint) -> None:
+        """Forget an endpoint that was not created; the engine will not ask for it."""
+        try:
+            await self.forget(endpoint)
+        except StateError as failure:  # the caller raises the first error
+            self._registry.remove_endpoint(endpoint.endpoint_id)
+            self._rows_left[endpoint.endpoint_id] = endpoint.network_id
+            with suppress(StateError):
+                await self._addresses.release(endpoint, self._registry.networks.get(endpoint.network_id))
+                await self._host_access.disconnect(endpoint)
+            _log.error(
+                "the row of endpoint {id} stays: {reason}", id=endpoint.endpoint_id, reason=str(failure)
+            )
+
+    async def forget(self, endpoint: Endpoint, link_removed: bool = False) -> None:
+        """Erase its row, and let go of what it has on the LAN and the host. The caller has seen to its link."""
+        await self._registry.erase_endpoint(endpoint.endpoint_id)
+        self._registry.remove_endpoint(endpoint.endpoint_id)
+        self._calls.last_seen.forget(endpoint.endpoint_id)
+        try:
+            network = self._registry.networks.get(endpoint.network_id)
+            await self._addresses.release(endpoint, network, link_removed)
+        finally:
+            await self._host_access.disconnect(endpoint)
+
+    def forget_network(self, network: Network) -> None:
+        """Let go of what is held on the LAN for the next endpoints of a network that is gone."""
+        self._addresses.on_lan.forget_network(network)
 
 
 def _chosen(endpoint: Endpoint, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:

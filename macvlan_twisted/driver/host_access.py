@@ -1,115 +1,32 @@
-"""The ways between the host and the containers of networks with access from the host."""
+"""The routes between the host and the containers of networks with host access."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
+from ipaddress import ip_network
 
-from attrs import evolve
-from twisted.logger import Logger
-
-from ..addresses import IPAddress
-from ..config import Config
-from ..errors import RequestRefused
-from ..lan.conflicts import Conflicts
+from ..addresses import IPAddress, IPInterface, IPNetwork
 from ..lan.host_routes import HostRoutes
 from ..netlink.links import Links
-from . import requests
-from .free_addresses import refuse_used_by_others
-from .host_addresses import HostAddresses, choose_host_addresses
 from .models import Endpoint, Network
 from .registry import Registry
-from .static_routes import routes_to_host
-
-_log = Logger(namespace="macvlan_twisted.driver")
+from .requests import StaticRoute
 
 
 class HostAccess:
-    """
-    Opened with a network, met by an endpoint that joins.
+    """Connects an endpoint that joins, and disconnects one that is deleted."""
 
-    :param addresses: our address management, which keeps an address for the host.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        registry: Registry,
-        links: Links,
-        access: HostRoutes,
-        addresses: HostAddresses,
-        conflicts: Conflicts,
-    ) -> None:
-        self._config = config
+    def __init__(self, registry: Registry, links: Links, host_routes: HostRoutes) -> None:
         self._registry = registry
         self._links = links
-        self._access = access
-        self._addresses = addresses
-        self._conflicts = conflicts
+        self._host_routes = host_routes
 
-    def remember(self, network: Network) -> None:
-        """At start: what :meth:`opened` did in an earlier life."""
-        if network.host_addresses:
-            self._access.remember(network.parent, network.network_id, network.host_addresses)
-
-    async def opened(self, network: Network, given: Sequence[IPAddress]) -> Network:
+    async def connect(self, endpoint: Endpoint, network: Network) -> tuple[StaticRoute, ...]:
         """
-        The host's addresses are chosen and made; who else is made meanwhile sees that they are taken.
+        Make the host's routes to the container. Routes to addresses that it had before are removed.
 
-        :param given: by ``-o host_address``.
-        :return: the network with the host's addresses.
-        :raises Refused: there is none, or it is in use.
-        """
-        present = self._access.addresses_on(network.parent)
-        others = {
-            address: link
-            for address, link in (await self._links.host_addresses()).items()
-            if address not in present
-        }
-        routers = {*self._config.gateways, *(each.gateway for each in network.subnets if each.gateway)}
-        chosen = await choose_host_addresses(network, given, present, others, routers, self._addresses)
-        try:
-            for address in chosen:
-                self._refuse_used_by_us(address, network)
-                subnet = network.subnet_of(address)
-                # What our address management has picked was looked for there; what a user reserved was not.
-                is_picked = (
-                    subnet is not None and subnet.managed_here and address not in subnet.auxiliary.values()
-                )
-                if address not in present and not is_picked:
-                    await refuse_used_by_others(
-                        self._conflicts, network, address, "host address", "choose one that nobody has"
-                    )
-        except BaseException:
-            for address in chosen:
-                if address not in present:
-                    self._conflicts.let_go(network.parent, address, network.network_id)
-            raise
-        network = evolve(network, host_addresses=chosen)
-        self._registry.add_network(network)
-        await self._access.grant(network.parent, network.network_id, chosen)
-        _log.info(
-            "network {network}: the host is {addresses} to its containers",
-            network=network.short_id,
-            addresses=" and ".join(str(each) for each in chosen),
-        )
-        return network
-
-    def _refuse_used_by_us(self, address: IPAddress, network: Network) -> None:
-        for endpoint in self._registry.endpoints.values():
-            if endpoint.parent == network.parent and address in endpoint.addresses:
-                raise RequestRefused(
-                    f"host address {address} is in use by endpoint {endpoint.endpoint_id} of network "
-                    f"{endpoint.network_id}: choose another one, or stop that container"
-                )
-
-    async def close(self, network: Network) -> None:
-        await self._access.withdraw(network.parent, network.network_id)
-
-    async def meet(self, endpoint: Endpoint, network: Network) -> tuple[requests.StaticRoute, ...]:
-        """
-        Make the host's routes to the container.
-
-        :return: the routes that the container is to have; none where its network has no access from the host.
+        :return: the routes that the container needs; none if its network has no host access.
+        :raises LinkError: the kernel refuses a route.
         """
         if not network.host_access:
             return ()
@@ -121,15 +38,55 @@ class HostAccess:
             if other.endpoint_id != endpoint.endpoint_id
             for destination in other.static_routes
         }
-        await self._access.reach(
+        await self._host_routes.reach(
             endpoint.parent, endpoint.endpoint_id, endpoint.addresses, network.host_addresses
         )
         return routes_to_host(endpoint, network, own, present)
 
-    async def move(self, endpoint: Endpoint, network: Network) -> tuple[requests.StaticRoute, ...]:
-        """As :meth:`meet`, for a container that has other addresses now; the routes to those that it had go."""
-        return await self.meet(endpoint, network)
+    async def disconnect(self, endpoint: Endpoint) -> None:
+        """
+        Remove the host's routes to the container; succeeds when there are none.
 
-    async def part(self, endpoint: Endpoint) -> None:
-        """The endpoint is gone, or was never made."""
-        await self._access.forget(endpoint.endpoint_id)
+        :raises LinkError: the kernel refuses.
+        """
+        await self._host_routes.forget(endpoint.endpoint_id)
+
+
+def routes_to_host(
+    endpoint: Endpoint,
+    network: Network,
+    own: Iterable[IPAddress],
+    present: Collection[IPNetwork] = (),
+) -> tuple[StaticRoute, ...]:
+    """
+    The container's routes to the host's addresses on the parent, by way of the host's address for containers. A parent
+    does not receive what a macvlan link on it sends.
+
+    :param own: the host's addresses on the parent.
+    :param present: destinations of routes by other endpoints of the same sandbox; a second route would fail the start.
+    """
+    routes = []
+    for address in (endpoint.address, endpoint.address_v6):
+        host = None if address is None else network.host_address(address.version)
+        if address is None or host is None:
+            continue
+        if host not in address.network:
+            routes.append(StaticRoute(_alone(host)))
+        routes += [
+            StaticRoute(_alone(each), host) for each in own if _is_routed(each, address, host, network)
+        ]
+    return tuple(route for route in routes if route.destination not in present)
+
+
+def _is_routed(own: IPAddress, address: IPInterface, host: IPAddress, network: Network) -> bool:
+    """
+    A router gets no route: it has to be on the link itself, or the kernel refuses a default route by way of it. Nor does
+    an address outside the container's subnet: the engine refuses a later network of the container whose subnet contains
+    the destination of a route in the sandbox, and Engine 28 joins the networks of a restarted container in any order.
+    """
+    is_gateway = own == network.gateway_for(address)
+    return own in address.network and not own.is_link_local and own != host and not is_gateway
+
+
+def _alone(address: IPAddress) -> IPNetwork:
+    return ip_network(f"{address}/{address.max_prefixlen}")

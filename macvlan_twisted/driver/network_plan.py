@@ -1,4 +1,4 @@
-"""What a network is going to be: decided before anything is touched."""
+"""What a network will be: decided before anything is touched."""
 
 from __future__ import annotations
 
@@ -9,14 +9,84 @@ from twisted.logger import Logger
 from ..config import Config
 from ..errors import RequestRefused
 from ..netlink.kernel import LinkFacts
+from ..netlink.links import Links
 from ..option_values import MacvlanMode
 from . import requests
 from .models import Network
-from .options import NetworkOptions
+from .options import NetworkOptions, parse_options
 from .parent_plan import ParentPlan, plan_parent, refuse_unfit
-from .validation import leases_addresses, refuse_contradictions
+from .parent_status import ParentStatus
+from .sandboxes import ContainerSandboxes
+from .validation import leases_addresses, readdresses, refuse_contradictions
 
 _log = Logger(namespace="macvlan_twisted.driver")
+
+
+class NetworkPlanner:
+    """Decides what CreateNetwork makes, from the request, the configuration and the host's links."""
+
+    def __init__(
+        self, config: Config, links: Links, status: ParentStatus, sandboxes: ContainerSandboxes
+    ) -> None:
+        self._config = config
+        self._links = links
+        self._status = status
+        self._sandboxes = sandboxes
+
+    async def network(self, request: requests.CreateNetwork) -> Network:
+        """
+        The network that the request means, validated against the host as it is now.
+
+        :raises RequestRefused: the options contradict each other, or the host.
+        """
+        options = parse_options(request.options)
+        links = await self._links.all()
+        readdress = await self._readdresses(request, options)
+        try:
+            return plan_network(request, options, self._config, links, readdress)
+        except RequestRefused:
+            self._refuse_absent(options.parent or self._config.host_interface or "")
+            raise
+
+    def _refuse_absent(self, parent: str) -> None:
+        """
+        :raises RequestRefused: other networks wait for *parent*, too.
+        """
+        if self._status.is_absent(parent):
+            raise RequestRefused(
+                f"{self._status.why_absent(parent)}; create the network then, for nothing is known of it yet"
+            )
+
+    async def _readdresses(self, request: requests.CreateNetwork, options: NetworkOptions) -> bool:
+        """
+        Whether running containers are moved to other addresses.
+
+        :raises RequestRefused: the network's options ask for it, and the service cannot do it.
+        """
+        readdress = readdresses(request, options, self._config)
+        if options.dhcp_readdress:
+            lacking = await self._sandboxes.lacking()
+            if lacking:
+                raise RequestRefused(f"-o dhcp_readdress=true: {lacking}; or leave that option out")
+        return readdress
+
+    def warn_of_gateways(self, network: Network) -> None:
+        for subnet in network.subnets:
+            router = self._config.gateway_for(subnet.pool)
+            if (
+                subnet.gateway is None
+                and router is not None
+                and not network.internal
+                and subnet.pool.prefixlen
+            ):
+                _log.warn(
+                    "network {network} on {pool} was created without a gateway, its containers have no default "
+                    "route, and address management that is not ours may hand out the router's address {router}: "
+                    "create it with --gateway {router}",
+                    network=network.short_id,
+                    pool=subnet.pool,
+                    router=router,
+                )
 
 
 def plan_network(

@@ -1,37 +1,25 @@
-"""What each call about a network does: GwAllocCheck, Allocate, Free, Create and DeleteNetwork."""
+"""GwAllocCheck, AllocateNetwork, FreeNetwork, CreateNetwork and DeleteNetwork."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import evolve
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
-from ..config import Config
 from ..errors import LinkError, RequestRefused, StateError
-from ..keyed_lock import KeyedLock
-from ..lan.packet_sockets import PacketSockets
-from ..last_seen import LastSeen
-from ..link_names import alias_of, probe_link_name
-from ..netlink.links import Links
-from ..option_values import MacvlanMode
-from ..state.interfaces import HostRecords, RecordKind
-from ..state.serialize import to_document
+from ..last_seen import EngineCalls
 from . import requests
-from .endpoint_addresses import EndpointAddresses
-from .host_access import HostAccess
-from .kernel_errors import explained
+from .endpoints import EndpointRemoval
+from .host_addresses import HostAddresses
+from .macvlan_links import MacvlanLinks
 from .models import Network
-from .network_plan import plan_network
-from .options import NetworkOptions, parse_options
+from .network_plan import NetworkPlanner
+from .options import parse_options
 from .parent_plan import refuse_sharing
 from .parents import Parents
-from .readdress import Readdressing
 from .registry import Registry
-from .removal import EndpointRemoval
-from .validation import readdresses, refuse_what_did_not_take
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -40,38 +28,27 @@ class Networks:
     """
     The calls of the engine about networks.
 
-    :param seconds: a clock that never goes back.
+    :param endpoints: removes what hangs on a network.
+    :param calls: of networks.
     """
 
     def __init__(
         self,
-        config: Config,
         registry: Registry,
-        records: HostRecords,
-        links: Links,
+        planner: NetworkPlanner,
         parents: Parents,
-        removal: EndpointRemoval,
-        wires: PacketSockets,
-        endpoint_addresses: EndpointAddresses,
-        moves: Readdressing,
-        host_access: HostAccess,
-        seconds: Callable[[], float],
+        macvlan_links: MacvlanLinks,
+        host_addresses: HostAddresses,
+        endpoints: EndpointRemoval,
+        calls: EngineCalls,
     ) -> None:
-        self._config = config
-        self._host_access = host_access
         self._registry = registry
-        self._records = records
-        self._links = links
+        self._planner = planner
         self._parents = parents
-        self._removal = removal
-        self._wires = wires
-        self._endpoint_addresses = endpoint_addresses
-        self._moves = moves
-        for network in registry.networks.values():
-            wires.use(network.parent, network.network_id, alone=network.mode == MacvlanMode.PASSTHRU)
-            host_access.remember(network)
-        self._locks = KeyedLock()
-        self.last_seen = LastSeen(seconds, registry.networks.__contains__)
+        self._macvlan_links = macvlan_links
+        self._host_addresses = host_addresses
+        self._endpoints = endpoints
+        self._calls = calls
 
     async def gateway_check(self, request: requests.GatewayCheck) -> bool:
         """
@@ -97,12 +74,11 @@ class Networks:
         return self._registry.network(network_id).parent
 
     async def create(self, request: requests.CreateNetwork) -> None:
-        with self.last_seen.call(request.network_id):
-            await self._create(request)
-
-    async def _create(self, request: requests.CreateNetwork) -> None:
-        async with self._locks.acquire(request.network_id):
-            network = await self._planned(request)
+        """
+        :raises RequestRefused: the options contradict each other, or the host. :raises LinkError: the kernel refuses.
+        """
+        async with self._calls.call(request.network_id):
+            network = await self._planner.network(request)
             given = parse_options(request.options).host_addresses
             existing = self._registry.networks.get(network.network_id)
             if existing is not None and _is_again(existing, network, given):
@@ -112,24 +88,8 @@ class Networks:
                     f"network {network.network_id} exists with other options: remove it first"
                 )
             refuse_sharing(network, self._registry.others(network.network_id))
-            self._warn_of_gateways(network)
-            self._registry.being_made.add(network.network_id)
-            self._registry.add_network(network)
-            try:
-                await self._save(evolve(network, is_made=False))
-                await self._parents.ensure(network)
-                if network.mode == MacvlanMode.PASSTHRU:
-                    await self._wires.leave_alone(network.parent, network.network_id)
-                self._wires.use(network.parent, network.network_id)
-                await self._try_on_kernel(network)
-                if network.host_access:
-                    network = await self._host_access.opened(network, given)
-                await self._save(network)
-            except BaseException:
-                await self._undo(network)
-                raise
-            finally:
-                self._registry.being_made.discard(network.network_id)
+            self._planner.warn_of_gateways(network)
+            await self._make(network, given)
         _log.info(
             "network created: {network} on parent {parent} in mode {mode}",
             network=network.short_id,
@@ -137,127 +97,45 @@ class Networks:
             mode=network.mode,
         )
 
-    async def _save(self, network: Network) -> None:
-        await self._records.save(RecordKind.NETWORK, network.network_id, to_document(network))
-
-    async def _planned(self, request: requests.CreateNetwork) -> Network:
-        """The network that the request means, validated against the host as it is now."""
-        options = parse_options(request.options)
-        links = await self._links.all()
-        readdress = await self._readdresses(request, options)
+    async def _make(self, network: Network, given: Sequence[IPAddress]) -> None:
+        self._registry.being_made.add(network.network_id)
+        self._registry.add_network(network)
         try:
-            return plan_network(request, options, self._config, links, readdress)
-        except RequestRefused:
-            self._refuse_awaited(options.parent or self._config.host_interface or "")
+            await self._registry.store_network(evolve(network, is_made=False))
+            await self._parents.acquire(network)
+            await self._macvlan_links.try_out(network)
+            if network.host_access:
+                network = await self._host_addresses.enable(network, given)
+            await self._registry.store_network(network)
+        except BaseException:
+            await self._undo(network)
             raise
-
-    def _refuse_awaited(self, parent: str) -> None:
-        """:raises Refused: others wait for *parent*, too."""
-        if self._parents.parent_status.is_absent(parent):
-            raise RequestRefused(
-                f"{self._parents.parent_status.why_absent(parent)}; create the network then, for nothing is known of it yet"
-            )
-
-    async def _readdresses(self, request: requests.CreateNetwork, options: NetworkOptions) -> bool:
-        """
-        Whether running containers are given other addresses.
-
-        :raises Refused: it was asked for here, and could not be done.
-        """
-        readdress = readdresses(request, options, self._config)
-        if options.dhcp_readdress:
-            lacking = await self._moves.lacking()
-            if lacking:
-                raise RequestRefused(f"-o dhcp_readdress=true: {lacking}; or leave that option out")
-        return readdress
-
-    def _warn_of_gateways(self, network: Network) -> None:
-        for subnet in network.subnets:
-            router = self._config.gateway_for(subnet.pool)
-            if (
-                subnet.gateway is None
-                and router is not None
-                and not network.internal
-                and subnet.pool.prefixlen
-            ):
-                _log.warn(
-                    "network {network} on {pool} was created without a gateway, its containers have no default "
-                    "route, and address management that is not ours may hand out the router's address {router}: "
-                    "create it with --gateway {router}",
-                    network=network.short_id,
-                    pool=subnet.pool,
-                    router=router,
-                )
-
-    async def _try_on_kernel(self, network: Network) -> None:
-        """
-        Make one link as the network's containers will have it, read it back, and remove it.
-
-        The kernel ignores attributes that it does not know, and so does pyroute2: what did not take is
-        refused now and not found out in production.
-        """
-        wanted = network.port(
-            probe_link_name(network.network_id),
-            self._links.group,
-            alias_of(self._records.instance, "trial", network.network_id),
-            None,
-        )
-        if network.mode == MacvlanMode.PASSTHRU:
-            await self._links.deletions_finished()
-        try:
-            await self._links.add_macvlan(wanted)
-        except LinkError as failure:
-            if failure.errno == errno.ENODEV:
-                raise LinkError(
-                    f"parent {network.parent} went away just now: create the network again when it is back",
-                    errno.ENODEV,
-                ) from None
-            raise explained(failure, network) from None
-        try:
-            found = await self._links.read_macvlan(wanted.name)
         finally:
-            await self._links.dispose(wanted.name)
-        if found is None:
-            raise LinkError(f"the trial link of network {network.network_id} vanished: try again")
-        refuse_what_did_not_take(wanted, found)
+            self._registry.being_made.discard(network.network_id)
 
     async def _undo(self, network: Network) -> None:
         """Remove all that a failed create has made; the engine will not ask for it."""
         try:
-            failures = await self._remove_endpoints(network.network_id)
+            failures = await self._endpoints.delete_all(network.network_id)
         except StateError as failure:
             failures = [str(failure)]
         for each in failures + await self._remove(network):
             _log.error("undoing network {network}: {reason}", network=network.short_id, reason=each)
 
-    async def _remove_endpoints(self, network_id: str) -> list[str]:
-        """
-        :return: what failed of the kernel.
-        :raises StateError: those that are left are known still.
-        """
-        failures: list[str] = []
-        while endpoint_ids := self._removal.ids_of(network_id):  # others may be under way
-            try:
-                await self._removal.delete(requests.EndpointCall(network_id, endpoint_ids[0]))
-            except LinkError as failure:
-                failures.append(str(failure))
-        return failures
-
     async def _remove(self, network: Network) -> list[str]:
         """Go on after an error, and collect what failed."""
         failures: list[str] = []
         self._registry.remove_network(network.network_id)
-        self._endpoint_addresses.forget_network(network)
-        for step in (
-            self._host_access.close(network),
-            self._wires.disuse(network.parent, network.network_id),
-            self._parents.drop_unused(network),
-            self._records.forget(RecordKind.NETWORK, network.network_id),
-        ):
-            try:
-                await step
-            except (LinkError, StateError) as failure:
-                failures.append(str(failure))
+        self._endpoints.forget_network(network)
+        try:
+            await self._host_addresses.disable(network)
+        except (LinkError, StateError) as failure:
+            failures.append(str(failure))
+        failures += await self._parents.release(network)
+        try:
+            await self._registry.erase_network(network.network_id)
+        except StateError as failure:
+            failures.append(str(failure))
         return failures
 
     async def undo_half_made(self) -> None:
@@ -271,34 +149,35 @@ class Networks:
 
     async def delete(self, network_id: str) -> None:
         """Remove a network and whatever still hangs on it; succeeds when there is nothing."""
-        with self.last_seen.call(network_id):
-            async with self._locks.acquire(network_id):
-                network = self._registry.networks.get(network_id)
-                if network is None:
-                    await self._records.forget(
-                        RecordKind.NETWORK, network_id
-                    )  # a row that an earlier error left
-                    return
-                await self._delete(network)
+        async with self._calls.call(network_id):
+            network = self._registry.networks.get(network_id)
+            if network is None:
+                await self._registry.erase_network(network_id)  # a row that an earlier error left
+                return
+            await self._delete(network)
 
-    async def drop(self, network: Network, silence: float) -> bool:
+    async def drop(self, network: Network, idle: float) -> bool:
         """
         Remove a network that its engine has dropped, without having been asked to.
 
-        :param silence: for how many seconds at least the engine must not have spoken of it.
+        :param idle: seconds for which the engine must not have mentioned it.
         :return: whether it was removed; else it has changed, was spoken of, or has endpoints.
         """
-        async with self._locks.acquire(network.network_id):
-            is_as_it_was = self._registry.networks.get(network.network_id) is network
+        async with self._calls.locks.acquire(network.network_id):
+            is_unchanged = self._registry.networks.get(network.network_id) is network
             is_empty = not self._registry.endpoints_of(network.network_id)
-            if not is_as_it_was or not is_empty or self.last_seen.idle_for(network.network_id) < silence:
+            if not is_unchanged or not is_empty or self._calls.last_seen.idle_for(network.network_id) < idle:
                 return False
             try:
                 await self._delete(network)
             finally:
                 if network.network_id not in self._registry.networks:
-                    self.last_seen.forget(network.network_id)
+                    self._calls.last_seen.forget(network.network_id)
         return True
+
+    def idle_for(self, network_id: str) -> float:
+        """Seconds since the engine last mentioned the network."""
+        return self._calls.last_seen.idle_for(network_id)
 
     async def is_listed_by(self, network_id: str, engine_id: str) -> None:
         """
@@ -306,16 +185,16 @@ class Networks:
 
         :raises StateError: it is tried again with the next look.
         """
-        async with self._locks.acquire(network_id):
+        async with self._calls.locks.acquire(network_id):
             network = self._registry.networks.get(network_id)
             if network is not None and network.engine_id != engine_id:
                 network = evolve(network, engine_id=engine_id)
-                await self._save(network)
+                await self._registry.store_network(network)
                 self._registry.add_network(network)
 
     async def _delete(self, network: Network) -> None:
         network_id = network.network_id
-        failures = await self._remove_endpoints(network_id)
+        failures = await self._endpoints.delete_all(network_id)
         failures += await self._remove(network)
         _log.info("network removed: {network}", network=network.short_id)
         if failures:

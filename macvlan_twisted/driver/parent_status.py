@@ -34,11 +34,11 @@ class ParentStatus:
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._absent: dict[str, _Absence] = {}
-        self._unfit: dict[str, str] = {}
+        self._unusable: dict[str, str] = {}
 
     def is_in_doubt(self, parent: str) -> bool:
         """Whether something was wrong with it when it was looked at."""
-        return parent in self._absent or parent in self._unfit
+        return parent in self._absent or parent in self._unusable
 
     def is_absent(self, parent: str) -> bool:
         return parent in self._absent
@@ -50,32 +50,32 @@ class ParentStatus:
             return _told(parent, parent)
         return _told(parent, absence.missing, _duration(self._seconds() - absence.since))
 
-    def lost(self, absent: ParentAbsent, networks: int) -> None:
+    def absent(self, absence: ParentAbsent, networks: int) -> None:
         """:param networks: how many wait."""
-        parent, before = absent.parent, self._absent.get(absent.parent)
-        if before is not None and before.missing == absent.missing:
+        parent, before = absence.parent, self._absent.get(absence.parent)
+        if before is not None and before.missing == absence.missing:
             return
         since = self._seconds() if before is None else before.since
-        self._absent[parent] = _Absence(absent.missing, since)
-        self._unfit.pop(parent, None)
+        self._absent[parent] = _Absence(absence.missing, since)
+        self._unusable.pop(parent, None)
         _log.warn(
             "parent {parent} is not there{below}: it is awaited; its networks ({networks}) are kept, and their containers "
             "can be started as soon as it is back",
             parent=parent,
-            below=_below(parent, absent.missing),
+            below=_below(parent, absence.missing),
             networks=networks,
         )
 
-    def unfit(self, parent: str, reason: str) -> None:
+    def unusable(self, parent: str, reason: str) -> None:
         """It is there, and containers cannot start on it, or not all."""
         self._back(parent)
-        if self._unfit.get(parent) != reason:
-            self._unfit[parent] = reason
+        if self._unusable.get(parent) != reason:
+            self._unusable[parent] = reason
             _log.error("parent {parent} is there, but: {reason}", parent=parent, reason=reason)
 
-    def well(self, parent: str) -> None:
+    def available(self, parent: str) -> None:
         self._back(parent)
-        if self._unfit.pop(parent, None) is not None:
+        if self._unusable.pop(parent, None) is not None:
             _log.info("parent {parent} is as it is to be again", parent=parent)
 
     def _back(self, parent: str) -> None:
@@ -90,7 +90,7 @@ class ParentStatus:
     def forget(self, parent: str) -> None:
         """Nobody waits any more."""
         self._absent.pop(parent, None)
-        self._unfit.pop(parent, None)
+        self._unusable.pop(parent, None)
 
 
 def _below(parent: str, missing: str) -> str:

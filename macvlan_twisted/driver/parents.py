@@ -13,8 +13,7 @@ from ..lan.packet_sockets import PacketSockets
 from ..link_names import alias_of
 from ..netlink.kernel import LinkFacts
 from ..netlink.links import Links
-from ..state.interfaces import HostRecords, RecordKind
-from ..state.serialize import to_document
+from ..option_values import MacvlanMode
 from .models import MadeLink, Network
 from .parent_plan import links_of, lowest_missing, needed_by, refuse_unfit
 from .parent_status import ParentAbsent, ParentStatus
@@ -24,27 +23,63 @@ _log = Logger(namespace="macvlan_twisted.driver")
 
 
 class Parents:
-    """VLANs and dummy links that we made: each is removed with the last network that uses it."""
+    """
+    The parents of networks: VLANs and dummy links are made on demand, and removed with the last network that uses them.
+
+    :param locks: of links, by their names.
+    """
 
     def __init__(
         self,
         links: Links,
-        records: HostRecords,
         registry: Registry,
-        wires: PacketSockets,
-        parent_status: ParentStatus,
+        sockets: PacketSockets,
+        status: ParentStatus,
+        locks: KeyedLock,
     ) -> None:
         self._links = links
-        self._wires = wires
-        self._records = records
         self._registry = registry
-        self._locks = KeyedLock()
+        self._sockets = sockets
+        self.status = status
+        self._locks = locks
         self._made = registry.made_links
-        self.parent_status = parent_status
 
     @property
     def made(self) -> Mapping[str, MadeLink]:
         return self._made
+
+    def exists(self, parent: str) -> bool:
+        return self._links.exists(parent)
+
+    def load(self) -> None:
+        """At start: the parents of all networks are in use."""
+        for network in self._registry.networks.values():
+            self._sockets.use(network.parent, network.network_id, alone=network.mode == MacvlanMode.PASSTHRU)
+
+    async def acquire(self, network: Network) -> None:
+        """
+        Make the network's parent usable, and use it until :meth:`release`.
+
+        :raises RequestRefused: what lies below is not there. :raises LinkError: the kernel refuses.
+        """
+        await self.ensure(network)
+        if network.mode == MacvlanMode.PASSTHRU:
+            await self._sockets.leave_alone(network.parent, network.network_id)
+        self._sockets.use(network.parent, network.network_id)
+
+    async def release(self, network: Network) -> list[str]:
+        """
+        The network is gone: remove what was made for it alone. Goes on after an error.
+
+        :return: what failed.
+        """
+        failures = []
+        for step in (self._sockets.disuse(network.parent, network.network_id), self._drop_unused(network)):
+            try:
+                await step
+            except (LinkError, StateError) as failure:
+                failures.append(str(failure))
+        return failures
 
     async def ensure(self, network: Network) -> None:
         """Make what is missing on the way to the network's parent, and bring up what is down."""
@@ -68,10 +103,10 @@ class Parents:
             except ParentAbsent as absent:
                 waiting = len(self._networks_on(parent))
                 if waiting:  # else the last one has gone meanwhile, and the parent with it
-                    self.parent_status.lost(absent, waiting)
+                    self.status.absent(absent, waiting)
                 return False
             except RequestRefused as refused:
-                self.parent_status.unfit(parent, str(refused))
+                self.status.unusable(parent, str(refused))
                 return False
             found[way] = link
             try:
@@ -80,9 +115,9 @@ class Parents:
                 trouble = trouble or f"network {network.short_id}: {refused}"
                 is_usable = link.bridge is None
         if trouble:
-            self.parent_status.unfit(parent, trouble)
+            self.status.unusable(parent, trouble)
         else:
-            self.parent_status.well(parent)
+            self.status.available(parent)
         return is_usable and self._links.exists(parent)
 
     def _networks_on(self, parent: str) -> list[Network]:
@@ -101,9 +136,7 @@ class Parents:
         try:
             _refuse_no_longer_fit(await self._restored(network), network)
         except ParentAbsent as absent:
-            raise ParentAbsent(
-                absent.parent, absent.missing, self.parent_status.why_absent(absent.parent)
-            ) from None
+            raise ParentAbsent(absent.parent, absent.missing, self.status.why_absent(absent.parent)) from None
 
     async def _restored(self, network: Network, bring_up: bool = False) -> LinkFacts:
         """
@@ -181,7 +214,7 @@ class Parents:
                 f"VLAN {wanted.name} hangs on the link that was {wanted.lower} before another one got that name: it is "
                 "made again as soon as nothing is on it any more; stop its containers"
             )
-        await self._wires.vacate(wanted.name)
+        await self._sockets.vacate(wanted.name)
         await self._links.deletions_finished()
         await self._links.delete(wanted.name)
         return True
@@ -194,19 +227,19 @@ class Parents:
 
     async def _make(self, wanted: MadeLink) -> None:
         """The intent is on disk before the kernel is touched: what we made is known after a kill."""
-        registry = wanted.name in self._made
+        is_known = wanted.name in self._made
         self._made[wanted.name] = wanted
-        alias = alias_of(self._records.instance, wanted.kind, wanted.name)
+        alias = alias_of(self._registry.instance, wanted.kind, wanted.name)
         try:
-            if not registry:
-                await self._records.save(RecordKind.MADE_LINK, wanted.name, to_document(wanted))
+            if not is_known:
+                await self._registry.store_made_link(wanted)
             if wanted.kind == "vlan":
                 await self._links.add_vlan(wanted.name, wanted.lower, wanted.vlan_id, alias)
             else:
                 await self._links.add_dummy(wanted.name, alias, wanted.mtu)
         except BaseException:
             # Else it is ours still, and made again when the kernel lets us; and a link of ours has a row while it is there.
-            if not registry and not self._links.exists(wanted.name):
+            if not is_known and not self._links.exists(wanted.name):
                 await self._forget(wanted.name)
             raise
         _log.info("parent link created: {link} ({kind})", link=wanted.name, kind=wanted.kind)
@@ -215,11 +248,11 @@ class Parents:
         """After a failure: a row too many is dropped at the next start, and the first error is the one to tell."""
         self._made.pop(name, None)
         try:
-            await self._records.forget(RecordKind.MADE_LINK, name)
+            await self._registry.erase_made_link(name)
         except StateError as failure:
             _log.error("the row of link {link} stays: {reason}", link=name, reason=str(failure))
 
-    async def drop_unused(self, network: Network) -> None:
+    async def _drop_unused(self, network: Network) -> None:
         """
         Remove what was made for *network*, which is not known any more, and serves no other; the highest first.
 
@@ -232,7 +265,7 @@ class Parents:
                 await self._links.deletions_finished()
                 await self._drop_if_unused(name)
         if all(each.parent != network.parent for each in self._registry.networks.values()):
-            self.parent_status.forget(network.parent)
+            self.status.forget(network.parent)
 
     async def drop_orphans(self) -> None:
         """
@@ -261,7 +294,7 @@ class Parents:
 
     async def _strangers(self) -> list[str]:
         """The ids of endpoints that are not known, and whose links are in other namespaces."""
-        prefix = alias_of(self._records.instance, "endpoint", "")
+        prefix = alias_of(self._registry.instance, "endpoint", "")
         try:
             elsewhere = await self._links.elsewhere()
         except LinkError as failure:
@@ -284,13 +317,13 @@ class Parents:
             if present is not None and not self._links.is_ours(present):
                 _log.warn("{link} was made by us and replaced by someone else: it stays", link=name)
             elif present is not None:
-                await self._wires.vacate(name)
+                await self._sockets.vacate(name)
                 await self._links.deletions_finished()
                 await self._refuse_foreign_upper(present)
                 await self._links.delete(name)
                 _log.info("unused link removed: {link}", link=name)
             self._made.pop(name, None)
-            await self._records.forget(RecordKind.MADE_LINK, name)
+            await self._registry.erase_made_link(name)
 
     async def _refuse_foreign_upper(self, link: LinkFacts) -> None:
         upper = [each.name for each in await self._links.all() if each.lower_index == link.index]

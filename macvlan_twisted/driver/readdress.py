@@ -1,7 +1,7 @@
 """
-What becomes of a running container whose DHCP server insists on another address.
+Move a running container to another address when its DHCP server insists on that.
 
-With ``dhcp_readdress`` it is given that address in its sandbox. The engine cannot be told, so what it shows stays.
+Only with ``dhcp_readdress``. The engine goes on showing the old address: no plugin call changes it.
 """
 
 from __future__ import annotations
@@ -10,61 +10,55 @@ import errno
 from collections.abc import Iterable
 from ipaddress import IPv4Interface
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
 from ..dhcp.binding import Binding
 from ..dhcp.leases import Leases
-from ..engine.client import EngineError, EngineUnavailable, Processes
 from ..errors import LinkError, MacvlanError
 from ..keyed_lock import KeyedLock
-from ..netlink.kernel import Readdress, Sandboxes
-from ..netlink.netns import sandbox_of_process
-from ..state.interfaces import HostRecords, RecordKind
-from ..state.serialize import to_document
-from ..worker_threads import RunInThread
-from .endpoint_addresses import EndpointAddresses
+from ..netlink.kernel import Readdress
+from .endpoint_addresses import LanAddresses
 from .host_access import HostAccess
 from .models import Endpoint, Network
 from .registry import Registry
 from .requests import StaticRoute
+from .sandboxes import ContainerSandboxes
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
 
-@frozen
 class Readdressing:
     """
-    :param turns: those of all that is done about endpoints, by their ids.
-    :param processes: the engine, where sandboxes are not seen in the file system.
+    :param locks: of endpoints, by their ids.
     """
 
-    registry: Registry
-    records: HostRecords
-    endpoint_addresses: EndpointAddresses
-    host_access: HostAccess
-    leases: Leases
-    locks: KeyedLock
-    sandboxes: Sandboxes
-    run: RunInThread
-    processes: Processes
+    def __init__(
+        self,
+        registry: Registry,
+        on_lan: LanAddresses,
+        host_access: HostAccess,
+        locks: KeyedLock,
+        sandboxes: ContainerSandboxes,
+    ) -> None:
+        self._registry = registry
+        self._on_lan = on_lan
+        self._host_access = host_access
+        self._locks = locks
+        self._sandboxes = sandboxes
 
-    async def lacking(self) -> str:
-        """What the service lacks to give running containers other addresses; empty if nothing."""
-        return await self.run(self.sandboxes.lacking)
-
-    async def moved(self, parent: str, old: Binding, new: Binding) -> bool:
+    async def readdress(self, parent: str, old: Binding, new: Binding) -> bool:
         """
         The server has leased *new* to the container that uses *old*.
 
         :return: whether the container uses it from now on.
         """
-        endpoint = self._endpoint_of(parent, old)
-        network = None if endpoint is None else self.registry.networks.get(endpoint.network_id)
+        endpoint = self._endpoint_of(parent, old.mac, old.address)
+        network = None if endpoint is None else self._registry.networks.get(endpoint.network_id)
         if endpoint is None or network is None:
-            return False  # on its way, or gone a moment ago
+            return False  # not created yet, or just deleted
         if not network.dhcp_readdress:
             _log.error(
                 "DHCP on {parent}: the container with MAC {mac} (endpoint {endpoint}) keeps {old}, which is not its own any "
@@ -77,26 +71,28 @@ class Readdressing:
                 new=new.address,
             )
             return False
-        # Before its turn: the engine may be waiting for us in a call about this endpoint.
-        sandbox = await self._sandbox_of(endpoint)
-        async with self.locks.acquire(endpoint.endpoint_id):
-            if self.registry.endpoints.get(endpoint.endpoint_id) != endpoint:
+        # Before the lock: the engine may be waiting for us in a call about this endpoint.
+        sandbox = await self._sandboxes.locate(endpoint)
+        async with self._locks.acquire(endpoint.endpoint_id):
+            if self._registry.endpoints.get(endpoint.endpoint_id) != endpoint:
                 return False
             return await self._readdress(endpoint, network, old, new, sandbox)
 
-    async def begin(self, is_default: bool) -> None:
+    async def finish(self, leases: Leases, is_default: bool) -> None:
         """
-        At the start, before leases are gone on with: finish what a kill has left half done, and warn of what will fail.
+        At start, before leases are resumed: finish what a kill interrupted, and warn of what will fail.
 
-        :param is_default: whether networks that do not say want their containers moved.
+        :param is_default: whether networks whose options do not say so want their containers moved.
         """
-        if is_default or any(each.dhcp_readdress for each in self.registry.networks.values()):
-            lacking = await self.lacking()
+        if is_default or any(each.dhcp_readdress for each in self._registry.networks.values()):
+            lacking = await self._sandboxes.lacking()
             if lacking:
                 _log.warn("dhcp_readdress=true has no effect: {reason}", reason=lacking)
-        for record in self.leases.half_moved():
-            endpoint = self._endpoint_of(record.parent, record.facts)
-            network = None if endpoint is None else self.registry.networks.get(endpoint.network_id)
+        for record in leases.half_moved():
+            endpoint = self._endpoint_of(
+                record.parent, record.facts.mac, record.facts.address, record.reported_address
+            )
+            network = None if endpoint is None else self._registry.networks.get(endpoint.network_id)
             if (
                 endpoint is None
                 or network is None
@@ -106,14 +102,14 @@ class Readdressing:
             ):
                 continue  # nothing was done yet: the other address is given back
             try:
-                sandbox = await self._sandbox_of(endpoint)
-                routes = await self.host_access.move(endpoint, network)
+                sandbox = await self._sandboxes.locate(endpoint)
+                routes = await self._host_access.connect(endpoint, network)
                 move = _planned(endpoint, network, record.facts, record.pending, routes)
-                lost = await self.run(self.sandboxes.move, sandbox, move)
+                lost = await self._sandboxes.move(sandbox, move)
                 # Not before: another kill would leave the container between its addresses for good.
-                await self.leases.hold_to_pending(record)
-                told = endpoint.reported_address or endpoint.address
-                _tell_of_move(endpoint, record.facts.mac, _interface(network, told, record.facts), lost)
+                await leases.hold_to_pending(record)
+                reported = endpoint.reported_address or endpoint.address
+                _log_move(endpoint, record.facts.mac, _interface(network, reported, record.facts), lost)
             except MacvlanError as failure:
                 _log.error(
                     "DHCP on {parent}: whether the container with MAC {mac} (endpoint {endpoint}) has moved from {old} to "
@@ -126,38 +122,33 @@ class Readdressing:
                     reason=str(failure),
                 )
 
-    def _endpoint_of(self, parent: str, facts: Binding) -> Endpoint | None:
-        for endpoint in self.registry.endpoints.values():
-            if endpoint.parent == parent:
-                lease = self.endpoint_addresses.lease_of(endpoint)
-                if lease is not None and lease.mac == facts.mac:
-                    return endpoint
-        return None
+    def _endpoint_of(self, parent: str, mac: str, *addresses: IPAddress) -> Endpoint | None:
+        """
+        The endpoint that has a lease.
 
-    async def _sandbox_of(self, endpoint: Endpoint) -> str:
-        """Where the container's sandbox is as seen from here, else where the engine says that it is."""
-        if endpoint.sandbox:
-            is_there: bool = await self.run(self.sandboxes.is_there, endpoint.sandbox)
-            if is_there:
-                return endpoint.sandbox
-        try:
-            pid = await self.processes.process_of(endpoint.network_id, endpoint.endpoint_id)
-        except (EngineUnavailable, EngineError):
-            pid = None
-        return endpoint.sandbox if pid is None else sandbox_of_process(pid)
+        :param addresses: of the lease, by which an endpoint without a MAC of its own (passthru) is recognised.
+        """
+        for endpoint in self._registry.endpoints.values():
+            if endpoint.parent != parent:
+                continue
+            if endpoint.mac == mac or (
+                endpoint.mac is None and any(each in addresses for each in endpoint.known_addresses)
+            ):
+                return endpoint
+        return None
 
     async def _readdress(
         self, endpoint: Endpoint, network: Network, old: Binding, new: Binding, sandbox: str
     ) -> bool:
-        told = endpoint.reported_address or endpoint.address
-        assert told is not None
-        moved = evolve(endpoint, address=_interface(network, told, new), reported_address=told)
+        reported = endpoint.reported_address or endpoint.address
+        assert reported is not None
+        moved = evolve(endpoint, address=_interface(network, reported, new), reported_address=reported)
         await self._save(moved)  # the intent: after a kill it is finished
         try:
             if not sandbox:
                 raise LinkError("the engine did not say where the container's sandbox is", errno.ENOENT)
-            routes = await self.host_access.move(moved, network)
-            lost = await self.run(self.sandboxes.move, sandbox, _planned(endpoint, network, old, new, routes))
+            routes = await self._host_access.connect(moved, network)
+            lost = await self._sandboxes.move(sandbox, _planned(endpoint, network, old, new, routes))
         except CancelledError:
             raise
         except Exception as failure:
@@ -175,14 +166,14 @@ class Readdressing:
                 reason=str(failure),
             )
             return False
-        self.endpoint_addresses.move(endpoint, moved, network)
-        _tell_of_move(moved, old.mac, endpoint.address, lost)
+        self._on_lan.move(endpoint, moved, network)
+        _log_move(moved, old.mac, endpoint.address, lost)
         return True
 
     async def _put_back(self, endpoint: Endpoint, network: Network) -> None:
         """The first error is the one to tell; the next start tries once more what stays."""
-        self.registry.replace_endpoint(endpoint)
-        for step in (self._save(endpoint), self.host_access.move(endpoint, network)):
+        self._registry.replace_endpoint(endpoint)
+        for step in (self._save(endpoint), self._host_access.connect(endpoint, network)):
             try:
                 await step
             except MacvlanError as failure:
@@ -191,11 +182,11 @@ class Readdressing:
                 )
 
     async def _save(self, endpoint: Endpoint) -> None:
-        await self.records.save(RecordKind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
-        self.registry.replace_endpoint(endpoint)
+        await self._registry.store_endpoint(endpoint)
+        self._registry.replace_endpoint(endpoint)
 
 
-def _tell_of_move(moved: Endpoint, mac: str, old: IPInterface | None, lost: Iterable[str]) -> None:
+def _log_move(moved: Endpoint, mac: str, old: IPInterface | None, lost: Iterable[str]) -> None:
     _log.warn(
         "DHCP on {parent}: the container with MAC {mac} (endpoint {endpoint}) was moved from {old} to {new}; the engine goes "
         "on showing {told}{lost}",
@@ -209,13 +200,13 @@ def _tell_of_move(moved: Endpoint, mac: str, old: IPInterface | None, lost: Iter
     )
 
 
-def _interface(network: Network, told: IPInterface, facts: Binding) -> IPInterface:
+def _interface(network: Network, reported: IPInterface, facts: Binding) -> IPInterface:
     """An address with the prefix length that counts: of the subnet that the user gave, else of the server."""
     subnet = network.subnet_of(facts.address)
     if subnet is not None and subnet.pool.prefixlen:
         return IPv4Interface((facts.address, subnet.pool.prefixlen))
     if facts.prefix_length is None:
-        return IPv4Interface((facts.address, told.network.prefixlen))
+        return IPv4Interface((facts.address, reported.network.prefixlen))
     return facts.interface
 
 
@@ -236,11 +227,11 @@ def _planned(
     new: Binding,
     routes: Iterable[StaticRoute],
 ) -> Readdress:
-    told = endpoint.reported_address or endpoint.address
-    assert told is not None
-    after = _interface(network, told, new)
-    leaving = {old.address, *(each.ip for each in (endpoint.address, told) if each is not None)}
-    before = {network.gateway_for(told), old.router}
+    reported = endpoint.reported_address or endpoint.address
+    assert reported is not None
+    after = _interface(network, reported, new)
+    leaving = {old.address, *(each.ip for each in (endpoint.address, reported) if each is not None)}
+    before = {network.gateway_for(reported), old.router}
     return Readdress(
         old.mac,
         tuple(each for each in leaving if each != new.address),

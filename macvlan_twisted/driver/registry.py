@@ -1,33 +1,34 @@
-"""The networks and endpoints of this host, in memory; what is here is on disk, or about to be."""
+"""The networks and endpoints of this host."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from ..errors import NotFound
 from ..lan.host_link import HostLink
+from ..link_names import endpoint_link_name, instance_prefix, probe_link_name
+from ..netlink.kernel import Marked
+from ..netlink.links import GROUPS
 from ..state.interfaces import HostRecords, RecordKind
-from ..state.serialize import from_document
+from ..state.serialize import from_document, to_document
 from .models import Endpoint, MadeLink, Network
+
+T = TypeVar("T")
 
 
 class Registry:
-    """Filled from state at start-up; changed in the reactor's thread only."""
+    """
+    Networks and endpoints, and the links that were made for them. Memory is changed in the reactor's thread only; the
+    ``store`` and ``erase`` methods change the rows on disk.
+    """
 
     def __init__(self, records: HostRecords) -> None:
-        self._networks = {
-            key: from_document(Network, document)
-            for key, document in records.documents(RecordKind.NETWORK).items()
-        }
-        self.made_links = {
-            key: from_document(MadeLink, document)
-            for key, document in records.documents(RecordKind.MADE_LINK).items()
-        }
+        self._records = records
+        self._networks: dict[str, Network] = {}
+        self.made_links: dict[str, MadeLink] = {}
         """VLANs and dummy links that we made; only :class:`~macvlan_twisted.driver.parents.Parents` changes it."""
-        self.host_links = {
-            key: from_document(HostLink, document)
-            for key, document in records.documents(RecordKind.HOST_LINK).items()
-        }
+        self.host_links: dict[str, HostLink] = {}
         """Our own links by parent; only :class:`~macvlan_twisted.lan.host_link.HostLinks` changes it."""
         self.being_made: set[str] = set()
         """Ids of networks whose creation is under way."""
@@ -37,8 +38,63 @@ class Registry:
         self._of_network: dict[str, set[str]] = {}
         self.changes = 0
         """How often networks have come or gone."""
-        for document in records.documents(RecordKind.ENDPOINT).values():
-            self.add_endpoint(from_document(Endpoint, document))
+
+    def load(self) -> None:
+        """
+        Read the state at start.
+
+        :raises StateError: a row cannot be understood.
+        """
+        self._networks.update(self._documents(RecordKind.NETWORK, Network))
+        self.made_links.update(self._documents(RecordKind.MADE_LINK, MadeLink))
+        self.host_links.update(self._documents(RecordKind.HOST_LINK, HostLink))
+        for endpoint in self._documents(RecordKind.ENDPOINT, Endpoint).values():
+            self.add_endpoint(endpoint)
+
+    def _documents(self, kind: RecordKind, model: type[T]) -> dict[str, T]:
+        return {
+            key: from_document(model, document) for key, document in self._records.documents(kind).items()
+        }
+
+    @property
+    def instance(self) -> str:
+        """The state directory's random name, which the aliases of our links carry."""
+        return self._records.instance
+
+    def owns(self, link: Marked) -> bool:
+        """
+        Whether *link* is ours: what we did not make is never touched. Its alias proves it. A crash may fall between its
+        creation and its alias; then its name, its group and a row in state prove it.
+        """
+        if link.alias.startswith(instance_prefix(self._records.instance)):
+            return True
+        first = self._records.link_group
+        if link.alias or link.group not in range(first, first + GROUPS):
+            return False
+        return (
+            link.name in self.made_links
+            or any(each.name == link.name for each in self.host_links.values())
+            or any(endpoint_link_name(each) == link.name for each in self._endpoints)
+            or any(probe_link_name(each) == link.name for each in self._networks)
+        )
+
+    async def store_network(self, network: Network) -> None:
+        await self._records.save(RecordKind.NETWORK, network.network_id, to_document(network))
+
+    async def erase_network(self, network_id: str) -> None:
+        await self._records.forget(RecordKind.NETWORK, network_id)
+
+    async def store_endpoint(self, endpoint: Endpoint) -> None:
+        await self._records.save(RecordKind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
+
+    async def erase_endpoint(self, endpoint_id: str) -> None:
+        await self._records.forget(RecordKind.ENDPOINT, endpoint_id)
+
+    async def store_made_link(self, link: MadeLink) -> None:
+        await self._records.save(RecordKind.MADE_LINK, link.name, to_document(link))
+
+    async def erase_made_link(self, name: str) -> None:
+        await self._records.forget(RecordKind.MADE_LINK, name)
 
     @property
     def networks(self) -> Mapping[str, Network]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, TimeoutError, ensureDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
@@ -151,6 +151,13 @@ class EngineClient:
         self._agent = Agent.usingEndpointFactory(reactor, _UnixEndpointFactory(reactor, path), pool=pool)
 
     async def _request(self, method: bytes, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """
+        :raises CancelledError: if this is cancelled.
+        :raises EngineUnavailable: no engine answers. :raises EngineError: with the engine's message.
+        """
+        return await _cancellable(ensureDeferred(self._send(method, path, body)))
+
+    async def _send(self, method: bytes, path: str, body: Mapping[str, Any] | None) -> Any:
         producer = None if body is None else FileBodyProducer(BytesIO(json.dumps(body).encode()))
         headers = Headers({b"Content-Type": [b"application/json"]})
         try:
@@ -188,7 +195,10 @@ class EngineClient:
 
     async def _get(self, path: str) -> Any:
         answer: Deferred[Any] = ensureDeferred(self._request(b"GET", path))
-        return await answer.addTimeout(REQUEST_TIMEOUT, self._reactor)
+        try:
+            return await answer.addTimeout(REQUEST_TIMEOUT, self._reactor)
+        except TimeoutError:
+            raise EngineUnavailable(f"it did not answer within {REQUEST_TIMEOUT:.0f} s") from None
 
     async def networks(self) -> Sequence[ListedNetwork]:
         listed = await self._get("/networks")
@@ -212,6 +222,24 @@ class EngineClient:
             answer = await self._request(b"POST", "/networks/create", description)
         with parsing_answer("the network that it created"):
             return str(answer["Id"])
+
+
+def _cancellable(work: Deferred[Any]) -> Deferred[Any]:
+    """:return: fires as *work* does. Cancelled, it fails by CancelledError, whatever Twisted makes of an aborted request."""
+    is_cancelled = False
+
+    def cancel(result: Deferred[Any]) -> None:
+        nonlocal is_cancelled
+        is_cancelled = True
+        work.cancel()
+
+    def fire(outcome: Any) -> None:
+        if not is_cancelled:
+            result.callback(outcome)
+
+    result: Deferred[Any] = Deferred(cancel)
+    work.addBoth(fire)
+    return result
 
 
 def _listed(network: Mapping[str, Any]) -> ListedNetwork:

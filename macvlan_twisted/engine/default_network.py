@@ -6,9 +6,9 @@ It replaces the ancestor's ``docker -d --default-network=macvlan:foo``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ..addresses import IPNetwork
@@ -78,15 +78,12 @@ async def ensure_network(
     name: str,
     config: Config,
     engine: Engine,
-    wait: Callable[[float], Awaitable[object]],
-    stopping: Callable[[], bool],
+    clock: Any,
 ) -> None:
     """
-    Create the network unless it exists, and wait for an absent engine.
+    Create the network unless it exists. Tries again until the engine answers.
 
-    :param wait: waits for a number of seconds.
-    :param stopping: whether to end. A cancelled request looks like an absent engine: Twisted fails with several
-        exceptions, depending on how far the request got.
+    :param clock: ``IReactorTime``
     """
     if not config.subnets:
         _log.error(
@@ -95,17 +92,15 @@ async def ensure_network(
         )
         return
     delay, last_error, logged_wait = INITIAL_DELAY, "", False
-    while not stopping():
+    while True:
         try:
             exists = await engine.has_network(name)
-            if stopping():
-                return
             if exists:
                 _log.info("network {name} exists already and is left as it is", name=name)
                 return
             network_id = await engine.create_network(describe_network(name, config))
         except EngineUnavailable:
-            if not logged_wait and not stopping():
+            if not logged_wait:
                 logged_wait = True
                 _log.info("network {name} is created as soon as the engine answers", name=name)
         except EngineError as refusal:
@@ -116,9 +111,8 @@ async def ensure_network(
             _log.info("network {name} created in the engine: {network}", name=name, network=network_id[:12])
             _log_missing_subnets(name, config)
             return
-        if stopping():
             return
-        await wait(delay)
+        await deferLater(clock, delay)
         delay = min(delay * 2, MAX_DELAY)
 
 

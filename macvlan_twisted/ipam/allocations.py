@@ -1,4 +1,4 @@
-"""To take an address for somebody, and to give it back: in memory and on disk together."""
+"""Allocates addresses and releases them, in memory and on disk together."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from twisted.logger import Logger
 from ..addresses import IPAddress
 from ..errors import StateError
 from ..keyed_lock import KeyedLock
-from ..lan.conflicts import Conflicts
-from ..state.interfaces import AddressStore, Allocation, StickyAddress
+from ..state.interfaces import Allocation, StickyAddress
 from .dhcp_pools import DhcpPools
 from .pending_addresses import PendingAddresses
 from .pool import Pool
@@ -24,63 +23,59 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 
 class Allocations:
-    """:param turns: those of all that is done to a pool, by its id, and to an address of it."""
+    """:param locks: of pools by their ids, and of addresses."""
 
     def __init__(
         self,
         pools: PoolRegistry,
-        store: AddressStore,
         locks: KeyedLock,
-        conflicts: Conflicts,
         dhcp_pools: DhcpPools,
         selection: AddressSelection,
         sticky_addresses: StickyAddresses,
         pending: PendingAddresses,
     ) -> None:
         self._pools = pools
-        self._store = store
         self._locks = locks
-        self._conflicts = conflicts
         self._dhcp_pools = dhcp_pools
         self._selection = selection
         self._sticky_addresses = sticky_addresses
         self._pending = pending
 
-    async def take(self, pool: Pool, claim: Allocation, advances: bool) -> None:
+    async def take(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
         """:param advances: whether the pool goes on from there with what it hands out by itself."""
-        if claim.purpose == Purpose.ENDPOINT.value:
-            await self._take_at_once(pool, claim, advances)
+        if allocation.purpose == Purpose.ENDPOINT.value:
+            await self._take_at_once(pool, allocation, advances)
             return
         # What is reserved may be asked for again while it is being released, which would then forget what is on disk.
-        async with self._locks.acquire(f"{pool.pool_id} {int(claim.address)}"):
-            await self._take_at_once(pool, claim, advances)
+        async with self._locks.acquire(f"{pool.pool_id} {int(allocation.address)}"):
+            await self._take_at_once(pool, allocation, advances)
 
-    async def _take_at_once(self, pool: Pool, claim: Allocation, advances: bool) -> None:
+    async def _take_at_once(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
         """In memory at once, so that no parallel call picks it; the caller goes on when it is on disk."""
         if pool.pool_id not in self._pools.by_id:
-            self._conflicts.let_go(pool.wire, claim.address, pool.shared_set)
+            self._selection.release(pool, allocation.address, pool.shared_set)
             raise released_meanwhile(pool)
-        shared, number = self._pools.set_of(pool), int(claim.address)
+        shared, number = self._pools.set_of(pool), int(allocation.address)
         held_before = shared.holds(pool.pool_id, number)
-        shared.add(pool.pool_id, number, Purpose(claim.purpose))
-        if claim.purpose != Purpose.ENDPOINT.value:
-            self._selection.reserved(pool, claim.address)
+        shared.add(pool.pool_id, number, Purpose(allocation.purpose))
+        if allocation.purpose != Purpose.ENDPOINT.value:
+            self._selection.reserved(pool, allocation.address)
         forgotten = self._pools.advance(pool, number) if advances else ()
         ended: tuple[str, ...] = ()
-        if claim.name:
+        if allocation.name:
             ended = self._sticky_addresses.note(
-                StickyAddress(pool.pool_id, claim.name, claim.address, claim.mac)
+                StickyAddress(pool.pool_id, allocation.name, allocation.address, allocation.mac)
             )
-        elif claim.purpose == Purpose.ENDPOINT.value:
-            ended = self._sticky_addresses.forget_address(pool.pool_id, claim.address)
+        elif allocation.purpose == Purpose.ENDPOINT.value:
+            ended = self._sticky_addresses.forget_address(pool.pool_id, allocation.address)
         try:
-            await self._store.claim(claim, pool.cursor_key, advances, ended, forgotten)
+            await self._pools.store_allocation(pool, allocation, advances, ended, forgotten)
         except BaseException:
             if not held_before:
                 shared.remove(pool.pool_id, number)
-                self._conflicts.let_go(pool.wire, claim.address)
+                self._selection.release(pool, allocation.address)
             raise
-        if claim.purpose == Purpose.ENDPOINT.value:
+        if allocation.purpose == Purpose.ENDPOINT.value:
             self._pending.begin(pool.pool_id, number)
 
     async def release(self, request: ReleaseAddress, is_to_be: Callable[[], bool]) -> bool:
@@ -108,10 +103,10 @@ class Allocations:
                 return False
             if pool.dhcp:
                 await self._dhcp_pools.give_back(pool, request.address)
-            await self._store.release(pool.pool_id, request.address)
+            await self._pools.erase_allocation(pool.pool_id, request.address)
             shared.remove(pool.pool_id, number)
             self._pending.end(pool.pool_id, number)
-            self._conflicts.let_go(pool.wire, request.address)
+            self._selection.release(pool, request.address)
         _log.info(
             "address released: {address} of pool {pool}", address=request.address, pool=pool.described()
         )
@@ -124,11 +119,11 @@ class Allocations:
         self._sticky_addresses.forget_pool(pool.pool_id)
         self._selection.close(pool)
         for address in self._pools.reserved_by(pool):  # the host's, whose network was not made
-            self._conflicts.let_go(pool.wire, address)
+            self._selection.release(pool, address)
         self._pools.remove(pool)
         for number in left:
             address = type(pool.prefix.network_address)(number)
-            self._conflicts.let_go(pool.wire, address)
+            self._selection.release(pool, address)
             if pool.dhcp:
                 await self._give_back(pool, address)
 

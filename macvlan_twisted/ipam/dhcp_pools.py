@@ -79,7 +79,7 @@ class DhcpPools:
     async def router(self, pool: Pool) -> IPAddress | None:
         """The server's router where it is in the pool; ``None`` also where no server answers now."""
         try:
-            router = (await self._leases.ask_around(pool.wire)).router
+            router = (await self._leases.ask_around(pool.lan_parent)).router
         except MacvlanError:
             return None
         return router if router is not None and router in pool.prefix else None
@@ -89,7 +89,7 @@ class DhcpPools:
         :raises Refused: no server leases an address, or another one than was asked for, or none of the pool.
         """
         terms = Terms(
-            pool.wire,
+            pool.lan_parent,
             self._mac(pool, request.endpoint_name),
             hostname=request.endpoint_name,
             vendor_class=pool.dhcp_vendor_class,
@@ -99,9 +99,9 @@ class DhcpPools:
         wanted = request.address
         facts = await self._leases.take(terms, wanted if isinstance(wanted, IPv4Address) else None)
         if facts.address not in pool.prefix:
-            await self._leases.give_back(pool.wire, facts.mac)
+            await self._leases.give_back(pool.lan_parent, facts.mac)
             raise RequestRefused(
-                f"the DHCP server {facts.server_id} on {pool.wire} leases {facts.address}, which is not in --subnet "
+                f"the DHCP server {facts.server_id} on {pool.lan_parent} leases {facts.address}, which is not in --subnet "
                 f"{pool.prefix}: create the network with the subnet of that LAN, or without --subnet"
             )
         return ip_interface(f"{facts.address}/{pool.prefix.prefixlen}")
@@ -109,7 +109,7 @@ class DhcpPools:
     def _mac(self, pool: Pool, name: str) -> str:
         """Of the name, but for a container that was renamed and still runs, or that the engine has forgotten."""
         mac = self._macs.for_lease(pool, name)
-        if not self._leases.has(pool.wire, mac):
+        if not self._leases.has(pool.lan_parent, mac):
             return mac
         _log.info(
             "{name} gets another MAC than before: the lease under {mac} is not given back yet",
@@ -119,4 +119,4 @@ class DhcpPools:
         return self._macs.for_lease(pool, "")
 
     async def give_back(self, pool: Pool, address: IPAddress) -> None:
-        await self._leases.give_back_address(pool.wire, address)
+        await self._leases.give_back_address(pool.lan_parent, address)

@@ -63,7 +63,7 @@ class Pool:
         return self.is_global or self.stands_for > 0
 
     @property
-    def wire(self) -> str:
+    def lan_parent(self) -> str:
         """The parent on whose LAN the addresses are looked for; empty if none is known."""
         return self.network_parent or self.parent
 

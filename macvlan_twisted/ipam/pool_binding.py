@@ -1,49 +1,63 @@
-"""The pools of a network that is being made: which ones they are, and what of them becomes the host's."""
+"""
+Which network has each pool, what of it becomes the host's, and which of its containers' addresses have no endpoint.
+
+The engine requests pools before it names a network, and does not say afterwards which ones the network has; other
+drivers' networks have pools of ours, too. So a network's pool is what is certain to be it: the only one that can be, or
+the one from which a new endpoint of the network has an address. Addresses of all other pools are never given back
+unasked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPNetwork
 from ..errors import LinkError, NotFound, RequestRefused, StateError
 from ..keyed_lock import KeyedLock
-from ..state.interfaces import AddressStore, Allocation
-from ..state.serialize import to_document
+from ..state.interfaces import Allocation
 from .allocations import Allocations
-from .owners import PoolOwners
+from .pending_addresses import PendingAddresses
 from .pool import Pool, answered_pool
 from .pool_registry import PoolRegistry
-from .requests import Purpose
+from .requests import Purpose, ReleaseAddress
 from .selection import AddressSelection
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
+IsInUse = Callable[[str, IPAddress], bool]
+"""Whether a network has an endpoint with an address."""
+
+
+@frozen
+class Unowned:
+    """A container's address without an endpoint; equal only to the same claim of it."""
+
+    pool_id: str
+    address: IPAddress
+    since: float
+
 
 class PoolBinding:
-    """
-    The engine asks for pools before it names a network, and does not say afterwards which ones the network has.
-
-    :param turns: those of all that is done to a pool, by its id.
-    """
+    """:param locks: of pools, by their ids."""
 
     def __init__(
         self,
         pools: PoolRegistry,
-        store: AddressStore,
         locks: KeyedLock,
-        claims: Allocations,
+        allocations: Allocations,
         selection: AddressSelection,
-        owners: PoolOwners,
+        pending: PendingAddresses,
     ) -> None:
         self._pools = pools
-        self._store = store
         self._locks = locks
-        self._claims = claims
+        self._allocations = allocations
         self._selection = selection
-        self._owners = owners
+        self._pending = pending
+        self._seen: dict[str, str] = {}
+        """By pool: the network of which a new endpoint had an address of the pool."""
 
     async def network_made(
         self,
@@ -61,9 +75,9 @@ class PoolBinding:
         """
         for subnet, auxiliary in subnets:
             asked_for = set(auxiliary)
-            sole = None if network_id is None else self._owners.sole(subnet)
+            sole = None if network_id is None else self._sole(subnet)
             if sole is not None and network_id is not None:
-                await self._owners.belongs(sole.pool_id, network_id)
+                await self.belongs(sole.pool_id, network_id)
             for pool_id, reserved in self._pools.being_made.items():
                 if answered_pool(self._pools.by_id[pool_id]) == subnet and reserved == asked_for:
                     del self._pools.being_made[pool_id]
@@ -71,13 +85,13 @@ class PoolBinding:
                     break
 
     async def _settle(self, pool: Pool, parent: str) -> None:
-        if pool.wire != parent:
+        if pool.lan_parent != parent:
             # Others may learn something of the pool at the same time, or release it.
             async with self._locks.acquire(pool.pool_id):
                 before = self._pools.by_id.get(pool.pool_id)
                 if before is None:
                     return
-                pool = before if before.wire == parent else await self._settled(before, parent)
+                pool = before if before.lan_parent == parent else await self._settled(before, parent)
         self._selection.prepare(pool)
 
     async def _settled(self, pool: Pool, parent: str) -> Pool:
@@ -91,16 +105,16 @@ class PoolBinding:
         )
         settled = evolve(pool, network_parent=parent)
         try:
-            await self._store.open_pool(pool.pool_id, to_document(settled))
+            await self._pools.store_pool(settled)
         except StateError as failure:
             _log.error("the parent of a pool is not kept: {reason}", reason=str(failure))
         self._selection.forget(pool)
         self._pools.by_id[pool.pool_id] = settled
         try:
-            await self._selection.disuse_wire(pool)
+            await self._selection.disuse_lan(pool)
         except LinkError as failure:
             _log.error("{reason}", reason=str(failure))
-        self._selection.use_wire(settled)
+        self._selection.use_lan(settled)
         return settled
 
     async def reserve_for_host(
@@ -111,7 +125,7 @@ class PoolBinding:
         wanted: IPAddress | None,
         preferred: Sequence[IPAddress],
     ) -> IPAddress:
-        """What :class:`~macvlan_twisted.driver.host_addresses.HostAddresses` says; while its network is being made."""
+        """What :class:`~macvlan_twisted.driver.host_addresses.HostPools` says; while its network is being made."""
         pools = self._pools_of_network(parent, subnet, set(auxiliary))
         if not pools:
             raise NotFound(
@@ -143,7 +157,7 @@ class PoolBinding:
             if wanted is not None:
                 await self._selection.refuse_used_by_others(pools[0], address)
         for pool in pools:
-            await self._claims.take(
+            await self._allocations.take(
                 pool, Allocation(pool.pool_id, address, Purpose.HOST.value), advances=False
             )
         _log.info(
@@ -160,3 +174,116 @@ class PoolBinding:
         being_made = [pool for pool in fitting if self._pools.being_made.get(pool.pool_id) == auxiliary]
         found = sorted(being_made or fitting, key=lambda pool: pool.parent != parent)
         return [pool for pool in found if pool.shared_set == found[0].shared_set]
+
+    def _sole(self, subnet: IPNetwork) -> Pool | None:
+        """The pool of a network with *subnet* that is being made, where there is no other one that could be it."""
+        found = [pool for pool in self._unknown() if answered_pool(pool) == subnet]
+        return found[0] if len(found) == 1 else None
+
+    def _unknown(self) -> list[Pool]:
+        return [
+            each for each in self._pools.by_id.values() if each.network_id is None and not each.is_left_alone
+        ]
+
+    async def belongs(self, pool_id: str, network_id: str) -> None:
+        await self._change(pool_id, lambda pool: evolve(pool, network_id=network_id))
+        pool = self._pools.by_id.get(pool_id)
+        if pool is not None:
+            for number in self._pools.set_of(pool).endpoints.get(pool_id, ()):
+                if self._pending.since(pool_id, number) is None:
+                    self._pending.begin(pool_id, number)
+
+    async def is_listed_by(self, pool_id: str, engine_id: str) -> None:
+        """As with networks: the engine that lists a network with the pool, the last time one did."""
+        await self._change(pool_id, lambda pool: evolve(pool, engine_id=engine_id))
+
+    async def _change(self, pool_id: str, change: Callable[[Pool], Pool]) -> None:
+        async with self._locks.acquire(pool_id):
+            pool = self._pools.by_id.get(pool_id)
+            if pool is None or change(pool) == pool:
+                return
+            try:
+                await self._pools.store_pool(change(pool))
+            except StateError as failure:  # it is learnt again, or nothing of it is ever collected
+                _log.error("whose pool {pool} is is not kept: {reason}", pool=pool_id, reason=str(failure))
+                return
+            if pool_id in self._pools.by_id:
+                self._pools.by_id[pool_id] = change(self._pools.by_id[pool_id])
+
+    def begin(self, is_in_use: IsInUse) -> None:
+        """At start: all addresses of containers without an endpoint begin to wait for one."""
+        for pool in self._pools.by_id.values():
+            if pool.network_id is not None and not pool.is_left_alone:
+                for number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ()):
+                    if not is_in_use(pool.network_id, _address(pool, number)):
+                        self._pending.begin(pool.pool_id, number)
+
+    def came(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
+        """An endpoint was made with addresses that were handed out by us for it a moment ago."""
+        for address in addresses:
+            holders = [each for each in self._pools.by_id.values() if self._has(each, address)]
+            if len(holders) == 1 and holders[0].network_id is None:
+                self._seen[holders[0].pool_id] = network_id
+            for pool in holders:
+                if pool.network_id == network_id:
+                    self._pending.end(pool.pool_id, int(address))
+
+    def left(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
+        """An endpoint is gone: what it had waits to be given back, or for another one."""
+        for address in addresses:
+            for pool in self._pools.by_id.values():
+                if pool.network_id == network_id and self._has(pool, address):
+                    self._pending.begin(pool.pool_id, int(address))
+
+    def _has(self, pool: Pool, address: IPAddress) -> bool:
+        return (
+            not pool.is_left_alone
+            and address in pool.prefix
+            and int(address) in self._pools.set_of(pool).endpoints.get(pool.pool_id, ())
+        )
+
+    async def learn(self) -> None:
+        """Keep what was seen since the last time."""
+        seen, self._seen = self._seen, {}
+        for pool_id, network_id in seen.items():
+            pool = self._pools.by_id.get(pool_id)
+            if pool is not None and pool.network_id is None:
+                await self.belongs(pool_id, network_id)
+
+    def unowned(self, seconds: float, is_in_use: IsInUse) -> set[Unowned]:
+        """Addresses of our networks' containers that have been without an endpoint for so long."""
+        found = set()
+        for pool_id, number in self._pending.longer_than(seconds):
+            pool, since = self._pools.by_id.get(pool_id), self._pending.since(pool_id, number)
+            address = None if pool is None else _address(pool, number)
+            if (
+                pool is None
+                or since is None
+                or address is None
+                or pool.network_id is None
+                or pool.is_left_alone
+                or not self._has(pool, address)
+                or is_in_use(pool.network_id, address)
+            ):
+                self._pending.end(pool_id, number)
+                continue
+            found.add(Unowned(pool_id, address, since))
+        return found
+
+    async def release_unowned(self, unowned: Unowned, is_in_use: IsInUse) -> bool:
+        """
+        Release an address that has no endpoint, though the engine has not asked for it.
+
+        :return: whether it was released; otherwise it has been released, or handed out anew, meanwhile.
+        """
+
+        def is_unchanged() -> bool:
+            since = self._pending.since(unowned.pool_id, int(unowned.address))
+            owner = self._pools.by_id[unowned.pool_id].network_id
+            return since == unowned.since and owner is not None and not is_in_use(owner, unowned.address)
+
+        return await self._allocations.release(ReleaseAddress(unowned.pool_id, unowned.address), is_unchanged)
+
+
+def _address(pool: Pool, number: int) -> IPAddress:
+    return type(pool.prefix.network_address)(number)

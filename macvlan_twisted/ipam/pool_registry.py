@@ -1,11 +1,13 @@
-"""The pools that are open, and what is taken in them: in memory; what is here is on disk, or about to be."""
+"""The open pools, and what is allocated in them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from ..addresses import IPAddress
 from ..errors import StateError
 from ..state.interfaces import AddressStore, Allocation
-from ..state.serialize import from_document
+from ..state.serialize import from_document, to_document
 from .address_set import AddressSet
 from .pool import Pool, said_by
 from .requests import Purpose
@@ -27,29 +29,69 @@ def refuse_container_without_pool(claim: Allocation) -> None:
 
 
 class PoolRegistry:
-    """Filled from state at start-up; changed in the reactor's thread only."""
+    """
+    The open pools and what is allocated in them. Memory is changed in the reactor's thread only; the ``store`` and
+    ``erase`` methods change the rows on disk.
+    """
 
     def __init__(self, store: AddressStore) -> None:
-        self.by_id = {key: from_document(Pool, document) for key, document in store.pools().items()}
+        self._store = store
+        self.by_id: dict[str, Pool] = {}
         self._sets: dict[str, AddressSet] = {}
-        self.cursors = {key: int(address) for key, address in store.cursors().items()}
+        self.cursors: dict[str, int] = {}
         """By cursor key: the number that was handed out last; what was advanced last is at the end."""
         self.lost: set[str] = set()
         """Pools that were never opened, and have reserved addresses in state, as earlier versions left them there."""
         self.being_made: dict[str, set[IPAddress]] = {}
         """
-        Pools whose network is not made yet, and their auxiliary addresses so far: until it is made, a named
-        address is an auxiliary one.
+        Pools whose network is not created yet, and their auxiliary addresses so far: until it is, a named address is an
+        auxiliary one.
         """
+
+    def load(self) -> None:
+        """
+        Read the state at start.
+
+        :raises StateError: a row cannot be understood, or a container's pool is missing.
+        """
+        for key, document in self._store.pools().items():
+            self.by_id[key] = from_document(Pool, document)
+        self.cursors.update({key: int(address) for key, address in self._store.cursors().items()})
         for pool in self.by_id.values():
             self._join_set(pool)
-        for claim in store.claims():
-            owner = self.by_id.get(claim.pool_id)
+        for allocation in self._store.claims():
+            owner = self.by_id.get(allocation.pool_id)
             if owner is not None:
-                self.set_of(owner).add(claim.pool_id, int(claim.address), Purpose(claim.purpose))
+                self.set_of(owner).add(
+                    allocation.pool_id, int(allocation.address), Purpose(allocation.purpose)
+                )
             else:
-                refuse_container_without_pool(claim)
-                self.lost.add(claim.pool_id)
+                refuse_container_without_pool(allocation)
+                self.lost.add(allocation.pool_id)
+
+    async def store_pool(self, pool: Pool) -> None:
+        await self._store.open_pool(pool.pool_id, to_document(pool))
+
+    async def erase_pool(self, pool_id: str) -> None:
+        """With all that is allocated in it."""
+        await self._store.close_pool(pool_id)
+
+    async def store_allocation(
+        self,
+        pool: Pool,
+        allocation: Allocation,
+        advances: bool,
+        forgotten_names: Sequence[str],
+        forgotten_cursors: Sequence[str],
+    ) -> None:
+        """
+        :param advances: whether the next search for a free address starts behind this one.
+        :param forgotten_names: names of containers that end; *forgotten_cursors*: cursors that end.
+        """
+        await self._store.claim(allocation, pool.cursor_key, advances, forgotten_names, forgotten_cursors)
+
+    async def erase_allocation(self, pool_id: str, address: IPAddress) -> None:
+        await self._store.release(pool_id, address)
 
     def find(self, pool_id: str) -> Pool | None:
         """The pool that the engine means: that of this id, or a rebuilt one that says the same."""
@@ -120,7 +162,9 @@ class PoolRegistry:
         for pool in self.by_id.values():
             if pool.is_global:
                 continue
-            if pool.wire == parent and int(address) in self.set_of(pool).endpoints.get(pool.pool_id, ()):
+            if pool.lan_parent == parent and int(address) in self.set_of(pool).endpoints.get(
+                pool.pool_id, ()
+            ):
                 return pool
         return None
 

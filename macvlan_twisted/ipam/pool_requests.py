@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import evolve
+from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 
 from ..config import Config
-from ..keyed_lock import KeyedLock
-from ..last_seen import LastSeen
-from ..state.interfaces import AddressStore, Allocation
-from ..state.serialize import to_document
+from ..last_seen import EngineCalls
+from ..state.interfaces import Allocation
 from .allocations import Allocations
 from .dhcp_pools import DhcpPools
 from .pool import Pool, answered_pool, gateway_in_data, refuse_overlap
@@ -24,41 +23,39 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 class PoolRequests:
     """
-    :param turns: those of all that is done to a pool, by its id.
-    :param nonce: makes the part of a PoolID that tells it from all others.
-    :param heard: when the engine last spoke of a pool.
+    :param nonce: makes the part of a PoolID that distinguishes it from all others.
+    :param calls: of pools.
     """
 
     def __init__(
         self,
         config: Config,
         pools: PoolRegistry,
-        store: AddressStore,
-        locks: KeyedLock,
-        claims: Allocations,
+        allocations: Allocations,
         dhcp_pools: DhcpPools,
         selection: AddressSelection,
         nonce: Callable[[], str],
-        last_seen: LastSeen,
+        calls: EngineCalls,
     ) -> None:
         self._config = config
         self._pools = pools
-        self._store = store
-        self._locks = locks
-        self._claims = claims
+        self._allocations = allocations
         self._dhcp_pools = dhcp_pools
         self._selection = selection
         self._nonce = nonce
-        self.last_seen = last_seen
+        self._calls = calls
         self._being_opened: dict[str, Pool] = {}
         """
-        Not on disk yet: nothing may be taken in them, by a network on the same subnet either, for it would stay in
+        Not on disk yet: nothing may be allocated in them, by a network on the same subnet either, for it would stay in
         state without its pool if the disk refused that.
         """
-        for pool_id in sorted(pools.lost):
+
+    def load(self) -> None:
+        """At start: listen on the LANs of all pools, and free what belongs to none."""
+        for pool_id in sorted(self._pools.lost):
             self._free_lost(pool_id)
-        for pool in pools.by_id.values():
-            selection.use_wire(pool)
+        for pool in self._pools.by_id.values():
+            self._selection.use_lan(pool)
 
     def _free_lost(self, pool_id: str) -> None:
         """A start that refused would leave all other containers without us, for addresses that nobody has."""
@@ -66,7 +63,7 @@ class PoolRequests:
             "state holds reserved addresses of pool {pool}, which was never opened: they are free",
             pool=pool_id,
         )
-        self._store.close_pool(pool_id).addErrback(
+        ensureDeferred(self._pools.erase_pool(pool_id)).addErrback(
             lambda failure: _log.error(
                 "reserved addresses of pool {pool} stay: {reason}",
                 pool=pool_id,
@@ -84,13 +81,13 @@ class PoolRequests:
         refuse_overlap(pool, {**self._pools.by_id, **self._being_opened})
         self._being_opened[pool.pool_id] = pool
         try:
-            await self._store.open_pool(pool.pool_id, to_document(pool))
+            await self._pools.store_pool(pool)
         finally:
             del self._being_opened[pool.pool_id]
         self._pools.add(pool)
         self._pools.being_made[pool.pool_id] = set()
-        self.last_seen.note(pool.pool_id)
-        self._selection.use_wire(pool)
+        self._calls.last_seen.note(pool.pool_id)
+        self._selection.use_lan(pool)
         _log.info(
             "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
         )
@@ -98,7 +95,7 @@ class PoolRequests:
         if gateway is not None:
             try:
                 self._selection.refuse_taken(pool, gateway.ip, Purpose.GATEWAY)
-                await self._claims.take(
+                await self._allocations.take(
                     pool, Allocation(pool.pool_id, gateway.ip, Purpose.GATEWAY.value), advances=False
                 )
             except BaseException:
@@ -116,7 +113,7 @@ class PoolRequests:
         :return: whether the pool is gone.
         """
         meant = self._pools.find(pool_id)
-        async with self._locks.acquire(pool_id if meant is None else meant.pool_id):
+        async with self._calls.locks.acquire(pool_id if meant is None else meant.pool_id):
             meant = self._pools.find(pool_id)
             if meant is None or not is_to_be(meant) or await self._is_others_yet(meant, pool_id):
                 return False
@@ -124,13 +121,13 @@ class PoolRequests:
             pool = self._pools.by_id.pop(pool_id)  # no address is taken in it any more
             self._pools.being_made.pop(pool_id, None)
             try:
-                await self._store.close_pool(pool_id)
+                await self._pools.erase_pool(pool_id)
             except BaseException:
                 self._pools.by_id[pool_id] = pool
                 raise
-            self.last_seen.forget(pool_id)
-            await self._claims.release_all(pool)
-            await self._selection.disuse_wire(pool)
+            self._calls.last_seen.forget(pool_id)
+            await self._allocations.release_all(pool)
+            await self._selection.disuse_lan(pool)
         _log.info("pool released: {pool}", pool=pool.described())
         return True
 
@@ -140,7 +137,7 @@ class PoolRequests:
         if len(given_back) >= pool.stands_for:
             return False
         left = evolve(pool, given_back=tuple(sorted(given_back)))
-        await self._store.open_pool(pool.pool_id, to_document(left))
+        await self._pools.store_pool(left)
         self._pools.by_id[pool.pool_id] = left
         return True
 
@@ -152,14 +149,18 @@ class PoolRequests:
         """Whether addresses of the pool are handed out to containers."""
         return bool(self._pools.set_of(pool).endpoints.get(pool.pool_id))
 
-    async def drop_pool(self, pool: Pool, silence: float) -> bool:
+    def idle_for(self, pool_id: str) -> float:
+        """Seconds since the engine last mentioned the pool."""
+        return self._calls.last_seen.idle_for(pool_id)
+
+    async def drop_pool(self, pool: Pool, idle: float) -> bool:
         """
         Release a pool whose network is gone, without having been asked to.
 
-        :param silence: for how many seconds at least the engine must not have spoken of it.
+        :param idle: seconds for which the engine must not have mentioned it.
         :return: whether it was released; else it has changed, or was spoken of.
         """
         return await self._release(
             pool.pool_id,
-            lambda meant: meant is pool and self.last_seen.idle_for(pool.pool_id) >= silence,
+            lambda meant: meant is pool and self._calls.last_seen.idle_for(pool.pool_id) >= idle,
         )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import ensureDeferred
+from attrs import define, field
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
@@ -18,15 +19,71 @@ from ..lan.address_probe import Free, Inconclusive, Taken, Verdict
 from ..lan.conflicts import Conflicts
 from ..option_values import ConflictDetection
 from .address_set import AddressSet
-from .ahead import MOST_HELD, PoolPrefetch, number_to_hold
+from .allocator import Span
 from .pool import Pool
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
+MOST_HELD = 8
+_FEW_HELD = 4
+"""Enough for an engine, which starts one container after the other."""
 MOST_AT_ONCE = 64
 """So many are asked for at once, if so many containers wait."""
 MOST_IN_A_ROW = 256
 """So many addresses that others have are skipped for one container: then somebody answers for all, and the user is told."""
+
+
+def number_to_hold(span: Span) -> int:
+    """4 to 8; fewer of a small pool, for another host may hand out addresses of the same one."""
+    return max(1, min(_FEW_HELD, span.size // 4), min(MOST_HELD, span.size // 16))
+
+
+@define(eq=False)
+class PoolPrefetch:
+    """What is held for the pools that hand out from one part of one subnet."""
+
+    pool: Pool
+    shared: AddressSet
+    choose: Callable[[], int | None]
+    """The next free number in the pool, not counting what is set aside."""
+    ready: list[int] = field(factory=list)
+    """In the order in which they were chosen."""
+    asked: set[int] = field(factory=set)
+    turn_of: dict[int, int] = field(factory=dict)
+    """In which order the ready and the asked ones were chosen."""
+    locks: int = 0
+    quarantined: set[int] = field(factory=set)
+    looked_at: set[int] = field(factory=set)
+    """Once more, before they are given."""
+    unproven: list[int] = field(factory=list)
+    """What could not be found out, for the containers that wait now."""
+    is_filled_now: bool = False
+    """Whether more is being asked for: some verdicts come at once."""
+    in_a_row: int = 0
+    """How many of those asked for last others had."""
+    reason: str = ""
+    waiting: list[Deferred[None]] = field(factory=list)
+    callers: int = 0
+    """How many containers are being given an address."""
+    closed: bool = False
+
+    @property
+    def span(self) -> Span:
+        return self.pool.span
+
+    def address(self, number: int) -> IPAddress:
+        return type(self.pool.prefix.network_address)(number)
+
+    async def changed(self) -> None:
+        """Wait until something has been found out."""
+        waiting: Deferred[None] = Deferred()
+        self.waiting.append(waiting)
+        await waiting
+
+    def tell(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for each in waiting:
+            each.callback(None)
 
 
 class AddressPrefetch:
@@ -44,7 +101,7 @@ class AddressPrefetch:
         ahead = self._ahead.get(_key(pool))
         if ahead is None:
             ahead = self._ahead[_key(pool)] = PoolPrefetch(pool, shared, choose)
-            for address in self._conflicts.others.quarantined(pool.wire):
+            for address in self._conflicts.others.quarantined(pool.lan_parent):
                 self._quarantine(ahead, address)
         return ahead
 
@@ -104,7 +161,7 @@ class AddressPrefetch:
         aside.
         """
         for each in (ahead, *self._ahead.values()):
-            is_fit = each.shared is ahead.shared and each.pool.wire == ahead.pool.wire
+            is_fit = each.shared is ahead.shared and each.pool.lan_parent == ahead.pool.lan_parent
             if is_fit and (each is ahead or not ahead.asked):
                 for number in each.ready:
                     if not ahead.span.first <= number <= ahead.span.last:
@@ -131,7 +188,7 @@ class AddressPrefetch:
         finally:
             ahead.looked_at.discard(number)
         if ahead.closed:
-            self._conflicts.let_go(ahead.pool.wire, address, ahead.pool.shared_set)
+            self._conflicts.let_go(ahead.pool.lan_parent, address, ahead.pool.shared_set)
             raise released_meanwhile(pool)
         if isinstance(verdict, Taken):
             ahead.quarantined.add(number)
@@ -141,20 +198,20 @@ class AddressPrefetch:
             return False
         if isinstance(verdict, Inconclusive):
             if pool.conflict_detection == ConflictDetection.STRICT:
-                self._conflicts.let_go(ahead.pool.wire, address, ahead.pool.shared_set)
+                self._conflicts.let_go(ahead.pool.lan_parent, address, ahead.pool.shared_set)
                 raise cannot_be_found_out(pool, verdict.reason)
-            self._conflicts.count_unproven(ahead.pool.wire, address, verdict.reason)
+            self._conflicts.count_unproven(ahead.pool.lan_parent, address, verdict.reason)
         return True
 
     def _unproven(self, ahead: PoolPrefetch, number: int) -> IPAddress:
         ahead.shared.give_back(number)
-        self._conflicts.count_unproven(ahead.pool.wire, ahead.address(number), ahead.reason)
+        self._conflicts.count_unproven(ahead.pool.lan_parent, ahead.address(number), ahead.reason)
         return ahead.address(number)
 
     async def _hold(self, ahead: PoolPrefetch, address: IPAddress, of_many: bool = False) -> Verdict:
         pool = ahead.pool
         return await self._conflicts.hold(
-            pool.wire, address, pool.shared_set, of_many=of_many, is_managed=True, on_lost=self._lost
+            pool.lan_parent, address, pool.shared_set, of_many=of_many, is_managed=True, on_lost=self._lost
         )
 
     @staticmethod
@@ -200,7 +257,7 @@ class AddressPrefetch:
         return chosen
 
     def _may_retry(self, ahead: PoolPrefetch, number: int) -> bool:
-        return self._conflicts.others.may_retry(ahead.pool.wire, ahead.address(number))
+        return self._conflicts.others.may_retry(ahead.pool.lan_parent, ahead.address(number))
 
     def _retry(self, ahead: PoolPrefetch) -> None:
         """When all else is taken: those that others had may be free by now."""
@@ -228,12 +285,12 @@ class AddressPrefetch:
             ahead.asked.discard(number)
             ahead.turn_of = {each: ahead.turn_of[each] for each in (*ahead.ready, *ahead.asked, number)}
             if ahead.closed:
-                if not self._is_wanted(ahead.pool.wire, number):
-                    self._conflicts.let_go(ahead.pool.wire, address, ahead.pool.shared_set)
+                if not self._is_wanted(ahead.pool.lan_parent, number):
+                    self._conflicts.let_go(ahead.pool.lan_parent, address, ahead.pool.shared_set)
             elif ahead.shared.is_taken(number):  # by a user who named it meanwhile
                 ahead.shared.give_back(number)
                 if number in ahead.shared.reserved:
-                    self._conflicts.let_go(ahead.pool.wire, address, ahead.pool.shared_set)
+                    self._conflicts.let_go(ahead.pool.lan_parent, address, ahead.pool.shared_set)
             elif isinstance(verdict, Free):
                 ahead.ready.append(number)
                 ahead.ready.sort(key=lambda each: ahead.turn_of[each])
@@ -253,7 +310,7 @@ class AddressPrefetch:
     def _is_wanted(self, parent: str, number: int) -> bool:
         """Whether a pool that was opened again asks for it, too, or has it."""
         return any(
-            each.pool.wire == parent and (number in each.asked or number in each.ready)
+            each.pool.lan_parent == parent and (number in each.asked or number in each.ready)
             for each in self._ahead.values()
         )
 
@@ -261,7 +318,7 @@ class AddressPrefetch:
         """Whether *address*, which a user names, is one that was found free ahead; it is then the caller's."""
         number = int(address)
         for ahead in self._ahead.values():
-            is_fit = ahead.pool.shared_set == pool.shared_set and ahead.pool.wire == pool.wire
+            is_fit = ahead.pool.shared_set == pool.shared_set and ahead.pool.lan_parent == pool.lan_parent
             if is_fit and number in ahead.ready:
                 ahead.ready.remove(number)
                 ahead.shared.give_back(number)
@@ -275,12 +332,12 @@ class AddressPrefetch:
             if ahead.pool.shared_set == pool.shared_set and number in ahead.ready:
                 ahead.ready.remove(number)
                 ahead.shared.give_back(number)
-                self._conflicts.let_go(ahead.pool.wire, address, pool.shared_set)
+                self._conflicts.let_go(ahead.pool.lan_parent, address, pool.shared_set)
 
     def _lost(self, parent: str, address: IPAddress) -> None:
         """Someone took an address that was held, in spite of our defence."""
         for ahead in self._ahead.values():
-            if ahead.pool.wire == parent and int(address) in ahead.ready:
+            if ahead.pool.lan_parent == parent and int(address) in ahead.ready:
                 ahead.ready.remove(int(address))
                 ahead.quarantined.add(int(address))
 
@@ -295,12 +352,12 @@ class AddressPrefetch:
         for number in (*ahead.ready, *ahead.unproven, *ahead.quarantined, *ahead.asked, *ahead.looked_at):
             ahead.shared.give_back(number)
         for number in ahead.ready:
-            self._conflicts.let_go(pool.wire, ahead.address(number), pool.shared_set)
+            self._conflicts.let_go(pool.lan_parent, ahead.address(number), pool.shared_set)
         ahead.tell()
 
 
 def _key(pool: Pool) -> tuple[str, str]:
-    return pool.cursor_key, pool.wire
+    return pool.cursor_key, pool.lan_parent
 
 
 def released_meanwhile(pool: Pool) -> RequestRefused:
@@ -310,13 +367,13 @@ def released_meanwhile(pool: Pool) -> RequestRefused:
 def cannot_be_found_out(pool: Pool, reason: str) -> RequestRefused:
     return RequestRefused(
         f"no address of pool {pool.described()} is handed out, for it cannot be found out whether it is in use on "
-        f"{pool.wire or 'any parent'}: {reason}; mend that, or create the network with --ipam-opt conflict_detection=on"
+        f"{pool.lan_parent or 'any parent'}: {reason}; mend that, or create the network with --ipam-opt conflict_detection=on"
     )
 
 
 def _others_have_all(pool: Pool) -> RequestRefused:
     return RequestRefused(
-        f"no address of pool {pool.described()} is handed out: {MOST_IN_A_ROW} in a row are in use by others on {pool.wire}; "
+        f"no address of pool {pool.described()} is handed out: {MOST_IN_A_ROW} in a row are in use by others on {pool.lan_parent}; "
         "if a router there answers for all of them (proxy ARP), have it stop, or create the network with "
         "--ipam-opt conflict_detection=off; else give another --ip-range"
     )

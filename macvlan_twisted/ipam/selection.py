@@ -8,12 +8,13 @@ from ..addresses import IPAddress
 from ..config import Config
 from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Inconclusive, Taken
-from ..option_values import ConflictDetection
+from ..option_values import ConflictDetection, IdentitySource
 from .allocator import barred_spans, count_barred, next_free, usable_span
 from .pool import Pool
 from .pool_registry import PoolRegistry
 from .prefetch import AddressPrefetch, cannot_be_found_out, released_meanwhile
 from .requests import Purpose
+from .sticky_addresses import StickyAddresses
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
@@ -21,20 +22,28 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 class AddressSelection:
     """Asks the sets of addresses taken, and the LAN."""
 
-    def __init__(self, config: Config, pools: PoolRegistry, conflicts: Conflicts) -> None:
+    def __init__(
+        self,
+        config: Config,
+        pools: PoolRegistry,
+        conflicts: Conflicts,
+        sticky_addresses: StickyAddresses,
+    ) -> None:
+        self._config = config
         self._pools = pools
+        self._sticky_addresses = sticky_addresses
         self._conflicts = conflicts
         self._candidates = AddressPrefetch(conflicts)
         self._barred = {
             version: barred_spans(config.excluded, config.gateways, version) for version in (4, 6)
         }
 
-    def use_wire(self, pool: Pool) -> None:
+    def use_lan(self, pool: Pool) -> None:
         """Have the LAN of *pool*'s parent listened to, where anything is found out there."""
         if pool.conflict_detection != ConflictDetection.OFF or pool.dhcp:
-            self._conflicts.use(pool.wire, f"pool {pool.pool_id}", pool.prefix)
+            self._conflicts.use(pool.lan_parent, f"pool {pool.pool_id}", pool.prefix)
 
-    async def disuse_wire(self, pool: Pool) -> None:
+    async def disuse_lan(self, pool: Pool) -> None:
         await self._conflicts.disuse(f"pool {pool.pool_id}")
 
     def prepare(self, pool: Pool) -> None:
@@ -47,12 +56,12 @@ class AddressSelection:
         others = self._pools.sharing_with(pool)
         self.forget(pool)
         if not others:
-            self._conflicts.others.forget_within(pool.wire, pool.prefix)
+            self._conflicts.others.forget_within(pool.lan_parent, pool.prefix)
 
     def forget(self, pool: Pool) -> None:
         """Let go of what is held for *pool* on its parent, if no other pool hands it out there."""
-        keys = [(each.cursor_key, each.wire) for each in self._pools.sharing_with(pool)]
-        self._candidates.close(pool, others=(pool.cursor_key, pool.wire) in keys)
+        keys = [(each.cursor_key, each.lan_parent) for each in self._pools.sharing_with(pool)]
+        self._candidates.close(pool, others=(pool.cursor_key, pool.lan_parent) in keys)
 
     def reserved(self, pool: Pool, address: IPAddress) -> None:
         """*address* is a gateway's, a host's or an auxiliary one from now on: it was perhaps held for a container."""
@@ -74,7 +83,34 @@ class AddressSelection:
             raise self._exhausted(pool)
         return address
 
-    def hands_out(self, pool: Pool, address: IPAddress) -> bool:
+    async def previous(self, pool: Pool, name: str) -> IPAddress | None:
+        """The address that the container of this name had before, if it is still free."""
+        if not name or pool.identity == IdentitySource.RANDOM:
+            return None
+        before = self._sticky_addresses.of_name(pool.pool_id, name)
+        if before is None or not self._hands_out(pool, before.address):
+            return None  # a user named it with --ip; it is not handed out on our own account
+        try:
+            self.refuse_taken(pool, before.address, Purpose.ENDPOINT)
+            await self.refuse_used_by_others(pool, before.address)
+        except RequestRefused as refused:
+            _log.info("{name} gets another address than before: {reason}", name=name, reason=str(refused))
+            return None
+        return before.address
+
+    def default_gateway(self, pool: Pool) -> IPAddress | None:
+        """The router that the service's configuration names for the pool."""
+        return self._config.gateway_for(pool.prefix)
+
+    def release(self, pool: Pool, address: IPAddress, holder: str | None = None) -> None:
+        """
+        Nobody has *address* any more: stop defending it.
+
+        :param holder: only if it is held for this one.
+        """
+        self._conflicts.let_go(pool.lan_parent, address, holder)
+
+    def _hands_out(self, pool: Pool, address: IPAddress) -> bool:
         """Whether a container of *pool* may get *address* without having asked for it."""
         span, number = usable_span(pool.prefix, pool.part), int(address)
         return span.first <= number <= span.last and not any(
@@ -95,7 +131,7 @@ class AddressSelection:
         barred = count_barred(span, self._barred[pool.prefix.version], shared.taken)
         aside = sum(span.first <= each <= span.last for each in shared.aside)
         taken = shared.taken.bisect_right(span.last) - shared.taken.bisect_left(span.first) - aside
-        others = f", {aside} are in use by others on the LAN of {pool.wire}" if aside else ""
+        others = f", {aside} are in use by others on the LAN of {pool.lan_parent}" if aside else ""
         return RequestRefused(
             f"no free address in pool {pool.described()}: of {span.size} usable addresses {taken} are taken{others} and "
             f"{barred} more are excluded; remove containers or widen --ip-range"
@@ -112,24 +148,24 @@ class AddressSelection:
         was_aside = int(address) in shared.aside
         shared.set_aside(int(address))
         try:
-            verdict = await self._conflicts.hold(pool.wire, address, pool.shared_set, is_managed=True)
+            verdict = await self._conflicts.hold(pool.lan_parent, address, pool.shared_set, is_managed=True)
         finally:
             if not was_aside:
                 shared.give_back(int(address))
         if pool.pool_id not in self._pools.by_id:
-            self._conflicts.let_go(pool.wire, address)
+            self._conflicts.let_go(pool.lan_parent, address)
             raise released_meanwhile(pool)
         self._candidates.take(pool, address)
         if isinstance(verdict, Taken):
             raise RequestRefused(
-                f"address {address} is in use on {pool.wire}: MAC {verdict.mac} {verdict.how.value}; give another --ip, or "
+                f"address {address} is in use on {pool.lan_parent}: MAC {verdict.mac} {verdict.how.value}; give another --ip, or "
                 "take the address from that host"
             )
         self.refuse_taken(pool, address, Purpose.ENDPOINT)
         if isinstance(verdict, Inconclusive):
             if pool.conflict_detection == ConflictDetection.STRICT:
                 raise cannot_be_found_out(pool, verdict.reason)
-            self._conflicts.count_unproven(pool.wire, address, verdict.reason)
+            self._conflicts.count_unproven(pool.lan_parent, address, verdict.reason)
 
     def refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
         span = usable_span(pool.prefix)

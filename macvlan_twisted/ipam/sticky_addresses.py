@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from ..addresses import IPAddress
-from ..state.interfaces import StickyAddress
+from ..state.interfaces import AddressStore, StickyAddress
 
 MOST_NAMES = 10_000
 """Of one pool; engines make up a name for each container that has none."""
@@ -14,10 +12,14 @@ MOST_NAMES = 10_000
 class StickyAddresses:
     """By pool and name, and by pool and address, which has had one name last. What is here is on disk, or about to be."""
 
-    def __init__(self, kept: Iterable[StickyAddress]) -> None:
+    def __init__(self, store: AddressStore) -> None:
+        self._store = store
         self._by_name: dict[str, dict[str, StickyAddress]] = {}
         self._by_address: dict[tuple[str, IPAddress], str] = {}
-        for identity in kept:
+
+    def load(self) -> None:
+        """Read the state at start."""
+        for identity in self._store.identities():
             self.note(identity)
 
     def of_name(self, pool_id: str, name: str) -> StickyAddress | None:

@@ -21,29 +21,38 @@ class FileLock:
 
     :param what: the thing that two instances must not share.
     :param option: what a user sets to have another one.
-    :raises StartupError: another process holds it.
     """
 
     def __init__(self, path: Path, what: str, option: str) -> None:
         self._path = path
-        while True:
+        self._what = what
+        self._option = option
+        self._file: int | None = None
+
+    def acquire(self) -> None:
+        """:raises StartupError: another process holds it."""
+        while self._file is None:
             with _MAKE_LOCK:
-                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                os.close(self._file)
+                os.close(file)
                 raise StartupError(
-                    f"another macvlan-twisted is using {what}: stop it, or choose another {option}"
+                    f"another macvlan-twisted is using {self._what}: stop it, or choose another {self._option}"
                 ) from None
             try:
-                if os.path.samestat(os.fstat(self._file), os.stat(path)):
+                if os.path.samestat(os.fstat(file), os.stat(self._path)):
+                    self._file = file
                     return
             except FileNotFoundError:
                 pass
-            os.close(self._file)  # its last holder removed it just now
+            os.close(file)  # its last holder removed it just now
 
     def release(self) -> None:
-        with _REMOVE_LOCK:
-            self._path.unlink(missing_ok=True)
-        os.close(self._file)
+        """Succeeds when it is not held."""
+        file, self._file = self._file, None
+        if file is not None:
+            with _REMOVE_LOCK:
+                self._path.unlink(missing_ok=True)
+            os.close(file)

@@ -65,7 +65,7 @@ class UnixSocketListener:
         self._endpoint = UNIXServerEndpoint(
             reactor, path, backlog=backlog, mode=self._mode if group is None else 0o600
         )
-        self._lock: FileLock | None = None
+        self._lock = FileLock(Path(path + ".lock"), f"socket {path}", option)
         self._port: IListeningPort | None = None
         self._file: os.stat_result | None = None
 
@@ -75,7 +75,7 @@ class UnixSocketListener:
         if self._group is not None:
             _group_id(self._group)
         try:
-            self._lock = FileLock(Path(self._path + ".lock"), f"socket {self._path}", self._option)
+            self._lock.acquire()
             remove_stale_socket(self._path, self._option)
         except OSError as error:
             raise StartupError(f"cannot listen on {self._where}: {error.strerror}") from error
@@ -123,9 +123,7 @@ class UnixSocketListener:
                     with _REMOVE_SOCKET:
                         os.unlink(self._path)
             self._file = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._lock.release()
 
 
 def _group_id(group: str) -> int:

@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.server import NOT_DONE_YET
 
-from ..driver.endpoints import Endpoints
+from ..driver.endpoints import EndpointRemoval, Endpoints
+from ..driver.join import Joining
 from ..driver.networks import Networks
-from ..driver.removal import EndpointRemoval
 from ..driver.requests import CreateNetwork
 from ..ipam.address_requests import AddressRequests
 from ..ipam.pool_binding import PoolBinding
@@ -43,6 +43,7 @@ Result = TypeVar("Result")
 def all_methods(
     networks: Networks,
     endpoints: Endpoints,
+    joining: Joining,
     removal: EndpointRemoval,
     pool_binding: PoolBinding,
     pools: PoolRequests,
@@ -90,10 +91,10 @@ def all_methods(
         endpoints.operational_info,
         m.operational_info_reply,
     )
-    call("NetworkDriver.Join", m.join, endpoints.join, m.join_reply)
+    call("NetworkDriver.Join", m.join, joining.join, m.join_reply)
     call("NetworkDriver.ProgramExternalConnectivity", m.endpoint_call, _publish_no_ports, _empty)
     call("NetworkDriver.RevokeExternalConnectivity", m.endpoint_call, _publish_no_ports, _empty)
-    call("NetworkDriver.Leave", m.endpoint_call, endpoints.leave, _empty)
+    call("NetworkDriver.Leave", m.endpoint_call, joining.leave, _empty)
     call("NetworkDriver.DeleteEndpoint", m.endpoint_call, removal.delete, _empty)
     call("IpamDriver.RequestPool", m.request_pool, pools.request_pool, m.request_pool_reply)
     call("IpamDriver.ReleasePool", m.pool_id, pools.release_pool, _empty)

@@ -7,13 +7,14 @@ DHCP server hears the name when the lease is renewed.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ..dhcp.leases import Leases
-from ..driver.endpoint_addresses import EndpointAddresses
+from ..driver.endpoint_addresses import lease_of
 from ..driver.models import Endpoint
 from ..driver.registry import Registry
 from ..engine.client import EngineError, EngineUnavailable, Listing
@@ -31,44 +32,37 @@ class ContainerNames:
     """
     Sleeps without a timer while all leases have names.
 
-    :param wait: waits for some seconds.
-    :param stopping: whether the service ends; what is cancelled then looks as if the engine were absent.
+    :param clock: ``IReactorTime``
     """
 
     def __init__(
         self,
         registry: Registry,
-        endpoint_addresses: EndpointAddresses,
         leases: Leases,
         engine: Listing,
-        wait: Callable[[float], Awaitable[object]],
-        stopping: Callable[[], bool],
+        clock: Any,
     ) -> None:
         self._registry = registry
-        self._endpoint_addresses = endpoint_addresses
         self._leases = leases
         self._engine = engine
-        self._wait = wait
-        self._stopping = stopping
+        self._clock = clock
         self._wake: Deferred[None] = Deferred()
-        endpoint_addresses.when_joined.append(self._joined)
 
-    def _joined(self, endpoint: Endpoint) -> None:
-        if not self._wake.called and self._endpoint_addresses.lease_of(endpoint) is not None:
+    def joined(self, endpoint: Endpoint) -> None:
+        if not self._wake.called and lease_of(endpoint, self._leases) is not None:
             self._wake.callback(None)
 
     async def learn(self) -> None:
-        """Until the service ends."""
-        while not self._stopping():
+        """Until it is cancelled."""
+        while True:
             self._wake = Deferred()
             await self._ask_until_all_are_named()
-            if not self._stopping():
-                await self._wake
+            await self._wake
 
     async def _ask_until_all_are_named(self) -> None:
         delay, answers = SETTLING, 0
-        while self._nameless() and answers < MOST_ANSWERS and not self._stopping():
-            await self._wait(delay)
+        while self._nameless() and answers < MOST_ANSWERS:
+            await deferLater(self._clock, delay)
             delay = min(delay * 2, LONGEST_WAIT)
             try:
                 await self._ask()
@@ -82,7 +76,7 @@ class ContainerNames:
             id_: endpoint
             for id_, endpoint in self._registry.endpoints.items()
             if nameless
-            and (lease := self._endpoint_addresses.lease_of(endpoint)) is not None
+            and (lease := lease_of(endpoint, self._leases)) is not None
             and (endpoint.parent, lease.mac) in nameless
         }
 
@@ -98,6 +92,6 @@ class ContainerNames:
                 )
                 continue
             for id_, endpoint in self._nameless().items():
-                lease = self._endpoint_addresses.lease_of(endpoint)
+                lease = lease_of(endpoint, self._leases)
                 if names.get(id_) and lease is not None:
                     self._leases.name(endpoint.parent, lease.mac, names[id_])

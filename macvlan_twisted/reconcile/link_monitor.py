@@ -1,9 +1,9 @@
-"""What others do to links while we run: where it concerns containers, it is undone or followed."""
+"""Follows what others do to links while we run: repairs what containers need, and listens on the LANs of parents."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from attrs import frozen
@@ -25,11 +25,11 @@ from ..option_values import ConflictDetection
 _log = Logger(namespace="macvlan_twisted.driver")
 
 SOON = 0.1
-"""Seconds for which news of a parent and of what hangs on it are gathered."""
+"""Seconds for which events of a parent and of what hangs on it are gathered."""
 LATEST = 60.0
 """
-Seconds after which at the latest our link is made again, if somebody removes it again and again; and after which a parent
-is looked at again that cannot be used.
+Seconds after which at the latest our link is made again if somebody removes it again and again, and after which a parent
+that cannot be used is checked again.
 """
 
 
@@ -45,160 +45,41 @@ class _Due:
     call: Any
 
 
-class LinkMonitor:
-    """
-    Keeps VLANs, dummy links and our own links of host access in being, and the LANs of parents listened to.
+class HostLinkRepair:
+    """Makes our own link on a parent again, with its addresses and routes, if somebody has removed it or taken it down."""
 
-    A parent that comes after the start, or comes back, is listened to from then on. So is each on which containers
-    run when we start: without that, someone who takes an address of theirs is noticed only once something else makes
-    us listen.
-
-    :param clock: ``IReactorTime``
-    """
-
-    def __init__(
-        self,
-        registry: Registry,
-        links: Links,
-        parents: Parents,
-        wires: PacketSockets,
-        host_links: HostLinks,
-        host_routes: HostRoutes,
-        conflicts: Conflicts,
-        clock: Any,
-    ) -> None:
-        self._registry = registry
+    def __init__(self, links: Links, host_links: HostLinks, host_routes: HostRoutes) -> None:
         self._links = links
-        self._parents = parents
-        self._wires = wires
         self._host_links = host_links
         self._host_routes = host_routes
-        self._conflicts = conflicts
-        self._clock = clock
-        self._due: dict[str, _Due] = {}
-        self._looking: dict[str, Deferred[None]] = {}
-        self._doubtful: set[str] = set()
+        self._suspect: set[str] = set()
         """Parents whose link of ours was down: the kernel has dropped the routes by it."""
-        self._mended: dict[str, _Repair] = {}
-        self._told: dict[str, str] = {}
-        """By parent: what failed the last time, and was told."""
-        self._by_link: dict[str, set[str]] = {}
-        """By link: the parents that are to be looked at if something becomes of it."""
-        self._indexed = -1
-        self._closed = False
 
-    def begin(self) -> None:
-        """Look at all parents, at start in the background."""
-        for parent in self._on_guard():
-            self._look_soon(parent)
+    def name_on(self, parent: str) -> str:
+        """The name of our link on *parent*, whether it is there or not."""
+        return self._host_links.name_on(parent)
 
-    def hear(self, news: LinkEvent) -> None:
-        for parent in self._concerned_by(news):
-            self._look_soon(parent)
+    def suspect(self, parents: Iterable[str]) -> None:
+        """Our link on each of *parents* may have lost its routes."""
+        self._suspect.update(parents)
 
-    async def close(self) -> None:
-        """What has begun is finished."""
-        self._closed = True
-        for due in self._due.values():
-            due.call.cancel()
-        self._due.clear()
-        for look in list(self._looking.values()):
-            await look
-
-    def _on_guard(self) -> set[str]:
-        return {network.parent for network in self._registry.networks.values()}
-
-    def _concerned_by(self, news: LinkEvent) -> Collection[str]:
-        """Hundreds of links may come and go in a second that are not ours: those cost one look into a table."""
-        if not news.name:
-            parents = self._on_guard()
-            self._doubtful |= parents
-            return parents
-        if self._indexed != self._registry.changes:
-            self._index()
-        if news.name not in self._by_link:
-            return ()
-        parents = self._by_link[news.name]
-        of_ours = {each for each in parents if self._host_links.name_on(each) == news.name}
-        if not news.up:
-            self._doubtful |= of_ours
-        if not news.there:
-            for parent in parents - of_ours:  # nobody is removing our link: it has gone with what is below
-                self._mended.pop(parent, None)
-        return parents
-
-    def _index(self) -> None:
-        self._indexed = self._registry.changes
-        self._by_link = {}
-        for parent in self._on_guard():
-            self._by_link.setdefault(self._host_links.name_on(parent), set()).add(parent)
-        for network in self._registry.networks.values():
-            for name in links_below(network):
-                self._by_link.setdefault(name, set()).add(network.parent)
-
-    def _look_soon(self, parent: str) -> None:
-        self._look_in(self._pause(parent), parent)
-
-    def _look_in(self, pause: float, parent: str) -> None:
-        due, at = self._due.get(parent), self._clock.seconds() + pause
-        if due is not None and due.at > at:
-            due.call.reset(pause)
-            self._due[parent] = _Due(at, due.call)
-        elif due is None and not self._closed:
-            self._due[parent] = _Due(at, self._clock.callLater(pause, self._look_now, parent))
-
-    def _pause(self, parent: str) -> float:
-        mended = self._mended.get(parent)
-        if mended is None or self._clock.seconds() - mended.at > mended.pause + LATEST:
-            return SOON
-        return min(4 * mended.pause, LATEST)
-
-    def _look_now(self, parent: str) -> None:
-        pause = self._pause(parent)
-        del self._due[parent]
-        if parent in self._looking:
-            self._look_soon(parent)
-            return
-        self._looking[parent] = look = ensureDeferred(self._look(parent, pause))
-        look.addErrback(lambda failure: _log.failure("looking at a parent failed", failure=failure))
-        look.addCallback(lambda _: self._looked(parent))
-
-    def _looked(self, parent: str) -> None:
-        del self._looking[parent]
-
-    async def _look(self, parent: str, pause: float) -> None:
-        try:
-            was_absent = self._parents.parent_status.is_absent(parent)
-            if not await self._parents.look_after(parent):
-                self._mended.pop(parent, None)
-                if self._links.exists(parent):  # what is in the way of its use may go without a word
-                    self._look_in(LATEST, parent)
-                return  # we are told when it comes
-            await self._mend_host_access(parent, pause, was_absent)
-            if self._wires.of(parent).packet_socket is not None:
-                await self._wires.ready(parent)  # which opens it again, or finds it open
-            if self._has_to_be_watched(parent):
-                await self._conflicts.watch(parent)
-            self._told.pop(parent, None)
-        except MacvlanError as failure:
-            is_gone = isinstance(failure, LinkError) and failure.errno == errno.ENODEV
-            if not is_gone and self._told.get(parent) != str(failure):
-                self._told[parent] = str(failure)
-                _log.warn("parent {parent} is looked at again: {reason}", parent=parent, reason=str(failure))
-            self._mended[parent] = _Repair(self._clock.seconds(), pause)
-            self._look_soon(parent)
-
-    async def _mend_host_access(self, parent: str, pause: float, was_absent: bool) -> None:
+    async def repair(self, parent: str, was_absent: bool) -> bool:
+        """
+        :param was_absent: whether the parent has just come back, so that nobody is to blame for the missing link.
+        :return: whether somebody has removed our link.
+        :raises MacvlanError: the parent is not there, or the kernel refuses.
+        """
         link = self._host_links.known.get(parent)
         if link is None or not self._host_routes.addresses_on(parent):
-            self._doubtful.discard(parent)
-            return
+            self._suspect.discard(parent)
+            return False
+        was_removed = False
         if self._links.exists(link.name) and not await self._host_links.is_astray(parent):
-            if parent not in self._doubtful:
-                return
+            if parent not in self._suspect:
+                return False
             present = await self._links.find(link.name)
             if present is None or not present.up:
-                return  # somebody's wish, which he may revoke
+                return False  # somebody wants it down, and may bring it up again
         elif not was_absent and not self._links.exists(link.name):
             _log.warn(
                 "our link {link} on parent {parent} is not there any more, and is made again: the host reaches its "
@@ -206,9 +87,150 @@ class LinkMonitor:
                 link=link.name,
                 parent=parent,
             )
-            self._mended[parent] = _Repair(self._clock.seconds(), pause)
-        self._doubtful.discard(parent)
+            was_removed = True
+        self._suspect.discard(parent)
         await self._host_routes.mend(parent)
+        return was_removed
+
+
+class LinkMonitor:
+    """
+    Makes VLANs, dummy links and our own links of host access again, and listens on the LANs of parents.
+
+    A parent that appears, or comes back, is listened to from then on. So is each on which containers run when we start:
+    otherwise another host that takes one of their addresses would only be noticed once something else makes us listen.
+
+    :param clock: ``IReactorTime``
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        parents: Parents,
+        sockets: PacketSockets,
+        conflicts: Conflicts,
+        host_link_repair: HostLinkRepair,
+        clock: Any,
+    ) -> None:
+        self._registry = registry
+        self._parents = parents
+        self._sockets = sockets
+        self._conflicts = conflicts
+        self._host_link_repair = host_link_repair
+        self._clock = clock
+        self._due: dict[str, _Due] = {}
+        self._checks: dict[str, Deferred[None]] = {}
+        self._repairs: dict[str, _Repair] = {}
+        self._reported: dict[str, str] = {}
+        """By parent: what failed the last time, and was logged."""
+        self._by_link: dict[str, set[str]] = {}
+        """By link: the parents to be checked when something happens to it."""
+        self._indexed = -1
+        self._stopped = False
+
+    def start(self) -> None:
+        """Check all parents soon."""
+        for parent in self._monitored():
+            self._check_soon(parent)
+
+    def hear(self, event: LinkEvent) -> None:
+        for parent in self._concerned_by(event):
+            self._check_soon(parent)
+
+    async def stop(self) -> None:
+        """Finish the checks that have begun."""
+        self._stopped = True
+        for due in self._due.values():
+            due.call.cancel()
+        self._due.clear()
+        for check in list(self._checks.values()):
+            await check
+
+    def _monitored(self) -> set[str]:
+        return {network.parent for network in self._registry.networks.values()}
+
+    def _concerned_by(self, event: LinkEvent) -> Collection[str]:
+        """Hundreds of links that are not ours may come and go in a second: each costs one lookup in a dictionary."""
+        if not event.name:
+            parents = self._monitored()
+            self._host_link_repair.suspect(parents)
+            return parents
+        if self._indexed != self._registry.changes:
+            self._index()
+        if event.name not in self._by_link:
+            return ()
+        parents = self._by_link[event.name]
+        of_ours = {each for each in parents if self._host_link_repair.name_on(each) == event.name}
+        if not event.up:
+            self._host_link_repair.suspect(of_ours)
+        if not event.there:
+            for parent in (
+                parents - of_ours
+            ):  # our link has gone with what is below, and nobody has removed it
+                self._repairs.pop(parent, None)
+        return parents
+
+    def _index(self) -> None:
+        self._indexed = self._registry.changes
+        self._by_link = {}
+        for parent in self._monitored():
+            self._by_link.setdefault(self._host_link_repair.name_on(parent), set()).add(parent)
+        for network in self._registry.networks.values():
+            for name in links_below(network):
+                self._by_link.setdefault(name, set()).add(network.parent)
+
+    def _check_soon(self, parent: str) -> None:
+        self._check_in(self._pause(parent), parent)
+
+    def _check_in(self, pause: float, parent: str) -> None:
+        due, at = self._due.get(parent), self._clock.seconds() + pause
+        if due is not None and due.at > at:
+            due.call.reset(pause)
+            self._due[parent] = _Due(at, due.call)
+        elif due is None and not self._stopped:
+            self._due[parent] = _Due(at, self._clock.callLater(pause, self._check_now, parent))
+
+    def _pause(self, parent: str) -> float:
+        repair = self._repairs.get(parent)
+        if repair is None or self._clock.seconds() - repair.at > repair.pause + LATEST:
+            return SOON
+        return min(4 * repair.pause, LATEST)
+
+    def _check_now(self, parent: str) -> None:
+        pause = self._pause(parent)
+        del self._due[parent]
+        if parent in self._checks:
+            self._check_soon(parent)
+            return
+        self._checks[parent] = check = ensureDeferred(self._check(parent, pause))
+        check.addErrback(lambda failure: _log.failure("looking at a parent failed", failure=failure))
+        check.addCallback(lambda _: self._checked(parent))
+
+    def _checked(self, parent: str) -> None:
+        del self._checks[parent]
+
+    async def _check(self, parent: str, pause: float) -> None:
+        try:
+            was_absent = self._parents.status.is_absent(parent)
+            if not await self._parents.look_after(parent):
+                self._repairs.pop(parent, None)
+                if self._parents.exists(parent):  # no event reports that what prevents its use is gone
+                    self._check_in(LATEST, parent)
+                return  # an event reports its return
+            if await self._host_link_repair.repair(parent, was_absent):
+                self._repairs[parent] = _Repair(self._clock.seconds(), pause)
+            if self._sockets.of(parent).packet_socket is not None:
+                await self._sockets.ready(parent)  # opens it again, or finds it open
+            if self._has_to_be_watched(parent):
+                await self._conflicts.watch(parent)
+            self._reported.pop(parent, None)
+        except MacvlanError as failure:
+            is_gone = isinstance(failure, LinkError) and failure.errno == errno.ENODEV
+            if not is_gone and self._reported.get(parent) != str(failure):
+                self._reported[parent] = str(failure)
+                _log.warn("parent {parent} is looked at again: {reason}", parent=parent, reason=str(failure))
+            self._repairs[parent] = _Repair(self._clock.seconds(), pause)
+            self._check_soon(parent)
 
     def _has_to_be_watched(self, parent: str) -> bool:
         """Whether there are addresses of ours that others may take."""

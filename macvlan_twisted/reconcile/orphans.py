@@ -10,10 +10,9 @@ from twisted.logger import Logger
 from ..addresses import IPAddress
 from ..dhcp.leases import Leases
 from ..dhcp.store import LeaseRecord
-from ..driver.models import Endpoint
 from ..driver.registry import Registry
-from ..ipam.address_requests import AddressRequests
-from ..ipam.owners import PoolOwners, Unowned
+from ..ipam.pool_binding import PoolBinding, Unowned
+from ..ipam.pool_registry import PoolRegistry
 from ..netlink.links import Links
 from .startup import leases_in_use
 
@@ -59,35 +58,19 @@ class Orphans:
         self,
         registry: Registry,
         links: Links,
-        addresses: AddressRequests,
-        owners: PoolOwners,
+        pools: PoolRegistry,
+        pool_binding: PoolBinding,
         leases: Leases,
         seconds: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._links = links
-        self._addresses = addresses
-        self._owners = owners
+        self._pools = pools
+        self._pool_binding = pool_binding
         self._leases = leases
         self._leases_since = Since(seconds)
         self._links_since = Since(seconds)
         self._in_use: set[tuple[str, IPAddress]] = set()
-
-    def note_left(self, endpoint: Endpoint) -> None:
-        self._owners.left(endpoint.network_id, endpoint.known_addresses)
-
-    def note_came(self, endpoint: Endpoint) -> None:
-        network = self._registry.networks.get(endpoint.network_id)
-        if network is None:
-            return
-        self._owners.came(
-            endpoint.network_id,
-            [
-                address
-                for address in endpoint.addresses
-                if (subnet := network.subnet_of(address)) is not None and subnet.managed_here
-            ],
-        )
 
     def is_in_use(self, network_id: str, address: IPAddress) -> bool:
         return any(
@@ -97,7 +80,7 @@ class Orphans:
     def begin(self) -> None:
         """At start: addresses without an endpoint begin to wait for one."""
         self._look_at_endpoints()
-        self._owners.begin(lambda *one: one in self._in_use)
+        self._pool_binding.begin(lambda *one: one in self._in_use)
 
     def _look_at_endpoints(self) -> None:
         self._in_use = {
@@ -108,9 +91,9 @@ class Orphans:
 
     async def find(self, seconds: float) -> OrphansFound:
         """What nobody has had for so long."""
-        await self._owners.learn()
+        await self._pool_binding.learn()
         self._look_at_endpoints()
-        addresses = self._owners.unowned(seconds, lambda *one: one in self._in_use)
+        addresses = self._pool_binding.unowned(seconds, lambda *one: one in self._in_use)
         return OrphansFound(
             frozenset(addresses), self._unused_leases(seconds), await self._unused_links(seconds)
         )
@@ -121,7 +104,7 @@ class Orphans:
 
     def _leases_without_owner(self) -> list[LeaseRecord]:
         registry = self._leases.known()
-        used = leases_in_use(registry, self._registry, self._addresses.is_endpoints) if registry else set()
+        used = leases_in_use(registry, self._registry, self._pools.is_allocated) if registry else set()
         return [each for each in registry if each.key not in used]
 
     async def _unused_links(self, seconds: float) -> dict[str, int]:
@@ -136,7 +119,7 @@ class Orphans:
 
     async def free_address(self, unowned: Unowned) -> int:
         """:raises MacvlanError: it is tried again."""
-        if not await self._addresses.release_unowned(unowned, self.is_in_use):
+        if not await self._pool_binding.release_unowned(unowned, self.is_in_use):
             return 0
         _log.info(
             "address {address} was handed out, and no container has it (any more): it is given back",

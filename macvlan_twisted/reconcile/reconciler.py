@@ -8,14 +8,16 @@ the next round.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable
 from typing import Any
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..config import Config
 from ..driver.registry import Registry
 from ..engine.client import Inventory
 from ..errors import MacvlanError
@@ -72,122 +74,130 @@ class Findings:
 
 class Reconciler:
     """
-    :param every: seconds from one round to the next; 0: there is one alone, when all that was there at the start is
-        old enough.
-    :param driver_name: ours.
-    :param wait: waits for some seconds.
-    :param seconds: a clock that never goes back.
-    :param stopping: whether the service ends; what is cancelled then looks as if the engine were absent.
+    One round after some time, and then one at each interval; with an interval of 0 there is one round alone, when all
+    that was there at the start is old enough.
+
+    :param clock: ``IReactorTime`` of a clock that is never set.
     """
 
     def __init__(
         self,
         registry: Registry,
-        departed: StaleEndpoints,
-        drops: StaleNetworks,
+        stale_endpoints: StaleEndpoints,
+        stale_networks: StaleNetworks,
         orphans: Orphans,
         engine: Inventory,
-        driver_name: str,
-        every: float,
-        ages: GracePeriods,
-        wait: Callable[[float], Awaitable[object]],
-        seconds: Callable[[], float],
+        config: Config,
+        grace_periods: GracePeriods,
+        clock: Any,
     ) -> None:
         self._registry = registry
-        self._departed = departed
-        self._drops = drops
+        self._stale_endpoints = stale_endpoints
+        self._stale_networks = stale_networks
         self._orphans = orphans
         self._engine = engine
-        self._driver_name = driver_name
-        self._every = every
-        self._ages = ages
-        self._wait = wait
-        self._seconds = seconds
-        self._told: set[str] = set()
-        self._acting: Deferred[None] | None = None
+        self._config = config
+        self._grace = grace_periods
+        self._clock = clock
+        self._reported: set[str] = set()
+        self._first: Any = None
+        self._rounds: LoopingCall | None = None
+        self._round: Deferred[None] | None = None
+        self._is_acting = False
         self.counts: dict[str, int] = {}
         """By what: how much of it was removed since the start, or is in the engine and not known to us."""
 
-    async def make(self, stopping: Callable[[], bool]) -> None:
-        """Until the service ends."""
-        await self._wait(max(self._ages.first, 0 if self._every else self._ages.silence))
-        while not stopping():
-            try:
-                await self.round(stopping)
-            except MacvlanError as failure:
-                _log.warn("kernel, state and engine are compared again later: {reason}", reason=str(failure))
-            except Exception:
-                if stopping():
-                    return
-                _log.failure("comparing kernel, state and engine failed")
-            if not self._every or stopping():
-                return
-            await self._wait(self._every)
+    def start(self) -> None:
+        delay = max(self._grace.first, 0 if self._config.reconcile_interval else self._grace.silence)
+        self._first = self._clock.callLater(delay, self._start_rounds)
 
-    async def round(self, stopping: Callable[[], bool]) -> None:
+    def _start_rounds(self) -> None:
+        self._first = None
+        if not self._config.reconcile_interval:
+            self._run_logged()
+            return
+        self._rounds = LoopingCall(self._run_logged)
+        self._rounds.clock = self._clock
+        self._rounds.start(self._config.reconcile_interval)
+
+    def _run_logged(self) -> Deferred[None]:
+        """A round whose failure does not end the next ones."""
+        self._round = ensureDeferred(self.run())
+        self._round.addErrback(_log_failure)
+        return self._round.addCallback(self._round_ended)
+
+    def _round_ended(self, result: None) -> None:
+        self._round = None
+
+    async def run(self) -> None:
+        """
+        One round. What the first look finds is removed if it is still so in the second.
+
+        :raises MacvlanError: the kernel or the disk refuses; the next round tries again.
+        """
         first = await self._look()
-        if first.is_empty or stopping():
+        if first.is_empty:
             return
-        began = self._seconds()
-        while (remaining := began + self._ages.between_looks - self._seconds()) > 0:
-            await self._wait(remaining)  # by the reactor's clock, which a user may set
+        began = self._clock.seconds()
+        while (remaining := began + self._grace.between_looks - self._clock.seconds()) > 0:
+            await deferLater(
+                self._clock, remaining
+            )  # a timer may be early: the reactor's own clock may be set
         second = await self._look()
-        if stopping():
+        self._is_acting = True
+        try:
+            await self._act(_both(first, second))
+        finally:
+            self._is_acting = False
+
+    async def stop(self) -> None:
+        """Finish a removal that has begun."""
+        if self._first is not None:
+            self._first.cancel()
+            self._first = None
+        if self._rounds is not None and self._rounds.running:
+            self._rounds.stop()
+        current = self._round
+        if current is None:
             return
-        await self._wholly(self._act(_both(first, second)))
+        if not self._is_acting:
+            current.cancel()
+            return
+        finished: Deferred[None] = Deferred()
+        current.addBoth(lambda _: finished.callback(None))
+        await finished
 
     async def _look(self) -> Findings:
         said = await take_snapshot(self._engine, self._registry)
         if said.networks is None:
             _log.debug("the engine is not asked what is in use: {reason}", reason=said.silence)
-        await self._drops.note(said)
+        await self._stale_networks.note(said)
         return await self._found(said)
 
     async def _found(self, said: EngineSnapshot) -> Findings:
-        silence = self._ages.silence
+        silence = self._grace.silence
         return Findings(
-            dict(await self._departed.find(said, silence)),
-            self._drops.find(said, silence),
+            dict(await self._stale_endpoints.find(said, silence)),
+            self._stale_networks.find(said, silence),
             await self._orphans.find(silence),
-            self._untold(unknown_to_us(said, self._registry, [self._driver_name])),
+            self._untold(unknown_to_us(said, self._registry, [self._config.plugin_name])),
         )
 
     def _untold(self, unknown: UnknownObjects) -> UnknownObjects:
         return UnknownObjects(
-            {id_: each for id_, each in unknown.networks.items() if id_ not in self._told},
-            {id_: each for id_, each in unknown.endpoints.items() if id_ not in self._told},
+            {id_: each for id_, each in unknown.networks.items() if id_ not in self._reported},
+            {id_: each for id_, each in unknown.endpoints.items() if id_ not in self._reported},
         )
-
-    async def _wholly(self, work: Coroutine[Any, Any, None]) -> None:
-        """What has begun is finished, also when the service stops meanwhile."""
-        done: Deferred[None] = Deferred()
-        self._acting = ensureDeferred(work)
-        self._acting.addErrback(_log_failure)
-
-        def finished(_: object) -> None:
-            self._acting = None
-            if not done.called:
-                done.callback(None)
-
-        self._acting.addCallback(finished)
-        await done
-
-    async def close(self) -> None:
-        """At the end of the service: what has begun is finished."""
-        if self._acting is not None:
-            finished: Deferred[None] = Deferred()
-            self._acting.addBoth(lambda _: finished.callback(None))
-            await finished
 
     async def _act(self, look: Findings) -> None:
         before = dict(self.counts)
-        silence = self._ages.silence
+        silence = self._grace.silence
         for departure in look.departed.values():
             await self._count("endpoints removed", self._drop_endpoint(departure))
         for network in look.dropped.networks.values():
             await self._drop_network(network)
         for pool in look.dropped.pools.values():
-            await self._count("pools released", self._drops.drop_pool(pool, silence))
+            await self._count("pools released", self._stale_networks.drop_pool(pool, silence))
         for unowned in look.left.addresses:
             await self._count("addresses given back", self._orphans.free_address(unowned))
         for key, taking in look.left.leases.items():
@@ -202,11 +212,11 @@ class Reconciler:
             )
 
     async def _drop_endpoint(self, departure: StaleEndpoint) -> int:
-        return int(await self._departed.drop(departure, self._ages.silence))
+        return int(await self._stale_endpoints.drop(departure, self._grace.silence))
 
     async def _drop_network(self, network: Any) -> None:
         try:
-            networks, pools = await self._drops.drop_network(network, self._ages.silence)
+            networks, pools = await self._stale_networks.drop_network(network, self._grace.silence)
         except MacvlanError as failure:
             _log.error("what nobody has cannot be removed: {reason}", reason=str(failure))
             return
@@ -245,14 +255,21 @@ class Reconciler:
 
     def _is_news(self, what: str, id_: str) -> bool:
         """Each is told once; what comes back, and goes again, is not worth another line."""
-        is_news = id_ not in self._told
-        self._told.add(id_)
+        is_news = id_ not in self._reported
+        self._reported.add(id_)
         self._add(f"unknown {what}", is_news)
         return is_news
 
 
 def _log_failure(failure: Failure) -> None:
-    _log.failure("removing what nobody has failed", failure=failure)
+    if failure.check(CancelledError):
+        return
+    if failure.check(MacvlanError):
+        _log.warn(
+            "kernel, state and engine are compared again later: {reason}", reason=failure.getErrorMessage()
+        )
+    else:
+        _log.failure("comparing kernel, state and engine failed", failure=failure)
 
 
 def _both(first: Findings, second: Findings) -> Findings:

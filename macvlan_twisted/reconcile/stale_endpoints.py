@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from attrs import frozen
 from twisted.logger import Logger
 
+from ..driver.endpoints import EndpointRemoval
 from ..driver.models import Endpoint
 from ..driver.registry import Registry
-from ..driver.removal import EndpointRemoval
 from ..errors import LinkError
+from ..last_seen import EngineCalls
 from ..link_names import alias_of, probe_link_name
 from ..netlink.links import Links
 from ..option_values import MacvlanMode
@@ -40,14 +41,16 @@ class StaleEndpoints:
     endpoint; and where no engine speaks, the kernel, which has neither that link nor its MAC in any namespace. Against
     a link that is seen in a container, up or down, nothing else counts.
 
-    :param instance: of the state directory; our links carry it.
+    :param calls: of endpoints.
     """
 
-    def __init__(self, registry: Registry, links: Links, removal: EndpointRemoval, instance: str) -> None:
+    def __init__(
+        self, registry: Registry, links: Links, removal: EndpointRemoval, calls: EngineCalls
+    ) -> None:
         self._registry = registry
         self._links = links
         self._removal = removal
-        self._instance = instance
+        self._calls = calls
 
     async def find(self, said: EngineSnapshot, silence: float) -> Mapping[str, StaleEndpoint]:
         """
@@ -58,7 +61,7 @@ class StaleEndpoints:
         found = {}
         away = []
         for endpoint in list(self._registry.endpoints.values()):
-            if self._removal.last_seen.idle_for(endpoint.endpoint_id) < silence or said.lists(endpoint):
+            if self._calls.last_seen.idle_for(endpoint.endpoint_id) < silence or said.lists(endpoint):
                 continue
             if not self._links.exists(endpoint.link):
                 away.append(endpoint)
@@ -107,7 +110,10 @@ class StaleEndpoints:
 
     def _is_among(self, endpoint: Endpoint, marks: frozenset[str]) -> bool:
         """A container's root may change its link's alias or MAC; not by mistake both."""
-        return alias_of(self._instance, "endpoint", endpoint.endpoint_id) in marks or endpoint.mac in marks
+        return (
+            alias_of(self._registry.instance, "endpoint", endpoint.endpoint_id) in marks
+            or endpoint.mac in marks
+        )
 
     async def _is_mac_free(self, endpoint: Endpoint) -> bool:
         """
@@ -120,11 +126,11 @@ class StaleEndpoints:
         port = network.port(
             probe_link_name(network.network_id),
             self._links.group,
-            alias_of(self._instance, "trial", network.network_id),
+            alias_of(self._registry.instance, "trial", network.network_id),
             endpoint.mac,
         )
         # While the MAC is asked for, nobody else can bring up a link with it: its successor waits until that is over.
-        async with self._removal.locks.acquire(endpoint.endpoint_id):
+        async with self._calls.locks.acquire(endpoint.endpoint_id):
             try:
                 await self._links.add_macvlan(port, prove_mac_free=True)
             except LinkError:  # in use, or the parent is not there: then nothing can be said

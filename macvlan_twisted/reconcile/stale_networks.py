@@ -16,8 +16,8 @@ from ..driver.models import Network
 from ..driver.networks import Networks
 from ..driver.registry import Registry
 from ..errors import MacvlanError
-from ..ipam.owners import PoolOwners
 from ..ipam.pool import Pool, answered_pool
+from ..ipam.pool_binding import PoolBinding
 from ..ipam.pool_requests import PoolRequests
 from .engine_snapshot import EngineSnapshot
 from .engine_snapshot import Networks as Listed
@@ -42,12 +42,16 @@ class StaleNetworks:
     """What has become of networks and pools, as the engine sees it."""
 
     def __init__(
-        self, registry: Registry, networks: Networks, pools: PoolRequests, owners: PoolOwners
+        self,
+        registry: Registry,
+        networks: Networks,
+        pools: PoolRequests,
+        pool_binding: PoolBinding,
     ) -> None:
         self._registry = registry
         self._networks = networks
         self._pools = pools
-        self._owners = owners
+        self._pool_binding = pool_binding
 
     async def note(self, said: EngineSnapshot) -> None:
         """Keep which engine lists what."""
@@ -62,7 +66,7 @@ class StaleNetworks:
                 and _is_listed(pool, said.networks)
                 and pool.engine_id != said.engine_id
             ):
-                await self._owners.is_listed_by(pool.pool_id, said.engine_id)
+                await self._pool_binding.is_listed_by(pool.pool_id, said.engine_id)
 
     def find(self, said: EngineSnapshot, silence: float) -> StaleNetworksFound:
         """:param silence: for how many seconds at least the engine must not have spoken of them."""
@@ -75,7 +79,7 @@ class StaleNetworks:
             and id_ not in said.networks
             and len(id_) == _DIGITS_OF_AN_ID
             and not self._registry.endpoints_of(id_)
-            and self._networks.last_seen.idle_for(id_) >= silence
+            and self._networks.idle_for(id_) >= silence
         }
         is_only_engine = self._is_only_engine(said.engine_id)
         pools = {
@@ -84,7 +88,7 @@ class StaleNetworks:
             if not pool.is_left_alone
             and not _is_listed(pool, said.networks)
             and (pool.network_id is None or pool.network_id not in self._registry.networks)
-            and self._pools.last_seen.idle_for(pool.pool_id) >= silence
+            and self._pools.idle_for(pool.pool_id) >= silence
             and (
                 pool.engine_id == said.engine_id
                 # One that no engine was ever seen to list, for its network was never made: nobody has anything of it.

@@ -15,7 +15,6 @@ from ..errors import MacvlanError
 from ..lan.host_routes import HostRoutes
 from ..lan.packet_sockets import PacketSockets
 from ..netlink.links import Links
-from ..state.interfaces import HostRecords, RecordKind
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -24,7 +23,6 @@ async def reconcile(
     registry: Registry,
     parents: Parents,
     networks: Networks,
-    records: HostRecords,
     links: Links,
     wires: PacketSockets,
     host_routes: HostRoutes,
@@ -46,7 +44,7 @@ async def reconcile(
     for endpoint in list(registry.endpoints.values()):
         if endpoint.link in gone | unmarked:
             registry.remove_endpoint(endpoint.endpoint_id)
-            await records.forget(RecordKind.ENDPOINT, endpoint.endpoint_id)
+            await registry.erase_endpoint(endpoint.endpoint_id)
     links.adopt_retired(retired)
     kept = {endpoint.link for endpoint in registry.endpoints.values()} | set(parents.made) | gone
     kept |= {link.name for link in registry.host_links.values()}

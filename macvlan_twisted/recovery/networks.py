@@ -12,12 +12,12 @@ from ..config import Config
 from ..dhcp.binding import Binding, Client
 from ..dhcp.store import LeaseRecord
 from ..driver import requests
+from ..driver.host_access import routes_to_host
 from ..driver.host_addresses import RESERVED_NAMES
 from ..driver.models import Endpoint, MadeLink, Network, Subnet
 from ..driver.network_plan import network_on
 from ..driver.options import NetworkOptions, parse_options
 from ..driver.parent_plan import ParentPlan, needed_by, plan_parent
-from ..driver.static_routes import routes_to_host
 from ..driver.validation import readdresses
 from ..engine.blocking_client import FoundEndpoint, FoundNetwork, FoundSubnet
 from ..errors import RequestRefused

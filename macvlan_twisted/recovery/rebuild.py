@@ -198,7 +198,7 @@ def _add_endpoints(
     leases = 0
     is_present = any(link.name == network.parent for link in links)
     parent_addresses = [each.ip for each in kernel.addresses_of(network.parent)] if is_present else []
-    pools = [pool for pool in snapshot.pools.values() if pool.dhcp and pool.wire == network.parent]
+    pools = [pool for pool in snapshot.pools.values() if pool.dhcp and pool.lan_parent == network.parent]
     for each in found.endpoints:
         if each.endpoint_id in snapshot.endpoints:
             continue

@@ -61,8 +61,8 @@ def watch_all() -> None:
     """Put stopwatches wherever a call passes from one to another."""
     from twisted.internet.unix import Server
 
-    from macvlan_twisted.driver.endpoints import Endpoints
-    from macvlan_twisted.driver.removal import EndpointRemoval
+    from macvlan_twisted.driver.endpoints import EndpointRemoval, Endpoints
+    from macvlan_twisted.driver.join import Joining
     from macvlan_twisted.netlink.links import Links
     from macvlan_twisted.netlink.rtnetlink import NetlinkKernel
     from macvlan_twisted.protocol.routes import PluginApp
@@ -72,7 +72,7 @@ def watch_all() -> None:
 
     watch(PluginChannel, "dataReceived", "the request is read")
     watch(PluginApp, "_call", "JSON becomes a request of ours")
-    for owner, method in ((Endpoints, "create"), (Endpoints, "join"), (EndpointRemoval, "delete")):
+    for owner, method in ((Endpoints, "create"), (Joining, "join"), (EndpointRemoval, "delete")):
         watch_async(owner, method, "it is decided what to do", "the reply becomes JSON")
     watch(group_commit.GroupCommit, "submit", "from the reactor to the thread of the disk")
     watch(Database, "commit", "SQLite commits, and the disk confirms", IN_REACTOR)

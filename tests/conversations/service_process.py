@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any
 
-from macvlan_twisted import plugin
+from macvlan_twisted import service
 from macvlan_twisted.config import Config
 from macvlan_twisted.testing.packet_socket import FakeLanSocket
 
@@ -33,10 +33,10 @@ def serve(config: Config, kernel_address: str, secret: bytes, log_path: str) -> 
     reactor: Any = installed
     observer: Any = textFileLogObserver(sys.stdout)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    vars(plugin)["PacketSocket"] = _empty_lan
-    service = plugin.make_macvlan_service(config, reactor=reactor, kernel=borrow(kernel_address, secret))
-    service.startService()
-    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    vars(service)["PacketSocket"] = _empty_lan
+    plugin = service.make_macvlan_service(config, reactor=reactor, kernel=borrow(kernel_address, secret))
+    plugin.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", plugin.stopService)
     reactor.run()
 
 

@@ -23,7 +23,7 @@ from macvlan_twisted.addresses import parse_network
 from macvlan_twisted.config import Config
 from macvlan_twisted.engine.default_network import INITIAL_DELAY
 from macvlan_twisted.errors import StartupError
-from macvlan_twisted.plugin import make_macvlan_service
+from macvlan_twisted.service import make_macvlan_service
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from tests.integration.namespaced import NamespacedKernel
 from tests.integration.on_reactor import on_reactor
@@ -195,7 +195,7 @@ page = Data(b"hello", "text/plain")
 page.isLeaf = True
 
 from macvlan_twisted.config import Config
-from macvlan_twisted.plugin import make_macvlan_service
+from macvlan_twisted.service import make_macvlan_service
 
 application = Application("both")
 service("unix:{directory}/web.sock", Site(page)).setServiceParent(application)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import define, field
 
-from macvlan_twisted.engine.client import EngineError, ListedNetwork
+from macvlan_twisted.engine.client import EngineError, EngineUnavailable, ListedNetwork
 
 
 @define
@@ -22,6 +23,8 @@ class Engine:
     """Its networks, by id."""
     id: str = "a" * 64
     """The id of its network ``none``; empty if it does not list that network."""
+    processes: dict[tuple[str, str], int] = field(factory=dict)
+    """The containers' processes, by network and endpoint."""
 
     async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
         self.asked += 1
@@ -36,3 +39,19 @@ class Engine:
             raise self.trouble
         none = [ListedNetwork(self.id, "none", "null", "null")] if self.id else []
         return [*none, *self.has.values()]
+
+    async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
+        if not self.processes:
+            raise EngineUnavailable("no such file")
+        return self.processes.get((network_id, endpoint_id))
+
+    async def has_network(self, name: str) -> bool:
+        raise EngineUnavailable("no such file")
+
+    async def create_network(self, description: Mapping[str, Any]) -> str:
+        raise EngineUnavailable("no such file")
+
+
+def unavailable_engine() -> Engine:
+    """Nobody answers on the engine's socket."""
+    return Engine(trouble=EngineUnavailable("no such file"))

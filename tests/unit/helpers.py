@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -19,7 +19,6 @@ from macvlan_twisted.addresses import parse_address, parse_interface, parse_netw
 from macvlan_twisted.config import Config
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.models import Subnet
-from macvlan_twisted.engine.client import EngineUnavailable, ListedNetwork
 from macvlan_twisted.errors import MacvlanError
 from macvlan_twisted.netlink.kernel import LinkFacts
 from macvlan_twisted.option_values import ConflictDetection
@@ -28,6 +27,7 @@ from macvlan_twisted.testing.kernel import FakeKernel, nic
 from macvlan_twisted.testing.packet_socket import FakeLanSocket
 from macvlan_twisted.testing.sandboxes import FakeSandboxes
 
+from .engines import Engine, unavailable_engine
 from .held_steps import ScriptedRecords, ScriptedStore, Steps, disk_refuses
 
 T = TypeVar("T")
@@ -54,30 +54,6 @@ def plain_kernel(*more: Any) -> FakeKernel:
 _NONCES = count(1)
 
 
-class UnavailableEngine:
-    """An engine that does not answer, unless the test names the processes of containers."""
-
-    def __init__(self) -> None:
-        self.processes: dict[tuple[str, str], int] = {}
-
-    async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
-        if not self.processes:
-            raise EngineUnavailable("no such file")
-        return self.processes.get((network_id, endpoint_id))
-
-    async def networks(self) -> Sequence[ListedNetwork]:
-        raise EngineUnavailable("no such file")
-
-    async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
-        raise EngineUnavailable("no such file")
-
-    async def has_network(self, name: str) -> bool:
-        raise EngineUnavailable("no such file")
-
-    async def create_network(self, description: Mapping[str, Any]) -> str:
-        raise EngineUnavailable("no such file")
-
-
 class PluginHarness:
     """One life of the service on fakes, and on the kernel and the state that survive it."""
 
@@ -88,6 +64,7 @@ class PluginHarness:
         records: ScriptedRecords | None = None,
         store: ScriptedStore | None = None,
         sandboxes: FakeSandboxes | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.kernel = plain_kernel() if kernel is None else kernel
         self.config = config
@@ -95,7 +72,7 @@ class PluginHarness:
         self.store = ScriptedStore() if store is None else store
         self.steps = Steps()
         self.sandboxes = FakeSandboxes() if sandboxes is None else sandboxes
-        self.engine = UnavailableEngine()
+        self.engine = unavailable_engine() if engine is None else engine
         self.taps: dict[str, FakeLanSocket] = {}
         self.answerers: list[Callable[[bytes], list[bytes]]] = []
         """Who is on the LANs of all parents: functions as :class:`FakeLanSocket` has them."""
@@ -111,14 +88,16 @@ class PluginHarness:
             wall_time=lambda: 1.0e9,
             nonce=self._next_nonce,
         )
+        parts.load()
         self.registry = parts.registry
         self.links, self.host_links, self.wires = parts.links, parts.host_links, parts.sockets
         self.conflicts, self.announcements = parts.conflicts, parts.announcer
         self.host_access, self.leases, self.parents = parts.host_routes, parts.leases, parts.parents
         self.pools, self.addresses = parts.pools, parts.addresses
-        self.pool_binding, self.owners = parts.pool_binding, parts.owners
+        self.pool_binding, self.open_pools = parts.pool_binding, parts.open_pools
         self.endpoint_addresses, self.moves = parts.endpoint_addresses, parts.readdressing
-        self.networks, self.endpoints, self.removal = parts.networks, parts.endpoints, parts.removal
+        self.networks, self.endpoints = parts.networks, parts.endpoints
+        self.joining, self.removal = parts.joining, parts.removal
         self.orphans = parts.orphans
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeLanSocket:
@@ -134,7 +113,9 @@ class PluginHarness:
         """Start again on what survives the end of this life, however it ended."""
         self.records.steps = Steps(failure=disk_refuses)
         self.store.steps = Steps(failure=disk_refuses)
-        plugin = PluginHarness(self.kernel, config or self.config, self.records, self.store, self.sandboxes)
+        plugin = PluginHarness(
+            self.kernel, config or self.config, self.records, self.store, self.sandboxes, self.engine
+        )
         plugin.answerers = self.answerers
         plugin.wait(plugin.parts.reconcile())
         return plugin
@@ -258,8 +239,10 @@ def fresh_directory(test: SynchronousTestCase) -> Path:
 class PluginTestCase(SynchronousTestCase):
     """A fresh host with two NICs and the parts on it."""
 
+    config: Config = LAN
+
     def setUp(self) -> None:
-        self.plugin = PluginHarness()
+        self.plugin = PluginHarness(config=self.config)
 
     def assert_nothing_left(
         self, plugin: PluginHarness | None = None, links: Iterable[str] = PLAIN_LINKS

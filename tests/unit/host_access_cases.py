@@ -64,7 +64,7 @@ class HostAccessTestCase(PluginTestCase):
         """Create an endpoint and join it; returns the destinations of its static routes."""
         plugin = plugin or self.plugin
         plugin.create_endpoint(endpoint_id, network_id, address, address_v6=address_v6)
-        joined = plugin.wait(plugin.endpoints.join(join(endpoint_id, network_id, sandbox)))
+        joined = plugin.wait(plugin.joining.join(join(endpoint_id, network_id, sandbox)))
         return [str(each.destination) for each in joined.static_routes]
 
     def addresses(self, link: str | None = None) -> list[str]:

@@ -217,7 +217,7 @@ class Interleavings(World):
                 self.in_containers[key] = self.plugin.kernel.move_away(link, up=True)
 
         self.begin(
-            "Join", self.plugin.endpoints.join(requests.Join(about.network_id, key, f"/s/{key}")), [], joined
+            "Join", self.plugin.joining.join(requests.Join(about.network_id, key, f"/s/{key}")), [], joined
         )
         if self.random.random() < 0.3:
             self.begin("EndpointOperInfo", self.plugin.endpoints.operational_info(about), [])
@@ -236,7 +236,7 @@ class Interleavings(World):
                 self.plugin.kernel.delete(facts.name)
                 self.destroyed.add(key)
         if self.random.random() < 0.3:
-            self.begin("Leave", self.plugin.endpoints.leave(about), [])
+            self.begin("Leave", self.plugin.joining.leave(about), [])
         thing = ("endpoint", key)
         effect = self.history.begin(thing, False)
         self.begin("DeleteEndpoint", self.plugin.removal.delete(about), [(thing, effect)])
@@ -343,10 +343,10 @@ class Interleavings(World):
         self.check()
         plugin, registry, records = self.plugin, self.plugin.registry, self.plugin.records
         for locks in (
-            plugin.removal.locks,
-            plugin.networks._locks,
+            plugin.removal._calls.locks,
+            plugin.networks._calls.locks,
             plugin.parents._locks,
-            plugin.pools._locks,
+            plugin.pools._calls.locks,
         ):
             assert locks._locks == {}, "a lock is still held"
         if not self.is_clean:
@@ -392,7 +392,7 @@ class Interleavings(World):
         address = plugin.wait(plugin.addresses.request_address(RequestAddress(pool_id, None)))
         key = "f" * 64
         plugin.create_endpoint(key, network.network_id, str(address))
-        plugin.wait(plugin.endpoints.join(requests.Join(network.network_id, key, "/s/f")))
+        plugin.wait(plugin.joining.join(requests.Join(network.network_id, key, "/s/f")))
         plugin.delete_endpoint(key, network.network_id)
         plugin.wait(plugin.addresses.release_address(ReleaseAddress(pool_id, address.ip)))
         plugin.wait(plugin.pools.release_pool(pool_id))

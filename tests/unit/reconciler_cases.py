@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 from attrs import evolve
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.engine.client import EngineUnavailable, ListedNetwork
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
 from macvlan_twisted.link_names import endpoint_link_name
-from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS, Reconciler
-from macvlan_twisted.reconcile.stale_endpoints import StaleEndpoints
-from macvlan_twisted.reconcile.stale_networks import StaleNetworks
+from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS
 from macvlan_twisted.state.interfaces import RecordKind
 
-from .engines import Engine
 from .helpers import ENDPOINT, NETWORK, PluginHarness, PluginTestCase, subnet
 
 LINK = endpoint_link_name(ENDPOINT)
@@ -57,31 +50,13 @@ def request_address(plugin: PluginHarness, pool_id: str, text: str) -> None:
     plugin.wait(plugin.addresses.request_address(request))
 
 
-def reconciler_of(plugin: PluginHarness, engine: Engine, interval: float = ROUND) -> Reconciler:
-    """:param interval: seconds between rounds."""
-    return Reconciler(
-        plugin.registry,
-        StaleEndpoints(plugin.registry, plugin.links, plugin.removal, plugin.records.instance),
-        StaleNetworks(plugin.registry, plugin.networks, plugin.pools, plugin.owners),
-        plugin.orphans,
-        engine,
-        "macvlan-twisted",
-        interval,
-        GRACE_PERIODS,
-        lambda seconds: deferLater(cast(Any, plugin.clock), seconds),
-        plugin.clock.seconds,
-    )
-
-
 class ReconcilerTestCase(PluginTestCase):
     """A network with our address management, which the engine lists; :meth:`begin` starts the reconciler."""
 
-    every = ROUND
-
     def setUp(self) -> None:
         super().setUp()
-        self.engine = Engine(has={NETWORK: listed()})
-        self.stopping = False
+        self.engine = self.plugin.engine
+        self.engine.trouble, self.engine.has = None, {NETWORK: listed()}
         self.pool_id = self.create_all()
 
     def create_all(self) -> str:
@@ -114,8 +89,8 @@ class ReconcilerTestCase(PluginTestCase):
 
     def begin(self, plugin: PluginHarness | None = None) -> None:
         self.plugin = plugin or self.plugin
-        self.reconciler = reconciler_of(self.plugin, self.engine, self.every)
-        self.work: Deferred[None] = self.plugin.start(self.reconciler.make(lambda: self.stopping))
+        self.reconciler = self.plugin.parts.reconciler
+        self.reconciler.start()
 
     def start_again(self) -> None:
         """A kill, and a start."""
@@ -161,6 +136,5 @@ __all__ = [
     "listed",
     "make_network",
     "open_pool",
-    "reconciler_of",
     "request_address",
 ]

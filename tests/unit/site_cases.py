@@ -92,6 +92,7 @@ class SiteTestCase(PluginTestCase):
             all_methods(
                 plugin.networks,
                 plugin.endpoints,
+                plugin.joining,
                 plugin.removal,
                 plugin.pool_binding,
                 plugin.pools,

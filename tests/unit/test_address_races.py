@@ -220,17 +220,17 @@ class RaceTests(AddressTestCase):
         pool = self.open("10.0.0.0/29")
         self.hold("open_pool")
         self.plugin.start(self.plugin.pool_binding.network_made("eth1", [(parse_network("10.0.0.0/29"), ())]))
-        self.plugin.start(self.plugin.owners.is_listed_by(pool, "e" * 64))
+        self.plugin.start(self.plugin.pool_binding.is_listed_by(pool, "e" * 64))
         while self.plugin.store.steps.held:
             self.let_go()
         (pool_after,) = self.plugin.next_life().pools.open_pools
-        self.assertEqual((pool_after.wire, pool_after.engine_id), ("eth1", "e" * 64))
+        self.assertEqual((pool_after.lan_parent, pool_after.engine_id), ("eth1", "e" * 64))
 
     def test_pool_just_listed_by_an_engine_is_not_dropped(self) -> None:
         self.open("10.0.0.0/29")
         (pool,) = self.plugin.pools.open_pools
         self.hold("open_pool")
-        self.plugin.start(self.plugin.owners.is_listed_by(pool.pool_id, "e" * 64))
+        self.plugin.start(self.plugin.pool_binding.is_listed_by(pool.pool_id, "e" * 64))
         dropping = self.plugin.start(self.plugin.pools.drop_pool(pool, 0))
         self.let_go()
         self.assertFalse(self.successResultOf(dropping))
@@ -240,10 +240,10 @@ class RaceTests(AddressTestCase):
         pool_id, network = self.open("10.0.0.0/29"), parse_network("10.0.0.0/29")
         self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(network, ())], "n" * 64))
         self.ask(pool_id)
-        (unowned,) = self.plugin.owners.unowned(0, lambda *_: False)
+        (unowned,) = self.plugin.pool_binding.unowned(0, lambda *_: False)
         self.hold("release")
         asked_for = self.releasing(pool_id, "10.0.0.1")
-        by_itself = self.plugin.start(self.plugin.addresses.release_unowned(unowned, lambda *_: False))
+        by_itself = self.plugin.start(self.plugin.pool_binding.release_unowned(unowned, lambda *_: False))
         self.plugin.wait(self.plugin.pools.release_pool(pool_id))
         self.plugin.store.steps.held.pop().fail(StateError("disk full"))
         self.failureResultOf(asked_for, StateError)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 from attrs import evolve
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.defer import CancelledError, Deferred
 
 from macvlan_twisted.driver import requests
 from macvlan_twisted.engine.client import EngineError, EngineUnavailable
-from macvlan_twisted.reconcile.container_names import SETTLING, ContainerNames
+from macvlan_twisted.reconcile.container_names import SETTLING
 
 from .dhcp_lan import MAC
-from .engines import Engine
 from .helpers import ENDPOINT, NETWORK, subnet
 from .test_leases import LeasesTestCase
 
@@ -23,21 +19,14 @@ class ContainerNamesTests(LeasesTestCase):
         super().setUp()
         nobodys = evolve(subnet("0.0.0.0/0"), null_ipam=True)
         self.plugin.create_network(subnets=(nobodys,), parent="eth0", dhcp="true")
-        self.engine = Engine()
-        self.stopping = False
-        names = ContainerNames(
-            self.plugin.registry,
-            self.plugin.endpoint_addresses,
-            self.plugin.leases,
-            self.engine,
-            lambda seconds: deferLater(cast(Any, self.plugin.clock), seconds),
-            lambda: self.stopping,
-        )
+        self.engine = self.plugin.engine
+        self.engine.trouble = None
+        names = self.plugin.parts.container_names
         self.work: Deferred[None] = self.plugin.start(names.learn())
 
     def join(self) -> None:
         self.plugin.create_endpoint(ENDPOINT, NETWORK, None, MAC)
-        self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
+        self.plugin.wait(self.plugin.joining.join(requests.Join(NETWORK, ENDPOINT)))
 
     def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds)):
@@ -96,6 +85,8 @@ class ContainerNamesTests(LeasesTestCase):
     def test_lookup_ends_with_the_service(self) -> None:
         self.engine.trouble = EngineUnavailable("refused")
         self.join()
-        self.stopping = True
-        self.pass_time(10)
-        self.successResultOf(self.work)
+        self.work.cancel()
+        self.failureResultOf(self.work, CancelledError)
+        asked = self.engine.asked
+        self.pass_time(SETTLING + 1)
+        self.assertEqual(self.engine.asked, asked)

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.config import Config
-from macvlan_twisted.engine.client import EngineError, EngineUnavailable
+from macvlan_twisted.engine.client import EngineUnavailable
 from macvlan_twisted.engine.default_network import describe_network, ensure_network
 
 V4, V6 = parse_network("192.168.1.0/24"), parse_network("fd00::/64")
@@ -69,19 +70,15 @@ class DescriptionTests(SynchronousTestCase):
 class EnsureNetworkTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.engine = Engine()
-        self.stopping = False
-        self.waits: list[float] = []
+        self.clock = Clock()
         self.events: list[dict[str, Any]] = []
         observer = cast(ILogObserver, self.events.append)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def start(self, *gateways: Any) -> Deferred[None]:
-        async def wait(seconds: float) -> None:
-            self.waits.append(seconds)
-
         config = Config(subnets=(V6, V4), gateways=gateways)
-        return ensureDeferred(ensure_network("lan", config, self.engine, wait, lambda: self.stopping))
+        return ensureDeferred(ensure_network("lan", config, self.engine, self.clock))
 
     def logged(self) -> list[tuple[str, str]]:
         return [
@@ -117,32 +114,26 @@ class EnsureNetworkTests(SynchronousTestCase):
 
     def test_an_absent_engine_is_tried_again_with_growing_delay(self) -> None:
         self.start(R4)
-        for _ in range(3):
+        for delay in (1, 2, 4):
             self.engine.answer.errback(EngineUnavailable())
-        self.assertEqual(self.waits, [1, 2, 4])
+            self.assertEqual(
+                [cast(Any, call).getTime() - self.clock.seconds() for call in self.clock.getDelayedCalls()],
+                [delay],
+            )
+            self.clock.advance(delay)
         self.assertEqual(self.engine.requests, ["has lan"] * 4)
         self.assertEqual(
             [text for _, text in self.logged()], ["network lan is created as soon as the engine answers"]
         )
 
-    def test_stop_during_the_lookup_ends_without_another_request(self) -> None:
-        """With any outcome of the request that is open then."""
-        for outcome in (True, False, EngineUnavailable(), EngineError("no")):
-            with self.subTest(outcome=outcome):
-                self.engine, self.waits, self.stopping = Engine(), [], False
+    def test_cancelled_task_requests_and_waits_for_nothing(self) -> None:
+        for answers, requests in (((), ["has lan"]), ((False,), ["has lan", "create lan"])):
+            with self.subTest(requests=requests):
+                self.engine = Engine()
                 end = self.start(R4)
-                self.stopping = True
-                if isinstance(outcome, Exception):
-                    self.engine.answer.errback(outcome)
-                else:
-                    self.engine.answer.callback(outcome)
-                self.successResultOf(end)
-                self.assertEqual((self.engine.requests, self.waits), (["has lan"], []))
-
-    def test_stop_during_the_creation_ends_without_a_delay(self) -> None:
-        end = self.start(R4)
-        self.engine.answer.callback(False)
-        self.stopping = True
-        self.engine.answer.errback(EngineUnavailable())
-        self.successResultOf(end)
-        self.assertEqual((self.engine.requests, self.waits), (["has lan", "create lan"], []))
+                for answer in answers:
+                    self.engine.answer.callback(answer)
+                end.cancel()
+                self.failureResultOf(end, CancelledError)
+                self.assertEqual(self.engine.requests, requests)
+                self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -34,7 +34,7 @@ class JoinTests(PluginTestCase):
             with self.subTest(address=address, internal=internal):
                 self.plugin.create_network(subnets=subnets, internal=internal, parent="eth0")
                 self.plugin.create_endpoint(address=address, address_v6=address_v6)
-                joined = self.plugin.wait(self.plugin.endpoints.join(JOIN))
+                joined = self.plugin.wait(self.plugin.joining.join(JOIN))
                 self.assertEqual(joined, requests.Joined(LINK, *expected))
                 self.plugin.delete_network()
 
@@ -43,11 +43,11 @@ class JoinTests(PluginTestCase):
         self.plugin.create_endpoint()
         self.plugin.kernel.delete(LINK)
         with self.assert_refused(NotFound, LINK, "start the container again"):
-            self.plugin.wait(self.plugin.endpoints.join(JOIN))
+            self.plugin.wait(self.plugin.joining.join(JOIN))
 
     def test_join_of_an_unknown_endpoint_is_refused(self) -> None:
         with self.assert_refused(NotFound, ENDPOINT):
-            self.plugin.wait(self.plugin.endpoints.join(JOIN))
+            self.plugin.wait(self.plugin.joining.join(JOIN))
 
 
 class OperationalInfoTests(PluginTestCase):
@@ -99,10 +99,10 @@ class RemovalTests(PluginTestCase):
         self.assertEqual(self.plugin.records.all_rows(), self.network_only)
 
     def test_leave_always_succeeds(self) -> None:
-        self.plugin.wait(self.plugin.endpoints.leave(CALL))
+        self.plugin.wait(self.plugin.joining.leave(CALL))
         self.plugin.create_endpoint()
         for _ in range(2):
-            self.plugin.wait(self.plugin.endpoints.leave(CALL))
+            self.plugin.wait(self.plugin.joining.leave(CALL))
         self.assertIn(ENDPOINT, self.plugin.registry.endpoints)
 
     def test_reply_waits_until_the_row_is_deleted(self) -> None:

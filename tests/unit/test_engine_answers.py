@@ -7,12 +7,12 @@ from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as some
-from twisted.internet.defer import Deferred, TimeoutError, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.engine.client import REQUEST_TIMEOUT, EngineClient, EngineError
+from macvlan_twisted.engine.client import REQUEST_TIMEOUT, EngineClient, EngineError, EngineUnavailable
 
 from .helpers import ENDPOINT, NETWORK
 
@@ -68,4 +68,4 @@ class UnexpectedAnswerTests(SynchronousTestCase):
         engine = ScriptedClient(Deferred())
         result: Deferred[Any] = ensureDeferred(engine.has_network("lan"))
         engine._reactor.advance(REQUEST_TIMEOUT)
-        self.failureResultOf(result, TimeoutError)
+        self.failureResultOf(result, EngineUnavailable)

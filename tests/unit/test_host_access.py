@@ -141,19 +141,19 @@ class ContainerTests(HostAccessTestCase):
     def test_host_route_lasts_from_join_to_removal(self) -> None:
         self.plugin.create_endpoint(address_v6="fd00::7/64")
         self.assertEqual(self.routes(), [])
-        routes = self.plugin.wait(self.plugin.endpoints.join(join())).static_routes
+        routes = self.plugin.wait(self.plugin.joining.join(join())).static_routes
         self.assertEqual(
             [(str(each.destination), str(each.next_hop)) for each in routes], [("192.168.1.10/32", HOST)]
         )
         self.assertEqual(self.routes(), REACHED)
-        self.plugin.wait(self.plugin.endpoints.leave(requests.EndpointCall(NETWORK, ENDPOINT)))
+        self.plugin.wait(self.plugin.joining.leave(requests.EndpointCall(NETWORK, ENDPOINT)))
         self.plugin.delete_endpoint()
         self.assertEqual(self.routes(), [])
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 
     def test_repeated_join_adds_no_second_route(self) -> None:
         routes = self.run_container()
-        again = self.plugin.wait(self.plugin.endpoints.join(join()))
+        again = self.plugin.wait(self.plugin.joining.join(join()))
         self.assertEqual([str(each.destination) for each in again.static_routes], routes)
         self.assertEqual(self.routes(), REACHED)
         self.plugin.delete_endpoint()
@@ -208,7 +208,7 @@ class ContainerTests(HostAccessTestCase):
         endpoint = self.plugin.registry.endpoints[ENDPOINT]
         moved = evolve(endpoint, address=parse_interface("192.168.1.8/24"), reported_address=endpoint.address)
         self.plugin.registry.replace_endpoint(moved)
-        self.plugin.wait(self.plugin.endpoints.join(join()))
+        self.plugin.wait(self.plugin.joining.join(join()))
         self.assertEqual(self.routes(), [f"192.168.1.8 from {HOST}", f"fd00::7 from {HOST_6}"])
         self.plugin.delete_endpoint()
         self.assertEqual(self.routes(), [])

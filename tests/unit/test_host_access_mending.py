@@ -139,7 +139,7 @@ class ReallocatedAddressTests(HostAccessTestCase):
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
         # A MAC of its own: the forgotten container has the one derived from the address.
         self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, mac="02:00:00:00:00:07")
-        self.plugin.wait(self.plugin.endpoints.join(join(OTHER_ENDPOINT, OTHER_NETWORK, "/run/netns/other")))
+        self.plugin.wait(self.plugin.joining.join(join(OTHER_ENDPOINT, OTHER_NETWORK, "/run/netns/other")))
         self.plugin.kernel.move_away(endpoint_link_name(OTHER_ENDPOINT), up=True)
 
     def test_route_of_the_new_container_survives_restarts(self) -> None:

@@ -27,7 +27,7 @@ class RollbackTests(HostAccessTestCase):
         self.plugin.create_endpoint(address_v6="fd00::7/64")
 
     def join(self) -> None:
-        self.plugin.wait(self.plugin.endpoints.join(join()))
+        self.plugin.wait(self.plugin.joining.join(join()))
 
     def test_error_at_any_step_of_network_creation_leaves_nothing(self) -> None:
         def check() -> None:

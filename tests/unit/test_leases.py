@@ -75,7 +75,7 @@ class LeasesTestCase(PluginTestCase):
 
     def resume(self, plugin: PluginHarness) -> None:
         """As the service does."""
-        owned = leases_in_use(plugin.leases.known(), plugin.registry, plugin.addresses.is_endpoints)
+        owned = leases_in_use(plugin.leases.known(), plugin.registry, plugin.open_pools.is_allocated)
         plugin.wait(plugin.leases.resume(owned))
 
     def assert_nobody_has_one(self, plugin: PluginHarness | None = None) -> None:

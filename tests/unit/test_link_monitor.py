@@ -11,7 +11,7 @@ from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.netlink.events import LinkEvent
 from macvlan_twisted.netlink.kernel import HostRoute
 from macvlan_twisted.option_values import ConflictDetection
-from macvlan_twisted.reconcile.link_monitor import LATEST, SOON, LinkMonitor
+from macvlan_twisted.reconcile.link_monitor import LATEST, SOON
 
 from .conflict_cases import log_of
 from .helpers import ENDPOINT, LAN, NETWORK, PluginHarness, nic, plain_kernel
@@ -32,21 +32,12 @@ class LinkMonitorTestCase(HostAccessTestCase):
 
     def live(self, plugin: PluginHarness) -> None:
         self.plugin = plugin
-        self.link_monitor = LinkMonitor(
-            plugin.registry,
-            plugin.links,
-            plugin.parents,
-            plugin.wires,
-            plugin.host_links,
-            plugin.host_access,
-            plugin.conflicts,
-            plugin.clock,
-        )
+        self.link_monitor = plugin.parts.link_monitor
 
     def live_again(self) -> None:
         """Start again; the link monitor checks all links at its start."""
         self.live(self.plugin.next_life())
-        self.link_monitor.begin()
+        self.link_monitor.start()
         self.pass_time(SOON)
 
     def pass_time(self, seconds: float) -> None:
@@ -161,7 +152,7 @@ class LostHostLinkTests(LinkMonitorTestCase):
         self.tell(self.link, there=False)
         self.plugin.steps.hold.add("add_macvlan")
         self.pass_time(SOON)
-        closed = self.plugin.start(self.link_monitor.close())
+        closed = self.plugin.start(self.link_monitor.stop())
         self.assertNoResult(closed)
         self.tell("")
         self.plugin.steps.let_all_go()

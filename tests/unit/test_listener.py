@@ -26,6 +26,7 @@ import sys
 from pathlib import Path
 from macvlan_twisted.listener.file_lock import FileLock
 lock = FileLock(Path(sys.argv[1]), "a place", "--place")
+lock.acquire()
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -43,9 +44,10 @@ class LockTests(PlaceTestCase):
 
     def test_a_second_holder_is_refused_by_the_name_of_the_place(self) -> None:
         lock = FileLock(self.path, "a place", "--place")
+        lock.acquire()
         self.addCleanup(lock.release)
         with self.assertRaises(StartupError) as caught:
-            FileLock(self.path, "state directory /x", "--state-dir")
+            FileLock(self.path, "state directory /x", "--state-dir").acquire()
         self.assertEqual(
             str(caught.exception),
             "another macvlan-twisted is using state directory /x: stop it, or choose another --state-dir",
@@ -54,20 +56,24 @@ class LockTests(PlaceTestCase):
     def test_a_released_lock_leaves_no_file_and_can_be_taken_again(self) -> None:
         for _ in range(3):
             lock = FileLock(self.path, "a place", "--place")
+            lock.acquire()
             lock.release()
             self.assertFalse(self.path.exists())
 
     def test_a_file_that_was_left_behind_blocks_nobody(self) -> None:
         self.path.write_text("4711")
-        FileLock(self.path, "a place", "--place").release()
+        lock = FileLock(self.path, "a place", "--place")
+        lock.acquire()
+        lock.release()
 
     def test_a_refusal_leaves_no_descriptor_open(self) -> None:
         lock = FileLock(self.path, "a place", "--place")
+        lock.acquire()
         self.addCleanup(lock.release)
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(5):
             with self.assertRaises(StartupError):
-                FileLock(self.path, "a place", "--place")
+                FileLock(self.path, "a place", "--place").acquire()
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_a_file_that_its_last_holder_removed_meanwhile_is_no_lock(self) -> None:
@@ -82,10 +88,11 @@ class LockTests(PlaceTestCase):
 
         self.patch(fcntl, "flock", slow_flock)
         lock = FileLock(self.path, "a place", "--place")
+        lock.acquire()
         self.addCleanup(lock.release)
         self.assertTrue(self.path.exists())
         with self.assertRaises(StartupError):
-            FileLock(self.path, "a place", "--place")
+            FileLock(self.path, "a place", "--place").acquire()
 
     def test_a_killed_holder_blocks_nobody(self) -> None:
         with subprocess.Popen(
@@ -97,9 +104,11 @@ class LockTests(PlaceTestCase):
             assert process.stdout is not None
             self.assertEqual(process.stdout.readline(), b"held\n")
             with self.assertRaises(StartupError):
-                FileLock(self.path, "a place", "--place")
+                FileLock(self.path, "a place", "--place").acquire()
             process.kill()
-        FileLock(self.path, "a place", "--place").release()
+        lock = FileLock(self.path, "a place", "--place")
+        lock.acquire()
+        lock.release()
 
 
 class StaleSocketTests(PlaceTestCase):

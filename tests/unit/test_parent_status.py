@@ -156,7 +156,7 @@ class AbsentParentTests(ParentTestCase):
         self.vanish()
         self.pass_time(SOON)
         with self.assert_refused(NotFound, "parent eth0 is not there: it has been awaited for 0 s"):
-            self.plugin.wait(self.plugin.endpoints.join(join()))
+            self.plugin.wait(self.plugin.joining.join(join()))
         self.plugin.delete_endpoint()
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
 
@@ -205,7 +205,7 @@ class AbsentParentTests(ParentTestCase):
         self.plugin.delete_network()
         look.go()
         self.assertEqual(self.lines_with("is not there"), [])
-        self.assertFalse(self.plugin.parents.parent_status.is_in_doubt("eth1.20"))
+        self.assertFalse(self.plugin.parents.status.is_in_doubt("eth1.20"))
         self.assert_nothing_left()
 
     def test_events_of_unrelated_links_cost_nothing(self) -> None:

@@ -208,6 +208,7 @@ class CursorTests(SynchronousTestCase):
         store = MemoryAddressStore()
         store.last = {f"made up {number}": parse_address("10.0.0.1") for number in range(MOST_CURSORS - 1)}
         self.pools = PoolRegistry(store)
+        self.pools.load()
 
     def test_oldest_cursors_are_forgotten(self) -> None:
         self.assertEqual(self.pools.advance(planned("10.1.0.0/24"), 7), ())

@@ -168,4 +168,4 @@ class OtherParentTests(AddressTestCase):
         subnets = [(parse_network("192.168.1.0/24"), ())]
         self.plugin.wait(self.plugin.pool_binding.network_made("eth1", subnets, "n" * 64))
         (found,) = self.plugin.pools.open_pools
-        self.assertEqual((found.pool_id, found.wire, found.network_id), (pool, "eth1", "n" * 64))
+        self.assertEqual((found.pool_id, found.lan_parent, found.network_id), (pool, "eth1", "n" * 64))

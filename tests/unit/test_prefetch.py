@@ -6,8 +6,8 @@ from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.errors import RequestRefused
-from macvlan_twisted.ipam.ahead import MOST_HELD, number_to_hold
 from macvlan_twisted.ipam.allocator import usable_span
+from macvlan_twisted.ipam.prefetch import MOST_HELD, number_to_hold
 
 from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
 

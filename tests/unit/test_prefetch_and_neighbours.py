@@ -9,8 +9,7 @@ from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
 from macvlan_twisted.errors import RequestRefused
-from macvlan_twisted.ipam.ahead import MOST_HELD
-from macvlan_twisted.ipam.prefetch import MOST_IN_A_ROW
+from macvlan_twisted.ipam.prefetch import MOST_HELD, MOST_IN_A_ROW
 from macvlan_twisted.ipam.requests import RequestAddress, RequestPool
 from macvlan_twisted.lan.address_monitor import LISTENED
 from macvlan_twisted.lan.arp_nd import announcement_frames

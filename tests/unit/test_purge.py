@@ -125,6 +125,7 @@ class PurgeTests(PurgeTestCase):
 
     def test_running_service_prevents_it(self) -> None:
         lock = FileLock(self.state / "lock", "x", "y")
+        lock.acquire()
         self.addCleanup(lock.release)
         with self.assertRaises(StartupError):
             self.purge()

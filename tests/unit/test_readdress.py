@@ -41,7 +41,7 @@ class ReaddressTestCase(LeasesTestCase):
             subnets=(NOBODYS,), parent="eth0", dhcp="true", dhcp_readdress=readdress, conflict_detection="off"
         )
         self.plugin.create_endpoint(ENDPOINT, NETWORK, None, MAC)
-        self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT, sandbox)))
+        self.plugin.wait(self.plugin.joining.join(requests.Join(NETWORK, ENDPOINT, sandbox)))
         self.plugin.clock.advance(5)  # announcements are over
 
     def insist(self, address: str, plugin: PluginHarness | None = None, seconds: int = 30) -> None:
@@ -187,7 +187,7 @@ class KilledReaddressTests(ReaddressTestCase):
 
     def start_again(self) -> PluginHarness:
         plugin = self.next_life()
-        plugin.wait(plugin.moves.begin(False))
+        plugin.wait(plugin.moves.finish(plugin.leases, False))
         self.resume(plugin)
         return plugin
 
@@ -211,7 +211,7 @@ class KilledReaddressTests(ReaddressTestCase):
         self.insist_and_kill("before")
         second = self.next_life()
         second.steps.hold.add("move")
-        ensureDeferred(second.moves.begin(False))
+        ensureDeferred(second.moves.finish(second.leases, False))
         self.assertEqual(len(second.steps.held), 1)
         third = self.start_again()
         self.assert_has(NEW, third)
@@ -264,5 +264,5 @@ class CreationTests(ReaddressTestCase):
 
     def test_default_without_the_capability_is_logged_at_start(self) -> None:
         self.plugin.sandboxes.lacks = "it needs CAP_SYS_ADMIN"
-        self.plugin.wait(self.plugin.moves.begin(True))
+        self.plugin.wait(self.plugin.moves.finish(self.plugin.leases, True))
         self.assertEqual(self.logged, ["dhcp_readdress=true has no effect: it needs CAP_SYS_ADMIN"])

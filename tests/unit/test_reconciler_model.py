@@ -23,7 +23,7 @@ from macvlan_twisted.state.interfaces import RecordKind
 
 from .engines import Engine
 from .helpers import NETWORK, OTHER_NETWORK, PluginHarness
-from .reconciler_cases import listed, make_network, open_pool, reconciler_of, request_address
+from .reconciler_cases import listed, make_network, open_pool, request_address
 
 STEP = 5
 """Seconds that pass at once: the time between two checks of a round."""
@@ -47,7 +47,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.engine = Engine()
-        self.plugin = PluginHarness()
+        self.plugin = PluginHarness(engine=self.engine)
         self.living: dict[str, Container] = {}
         self.foreign: set[str] = set()
         """Addresses in a network of another driver, which has a pool of ours on the same subnet."""
@@ -60,8 +60,8 @@ class ReconcilerMachine(RuleBasedStateMachine):
 
     def go_on(self) -> None:
         plugin = self.plugin
-        self.reconciler = reconciler_of(plugin, self.engine)
-        plugin.start(self.reconciler.make(lambda: plugin is not self.plugin))
+        self.reconciler = plugin.parts.reconciler
+        self.reconciler.start()
 
     def next_address(self, pool_id: str) -> str | None:
         number = next(self.numbers, None)
@@ -80,7 +80,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
             return
         endpoint_id = f"{address.rsplit('.')[-1]:0>64}"
         self.plugin.create_endpoint(endpoint_id, address=f"{address}/24")
-        self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, endpoint_id)))
+        self.plugin.wait(self.plugin.joining.join(requests.Join(NETWORK, endpoint_id)))
         self.engine.listed[endpoint_id] = "web"
         self.living[endpoint_id] = Container(endpoint_id, address, is_starting=True)
         if not slowly:

@@ -13,6 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted import plugin
+from macvlan_twisted import service as life
 from macvlan_twisted.config import Config
 from macvlan_twisted.driver.registry import Registry
 from macvlan_twisted.errors import MacvlanError, StartupError, StateError
@@ -40,6 +41,11 @@ class Reactor(MemoryReactorClock):
         return super().listenUNIX(address, *arguments, **words)
 
 
+def _module_of(name: str) -> Any:
+    """The module that makes the part of that name."""
+    return plugin if hasattr(plugin, name) else life
+
+
 class StartTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         place = fresh_directory(self)
@@ -54,8 +60,9 @@ class StartTestCase(SynchronousTestCase):
         )
 
     def service(self, config: Config | None = None) -> MacvlanService:
-        return plugin.make_macvlan_service(
-            config or self.config, reactor=Reactor(), kernel=FakeKernel([nic("eth0", 2)])
+        self.reactor = Reactor()
+        return life.make_macvlan_service(
+            config or self.config, reactor=self.reactor, kernel=FakeKernel([nic("eth0", 2)])
         )
 
     def assert_nothing_is_left(self) -> None:
@@ -77,7 +84,7 @@ class StartTestCase(SynchronousTestCase):
         def part(*_: Any) -> Any:
             raise error
 
-        self.patch(plugin, name, part)
+        self.patch(_module_of(name), name, part)
 
 
 class FailedStartTests(StartTestCase):
@@ -98,11 +105,11 @@ class FailedStartTests(StartTestCase):
         for name in ("Registry", "PoolRegistry", "reconcile", "PluginApp", "PluginSite"):
             for error in (Bug("x"), KeyboardInterrupt(), MacvlanError("no"), OSError(5, "bad")):
                 with self.subTest(part=name, error=error):
-                    original = getattr(plugin, name)
+                    original = getattr(_module_of(name), name)
                     self.fail_in(name, error)
                     expected = StartupError if isinstance(error, (MacvlanError, OSError)) else type(error)
                     self.fails(self.service(), expected)
-                    self.patch(plugin, name, original)
+                    self.patch(_module_of(name), name, original)
 
     def test_thread_limit_is_reported(self) -> None:
         """Python says it by a RuntimeError, and a user should hear what to do."""
@@ -133,10 +140,11 @@ class FailedStartTests(StartTestCase):
             self.patch(plugin, "Registry", original)
         service.startService()
         self.assertTrue(service.running)
+        reactor = self.reactor
         with self.assertRaisesRegex(StartupError, "another macvlan-twisted is using state directory"):
             self.service().startService()
         stopped = service.stopService()
-        service._reactor.pump([1, 1, 1])
+        reactor.pump([1, 1, 1])
         self.successResultOf(stopped)
         self.assert_nothing_is_left()
 
@@ -148,12 +156,12 @@ class StateAdviceTests(StartTestCase):
 
     def test_damage_found_by_a_part_suggests_recover(self) -> None:
         for name in ("Registry", "PoolRegistry", "reconcile"):
-            original = getattr(plugin, name)
+            original = getattr(_module_of(name), name)
             self.fail_in(name, StateError("state holds nonsense"))
             message = self.fails(self.service())
             self.assertTrue(message.startswith("state: state holds nonsense. "), message)
             self.assertIn(self.BEGIN_ANEW, message)
-            self.patch(plugin, name, original)
+            self.patch(_module_of(name), name, original)
 
     def test_invalid_network_record_suggests_recover(self) -> None:
         prepare_directory(self.state)

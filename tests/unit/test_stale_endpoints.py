@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 from attrs import evolve
 
@@ -12,7 +13,7 @@ from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.netlink.kernel import MacvlanLink
 from macvlan_twisted.state.interfaces import RecordKind
 
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, PLAIN_LINKS
+from .helpers import ENDPOINT, LAN, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, PLAIN_LINKS
 from .reconciler_cases import ENOUGH, GRACE_PERIODS, LINK, ROUND, ReconcilerTestCase, listed
 
 
@@ -253,8 +254,8 @@ class IdleLinkTests(ReconcilerTestCase):
     def test_each_call_restarts_the_grace_period(self) -> None:
         self.begin()
         for call in (
-            lambda: self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT))),
-            lambda: self.plugin.wait(self.plugin.endpoints.leave(requests.EndpointCall(NETWORK, ENDPOINT))),
+            lambda: self.plugin.wait(self.plugin.joining.join(requests.Join(NETWORK, ENDPOINT))),
+            lambda: self.plugin.wait(self.plugin.joining.leave(requests.EndpointCall(NETWORK, ENDPOINT))),
             lambda: self.plugin.wait(
                 self.plugin.endpoints.operational_info(requests.EndpointCall(NETWORK, ENDPOINT))
             ),
@@ -270,7 +271,7 @@ class IdleLinkTests(ReconcilerTestCase):
     def test_call_between_two_checks_keeps_the_endpoint(self) -> None:
         self.begin()
         self.pass_time(141)  # one check was at 140, the next one is at 145
-        self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
+        self.plugin.wait(self.plugin.joining.join(requests.Join(NETWORK, ENDPOINT)))
         self.go_round(GRACE_PERIODS.silence - 1)
         self.assert_kept(ENDPOINT)
 
@@ -281,7 +282,7 @@ class IdleLinkTests(ReconcilerTestCase):
         self.plugin.records.steps.hold.add("forget")
         self.go_round(146)  # the first removal waits for the disk
         _, second = sorted(self.plugin.registry.endpoints, key=self.is_retired, reverse=True)
-        self.plugin.wait(self.plugin.endpoints.join(requests.Join(NETWORK, second)))
+        self.plugin.wait(self.plugin.joining.join(requests.Join(NETWORK, second)))
         self.plugin.records.steps.let_all_go()
         self.assert_kept(second)
         self.go_round(GRACE_PERIODS.silence - 1)
@@ -305,7 +306,7 @@ class IdleLinkTests(ReconcilerTestCase):
         self.begin()
         self.plugin.steps.hold.add("set_group")
         self.go_round(ENOUGH)  # the removal waits for the kernel
-        joined = self.plugin.start(self.plugin.endpoints.join(requests.Join(NETWORK, ENDPOINT)))
+        joined = self.plugin.start(self.plugin.joining.join(requests.Join(NETWORK, ENDPOINT)))
         self.plugin.steps.let_all_go()
         self.failureResultOf(joined)  # the engine starts the container again
         self.assert_kept()
@@ -355,31 +356,29 @@ class ReconcilerTests(ReconcilerTestCase):
         self.begin()
         self.plugin.records.steps.hold.add("forget")
         self.go_round()
-        self.stopping = True
-        self.work.addErrback(lambda _: None)
-        self.work.cancel()
-        closed = self.plugin.start(self.reconciler.close())
+        closed = self.plugin.start(self.reconciler.stop())
         self.assertNoResult(closed)
         self.plugin.records.steps.let_all_go()
         self.successResultOf(closed)
         self.assert_kept()
 
     def test_second_check_waits_in_monotonic_time(self) -> None:
+        """The reactor's timers fire early when the wall clock is put forward."""
         self.run_container()
         self.forget_container()
         self.begin()
-        waits: list[float] = []
-
-        async def come_early(seconds: float) -> None:
-            """Timers of the reactor do so when the wall clock is set forward."""
-            waits.append(seconds)
-            self.plugin.clock.advance(min(seconds, 2))
-
-        self.work.addErrback(lambda _: None)
-        self.work.cancel()
-        self.plugin.clock.advance(GRACE_PERIODS.silence)
-        self.reconciler._wait = come_early
-        self.plugin.wait(self.reconciler.round(lambda: False))
+        self.plugin.wait(self.reconciler.stop())
+        clock = self.plugin.clock
+        clock.advance(GRACE_PERIODS.silence)
+        running = self.plugin.start(self.reconciler.run())
+        waits = []
+        while clock.getDelayedCalls():
+            timer: Any
+            (timer,) = clock.getDelayedCalls()
+            waits.append(timer.getTime() - clock.seconds())
+            timer.reset(min(waits[-1], 2))
+            clock.advance(min(waits[-1], 2))
+        self.successResultOf(running)
         self.assertEqual(waits, [5, 3, 1])
 
     def test_idle_service_wakes_once_a_round(self) -> None:
@@ -391,7 +390,7 @@ class ReconcilerTests(ReconcilerTestCase):
 
 
 class SingleRoundTests(ReconcilerTestCase):
-    every = 0.0
+    config = evolve(LAN, reconcile_interval=0.0)
 
     def test_interval_zero_means_one_round(self) -> None:
         self.run_container()
@@ -399,5 +398,4 @@ class SingleRoundTests(ReconcilerTestCase):
         self.start_again()
         self.go_round()
         self.assert_kept()
-        self.successResultOf(self.work)
         self.assertEqual(self.plugin.clock.getDelayedCalls(), [])

@@ -30,7 +30,7 @@ class NetworkTests(ReconcilerTestCase):
         self.engine.has.clear()
         self.go_round()
         self.assert_networks()
-        self.assertEqual(self.plugin.networks.last_seen._last, {})
+        self.assertEqual(self.plugin.networks._calls.last_seen._last, {})
 
     def test_engine_is_remembered_over_a_restart(self) -> None:
         self.begin()

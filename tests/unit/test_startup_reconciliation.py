@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from macvlan_twisted.driver.link_ownership import ownership
 from macvlan_twisted.link_names import alias_of, endpoint_link_name, probe_link_name
 from macvlan_twisted.netlink.kernel import LinkFacts
 from macvlan_twisted.netlink.links import GROUPS
@@ -195,7 +194,7 @@ class ForeignLinkTests(PluginTestCase):
         self.assertNotIn(ENDPOINT, mine.registry.endpoints)
 
     def test_foreign_alias_wins_over_name_and_group(self) -> None:
-        is_ours = ownership(self.plugin.records, self.plugin.registry)
+        is_ours = self.plugin.registry.owns
         self.plugin.create_network()
         self.plugin.create_endpoint()
         link = self.plugin.link(LINK)

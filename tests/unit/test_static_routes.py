@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
+from macvlan_twisted.driver.host_access import routes_to_host
 from macvlan_twisted.driver.models import Endpoint, Network
-from macvlan_twisted.driver.static_routes import routes_to_host
 from macvlan_twisted.option_values import MacvlanMode
 
 from .helpers import ENDPOINT, NETWORK, subnet

@@ -12,6 +12,7 @@ from macvlan_twisted.ipam.requests import Purpose
 from macvlan_twisted.ipam.sticky_addresses import StickyAddresses
 from macvlan_twisted.option_values import IdentitySource
 from macvlan_twisted.state.interfaces import StickyAddress
+from macvlan_twisted.testing.state import MemoryAddressStore
 
 from .address_cases import AddressTestCase
 from .conflict_cases import log_of
@@ -204,7 +205,7 @@ class BoundedNamesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.patch(sticky_addresses, "MOST_NAMES", 3)
-        self.kept = StickyAddresses([])
+        self.kept = StickyAddresses(MemoryAddressStore())
 
     def note(self, name: str, number: int, pool: str = "lan") -> tuple[str, ...]:
         return self.kept.note(StickyAddress(pool, name, parse_address(f"10.0.0.{number}"), ""))
@@ -247,5 +248,8 @@ class BoundedNamesTests(SynchronousTestCase):
             StickyAddress("lan", f"c{number}", parse_address(f"10.0.0.{number}"), "")
             for number in range(1, 7)
         ]
-        kept = StickyAddresses(many)
+        store = MemoryAddressStore()
+        store.names = {(each.pool_id, each.name): each for each in many}
+        kept = StickyAddresses(store)
+        kept.load()
         self.assertEqual(sum(kept.of_name("lan", each.name) is not None for each in many), 3)
