@@ -14,14 +14,14 @@ from tests.unit.lan_cases import BOTH, CONTAINER, HOST, OTHER, THIRD, V4, V6, Wa
 
 
 class HoldingTests(WatchTestCase):
-    def test_a_free_address_is_held_and_defended(self) -> None:
+    def test_free_address_is_held_and_defended(self) -> None:
         for address in BOTH:
             self.assert_not_defended(address)
             self.hold(address)
             self.assertTrue(self.watch.is_held(address))
             self.assert_defended(address)
 
-    def test_an_address_that_answers_is_not_held(self) -> None:
+    def test_address_that_answers_is_not_held(self) -> None:
         self.answers_as(OTHER, *BOTH)
         for address in BOTH:
             asked = self.ask(address)
@@ -30,20 +30,20 @@ class HoldingTests(WatchTestCase):
             self.assertFalse(self.watch.is_held(address))
             self.assert_not_defended(address)
 
-    def test_an_address_that_another_host_is_asking_for_is_not_held(self) -> None:
+    def test_address_probed_by_another_host_is_not_held(self) -> None:
         asked = self.ask()
         self.wire.bring(probe_frame(V4, OTHER))
         self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.PROBED))
         self.assert_not_defended(V4)
 
-    def test_a_probe_that_cannot_run_holds_nothing(self) -> None:
+    def test_inconclusive_probe_holds_nothing(self) -> None:
         self.wire.down = True
         asked = self.ask()
         self.pass_time(0.52)
         self.assertIsInstance(self.successResultOf(asked), Inconclusive)
         self.assertFalse(self.watch.is_held(V4))
 
-    def test_who_asks_meanwhile_shares_the_probe(self) -> None:
+    def test_concurrent_calls_share_a_probe(self) -> None:
         asked = [self.ask()]
         self.pass_time(0.2)
         asked += [self.ask(), self.ask()]
@@ -55,12 +55,12 @@ class HoldingTests(WatchTestCase):
         self.clock.advance(LAST_LOOK)
         return self.successResultOf(asked)
 
-    def test_who_holds_it_already_waits_for_more_than_a_moment(self) -> None:
+    def test_held_address_is_verified_in_a_moment(self) -> None:
         self.hold()
         self.assertEqual(self.soon(self.ask()), Free())
         self.assertEqual(self.wire.sent, [probe_frame(V4, HOST)])
 
-    def test_one_who_took_it_without_a_word_is_not_noticed_before_it_is_given(self) -> None:
+    def test_silent_taker_of_a_held_address_is_noticed(self) -> None:
         """Linux announces no IPv4 address that it is given."""
         for address in BOTH:
             self.hold(address)
@@ -68,17 +68,17 @@ class HoldingTests(WatchTestCase):
             self.assertEqual(self.soon(self.ask(address)), Taken(THIRD, Evidence.ANSWERED))
             self.assertFalse(self.watch.is_held(address))
 
-    def test_it_is_given_unasked_on_a_parent_that_went_down(self) -> None:
+    def test_held_address_on_a_downed_parent_is_inconclusive(self) -> None:
         self.hold()
         self.wire.down = True
         self.assertIsInstance(self.soon(self.ask()), Inconclusive)
 
-    def test_a_held_address_is_defended_under_the_mac_that_was_named_last(self) -> None:
+    def test_held_address_is_defended_with_the_latest_mac(self) -> None:
         self.hold()
         self.assertEqual(self.soon(self.ask(V4, OTHER)), Free())
         self.assert_defended(V4, OTHER)
 
-    def test_an_address_can_be_held_under_our_own_mac_until_its_container_has_one(self) -> None:
+    def test_address_can_be_held_with_our_own_mac_first(self) -> None:
         for address in BOTH:
             asked = self.ask(address, HOST)
             self.pass_time(0.52)
@@ -90,7 +90,7 @@ class HoldingTests(WatchTestCase):
             self.watch.assign(address, CONTAINER)
             self.assert_defended(address, CONTAINER)
 
-    def test_one_who_does_not_wait_any_more_does_not_disturb_the_others(self) -> None:
+    def test_cancelled_call_does_not_disturb_the_others(self) -> None:
         first, second = self.ask(), self.ask()
         second.cancel()
         self.failureResultOf(second, CancelledError)
@@ -98,7 +98,7 @@ class HoldingTests(WatchTestCase):
         self.assertEqual(self.successResultOf(first), Free())
         self.assert_defended(V4)
 
-    def test_nothing_is_held_for_nobody(self) -> None:
+    def test_nothing_is_held_if_all_calls_are_cancelled(self) -> None:
         asked = self.ask()
         asked.cancel()
         self.failureResultOf(asked, CancelledError)
@@ -110,7 +110,7 @@ class HoldingTests(WatchTestCase):
         self.pass_time(0.52)
         return asked
 
-    def test_an_address_that_was_let_go_is_not_defended(self) -> None:
+    def test_released_address_is_not_defended(self) -> None:
         self.hold(*BOTH)
         for address in BOTH:
             self.watch.release(address)
@@ -118,14 +118,14 @@ class HoldingTests(WatchTestCase):
             self.assert_not_defended(address)
             self.watch.release(address)
 
-    def test_an_address_that_is_let_go_while_it_is_asked_for_is_not_held(self) -> None:
+    def test_address_released_during_the_probe_is_not_held(self) -> None:
         asked = self.ask()
         self.watch.release(V4)
         self.assertEqual(self.successResultOf(asked), Inconclusive("192.168.1.7 was let go meanwhile"))
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assert_not_defended(V4)
 
-    def test_the_timing_is_the_one_that_was_chosen(self) -> None:
+    def test_probe_has_the_configured_timing(self) -> None:
         watch = AddressMonitor(self.wire, self.clock, self.random, self.told, RFC_5227)
         watch.start()
         asked = self.begin(watch.hold(V4, CONTAINER))
@@ -136,13 +136,13 @@ class HoldingTests(WatchTestCase):
 
 
 class DefenceTests(WatchTestCase):
-    def test_our_own_probe_is_not_answered(self) -> None:
+    def test_own_probe_is_not_answered(self) -> None:
         self.hold(*BOTH)
         for address in BOTH:
             self.wire.bring(probe_frame(address, HOST))
         self.assertEqual(self.wire.sent, [])
 
-    def test_the_container_may_ask_for_its_own_address(self) -> None:
+    def test_probe_of_the_container_itself_is_not_answered(self) -> None:
         """Else its kernel's duplicate address detection would fail on us."""
         self.hold(*BOTH)
         for address in BOTH:
@@ -152,12 +152,12 @@ class DefenceTests(WatchTestCase):
             self.wire.bring(probe_frame(address, CONTAINER))
         self.assertEqual(self.claims(), [])
 
-    def test_another_host_that_asks_under_the_mac_that_we_would_give_is_answered(self) -> None:
+    def test_foreign_probe_with_the_future_mac_is_answered(self) -> None:
         self.hold()
         self.wire.bring(probe_frame(V4, CONTAINER))
         self.assertEqual(self.claims(), [AddressClaim(V4, CONTAINER)])
 
-    def test_one_who_asks_for_ever_is_not_answered_for_ever_but_others_are(self) -> None:
+    def test_answers_to_one_address_are_limited(self) -> None:
         self.hold(*BOTH)
         for _ in range(1000):
             self.wire.bring(probe_frame(V4, OTHER))
@@ -166,14 +166,14 @@ class DefenceTests(WatchTestCase):
         self.pass_time(1)
         self.assert_defended(V4)
 
-    def test_a_clock_that_is_set_back_does_not_end_the_defence(self) -> None:
+    def test_clock_set_back_does_not_end_the_defence(self) -> None:
         self.hold()
         self.assert_defended(V4)
         self.clock.rightNow -= 3600
         for _ in range(5):
             self.assert_defended(V4)
 
-    def test_answers_that_cannot_leave_are_logged_once_until_one_leaves(self) -> None:
+    def test_unsent_answers_are_logged_once(self) -> None:
         events: list[LogEvent] = []
         observer = cast(ILogObserver, events.append)
         globalLogPublisher.addObserver(observer)
@@ -189,7 +189,7 @@ class DefenceTests(WatchTestCase):
 
 
 class LosingTests(WatchTestCase):
-    def test_a_held_address_that_another_one_claims_is_lost(self) -> None:
+    def test_claimed_held_address_is_lost(self) -> None:
         for address in BOTH:
             self.hold(address)
             self.wire.bring(announcement_frames(address, OTHER)[0])
@@ -198,18 +198,18 @@ class LosingTests(WatchTestCase):
             self.assert_not_defended(address)
             self.assertEqual(self.successResultOf(self.ask(address)), Taken(OTHER, Evidence.HEARD))
 
-    def test_it_is_lost_to_a_container_of_another_driver_too(self) -> None:
+    def test_held_address_is_lost_to_another_drivers_container(self) -> None:
         self.hold()
         self.wire.send(announcement_frames(V4, OTHER)[0])
         self.assertEqual(self.told.losses, [(V4, OTHER)])
 
-    def test_it_is_lost_to_another_host_whose_container_has_the_same_mac(self) -> None:
+    def test_held_address_is_lost_to_a_host_with_the_same_mac(self) -> None:
         for address in BOTH:
             self.hold(address)
             self.wire.bring(announcement_frames(address, CONTAINER)[0])
             self.assertEqual(self.told.losses.pop(), (address, CONTAINER))
 
-    def test_it_is_not_lost_to_our_own_words(self) -> None:
+    def test_own_frames_do_not_claim_a_held_address(self) -> None:
         self.hold(*BOTH)
         for address in BOTH:
             self.assert_defended(address)
@@ -222,18 +222,18 @@ class LosingTests(WatchTestCase):
 
 
 class KeepingTests(WatchTestCase):
-    def test_a_kept_address_is_still_defended_under_the_containers_mac(self) -> None:
+    def test_assigned_address_is_defended_with_its_mac(self) -> None:
         for address in BOTH:
             self.hold(address)
             self.watch.assign(address, OTHER)
             self.assertFalse(self.watch.is_held(address))
             self.assert_defended(address, OTHER)
 
-    def test_an_address_of_a_running_container_can_be_kept_without_asking(self) -> None:
+    def test_address_can_be_assigned_without_a_probe(self) -> None:
         self.watch.assign(V4, CONTAINER)
         self.assert_defended(V4)
 
-    def test_each_other_claimant_is_told_once(self) -> None:
+    def test_each_foreign_claimant_is_reported_once(self) -> None:
         for address in BOTH:
             self.watch.assign(address, CONTAINER)
             for mac in (OTHER, THIRD, OTHER, THIRD, CONTAINER):
@@ -245,13 +245,13 @@ class KeepingTests(WatchTestCase):
             self.assert_defended(address)
         self.assertEqual(self.told.losses, [])
 
-    def test_one_who_makes_up_macs_does_not_fill_the_log(self) -> None:
+    def test_reports_of_invented_macs_are_limited(self) -> None:
         self.watch.assign(V4, CONTAINER)
         for number in range(1000):
             self.wire.bring(announcement_frames(V4, f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}")[0])
         self.assertEqual(len(self.told.contests), 16)
 
-    def test_an_address_that_a_container_has_is_not_given_to_another(self) -> None:
+    def test_assigned_address_is_not_held_for_another_mac(self) -> None:
         self.watch.assign(V4, CONTAINER)
         self.assertEqual(self.successResultOf(self.ask(V4, OTHER)), Taken(CONTAINER, Evidence.OURS))
         again = self.ask(V4, CONTAINER)
@@ -259,14 +259,14 @@ class KeepingTests(WatchTestCase):
         self.assertEqual(self.successResultOf(again), Free())
         self.assertFalse(self.watch.is_held(V4))
 
-    def test_who_waits_for_an_address_that_is_given_away_is_told(self) -> None:
+    def test_waiting_call_for_an_assigned_address_ends(self) -> None:
         same, another = self.ask(V4, CONTAINER), self.ask(V4, OTHER)
         self.watch.assign(V4, CONTAINER)
         self.assertEqual(self.successResultOf(same), Free())
         self.assertEqual(self.successResultOf(another), Taken(CONTAINER, Evidence.OURS))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_a_container_that_left_does_not_keep_its_address_from_the_next(self) -> None:
+    def test_late_frames_of_a_released_address_are_ignored(self) -> None:
         self.watch.assign(V4, CONTAINER)
         self.wire.send(announcement_frames(V4, CONTAINER)[0])
         self.watch.release(V4)
@@ -275,14 +275,14 @@ class KeepingTests(WatchTestCase):
         self.assertIsNone(self.watch.known(V4))
         self.hold()
 
-    def test_another_one_under_the_mac_of_a_container_that_left_is_believed_after_a_while(self) -> None:
+    def test_claim_from_the_former_mac_counts_after_a_while(self) -> None:
         self.watch.assign(V4, CONTAINER)
         self.watch.release(V4)
         self.pass_time(6)
         self.wire.bring(announcement_frames(V4, CONTAINER)[0])
         self.assertEqual(self.successResultOf(self.ask()), Taken(CONTAINER, Evidence.HEARD))
 
-    def test_one_who_answers_under_the_mac_of_a_container_that_left_has_the_address(self) -> None:
+    def test_answer_from_the_former_mac_takes_the_address(self) -> None:
         self.watch.assign(V4, CONTAINER)
         self.watch.release(V4)
         self.answers_as(CONTAINER, V4)

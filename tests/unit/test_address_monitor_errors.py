@@ -29,7 +29,7 @@ from tests.unit.lan_cases import (
 
 
 class EndTests(WatchTestCase):
-    def test_nothing_is_left_after_the_end(self) -> None:
+    def test_close_leaves_nothing_behind(self) -> None:
         self.hold(V6)
         asked = self.ask(V4)
         self.watch.close()
@@ -37,7 +37,7 @@ class EndTests(WatchTestCase):
         self.assertEqual((self.clock.getDelayedCalls(), self.wire.hearers), ([], 0))
         self.assertFalse(self.watch.is_held(V6))
 
-    def test_after_the_end_nothing_begins(self) -> None:
+    def test_closed_monitor_holds_nothing(self) -> None:
         self.watch.close()
         self.watch.close()
         self.assertIsInstance(self.successResultOf(self.ask()), Inconclusive)
@@ -49,7 +49,7 @@ class EndTests(WatchTestCase):
         self.assertEqual((self.clock.getDelayedCalls(), self.wire.hearers), ([], 0))
 
     @given(st.binary(max_size=120), st.integers(0, 80))
-    def test_hostile_frames_do_no_harm(self, noise: bytes, at: int) -> None:
+    def test_hostile_frames_are_harmless(self, noise: bytes, at: int) -> None:
         clock, wire, told = Clock(), FakeLanSocket(mac=HOST), Told()
         watch = AddressMonitor(wire, clock, Random(1), told)
         watch.start()
@@ -68,7 +68,7 @@ class EndTests(WatchTestCase):
 
 class SeveralHostsTests(LanTestCase):
     @given(st.data())
-    def test_no_two_hosts_ever_hold_one_address(self, data: st.DataObject) -> None:
+    def test_two_hosts_never_hold_the_same_address(self, data: st.DataObject) -> None:
         """Whenever they begin, whenever their probes leave, and up to 0.1 s from one to the other."""
         clock = Clock()
         number = data.draw(st.integers(2, 4), "hosts")

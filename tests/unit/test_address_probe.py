@@ -34,9 +34,7 @@ seeds = st.integers(0, 2**32)
 
 class TimingTests(LanTestCase):
     @given(seeds, st.floats(0.01, 10))
-    def test_the_wait_is_bounded_and_the_last_probe_can_still_be_answered(
-        self, seed: int, bound: float
-    ) -> None:
+    def test_bounded_timing_leaves_time_for_the_last_answer(self, seed: int, bound: float) -> None:
         times, end = bounded(bound).plan(Random(seed))
         self.assertEqual(len(times), 3)
         self.assertEqual(times, sorted(times))
@@ -44,13 +42,13 @@ class TimingTests(LanTestCase):
         self.assertLessEqual(times[-1], 0.8 * bound + 1e-9)
 
     @given(seeds)
-    def test_the_rfcs_own_timing_is_the_rfcs(self, seed: int) -> None:
+    def test_default_timing_is_that_of_rfc_5227(self, seed: int) -> None:
         times, end = RFC_5227.plan(Random(seed))
         self.assertLessEqual(times[0], 1)
         self.assertTrue(all(1 <= later - time <= 2 for time, later in pairwise(times)))
         self.assertAlmostEqual(end - times[-1], 2)
 
-    def test_hosts_that_start_together_do_not_ask_together(self) -> None:
+    def test_first_probe_has_a_random_delay(self) -> None:
         firsts = {QUICK.plan(Random(seed))[0][0] for seed in range(50)}
         self.assertEqual(len(firsts), 50)
 
@@ -64,7 +62,7 @@ class ProbingTests(LanTestCase):
     def assert_nothing_left(self) -> None:
         self.assertEqual((self.clock.getDelayedCalls(), self.wire.hearers), ([], 0))
 
-    def test_an_address_that_nobody_has_is_free_after_three_probes(self) -> None:
+    def test_address_is_free_after_three_unanswered_probes(self) -> None:
         for timing, wait in ((QUICK, 0.5), (RFC_5227, 7.0)):
             for address in BOTH:
                 self.wire.sent.clear()
@@ -74,7 +72,7 @@ class ProbingTests(LanTestCase):
                 self.assertEqual(self.probes(), [Probe(address, HOST)] * 3)
                 self.assert_nothing_left()
 
-    def test_an_answer_ends_it_at_once(self) -> None:
+    def test_answer_ends_the_probe_at_once(self) -> None:
         self.answers_as(OTHER, *BOTH)
         for address in BOTH:
             self.wire.sent.clear()
@@ -84,7 +82,7 @@ class ProbingTests(LanTestCase):
             self.assertEqual(len(self.wire.sent), 1)
             self.assert_nothing_left()
 
-    def test_an_answer_to_the_last_probe_alone_is_heard(self) -> None:
+    def test_answer_to_the_last_probe_counts(self) -> None:
         asked = self.ask()
         while len(self.wire.sent) < 3:
             self.clock.advance(0.001)
@@ -92,7 +90,7 @@ class ProbingTests(LanTestCase):
         self.wire.bring(answer_frame(V4, OTHER, HOST))
         self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
 
-    def test_who_announces_the_address_while_we_ask_has_it(self) -> None:
+    def test_announcement_during_the_probe_counts(self) -> None:
         for address in BOTH:
             for frame in announcement_frames(address, OTHER):
                 asked = self.ask(address)
@@ -100,14 +98,14 @@ class ProbingTests(LanTestCase):
                 self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
                 self.assert_nothing_left()
 
-    def test_who_asks_at_the_same_time_is_in_our_way(self) -> None:
+    def test_probe_of_another_host_counts(self) -> None:
         for address in BOTH:
             asked = self.ask(address)
             self.wire.bring(probe_frame(address, OTHER))
             self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.PROBED))
             self.assert_nothing_left()
 
-    def test_what_concerns_other_addresses_does_not_count(self) -> None:
+    def test_messages_about_other_addresses_are_ignored(self) -> None:
         asked = self.ask(V4)
         other = ip_address("192.168.1.8")
         for frame in (probe_frame(other, OTHER), answer_frame(other, OTHER, HOST), b"", b"\xff" * 60):
@@ -116,26 +114,26 @@ class ProbingTests(LanTestCase):
         self.pass_time(0.52)
         self.assertEqual(self.successResultOf(asked), Free())
 
-    def test_our_own_probes_do_not_count_even_if_they_come_back(self) -> None:
+    def test_reflected_probes_of_ours_are_ignored(self) -> None:
         for address in BOTH:
             self.wire.answerers.append(lambda frame: [frame])  # a switch in hairpin mode
             asked = self.ask(address)
             self.pass_time(0.52)
             self.assertEqual(self.successResultOf(asked), Free())
 
-    def test_macs_that_are_said_to_be_ours_do_not_count(self) -> None:
+    def test_macs_of_ours_are_ignored(self) -> None:
         asked = self.ask(ours=(CONTAINER,))
         self.wire.bring(probe_frame(V4, CONTAINER))
         self.wire.bring(answer_frame(V4, CONTAINER, HOST))
         self.pass_time(0.52)
         self.assertEqual(self.successResultOf(asked), Free())
 
-    def test_an_address_that_the_host_itself_claims_is_taken(self) -> None:
+    def test_address_claimed_by_the_host_is_taken(self) -> None:
         asked = self.ask()
         self.wire.send(announcement_frames(V4, HOST)[0])
         self.assertEqual(self.successResultOf(asked), Taken(HOST, Evidence.ANSWERED))
 
-    def test_a_probe_that_could_not_leave_proves_nothing(self) -> None:
+    def test_unsent_probe_is_inconclusive(self) -> None:
         for address in BOTH:
             self.wire.down = True
             asked = self.ask(address)
@@ -143,14 +141,14 @@ class ProbingTests(LanTestCase):
             self.assertEqual(self.successResultOf(asked), Inconclusive("sending on eth0: Network is down"))
             self.assert_nothing_left()
 
-    def test_a_parent_that_is_gone_proves_nothing(self) -> None:
+    def test_probe_on_a_missing_parent_is_inconclusive(self) -> None:
         asked = self.begin(probe(ParentSocket("eth0"), V4, QUICK, self.clock, self.random))
         self.pass_time(0.52)
         verdict = self.successResultOf(asked)
         assert isinstance(verdict, Inconclusive)
         self.assertIn("parent eth0 is not there", verdict.reason)
 
-    def test_a_link_of_ours_that_is_made_anew_meanwhile_is_not_another_host(self) -> None:
+    def test_own_link_made_again_is_no_other_host(self) -> None:
         asked = self.ask()
         self.pass_time(0.2)
         first = list(self.wire.sent)
@@ -161,7 +159,7 @@ class ProbingTests(LanTestCase):
         self.assertEqual({each.mac for each in self.probes()}, {HOST, "7a:48:00:00:00:99"})
         self.assertEqual(self.successResultOf(asked), Free())
 
-    def test_a_parent_that_goes_down_meanwhile_proves_nothing(self) -> None:
+    def test_parent_that_goes_down_makes_it_inconclusive(self) -> None:
         asked = self.ask()
         while not self.wire.sent:
             self.clock.advance(0.001)
@@ -169,7 +167,7 @@ class ProbingTests(LanTestCase):
         self.pass_time(0.52)
         self.assertIsInstance(self.successResultOf(asked), Inconclusive)
 
-    def test_a_parent_that_comes_up_before_the_last_probe_is_enough(self) -> None:
+    def test_parent_up_for_the_last_probe_is_enough(self) -> None:
         self.wire.down = True
         asked = self.ask()
         self.pass_time(0.1)
@@ -177,7 +175,7 @@ class ProbingTests(LanTestCase):
         self.pass_time(0.42)
         self.assertEqual(self.successResultOf(asked), Free())
 
-    def test_who_does_not_wait_leaves_nothing_behind(self) -> None:
+    def test_cancelled_probe_leaves_nothing_behind(self) -> None:
         asked = self.ask()
         self.pass_time(0.2)
         asked.cancel()
@@ -187,7 +185,7 @@ class ProbingTests(LanTestCase):
 
 class TwoAtOnceTests(LanTestCase):
     @given(seeds, seeds, st.floats(0, 0.39), st.sampled_from(BOTH))
-    def test_two_that_ask_at_the_same_time_do_not_both_find_it_free(
+    def test_two_simultaneous_probes_are_not_both_free(
         self, seed: int, other_seed: int, later: float, address: IPAddress
     ) -> None:
         clock = Clock()

@@ -59,7 +59,7 @@ def solicitation(source: IPv6Address, options: bytes = b"") -> bytes:
 class WireFormatTests(SynchronousTestCase):
     """Byte for byte, by RFC 826, 5227, 4861 and 4862."""
 
-    def test_an_arp_probe_claims_nothing(self) -> None:
+    def test_arp_probe_has_no_sender_address(self) -> None:
         self.assertEqual(
             probe_frame(V4, OURS),
             unhex(
@@ -68,7 +68,7 @@ class WireFormatTests(SynchronousTestCase):
             ),
         )
 
-    def test_an_arp_answer_goes_to_the_one_who_asked(self) -> None:
+    def test_arp_answer_is_unicast_to_the_prober(self) -> None:
         self.assertEqual(
             answer_frame(V4, OURS, THEIRS),
             unhex(
@@ -77,7 +77,7 @@ class WireFormatTests(SynchronousTestCase):
             ),
         )
 
-    def test_an_address_is_announced_in_both_forms_the_request_first(self) -> None:
+    def test_arp_announcement_is_a_request_then_a_reply(self) -> None:
         head = "ffffffffffff7a42c0a801070806000108000604"
         self.assertEqual(
             announcement_frames(V4, OURS),
@@ -87,7 +87,7 @@ class WireFormatTests(SynchronousTestCase):
             ),
         )
 
-    def test_a_solicitation_goes_to_the_group_of_the_address(self) -> None:
+    def test_solicitation_goes_to_the_solicited_node_group(self) -> None:
         frame = probe_frame(V6, OURS)
         self.assertEqual(frame[:14], unhex("3333ff123456" + "7a42c0a80107" + "86dd"))
         self.assertEqual(frame[14:22], unhex("6000000000183aff"))
@@ -95,7 +95,7 @@ class WireFormatTests(SynchronousTestCase):
         self.assertEqual(IPv6Address(frame[38:54]), IPv6Address("ff02::1:ff12:3456"))
         self.assertEqual(frame[54:56] + frame[58:], unhex("8700" + "00000000") + V6.packed)
 
-    def test_an_advertisement_overrides_what_everyone_has_in_the_cache(self) -> None:
+    def test_advertisement_has_the_override_flag(self) -> None:
         (frame,) = announcement_frames(V6, OURS)
         self.assertEqual(frame, answer_frame(V6, OURS, THEIRS))
         self.assertEqual(frame[:14], unhex("333300000001" + "7a42c0a80107" + "86dd"))
@@ -105,31 +105,29 @@ class WireFormatTests(SynchronousTestCase):
             frame[54:56] + frame[58:], unhex("8800" + "20000000") + V6.packed + unhex("0201" + OURS)
         )
 
-    def test_the_checksum_is_linuxs(self) -> None:
+    def test_checksum_agrees_with_linux(self) -> None:
         self.assertEqual(icmpv6_checksum(OF_LINUX[22:38], OF_LINUX[38:54], OF_LINUX[54:]), 0)
         self.assertEqual(rechecked(OF_LINUX), OF_LINUX)
 
 
 class HearingTests(SynchronousTestCase):
     @given(addresses, macs, macs)
-    def test_what_we_send_is_understood_by_others_of_us(
-        self, address: IPAddress, mac: str, other: str
-    ) -> None:
+    def test_encoded_frames_are_decoded_again(self, address: IPAddress, mac: str, other: str) -> None:
         self.assertEqual(decode(probe_frame(address, mac)), Probe(address, mac))
         for frame in (answer_frame(address, mac, other), *announcement_frames(address, mac)):
             self.assertEqual(decode(frame), AddressClaim(address, mac))
             self.assertEqual(decode(frame + bytes(20)), AddressClaim(address, mac), "padded to 60 bytes")
 
-    def test_who_asks_for_another_address_claims_its_own(self) -> None:
+    def test_request_claims_its_sender_address(self) -> None:
         request = changed(announcement_frames(V4, THEIRS)[0], 38, IPv4Address("192.168.1.1").packed)
         self.assertEqual(decode(request), AddressClaim(V4, THEIRS))
         source = IPv6Address("fd00::9")
         self.assertEqual(decode(solicitation(source)), AddressClaim(source, THEIRS))
 
-    def test_a_linux_host_is_understood(self) -> None:
+    def test_frames_of_linux_are_decoded(self) -> None:
         self.assertEqual(decode(OF_LINUX), AddressClaim(IPv6Address("fd77::2"), "f2:a8:e9:64:ec:35"))
 
-    def test_the_mac_in_the_message_counts_and_the_one_on_the_frame_is_remembered(self) -> None:
+    def test_mac_in_the_message_outranks_the_ethernet_source(self) -> None:
         for address in (V4, V6):
             frame = changed(announcement_frames(address, THEIRS)[0], 6, unhex(OURS))
             self.assertEqual(decode(frame), AddressClaim(address, THEIRS, OURS))
@@ -139,11 +137,11 @@ class HearingTests(SynchronousTestCase):
             decode(solicitation(source, unhex("0101" + OURS))), AddressClaim(source, OURS, THEIRS)
         )
 
-    def test_a_cluster_that_claims_its_address_under_a_multicast_mac_is_heard(self) -> None:
+    def test_claim_with_a_multicast_mac_is_valid(self) -> None:
         frame = changed(answer_frame(V4, CLUSTER, OURS), 6, unhex(THEIRS))
         self.assertEqual(decode(frame), AddressClaim(V4, CLUSTER, THEIRS))
 
-    def test_an_advertisement_without_a_link_address_is_of_its_sender(self) -> None:
+    def test_advertisement_without_an_option_is_of_its_source(self) -> None:
         frame = changed(announcement_frames(V6, THEIRS)[0][:-8], 18, struct.pack("!H", 24))
         self.assertEqual(decode(rechecked(frame)), AddressClaim(V6, THEIRS))
 
@@ -183,18 +181,18 @@ def broken_discovery() -> Iterator[tuple[str, bytes]]:
 
 
 class BrokenFrameTests(SynchronousTestCase):
-    def test_what_is_broken_says_nothing(self) -> None:
+    def test_broken_frames_decode_to_none(self) -> None:
         for what, frame in (*broken_arp(), *broken_discovery()):
             self.assertIsNone(decode(frame), what)
 
     @given(st.binary(max_size=100))
     @example(b"")
-    def test_noise_is_survived(self, noise: bytes) -> None:
+    def test_noise_is_harmless(self, noise: bytes) -> None:
         for start in (b"", bytes(12) + b"\x08\x06", bytes(12) + b"\x86\xdd"):
             decode(start + noise)
 
     @given(addresses, st.integers(0, 100), st.binary(max_size=40), st.integers(0, 120))
-    def test_what_looks_almost_right_is_survived(
+    def test_damaged_frames_are_harmless(
         self, address: IPAddress, at: int, bytes_: bytes, length: int
     ) -> None:
         for frame in (probe_frame(address, THEIRS), *announcement_frames(address, THEIRS)):

@@ -52,17 +52,17 @@ class ReaperTestCase(SynchronousTestCase):
 
 
 class CondemnTests(ReaperTestCase):
-    def test_a_condemned_link_is_removed(self) -> None:
+    def test_retired_link_is_deleted(self) -> None:
         self.make("a", "b")
         self.assertIs(self.successResultOf(self.retire("a")), True)
         self.assertEqual(self.names(), {"b"})
 
-    def test_a_missing_link_is_told_and_needs_no_batch(self) -> None:
+    def test_missing_link_needs_no_batch(self) -> None:
         self.assertIs(self.successResultOf(self.retire("a")), False)
         self.assertEqual(self.kernel.batches, [])
         self.successResultOf(self.deletions_finished())
 
-    def test_the_answer_comes_before_the_removal(self) -> None:
+    def test_retire_returns_before_the_deletion(self) -> None:
         self.make("a")
         self.steps.hold.add("delete_group")
         self.successResultOf(self.retire("a"))
@@ -80,7 +80,7 @@ class CondemnTests(ReaperTestCase):
         self.assertEqual(calls.taken, ["set_group"])
         self.assertEqual(deletions.taken, ["members_of_group", "delete_group"])
 
-    def test_a_refusing_kernel_is_told_and_the_reaper_goes_on(self) -> None:
+    def test_refused_retirement_does_not_stop_later_ones(self) -> None:
         self.make("a", "b")
         self.steps.refuse["set_group"] = errno.EPERM
         self.failureResultOf(self.retire("a"), LinkError)
@@ -97,7 +97,7 @@ class BatchTests(ReaperTestCase):
         for name in names:
             self.retire(name)
 
-    def test_what_is_condemned_meanwhile_goes_in_batches_of_64_at_most(self) -> None:
+    def test_batches_have_at_most_64_links(self) -> None:
         self.steps.hold.add("delete_group")
         self.condemn_many(200)
         self.steps.let_all_go()
@@ -106,7 +106,7 @@ class BatchTests(ReaperTestCase):
         self.assertLessEqual(max(size for _, size in self.kernel.batches), BATCH_SIZE)
         self.assertLessEqual(len(self.kernel.batches), 5)
 
-    def test_every_batch_under_way_has_a_group_of_its_own(self) -> None:
+    def test_each_open_batch_has_its_own_group(self) -> None:
         self.steps.hold.add("delete_group")
         self.condemn_many(10)
         self.condemn_many_more("n", 70)
@@ -121,7 +121,7 @@ class BatchTests(ReaperTestCase):
         for number in range(count):
             self.retire(f"{prefix}{number}")
 
-    def test_when_all_groups_are_in_use_condemning_waits_and_nothing_is_lost(self) -> None:
+    def test_retirement_waits_for_a_free_group(self) -> None:
         self.steps.hold.add("delete_group")
         count = BATCH_SIZE * (BATCH_GROUPS + 2)
         self.condemn_many(count)
@@ -133,14 +133,14 @@ class BatchTests(ReaperTestCase):
         self.assertEqual(self.names(), set())
         self.assertLessEqual(max(size for _, size in self.kernel.batches), BATCH_SIZE)
 
-    def test_groups_are_used_again_for_ever(self) -> None:
+    def test_groups_are_reused(self) -> None:
         for number in range(3 * BATCH_GROUPS):
             self.make(f"x{number}")
             self.successResultOf(self.retire(f"x{number}"))
         self.assertEqual(self.names(), set())
         self.assertEqual({group for group, _ in self.kernel.batches} - set(range(500, 516)), set())
 
-    def test_a_batch_is_not_reaped_while_links_are_on_their_way_into_it(self) -> None:
+    def test_batch_is_deleted_after_all_links_have_moved(self) -> None:
         self.make("a", "b")
         self.steps.hold.add("set_group")
         first, second = self.retire("a"), self.retire("b")
@@ -151,7 +151,7 @@ class BatchTests(ReaperTestCase):
         self.successResultOf(second)
         self.assertEqual([size for _, size in self.kernel.batches], [2])
 
-    def test_links_whose_way_into_the_batch_fails_do_not_hold_up_the_others(self) -> None:
+    def test_failed_move_does_not_hold_up_the_batch(self) -> None:
         self.make("a")
         self.steps.hold.add("set_group")
         first, missing = self.retire("a"), self.retire("missing")
@@ -161,7 +161,7 @@ class BatchTests(ReaperTestCase):
 
 
 class WaitingTests(ReaperTestCase):
-    def test_reaped_waits_for_all_that_was_condemned_so_far(self) -> None:
+    def test_deletions_finished_waits_for_all_retired_links(self) -> None:
         self.make("a", "b")
         self.steps.hold.add("delete_group")
         self.retire("a")
@@ -174,10 +174,10 @@ class WaitingTests(ReaperTestCase):
         self.successResultOf(waiting)
         self.assertEqual(self.names(), set())
 
-    def test_reaped_is_done_when_there_is_nothing(self) -> None:
+    def test_deletions_finished_at_once_without_links(self) -> None:
         self.successResultOf(self.deletions_finished())
 
-    def test_reaped_ends_also_when_the_kernel_refuses(self) -> None:
+    def test_deletions_finished_despite_kernel_errors(self) -> None:
         self.make("a")
         self.steps.hold.add("members_of_group")
         self.retire("a")
@@ -194,7 +194,7 @@ class WaitingTests(ReaperTestCase):
 
 
 class ForeignLinkTests(ReaperTestCase):
-    def test_a_foreign_link_in_the_group_is_never_removed(self) -> None:
+    def test_foreign_link_in_the_group_is_never_deleted(self) -> None:
         self.make("a", "b")
         self.make("theirs", alias="theirs")
         self.steps.hold.add("members_of_group")
@@ -206,7 +206,7 @@ class ForeignLinkTests(ReaperTestCase):
         self.assertEqual(self.names(), {"b", "theirs"})
         self.assertEqual(self.kernel.batches, [])
 
-    def test_a_foreign_link_does_not_keep_ours_from_going_one_by_one(self) -> None:
+    def test_our_links_beside_a_foreign_one_go_one_by_one(self) -> None:
         names = [f"m{number}" for number in range(5)]
         self.make(*names)
         self.make("theirs", alias="theirs")
@@ -217,13 +217,13 @@ class ForeignLinkTests(ReaperTestCase):
         self.assertFalse(self.names() & set(names))
         self.assertEqual(len(self.names()), 1 + BATCH_GROUPS)
 
-    def test_a_group_that_the_kernel_refuses_to_delete_goes_one_by_one(self) -> None:
+    def test_links_of_a_refused_group_go_one_by_one(self) -> None:
         self.make("a", "b")
         self.steps.refuse["delete_group"] = errno.EOPNOTSUPP
         self.retire("a")
         self.assertEqual(self.names(), {"b"})
 
-    def test_one_link_that_stays_does_not_keep_the_others(self) -> None:
+    def test_undeletable_link_does_not_keep_the_others(self) -> None:
         self.make("a", "b")
         self.steps.refuse.update(delete_group=errno.EOPNOTSUPP)
         self.steps.hold.update(("members_of_group", "delete"))
@@ -235,7 +235,7 @@ class ForeignLinkTests(ReaperTestCase):
         step.done.errback(LinkError("a test keeps it", errno.EBUSY))
         self.assertEqual(self.names(), {"a"})
 
-    def test_a_link_without_an_alias_goes_although_the_row_that_proved_it_ours_is_forgotten(self) -> None:
+    def test_retired_link_without_an_alias_is_deleted(self) -> None:
         self.make("a", alias="")
         self.successResultOf(self.retire("a"))
         self.assertEqual(self.names(), set())
@@ -249,13 +249,13 @@ class AdoptionTests(ReaperTestCase):
         assert link is not None
         return link
 
-    def test_condemned_links_of_an_earlier_life_are_removed(self) -> None:
+    def test_retired_links_of_an_earlier_life_are_deleted(self) -> None:
         links = [self.retired(f"m{number}", FIRST_GROUP + number % 3) for number in range(9)]
         self.reaper.adopt(links)
         self.successResultOf(self.deletions_finished())
         self.assertEqual(self.names(), set())
 
-    def test_new_ones_do_not_join_a_group_that_is_being_reaped(self) -> None:
+    def test_group_in_deletion_takes_no_links(self) -> None:
         self.steps.hold.add("delete_group")
         self.reaper.adopt([self.retired("old", FIRST_GROUP)])
         self.make("new")
@@ -268,7 +268,7 @@ class AdoptionTests(ReaperTestCase):
 
 
 class FailingKernelTests(ReaperTestCase):
-    def test_a_listing_that_fails_does_not_keep_condemned_links_alive(self) -> None:
+    def test_links_are_deleted_although_listing_fails(self) -> None:
         self.make("a", "b", "c")
         self.steps.refuse["members_of_group"] = errno.ENOBUFS
         for name in ("a", "b"):

@@ -51,7 +51,7 @@ class EngineManagedTestCase(ConflictTestCase):
 
 
 class EngineManagedTests(EngineManagedTestCase):
-    def test_an_address_that_a_neighbour_has_is_refused_and_nothing_is_left(self) -> None:
+    def test_address_of_a_neighbour_is_refused(self) -> None:
         self.neighbour_has(ADDRESS)
         with self.assert_refused(RequestRefused, ADDRESS, "eth0", NEIGHBOUR, "--aux-address"):
             self.create()
@@ -60,7 +60,7 @@ class EngineManagedTests(EngineManagedTestCase):
         self.assertNotIn(RecordKind.ENDPOINT, self.plugin.records.all_rows())
         self.assertFalse(self.answers_for(ADDRESS))
 
-    def test_a_free_one_is_made_and_defended_at_the_latest_until_its_network_goes(self) -> None:
+    def test_free_address_is_defended_until_its_network_goes(self) -> None:
         self.create()
         self.assertEqual(len(self.ports()), 1)
         self.assertTrue(self.answers_for(ADDRESS))
@@ -70,7 +70,7 @@ class EngineManagedTests(EngineManagedTestCase):
         self.assertFalse(self.answers_for(ADDRESS))
         self.assertEqual(tap.hearers, 0)
 
-    def test_one_that_was_refused_is_given_when_it_is_free(self) -> None:
+    def test_refused_address_is_accepted_once_it_is_free(self) -> None:
         self.neighbour_has(ADDRESS)
         with self.assert_refused(RequestRefused, ADDRESS):
             self.create()
@@ -78,12 +78,12 @@ class EngineManagedTests(EngineManagedTestCase):
         self.create()
         self.assertEqual(self.rows(), {})
 
-    def test_the_hosts_own_address_is_refused(self) -> None:
+    def test_address_of_the_host_is_refused(self) -> None:
         self.plugin.kernel.add_address("eth1", parse_interface(f"{ADDRESS}/24"))
         with self.assert_refused(RequestRefused, ADDRESS, "of the host itself"):
             self.create()
 
-    def test_a_link_that_cannot_be_made_leaves_no_address_defended(self) -> None:
+    def test_failed_endpoint_leaves_no_address_defended(self) -> None:
         self.plugin.steps.refuse["add_macvlan"] = 12
         with self.assert_refused(Exception):
             self.create()
@@ -91,7 +91,7 @@ class EngineManagedTests(EngineManagedTestCase):
         self.create(address="192.168.1.8")
         self.assertEqual(self.defended(ADDRESS, "192.168.1.8"), ["192.168.1.8"])
 
-    def test_what_cannot_be_found_out_is_given_and_counted_or_strictly_refused(self) -> None:
+    def test_inconclusive_probe_is_counted_or_strictly_refused(self) -> None:
         self.create()
         self.plugin.taps["eth0"].down = True
         self.create(OTHER_ENDPOINT, "192.168.1.8")
@@ -105,14 +105,14 @@ class EngineManagedTests(EngineManagedTestCase):
             self.create("e0ffee" * 10 + "0003", "192.168.2.7", OTHER_NETWORK)
         self.assertEqual(self.plugin.conflicts.unproven, 1)
 
-    def test_switched_off_nobody_is_asked(self) -> None:
+    def test_no_probe_is_sent_with_detection_off(self) -> None:
         self.neighbour_has("192.168.2.7")
         subnets = (subnet("192.168.2.0/24", "192.168.2.1"),)
         self.plugin.create_network(OTHER_NETWORK, subnets=subnets, conflict_detection="off")
         self.create(OTHER_ENDPOINT, "192.168.2.7", OTHER_NETWORK)
         self.assertEqual(len(self.ports()), 1)
 
-    def test_what_was_found_goes_with_the_network(self) -> None:
+    def test_conflicts_are_forgotten_with_the_network(self) -> None:
         self.neighbour_has(ADDRESS)
         with self.assert_refused(RequestRefused, ADDRESS):
             self.create()
@@ -123,7 +123,7 @@ class EngineManagedTests(EngineManagedTestCase):
 
 
 class ContestedTests(EngineManagedTestCase):
-    def test_it_is_told_once_for_each_mac_and_kept_until_the_container_goes(self) -> None:
+    def test_conflict_is_logged_once_and_lasts_as_the_container(self) -> None:
         self.create()
         lines = log_of(self)
         for _ in range(3):
@@ -138,12 +138,12 @@ class ContestedTests(EngineManagedTestCase):
         self.delete()
         self.assertEqual(self.rows(), {})
 
-    def test_the_containers_own_word_is_none_of_it(self) -> None:
+    def test_frames_of_the_container_are_no_conflict(self) -> None:
         self.create()
         self.claims(mac=OURS)
         self.assertEqual(self.rows(), {})
 
-    def test_after_a_restart_it_is_still_looked_out_for(self) -> None:
+    def test_conflict_is_noticed_after_a_restart(self) -> None:
         self.create()
         self.claims()
         self.plugin = self.plugin.next_life()
@@ -154,12 +154,12 @@ class ContestedTests(EngineManagedTestCase):
         self.delete()
         self.assertEqual(self.rows(), {})
 
-    def test_a_contested_address_is_not_taken_for_one_to_be_skipped(self) -> None:
+    def test_contested_address_is_not_quarantined(self) -> None:
         self.create()
         self.claims()
         self.assertEqual(self.plugin.conflicts.others.quarantined("eth0"), [])
 
-    def test_a_row_that_the_disk_refuses_stops_nothing(self) -> None:
+    def test_unsaved_conflict_stops_nothing(self) -> None:
         self.create()
         self.plugin.records.steps.refuse["save"] = 28
         self.claims()
@@ -170,12 +170,12 @@ class ContestedTests(EngineManagedTestCase):
 
 
 class TwoNetworksTests(EngineManagedTestCase):
-    def test_what_a_container_of_the_engines_management_has_is_not_given_by_ours(self) -> None:
+    def test_address_under_engine_ipam_is_not_allocated(self) -> None:
         self.create(address="192.168.1.2")
         pool = self.ready("192.168.1.0/24")
         self.assertEqual([self.gets(pool), self.gets(pool)], ["192.168.1.3", "192.168.1.4"])
 
-    def test_on_another_parent_nothing_of_this_one_counts(self) -> None:
+    def test_conflicts_are_separate_for_each_parent(self) -> None:
         self.neighbour_has(ADDRESS)
         with self.assert_refused(RequestRefused, ADDRESS):
             self.create()

@@ -37,12 +37,12 @@ ROWS: list[Change] = [
 
 
 class RoundTripTests(LedgerTestCase):
-    def test_a_new_one_is_empty_and_for_our_eyes_only(self) -> None:
+    def test_new_database_is_empty_and_private(self) -> None:
         database = self.open()
         self.assertEqual(contents(database), {table.name: set() for table in TABLES})
         self.assertEqual(self.database_path.stat().st_mode & 0o777, 0o600)
 
-    def test_rows_are_there_after_closing_and_opening(self) -> None:
+    def test_rows_survive_closing_and_opening(self) -> None:
         database = self.open()
         database.commit(ROWS)
         before = contents(database)
@@ -52,7 +52,7 @@ class RoundTripTests(LedgerTestCase):
         self.assertEqual(contents(again), before)
         self.assertEqual(again.generation, 1)
 
-    def test_rows_are_there_after_a_kill_right_after_the_commit(self) -> None:
+    def test_rows_survive_a_kill_after_the_commit(self) -> None:
         database = self.open()
         for number in range(20):
             database.commit([Put(NETWORKS, (f"n{number}", "{}"))])
@@ -60,7 +60,7 @@ class RoundTripTests(LedgerTestCase):
                 killed = self.open(self.after_kill())
                 self.assertEqual(contents(killed), contents(database))
 
-    def test_a_put_replaces_and_a_drop_by_part_of_the_key_drops_all_of_it(self) -> None:
+    def test_put_replaces_and_drop_takes_a_partial_key(self) -> None:
         database = self.open()
         database.commit(ROWS)
         database.commit([Put(NETWORKS, ("n1", "{}")), Drop(ADDRESSES, ("p1",)), Drop(POOLS, ("none",))])
@@ -70,7 +70,7 @@ class RoundTripTests(LedgerTestCase):
         database.close()
         self.open()
 
-    def test_later_changes_of_one_commit_win(self) -> None:
+    def test_last_change_of_a_commit_wins(self) -> None:
         database = self.open()
         database.commit([Put(NETWORKS, ("n", "1")), Drop(NETWORKS, ("n",)), Put(NETWORKS, ("n", "2"))])
         self.assertEqual(database.rows(NETWORKS), [("n", "2")])
@@ -79,12 +79,12 @@ class RoundTripTests(LedgerTestCase):
         database.close()
         self.open()
 
-    def test_a_commit_waits_for_the_disk(self) -> None:
+    def test_commit_waits_for_the_disk(self) -> None:
         connection = self.connection_of(self.open())
         for pragma, value in (("synchronous", 2), ("journal_mode", "wal"), ("locking_mode", "exclusive")):
             self.assertEqual(connection.execute(f"PRAGMA {pragma}").fetchone(), (value,))
 
-    def test_a_second_one_on_the_same_directory_is_refused(self) -> None:
+    def test_second_database_on_a_directory_is_refused(self) -> None:
         self.open().commit(ROWS)
         self.patch(sqlite3, "connect", lambda path, **more: connect(path, timeout=0, **more))
         with self.assertRaises(StateError):
@@ -95,7 +95,7 @@ connect = sqlite3.connect
 
 
 class AllOrNothingTests(LedgerTestCase):
-    def test_a_commit_with_one_wrong_change_changes_nothing(self) -> None:
+    def test_commit_with_an_invalid_change_changes_nothing(self) -> None:
         database = self.open()
         database.commit(ROWS)
         before, generation = contents(database), database.generation
@@ -107,7 +107,7 @@ class AllOrNothingTests(LedgerTestCase):
         database.close()
         self.assertEqual(len(self.open().rows(NETWORKS)), 3)
 
-    def test_a_full_disk_changes_nothing_and_is_told(self) -> None:
+    def test_full_disk_raises_and_changes_nothing(self) -> None:
         database = self.open()
         database.commit(ROWS)
         before = contents(database)
@@ -126,7 +126,7 @@ class AllOrNothingTests(LedgerTestCase):
 
 
 class SchemaTests(LedgerTestCase):
-    def test_a_newer_schema_is_refused_with_the_remedy_and_left_as_it_is(self) -> None:
+    def test_newer_schema_is_refused_and_untouched(self) -> None:
         database = self.open()
         database.commit(ROWS)
         database.close()
@@ -138,7 +138,7 @@ class SchemaTests(LedgerTestCase):
         self.assertIn(f"schema version {len(MIGRATIONS) + 1}", str(caught.exception))
         self.assertIn("install the newer", str(caught.exception))
 
-    def test_a_migration_that_a_kill_interrupted_is_done_again(self) -> None:
+    def test_interrupted_migration_is_repeated(self) -> None:
         self.database_path.touch()
         self.open().commit(ROWS)
 

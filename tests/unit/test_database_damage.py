@@ -36,22 +36,22 @@ class DamageTestCase(LedgerTestCase):
 
 
 class LossTests(DamageTestCase):
-    def test_a_database_that_is_gone(self) -> None:
+    def test_missing_database_is_refused(self) -> None:
         self.database.close()
         self.database_path.unlink()
         self.told(self.directory, "is gone", "generation 3")
 
-    def test_a_database_that_is_empty(self) -> None:
+    def test_empty_database_is_refused(self) -> None:
         self.database.close()
         self.database_path.write_bytes(b"")
         self.told(self.directory, "generation")
 
-    def test_a_write_ahead_log_that_is_gone(self) -> None:
+    def test_missing_write_ahead_log_is_refused(self) -> None:
         killed = self.after_kill()
         (killed / (DATABASE_NAME + "-wal")).unlink()
         self.told(killed, "generation")
 
-    def test_the_last_commits_in_a_write_ahead_log_that_was_cut(self) -> None:
+    def test_truncated_write_ahead_log_is_refused(self) -> None:
         whole = self.after_kill()
         log = (whole / (DATABASE_NAME + "-wal")).read_bytes()
         self.assertGreater(len(log), 1000)
@@ -61,27 +61,27 @@ class LossTests(DamageTestCase):
             (cut / (DATABASE_NAME + "-wal")).write_bytes(log[:kept])
             self.told(cut, "generation")
 
-    def test_an_older_database_that_was_put_back(self) -> None:
+    def test_older_copy_is_refused(self) -> None:
         older = self.after_kill()
         self.database.commit([Put(NETWORKS, ("network-6", "{}"))])
         newer = self.after_kill()
         shutil.copy(newer / WITNESS_NAME, older / WITNESS_NAME)
         self.told(older, "generation 3", "4 was committed", "older file")
 
-    def test_a_witness_that_is_gone_does_not_matter(self) -> None:
+    def test_missing_generation_file_is_harmless(self) -> None:
         """It only ever repeats what the database says; a backup of the database alone can be put back."""
         self.database.close()
         (self.directory / WITNESS_NAME).unlink()
         self.assertEqual(contents(self.open()), self.contents)
 
-    def test_a_witness_that_lags_behind_does_not_matter(self) -> None:
+    def test_lagging_generation_file_is_harmless(self) -> None:
         older = (self.directory / WITNESS_NAME).read_bytes()
         self.database.commit([Put(NETWORKS, ("network-6", "{}"))])
         killed = self.after_kill()
         (killed / WITNESS_NAME).write_bytes(older)
         self.assertEqual(len(self.open(killed).rows(NETWORKS)), 6)
 
-    def test_a_kill_before_the_first_commit_is_no_damage(self) -> None:
+    def test_kill_before_the_first_commit_is_no_damage(self) -> None:
         fresh = self.make_directory()
         (fresh / WITNESS_NAME).touch()
         (fresh / DATABASE_NAME).touch()
@@ -89,7 +89,7 @@ class LossTests(DamageTestCase):
 
 
 class ChangeTests(DamageTestCase):
-    def test_a_damaged_witness(self) -> None:
+    def test_damaged_generation_file_is_refused(self) -> None:
         self.database.close()
         path = self.directory / WITNESS_NAME
         whole = path.read_bytes()
@@ -97,7 +97,7 @@ class ChangeTests(DamageTestCase):
             path.write_bytes(raw)
             self.told(self.directory, WITNESS_NAME, "damaged")
 
-    def test_a_byte_changed_in_a_row(self) -> None:
+    def test_changed_byte_in_a_row_is_refused(self) -> None:
         self.database.close()
         raw = self.database_path.read_bytes()
         for wanted in (b"eth0", b"10.0.0.7", b"network-3", b"mvt0"):
@@ -105,7 +105,7 @@ class ChangeTests(DamageTestCase):
             self.database_path.write_bytes(raw[:place] + bytes([raw[place] ^ 4]) + raw[place + 1 :])
             self.told(self.directory)
 
-    def test_a_row_added_changed_or_removed_by_hand(self) -> None:
+    def test_row_changed_by_hand_is_refused(self) -> None:
         connection = self.connection_of(self.database)
         for statement in (
             "DELETE FROM networks WHERE id = 'network-1'",
@@ -133,7 +133,7 @@ class ChangeTests(DamageTestCase):
             self.setUp()
             connection = self.connection_of(self.database)
 
-    def test_any_byte_changed_is_told_or_harmless(self) -> None:
+    def test_any_changed_byte_is_reported_or_harmless(self) -> None:
         """Some bytes mean nothing; but whatever opens must hold what was committed."""
         self.database.close()
         raw = self.database_path.read_bytes()

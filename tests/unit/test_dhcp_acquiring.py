@@ -46,7 +46,7 @@ class AcquiringTestCase(SynchronousTestCase):
 
 
 class AcquireTests(AcquiringTestCase):
-    def test_a_lease_is_taken_with_four_messages(self) -> None:
+    def test_lease_is_acquired_with_four_messages(self) -> None:
         stand = LeaseFixture(Server(t1=600, t2=900))
         facts = self.successResultOf(self.acquire(stand))
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
@@ -71,7 +71,7 @@ class AcquireTests(AcquiringTestCase):
         self.assertIs(stand.lease.state, State.BOUND)
         self.assertEqual(stand.wire.hearers, 0)
 
-    def test_the_request_names_server_and_address_under_the_same_transaction(self) -> None:
+    def test_request_has_server_address_and_transaction_of_the_offer(self) -> None:
         stand = LeaseFixture(Server())
         self.successResultOf(self.acquire(stand))
         discover, request = stand.said
@@ -79,12 +79,12 @@ class AcquireTests(AcquiringTestCase):
         self.assertEqual(request.xid, discover.xid)
         self.assertEqual(request.ciaddr, "0.0.0.0")
 
-    def test_a_lease_is_the_same_after_it_was_on_disk(self) -> None:
+    def test_binding_survives_saving(self) -> None:
         stand = LeaseFixture(Server())
         facts = self.successResultOf(self.acquire(stand))
         self.assertEqual(from_document(Binding, to_document(facts)), facts)
 
-    def test_times_that_the_server_does_not_say_or_that_make_no_sense_are_half_and_seven_eighths(
+    def test_missing_or_unsound_t1_and_t2_get_defaults(
         self,
     ) -> None:
         for t1, t2, expected in (
@@ -97,7 +97,7 @@ class AcquireTests(AcquiringTestCase):
             facts = self.successResultOf(self.acquire(LeaseFixture(Server(t1=t1, t2=t2))))
             self.assertEqual((facts.t1, facts.t2), expected, (t1, t2))
 
-    def test_a_lost_question_is_asked_again_ever_more_slowly_until_the_time_is_over(self) -> None:
+    def test_discover_is_repeated_with_backoff_until_the_timeout(self) -> None:
         stand = LeaseFixture(Server(away=True))
         outcome = self.acquire(stand)
         moments = []
@@ -110,7 +110,7 @@ class AcquireTests(AcquiringTestCase):
         self.assertEqual([round(moment) for moment in moments], [1, 3, 7])
         self.assertTrue(stand.is_silent())
 
-    def test_a_server_that_was_away_at_first_is_found(self) -> None:
+    def test_server_that_starts_late_is_found(self) -> None:
         server = Server(away=True)
         stand = LeaseFixture(server)
         outcome = self.acquire(stand)
@@ -120,14 +120,14 @@ class AcquireTests(AcquiringTestCase):
         stand.pass_time(2)
         self.successResultOf(outcome)
 
-    def test_a_parent_that_is_down_is_named_as_the_reason(self) -> None:
+    def test_error_says_that_the_parent_is_down(self) -> None:
         stand = LeaseFixture(Server())
         stand.wire.down = True
         outcome = self.acquire(stand)
         stand.pass_time(11)
         self.assert_words(self.refusal(outcome), "Network is down", "eth1")
 
-    def test_of_two_servers_the_first_is_chosen_and_the_other_does_not_count(self) -> None:
+    def test_first_of_two_servers_is_chosen(self) -> None:
         first, second = Server(), Server("192.168.77.200", "192.168.77.2", "52:54:00:00:00:02")
         stand = LeaseFixture(first, second)
 
@@ -140,7 +140,7 @@ class AcquireTests(AcquiringTestCase):
         self.assertEqual(str(facts.address), "192.168.77.100")
         self.assertEqual(facts.server_mac, "52:54:00:00:00:01")
 
-    def test_broken_frames_between_good_ones_change_nothing(self) -> None:
+    def test_broken_frames_are_ignored(self) -> None:
         stand = LeaseFixture()
 
         def babble(frame: bytes) -> list[bytes]:
@@ -151,13 +151,13 @@ class AcquireTests(AcquiringTestCase):
 
 
 class WantedTests(AcquiringTestCase):
-    def test_the_wanted_address_is_asked_for_and_got(self) -> None:
+    def test_wanted_address_is_leased(self) -> None:
         stand = LeaseFixture(Server(others=("192.168.77.150",)))
         facts = self.successResultOf(self.acquire(stand, "192.168.77.150"))
         self.assertEqual(str(facts.address), "192.168.77.150")
         self.assertEqual(stand.said[0].requested, "192.168.77.150")
 
-    def test_the_server_that_has_it_is_waited_for(self) -> None:
+    def test_server_with_the_wanted_address_is_preferred(self) -> None:
         late = Server("192.168.77.150", "192.168.77.2", "52:54:00:00:00:02")
         stand = LeaseFixture(Server())
         outcome = self.acquire(stand, "192.168.77.150")
@@ -168,7 +168,7 @@ class WantedTests(AcquiringTestCase):
         facts = self.successResultOf(outcome)
         self.assertEqual((str(facts.address), str(facts.server_id)), ("192.168.77.150", "192.168.77.2"))
 
-    def test_another_address_is_refused_with_both_and_the_server_and_leaves_nothing_leased(self) -> None:
+    def test_offer_of_another_address_is_refused_and_not_leased(self) -> None:
         stand = LeaseFixture(Server())
         outcome = self.acquire(stand, "192.168.77.150")
         stand.pass_time(2)
@@ -179,7 +179,7 @@ class WantedTests(AcquiringTestCase):
         self.assertEqual(stand.holder.notes, [])
         self.assertTrue(stand.is_silent())
 
-    def test_a_wanted_address_in_use_is_declined_and_not_tried_again(self) -> None:
+    def test_wanted_address_in_use_is_declined_once(self) -> None:
         stand = LeaseFixture(Server())
         stand.holder.users["192.168.77.100"] = STRANGER
         refusal = self.refusal(self.acquire(stand, "192.168.77.100"))
@@ -188,7 +188,7 @@ class WantedTests(AcquiringTestCase):
 
 
 class DurabilityTests(AcquiringTestCase):
-    def test_nothing_is_requested_before_the_intent_is_on_disk(self) -> None:
+    def test_request_follows_the_saved_intent(self) -> None:
         stand = LeaseFixture(Server())
         disk: Deferred[None] = Deferred()
         stand.holder.disk = lambda what: disk if what == "intend" else None
@@ -198,7 +198,7 @@ class DurabilityTests(AcquiringTestCase):
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
         self.successResultOf(outcome)
 
-    def test_nobody_is_told_of_a_lease_before_it_is_on_disk(self) -> None:
+    def test_lease_is_returned_after_it_is_saved(self) -> None:
         stand = LeaseFixture(Server())
         disk: Deferred[None] = Deferred()
         stand.holder.disk = lambda what: disk if what == "keep" else None
@@ -207,7 +207,7 @@ class DurabilityTests(AcquiringTestCase):
         disk.callback(None)
         self.successResultOf(outcome)
 
-    def test_a_lease_that_the_disk_does_not_take_is_given_back(self) -> None:
+    def test_lease_that_cannot_be_saved_is_released(self) -> None:
         stand = LeaseFixture(Server())
 
         def full(what: str) -> None:
@@ -219,7 +219,7 @@ class DurabilityTests(AcquiringTestCase):
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST, RELEASE])
         self.assertTrue(stand.is_silent())
 
-    def test_a_lease_whose_address_could_not_be_looked_at_is_given_back(self) -> None:
+    def test_lease_is_released_if_its_address_cannot_be_probed(self) -> None:
         stand = LeaseFixture(Server())
         stand.holder.blind = RequestRefused("no probe possible")
         self.assertEqual(self.refusal(self.acquire(stand)), "no probe possible")
@@ -233,7 +233,7 @@ class AskAroundTests(AcquiringTestCase):
         )
         return ensureDeferred(question)
 
-    def test_a_lans_prefix_and_router_are_learnt_without_a_lease(self) -> None:
+    def test_discover_learns_prefix_and_router_without_a_lease(self) -> None:
         stand = LeaseFixture()
 
         def server(frame: bytes) -> list[bytes]:
@@ -247,7 +247,7 @@ class AskAroundTests(AcquiringTestCase):
         self.assertEqual(stand.kinds, [DISCOVER])
         self.assertTrue(stand.is_silent())
 
-    def test_silence_is_refused_in_time(self) -> None:
+    def test_discover_without_an_answer_is_refused_in_time(self) -> None:
         stand = LeaseFixture()
         outcome = self.ask(stand)
         stand.pass_time(11)

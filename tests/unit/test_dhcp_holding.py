@@ -37,7 +37,7 @@ class HoldingTestCase(SynchronousTestCase):
 
 
 class RenewalTests(HoldingTestCase):
-    def test_at_half_time_the_server_alone_is_asked_from_the_leased_address(self) -> None:
+    def test_renewal_is_unicast_from_the_leased_address_at_t1(self) -> None:
         stand = self.bound(short())
         stand.pass_time(189)
         self.assertEqual(stand.kinds, [])
@@ -49,7 +49,7 @@ class RenewalTests(HoldingTestCase):
         self.assertEqual((said.source, said.destination), ("192.168.77.100", "192.168.77.1"))
         self.assertIsNone(said.server_id)
 
-    def test_new_times_are_on_disk_and_count_from_the_question(self) -> None:
+    def test_new_times_are_saved_and_count_from_the_request(self) -> None:
         stand = self.bound(short())
         stand.pass_time(200)
         facts = stand.holder.kept[-1]
@@ -59,21 +59,21 @@ class RenewalTests(HoldingTestCase):
         self.assertIn(len(stand.said), (6, 7))
         self.assertIs(stand.lease.state, State.BOUND)
 
-    def test_leases_that_were_taken_together_are_not_all_renewed_together(self) -> None:
+    def test_renewals_of_simultaneous_leases_are_spread(self) -> None:
         stand = LeaseFixture(short())
         for seed in range(3):
             self.successResultOf(ensureDeferred(stand.new_lease(seed=seed).acquire()))
         moments = {call.time for call in stand.clock.getDelayedCalls()}
         self.assertEqual(len(moments), 3)
 
-    def test_a_new_hostname_is_named_at_the_next_renewal_and_kept(self) -> None:
+    def test_new_hostname_is_sent_with_the_next_renewal_and_saved(self) -> None:
         stand = self.bound(short())
         stand.lease.hostname = "db"
         stand.pass_time(200)
         self.assertEqual(stand.said[-1].options[12], b"db")
         self.assertEqual(stand.holder.kept[-1].hostname, "db")
 
-    def test_a_server_that_is_away_is_asked_some_times_and_not_all_the_time(self) -> None:
+    def test_renewal_is_repeated_at_growing_intervals(self) -> None:
         server = Server(lease_seconds=86400)
         stand = self.bound(server)
         server.away = True
@@ -82,7 +82,7 @@ class RenewalTests(HoldingTestCase):
         self.assertTrue(5 <= len(stand.said) <= 15, len(stand.said))
         self.assertEqual({said.destination_mac for said in stand.said}, {server.mac})
 
-    def test_a_server_that_was_away_for_a_while_renews(self) -> None:
+    def test_server_that_was_away_renews(self) -> None:
         server = short()
         stand = self.bound(server)
         server.away = True
@@ -93,7 +93,7 @@ class RenewalTests(HoldingTestCase):
         self.assertIs(stand.lease.state, State.BOUND)
         self.assertEqual(stand.holder.noted("lost"), [])
 
-    def test_a_renewal_that_the_disk_does_not_take_is_logged_and_counts(self) -> None:
+    def test_renewal_that_cannot_be_saved_is_logged_and_valid(self) -> None:
         stand = self.bound(short())
 
         def full(what: str) -> None:
@@ -107,7 +107,7 @@ class RenewalTests(HoldingTestCase):
         self.assertEqual([each for each in told if "log_failure" in each], [], "a full disk is no bug")
         self.assertIs(stand.lease.state, State.BOUND)
 
-    def test_a_lease_counts_from_the_question_however_late_the_answer(self) -> None:
+    def test_lease_counts_from_the_request_if_the_ack_is_late(self) -> None:
         server = short()
         stand = self.bound(server)
         server.away = True
@@ -118,7 +118,7 @@ class RenewalTests(HoldingTestCase):
         stand.wire.bring(server.answer(said, ACK, "192.168.77.100"))
         self.assertTrue(EPOCH + 190 <= stand.holder.kept[-1].obtained_at <= EPOCH + asked_at)
 
-    def test_a_confirmation_of_another_address_is_none(self) -> None:
+    def test_ack_for_another_address_is_ignored(self) -> None:
         server = short()
         stand = self.bound(server)
         server.away = True
@@ -127,7 +127,7 @@ class RenewalTests(HoldingTestCase):
         self.assertIs(stand.lease.state, State.RENEWING)
         self.assertEqual(stand.holder.notes, [])
 
-    def test_leases_of_seconds_are_renewed_at_most_once_a_second(self) -> None:
+    def test_lease_of_seconds_is_renewed_at_most_once_a_second(self) -> None:
         stand = self.bound(Server(lease_seconds=2))
         stand.pass_time(20)
         self.assertLessEqual(len(stand.said), 41)
@@ -139,7 +139,7 @@ class RenewalTests(HoldingTestCase):
         stand.pass_time(20)
         self.assertLessEqual(len(stand.said), 41)
 
-    def test_a_lease_for_ever_is_never_renewed(self) -> None:
+    def test_infinite_lease_is_never_renewed(self) -> None:
         stand = self.bound(Server(lease_seconds=INFINITE))
         stand.pass_time(86400 * 400, step=3600)
         self.assertEqual(stand.kinds, [])
@@ -148,7 +148,7 @@ class RenewalTests(HoldingTestCase):
 
 
 class RebindingTests(HoldingTestCase):
-    def test_a_server_whose_mac_has_changed_is_found_by_asking_all_and_remembered(self) -> None:
+    def test_rebinding_finds_and_saves_the_new_mac_of_the_server(self) -> None:
         server = short()
         stand = self.bound(server)
         server.mac = "52:54:00:00:00:77"
@@ -163,7 +163,7 @@ class RebindingTests(HoldingTestCase):
         self.assertEqual(stand.holder.kept[-1].server_mac, "52:54:00:00:00:77")
         self.assertEqual(stand.holder.noted("lost"), [])
 
-    def test_another_server_may_take_the_lease_over(self) -> None:
+    def test_rebinding_may_move_the_lease_to_another_server(self) -> None:
         first, second = short(), Server(id="192.168.77.2", mac="52:54:00:00:00:02")
         stand = self.bound(first)
         first.away = True
@@ -174,7 +174,7 @@ class RebindingTests(HoldingTestCase):
         self.assertEqual(str(facts.server_id), "192.168.77.2")
         self.assertIs(stand.lease.state, State.BOUND)
 
-    def test_a_foreign_servers_no_does_not_outweigh_our_servers_yes(self) -> None:
+    def test_ack_of_our_server_outweighs_a_foreign_nak(self) -> None:
         ours, foreign = short(), Server("10.0.0.9", "192.168.77.2", "52:54:00:00:00:02")
         stand = self.bound(ours)
         ours.mac = "52:54:00:00:00:77"
@@ -183,7 +183,7 @@ class RebindingTests(HoldingTestCase):
         self.assertIs(stand.lease.state, State.BOUND)
         self.assertEqual(stand.holder.noted("lost"), [])
 
-    def test_only_our_own_server_counts_in_renewing(self) -> None:
+    def test_foreign_servers_are_ignored_in_renewing(self) -> None:
         ours = short()
         stand = self.bound(ours)
         ours.away = True
@@ -195,7 +195,7 @@ class RebindingTests(HoldingTestCase):
 
 
 class ResumingTests(HoldingTestCase):
-    def test_the_lease_is_confirmed_by_asking_all_for_the_address(self) -> None:
+    def test_init_reboot_broadcasts_a_request_for_the_address(self) -> None:
         stand = self.resumed(short(), age=50)
         (said,) = stand.said
         self.assertEqual((said.kind, said.requested, said.server_id), (REQUEST, "192.168.77.100", None))
@@ -206,7 +206,7 @@ class ResumingTests(HoldingTestCase):
         self.assertIs(stand.lease.state, State.BOUND)
         self.assertEqual(stand.holder.kept[-1].obtained_at, EPOCH)
 
-    def test_without_an_answer_the_old_times_go_on(self) -> None:
+    def test_unanswered_init_reboot_leaves_the_old_times(self) -> None:
         server = short(away=True)
         stand = self.resumed(server, age=100)
         self.assertIs(stand.lease.state, State.INIT_REBOOT)
@@ -220,35 +220,35 @@ class ResumingTests(HoldingTestCase):
         stand.pass_time(100)
         self.assertEqual(len(stand.holder.noted("lost")), 1)
 
-    def test_a_lease_that_runs_out_while_nobody_answers_is_lost_at_that_moment(self) -> None:
+    def test_lease_that_expires_in_init_reboot_is_lost_then(self) -> None:
         stand = self.resumed(Server(away=True), age=396)
         stand.pass_time(3)
         self.assertEqual(stand.holder.noted("lost"), [])
         stand.pass_time(1.25)
         self.assertEqual(len(stand.holder.noted("lost")), 1)
 
-    def test_what_was_due_meanwhile_is_done_at_once(self) -> None:
+    def test_overdue_renewal_is_made_at_once(self) -> None:
         for age, state in ((250, State.RENEWING), (350, State.REBINDING)):
             stand = self.resumed(Server(away=True), age=age)
             stand.pass_time(11)
             self.assertIs(stand.lease.state, state)
 
-    def test_what_expired_meanwhile_is_lost_and_asked_for_anew(self) -> None:
+    def test_expired_lease_is_acquired_again(self) -> None:
         stand = self.resumed(short(), age=500)
         self.assertEqual([what for what, _ in stand.holder.notes], ["lost", "keep", "regained"])
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
         self.assertIs(stand.lease.state, State.BOUND)
 
-    def test_a_no_of_the_server_is_told(self) -> None:
+    def test_nak_in_init_reboot_is_reported(self) -> None:
         stand = self.resumed(Server("192.168.77.101", others=()), age=50)
         self.assertIn("not yours", stand.holder.noted("lost")[0][1])
 
-    def test_a_clock_that_was_set_back_does_not_make_a_lease_longer_than_it_is(self) -> None:
+    def test_clock_set_back_does_not_prolong_a_lease(self) -> None:
         stand = self.resumed(Server(away=True), age=-100000)
         stand.pass_time(401)
         self.assertEqual(len(stand.holder.noted("lost")), 1)
 
-    def test_the_client_id_and_vendor_class_are_those_of_the_lease(self) -> None:
+    def test_resumed_lease_has_its_client_id_and_vendor_class(self) -> None:
         stand = LeaseFixture(Server())
         lease = stand.new_lease(Client(MAC, b"\x00web.lan", "web", "router"))
         facts: Binding = self.successResultOf(ensureDeferred(lease.acquire()))
@@ -258,14 +258,14 @@ class ResumingTests(HoldingTestCase):
             [stand.said[-1].options[code] for code in (61, 12, 60)], [b"\x00web.lan", b"web", b"router"]
         )
 
-    def test_a_lease_for_ever_is_confirmed_once(self) -> None:
+    def test_infinite_lease_is_confirmed_once(self) -> None:
         stand = self.resumed(Server(lease_seconds=INFINITE), lease_seconds=INFINITE)
         stand.pass_time(86400 * 3, step=60)
         self.assertEqual(stand.kinds, [REQUEST])
 
 
 class EndTests(HoldingTestCase):
-    def test_release_tells_the_server_from_the_leased_address_and_nothing_is_left(self) -> None:
+    def test_release_is_sent_from_the_leased_address_and_ends_all(self) -> None:
         stand = self.bound(Server())
         stand.lease.release()
         (said,) = stand.said
@@ -276,7 +276,7 @@ class EndTests(HoldingTestCase):
         self.assertEqual((said.source_mac, said.destination_mac), (MAC, "52:54:00:00:00:01"))
         self.assertTrue(stand.is_silent())
 
-    def test_stop_says_nothing_and_nothing_is_left_in_whatever_state(self) -> None:
+    def test_stop_is_silent_and_ends_all_in_every_state(self) -> None:
         for seconds in (0, 210, 310, 420, 1000):
             server = short()
             stand = self.bound(server)
@@ -288,13 +288,13 @@ class EndTests(HoldingTestCase):
             stand.pass_time(1000)
             self.assertEqual(stand.kinds, [], seconds)
 
-    def test_a_parent_that_is_gone_does_not_keep_a_lease_from_ending(self) -> None:
+    def test_lease_ends_without_its_parent(self) -> None:
         stand = self.bound(Server())
         stand.wire.down = True
         stand.lease.release()
         self.assertTrue(stand.is_silent())
 
-    def test_ending_twice_is_ending_once(self) -> None:
+    def test_lease_may_be_ended_twice(self) -> None:
         stand = self.bound(Server())
         stand.lease.stop()
         stand.lease.stop()

@@ -12,7 +12,7 @@ from .test_dhcp_holding import HoldingTestCase, short
 
 
 class LosingTests(HoldingTestCase):
-    def test_a_no_at_renewal_is_told_with_its_reason_and_the_address_asked_for_again(self) -> None:
+    def test_nak_is_reported_and_the_address_requested_again(self) -> None:
         server = short()
         stand = self.bound(server)
         server.naks = 1
@@ -24,7 +24,7 @@ class LosingTests(HoldingTestCase):
         self.assertEqual(stand.holder.noted("regained"), [("regained", "192.168.77.100")])
         self.assertIs(stand.lease.state, State.BOUND)
 
-    def test_the_address_that_the_container_uses_is_not_declined_for_being_used(self) -> None:
+    def test_address_of_the_container_itself_is_not_declined(self) -> None:
         server = short()
         stand = self.bound(server)
         stand.holder.users["192.168.77.100"] = STRANGER
@@ -32,7 +32,7 @@ class LosingTests(HoldingTestCase):
         stand.pass_time(201)
         self.assertNotIn(DECLINE, stand.kinds)
 
-    def test_an_expired_lease_is_told_once_and_asked_for_for_ever_at_most_once_a_minute(self) -> None:
+    def test_expired_lease_is_reported_once_and_requested_for_ever(self) -> None:
         server = short()
         stand = self.bound(server)
         server.away = True
@@ -49,7 +49,7 @@ class LosingTests(HoldingTestCase):
         stand.pass_time(120)
         self.assertEqual(stand.holder.noted("lost", "regained")[1:], [("regained", "192.168.77.100")])
 
-    def test_a_lost_lease_is_not_given_back(self) -> None:
+    def test_lost_lease_is_not_released(self) -> None:
         server = short()
         stand = self.bound(server)
         server.away = True
@@ -58,7 +58,7 @@ class LosingTests(HoldingTestCase):
         self.assertNotIn(RELEASE, stand.kinds)
         self.assertTrue(stand.is_silent())
 
-    def test_a_foreign_servers_no_while_ours_is_away_is_believed(self) -> None:
+    def test_foreign_nak_counts_while_our_server_is_silent(self) -> None:
         server = short()
         stand = self.bound(server)
         server.away = True
@@ -69,7 +69,7 @@ class LosingTests(HoldingTestCase):
         stand.pass_time(303)
         self.assertIn("192.168.77.2", stand.holder.noted("lost")[0][1])
 
-    def test_who_is_told_may_end_the_lease_on_the_spot(self) -> None:
+    def test_store_may_end_a_lost_lease_at_once(self) -> None:
         server = short()
         stand = self.bound(server)
         server.away = True
@@ -84,7 +84,7 @@ class LosingTests(HoldingTestCase):
 
 
 class MovingTests(HoldingTestCase):
-    def test_another_address_is_told_and_held_when_the_container_takes_it(self) -> None:
+    def test_accepted_new_address_becomes_the_lease(self) -> None:
         server = short()
         stand = self.bound(server)
         stand.holder.moves = True
@@ -102,7 +102,7 @@ class MovingTests(HoldingTestCase):
         stand.pass_time(202)
         self.assertEqual(stand.said[0].ciaddr, "192.168.77.101")
 
-    def test_an_address_that_the_container_does_not_take_is_given_back_and_not_taken_again(self) -> None:
+    def test_refused_new_address_is_released_and_not_leased_again(self) -> None:
         server = short()
         stand = self.bound(server)
         server.address = "192.168.77.101"
@@ -118,7 +118,7 @@ class MovingTests(HoldingTestCase):
         stand.pass_time(70)
         self.assertEqual(stand.holder.noted("regained"), [("regained", "192.168.77.100")])
 
-    def test_a_container_that_cannot_move_keeps_the_lease_alive(self) -> None:
+    def test_failed_readdressing_is_logged_and_releases_the_address(self) -> None:
         server = short()
         stand = self.bound(server)
 
@@ -134,7 +134,7 @@ class MovingTests(HoldingTestCase):
         self.assertEqual([each for each in events if "log_failure" in each], [])
         self.assertEqual(stand.kinds, [REQUEST, DISCOVER, REQUEST, RELEASE])
 
-    def test_another_address_that_is_in_use_is_declined_and_not_told(self) -> None:
+    def test_new_address_in_use_is_declined(self) -> None:
         server = short()
         stand = self.bound(server)
         stand.holder.users["192.168.77.101"] = STRANGER

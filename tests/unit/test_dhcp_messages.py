@@ -52,7 +52,7 @@ def ack(options: bytes = LEASE_TIME, your_address: str = "192.168.77.100", **wor
 
 
 class SayingTests(SynchronousTestCase):
-    def test_who_has_no_address_speaks_to_all_under_the_mac_of_the_container(self) -> None:
+    def test_client_without_an_address_broadcasts_from_its_mac(self) -> None:
         said = Said(encode(DISCOVER))
         self.assertEqual(
             (said.destination_mac, said.source_mac, said.chaddr), ("ff:ff:ff:ff:ff:ff", MAC, MAC)
@@ -60,35 +60,33 @@ class SayingTests(SynchronousTestCase):
         self.assertEqual((said.source, said.destination), ("0.0.0.0", "255.255.255.255"))
         self.assertTrue(said.broadcast)
 
-    def test_a_renewal_goes_from_the_leased_address_to_the_server_alone(self) -> None:
+    def test_renewing_request_is_unicast_from_the_leased_address(self) -> None:
         said = Said(encode(RENEWAL))
         self.assertEqual((said.destination_mac, said.source_mac), (SERVER.mac, MAC))
         self.assertEqual((said.source, said.destination), ("192.168.77.100", "192.168.77.1"))
         self.assertEqual(said.ciaddr, "192.168.77.100")
         self.assertFalse(said.broadcast)
 
-    def test_a_rebinding_message_is_heard_by_all_and_names_the_address_in_use(self) -> None:
+    def test_rebinding_request_is_broadcast_with_ciaddr(self) -> None:
         said = Said(encode(evolve(RENEWAL, to=None)))
         self.assertEqual((said.destination_mac, said.destination), ("ff:ff:ff:ff:ff:ff", "255.255.255.255"))
         self.assertEqual(said.ciaddr, "192.168.77.100")
 
-    def test_the_server_learns_id_hostname_and_vendor_class_and_what_we_want_to_know(self) -> None:
+    def test_request_has_client_id_hostname_class_and_parameters(self) -> None:
         options = Said(encode(DISCOVER)).options
         self.assertEqual((options[61], options[12], options[60]), (b"\x01zB", b"web", b"docker"))
         self.assertLessEqual({1, 3, 51, 54, 58, 59}, set(options[55]))
 
-    def test_any_bytes_are_a_client_id(self) -> None:
+    def test_client_id_may_be_any_bytes(self) -> None:
         for client_id in (b"\x01", b"\x01\x02\x03", b"\x00name", b"\xff" + bytes(range(200))):
             self.assertEqual(Said(encode(evolve(DISCOVER, client_id=client_id))).options[61], client_id)
 
-    def test_a_release_tells_nothing_but_who_gives_back_what(self) -> None:
+    def test_release_has_client_server_and_address_only(self) -> None:
         ask = evolve(RENEWAL, kind=MessageType.RELEASE, hostname="web", server_id=SERVER.id)
         self.assertEqual(set(Said(encode(ask)).options), {53, 54, 61})
 
     @given(st.binary(min_size=1, max_size=255), st.text(max_size=80), st.integers(0, 2**32 - 1))
-    def test_checksums_and_lengths_are_right_whatever_is_said(
-        self, client_id: bytes, hostname: str, xid: int
-    ) -> None:
+    def test_checksums_and_lengths_are_valid(self, client_id: bytes, hostname: str, xid: int) -> None:
         frame = encode(evolve(DISCOVER, client_id=client_id, hostname=hostname, xid=xid))
         ip, udp = frame[14:34], frame[34:]
         self.assertEqual(ones_complement_sum(ip), 0xFFFF)
@@ -99,11 +97,11 @@ class SayingTests(SynchronousTestCase):
         self.assertEqual(struct.unpack(">H", udp[4:6]), (len(udp),))
         self.assertGreaterEqual(len(udp) - 8, 300)
 
-    def test_a_checksum_that_comes_out_as_zero_is_not_taken_for_none(self) -> None:
+    def test_zero_checksum_is_sent_as_ffff(self) -> None:
         checksum = int.from_bytes(encode(evolve(DISCOVER, xid=0x01020000))[40:42], "big")
         self.assertEqual(encode(evolve(DISCOVER, xid=0x01020000 | checksum))[40:42], b"\xff\xff")
 
-    def test_a_client_id_that_is_too_long_is_refused_and_not_cut_so_that_two_become_one(self) -> None:
+    def test_too_long_client_id_is_refused(self) -> None:
         with self.assertRaisesRegex(ValueError, "256 bytes"):
             Client(MAC, b"x" * 256)
         with self.assertRaisesRegex(ValueError, "vendor class"):
@@ -111,7 +109,7 @@ class SayingTests(SynchronousTestCase):
 
 
 class HearingTests(SynchronousTestCase):
-    def test_an_ack_says_all_that_a_lease_is(self) -> None:
+    def test_ack_is_decoded_completely(self) -> None:
         times = option(58, struct.pack(">I", 600)) + option(59, struct.pack(">I", 900))
         routers = option(3, bytes((192, 168, 77, 1, 192, 168, 77, 2)))
         self.assertEqual(
@@ -131,19 +129,19 @@ class HearingTests(SynchronousTestCase):
             ),
         )
 
-    def test_an_answer_to_another_transaction_or_client_is_not_ours(self) -> None:
+    def test_answer_for_another_transaction_or_client_is_ignored(self) -> None:
         self.assertIsNone(heard(ack(), xid=XID + 1))
         self.assertIsNone(heard(ack(), mac="7a:42:00:00:00:01"))
 
-    def test_a_lease_for_ever_is_not_one_of_minus_one_second(self) -> None:
+    def test_infinite_lease_time_is_unsigned(self) -> None:
         answer = heard(ack(option(51, b"\xff" * 4)))
         assert answer is not None
         self.assertEqual(answer.lease_seconds, INFINITE)
 
-    def test_the_bytes_that_fill_a_short_frame_are_not_read(self) -> None:
+    def test_padding_of_a_short_frame_is_ignored(self) -> None:
         self.assertIsNotNone(heard(ack() + bytes(40)))
 
-    def test_options_go_on_in_the_fields_for_file_and_server_name(self) -> None:
+    def test_overloaded_file_and_sname_are_read(self) -> None:
         frame = bytearray(ack(option(52, b"\x03")))
         frame[42 + 108 : 42 + 108 + 7] = LEASE_TIME + b"\xff"
         frame[42 + 44 : 42 + 44 + 7] = MASK + b"\xff"
@@ -151,19 +149,19 @@ class HearingTests(SynchronousTestCase):
         assert answer is not None
         self.assertEqual((answer.lease_seconds, answer.prefix_length), (3600, 24))
 
-    def test_an_echoed_client_id_of_any_form_does_not_hide_what_follows(self) -> None:
+    def test_echoed_client_id_does_not_hide_later_options(self) -> None:
         for client_id in (b"", b"\x01", b"\x01\x02", b"\xff\xfe"):
             answer = heard(ack(option(61, client_id) + LEASE_TIME + MASK))
             assert answer is not None, client_id
             self.assertEqual((answer.lease_seconds, answer.prefix_length), (3600, 24))
 
-    def test_the_reason_of_a_nak_cannot_write_lines_of_its_own_into_the_log(self) -> None:
+    def test_reason_of_a_nak_is_printable(self) -> None:
         reason = option(56, b"no\n\x1b[2Jlease\xff\0")
         answer = heard(answer_frame(XID_BYTES, NAK, options=reason))
         assert answer is not None
         self.assertEqual(answer.message, "no??[2Jlease\N{REPLACEMENT CHARACTER}")
 
-    def test_what_makes_no_sense_is_not_heard(self) -> None:
+    def test_unsound_answers_are_ignored(self) -> None:
         for why, frame in {
             "no lease time": ack(b""),
             "no time at all": ack(option(51, bytes(4))),
@@ -184,17 +182,17 @@ class HearingTests(SynchronousTestCase):
         }.items():
             self.assertIsNone(heard(frame), why)
 
-    def test_a_fragment_is_not_taken_for_the_whole(self) -> None:
+    def test_fragment_is_ignored(self) -> None:
         frame = bytearray(ack())
         frame[20] |= 0x20
         self.assertIsNone(heard(bytes(frame)))
 
     @given(st.binary(max_size=600))
-    def test_no_frame_does_harm(self, frame: bytes) -> None:
+    def test_any_frame_is_harmless(self, frame: bytes) -> None:
         self.assertIsNone(heard(frame))
 
     @given(st.integers(0, 2**32), st.binary(min_size=1, max_size=8))
-    def test_no_damage_to_a_frame_does_harm(self, at: int, damage: bytes) -> None:
+    def test_any_damaged_frame_is_harmless(self, at: int, damage: bytes) -> None:
         frame = bytearray(ack(LEASE_TIME + MASK + option(56, b"reason") + option(61, b"\x01x")))
         at %= len(frame)
         frame[at : at + len(damage)] = damage
@@ -202,12 +200,12 @@ class HearingTests(SynchronousTestCase):
         self.assertTrue(answer is None or answer.xid == XID)
 
     @given(st.binary(max_size=400), st.sampled_from([OFFER, ACK, NAK]))
-    def test_no_options_do_harm(self, options: bytes, kind: int) -> None:
+    def test_any_options_are_harmless(self, options: bytes, kind: int) -> None:
         answer = heard(answer_frame(XID_BYTES, kind, your_address="10.0.0.9", options=options))
         self.assertTrue(answer is None or answer.server_id.packed[0] not in (0, 127))
 
     @given(st.integers(0, 400))
-    def test_no_frame_that_ends_too_early_does_harm(self, length: int) -> None:
+    def test_truncated_frame_is_harmless(self, length: int) -> None:
         frame = ack(LEASE_TIME + MASK)
         answer = heard(frame[:length])
         self.assertEqual(answer is not None, length >= len(frame))

@@ -22,7 +22,7 @@ from .test_dhcp_acquiring import AcquiringTestCase
 
 
 class TroubleTests(AcquiringTestCase):
-    def test_an_address_in_use_is_declined_and_another_one_taken(self) -> None:
+    def test_address_in_use_is_declined_and_another_one_leased(self) -> None:
         server = Server()
         stand = LeaseFixture(server)
         stand.holder.users["192.168.77.100"] = STRANGER
@@ -41,30 +41,30 @@ class TroubleTests(AcquiringTestCase):
             (DECLINE, "192.168.77.100", "192.168.77.1", "0.0.0.0"),
         )
 
-    def test_a_server_that_offers_only_what_is_in_use_is_given_up_and_the_user_is_named(self) -> None:
+    def test_server_with_used_addresses_only_is_refused_with_the_mac(self) -> None:
         stand = LeaseFixture(Server())
         stand.holder.users["192.168.77.100"] = STRANGER
         self.assert_words(self.refusal(self.acquire(stand)), STRANGER, "192.168.77.100", "192.168.77.1")
         self.assertEqual(stand.kinds.count(DECLINE), 4)
         self.assertTrue(stand.is_silent())
 
-    def test_the_container_itself_is_no_stranger(self) -> None:
+    def test_mac_of_the_container_is_no_conflict(self) -> None:
         stand = LeaseFixture(Server())
         stand.holder.users["192.168.77.100"] = MAC
         self.successResultOf(self.acquire(stand))
 
-    def test_a_server_that_takes_its_offers_back_is_given_up_with_its_reason(self) -> None:
+    def test_repeated_naks_are_refused_with_their_reason(self) -> None:
         stand = LeaseFixture(Server(naks=99))
         self.assert_words(self.refusal(self.acquire(stand)), "192.168.77.1", "refused it: 'not yours?'")
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST] * 4)
         self.assertTrue(stand.is_silent())
 
-    def test_one_offer_taken_back_is_followed_by_a_new_attempt(self) -> None:
+    def test_single_nak_is_followed_by_a_new_attempt(self) -> None:
         stand = LeaseFixture(Server(naks=1))
         self.successResultOf(self.acquire(stand))
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST, DISCOVER, REQUEST])
 
-    def test_an_offer_that_is_never_confirmed_is_given_back_and_others_are_asked(self) -> None:
+    def test_unconfirmed_offer_is_released_and_others_are_asked(self) -> None:
         silent, other = Server(), Server("192.168.77.200", "192.168.77.2", "52:54:00:00:00:02")
         stand = LeaseFixture()
 
@@ -78,7 +78,7 @@ class TroubleTests(AcquiringTestCase):
         released = next(said for said in stand.said if said.kind == RELEASE)
         self.assertEqual((released.ciaddr, released.destination), ("192.168.77.100", "192.168.77.1"))
 
-    def test_an_offer_that_nobody_confirms_is_refused_in_time_with_that_as_the_reason(self) -> None:
+    def test_error_says_that_the_offer_was_not_confirmed(self) -> None:
         stand = LeaseFixture()
         stand.wire.answerers.append(lambda frame: Server()(frame) if Said(frame).kind == DISCOVER else [])
         outcome = self.acquire(stand)
@@ -89,7 +89,7 @@ class TroubleTests(AcquiringTestCase):
         self.assertEqual(stand.kinds.count(RELEASE), stand.kinds.count(DISCOVER))
         self.assertTrue(stand.is_silent())
 
-    def test_an_end_of_the_service_half_way_leaves_nothing_behind_and_says_nothing(self) -> None:
+    def test_stop_during_acquisition_is_silent_and_ends_all(self) -> None:
         for away in (True, False):
             stand = LeaseFixture(Server(away=away))
             disk: Deferred[None] = Deferred()
@@ -100,7 +100,7 @@ class TroubleTests(AcquiringTestCase):
             self.assertNotIn(RELEASE, stand.kinds)
             self.assertTrue(stand.is_silent())
 
-    def test_what_is_only_on_its_way_is_given_back_by_release(self) -> None:
+    def test_release_covers_a_lease_that_is_being_requested(self) -> None:
         stand = LeaseFixture()
         stand.wire.answerers.append(lambda frame: Server()(frame) if Said(frame).kind == DISCOVER else [])
         outcome = self.acquire(stand)
@@ -119,7 +119,7 @@ class BusyServerTests(AcquiringTestCase):
             stand.pass_time(3)
             stand.wire.bring(answer_frame(b"othr", OFFER, mac=STRANGER, your_address="192.168.77.9"))
 
-    def test_our_turn_is_waited_for(self) -> None:
+    def test_busy_server_gets_more_time(self) -> None:
         server = Server(away=True)
         stand = LeaseFixture(server)
         outcome = self.acquire(stand)
@@ -134,7 +134,7 @@ class BusyServerTests(AcquiringTestCase):
         self.successResultOf(outcome)
         self.assertNotIn(RELEASE, stand.kinds)
 
-    def test_a_refusal_that_comes_late_is_followed_by_a_new_attempt(self) -> None:
+    def test_late_nak_is_followed_by_a_new_attempt(self) -> None:
         server = Server(away=True)
         stand = LeaseFixture(server)
         outcome = self.acquire(stand)
@@ -144,7 +144,7 @@ class BusyServerTests(AcquiringTestCase):
         stand.wire.bring(server.answer(stand.said[-1], NAK))
         self.successResultOf(outcome)
 
-    def test_a_server_that_answers_everyone_but_us_is_not_waited_for_for_ever(self) -> None:
+    def test_wait_for_a_busy_server_is_bounded(self) -> None:
         stand = LeaseFixture()
         outcome = self.acquire(stand)
         self.serve_others(stand, 27)
@@ -153,7 +153,7 @@ class BusyServerTests(AcquiringTestCase):
         self.assert_words(self.refusal(outcome), "30 s")
         self.assertTrue(stand.is_silent())
 
-    def test_a_server_that_falls_silent_is_given_up(self) -> None:
+    def test_server_that_falls_silent_is_given_up(self) -> None:
         stand = LeaseFixture()
         outcome = self.acquire(stand)
         self.serve_others(stand, 9)

@@ -76,12 +76,12 @@ class WriterTestCase(SynchronousTestCase):
 
 
 class GroupTests(WriterTestCase):
-    def test_before_the_start_a_commit_is_done_at_once(self) -> None:
+    def test_commit_is_synchronous_before_the_start(self) -> None:
         self.database.gate.release()
         self.successResultOf(self.writer.submit([put("a")]))
         self.assertEqual(self.database.commits, [[put("a")]])
 
-    def test_what_comes_during_a_commit_shares_the_next_one_in_order(self) -> None:
+    def test_changes_during_a_commit_share_the_next_one_in_order(self) -> None:
         self.writer.start()
         self.addCleanup(self.close)
         calls = [self.writer.submit([put("first")])]
@@ -111,7 +111,7 @@ class GroupTests(WriterTestCase):
         self.turn_reactor_until(call)
         self.assertEqual(fired_in, [threading.current_thread()])
 
-    def test_a_refused_commit_is_told_and_the_thread_goes_on(self) -> None:
+    def test_failed_commit_does_not_stop_the_thread(self) -> None:
         self.writer.start()
         self.addCleanup(self.close)
         self.database.refused.add("bad")
@@ -141,7 +141,7 @@ class GroupTests(WriterTestCase):
         keys = [[str(change.key[0]) for change in commit] for commit in self.database.commits]
         self.assertEqual(keys, [["first"], ["good", "bad", "better"], ["good"], ["bad"], ["better"]])
 
-    def test_closing_writes_what_was_submitted_and_ends_the_thread(self) -> None:
+    def test_close_commits_waiting_changes_and_ends_the_thread(self) -> None:
         self.writer.start()
         calls = [self.writer.submit([put(str(number))]) for number in range(5)]
         self.close()
@@ -152,13 +152,13 @@ class GroupTests(WriterTestCase):
             self.successResultOf(call)
         self.assertFalse([each for each in threading.enumerate() if "macvlan-twisted state" in each.name])
 
-    def test_closing_one_that_was_never_started(self) -> None:
+    def test_close_without_start_closes_the_database(self) -> None:
         self.writer.close()
         self.assertTrue(self.database.closed)
 
 
 class RealLedgerTests(WriterTestCase):
-    def test_hundreds_of_submissions_are_all_on_disk_in_few_commits(self) -> None:
+    def test_hundreds_of_submissions_need_few_commits(self) -> None:
         directory = fresh_directory(self)
         database = opened(directory)
         self.writer = self.make(database)
@@ -173,7 +173,7 @@ class RealLedgerTests(WriterTestCase):
         self.addCleanup(again.close)
         self.assertEqual(len(again.rows(POOLS)), 300)
 
-    def test_nothing_of_a_group_is_there_when_it_was_refused(self) -> None:
+    def test_failed_group_leaves_no_rows(self) -> None:
         directory = fresh_directory(self)
         database = opened(directory)
         self.writer = self.make(database)

@@ -87,7 +87,7 @@ class LeasesTestCase(PluginTestCase):
 
 
 class RaceTests(LeasesTestCase):
-    def test_a_lease_given_back_while_it_is_asked_for_is_nobodys(self) -> None:
+    def test_release_during_acquisition_leaves_no_lease(self) -> None:
         self.server.away = True
         taken = self.plugin.start(self.plugin.leases.take(TERMS))
         self.give_back()
@@ -95,7 +95,7 @@ class RaceTests(LeasesTestCase):
         self.server.away = False
         self.assert_nobody_has_one()
 
-    def test_a_lease_given_back_while_it_is_written_is_released(self) -> None:
+    def test_release_during_saving_releases_the_lease(self) -> None:
         for writes in (1, 2):
             self.plugin.records.steps.hold.add("save")
             taken = self.plugin.start(self.plugin.leases.take(TERMS))
@@ -113,7 +113,7 @@ class RaceTests(LeasesTestCase):
             self.give_back()
             self.heard.clear()
 
-    def test_one_that_is_taken_while_its_predecessor_is_given_back_waits_for_that(self) -> None:
+    def test_acquisition_waits_for_the_release_of_the_former_lease(self) -> None:
         self.take()
         self.plugin.records.steps.hold.add("forget")
         gone = self.plugin.start(self.plugin.leases.give_back("eth0", MAC))
@@ -124,7 +124,7 @@ class RaceTests(LeasesTestCase):
         self.successResultOf(taken)
         self.assertEqual(len(self.rows()), 1)
 
-    def test_a_second_one_under_the_same_mac_is_refused_and_does_the_first_no_harm(self) -> None:
+    def test_second_lease_of_a_mac_is_refused(self) -> None:
         self.server.away = True
         first = self.plugin.start(self.plugin.leases.take(TERMS))
         with self.assert_refused(RequestRefused, MAC, "eth0"):
@@ -137,7 +137,7 @@ class RaceTests(LeasesTestCase):
         self.assertNotIn(RELEASE, self.kinds)
         self.assertEqual(len(self.rows()), 1)
 
-    def test_one_that_is_given_back_while_others_are_resumed_stays_given_back(self) -> None:
+    def test_lease_released_during_resume_stays_released(self) -> None:
         self.take()
         self.take(terms=Terms("eth0", OTHER_MAC, conflict_detection=ConflictDetection.OFF))
         plugin = self.next_life()
@@ -152,7 +152,7 @@ class RaceTests(LeasesTestCase):
 
 
 class KillTests(LeasesTestCase):
-    def test_what_was_asked_for_and_not_answered_is_given_back(self) -> None:
+    def test_unanswered_request_of_an_earlier_life_is_released(self) -> None:
         self.unanswered = {REQUEST}
         self.addCleanup(self.plugin.start(self.plugin.leases.take(TERMS)).addErrback, lambda _: None)
         self.addCleanup(self.plugin.leases.close)
@@ -163,14 +163,14 @@ class KillTests(LeasesTestCase):
         self.unanswered = set()
         self.assert_nobody_has_one(plugin)
 
-    def test_what_was_granted_to_a_container_that_never_came_is_given_back(self) -> None:
+    def test_lease_without_a_container_is_released_at_start(self) -> None:
         facts = self.take()
         plugin = self.next_life()
         self.resume(plugin)
         self.assertEqual([(said.kind, said.ciaddr) for said in self.heard], [(RELEASE, str(facts.address))])
         self.assert_nobody_has_one(plugin)
 
-    def test_the_link_for_a_farewell_goes_again_where_nothing_else_uses_the_parent(self) -> None:
+    def test_host_link_for_a_release_is_removed_again(self) -> None:
         self.take()
         plugin = self.plugin.next_life()
         before = plugin.link_names()
@@ -180,7 +180,7 @@ class KillTests(LeasesTestCase):
         plugin.wait(plugin.links.deletions_finished())
         self.assertEqual(plugin.registry.host_links, {})
 
-    def test_a_running_containers_lease_goes_on_by_init_reboot(self) -> None:
+    def test_lease_of_a_running_container_resumes_by_init_reboot(self) -> None:
         facts = self.take()
         plugin = self.next_life()
         plugin.wait(plugin.leases.resume({f"eth0 {MAC}"}))
@@ -190,7 +190,7 @@ class KillTests(LeasesTestCase):
         plugin.clock.advance(1801)
         self.assertEqual([(s.kind, s.ciaddr) for s in self.heard[1:]], [(REQUEST, str(facts.address))])
 
-    def test_at_the_end_of_the_service_containers_keep_their_leases(self) -> None:
+    def test_containers_keep_their_leases_when_the_service_stops(self) -> None:
         self.take()
         self.heard.clear()
         self.plugin.leases.close()
@@ -198,7 +198,7 @@ class KillTests(LeasesTestCase):
         self.assertEqual(self.kinds, [])
         self.assertEqual(len(self.rows()), 1)
 
-    def test_at_the_end_of_the_service_nobody_keeps_what_was_half_taken(self) -> None:
+    def test_half_acquired_lease_is_released_when_the_service_stops(self) -> None:
         self.plugin.records.steps.hold.add("save")
         taken = self.plugin.start(self.plugin.leases.take(TERMS))
         self.plugin.records.steps.let_go()  # the intent: the server has granted it by now
@@ -209,7 +209,7 @@ class KillTests(LeasesTestCase):
 
 
 class DiskTests(LeasesTestCase):
-    def test_nothing_is_requested_that_could_not_be_noted_before(self) -> None:
+    def test_request_needs_a_saved_intent(self) -> None:
         self.plugin.records.steps.refuse["save"] = 28
         with self.assert_refused(StateError, "save"):
             self.take()
@@ -217,14 +217,14 @@ class DiskTests(LeasesTestCase):
         self.plugin.records.steps.refuse.clear()
         self.assert_nobody_has_one()
 
-    def test_a_grant_that_cannot_be_kept_is_given_back_and_can_be_taken_later(self) -> None:
+    def test_lease_that_cannot_be_saved_can_be_acquired_later(self) -> None:
         self.plugin.records.steps.refuse_number = 2
         with self.assert_refused(StateError, "save"):
             self.take()
         self.assertEqual(self.kinds, [DISCOVER, REQUEST, RELEASE])
         self.assert_nobody_has_one()
 
-    def test_a_mac_is_free_again_although_the_row_of_an_attempt_stays(self) -> None:
+    def test_mac_is_free_although_the_row_of_an_attempt_stays(self) -> None:
         self.plugin.records.steps.refuse["forget"] = 28
         self.server.naks = 99
         with self.assert_refused(RequestRefused, "then refused it"):
@@ -233,7 +233,7 @@ class DiskTests(LeasesTestCase):
         self.take()
         self.assertEqual([row.granted for row in self.rows()], [True])
 
-    def test_a_mac_is_free_again_although_the_row_of_a_lease_stays(self) -> None:
+    def test_mac_is_free_although_the_row_of_a_lease_stays(self) -> None:
         self.take()
         self.plugin.records.steps.refuse["forget"] = 28
         with self.assert_refused(StateError, "forget"):
@@ -243,7 +243,7 @@ class DiskTests(LeasesTestCase):
         self.give_back()
         self.take()
 
-    def test_one_row_that_cannot_be_removed_keeps_no_other_lease_from_going_on(self) -> None:
+    def test_undeletable_row_does_not_stop_other_leases(self) -> None:
         self.take()
         self.take(terms=Terms("eth0", OTHER_MAC, conflict_detection=ConflictDetection.OFF))
         plugin = self.next_life()
@@ -256,7 +256,7 @@ class DiskTests(LeasesTestCase):
 
 
 class ParentTests(LeasesTestCase):
-    def test_a_lease_whose_parent_comes_late_goes_on_when_it_is_there(self) -> None:
+    def test_lease_resumes_when_its_parent_appears(self) -> None:
         facts = self.take()
         self.plugin.kernel.delete("eth0")
         plugin = self.next_life()
@@ -270,7 +270,7 @@ class ParentTests(LeasesTestCase):
             {(said.kind, said.requested) for said in self.heard}, {(REQUEST, str(facts.address))}
         )
 
-    def test_what_cannot_be_given_back_for_want_of_its_parent_is_forgotten(self) -> None:
+    def test_lease_on_an_absent_parent_is_forgotten(self) -> None:
         self.take()
         self.plugin.kernel.delete("eth0")
         plugin = self.next_life()
@@ -291,7 +291,7 @@ class EndpointTests(LeasesTestCase):
         plugin = plugin or self.plugin
         return plugin.wait(plugin.endpoints.create(endpoint_request(endpoint_id, NETWORK, None, MAC)))
 
-    def test_a_living_containers_lease_survives_another_one_that_wants_its_mac(self) -> None:
+    def test_lease_survives_another_container_with_its_mac(self) -> None:
         self.create()
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT), up=True)
         with self.assert_refused(RequestRefused, MAC, "eth0"):
@@ -300,7 +300,7 @@ class EndpointTests(LeasesTestCase):
         self.assertEqual(len(self.rows()), 1)
         self.assertEqual(list(self.plugin.registry.endpoints), [ENDPOINT])
 
-    def test_a_container_that_the_engine_has_forgotten_leaves_its_lease_to_its_successor(self) -> None:
+    def test_lease_passes_to_the_successor_of_a_forgotten_container(self) -> None:
         first = self.create()
         self.plugin.kernel.delete(
             endpoint_link_name(ENDPOINT)
@@ -313,7 +313,7 @@ class EndpointTests(LeasesTestCase):
         self.assertEqual(self.kinds[-1], RELEASE)
         self.assertEqual(self.rows(), [])
 
-    def test_the_lease_of_an_endpoint_that_cannot_be_kept_is_given_back(self) -> None:
+    def test_lease_of_an_unsaved_endpoint_is_released(self) -> None:
         self.plugin.records.steps.refuse_number = len(self.plugin.records.steps.taken) + 3
         with self.assert_refused(StateError, "save"):
             self.create()

@@ -90,7 +90,7 @@ class SentTests(SynchronousTestCase):
         self.assertEqual(without_number(self.fake.sent[-1]), without_number(expected))
 
     @given(st.lists(st.tuples(PORTS, st.booleans()), min_size=1, max_size=4))
-    def test_a_link_is_made_otherwise_than_by_pyroute2(self, ports: list[tuple[MacvlanLink, bool]]) -> None:
+    def test_add_link_has_the_bytes_of_pyroute2(self, ports: list[tuple[MacvlanLink, bool]]) -> None:
         with hot_messages_on(self.fake) as hot:
             for port, up in ports + ports:  # the second time from what was kept
                 request = rtnetlink.port_request(port, 7, up)
@@ -102,27 +102,27 @@ class SentTests(SynchronousTestCase):
                 self.assertEqual(without_number(self.fake.sent[-1])[:32], without_number(expected)[:32])
 
     @given(st.lists(st.tuples(INDEXES, ALIASES), min_size=1, max_size=4))
-    def test_a_link_is_marked_otherwise_than_by_pyroute2(self, marks: list[tuple[int, str]]) -> None:
+    def test_mark_has_the_bytes_of_pyroute2(self, marks: list[tuple[int, str]]) -> None:
         with hot_messages_on(self.fake) as hot:
             for index, alias in marks + marks:
                 hot.mark(index, alias)
                 self.assert_sent(by_pyroute2("set", index=index, ifalias=alias, state="down"))
 
     @given(st.lists(st.tuples(INDEXES, GROUPS), min_size=1, max_size=4))
-    def test_a_link_is_condemned_otherwise_than_by_pyroute2(self, links: list[tuple[int, int]]) -> None:
+    def test_retire_has_the_bytes_of_pyroute2(self, links: list[tuple[int, int]]) -> None:
         with hot_messages_on(self.fake) as hot:
             for index, group in links + links:
                 hot.retire(index, group)
                 self.assert_sent(by_pyroute2("set", index=index, group=group, state="down"))
 
     @given(st.lists(GROUPS, min_size=1, max_size=4))
-    def test_a_group_is_removed_otherwise_than_by_pyroute2(self, groups: list[int]) -> None:
+    def test_remove_group_has_the_bytes_of_pyroute2(self, groups: list[int]) -> None:
         with hot_messages_on(self.fake) as hot:
             for group in groups + groups:
                 hot.remove_group(group)
                 self.assert_sent(by_pyroute2("del", group=group))
 
-    def test_templates_pile_up(self) -> None:
+    def test_number_of_templates_is_bounded(self) -> None:
         with hot_messages_on(self.fake) as hot:
             for number in range(1000):
                 hot.add_link("mvt0", None, kind="macvlan", link=number + 1, macvlan_mode="bridge", group=7)
@@ -139,14 +139,14 @@ def attributes(message: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 class AnsweredTests(SynchronousTestCase):
-    def test_a_refusal_goes_unnoticed(self) -> None:
+    def test_refusal_is_raised(self) -> None:
         fake = FakeSocket()
         fake.code = 16
         with hot_messages_on(fake) as hot:
             error = self.assertRaises(NetlinkError, hot.retire, 5, 7)
         self.assertEqual(error.code, 16)
 
-    def test_the_answer_to_an_earlier_request_is_taken_for_that_of_this_one(self) -> None:
+    def test_reply_to_an_earlier_request_is_skipped(self) -> None:
         fake = FakeSocket()
         with hot_messages_on(fake) as hot:
             hot.retire(5, 7)
@@ -154,12 +154,12 @@ class AnsweredTests(SynchronousTestCase):
             hot.retire(5, 7)
 
     @given(GROUPS)
-    def test_a_link_of_the_group_is_overlooked(self, group: int) -> None:
+    def test_members_are_all_links_of_the_group(self, group: int) -> None:
         with IPBatch() as batch:
             batch.link("set", index=1, group=group)
             self.assertIn(group_attribute(group), bytes(batch.batch))
 
-    def test_links_of_other_groups_are_taken_for_members(self) -> None:
+    def test_links_of_other_groups_are_no_members(self) -> None:
         fake = FakeSocket()
 
         def link(index: int, name: str, group: int | None, alias: str = "") -> bytes:

@@ -15,14 +15,14 @@ class NeighbourTests(WatchTestCase):
     def hear(self, address: IPAddress, mac: str = OTHER) -> None:
         self.wire.bring(announcement_frames(address, mac)[0])
 
-    def test_an_address_with_which_a_neighbour_was_just_heard_is_taken_without_asking(self) -> None:
+    def test_recent_claim_makes_an_address_taken_without_a_probe(self) -> None:
         for address in BOTH:
             self.hear(address)
             self.pass_time(4)
             self.assertEqual(self.successResultOf(self.ask(address)), Taken(OTHER, Evidence.HEARD))
         self.assertEqual(self.wire.sent, [])
 
-    def test_a_neighbour_that_was_heard_a_while_ago_is_asked(self) -> None:
+    def test_older_claim_is_verified_by_a_probe(self) -> None:
         self.hear(V4)
         self.hear(V6)
         self.answers_as(OTHER, V4)
@@ -33,29 +33,29 @@ class NeighbourTests(WatchTestCase):
         self.assertEqual(self.successResultOf(gone), Free())
         self.assertIsNone(self.watch.known(V6))
 
-    def test_what_is_old_is_no_evidence(self) -> None:
+    def test_old_entry_is_no_evidence(self) -> None:
         self.hear(V4)
         self.clock.advance(299)
         self.assertEqual(self.watch.known(V4), Neighbour(OTHER, 0.0))
         self.clock.advance(2)
         self.assertIsNone(self.watch.known(V4))
 
-    def test_what_was_heard_before_the_clock_was_set_back_is_no_evidence(self) -> None:
+    def test_entry_from_the_future_is_no_evidence(self) -> None:
         self.clock.advance(7200)
         self.hear(V4)
         self.clock.rightNow -= 3600
         self.assertIsNone(self.watch.known(V4))
 
-    def test_what_was_heard_last_counts(self) -> None:
+    def test_newest_claim_counts(self) -> None:
         self.hear(V4, OTHER)
         self.hear(V4, THIRD)
         self.assertEqual(self.watch.known(V4), Neighbour(THIRD, 0.0))
 
-    def test_probes_of_others_are_no_evidence(self) -> None:
+    def test_foreign_probes_are_no_evidence(self) -> None:
         self.wire.bring(probe_frame(V4, OTHER))
         self.assertIsNone(self.watch.known(V4))
 
-    def test_only_what_someone_is_interested_in_is_remembered(self) -> None:
+    def test_only_prefixes_of_interest_are_remembered(self) -> None:
         elsewhere = ip_address("10.0.0.1")
         self.hear(elsewhere)
         self.assertIsNone(self.watch.known(elsewhere))
@@ -69,7 +69,7 @@ class NeighbourTests(WatchTestCase):
         self.hear(elsewhere)
         self.assertIsNone(self.watch.known(elsewhere))
 
-    def test_a_neighbour_that_makes_up_addresses_does_not_fill_the_memory(self) -> None:
+    def test_cache_is_bounded(self) -> None:
         neighbours = NeighbourCache(most=100)
         first = int(ip_address("fd00::"))
         for number in range(1000):

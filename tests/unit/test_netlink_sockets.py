@@ -23,7 +23,7 @@ class Sockets(NetlinkSockets):
 class Unread(SynchronousTestCase):
     """What comes of a request, and nobody waits for."""
 
-    def test_what_nobody_reads_does_not_pile_up_with_each_link_that_is_looked_at(self) -> None:
+    def test_unread_messages_do_not_accumulate(self) -> None:
         """A service that looks at links for months keeps nothing of it."""
         sockets = Sockets()
         self.addCleanup(sockets.close)

@@ -34,7 +34,7 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
         self.resume(plugin)
         self.begin(plugin)
 
-    def test_that_of_a_running_container_is_kept(self) -> None:
+    def test_lease_of_a_running_container_is_kept(self) -> None:
         self.run_leasing_container()
         self.start_again_with_leases()
         for trouble in (False, True):
@@ -45,7 +45,7 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
             self.assertEqual(set(self.kinds), {REQUEST})
             self.assertEqual(len(self.rows()), 1)
 
-    def test_that_of_a_container_that_is_gone_is_given_back(self) -> None:
+    def test_lease_of_a_removed_container_is_released(self) -> None:
         for with_engine in (True, False):
             self.engine.trouble = None
             self.run_leasing_container()
@@ -59,7 +59,7 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
             self.assertEqual(self.rows(), [])
             self.assertNotIn(RecordKind.ENDPOINT, self.plugin.records.all_rows())
 
-    def test_one_that_has_nobody_is_given_back_after_a_while(self) -> None:
+    def test_lease_without_an_owner_is_released_after_a_while(self) -> None:
         self.begin()
         self.take()
         self.go_round(GRACE_PERIODS.silence)
@@ -68,7 +68,7 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
         self.assertEqual(self.rows(), [])
         self.assertEqual(self.reconciler.counts, {"leases given back": 1})
 
-    def test_one_that_is_taken_anew_has_its_time_anew(self) -> None:
+    def test_new_lease_gets_a_new_grace_period(self) -> None:
         self.begin()
         self.take()
         self.pass_time(141 + ROUND)  # seen at 20, 80, 140, 200; the next look is at 205
@@ -79,7 +79,7 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
         self.go_round(ENOUGH)
         self.assertEqual(self.rows(), [])
 
-    def test_one_that_waits_for_its_server_is_not_given_back(self) -> None:
+    def test_lease_being_acquired_is_not_released(self) -> None:
         self.server.away = True
         taken = self.plugin.start(self.plugin.leases.take(TERMS))
         self.begin()

@@ -34,7 +34,7 @@ class MemoryStateTests(LedgerTestCase):
     def next_life(self) -> None:
         """What a restart does: everything anew on what survives."""
 
-    def test_documents_are_kept_by_kind_and_key(self) -> None:
+    def test_documents_are_stored_by_kind_and_key(self) -> None:
         for kind in RecordKind:
             self.successResultOf(self.records.save(kind, "a", {"kind": kind.value, "n": [1, None]}))
             self.successResultOf(self.records.save(kind, "b", {}))
@@ -48,7 +48,7 @@ class MemoryStateTests(LedgerTestCase):
             {"a": {"kind": "endpoints", "n": [1, None]}, "b": {"new": True}},
         )
 
-    def test_identity_stays(self) -> None:
+    def test_identity_is_stable(self) -> None:
         before = self.records.instance, self.records.link_group
         self.next_life()
         self.assertEqual((self.records.instance, self.records.link_group), before)
@@ -79,7 +79,7 @@ class MemoryStateTests(LedgerTestCase):
         self.next_life()
         return {(claim.pool_id, claim.address) for claim in self.store.claims()}
 
-    def test_only_a_claim_that_advances_moves_the_cursor(self) -> None:
+    def test_only_an_advancing_claim_moves_the_cursor(self) -> None:
         self.successResultOf(self.store.claim(Allocation("p", ONE, "endpoint"), "set 1", advances=True))
         self.successResultOf(self.store.claim(Allocation("p", TWO, "endpoint"), "set 1", advances=False))
         self.successResultOf(self.store.claim(Allocation("p", TWO, "endpoint"), "set 2", advances=True))
@@ -112,12 +112,12 @@ class SqliteStateTests(MemoryStateTests):
         self.writer.close()
         self.open_all()
 
-    def test_the_directory_is_for_our_eyes_only(self) -> None:
+    def test_directory_is_private(self) -> None:
         self.directory.chmod(0o755)
         self.next_life()
         self.assertEqual(self.directory.stat().st_mode & 0o777, 0o700)
 
-    def test_two_directories_have_identities_of_their_own(self) -> None:
+    def test_each_directory_has_its_own_identity(self) -> None:
         before = self.records.instance
         self.directory = self.make_directory()
         self.open_all()
@@ -151,13 +151,13 @@ class RecordTests(SynchronousTestCase):
         ):
             self.assertEqual(from_document(type(value), to_document(value)), value)
 
-    def test_a_document_of_an_earlier_release_lacks_members_that_have_defaults(self) -> None:
+    def test_old_document_without_new_fields_is_read(self) -> None:
         self.assertEqual(
             from_document(Network, {"network_id": "n", "parent": "eth0", "mode": "bridge"}),
             Network("n", "eth0", MacvlanMode.BRIDGE),
         )
 
-    def test_a_document_of_something_else_is_told(self) -> None:
+    def test_document_of_another_kind_is_refused(self) -> None:
         for document in ({}, {"network_id": "n"}, {**to_document(NETWORK_VALUE), "subnets": [{"pool": "x"}]}):
             with self.assertRaises(StateError) as caught:
                 from_document(Network, document)
