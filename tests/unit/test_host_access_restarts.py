@@ -77,6 +77,12 @@ class RestartTests(HostAccessTestCase):
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), sorted([*REACHED, f"192.168.1.8 from {HOST}"]))
 
+    def test_host_address_is_watched_if_the_parent_is_absent_at_start(self) -> None:
+        """The parent may come back by way of a packet socket, which makes our link without HostRoutes."""
+        self.plugin.kernel.delete("eth0")
+        self.plugin = self.plugin.next_life()
+        self.assertIsNotNone(self.plugin.conflicts.mac_given("eth0", parse_address(HOST)))
+
     def test_half_made_network_leaves_no_address(self) -> None:
         kind, rows = RecordKind.NETWORK, self.plugin.records.kept[RecordKind.NETWORK]
         rows[NETWORK] = {**rows[NETWORK], "is_made": False, "host_addresses": []}
