@@ -77,9 +77,10 @@ class Leases:
 
     async def ask_around(self, parent: str) -> LanParameters:
         """
-        What the LAN's DHCP server says of the LAN, without taking a lease.
+        Learn about the LAN from a DHCPOFFER, without taking a lease.
 
-        :raises Refused: none answered. :raises LinkError: nothing can be sent on *parent*.
+        :raises RequestRefused: no server answered.
+        :raises LinkError: *parent* is not there, or the kernel refuses.
         """
         user = f"question {next(self._numbers)}"
         self._sockets.use(parent, user)
@@ -91,10 +92,10 @@ class Leases:
 
     async def take(self, terms: Terms, wanted: IPv4Address | None = None) -> Binding:
         """
-        Take a lease; it is on disk on return.
+        Acquire a lease, which is saved on return.
 
-        :raises Refused: no server leases an address, or not the one that is wanted.
-        :raises LinkError: nothing can be sent on the parent.
+        :raises RequestRefused: no server leases an address, or not the wanted one.
+        :raises LinkError: the parent is not there, or the kernel refuses.
         """
         key = terms.key
         if key in self._acquiring:
@@ -121,7 +122,7 @@ class Leases:
         if record is not None:
             try:
                 await self._forget(record)
-            except StateError as failure:  # the first error is the one to tell
+            except StateError as failure:  # the first error is the one to report
                 _log.error(
                     "the row of a lease of {mac} stays until the next start: {reason}",
                     mac=record.facts.mac,
@@ -139,7 +140,7 @@ class Leases:
         )
 
     def of_address(self, parent: str, address: IPAddress) -> Binding | None:
-        """The lease behind an address that the engine was told."""
+        """The lease behind an address that the engine knows."""
         key = self._by_address.get((parent, address))
         return None if key is None else self._known[key].facts
 
@@ -148,22 +149,22 @@ class Leases:
         return record.facts if record is not None and record.granted else None
 
     def has(self, parent: str, mac: str) -> bool:
-        """Whether there is a lease, be it on its way."""
+        """Whether there is a lease, or one is being acquired."""
         key = lease_key(parent, mac)
         return key in self._known or key in self._acquiring
 
     def taking(self, key: str) -> object | None:
-        """What differs when the lease was given back and taken anew meanwhile."""
+        """An object that differs after the lease was released and acquired again."""
         return self._acquiring.get(key) or self._running.get(key)
 
     def name(self, parent: str, mac: str, hostname: str) -> None:
-        """Tell the server the container's name from the next message on."""
+        """Send the container's name to the server, from the next message on."""
         lease = self._running.get(lease_key(parent, mac))
         if lease is not None:
             lease.hostname = host_name(hostname)
 
     def nameless(self) -> list[tuple[str, str]]:
-        """Parent and MAC of leases whose servers do not know a name."""
+        """Parent and MAC of the leases without a host name."""
         return [
             (record.parent, record.facts.mac)
             for key, record in self._known.items()
@@ -172,9 +173,9 @@ class Leases:
 
     async def give_back(self, parent: str, mac: str) -> None:
         """
-        The container has gone. Succeeds when it had no lease.
+        Release the lease of a container that is gone. Succeeds if it has none.
 
-        :raises StateError: its row stays until the next start; it is given back all the same.
+        :raises StateError: the row stays until the next start; the lease is released all the same.
         """
         key = lease_key(parent, mac)
         acquiring = self._acquiring.get(key)
@@ -205,7 +206,7 @@ class Leases:
         await self._forget(record)
 
     async def _release_unheld(self, record: LeaseRecord) -> None:
-        user = f"farewell {next(self._numbers)}"  # its network may have gone, too
+        user = f"farewell {next(self._numbers)}"  # its network may be gone, too
         self._sockets.use(record.parent, user)
         try:
             socket = await self._sockets.ready(record.parent)
@@ -223,35 +224,35 @@ class Leases:
             await self._sockets.disuse(record.parent, user)
 
     async def give_back_address(self, parent: str, address: IPAddress) -> None:
-        """As :meth:`give_back`, by the address that the engine was told."""
+        """As :meth:`give_back`, by the address that the engine knows."""
         key = self._by_address.get((parent, address))
         if key is not None:
             await self.give_back(parent, self._known[key].facts.mac)
 
     def known(self) -> list[LeaseRecord]:
-        """All leases, also such that are only asked for."""
+        """All leases, also those that are only requested."""
         return list(self._known.values())
 
     def half_moved(self) -> list[LeaseRecord]:
-        """Leases whose server insisted on another address (``pending``) when a kill came in between."""
+        """Leases whose server insisted on another address (``pending``) before we were killed."""
         return [each for each in self._known.values() if each.granted and each.pending is not None]
 
     async def hold_to_pending(self, record: LeaseRecord) -> None:
-        """Before :meth:`resume`: the container has moved to the other address."""
+        """Before :meth:`resume`: the container uses the other address now."""
         if record.pending is not None:
             await self._save(evolve(record, facts=record.pending, pending=None))
 
     async def resume(self, owned: Container[str]) -> None:
         """
-        After a start: have the leases of *owned* keys confirmed and renewed; give back what a kill left half taken,
-        and what nobody owns. What goes wrong with one does not keep it from the others.
+        After a start: resume the leases with *owned* keys; release those that a kill left half acquired, and those without
+        an owner. A failure of one does not affect the others.
         """
         found = [each for each in self.known() if each.key not in self._running]
         found = [each for each in found if each.key not in self._acquiring]
         for record in sorted(found, key=lambda each: each.granted and each.key in owned):
             try:
                 async with self._locks.acquire(record.key):
-                    if self._known.get(record.key) is record:  # else a call was faster
+                    if self._known.get(record.key) is record:  # else a call has changed it meanwhile
                         await self._resume_one(record, record.granted and record.key in owned)
             except CancelledError:
                 raise
@@ -292,7 +293,7 @@ class Leases:
             release(socket, record.pending, self._environment.random)
 
     def close(self) -> None:
-        """At the end of the service; containers keep their leases, and the next start goes on with them."""
+        """Stop all leases without a message to servers: containers keep them, and the next start resumes them."""
         for lease in tuple(self._acquiring.values()):
             lease.release()
         for lease in self._running.values():
@@ -314,7 +315,7 @@ class Leases:
         self._learn(record)
 
     async def _forget(self, record: LeaseRecord) -> None:
-        """In memory it is gone, whatever the disk says: nobody has it any more."""
+        """Forget it in memory even if the row cannot be deleted."""
         try:
             await self._records.forget(RecordKind.LEASE, record.key)
         finally:
