@@ -159,11 +159,11 @@ class AddressMonitor:
             return self._stopped()
         if address in self._ours:
             return Free()
-        heard = self.known(address) or self._lost_to.known(address, self._clock.seconds())
+        neighbour = self.known(address) or self._lost_to.known(address, self._clock.seconds())
         return (
             Inconclusive(f"{address} was let go meanwhile")
-            if heard is None
-            else Taken(heard.mac, Evidence.ANSWERED)
+            if neighbour is None
+            else Taken(neighbour.mac, Evidence.ANSWERED)
         )
 
     def assign(self, address: IPAddress, mac: str, is_hosts: bool = False) -> None:
@@ -179,8 +179,8 @@ class AddressMonitor:
         ours = self._ours.get(address)
         if ours is None or (ours.mac, ours.is_hosts) != (mac, is_hosts) or not ours.assigned:
             self._ours[address] = _Own(mac, assigned=True, is_hosts=is_hosts)
-        heard = self.known(address)
-        if heard is not None and heard.mac == mac:
+        neighbour = self.known(address)
+        if neighbour is not None and neighbour.mac == mac:
             self._neighbours.forget(address)
         self._end_search(address, lambda wanted: Free() if wanted == mac else Taken(mac, Evidence.OURS))
 
@@ -248,9 +248,9 @@ class AddressMonitor:
                 return Taken(ours.mac, Evidence.OURS)
             ours.mac = mac
             return Free()
-        heard = self.known(address)
-        if heard is not None and self._clock.seconds() - heard.heard_at <= FRESH:
-            return Taken(heard.mac, Evidence.HEARD)
+        neighbour = self.known(address)
+        if neighbour is not None and self._clock.seconds() - neighbour.seen_at <= FRESH:
+            return Taken(neighbour.mac, Evidence.CLAIMED)
         if self._left.known(address, self._clock.seconds()) is not None and own_mac(self._socket):
             self._left.forget(address)
             self._ours[address] = _Own(mac, assigned=False)
@@ -285,53 +285,53 @@ class AddressMonitor:
             self._end_search(address, lambda _: self._stopped())
 
     def _receive(self, received: ReceivedFrame) -> None:
-        said = decode(received.frame)
-        if isinstance(said, AddressClaim):
-            self._handle_claim(said, received)
-        elif said is not None:
-            self._handle_probe(said, received)
+        message = decode(received.frame)
+        if isinstance(message, AddressClaim):
+            self._handle_claim(message, received)
+        elif message is not None:
+            self._handle_probe(message, received)
 
-    def _handle_probe(self, said: Probe, received: ReceivedFrame) -> None:
-        search = self._searches.get(said.address)
+    def _handle_probe(self, message: Probe, received: ReceivedFrame) -> None:
+        search = self._searches.get(message.address)
         if search is not None:
-            search.probing.receive(said)
-        ours = self._ours.get(said.address)
-        if said.mac == own_mac(self._socket):
+            search.probing.receive(message)
+        ours = self._ours.get(message.address)
+        if message.mac == own_mac(self._socket):
             return
-        self._left.forget(said.address)  # another host has it, or is about to take it
+        self._left.forget(message.address)  # another host has it, or is about to take it
         if ours is None:
             return
-        if said.mac == ours.mac and (ours.assigned or received.outgoing):
+        if message.mac == ours.mac and (ours.assigned or received.outgoing):
             return  # the container probes for its own address
-        self._responder.answer(said, ours.mac, ours.limit)
+        self._responder.answer(message, ours.mac, ours.limit)
 
-    def _handle_claim(self, said: AddressClaim, received: ReceivedFrame) -> None:
-        address = said.address
+    def _handle_claim(self, message: AddressClaim, received: ReceivedFrame) -> None:
+        address = message.address
         ours = self._ours.get(address)
-        if ours is not None and said.mac == ours.mac and (ours.assigned or self._is_from_here(received)):
+        if ours is not None and message.mac == ours.mac and (ours.assigned or self._is_from_here(received)):
             return
-        if ours is not None and ours.is_hosts and said.mac == self._observer.host_mac():
+        if ours is not None and ours.is_hosts and message.mac == self._observer.host_mac():
             return
         now = self._clock.seconds()
         departed = self._departed.known(address, now)
         # A container's last frames may be read only after its address was released.
-        is_late = departed is not None and departed.mac == said.mac
+        is_late = departed is not None and departed.mac == message.mac
         if not is_late and any(address in prefix for prefix in self._prefixes):
-            self._neighbours.note(address, said.mac, now)
+            self._neighbours.note(address, message.mac, now)
         if not is_late:
             self._left.forget(address)
         search = self._searches.get(address)
         if search is not None:
-            search.probing.receive(said)
+            search.probing.receive(message)
         if ours is None:
             return
         if not ours.assigned:
             del self._ours[address]
-            self._lost_to.note(address, said.mac, now)
-            self._observer.lost(address, said.mac)
-        elif said.mac not in ours.reported and len(ours.reported) < _MOST_REPORTED:
-            ours.reported.add(said.mac)
-            self._observer.contested(address, ours.mac, said.mac)
+            self._lost_to.note(address, message.mac, now)
+            self._observer.lost(address, message.mac)
+        elif message.mac not in ours.reported and len(ours.reported) < _MOST_REPORTED:
+            ours.reported.add(message.mac)
+            self._observer.contested(address, ours.mac, message.mac)
 
     def _is_from_here(self, received: ReceivedFrame) -> bool:
         return received.outgoing or self._responder.is_echo(received.frame)

@@ -194,9 +194,9 @@ class Conflicts:
             if self._allocated.is_allocated(parent, address):
                 return Taken(self._sockets.of(parent).mac, Evidence.OURS)
             monitor = await self.watch(parent)
-            heard = monitor.known(address) if of_many else None
-            if heard is not None:
-                return Taken(heard.mac, Evidence.HEARD)
+            neighbour = monitor.known(address) if of_many else None
+            if neighbour is not None:
+                return Taken(neighbour.mac, Evidence.CLAIMED)
             return await monitor.hold(address, self._sockets.of(parent).mac)
         except (LinkError, StateError) as failure:  # our own link on the parent needs a row
             return Inconclusive(str(failure))

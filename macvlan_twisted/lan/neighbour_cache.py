@@ -17,7 +17,7 @@ MOST = 65536
 @frozen
 class Neighbour:
     mac: str
-    heard_at: float
+    seen_at: float
     """In seconds, by the caller's clock."""
 
 
@@ -27,27 +27,27 @@ class NeighbourCache:
     def __init__(self, most: int = MOST, oldest: float = OLDEST) -> None:
         self._most = most
         self._oldest = oldest
-        self._heard: OrderedDict[IPAddress, Neighbour] = OrderedDict()  # the newest is at the end
+        self._entries: OrderedDict[IPAddress, Neighbour] = OrderedDict()  # the newest is at the end
 
     def note(self, address: IPAddress, mac: str, now: float) -> None:
-        self._heard[address] = Neighbour(mac, now)
-        self._heard.move_to_end(address)
-        if len(self._heard) > self._most:
-            self._heard.popitem(last=False)
+        self._entries[address] = Neighbour(mac, now)
+        self._entries.move_to_end(address)
+        if len(self._entries) > self._most:
+            self._entries.popitem(last=False)
 
     def known(self, address: IPAddress, now: float) -> Neighbour | None:
-        found = self._heard.get(address)
+        found = self._entries.get(address)
         # An entry from the future is from before the clock was set back.
-        if found is not None and not 0 <= now - found.heard_at <= self._oldest:
-            del self._heard[address]
+        if found is not None and not 0 <= now - found.seen_at <= self._oldest:
+            del self._entries[address]
             return None
         return found
 
     def forget(self, address: IPAddress) -> None:
-        self._heard.pop(address, None)
+        self._entries.pop(address, None)
 
     def clear(self) -> None:
-        self._heard.clear()
+        self._entries.clear()
 
     def __len__(self) -> int:
-        return len(self._heard)
+        return len(self._entries)

@@ -169,7 +169,7 @@ class Kernel(Protocol):
     def members_of_group(self, group: int) -> Sequence[Marked]: ...
 
     def delete_group(self, group: int) -> None:
-        """Remove every link of *group* within one grace period, whoever made it."""
+        """Delete every link of *group* within one grace period, also those of others."""
 
     def close(self) -> None:
         """Close the netlink sockets of the calling thread; its next call opens them again."""

@@ -177,17 +177,17 @@ def _key(request: dict[str, Any]) -> Iterator[Any]:
 
 def afford_event_loop() -> None:
     """
-    pyroute2 makes an event loop with each socket, and also where it only encodes. One that is half made when
-    descriptors run out complains on stderr when it is collected; what is told here is enough.
+    Check that pyroute2 can open its event loop, which it does with each socket, and to encode. If descriptors run out half-way,
+    the unfinished loop writes to stderr when it is collected.
 
-    :raises OSError: there are not so many descriptors left.
+    :raises OSError: too few descriptors are left.
     """
-    afforded: list[int] = []
+    descriptors: list[int] = []
     try:
         for _ in range(_DESCRIPTORS):
-            afforded.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            descriptors.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     finally:
-        for each in afforded:
+        for each in descriptors:
             os.close(each)
 
 

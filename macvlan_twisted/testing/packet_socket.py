@@ -1,4 +1,4 @@
-"""A LAN in memory for tests of what speaks on one: everyone hears what anyone else sends."""
+"""A LAN in memory: every socket receives the frames of all others."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ class FakeLanSocket:
     """
     :class:`~macvlan_twisted.lan.interfaces.LanSocket` in memory.
 
-    Wires that are plugged into one another with :meth:`plug` are taps of different hosts on one LAN. A test that
-    plays a host without a tap of its own appends to :attr:`answerers`: functions that are called with each frame that
-    is sent, and return frames to answer with.
+    Sockets that are connected with :meth:`plug` belong to different hosts on one LAN. A test that plays a host without a
+    socket appends to :attr:`answerers`: functions that are called with each sent frame, and return frames to answer with.
     """
 
     def __init__(self, parent: str = "eth0", mac: str = "7a:48:00:00:00:01") -> None:
@@ -25,12 +24,12 @@ class FakeLanSocket:
         self.down = False
         """Whether sending fails, as on a parent that is down."""
         self.broken = False
-        """Whether the parent went away."""
-        self._hearers: list[FrameHandler] = []
+        """Whether the parent is gone."""
+        self._handlers: list[FrameHandler] = []
         self._others: list[FakeLanSocket] = []
 
     def plug(self, other: FakeLanSocket) -> None:
-        """Put another host's tap onto the same LAN."""
+        """Connect another host's socket to the same LAN."""
         self._others.append(other)
         other._others.append(self)
 
@@ -38,7 +37,7 @@ class FakeLanSocket:
         if self.down:
             raise LinkError(f"sending on {self.parent}: Network is down", 100)
         self.sent.append(frame)
-        self._hear(ReceivedFrame(frame, True))
+        self._receive(ReceivedFrame(frame, True))
         for other in tuple(self._others):
             other.bring(frame)
         for answerer in tuple(self.answerers):
@@ -46,15 +45,15 @@ class FakeLanSocket:
                 self.bring(answer)
 
     def bring(self, frame: bytes) -> None:
-        """Let a frame come in from the LAN."""
-        self._hear(ReceivedFrame(frame, False))
+        """Receive a frame from the LAN."""
+        self._receive(ReceivedFrame(frame, False))
 
-    def listen(self, hear: FrameHandler) -> Callable[[], None]:
-        self._hearers.append(hear)
+    def listen(self, handler: FrameHandler) -> Callable[[], None]:
+        self._handlers.append(handler)
 
         def stop() -> None:
-            if hear in self._hearers:
-                self._hearers.remove(hear)
+            if handler in self._handlers:
+                self._handlers.remove(handler)
 
         return stop
 
@@ -62,17 +61,17 @@ class FakeLanSocket:
         """Nothing is needed."""
 
     def close(self) -> None:
-        """Hear no more."""
-        self._hearers.clear()
+        """Disconnect from the LAN."""
+        self._handlers.clear()
         for other in self._others:
             other._others.remove(self)
         self._others.clear()
 
     @property
     def hearers(self) -> int:
-        """How many listen: what is left of them at the end was forgotten."""
-        return len(self._hearers)
+        """The number of listeners, which must be 0 at the end."""
+        return len(self._handlers)
 
-    def _hear(self, heard: ReceivedFrame) -> None:
-        for hear in tuple(self._hearers):
-            hear(heard)
+    def _receive(self, received: ReceivedFrame) -> None:
+        for handler in tuple(self._handlers):
+            handler(received)

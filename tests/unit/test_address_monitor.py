@@ -196,7 +196,7 @@ class LosingTests(WatchTestCase):
             self.assertEqual(self.told.losses.pop(), (address, OTHER))
             self.assertFalse(self.watch.is_held(address))
             self.assert_not_defended(address)
-            self.assertEqual(self.successResultOf(self.ask(address)), Taken(OTHER, Evidence.HEARD))
+            self.assertEqual(self.successResultOf(self.ask(address)), Taken(OTHER, Evidence.CLAIMED))
 
     def test_held_address_is_lost_to_another_drivers_container(self) -> None:
         self.hold()
@@ -280,7 +280,7 @@ class KeepingTests(WatchTestCase):
         self.watch.release(V4)
         self.pass_time(6)
         self.wire.bring(announcement_frames(V4, CONTAINER)[0])
-        self.assertEqual(self.successResultOf(self.ask()), Taken(CONTAINER, Evidence.HEARD))
+        self.assertEqual(self.successResultOf(self.ask()), Taken(CONTAINER, Evidence.CLAIMED))
 
     def test_answer_from_the_former_mac_takes_the_address(self) -> None:
         self.watch.assign(V4, CONTAINER)

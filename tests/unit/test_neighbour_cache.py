@@ -19,7 +19,7 @@ class NeighbourTests(WatchTestCase):
         for address in BOTH:
             self.hear(address)
             self.pass_time(4)
-            self.assertEqual(self.successResultOf(self.ask(address)), Taken(OTHER, Evidence.HEARD))
+            self.assertEqual(self.successResultOf(self.ask(address)), Taken(OTHER, Evidence.CLAIMED))
         self.assertEqual(self.wire.sent, [])
 
     def test_older_claim_is_verified_by_a_probe(self) -> None:
