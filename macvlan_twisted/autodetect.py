@@ -36,7 +36,7 @@ def detect_defaults(config: Config, kernel: Kernel) -> Detected:
     """
     Ask the kernel what the choices need, and choose. Blocks.
 
-    :raises Refused: what was given does not go with what the host shows.
+    :raises RequestRefused: what was given does not go with what the host shows.
     """
     return detect(config, kernel.default_routes(), kernel.find, kernel.addresses_of)
 

@@ -41,7 +41,7 @@ class EndpointPlanner:
     ) -> Endpoint:
         """
         :param existing: the endpoint of this id that is there already.
-        :raises Refused: its address is the router's, or its MAC cannot be had.
+        :raises RequestRefused: its address is the router's, or its MAC cannot be had.
         """
         for address in (request.address, request.address_v6):
             if address is not None:

@@ -100,7 +100,7 @@ def plan_network(
     The network that the request means, validated against the host as it is now.
 
     :param links: those of the host.
-    :raises Refused: the options contradict each other or the host.
+    :raises RequestRefused: the options contradict each other or the host.
     """
     mode = options.mode or config.mode
     if config.host_access and options.host_access is None and mode != MacvlanMode.BRIDGE:

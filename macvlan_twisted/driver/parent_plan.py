@@ -32,7 +32,7 @@ def plan_parent(
 ) -> ParentPlan:
     """
     :param links: those of the host now; what is missing among them has to be made.
-    :raises Refused: with the builtin driver's words where it has them.
+    :raises RequestRefused: with the builtin driver's words where it has them.
     """
     by_name = {link.name: link for link in links}
     name = options.parent or (None if internal else default_parent)
@@ -89,7 +89,7 @@ def _vlan_on(
 
 def refuse_unfit(link: LinkFacts, allow_wireless_parent: bool, mtu: int | None) -> None:
     """
-    :raises Refused: the kernel or the LAN would not let containers on this parent talk.
+    :raises RequestRefused: the kernel or the LAN would not let containers on this parent talk.
     """
     if link.name == "lo":
         raise RequestRefused("loopback interface is not a valid macvlan parent link: name a NIC on the LAN")
@@ -114,7 +114,7 @@ def refuse_sharing(network: Network, others: Iterable[Network]) -> None:
     """
     Any number of networks share a parent, unless one of them is passthru.
 
-    :raises Refused: in the builtin driver's words, naming the other network.
+    :raises RequestRefused: in the builtin driver's words, naming the other network.
     """
     for other in others:
         if other.parent != network.parent or other.network_id == network.network_id:

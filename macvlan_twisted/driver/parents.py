@@ -131,7 +131,7 @@ class Parents:
         """
         Make again what we had made; a link of others is theirs to bring back.
 
-        :raises Refused: the parent is not what the network was made on. :raises Absent: it is not there.
+        :raises RequestRefused: the parent is not what the network was made on. :raises Absent: it is not there.
         """
         try:
             _refuse_no_longer_fit(await self._restored(network), network)
@@ -194,7 +194,7 @@ class Parents:
         """
         Remove a VLAN of ours from a NIC that has lost its name to another one, unless somebody is on it.
 
-        :raises Refused: *present* is not the link that is wanted, and stays.
+        :raises RequestRefused: *present* is not the link that is wanted, and stays.
         """
         is_ours = self._links.is_ours(present)
         if lower is None:
@@ -332,5 +332,5 @@ class Parents:
 
 
 def _refuse_no_longer_fit(parent: LinkFacts, network: Network) -> None:
-    """:raises Refused: the parent has changed since the network was made."""
+    """:raises RequestRefused: the parent has changed since the network was made."""
     refuse_unfit(parent, network.allow_wireless_parent is not False, network.mtu)

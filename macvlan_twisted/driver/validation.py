@@ -12,7 +12,7 @@ from .options import NetworkOptions
 
 def refuse_contradictions(options: NetworkOptions, mode: MacvlanMode) -> None:
     """
-    :raises Refused: options that mean nothing in *mode*.
+    :raises RequestRefused: options that mean nothing in *mode*.
     """
     if options.source_macs and mode != MacvlanMode.SOURCE:
         raise RequestRefused(
@@ -41,7 +41,7 @@ def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, d
     """
     Whether CreateEndpoint leases addresses by DHCP: where nobody manages addresses.
 
-    :raises Refused: ``-o dhcp=true`` where somebody does.
+    :raises RequestRefused: ``-o dhcp=true`` where somebody does.
     """
     has_nobody = bool(request.subnets) and all(each.null_ipam for each in request.subnets)
     if options.dhcp and not has_nobody:
@@ -62,7 +62,7 @@ def readdresses(request: requests.CreateNetwork, options: NetworkOptions, config
     """
     Whether running containers are given other addresses when their DHCP server insists on it.
 
-    :raises Refused: ``-o dhcp_readdress=true`` where no address is leased.
+    :raises RequestRefused: ``-o dhcp_readdress=true`` where no address is leased.
     """
     is_leased = leases_addresses(request, options, config.dhcp) or any(
         each.managed_here for each in request.subnets
@@ -77,7 +77,7 @@ def readdresses(request: requests.CreateNetwork, options: NetworkOptions, config
 
 def refuse_what_did_not_take(wanted: MacvlanLink, found: MacvlanLink) -> None:
     """
-    :raises Refused: the kernel did not do what an option asked for.
+    :raises RequestRefused: the kernel did not do what an option asked for.
     """
     compared = (
         ("-o macvlan_mode", wanted.mode, found.mode),

@@ -30,7 +30,7 @@ class DhcpPools:
 
     async def planned(self, request: RequestPool, config: Config, nonce: str) -> Pool:
         """
-        :raises Refused: the request contradicts itself, or leaves open what neither the service nor the server knows.
+        :raises RequestRefused: the request contradicts itself, or leaves open what neither the service nor the server knows.
         """
         options = parse_options(request.options)
         dhcp = config.dhcp if options.dhcp is None else options.dhcp
@@ -86,7 +86,7 @@ class DhcpPools:
 
     async def take(self, pool: Pool, request: RequestAddress) -> IPInterface:
         """
-        :raises Refused: no server leases an address, or another one than was asked for, or none of the pool.
+        :raises RequestRefused: no server leases an address, or another one than was asked for, or none of the pool.
         """
         terms = Terms(
             pool.lan_parent,

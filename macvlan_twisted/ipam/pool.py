@@ -123,7 +123,7 @@ def parent_of(options: PoolOptions, config: Config) -> str:
 
 def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
     """
-    :raises Refused: the request contradicts itself, or leaves open what the service does not know.
+    :raises RequestRefused: the request contradicts itself, or leaves open what the service does not know.
     """
     options = parse_options(request.options)
     parent = parent_of(options, config)
@@ -197,7 +197,7 @@ def answered_pool(pool: Pool) -> IPNetwork:
 
 def refuse_overlap(pool: Pool, others: Mapping[str, Pool]) -> None:
     """
-    :raises Refused: a set of addresses that overlaps another one would hand out addresses twice.
+    :raises RequestRefused: a set of addresses that overlaps another one would hand out addresses twice.
     """
     for other in others.values():
         if (

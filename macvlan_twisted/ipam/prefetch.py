@@ -117,7 +117,7 @@ class AddressPrefetch:
         """
         An address that is known to be free, ``None`` if the pool has none.
 
-        :raises Refused: it cannot be found out, and the pool's option says that then none is handed out.
+        :raises RequestRefused: it cannot be found out, and the pool's option says that then none is handed out.
         """
         ahead = self._of(pool, shared, choose)
         if not ahead.callers:
@@ -179,7 +179,7 @@ class AddressPrefetch:
         """
         What was found free a while ago is looked at once more, for a moment.
 
-        :raises Refused: the pool is gone, or it cannot be found out, and then none is to be handed out.
+        :raises RequestRefused: the pool is gone, or it cannot be found out, and then none is to be handed out.
         """
         address = ahead.address(number)
         ahead.looked_at.add(number)

@@ -69,7 +69,7 @@ class AddressSelection:
 
     async def next(self, pool: Pool) -> IPAddress:
         """
-        :raises Refused: none is left, or it cannot be found out whether one is free.
+        :raises RequestRefused: none is left, or it cannot be found out whether one is free.
         """
         if pool.pool_id not in self._pools.by_id:
             raise released_meanwhile(pool)
@@ -139,7 +139,7 @@ class AddressSelection:
 
     async def refuse_used_by_others(self, pool: Pool, address: IPAddress) -> None:
         """
-        :raises Refused: someone on the LAN has *address*, or another container was given it while that was found out.
+        :raises RequestRefused: someone on the LAN has *address*, or another container was given it while that was found out.
         """
         if pool.conflict_detection == ConflictDetection.OFF:
             return
