@@ -75,7 +75,7 @@ class Leases:
         if self._by_address.get((record.parent, record.reported_address)) == record.key:
             del self._by_address[record.parent, record.reported_address]
 
-    async def ask_around(self, parent: str) -> LanParameters:
+    async def discover(self, parent: str) -> LanParameters:
         """
         Learn about the LAN from a DHCPOFFER, without taking a lease.
 
@@ -90,7 +90,7 @@ class Leases:
         finally:
             await self._sockets.disuse(parent, user)
 
-    async def take(self, terms: Terms, wanted: IPv4Address | None = None) -> Binding:
+    async def acquire(self, terms: Terms, wanted: IPv4Address | None = None) -> Binding:
         """
         Acquire a lease, which is saved on return.
 
@@ -125,7 +125,7 @@ class Leases:
             except StateError as failure:  # the first error is the one to report
                 _log.error(
                     "the row of a lease of {mac} stays until the next start: {reason}",
-                    mac=record.facts.mac,
+                    mac=record.binding.mac,
                     reason=str(failure),
                 )
 
@@ -142,11 +142,11 @@ class Leases:
     def of_address(self, parent: str, address: IPAddress) -> Binding | None:
         """The lease behind an address that the engine knows."""
         key = self._by_address.get((parent, address))
-        return None if key is None else self._known[key].facts
+        return None if key is None else self._known[key].binding
 
     def of_mac(self, parent: str, mac: str) -> Binding | None:
         record = self._known.get(lease_key(parent, mac))
-        return record.facts if record is not None and record.granted else None
+        return record.binding if record is not None and record.granted else None
 
     def has(self, parent: str, mac: str) -> bool:
         """Whether there is a lease, or one is being acquired."""
@@ -157,21 +157,21 @@ class Leases:
         """An object that differs after the lease was released and acquired again."""
         return self._acquiring.get(key) or self._running.get(key)
 
-    def name(self, parent: str, mac: str, hostname: str) -> None:
+    def set_hostname(self, parent: str, mac: str, hostname: str) -> None:
         """Send the container's name to the server, from the next message on."""
         lease = self._running.get(lease_key(parent, mac))
         if lease is not None:
             lease.hostname = host_name(hostname)
 
-    def nameless(self) -> list[tuple[str, str]]:
+    def unnamed(self) -> list[tuple[str, str]]:
         """Parent and MAC of the leases without a host name."""
         return [
-            (record.parent, record.facts.mac)
+            (record.parent, record.binding.mac)
             for key, record in self._known.items()
             if (lease := self._running.get(key)) is not None and not lease.hostname
         ]
 
-    async def give_back(self, parent: str, mac: str) -> None:
+    async def release(self, parent: str, mac: str) -> None:
         """
         Release the lease of a container that is gone. Succeeds if it has none.
 
@@ -194,8 +194,8 @@ class Leases:
             _log.info(
                 "DHCP on {parent}: the lease of {address} for {mac} is not given back (dhcp_release=false)",
                 parent=record.parent,
-                address=record.facts.address,
-                mac=record.facts.mac,
+                address=record.binding.address,
+                mac=record.binding.mac,
             )
         elif lease is not None:
             lease.release()
@@ -210,24 +210,24 @@ class Leases:
         self._sockets.use(record.parent, user)
         try:
             socket = await self._sockets.ready(record.parent)
-            release(socket, record.facts, self._environment.random)
+            release(socket, record.binding, self._environment.random)
             if record.pending is not None:
                 release(socket, record.pending, self._environment.random)
         except LinkError as failure:
             _log.warn(
                 "DHCP on {parent}: the lease of {address} is not given back and ends by itself: {reason}",
                 parent=record.parent,
-                address=record.facts.address,
+                address=record.binding.address,
                 reason=str(failure),
             )
         finally:
             await self._sockets.disuse(record.parent, user)
 
-    async def give_back_address(self, parent: str, address: IPAddress) -> None:
-        """As :meth:`give_back`, by the address that the engine knows."""
+    async def release_address(self, parent: str, address: IPAddress) -> None:
+        """As :meth:`release`, by the address that the engine knows."""
         key = self._by_address.get((parent, address))
         if key is not None:
-            await self.give_back(parent, self._known[key].facts.mac)
+            await self.release(parent, self._known[key].binding.mac)
 
     def known(self) -> list[LeaseRecord]:
         """All leases, also those that are only requested."""
@@ -237,10 +237,10 @@ class Leases:
         """Leases whose server insisted on another address (``pending``) before we were killed."""
         return [each for each in self._known.values() if each.granted and each.pending is not None]
 
-    async def hold_to_pending(self, record: LeaseRecord) -> None:
+    async def accept_pending(self, record: LeaseRecord) -> None:
         """Before :meth:`resume`: the container uses the other address now."""
         if record.pending is not None:
-            await self._save(evolve(record, facts=record.pending, pending=None))
+            await self._save(evolve(record, binding=record.pending, pending=None))
 
     async def resume(self, owned: Container[str]) -> None:
         """
@@ -271,8 +271,8 @@ class Leases:
             _log.info(
                 "DHCP on {parent}: nobody has the lease of {address} for {mac} (any more): it is given back",
                 parent=record.parent,
-                address=record.facts.address,
-                mac=record.facts.mac,
+                address=record.binding.address,
+                mac=record.binding.mac,
             )
             await self._end(record)
             return
@@ -282,13 +282,13 @@ class Leases:
             _log.warn(
                 "DHCP on {parent}: the lease of {address} is not renewed before the parent is there: {reason}",
                 parent=record.parent,
-                address=record.facts.address,
+                address=record.binding.address,
                 reason=str(failure),
             )
             socket = self._sockets.of(record.parent)
-        lease = self._lease(socket, record.facts.client, record.release, record.detection)
+        lease = self._lease(socket, record.binding.client, record.release, record.detection)
         self._running[record.key] = lease
-        lease.resume(record.facts)
+        lease.resume(record.binding)
         if record.pending is not None:
             release(socket, record.pending, self._environment.random)
 
@@ -305,10 +305,10 @@ class Leases:
         if known is not None and known.granted:
             if record.granted:
                 record = evolve(record, reported_address=known.reported_address)
-            elif record.facts.address == known.facts.address:
+            elif record.binding.address == known.binding.address:
                 return
             else:
-                record = evolve(known, pending=record.facts)
+                record = evolve(known, pending=record.binding)
         await self._records.save(RecordKind.LEASE, record.key, to_document(record))
         if known is not None:
             self._unlearn(known)
@@ -320,7 +320,7 @@ class Leases:
             await self._records.forget(RecordKind.LEASE, record.key)
         finally:
             self._unlearn(record)
-            self._conflicts.let_go(record.parent, record.facts.address)
+            self._conflicts.release(record.parent, record.binding.address)
 
 
 def _has_one_already(terms: Terms) -> RequestRefused:

@@ -23,7 +23,7 @@ class LeaseRecord:
     """A lease on disk; a new field needs a default."""
 
     parent: str
-    facts: Binding
+    binding: Binding
     reported_address: IPv4Address
     """The address that the engine knows; it differs from the lease's after the server insisted on another one."""
     granted: bool = False
@@ -36,7 +36,7 @@ class LeaseRecord:
 
     @property
     def key(self) -> str:
-        return lease_key(self.parent, self.facts.mac)
+        return lease_key(self.parent, self.binding.mac)
 
 
 @frozen
@@ -147,7 +147,7 @@ class PersistentLeaseStore:
                     f"it cannot be found out whether the leased address {address} is in use on {self.parent}: "
                     f"{verdict.reason}"
                 )
-            self.conflicts.count_unproven(self.parent, address, verdict.reason)
+            self.conflicts.count_inconclusive(self.parent, address, verdict.reason)
         return None
 
     def lost(self, binding: Binding, reason: str) -> None:
@@ -162,5 +162,5 @@ class PersistentLeaseStore:
         try:
             has_moved = await self.readdresser.readdress(self.parent, old, new)
         finally:
-            self.conflicts.let_go(self.parent, old.address if has_moved else new.address)
+            self.conflicts.release(self.parent, old.address if has_moved else new.address)
         return has_moved

@@ -47,7 +47,7 @@ class AddressPrediction:
     def forget(self, network: Network) -> None:
         for version in (4, 6):
             for address in self._expected.pop((network.network_id, version), {}):
-                self._conflicts.let_go(network.parent, address, network.network_id)
+                self._conflicts.release(network.parent, address, network.network_id)
 
     def _of(self, network: Network, address: IPAddress) -> dict[IPAddress, None]:
         return self._expected.setdefault((network.network_id, address.version), {})
@@ -90,7 +90,7 @@ class AddressPrediction:
         if len(expected) > MOST:
             oldest = next(iter(expected))
             del expected[oldest]
-            self._conflicts.let_go(network.parent, oldest, network.network_id)
+            self._conflicts.release(network.parent, oldest, network.network_id)
         ensureDeferred(self._hold(network, address)).addErrback(
             lambda failure: _log.failure("looking ahead failed", failure=failure)
         )
@@ -102,4 +102,4 @@ class AddressPrediction:
                 address in endpoint.addresses for endpoint in self._registry.endpoints_of(network.network_id)
             )
             if not is_given:
-                self._conflicts.let_go(network.parent, address, network.network_id)
+                self._conflicts.release(network.parent, address, network.network_id)

@@ -90,7 +90,7 @@ class LanAddresses:
         for address in endpoint.addresses:
             subnet = None if network is None else network.subnet_of(address)
             is_managed = subnet is not None and subnet.managed_here
-            self._conflicts.given(endpoint.parent, address, endpoint.mac or "", is_managed=is_managed)
+            self._conflicts.assign(endpoint.parent, address, endpoint.mac or "", is_managed=is_managed)
 
     def announce(self, endpoint: Endpoint, network: Network) -> None:
         """Update neighbours that know the endpoint's addresses under another MAC."""
@@ -103,7 +103,7 @@ class LanAddresses:
         assert before.address is not None
         assert after.address is not None
         self._announcer.stop(before.parent, before.address.ip)
-        self._conflicts.gone(before.parent, before.address.ip)
+        self._conflicts.unassign(before.parent, before.address.ip)
         self._watch(after)
         if network.announce:
             self._announcer.begin(after.parent, after.address.ip, after.mac)
@@ -118,14 +118,14 @@ class LanAddresses:
         :param link_removed: whether we have just removed its link.
         """
         for address in endpoint.addresses:
-            given = self._conflicts.mac_given(endpoint.parent, address)
+            given = self._conflicts.assigned_mac(endpoint.parent, address)
             if (other is not None and address in other.addresses) or given not in (None, endpoint.mac or ""):
                 continue
             if given is None:  # it was never created
-                self._conflicts.let_go(endpoint.parent, address, endpoint.network_id)
+                self._conflicts.release(endpoint.parent, address, endpoint.network_id)
                 continue
             self._announcer.stop(endpoint.parent, address)
-            self._conflicts.gone(endpoint.parent, address, link_removed)
+            self._conflicts.unassign(endpoint.parent, address, link_removed)
             if network is not None:
                 self._prediction.returned(network, address)
 
@@ -134,21 +134,21 @@ class LanAddresses:
         macs = {
             mac_of(endpoint.parent, each)
             for each in endpoint.addresses
-            for mac_of in (self._conflicts.mac_given, self._conflicts.mac_forgotten)
+            for mac_of in (self._conflicts.assigned_mac, self._conflicts.forgotten_mac)
         }
         found = [self._registry.holder_of_mac(endpoint.parent, mac) for mac in macs - {endpoint.mac} if mac]
         return [each for each in found if each is not None]
 
     def contested_by(self, endpoint: Endpoint) -> str | None:
         """The MAC of another host that uses one of the endpoint's addresses; ``None`` if none was seen."""
-        found = [self._conflicts.others.contested_by(endpoint.parent, each) for each in endpoint.addresses]
+        found = [self._conflicts.table.contested_by(endpoint.parent, each) for each in endpoint.addresses]
         return next((each for each in found if each is not None), None)
 
     def forget_network(self, network: Network) -> None:
         self._prediction.forget(network)
         for subnet in network.subnets:
             if not subnet.managed_here and not subnet.null_ipam:
-                self._conflicts.others.forget_within(network.parent, subnet.pool)
+                self._conflicts.table.forget_within(network.parent, subnet.pool)
 
 
 class EndpointAddresses:
@@ -208,7 +208,7 @@ class EndpointAddresses:
             release=network.dhcp_release,
             conflict_detection=network.conflict_detection,
         )
-        binding = await self._leases.take(terms)
+        binding = await self._leases.acquire(terms)
         return evolve(endpoint, address=binding.interface)
 
     def activate(self, endpoint: Endpoint, network: Network) -> None:
@@ -242,7 +242,7 @@ class EndpointAddresses:
         self.on_lan.release(endpoint, network, other, link_removed)
         lease = lease_of(endpoint, self._leases)
         if lease is not None and other is None:
-            await self._leases.give_back(endpoint.parent, lease.mac)
+            await self._leases.release(endpoint.parent, lease.mac)
 
     def is_leased(self, endpoint: Endpoint) -> bool:
         return lease_of(endpoint, self._leases) is not None
@@ -285,4 +285,4 @@ async def refuse_used_by_others(
                 f"it cannot be found out whether {what} {address} is in use on {network.parent}: {verdict.reason}; "
                 "mend that, or create the network with -o conflict_detection=on"
             )
-        conflicts.count_unproven(network.parent, address, verdict.reason)
+        conflicts.count_inconclusive(network.parent, address, verdict.reason)

@@ -105,7 +105,7 @@ class HostAddresses:
         except BaseException:
             for address in chosen:
                 if address not in present:
-                    self._conflicts.let_go(network.parent, address, network.network_id)
+                    self._conflicts.release(network.parent, address, network.network_id)
             raise
         network = evolve(network, host_addresses=chosen)
         self._registry.add_network(network)

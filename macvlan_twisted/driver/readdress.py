@@ -90,7 +90,7 @@ class Readdressing:
                 _log.warn("dhcp_readdress=true has no effect: {reason}", reason=lacking)
         for record in leases.half_moved():
             endpoint = self._endpoint_of(
-                record.parent, record.facts.mac, record.facts.address, record.reported_address
+                record.parent, record.binding.mac, record.binding.address, record.reported_address
             )
             network = None if endpoint is None else self._registry.networks.get(endpoint.network_id)
             if (
@@ -104,20 +104,20 @@ class Readdressing:
             try:
                 sandbox = await self._sandboxes.locate(endpoint)
                 routes = await self._host_access.connect(endpoint, network)
-                move = _planned(endpoint, network, record.facts, record.pending, routes)
+                move = _planned(endpoint, network, record.binding, record.pending, routes)
                 lost = await self._sandboxes.move(sandbox, move)
                 # Not before: another kill would leave the container between its addresses for good.
-                await leases.hold_to_pending(record)
+                await leases.accept_pending(record)
                 reported = endpoint.reported_address or endpoint.address
-                _log_move(endpoint, record.facts.mac, _interface(network, reported, record.facts), lost)
+                _log_move(endpoint, record.binding.mac, _interface(network, reported, record.binding), lost)
             except MacvlanError as failure:
                 _log.error(
                     "DHCP on {parent}: whether the container with MAC {mac} (endpoint {endpoint}) has moved from {old} to "
                     "{new} is not known: {reason}; restart it",
                     parent=record.parent,
-                    mac=record.facts.mac,
+                    mac=record.binding.mac,
                     endpoint=endpoint.short_id,
-                    old=record.facts.address,
+                    old=record.binding.address,
                     new=record.pending.address,
                     reason=str(failure),
                 )

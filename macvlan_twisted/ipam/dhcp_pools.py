@@ -66,7 +66,7 @@ class DhcpPools:
 
     async def _ask(self, parent: str) -> LanParameters:
         try:
-            return await self._leases.ask_around(parent)
+            return await self._leases.discover(parent)
         except LinkError as failure:
             raise RequestRefused(f"no DHCP server can be asked on {parent}: {failure}") from None
 
@@ -79,7 +79,7 @@ class DhcpPools:
     async def router(self, pool: Pool) -> IPAddress | None:
         """The server's router where it is in the pool; ``None`` also where no server answers now."""
         try:
-            router = (await self._leases.ask_around(pool.lan_parent)).router
+            router = (await self._leases.discover(pool.lan_parent)).router
         except MacvlanError:
             return None
         return router if router is not None and router in pool.prefix else None
@@ -97,9 +97,9 @@ class DhcpPools:
             conflict_detection=pool.conflict_detection,
         )
         wanted = request.address
-        facts = await self._leases.take(terms, wanted if isinstance(wanted, IPv4Address) else None)
+        facts = await self._leases.acquire(terms, wanted if isinstance(wanted, IPv4Address) else None)
         if facts.address not in pool.prefix:
-            await self._leases.give_back(pool.lan_parent, facts.mac)
+            await self._leases.release(pool.lan_parent, facts.mac)
             raise RequestRefused(
                 f"the DHCP server {facts.server_id} on {pool.lan_parent} leases {facts.address}, which is not in --subnet "
                 f"{pool.prefix}: create the network with the subnet of that LAN, or without --subnet"
@@ -119,4 +119,4 @@ class DhcpPools:
         return self._macs.for_lease(pool, "")
 
     async def give_back(self, pool: Pool, address: IPAddress) -> None:
-        await self._leases.give_back_address(pool.lan_parent, address)
+        await self._leases.release_address(pool.lan_parent, address)

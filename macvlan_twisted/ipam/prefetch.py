@@ -101,7 +101,7 @@ class AddressPrefetch:
         ahead = self._ahead.get(_key(pool))
         if ahead is None:
             ahead = self._ahead[_key(pool)] = PoolPrefetch(pool, shared, choose)
-            for address in self._conflicts.others.quarantined(pool.lan_parent):
+            for address in self._conflicts.table.quarantined(pool.lan_parent):
                 self._quarantine(ahead, address)
         return ahead
 
@@ -188,7 +188,7 @@ class AddressPrefetch:
         finally:
             ahead.looked_at.discard(number)
         if ahead.closed:
-            self._conflicts.let_go(ahead.pool.lan_parent, address, ahead.pool.shared_set)
+            self._conflicts.release(ahead.pool.lan_parent, address, ahead.pool.shared_set)
             raise released_meanwhile(pool)
         if isinstance(verdict, Taken):
             ahead.quarantined.add(number)
@@ -198,14 +198,14 @@ class AddressPrefetch:
             return False
         if isinstance(verdict, Inconclusive):
             if pool.conflict_detection == ConflictDetection.STRICT:
-                self._conflicts.let_go(ahead.pool.lan_parent, address, ahead.pool.shared_set)
+                self._conflicts.release(ahead.pool.lan_parent, address, ahead.pool.shared_set)
                 raise cannot_be_found_out(pool, verdict.reason)
-            self._conflicts.count_unproven(ahead.pool.lan_parent, address, verdict.reason)
+            self._conflicts.count_inconclusive(ahead.pool.lan_parent, address, verdict.reason)
         return True
 
     def _unproven(self, ahead: PoolPrefetch, number: int) -> IPAddress:
         ahead.shared.give_back(number)
-        self._conflicts.count_unproven(ahead.pool.lan_parent, ahead.address(number), ahead.reason)
+        self._conflicts.count_inconclusive(ahead.pool.lan_parent, ahead.address(number), ahead.reason)
         return ahead.address(number)
 
     async def _hold(self, ahead: PoolPrefetch, address: IPAddress, of_many: bool = False) -> Verdict:
@@ -257,7 +257,7 @@ class AddressPrefetch:
         return chosen
 
     def _may_retry(self, ahead: PoolPrefetch, number: int) -> bool:
-        return self._conflicts.others.may_retry(ahead.pool.lan_parent, ahead.address(number))
+        return self._conflicts.table.may_retry(ahead.pool.lan_parent, ahead.address(number))
 
     def _retry(self, ahead: PoolPrefetch) -> None:
         """When all else is taken: those that others had may be free by now."""
@@ -286,11 +286,11 @@ class AddressPrefetch:
             ahead.turn_of = {each: ahead.turn_of[each] for each in (*ahead.ready, *ahead.asked, number)}
             if ahead.closed:
                 if not self._is_wanted(ahead.pool.lan_parent, number):
-                    self._conflicts.let_go(ahead.pool.lan_parent, address, ahead.pool.shared_set)
+                    self._conflicts.release(ahead.pool.lan_parent, address, ahead.pool.shared_set)
             elif ahead.shared.is_taken(number):  # by a user who named it meanwhile
                 ahead.shared.give_back(number)
                 if number in ahead.shared.reserved:
-                    self._conflicts.let_go(ahead.pool.lan_parent, address, ahead.pool.shared_set)
+                    self._conflicts.release(ahead.pool.lan_parent, address, ahead.pool.shared_set)
             elif isinstance(verdict, Free):
                 ahead.ready.append(number)
                 ahead.ready.sort(key=lambda each: ahead.turn_of[each])
@@ -332,7 +332,7 @@ class AddressPrefetch:
             if ahead.pool.shared_set == pool.shared_set and number in ahead.ready:
                 ahead.ready.remove(number)
                 ahead.shared.give_back(number)
-                self._conflicts.let_go(ahead.pool.lan_parent, address, pool.shared_set)
+                self._conflicts.release(ahead.pool.lan_parent, address, pool.shared_set)
 
     def _lost(self, parent: str, address: IPAddress) -> None:
         """Someone took an address that was held, in spite of our defence."""
@@ -352,7 +352,7 @@ class AddressPrefetch:
         for number in (*ahead.ready, *ahead.unproven, *ahead.quarantined, *ahead.asked, *ahead.looked_at):
             ahead.shared.give_back(number)
         for number in ahead.ready:
-            self._conflicts.let_go(pool.lan_parent, ahead.address(number), pool.shared_set)
+            self._conflicts.release(pool.lan_parent, ahead.address(number), pool.shared_set)
         ahead.tell()
 
 

@@ -56,7 +56,7 @@ class AddressSelection:
         others = self._pools.sharing_with(pool)
         self.forget(pool)
         if not others:
-            self._conflicts.others.forget_within(pool.lan_parent, pool.prefix)
+            self._conflicts.table.forget_within(pool.lan_parent, pool.prefix)
 
     def forget(self, pool: Pool) -> None:
         """Let go of what is held for *pool* on its parent, if no other pool hands it out there."""
@@ -108,7 +108,7 @@ class AddressSelection:
 
         :param holder: only if it is held for this one.
         """
-        self._conflicts.let_go(pool.lan_parent, address, holder)
+        self._conflicts.release(pool.lan_parent, address, holder)
 
     def _hands_out(self, pool: Pool, address: IPAddress) -> bool:
         """Whether a container of *pool* may get *address* without having asked for it."""
@@ -153,7 +153,7 @@ class AddressSelection:
             if not was_aside:
                 shared.give_back(int(address))
         if pool.pool_id not in self._pools.by_id:
-            self._conflicts.let_go(pool.lan_parent, address)
+            self._conflicts.release(pool.lan_parent, address)
             raise released_meanwhile(pool)
         self._candidates.take(pool, address)
         if isinstance(verdict, Taken):
@@ -165,7 +165,7 @@ class AddressSelection:
         if isinstance(verdict, Inconclusive):
             if pool.conflict_detection == ConflictDetection.STRICT:
                 raise cannot_be_found_out(pool, verdict.reason)
-            self._conflicts.count_unproven(pool.lan_parent, address, verdict.reason)
+            self._conflicts.count_inconclusive(pool.lan_parent, address, verdict.reason)
 
     def refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
         span = usable_span(pool.prefix)

@@ -51,7 +51,7 @@ class _Assigned:
 
 class Conflicts:
     """
-    An address that :meth:`hold` finds free stays so until :meth:`let_go` or :meth:`gone`.
+    An address that :meth:`hold` finds free stays so until :meth:`release` or :meth:`unassign`.
 
     :param clock: ``IReactorTime``
     """
@@ -60,7 +60,7 @@ class Conflicts:
         self,
         sockets: PacketSockets,
         links: Links,
-        others: ConflictTable,
+        table: ConflictTable,
         allocated: AllocatedAddresses,
         timing: ProbeTiming,
         clock: Any,
@@ -71,7 +71,7 @@ class Conflicts:
         self._timing = timing
         self._clock = clock
         self._random = random
-        self.others = others
+        self.table = table
         self._allocated = allocated
         self._monitors: dict[str, AddressMonitor] = {}
         self._assigned: dict[tuple[str, IPAddress], _Assigned] = {}
@@ -80,12 +80,12 @@ class Conflicts:
         self._forgotten: dict[tuple[str, IPAddress], str] = {}
         self._interests: dict[str, tuple[str, IPNetwork]] = {}
         self._stop_interest: dict[str, Callable[[], None]] = {}
-        self.unproven = 0
+        self.inconclusive = 0
         """The number of addresses that were allocated without a conclusive probe."""
 
     def load(self) -> None:
         """Read the conflicts from state. Called once, at start."""
-        self.others.load()
+        self.table.load()
         self._sockets.listen_for_unused(self._forget_parent)
 
     def use(self, parent: str, user: str, prefix: IPNetwork) -> None:
@@ -155,7 +155,7 @@ class Conflicts:
             and forgotten.is_managed
             and not self._allocated.is_allocated(parent, address)
         ):
-            self.gone(parent, address)
+            self.unassign(parent, address)
         else:
             forgotten = None
         verdict = await self._verdict(parent, address, of_many)
@@ -165,20 +165,20 @@ class Conflicts:
         if isinstance(verdict, Free) and (is_anothers or (parent, address) in self._assigned):
             verdict = Taken(self._sockets.of(parent).mac, Evidence.OURS)
         if forgotten is not None and not isinstance(verdict, Free):
-            self.given(parent, address, forgotten.mac, is_managed=True)
+            self.assign(parent, address, forgotten.mac, is_managed=True)
         elif forgotten is not None:
             self._forgotten[parent, address] = forgotten.mac
         if isinstance(verdict, Taken):
             if verdict.how is Evidence.OURS:
-                self.others.rest(parent, address)
+                self.table.rest(parent, address)
             elif verdict.how is Evidence.PROBED:
-                self.others.have(parent, address, verdict.mac, verdict.how.value, RETRY_PROBED_SECONDS)
+                self.table.have(parent, address, verdict.mac, verdict.how.value, RETRY_PROBED_SECONDS)
             else:
-                self.others.have(parent, address, verdict.mac, verdict.how.value)
+                self.table.have(parent, address, verdict.mac, verdict.how.value)
         elif isinstance(verdict, Free):
             if held is None or not is_guess:
                 self._holders[parent, address] = _Held(holder, is_guess, on_lost)
-            self.others.forget(parent, address)
+            self.table.forget(parent, address)
         return verdict
 
     async def _verdict(self, parent: str, address: IPAddress, of_many: bool) -> Verdict:
@@ -201,7 +201,7 @@ class Conflicts:
         except (LinkError, StateError) as failure:  # our own link on the parent needs a row
             return Inconclusive(str(failure))
 
-    def let_go(self, parent: str, address: IPAddress, holder: str | None = None) -> None:
+    def release(self, parent: str, address: IPAddress, holder: str | None = None) -> None:
         """:param holder: release it only if this holder has it."""
         held = self._holders.get((parent, address))
         if (parent, address) in self._assigned or (
@@ -213,7 +213,7 @@ class Conflicts:
         if monitor is not None:
             monitor.release(address)
 
-    def given(
+    def assign(
         self,
         parent: str,
         address: IPAddress,
@@ -239,16 +239,16 @@ class Conflicts:
         with suppress(LinkError):  # the parent is away: there are no claims
             monitor.assign(address, given.mac or self._sockets.of(parent).mac, given.is_hosts)
 
-    def mac_given(self, parent: str, address: IPAddress) -> str | None:
+    def assigned_mac(self, parent: str, address: IPAddress) -> str | None:
         """The MAC of the container that *address* is assigned to, ``None`` if it is not."""
         given = self._assigned.get((parent, address))
         return None if given is None else given.mac
 
-    def mac_forgotten(self, parent: str, address: IPAddress) -> str | None:
+    def forgotten_mac(self, parent: str, address: IPAddress) -> str | None:
         """The MAC of a container that had *address* and was forgotten by the engine, until the address is assigned again."""
         return self._forgotten.get((parent, address))
 
-    def gone(self, parent: str, address: IPAddress, link_removed: bool = False) -> None:
+    def unassign(self, parent: str, address: IPAddress, link_removed: bool = False) -> None:
         """
         The container is gone.
 
@@ -259,18 +259,18 @@ class Conflicts:
         monitor = self._monitors.get(parent)
         if monitor is not None:
             monitor.release(address, link_removed)
-        if self.others.contested_by(parent, address) is not None:
-            self.others.forget(parent, address)
+        if self.table.contested_by(parent, address) is not None:
+            self.table.forget(parent, address)
 
-    def count_unproven(self, parent: str, address: IPAddress, reason: str) -> None:
-        self.unproven += 1
+    def count_inconclusive(self, parent: str, address: IPAddress, reason: str) -> None:
+        self.inconclusive += 1
         _log.warn(
             "address {address} is handed out although it is not known whether it is in use on {parent}: {reason} "
             "({number} such addresses since the start)",
             address=address,
             parent=parent or "any parent",
             reason=reason,
-            number=self.unproven,
+            number=self.inconclusive,
         )
 
     def close(self) -> None:
@@ -284,10 +284,10 @@ class Conflicts:
         if monitor is not None:
             monitor.close()
         self._holders = {key: holder for key, holder in self._holders.items() if key[0] != parent}
-        self.others.forget_within(parent)
+        self.table.forget_within(parent)
 
     def lost(self, parent: str, address: IPAddress, mac: str) -> None:
-        self.others.have(parent, address, mac, "took it while it was kept free")
+        self.table.have(parent, address, mac, "took it while it was kept free")
         held = self._holders.get((parent, address))
         if held is not None:
             held.on_lost(parent, address)
@@ -308,7 +308,7 @@ class Conflicts:
             theirs=theirs,
             parent=parent,
         )
-        self.others.use(parent, address, theirs, ours)
+        self.table.use(parent, address, theirs, ours)
 
 
 def _nothing() -> None:

@@ -54,7 +54,7 @@ class HostRoutes:
 
     def _watch_for_conflicts(self, parent: str) -> None:
         for address in self.addresses_on(parent):
-            self._conflicts.given(parent, address, self._host_links.mac_on(parent), is_hosts=True)
+            self._conflicts.assign(parent, address, self._host_links.mac_on(parent), is_hosts=True)
 
     async def grant(self, parent: str, network: str, addresses: tuple[IPAddress, ...]) -> None:
         """
@@ -76,7 +76,7 @@ class HostRoutes:
             del self._addresses[parent]
         for address in withdrawn:
             if address not in self.addresses_on(parent):
-                self._conflicts.gone(parent, address)
+                self._conflicts.unassign(parent, address)
         await self._host_links.leave_with(parent, self._on_link(parent))
 
     def _on_link(self, parent: str) -> tuple[IPInterface, ...]:

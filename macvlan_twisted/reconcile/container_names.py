@@ -71,7 +71,7 @@ class ContainerNames:
                 pass
 
     def _nameless(self) -> dict[str, Endpoint]:
-        nameless = set(self._leases.nameless())
+        nameless = set(self._leases.unnamed())
         return {
             id_: endpoint
             for id_, endpoint in self._registry.endpoints.items()
@@ -94,4 +94,4 @@ class ContainerNames:
             for id_, endpoint in self._nameless().items():
                 lease = lease_of(endpoint, self._leases)
                 if names.get(id_) and lease is not None:
-                    self._leases.name(endpoint.parent, lease.mac, names[id_])
+                    self._leases.set_hostname(endpoint.parent, lease.mac, names[id_])

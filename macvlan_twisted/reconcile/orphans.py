@@ -134,10 +134,10 @@ class Orphans:
                 _log.info(
                     "DHCP on {parent}: nobody has the lease of {address} for {mac} (any more): it is given back",
                     parent=record.parent,
-                    address=record.facts.address,
-                    mac=record.facts.mac,
+                    address=record.binding.address,
+                    mac=record.binding.mac,
                 )
-                await self._leases.give_back(record.parent, record.facts.mac)
+                await self._leases.release(record.parent, record.binding.mac)
                 return 1
         return 0
 

@@ -91,7 +91,7 @@ def leases_in_use(
     return {
         each.key
         for each in leases
-        if (each.parent, each.facts.mac) in macs
+        if (each.parent, each.binding.mac) in macs
         or (each.parent, each.reported_address) in addresses
         or is_taken(each.parent, each.reported_address)
     }

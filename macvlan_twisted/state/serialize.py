@@ -18,6 +18,7 @@ T = TypeVar("T")
 _converter = Converter()
 
 _STORED_NAMES = {
+    "binding": "facts",
     "reported_address": "told_address",
     "mac_generated": "mac_is_ours",
     "static_routes": "ways",

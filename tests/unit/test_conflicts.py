@@ -95,7 +95,7 @@ class EngineManagedTests(EngineManagedTestCase):
         self.create()
         self.plugin.taps["eth0"].down = True
         self.create(OTHER_ENDPOINT, "192.168.1.8")
-        self.assertEqual(self.plugin.conflicts.unproven, 1)
+        self.assertEqual(self.plugin.conflicts.inconclusive, 1)
         self.plugin.create_network(
             OTHER_NETWORK, subnets=(subnet("192.168.2.0/24", "192.168.2.1"),), conflict_detection="strict"
         )
@@ -103,7 +103,7 @@ class EngineManagedTests(EngineManagedTestCase):
             RequestRefused, "cannot be found out", "192.168.2.7", "eth0", "Network is down"
         ):
             self.create("e0ffee" * 10 + "0003", "192.168.2.7", OTHER_NETWORK)
-        self.assertEqual(self.plugin.conflicts.unproven, 1)
+        self.assertEqual(self.plugin.conflicts.inconclusive, 1)
 
     def test_no_probe_is_sent_with_detection_off(self) -> None:
         self.neighbour_has("192.168.2.7")
@@ -157,7 +157,7 @@ class ContestedTests(EngineManagedTestCase):
     def test_contested_address_is_not_quarantined(self) -> None:
         self.create()
         self.claims()
-        self.assertEqual(self.plugin.conflicts.others.quarantined("eth0"), [])
+        self.assertEqual(self.plugin.conflicts.table.quarantined("eth0"), [])
 
     def test_unsaved_conflict_stops_nothing(self) -> None:
         self.create()

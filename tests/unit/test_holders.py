@@ -134,12 +134,16 @@ class ForgottenAddressTests(ConflictTestCase):
 
     def test_address_of_a_forgotten_container_can_be_allocated(self) -> None:
         pool = self.ready()
-        self.plugin.conflicts.given("eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True)
+        self.plugin.conflicts.assign(
+            "eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True
+        )
         self.assertEqual(self.gets(pool, "10.0.0.100"), "10.0.0.100")
 
     def test_address_of_a_container_that_runs_on_is_refused(self) -> None:
         pool = self.ready()
-        self.plugin.conflicts.given("eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True)
+        self.plugin.conflicts.assign(
+            "eth0", parse_address("10.0.0.100"), "7a:42:0a:00:00:64", is_managed=True
+        )
         self.neighbour_has("10.0.0.100", mac="7a:42:0a:00:00:64")
         refused = self.begin(pool, "10.0.0.100")
         self.pass_time()

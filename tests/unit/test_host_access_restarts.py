@@ -81,7 +81,7 @@ class RestartTests(HostAccessTestCase):
         """The parent may come back by way of a packet socket, which makes our link without HostRoutes."""
         self.plugin.kernel.delete("eth0")
         self.plugin = self.plugin.next_life()
-        self.assertIsNotNone(self.plugin.conflicts.mac_given("eth0", parse_address(HOST)))
+        self.assertIsNotNone(self.plugin.conflicts.assigned_mac("eth0", parse_address(HOST)))
 
     def test_half_made_network_leaves_no_address(self) -> None:
         kind, rows = RecordKind.NETWORK, self.plugin.records.kept[RecordKind.NETWORK]

@@ -56,11 +56,11 @@ class LeasesTestCase(PluginTestCase):
 
     def take(self, plugin: PluginHarness | None = None, terms: Terms = TERMS) -> Binding:
         plugin = plugin or self.plugin
-        return plugin.wait(plugin.leases.take(terms))
+        return plugin.wait(plugin.leases.acquire(terms))
 
     def give_back(self, plugin: PluginHarness | None = None) -> None:
         plugin = plugin or self.plugin
-        plugin.wait(plugin.leases.give_back("eth0", MAC))
+        plugin.wait(plugin.leases.release("eth0", MAC))
 
     def rows(self) -> list[LeaseRecord]:
         return [
@@ -89,7 +89,7 @@ class LeasesTestCase(PluginTestCase):
 class RaceTests(LeasesTestCase):
     def test_release_during_acquisition_leaves_no_lease(self) -> None:
         self.server.away = True
-        taken = self.plugin.start(self.plugin.leases.take(TERMS))
+        taken = self.plugin.start(self.plugin.leases.acquire(TERMS))
         self.give_back()
         self.failureResultOf(taken, RequestRefused)
         self.server.away = False
@@ -98,10 +98,10 @@ class RaceTests(LeasesTestCase):
     def test_release_during_saving_releases_the_lease(self) -> None:
         for writes in (1, 2):
             self.plugin.records.steps.hold.add("save")
-            taken = self.plugin.start(self.plugin.leases.take(TERMS))
+            taken = self.plugin.start(self.plugin.leases.acquire(TERMS))
             for _ in range(writes - 1):
                 self.plugin.records.steps.let_go()
-            gone = self.plugin.start(self.plugin.leases.give_back("eth0", MAC))
+            gone = self.plugin.start(self.plugin.leases.release("eth0", MAC))
             self.plugin.records.steps.let_all_go()
             self.failureResultOf(taken, RequestRefused)
             self.successResultOf(gone)
@@ -116,8 +116,8 @@ class RaceTests(LeasesTestCase):
     def test_acquisition_waits_for_the_release_of_the_former_lease(self) -> None:
         self.take()
         self.plugin.records.steps.hold.add("forget")
-        gone = self.plugin.start(self.plugin.leases.give_back("eth0", MAC))
-        taken = self.plugin.start(self.plugin.leases.take(TERMS))
+        gone = self.plugin.start(self.plugin.leases.release("eth0", MAC))
+        taken = self.plugin.start(self.plugin.leases.acquire(TERMS))
         self.assertNoResult(taken)
         self.plugin.records.steps.let_all_go()
         self.successResultOf(gone)
@@ -126,7 +126,7 @@ class RaceTests(LeasesTestCase):
 
     def test_second_lease_of_a_mac_is_refused(self) -> None:
         self.server.away = True
-        first = self.plugin.start(self.plugin.leases.take(TERMS))
+        first = self.plugin.start(self.plugin.leases.acquire(TERMS))
         with self.assert_refused(RequestRefused, MAC, "eth0"):
             self.take()
         self.server.away = False
@@ -143,7 +143,7 @@ class RaceTests(LeasesTestCase):
         plugin = self.next_life()
         plugin.records.steps.hold.add("forget")
         resumed = plugin.start(plugin.leases.resume({f"eth0 {MAC}"}))  # the other one is nobody's
-        gone = plugin.start(plugin.leases.give_back("eth0", MAC))
+        gone = plugin.start(plugin.leases.release("eth0", MAC))
         plugin.records.steps.let_all_go()
         self.successResultOf(resumed)
         self.successResultOf(gone)
@@ -154,7 +154,7 @@ class RaceTests(LeasesTestCase):
 class KillTests(LeasesTestCase):
     def test_unanswered_request_of_an_earlier_life_is_released(self) -> None:
         self.unanswered = {REQUEST}
-        self.addCleanup(self.plugin.start(self.plugin.leases.take(TERMS)).addErrback, lambda _: None)
+        self.addCleanup(self.plugin.start(self.plugin.leases.acquire(TERMS)).addErrback, lambda _: None)
         self.addCleanup(self.plugin.leases.close)
         self.assertEqual([row.granted for row in self.rows()], [False])
         plugin = self.next_life()
@@ -200,7 +200,7 @@ class KillTests(LeasesTestCase):
 
     def test_half_acquired_lease_is_released_when_the_service_stops(self) -> None:
         self.plugin.records.steps.hold.add("save")
-        taken = self.plugin.start(self.plugin.leases.take(TERMS))
+        taken = self.plugin.start(self.plugin.leases.acquire(TERMS))
         self.plugin.records.steps.let_go()  # the intent: the server has granted it by now
         self.plugin.leases.close()
         self.failureResultOf(taken, RequestRefused)

@@ -73,7 +73,7 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
         self.take()
         self.pass_time(141 + ROUND)  # seen at 20, 80, 140, 200; the next look is at 205
         self.give_back()
-        self.plugin.wait(self.plugin.leases.take(TERMS))
+        self.plugin.wait(self.plugin.leases.acquire(TERMS))
         self.go_round(GRACE_PERIODS.silence - 1)
         self.assertEqual(len(self.rows()), 1)
         self.go_round(ENOUGH)
@@ -81,7 +81,7 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
 
     def test_lease_being_acquired_is_not_released(self) -> None:
         self.server.away = True
-        taken = self.plugin.start(self.plugin.leases.take(TERMS))
+        taken = self.plugin.start(self.plugin.leases.acquire(TERMS))
         self.begin()
         self.pass_time(5)
         self.assertNoResult(taken)

@@ -132,7 +132,7 @@ class NamedPrefetchTests(ConflictTestCase):
         pool = self.ready("10.0.0.0/29")
         self.neighbour_goes()
         self.assertEqual(self.gets(pool, "10.0.0.1"), "10.0.0.1")
-        self.plugin.conflicts.given("eth0", parse_address("10.0.0.1"), "7a:42:0a:00:00:01")
+        self.plugin.conflicts.assign("eth0", parse_address("10.0.0.1"), "7a:42:0a:00:00:01")
         self.assertEqual([self.gets(pool) for _ in range(5)], tens(2, 6))
         asked = self.begin(pool)
         self.pass_time()

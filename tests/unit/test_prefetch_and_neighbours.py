@@ -42,14 +42,14 @@ class OccupiedAddressTests(ConflictTestCase):
         self.assertEqual(self.gets(self.ready()), "10.0.0.2")
 
     def test_address_of_an_engine_managed_container_is_skipped(self) -> None:
-        self.plugin.conflicts.given("eth0", parse_address("10.0.0.1"), "7a:42:0a:00:00:01")
+        self.plugin.conflicts.assign("eth0", parse_address("10.0.0.1"), "7a:42:0a:00:00:01")
         pool = self.ready()
         self.assertEqual([self.gets(pool), self.gets(pool)], tens(2, 3))
         self.assertEqual(self.conflicts(), {})
 
     def test_many_engine_managed_containers_are_skipped(self) -> None:
         for each in tens(1, 40):
-            self.plugin.conflicts.given("eth0", parse_address(each), "7a:42:0a:00:00:01")
+            self.plugin.conflicts.assign("eth0", parse_address(each), "7a:42:0a:00:00:01")
         self.assertEqual(self.gets(self.made()), "10.0.0.41")
 
     def test_occupied_address_is_probed_again_later(self) -> None:
@@ -113,7 +113,7 @@ class InconclusiveProbeTests(ConflictTestCase):
         pool = self.used_up()
         lines = log_of(self)
         self.assertEqual(self.gets(pool), "10.0.0.9")
-        self.assertEqual(self.plugin.conflicts.unproven, 1)
+        self.assertEqual(self.plugin.conflicts.inconclusive, 1)
         (line,) = [each for each in lines if "10.0.0.9" in each and "not known" in each]
         self.assertIn("eth0", line)
         self.assertIn("Network is down", line)
@@ -150,7 +150,7 @@ class InconclusiveProbeTests(ConflictTestCase):
             error = self.refusal_of(each)
             for word in ("cannot be found out", "eth0", "Network is down", "conflict_detection=on"):
                 self.assertIn(word, error)
-        self.assertEqual(self.plugin.conflicts.unproven, 0)
+        self.assertEqual(self.plugin.conflicts.inconclusive, 0)
         self.plugin.taps["eth0"].down = False
         self.assertEqual(self.gets(pool), "10.0.0.9")
 

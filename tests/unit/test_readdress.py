@@ -63,7 +63,7 @@ class ReaddressTestCase(LeasesTestCase):
         self.assertEqual(self.shown(plugin), f"{address}/24")
         self.assertEqual(str(self.row().address), f"{address}/24")
         (lease,) = self.rows()
-        self.assertEqual(str(lease.facts.address), address)
+        self.assertEqual(str(lease.binding.address), address)
         self.assertEqual(str(lease.reported_address), OLD)
 
     def announced(self) -> set[str]:

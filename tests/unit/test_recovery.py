@@ -456,7 +456,7 @@ class FoundNetworkTests(PluginTestCase):
         result = rebuild_from(self.plugin, engines_view)
         ((key, lease),) = result.snapshot.leases.items()
         self.assertEqual(key, "eth1 7a:42:00:00:00:01")
-        self.assertEqual(str(lease.facts.interface), "192.168.1.50/24")
+        self.assertEqual(str(lease.binding.interface), "192.168.1.50/24")
         self.assertTrue(lease.granted)
         self.assertFalse(lease.release)
         self.assertEqual(from_document(type(lease), to_document(lease)), lease)
