@@ -1,8 +1,9 @@
 """
-What log lines look like, and which are shown.
+The format of log lines, and which levels are shown.
 
-``twist`` has options of its own for that, which we set. ``twistd`` knows one format, shows every level, and
-can only be given the name of a function without arguments; hence the module's variable.
+``twist`` has options for both, which we set. ``twistd`` writes one format and every level, so it gets an observer of
+ours, by its ``--logger`` option. That takes the name of a function without arguments, hence the module's variable; and
+with it goes opening the log file, private and rotated by SIGUSR1 as ``twistd`` does.
 """
 
 from __future__ import annotations
@@ -11,21 +12,17 @@ import os
 import signal
 import sys
 from collections.abc import MutableMapping
-from math import modf
 from typing import IO, Any, cast
 
 from attrs import frozen
 from twisted.logger import (
-    FileLogObserver,
     FilteringLogObserver,
     ILogFilterPredicate,
     ILogObserver,
-    LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
-    formatEventAsClassicLogText,
-    formatTime,
     jsonFileLogObserver,
+    textFileLogObserver,
 )
 from twisted.python.logfile import LogFile
 
@@ -40,11 +37,11 @@ class _Choice:
 _choice = _Choice({}, False, False)
 
 
-def choose(runner: MutableMapping[str, Any], *, json: bool, debug: bool) -> None:
+def configure(runner: MutableMapping[str, Any], *, json: bool, debug: bool) -> None:
     """
-    Set options of the program that runs us. What its user asked of it goes first.
+    Set the options of the program that runs the service, unless its user has set them.
 
-    :param runner: the options of ``twistd`` or ``twist``, on which the options of ours follow.
+    :param runner: the options of ``twistd`` or ``twist``.
     """
     global _choice  # noqa: PLW0603 - see the module's docstring
     if "fileLogObserverFactory" in runner:  # twist
@@ -58,70 +55,25 @@ def choose(runner: MutableMapping[str, Any], *, json: bool, debug: bool) -> None
 
 
 def twistd_observer() -> ILogObserver:
-    """What ``twistd`` calls once it is about to log."""
-    lines = jsonFileLogObserver if _choice.json else text_observer
+    """``twistd`` calls this when it begins to log."""
+    observer_to = jsonFileLogObserver if _choice.json else textFileLogObserver
     level = LogLevel.debug if _choice.debug else LogLevel.info
-    observer = cast(ILogObserver, lines(_log_file(_choice.runner)))
+    observer = cast(ILogObserver, observer_to(_log_file(_choice.runner)))
     shown = cast(ILogFilterPredicate, LogLevelFilterPredicate(level))
     return cast(ILogObserver, FilteringLogObserver(observer, [shown]))
 
 
-def text_observer(file: IO[Any]) -> FileLogObserver:
-    """
-    Lines as ``twistd`` writes them. Two are written with each container's life, and the time of day, worked out anew
-    each time, was the dearest part of them.
-    """
-    said, told = -1.0, ""
-
-    def time_of_day(when: float | None) -> str:
-        nonlocal said, told
-        if when is None:
-            return formatTime(when)
-        fraction, second = modf(when)
-        if round(fraction * 1e6) == 1_000_000:  # as datetime rounds, so that it is the next second's
-            second += 1
-        if second != said:
-            said, told = second, formatTime(when)
-        return told
-
-    def line(event: LogEvent) -> str | None:
-        words = _plain_words(event)
-        if words is None:
-            return formatEventAsClassicLogText(event, time_of_day)
-        namespace, level = event["log_namespace"], event["log_level"].name
-        return f"{time_of_day(event['log_time'])} [{namespace}#{level}] {words}\n"
-
-    return FileLogObserver(file, line)
-
-
-def _plain_words(event: LogEvent) -> str | None:
-    """
-    What an event says, if it is one of ours and plain. Twisted's formats may call what they name, and are read in Python
-    each time, which took half of a line's 12 microseconds; Python's own, which ours keep to, say the same in one.
-
-    :return: ``None`` if Twisted has to find the words.
-    """
-    is_ours = str(event.get("log_namespace")).startswith("macvlan_twisted")
-    if not is_ours or "log_failure" in event or "log_system" in event:
-        return None
-    try:
-        words: str = event["log_format"].format_map(event)
-    except Exception:
-        return None
-    return words.replace("\n", "\n\t") or None
-
-
 def _log_file(runner: MutableMapping[str, Any]) -> IO[Any]:
-    """Where ``twistd`` would have logged to: its own way to find that is private."""
+    """The file that ``twistd`` would have opened; its own function for that is private."""
     name = runner.get("logfile")
     if name == "-" and not runner.get("nodaemon"):
         sys.exit("Daemons cannot log to stdout, exiting!")
     if name == "-" or (not name and runner.get("nodaemon")):
         return sys.stdout
     path = name or "twistd.log"
-    # It is opened before twistd has set its umask.
+    # twistd sets its umask later
     file = LogFile.fromFullPath(path, defaultMode=None if os.path.exists(path) else 0o600)
-    if not signal.getsignal(signal.SIGUSR1):  # twistd's users rotate the log by it
+    if not signal.getsignal(signal.SIGUSR1):
 
         def rotate(number: int, frame: object) -> None:
             from twisted.internet import reactor

@@ -26,7 +26,7 @@ from tests.integration.program import (
     installed_wheel,
     program,
 )
-from tests.lab.commands import Finished, run
+from tests.lab.commands import Finished, run, wait_until
 from tests.lab.daemons import Daemon
 from tests.lab.lan import Lan
 from tests.lab.unix_http import UnixConnection
@@ -302,15 +302,43 @@ def test_daemon_writes_pidfile_and_logfile(ours: Program) -> None:
     parent = ours.attempt_daemon(NIC)
     assert parent.status == 0, parent
     assert activated(ours.socket)
-    pid = int(ours.pidfile.read_text())
     assert "driver initialised" in ours.logfile.read_text()
-    os.kill(pid, signal.SIGTERM)
-    gone(pid)
+    end_daemon(ours)
     assert not ours.pidfile.exists()
     assert not ours.socket.exists()
     log = ours.logfile.read_text()
     assert "stopped" in log
     assert "Traceback" not in log
+
+
+def test_new_logfile_is_private_and_an_existing_one_keeps_its_mode(ours: Program) -> None:
+    kept = ours.directory / "kept.log"
+    kept.touch()
+    kept.chmod(0o640)
+    for logfile, mode in ((ours.logfile, 0o600), (kept, 0o640)):
+        assert ours.attempt_daemon(NIC, logfile=logfile).status == 0
+        eventually_in(logfile, "driver initialised")
+        assert logfile.stat().st_mode & 0o777 == mode
+        end_daemon(ours)
+
+
+def test_sigusr1_rotates_the_logfile(ours: Program) -> None:
+    assert ours.attempt_daemon(NIC).status == 0
+    eventually_in(ours.logfile, "driver initialised")
+    os.kill(int(ours.pidfile.read_text()), signal.SIGUSR1)
+    rotated = ours.logfile.with_name(f"{ours.logfile.name}.1")
+    wait_until(rotated.exists, 10, "a rotated log file")
+    end_daemon(ours)
+    assert "driver initialised" in rotated.read_text()
+    assert "stopped" in ours.logfile.read_text()
+    assert ours.logfile.stat().st_mode & 0o777 == 0o600
+
+
+def end_daemon(ours: Program) -> None:
+    """Terminate the daemon and wait for its end."""
+    pid = int(ours.pidfile.read_text())
+    os.kill(pid, signal.SIGTERM)
+    gone(pid)
 
 
 def events_in(log: str) -> list[dict[str, Any]]:
@@ -330,9 +358,7 @@ def test_json_log_has_one_object_per_line(ours: Program) -> None:
 def test_daemon_and_twist_write_json_logs(ours: Program) -> None:
     assert ours.attempt_daemon(NIC, "--log-format=json").status == 0
     assert events_in(eventually_in(ours.logfile, "driver initialised"))
-    pid = int(ours.pidfile.read_text())
-    os.kill(pid, signal.SIGTERM)
-    gone(pid)
+    end_daemon(ours)
     started = ours.start(NIC, "--log-format=json", runner="twist")
     assert started.terminate(20) == 0
     assert events_in(started.log())

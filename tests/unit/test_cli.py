@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, cast
 
-from twisted.logger import ILogObserver, LogLevel, jsonFileLogObserver
 from twisted.python import usage
-from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
@@ -116,14 +113,14 @@ class CommandLineTests(SynchronousTestCase):
         self.patch(os, "environ", {"MACVLAN_TWISTED_MODE": "vepa", "MACVLAN_TWISTED_MTU": "1400"})
         self.assertEqual(parsed("--mtu=1300"), Config(mode=MacvlanMode.VEPA, mtu=1300))
 
-    def test_a_wrong_value_is_a_usage_error_of_one_line(self) -> None:
+    def test_wrong_value_is_a_usage_error_of_one_line(self) -> None:
         with self.assertRaises(usage.UsageError) as caught:
             parsed("--mtu=many")
         message = str(caught.exception)
         self.assertTrue(message.startswith("--mtu: 'many'"), message)
         self.assertNotIn("\n", message)
 
-    def test_unknown_options_and_stray_words_are_usage_errors(self) -> None:
+    def test_unknown_options_and_arguments_are_usage_errors(self) -> None:
         for argument in ("--no-such-option", "-no-such-option", "stray"):
             with self.assertRaises(usage.UsageError, msg=argument):
                 parsed(argument)
@@ -148,35 +145,6 @@ class CommandLineTests(SynchronousTestCase):
             parsed("--version")
         self.assertEqual(caught.exception.code, 0)
         self.assertRegex("".join(printed), r"^macvlan-twisted \d+\.\d+")
-
-
-class LoggingTests(SynchronousTestCase):
-    """How the options choose a log observer of twistd and of twist."""
-
-    def parsed_under(self, runner: dict[str, Any], *arguments: str) -> dict[str, Any]:
-        options = Options()
-        options.parent = cast(Any, runner)
-        options.parseOptions(list(arguments))
-        return runner
-
-    def test_json_format_selects_twists_json_observer(self) -> None:
-        runner = self.parsed_under({"fileLogObserverFactory": None, "logLevel": None}, "--log-format=json")
-        self.assertIs(runner["fileLogObserverFactory"], jsonFileLogObserver)
-        self.assertIsNone(runner["logLevel"])
-
-    def test_twistd_uses_our_observer_by_default(self) -> None:
-        for arguments in ((), ("-d",), ("--log-format=json",)):
-            runner = self.parsed_under({"logger": None, "nodaemon": 1}, *arguments)
-            observer = namedAny(runner["logger"])()
-            self.assertTrue(ILogObserver.providedBy(observer), arguments)
-        self.assertEqual(self.parsed_under({"logger": "mine"}, "--log-format=json")["logger"], "mine")
-        self.assertIsNone(self.parsed_under({"logger": None, "syslog": 1})["logger"])
-
-    def test_debug_sets_the_log_level_of_twist(self) -> None:
-        self.assertIs(
-            self.parsed_under({"fileLogObserverFactory": None, "logLevel": LogLevel.info}, "-d")["logLevel"],
-            LogLevel.debug,
-        )
 
 
 class _Lines:
