@@ -15,7 +15,7 @@ release = version = VERSION_TEXT
 extensions = [
     "sphinx.ext.autodoc",
     "option_reference",
-    "step_table",
+    "failpoint_table",
     "torture_table",
     "command_reference",
     "benchmark_tables",

@@ -1,4 +1,4 @@
-"""Addresses, subnets and MACs as values: parsing with messages that a person can use."""
+"""Parsers for addresses, subnets, ranges and MACs. A :exc:`ValueError` says how to write the value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 def parse_address(text: str) -> IPAddress:
-    """An address without a zone such as ``%eth0``, which is of one host only."""
+    """An address. A zone such as ``%eth0`` has a meaning on one host only, and is an error."""
     try:
         if "%" in text:
             raise ValueError
@@ -26,7 +26,7 @@ def parse_address(text: str) -> IPAddress:
 
 
 def parse_network(text: str) -> IPNetwork:
-    """A subnet whose host bits are zero, as the engine of today demands it, too."""
+    """A subnet whose host bits are zero. Docker Engine checks the same."""
     try:
         if "%" in text:
             raise ValueError
@@ -41,7 +41,7 @@ def parse_network(text: str) -> IPNetwork:
 
 
 def parse_interface(text: str) -> IPInterface:
-    """An address with its prefix length, such as 192.168.1.7/24."""
+    """An address with a prefix length, such as 192.168.1.7/24."""
     try:
         if "/" not in text or "%" in text:
             raise ValueError
@@ -53,7 +53,7 @@ def parse_interface(text: str) -> IPInterface:
 
 
 def parse_mac(text: str) -> str:
-    """A unicast MAC address in lower case with colons."""
+    """A unicast MAC address, normalised to lower case."""
     if not _MAC.fullmatch(text):
         raise ValueError(f"{text!r} is not a MAC address: write it like 02:42:c0:a8:01:07")
     mac = text.lower()
@@ -66,7 +66,7 @@ def parse_mac(text: str) -> str:
 
 @frozen
 class AddressRange:
-    """All addresses from *first* to *last*, both included."""
+    """All addresses from *first* to *last*, inclusive."""
 
     first: IPAddress
     last: IPAddress
@@ -80,7 +80,7 @@ class AddressRange:
 
 
 def parse_range(text: str) -> AddressRange:
-    """``192.168.1.7``, ``192.168.1.64/26`` or ``192.168.1.100-192.168.1.199``."""
+    """A range as ``192.168.1.7``, ``192.168.1.64/26`` or ``192.168.1.100-192.168.1.199``."""
     first_text, dash, last_text = text.partition("-")
     if dash:
         first, last = parse_address(first_text.strip()), parse_address(last_text.strip())

@@ -1,4 +1,4 @@
-"""What the service takes from the host where the user said nothing, and why: pure choices over facts."""
+"""Interface, subnets and gateways from the default route, where the configuration names none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ONE_MAC_DRIVERS = {
 
 @frozen
 class Detected:
-    """Settings without gaps (as far as the host fills them), and sentences for the log."""
+    """A configuration that is as complete as the host allows, and lines for the log."""
 
     config: Config
     reasons: tuple[str, ...] = field(default=())
@@ -34,9 +34,9 @@ class Detected:
 
 def detect_defaults(config: Config, kernel: Kernel) -> Detected:
     """
-    Ask the kernel what the choices need, and choose. Blocks.
+    Complete *config* from the kernel's routes, links and addresses. Blocks.
 
-    :raises RequestRefused: what was given does not go with what the host shows.
+    :raises RequestRefused: the configuration contradicts the host.
     """
     return detect(config, kernel.default_routes(), kernel.find, kernel.addresses_of)
 
@@ -47,6 +47,13 @@ def detect(
     find: Callable[[str], LinkFacts | None],
     addresses_of: Callable[[str], Sequence[IPInterface]],
 ) -> Detected:
+    """
+    Complete *config*, as a pure function.
+
+    :param find: returns the link of a name.
+    :param addresses_of: returns the addresses of a link.
+    :raises RequestRefused: the configuration contradicts the host.
+    """
     reasons: list[str] = []
     interface = config.host_interface
     if interface is not None:

@@ -46,7 +46,7 @@ SHADOWED_PLUGIN_NAME = "macvlan"
 
 @frozen
 class Config:
-    """The configuration, parsed. ``None`` and empty tuples leave the choice to :mod:`macvlan_twisted.autodetect`."""
+    """The configuration, parsed. ``None`` and empty tuples are filled in from the host."""
 
     gateways: tuple[IPAddress, ...] = service_option(
         (),

@@ -1,31 +1,34 @@
 """
-What can go wrong, in the words of the person who has to mend it.
+Errors that every room raises; :mod:`macvlan_twisted.protocol.errors` maps them to replies.
 
-Every room raises these; :mod:`macvlan_twisted.protocol.errors` turns them into replies. A message
-says what was wrong, with which value, and what to do.
+A message says what is wrong, with which value, and what to do.
 """
 
 from __future__ import annotations
 
 
 class MacvlanError(Exception):
-    """Anything that we tell a user or the engine on purpose; all others are bugs."""
+    """The base of all errors that are meant for a user or the engine. Any other exception is a bug."""
 
 
 class BadRequest(MacvlanError):
-    """The body of a call is not what the engine's protocol says it is."""
+    """The body of a call breaks the plugin protocol."""
 
 
 class RequestRefused(MacvlanError):
-    """The request was understood and cannot be done; nothing was changed."""
+    """The request is valid and cannot be fulfilled. Nothing was changed."""
 
 
 class NotFound(RequestRefused):
-    """A network, endpoint or pool that we do not know."""
+    """There is no such network, endpoint or pool."""
 
 
 class LinkError(MacvlanError):
-    """The kernel refused a change of links."""
+    """
+    The kernel refused a netlink request.
+
+    :param errno: the kernel's error number, 0 if there is none.
+    """
 
     def __init__(self, message: str, errno: int = 0) -> None:
         super().__init__(message)
@@ -33,18 +36,18 @@ class LinkError(MacvlanError):
 
 
 class StateError(MacvlanError):
-    """The disk did not take a change, or what it holds is damaged."""
+    """The state cannot be saved, or is damaged."""
 
 
 class StartupError(MacvlanError, SystemExit):
     """
-    The service cannot start: one line that says why, exit status 1.
+    The service cannot start. The program prints one line that says why, and exits with status 1.
 
-    It is a :class:`SystemExit` so that the interpreter prints the line instead of a traceback, and an
-    :class:`Exception` so that a daemonising ``twistd`` sees it in ``startService`` and hands it to the
-    parent process, which prints its first 90 bytes and exits with 1.
+    It is a :class:`SystemExit`, so that the interpreter prints the line without a traceback. It is an :class:`Exception`,
+    so that a daemonising ``twistd`` catches it in ``startService`` and passes it to the parent process, which prints its
+    first 90 bytes and exits with status 1.
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.code = message  # which SystemExit would set, but Exception comes before it
+        self.code = message  # Exception precedes SystemExit in the MRO, so that nothing else sets it

@@ -1,17 +1,17 @@
 """
-The steps that leave a trace: every commit, every change of the kernel, every packet that commits somebody, every answer.
+Failpoints: names for every operation with a lasting effect, where tests inject crashes and errors.
 
-A kill can fall before or after each of them, and nothing else that we do is seen by anybody. So each has a name, and
-happens within ``with`` of its :class:`Failpoint`::
+Commits, netlink requests, packets that create an obligation, and replies are such operations. A crash before or after one
+of them differs from a crash elsewhere. Each operation runs within ``with`` of its :class:`Failpoint`::
 
-    _MAKE_PORT = Step("netlink.macvlan.make", "a macvlan link is made")
+    _MAKE_LINK = Failpoint("netlink.macvlan.make", "a macvlan link is made")
     ...
-    with _MAKE_PORT:
+    with _MAKE_LINK:
         netlink.link("add", ...)
 
-Nothing follows from a step but that :func:`observe` can be told of it. Tests do that: they kill the program before and
-after each one, and have the kernel or the disk refuse it. ``tests/unit/test_failpoints.py`` reads the code, and fails where
-something that leaves a trace is done outside of a step.
+In production a failpoint does nothing. Tests kill the program at each one, or raise errors of the kernel and the disk, from
+an observer (:func:`observe`). ``tests/unit/test_failpoints.py`` reads the source, and fails where such an operation is
+outside of a failpoint.
 """
 
 from __future__ import annotations
@@ -22,25 +22,32 @@ from typing import Protocol
 
 
 class FailpointObserver(Protocol):
-    """Is told of each step, on the thread that takes it; what it raises before a step looks as if the step had failed."""
+    """Is called at each failpoint, in the thread that passes it."""
 
-    def __call__(self, step: Failpoint, is_done: bool) -> None:
+    def __call__(self, failpoint: Failpoint, is_done: bool, /) -> None:
         """
-        :param is_done: ``False`` before the step, ``True`` after it. Of a step that failed only the beginning is told.
+        An exception that is raised before the operation replaces the operation.
+
+        :param is_done: ``False`` before the operation, ``True`` after it. There is no second call if the operation fails.
         """
 
 
 class Failpoint:
-    """One step, known by its *name* of ``room.thing.deed``; it may be taken on several threads at once."""
+    """
+    One operation. Several threads may pass it at once.
+
+    :param name: ``room.thing.deed``, unique in the program.
+    :param what: what happens, for the reference.
+    """
 
     __slots__ = ("name", "what")
 
     def __init__(self, name: str, what: str) -> None:
-        if name in _steps:
-            raise ValueError(f"there is a step {name} already: choose another name")
+        if name in _failpoints:
+            raise ValueError(f"there is a failpoint {name} already: choose another name")
         self.name = name
         self.what = what
-        _steps[name] = self
+        _failpoints[name] = self
 
     def __enter__(self) -> None:
         if _observer is not None:
@@ -53,29 +60,29 @@ class Failpoint:
             _observer(self, True)
 
     def __repr__(self) -> str:
-        return f"<Step {self.name}>"
+        return f"<Failpoint {self.name}>"
 
 
-_steps: dict[str, Failpoint] = {}
+_failpoints: dict[str, Failpoint] = {}
 _observer: FailpointObserver | None = None
 
 
 def all_failpoints() -> dict[str, Failpoint]:
-    """By name: those of the modules that have been imported."""
-    return dict(_steps)
+    """The failpoints of all modules that are imported, by name."""
+    return dict(_failpoints)
 
 
 def observe(observer: FailpointObserver | None) -> Callable[[], None]:
     """
-    Have *observer* told of every step of this process from now on.
+    Replace the observer of this process.
 
-    :return: to be called when the one before is to be told again.
+    :return: a function that restores the previous one.
     """
-    global _observer  # steps are taken everywhere, and would otherwise carry it everywhere
+    global _observer  # every module has failpoints, and would have to pass it on
     before, _observer = _observer, observer
 
-    def stop() -> None:
+    def restore() -> None:
         global _observer  # noqa: PLW0603
         _observer = before
 
-    return stop
+    return restore

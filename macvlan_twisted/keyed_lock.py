@@ -1,4 +1,4 @@
-"""One at a time for one key: what concerns one endpoint, network or parent waits for its turn."""
+"""A lock for each key: calls that concern the same endpoint, network, pool or parent wait for each other."""
 
 from __future__ import annotations
 
@@ -11,55 +11,56 @@ from twisted.internet.defer import Deferred
 
 
 @define(eq=False)
-class _Line:
-    taken: bool = True
+class _Queue:
+    is_locked: bool = True
     waiting: deque[Deferred[None]] = field(factory=deque)
-    is_handed_on: bool = False
-    """Whether somebody's end is just now the next one's turn."""
+    is_waking: bool = False
+    """Whether a frame below on the stack is in the loop of :meth:`KeyedLock._release` for this key."""
 
 
 class KeyedLock:
     """
-    Locks by key, made when first wanted and forgotten when nobody waits.
+    Locks by key, in the order of arrival. A lock that nobody holds takes no memory.
 
-    A ``DeferredLock`` calls the next one from within the release of the one before: hundreds who wait, and have
-    nothing to wait for when it is their turn, would exhaust the stack, and those behind them wait for ever.
+    ``DeferredLock`` wakes the next waiter from within ``release``. Hundreds of waiters that finish without waiting would
+    exhaust the stack, and the ones behind them would wait for ever. Here a loop wakes them.
     """
 
     def __init__(self) -> None:
-        self._locks: dict[str, _Line] = {}
+        self._queues: dict[str, _Queue] = {}
 
     @asynccontextmanager
     async def acquire(self, key: str) -> AsyncIterator[None]:
-        line = self._locks.get(key)
-        if line is None:
-            line = self._locks[key] = _Line()
-        elif line.taken or line.waiting:
-            turn: Deferred[None] = Deferred()
-            line.waiting.append(turn)
+        """Hold the lock of *key* in the body of ``async with``. A waiter that is cancelled leaves the queue."""
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _Queue()
+        elif queue.is_locked or queue.waiting:
+            woken: Deferred[None] = Deferred()
+            queue.waiting.append(woken)
             try:
-                await turn
+                await woken
             except BaseException:  # cancelled
-                if turn in line.waiting:
-                    line.waiting.remove(turn)
+                if woken in queue.waiting:
+                    queue.waiting.remove(woken)
                 raise
         else:
-            line.taken = True
+            queue.is_locked = True
         try:
             yield
         finally:
-            self._end(key, line)
+            self._release(key, queue)
 
-    def _end(self, key: str, line: _Line) -> None:
-        line.taken = False
-        if line.is_handed_on:
-            return  # by the one whose end this turn began with
-        line.is_handed_on = True
+    def _release(self, key: str, queue: _Queue) -> None:
+        queue.is_locked = False
+        if queue.is_waking:
+            return  # the loop below us wakes the next one
+        queue.is_waking = True
         try:
-            while line.waiting and not line.taken:
-                line.taken = True
-                line.waiting.popleft().callback(None)
+            while queue.waiting and not queue.is_locked:
+                queue.is_locked = True
+                queue.waiting.popleft().callback(None)
         finally:
-            line.is_handed_on = False
-        if not line.taken:
-            del self._locks[key]
+            queue.is_waking = False
+        if not queue.is_locked:
+            del self._queues[key]

@@ -1,4 +1,4 @@
-"""When the engine was last heard of something: what it speaks of, it has not forgotten."""
+"""When the engine last mentioned an endpoint, network or pool: what it mentions still exists for it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .keyed_lock import KeyedLock
 
 class LastSeen:
     """
-    Of endpoints, networks or pools, by their ids.
+    The time of the last call about each id.
 
-    :param seconds: a clock that never goes back and stands still while the machine sleeps.
-    :param is_known: whether there is such a thing; of others nothing is kept.
+    :param seconds: a monotonic clock that stops while the machine sleeps.
+    :param is_known: whether an id exists. Unknown ids are not remembered, so that made-up ones take no memory.
     """
 
     def __init__(self, seconds: Callable[[], float], is_known: Callable[[str], bool]) -> None:
@@ -21,21 +21,22 @@ class LastSeen:
         self._is_known = is_known
         self._since = seconds()
         self._last: dict[str, float] = {}
-        self._under_way: dict[str, int] = {}
+        self._calls: dict[str, int] = {}
 
     @contextmanager
     def call(self, key: str) -> Iterator[None]:
-        """Around all that is done for one call about *key*, also while it waits for its turn."""
-        self._under_way[key] = self._under_way.get(key, 0) + 1
+        """Surround one call about *key*, including the time that it waits for a lock."""
+        self._calls[key] = self._calls.get(key, 0) + 1
         try:
             yield
         finally:
-            self._under_way[key] -= 1
-            if not self._under_way[key]:
-                del self._under_way[key]
+            self._calls[key] -= 1
+            if not self._calls[key]:
+                del self._calls[key]
             self.note(key)
 
     def note(self, key: str) -> None:
+        """The engine mentions *key* now."""
         if self._is_known(key):
             self._last[key] = self._seconds()
         else:
@@ -45,8 +46,8 @@ class LastSeen:
         self._last.pop(key, None)
 
     def idle_for(self, key: str) -> float:
-        """For how many seconds nothing was heard of *key*: at most since the start, 0 while a call is under way."""
-        if key in self._under_way:
+        """Seconds since *key* was last mentioned, or since the start. 0 while a call about it is in progress."""
+        if key in self._calls:
             return 0.0
         return self._seconds() - self._last.get(key, self._since)
 

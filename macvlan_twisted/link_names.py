@@ -1,7 +1,7 @@
 """
-Names that anyone can tell again from an id, and the mark by which our links are known.
+Names and aliases of our links.
 
-A link's name must fit 15 bytes, so it is made of a hash of the endpoint's or network's id.
+A name is derived from an id, so that it need not be remembered. It has at most 15 bytes (IFNAMSIZ - 1), so it holds a hash.
 """
 
 from __future__ import annotations
@@ -17,39 +17,42 @@ def _derived(prefix: str, identifier: str) -> str:
 
 
 def endpoint_link_name(endpoint_id: str) -> str:
-    """The link of an endpoint while it is in the host's namespace: 15 bytes."""
+    """The link of an endpoint, while it is in the namespace of the host."""
     return _derived("mvt", endpoint_id)
 
 
 def probe_link_name(network_id: str) -> str:
-    """The link by which a new network's options are tried on the kernel."""
+    """The link that checks whether the kernel accepts the options of a new network."""
     return _derived("mvx", network_id)
 
 
 def dummy_link_name(network_id: str) -> str:
-    """The parent of an internal network that has no NIC."""
+    """The dummy link that is the parent of an internal network without a NIC."""
     return _derived("mvd", network_id)
 
 
 def host_link_name(instance: str, parent: str) -> str:
-    """Our own link on a parent, in the host's namespace for as long as the parent is in use."""
+    """The host link: the host's own macvlan link on a parent that is in use."""
     return _derived("mvh", f"{instance} {parent}")
 
 
 def vlan_link_name(lower: str, vlan_id: int) -> str:
-    """``eth1.20``; where that is longer than 15 bytes, a derived name."""
+    """``eth1.20``, or a derived name if that is longer than 15 bytes."""
     name = f"{lower}.{vlan_id}"
     return name if len(name.encode()) <= 15 else f"{_derived('mvv', lower)[:10]}.{vlan_id}"
 
 
 def alias_of(instance: str, kind: str, identifier: str) -> str:
     """
-    Whose a link is: ours, of the instance (one state directory), and of which endpoint or network.
+    The alias (IFLA_IFALIAS) that marks a link as ours.
 
-    Two instances on one host tell their links apart by it.
+    :param instance: the id of the state directory. Several instances on one host tell their links apart by it.
+    :param kind: ``endpoint``, ``host``, ``vlan`` or the like.
+    :param identifier: the id of an endpoint or network, or the name of a parent.
     """
     return f"{ALIAS_PREFIX}/{instance}/{kind}/{identifier}"
 
 
 def instance_prefix(instance: str) -> str:
+    """The beginning of every alias of *instance*."""
     return f"{ALIAS_PREFIX}/{instance}/"

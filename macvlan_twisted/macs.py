@@ -1,4 +1,4 @@
-"""MAC addresses that we choose: where the user named none, and for links of our own."""
+"""MAC addresses for containers whose user sets none, and for links of our own."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from random import Random
 
 from .addresses import IPInterface
 
-# 0x7a: unicast, locally administered; 7a:42 and the IPv4 address are what the ancestor of 2015 used.
+# Unicast and locally administered. docker-macvlan of 2015 used 7a:42 with the IPv4 address.
 _PREFIX = bytes((0x7A, 0x42))
 
 
 def mac_from_ip(address: IPInterface | None, address_v6: IPInterface | None, endpoint_id: str) -> str:
     """
-    ``7a:42:`` and the four bytes of the IPv4 address, else a hash of the IPv6 address, else of the id.
+    ``7a:42:`` and the four bytes of the IPv4 address, or of a hash of the IPv6 address, or of a hash of the id.
 
-    A container that keeps its address keeps its MAC.
+    A container with the same address as before has the same MAC as before.
     """
     if address is not None:
         tail = address.ip.packed
@@ -26,9 +26,10 @@ def mac_from_ip(address: IPInterface | None, address_v6: IPInterface | None, end
 
 
 def mac_from_name(*names: str) -> str:
-    """The same MAC for the same names: of a container and its pool, or of an instance and its parent."""
+    """A hash of *names*: of a container and its pool, or of an instance and a parent."""
     return (_PREFIX + blake2s("\0".join(names).encode(), digest_size=4).digest()).hex(":")
 
 
 def random_mac(random: Random) -> str:
+    """A random MAC with the same prefix."""
     return (_PREFIX + random.randbytes(4)).hex(":")

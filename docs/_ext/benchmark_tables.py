@@ -1,8 +1,8 @@
 """
-``.. benchmark:: machine``, ``.. benchmark:: PART figures`` or ``.. benchmark:: PART TABLE``: what ``bin/benchmark`` has
-measured, from ``docs/benchmark.json``.
+``.. benchmark:: machine``, ``.. benchmark:: PART figures`` or ``.. benchmark:: PART TABLE``: results of ``bin/benchmark``,
+from ``docs/benchmark.json``.
 
-What it says is made without Sphinx, so that a unit test can read it.
+The text is made without Sphinx, so that a unit test can read it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def benchmark_text(name: str, what: str = "") -> str:
     """
     reStructuredText.
 
-    :raises KeyError: it was not measured.
+    :raises KeyError: there is no such result.
     """
     document = measured()
     if name == "machine":

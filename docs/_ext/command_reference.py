@@ -1,4 +1,4 @@
-"""The reference of ``macvlan-twisted COMMAND``, from the parser that the program itself uses."""
+"""``.. command-reference::``: the commands and options of ``macvlan-twisted``, from the program's own parser."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     from sphinx.util.docutils import SphinxDirective
 
     class CommandReference(SphinxDirective):
-        """All commands, where it stands."""
+        """``.. command-reference::``"""
 
         def run(self) -> list[nodes.Node]:
             place = nodes.section()

@@ -1,7 +1,7 @@
 """
-``.. option-reference:: service`` (or ``network``, ``pool``, ``settings``): a table of options where it stands.
+``.. option-reference:: service`` (or ``network``, ``pool``, ``settings``): a table of options.
 
-What it says is made at build time, in :mod:`option_tables`.
+:mod:`option_tables` makes the text.
 """
 
 from __future__ import annotations

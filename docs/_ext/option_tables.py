@@ -1,7 +1,7 @@
 """
-The reference of all options as reStructuredText, from the tables that the program itself reads.
+The reference of all options as reStructuredText, from the program's own declarations.
 
-Sphinx is not needed for it, so that a unit test can read what it makes.
+The text is made without Sphinx, so that a unit test can read it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _literal(text: object) -> str:
 
 
 def service() -> Iterator[str]:
-    """Of ``twistd macvlan``: the command line and the environment."""
+    """The command line and the environment of ``twistd macvlan``."""
     yield ".. program:: twistd macvlan"
     for option in OPTIONS:
         names = [] if option.short is None else [f"-{option.short}"]
@@ -39,7 +39,7 @@ def service() -> Iterator[str]:
 
 
 def network() -> Iterator[str]:
-    """Of ``docker network create -o``."""
+    """The keys of ``docker network create -o``."""
     yield ".. program:: docker network create -o"
     for option in network_options.OPTIONS:
         yield from ("", f".. option:: {', '.join(f'{name}={option.metavar}' for name in option.names)}")
@@ -47,7 +47,7 @@ def network() -> Iterator[str]:
 
 
 def pool() -> Iterator[str]:
-    """Of ``docker network create --ipam-opt``."""
+    """The keys of ``docker network create --ipam-opt``."""
     yield ".. program:: docker network create --ipam-opt"
     for option in pool_options.OPTIONS:
         yield from ("", f".. option:: {option.name}={option.metavar}")

@@ -1,7 +1,7 @@
 """
-``.. torture-table::``: what the last full run of ``bin/torture`` found, from ``docs/torture.json``, which it wrote.
+``.. torture-table::``: results of the last full run of ``bin/torture``, from ``docs/torture.json``.
 
-What it says is made without Sphinx, so that a unit test can read it.
+The text is made without Sphinx, so that a unit test can read it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _COUNTS = ("tried", "survived", "lost", "leaked", "seconds")
 
 
 def _plain(text: str) -> str:
-    """*text* as it stands, whatever reStructuredText would make of it."""
+    """*text* with the markup of reStructuredText escaped."""
     return "".join(f"\\{each}" if each in "\\*`|_" else each for each in text)
 
 
@@ -63,7 +63,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     from sphinx.util.docutils import SphinxDirective
 
     class TortureTable(SphinxDirective):
-        """The table where it stands."""
+        """``.. torture-table::``"""
 
         def run(self) -> list[nodes.Node]:
             self.env.note_dependency(str(RUN))

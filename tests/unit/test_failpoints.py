@@ -1,4 +1,4 @@
-"""Whatever leaves a trace is a step with a name, so that a kill before and after it is tried."""
+"""Operations with a lasting effect are within failpoints, where tests inject crashes."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ import macvlan_twisted
 from macvlan_twisted.failpoints import Failpoint, all_failpoints, observe
 
 PACKAGE = Path(macvlan_twisted.__file__).parent
-REFERENCE = PACKAGE.parent / "docs" / "_ext" / "step_table.py"
+REFERENCE = PACKAGE.parent / "docs" / "_ext" / "failpoint_table.py"
 
 EXCEPTIONS = {
-    # (file, function, what is called): why that is no step.
-    ("lan/packet_socket.py", "send", "sendto"): "whoever sends knows what it means, and has the step",
-    ("lan/packet_sockets.py", "send", "send"): "the same",
-    ("lan/packet_socket.py", "_bound_socket", "bind"): "of a packet socket, which goes with the process",
-    ("netlink/events.py", "open", "bind"): "of a netlink socket, which goes with the process",
-    ("netlink/netns_links.py", "links_elsewhere", "bind"): "likewise",
-    ("netlink/netns_links.py", "_request", "send"): "a question to the kernel",
-    ("netlink/message_templates.py", "open", "bind"): "of a netlink socket, which goes with the process",
+    # (file, function, call): why it needs no failpoint.
+    ("lan/packet_socket.py", "send", "sendto"): "the caller has the failpoint",
+    ("lan/packet_sockets.py", "send", "send"): "the caller has the failpoint",
+    ("lan/packet_socket.py", "_bound_socket", "bind"): "of a packet socket, which ends with the process",
+    ("netlink/events.py", "open", "bind"): "of a netlink socket, which ends with the process",
+    ("netlink/netns_links.py", "links_elsewhere", "bind"): "of a netlink socket, which ends with the process",
+    ("netlink/netns_links.py", "_request", "send"): "a request that changes nothing",
+    ("netlink/message_templates.py", "open", "bind"): "of a netlink socket, which ends with the process",
     (
         "netlink/message_templates.py",
         "_send",
         "send",
-    ): "whoever has a message sent knows what it means, and has the step",
-    ("listener/endpoints.py", "read_unix", "listen"): "on what only says what it was asked for",
+    ): "the caller has the failpoint",
+    ("listener/endpoints.py", "read_unix", "listen"): "on a recorder",
     ("protocol/routes.py", "method", "write"): "makes a body of a reply",
-    ("state/database.py", "commit", "write"): "the witness has the step",
+    ("state/database.py", "commit", "write"): "the generation has the failpoint",
 }
 
 _NETLINK_READS = {"get", "dump"}
@@ -59,15 +59,15 @@ _SQL = re.compile(r"\b(COMMIT|journal_mode|VACUUM|wal_checkpoint)\b")
 _NET_ADMIN = {"flush_addr", "flush_routes", "flush_rules", "rule", "neigh", "tc", "netns"}
 
 
-def trace_left(node: ast.AST) -> str:
-    """What is called, if *node* calls what leaves a trace; else nothing."""
+def lasting_call(node: ast.AST) -> str:
+    """The name of the function that *node* calls, if that has a lasting effect; else an empty string."""
     if isinstance(node, ast.Attribute) and node.attr == "stopListening":
-        return node.attr  # also handed to somebody who calls it
+        return node.attr  # also as an argument
     if not isinstance(node, ast.Call):
         return ""
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     of = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-    said = " ".join(ast.unparse(each) for each in (*node.args, *(each.value for each in node.keywords)))
+    arguments = " ".join(ast.unparse(each) for each in (*node.args, *(each.value for each in node.keywords)))
     first = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
     netlink = of.endswith("netlink") and (
         name in _NET_ADMIN or (name in {"link", "addr", "route"} and first not in _NETLINK_READS)
@@ -75,20 +75,20 @@ def trace_left(node: ast.AST) -> str:
     changes = {
         "netlink": netlink,
         "templates": of.endswith("_templated") and name not in {"members", "close"},
-        "os": of in {"os", "shutil"} and (name in _OS or (name == "open" and "O_CREAT" in said)),
+        "os": of in {"os", "shutil"} and (name in _OS or (name == "open" and "O_CREAT" in arguments)),
         "path": name in _PATH,
-        "open": name == "open" and of != "os" and bool(re.search(r"'[rbt]*[wax+][rbt+]*'", said)),
+        "open": name == "open" and of != "os" and bool(re.search(r"'[rbt]*[wax+][rbt+]*'", arguments)),
         "socket": name in _SOCKET or (name == "listen" and "endpoint" in of),
         "write": name in {"write", "writeSomeData"},
         "database": of == "sqlite3" and name == "connect",
-        "sql": name in {"executescript"} or (name in {"run", "execute"} and bool(_SQL.search(said))),
-        "api": any(f"b'{method}'" in said for method in ("POST", "PUT", "DELETE", "PATCH")),
+        "sql": name in {"executescript"} or (name in {"run", "execute"} and bool(_SQL.search(arguments))),
+        "api": any(f"b'{method}'" in arguments for method in ("POST", "PUT", "DELETE", "PATCH")),
     }
     return name if any(changes.values()) else ""
 
 
-def steps_in(tree: ast.Module) -> set[str]:
-    """Names of a module that hold steps: its own, imported ones, and parameters."""
+def failpoints_in(tree: ast.Module) -> set[str]:
+    """The names in a module that hold failpoints: constants, imports and parameters."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and "Failpoint(" in ast.unparse(node.value):
@@ -102,8 +102,8 @@ def steps_in(tree: ast.Module) -> set[str]:
 
 
 def outside(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
-    """Line, function and what is called, wherever a trace is left outside of a step."""
-    steps = steps_in(tree)
+    """Line, function and call of each lasting operation outside of a failpoint."""
+    failpoints = failpoints_in(tree)
 
     def look(node: ast.AST, function: str, within: bool) -> Iterator[tuple[int, str, str]]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -112,13 +112,13 @@ def outside(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
             for item in node.items:
                 yield from look(item.context_expr, function, within)
                 taken = item.context_expr
-                if isinstance(taken, ast.Subscript):  # one of a table of steps
+                if isinstance(taken, ast.Subscript):  # one of a table of failpoints
                     taken = taken.value
-                within = within or (isinstance(taken, ast.Name) and taken.id in steps)
+                within = within or (isinstance(taken, ast.Name) and taken.id in failpoints)
             for each in node.body:
                 yield from look(each, function, within)
             return
-        called = trace_left(node)
+        called = lasting_call(node)
         if called and not within:
             yield getattr(node, "lineno", 0), function, called
         for child in ast.iter_child_nodes(node):
@@ -133,21 +133,23 @@ def import_everything() -> None:
 
 
 class CodeTests(SynchronousTestCase):
-    def test_a_trace_is_left_outside_of_a_step(self) -> None:
+    def test_lasting_operations_are_within_failpoints(self) -> None:
         found, excepted = [], set()
         for path in sorted(PACKAGE.rglob("*.py")):
             name = str(path.relative_to(PACKAGE))
-            if name.startswith("testing/"):  # fakes leave none
+            if name.startswith("testing/"):  # fakes have no lasting effect
                 continue
             for line, function, called in outside(ast.parse(path.read_text(encoding="utf-8"))):
                 if (name, function, called) in EXCEPTIONS:
                     excepted.add((name, function, called))
                 else:
-                    found.append(f"macvlan_twisted/{name}:{line}: {called}() in {function}() is in no step")
+                    found.append(
+                        f"macvlan_twisted/{name}:{line}: {called}() in {function}() is in no failpoint"
+                    )
         self.assertEqual(found, [])
-        self.assertEqual(set(EXCEPTIONS) - excepted, set(), "an exception that nothing needs any more")
+        self.assertEqual(set(EXCEPTIONS) - excepted, set(), "exceptions that are not needed")
 
-    def test_the_reading_overlooks_what_leaves_a_trace(self) -> None:
+    def test_checker_finds_lasting_operations(self) -> None:
         for statement in (
             "self._netlink.link('add', ifname='x')",
             "self._templated.retire(index, group)",
@@ -170,20 +172,20 @@ class CodeTests(SynchronousTestCase):
         ):
             said = f"from .failpoints import STEP\ndef work():\n    {statement}\n"
             inside = (
-                f"from .failpoints import STEP\ndef work():\n    with told(x), STEP:\n        {statement}\n"
+                f"from .failpoints import STEP\ndef work():\n    with other(x), STEP:\n        {statement}\n"
             )
             later = f"from .failpoints import STEP\ndef work():\n    with STEP:\n        def do():\n            {statement}\n"
             self.assertEqual([line for line, _, _ in outside(ast.parse(said))], [3], statement)
             self.assertEqual(list(outside(ast.parse(inside))), [], statement)
             self.assertEqual([line for line, _, _ in outside(ast.parse(later))], [5], statement)
 
-    def test_reading_is_taken_for_a_trace(self) -> None:
+    def test_checker_ignores_reading(self) -> None:
         for statement in ("netlink.link('get', index=1)", "open(path)", "os.open(path, os.O_RDONLY)"):
             self.assertEqual(list(outside(ast.parse(statement))), [], statement)
 
 
 class RegistryTests(SynchronousTestCase):
-    def test_a_step_is_not_to_be_found_by_its_name(self) -> None:
+    def test_every_failpoint_is_registered_by_name(self) -> None:
         import_everything()
         written: list[str] = []
         for path in PACKAGE.rglob("*.py"):
@@ -192,59 +194,59 @@ class RegistryTests(SynchronousTestCase):
                     written.append(ast.literal_eval(node.args[0]))
         self.assertEqual(sorted(written), sorted(all_failpoints()))
 
-    def test_a_name_does_not_say_room_thing_and_deed(self) -> None:
+    def test_names_are_room_thing_and_deed(self) -> None:
         import_everything()
-        for name, step in all_failpoints().items():
+        for name, failpoint in all_failpoints().items():
             self.assertRegex(name, r"\A[a-z]+\.[a-z_]+\.[a-z_]+\Z")
             room = name.split(".")[0]
             self.assertTrue((PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file(), name)
-            self.assertTrue(step.what and not step.what.endswith("."), name)
+            self.assertTrue(failpoint.what and not failpoint.what.endswith("."), name)
 
-    def test_two_steps_have_one_name(self) -> None:
+    def test_names_are_unique(self) -> None:
         name = next(iter(all_failpoints()))
         self.assertRaises(ValueError, Failpoint, name, "again")
 
-    def test_a_step_is_missing_in_the_manual(self) -> None:
+    def test_manual_lists_every_failpoint(self) -> None:
         text: str = run_path(str(REFERENCE))["reference_text"]()
-        for name, step in all_failpoints().items():
+        for name, failpoint in all_failpoints().items():
             self.assertIn(f"``{name}``", text)
-            self.assertIn(step.what, text)
+            self.assertIn(failpoint.what, text)
 
 
 class ObserverTests(SynchronousTestCase):
     def setUp(self) -> None:
         import_everything()
-        self.step = next(iter(all_failpoints().values()))
-        self.told: list[tuple[str, bool]] = []
+        self.failpoint = next(iter(all_failpoints().values()))
+        self.calls: list[tuple[str, bool]] = []
 
-    def test_an_observer_is_not_told_before_and_after(self) -> None:
-        self.addCleanup(observe(lambda step, is_done: self.told.append((step.name, is_done))))
-        with self.step:
-            self.assertEqual(self.told, [(self.step.name, False)])
-        self.assertEqual(self.told, [(self.step.name, False), (self.step.name, True)])
+    def test_observer_is_called_before_and_after(self) -> None:
+        self.addCleanup(observe(lambda failpoint, is_done: self.calls.append((failpoint.name, is_done))))
+        with self.failpoint:
+            self.assertEqual(self.calls, [(self.failpoint.name, False)])
+        self.assertEqual(self.calls, [(self.failpoint.name, False), (self.failpoint.name, True)])
 
-    def test_a_step_that_failed_is_told_as_done(self) -> None:
-        self.addCleanup(observe(lambda step, is_done: self.told.append((step.name, is_done))))
+    def test_observer_is_not_called_after_a_failure(self) -> None:
+        self.addCleanup(observe(lambda failpoint, is_done: self.calls.append((failpoint.name, is_done))))
 
         def fail() -> None:
-            with self.step:
+            with self.failpoint:
                 raise OSError
 
         self.assertRaises(OSError, fail)
-        self.assertEqual(self.told, [(self.step.name, False)])
+        self.assertEqual(self.calls, [(self.failpoint.name, False)])
 
-    def test_what_an_observer_refuses_is_done_all_the_same(self) -> None:
-        def refuse(step: Failpoint, is_done: bool) -> None:
+    def test_exception_of_the_observer_replaces_the_operation(self) -> None:
+        def refuse(failpoint: Failpoint, is_done: bool) -> None:
             raise OSError(28, "full")
 
         stop = observe(refuse)
 
         def work() -> None:
-            with self.step:
-                self.told.append(("work", True))
+            with self.failpoint:
+                self.calls.append(("work", True))
 
         self.assertRaises(OSError, work)
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.calls, [])
         stop()
         work()
-        self.assertEqual(self.told, [("work", True)])
+        self.assertEqual(self.calls, [("work", True)])

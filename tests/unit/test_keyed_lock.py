@@ -1,4 +1,4 @@
-"""Turns: one at a time, however many wait, and whoever gives up."""
+"""One holder for each key, in the order of arrival."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.keyed_lock import KeyedLock
 
 
-class TurnsTests(SynchronousTestCase):
+class KeyedLockTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.locks = KeyedLock()
         self.done: list[str] = []
 
-    async def take(self, name: str, until: Deferred[None] | None = None) -> None:
+    async def hold(self, name: str, until: Deferred[None] | None = None) -> None:
         async with self.locks.acquire("key"):
             if until is not None:
                 await until
             self.done.append(name)
 
     def begin(self, name: str, until: Deferred[None] | None = None) -> Deferred[None]:
-        return ensureDeferred(self.take(name, until))
+        return ensureDeferred(self.hold(name, until))
 
-    def test_thousands_who_have_nothing_to_wait_for_in_their_turn_all_get_one(self) -> None:
+    def test_thousands_of_waiters_do_not_exhaust_the_stack(self) -> None:
         opened: Deferred[None] = Deferred()
         first = self.begin("first", opened)
         others = [self.begin(str(number)) for number in range(3000)]
@@ -31,7 +31,7 @@ class TurnsTests(SynchronousTestCase):
             self.successResultOf(each)
         self.assertEqual(self.done, ["first", *map(str, range(3000))])
 
-    def test_who_gives_up_waiting_is_passed_over(self) -> None:
+    def test_cancelled_waiter_is_skipped(self) -> None:
         opened: Deferred[None] = Deferred()
         first, second, third = self.begin("first", opened), self.begin("second"), self.begin("third")
         second.cancel()
@@ -41,7 +41,7 @@ class TurnsTests(SynchronousTestCase):
         self.successResultOf(third)
         self.assertEqual(self.done, ["first", "third"])
 
-    def test_who_fails_or_is_cancelled_in_its_turn_hands_on(self) -> None:
+    def test_failed_holder_releases_the_lock(self) -> None:
         for end in (lambda until: until.errback(ValueError()), lambda until: until.cancel()):
             self.done.clear()
             until: Deferred[None] = Deferred()
@@ -51,7 +51,7 @@ class TurnsTests(SynchronousTestCase):
             self.successResultOf(second)
             self.assertEqual(self.done, ["second"])
 
-    def test_one_that_waits_in_its_turn_keeps_the_next_ones_waiting(self) -> None:
+    def test_waiters_run_one_after_the_other(self) -> None:
         untils = [Deferred[None]() for _ in range(3)]
         begun = [self.begin(str(number), until) for number, until in enumerate(untils)]
         untils[2].callback(None)

@@ -1,4 +1,4 @@
-"""When the engine was last heard of something, and how long a claim waits."""
+"""When the engine last mentioned an id, and how long an address is pending."""
 
 from __future__ import annotations
 
@@ -9,67 +9,67 @@ from macvlan_twisted.ipam.pending_addresses import PendingAddresses
 from macvlan_twisted.last_seen import LastSeen
 
 
-class HeardTests(SynchronousTestCase):
+class LastSeenTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
         self.registry = {"a", "b"}
-        self.heard = LastSeen(self.clock.seconds, self.registry.__contains__)
+        self.last_seen = LastSeen(self.clock.seconds, self.registry.__contains__)
 
-    def test_what_was_never_heard_of_is_silent_since_the_start(self) -> None:
+    def test_never_mentioned_is_idle_since_the_start(self) -> None:
         self.clock.advance(5)
-        self.assertEqual(self.heard.idle_for("a"), 5)
+        self.assertEqual(self.last_seen.idle_for("a"), 5)
 
-    def test_a_call_is_heard_from_its_beginning_to_its_end(self) -> None:
+    def test_idle_time_is_zero_during_a_call(self) -> None:
         self.clock.advance(5)
-        with self.heard.call("a"):
+        with self.last_seen.call("a"):
             self.clock.advance(300)
-            self.assertEqual(self.heard.idle_for("a"), 0)
-            self.assertEqual(self.heard.idle_for("b"), 305)
-            with self.heard.call("a"):
+            self.assertEqual(self.last_seen.idle_for("a"), 0)
+            self.assertEqual(self.last_seen.idle_for("b"), 305)
+            with self.last_seen.call("a"):
                 pass
-            self.assertEqual(self.heard.idle_for("a"), 0)
+            self.assertEqual(self.last_seen.idle_for("a"), 0)
         self.clock.advance(7)
-        self.assertEqual(self.heard.idle_for("a"), 7)
+        self.assertEqual(self.last_seen.idle_for("a"), 7)
 
-    def test_nothing_is_kept_of_what_there_is_not(self) -> None:
+    def test_made_up_ids_take_no_memory(self) -> None:
         """Whoever makes ids up cannot fill the memory."""
         for number in range(50):
-            with self.heard.call(f"made up {number}"):
+            with self.last_seen.call(f"made up {number}"):
                 pass
-            self.heard.note(f"made up {number}")
-        self.assertEqual((len(self.heard._last), len(self.heard._under_way)), (0, 0))
+            self.last_seen.note(f"made up {number}")
+        self.assertEqual((len(self.last_seen._last), len(self.last_seen._calls)), (0, 0))
 
-    def test_a_call_that_fails_is_heard_too(self) -> None:
-        with self.assertRaises(ValueError), self.heard.call("a"):
+    def test_failed_call_counts(self) -> None:
+        with self.assertRaises(ValueError), self.last_seen.call("a"):
             self.clock.advance(9)
             raise ValueError
-        self.assertEqual(self.heard.idle_for("a"), 0)
+        self.assertEqual(self.last_seen.idle_for("a"), 0)
 
-    def test_nothing_is_kept_of_what_is_not_there(self) -> None:
+    def test_removed_ids_take_no_memory(self) -> None:
         for number in range(1000):
-            with self.heard.call(str(number)):
+            with self.last_seen.call(str(number)):
                 pass
-            self.heard.note(str(number))
-        with self.heard.call("a"):
+            self.last_seen.note(str(number))
+        with self.last_seen.call("a"):
             self.registry.remove("a")
-        self.heard.note("b")
-        self.heard.forget("b")
-        self.assertEqual((self.heard._last, self.heard._under_way), ({}, {}))
+        self.last_seen.note("b")
+        self.last_seen.forget("b")
+        self.assertEqual((self.last_seen._last, self.last_seen._calls), ({}, {}))
 
 
-class AwaitedTests(SynchronousTestCase):
+class PendingAddressesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.awaited = PendingAddresses(self.clock.seconds)
 
-    def test_the_longest_come_first_and_the_rest_is_not_looked_at(self) -> None:
+    def test_longest_pending_come_first(self) -> None:
         for number in range(5):
             self.awaited.begin("pool", number)
             self.clock.advance(10)
         self.assertEqual(self.awaited.longer_than(30), [("pool", 0), ("pool", 1), ("pool", 2)])
 
-    def test_what_begins_anew_has_not_waited_yet(self) -> None:
+    def test_begin_restarts_the_wait(self) -> None:
         self.awaited.begin("pool", 1)
         self.awaited.begin("pool", 2)
         self.clock.advance(10)
@@ -78,7 +78,7 @@ class AwaitedTests(SynchronousTestCase):
         self.assertEqual(self.awaited.longer_than(15), [("pool", 2)])
         self.assertEqual(self.awaited.since("pool", 1), 10)
 
-    def test_what_has_ended_waits_no_more(self) -> None:
+    def test_ended_addresses_are_not_pending(self) -> None:
         for pool in ("one", "other"):
             for number in range(3):
                 self.awaited.begin(pool, number)

@@ -1,4 +1,4 @@
-"""Names of links and MACs, derived and never remembered."""
+"""Names and aliases of links, and derived MACs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LINK_NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=15).filt
 
 class NameTests(SynchronousTestCase):
     @given(st.sets(IDS, min_size=2, max_size=30))
-    def test_no_two_ids_and_no_two_purposes_share_a_name(self, ids: set[str]) -> None:
+    def test_names_are_unique(self, ids: set[str]) -> None:
         names = [
             derive(each) for each in ids for derive in (endpoint_link_name, probe_link_name, dummy_link_name)
         ]
@@ -44,7 +44,7 @@ class NameTests(SynchronousTestCase):
         for name in names:
             self.assertEqual(parse_interface_name(name), name)
 
-    def test_names_do_not_change_between_releases(self) -> None:
+    def test_names_are_stable_between_releases(self) -> None:
         """A link made by an earlier release is found by its name."""
         self.assertEqual(endpoint_link_name("e" * 64), "mvt7f4a4100cb38")
         self.assertEqual(probe_link_name("e" * 64), "mvx7f4a4100cb38")
@@ -52,28 +52,26 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(vlan_link_name("enp134s0f1np1", 4000), "mvv6e4a346.4000")
 
     @given(LINK_NAMES, st.integers(1, 4094))
-    def test_the_link_of_a_vlan_is_a_name_that_the_kernel_takes(self, lower: str, vlan_id: int) -> None:
+    def test_vlan_link_has_a_valid_name(self, lower: str, vlan_id: int) -> None:
         name = vlan_link_name(lower, vlan_id)
         self.assertEqual(parse_interface_name(name), name)
         self.assertTrue(name.endswith(f".{vlan_id}"))
         if len(f"{lower}.{vlan_id}".encode()) <= 15:
             self.assertEqual(name, f"{lower}.{vlan_id}")
 
-    def test_an_alias_is_of_one_instance_only(self) -> None:
+    def test_alias_belongs_to_one_instance(self) -> None:
         self.assertTrue(alias_of("12", "endpoint", "e").startswith(instance_prefix("12")))
         self.assertFalse(alias_of("123", "endpoint", "e").startswith(instance_prefix("12")))
 
 
 class MacTests(SynchronousTestCase):
     @given(st.ip_addresses(v=4), IDS)
-    def test_an_ipv4_address_gives_the_ancestors_mac_whatever_else_there_is(
-        self, address: IPv4Address, identifier: str
-    ) -> None:
+    def test_mac_holds_the_ipv4_address(self, address: IPv4Address, identifier: str) -> None:
         mac = mac_from_ip(parse_interface(f"{address}/8"), parse_interface("fd00::1/64"), identifier)
         self.assertEqual(mac, "7a:42:" + address.packed.hex(":"))
         self.assertEqual(parse_mac(mac), mac)
 
-    def test_a_container_that_keeps_its_ipv6_address_keeps_its_mac(self) -> None:
+    def test_same_ipv6_address_gives_the_same_mac(self) -> None:
         address = parse_interface("fd00::7/64")
         self.assertEqual(mac_from_ip(None, address, "one"), "7a:42:9a:63:2e:b4")
         self.assertEqual(mac_from_ip(None, address, "one"), mac_from_ip(None, address, "two"))
@@ -82,7 +80,7 @@ class MacTests(SynchronousTestCase):
         )
 
     @given(st.sets(IDS, min_size=2, max_size=20))
-    def test_without_addresses_each_endpoint_has_a_mac_of_its_own(self, ids: set[str]) -> None:
+    def test_endpoints_without_addresses_have_unique_macs(self, ids: set[str]) -> None:
         macs = {mac_from_ip(None, None, each) for each in ids}
         self.assertEqual(len(macs), len(ids))
         for mac in macs:

@@ -1,4 +1,4 @@
-"""The files that keep network managers off our links name all links of ours, and no others."""
+"""The files in network-managers/ match all links of ours and no others."""
 
 import re
 from fnmatch import fnmatchcase
@@ -39,11 +39,11 @@ class NamesTests(SynchronousTestCase):
         for name in _OTHERS:
             self.assertFalse(any(fnmatchcase(name, each) for each in patterns), f"{name} is taken from it")
 
-    def test_networkmanager(self) -> None:
+    def test_networkmanager_ignores_our_links_only(self) -> None:
         self._check(_patterns("networkmanager.conf", "match-device="))
 
-    def test_systemd_networkd(self) -> None:
+    def test_systemd_networkd_ignores_our_links_only(self) -> None:
         self._check(_patterns("systemd-networkd.network", "Name="))
 
-    def test_dhcpcd(self) -> None:
+    def test_dhcpcd_ignores_our_links_only(self) -> None:
         self._check(_patterns("dhcpcd.conf", "denyinterfaces "))

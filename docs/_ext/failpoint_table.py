@@ -1,7 +1,7 @@
 """
-``.. step-reference::``: the steps that leave a trace, from the program's own table of them.
+``.. failpoint-reference::``: the program's failpoints.
 
-What it says is made without Sphinx, so that a unit test can read it.
+The text is made without Sphinx, so that a unit test can read it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def _rows() -> Iterator[str]:
     for module in walk_packages(macvlan_twisted.__path__, "macvlan_twisted."):
         import_module(module.name)
-    for room, steps in groupby(sorted(all_failpoints().items()), lambda item: item[0].split(".")[0]):
+    for room, failpoints in groupby(sorted(all_failpoints().items()), lambda item: item[0].split(".")[0]):
         yield from ("", f".. list-table:: {room}", "   :widths: 34 66", "")
-        for name, step in steps:
-            yield from (f"   * - ``{name}``", f"     - {step.what}")
+        for name, failpoint in failpoints:
+            yield from (f"   * - ``{name}``", f"     - {failpoint.what}")
 
 
 def reference_text() -> str:
-    """The reStructuredText of all steps, room by room."""
+    """The reStructuredText of all failpoints, room by room."""
     return "\n".join(_rows())
 
 
@@ -39,15 +39,15 @@ def setup(app: Sphinx) -> dict[str, Any]:
     from docutils.statemachine import StringList
     from sphinx.util.docutils import SphinxDirective
 
-    class StepReference(SphinxDirective):
-        """The tables where it stands."""
+    class FailpointReference(SphinxDirective):
+        """``.. failpoint-reference::``"""
 
         def run(self) -> list[nodes.Node]:
             place = nodes.section()
             place.document = self.state.document
-            lines = StringList(reference_text().splitlines(), source="<steps>")
+            lines = StringList(reference_text().splitlines(), source="<failpoints>")
             self.state.nested_parse(lines, self.content_offset, place)
             return place.children
 
-    app.add_directive("step-reference", StepReference)
+    app.add_directive("failpoint-reference", FailpointReference)
     return {"version": "1", "parallel_read_safe": True}
