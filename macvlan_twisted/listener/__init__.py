@@ -1,1 +1,1 @@
-"""The UNIX socket (or any other endpoint) on which Docker Engine calls the plugin."""
+"""The UNIX socket, or any other endpoint, on which Docker Engine calls the plugin."""

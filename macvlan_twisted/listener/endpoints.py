@@ -1,6 +1,4 @@
-"""
-Server endpoints of Twisted: what their strings name, that they listen at once, and how that is ended.
-"""
+"""Endpoint strings of Twisted, and ports that listen at once."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from twisted.python.failure import Failure
 
 from ..errors import StartupError
 from ..failpoints import Failpoint
-from .systemd import handed_over
+from .systemd import inherited_endpoint
 
 _log = Logger(namespace="macvlan_twisted")
 
@@ -22,56 +20,71 @@ _LISTEN = Failpoint("listener.socket.make", "the socket is made, and from now on
 _STOP = Failpoint("listener.socket.close", "the socket is closed: who dials gets no connection any more")
 
 BACKLOG = 1024
-"""Connections that may wait to be accepted; an engine that removes a hundred containers dials as often at once."""
+"""Connections that may wait to be accepted. An engine that removes a hundred containers opens as many at once."""
 
 
 def endpoint_of(reactor: Any, listen: str) -> Any:
     """
-    :raises StartupError: Twisted does not know such an endpoint, or systemd has handed over no such socket.
+    The server endpoint that *listen* describes.
+
+    :raises StartupError: Twisted has no such endpoint, or systemd has passed no such socket.
     """
     try:
-        return (handed_over if listen.startswith("systemd:") else serverFromString)(reactor, listen)
-    except (LookupError, ValueError, TypeError, AttributeError) as error:  # as each kind of endpoint pleases
+        return (inherited_endpoint if listen.startswith("systemd:") else serverFromString)(reactor, listen)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:  # each kind of endpoint has its own
         hint = ": is this started by a socket unit of systemd?" if listen.startswith("systemd:") else ""
         raise StartupError(f"--listen {listen} is no endpoint to listen on ({error}){hint}") from error
 
 
-_UNSAID = 0o10000
-"""No mode of a socket, in the place of one that was not named."""
+_NO_MODE = 0o10000
+"""Not a mode of a file: the default that tells that the string has none."""
 
 
-class Said:
-    """Stands in for a reactor, to learn what an endpoint string says as Twisted reads it."""
+class UnixEndpoint:
+    """
+    The values of a ``unix:`` endpoint string.
+
+    It stands in for the reactor, so that Twisted parses the string and passes the values to it. ``lockfile`` is ignored:
+    Twisted's lock file holds a pid, and blocks for ever when a later process has the pid of a killed one.
+    """
 
     path: str
     mode: int | None
     backlog: int
 
     def listenUNIX(self, address: str, factory: Any, *, backlog: int, mode: int, wantPID: bool) -> None:
-        """Twisted's lock file holds a pid, so that one of a dead process may block for ever: it is not wanted."""
-        self.path, self.mode, self.backlog = address, mode if mode != _UNSAID else None, backlog
+        self.path, self.mode, self.backlog = address, mode if mode != _NO_MODE else None, backlog
 
 
-def read_unix(listen: str) -> Said:
+def parse_unix(listen: str) -> UnixEndpoint:
     """
-    What a ``unix:`` endpoint string says; a mode and a backlog that it does not name are ours.
+    Parse a ``unix:`` endpoint string. The mode is ``None`` and the backlog is ours if it has none.
 
-    :raises StartupError: it is not well-formed.
+    :raises StartupError: the string is malformed.
     """
-    said = Said()
-    # Of two values by name the later one counts; a value by its position contradicts one by name.
-    ours = f"unix:mode={_UNSAID:o}:backlog={BACKLOG}:{listen.removeprefix('unix:')}"
+    parsed = UnixEndpoint()
+    # Of two values of one name Twisted takes the later. Two arguments of which one is positional are an error.
+    with_defaults = f"unix:mode={_NO_MODE:o}:backlog={BACKLOG}:{listen.removeprefix('unix:')}"
     try:
-        endpoint = serverFromString(cast(Any, said), ours)
-    except (TypeError, ValueError):  # told of the string as the user wrote it
-        endpoint = endpoint_of(said, listen)
+        endpoint = serverFromString(cast(Any, parsed), with_defaults)
+    except (
+        TypeError,
+        ValueError,
+    ):  # mode and backlog are positional, or the error is to show the user's string
+        endpoint = endpoint_of(parsed, listen)
     endpoint.listen(cast(Any, None))
-    if not said.path:
+    if not parsed.path:
         raise StartupError(f"--listen {listen} is no endpoint to listen on: give a path, as unix:/run/x.sock")
-    return said
+    return parsed
 
 
 def listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
+    """
+    Listen on *endpoint*.
+
+    :param where: the endpoint as the user knows it, for errors.
+    :raises StartupError: it does not listen.
+    """
     outcome: list[Any] = []
     with _LISTEN:
         endpoint.listen(site).addBoth(outcome.append)
@@ -82,7 +95,8 @@ def listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
     return cast(IListeningPort, outcome[0])
 
 
-async def stopped(port: IListeningPort) -> None:
+async def close_port(port: IListeningPort) -> None:
+    """Stop listening. A socket whose file is gone is logged."""
     try:
         with _STOP:
             await maybeDeferred(cast(Any, port).stopListening)
@@ -90,8 +104,9 @@ async def stopped(port: IListeningPort) -> None:
         _log.warn("somebody else has removed the socket {path}", path=error.filename)
 
 
-def stop_in_background(port: IListeningPort) -> None:
+def close_in_background(port: IListeningPort) -> None:
+    """Stop listening after a failed start, when nothing can wait for it."""
     with _STOP:
-        stopped = maybeDeferred(cast(Any, port).stopListening)
-    stopped.addErrback(lambda failure: failure.trap(FileNotFoundError))  # we are about to remove it ourselves
-    stopped.addErrback(lambda failure: _log.failure("stopping to listen failed", failure=failure))
+        closed = maybeDeferred(cast(Any, port).stopListening)
+    closed.addErrback(lambda failure: failure.trap(FileNotFoundError))  # the listener removes the file itself
+    closed.addErrback(lambda failure: _log.failure("stopping to listen failed", failure=failure))

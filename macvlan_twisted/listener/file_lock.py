@@ -1,4 +1,4 @@
-"""The locks that keep two instances apart, of a state directory or of a socket."""
+"""Locks that keep two instances from sharing a state directory or a socket."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _REMOVE_LOCK = Failpoint("listener.lock.remove", "the file of a lock is removed"
 
 class FileLock:
     """
-    A file under flock: held by a process, not by a pid, so a killed one leaves nothing that blocks.
+    A file locked by flock(2). The kernel unlocks it when the process ends, so a killed process blocks nobody.
 
-    :param what: the thing that two instances must not share.
-    :param option: what a user sets to have another one.
+    :param what: what the lock protects, for the error.
+    :param option: the option by which a user chooses another one.
     """
 
     def __init__(self, path: Path, what: str, option: str) -> None:
@@ -30,7 +30,10 @@ class FileLock:
         self._file: int | None = None
 
     def acquire(self) -> None:
-        """:raises StartupError: another process holds it."""
+        """
+        :raises StartupError: another process holds the lock.
+        :raises OSError: the file cannot be created.
+        """
         while self._file is None:
             with _MAKE_LOCK:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -47,10 +50,10 @@ class FileLock:
                     return
             except FileNotFoundError:
                 pass
-            os.close(file)  # its last holder removed it just now
+            os.close(file)  # the last holder has removed the file
 
     def release(self) -> None:
-        """Succeeds when it is not held."""
+        """Remove the file, if the lock is held."""
         file, self._file = self._file, None
         if file is not None:
             with _REMOVE_LOCK:

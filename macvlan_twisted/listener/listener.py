@@ -1,62 +1,68 @@
 """
-Where the service listens.
-
-A place is either a UNIX socket of our own, which we lock, make and remove, or whatever else a server endpoint
-string of Twisted names, of which only the listening is ours.
+Where the service listens: on a UNIX socket that it creates, or on another endpoint of Twisted.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IListeningPort
 
 from ..config import Config
 from ..errors import StartupError
-from .endpoints import endpoint_of, listening_port, read_unix, stop_in_background, stopped
+from .endpoints import close_in_background, close_port, endpoint_of, listening_port, parse_unix
 from .unix_socket import UnixSocketListener
 
 
 class Listener(Protocol):
-    """A place to listen on; its functions are called in this order, :meth:`release` also after a failure."""
+    """The methods are called in this order. :meth:`release` is also called after a failure."""
 
     def take(self) -> None:
         """
-        Make sure that it is ours. Blocks.
+        Lock the place and clear it of a stale socket. Blocks.
 
-        :raises StartupError: it is somebody else's.
+        :raises StartupError: another process uses it.
         """
 
     def listen(self, site: Any) -> None:
         """
-        :raises StartupError: and nobody listens.
+        Begin to accept connections.
+
+        :raises StartupError: it is impossible, and nothing listens.
         """
 
     async def stop_accepting(self) -> None:
-        """Let nobody in who dials from now on. Who has dialled before is still to be answered."""
+        """Turn away new connections. Those that wait to be accepted are still accepted."""
 
     async def stop_listening(self) -> None:
-        """Let nobody in any more."""
+        """Accept no more connections at all."""
 
     def release(self) -> None:
-        """Leave nothing of ours behind, whatever was reached. May be called twice."""
+        """Remove the socket and the lock, as far as they exist. May be called twice."""
 
 
 def make_listener(reactor: Any, config: Config) -> Listener:
     """
-    The place that the settings name; nothing is touched yet.
+    The listener that the configuration names. Touches nothing yet.
 
-    :raises StartupError: ``--listen`` names none.
+    :raises StartupError: ``--listen`` names no endpoint.
     """
     group = config.socket_group
     if config.listen is None:
-        path = config.socket_path
-        return UnixSocketListener(reactor, path, path, "--plugin-name", group=group, made_in=True)
+        path = os.path.abspath(config.socket_path)
+        return UnixSocketListener(reactor, path, path, "--plugin-name", group=group, creates_directory=True)
     if config.listen.startswith("unix:"):
-        said = read_unix(config.listen)
-        if not said.path.startswith("\0"):  # a socket without a file needs no lock and cannot be stale
+        parsed = parse_unix(config.listen)
+        if not parsed.path.startswith("\0"):  # an abstract socket has no file, so no lock, and is never stale
             return UnixSocketListener(
-                reactor, said.path, config.listen, "--listen", said.mode, said.backlog, group=group
+                reactor,
+                os.path.abspath(parsed.path),
+                config.listen,
+                "--listen",
+                parsed.mode,
+                parsed.backlog,
+                group=group,
             )
     if group is not None:
         raise StartupError(
@@ -67,15 +73,15 @@ def make_listener(reactor: Any, config: Config) -> Listener:
 
 
 class EndpointListener:
-    """Any other endpoint: sockets of systemd's, which stay systemd's; TCP."""
+    """Any other endpoint: TCP, an abstract socket, or a socket that systemd passes and keeps."""
 
-    def __init__(self, listen: str, endpoint: Any) -> None:
-        self._where = listen
+    def __init__(self, where: str, endpoint: Any) -> None:
+        self._where = where
         self._endpoint = endpoint
         self._port: IListeningPort | None = None
 
     def take(self) -> None:
-        """Whether it is free is known when it listens."""
+        """Nothing to do: :meth:`listen` fails if another process listens there."""
 
     def listen(self, site: Any) -> None:
         self._port = listening_port(self._endpoint, site, self._where)
@@ -83,12 +89,12 @@ class EndpointListener:
     async def stop_accepting(self) -> None:
         port, self._port = self._port, None
         if port is not None:
-            await stopped(port)
+            await close_port(port)
 
     async def stop_listening(self) -> None:
-        """Done already."""
+        """:meth:`stop_accepting` has done it."""
 
     def release(self) -> None:
         port, self._port = self._port, None
         if port is not None:
-            stop_in_background(port)
+            close_in_background(port)

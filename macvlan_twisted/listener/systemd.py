@@ -1,8 +1,8 @@
 """
-Listening on a UNIX socket that somebody else has made, as systemd does for its socket units.
+Listening on a UNIX socket that systemd has created and passes to the service.
 
-It stays theirs: its mode, its file, how many may wait in it, and that it listens at all. Twisted's own way to adopt
-such a socket makes it everybody's (mode 0666), and at the end removes its file and shuts it down, for its owner, too.
+The socket stays systemd's: its mode, its file, its backlog, and its being a listening socket. Twisted's own way to adopt
+a socket gives it mode 0666, and at the end removes its file and shuts it down, also for systemd.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from twisted.internet import tcp, unix
 from twisted.internet.endpoints import serverFromString
 
 
-class HandedOverPort(unix.Port):
-    """Accepts from a socket of somebody else's, and lets go of it again."""
+class InheritedPort(unix.Port):
+    """A port that accepts from an inherited socket, and at the end closes its own descriptor only."""
 
     _shouldShutdown = False
 
@@ -23,7 +23,7 @@ class HandedOverPort(unix.Port):
         adopted = cast(Any, self)
         adopted.socket, adopted._preexistingSocket = adopted._preexistingSocket, None
         adopted.fileno = adopted.socket.fileno
-        adopted.numberAccepts = 100  # as Twisted's own: so many at once
+        adopted.numberAccepts = 100  # connections to accept at once, as in Twisted
         adopted.connected = True
         tcp._reservedFD.reserve()
         adopted.factory.doStart()
@@ -33,8 +33,8 @@ class HandedOverPort(unix.Port):
         tcp.Port.connectionLost(self, reason)
 
 
-class _Adopting:
-    """A reactor that adopts UNIX sockets in our way, and is itself in everything else."""
+class _AdoptingReactor:
+    """A reactor that adopts UNIX sockets as :class:`InheritedPort`, and delegates everything else."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -45,15 +45,16 @@ class _Adopting:
     def adoptStreamPort(self, fileno: int, family: int, factory: Any) -> Any:
         if family != socket.AF_UNIX:
             return self._reactor.adoptStreamPort(fileno, family, factory)
-        port = HandedOverPort._fromListeningDescriptor(self._reactor, fileno, factory)
+        port = InheritedPort._fromListeningDescriptor(self._reactor, fileno, factory)
         port.startListening()
         return port
 
 
-def handed_over(reactor: Any, listen: str) -> Any:
+def inherited_endpoint(reactor: Any, listen: str) -> Any:
     """
-    The endpoint that a ``systemd:`` string of Twisted's names.
+    The endpoint of a ``systemd:`` string.
 
-    :raises LookupError: no such socket has been handed over. :raises ValueError: it is not well-formed.
+    :raises LookupError: systemd has passed no such socket.
+    :raises ValueError: the string is malformed.
     """
-    return serverFromString(cast(Any, _Adopting(reactor)), listen)
+    return serverFromString(cast(Any, _AdoptingReactor(reactor)), listen)

@@ -1,4 +1,4 @@
-"""A UNIX socket of our own: locked, made in the place of one that is dead, given to a group, and removed at the end."""
+"""The UNIX socket that the service creates: locked, in place of a stale one, owned by a group, and removed at the end."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from twisted.internet.interfaces import IListeningPort
 from ..errors import StartupError
 from ..failpoints import Failpoint
 from ..state.directory import make_directory
-from .endpoints import BACKLOG, listening_port, stop_in_background, stopped
+from .endpoints import BACKLOG, close_in_background, close_port, listening_port
 from .file_lock import FileLock
 
-_MAKE_PLACE = Failpoint("listener.directory.make", "the directory of the socket is made if it is missing")
-_CLEAR_PLACE = Failpoint("listener.socket.clear", "a socket that nobody listens on is removed")
-_GIVE_TO_GROUP = Failpoint("listener.socket.give", "the socket is given to the group of --socket-group")
-_TURN_AWAY = Failpoint(
+_MAKE_DIRECTORY = Failpoint("listener.directory.make", "the directory of the socket is made if it is missing")
+_CLEAR_STALE = Failpoint("listener.socket.clear", "a socket that nobody listens on is removed")
+_CHANGE_GROUP = Failpoint("listener.socket.give", "the socket is given to the group of --socket-group")
+_REPLACE_SOCKET = Failpoint(
     "listener.socket.replace", "a socket that nobody listens on is put in the place of ours"
 )
 _MAKE_DEAD = Failpoint("listener.dead_socket.make", "a socket that nobody listens on is made, beside ours")
@@ -34,13 +34,15 @@ _REMOVE_SOCKET = Failpoint("listener.socket.remove", "the socket's file is remov
 
 class UnixSocketListener:
     """
-    A UNIX socket of our own: locked, put in the place of a stale one, removed at the end.
+    A :class:`~macvlan_twisted.listener.listener.Listener` on a socket file.
 
-    :param where: how the user named it.
-    :param option: with which option.
-    :param mode: its mode; None for 0600, or 0660 if it is a group's.
-    :param group: the group that it is given to.
-    :param made_in: whether its directory is made if it is missing.
+    :param path: an absolute path.
+    :param where: the place as the user knows it, for errors.
+    :param option: the option by which a user chooses another place.
+    :param mode: the mode of the file; ``None`` for 0600, or for 0660 with a group.
+    :param backlog: how many connections may wait to be accepted.
+    :param group: the name of the group that owns the file.
+    :param creates_directory: whether a missing directory is created.
     """
 
     def __init__(
@@ -53,25 +55,23 @@ class UnixSocketListener:
         backlog: int = BACKLOG,
         *,
         group: str | None = None,
-        made_in: bool = False,
+        creates_directory: bool = False,
     ) -> None:
-        self._path = path = os.path.abspath(path)
+        self._reactor = reactor
+        self._path = path
         self._where = where
         self._option = option
-        self._made_in = made_in
-        self._group = group
         self._mode = mode if mode is not None else 0o600 if group is None else 0o660
-        # It is nobody else's until it is the group's.
-        self._endpoint = UNIXServerEndpoint(
-            reactor, path, backlog=backlog, mode=self._mode if group is None else 0o600
-        )
+        self._backlog = backlog
+        self._group = group
+        self._creates_directory = creates_directory
         self._lock = FileLock(Path(path + ".lock"), f"socket {path}", option)
         self._port: IListeningPort | None = None
         self._file: os.stat_result | None = None
 
     def take(self) -> None:
-        if self._made_in:
-            make_directory(Path(self._path).parent, 0o755, _MAKE_PLACE)
+        if self._creates_directory:
+            make_directory(Path(self._path).parent, 0o755, _MAKE_DIRECTORY)
         if self._group is not None:
             _group_id(self._group)
         try:
@@ -81,14 +81,17 @@ class UnixSocketListener:
             raise StartupError(f"cannot listen on {self._where}: {error.strerror}") from error
 
     def listen(self, site: Any) -> None:
-        self._port = listening_port(self._endpoint, site, self._where)
+        # private until the group owns it
+        mode = self._mode if self._group is None else 0o600
+        endpoint = UNIXServerEndpoint(self._reactor, self._path, backlog=self._backlog, mode=mode)
+        self._port = listening_port(endpoint, site, self._where)
         self._file = os.lstat(self._path)
         if self._group is not None:
-            self._give_to_group(self._group)
+            self._change_group(self._group)
 
-    def _give_to_group(self, group: str) -> None:
+    def _change_group(self, group: str) -> None:
         try:
-            with _GIVE_TO_GROUP:
+            with _CHANGE_GROUP:
                 os.chown(self._path, -1, _group_id(group), follow_symlinks=False)
                 os.chmod(self._path, self._mode)
         except OSError as error:
@@ -99,24 +102,24 @@ class UnixSocketListener:
 
     async def stop_accepting(self) -> None:
         """
-        Put a socket on which nobody listens in the place of ours.
+        Replace the file by a socket on which nobody listens.
 
-        Such a one makes an engine try again, with its call intact. Our own socket goes on to listen, without a
-        name, for those who have dialled it already.
+        An engine that gets "connection refused" repeats its call, with the body. Our own socket has no name any more, and
+        goes on to accept the connections that wait.
         """
         if self._file is not None:
-            with suppress(OSError):  # it was removed, perhaps with its directory
+            with suppress(OSError):  # the file is gone, perhaps with its directory
                 self._file = _put_dead_socket(self._path, self._file)
 
     async def stop_listening(self) -> None:
         port, self._port = self._port, None
         if port is not None:
-            await stopped(port)
+            await close_port(port)
 
     def release(self) -> None:
         port, self._port = self._port, None
-        if port is not None:  # the start failed after it
-            stop_in_background(port)
+        if port is not None:  # the start has failed
+            close_in_background(port)
         if self._file is not None:
             with suppress(FileNotFoundError):
                 if os.path.samestat(self._file, os.lstat(self._path)):
@@ -128,6 +131,8 @@ class UnixSocketListener:
 
 def _group_id(group: str) -> int:
     """
+    The number of a group.
+
     :raises StartupError: there is no such group.
     """
     try:
@@ -140,10 +145,10 @@ def _group_id(group: str) -> int:
 
 def remove_stale_socket(path: str, option: str) -> None:
     """
-    Make room for our socket. The lock is ours, so no other instance of ours is listening there.
+    Remove a socket on which nobody listens. The caller holds the lock, so no other instance listens there.
 
-    :param option: what a user sets to have another socket.
-    :raises StartupError: something is there that is not ours to remove.
+    :param option: the option by which a user chooses another socket.
+    :raises StartupError: another program listens there, or the file is no socket.
     """
     try:
         kind = os.lstat(path).st_mode
@@ -152,30 +157,35 @@ def remove_stale_socket(path: str, option: str) -> None:
     if not stat.S_ISSOCK(kind):
         raise StartupError(f"{path} exists and is no socket: remove it")
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # where more wait than may, who comes next would wait, too
+        probe.setblocking(False)  # connect() blocks while the backlog is full
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            with _CLEAR_PLACE:
+            with _CLEAR_STALE:
                 os.unlink(path)
             return
         except FileNotFoundError:
             return
-        except OSError:  # of another kind, not for us, or all places taken: somebody may be there
+        except OSError:  # another socket type, no permission, or a full backlog: somebody may listen
             pass
     raise StartupError(f"another program is listening on {path}: stop it, or choose another {option}")
 
 
 def _put_dead_socket(path: str, ours: os.stat_result) -> os.stat_result:
-    """Put a socket on which nobody listens in the place of ours; it is removed like that one."""
+    """
+    Replace *path* by a socket on which nobody listens.
+
+    :param ours: the status of our socket. A file of somebody else stays.
+    :return: the status of the file that :meth:`UnixSocketListener.release` removes.
+    """
     if not os.path.samestat(ours, os.lstat(path)):
         return ours
     beside = path + ".closing"
     with suppress(FileNotFoundError), _CLEAR_DEAD:
         os.unlink(beside)
-    with socket.socket(socket.AF_UNIX) as nobody, _MAKE_DEAD:
-        nobody.bind(beside)
+    with socket.socket(socket.AF_UNIX) as dead, _MAKE_DEAD:
+        dead.bind(beside)
         os.chmod(beside, stat.S_IMODE(ours.st_mode))
-    with _TURN_AWAY:
+    with _REPLACE_SOCKET:
         os.rename(beside, path)
     return os.lstat(path)

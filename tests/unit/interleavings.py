@@ -348,7 +348,7 @@ class Interleavings(World):
             plugin.parents._locks,
             plugin.pools._calls.locks,
         ):
-            assert locks._locks == {}, "a lock is still held"
+            assert locks._queues == {}, "a lock is still held"
         if not self.is_clean:
             return
         assert set(records.documents(RecordKind.ENDPOINT)) == set(registry.endpoints)

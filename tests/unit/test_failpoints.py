@@ -32,7 +32,7 @@ EXCEPTIONS = {
         "_send",
         "send",
     ): "the caller has the failpoint",
-    ("listener/endpoints.py", "read_unix", "listen"): "on a recorder",
+    ("listener/endpoints.py", "parse_unix", "listen"): "on a recorder",
     ("protocol/routes.py", "method", "write"): "makes a body of a reply",
     ("state/database.py", "commit", "write"): "the generation has the failpoint",
 }

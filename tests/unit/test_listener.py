@@ -1,4 +1,4 @@
-"""Locks and sockets: what keeps two instances apart and what a killed one leaves."""
+"""File locks and UNIX sockets: one instance at a time, also after a kill."""
 
 from __future__ import annotations
 
@@ -32,51 +32,49 @@ sys.stdin.read()
 """
 
 
-class PlaceTestCase(SynchronousTestCase):
+class DirectoryTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.place = fresh_directory(self)
 
 
-class LockTests(PlaceTestCase):
+class LockTests(DirectoryTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.path = self.place / "lock"
 
-    def test_a_second_holder_is_refused_by_the_name_of_the_place(self) -> None:
-        lock = FileLock(self.path, "a place", "--place")
+    def locked(self, what: str = "a place", option: str = "--place") -> FileLock:
+        lock = FileLock(self.path, what, option)
         lock.acquire()
         self.addCleanup(lock.release)
+        return lock
+
+    def test_second_holder_is_refused_with_the_option(self) -> None:
+        self.locked()
         with self.assertRaises(StartupError) as caught:
-            FileLock(self.path, "state directory /x", "--state-dir").acquire()
+            self.locked("state directory /x", "--state-dir")
         self.assertEqual(
             str(caught.exception),
             "another macvlan-twisted is using state directory /x: stop it, or choose another --state-dir",
         )
 
-    def test_a_released_lock_leaves_no_file_and_can_be_taken_again(self) -> None:
+    def test_released_lock_leaves_no_file(self) -> None:
         for _ in range(3):
-            lock = FileLock(self.path, "a place", "--place")
-            lock.acquire()
-            lock.release()
+            self.locked().release()
             self.assertFalse(self.path.exists())
 
-    def test_a_file_that_was_left_behind_blocks_nobody(self) -> None:
+    def test_leftover_file_does_not_block(self) -> None:
         self.path.write_text("4711")
-        lock = FileLock(self.path, "a place", "--place")
-        lock.acquire()
-        lock.release()
+        self.locked().release()
 
-    def test_a_refusal_leaves_no_descriptor_open(self) -> None:
-        lock = FileLock(self.path, "a place", "--place")
-        lock.acquire()
-        self.addCleanup(lock.release)
+    def test_refusal_leaves_no_descriptor_open(self) -> None:
+        self.locked()
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(5):
             with self.assertRaises(StartupError):
-                FileLock(self.path, "a place", "--place").acquire()
+                self.locked()
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
-    def test_a_file_that_its_last_holder_removed_meanwhile_is_no_lock(self) -> None:
+    def test_lock_on_a_removed_file_is_repeated(self) -> None:
         flock = fcntl.flock
         left = [1]
 
@@ -87,14 +85,12 @@ class LockTests(PlaceTestCase):
             flock(file, operation)
 
         self.patch(fcntl, "flock", slow_flock)
-        lock = FileLock(self.path, "a place", "--place")
-        lock.acquire()
-        self.addCleanup(lock.release)
+        self.locked()
         self.assertTrue(self.path.exists())
         with self.assertRaises(StartupError):
-            FileLock(self.path, "a place", "--place").acquire()
+            self.locked()
 
-    def test_a_killed_holder_blocks_nobody(self) -> None:
+    def test_killed_holder_does_not_block(self) -> None:
         with subprocess.Popen(
             [sys.executable, "-c", HOLDER, str(self.path.absolute())],
             stdin=subprocess.PIPE,
@@ -104,14 +100,12 @@ class LockTests(PlaceTestCase):
             assert process.stdout is not None
             self.assertEqual(process.stdout.readline(), b"held\n")
             with self.assertRaises(StartupError):
-                FileLock(self.path, "a place", "--place").acquire()
+                self.locked()
             process.kill()
-        lock = FileLock(self.path, "a place", "--place")
-        lock.acquire()
-        lock.release()
+        self.locked().release()
 
 
-class StaleSocketTests(PlaceTestCase):
+class StaleSocketTests(DirectoryTestCase):
     def setUp(self) -> None:
         super().setUp()
         # A socket's path holds 107 bytes, and the directories of tests are deep.
@@ -125,17 +119,17 @@ class StaleSocketTests(PlaceTestCase):
         self.addCleanup(listener.close)
         return listener
 
-    def test_nothing_there_is_fine(self) -> None:
+    def test_missing_socket_is_fine(self) -> None:
         remove_stale_socket("x.sock", "--place")
         self.assertFalse(os.path.lexists("x.sock"))
 
-    def test_a_dead_one_is_removed(self) -> None:
+    def test_stale_socket_is_removed(self) -> None:
         self.listening().close()
         self.assertTrue(os.path.exists("x.sock"))
         remove_stale_socket("x.sock", "--place")
         self.assertFalse(os.path.lexists("x.sock"))
 
-    def test_one_that_answers_is_refused_and_stays(self) -> None:
+    def test_listening_socket_stays(self) -> None:
         self.listening()
         with self.assertRaises(StartupError) as caught:
             remove_stale_socket("x.sock", "--place")
@@ -145,21 +139,21 @@ class StaleSocketTests(PlaceTestCase):
         )
         self.assertTrue(os.path.exists("x.sock"))
 
-    def test_one_at_which_more_wait_than_may_is_not_waited_for(self) -> None:
+    def test_socket_with_a_full_backlog_stays(self) -> None:
         self.listening().listen(0)
         with socket.socket(socket.AF_UNIX) as first:
             first.connect("x.sock")
             with self.assertRaisesRegex(StartupError, "another program is listening on x.sock"):
                 remove_stale_socket("x.sock", "--place")
 
-    def test_one_of_another_kind_is_somebodys_and_stays(self) -> None:
+    def test_datagram_socket_stays(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as somebodys:
             somebodys.bind("x.sock")
             with self.assertRaisesRegex(StartupError, "another program is listening on x.sock"):
                 remove_stale_socket("x.sock", "--place")
         self.assertTrue(os.path.exists("x.sock"))
 
-    def test_what_is_no_socket_is_refused_and_stays(self) -> None:
+    def test_other_files_stay(self) -> None:
         Path("file").write_text("precious")
         os.mkdir("directory")
         os.symlink("file", "link")
@@ -170,8 +164,8 @@ class StaleSocketTests(PlaceTestCase):
             self.assertTrue(os.path.lexists(name))
 
 
-class Listened(list[dict[str, Any]]):
-    """Stands in for a reactor and notes what it is asked to listen on."""
+class RecordingReactor(list[dict[str, Any]]):
+    """Records what it is asked to listen on."""
 
     def listenUNIX(self, address: str, factory: Any, backlog: int, mode: int, wantPID: int) -> Any:
         Path(address).touch()
@@ -179,102 +173,102 @@ class Listened(list[dict[str, Any]]):
         return self
 
     async def stopListening(self) -> None:
-        """Nobody listens."""
+        """There is no port."""
 
 
-class UnixEndpointTests(PlaceTestCase):
-    """``--listen unix:...``: ours, as the socket is that we choose ourselves."""
+class UnixEndpointTests(DirectoryTestCase):
+    """``--listen unix:...`` is locked and private, as the default socket."""
 
-    def listened(self, said: str) -> dict[str, Any]:
-        reactor = Listened()
-        place = make_listener(reactor, Config(listen=said))
+    def listened(self, listen: str) -> dict[str, Any]:
+        reactor = RecordingReactor()
+        listener = make_listener(reactor, Config(listen=listen))
         try:
-            place.take()
-            place.listen(None)
+            listener.take()
+            listener.listen(None)
         finally:
-            place.release()
+            listener.release()
         (asked,) = reactor
         return asked
 
-    def test_it_is_roots_only_and_has_no_lock_file_with_a_pid(self) -> None:
+    def test_socket_is_private_without_twisteds_lock_file(self) -> None:
         path = str(self.place / "x.sock")
-        for said in (f"unix:{path}", f"unix:address={path}", f"unix:{path}:lockfile=1"):
+        for listen in (f"unix:{path}", f"unix:address={path}", f"unix:{path}:lockfile=1"):
             expected = {"path": path, "backlog": 1024, "mode": 0o600, "lock file": False}
-            self.assertEqual(self.listened(said), expected, said)
+            self.assertEqual(self.listened(listen), expected, listen)
 
-    def _given_to(self, group: str, said: str) -> os.stat_result:
-        place = make_listener(Listened(), Config(listen=said, socket_group=group))
+    def owned_by(self, group: str, listen: str) -> os.stat_result:
+        listener = make_listener(RecordingReactor(), Config(listen=listen, socket_group=group))
         try:
-            place.take()
-            place.listen(None)
+            listener.take()
+            listener.listen(None)
             return (self.place / "x.sock").stat()
         finally:
-            place.release()
+            listener.release()
 
-    def test_a_socket_of_a_group_is_not_its_own(self) -> None:
+    def test_group_owns_the_socket(self) -> None:
         ours = grp.getgrgid(os.getegid())
-        it = self._given_to(ours.gr_name, f"unix:{self.place}/x.sock")
+        it = self.owned_by(ours.gr_name, f"unix:{self.place}/x.sock")
         self.assertEqual((it.st_gid, it.st_mode & 0o777), (ours.gr_gid, 0o660))
 
-    def test_a_mode_that_is_said_is_not_that_of_a_groups_socket(self) -> None:
-        it = self._given_to(grp.getgrgid(os.getegid()).gr_name, f"unix:{self.place}/x.sock:mode=640")
+    def test_mode_of_the_string_wins_over_that_of_the_group(self) -> None:
+        it = self.owned_by(grp.getgrgid(os.getegid()).gr_name, f"unix:{self.place}/x.sock:mode=640")
         self.assertEqual(it.st_mode & 0o777, 0o640)
 
-    def test_a_group_that_is_not_there_leaves_a_socket(self) -> None:
+    def test_missing_group_is_refused_before_the_socket_exists(self) -> None:
         with self.assertRaisesRegex(StartupError, "--socket-group nobody-s: there is no such group: make it"):
-            self._given_to("nobody-s", f"unix:{self.place}/x.sock")
+            self.owned_by("nobody-s", f"unix:{self.place}/x.sock")
         self.assertEqual(list(self.place.iterdir()), [])
 
-    def test_a_group_is_promised_for_a_socket_that_is_not_ours(self) -> None:
-        for said in ("tcp:0:interface=127.0.0.1", "unix:\0mvt"):
+    def test_group_of_another_endpoint_is_refused(self) -> None:
+        for listen in ("tcp:0:interface=127.0.0.1", "unix:\0mvt"):
             with self.assertRaisesRegex(
                 StartupError, "--socket-group docker is for a socket that the service makes"
             ):
-                make_listener(Listened(), Config(listen=said, socket_group="docker"))
+                make_listener(RecordingReactor(), Config(listen=listen, socket_group="docker"))
 
-    def test_a_link_in_the_place_of_the_lock_is_followed(self) -> None:
+    def test_symlink_in_place_of_the_lock_is_refused(self) -> None:
         (self.place / "x.sock.lock").symlink_to(self.place / "passwd")
         with self.assertRaisesRegex(StartupError, "cannot listen on unix:.*/x.sock"):
-            make_listener(Listened(), Config(listen=f"unix:{self.place}/x.sock")).take()
+            make_listener(RecordingReactor(), Config(listen=f"unix:{self.place}/x.sock")).take()
         self.assertFalse((self.place / "passwd").exists())
 
-    def test_what_is_said_is_respected(self) -> None:
-        for said in ("mode=660:backlog=7", "backlog=7:mode=660", "660:7"):
-            asked = self.listened(f"unix:{self.place}/x.sock:{said}")
-            self.assertEqual((asked["mode"], asked["backlog"]), (0o660, 7), said)
+    def test_mode_and_backlog_of_the_string_are_used(self) -> None:
+        for listen in ("mode=660:backlog=7", "backlog=7:mode=660", "660:7"):
+            asked = self.listened(f"unix:{self.place}/x.sock:{listen}")
+            self.assertEqual((asked["mode"], asked["backlog"]), (0o660, 7), listen)
 
-    def test_one_that_is_not_well_formed_is_refused(self) -> None:
-        for said in ("unix:", "unix:/x:mode=rw", "unix:/x:colour=red"):
-            with self.assertRaises(StartupError, msg=said) as caught:
-                make_listener(Listened(), Config(listen=said))
-            self.assertIn(f"--listen {said} is no endpoint to listen on", str(caught.exception))
+    def test_malformed_string_is_refused(self) -> None:
+        for listen in ("unix:", "unix:/x:mode=rw", "unix:/x:colour=red"):
+            with self.assertRaises(StartupError, msg=listen) as caught:
+                make_listener(RecordingReactor(), Config(listen=listen))
+            self.assertIn(f"--listen {listen} is no endpoint to listen on", str(caught.exception))
 
-    def test_a_second_one_is_refused_by_the_option(self) -> None:
+    def test_second_instance_is_refused_with_the_option(self) -> None:
         config = Config(listen=f"unix:{self.place}/x.sock")
-        first = make_listener(Listened(), config)
+        first = make_listener(RecordingReactor(), config)
         first.take()
         self.addCleanup(first.release)
-        second = make_listener(Listened(), config)
+        second = make_listener(RecordingReactor(), config)
         self.addCleanup(second.release)
         with self.assertRaisesRegex(StartupError, "is using socket .*/x.sock: .*another --listen"):
             second.take()
 
-    def test_a_missing_directory_is_named(self) -> None:
+    def test_missing_directory_is_reported(self) -> None:
         with self.assertRaisesRegex(StartupError, "cannot listen on unix:.*/no/x.sock: No such file"):
-            make_listener(Listened(), Config(listen=f"unix:{self.place}/no/x.sock")).take()
+            make_listener(RecordingReactor(), Config(listen=f"unix:{self.place}/no/x.sock")).take()
 
-    def test_nothing_is_left(self) -> None:
-        reactor = Listened()
-        place = make_listener(reactor, Config(listen=f"unix:{self.place}/x.sock"))
-        place.take()
-        place.listen(None)
-        place.release()
-        place.release()
+    def test_release_leaves_nothing(self) -> None:
+        reactor = RecordingReactor()
+        listener = make_listener(reactor, Config(listen=f"unix:{self.place}/x.sock"))
+        listener.take()
+        listener.listen(None)
+        listener.release()
+        listener.release()
         self.assertEqual(list(self.place.iterdir()), [])
 
 
-class CannotStartTests(SynchronousTestCase):
-    def test_it_ends_the_interpreter_with_status_1_and_one_line(self) -> None:
+class StartupErrorTests(SynchronousTestCase):
+    def test_interpreter_ends_with_status_1_and_one_line(self) -> None:
         script = "from macvlan_twisted.errors import StartupError; raise StartupError('why')"
         ended = subprocess.run(
             [sys.executable, "-c", script],

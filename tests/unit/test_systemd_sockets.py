@@ -1,4 +1,4 @@
-"""A UNIX socket that somebody else has made and keeps, as systemd does."""
+"""A UNIX socket that systemd has created and keeps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.listener.systemd import _Adopting
+from macvlan_twisted.listener.systemd import _AdoptingReactor
 
 from .helpers import fresh_directory
 
 
 class _Reactor(Clock):
-    """Remembers who is to be told of what there is to read."""
+    """Remembers its readers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,71 +29,71 @@ class _Reactor(Clock):
         self.readers.discard(reader)
 
     def removeWriter(self, writer: Any) -> None:
-        """Nobody writes here."""
+        """There are no writers."""
 
     def adoptStreamPort(self, fileno: int, family: int, factory: Any) -> str:
         return "adopted by the reactor"
 
 
-class HandedOverTests(SynchronousTestCase):
+class InheritedPortTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.place = str(fresh_directory(self) / "plugin.sock")
-        self.theirs = socket.socket(socket.AF_UNIX)
-        self.addCleanup(self.theirs.close)
-        self.theirs.bind(self.place)
-        os.chmod(self.place, 0o600)
-        self.theirs.listen(7)
-        self.theirs.setblocking(False)
+        self.path = str(fresh_directory(self) / "plugin.sock")
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.addCleanup(self.socket.close)
+        self.socket.bind(self.path)
+        os.chmod(self.path, 0o600)
+        self.socket.listen(7)
+        self.socket.setblocking(False)
         self.reactor = _Reactor()
 
-    def _adopt(self) -> Any:
+    def adopt(self) -> Any:
         factory = Factory.forProtocol(Protocol)
-        return _Adopting(self.reactor).adoptStreamPort(self.theirs.fileno(), socket.AF_UNIX, factory)
+        return _AdoptingReactor(self.reactor).adoptStreamPort(self.socket.fileno(), socket.AF_UNIX, factory)
 
-    def _let_go(self, port: Any) -> None:
+    def close(self, port: Any) -> None:
         stopped = port.stopListening()
         self.reactor.advance(0)
         self.successResultOf(stopped)
 
-    def _dial(self) -> socket.socket:
+    def connect(self) -> socket.socket:
         caller = socket.socket(socket.AF_UNIX)
         self.addCleanup(caller.close)
-        caller.connect(self.place)
+        caller.connect(self.path)
         return caller
 
-    def test_it_becomes_everybodys(self) -> None:
-        port = self._adopt()
-        self.assertEqual(os.stat(self.place).st_mode & 0o777, 0o600)
-        self._let_go(port)
+    def test_mode_of_the_socket_stays(self) -> None:
+        port = self.adopt()
+        self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
+        self.close(port)
 
-    def test_nobody_is_let_in(self) -> None:
-        port = self._adopt()
-        self._dial()
+    def test_connections_are_accepted(self) -> None:
+        port = self.adopt()
+        self.connect()
         (reader,) = self.reactor.readers
         reader.doRead()
         self.assertEqual(len(self.reactor.readers), 2, "the port and one connection")
-        self._let_go(port)
+        self.close(port)
 
-    def test_at_the_end_its_file_is_removed(self) -> None:
-        self._let_go(self._adopt())
-        self.assertTrue(os.path.exists(self.place))
+    def test_file_of_the_socket_stays(self) -> None:
+        self.close(self.adopt())
+        self.assertTrue(os.path.exists(self.path))
 
-    def test_at_the_end_its_owner_cannot_listen_on(self) -> None:
-        self._let_go(self._adopt())
-        self._dial()
-        self.theirs.accept()[0].close()
+    def test_owner_goes_on_listening(self) -> None:
+        self.close(self.adopt())
+        self.connect()
+        self.socket.accept()[0].close()
 
-    def test_who_dialled_before_the_end_is_lost_to_the_next_one(self) -> None:
-        port = self._adopt()
-        self._dial()
-        self._let_go(port)
-        again = self._adopt()
+    def test_waiting_connections_are_left_to_the_next_port(self) -> None:
+        port = self.adopt()
+        self.connect()
+        self.close(port)
+        again = self.adopt()
         (reader,) = self.reactor.readers
         reader.doRead()
         self.assertEqual(len(self.reactor.readers), 2)
-        self._let_go(again)
+        self.close(again)
 
-    def test_a_socket_of_another_family_is_adopted_in_this_way(self) -> None:
+    def test_other_families_are_adopted_by_the_reactor(self) -> None:
         with socket.socket() as it:
-            adopted = _Adopting(self.reactor).adoptStreamPort(it.fileno(), socket.AF_INET, None)
+            adopted = _AdoptingReactor(self.reactor).adoptStreamPort(it.fileno(), socket.AF_INET, None)
         self.assertEqual(adopted, "adopted by the reactor")
