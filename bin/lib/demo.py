@@ -1,7 +1,7 @@
-"""The show behind bin/demo: containers on a throw-away LAN, through a real Docker Engine and our plugin.
+"""The program behind bin/demo: containers on a throw-away LAN, with a real Docker Engine and the plugin.
 
-Everything is made by :mod:`tests.lab`, in network namespaces of its own, and gone at the end, also after a
-Ctrl-C. Only the standard library is needed here; the plugin runs with this same Python.
+:mod:`tests.lab` creates everything in network namespaces of its own, and removes it at the end, also after Ctrl-C. The
+program needs the standard library only. The plugin runs with the same Python.
 """
 
 import re
@@ -40,16 +40,16 @@ OWN_WORDS = re.compile(r"\[macvlan_twisted[^]]*#(?!debug)(?!.*Starting factory)"
 
 
 class Disappointed(Exception):
-    """Something did not turn out as the text says."""
+    """Something is not as the text says."""
 
 
 def say(text: str) -> None:
-    """Tell the reader something, set off from the commands."""
+    """Print text for the reader, set off from the commands."""
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
 
 
 def show(text: str) -> None:
-    """Print what a command has printed, indented."""
+    """Print the output of a command, indented."""
     for line in text.rstrip().splitlines():
         print(f"    {line}", flush=True)
 
@@ -60,7 +60,7 @@ def narrate(line: str) -> None:
 
 
 def build_and_tell(lan: Lan) -> None:
-    """Everything that happens on a LAN that stands."""
+    """Show engine and plugin on a LAN."""
     say("A private Docker Engine starts on the docker host. Yours, if you have one, is not involved.")
     with Engine(lan, narrate=narrate) as engine:
         show(f"Docker Engine {engine.docker('version', '--format={{.Server.Version}}').strip()} answers")
@@ -79,7 +79,7 @@ def build_and_tell(lan: Lan) -> None:
 
 
 def show_containers(lan: Lan, engine: Engine) -> None:
-    """The heart of the matter: a network, two containers, and who hears whom."""
+    """Show a network, two containers, and which of them reach each other."""
     say(
         "Somebody on the LAN has taken an address that Docker is to hand out, as it happens:\n"
         f"the neighbour is {SQUATTER}, too."

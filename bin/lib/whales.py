@@ -1,6 +1,6 @@
-"""Many containers side by side: what bin/release-the-whales does, with the docker client of its user.
+"""Start many containers at once, with the docker client of the user: the program behind bin/release-the-whales.
 
-Whales carry a label, and only what carries it is ever removed.
+The containers have a label, and only containers with that label are removed.
 """
 
 import argparse
@@ -24,20 +24,20 @@ REGISTRY_SECONDS = 60
 
 
 class Stranded(Exception):
-    """It cannot be done, and why."""
+    """The reason why a command fails."""
 
 
 class Docker:
     """The docker client, and the engine that it talks to."""
 
     def __init__(self, host: str | None) -> None:
-        """Take the engine at `host`, or the one that the client takes by itself."""
+        """Use the engine at `host`, or the default engine of the client."""
         if shutil.which("docker") is None:
             raise Stranded("there is no docker client here: apt-get install docker.io")
         self._command = ("docker", *(["--host", host] if host else []))
 
     def __call__(self, *words: str, seconds: float = 300) -> str:
-        """Run the client, and return what it printed, or raise what it complained of."""
+        """Run the client and return its output, or raise its error."""
         try:
             finished = subprocess.run(
                 (*self._command, *words),
@@ -54,8 +54,8 @@ class Docker:
         return finished.stdout.strip()
 
     def knows(self, kind: str, name: str) -> bool:
-        """Say whether there is an image, a network ... of that name."""
-        self("version")  # an engine that does not answer is another matter
+        """Return whether an image, a network or the like of that name exists."""
+        self("version")  # fails if the engine does not answer
         try:
             self(kind, "inspect", name)
         except Stranded:
@@ -66,7 +66,7 @@ class Docker:
 def release(
     docker: Docker, number: int, network: str | None, image: str, at_once: int, make_image: bool
 ) -> bool:
-    """Start `number` whales, and tell how long that took."""
+    """Start `number` containers and print the time that it takes."""
     network = network or only_network(docker)
     if not docker.knows("network", network):
         raise Stranded(f"there is no network {network}: docker network create -d {DRIVER} ... {network}")
@@ -79,7 +79,7 @@ def release(
         try:
             docker("run", *own, "--network", network, image, "sleep", "1000000000")
         except Stranded:
-            docker("rm", "--force", name)  # what was created and did not start is no use
+            docker("rm", "--force", name)  # created, but not started
             raise
 
     print(f"releasing {number} whales into {network}, {min(at_once, number)} at once", flush=True)
@@ -96,7 +96,7 @@ def release(
 
 
 def clean(docker: Docker, at_once: int) -> bool:
-    """Remove every whale there is, and nothing else."""
+    """Remove all containers with the label."""
     found = docker(
         "ps", "--all", "--no-trunc", "--filter", f"label={LABEL}", "--format", "{{.Names}}"
     ).split()
@@ -110,7 +110,7 @@ def clean(docker: Docker, at_once: int) -> bool:
 
 
 def side_by_side(act: Callable[[str], object], names: Sequence[str], at_once: int) -> set[str]:
-    """Do something for all names, tell of the progress and the time, and return those for which it failed."""
+    """Call `act` for all names, print progress and time, and return the names for which it fails."""
     began = time.monotonic()
     took: list[float] = []
     failed: set[str] = set()
@@ -141,7 +141,7 @@ def side_by_side(act: Callable[[str], object], names: Sequence[str], at_once: in
 
 
 def progress(done: int, number: int, text: str) -> None:
-    """Tell how far it is, on one line of a terminal, or on a line for every tenth part elsewhere."""
+    """Print progress: on one line of a terminal, or a line for each tenth elsewhere."""
     if sys.stdout.isatty():
         print(f"\r\033[K[{done}/{number}] {text}", end="\n" if done == number else "", flush=True)
     elif done == number or done * 10 // number > (done - 1) * 10 // number:
@@ -149,7 +149,7 @@ def progress(done: int, number: int, text: str) -> None:
 
 
 def only_network(docker: Docker) -> str:
-    """Find the network that is meant when none is named."""
+    """Return the only network of the driver."""
     found = docker("network", "ls", "--filter", f"driver={DRIVER}", "--format", "{{.Name}}").split()
     if len(found) != 1:
         told = (
@@ -162,7 +162,7 @@ def only_network(docker: Docker) -> str:
 
 
 def need_image(docker: Docker, image: str, make_image: bool) -> None:
-    """See to it that the image is there: from a registry, or else, if it is busybox, out of the machine's own."""
+    """Pull the image if it is missing, or make it from the machine's own busybox."""
     if docker.knows("image", image):
         return
     busybox = find_busybox(Path("/")) if image == IMAGE else None
@@ -189,12 +189,12 @@ def need_image(docker: Docker, image: str, make_image: bool) -> None:
 
 
 def yes(question: str) -> bool:
-    """Ask whoever sits at the terminal."""
+    """Ask the user at the terminal."""
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="bin/release-the-whales",
         description="Start N containers side by side, or remove all that were started so: clean.",

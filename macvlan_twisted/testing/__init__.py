@@ -1,1 +1,1 @@
-"""Fakes that ship with the product, held to the same tests as the real parts."""
+"""Fakes for tests. The contract tests hold them to the behaviour of the real parts."""

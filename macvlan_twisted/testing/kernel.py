@@ -1,4 +1,4 @@
-"""A kernel in memory that behaves as Linux was measured to, for tests that need no root."""
+"""A kernel in memory, for tests without root. It behaves as Linux does in the contract tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXISTS = "a link of that name exists already and is not touched"
 
 
 def nic(name: str, index: int, **facts: Any) -> LinkFacts:
-    """A NIC that is up, as :class:`FakeKernel` takes it; with a ``vlan_id`` a VLAN of 802.1Q."""
+    """A NIC that is up. With a ``vlan_id`` it is an 802.1Q VLAN."""
     if "vlan_id" in facts:
         facts.setdefault("vlan_protocol", ETH_P_8021Q)
     plain = LinkFacts(index=index, name=name, kind="", mac=f"02:00:00:00:00:{index:02x}", mtu=1500, up=True)
@@ -29,9 +29,9 @@ class FakeKernel:
     """
     :class:`~macvlan_twisted.netlink.kernel.Kernel` in memory.
 
-    It is held to the same tests as the real one (tests/contracts/kernel_contract.py).
+    Its contract tests are in tests/contracts/kernel_contract.py.
 
-    :param links: NICs that are there from the start; ``lo`` always is.
+    :param links: the links at the start, besides ``lo``.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FakeKernel:
         self._default_routes = list(default_routes)
         self._addresses = dict(addresses or {})
         self.configured: dict[str, dict[str, str]] = {}
-        """What was written to each link's sysctls."""
+        """The sysctls of each link that were written."""
         self._routes: dict[tuple[IPAddress, str, int], HostRoute] = {}
         self._last_index = max(link.index for link in self._links.values())
 
@@ -99,7 +99,7 @@ class FakeKernel:
                 raise self._fail(doing, errno.EINVAL)
             if port.mtu is not None and port.mtu > parent.mtu:
                 raise self._fail(doing, errno.EINVAL)
-            if port.mac is not None and int(port.mac[:2], 16) & 1:  # a group's, not a link's
+            if port.mac is not None and int(port.mac[:2], 16) & 1:  # multicast
                 raise self._fail(doing, errno.EADDRNOTAVAIL)
             facts = [self._links.get(each.name) or self._away[each.name] for each in siblings]
             macs = {each.mac for each in facts if each.up} | {parent.mac}
@@ -187,13 +187,13 @@ class FakeKernel:
                 raise self._fail(doing, errno.EPERM)
             if not members:
                 raise self._fail(doing, errno.ENODEV)
-            if any(link.kind == "" for link in members):  # a NIC or lo: then the kernel takes none
+            if any(link.kind == "" for link in members):  # the kernel deletes none if one is a NIC or lo
                 raise self._fail(doing, errno.EOPNOTSUPP)
             for link in members:
                 self.delete(link.name)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to close."""
 
     def default_routes(self) -> list[DefaultRoute]:
         return sorted(self._default_routes, key=lambda route: route.metric)
@@ -224,7 +224,7 @@ class FakeKernel:
             for key, route in list(self._routes.items()):
                 if route.source == address.ip:
                     del self._routes[key]
-                    if address.version == 6:  # there only the source goes
+                    if address.version == 6:  # an IPv6 route only loses its source
                         self._routes[key] = evolve(route, source=None)
             return True
 
@@ -258,23 +258,23 @@ class FakeKernel:
         with self._lock:
             return [each for each in self._routes.values() if (each.link, each.protocol) == (link, protocol)]
 
-    # What the engine and the user do to links.
+    # For tests: what the engine, users and containers do to links.
 
     def move_away(self, name: str, up: bool = False) -> LinkFacts:
-        """Take a link out of the host's namespace, as the engine does after Join, and perhaps bring it up."""
+        """Move a link to a container's namespace, as the engine does after Join."""
         with self._lock:
             link = self._links.pop(name)
             self._away[name] = evolve(link, up=up)
             return link
 
     def move_back(self, link: LinkFacts) -> None:
-        """Bring a link back, down, as the engine does after Leave."""
+        """Move a link back to the host's namespace and set it down, as the engine does after Leave."""
         with self._lock:
             self._away.pop(link.name, None)
             self._links[link.name] = evolve(link, up=False)
 
     def rename(self, *names: tuple[str, str]) -> None:
-        """Give links other names, each of *names* old and new, as if at once; what hangs on them goes along."""
+        """Rename links at once. Each of *names* is a pair of old and new name. Upper links follow."""
         with self._lock:
             links = {new: self._links.pop(old) for old, new in names}
             self._links.update((new, evolve(link, name=new)) for new, link in links.items())
@@ -285,22 +285,22 @@ class FakeKernel:
             }
 
     def away(self, name: str) -> LinkFacts:
-        """A link that was moved away, as it is there."""
+        """The present facts of a link in a container's namespace."""
         with self._lock:
             return self._away[name]
 
     def change_away(self, name: str, **facts: Any) -> None:
-        """What a container's own root does to its link."""
+        """Change a link in a container's namespace, as root in the container can."""
         with self._lock:
             self._away[name] = evolve(self._away[name], **facts)
 
     def destroy_away(self, name: str) -> None:
-        """The container's namespace ends, and its link with it."""
+        """Delete a link together with the container's namespace."""
         with self._lock:
             del self._away[name]
             self._ports.pop(name, None)
 
     def put(self, link: LinkFacts) -> None:
-        """Add or replace a link that someone else made."""
+        """Add or replace a foreign link."""
         with self._lock:
             self._links[link.name] = link

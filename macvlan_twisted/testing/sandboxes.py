@@ -1,4 +1,4 @@
-"""Containers' sandboxes in memory, for tests that need no root."""
+"""Sandboxes of containers in memory, for tests without root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..netlink.kernel import Readdress
 
 @define
 class FakeSandbox:
-    """What there is of IPv4 in one sandbox with one link."""
+    """The IPv4 configuration of a sandbox with one link."""
 
     mac: str
     addresses: list[IPInterface] = field(factory=list)
@@ -24,15 +24,15 @@ class FakeSandboxes:
     """
     :class:`~macvlan_twisted.netlink.kernel.Sandboxes` in memory.
 
-    It is held to the same tests as the real ones (tests/contracts/sandbox_contract.py).
+    Its contract tests are in tests/contracts/sandbox_contract.py.
     """
 
     def __init__(self) -> None:
         self.by_path: dict[str, FakeSandbox] = {}
         self.lacks = ""
-        """What they cannot be entered for."""
+        """Why the process cannot enter sandboxes; empty if it can."""
         self.fails = 0
-        """The errno with which changes in them fail half-way."""
+        """The errno of a change that fails half-way; 0 for success."""
 
     def lacking(self) -> str:
         return self.lacks

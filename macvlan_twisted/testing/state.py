@@ -1,4 +1,4 @@
-"""State in memory, for tests of what uses it."""
+"""State in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..state.interfaces import Allocation, Document, RecordKind, StickyAddress
 
 
 class _Failing:
-    """Lets a test make the disk refuse."""
+    """A store whose writes fail while ``failing`` is set."""
 
     failing = False
 
