@@ -8,9 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 from tests.lab.commands import Finished, wait_until
 from tests.torture.world_state import OURS, POLICIES, ContainerSpec, WorldState
+
+Step = Callable[[WorldState], None]
 
 
 class Ending(Enum):
@@ -50,7 +53,7 @@ class Order:
 
     name: str
     what: str
-    take: Callable[[WorldState], None]
+    take: Step
     ending: Ending = Ending.NONE
     socket_unit: bool = False
     """The plugin's socket is systemd's, and is there before and after the plugin."""
@@ -112,34 +115,24 @@ def end(world: WorldState, how: str, *who: str) -> None:
             one.kill()
 
 
-def after(how: str, ended: tuple[str, ...], started: tuple[str, ...]) -> Callable[[WorldState], None]:
-    """Make an order: these end so, then those start."""
+def then(*steps: Step) -> Step:
+    """Make an order of its steps."""
 
     def take(world: WorldState) -> None:
-        end(world, how, *ended)
-        start(world, *started)
+        for step in steps:
+            step(world)
 
     return take
 
 
-def after_by_the_socket(how: str, *ended: str) -> Callable[[WorldState], None]:
-    """Make an order: these end so, then both start, the engine first, with the socket there."""
-
-    def take(world: WorldState) -> None:
-        end(world, how, *ended)
-        start_both_by_the_socket(world)
-
-    return take
+def ended(how: str, *who: str) -> Step:
+    """Make a step: these end so, one after the other."""
+    return lambda world: end(world, how, *who)
 
 
-def after_a_little_later(how: str, *ended: str) -> Callable[[WorldState], None]:
-    """Make an order: these end so, then both start, the plugin a little later than the engine."""
-
-    def take(world: WorldState) -> None:
-        end(world, how, *ended)
-        start_the_plugin_a_little_later(world)
-
-    return take
+def started(*who: str) -> Step:
+    """Make a step: these start, one after the other."""
+    return lambda world: start(world, *who)
 
 
 def cut_power(world: WorldState, index: int | None = None) -> None:
@@ -154,23 +147,7 @@ def cut_power(world: WorldState, index: int | None = None) -> None:
         unit.open()
 
 
-def reboot(*started: str, index: int | None = None) -> Callable[[WorldState], None]:
-    """Make an order: power goes and comes, then those start."""
-
-    def take(world: WorldState) -> None:
-        cut_power(world, index)
-        start(world, *started)
-
-    return take
-
-
-def reboot_by_the_socket(world: WorldState) -> None:
-    """Power goes and comes; the socket is there before both."""
-    cut_power(world)
-    start_both_by_the_socket(world)
-
-
-def in_the_middle_of_starts(how: str) -> Callable[[WorldState], None]:
+def in_the_middle_of_starts(how: str) -> Step:
     """Make an order: the plugin ends while many containers are being started, and comes back."""
 
     def take(world: WorldState) -> None:
@@ -205,7 +182,7 @@ def in_the_middle_of_starts(how: str) -> Callable[[WorldState], None]:
 STOPPED_WITHOUT_US = ("ours-no", "ours-always", "ours-chosen", "dockers-chosen", "dhcp-always")
 
 
-def while_containers_stop(absence: float | None) -> Callable[[WorldState], None]:
+def while_containers_stop(absence: float | None) -> Step:
     """Make an order: containers stop while the plugin is away for some seconds, or (None) until they have stopped."""
 
     def take(world: WorldState) -> None:
@@ -240,123 +217,72 @@ def shut_down_at_once(world: WorldState) -> None:
             world.lost.append(f"{each.name} ended with status {status}")
 
 
-def shutdown(*started: str) -> Callable[[WorldState], None]:
-    """Make an order: both are asked to end at once, then those start."""
-
-    def take(world: WorldState) -> None:
-        shut_down_at_once(world)
-        start(world, *started)
-
-    return take
-
-
-def shutdown_by_the_socket(world: WorldState) -> None:
-    """Both are asked to end at once, and the socket stays, on which nobody answers any more."""
-    shut_down_at_once(world)
-    start_both_by_the_socket(world)
-
-
 BOTH = ("engine", "plugin")
 FIRST = ("plugin", "engine")
+
+
+def ended_by(how: str) -> tuple[Order, ...]:
+    """Return the orders in which engine, plugin or both end by SIGTERM (``stop``) or SIGKILL (``kill``)."""
+    killed = how == "kill"
+    ending = Ending.KILLED if killed else Ending.STOPPED
+    one, both = ("is killed and starts", "both are killed") if killed else ("restarts", "both stop")
+    middle = f"the plugin {'is killed' if killed else 'restarts'} in the middle of {NUMBER} starts"
+    starts, end_both = in_the_middle_of_starts(how), ended(how, *BOTH)
+    return (
+        Order(f"plugin-{how}", f"the plugin {one}", then(ended(how, "plugin"), started("plugin"))),
+        Order(f"starts-{how}", middle, starts, is_missed=True, forgets=killed),
+        Order(
+            f"starts-{how}-socket",
+            f"{middle}, the socket stays",
+            starts,
+            socket_unit=True,
+            is_missed=killed,
+            forgets=killed,
+        ),
+        Order(f"engine-{how}", f"the engine {one}", then(ended(how, "engine"), started("engine")), ending),
+        Order(f"both-{how}", f"{both}, the plugin starts first", then(end_both, started(*FIRST)), ending),
+        Order(
+            f"both-{how}-engine-first",
+            f"{both}, the engine starts without the plugin",
+            then(end_both, started(*BOTH)),
+            ending,
+            is_missed=True,
+            absent=True,
+            forgets=killed,
+            seconds=110 if killed else 80,
+        ),
+        Order(
+            f"both-{how}-engine-sooner",
+            f"{both}, the engine starts 4 s before the plugin",
+            then(end_both, start_the_plugin_a_little_later),
+            ending,
+            is_missed=True,
+            seconds=40,
+        ),
+        Order(
+            f"both-{how}-socket",
+            f"{both}, the engine starts with the socket alone",
+            then(end_both, start_both_by_the_socket),
+            ending,
+            socket_unit=True,
+        ),
+    )
+
+
 ORDERS = (
-    Order("plugin-stop", "the plugin restarts", after("stop", ("plugin",), ("plugin",))),
-    Order("plugin-kill", "the plugin is killed and starts", after("kill", ("plugin",), ("plugin",))),
-    Order(
-        "starts-stop",
-        f"the plugin restarts in the middle of {NUMBER} starts",
-        in_the_middle_of_starts("stop"),
-        is_missed=True,
-    ),
-    Order(
-        "starts-stop-socket",
-        f"the plugin restarts in the middle of {NUMBER} starts, the socket stays",
-        in_the_middle_of_starts("stop"),
-        socket_unit=True,
-    ),
-    Order(
-        "starts-kill",
-        f"the plugin is killed in the middle of {NUMBER} starts",
-        in_the_middle_of_starts("kill"),
-        is_missed=True,
-        forgets=True,
-    ),
-    Order(
-        "starts-kill-socket",
-        f"the plugin is killed in the middle of {NUMBER} starts, the socket stays",
-        in_the_middle_of_starts("kill"),
-        socket_unit=True,
-        is_missed=True,
-        forgets=True,
-    ),
-    Order("engine-stop", "the engine restarts", after("stop", ("engine",), ("engine",)), Ending.STOPPED),
-    Order(
-        "engine-kill",
-        "the engine is killed and starts",
-        after("kill", ("engine",), ("engine",)),
-        Ending.KILLED,
-    ),
-    Order("both-stop", "both stop, the plugin starts first", after("stop", BOTH, FIRST), Ending.STOPPED),
-    Order(
-        "both-stop-engine-first",
-        "both stop, the engine starts without the plugin",
-        after("stop", BOTH, BOTH),
-        Ending.STOPPED,
-        is_missed=True,
-        absent=True,
-        seconds=80,
-    ),
-    Order(
-        "both-stop-engine-sooner",
-        "both stop, the engine starts 4 s before the plugin",
-        after_a_little_later("stop", *BOTH),
-        Ending.STOPPED,
-        is_missed=True,
-        seconds=40,
-    ),
-    Order(
-        "both-stop-socket",
-        "both stop, the engine starts with the socket alone",
-        after_by_the_socket("stop", *BOTH),
-        Ending.STOPPED,
-        socket_unit=True,
-    ),
-    Order("both-kill", "both are killed, the plugin starts first", after("kill", BOTH, FIRST), Ending.KILLED),
-    Order(
-        "both-kill-engine-first",
-        "both are killed, the engine starts without the plugin",
-        after("kill", BOTH, BOTH),
-        Ending.KILLED,
-        is_missed=True,
-        absent=True,
-        forgets=True,
-        seconds=110,
-    ),
-    Order(
-        "both-kill-engine-sooner",
-        "both are killed, the engine starts 4 s before the plugin",
-        after_a_little_later("kill", *BOTH),
-        Ending.KILLED,
-        is_missed=True,
-        seconds=40,
-    ),
-    Order(
-        "both-kill-socket",
-        "both are killed, the engine starts with the socket alone",
-        after_by_the_socket("kill", *BOTH),
-        Ending.KILLED,
-        socket_unit=True,
-    ),
-    Order("reboot", "power is cut, the plugin starts first", reboot(*FIRST), Ending.POWER),
+    *ended_by("stop"),
+    *ended_by("kill"),
+    Order("reboot", "power is cut, the plugin starts first", then(cut_power, started(*FIRST)), Ending.POWER),
     Order(
         "reboot-other-index",
         "power is cut, the NIC gets another number, the plugin starts first",
-        reboot(*FIRST, index=77),
+        then(partial(cut_power, index=77), started(*FIRST)),
         Ending.POWER,
     ),
     Order(
         "reboot-engine-first",
         "power is cut, the engine starts without the plugin",
-        reboot(*BOTH),
+        then(cut_power, started(*BOTH)),
         Ending.POWER,
         is_missed=True,
         absent=True,
@@ -366,7 +292,7 @@ ORDERS = (
     Order(
         "reboot-socket",
         "power is cut, the engine starts with the socket alone",
-        reboot_by_the_socket,
+        then(cut_power, start_both_by_the_socket),
         Ending.POWER,
         socket_unit=True,
     ),
@@ -388,7 +314,7 @@ ORDERS = (
     Order(
         "shutdown",
         "both get SIGTERM at once, the plugin starts first",
-        shutdown(*FIRST),
+        then(shut_down_at_once, started(*FIRST)),
         Ending.STOPPED,
         is_missed=True,
         seconds=60,
@@ -396,7 +322,7 @@ ORDERS = (
     Order(
         "shutdown-socket",
         "both get SIGTERM at once, the engine starts with the socket alone",
-        shutdown_by_the_socket,
+        then(shut_down_at_once, start_both_by_the_socket),
         Ending.STOPPED,
         socket_unit=True,
         is_missed=True,
