@@ -39,13 +39,13 @@ class RawHost:
         return answer
 
     def open(self, part: str, **options: str) -> None:
-        """Create a network on the LAN's subnet; `options` are those of address management."""
+        """Create a network on the LAN's subnet, with addresses from `part`; `options` are the driver's."""
         asked = {"AddressSpace": LOCAL_ADDRESS_SPACE, "Pool": "192.168.77.0/24", "SubPool": part}
-        self.pool = self.call("IpamDriver.RequestPool", {**asked, "Options": options, "V6": False})["PoolID"]
+        self.pool = self.call("IpamDriver.RequestPool", {**asked, "Options": {}, "V6": False})["PoolID"]
         gateway = {"RequestAddressType": "com.docker.network.gateway"}
         self.call("IpamDriver.RequestAddress", {"PoolID": self.pool, "Address": GATEWAY, "Options": gateway})
         data = {"AddressSpace": LOCAL_ADDRESS_SPACE, "Pool": asked["Pool"], "Gateway": f"{GATEWAY}/24"}
-        generic = {"com.docker.network.generic": {"parent": "eth1"}}
+        generic = {"com.docker.network.generic": {"parent": "eth1", **options}}
         body = {"NetworkID": self.network, "Options": generic, "IPv4Data": [data], "IPv6Data": []}
         self.call("NetworkDriver.CreateNetwork", body)
 
@@ -66,15 +66,29 @@ class RawHost:
         self.call("IpamDriver.ReleaseAddress", {"PoolID": self.pool, "Address": address})
 
     def start(self, number: int) -> tuple[str, str]:
-        """Do all that an engine asks for when it starts a container, and return the address and the MAC."""
-        address = self.take()
-        about = {"NetworkID": self.network, "EndpointID": f"{number:064x}"}
+        """Make an engine's calls for the start of a container; return its address and MAC."""
+        address, about = self.take(), self._endpoint(number)
         interface = {"Address": f"{address}/24", "AddressIPv6": "", "MacAddress": ""}
         body = {**about, "Interface": interface, "Options": {}}
         mac = self.call("NetworkDriver.CreateEndpoint", body)["Interface"]["MacAddress"]
-        joined = self.call("NetworkDriver.Join", {**about, "SandboxKey": "/var/run/docker/netns/1"})
+        sandbox = f"/var/run/docker/netns/{number:012x}"
+        joined = self.call("NetworkDriver.Join", {**about, "SandboxKey": sandbox})
         assert joined["Gateway"] == GATEWAY
         return address, mac
+
+    def stop(self, number: int, address: str) -> None:
+        """Make an engine's calls for the end of a container."""
+        self.call("NetworkDriver.Leave", self._endpoint(number))
+        self.call("NetworkDriver.DeleteEndpoint", self._endpoint(number))
+        self.release(address)
+
+    def close(self) -> None:
+        """Remove the network."""
+        self.call("IpamDriver.ReleasePool", {"PoolID": self.pool})
+        self.call("NetworkDriver.DeleteNetwork", {"NetworkID": self.network})
+
+    def _endpoint(self, number: int) -> Answer:
+        return {"NetworkID": self.network, "EndpointID": f"{number:064x}"}
 
 
 @contextmanager

@@ -90,10 +90,7 @@ class Clients:
         from twisted.internet import reactor
 
         lease = Lease(
-            self.socket,
-            client,
-            store or RecordingStore(),
-            Environment(reactor, Random(), time.time, timeout),
+            self.socket, client, store or RecordingStore(), Environment(reactor, Random(), time.time, timeout)
         )
         self.all.append(lease)
         return lease

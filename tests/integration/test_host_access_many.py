@@ -4,13 +4,12 @@ import os
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 
 from tests.integration.conftest import need
 from tests.integration.containers import AT_ONCE
-from tests.integration.host_access import ACCESS, OWN, ROUTES, host_addresses, our_link, reached
+from tests.integration.host_access import ACCESS, ROUTES, host_addresses, our_link, reached
 from tests.integration.raw_hosts import GATEWAY, RawHost, at_once
 from tests.integration.test_many_at_once import in_parallel
 from tests.lab.commands import wait_until
@@ -34,43 +33,11 @@ def host() -> Iterator[RawHost]:
         assert "Traceback" not in plugin.log()
 
 
-def opened(host: RawHost) -> None:
-    """Create a network with access from the host on our own address management."""
-    asked = {"AddressSpace": "MacvlanTwistedLocal", "Pool": "192.168.77.0/24", "SubPool": ""}
-    host.pool = host.call("IpamDriver.RequestPool", {**asked, "Options": {}, "V6": False})["PoolID"]
-    data = {"AddressSpace": asked["AddressSpace"], "Pool": asked["Pool"], "Gateway": f"{GATEWAY}/24"}
-    generic = {"com.docker.network.generic": {"parent": "eth1", "host_access": "true"}}
-    body = {"NetworkID": host.network, "Options": generic, "IPv4Data": [data], "IPv6Data": []}
-    host.call("NetworkDriver.CreateNetwork", body)
-
-
-def about(host: RawHost, number: int) -> dict[str, Any]:
-    """Return the body that names an endpoint."""
-    return {"NetworkID": host.network, "EndpointID": f"{number:064x}"}
-
-
-def started(host: RawHost, number: int) -> str:
-    """Do all that an engine asks for when it starts a container, and return the address."""
-    address = host.take()
-    interface = {"Address": f"{address}/24", "AddressIPv6": "", "MacAddress": ""}
-    host.call("NetworkDriver.CreateEndpoint", {**about(host, number), "Interface": interface, "Options": {}})
-    sandbox = f"/var/run/docker/netns/{number:012x}"
-    joined = host.call("NetworkDriver.Join", {**about(host, number), "SandboxKey": sandbox})
-    assert [route["Destination"] for route in joined["StaticRoutes"]] == [f"{OWN}/32"]
-    return address
-
-
-def removed(host: RawHost, number: int, address: str) -> None:
-    """As above, at its end."""
-    host.call("NetworkDriver.Leave", about(host, number))
-    host.call("NetworkDriver.DeleteEndpoint", about(host, number))
-    host.release(address)
-
-
 def test_two_hundred_containers_have_a_route_each(host: RawHost) -> None:
     lan = host.plugin.lan
-    opened(host)
-    addresses = at_once([partial(started, host, number) for number in range(1, RAW + 1)])
+    host.open("", host_access="true")
+    started = at_once([partial(host.start, number) for number in range(1, RAW + 1)])
+    addresses = [address for address, _ in started]
     assert reached(lan) == sorted(addresses)
     assert len({*addresses}) == RAW
     assert {route["prefsrc"] for route in lan.routes("host", *ROUTES)} == {*host_addresses(lan)}
@@ -84,10 +51,9 @@ def test_two_hundred_containers_have_a_route_each(host: RawHost) -> None:
     host.plugin.start()
     assert reached(lan) == sorted(addresses)
 
-    at_once([partial(removed, host, number, address) for number, address in enumerate(addresses, 1)])
+    at_once([partial(host.stop, number, address) for number, address in enumerate(addresses, 1)])
     assert reached(lan) == []
-    host.call("IpamDriver.ReleasePool", {"PoolID": host.pool})
-    host.call("NetworkDriver.DeleteNetwork", {"NetworkID": host.network})
+    host.close()
     # Links are removed in batches, for whose end no answer waits.
     wait_until(lambda: {*lan.host_links()} == {"lo", "eth1"}, 10, "the links' end")
 

@@ -5,6 +5,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -70,16 +71,16 @@ def test_parallel_duplicate_endpoint_calls_agree(host: DockerHost) -> None:
     create_network(plugin)
     numbers = [*range(1, 33), *range(1, 33)]
     random.Random(5).shuffle(numbers)
-    answers = at_once([lambda n=n: plugin.call("NetworkDriver.CreateEndpoint", endpoint(n)) for n in numbers])  # type: ignore[misc]
+    answers = at_once([partial(plugin.call, "NetworkDriver.CreateEndpoint", endpoint(n)) for n in numbers])
     for number, answer in zip(numbers, answers, strict=True):
         assert answer == {"Interface": {"MacAddress": f"7a:42:0a:09:01:{number:02x}"}}
     assert len(our_links(host)) == 32
-    answers = at_once([lambda n=n: plugin.call("NetworkDriver.Join", named(n)) for n in numbers])  # type: ignore[misc]
+    answers = at_once([partial(plugin.call, "NetworkDriver.Join", named(n)) for n in numbers])
     links = {answer["InterfaceName"]["SrcName"] for answer in answers}
     assert links == our_links(host)
     removals = ("NetworkDriver.Leave", "NetworkDriver.DeleteEndpoint") * 32
     calls = [(method, number) for method, number in zip(removals, sorted(numbers), strict=True)]
-    answers = at_once([lambda m=m, n=n: plugin.call(m, named(n)) for m, n in calls])  # type: ignore[misc]
+    answers = at_once([partial(plugin.call, m, named(n)) for m, n in calls])
     assert answers == [{}] * 64
     wait_until(lambda: our_links(host) == set(), 10, "the links' end")
 
@@ -90,8 +91,8 @@ def test_racing_create_and_delete_leave_link_and_row_or_neither(host: DockerHost
     create_network(plugin)
     calls: list[Callable[[], Answer]] = []
     for number in range(1, 17):
-        calls += [lambda n=number: plugin.call("NetworkDriver.CreateEndpoint", endpoint(n))] * 2  # type: ignore[misc]
-        calls += [lambda n=number: plugin.call("NetworkDriver.DeleteEndpoint", named(n))] * 2  # type: ignore[misc]
+        calls += [partial(plugin.call, "NetworkDriver.CreateEndpoint", endpoint(number))] * 2
+        calls += [partial(plugin.call, "NetworkDriver.DeleteEndpoint", named(number))] * 2
     random.Random(7).shuffle(calls)
     at_once(calls)
     plugin.stop()
@@ -106,14 +107,14 @@ def test_parallel_requests_get_distinct_addresses(host: DockerHost) -> None:
     other = plugin.call("IpamDriver.RequestPool", POOL)["PoolID"]
     assert pool != other
     gateway = {"PoolID": pool, "Address": "10.9.0.1", "Options": GATEWAY}
-    answers = at_once([lambda: plugin.call("IpamDriver.RequestAddress", gateway)] * 8)
+    answers = at_once([partial(plugin.call, "IpamDriver.RequestAddress", gateway)] * 8)
     assert [answer["Address"] for answer in answers] == ["10.9.0.1/16"] * 8
     asks: list[Callable[[], Answer]] = [
-        lambda p=p: plugin.call("IpamDriver.RequestAddress", {"PoolID": p, "Address": "", "Options": None})  # type: ignore[misc]
+        partial(plugin.call, "IpamDriver.RequestAddress", {"PoolID": p, "Address": "", "Options": None})
         for p in (pool, other) * 24
     ]
     same = {"PoolID": pool, "Address": "10.9.200.200", "Options": None}
-    asks += [lambda: plugin.call("IpamDriver.RequestAddress", same)] * 16
+    asks += [partial(plugin.call, "IpamDriver.RequestAddress", same)] * 16
     answers = at_once(asks)
     granted = [answer["Address"] for answer in answers if "Address" in answer]
     assert "10.9.0.1/16" not in granted
@@ -121,7 +122,7 @@ def test_parallel_requests_get_distinct_addresses(host: DockerHost) -> None:
         "one address for each question, the static one for one of 16"
     )
     assert sum("10.9.200.200" in answer.get("Error", "") for answer in answers) == 15
-    assert at_once([lambda: plugin.call("IpamDriver.ReleasePool", {"PoolID": pool})] * 4) == [{}] * 4
+    assert at_once([partial(plugin.call, "IpamDriver.ReleasePool", {"PoolID": pool})] * 4) == [{}] * 4
     assert plugin.call("IpamDriver.ReleasePool", {"PoolID": other}) == {}
     plugin.stop()
     rows = host.rows()

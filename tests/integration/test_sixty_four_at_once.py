@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from random import Random
 
 import pytest
@@ -48,7 +49,7 @@ def lived(plugin: Plugin, networks: list[Net], *, own: bool) -> None:
         if own:
             net.close(plugin)
 
-    at_once([lambda number=number: one(number) for number in range(CALLERS)])  # type: ignore[misc]
+    at_once([partial(one, number) for number in range(CALLERS)])
     assert ledger.tally.findings == []
     assert ledger.counts == {"lives whole": CALLERS * LIVES}
     wait_until(lambda: not our_links(plugin.lan), 30, "the links' end")

@@ -1,5 +1,7 @@
 """Two docker hosts on one LAN, with real engines, hand out addresses of one range."""
 
+from functools import partial
+
 import pytest
 
 from tests.integration.containers import AT_ONCE, OUR_IPAM, STATIONS, SUBNET
@@ -15,7 +17,7 @@ Hosts = tuple[DockerHost, DockerHost]
 @pytest.fixture
 def networks(two_hosts: Hosts) -> Hosts:
     """Give two hosts that have a network of the same name and range each."""
-    at_once([lambda host=host: host.create("lan", *OUR_IPAM) for host in two_hosts])  # type: ignore[misc]
+    at_once([partial(host.create, "lan", *OUR_IPAM) for host in two_hosts])
     return two_hosts
 
 
@@ -28,7 +30,7 @@ def test_containers_on_two_hosts_have_distinct_addresses(networks: Hosts) -> Non
         # So many at once on two processors: an engine takes its time.
         host.engine.docker(*run, f"--name={name}", "busybox", "sleep", "3600", timeout=600)
 
-    at_once([lambda host=host, name=name: start(host, name) for name in names for host in networks])  # type: ignore[misc]
+    at_once([partial(start, host, name) for name in names for host in networks])
     output = [
         each["NetworkSettings"]["Networks"]["lan"]
         for host in networks
@@ -45,12 +47,10 @@ def test_containers_on_two_hosts_have_distinct_addresses(networks: Hosts) -> Non
         found = {name: host.engine.docker("exec", name, "sh", "-c", script).strip() for name in names}
         return {name: missing for name, missing in found.items() if missing}
 
-    assert at_once([lambda host=host: unreached(host) for host in networks]) == [{}, {}]  # type: ignore[misc]
+    assert at_once([partial(unreached, host) for host in networks]) == [{}, {}]
     for host in networks:
         assert "is used by MAC" not in host.plugin.log(), "somebody has a container's address, too"
-    at_once(
-        [lambda host=host: host.engine.docker("rm", "--force", *names, timeout=600) for host in networks]  # type: ignore[misc]
-    )
+    at_once([partial(host.engine.docker, "rm", "--force", *names, timeout=600) for host in networks])
 
 
 @pytest.mark.one_engine

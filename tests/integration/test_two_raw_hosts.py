@@ -1,6 +1,7 @@
 """Two docker hosts hand out one range of one LAN, by raw calls: faster than with engines, and more at once."""
 
 import threading
+from functools import partial
 
 import pytest
 
@@ -15,13 +16,9 @@ SIXTEEN = "192.168.77.128/28"
 
 def test_hundred_containers_on_two_hosts_have_distinct_addresses() -> None:
     with two_raw_hosts() as (lan, first, second):
-        at_once([lambda host=host: host.open(WHOLE) for host in (first, second)])  # type: ignore[misc]
+        at_once([partial(host.open, WHOLE) for host in (first, second)])
         started = at_once(
-            [
-                lambda host=host, number=number: host.start(number)  # type: ignore[misc]
-                for number in range(1, 51)
-                for host in (first, second)
-            ]
+            [partial(host.start, number) for number in range(1, 51) for host in (first, second)]
         )
         addresses = [address for address, _ in started]
         assert len(set(addresses)) == 100, f"handed out twice: {sorted(addresses)}"
@@ -42,7 +39,7 @@ def test_services_started_together_hold_distinct_addresses(attempt: int) -> None
             host.open(HALF)
             return [host.take() for _ in range(10)]
 
-        mine, theirs = at_once([lambda: begin(first), lambda: begin(second)])
+        mine, theirs = at_once([partial(begin, first), partial(begin, second)])
         assert set(mine) & set(theirs) == set()
 
 
