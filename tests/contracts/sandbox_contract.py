@@ -1,6 +1,6 @@
 """What every :class:`macvlan_twisted.netlink.kernel.Sandboxes` must do, the real one and the fake alike.
 
-Subclasses give a fixture ``stand``.
+Subclasses give a fixture ``sandbox``.
 """
 
 import errno
@@ -43,41 +43,41 @@ class SandboxFixture(Protocol):
 class SandboxContract:
     """The tests themselves."""
 
-    def test_permitted_moves_lack_nothing(self, stand: SandboxFixture) -> None:
-        assert stand.sandboxes.lacking() == ""
+    def test_permitted_moves_lack_nothing(self, sandbox: SandboxFixture) -> None:
+        assert sandbox.sandboxes.lacking() == ""
 
-    def test_sandbox_is_recognized(self, stand: SandboxFixture) -> None:
-        assert stand.sandboxes.is_there(stand.path)
-        assert not stand.sandboxes.is_there("/run/nowhere/netns/0123456789ab")
+    def test_sandbox_is_recognized(self, sandbox: SandboxFixture) -> None:
+        assert sandbox.sandboxes.is_there(sandbox.path)
+        assert not sandbox.sandboxes.is_there("/run/nowhere/netns/0123456789ab")
 
-    def test_container_has_the_new_address_and_router(self, stand: SandboxFixture) -> None:
-        assert stand.sandboxes.move(stand.path, MOVE) == ()
-        assert (stand.addresses(), stand.routers()) == ({NEW}, {OTHER_ROUTER})
+    def test_container_has_the_new_address_and_router(self, sandbox: SandboxFixture) -> None:
+        assert sandbox.sandboxes.move(sandbox.path, MOVE) == ()
+        assert (sandbox.addresses(), sandbox.routers()) == ({NEW}, {OTHER_ROUTER})
 
-    def test_container_has_a_route_in_another_subnet(self, stand: SandboxFixture) -> None:
-        assert stand.sandboxes.move(stand.path, ELSEWHERE) == ()
-        assert (stand.addresses(), stand.routers()) == ({"10.9.0.5/16"}, {"10.9.0.1"})
+    def test_container_has_a_route_in_another_subnet(self, sandbox: SandboxFixture) -> None:
+        assert sandbox.sandboxes.move(sandbox.path, ELSEWHERE) == ()
+        assert (sandbox.addresses(), sandbox.routers()) == ({"10.9.0.5/16"}, {"10.9.0.1"})
 
-    def test_repetition_changes_nothing(self, stand: SandboxFixture) -> None:
+    def test_repetition_changes_nothing(self, sandbox: SandboxFixture) -> None:
         for _ in range(2):
-            stand.sandboxes.move(stand.path, MOVE)
-        assert (stand.addresses(), stand.routers()) == ({NEW}, {OTHER_ROUTER})
+            sandbox.sandboxes.move(sandbox.path, MOVE)
+        assert (sandbox.addresses(), sandbox.routers()) == ({NEW}, {OTHER_ROUTER})
 
-    def test_default_route_goes_without_a_router(self, stand: SandboxFixture) -> None:
-        stand.sandboxes.move(stand.path, evolve(ELSEWHERE, router=None))
-        assert stand.routers() == set()
+    def test_default_route_goes_without_a_router(self, sandbox: SandboxFixture) -> None:
+        sandbox.sandboxes.move(sandbox.path, evolve(ELSEWHERE, router=None))
+        assert sandbox.routers() == set()
 
-    def test_default_route_to_another_router_stays(self, stand: SandboxFixture) -> None:
-        stand.sandboxes.move(stand.path, evolve(MOVE, routers_before=(ip_address("192.168.77.9"),)))
-        assert (stand.addresses(), stand.routers()) == ({NEW}, {ROUTER})
+    def test_default_route_to_another_router_stays(self, sandbox: SandboxFixture) -> None:
+        sandbox.sandboxes.move(sandbox.path, evolve(MOVE, routers_before=(ip_address("192.168.77.9"),)))
+        assert (sandbox.addresses(), sandbox.routers()) == ({NEW}, {ROUTER})
 
-    def test_sandbox_without_the_mac_is_left_unchanged(self, stand: SandboxFixture) -> None:
+    def test_sandbox_without_the_mac_is_left_unchanged(self, sandbox: SandboxFixture) -> None:
         with pytest.raises(LinkError, match="7a:42:00:00:00:99") as refused:
-            stand.sandboxes.move(stand.path, evolve(MOVE, mac="7a:42:00:00:00:99"))
+            sandbox.sandboxes.move(sandbox.path, evolve(MOVE, mac="7a:42:00:00:00:99"))
         assert refused.value.errno == errno.ENODEV
-        assert (stand.addresses(), stand.routers()) == ({OLD}, {ROUTER})
+        assert (sandbox.addresses(), sandbox.routers()) == ({OLD}, {ROUTER})
 
-    def test_vanished_sandbox_is_reported(self, stand: SandboxFixture) -> None:
+    def test_vanished_sandbox_is_reported(self, sandbox: SandboxFixture) -> None:
         with pytest.raises(LinkError, match="/run/nowhere/netns/0123456789ab") as refused:
-            stand.sandboxes.move("/run/nowhere/netns/0123456789ab", MOVE)
+            sandbox.sandboxes.move("/run/nowhere/netns/0123456789ab", MOVE)
         assert refused.value.errno == errno.ENOENT

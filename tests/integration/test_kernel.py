@@ -19,7 +19,7 @@ from tests.lab.plugin import CHECKOUT
 from tests.lab.requirements import missing_for_lan
 
 
-class RealStand:
+class RealHost:
     """A docker host with two NICs; links are moved to the neighbour, which stands for a container."""
 
     def __init__(self, lan: Lan) -> None:
@@ -65,9 +65,9 @@ def two_nics() -> Iterator[Lan]:
 
 
 @pytest.fixture
-def stand(two_nics: Lan) -> Iterator[RealStand]:
+def host(two_nics: Lan) -> Iterator[RealHost]:
     """Give the real kernel, without links of an earlier test."""
-    made = RealStand(two_nics)
+    made = RealHost(two_nics)
     try:
         yield made
     finally:
@@ -83,77 +83,77 @@ class TestNetlinkHostNetwork(HostNetworkContract):
     """All of the contract."""
 
 
-def test_sockets_of_ended_threads_are_closed(stand: RealStand) -> None:
-    stand.kernel.links()
+def test_sockets_of_ended_threads_are_closed(host: RealHost) -> None:
+    host.kernel.links()
     gc.collect()
     before = open_files()
     during: list[int] = []
 
     def work(number: int) -> None:
         for _ in range(5):
-            stand.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{number}"))
-            stand.kernel.delete(f"mvt{number}")
+            host.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{number}"))
+            host.kernel.delete(f"mvt{number}")
         during.append(open_files())
 
     for _ in range(3):
-        stand.in_threads(8, work)
+        host.in_threads(8, work)
     gc.collect()
     assert max(during) > before
     assert open_files() == before
 
 
-def test_veth_peer_is_not_taken_for_the_lower_link(stand: RealStand) -> None:
+def test_veth_peer_is_not_taken_for_the_lower_link(host: RealHost) -> None:
     """Its index is one of another namespace, where it means something else."""
-    nic = stand.kernel.find("eth1")
+    nic = host.kernel.find("eth1")
     assert nic is not None
     assert (nic.kind, nic.lower_index) == ("veth", 0)
 
 
-def test_bridge_port_is_recognized(stand: RealStand) -> None:
+def test_bridge_port_is_recognized(host: RealHost) -> None:
     ip = ("ip", "link")
-    stand.lan.run_in("host", *ip, "add", "br7", "type", "bridge")
+    host.lan.run_in("host", *ip, "add", "br7", "type", "bridge")
     try:
-        stand.lan.run_in("host", *ip, "set", "eth2", "master", "br7")
-        port = stand.kernel.find("eth2")
+        host.lan.run_in("host", *ip, "set", "eth2", "master", "br7")
+        port = host.kernel.find("eth2")
         assert port is not None
         assert port.bridge == "br7"
         with pytest.raises(LinkError, match="mvtone on eth2") as caught:
-            stand.kernel.add_macvlan(evolve(PLAIN, parent="eth2"))
+            host.kernel.add_macvlan(evolve(PLAIN, parent="eth2"))
         assert caught.value.errno == errno.EBUSY
-        assert stand.kernel.find("mvtone") is None
+        assert host.kernel.find("mvtone") is None
     finally:
-        stand.lan.run_in("host", *ip, "delete", "br7")
+        host.lan.run_in("host", *ip, "delete", "br7")
 
 
-def test_down_parent_accepts_links(stand: RealStand) -> None:
+def test_down_parent_accepts_links(host: RealHost) -> None:
     """Its containers work as soon as it is up."""
-    stand.lan.run_in("host", "ip", "link", "set", "eth2", "down")
+    host.lan.run_in("host", "ip", "link", "set", "eth2", "down")
     try:
-        stand.kernel.add_macvlan(evolve(PLAIN, parent="eth2"), prove_mac_free=True)
-        assert stand.kernel.read_macvlan("mvtone") is not None
+        host.kernel.add_macvlan(evolve(PLAIN, parent="eth2"), prove_mac_free=True)
+        assert host.kernel.read_macvlan("mvtone") is not None
     finally:
-        stand.lan.run_in("host", "ip", "link", "set", "eth2", "up")
+        host.lan.run_in("host", "ip", "link", "set", "eth2", "up")
 
 
-def test_link_goes_with_its_parent(stand: RealStand) -> None:
-    stand.lan.run_in("host", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
-    stand.kernel.add_macvlan(evolve(PLAIN, parent="v0"))
-    assert stand.kernel.delete("v0")
-    assert stand.kernel.find("mvtone") is None
+def test_link_goes_with_its_parent(host: RealHost) -> None:
+    host.lan.run_in("host", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    host.kernel.add_macvlan(evolve(PLAIN, parent="v0"))
+    assert host.kernel.delete("v0")
+    assert host.kernel.find("mvtone") is None
 
 
-def test_parallel_removals_succeed_once_each(stand: RealStand) -> None:
+def test_parallel_removals_succeed_once_each(host: RealHost) -> None:
     for number in range(100):
-        stand.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{number}"))
+        host.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{number}"))
 
     def work(thread: int) -> None:
         for number in range(100):  # all threads want the same links: each goes once, and nobody fails
-            gone.append(stand.kernel.delete(f"mvt{(number + 12 * thread) % 100}"))
+            gone.append(host.kernel.delete(f"mvt{(number + 12 * thread) % 100}"))
 
     gone: list[bool] = []
-    stand.in_threads(8, work)
+    host.in_threads(8, work)
     assert (gone.count(True), gone.count(False)) == (100, 700)
-    assert stand.kernel.members_of_group(PLAIN.group) == []
+    assert host.kernel.members_of_group(PLAIN.group) == []
 
 
 WITHOUT_CAPABILITY = """
@@ -169,8 +169,8 @@ except LinkError as failure:
 """
 
 
-def test_missing_net_admin_is_named(stand: RealStand) -> None:
+def test_missing_net_admin_is_named(host: RealHost) -> None:
     drop = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
     python = ("env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-c", WITHOUT_CAPABILITY)
-    said = stand.lan.run_in("host", *drop, *python)
+    said = host.lan.run_in("host", *drop, *python)
     assert "mvtone on eth1: permission denied: the plugin needs CAP_NET_ADMIN" in said

@@ -19,7 +19,7 @@ from tests.lab.lan import Lan
 from tests.lab.plugin import CHECKOUT
 
 
-class RealStand:
+class RealSandbox:
     """The LAN's neighbour stands for a container: it has a macvlan link, named and addressed as by an engine."""
 
     def __init__(self, lan: Lan) -> None:
@@ -61,9 +61,9 @@ class RealStand:
 
 
 @pytest.fixture
-def stand(lan: Lan) -> RealStand:
+def sandbox(lan: Lan) -> RealSandbox:
     """Give a sandbox on a LAN."""
-    return RealStand(lan)
+    return RealSandbox(lan)
 
 
 class TestNamespaceSandboxes(SandboxContract):
@@ -71,30 +71,30 @@ class TestNamespaceSandboxes(SandboxContract):
 
 
 @pytest.mark.parametrize("promoted", [True, False])
-def test_new_address_survives_promote_secondaries_either_way(stand: RealStand, promoted: bool) -> None:
+def test_new_address_survives_promote_secondaries_either_way(sandbox: RealSandbox, promoted: bool) -> None:
     """Without promote_secondaries the kernel takes the new address away with the old one, and the routes as well."""
-    stand.promote(secondaries=promoted)
-    stand.ip("route add 10.8.0.0/16 via 192.168.77.33 metric 7")
-    assert stand.sandboxes.move(stand.path, evolve(MOVE, router=ip_address(ROUTER))) == ()
-    assert (stand.addresses(), stand.routers(), stand.routes()) == (
+    sandbox.promote(secondaries=promoted)
+    sandbox.ip("route add 10.8.0.0/16 via 192.168.77.33 metric 7")
+    assert sandbox.sandboxes.move(sandbox.path, evolve(MOVE, router=ip_address(ROUTER))) == ()
+    assert (sandbox.addresses(), sandbox.routers(), sandbox.routes()) == (
         {NEW},
         {ROUTER},
         {"default", "10.8.0.0/16"},
     )
-    assert stand.lan.ping("neighbour", ROUTER)
+    assert sandbox.lan.ping("neighbour", ROUTER)
 
 
-def test_foreign_addresses_and_routes_stay(stand: RealStand) -> None:
+def test_foreign_addresses_and_routes_stay(sandbox: RealSandbox) -> None:
     """Routes that cannot stay are returned. What was added within the container is not the lease's."""
-    stand.ip("address add 172.16.0.1/24 dev eth0")
-    stand.ip("route add 10.7.0.0/16 via 172.16.0.9")
-    stand.ip("route add 10.8.0.0/16 via 192.168.77.33 src 192.168.77.100")
-    assert stand.sandboxes.move(stand.path, ELSEWHERE) == ("10.8.0.0/16 via 192.168.77.33",)
-    assert stand.addresses() == {"10.9.0.5/16", "172.16.0.1/24"}
-    assert stand.routes() == {"default", "10.7.0.0/16"}
+    sandbox.ip("address add 172.16.0.1/24 dev eth0")
+    sandbox.ip("route add 10.7.0.0/16 via 172.16.0.9")
+    sandbox.ip("route add 10.8.0.0/16 via 192.168.77.33 src 192.168.77.100")
+    assert sandbox.sandboxes.move(sandbox.path, ELSEWHERE) == ("10.8.0.0/16 via 192.168.77.33",)
+    assert sandbox.addresses() == {"10.9.0.5/16", "172.16.0.1/24"}
+    assert sandbox.routes() == {"default", "10.7.0.0/16"}
 
 
-def test_needed_routes_are_added_once(stand: RealStand) -> None:
+def test_needed_routes_are_added_once(sandbox: RealSandbox) -> None:
     """To the host, whose address is not in the new subnet; what is there already is not made twice."""
     needed = (
         (ip_network("192.168.77.95/32"), None),
@@ -102,17 +102,17 @@ def test_needed_routes_are_added_once(stand: RealStand) -> None:
         (ip_network("fd77::10/128"), ip_address("fd77::95")),
     )
     for _ in range(2):
-        assert stand.sandboxes.move(stand.path, evolve(ELSEWHERE, routes=needed)) == ()
-    assert stand.routes() == {"default", "192.168.77.95", "192.168.77.10"}
+        assert sandbox.sandboxes.move(sandbox.path, evolve(ELSEWHERE, routes=needed)) == ()
+    assert sandbox.routes() == {"default", "192.168.77.95", "192.168.77.10"}
 
 
-def test_failed_move_is_rolled_back(stand: RealStand) -> None:
+def test_failed_move_is_rolled_back(sandbox: RealSandbox) -> None:
     """The new address is there already when its router turns out to be out of reach."""
-    stand.promote(secondaries=False)
+    sandbox.promote(secondaries=False)
     with pytest.raises(LinkError, match=r"route default via 10\.10\.0\.1"):
-        stand.sandboxes.move(stand.path, evolve(ELSEWHERE, router=ip_address("10.10.0.1")))
-    assert (stand.addresses(), stand.routers()) == ({OLD}, {ROUTER})
-    assert stand.lan.ping("neighbour", ROUTER)
+        sandbox.sandboxes.move(sandbox.path, evolve(ELSEWHERE, router=ip_address("10.10.0.1")))
+    assert (sandbox.addresses(), sandbox.routers()) == ({OLD}, {ROUTER})
+    assert sandbox.lan.ping("neighbour", ROUTER)
 
 
 def test_host_network_is_never_taken_for_a_sandbox() -> None:
@@ -121,25 +121,29 @@ def test_host_network_is_never_taken_for_a_sandbox() -> None:
         NamespaceSandboxes().move(sandbox_of_process(os.getpid()), MOVE)
 
 
-def test_path_that_is_no_namespace_is_refused_at_once(stand: RealStand, tmp_path: "os.PathLike[str]") -> None:
+def test_path_that_is_no_namespace_is_refused_at_once(
+    sandbox: RealSandbox, tmp_path: "os.PathLike[str]"
+) -> None:
     """A file, as it is seen where the mounts of the engine are not; a pipe; a link to a sandbox."""
     file, pipe, link = (os.path.join(tmp_path, name) for name in ("file", "pipe", "link"))
     open(file, "w").close()
     os.mkfifo(pipe)
-    os.symlink(stand.path, link)
+    os.symlink(sandbox.path, link)
     for path in (file, pipe, link, "/dev/null"):
-        assert not stand.sandboxes.is_there(path)
+        assert not sandbox.sandboxes.is_there(path)
         with pytest.raises(LinkError):
-            stand.sandboxes.move(path, MOVE)
+            sandbox.sandboxes.move(path, MOVE)
 
 
-def test_visits_leave_no_file_and_no_thread(stand: RealStand) -> None:
+def test_visits_leave_no_file_and_no_thread(sandbox: RealSandbox) -> None:
     """Each visit has a thread of its own, which ends in the sandbox."""
     own = os.stat("/proc/self/ns/net").st_ino
-    stand.sandboxes.move(stand.path, MOVE)
+    sandbox.sandboxes.move(sandbox.path, MOVE)
     files, threads = open_files(), threading.active_count()
     for number in range(5):
-        stand.sandboxes.move(stand.path, evolve(MOVE, arriving=ip_interface(f"192.168.77.{151 + number}/24")))
+        sandbox.sandboxes.move(
+            sandbox.path, evolve(MOVE, arriving=ip_interface(f"192.168.77.{151 + number}/24"))
+        )
     assert (open_files(), threading.active_count()) == (files, threads)
     # A thread that was waited for may be in the kernel's hands for a moment more.
     wait_until(lambda: namespaces_of_threads() == {own}, 5, "the end of the threads in the sandbox")
@@ -167,11 +171,11 @@ def test_missing_sys_admin_is_named() -> None:
     assert "CAP_SYS_ADMIN" in with_capabilities("+net_admin,+net_raw", "print(sandboxes.lacking())")
 
 
-def test_documented_capabilities_suffice(stand: RealStand) -> None:
+def test_documented_capabilities_suffice(sandbox: RealSandbox) -> None:
     """What is added to the unit by hand suffices."""
     program = f"""
 from tests.contracts.sandbox_contract import MOVE
-print([sandboxes.lacking(), sandboxes.move({stand.path!r}, MOVE)])
+print([sandboxes.lacking(), sandboxes.move({sandbox.path!r}, MOVE)])
 """
     assert with_capabilities("+net_admin,+net_raw,+sys_admin", program) == "['', ()]\n"
-    assert stand.addresses() == {NEW}
+    assert sandbox.addresses() == {NEW}

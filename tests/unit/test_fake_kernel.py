@@ -11,7 +11,7 @@ from tests.contracts.host_network_contract import HostNetworkContract
 from tests.contracts.kernel_contract import OWN_ADDRESS, ROUTER, KernelContract
 
 
-class FakeStand:
+class FakeHost:
     """The fake, with what the contract wants to be there."""
 
     def __init__(self) -> None:
@@ -43,9 +43,9 @@ class FakeStand:
 
 
 @pytest.fixture
-def stand() -> FakeStand:
+def host() -> FakeHost:
     """Give a fresh fake."""
-    return FakeStand()
+    return FakeHost()
 
 
 class TestFakeKernel(KernelContract):

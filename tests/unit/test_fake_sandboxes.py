@@ -28,7 +28,7 @@ class MemoryStand:
 
 class TestFakeSandboxes(SandboxContract):
     @pytest.fixture
-    def stand(self) -> MemoryStand:
+    def sandbox(self) -> MemoryStand:
         return MemoryStand()
 
 
