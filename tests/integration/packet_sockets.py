@@ -44,49 +44,51 @@ def mac_of(lan: Lan, place: str, link: str = "eth1") -> str:
 
 
 @contextmanager
-def tap_in(lan: Lan, place: str = "host", parent: str = "eth1", speaker: str = "") -> Iterator[PacketSocket]:
+def packet_socket_in(
+    lan: Lan, place: str = "host", parent: str = "eth1", speaker: str = ""
+) -> Iterator[PacketSocket]:
     """Open a packet socket on a parent, which also sends unless there is another `speaker`."""
     from twisted.internet import reactor
 
     mac = mac_of(lan, place, speaker or parent)
-    tap = PacketSocket(reactor, parent, speaker or parent, mac)
-    within(lan, place, tap.open)
+    sock = PacketSocket(reactor, parent, speaker or parent, mac)
+    within(lan, place, sock.open)
     try:
-        yield tap
+        yield sock
     finally:
-        tap.close()
+        sock.close()
 
 
 @contextmanager
-def voice_in(lan: Lan, place: str = "neighbour", link: str = "eth1") -> Iterator[Callable[[bytes], Any]]:
-    """Send frames from a link, whatever they are."""
+def sender_in(lan: Lan, place: str = "neighbour", link: str = "eth1") -> Iterator[Callable[[bytes], Any]]:
+    """Give a function that sends raw frames from a link."""
 
     def opened() -> socket.socket:
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         made.bind((link, 0))
         return made
 
-    with within(lan, place, opened) as voice:
-        yield voice.send
+    with within(lan, place, opened) as sender:
+        yield sender.send
 
 
-async def hear(
+async def frames_until(
     wire: LanSocket, wanted: NeighbourMessage, act: Callable[..., Any], *arguments: Any
 ) -> list[tuple[NeighbourMessage, bool]]:
-    """Listen, then `act`, until `wanted` is said; all that was said, and whether it left the host.
+    """Listen, then `act`; return all messages up to `wanted`, each with whether it left the host.
 
-    :raises TimeoutError: it was not said within ten seconds.
+    :raises TimeoutError: `wanted` did not come within 60 s.
     """
     from twisted.internet import reactor
 
-    all_said: list[tuple[NeighbourMessage, bool]] = []
+    frames: list[tuple[NeighbourMessage, bool]] = []
     done: Deferred[None] = Deferred()
 
-    def note(heard: ReceivedFrame) -> None:
-        said = decode(heard.frame)
-        if said is not None:
-            all_said.append((said, heard.outgoing))
-            if said == wanted and not done.called:
+    def note(received: ReceivedFrame) -> None:
+        seen = decode(received.frame)
+        if seen is not None:
+            frames.append((seen, received.outgoing))
+            if seen == wanted and not done.called:
                 done.callback(None)
 
     stop = wire.listen(note)
@@ -96,7 +98,7 @@ async def hear(
         await done
     finally:
         stop()
-    return all_said
+    return frames
 
 
 def add_siblings(lan: Lan) -> None:

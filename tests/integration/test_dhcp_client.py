@@ -20,7 +20,7 @@ from macvlan_twisted.dhcp.transaction import Environment
 from macvlan_twisted.lan.interfaces import LanSocket
 from tests.integration.conftest import need
 from tests.integration.on_reactor import on_reactor
-from tests.integration.packet_sockets import mac_of, tap_in
+from tests.integration.packet_sockets import mac_of, packet_socket_in
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.lan import Lan
 from tests.lab.requirements import missing_for_dhcp
@@ -113,7 +113,7 @@ def server(dhcp_lan: Lan) -> Iterator[DhcpServer]:
 @pytest.fixture
 def clients(dhcp_lan: Lan) -> Iterator[Clients]:
     """Give leases on the docker host's NIC. They end without a message to any server."""
-    with tap_in(dhcp_lan) as socket:
+    with packet_socket_in(dhcp_lan) as socket:
         made = Clients(socket)
         yield made
         for lease in made.all:

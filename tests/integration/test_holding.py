@@ -23,10 +23,10 @@ from tests.integration.packet_sockets import (
     LAST_FRAME,
     STRANGER,
     add_siblings,
-    hear,
+    frames_until,
     mac_of,
-    tap_in,
-    voice_in,
+    packet_socket_in,
+    sender_in,
 )
 from tests.lab.lan import Lan
 
@@ -47,12 +47,12 @@ class Silent:
         return ""
 
 
-def watch_on(wire: LanSocket) -> AddressMonitor:
+def monitor_on(wire: LanSocket) -> AddressMonitor:
     from twisted.internet import reactor
 
-    watch = AddressMonitor(wire, reactor, Random(), Silent())
-    watch.start()
-    return watch
+    monitor = AddressMonitor(wire, reactor, Random(), Silent())
+    monitor.start()
+    return monitor
 
 
 @pytest.fixture
@@ -67,15 +67,15 @@ async def test_held_address_is_defended_against_arping(lan: Lan) -> None:
     need("" if shutil.which("busybox") else "no busybox here: apt-get install busybox")
     arping = ("busybox", "arping", "-D", "-c", "2", "-w", "3", "-I", "eth1", str(FREE[0]))
     assert (await deferToThread(lan.attempt_in, "neighbour", *arping)).status == 0
-    with tap_in(lan) as tap:
-        watch = watch_on(tap)
-        assert await watch.hold(FREE[0], CONTAINER) == Free()
+    with packet_socket_in(lan) as sock:
+        monitor = monitor_on(sock)
+        assert await monitor.hold(FREE[0], CONTAINER) == Free()
         refused = await deferToThread(lan.attempt_in, "neighbour", *arping)
         assert refused.status == 1
         assert CONTAINER in refused.stdout.lower()
-        watch.release(FREE[0])
+        monitor.release(FREE[0])
         assert (await deferToThread(lan.attempt_in, "neighbour", *arping)).status == 0
-        watch.close()
+        monitor.close()
 
 
 def take(lan: Lan, address: IPAddress) -> str:
@@ -93,16 +93,16 @@ def take(lan: Lan, address: IPAddress) -> str:
 
 @on_reactor
 async def test_held_address_is_defended_against_dad(lan: Lan) -> None:
-    with tap_in(lan) as tap:
-        watch = watch_on(tap)
-        assert await watch.hold(FREE[1], CONTAINER) == Free()
+    with packet_socket_in(lan) as sock:
+        monitor = monitor_on(sock)
+        assert await monitor.hold(FREE[1], CONTAINER) == Free()
         assert "dadfailed" in await deferToThread(take, lan, FREE[1])
-        assert watch.is_held(FREE[1])
-        watch.release(FREE[1])
+        assert monitor.is_held(FREE[1])
+        monitor.release(FREE[1])
         shown = await deferToThread(take, lan, FREE[1])
         assert str(FREE[1]) in shown
         assert "dadfailed" not in shown
-        watch.close()
+        monitor.close()
 
 
 @on_reactor
@@ -110,45 +110,45 @@ async def test_held_address_is_defended_against_a_sibling(bridge_lan: Lan) -> No
     """Our ARP reply comes back to us by the parent, as if another host had sent it."""
     sibling = mac_of(bridge_lan, "gateway", "c1")
     with (
-        tap_in(bridge_lan, speaker="speaker") as tap,
-        tap_in(bridge_lan, "gateway", "c1") as ear,
-        voice_in(bridge_lan, "gateway", "c1") as say,
+        packet_socket_in(bridge_lan, speaker="speaker") as sock,
+        packet_socket_in(bridge_lan, "gateway", "c1") as listener,
+        sender_in(bridge_lan, "gateway", "c1") as send,
     ):
-        watch = watch_on(tap)
+        monitor = monitor_on(sock)
         for address in FREE:
-            assert await watch.hold(address, CONTAINER) == Free()
+            assert await monitor.hold(address, CONTAINER) == Free()
             answer = AddressClaim(address, CONTAINER)
-            await hear(ear, answer, say, probe_frame(address, sibling))
-            await hear(tap, LAST, say, LAST_FRAME)
-            assert watch.is_held(address)
-        watch.close()
+            await frames_until(listener, answer, send, probe_frame(address, sibling))
+            await frames_until(sock, LAST, send, LAST_FRAME)
+            assert monitor.is_held(address)
+        monitor.close()
 
 
 @on_reactor
 async def test_two_hosts_do_not_hold_one_address(lan: Lan) -> None:
-    with tap_in(lan) as one, tap_in(lan, "neighbour") as other:
-        watches = [watch_on(one), watch_on(other)]
+    with packet_socket_in(lan) as one, packet_socket_in(lan, "neighbour") as other:
+        monitors = [monitor_on(one), monitor_on(other)]
         addresses: list[IPAddress] = [ip_address(f"192.168.77.{number}") for number in range(100, 120)]
         addresses += [ip_address(f"fd77::1:{number}") for number in range(20)]
         asked = [
-            (address, [ensureDeferred(watch.hold(address, CONTAINER)) for watch in watches])
+            (address, [ensureDeferred(monitor.hold(address, CONTAINER)) for monitor in monitors])
             for address in addresses
         ]
         for address, holds in asked:
             verdicts = [await hold for hold in holds]
             assert verdicts.count(Free()) <= 1, (address, verdicts)
-        for watch in watches:
-            watch.close()
+        for monitor in monitors:
+            monitor.close()
 
 
 @pytest.mark.parametrize("form", [0, 1], ids=["request", "reply"])
 def test_both_announcement_forms_correct_a_neighbours_cache(lan: Lan, form: int) -> None:
     """Also an entry that was made within the last second, which Linux changes for nothing less."""
     for address in FREE:
-        with voice_in(lan, "host") as say:
+        with sender_in(lan, "host") as send:
             for mac in (STRANGER, CONTAINER):
                 entry = (str(address), "lladdr", "02:00:00:00:00:99", "dev", "eth1", "nud", "reachable")
                 lan.run_in("neighbour", "ip", "neigh", "replace", *entry)
                 frames = announcement_frames(address, mac)
-                say(frames[min(form, len(frames) - 1)])
+                send(frames[min(form, len(frames) - 1)])
                 assert mac in lan.run_in("neighbour", "ip", "neigh", "show", str(address))

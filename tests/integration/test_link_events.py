@@ -27,7 +27,7 @@ def events_in(lan: Lan) -> Iterator[LinkEvents]:
 async def heard(events: LinkEvents, lan: Lan, wanted: LinkEvent, *command: str) -> list[LinkEvent]:
     """Run a command on the host, and return all events up to `wanted`.
 
-    :raises TimeoutError: that was not heard within ten seconds.
+    :raises TimeoutError: the event did not come within 60 s.
     """
     from twisted.internet import reactor
 

@@ -24,10 +24,10 @@ from tests.integration.packet_sockets import (
     SIBLINGS,
     STRANGER,
     add_siblings,
-    hear,
+    frames_until,
     mac_of,
-    tap_in,
-    voice_in,
+    packet_socket_in,
+    sender_in,
     within,
 )
 from tests.lab.lan import Lan
@@ -49,19 +49,19 @@ def bridge_lan(lan: Lan) -> Lan:
 @on_reactor
 async def test_neighbours_frames_arrive(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
-    with tap_in(lan) as tap:
+    with packet_socket_in(lan) as sock:
         for address, gateway in zip(NEIGHBOURS, ("192.168.77.1", "fd77::1"), strict=True):
             claim = AddressClaim(address, neighbour)
-            said = await hear(tap, claim, lan.ping, "neighbour", gateway)
-            assert (claim, False) in said
+            seen = await frames_until(sock, claim, lan.ping, "neighbour", gateway)
+            assert (claim, False) in seen
 
 
 @on_reactor
 async def test_hosts_frames_are_seen_as_outgoing(lan: Lan) -> None:
     claim = AddressClaim(IPv4Address("192.168.77.10"), mac_of(lan, "host"))
-    with tap_in(lan) as tap:
-        said = await hear(tap, claim, lan.ping, "host", "192.168.77.1")
-    assert (claim, True) in said
+    with packet_socket_in(lan) as sock:
+        seen = await frames_until(sock, claim, lan.ping, "host", "192.168.77.1")
+    assert (claim, True) in seen
 
 
 def udp(port: int, options: bytes = b"", fragment: int = 0, protocol: int = 17) -> bytes:
@@ -103,23 +103,23 @@ async def test_filter_passes_arp_nd_and_dhcp_of_the_untagged_lan(lan: Lan) -> No
         arp[:12] + b"\x08\x35" + arp[14:],
     ]
     heard: list[bytes] = []
-    with tap_in(lan) as tap, voice_in(lan) as say:
+    with packet_socket_in(lan) as sock, sender_in(lan) as send:
 
         def note(each: ReceivedFrame) -> None:
             if each.frame[6:12].hex(":") == STRANGER:
                 heard.append(each.frame)
 
-        tap.listen(note)
+        sock.listen(note)
 
         def speak() -> None:
             for frame in unwanted:
-                say(frame)
+                send(frame)
             for frame in wanted:
-                say(frame)
-                say(tagged(frame, 0x6000))  # a priority, and no VLAN: Linux takes it for untagged
-            say(LAST_FRAME)
+                send(frame)
+                send(tagged(frame, 0x6000))  # a priority, and no VLAN: Linux takes it for untagged
+            send(LAST_FRAME)
 
-        await hear(tap, LAST, speak)
+        await frames_until(sock, LAST, speak)
     expected = [frame for frame in wanted for _ in range(2)]
     assert [frame.hex() for frame in heard[:-1]] == [frame.hex() for frame in expected]
 
@@ -127,79 +127,82 @@ async def test_filter_passes_arp_nd_and_dhcp_of_the_untagged_lan(lan: Lan) -> No
 @on_reactor
 async def test_probe_tells_taken_addresses_from_free_ones(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
-    with tap_in(lan) as tap:
+    with packet_socket_in(lan) as sock:
         for address in NEIGHBOURS:
-            assert await ask(tap, address) == Taken(neighbour, Evidence.ANSWERED)
+            assert await ask(sock, address) == Taken(neighbour, Evidence.ANSWERED)
         for address in FREE:
-            assert await ask(tap, address) == Free()
+            assert await ask(sock, address) == Free()
 
 
 @on_reactor
 async def test_siblings_answer_probes_through_our_link_only(bridge_lan: Lan) -> None:
     sibling, neighbour = mac_of(bridge_lan, "gateway", "c1"), mac_of(bridge_lan, "neighbour")
-    with tap_in(bridge_lan, speaker="speaker") as tap:
+    with packet_socket_in(bridge_lan, speaker="speaker") as sock:
         for address in SIBLINGS:
-            assert await ask(tap, address) == Taken(sibling, Evidence.ANSWERED)
+            assert await ask(sock, address) == Taken(sibling, Evidence.ANSWERED)
         for address in NEIGHBOURS:
-            assert await ask(tap, address) == Taken(neighbour, Evidence.ANSWERED)
+            assert await ask(sock, address) == Taken(neighbour, Evidence.ANSWERED)
         for address in FREE:
-            assert await ask(tap, address) == Free()
-    with tap_in(bridge_lan) as tap:
+            assert await ask(sock, address) == Free()
+    with packet_socket_in(bridge_lan) as sock:
         for address in SIBLINGS:
-            assert await ask(tap, address) == Free()
+            assert await ask(sock, address) == Free()
 
 
 @on_reactor
 async def test_siblings_frames_arrive(bridge_lan: Lan) -> None:
     """To the LAN it goes out; what one says to another one on the parent comes in."""
     sibling, speaker = mac_of(bridge_lan, "gateway", "c1"), mac_of(bridge_lan, "host", "speaker")
-    with tap_in(bridge_lan, speaker="speaker") as tap, voice_in(bridge_lan, "gateway", "c1") as say:
+    with (
+        packet_socket_in(bridge_lan, speaker="speaker") as sock,
+        sender_in(bridge_lan, "gateway", "c1") as send,
+    ):
         for address in FREE:
-            say(probe_frame(address, sibling))
-            say(announcement_frames(address, sibling)[0])
-            said = await hear(tap, LAST, say, LAST_FRAME)
-            assert (Probe(address, sibling), True) in said
-            assert (AddressClaim(address, sibling), True) in said
+            send(probe_frame(address, sibling))
+            send(announcement_frames(address, sibling)[0])
+            seen = await frames_until(sock, LAST, send, LAST_FRAME)
+            assert (Probe(address, sibling), True) in seen
+            assert (AddressClaim(address, sibling), True) in seen
         answer = AddressClaim(FREE[0], sibling)
-        said = await hear(tap, answer, say, answer_frame(FREE[0], sibling, speaker))
-        assert (answer, False) in said
+        seen = await frames_until(sock, answer, send, answer_frame(FREE[0], sibling, speaker))
+        assert (answer, False) in seen
 
 
 @on_reactor
 async def test_socket_works_again_when_its_parent_is_up(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
-    with tap_in(lan) as tap:
+    with packet_socket_in(lan) as sock:
         lan.run_in("host", "ip", "link", "set", "eth1", "down")
-        assert await ask(tap, NEIGHBOURS[0]) == Inconclusive("sending on eth1: Network is down")
-        assert not tap.broken
+        assert await ask(sock, NEIGHBOURS[0]) == Inconclusive("sending on eth1: Network is down")
+        assert not sock.broken
         lan.run_in("host", "ip", "link", "set", "eth1", "up")
         for address in NEIGHBOURS:
-            assert await ask(tap, address) == Taken(neighbour, Evidence.ANSWERED)
-        assert not tap.broken
+            assert await ask(sock, address) == Taken(neighbour, Evidence.ANSWERED)
+        assert not sock.broken
 
 
 @on_reactor
 async def test_socket_opened_on_a_down_parent_works_once_it_is_up(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
     lan.run_in("host", "ip", "link", "set", "eth1", "down")
-    with tap_in(lan) as tap:
-        assert isinstance(await ask(tap, NEIGHBOURS[0]), Inconclusive)
+    with packet_socket_in(lan) as sock:
+        assert isinstance(await ask(sock, NEIGHBOURS[0]), Inconclusive)
         lan.run_in("host", "ip", "link", "set", "eth1", "up")
         for address in NEIGHBOURS:
-            assert await ask(tap, address) == Taken(neighbour, Evidence.ANSWERED)
+            assert await ask(sock, address) == Taken(neighbour, Evidence.ANSWERED)
 
 
 @on_reactor
 async def test_socket_of_a_removed_parent_is_broken(lan: Lan) -> None:
-    with tap_in(lan) as tap:
-        asked = ask(tap, NEIGHBOURS[0])
+    with packet_socket_in(lan) as sock:
+        asked = ask(sock, NEIGHBOURS[0])
         lan.run_in("host", "ip", "link", "delete", "eth1")
-        assert tap.broken
+        assert sock.broken
         assert isinstance(await asked, Inconclusive)
         with pytest.raises(LinkError, match="sending on eth1: No such device"):
-            tap.send(probe_frame(FREE[0], STRANGER))
+            sock.send(probe_frame(FREE[0], STRANGER))
         lan.run_in("host", "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "far")
-        assert tap.broken
+        assert sock.broken
     from twisted.internet import reactor
 
     with pytest.raises(LinkError, match="listening on eth1: No such device"):
@@ -211,17 +214,17 @@ async def test_socket_is_closed_outside_the_reactor(lan: Lan) -> None:
     from twisted.internet import reactor
 
     left: list[Callable[[], None]] = []
-    tap = PacketSocket(reactor, "eth1", "eth1", mac_of(lan, "host"), elsewhere=left.append)
-    within(lan, "host", tap.open)
+    sock = PacketSocket(reactor, "eth1", "eth1", mac_of(lan, "host"), elsewhere=left.append)
+    within(lan, "host", sock.open)
     heard: list[ReceivedFrame] = []
-    tap.listen(heard.append)
-    descriptor = tap.fileno()
-    tap.close()
-    assert tap.broken
-    assert tap not in cast(Any, reactor).getReaders()
-    assert tap.fileno() == descriptor, "it was closed here"
-    with tap_in(lan) as another:
-        await hear(
+    sock.listen(heard.append)
+    descriptor = sock.fileno()
+    sock.close()
+    assert sock.broken
+    assert sock not in cast(Any, reactor).getReaders()
+    assert sock.fileno() == descriptor, "it was closed here"
+    with packet_socket_in(lan) as another:
+        await frames_until(
             another,
             AddressClaim(NEIGHBOURS[0], mac_of(lan, "neighbour")),
             lan.ping,
@@ -231,7 +234,7 @@ async def test_socket_is_closed_outside_the_reactor(lan: Lan) -> None:
     assert heard == []
     (close,) = left
     close()
-    assert tap.fileno() == -1
+    assert sock.fileno() == -1
 
 
 @on_reactor
