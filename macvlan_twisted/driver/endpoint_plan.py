@@ -1,4 +1,4 @@
-"""What an endpoint is going to be: decided before anything is touched."""
+"""What an endpoint will be: decided before anything is touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network is, and what can be said of it without asking anyone."""
+"""Networks and endpoints, and what follows from their fields alone."""
 
 from __future__ import annotations
 

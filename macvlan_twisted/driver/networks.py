@@ -65,7 +65,7 @@ class Networks:
         return request.options
 
     async def free(self, network_id: str) -> None:
-        """A swarm manager's call: nothing is kept for networks that live on other hosts."""
+        """A swarm manager's call: there is nothing to free for networks on other hosts."""
 
     def parent_of(self, network_id: str) -> str:
         """
@@ -139,7 +139,7 @@ class Networks:
         return failures
 
     async def undo_half_made(self) -> None:
-        """At start: remove networks whose creation was cut off by a kill. The engine does not know them."""
+        """At start: remove networks whose creation a kill interrupted. The engine does not know them."""
         for network in [each for each in self._registry.networks.values() if not each.is_made]:
             _log.info(
                 "network {network} was half made when the plugin was killed: removed",
@@ -181,9 +181,9 @@ class Networks:
 
     async def is_listed_by(self, network_id: str, engine_id: str) -> None:
         """
-        An engine was seen to list the network, which is kept: that one alone can prove that it is gone.
+        Store that an engine lists the network: only that engine can prove that it is gone.
 
-        :raises StateError: it is tried again with the next look.
+        :raises StateError: the next round tries again.
         """
         async with self._calls.locks.acquire(network_id):
             network = self._registry.networks.get(network_id)
@@ -202,5 +202,5 @@ class Networks:
 
 
 def _is_again(existing: Network, network: Network, given: Sequence[IPAddress]) -> bool:
-    """Whether a network that is to be made is there; the host's addresses for it were chosen then."""
+    """Whether the network exists already; the host's addresses were chosen when it was created."""
     return evolve(existing, host_addresses=()) == network and set(given) <= set(existing.host_addresses)

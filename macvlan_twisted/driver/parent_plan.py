@@ -1,4 +1,4 @@
-"""Which link a network's containers hang on: plain functions of what the user said and what the kernel shows."""
+"""Which link is a network's parent: pure functions of the options and the host's links."""
 
 from __future__ import annotations
 

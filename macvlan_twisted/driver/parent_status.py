@@ -1,4 +1,4 @@
-"""Parents that are not there, or not as networks need them: which, since when and why. Each state is told once."""
+"""Which parents are absent or unusable, since when and why. Each change is logged once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ParentAbsent(LinkError):
     """A parent is not there, since *missing*, which is itself or lies below it, is not."""
 
     def __init__(self, parent: str, missing: str, message: str = "") -> None:
-        super().__init__(message or _told(parent, missing), errno.ENODEV)
+        super().__init__(message or _reason(parent, missing), errno.ENODEV)
         self.parent = parent
         self.missing = missing
 
@@ -29,7 +29,7 @@ class _Absence:
 
 
 class ParentStatus:
-    """:param seconds: tells the time, of a clock that is never set."""
+    """:param seconds: a clock that is never set."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -37,18 +37,18 @@ class ParentStatus:
         self._unusable: dict[str, str] = {}
 
     def is_in_doubt(self, parent: str) -> bool:
-        """Whether something was wrong with it when it was looked at."""
+        """Whether something was wrong with it at the last check."""
         return parent in self._absent or parent in self._unusable
 
     def is_absent(self, parent: str) -> bool:
         return parent in self._absent
 
     def why_absent(self, parent: str) -> str:
-        """What is to be said where *parent* is needed, and is not there."""
+        """The error text where *parent* is needed and absent."""
         absence = self._absent.get(parent)
         if absence is None:
-            return _told(parent, parent)
-        return _told(parent, absence.missing, _duration(self._seconds() - absence.since))
+            return _reason(parent, parent)
+        return _reason(parent, absence.missing, _duration(self._seconds() - absence.since))
 
     def absent(self, absence: ParentAbsent, networks: int) -> None:
         """:param networks: how many wait."""
@@ -67,7 +67,7 @@ class ParentStatus:
         )
 
     def unusable(self, parent: str, reason: str) -> None:
-        """It is there, and containers cannot start on it, or not all."""
+        """It is there, but some or all containers cannot start on it."""
         self._back(parent)
         if self._unusable.get(parent) != reason:
             self._unusable[parent] = reason
@@ -88,7 +88,7 @@ class ParentStatus:
             )
 
     def forget(self, parent: str) -> None:
-        """Nobody waits any more."""
+        """No network uses it any more."""
         self._absent.pop(parent, None)
         self._unusable.pop(parent, None)
 
@@ -97,7 +97,7 @@ def _below(parent: str, missing: str) -> str:
     return "" if missing == parent else f", for {missing} is not"
 
 
-def _told(parent: str, missing: str, duration: str = "") -> str:
+def _reason(parent: str, missing: str, duration: str = "") -> str:
     parent_status = f"it has been awaited for {duration}" if duration else "it is awaited"
     return (
         f"parent {parent} is not there{_below(parent, missing)}: {parent_status}, and containers can be started as soon as it "

@@ -131,7 +131,7 @@ class Parents:
         """
         Make again what we had made; a link of others is theirs to bring back.
 
-        :raises RequestRefused: the parent is not what the network was made on. :raises Absent: it is not there.
+        :raises RequestRefused: the parent is not what the network was made on. :raises ParentAbsent: it is not there.
         """
         try:
             _refuse_no_longer_fit(await self._restored(network), network)
@@ -141,7 +141,7 @@ class Parents:
     async def _restored(self, network: Network, bring_up: bool = False) -> LinkFacts:
         """
         :return: the parent.
-        :raises Absent: something is not there that others have to bring back.
+        :raises ParentAbsent: something is not there that others have to bring back.
         """
         self._refuse_absent(network)
         try:

@@ -1,4 +1,4 @@
-"""What the engine may ask of the network driver, and what it is told: frozen values, spelt our way."""
+"""Requests to the network driver and its replies, as frozen values."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-Containers' names for those who list them by name, where the engine does not tell them in time.
+Container names for DHCP servers.
 
-Only engines from 29 on name a container in RequestAddress. Others are asked some seconds after it has joined, and the
-DHCP server hears the name when the lease is renewed.
+Only engines from 29 on name the container in RequestAddress. Earlier ones are asked some seconds after Join, and the
+name is sent when the lease is renewed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..engine.client import EngineError, EngineUnavailable, Listing
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
-SETTLING = 3.0
-"""Seconds after a container has joined; by then the engine lists it, and others that started with it."""
-LONGEST_WAIT = 300.0
-MOST_ANSWERS = 4
-"""After so many answers without a name it is not asked for again, before another container joins."""
+LISTING_DELAY = 3.0
+"""Seconds after Join until the engine lists the container, and others that started with it."""
+MAX_DELAY = 300.0
+MAX_ANSWERS = 4
+"""After so many answers without a name the engine is not asked again until another container joins."""
 
 
 class ContainerNames:
@@ -60,10 +60,10 @@ class ContainerNames:
             await self._wake
 
     async def _ask_until_all_are_named(self) -> None:
-        delay, answers = SETTLING, 0
-        while self._nameless() and answers < MOST_ANSWERS:
+        delay, answers = LISTING_DELAY, 0
+        while self._nameless() and answers < MAX_ANSWERS:
             await deferLater(self._clock, delay)
-            delay = min(delay * 2, LONGEST_WAIT)
+            delay = min(delay * 2, MAX_DELAY)
             try:
                 await self._ask()
                 answers += 1

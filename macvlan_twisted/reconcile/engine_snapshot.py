@@ -1,4 +1,4 @@
-"""What the engine says, in one look, and what it says of things that we do not know."""
+"""What the engine lists at one moment, and what of it is unknown to us."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ Networks = Mapping[str, ListedNetwork]
 
 @frozen
 class EngineSnapshot:
-    """What an engine said of itself; empty if none answered."""
+    """What an engine lists; empty if none answered."""
 
     networks: Networks | None = None
     """By id; ``None`` if no engine answered."""
     endpoints: Mapping[str, Mapping[str, str]] = field(factory=dict)
-    """By network: the containers' names by endpoint. Networks of which the engine says nothing are not there."""
+    """By network: the containers' names by endpoint. A network that the engine did not describe is missing."""
     engine_id: str = ""
     """
-    Of the engine's network ``none``, which is made once, in the store where it keeps all of them, and is never removed.
-    The id that ``docker info`` shows may outlive that store: of a data root whose disk is not mounted, say.
+    The id of the engine's network ``none``, which is created once, in the store of all its networks, and never removed.
+    The id that ``docker info`` shows may outlive that store, for instance if the disk of the data root is not mounted.
     """
     silence: str = ""
-    """Why it does not answer."""
+    """Why no engine answered."""
 
     def lists(self, endpoint: Endpoint) -> bool | None:
-        """``None``: it does not say; it is another one's, perhaps."""
+        """Whether the engine lists the endpoint; ``None`` if it does not have the network, which may be another engine's."""
         listed = self.endpoints.get(endpoint.network_id)
         return None if listed is None else endpoint.endpoint_id in listed
 
 
 async def take_snapshot(engine: Inventory, registry: Registry) -> EngineSnapshot:
-    """Ask an engine for its networks, and for the endpoints of those that we know."""
+    """Ask the engine for its networks, and for the endpoints of those that we know."""
     try:
         networks = {each.network_id: each for each in await engine.networks()}
         endpoints = {}
@@ -54,19 +54,21 @@ async def take_snapshot(engine: Inventory, registry: Registry) -> EngineSnapshot
 
 @frozen
 class UnknownObjects:
-    """What an engine has of us, and we do not know: our state was lost, or an older one was put back."""
+    """What an engine has of us that we do not know: our state was lost, or an older copy was restored."""
 
     networks: Mapping[str, ListedNetwork] = field(factory=dict)
     """By id."""
     endpoints: Mapping[str, tuple[str, str]] = field(factory=dict)
-    """By id: the network, and the container's name; of networks that we know."""
+    """By id: the network and the container's name; only in networks that we know."""
 
 
-def unknown_to_us(said: EngineSnapshot, registry: Registry, driver_names: Iterable[str]) -> UnknownObjects:
+def unknown_to_us(
+    snapshot: EngineSnapshot, registry: Registry, driver_names: Iterable[str]
+) -> UnknownObjects:
     """
-    :param driver_names: those by which the engine knows us; a managed plugin's has a tag, as in ``NAME:TAG``.
+    :param driver_names: names by which the engine knows us; a managed plugin has a tag, as in ``NAME:TAG``.
     """
-    listed = said.networks or {}
+    listed = snapshot.networks or {}
     ours = {*driver_names, *(each.driver for id_, each in listed.items() if id_ in registry.networks)}
     return UnknownObjects(
         {
@@ -76,7 +78,7 @@ def unknown_to_us(said: EngineSnapshot, registry: Registry, driver_names: Iterab
         },
         {
             id_: (network_id, name)
-            for network_id, endpoints in said.endpoints.items()
+            for network_id, endpoints in snapshot.endpoints.items()
             if network_id in registry.networks
             for id_, name in endpoints.items()
             if id_ not in registry.endpoints

@@ -1,4 +1,4 @@
-"""Addresses, leases and links that nobody has: each is told only once it has been so for a while."""
+"""Addresses, leases and links that no endpoint has: each is found only after it has been orphaned for a while."""
 
 from __future__ import annotations
 
@@ -19,40 +19,44 @@ from .startup import leases_in_use
 _log = Logger(namespace="macvlan_twisted.driver")
 
 _OF_CONTAINERS = ("mvt", "mvx")
-"""What the names of containers' links begin with, and of those by which something was tried (:mod:`..names`)."""
+"""Prefixes of the names of containers' links and of trial links (:mod:`..link_names`)."""
 
 
 class Since:
     """
-    Since when something is so.
+    How long something has been true.
 
-    :param seconds: a clock that never goes back.
+    :param seconds: a clock that is never set.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
         self._since: dict[Hashable, float] = {}
 
-    def longer_than(self, seconds: float, now_so: Iterable[Hashable]) -> set[Hashable]:
-        """Those of *now_so* that were so each time for so long."""
+    def longer_than(self, seconds: float, current: Iterable[Hashable]) -> set[Hashable]:
+        """Those of *current* that were there at each call for so many seconds."""
         now = self._seconds()
-        self._since = {each: self._since.get(each, now) for each in now_so}
+        self._since = {each: self._since.get(each, now) for each in current}
         return {each for each, since in self._since.items() if now - since >= seconds}
 
 
 @frozen
 class OrphansFound:
-    """What nobody has; equal only as long as it is the same thing."""
+    """What has no endpoint. Two findings are equal only if they are of the same thing, not of its successor."""
 
     addresses: frozenset[Unowned] = frozenset()
     leases: Mapping[str, object] = field(factory=dict)
-    """By key: what differs when the lease is taken anew."""
+    """By key: an object that differs when the lease is acquired anew."""
     links: Mapping[str, int] = field(factory=dict)
     """By name: the link's index."""
 
 
 class Orphans:
-    """:param seconds: a clock that never goes back."""
+    """
+    Finds and removes them.
+
+    :param seconds: a clock that is never set.
+    """
 
     def __init__(
         self,
@@ -78,11 +82,11 @@ class Orphans:
         )
 
     def begin(self) -> None:
-        """At start: addresses without an endpoint begin to wait for one."""
-        self._look_at_endpoints()
+        """At start: count from now how long addresses have had no endpoint."""
+        self._index_endpoints()
         self._pool_binding.begin(lambda *one: one in self._in_use)
 
-    def _look_at_endpoints(self) -> None:
+    def _index_endpoints(self) -> None:
         self._in_use = {
             (endpoint.network_id, address)
             for endpoint in self._registry.endpoints.values()
@@ -90,22 +94,22 @@ class Orphans:
         }
 
     async def find(self, seconds: float) -> OrphansFound:
-        """What nobody has had for so long."""
+        """What has been orphaned for so many seconds."""
         await self._pool_binding.learn()
-        self._look_at_endpoints()
+        self._index_endpoints()
         addresses = self._pool_binding.unowned(seconds, lambda *one: one in self._in_use)
         return OrphansFound(
             frozenset(addresses), self._unused_leases(seconds), await self._unused_links(seconds)
         )
 
     def _unused_leases(self, seconds: float) -> dict[str, object]:
-        unused = {(each.key, self._leases.taking(each.key)) for each in self._leases_without_owner()}
+        unused = {(each.key, self._leases.taking(each.key)) for each in self._orphaned_leases()}
         return dict(self._leases_since.longer_than(seconds, unused))  # type: ignore[arg-type]
 
-    def _leases_without_owner(self) -> list[LeaseRecord]:
-        registry = self._leases.known()
-        used = leases_in_use(registry, self._registry, self._pools.is_allocated) if registry else set()
-        return [each for each in registry if each.key not in used]
+    def _orphaned_leases(self) -> list[LeaseRecord]:
+        leases = self._leases.known()
+        used = leases_in_use(leases, self._registry, self._pools.is_allocated) if leases else set()
+        return [each for each in leases if each.key not in used]
 
     async def _unused_links(self, seconds: float) -> dict[str, int]:
         used = {endpoint.link for endpoint in self._registry.endpoints.values()}
@@ -118,7 +122,7 @@ class Orphans:
         return dict(self._links_since.longer_than(seconds, unused))  # type: ignore[arg-type]
 
     async def free_address(self, unowned: Unowned) -> int:
-        """:raises MacvlanError: it is tried again."""
+        """:raises MacvlanError: the next round tries again."""
         if not await self._pool_binding.release_unowned(unowned, self.is_in_use):
             return 0
         _log.info(
@@ -128,8 +132,8 @@ class Orphans:
         return 1
 
     async def give_back_lease(self, key: str, taking: object) -> int:
-        """:raises MacvlanError: it is tried again."""
-        for record in self._leases_without_owner():
+        """:raises MacvlanError: the next round tries again."""
+        for record in self._orphaned_leases():
             if record.key == key and self._leases.taking(key) is taking:
                 _log.info(
                     "DHCP on {parent}: nobody has the lease of {address} for {mac} (any more): it is given back",
@@ -142,7 +146,7 @@ class Orphans:
         return 0
 
     async def remove_link(self, name: str, index: int) -> int:
-        """:raises MacvlanError: it is tried again."""
+        """:raises MacvlanError: the next round tries again."""
         link = await self._links.find(name)
         is_used = any(endpoint.link == name for endpoint in self._registry.endpoints.values())
         if is_used or link is None or link.index != index or not self._links.is_ours(link):

@@ -1,9 +1,8 @@
 """
-The rounds: kernel, state and engine are compared in the background, and what nobody has is removed.
+Compares kernel, state and engine in the background, and removes what is stale or orphaned.
 
-Nothing is removed that was looked at only once: what a look finds is looked at again after a pause, and goes if it is
-the same then, and the engine has not spoken of it for a while. A wrong removal is an outage, a missed one a leak until
-the next round.
+A round checks twice, some seconds apart. What both checks find is removed if the engine has not mentioned it for a while.
+A wrong removal is an outage; a missed one is a leak until the next round.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ _log = Logger(namespace="macvlan_twisted.driver")
 
 @frozen
 class GracePeriods:
-    """For how long things must have been as they are, in seconds."""
+    """For how many seconds things must have been as they are."""
 
     silence: float = 120.0
     """
-    Since the engine spoke of what is removed, or since the start. It tries each call for 15 s, and brings a link into
-    its container within a second of Join, on a machine that does nothing else. An address that has no endpoint after so
-    long will not get one.
+    Since the engine last mentioned what is removed, or since the start. The engine tries each call for 15 s, and moves a
+    link into its container within a second of Join on an idle machine. An address that has no endpoint after so long will
+    not get one.
     """
     between_looks: float = 5.0
     first: float = 20.0
-    """Until the first round: by then the engine has told what it had begun before our start, or has given up."""
+    """Until the first round: by then the engine has repeated what it had begun before our start, or has given up."""
 
 
 GRACE_PERIODS = GracePeriods()
@@ -49,23 +48,23 @@ GRACE_PERIODS = GracePeriods()
 
 @frozen
 class Findings:
-    """What one look found."""
+    """What one check found."""
 
-    departed: dict[str, StaleEndpoint] = field(factory=dict)
-    dropped: StaleNetworksFound = field(factory=lambda: StaleNetworksFound({}, {}))
-    left: OrphansFound = field(factory=OrphansFound)
+    stale_endpoints: dict[str, StaleEndpoint] = field(factory=dict)
+    stale_networks: StaleNetworksFound = field(factory=lambda: StaleNetworksFound({}, {}))
+    orphans: OrphansFound = field(factory=OrphansFound)
     unknown: UnknownObjects = field(factory=UnknownObjects)
 
     @property
     def is_empty(self) -> bool:
         return not any(
             (
-                self.departed,
-                self.dropped.networks,
-                self.dropped.pools,
-                self.left.addresses,
-                self.left.leases,
-                self.left.links,
+                self.stale_endpoints,
+                self.stale_networks.networks,
+                self.stale_networks.pools,
+                self.orphans.addresses,
+                self.orphans.leases,
+                self.orphans.links,
                 self.unknown.networks,
                 self.unknown.endpoints,
             )
@@ -74,8 +73,8 @@ class Findings:
 
 class Reconciler:
     """
-    One round after some time, and then one at each interval; with an interval of 0 there is one round alone, when all
-    that was there at the start is old enough.
+    Runs the first round after some seconds, and then one at each interval. With an interval of 0 it runs a single round,
+    when all that was there at the start is old enough.
 
     :param clock: ``IReactorTime`` of a clock that is never set.
     """
@@ -105,7 +104,7 @@ class Reconciler:
         self._round: Deferred[None] | None = None
         self._is_acting = False
         self.counts: dict[str, int] = {}
-        """By what: how much of it was removed since the start, or is in the engine and not known to us."""
+        """By kind: how many were removed since the start, or are in the engine and unknown to us."""
 
     def start(self) -> None:
         delay = max(self._grace.first, 0 if self._config.reconcile_interval else self._grace.silence)
@@ -121,7 +120,7 @@ class Reconciler:
         self._rounds.start(self._config.reconcile_interval)
 
     def _run_logged(self) -> Deferred[None]:
-        """A round whose failure does not end the next ones."""
+        """A failed round does not prevent the next ones."""
         self._round = ensureDeferred(self.run())
         self._round.addErrback(_log_failure)
         return self._round.addCallback(self._round_ended)
@@ -131,11 +130,11 @@ class Reconciler:
 
     async def run(self) -> None:
         """
-        One round. What the first look finds is removed if it is still so in the second.
+        One round: check twice, and remove what both checks found.
 
         :raises MacvlanError: the kernel or the disk refuses; the next round tries again.
         """
-        first = await self._look()
+        first = await self._check()
         if first.is_empty:
             return
         began = self._clock.seconds()
@@ -143,7 +142,7 @@ class Reconciler:
             await deferLater(
                 self._clock, remaining
             )  # a timer may be early: the reactor's own clock may be set
-        second = await self._look()
+        second = await self._check()
         self._is_acting = True
         try:
             await self._act(_both(first, second))
@@ -167,52 +166,52 @@ class Reconciler:
         current.addBoth(lambda _: finished.callback(None))
         await finished
 
-    async def _look(self) -> Findings:
-        said = await take_snapshot(self._engine, self._registry)
-        if said.networks is None:
-            _log.debug("the engine is not asked what is in use: {reason}", reason=said.silence)
-        await self._stale_networks.note(said)
-        return await self._found(said)
+    async def _check(self) -> Findings:
+        snapshot = await take_snapshot(self._engine, self._registry)
+        if snapshot.networks is None:
+            _log.debug("the engine is not asked what is in use: {reason}", reason=snapshot.silence)
+        await self._stale_networks.note(snapshot)
+        return await self._found(snapshot)
 
-    async def _found(self, said: EngineSnapshot) -> Findings:
+    async def _found(self, snapshot: EngineSnapshot) -> Findings:
         silence = self._grace.silence
         return Findings(
-            dict(await self._stale_endpoints.find(said, silence)),
-            self._stale_networks.find(said, silence),
+            dict(await self._stale_endpoints.find(snapshot, silence)),
+            self._stale_networks.find(snapshot, silence),
             await self._orphans.find(silence),
-            self._untold(unknown_to_us(said, self._registry, [self._config.plugin_name])),
+            self._unreported(unknown_to_us(snapshot, self._registry, [self._config.plugin_name])),
         )
 
-    def _untold(self, unknown: UnknownObjects) -> UnknownObjects:
+    def _unreported(self, unknown: UnknownObjects) -> UnknownObjects:
         return UnknownObjects(
             {id_: each for id_, each in unknown.networks.items() if id_ not in self._reported},
             {id_: each for id_, each in unknown.endpoints.items() if id_ not in self._reported},
         )
 
-    async def _act(self, look: Findings) -> None:
+    async def _act(self, found: Findings) -> None:
         before = dict(self.counts)
         silence = self._grace.silence
-        for departure in look.departed.values():
-            await self._count("endpoints removed", self._drop_endpoint(departure))
-        for network in look.dropped.networks.values():
+        for stale in found.stale_endpoints.values():
+            await self._count("endpoints removed", self._drop_endpoint(stale))
+        for network in found.stale_networks.networks.values():
             await self._drop_network(network)
-        for pool in look.dropped.pools.values():
+        for pool in found.stale_networks.pools.values():
             await self._count("pools released", self._stale_networks.drop_pool(pool, silence))
-        for unowned in look.left.addresses:
+        for unowned in found.orphans.addresses:
             await self._count("addresses given back", self._orphans.free_address(unowned))
-        for key, taking in look.left.leases.items():
+        for key, taking in found.orphans.leases.items():
             await self._count("leases given back", self._orphans.give_back_lease(key, taking))
-        for name, index in look.left.links.items():
+        for name, index in found.orphans.links.items():
             await self._count("links removed", self._orphans.remove_link(name, index))
-        self._tell_unknown(look.unknown)
+        self._log_unknown(found.unknown)
         if self.counts != before:
             _log.info(
                 "since the start, by comparing kernel, state and engine: {counts}",
                 counts=", ".join(f"{what} {number}" for what, number in sorted(self.counts.items())),
             )
 
-    async def _drop_endpoint(self, departure: StaleEndpoint) -> int:
-        return int(await self._stale_endpoints.drop(departure, self._grace.silence))
+    async def _drop_endpoint(self, stale: StaleEndpoint) -> int:
+        return int(await self._stale_endpoints.drop(stale, self._grace.silence))
 
     async def _drop_network(self, network: Any) -> None:
         try:
@@ -233,9 +232,9 @@ class Reconciler:
         if number:
             self.counts[what] = self.counts.get(what, 0) + number
 
-    def _tell_unknown(self, unknown: UnknownObjects) -> None:
+    def _log_unknown(self, unknown: UnknownObjects) -> None:
         for id_, network in unknown.networks.items():
-            if self._is_news("networks", id_):
+            if self._report_once("networks", id_):
                 _log.error(
                     "network {network} ({name}) is in the engine and not in state, and no container can start on it: the "
                     "state was lost, or an older one was put back; stop the plugin and start it once with --recover",
@@ -243,7 +242,7 @@ class Reconciler:
                     name=network.name,
                 )
         for id_, (network_id, name) in unknown.endpoints.items():
-            if self._is_news("endpoints", id_):
+            if self._report_once("endpoints", id_):
                 _log.error(
                     "endpoint {endpoint} of container {name} in network {network} is in the engine and not in state: the "
                     "state was lost, or an older one was put back; stop the plugin and start it once with --recover, or "
@@ -253,12 +252,12 @@ class Reconciler:
                     network=network_id[:12],
                 )
 
-    def _is_news(self, what: str, id_: str) -> bool:
-        """Each is told once; what comes back, and goes again, is not worth another line."""
-        is_news = id_ not in self._reported
+    def _report_once(self, what: str, id_: str) -> bool:
+        """Whether *id_* has not been logged yet."""
+        is_new = id_ not in self._reported
         self._reported.add(id_)
-        self._add(f"unknown {what}", is_news)
-        return is_news
+        self._add(f"unknown {what}", is_new)
+        return is_new
 
 
 def _log_failure(failure: Failure) -> None:
@@ -273,30 +272,30 @@ def _log_failure(failure: Failure) -> None:
 
 
 def _both(first: Findings, second: Findings) -> Findings:
-    """What both looks found, as the second one saw it."""
+    """What both checks found, as the second one saw it."""
     return Findings(
         {
             id_: each
-            for id_, each in second.departed.items()
-            if id_ in first.departed and first.departed[id_].endpoint is each.endpoint
+            for id_, each in second.stale_endpoints.items()
+            if id_ in first.stale_endpoints and first.stale_endpoints[id_].endpoint is each.endpoint
         },
         StaleNetworksFound(
-            _kept(first.dropped.networks, second.dropped.networks),
-            _kept(first.dropped.pools, second.dropped.pools),
+            _common(first.stale_networks.networks, second.stale_networks.networks),
+            _common(first.stale_networks.pools, second.stale_networks.pools),
         ),
         OrphansFound(
-            first.left.addresses & second.left.addresses,
-            _kept(first.left.leases, second.left.leases),
-            _kept(first.left.links, second.left.links),
+            first.orphans.addresses & second.orphans.addresses,
+            _common(first.orphans.leases, second.orphans.leases),
+            _common(first.orphans.links, second.orphans.links),
         ),
         UnknownObjects(
-            _kept(first.unknown.networks, second.unknown.networks),
-            _kept(first.unknown.endpoints, second.unknown.endpoints),
+            _common(first.unknown.networks, second.unknown.networks),
+            _common(first.unknown.endpoints, second.unknown.endpoints),
         ),
     )
 
 
-def _kept(first: Any, second: Any) -> dict[str, Any]:
+def _common(first: Any, second: Any) -> dict[str, Any]:
     found = {}
     for key, value in second.items():
         if key in first and first[key] == value:

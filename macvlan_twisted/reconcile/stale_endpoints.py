@@ -1,8 +1,8 @@
 """
-Endpoints whose container is gone, without the engine's having told us.
+Endpoints whose container is gone, and which the engine has never had deleted.
 
-It tries each call for 15 seconds and then forgets the endpoint without a word (docs/reference/protocol). Then there is
-nothing to hear, only something to see, and whatever might be in use is kept.
+The engine tries each call for 15 seconds and then forgets the endpoint (docs/reference/protocol). An endpoint that might
+be in use stays.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .engine_snapshot import EngineSnapshot
 _log = Logger(namespace="macvlan_twisted.driver")
 
 _NEVER_SHOWN = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES)
-"""With these a kernel before 5.0 answers, or one that grants us no right to see links elsewhere."""
+"""What a kernel before 5.0 answers, or one that does not let us see links in other namespaces."""
 
 
 @frozen
@@ -37,9 +37,13 @@ class StaleEndpoint:
 
 class StaleEndpoints:
     """
-    Three prove it: the link, which lies in the host's namespace, down; the engine, which knows the network and not the
-    endpoint; and where no engine speaks, the kernel, which has neither that link nor its MAC in any namespace. Against
-    a link that is seen in a container, up or down, nothing else counts.
+    Finds and removes them. An endpoint is stale if one of these holds:
+
+    - its link is in the host's namespace, and down;
+    - the engine lists the network without the endpoint;
+    - no engine answers, and no namespace has its link or its MAC.
+
+    A link that is seen in a container, up or down, always proves that the endpoint is alive.
 
     :param calls: of endpoints.
     """
@@ -52,35 +56,35 @@ class StaleEndpoints:
         self._removal = removal
         self._calls = calls
 
-    async def find(self, said: EngineSnapshot, silence: float) -> Mapping[str, StaleEndpoint]:
+    async def find(self, snapshot: EngineSnapshot, silence: float) -> Mapping[str, StaleEndpoint]:
         """
-        By endpoint: those that look gone now.
+        Those that look stale now, by endpoint.
 
-        :param silence: for how many seconds at least the engine must not have spoken of them.
+        :param silence: seconds for which the engine must not have mentioned them.
         """
         found = {}
         away = []
         for endpoint in list(self._registry.endpoints.values()):
-            if self._calls.last_seen.idle_for(endpoint.endpoint_id) < silence or said.lists(endpoint):
+            if self._calls.last_seen.idle_for(endpoint.endpoint_id) < silence or snapshot.lists(endpoint):
                 continue
             if not self._links.exists(endpoint.link):
                 away.append(endpoint)
-            elif await self._lies_about(endpoint):
+            elif await self._is_left_in_host(endpoint):
                 found[endpoint.endpoint_id] = StaleEndpoint(endpoint, "its link came back from the container")
         if not away:
             return found
         try:
-            elsewhere = await self._elsewhere()
+            elsewhere = await self._marks_elsewhere()
         except LinkError as failure:
             _log.debug("endpoints that may be in containers are kept: {reason}", reason=str(failure))
             return found
         for endpoint in away:
             if elsewhere is not None and self._is_among(endpoint, elsewhere):
                 continue
-            if said.lists(endpoint) is False:
+            if snapshot.lists(endpoint) is False:
                 why = "the engine does not know it any more"
             elif elsewhere is not None and endpoint.network_id not in self._registry.networks:
-                why = "neither its network nor its link is there"  # a row that the disk would not forget
+                why = "neither its network nor its link is there"  # a row that the disk refused to erase
             elif elsewhere is not None and await self._is_mac_free(endpoint):
                 why = "its link is in no network namespace any more"
             else:
@@ -88,16 +92,16 @@ class StaleEndpoints:
             found[endpoint.endpoint_id] = StaleEndpoint(endpoint, why)
         return found
 
-    async def _lies_about(self, endpoint: Endpoint) -> bool:
-        """Whether no container has the link: the engine moves it within a second, and brings it up there."""
+    async def _is_left_in_host(self, endpoint: Endpoint) -> bool:
+        """Whether no container has the link: the engine moves it within a second of Join, and brings it up there."""
         link = await self._links.find(endpoint.link)
         return link is not None and self._links.is_ours(link) and not link.up
 
-    async def _elsewhere(self) -> frozenset[str] | None:
+    async def _marks_elsewhere(self) -> frozenset[str] | None:
         """
-        The aliases and the MACs of all links in other namespaces; ``None``: this kernel never shows them, or not to us.
+        The aliases and the MACs of all links in other namespaces; ``None`` if this kernel never shows them to us.
 
-        :raises LinkError: only this time it does not, and an engine's word alone is not enough.
+        :raises LinkError: the kernel does not show them this time. What the engine lists is not enough then.
         """
         try:
             links = await self._links.elsewhere()
@@ -109,7 +113,7 @@ class StaleEndpoints:
         return frozenset(mark for link in links for mark in (link.alias, link.mac) if mark)
 
     def _is_among(self, endpoint: Endpoint, marks: frozenset[str]) -> bool:
-        """A container's root may change its link's alias or MAC; not by mistake both."""
+        """Root in a container may change the alias or the MAC of its link, but hardly both by mistake."""
         return (
             alias_of(self._registry.instance, "endpoint", endpoint.endpoint_id) in marks
             or endpoint.mac in marks
@@ -117,8 +121,8 @@ class StaleEndpoints:
 
     async def _is_mac_free(self, endpoint: Endpoint) -> bool:
         """
-        Whether no link on the parent that is up has the endpoint's MAC, in whatever namespace, also such that were
-        moved on from a container's.
+        Whether no link on the parent that is up has the endpoint's MAC, in any namespace, even one to which the link was
+        moved from a container's.
         """
         network = self._registry.networks.get(endpoint.network_id)
         if network is None or network.mode == MacvlanMode.PASSTHRU or endpoint.mac is None:
@@ -129,28 +133,29 @@ class StaleEndpoints:
             alias_of(self._registry.instance, "trial", network.network_id),
             endpoint.mac,
         )
-        # While the MAC is asked for, nobody else can bring up a link with it: its successor waits until that is over.
+        # While the trial link is up, no other link with the MAC can be brought up. A successor waits for the lock.
         async with self._calls.locks.acquire(endpoint.endpoint_id):
             try:
                 await self._links.add_macvlan(port, prove_mac_free=True)
-            except LinkError:  # in use, or the parent is not there: then nothing can be said
+            except LinkError:  # in use, or the parent is not there: unknown
                 return False
             await self._links.delete(port.name)
         return True
 
-    async def drop(self, departure: StaleEndpoint, silence: float) -> bool:
+    async def drop(self, stale: StaleEndpoint, silence: float) -> bool:
         """
-        Let go of an endpoint, with its link, its lease and its routes; its addresses begin to wait for another one.
+        Remove an endpoint with its link, its lease and its routes. Its addresses are free once they have been orphaned for
+        a while.
 
-        :raises MacvlanError: it is tried again.
+        :raises MacvlanError: the next round tries again.
         """
-        endpoint = departure.endpoint
+        endpoint = stale.endpoint
         if not await self._removal.drop(endpoint, silence):
             return False
         _log.info(
             "endpoint {endpoint} of network {network} is gone ({why}): what it had is free",
             endpoint=endpoint.short_id,
             network=endpoint.network_id[:12],
-            why=departure.why,
+            why=stale.why,
         )
         return True

@@ -1,8 +1,8 @@
 """
-Networks and pools that their engine has dropped, without our having heard of it.
+Networks and pools that their engine has removed while we were not there.
 
-A network that is removed wrongly is lost, since the engine never creates one again. So only the engine that was seen to
-list a network proves that it is gone, and only while it has no endpoints.
+A network that is removed wrongly is lost: the engine never creates it again. So only the engine that once listed a
+network proves that it is gone, and only while the network has no endpoints.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from .engine_snapshot import Networks as Listed
 _log = Logger(namespace="macvlan_twisted.driver")
 
 _NOT_OURS = ("default", "null")
-"""Address management of the engine's own."""
+"""The engine's own IPAM drivers."""
 _DIGITS_OF_AN_ID = 64
-"""Of a network of one engine; those of a swarm have 25."""
+"""A network of a single engine; ids of swarm networks have 25."""
 
 
 @frozen
 class StaleNetworksFound:
-    """What an engine has dropped, by id."""
+    """What an engine has removed, by id."""
 
     networks: Mapping[str, Network]
     pools: Mapping[str, Pool]
 
 
 class StaleNetworks:
-    """What has become of networks and pools, as the engine sees it."""
+    """Finds and removes them."""
 
     def __init__(
         self,
@@ -53,60 +53,60 @@ class StaleNetworks:
         self._pools = pools
         self._pool_binding = pool_binding
 
-    async def note(self, said: EngineSnapshot) -> None:
-        """Keep which engine lists what."""
-        if said.networks is None or not said.engine_id:
+    async def note(self, snapshot: EngineSnapshot) -> None:
+        """Store which engine lists which network and pool."""
+        if snapshot.networks is None or not snapshot.engine_id:
             return
         for network in list(self._registry.networks.values()):
-            if network.network_id in said.networks and network.engine_id != said.engine_id:
-                await self._networks.is_listed_by(network.network_id, said.engine_id)
+            if network.network_id in snapshot.networks and network.engine_id != snapshot.engine_id:
+                await self._networks.is_listed_by(network.network_id, snapshot.engine_id)
         for pool in self._pools.open_pools:
             if (
                 not pool.is_left_alone
-                and _is_listed(pool, said.networks)
-                and pool.engine_id != said.engine_id
+                and _is_listed(pool, snapshot.networks)
+                and pool.engine_id != snapshot.engine_id
             ):
-                await self._pool_binding.is_listed_by(pool.pool_id, said.engine_id)
+                await self._pool_binding.is_listed_by(pool.pool_id, snapshot.engine_id)
 
-    def find(self, said: EngineSnapshot, silence: float) -> StaleNetworksFound:
-        """:param silence: for how many seconds at least the engine must not have spoken of them."""
-        if said.networks is None or not said.engine_id:
+    def find(self, snapshot: EngineSnapshot, silence: float) -> StaleNetworksFound:
+        """:param silence: seconds for which the engine must not have mentioned them."""
+        if snapshot.networks is None or not snapshot.engine_id:
             return StaleNetworksFound({}, {})
         networks = {
             id_: network
             for id_, network in self._registry.networks.items()
-            if network.engine_id == said.engine_id
-            and id_ not in said.networks
+            if network.engine_id == snapshot.engine_id
+            and id_ not in snapshot.networks
             and len(id_) == _DIGITS_OF_AN_ID
             and not self._registry.endpoints_of(id_)
             and self._networks.idle_for(id_) >= silence
         }
-        is_only_engine = self._is_only_engine(said.engine_id)
+        is_only_engine = self._is_only_engine(snapshot.engine_id)
         pools = {
             pool.pool_id: pool
             for pool in self._pools.open_pools
             if not pool.is_left_alone
-            and not _is_listed(pool, said.networks)
+            and not _is_listed(pool, snapshot.networks)
             and (pool.network_id is None or pool.network_id not in self._registry.networks)
             and self._pools.idle_for(pool.pool_id) >= silence
             and (
-                pool.engine_id == said.engine_id
-                # One that no engine was ever seen to list, for its network was never made: nobody has anything of it.
+                pool.engine_id == snapshot.engine_id
+                # No engine ever listed its network, which was never created: nothing of it is in use.
                 or (not pool.engine_id and is_only_engine and not self._pools.has_containers(pool))
             )
         }
         return StaleNetworksFound(networks, pools)
 
     def _is_only_engine(self, engine_id: str) -> bool:
-        """Whether an engine has all our networks, so that no other one is known to use us."""
+        """Whether this engine has all our networks, so that no other engine is known to use us."""
         ids = {network.engine_id for network in self._registry.networks.values()}
         ids |= {pool.engine_id for pool in self._pools.open_pools if pool.engine_id}
         return ids == {engine_id}
 
     async def drop_network(self, network: Network, silence: float) -> tuple[int, int]:
         """
-        :return: how many networks and pools were removed.
-        :raises MacvlanError: it is tried again.
+        :return: the numbers of networks and of pools that were removed.
+        :raises MacvlanError: the next round tries again.
         """
         if not await self._networks.drop(network, silence):
             return 0, 0
@@ -129,7 +129,7 @@ class StaleNetworks:
 
 
 def _is_listed(pool: Pool, listed: Listed) -> bool:
-    """Whether the engine has the pool's network, or where that is not known, one that may be it."""
+    """Whether the engine lists the pool's network or, if that is unknown, one that may be it."""
     if pool.network_id is not None:
         return pool.network_id in listed
     subnet = answered_pool(pool)

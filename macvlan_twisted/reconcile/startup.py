@@ -1,4 +1,4 @@
-"""At start: make kernel and state agree, after whatever ended our earlier life."""
+"""At start: make kernel and state agree, however the earlier process ended."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ async def reconcile(
     host_routes: HostRoutes,
 ) -> None:
     """
-    Remove what was condemned or half made, links of ours without an endpoint, and VLANs without a network; make VLANs
-    and dummy links of networks again that went with a reboot.
+    Remove what was retired or half made, links of ours without an endpoint, and VLANs without a network. Make VLANs and
+    dummy links again that a reboot has removed.
 
-    A link without an alias was made, and we were killed before we had marked it. Nobody was told of it: what it was
-    made for is not there, or makes it anew.
+    A link of ours without an alias was made just before a kill. The call that made it was not answered: what it was made
+    for is not there, or makes it anew.
 
-    Links inside containers are out of sight here, so an endpoint without a link is kept: its container may
-    be alive.
+    Links inside containers are out of sight here, so an endpoint without a link stays: its container may be alive.
     """
     ours = [link for link in await links.all() if links.is_ours(link)]
     retired = [link for link in ours if links.is_retired(link)]
@@ -78,9 +77,9 @@ def leases_in_use(
     leases: Iterable[LeaseRecord], registry: Registry, is_taken: Callable[[str, IPAddress], bool]
 ) -> set[str]:
     """
-    The keys of leases that an endpoint or an address of ours stands for: at start the others are given back.
+    The keys of leases that belong to an endpoint or to an allocated address. The others are released at start.
 
-    :param is_taken: whether our address management has handed out an address on a parent.
+    :param is_taken: whether our address management has allocated an address on a parent.
     """
     macs = {(endpoint.parent, endpoint.mac) for endpoint in registry.endpoints.values()}
     addresses = {

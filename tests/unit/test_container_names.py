@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from macvlan_twisted.driver import requests
 from macvlan_twisted.engine.client import EngineError, EngineUnavailable
-from macvlan_twisted.reconcile.container_names import SETTLING
+from macvlan_twisted.reconcile.container_names import LISTING_DELAY
 
 from .dhcp_lan import MAC
 from .helpers import ENDPOINT, NETWORK, subnet
@@ -44,7 +44,7 @@ class ContainerNamesTests(LeasesTestCase):
         self.join()
         self.assertEqual(set(self.names_said()), {None})
         self.heard.clear()
-        self.pass_time(SETTLING + 1)
+        self.pass_time(LISTING_DELAY + 1)
         self.assertEqual(self.engine.asked, 1)
         self.assertEqual(self.heard, [])
         self.plugin.clock.advance(1800)
@@ -55,11 +55,11 @@ class ContainerNamesTests(LeasesTestCase):
     def test_later_container_is_looked_up_again(self) -> None:
         self.engine.listed = {ENDPOINT: "web"}
         self.join()
-        self.pass_time(SETTLING + 1)
+        self.pass_time(LISTING_DELAY + 1)
         self.plugin.delete_endpoint()
         self.engine.listed = {ENDPOINT: "db"}
         self.join()
-        self.pass_time(SETTLING + 1)
+        self.pass_time(LISTING_DELAY + 1)
         self.plugin.clock.advance(1800)
         self.assertEqual(self.names_said()[-1], b"db")
 
@@ -88,5 +88,5 @@ class ContainerNamesTests(LeasesTestCase):
         self.work.cancel()
         self.failureResultOf(self.work, CancelledError)
         asked = self.engine.asked
-        self.pass_time(SETTLING + 1)
+        self.pass_time(LISTING_DELAY + 1)
         self.assertEqual(self.engine.asked, asked)
