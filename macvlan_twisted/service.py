@@ -181,7 +181,7 @@ def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePerio
         plugin.load()
         refuse_unknown_links(plugin.registry.instance, kernel.links(), plugin.registry)
         _finish_now(plugin.reconcile())
-        app = PluginApp(plugin.methods(), config.debug)
+        app = PluginApp(plugin.methods(), config.debug, clock.seconds)
         server = Server(listener, PluginSite(app.resource(), reactor), app, clock)
     kernel.close()  # from now on each thread has a socket of its own
     _log.info(

@@ -82,7 +82,7 @@ class MacvlanLinks:
         return True
 
     async def _add(self, endpoint: Endpoint, network: Network, prove_mac_free: bool) -> None:
-        link = network.port(
+        link = network.macvlan_link(
             endpoint.link,
             self._links.group,
             alias_of(self._registry.instance, "endpoint", endpoint.endpoint_id),
@@ -135,7 +135,7 @@ class MacvlanLinks:
 
         :raises MacvlanError: the kernel cannot do what the network's options ask for.
         """
-        wanted = network.port(
+        wanted = network.macvlan_link(
             probe_link_name(network.network_id),
             self._links.group,
             alias_of(self._registry.instance, "trial", network.network_id),

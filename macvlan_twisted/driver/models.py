@@ -77,7 +77,7 @@ class Network:
     def short_id(self) -> str:
         return self.network_id[:12]
 
-    def port(self, link: str, group: int, alias: str, mac: str | None) -> MacvlanLink:
+    def macvlan_link(self, link: str, group: int, alias: str, mac: str | None) -> MacvlanLink:
         """What the kernel is asked for on behalf of a container of this network."""
         return MacvlanLink(
             name=link,

@@ -127,7 +127,7 @@ class StaleEndpoints:
         network = self._registry.networks.get(endpoint.network_id)
         if network is None or network.mode == MacvlanMode.PASSTHRU or endpoint.mac is None:
             return False
-        port = network.port(
+        port = network.macvlan_link(
             probe_link_name(network.network_id),
             self._links.group,
             alias_of(self._registry.instance, "trial", network.network_id),

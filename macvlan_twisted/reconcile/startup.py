@@ -24,7 +24,7 @@ async def reconcile(
     parents: Parents,
     networks: Networks,
     links: Links,
-    wires: PacketSockets,
+    sockets: PacketSockets,
     host_routes: HostRoutes,
 ) -> None:
     """
@@ -69,7 +69,7 @@ async def reconcile(
             if endpoint.network_id in registry.networks
         }
     )
-    await wires.drop_unused()
+    await sockets.drop_unused()
     await parents.drop_orphans()
 
 

@@ -1,0 +1,104 @@
+"""The order in which the service starts and stops its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from macvlan_twisted.errors import LinkError, StartupError
+from macvlan_twisted.service import BackgroundTask, MacvlanService, Part
+
+
+class PartTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.events: list[str] = []
+        self.failures: dict[str, Exception] = {}
+        self.waits: dict[str, Deferred[None]] = {}
+        self.service = MacvlanService(self.parts)
+
+    def parts(self) -> Iterator[Part]:
+        for name in ("lock", "threads", "server"):
+            yield Part(name, self.event(f"start {name}"), self.stop_of(name))
+
+    def event(self, name: str) -> Callable[[], None]:
+        def happen() -> None:
+            self.events.append(name)
+            if name in self.failures:
+                raise self.failures[name]
+
+        return happen
+
+    def stop_of(self, name: str) -> Callable[[], Deferred[None] | None]:
+        def stop() -> Deferred[None] | None:
+            self.event(f"stop {name}")()
+            return self.waits.get(name)
+
+        return stop
+
+    def test_parts_stop_in_reverse_order(self) -> None:
+        self.service.startService()
+        self.successResultOf(self.service.stopService())
+        self.assertEqual(
+            self.events,
+            ["start lock", "start threads", "start server", "stop server", "stop threads", "stop lock"],
+        )
+
+    def test_failed_start_stops_what_was_started(self) -> None:
+        """The part that failed, too: it may have come half-way."""
+        self.failures["start threads"] = LinkError("no")
+        self.assertRaises(StartupError, self.service.startService)
+        self.assertEqual(self.events, ["start lock", "start threads", "stop threads", "stop lock"])
+        self.assertFalse(self.service.running)
+
+    def test_service_can_start_again(self) -> None:
+        self.service.startService()
+        self.successResultOf(self.service.stopService())
+        self.events.clear()
+        self.service.startService()
+        self.assertEqual(self.events, ["start lock", "start threads", "start server"])
+
+    def test_next_part_stops_after_the_previous_one_has_stopped(self) -> None:
+        self.waits["server"] = Deferred()
+        self.service.startService()
+        stopped = self.service.stopService()
+        self.assertEqual(self.events[3:], ["stop server"])
+        self.waits["server"].callback(None)
+        self.successResultOf(stopped)
+        self.assertEqual(self.events[3:], ["stop server", "stop threads", "stop lock"])
+
+    def test_error_of_one_part_does_not_keep_the_others_running(self) -> None:
+        self.failures["stop server"] = ValueError("a bug")
+        self.service.startService()
+        self.successResultOf(self.service.stopService())
+        self.assertEqual(self.events[3:], ["stop server", "stop threads", "stop lock"])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class BackgroundTaskTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.waiting: Deferred[None] = Deferred()
+        self.cancelled = False
+
+    async def run_until_cancelled(self) -> None:
+        try:
+            await self.waiting
+        except CancelledError:
+            self.cancelled = True
+            raise
+
+    def test_stop_cancels_the_task_without_a_log_line(self) -> None:
+        task = BackgroundTask(self.run_until_cancelled)
+        task.start()
+        self.assertFalse(self.cancelled)
+        task.stop()
+        self.assertTrue(self.cancelled)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_failure_of_a_task_is_logged(self) -> None:
+        task = BackgroundTask(self.run_until_cancelled)
+        task.start()
+        self.waiting.errback(ValueError("a bug"))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        task.stop()
