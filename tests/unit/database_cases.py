@@ -1,4 +1,4 @@
-"""State directories of a test's own."""
+"""Temporary state directories."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LedgerTestCase(SynchronousTestCase):
         return database
 
     def after_kill(self) -> Path:
-        """The files as a process leaves them that is killed right now."""
+        """A copy of the files as they are after a kill."""
         copy = self.make_directory() / "copy"
         shutil.copytree(self.directory, copy)
         return copy

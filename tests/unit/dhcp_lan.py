@@ -1,4 +1,4 @@
-"""A DHCP server that does what a test tells it to, in the bytes of RFC 2131, and who a lease is held for."""
+"""A scripted DHCP server with the bytes of RFC 2131, and a recording lease store."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from macvlan_twisted.testing.packet_socket import FakeLanSocket
 MAC = "7a:42:c0:a8:4d:64"
 STRANGER = "52:54:00:00:00:99"
 EPOCH = 1_700_000_000.0
-"""What the wall clock says when a test begins."""
+"""The time of day when a test begins."""
 
 DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK, RELEASE = range(1, 8)
 
 
 @frozen
 class Said:
-    """A client's message, read by the offsets of RFC 2131 and not by the code under test."""
+    """A client's message, decoded by the offsets of RFC 2131, not by the code under test."""
 
     frame: bytes
 
@@ -128,7 +128,7 @@ def answer_frame(
 
 @define
 class Server:
-    """Offers :attr:`address`, or what is asked for if that is in :attr:`others`, and confirms it."""
+    """Offers and confirms :attr:`address`, or a requested address in :attr:`others`."""
 
     address: str = "192.168.77.100"
     id: str = "192.168.77.1"
@@ -139,7 +139,7 @@ class Server:
     others: tuple[str, ...] = ()
     away: bool = False
     naks: int = 0
-    """So many REQUESTs are refused."""
+    """The number of REQUESTs to refuse."""
     heard: list[Said] = field(factory=list)
 
     def __call__(self, frame: bytes) -> list[bytes]:
@@ -183,13 +183,13 @@ class Server:
 
 @define
 class RecordingHolder:
-    """Notes what it is asked and told, and answers as a test has said."""
+    """A lease store that records its calls, with scripted results."""
 
     notes: list[tuple[str, str]] = field(factory=list)
     users: dict[str, str] = field(factory=dict)
-    """Who on the LAN has which address."""
+    """The MACs of other hosts, by address."""
     blind: Exception | None = None
-    """Why no address can be looked at."""
+    """The error of every probe."""
     moves: bool = False
     disk: Callable[[str], Deferred[None] | None] = lambda what: None
     kept: list[Binding] = field(factory=list)
@@ -229,7 +229,7 @@ class RecordingHolder:
 
 
 class LeaseFixture:
-    """One container on a LAN with servers, all in memory, and time in the test's hand."""
+    """One container on a LAN with servers, in memory, with a manual clock."""
 
     def __init__(self, *servers: Server) -> None:
         self.clock = Clock()
@@ -255,10 +255,10 @@ class LeaseFixture:
         return [said.kind for said in self.said]
 
     def pass_time(self, seconds: float, step: float = 0.25) -> None:
-        """Let time pass as it does, in steps: a timer may set the next one."""
+        """Advance the clock in steps, since a timer may set the next one."""
         for _ in range(int(seconds / step)):
             self.clock.advance(step)
 
     def is_silent(self) -> bool:
-        """Whether nobody listens and nothing is planned."""
+        """Whether there are no listeners and no timers."""
         return self.wire.hearers == 0 and not self.clock.getDelayedCalls()

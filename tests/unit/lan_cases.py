@@ -1,4 +1,4 @@
-"""A LAN in memory on which time passes, and what the tests of conflict detection say on it."""
+"""A LAN in memory with a manual clock, for tests of conflict detection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHER, THIRD = "02:00:00:00:00:02", "02:00:00:00:00:03"
 
 
 class LanTestCase(SynchronousTestCase):
-    """Our tap is :attr:`wire`; :meth:`answers_as` gives it a neighbour."""
+    """Our socket is :attr:`wire`; :meth:`answers_as` adds a neighbour."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -39,12 +39,12 @@ class LanTestCase(SynchronousTestCase):
         return ensureDeferred(work)
 
     def pass_time(self, seconds: float) -> None:
-        """In small steps: what a call leads to may be due before the end, too."""
+        """In small steps, since a timer may set the next one."""
         for _ in range(round(seconds * 100)):
             self.clock.advance(0.01)
 
     def answers_as(self, mac: str, *addresses: IPAddress) -> None:
-        """A neighbour has *addresses*."""
+        """Add a neighbour with *addresses*."""
 
         def answer(frame: bytes) -> list[bytes]:
             said = decode(frame)
@@ -55,17 +55,17 @@ class LanTestCase(SynchronousTestCase):
         self.wire.answerers.append(answer)
 
     def probes(self) -> list[Probe]:
-        """What we asked."""
+        """Our probes."""
         return [said for said in map(decode, self.wire.sent) if isinstance(said, Probe)]
 
     def claims(self) -> list[AddressClaim]:
-        """What we claimed."""
+        """Our claims."""
         return [said for said in map(decode, self.wire.sent) if isinstance(said, AddressClaim)]
 
 
 @define
 class Told:
-    """An observer that writes down what it is told."""
+    """An observer that records its reports."""
 
     contests: list[tuple[IPAddress, str, str]] = field(factory=list)
     losses: list[tuple[IPAddress, str]] = field(factory=list)
@@ -81,7 +81,7 @@ class Told:
 
 
 class WatchTestCase(LanTestCase):
-    """A watch on that wire, interested in the prefixes of both addresses."""
+    """A monitor on that socket that remembers neighbours in both prefixes."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -113,7 +113,7 @@ class WatchTestCase(LanTestCase):
 
 
 def connect(clock: Clock, wires: list[FakeLanSocket], delays: dict[tuple[int, int], float]) -> None:
-    """Make one LAN of *wires*, on which a frame from one to another takes its time."""
+    """Connect *wires* to one LAN with delays."""
 
     def link(one: int, other: int) -> None:
         def carry(frame: bytes) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Addresses of ours on the LAN: held once they are known to be free, defended, kept for a container, and lost."""
+"""The address monitor: addresses are held, defended, assigned, and lost."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class HoldingTests(WatchTestCase):
         self.assertEqual(self.wire.sent, [probe_frame(V4, HOST)])
 
     def test_silent_taker_of_a_held_address_is_noticed(self) -> None:
-        """Linux announces no IPv4 address that it is given."""
+        """Linux does not announce a new IPv4 address."""
         for address in BOTH:
             self.hold(address)
             self.answers_as(THIRD, address)
@@ -143,7 +143,7 @@ class DefenceTests(WatchTestCase):
         self.assertEqual(self.wire.sent, [])
 
     def test_probe_of_the_container_itself_is_not_answered(self) -> None:
-        """Else its kernel's duplicate address detection would fail on us."""
+        """Else duplicate address detection in the container would fail."""
         self.hold(*BOTH)
         for address in BOTH:
             self.wire.send(probe_frame(address, CONTAINER))

@@ -1,4 +1,4 @@
-"""Several hosts that want one address at once, hostile frames, and the end of a watch."""
+"""The address monitor with hostile frames, with several hosts that want one address, and at its end."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class EndTests(WatchTestCase):
 class SeveralHostsTests(LanTestCase):
     @given(st.data())
     def test_two_hosts_never_hold_the_same_address(self, data: st.DataObject) -> None:
-        """Whenever they begin, whenever their probes leave, and up to 0.1 s from one to the other."""
+        """At any start times, with any probe times, and up to 0.1 s of delay between the hosts."""
         clock = Clock()
         number = data.draw(st.integers(2, 4), "hosts")
         address = data.draw(st.sampled_from(BOTH))

@@ -1,4 +1,4 @@
-"""Whether an address is free: what is asked on the LAN, when, and what counts as an answer."""
+"""Probes: what is sent, when, and what counts as an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of ARP and neighbour discovery: what other hosts make of ours, and what we make of anything that comes."""
+"""ARP and neighbour discovery: encoding, decoding, and hostile input."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def changed(frame: bytes, at: int, to: bytes) -> bytes:
 
 
 def rechecked(frame: bytes) -> bytes:
-    """The same ICMPv6 frame with the checksum that its content asks for."""
+    """The ICMPv6 frame with a valid checksum."""
     bare = changed(frame, 56, b"\0\0")
     return changed(frame, 56, struct.pack("!H", icmpv6_checksum(bare[22:38], bare[38:54], bare[54:])))
 
 
 def solicitation(source: IPv6Address, options: bytes = b"") -> bytes:
-    """A neighbour solicitation for :data:`V6` by :data:`THEIRS`."""
+    """A neighbour solicitation from :data:`THEIRS` for :data:`V6`."""
     frame = changed(probe_frame(V6, THEIRS), 22, source.packed) + options
     return rechecked(changed(frame, 18, struct.pack("!H", 24 + len(options))))
 
 
 class WireFormatTests(SynchronousTestCase):
-    """Byte for byte, by RFC 826, 5227, 4861 and 4862."""
+    """The bytes of RFC 826, 5227, 4861 and 4862."""
 
     def test_arp_probe_has_no_sender_address(self) -> None:
         self.assertEqual(

@@ -1,4 +1,4 @@
-"""Removal of links in batches, with every interleaving in the test's hand."""
+"""Deletion of links in batches, with controlled interleaving."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIRST_GROUP = 500
 
 
 class WatchedKernel(FakeKernel):
-    """Remembers how many links each batch took."""
+    """Records the size of each batch."""
 
     def __init__(self) -> None:
         super().__init__([nic("eth0", 2)])

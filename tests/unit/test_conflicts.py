@@ -1,4 +1,4 @@
-"""Addresses of containers that others use, and those that address management of others hands out."""
+"""Conflicts over containers' addresses, and addresses that the engine's IPAM allocates."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ OURS = "7a:42:c0:a8:01:07"
 
 
 class EngineManagedTestCase(ConflictTestCase):
-    """The engine manages the addresses of the network, and names them in CreateEndpoint."""
+    """The engine's IPAM allocates the addresses, and CreateEndpoint has them."""
 
     def setUp(self) -> None:
         super().setUp()
         self.plugin.create_network()
 
     def create(self, endpoint_id: str = ENDPOINT, address: str = ADDRESS, network_id: str = NETWORK) -> None:
-        """Raises what the engine is told."""
+        """Raise the error that the engine gets."""
         request = endpoint_request(endpoint_id, network_id, f"{address}/24")
         created = self.plugin.start(self.plugin.endpoints.create(request))
         self.pass_time()
@@ -42,7 +42,7 @@ class EngineManagedTestCase(ConflictTestCase):
             self.plugin.taps["eth0"].bring(frame)
 
     def rows(self) -> dict[str, tuple[str, str]]:
-        """By address: who has it, and the container that has it, too."""
+        """By address: the MAC of the other host, and that of our container."""
         kept = self.plugin.records.all_rows().get(RecordKind.CONFLICT, {})
         return {str(row["address"]): (row["mac"], row.get("endpoint_mac", "")) for row in kept.values()}
 

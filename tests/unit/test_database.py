@@ -1,4 +1,4 @@
-"""The database file: what is committed is there after any end."""
+"""The database file: commits survive."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ CHANGES = st.one_of(
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Any commits against dictionaries, with closing and opening in between."""
+    """Random commits compared with dictionaries, with reopening in between."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Damage to the files of the state is told, never papered over."""
+"""Damage to the state's files is reported, never hidden."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DamageTestCase(LedgerTestCase):
         self.contents = contents(self.database)
 
     def told(self, directory: Path, *words: str) -> str:
-        """Opening must fail, also the second time: nothing of the damage was mended in silence."""
+        """Opening fails twice: nothing was repaired silently."""
         for _ in range(2):
             with self.assertRaises(StateError) as caught:
                 opened(directory)
@@ -69,7 +69,7 @@ class LossTests(DamageTestCase):
         self.told(older, "generation 3", "4 was committed", "older file")
 
     def test_missing_generation_file_is_harmless(self) -> None:
-        """It only ever repeats what the database says; a backup of the database alone can be put back."""
+        """A backup of the database alone can be restored."""
         self.database.close()
         (self.directory / WITNESS_NAME).unlink()
         self.assertEqual(contents(self.open()), self.contents)
@@ -134,7 +134,7 @@ class ChangeTests(DamageTestCase):
             connection = self.connection_of(self.database)
 
     def test_any_changed_byte_is_reported_or_harmless(self) -> None:
-        """Some bytes mean nothing; but whatever opens must hold what was committed."""
+        """Some bytes have no meaning; but a database that opens holds all commits."""
         self.database.close()
         raw = self.database_path.read_bytes()
         used = [place for place in range(len(raw)) if raw[place]]

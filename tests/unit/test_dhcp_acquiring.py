@@ -1,4 +1,4 @@
-"""From DISCOVER to a lease, and all that can come between."""
+"""Acquisition of a lease, from DHCPDISCOVER to the saved binding."""
 
 from __future__ import annotations
 

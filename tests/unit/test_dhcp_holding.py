@@ -1,4 +1,4 @@
-"""A lease that is held: renewed, rebound, resumed after a restart, given back."""
+"""A bound lease: renewal, rebinding, resumption after a restart, release."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .dhcp_lan import ACK, DISCOVER, EPOCH, MAC, NAK, RELEASE, REQUEST, LeaseFix
 
 
 def short(*, away: bool = False) -> Server:
-    """One whose leases are of 400 seconds."""
+    """A server with leases of 400 seconds."""
     return Server(lease_seconds=400, t1=200, t2=300, away=away)
 
 
@@ -29,7 +29,7 @@ class HoldingTestCase(SynchronousTestCase):
         return stand
 
     def resumed(self, *servers: Server, age: float = 0.0, lease_seconds: int = 400) -> LeaseFixture:
-        """After a restart of ours, with what an earlier life has kept."""
+        """A lease that was saved *age* seconds ago, resumed after a restart."""
         facts: Binding = self.successResultOf(ensureDeferred(LeaseFixture(short()).lease.acquire()))
         stand = LeaseFixture(*servers)
         stand.lease.resume(evolve(facts, obtained_at=EPOCH - age, lease_seconds=lease_seconds))

@@ -1,4 +1,4 @@
-"""A lease that the server takes back, or lets run out, while its container runs."""
+"""A lease that is withdrawn or expires while its container runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes onto the wire, and what a stranger may send without doing harm."""
+"""DHCP messages: encoding, decoding, and hostile input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LEASE_TIME = option(51, struct.pack(">I", 3600))
 
 
 def ones_complement_sum(data: bytes) -> int:
-    """By RFC 1071; over data with a right checksum it is 0xffff."""
+    """RFC 1071. It is 0xffff over data with a valid checksum."""
     total: int = sum(struct.unpack(f">{len(data) // 2 + len(data) % 2}H", data + b"\0" * (len(data) % 2)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

@@ -1,4 +1,4 @@
-"""Servers that offer what is in use, take back what they offered, or are busy with others."""
+"""Servers that offer addresses in use, withdraw offers, or are busy with other clients."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class TroubleTests(AcquiringTestCase):
 
 
 class BusyServerTests(AcquiringTestCase):
-    """One that has many to serve, as a dnsmasq that looks for three seconds before each offer."""
+    """A server with many clients, such as a dnsmasq that probes for three seconds before each offer."""
 
     def serve_others(self, stand: LeaseFixture, seconds: float) -> None:
         for _ in range(int(seconds / 3)):

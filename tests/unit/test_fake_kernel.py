@@ -1,4 +1,4 @@
-"""The fake kernel keeps the same contract as the real one."""
+"""The fake kernel fulfils the contract of the real one."""
 
 import threading
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tests.contracts.kernel_contract import OWN_ADDRESS, ROUTER, KernelContract
 
 
 class FakeHost:
-    """The fake, with what the contract wants to be there."""
+    """The fake, with the links that the contract needs."""
 
     def __init__(self) -> None:
         """Make a host with two NICs."""

@@ -1,4 +1,4 @@
-"""The sandboxes in memory keep the contract of the real ones, and what is taken for a sandbox."""
+"""The sandboxes in memory fulfil the contract of the real ones; which paths count as a sandbox."""
 
 from __future__ import annotations
 

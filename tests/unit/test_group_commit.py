@@ -21,7 +21,7 @@ from .helpers import fresh_directory
 
 
 class SlowLedger:
-    """Commits when the test opens its gate; remembers in which groups."""
+    """Commits when the test opens its gate, and records the groups."""
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
@@ -61,7 +61,7 @@ class WriterTestCase(SynchronousTestCase):
         self.calls.put(lambda: call(*rest))
 
     def turn_reactor_until(self, *waited: Deferred[Any]) -> None:
-        """Run what was called from threads until all of *waited* have fired."""
+        """Run the calls from threads until all of *waited* have fired."""
         until = monotonic() + 20
         while not all(each.called for each in waited):
             try:

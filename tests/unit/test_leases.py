@@ -1,4 +1,4 @@
-"""All leases of a host: no two calls in one another's way, and nothing lost by a kill, a full disk or a missing NIC."""
+"""All leases of a host: concurrent calls, kills, a full disk, an absent parent."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class LeasesTestCase(PluginTestCase):
         return plugin
 
     def resume(self, plugin: PluginHarness) -> None:
-        """As the service does."""
+        """Resume as the service does."""
         owned = leases_in_use(plugin.leases.known(), plugin.registry, plugin.open_pools.is_allocated)
         plugin.wait(plugin.leases.resume(owned))
 

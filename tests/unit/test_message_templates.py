@@ -1,4 +1,4 @@
-"""Messages patched as bytes say what pyroute2's own say."""
+"""Patched messages have the bytes of pyroute2's."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ PORTS = st.builds(
 
 
 class FakeSocket:
-    """Keeps what is sent, and answers as the kernel does."""
+    """Records what is sent, and answers as the kernel does."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.code = 0
         self.before: list[bytes] = []
-        """Packets that are still there from a request which was given up."""
+        """Replies to an interrupted request."""
 
     def send(self, data: bytearray) -> None:
         self.sent.append(bytes(data))
@@ -78,7 +78,7 @@ def by_pyroute2(command: str, **request: Any) -> bytes:
 
 
 def without_number(message: bytes) -> bytes:
-    """Sequence number and sender are each library's own."""
+    """Without sequence number and sender, which differ."""
     return message[:8] + bytes(8) + message[16:]
 
 
@@ -130,7 +130,7 @@ class SentTests(SynchronousTestCase):
 
 
 def attributes(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Of a message about a link; the order in which pyroute2 puts them is that of its arguments."""
+    """The attributes of a message, sorted: pyroute2 encodes them in the order of its arguments."""
     start = 32
     while start < len(message):
         length, kind = struct.unpack_from("=HH", message, start)

@@ -1,4 +1,4 @@
-"""What neighbours say of themselves: for how long it is believed, and how much of it is remembered."""
+"""The neighbour cache: which entries count, and for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The netlink sockets of our threads, against the kernel: looking needs no rights."""
+"""The netlink sockets of a thread, on the real kernel; reading needs no privilege."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ LOOPBACK = 1
 
 
 class Sockets(NetlinkSockets):
-    """Whose socket can be had."""
+    """Makes the socket accessible."""
 
     @property
     def netlink(self) -> Any:
-        """That of this thread, as each use of it gets it."""
+        """The socket of the calling thread."""
         return self._netlink
 
 
 class Unread(SynchronousTestCase):
-    """What comes of a request, and nobody waits for."""
+    """Messages that arrive after their request was done."""
 
     def test_unread_messages_do_not_accumulate(self) -> None:
-        """A service that looks at links for months keeps nothing of it."""
+        """Else a service that reads links for months would grow."""
         sockets = Sockets()
         self.addCleanup(sockets.close)
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""Leases of containers that are gone are given back, and those of running ones are not."""
+"""Leases of removed containers are released, those of running containers are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One contract for what survives: in memory and on disk."""
+"""The contract of the state stores, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MemoryStateTests(LedgerTestCase):
         self.store: AddressStore = MemoryAddressStore()
 
     def next_life(self) -> None:
-        """What a restart does: everything anew on what survives."""
+        """A restart: new objects on the same state."""
 
     def test_documents_are_stored_by_kind_and_key(self) -> None:
         for kind in RecordKind:
@@ -94,7 +94,7 @@ class MemoryStateTests(LedgerTestCase):
 
 
 class SqliteStateTests(MemoryStateTests):
-    """The same on a real file."""
+    """The contract on a real file."""
 
     def setUp(self) -> None:
         super().setUp()
