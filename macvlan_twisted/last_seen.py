@@ -54,9 +54,9 @@ class LastSeen:
 
 class EngineCalls:
     """
-    The engine's calls about endpoints, networks or pools: one at a time for each id, and when the last one came.
+    The engine's calls about endpoints, networks or pools: one at a time for each id, with the time of the last one.
 
-    :param locks: shared with whoever else changes these things.
+    :param locks: shared with the other parts that change these objects.
     """
 
     def __init__(self, locks: KeyedLock, last_seen: LastSeen) -> None:
@@ -65,7 +65,7 @@ class EngineCalls:
 
     @asynccontextmanager
     async def call(self, key: str) -> AsyncIterator[None]:
-        """Around a call about *key*: wait for the calls before it."""
+        """Surround a call about *key*. It waits for earlier calls about the same key."""
         with self.last_seen.call(key):
             async with self.locks.acquire(key):
                 yield

@@ -156,23 +156,23 @@ def show_containers(lan: Lan, engine: Engine) -> None:
 
 
 def address_in(shown: str) -> str:
-    """Find the IPv4 address in what ``ip addr`` printed."""
+    """Find the IPv4 address in the output of ``ip addr``."""
     found = re.search(r"inet ([0-9.]+)/", shown)
     if found is None:
         raise Disappointed(f"the container has no IPv4 address:\n{shown}")
     return found[1]
 
 
-def reason_in(told: str) -> str:
-    """Find the reason in what ``docker run`` printed when it failed."""
-    found = re.search(r"remote: (.*)", told)
+def reason_in(output: str) -> str:
+    """Find the plugin's reason in the error of ``docker run``."""
+    found = re.search(r"remote: (.*)", output)
     if found is None:
-        raise Disappointed(f"the engine did not tell the plugin's reason:\n{told}")
+        raise Disappointed(f"the engine did not tell the plugin's reason:\n{output}")
     return found[1]
 
 
 def answer_in(pinged: str) -> str:
-    """Find the line of an answer in what ``ping`` printed."""
+    """Find the line of a reply in the output of ``ping``."""
     found = re.search(r".* bytes from .*", pinged)
     if found is None:
         raise Disappointed(f"the ping was not answered:\n{pinged}")
@@ -180,14 +180,14 @@ def answer_in(pinged: str) -> str:
 
 
 def interrupted(_signal: int, _frame: FrameType | None) -> None:
-    """Leave through every ``finally``, and let nothing disturb the clearing up."""
+    """End the program, and ignore further signals during the cleanup."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main() -> int:
-    """Run the show and say how it went."""
+    """Run the demonstration and return the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     began = time.monotonic()

@@ -152,12 +152,12 @@ def only_network(docker: Docker) -> str:
     """Return the only network of the driver."""
     found = docker("network", "ls", "--filter", f"driver={DRIVER}", "--format", "{{.Name}}").split()
     if len(found) != 1:
-        told = (
+        reason = (
             f"the networks of {DRIVER} are: {', '.join(sorted(found))}"
             if found
             else f"{DRIVER} has no network"
         )
-        raise Stranded(f"{told}; name one with --network")
+        raise Stranded(f"{reason}; name one with --network")
     return found[0]
 
 
