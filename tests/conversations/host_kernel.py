@@ -1,7 +1,7 @@
 """A host's links, and those of its containers, without a kernel.
 
-The make-believe kernel outlives the service under test, as a real one does, so the service reaches it through
-a socket, and the engine that is played here moves links behind the service's back.
+The fake kernel outlives the service under test, as a real one does: the service reaches it through a socket, and the
+engine model moves links behind the service's back.
 """
 
 from __future__ import annotations

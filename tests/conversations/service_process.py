@@ -1,7 +1,7 @@
 """The process in which the service under test runs, with a reactor of its own.
 
-It is forked from a server that has imported everything already, and no reactor. As its kernel is a make-believe one,
-so is the LAN of its NICs: nobody else is there.
+It is forked from a server that has imported everything except a reactor. Kernel and LAN are fakes; the LAN has no other
+hosts.
 """
 
 from __future__ import annotations

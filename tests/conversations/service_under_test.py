@@ -40,8 +40,8 @@ class ServiceUnderTest:
     def __init__(self, directory: Path) -> None:
         self.kernel = HostKernel(NICS)
         self.log_path = directory / "service.log"
-        # In the abstract namespace of sockets, which needs no cleaning up.
-        self._kernel_address = f"\0make-believe-kernel-{secrets.token_hex(8)}"
+        # An abstract socket, which needs no clean-up.
+        self._kernel_address = f"\0fake-kernel-{secrets.token_hex(8)}"
         self._secret = secrets.token_bytes(16)
         self._settings = Config(
             plugin_dir=str(directory / "plugins"),
@@ -50,7 +50,7 @@ class ServiceUnderTest:
             host_interface="eth1",
             subnets=(ip_network("192.0.2.0/24"), ip_network("2001:db8:2::/64")),
             gateways=(ip_address("192.0.2.1"), ip_address("2001:db8:2::1")),
-            # Nobody else is on the make-believe LAN, and silence is as silent after a moment.
+            # The fake LAN has no other hosts, so a short wait suffices.
             probe_timeout=ProbeTimeout(0.02),
         )
         self._process: BaseProcess | None = None
