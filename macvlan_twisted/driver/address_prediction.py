@@ -1,8 +1,8 @@
 """
-Which addresses the engine's own address management will hand out next, so that they are known to be free by then.
+Predicts which addresses the engine's own IPAM driver will hand out next, so that they are probed by then.
 
-It does not tell. But it hands out the lowest free one, or the next after the last (both were seen), so these are
-the ones behind the last, and those that have just come back.
+That driver hands out the lowest free address, or the one after the last (both were seen). So the addresses after the last
+one are expected, and those that have just been released.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .registry import Registry
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
-BEHIND_THE_LAST = 4
+AFTER_THE_LAST = 4
 MOST = 8
-"""Of one network and family; what is foreseen is defended on the LAN, and so not to be had by others."""
+"""Of one network and address family. Expected addresses are defended on the LAN, so other hosts cannot use them."""
 
 
 class AddressPrediction:
-    """Holds what it expects, until its network goes."""
+    """Holds the expected addresses until their network is removed."""
 
     def __init__(self, conflicts: Conflicts, registry: Registry) -> None:
         self._conflicts = conflicts
@@ -36,12 +36,12 @@ class AddressPrediction:
     def given(self, network: Network, address: IPAddress) -> None:
         """The engine has handed out *address*."""
         self._of(network, address).pop(address, None)
-        for following in self._behind(network, address):
+        for following in self._after(network, address):
             self._expect(network, following)
 
     def returned(self, network: Network, address: IPAddress) -> None:
-        """A container has left *address*."""
-        if self._is_foreseeable(network, address):
+        """The endpoint with *address* is gone."""
+        if self._is_predictable(network, address):
             self._expect(network, address)
 
     def forget(self, network: Network) -> None:
@@ -53,7 +53,7 @@ class AddressPrediction:
         return self._expected.setdefault((network.network_id, address.version), {})
 
     @staticmethod
-    def _is_foreseeable(network: Network, address: IPAddress) -> bool:
+    def _is_predictable(network: Network, address: IPAddress) -> bool:
         subnet = network.subnet_of(address)
         return (
             network.conflict_detection != ConflictDetection.OFF
@@ -62,9 +62,9 @@ class AddressPrediction:
             and not subnet.null_ipam
         )
 
-    def _behind(self, network: Network, address: IPAddress) -> Iterator[IPAddress]:
+    def _after(self, network: Network, address: IPAddress) -> Iterator[IPAddress]:
         subnet = network.subnet_of(address)
-        if subnet is None or not self._is_foreseeable(network, address):
+        if subnet is None or not self._is_predictable(network, address):
             return
         reserved = {subnet.gateway, *subnet.auxiliary.values()}
         taken = {
@@ -79,7 +79,7 @@ class AddressPrediction:
             if following not in reserved and following not in taken:
                 yield following
                 found += 1
-            if found == BEHIND_THE_LAST:
+            if found == AFTER_THE_LAST:
                 return
 
     def _expect(self, network: Network, address: IPAddress) -> None:

@@ -79,7 +79,7 @@ class EndpointPlanner:
         )
 
     def _chosen(self, request: requests.CreateEndpoint, network: Network, existing: Endpoint | None) -> str:
-        """The MAC of a container for which the user named none."""
+        """The MAC of a container whose user named none."""
         if existing is not None and existing.mac is not None and existing.mac_generated:
             return existing.mac
         for address in (request.address, request.address_v6):
@@ -113,7 +113,7 @@ class EndpointPlanner:
         )
 
     def _refuse_router(self, address: IPInterface, network: Network) -> None:
-        """Address management that is not ours does not know the LAN's router, and hands its address out."""
+        """Other IPAM drivers do not know the LAN's router, and hand out its address."""
         subnet = network.subnet_of(address.ip)
         if subnet is not None and address.ip == subnet.gateway:
             raise RequestRefused(f"address {address.ip} is the gateway of its network: choose another one")

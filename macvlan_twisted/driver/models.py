@@ -19,14 +19,14 @@ class Subnet:
     gateway: IPAddress | None = None
     auxiliary: Mapping[str, IPAddress] = field(factory=dict)
     managed_here: bool = False
-    """Whether the addresses are managed by this plugin, which has then looked after them already."""
+    """Whether this plugin manages the addresses, and has probed them already."""
     null_ipam: bool = False
-    """Whether there is no address management (``--ipam-driver null``)."""
+    """Whether nothing manages the addresses (``--ipam-driver null``)."""
 
 
 @frozen
 class VlanStep:
-    """One 802.1Q sub-interface on the way from the NIC to the networks' parent."""
+    """One 802.1Q link between the NIC and the network's parent."""
 
     link: str
     lower: str
@@ -35,7 +35,7 @@ class VlanStep:
 
 @frozen
 class Network:
-    """A network as it was created; kept in state, so a new member needs a default."""
+    """A network as it was created; stored, so a new field needs a default."""
 
     network_id: str
     parent: str
@@ -59,15 +59,15 @@ class Network:
     dhcp_vendor_class: str = ""
     host_access: bool = False
     host_addresses: tuple[IPAddress, ...] = ()
-    """The host's own for this network's containers, one a family; empty until they are chosen."""
+    """The host's own addresses for this network's containers, one a family; empty until they are chosen."""
     allow_wireless_parent: bool | None = field(default=None, eq=False)
-    """Whether the user knows that the parent may be a Wi-Fi interface; ``None``: created before that was kept."""
+    """Whether the user allows a Wi-Fi interface as parent; ``None``: created before this was stored."""
     engine_id: str = field(default="", eq=False)
     """
     Of the engine that was last seen to list the network (:class:`~macvlan_twisted.reconcile.engine_snapshot.EngineSnapshot`); empty if none was.
     """
     is_made: bool = True
-    """Whether its creation went through: what a kill left half made is undone at the next start."""
+    """Whether its creation was finished. The next start undoes a creation that a kill interrupted."""
 
     @property
     def vlan_id(self) -> int | None:
@@ -78,7 +78,7 @@ class Network:
         return self.network_id[:12]
 
     def macvlan_link(self, link: str, group: int, alias: str, mac: str | None) -> MacvlanLink:
-        """What the kernel is asked for on behalf of a container of this network."""
+        """The link of a container of this network, as the kernel is asked for it."""
         return MacvlanLink(
             name=link,
             parent=self.parent,
@@ -100,7 +100,7 @@ class Network:
         return next((each for each in self.host_addresses if each.version == version), None)
 
     def gateway_for(self, address: IPInterface | None) -> IPAddress | None:
-        """The gateway of the endpoint's own subnet: that of another one would be unreachable."""
+        """The gateway of the endpoint's own subnet; that of another subnet would be unreachable."""
         if address is None or self.internal:
             return None
         subnet = self.subnet_of(address.ip)
@@ -109,7 +109,7 @@ class Network:
 
 @frozen
 class Endpoint:
-    """An endpoint as it was created; kept in state, so a new member needs a default."""
+    """An endpoint as it was created; stored, so a new field needs a default."""
 
     endpoint_id: str
     network_id: str
@@ -120,11 +120,11 @@ class Endpoint:
     address: IPInterface | None = None
     address_v6: IPInterface | None = None
     reported_address: IPInterface | None = None
-    """What the engine was told in place of :attr:`address`, and goes on showing: the DHCP server has moved it since."""
+    """The address that the engine shows, if the DHCP server has moved the container to :attr:`address` since."""
     sandbox: str = ""
-    """The path by which the engine knows the container's network namespace; kept where it is to be entered one day."""
+    """The engine's path of the container's network namespace; stored if we may have to enter it."""
     static_routes: tuple[IPNetwork, ...] = ()
-    """Where the container was told routes to when it joined: a second one in its sandbox would fail a start."""
+    """Destinations of the routes in the reply to Join: a second route to one in the same sandbox would fail a start."""
 
     @property
     def short_id(self) -> str:
@@ -136,7 +136,7 @@ class Endpoint:
 
     @property
     def known_addresses(self) -> tuple[IPAddress, ...]:
-        """As :attr:`addresses`, and the one that the engine believes it to have: it has not given that back."""
+        """As :attr:`addresses`, and the address that the engine shows, which it has not released."""
         return (
             self.addresses if self.reported_address is None else (*self.addresses, self.reported_address.ip)
         )
@@ -144,7 +144,7 @@ class Endpoint:
 
 @frozen
 class MadeLink:
-    """A link that we made for networks, and will remove with the last of them."""
+    """A link that we made for networks, and remove with the last of them."""
 
     name: str
     kind: str

@@ -145,7 +145,7 @@ def network_on(
     config: Config,
     dhcp_readdress: bool,
 ) -> Network:
-    """What request, options and the service's settings make of a network whose parent is known."""
+    """The network that request, options and configuration make, on a parent that is known."""
     return Network(
         network_id=request.network_id,
         parent=plan.parent,

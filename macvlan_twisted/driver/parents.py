@@ -1,4 +1,4 @@
-"""VLANs and dummy links that networks need: made, made again when they went with what is below, and removed."""
+"""VLANs and dummy links that networks need: made, made again when their NIC comes back, and removed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Parents:
         """
         Make the network's parent usable, and use it until :meth:`release`.
 
-        :raises RequestRefused: what lies below is not there. :raises LinkError: the kernel refuses.
+        :raises RequestRefused: the lower link is not there. :raises LinkError: the kernel refuses.
         """
         await self.ensure(network)
         if network.mode == MacvlanMode.PASSTHRU:
@@ -82,7 +82,7 @@ class Parents:
         return failures
 
     async def ensure(self, network: Network) -> None:
-        """Make what is missing on the way to the network's parent, and bring up what is down."""
+        """Make the missing links between the NIC and the network's parent, and bring up what is down."""
         for wanted in needed_by(network):
             await self._ensure_one(wanted)
 
@@ -90,14 +90,17 @@ class Parents:
         """
         Make again what we had made for the networks on *parent*, and say once what is wrong with it.
 
-        :param bring_up: also what somebody may have taken down while we were not there.
+        :param bring_up: whether to bring up what may have been taken down while we were not running.
         :return: whether it is there, and links can be made on it.
         :raises LinkError: the kernel refuses.
         """
         trouble, is_usable = "", True
         found: dict[Any, LinkFacts] = {}
         for network in self._networks_on(parent):
-            way = (network.vlan_steps, *needed_by(network))  # there may be a thousand networks on one parent
+            way = (
+                network.vlan_steps,
+                *needed_by(network),
+            )  # one check serves all networks with the same links
             try:
                 link = found.get(way) or await self._restored(network, bring_up)
             except ParentAbsent as absent:
@@ -129,7 +132,7 @@ class Parents:
 
     async def restore(self, network: Network) -> None:
         """
-        Make again what we had made; a link of others is theirs to bring back.
+        Make our own links again. A link that others made is theirs to bring back.
 
         :raises RequestRefused: the parent is not what the network was made on. :raises ParentAbsent: it is not there.
         """
@@ -141,7 +144,7 @@ class Parents:
     async def _restored(self, network: Network, bring_up: bool = False) -> LinkFacts:
         """
         :return: the parent.
-        :raises ParentAbsent: something is not there that others have to bring back.
+        :raises ParentAbsent: a link of others is not there.
         """
         self._refuse_absent(network)
         try:
@@ -162,7 +165,9 @@ class Parents:
 
     async def _make_again(self, wanted: MadeLink, bring_up: bool) -> None:
         async with self._locks.acquire(wanted.name):
-            if wanted.name in self._made:  # else it is another's, or has just gone with its last network
+            if (
+                wanted.name in self._made
+            ):  # otherwise it is not ours, or was just removed with its last network
                 await self._ensure_in_turn(wanted, bring_up)
 
     async def _ensure_one(self, wanted: MadeLink) -> None:
@@ -174,7 +179,7 @@ class Parents:
         lower = await self._links.find(wanted.lower) if wanted.lower else None
         if wanted.lower and lower is None:
             if present is not None:
-                return  # what it hangs on was renamed
+                return  # its lower link was renamed
             raise RequestRefused(
                 f"failed to find master interface {wanted.lower} on the Docker host, which VLAN "
                 f"{wanted.vlan_id} ({wanted.name}) is to be made on"
@@ -226,7 +231,7 @@ class Parents:
         )
 
     async def _make(self, wanted: MadeLink) -> None:
-        """The intent is on disk before the kernel is touched: what we made is known after a kill."""
+        """The intent is on disk before the kernel is touched, so that the link is known to be ours after a kill."""
         is_known = wanted.name in self._made
         self._made[wanted.name] = wanted
         alias = alias_of(self._registry.instance, wanted.kind, wanted.name)
@@ -238,14 +243,14 @@ class Parents:
             else:
                 await self._links.add_dummy(wanted.name, alias, wanted.mtu)
         except BaseException:
-            # Else it is ours still, and made again when the kernel lets us; and a link of ours has a row while it is there.
+            # Otherwise the row stays: a link of ours has a row while it exists, and is made again once the kernel allows it.
             if not is_known and not self._links.exists(wanted.name):
                 await self._forget(wanted.name)
             raise
         _log.info("parent link created: {link} ({kind})", link=wanted.name, kind=wanted.kind)
 
     async def _forget(self, name: str) -> None:
-        """After a failure: a row too many is dropped at the next start, and the first error is the one to tell."""
+        """After a failure. The caller raises the first error; the next start erases a row that stays."""
         self._made.pop(name, None)
         try:
             await self._registry.erase_made_link(name)
@@ -293,7 +298,7 @@ class Parents:
                 _log.warn("{reason}", reason=str(failure))
 
     async def _strangers(self) -> list[str]:
-        """The ids of endpoints that are not known, and whose links are in other namespaces."""
+        """The ids of unknown endpoints whose links are in other namespaces."""
         prefix = alias_of(self._registry.instance, "endpoint", "")
         try:
             elsewhere = await self._links.elsewhere()
@@ -304,12 +309,12 @@ class Parents:
         return sorted(found - self._registry.endpoints.keys())
 
     def _height(self, name: str) -> int:
-        """How many links that we made lie below."""
+        """The number of links of ours below this one."""
         made = self._made.get(name)
         return 0 if made is None else 1 + self._height(made.lower)
 
     async def _drop_if_unused(self, name: str) -> None:
-        """A network that comes meanwhile is known before it waits for its turn to make the link."""
+        """A network that is created meanwhile is in the registry before it waits for the lock."""
         async with self._locks.acquire(name):
             if any(name in links_of(network) for network in self._registry.networks.values()):
                 return

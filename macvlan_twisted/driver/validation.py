@@ -1,4 +1,4 @@
-"""Options of a network that contradict each other, its address management, or what the kernel made of them."""
+"""Refuses options that contradict each other or the network's IPAM driver, or that the kernel did not apply."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refuse_contradictions(options: NetworkOptions, mode: MacvlanMode) -> None:
 
 def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, default: bool) -> bool:
     """
-    Whether CreateEndpoint leases addresses by DHCP: where nobody manages addresses.
+    Whether CreateEndpoint leases addresses by DHCP, since nothing manages them.
 
     :raises RequestRefused: ``-o dhcp=true`` where somebody does.
     """
@@ -60,7 +60,7 @@ def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, d
 
 def readdresses(request: requests.CreateNetwork, options: NetworkOptions, config: Config) -> bool:
     """
-    Whether running containers are given other addresses when their DHCP server insists on it.
+    Whether running containers are moved to other addresses when their DHCP server insists on it.
 
     :raises RequestRefused: ``-o dhcp_readdress=true`` where no address is leased.
     """
