@@ -58,7 +58,7 @@ class ServiceOption:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def texts_in(self, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """Pairs of variable and value. The variable of :attr:`name` comes last, so that it wins over aliases."""
+        """Pairs of variable and value. The variable of :attr:`name` comes last: of an option that does not repeat it wins."""
         for variable in map(variable_of, (*self.aliases, self.name)):
             text = environment.get(variable)
             if text or (text is not None and self.counts_when_empty):

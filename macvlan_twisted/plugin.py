@@ -122,6 +122,7 @@ class Plugin:
 
     async def reconcile(self) -> None:
         """After :meth:`load`: make kernel and state agree."""
+        self.pools.free_lost()
         await reconcile(
             self.registry, self.parents, self.networks, self.links, self.sockets, self.host_routes
         )
@@ -173,6 +174,7 @@ def build(
     surroundings: Surroundings,
     *,
     clock: Any,
+    awake_clock: Any,
     random: Random,
     wall_time: Callable[[], float] = time.time,
     nonce: Callable[[], str] = lambda: token_hex(4),
@@ -182,7 +184,8 @@ def build(
     Put the parts together.
 
     :param records: what this host did. :param addresses: who owns which address.
-    :param clock: ``IReactorTime`` of a clock that is never set.
+    :param clock: ``IReactorTime`` of a clock that is never set, and goes on while the machine is suspended.
+    :param awake_clock: the same of a clock that stands still then: for what the engine has not mentioned for a while.
     :param wall_time: the time of day, in seconds since 1970.
     :param nonce: makes the part of a PoolID that tells it from all others.
     """
@@ -221,8 +224,8 @@ def build(
 
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)
     dhcp_pools = DhcpPools(leases, macs)
-    pool_locks, pending = KeyedLock(), PendingAddresses(clock.seconds)
-    pools_seen = LastSeen(clock.seconds, open_pools.by_id.__contains__)
+    pool_locks, pending = KeyedLock(), PendingAddresses(awake_clock.seconds)
+    pools_seen = LastSeen(awake_clock.seconds, open_pools.by_id.__contains__)
     selection = AddressSelection(config, open_pools, conflicts, sticky_addresses)
     allocations = Allocations(open_pools, pool_locks, dhcp_pools, selection, sticky_addresses, pending)
     pool_binding = PoolBinding(open_pools, pool_locks, allocations, selection, pending)
@@ -235,7 +238,9 @@ def build(
     macvlan_links = MacvlanLinks(registry, links, parents)
     container_names = ContainerNames(registry, leases, engine, clock)
     endpoint_addresses = EndpointAddresses(registry, links, on_lan, leases, pool_binding, container_names)
-    endpoint_calls = EngineCalls(endpoint_locks, LastSeen(clock.seconds, registry.endpoints.__contains__))
+    endpoint_calls = EngineCalls(
+        endpoint_locks, LastSeen(awake_clock.seconds, registry.endpoints.__contains__)
+    )
     planner = EndpointPlanner(config, leases, host_routes, macs.mac_for, random)
     removal = EndpointRemoval(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
     endpoints = Endpoints(registry, planner, macvlan_links, endpoint_addresses, removal, endpoint_calls)
@@ -248,10 +253,10 @@ def build(
         macvlan_links,
         host_addresses,
         removal,
-        EngineCalls(KeyedLock(), LastSeen(clock.seconds, registry.networks.__contains__)),
+        EngineCalls(KeyedLock(), LastSeen(awake_clock.seconds, registry.networks.__contains__)),
     )
 
-    orphans = Orphans(registry, links, open_pools, pool_binding, leases, clock.seconds)
+    orphans = Orphans(registry, links, open_pools, pool_binding, leases, awake_clock.seconds)
     reconciler = Reconciler(
         registry,
         StaleEndpoints(registry, links, removal, endpoint_calls),
@@ -260,7 +265,7 @@ def build(
         engine,
         config,
         grace_periods,
-        clock,
+        awake_clock,
     )
     link_monitor = LinkMonitor(
         registry,

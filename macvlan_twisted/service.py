@@ -7,6 +7,7 @@ To run the plugin beside other Twisted services, make a :class:`~macvlan_twisted
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from inspect import isawaitable
@@ -23,7 +24,7 @@ from twisted.python.failure import Failure
 
 from ._version import VERSION_TEXT
 from .autodetect import Detected, detect_defaults
-from .clock import MonotonicClock
+from .clock import ReactorClock
 from .commands.stale_sandboxes import warn_of_stale_sandboxes
 from .config import SHADOWED_PLUGIN_NAME, Config
 from .engine.client import DisabledEngine, EngineClient
@@ -156,7 +157,7 @@ def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePerio
     detected = detect_defaults(config, kernel)
     _log_detected(detected)
     config = detected.config
-    clock = MonotonicClock(reactor)
+    clock = ReactorClock(reactor, time.CLOCK_BOOTTIME)
     engine = EngineClient(reactor, config.docker_host) if config.docker_host else DisabledEngine()
     threads = WorkerThreads(reactor, config.netlink_threads, "netlink", kernel.close)
     deletion_thread = WorkerThreads(reactor, 1, "netlink deletion", kernel.close)
@@ -175,6 +176,7 @@ def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePerio
                 engine,
             ),
             clock=clock,
+            awake_clock=ReactorClock(reactor, time.CLOCK_MONOTONIC),
             random=SystemRandom(),
             grace_periods=ages,
         )
@@ -200,21 +202,22 @@ def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePerio
     yield Part("conflict detection", stop=plugin.conflicts.close)
     yield Part("announcements", stop=plugin.announcer.close)
     yield Part("leases", stop=plugin.leases.close)
-    yield Part("server", server.start, server.stop)
-    _log.info("listening on {where}", where=config.listen or config.socket_path)
+    # Before the server: at the end it stops first, so that calls are turned away while begun work is finished.
+    yield Part("link monitor", plugin.link_monitor.start, plugin.link_monitor.stop)
+    yield Part("reconciler", plugin.reconciler.start, plugin.reconciler.stop)
     if is_real:
         events = _LinkEvents(reactor, plugin.link_monitor)
         yield Part("link events", events.start, events.stop)
-    yield Part("link monitor", plugin.link_monitor.start, plugin.link_monitor.stop)
-    yield Part("reconciler", plugin.reconciler.start, plugin.reconciler.stop)
+    yield Part("server", server.start, server.stop)
+    _log.info("listening on {where}", where=config.listen or config.socket_path)
     yield from _background(plugin, threads if is_real else None, engine, clock)
 
 
 def _background(plugin: Plugin, threads: WorkerThreads | None, engine: Engine, clock: Any) -> Iterator[Part]:
     config = plugin.config
-    tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"leases of an earlier life": plugin.resume}
-    if config.docker_host:
-        tasks["container names"] = plugin.container_names.learn
+    tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+        "leases of an earlier life": partial(_resume, plugin)
+    }
     if threads is not None:
         tasks["stale sandboxes"] = partial(warn_of_stale_sandboxes, threads, clock)
     if config.create_network is not None:
@@ -222,6 +225,13 @@ def _background(plugin: Plugin, threads: WorkerThreads | None, engine: Engine, c
     for name, run in tasks.items():
         task = BackgroundTask(run)
         yield Part(name, task.start, task.stop)
+
+
+async def _resume(plugin: Plugin) -> None:
+    """Then the engine is asked for the names of containers whose leases go on."""
+    await plugin.resume()
+    if plugin.config.docker_host:
+        await plugin.container_names.learn()
 
 
 class _LinkEvents:

@@ -1,1 +1,1 @@
-``macvlan_twisted.service.make_macvlan_service`` gives the plugin as a Twisted service, for a ``.tac`` file or beside other services.
+``macvlan_twisted.service.make_macvlan_service`` makes the plugin of a ``macvlan_twisted.config.Config`` as a Twisted service, for a ``.tac`` file or beside other services. Checkouts before November 29, 2026 called them ``macvlan_twisted.tap.make_macvlan_service`` and ``macvlan_twisted.settings.Settings``.

@@ -98,9 +98,9 @@ def _below(parent: str, missing: str) -> str:
 
 
 def _reason(parent: str, missing: str, duration: str = "") -> str:
-    parent_status = f"it has been awaited for {duration}" if duration else "it is awaited"
+    waiting = f"it has been awaited for {duration}" if duration else "it is awaited"
     return (
-        f"parent {parent} is not there{_below(parent, missing)}: {parent_status}, and containers can be started as soon as it "
+        f"parent {parent} is not there{_below(parent, missing)}: {waiting}, and containers can be started as soon as it "
         "is back"
     )
 

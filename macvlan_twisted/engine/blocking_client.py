@@ -194,9 +194,14 @@ def _found_subnet(config: Mapping[str, Any]) -> FoundSubnet | None:
 
 
 def _found_endpoint(network_id: str, each: Mapping[str, Any], container: Mapping[str, Any]) -> FoundEndpoint:
-    config = container.get("NetworkSettings") or {}
+    network_settings = container.get("NetworkSettings") or {}
     own: Mapping[str, Any] = next(
-        (one for one in (config.get("Networks") or {}).values() if one.get("NetworkID") == network_id), {}
+        (
+            one
+            for one in (network_settings.get("Networks") or {}).values()
+            if one.get("NetworkID") == network_id
+        ),
+        {},
     )
     process = (container.get("State") or {}).get("Pid")
     return FoundEndpoint(
@@ -207,7 +212,7 @@ def _found_endpoint(network_id: str, each: Mapping[str, Any], container: Mapping
         address_v6=_parsed(each, "IPv6Address", parse_interface),
         gateway=_parsed(own, "Gateway", parse_address),
         gateway_v6=_parsed(own, "IPv6Gateway", parse_address),
-        sandbox=str(config.get("SandboxKey") or ""),
+        sandbox=str(network_settings.get("SandboxKey") or ""),
         process=process if isinstance(process, int) and process > 0 else None,
     )
 

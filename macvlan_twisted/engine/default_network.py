@@ -111,7 +111,6 @@ async def ensure_network(
             _log.info("network {name} created in the engine: {network}", name=name, network=network_id[:12])
             _log_missing_subnets(name, config)
             return
-            return
         await deferLater(clock, delay)
         delay = min(delay * 2, MAX_DELAY)
 

@@ -51,14 +51,19 @@ class PoolRequests:
         """
 
     def load(self) -> None:
-        """At start: listen on the LANs of all pools, and free what belongs to none."""
-        for pool_id in sorted(self._pools.lost):
-            self._free_lost(pool_id)
+        """At start: listen on the LANs of all pools."""
         for pool in self._pools.by_id.values():
             self._selection.use_lan(pool)
 
+    def free_lost(self) -> None:
+        """
+        At start: free reserved addresses of pools that were never opened. To refuse the start would leave all other
+        containers without the plugin.
+        """
+        for pool_id in sorted(self._pools.lost):
+            self._free_lost(pool_id)
+
     def _free_lost(self, pool_id: str) -> None:
-        """A start that refused would leave all other containers without us, for addresses that nobody has."""
         _log.error(
             "state holds reserved addresses of pool {pool}, which was never opened: they are free",
             pool=pool_id,

@@ -135,6 +135,12 @@ class PacketSockets:
                     await self._open(socket)
         return socket
 
+    async def read_parent_mac(self, parent: str) -> None:
+        """Something has happened to the parent: it may have another MAC now."""
+        found = await self._links.find(parent)
+        if found is not None:
+            self.of(parent).parent_mac = found.mac
+
     def _revive(self, parent: str) -> None:
         """Reopen the socket if the parent is back, for the next frame."""
         if parent in self._users and parent not in self._reviving and not self._closed:

@@ -66,11 +66,12 @@ class LinkEvents:
             with suppress(PermissionError):
                 events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_SIZE)
             events.bind((0, _RTMGRP_LINK))
+            names = dict(socket.if_nameindex())
         except OSError as error:
             number = error.errno or 0
             raise LinkError(f"hearing of links: {os.strerror(number)}", number) from None
         self._socket = events
-        self._names = dict(socket.if_nameindex())
+        self._names = names
         self._reactor.addReader(self)
 
     def listen(self, listener: LinkListener) -> Callable[[], None]:

@@ -221,6 +221,7 @@ class LinkMonitor:
                 self._repairs[parent] = _Repair(self._clock.seconds(), pause)
             if self._sockets.of(parent).packet_socket is not None:
                 await self._sockets.ready(parent)  # opens it again, or finds it open
+                await self._sockets.read_parent_mac(parent)
             if self._has_to_be_watched(parent):
                 await self._conflicts.watch(parent)
             self._reported.pop(parent, None)

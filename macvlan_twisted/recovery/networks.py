@@ -76,8 +76,8 @@ def picked_gateway(subnet: FoundSubnet, found: FoundNetwork, config: Config) -> 
             if shown is not None and shown in subnet.pool:
                 return shown
     if found.ipam_driver == config.plugin_name:
-        registry = config.gateway_for(subnet.pool)
-        return registry or _address(subnet.pool.network_address, usable_span(subnet.pool).first)
+        gateway = config.gateway_for(subnet.pool)
+        return gateway or _address(subnet.pool.network_address, usable_span(subnet.pool).first)
     part = usable_span(subnet.pool, subnet.ip_range)  # Docker's own IPAM picks the first of the range
     return _address(subnet.pool.network_address, part.first)
 

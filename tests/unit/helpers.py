@@ -84,6 +84,7 @@ class PluginHarness:
             self.store,
             Surroundings(self.steps, self.steps, self._open_tap, self.sandboxes, self.engine),
             clock=self.clock,
+            awake_clock=self.clock,
             random=Random(3),
             wall_time=lambda: 1.0e9,
             nonce=self._next_nonce,
