@@ -216,7 +216,7 @@ def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePerio
 def _background(plugin: Plugin, threads: WorkerThreads | None, engine: Engine, clock: Any) -> Iterator[Part]:
     config = plugin.config
     tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-        "leases of an earlier life": partial(_resume, plugin)
+        "leases of an earlier life": partial(resume, plugin)
     }
     if threads is not None:
         tasks["stale sandboxes"] = partial(warn_of_stale_sandboxes, threads, clock)
@@ -227,8 +227,10 @@ def _background(plugin: Plugin, threads: WorkerThreads | None, engine: Engine, c
         yield Part(name, task.start, task.stop)
 
 
-async def _resume(plugin: Plugin) -> None:
-    """Then the engine is asked for the names of containers whose leases go on."""
+async def resume(plugin: Plugin) -> None:
+    """
+    Go on with what an earlier life held, then learn the names of containers that have leases. Ends when it is cancelled.
+    """
     await plugin.resume()
     if plugin.config.docker_host:
         await plugin.container_names.learn()

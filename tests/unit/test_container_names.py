@@ -8,6 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from macvlan_twisted.driver import requests
 from macvlan_twisted.engine.client import EngineError, EngineUnavailable
 from macvlan_twisted.reconcile.container_names import LISTING_DELAY
+from macvlan_twisted.service import resume
 
 from .dhcp_lan import MAC
 from .helpers import ENDPOINT, NETWORK, subnet
@@ -90,3 +91,20 @@ class ContainerNamesTests(LeasesTestCase):
         asked = self.engine.asked
         self.pass_time(LISTING_DELAY + 1)
         self.assertEqual(self.engine.asked, asked)
+
+    def test_names_are_looked_up_once_leases_of_an_earlier_life_go_on(self) -> None:
+        """Before that no lease waits for a name, however long it takes to open the parent's packet socket."""
+        self.join()
+        self.work.cancel()
+        self.failureResultOf(self.work, CancelledError)
+        plugin = self.plugin.next_life()
+        plugin.engine.trouble, plugin.engine.listed = None, {ENDPOINT: "web"}
+        plugin.steps.hold.add("find")
+        work = plugin.start(resume(plugin.parts))
+        plugin.clock.advance(LISTING_DELAY + 1)
+        plugin.steps.let_all_go()
+        for _ in range(int(LISTING_DELAY) + 2):
+            plugin.clock.advance(1)
+        self.assertEqual(plugin.engine.asked, 1)
+        work.cancel()
+        self.failureResultOf(work, CancelledError)
