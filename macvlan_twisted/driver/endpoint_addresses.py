@@ -24,10 +24,10 @@ from .registry import Registry
 class AddressOwners(Protocol):
     """Our address management, which gives back addresses that have had no endpoint for a while."""
 
-    def came(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
+    def endpoint_created(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
         """An endpoint of the network was created with *addresses*."""
 
-    def left(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
+    def endpoint_removed(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
         """The endpoint with *addresses* is gone."""
 
 
@@ -214,7 +214,7 @@ class EndpointAddresses:
     def activate(self, endpoint: Endpoint, network: Network) -> None:
         """The endpoint is created: from now on its addresses are its own, whatever other hosts claim."""
         self.on_lan.activate(endpoint, network)
-        self._owners.came(
+        self._owners.endpoint_created(
             endpoint.network_id,
             [
                 address
@@ -235,7 +235,7 @@ class EndpointAddresses:
         :param link_removed: whether we have just removed its link.
         :raises StateError: its lease stays on disk until the next start.
         """
-        self._owners.left(endpoint.network_id, endpoint.known_addresses)
+        self._owners.endpoint_removed(endpoint.network_id, endpoint.known_addresses)
         other = None
         if endpoint.mac is not None:
             other = self._registry.holder_of_mac(endpoint.parent, endpoint.mac)

@@ -1,4 +1,4 @@
-"""The engine's calls about addresses: RequestAddress and ReleaseAddress."""
+"""Handles the calls RequestAddress and ReleaseAddress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 
 class AddressRequests:
-    """:param last_seen: of pools."""
+    """:param last_seen: when the engine last mentioned each pool, by id."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class AddressRequests:
         if purpose is Purpose.ENDPOINT:
             self._pools.being_made.pop(pool.pool_id, None)
         if purpose is Purpose.ENDPOINT and pool.dhcp:
-            return await self._leased(pool, request)
+            return await self._lease(pool, request)
         address = request.address
         if purpose is Purpose.GATEWAY and address is None:
-            address = await self._gateway_to_make_up(pool)
+            address = await self._choose_gateway(pool)
         advances = False
         if address is None:
             address = await self._selection.previous(pool, request.endpoint_name)
@@ -72,9 +72,9 @@ class AddressRequests:
         name = mac = ""
         if purpose is Purpose.ENDPOINT and pool.identity != IdentitySource.RANDOM:
             name = request.endpoint_name
-            mac = self._macs.named(pool, name)
+            mac = self._macs.mac_for_name(pool, name)
         allocation = Allocation(pool.pool_id, address, purpose.value, name, mac)
-        await self._allocations.take(pool, allocation, advances)
+        await self._allocations.allocate(pool, allocation, advances)
         if purpose is Purpose.AUXILIARY and pool.pool_id in self._pools.being_made:
             self._pools.being_made[pool.pool_id].add(address)
         _log.info(
@@ -88,8 +88,8 @@ class AddressRequests:
 
     def _purpose_of(self, request: RequestAddress, pool: Pool) -> Purpose:
         """
-        The engine does not say of an auxiliary address that it is one. But all of them come before the
-        network is made, and none of a container's does.
+        The engine does not mark auxiliary addresses. But it requests all of them before it creates the network, and those of
+        containers afterwards.
         """
         if request.purpose is Purpose.GATEWAY:
             return Purpose.GATEWAY
@@ -97,8 +97,8 @@ class AddressRequests:
             return Purpose.ENDPOINT
         return Purpose.AUXILIARY
 
-    async def _gateway_to_make_up(self, pool: Pool) -> IPAddress:
-        """Engines before 28 ask for a gateway when the user named none: the LAN's own, else the first."""
+    async def _choose_gateway(self, pool: Pool) -> IPAddress:
+        """For engines before 28, which request a gateway if the user named none: the LAN's router, else the first address."""
         gateway = self._selection.default_gateway(pool)
         if gateway is None and pool.dhcp:
             gateway = await self._dhcp_pools.router(pool)
@@ -106,15 +106,15 @@ class AddressRequests:
             return gateway
         return type(pool.prefix.network_address)(usable_span(pool.prefix).first)
 
-    async def _leased(self, pool: Pool, request: RequestAddress) -> IPInterface:
-        """The LAN's own server decides; what it leases is taken here, too, so that it is given back with the pool."""
-        address = await self._dhcp_pools.take(pool, request)
+    async def _lease(self, pool: Pool, request: RequestAddress) -> IPInterface:
+        """Lease an address from the DHCP server, and allocate it here, so that it is released with the pool."""
+        address = await self._dhcp_pools.lease(pool, request)
         try:
-            await self._allocations.take(
+            await self._allocations.allocate(
                 pool, Allocation(pool.pool_id, address.ip, Purpose.ENDPOINT.value), advances=False
             )
         except BaseException:
-            await self._dhcp_pools.give_back(pool, address.ip)
+            await self._dhcp_pools.release(pool, address.ip)
             raise
         _log.info(
             "address allocated: {address} of pool {pool} by DHCP{name}",

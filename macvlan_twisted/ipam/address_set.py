@@ -1,4 +1,4 @@
-"""The addresses taken in one subnet on one parent, whichever pool took them."""
+"""The addresses that the pools of one subnet on one parent have allocated."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ from .requests import Purpose
 @define
 class AddressSet:
     """
-    An endpoint's address has one owner; a gateway or an auxiliary address may be reserved by several pools.
+    An endpoint's address belongs to one pool. Several pools may reserve the same gateway or auxiliary address.
 
-    Addresses are whole numbers here: a million of them are to fit into memory.
+    Addresses are integers here, so that a million of them fit into memory.
     """
 
     taken: SortedList = field(factory=SortedList)
-    """All of them once, for :func:`~macvlan_twisted.ipam.allocator.next_free`."""
+    """Each unavailable address once, for :func:`~macvlan_twisted.ipam.allocator.next_free`."""
     endpoints: dict[str, set[int]] = field(factory=dict)
-    """The addresses of each pool's endpoints, by the pool's id."""
+    """By pool id: the addresses of its endpoints."""
     reserved: dict[int, set[str]] = field(factory=dict)
-    """The pools that reserve an address."""
+    """By address: the ids of the pools that reserve it."""
     hosts: set[tuple[str, int]] = field(factory=set)
-    """Pool and address of those that are reserved for the host itself."""
+    """Pool id and address of each address that is reserved for the host itself."""
     aside: set[int] = field(factory=set)
-    """What is not to be handed out for now, and nobody here has: it is held for the next container, or others have it."""
+    """Not allocated, but unavailable for now: probed, prefetched, or in use by another host."""
     pools: set[str] = field(factory=set)
-    """The pools that share the set, those included that are being closed."""
+    """The ids of the pools that share the set, including those that are being released."""
 
     def set_aside(self, address: int) -> None:
         if address not in self.aside:
             self.aside.add(address)
-            if not self.is_taken(address):
+            if not self.is_allocated(address):
                 self.taken.add(address)
 
-    def give_back(self, address: int) -> None:
+    def put_back(self, address: int) -> None:
         """Succeeds when it is not set aside."""
         if address in self.aside:
             self.aside.remove(address)
-            if not self.is_taken(address):
+            if not self.is_allocated(address):
                 self.taken.remove(address)
 
-    def is_taken(self, address: int) -> bool:
-        """Whether a pool has it; what is only set aside is not taken."""
-        return address in self.reserved or self.is_endpoints(address)
+    def is_allocated(self, address: int) -> bool:
+        """Whether a pool has allocated or reserved *address*. An address that is only set aside is not allocated."""
+        return address in self.reserved or self.is_endpoint_address(address)
 
-    def is_endpoints(self, address: int) -> bool:
+    def is_endpoint_address(self, address: int) -> bool:
         return any(address in addresses for addresses in self.endpoints.values())
 
     def add(self, pool_id: str, address: int, purpose: Purpose) -> None:
-        if address not in self.aside and not self.is_taken(address):
+        if address not in self.aside and not self.is_allocated(address):
             self.taken.add(address)
         if purpose is Purpose.ENDPOINT:
             self.endpoints.setdefault(pool_id, set()).add(address)
@@ -66,13 +66,13 @@ class AddressSet:
 
     def is_releasable(self, pool_id: str, address: int) -> bool:
         """
-        Whether that pool holds the address for whoever may give it back. The host has its own until the pool goes: an
-        engine that speaks of it means a container that had it before.
+        Whether ReleaseAddress may release *address*. The host's own address stays until its pool is released: an engine that
+        releases it means a container that had it before.
         """
         return self.holds(pool_id, address) and (pool_id, address) not in self.hosts
 
     def remove(self, pool_id: str, address: int) -> None:
-        """Succeeds when that pool holds no such address."""
+        """Succeeds when the pool has no such address."""
         if not self.holds(pool_id, address):
             return
         addresses = self.endpoints.get(pool_id, set())
@@ -84,13 +84,13 @@ class AddressSet:
         holders.discard(pool_id)
         if not holders:
             self.reserved.pop(address, None)
-        if address not in self.aside and not self.is_taken(address):
+        if address not in self.aside and not self.is_allocated(address):
             self.taken.remove(address)
 
-    def leave(self, pool_id: str) -> None:
-        """Remove a pool and all that it holds; what only other pools hold is not looked at."""
-        mine = set(self.endpoints.get(pool_id, ()))
-        mine.update(address for address, holders in self.reserved.items() if pool_id in holders)
-        for address in mine:
+    def remove_pool(self, pool_id: str) -> None:
+        """Remove a pool and its addresses, without iterating over those of other pools' endpoints."""
+        addresses = set(self.endpoints.get(pool_id, ()))
+        addresses.update(address for address, holders in self.reserved.items() if pool_id in holders)
+        for address in addresses:
             self.remove(pool_id, address)
         self.pools.discard(pool_id)

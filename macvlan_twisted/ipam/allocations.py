@@ -1,4 +1,4 @@
-"""Allocates addresses and releases them, in memory and on disk together."""
+"""Allocates and releases addresses, in memory and on disk together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .dhcp_pools import DhcpPools
 from .pending_addresses import PendingAddresses
 from .pool import Pool
 from .pool_registry import PoolRegistry
-from .prefetch import released_meanwhile
+from .prefetch import pool_released_error
 from .requests import Purpose, ReleaseAddress
 from .selection import AddressSelection
 from .sticky_addresses import StickyAddresses
@@ -23,7 +23,7 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 
 class Allocations:
-    """:param locks: of pools by their ids, and of addresses."""
+    """:param locks: keyed by pool id, and by pool id and address."""
 
     def __init__(
         self,
@@ -41,68 +41,75 @@ class Allocations:
         self._sticky_addresses = sticky_addresses
         self._pending = pending
 
-    async def take(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
-        """:param advances: whether the pool goes on from there with what it hands out by itself."""
-        if allocation.purpose == Purpose.ENDPOINT.value:
-            await self._take_at_once(pool, allocation, advances)
-            return
-        # What is reserved may be asked for again while it is being released, which would then forget what is on disk.
-        async with self._locks.acquire(f"{pool.pool_id} {int(allocation.address)}"):
-            await self._take_at_once(pool, allocation, advances)
+    async def allocate(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
+        """
+        Allocate an address that was selected before.
 
-    async def _take_at_once(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
-        """In memory at once, so that no parallel call picks it; the caller goes on when it is on disk."""
+        :param advances: whether the next search for a free address starts after this one.
+        :raises RequestRefused: the pool was released meanwhile.
+        :raises StateError: the disk refuses; nothing is allocated then.
+        """
+        if allocation.purpose == Purpose.ENDPOINT.value:
+            await self._allocate_now(pool, allocation, advances)
+            return
+        # Another request may reserve the address while it is being released: the release would then erase the new row.
+        async with self._locks.acquire(f"{pool.pool_id} {int(allocation.address)}"):
+            await self._allocate_now(pool, allocation, advances)
+
+    async def _allocate_now(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
+        """Change the memory first, so that no parallel call chooses the address, then wait for the disk."""
         if pool.pool_id not in self._pools.by_id:
             self._selection.release(pool, allocation.address, pool.shared_set)
-            raise released_meanwhile(pool)
+            raise pool_released_error(pool)
         shared, number = self._pools.set_of(pool), int(allocation.address)
-        held_before = shared.holds(pool.pool_id, number)
+        was_allocated = shared.holds(pool.pool_id, number)
         shared.add(pool.pool_id, number, Purpose(allocation.purpose))
         if allocation.purpose != Purpose.ENDPOINT.value:
             self._selection.reserved(pool, allocation.address)
-        forgotten = self._pools.advance(pool, number) if advances else ()
-        ended: tuple[str, ...] = ()
+        forgotten_cursors = self._pools.advance(pool, number) if advances else ()
+        forgotten_names: tuple[str, ...] = ()
         if allocation.name:
-            ended = self._sticky_addresses.note(
+            forgotten_names = self._sticky_addresses.note(
                 StickyAddress(pool.pool_id, allocation.name, allocation.address, allocation.mac)
             )
         elif allocation.purpose == Purpose.ENDPOINT.value:
-            ended = self._sticky_addresses.forget_address(pool.pool_id, allocation.address)
+            forgotten_names = self._sticky_addresses.forget_address(pool.pool_id, allocation.address)
         try:
-            await self._pools.store_allocation(pool, allocation, advances, ended, forgotten)
+            await self._pools.store_allocation(pool, allocation, advances, forgotten_names, forgotten_cursors)
         except BaseException:
-            if not held_before:
+            if not was_allocated:
                 shared.remove(pool.pool_id, number)
                 self._selection.release(pool, allocation.address)
             raise
         if allocation.purpose == Purpose.ENDPOINT.value:
             self._pending.begin(pool.pool_id, number)
 
-    async def release(self, request: ReleaseAddress, is_to_be: Callable[[], bool]) -> bool:
+    async def release(self, request: ReleaseAddress, is_due: Callable[[], bool]) -> bool:
         """
-        :param is_to_be: asked when its turn has come.
+        Release an address.
+
+        :param is_due: called with the lock held; returns whether to release the address after all.
         :return: whether there was anything to release.
         """
         pool = self._pools.find(request.pool_id)
         if pool is None:
-            async with self._locks.acquire(
-                request.pool_id
-            ):  # if it is just being released, that may fail yet
+            # The pool may be about to be released; if that fails, it is open again.
+            async with self._locks.acquire(request.pool_id):
                 pool = self._pools.by_id.get(request.pool_id)
         if pool is None:
             return False
         shared = self._pools.set_of(pool)
         number = int(request.address)
-        if pool.stands_for - len(pool.given_back) > 1 and not shared.is_endpoints(number):
-            return False  # each of its networks reserves it, and it goes with the last of them
-        # A second release must not free the next owner's.
+        if pool.stands_for - len(pool.given_back) > 1 and not shared.is_endpoint_address(number):
+            return False  # each of its networks reserves the address, which is released with the last of them
+        # A repeated release must not release the address of its next owner.
         async with self._locks.acquire(f"{pool.pool_id} {number}"):
             if pool.pool_id not in self._pools.by_id or not shared.is_releasable(pool.pool_id, number):
                 return False
-            if not is_to_be():
+            if not is_due():
                 return False
             if pool.dhcp:
-                await self._dhcp_pools.give_back(pool, request.address)
+                await self._dhcp_pools.release(pool, request.address)
             await self._pools.erase_allocation(pool.pool_id, request.address)
             shared.remove(pool.pool_id, number)
             self._pending.end(pool.pool_id, number)
@@ -113,23 +120,23 @@ class Allocations:
         return True
 
     async def release_all(self, pool: Pool) -> None:
-        """What was taken in a pool that is no more; the engine leaves addresses behind after some errors."""
-        left = sorted(self._pools.set_of(pool).endpoints.get(pool.pool_id, ()))
+        """Release the addresses of a released pool: after some errors the engine does not release them itself."""
+        addresses = sorted(self._pools.set_of(pool).endpoints.get(pool.pool_id, ()))
         self._pending.end_pool(pool.pool_id)
         self._sticky_addresses.forget_pool(pool.pool_id)
         self._selection.close(pool)
-        for address in self._pools.reserved_by(pool):  # the host's, whose network was not made
+        for address in self._pools.reserved_by(pool):  # the host's own, if the network was not created
             self._selection.release(pool, address)
         self._pools.remove(pool)
-        for number in left:
+        for number in addresses:
             address = type(pool.prefix.network_address)(number)
             self._selection.release(pool, address)
             if pool.dhcp:
-                await self._give_back(pool, address)
+                await self._release_lease(pool, address)
 
-    async def _give_back(self, pool: Pool, address: IPAddress) -> None:
-        """The pool is gone, and its other leases are to be given back, too."""
+    async def _release_lease(self, pool: Pool, address: IPAddress) -> None:
+        """Release a lease of a released pool. A failure must not prevent the release of the others."""
         try:
-            await self._dhcp_pools.give_back(pool, address)
+            await self._dhcp_pools.release(pool, address)
         except StateError as failure:
             _log.error("the lease of {address}: {reason}", address=address, reason=str(failure))

@@ -1,8 +1,8 @@
 """
-Which address comes next: pure, and no slower than O(log² n) with n addresses taken.
+Choose the next free address, in O(log² n) for n unavailable addresses. Pure functions.
 
-The addresses taken are kept sorted. Along a run of neighbours without a gap, the difference between an
-address and its position stays the same, so the end of the run is found by bisection.
+The unavailable addresses are sorted. Within a run of consecutive addresses, the difference between an address and its
+index is constant, so bisection finds the end of the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..addresses import AddressRange, IPAddress, IPNetwork
 
 @frozen
 class Span:
-    """Whole numbers from *first* to *last*, both included; addresses as the kernel compares them."""
+    """The addresses from *first* to *last* inclusive, as integers."""
 
     first: int
     last: int
@@ -29,10 +29,10 @@ class Span:
 
 def usable_span(prefix: IPNetwork, part: IPNetwork | None = None) -> Span:
     """
-    The addresses of *part* (or of all of *prefix*) that a host of *prefix* may have.
+    The addresses of *part* (or of all of *prefix*) that a host in *prefix* may use.
 
-    Not the network and the broadcast address of IPv4, nor the first of an IPv6 prefix, which is every
-    router's (RFC 4291, 2.6.1); but both of a /31 (RFC 3021) or /127 (RFC 6164), and the one of a /32 or /128.
+    Excludes the network and broadcast addresses of IPv4, and the Subnet-Router anycast address of IPv6 (RFC 4291, 2.6.1).
+    Includes both addresses of a /31 (RFC 3021) or /127 (RFC 6164), and the only one of a /32 or /128.
     """
     whole = part if part is not None else prefix
     first, last = int(whole.network_address), int(whole.broadcast_address)
@@ -46,7 +46,7 @@ def usable_span(prefix: IPNetwork, part: IPNetwork | None = None) -> Span:
 def barred_spans(
     ranges: Sequence[AddressRange], single: Sequence[IPAddress], version: int
 ) -> tuple[Span, ...]:
-    """What is never handed out by itself, sorted."""
+    """The spans of one IP *version* that are allocated only on request, sorted."""
     spans = [Span(int(each.first), int(each.last)) for each in ranges if each.version == version]
     spans += [Span(int(each), int(each)) for each in single if each.version == version]
     return tuple(sorted(spans, key=lambda span: span.first))
@@ -54,9 +54,9 @@ def barred_spans(
 
 def next_free(taken: SortedList, within: Span, barred: Sequence[Span], after: int | None) -> int | None:
     """
-    The first free address behind *after*, going round at the end; ``None`` if there is none.
+    The first free address after *after*, wrapping around at the end; ``None`` if there is none.
 
-    A freed address so rests until all others had their turn, and neighbours' ARP caches go stale first.
+    A released address is therefore reused last, when neighbours' ARP cache entries for it have expired.
     """
     if within.last < within.first:
         return None
@@ -72,18 +72,18 @@ def next_free(taken: SortedList, within: Span, barred: Sequence[Span], after: in
 def _first_free(taken: SortedList, first: int, last: int, barred: Sequence[Span]) -> int | None:
     candidate = first
     while candidate <= last:
-        behind_run = _behind_run(taken, candidate)
-        behind_bars = next(
-            (span.last + 1 for span in barred if span.first <= behind_run <= span.last), behind_run
+        after_run = _after_run(taken, candidate)
+        after_excluded = next(
+            (span.last + 1 for span in barred if span.first <= after_run <= span.last), after_run
         )
-        if behind_bars == candidate:
+        if after_excluded == candidate:
             return candidate
-        candidate = behind_bars
+        candidate = after_excluded
     return None
 
 
-def _behind_run(taken: SortedList, candidate: int) -> int:
-    """*candidate* if it is free, else the first number behind the run of taken ones that it is in."""
+def _after_run(taken: SortedList, candidate: int) -> int:
+    """*candidate* if it is free, otherwise the first number after the run of unavailable ones that contains it."""
     low = taken.bisect_left(candidate)
     if low == len(taken) or taken[low] != candidate:
         return candidate
@@ -99,7 +99,7 @@ def _behind_run(taken: SortedList, candidate: int) -> int:
 
 
 def count_barred(within: Span, barred: Sequence[Span], taken: SortedList) -> int:
-    """How many addresses of *within* are barred and not taken; overlapping bars count once."""
+    """The number of addresses of *within* that are excluded and not in *taken*; overlapping spans count once."""
     total, reached = 0, within.first - 1
     for span in barred:
         first, last = max(span.first, reached + 1), min(span.last, within.last)

@@ -1,4 +1,4 @@
-"""Addresses of the LAN's own DHCP server, handed out by our address management."""
+"""Pools whose addresses are leased from the DHCP server on the LAN."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 
 class DhcpPools:
-    """What is different with ``--ipam-opt dhcp=true``."""
+    """Plans pools and leases addresses for ``--ipam-opt dhcp=true``."""
 
     def __init__(self, leases: Leases, macs: MacPolicy) -> None:
         self._leases = leases
         self._macs = macs
 
-    async def planned(self, request: RequestPool, config: Config, nonce: str) -> Pool:
+    async def plan(self, request: RequestPool, config: Config, nonce: str) -> Pool:
         """
-        :raises RequestRefused: the request contradicts itself, or leaves open what neither the service nor the server knows.
+        Plan a pool, with the subnet and the router of the DHCP server if the user named no subnet.
+
+        :raises RequestRefused: the request contradicts itself, or omits what neither the configuration nor the server knows.
         """
         options = parse_options(request.options)
         dhcp = config.dhcp if options.dhcp is None else options.dhcp
@@ -54,7 +56,7 @@ class DhcpPools:
             )
         if request.pool is not None:
             return plan_pool(request, config, nonce)
-        facts = await self._ask(parent)
+        facts = await self._discover(parent)
         if facts.prefix_length is None:
             raise RequestRefused(
                 f"the DHCP server {facts.server_id} on {parent} names no subnet mask: give --subnet and --gateway"
@@ -64,29 +66,31 @@ class DhcpPools:
         pool = plan_pool(evolve(request, pool=prefix), config, nonce)
         return evolve(pool, any_subnet=True, part=None, leased_router=router)
 
-    async def _ask(self, parent: str) -> LanParameters:
+    async def _discover(self, parent: str) -> LanParameters:
         try:
             return await self._leases.discover(parent)
         except LinkError as failure:
             raise RequestRefused(f"no DHCP server can be asked on {parent}: {failure}") from None
 
     def gateway_in_data(self, pool: Pool) -> IPInterface | None:
-        """The server's router goes with the answer: without a subnet the user cannot have named one."""
+        """The server's router, for the reply to RequestPool: without a subnet the user cannot name one."""
         if not pool.any_subnet or pool.leased_router is None:
             return None
         return ip_interface(f"{pool.leased_router}/{pool.prefix.prefixlen}")
 
     async def router(self, pool: Pool) -> IPAddress | None:
-        """The server's router where it is in the pool; ``None`` also where no server answers now."""
+        """The server's router if it is in the pool; ``None`` also if no server answers."""
         try:
             router = (await self._leases.discover(pool.lan_parent)).router
         except MacvlanError:
             return None
         return router if router is not None and router in pool.prefix else None
 
-    async def take(self, pool: Pool, request: RequestAddress) -> IPInterface:
+    async def lease(self, pool: Pool, request: RequestAddress) -> IPInterface:
         """
-        :raises RequestRefused: no server leases an address, or another one than was asked for, or none of the pool.
+        Lease an address for a container.
+
+        :raises RequestRefused: no server leases an address, or it leases another one than requested, or one outside the pool.
         """
         terms = Terms(
             pool.lan_parent,
@@ -96,8 +100,8 @@ class DhcpPools:
             release=pool.dhcp_release,
             conflict_detection=pool.conflict_detection,
         )
-        wanted = request.address
-        facts = await self._leases.acquire(terms, wanted if isinstance(wanted, IPv4Address) else None)
+        requested = request.address
+        facts = await self._leases.acquire(terms, requested if isinstance(requested, IPv4Address) else None)
         if facts.address not in pool.prefix:
             await self._leases.release(pool.lan_parent, facts.mac)
             raise RequestRefused(
@@ -107,8 +111,8 @@ class DhcpPools:
         return ip_interface(f"{facts.address}/{pool.prefix.prefixlen}")
 
     def _mac(self, pool: Pool, name: str) -> str:
-        """Of the name, but for a container that was renamed and still runs, or that the engine has forgotten."""
-        mac = self._macs.for_lease(pool, name)
+        """The MAC made from *name*, or a random one if another lease uses that: a renamed container may still run under it."""
+        mac = self._macs.mac_for_lease(pool, name)
         if not self._leases.has(pool.lan_parent, mac):
             return mac
         _log.info(
@@ -116,7 +120,7 @@ class DhcpPools:
             name=name,
             mac=mac,
         )
-        return self._macs.for_lease(pool, "")
+        return self._macs.mac_for_lease(pool, "")
 
-    async def give_back(self, pool: Pool, address: IPAddress) -> None:
+    async def release(self, pool: Pool, address: IPAddress) -> None:
         await self._leases.release_address(pool.lan_parent, address)

@@ -1,7 +1,7 @@
 """
 The ``--ipam-opt`` options of a pool.
 
-The engine asks for a pool before it creates the network, and IPAM drivers never see ``-o`` options.
+The engine requests a pool before it creates the network, and never sends ``-o`` options to IPAM drivers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..options import DriverOption, driver_option, options_of, parse_driver_opti
 
 @frozen
 class PoolOptions:
-    """What a user sets with ``--ipam-opt``, parsed. ``None``: not set."""
+    """The parsed ``--ipam-opt`` options; ``None`` if not set."""
 
     parent: str | None = driver_option(
         "parent",
@@ -74,6 +74,6 @@ OPTIONS: tuple[DriverOption, ...] = options_of(PoolOptions)
 
 def parse_options(texts: Mapping[str, str]) -> PoolOptions:
     """
-    :raises RequestRefused: an unknown key or a wrong value.
+    :raises RequestRefused: an unknown option or an invalid value.
     """
     return parse_driver_options("--ipam-opt", PoolOptions, texts)

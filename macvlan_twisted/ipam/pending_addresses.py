@@ -1,4 +1,4 @@
-"""Addresses that were handed out to containers, and have no endpoint: since when."""
+"""Allocated container addresses that have no endpoint, and since when."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 class PendingAddresses:
     """
-    By pool and number. What begins to wait anew has not waited yet: the age is that of the claim, not of the number.
+    By pool and number. A new allocation of the same address starts at age zero.
 
-    :param seconds: a clock that never goes back.
+    :param seconds: a monotonic clock.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -21,7 +21,7 @@ class PendingAddresses:
         self._since[pool_id, number] = self._seconds()
 
     def end(self, pool_id: str, number: int) -> None:
-        """It has an endpoint, or is free. Succeeds when it did not wait."""
+        """The address has an endpoint, or was released. Succeeds when it is not pending."""
         self._since.pop((pool_id, number), None)
 
     def end_pool(self, pool_id: str) -> None:
@@ -32,7 +32,7 @@ class PendingAddresses:
         return self._since.get((pool_id, number))
 
     def longer_than(self, seconds: float) -> list[tuple[str, int]]:
-        """Those that have waited for so long, the longest first."""
+        """The addresses that have been pending for at least *seconds*, the oldest first."""
         latest, found = self._seconds() - seconds, []
         for key, since in self._since.items():
             if since > latest:

@@ -1,4 +1,4 @@
-"""What a pool is: one engine's grant of a subnet, and the set of addresses that it shares with others."""
+"""Pools: a subnet granted to an engine, and the set of addresses that the pool shares with others."""
 
 from __future__ import annotations
 
@@ -22,63 +22,64 @@ _ANY = {4: "0.0.0.0/0", 6: "::/0"}
 
 @frozen
 class Pool:
-    """An open pool; kept in state, so a new member needs a default."""
+    """An open pool. It is stored in state, so a new member needs a default."""
 
     pool_id: str
     address_space: str
     prefix: IPNetwork
-    """The LAN's subnet: its length goes with every address handed out."""
+    """The subnet of the LAN; replies contain addresses with its prefix length."""
     part: IPNetwork | None
-    """The part of it from which addresses are handed out by themselves."""
+    """The part of it from which we choose addresses (``--ip-range``); ``None`` for all of it."""
     parent: str
     any_subnet: bool = False
-    """Whether the engine was told 0.0.0.0/0, because the user named no subnet."""
+    """Whether the user named no subnet, so that the reply was 0.0.0.0/0 or ::/0."""
     is_global: bool = False
-    """Whether nodes of a swarm ask for its addresses again: what is in use is for them to find out, where it is used."""
+    """Whether the pool is a swarm manager's. The nodes request its addresses again and detect conflicts on their LANs."""
     conflict_detection: ConflictDetection = ConflictDetection.ON
     dhcp: bool = False
     dhcp_release: bool = True
     dhcp_vendor_class: str = ""
     identity: IdentitySource = IdentitySource.ADDRESS
     leased_router: IPv4Address | None = None
-    """The router that the DHCP server named, where the user named no subnet."""
+    """The router from the DHCP server, if the user named no subnet."""
     network_parent: str | None = None
-    """The parent of the network that has the pool, once it is made: a user need not have named it twice."""
+    """The parent of the pool's network, once that is created: the user need not name the parent for both."""
     stands_for: int = 0
     """
-    Of a pool that was rebuilt: for how many networks. Under which ids the engine has them is not known; all that say the
-    same mean it.
+    The number of networks for which a rebuilt pool stands. The engine's ids for their pools are unknown: all ids that differ
+    only in the nonce refer to this pool.
     """
     given_back: tuple[str, ...] = ()
-    """The ids among those under which it was released."""
+    """Those of the ids under which the engine has released the pool."""
 
     network_id: str | None = None
-    """The network of our driver that has the pool; ``None`` if another driver's has it, or that is not known."""
+    """The network of our driver that uses the pool; ``None`` if that is another driver's network, or unknown."""
     engine_id: str = ""
-    """Of the engine that was last seen to list a network with such a pool; empty if none was."""
+    """The id of the engine that last listed a network with such a pool; empty if none did."""
 
     @property
     def is_left_alone(self) -> bool:
-        """Whether it cannot be told whose it is: of a swarm, or rebuilt, so that the engine speaks of it by other ids."""
+        """Whether the pool's network cannot be determined: the pool is a swarm's, or rebuilt, and the engine uses other ids."""
         return self.is_global or self.stands_for > 0
 
     @property
     def lan_parent(self) -> str:
-        """The parent on whose LAN the addresses are looked for; empty if none is known."""
+        """The parent on whose LAN conflicts are detected; empty if none is known."""
         return self.network_parent or self.parent
 
     @cached_property
     def shared_set(self) -> str:
-        """Pools that are equal in this share one set of taken addresses."""
+        """Key of the set of addresses: pools with the same key share one :class:`~.address_set.AddressSet`."""
         return f"{self.address_space} {self.prefix} {self.parent}"
 
     @cached_property
     def cursor_key(self) -> str:
+        """Key of the last address chosen from this part of the subnet."""
         return f"{self.shared_set} {self.part or self.prefix}"
 
     @cached_property
     def span(self) -> Span:
-        """From which addresses are handed out by themselves."""
+        """The range from which we choose addresses."""
         return usable_span(self.prefix, self.part)
 
     @cached_property
@@ -89,16 +90,16 @@ class Pool:
         return self._described
 
     def with_length(self, address: IPAddress) -> IPInterface:
-        """An address as it is answered, with the length of the LAN's subnet."""
+        """*address* with the prefix length of the LAN's subnet, as in the reply to RequestAddress."""
         kind = IPv4Interface if address.version == 4 else IPv6Interface
         return kind((int(address), self.prefix.prefixlen))
 
 
 def pool_id_for(request: RequestPool, nonce: str) -> str:
     """
-    An id that says what the pool is: space, pool, sub-pool, options and a nonce.
+    A PoolID that describes the pool: address space, pool, sub-pool, options and a nonce.
 
-    Its parts are quoted as in a URL, so that it can be read back by anyone.
+    The parts are percent-encoded, so that the id can be parsed.
     """
     options = "&".join(f"{quote(key)}={quote(value)}" for key, value in sorted(request.options.items()))
     parts = (
@@ -111,19 +112,21 @@ def pool_id_for(request: RequestPool, nonce: str) -> str:
     return ";".join(parts)
 
 
-def said_by(pool_id: str) -> str:
-    """What the id says of its pool, without what tells it from other ids."""
+def id_without_nonce(pool_id: str) -> str:
+    """The description of the pool in *pool_id*, without the nonce."""
     return pool_id.rpartition(";")[0]
 
 
 def parent_of(options: PoolOptions, config: Config) -> str:
-    """The parent on which a pool's addresses are; empty if none is known."""
+    """The parent of a new pool; empty if none is known."""
     return options.parent or config.host_interface or ""
 
 
 def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
     """
-    :raises RequestRefused: the request contradicts itself, or leaves open what the service does not know.
+    Plan a pool from the request and the configuration.
+
+    :raises RequestRefused: the request contradicts itself, or omits what the configuration does not contain.
     """
     options = parse_options(request.options)
     parent = parent_of(options, config)
@@ -178,26 +181,26 @@ def _default_prefix(config: Config, parent: str, version: int) -> IPNetwork:
 
 
 def gateway_in_data(pool: Pool, config: Config) -> IPInterface | None:
-    """The gateway that goes with the answer: without a subnet the user cannot have named one."""
-
+    """The gateway for the reply to RequestPool: without a subnet the user cannot name one."""
     if not pool.any_subnet:
         return None
     gateway = config.gateway_for(pool.prefix)
     return None if gateway is None else ip_interface(f"{gateway}/{pool.prefix.prefixlen}")
 
 
-def answered_pool(pool: Pool) -> IPNetwork:
+def reported_subnet(pool: Pool) -> IPNetwork:
     """
-    What the engine is told. Its own subnet would overlap the host's route to the LAN, and the engine would
-    reject it and ask again for ever; 0.0.0.0/0 overlaps nothing.
-    """
+    The subnet in the reply to RequestPool.
 
+    If the user named no subnet, that of the LAN would overlap the host's route to it, and the engine would reject it and
+    request another pool for ever. 0.0.0.0/0 overlaps nothing.
+    """
     return ip_network(_ANY[pool.prefix.version]) if pool.any_subnet else pool.prefix
 
 
 def refuse_overlap(pool: Pool, others: Mapping[str, Pool]) -> None:
     """
-    :raises RequestRefused: a set of addresses that overlaps another one would hand out addresses twice.
+    :raises RequestRefused: the pool overlaps another subnet on the parent, so that an address could be allocated twice.
     """
     for other in others.values():
         if (

@@ -1,10 +1,9 @@
 """
-Which network has each pool, what of it becomes the host's, and which of its containers' addresses have no endpoint.
+Binds pools to networks, reserves the host's address, and finds allocated addresses without an endpoint.
 
-The engine requests pools before it names a network, and does not say afterwards which ones the network has; other
-drivers' networks have pools of ours, too. So a network's pool is what is certain to be it: the only one that can be, or
-the one from which a new endpoint of the network has an address. Addresses of all other pools are never given back
-unasked.
+The engine requests pools before it creates the network, and never states which pools a network uses. Networks of other drivers
+may use our pools, too. So a pool is bound to a network only if no other pool fits the network, or if a new endpoint of the
+network has an address of the pool. Only addresses of bound pools are released without a call of the engine.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation
 from .allocations import Allocations
 from .pending_addresses import PendingAddresses
-from .pool import Pool, answered_pool
+from .pool import Pool, reported_subnet
 from .pool_registry import PoolRegistry
 from .requests import Purpose, ReleaseAddress
 from .selection import AddressSelection
@@ -33,7 +32,7 @@ IsInUse = Callable[[str, IPAddress], bool]
 
 @frozen
 class Unowned:
-    """A container's address without an endpoint; equal only to the same claim of it."""
+    """An allocated container address without an endpoint; equal only to the same allocation of it."""
 
     pool_id: str
     address: IPAddress
@@ -41,7 +40,7 @@ class Unowned:
 
 
 class PoolBinding:
-    """:param locks: of pools, by their ids."""
+    """:param locks: keyed by pool id."""
 
     def __init__(
         self,
@@ -56,46 +55,46 @@ class PoolBinding:
         self._allocations = allocations
         self._selection = selection
         self._pending = pending
-        self._seen: dict[str, str] = {}
-        """By pool: the network of which a new endpoint had an address of the pool."""
+        self._observed: dict[str, str] = {}
+        """By pool id: the network in which a new endpoint has an address of the pool."""
 
-    async def network_made(
+    async def network_created(
         self,
         parent: str,
         subnets: Iterable[tuple[IPNetwork, Iterable[IPAddress]]],
         network_id: str | None = None,
     ) -> None:
         """
-        A network of our driver is made: from now on a named address of its pools is a container's.
+        A network of our driver is created: from now on a requested address of its pools is a container's.
 
-        :param parent: where the network is; a pool that another one was named for is looked after there.
-        :param subnets: each with its auxiliary addresses; by both its pool is told from that of another
-            network on the same subnet, which is being made in parallel.
-        :param network_id: whose addresses are given back when nobody has them; without it nobody's are.
+        :param parent: the network's parent. A pool that was opened for another one moves there.
+        :param subnets: each with its auxiliary addresses. Both distinguish its pool from that of another network on the same
+            subnet that is created in parallel.
+        :param network_id: bind the network's pools to this id, so that their orphaned addresses are released.
         """
         for subnet, auxiliary in subnets:
-            asked_for = set(auxiliary)
-            sole = None if network_id is None else self._sole(subnet)
-            if sole is not None and network_id is not None:
-                await self.belongs(sole.pool_id, network_id)
+            expected = set(auxiliary)
+            candidate = None if network_id is None else self._only_candidate(subnet)
+            if candidate is not None and network_id is not None:
+                await self.assign_network(candidate.pool_id, network_id)
             for pool_id, reserved in self._pools.being_made.items():
-                if answered_pool(self._pools.by_id[pool_id]) == subnet and reserved == asked_for:
+                if reported_subnet(self._pools.by_id[pool_id]) == subnet and reserved == expected:
                     del self._pools.being_made[pool_id]
-                    await self._settle(self._pools.by_id[pool_id], parent)
+                    await self._ensure_parent(self._pools.by_id[pool_id], parent)
                     break
 
-    async def _settle(self, pool: Pool, parent: str) -> None:
+    async def _ensure_parent(self, pool: Pool, parent: str) -> None:
         if pool.lan_parent != parent:
-            # Others may learn something of the pool at the same time, or release it.
+            # Another call may change the pool at the same time, or release it.
             async with self._locks.acquire(pool.pool_id):
                 before = self._pools.by_id.get(pool.pool_id)
                 if before is None:
                     return
-                pool = before if before.lan_parent == parent else await self._settled(before, parent)
+                pool = before if before.lan_parent == parent else await self._move(before, parent)
         self._selection.prepare(pool)
 
-    async def _settled(self, pool: Pool, parent: str) -> Pool:
-        """Nothing here fails: the network may be made already, and an engine does not ask for the removal of one that failed."""
+    async def _move(self, pool: Pool, parent: str) -> Pool:
+        """Log errors instead of raising them: the kernel may have the network already, and the engine would not delete it."""
         _log.info(
             "addresses of pool {pool} are looked for on {parent}, where its network is, and not on {other}; networks "
             "on one parent share their addresses if --ipam-opt parent= names it, too",
@@ -103,19 +102,19 @@ class PoolBinding:
             other=pool.parent or "no parent",
             parent=parent,
         )
-        settled = evolve(pool, network_parent=parent)
+        moved = evolve(pool, network_parent=parent)
         try:
-            await self._pools.store_pool(settled)
+            await self._pools.store_pool(moved)
         except StateError as failure:
             _log.error("the parent of a pool is not kept: {reason}", reason=str(failure))
         self._selection.forget(pool)
-        self._pools.by_id[pool.pool_id] = settled
+        self._pools.by_id[pool.pool_id] = moved
         try:
             await self._selection.disuse_lan(pool)
         except LinkError as failure:
             _log.error("{reason}", reason=str(failure))
-        self._selection.use_lan(settled)
-        return settled
+        self._selection.use_lan(moved)
+        return moved
 
     async def reserve_for_host(
         self,
@@ -125,19 +124,15 @@ class PoolBinding:
         wanted: IPAddress | None,
         preferred: Sequence[IPAddress],
     ) -> IPAddress:
-        """What :class:`~macvlan_twisted.driver.host_addresses.HostPools` says; while its network is being made."""
+        """See :class:`~macvlan_twisted.driver.host_addresses.HostPools`. Called while the network is being created."""
         pools = self._pools_of_network(parent, subnet, set(auxiliary))
         if not pools:
             raise NotFound(
                 f"pool {subnet} is not known to the plugin: remove the network and create it again"
             )
-        for each_pool in pools:
-            await self._settle(each_pool, parent)
-        pools = [
-            self._pools.by_id[each_pool.pool_id]
-            for each_pool in pools
-            if each_pool.pool_id in self._pools.by_id
-        ]
+        for each in pools:
+            await self._ensure_parent(each, parent)
+        pools = [self._pools.by_id[each.pool_id] for each in pools if each.pool_id in self._pools.by_id]
         if not pools:
             raise RequestRefused(f"pool {subnet} was released meanwhile")
         address = wanted
@@ -157,7 +152,7 @@ class PoolBinding:
             if wanted is not None:
                 await self._selection.refuse_used_by_others(pools[0], address)
         for pool in pools:
-            await self._allocations.take(
+            await self._allocations.allocate(
                 pool, Allocation(pool.pool_id, address, Purpose.HOST.value), advances=False
             )
         _log.info(
@@ -167,25 +162,25 @@ class PoolBinding:
 
     def _pools_of_network(self, parent: str, subnet: IPNetwork, auxiliary: set[IPAddress]) -> list[Pool]:
         """
-        Those that may be the one of a network that is being made: all in one shared set, for the engine does not say
-        which one it is, and networks are made in parallel.
+        The pools that may belong to a network that is being created. The engine does not state which one does, and networks
+        are created in parallel. All of them share one set of addresses.
         """
-        fitting = [pool for pool in self._pools.by_id.values() if answered_pool(pool) == subnet]
+        fitting = [pool for pool in self._pools.by_id.values() if reported_subnet(pool) == subnet]
         being_made = [pool for pool in fitting if self._pools.being_made.get(pool.pool_id) == auxiliary]
         found = sorted(being_made or fitting, key=lambda pool: pool.parent != parent)
         return [pool for pool in found if pool.shared_set == found[0].shared_set]
 
-    def _sole(self, subnet: IPNetwork) -> Pool | None:
-        """The pool of a network with *subnet* that is being made, where there is no other one that could be it."""
-        found = [pool for pool in self._unknown() if answered_pool(pool) == subnet]
+    def _only_candidate(self, subnet: IPNetwork) -> Pool | None:
+        """The pool of a new network with *subnet*, if only one can be it."""
+        found = [pool for pool in self._unbound() if reported_subnet(pool) == subnet]
         return found[0] if len(found) == 1 else None
 
-    def _unknown(self) -> list[Pool]:
+    def _unbound(self) -> list[Pool]:
         return [
             each for each in self._pools.by_id.values() if each.network_id is None and not each.is_left_alone
         ]
 
-    async def belongs(self, pool_id: str, network_id: str) -> None:
+    async def assign_network(self, pool_id: str, network_id: str) -> None:
         await self._change(pool_id, lambda pool: evolve(pool, network_id=network_id))
         pool = self._pools.by_id.get(pool_id)
         if pool is not None:
@@ -194,7 +189,7 @@ class PoolBinding:
                     self._pending.begin(pool_id, number)
 
     async def is_listed_by(self, pool_id: str, engine_id: str) -> None:
-        """As with networks: the engine that lists a network with the pool, the last time one did."""
+        """Store the engine that last listed a network with the pool."""
         await self._change(pool_id, lambda pool: evolve(pool, engine_id=engine_id))
 
     async def _change(self, pool_id: str, change: Callable[[Pool], Pool]) -> None:
@@ -204,54 +199,57 @@ class PoolBinding:
                 return
             try:
                 await self._pools.store_pool(change(pool))
-            except StateError as failure:  # it is learnt again, or nothing of it is ever collected
+            except StateError as failure:
+                # The next observation stores it. Until then, the reconciler releases nothing of the pool.
                 _log.error("whose pool {pool} is is not kept: {reason}", pool=pool_id, reason=str(failure))
                 return
             if pool_id in self._pools.by_id:
                 self._pools.by_id[pool_id] = change(self._pools.by_id[pool_id])
 
     def begin(self, is_in_use: IsInUse) -> None:
-        """At start: all addresses of containers without an endpoint begin to wait for one."""
+        """At start: mark all container addresses without an endpoint as pending."""
         for pool in self._pools.by_id.values():
             if pool.network_id is not None and not pool.is_left_alone:
                 for number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ()):
                     if not is_in_use(pool.network_id, _address(pool, number)):
                         self._pending.begin(pool.pool_id, number)
 
-    def came(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
-        """An endpoint was made with addresses that were handed out by us for it a moment ago."""
+    def endpoint_created(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
+        """An endpoint was created with *addresses*, which we have just allocated for it."""
         for address in addresses:
-            holders = [each for each in self._pools.by_id.values() if self._has(each, address)]
+            holders = [
+                each for each in self._pools.by_id.values() if self._has_endpoint_address(each, address)
+            ]
             if len(holders) == 1 and holders[0].network_id is None:
-                self._seen[holders[0].pool_id] = network_id
+                self._observed[holders[0].pool_id] = network_id
             for pool in holders:
                 if pool.network_id == network_id:
                     self._pending.end(pool.pool_id, int(address))
 
-    def left(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
-        """An endpoint is gone: what it had waits to be given back, or for another one."""
+    def endpoint_removed(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
+        """An endpoint was removed: its addresses are pending until they are released, or have another endpoint."""
         for address in addresses:
             for pool in self._pools.by_id.values():
-                if pool.network_id == network_id and self._has(pool, address):
+                if pool.network_id == network_id and self._has_endpoint_address(pool, address):
                     self._pending.begin(pool.pool_id, int(address))
 
-    def _has(self, pool: Pool, address: IPAddress) -> bool:
+    def _has_endpoint_address(self, pool: Pool, address: IPAddress) -> bool:
         return (
             not pool.is_left_alone
             and address in pool.prefix
             and int(address) in self._pools.set_of(pool).endpoints.get(pool.pool_id, ())
         )
 
-    async def learn(self) -> None:
-        """Keep what was seen since the last time."""
-        seen, self._seen = self._seen, {}
-        for pool_id, network_id in seen.items():
+    async def store_observed(self) -> None:
+        """Store the bindings that were observed since the last call."""
+        observed, self._observed = self._observed, {}
+        for pool_id, network_id in observed.items():
             pool = self._pools.by_id.get(pool_id)
             if pool is not None and pool.network_id is None:
-                await self.belongs(pool_id, network_id)
+                await self.assign_network(pool_id, network_id)
 
     def unowned(self, seconds: float, is_in_use: IsInUse) -> set[Unowned]:
-        """Addresses of our networks' containers that have been without an endpoint for so long."""
+        """The container addresses in bound pools that have had no endpoint for *seconds*."""
         found = set()
         for pool_id, number in self._pending.longer_than(seconds):
             pool, since = self._pools.by_id.get(pool_id), self._pending.since(pool_id, number)
@@ -262,7 +260,7 @@ class PoolBinding:
                 or address is None
                 or pool.network_id is None
                 or pool.is_left_alone
-                or not self._has(pool, address)
+                or not self._has_endpoint_address(pool, address)
                 or is_in_use(pool.network_id, address)
             ):
                 self._pending.end(pool_id, number)
@@ -274,7 +272,7 @@ class PoolBinding:
         """
         Release an address that has no endpoint, though the engine has not asked for it.
 
-        :return: whether it was released; otherwise it has been released, or handed out anew, meanwhile.
+        :return: whether it was released; not if it was released or allocated anew meanwhile.
         """
 
         def is_unchanged() -> bool:

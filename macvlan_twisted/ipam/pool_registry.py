@@ -1,4 +1,4 @@
-"""The open pools, and what is allocated in them."""
+"""The open pools and their allocations."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from ..errors import StateError
 from ..state.interfaces import AddressStore, Allocation
 from ..state.serialize import from_document, to_document
 from .address_set import AddressSet
-from .pool import Pool, said_by
+from .pool import Pool, id_without_nonce
 from .requests import Purpose
 
-MOST_CURSORS = 10_000
-"""A network that is made again goes on where the one before it ended; somebody may make networks up without end."""
+MAX_CURSORS = 10_000
+"""
+A network that is created again continues after the last address of its predecessor, so cursors outlive pools, up to this
+limit.
+"""
 
 
-def refuse_container_without_pool(claim: Allocation) -> None:
+def refuse_container_without_pool(allocation: Allocation) -> None:
     """
-    Of a claim in a pool that state does not hold: reserved addresses may be of one that was never opened.
+    Check an allocation whose pool is not in state. A reserved address may belong to a pool that was never opened.
 
-    :raises StateError: it is a container's, so an engine has the pool, and state has lost it.
+    :raises StateError: the address is a container's, so an engine has the pool, and state has lost it.
     """
-    if Purpose(claim.purpose) is Purpose.ENDPOINT:
+    if Purpose(allocation.purpose) is Purpose.ENDPOINT:
         raise StateError(
-            f"{claim.address} is a container's address of pool {claim.pool_id}, which is missing"
+            f"{allocation.address} is a container's address of pool {allocation.pool_id}, which is missing"
         )
 
 
 class PoolRegistry:
     """
-    The open pools and what is allocated in them. Memory is changed in the reactor's thread only; the ``store`` and
-    ``erase`` methods change the rows on disk.
+    The open pools and their allocations. Only the reactor thread changes the memory; the ``store`` and ``erase`` methods
+    change the rows on disk.
     """
 
     def __init__(self, store: AddressStore) -> None:
@@ -39,20 +42,20 @@ class PoolRegistry:
         self.by_id: dict[str, Pool] = {}
         self._sets: dict[str, AddressSet] = {}
         self.cursors: dict[str, int] = {}
-        """By cursor key: the number that was handed out last; what was advanced last is at the end."""
+        """By cursor key: the last number chosen; the cursor that advanced last is at the end."""
         self.lost: set[str] = set()
-        """Pools that were never opened, and have reserved addresses in state, as earlier versions left them there."""
+        """Ids of pools that were never opened, but have reserved addresses in state: earlier versions left those there."""
         self.being_made: dict[str, set[IPAddress]] = {}
         """
-        Pools whose network is not created yet, and their auxiliary addresses so far: until it is, a named address is an
-        auxiliary one.
+        By id of each pool whose network is not created yet: its auxiliary addresses so far. Until the network is created, a
+        requested address is an auxiliary one.
         """
 
     def load(self) -> None:
         """
         Read the state at start.
 
-        :raises StateError: a row cannot be understood, or a container's pool is missing.
+        :raises StateError: a row cannot be decoded, or the pool of a container's address is missing.
         """
         for key, document in self._store.pools().items():
             self.by_id[key] = from_document(Pool, document)
@@ -73,7 +76,7 @@ class PoolRegistry:
         await self._store.open_pool(pool.pool_id, to_document(pool))
 
     async def erase_pool(self, pool_id: str) -> None:
-        """With all that is allocated in it."""
+        """Erase the pool and its allocations."""
         await self._store.close_pool(pool_id)
 
     async def store_allocation(
@@ -85,8 +88,9 @@ class PoolRegistry:
         forgotten_cursors: Sequence[str],
     ) -> None:
         """
-        :param advances: whether the next search for a free address starts behind this one.
-        :param forgotten_names: names of containers that end; *forgotten_cursors*: cursors that end.
+        :param advances: whether the next search for a free address starts after this one.
+        :param forgotten_names: container names to erase.
+        :param forgotten_cursors: cursor keys to erase.
         """
         await self._store.claim(allocation, pool.cursor_key, advances, forgotten_names, forgotten_cursors)
 
@@ -94,9 +98,9 @@ class PoolRegistry:
         await self._store.release(pool_id, address)
 
     def find(self, pool_id: str) -> Pool | None:
-        """The pool that the engine means: that of this id, or a rebuilt one that says the same."""
+        """The pool with this id, or a rebuilt one whose id differs only in the nonce."""
         pool = self.by_id.get(pool_id)
-        if pool is None and said_by(pool_id):
+        if pool is None and id_without_nonce(pool_id):
             pool = next((each for each in self.by_id.values() if _stands_for(each, pool_id)), None)
         return pool
 
@@ -112,13 +116,13 @@ class PoolRegistry:
 
     def advance(self, pool: Pool, number: int) -> tuple[str, ...]:
         """
-        *number* was handed out last.
+        Set the pool's cursor to *number*.
 
-        :return: the cursor keys that are forgotten, of pools that are no more.
+        :return: the cursor keys that are forgotten: the oldest of a released pool, if there are too many.
         """
         self.cursors.pop(pool.cursor_key, None)
         self.cursors[pool.cursor_key] = number
-        if len(self.cursors) <= MOST_CURSORS:
+        if len(self.cursors) <= MAX_CURSORS:
             return ()
         used = {each.cursor_key for each in self.by_id.values()}
         forgotten = next((key for key in self.cursors if key not in used), None)
@@ -128,7 +132,7 @@ class PoolRegistry:
         return (forgotten,)
 
     def sharing_with(self, pool: Pool) -> list[Pool]:
-        """The other open pools of the same set of addresses."""
+        """The other open pools with the same set of addresses."""
         return [
             each
             for each in self.by_id.values()
@@ -136,16 +140,16 @@ class PoolRegistry:
         ]
 
     def remove(self, pool: Pool) -> None:
-        """With all that was taken in it; the pool itself may have been taken out before."""
+        """Remove the pool, which may be removed from :attr:`by_id` already, and its allocations."""
         self.by_id.pop(pool.pool_id, None)
         shared = self.set_of(pool)
-        if shared.pools == {pool.pool_id}:  # a million addresses go at once
+        if shared.pools == {pool.pool_id}:  # fast, even with a million addresses
             del self._sets[pool.shared_set]
         else:
-            shared.leave(pool.pool_id)
+            shared.remove_pool(pool.pool_id)
 
     def reserved_by(self, pool: Pool) -> list[IPAddress]:
-        """What *pool* alone keeps from all containers."""
+        """The addresses that *pool* reserves and no other pool does."""
         kind = type(pool.prefix.network_address)
         return [
             kind(number)
@@ -155,10 +159,10 @@ class PoolRegistry:
 
     def is_allocated(self, parent: str, address: IPAddress) -> bool:
         """Whether *address* is allocated to a container on *parent*."""
-        return self.of_endpoint(parent, address) is not None
+        return self.pool_of_endpoint(parent, address) is not None
 
-    def of_endpoint(self, parent: str, address: IPAddress) -> Pool | None:
-        """The pool of which *address* was handed out to a container on *parent*."""
+    def pool_of_endpoint(self, parent: str, address: IPAddress) -> Pool | None:
+        """The pool that allocated *address* to a container on *parent*."""
         for pool in self.by_id.values():
             if pool.is_global:
                 continue
@@ -170,5 +174,5 @@ class PoolRegistry:
 
 
 def _stands_for(pool: Pool, pool_id: str) -> bool:
-    is_meant = bool(pool.stands_for) and said_by(pool.pool_id) == said_by(pool_id)
-    return is_meant and pool_id not in pool.given_back
+    matches = bool(pool.stands_for) and id_without_nonce(pool.pool_id) == id_without_nonce(pool_id)
+    return matches and pool_id not in pool.given_back

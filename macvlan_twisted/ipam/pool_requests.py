@@ -1,4 +1,4 @@
-"""The engine's calls about pools: RequestPool and ReleasePool."""
+"""Handles the calls RequestPool and ReleasePool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..last_seen import EngineCalls
 from ..state.interfaces import Allocation
 from .allocations import Allocations
 from .dhcp_pools import DhcpPools
-from .pool import Pool, answered_pool, gateway_in_data, refuse_overlap
+from .pool import Pool, gateway_in_data, refuse_overlap, reported_subnet
 from .pool_registry import PoolRegistry
 from .requests import GrantedPool, Purpose, RequestPool
 from .selection import AddressSelection
@@ -23,8 +23,8 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 class PoolRequests:
     """
-    :param nonce: makes the part of a PoolID that distinguishes it from all others.
-    :param calls: of pools.
+    :param nonce: returns the part of a PoolID that makes it unique.
+    :param calls: the engine's calls, keyed by pool id.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class PoolRequests:
         self._calls = calls
         self._being_opened: dict[str, Pool] = {}
         """
-        Not on disk yet: nothing may be allocated in them, by a network on the same subnet either, for it would stay in
-        state without its pool if the disk refused that.
+        By id: pools that are not on disk yet. Nothing is allocated in them before: if the disk refused the pool, its
+        allocations would stay in state.
         """
 
     def load(self) -> None:
@@ -77,12 +77,12 @@ class PoolRequests:
         )
 
     def prepare(self) -> None:
-        """After a start: find out what the next containers will need."""
+        """After the start: prefetch addresses for the next containers."""
         for pool in self._pools.by_id.values():
             self._selection.prepare(pool)
 
     async def request_pool(self, request: RequestPool) -> GrantedPool:
-        pool = await self._dhcp_pools.planned(request, self._config, self._nonce())
+        pool = await self._dhcp_pools.plan(request, self._config, self._nonce())
         refuse_overlap(pool, {**self._pools.by_id, **self._being_opened})
         self._being_opened[pool.pool_id] = pool
         try:
@@ -100,30 +100,30 @@ class PoolRequests:
         if gateway is not None:
             try:
                 self._selection.refuse_taken(pool, gateway.ip, Purpose.GATEWAY)
-                await self._allocations.take(
+                await self._allocations.allocate(
                     pool, Allocation(pool.pool_id, gateway.ip, Purpose.GATEWAY.value), advances=False
                 )
             except BaseException:
                 await self.release_pool(pool.pool_id)
                 raise
-        return GrantedPool(pool.pool_id, answered_pool(pool), gateway)
+        return GrantedPool(pool.pool_id, reported_subnet(pool), gateway)
 
     async def release_pool(self, pool_id: str) -> None:
-        """Frees all that was taken under this id; the engine leaves addresses behind after some errors."""
+        """Release the pool and its addresses: after some errors the engine does not release those itself."""
         await self._release(pool_id, lambda pool: True)
 
-    async def _release(self, pool_id: str, is_to_be: Callable[[Pool], bool]) -> bool:
+    async def _release(self, pool_id: str, is_due: Callable[[Pool], bool]) -> bool:
         """
-        :param is_to_be: asked when its turn has come.
-        :return: whether the pool is gone.
+        :param is_due: called with the lock held; returns whether to release the pool after all.
+        :return: whether the pool was released.
         """
-        meant = self._pools.find(pool_id)
-        async with self._calls.locks.acquire(pool_id if meant is None else meant.pool_id):
-            meant = self._pools.find(pool_id)
-            if meant is None or not is_to_be(meant) or await self._is_others_yet(meant, pool_id):
+        found = self._pools.find(pool_id)
+        async with self._calls.locks.acquire(pool_id if found is None else found.pool_id):
+            found = self._pools.find(pool_id)
+            if found is None or not is_due(found) or await self._release_one_id(found, pool_id):
                 return False
-            pool_id = meant.pool_id
-            pool = self._pools.by_id.pop(pool_id)  # no address is taken in it any more
+            pool_id = found.pool_id
+            pool = self._pools.by_id.pop(pool_id)  # from now on no address is allocated in it
             self._pools.being_made.pop(pool_id, None)
             try:
                 await self._pools.erase_pool(pool_id)
@@ -136,14 +136,18 @@ class PoolRequests:
         _log.info("pool released: {pool}", pool=pool.described())
         return True
 
-    async def _is_others_yet(self, pool: Pool, pool_id: str) -> bool:
-        """Whether a rebuilt pool, which stands for several networks, is kept for those that are left."""
-        given_back = {*pool.given_back, pool_id}
-        if len(given_back) >= pool.stands_for:
+    async def _release_one_id(self, pool: Pool, pool_id: str) -> bool:
+        """
+        Release one id of a rebuilt pool, which stands for several networks.
+
+        :return: whether other ids remain, so that the pool stays open.
+        """
+        released_ids = {*pool.given_back, pool_id}
+        if len(released_ids) >= pool.stands_for:
             return False
-        left = evolve(pool, given_back=tuple(sorted(given_back)))
-        await self._pools.store_pool(left)
-        self._pools.by_id[pool.pool_id] = left
+        remaining = evolve(pool, given_back=tuple(sorted(released_ids)))
+        await self._pools.store_pool(remaining)
+        self._pools.by_id[pool.pool_id] = remaining
         return True
 
     @property
@@ -151,7 +155,7 @@ class PoolRequests:
         return list(self._pools.by_id.values())
 
     def has_containers(self, pool: Pool) -> bool:
-        """Whether addresses of the pool are handed out to containers."""
+        """Whether the pool has addresses that are allocated to containers."""
         return bool(self._pools.set_of(pool).endpoints.get(pool.pool_id))
 
     def idle_for(self, pool_id: str) -> float:
@@ -160,12 +164,12 @@ class PoolRequests:
 
     async def drop_pool(self, pool: Pool, idle: float) -> bool:
         """
-        Release a pool whose network is gone, without having been asked to.
+        Release a pool whose network is gone, without a call of the engine.
 
-        :param idle: seconds for which the engine must not have mentioned it.
-        :return: whether it was released; else it has changed, or was spoken of.
+        :param idle: seconds for which the engine must not have mentioned the pool.
+        :return: whether it was released; not if it has changed, or the engine has mentioned it.
         """
         return await self._release(
             pool.pool_id,
-            lambda meant: meant is pool and self._calls.last_seen.idle_for(pool.pool_id) >= idle,
+            lambda current: current is pool and self._calls.last_seen.idle_for(pool.pool_id) >= idle,
         )

@@ -1,8 +1,9 @@
 """
-Addresses found free ahead of need, so that no container waits for that: held, defended, and given to the next one.
+Prefetches free addresses, so that no container waits for a probe.
 
-Who chooses them is :mod:`macvlan_twisted.ipam.selection`; who finds out whether they are free is
-:class:`~macvlan_twisted.lan.conflicts.Conflicts`.
+A prefetched address is probed, defended, and held for the next container.
+:mod:`macvlan_twisted.ipam.selection` chooses the candidates, and :class:`~macvlan_twisted.lan.conflicts.Conflicts` probes
+them.
 """
 
 from __future__ import annotations
@@ -24,47 +25,52 @@ from .pool import Pool
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
-MOST_HELD = 8
-_FEW_HELD = 4
+MAX_READY = 8
+_FEW_READY = 4
 """Enough for an engine, which starts one container after the other."""
-MOST_AT_ONCE = 64
-"""So many are asked for at once, if so many containers wait."""
-MOST_IN_A_ROW = 256
-"""So many addresses that others have are skipped for one container: then somebody answers for all, and the user is told."""
+MAX_PROBES = 64
+"""Limit of parallel probes, reached only if as many containers wait."""
+MAX_CONFLICTS_IN_A_ROW = 256
+"""After so many consecutive conflicts a request fails: some host probably answers for all addresses."""
 
 
-def number_to_hold(span: Span) -> int:
-    """4 to 8; fewer of a small pool, for another host may hand out addresses of the same one."""
-    return max(1, min(_FEW_HELD, span.size // 4), min(MOST_HELD, span.size // 16))
+def ready_target(span: Span) -> int:
+    """
+    How many addresses to prefetch: 4 to 8, and fewer in a small pool, because another host may allocate from the same
+    subnet.
+    """
+    return max(1, min(_FEW_READY, span.size // 4), min(MAX_READY, span.size // 16))
 
 
 @define(eq=False)
 class PoolPrefetch:
-    """What is held for the pools that hand out from one part of one subnet."""
+    """The prefetched addresses of the pools that allocate from one part of one subnet on one parent."""
 
     pool: Pool
     shared: AddressSet
     choose: Callable[[], int | None]
-    """The next free number in the pool, not counting what is set aside."""
+    """Returns the next free number in the pool that is not set aside, or ``None``."""
     ready: list[int] = field(factory=list)
-    """In the order in which they were chosen."""
-    asked: set[int] = field(factory=set)
-    turn_of: dict[int, int] = field(factory=dict)
-    """In which order the ready and the asked ones were chosen."""
-    locks: int = 0
+    """Verified as free, in the order in which they were chosen."""
+    probing: set[int] = field(factory=set)
+    """Being probed before they become ready."""
+    order_of: dict[int, int] = field(factory=dict)
+    """The order in which the numbers in *ready* and *probing* were chosen."""
+    last_order: int = 0
     quarantined: set[int] = field(factory=set)
-    looked_at: set[int] = field(factory=set)
-    """Once more, before they are given."""
-    unproven: list[int] = field(factory=list)
-    """What could not be found out, for the containers that wait now."""
-    is_filled_now: bool = False
-    """Whether more is being asked for: some verdicts come at once."""
-    in_a_row: int = 0
-    """How many of those asked for last others had."""
+    """In use by another host, and set aside until they may be probed again."""
+    verifying: set[int] = field(factory=set)
+    """Ready before, and verified once more before they are allocated."""
+    inconclusive: list[int] = field(factory=list)
+    """Probed without a result, for the containers that wait now."""
+    is_filling: bool = False
+    """Whether :meth:`AddressPrefetch._fill` is running: some verdicts arrive while it is."""
+    conflicts_in_a_row: int = 0
     reason: str = ""
+    """Why the last probe was inconclusive."""
     waiting: list[Deferred[None]] = field(factory=list)
     callers: int = 0
-    """How many containers are being given an address."""
+    """How many requests for an address are in progress."""
     closed: bool = False
 
     @property
@@ -74,306 +80,336 @@ class PoolPrefetch:
     def address(self, number: int) -> IPAddress:
         return type(self.pool.prefix.network_address)(number)
 
-    async def changed(self) -> None:
-        """Wait until something has been found out."""
+    async def wait_for_verdict(self) -> None:
+        """Wait until a probe ends, or the prefetch is closed."""
         waiting: Deferred[None] = Deferred()
         self.waiting.append(waiting)
         await waiting
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         waiting, self.waiting = self.waiting, []
         for each in waiting:
             each.callback(None)
 
 
 class AddressPrefetch:
-    """What is held, by cursor key and parent: pools that share both share their candidates."""
+    """Prefetches for all pools. Pools with the same cursor key and parent share one :class:`PoolPrefetch`."""
 
     def __init__(self, conflicts: Conflicts) -> None:
         self._conflicts = conflicts
-        self._ahead: dict[tuple[str, str], PoolPrefetch] = {}
+        self._by_key: dict[tuple[str, str], PoolPrefetch] = {}
 
     def prepare(self, pool: Pool, shared: AddressSet, choose: Callable[[], int | None]) -> None:
-        """Begin to find out what the next containers will need."""
-        self._fill(self._of(pool, shared, choose))
+        """Start probing addresses for the next containers."""
+        self._fill(self._prefetch_for(pool, shared, choose))
 
-    def _of(self, pool: Pool, shared: AddressSet, choose: Callable[[], int | None]) -> PoolPrefetch:
-        ahead = self._ahead.get(_key(pool))
-        if ahead is None:
-            ahead = self._ahead[_key(pool)] = PoolPrefetch(pool, shared, choose)
+    def _prefetch_for(self, pool: Pool, shared: AddressSet, choose: Callable[[], int | None]) -> PoolPrefetch:
+        prefetch = self._by_key.get(_key(pool))
+        if prefetch is None:
+            prefetch = self._by_key[_key(pool)] = PoolPrefetch(pool, shared, choose)
             for address in self._conflicts.table.quarantined(pool.lan_parent):
-                self._quarantine(ahead, address)
-        return ahead
+                self._quarantine(prefetch, address)
+        return prefetch
 
-    def _quarantine(self, ahead: PoolPrefetch, address: IPAddress) -> None:
-        span = ahead.span
-        if address.version == ahead.pool.prefix.version and span.first <= int(address) <= span.last:
-            ahead.quarantined.add(int(address))
-            ahead.shared.set_aside(int(address))
+    def _quarantine(self, prefetch: PoolPrefetch, address: IPAddress) -> None:
+        span = prefetch.span
+        if address.version == prefetch.pool.prefix.version and span.first <= int(address) <= span.last:
+            prefetch.quarantined.add(int(address))
+            prefetch.shared.set_aside(int(address))
 
     async def next(
         self, pool: Pool, shared: AddressSet, choose: Callable[[], int | None]
     ) -> IPAddress | None:
         """
-        An address that is known to be free, ``None`` if the pool has none.
+        Return an address that is free on the LAN, or ``None`` if the pool has none.
 
-        :raises RequestRefused: it cannot be found out, and the pool's option says that then none is handed out.
+        :raises RequestRefused: the probe is inconclusive and ``conflict_detection`` is ``strict``, other hosts use too many
+            addresses in a row, or the pool was released meanwhile.
         """
-        ahead = self._of(pool, shared, choose)
-        if not ahead.callers:
-            ahead.in_a_row = 0
-        ahead.callers += 1
+        prefetch = self._prefetch_for(pool, shared, choose)
+        if not prefetch.callers:
+            prefetch.conflicts_in_a_row = 0
+        prefetch.callers += 1
         try:
-            return await self._next(ahead, pool)
+            return await self._next(prefetch, pool)
         finally:
-            ahead.callers -= 1
-            self._drop_unproven(ahead)
+            prefetch.callers -= 1
+            self._drop_inconclusive(prefetch)
 
-    async def _next(self, ahead: PoolPrefetch, pool: Pool) -> IPAddress | None:
-        self._fill(ahead)
+    async def _next(self, prefetch: PoolPrefetch, pool: Pool) -> IPAddress | None:
+        self._fill(prefetch)
         retried = False
         while True:
-            number = self._next_ready(ahead)
+            number = self._next_ready(prefetch)
             if number is not None:
-                if await self._is_still_free(ahead, pool, number):
-                    return ahead.address(number)
+                if await self._verify(prefetch, pool, number):
+                    return prefetch.address(number)
                 continue
-            if ahead.unproven and not ahead.asked and pool.conflict_detection != ConflictDetection.STRICT:
-                return self._unproven(ahead, ahead.unproven.pop(0))
-            if ahead.asked:
-                await ahead.changed()
-                if ahead.closed:
-                    raise released_meanwhile(pool)
+            if (
+                prefetch.inconclusive
+                and not prefetch.probing
+                and pool.conflict_detection != ConflictDetection.STRICT
+            ):
+                return self._allocate_inconclusive(prefetch, prefetch.inconclusive.pop(0))
+            if prefetch.probing:
+                await prefetch.wait_for_verdict()
+                if prefetch.closed:
+                    raise pool_released_error(pool)
                 continue
-            if ahead.in_a_row >= MOST_IN_A_ROW:
-                raise _others_have_all(pool)
-            if ahead.reason and pool.conflict_detection == ConflictDetection.STRICT:
-                raise cannot_be_found_out(pool, ahead.reason)
-            if not self._fill(ahead):
+            if prefetch.conflicts_in_a_row >= MAX_CONFLICTS_IN_A_ROW:
+                raise _addresses_in_use_error(pool)
+            if prefetch.reason and pool.conflict_detection == ConflictDetection.STRICT:
+                raise inconclusive_error(pool, prefetch.reason)
+            if not self._fill(prefetch):
                 if retried:
                     return None
                 retried = True
-                self._retry(ahead)
+                self._retry(prefetch)
 
-    def _next_ready(self, ahead: PoolPrefetch) -> int | None:
+    def _next_ready(self, prefetch: PoolPrefetch) -> int | None:
         """
-        A number that was found free, of this part of the subnet, or else of another one that overlaps it. It stays set
-        aside.
+        Take a ready number within this part of the subnet, from this prefetch or from one whose part overlaps it. It stays
+        set aside.
         """
-        for each in (ahead, *self._ahead.values()):
-            is_fit = each.shared is ahead.shared and each.pool.lan_parent == ahead.pool.lan_parent
-            if is_fit and (each is ahead or not ahead.asked):
+        for each in (prefetch, *self._by_key.values()):
+            matches = each.shared is prefetch.shared and each.pool.lan_parent == prefetch.pool.lan_parent
+            if matches and (each is prefetch or not prefetch.probing):
                 for number in each.ready:
-                    if not ahead.span.first <= number <= ahead.span.last:
+                    if not prefetch.span.first <= number <= prefetch.span.last:
                         continue
-                    if each is ahead and any(
-                        each.turn_of[asked] < each.turn_of[number] for asked in each.asked
+                    if each is prefetch and any(
+                        each.order_of[other] < each.order_of[number] for other in each.probing
                     ):
-                        break  # asked for at the same time, and heard of a moment later
+                        break  # an earlier choice is still being probed
                     each.ready.remove(number)
-                    self._fill(ahead)
+                    self._fill(prefetch)
                     return number
         return None
 
-    async def _is_still_free(self, ahead: PoolPrefetch, pool: Pool, number: int) -> bool:
+    async def _verify(self, prefetch: PoolPrefetch, pool: Pool, number: int) -> bool:
         """
-        What was found free a while ago is looked at once more, for a moment.
+        Verify once more that *number*, which was ready for a while, is free.
 
-        :raises RequestRefused: the pool is gone, or it cannot be found out, and then none is to be handed out.
+        :raises RequestRefused: the pool was released meanwhile, or the probe is inconclusive and ``conflict_detection`` is
+            ``strict``.
         """
-        address = ahead.address(number)
-        ahead.looked_at.add(number)
+        address = prefetch.address(number)
+        prefetch.verifying.add(number)
         try:
-            verdict = await self._hold(ahead, address)
+            verdict = await self._hold(prefetch, address)
         finally:
-            ahead.looked_at.discard(number)
-        if ahead.closed:
-            self._conflicts.release(ahead.pool.lan_parent, address, ahead.pool.shared_set)
-            raise released_meanwhile(pool)
+            prefetch.verifying.discard(number)
+        if prefetch.closed:
+            self._conflicts.release(prefetch.pool.lan_parent, address, prefetch.pool.shared_set)
+            raise pool_released_error(pool)
         if isinstance(verdict, Taken):
-            ahead.quarantined.add(number)
+            prefetch.quarantined.add(number)
             return False
-        ahead.shared.give_back(number)
-        if ahead.shared.is_taken(number):  # by a user who named it meanwhile
+        prefetch.shared.put_back(number)
+        if prefetch.shared.is_allocated(number):  # a user requested it meanwhile
             return False
         if isinstance(verdict, Inconclusive):
             if pool.conflict_detection == ConflictDetection.STRICT:
-                self._conflicts.release(ahead.pool.lan_parent, address, ahead.pool.shared_set)
-                raise cannot_be_found_out(pool, verdict.reason)
-            self._conflicts.count_inconclusive(ahead.pool.lan_parent, address, verdict.reason)
+                self._conflicts.release(prefetch.pool.lan_parent, address, prefetch.pool.shared_set)
+                raise inconclusive_error(pool, verdict.reason)
+            self._conflicts.count_inconclusive(prefetch.pool.lan_parent, address, verdict.reason)
         return True
 
-    def _unproven(self, ahead: PoolPrefetch, number: int) -> IPAddress:
-        ahead.shared.give_back(number)
-        self._conflicts.count_inconclusive(ahead.pool.lan_parent, ahead.address(number), ahead.reason)
-        return ahead.address(number)
+    def _allocate_inconclusive(self, prefetch: PoolPrefetch, number: int) -> IPAddress:
+        prefetch.shared.put_back(number)
+        self._conflicts.count_inconclusive(
+            prefetch.pool.lan_parent, prefetch.address(number), prefetch.reason
+        )
+        return prefetch.address(number)
 
-    async def _hold(self, ahead: PoolPrefetch, address: IPAddress, of_many: bool = False) -> Verdict:
-        pool = ahead.pool
+    async def _hold(self, prefetch: PoolPrefetch, address: IPAddress, of_many: bool = False) -> Verdict:
+        pool = prefetch.pool
         return await self._conflicts.hold(
-            pool.lan_parent, address, pool.shared_set, of_many=of_many, is_managed=True, on_lost=self._lost
+            pool.lan_parent, address, pool.shared_set, of_many=of_many, is_managed=True, on_lost=self._on_lost
         )
 
     @staticmethod
-    def _drop_unproven(ahead: PoolPrefetch) -> None:
-        """Nobody is to have them any more who could not wait."""
-        if ahead.callers or ahead.closed:
+    def _drop_inconclusive(prefetch: PoolPrefetch) -> None:
+        """Return inconclusive addresses to the pool once no request waits for one."""
+        if prefetch.callers or prefetch.closed:
             return
-        for number in ahead.unproven:
-            ahead.shared.give_back(number)
-        ahead.unproven.clear()
+        for number in prefetch.inconclusive:
+            prefetch.shared.put_back(number)
+        prefetch.inconclusive.clear()
 
-    def _fill(self, ahead: PoolPrefetch) -> bool:
-        """:return: whether anything more was asked for."""
-        if ahead.is_filled_now:
+    def _fill(self, prefetch: PoolPrefetch) -> bool:
+        """
+        Probe as many addresses as are missing.
+
+        :return: whether any probe was started.
+        """
+        if prefetch.is_filling:
             return False
-        for rested in [each for each in ahead.quarantined if self._may_retry(ahead, each)]:
-            ahead.quarantined.discard(rested)
-            ahead.shared.give_back(rested)
-        if not ahead.asked and not ahead.unproven:
-            ahead.reason = ""
-        ahead.is_filled_now, asked = True, False
+        for number in [each for each in prefetch.quarantined if self._may_retry(prefetch, each)]:
+            prefetch.quarantined.discard(number)
+            prefetch.shared.put_back(number)
+        if not prefetch.probing and not prefetch.inconclusive:
+            prefetch.reason = ""
+        prefetch.is_filling, started = True, False
         try:
-            while not ahead.reason and ahead.in_a_row < MOST_IN_A_ROW and (chosen := self._chosen(ahead)):
-                asked = True
+            while (
+                not prefetch.reason
+                and prefetch.conflicts_in_a_row < MAX_CONFLICTS_IN_A_ROW
+                and (chosen := self._choose_missing(prefetch))
+            ):
+                started = True
                 for number in chosen:
-                    self._ask(ahead, number, of_many=True)
+                    self._start_probe(prefetch, number, of_many=True)
         finally:
-            ahead.is_filled_now = False
-        return asked
+            prefetch.is_filling = False
+        return started
 
     @staticmethod
-    def _chosen(ahead: PoolPrefetch) -> list[int]:
-        """What is to be asked for, so that there is enough; set aside already."""
-        enough = max(number_to_hold(ahead.span), min(ahead.callers, MOST_AT_ONCE))
-        wanted = enough - len(ahead.ready) - len(ahead.asked) - len(ahead.unproven)
+    def _choose_missing(prefetch: PoolPrefetch) -> list[int]:
+        """Choose the numbers to probe, and set them aside."""
+        target = max(ready_target(prefetch.span), min(prefetch.callers, MAX_PROBES))
+        missing = target - len(prefetch.ready) - len(prefetch.probing) - len(prefetch.inconclusive)
         chosen = []
-        for _ in range(wanted):
-            number = ahead.choose()
+        for _ in range(missing):
+            number = prefetch.choose()
             if number is None:
                 break
-            ahead.shared.set_aside(number)
+            prefetch.shared.set_aside(number)
             chosen.append(number)
         return chosen
 
-    def _may_retry(self, ahead: PoolPrefetch, number: int) -> bool:
-        return self._conflicts.table.may_retry(ahead.pool.lan_parent, ahead.address(number))
+    def _may_retry(self, prefetch: PoolPrefetch, number: int) -> bool:
+        return self._conflicts.table.may_retry(prefetch.pool.lan_parent, prefetch.address(number))
 
-    def _retry(self, ahead: PoolPrefetch) -> None:
-        """When all else is taken: those that others had may be free by now."""
-        for number in sorted(ahead.quarantined)[: 4 * MOST_HELD]:
-            ahead.quarantined.discard(number)
-            if ahead.shared.is_endpoints(number):  # a user named it meanwhile, and it was free
-                ahead.shared.give_back(number)
+    def _retry(self, prefetch: PoolPrefetch) -> None:
+        """Probe quarantined addresses again, if nothing else is left: they may be free by now."""
+        for number in sorted(prefetch.quarantined)[: 4 * MAX_READY]:
+            prefetch.quarantined.discard(number)
+            if prefetch.shared.is_endpoint_address(number):  # a user requested it meanwhile, and it was free
+                prefetch.shared.put_back(number)
             else:
-                self._ask(ahead, number)
+                self._start_probe(prefetch, number)
 
-    def _ask(self, ahead: PoolPrefetch, number: int, of_many: bool = False) -> None:
-        ahead.asked.add(number)
-        ahead.locks += 1
-        ahead.turn_of[number] = ahead.locks
-        ensureDeferred(self._find_out(ahead, number, of_many)).addErrback(
+    def _start_probe(self, prefetch: PoolPrefetch, number: int, of_many: bool = False) -> None:
+        prefetch.probing.add(number)
+        prefetch.last_order += 1
+        prefetch.order_of[number] = prefetch.last_order
+        ensureDeferred(self._probe(prefetch, number, of_many)).addErrback(
             lambda failure: _log.failure("finding out about an address failed", failure=failure)
         )
 
-    async def _find_out(self, ahead: PoolPrefetch, number: int, of_many: bool) -> None:
-        address = ahead.address(number)
+    async def _probe(self, prefetch: PoolPrefetch, number: int, of_many: bool) -> None:
+        address = prefetch.address(number)
         verdict: Verdict = Inconclusive("it was not found out")
         try:
-            verdict = await self._hold(ahead, address, of_many)
+            verdict = await self._hold(prefetch, address, of_many)
         finally:
-            ahead.asked.discard(number)
-            ahead.turn_of = {each: ahead.turn_of[each] for each in (*ahead.ready, *ahead.asked, number)}
-            if ahead.closed:
-                if not self._is_wanted(ahead.pool.lan_parent, number):
-                    self._conflicts.release(ahead.pool.lan_parent, address, ahead.pool.shared_set)
-            elif ahead.shared.is_taken(number):  # by a user who named it meanwhile
-                ahead.shared.give_back(number)
-                if number in ahead.shared.reserved:
-                    self._conflicts.release(ahead.pool.lan_parent, address, ahead.pool.shared_set)
+            prefetch.probing.discard(number)
+            prefetch.order_of = {
+                each: prefetch.order_of[each] for each in (*prefetch.ready, *prefetch.probing, number)
+            }
+            if prefetch.closed:
+                if not self._is_wanted(prefetch.pool.lan_parent, number):
+                    self._conflicts.release(prefetch.pool.lan_parent, address, prefetch.pool.shared_set)
+            elif prefetch.shared.is_allocated(number):  # a user requested it meanwhile
+                prefetch.shared.put_back(number)
+                if number in prefetch.shared.reserved:
+                    self._conflicts.release(prefetch.pool.lan_parent, address, prefetch.pool.shared_set)
             elif isinstance(verdict, Free):
-                ahead.ready.append(number)
-                ahead.ready.sort(key=lambda each: ahead.turn_of[each])
-                ahead.reason, ahead.in_a_row = "", 0
+                prefetch.ready.append(number)
+                prefetch.ready.sort(key=lambda each: prefetch.order_of[each])
+                prefetch.reason, prefetch.conflicts_in_a_row = "", 0
             elif isinstance(verdict, Inconclusive):
-                ahead.reason = verdict.reason
-                if ahead.callers:
-                    ahead.unproven.append(number)
+                prefetch.reason = verdict.reason
+                if prefetch.callers:
+                    prefetch.inconclusive.append(number)
                 else:
-                    ahead.shared.give_back(number)
+                    prefetch.shared.put_back(number)
             else:
-                ahead.quarantined.add(number)
-                ahead.in_a_row += 1
-                self._fill(ahead)
-            ahead.tell()
+                prefetch.quarantined.add(number)
+                prefetch.conflicts_in_a_row += 1
+                self._fill(prefetch)
+            prefetch.notify()
 
     def _is_wanted(self, parent: str, number: int) -> bool:
-        """Whether a pool that was opened again asks for it, too, or has it."""
+        """Whether a pool that was opened anew probes *number* or has it ready."""
         return any(
-            each.pool.lan_parent == parent and (number in each.asked or number in each.ready)
-            for each in self._ahead.values()
+            each.pool.lan_parent == parent and (number in each.probing or number in each.ready)
+            for each in self._by_key.values()
         )
 
     def take(self, pool: Pool, address: IPAddress) -> bool:
-        """Whether *address*, which a user names, is one that was found free ahead; it is then the caller's."""
+        """
+        Take *address*, which a user requested, out of the prefetch.
+
+        :return: whether it was ready; the caller owns it then.
+        """
         number = int(address)
-        for ahead in self._ahead.values():
-            is_fit = ahead.pool.shared_set == pool.shared_set and ahead.pool.lan_parent == pool.lan_parent
-            if is_fit and number in ahead.ready:
-                ahead.ready.remove(number)
-                ahead.shared.give_back(number)
+        for prefetch in self._by_key.values():
+            matches = (
+                prefetch.pool.shared_set == pool.shared_set and prefetch.pool.lan_parent == pool.lan_parent
+            )
+            if matches and number in prefetch.ready:
+                prefetch.ready.remove(number)
+                prefetch.shared.put_back(number)
                 return True
         return False
 
     def withdraw(self, pool: Pool, address: IPAddress) -> None:
-        """*address* is reserved: what was found free, on whichever parent, is neither handed out nor defended."""
+        """*address* is now reserved: stop prefetching and defending it, on every parent."""
         number = int(address)
-        for ahead in self._ahead.values():
-            if ahead.pool.shared_set == pool.shared_set and number in ahead.ready:
-                ahead.ready.remove(number)
-                ahead.shared.give_back(number)
-                self._conflicts.release(ahead.pool.lan_parent, address, pool.shared_set)
+        for prefetch in self._by_key.values():
+            if prefetch.pool.shared_set == pool.shared_set and number in prefetch.ready:
+                prefetch.ready.remove(number)
+                prefetch.shared.put_back(number)
+                self._conflicts.release(prefetch.pool.lan_parent, address, pool.shared_set)
 
-    def _lost(self, parent: str, address: IPAddress) -> None:
-        """Someone took an address that was held, in spite of our defence."""
-        for ahead in self._ahead.values():
-            if ahead.pool.lan_parent == parent and int(address) in ahead.ready:
-                ahead.ready.remove(int(address))
-                ahead.quarantined.add(int(address))
+    def _on_lost(self, parent: str, address: IPAddress) -> None:
+        """Another host claimed a ready address despite our defence (RFC 5227, 2.4)."""
+        for prefetch in self._by_key.values():
+            if prefetch.pool.lan_parent == parent and int(address) in prefetch.ready:
+                prefetch.ready.remove(int(address))
+                prefetch.quarantined.add(int(address))
 
     def close(self, pool: Pool, others: bool) -> None:
-        """:param others: whether other pools hand out from the same part of the subnet."""
+        """:param others: whether other pools allocate from the same part of the subnet, and keep the prefetch in use."""
         if others:
             return
-        ahead = self._ahead.pop(_key(pool), None)
-        if ahead is None:
+        prefetch = self._by_key.pop(_key(pool), None)
+        if prefetch is None:
             return
-        ahead.closed = True
-        for number in (*ahead.ready, *ahead.unproven, *ahead.quarantined, *ahead.asked, *ahead.looked_at):
-            ahead.shared.give_back(number)
-        for number in ahead.ready:
-            self._conflicts.release(pool.lan_parent, ahead.address(number), pool.shared_set)
-        ahead.tell()
+        prefetch.closed = True
+        for number in (
+            *prefetch.ready,
+            *prefetch.inconclusive,
+            *prefetch.quarantined,
+            *prefetch.probing,
+            *prefetch.verifying,
+        ):
+            prefetch.shared.put_back(number)
+        for number in prefetch.ready:
+            self._conflicts.release(pool.lan_parent, prefetch.address(number), pool.shared_set)
+        prefetch.notify()
 
 
 def _key(pool: Pool) -> tuple[str, str]:
     return pool.cursor_key, pool.lan_parent
 
 
-def released_meanwhile(pool: Pool) -> RequestRefused:
+def pool_released_error(pool: Pool) -> RequestRefused:
     return RequestRefused(f"pool {pool.described()} was released meanwhile")
 
 
-def cannot_be_found_out(pool: Pool, reason: str) -> RequestRefused:
+def inconclusive_error(pool: Pool, reason: str) -> RequestRefused:
     return RequestRefused(
         f"no address of pool {pool.described()} is handed out, for it cannot be found out whether it is in use on "
         f"{pool.lan_parent or 'any parent'}: {reason}; mend that, or create the network with --ipam-opt conflict_detection=on"
     )
 
 
-def _others_have_all(pool: Pool) -> RequestRefused:
+def _addresses_in_use_error(pool: Pool) -> RequestRefused:
     return RequestRefused(
-        f"no address of pool {pool.described()} is handed out: {MOST_IN_A_ROW} in a row are in use by others on {pool.lan_parent}; "
+        f"no address of pool {pool.described()} is handed out: {MAX_CONFLICTS_IN_A_ROW} in a row are in use by others on {pool.lan_parent}; "
         "if a router there answers for all of them (proxy ARP), have it stop, or create the network with "
         "--ipam-opt conflict_detection=off; else give another --ip-range"
     )

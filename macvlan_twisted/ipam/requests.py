@@ -1,4 +1,4 @@
-"""What the engine may ask of address management, and what it is told: frozen values, spelt our way."""
+"""Requests to the IPAM driver and their replies, as frozen values."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..addresses import IPAddress, IPInterface, IPNetwork
 
 
 class Purpose(Enum):
-    """What an address is wanted for."""
+    """The purpose of an address."""
 
     GATEWAY = "gateway"
     AUXILIARY = "auxiliary"
-    """Kept free for a host of the LAN (``--aux-address``)."""
+    """Reserved for a host on the LAN (``--aux-address``)."""
     HOST = "host"
-    """The host's own, by which it reaches its containers."""
+    """The Docker host's own address for reaching its containers."""
     ENDPOINT = "endpoint"
 
 
@@ -29,12 +29,12 @@ class RequestPool:
     options: Mapping[str, str]
     v6: bool = False
     is_global: bool = False
-    """Whether a swarm manager asks, on behalf of nodes: each asks again, for itself."""
+    """Whether a swarm manager requests the pool on behalf of the nodes, each of which requests its own."""
 
 
 @frozen
 class GrantedPool:
-    """The answer to RequestPool; with *gateway* the engine asks for none."""
+    """The reply to RequestPool. If it contains *gateway*, the engine does not request one."""
 
     pool_id: str
     pool: IPNetwork

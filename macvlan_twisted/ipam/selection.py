@@ -1,4 +1,4 @@
-"""Which address a container gets, and which one it must not have."""
+"""Selects a container's address, and refuses requested addresses that are not available."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..option_values import ConflictDetection, IdentitySource
 from .allocator import barred_spans, count_barred, next_free, usable_span
 from .pool import Pool
 from .pool_registry import PoolRegistry
-from .prefetch import AddressPrefetch, cannot_be_found_out, released_meanwhile
+from .prefetch import AddressPrefetch, inconclusive_error, pool_released_error
 from .requests import Purpose
 from .sticky_addresses import StickyAddresses
 
@@ -20,7 +20,7 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 
 class AddressSelection:
-    """Asks the sets of addresses taken, and the LAN."""
+    """Selects from the sets of addresses, after probing the LAN."""
 
     def __init__(
         self,
@@ -33,13 +33,13 @@ class AddressSelection:
         self._pools = pools
         self._sticky_addresses = sticky_addresses
         self._conflicts = conflicts
-        self._candidates = AddressPrefetch(conflicts)
+        self._prefetch = AddressPrefetch(conflicts)
         self._barred = {
             version: barred_spans(config.excluded, config.gateways, version) for version in (4, 6)
         }
 
     def use_lan(self, pool: Pool) -> None:
-        """Have the LAN of *pool*'s parent listened to, where anything is found out there."""
+        """Listen on the LAN of *pool*'s parent, if the pool uses conflict detection or DHCP."""
         if pool.conflict_detection != ConflictDetection.OFF or pool.dhcp:
             self._conflicts.use(pool.lan_parent, f"pool {pool.pool_id}", pool.prefix)
 
@@ -47,71 +47,73 @@ class AddressSelection:
         await self._conflicts.disuse(f"pool {pool.pool_id}")
 
     def prepare(self, pool: Pool) -> None:
-        """Begin to find out what the next containers of a network that is made will need."""
+        """Start prefetching addresses for the next containers of a network that was created."""
         if pool.conflict_detection != ConflictDetection.OFF and not pool.dhcp:
-            self._candidates.prepare(pool, self._pools.set_of(pool), lambda: self._next_number(pool))
+            self._prefetch.prepare(pool, self._pools.set_of(pool), lambda: self._next_number(pool))
 
     def close(self, pool: Pool) -> None:
-        """The pool is open no more, but its set of addresses still is."""
+        """The pool is released; its set of addresses still exists."""
         others = self._pools.sharing_with(pool)
         self.forget(pool)
         if not others:
             self._conflicts.table.forget_within(pool.lan_parent, pool.prefix)
 
     def forget(self, pool: Pool) -> None:
-        """Let go of what is held for *pool* on its parent, if no other pool hands it out there."""
+        """Drop the prefetched addresses of *pool* on its parent, unless another pool uses them there."""
         keys = [(each.cursor_key, each.lan_parent) for each in self._pools.sharing_with(pool)]
-        self._candidates.close(pool, others=(pool.cursor_key, pool.lan_parent) in keys)
+        self._prefetch.close(pool, others=(pool.cursor_key, pool.lan_parent) in keys)
 
     def reserved(self, pool: Pool, address: IPAddress) -> None:
-        """*address* is a gateway's, a host's or an auxiliary one from now on: it was perhaps held for a container."""
-        self._candidates.withdraw(pool, address)
+        """*address* is now reserved as a gateway, host or auxiliary address: drop it if it is prefetched."""
+        self._prefetch.withdraw(pool, address)
 
     async def next(self, pool: Pool) -> IPAddress:
         """
-        :raises RequestRefused: none is left, or it cannot be found out whether one is free.
+        Select the next free address.
+
+        :raises RequestRefused: none is left, or probing is inconclusive and ``conflict_detection`` is ``strict``.
         """
         if pool.pool_id not in self._pools.by_id:
-            raise released_meanwhile(pool)
+            raise pool_released_error(pool)
         if pool.conflict_detection == ConflictDetection.OFF:
             number = self._next_number(pool)
             address = None if number is None else type(pool.prefix.network_address)(number)
         else:
             shared = self._pools.set_of(pool)
-            address = await self._candidates.next(pool, shared, lambda: self._next_number(pool))
+            address = await self._prefetch.next(pool, shared, lambda: self._next_number(pool))
         if address is None:
             raise self._exhausted(pool)
         return address
 
     async def previous(self, pool: Pool, name: str) -> IPAddress | None:
-        """The address that the container of this name had before, if it is still free."""
+        """The address that the container *name* had before, if it is still free."""
         if not name or pool.identity == IdentitySource.RANDOM:
             return None
-        before = self._sticky_addresses.of_name(pool.pool_id, name)
-        if before is None or not self._hands_out(pool, before.address):
-            return None  # a user named it with --ip; it is not handed out on our own account
+        sticky = self._sticky_addresses.of_name(pool.pool_id, name)
+        if sticky is None or not self._may_choose(pool, sticky.address):
+            return None  # it was requested with --ip, and is outside the range from which we choose
         try:
-            self.refuse_taken(pool, before.address, Purpose.ENDPOINT)
-            await self.refuse_used_by_others(pool, before.address)
-        except RequestRefused as refused:
-            _log.info("{name} gets another address than before: {reason}", name=name, reason=str(refused))
+            self.refuse_taken(pool, sticky.address, Purpose.ENDPOINT)
+            await self.refuse_used_by_others(pool, sticky.address)
+        except RequestRefused as refusal:
+            _log.info("{name} gets another address than before: {reason}", name=name, reason=str(refusal))
             return None
-        return before.address
+        return sticky.address
 
     def default_gateway(self, pool: Pool) -> IPAddress | None:
-        """The router that the service's configuration names for the pool."""
+        """The gateway of the pool in the service's configuration."""
         return self._config.gateway_for(pool.prefix)
 
     def release(self, pool: Pool, address: IPAddress, holder: str | None = None) -> None:
         """
-        Nobody has *address* any more: stop defending it.
+        Stop defending *address*.
 
-        :param holder: only if it is held for this one.
+        :param holder: release it only if this holder has it.
         """
         self._conflicts.release(pool.lan_parent, address, holder)
 
-    def _hands_out(self, pool: Pool, address: IPAddress) -> bool:
-        """Whether a container of *pool* may get *address* without having asked for it."""
+    def _may_choose(self, pool: Pool, address: IPAddress) -> bool:
+        """Whether we may choose *address* for a container of *pool* that did not request it."""
         span, number = usable_span(pool.prefix, pool.part), int(address)
         return span.first <= number <= span.last and not any(
             barred.first <= number <= barred.last for barred in self._barred[pool.prefix.version]
@@ -139,11 +141,12 @@ class AddressSelection:
 
     async def refuse_used_by_others(self, pool: Pool, address: IPAddress) -> None:
         """
-        :raises RequestRefused: someone on the LAN has *address*, or another container was given it while that was found out.
+        :raises RequestRefused: another host uses *address*, another container got it during the probe, or the probe is
+            inconclusive and ``conflict_detection`` is ``strict``.
         """
         if pool.conflict_detection == ConflictDetection.OFF:
             return
-        self._candidates.take(pool, address)  # it is held still, and needs but a last look
+        self._prefetch.take(pool, address)  # already defended, so the probe is short
         shared = self._pools.set_of(pool)
         was_aside = int(address) in shared.aside
         shared.set_aside(int(address))
@@ -151,11 +154,11 @@ class AddressSelection:
             verdict = await self._conflicts.hold(pool.lan_parent, address, pool.shared_set, is_managed=True)
         finally:
             if not was_aside:
-                shared.give_back(int(address))
+                shared.put_back(int(address))
         if pool.pool_id not in self._pools.by_id:
             self._conflicts.release(pool.lan_parent, address)
-            raise released_meanwhile(pool)
-        self._candidates.take(pool, address)
+            raise pool_released_error(pool)
+        self._prefetch.take(pool, address)
         if isinstance(verdict, Taken):
             raise RequestRefused(
                 f"address {address} is in use on {pool.lan_parent}: MAC {verdict.mac} {verdict.how.value}; give another --ip, or "
@@ -164,7 +167,7 @@ class AddressSelection:
         self.refuse_taken(pool, address, Purpose.ENDPOINT)
         if isinstance(verdict, Inconclusive):
             if pool.conflict_detection == ConflictDetection.STRICT:
-                raise cannot_be_found_out(pool, verdict.reason)
+                raise inconclusive_error(pool, verdict.reason)
             self._conflicts.count_inconclusive(pool.lan_parent, address, verdict.reason)
 
     def refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
@@ -177,16 +180,20 @@ class AddressSelection:
             )
 
     def refuse_taken(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
-        """An endpoint's address is its own; what is reserved may be so for several networks."""
+        """
+        Several networks may reserve the same address; an endpoint's address is exclusive.
+
+        :raises RequestRefused: *address* is not available for *purpose*.
+        """
         shared = self._pools.set_of(pool)
         number = int(address)
-        if shared.is_endpoints(number):
+        if shared.is_endpoint_address(number):
             raise RequestRefused(
                 f"{purpose.value} address {address} of pool {pool.prefix} is in use by a container: choose another one"
             )
-        # The engine names each auxiliary address once a pool: the second time a user, or a container, does.
-        again = purpose is Purpose.AUXILIARY and pool.pool_id in shared.reserved.get(number, ())
-        if again or (purpose is Purpose.ENDPOINT and number in shared.reserved):
+        # The engine requests each auxiliary address once per pool: the second request comes from a user or a container.
+        is_repeated = purpose is Purpose.AUXILIARY and pool.pool_id in shared.reserved.get(number, ())
+        if is_repeated or (purpose is Purpose.ENDPOINT and number in shared.reserved):
             raise RequestRefused(
                 f"address {address} of pool {pool.prefix} is reserved as a network's gateway or auxiliary address: "
                 "choose another one"

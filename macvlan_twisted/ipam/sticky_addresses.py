@@ -1,16 +1,19 @@
-"""Who had which address and MAC: a container that comes again under its name gets the same ones."""
+"""The last address and MAC of each container name: a container that is created again under its name gets the same ones."""
 
 from __future__ import annotations
 
 from ..addresses import IPAddress
 from ..state.interfaces import AddressStore, StickyAddress
 
-MOST_NAMES = 10_000
-"""Of one pool; engines make up a name for each container that has none."""
+MAX_NAMES = 10_000
+"""Limit per pool: the engine generates a name for each container that has none, so names accumulate."""
 
 
 class StickyAddresses:
-    """By pool and name, and by pool and address, which has had one name last. What is here is on disk, or about to be."""
+    """
+    Indexed by pool and name, and by pool and address; an address belongs to the name that had it last. The caller stores each
+    change on disk.
+    """
 
     def __init__(self, store: AddressStore) -> None:
         self._store = store
@@ -30,30 +33,34 @@ class StickyAddresses:
         return None if name is None else self.of_name(pool_id, name)
 
     def note(self, identity: StickyAddress) -> tuple[str, ...]:
-        """:return: names that end: of who had the address before, and of the oldest one where there are too many."""
+        """
+        Record *identity*.
+
+        :return: the names that are forgotten: the previous one of the address, and the oldest if there are too many.
+        """
         names = self._by_name.setdefault(identity.pool_id, {})
-        ended = []
-        before = self._by_address.get((identity.pool_id, identity.address))
-        if before is not None and before != identity.name:
-            ended.append(before)
-        earlier = names.pop(identity.name, None)  # the newest go to the end
+        forgotten = []
+        previous_name = self._by_address.get((identity.pool_id, identity.address))
+        if previous_name is not None and previous_name != identity.name:
+            forgotten.append(previous_name)
+        earlier = names.pop(identity.name, None)  # move it to the end: the newest are last
         if earlier is not None:
             self._by_address.pop((identity.pool_id, earlier.address), None)
         names[identity.name] = identity
         self._by_address[identity.pool_id, identity.address] = identity.name
-        if len(names) - len(ended) > MOST_NAMES:
-            ended.append(next(iter(names)))
-        for name in ended:
-            gone = names.pop(name, None)
-            if gone is not None and self._by_address.get((gone.pool_id, gone.address)) == name:
-                del self._by_address[gone.pool_id, gone.address]
-        return tuple(ended)
+        if len(names) - len(forgotten) > MAX_NAMES:
+            forgotten.append(next(iter(names)))
+        for name in forgotten:
+            removed = names.pop(name, None)
+            if removed is not None and self._by_address.get((removed.pool_id, removed.address)) == name:
+                del self._by_address[removed.pool_id, removed.address]
+        return tuple(forgotten)
 
     def forget_address(self, pool_id: str, address: IPAddress) -> tuple[str, ...]:
         """
-        Who has *address* from now on has no name.
+        The new owner of *address* has no name.
 
-        :return: names that end.
+        :return: the names that are forgotten.
         """
         name = self._by_address.pop((pool_id, address), None)
         if name is None:

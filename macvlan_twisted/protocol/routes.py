@@ -72,7 +72,7 @@ def all_methods(
 
     async def create_network(request: CreateNetwork) -> None:
         await networks.create(request)
-        await pool_binding.network_made(
+        await pool_binding.network_created(
             networks.parent_of(request.network_id),
             [(each.pool, each.auxiliary.values()) for each in request.subnets if each.managed_here],
             request.network_id,

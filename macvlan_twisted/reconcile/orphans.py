@@ -95,7 +95,7 @@ class Orphans:
 
     async def find(self, seconds: float) -> OrphansFound:
         """What has been orphaned for so many seconds."""
-        await self._pool_binding.learn()
+        await self._pool_binding.store_observed()
         self._index_endpoints()
         addresses = self._pool_binding.unowned(seconds, lambda *one: one in self._in_use)
         return OrphansFound(

@@ -16,7 +16,7 @@ from ..driver.models import Network
 from ..driver.networks import Networks
 from ..driver.registry import Registry
 from ..errors import MacvlanError
-from ..ipam.pool import Pool, answered_pool
+from ..ipam.pool import Pool, reported_subnet
 from ..ipam.pool_binding import PoolBinding
 from ..ipam.pool_requests import PoolRequests
 from .engine_snapshot import EngineSnapshot
@@ -132,7 +132,7 @@ def _is_listed(pool: Pool, listed: Listed) -> bool:
     """Whether the engine lists the pool's network or, if that is unknown, one that may be it."""
     if pool.network_id is not None:
         return pool.network_id in listed
-    subnet = answered_pool(pool)
+    subnet = reported_subnet(pool)
     return any(
         subnet in network.subnets or not network.subnets
         for network in listed.values()

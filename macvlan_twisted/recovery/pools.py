@@ -11,7 +11,7 @@ from ..config import Config
 from ..driver.models import Network
 from ..engine.blocking_client import FoundNetwork, FoundSubnet
 from ..errors import RequestRefused
-from ..ipam.pool import Pool, plan_pool, pool_id_for, said_by
+from ..ipam.pool import Pool, id_without_nonce, plan_pool, pool_id_for
 from ..ipam.requests import Purpose, RequestPool
 from ..protocol.messages import LOCAL_ADDRESS_SPACE
 from .snapshot import Snapshot
@@ -42,9 +42,9 @@ def add_pools(
         except RequestRefused as refused:
             missing.append(f"the pool {subnet.pool} of network {found.name}: {refused}")
             continue
-        description = said_by(planned.pool_id)
+        description = id_without_nonce(planned.pool_id)
         seen[description] = seen.get(description, 0) + 1
-        fitting = [pool for key, pool in snapshot.pools.items() if said_by(key) == description]
+        fitting = [pool for key, pool in snapshot.pools.items() if id_without_nonce(key) == description]
         pool = fitting[0] if fitting else planned
         unknown = max(1, seen[description] + 1 - len(fitting or [pool]))
         snapshot.pools[pool.pool_id] = pool = evolve(pool, stands_for=unknown, given_back=())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from macvlan_twisted.ipam.pool import said_by
+from macvlan_twisted.ipam.pool import id_without_nonce
 from macvlan_twisted.ipam.requests import Purpose
 from macvlan_twisted.lan.host_routes import ROUTE_PROTOCOL
 from macvlan_twisted.link_names import instance_prefix
@@ -61,7 +61,7 @@ def _state_of(world: World, docker: Docker) -> State:
         lost = [each for each in docker.view.pools if each not in state.pools]
         of_engine = {}
         for new in state.pools:
-            old = next((each for each in lost if said_by(each) == said_by(new)), None)
+            old = next((each for each in lost if id_without_nonce(each) == id_without_nonce(new)), None)
             if new not in docker.view.pools and old is not None:
                 lost.remove(old)
                 of_engine[new] = old

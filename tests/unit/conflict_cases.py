@@ -65,7 +65,7 @@ class ConflictTestCase(AddressTestCase):
     def made(self, pool: str = POOL, part: str | None = None, **options: Any) -> str:
         """The pool of a network, before any probe."""
         pool_id = self.open(pool, part, **options)
-        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(parse_network(pool), ())]))
+        self.plugin.wait(self.plugin.pool_binding.network_created("eth0", [(parse_network(pool), ())]))
         return pool_id
 
     def ready(self, pool: str = POOL, part: str | None = None, **options: Any) -> str:

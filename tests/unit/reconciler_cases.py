@@ -42,7 +42,7 @@ def make_network(plugin: PluginHarness, *subnets: str, network_id: str = NETWORK
     managed = tuple(evolve(subnet(each), managed_here=True) for each in subnets or (SUBNET,))
     plugin.create_network(network_id, subnets=managed, parent="eth0")
     pools = [(each.pool, ()) for each in managed]
-    plugin.wait(plugin.pool_binding.network_made("eth0", pools, network_id))
+    plugin.wait(plugin.pool_binding.network_created("eth0", pools, network_id))
 
 
 def request_address(plugin: PluginHarness, pool_id: str, text: str) -> None:

@@ -219,7 +219,9 @@ class RaceTests(AddressTestCase):
         """The parent of its network, and the engine that lists it."""
         pool = self.open("10.0.0.0/29")
         self.hold("open_pool")
-        self.plugin.start(self.plugin.pool_binding.network_made("eth1", [(parse_network("10.0.0.0/29"), ())]))
+        self.plugin.start(
+            self.plugin.pool_binding.network_created("eth1", [(parse_network("10.0.0.0/29"), ())])
+        )
         self.plugin.start(self.plugin.pool_binding.is_listed_by(pool, "e" * 64))
         while self.plugin.store.steps.held:
             self.let_go()
@@ -238,7 +240,7 @@ class RaceTests(AddressTestCase):
 
     def test_unowned_address_may_go_with_its_pool_meanwhile(self) -> None:
         pool_id, network = self.open("10.0.0.0/29"), parse_network("10.0.0.0/29")
-        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(network, ())], "n" * 64))
+        self.plugin.wait(self.plugin.pool_binding.network_created("eth0", [(network, ())], "n" * 64))
         self.ask(pool_id)
         (unowned,) = self.plugin.pool_binding.unowned(0, lambda *_: False)
         self.hold("release")

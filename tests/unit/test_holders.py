@@ -109,7 +109,7 @@ class ReservedAddressTests(ConflictTestCase):
     def test_two_sets_on_one_parent_never_share_an_address(self) -> None:
         one = self.ready(parent="eth0")
         other = self.open(POOL, parent="eth9")
-        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(parse_network(POOL), ())]))
+        self.plugin.wait(self.plugin.pool_binding.network_created("eth0", [(parse_network(POOL), ())]))
         self.pass_time()
         allocated = [self.gets(pool) for pool in (one, other, one, other)]
         self.assertEqual(len(set(allocated)), 4)
@@ -165,7 +165,7 @@ class ForgottenAddressTests(ConflictTestCase):
     def test_address_is_probed_on_the_parent_of_its_own_network(self) -> None:
         self.made()
         other = self.open(POOL)
-        self.plugin.wait(self.plugin.pool_binding.network_made("eth1", [(parse_network(POOL), ())]))
+        self.plugin.wait(self.plugin.pool_binding.network_created("eth1", [(parse_network(POOL), ())]))
         self.pass_time()
         self.gets(other)
         self.assertTrue(self.plugin.taps["eth1"].sent)

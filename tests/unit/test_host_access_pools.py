@@ -23,7 +23,7 @@ class OurPoolTests(HostAccessTestCase):
     def made(self) -> None:
         """The network is made: from now on a named address belongs to a container."""
         subnets = [(parse_network("192.168.1.0/24"), ())]
-        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", subnets))
+        self.plugin.wait(self.plugin.pool_binding.network_created("eth0", subnets))
 
     def test_host_has_the_first_free_address_for_itself(self) -> None:
         pool = self.pool(part="192.168.1.64/30")

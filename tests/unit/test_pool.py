@@ -15,13 +15,13 @@ from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.options import parse_options
 from macvlan_twisted.ipam.pool import (
     Pool,
-    answered_pool,
     gateway_in_data,
     plan_pool,
     pool_id_for,
     refuse_overlap,
+    reported_subnet,
 )
-from macvlan_twisted.ipam.pool_registry import MOST_CURSORS, PoolRegistry
+from macvlan_twisted.ipam.pool_registry import MAX_CURSORS, PoolRegistry
 from macvlan_twisted.ipam.requests import RequestPool
 from macvlan_twisted.state.serialize import from_document, to_document
 from macvlan_twisted.testing.state import MemoryAddressStore
@@ -110,10 +110,10 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(planned("10.0.0.0/8", "10.0.0.0/8").cursor_key, planned("10.0.0.0/8").cursor_key)
 
     def test_pool_without_a_subnet_replies_with_a_zero_prefix(self) -> None:
-        self.assertEqual(answered_pool(planned(None)), parse_network("0.0.0.0/0"))
+        self.assertEqual(reported_subnet(planned(None)), parse_network("0.0.0.0/0"))
         six = evolve(planned(None), prefix=parse_network("fd00::/64"))
-        self.assertEqual(answered_pool(six), parse_network("::/0"))
-        self.assertEqual(answered_pool(planned("10.0.0.0/8")), parse_network("10.0.0.0/8"))
+        self.assertEqual(reported_subnet(six), parse_network("::/0"))
+        self.assertEqual(reported_subnet(planned("10.0.0.0/8")), parse_network("10.0.0.0/8"))
 
     def test_gateway_is_in_the_reply_only_without_a_subnet(self) -> None:
         self.assertEqual(gateway_in_data(planned(None), LAN), parse_interface("192.168.1.1/24"))
@@ -206,7 +206,7 @@ class OverlapTests(SynchronousTestCase):
 class CursorTests(SynchronousTestCase):
     def setUp(self) -> None:
         store = MemoryAddressStore()
-        store.last = {f"made up {number}": parse_address("10.0.0.1") for number in range(MOST_CURSORS - 1)}
+        store.last = {f"made up {number}": parse_address("10.0.0.1") for number in range(MAX_CURSORS - 1)}
         self.pools = PoolRegistry(store)
         self.pools.load()
 
@@ -215,7 +215,7 @@ class CursorTests(SynchronousTestCase):
         self.assertEqual(self.pools.advance(planned("10.2.0.0/24"), 7), ("made up 0",))
         self.assertEqual(self.pools.advance(planned("10.2.0.0/24"), 8), ())
         self.assertEqual(self.pools.advance(planned("10.3.0.0/24"), 7), ("made up 1",))
-        self.assertEqual(len(self.pools.cursors), MOST_CURSORS)
+        self.assertEqual(len(self.pools.cursors), MAX_CURSORS)
 
     def test_cursors_of_open_and_recent_pools_stay(self) -> None:
         open_pool, recent = planned("10.1.0.0/24"), planned("10.2.0.0/24")

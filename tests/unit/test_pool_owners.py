@@ -116,7 +116,7 @@ class AddressTests(ReconcilerTestCase):
         for address, purpose in (("192.168.1.1", Purpose.GATEWAY), ("192.168.1.9", Purpose.ENDPOINT)):
             request = RequestAddress(other, parse_address(address), purpose)
             self.plugin.wait(self.plugin.addresses.request_address(request))
-        self.plugin.wait(self.plugin.pool_binding.belongs(other, NETWORK))
+        self.plugin.wait(self.plugin.pool_binding.assign_network(other, NETWORK))
         before = set(self.plugin.store.claimed)
         self.start_again()
         self.go_round(2 * ENOUGH)

@@ -99,7 +99,7 @@ class AuxiliaryTests(AddressTestCase):
     def made(self, *auxiliary: str) -> None:
         subnet = parse_network("192.168.1.0/24")
         addresses = [parse_address(each) for each in auxiliary]
-        self.plugin.wait(self.plugin.pool_binding.network_made("eth0", [(subnet, addresses)]))
+        self.plugin.wait(self.plugin.pool_binding.network_created("eth0", [(subnet, addresses)]))
 
     def test_parallel_network_creation_ends_only_its_own_pool(self) -> None:
         one, two = self.open(), self.open()
@@ -166,6 +166,6 @@ class OtherParentTests(AddressTestCase):
         self.plugin.wait(self.plugin.wires.ready("eth0"))
         self.plugin.steps.refuse["delete"] = errno.EBUSY
         subnets = [(parse_network("192.168.1.0/24"), ())]
-        self.plugin.wait(self.plugin.pool_binding.network_made("eth1", subnets, "n" * 64))
+        self.plugin.wait(self.plugin.pool_binding.network_created("eth1", subnets, "n" * 64))
         (found,) = self.plugin.pools.open_pools
         self.assertEqual((found.pool_id, found.lan_parent, found.network_id), (pool, "eth1", "n" * 64))

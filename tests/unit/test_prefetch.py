@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.allocator import usable_span
-from macvlan_twisted.ipam.prefetch import MOST_HELD, number_to_hold
+from macvlan_twisted.ipam.prefetch import MAX_READY, ready_target
 
 from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
 
@@ -82,10 +82,10 @@ class PrefetchTests(ConflictTestCase):
 
     def test_small_pool_is_never_prefetched_completely(self) -> None:
         sizes = {
-            prefix: number_to_hold(usable_span(parse_network(prefix)))
+            prefix: ready_target(usable_span(parse_network(prefix)))
             for prefix in ("10.0.0.0/31", "10.0.0.0/29", "10.0.0.0/26", "10.0.0.0/25", "fd00::/64")
         }
-        self.assertEqual(list(sizes.values()), [1, 1, 4, 7, MOST_HELD])
+        self.assertEqual(list(sizes.values()), [1, 1, 4, 7, MAX_READY])
         pool = self.ready("10.0.0.0/29")
         self.assertEqual(self.defended(*tens(1, 6)), tens(1, 1))
         self.assertEqual([self.gets(pool) for _ in range(6)], tens(1, 6))

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
 from macvlan_twisted.errors import RequestRefused
-from macvlan_twisted.ipam.prefetch import MOST_HELD, MOST_IN_A_ROW
+from macvlan_twisted.ipam.prefetch import MAX_CONFLICTS_IN_A_ROW, MAX_READY
 from macvlan_twisted.ipam.requests import RequestAddress, RequestPool
 from macvlan_twisted.lan.address_monitor import LISTENED
 from macvlan_twisted.lan.arp_nd import announcement_frames
@@ -140,7 +140,7 @@ class InconclusiveProbeTests(ConflictTestCase):
         self.plugin.wait(self.plugin.conflicts.watch("eth0"))
         self.down()
         self.assertEqual(self.gets(pool), "fd00::1")
-        self.assertLessEqual(len(self.plugin.clock.getDelayedCalls()), MOST_HELD * 4)
+        self.assertLessEqual(len(self.plugin.clock.getDelayedCalls()), MAX_READY * 4)
 
     def test_strict_pool_refuses_with_the_reason(self) -> None:
         pool = self.used_up(conflict_detection="strict")
@@ -272,7 +272,7 @@ class OccupiedLanTests(ConflictTestCase):
         self.assertIn("eth0", refusal)
         self.assertIn("proxy ARP", refusal)
         self.assertIn("conflict_detection=off", refusal)
-        self.assertLess(len(self.conflicts()), 2 * MOST_IN_A_ROW)
+        self.assertLess(len(self.conflicts()), 2 * MAX_CONFLICTS_IN_A_ROW)
 
     def test_next_search_continues_where_the_last_one_stopped(self) -> None:
         self.test_proxy_arp_is_named_after_a_bounded_search()

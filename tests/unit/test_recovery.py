@@ -243,7 +243,7 @@ class PoolTests(PluginTestCase):
             self.plugin.wait(
                 self.plugin.networks.create(network_request(network, subnets=(ours,), parent="eth1"))
             )
-            self.plugin.wait(self.plugin.pool_binding.network_made("eth1", [(ours.pool, ())]))
+            self.plugin.wait(self.plugin.pool_binding.network_created("eth1", [(ours.pool, ())]))
             address = self.plugin.wait(self.plugin.addresses.request_address(RequestAddress(pool_id, None)))
             self.plugin.create_endpoint(network[:1] * 63 + "e", network, str(address))
             self.ids.append(pool_id)

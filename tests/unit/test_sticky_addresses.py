@@ -204,7 +204,7 @@ class BoundedNamesTests(SynchronousTestCase):
     """The table of names alone."""
 
     def setUp(self) -> None:
-        self.patch(sticky_addresses, "MOST_NAMES", 3)
+        self.patch(sticky_addresses, "MAX_NAMES", 3)
         self.kept = StickyAddresses(MemoryAddressStore())
 
     def note(self, name: str, number: int, pool: str = "lan") -> tuple[str, ...]:
