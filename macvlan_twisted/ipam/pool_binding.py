@@ -31,7 +31,7 @@ IsInUse = Callable[[str, IPAddress], bool]
 
 
 @frozen
-class Unowned:
+class OrphanedAddress:
     """An allocated container address without an endpoint; equal only to the same allocation of it."""
 
     pool_id: str
@@ -248,7 +248,7 @@ class PoolBinding:
             if pool is not None and pool.network_id is None:
                 await self.assign_network(pool_id, network_id)
 
-    def unowned(self, seconds: float, is_in_use: IsInUse) -> set[Unowned]:
+    def orphaned(self, seconds: float, is_in_use: IsInUse) -> set[OrphanedAddress]:
         """The container addresses in bound pools that have had no endpoint for *seconds*."""
         found = set()
         for pool_id, number in self._pending.longer_than(seconds):
@@ -265,10 +265,10 @@ class PoolBinding:
             ):
                 self._pending.end(pool_id, number)
                 continue
-            found.add(Unowned(pool_id, address, since))
+            found.add(OrphanedAddress(pool_id, address, since))
         return found
 
-    async def release_unowned(self, unowned: Unowned, is_in_use: IsInUse) -> bool:
+    async def release_orphaned(self, orphaned: OrphanedAddress, is_in_use: IsInUse) -> bool:
         """
         Release an address that has no endpoint, though the engine has not asked for it.
 
@@ -276,11 +276,13 @@ class PoolBinding:
         """
 
         def is_unchanged() -> bool:
-            since = self._pending.since(unowned.pool_id, int(unowned.address))
-            owner = self._pools.by_id[unowned.pool_id].network_id
-            return since == unowned.since and owner is not None and not is_in_use(owner, unowned.address)
+            since = self._pending.since(orphaned.pool_id, int(orphaned.address))
+            owner = self._pools.by_id[orphaned.pool_id].network_id
+            return since == orphaned.since and owner is not None and not is_in_use(owner, orphaned.address)
 
-        return await self._allocations.release(ReleaseAddress(unowned.pool_id, unowned.address), is_unchanged)
+        return await self._allocations.release(
+            ReleaseAddress(orphaned.pool_id, orphaned.address), is_unchanged
+        )
 
 
 def _address(pool: Pool, number: int) -> IPAddress:

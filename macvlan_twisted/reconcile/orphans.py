@@ -11,7 +11,7 @@ from ..addresses import IPAddress
 from ..dhcp.leases import Leases
 from ..dhcp.store import LeaseRecord
 from ..driver.registry import Registry
-from ..ipam.pool_binding import PoolBinding, Unowned
+from ..ipam.pool_binding import OrphanedAddress, PoolBinding
 from ..ipam.pool_registry import PoolRegistry
 from ..netlink.links import Links
 from .startup import leases_in_use
@@ -44,7 +44,7 @@ class Since:
 class OrphansFound:
     """What has no endpoint. Two findings are equal only if they are of the same thing, not of its successor."""
 
-    addresses: frozenset[Unowned] = frozenset()
+    addresses: frozenset[OrphanedAddress] = frozenset()
     leases: Mapping[str, object] = field(factory=dict)
     """By key: an object that differs when the lease is acquired anew."""
     links: Mapping[str, int] = field(factory=dict)
@@ -97,7 +97,7 @@ class Orphans:
         """What has been orphaned for so many seconds."""
         await self._pool_binding.store_observed()
         self._index_endpoints()
-        addresses = self._pool_binding.unowned(seconds, lambda *one: one in self._in_use)
+        addresses = self._pool_binding.orphaned(seconds, lambda *one: one in self._in_use)
         return OrphansFound(
             frozenset(addresses), self._unused_leases(seconds), await self._unused_links(seconds)
         )
@@ -121,17 +121,17 @@ class Orphans:
                     unused.add((name, link.index))
         return dict(self._links_since.longer_than(seconds, unused))  # type: ignore[arg-type]
 
-    async def free_address(self, unowned: Unowned) -> int:
+    async def release_address(self, orphaned: OrphanedAddress) -> int:
         """:raises MacvlanError: the next round tries again."""
-        if not await self._pool_binding.release_unowned(unowned, self.is_in_use):
+        if not await self._pool_binding.release_orphaned(orphaned, self.is_in_use):
             return 0
         _log.info(
             "address {address} was handed out, and no container has it (any more): it is given back",
-            address=unowned.address,
+            address=orphaned.address,
         )
         return 1
 
-    async def give_back_lease(self, key: str, taking: object) -> int:
+    async def release_lease(self, key: str, taking: object) -> int:
         """:raises MacvlanError: the next round tries again."""
         for record in self._orphaned_leases():
             if record.key == key and self._leases.taking(key) is taking:

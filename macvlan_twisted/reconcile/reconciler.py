@@ -197,10 +197,10 @@ class Reconciler:
             await self._drop_network(network)
         for pool in found.stale_networks.pools.values():
             await self._count("pools released", self._stale_networks.drop_pool(pool, silence))
-        for unowned in found.orphans.addresses:
-            await self._count("addresses given back", self._orphans.free_address(unowned))
+        for orphaned in found.orphans.addresses:
+            await self._count("addresses given back", self._orphans.release_address(orphaned))
         for key, taking in found.orphans.leases.items():
-            await self._count("leases given back", self._orphans.give_back_lease(key, taking))
+            await self._count("leases given back", self._orphans.release_lease(key, taking))
         for name, index in found.orphans.links.items():
             await self._count("links removed", self._orphans.remove_link(name, index))
         self._log_unknown(found.unknown)
