@@ -55,7 +55,7 @@ def test_lan_is_gone_after_a_failed_block() -> None:
 def test_failing_command_shows_its_output() -> None:
     with pytest.raises(CommandFailed, match=r"(?s)\$ sh -c .*exit status 3.*out.*err"):
         run("sh", "-c", "echo out; echo err >&2; exit 3")
-    with pytest.raises(TookTooLong, match=r"(?s)killed after 0\.2 seconds.*begun"):
+    with pytest.raises(TookTooLong, match=r"(?s)killed after \S+ seconds.*begun"):
         run("sh", "-c", "echo begun; sleep 60 & sleep 60", timeout=0.2)
 
 
