@@ -43,16 +43,16 @@ class Cost:
 SHORT = {
     "unit": Cost(3, 3),
     "conversations": Cost(0.3, 1),
-    "integration": Cost(17, 12),
-    "uml": Cost(5, 6),
-    "torture": Cost(5, 8),
+    "integration": Cost(33, 20),
+    "uml": Cost(9, 8),
+    "torture": Cost(6, 8),
 }
 ALL = {
     "unit": Cost(6, 6),
     "conversations": Cost(0.3, 1),
-    "integration": Cost(45, 30),
-    "uml": Cost(20, 22),
-    "torture": Cost(5, 8),
+    "integration": Cost(85, 50),
+    "uml": Cost(35, 40),
+    "torture": Cost(6, 8),
 }
 PARTS = tuple(SHORT)
 CORES = 2
