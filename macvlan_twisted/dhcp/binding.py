@@ -86,10 +86,6 @@ class Binding:
         return self.lease_seconds == INFINITE
 
     @property
-    def expires_at(self) -> float:
-        return float("inf") if self.is_for_ever else self.obtained_at + self.lease_seconds
-
-    @property
     def interface(self) -> IPv4Interface:
         """The address with its prefix length, /32 if the server did not send one."""
         return IPv4Interface((self.address, 32 if self.prefix_length is None else self.prefix_length))
