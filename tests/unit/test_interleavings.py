@@ -61,4 +61,4 @@ class InterleavingMachine(RuleBasedStateMachine):
 
 
 InterleavingTests = InterleavingMachine.TestCase
-InterleavingTests.settings = settings(max_examples=150, stateful_step_count=20)
+InterleavingTests.settings = settings(max_examples=80, stateful_step_count=20)

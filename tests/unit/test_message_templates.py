@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from hypothesis import given
@@ -61,20 +60,10 @@ class FakeSocket:
         return struct.pack("=IHHIIi", 20, 2, 0, sequence, 0, -code)
 
 
-@contextmanager
-def hot_messages_on(fake: FakeSocket) -> Iterator[MessageTemplates]:
-    hot = MessageTemplates()
-    hot._socket = fake  # type: ignore[assignment]
-    yield hot
-
-
-def by_pyroute2(command: str, **request: Any) -> bytes:
-    batch = IPBatch()
-    try:
-        batch.link(command, **request)
-        return bytes(batch.batch)
-    finally:
-        batch.close()
+def templates_on(fake: FakeSocket) -> MessageTemplates:
+    templates = MessageTemplates()
+    templates._socket = fake  # type: ignore[assignment]
+    return templates
 
 
 def without_number(message: bytes) -> bytes:
@@ -85,47 +74,54 @@ def without_number(message: bytes) -> bytes:
 class SentTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.fake = FakeSocket()
+        self.batch = IPBatch()
+        self.addCleanup(self.batch.close)
+
+    def by_pyroute2(self, command: str, **request: Any) -> bytes:
+        self.batch.reset()
+        self.batch.link(command, **request)
+        return bytes(self.batch.batch)
 
     def assert_sent(self, expected: bytes) -> None:
         self.assertEqual(without_number(self.fake.sent[-1]), without_number(expected))
 
     @given(st.lists(st.tuples(PORTS, st.booleans()), min_size=1, max_size=4))
     def test_add_link_has_the_bytes_of_pyroute2(self, ports: list[tuple[MacvlanLink, bool]]) -> None:
-        with hot_messages_on(self.fake) as hot:
-            for port, up in ports + ports:  # the second time from what was kept
-                request = rtnetlink.port_request(port, 7, up)
-                more = {} if port.mac is None else {"address": port.mac}
-                expected = by_pyroute2("add", ifname=port.name, **request, **more)
-                hot.add_link(port.name, port.mac, **request)
-                self.assertEqual(len(self.fake.sent[-1]), len(expected))
-                self.assertEqual(sorted(attributes(self.fake.sent[-1])), sorted(attributes(expected)))
-                self.assertEqual(without_number(self.fake.sent[-1])[:32], without_number(expected)[:32])
+        hot = templates_on(self.fake)
+        for port, up in ports + ports:  # the second time from what was kept
+            request = rtnetlink.port_request(port, 7, up)
+            more = {} if port.mac is None else {"address": port.mac}
+            expected = self.by_pyroute2("add", ifname=port.name, **request, **more)
+            hot.add_link(port.name, port.mac, **request)
+            self.assertEqual(len(self.fake.sent[-1]), len(expected))
+            self.assertEqual(sorted(attributes(self.fake.sent[-1])), sorted(attributes(expected)))
+            self.assertEqual(without_number(self.fake.sent[-1])[:32], without_number(expected)[:32])
 
     @given(st.lists(st.tuples(INDEXES, ALIASES), min_size=1, max_size=4))
     def test_mark_has_the_bytes_of_pyroute2(self, marks: list[tuple[int, str]]) -> None:
-        with hot_messages_on(self.fake) as hot:
-            for index, alias in marks + marks:
-                hot.mark(index, alias)
-                self.assert_sent(by_pyroute2("set", index=index, ifalias=alias, state="down"))
+        hot = templates_on(self.fake)
+        for index, alias in marks + marks:
+            hot.mark(index, alias)
+            self.assert_sent(self.by_pyroute2("set", index=index, ifalias=alias, state="down"))
 
     @given(st.lists(st.tuples(INDEXES, GROUPS), min_size=1, max_size=4))
     def test_retire_has_the_bytes_of_pyroute2(self, links: list[tuple[int, int]]) -> None:
-        with hot_messages_on(self.fake) as hot:
-            for index, group in links + links:
-                hot.retire(index, group)
-                self.assert_sent(by_pyroute2("set", index=index, group=group, state="down"))
+        hot = templates_on(self.fake)
+        for index, group in links + links:
+            hot.retire(index, group)
+            self.assert_sent(self.by_pyroute2("set", index=index, group=group, state="down"))
 
     @given(st.lists(GROUPS, min_size=1, max_size=4))
     def test_remove_group_has_the_bytes_of_pyroute2(self, groups: list[int]) -> None:
-        with hot_messages_on(self.fake) as hot:
-            for group in groups + groups:
-                hot.remove_group(group)
-                self.assert_sent(by_pyroute2("del", group=group))
+        hot = templates_on(self.fake)
+        for group in groups + groups:
+            hot.remove_group(group)
+            self.assert_sent(self.by_pyroute2("del", group=group))
 
     def test_number_of_templates_is_bounded(self) -> None:
-        with hot_messages_on(self.fake) as hot:
-            for number in range(1000):
-                hot.add_link("mvt0", None, kind="macvlan", link=number + 1, macvlan_mode="bridge", group=7)
+        hot = templates_on(self.fake)
+        for number in range(message_templates.MOST_TEMPLATES + 2):
+            hot.add_link("mvt0", None, kind="macvlan", link=number + 1, macvlan_mode="bridge", group=7)
             self.assertLessEqual(len(hot._templates), message_templates.MOST_TEMPLATES)
 
 
@@ -142,16 +138,16 @@ class AnsweredTests(SynchronousTestCase):
     def test_refusal_is_raised(self) -> None:
         fake = FakeSocket()
         fake.code = 16
-        with hot_messages_on(fake) as hot:
-            error = self.assertRaises(NetlinkError, hot.retire, 5, 7)
+        hot = templates_on(fake)
+        error = self.assertRaises(NetlinkError, hot.retire, 5, 7)
         self.assertEqual(error.code, 16)
 
     def test_reply_to_an_earlier_request_is_skipped(self) -> None:
         fake = FakeSocket()
-        with hot_messages_on(fake) as hot:
-            hot.retire(5, 7)
-            fake.before = [fake.answer(1, 19), fake.answer(77, 16)]
-            hot.retire(5, 7)
+        hot = templates_on(fake)
+        hot.retire(5, 7)
+        fake.before = [fake.answer(1, 19), fake.answer(77, 16)]
+        hot.retire(5, 7)
 
     @given(GROUPS)
     def test_members_are_all_links_of_the_group(self, group: int) -> None:
@@ -176,5 +172,5 @@ class AnsweredTests(SynchronousTestCase):
             link(1, "lo", 0) + link(5, "mvt1", 7, "ours"),
             link(6, "x", None) + link(7, "y", 7) + done,
         ]
-        with hot_messages_on(fake) as hot:
-            self.assertEqual(hot.members(7), [LinkMark(5, "mvt1", 7, "ours"), LinkMark(7, "y", 7, "")])
+        hot = templates_on(fake)
+        self.assertEqual(hot.members(7), [LinkMark(5, "mvt1", 7, "ours"), LinkMark(7, "y", 7, "")])

@@ -54,8 +54,8 @@ def found_in(tree: ast.AST) -> Iterator[str]:
             names += [each.name for each in node.names if each.name in CALLS]
         yield from (each for each in names if each in MODULES | CALLS | {"ctypes"})
         if isinstance(node, ast.Call):
-            of = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            of = getattr(node.func.value, "id", "") if isinstance(node.func, ast.Attribute) else ""
             if (name in CALLS and of != "re") or (of == "os" and name.startswith(PREFIXES)):
                 yield name
             if any(each.arg == "shell" for each in node.keywords):

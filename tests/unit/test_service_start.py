@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,7 @@ class StateAdviceTests(StartTestCase):
     def test_database_in_use_does_not_suggest_recover(self) -> None:
         prepare_directory(self.state)
         other = open_database(self.state)
+        self.patch(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
         with self.assertRaises(StartupError) as caught:
             self.service().startService()
         message = str(caught.exception)

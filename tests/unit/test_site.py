@@ -150,7 +150,7 @@ class SequenceTests(SiteTestCase):
         self.serve_methods({"Echo": echo, "Slow": self.slow})
 
     @given(
-        st.lists(st.tuples(st.sampled_from(("Echo", "%45cho")), st.text(max_size=20)), max_size=6), st.data()
+        st.lists(st.tuples(st.sampled_from(("Echo", "%45cho")), st.text(max_size=20)), max_size=3), st.data()
     )
     def test_requests_are_answered_however_they_are_cut_into_reads(
         self, requests: list[tuple[str, str]], data: st.DataObject

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
@@ -213,6 +215,7 @@ class DamageRecoveryTests(LostStateTestCase):
 
     def test_a_database_in_use_is_not_moved_aside(self) -> None:
         other = self.begin()
+        self.patch(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
         with self.assertRaises(StateError), DamageRecovery(self.directory, self.outside()) as recovery:
             recovery.opened(contents)
         self.assertTrue(self.database_path.exists())
