@@ -54,7 +54,7 @@ def calls(path: Path, pool_id: str, callers: int, seconds: float) -> Timing:
 @contextmanager
 def filled(lan: Lan, pool: str, number: int) -> Iterator[tuple[Plugin, str]]:
     """A service in whose pool so many addresses are taken; and the pool's id."""
-    with Plugin(lan, arguments=QUIET) as plugin:
+    with Plugin(lan, arguments=QUIET, preloaded=False) as plugin:
         pool_id = request_pool(plugin.socket, pool)
         plugin.stop(seconds=60)
         fill_addresses(plugin.state_dir, claims(pool_id, pool, number))

@@ -81,7 +81,7 @@ def talk(path: Path, number: int) -> list[Watched]:
 
 def run(measurement: Measurement) -> None:
     """Measure from one caller."""
-    with Lan() as lan, Plugin(lan, arguments=QUIET) as bare:
+    with Lan() as lan, Plugin(lan, arguments=QUIET, preloaded=False) as bare:
         create_network(bare.socket)
         talk(bare.socket, 20)
         without = talk(bare.socket, measurement.number(300, 30))

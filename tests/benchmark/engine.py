@@ -92,7 +92,10 @@ def run(measurement: Measurement) -> None:
     times: Times = defaultdict(list)
     with Lan(nics=4) as lan, Engine(lan, measurement.engine) as engine:
         engine.load_busybox()
-        with Plugin(lan, engine.plugins_dir, inside=engine, arguments=QUIET), api_of(engine.socket) as api:
+        with (
+            Plugin(lan, engine.plugins_dir, inside=engine, arguments=QUIET, preloaded=False),
+            api_of(engine.socket) as api,
+        ):
             api.create_network(BASE, "bridge", "10.1.0.0/16", {})
             for side in SIDES:
                 side.create(api)

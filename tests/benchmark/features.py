@@ -141,12 +141,12 @@ def run(measurement: Measurement) -> None:
     calls: list[list[Cell]] = []
     starts: list[list[Cell]] = []
     with Lan(nics=5) as lan, DhcpServer(lan, range=_DHCP_RANGE):
-        with Plugin(lan, arguments=(*QUIET, "--docker-host", "none")) as plugin:
+        with Plugin(lan, arguments=(*QUIET, "--docker-host", "none"), preloaded=False) as plugin:
             raw(measurement, plugin.socket, SIDES, calls)
         with Engine(lan, measurement.engine) as engine:
             engine.load_busybox()
             beside = ("--docker-host", engine.docker_host)
-            with Plugin(lan, engine.plugins_dir, inside=engine, arguments=(*QUIET, *beside)):
+            with Plugin(lan, engine.plugins_dir, inside=engine, arguments=(*QUIET, *beside), preloaded=False):
                 real(measurement, engine, SIDES, starts)
                 engine.clear()
     columns = ("on", *(method.partition(".")[2] + " ms" for method in CALLS), "together ms")

@@ -85,7 +85,7 @@ def run(measurement: Measurement) -> None:
         running = {}
         for crowd in crowds:
             lan = undo.enter_context(Lan())
-            plugin = running[crowd] = undo.enter_context(Plugin(lan, arguments=QUIET))
+            plugin = running[crowd] = undo.enter_context(Plugin(lan, arguments=QUIET, preloaded=False))
             create_network(plugin.socket)
             crowd.add(lan, plugin, crowd.number)
             lives(plugin.socket, 1, min(0.5, measurement.seconds))

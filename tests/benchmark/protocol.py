@@ -106,7 +106,7 @@ def run(measurement: Measurement) -> None:
     rates: dict[int, list[float]] = defaultdict(list)
     timings: dict[int, Timing] = defaultdict(Timing)
     proven, computing = Timing(), Timing()
-    with Lan() as lan, Plugin(lan, arguments=QUIET) as plugin, bare() as bare_path:
+    with Lan() as lan, Plugin(lan, arguments=QUIET, preloaded=False) as plugin, bare() as bare_path:
         create_network(plugin.socket)
         lives(plugin.socket, 4, min(1, measurement.seconds))
         for number in range(measurement.number(8, 2)):

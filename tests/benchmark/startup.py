@@ -23,7 +23,7 @@ AT_ONCE = 8
 @contextmanager
 def stopped(lan: Lan, number: int) -> Iterator[Plugin]:
     """A service with so many endpoints in state, which does not run."""
-    with Plugin(lan, arguments=QUIET) as plugin:
+    with Plugin(lan, arguments=QUIET, preloaded=False) as plugin:
         if number:
             create_network(plugin.socket)
         plugin.stop()
@@ -72,7 +72,7 @@ def idle(measurement: Measurement, plugin: Plugin) -> None:
 def many_lives(measurement: Measurement, lan: Lan) -> None:
     """Run many lives, and measure what remains."""
     number = measurement.number(100_000, 2_000)
-    with Plugin(lan, arguments=QUIET) as plugin:
+    with Plugin(lan, arguments=QUIET, preloaded=False) as plugin:
         create_network(plugin.socket)
         pid = plugin.service.pid
         rows: list[list[Cell]] = []

@@ -9,9 +9,26 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from tests.lab.commands import SLACK, Narrate, TookTooLong, wait_until
+
+
+class Process(Protocol):
+    """What a daemon needs of :class:`subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float) -> int: ...
 
 
 class Daemon:
@@ -47,7 +64,7 @@ class Daemon:
         self._stdout = stdout
         self.inherited = inherited
         self._log = tempfile.TemporaryFile() if log is None else log.open("a+b")  # noqa: SIM115 - kept until we go
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def running(self) -> bool:
@@ -93,9 +110,12 @@ class Daemon:
             raise RuntimeError(f"{self.name} is running already")
         if self._narrate is not None:
             self._narrate(f"$ {self._told} &")
+        self._process = self._spawn()
+
+    def _spawn(self) -> Process:
         # The kernel takes the end of the thread that started a program for the end of its parent.
         lasting = threading.current_thread() is threading.main_thread()
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             ("setpriv", "--pdeathsig", "KILL", "--", *self.command) if lasting else self.command,
             stdin=self._stdin,
             stdout=self._log if self._stdout is None else self._stdout,
@@ -157,7 +177,7 @@ class Daemon:
         if not self.running and not ready():
             raise RuntimeError(f"{self.name} ended with status {self.status}:\n{self.log_tail()}")
 
-    def _require(self) -> subprocess.Popen[bytes]:
+    def _require(self) -> Process:
         if self._process is None:
             raise RuntimeError(f"{self.name} was never started")
         return self._process

@@ -165,6 +165,11 @@ class Engine:
         """
         return self._cave.watch(network=self.lan.namespace_path(self.place))
 
+    @property
+    def window(self) -> str:
+        """The file of the mount namespace that :meth:`beside` enters."""
+        return self._cave.window
+
     def load_busybox(self) -> None:
         """Make the image `busybox`, whose applets (sh, ip, ping, sleep, nc ...) are links in /bin."""
         busybox = find_busybox(Path("/"), *([self._root] if self._root else []))

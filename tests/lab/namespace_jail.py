@@ -78,6 +78,11 @@ class NamespaceJail:
         It finds the machine's own file system there, as outside, but for the `shared` paths, which are those of
         the cave.
         """
+        return ("nsenter", f"--mount={self.window}", f"--net={network}", "--")
+
+    @property
+    def window(self) -> str:
+        """The file of the window's mount namespace."""
         if not self._window:
             raise RuntimeError("this cave has no window: it is closed, or nothing is shared")
-        return ("nsenter", f"--mount=/proc/{self._window}/ns/mnt", f"--net={network}", "--")
+        return f"/proc/{self._window}/ns/mnt"

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +16,7 @@ from typing import Any, Self
 from tests.lab.commands import Narrate
 from tests.lab.daemons import Daemon
 from tests.lab.engine import Engine
+from tests.lab.fork_server import ForkedDaemon
 from tests.lab.lan import Lan
 from tests.lab.socket_unit import ENDPOINT, SocketUnit
 from tests.lab.unix_http import answers, request
@@ -23,14 +24,6 @@ from tests.lab.unix_http import answers, request
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEFAULTS = ("--host-interface", "eth1", "--gateway", "192.168.77.1", "--macvlan-subnet", "192.168.77.0/24")
 TWISTD = ("-P", "-c", "from twisted.scripts.twistd import run; run()")
-HASTY = """
-from functools import partial
-from macvlan_twisted import tap
-from macvlan_twisted.reconcile.reconciler import GracePeriods
-tap.make_macvlan_service = partial(tap.make_macvlan_service, ages=GracePeriods({silence}, {between_looks}, {first}))
-from twisted.scripts.twistd import run
-run()
-"""
 
 
 @dataclass(frozen=True)
@@ -50,9 +43,12 @@ class Plugin:
     `plugins_dir` the socket is in a directory that no engine looks into. `pythonpath` is where the code comes
     from, the checkout by default; None takes what is installed. `inside` an engine's surroundings it sees the sandboxes
     in ``/var/run/docker/netns``, as on a real host. With a `socket_unit` the socket is handed over, and
-    is there before :meth:`start` and after :meth:`stop`. With `haste` it removes sooner what nobody has. `twistd` is what
-    Python runs. The state survives :meth:`stop`, :meth:`kill`
-    and :meth:`start`.
+    is there before :meth:`start` and after :meth:`stop`. With `short_grace_periods` it removes sooner what nobody has.
+    The state survives :meth:`stop`, :meth:`kill` and :meth:`start`.
+
+    The process is forked from one that has imported the program already, which takes a tenth of the time, unless it has a
+    `socket_unit`, a `pythonpath` or a `twistd` (what Python runs) of its own: then, and where times and memory are measured
+    (``preloaded=False``), it is started as its users start it.
     """
 
     def __init__(
@@ -69,6 +65,7 @@ class Plugin:
         pythonpath: Path | None = CHECKOUT,
         short_grace_periods: ShortGracePeriods | None = None,
         twistd: tuple[str, ...] = TWISTD,
+        preloaded: bool = True,
         narrate: Narrate | None = None,
     ) -> None:
         """Prepare the service, which the engine knows by `name`; nothing exists before the `with` block."""
@@ -85,6 +82,11 @@ class Plugin:
         self._pythonpath = pythonpath
         self.short_grace_periods = short_grace_periods
         self._twistd = twistd
+        own = socket_unit or pythonpath != CHECKOUT or twistd != TWISTD
+        self._is_preloaded = preloaded and not own
+        if short_grace_periods is not None and not self._is_preloaded:
+            raise ValueError("only a preloaded service has short grace periods")
+        self._more_words: tuple[str, ...] = ()
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -124,10 +126,8 @@ class Plugin:
 
     def start(self, *words: str, seconds: float = 20) -> None:
         """Start the service, this time with `words` behind its arguments, and wait until it answers the engine's first question."""
-        self.service.command = (
-            *self._command(),
-            *words,
-        )  # the engine's surroundings are others after a reboot
+        self._more_words = words
+        self.service.command = self._command()  # the engine's surroundings are others after a reboot
         if self.socket_unit is not None:
             self.service.inherited = (self.socket_unit.descriptor,)
         self.service.start()
@@ -164,30 +164,34 @@ class Plugin:
         return self.service.log()
 
     def _service(self) -> Daemon:
+        log = self.directory / "plugin.log"
+        told = f"[{self.place}] {shlex.join(('twistd', *self._words()))}"
+        if self._is_preloaded:
+            return ForkedDaemon("the plugin", self._order, log=log, narrate=self.narrate, told=told)
         return Daemon(
-            "the plugin",
-            self._command(),
-            log=self.directory / "plugin.log",
-            env=self._environ(),
-            narrate=self.narrate,
-            told=f"[{self.place}] {shlex.join(('twistd', *self._words()))}",
+            "the plugin", self._command(), log=log, env=self._environ(), narrate=self.narrate, told=told
         )
+
+    def _order(self) -> dict[str, Any]:
+        mounts = () if self._inside is None else (self._inside.window,)
+        grace_periods = self.short_grace_periods
+        return {
+            "namespaces": [*mounts, self.lan.namespace_path(self.place)],
+            "environment": self._environ(),
+            "arguments": self._words(),
+            "grace_periods": None if grace_periods is None else astuple(grace_periods),
+        }
 
     def _command(self) -> tuple[str, ...]:
         enter = self.lan.enter(self.place) if self._inside is None else self._inside.beside()
         activating = () if self.socket_unit is None else self.socket_unit.activating()
-        return (*enter, *activating, sys.executable, *self._program(), *self._words())
+        return (*enter, *activating, sys.executable, *self._twistd, *self._words())
 
     def _words(self) -> tuple[str, ...]:
         places = ["--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir)]
         places += ["--runtime-dir", str(self.directory / "run")]
         listen = () if self.socket_unit is None else ("--listen", ENDPOINT)
-        return ("--nodaemon", "--pidfile=", "macvlan", *places, *listen, *self.arguments)
-
-    def _program(self) -> tuple[str, ...]:
-        if self.short_grace_periods is None:
-            return self._twistd
-        return (*TWISTD[:-1], HASTY.format(**asdict(self.short_grace_periods)))
+        return ("--nodaemon", "--pidfile=", "macvlan", *places, *listen, *self.arguments, *self._more_words)
 
     def _environ(self) -> dict[str, str]:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("MACVLAN_TWISTED_")}

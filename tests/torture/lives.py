@@ -193,7 +193,7 @@ def close(plugin: Plugin, networks: list[Net], torture: TortureRun, box: str) ->
 def run_part(torture: TortureRun) -> None:
     """All of it."""
     ledger, networks = Ledger(torture.tally), nets()
-    with Lan(nics=2) as lan, Plugin(lan, arguments=ARGUMENTS) as plugin:
+    with Lan(nics=2) as lan, Plugin(lan, arguments=ARGUMENTS, preloaded=False) as plugin:
         box = f"{lan.tag}-box"
         run("ip", "netns", "add", box)
         try:

@@ -8,11 +8,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import astuple
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +20,13 @@ from typing import Any, Self, TypeVar
 
 from tests.lab.commands import attempt, run
 from tests.lab.dhcp_server import DhcpServer
+from tests.lab.fork_server import ForkedProcess, ForkServer
 from tests.lab.lan import Lan
 from tests.lab.plugin import ShortGracePeriods
 from tests.lab.unix_http import UnixConnection, answers
 from tests.torture.netns_netlink import NetnsNetlink
 
 T = TypeVar("T")
-CHECKOUT = Path(__file__).resolve().parents[2]
 BOXES = 3
 """Network namespaces that serve as sandboxes; more containers than that share them."""
 Rule = dict[str, Any]
@@ -52,7 +52,7 @@ class World:
         """Clean-up for the end of a try."""
         self._undo = ExitStack()
         self.directory = Path()
-        self.pid = 0
+        self._process: ForkedProcess | None = None
         self._life = 0
 
     def __enter__(self) -> Self:
@@ -71,7 +71,9 @@ class World:
                 undo.callback(self._boxes[-1].close)
             self.host = NetnsNetlink(self.lan.namespace_path("host"))
             undo.callback(self.host.close)
-            self._start_fork_server(undo)
+            self._fork_server = ForkServer("tests.torture.forked_program")
+            self._fork_server.open()
+            undo.callback(self._fork_server.close)
             self._undo = undo.pop_all()
         return self
 
@@ -81,38 +83,6 @@ class World:
         """End all of it."""
         self.kill()
         self._undo.close()
-
-    def _start_fork_server(self, undo: ExitStack) -> None:
-        ours, theirs = socket.socketpair()
-        undo.callback(ours.close)
-        errors = (self.root / "fork_server.log").open("ab")
-        undo.callback(errors.close)
-        process = subprocess.Popen(
-            (*self.lan.enter("host"), sys.executable, "-B", "-m", "tests.torture.fork_server"),
-            stdin=theirs.fileno(),
-            stdout=errors,
-            stderr=errors,
-            cwd=CHECKOUT,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        )
-        theirs.close()
-
-        def end() -> None:
-            process.kill()
-            process.wait()
-
-        undo.callback(end)
-        self._channel = ours
-        self._lines = ours.makefile("r")
-        self._lines.readline()
-
-    def _ask_fork_server(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        self._channel.sendall(json.dumps(order).encode() + b"\n")
-        line = self._lines.readline()
-        if not line:
-            raise RuntimeError((self.root / "fork_server.log").read_text())
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
     # One try.
 
@@ -128,7 +98,7 @@ class World:
         self.arguments = arguments
         self.docker_host = "none"
         self._life = 0
-        self.pid = 0
+        self._process = None
         try:
             with ExitStack() as self.at_end:
                 yield
@@ -193,11 +163,9 @@ class World:
             **self._order(rules),
             "limits": limits,
             "user": user,
-            "ages": None
-            if short_grace_periods is None
-            else [short_grace_periods.silence, short_grace_periods.between_looks, short_grace_periods.first],
+            "grace_periods": None if short_grace_periods is None else astuple(short_grace_periods),
         }
-        self.pid = self._ask_fork_server(order)["pid"]
+        self._process = self._fork_server.fork(order)
 
     @property
     def _places(self) -> tuple[str, ...]:
@@ -211,6 +179,8 @@ class World:
         if not self.switch.exists():
             self.switch.write_text("1")
         return {
+            "namespaces": [self.lan.namespace_path("host")],
+            "environment": None,
             "log": str(self.log_file),
             "trace": str(self.directory / f"steps{self._life}"),
             "switch": str(self.switch),
@@ -226,13 +196,18 @@ class World:
         self._life += 1
         places = self._places if words[0] == "purge" else ()
         arguments = [*words, *places, f"--docker-host={self.docker_host}"]
-        pid = self._ask_fork_server({"command": True, "arguments": arguments, **self._order(rules)})["pid"]
-        status: int | None = self._ask_fork_server({"pid": pid, "seconds": seconds})["status"]
-        if status is None:
-            os.kill(pid, signal.SIGKILL)
-            self._ask_fork_server({"pid": pid, "seconds": 20})
-            raise RuntimeError(f"macvlan-twisted {' '.join(words)} does not end:\n{self.log()}")
-        return status
+        process = self._fork_server.fork({"command": True, "arguments": arguments, **self._order(rules)})
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(20)
+            raise RuntimeError(f"macvlan-twisted {' '.join(words)} does not end:\n{self.log()}") from None
+
+    @property
+    def pid(self) -> int:
+        """The id of the process; 0 when there is none."""
+        return 0 if self._process is None else self._process.pid
 
     @property
     def life(self) -> int:
@@ -241,11 +216,13 @@ class World:
 
     def wait(self, seconds: float) -> int | None:
         """Wait for the end of the process, and return its status; ``None`` if it still runs."""
-        if not self.pid:
+        if self._process is None:
             return -signal.SIGKILL
-        status: int | None = self._ask_fork_server({"pid": self.pid, "seconds": seconds})["status"]
-        if status is not None:
-            self.pid = 0
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        self._process = None
         return status
 
     def start(
