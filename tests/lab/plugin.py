@@ -82,10 +82,7 @@ class Plugin:
         self._pythonpath = pythonpath
         self.short_grace_periods = short_grace_periods
         self._twistd = twistd
-        own = socket_unit or pythonpath != CHECKOUT or twistd != TWISTD
-        self._is_preloaded = preloaded and not own
-        if short_grace_periods is not None and not self._is_preloaded:
-            raise ValueError("only a preloaded service has short grace periods")
+        self._is_preloaded = preloaded and not socket_unit and pythonpath == CHECKOUT and twistd == TWISTD
         self._more_words: tuple[str, ...] = ()
         self._undo = ExitStack()
 
@@ -185,7 +182,13 @@ class Plugin:
     def _command(self) -> tuple[str, ...]:
         enter = self.lan.enter(self.place) if self._inside is None else self._inside.beside()
         activating = () if self.socket_unit is None else self.socket_unit.activating()
-        return (*enter, *activating, sys.executable, *self._twistd, *self._words())
+        return (*enter, *activating, sys.executable, *self._program(), *self._words())
+
+    def _program(self) -> tuple[str, ...]:
+        if self.short_grace_periods is None:
+            return self._twistd
+        shorten = f"shorten_grace_periods({astuple(self.short_grace_periods)})"
+        return (*TWISTD[:-1], f"from tests.lab.forked_twistd import *; {shorten}; {TWISTD[-1]}")
 
     def _words(self) -> tuple[str, ...]:
         places = ["--plugin-dir", str(self.plugins_dir), "--state-dir", str(self.state_dir)]
