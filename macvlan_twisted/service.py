@@ -43,7 +43,7 @@ from .reconcile.link_monitor import LinkMonitor
 from .reconcile.reconciler import GRACE_PERIODS, GracePeriods
 from .recovery.link_evidence import refuse_unknown_links
 from .recovery.open_state import open_state
-from .state.directory import prepare_directory
+from .state.directory import LOCK_NAME, prepare_directory
 from .state.group_commit import GroupCommit
 from .state.sqlite import SqliteAddressStore, SqliteHostRecords, identity_of
 from .worker_threads import WorkerThreads
@@ -144,7 +144,7 @@ def make_macvlan_service(
 def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePeriods) -> Iterator[Part]:
     """All that starts, in order; it stops in reverse."""
     directory = Path(config.state_dir)
-    lock = FileLock(directory / "lock", f"state directory {directory}", "--state-dir")
+    lock = FileLock(directory / LOCK_NAME, f"state directory {directory}", "--state-dir")
     yield Part("state directory", lambda: _lock_directory(directory, lock), lock.release)
     listener = make_listener(reactor, config)
     yield Part("listener", listener.take, listener.release)

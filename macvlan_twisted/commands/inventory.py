@@ -19,6 +19,8 @@ from ..recovery.link_evidence import parse_alias
 from ..state.damage import FILE_NAMES, UNFINISHED_NAME
 from ..state.database import DATABASE_NAME
 from ..state.generation import RuntimeGeneration
+from ..state.owner import Owner
+from ..state.sqlite import LOWEST_GROUP
 
 _READ = Failpoint("commands.state.read", "the database is opened to be read, its write-ahead log taken in")
 
@@ -31,6 +33,7 @@ class StateContents:
     """What can be read from a state directory, even where the service would refuse to start with it."""
 
     directory: Path
+    owner: Owner
     instance: str = ""
     group: int = 0
     names: frozenset[str] = frozenset()
@@ -40,11 +43,15 @@ class StateContents:
     """Address, mac and server_id of each."""
 
 
-def read_state(directory: Path) -> StateContents:
-    """Read without checks and without changes: damaged state must not hide whose links there are."""
+def read_state(directory: Path, owner: Owner) -> StateContents:
+    """
+    Read without checks and without changes: damaged state must not hide whose links there are.
+
+    :param owner: with whose rights it is read, by the caller, and later removed.
+    """
     path = directory / DATABASE_NAME
-    if not path.exists():
-        return StateContents(directory)
+    if path.is_symlink() or not path.is_file():
+        return StateContents(directory, owner)
 
     try:
         with _READ:
@@ -70,14 +77,21 @@ def read_state(directory: Path) -> StateContents:
             ]
             return StateContents(
                 directory,
+                owner,
                 str(identity.get("instance", "")),
-                int(identity.get("link_group", 0)),
+                _link_group(identity),
                 frozenset(names),
                 documents["endpoints"],
                 leases,
             )
     except (sqlite3.Error, ValueError, TypeError, AttributeError):  # damaged
-        return StateContents(directory)
+        return StateContents(directory, owner)
+
+
+def _link_group(identity: Mapping[str, Any]) -> int:
+    """The first link group of the instance; 0 if it is none that the service draws: other links have the low ones."""
+    group = int(identity.get("link_group", 0))
+    return group if group >= LOWEST_GROUP else 0
 
 
 def instances_of_directories(

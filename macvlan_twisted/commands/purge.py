@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from attrs import define, field
@@ -18,8 +18,9 @@ from ..listener.file_lock import FileLock
 from ..listener.unix_socket import remove_stale_socket
 from ..netlink.kernel import HostRoute, Kernel, LinkFacts
 from ..recovery.link_evidence import parse_alias_text
-from ..state.directory import as_owner_of
-from ..state.generation import RuntimeGeneration
+from ..state.directory import LOCK_NAME
+from ..state.generation import RuntimeGeneration, RuntimeRecord
+from ..state.owner import ROOT, Owner, is_roots_alone
 from .inventory import (
     StateContents,
     foreign_uppers,
@@ -73,23 +74,20 @@ def run(
     :raises StartupError: the service is running.
     :raises RequestRefused: containers are running on our networks, or may be.
     """
-    directories = list(directories)
+    say = _printable(say)
     runtime = Path(config.runtime_dir)
-    if every_instance:
-        directories += [
-            Path(each.directory)
-            for each in RuntimeGeneration(runtime, directories[0]).all()
-            if Path(each.directory) not in directories and Path(each.directory).is_dir()
-        ]
+    notes = list(RuntimeGeneration(runtime, directories[0]).all())
     with ExitStack() as held:
-        for directory in directories:
-            if directory.is_dir():
-                with as_owner_of(directory):
-                    lock = FileLock(directory / "lock", f"state directory {directory}", "--state-dir")
-                    lock.acquire()
-                held.callback(lock.release)
+        states = [_lock_and_read(each, Owner.of(each), held) for each in directories if each.is_dir()]
+        doubtful = _add_noted_states(states, notes, held) if every_instance else {}
         links = kernel.links()
-        plan, instances = _make_plan(config, kernel, links, directories, every_instance)
+        instances = None if every_instance else instances_of_directories(directories, runtime, states)
+        plan = _make_plan(config, kernel, links, states, instances)
+        plan.files[:0] = [
+            each.path
+            for each in notes
+            if (instances is None or each.instance in instances) and each.path not in doubtful
+        ]
         inspection = (inspect or _inspect_engine)(config)
         _refuse_running_containers(plan, inspection, links, force)
         _refuse_links_elsewhere(kernel, instances, force)
@@ -98,48 +96,103 @@ def run(
         for line in _describe(plan):
             say(f"{verb}: {line}")
         is_nothing = not (plan.links or plan.files or plan.sockets or plan.routes)
-        if is_nothing:
+        if is_nothing and not doubtful:
             say("there is nothing of ours here")
         if dry_run or not (is_nothing or is_agreed is True or (callable(is_agreed) and is_agreed())):
             return 0 if dry_run else 1
         failures = [] if is_nothing else _remove(plan, kernel, links, config, say)
-    for directory in (*directories, runtime):  # even if an earlier run that was killed left them empty
-        _remove_if_empty(directory, say)
+    failures += doubtful.values()
+    for directory in (*directories, runtime):  # even if an earlier run that was killed left it empty
+        _remove_if_empty(directory, ROOT, say)
+    for state in states:
+        _remove_if_empty(state.directory, ROOT if is_roots_alone(state.directory) else state.owner, say)
     for failure in failures:
         say(f"stays: {failure}")
     return 1 if failures else 0
+
+
+def _printable(say: Say) -> Say:
+    """What others wrote may hold what a terminal obeys: show it escaped."""
+
+    def say_escaped(line: str) -> None:
+        say("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line))
+
+    return say_escaped
+
+
+def _lock_and_read(directory: Path, owner: Owner, held: ExitStack) -> StateContents:
+    """
+    Read the state in *directory* with the rights of *owner*, and lock it until the end of *held*.
+
+    :raises StartupError: the service is running.
+    """
+    lock = FileLock(directory / LOCK_NAME, f"state directory {directory}", "--state-dir")
+
+    def release() -> None:
+        with owner.acting(), suppress(OSError):  # the owner has put something else in its place
+            lock.release()
+
+    with owner.acting():
+        lock.acquire()
+        held.callback(release)
+        return read_state(directory, owner)
+
+
+def _add_noted_states(
+    states: list[StateContents], notes: Sequence[RuntimeRecord], held: ExitStack
+) -> dict[Path, str]:
+    """
+    Add to *states* those that *notes* name. A note is the word of the user who owns it, and root takes it only for that
+    user's own directory, and only if the database in there is of the instance.
+
+    :return: the notes whose directories are not touched, and why.
+    """
+    doubtful: dict[Path, str] = {}
+    for note in notes:
+        directory = Path(note.directory)
+        if any(each.directory == directory for each in states):
+            continue
+        subject = f"{directory}, which {note.path} names"
+        with note.owner.acting():
+            try:
+                user = directory.stat().st_uid
+                is_directory = directory.is_dir()
+            except (FileNotFoundError, NotADirectoryError):  # the state is gone, and the note goes
+                continue
+            except OSError as error:
+                doubtful[note.path] = f"{subject}: {error.strerror}"
+                continue
+        if not is_directory or user != note.owner.user:
+            doubtful[note.path] = f"{subject}: the file and the directory must belong to the same user"
+            continue
+        with ExitStack() as meanwhile:
+            state = _lock_and_read(directory, note.owner, meanwhile)
+            if state.instance == note.instance:
+                states.append(state)
+                held.push(meanwhile.pop_all())
+            else:
+                doubtful[note.path] = (
+                    f"{subject}: there is no readable state of instance {note.instance} in it; remove it with --state-dir"
+                )
+    return doubtful
 
 
 def _make_plan(
     config: Config,
     kernel: Kernel,
     links: Sequence[LinkFacts],
-    directories: Sequence[Path],
-    every_instance: bool,
-) -> tuple[PurgePlan, set[str] | None]:
-    runtime = Path(config.runtime_dir)
-    states = [_read_as_owner(each) for each in directories]
-    instances = None if every_instance else instances_of_directories(directories, runtime, states)
+    states: list[StateContents],
+    instances: set[str] | None,
+) -> PurgePlan:
     plan = PurgePlan(states)
     plan.links = our_links(links, instances, states)
     plan.routes = our_routes(plan.links, kernel)
-    plan.files += [
-        each.path
-        for each in RuntimeGeneration(runtime, directories[0]).all()
-        if instances is None or each.instance in instances
-    ]
-    for directory in directories:
-        plan.files += state_files(directory)
+    for each in states:
+        with each.owner.acting():
+            plan.files += state_files(each.directory)
     socket = Path(config.socket_path)
     plan.sockets = [path for path in (socket, Path(f"{socket}.lock")) if os.path.lexists(path)]
-    return plan, instances
-
-
-def _read_as_owner(directory: Path) -> StateContents:
-    if not directory.is_dir():
-        return StateContents(directory)
-    with as_owner_of(directory):
-        return read_state(directory)
+    return plan
 
 
 def _inspect_engine(config: Config) -> Inspection | None:
@@ -279,11 +332,12 @@ def _remove(
     if staying:
         failures.append("the state, which knows what stays")
         return failures
-    places = [*(each.directory for each in plan.states), Path(config.runtime_dir)]
+    owners = {each.directory: each.owner for each in plan.states}
     for path in plan.files:
-        place = next((each for each in places if path.is_relative_to(each)), path.parent)
+        place = next((each for each in owners if path.is_relative_to(each)), None)
         try:
-            with as_owner_of(place), _REMOVE_FILE:  # who may have replaced it meanwhile
+            owner = Owner.of(path.parent) if place is None else owners[place]
+            with owner.acting(), _REMOVE_FILE:  # who may have replaced it meanwhile
                 path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
             say(f"removed: {path}")
         except OSError as error:
@@ -308,9 +362,9 @@ def _remove_socket(plan: PurgePlan, config: Config, say: Say) -> list[str]:
     return []
 
 
-def _remove_if_empty(directory: Path, say: Say) -> None:
+def _remove_if_empty(directory: Path, owner: Owner, say: Say) -> None:
     try:
-        with _REMOVE_FILE:
+        with owner.acting(), _REMOVE_FILE:
             directory.rmdir()
     except OSError:
         return

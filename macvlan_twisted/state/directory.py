@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import StartupError
 from ..failpoints import Failpoint
+from .damage import FILE_NAMES, UNFINISHED_NAME
+from .database import DATABASE_NAME
 
 _MAKE_DIRECTORY = Failpoint(
     "state.directory.make", "the state directory is made if it is missing, with what is above it"
@@ -18,6 +18,10 @@ _MAKE_DIRECTORY = Failpoint(
 _CLOSE_DIRECTORY = Failpoint(
     "state.directory.close", "the state directory is closed to others, if it was not"
 )
+
+LOCK_NAME = "lock"
+"""The file in a state directory that the service locks."""
+_STATE_NAMES = frozenset({*FILE_NAMES, f"{DATABASE_NAME}-journal", UNFINISHED_NAME, LOCK_NAME})
 
 
 def make_directory(directory: Path, mode: int, step: Failpoint) -> None:
@@ -32,19 +36,43 @@ def prepare_directory(directory: Path) -> None:
     """
     Create the state directory if it is missing, and make sure that nobody else can have put files into it.
 
-    :raises StartupError: another user owns it, or a file in it.
+    What is there is checked first, and closed to others only if it is empty or holds nothing but files of a state.
+
+    :raises StartupError: another user owns it, or a file in it, or it is shared with others. Nothing was changed.
     """
     make_directory(directory, 0o700, _MAKE_DIRECTORY)
     us = os.geteuid()
-    owner = directory.stat().st_uid
-    if owner != us:
+    found = directory.stat()
+    if found.st_uid != us:
         raise StartupError(
-            f"state directory {directory} belongs to {_name(owner)}, and this runs as {_name(us)}: run it as "
-            f"{_name(owner)}, or choose another --state-dir"
+            f"state directory {directory} belongs to {_name(found.st_uid)}, and this runs as {_name(us)}: run it as "
+            f"{_name(found.st_uid)}, or choose another --state-dir"
         )
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & stat.S_ISVTX:
+        raise StartupError(
+            f"state directory {directory} is shared by all users (mode {mode:04o}): choose another --state-dir"
+        )
+    names = _refuse_files_of_others(directory, us)
+    if mode & 0o077:
+        foreign = next((name for name in names if not _is_of_a_state(name)), None)
+        if foreign is not None:
+            raise StartupError(
+                f"state directory {directory} is open to others (mode {mode:04o}), and {foreign} in it is not ours: choose "
+                "another --state-dir, or close it with chmod 700"
+            )
     with _CLOSE_DIRECTORY:
         os.chmod(directory, 0o700)
-    for entry in directory.iterdir():
+    _refuse_files_of_others(directory, us)  # what came before it was closed
+
+
+def _refuse_files_of_others(directory: Path, us: int) -> list[str]:
+    """
+    :return: the names in *directory*, sorted.
+    :raises StartupError: one of them is a link, or belongs to another user than *us*.
+    """
+    names = []
+    for entry in sorted(directory.iterdir()):
         try:
             it = entry.lstat()
         except FileNotFoundError:  # of a service that is ending; its lock is tried later
@@ -53,28 +81,14 @@ def prepare_directory(directory: Path) -> None:
             what = "is a link" if stat.S_ISLNK(it.st_mode) else f"belongs to {_name(it.st_uid)}"
             raise StartupError(
                 f"{entry} {what}, and what is in a state directory must be a file of {_name(us)}: find out who put it "
-                "there, and remove it or give it to that user"
+                "there, and remove it or give it to that user; or choose another --state-dir"
             )
+        names.append(entry.name)
+    return names
 
 
-@contextmanager
-def as_owner_of(directory: Path) -> Iterator[None]:
-    """
-    Let root work as the directory's owner: a file of root that is left there would prevent the owner's service from
-    starting, and root must not open what the owner put there with its own rights.
-    """
-    user, group = os.geteuid(), os.getegid()
-    it = directory.stat()
-    if user != 0 or it.st_uid == 0:
-        yield
-        return
-    os.setegid(it.st_gid)
-    os.seteuid(it.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        os.setegid(group)
+def _is_of_a_state(name: str) -> bool:
+    return name in _STATE_NAMES or name.startswith("damaged-")
 
 
 def _name(user: int) -> str:

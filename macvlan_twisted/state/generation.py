@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from ..errors import StateError
 from ..failpoints import Failpoint
+from .owner import Owner, read_small_file
 
 _log = Logger(namespace="macvlan_twisted.state")
 
@@ -41,6 +42,8 @@ _FORMER = struct.Struct(">QI")
 _BESIDE = struct.Struct(">Q16sI")
 _OUTSIDE = struct.Struct(">4sQII")
 _MAGIC = b"mvt1"
+_LONGEST = _OUTSIDE.size + 4096
+"""Bytes of the longest file of ours: a head and a path (PATH_MAX)."""
 
 
 @frozen
@@ -66,7 +69,7 @@ class GenerationFile:
         :raises StateError: it is damaged.
         """
         try:
-            raw = self._path.read_bytes()
+            raw, _ = read_small_file(self._path, _LONGEST)
         except FileNotFoundError:
             return None
         if not raw:  # created by a process that was killed before its first commit
@@ -100,6 +103,8 @@ class RuntimeRecord:
     rows: int
     """The number of rows on which containers depend."""
     directory: str
+    owner: Owner
+    """The owner of the file, who thus wrote it."""
 
 
 class RuntimeGeneration:
@@ -172,11 +177,14 @@ def _packed(generation: int, rows: int) -> bytes:
 
 def _read(path: Path) -> RuntimeRecord | None:
     try:
-        raw = path.read_bytes()
+        raw, owner = read_small_file(path, _LONGEST)
     except OSError:
         return None
     head = raw[: _OUTSIDE.size]
     if len(head) < _OUTSIDE.size or head[:4] != _MAGIC or crc32(head[:-4]) != int.from_bytes(head[-4:]):
         return None
     _, generation, rows, _ = _OUTSIDE.unpack(head)
-    return RuntimeRecord(path, path.name, generation, rows, os.fsdecode(raw[_OUTSIDE.size :]))
+    directory = os.fsdecode(raw[_OUTSIDE.size :])
+    if not directory.startswith("/") or "\0" in directory:
+        return None
+    return RuntimeRecord(path, path.name, generation, rows, directory, owner)

@@ -26,7 +26,8 @@ _TABLE_OF = {
     RecordKind.CONFLICT: tables.CONFLICTS,
     RecordKind.LEASE: tables.LEASES,
 }
-_FIRST_GROUP = 2**16
+LOWEST_GROUP = 2**16
+"""Link groups below this one are for others."""
 _GROUP_STEP = 32
 """Least distance between the first link groups of two instances; an instance uses fewer groups."""
 
@@ -53,12 +54,12 @@ class StateIdentity:
 
 def drawn_group() -> int:
     """A random link group that is hardly used by others, positive as a C int."""
-    return _FIRST_GROUP + randbelow(2**25) * _GROUP_STEP
+    return LOWEST_GROUP + randbelow(2**25) * _GROUP_STEP
 
 
 def first_group_of(group: int) -> int:
     """The first link group of the instance that *group* belongs to."""
-    return group - (group - _FIRST_GROUP) % _GROUP_STEP
+    return group - (group - LOWEST_GROUP) % _GROUP_STEP
 
 
 def identity_rows(identity: StateIdentity) -> list[Change]:

@@ -23,7 +23,7 @@ from macvlan_twisted.failpoints import Failpoint, observe
 from macvlan_twisted.lan.host_routes import ROUTE_PROTOCOL
 from macvlan_twisted.listener.file_lock import FileLock
 from macvlan_twisted.netlink.kernel import HostRoute
-from macvlan_twisted.state.database import ENDPOINTS, LEASES, MADE_LINKS, Put
+from macvlan_twisted.state.database import ENDPOINTS, IDENTITY, LEASES, MADE_LINKS, Put
 from macvlan_twisted.state.directory import prepare_directory
 from macvlan_twisted.state.generation import RuntimeGeneration
 from macvlan_twisted.state.sqlite import identity_of, open_database
@@ -224,6 +224,22 @@ class PurgeTests(PurgeTestCase):
         self.assertEqual(self.purge(is_agreed=agree), 1)
         self.assertTrue((roots / "state.sqlite").exists())
 
+    def test_terminal_escapes_of_others_are_not_obeyed(self) -> None:
+        database = open_database(self.state, RuntimeGeneration(Path(self.config.runtime_dir), self.state))
+        database.commit([Put(LEASES, ("x", '{"facts":{"address":"\\u001b[2J"}}'))])
+        database.close()
+        self.purge(dry_run=True)
+        self.assertTrue(any("lease of \\x1b[2J" in each for each in self.said))
+        self.assertFalse(any("\x1b" in each for each in self.said))
+
+    def test_low_link_group_in_the_state_is_ignored(self) -> None:
+        """Links without a group of their own are in group 0, and the state's user could name them."""
+        database = open_database(self.state, RuntimeGeneration(Path(self.config.runtime_dir), self.state))
+        database.commit([Put(IDENTITY, ("link_group", "-1")), Put(MADE_LINKS, ("eth1.40", "{}"))])
+        database.close()
+        self.assertEqual(self.purge(), 0)
+        self.assertIn("eth1.40", self.names())
+
     def test_damaged_rows_are_skipped(self) -> None:
         outside = RuntimeGeneration(Path(self.config.runtime_dir), self.state)
         for table, document in ((LEASES, "[]"), (LEASES, '{"facts":7}'), (ENDPOINTS, '{"link":[]}')):
@@ -264,6 +280,103 @@ class PurgeTests(PurgeTestCase):
         self.kernel = FakeKernel([nic("eth1", 3)])
         self.assertEqual(self.purge(), 0)
         self.assertEqual(self.said, ["there is nothing of ours here"])
+
+
+class DeputyTests(PurgeTestCase):
+    """What the service's user writes is not an order to root."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.runtime = Path(self.config.runtime_dir)
+        self.other = self.state.parent / "other"
+        self.other.mkdir(mode=0o700)
+
+    def note(self, instance: str, directory: Path) -> Path:
+        """A note that names *directory*, as the service writes it."""
+        outside = RuntimeGeneration(self.runtime, directory)
+        outside.begin(instance, 1, 1)
+        outside.close()
+        return self.runtime / instance
+
+    def give(self, *paths: Path) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("only root can be somebody else")
+        self.state.parent.chmod(0o711)
+        for path in paths:
+            os.chown(path, 4711, 4711)
+
+    def stays(self, word: str) -> None:
+        self.assertTrue([each for each in self.said if each.startswith("stays:") and word in each], self.said)
+
+    def test_every_instance_removes_other_states_that_notes_name(self) -> None:
+        database = open_database(self.other, RuntimeGeneration(self.runtime, self.other))
+        database.close()
+        self.assertEqual(self.purge(every_instance=True), 0)
+        self.assertFalse(self.other.exists())
+        self.assertFalse(self.runtime.exists())
+
+    def test_note_of_another_user_does_not_lead_root_to_a_directory(self) -> None:
+        for name in ("state.sqlite", "generation"):
+            (self.other / name).write_text("precious")
+        note = self.note("12345678", self.other)
+        self.give(note)
+        self.assertEqual(self.purge(every_instance=True), 1)
+        self.assertEqual({each.name for each in self.other.iterdir()}, {"state.sqlite", "generation"})
+        self.stays(
+            f"{self.other}, which {note} names: the file and the directory must belong to the same user"
+        )
+
+    def test_directory_of_another_instance_stays(self) -> None:
+        open_database(self.other).close()
+        note = self.note("12345678", self.other)
+        self.assertEqual(self.purge(every_instance=True), 1)
+        self.assertTrue((self.other / "state.sqlite").exists())
+        self.assertTrue(note.exists())
+        self.stays("no readable state of instance 12345678")
+
+    def test_link_that_replaces_a_noted_directory_gives_no_rights(self) -> None:
+        theirs = self.state.parent / "theirs"
+        theirs.mkdir()
+        database = open_database(self.other, RuntimeGeneration(self.runtime, theirs / "state"))
+        instance = database.instance
+        database.close()
+        self.other.rename(theirs / "state")
+        roots = self.state.parent / "roots"
+        roots.mkdir(mode=0o700)
+        (roots / "state.sqlite").write_text("precious")
+        self.give(theirs, theirs / "state", *(theirs / "state").iterdir(), self.runtime / instance)
+
+        def agree() -> bool:
+            (theirs / "state").rename(theirs / "elsewhere")
+            (theirs / "state").symlink_to(roots)
+            return True
+
+        self.assertEqual(self.purge(every_instance=True, is_agreed=agree), 1)
+        self.assertTrue((roots / "state.sqlite").exists())
+
+    def test_odd_files_among_the_notes_are_ignored_at_once(self) -> None:
+        os.mkfifo(self.runtime / "fifo")
+        (self.runtime / "device").symlink_to("/dev/zero")
+        (self.runtime / "loop").symlink_to("loop")
+        with (self.runtime / "large").open("wb") as large:
+            large.truncate(1 << 40)
+        self.assertEqual(self.purge(every_instance=True), 0)
+        self.assertFalse(self.state.exists())
+
+    def test_note_behind_a_link_is_not_read(self) -> None:
+        database = open_database(self.other, RuntimeGeneration(self.runtime, self.other))
+        instance = database.instance
+        database.close()
+        (self.runtime / instance).rename(self.state.parent / "kept")
+        (self.runtime / instance).symlink_to(self.state.parent / "kept")
+        self.assertEqual(self.purge(every_instance=True), 0)
+        self.assertTrue((self.other / "state.sqlite").exists())
+
+    def test_fifo_in_place_of_the_database_is_left(self) -> None:
+        (self.state / "state.sqlite").unlink()
+        os.mkfifo(self.state / "state.sqlite")
+        self.purge(force=True)
+        self.assertTrue((self.state / "state.sqlite").is_fifo())
 
 
 class SandboxTests(SynchronousTestCase):
