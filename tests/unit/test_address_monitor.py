@@ -31,10 +31,11 @@ class HoldingTests(WatchTestCase):
             self.assert_not_defended(address)
 
     def test_address_probed_by_another_host_is_not_held(self) -> None:
-        asked = self.ask()
-        self.wire.bring(probe_frame(V4, OTHER))
-        self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.PROBED))
-        self.assert_not_defended(V4)
+        for address in BOTH:
+            asked = self.ask(address)
+            self.wire.bring(probe_frame(address, OTHER))
+            self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.PROBED))
+            self.assert_not_defended(address)
 
     def test_inconclusive_probe_holds_nothing(self) -> None:
         self.wire.down = True

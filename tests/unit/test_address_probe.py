@@ -98,13 +98,6 @@ class ProbingTests(LanTestCase):
                 self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
                 self.assert_nothing_left()
 
-    def test_probe_of_another_host_counts(self) -> None:
-        for address in BOTH:
-            asked = self.ask(address)
-            self.wire.bring(probe_frame(address, OTHER))
-            self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.PROBED))
-            self.assert_nothing_left()
-
     def test_messages_about_other_addresses_are_ignored(self) -> None:
         asked = self.ask(V4)
         other = ip_address("192.168.1.8")

@@ -51,15 +51,6 @@ class NextFreeTests(SynchronousTestCase):
             self.assertTrue(within.first <= found <= within.last)
             self.assertNotIn(found, taken)
 
-    def test_addresses_are_allocated_round_robin(self) -> None:
-        taken: SortedList = SortedList()
-        cursor, given_out = None, []
-        for _ in range(6):
-            cursor = next_free(taken, Span(1, 3), (), cursor)
-            assert cursor is not None
-            given_out.append(cursor)
-        self.assertEqual(given_out, [1, 2, 3, 1, 2, 3])
-
     def test_empty_span_has_no_address(self) -> None:
         self.assertIsNone(next_free(SortedList(), Span(5, 4), (), None))
 

@@ -29,6 +29,14 @@ def chosen(
     return detect_defaults(config, kernel)
 
 
+def detected(
+    config: Config, routes: list[DefaultRoute], addresses: dict[str, list[str]]
+) -> tuple[str | None, list[str], list[str]]:
+    """The interface, the subnets and the gateways."""
+    found = chosen(config, routes, addresses).config
+    return found.host_interface, [str(each) for each in found.subnets], [str(each) for each in found.gateways]
+
+
 V4 = [route("eth0", "192.168.1.1", 100)]
 V4_ADDRESSES = {"eth0": ["192.168.1.20/24"]}
 
@@ -57,44 +65,43 @@ class DetectionTests(SynchronousTestCase):
         self.assertTrue(any("no IPv4 subnet: gateway 10.9.0.1" in reason for reason in found.reasons))
 
     def test_preferred_default_route_counts(self) -> None:
-        found = chosen(
-            Config(),
-            [route("eth0", "192.168.1.1", 600), route("eth1", "10.0.0.1", 100)],
-            {**V4_ADDRESSES, "eth1": ["10.0.0.20/8"]},
-        )
-        self.assertEqual(found.config.host_interface, "eth1")
-        self.assertEqual(found.config.gateways, (parse_address("10.0.0.1"),))
+        routes = [route("eth0", "192.168.1.1", 600), route("eth1", "10.0.0.1", 100)]
+        found = detected(Config(), routes, {**V4_ADDRESSES, "eth1": ["10.0.0.20/8"]})
+        self.assertEqual(found, ("eth1", ["10.0.0.0/8"], ["10.0.0.1"]))
 
-    def test_link_local_addresses_give_no_subnet(self) -> None:
-        found = chosen(
-            Config(),
-            [*V4, route("eth0", "fd00::1", 1024)],
-            {"eth0": ["fe80::20/64", "192.168.1.20/24", "fd00::20/64"]},
-        )
-        self.assertEqual(found.config.subnets, (parse_network("192.168.1.0/24"), parse_network("fd00::/64")))
-        self.assertEqual(found.config.gateways, (parse_address("192.168.1.1"), parse_address("fd00::1")))
+    def test_link_local_addresses_and_single_addresses_give_no_subnet(self) -> None:
+        addresses = {
+            "eth0": ["fe80::20/64", "192.168.9.20/32", "192.168.1.20/24", "fd09::1/128", "fd00::20/64"]
+        }
+        found = detected(Config(), [*V4, route("eth0", "fd00::1", 1024)], addresses)
+        self.assertEqual(found, ("eth0", ["192.168.1.0/24", "fd00::/64"], ["192.168.1.1", "fd00::1"]))
 
-    def test_subnet_of_one_address_is_ignored(self) -> None:
-        found = chosen(Config(), V4, {"eth0": ["192.168.1.20/32", "fd00::20/128"]})
-        self.assertEqual(found.config.subnets, ())
+    def test_default_route_without_router_gives_no_gateway(self) -> None:
+        found = detected(Config(), [route("eth0", None)], V4_ADDRESSES)
+        self.assertEqual(found, ("eth0", ["192.168.1.0/24"], []))
+
+    def test_configured_interface_gives_the_rest(self) -> None:
+        found = detected(Config(host_interface="eth1"), V4, {**V4_ADDRESSES, "eth1": ["10.9.0.5/16"]})
+        self.assertEqual(found, ("eth1", ["10.9.0.0/16"], []))
+
+    def test_configured_gateway_selects_its_subnet(self) -> None:
+        config = Config(gateways=(parse_address("10.5.0.9"),))
+        found = detected(config, V4, {"eth0": ["192.168.1.20/24", "10.5.0.20/16"]})
+        self.assertEqual(found, ("eth0", ["10.5.0.0/16"], ["10.5.0.9"]))
+
+    def test_router_outside_the_subnet_is_no_gateway(self) -> None:
+        found = detected(Config(subnets=(parse_network("10.5.0.0/16"),)), V4, V4_ADDRESSES)
+        self.assertEqual(found, ("eth0", ["10.5.0.0/16"], []))
+
+    def test_other_family_is_detected(self) -> None:
+        found = detected(Config(subnets=(parse_network("fd09::/64"),)), V4, V4_ADDRESSES)
+        self.assertEqual(found, ("eth0", ["fd09::/64", "192.168.1.0/24"], ["192.168.1.1"]))
 
     def test_without_default_route_the_log_names_the_options(self) -> None:
         found = chosen(Config(), [], V4_ADDRESSES)
         self.assertEqual(found.config, Config())
         for words in ("networks without -o parent= are internal", "dummy link", "--host-interface"):
             self.assertIn(words, found.reasons[0])
-
-    def test_default_route_without_router_gives_no_gateway(self) -> None:
-        found = chosen(Config(), [route("eth0", None)], V4_ADDRESSES)
-        self.assertEqual(found.config.subnets, (parse_network("192.168.1.0/24"),))
-        self.assertEqual(found.config.gateways, ())
-
-    def test_configured_interface_gives_the_rest(self) -> None:
-        found = chosen(Config(host_interface="eth1"), V4, {**V4_ADDRESSES, "eth1": ["10.9.0.5/16"]})
-        self.assertEqual(found.config.host_interface, "eth1")
-        self.assertEqual(found.config.subnets, (parse_network("10.9.0.0/16"),))
-        self.assertEqual(found.config.gateways, ())
-        self.assertIn("host interface eth1: as given", found.reasons)
 
     def test_missing_configured_interface_is_reported(self) -> None:
         found = chosen(Config(host_interface="eth7"), V4, V4_ADDRESSES)
@@ -109,43 +116,19 @@ class DetectionTests(SynchronousTestCase):
         self.assertIn("subnet 10.5.0.0/16: as given", found.reasons)
         self.assertIn("gateway 10.5.0.9: as given", found.reasons)
 
-    def test_configured_gateway_selects_its_subnet(self) -> None:
-        found = chosen(
-            Config(gateways=(parse_address("10.5.0.9"),)), V4, {"eth0": ["192.168.1.20/24", "10.5.0.20/16"]}
-        )
-        self.assertEqual(found.config.subnets, (parse_network("10.5.0.0/16"),))
-        self.assertEqual(found.config.gateways, (parse_address("10.5.0.9"),))
-
-    def test_router_outside_the_subnet_is_no_gateway(self) -> None:
-        found = chosen(Config(subnets=(parse_network("10.5.0.0/16"),)), V4, V4_ADDRESSES)
-        self.assertEqual(found.config.gateways, ())
-
-    def test_other_family_is_detected(self) -> None:
-        found = chosen(Config(subnets=(parse_network("fd09::/64"),)), V4, V4_ADDRESSES)
-        self.assertEqual(
-            set(found.config.subnets), {parse_network("fd09::/64"), parse_network("192.168.1.0/24")}
-        )
-
 
 class HintTests(SynchronousTestCase):
-    def hints(self, **facts: Any) -> tuple[str, ...]:
-        return chosen(Config(), V4, V4_ADDRESSES, **facts).hints
-
-    def test_hint_for_wifi(self) -> None:
-        (hint,) = self.hints(is_wireless=True)
-        self.assertIn("eth0 is a Wi-Fi interface", hint)
-
-    def test_hint_for_a_bridge_port_names_the_bridge(self) -> None:
-        (hint,) = self.hints(bridge="br0")
-        self.assertIn("--host-interface=br0", hint)
-
-    def test_hint_for_virtual_nics(self) -> None:
-        for driver in ("virtio_net", "vmxnet3", "hv_netvsc", "xen_netfront", "ena", "gve"):
-            (hint,) = self.hints(driver=driver)
-            self.assertIn("one MAC", hint)
-
-    def test_no_hint_for_a_wired_nic(self) -> None:
-        self.assertEqual(self.hints(driver="e1000e"), ())
+    def test_hints_about_the_nic(self) -> None:
+        virtual = ("virtio_net", "vmxnet3", "hv_netvsc", "xen_netfront", "ena", "gve")
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({"is_wireless": True}, "eth0 is a Wi-Fi interface"),
+            ({"bridge": "br0"}, "--host-interface=br0"),
+            *(({"driver": driver}, "one MAC") for driver in virtual),
+        ]
+        for facts, words in cases:
+            (hint,) = chosen(Config(), V4, V4_ADDRESSES, **facts).hints
+            self.assertIn(words, hint)
+        self.assertEqual(chosen(Config(), V4, V4_ADDRESSES, driver="e1000e").hints, ())
 
     def test_hint_for_a_configured_interface(self) -> None:
         found = chosen(Config(host_interface="eth0"), [], {}, is_wireless=True)

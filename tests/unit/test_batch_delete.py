@@ -91,8 +91,8 @@ class CondemnTests(ReaperTestCase):
 
 
 class BatchTests(ReaperTestCase):
-    def condemn_many(self, count: int) -> None:
-        names = [f"m{number}" for number in range(count)]
+    def condemn_many(self, count: int, prefix: str = "m") -> None:
+        names = [f"{prefix}{number}" for number in range(count)]
         self.make(*names)
         for name in names:
             self.retire(name)
@@ -109,17 +109,12 @@ class BatchTests(ReaperTestCase):
     def test_each_open_batch_has_its_own_group(self) -> None:
         self.steps.hold.add("delete_group")
         self.condemn_many(10)
-        self.condemn_many_more("n", 70)
+        self.condemn_many(70, "n")
         groups = {link.group for link in self.kernel.links() if link.alias == "ours"}
         self.assertGreaterEqual(len(groups), 3)
         self.assertTrue(groups <= set(range(FIRST_GROUP, FIRST_GROUP + BATCH_GROUPS)))
         self.steps.let_all_go()
         self.assertEqual(self.names(), set())
-
-    def condemn_many_more(self, prefix: str, count: int) -> None:
-        self.make(*(f"{prefix}{number}" for number in range(count)))
-        for number in range(count):
-            self.retire(f"{prefix}{number}")
 
     def test_retirement_waits_for_a_free_group(self) -> None:
         self.steps.hold.add("delete_group")
@@ -173,9 +168,6 @@ class WaitingTests(ReaperTestCase):
         self.steps.let_go("delete_group")
         self.successResultOf(waiting)
         self.assertEqual(self.names(), set())
-
-    def test_deletions_finished_at_once_without_links(self) -> None:
-        self.successResultOf(self.deletions_finished())
 
     def test_deletions_finished_despite_kernel_errors(self) -> None:
         self.make("a")

@@ -11,24 +11,13 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.benchmark.arithmetic import of_pairs, percentile, spread
+from tests.benchmark.arithmetic import spread
 from tests.benchmark.part import Measurement, at_least, at_most
 
 CHECKOUT = Path(__file__).parents[2]
 
 
 class FigureTests(SynchronousTestCase):
-    def test_ratio_compares_measurements_made_side_by_side(self) -> None:
-        # The machine became twice as slow on the way; the ratio did not change.
-        self.assertEqual(of_pairs([10, 5, 20], [2, 1, 4]).median, 5)
-        self.assertRaises(ValueError, of_pairs, [1, 2], [1])
-
-    def test_spread_is_the_middle_half(self) -> None:
-        found = spread([1, 2, 3, 4, 100])
-        self.assertEqual((found.low, found.median, found.high), (2, 3, 4))
-        hundred = [float(each) for each in range(1, 101)]
-        self.assertEqual([percentile(hundred, each) for each in (0, 50, 99, 100)], [1, 50, 99, 100])
-
     def test_missed_figure_is_reported_as_missed(self) -> None:
         said: list[str] = []
         one = Measurement("protocol", True, 1.0, "28.5", said.append)

@@ -13,6 +13,8 @@ from macvlan_twisted.config import OPTIONS, Config
 from macvlan_twisted.option_values import MacvlanMode
 from macvlan_twisted.tap import Options
 
+from .test_config import TEXTS
+
 
 def parsed(*arguments: str) -> Config:
     options = Options()
@@ -55,27 +57,7 @@ class CommandLineTests(SynchronousTestCase):
             if option.is_flag:
                 self.assertEqual(parsed(f"-{option.name}"), parsed(f"--{option.name}"))
                 continue
-            text = {
-                "gateway": "10.0.0.1",
-                "macvlan-subnet": "10.0.0.0/8",
-                "ip-range": "10.0.0.0/9",
-                "exclude": "10.0.0.1",
-                "mode": "vepa",
-                "mtu": "1400",
-                "netlink-threads": "3",
-                "docker-host": "unix:///x",
-                "log-format": "json",
-                "conflict-detection": "off",
-                "probe-timeout": "rfc5227",
-                "announce": "off",
-                "host-access": "yes",
-                "dhcp": "yes",
-                "dhcp-release": "no",
-                "dhcp-readdress": "yes",
-                "dhcp-timeout": "3",
-                "reconcile-interval": "30",
-                "identity": "random",
-            }.get(option.name, "/x" if option.name.endswith("-dir") else "x")
+            text = TEXTS[option.name]
             expected = parsed(f"--{option.name}={text}")
             self.assertNotEqual(expected, Config())
             self.assertEqual(parsed(f"-{option.name}={text}"), expected)

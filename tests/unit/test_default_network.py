@@ -47,8 +47,7 @@ class DescriptionTests(SynchronousTestCase):
     def test_each_subnet_has_its_gateway(self) -> None:
         configs, described = self.configs(R4, R6)
         self.assertEqual(
-            configs,
-            [{"Subnet": str(V4), "Gateway": str(R4)}, {"Subnet": str(V6), "Gateway": str(R6)}],
+            configs, [{"Subnet": str(V4), "Gateway": str(R4)}, {"Subnet": str(V6), "Gateway": str(R6)}]
         )
         self.assertTrue(described["EnableIPv6"])
 

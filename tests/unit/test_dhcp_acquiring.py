@@ -14,7 +14,6 @@ from macvlan_twisted.dhcp.acquire import discover
 from macvlan_twisted.dhcp.binding import Binding, Client, LanParameters, State
 from macvlan_twisted.dhcp.transaction import Environment
 from macvlan_twisted.errors import RequestRefused, StateError
-from macvlan_twisted.state.serialize import from_document, to_document
 
 from .dhcp_lan import (
     DECLINE,
@@ -79,14 +78,7 @@ class AcquireTests(AcquiringTestCase):
         self.assertEqual(request.xid, discover.xid)
         self.assertEqual(request.ciaddr, "0.0.0.0")
 
-    def test_binding_survives_saving(self) -> None:
-        stand = LeaseFixture(Server())
-        facts = self.successResultOf(self.acquire(stand))
-        self.assertEqual(from_document(Binding, to_document(facts)), facts)
-
-    def test_missing_or_unsound_t1_and_t2_get_defaults(
-        self,
-    ) -> None:
+    def test_missing_or_unsound_t1_and_t2_get_defaults(self) -> None:
         for t1, t2, expected in (
             (None, None, (1800, 3150)),
             (0, 0, (1800, 3150)),

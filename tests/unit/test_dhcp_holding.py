@@ -20,8 +20,10 @@ def short(*, away: bool = False) -> Server:
 
 
 class HoldingTestCase(SynchronousTestCase):
-    def bound(self, *servers: Server) -> LeaseFixture:
-        stand = LeaseFixture(*servers)
+    def bound(self, server: Server | None = None) -> LeaseFixture:
+        """A lease of :attr:`server`."""
+        self.server = server or short()
+        stand = LeaseFixture(self.server)
         outcome = ensureDeferred(stand.lease.acquire())
         self.successResultOf(outcome)
         stand.wire.sent.clear()
@@ -38,7 +40,7 @@ class HoldingTestCase(SynchronousTestCase):
 
 class RenewalTests(HoldingTestCase):
     def test_renewal_is_unicast_from_the_leased_address_at_t1(self) -> None:
-        stand = self.bound(short())
+        stand = self.bound()
         stand.pass_time(189)
         self.assertEqual(stand.kinds, [])
         self.assertTrue(stand.wire.hearers == 0)
@@ -50,7 +52,7 @@ class RenewalTests(HoldingTestCase):
         self.assertIsNone(said.server_id)
 
     def test_new_times_are_saved_and_count_from_the_request(self) -> None:
-        stand = self.bound(short())
+        stand = self.bound()
         stand.pass_time(200)
         facts = stand.holder.kept[-1]
         self.assertTrue(EPOCH + 190 <= facts.obtained_at <= EPOCH + 200, facts)
@@ -67,7 +69,7 @@ class RenewalTests(HoldingTestCase):
         self.assertEqual(len(moments), 3)
 
     def test_new_hostname_is_sent_with_the_next_renewal_and_saved(self) -> None:
-        stand = self.bound(short())
+        stand = self.bound()
         stand.lease.hostname = "db"
         stand.pass_time(200)
         self.assertEqual(stand.said[-1].options[12], b"db")
@@ -83,18 +85,17 @@ class RenewalTests(HoldingTestCase):
         self.assertEqual({said.destination_mac for said in stand.said}, {server.mac})
 
     def test_server_that_was_away_renews(self) -> None:
-        server = short()
-        stand = self.bound(server)
-        server.away = True
+        stand = self.bound()
+        self.server.away = True
         stand.pass_time(210)
         self.assertIs(stand.lease.state, State.RENEWING)
-        server.away = False
+        self.server.away = False
         stand.pass_time(60)
         self.assertIs(stand.lease.state, State.BOUND)
         self.assertEqual(stand.holder.noted("lost"), [])
 
     def test_renewal_that_cannot_be_saved_is_logged_and_valid(self) -> None:
-        stand = self.bound(short())
+        stand = self.bound()
 
         def full(what: str) -> None:
             raise StateError("disk full")
@@ -108,22 +109,20 @@ class RenewalTests(HoldingTestCase):
         self.assertIs(stand.lease.state, State.BOUND)
 
     def test_lease_counts_from_the_request_if_the_ack_is_late(self) -> None:
-        server = short()
-        stand = self.bound(server)
-        server.away = True
+        stand = self.bound()
+        self.server.away = True
         stand.pass_time(200)
         asked_at = stand.clock.seconds()
         (said,) = stand.said
         stand.pass_time(5)
-        stand.wire.bring(server.answer(said, ACK, "192.168.77.100"))
+        stand.wire.bring(self.server.answer(said, ACK, "192.168.77.100"))
         self.assertTrue(EPOCH + 190 <= stand.holder.kept[-1].obtained_at <= EPOCH + asked_at)
 
     def test_ack_for_another_address_is_ignored(self) -> None:
-        server = short()
-        stand = self.bound(server)
-        server.away = True
+        stand = self.bound()
+        self.server.away = True
         stand.pass_time(200)
-        stand.wire.bring(server.answer(stand.said[0], ACK, "192.168.77.101"))
+        stand.wire.bring(self.server.answer(stand.said[0], ACK, "192.168.77.101"))
         self.assertIs(stand.lease.state, State.RENEWING)
         self.assertEqual(stand.holder.notes, [])
 
@@ -149,9 +148,8 @@ class RenewalTests(HoldingTestCase):
 
 class RebindingTests(HoldingTestCase):
     def test_rebinding_finds_and_saves_the_new_mac_of_the_server(self) -> None:
-        server = short()
-        stand = self.bound(server)
-        server.mac = "52:54:00:00:00:77"
+        stand = self.bound()
+        self.server.mac = "52:54:00:00:00:77"
         stand.pass_time(299)
         self.assertIs(stand.lease.state, State.RENEWING)
         self.assertEqual({said.destination_mac for said in stand.said}, {"52:54:00:00:00:01"})

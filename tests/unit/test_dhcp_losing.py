@@ -8,14 +8,13 @@ from macvlan_twisted.dhcp.binding import Binding, State
 from macvlan_twisted.errors import StateError
 
 from .dhcp_lan import DECLINE, DISCOVER, NAK, RELEASE, REQUEST, STRANGER, RecordingHolder, Said, Server
-from .test_dhcp_holding import HoldingTestCase, short
+from .test_dhcp_holding import HoldingTestCase
 
 
 class LosingTests(HoldingTestCase):
     def test_nak_is_reported_and_the_address_requested_again(self) -> None:
-        server = short()
-        stand = self.bound(server)
-        server.naks = 1
+        stand = self.bound()
+        self.server.naks = 1
         stand.pass_time(201)
         self.assertEqual(stand.kinds, [REQUEST, DISCOVER, REQUEST])
         self.assertEqual(stand.said[1].requested, "192.168.77.100")
@@ -25,17 +24,15 @@ class LosingTests(HoldingTestCase):
         self.assertIs(stand.lease.state, State.BOUND)
 
     def test_address_of_the_container_itself_is_not_declined(self) -> None:
-        server = short()
-        stand = self.bound(server)
+        stand = self.bound()
         stand.holder.users["192.168.77.100"] = STRANGER
-        server.naks = 1
+        self.server.naks = 1
         stand.pass_time(201)
         self.assertNotIn(DECLINE, stand.kinds)
 
     def test_expired_lease_is_reported_once_and_requested_for_ever(self) -> None:
-        server = short()
-        stand = self.bound(server)
-        server.away = True
+        stand = self.bound()
+        self.server.away = True
         stand.pass_time(401)
         self.assertEqual(len(stand.holder.noted("lost")), 1)
         self.assertIs(stand.lease.state, State.REACQUIRING)
@@ -45,23 +42,21 @@ class LosingTests(HoldingTestCase):
         self.assertEqual(set(stand.kinds), {DISCOVER})
         self.assertTrue(86400 / 75 < len(stand.said) < 86400 / 60, len(stand.said))
         self.assertEqual({said.requested for said in stand.said}, {"192.168.77.100"})
-        server.away = False
+        self.server.away = False
         stand.pass_time(120)
         self.assertEqual(stand.holder.noted("lost", "regained")[1:], [("regained", "192.168.77.100")])
 
     def test_lost_lease_is_not_released(self) -> None:
-        server = short()
-        stand = self.bound(server)
-        server.away = True
+        stand = self.bound()
+        self.server.away = True
         stand.pass_time(500)
         stand.lease.release()
         self.assertNotIn(RELEASE, stand.kinds)
         self.assertTrue(stand.is_silent())
 
     def test_foreign_nak_counts_while_our_server_is_silent(self) -> None:
-        server = short()
-        stand = self.bound(server)
-        server.away = True
+        stand = self.bound()
+        self.server.away = True
         foreign = Server("10.0.0.9", "192.168.77.2", "52:54:00:00:00:02")
         stand.wire.answerers.append(
             lambda frame: [foreign.answer(Said(frame), NAK)] if Said(frame).kind == REQUEST else []
@@ -70,9 +65,8 @@ class LosingTests(HoldingTestCase):
         self.assertIn("192.168.77.2", stand.holder.noted("lost")[0][1])
 
     def test_store_may_end_a_lost_lease_at_once(self) -> None:
-        server = short()
-        stand = self.bound(server)
-        server.away = True
+        stand = self.bound()
+        self.server.away = True
 
         class Ending(RecordingHolder):
             def lost(self, binding: Binding, reason: str) -> None:
@@ -85,10 +79,9 @@ class LosingTests(HoldingTestCase):
 
 class MovingTests(HoldingTestCase):
     def test_accepted_new_address_becomes_the_lease(self) -> None:
-        server = short()
-        stand = self.bound(server)
+        stand = self.bound()
         stand.holder.moves = True
-        server.address = "192.168.77.101"
+        self.server.address = "192.168.77.101"
         stand.pass_time(203)
         self.assertEqual(
             [what for what, _ in stand.holder.notes], ["lost", "intend", "in use?", "moved", "keep"]
@@ -103,9 +96,8 @@ class MovingTests(HoldingTestCase):
         self.assertEqual(stand.said[0].ciaddr, "192.168.77.101")
 
     def test_refused_new_address_is_released_and_not_leased_again(self) -> None:
-        server = short()
-        stand = self.bound(server)
-        server.address = "192.168.77.101"
+        stand = self.bound()
+        self.server.address = "192.168.77.101"
         stand.pass_time(203)
         self.assertEqual(stand.kinds, [REQUEST, DISCOVER, REQUEST, RELEASE])
         self.assertEqual(stand.said[-1].ciaddr, "192.168.77.101")
@@ -114,20 +106,19 @@ class MovingTests(HoldingTestCase):
         self.assertEqual(set(stand.kinds), {DISCOVER})
         self.assertTrue(50 <= len(stand.said) <= 70, len(stand.said))
         self.assertEqual(len(stand.holder.noted("moved")), 1)
-        server.address = "192.168.77.100"
+        self.server.address = "192.168.77.100"
         stand.pass_time(70)
         self.assertEqual(stand.holder.noted("regained"), [("regained", "192.168.77.100")])
 
     def test_failed_readdressing_is_logged_and_releases_the_address(self) -> None:
-        server = short()
-        stand = self.bound(server)
+        stand = self.bound()
 
         class Failing(RecordingHolder):
             async def moved(self, old: Binding, new: Binding) -> bool:
                 raise StateError("its sandbox is gone")
 
         stand.lease._store = Failing()
-        server.address = "192.168.77.101"
+        self.server.address = "192.168.77.101"
         with capturedLogs() as events:
             stand.pass_time(203)
         self.assertIn("its sandbox is gone", [each.get("reason") for each in events])
@@ -135,10 +126,9 @@ class MovingTests(HoldingTestCase):
         self.assertEqual(stand.kinds, [REQUEST, DISCOVER, REQUEST, RELEASE])
 
     def test_new_address_in_use_is_declined(self) -> None:
-        server = short()
-        stand = self.bound(server)
+        stand = self.bound()
         stand.holder.users["192.168.77.101"] = STRANGER
-        server.address = "192.168.77.101"
+        self.server.address = "192.168.77.101"
         stand.pass_time(202)
         self.assertIn(DECLINE, stand.kinds)
         self.assertEqual(stand.holder.noted("moved"), [])

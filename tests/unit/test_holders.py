@@ -14,14 +14,7 @@ from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
 from macvlan_twisted.lan.arp_nd import announcement_frames
 
 from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
-from .helpers import (
-    ENDPOINT,
-    NETWORK,
-    OTHER_ENDPOINT,
-    OTHER_NETWORK,
-    network_request,
-    subnet,
-)
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, network_request, subnet
 from .test_leases import LeasesTestCase
 
 DOCKERS = (subnet("10.0.0.0/24", "10.0.0.254"),)
@@ -149,9 +142,7 @@ class ForgottenAddressTests(ConflictTestCase):
         self.pass_time()
         self.assertIn("7a:42:0a:00:00:64", self.refusal_of(refused))
 
-    def test_new_endpoint_replaces_one_with_another_mac(
-        self,
-    ) -> None:
+    def test_new_endpoint_replaces_one_with_another_mac(self) -> None:
         self.plugin.create_network(subnets=(evolve(subnet(POOL), managed_here=True),))
         pool = self.ready()
         self.ask(pool, "10.0.0.5")

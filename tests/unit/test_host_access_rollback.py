@@ -140,9 +140,7 @@ class HostAddressConflictTests(HostAccessTestCase):
         messages = [decode(frame) for frame in tap.sent[before:]]
         return any(isinstance(each, AddressClaim) and str(each.address) == address for each in messages)
 
-    def test_address_of_a_neighbour_is_refused_with_its_mac(
-        self,
-    ) -> None:
+    def test_address_of_a_neighbour_is_refused_with_its_mac(self) -> None:
         self.plugin.create_network(OTHER_NETWORK)  # it keeps the socket open
         made = self.plugin.start(self.plugin.networks.create(access_request()))
         self.pass_time()

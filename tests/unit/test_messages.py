@@ -131,15 +131,12 @@ class NetworkDriverTests(SiteTestCase):
         self.create(Options={"com.docker.network.internal": False})
         self.assertEqual(self.plugin.registry.networks[NETWORK].parent, "eth0")
 
-    def test_identifiers_of_swarm_mode_are_accepted(self) -> None:
-        self.create(NetworkID="0123456789abcdefghijklmnz")
-
     def test_allocation_returns_the_options(self) -> None:
-        reply = self.post(
-            "NetworkDriver.AllocateNetwork", NetworkID=NETWORK, Options={"parent": "eth1"}, IPv6Data=None
-        )
-        self.assertEqual(reply, {"Options": {"parent": "eth1"}})
+        options = {"parent": "eth5", "com.docker.network.x": "y"}
+        reply = self.post("NetworkDriver.AllocateNetwork", NetworkID=NETWORK, Options=options, IPv6Data=None)
+        self.assertEqual(reply, {"Options": options})
         self.assertEqual(self.post("NetworkDriver.FreeNetwork", NetworkID=NETWORK), {})
+        self.assert_nothing_left()
 
     def test_errors_have_the_members_of_both_subsystems(self) -> None:
         self.refused("NetworkDriver.Join", ENDPOINT, **BOTH)

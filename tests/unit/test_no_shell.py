@@ -72,16 +72,3 @@ class NoShellTests(SynchronousTestCase):
             for name in found_in(ast.parse(path.read_text(encoding="utf-8")))
         }
         self.assertEqual(found, ALLOWED)
-
-    def test_checker_finds_such_calls(self) -> None:
-        for line in (
-            "import subprocess",
-            "from pickle import loads",
-            "import os; os.system('x')",
-            "import os; os.execv('x', [])",
-            "eval('1')",
-            "run('x', shell=True)",
-            "reactor.spawnProcess(p, 'x')",
-            "from os import popen",
-        ):
-            self.assertNotEqual(list(found_in(ast.parse(line))), [], line)

@@ -12,15 +12,7 @@ from macvlan_twisted.option_values import MacvlanMode
 from macvlan_twisted.reconcile.link_monitor import LATEST, SOON
 
 from .conflict_cases import log_of
-from .helpers import (
-    ENDPOINT,
-    NETWORK,
-    OTHER_ENDPOINT,
-    OTHER_NETWORK,
-    PLAIN_LINKS,
-    nic,
-    subnet,
-)
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, PLAIN_LINKS, nic, subnet
 from .host_access_cases import HOST, HOST_6, REACHED, join
 from .test_link_monitor import LinkMonitorTestCase
 

@@ -76,12 +76,7 @@ class IdTests(SynchronousTestCase):
         st.booleans(),
     )
     def test_id_describes_the_pool(
-        self,
-        space: str,
-        pool: IPNetwork | None,
-        part: IPNetwork | None,
-        options: dict[str, str],
-        v6: bool,
+        self, space: str, pool: IPNetwork | None, part: IPNetwork | None, options: dict[str, str], v6: bool
     ) -> None:
         request = RequestPool(space, pool, part, options, v6 if pool is None else pool.version == 6)
         self.assertEqual(read_id(pool_id_for(request, "0a1b2c3d")), (request, "0a1b2c3d"))

@@ -87,12 +87,7 @@ class NetworkTests(PluginTestCase):
 
     def test_options_are_rebuilt(self) -> None:
         self.assert_rebuilt(
-            parent="eth1",
-            mode="private",
-            mtu="1400",
-            bcqueuelen="7",
-            identity="random",
-            announce="false",
+            parent="eth1", mode="private", mtu="1400", bcqueuelen="7", identity="random", announce="false"
         )
 
     def test_our_vlan_stays_ours(self) -> None:

@@ -130,9 +130,7 @@ class LiveEndpointTests(ReconcilerTestCase):
         self.begin()
         self.assert_still_there()
 
-    def test_unlisted_endpoint_stays_if_the_namespace_dump_fails(
-        self,
-    ) -> None:
+    def test_unlisted_endpoint_stays_if_the_namespace_dump_fails(self) -> None:
         self.engine.listed.clear()
         for number in (errno.EINTR, errno.EMFILE, errno.ENOBUFS):
             self.plugin.steps.refuse["links_elsewhere"] = number

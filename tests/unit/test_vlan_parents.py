@@ -42,9 +42,7 @@ class VlanTests(PluginTestCase):
         self.plugin.steps.let_all_go()
         self.successResultOf(creation)
 
-    def test_parent_check_costs_the_same_for_any_number_of_networks(
-        self,
-    ) -> None:
+    def test_parent_check_costs_the_same_for_any_number_of_networks(self) -> None:
         asked: list[str] = []
         find = self.plugin.kernel.find
 

@@ -151,9 +151,7 @@ class ExhaustionTests(WorkerThreadTestCase):
             started: list[threading.Thread] = []
 
             def refuse(
-                thread: threading.Thread,
-                possible: int = possible,
-                started: list[threading.Thread] = started,
+                thread: threading.Thread, possible: int = possible, started: list[threading.Thread] = started
             ) -> None:
                 if len(started) == possible:
                     raise RuntimeError("can't start new thread")
