@@ -124,17 +124,3 @@ class ReconcilerTestCase(PluginTestCase):
     def assert_networks(self, *network_ids: str) -> None:
         self.assertEqual(set(self.plugin.registry.networks), {*network_ids})
         self.assertEqual(set(self.plugin.records.kept[RecordKind.NETWORK]), {*network_ids})
-
-
-__all__ = [
-    "ENOUGH",
-    "GRACE_PERIODS",
-    "LINK",
-    "ROUND",
-    "SUBNET",
-    "ReconcilerTestCase",
-    "listed",
-    "make_network",
-    "open_pool",
-    "request_address",
-]

@@ -17,7 +17,6 @@ from macvlan_twisted.state.database import (
     DATABASE_NAME,
     MIGRATIONS,
     NETWORKS,
-    POOLS,
     TABLES,
     Change,
     Drop,
@@ -42,16 +41,6 @@ class RoundTripTests(LedgerTestCase):
         self.assertEqual(contents(database), {table.name: set() for table in TABLES})
         self.assertEqual(self.database_path.stat().st_mode & 0o777, 0o600)
 
-    def test_rows_survive_closing_and_opening(self) -> None:
-        database = self.open()
-        database.commit(ROWS)
-        before = contents(database)
-        self.assertEqual(len(before["addresses"]), 3)
-        database.close()
-        again = self.open()
-        self.assertEqual(contents(again), before)
-        self.assertEqual(again.generation, 1)
-
     def test_rows_survive_a_kill_after_the_commit(self) -> None:
         database = self.open()
         for number in range(20):
@@ -59,25 +48,6 @@ class RoundTripTests(LedgerTestCase):
             if number in (0, 7, 19):
                 killed = self.open(self.after_kill())
                 self.assertEqual(contents(killed), contents(database))
-
-    def test_put_replaces_and_drop_takes_a_partial_key(self) -> None:
-        database = self.open()
-        database.commit(ROWS)
-        database.commit([Put(NETWORKS, ("n1", "{}")), Drop(ADDRESSES, ("p1",)), Drop(POOLS, ("none",))])
-        self.assertIn(("n1", "{}"), database.rows(NETWORKS))
-        self.assertEqual(len(database.rows(NETWORKS)), 2)
-        self.assertEqual(database.rows(ADDRESSES), [("p2", "10.0.0.1", "gateway")])
-        database.close()
-        self.open()
-
-    def test_last_change_of_a_commit_wins(self) -> None:
-        database = self.open()
-        database.commit([Put(NETWORKS, ("n", "1")), Drop(NETWORKS, ("n",)), Put(NETWORKS, ("n", "2"))])
-        self.assertEqual(database.rows(NETWORKS), [("n", "2")])
-        database.commit([Put(NETWORKS, ("n", "3")), Drop(NETWORKS, ("n",))])
-        self.assertEqual(database.rows(NETWORKS), [])
-        database.close()
-        self.open()
 
     def test_commit_waits_for_the_disk(self) -> None:
         connection = self.connection_of(self.open())
@@ -133,10 +103,8 @@ class SchemaTests(LedgerTestCase):
         other = sqlite3.connect(self.database_path)
         other.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
         other.close()
-        with self.assertRaises(StateError) as caught:
+        with self.assertRaisesRegex(StateError, f"schema version {len(MIGRATIONS) + 1}.*install the newer"):
             opened(self.directory)
-        self.assertIn(f"schema version {len(MIGRATIONS) + 1}", str(caught.exception))
-        self.assertIn("install the newer", str(caught.exception))
 
     def test_interrupted_migration_is_repeated(self) -> None:
         self.database_path.touch()

@@ -127,16 +127,15 @@ class RenewalTests(HoldingTestCase):
         self.assertEqual(stand.holder.notes, [])
 
     def test_lease_of_seconds_is_renewed_at_most_once_a_second(self) -> None:
-        stand = self.bound(Server(lease_seconds=2))
-        stand.pass_time(20)
-        self.assertLessEqual(len(stand.said), 41)
-        stand = self.bound(Server(lease_seconds=4, t1=1, t2=2))
-        stand.pass_time(20)
-        self.assertLessEqual(len(stand.said), 21)
+        for server, most in (
+            (Server(lease_seconds=1), 41),
+            (Server(lease_seconds=2), 41),
+            (Server(lease_seconds=4, t1=1, t2=2), 21),
+        ):
+            stand = self.bound(server)
+            stand.pass_time(20)
+            self.assertLessEqual(len(stand.said), most)
         self.assertEqual(stand.holder.noted("lost"), [])
-        stand = self.bound(Server(lease_seconds=1))
-        stand.pass_time(20)
-        self.assertLessEqual(len(stand.said), 41)
 
     def test_infinite_lease_is_never_renewed(self) -> None:
         stand = self.bound(Server(lease_seconds=INFINITE))
@@ -281,8 +280,9 @@ class EndTests(HoldingTestCase):
             server.away = True
             stand.pass_time(seconds)
             stand.wire.sent.clear()
-            stand.lease.stop()
-            self.assertTrue(stand.is_silent(), seconds)
+            for _ in range(2):
+                stand.lease.stop()
+                self.assertTrue(stand.is_silent(), seconds)
             stand.pass_time(1000)
             self.assertEqual(stand.kinds, [], seconds)
 
@@ -291,9 +291,3 @@ class EndTests(HoldingTestCase):
         stand.wire.down = True
         stand.lease.release()
         self.assertTrue(stand.is_silent())
-
-    def test_lease_may_be_ended_twice(self) -> None:
-        stand = self.bound(Server())
-        stand.lease.stop()
-        stand.lease.stop()
-        self.assertEqual(stand.kinds, [])

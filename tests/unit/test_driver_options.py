@@ -179,12 +179,8 @@ class LeasingTests(SynchronousTestCase):
         request = CreateNetwork("1" * 64, given_options, subnets=(subnet,))
         return leases_addresses(request, parse_options(given_options), default)
 
-    def test_default_of_the_service_holds(self) -> None:
-        self.assertTrue(self.leases(True))
-        self.assertFalse(self.leases(False))
-
-    def test_network_can_switch_dhcp_off(self) -> None:
-        self.assertFalse(self.leases(True, dhcp="false"))
-
-    def test_network_can_switch_dhcp_on(self) -> None:
-        self.assertTrue(self.leases(False, dhcp="true"))
+    def test_option_of_the_network_wins_over_that_of_the_service(self) -> None:
+        for default in (True, False):
+            self.assertIs(self.leases(default), default)
+            self.assertTrue(self.leases(default, dhcp="true"))
+            self.assertFalse(self.leases(default, dhcp="false"))

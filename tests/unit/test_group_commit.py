@@ -69,6 +69,11 @@ class WriterTestCase(SynchronousTestCase):
             except Empty:
                 self.fail("the writer's thread did not answer")
 
+    def begin(self) -> None:
+        """Start the thread, which ends with the test."""
+        self.writer.start()
+        self.addCleanup(self.close)
+
     def close(self) -> None:
         for _ in range(100):
             self.database.gate.release()
@@ -82,15 +87,17 @@ class GroupTests(WriterTestCase):
         self.assertEqual(self.database.commits, [[put("a")]])
 
     def test_changes_during_a_commit_share_the_next_one_in_order(self) -> None:
-        self.writer.start()
-        self.addCleanup(self.close)
+        self.begin()
         calls = [self.writer.submit([put("first")])]
         self.database.begun.get(timeout=20)
         calls += [self.writer.submit([put(str(number)), put(f"{number}b")]) for number in range(5)]
         for call in calls:
             self.assertNoResult(call)
+        fired_in: list[threading.Thread] = []
+        calls[0].addCallback(lambda _: fired_in.append(threading.current_thread()))
         self.database.gate.release()
         self.turn_reactor_until(calls[0])
+        self.assertEqual(fired_in, [threading.current_thread()])
         self.assertNoResult(calls[1])
         self.database.gate.release()
         self.turn_reactor_until(*calls)
@@ -101,33 +108,8 @@ class GroupTests(WriterTestCase):
         (thread,) = self.database.threads
         self.assertIn("macvlan-twisted state", thread)
 
-    def test_deferreds_fire_in_the_reactors_thread_only(self) -> None:
-        self.writer.start()
-        self.addCleanup(self.close)
-        fired_in: list[threading.Thread] = []
-        call = self.writer.submit([put("a")])
-        call.addCallback(lambda _: fired_in.append(threading.current_thread()))
-        self.database.gate.release()
-        self.turn_reactor_until(call)
-        self.assertEqual(fired_in, [threading.current_thread()])
-
-    def test_failed_commit_does_not_stop_the_thread(self) -> None:
-        self.writer.start()
-        self.addCleanup(self.close)
-        self.database.refused.add("bad")
-        for _ in range(10):
-            self.database.gate.release()
-        bad = self.writer.submit([put("bad")])
-        bad.addErrback(lambda failure: failure.trap(StateError))
-        self.turn_reactor_until(bad)
-        self.assertIs(self.successResultOf(bad), StateError)
-        good = self.writer.submit([put("good")])
-        self.turn_reactor_until(good)
-        self.successResultOf(good)
-
     def test_failure_of_one_submission_does_not_fail_its_group(self) -> None:
-        self.writer.start()
-        self.addCleanup(self.close)
+        self.begin()
         self.database.refused.add("bad")
         calls = [self.writer.submit([put("first")])]
         self.database.begun.get(timeout=20)
@@ -140,6 +122,9 @@ class GroupTests(WriterTestCase):
             self.successResultOf(call)
         keys = [[str(change.key[0]) for change in commit] for commit in self.database.commits]
         self.assertEqual(keys, [["first"], ["good", "bad", "better"], ["good"], ["bad"], ["better"]])
+        later = self.writer.submit([put("later")])
+        self.turn_reactor_until(later)
+        self.successResultOf(later)
 
     def test_close_commits_waiting_changes_and_ends_the_thread(self) -> None:
         self.writer.start()

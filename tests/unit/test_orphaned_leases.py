@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .dhcp_lan import MAC, RELEASE, REQUEST
 from .helpers import ENDPOINT, NETWORK, PluginHarness, endpoint_request, subnet
-from .reconciler_cases import ENOUGH, GRACE_PERIODS, LINK, ROUND, ReconcilerTestCase, listed
+from .reconciler_cases import ENOUGH, LINK, ROUND, ReconcilerTestCase, listed
 from .test_leases import TERMS, LeasesTestCase
 
 

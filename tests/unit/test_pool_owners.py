@@ -6,19 +6,11 @@ from attrs import evolve
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
 from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
+from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK
-from .reconciler_cases import (
-    ENOUGH,
-    GRACE_PERIODS,
-    ROUND,
-    SUBNET,
-    ReconcilerTestCase,
-    listed,
-    make_network,
-    open_pool,
-)
+from .reconciler_cases import ENOUGH, ROUND, SUBNET, ReconcilerTestCase, listed, make_network, open_pool
 
 
 class AddressTests(ReconcilerTestCase):
@@ -227,15 +219,6 @@ class OrphanLinkTests(ReconcilerTestCase):
         self.begin()
         self.go_round(2 * ENOUGH)
         self.assertIn(name, self.plugin.link_names())
-
-    def test_link_of_an_endpoint_stays(self) -> None:
-        self.request_address()
-        self.plugin.create_endpoint()
-        self.engine.listed[ENDPOINT] = "web"
-        self.begin()
-        before = self.plugin.link_names()
-        self.go_round(2 * ENOUGH)
-        self.assertEqual(self.plugin.link_names(), before)
 
     def test_link_replaced_between_two_checks_stays(self) -> None:
         name = self.leave_link()

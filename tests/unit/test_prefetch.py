@@ -215,8 +215,10 @@ class ReleasedPoolTests(ConflictTestCase):
     def test_prefetched_addresses_go_with_the_pool(self) -> None:
         keeper = self.ready("10.9.0.0/24")
         pool = self.ready()
+        self.ask(pool)
         self.close(pool)
-        self.assertEqual(self.defended(*tens(1, 8)), [])
+        self.pass_time()
+        self.assertEqual(self.defended(*tens(1, 12)), [])
         self.assertEqual(self.defended("10.9.0.1"), ["10.9.0.1"])
         self.close(keeper)
         self.assert_nothing_of_it_is_left()

@@ -199,13 +199,6 @@ class KilledReaddressTests(ReaddressTestCase):
         if when == "after":
             step.do()
 
-    def test_intended_readdress_is_done_at_the_next_start(self) -> None:
-        self.run_container()
-        self.insist_and_kill("before")
-        plugin = self.start_again()
-        self.assert_has(NEW, plugin)
-        self.assertEqual(self.released(), [])
-
     def test_readdress_survives_a_second_kill(self) -> None:
         self.run_container()
         self.insist_and_kill("before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from attrs import evolve
@@ -145,16 +146,8 @@ class NetworkTests(PluginTestCase):
         self.assertIn("colour", result.missing[0])
 
     def test_the_gateway_that_an_old_engine_picked_is_inferred(self) -> None:
-        plain = FoundNetwork(
-            NETWORK,
-            "lan",
-            DRIVER,
-            {"parent": "eth1"},
-            False,
-            "default",
-            {},
-            (FoundSubnet(parse_network("10.0.0.0/24"), parse_network("10.0.0.128/25")),),
-        )
+        subnets = (FoundSubnet(parse_network("10.0.0.0/24"), parse_network("10.0.0.128/25")),)
+        plain = FoundNetwork(NETWORK, "lan", DRIVER, {"parent": "eth1"}, False, "default", {}, subnets)
         shown = evolve(plain, endpoints=(FoundEndpoint(ENDPOINT, "box", gateway=parse_address("10.0.0.9")),))
         for engines_view, expected in ((plain, "10.0.0.128"), (shown, "10.0.0.9")):
             result = rebuild(
@@ -354,100 +347,51 @@ class LinkEvidenceTests(PluginTestCase):
         self.assertEqual((group - instances[self.plugin.records.instance]) % 32, (group - 2**16) % 32)
 
 
+NETWORK_OF_20_10 = f"""
+{{"Name": "lan", "Id": "{NETWORK}", "Driver": "{DRIVER}", "Internal": false, "Options": {{"parent": "eth1"}},
+ "IPAM": {{"Driver": "{DRIVER}", "Options": null, "Config": [
+   {{"Subnet": "192.168.77.9/24", "IPRange": "192.168.77.128/25", "Gateway": "192.168.77.1",
+     "AuxiliaryAddresses": {{"x": "192.168.77.9"}}}}, {{}}]}},
+ "Containers": {{"c1": {{"Name": "ca", "EndpointID": "{ENDPOINT}", "MacAddress": "7a:42:c0:a8:4d:81",
+   "IPv4Address": "192.168.77.129/24", "IPv6Address": ""}}}}}}
+"""
+CONTAINERS_OF_20_10 = f"""
+{{"c1": {{"State": {{"Pid": 77}}, "NetworkSettings": {{"SandboxKey": "/var/run/docker/netns/58991c558dcb",
+  "Networks": {{"lan": {{"NetworkID": "{NETWORK}", "Gateway": "192.168.77.1", "IPv6Gateway": ""}}}}}}}}}}
+"""
+
+
 class FoundNetworkTests(PluginTestCase):
     def test_answers_of_docker_20_10_are_read(self) -> None:
-        engines_view = found_network(
-            {
-                "Name": "lan",
-                "Id": NETWORK,
-                "Driver": DRIVER,
-                "IPAM": {
-                    "Driver": DRIVER,
-                    "Options": None,
-                    "Config": [
-                        {
-                            "Subnet": "192.168.77.9/24",
-                            "IPRange": "192.168.77.128/25",
-                            "Gateway": "192.168.77.1",
-                            "AuxiliaryAddresses": {"x": "192.168.77.9"},
-                        },
-                        {},
-                    ],
-                },
-                "Internal": False,
-                "Containers": {
-                    "c1": {
-                        "Name": "ca",
-                        "EndpointID": ENDPOINT,
-                        "MacAddress": "7a:42:c0:a8:4d:81",
-                        "IPv4Address": "192.168.77.129/24",
-                        "IPv6Address": "",
-                    }
-                },
-                "Options": {"parent": "eth1"},
-            },
-            {
-                "c1": {
-                    "State": {"Pid": 77},
-                    "NetworkSettings": {
-                        "SandboxKey": "/var/run/docker/netns/58991c558dcb",
-                        "Networks": {
-                            "lan": {"NetworkID": NETWORK, "Gateway": "192.168.77.1", "IPv6Gateway": ""}
-                        },
-                    },
-                }
-            },
+        engines_view = found_network(json.loads(NETWORK_OF_20_10), json.loads(CONTAINERS_OF_20_10))
+        subnet = FoundSubnet(
+            parse_network("192.168.77.0/24"),
+            parse_network("192.168.77.128/25"),
+            parse_address("192.168.77.1"),
+            {"x": parse_address("192.168.77.9")},
         )
-        self.assertEqual(
-            engines_view,
-            FoundNetwork(
-                NETWORK,
-                "lan",
-                DRIVER,
-                {"parent": "eth1"},
-                False,
-                DRIVER,
-                {},
-                (
-                    FoundSubnet(
-                        parse_network("192.168.77.0/24"),
-                        parse_network("192.168.77.128/25"),
-                        parse_address("192.168.77.1"),
-                        {"x": parse_address("192.168.77.9")},
-                    ),
-                ),
-                (
-                    FoundEndpoint(
-                        ENDPOINT,
-                        "ca",
-                        "7a:42:c0:a8:4d:81",
-                        parse_interface("192.168.77.129/24"),
-                        None,
-                        parse_address("192.168.77.1"),
-                        None,
-                        "/var/run/docker/netns/58991c558dcb",
-                        77,
-                    ),
-                ),
-            ),
+        endpoint = FoundEndpoint(
+            ENDPOINT,
+            "ca",
+            "7a:42:c0:a8:4d:81",
+            parse_interface("192.168.77.129/24"),
+            gateway=parse_address("192.168.77.1"),
+            sandbox="/var/run/docker/netns/58991c558dcb",
+            process=77,
         )
+        options = {"parent": "eth1"}
+        expected = FoundNetwork(NETWORK, "lan", DRIVER, options, False, DRIVER, {}, (subnet,), (endpoint,))
+        self.assertEqual(engines_view, expected)
 
     def test_absent_members_are_empty(self) -> None:
         engines_view = found_network({"Id": NETWORK, "IPAM": None, "Containers": None, "Options": None}, {})
         self.assertEqual((engines_view.subnets, engines_view.endpoints, engines_view.options), ((), (), {}))
 
     def test_a_lease_is_rebuilt_from_address_and_mac(self) -> None:
-        engines_view = FoundNetwork(
-            NETWORK,
-            "lan",
-            DRIVER,
-            {"parent": "eth1", "dhcp": "true", "dhcp_release": "false"},
-            False,
-            "null",
-            {},
-            (FoundSubnet(parse_network("0.0.0.0/0")),),
-            (FoundEndpoint(ENDPOINT, "box", "7a:42:00:00:00:01", parse_interface("192.168.1.50/24")),),
-        )
+        options = {"parent": "eth1", "dhcp": "true", "dhcp_release": "false"}
+        subnets = (FoundSubnet(parse_network("0.0.0.0/0")),)
+        box = FoundEndpoint(ENDPOINT, "box", "7a:42:00:00:00:01", parse_interface("192.168.1.50/24"))
+        engines_view = FoundNetwork(NETWORK, "lan", DRIVER, options, False, "null", {}, subnets, (box,))
         result = rebuild_from(self.plugin, engines_view)
         ((key, lease),) = result.snapshot.leases.items()
         self.assertEqual(key, "eth1 7a:42:00:00:00:01")

@@ -37,13 +37,14 @@ class PartTests(SynchronousTestCase):
 
         return stop
 
-    def test_parts_stop_in_reverse_order(self) -> None:
-        self.service.startService()
-        self.successResultOf(self.service.stopService())
-        self.assertEqual(
-            self.events,
-            ["start lock", "start threads", "start server", "stop server", "stop threads", "stop lock"],
-        )
+    def test_parts_stop_in_reverse_order_and_start_again(self) -> None:
+        for _ in range(2):
+            self.service.startService()
+            self.assertEqual(self.events, ["start lock", "start threads", "start server"])
+            self.events.clear()
+            self.successResultOf(self.service.stopService())
+            self.assertEqual(self.events, ["stop server", "stop threads", "stop lock"])
+            self.events.clear()
 
     def test_failed_start_stops_what_was_started(self) -> None:
         """The part that failed, too: it may have come half-way."""
@@ -51,13 +52,6 @@ class PartTests(SynchronousTestCase):
         self.assertRaises(StartupError, self.service.startService)
         self.assertEqual(self.events, ["start lock", "start threads", "stop threads", "stop lock"])
         self.assertFalse(self.service.running)
-
-    def test_service_can_start_again(self) -> None:
-        self.service.startService()
-        self.successResultOf(self.service.stopService())
-        self.events.clear()
-        self.service.startService()
-        self.assertEqual(self.events, ["start lock", "start threads", "start server"])
 
     def test_next_part_stops_after_the_previous_one_has_stopped(self) -> None:
         self.waits["server"] = Deferred()

@@ -11,10 +11,11 @@ from macvlan_twisted.driver import requests
 from macvlan_twisted.engine.client import EngineError
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.netlink.kernel import MacvlanLink
+from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS
 from macvlan_twisted.state.interfaces import RecordKind
 
 from .helpers import ENDPOINT, LAN, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, PLAIN_LINKS
-from .reconciler_cases import ENOUGH, GRACE_PERIODS, LINK, ROUND, ReconcilerTestCase, listed
+from .reconciler_cases import ENOUGH, LINK, ROUND, ReconcilerTestCase, listed
 
 
 class StaleEndpointTests(ReconcilerTestCase):
@@ -240,6 +241,7 @@ class IdleLinkTests(ReconcilerTestCase):
         self.begin()
         self.go_round(2 * ENOUGH)
         self.assert_kept(ENDPOINT)
+        self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, LINK})
 
     def test_foreign_link_in_its_place_is_not_touched(self) -> None:
         theirs = self.plugin.link(LINK)

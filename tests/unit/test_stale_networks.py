@@ -6,11 +6,12 @@ from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.driver.models import Network
 from macvlan_twisted.engine.client import EngineError
 from macvlan_twisted.ipam.requests import Purpose, RequestAddress
+from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS
 from macvlan_twisted.state.interfaces import RecordKind
 from macvlan_twisted.state.serialize import from_document
 
 from .helpers import ENDPOINT, NETWORK, OTHER_NETWORK, PLAIN_LINKS
-from .reconciler_cases import ENOUGH, GRACE_PERIODS, ROUND, ReconcilerTestCase, listed, open_pool
+from .reconciler_cases import ENOUGH, ROUND, ReconcilerTestCase, listed, open_pool
 
 
 class NetworkTests(ReconcilerTestCase):
@@ -23,13 +24,6 @@ class NetworkTests(ReconcilerTestCase):
         self.assertEqual(self.plugin.store.open, {})
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
         self.assertEqual(self.reconciler.counts, {"networks removed": 1, "pools released": 1})
-
-    def test_last_seen_forgets_a_removed_network(self) -> None:
-        self.begin()
-        self.go_round()
-        self.engine.has.clear()
-        self.go_round()
-        self.assert_networks()
         self.assertEqual(self.plugin.networks._calls.last_seen._last, {})
 
     def test_engine_is_remembered_over_a_restart(self) -> None:

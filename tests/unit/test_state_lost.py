@@ -26,8 +26,13 @@ class LostStateTestCase(LedgerTestCase):
         self.directory = self.make_directory() / "state"
         self.directory.mkdir()
         self.runtime = self.make_directory() / "run"
-        database = self.begin()
-        database.commit([Put(NETWORKS, ("network", "{}"))])
+        self.commit("network")
+
+    def commit(self, *keys: str, directory: Path | None = None) -> None:
+        """Open the state, save a row in each commit, and close it."""
+        database = self.begin(directory)
+        for key in keys:
+            database.commit([Put(NETWORKS, (key, "{}"))])
         database.close()
 
     def outside(self, directory: Path | None = None) -> RuntimeGeneration:
@@ -67,9 +72,7 @@ class RuntimeNoteTests(LostStateTestCase):
 
     def test_an_older_copy_of_the_directory_is_refused(self) -> None:
         older = self.copy_of_state()
-        database = self.begin()
-        database.commit([Put(NETWORKS, ("another", "{}"))])
-        database.close()
+        self.commit("another")
         self.replace_by(older)
         self.assert_refused("an older copy")
 
@@ -93,9 +96,7 @@ class RuntimeNoteTests(LostStateTestCase):
 
     def test_two_states_on_one_host_have_separate_notes(self) -> None:
         other = self.make_directory()
-        database = self.begin(other)
-        database.commit([Put(NETWORKS, ("network", "{}"))])
-        database.close()
+        self.commit("network", directory=other)
         self.begin().close()
         self.begin(other).close()
         self.assertEqual(len(list(self.runtime.iterdir())), 2)
@@ -103,9 +104,7 @@ class RuntimeNoteTests(LostStateTestCase):
     def test_a_note_that_cannot_be_written_is_no_error(self) -> None:
         self.runtime = self.make_directory() / "file"
         self.runtime.touch()
-        database = self.begin()
-        database.commit([Put(NETWORKS, ("another", "{}"))])
-        database.close()
+        self.commit("another")
         self.begin()
 
     def test_a_damaged_note_is_ignored(self) -> None:
@@ -131,10 +130,7 @@ class RuntimeNoteTests(LostStateTestCase):
 class ForeignDatabaseTests(LostStateTestCase):
     def test_the_database_of_another_directory_is_refused(self) -> None:
         elsewhere = self.make_directory()
-        database = self.begin(elsewhere)
-        for number in range(9):
-            database.commit([Put(NETWORKS, (f"n{number}", "{}"))])
-        database.close()
+        self.commit(*map(str, range(9)), directory=elsewhere)
         shutil.copy(elsewhere / DATABASE_NAME, self.directory / DATABASE_NAME)
         shutil.rmtree(self.runtime)
         self.assert_refused("another directory")
@@ -187,10 +183,7 @@ class DamageRecoveryTests(LostStateTestCase):
         self.assertEqual(len(self.begin().rows(NETWORKS)), 2)
 
     def test_a_copy_from_before_the_rebuild_is_refused(self) -> None:
-        database = self.begin()
-        for number in range(50):
-            database.commit([Put(NETWORKS, (f"n{number}", "{}"))])
-        database.close()
+        self.commit(*map(str, range(50)))
         copy = self.copy_of_state()
         self.replace_by(None)
         with DamageRecovery(self.directory, self.outside()) as recovery:

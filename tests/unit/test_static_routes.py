@@ -53,32 +53,25 @@ def routes(
 
 
 class RoutesToHostTests(SynchronousTestCase):
-    def test_addresses_of_the_parent_are_routed_via_the_host_address(self) -> None:
-        self.assertEqual(routes(*OTHERS), [VIA, VIA_6])
-        self.assertEqual(routes("192.168.1.10", "192.168.1.11"), [VIA, "192.168.1.11/32 via 192.168.1.99"])
-
-    def test_addresses_of_other_subnets_are_not_routed(self) -> None:
-        """A route into the subnet of another network makes the engine refuse that network."""
-        self.assertEqual(routes("10.0.0.1", "fd11::1"), [])
-
-    def test_link_local_addresses_are_not_routed(self) -> None:
-        self.assertEqual(routes("fe80::1", "169.254.3.4"), [])
-
-    def test_host_address_itself_needs_no_route(self) -> None:
-        self.assertEqual(routes("192.168.1.99"), [])
-
-    def test_host_that_is_the_gateway_needs_no_route(self) -> None:
-        """The kernel takes a gateway for a neighbour on the link."""
-        self.assertEqual(routes("192.168.1.10", gateway="192.168.1.10"), [])
-
-    def test_family_without_access_gets_no_route(self) -> None:
-        self.assertEqual(routes(*OTHERS, hosts=["fd00::99"]), [VIA_6])
-        self.assertEqual(routes(*OTHERS, addresses=("192.168.1.7/24", None)), [VIA])
-        self.assertEqual(routes("192.168.1.10", addresses=(None, None)), [])
-
-    def test_host_address_outside_the_subnet_is_on_link(self) -> None:
-        found = routes("192.168.1.10", hosts=["10.9.9.9"])
-        self.assertEqual(found, ["10.9.9.9/32", "192.168.1.10/32 via 10.9.9.9"])
-
-    def test_route_present_in_the_sandbox_is_not_repeated(self) -> None:
-        self.assertEqual(routes("192.168.1.10", present=["192.168.1.10/32"]), [])
+    def test_routes_to_the_host(self) -> None:
+        one = "192.168.1.10"
+        for case, found, expected in (
+            ("addresses of the parent are routed via the host address", routes(*OTHERS), [VIA, VIA_6]),
+            ("each of them", routes(one, "192.168.1.11"), [VIA, "192.168.1.11/32 via 192.168.1.99"]),
+            # A route into the subnet of another network makes the engine refuse that network.
+            ("addresses of other subnets are not", routes("10.0.0.1", "fd11::1"), []),
+            ("nor are link-local ones", routes("fe80::1", "169.254.3.4"), []),
+            ("the host address itself needs no route", routes("192.168.1.99"), []),
+            # The kernel takes a gateway for a neighbour on the link.
+            ("nor does a host that is the gateway", routes(one, gateway=one), []),
+            ("a family of the host without access", routes(*OTHERS, hosts=["fd00::99"]), [VIA_6]),
+            ("a family that the container lacks", routes(*OTHERS, addresses=("192.168.1.7/24", None)), [VIA]),
+            ("both families", routes(one, addresses=(None, None)), []),
+            (
+                "a host address outside the subnet is on link",
+                routes(one, hosts=["10.9.9.9"]),
+                ["10.9.9.9/32", f"{one}/32 via 10.9.9.9"],
+            ),
+            ("a route that the sandbox has is not repeated", routes(one, present=[f"{one}/32"]), []),
+        ):
+            self.assertEqual(found, expected, case)

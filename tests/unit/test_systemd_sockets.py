@@ -61,10 +61,12 @@ class InheritedPortTests(SynchronousTestCase):
         caller.connect(self.path)
         return caller
 
-    def test_mode_of_the_socket_stays(self) -> None:
+    def test_socket_and_its_mode_stay_with_the_owner(self) -> None:
         port = self.adopt()
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
         self.close(port)
+        self.connect()
+        self.socket.accept()[0].close()
 
     def test_connections_are_accepted(self) -> None:
         port = self.adopt()
@@ -73,15 +75,6 @@ class InheritedPortTests(SynchronousTestCase):
         reader.doRead()
         self.assertEqual(len(self.reactor.readers), 2, "the port and one connection")
         self.close(port)
-
-    def test_file_of_the_socket_stays(self) -> None:
-        self.close(self.adopt())
-        self.assertTrue(os.path.exists(self.path))
-
-    def test_owner_goes_on_listening(self) -> None:
-        self.close(self.adopt())
-        self.connect()
-        self.socket.accept()[0].close()
 
     def test_waiting_connections_are_left_to_the_next_port(self) -> None:
         port = self.adopt()

@@ -84,12 +84,6 @@ class VlanTests(PluginTestCase):
             plugin.create_network(parent="eth1.20")
             self.assertTrue(plugin.link(name).up, name)
 
-    def test_two_tags_are_created_and_removed(self) -> None:
-        self.plugin.create_network(parent="eth1.20.30")
-        self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20", "eth1.20.30"})
-        self.plugin.delete_network()
-        self.assert_nothing_left()
-
     def test_outer_vlan_stays_while_another_network_uses_it(self) -> None:
         self.plugin.create_network(parent="eth1.20.30")
         self.plugin.create_network(OTHER_NETWORK, parent="eth1.20")

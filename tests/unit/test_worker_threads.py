@@ -54,16 +54,7 @@ class BeforeStartTests(WorkerThreadTestCase):
     def test_function_runs_at_once_in_the_calling_thread(self) -> None:
         found = self.threads(threading.current_thread)
         self.assertIs(self.successResultOf(found), threading.current_thread())
-
-    def test_error_fails_the_deferred_at_once(self) -> None:
         self.failureResultOf(self.threads(lambda: 1 // 0), ZeroDivisionError)
-
-    def test_no_thread_exists(self) -> None:
-        before = threading.active_count()
-        WorkerThreads(self.reactor, 2, "test")
-        self.assertEqual(threading.active_count(), before)
-
-    def test_stop_without_start_does_nothing(self) -> None:
         self.threads.stop()
         self.assertEqual(self.ended, [])
 
@@ -73,11 +64,15 @@ class RunningTests(WorkerThreadTestCase):
         super().setUp()
         self.threads.start()
 
-    def test_function_runs_on_another_thread(self) -> None:
-        self.assertNotIn(threading.current_thread(), self.used())
-
-    def test_arguments_and_result_pass_through(self) -> None:
+    def test_functions_run_on_a_few_threads_with_a_name(self) -> None:
+        """Each has netlink sockets of its own, which are expensive to open."""
         self.assertEqual(self.done(self.threads(lambda *all: all, 1, "two")), (1, "two"))
+        threads = self.used()
+        self.assertNotIn(threading.current_thread(), threads)
+        self.assertLessEqual(len(threads), 2)
+        for each in threads:
+            self.assertTrue(each.is_alive())
+            self.assertIn("macvlan-twisted test", each.name)
 
     def test_error_fails_the_deferred_and_the_thread_goes_on(self) -> None:
         for _ in range(4):  # more than there are threads
@@ -93,16 +88,6 @@ class RunningTests(WorkerThreadTestCase):
         self.assertNoResult(first)
         blocked.set()
         self.assertTrue(self.done(first))
-
-    def test_number_of_threads_is_fixed(self) -> None:
-        """Each has netlink sockets of its own, which are expensive to open."""
-        threads = self.used()
-        self.assertLessEqual(len(threads), 2)
-        self.assertTrue(all(each.is_alive() for each in threads))
-
-    def test_names_of_threads_say_what_they_are_for(self) -> None:
-        for each in self.used():
-            self.assertIn("macvlan-twisted test", each.name)
 
 
 class StopTests(WorkerThreadTestCase):
@@ -126,14 +111,10 @@ class StopTests(WorkerThreadTestCase):
         self.threads.stop()
         self.assertEqual(sorted(ended), [0, 1, 2, 3])
 
-    def test_threads_end(self) -> None:
+    def test_threads_end_and_each_cleans_up_after_itself(self) -> None:
         threads = self.used()
         self.threads.stop()
         self.assertFalse(any(each.is_alive() for each in threads))
-
-    def test_each_thread_cleans_up_after_itself(self) -> None:
-        threads = self.used()
-        self.threads.stop()
         self.assertEqual(len(self.ended), 2)
         self.assertLessEqual(threads, set(self.ended))
 
