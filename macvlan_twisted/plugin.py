@@ -174,8 +174,8 @@ def build(
     surroundings: Surroundings,
     *,
     clock: Any,
-    awake_clock: Any,
     random: Random,
+    awake_seconds: Callable[[], float] = time.monotonic,
     wall_time: Callable[[], float] = time.time,
     nonce: Callable[[], str] = lambda: token_hex(4),
     grace_periods: GracePeriods = GRACE_PERIODS,
@@ -185,8 +185,8 @@ def build(
 
     :param records: what this host did. :param addresses: who owns which address.
     :param clock: ``IReactorTime`` of a clock that is never set, and goes on while the machine is suspended.
-    :param awake_clock: the same of a clock that stands still then: for what the engine has not mentioned for a while.
-    :param wall_time: the time of day, in seconds since 1970.
+    :param awake_seconds: a clock that stands still then: for how long the engine has not mentioned something.
+    :param wall_time: the time of day, in seconds since 1970; only for what is stored.
     :param nonce: makes the part of a PoolID that tells it from all others.
     """
     engine = surroundings.engine
@@ -224,8 +224,8 @@ def build(
 
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)
     dhcp_pools = DhcpPools(leases, macs)
-    pool_locks, pending = KeyedLock(), PendingAddresses(awake_clock.seconds)
-    pools_seen = LastSeen(awake_clock.seconds, open_pools.by_id.__contains__)
+    pool_locks, pending = KeyedLock(), PendingAddresses(awake_seconds)
+    pools_seen = LastSeen(awake_seconds, open_pools.by_id.__contains__)
     selection = AddressSelection(config, open_pools, conflicts, sticky_addresses)
     allocations = Allocations(open_pools, pool_locks, dhcp_pools, selection, sticky_addresses, pending)
     pool_binding = PoolBinding(open_pools, pool_locks, allocations, selection, pending)
@@ -238,9 +238,7 @@ def build(
     macvlan_links = MacvlanLinks(registry, links, parents)
     container_names = ContainerNames(registry, leases, engine, clock)
     endpoint_addresses = EndpointAddresses(registry, links, on_lan, leases, pool_binding, container_names)
-    endpoint_calls = EngineCalls(
-        endpoint_locks, LastSeen(awake_clock.seconds, registry.endpoints.__contains__)
-    )
+    endpoint_calls = EngineCalls(endpoint_locks, LastSeen(awake_seconds, registry.endpoints.__contains__))
     planner = EndpointPlanner(config, leases, host_routes, macs.mac_for, random)
     removal = EndpointRemoval(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
     endpoints = Endpoints(registry, planner, macvlan_links, endpoint_addresses, removal, endpoint_calls)
@@ -253,10 +251,10 @@ def build(
         macvlan_links,
         host_addresses,
         removal,
-        EngineCalls(KeyedLock(), LastSeen(awake_clock.seconds, registry.networks.__contains__)),
+        EngineCalls(KeyedLock(), LastSeen(awake_seconds, registry.networks.__contains__)),
     )
 
-    orphans = Orphans(registry, links, open_pools, pool_binding, leases, awake_clock.seconds)
+    orphans = Orphans(registry, links, open_pools, pool_binding, leases, awake_seconds)
     reconciler = Reconciler(
         registry,
         StaleEndpoints(registry, links, removal, endpoint_calls),
@@ -265,7 +263,7 @@ def build(
         engine,
         config,
         grace_periods,
-        awake_clock,
+        clock,
     )
     link_monitor = LinkMonitor(
         registry,

@@ -7,7 +7,6 @@ To run the plugin beside other Twisted services, make a :class:`~macvlan_twisted
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from inspect import isawaitable
@@ -24,7 +23,7 @@ from twisted.python.failure import Failure
 
 from ._version import VERSION_TEXT
 from .autodetect import Detected, detect_defaults
-from .clock import ReactorClock
+from .clock import BootTimeClock
 from .commands.stale_sandboxes import warn_of_stale_sandboxes
 from .config import SHADOWED_PLUGIN_NAME, Config
 from .engine.client import DisabledEngine, EngineClient
@@ -123,7 +122,12 @@ class MacvlanService(Service):
 
 
 def make_macvlan_service(
-    config: Config, *, reactor: Any = None, kernel: Kernel | None = None, ages: GracePeriods = GRACE_PERIODS
+    config: Config,
+    *,
+    reactor: Any = None,
+    kernel: Kernel | None = None,
+    clock: Any = None,
+    ages: GracePeriods = GRACE_PERIODS,
 ) -> MacvlanService:
     """
     The plugin as a Twisted service, for a ``.tac`` file or a ``MultiService``.
@@ -131,17 +135,20 @@ def make_macvlan_service(
     Nothing is opened, locked or asked before its ``startService``, which raises
     :class:`~macvlan_twisted.errors.StartupError` if it cannot start.
 
-    :param reactor: the reactor to run on; by default the installed one.
+    :param reactor: the reactor to run on; by default the installed one. Its clock and its timers are not used.
     :param kernel: the links to work on; by default those of this process's network namespace.
+    :param clock: ``IReactorTime``; by default a :class:`~macvlan_twisted.clock.BootTimeClock`. Another one is for tests.
     :param ages: how old what nobody has must be before it is removed. Shorter ones are for tests: they take what a slow
         engine is about to use.
     """
     if reactor is None:
         from twisted.internet import reactor
-    return MacvlanService(lambda: _parts(config, reactor, kernel, ages))
+    return MacvlanService(lambda: _parts(config, reactor, kernel, clock, ages))
 
 
-def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePeriods) -> Iterator[Part]:
+def _parts(
+    config: Config, reactor: Any, kernel: Kernel | None, clock: Any, ages: GracePeriods
+) -> Iterator[Part]:
     """All that starts, in order; it stops in reverse."""
     directory = Path(config.state_dir)
     lock = FileLock(directory / LOCK_NAME, f"state directory {directory}", "--state-dir")
@@ -149,6 +156,9 @@ def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePerio
     listener = make_listener(reactor, config)
     yield Part("listener", listener.take, listener.release)
 
+    if clock is None:
+        clock = BootTimeClock(reactor)
+        yield Part("clock", clock.start, clock.stop)
     is_real = kernel is None
     if kernel is None:
         from .netlink.rtnetlink import NetlinkKernel
@@ -157,8 +167,7 @@ def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePerio
     detected = detect_defaults(config, kernel)
     _log_detected(detected)
     config = detected.config
-    clock = ReactorClock(reactor, time.CLOCK_BOOTTIME)
-    engine = EngineClient(reactor, config.docker_host) if config.docker_host else DisabledEngine()
+    engine = EngineClient(reactor, clock, config.docker_host) if config.docker_host else DisabledEngine()
     threads = WorkerThreads(reactor, config.netlink_threads, "netlink", kernel.close)
     deletion_thread = WorkerThreads(reactor, 1, "netlink deletion", kernel.close)
     with open_state(config, kernel) as database:
@@ -176,7 +185,6 @@ def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePerio
                 engine,
             ),
             clock=clock,
-            awake_clock=ReactorClock(reactor, time.CLOCK_MONOTONIC),
             random=SystemRandom(),
             grace_periods=ages,
         )
@@ -184,7 +192,7 @@ def _parts(config: Config, reactor: Any, kernel: Kernel | None, ages: GracePerio
         refuse_unknown_links(plugin.registry.instance, kernel.links(), plugin.registry)
         _finish_now(plugin.reconcile())
         app = PluginApp(plugin.methods(), config.debug, clock.seconds)
-        server = Server(listener, PluginSite(app.resource(), reactor), app, clock)
+        server = Server(listener, PluginSite(app.resource(), clock), app, clock)
     kernel.close()  # from now on each thread has a socket of its own
     _log.info(
         "driver initialised: macvlan-twisted {version} as {name}, {networks} networks and {endpoints} endpoints in state",

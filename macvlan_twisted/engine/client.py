@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from ipaddress import ip_network
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import quote, urlencode
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError, ensureDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.task import Cooperator
 from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
@@ -27,6 +29,8 @@ _CREATE_NETWORK = Failpoint(
 
 REQUEST_TIMEOUT = 30.0
 """Seconds for one request; callers try again later."""
+CREATION_TIMEOUT = 300.0
+"""Seconds for the creation of a network: the engine calls this plugin, and perhaps others, before it answers."""
 
 
 class EngineUnavailable(Exception):
@@ -133,32 +137,49 @@ class _UnixEndpointFactory:
     path: str
 
     def endpointForURI(self, uri: URI) -> UNIXClientEndpoint:
-        return _QuietEndpoint(self.reactor, self.path, timeout=10)
+        # The reactor would measure this timeout. Each request has one by our clock.
+        return _QuietEndpoint(self.reactor, self.path, timeout=cast(Any, None))
 
 
 class EngineClient:
     """
     An engine behind a UNIX socket.
 
+    :param reactor: ``IReactorUNIX``
+    :param clock: ``IReactorTime``, for all timeouts.
     :param docker_host: as for the docker command: ``unix:///var/run/docker.sock``.
     """
 
-    def __init__(self, reactor: Any, docker_host: str) -> None:
+    def __init__(self, reactor: Any, clock: Any, docker_host: str) -> None:
         path = docker_host.removeprefix("unix://")
         # Requests are rare: a persistent connection would gain nothing.
-        pool = HTTPConnectionPool(reactor, persistent=False)
-        self._reactor = reactor
-        self._agent = Agent.usingEndpointFactory(reactor, _UnixEndpointFactory(reactor, path), pool=pool)
+        pool = HTTPConnectionPool(clock, persistent=False)
+        self._clock = clock
+        self._cooperator = Cooperator(scheduler=partial(clock.callLater, 0))
+        self._agent = Agent.usingEndpointFactory(clock, _UnixEndpointFactory(reactor, path), pool=pool)
 
-    async def _request(self, method: bytes, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    async def _request(
+        self,
+        method: bytes,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        timeout: float = REQUEST_TIMEOUT,
+    ) -> Any:
         """
+        :param timeout: in seconds.
         :raises CancelledError: if this is cancelled.
         :raises EngineUnavailable: no engine answers. :raises EngineError: with the engine's message.
         """
-        return await _cancellable(ensureDeferred(self._send(method, path, body)))
+        answer = _cancellable(ensureDeferred(self._send(method, path, body)))
+        try:
+            return await answer.addTimeout(timeout, self._clock)
+        except TimeoutError:
+            raise EngineUnavailable(f"it did not answer within {timeout:.0f} s") from None
 
     async def _send(self, method: bytes, path: str, body: Mapping[str, Any] | None) -> Any:
-        producer = None if body is None else FileBodyProducer(BytesIO(json.dumps(body).encode()))
+        producer = None
+        if body is not None:
+            producer = FileBodyProducer(BytesIO(json.dumps(body).encode()), self._cooperator)
         headers = Headers({b"Content-Type": [b"application/json"]})
         try:
             response = await self._agent.request(method, b"http://docker" + path.encode(), headers, producer)
@@ -177,7 +198,7 @@ class EngineClient:
     async def has_network(self, name: str) -> bool:
         # The engine's filter also matches parts of names.
         filters = urlencode({"filters": json.dumps({"name": [name]})}, quote_via=quote)
-        networks = await self._get(f"/networks?{filters}")
+        networks = await self._request(b"GET", f"/networks?{filters}")
         with parsing_answer("its networks"):
             return any(network.get("Name") == name for network in networks)
 
@@ -187,21 +208,14 @@ class EngineClient:
             return {each["EndpointID"]: str(each.get("Name", "")) for each in containers.values()}
 
     async def _containers_of(self, network_id: str) -> Mapping[str, Any]:
-        network = await self._get(f"/networks/{quote(network_id, safe='')}")
+        network = await self._request(b"GET", f"/networks/{quote(network_id, safe='')}")
         if not isinstance(network, dict) or network.get("Id") != network_id:
             raise EngineError(f"it answered with something else than network {network_id}")
         containers: Mapping[str, Any] = network.get("Containers") or {}
         return containers
 
-    async def _get(self, path: str) -> Any:
-        answer: Deferred[Any] = ensureDeferred(self._request(b"GET", path))
-        try:
-            return await answer.addTimeout(REQUEST_TIMEOUT, self._reactor)
-        except TimeoutError:
-            raise EngineUnavailable(f"it did not answer within {REQUEST_TIMEOUT:.0f} s") from None
-
     async def networks(self) -> Sequence[ListedNetwork]:
-        listed = await self._get("/networks")
+        listed = await self._request(b"GET", "/networks")
         with parsing_answer("its networks"):
             return [_listed(each) for each in listed]
 
@@ -211,15 +225,14 @@ class EngineClient:
             found = [key for key, each in containers.items() if each.get("EndpointID") == endpoint_id]
         if not found:
             return None
-        container = await self._get(f"/containers/{quote(found[0], safe='')}/json")
+        container = await self._request(b"GET", f"/containers/{quote(found[0], safe='')}/json")
         with parsing_answer(f"container {found[0]}"):
             pid = container["State"].get("Pid")
         return pid if isinstance(pid, int) and pid > 0 else None
 
     async def create_network(self, description: Mapping[str, Any]) -> str:
         with _CREATE_NETWORK:
-            # No timeout: the engine calls this plugin, and perhaps others, before it answers.
-            answer = await self._request(b"POST", "/networks/create", description)
+            answer = await self._request(b"POST", "/networks/create", description, CREATION_TIMEOUT)
         with parsing_answer("the network that it created"):
             return str(answer["Id"])
 

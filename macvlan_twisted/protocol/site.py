@@ -130,13 +130,15 @@ class PluginSite(Site):
 
     The engine closes idle connections itself, or never: a timeout could only hit a connection that it is about to use.
     An access log would cost a fifth of a call; ``--debug`` logs more.
+
+    :param clock: ``IReactorTime``
     """
 
     noisy = False
     protocol = cast(Any, PluginChannel)
 
-    def __init__(self, resource: Resource, reactor: Any = None) -> None:
-        super().__init__(resource, requestFactory=PluginRequest, timeout=None, reactor=reactor)
+    def __init__(self, resource: Resource, clock: Any = None) -> None:
+        super().__init__(resource, requestFactory=PluginRequest, timeout=None, reactor=clock)
         self.connections: set[PluginChannel] = set()
 
     def startFactory(self) -> None:

@@ -137,11 +137,7 @@ class Reconciler:
         first = await self._check()
         if first.is_empty:
             return
-        began = self._clock.seconds()
-        while (remaining := began + self._grace.between_looks - self._clock.seconds()) > 0:
-            await deferLater(
-                self._clock, remaining
-            )  # a timer may be early: the reactor's own clock may be set
+        await deferLater(self._clock, self._grace.between_looks)
         second = await self._check()
         self._is_acting = True
         try:

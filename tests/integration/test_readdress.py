@@ -161,6 +161,6 @@ async def test_engine_names_a_containers_process(docker_host: DockerHost, server
     docker_host.start("web")
     (web,) = docker_host.engine.docker_json("inspect", "web")
     (network,) = web["NetworkSettings"]["Networks"].values()
-    engine = EngineClient(reactor, docker_host.engine.docker_host)
+    engine = EngineClient(reactor, reactor, docker_host.engine.docker_host)
     assert await engine.process_of(network["NetworkID"], network["EndpointID"]) == web["State"]["Pid"]
     assert await engine.process_of(network["NetworkID"], "0" * 64) is None

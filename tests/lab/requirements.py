@@ -4,6 +4,7 @@ import os
 import shutil
 
 from tests.lab.roots import OWN_VERSION, cache
+from tests.lab.wall_clock import LIBRARY
 
 LAN_PROGRAMS = ("ip", "nsenter", "ping", "setpriv", "tcpdump")
 PACKAGES = {
@@ -38,6 +39,11 @@ def missing_for_engine(version: str) -> str:
 def missing_for_dhcp() -> str:
     """Say why no DHCP server can run on a LAN here; nothing when it can."""
     return missing_for_lan() or _missing_programs(("dnsmasq",))
+
+
+def missing_for_wall_clock() -> str:
+    """Say why no process can get a time of day of its own here; nothing when it can."""
+    return "" if LIBRARY else "no libfaketime here: apt-get install libfaketime"
 
 
 def _missing_programs(names: list[str] | tuple[str, ...]) -> str:

@@ -77,6 +77,8 @@ class PluginHarness:
         self.answerers: list[Callable[[bytes], list[bytes]]] = []
         """Who is on the LANs of all parents: functions as :class:`FakeLanSocket` has them."""
         self.clock = Clock()
+        self.suspended = 0.0
+        """Seconds for which the machine was suspended."""
         self.parts = parts = build(
             config,
             self.kernel,
@@ -84,8 +86,8 @@ class PluginHarness:
             self.store,
             Surroundings(self.steps, self.steps, self._open_tap, self.sandboxes, self.engine),
             clock=self.clock,
-            awake_clock=self.clock,
             random=Random(3),
+            awake_seconds=lambda: self.clock.seconds() - self.suspended,
             wall_time=lambda: 1.0e9,
             nonce=self._next_nonce,
         )
@@ -100,6 +102,11 @@ class PluginHarness:
         self.networks, self.endpoints = parts.networks, parts.endpoints
         self.joining, self.removal = parts.joining, parts.removal
         self.orphans = parts.orphans
+
+    def suspend(self, seconds: float) -> None:
+        """Suspend the machine. What came due is called when it resumes."""
+        self.suspended += seconds
+        self.clock.advance(seconds)
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeLanSocket:
         tap = self.taps[parent] = FakeLanSocket(parent, mac)

@@ -12,7 +12,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.engine.client import REQUEST_TIMEOUT, EngineClient, EngineError, EngineUnavailable
+from macvlan_twisted.engine.client import (
+    CREATION_TIMEOUT,
+    REQUEST_TIMEOUT,
+    EngineClient,
+    EngineError,
+    EngineUnavailable,
+)
 
 from .helpers import ENDPOINT, NETWORK
 
@@ -28,17 +34,18 @@ class ScriptedClient(EngineClient):
     """Answers every request with a prepared value."""
 
     def __init__(self, answer: object) -> None:
-        super().__init__(Clock(), "unix:///run/docker.sock")
+        self.clock = Clock()
+        super().__init__(None, self.clock, "unix:///run/docker.sock")
         self.answer = answer
 
-    async def _request(self, method: bytes, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    async def _send(self, method: bytes, path: str, body: Mapping[str, Any] | None) -> Any:
         if path.startswith("/containers/"):
             return self.answer
         return await self.answer if isinstance(self.answer, Deferred) else self.answer
 
 
 class UnexpectedAnswerTests(SynchronousTestCase):
-    def outcomes(self, engine: EngineClient) -> list[object]:
+    def outcomes(self, engine: ScriptedClient) -> list[object]:
         requests = (
             engine.networks(),
             engine.endpoints_of(NETWORK),
@@ -65,7 +72,13 @@ class UnexpectedAnswerTests(SynchronousTestCase):
                 self.assertTrue(each.check(EngineError), each)
 
     def test_a_request_without_an_answer_times_out(self) -> None:
-        engine = ScriptedClient(Deferred())
-        result: Deferred[Any] = ensureDeferred(engine.has_network("lan"))
-        engine._reactor.advance(REQUEST_TIMEOUT)
-        self.failureResultOf(result, EngineUnavailable)
+        for ask, timeout in (
+            (lambda engine: engine.has_network("lan"), REQUEST_TIMEOUT),
+            (lambda engine: engine.create_network({}), CREATION_TIMEOUT),
+        ):
+            engine = ScriptedClient(Deferred())
+            result: Deferred[Any] = ensureDeferred(ask(engine))
+            engine.clock.advance(timeout - 1)
+            self.assertNoResult(result)
+            engine.clock.advance(1)
+            self.failureResultOf(result, EngineUnavailable)

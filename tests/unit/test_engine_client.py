@@ -23,7 +23,7 @@ class _AgentWithoutAnswer:
 class CancelledRequestTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
-        self.client = EngineClient(self.reactor, "unix:///var/run/docker.sock")
+        self.client = EngineClient(self.reactor, self.reactor, "unix:///var/run/docker.sock")
         self.client._agent = _AgentWithoutAnswer()
 
     def test_cancelled_request_is_not_taken_for_an_absent_engine(self) -> None:

@@ -37,6 +37,7 @@ CALLS |= {"fork", "forkpty", "posix_spawn", "posix_spawnp", "fromPickle", "jelly
 PREFIXES = ("exec", "spawn")
 """Prefixes of functions of ``os``."""
 ALLOWED = {
+    ("ctypes", "macvlan_twisted/clock.py"),  # os.timerfd_create is new in Python 3.13
     ("ctypes", "macvlan_twisted/netlink/netns.py"),  # os.setns is new in Python 3.12
     ("ctypes", "macvlan_twisted/commands/stale_sandboxes.py"),  # for umount2
     ("ctypes", "macvlan_twisted/lan/packet_socket.py"),  # for the address of a packet filter

@@ -63,7 +63,10 @@ class StartTestCase(SynchronousTestCase):
     def service(self, config: Config | None = None) -> MacvlanService:
         self.reactor = Reactor()
         return life.make_macvlan_service(
-            config or self.config, reactor=self.reactor, kernel=FakeKernel([nic("eth0", 2)])
+            config or self.config,
+            reactor=self.reactor,
+            kernel=FakeKernel([nic("eth0", 2)]),
+            clock=self.reactor,
         )
 
     def assert_nothing_is_left(self) -> None:

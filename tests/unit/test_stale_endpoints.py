@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
 
 from attrs import evolve
 
@@ -362,24 +361,18 @@ class ReconcilerTests(ReconcilerTestCase):
         self.successResultOf(closed)
         self.assert_kept()
 
-    def test_second_check_waits_in_monotonic_time(self) -> None:
-        """The reactor's timers fire early when the wall clock is put forward."""
+    def test_suspended_time_is_no_silence_of_the_engine(self) -> None:
+        """It stands still, too. The rounds go on as soon as the machine resumes."""
         self.run_container()
         self.forget_container()
         self.begin()
-        self.plugin.wait(self.reconciler.stop())
-        clock = self.plugin.clock
-        clock.advance(GRACE_PERIODS.silence)
-        running = self.plugin.start(self.reconciler.run())
-        waits = []
-        while clock.getDelayedCalls():
-            timer: Any
-            (timer,) = clock.getDelayedCalls()
-            waits.append(timer.getTime() - clock.seconds())
-            timer.reset(min(waits[-1], 2))
-            clock.advance(min(waits[-1], 2))
-        self.successResultOf(running)
-        self.assertEqual(waits, [5, 3, 1])
+        asked = self.engine.asked
+        self.plugin.suspend(86400)
+        self.assertGreater(self.engine.asked, asked)
+        self.go_round(30)
+        self.assert_kept(ENDPOINT)
+        self.go_round(ENOUGH)
+        self.assert_kept()
 
     def test_idle_service_wakes_once_a_round(self) -> None:
         self.run_container()
