@@ -5,5 +5,8 @@ To run it beside other Twisted services, see :func:`macvlan_twisted.service.make
 """
 
 from ._version import VERSION_TEXT, __version__
+from .without_tls import import_endpoints
+
+import_endpoints()  # before any other module of ours imports them
 
 __all__ = ["VERSION_TEXT", "__version__"]

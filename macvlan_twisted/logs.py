@@ -2,14 +2,13 @@
 The format of log lines, and which levels are shown.
 
 ``twist`` has options for both, which we set. ``twistd`` writes one format and every level, so it gets an observer of
-ours, by its ``--logger`` option. That takes the name of a function without arguments, hence the module's variable; and
-with it goes opening the log file, private and rotated by SIGUSR1 as ``twistd`` does.
+ours, by its ``--logger`` option. That takes the name of a function without arguments, hence the module's variables; and
+with it goes opening the log file, private. :func:`rotate` and :func:`reopen` are for signals.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import MutableMapping
 from typing import IO, Any, cast
@@ -19,12 +18,15 @@ from twisted.logger import (
     FilteringLogObserver,
     ILogFilterPredicate,
     ILogObserver,
+    Logger,
     LogLevel,
     LogLevelFilterPredicate,
     jsonFileLogObserver,
     textFileLogObserver,
 )
 from twisted.python.logfile import LogFile
+
+_log = Logger(namespace="macvlan_twisted")
 
 
 @frozen
@@ -35,6 +37,8 @@ class _Choice:
 
 
 _choice = _Choice({}, False, False)
+_opened: LogFile | None = None
+"""The log file of ``twistd``, if we opened one."""
 
 
 def configure(runner: MutableMapping[str, Any], *, json: bool, debug: bool) -> None:
@@ -44,13 +48,13 @@ def configure(runner: MutableMapping[str, Any], *, json: bool, debug: bool) -> N
     :param runner: the options of ``twistd`` or ``twist``.
     """
     global _choice  # noqa: PLW0603 - see the module's docstring
+    _choice = _Choice(runner, json, debug)
     if "fileLogObserverFactory" in runner:  # twist
         if json:
             runner["fileLogObserverFactory"] = jsonFileLogObserver
         if debug:
             runner["logLevel"] = LogLevel.debug
     elif not runner.get("logger") and not runner.get("syslog"):
-        _choice = _Choice(runner, json, debug)
         runner["logger"] = f"{__name__}.{twistd_observer.__name__}"
 
 
@@ -71,14 +75,42 @@ def _log_file(runner: MutableMapping[str, Any]) -> IO[Any]:
     if name == "-" or (not name and runner.get("nodaemon")):
         return sys.stdout
     path = name or "twistd.log"
+    global _opened  # noqa: PLW0603 - see the module's docstring
     # twistd sets its umask later
-    file = LogFile.fromFullPath(path, defaultMode=None if os.path.exists(path) else 0o600)
-    if not signal.getsignal(signal.SIGUSR1):
+    _opened = LogFile.fromFullPath(path, defaultMode=None if os.path.exists(path) else 0o600)
+    return cast(IO[Any], _opened)
 
-        def rotate(number: int, frame: object) -> None:
-            from twisted.internet import reactor
 
-            cast(Any, reactor).callFromThread(file.rotate)
+def rotate() -> None:
+    """Rename the file of ``twistd --logfile`` and begin a new one, as ``twistd`` does on SIGUSR1."""
+    if _opened is not None:
+        _opened.rotate()
 
-        signal.signal(signal.SIGUSR1, rotate)
-    return cast(IO[Any], file)
+
+def reopen() -> None:
+    """
+    Open the log file anew by its name, after a program like logrotate has moved it.
+
+    Where that fails, the log goes on in the file that is open.
+    """
+    written = _opened or _choice.runner.get("logFile")  # twist has opened its own
+    if written is None or written in (sys.stdout, sys.stderr):
+        return
+    try:
+        if isinstance(written, LogFile):
+            os.close(_open_to_append(written.path, written.defaultMode))
+            written.reopen()
+        else:
+            file = _open_to_append(written.name, 0o600)
+            os.dup2(file, written.fileno())
+            os.close(file)
+    except OSError as error:
+        _log.warn(
+            "log file {path}: cannot be reopened ({reason})", path=error.filename, reason=error.strerror
+        )
+
+
+def _open_to_append(path: str, mode: int | None) -> int:
+    return os.open(
+        path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600 if mode is None else mode
+    )

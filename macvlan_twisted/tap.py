@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.error import ReactorNotRunning
@@ -103,10 +104,9 @@ def makeService(options: Options) -> MacvlanService:
     """
     from twisted.internet import reactor
 
-    service = make_macvlan_service(options.config, reactor=reactor)
-    cast(Any, reactor).callWhenRunning(_exit_with_zero_on_signals, reactor)
+    _handle_signals(cast(Any, reactor))
     cast(Any, reactor).callWhenRunning(_spare_garbage_collection)
-    return service
+    return make_macvlan_service(options.config, reactor=reactor)
 
 
 def _spare_garbage_collection() -> None:
@@ -115,18 +115,38 @@ def _spare_garbage_collection() -> None:
     gc.freeze()
 
 
-def _exit_with_zero_on_signals(reactor: Any) -> None:
+def _handle_signals(reactor: Any) -> None:
     """
-    End an orderly stop with status 0.
+    SIGTERM and SIGINT end the program in order, with status 0. ``twistd`` alone repeats the signal that the reactor's own
+    handlers have seen, so that it ends by the signal.
 
-    ``twistd`` repeats the signal that the reactor's own handlers have seen, so that it ends by the signal.
+    SIGUSR1 rotates the log file of ``--logfile``, and SIGHUP reopens log files. By default both would kill the program.
     """
+    was_started = False
 
     def stop(number: int, frame: object) -> None:
+        if not was_started:  # nothing has been served: as at Ctrl-C, what has begun is undone on the way out
+            sys.exit(0)
         reactor.callFromThread(_stop_if_running, reactor)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    def install_stop() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+
+    def begin() -> None:
+        nonlocal was_started
+        was_started = True
+        install_stop()  # the reactor has installed its own
+
+    install_stop()
+    reactor.callWhenRunning(begin)
+    for number, act in ((signal.SIGUSR1, logs.rotate), (signal.SIGHUP, logs.reopen)):
+        if signal.getsignal(number) == signal.SIG_DFL:  # not if started by nohup
+            signal.signal(number, partial(_call_on_signal, reactor, act))
+
+
+def _call_on_signal(reactor: Any, act: Callable[[], None], number: int, frame: object) -> None:
+    reactor.callFromThread(act)
 
 
 def _stop_if_running(reactor: Any) -> None:

@@ -31,7 +31,13 @@ def endpoint_of(reactor: Any, listen: str) -> Any:
     """
     try:
         return (inherited_endpoint if listen.startswith("systemd:") else serverFromString)(reactor, listen)
-    except (LookupError, ValueError, TypeError, AttributeError) as error:  # each kind of endpoint has its own
+    except (
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ImportError,
+    ) as error:  # each kind has its own
         hint = ": is this started by a socket unit of systemd?" if listen.startswith("systemd:") else ""
         raise StartupError(f"--listen {listen} is no endpoint to listen on ({error}){hint}") from error
 

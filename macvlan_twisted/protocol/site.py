@@ -11,10 +11,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
+from zope.interface import implementer
 
 from ..failpoints import Failpoint
 from .errors import error_body
@@ -49,12 +51,36 @@ def set_reply_head(request: Any, status: int, body: bytes, close: bool) -> None:
         request.setHeader(b"Connection", b"close")
 
 
+@implementer(IHalfCloseableProtocol)
 class PluginChannel(HTTPChannel):
     """
-    One connection, with two limits that Twisted lacks.
+    One connection, with two limits that Twisted lacks, and with an end that waits for the last reply.
 
-    A header name that is too long, and a Content-Length of more digits than :func:`int` converts, get status 400.
+    A header name that is too long, and a Content-Length of more digits than :func:`int` converts, get status 400. A client
+    that has sent all and closes its side (shutdown(2) with SHUT_WR) gets the replies to its requests.
     """
+
+    is_answering = False
+    """Whether a request has been read to its end, and its reply has not been written."""
+    _is_half_closed = False
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more."""
+        self._is_half_closed = True
+        self._close_if_answered()
+
+    def writeConnectionLost(self) -> None:
+        """We do not close our side alone."""
+
+    def requestDone(self, request: Any) -> None:
+        self.is_answering = False
+        super().requestDone(request)  # which begins the next request, if the client has sent one
+        if self._is_half_closed:
+            self._close_if_answered()
+
+    def _close_if_answered(self) -> None:
+        if not self.is_answering:
+            self.loseConnection()
 
     def connectionMade(self) -> None:
         channel: Any = self
@@ -104,6 +130,7 @@ class PluginRequest(Request):
 
     def process(self) -> None:
         if not self._is_refused:  # else the end of the body came in one read with the part that was refused
+            cast(Any, self.channel).is_answering = True
             super().process()
 
     def write(self, data: bytes) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.integration.program import (
     RUNNERS,
+    TWIST,
     TWISTD,
     Program,
     activated,
@@ -252,6 +253,48 @@ def test_signal_ends_it_with_status_0(ours: Program, runner: str, number: signal
         assert word not in started.log()
 
 
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_sighup_and_sigusr1_do_not_end_it(ours: Program, runner: str) -> None:
+    started = ours.start(NIC, runner=runner)
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        started.send(number)
+        time.sleep(0.2)
+        assert activated(ours.socket), number
+    assert started.terminate(20) == 0, started.log()
+    assert not ours.socket.exists()
+    assert "Traceback" not in started.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_signal_during_the_start_ends_it_with_status_0(
+    ours: Program, tmp_path: Path, runner: str, number: signal.Signals
+) -> None:
+    """It waits for an engine that accepts and does not answer."""
+    engine = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(engine))
+        silent.listen()
+        silent.settimeout(20)
+        words = (
+            *RUNNERS[runner],
+            "macvlan",
+            *ours.places,
+            NIC,
+            "--recover",
+            f"--docker-host=unix://{engine}",
+        )
+        started = ours.prepare(words)
+        started.start()
+        asked, _ = silent.accept()
+        started.send(number)
+        assert started.wait(20) == 0, started.log()
+        asked.close()
+    assert "Traceback" not in started.log()
+    assert list(ours.state_dir.iterdir()) == []
+    assert list(ours.plugins_dir.iterdir()) == []
+
+
 NETWORK = {
     "NetworkID": "n" * 64,
     "Options": {"com.docker.network.generic": {"parent": "eth1"}},
@@ -288,6 +331,20 @@ def test_calls_under_way_are_answered_before_the_end(ours: Program, tmp_path: Pa
     # What was answered is kept, also for the next instance.
     assert list(tmp_path.iterdir()) == []
     assert "1 networks and 200 endpoints in state" in ours.start(NIC).log()
+
+
+def test_client_that_half_closes_gets_its_answer(ours: Program) -> None:
+    ours.start(NIC)
+    body = json.dumps(NETWORK)
+    head = f"POST /NetworkDriver.CreateNetwork HTTP/1.1\r\nHost: \r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(ours.socket))
+        client.sendall((head + body).encode())
+        client.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: client.recv(65536), b""))  # to the end of the connection
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert json.loads(received.partition(b"\r\n\r\n")[2]) == {}
 
 
 def ask(connection: UnixConnection, method: str, body: Mapping[str, object]) -> dict[str, object]:
@@ -332,6 +389,43 @@ def test_sigusr1_rotates_the_logfile(ours: Program) -> None:
     assert "driver initialised" in rotated.read_text()
     assert "stopped" in ours.logfile.read_text()
     assert ours.logfile.stat().st_mode & 0o777 == 0o600
+
+
+def test_sighup_reopens_a_log_file_that_was_moved(ours: Program) -> None:
+    assert ours.attempt_daemon(NIC).status == 0
+    eventually_in(ours.logfile, "driver initialised")
+    moved = ours.logfile.rename(ours.logfile.with_name("moved.log"))
+    os.kill(int(ours.pidfile.read_text()), signal.SIGHUP)
+    wait_until(ours.logfile.exists, 10, "a new log file")
+    assert ours.logfile.stat().st_mode & 0o777 == 0o600
+    end_daemon(ours)
+    assert "stopped" in ours.logfile.read_text()
+    assert "stopped" not in moved.read_text()
+
+
+def test_sighup_reopens_the_log_file_of_twist(ours: Program) -> None:
+    log = ours.directory / "twist.log"
+    started = ours.prepare((*TWIST, f"--log-file={log}", "macvlan", *ours.places, NIC))
+    started.start()
+    eventually_in(log, "driver initialised")
+    moved = log.rename(log.with_name("moved.log"))
+    started.send(signal.SIGHUP)
+    wait_until(log.exists, 10, "a new log file")
+    assert started.terminate(20) == 0
+    assert "stopped" in log.read_text()
+    assert "stopped" not in moved.read_text()
+
+
+def test_log_goes_on_where_the_file_cannot_be_reopened(ours: Program) -> None:
+    place = ours.directory / "logs"
+    place.mkdir()
+    assert ours.attempt_daemon(NIC, logfile=place / "twistd.log").status == 0
+    eventually_in(place / "twistd.log", "driver initialised")
+    moved = place.rename(ours.directory / "moved")
+    os.kill(int(ours.pidfile.read_text()), signal.SIGHUP)
+    eventually_in(moved / "twistd.log", "cannot be reopened (No such file or directory)")
+    end_daemon(ours)
+    assert "stopped" in (moved / "twistd.log").read_text()
 
 
 def end_daemon(ours: Program) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from attrs import define
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
@@ -73,6 +74,11 @@ class Connection:
     @property
     def is_open(self) -> bool:
         return self._is_connected and not self.transport.disconnecting
+
+    def half_close(self) -> None:
+        """Send no more, and go on to read."""
+        half_closeable: Any = IHalfCloseableProtocol(self._protocol)
+        half_closeable.readConnectionLost()
 
     def hang_up(self) -> None:
         self._is_connected = False

@@ -289,6 +289,41 @@ class HangUpTests(SiteTestCase):
         self.assertEqual(self.slow.started, [])
 
 
+class HalfCloseTests(SiteTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.slow = SlowMethod()
+        self.serve_methods({"X.Y": self.slow})
+
+    def test_client_that_sends_no_more_gets_its_answer(self) -> None:
+        for path in PATHS:
+            connection = self.connect()
+            connection.send(request(path, b"{}"))
+            connection.half_close()
+            self.assertTrue(connection.is_open)
+            self.slow.answer({"answered": path})
+            self.assertEqual([each.body for each in connection.replies], [{"answered": path}])
+            self.assertFalse(connection.is_open)
+
+    def test_all_requests_of_such_a_client_are_answered(self) -> None:
+        connection = self.connect()
+        connection.send(request("X.Y", b"1") + request("X.Y", b"2") + request("X.Y", b"3")[:-1])
+        connection.half_close()
+        self.slow.answer({"answered": 1})
+        self.assertTrue(connection.is_open)
+        self.slow.answer({"answered": 2})
+        self.assertEqual([each.body["answered"] for each in connection.replies], [1, 2])
+        self.assertFalse(connection.is_open)
+
+    def test_idle_or_incomplete_connection_is_closed(self) -> None:
+        for sent in (b"", request("X.Y", b"{}")[:-1], b"POST"):
+            connection = self.connect()
+            connection.send(sent)
+            connection.half_close()
+            self.assertFalse(connection.is_open)
+        self.assertEqual(self.slow.started, [])
+
+
 class ClosingTests(SiteTestCase):
     def setUp(self) -> None:
         super().setUp()
