@@ -35,8 +35,10 @@ from .ipam.address_requests import AddressRequests
 from .ipam.allocations import Allocations
 from .ipam.dhcp_pools import DhcpPools
 from .ipam.mac_policy import MacPolicy
+from .ipam.new_pools import NewPools
 from .ipam.pending_addresses import PendingAddresses
 from .ipam.pool_binding import PoolBinding
+from .ipam.pool_match import PoolMatch
 from .ipam.pool_registry import PoolRegistry
 from .ipam.pool_requests import PoolRequests
 from .ipam.selection import AddressSelection
@@ -224,14 +226,26 @@ def build(
 
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)
     dhcp_pools = DhcpPools(leases, macs)
+    new_pools = NewPools(clock)
     pool_locks, pending = KeyedLock(), PendingAddresses(awake_seconds)
     pools_seen = LastSeen(awake_seconds, open_pools.by_id.__contains__)
     selection = AddressSelection(config, open_pools, conflicts, sticky_addresses)
     allocations = Allocations(open_pools, pool_locks, dhcp_pools, selection, sticky_addresses, pending)
-    pool_binding = PoolBinding(open_pools, pool_locks, allocations, selection, pending)
-    address_requests = AddressRequests(open_pools, allocations, dhcp_pools, macs, selection, pools_seen)
+    pool_binding = PoolBinding(
+        open_pools, PoolMatch(open_pools, new_pools), pool_locks, allocations, selection, pending
+    )
+    address_requests = AddressRequests(
+        open_pools, new_pools, allocations, dhcp_pools, macs, selection, pools_seen
+    )
     pool_requests = PoolRequests(
-        config, open_pools, allocations, dhcp_pools, selection, nonce, EngineCalls(pool_locks, pools_seen)
+        config,
+        open_pools,
+        new_pools,
+        allocations,
+        dhcp_pools,
+        selection,
+        nonce,
+        EngineCalls(pool_locks, pools_seen),
     )
 
     parents = Parents(links, registry, sockets, parent_status, KeyedLock())
@@ -250,6 +264,7 @@ def build(
         parents,
         macvlan_links,
         host_addresses,
+        pool_binding,
         removal,
         EngineCalls(KeyedLock(), LastSeen(awake_seconds, registry.networks.__contains__)),
     )

@@ -29,6 +29,7 @@ class HostPools(Protocol):
 
     async def reserve_for_host(
         self,
+        network_id: str,
         parent: str,
         subnet: IPNetwork,
         auxiliary: Collection[IPAddress],
@@ -38,7 +39,7 @@ class HostPools(Protocol):
         """
         Reserve an address of a pool for the host itself, until the pool is released.
 
-        :param subnet: with *parent* and *auxiliary* it identifies the pool.
+        :param subnet: with the other arguments it identifies the pool.
         :param wanted: this one and no other.
         :param preferred: what the host has on the parent already: one of them that is in the pool, else any free one.
         :raises RequestRefused: a container has *wanted*, or the pool has no free address.
@@ -165,7 +166,7 @@ async def choose_host_addresses(
             raise RequestRefused(
                 f"host address {said} is that of the LAN's router: choose one that nobody has"
             )
-        chosen.append(await _secured(network.parent, subnets, said, present, pools))
+        chosen.append(await _secured(network, subnets, said, present, pools))
     return tuple(chosen)
 
 
@@ -178,7 +179,7 @@ def _said(subnets: Sequence[Subnet], given: Sequence[IPAddress]) -> IPAddress | 
 
 
 async def _secured(
-    parent: str,
+    network: Network,
     subnets: Sequence[Subnet],
     address: IPAddress | None,
     present: Sequence[IPAddress],
@@ -189,7 +190,9 @@ async def _secured(
             auxiliary = subnet.auxiliary.values()
             if address is not None and address in auxiliary:
                 return address
-            return await pools.reserve_for_host(parent, subnet.pool, auxiliary, address, present)
+            return await pools.reserve_for_host(
+                network.network_id, network.parent, subnet.pool, auxiliary, address, present
+            )
     if address is None:
         raise _no_address(subnets[0])
     return address

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from attrs import evolve
 from twisted.logger import Logger
 
-from ..addresses import IPAddress
+from ..addresses import IPAddress, IPNetwork
 from ..errors import LinkError, RequestRefused, StateError
 from ..last_seen import EngineCalls
 from . import requests
@@ -24,10 +25,31 @@ from .registry import Registry
 _log = Logger(namespace="macvlan_twisted.driver")
 
 
+class NetworkPools(Protocol):
+    """Our address management, which does not see CreateNetwork by itself."""
+
+    async def network_requested(
+        self,
+        network_id: str,
+        parent: str,
+        named_parent: str | None,
+        subnets: Iterable[tuple[IPNetwork, Collection[IPAddress]]],
+    ) -> None:
+        """
+        CreateNetwork has come: an address that is named in the network's pools from now on is a container's, and those named
+        before are its auxiliary addresses.
+
+        :param named_parent: the parent as the user named it; *parent* may be a VLAN on it, or have another name.
+        :param subnets: those that our address management manages, each with its auxiliary addresses.
+        :raises RequestRefused: the user named another parent for the pool of a subnet. :raises StateError: the disk refuses.
+        """
+
+
 class Networks:
     """
     The calls of the engine about networks.
 
+    :param pools: our address management.
     :param endpoints: removes what hangs on a network.
     :param calls: of networks.
     """
@@ -39,6 +61,7 @@ class Networks:
         parents: Parents,
         macvlan_links: MacvlanLinks,
         host_addresses: HostAddresses,
+        pools: NetworkPools,
         endpoints: EndpointRemoval,
         calls: EngineCalls,
     ) -> None:
@@ -47,6 +70,7 @@ class Networks:
         self._parents = parents
         self._macvlan_links = macvlan_links
         self._host_addresses = host_addresses
+        self._pools = pools
         self._endpoints = endpoints
         self._calls = calls
 
@@ -79,7 +103,8 @@ class Networks:
         """
         async with self._calls.call(request.network_id):
             network = await self._planner.network(request)
-            given = parse_options(request.options).host_addresses
+            options = parse_options(request.options)
+            given = options.host_addresses
             existing = self._registry.networks.get(network.network_id)
             if existing is not None and _is_again(existing, network, given):
                 return
@@ -88,6 +113,12 @@ class Networks:
                     f"network {network.network_id} exists with other options: remove it first"
                 )
             refuse_sharing(network, self._registry.others(network.network_id))
+            await self._pools.network_requested(
+                network.network_id,
+                network.parent,
+                options.parent,
+                [(each.pool, list(each.auxiliary.values())) for each in network.subnets if each.managed_here],
+            )
             self._planner.warn_of_gateways(network)
             await self._make(network, given)
         _log.info(

@@ -6,17 +6,20 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
 from ..errors import NotFound
+from ..lan.address_probe import Evidence, Free, Taken
 from ..last_seen import LastSeen
-from ..option_values import IdentitySource
+from ..option_values import ConflictDetection, IdentitySource
 from ..state.interfaces import Allocation
 from .allocations import Allocations
 from .allocator import usable_span
 from .dhcp_pools import DhcpPools
 from .mac_policy import MacPolicy
+from .new_pools import NewPools
 from .pool import Pool
 from .pool_registry import PoolRegistry
+from .prefetch import pool_released_error
 from .requests import Purpose, ReleaseAddress, RequestAddress
-from .selection import AddressSelection
+from .selection import AddressSelection, in_use_error
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
@@ -27,6 +30,7 @@ class AddressRequests:
     def __init__(
         self,
         pools: PoolRegistry,
+        new_pools: NewPools,
         allocations: Allocations,
         dhcp_pools: DhcpPools,
         macs: MacPolicy,
@@ -34,6 +38,7 @@ class AddressRequests:
         last_seen: LastSeen,
     ) -> None:
         self._pools = pools
+        self._new_pools = new_pools
         self._allocations = allocations
         self._dhcp_pools = dhcp_pools
         self._macs = macs
@@ -51,10 +56,8 @@ class AddressRequests:
                 f"pool {request.pool_id!r} is not known to the plugin: its state was removed; remove the network and "
                 "create it again"
             )
-        purpose = self._purpose_of(request, pool)
-        if purpose is Purpose.ENDPOINT:
-            self._pools.being_made.pop(pool.pool_id, None)
-        if purpose is Purpose.ENDPOINT and pool.dhcp:
+        purpose, is_checked = await self._purpose_of(request, pool)
+        if purpose is Purpose.ENDPOINT and pool.dhcp and not is_checked:
             return await self._lease(pool, request)
         address = request.address
         if purpose is Purpose.GATEWAY and address is None:
@@ -67,7 +70,7 @@ class AddressRequests:
         else:
             self._selection.refuse_outside(pool, address, purpose)
             self._selection.refuse_taken(pool, address, purpose)
-            if purpose is Purpose.ENDPOINT:
+            if purpose is Purpose.ENDPOINT and not is_checked:
                 await self._selection.refuse_used_by_others(pool, address)
         name = mac = ""
         if purpose is Purpose.ENDPOINT and pool.identity != IdentitySource.RANDOM:
@@ -75,8 +78,6 @@ class AddressRequests:
             mac = self._macs.mac_for_name(pool, name)
         allocation = Allocation(pool.pool_id, address, purpose.value, name, mac)
         await self._allocations.allocate(pool, allocation, advances)
-        if purpose is Purpose.AUXILIARY and pool.pool_id in self._pools.being_made:
-            self._pools.being_made[pool.pool_id].add(address)
         _log.info(
             "address allocated: {address} of pool {pool} as {purpose}{name}",
             address=address,
@@ -86,16 +87,58 @@ class AddressRequests:
         )
         return pool.with_length(address)
 
-    def _purpose_of(self, request: RequestAddress, pool: Pool) -> Purpose:
+    async def _purpose_of(self, request: RequestAddress, pool: Pool) -> tuple[Purpose, bool]:
         """
-        The engine does not mark auxiliary addresses. But it requests all of them before it creates the network, and those of
-        containers afterwards.
+        What an address is for. Engines do not mark auxiliary addresses, but request all of them before they create the network.
+
+        :return: the purpose, and whether the LAN was asked already.
+        :raises RequestRefused: the address is taken, or the pool was released meanwhile.
         """
+        pool_id, address = pool.pool_id, request.address
         if request.purpose is Purpose.GATEWAY:
-            return Purpose.GATEWAY
-        if request.address is None or request.endpoint_name or pool.pool_id not in self._pools.being_made:
-            return Purpose.ENDPOINT
-        return Purpose.AUXILIARY
+            if address is not None:
+                await self._new_pools.wait_for_others(pool_id, address)
+                self._refuse_released(pool)
+            return Purpose.GATEWAY, False
+        if address is None or request.endpoint_name:
+            self._new_pools.settled(pool_id)  # the network exists, so it is another driver's
+            return Purpose.ENDPOINT, False
+        if not self._new_pools.is_young(pool_id):
+            self._new_pools.note_named(pool_id, address)
+            return Purpose.ENDPOINT, False
+        return await self._purpose_of_named(pool, address)
+
+    async def _purpose_of_named(self, pool: Pool, address: IPAddress) -> tuple[Purpose, bool]:
+        """
+        What an address is for that is named in a young pool, and asked for on the LAN. If a neighbour has it, it is an
+        auxiliary one; else it is a container's, until CreateNetwork says what it is.
+        """
+        self._selection.refuse_outside(pool, address, Purpose.AUXILIARY)
+        await self._new_pools.wait_for_turn(pool.pool_id)
+        self._refuse_released(pool)
+        if not self._new_pools.is_new(pool.pool_id):
+            return Purpose.ENDPOINT, False
+        self._selection.refuse_taken(pool, address, Purpose.AUXILIARY)
+        self._new_pools.note_named(pool.pool_id, address)
+        if (
+            int(address) in self._pools.set_of(pool).reserved
+        ):  # by networks that share their gateway and auxiliary addresses
+            return Purpose.AUXILIARY, True
+        if pool.conflict_detection == ConflictDetection.OFF:
+            return Purpose.ENDPOINT, True
+        with self._new_pools.probing(pool.pool_id):
+            verdict = await self._selection.hold(pool, address)
+        if isinstance(verdict, Taken) and verdict.how is Evidence.OURS:
+            raise in_use_error(pool, address, verdict)
+        if not isinstance(verdict, Free):
+            return Purpose.AUXILIARY, True
+        # Its host may be off now, and finds the address in use if we defend it.
+        self._selection.release(pool, address, pool.shared_set)
+        return Purpose.ENDPOINT, True
+
+    def _refuse_released(self, pool: Pool) -> None:
+        if pool.pool_id not in self._pools.by_id:
+            raise pool_released_error(pool)
 
     async def _choose_gateway(self, pool: Pool) -> IPAddress:
         """For engines before 28, which request a gateway if the user named none: the LAN's router, else the first address."""

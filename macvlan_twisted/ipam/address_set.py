@@ -24,6 +24,11 @@ class AddressSet:
     """By address: the ids of the pools that reserve it."""
     hosts: set[tuple[str, int]] = field(factory=set)
     """Pool id and address of each address that is reserved for the host itself."""
+    unconfirmed: set[tuple[str, int]] = field(factory=set)
+    """
+    Pool id and address of each auxiliary address that CreateNetwork has not confirmed: it may be a container's, so no other
+    pool reserves it. Those of an earlier life of the service count as confirmed.
+    """
     aside: set[int] = field(factory=set)
     """Not allocated, but unavailable for now: probed, prefetched, or in use by another host."""
     pools: set[str] = field(factory=set)
@@ -61,6 +66,10 @@ class AddressSet:
             else:
                 self.hosts.discard((pool_id, address))
 
+    def is_unconfirmed(self, address: int) -> bool:
+        """Whether a pool reserves *address* as an auxiliary one, which may be a container's."""
+        return any((pool_id, address) in self.unconfirmed for pool_id in self.reserved.get(address, ()))
+
     def holds(self, pool_id: str, address: int) -> bool:
         return address in self.endpoints.get(pool_id, ()) or pool_id in self.reserved.get(address, ())
 
@@ -80,6 +89,7 @@ class AddressSet:
         if not addresses:
             self.endpoints.pop(pool_id, None)
         self.hosts.discard((pool_id, address))
+        self.unconfirmed.discard((pool_id, address))
         holders = self.reserved.get(address, set())
         holders.discard(pool_id)
         if not holders:

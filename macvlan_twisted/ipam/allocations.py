@@ -64,6 +64,8 @@ class Allocations:
         shared, number = self._pools.set_of(pool), int(allocation.address)
         was_allocated = shared.holds(pool.pool_id, number)
         shared.add(pool.pool_id, number, Purpose(allocation.purpose))
+        if allocation.purpose == Purpose.AUXILIARY.value and not was_allocated:
+            shared.unconfirmed.add((pool.pool_id, number))
         if allocation.purpose != Purpose.ENDPOINT.value:
             self._selection.reserved(pool, allocation.address)
         forgotten_cursors = self._pools.advance(pool, number) if advances else ()
@@ -83,6 +85,34 @@ class Allocations:
             raise
         if allocation.purpose == Purpose.ENDPOINT.value:
             self._pending.begin(pool.pool_id, number)
+
+    async def decide(self, pool: Pool, address: IPAddress, is_auxiliary: bool) -> None:
+        """
+        CreateNetwork has come, and says whether an address that was named before is an auxiliary one or a container's.
+
+        Succeeds when the pool has no such address.
+
+        :raises StateError: the disk refuses; the address is what it was.
+        """
+        async with self._locks.acquire(f"{pool.pool_id} {int(address)}"):
+            if pool.pool_id not in self._pools.by_id:
+                return
+            shared, number = self._pools.set_of(pool), int(address)
+            was_auxiliary = pool.pool_id in shared.reserved.get(number, ())
+            if not shared.holds(pool.pool_id, number) or was_auxiliary == is_auxiliary:
+                shared.unconfirmed.discard((pool.pool_id, number))
+                return
+            purpose = Purpose.AUXILIARY if is_auxiliary else Purpose.ENDPOINT
+            await self._pools.store_allocation(
+                pool, Allocation(pool.pool_id, address, purpose.value), False, (), ()
+            )
+            shared.remove(pool.pool_id, number)
+            shared.add(pool.pool_id, number, purpose)
+            if is_auxiliary:
+                self._pending.end(pool.pool_id, number)
+                self._selection.reserved(pool, address)
+            else:
+                self._pending.begin(pool.pool_id, number)
 
     async def release(self, request: ReleaseAddress, is_due: Callable[[], bool]) -> bool:
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface, ip_network
 from urllib.parse import quote
@@ -31,6 +31,8 @@ class Pool:
     part: IPNetwork | None
     """The part of it from which we choose addresses (``--ip-range``); ``None`` for all of it."""
     parent: str
+    parent_named: bool = False
+    """Whether the user named the parent; else it is the service's host interface, and moves to that of the pool's network."""
     any_subnet: bool = False
     """Whether the user named no subnet, so that the reply was 0.0.0.0/0 or ::/0."""
     is_global: bool = False
@@ -61,6 +63,14 @@ class Pool:
     def is_left_alone(self) -> bool:
         """Whether the pool's network cannot be determined: the pool is a swarm's, or rebuilt, and the engine uses other ids."""
         return self.is_global or self.stands_for > 0
+
+    def fits(self, parents: Collection[str]) -> bool:
+        """
+        Whether the pool may be that of a network on a parent.
+
+        :param parents: the parent's name, and that which the user gave it.
+        """
+        return not self.parent_named or self.parent in parents
 
     @property
     def lan_parent(self) -> str:
@@ -149,6 +159,7 @@ def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
         prefix=prefix,
         part=None if part == prefix else part,
         parent=parent,
+        parent_named=options.parent is not None,
         any_subnet=request.pool is None,
         is_global=request.is_global,
         conflict_detection=(

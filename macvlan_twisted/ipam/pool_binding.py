@@ -19,7 +19,8 @@ from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation
 from .allocations import Allocations
 from .pending_addresses import PendingAddresses
-from .pool import Pool, reported_subnet
+from .pool import Pool
+from .pool_match import PoolMatch
 from .pool_registry import PoolRegistry
 from .requests import Purpose, ReleaseAddress
 from .selection import AddressSelection
@@ -45,12 +46,14 @@ class PoolBinding:
     def __init__(
         self,
         pools: PoolRegistry,
+        match: PoolMatch,
         locks: KeyedLock,
         allocations: Allocations,
         selection: AddressSelection,
         pending: PendingAddresses,
     ) -> None:
         self._pools = pools
+        self._match = match
         self._locks = locks
         self._allocations = allocations
         self._selection = selection
@@ -58,30 +61,58 @@ class PoolBinding:
         self._observed: dict[str, str] = {}
         """By pool id: the network in which a new endpoint has an address of the pool."""
 
+    async def network_requested(
+        self,
+        network_id: str,
+        parent: str,
+        named_parent: str | None,
+        subnets: Iterable[tuple[IPNetwork, Collection[IPAddress]]],
+    ) -> None:
+        """See :class:`~macvlan_twisted.driver.networks.NetworkPools`."""
+        parents = {parent, named_parent or parent}
+        subnets = list(subnets)
+        for subnet, auxiliary in subnets:
+            self._match.refuse_other_parent(network_id, parents, subnet, auxiliary)
+        for subnet, auxiliary in subnets:
+            match = self._match.find(network_id, parents, subnet, auxiliary)
+            try:
+                if match.pool is not None:
+                    await self._decide(match.pool, auxiliary)
+            finally:
+                self._match.settle(match)
+
+    async def _decide(self, pool: Pool, auxiliary: Collection[IPAddress]) -> None:
+        """Say of each address that was named in *pool* whether it is auxiliary or a container's."""
+        shared = self._pools.set_of(pool)
+        for number in [number for pool_id, number in shared.unconfirmed if pool_id == pool.pool_id]:
+            if _address(pool, number) not in auxiliary:
+                await self._allocations.decide(pool, _address(pool, number), is_auxiliary=False)
+        for address in auxiliary:
+            await self._allocations.decide(pool, address, is_auxiliary=True)
+
     async def network_created(
         self,
         parent: str,
         subnets: Iterable[tuple[IPNetwork, Iterable[IPAddress]]],
-        network_id: str | None = None,
+        network_id: str = "",
     ) -> None:
         """
         A network of our driver is created: from now on a requested address of its pools is a container's.
 
-        :param parent: the network's parent. A pool that was opened for another one moves there.
+        :param parent: the network's parent. A pool for which the user named none moves there.
         :param subnets: each with its auxiliary addresses. Both distinguish its pool from that of another network on the same
             subnet that is created in parallel.
         :param network_id: bind the network's pools to this id, so that their orphaned addresses are released.
         """
-        for subnet, auxiliary in subnets:
-            expected = set(auxiliary)
-            candidate = None if network_id is None else self._only_candidate(subnet)
-            if candidate is not None and network_id is not None:
-                await self.assign_network(candidate.pool_id, network_id)
-            for pool_id, reserved in self._pools.being_made.items():
-                if reported_subnet(self._pools.by_id[pool_id]) == subnet and reserved == expected:
-                    del self._pools.being_made[pool_id]
-                    await self._ensure_parent(self._pools.by_id[pool_id], parent)
-                    break
+        for subnet, addresses in subnets:
+            auxiliary = frozenset(addresses)
+            only = self._match.only_candidate(network_id, parent, subnet, auxiliary) if network_id else None
+            match = self._match.find(network_id, {parent}, subnet, auxiliary)
+            self._match.settle(match)
+            if only is not None:
+                await self.assign_network(only.pool_id, network_id)
+            if match.pool is not None and match.pool.pool_id in self._pools.by_id:
+                await self._ensure_parent(self._pools.by_id[match.pool.pool_id], parent)
 
     async def _ensure_parent(self, pool: Pool, parent: str) -> None:
         if pool.lan_parent != parent:
@@ -118,6 +149,7 @@ class PoolBinding:
 
     async def reserve_for_host(
         self,
+        network_id: str,
         parent: str,
         subnet: IPNetwork,
         auxiliary: Collection[IPAddress],
@@ -125,7 +157,7 @@ class PoolBinding:
         preferred: Sequence[IPAddress],
     ) -> IPAddress:
         """See :class:`~macvlan_twisted.driver.host_addresses.HostPools`. Called while the network is being created."""
-        pools = self._pools_of_network(parent, subnet, set(auxiliary))
+        pools = self._match.pools_for_host(network_id, parent, subnet, frozenset(auxiliary))
         if not pools:
             raise NotFound(
                 f"pool {subnet} is not known to the plugin: remove the network and create it again"
@@ -159,26 +191,6 @@ class PoolBinding:
             "address {address} of pool {pool} is the host's", address=address, pool=pools[0].described()
         )
         return address
-
-    def _pools_of_network(self, parent: str, subnet: IPNetwork, auxiliary: set[IPAddress]) -> list[Pool]:
-        """
-        The pools that may belong to a network that is being created. The engine does not state which one does, and networks
-        are created in parallel. All of them share one set of addresses.
-        """
-        fitting = [pool for pool in self._pools.by_id.values() if reported_subnet(pool) == subnet]
-        being_made = [pool for pool in fitting if self._pools.being_made.get(pool.pool_id) == auxiliary]
-        found = sorted(being_made or fitting, key=lambda pool: pool.parent != parent)
-        return [pool for pool in found if pool.shared_set == found[0].shared_set]
-
-    def _only_candidate(self, subnet: IPNetwork) -> Pool | None:
-        """The pool of a new network with *subnet*, if only one can be it."""
-        found = [pool for pool in self._unbound() if reported_subnet(pool) == subnet]
-        return found[0] if len(found) == 1 else None
-
-    def _unbound(self) -> list[Pool]:
-        return [
-            each for each in self._pools.by_id.values() if each.network_id is None and not each.is_left_alone
-        ]
 
     async def assign_network(self, pool_id: str, network_id: str) -> None:
         await self._change(pool_id, lambda pool: evolve(pool, network_id=network_id))

@@ -45,11 +45,6 @@ class PoolRegistry:
         """By cursor key: the last number chosen; the cursor that advanced last is at the end."""
         self.lost: set[str] = set()
         """Ids of pools that were never opened, but have reserved addresses in state: earlier versions left those there."""
-        self.being_made: dict[str, set[IPAddress]] = {}
-        """
-        By id of each pool whose network is not created yet: its auxiliary addresses so far. Until the network is created, a
-        requested address is an auxiliary one.
-        """
 
     def load(self) -> None:
         """

@@ -13,6 +13,7 @@ from ..last_seen import EngineCalls
 from ..state.interfaces import Allocation
 from .allocations import Allocations
 from .dhcp_pools import DhcpPools
+from .new_pools import NewPools
 from .pool import Pool, gateway_in_data, refuse_overlap, reported_subnet
 from .pool_registry import PoolRegistry
 from .requests import GrantedPool, Purpose, RequestPool
@@ -31,6 +32,7 @@ class PoolRequests:
         self,
         config: Config,
         pools: PoolRegistry,
+        new_pools: NewPools,
         allocations: Allocations,
         dhcp_pools: DhcpPools,
         selection: AddressSelection,
@@ -39,6 +41,7 @@ class PoolRequests:
     ) -> None:
         self._config = config
         self._pools = pools
+        self._new_pools = new_pools
         self._allocations = allocations
         self._dhcp_pools = dhcp_pools
         self._selection = selection
@@ -90,7 +93,7 @@ class PoolRequests:
         finally:
             del self._being_opened[pool.pool_id]
         self._pools.add(pool)
-        self._pools.being_made[pool.pool_id] = set()
+        self._new_pools.opened(pool)
         self._calls.last_seen.note(pool.pool_id)
         self._selection.use_lan(pool)
         _log.info(
@@ -124,7 +127,7 @@ class PoolRequests:
                 return False
             pool_id = found.pool_id
             pool = self._pools.by_id.pop(pool_id)  # from now on no address is allocated in it
-            self._pools.being_made.pop(pool_id, None)
+            self._new_pools.settled(pool_id)
             try:
                 await self._pools.erase_pool(pool_id)
             except BaseException:

@@ -7,7 +7,7 @@ from twisted.logger import Logger
 from ..addresses import IPAddress
 from ..config import Config
 from ..errors import RequestRefused
-from ..lan.conflicts import Conflicts, Inconclusive, Taken
+from ..lan.conflicts import Conflicts, Inconclusive, Taken, Verdict
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import barred_spans, count_barred, next_free, usable_span
 from .pool import Pool
@@ -141,11 +141,28 @@ class AddressSelection:
 
     async def refuse_used_by_others(self, pool: Pool, address: IPAddress) -> None:
         """
+        Hold *address* for the pool, if it uses conflict detection.
+
         :raises RequestRefused: another host uses *address*, another container got it during the probe, or the probe is
             inconclusive and ``conflict_detection`` is ``strict``.
         """
         if pool.conflict_detection == ConflictDetection.OFF:
             return
+        verdict = await self.hold(pool, address)
+        if isinstance(verdict, Taken):
+            raise in_use_error(pool, address, verdict)
+        self.refuse_taken(pool, address, Purpose.ENDPOINT)
+        if isinstance(verdict, Inconclusive):
+            if pool.conflict_detection == ConflictDetection.STRICT:
+                raise inconclusive_error(pool, verdict.reason)
+            self._conflicts.count_inconclusive(pool.lan_parent, address, verdict.reason)
+
+    async def hold(self, pool: Pool, address: IPAddress) -> Verdict:
+        """
+        Find out whether another host has *address*, and hold it if not.
+
+        :raises RequestRefused: the pool was released meanwhile.
+        """
         self._prefetch.take(pool, address)  # already defended, so the probe is short
         shared = self._pools.set_of(pool)
         was_aside = int(address) in shared.aside
@@ -159,16 +176,7 @@ class AddressSelection:
             self._conflicts.release(pool.lan_parent, address)
             raise pool_released_error(pool)
         self._prefetch.take(pool, address)
-        if isinstance(verdict, Taken):
-            raise RequestRefused(
-                f"address {address} is in use on {pool.lan_parent}: MAC {verdict.mac} {verdict.how.value}; give another --ip, or "
-                "take the address from that host"
-            )
-        self.refuse_taken(pool, address, Purpose.ENDPOINT)
-        if isinstance(verdict, Inconclusive):
-            if pool.conflict_detection == ConflictDetection.STRICT:
-                raise inconclusive_error(pool, verdict.reason)
-            self._conflicts.count_inconclusive(pool.lan_parent, address, verdict.reason)
+        return verdict
 
     def refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
         span = usable_span(pool.prefix)
@@ -198,3 +206,15 @@ class AddressSelection:
                 f"address {address} of pool {pool.prefix} is reserved as a network's gateway or auxiliary address: "
                 "choose another one"
             )
+        if purpose in (Purpose.AUXILIARY, Purpose.HOST) and shared.is_unconfirmed(number):
+            raise RequestRefused(
+                f"{purpose.value} address {address} of pool {pool.prefix} was named in another pool before, as a container's or "
+                "an auxiliary one: choose another one, or remove that network first"
+            )
+
+
+def in_use_error(pool: Pool, address: IPAddress, verdict: Taken) -> RequestRefused:
+    return RequestRefused(
+        f"address {address} is in use on {pool.lan_parent}: MAC {verdict.mac} {verdict.how.value}; give another --ip, or "
+        "take the address from that host"
+    )

@@ -191,7 +191,9 @@ class RaceTests(AddressTestCase):
         self.hold("open_pool", "claim")
         opening = self.opening("10.0.0.0/29")
         hosts = self.plugin.start(
-            self.plugin.pool_binding.reserve_for_host("eth0", parse_network("10.0.0.0/29"), [], None, [])
+            self.plugin.pool_binding.reserve_for_host(
+                "n" * 64, "eth0", parse_network("10.0.0.0/29"), [], None, []
+            )
         )
         step = next(each for each in self.plugin.store.steps.held if each.name == "open_pool")
         self.plugin.store.steps.held.remove(step)

@@ -13,7 +13,7 @@ from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
 from macvlan_twisted.lan.arp_nd import announcement_frames
 
-from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
+from .conflict_cases import DETECTING, NEIGHBOUR, POOL, ConflictTestCase, tens
 from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, network_request, subnet
 from .test_leases import LeasesTestCase
 
@@ -95,8 +95,9 @@ class ReservedAddressTests(ConflictTestCase):
         self.assertNotIn("10.0.0.1/24", [self.ask(pool) for _ in range(7)])
 
     def test_two_sets_on_one_parent_never_share_an_address(self) -> None:
+        self.use(evolve(DETECTING, host_interface="eth9"))
         one = self.ready(parent="eth0")
-        other = self.open(POOL, parent="eth9")
+        other = self.open(POOL)
         self.plugin.wait(self.plugin.pool_binding.network_created("eth0", [(parse_network(POOL), ())]))
         self.pass_time()
         allocated = [self.gets(pool) for pool in (one, other, one, other)]

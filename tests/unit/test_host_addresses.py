@@ -32,6 +32,7 @@ class Pools:
 
     async def reserve_for_host(
         self,
+        network_id: str,
         parent: str,
         subnet: IPNetwork,
         auxiliary: Collection[IPAddress],

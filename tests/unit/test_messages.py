@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from macvlan_twisted.protocol.messages import LOCAL_ADDRESS_SPACE
+
 from .helpers import ENDPOINT, LAN, NETWORK, OTHER_ENDPOINT, PLAIN_LINKS, PluginHarness, evolve
 from .site_cases import SiteTestCase
 
@@ -188,13 +190,18 @@ class IpamTests(SiteTestCase):
             self.assertEqual(self.post("IpamDriver.ReleaseAddress", PoolID=pool, Address="10.9.0.2"), {})
             self.assertEqual(self.post("IpamDriver.ReleasePool", PoolID=pool), {})
 
-    def test_an_auxiliary_address_is_shared_until_the_network_exists(self) -> None:
+    def test_auxiliary_address_is_reserved_once_the_network_exists(self) -> None:
         """In the order of engine 29: addresses first, then the network."""
         self.serve(PluginHarness(config=evolve(LAN, gateways=())))
         pool = self.pool(Pool="10.9.0.0/16")["PoolID"]
         aux = {"PoolID": pool, "Address": "10.9.0.2", "Options": None}
         self.assertEqual(self.post("IpamDriver.RequestAddress", **aux)["Address"], "10.9.0.2/16")
-        self.post("NetworkDriver.CreateNetwork", **network())
+        body = network()
+        body["IPv4Data"][0] |= {
+            "AddressSpace": LOCAL_ADDRESS_SPACE,
+            "AuxAddresses": {"printer": "10.9.0.2/16"},
+        }
+        self.post("NetworkDriver.CreateNetwork", **body)
         self.refused("IpamDriver.RequestAddress", "10.9.0.2", "reserved", **aux)
         reply = self.post("NetworkDriver.CreateEndpoint", **{**endpoint(), "EndpointID": OTHER_ENDPOINT})
         self.assertEqual(reply, {"Interface": {"MacAddress": "7a:42:0a:09:00:07"}})

@@ -104,10 +104,14 @@ class AddressTests(ReconcilerTestCase):
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
     def test_gateways_and_reserved_addresses_stay(self) -> None:
-        other = open_pool(self.plugin)
-        for address, purpose in (("192.168.1.1", Purpose.GATEWAY), ("192.168.1.9", Purpose.ENDPOINT)):
-            request = RequestAddress(other, parse_address(address), purpose)
-            self.plugin.wait(self.plugin.addresses.request_address(request))
+        other, printer = open_pool(self.plugin), parse_address("192.168.1.9")
+        for address, purpose in (
+            (parse_address("192.168.1.1"), Purpose.GATEWAY),
+            (printer, Purpose.ENDPOINT),
+        ):
+            self.plugin.wait(self.plugin.addresses.request_address(RequestAddress(other, address, purpose)))
+        subnets = [(parse_network(SUBNET), [printer])]
+        self.plugin.wait(self.plugin.pool_binding.network_requested(OTHER_NETWORK, "eth0", "eth0", subnets))
         self.plugin.wait(self.plugin.pool_binding.assign_network(other, NETWORK))
         before = set(self.plugin.store.claimed)
         self.start_again()

@@ -11,7 +11,6 @@ from attrs import evolve
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.config import Config
 from macvlan_twisted.errors import RequestRefused, StateError
-from macvlan_twisted.ipam.requests import RequestAddress
 from macvlan_twisted.option_values import ConflictDetection
 
 from .address_cases import AddressTestCase
@@ -82,45 +81,6 @@ class RestartTests(AddressTestCase):
         self.plugin.store.open.clear()
         with self.assert_refused(StateError, pool):
             self.plugin.next_life()
-
-
-class AuxiliaryTests(AddressTestCase):
-    """Engines do not mark auxiliary addresses: those requested before the network is made are such."""
-
-    def aux(self, pool_id: str, address: str) -> str:
-        request = RequestAddress(pool_id, parse_address(address))
-        return str(self.plugin.wait(self.plugin.addresses.request_address(request)))
-
-    def test_networks_on_one_subnet_share_auxiliary_addresses(self) -> None:
-        one, two = self.open(), self.open()
-        self.aux(one, "192.168.1.5")
-        self.assertEqual(self.aux(two, "192.168.1.5"), "192.168.1.5/24")
-
-    def made(self, *auxiliary: str) -> None:
-        subnet = parse_network("192.168.1.0/24")
-        addresses = [parse_address(each) for each in auxiliary]
-        self.plugin.wait(self.plugin.pool_binding.network_created("eth0", [(subnet, addresses)]))
-
-    def test_parallel_network_creation_ends_only_its_own_pool(self) -> None:
-        one, two = self.open(), self.open()
-        for pool in (one, two):
-            self.aux(pool, "192.168.1.5")
-        self.aux(two, "192.168.1.6")
-        self.made("192.168.1.5", "192.168.1.6")
-        self.assertEqual(self.aux(one, "192.168.1.6"), "192.168.1.6/24")
-        self.made("192.168.1.5", "192.168.1.6")
-        for pool in (one, two):
-            with self.assert_refused(RequestRefused, "192.168.1.5"):
-                self.aux(pool, "192.168.1.5")
-
-    def test_named_address_after_creation_belongs_to_a_container(self) -> None:
-        pool = self.open()
-        self.aux(pool, "192.168.1.5")
-        self.made("192.168.1.5")
-        self.assertEqual(self.aux(pool, "192.168.1.6"), "192.168.1.6/24")
-        for address in ("192.168.1.5", "192.168.1.6"):
-            with self.assert_refused(RequestRefused, address):
-                self.aux(pool, address)
 
 
 class DiskErrorTests(AddressTestCase):
