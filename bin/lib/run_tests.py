@@ -116,23 +116,23 @@ def integration_lanes(engines: Sequence[str], everything: bool, extra: Sequence[
 def lanes_of(
     names: Sequence[str], unit: Sequence[Part], integration: Sequence[Sequence[Part]], extra: Sequence[str]
 ) -> list[list[Part]]:
-    """Lay the named parts out: what computes in one lane, what waits in others."""
-    busy = []
+    """Lay the named parts out in lanes: those of a lane follow each other, and the lanes run side by side."""
+    lanes = []
     if "uml" in names:
         command = (sys.executable, "-m", "tests.uml.boot", "-v", *extra)
         listing = (*PYTEST, "tests/uml/inside", *extra, *LIST)
-        busy.append(Part("uml", command, listing=listing, missing=boot.missing() or ""))
-    busy += list(unit) if "unit" in names else []
+        lanes.append([Part("uml", command, listing=listing, missing=boot.missing() or "")])
+    lanes += integration if "integration" in names else []
+    rest = list(unit) if "unit" in names else []
     if "conversations" in names:
         command = (*PYTEST, "tests/conversations", *extra)
-        busy.append(Part("conversations", command, listing=(*command, *LIST)))
-    waiting = [list(lane) for lane in integration] if "integration" in names else []
+        rest.append(Part("conversations", command, listing=(*command, *LIST)))
     if "torture" in names:  # in its short form: its long one is a command of its own
         command = (sys.executable, "-m", "tests.torture", "--short", *extra)
         script = "from tests.torture.__main__ import NAMES; print(*NAMES, sep='\\n')"
         listing = (sys.executable, "-c", script)
-        waiting.append([Part("torture", command, listing=listing, missing=missing_for_lan())])
-    return [lane for lane in (busy, *waiting) if lane]
+        rest.append(Part("torture", command, listing=listing, missing=missing_for_lan()))
+    return [list(lane) for lane in (*lanes, rest) if lane]
 
 
 def version_of(python: str) -> str:
