@@ -98,11 +98,11 @@ class ProbingTests(LanTestCase):
                 self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
                 self.assert_nothing_left()
 
-    def test_messages_about_other_addresses_are_ignored(self) -> None:
-        asked = self.ask(V4)
-        other = ip_address("192.168.1.8")
-        for frame in (probe_frame(other, OTHER), answer_frame(other, OTHER, HOST), b"", b"\xff" * 60):
-            self.wire.bring(frame)
+    def test_other_addresses_and_macs_of_ours_are_ignored(self) -> None:
+        asked = self.ask(V4, ours=(CONTAINER,))
+        for address, mac in ((ip_address("192.168.1.8"), OTHER), (V4, CONTAINER)):
+            for frame in (probe_frame(address, mac), answer_frame(address, mac, HOST), b"", b"\xff" * 60):
+                self.wire.bring(frame)
         self.assertNoResult(asked)
         self.pass_time(0.52)
         self.assertEqual(self.successResultOf(asked), Free())
@@ -113,13 +113,6 @@ class ProbingTests(LanTestCase):
             asked = self.ask(address)
             self.pass_time(0.52)
             self.assertEqual(self.successResultOf(asked), Free())
-
-    def test_macs_of_ours_are_ignored(self) -> None:
-        asked = self.ask(ours=(CONTAINER,))
-        self.wire.bring(probe_frame(V4, CONTAINER))
-        self.wire.bring(answer_frame(V4, CONTAINER, HOST))
-        self.pass_time(0.52)
-        self.assertEqual(self.successResultOf(asked), Free())
 
     def test_address_claimed_by_the_host_is_taken(self) -> None:
         asked = self.ask()

@@ -41,14 +41,6 @@ class RoundTripTests(LedgerTestCase):
         self.assertEqual(contents(database), {table.name: set() for table in TABLES})
         self.assertEqual(self.database_path.stat().st_mode & 0o777, 0o600)
 
-    def test_rows_survive_a_kill_after_the_commit(self) -> None:
-        database = self.open()
-        for number in range(20):
-            database.commit([Put(NETWORKS, (f"n{number}", "{}"))])
-            if number in (0, 7, 19):
-                killed = self.open(self.after_kill())
-                self.assertEqual(contents(killed), contents(database))
-
     def test_commit_waits_for_the_disk(self) -> None:
         connection = self.connection_of(self.open())
         for pragma, value in (("synchronous", 2), ("journal_mode", "wal"), ("locking_mode", "exclusive")):

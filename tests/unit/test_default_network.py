@@ -40,30 +40,17 @@ class Engine:
 
 
 class DescriptionTests(SynchronousTestCase):
-    def configs(self, *gateways: Any) -> tuple[list[dict[str, str]], dict[str, Any]]:
-        described = describe_network("lan", Config(subnets=(V6, V4), gateways=gateways))
-        return described["IPAM"]["Config"], described
-
-    def test_each_subnet_has_its_gateway(self) -> None:
-        configs, described = self.configs(R4, R6)
-        self.assertEqual(
-            configs, [{"Subnet": str(V4), "Gateway": str(R4)}, {"Subnet": str(V6), "Gateway": str(R6)}]
-        )
-        self.assertTrue(described["EnableIPv6"])
-
-    def test_a_family_without_a_gateway_is_left_out(self) -> None:
-        configs, described = self.configs(R4)
-        self.assertEqual(configs, [{"Subnet": str(V4), "Gateway": str(R4)}])
-        self.assertFalse(described["EnableIPv6"])
-        configs, described = self.configs(R6)
-        self.assertEqual(configs, [{"Subnet": str(V6), "Gateway": str(R6)}])
-        self.assertTrue(described["EnableIPv6"])
-        self.assertIs(described["EnableIPv4"], False)
-
-    def test_all_subnets_stay_if_none_has_a_gateway(self) -> None:
-        configs, described = self.configs()
-        self.assertEqual(configs, [{"Subnet": str(V4)}, {"Subnet": str(V6)}])
-        self.assertTrue(described["EnableIPv6"])
+    def test_families_without_a_gateway_are_left_out_unless_none_has_one(self) -> None:
+        with_4, with_6 = {"Subnet": str(V4), "Gateway": str(R4)}, {"Subnet": str(V6), "Gateway": str(R6)}
+        for gateways, configs, has_v6 in (
+            ((R4, R6), [with_4, with_6], True),
+            ((R4,), [with_4], False),
+            ((R6,), [with_6], True),
+            ((), [{"Subnet": str(V4)}, {"Subnet": str(V6)}], True),
+        ):
+            described = describe_network("lan", Config(subnets=(V6, V4), gateways=gateways))
+            self.assertEqual((described["IPAM"]["Config"], described["EnableIPv6"]), (configs, has_v6))
+            self.assertIs(described.get("EnableIPv4", True), gateways != (R6,))
 
 
 class EnsureNetworkTests(SynchronousTestCase):

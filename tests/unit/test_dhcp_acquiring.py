@@ -49,6 +49,13 @@ class AcquireTests(AcquiringTestCase):
         stand = LeaseFixture(Server(t1=600, t2=900))
         facts = self.successResultOf(self.acquire(stand))
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
+        for said in stand.said:
+            self.assertEqual((said.source, said.destination), ("0.0.0.0", "255.255.255.255"))
+            self.assertEqual((said.source_mac, said.destination_mac), (MAC, "ff:ff:ff:ff:ff:ff"))
+            self.assertEqual((said.chaddr, said.ciaddr, said.broadcast), (MAC, "0.0.0.0", True))
+        discover, request = stand.said
+        self.assertEqual((request.server_id, request.requested), ("192.168.77.1", "192.168.77.100"))
+        self.assertEqual(request.xid, discover.xid)
         self.assertEqual(
             facts,
             Binding(
@@ -69,14 +76,6 @@ class AcquireTests(AcquiringTestCase):
         )
         self.assertIs(stand.lease.state, State.BOUND)
         self.assertEqual(stand.wire.hearers, 0)
-
-    def test_request_has_server_address_and_transaction_of_the_offer(self) -> None:
-        stand = LeaseFixture(Server())
-        self.successResultOf(self.acquire(stand))
-        discover, request = stand.said
-        self.assertEqual((request.server_id, request.requested), ("192.168.77.1", "192.168.77.100"))
-        self.assertEqual(request.xid, discover.xid)
-        self.assertEqual(request.ciaddr, "0.0.0.0")
 
     def test_missing_or_unsound_t1_and_t2_get_defaults(self) -> None:
         for t1, t2, expected in (
@@ -101,16 +100,6 @@ class AcquireTests(AcquiringTestCase):
         self.assertEqual(set(stand.kinds), {DISCOVER})
         self.assertEqual([round(moment) for moment in moments], [1, 3, 7])
         self.assertTrue(stand.is_silent())
-
-    def test_server_that_starts_late_is_found(self) -> None:
-        server = Server(away=True)
-        stand = LeaseFixture(server)
-        outcome = self.acquire(stand)
-        stand.pass_time(2)
-        self.assertNoResult(outcome)
-        server.away = False
-        stand.pass_time(2)
-        self.successResultOf(outcome)
 
     def test_error_says_that_the_parent_is_down(self) -> None:
         stand = LeaseFixture(Server())
@@ -180,24 +169,17 @@ class WantedTests(AcquiringTestCase):
 
 
 class DurabilityTests(AcquiringTestCase):
-    def test_request_follows_the_saved_intent(self) -> None:
-        stand = LeaseFixture(Server())
-        disk: Deferred[None] = Deferred()
-        stand.holder.disk = lambda what: disk if what == "intend" else None
-        outcome = self.acquire(stand)
-        self.assertEqual(stand.kinds, [DISCOVER])
-        disk.callback(None)
-        self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
-        self.successResultOf(outcome)
-
-    def test_lease_is_returned_after_it_is_saved(self) -> None:
-        stand = LeaseFixture(Server())
-        disk: Deferred[None] = Deferred()
-        stand.holder.disk = lambda what: disk if what == "keep" else None
-        outcome = self.acquire(stand)
-        self.assertNoResult(outcome)
-        disk.callback(None)
-        self.successResultOf(outcome)
+    def test_request_and_result_wait_for_the_disk(self) -> None:
+        for step, kinds in (("intend", [DISCOVER]), ("keep", [DISCOVER, REQUEST])):
+            stand = LeaseFixture(Server())
+            disk: Deferred[None] = Deferred()
+            stand.holder.disk = lambda what, step=step, disk=disk: disk if what == step else None  # type: ignore[misc]
+            outcome = self.acquire(stand)
+            self.assertEqual(stand.kinds, kinds)
+            self.assertNoResult(outcome)
+            disk.callback(None)
+            self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
+            self.successResultOf(outcome)
 
     def test_lease_that_cannot_be_saved_is_released(self) -> None:
         stand = LeaseFixture(Server())

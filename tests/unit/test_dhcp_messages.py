@@ -52,26 +52,6 @@ def ack(options: bytes = LEASE_TIME, your_address: str = "192.168.77.100", **wor
 
 
 class SayingTests(SynchronousTestCase):
-    def test_client_without_an_address_broadcasts_from_its_mac(self) -> None:
-        said = Said(encode(DISCOVER))
-        self.assertEqual(
-            (said.destination_mac, said.source_mac, said.chaddr), ("ff:ff:ff:ff:ff:ff", MAC, MAC)
-        )
-        self.assertEqual((said.source, said.destination), ("0.0.0.0", "255.255.255.255"))
-        self.assertTrue(said.broadcast)
-
-    def test_renewing_request_is_unicast_from_the_leased_address(self) -> None:
-        said = Said(encode(RENEWAL))
-        self.assertEqual((said.destination_mac, said.source_mac), (SERVER.mac, MAC))
-        self.assertEqual((said.source, said.destination), ("192.168.77.100", "192.168.77.1"))
-        self.assertEqual(said.ciaddr, "192.168.77.100")
-        self.assertFalse(said.broadcast)
-
-    def test_rebinding_request_is_broadcast_with_ciaddr(self) -> None:
-        said = Said(encode(evolve(RENEWAL, to=None)))
-        self.assertEqual((said.destination_mac, said.destination), ("ff:ff:ff:ff:ff:ff", "255.255.255.255"))
-        self.assertEqual(said.ciaddr, "192.168.77.100")
-
     def test_request_has_client_id_hostname_class_and_parameters(self) -> None:
         options = Said(encode(DISCOVER)).options
         self.assertEqual((options[61], options[12], options[60]), (b"\x01zB", b"web", b"docker"))

@@ -101,16 +101,14 @@ class HostileRequestTests(SiteTestCase):
 
 
 class PrintableTests(SiteTestCase):
-    def test_printable_text_is_unchanged(self) -> None:
-        for text in ("", "address 10.0.0.7 is taken", "Grüße, 日本"):
-            self.assertEqual(printable(text), text)
-
     def test_a_long_text_loses_its_middle(self) -> None:
         text = printable("begin" + "x" * 10_000 + "end")
         self.assertTrue(text.startswith("begin"))
         self.assertTrue(text.endswith("end"))
         self.assertLessEqual(len(text), MAX_MESSAGE_LENGTH)
 
-    def test_control_characters_are_escaped(self) -> None:
+    def test_only_control_characters_are_escaped(self) -> None:
+        for text in ("", "address 10.0.0.7 is taken", "Grüße, 日本"):
+            self.assertEqual(printable(text), text)
         self.assertEqual(printable("a\x1b[2J\nb\u2028"), "a\\x1b[2J\\nb\\u2028")
         json.dumps(printable("\ud800")).encode()

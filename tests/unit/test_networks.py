@@ -48,6 +48,7 @@ class CreationTests(PluginTestCase):
         creation = self.plugin.begin_create_network(parent="eth1.20")
         self.assertNoResult(creation)
         self.assertEqual(list(self.plugin.records.kept[RecordKind.NETWORK]), [NETWORK])
+        self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"])
 
     def test_defaults_come_from_the_configuration(self) -> None:
         plugin = PluginHarness(config=evolve(self.plugin.config, mode=MacvlanMode.PRIVATE, mtu=1400))

@@ -81,10 +81,6 @@ class IdTests(SynchronousTestCase):
         request = RequestPool(space, pool, part, options, v6 if pool is None else pool.version == 6)
         self.assertEqual(read_id(pool_id_for(request, "0a1b2c3d")), (request, "0a1b2c3d"))
 
-    def test_equal_requests_get_different_ids(self) -> None:
-        request = asked("10.0.0.0/8")
-        self.assertNotEqual(pool_id_for(request, "1"), pool_id_for(request, "2"))
-
 
 class PlanTests(SynchronousTestCase):
     def refused(self, request: RequestPool, *words: str, config: Config = LAN) -> None:

@@ -33,14 +33,6 @@ class AddressTests(ReconcilerTestCase):
         self.go_round(2 * ROUND)
         self.assertEqual(self.claimed(), [])
 
-    def test_address_of_a_container_stays_over_restarts(self) -> None:
-        self.run_container()
-        self.begin()
-        self.go_round(2 * ENOUGH)
-        self.start_again()
-        self.go_round(2 * ENOUGH)
-        self.assertEqual(self.claimed(), ["192.168.1.7"])
-
     def test_address_of_a_removed_endpoint_is_released(self) -> None:
         self.run_container()
         self.begin()

@@ -111,17 +111,13 @@ class PurgeTests(PurgeTestCase):
             )
         self.assertFalse([each for each in self.said if "10.0.0.8" in each])
 
-    def test_dry_run_changes_nothing(self) -> None:
+    def test_nothing_is_removed_in_a_dry_run_or_without_consent(self) -> None:
         before = self.names()
-        self.assertEqual(self.purge(dry_run=True), 0)
-        self.assertEqual(self.names(), before)
-        self.assertTrue((self.state / "state.sqlite").exists())
-        self.assertTrue(list(Path(self.config.runtime_dir).iterdir()))
-
-    def test_nothing_is_removed_without_consent(self) -> None:
-        before = self.names()
-        self.assertEqual(self.purge(is_agreed=lambda: False), 1)
-        self.assertEqual(self.names(), before)
+        for words, status in (({"dry_run": True}, 0), ({"is_agreed": lambda: False}, 1)):
+            self.assertEqual(self.purge(**words), status)
+            self.assertEqual(self.names(), before)
+            self.assertTrue((self.state / "state.sqlite").exists())
+            self.assertTrue(list(Path(self.config.runtime_dir).iterdir()))
 
     def test_running_service_prevents_it(self) -> None:
         lock = FileLock(self.state / "lock", "x", "y")

@@ -69,13 +69,8 @@ class HttpTests(SiteTestCase):
                 (200, {"Implements": ["NetworkDriver", "IpamDriver"]}),
                 (path, host),
             )
-
-    def test_a_reply_is_json_with_its_length_and_not_chunked(self) -> None:
-        connection = self.connect()
-        connection.send(request("Plugin.Activate", b""))
-        (reply,) = connection.replies
-        self.assertEqual(reply.headers["content-type"], "application/vnd.docker.plugins.v1.2+json")
-        self.assertNotIn("transfer-encoding", reply.headers)
+            self.assertEqual(reply.headers["content-type"], "application/vnd.docker.plugins.v1.2+json")
+            self.assertNotIn("transfer-encoding", reply.headers)
 
     def test_an_unknown_method_is_404_as_json(self) -> None:
         for path in ("NetworkDriver.Nonsense", "", "x/y", "Plugin.Activate/x"):
@@ -217,7 +212,7 @@ class LimitTests(SiteTestCase):
 
     def test_one_byte_more_is_413_once_and_reaches_no_method(self) -> None:
         whole = request("X.Y", b" " * (BODY_LIMIT + 1))
-        for pieces in ([whole], [whole[:500], whole[500:]], [whole[:-1], whole[-1:]]):
+        for pieces in ([whole], [whole[:400]], [whole[:500], whole[500:]], [whole[:-1], whole[-1:]]):
             connection = self.connect()
             for piece in pieces:
                 if connection.is_open:
@@ -226,11 +221,6 @@ class LimitTests(SiteTestCase):
             self.assertIn(str(BODY_LIMIT), connection.replies[0].body["Err"])
             self.assertFalse(connection.is_open)
         self.assertEqual(self.seen, [])
-
-    def test_a_large_content_length_is_refused_before_the_body(self) -> None:
-        connection = self.connect()
-        connection.send(request("X.Y", b" " * (BODY_LIMIT + 1))[:400])
-        self.assertEqual([each.status for each in connection.replies], [413])
 
     def test_a_chunked_body_without_end_is_refused_at_the_limit(self) -> None:
         connection = self.connect()

@@ -7,7 +7,7 @@ import errno
 from attrs import evolve
 
 from macvlan_twisted.driver import requests
-from macvlan_twisted.engine.client import EngineError
+from macvlan_twisted.engine.client import EngineError, EngineUnavailable
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.netlink.kernel import MacvlanLink
 from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS
@@ -138,10 +138,11 @@ class LiveEndpointTests(ReconcilerTestCase):
             self.plugin.steps.refuse["links_elsewhere"] = number
             self.assert_still_there()
 
-    def test_running_endpoint_stays_without_engine(self) -> None:
-        self.no_engine()
-        self.start_again()
-        self.assert_still_there()
+    def test_running_endpoint_stays_if_no_engine_answers(self) -> None:
+        for trouble in (EngineUnavailable("no such file"), EngineError("forbidden by a proxy")):
+            self.engine.trouble = trouble
+            self.start_again()
+            self.assert_still_there()
 
     def test_endpoint_with_a_changed_link_stays(self) -> None:
         """Root in the container may set it down, rename it, or change its alias and MAC."""
@@ -189,11 +190,6 @@ class LiveEndpointTests(ReconcilerTestCase):
 
     def test_endpoint_of_an_unlisted_network_stays_with_its_link(self) -> None:
         self.engine.has = {OTHER_NETWORK: listed(OTHER_NETWORK, "10.0.0.0/8", driver="bridge")}
-        self.start_again()
-        self.assert_still_there()
-
-    def test_endpoint_stays_if_the_engine_refuses_to_answer(self) -> None:
-        self.engine.trouble = EngineError("forbidden by a proxy")
         self.start_again()
         self.assert_still_there()
 

@@ -34,14 +34,6 @@ class VlanTests(PluginTestCase):
         self.assertIn(self.plugin.records.instance, link.alias)
         self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"])
 
-    def test_row_is_on_disk_before_the_vlan_is_made(self) -> None:
-        self.plugin.steps.hold.add("add_vlan")
-        creation = self.plugin.begin_create_network(parent="eth1.20")
-        self.assertNoResult(creation)
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"])
-        self.plugin.steps.let_all_go()
-        self.successResultOf(creation)
-
     def test_parent_check_costs_the_same_for_any_number_of_networks(self) -> None:
         asked: list[str] = []
         find = self.plugin.kernel.find
@@ -217,16 +209,12 @@ class RestoredParentTests(PluginTestCase):
         plugin.delete_network()
         self.assert_nothing_left(plugin)
 
-    def test_dummy_has_the_mtu_of_its_network(self) -> None:
+    def test_network_without_a_parent_has_a_dummy_of_its_mtu(self) -> None:
         plugin = PluginHarness(config=Config(mtu=9000))
-        plugin.create_network(internal=True)
-        link = plugin.link(dummy_link_name(NETWORK))
-        self.assertEqual(link.mtu, 9000)
-
-    def test_network_without_a_parent_is_internal(self) -> None:
-        plugin = PluginHarness(config=evolve(self.plugin.config, host_interface=None))
         plugin.create_network()
         self.assertIs(plugin.registry.networks[NETWORK].internal, True)
+        link = plugin.link(dummy_link_name(NETWORK))
+        self.assertEqual(link.mtu, 9000)
 
     def test_mtu_above_the_current_one_of_the_parent_is_reported(self) -> None:
         self.plugin.create_network(mtu="1500")
