@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from ..errors import RequestRefused
 from ..lan.interfaces import LanSocket
-from .binding import Binding, Client, LanParameters, State, binding_from
+from .binding import Binding, Client, Granted, LanParameters, State, binding_from
 from .messages import MessageType, ServerMessage
 from .release import release
 from .store import LeaseStore
@@ -49,7 +49,7 @@ async def acquire(
     held: IPv4Address | None = None,
     elsewhere: bool = False,
     first_wait: float = 1.0,
-) -> Binding:
+) -> Granted:
     """
     Make one attempt.
 
@@ -81,7 +81,7 @@ async def acquire(
         enter(State.REQUESTING, offered)
         granted = await _request(context, transaction, client, offered, deadline)
     if is_new:
-        await _check(context, client, store, granted, final=wanted == granted.address)
+        await _check(context, client, store, granted.binding, final=wanted == granted.binding.address)
     return granted
 
 
@@ -134,7 +134,7 @@ async def _select(
 
 async def _request(
     context: Context, transaction: Transaction, client: Client, offered: Binding, deadline: Deadline
-) -> Binding:
+) -> Granted:
     def match(answer: ServerMessage) -> Match:
         if answer.server_id != offered.server_id:
             return Match.NONE  # of a server that we did not choose
@@ -158,7 +158,8 @@ async def _request(
             + (f": {answer.message!r}" if answer.message else ""),
             answered=True,
         )
-    return binding_from(client, answer, context.wall_time_of(transaction.sent_at))
+    asked_at = transaction.sent_at
+    return Granted(binding_from(client, answer, context.wall_time_of(asked_at)), asked_at)
 
 
 async def _check(

@@ -99,10 +99,18 @@ class Binding:
         return Client(self.mac, bytes.fromhex(self.client_id), self.hostname, self.vendor_class)
 
 
+@frozen
+class Granted:
+    """A lease that a server granted in this life of the service."""
+
+    binding: Binding
+    began: float
+    """When it was requested, by the clock that nobody sets: the lease runs from that moment (RFC 2131, 4.4.1)."""
+
+
 def binding_from(client: Client, answer: ServerMessage, asked_at: float) -> Binding:
     """
-    The binding in an OFFER or ACK that *client* requested at *asked_at*, in seconds since the epoch. The lease runs from
-    that moment (RFC 2131, 4.4.1).
+    The binding in an OFFER or ACK that *client* requested at *asked_at*, in seconds since the epoch.
     """
     assert answer.kind is not MessageType.NAK
     assert answer.your_address is not None

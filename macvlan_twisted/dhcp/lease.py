@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from ..errors import MacvlanError, RequestRefused
 from ..lan.interfaces import LanSocket
 from .acquire import AcquireFailed, acquire
-from .binding import Binding, Client, State
+from .binding import Binding, Client, Granted, State
 from .release import release
 from .renew import NakReceived, renew
 from .store import LeaseStore
@@ -58,7 +58,7 @@ class Lease:
         self._requested: Binding | None = None
         """The binding that is being requested."""
         self._began = self._renewal = 0.0
-        """The start of the lease and the time of its renewal, by the reactor's clock."""
+        """The start of the lease and the time of its renewal, by the clock that nobody sets."""
 
     async def acquire(self, wanted: IPv4Address | None = None) -> Binding:
         """
@@ -80,7 +80,7 @@ class Lease:
 
     def resume(self, binding: Binding) -> None:
         """After a restart: have a saved lease confirmed, and renew it from then on."""
-        self._bind(binding)
+        self._bind(Granted(binding, self._context.now() - self._age_of(binding)))
         self.state = State.INIT_REBOOT
         self._run()
 
@@ -106,7 +106,7 @@ class Lease:
         reasons: list[str] = []
         for _ in range(_MOST_ATTEMPTS):
             try:
-                binding = await self._attempt(wanted, deadline)
+                granted = await self._attempt(wanted, deadline)
             except AcquireFailed as failed:
                 self._log_failed_attempt(str(failed))
                 reasons.insert(0, str(failed))
@@ -115,12 +115,12 @@ class Lease:
                 if failed.hopeless or self._context.has_come(deadline.deadline):
                     break
                 continue
-            await self._save_new(binding)
-            self._log_leased(binding)
-            return binding
+            await self._save_new(granted)
+            self._log_leased(granted.binding)
+            return granted.binding
         raise RequestRefused("; before that: ".join(dict.fromkeys(reasons)))
 
-    async def _attempt(self, wanted: IPv4Address | None, deadline: Deadline) -> Binding:
+    async def _attempt(self, wanted: IPv4Address | None, deadline: Deadline) -> Granted:
         try:
             return await acquire(
                 self._context,
@@ -136,16 +136,16 @@ class Lease:
             self._enter(State.INIT)
             raise
 
-    async def _save_new(self, binding: Binding) -> None:
+    async def _save_new(self, granted: Granted) -> None:
         try:
-            await self._store.keep(binding)
+            await self._store.keep(granted.binding)
         except CancelledError:
             raise
         except Exception:
             self._enter(State.INIT)
-            release(self._context.socket, binding, self._context.random)
+            release(self._context.socket, granted.binding, self._context.random)
             raise
-        self._bind(binding)
+        self._bind(granted)
 
     def _enter(self, state: State, requested: Binding | None = None) -> None:
         self.state = state
@@ -154,15 +154,21 @@ class Lease:
     def _current_client(self) -> Client:
         return evolve(self._client, hostname=self.hostname)
 
-    def _bind(self, binding: Binding) -> None:
-        self._enter(State.BOUND)
-        self.binding = binding
-        now = self._context.now()
+    def _age_of(self, binding: Binding) -> float:
+        """
+        The age of a saved lease by the time of day, in seconds. Where that is impossible, since the clock was wrong or is
+        now, the age of a lease that is due to be renewed: a server is asked at once, and there is time to find one.
+        """
         age = self._context.environment.wall_time() - binding.obtained_at
-        self._began = now - max(0.0, age)
+        return age if 0 <= age < binding.lease_seconds else binding.t1
+
+    def _bind(self, granted: Granted) -> None:
+        binding = granted.binding
+        self._enter(State.BOUND)
+        self.binding, self._began = binding, granted.began
         # Leases that were acquired together are not all renewed together (RFC 2131, 4.4.5).
         renewal = self._began + binding.t1 * self._context.random.uniform(0.95, 1.0)
-        self._renewal = max(renewal, now + _SOONEST)
+        self._renewal = max(renewal, self._context.now() + _SOONEST)
 
     # From BOUND on.
 
@@ -214,13 +220,13 @@ class Lease:
             self.state = State.BOUND
             return
         await self._save_renewed(renewed)
-        self._log_renewed(renewed)
+        self._log_renewed(renewed.binding)
 
-    async def _save_renewed(self, binding: Binding) -> None:
+    async def _save_renewed(self, renewed: Granted) -> None:
         """The lease is granted, whether it can be saved or not."""
-        self._bind(binding)
+        self._bind(renewed)
         try:
-            await self._store.keep(binding)
+            await self._store.keep(renewed.binding)
         except CancelledError:
             raise
         except Exception as error:
@@ -255,10 +261,10 @@ class Lease:
                     logged = str(failed)
                     self._log_failed_attempt(logged)
             else:
-                if found.address == lost.address:
+                if found.binding.address == lost.address:
                     await self._save_renewed(found)
-                    self._log_regained(found)
-                    self._store.regained(found)
+                    self._log_regained(found.binding)
+                    self._store.regained(found.binding)
                     return
                 if await self._moved(lost, found):
                     return
@@ -266,20 +272,22 @@ class Lease:
             await self._sleep(pause * context.random.uniform(0.9, 1.0))
             pause = min(pause * 2, _SLOW)
 
-    async def _moved(self, lost: Binding, found: Binding) -> bool:
-        self._log_moved(lost, found)
+    async def _moved(self, lost: Binding, found: Granted) -> bool:
+        self._log_moved(lost, found.binding)
         try:
-            accepted = await self._store.moved(lost, found)
+            accepted = await self._store.moved(lost, found.binding)
         except CancelledError:
             raise
         except Exception as error:
-            self._log_error(f"its container could not move from {lost.address} to {found.address}", error)
+            self._log_error(
+                f"its container could not move from {lost.address} to {found.binding.address}", error
+            )
             accepted = False
         if accepted:
             await self._save_renewed(found)
-            self._log_leased(found)
+            self._log_leased(found.binding)
         else:
-            release(self._context.socket, found, self._context.random)
+            release(self._context.socket, found.binding, self._context.random)
         return accepted
 
     async def _sleep(self, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .binding import Binding, Client, State, binding_from
+from .binding import Binding, Client, Granted, State, binding_from
 from .messages import MessageType, ServerMessage
 from .transaction import Context, Deadline, Match, Transaction, exponential_backoff, half_of_remaining_time
 
@@ -13,9 +13,9 @@ class NakReceived(Exception):
 
 async def renew(
     context: Context, client: Client, binding: Binding, state: State, deadline: float
-) -> Binding | None:
+) -> Granted | None:
     """
-    Send the DHCPREQUEST of *state* until *deadline*, by the reactor's clock.
+    Send the DHCPREQUEST of *state* until *deadline*, by the clock.
 
     :return: the lease with its new times, or ``None`` if no server answered.
     :raises NakReceived: our server refused; or another one did, and ours did not answer.
@@ -52,4 +52,5 @@ async def renew(
             f"the server {answer.server_id} took it back"
             + (f": {answer.message!r}" if answer.message else "")
         )
-    return binding_from(client, answer, context.wall_time_of(transaction.sent_at))
+    asked_at = transaction.sent_at
+    return Granted(binding_from(client, answer, context.wall_time_of(asked_at)), asked_at)

@@ -68,11 +68,11 @@ class Context:
         return self.environment.random
 
     def now(self) -> float:
-        """By the reactor's clock."""
+        """By the clock that nobody sets."""
         return float(self.environment.clock.seconds())
 
     def wall_time_of(self, moment: float) -> float:
-        """The time of day at *moment* by the reactor's clock."""
+        """The time of day at *moment* by the clock."""
         return self.environment.wall_time() - (self.now() - moment)
 
     def has_come(self, moment: float) -> bool:
@@ -81,7 +81,7 @@ class Context:
 
 @frozen
 class Deadline:
-    """Until when to wait for an answer; moments are by the reactor's clock."""
+    """Until when to wait for an answer; moments are by the clock."""
 
     deadline: float
     latest: float
@@ -113,7 +113,7 @@ class Transaction:
 
     def __init__(self, context: Context, client: Client) -> None:
         self.began = self.sent_at = context.now()
-        """By the reactor's clock: the start of the transaction, and the last message."""
+        """By the clock that nobody sets: the start of the transaction, and the last message."""
         self.trouble = ""
         """Why the last message could not be sent."""
         self._context = context

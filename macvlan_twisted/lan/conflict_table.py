@@ -44,8 +44,8 @@ class Conflict:
 
 class ConflictTable:
     """
-    :param clock: IReactorTime.
-    :param now: the time of day, in seconds since the epoch.
+    :param clock: ``IReactorTime``
+    :param now: the time of day, in seconds since the epoch, for what is saved.
     """
 
     def __init__(self, records: HostRecords, clock: Any, now: Callable[[], float]) -> None:
@@ -53,6 +53,8 @@ class ConflictTable:
         self._clock = clock
         self._now = now
         self._retry_at: dict[tuple[str, IPAddress], float] = {}
+        """By *clock*, as the next one."""
+        self._saved_at: dict[tuple[str, IPAddress], float] = {}
         self._known: dict[tuple[str, IPAddress], Conflict] = {}
 
     def load(self) -> None:
@@ -60,6 +62,9 @@ class ConflictTable:
         for document in self._records.documents(RecordKind.CONFLICT).values():
             conflict = from_document(Conflict, document)
             self._known[conflict.parent, conflict.address] = conflict
+            age = self._now() - conflict.since
+            if 0 <= age < RETRY_SECONDS:  # else it is over, or the time of day was set
+                self.rest(conflict.parent, conflict.address, RETRY_SECONDS - age)
 
     def have(
         self, parent: str, address: IPAddress, mac: str, how: str, retry_after: float = RETRY_SECONDS
@@ -70,6 +75,7 @@ class ConflictTable:
 
     def use(self, parent: str, address: IPAddress, mac: str, endpoint_mac: str) -> None:
         """Another host uses the address of a container of ours."""
+        self.rest(parent, address)
         self._remember(
             Conflict(parent, address, mac, "uses a container's address", self._now(), endpoint_mac)
         )
@@ -88,10 +94,7 @@ class ConflictTable:
 
     def may_retry(self, parent: str, address: IPAddress) -> bool:
         retry_at = self._retry_at.get((parent, address))
-        if retry_at is not None:
-            return bool(self._clock.seconds() >= retry_at)
-        known = self._known.get((parent, address))
-        return known is None or not 0 <= self._now() - known.since < RETRY_SECONDS
+        return retry_at is None or bool(self._clock.seconds() >= retry_at)
 
     def contested_by(self, parent: str, address: IPAddress) -> str | None:
         """The MAC of another host that uses the address of a container of ours, if there is one."""
@@ -101,6 +104,7 @@ class ConflictTable:
     def forget(self, parent: str, address: IPAddress) -> None:
         """No other host has it (any more)."""
         self._retry_at.pop((parent, address), None)
+        self._saved_at.pop((parent, address), None)
         conflict = self._known.pop((parent, address), None)
         if conflict is not None:
             self._saved(self._records.forget(RecordKind.CONFLICT, conflict.key))
@@ -112,13 +116,16 @@ class ConflictTable:
                 self.forget(where, address)
 
     def _remember(self, conflict: Conflict) -> None:
-        known = self._known.get((conflict.parent, conflict.address))
+        key, now = (conflict.parent, conflict.address), self._clock.seconds()
+        known = self._known.get(key)
         if known is not None and known.endpoint_mac == conflict.endpoint_mac:
             # A skipped address is reported once, however many MACs a host invents for it.
-            is_soon = not conflict.endpoint_mac and conflict.since - known.since < RETRY_SECONDS
+            saved_at = self._saved_at.get(key)
+            is_soon = not conflict.endpoint_mac and saved_at is not None and now - saved_at < RETRY_SECONDS
             if is_soon or known.mac == conflict.mac:
                 return
-        self._known[conflict.parent, conflict.address] = conflict
+        self._known[key] = conflict
+        self._saved_at[key] = now
         if not conflict.endpoint_mac and known is None:
             _log.info(
                 "address {address} is in use on {parent}: MAC {mac} {how}; it is skipped",

@@ -233,6 +233,8 @@ class LeaseFixture:
 
     def __init__(self, *servers: Server) -> None:
         self.clock = Clock()
+        self.wall_offset = 0.0
+        """Seconds by which somebody has set the time of day."""
         self.wire = FakeLanSocket("eth1")
         self.wire.answerers.extend(servers)
         self.holder = RecordingHolder()
@@ -243,7 +245,7 @@ class LeaseFixture:
             self.wire,
             client or Client(MAC, hostname="web", vendor_class="macvlan-twisted"),
             self.holder,
-            Environment(self.clock, Random(seed), lambda: EPOCH + self.clock.seconds()),
+            Environment(self.clock, Random(seed), lambda: EPOCH + self.wall_offset + self.clock.seconds()),
         )
 
     @property

@@ -19,6 +19,10 @@ def short(*, away: bool = False) -> Server:
     return Server(lease_seconds=400, t1=200, t2=300, away=away)
 
 
+IMPOSSIBLE_AGES = (-3600, -864000, 500, 3600, 864000)
+"""Seconds, of leases of 400 seconds."""
+
+
 class HoldingTestCase(SynchronousTestCase):
     def bound(self, server: Server | None = None) -> LeaseFixture:
         """A lease of :attr:`server`."""
@@ -181,6 +185,41 @@ class RebindingTests(HoldingTestCase):
         self.assertEqual(stand.holder.noted("lost"), [])
 
 
+class TimeOfDayTests(HoldingTestCase):
+    """Somebody sets the time of day at the worst moment: between the request for a lease and its first second."""
+
+    def test_time_of_day_does_not_matter_to_a_lease(self) -> None:
+        for offset in (-3600, 3600, -86400, 86400, -864000, 864000):
+            with self.subTest(offset=offset):
+                stand = LeaseFixture(short())
+
+                def set_clock(what: str, stand: LeaseFixture = stand, offset: int = offset) -> None:
+                    stand.wall_offset += offset
+
+                stand.holder.disk = set_clock
+                self.successResultOf(ensureDeferred(stand.lease.acquire()))
+                stand.wire.sent.clear()
+                stand.pass_time(189)
+                self.assertEqual(stand.kinds, [])
+                stand.pass_time(11)
+                self.assertEqual(stand.kinds, [REQUEST])
+                stand.pass_time(1000)
+                self.assertIn(len(stand.said), (6, 7))
+                self.assertEqual(stand.holder.noted("lost"), [])
+
+    def test_renewal_due_during_a_suspend_is_made_on_resume(self) -> None:
+        stand = self.bound(short())
+        stand.clock.advance(250)
+        self.assertEqual(stand.kinds, [REQUEST])
+        self.assertIs(stand.lease.state, State.BOUND)
+
+    def test_lease_over_during_a_suspend_is_requested_on_resume(self) -> None:
+        stand = self.bound(short())
+        stand.clock.advance(5000)
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
+        self.assertIs(stand.lease.state, State.BOUND)
+
+
 class ResumingTests(HoldingTestCase):
     def test_init_reboot_broadcasts_a_request_for_the_address(self) -> None:
         stand = self.resumed(short(), age=50)
@@ -220,11 +259,26 @@ class ResumingTests(HoldingTestCase):
             stand.pass_time(11)
             self.assertIs(stand.lease.state, state)
 
-    def test_expired_lease_is_acquired_again(self) -> None:
-        stand = self.resumed(short(), age=500)
-        self.assertEqual([what for what, _ in stand.holder.notes], ["lost", "keep", "regained"])
-        self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
-        self.assertIs(stand.lease.state, State.BOUND)
+    def test_lease_of_an_impossible_age_is_confirmed(self) -> None:
+        """It seems to be over, or of the future: the clock was wrong, or is now."""
+        for age in IMPOSSIBLE_AGES:
+            stand = self.resumed(short(), age=age)
+            self.assertEqual([what for what, _ in stand.holder.notes], ["keep"])
+            self.assertEqual((stand.kinds, stand.said[0].ciaddr), ([REQUEST], "0.0.0.0"))
+            self.assertIs(stand.lease.state, State.BOUND)
+
+    def test_lease_of_an_impossible_age_waits_for_its_server(self) -> None:
+        for age in IMPOSSIBLE_AGES:
+            server = short(away=True)
+            stand = self.resumed(server, age=age)
+            stand.pass_time(11)
+            self.assertIs(stand.lease.state, State.RENEWING)
+            stand.pass_time(110)
+            self.assertIs(stand.lease.state, State.REBINDING)
+            server.away = False
+            stand.pass_time(60)
+            self.assertIs(stand.lease.state, State.BOUND)
+            self.assertEqual(stand.holder.noted("lost"), [])
 
     def test_nak_in_init_reboot_is_reported(self) -> None:
         stand = self.resumed(Server("192.168.77.101", others=()), age=50)
