@@ -114,7 +114,7 @@ def integration_lanes(engines: Sequence[str], everything: bool, extra: Sequence[
 
 
 def lanes_of(
-    names: Sequence[str], unit: Sequence[Part], integration: Sequence[Sequence[Part]], extra: Sequence[str]
+    names: Sequence[str], unit: Sequence[Part], integration: Sequence[list[Part]], extra: Sequence[str]
 ) -> list[list[Part]]:
     """Lay the named parts out in lanes: those of a lane follow each other, and the lanes run side by side."""
     lanes = []
