@@ -34,6 +34,7 @@ from .engine.client import Inventory, Processes
 from .ipam.address_requests import AddressRequests
 from .ipam.allocations import Allocations
 from .ipam.dhcp_pools import DhcpPools
+from .ipam.endpoint_claims import EndpointClaims
 from .ipam.mac_policy import MacPolicy
 from .ipam.new_pools import NewPools
 from .ipam.pending_addresses import PendingAddresses
@@ -120,6 +121,7 @@ class Plugin:
         self.parents.load()
         self.host_addresses.load()
         self.on_lan.load()
+        self.endpoint_addresses.load()
         self.pools.load()
 
     async def reconcile(self) -> None:
@@ -226,13 +228,15 @@ def build(
 
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)
     dhcp_pools = DhcpPools(leases, macs)
-    new_pools = NewPools(clock)
+    new_pools, claims = NewPools(clock), EndpointClaims(open_pools)
     pool_locks, pending = KeyedLock(), PendingAddresses(awake_seconds)
     pools_seen = LastSeen(awake_seconds, open_pools.by_id.__contains__)
     selection = AddressSelection(config, open_pools, conflicts, sticky_addresses)
-    allocations = Allocations(open_pools, pool_locks, dhcp_pools, selection, sticky_addresses, pending)
+    allocations = Allocations(
+        open_pools, pool_locks, dhcp_pools, selection, sticky_addresses, pending, claims
+    )
     pool_binding = PoolBinding(
-        open_pools, PoolMatch(open_pools, new_pools), pool_locks, allocations, selection, pending
+        open_pools, PoolMatch(open_pools, new_pools), pool_locks, allocations, selection, pending, claims
     )
     address_requests = AddressRequests(
         open_pools, new_pools, allocations, dhcp_pools, macs, selection, pools_seen
@@ -272,7 +276,7 @@ def build(
     orphans = Orphans(registry, links, open_pools, pool_binding, leases, awake_seconds)
     reconciler = Reconciler(
         registry,
-        StaleEndpoints(registry, links, removal, endpoint_calls),
+        StaleEndpoints(registry, links, macvlan_links, removal, endpoint_calls),
         StaleNetworks(registry, networks, pool_requests, pool_binding),
         orphans,
         engine,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from attrs import evolve
 
-from ..addresses import IPAddress
+from ..addresses import IPAddress, IPNetwork
 from ..dhcp.binding import Binding
 from ..dhcp.leases import Leases
 from ..dhcp.store import Terms
@@ -24,11 +25,21 @@ from .registry import Registry
 class AddressOwners(Protocol):
     """Our address management, which gives back addresses that have had no endpoint for a while."""
 
+    def endpoint_requested(
+        self, endpoint_id: str, network_id: str, parent: str, addresses: Iterable[tuple[IPNetwork, IPAddress]]
+    ) -> None:
+        """
+        An endpoint is about to be created, or was created in an earlier life of the service.
+
+        :param addresses: each with its subnet in the network.
+        :raises RequestRefused: an address is not allocated to the endpoint any more.
+        """
+
     def endpoint_created(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
         """An endpoint of the network was created with *addresses*."""
 
-    def endpoint_removed(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
-        """The endpoint with *addresses* is gone."""
+    def endpoint_removed(self, endpoint_id: str, network_id: str, addresses: Iterable[IPAddress]) -> None:
+        """The endpoint with *addresses* is gone, or was not created."""
 
 
 class JoinObserver(Protocol):
@@ -175,6 +186,41 @@ class EndpointAddresses:
         self._owners = owners
         self._joins = joins
 
+    def load(self) -> None:
+        """At start: tell our address management which addresses have an endpoint."""
+        for endpoint in self._registry.endpoints.values():
+            network = self._registry.networks.get(endpoint.network_id)
+            if network is not None:
+                with suppress(
+                    RequestRefused
+                ):  # two rows may have one address: one of their containers is dead
+                    self._request(endpoint, network)
+
+    @contextmanager
+    def requested(self, endpoint: Endpoint, network: Network) -> Iterator[None]:
+        """
+        Surround the creation of *endpoint*. From now on its addresses are not another endpoint's, unless it fails.
+
+        :raises RequestRefused: our address management has not allocated an address to it, or not any more.
+        """
+        try:
+            self._request(endpoint, network)
+            yield
+        except BaseException:
+            self._owners.endpoint_removed(endpoint.endpoint_id, endpoint.network_id, ())
+            raise
+
+    def _request(self, endpoint: Endpoint, network: Network) -> None:
+        reported = endpoint.reported_address or endpoint.address
+        addresses = [each.ip for each in (reported, endpoint.address_v6) if each is not None]
+        subnets = [(network.subnet_of(each), each) for each in addresses]
+        self._owners.endpoint_requested(
+            endpoint.endpoint_id,
+            endpoint.network_id,
+            endpoint.parent,
+            [(subnet.pool, each) for subnet, each in subnets if subnet is not None and subnet.managed_here],
+        )
+
     async def acquire(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
         """
         Make sure that the endpoint's addresses are free, or lease one.
@@ -235,7 +281,7 @@ class EndpointAddresses:
         :param link_removed: whether we have just removed its link.
         :raises StateError: its lease stays on disk until the next start.
         """
-        self._owners.endpoint_removed(endpoint.network_id, endpoint.known_addresses)
+        self._owners.endpoint_removed(endpoint.endpoint_id, endpoint.network_id, endpoint.known_addresses)
         other = None
         if endpoint.mac is not None:
             other = self._registry.holder_of_mac(endpoint.parent, endpoint.mac)

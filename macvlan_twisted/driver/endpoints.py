@@ -63,13 +63,14 @@ class Endpoints:
                 raise RequestRefused(
                     f"endpoint {endpoint.endpoint_id} exists with other addresses: remove it first"
                 )
-            await self._macvlan_links.restore_parent(network)
-            forgotten = await self._forgotten_holder(endpoint)
-            if self._registry.networks.get(network.network_id) != network:
-                raise RequestRefused(
-                    f"network {network.network_id} was removed meanwhile: start the container again"
-                )
-            endpoint = await self._make(endpoint, network, forgotten)
+            with self._addresses.requested(endpoint, network):
+                await self._macvlan_links.restore_parent(network)
+                forgotten = await self._forgotten_holder(endpoint)
+                if self._registry.networks.get(network.network_id) != network:
+                    raise RequestRefused(
+                        f"network {network.network_id} was removed meanwhile: start the container again"
+                    )
+                endpoint = await self._make(endpoint, network, forgotten)
         _log.info(
             "macvlan port created: {link} on parent {parent} in mode {mode}, MAC {mac}, address {address} "
             "(endpoint {endpoint}, network {network})",
@@ -157,6 +158,14 @@ class Endpoints:
         return None
 
     async def _drop_forgotten(self, forgotten: Endpoint, successor: Endpoint) -> None:
+        """
+        :raises RequestRefused: the kernel shows the link of *forgotten* in a container.
+        """
+        if await self._macvlan_links.is_in_container(forgotten):
+            raise RequestRefused(
+                f"address {' and '.join(map(str, forgotten.addresses))} is in use by endpoint {forgotten.endpoint_id}, whose "
+                "link is in a container: stop that container, or choose another address"
+            )
         _log.info(
             "endpoint {old} is dropped: the engine has forgotten it, and gave its address to {new}",
             old=forgotten.short_id,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from twisted.logger import Logger
+
 from ..errors import LinkError, NotFound
 from ..link_names import alias_of, endpoint_link_name, probe_link_name
 from ..netlink.kernel import MacvlanLink
@@ -14,6 +16,11 @@ from .models import Endpoint, Network
 from .parents import Parents
 from .registry import Registry
 from .validation import refuse_what_did_not_take
+
+_log = Logger(namespace="macvlan_twisted.driver")
+
+_NEVER_SHOWN = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES)
+"""What a kernel before 5.0 answers, or one that does not let us see links in other namespaces."""
 
 
 class MacvlanLinks:
@@ -27,6 +34,39 @@ class MacvlanLinks:
     def exists(self, endpoint: Endpoint) -> bool:
         """Whether the endpoint's link is in the host's namespace; in a container it is out of sight."""
         return self._links.exists(endpoint.link)
+
+    async def is_in_container(self, endpoint: Endpoint) -> bool:
+        """
+        Whether the kernel shows the endpoint's link in another namespace. Before 5.0 it shows none.
+
+        :raises LinkError: the kernel does not show them this time.
+        """
+        if self.exists(endpoint):
+            return False
+        marks = await self.marks_elsewhere()
+        return marks is not None and self.is_among(endpoint, marks)
+
+    async def marks_elsewhere(self) -> frozenset[str] | None:
+        """
+        The aliases and the MACs of all links in other namespaces; ``None`` if this kernel never shows them to us.
+
+        :raises LinkError: the kernel does not show them this time. What the engine lists is not enough then.
+        """
+        try:
+            links = await self._links.elsewhere()
+        except LinkError as failure:
+            if failure.errno not in _NEVER_SHOWN:
+                raise
+            _log.debug("{reason}", reason=str(failure))
+            return None
+        return frozenset(mark for link in links for mark in (link.alias, link.mac) if mark)
+
+    def is_among(self, endpoint: Endpoint, marks: frozenset[str]) -> bool:
+        """Root in a container may change the alias or the MAC of its link, but hardly both by mistake."""
+        return (
+            alias_of(self._registry.instance, "endpoint", endpoint.endpoint_id) in marks
+            or endpoint.mac in marks
+        )
 
     def refuse_absent(self, endpoint: Endpoint) -> None:
         """

@@ -11,6 +11,7 @@ from ..errors import StateError
 from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation, StickyAddress
 from .dhcp_pools import DhcpPools
+from .endpoint_claims import EndpointClaims
 from .pending_addresses import PendingAddresses
 from .pool import Pool
 from .pool_registry import PoolRegistry
@@ -33,6 +34,7 @@ class Allocations:
         selection: AddressSelection,
         sticky_addresses: StickyAddresses,
         pending: PendingAddresses,
+        claims: EndpointClaims,
     ) -> None:
         self._pools = pools
         self._locks = locks
@@ -40,6 +42,7 @@ class Allocations:
         self._selection = selection
         self._sticky_addresses = sticky_addresses
         self._pending = pending
+        self._claims = claims
 
     async def allocate(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
         """
@@ -85,6 +88,7 @@ class Allocations:
             raise
         if allocation.purpose == Purpose.ENDPOINT.value:
             self._pending.begin(pool.pool_id, number)
+            self._claims.ended(pool.pool_id, number)
 
     async def decide(self, pool: Pool, address: IPAddress, is_auxiliary: bool) -> None:
         """
@@ -143,6 +147,7 @@ class Allocations:
             await self._pools.erase_allocation(pool.pool_id, request.address)
             shared.remove(pool.pool_id, number)
             self._pending.end(pool.pool_id, number)
+            self._claims.ended(pool.pool_id, number)
             self._selection.release(pool, request.address)
         _log.info(
             "address released: {address} of pool {pool}", address=request.address, pool=pool.described()
@@ -160,6 +165,7 @@ class Allocations:
         self._pools.remove(pool)
         for number in addresses:
             address = type(pool.prefix.network_address)(number)
+            self._claims.ended(pool.pool_id, number)
             self._selection.release(pool, address)
             if pool.dhcp:
                 await self._release_lease(pool, address)

@@ -18,6 +18,7 @@ from ..errors import LinkError, NotFound, RequestRefused, StateError
 from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation
 from .allocations import Allocations
+from .endpoint_claims import EndpointClaims
 from .pending_addresses import PendingAddresses
 from .pool import Pool
 from .pool_match import PoolMatch
@@ -51,6 +52,7 @@ class PoolBinding:
         allocations: Allocations,
         selection: AddressSelection,
         pending: PendingAddresses,
+        claims: EndpointClaims,
     ) -> None:
         self._pools = pools
         self._match = match
@@ -58,6 +60,7 @@ class PoolBinding:
         self._allocations = allocations
         self._selection = selection
         self._pending = pending
+        self._claims = claims
         self._observed: dict[str, str] = {}
         """By pool id: the network in which a new endpoint has an address of the pool."""
 
@@ -226,6 +229,13 @@ class PoolBinding:
                     if not is_in_use(pool.network_id, _address(pool, number)):
                         self._pending.begin(pool.pool_id, number)
 
+    def endpoint_requested(
+        self, endpoint_id: str, network_id: str, parent: str, addresses: Iterable[tuple[IPNetwork, IPAddress]]
+    ) -> None:
+        """See :class:`~macvlan_twisted.driver.endpoint_addresses.AddressOwners`."""
+        for subnet, address in addresses:
+            self._claims.use(endpoint_id, network_id, parent, subnet, address)
+
     def endpoint_created(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
         """An endpoint was created with *addresses*, which we have just allocated for it."""
         for address in addresses:
@@ -238,8 +248,9 @@ class PoolBinding:
                 if pool.network_id == network_id:
                     self._pending.end(pool.pool_id, int(address))
 
-    def endpoint_removed(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
+    def endpoint_removed(self, endpoint_id: str, network_id: str, addresses: Iterable[IPAddress]) -> None:
         """An endpoint was removed: its addresses are pending until they are released, or have another endpoint."""
+        self._claims.endpoint_removed(endpoint_id)
         for address in addresses:
             for pool in self._pools.by_id.values():
                 if pool.network_id == network_id and self._has_endpoint_address(pool, address):

@@ -7,13 +7,13 @@ be in use stays.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping
 
 from attrs import frozen
 from twisted.logger import Logger
 
 from ..driver.endpoints import EndpointRemoval
+from ..driver.macvlan_links import MacvlanLinks
 from ..driver.models import Endpoint
 from ..driver.registry import Registry
 from ..errors import LinkError
@@ -24,9 +24,6 @@ from ..option_values import MacvlanMode
 from .engine_snapshot import EngineSnapshot
 
 _log = Logger(namespace="macvlan_twisted.driver")
-
-_NEVER_SHOWN = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES)
-"""What a kernel before 5.0 answers, or one that does not let us see links in other namespaces."""
 
 
 @frozen
@@ -49,10 +46,16 @@ class StaleEndpoints:
     """
 
     def __init__(
-        self, registry: Registry, links: Links, removal: EndpointRemoval, calls: EngineCalls
+        self,
+        registry: Registry,
+        links: Links,
+        macvlan_links: MacvlanLinks,
+        removal: EndpointRemoval,
+        calls: EngineCalls,
     ) -> None:
         self._registry = registry
         self._links = links
+        self._macvlan_links = macvlan_links
         self._removal = removal
         self._calls = calls
 
@@ -74,12 +77,12 @@ class StaleEndpoints:
         if not away:
             return found
         try:
-            elsewhere = await self._marks_elsewhere()
+            elsewhere = await self._macvlan_links.marks_elsewhere()
         except LinkError as failure:
             _log.debug("endpoints that may be in containers are kept: {reason}", reason=str(failure))
             return found
         for endpoint in away:
-            if elsewhere is not None and self._is_among(endpoint, elsewhere):
+            if elsewhere is not None and self._macvlan_links.is_among(endpoint, elsewhere):
                 continue
             if snapshot.lists(endpoint) is False:
                 why = "the engine does not know it any more"
@@ -96,28 +99,6 @@ class StaleEndpoints:
         """Whether no container has the link: the engine moves it within a second of Join, and brings it up there."""
         link = await self._links.find(endpoint.link)
         return link is not None and self._links.is_ours(link) and not link.up
-
-    async def _marks_elsewhere(self) -> frozenset[str] | None:
-        """
-        The aliases and the MACs of all links in other namespaces; ``None`` if this kernel never shows them to us.
-
-        :raises LinkError: the kernel does not show them this time. What the engine lists is not enough then.
-        """
-        try:
-            links = await self._links.elsewhere()
-        except LinkError as failure:
-            if failure.errno not in _NEVER_SHOWN:
-                raise
-            _log.debug("{reason}", reason=str(failure))
-            return None
-        return frozenset(mark for link in links for mark in (link.alias, link.mac) if mark)
-
-    def _is_among(self, endpoint: Endpoint, marks: frozenset[str]) -> bool:
-        """Root in a container may change the alias or the MAC of its link, but hardly both by mistake."""
-        return (
-            alias_of(self._registry.instance, "endpoint", endpoint.endpoint_id) in marks
-            or endpoint.mac in marks
-        )
 
     async def _is_mac_free(self, endpoint: Endpoint) -> bool:
         """

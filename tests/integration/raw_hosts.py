@@ -68,13 +68,23 @@ class RawHost:
     def start(self, number: int) -> tuple[str, str]:
         """Make an engine's calls for the start of a container; return its address and MAC."""
         address, about = self.take(), self._endpoint(number)
-        interface = {"Address": f"{address}/24", "AddressIPv6": "", "MacAddress": ""}
-        body = {**about, "Interface": interface, "Options": {}}
-        mac = self.call("NetworkDriver.CreateEndpoint", body)["Interface"]["MacAddress"]
+        mac = self.create(number, address)
         sandbox = f"/var/run/docker/netns/{number:012x}"
         joined = self.call("NetworkDriver.Join", {**about, "SandboxKey": sandbox})
         assert joined["Gateway"] == GATEWAY
         return address, mac
+
+    def create(self, number: int, address: str) -> str:
+        """Create an endpoint, and return its MAC."""
+        answer = self.create_answer(number, address)
+        assert "Err" not in answer, answer
+        return str(answer["Interface"]["MacAddress"])
+
+    def create_answer(self, number: int, address: str) -> Answer:
+        """Call CreateEndpoint, and return the answer, be it a refusal."""
+        interface = {"Address": f"{address}/24", "AddressIPv6": "", "MacAddress": ""}
+        body = {**self._endpoint(number), "Interface": interface, "Options": {}}
+        return self.plugin.call("NetworkDriver.CreateEndpoint", body)
 
     def stop(self, number: int, address: str) -> None:
         """Make an engine's calls for the end of a container."""

@@ -203,5 +203,6 @@ class IpamTests(SiteTestCase):
         }
         self.post("NetworkDriver.CreateNetwork", **body)
         self.refused("IpamDriver.RequestAddress", "10.9.0.2", "reserved", **aux)
+        self.post("IpamDriver.RequestAddress", PoolID=pool, Address="10.9.0.7")
         reply = self.post("NetworkDriver.CreateEndpoint", **{**endpoint(), "EndpointID": OTHER_ENDPOINT})
         self.assertEqual(reply, {"Interface": {"MacAddress": "7a:42:0a:09:00:07"}})

@@ -318,6 +318,8 @@ class SuccessorTests(ReconcilerTestCase):
         self.plugin.steps.hold.add("add_macvlan")
         self.go_round(ROUND)
         self.plugin.steps.hold.clear()
+        self.release_address()
+        self.request_address()
         creation = self.plugin.begin_create_endpoint(OTHER_ENDPOINT, address="192.168.1.7/24")
         self.assertNoResult(creation)
         self.plugin.steps.let_all_go()

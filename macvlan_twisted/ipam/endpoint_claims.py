@@ -1,0 +1,81 @@
+"""Which endpoint uses each address that is allocated to a container."""
+
+from __future__ import annotations
+
+from ..addresses import IPAddress, IPNetwork
+from ..errors import RequestRefused
+from .pool import Pool, reported_subnet
+from .pool_registry import PoolRegistry
+
+
+class EndpointClaims:
+    """
+    An allocation is for one endpoint. A CreateEndpoint that comes late, when its address was released and allocated again, must
+    not take the address of the next container. It is in memory only: after a start, an address is used by the endpoint that
+    has it.
+    """
+
+    def __init__(self, pools: PoolRegistry) -> None:
+        self._pools = pools
+        self._users: dict[tuple[str, int], str] = {}
+        """By pool id and number: the endpoint."""
+        self._used: dict[str, set[tuple[str, int]]] = {}
+
+    def use(
+        self, endpoint_id: str, network_id: str, parent: str, subnet: IPNetwork, address: IPAddress
+    ) -> None:
+        """
+        The endpoint uses the allocation of *address*. Succeeds when it does already, and when no pool of the network is known.
+
+        :param subnet: that of the network. :param parent: that of the network.
+        :raises RequestRefused: the address is not allocated any more, or another endpoint uses it.
+        """
+        pools = [
+            pool
+            for pool in self._pools.by_id.values()
+            if reported_subnet(pool) == subnet and pool.network_id in (None, network_id)
+        ]
+        if not pools:
+            return
+        allocated = [pool for pool in pools if self._is_allocated(pool, address)]
+        free = [
+            pool
+            for pool in allocated
+            if self._users.get((pool.pool_id, int(address)), endpoint_id) == endpoint_id
+        ]
+        if free:
+            pool = min(free, key=lambda each: (each.network_id is None, each.lan_parent != parent))
+            self._note(endpoint_id, pool, address)
+        elif allocated:
+            user = self._users[allocated[0].pool_id, int(address)]
+            raise RequestRefused(
+                f"CreateEndpoint comes too late: address {address} was released, and endpoint {user} has it now; start the "
+                "container again"
+            )
+        else:
+            raise RequestRefused(
+                f"CreateEndpoint comes too late: address {address} of pool {subnet} was released; start the container again"
+            )
+
+    def _is_allocated(self, pool: Pool, address: IPAddress) -> bool:
+        return address in pool.prefix and self._pools.set_of(pool).holds(pool.pool_id, int(address))
+
+    def _note(self, endpoint_id: str, pool: Pool, address: IPAddress) -> None:
+        key = (pool.pool_id, int(address))
+        self._users[key] = endpoint_id
+        self._used.setdefault(endpoint_id, set()).add(key)
+
+    def endpoint_removed(self, endpoint_id: str) -> None:
+        """Succeeds when it uses none."""
+        for key in self._used.pop(endpoint_id, ()):
+            if self._users.get(key) == endpoint_id:
+                del self._users[key]
+
+    def ended(self, pool_id: str, number: int) -> None:
+        """The address was released, or is allocated anew. Succeeds when no endpoint uses it."""
+        user = self._users.pop((pool_id, number), None)
+        if user is not None:
+            used = self._used[user]
+            used.discard((pool_id, number))
+            if not used:
+                del self._used[user]
