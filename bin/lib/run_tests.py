@@ -122,7 +122,7 @@ def lanes_of(
         command = (sys.executable, "-m", "tests.uml.boot", "-v", *extra)
         listing = (*PYTEST, "tests/uml/inside", *extra, *LIST)
         lanes.append([Part("uml", command, listing=listing, missing=boot.missing() or "")])
-    lanes += integration if "integration" in names else []
+    lanes += [list(each) for each in integration] if "integration" in names else []
     rest = list(unit) if "unit" in names else []
     if "conversations" in names:
         command = (*PYTEST, "tests/conversations", *extra)
