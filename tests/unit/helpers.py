@@ -8,11 +8,12 @@ from itertools import count
 from pathlib import Path
 from random import Random
 from tempfile import mkdtemp
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from attrs import define, evolve
+from attrs import define
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
@@ -244,6 +245,15 @@ def fresh_directory(test: SynchronousTestCase) -> Path:
     return path
 
 
+def events_of(test: SynchronousTestCase) -> list[LogEvent]:
+    """The events logged from now on to the end of the test."""
+    events: list[LogEvent] = []
+    observer = cast(ILogObserver, events.append)
+    globalLogPublisher.addObserver(observer)
+    test.addCleanup(globalLogPublisher.removeObserver, observer)
+    return events
+
+
 class PluginTestCase(SynchronousTestCase):
     """A fresh host with two NICs and the parts on it."""
 
@@ -335,29 +345,3 @@ class Refusal:
         for word in self.words:
             self.test.assertIn(word, str(error))
         return True
-
-
-__all__ = [
-    "ENDPOINT",
-    "LAN",
-    "NETWORK",
-    "OTHER_ENDPOINT",
-    "OTHER_NETWORK",
-    "PLAIN_LINKS",
-    "PluginHarness",
-    "PluginTestCase",
-    "Refusal",
-    "ScriptedRecords",
-    "ScriptedStore",
-    "Steps",
-    "disk_refuses",
-    "endpoint_request",
-    "evolve",
-    "fresh_directory",
-    "network_request",
-    "nic",
-    "on_disk",
-    "on_kernel",
-    "plain_kernel",
-    "subnet",
-]

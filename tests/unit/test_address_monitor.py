@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from macvlan_twisted.lan.address_monitor import LAST_LOOK, AddressMonitor
 from macvlan_twisted.lan.address_probe import RFC_5227, Evidence, Free, Inconclusive, Taken, Verdict
 from macvlan_twisted.lan.arp_nd import AddressClaim, announcement_frames, probe_frame
+from tests.unit.helpers import events_of
 from tests.unit.lan_cases import BOTH, CONTAINER, HOST, OTHER, THIRD, V4, V6, WatchTestCase
 
 
@@ -175,10 +173,7 @@ class DefenceTests(WatchTestCase):
             self.assert_defended(V4)
 
     def test_unsent_answers_are_logged_once(self) -> None:
-        events: list[LogEvent] = []
-        observer = cast(ILogObserver, events.append)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        events = events_of(self)
         self.hold()
         for expected in (1, 2):
             self.wire.down = True

@@ -12,7 +12,7 @@ from macvlan_twisted.netlink.batch_delete import BATCH_GROUPS, BATCH_SIZE, Batch
 from macvlan_twisted.netlink.kernel import LinkFacts, MacvlanLink
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 
-from .helpers import Steps
+from .held_steps import Steps
 
 FIRST_GROUP = 500
 

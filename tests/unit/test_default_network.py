@@ -8,13 +8,14 @@ from typing import Any, cast
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.config import Config
 from macvlan_twisted.engine.client import EngineUnavailable
 from macvlan_twisted.engine.default_network import describe_network, ensure_network
+
+from .helpers import events_of
 
 V4, V6 = parse_network("192.168.1.0/24"), parse_network("fd00::/64")
 R4, R6 = parse_address("192.168.1.1"), parse_address("fd00::1")
@@ -57,10 +58,7 @@ class EnsureNetworkTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.engine = Engine()
         self.clock = Clock()
-        self.events: list[dict[str, Any]] = []
-        observer = cast(ILogObserver, self.events.append)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.events = events_of(self)
 
     def start(self, *gateways: Any) -> Deferred[None]:
         config = Config(subnets=(V6, V4), gateways=gateways)

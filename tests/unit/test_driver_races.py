@@ -12,6 +12,7 @@ from macvlan_twisted.errors import MacvlanError, RequestRefused, StateError
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.state.interfaces import RecordKind
 
+from .held_steps import Steps, disk_refuses
 from .helpers import (
     ENDPOINT,
     NETWORK,
@@ -19,8 +20,6 @@ from .helpers import (
     OTHER_NETWORK,
     PLAIN_LINKS,
     PluginTestCase,
-    Steps,
-    disk_refuses,
     endpoint_request,
 )
 

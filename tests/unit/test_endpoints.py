@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 
+from attrs import evolve
+
 from macvlan_twisted.errors import LinkError, NotFound, RequestRefused, StateError
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.state.interfaces import RecordKind
+from macvlan_twisted.testing.kernel import nic
 
 from .helpers import (
     ENDPOINT,
@@ -16,8 +19,6 @@ from .helpers import (
     PLAIN_LINKS,
     PluginHarness,
     PluginTestCase,
-    evolve,
-    nic,
     on_disk,
     on_kernel,
     subnet,

@@ -8,8 +8,9 @@ from macvlan_twisted.addresses import parse_address, parse_interface
 from macvlan_twisted.link_names import endpoint_link_name, host_link_name
 from macvlan_twisted.netlink.kernel import HostRoute
 from macvlan_twisted.state.interfaces import RecordKind
+from macvlan_twisted.testing.kernel import nic
 
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, nic
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT
 from .host_access_cases import BOTH, HOST, HOST_6, REACHED, HostAccessTestCase
 
 LINK = endpoint_link_name(ENDPOINT)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
-
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from typing import Any
 
 from macvlan_twisted.protocol.errors import MAX_MESSAGE_LENGTH, printable
 from macvlan_twisted.protocol.json_reader import MAX_TEXT_LENGTH
 
-from .helpers import PluginHarness
+from .helpers import PluginHarness, events_of
 from .site_cases import SiteTestCase, request
 
 NAME = "com.docker.network.endpoint.name"
@@ -47,10 +45,7 @@ class HostileRequestTests(SiteTestCase):
             self.assertIn("Err", reply.body)
 
     def test_messages_quote_input_in_one_short_printable_line(self) -> None:
-        events: list[LogEvent] = []
-        observer = cast(ILogObserver, events.append)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        events = events_of(self)
         evil = "\x1b[2J\n2026-01-01 forged\u2028" + "x" * 3000
         bodies: list[tuple[str, dict[str, Any]]] = [
             ("IpamDriver.RequestAddress", {"PoolID": evil, "Address": "", "Options": None}),

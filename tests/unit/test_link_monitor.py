@@ -12,9 +12,10 @@ from macvlan_twisted.netlink.events import LinkEvent
 from macvlan_twisted.netlink.kernel import HostRoute
 from macvlan_twisted.option_values import ConflictDetection
 from macvlan_twisted.reconcile.link_monitor import LATEST, SOON
+from macvlan_twisted.testing.kernel import nic
 
 from .conflict_cases import log_of
-from .helpers import ENDPOINT, LAN, NETWORK, PluginHarness, nic, plain_kernel
+from .helpers import ENDPOINT, LAN, NETWORK, PluginHarness, plain_kernel
 from .host_access_cases import HOST, HOST_6, REACHED, HostAccessTestCase
 
 ON = evolve(LAN, conflict_detection=ConflictDetection.ON)

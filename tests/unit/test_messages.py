@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
+
 from macvlan_twisted.protocol.messages import LOCAL_ADDRESS_SPACE
 
-from .helpers import ENDPOINT, LAN, NETWORK, OTHER_ENDPOINT, PLAIN_LINKS, PluginHarness, evolve
+from .helpers import ENDPOINT, LAN, NETWORK, OTHER_ENDPOINT, PLAIN_LINKS, PluginHarness
 from .site_cases import SiteTestCase
 
 BOTH = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}

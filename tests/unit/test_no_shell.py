@@ -9,31 +9,19 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 TOP = Path(__file__).resolve().parents[2]
-MODULES = {
-    "subprocess",
-    "pty",
-    "pickle",
-    "marshal",
-    "shelve",
-    "dill",
-    "yaml",
-    "code",
-    "codeop",
-    "tempfile",
-    "commands",
-}
-CALLS = {
-    "eval",
-    "exec",
-    "compile",
-    "__import__",
-    "system",
-    "popen",
-    "mktemp",
-    "spawnProcess",
+MODULES = {"subprocess", "pty", "pickle", "marshal", "shelve", "dill", "yaml", "code", "codeop"}
+MODULES |= {"tempfile", "commands"}
+CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "mktemp", "spawnProcess"}
+CALLS |= {
     "getProcessOutput",
+    "fork",
+    "forkpty",
+    "posix_spawn",
+    "posix_spawnp",
+    "fromPickle",
+    "jelly",
+    "unjelly",
 }
-CALLS |= {"fork", "forkpty", "posix_spawn", "posix_spawnp", "fromPickle", "jelly", "unjelly"}
 PREFIXES = ("exec", "spawn")
 """Prefixes of functions of ``os``."""
 ALLOWED = {

@@ -10,9 +10,10 @@ from macvlan_twisted.errors import LinkError, NotFound, RequestRefused
 from macvlan_twisted.link_names import dummy_link_name, endpoint_link_name, host_link_name
 from macvlan_twisted.option_values import MacvlanMode
 from macvlan_twisted.reconcile.link_monitor import LATEST, SOON
+from macvlan_twisted.testing.kernel import nic
 
 from .conflict_cases import log_of
-from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, PLAIN_LINKS, nic, subnet
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, OTHER_NETWORK, PLAIN_LINKS, subnet
 from .host_access_cases import HOST, HOST_6, REACHED, join
 from .test_link_monitor import LinkMonitorTestCase
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
@@ -19,6 +18,7 @@ from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.protocol.routes import PluginApp
 from macvlan_twisted.protocol.site import BODY_LIMIT, PluginSite
 
+from .helpers import events_of
 from .site_cases import Connection, SiteTestCase, read_replies, request
 
 PATHS = ("X.Y", "X%2EY")
@@ -371,10 +371,7 @@ class IdleTests(SynchronousTestCase):
 
 class DebugTests(SiteTestCase):
     def test_every_call_is_logged_with_its_duration(self) -> None:
-        events: list[Any] = []
-        observe: Any = events.append
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        events = events_of(self)
         clock = iter((10.0, 10.025))
 
         async def answer(raw: bytes) -> dict[str, Any]:

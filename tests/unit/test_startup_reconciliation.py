@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
+
 from macvlan_twisted.link_names import alias_of, endpoint_link_name, probe_link_name
 from macvlan_twisted.netlink.kernel import LinkFacts
 from macvlan_twisted.netlink.links import GROUPS
 from macvlan_twisted.state.interfaces import RecordKind
+from macvlan_twisted.testing.kernel import nic
 
-from .helpers import (
-    ENDPOINT,
-    NETWORK,
-    OTHER_ENDPOINT,
-    PLAIN_LINKS,
-    PluginHarness,
-    PluginTestCase,
-    ScriptedRecords,
-    ScriptedStore,
-    evolve,
-    nic,
-)
+from .held_steps import ScriptedRecords, ScriptedStore
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, PLAIN_LINKS, PluginHarness, PluginTestCase
 
 LINK = endpoint_link_name(ENDPOINT)
 

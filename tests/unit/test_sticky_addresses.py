@@ -16,7 +16,8 @@ from macvlan_twisted.testing.state import MemoryAddressStore
 
 from .address_cases import AddressTestCase
 from .conflict_cases import log_of
-from .helpers import LAN, PluginHarness, ScriptedRecords, network_request, subnet
+from .held_steps import ScriptedRecords
+from .helpers import LAN, PluginHarness, network_request, subnet
 
 OURS = "192.168.1.0/24"
 

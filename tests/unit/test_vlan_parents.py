@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 
+from attrs import evolve
+
 from macvlan_twisted.config import Config
 from macvlan_twisted.errors import LinkError, RequestRefused
 from macvlan_twisted.link_names import dummy_link_name, endpoint_link_name
 from macvlan_twisted.netlink.kernel import LinkFacts
 from macvlan_twisted.state.interfaces import RecordKind
-from macvlan_twisted.testing.kernel import FakeKernel
+from macvlan_twisted.testing.kernel import FakeKernel, nic
 
 from .helpers import (
     ENDPOINT,
@@ -19,8 +21,6 @@ from .helpers import (
     PLAIN_LINKS,
     PluginHarness,
     PluginTestCase,
-    evolve,
-    nic,
     plain_kernel,
     subnet,
 )
