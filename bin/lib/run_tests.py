@@ -117,7 +117,7 @@ def lanes_of(
     names: Sequence[str], unit: Sequence[Part], integration: Sequence[list[Part]], extra: Sequence[str]
 ) -> list[list[Part]]:
     """Lay the named parts out in lanes: those of a lane follow each other, and the lanes run side by side."""
-    lanes = []
+    lanes: list[Sequence[Part]] = []
     if "uml" in names:
         command = (sys.executable, "-m", "tests.uml.boot", "-v", *extra)
         listing = (*PYTEST, "tests/uml/inside", *extra, *LIST)
