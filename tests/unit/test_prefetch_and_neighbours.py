@@ -24,13 +24,13 @@ from .lan_cases import connect
 
 
 class OccupiedAddressTests(ConflictTestCase):
-    def test_address_of_a_neighbour_is_skipped_and_saved(self) -> None:
-        self.neighbour_has(*tens(1, 5))
+    def test_addresses_of_neighbours_are_skipped_and_saved(self) -> None:
+        self.neighbour_has(*tens(1, 20))
         pool = self.ready()
-        self.assertEqual(str(self.successResultOf(self.begin(pool))), "10.0.0.6/24")
-        self.assertEqual([self.gets(pool) for _ in range(5)], tens(7, 11))
-        self.assertEqual(self.conflicts(), dict.fromkeys(tens(1, 5), NEIGHBOUR))
-        self.assertEqual(self.defended(*tens(1, 5)), [])
+        self.assertEqual(str(self.successResultOf(self.begin(pool))), "10.0.0.21/24")
+        self.assertEqual([self.gets(pool) for _ in range(5)], tens(22, 26))
+        self.assertEqual(self.conflicts(), dict.fromkeys(tens(1, 20), NEIGHBOUR))
+        self.assertEqual(self.defended(*tens(1, 20)), [])
 
     def test_many_occupied_addresses_are_probed_in_parallel(self) -> None:
         self.neighbour_has(*tens(1, 100))

@@ -118,13 +118,17 @@ class HttpTests(SiteTestCase):
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
-class SequenceTests(SiteTestCase):
-    """Several requests on one connection."""
+class SlowTestCase(SiteTestCase):
+    """A method that waits, X.Y, and one that does not."""
 
     def setUp(self) -> None:
         super().setUp()
         self.slow = SlowMethod()
-        self.serve_methods({"Echo": echo, "Slow": self.slow})
+        self.serve_methods({"Echo": echo, "X.Y": self.slow})
+
+
+class SequenceTests(SlowTestCase):
+    """Several requests on one connection."""
 
     @given(
         st.lists(st.tuples(st.sampled_from(("Echo", "%45cho")), st.text(max_size=20)), max_size=3), st.data()
@@ -142,7 +146,7 @@ class SequenceTests(SiteTestCase):
 
     def test_pipelined_requests_are_answered_one_after_the_other(self) -> None:
         connection = self.connect()
-        connection.send(request("Slow", b"") + request("Slow", b"") + request("%45cho", b"third"))
+        connection.send(request("X.Y", b"") + request("X.Y", b"") + request("%45cho", b"third"))
         self.assertEqual(len(self.slow.gates), 1)
         self.slow.answer({"body": "first"})
         self.assertEqual(len(self.slow.gates), 1)
@@ -151,18 +155,18 @@ class SequenceTests(SiteTestCase):
 
     def test_a_client_that_does_not_read_replies_is_paused(self) -> None:
         connection = self.connect()
-        connection.send(request("Slow", b""))
+        connection.send(request("X.Y", b""))
         sent = 0
         for _ in range(20):
             while connection.transport.producerState == "producing" and sent < 1 << 22:
-                connection.send(request("Slow", b"") * 300)
-                sent += 300 * len(request("Slow", b""))
+                connection.send(request("X.Y", b"") * 300)
+                sent += 300 * len(request("X.Y", b""))
             self.slow.answer({})
         self.assertLess(sent, 1 << 18)
 
     def test_no_pipelined_request_starts_after_a_hang_up(self) -> None:
         connection = self.connect()
-        connection.send(request("Slow", b"") + request("Slow", b""))
+        connection.send(request("X.Y", b"") + request("X.Y", b""))
         connection.hang_up()
         self.slow.answer({})
         self.assertEqual((self.slow.gates, connection.raw), ([], b""))
@@ -244,12 +248,7 @@ class LimitTests(SiteTestCase):
         self.assertFalse(connection.is_open)
 
 
-class HangUpTests(SiteTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.slow = SlowMethod()
-        self.serve_methods({"X.Y": self.slow})
-
+class HangUpTests(SlowTestCase):
     def test_a_started_call_goes_on_when_the_client_hangs_up(self) -> None:
         for finished, path in enumerate(PATHS):
             connection = self.connect()
@@ -279,12 +278,7 @@ class HangUpTests(SiteTestCase):
         self.assertEqual(self.slow.started, [])
 
 
-class HalfCloseTests(SiteTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.slow = SlowMethod()
-        self.serve_methods({"X.Y": self.slow})
-
+class HalfCloseTests(SlowTestCase):
     def test_client_that_sends_no_more_gets_its_answer(self) -> None:
         for path in PATHS:
             connection = self.connect()
@@ -314,12 +308,7 @@ class HalfCloseTests(SiteTestCase):
         self.assertEqual(self.slow.started, [])
 
 
-class ClosingTests(SiteTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.slow = SlowMethod()
-        self.serve_methods({"X.Y": self.slow})
-
+class ClosingTests(SlowTestCase):
     def test_closing_waits_for_started_calls_and_answers_them(self) -> None:
         for path in PATHS:
             connections = [self.connect() for _ in range(3)]
