@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
 from attrs import evolve
@@ -29,11 +29,16 @@ class AddressOwners(Protocol):
         self, endpoint_id: str, network_id: str, parent: str, addresses: Iterable[tuple[IPNetwork, IPAddress]]
     ) -> None:
         """
-        An endpoint is about to be created, or was created in an earlier life of the service.
+        An endpoint is about to be created.
 
         :param addresses: each with its subnet in the network.
-        :raises RequestRefused: an address is not allocated to the endpoint any more.
+        :raises RequestRefused: an address is not allocated to the endpoint any more, or another host was noticed with it.
         """
+
+    def endpoint_found(
+        self, endpoint_id: str, network_id: str, parent: str, addresses: Iterable[tuple[IPNetwork, IPAddress]]
+    ) -> None:
+        """At start: an endpoint was created in an earlier life of the service."""
 
     def endpoint_created(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
         """An endpoint of the network was created with *addresses*."""
@@ -191,10 +196,9 @@ class EndpointAddresses:
         for endpoint in self._registry.endpoints.values():
             network = self._registry.networks.get(endpoint.network_id)
             if network is not None:
-                with suppress(
-                    RequestRefused
-                ):  # two rows may have one address: one of their containers is dead
-                    self._request(endpoint, network)
+                self._owners.endpoint_found(
+                    endpoint.endpoint_id, endpoint.network_id, endpoint.parent, _managed(endpoint, network)
+                )
 
     @contextmanager
     def requested(self, endpoint: Endpoint, network: Network) -> Iterator[None]:
@@ -204,22 +208,13 @@ class EndpointAddresses:
         :raises RequestRefused: our address management has not allocated an address to it, or not any more.
         """
         try:
-            self._request(endpoint, network)
+            self._owners.endpoint_requested(
+                endpoint.endpoint_id, endpoint.network_id, endpoint.parent, _managed(endpoint, network)
+            )
             yield
         except BaseException:
             self._owners.endpoint_removed(endpoint.endpoint_id, endpoint.network_id, ())
             raise
-
-    def _request(self, endpoint: Endpoint, network: Network) -> None:
-        reported = endpoint.reported_address or endpoint.address
-        addresses = [each.ip for each in (reported, endpoint.address_v6) if each is not None]
-        subnets = [(network.subnet_of(each), each) for each in addresses]
-        self._owners.endpoint_requested(
-            endpoint.endpoint_id,
-            endpoint.network_id,
-            endpoint.parent,
-            [(subnet.pool, each) for subnet, each in subnets if subnet is not None and subnet.managed_here],
-        )
 
     async def acquire(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
         """
@@ -298,6 +293,14 @@ class EndpointAddresses:
         if lease is None or network.internal or lease.router not in lease.interface.network:
             return None
         return lease.router
+
+
+def _managed(endpoint: Endpoint, network: Network) -> list[tuple[IPNetwork, IPAddress]]:
+    """The addresses that our address management has allocated to the endpoint, each with its subnet."""
+    reported = endpoint.reported_address or endpoint.address
+    addresses = [each.ip for each in (reported, endpoint.address_v6) if each is not None]
+    subnets = [(network.subnet_of(each), each) for each in addresses]
+    return [(subnet.pool, each) for subnet, each in subnets if subnet is not None and subnet.managed_here]
 
 
 def lease_of(endpoint: Endpoint, leases: Leases) -> Binding | None:

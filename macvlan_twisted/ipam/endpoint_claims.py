@@ -23,11 +23,12 @@ class EndpointClaims:
 
     def use(
         self, endpoint_id: str, network_id: str, parent: str, subnet: IPNetwork, address: IPAddress
-    ) -> None:
+    ) -> Pool | None:
         """
         The endpoint uses the allocation of *address*. Succeeds when it does already, and when no pool of the network is known.
 
         :param subnet: that of the network. :param parent: that of the network.
+        :return: the pool that allocated the address.
         :raises RequestRefused: the address is not allocated any more, or another endpoint uses it.
         """
         pools = [
@@ -36,7 +37,7 @@ class EndpointClaims:
             if reported_subnet(pool) == subnet and pool.network_id in (None, network_id)
         ]
         if not pools:
-            return
+            return None
         allocated = [pool for pool in pools if self._is_allocated(pool, address)]
         free = [
             pool
@@ -46,16 +47,16 @@ class EndpointClaims:
         if free:
             pool = min(free, key=lambda each: (each.network_id is None, each.lan_parent != parent))
             self._note(endpoint_id, pool, address)
-        elif allocated:
+            return pool
+        if allocated:
             user = self._users[allocated[0].pool_id, int(address)]
             raise RequestRefused(
                 f"CreateEndpoint comes too late: address {address} was released, and endpoint {user} has it now; start the "
                 "container again"
             )
-        else:
-            raise RequestRefused(
-                f"CreateEndpoint comes too late: address {address} of pool {subnet} was released; start the container again"
-            )
+        raise RequestRefused(
+            f"CreateEndpoint comes too late: address {address} of pool {subnet} was released; start the container again"
+        )
 
     def _is_allocated(self, pool: Pool, address: IPAddress) -> bool:
         return address in pool.prefix and self._pools.set_of(pool).holds(pool.pool_id, int(address))

@@ -9,6 +9,7 @@ network has an address of the pool. Only addresses of bound pools are released w
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 
 from attrs import evolve, frozen
 from twisted.logger import Logger
@@ -234,7 +235,17 @@ class PoolBinding:
     ) -> None:
         """See :class:`~macvlan_twisted.driver.endpoint_addresses.AddressOwners`."""
         for subnet, address in addresses:
-            self._claims.use(endpoint_id, network_id, parent, subnet, address)
+            pool = self._claims.use(endpoint_id, network_id, parent, subnet, address)
+            if pool is not None:
+                self._selection.refuse_noticed(pool, address)
+
+    def endpoint_found(
+        self, endpoint_id: str, network_id: str, parent: str, addresses: Iterable[tuple[IPNetwork, IPAddress]]
+    ) -> None:
+        """See :class:`~macvlan_twisted.driver.endpoint_addresses.AddressOwners`."""
+        for subnet, address in addresses:
+            with suppress(RequestRefused):  # two rows may have one address: one of their containers is dead
+                self._claims.use(endpoint_id, network_id, parent, subnet, address)
 
     def endpoint_created(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
         """An endpoint was created with *addresses*, which we have just allocated for it."""

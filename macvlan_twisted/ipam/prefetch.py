@@ -355,6 +355,15 @@ class AddressPrefetch:
                 return True
         return False
 
+    def quarantine(self, pool: Pool, address: IPAddress) -> None:
+        """Another host has *address*, which was allocated: do not choose it until it may be probed again."""
+        for prefetch in self._by_key.values():
+            is_same = (
+                prefetch.pool.shared_set == pool.shared_set and prefetch.pool.lan_parent == pool.lan_parent
+            )
+            if is_same and int(address) not in (*prefetch.ready, *prefetch.probing, *prefetch.verifying):
+                self._quarantine(prefetch, address)
+
     def withdraw(self, pool: Pool, address: IPAddress) -> None:
         """*address* is now reserved: stop prefetching and defending it, on every parent."""
         number = int(address)

@@ -106,11 +106,27 @@ class AddressSelection:
 
     def release(self, pool: Pool, address: IPAddress, holder: str | None = None) -> None:
         """
-        Stop defending *address*.
+        Stop defending *address*. If another host has it, it is not chosen for a while.
 
         :param holder: release it only if this holder has it.
         """
         self._conflicts.release(pool.lan_parent, address, holder)
+        table = self._conflicts.table
+        if table.user_of(pool.lan_parent, address) and not table.may_retry(pool.lan_parent, address):
+            self._prefetch.quarantine(pool, address)
+
+    def refuse_noticed(self, pool: Pool, address: IPAddress) -> None:
+        """
+        :raises RequestRefused: another host was noticed with *address* after it was allocated.
+        """
+        if pool.conflict_detection == ConflictDetection.OFF:
+            return
+        user = self._conflicts.noticed(pool.lan_parent, address)
+        if user is not None:
+            raise RequestRefused(
+                f"address {address} is in use on {pool.lan_parent}: {user}, which was noticed after it had been allocated; start "
+                "the container again, or, if you gave --ip, give another one or take the address from that host"
+            )
 
     def _may_choose(self, pool: Pool, address: IPAddress) -> bool:
         """Whether we may choose *address* for a container of *pool* that did not request it."""

@@ -203,6 +203,12 @@ class AddressMonitor:
 
     # Addresses of other hosts.
 
+    def claimed(self, address: IPAddress) -> Neighbour | None:
+        """The neighbour that claimed *address* a moment ago, if it is not ours."""
+        neighbour = None if address in self._ours else self.known(address)
+        is_fresh = neighbour is not None and self._clock.seconds() - neighbour.seen_at <= FRESH
+        return neighbour if is_fresh else None
+
     def interested_in(self, prefix: IPNetwork) -> Callable[[], None]:
         """
         Remember which neighbours have addresses in *prefix*.
@@ -248,8 +254,8 @@ class AddressMonitor:
                 return Taken(ours.mac, Evidence.OURS)
             ours.mac = mac
             return Free()
-        neighbour = self.known(address)
-        if neighbour is not None and self._clock.seconds() - neighbour.seen_at <= FRESH:
+        neighbour = self.claimed(address)
+        if neighbour is not None:
             return Taken(neighbour.mac, Evidence.CLAIMED)
         if self._left.known(address, self._clock.seconds()) is not None and own_mac(self._socket):
             self._left.forget(address)

@@ -96,6 +96,11 @@ class ConflictTable:
         retry_at = self._retry_at.get((parent, address))
         return retry_at is None or bool(self._clock.seconds() >= retry_at)
 
+    def user_of(self, parent: str, address: IPAddress) -> Conflict | None:
+        """Another host that was found to have *address*, if no container of ours has it and nothing was found since."""
+        known = self._known.get((parent, address))
+        return None if known is None or known.endpoint_mac else known
+
     def contested_by(self, parent: str, address: IPAddress) -> str | None:
         """The MAC of another host that uses the address of a container of ours, if there is one."""
         known = self._known.get((parent, address))

@@ -201,6 +201,18 @@ class Conflicts:
         except (LinkError, StateError) as failure:  # our own link on the parent needs a row
             return Inconclusive(str(failure))
 
+    def noticed(self, parent: str, address: IPAddress) -> str | None:
+        """
+        Another host that was noticed with *address* since :meth:`hold` found it free: its MAC and how, as words. A host that
+        answers late is noticed after the verdict.
+        """
+        known = self.table.user_of(parent, address)
+        if known is not None:
+            return f"MAC {known.mac} {known.how}"
+        monitor = self._monitors.get(parent)
+        neighbour = None if monitor is None else monitor.claimed(address)
+        return None if neighbour is None else f"MAC {neighbour.mac} {Evidence.CLAIMED.value}"
+
     def release(self, parent: str, address: IPAddress, holder: str | None = None) -> None:
         """:param holder: release it only if this holder has it."""
         held = self._holders.get((parent, address))
@@ -263,6 +275,8 @@ class Conflicts:
             self.table.forget(parent, address)
 
     def count_inconclusive(self, parent: str, address: IPAddress, reason: str) -> None:
+        """*address* is allocated though the LAN could not be asked: from now on only new evidence counts."""
+        self.table.forget(parent, address)
         self.inconclusive += 1
         _log.warn(
             "address {address} is handed out although it is not known whether it is in use on {parent}: {reason} "

@@ -1,8 +1,9 @@
 """Calls of the engine that come when something else has happened meanwhile."""
 
 from macvlan_twisted.link_names import endpoint_link_name
-from tests.integration.raw_hosts import RawHost
-from tests.lab.commands import run
+from tests.integration.raw_hosts import STRANGER, RawHost, open_and_hold
+from tests.lab.commands import run, wait_until
+from tests.lab.frames import arp_announcement
 from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin
 
@@ -39,3 +40,23 @@ def test_late_endpoint_takes_nothing_from_a_living_container(lan: Lan) -> None:
             host.stop(LIVING, ADDRESS)
         finally:
             run("ip", "netns", "delete", namespace)
+
+
+def test_neighbour_that_answers_late_keeps_its_address(lan: Lan) -> None:
+    """The last look before an address is allocated takes a millisecond; engines do not try again after a refusal."""
+    with Plugin(lan, arguments=DEFAULTS) as plugin:
+        host = RawHost(plugin)
+        open_and_hold(lan, host, "192.168.77.64/28", ADDRESS)
+        address = host.take()
+        assert address == ADDRESS
+        lan.send_frame("neighbour", arp_announcement(STRANGER, address))
+        noticed = f"address {address} is in use on eth1: MAC {STRANGER}"
+        wait_until(lambda: noticed in plugin.log(), 10, "a word of the neighbour")
+        answer = host.create_answer(LATE, address)
+        assert noticed in answer["Err"]
+        assert endpoint_link_name(f"{LATE:064x}") not in lan.host_links()
+        host.release(address)
+        again = host.take()
+        assert again != address
+        host.create(LATE, again)
+        host.stop(LATE, again)
