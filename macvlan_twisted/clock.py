@@ -58,7 +58,9 @@ class BootTimeClock:
         self._set_timer()
 
     def stop(self) -> None:
-        """Call nothing any more."""
+        """Cancel what is pending."""
+        for call in list(self._entries):
+            call.cancel()
         if self._descriptor != -1:
             self._reactor.removeReader(self)  # before the descriptor is reused
             os.close(self._descriptor)

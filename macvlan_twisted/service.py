@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from inspect import isawaitable
+from itertools import chain
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -45,12 +46,17 @@ from .recovery.open_state import open_state
 from .state.directory import LOCK_NAME, prepare_directory
 from .state.group_commit import GroupCommit
 from .state.sqlite import SqliteAddressStore, SqliteHostRecords, identity_of
-from .worker_threads import WorkerThreads
+from .worker_threads import StuckThread, WorkerThreads
 
 _log = Logger(namespace="macvlan_twisted")
 
 QUIET_BEFORE_CLOSING = 0.1
 """Seconds without a call after which, at the end, the engine's idle connections are closed."""
+STOP_TIMEOUT = 60.0
+"""
+Seconds for what is under way at the end: the longest that should take so long is a lease from a server with many clients. A
+service manager waits for 90 (``TimeoutStopSec=`` of systemd).
+"""
 
 
 def _nothing() -> None:
@@ -63,7 +69,8 @@ class Part:
     Something that has to be started, or stopped, or both.
 
     :param start: blocks until it runs; what it raises ends the start of the service.
-    :param stop: is called after a failed *start*, too. May return an awaitable.
+    :param stop: is called after a failed *start*, too. May return an awaitable, which is cancelled after
+        :data:`STOP_TIMEOUT` seconds.
     """
 
     name: str
@@ -76,11 +83,13 @@ class MacvlanService(Service):
     The whole plugin as one Twisted service.
 
     :param parts: in the order in which they start. An iterator may make a part from those that run already.
+    :param clock: ``IReactorTime``
     """
 
-    def __init__(self, parts: Callable[[], Iterable[Part]]) -> None:
+    def __init__(self, parts: Callable[[], Iterable[Part]], clock: Any) -> None:
         self.name = "macvlan-twisted"
         self._parts = parts
+        self._clock = clock
         self._started: list[Part] = []
 
     def startService(self) -> None:
@@ -110,15 +119,23 @@ class MacvlanService(Service):
         _log.info("stopped")
 
     async def _stop_parts(self) -> None:
-        """Goes on after an error: a thread that is not stopped would keep the process alive."""
+        """Goes on after an error, and after a while."""
+        deadline = self._clock.seconds() + STOP_TIMEOUT
         while self._started:
             part = self._started.pop()
             try:
                 stopped = part.stop()
                 if isawaitable(stopped):
-                    await stopped
+                    left = max(0.0, deadline - self._clock.seconds())
+                    await ensureDeferred(_finished(stopped)).addTimeout(left, self._clock)
+            except (TimeoutError, StuckThread):
+                _log.error("{part}: not stopped in time, it is left as it is", part=part.name)
             except Exception:
                 _log.failure("stopping {part} failed", part=part.name)
+
+
+async def _finished(stopped: Awaitable[None]) -> None:
+    await stopped
 
 
 def make_macvlan_service(
@@ -143,7 +160,11 @@ def make_macvlan_service(
     """
     if reactor is None:
         from twisted.internet import reactor
-    return MacvlanService(lambda: _parts(config, reactor, kernel, clock, ages))
+    first = []
+    if clock is None:
+        clock = BootTimeClock(reactor)
+        first.append(Part("clock", clock.start, clock.stop))
+    return MacvlanService(lambda: chain(first, _parts(config, reactor, kernel, clock, ages)), clock)
 
 
 def _parts(
@@ -156,9 +177,6 @@ def _parts(
     listener = make_listener(reactor, config)
     yield Part("listener", listener.take, listener.release)
 
-    if clock is None:
-        clock = BootTimeClock(reactor)
-        yield Part("clock", clock.start, clock.stop)
     is_real = kernel is None
     if kernel is None:
         from .netlink.rtnetlink import NetlinkKernel
@@ -321,7 +339,13 @@ class Server:
         self._is_listening = False
         self._app.closing = True
         await self._listener.stop_accepting()
-        await self._drain()
+        try:
+            await self._drain()
+        except CancelledError:
+            _log.error(
+                "the service ends without an answer to calls that take too long: {calls}",
+                calls=", ".join(self._app.under_way()),
+            )
         await self._listener.stop_listening()
         self._site.close_connections()
 

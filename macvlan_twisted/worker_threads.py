@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from math import inf
+from time import monotonic
+from typing import Any, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 T = TypeVar("T")
+
+
+class StuckThread(Exception):
+    """A thread does not come back from a call."""
+
+
+class _Worker(threading.Thread):
+    """A thread that :meth:`join` waits for until a moment of :func:`time.monotonic`."""
+
+    join_until = inf
+
+    def join(self, timeout: float | None = None) -> None:
+        if timeout is None and self.join_until < inf:
+            timeout = max(0.0, self.join_until - monotonic())
+        super().join(timeout)
 
 
 class RunInThread(Protocol):
@@ -30,15 +47,22 @@ class WorkerThreads:
     :param number: of threads.
     :param name: appears in the names of the threads.
     :param at_exit: is called by each thread as it ends, to close what belongs to the thread.
+    :param patience: seconds for which :meth:`stop` blocks.
     """
 
     def __init__(
-        self, reactor: Any, number: int, name: str, at_exit: Callable[[], object] = lambda: None
+        self,
+        reactor: Any,
+        number: int,
+        name: str,
+        at_exit: Callable[[], object] = lambda: None,
+        patience: float = 10.0,
     ) -> None:
         self._reactor = reactor
         self._number = number
         self._name = f"macvlan-twisted {name}"
         self._at_exit = at_exit
+        self._patience = patience
         self._pool: ThreadPool | None = None
 
     def start(self) -> None:
@@ -60,10 +84,19 @@ class WorkerThreads:
         return done
 
     def stop(self) -> None:
-        """Run the functions that are waiting, then end the threads. Blocks until they have ended."""
+        """
+        Run the functions that are waiting, then end the threads. Blocks until they have ended.
+
+        :raises StuckThread: one of them does not end.
+        """
         pool, self._pool = self._pool, None
         if pool is not None:
+            threads = cast("list[_Worker]", list(pool.threads))
+            for thread in threads:
+                thread.join_until = monotonic() + self._patience
             pool.stop()
+            if any(thread.is_alive() for thread in threads):
+                raise StuckThread(f"a thread of {self._name} does not come back from the kernel or the disk")
 
     def _thread(self, target: Callable[[], object], name: str) -> threading.Thread:
         """
@@ -77,4 +110,4 @@ class WorkerThreads:
             finally:
                 self._at_exit()
 
-        return threading.Thread(target=run, name=name, daemon=True)
+        return _Worker(target=run, name=name, daemon=True)

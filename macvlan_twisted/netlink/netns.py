@@ -13,9 +13,10 @@ import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import PurePosixPath
+from threading import Thread
 from typing import TypeVar
 
 from pyroute2 import IPRoute
@@ -148,5 +149,16 @@ def _visit(namespace: int, work: Callable[[], T]) -> T:
             raise LinkError(f"entering a container's sandbox: {os.strerror(number)}", number) from None
         return work()
 
-    with ThreadPoolExecutor(1, "macvlan-twisted sandbox") as thread:
-        return thread.submit(enter).result()
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(enter())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    # A thread of an executor that is stuck would keep the process from ending.
+    thread = Thread(target=run, name="macvlan-twisted sandbox", daemon=True)
+    thread.start()
+    thread.join()
+    return outcome.result()

@@ -7,6 +7,7 @@ Klein route of each line.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any, TypeVar, cast
@@ -135,12 +136,16 @@ class PluginApp:
         self.methods = methods
         self._debug = debug
         self._now = now
-        self._under_way = 0
+        self._under_way: Counter[str] = Counter()
         self._waiting_for_none: list[Deferred[None]] = []
         self.closing = False
         """Whether each reply asks for the end of its connection."""
         self.answered = 0
         """Calls answered so far."""
+
+    def under_way(self) -> list[str]:
+        """The names of the calls that were started and not answered, one for each."""
+        return list(self._under_way.elements())
 
     def none_under_way(self) -> Deferred[None]:
         """Fires when every call that was started has been answered."""
@@ -163,9 +168,9 @@ class PluginApp:
             # Klein cancels what a route returns when the client hangs up. A started call must go on, so it is not
             # the call itself that is returned.
             reply: Deferred[bytes] = Deferred()
-            self._under_way += 1
+            self._under_way[name] += 1
             call = ensureDeferred(self._call(name, method, request))
-            call.addBoth(reply.callback).addBoth(self._call_ended)
+            call.addBoth(reply.callback).addBoth(self._call_ended, name)
             return reply
 
         return route
@@ -187,8 +192,9 @@ class PluginApp:
         set_reply_head(request, status, body, self.closing)
         return body
 
-    def _call_ended(self, _: object) -> None:
-        self._under_way -= 1
+    def _call_ended(self, _: object, name: str) -> None:
+        self._under_way[name] -= 1
+        self._under_way = +self._under_way
         self.answered += 1
         if not self._under_way:
             waiting, self._waiting_for_none = self._waiting_for_none, []

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.errors import LinkError, StartupError
-from macvlan_twisted.service import BackgroundTask, MacvlanService, Part
+from macvlan_twisted.protocol.routes import PluginApp
+from macvlan_twisted.protocol.site import PluginSite
+from macvlan_twisted.service import STOP_TIMEOUT, BackgroundTask, MacvlanService, Part, Server
+from macvlan_twisted.worker_threads import StuckThread
+
+from .site_cases import Connection, request
 
 
 class PartTests(SynchronousTestCase):
@@ -16,7 +24,8 @@ class PartTests(SynchronousTestCase):
         self.events: list[str] = []
         self.failures: dict[str, Exception] = {}
         self.waits: dict[str, Deferred[None]] = {}
-        self.service = MacvlanService(self.parts)
+        self.clock = Clock()
+        self.service = MacvlanService(self.parts, self.clock)
 
     def parts(self) -> Iterator[Part]:
         for name in ("lock", "threads", "server"):
@@ -68,6 +77,61 @@ class PartTests(SynchronousTestCase):
         self.successResultOf(self.service.stopService())
         self.assertEqual(self.events[3:], ["stop server", "stop threads", "stop lock"])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_parts_that_do_not_stop_hold_up_the_end_for_a_minute(self) -> None:
+        self.waits["server"], self.waits["threads"] = Deferred(), Deferred()
+        self.failures["stop lock"] = StuckThread("no")
+        self.service.startService()
+        with capturedLogs() as events:
+            stopped = self.service.stopService()
+            self.clock.advance(STOP_TIMEOUT - 1)
+            self.assertEqual(self.events[3:], ["stop server"])
+            self.clock.advance(1)
+            self.clock.advance(0)
+        self.successResultOf(stopped)
+        self.assertEqual(self.events[3:], ["stop server", "stop threads", "stop lock"])
+        logged = [formatEvent(each).partition(":")[0] for each in events]
+        self.assertEqual(logged, ["server", "threads", "lock", "stopped"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ServerTests(SynchronousTestCase):
+    def test_stuck_call_is_named_and_does_not_hold_up_the_end(self) -> None:
+        async def stuck(body: bytes) -> dict[str, object]:
+            await Deferred()
+            return {}
+
+        clock, listener = Clock(), RecordingListener()
+        app = PluginApp({"NetworkDriver.Join": stuck}, debug=False)
+        site = PluginSite(app.resource(), clock)
+        server = Server(cast(Any, listener), site, app, clock)
+        service = MacvlanService(lambda: [Part("server", server.start, server.stop)], clock)
+        service.startService()
+        Connection(site).send(request("NetworkDriver.Join", b"{}"))
+        with capturedLogs() as events:
+            stopped = service.stopService()
+            clock.advance(1)
+            clock.advance(STOP_TIMEOUT - 2)
+            self.assertNoResult(stopped)
+            self.assertEqual(listener.events, ["listen", "stop accepting"])
+            clock.advance(1)
+        self.successResultOf(stopped)
+        self.assertEqual(listener.events[2:], ["stop listening"])
+        self.assertIn("too long: NetworkDriver.Join", formatEvent(events[0]))
+
+
+class RecordingListener:
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def listen(self, site: object) -> None:
+        self.events.append("listen")
+
+    async def stop_accepting(self) -> None:
+        self.events.append("stop accepting")
+
+    async def stop_listening(self) -> None:
+        self.events.append("stop listening")
 
 
 class BackgroundTaskTests(SynchronousTestCase):

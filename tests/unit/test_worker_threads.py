@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from queue import Queue
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.worker_threads import WorkerThreads
+from macvlan_twisted.worker_threads import StuckThread, WorkerThreads
 
 LIMIT = 30.0
 """Seconds after which something that should have happened counts as missing."""
@@ -111,6 +112,23 @@ class StopTests(WorkerThreadTestCase):
         self.threads.stop()
         self.assertEqual(sorted(ended), [0, 1, 2, 3])
 
+    def test_stuck_function_does_not_hold_up_the_end(self) -> None:
+        running, blocked = threading.Semaphore(0), threading.Event()
+        self.addCleanup(blocked.set)
+        threads = WorkerThreads(self.reactor, 3, "stuck", patience=0.05)
+        threads.start()
+
+        def stuck() -> None:
+            running.release()
+            blocked.wait(10 * LIMIT)
+
+        for _ in range(3):
+            threads(stuck)
+            running.acquire(timeout=LIMIT)
+        began = time.monotonic()
+        self.assertRaises(StuckThread, threads.stop)
+        self.assertLess(time.monotonic() - began, 5 * LIMIT)
+
     def test_threads_end_and_each_cleans_up_after_itself(self) -> None:
         threads = self.used()
         self.threads.stop()
@@ -153,7 +171,8 @@ class EndOfProcessTests(SynchronousTestCase):
 
     PROGRAM = """
 import threading
-from macvlan_twisted.worker_threads import WorkerThreads
+import time
+from macvlan_twisted.worker_threads import StuckThread, WorkerThreads
 threads, running = WorkerThreads(None, 2, "test"), threading.Event()
 threads.start()
 threads(lambda: (running.set(), threading.Event().wait()))
