@@ -145,37 +145,13 @@ def test_missing_directories_are_created_and_socket_is_private(ours: Program) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (("--gateway=192.168.77",), ("--gateway", "'192.168.77'")),
-        (("--macvlan-subnet=192.168.77.5/24",), ("--macvlan-subnet", "192.168.77.5/24", "192.168.77.0/24")),
-        (
-            ("--gateway=10.0.0.1", "--macvlan-subnet=192.168.77.0/24"),
-            ("--gateway", "10.0.0.1", "192.168.77.0/24"),
-        ),
-        (("--gateway=10.0.0.1", "--gateway=10.0.0.2"), ("--gateway", "once a family")),
-        (("--ip-range=10.9.0.0/24", "--macvlan-subnet=10.8.0.0/16"), ("--ip-range", "10.9.0.0/24")),
-        (("--exclude=192.168.77.9-192.168.77.1",), ("--exclude", "192.168.77.9-192.168.77.1")),
-        (("--host-interface=much-too-long-a-name",), ("--host-interface", "'much-too-long-a-name'", "15")),
-        (("-mode=bridges",), ("--mode", "'bridges'", "passthru")),
-        (("--mtu=1",), ("--mtu", "1", "68")),
-        (("--netlink-threads=none",), ("--netlink-threads", "'none'", "64")),
-        (("--plugin-name=a/b",), ("--plugin-name", "'a/b'", "letters")),
-        (("--plugin-dir=run",), ("--plugin-dir", "'run'", "'/'")),
-        (("--state-dir=lib",), ("--state-dir", "'lib'", "'/'")),
-        (("--docker-host=tcp://10.0.0.1",), ("--docker-host", "tcp://10.0.0.1", "unix://")),
-        (("--log-format=xml",), ("--log-format", "'xml'", "json")),
-    ],
-    ids=lambda given: given[0].lstrip("-").partition("=")[0] if isinstance(given, tuple) else None,
+    "words", [("--gateway=192.168.77",), ("--gateway=10.0.0.1", "--macvlan-subnet=10.1.0.0/24")]
 )
-def test_wrong_value_is_refused_with_option_and_remedy(
-    ours: Program, words: tuple[str, ...], named: tuple[str, ...]
-) -> None:
+def test_refused_command_line_leaves_nothing(ours: Program, words: tuple[str, ...]) -> None:
     refused = ours.attempt(*words)
     assert refused.status == 1, refused
     message = (refused.stdout + refused.stderr).strip().splitlines()[-1]
-    for word in named:
-        assert word in message
+    assert "--gateway" in message
     assert not ours.state_dir.exists()
     assert not ours.plugins_dir.exists()
     assert not ours.lan.host_links().keys() - {"lo", "eth1"}

@@ -15,6 +15,25 @@ from macvlan_twisted.tap import Options
 
 from .test_config import TEXTS
 
+WRONG = {
+    "--gateway=192.168.77": ("--gateway", "'192.168.77'"),
+    "--macvlan-subnet=192.168.77.5/24": ("--macvlan-subnet", "192.168.77.5/24", "192.168.77.0/24"),
+    "--gateway=10.0.0.1 --macvlan-subnet=192.168.77.0/24": ("--gateway", "10.0.0.1", "192.168.77.0/24"),
+    "--gateway=10.0.0.1 --gateway=10.0.0.2": ("--gateway", "once a family"),
+    "--ip-range=10.9.0.0/24 --macvlan-subnet=10.8.0.0/16": ("--ip-range", "10.9.0.0/24"),
+    "--exclude=192.168.77.9-192.168.77.1": ("--exclude", "192.168.77.9-192.168.77.1"),
+    "--host-interface=much-too-long-a-name": ("--host-interface", "'much-too-long-a-name'", "15"),
+    "-mode=bridges": ("--mode", "'bridges'", "passthru"),
+    "--mtu=1": ("--mtu", "1", "68"),
+    "--netlink-threads=none": ("--netlink-threads", "'none'", "64"),
+    "--plugin-name=a/b": ("--plugin-name", "'a/b'", "letters"),
+    "--plugin-dir=run": ("--plugin-dir", "'run'", "'/'"),
+    "--state-dir=lib": ("--state-dir", "'lib'", "'/'"),
+    "--docker-host=tcp://10.0.0.1": ("--docker-host", "tcp://10.0.0.1", "unix://"),
+    "--log-format=xml": ("--log-format", "'xml'", "json"),
+}
+"""Command lines, and what the error about each must name."""
+
 
 def parsed(*arguments: str) -> Config:
     options = Options()
@@ -75,6 +94,12 @@ class CommandLineTests(SynchronousTestCase):
                 self.assertEqual(parsed(f"--{alias}={value}"), expected)
                 self.assertEqual(parsed(f"-{alias}", value), expected)
                 self.assertNotRegex(text, rf"--{alias}\b")
+
+    def test_wrong_value_is_refused_with_option_and_remedy(self) -> None:
+        for words, named in WRONG.items():
+            error = self.assertRaises(usage.UsageError, parsed, *words.split())
+            for word in named:
+                self.assertIn(word, str(error), words)
 
     def test_last_spelling_on_the_command_line_counts(self) -> None:
         found = parsed("--reconcile-every=5", "--reconcile-interval=6", "--reconcile-every=7")
