@@ -90,6 +90,8 @@ def bounded(seconds: float) -> ProbeTiming:
 
 
 QUICK = bounded(0.5)
+_TIMER_SLACK = 0.01
+"""Seconds by which a probe may be sent late without more time for its answer."""
 RFC_5227 = ProbeTiming(first=1.0, shortest=1.0, longest=2.0, quiet=2.0)
 """PROBE_WAIT, PROBE_MIN, PROBE_MAX, ANNOUNCE_WAIT: 4 to 7 seconds."""
 
@@ -132,6 +134,7 @@ class AddressProbe:
         self._own_macs: set[str] = set()
         """Our link on the parent may be made again meanwhile, with another MAC."""
         self._failure = ""
+        self._sent_at = 0.0
         self._calls: list[Any] = []
 
     def start(self) -> None:
@@ -155,6 +158,7 @@ class AddressProbe:
                 call.cancel()
 
     def _send(self) -> None:
+        self._sent_at = self._clock.seconds()
         try:
             mac = self._socket.mac
             self._own_macs.add(mac)
@@ -165,6 +169,10 @@ class AddressProbe:
             self._failure = str(failure)
 
     def _end(self) -> None:
+        quiet = self._clock.seconds() - self._sent_at
+        if quiet < self._timing.quiet - _TIMER_SLACK:  # the machine was suspended, or is very busy
+            self._calls = [self._clock.callLater(self._timing.quiet - quiet, self._end)]
+            return
         # The last probe must have been sent. If the parent went down after an earlier one, no host could answer.
         self._decide(Inconclusive(self._failure) if self._failure else Free())
 

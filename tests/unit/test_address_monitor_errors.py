@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from macvlan_twisted.lan.address_monitor import AddressMonitor
-from macvlan_twisted.lan.address_probe import Free, Inconclusive, Verdict
+from macvlan_twisted.lan.address_probe import QUICK, Free, Inconclusive, Verdict
 from macvlan_twisted.lan.arp_nd import AddressClaim, announcement_frames, answer_frame, decode, probe_frame
 from macvlan_twisted.testing.packet_socket import FakeLanSocket
 from tests.unit.lan_cases import (
@@ -54,7 +54,7 @@ class EndTests(WatchTestCase):
         watch = AddressMonitor(wire, clock, Random(1), told)
         watch.start()
         asked = [self.begin(watch.hold(address, CONTAINER)) for address in BOTH]
-        clock.advance(1)
+        clock.pump([1, QUICK.quiet])
         for frame in (answer_frame(V4, OTHER, HOST), probe_frame(V4, OTHER), *announcement_frames(V6, OTHER)):
             damaged = frame[:at] + noise + frame[at + len(noise) :]
             wire.bring(damaged)

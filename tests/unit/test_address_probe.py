@@ -161,6 +161,25 @@ class ProbingTests(LanTestCase):
         self.pass_time(0.42)
         self.assertEqual(self.successResultOf(asked), Free())
 
+    def test_probe_over_a_suspend_waits_for_an_answer(self) -> None:
+        """All of its timers come at once when the machine resumes."""
+        for timing in (QUICK, RFC_5227):
+            for answer, verdict in (
+                (None, Free()),
+                (answer_frame(V4, OTHER, HOST), Taken(OTHER, Evidence.ANSWERED)),
+            ):
+                self.wire.sent.clear()
+                asked = self.ask(V4, timing)
+                self.clock.advance(3600)
+                self.assertEqual(len(self.probes()), 3)
+                self.clock.advance(timing.quiet / 2)
+                self.assertNoResult(asked)
+                if answer is not None:
+                    self.wire.bring(answer)
+                self.clock.advance(timing.quiet)
+                self.assertEqual(self.successResultOf(asked), verdict)
+                self.assert_nothing_left()
+
     def test_cancelled_probe_leaves_nothing_behind(self) -> None:
         asked = self.ask()
         self.pass_time(0.2)
@@ -180,7 +199,7 @@ class TwoAtOnceTests(LanTestCase):
         first = self.begin(probe(one, address, QUICK, clock, Random(seed)))
         clock.advance(later)
         second = self.begin(probe(other, address, QUICK, clock, Random(other_seed)))
-        clock.advance(1)
+        clock.pump([1, QUICK.quiet])
         verdicts = [self.successResultOf(first), self.successResultOf(second)]
         self.assertLessEqual(verdicts.count(Free()), 1)
         self.assertEqual((clock.getDelayedCalls(), one.hearers, other.hearers), ([], 0, 0))
