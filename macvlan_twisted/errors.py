@@ -39,6 +39,10 @@ class StateError(MacvlanError):
     """The state cannot be saved, or is damaged."""
 
 
+class NewerStateError(StateError):
+    """A later version of the program wrote the state: it is intact, and this version cannot read it."""
+
+
 class StartupError(MacvlanError, SystemExit):
     """
     The service cannot start. The program prints one line that says why, and exits with status 1.

@@ -16,7 +16,7 @@ from ..ipam.pool_registry import refuse_container_without_pool
 from ..ipam.requests import Purpose
 from ..lan.host_link import HostLink
 from ..state import database as tables
-from ..state.database import Change, Database, Put, Table
+from ..state.database import Change, Database, Put, Table, to_json
 from ..state.interfaces import Allocation
 from ..state.serialize import from_document, to_document
 
@@ -85,7 +85,7 @@ class Snapshot:
         )
         for table, now, then in values:
             changes += [
-                Put(table, (key, json.dumps(to_document(value), separators=(",", ":"), sort_keys=True)))
+                Put(table, (key, to_json(to_document(value))))
                 for key, value in now.items()
                 if then.get(key) != value
             ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from ..errors import StateError
+from ..errors import NewerStateError, StateError
 from ..failpoints import Failpoint
 from .database import DATABASE_NAME, Change, Database
 from .generation import WITNESS_NAME, RuntimeGeneration
@@ -51,7 +51,12 @@ def is_in_use(failure: StateError) -> bool:
 
 
 def is_damage(failure: StateError) -> bool:
-    """Whether the files are damaged; false for errors of the disk, of permissions, or by another program."""
+    """
+    Whether the files are damaged; false for errors of the disk, of permissions, or by another program, and for state of a
+    later version.
+    """
+    if isinstance(failure, NewerStateError):
+        return False
     is_others = isinstance(failure.__cause__, OSError) or _sqlite_code(failure) in _NOT_THE_FILES_FAULT
     return not is_others and not is_in_use(failure)
 

@@ -13,20 +13,23 @@ missing (measured; see docs/explanation/architecture). So
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 from twisted.logger import Logger
 
-from ..errors import StateError
+from ..errors import NewerStateError, StateError
 from ..failpoints import Failpoint
 from .generation import WITNESS_NAME, GenerationFile, RecordedGeneration, RuntimeGeneration
+from .migrations import MIGRATIONS, VERSION, Documents
 
 _log = Logger(namespace="macvlan_twisted.state")
 
@@ -40,30 +43,6 @@ _MIGRATE = Failpoint("state.schema.migrate", "the database gets its tables, or t
 _COMMIT = Failpoint("state.changes.commit", "what was asked for is committed, all of it together")
 _CLOSE = Failpoint("state.database.close", "the database is closed, its write-ahead log taken in and removed")
 
-MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE ledger (only INTEGER PRIMARY KEY CHECK (only = 1), generation INTEGER NOT NULL,
-                         row_count INTEGER NOT NULL, digest INTEGER NOT NULL);
-    INSERT INTO ledger VALUES (1, 0, 0, 0);
-    CREATE TABLE identity (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE networks (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE endpoints (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE made_links (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE pools (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE cursors (shared_set TEXT PRIMARY KEY, address TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE addresses (pool_id TEXT NOT NULL, address TEXT NOT NULL, purpose TEXT NOT NULL,
-                            checksum INTEGER NOT NULL, PRIMARY KEY (pool_id, address)) WITHOUT ROWID;
-    """,
-    """
-    CREATE TABLE host_links (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE conflicts (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE leases (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE identities (pool_id TEXT NOT NULL, name TEXT NOT NULL, address TEXT NOT NULL, mac TEXT NOT NULL,
-                             checksum INTEGER NOT NULL, PRIMARY KEY (pool_id, name)) WITHOUT ROWID;
-    """,
-)
-"""One script for each schema version. A new version appends a script; none is ever changed."""
-
 
 @frozen(eq=False)
 class Table:
@@ -72,6 +51,8 @@ class Table:
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
+    since: int = 1
+    """The version of the format in which it came."""
 
     @cached_property
     def put(self) -> str:
@@ -95,10 +76,10 @@ MADE_LINKS = Table("made_links", ("id", "document"), ("id",))
 POOLS = Table("pools", ("id", "document"), ("id",))
 CURSORS = Table("cursors", ("shared_set", "address"), ("shared_set",))
 ADDRESSES = Table("addresses", ("pool_id", "address", "purpose"), ("pool_id", "address"))
-HOST_LINKS = Table("host_links", ("id", "document"), ("id",))
-CONFLICTS = Table("conflicts", ("id", "document"), ("id",))
-LEASES = Table("leases", ("id", "document"), ("id",))
-IDENTITIES = Table("identities", ("pool_id", "name", "address", "mac"), ("pool_id", "name"))
+HOST_LINKS = Table("host_links", ("id", "document"), ("id",), since=2)
+CONFLICTS = Table("conflicts", ("id", "document"), ("id",), since=2)
+LEASES = Table("leases", ("id", "document"), ("id",), since=2)
+IDENTITIES = Table("identities", ("pool_id", "name", "address", "mac"), ("pool_id", "name"), since=2)
 TABLES = (
     IDENTITY,
     NETWORKS,
@@ -158,6 +139,11 @@ def effective(changes: Sequence[Change]) -> Sequence[Change]:
     ]
 
 
+def to_json(document: Mapping[str, Any]) -> str:
+    """A document as it is stored."""
+    return json.dumps(document, separators=(",", ":"), sort_keys=True)
+
+
 def _checksum(table: Table, row: Sequence[str]) -> int:
     """64 bits, signed as in SQLite."""
     text = "\x1f".join((table.name, *row))
@@ -180,23 +166,28 @@ class Database:
         self.is_new = False
         """Whether it was created now."""
 
-    def open(self) -> None:
+    def open(self, accept: Callable[[], None] = lambda: None) -> None:
         """
-        Open or create the database, and check every row.
+        Open or create the database, check every row, and bring it to the current version of the format.
 
-        :raises StateError: something is missing, damaged or of a newer version.
+        :param accept: called before an existing database is changed; what it raises is raised, and nothing was changed.
+        :raises NewerStateError: a later version of the program wrote it.
+        :raises StateError: something is missing or damaged.
         """
         with self._sqlite_errors("opening"):
-            recorded = self._generation_file.read()
             if not self._path.exists():
-                self._check_not_lost(recorded)
+                self._check_not_lost(self._generation_file.read())
             with _OPEN:
                 self._database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
                 os.chmod(self._path, 0o600)
             try:
-                self._prepare()
-                self._check(recorded)
-            except (TypeError, ValueError) as error:  # a value of the wrong type, or text that is not UTF-8
+                version = self._prepare()
+                self._check(self._generation_file.read(), version)
+                accept()
+                for number in range(version, VERSION):
+                    self._migrate(number + 1)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                # a value of the wrong type, text that is not UTF-8, or a document without a field that it must have
                 self._database.close()
                 raise StateError(f"{self._path} is damaged: {error}") from error
             except BaseException:
@@ -222,23 +213,52 @@ class Database:
         except OSError as error:
             raise StateError(f"{doing} {self._path}: {os.strerror(error.errno or 0)}") from error
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> int:
+        """:return: the version of the format that was found."""
         run = self._database.execute
         run("PRAGMA locking_mode = EXCLUSIVE")
         with _OPEN_LOG:
             run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
-        (version,) = run("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise StateError(
-                f"{self._path} has schema version {version}, this program knows {len(MIGRATIONS)}: "
-                "install the newer macvlan-twisted that wrote it"
+        version: int = run("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise NewerStateError(
+                f"{self._path} has schema version {version}, this program knows {VERSION}: install the newer "
+                "macvlan-twisted that wrote it"
             )
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        if version == 0:  # a new file, or one of a start that was killed
             with _MIGRATE:
-                self._database.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
+                run("BEGIN IMMEDIATE")
+                for number in range(VERSION):
+                    self._change_tables(number + 1)
+                run("COMMIT")
+            version = VERSION
+        return version
 
-    def _check(self, recorded: RecordedGeneration | None) -> None:
+    def _change_tables(self, version: int) -> None:
+        """Make the tables of *version* from those of the version before."""
+        for statement in MIGRATIONS[version - 1].statements:
+            self._database.execute(statement)
+        self._database.execute(f"PRAGMA user_version = {version}")
+
+    def _migrate(self, version: int) -> None:
+        """
+        Make *version* from the version before, in one commit, so that a kill leaves one or the other.
+        """
+        documents: Documents = {
+            table.name: {key: json.loads(text) for key, text in self.rows(table)}
+            for table in TABLES
+            if table.since < version and table.columns == ("id", "document")
+        }
+        tables = {table.name: table for table in TABLES}
+        changes = [
+            Put(tables[name], (key, to_json(document)))
+            for name, key, document in MIGRATIONS[version - 1].changed(documents)
+        ]
+        with _MIGRATE:
+            self.commit(changes, lambda: self._change_tables(version))
+
+    def _check(self, recorded: RecordedGeneration | None, version: int) -> None:
         (verdict,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise StateError(f"{self._path} is damaged: {verdict}")
@@ -248,7 +268,7 @@ class Database:
         seen, seen_digest = 0, 0
         self._missed = 0
         """The number of rows outside of :data:`_NOT_MISSED`."""
-        for table in TABLES:
+        for table in (each for each in TABLES if each.since <= version):
             for *row, checksum in self._select(table):
                 if checksum != _checksum(table, row):
                     raise StateError(
@@ -295,10 +315,11 @@ class Database:
         """An iterator, for there may be a million rows."""
         return (tuple(row[:-1]) for row in self._select(table))
 
-    def commit(self, changes: Sequence[Change]) -> None:
+    def commit(self, changes: Sequence[Change], first: Callable[[], object] = lambda: None) -> None:
         """
         Commit all *changes* or none; they are on disk on return.
 
+        :param first: more statements of the same commit.
         :raises StateError: none of them was made.
         """
         count, digest, missed, instance = self._count, self._digest, self._missed, self.instance
@@ -306,6 +327,7 @@ class Database:
             run = self._database.execute
             run("BEGIN IMMEDIATE")
             try:
+                first()
                 for change in effective(changes):
                     table, key = change.table, change.key
                     rows = table.of_key[len(key) - 1]

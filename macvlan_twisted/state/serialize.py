@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _converter = Converter()
 
-_STORED_NAMES = {
+STORED_NAMES = {
     "binding": "facts",
     "reported_address": "told_address",
     "mac_generated": "mac_is_ours",
@@ -32,9 +32,9 @@ _STORED_NAMES = {
 
 def _overrides(kind: Any) -> dict[str, Any]:
     return {
-        each.name: override(rename=_STORED_NAMES[each.name])
+        each.name: override(rename=STORED_NAMES[each.name])
         for each in fields(kind)
-        if each.name in _STORED_NAMES
+        if each.name in STORED_NAMES
     }
 
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from ..addresses import IPAddress, parse_address
 from ..errors import StateError
 from . import database as tables
-from .database import Change, Database, Drop, Put, Table
+from .database import Change, Database, Drop, Put, Table, to_json
 from .generation import RuntimeGeneration
 from .interfaces import Allocation, Document, RecordKind, StickyAddress
 
@@ -94,10 +94,8 @@ def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> 
             f"{record.generation}, with {record.rows} records"
         )
     database = Database(directory)
-    database.open()
+    database.open(lambda: None if outside is None else refuse_older(database, directory, outside))
     try:
-        if outside is not None:
-            refuse_older(database, directory, outside)
         if not database.rows(tables.IDENTITY):
             database.commit(identity_rows(StateIdentity.drawn()))
             database.is_new = True
@@ -127,10 +125,6 @@ def refuse_older(database: Database, directory: Path, outside: RuntimeGeneration
         )
 
 
-def _json(document: Document) -> str:
-    return json.dumps(document, separators=(",", ":"), sort_keys=True)
-
-
 class SqliteHostRecords:
     """
     :class:`~macvlan_twisted.state.interfaces.HostRecords` in the database.
@@ -148,7 +142,7 @@ class SqliteHostRecords:
         return _documents(self._database, _TABLE_OF[kind])
 
     def save(self, kind: RecordKind, key: str, document: Document) -> Deferred[None]:
-        return self._writer.submit([Put(_TABLE_OF[kind], (key, _json(document)))])
+        return self._writer.submit([Put(_TABLE_OF[kind], (key, to_json(document)))])
 
     def forget(self, kind: RecordKind, key: str) -> Deferred[None]:
         return self._writer.submit([Drop(_TABLE_OF[kind], (key,))])
@@ -174,7 +168,7 @@ class SqliteAddressStore:
         return {name: parse_address(address) for name, address in self._database.rows(tables.CURSORS)}
 
     def open_pool(self, pool_id: str, document: Document) -> Deferred[None]:
-        return self._writer.submit([Put(tables.POOLS, (pool_id, _json(document)))])
+        return self._writer.submit([Put(tables.POOLS, (pool_id, to_json(document)))])
 
     def close_pool(self, pool_id: str) -> Deferred[None]:
         return self._writer.submit(

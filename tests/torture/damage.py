@@ -17,10 +17,11 @@ from pathlib import Path
 
 from macvlan_twisted.errors import StateError
 from macvlan_twisted.state.damage import DamageRecovery, is_damage
-from macvlan_twisted.state.database import DATABASE_NAME, MIGRATIONS, TABLES, Database
+from macvlan_twisted.state.database import DATABASE_NAME, TABLES, Database
 from macvlan_twisted.state.generation import WITNESS_NAME, RuntimeGeneration
 from macvlan_twisted.state.group_commit import GroupCommit
 from macvlan_twisted.state.interfaces import Allocation, RecordKind
+from macvlan_twisted.state.migrations import VERSION
 from macvlan_twisted.state.sqlite import (
     SqliteAddressStore,
     SqliteHostRecords,
@@ -243,7 +244,7 @@ def newer_schema(place: Path, whole: Specimen) -> Iterator[Damage]:
     path = place / "newer.sqlite"
     path.write_bytes(whole.files[DATABASE_NAME])
     with closing(sqlite3.connect(path)) as database:
-        database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        database.execute(f"PRAGMA user_version = {VERSION + 1}")
         database.commit()
     yield "newer schema", {**whole.files, DATABASE_NAME: path.read_bytes()}, whole.outside
 

@@ -15,7 +15,6 @@ from macvlan_twisted.state.database import (
     ADDRESSES,
     CURSORS,
     DATABASE_NAME,
-    MIGRATIONS,
     NETWORKS,
     TABLES,
     Change,
@@ -23,6 +22,7 @@ from macvlan_twisted.state.database import (
     Put,
     Table,
 )
+from macvlan_twisted.state.migrations import VERSION
 
 from .database_cases import LedgerTestCase, contents, opened
 
@@ -93,9 +93,9 @@ class SchemaTests(LedgerTestCase):
         database.commit(ROWS)
         database.close()
         other = sqlite3.connect(self.database_path)
-        other.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        other.execute(f"PRAGMA user_version = {VERSION + 1}")
         other.close()
-        with self.assertRaisesRegex(StateError, f"schema version {len(MIGRATIONS) + 1}.*install the newer"):
+        with self.assertRaisesRegex(StateError, f"schema version {VERSION + 1}.*install the newer"):
             opened(self.directory)
 
     def test_interrupted_migration_is_repeated(self) -> None:
