@@ -12,6 +12,19 @@ IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
 
+LINK_LOCAL = IPv4Network("169.254.0.0/16")
+_NO_LAN = {
+    ipaddress.ip_network("0.0.0.0/8"): "this network",
+    ipaddress.ip_network("127.0.0.0/8"): "loopback",
+    LINK_LOCAL: "link-local",
+    ipaddress.ip_network("224.0.0.0/4"): "multicast",
+    ipaddress.ip_network("240.0.0.0/4"): "reserved (class E)",
+    ipaddress.ip_network("::/127"): "unspecified and loopback",
+    ipaddress.ip_network("fe80::/10"): "link-local",
+    ipaddress.ip_network("ff00::/8"): "multicast",
+}
+"""Ranges without addresses for a LAN's hosts, with their names (RFC 6890, RFC 4291)."""
+
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
@@ -38,6 +51,21 @@ def parse_network(text: str) -> IPNetwork:
     except ValueError:
         pass
     raise ValueError(f"{text!r} is not a subnet, its host bits are not zero: write {meant}")
+
+
+def range_without_lan(network: IPNetwork) -> str | None:
+    """
+    A range in *network* whose addresses no host on a LAN may have, with its name; ``None`` if there is none, and for
+    ``0.0.0.0/0`` and ``::/0``, which mean any subnet.
+    """
+    if not network.prefixlen:
+        return None
+    return next((f"{each} ({name})" for each, name in _NO_LAN.items() if each.overlaps(network)), None)
+
+
+def is_link_local(network: IPNetwork) -> bool:
+    """Whether *network* is in 169.254.0.0/16."""
+    return isinstance(network, IPv4Network) and network.subnet_of(LINK_LOCAL)
 
 
 def parse_interface(text: str) -> IPInterface:

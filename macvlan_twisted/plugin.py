@@ -224,7 +224,7 @@ def build(
     endpoint_locks = KeyedLock()
     readdressing = Readdressing(registry, on_lan, host_access, endpoint_locks, sandboxes)
     environment = Environment(clock, random, wall_time, config.dhcp_timeout)
-    leases = Leases(sockets, conflicts, records, readdressing, environment)
+    leases = Leases(sockets, conflicts, open_pools, records, readdressing, environment)
 
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)
     dhcp_pools = DhcpPools(leases, macs)

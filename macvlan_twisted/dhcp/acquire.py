@@ -165,21 +165,26 @@ async def _request(
 async def _check(
     context: Context, client: Client, store: LeaseStore, granted: Binding, *, final: bool
 ) -> None:
-    """Make sure that no other host has the address, else send DHCPDECLINE (RFC 2131, 4.4.1)."""
+    """Make sure that the address is a container's to have and no other host has it, else send DHCPDECLINE (RFC 2131, 4.4.1)."""
+    why = store.unusable(granted.address)
     try:
-        owner = await store.in_use(granted.address)
+        owner = None if why is not None else await store.in_use(granted.address)
     except CancelledError:
         raise
     except Exception:
         release(context.socket, granted, context.random)
         raise
-    if owner is None or owner == client.mac:
+    if why is None and owner in (None, client.mac):
         return
     with Transaction(context, client) as transaction:
         transaction.transmit(MessageType.DECLINE, requested=granted.address, server_id=granted.server_id)
     raise AcquireFailed(
         f"{granted.address}, which the DHCP server {granted.server_id} on {context.parent} gave to {client.mac}, "
-        f"is in use by {owner}, and was declined: find that machine, or take the address out of the server's pool",
+        + (
+            f"is in use by {owner}, and was declined: find that machine, or take the address out of the server's pool"
+            if why is None
+            else f"{why}, and was declined: take the address out of the server's pool"
+        ),
         hopeless=final,
         answered=True,
     )

@@ -28,7 +28,7 @@ from .acquire import discover
 from .binding import Binding, Client, LanParameters
 from .lease import Lease
 from .release import release
-from .store import LeaseRecord, PersistentLeaseStore, Readdresser, Terms, host_name, lease_key
+from .store import LeaseRecord, PersistentLeaseStore, Readdresser, Reservations, Terms, host_name, lease_key
 from .transaction import Environment
 
 _log = Logger(namespace="macvlan_twisted.dhcp")
@@ -44,12 +44,14 @@ class Leases:
         self,
         sockets: PacketSockets,
         conflicts: Conflicts,
+        reservations: Reservations,
         records: HostRecords,
         readdresser: Readdresser,
         environment: Environment,
     ) -> None:
         self._sockets = sockets
         self._conflicts = conflicts
+        self._reservations = reservations
         self._records = records
         self._readdresser = readdresser
         self._environment = environment
@@ -134,7 +136,13 @@ class Leases:
             socket,
             client,
             PersistentLeaseStore(
-                self._save, self._conflicts, self._readdresser, socket.parent, release, detection
+                self._save,
+                self._conflicts,
+                self._reservations,
+                self._readdresser,
+                socket.parent,
+                release,
+                detection,
             ),
             self._environment,
         )

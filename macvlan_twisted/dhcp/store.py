@@ -8,6 +8,7 @@ from typing import Protocol
 
 from attrs import frozen
 
+from ..addresses import IPAddress
 from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Inconclusive, Taken
 from ..option_values import ConflictDetection
@@ -84,6 +85,9 @@ class LeaseStore(Protocol):
         released; after a renewal it is only logged.
         """
 
+    def unusable(self, address: IPv4Address) -> str | None:
+        """:return: why no container may have *address*, whatever a server says, as words that follow it."""
+
     async def in_use(self, address: IPv4Address) -> str | None:
         """:return: the MAC of another host that uses *address*, which was just granted. An exception ends the attempt."""
 
@@ -104,6 +108,13 @@ class LeaseStore(Protocol):
         """
 
 
+class Reservations(Protocol):
+    """The addresses of our address management that no server may lease to a container."""
+
+    def unusable(self, parent: str, address: IPAddress) -> str | None:
+        """:return: why no container on *parent* may have *address*, as words that follow it."""
+
+
 class Readdresser(Protocol):
     """What to do when a server insists on another address for a running container."""
 
@@ -121,6 +132,7 @@ class PersistentLeaseStore:
 
     save: Callable[[LeaseRecord], Awaitable[None]]
     conflicts: Conflicts
+    reservations: Reservations
     readdresser: Readdresser
     parent: str
     release: bool
@@ -134,6 +146,9 @@ class PersistentLeaseStore:
 
     async def keep(self, binding: Binding) -> None:
         await self.save(self._record(binding, granted=True))
+
+    def unusable(self, address: IPv4Address) -> str | None:
+        return self.reservations.unusable(self.parent, address)
 
     async def in_use(self, address: IPv4Address) -> str | None:
         if self.detection == ConflictDetection.OFF:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ..addresses import is_link_local
 from ..config import Config
 from ..errors import RequestRefused
 from ..netlink.kernel import MacvlanLink
 from ..option_values import MacvlanMode
 from . import requests
+from .models import Subnet
 from .options import NetworkOptions
 
 
@@ -35,6 +39,19 @@ def refuse_contradictions(options: NetworkOptions, mode: MacvlanMode) -> None:
             f"-o host_access=true cannot work in mode {mode}, in which the kernel hands nothing from one link on the "
             "parent to another, as the host's own: use -o macvlan_mode=bridge, or leave host_access out"
         )
+
+
+def refuse_link_local(subnets: Iterable[Subnet], internal: bool) -> None:
+    """
+    :raises RequestRefused: our address management is to allocate link-local addresses on a LAN, where hosts choose them by
+        themselves (RFC 3927).
+    """
+    for each in subnets:
+        if each.managed_here and is_link_local(each.pool) and not internal:
+            raise RequestRefused(
+                f"subnet {each.pool} is link-local, and is for internal networks only: add --internal, or give the LAN's own "
+                "--subnet"
+            )
 
 
 def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, default: bool) -> bool:

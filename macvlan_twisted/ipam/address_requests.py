@@ -151,6 +151,9 @@ class AddressRequests:
 
     async def _lease(self, pool: Pool, request: RequestAddress) -> IPInterface:
         """Lease an address from the DHCP server, and allocate it here, so that it is released with the pool."""
+        if request.address is not None:
+            self._selection.refuse_outside(pool, request.address, Purpose.ENDPOINT)
+            self._selection.refuse_taken(pool, request.address, Purpose.ENDPOINT)
         address = await self._dhcp_pools.lease(pool, request)
         try:
             await self._allocations.allocate(

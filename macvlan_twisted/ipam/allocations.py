@@ -130,7 +130,7 @@ class Allocations:
             # The pool may be about to be released; if that fails, it is open again.
             async with self._locks.acquire(request.pool_id):
                 pool = self._pools.by_id.get(request.pool_id)
-        if pool is None:
+        if pool is None or request.address.version != pool.prefix.version:
             return False
         shared = self._pools.set_of(pool)
         number = int(request.address)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import cached_property
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface, ip_network
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from attrs import frozen
 
-from ..addresses import IPAddress, IPInterface, IPNetwork
+from ..addresses import IPAddress, IPInterface, IPNetwork, is_link_local, range_without_lan
 from ..config import Config
 from ..errors import RequestRefused
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import Span, usable_span
-from .options import PoolOptions, parse_options
+from .options import OPTIONS, PoolOptions, parse_options
 from .requests import RequestPool
 
+MAX_DESCRIPTION = 1024
+"""Characters of a PoolID without its nonce. Longer ones would come near what a call may contain."""
+_DESCRIBED_PARTS = 4
+_OWN_OPTIONS = frozenset(spelling for option in OPTIONS for spelling in option.spellings)
 _ANY = {4: "0.0.0.0/0", 6: "::/0"}
 
 
@@ -107,24 +112,35 @@ class Pool:
 
 def pool_id_for(request: RequestPool, nonce: str) -> str:
     """
-    A PoolID that describes the pool: address space, pool, sub-pool, options and a nonce.
+    A PoolID that describes the pool: address space, pool, sub-pool, our options and a nonce.
 
-    The parts are percent-encoded, so that the id can be parsed.
+    The parts are percent-encoded, so that the id can be parsed. A description of more than :data:`MAX_DESCRIPTION` characters
+    is replaced by its hash: the engine must be able to send the id.
     """
-    options = "&".join(f"{quote(key)}={quote(value)}" for key, value in sorted(request.options.items()))
     parts = (
         quote(request.address_space, safe=""),
         str(request.pool) if request.pool is not None else ("any6" if request.v6 else "any4"),
         str(request.sub_pool) if request.sub_pool is not None else "",
-        options,
-        nonce,
+        "&".join(
+            f"{quote(key)}={quote(value)}"
+            for key, value in sorted(request.options.items())
+            if key in _OWN_OPTIONS
+        ),
     )
-    return ";".join(parts)
+    description = ";".join(parts)
+    if len(description) > MAX_DESCRIPTION:
+        description = sha256(description.encode()).hexdigest()
+    return f"{description};{nonce}"
 
 
 def id_without_nonce(pool_id: str) -> str:
-    """The description of the pool in *pool_id*, without the nonce."""
-    return pool_id.rpartition(";")[0]
+    """The description of the pool in *pool_id*, without the nonce, and without options that earlier versions put there."""
+    parts = pool_id.rpartition(";")[0].split(";")
+    if len(parts) == _DESCRIBED_PARTS:
+        parts[-1] = "&".join(
+            each for each in parts[-1].split("&") if unquote(each.partition("=")[0]) in _OWN_OPTIONS
+        )
+    return ";".join(parts)
 
 
 def parent_of(options: PoolOptions, config: Config) -> str:
@@ -147,6 +163,13 @@ def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
     if prefix.version != version:
         raise RequestRefused(
             f"pool {prefix} is not of IPv{version}, which was asked for: give a subnet of that family"
+        )
+    barred = range_without_lan(prefix)
+    if barred is not None and not is_link_local(
+        prefix
+    ):  # CreateNetwork refuses that unless the network is internal
+        raise RequestRefused(
+            f"subnet {prefix} has addresses of {barred}, which no host on a LAN may have: give the LAN's own --subnet"
         )
     part = request.sub_pool
     if part is None and request.pool in (None, config.subnet_of_version(version)):

@@ -9,6 +9,7 @@ from ..errors import StateError
 from ..state.interfaces import AddressStore, Allocation
 from ..state.serialize import from_document, to_document
 from .address_set import AddressSet
+from .allocator import usable_span
 from .pool import Pool, id_without_nonce
 from .requests import Purpose
 
@@ -156,10 +157,22 @@ class PoolRegistry:
         """Whether *address* is allocated to a container on *parent*."""
         return self.pool_of_endpoint(parent, address) is not None
 
+    def unusable(self, parent: str, address: IPAddress) -> str | None:
+        """See :class:`~macvlan_twisted.dhcp.store.Reservations`."""
+        for pool in self.by_id.values():
+            if pool.lan_parent != parent or address not in pool.prefix:
+                continue
+            span = usable_span(pool.prefix)
+            if not span.first <= int(address) <= span.last:
+                return f"is the network or broadcast address of {pool.prefix}"
+            if int(address) in self.set_of(pool).reserved:
+                return f"is reserved in pool {pool.prefix} as a gateway's, the host's or an auxiliary address"
+        return None
+
     def pool_of_endpoint(self, parent: str, address: IPAddress) -> Pool | None:
         """The pool that allocated *address* to a container on *parent*."""
         for pool in self.by_id.values():
-            if pool.is_global:
+            if pool.is_global or address.version != pool.prefix.version:
                 continue
             if pool.lan_parent == parent and int(address) in self.set_of(pool).endpoints.get(
                 pool.pool_id, ()

@@ -129,6 +129,27 @@ def test_offered_address_in_use_is_declined(
 
 
 @pytest.mark.one_engine
+@pytest.mark.dhcp_server(range="192.168.77.127,192.168.77.127")
+def test_unusable_address_of_a_server_is_declined(docker_host: DockerHost, server: DhcpServer) -> None:
+    reserved = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--aux-address=printer=192.168.77.127")
+    broadcast = ("--subnet=192.168.77.0/25", "--gateway=192.168.77.1")
+    for words, why in (
+        (reserved, "is reserved in pool 192.168.77.0/24"),
+        (broadcast, "is the network or broadcast address of 192.168.77.0/25"),
+    ):
+        docker_host.create("lan", *OURS, *words)
+        error = docker_host.start_refusal()
+        assert "192.168.77.127, which the DHCP server" in error
+        assert why in error
+        assert "and was declined: take the address out of the server's pool" in error
+        assert server.leases() == []
+        docker_host.engine.docker("network", "rm", "lan")
+        # What was declined is not offered again for ten minutes.
+        server.stop()
+        server.start()
+
+
+@pytest.mark.one_engine
 def test_one_of_two_servers_leases(docker_host: DockerHost, server: DhcpServer) -> None:
     with DhcpServer(docker_host.lan, "neighbour", range="192.168.77.200,192.168.77.209") as second:
         docker_host.create("lan", *NULL)

@@ -44,6 +44,10 @@ class RecordingStore:
         """Report ``keep``."""
         self._note("keep", binding)
 
+    def unusable(self, address: IPv4Address) -> str | None:
+        """Any address is usable."""
+        return None
+
     async def in_use(self, address: IPv4Address) -> str | None:
         """No address is in use."""
         return None

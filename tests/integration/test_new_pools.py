@@ -64,6 +64,22 @@ def test_network_on_another_parent_than_its_pool_is_refused(docker_host: DockerH
     docker_host.plugin.start()
 
 
+@pytest.mark.one_engine
+def test_subnets_that_no_lan_has_are_refused(docker_host: DockerHost) -> None:
+    for subnet, word in {
+        "224.1.0.0/16": "multicast",
+        "127.1.0.0/16": "loopback",
+        "240.0.0.0/24": "class E",
+        "169.254.0.0/16": "--internal",
+    }.items():
+        error = docker_host.refusal(OURS, f"--subnet={subnet}", ON_ETH1)
+        assert subnet in error
+        assert word in error
+    docker_host.create("lan", OURS, "--subnet=169.254.0.0/16", "--internal", ON_ETH1)
+    (address,) = docker_host.start("box").addresses()
+    assert address.startswith("169.254.0.")
+
+
 def test_pools_keep_their_parents_in_any_order_of_networks() -> None:
     with Lan(nics=2) as lan, Plugin(lan, arguments=DEFAULTS) as plugin:
 

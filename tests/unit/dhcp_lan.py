@@ -188,6 +188,8 @@ class RecordingHolder:
     notes: list[tuple[str, str]] = field(factory=list)
     users: dict[str, str] = field(factory=dict)
     """The MACs of other hosts, by address."""
+    reserved: dict[str, str] = field(factory=dict)
+    """Why no container may have an address, by address."""
     blind: Exception | None = None
     """The error of every probe."""
     moves: bool = False
@@ -207,6 +209,9 @@ class RecordingHolder:
         waiting = self.disk(what)
         if waiting is not None:
             await waiting
+
+    def unusable(self, address: IPv4Address) -> str | None:
+        return self.reserved.get(str(address))
 
     async def in_use(self, address: IPv4Address) -> str | None:
         self.notes.append(("in use?", str(address)))

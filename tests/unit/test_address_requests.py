@@ -77,6 +77,18 @@ class NamedAddressTests(AddressTestCase):
         self.close(pool)
         self.assertEqual(self.plugin.store.open, {})
 
+    def test_release_of_the_other_family_frees_nothing(self) -> None:
+        """The addresses are the same number."""
+        pool = self.open()
+        self.ask(pool, "192.168.1.64")
+        for same_number in ("::192.168.1.64", "::c0a8:140"):
+            self.release(pool, same_number)
+            with self.assert_refused(RequestRefused, "192.168.1.64"):
+                self.ask(pool, "192.168.1.64")
+        self.assertEqual([str(each) for _, each in self.plugin.store.claimed], ["192.168.1.64"])
+        self.release(pool, "192.168.1.64")
+        self.assertEqual(self.plugin.store.claimed, {})
+
 
 class GatewayTests(AddressTestCase):
     def test_default_gateway_is_the_router_if_it_is_in_the_pool(self) -> None:

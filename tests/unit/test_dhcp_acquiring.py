@@ -167,6 +167,16 @@ class WantedTests(AcquiringTestCase):
         self.assert_words(refusal, "192.168.77.100", STRANGER, "declined")
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST, DECLINE])
 
+    def test_reserved_address_is_declined(self) -> None:
+        stand = LeaseFixture(Server())
+        stand.holder.reserved["192.168.77.100"] = "is reserved"
+        refusal = self.refusal(self.acquire(stand, "192.168.77.100"))
+        self.assert_words(
+            refusal, "192.168.77.100", "is reserved", "declined", "192.168.77.1 ", "server's pool"
+        )
+        self.assertEqual(stand.kinds, [DISCOVER, REQUEST, DECLINE])
+        self.assertEqual(stand.holder.noted("in use?", "keep"), [])
+
 
 class DurabilityTests(AcquiringTestCase):
     def test_request_and_result_wait_for_the_disk(self) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 from attrs import evolve
 from twisted.logger import LogLevel, capturedLogs
 
+from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.dhcp.binding import Binding
 from macvlan_twisted.dhcp.store import LeaseRecord, Terms
 from macvlan_twisted.errors import RequestRefused, StateError
+from macvlan_twisted.ipam.requests import Purpose, RequestAddress, RequestPool
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.option_values import ConflictDetection
 from macvlan_twisted.reconcile.startup import leases_in_use
@@ -17,7 +19,7 @@ from macvlan_twisted.state.interfaces import RecordKind
 from macvlan_twisted.state.serialize import from_document
 from macvlan_twisted.testing.kernel import nic
 
-from .dhcp_lan import DISCOVER, MAC, RELEASE, REQUEST, Said, Server
+from .dhcp_lan import DECLINE, DISCOVER, MAC, RELEASE, REQUEST, Said, Server
 from .helpers import (
     ENDPOINT,
     NETWORK,
@@ -271,6 +273,61 @@ class ParentTests(LeasesTestCase):
         plugin = self.next_life()
         self.resume(plugin)
         self.assertEqual(self.rows(), [])
+
+
+class ReservedAddressTests(LeasesTestCase):
+    """What the server offers is 192.168.77.100."""
+
+    def open(self, pool: str, **options: str) -> str:
+        request = RequestPool("Local", parse_network(pool), None, options)
+        return self.plugin.wait(self.plugin.pools.request_pool(request)).pool_id
+
+    def refuse_lease(self, pool_id: str, *words: str, address: str | None = None) -> None:
+        wanted = None if address is None else parse_address(address)
+        request = RequestAddress(pool_id, wanted, endpoint_name="box")
+        asked = self.plugin.start(self.plugin.addresses.request_address(request))
+        for _ in range(100):
+            self.plugin.clock.advance(1)
+        refusal = str(self.failureResultOf(asked, RequestRefused).value)
+        for word in words:
+            self.assertIn(word, refusal)
+        self.assertEqual(self.rows(), [])
+
+    def test_lease_of_a_pools_broadcast_address_is_refused(self) -> None:
+        self.server.address = "192.168.77.127"
+        pool = self.open("192.168.77.0/25", dhcp="true")
+        self.refuse_lease(pool, "192.168.77.127", "network or broadcast address of 192.168.77.0/25")
+        self.assertIn(DECLINE, self.kinds)
+
+    def test_lease_of_a_pools_network_address_is_refused(self) -> None:
+        self.server.address = "192.168.77.128"
+        pool = self.open("192.168.77.128/25", dhcp="true")
+        self.refuse_lease(pool, "192.168.77.128", "network or broadcast address")
+
+    def test_lease_of_a_reserved_address_is_refused(self) -> None:
+        pool = self.open("192.168.77.0/24", dhcp="true")
+        gateway = RequestAddress(pool, parse_address("192.168.77.100"), Purpose.GATEWAY)
+        self.plugin.wait(self.plugin.addresses.request_address(gateway))
+        self.refuse_lease(pool, "192.168.77.100", "reserved in pool 192.168.77.0/24", "server's pool")
+
+    def test_reserved_address_is_not_even_asked_for(self) -> None:
+        pool = self.open("192.168.77.0/24", dhcp="true")
+        gateway = RequestAddress(pool, parse_address("192.168.77.100"), Purpose.GATEWAY)
+        self.plugin.wait(self.plugin.addresses.request_address(gateway))
+        self.refuse_lease(pool, "192.168.77.100", "reserved", address="192.168.77.100")
+        self.refuse_lease(pool, "192.168.77.255", "not a host's address", address="192.168.77.255")
+        self.assertEqual(self.kinds, [])
+
+    def test_reserved_address_is_refused_without_a_pool_of_dhcp(self) -> None:
+        """A network with no address management, on the parent of a pool that reserves the address."""
+        self.open("192.168.77.0/24")
+        (pool,) = self.plugin.pools.open_pools
+        gateway = RequestAddress(pool.pool_id, parse_address("192.168.77.100"), Purpose.GATEWAY)
+        self.plugin.wait(self.plugin.addresses.request_address(gateway))
+        taking = self.plugin.start(self.plugin.leases.acquire(TERMS))
+        for _ in range(100):
+            self.plugin.clock.advance(1)
+        self.assertIn("reserved in pool", str(self.failureResultOf(taking, RequestRefused).value))
 
 
 class EndpointTests(LeasesTestCase):

@@ -113,6 +113,18 @@ class CreationTests(PluginTestCase):
         self.assert_nothing_left()
 
 
+class LinkLocalTests(PluginTestCase):
+    def create(self, **more: Any) -> None:
+        self.plugin.create_network(subnets=(evolve(subnet("169.254.0.0/16"), managed_here=True),), **more)
+
+    def test_link_local_subnet_is_for_internal_networks_only(self) -> None:
+        with self.assert_refused(RequestRefused, "169.254.0.0/16", "link-local", "--internal"):
+            self.create(parent="eth0")
+        self.assert_nothing_left()
+        self.create(internal=True, parent="eth0")
+        self.assertIn(NETWORK, self.plugin.registry.networks)
+
+
 class ReadBackTests(PluginTestCase):
     ASKED = MacvlanLink("x", "eth0", "bridge", mtu=1400, broadcast_queue_length=5, broadcast_limit=2)
 

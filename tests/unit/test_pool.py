@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import unquote
 
 from attrs import evolve
@@ -16,6 +17,7 @@ from macvlan_twisted.ipam.options import parse_options
 from macvlan_twisted.ipam.pool import (
     Pool,
     gateway_in_data,
+    id_without_nonce,
     plan_pool,
     pool_id_for,
     refuse_overlap,
@@ -23,6 +25,7 @@ from macvlan_twisted.ipam.pool import (
 )
 from macvlan_twisted.ipam.pool_registry import MAX_CURSORS, PoolRegistry
 from macvlan_twisted.ipam.requests import RequestPool
+from macvlan_twisted.protocol.json_reader import MAX_TEXT_LENGTH
 from macvlan_twisted.state.serialize import from_document, to_document
 from macvlan_twisted.testing.state import MemoryAddressStore
 
@@ -67,12 +70,15 @@ def planned(pool: str | None, part: str | None = None, v6: bool = False, **optio
     return plan_pool(asked(pool, part, v6, **options), LAN, "0a1b2c3d")
 
 
+FOREIGN: Any = {"com.docker.network.x": "y" * 4000}
+
+
 class IdTests(SynchronousTestCase):
     @given(
         TEXTS,
         st.none() | SUBNETS,
         st.none() | SUBNETS,
-        st.dictionaries(TEXTS, TEXTS, max_size=3),
+        st.dictionaries(st.sampled_from(["parent", "dhcp", "identity"]), TEXTS, max_size=3),
         st.booleans(),
     )
     def test_id_describes_the_pool(
@@ -81,6 +87,29 @@ class IdTests(SynchronousTestCase):
         request = RequestPool(space, pool, part, options, v6 if pool is None else pool.version == 6)
         self.assertEqual(read_id(pool_id_for(request, "0a1b2c3d")), (request, "0a1b2c3d"))
 
+    def test_id_is_never_longer_than_a_call_accepts(self) -> None:
+        for request in (
+            RequestPool("\U0001f433" * MAX_TEXT_LENGTH, None, None, {}),
+            asked("10.0.0.0/8", **FOREIGN),
+            asked("10.0.0.0/8", dhcp_vendor_class="\U0001f433" * 255, parent="eth0"),
+        ):
+            ids = [pool_id_for(request, nonce) for nonce in ("0a1b2c3d", "4e5f6071")]
+            self.assertLessEqual(max(map(len, ids)), MAX_TEXT_LENGTH)
+            self.assertEqual(len(set(ids)), 2)
+            self.assertEqual(*map(id_without_nonce, ids))
+
+    def test_id_leaves_out_options_of_others(self) -> None:
+        plain = asked("10.0.0.0/8", parent="eth0")
+        foreign = asked("10.0.0.0/8", parent="eth0", **FOREIGN)
+        self.assertEqual(pool_id_for(plain, "0"), pool_id_for(foreign, "0"))
+
+    def test_id_of_an_earlier_version_describes_the_same_pool(self) -> None:
+        """It had the options of others."""
+        earlier = "Local;10.0.0.0/8;;com.docker.network.x=y&parent=eth0;0a1b2c3d"
+        self.assertEqual(
+            id_without_nonce(earlier), id_without_nonce(pool_id_for(asked("10.0.0.0/8", parent="eth0"), "0"))
+        )
+
 
 class PlanTests(SynchronousTestCase):
     def refused(self, request: RequestPool, *words: str, config: Config = LAN) -> None:
@@ -88,6 +117,42 @@ class PlanTests(SynchronousTestCase):
             plan_pool(request, config, "0")
         for word in words:
             self.assertIn(word, str(caught.exception))
+
+    def test_ranges_without_a_lan_are_refused(self) -> None:
+        for pool, words in {
+            "224.0.0.0/24": "224.0.0.0/4 (multicast)",
+            "239.1.0.0/16": "multicast",
+            "127.0.0.0/8": "127.0.0.0/8 (loopback)",
+            "127.9.0.0/16": "loopback",
+            "240.0.0.0/8": "class E",
+            "255.255.255.0/24": "class E",
+            "0.0.0.0/8": "0.0.0.0/8 (this network)",
+            "0.1.0.0/16": "this network",
+            "168.0.0.0/5": "169.254.0.0/16 (link-local)",
+            "0.0.0.0/1": "this network",
+            "ff02::/64": "ff00::/8 (multicast)",
+            "fe80::/64": "fe80::/10 (link-local)",
+            "::/64": "loopback",
+            "::1/128": "loopback",
+        }.items():
+            with self.subTest(pool):
+                self.refused(asked(pool, v6=":" in pool), pool, words, "--subnet")
+
+    def test_other_ranges_are_accepted(self) -> None:
+        for pool in (
+            "0.0.0.0/0",
+            "169.254.0.0/16",
+            "169.254.7.0/24",
+            "1.0.0.0/8",
+            "126.0.0.0/8",
+            "128.0.0.0/8",
+            "169.253.0.0/16",
+            "223.255.255.0/24",
+            "::/0",
+            "fd00::/64",
+            "2001:db8::/64",
+        ):
+            self.assertEqual(str(planned(pool, v6=":" in pool).prefix), pool)
 
     def test_pool_is_planned(self) -> None:
         lan, ten, part = map(parse_network, ("192.168.1.0/24", "10.0.0.0/8", "10.1.0.0/16"))
