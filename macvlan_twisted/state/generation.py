@@ -42,6 +42,7 @@ _FORMER = struct.Struct(">QI")
 _BESIDE = struct.Struct(">Q16sI")
 _OUTSIDE = struct.Struct(">4sQII")
 _MAGIC = b"mvt1"
+"""Ends with the version of the file. One of another version is not read: it is as if there were no such file."""
 _LONGEST = _OUTSIDE.size + 4096
 """Bytes of the longest file of ours: a head and a path (PATH_MAX)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from ipaddress import ip_address
@@ -17,6 +18,7 @@ from macvlan_twisted.dhcp.binding import Binding
 from macvlan_twisted.dhcp.store import LeaseRecord
 from macvlan_twisted.driver.models import Endpoint, MadeLink, Network, Subnet, VlanStep
 from macvlan_twisted.errors import NewerStateError, StateError
+from macvlan_twisted.failpoints import Failpoint, observe
 from macvlan_twisted.ipam.pool import Pool
 from macvlan_twisted.lan.conflict_table import Conflict
 from macvlan_twisted.lan.host_link import HostLink
@@ -132,6 +134,25 @@ class StoredStateTests(StoredStateTestCase):
                 self.assertIn(f"PRAGMA user_version = {VERSION};", upgraded)
                 open_database(self.directory).close()
                 self.assertEqual(dump(self.directory), upgraded)
+
+    def test_upgrade_that_was_killed_is_repeated(self) -> None:
+        """Copies of the files, before and after each failpoint, are what a kill leaves."""
+        self.restored(NAMES[0])
+        upgraded, copies = self.directory, list[Path]()
+
+        def copy(step: Failpoint, is_done: bool) -> None:
+            copies.append(upgraded.with_name(str(len(copies))))
+            shutil.copytree(upgraded, copies[-1])
+
+        stop = observe(copy)
+        self.addCleanup(stop)
+        open_database(self.directory).close()
+        stop()
+        expected = self.on_disk()
+        self.assertGreater(len(copies), 10)
+        for self.directory in copies:
+            open_database(self.directory).close()
+            self.assertEqual(self.on_disk(), expected)
 
     def test_older_copy_is_refused_before_it_is_upgraded(self) -> None:
         name = NAMES[0]
