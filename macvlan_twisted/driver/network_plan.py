@@ -17,7 +17,13 @@ from .options import NetworkOptions, parse_options
 from .parent_plan import ParentPlan, plan_parent, refuse_unfit
 from .parent_status import ParentStatus
 from .sandboxes import ContainerSandboxes
-from .validation import leases_addresses, readdresses, refuse_contradictions, refuse_link_local
+from .validation import (
+    leases_addresses,
+    readdresses,
+    refuse_contradictions,
+    refuse_link_local,
+    refuse_name_identity,
+)
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -112,6 +118,7 @@ def plan_network(
         )
     refuse_contradictions(options, mode)
     refuse_link_local(request.subnets, request.internal)
+    refuse_name_identity(request, options)
     if options.host_addresses and not _host_access(options, config):
         raise RequestRefused("-o host_address has a meaning with host access only: add -o host_access=true")
     plan = plan_parent(request.network_id, options, request.internal, config.host_interface, links)

@@ -34,6 +34,7 @@ class NetworkPools(Protocol):
         parent: str,
         named_parent: str | None,
         subnets: Iterable[tuple[IPNetwork, Collection[IPAddress]]],
+        options: Mapping[str, object],
     ) -> None:
         """
         CreateNetwork has come: an address that is named in the network's pools from now on is a container's, and those named
@@ -41,7 +42,9 @@ class NetworkPools(Protocol):
 
         :param named_parent: the parent as the user named it; *parent* may be a VLAN on it, or have another name.
         :param subnets: those that our address management manages, each with its auxiliary addresses.
-        :raises RequestRefused: the user named another parent for the pool of a subnet. :raises StateError: the disk refuses.
+        :param options: what the user set with ``-o``, by name. Of what is an option of pools, too, the pool's counts.
+        :raises RequestRefused: the user named another parent for the pool of a subnet, or set an option that the pool does
+            not have. :raises StateError: the disk refuses.
         """
 
 
@@ -118,6 +121,7 @@ class Networks:
                 network.parent,
                 options.parent,
                 [(each.pool, list(each.auxiliary.values())) for each in network.subnets if each.managed_here],
+                options.given(),
             )
             self._planner.warn_of_gateways(network)
             await self._make(network, given)

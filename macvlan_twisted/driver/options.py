@@ -75,15 +75,6 @@ def _host_addresses(text: str) -> tuple[IPAddress, ...]:
     return addresses
 
 
-def _identity(text: str) -> IdentitySource:
-    if text == IdentitySource.NAME:
-        raise ValueError(
-            "the engine does not tell network drivers a container's name: use --ipam-driver with this plugin and "
-            "--ipam-opt identity=name"
-        )
-    return parse_identity(text)
-
-
 @frozen
 class NetworkOptions:
     """What a user sets with ``-o``, parsed. ``None``: not set."""
@@ -178,7 +169,7 @@ class NetworkOptions:
         "conflict_detection",
         parse_conflict_detection,
         f"Refuse an address that someone else has: {', '.join(ConflictDetection)}. For address management that is not "
-        "ours; ours has an option of the same name. Default: the service's "
+        "ours; with ours --ipam-opt conflict_detection decides, and another value here is refused. Default: the service's "
         "--conflict-detection.",
         metavar="POLICY",
     )
@@ -191,8 +182,8 @@ class NetworkOptions:
     dhcp: bool | None = driver_option(
         "dhcp",
         parse_flag,
-        "Lease each container's address from the LAN's own DHCP server; with --ipam-driver null. Default: "
-        "the service's --dhcp.",
+        "Lease each container's address from the LAN's own DHCP server; with --ipam-driver null, or beside --ipam-opt "
+        "dhcp=true. Default: the service's --dhcp.",
         metavar="BOOL",
     )
     dhcp_release: bool | None = driver_option(
@@ -217,11 +208,19 @@ class NetworkOptions:
     )
     identity: IdentitySource | None = driver_option(
         "identity",
-        _identity,
+        parse_identity,
         "What a container's MAC is made of: its address, or nothing (random). Where this plugin manages "
-        "addresses, its own option of this name decides. Default: the service's --identity.",
+        "addresses, --ipam-opt identity decides, and another value here is refused. Default: the service's --identity.",
         metavar="SOURCE",
     )
+
+    def given(self) -> dict[str, object]:
+        """What the user has set, by the names of the fields."""
+        return {
+            option.attribute: value
+            for option in OPTIONS
+            if (value := getattr(self, option.attribute)) is not None
+        }
 
 
 OPTIONS: tuple[DriverOption, ...] = options_of(NetworkOptions)

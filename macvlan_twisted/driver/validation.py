@@ -8,7 +8,7 @@ from ..addresses import is_link_local
 from ..config import Config
 from ..errors import RequestRefused
 from ..netlink.kernel import MacvlanLink
-from ..option_values import MacvlanMode
+from ..option_values import IdentitySource, MacvlanMode
 from . import requests
 from .models import Subnet
 from .options import NetworkOptions
@@ -54,23 +54,28 @@ def refuse_link_local(subnets: Iterable[Subnet], internal: bool) -> None:
             )
 
 
+def refuse_name_identity(request: requests.CreateNetwork, options: NetworkOptions) -> None:
+    """
+    :raises RequestRefused: ``-o identity=name`` where another IPAM driver is told the containers' names, if any is.
+    """
+    if options.identity == IdentitySource.NAME and not any(each.managed_here for each in request.subnets):
+        raise RequestRefused(
+            "-o identity=name: the engine does not tell network drivers a container's name: use --ipam-driver with this "
+            "plugin and --ipam-opt identity=name"
+        )
+
+
 def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, default: bool) -> bool:
     """
     Whether CreateEndpoint leases addresses by DHCP, since nothing manages them.
 
-    :raises RequestRefused: ``-o dhcp=true`` where somebody does.
+    :raises RequestRefused: ``-o dhcp=true`` where Docker manages them. Where this plugin does, its pool decides.
     """
     has_nobody = bool(request.subnets) and all(each.null_ipam for each in request.subnets)
-    if options.dhcp and not has_nobody:
-        ours = any(each.managed_here for each in request.subnets)
+    if options.dhcp and not has_nobody and not any(each.managed_here for each in request.subnets):
         raise RequestRefused(
-            "-o dhcp=true is for networks without address management (--ipam-driver null), and this one has "
-            + (
-                "that of this plugin: give --ipam-opt dhcp=true instead"
-                if ours
-                else "Docker's own, which hands out addresses itself: add --ipam-driver null, or this plugin's with "
-                "--ipam-opt dhcp=true"
-            )
+            "-o dhcp=true is for networks without address management (--ipam-driver null), and this one has Docker's own, "
+            "which hands out addresses itself: add --ipam-driver null, or this plugin's with --ipam-opt dhcp=true"
         )
     return has_nobody and (default if options.dhcp is None else options.dhcp)
 

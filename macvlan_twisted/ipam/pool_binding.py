@@ -8,7 +8,7 @@ network has an address of the pool. Only addresses of bound pools are released w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from attrs import evolve, frozen
@@ -71,12 +71,14 @@ class PoolBinding:
         parent: str,
         named_parent: str | None,
         subnets: Iterable[tuple[IPNetwork, Collection[IPAddress]]],
+        options: Mapping[str, object],
     ) -> None:
         """See :class:`~macvlan_twisted.driver.networks.NetworkPools`."""
         parents = {parent, named_parent or parent}
         subnets = list(subnets)
         for subnet, auxiliary in subnets:
             self._match.refuse_other_parent(network_id, parents, subnet, auxiliary)
+            self._match.refuse_other_options(network_id, parents, subnet, auxiliary, options)
         for subnet, auxiliary in subnets:
             match = self._match.find(network_id, parents, subnet, auxiliary)
             try:

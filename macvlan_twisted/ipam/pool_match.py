@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from attrs import frozen
 
 from ..addresses import IPAddress, IPNetwork
 from ..errors import RequestRefused
 from .new_pools import NewPools
+from .options import OPTIONS
 from .pool import Pool, reported_subnet
 from .pool_registry import PoolRegistry
+
+_SHARED_OPTIONS = frozenset(option.attribute for option in OPTIONS if option.attribute != "parent")
+"""Options of pools whose value is a member of :class:`Pool`. Some are options of networks, too (``-o``)."""
+_LEASE_OPTIONS = frozenset({"dhcp", "dhcp_release", "dhcp_vendor_class"})
 
 
 @frozen
@@ -42,6 +47,38 @@ class PoolMatch:
                 f"--ipam-opt parent={found[0].parent} and the network's parent {' or '.join(sorted(parents))} differ, so addresses "
                 f"of pool {found[0].described()} would be looked for on another LAN: give the same parent in -o parent= and "
                 "--ipam-opt parent="
+            )
+
+    def refuse_other_options(
+        self,
+        network_id: str,
+        parents: Collection[str],
+        subnet: IPNetwork,
+        auxiliary: Collection[IPAddress],
+        options: Mapping[str, object],
+    ) -> None:
+        """
+        :param options: those of the network that its user set, by name.
+        :raises RequestRefused: one of them is an option of pools, too, and every pool that may be the network's has another
+            value: it would have no effect.
+        """
+        wanted = {name: value for name, value in options.items() if name in _SHARED_OPTIONS}
+        if subnet.version == 6:  # leases are of IPv4
+            wanted = {name: value for name, value in wanted.items() if name not in _LEASE_OPTIONS}
+        found = [
+            each
+            for each in self._candidates(network_id, subnet, auxiliary)
+            if each.fits(parents) and not each.is_global
+        ]
+        lacking = [{name for name in wanted if getattr(each, name) != wanted[name]} for each in found]
+        if found and all(lacking):
+            option, value = next((each, wanted[each]) for each in wanted if each in lacking[0])
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            raise RequestRefused(
+                f"-o {option}={text} has no effect where this plugin manages the addresses, and pool {found[0].described()} was "
+                f"requested without --ipam-opt {option}={text}: add that. Docker Compose drops ipam.options: create the network "
+                "with docker network create and name it as external in the compose file, or start the plugin with "
+                f"--{option.replace('_', '-')} {text}"
             )
 
     def find(

@@ -103,7 +103,9 @@ class AddressTests(ReconcilerTestCase):
         ):
             self.plugin.wait(self.plugin.addresses.request_address(RequestAddress(other, address, purpose)))
         subnets = [(parse_network(SUBNET), [printer])]
-        self.plugin.wait(self.plugin.pool_binding.network_requested(OTHER_NETWORK, "eth0", "eth0", subnets))
+        self.plugin.wait(
+            self.plugin.pool_binding.network_requested(OTHER_NETWORK, "eth0", "eth0", subnets, {})
+        )
         self.plugin.wait(self.plugin.pool_binding.assign_network(other, NETWORK))
         before = set(self.plugin.store.claimed)
         self.start_again()
