@@ -35,6 +35,7 @@ from .option_values import (
     parse_plugin_name,
     parse_probe_timeout,
     parse_reconcile_interval,
+    parse_return_grace,
     parse_threads,
     parse_vendor_class,
 )
@@ -263,6 +264,15 @@ class Config:
         "What a container's MAC is made of: its name (only Docker Engine 29 tells it), its address, or "
         "nothing (random). For pools and networks that do not say.",
         metavar="SOURCE",
+    )
+    return_grace: float = service_option(
+        5.0,
+        "return-grace",
+        parse_return_grace,
+        "For how many seconds (0 to 3600) an address that a container has just left goes to the next container, if it was "
+        "the only one of its network: so docker restart keeps address and MAC on engines before 29, which do not tell "
+        "containers' names. 0: it rests like any other.",
+        metavar="SECONDS",
     )
     recover: bool = service_option(
         False,

@@ -194,6 +194,10 @@ def parse_dhcp_timeout(text: str) -> float:
     return _seconds(text, 1, 300)
 
 
+def parse_return_grace(text: str) -> float:
+    return _seconds(text, 0, 3600)
+
+
 def parse_network_name(text: str) -> str:
     if not text.strip():
         raise ValueError(f"{text!r} is not a network's name: give one, like lan, or leave the option out")

@@ -42,6 +42,7 @@ from .ipam.pool_binding import PoolBinding
 from .ipam.pool_match import PoolMatch
 from .ipam.pool_registry import PoolRegistry
 from .ipam.pool_requests import PoolRequests
+from .ipam.returned import ReturnedAddresses
 from .ipam.selection import AddressSelection
 from .ipam.sticky_addresses import StickyAddresses
 from .keyed_lock import KeyedLock
@@ -96,6 +97,7 @@ class Plugin:
     pool_binding: PoolBinding
     open_pools: PoolRegistry
     sticky_addresses: StickyAddresses
+    returned: ReturnedAddresses
     networks: Networks
     host_addresses: HostAddresses
     endpoint_addresses: EndpointAddresses
@@ -116,6 +118,7 @@ class Plugin:
         self.registry.load()
         self.open_pools.load()
         self.sticky_addresses.load()
+        self.returned.load()
         self.conflicts.load()
         self.leases.load()
         self.parents.load()
@@ -229,17 +232,25 @@ def build(
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)
     dhcp_pools = DhcpPools(leases, macs)
     new_pools, claims = NewPools(clock), EndpointClaims(open_pools)
+    returned = ReturnedAddresses(config.return_grace, addresses, clock, wall_time)
     pool_locks, pending = KeyedLock(), PendingAddresses(awake_seconds)
     pools_seen = LastSeen(awake_seconds, open_pools.by_id.__contains__)
     selection = AddressSelection(config, open_pools, conflicts, sticky_addresses)
     allocations = Allocations(
-        open_pools, pool_locks, dhcp_pools, selection, sticky_addresses, pending, claims
+        open_pools, pool_locks, dhcp_pools, selection, sticky_addresses, pending, claims, returned
     )
     pool_binding = PoolBinding(
-        open_pools, PoolMatch(open_pools, new_pools), pool_locks, allocations, selection, pending, claims
+        open_pools,
+        PoolMatch(open_pools, new_pools),
+        pool_locks,
+        allocations,
+        selection,
+        pending,
+        claims,
+        returned,
     )
     address_requests = AddressRequests(
-        open_pools, new_pools, allocations, dhcp_pools, macs, selection, pools_seen
+        open_pools, new_pools, allocations, dhcp_pools, macs, selection, returned, pools_seen
     )
     pool_requests = PoolRequests(
         config,
@@ -310,6 +321,7 @@ def build(
         pool_binding,
         open_pools,
         sticky_addresses,
+        returned,
         networks,
         host_addresses,
         endpoint_addresses,

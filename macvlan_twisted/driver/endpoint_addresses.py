@@ -43,8 +43,15 @@ class AddressOwners(Protocol):
     def endpoint_created(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
         """An endpoint of the network was created with *addresses*."""
 
-    def endpoint_removed(self, endpoint_id: str, network_id: str, addresses: Iterable[IPAddress]) -> None:
-        """The endpoint with *addresses* is gone, or was not created."""
+    def endpoint_removed(
+        self, endpoint_id: str, network_id: str, addresses: Iterable[IPAddress], may_return: bool = False
+    ) -> None:
+        """
+        The endpoint with *addresses* is gone, or was not created.
+
+        :param may_return: whether its container may have them again at once: it was created, and neighbours know the
+            addresses by a MAC that is made of them.
+        """
 
 
 class JoinObserver(Protocol):
@@ -144,6 +151,11 @@ class LanAddresses:
             self._conflicts.unassign(endpoint.parent, address, link_removed)
             if network is not None:
                 self._prediction.returned(network, address)
+
+    def is_assigned(self, endpoint: Endpoint) -> bool:
+        """Whether the endpoint was created with its addresses, and has them still."""
+        macs = [self._conflicts.assigned_mac(endpoint.parent, each) for each in endpoint.addresses]
+        return bool(macs) and all(mac == endpoint.mac for mac in macs)
 
     def of_other_mac(self, endpoint: Endpoint) -> list[Endpoint]:
         """Endpoints on the same parent that have an address of *endpoint* under another MAC."""
@@ -276,7 +288,10 @@ class EndpointAddresses:
         :param link_removed: whether we have just removed its link.
         :raises StateError: its lease stays on disk until the next start.
         """
-        self._owners.endpoint_removed(endpoint.endpoint_id, endpoint.network_id, endpoint.known_addresses)
+        may_return = self.on_lan.is_assigned(endpoint) and endpoint.has_mac_of_address
+        self._owners.endpoint_removed(
+            endpoint.endpoint_id, endpoint.network_id, endpoint.known_addresses, may_return
+        )
         other = None
         if endpoint.mac is not None:
             other = self._registry.holder_of_mac(endpoint.parent, endpoint.mac)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from attrs import field, frozen
 
 from ..addresses import IPAddress, IPInterface, IPNetwork
+from ..macs import mac_from_ip
 from ..netlink.kernel import MacvlanLink
 from ..option_values import ConflictDetection, IdentitySource, MacvlanMode
 
@@ -133,6 +134,11 @@ class Endpoint:
     @property
     def addresses(self) -> tuple[IPAddress, ...]:
         return tuple(each.ip for each in (self.address, self.address_v6) if each is not None)
+
+    @property
+    def has_mac_of_address(self) -> bool:
+        """Whether its MAC is made of its address: who has the address has the MAC."""
+        return bool(self.addresses) and self.mac == mac_from_ip(self.address, self.address_v6, "")
 
     @property
     def known_addresses(self) -> tuple[IPAddress, ...]:

@@ -19,6 +19,7 @@ from .pool import Pool
 from .pool_registry import PoolRegistry
 from .prefetch import pool_released_error
 from .requests import Purpose, ReleaseAddress, RequestAddress
+from .returned import ReturnedAddresses
 from .selection import AddressSelection, in_use_error
 
 _log = Logger(namespace="macvlan_twisted.ipam")
@@ -35,6 +36,7 @@ class AddressRequests:
         dhcp_pools: DhcpPools,
         macs: MacPolicy,
         selection: AddressSelection,
+        returned: ReturnedAddresses,
         last_seen: LastSeen,
     ) -> None:
         self._pools = pools
@@ -43,6 +45,7 @@ class AddressRequests:
         self._dhcp_pools = dhcp_pools
         self._macs = macs
         self._selection = selection
+        self._returned = returned
         self._last_seen = last_seen
 
     async def request_address(self, request: RequestAddress) -> IPInterface:
@@ -63,8 +66,9 @@ class AddressRequests:
         if purpose is Purpose.GATEWAY and address is None:
             address = await self._choose_gateway(pool)
         advances = False
+        is_chosen = address is None and not request.endpoint_name
         if address is None:
-            address = await self._selection.previous(pool, request.endpoint_name)
+            address = await self._previous(pool, request.endpoint_name)
             if address is None:
                 address, advances = await self._selection.next(pool), True
         else:
@@ -76,7 +80,7 @@ class AddressRequests:
         if purpose is Purpose.ENDPOINT and pool.identity != IdentitySource.RANDOM:
             name = request.endpoint_name
             mac = self._macs.mac_for_name(pool, name)
-        allocation = Allocation(pool.pool_id, address, purpose.value, name, mac)
+        allocation = Allocation(pool.pool_id, address, purpose.value, name, mac, is_chosen)
         await self._allocations.allocate(pool, allocation, advances)
         _log.info(
             "address allocated: {address} of pool {pool} as {purpose}{name}",
@@ -86,6 +90,13 @@ class AddressRequests:
             name=f" for {request.endpoint_name}" if request.endpoint_name else "",
         )
         return pool.with_length(address)
+
+    async def _previous(self, pool: Pool, name: str) -> IPAddress | None:
+        """The address that the container had before, as far as that is known and the address is free."""
+        if name:
+            return await self._selection.previous(pool, name)
+        address = self._returned.take(pool.pool_id)
+        return None if address is None else await self._selection.again(pool, address, "a container")
 
     async def _purpose_of(self, request: RequestAddress, pool: Pool) -> tuple[Purpose, bool]:
         """
@@ -173,4 +184,4 @@ class AddressRequests:
     async def release_address(self, request: ReleaseAddress) -> None:
         """Succeeds when there is nothing to release."""
         self._last_seen.note(request.pool_id)
-        await self._allocations.release(request, lambda: True)
+        await self._allocations.release(request, lambda: True, may_return=True)

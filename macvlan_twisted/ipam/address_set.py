@@ -20,6 +20,8 @@ class AddressSet:
     """Each unavailable address once, for :func:`~macvlan_twisted.ipam.allocator.next_free`."""
     endpoints: dict[str, set[int]] = field(factory=dict)
     """By pool id: the addresses of its endpoints."""
+    chosen: dict[str, set[int]] = field(factory=dict)
+    """By pool id: those of them that we chose for containers without a name."""
     reserved: dict[int, set[str]] = field(factory=dict)
     """By address: the ids of the pools that reserve it."""
     hosts: set[tuple[str, int]] = field(factory=set)
@@ -54,11 +56,13 @@ class AddressSet:
     def is_endpoint_address(self, address: int) -> bool:
         return any(address in addresses for addresses in self.endpoints.values())
 
-    def add(self, pool_id: str, address: int, purpose: Purpose) -> None:
+    def add(self, pool_id: str, address: int, purpose: Purpose, is_chosen: bool = False) -> None:
         if address not in self.aside and not self.is_allocated(address):
             self.taken.add(address)
         if purpose is Purpose.ENDPOINT:
             self.endpoints.setdefault(pool_id, set()).add(address)
+            if is_chosen:
+                self.chosen.setdefault(pool_id, set()).add(address)
         else:
             self.reserved.setdefault(address, set()).add(pool_id)
             if purpose is Purpose.HOST:
@@ -88,6 +92,7 @@ class AddressSet:
         addresses.discard(address)
         if not addresses:
             self.endpoints.pop(pool_id, None)
+        self.chosen.get(pool_id, set()).discard(address)
         self.hosts.discard((pool_id, address))
         self.unconfirmed.discard((pool_id, address))
         holders = self.reserved.get(address, set())
@@ -103,4 +108,5 @@ class AddressSet:
         addresses.update(address for address, holders in self.reserved.items() if pool_id in holders)
         for address in addresses:
             self.remove(pool_id, address)
+        self.chosen.pop(pool_id, None)
         self.pools.discard(pool_id)

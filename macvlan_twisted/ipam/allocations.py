@@ -17,6 +17,7 @@ from .pool import Pool
 from .pool_registry import PoolRegistry
 from .prefetch import pool_released_error
 from .requests import Purpose, ReleaseAddress
+from .returned import ReturnedAddresses
 from .selection import AddressSelection
 from .sticky_addresses import StickyAddresses
 
@@ -35,6 +36,7 @@ class Allocations:
         sticky_addresses: StickyAddresses,
         pending: PendingAddresses,
         claims: EndpointClaims,
+        returned: ReturnedAddresses,
     ) -> None:
         self._pools = pools
         self._locks = locks
@@ -43,6 +45,7 @@ class Allocations:
         self._sticky_addresses = sticky_addresses
         self._pending = pending
         self._claims = claims
+        self._returned = returned
 
     async def allocate(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
         """
@@ -66,7 +69,8 @@ class Allocations:
             raise pool_released_error(pool)
         shared, number = self._pools.set_of(pool), int(allocation.address)
         was_allocated = shared.holds(pool.pool_id, number)
-        shared.add(pool.pool_id, number, Purpose(allocation.purpose))
+        shared.add(pool.pool_id, number, Purpose(allocation.purpose), allocation.is_chosen)
+        self._returned.allocated(pool.pool_id, allocation.address)
         if allocation.purpose == Purpose.AUXILIARY.value and not was_allocated:
             shared.unconfirmed.add((pool.pool_id, number))
         if allocation.purpose != Purpose.ENDPOINT.value:
@@ -80,7 +84,14 @@ class Allocations:
         elif allocation.purpose == Purpose.ENDPOINT.value:
             forgotten_names = self._sticky_addresses.forget_address(pool.pool_id, allocation.address)
         try:
-            await self._pools.store_allocation(pool, allocation, advances, forgotten_names, forgotten_cursors)
+            await self._pools.store_allocation(
+                pool,
+                allocation,
+                advances,
+                forgotten_names,
+                forgotten_cursors,
+                self._returned.forgotten(pool.pool_id),
+            )
         except BaseException:
             if not was_allocated:
                 shared.remove(pool.pool_id, number)
@@ -118,11 +129,14 @@ class Allocations:
             else:
                 self._pending.begin(pool.pool_id, number)
 
-    async def release(self, request: ReleaseAddress, is_due: Callable[[], bool]) -> bool:
+    async def release(
+        self, request: ReleaseAddress, is_due: Callable[[], bool], may_return: bool = False
+    ) -> bool:
         """
         Release an address.
 
         :param is_due: called with the lock held; returns whether to release the address after all.
+        :param may_return: whether its container may have it back.
         :return: whether there was anything to release.
         """
         pool = self._pools.find(request.pool_id)
@@ -144,7 +158,11 @@ class Allocations:
                 return False
             if pool.dhcp:
                 await self._dhcp_pools.release(pool, request.address)
-            await self._pools.erase_allocation(pool.pool_id, request.address)
+            is_chosen = may_return and number in shared.chosen.get(pool.pool_id, ())
+            returned = self._returned.to_store(pool.pool_id, request.address, is_chosen)
+            forgotten = self._returned.forgotten(pool.pool_id)
+            await self._pools.erase_allocation(pool.pool_id, request.address, returned, forgotten)
+            self._returned.released(pool.pool_id, request.address, returned is not None)
             shared.remove(pool.pool_id, number)
             self._pending.end(pool.pool_id, number)
             self._claims.ended(pool.pool_id, number)
@@ -159,6 +177,7 @@ class Allocations:
         addresses = sorted(self._pools.set_of(pool).endpoints.get(pool.pool_id, ()))
         self._pending.end_pool(pool.pool_id)
         self._sticky_addresses.forget_pool(pool.pool_id)
+        self._returned.forget_pool(pool.pool_id)
         self._selection.close(pool)
         for address in self._pools.reserved_by(pool):  # the host's own, if the network was not created
             self._selection.release(pool, address)

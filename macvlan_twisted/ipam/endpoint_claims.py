@@ -66,11 +66,12 @@ class EndpointClaims:
         self._users[key] = endpoint_id
         self._used.setdefault(endpoint_id, set()).add(key)
 
-    def endpoint_removed(self, endpoint_id: str) -> None:
-        """Succeeds when it uses none."""
-        for key in self._used.pop(endpoint_id, ()):
-            if self._users.get(key) == endpoint_id:
-                del self._users[key]
+    def endpoint_removed(self, endpoint_id: str) -> list[tuple[str, int]]:
+        """:return: pool id and number of each address that it used."""
+        used = [key for key in self._used.pop(endpoint_id, ()) if self._users.get(key) == endpoint_id]
+        for key in used:
+            del self._users[key]
+        return used
 
     def ended(self, pool_id: str, number: int) -> None:
         """The address was released, or is allocated anew. Succeeds when no endpoint uses it."""

@@ -25,6 +25,7 @@ from .pool import Pool
 from .pool_match import PoolMatch
 from .pool_registry import PoolRegistry
 from .requests import Purpose, ReleaseAddress
+from .returned import ReturnedAddresses
 from .selection import AddressSelection
 
 _log = Logger(namespace="macvlan_twisted.ipam")
@@ -54,6 +55,7 @@ class PoolBinding:
         selection: AddressSelection,
         pending: PendingAddresses,
         claims: EndpointClaims,
+        returned: ReturnedAddresses,
     ) -> None:
         self._pools = pools
         self._match = match
@@ -62,6 +64,7 @@ class PoolBinding:
         self._selection = selection
         self._pending = pending
         self._claims = claims
+        self._returned = returned
         self._observed: dict[str, str] = {}
         """By pool id: the network in which a new endpoint has an address of the pool."""
 
@@ -261,9 +264,13 @@ class PoolBinding:
                 if pool.network_id == network_id:
                     self._pending.end(pool.pool_id, int(address))
 
-    def endpoint_removed(self, endpoint_id: str, network_id: str, addresses: Iterable[IPAddress]) -> None:
+    def endpoint_removed(
+        self, endpoint_id: str, network_id: str, addresses: Iterable[IPAddress], may_return: bool = False
+    ) -> None:
         """An endpoint was removed: its addresses are pending until they are released, or have another endpoint."""
-        self._claims.endpoint_removed(endpoint_id)
+        for pool_id, number in self._claims.endpoint_removed(endpoint_id):
+            if may_return and pool_id in self._pools.by_id:
+                self._returned.endpoint_left(pool_id, _address(self._pools.by_id[pool_id], number))
         for address in addresses:
             for pool in self._pools.by_id.values():
                 if pool.network_id == network_id and self._has_endpoint_address(pool, address):

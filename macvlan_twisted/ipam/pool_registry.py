@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..addresses import IPAddress
 from ..errors import StateError
-from ..state.interfaces import AddressStore, Allocation
+from ..state.interfaces import AddressStore, Allocation, ReturnedAddress
 from ..state.serialize import from_document, to_document
 from .address_set import AddressSet
 from .allocator import usable_span
@@ -62,7 +62,10 @@ class PoolRegistry:
             owner = self.by_id.get(allocation.pool_id)
             if owner is not None:
                 self.set_of(owner).add(
-                    allocation.pool_id, int(allocation.address), Purpose(allocation.purpose)
+                    allocation.pool_id,
+                    int(allocation.address),
+                    Purpose(allocation.purpose),
+                    allocation.is_chosen,
                 )
             else:
                 refuse_container_without_pool(allocation)
@@ -82,16 +85,26 @@ class PoolRegistry:
         advances: bool,
         forgotten_names: Sequence[str],
         forgotten_cursors: Sequence[str],
+        forgotten_returns: Sequence[IPAddress] = (),
     ) -> None:
         """
         :param advances: whether the next search for a free address starts after this one.
         :param forgotten_names: container names to erase.
-        :param forgotten_cursors: cursor keys to erase.
+        :param forgotten_cursors: cursor keys to erase. :param forgotten_returns: returned addresses to erase.
         """
-        await self._store.claim(allocation, pool.cursor_key, advances, forgotten_names, forgotten_cursors)
+        await self._store.claim(
+            allocation, pool.cursor_key, advances, forgotten_names, forgotten_cursors, forgotten_returns
+        )
 
-    async def erase_allocation(self, pool_id: str, address: IPAddress) -> None:
-        await self._store.release(pool_id, address)
+    async def erase_allocation(
+        self,
+        pool_id: str,
+        address: IPAddress,
+        returned: ReturnedAddress | None = None,
+        forgotten_returns: Sequence[IPAddress] = (),
+    ) -> None:
+        """:param returned: stored instead. :param forgotten_returns: returned addresses to erase."""
+        await self._store.release(pool_id, address, returned, forgotten_returns)
 
     def find(self, pool_id: str) -> Pool | None:
         """The pool with this id, or a rebuilt one whose id differs only in the nonce."""

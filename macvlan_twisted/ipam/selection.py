@@ -90,15 +90,19 @@ class AddressSelection:
         if not name or pool.identity == IdentitySource.RANDOM:
             return None
         sticky = self._sticky_addresses.of_name(pool.pool_id, name)
-        if sticky is None or not self._may_choose(pool, sticky.address):
+        return None if sticky is None else await self.again(pool, sticky.address, name)
+
+    async def again(self, pool: Pool, address: IPAddress, name: str) -> IPAddress | None:
+        """*address*, which the container *name* had before, if it is still free."""
+        if not self._may_choose(pool, address):
             return None  # it was requested with --ip, and is outside the range from which we choose
         try:
-            self.refuse_taken(pool, sticky.address, Purpose.ENDPOINT)
-            await self.refuse_used_by_others(pool, sticky.address)
+            self.refuse_taken(pool, address, Purpose.ENDPOINT)
+            await self.refuse_used_by_others(pool, address)
         except RequestRefused as refusal:
             _log.info("{name} gets another address than before: {reason}", name=name, reason=str(refusal))
             return None
-        return sticky.address
+        return address
 
     def default_gateway(self, pool: Pool) -> IPAddress | None:
         """The gateway of the pool in the service's configuration."""

@@ -19,6 +19,7 @@ from ..state import database as tables
 from ..state.database import Change, Database, Put, Table, to_json
 from ..state.interfaces import Allocation
 from ..state.serialize import from_document, to_document
+from ..state.sqlite import purpose_in
 
 
 @define
@@ -48,9 +49,9 @@ class Snapshot:
         for pool_id, text, purpose in database.rows(tables.ADDRESSES):
             address = parse_address(text)
             if pool_id in pools:
-                allocations[pool_id, address] = Purpose(purpose)
+                allocations[pool_id, address] = Purpose(purpose_in(purpose))
             else:  # the service frees the others when it starts
-                refuse_container_without_pool(Allocation(pool_id, address, purpose))
+                refuse_container_without_pool(Allocation(pool_id, address, purpose_in(purpose)))
         return cls(
             networks=documents(tables.NETWORKS, Network),
             endpoints=documents(tables.ENDPOINTS, Endpoint),

@@ -80,6 +80,7 @@ HOST_LINKS = Table("host_links", ("id", "document"), ("id",), since=2)
 CONFLICTS = Table("conflicts", ("id", "document"), ("id",), since=2)
 LEASES = Table("leases", ("id", "document"), ("id",), since=2)
 IDENTITIES = Table("identities", ("pool_id", "name", "address", "mac"), ("pool_id", "name"), since=2)
+RETURNED = Table("returned", ("pool_id", "address", "released_at"), ("pool_id", "address"), since=4)
 TABLES = (
     IDENTITY,
     NETWORKS,
@@ -92,9 +93,10 @@ TABLES = (
     CONFLICTS,
     LEASES,
     IDENTITIES,
+    RETURNED,
 )
 
-_NOT_MISSED = (IDENTITY, CURSORS, CONFLICTS, IDENTITIES)
+_NOT_MISSED = (IDENTITY, CURSORS, CONFLICTS, IDENTITIES, RETURNED)
 """Tables whose rows remain when the last network is deleted: no container depends on them."""
 
 

@@ -66,6 +66,8 @@ class Allocation:
     """The container's name, if it is to get the same address again."""
     mac: str = ""
     """The container's MAC, where it is not derived from the address."""
+    is_chosen: bool = False
+    """Whether we chose the address for a container without a name; else the user or the name did."""
 
 
 @frozen
@@ -76,6 +78,16 @@ class StickyAddress:
     name: str
     address: IPAddress
     mac: str
+
+
+@frozen
+class ReturnedAddress:
+    """An address that its container has left, and that the next one may get."""
+
+    pool_id: str
+    address: IPAddress
+    released_at: float
+    """The time of day, in seconds since 1970."""
 
 
 class AddressStore(Protocol):
@@ -93,10 +105,13 @@ class AddressStore(Protocol):
     def identities(self) -> list[StickyAddress]:
         """All sticky addresses, the oldest first where that is known. Called once, at start."""
 
+    def returned(self) -> list[ReturnedAddress]:
+        """All that were stored and not forgotten. Called once, at start."""
+
     def open_pool(self, pool_id: str, document: Document) -> Deferred[None]: ...
 
     def close_pool(self, pool_id: str) -> Deferred[None]:
-        """Delete the pool, with its allocations and sticky addresses."""
+        """Delete the pool, with its allocations, sticky addresses and returned addresses."""
 
     def claim(
         self,
@@ -105,6 +120,7 @@ class AddressStore(Protocol):
         advances: bool,
         forgotten_names: Sequence[str] = (),
         forgotten_sets: Sequence[str] = (),
+        forgotten_returns: Sequence[IPAddress] = (),
     ) -> Deferred[None]:
         """
         Allocate an address. An allocation with a name is saved as a :class:`StickyAddress`, too.
@@ -112,8 +128,19 @@ class AddressStore(Protocol):
         :param advances: make it the address that was allocated last in *shared_set*.
         :param forgotten_names: delete the sticky addresses of these names.
         :param forgotten_sets: delete which address was allocated last in these sets.
+        :param forgotten_returns: delete these returned addresses of the pool.
         :raises StateError: nothing was saved.
         """
 
-    def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
-        """Succeeds if it is not allocated."""
+    def release(
+        self,
+        pool_id: str,
+        address: IPAddress,
+        returned: ReturnedAddress | None = None,
+        forgotten_returns: Sequence[IPAddress] = (),
+    ) -> Deferred[None]:
+        """
+        Succeeds if it is not allocated.
+
+        :param returned: store this, too. :param forgotten_returns: delete these returned addresses of the pool.
+        """

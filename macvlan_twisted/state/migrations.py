@@ -120,6 +120,13 @@ MIGRATIONS: tuple[Migration, ...] = (
         )
     ),
     Migration(infer=_infer_who_manages_addresses),
+    # From now on the purpose of an address may end in ", chosen". Of old ones that is unknown: they do not return.
+    Migration(
+        (
+            """CREATE TABLE returned (pool_id TEXT NOT NULL, address TEXT NOT NULL, released_at TEXT NOT NULL,
+                                      checksum INTEGER NOT NULL, PRIMARY KEY (pool_id, address)) WITHOUT ROWID""",
+        )
+    ),
 )
 """The first makes version 1 of an empty file. A new version appends one; none is ever changed."""
 

@@ -16,7 +16,7 @@ from ..errors import StateError
 from . import database as tables
 from .database import Change, Database, Drop, Put, Table, to_json
 from .generation import RuntimeGeneration
-from .interfaces import Allocation, Document, RecordKind, StickyAddress
+from .interfaces import Allocation, Document, RecordKind, ReturnedAddress, StickyAddress
 
 _TABLE_OF = {
     RecordKind.NETWORK: tables.NETWORKS,
@@ -30,6 +30,10 @@ LOWEST_GROUP = 2**16
 """Link groups below this one are for others."""
 _GROUP_STEP = 32
 """Least distance between the first link groups of two instances; an instance uses fewer groups."""
+
+
+_CHOSEN = ", chosen"
+"""Behind the purpose of an allocation: a column of its own would change the checksums of all rows."""
 
 
 class CommitQueue(Protocol):
@@ -160,12 +164,18 @@ class SqliteAddressStore:
 
     def claims(self) -> Iterator[Allocation]:
         return (
-            Allocation(pool_id, parse_address(address), purpose)
+            _allocation(pool_id, address, purpose)
             for pool_id, address, purpose in self._database.each_row(tables.ADDRESSES)
         )
 
     def cursors(self) -> dict[str, IPAddress]:
         return {name: parse_address(address) for name, address in self._database.rows(tables.CURSORS)}
+
+    def returned(self) -> list[ReturnedAddress]:
+        return [
+            ReturnedAddress(pool_id, parse_address(address), float(released_at))
+            for pool_id, address, released_at in self._database.rows(tables.RETURNED)
+        ]
 
     def open_pool(self, pool_id: str, document: Document) -> Deferred[None]:
         return self._writer.submit([Put(tables.POOLS, (pool_id, to_json(document)))])
@@ -175,6 +185,7 @@ class SqliteAddressStore:
             [
                 Drop(tables.ADDRESSES, (pool_id,)),
                 Drop(tables.IDENTITIES, (pool_id,)),
+                Drop(tables.RETURNED, (pool_id,)),
                 Drop(tables.POOLS, (pool_id,)),
             ]
         )
@@ -192,19 +203,46 @@ class SqliteAddressStore:
         advances: bool,
         forgotten_names: Sequence[str] = (),
         forgotten_sets: Sequence[str] = (),
+        forgotten_returns: Sequence[IPAddress] = (),
     ) -> Deferred[None]:
         address = str(claim.address)
-        changes: list[Change] = [Put(tables.ADDRESSES, (claim.pool_id, address, claim.purpose))]
+        purpose = claim.purpose + (_CHOSEN if claim.is_chosen else "")
+        changes: list[Change] = [Put(tables.ADDRESSES, (claim.pool_id, address, purpose))]
         if advances:
             changes.append(Put(tables.CURSORS, (shared_set, address)))
         changes += [Drop(tables.CURSORS, (each,)) for each in forgotten_sets]
         changes += [Drop(tables.IDENTITIES, (claim.pool_id, name)) for name in forgotten_names]
         if claim.name:
             changes.append(Put(tables.IDENTITIES, (claim.pool_id, claim.name, address, claim.mac)))
+        changes += [Drop(tables.RETURNED, (claim.pool_id, str(each))) for each in forgotten_returns]
         return self._writer.submit(changes)
 
-    def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
-        return self._writer.submit([Drop(tables.ADDRESSES, (pool_id, str(address)))])
+    def release(
+        self,
+        pool_id: str,
+        address: IPAddress,
+        returned: ReturnedAddress | None = None,
+        forgotten_returns: Sequence[IPAddress] = (),
+    ) -> Deferred[None]:
+        changes: list[Change] = [Drop(tables.ADDRESSES, (pool_id, str(address)))]
+        changes += [Drop(tables.RETURNED, (pool_id, str(each))) for each in forgotten_returns]
+        if returned is not None:
+            changes.append(Put(tables.RETURNED, (pool_id, str(address), repr(returned.released_at))))
+        return self._writer.submit(changes)
+
+
+def _allocation(pool_id: str, address: str, purpose: str) -> Allocation:
+    return Allocation(
+        pool_id,
+        parse_address(address),
+        purpose_in(purpose),
+        is_chosen=purpose.endswith(_CHOSEN),
+    )
+
+
+def purpose_in(column: str) -> str:
+    """The purpose in a column of :data:`~macvlan_twisted.state.database.ADDRESSES`."""
+    return column.removesuffix(_CHOSEN)
 
 
 def _documents(database: Database, table: Table) -> dict[str, Document]:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from ..addresses import IPAddress
 from ..errors import StateError
-from ..state.interfaces import Allocation, Document, RecordKind, StickyAddress
+from ..state.interfaces import Allocation, Document, RecordKind, ReturnedAddress, StickyAddress
 
 
 class _Failing:
@@ -53,6 +53,7 @@ class MemoryAddressStore(_Failing):
         self.claimed: dict[tuple[str, IPAddress], Allocation] = {}
         self.last: dict[str, IPAddress] = {}
         self.names: dict[tuple[str, str], StickyAddress] = {}
+        self.came_back: dict[tuple[str, IPAddress], ReturnedAddress] = {}
 
     def pools(self) -> dict[str, Document]:
         return dict(self.open)
@@ -75,10 +76,15 @@ class MemoryAddressStore(_Failing):
                 del self.claimed[key]
             for each in [each for each in self.names if each[0] == pool_id]:
                 del self.names[each]
+            for key in [key for key in self.came_back if key[0] == pool_id]:
+                del self.came_back[key]
         return self._done()
 
     def identities(self) -> list[StickyAddress]:
         return list(self.names.values())
+
+    def returned(self) -> list[ReturnedAddress]:
+        return list(self.came_back.values())
 
     def claim(
         self,
@@ -87,6 +93,7 @@ class MemoryAddressStore(_Failing):
         advances: bool,
         forgotten_names: Sequence[str] = (),
         forgotten_sets: Sequence[str] = (),
+        forgotten_returns: Sequence[IPAddress] = (),
     ) -> Deferred[None]:
         if not self.failing:
             for name in forgotten_names:
@@ -99,9 +106,21 @@ class MemoryAddressStore(_Failing):
                 self.last[shared_set] = claim.address
             for each in forgotten_sets:
                 self.last.pop(each, None)
+            for address in forgotten_returns:
+                self.came_back.pop((claim.pool_id, address), None)
         return self._done()
 
-    def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
+    def release(
+        self,
+        pool_id: str,
+        address: IPAddress,
+        returned: ReturnedAddress | None = None,
+        forgotten_returns: Sequence[IPAddress] = (),
+    ) -> Deferred[None]:
         if not self.failing:
             self.claimed.pop((pool_id, address), None)
+            for each in forgotten_returns:
+                self.came_back.pop((pool_id, each), None)
+            if returned is not None:
+                self.came_back[pool_id, address] = returned
         return self._done()

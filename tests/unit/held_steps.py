@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 
 from macvlan_twisted.addresses import IPAddress
 from macvlan_twisted.errors import LinkError, StateError
-from macvlan_twisted.state.interfaces import Allocation, Document, RecordKind
+from macvlan_twisted.state.interfaces import Allocation, Document, RecordKind, ReturnedAddress
 from macvlan_twisted.testing.state import MemoryAddressStore, MemoryHostRecords
 
 T = TypeVar("T")
@@ -114,9 +114,17 @@ class ScriptedStore(MemoryAddressStore):
         advances: bool,
         forgotten_names: Sequence[str] = (),
         forgotten_sets: Sequence[str] = (),
+        forgotten_returns: Sequence[IPAddress] = (),
     ) -> Deferred[None]:
-        rest = (claim, shared_set, advances, forgotten_names, forgotten_sets)
+        rest = (claim, shared_set, advances, forgotten_names, forgotten_sets, forgotten_returns)
         return self.steps(super().claim, *rest)  # type: ignore[arg-type]
 
-    def release(self, pool_id: str, address: IPAddress) -> Deferred[None]:
-        return self.steps(super().release, pool_id, address)  # type: ignore[arg-type]
+    def release(
+        self,
+        pool_id: str,
+        address: IPAddress,
+        returned: ReturnedAddress | None = None,
+        forgotten_returns: Sequence[IPAddress] = (),
+    ) -> Deferred[None]:
+        rest = (pool_id, address, returned, forgotten_returns)
+        return self.steps(super().release, *rest)  # type: ignore[arg-type]

@@ -42,6 +42,7 @@ TEXTS = {
     "dhcp-readdress": "yes",
     "dhcp-timeout": "3",
     "reconcile-interval": "30",
+    "return-grace": "0",
     "identity": "random",
 }
 """A value for each option, other than its default."""

@@ -11,7 +11,13 @@ from macvlan_twisted.errors import StateError
 from macvlan_twisted.option_values import MacvlanMode
 from macvlan_twisted.state.directory import prepare_directory
 from macvlan_twisted.state.group_commit import GroupCommit
-from macvlan_twisted.state.interfaces import AddressStore, Allocation, HostRecords, RecordKind
+from macvlan_twisted.state.interfaces import (
+    AddressStore,
+    Allocation,
+    HostRecords,
+    RecordKind,
+    ReturnedAddress,
+)
 from macvlan_twisted.state.serialize import from_document, to_document
 from macvlan_twisted.state.sqlite import SqliteAddressStore, SqliteHostRecords, identity_of, open_database
 from macvlan_twisted.testing.state import MemoryAddressStore, MemoryHostRecords
@@ -78,6 +84,28 @@ class MemoryStateTests(LedgerTestCase):
     def lived(self) -> set[tuple[str, object]]:
         self.next_life()
         return {(claim.pool_id, claim.address) for claim in self.store.claims()}
+
+    def test_chosen_and_returned_addresses_are_stored(self) -> None:
+        claim = Allocation("p", ONE, "endpoint", is_chosen=True)
+        self.successResultOf(self.store.claim(claim, "set", advances=False))
+        self.next_life()
+        self.assertEqual(list(self.store.claims()), [claim])
+        returned = [ReturnedAddress("p", ONE, 1e9 + 0.25), ReturnedAddress("p", TWO, 1e9)]
+        self.successResultOf(self.store.release("p", ONE, returned[0]))
+        self.successResultOf(self.store.release("p", TWO, returned[1]))
+        self.next_life()
+        self.assertEqual(self.store.returned(), returned)
+        self.successResultOf(self.store.release("p", ONE, returned[0], [ONE, TWO]))
+        self.next_life()
+        self.assertEqual(self.store.returned(), returned[:1])
+        other = Allocation("p", TWO, "endpoint")
+        self.successResultOf(self.store.claim(other, "set", False, forgotten_returns=[ONE]))
+        self.next_life()
+        self.assertEqual(self.store.returned(), [])
+        self.successResultOf(self.store.release("p", TWO, returned[1]))
+        self.successResultOf(self.store.close_pool("p"))
+        self.next_life()
+        self.assertEqual(self.store.returned(), [])
 
     def test_only_an_advancing_claim_moves_the_cursor(self) -> None:
         self.successResultOf(self.store.claim(Allocation("p", ONE, "endpoint"), "set 1", advances=True))
