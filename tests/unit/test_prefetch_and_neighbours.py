@@ -176,7 +176,7 @@ class InconclusiveProbeTests(ConflictTestCase):
 
 
 class TwoHostsTests(ConflictTestCase):
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     @given(
         st.lists(st.tuples(st.integers(0, 1), st.integers(0, 30)), min_size=8, max_size=24),
         st.integers(1, 40),

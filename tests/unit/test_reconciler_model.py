@@ -197,4 +197,4 @@ class ReconcilerMachine(RuleBasedStateMachine):
 
 
 ReconcilerModelTests = ReconcilerMachine.TestCase
-ReconcilerModelTests.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+ReconcilerModelTests.settings = settings(max_examples=40, stateful_step_count=30)
