@@ -87,6 +87,10 @@ def rotate() -> None:
         _opened.rotate()
 
 
+_STANDARD = (1, 2)
+"""The descriptors of standard output and standard error, whose names, such as ``<stdout>``, are no paths."""
+
+
 def reopen() -> None:
     """
     Open the log file anew by its name, after a program like logrotate has moved it.
@@ -94,7 +98,7 @@ def reopen() -> None:
     Where that fails, the log goes on in the file that is open.
     """
     written = _opened or _choice.runner.get("logFile")  # twist has opened its own
-    if written is None or written in (sys.stdout, sys.stderr):
+    if written is None or (not isinstance(written, LogFile) and written.fileno() in _STANDARD):
         return
     try:
         if isinstance(written, LogFile):

@@ -238,6 +238,7 @@ def test_sighup_and_sigusr1_do_not_end_it(ours: Program, runner: str) -> None:
         assert activated(ours.socket), number
     assert started.terminate(20) == 0, started.log()
     assert not ours.socket.exists()
+    assert "stopped" in started.log()
     assert "Traceback" not in started.log()
 
 
