@@ -52,27 +52,42 @@ def barred_spans(
     return tuple(sorted(spans, key=lambda span: span.first))
 
 
-def next_free(taken: SortedList, within: Span, barred: Sequence[Span], after: int | None) -> int | None:
+def next_free(
+    taken: SortedList,
+    within: Span,
+    barred: Sequence[Span],
+    after: int | None,
+    kept: Sequence[SortedList] = (),
+) -> int | None:
     """
     The first free address after *after*, wrapping around at the end; ``None`` if there is none.
 
     A released address is therefore reused last, when neighbours' ARP cache entries for it have expired.
+
+    :param kept: addresses that come after all others: their former owners may come back.
     """
     if within.last < within.first:
         return None
     start = within.first
     if after is not None and within.first <= after < within.last:
         start = after + 1
-    found = _first_free(taken, start, within.last, barred)
-    if found is None and start > within.first:
-        found = _first_free(taken, within.first, start - 1, barred)
-    return found
+    for unavailable in ((taken, *kept), (taken,)) if kept else ((taken,),):
+        found = _first_free(unavailable, start, within.last, barred)
+        if found is None and start > within.first:
+            found = _first_free(unavailable, within.first, start - 1, barred)
+        if found is not None:
+            return found
+    return None
 
 
-def _first_free(taken: SortedList, first: int, last: int, barred: Sequence[Span]) -> int | None:
+def _first_free(
+    unavailable: Sequence[SortedList], first: int, last: int, barred: Sequence[Span]
+) -> int | None:
     candidate = first
     while candidate <= last:
-        after_run = _after_run(taken, candidate)
+        after_run = candidate
+        for numbers in unavailable:
+            after_run = _after_run(numbers, after_run)
         after_excluded = next(
             (span.last + 1 for span in barred if span.first <= after_run <= span.last), after_run
         )

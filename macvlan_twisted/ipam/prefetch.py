@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
@@ -30,6 +30,8 @@ _FEW_READY = 4
 """Enough for an engine, which starts one container after the other."""
 MAX_PROBES = 64
 """Limit of parallel probes, reached only if as many containers wait."""
+_LAST = 2**62
+"""Added to the order of an address that comes last."""
 MAX_CONFLICTS_IN_A_ROW = 256
 """After so many consecutive conflicts a request fails: some host probably answers for all addresses."""
 
@@ -42,14 +44,23 @@ def ready_target(span: Span) -> int:
     return max(1, min(_FEW_READY, span.size // 4), min(MAX_READY, span.size // 16))
 
 
+@frozen
+class Candidates:
+    """Which addresses of a pool are prefetched."""
+
+    next: Callable[[], int | None]
+    """Returns the next free number that is not set aside, or ``None``."""
+    comes_last: Callable[[int], bool]
+    """Whether all others are handed out before a number."""
+
+
 @define(eq=False)
 class PoolPrefetch:
     """The prefetched addresses of the pools that allocate from one part of one subnet on one parent."""
 
     pool: Pool
     shared: AddressSet
-    choose: Callable[[], int | None]
-    """Returns the next free number in the pool that is not set aside, or ``None``."""
+    candidates: Candidates
     ready: list[int] = field(factory=list)
     """Verified as free, in the order in which they were chosen."""
     probing: set[int] = field(factory=set)
@@ -99,14 +110,14 @@ class AddressPrefetch:
         self._conflicts = conflicts
         self._by_key: dict[tuple[str, str], PoolPrefetch] = {}
 
-    def prepare(self, pool: Pool, shared: AddressSet, choose: Callable[[], int | None]) -> None:
+    def prepare(self, pool: Pool, shared: AddressSet, candidates: Candidates) -> None:
         """Start probing addresses for the next containers."""
-        self._fill(self._prefetch_for(pool, shared, choose))
+        self._fill(self._prefetch_for(pool, shared, candidates))
 
-    def _prefetch_for(self, pool: Pool, shared: AddressSet, choose: Callable[[], int | None]) -> PoolPrefetch:
+    def _prefetch_for(self, pool: Pool, shared: AddressSet, candidates: Candidates) -> PoolPrefetch:
         prefetch = self._by_key.get(_key(pool))
         if prefetch is None:
-            prefetch = self._by_key[_key(pool)] = PoolPrefetch(pool, shared, choose)
+            prefetch = self._by_key[_key(pool)] = PoolPrefetch(pool, shared, candidates)
             for address in self._conflicts.table.quarantined(pool.lan_parent):
                 self._quarantine(prefetch, address)
         return prefetch
@@ -117,16 +128,14 @@ class AddressPrefetch:
             prefetch.quarantined.add(int(address))
             prefetch.shared.set_aside(int(address))
 
-    async def next(
-        self, pool: Pool, shared: AddressSet, choose: Callable[[], int | None]
-    ) -> IPAddress | None:
+    async def next(self, pool: Pool, shared: AddressSet, candidates: Candidates) -> IPAddress | None:
         """
         Return an address that is free on the LAN, or ``None`` if the pool has none.
 
         :raises RequestRefused: the probe is inconclusive and ``conflict_detection`` is ``strict``, other hosts use too many
             addresses in a row, or the pool was released meanwhile.
         """
-        prefetch = self._prefetch_for(pool, shared, choose)
+        prefetch = self._prefetch_for(pool, shared, candidates)
         if not prefetch.callers:
             prefetch.conflicts_in_a_row = 0
         prefetch.callers += 1
@@ -250,6 +259,7 @@ class AddressPrefetch:
             prefetch.shared.put_back(number)
         if not prefetch.probing and not prefetch.inconclusive:
             prefetch.reason = ""
+        self._drop_last(prefetch)
         prefetch.is_filling, started = True, False
         try:
             while (
@@ -264,6 +274,19 @@ class AddressPrefetch:
             prefetch.is_filling = False
         return started
 
+    def _drop_last(self, prefetch: PoolPrefetch) -> None:
+        """Put back what comes last, if there are others again."""
+        comes_last = prefetch.candidates.comes_last
+        last = [number for number in prefetch.ready if comes_last(number)]
+        if not last or (other := prefetch.candidates.next()) is None or comes_last(other):
+            return
+        for number in last:
+            prefetch.ready.remove(number)
+            prefetch.shared.put_back(number)
+            self._conflicts.release(
+                prefetch.pool.lan_parent, prefetch.address(number), prefetch.pool.shared_set
+            )
+
     @staticmethod
     def _choose_missing(prefetch: PoolPrefetch) -> list[int]:
         """Choose the numbers to probe, and set them aside."""
@@ -271,7 +294,7 @@ class AddressPrefetch:
         missing = target - len(prefetch.ready) - len(prefetch.probing) - len(prefetch.inconclusive)
         chosen = []
         for _ in range(missing):
-            number = prefetch.choose()
+            number = prefetch.candidates.next()
             if number is None:
                 break
             prefetch.shared.set_aside(number)
@@ -293,7 +316,7 @@ class AddressPrefetch:
     def _start_probe(self, prefetch: PoolPrefetch, number: int, of_many: bool = False) -> None:
         prefetch.probing.add(number)
         prefetch.last_order += 1
-        prefetch.order_of[number] = prefetch.last_order
+        prefetch.order_of[number] = prefetch.last_order + _LAST * prefetch.candidates.comes_last(number)
         ensureDeferred(self._probe(prefetch, number, of_many)).addErrback(
             lambda failure: _log.failure("finding out about an address failed", failure=failure)
         )

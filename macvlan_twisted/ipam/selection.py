@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sortedcontainers import SortedList
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
@@ -12,7 +13,7 @@ from ..option_values import ConflictDetection, IdentitySource
 from .allocator import barred_spans, count_barred, next_free, usable_span
 from .pool import Pool
 from .pool_registry import PoolRegistry
-from .prefetch import AddressPrefetch, inconclusive_error, pool_released_error
+from .prefetch import AddressPrefetch, Candidates, inconclusive_error, pool_released_error
 from .requests import Purpose
 from .sticky_addresses import StickyAddresses
 
@@ -49,7 +50,7 @@ class AddressSelection:
     def prepare(self, pool: Pool) -> None:
         """Start prefetching addresses for the next containers of a network that was created."""
         if pool.conflict_detection != ConflictDetection.OFF and not pool.dhcp:
-            self._prefetch.prepare(pool, self._pools.set_of(pool), lambda: self._next_number(pool))
+            self._prefetch.prepare(pool, self._pools.set_of(pool), self._candidates(pool))
 
     def close(self, pool: Pool) -> None:
         """The pool is released; its set of addresses still exists."""
@@ -80,7 +81,7 @@ class AddressSelection:
             address = None if number is None else type(pool.prefix.network_address)(number)
         else:
             shared = self._pools.set_of(pool)
-            address = await self._prefetch.next(pool, shared, lambda: self._next_number(pool))
+            address = await self._prefetch.next(pool, shared, self._candidates(pool))
         if address is None:
             raise self._exhausted(pool)
         return address
@@ -139,12 +140,24 @@ class AddressSelection:
             barred.first <= number <= barred.last for barred in self._barred[pool.prefix.version]
         )
 
+    def _candidates(self, pool: Pool) -> Candidates:
+        return Candidates(
+            lambda: self._next_number(pool),
+            lambda number: any(number in numbers for numbers in self._kept(pool)),
+        )
+
+    def _kept(self, pool: Pool) -> list[SortedList]:
+        """The addresses to which their former owners may come back: those of names come last."""
+        kept = [self._sticky_addresses.numbers_of(each) for each in self._pools.set_of(pool).pools]
+        return [numbers for numbers in kept if numbers]
+
     def _next_number(self, pool: Pool) -> int | None:
         return next_free(
             self._pools.set_of(pool).taken,
             pool.span,
             self._barred[pool.prefix.version],
             self._pools.cursors.get(pool.cursor_key),
+            self._kept(pool),
         )
 
     def _exhausted(self, pool: Pool) -> RequestRefused:

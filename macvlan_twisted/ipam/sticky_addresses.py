@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sortedcontainers import SortedList
+
 from ..addresses import IPAddress
 from ..state.interfaces import AddressStore, StickyAddress
 
@@ -19,6 +21,8 @@ class StickyAddresses:
         self._store = store
         self._by_name: dict[str, dict[str, StickyAddress]] = {}
         self._by_address: dict[tuple[str, IPAddress], str] = {}
+        self._numbers: dict[str, SortedList] = {}
+        """By pool: the addresses of all names."""
 
     def load(self) -> None:
         """Read the state at start."""
@@ -31,6 +35,21 @@ class StickyAddresses:
     def of_address(self, pool_id: str, address: IPAddress) -> StickyAddress | None:
         name = self._by_address.get((pool_id, address))
         return None if name is None else self.of_name(pool_id, name)
+
+    def numbers_of(self, pool_id: str) -> SortedList:
+        """The addresses in the pool that belong to names, as numbers; empty if there are none."""
+        return self._numbers.get(pool_id, SortedList())
+
+    def _assign(self, pool_id: str, address: IPAddress, name: str) -> None:
+        if (pool_id, address) not in self._by_address:
+            self._numbers.setdefault(pool_id, SortedList()).add(int(address))
+        self._by_address[pool_id, address] = name
+
+    def _unassign(self, pool_id: str, address: IPAddress) -> str | None:
+        name = self._by_address.pop((pool_id, address), None)
+        if name is not None:
+            self._numbers[pool_id].remove(int(address))
+        return name
 
     def note(self, identity: StickyAddress) -> tuple[str, ...]:
         """
@@ -45,15 +64,15 @@ class StickyAddresses:
             forgotten.append(previous_name)
         earlier = names.pop(identity.name, None)  # move it to the end: the newest are last
         if earlier is not None:
-            self._by_address.pop((identity.pool_id, earlier.address), None)
+            self._unassign(identity.pool_id, earlier.address)
         names[identity.name] = identity
-        self._by_address[identity.pool_id, identity.address] = identity.name
+        self._assign(identity.pool_id, identity.address, identity.name)
         if len(names) - len(forgotten) > MAX_NAMES:
             forgotten.append(next(iter(names)))
         for name in forgotten:
             removed = names.pop(name, None)
             if removed is not None and self._by_address.get((removed.pool_id, removed.address)) == name:
-                del self._by_address[removed.pool_id, removed.address]
+                self._unassign(removed.pool_id, removed.address)
         return tuple(forgotten)
 
     def forget_address(self, pool_id: str, address: IPAddress) -> tuple[str, ...]:
@@ -62,7 +81,7 @@ class StickyAddresses:
 
         :return: the names that are forgotten.
         """
-        name = self._by_address.pop((pool_id, address), None)
+        name = self._unassign(pool_id, address)
         if name is None:
             return ()
         del self._by_name[pool_id][name]
@@ -71,3 +90,4 @@ class StickyAddresses:
     def forget_pool(self, pool_id: str) -> None:
         for identity in self._by_name.pop(pool_id, {}).values():
             self._by_address.pop((pool_id, identity.address), None)
+        self._numbers.pop(pool_id, None)

@@ -80,6 +80,18 @@ def test_names_survive_the_service(how: str, engine: Engine29, service: ServiceU
     assert identity(engine.run("web", network)) == before
 
 
+def test_new_name_gets_no_address_of_another_while_one_is_unused(engine: Engine29) -> None:
+    network = create(engine, Subnet("10.9.0.0/29", gateway="10.9.0.1"))
+    web = engine.run("web", network, ip="10.9.0.3")
+    engine.stop(web)
+    found = [engine.run(name, network) for name in ("a", "b", "c")]
+    assert [identity(each)[0] for each in found] == [{f"10.9.0.{number}/29"} for number in (2, 4, 5)]
+    engine.stop(found[0])
+    assert identity(engine.run("web", network))[0] == {"10.9.0.3/29"}
+    assert identity(engine.run("d", network))[0] == {"10.9.0.6/29"}
+    assert identity(engine.run("e", network))[0] == {"10.9.0.2/29"}, "the range is exhausted"
+
+
 def test_address_given_away_meanwhile_is_not_reclaimed(engine: Engine29) -> None:
     network = create(engine, identity="name")
     first = engine.run("web", network)

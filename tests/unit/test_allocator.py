@@ -42,6 +42,15 @@ class NextFreeTests(SynchronousTestCase):
             next_free(SortedList(taken), within, ordered, after), naive(taken, within, barred, after)
         )
 
+    @given(st.sets(NUMBERS), spans(0, 40), st.lists(st.sets(NUMBERS), max_size=2), st.none() | NUMBERS)
+    def test_kept_numbers_come_last(
+        self, taken: set[int], within: Span, kept: list[set[int]], after: int | None
+    ) -> None:
+        others = naive(taken.union(*kept), within, [], after)
+        expected = naive(taken, within, [], after) if others is None else others
+        found = next_free(SortedList(taken), within, (), after, [SortedList(each) for each in kept])
+        self.assertEqual(found, expected)
+
     @given(st.sets(st.integers(0, 2**128 - 1), max_size=5), spans(0, 2**128 - 1))
     def test_numbers_may_have_any_size(self, taken: set[int], within: Span) -> None:
         found = next_free(SortedList(taken), within, (), None)

@@ -50,6 +50,20 @@ class PrefetchTests(ConflictTestCase):
         self.release(pool, "10.0.0.1")
         self.assertEqual(self.gets(pool), "10.0.0.2")
 
+    def test_address_of_another_name_is_prefetched_last(self) -> None:
+        pool = self.ready("10.0.0.0/29")
+        for number in range(1, 7):
+            self.ask(pool, name=f"box-{number}")
+            self.pass_time()
+        for number in (2, 4):
+            self.release(pool, f"10.0.0.{number}")
+        self.pass_time()
+        self.plugin.parts.sticky_addresses.forget_address(pool, parse_address("10.0.0.4"))
+        found = self.begin(pool)
+        self.pass_time()
+        self.assertEqual(str(self.successResultOf(found)), "10.0.0.4/29")
+        self.assertEqual(self.gets(pool), "10.0.0.2", "all others are taken")
+
     def test_ipv6_addresses_are_prefetched(self) -> None:
         pool = self.ready("fd00::/64")
         self.assertEqual(self.ask(pool), "fd00::1/64")

@@ -144,6 +144,33 @@ class NameIdentityTests(StickyAddressTestCase):
         self.assertNotEqual(one[1], other[1])
 
 
+class NewNameTests(StickyAddressTestCase):
+    """A name without a record gets the next unused address; one that is remembered for another name comes last."""
+
+    def test_address_of_another_name_comes_last(self) -> None:
+        pool = self.open("192.168.1.0/29")
+        for name, asked in (("web", "192.168.1.3"), ("db", "192.168.1.5")):
+            self.ask(pool, asked, name=name)
+            self.release(pool, asked)
+        found = [self.ask(pool, name=name) for name in "abcd"]
+        self.assertEqual(found, [f"192.168.1.{number}/29" for number in (2, 4, 6, 3)])
+        self.assertEqual(self.ask(pool, name="db"), "192.168.1.5/29")
+
+    def test_name_decides_also_right_after_a_release(self) -> None:
+        pool = self.network()
+        self.stop(pool, self.start(pool, "web")[0])
+        self.assertEqual(self.start(pool, "other")[0], "192.168.1.3/24")
+        self.assertEqual(self.start(pool, "web")[0], "192.168.1.2/24")
+
+    def test_address_of_a_name_in_another_pool_comes_last(self) -> None:
+        """Two networks on one LAN share the addresses."""
+        pool, other = self.open("192.168.1.0/29"), self.open("192.168.1.0/29")
+        self.gateway(other, "192.168.1.1")
+        self.release(pool, self.ask(pool, "192.168.1.4", name="web").partition("/")[0])
+        found = [self.ask(other, name=name) for name in "abcde"]
+        self.assertEqual(found, [f"192.168.1.{number}/29" for number in (2, 3, 5, 6, 4)])
+
+
 class AddressIdentityTests(StickyAddressTestCase):
     def test_address_and_mac_return_with_the_name(self) -> None:
         pool = self.network(identity="address")
