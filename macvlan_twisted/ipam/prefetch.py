@@ -9,6 +9,8 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import islice
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -16,7 +18,7 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..errors import RequestRefused
-from ..lan.address_probe import Free, Inconclusive, Taken, Verdict
+from ..lan.address_probe import Evidence, Free, Inconclusive, Taken, Verdict
 from ..lan.conflicts import Conflicts
 from ..option_values import ConflictDetection
 from .address_set import AddressSet
@@ -26,6 +28,8 @@ from .pool import Pool
 _log = Logger(namespace="macvlan_twisted.ipam")
 
 MAX_READY = 8
+_GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it, without their whole part, are spread evenly, however many there are."""
 _FEW_READY = 4
 """Enough for an engine, which starts one container after the other."""
 MAX_PROBES = 64
@@ -34,6 +38,12 @@ _LAST = 2**62
 """Added to the order of an address that comes last."""
 MAX_CONFLICTS_IN_A_ROW = 256
 """After so many consecutive conflicts a request fails: some host probably answers for all addresses."""
+SAME_MAC_IN_A_ROW = 32
+"""After so many consecutive conflicts with one MAC, a few addresses all over a large range are probed instead of the next."""
+_SCATTERED = 8
+"""How many: if that host has them all, it answers for everything, and a request fails."""
+_RETRIED = 8
+"""How many addresses are probed again before a request fails: those that were in use the longest time ago."""
 
 
 def ready_target(span: Span) -> int:
@@ -48,8 +58,8 @@ def ready_target(span: Span) -> int:
 class Candidates:
     """Which addresses of a pool are prefetched."""
 
-    next: Callable[[], int | None]
-    """Returns the next free number that is not set aside, or ``None``."""
+    next: Callable[[int | None], int | None]
+    """Returns the next free number after another one, or after the last allocated one; ``None`` if none is left."""
     comes_last: Callable[[int], bool]
     """Whether all others are handed out before a number."""
 
@@ -68,8 +78,10 @@ class PoolPrefetch:
     order_of: dict[int, int] = field(factory=dict)
     """The order in which the numbers in *ready* and *probing* were chosen."""
     last_order: int = 0
-    quarantined: set[int] = field(factory=set)
-    """In use by another host, and set aside until they may be probed again."""
+    quarantined: dict[int, None] = field(factory=dict)
+    """In use by another host, and set aside until they may be probed again; the oldest are first."""
+    retries: list[tuple[float, int]] = field(factory=list)
+    """A heap of the quarantined numbers by when they may be probed again."""
     verifying: set[int] = field(factory=set)
     """Ready before, and verified once more before they are allocated."""
     inconclusive: list[int] = field(factory=list)
@@ -77,6 +89,13 @@ class PoolPrefetch:
     is_filling: bool = False
     """Whether :meth:`AddressPrefetch._fill` is running: some verdicts arrive while it is."""
     conflicts_in_a_row: int = 0
+    mac: str = ""
+    """Of the host that had the last address."""
+    same_mac_in_a_row: int = 0
+    scattered: int = 0
+    """How many addresses all over the range were chosen so far: the next search goes on with others."""
+    search_after: int | None = None
+    """The number after which the search goes on, if others were in use since the last allocation."""
     reason: str = ""
     """Why the last probe was inconclusive."""
     waiting: list[Deferred[None]] = field(factory=list)
@@ -87,6 +106,44 @@ class PoolPrefetch:
     @property
     def span(self) -> Span:
         return self.pool.span
+
+    @property
+    def is_occupied(self) -> bool:
+        """Whether the search has met so many conflicts that a request fails."""
+        return self.conflicts_in_a_row >= MAX_CONFLICTS_IN_A_ROW or (
+            self._is_large and self.same_mac_in_a_row >= SAME_MAC_IN_A_ROW + _SCATTERED
+        )
+
+    @property
+    def _is_large(self) -> bool:
+        return self.span.size > MAX_CONFLICTS_IN_A_ROW
+
+    def begin_search(self) -> None:
+        """A request comes, and no other one is in progress."""
+        self.conflicts_in_a_row = 0
+        # Of a host that has answered for everything, fewer answers are enough the next time.
+        self.same_mac_in_a_row = min(self.same_mac_in_a_row, SAME_MAC_IN_A_ROW - _SCATTERED)
+
+    def next_candidate(self) -> int | None:
+        """The next number to probe, for which nothing is known yet."""
+        if not self._is_large or self.same_mac_in_a_row < SAME_MAC_IN_A_ROW:
+            return self.candidates.next(self.search_after)
+        self.scattered += 1
+        offset = int(self.scattered * self.span.size * _GOLDEN) % self.span.size
+        return self.candidates.next(self.span.first + offset)
+
+    def found_free(self, number: int) -> None:
+        self.reason, self.conflicts_in_a_row = "", 0
+        self.mac, self.same_mac_in_a_row = "", 0
+        if self.search_after is not None:
+            self.search_after = number
+
+    def found_taken(self, number: int, verdict: Taken) -> None:
+        self.conflicts_in_a_row += 1
+        self.search_after = number
+        is_claimed = verdict.how in (Evidence.ANSWERED, Evidence.CLAIMED)
+        self.same_mac_in_a_row = self.same_mac_in_a_row + 1 if is_claimed and verdict.mac == self.mac else 0
+        self.mac = verdict.mac
 
     def address(self, number: int) -> IPAddress:
         return type(self.pool.prefix.network_address)(number)
@@ -125,8 +182,28 @@ class AddressPrefetch:
     def _quarantine(self, prefetch: PoolPrefetch, address: IPAddress) -> None:
         span = prefetch.span
         if address.version == prefetch.pool.prefix.version and span.first <= int(address) <= span.last:
-            prefetch.quarantined.add(int(address))
+            self._exclude(prefetch, int(address))
             prefetch.shared.set_aside(int(address))
+
+    def _exclude(self, prefetch: PoolPrefetch, number: int) -> None:
+        """Another host has *number*, which is set aside: do not probe it before its time."""
+        prefetch.quarantined.pop(number, None)
+        prefetch.quarantined[number] = None
+        retry_at = self._conflicts.table.retry_at(prefetch.pool.lan_parent, prefetch.address(number))
+        heappush(prefetch.retries, (retry_at, number))
+
+    def _include(self, prefetch: PoolPrefetch) -> None:
+        """Put back the quarantined numbers whose time has come."""
+        now = self._conflicts.table.seconds()
+        while prefetch.retries and prefetch.retries[0][0] <= now:
+            _, number = heappop(prefetch.retries)
+            if number not in prefetch.quarantined:
+                continue
+            if self._may_retry(prefetch, number):
+                del prefetch.quarantined[number]
+                prefetch.shared.put_back(number)
+            else:  # it was in use once more
+                self._exclude(prefetch, number)
 
     async def next(self, pool: Pool, shared: AddressSet, candidates: Candidates) -> IPAddress | None:
         """
@@ -137,7 +214,7 @@ class AddressPrefetch:
         """
         prefetch = self._prefetch_for(pool, shared, candidates)
         if not prefetch.callers:
-            prefetch.conflicts_in_a_row = 0
+            prefetch.begin_search()
         prefetch.callers += 1
         try:
             return await self._next(prefetch, pool)
@@ -152,6 +229,7 @@ class AddressPrefetch:
             number = self._next_ready(prefetch)
             if number is not None:
                 if await self._verify(prefetch, pool, number):
+                    prefetch.search_after = None  # it goes on after the allocated address
                     return prefetch.address(number)
                 continue
             if (
@@ -165,15 +243,19 @@ class AddressPrefetch:
                 if prefetch.closed:
                     raise pool_released_error(pool)
                 continue
-            if prefetch.conflicts_in_a_row >= MAX_CONFLICTS_IN_A_ROW:
-                raise _addresses_in_use_error(pool)
+            if prefetch.is_occupied:
+                if retried:
+                    raise _addresses_in_use_error(prefetch, pool)
+                retried = True
+                self._retry(prefetch, _RETRIED)
+                continue
             if prefetch.reason and pool.conflict_detection == ConflictDetection.STRICT:
                 raise inconclusive_error(pool, prefetch.reason)
             if not self._fill(prefetch):
                 if retried:
                     return None
                 retried = True
-                self._retry(prefetch)
+                self._retry(prefetch, 4 * MAX_READY)
 
     def _next_ready(self, prefetch: PoolPrefetch) -> int | None:
         """
@@ -212,7 +294,7 @@ class AddressPrefetch:
             self._conflicts.release(prefetch.pool.lan_parent, address, prefetch.pool.shared_set)
             raise pool_released_error(pool)
         if isinstance(verdict, Taken):
-            prefetch.quarantined.add(number)
+            self._exclude(prefetch, number)
             return False
         prefetch.shared.put_back(number)
         if prefetch.shared.is_allocated(number):  # a user requested it meanwhile
@@ -254,9 +336,7 @@ class AddressPrefetch:
         """
         if prefetch.is_filling:
             return False
-        for number in [each for each in prefetch.quarantined if self._may_retry(prefetch, each)]:
-            prefetch.quarantined.discard(number)
-            prefetch.shared.put_back(number)
+        self._include(prefetch)
         if not prefetch.probing and not prefetch.inconclusive:
             prefetch.reason = ""
         self._drop_last(prefetch)
@@ -264,7 +344,7 @@ class AddressPrefetch:
         try:
             while (
                 not prefetch.reason
-                and prefetch.conflicts_in_a_row < MAX_CONFLICTS_IN_A_ROW
+                and not prefetch.is_occupied
                 and (chosen := self._choose_missing(prefetch))
             ):
                 started = True
@@ -278,7 +358,11 @@ class AddressPrefetch:
         """Put back what comes last, if there are others again."""
         comes_last = prefetch.candidates.comes_last
         last = [number for number in prefetch.ready if comes_last(number)]
-        if not last or (other := prefetch.candidates.next()) is None or comes_last(other):
+        if (
+            not last
+            or (other := prefetch.candidates.next(prefetch.search_after)) is None
+            or comes_last(other)
+        ):
             return
         for number in last:
             prefetch.ready.remove(number)
@@ -294,7 +378,7 @@ class AddressPrefetch:
         missing = target - len(prefetch.ready) - len(prefetch.probing) - len(prefetch.inconclusive)
         chosen = []
         for _ in range(missing):
-            number = prefetch.candidates.next()
+            number = prefetch.next_candidate()
             if number is None:
                 break
             prefetch.shared.set_aside(number)
@@ -304,10 +388,10 @@ class AddressPrefetch:
     def _may_retry(self, prefetch: PoolPrefetch, number: int) -> bool:
         return self._conflicts.table.may_retry(prefetch.pool.lan_parent, prefetch.address(number))
 
-    def _retry(self, prefetch: PoolPrefetch) -> None:
-        """Probe quarantined addresses again, if nothing else is left: they may be free by now."""
-        for number in sorted(prefetch.quarantined)[: 4 * MAX_READY]:
-            prefetch.quarantined.discard(number)
+    def _retry(self, prefetch: PoolPrefetch, count: int) -> None:
+        """Probe the oldest quarantined addresses again, before a request fails: they may be free by now."""
+        for number in list(islice(prefetch.quarantined, count)):
+            del prefetch.quarantined[number]
             if prefetch.shared.is_endpoint_address(number):  # a user requested it meanwhile, and it was free
                 prefetch.shared.put_back(number)
             else:
@@ -341,7 +425,7 @@ class AddressPrefetch:
             elif isinstance(verdict, Free):
                 prefetch.ready.append(number)
                 prefetch.ready.sort(key=lambda each: prefetch.order_of[each])
-                prefetch.reason, prefetch.conflicts_in_a_row = "", 0
+                prefetch.found_free(number)
             elif isinstance(verdict, Inconclusive):
                 prefetch.reason = verdict.reason
                 if prefetch.callers:
@@ -349,8 +433,8 @@ class AddressPrefetch:
                 else:
                     prefetch.shared.put_back(number)
             else:
-                prefetch.quarantined.add(number)
-                prefetch.conflicts_in_a_row += 1
+                self._exclude(prefetch, number)
+                prefetch.found_taken(number, verdict)
                 self._fill(prefetch)
             prefetch.notify()
 
@@ -401,7 +485,7 @@ class AddressPrefetch:
         for prefetch in self._by_key.values():
             if prefetch.pool.lan_parent == parent and int(address) in prefetch.ready:
                 prefetch.ready.remove(int(address))
-                prefetch.quarantined.add(int(address))
+                self._exclude(prefetch, int(address))
 
     def close(self, pool: Pool, others: bool) -> None:
         """:param others: whether other pools allocate from the same part of the subnet, and keep the prefetch in use."""
@@ -439,9 +523,9 @@ def inconclusive_error(pool: Pool, reason: str) -> RequestRefused:
     )
 
 
-def _addresses_in_use_error(pool: Pool) -> RequestRefused:
+def _addresses_in_use_error(prefetch: PoolPrefetch, pool: Pool) -> RequestRefused:
     return RequestRefused(
-        f"no address of pool {pool.described()} is handed out: {MAX_CONFLICTS_IN_A_ROW} in a row are in use by others on {pool.lan_parent}; "
-        "if a router there answers for all of them (proxy ARP), have it stop, or create the network with "
+        f"no address of pool {pool.described()} is handed out: {prefetch.conflicts_in_a_row} in a row are in use by others on "
+        f"{pool.lan_parent}, the last one by MAC {prefetch.mac}; if a router there answers for all of them (proxy ARP), have it stop, or create the network with "
         "--ipam-opt conflict_detection=off; else give another --ip-range"
     )

@@ -142,7 +142,7 @@ class AddressSelection:
 
     def _candidates(self, pool: Pool) -> Candidates:
         return Candidates(
-            lambda: self._next_number(pool),
+            lambda after: self._next_number(pool, after),
             lambda number: any(number in numbers for numbers in self._kept(pool)),
         )
 
@@ -151,12 +151,13 @@ class AddressSelection:
         kept = [self._sticky_addresses.numbers_of(each) for each in self._pools.set_of(pool).pools]
         return [numbers for numbers in kept if numbers]
 
-    def _next_number(self, pool: Pool) -> int | None:
+    def _next_number(self, pool: Pool, after: int | None = None) -> int | None:
+        """:param after: the number after which the search begins; by default the last allocated one."""
         return next_free(
             self._pools.set_of(pool).taken,
             pool.span,
             self._barred[pool.prefix.version],
-            self._pools.cursors.get(pool.cursor_key),
+            self._pools.cursors.get(pool.cursor_key) if after is None else after,
             self._kept(pool),
         )
 

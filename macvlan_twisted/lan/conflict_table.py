@@ -92,6 +92,20 @@ class ConflictTable:
             if where == parent and not conflict.endpoint_mac and not self.may_retry(parent, address)
         ]
 
+    def seconds(self) -> float:
+        """Now, by the clock of :meth:`retry_at`."""
+        return float(self._clock.seconds())
+
+    def retry_at(self, parent: str, address: IPAddress) -> float:
+        """When *address* may be probed again, by :meth:`seconds`."""
+        retry_at = self._retry_at.get((parent, address))
+        if retry_at is not None:
+            return retry_at
+        known = self._known.get((parent, address))
+        age = None if known is None else self._now() - known.since
+        is_recent = age is not None and 0 <= age < RETRY_SECONDS
+        return self.seconds() + (RETRY_SECONDS - age if age is not None and is_recent else 0.0)
+
     def may_retry(self, parent: str, address: IPAddress) -> bool:
         retry_at = self._retry_at.get((parent, address))
         return retry_at is None or bool(self._clock.seconds() >= retry_at)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from random import Random
 from typing import Any, Protocol
 
 from attrs import frozen
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..addresses import IPAddress, IPNetwork
 from ..errors import LinkError, StateError
@@ -80,6 +82,8 @@ class Conflicts:
         self._forgotten: dict[tuple[str, IPAddress], str] = {}
         self._interests: dict[str, tuple[str, IPNetwork]] = {}
         self._stop_interest: dict[str, Callable[[], None]] = {}
+        self._asking: list[Deferred[Mapping[IPAddress, str]]] = []
+        """Who waits for the addresses of the host."""
         self.inconclusive = 0
         """The number of addresses that were allocated without a conclusive probe."""
 
@@ -186,8 +190,11 @@ class Conflicts:
             return Inconclusive(
                 "no parent is known: name it with --ipam-opt parent=, or start with --host-interface"
             )
+        known = self._monitors[parent].known(address) if of_many and parent in self._monitors else None
+        if known is not None:
+            return Taken(known.mac, Evidence.CLAIMED)
         try:
-            link = (await self._links.host_addresses()).get(address)
+            link = (await self._host_addresses()).get(address)
             if link is not None:
                 found = await self._links.find(link)
                 return Taken("" if found is None else found.mac, Evidence.HOST)
@@ -212,6 +219,25 @@ class Conflicts:
         monitor = self._monitors.get(parent)
         neighbour = None if monitor is None else monitor.claimed(address)
         return None if neighbour is None else f"MAC {neighbour.mac} {Evidence.CLAIMED.value}"
+
+    async def _host_addresses(self) -> Mapping[IPAddress, str]:
+        """All addresses of the host, by a question to the kernel that probes which begin at once share."""
+        waiting: Deferred[Mapping[IPAddress, str]] = Deferred()
+        self._asking.append(waiting)
+        if len(self._asking) == 1:
+            ensureDeferred(self._ask_for_host_addresses())
+        return await waiting
+
+    async def _ask_for_host_addresses(self) -> None:
+        outcome: Any
+        try:
+            outcome = await self._links.host_addresses()
+        except Exception:
+            outcome = Failure()
+        asking, self._asking = self._asking, []
+        for each in asking:
+            if not each.called:  # else it was cancelled
+                each.callback(outcome)
 
     def release(self, parent: str, address: IPAddress, holder: str | None = None) -> None:
         """:param holder: release it only if this holder has it."""

@@ -235,3 +235,22 @@ def test_unprovable_address_is_warned_of_or_refused_if_strict(
         break_it(docker_host, False)
     docker_host.start("box")
     assert docker_host.plugin.log().count(output) == 1
+
+
+@pytest.mark.one_engine
+def test_host_that_answers_for_everything_is_named(docker_host: DockerHost) -> None:
+    """And when it falls silent, the next container has an address soon."""
+    neighbour = docker_host.lan.namespace("neighbour")
+    route = ("local", "10.9.0.0/16", "dev", "lo")
+    docker_host.create("lan", OURS, "--subnet=10.9.0.0/16", "--gateway=10.9.0.1", ON_ETH1)
+    docker_host.engine.docker("network", "rm", "lan")  # with what was prefetched
+    run("ip", "-netns", neighbour, "route", "add", *route)
+    try:
+        docker_host.create("lan", OURS, "--subnet=10.9.0.0/16", "--gateway=10.9.0.1", ON_ETH1)
+        for _ in range(3):
+            error = docker_host.start_refusal()
+            assert "proxy ARP" in error
+            assert docker_host.lan.mac_of("neighbour") in error
+    finally:
+        run("ip", "-netns", neighbour, "route", "delete", *route)
+    assert len(docker_host.start("box").addresses()) == 1

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.python.failure import Failure
 
-from macvlan_twisted.addresses import parse_address, parse_interface, parse_network
+from macvlan_twisted.addresses import IPAddress, parse_address, parse_interface, parse_network
 from macvlan_twisted.errors import RequestRefused
-from macvlan_twisted.ipam.prefetch import MAX_CONFLICTS_IN_A_ROW, MAX_READY
+from macvlan_twisted.ipam.prefetch import MAX_CONFLICTS_IN_A_ROW, MAX_READY, SAME_MAC_IN_A_ROW
 from macvlan_twisted.ipam.requests import RequestAddress, RequestPool
-from macvlan_twisted.lan.address_monitor import LISTENED
-from macvlan_twisted.lan.arp_nd import announcement_frames
+from macvlan_twisted.lan.address_monitor import FRESH, LISTENED
+from macvlan_twisted.lan.arp_nd import Probe, announcement_frames, answer_frame, decode
 from macvlan_twisted.lan.conflicts import RETRY_SECONDS
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.state.interfaces import RecordKind
@@ -257,25 +257,95 @@ class ReturningAddressTests(ConflictTestCase):
 
 
 class OccupiedLanTests(ConflictTestCase):
-    def test_proxy_arp_is_named_after_a_bounded_search(self) -> None:
-        self.plugin.answerers.clear()
-        self.plugin.answerers.append(self._answer)
+    def setUp(self) -> None:
+        super().setUp()
+        self.answers_for_everything = ""
+        """The MAC of a host that does so."""
+        self.plugin.answerers.append(self._answer_for_everything)
+
+    def _answer_for_everything(self, frame: bytes) -> list[bytes]:
+        message = decode(frame)
+        if self.answers_for_everything and isinstance(message, Probe):
+            return [answer_frame(message.address, self.answers_for_everything, message.mac)]
+        return []
+
+    def refused(self, pool: str) -> str:
+        asked = self.begin(pool)
+        self.pass_time(3)
+        return self.refusal_of(asked)
+
+    def test_host_that_answers_for_everything_is_named(self) -> None:
+        pool = self.made("10.0.0.0/16")
+        self.answers_for_everything = NEIGHBOUR
+        refusal = self.refused(pool)
+        for word in ("eth0", "proxy ARP", NEIGHBOUR, "conflict_detection=off"):
+            self.assertIn(word, refusal)
+        self.assertLess(len(self.conflicts()), 2 * SAME_MAC_IN_A_ROW)
+
+    def test_search_moves_on_from_call_to_call(self) -> None:
+        pool = self.made("10.0.0.0/16")
+        self.answers_for_everything = NEIGHBOUR
+        self.refused(pool)
+        for _ in range(5):
+            before = set(self.probed())
+            self.refused(pool)
+            self.assertGreater(len(set(self.probed()) - before), 8)
+
+    def test_addresses_come_back_at_once_when_the_host_is_silent(self) -> None:
+        for prefix in ("10.0.0.0/16", "10.1.0.0/28"):
+            pool = self.made(prefix)
+            self.answers_for_everything = NEIGHBOUR
+            for _ in range(3):
+                self.refused(pool)
+            self.answers_for_everything = ""
+            self.pass_time(FRESH + 1)
+            self.gets(pool)
+
+    def test_addresses_heard_minutes_ago_are_asked_for_before_a_refusal(self) -> None:
+        """A host has announced all of the range, so that every address might be asleep."""
+        pool = self.made("10.0.0.0/22")
+        self.plugin.wait(self.plugin.conflicts.watch("eth0"))
+        for number in range(1, 1023):
+            for frame in announcement_frames(parse_address("10.0.0.0") + number, NEIGHBOUR):
+                self.plugin.taps["eth0"].bring(frame)
+        self.refused(pool)
+        self.pass_time(FRESH + 1)
+        self.gets(pool)
+
+    def test_many_addresses_of_one_host_are_jumped_over(self) -> None:
         pool = self.made("10.0.0.0/16")
         self.neighbour_has(*[f"10.0.{high}.{low}" for high in range(4) for low in range(256)])
         asked = self.begin(pool)
         self.pass_time(3)
-        refusal = self.refusal_of(asked)
-        self.assertIn("eth0", refusal)
-        self.assertIn("proxy ARP", refusal)
-        self.assertIn("conflict_detection=off", refusal)
-        self.assertLess(len(self.conflicts()), 2 * MAX_CONFLICTS_IN_A_ROW)
+        self.assertNotIn(str(self.successResultOf(asked).ip), self.conflicts())
+        self.assertLess(len(self.conflicts()), 2 * SAME_MAC_IN_A_ROW)
 
-    def test_next_search_continues_where_the_last_one_stopped(self) -> None:
-        self.test_proxy_arp_is_named_after_a_bounded_search()
-        for _ in range(6):
-            asked = self.begin(next(iter(self.plugin.pools._pools.by_id)))
-            self.pass_time(3)
-            if not isinstance(asked.result, Failure):
-                break
-            self.failureResultOf(asked, RequestRefused)
-        self.assertTrue(str(self.successResultOf(asked)).startswith("10.0.4."))
+    def test_search_among_many_hosts_is_bounded_and_continues(self) -> None:
+        pool = self.made("10.0.0.0/16")
+        for number in range(512):
+            self.neighbour_has(
+                f"10.0.{number // 256}.{number % 256}", mac=f"02:00:00:00:0{number // 256}:{number % 256:02x}"
+            )
+        self.assertIn("proxy ARP", self.refused(pool))
+        self.assertLess(len(self.conflicts()), MAX_CONFLICTS_IN_A_ROW + 2 * MAX_READY)
+        asked = self.begin(pool)
+        self.pass_time(3)
+        self.assertEqual(str(self.successResultOf(asked)), "10.0.2.0/16")
+
+    def test_refused_call_does_not_look_at_each_address_in_use(self) -> None:
+        pool = self.made("10.0.0.0/16")
+        self.answers_for_everything = NEIGHBOUR
+        table, looks = self.plugin.conflicts.table, 0
+        may_retry = table.may_retry
+
+        def count(parent: str, address: IPAddress) -> bool:
+            nonlocal looks
+            looks += 1
+            return may_retry(parent, address)
+
+        self.patch(table, "may_retry", count)
+        for _ in range(12):
+            looks = 0
+            self.refused(pool)
+        self.assertGreater(len(self.conflicts()), 150)
+        self.assertLess(looks, 100)
