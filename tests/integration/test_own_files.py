@@ -95,6 +95,21 @@ def test_state_of_another_user_is_refused(ours: Program) -> None:
     assert not ours.socket.exists()
 
 
+@pytest.mark.parametrize("mode", [0o1777, 0o755])
+def test_shared_state_directory_is_refused_and_unchanged(ours: Program, mode: int) -> None:
+    ours.state_dir.mkdir(parents=True)
+    foreign = ours.state_dir / "somebodys.sock"
+    foreign.touch()
+    if mode & stat.S_ISVTX:
+        os.chown(foreign, 4711, -1)
+    ours.state_dir.chmod(mode)
+    refused = ours.attempt(NIC)
+    assert refused.status == 1
+    assert "choose another --state-dir" in refused.stdout
+    assert stat.S_IMODE(ours.state_dir.stat().st_mode) == mode
+    assert list(ours.state_dir.iterdir()) == [foreign]
+
+
 def test_system_python_is_available() -> None:
     run("/usr/bin/python3", "-c", "import socket", timeout=10)
     assert sys.version_info >= (3, 11)
