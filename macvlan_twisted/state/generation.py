@@ -73,6 +73,8 @@ class GenerationFile:
             raw, _ = read_small_file(self._path, _LONGEST)
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise StateError(f"{self._path} is damaged: {error}") from None
         if not raw:  # created by a process that was killed before its first commit
             return RecordedGeneration(0)
         if len(raw) not in (_FORMER.size, _BESIDE.size) or crc32(raw[:-4]) != int.from_bytes(raw[-4:]):
@@ -179,7 +181,7 @@ def _packed(generation: int, rows: int) -> bytes:
 def _read(path: Path) -> RuntimeRecord | None:
     try:
         raw, owner = read_small_file(path, _LONGEST)
-    except OSError:
+    except (OSError, ValueError):
         return None
     head = raw[: _OUTSIDE.size]
     if len(head) < _OUTSIDE.size or head[:4] != _MAGIC or crc32(head[:-4]) != int.from_bytes(head[-4:]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -69,13 +68,14 @@ def read_small_file(path: Path, limit: int) -> tuple[bytes, Owner]:
 
     :param limit: in bytes.
     :return: the contents, and whose file it is.
-    :raises OSError: there is no such file, or it is not a regular one, or larger than *limit*.
+    :raises OSError: it cannot be opened.
+    :raises ValueError: it is not a regular file, or larger than *limit*.
     """
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         it = os.fstat(file)
         if not stat.S_ISREG(it.st_mode) or it.st_size > limit:
-            raise OSError(errno.EINVAL, f"is no regular file of at most {limit} bytes", str(path))
+            raise ValueError(f"{path} is no regular file of at most {limit} bytes")
         return os.read(file, limit), Owner(it.st_uid, it.st_gid)
     finally:
         os.close(file)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.lab.commands import run
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.lan import Lan
 from tests.lab.plugin import CHECKOUT, DEFAULTS, Plugin
@@ -180,8 +181,9 @@ def revision(name: str) -> Iterator[Path]:
             subprocess.run((*git, "remove", "--force", f"{place}/source"), check=True)
 
 
-def main(commit: str, name: str) -> None:
+def main(named: str, name: str) -> None:
     """Write the files of one state."""
+    commit = run("git", "-C", str(CHECKOUT), "rev-parse", "--short", named).strip()
     with ExitStack() as undo:
         source = undo.enter_context(revision(commit))
         lan = undo.enter_context(Lan(nics=2))

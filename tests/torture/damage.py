@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from itertools import product
 from pathlib import Path
 
-from macvlan_twisted.errors import StateError
+from macvlan_twisted.errors import NewerStateError, StateError
 from macvlan_twisted.state.damage import DamageRecovery, is_damage
 from macvlan_twisted.state.database import DATABASE_NAME, TABLES, Database
 from macvlan_twisted.state.generation import WITNESS_NAME, RuntimeGeneration
@@ -298,7 +298,7 @@ class Trial:
         try:
             ledger = open_database(self.workshop.directory, self.workshop.outside())
         except StateError as failure:
-            if not is_damage(failure):
+            if not is_damage(failure) and not isinstance(failure, NewerStateError):
                 self.torture.tally.lose(f"{what}: refused without an instruction: {failure}")
                 return
             self.refused += 1

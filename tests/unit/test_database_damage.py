@@ -88,7 +88,13 @@ class ChangeTests(DamageTestCase):
         self.database.close()
         path = self.directory / WITNESS_NAME
         whole = path.read_bytes()
-        for raw in (whole[:-1], whole + b"x", bytes([whole[0] ^ 1]) + whole[1:], whole[:-1] + b"\xff"):
+        for raw in (
+            whole[:-1],
+            whole + b"x",
+            bytes([whole[0] ^ 1]) + whole[1:],
+            whole[:-1] + b"\xff",
+            whole * 999,
+        ):
             path.write_bytes(raw)
             self.told(self.directory, WITNESS_NAME, "damaged")
 
