@@ -12,8 +12,9 @@ from ..lan.conflicts import Conflicts, Inconclusive, Taken, Verdict
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import barred_spans, count_barred, next_free, usable_span
 from .pool import Pool
+from .pool_prefetch import Candidates
 from .pool_registry import PoolRegistry
-from .prefetch import AddressPrefetch, Candidates, inconclusive_error, pool_released_error
+from .prefetch import AddressPrefetch, inconclusive_error, pool_released_error
 from .requests import Purpose
 from .sticky_addresses import StickyAddresses
 
