@@ -45,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "engines(version, ...): run with these of the chosen engines only",
         "plugin_arguments(word, ...): what the fixture docker_host adds to the plugin's command line",
         "dhcp_server(range, t1, t2): how the fixture server differs from its defaults",
+        "recipes(title, ...): which compose files of the manual a test of test_compose.py runs",
         "short_grace_periods: the plugin of the fixture docker_host soon removes what nobody has",
     ):
         config.addinivalue_line("markers", mark)
@@ -62,9 +63,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             versions = versions[:1]
         elif mark := metafunc.definition.get_closest_marker("engines"):
             versions = [version for version in versions if version in mark.args]
-        elif not asked and os.environ.get("MACVLAN_TWISTED_TEST_ALL") != "1" and module not in BASIC:
+        elif not runs_everything(metafunc.config) and module not in BASIC:
             versions = [engine_of(module, versions)]
         metafunc.parametrize("engine_version", versions, scope="module")
+
+
+def runs_everything(config: pytest.Config) -> bool:
+    """Say whether each test runs with all that was chosen, and not with one of it."""
+    asked = config.getoption("--engines", default=None)
+    return bool(asked) or os.environ.get("MACVLAN_TWISTED_TEST_ALL") == "1"
 
 
 def engine_of(module: str, versions: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from tests.lab.roots import OWN_VERSION, cache
+from tests.lab.roots import COMPOSES, OWN_VERSION, cache
 from tests.lab.wall_clock import LIBRARY
 
 LAN_PROGRAMS = ("ip", "nsenter", "ping", "setpriv", "tcpdump")
@@ -34,6 +34,14 @@ def missing_for_engine(version: str) -> str:
     elif not (cache() / f"engine-{version}").is_dir():
         programs.append("debootstrap")
     return missing_for_lan() or _missing_programs(programs)
+
+
+def missing_for_compose(version: str) -> str:
+    """Say why a Docker Compose of this version cannot run here; nothing when it can."""
+    missing = missing_for_engine(COMPOSES[version])
+    if COMPOSES[version] == OWN_VERSION:
+        missing = missing or _missing_programs(("docker-compose",))
+    return missing
 
 
 def missing_for_dhcp() -> str:

@@ -34,7 +34,13 @@ OWN_VERSION = _own_version()
 RELEASES = {"26.1": "trixie", "28.5": "forky"}
 """Versions, and the Debian releases that hold them."""
 VERSIONS = tuple(dict.fromkeys((OWN_VERSION, *RELEASES)))
-PACKAGES = "docker.io,docker-cli,busybox-static,iproute2"
+COMPOSES = {
+    compose: engine
+    for compose, engine in {"1.29.2": "20.10", "2.26.1": "26.1", "2.40.3": "28.5"}.items()
+    if engine in VERSIONS
+}
+"""Versions of Docker Compose, and the engines that the same Debian releases hold."""
+PACKAGES = "docker.io,docker-cli,docker-compose,busybox-static,iproute2"
 SCRIPT = "/usr/share/debootstrap/scripts/sid"
 """Serves every release since Debian 12; an older debootstrap does not know the younger names."""
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -56,12 +62,28 @@ def root_of(version: str, narrate: Narrate | None = None) -> Path | None:
     if version not in RELEASES:
         raise ValueError(f"no engine of version {version!r} here; there are {', '.join(VERSIONS)}")
     root = cache() / f"engine-{version}"
-    if not root.is_dir():
+    if not _is_complete(root):
         root.parent.mkdir(parents=True, exist_ok=True)
         with _lock(root.with_suffix(root.suffix + ".lock")):
             if not root.is_dir():
                 _make(version, root, narrate or print)
+            elif not _is_complete(root):
+                _complete(root)
     return root
+
+
+def _is_complete(root: Path) -> bool:
+    return (root / "usr/libexec/docker/cli-plugins/docker-compose").exists()
+
+
+def _complete(root: Path) -> None:
+    """Add Docker Compose to a root that was made without; engines may run in it meanwhile."""
+    own = ("unshare", "--mount", "--propagation", "private", "--", "chroot", str(root), "apt-get")
+    environment = {**os.environ, **_proxy(), "DEBIAN_FRONTEND": "noninteractive"}
+    run(*own, "update", timeout=600, env=environment)
+    install = ("install", "--yes", "--no-install-recommends", "docker-compose")
+    run(*own, *install, timeout=600, env=environment)
+    run(*own, "clean", env=environment)
 
 
 @contextmanager

@@ -1,0 +1,127 @@
+"""The compose files of the manual, with Docker Compose of several releases and each engine."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from tests.integration.compose_page import RECIPES, Recipe
+from tests.integration.conftest import need, runs_everything
+from tests.integration.host_access import HOST
+from tests.lab.compose import Compose, compose_of
+from tests.lab.dhcp_server import DhcpServer
+from tests.lab.docker_host import Container, DockerHost
+from tests.lab.engine import Engine
+from tests.lab.plugin import Plugin
+from tests.lab.requirements import missing_for_compose, missing_for_dhcp
+from tests.lab.roots import COMPOSES
+
+EXISTING = "A network that exists already"
+DEFINED = "A network that the file defines"
+CAREFUL = "With host access, and careful with addresses"
+NO_IPAM = "With addresses from the LAN's DHCP server"
+RESERVED = "With reservations on the router"
+LEASED = "With leases by the plugin's address management"
+LEASED_ALONE = "With leases for one network only"
+IPV6 = "With IPv6"
+TITLES = (EXISTING, DEFINED, CAREFUL, NO_IPAM, RESERVED, LEASED, LEASED_ALONE, IPV6)
+BY_DHCP = (NO_IPAM, RESERVED, LEASED, LEASED_ALONE)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each recipe with one Compose, another one from recipe to recipe; where everything runs, with each."""
+    if "compose_version" not in metafunc.fixturenames:
+        return
+    titles = metafunc.definition.get_closest_marker("recipes")
+    cases = [
+        (title, version)
+        for number, title in enumerate(titles.args if titles else TITLES)
+        for place, version in enumerate(COMPOSES)
+        if runs_everything(metafunc.config) or place == number % len(COMPOSES)
+    ]
+    metafunc.parametrize(("title", "compose_version"), cases)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A recipe in its surroundings."""
+
+    host: DockerHost
+    compose: Compose
+    server: DhcpServer | None
+
+    def container(self, service: str) -> Container:
+        """Return the container of a service."""
+        return Container(self.host.engine, self.compose.container(service))
+
+
+@contextmanager
+def scene(engine: Engine, recipe: Recipe, version: str, settings: dict[str, str]) -> Iterator[Scene]:
+    """Start our service with the settings, make the networks of the recipe, and insist that nothing is left after it."""
+    need(missing_for_compose(version))
+    with ExitStack() as undo:
+        server = None
+        if recipe.title in BY_DHCP:
+            need(missing_for_dhcp())
+            server = undo.enter_context(DhcpServer(engine.lan))
+        arguments = ("--docker-host", engine.docker_host)
+        plugin = Plugin(
+            engine.lan, engine.plugins_dir, inside=engine, arguments=arguments, environment=settings
+        )
+        host = DockerHost(engine, undo.enter_context(plugin))
+        for words in recipe.networks:
+            engine.docker(*words[1:])
+        with compose_of(engine, version, recipe.file) as compose:
+            yield Scene(host, compose, server)
+        engine.clear()
+        plugin.stop()
+        assert host.remains() == []
+
+
+def test_each_recipe_of_the_page_is_tried() -> None:
+    assert set(TITLES) == set(RECIPES)
+
+
+def test_recipe_works(engine: Engine, title: str, compose_version: str) -> None:
+    recipe = RECIPES[title]
+    with scene(engine, recipe, compose_version, recipe.settings) as it:
+        it.compose.run("up", "--detach")
+        web = it.container("web")
+        assert web.ping("192.168.77.1")
+        assert web.ping("192.168.77.2")
+        if title in BY_DHCP:
+            assert it.server is not None
+            assert web.addresses() == {f"{it.server.addresses()[web.mac()]}/24"}
+            if title == RESERVED:
+                reaches = compose_version == "2.40.3" or engine.version == "20.10"
+                assert (web.mac() == "02:00:00:00:00:17") == reaches, "the page says otherwise"
+            assert web.routers() == {"192.168.77.1"}
+        elif title == CAREFUL:
+            assert web.addresses() == {"192.168.77.65/24"}
+            assert web.ping(HOST)
+            assert engine.lan.ping("host", "192.168.77.65")
+        else:
+            six = title == IPV6
+            assert web.addresses() == {"192.168.77.70/24", *(("fd77::70/64",) if six else ())}
+            assert web.routers() == {"192.168.77.1", *(("fd77::1",) if six else ())}
+            worker = it.container("worker")
+            assert worker.addresses() == {"192.168.77.64/24", *(("fd77::7:0/64",) if six else ())}
+            asked = engine.docker("exec", worker.name, "ping", "-4", "-c1", "-w20", "web")
+            assert "(192.168.77.70)" in asked
+            assert web.ping("fd77::2") or not six
+        it.compose.down()
+        assert ("lan" in it.host.networks(), "leased" in it.host.networks()) == (
+            title == EXISTING,
+            title == LEASED_ALONE,
+        )
+
+
+@pytest.mark.recipes(CAREFUL, LEASED)
+def test_recipe_without_its_setting_is_refused(engine: Engine, title: str, compose_version: str) -> None:
+    """It would run without what it asks for, and nobody would notice."""
+    with scene(engine, RECIPES[title], compose_version, {"MACVLAN_TWISTED_HOST_INTERFACE": "eth1"}) as it:
+        refused = it.compose.attempt("up", "--detach")
+        assert refused.status != 0
+        assert "has no effect where this plugin manages the addresses" in refused.stderr
+        assert it.host.networks() <= {"bridge", "host", "none"}
