@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager, contextmanager
 
 from .keyed_lock import KeyedLock
 
+ENGINE_PATIENCE = 15.0
+"""Seconds for which an engine tries a call before it gives up (docs/reference/protocol)."""
+
 
 class LastSeen:
     """
@@ -50,6 +53,12 @@ class LastSeen:
         if key in self._calls:
             return 0.0
         return self._seconds() - self._last.get(key, self._since)
+
+    def mentioned_within(self, key: str, seconds: float) -> bool:
+        """Whether *key* was mentioned in the last *seconds*, and since the start."""
+        if key in self._calls:
+            return True
+        return key in self._last and self._seconds() - self._last[key] < seconds
 
 
 class EngineCalls:

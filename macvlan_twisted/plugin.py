@@ -35,6 +35,7 @@ from .ipam.address_requests import AddressRequests
 from .ipam.allocations import Allocations
 from .ipam.dhcp_pools import DhcpPools
 from .ipam.endpoint_claims import EndpointClaims
+from .ipam.former_lives import FormerLives
 from .ipam.mac_policy import MacPolicy
 from .ipam.new_pools import NewPools
 from .ipam.pending_addresses import PendingAddresses
@@ -249,9 +250,6 @@ def build(
         claims,
         returned,
     )
-    address_requests = AddressRequests(
-        open_pools, new_pools, allocations, dhcp_pools, macs, selection, returned, pools_seen
-    )
     pool_requests = PoolRequests(
         config,
         open_pools,
@@ -270,6 +268,18 @@ def build(
     endpoint_calls = EngineCalls(endpoint_locks, LastSeen(awake_seconds, registry.endpoints.__contains__))
     planner = EndpointPlanner(config, leases, host_routes, macs.mac_for, random)
     removal = EndpointRemoval(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
+    stale_endpoints = StaleEndpoints(registry, links, macvlan_links, removal, endpoint_calls)
+    address_requests = AddressRequests(
+        open_pools,
+        new_pools,
+        allocations,
+        dhcp_pools,
+        macs,
+        selection,
+        returned,
+        FormerLives(open_pools, sticky_addresses, allocations, pending, claims, stale_endpoints),
+        pools_seen,
+    )
     endpoints = Endpoints(registry, planner, macvlan_links, endpoint_addresses, removal, endpoint_calls)
     joining = Joining(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
     host_addresses = HostAddresses(config, registry, links, host_routes, pool_binding, conflicts)
@@ -287,7 +297,7 @@ def build(
     orphans = Orphans(registry, links, open_pools, pool_binding, leases, awake_seconds)
     reconciler = Reconciler(
         registry,
-        StaleEndpoints(registry, links, macvlan_links, removal, endpoint_calls),
+        stale_endpoints,
         StaleNetworks(registry, networks, pool_requests, pool_binding),
         orphans,
         engine,

@@ -13,6 +13,7 @@ from ..state.interfaces import Allocation
 from .allocations import Allocations
 from .allocator import usable_span
 from .dhcp_pools import DhcpPools
+from .former_lives import FormerLives
 from .mac_policy import MacPolicy
 from .new_pools import NewPools
 from .pool import Pool
@@ -37,6 +38,7 @@ class AddressRequests:
         macs: MacPolicy,
         selection: AddressSelection,
         returned: ReturnedAddresses,
+        former_lives: FormerLives,
         last_seen: LastSeen,
     ) -> None:
         self._pools = pools
@@ -46,6 +48,7 @@ class AddressRequests:
         self._macs = macs
         self._selection = selection
         self._returned = returned
+        self._former_lives = former_lives
         self._last_seen = last_seen
 
     async def request_address(self, request: RequestAddress) -> IPInterface:
@@ -65,6 +68,8 @@ class AddressRequests:
         address = request.address
         if purpose is Purpose.GATEWAY and address is None:
             address = await self._choose_gateway(pool)
+        if purpose is Purpose.ENDPOINT and request.endpoint_name:
+            await self._former_lives.end(pool, request.endpoint_name, address)
         advances = False
         is_chosen = address is None and not request.endpoint_name
         if address is None:

@@ -66,6 +66,10 @@ class EndpointClaims:
         self._users[key] = endpoint_id
         self._used.setdefault(endpoint_id, set()).add(key)
 
+    def user(self, pool_id: str, number: int) -> str | None:
+        """The endpoint that uses an allocation; ``None`` if none does."""
+        return self._users.get((pool_id, number))
+
     def endpoint_removed(self, endpoint_id: str) -> list[tuple[str, int]]:
         """:return: pool id and number of each address that it used."""
         used = [key for key in self._used.pop(endpoint_id, ()) if self._users.get(key) == endpoint_id]

@@ -31,6 +31,11 @@ class PendingAddresses:
     def since(self, pool_id: str, number: int) -> float | None:
         return self._since.get((pool_id, number))
 
+    def age(self, pool_id: str, number: int) -> float:
+        """Seconds for which an address has been pending; 0 when it is not."""
+        since = self._since.get((pool_id, number))
+        return 0.0 if since is None else self._seconds() - since
+
     def longer_than(self, seconds: float) -> list[tuple[str, int]]:
         """The addresses that have been pending for at least *seconds*, the oldest first."""
         latest, found = self._seconds() - seconds, []

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from attrs import frozen
 from twisted.logger import Logger
 
+from ..addresses import IPAddress
 from ..driver.endpoints import EndpointRemoval
 from ..driver.macvlan_links import MacvlanLinks
 from ..driver.models import Endpoint
 from ..driver.registry import Registry
 from ..errors import LinkError
-from ..last_seen import EngineCalls
+from ..last_seen import ENGINE_PATIENCE, EngineCalls
 from ..link_names import alias_of, probe_link_name
 from ..netlink.links import Links
 from ..option_values import MacvlanMode
@@ -122,6 +123,33 @@ class StaleEndpoints:
                 return False
             await self._links.delete(port.name)
         return True
+
+    async def remove_former(self, network_id: str | None, parent: str, address: IPAddress) -> bool:
+        """See :class:`~macvlan_twisted.ipam.former_lives.FormerEndpoints`."""
+        for endpoint in list(self._registry.endpoints.values()):
+            if endpoint.parent != parent or address not in endpoint.known_addresses:
+                continue
+            if endpoint.network_id != (network_id or endpoint.network_id):
+                return False
+            if self._calls.last_seen.mentioned_within(endpoint.endpoint_id, ENGINE_PATIENCE):
+                return False  # Join may be about to come
+            if not await self._is_without_container(endpoint) or not await self._removal.drop(endpoint, 0):
+                return False
+        return True
+
+    async def _is_without_container(self, endpoint: Endpoint) -> bool:
+        if self._links.exists(endpoint.link):
+            return await self._is_left_in_host(endpoint)
+        try:
+            elsewhere = await self._macvlan_links.marks_elsewhere()
+        except LinkError as failure:
+            _log.debug(
+                "endpoint {endpoint} may be in a container: {reason}",
+                endpoint=endpoint.short_id,
+                reason=str(failure),
+            )
+            return False
+        return elsewhere is not None and not self._macvlan_links.is_among(endpoint, elsewhere)
 
     async def drop(self, stale: StaleEndpoint, silence: float) -> bool:
         """

@@ -295,6 +295,19 @@ class Engine29:
                 self.sandboxes.destroy(endpoint.link)
         self.containers.clear()
 
+    def rm_unanswered(self, container: Container) -> None:
+        """``docker rm -f`` with the plugin absent: the link comes back, and the engine forgets what nobody answered."""
+        self.plugin.close()
+        for endpoint in container.endpoints:
+            self.sandboxes.give_back(endpoint.link)
+        del self.containers[container.name]
+
+    def rename(self, container: Container, name: str) -> None:
+        """``docker rename``, of which no plugin is told."""
+        del self.containers[container.name]
+        container.name = name
+        self.containers[name] = container
+
     def _forget_the_plugin(self) -> None:
         self.plugin.close()
         self._capabilities = None

@@ -92,6 +92,41 @@ def test_new_name_gets_no_address_of_another_while_one_is_unused(engine: Engine2
     assert identity(engine.run("e", network))[0] == {"10.9.0.2/29"}, "the range is exhausted"
 
 
+@pytest.mark.parametrize("how", ["came back", "died"])
+@pytest.mark.parametrize("ip", ["", "10.9.0.77"])
+def test_former_life_that_was_never_deleted_gives_up_its_address(
+    how: str, ip: str, engine: Engine29, service: ServiceUnderTest
+) -> None:
+    """The plugin was down when the container was removed; its link lies in the host, or is gone with its namespace."""
+    network = create(engine)
+    first = engine.run("web", network, ip=ip)
+    before = identity(first)
+    service.kill()
+    if how == "died":
+        engine.lose_containers()
+    else:
+        engine.rm_unanswered(first)
+    service.start()
+    assert identity(engine.run("newcomer", network))[0] != before[0]
+    again = engine.run("web", network, ip=ip)
+    assert identity(again) == before
+    engine.stop(again)
+    assert identity(engine.run("web", network)) == before, "it goes on as any other"
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_renamed_container_keeps_its_address_from_its_successor(
+    restarts: bool, engine: Engine29, service: ServiceUnderTest
+) -> None:
+    network = create(engine)
+    first = engine.run("web", network)
+    engine.rename(first, "old")
+    if restarts:
+        service.kill()
+        service.start()
+    assert identity(engine.run("web", network))[0] != identity(first)[0]
+
+
 def test_address_given_away_meanwhile_is_not_reclaimed(engine: Engine29) -> None:
     network = create(engine, identity="name")
     first = engine.run("web", network)

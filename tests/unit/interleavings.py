@@ -112,6 +112,8 @@ class Interleavings(World):
             purpose, wanted, name = Purpose.GATEWAY, network.gateway, ""
         elif self.random.random() < 0.1:
             wanted = parse_network(network.subnet).network_address + self.random.randrange(64, 128)
+        if not self.history.surely_gone(self.names.get((pool_id, name))):
+            name = ""  # no two containers have one name
         asked = RequestAddress(pool_id, wanted, purpose, name)
         had_containers = pool_id in self.had_containers
 
@@ -135,6 +137,8 @@ class Interleavings(World):
                 if saved_as != Purpose.AUXILIARY.value or not possible:
                     self.faults.append(f"{address} was requested for a container, and is saved as {saved_as}")
             self.history.acknowledge(self.history.begin(thing, True))
+            if name:
+                self.names[pool_id, name] = thing
             for each in self.under_way:
                 if (each.what, each.about) == ("ReleasePool", pool_id):  # it goes with the pool
                     each.effects.append((thing, self.history.begin(thing, False)))

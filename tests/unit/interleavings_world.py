@@ -185,6 +185,7 @@ class World:
     unknown_pools: int = 0
     """The number of pools whose ids the engine never got."""
     had_containers: set[str] = field(factory=set)
+    names: dict[tuple[str, str], Any] = field(factory=dict)
     """Pools that have, or had, addresses of containers."""
     uncertain_pools: set[str] = field(factory=set)
     """Pools with addresses that the engine may not know."""

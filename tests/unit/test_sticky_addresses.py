@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -10,6 +12,7 @@ from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam import sticky_addresses
 from macvlan_twisted.ipam.requests import Purpose
 from macvlan_twisted.ipam.sticky_addresses import StickyAddresses
+from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.option_values import IdentitySource
 from macvlan_twisted.state.interfaces import StickyAddress
 from macvlan_twisted.testing.state import MemoryAddressStore
@@ -57,6 +60,36 @@ class StickyAddressTestCase(AddressTestCase):
 
 
 class NameIdentityTests(StickyAddressTestCase):
+    def test_former_life_keeps_its_address_while_it_may_have_a_link(self) -> None:
+        """The kernel never shows the links in containers, or does not this time."""
+        for number in (errno.EOPNOTSUPP, errno.EACCES):
+            with self.subTest(number=number):
+                self.plugin = PluginHarness()
+                pool = self.network()
+                first, _ = self.start(pool, "web")
+                self.plugin.kernel.move_away(endpoint_link_name(self.endpoint_of(first)), up=True)
+                self.plugin = self.plugin.next_life()
+                self.plugin.steps.refuse["links_elsewhere"] = number
+                self.assertNotEqual(self.ask(pool, name="web"), first)
+
+    def test_start_that_is_under_way_keeps_its_address(self) -> None:
+        """The link lies in the host, down, until Join was answered, and before CreateEndpoint there is none."""
+        for last_call in ("RequestAddress", "CreateEndpoint"):
+            with self.subTest(last_call=last_call):
+                self.plugin = PluginHarness()
+                pool = self.network()
+                first = self.ask(pool, name="web")
+                if last_call == "CreateEndpoint":
+                    self.mac_at(first)
+                self.plugin.clock.advance(14)
+                self.assertNotEqual(self.ask(pool, name="web"), first)
+
+    def test_address_whose_endpoint_never_came_returns_to_its_name(self) -> None:
+        pool = self.network()
+        first = self.ask(pool, name="web")
+        self.plugin.clock.advance(16)
+        self.assertEqual(self.ask(pool, name="web"), first)
+
     def test_excluded_address_is_not_reused(self) -> None:
         """It was requested with --ip."""
         self.plugin = PluginHarness(config=evolve(LAN, excluded=(parse_range("192.168.1.200"),)))
