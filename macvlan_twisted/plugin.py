@@ -29,13 +29,14 @@ from .driver.parents import Parents
 from .driver.readdress import Readdressing
 from .driver.registry import Registry
 from .driver.sandboxes import ContainerSandboxes
+from .engine.client import Containers, Processes
 from .engine.client import Engine as NetworkCreation
-from .engine.client import Inventory, Processes
 from .ipam.address_requests import AddressRequests
 from .ipam.allocations import Allocations
 from .ipam.dhcp_pools import DhcpPools
 from .ipam.endpoint_claims import EndpointClaims
 from .ipam.former_lives import FormerLives
+from .ipam.last_addresses import LastAddresses
 from .ipam.mac_policy import MacPolicy
 from .ipam.new_pools import NewPools
 from .ipam.pending_addresses import PendingAddresses
@@ -61,6 +62,7 @@ from .netlink.links import Links
 from .option_values import ProbeTimeout
 from .protocol.routes import Method, all_methods
 from .reconcile.container_names import ContainerNames
+from .reconcile.container_watch import ContainerWatch
 from .reconcile.link_monitor import HostLinkRepair, LinkMonitor
 from .reconcile.orphans import Orphans
 from .reconcile.reconciler import GRACE_PERIODS, GracePeriods, Reconciler
@@ -73,7 +75,7 @@ from .worker_threads import RunInThread
 _log = Logger(namespace="macvlan_twisted")
 
 
-class Engine(NetworkCreation, Inventory, Processes, Protocol):
+class Engine(NetworkCreation, Containers, Processes, Protocol):
     """All that the plugin asks of Docker Engine."""
 
 
@@ -99,6 +101,7 @@ class Plugin:
     open_pools: PoolRegistry
     sticky_addresses: StickyAddresses
     returned: ReturnedAddresses
+    last_addresses: LastAddresses
     networks: Networks
     host_addresses: HostAddresses
     endpoint_addresses: EndpointAddresses
@@ -106,6 +109,7 @@ class Plugin:
     joining: Joining
     removal: EndpointRemoval
     container_names: ContainerNames
+    container_watch: ContainerWatch
     orphans: Orphans
     reconciler: Reconciler
     link_monitor: LinkMonitor
@@ -120,6 +124,8 @@ class Plugin:
         self.open_pools.load()
         self.sticky_addresses.load()
         self.returned.load()
+        if self.config.docker_host:
+            self.last_addresses.load()
         self.conflicts.load()
         self.leases.load()
         self.parents.load()
@@ -234,11 +240,20 @@ def build(
     dhcp_pools = DhcpPools(leases, macs)
     new_pools, claims = NewPools(clock), EndpointClaims(open_pools)
     returned = ReturnedAddresses(config.return_grace, addresses, clock, wall_time)
+    last_addresses = LastAddresses(open_pools, claims, addresses, clock)
     pool_locks, pending = KeyedLock(), PendingAddresses(awake_seconds)
     pools_seen = LastSeen(awake_seconds, open_pools.by_id.__contains__)
-    selection = AddressSelection(config, open_pools, conflicts, sticky_addresses)
+    selection = AddressSelection(config, open_pools, conflicts, sticky_addresses, last_addresses)
     allocations = Allocations(
-        open_pools, pool_locks, dhcp_pools, selection, sticky_addresses, pending, claims, returned
+        open_pools,
+        pool_locks,
+        dhcp_pools,
+        selection,
+        sticky_addresses,
+        pending,
+        claims,
+        returned,
+        last_addresses,
     )
     pool_binding = PoolBinding(
         open_pools,
@@ -264,6 +279,7 @@ def build(
     parents = Parents(links, registry, sockets, parent_status, KeyedLock())
     macvlan_links = MacvlanLinks(registry, links, parents)
     container_names = ContainerNames(registry, leases, engine, clock)
+    container_watch = ContainerWatch(registry, engine, last_addresses, clock)
     endpoint_addresses = EndpointAddresses(registry, links, on_lan, leases, pool_binding, container_names)
     endpoint_calls = EngineCalls(endpoint_locks, LastSeen(awake_seconds, registry.endpoints.__contains__))
     planner = EndpointPlanner(config, leases, host_routes, macs.mac_for, random)
@@ -278,6 +294,7 @@ def build(
         selection,
         returned,
         FormerLives(open_pools, sticky_addresses, allocations, pending, claims, stale_endpoints),
+        last_addresses,
         pools_seen,
     )
     endpoints = Endpoints(registry, planner, macvlan_links, endpoint_addresses, removal, endpoint_calls)
@@ -332,6 +349,7 @@ def build(
         open_pools,
         sticky_addresses,
         returned,
+        last_addresses,
         networks,
         host_addresses,
         endpoint_addresses,
@@ -339,6 +357,7 @@ def build(
         joining,
         removal,
         container_names,
+        container_watch,
         orphans,
         reconciler,
         link_monitor,

@@ -244,6 +244,8 @@ def _background(plugin: Plugin, threads: WorkerThreads | None, engine: Engine, c
     tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "leases of an earlier life": partial(resume, plugin)
     }
+    if config.docker_host:
+        tasks["containers"] = plugin.container_watch.run
     if threads is not None:
         tasks["stale sandboxes"] = partial(warn_of_stale_sandboxes, threads, clock)
     if config.create_network is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
@@ -12,21 +12,25 @@ from typing import Any, Protocol, cast
 from urllib.parse import quote, urlencode
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, TimeoutError, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, ensureDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Cooperator
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from ..addresses import IPNetwork
+from ..addresses import IPAddress, IPNetwork, parse_address
 from ..failpoints import Failpoint
 
 _CREATE_NETWORK = Failpoint(
     "engine.network.create", "the engine is asked to create the network of --create-network"
 )
 
+_EVENTS = ("create", "start", "die", "destroy", "connect", "disconnect")
 REQUEST_TIMEOUT = 30.0
 """Seconds for one request; callers try again later."""
 CREATION_TIMEOUT = 300.0
@@ -99,6 +103,43 @@ class Processes(Protocol):
         """:return: the process id of the running container with that endpoint, or ``None``."""
 
 
+@frozen
+class ListedAttachment:
+    """A container on a network."""
+
+    network: str
+    """The network's id, or what the user called it if the container has not run on it yet."""
+    endpoint_id: str = ""
+    """Empty while the container does not run."""
+    asked: tuple[IPAddress, ...] = ()
+    """What the user gave it by ``--ip`` and ``--ip6``."""
+
+
+@frozen
+class EngineEvent:
+    """Something that has happened to a container or a network."""
+
+    kind: str
+    """``container`` or ``network``"""
+    action: str
+    """``create``, ``start``, ``die`` or ``destroy``; of a network also ``connect`` or ``disconnect``"""
+    object_id: str
+
+
+class Containers(Inventory, Protocol):
+    """Lists and follows all containers; errors as in :class:`Listing`."""
+
+    async def containers(self) -> Mapping[str, Sequence[ListedAttachment]]:
+        """By id: the networks of each container, running or not. The engine answers also while it starts one."""
+
+    async def follow_events(self, on_event: Callable[[EngineEvent], None]) -> Deferred[None]:
+        """
+        Call *on_event* with each event from now on.
+
+        :return: fires when the engine ends the stream; cancelled, it ends it.
+        """
+
+
 class DisabledEngine:
     """The engine of ``--docker-host none``: never available."""
 
@@ -109,6 +150,12 @@ class DisabledEngine:
         raise _disabled()
 
     async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
+        raise _disabled()
+
+    async def containers(self) -> Mapping[str, Sequence[ListedAttachment]]:
+        raise _disabled()
+
+    async def follow_events(self, on_event: Callable[[EngineEvent], None]) -> Deferred[None]:
         raise _disabled()
 
     async def has_network(self, name: str) -> bool:
@@ -219,6 +266,34 @@ class EngineClient:
         with parsing_answer("its networks"):
             return [_listed(each) for each in listed]
 
+    async def containers(self) -> Mapping[str, Sequence[ListedAttachment]]:
+        listed = await self._request(b"GET", "/containers/json?all=1")
+        with parsing_answer("its containers"):
+            return {
+                each["Id"]: [
+                    _attachment(name, network)
+                    for name, network in ((each.get("NetworkSettings") or {}).get("Networks") or {}).items()
+                ]
+                for each in listed
+            }
+
+    async def follow_events(self, on_event: Callable[[EngineEvent], None]) -> Deferred[None]:
+        filters = {"type": ["container", "network"], "event": _EVENTS}
+        query = urlencode({"filters": json.dumps(filters)}, quote_via=quote)
+        asked = _cancellable(self._agent.request(b"GET", f"http://docker/events?{query}".encode()))
+        try:
+            response = await asked.addTimeout(REQUEST_TIMEOUT, self._clock)
+            refusal = b"" if response.code == 200 else await readBody(response)
+        except CancelledError:
+            raise
+        except Exception as error:
+            raise EngineUnavailable(str(error)) from error
+        if response.code != 200:
+            raise EngineError(refusal.decode("utf-8", "replace").strip())
+        events = _EventLines(on_event)
+        response.deliverBody(events)
+        return events.ended
+
     async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
         containers = await self._containers_of(network_id)
         with parsing_answer(f"network {network_id}"):
@@ -237,6 +312,33 @@ class EngineClient:
             return str(answer["Id"])
 
 
+class _EventLines(LineOnlyReceiver):
+    """Reads the body of ``/events``: a JSON object a line."""
+
+    delimiter = b"\n"
+    MAX_LENGTH = 2**20
+    """A container's labels are in its events."""
+
+    def __init__(self, on_event: Callable[[EngineEvent], None]) -> None:
+        self._on_event = on_event
+        self.ended: Deferred[None] = Deferred(self._end)
+
+    def _end(self, _: Deferred[None]) -> None:
+        cast(Any, self.transport).loseConnection()
+
+    def lineReceived(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+            told = EngineEvent(event["Type"], event["Action"], event["Actor"]["ID"])
+        except (KeyError, TypeError, ValueError):
+            return  # of a kind that does not exist yet
+        self._on_event(told)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.ended.called:
+            self.ended.callback(None)
+
+
 def _cancellable(work: Deferred[Any]) -> Deferred[Any]:
     """:return: fires as *work* does. Cancelled, it fails by CancelledError, whatever Twisted makes of an aborted request."""
     is_cancelled = False
@@ -253,6 +355,17 @@ def _cancellable(work: Deferred[Any]) -> Deferred[Any]:
     result: Deferred[Any] = Deferred(cancel)
     work.addBoth(fire)
     return result
+
+
+def _attachment(name: str, network: Mapping[str, Any] | None) -> ListedAttachment:
+    network = network or {}
+    ipam = network.get("IPAMConfig") or {}
+    asked = [ipam.get(key) for key in ("IPv4Address", "IPv6Address")]
+    return ListedAttachment(
+        str(network.get("NetworkID") or name),
+        str(network.get("EndpointID") or ""),
+        tuple(parse_address(each) for each in asked if each),
+    )
 
 
 def _listed(network: Mapping[str, Any]) -> ListedNetwork:

@@ -14,6 +14,7 @@ from .allocations import Allocations
 from .allocator import usable_span
 from .dhcp_pools import DhcpPools
 from .former_lives import FormerLives
+from .last_addresses import LastAddresses
 from .mac_policy import MacPolicy
 from .new_pools import NewPools
 from .pool import Pool
@@ -39,6 +40,7 @@ class AddressRequests:
         selection: AddressSelection,
         returned: ReturnedAddresses,
         former_lives: FormerLives,
+        last_addresses: LastAddresses,
         last_seen: LastSeen,
     ) -> None:
         self._pools = pools
@@ -49,6 +51,7 @@ class AddressRequests:
         self._selection = selection
         self._returned = returned
         self._former_lives = former_lives
+        self._last_addresses = last_addresses
         self._last_seen = last_seen
 
     async def request_address(self, request: RequestAddress) -> IPInterface:
@@ -100,8 +103,18 @@ class AddressRequests:
         """The address that the container had before, as far as that is known and the address is free."""
         if name:
             return await self._selection.previous(pool, name)
-        address = self._returned.take(pool.pool_id)
-        return None if address is None else await self._selection.again(pool, address, "a container")
+        address = self._last_addresses.of_only_absent(pool.pool_id) or self._returned_to(pool.pool_id)
+        if address is None:
+            return None
+        self._returned.take(pool.pool_id, address)
+        return await self._selection.again(pool, address, "a container")
+
+    def _returned_to(self, pool_id: str) -> IPAddress | None:
+        """The address that was released just now, unless it belongs to another container than the one that requests one."""
+        returned = self._returned.only(pool_id)
+        if returned is None or self._last_addresses.is_for_another(pool_id, *returned):
+            return None
+        return returned[0]
 
     async def _purpose_of(self, request: RequestAddress, pool: Pool) -> tuple[Purpose, bool]:
         """

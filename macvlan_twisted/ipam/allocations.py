@@ -12,6 +12,7 @@ from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation, StickyAddress
 from .dhcp_pools import DhcpPools
 from .endpoint_claims import EndpointClaims
+from .last_addresses import LastAddresses
 from .pending_addresses import PendingAddresses
 from .pool import Pool
 from .pool_registry import PoolRegistry
@@ -37,6 +38,7 @@ class Allocations:
         pending: PendingAddresses,
         claims: EndpointClaims,
         returned: ReturnedAddresses,
+        last_addresses: LastAddresses,
     ) -> None:
         self._pools = pools
         self._locks = locks
@@ -46,6 +48,7 @@ class Allocations:
         self._pending = pending
         self._claims = claims
         self._returned = returned
+        self._last_addresses = last_addresses
 
     async def allocate(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
         """
@@ -71,6 +74,8 @@ class Allocations:
         was_allocated = shared.holds(pool.pool_id, number)
         shared.add(pool.pool_id, number, Purpose(allocation.purpose), allocation.is_chosen)
         self._returned.allocated(pool.pool_id, allocation.address)
+        if allocation.is_chosen:
+            self._last_addresses.allocated(pool.pool_id, allocation.address, came_back=not advances)
         if allocation.purpose == Purpose.AUXILIARY.value and not was_allocated:
             shared.unconfirmed.add((pool.pool_id, number))
         if allocation.purpose != Purpose.ENDPOINT.value:
@@ -95,6 +100,7 @@ class Allocations:
         except BaseException:
             if not was_allocated:
                 shared.remove(pool.pool_id, number)
+                self._last_addresses.released(pool.pool_id, allocation.address)
                 self._selection.release(pool, allocation.address)
             raise
         if allocation.purpose == Purpose.ENDPOINT.value:
@@ -163,6 +169,7 @@ class Allocations:
             forgotten = self._returned.forgotten(pool.pool_id)
             await self._pools.erase_allocation(pool.pool_id, request.address, returned, forgotten)
             self._returned.released(pool.pool_id, request.address, returned is not None)
+            self._last_addresses.released(pool.pool_id, request.address)
             shared.remove(pool.pool_id, number)
             self._pending.end(pool.pool_id, number)
             self._claims.ended(pool.pool_id, number)
@@ -178,6 +185,7 @@ class Allocations:
         self._pending.end_pool(pool.pool_id)
         self._sticky_addresses.forget_pool(pool.pool_id)
         self._returned.forget_pool(pool.pool_id)
+        self._last_addresses.forget_pool(pool.pool_id)
         self._selection.close(pool)
         for address in self._pools.reserved_by(pool):  # the host's own, if the network was not created
             self._selection.release(pool, address)

@@ -70,6 +70,14 @@ class EndpointClaims:
         """The endpoint that uses an allocation; ``None`` if none does."""
         return self._users.get((pool_id, number))
 
+    def has(self, endpoint_id: str) -> bool:
+        """Whether the endpoint uses an address of any pool."""
+        return endpoint_id in self._used
+
+    def number_of(self, endpoint_id: str, pool_id: str) -> int | None:
+        """The address of the pool that the endpoint uses; ``None`` if it uses none."""
+        return next((number for pool, number in self._used.get(endpoint_id, ()) if pool == pool_id), None)
+
     def endpoint_removed(self, endpoint_id: str) -> list[tuple[str, int]]:
         """:return: pool id and number of each address that it used."""
         used = [key for key in self._used.pop(endpoint_id, ()) if self._users.get(key) == endpoint_id]

@@ -66,14 +66,14 @@ class ReturnedAddresses:
         if comes_back:
             self._released_at.setdefault(pool_id, {})[address] = self._clock.seconds()
 
-    def take(self, pool_id: str) -> IPAddress | None:
-        """The address for the next request that names neither an address nor a container, and for that alone."""
-        recent = self._recent(pool_id)
-        if len(recent) != 1:
-            return None
-        (address,) = recent
+    def only(self, pool_id: str) -> tuple[IPAddress, float] | None:
+        """The address that goes to the next request without an address and a name, and when it was released, by our clock."""
+        recent = list(self._recent(pool_id).items())
+        return recent[0] if len(recent) == 1 else None
+
+    def take(self, pool_id: str, address: IPAddress) -> None:
+        """It goes to one request alone, whatever becomes of that."""
         self._end(pool_id, address)
-        return address
 
     def allocated(self, pool_id: str, address: IPAddress) -> None:
         """*address* has an owner. Succeeds when it had not come back."""

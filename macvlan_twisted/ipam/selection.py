@@ -11,6 +11,7 @@ from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Inconclusive, Taken, Verdict
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import barred_spans, count_barred, next_free, usable_span
+from .last_addresses import LastAddresses
 from .pool import Pool
 from .pool_prefetch import Candidates
 from .pool_registry import PoolRegistry
@@ -30,10 +31,12 @@ class AddressSelection:
         pools: PoolRegistry,
         conflicts: Conflicts,
         sticky_addresses: StickyAddresses,
+        last_addresses: LastAddresses,
     ) -> None:
         self._config = config
         self._pools = pools
         self._sticky_addresses = sticky_addresses
+        self._last_addresses = last_addresses
         self._conflicts = conflicts
         self._prefetch = AddressPrefetch(conflicts)
         self._barred = {
@@ -148,8 +151,12 @@ class AddressSelection:
         )
 
     def _kept(self, pool: Pool) -> list[SortedList]:
-        """The addresses to which their former owners may come back: those of names come last."""
-        kept = [self._sticky_addresses.numbers_of(each) for each in self._pools.set_of(pool).pools]
+        """The addresses to which their former owners may come back: those of names and of containers come last."""
+        kept = [
+            source.numbers_of(each)
+            for each in self._pools.set_of(pool).pools
+            for source in (self._sticky_addresses, self._last_addresses)
+        ]
         return [numbers for numbers in kept if numbers]
 
     def _next_number(self, pool: Pool, after: int | None = None) -> int | None:

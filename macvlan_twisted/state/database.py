@@ -81,6 +81,9 @@ CONFLICTS = Table("conflicts", ("id", "document"), ("id",), since=2)
 LEASES = Table("leases", ("id", "document"), ("id",), since=2)
 IDENTITIES = Table("identities", ("pool_id", "name", "address", "mac"), ("pool_id", "name"), since=2)
 RETURNED = Table("returned", ("pool_id", "address", "released_at"), ("pool_id", "address"), since=4)
+LAST_ADDRESSES = Table(
+    "last_addresses", ("pool_id", "container_id", "address", "traits"), ("pool_id", "container_id"), since=5
+)
 TABLES = (
     IDENTITY,
     NETWORKS,
@@ -94,9 +97,10 @@ TABLES = (
     LEASES,
     IDENTITIES,
     RETURNED,
+    LAST_ADDRESSES,
 )
 
-_NOT_MISSED = (IDENTITY, CURSORS, CONFLICTS, IDENTITIES, RETURNED)
+_NOT_MISSED = (IDENTITY, CURSORS, CONFLICTS, IDENTITIES, RETURNED, LAST_ADDRESSES)
 """Tables whose rows remain when the last network is deleted: no container depends on them."""
 
 

@@ -90,6 +90,20 @@ class ReturnedAddress:
     """The time of day, in seconds since 1970."""
 
 
+@frozen
+class LastAddress:
+    """A container that the engine's API lists on a pool's network, and the address that it had there last."""
+
+    pool_id: str
+    container_id: str
+    address: IPAddress | None = None
+    """``None`` if it has not been seen with one."""
+    is_asked: bool = False
+    """Whether the user gave it an address of the pool's family (``--ip``), so that it requests that one."""
+    returns: bool = False
+    """Whether the container may have the address again at any time."""
+
+
 class AddressStore(Protocol):
     """Who owns which address."""
 
@@ -108,10 +122,18 @@ class AddressStore(Protocol):
     def returned(self) -> list[ReturnedAddress]:
         """All that were stored and not forgotten. Called once, at start."""
 
+    def last_addresses(self) -> list[LastAddress]:
+        """All that were kept and not forgotten. Called once, at start."""
+
+    def keep_last_addresses(
+        self, saved: Sequence[LastAddress], forgotten: Sequence[tuple[str, str]]
+    ) -> Deferred[None]:
+        """:param forgotten: pool id and container id of what is deleted."""
+
     def open_pool(self, pool_id: str, document: Document) -> Deferred[None]: ...
 
     def close_pool(self, pool_id: str) -> Deferred[None]:
-        """Delete the pool, with its allocations, sticky addresses and returned addresses."""
+        """Delete the pool, with its allocations, and sticky, returned and last addresses."""
 
     def claim(
         self,

@@ -127,6 +127,13 @@ MIGRATIONS: tuple[Migration, ...] = (
                                       checksum INTEGER NOT NULL, PRIMARY KEY (pool_id, address)) WITHOUT ROWID""",
         )
     ),
+    Migration(
+        (
+            """CREATE TABLE last_addresses (pool_id TEXT NOT NULL, container_id TEXT NOT NULL, address TEXT NOT NULL,
+                                            traits TEXT NOT NULL, checksum INTEGER NOT NULL,
+                                            PRIMARY KEY (pool_id, container_id)) WITHOUT ROWID""",
+        )
+    ),
 )
 """The first makes version 1 of an empty file. A new version appends one; none is ever changed."""
 

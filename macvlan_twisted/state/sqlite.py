@@ -16,7 +16,14 @@ from ..errors import StateError
 from . import database as tables
 from .database import Change, Database, Drop, Put, Table, to_json
 from .generation import RuntimeGeneration
-from .interfaces import Allocation, Document, RecordKind, ReturnedAddress, StickyAddress
+from .interfaces import (
+    Allocation,
+    Document,
+    LastAddress,
+    RecordKind,
+    ReturnedAddress,
+    StickyAddress,
+)
 
 _TABLE_OF = {
     RecordKind.NETWORK: tables.NETWORKS,
@@ -171,6 +178,30 @@ class SqliteAddressStore:
     def cursors(self) -> dict[str, IPAddress]:
         return {name: parse_address(address) for name, address in self._database.rows(tables.CURSORS)}
 
+    def last_addresses(self) -> list[LastAddress]:
+        return [
+            LastAddress(
+                pool_id,
+                container_id,
+                parse_address(address) if address else None,
+                is_asked="asked" in traits.split(),
+                returns="returns" in traits.split(),
+            )
+            for pool_id, container_id, address, traits in self._database.rows(tables.LAST_ADDRESSES)
+        ]
+
+    def keep_last_addresses(
+        self, saved: Sequence[LastAddress], forgotten: Sequence[tuple[str, str]]
+    ) -> Deferred[None]:
+        changes: list[Change] = [Drop(tables.LAST_ADDRESSES, key) for key in forgotten]
+        for row in saved:
+            traits = ["asked"] * row.is_asked + ["returns"] * row.returns
+            address = "" if row.address is None else str(row.address)
+            changes.append(
+                Put(tables.LAST_ADDRESSES, (row.pool_id, row.container_id, address, " ".join(traits)))
+            )
+        return self._writer.submit(changes)
+
     def returned(self) -> list[ReturnedAddress]:
         return [
             ReturnedAddress(pool_id, parse_address(address), float(released_at))
@@ -186,6 +217,7 @@ class SqliteAddressStore:
                 Drop(tables.ADDRESSES, (pool_id,)),
                 Drop(tables.IDENTITIES, (pool_id,)),
                 Drop(tables.RETURNED, (pool_id,)),
+                Drop(tables.LAST_ADDRESSES, (pool_id,)),
                 Drop(tables.POOLS, (pool_id,)),
             ]
         )

@@ -9,7 +9,14 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from ..addresses import IPAddress
 from ..errors import StateError
-from ..state.interfaces import Allocation, Document, RecordKind, ReturnedAddress, StickyAddress
+from ..state.interfaces import (
+    Allocation,
+    Document,
+    LastAddress,
+    RecordKind,
+    ReturnedAddress,
+    StickyAddress,
+)
 
 
 class _Failing:
@@ -54,6 +61,7 @@ class MemoryAddressStore(_Failing):
         self.last: dict[str, IPAddress] = {}
         self.names: dict[tuple[str, str], StickyAddress] = {}
         self.came_back: dict[tuple[str, IPAddress], ReturnedAddress] = {}
+        self.of_containers: dict[tuple[str, str], LastAddress] = {}
 
     def pools(self) -> dict[str, Document]:
         return dict(self.open)
@@ -78,10 +86,25 @@ class MemoryAddressStore(_Failing):
                 del self.names[each]
             for key in [key for key in self.came_back if key[0] == pool_id]:
                 del self.came_back[key]
+            for each in [each for each in self.of_containers if each[0] == pool_id]:
+                del self.of_containers[each]
         return self._done()
 
     def identities(self) -> list[StickyAddress]:
         return list(self.names.values())
+
+    def last_addresses(self) -> list[LastAddress]:
+        return list(self.of_containers.values())
+
+    def keep_last_addresses(
+        self, saved: Sequence[LastAddress], forgotten: Sequence[tuple[str, str]]
+    ) -> Deferred[None]:
+        if not self.failing:
+            for key in forgotten:
+                self.of_containers.pop(key, None)
+            for row in saved:
+                self.of_containers[row.pool_id, row.container_id] = row
+        return self._done()
 
     def returned(self) -> list[ReturnedAddress]:
         return list(self.came_back.values())

@@ -1,5 +1,7 @@
 """Which container keeps its address, with each engine (docs/explanation/addresses has the table)."""
 
+import time
+
 import pytest
 
 from tests.integration.containers import AT_ONCE, OUR_IPAM, address
@@ -44,3 +46,29 @@ def test_asked_address_is_not_the_next_containers(docker_host: DockerHost) -> No
     assert address(docker_host.engine, "other") == "192.168.77.128"
     docker_host.engine.docker("start", "box")
     assert address(docker_host.engine, "box") == "192.168.77.200"
+
+
+def test_only_absent_container_has_its_address_later(docker_host: DockerHost) -> None:
+    """With the engine's API. A restart of the plugin is in between."""
+    docker_host.create("lan", *OUR_IPAM)
+    docker_host.start("other", AT_ONCE)
+    docker_host.start("box", AT_ONCE)
+    before = identity(docker_host, "box")
+    docker_host.engine.docker("stop", "box")
+    docker_host.engine.docker("create", "--network=lan", "--ip=192.168.77.201", "busybox", "true")
+    docker_host.plugin.stop()
+    time.sleep(6)
+    docker_host.plugin.start()
+    time.sleep(1)
+    docker_host.engine.docker("start", "box")
+    assert identity(docker_host, "box") == before
+
+
+def test_new_container_leaves_an_absent_one_its_address(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *OUR_IPAM)
+    docker_host.start("box", AT_ONCE)
+    before = identity(docker_host, "box")
+    docker_host.engine.docker("stop", "box")
+    docker_host.start("new", AT_ONCE)
+    docker_host.engine.docker("start", "box")
+    assert identity(docker_host, "box") == before

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 
-from macvlan_twisted.engine.client import EngineError, EngineUnavailable, ListedNetwork
+from macvlan_twisted.engine.client import (
+    EngineError,
+    EngineEvent,
+    EngineUnavailable,
+    ListedAttachment,
+    ListedNetwork,
+)
 
 
 @define
@@ -23,6 +30,15 @@ class Engine:
     """Its networks, by id."""
     id: str = "a" * 64
     """The id of its network ``none``; empty if it does not list that network."""
+    runs: dict[str, list[ListedAttachment]] = field(factory=dict)
+    """By container id: its networks."""
+    lists: int = 0
+    """Requests for containers so far."""
+    starting: Deferred[None] | None = None
+    """Until this fires it accepts connections, and does not answer."""
+    tell: Callable[[EngineEvent], None] | None = None
+    ended: Deferred[None] | None = None
+    """Fires when the stream of events ends."""
     processes: dict[tuple[str, str], int] = field(factory=dict)
     """The containers' processes, by network and endpoint."""
 
@@ -44,6 +60,25 @@ class Engine:
         if not self.processes:
             raise EngineUnavailable("no such file")
         return self.processes.get((network_id, endpoint_id))
+
+    async def containers(self) -> Mapping[str, Sequence[ListedAttachment]]:
+        if self.trouble is not None:
+            raise self.trouble
+        self.lists += 1
+        return dict(self.runs)
+
+    async def follow_events(self, on_event: Callable[[EngineEvent], None]) -> Deferred[None]:
+        if self.starting is not None:
+            await self.starting
+        if self.trouble is not None:
+            raise self.trouble
+        self.tell, self.ended = on_event, Deferred()
+        return self.ended
+
+    def event(self, kind: str, action: str, object_id: str) -> None:
+        """Tell whoever follows the events."""
+        assert self.tell is not None
+        self.tell(EngineEvent(kind, action, object_id))
 
     async def has_network(self, name: str) -> bool:
         raise EngineUnavailable("no such file")

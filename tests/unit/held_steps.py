@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 
 from macvlan_twisted.addresses import IPAddress
 from macvlan_twisted.errors import LinkError, StateError
-from macvlan_twisted.state.interfaces import Allocation, Document, RecordKind, ReturnedAddress
+from macvlan_twisted.state.interfaces import Allocation, Document, LastAddress, RecordKind, ReturnedAddress
 from macvlan_twisted.testing.state import MemoryAddressStore, MemoryHostRecords
 
 T = TypeVar("T")
@@ -118,6 +118,11 @@ class ScriptedStore(MemoryAddressStore):
     ) -> Deferred[None]:
         rest = (claim, shared_set, advances, forgotten_names, forgotten_sets, forgotten_returns)
         return self.steps(super().claim, *rest)  # type: ignore[arg-type]
+
+    def keep_last_addresses(
+        self, saved: Sequence[LastAddress], forgotten: Sequence[tuple[str, str]]
+    ) -> Deferred[None]:
+        return self.steps(super().keep_last_addresses, saved, forgotten)  # type: ignore[arg-type]
 
     def release(
         self,

@@ -50,6 +50,7 @@ class UnexpectedAnswerTests(SynchronousTestCase):
             engine.networks(),
             engine.endpoints_of(NETWORK),
             engine.process_of(NETWORK, ENDPOINT),
+            engine.containers(),
             engine.has_network("lan"),
             engine.create_network({}),
         )
@@ -64,9 +65,13 @@ class UnexpectedAnswerTests(SynchronousTestCase):
     @example({"Id": NETWORK, "Containers": {"c": {}}})
     @example({"Id": NETWORK, "Containers": {"c": {"EndpointID": ENDPOINT}}, "State": 1})
     @example([{"Name": "lan"}])
+    @example(
+        [{"Id": NETWORK, "NetworkSettings": {"Networks": {"lan": {"IPAMConfig": {"IPv4Address": "x"}}}}}]
+    )
+    @example([{"Id": NETWORK, "NetworkSettings": {"Networks": {"lan": None}}}])
     def test_an_unexpected_answer_is_an_engine_error(self, answer: object) -> None:
         results = self.outcomes(ScriptedClient(answer))
-        self.assertEqual(len(results), 5)
+        self.assertEqual(len(results), 6)
         for each in results:
             if isinstance(each, Failure):
                 self.assertTrue(each.check(EngineError), each)

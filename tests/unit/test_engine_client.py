@@ -1,16 +1,22 @@
-"""Requests to the engine that are cancelled."""
+"""Requests to the engine that are cancelled, and the stream of its events."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.client import ResponseNeverReceived
+from twisted.web.client import ResponseDone, ResponseNeverReceived
 
-from macvlan_twisted.engine.client import EngineClient
+from macvlan_twisted.engine.client import (
+    REQUEST_TIMEOUT,
+    EngineClient,
+    EngineError,
+    EngineEvent,
+    EngineUnavailable,
+)
 
 
 class _AgentWithoutAnswer:
@@ -31,3 +37,68 @@ class CancelledRequestTests(SynchronousTestCase):
             asked = ensureDeferred(ask)
             asked.cancel()
             self.failureResultOf(asked, CancelledError)
+
+
+class _StreamingAgent:
+    """Answers with a body that a test writes."""
+
+    def __init__(self, code: int = 200) -> None:
+        self.code, self.phrase = code, b""
+        self.transport = StringTransport()
+        self.asked: list[bytes] = []
+
+    def request(self, method: bytes, uri: bytes, *_: Any) -> Deferred[Any]:
+        self.asked.append(uri)
+        return succeed(self)
+
+    def deliverBody(self, protocol: Any) -> None:
+        self.body = protocol
+        protocol.makeConnection(self.transport)
+        if self.code != 200:
+            protocol.dataReceived(b"no such thing")
+            protocol.connectionLost(Failure(ResponseDone()))
+
+
+class EventsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.client = EngineClient(self.reactor, self.reactor, "unix:///var/run/docker.sock")
+        self.events: list[EngineEvent] = []
+
+    def follow(self, agent: Any) -> Deferred[Deferred[None]]:
+        self.client._agent = agent
+        return ensureDeferred(self.client.follow_events(self.events.append))
+
+    def test_each_line_is_an_event(self) -> None:
+        agent = _StreamingAgent()
+        ended = self.successResultOf(self.follow(agent))
+        agent.body.dataReceived(b'{"Type":"container","Action":"create","Actor":{"ID":"c"}}\n{"Type":"netw')
+        agent.body.dataReceived(b'ork","Action":"connect","Actor":{"ID":"n","Attributes":{}}}\nrubbish\n[]\n')
+        self.assertEqual(
+            self.events, [EngineEvent("container", "create", "c"), EngineEvent("network", "connect", "n")]
+        )
+        self.assertNoResult(ended)
+        agent.body.connectionLost(Failure(ResponseDone()))
+        self.successResultOf(ended)
+
+    def test_cancelled_stream_is_closed(self) -> None:
+        agent = _StreamingAgent()
+        ended = self.successResultOf(self.follow(agent))
+        ended.cancel()
+        self.failureResultOf(ended, CancelledError)
+        self.assertTrue(agent.transport.disconnecting)
+        agent.body.connectionLost(Failure(ResponseDone()))
+
+    def test_refused_stream_is_an_engine_error(self) -> None:
+        failure = self.failureResultOf(self.follow(_StreamingAgent(403)), EngineError)
+        self.assertIn("no such thing", str(failure.value))
+
+    def test_engine_that_never_answers_is_unavailable(self) -> None:
+        following = self.follow(_AgentWithoutAnswer())
+        self.reactor.advance(REQUEST_TIMEOUT)
+        self.failureResultOf(following, EngineUnavailable)
+
+    def test_cancelled_follower_is_not_taken_for_an_absent_engine(self) -> None:
+        following = self.follow(_AgentWithoutAnswer())
+        following.cancel()
+        self.failureResultOf(following, CancelledError)

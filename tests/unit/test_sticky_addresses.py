@@ -26,10 +26,12 @@ OURS = "192.168.1.0/24"
 
 
 class StickyAddressTestCase(AddressTestCase):
+    subnet = OURS
+
     def network(self, **options: str) -> str:
         """A network with our address management; returns its pool."""
-        pool = self.open(OURS, **options)
-        request = network_request(subnets=(evolve(subnet(OURS, "192.168.1.1"), managed_here=True),))
+        pool = self.open(self.subnet, **options)
+        request = network_request(subnets=(evolve(subnet(self.subnet, "192.168.1.1"), managed_here=True),))
         self.plugin.wait(self.plugin.networks.create(request))
         return pool
 
