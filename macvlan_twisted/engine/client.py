@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from urllib.parse import quote, urlencode
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, ensureDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.error import ConnectError
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Cooperator
 from twisted.protocols.basic import LineOnlyReceiver
@@ -39,6 +41,10 @@ CREATION_TIMEOUT = 300.0
 
 class EngineUnavailable(Exception):
     """Nobody answers on the engine's socket."""
+
+
+class EngineDown(EngineUnavailable):
+    """No engine runs: its socket is not there, or nobody listens on it."""
 
 
 class EngineError(Exception):
@@ -137,6 +143,7 @@ class Containers(Inventory, Protocol):
         Call *on_event* with each event from now on.
 
         :return: fires when the engine ends the stream; cancelled, it ends it.
+        :raises EngineDown: no engine runs.
         """
 
 
@@ -286,6 +293,9 @@ class EngineClient:
             refusal = b"" if response.code == 200 else await readBody(response)
         except CancelledError:
             raise
+        except ConnectError as error:
+            is_down = error.osError in (errno.ENOENT, errno.ECONNREFUSED)
+            raise (EngineDown if is_down else EngineUnavailable)(str(error)) from error
         except Exception as error:
             raise EngineUnavailable(str(error)) from error
         if response.code != 200:

@@ -16,7 +16,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..driver.registry import Registry
-from ..engine.client import Containers, EngineError, EngineEvent, EngineUnavailable, ListedAttachment
+from ..engine.client import (
+    Containers,
+    EngineDown,
+    EngineError,
+    EngineEvent,
+    EngineUnavailable,
+    ListedAttachment,
+)
 from ..errors import StateError
 from ..ipam.last_addresses import LastAddresses, ListedContainer
 
@@ -25,17 +32,19 @@ _log = Logger(namespace="macvlan_twisted.driver")
 BETWEEN_LISTS = 0.2
 """Seconds, while many containers start and stop."""
 SOON, SOON_SECONDS = 0.25, 60.0
-"""While an engine starts, which may start containers before it answers: how often it is tried, and for how long."""
+"""While no engine runs: how often it is looked for, and for how long so often."""
 LATER = 10.0
 NO_ANSWER = 0.3
-"""
-Seconds. An engine that accepts a connection and does not answer is still starting: nobody can have created a container since
-its last list.
-"""
+"""Seconds after which an engine that accepted a connection has not answered because it is still starting."""
 
 
 class ContainerWatch:
-    """:param clock: ``IReactorTime``"""
+    """
+    An engine that starts has its containers request addresses before it answers anybody. Until it answers, nobody can create a
+    container, so its last list holds. That it starts is known if it did not run a moment ago, or does not answer.
+
+    :param clock: ``IReactorTime``
+    """
 
     def __init__(
         self, registry: Registry, engine: Containers, last_addresses: LastAddresses, clock: Any
@@ -54,16 +63,19 @@ class ContainerWatch:
         """Until it is cancelled."""
         away_since = self._clock.seconds()
         while True:
+            is_down = False
             try:
                 await (await self._connect())
             except (EngineError, EngineUnavailable) as failure:
                 _log.debug("the engine's containers are not followed: {reason}", reason=str(failure))
+                is_down = isinstance(failure, EngineDown)
             else:
                 away_since = self._clock.seconds()
             finally:
                 self._last_addresses.is_current = False
                 self._stop_listing()
             is_soon = self._clock.seconds() - away_since < SOON_SECONDS
+            self._last_addresses.is_current = is_down and is_soon
             await deferLater(self._clock, SOON if is_soon else LATER)
 
     async def _connect(self) -> Deferred[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -56,6 +56,85 @@ def test_recreated_container_keeps_address_and_mac(engine: Engine29) -> None:
     engine.stop(other)
     engine.run("newcomer", network)
     assert identity(engine.run("web", network)) == before
+
+
+NAMES = ("one", "two", "six")
+Case = Callable[[Engine29, Network, ServiceUnderTest], None]
+
+
+def restart(*names: str) -> Case:
+    """Stop them all, then start them in this order: a restart of one, or of several at once, and a crash."""
+
+    def case(engine: Engine29, network: Network, service: ServiceUnderTest) -> None:
+        for name in names:
+            engine.stop(engine.containers[name])
+        for name in names:
+            engine.run(name, network)
+
+    return case
+
+
+def restart_mixed(engine: Engine29, network: Network, service: ServiceUnderTest) -> None:
+    """Starts and stops of several containers overlap."""
+    engine.stop(engine.containers["one"])
+    engine.stop(engine.containers["two"])
+    engine.run("two", network)
+    engine.stop(engine.containers["six"])
+    engine.run("one", network)
+    engine.run("six", network)
+
+
+def start_later(engine: Engine29, network: Network, service: ServiceUnderTest) -> None:
+    """Others come and go meanwhile, and the service restarts."""
+    engine.stop(engine.containers["two"])
+    for number in range(3):
+        engine.stop(engine.run(f"other-{number}", network))
+    service.stop()
+    service.start()
+    engine.run("two", network)
+
+
+def reboot(engine: Engine29, network: Network, service: ServiceUnderTest) -> None:
+    """All stop, and start in another order."""
+    for name in NAMES:
+        engine.stop(engine.containers[name])
+    service.stop()
+    service.start()
+    for name in reversed(NAMES):
+        engine.run(name, network)
+
+
+def kill_engine(engine: Engine29, network: Network, service: ServiceUnderTest) -> None:
+    """When it starts again it cleans up what was left, and then starts containers."""
+    for name in NAMES:
+        engine.sandboxes.destroy(engine.containers[name].endpoints[0].link)
+        engine.containers[name].endpoints[0].has_link = False
+    for name in NAMES:
+        engine.stop(engine.containers[name])
+    for name in reversed(NAMES):
+        engine.run(name, network)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(restart("two"), id="restart-one"),
+        pytest.param(restart("six", "one", "two"), id="restart-several"),
+        pytest.param(restart_mixed, id="restart-mixed"),
+        pytest.param(start_later, id="start-later"),
+        pytest.param(reboot, id="reboot"),
+        pytest.param(kill_engine, id="kill-engine"),
+    ],
+)
+def test_every_name_keeps_address_and_mac(case: Case, engine: Engine29, service: ServiceUnderTest) -> None:
+    """
+    The column of engine 29 in docs/explanation/addresses. To the plugin, rm and run, compose restart, and compose up that
+    recreates are a stop and a start under one name.
+    """
+    network = create(engine)
+    before = {name: identity(engine.run(name, network)) for name in NAMES}
+    case(engine, network, service)
+    assert {name: identity(engine.containers[name]) for name in NAMES} == before
 
 
 def test_both_families_return_with_the_name(engine: Engine29) -> None:

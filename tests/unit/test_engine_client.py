@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
+from twisted.internet.error import ConnectError
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,6 +15,7 @@ from twisted.web.client import ResponseDone, ResponseNeverReceived
 from macvlan_twisted.engine.client import (
     REQUEST_TIMEOUT,
     EngineClient,
+    EngineDown,
     EngineError,
     EngineEvent,
     EngineUnavailable,
@@ -97,6 +100,17 @@ class EventsTests(SynchronousTestCase):
         following = self.follow(_AgentWithoutAnswer())
         self.reactor.advance(REQUEST_TIMEOUT)
         self.failureResultOf(following, EngineUnavailable)
+
+    def test_absent_engine_is_told_from_one_that_may_not_be_asked(self) -> None:
+        for number, kind in (
+            (errno.ENOENT, EngineDown),
+            (errno.ECONNREFUSED, EngineDown),
+            (errno.EACCES, EngineUnavailable),
+        ):
+            agent = _StreamingAgent()
+            agent.request = lambda *_, number=number: fail(ConnectError(osError=number))  # type: ignore[method-assign]
+            failure = self.failureResultOf(self.follow(agent), EngineUnavailable)
+            self.assertIs(type(failure.value), kind)
 
     def test_cancelled_follower_is_not_taken_for_an_absent_engine(self) -> None:
         following = self.follow(_AgentWithoutAnswer())

@@ -8,7 +8,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from macvlan_twisted.addresses import parse_address, parse_network
-from macvlan_twisted.engine.client import EngineUnavailable, ListedAttachment
+from macvlan_twisted.engine.client import EngineDown, EngineUnavailable, ListedAttachment
 from macvlan_twisted.reconcile.container_watch import NO_ANSWER
 
 from .engines import Engine
@@ -174,16 +174,31 @@ class OnlyAbsentTests(WatchedTestCase):
         address = self.ask(self.pool, name="")
         self.assertEqual(address, before)
 
-    def test_nothing_is_known_before_a_running_engine_answers(self) -> None:
+    def after_restart(self, trouble: Exception, seconds: float) -> tuple[str, str]:
+        """The address of a container before a restart of the service, and after it if the engine is not to be had."""
         before = self.run_box("box")
         self.listed()
         self.down("box")
         self.plugin.clock.advance(6)
         self.plugin = self.plugin.next_life()
-        self.engine.trouble = EngineUnavailable("no such file")
+        self.engine.trouble = trouble
         self.watch()
-        self.plugin.clock.advance(10)
-        self.assertNotEqual(self.ask(self.pool, name=""), before)
+        for _ in range(int(seconds * 10)):
+            self.plugin.clock.advance(0.1)
+        return before, self.ask(self.pool, name="")
+
+    def test_what_is_known_holds_while_no_engine_runs(self) -> None:
+        before, after = self.after_restart(EngineDown("no such file"), 10)
+        self.assertEqual(after, before)
+
+    def test_nothing_is_known_of_an_engine_that_was_away_for_long(self) -> None:
+        """It is looked for seldom then."""
+        before, after = self.after_restart(EngineDown("no such file"), 61)
+        self.assertNotEqual(after, before)
+
+    def test_nothing_is_known_of_an_engine_that_must_not_be_asked(self) -> None:
+        before, after = self.after_restart(EngineUnavailable("permission denied"), 10)
+        self.assertNotEqual(after, before)
 
     def test_engine_is_followed_again_after_a_restart(self) -> None:
         before = self.run_box("box")
