@@ -84,7 +84,7 @@ class FormerLives:
     async def _end(self, pool: Pool, former: StickyAddress) -> None:
         number = int(former.address)
         has_endpoint = self._claims.user(pool.pool_id, number) is not None
-        if not has_endpoint and self._pending.age(pool.pool_id, number) < ENGINE_PATIENCE:
+        if not has_endpoint and not self._pending.is_abandoned(pool.pool_id, number, ENGINE_PATIENCE):
             return  # CreateEndpoint may be about to come
         if not await self._endpoints.remove_former(pool.network_id, pool.lan_parent, former.address):
             return

@@ -274,7 +274,7 @@ class PoolBinding:
         for address in addresses:
             for pool in self._pools.by_id.values():
                 if pool.network_id == network_id and self._has_endpoint_address(pool, address):
-                    self._pending.begin(pool.pool_id, int(address))
+                    self._pending.begin(pool.pool_id, int(address), had_endpoint=True)
 
     def _has_endpoint_address(self, pool: Pool, address: IPAddress) -> bool:
         return (

@@ -41,6 +41,11 @@ class GracePeriods:
     between_looks: float = 5.0
     first: float = 20.0
     """Until the first round: by then the engine has repeated what it had begun before our start, or has given up."""
+    unlisted: float = 20.0
+    """
+    As *silence*, for endpoints that the engine proves to be gone: it lists their network without them, and no container has
+    their link. It lists an endpoint from Join on, and Join follows CreateEndpoint at once.
+    """
 
 
 GRACE_PERIODS = GracePeriods()
@@ -172,7 +177,7 @@ class Reconciler:
     async def _found(self, snapshot: EngineSnapshot) -> Findings:
         silence = self._grace.silence
         return Findings(
-            dict(await self._stale_endpoints.find(snapshot, silence)),
+            dict(await self._stale_endpoints.find(snapshot, silence, min(silence, self._grace.unlisted))),
             self._stale_networks.find(snapshot, silence),
             await self._orphans.find(silence),
             self._unreported(unknown_to_us(snapshot, self._registry, [self._config.plugin_name])),
@@ -207,7 +212,7 @@ class Reconciler:
             )
 
     async def _drop_endpoint(self, stale: StaleEndpoint) -> int:
-        return int(await self._stale_endpoints.drop(stale, self._grace.silence))
+        return int(await self._stale_endpoints.drop(stale))
 
     async def _drop_network(self, network: Any) -> None:
         try:

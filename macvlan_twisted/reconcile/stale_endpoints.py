@@ -31,6 +31,8 @@ _log = Logger(namespace="macvlan_twisted.driver")
 class StaleEndpoint:
     endpoint: Endpoint
     why: str
+    silence: float
+    """Seconds for which the engine must not have mentioned it."""
 
 
 class StaleEndpoints:
@@ -60,21 +62,27 @@ class StaleEndpoints:
         self._removal = removal
         self._calls = calls
 
-    async def find(self, snapshot: EngineSnapshot, silence: float) -> Mapping[str, StaleEndpoint]:
+    async def find(
+        self, snapshot: EngineSnapshot, silence: float, unlisted: float
+    ) -> Mapping[str, StaleEndpoint]:
         """
         Those that look stale now, by endpoint.
 
         :param silence: seconds for which the engine must not have mentioned them.
+        :param unlisted: seconds that are enough where the engine lists the network without the endpoint, and the kernel shows
+            that no container has the link.
         """
         found = {}
         away = []
         for endpoint in list(self._registry.endpoints.values()):
-            if self._calls.last_seen.idle_for(endpoint.endpoint_id) < silence or snapshot.lists(endpoint):
+            enough = unlisted if snapshot.lists(endpoint) is False else silence
+            if self._calls.last_seen.idle_for(endpoint.endpoint_id) < enough or snapshot.lists(endpoint):
                 continue
             if not self._links.exists(endpoint.link):
                 away.append(endpoint)
             elif await self._is_left_in_host(endpoint):
-                found[endpoint.endpoint_id] = StaleEndpoint(endpoint, "its link came back from the container")
+                why = "its link came back from the container"
+                found[endpoint.endpoint_id] = StaleEndpoint(endpoint, why, enough)
         if not away:
             return found
         try:
@@ -85,6 +93,10 @@ class StaleEndpoints:
         for endpoint in away:
             if elsewhere is not None and self._macvlan_links.is_among(endpoint, elsewhere):
                 continue
+            is_proven = snapshot.lists(endpoint) is False and elsewhere is not None
+            enough = unlisted if is_proven else silence
+            if self._calls.last_seen.idle_for(endpoint.endpoint_id) < enough:
+                continue
             if snapshot.lists(endpoint) is False:
                 why = "the engine does not know it any more"
             elif elsewhere is not None and endpoint.network_id not in self._registry.networks:
@@ -93,7 +105,7 @@ class StaleEndpoints:
                 why = "its link is in no network namespace any more"
             else:
                 continue
-            found[endpoint.endpoint_id] = StaleEndpoint(endpoint, why)
+            found[endpoint.endpoint_id] = StaleEndpoint(endpoint, why, enough)
         return found
 
     async def _is_left_in_host(self, endpoint: Endpoint) -> bool:
@@ -151,7 +163,7 @@ class StaleEndpoints:
             return False
         return elsewhere is not None and not self._macvlan_links.is_among(endpoint, elsewhere)
 
-    async def drop(self, stale: StaleEndpoint, silence: float) -> bool:
+    async def drop(self, stale: StaleEndpoint) -> bool:
         """
         Remove an endpoint with its link, its lease and its routes. Its addresses are free once they have been orphaned for
         a while.
@@ -159,7 +171,7 @@ class StaleEndpoints:
         :raises MacvlanError: the next round tries again.
         """
         endpoint = stale.endpoint
-        if not await self._removal.drop(endpoint, silence):
+        if not await self._removal.drop(endpoint, stale.silence):
             return False
         _log.info(
             "endpoint {endpoint} of network {network} is gone ({why}): what it had is free",

@@ -33,6 +33,7 @@ class ShortGracePeriods:
     silence: float = 6.0
     between_looks: float = 1.0
     first: float = 1.0
+    unlisted: float = 6.0
 
 
 class Plugin:

@@ -40,6 +40,44 @@ class StaleEndpointTests(ReconcilerTestCase):
         self.start_again()
         self.assert_gone("its link came back")
 
+    def test_ghost_that_the_engine_does_not_list_goes_in_thirty_seconds(self) -> None:
+        """Its link came back, or died with the container."""
+        for is_back in (True, False):
+            with self.subTest(is_back=is_back):
+                self.setUp()
+                self.engine.listed.clear()
+                if is_back:
+                    self.come_back()
+                else:
+                    self.forget_container()
+                self.start_again()
+                self.go_round(GRACE_PERIODS.unlisted + GRACE_PERIODS.between_looks - 1)
+                self.assert_kept(ENDPOINT)
+                self.go_round(30 - GRACE_PERIODS.unlisted)
+                self.assert_kept()
+
+    def test_ghost_that_is_not_proved_waits_for_the_grace_period(self) -> None:
+        """No engine answers, or it does not have the network, or the kernel does not show the links in containers."""
+        for proof_lacks in ("engine", "network", "namespaces"):
+            with self.subTest(proof_lacks=proof_lacks):
+                self.setUp()
+                self.engine.listed.clear()
+                if proof_lacks == "namespaces":
+                    self.forget_container()
+                else:
+                    self.come_back()
+                if proof_lacks == "engine":
+                    self.no_engine()
+                elif proof_lacks == "network":
+                    self.engine.has = {OTHER_NETWORK: listed(OTHER_NETWORK, "10.0.0.0/8", driver="bridge")}
+                self.start_again()
+                if proof_lacks == "namespaces":
+                    self.plugin.steps.refuse["links_elsewhere"] = errno.EOPNOTSUPP
+                self.go_round(GRACE_PERIODS.silence - 1)
+                self.assert_kept(ENDPOINT)
+                self.go_round(ROUND + 10)
+                self.assert_kept()
+
     def test_endpoint_with_its_link_back_is_removed_without_engine(self) -> None:
         self.no_engine()
         self.come_back()
@@ -85,7 +123,7 @@ class StaleEndpointTests(ReconcilerTestCase):
         self.start_again()
         self.plugin.kernel.destroy_away(LINK)
         self.engine.listed.clear()
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.unlisted + GRACE_PERIODS.between_looks - 1)
         self.assert_kept(ENDPOINT)
         self.assert_gone("the engine does not know it any more")
 
@@ -207,7 +245,7 @@ class LiveEndpointTests(ReconcilerTestCase):
         self.begin()
         self.plugin.kernel.change_away(LINK, alias="", mac="")
         self.engine.listed.clear()
-        self.pass_time(141)
+        self.pass_time(21)  # one check was at 20, the next one is at 25
         self.no_engine()
         mac = self.plugin.registry.endpoints[ENDPOINT].mac
         self.plugin.kernel.add_macvlan(MacvlanLink("nested", "eth0", "bridge", mac=mac))
@@ -228,6 +266,15 @@ class IdleLinkTests(ReconcilerTestCase):
         self.plugin.kernel.set_up(LINK)
         self.start_again()
         self.go_round(2 * ENOUGH)
+        self.assert_kept(ENDPOINT)
+
+    def test_call_restarts_the_short_grace_period(self) -> None:
+        """The engine lists an endpoint from Join on; a moment before it does not."""
+        self.engine.trouble = None
+        self.begin()
+        self.pass_time(19)
+        self.plugin.wait(self.plugin.joining.join(requests.Join(NETWORK, ENDPOINT)))
+        self.go_round(GRACE_PERIODS.unlisted)
         self.assert_kept(ENDPOINT)
 
     def test_listed_endpoint_with_an_idle_link_stays(self) -> None:

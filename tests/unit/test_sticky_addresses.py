@@ -20,7 +20,7 @@ from macvlan_twisted.testing.state import MemoryAddressStore
 from .address_cases import AddressTestCase
 from .conflict_cases import log_of
 from .held_steps import ScriptedRecords
-from .helpers import LAN, PluginHarness, network_request, subnet
+from .helpers import LAN, NETWORK, PluginHarness, network_request, subnet
 
 OURS = "192.168.1.0/24"
 
@@ -85,6 +85,14 @@ class NameIdentityTests(StickyAddressTestCase):
                     self.mac_at(first)
                 self.plugin.clock.advance(14)
                 self.assertNotEqual(self.ask(pool, name="web"), first)
+
+    def test_address_whose_release_never_came_returns_to_its_name(self) -> None:
+        """DeleteEndpoint came, or the reconciler has removed the endpoint."""
+        pool = self.network()
+        self.plugin.wait(self.plugin.pool_binding.assign_network(pool, NETWORK))
+        first, _ = self.start(pool, "web")
+        self.plugin.delete_endpoint(self.endpoint_of(first))
+        self.assertEqual(self.ask(pool, name="web"), first)
 
     def test_address_whose_endpoint_never_came_returns_to_its_name(self) -> None:
         pool = self.network()
