@@ -77,22 +77,38 @@ class NetworkPlanner:
         return readdress
 
     def warn_of_gateways(self, network: Network) -> None:
-        for subnet in network.subnets:
-            router = self._config.gateway_for(subnet.pool)
-            if (
-                subnet.gateway is None
-                and router is not None
-                and not network.internal
-                and subnet.pool.prefixlen
-            ):
+        """
+        Say what a network without a gateway lacks. Docker Engine 29 forwards DNS queries only for containers with a gateway or a
+        default route (``hasGatewayOrDefaultRoute`` in libnetwork); its own macvlan driver may say that a gateway is not
+        needed (ForceGw), and the protocol of plugins has no word for that.
+        """
+        if network.internal:
+            return
+        lacking = [each for each in network.subnets if each.gateway is None and each.pool.prefixlen]
+        names = (
+            ", and Docker Engine 29 resolves only the names of other containers for them (SERVFAIL)"
+            if len(lacking) == len(network.subnets)
+            else ""
+        )
+        routers = [(each.pool, self._config.gateway_for(each.pool)) for each in lacking]
+        for pool, router in routers:
+            if router is not None:
                 _log.warn(
                     "network {network} on {pool} was created without a gateway, its containers have no default "
-                    "route, and address management that is not ours may hand out the router's address {router}: "
+                    "route{names}, and address management that is not ours may hand out the router's address {router}: "
                     "create it with --gateway {router}",
                     network=network.short_id,
-                    pool=subnet.pool,
+                    pool=pool,
+                    names=names,
                     router=router,
                 )
+        if names and lacking and not any(router for _, router in routers):
+            _log.warn(
+                "network {network} was created without a gateway: its containers have no default route{names}; create it "
+                "with --gateway",
+                network=network.short_id,
+                names=names,
+            )
 
 
 def plan_network(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from attrs import evolve
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.models import Subnet
@@ -205,6 +205,20 @@ class RouterWarningTests(PluginTestCase):
         (event,) = self.warnings_of(subnet("192.168.1.0/24"))
         self.assertEqual(str(event["router"]), "192.168.1.1")
         self.assertIn("--gateway", event["log_format"])
+
+    def test_network_without_any_gateway_is_said_to_lack_names(self) -> None:
+        for subnets, lacks in (
+            (("10.0.0.0/8",), True),
+            (("192.168.1.0/24",), True),
+            (("192.168.1.0/24", "fd00::/64"), True),
+            (("0.0.0.0/0",), False),  # the DHCP server names a router
+        ):
+            with self.subTest(subnets=subnets):
+                (event,) = self.warnings_of(*map(subnet, subnets)) or [None]
+                self.assertEqual(event is not None, lacks)
+                if event is not None:
+                    self.assertIn("SERVFAIL", formatEvent(event))
+                self.plugin.delete_network()
 
     def test_no_warning_if_the_router_cannot_be_allocated_or_used(self) -> None:
         self.assertEqual(self.warnings_of(subnet("192.168.1.0/24", "192.168.1.1"), subnet("10.0.0.0/8")), [])
