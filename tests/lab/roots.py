@@ -80,7 +80,8 @@ def _complete(root: Path) -> None:
     """Add Docker Compose to a root that was made without; engines may run in it meanwhile."""
     own = ("unshare", "--mount", "--propagation", "private", "--", "chroot", str(root), "apt-get")
     environment = {**os.environ, **_proxy(), "DEBIAN_FRONTEND": "noninteractive"}
-    run(*own, "update", timeout=600, env=environment)
+    # As debootstrap, which does not look how old the archive is.
+    run(*own, "update", "-o", "Acquire::Check-Valid-Until=false", timeout=600, env=environment)
     install = ("install", "--yes", "--no-install-recommends", "docker-compose")
     run(*own, *install, timeout=600, env=environment)
     run(*own, "clean", env=environment)
