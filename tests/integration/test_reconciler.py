@@ -71,7 +71,7 @@ def rows(host: DockerHost) -> tuple[int, int]:
     host.plugin.stop()
     found = host.rows()
     host.plugin.start()
-    return len(found["endpoints"]), len([row for row in found["addresses"] if row[2] == "endpoint"])
+    return len(found["endpoints"]), len([row for row in found["addresses"] if row[2].startswith("endpoint")])
 
 
 def logged(host: DockerHost, *words: str) -> Callable[[], bool]:

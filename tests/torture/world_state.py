@@ -223,7 +223,7 @@ class WorldState:
         """
         rows = self.rows()
         known = {str(row[0]) for row in rows["endpoints"]}
-        taken = [str(row[1]) for row in rows["addresses"] if row[2] == Purpose.ENDPOINT.value]
+        taken = [str(row[1]) for row in rows["addresses"] if row[2].startswith(Purpose.ENDPOINT.value)]
         of_engine = self._of_engine()
         self.lost += [f"the plugin does not know endpoint {each[:12]}" for each in sorted(of_engine - known)]
         found = {f"endpoint {each[:12]}" for each in known - of_engine}
