@@ -64,6 +64,7 @@ def test_network_without_subnet_takes_the_lans(docker_host: DockerHost) -> None:
 
 
 @pytest.mark.one_engine
+@pytest.mark.plugin_arguments("--return-grace", "0")
 def test_freed_address_is_reused_last(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", ON_ETH1)
     assert last_bytes(docker_host, "first", "second") == [64, 65]

@@ -114,7 +114,7 @@ class Engine:
         Only what is on disk is left, and all is as after a boot, before anything has been started: :meth:`start`
         then starts the engine.
         """
-        self._cave.close()
+        self._leave_cave()
         for daemon in (self.dockerd, self.containerd):
             if daemon is not None:
                 daemon.kill()
@@ -237,6 +237,7 @@ class Engine:
         self.dockerd = self._daemon("dockerd", self._dockerd_arguments(self.directory.name))
 
     def _leave_cave(self) -> None:
+        cgroups.thaw(self.directory.name)
         self._cave.close()
 
     def _dockerd_arguments(self, cgroup: str) -> tuple[str, ...]:
