@@ -130,6 +130,8 @@ class EngineEvent:
     action: str
     """``create``, ``start``, ``die`` or ``destroy``; of a network also ``connect`` or ``disconnect``"""
     object_id: str
+    container_id: str = ""
+    """Which container a network connects or disconnects."""
 
 
 class Containers(Inventory, Protocol):
@@ -339,8 +341,10 @@ class _EventLines(LineOnlyReceiver):
     def lineReceived(self, line: bytes) -> None:
         try:
             event = json.loads(line)
-            told = EngineEvent(event["Type"], event["Action"], event["Actor"]["ID"])
-        except (KeyError, TypeError, ValueError):
+            actor = event["Actor"]
+            container_id = str((actor.get("Attributes") or {}).get("container") or "")
+            told = EngineEvent(event["Type"], event["Action"], actor["ID"], container_id)
+        except (AttributeError, KeyError, TypeError, ValueError):
             return  # of a kind that does not exist yet
         self._on_event(told)
 

@@ -8,7 +8,7 @@ when a request comes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -155,6 +155,30 @@ class LastAddresses:
 
     def created(self, container_id: str) -> None:
         self._created[container_id] = self._clock.seconds()
+
+    async def connected(
+        self, network_id: str, container_id: str, has_mac_of_address: Callable[[str], bool]
+    ) -> None:
+        """
+        A container has an endpoint on a network. If only one address was allocated there to somebody unknown, it is that one.
+
+        :param has_mac_of_address: of an endpoint by its id.
+        :raises StateError: the next list makes up for it.
+        """
+        saved = []
+        for pool in self._pools.by_id.values():
+            here = self._of(pool.pool_id)
+            row = here.rows.get(container_id) or LastAddress(pool.pool_id, container_id)
+            if pool.network_id != network_id or len(here.unknown) != 1 or row.is_asked:
+                continue
+            number = here.unknown.pop()
+            endpoint_id = self._claims.user(pool.pool_id, number) or ""
+            address = type(pool.prefix.network_address)(number)
+            saved.append(evolve(row, address=address, returns=has_mac_of_address(endpoint_id)))
+            here.running.add(container_id)
+            here.replace({**here.rows, container_id: saved[-1]})
+        if saved:
+            await self._store.keep_last_addresses(saved, ())
 
     async def destroyed(self, container_id: str) -> None:
         """

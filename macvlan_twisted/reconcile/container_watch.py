@@ -98,6 +98,11 @@ class ContainerWatch:
                 self._network_names = None
             if event.object_id not in self._registry.networks:
                 return
+            if event.action == "connect":
+                connected = self._last_addresses.connected(
+                    event.object_id, event.container_id, self._has_mac_of_address
+                )
+                ensureDeferred(connected).addErrback(_log_failure)
         elif event.action == "create":
             self._last_addresses.created(event.object_id)
         elif event.action == "destroy":
@@ -147,6 +152,11 @@ class ContainerWatch:
         except (EngineError, EngineUnavailable, StateError) as failure:
             _log.debug("the engine's containers are not known: {reason}", reason=str(failure))
             return False
+        _log.debug(
+            "the engine's containers are known: {number}, {ours} of them on our networks",
+            number=len(listed),
+            ours=len({each.container_id for each in containers}),
+        )
         return events == self._events
 
     def _on_our_networks(
@@ -156,9 +166,12 @@ class ContainerWatch:
             for each in attachments:
                 network_id = names.get(each.network, each.network)
                 if network_id in self._registry.networks:
-                    endpoint = self._registry.endpoints.get(each.endpoint_id)
-                    has_mac = endpoint is not None and endpoint.has_mac_of_address
+                    has_mac = self._has_mac_of_address(each.endpoint_id)
                     yield ListedContainer(container_id, network_id, each.endpoint_id, each.asked, has_mac)
+
+    def _has_mac_of_address(self, endpoint_id: str) -> bool:
+        endpoint = self._registry.endpoints.get(endpoint_id)
+        return endpoint is not None and endpoint.has_mac_of_address
 
 
 def _log_failure(failure: Failure) -> None:

@@ -75,10 +75,10 @@ class Engine:
         self.tell, self.ended = on_event, Deferred()
         return self.ended
 
-    def event(self, kind: str, action: str, object_id: str) -> None:
+    def event(self, kind: str, action: str, object_id: str, container_id: str = "") -> None:
         """Tell whoever follows the events."""
         assert self.tell is not None
-        self.tell(EngineEvent(kind, action, object_id))
+        self.tell(EngineEvent(kind, action, object_id, container_id))
 
     async def has_network(self, name: str) -> bool:
         raise EngineUnavailable("no such file")

@@ -76,9 +76,12 @@ class EventsTests(SynchronousTestCase):
         agent = _StreamingAgent()
         ended = self.successResultOf(self.follow(agent))
         agent.body.dataReceived(b'{"Type":"container","Action":"create","Actor":{"ID":"c"}}\n{"Type":"netw')
-        agent.body.dataReceived(b'ork","Action":"connect","Actor":{"ID":"n","Attributes":{}}}\nrubbish\n[]\n')
+        agent.body.dataReceived(
+            b'ork","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"c"}}}\nrubbish\n[]\n'
+        )
         self.assertEqual(
-            self.events, [EngineEvent("container", "create", "c"), EngineEvent("network", "connect", "n")]
+            self.events,
+            [EngineEvent("container", "create", "c"), EngineEvent("network", "connect", "n", "c")],
         )
         self.assertNoResult(ended)
         agent.body.connectionLost(Failure(ResponseDone()))

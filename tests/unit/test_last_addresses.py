@@ -59,7 +59,7 @@ class WatchedTestCase(StickyAddressTestCase):
         endpoint_id = f"{next(_IDS):064x}"
         self.plugin.create_endpoint(endpoint_id, address=address, mac=mac)
         self.engine.runs[name] = [ListedAttachment(NETWORK, endpoint_id, attachment.asked)]
-        self.engine.event("network", "connect", NETWORK)
+        self.engine.event("network", "connect", NETWORK, name)
         self.addresses[name] = address
         return address
 
@@ -234,6 +234,16 @@ class ReturnTests(WatchedTestCase):
         self.listed()
         self.down("box")
         self.assertNotEqual(self.run_box("new"), before)
+
+    def test_event_tells_at_once_whose_an_address_is(self) -> None:
+        """The engine is not asked meanwhile."""
+        self.plugin.clock.advance(1)
+        lists = self.engine.lists
+        self.engine.trouble = EngineUnavailable("busy")
+        before = self.run_box("box")
+        self.down("box")
+        self.assertNotEqual(self.run_box("new"), before)
+        self.assertEqual(self.engine.lists, lists)
 
     def test_new_container_gets_that_of_a_removed_one(self) -> None:
         """``docker rm -f box; docker run box``"""
