@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
@@ -147,6 +149,7 @@ class AddressRequests:
         self._refuse_released(pool)
         if not self._new_pools.is_new(pool.pool_id):
             return Purpose.ENDPOINT, False
+        await self._release_forgotten(pool, address)
         self._selection.refuse_taken(pool, address, Purpose.AUXILIARY)
         self._new_pools.note_named(pool.pool_id, address)
         if (
@@ -164,6 +167,35 @@ class AddressRequests:
         # Its host may be off now, and finds the address in use if we defend it.
         self._selection.release(pool, address, pool.shared_set)
         return Purpose.ENDPOINT, True
+
+    async def _release_forgotten(self, pool: Pool, address: IPAddress) -> None:
+        """
+        Release *address* in pools that an engine has forgotten: it died in the middle of creating the network, and creates it
+        again. Such a pool has no network and no endpoint with the address, and nobody on the LAN answers for it: that tells it
+        from the pool of another driver's network, unless conflict detection is off.
+        """
+        forgotten = [
+            each
+            for each in self._pools.sharing_with(pool)
+            if each.network_id is None and self._allocations.is_only_named(each, address)
+        ]
+        if not forgotten:
+            return
+        if pool.conflict_detection != ConflictDetection.OFF:
+            verdict = await self._selection.hold(pool, address, may_be_allocated=True)
+            self._selection.release(pool, address, pool.shared_set)
+            if not isinstance(verdict, Free):
+                return
+        for each in forgotten:
+            _log.info(
+                "address {address} of pool {pool}: released, its network was never created",
+                address=address,
+                pool=each.described(),
+            )
+            await self._allocations.release(
+                ReleaseAddress(each.pool_id, address), partial(self._allocations.is_only_named, each, address)
+            )
+        self._refuse_released(pool)
 
     def _refuse_released(self, pool: Pool) -> None:
         if pool.pool_id not in self._pools.by_id:

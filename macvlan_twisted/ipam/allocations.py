@@ -49,6 +49,8 @@ class Allocations:
         self._claims = claims
         self._returned = returned
         self._last_addresses = last_addresses
+        self._being_granted: set[tuple[str, int]] = set()
+        """Pool id and number: addresses of endpoints that no engine has been told of yet."""
 
     async def allocate(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
         """
@@ -59,7 +61,12 @@ class Allocations:
         :raises StateError: the disk refuses; nothing is allocated then.
         """
         if allocation.purpose == Purpose.ENDPOINT.value:
-            await self._allocate_now(pool, allocation, advances)
+            granted = (pool.pool_id, int(allocation.address))
+            self._being_granted.add(granted)
+            try:
+                await self._allocate_now(pool, allocation, advances)
+            finally:
+                self._being_granted.discard(granted)
             return
         # Another request may reserve the address while it is being released: the release would then erase the new row.
         async with self._locks.acquire(f"{pool.pool_id} {int(allocation.address)}"):
@@ -106,6 +113,15 @@ class Allocations:
         if allocation.purpose == Purpose.ENDPOINT.value:
             self._pending.begin(pool.pool_id, number)
             self._claims.ended(pool.pool_id, number)
+
+    def is_only_named(self, pool: Pool, address: IPAddress) -> bool:
+        """Whether *address* is allocated to a container that asked for it, and has no endpoint of ours."""
+        number = int(address)
+        return (
+            number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ())
+            and number not in self._pools.set_of(pool).chosen.get(pool.pool_id, ())
+            and self._claims.user(pool.pool_id, number) is None
+        )
 
     async def decide(self, pool: Pool, address: IPAddress, is_auxiliary: bool) -> None:
         """
@@ -157,6 +173,8 @@ class Allocations:
         if pool.stands_for - len(pool.given_back) > 1 and not shared.is_endpoint_address(number):
             return False  # each of its networks reserves the address, which is released with the last of them
         # A repeated release must not release the address of its next owner.
+        if (pool.pool_id, number) in self._being_granted:
+            return False
         async with self._locks.acquire(f"{pool.pool_id} {number}"):
             if pool.pool_id not in self._pools.by_id or not shared.is_releasable(pool.pool_id, number):
                 return False

@@ -199,10 +199,11 @@ class AddressSelection:
                 raise inconclusive_error(pool, verdict.reason)
             self._conflicts.count_inconclusive(pool.lan_parent, address, verdict.reason)
 
-    async def hold(self, pool: Pool, address: IPAddress) -> Verdict:
+    async def hold(self, pool: Pool, address: IPAddress, *, may_be_allocated: bool = False) -> Verdict:
         """
         Find out whether another host has *address*, and hold it if not.
 
+        :param may_be_allocated: whether the address is free although we have allocated it, if nobody answers for it.
         :raises RequestRefused: the pool was released meanwhile.
         """
         self._prefetch.take(pool, address)  # already defended, so the probe is short
@@ -210,7 +211,9 @@ class AddressSelection:
         was_aside = int(address) in shared.aside
         shared.set_aside(int(address))
         try:
-            verdict = await self._conflicts.hold(pool.lan_parent, address, pool.shared_set, is_managed=True)
+            verdict = await self._conflicts.hold(
+                pool.lan_parent, address, pool.shared_set, is_managed=True, may_be_allocated=may_be_allocated
+            )
         finally:
             if not was_aside:
                 shared.put_back(int(address))

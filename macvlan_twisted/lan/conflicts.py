@@ -138,6 +138,7 @@ class Conflicts:
         of_many: bool = False,
         is_managed: bool = False,
         is_guess: bool = False,
+        may_be_allocated: bool = False,
         on_lost: Callable[[str, IPAddress], None] = _ignore,
     ) -> Verdict:
         """
@@ -151,6 +152,7 @@ class Conflicts:
         :param of_many: any other address would do: leave this one to a neighbour that claimed it minutes ago, and may sleep.
         :param is_managed: our address management asks, and has not allocated the address. If it is assigned to a container
             of its networks, the engine has forgotten the container, which must answer the probe if it lives.
+        :param may_be_allocated: an allocation of ours does not count: whoever has it must answer the probe if it lives.
         :param on_lost: is called with parent and address when another host takes the address while it is held.
         """
         forgotten = self._assigned.get((parent, address)) if is_managed else None
@@ -162,7 +164,7 @@ class Conflicts:
             self.unassign(parent, address)
         else:
             forgotten = None
-        verdict = await self._verdict(parent, address, of_many)
+        verdict = await self._verdict(parent, address, of_many, may_be_allocated)
         # Two calls may have probed at once: the first one to return here gets the address.
         held = self._holders.get((parent, address))
         is_anothers = held is not None and held.holder != holder and not held.is_guess
@@ -185,7 +187,9 @@ class Conflicts:
             self.table.forget(parent, address)
         return verdict
 
-    async def _verdict(self, parent: str, address: IPAddress, of_many: bool) -> Verdict:
+    async def _verdict(
+        self, parent: str, address: IPAddress, of_many: bool, may_be_allocated: bool
+    ) -> Verdict:
         if not parent:
             return Inconclusive(
                 "no parent is known: name it with --ipam-opt parent=, or start with --host-interface"
@@ -198,7 +202,7 @@ class Conflicts:
             if link is not None:
                 found = await self._links.find(link)
                 return Taken("" if found is None else found.mac, Evidence.HOST)
-            if self._allocated.is_allocated(parent, address):
+            if not may_be_allocated and self._allocated.is_allocated(parent, address):
                 return Taken(self._sockets.of(parent).mac, Evidence.OURS)
             monitor = await self.watch(parent)
             neighbour = monitor.known(address) if of_many else None

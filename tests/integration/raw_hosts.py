@@ -137,7 +137,7 @@ def open_and_hold(lan: Lan, host: RawHost, part: str, *held: str) -> None:
     That is silent. A probe of ours would be a conflict as long as the service itself asks, which it does three
     times for each address, within half a second.
     """
-    probes = "arp[6:2] == 1 and arp[14:4] == 0"
+    probes = f"arp[6:2] == 1 and arp[14:4] == 0 and ({' or '.join(f'arp dst host {each}' for each in held)})"
     with lan.capture("neighbour", probes, count=3 * len(held)) as capture:
         host.open(part)
         asked = "".join(capture)

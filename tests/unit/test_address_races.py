@@ -103,6 +103,20 @@ class RaceTests(AddressTestCase):
         self.failureResultOf(self.asking(pool, "10.0.0.3"), RequestRefused)
         self.assert_memory_is_what_is_on_disk(pool)
 
+    def test_release_before_the_reply_leaves_the_address_allocated(self) -> None:
+        """It is the repeated release of the former owner: no engine has been told of the address yet."""
+        pool = self.open("10.0.0.0/29")
+        self.ask(pool, "10.0.0.3")
+        self.successResultOf(self.releasing(pool, "10.0.0.3"))
+        self.hold("claim")
+        asking = self.asking(pool, "10.0.0.3")
+        release = self.releasing(pool, "10.0.0.3")
+        self.let_go()
+        self.successResultOf(asking)
+        self.successResultOf(release)
+        self.failureResultOf(self.asking(pool, "10.0.0.3"), RequestRefused)
+        self.assert_memory_is_what_is_on_disk(pool)
+
     def test_pool_in_release_allocates_nothing(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.hold("close_pool", "claim")

@@ -205,23 +205,48 @@ class TwoClaimsTests(NewPoolTestCase):
     """No two pools have one address, except for gateways and auxiliary addresses that CreateNetwork has confirmed."""
 
     def test_address_is_not_allocated_twice_before_creation(self) -> None:
-        for address in (USED, FREE):
-            one, two = self.open(POOL), self.open(POOL)
-            self.named(one, address)
-            second = self.name(two, address)
-            self.assertNoResult(second)
-            self.pass_time(YOUNG_SECONDS + 1)
-            self.assertIn(address, self.refusal_of(second))
-            self.close(one)
-            self.close(two)
+        one, two = self.open(POOL), self.open(POOL)
+        self.named(one, USED)
+        second = self.name(two, USED)
+        self.assertNoResult(second)
+        self.pass_time(YOUNG_SECONDS + 1)
+        self.assertIn(USED, self.refusal_of(second))
 
-    def test_address_is_not_allocated_twice_with_detection_off(self) -> None:
+    def test_address_named_in_a_forgotten_pool_can_be_named_again(self) -> None:
+        """An engine died in the middle of creating the network, and creates it again."""
+        forgotten = self.open(POOL)
+        self.named(forgotten, FREE)
+        self.pass_time(YOUNG_SECONDS + 1)
+        pool = self.open(POOL)
+        asked = self.name(pool, FREE)
+        self.pass_time()
+        self.pass_time()
+        self.successResultOf(asked)
+        self.create(NETWORK, "eth0", FREE)
+        self.assertEqual(self.purposes(pool), {FREE: "auxiliary"})
+        self.assertEqual(self.purposes(forgotten), {})
+
+    def test_address_of_a_living_container_is_not_allocated_again(self) -> None:
+        """It is another driver's network, for which no CreateNetwork comes; the container answers the probe."""
+        others = self.open(POOL)
+        self.named(others, FREE)
+        self.pass_time(YOUNG_SECONDS + 1)
+        self.neighbour_has(FREE)
+        second = self.name(self.open(POOL), FREE)
+        self.pass_time()
+        self.pass_time()
+        self.assertIn(FREE, self.refusal_of(second))
+        self.assertEqual(self.purposes(others), {FREE: "endpoint"})
+
+    def test_address_has_one_claim_with_detection_off(self) -> None:
         self.use(evolve(DETECTING, conflict_detection=ConflictDetection.OFF))
         one, two = self.open(POOL), self.open(POOL)
         self.named(one, FREE)
         second = self.name(two, FREE)
+        self.assertNoResult(second)
         self.pass_time(YOUNG_SECONDS + 1)
-        self.assertIn(FREE, self.refusal_of(second))
+        self.successResultOf(second)
+        self.assertEqual((self.purposes(one), self.purposes(two)), ({}, {FREE: "endpoint"}))
 
     def test_networks_share_gateways_and_confirmed_auxiliary_addresses(self) -> None:
         for network_id in (NETWORK, OTHER_NETWORK):
