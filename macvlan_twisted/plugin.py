@@ -44,6 +44,8 @@ from .ipam.pool_binding import PoolBinding
 from .ipam.pool_match import PoolMatch
 from .ipam.pool_registry import PoolRegistry
 from .ipam.pool_requests import PoolRequests
+from .ipam.previous_owners import PreviousOwners
+from .ipam.purposes import AddressPurposes
 from .ipam.returned import ReturnedAddresses
 from .ipam.selection import AddressSelection
 from .ipam.sticky_addresses import StickyAddresses
@@ -243,17 +245,16 @@ def build(
     last_addresses = LastAddresses(open_pools, claims, addresses, clock)
     pool_locks, pending = KeyedLock(), PendingAddresses(awake_seconds)
     pools_seen = LastSeen(awake_seconds, open_pools.by_id.__contains__)
-    selection = AddressSelection(config, open_pools, conflicts, sticky_addresses, last_addresses)
+    owners = PreviousOwners(sticky_addresses, last_addresses, returned)
+    selection = AddressSelection(config, open_pools, conflicts, owners)
     allocations = Allocations(
         open_pools,
         pool_locks,
         dhcp_pools,
         selection,
-        sticky_addresses,
+        owners,
         pending,
         claims,
-        returned,
-        last_addresses,
     )
     pool_binding = PoolBinding(
         open_pools,
@@ -263,7 +264,7 @@ def build(
         selection,
         pending,
         claims,
-        returned,
+        owners,
     )
     pool_requests = PoolRequests(
         config,
@@ -287,14 +288,13 @@ def build(
     stale_endpoints = StaleEndpoints(registry, links, macvlan_links, removal, endpoint_calls)
     address_requests = AddressRequests(
         open_pools,
-        new_pools,
+        AddressPurposes(open_pools, new_pools, allocations, selection),
         allocations,
         dhcp_pools,
         macs,
         selection,
-        returned,
+        owners,
         FormerLives(open_pools, sticky_addresses, allocations, pending, claims, stale_endpoints),
-        last_addresses,
         pools_seen,
     )
     endpoints = Endpoints(registry, planner, macvlan_links, endpoint_addresses, removal, endpoint_calls)

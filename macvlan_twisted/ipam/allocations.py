@@ -9,18 +9,16 @@ from twisted.logger import Logger
 from ..addresses import IPAddress
 from ..errors import StateError
 from ..keyed_lock import KeyedLock
-from ..state.interfaces import Allocation, StickyAddress
+from ..state.interfaces import Allocation
 from .dhcp_pools import DhcpPools
 from .endpoint_claims import EndpointClaims
-from .last_addresses import LastAddresses
 from .pending_addresses import PendingAddresses
 from .pool import Pool
 from .pool_registry import PoolRegistry
 from .prefetch import pool_released_error
+from .previous_owners import PreviousOwners
 from .requests import Purpose, ReleaseAddress
-from .returned import ReturnedAddresses
 from .selection import AddressSelection
-from .sticky_addresses import StickyAddresses
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
@@ -34,21 +32,17 @@ class Allocations:
         locks: KeyedLock,
         dhcp_pools: DhcpPools,
         selection: AddressSelection,
-        sticky_addresses: StickyAddresses,
+        owners: PreviousOwners,
         pending: PendingAddresses,
         claims: EndpointClaims,
-        returned: ReturnedAddresses,
-        last_addresses: LastAddresses,
     ) -> None:
         self._pools = pools
         self._locks = locks
         self._dhcp_pools = dhcp_pools
         self._selection = selection
-        self._sticky_addresses = sticky_addresses
+        self._owners = owners
         self._pending = pending
         self._claims = claims
-        self._returned = returned
-        self._last_addresses = last_addresses
         self._being_granted: set[tuple[str, int]] = set()
         """Pool id and number: addresses of endpoints that no engine has been told of yet."""
 
@@ -80,21 +74,12 @@ class Allocations:
         shared, number = self._pools.set_of(pool), int(allocation.address)
         was_allocated = shared.holds(pool.pool_id, number)
         shared.add(pool.pool_id, number, Purpose(allocation.purpose), allocation.is_chosen)
-        self._returned.allocated(pool.pool_id, allocation.address)
-        if allocation.is_chosen:
-            self._last_addresses.allocated(pool.pool_id, allocation.address, came_back=not advances)
         if allocation.purpose == Purpose.AUXILIARY.value and not was_allocated:
             shared.unconfirmed.add((pool.pool_id, number))
         if allocation.purpose != Purpose.ENDPOINT.value:
             self._selection.reserved(pool, allocation.address)
         forgotten_cursors = self._pools.advance(pool, number) if advances else ()
-        forgotten_names: tuple[str, ...] = ()
-        if allocation.name:
-            forgotten_names = self._sticky_addresses.note(
-                StickyAddress(pool.pool_id, allocation.name, allocation.address, allocation.mac)
-            )
-        elif allocation.purpose == Purpose.ENDPOINT.value:
-            forgotten_names = self._sticky_addresses.forget_address(pool.pool_id, allocation.address)
+        forgotten_names = self._owners.allocated(allocation, came_back=not advances)
         try:
             await self._pools.store_allocation(
                 pool,
@@ -102,12 +87,12 @@ class Allocations:
                 advances,
                 forgotten_names,
                 forgotten_cursors,
-                self._returned.forgotten(pool.pool_id),
+                self._owners.forgotten_returns(pool.pool_id),
             )
         except BaseException:
             if not was_allocated:
                 shared.remove(pool.pool_id, number)
-                self._last_addresses.released(pool.pool_id, allocation.address)
+                self._owners.not_allocated(allocation)
                 self._selection.release(pool, allocation.address)
             raise
         if allocation.purpose == Purpose.ENDPOINT.value:
@@ -183,11 +168,10 @@ class Allocations:
             if pool.dhcp:
                 await self._dhcp_pools.release(pool, request.address)
             is_chosen = may_return and number in shared.chosen.get(pool.pool_id, ())
-            returned = self._returned.to_store(pool.pool_id, request.address, is_chosen)
-            forgotten = self._returned.forgotten(pool.pool_id)
+            returned = self._owners.returns(pool.pool_id, request.address, is_chosen)
+            forgotten = self._owners.forgotten_returns(pool.pool_id)
             await self._pools.erase_allocation(pool.pool_id, request.address, returned, forgotten)
-            self._returned.released(pool.pool_id, request.address, returned is not None)
-            self._last_addresses.released(pool.pool_id, request.address)
+            self._owners.released(pool.pool_id, request.address, returned is not None)
             shared.remove(pool.pool_id, number)
             self._pending.end(pool.pool_id, number)
             self._claims.ended(pool.pool_id, number)
@@ -201,9 +185,7 @@ class Allocations:
         """Release the addresses of a released pool: after some errors the engine does not release them itself."""
         addresses = sorted(self._pools.set_of(pool).endpoints.get(pool.pool_id, ()))
         self._pending.end_pool(pool.pool_id)
-        self._sticky_addresses.forget_pool(pool.pool_id)
-        self._returned.forget_pool(pool.pool_id)
-        self._last_addresses.forget_pool(pool.pool_id)
+        self._owners.forget_pool(pool.pool_id)
         self._selection.close(pool)
         for address in self._pools.reserved_by(pool):  # the host's own, if the network was not created
             self._selection.release(pool, address)

@@ -24,8 +24,8 @@ from .pending_addresses import PendingAddresses
 from .pool import Pool
 from .pool_match import PoolMatch
 from .pool_registry import PoolRegistry
+from .previous_owners import PreviousOwners
 from .requests import Purpose, ReleaseAddress
-from .returned import ReturnedAddresses
 from .selection import AddressSelection
 
 _log = Logger(namespace="macvlan_twisted.ipam")
@@ -55,7 +55,7 @@ class PoolBinding:
         selection: AddressSelection,
         pending: PendingAddresses,
         claims: EndpointClaims,
-        returned: ReturnedAddresses,
+        owners: PreviousOwners,
     ) -> None:
         self._pools = pools
         self._match = match
@@ -64,7 +64,7 @@ class PoolBinding:
         self._selection = selection
         self._pending = pending
         self._claims = claims
-        self._returned = returned
+        self._owners = owners
         self._observed: dict[str, str] = {}
         """By pool id: the network in which a new endpoint has an address of the pool."""
 
@@ -270,7 +270,7 @@ class PoolBinding:
         """An endpoint was removed: its addresses are pending until they are released, or have another endpoint."""
         for pool_id, number in self._claims.endpoint_removed(endpoint_id):
             if may_return and pool_id in self._pools.by_id:
-                self._returned.endpoint_left(pool_id, _address(self._pools.by_id[pool_id], number))
+                self._owners.endpoint_left(pool_id, _address(self._pools.by_id[pool_id], number))
         for address in addresses:
             for pool in self._pools.by_id.values():
                 if pool.network_id == network_id and self._has_endpoint_address(pool, address):

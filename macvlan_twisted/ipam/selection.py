@@ -11,13 +11,12 @@ from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Inconclusive, Taken, Verdict
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import barred_spans, count_barred, next_free, usable_span
-from .last_addresses import LastAddresses
 from .pool import Pool
 from .pool_prefetch import Candidates
 from .pool_registry import PoolRegistry
 from .prefetch import AddressPrefetch, inconclusive_error, pool_released_error
+from .previous_owners import PreviousOwners
 from .requests import Purpose
-from .sticky_addresses import StickyAddresses
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
@@ -30,13 +29,11 @@ class AddressSelection:
         config: Config,
         pools: PoolRegistry,
         conflicts: Conflicts,
-        sticky_addresses: StickyAddresses,
-        last_addresses: LastAddresses,
+        owners: PreviousOwners,
     ) -> None:
         self._config = config
         self._pools = pools
-        self._sticky_addresses = sticky_addresses
-        self._last_addresses = last_addresses
+        self._owners = owners
         self._conflicts = conflicts
         self._prefetch = AddressPrefetch(conflicts)
         self._barred = {
@@ -94,7 +91,7 @@ class AddressSelection:
         """The address that the container *name* had before, if it is still free."""
         if not name or pool.identity == IdentitySource.RANDOM:
             return None
-        sticky = self._sticky_addresses.of_name(pool.pool_id, name)
+        sticky = self._owners.of_name(pool.pool_id, name)
         return None if sticky is None else await self.again(pool, sticky.address, name)
 
     async def again(self, pool: Pool, address: IPAddress, name: str) -> IPAddress | None:
@@ -151,13 +148,8 @@ class AddressSelection:
         )
 
     def _kept(self, pool: Pool) -> list[SortedList]:
-        """The addresses to which their former owners may come back: those of names and of containers come last."""
-        kept = [
-            source.numbers_of(each)
-            for each in self._pools.set_of(pool).pools
-            for source in (self._sticky_addresses, self._last_addresses)
-        ]
-        return [numbers for numbers in kept if numbers]
+        """The addresses to which their former owners may come back, and which come last."""
+        return self._owners.kept(self._pools.set_of(pool).pools)
 
     def _next_number(self, pool: Pool, after: int | None = None) -> int | None:
         """:param after: the number after which the search begins; by default the last allocated one."""
