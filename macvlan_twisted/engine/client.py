@@ -16,11 +16,13 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, ensureDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Protocol as ByteProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Cooperator
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, readBody
+from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -239,7 +241,7 @@ class EngineClient:
         headers = Headers({b"Content-Type": [b"application/json"]})
         try:
             response = await self._agent.request(method, b"http://docker" + path.encode(), headers, producer)
-            raw = await readBody(response)
+            raw = await _read_body(response)
         except Exception as error:  # refused, no such file, cut off while the engine starts or stops
             raise EngineUnavailable(str(error)) from error
         try:
@@ -292,7 +294,7 @@ class EngineClient:
         asked = _cancellable(self._agent.request(b"GET", f"http://docker/events?{query}".encode()))
         try:
             response = await asked.addTimeout(REQUEST_TIMEOUT, self._clock)
-            refusal = b"" if response.code == 200 else await readBody(response)
+            refusal = b"" if response.code == 200 else await _read_body(response)
         except CancelledError:
             raise
         except ConnectError as error:
@@ -322,6 +324,38 @@ class EngineClient:
             answer = await self._request(b"POST", "/networks/create", description, CREATION_TIMEOUT)
         with parsing_answer("the network that it created"):
             return str(answer["Id"])
+
+
+class _Body(ByteProtocol):
+    """
+    Reads a whole body. ``readBody`` cannot be cancelled here: it wants to abort the connection, which the transport of a response
+    cannot, and then has two results when the connection ends.
+    """
+
+    def __init__(self) -> None:
+        self._received: list[bytes] = []
+        self.read: Deferred[bytes] = Deferred(self._end)
+
+    def _end(self, _: Deferred[bytes]) -> None:
+        cast(Any, self.transport).loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.read.called:  # it was cancelled
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.read.callback(b"".join(self._received))
+        else:
+            self.read.errback(reason)
+
+
+def _read_body(response: Any) -> Deferred[bytes]:
+    """:return: fires with the body of a response; cancelled, it closes the connection."""
+    body = _Body()
+    response.deliverBody(body)
+    return body.read
 
 
 class _EventLines(LineOnlyReceiver):

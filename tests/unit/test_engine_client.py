@@ -41,6 +41,15 @@ class CancelledRequestTests(SynchronousTestCase):
             asked.cancel()
             self.failureResultOf(asked, CancelledError)
 
+    def test_cancelled_request_closes_the_connection_while_it_reads(self) -> None:
+        agent = self.client._agent = _StreamingAgent()
+        asked = ensureDeferred(self.client.networks())
+        agent.body.dataReceived(b"[")
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assertTrue(agent.transport.disconnecting)
+        agent.body.connectionLost(Failure(ResponseDone()))
+
 
 class _StreamingAgent:
     """Answers with a body that a test writes."""
