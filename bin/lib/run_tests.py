@@ -41,11 +41,11 @@ class Cost:
 
 
 SHORT = {
-    "unit": Cost(3, 3),
+    "unit": Cost(2, 2),
     "conversations": Cost(0.3, 1),
-    "integration": Cost(33, 20),
-    "uml": Cost(9, 8),
-    "torture": Cost(6, 8),
+    "integration": Cost(20, 14),
+    "uml": Cost(5, 6),
+    "torture": Cost(3, 5),
 }
 ALL = {
     "unit": Cost(6, 6),
