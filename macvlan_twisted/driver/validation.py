@@ -56,7 +56,7 @@ def refuse_link_local(subnets: Iterable[Subnet], internal: bool) -> None:
 
 def refuse_name_identity(request: requests.CreateNetwork, options: NetworkOptions) -> None:
     """
-    :raises RequestRefused: ``-o identity=name`` where another IPAM driver is told the containers' names, if any is.
+    :raises RequestRefused: ``-o identity=name`` with another IPAM driver: only that driver gets the names of containers.
     """
     if options.identity == IdentitySource.NAME and not any(each.managed_here for each in request.subnets):
         raise RequestRefused(

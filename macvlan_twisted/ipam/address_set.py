@@ -74,8 +74,12 @@ class AddressSet:
         """Whether a pool reserves *address* as an auxiliary one, which may be a container's."""
         return any((pool_id, address) in self.unconfirmed for pool_id in self.reserved.get(address, ()))
 
+    def is_endpoint_of(self, pool_id: str, address: int) -> bool:
+        """Whether the pool has allocated *address* to an endpoint."""
+        return address in self.endpoints.get(pool_id, ())
+
     def holds(self, pool_id: str, address: int) -> bool:
-        return address in self.endpoints.get(pool_id, ()) or pool_id in self.reserved.get(address, ())
+        return self.is_endpoint_of(pool_id, address) or pool_id in self.reserved.get(address, ())
 
     def is_releasable(self, pool_id: str, address: int) -> bool:
         """

@@ -101,10 +101,10 @@ class Allocations:
 
     def is_only_named(self, pool: Pool, address: IPAddress) -> bool:
         """Whether *address* is allocated to a container that asked for it, and has no endpoint of ours."""
-        number = int(address)
+        shared, number = self._pools.set_of(pool), int(address)
         return (
-            number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ())
-            and number not in self._pools.set_of(pool).chosen.get(pool.pool_id, ())
+            shared.is_endpoint_of(pool.pool_id, number)
+            and number not in shared.chosen.get(pool.pool_id, ())
             and self._claims.user(pool.pool_id, number) is None
         )
 

@@ -101,4 +101,4 @@ class FormerLives:
             )
 
     def _is_allocated(self, pool: Pool, address: IPAddress) -> bool:
-        return int(address) in self._pools.set_of(pool).endpoints.get(pool.pool_id, ())
+        return self._pools.set_of(pool).is_endpoint_of(pool.pool_id, int(address))

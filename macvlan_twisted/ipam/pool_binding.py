@@ -280,7 +280,7 @@ class PoolBinding:
         return (
             not pool.is_left_alone
             and address in pool.prefix
-            and int(address) in self._pools.set_of(pool).endpoints.get(pool.pool_id, ())
+            and self._pools.set_of(pool).is_endpoint_of(pool.pool_id, int(address))
         )
 
     async def store_observed(self) -> None:

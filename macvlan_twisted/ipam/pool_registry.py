@@ -187,9 +187,7 @@ class PoolRegistry:
         for pool in self.by_id.values():
             if pool.is_global or address.version != pool.prefix.version:
                 continue
-            if pool.lan_parent == parent and int(address) in self.set_of(pool).endpoints.get(
-                pool.pool_id, ()
-            ):
+            if pool.lan_parent == parent and self.set_of(pool).is_endpoint_of(pool.pool_id, int(address)):
                 return pool
         return None
 
