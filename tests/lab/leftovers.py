@@ -23,8 +23,10 @@ def claimed(tag: str) -> Iterator[None]:
     """Keep others from taking what carries this tag for a leftover."""
     LOCKS.mkdir(exist_ok=True)
     path = LOCKS / tag
-    with path.open("w") as file:
+    unlocked = LOCKS / f"new-{tag}"  # a name that sweep() does not look for: it would take the lock before us
+    with unlocked.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        unlocked.rename(path)
         try:
             yield
         finally:
