@@ -20,18 +20,18 @@ extensions = [
     "command_reference",
     "benchmark_tables",
     "news",
+    "shell_blocks",
+    "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
-html_theme = "alabaster"
-html_theme_options = {
-    "description": "Docker containers straight onto the LAN",
-    "fixed_sidebar": True,
-    "page_width": "1060px",
-}
+html_theme = "furo"
+html_title = f"macvlan-twisted {VERSION_TEXT}"
+html_static_path = ["_static"]
+html_css_files = ["manual.css"]
 html_show_copyright = False
 html_copy_source = False
-html_sidebars = {"**": ["about.html", "navigation.html", "searchbox.html"]}
-highlight_language = "none"
+highlight_language = "text"
+copybutton_prompt_text = "$ "  # blocks with prompts: copy commands only
 smartquotes = False  # a quoted name must stay as it is typed
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
