@@ -32,23 +32,18 @@ from .driver.sandboxes import ContainerSandboxes
 from .engine.client import Containers, Processes
 from .engine.client import Engine as NetworkCreation
 from .ipam.address_requests import AddressRequests
+from .ipam.address_use import FormerLives
 from .ipam.allocations import Allocations
 from .ipam.dhcp_pools import DhcpPools
-from .ipam.endpoint_claims import EndpointClaims
-from .ipam.former_lives import FormerLives
+from .ipam.endpoint_claims import EndpointClaims, PendingAddresses
+from .ipam.identity import MacPolicy, StickyAddresses
 from .ipam.last_addresses import LastAddresses
-from .ipam.mac_policy import MacPolicy
-from .ipam.new_pools import NewPools
-from .ipam.pending_addresses import PendingAddresses
-from .ipam.pool_binding import PoolBinding
-from .ipam.pool_match import PoolMatch
+from .ipam.new_pools import AddressPurposes, NewPools
+from .ipam.pool_binding import PoolBinding, PoolMatch
 from .ipam.pool_registry import PoolRegistry
 from .ipam.pool_requests import PoolRequests
-from .ipam.previous_owners import PreviousOwners
-from .ipam.purposes import AddressPurposes
-from .ipam.returned import ReturnedAddresses
+from .ipam.previous_owners import PreviousOwners, ReturnedAddresses
 from .ipam.selection import AddressSelection
-from .ipam.sticky_addresses import StickyAddresses
 from .keyed_lock import KeyedLock
 from .lan.address_probe import RFC_5227, ProbeTiming, bounded
 from .lan.announcer import Announcer

@@ -9,15 +9,15 @@ from ..errors import NotFound
 from ..last_seen import LastSeen
 from ..option_values import IdentitySource
 from ..state.interfaces import Allocation
+from .address_use import FormerLives
 from .allocations import Allocations
 from .allocator import usable_span
 from .dhcp_pools import DhcpPools
-from .former_lives import FormerLives
-from .mac_policy import MacPolicy
+from .identity import MacPolicy
+from .new_pools import AddressPurposes
 from .pool import Pool
 from .pool_registry import PoolRegistry
 from .previous_owners import PreviousOwners
-from .purposes import AddressPurposes
 from .requests import Purpose, ReleaseAddress, RequestAddress
 from .selection import AddressSelection
 

@@ -11,8 +11,7 @@ from ..errors import StateError
 from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation
 from .dhcp_pools import DhcpPools
-from .endpoint_claims import EndpointClaims
-from .pending_addresses import PendingAddresses
+from .endpoint_claims import EndpointClaims, PendingAddresses
 from .pool import Pool
 from .pool_registry import PoolRegistry
 from .prefetch import pool_released_error

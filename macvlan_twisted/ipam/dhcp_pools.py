@@ -13,7 +13,7 @@ from ..dhcp.binding import LanParameters
 from ..dhcp.leases import Leases
 from ..dhcp.store import Terms
 from ..errors import LinkError, MacvlanError, RequestRefused
-from .mac_policy import MacPolicy
+from .identity import MacPolicy
 from .options import parse_options
 from .pool import Pool, parent_of, plan_pool
 from .requests import RequestAddress, RequestPool

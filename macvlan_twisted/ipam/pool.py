@@ -84,7 +84,7 @@ class Pool:
 
     @cached_property
     def shared_set(self) -> str:
-        """Key of the set of addresses: pools with the same key share one :class:`~.address_set.AddressSet`."""
+        """Key of the set of addresses: pools with the same key share one :class:`~.allocator.AddressSet`."""
         return f"{self.address_space} {self.prefix} {self.parent}"
 
     @cached_property

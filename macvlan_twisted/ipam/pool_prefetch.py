@@ -11,8 +11,7 @@ from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress
 from ..lan.address_probe import Evidence, Taken
-from .address_set import AddressSet
-from .allocator import Span
+from .allocator import AddressSet, Span
 from .pool import Pool
 
 MAX_READY = 8

@@ -8,8 +8,7 @@ from ..addresses import IPAddress
 from ..errors import StateError
 from ..state.interfaces import AddressStore, Allocation, ReturnedAddress
 from ..state.serialize import from_document, to_document
-from .address_set import AddressSet
-from .allocator import usable_span
+from .allocator import AddressSet, usable_span
 from .pool import Pool, id_without_nonce
 from .requests import Purpose
 

@@ -19,7 +19,7 @@ from ..errors import RequestRefused
 from ..lan.address_probe import Free, Inconclusive, Taken, Verdict
 from ..lan.conflicts import Conflicts
 from ..option_values import ConflictDetection
-from .address_set import AddressSet
+from .allocator import AddressSet
 from .pool import Pool
 from .pool_prefetch import MAX_PROBES, MAX_READY, RETRIED, Candidates, PoolPrefetch, ready_target
 

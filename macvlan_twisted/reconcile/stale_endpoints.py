@@ -137,7 +137,7 @@ class StaleEndpoints:
         return True
 
     async def remove_former(self, network_id: str | None, parent: str, address: IPAddress) -> bool:
-        """See :class:`~macvlan_twisted.ipam.former_lives.FormerEndpoints`."""
+        """See :class:`~macvlan_twisted.ipam.address_use.FormerEndpoints`."""
         for endpoint in list(self._registry.endpoints.values()):
             if endpoint.parent != parent or address not in endpoint.known_addresses:
                 continue

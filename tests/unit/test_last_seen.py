@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.ipam.pending_addresses import PendingAddresses
+from macvlan_twisted.ipam.endpoint_claims import PendingAddresses
 from macvlan_twisted.last_seen import LastSeen
 
 

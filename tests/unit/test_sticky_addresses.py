@@ -9,9 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_range
 from macvlan_twisted.errors import RequestRefused
-from macvlan_twisted.ipam import sticky_addresses
+from macvlan_twisted.ipam import identity
+from macvlan_twisted.ipam.identity import StickyAddresses
 from macvlan_twisted.ipam.requests import Purpose
-from macvlan_twisted.ipam.sticky_addresses import StickyAddresses
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.option_values import IdentitySource
 from macvlan_twisted.state.interfaces import StickyAddress
@@ -264,7 +264,7 @@ class BoundedNamesTests(SynchronousTestCase):
     """The table of names alone."""
 
     def setUp(self) -> None:
-        self.patch(sticky_addresses, "MAX_NAMES", 3)
+        self.patch(identity, "MAX_NAMES", 3)
         self.kept = StickyAddresses(MemoryAddressStore())
 
     def note(self, name: str, number: int, pool: str = "lan") -> tuple[str, ...]:

@@ -11,12 +11,11 @@ from ..errors import MacvlanError
 from ..last_seen import ENGINE_PATIENCE
 from ..state.interfaces import StickyAddress
 from .allocations import Allocations
-from .endpoint_claims import EndpointClaims
-from .pending_addresses import PendingAddresses
+from .endpoint_claims import EndpointClaims, PendingAddresses
+from .identity import StickyAddresses
 from .pool import Pool
 from .pool_registry import PoolRegistry
 from .requests import ReleaseAddress
-from .sticky_addresses import StickyAddresses
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
