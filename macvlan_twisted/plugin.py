@@ -29,8 +29,8 @@ from .driver.parents import Parents
 from .driver.readdress import Readdressing
 from .driver.registry import Registry
 from .driver.sandboxes import ContainerSandboxes
-from .engine.client import Containers, Processes
-from .engine.client import Engine as NetworkCreation
+from .engine.interfaces import Containers, Processes
+from .engine.interfaces import Engine as NetworkCreation
 from .ipam.address_requests import AddressRequests
 from .ipam.address_use import FormerLives
 from .ipam.allocations import Allocations

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from ..config import Config
 from ..engine.blocking_client import BlockingEngineClient, Inspection, inspect_networks
-from ..engine.client import EngineError, EngineUnavailable
+from ..engine.interfaces import EngineError, EngineUnavailable
 from ..errors import LinkError, RequestRefused, StartupError
 from ..failpoints import Failpoint
 from ..listener.file_lock import FileLock

@@ -16,7 +16,8 @@ from twisted.logger import Logger
 
 from ..config import Config
 from ..engine.blocking_client import BlockingEngineClient
-from ..engine.client import EngineError, EngineUnavailable, parsing_answer
+from ..engine.client import parsing_answer
+from ..engine.interfaces import EngineError, EngineUnavailable
 from ..errors import LinkError, RequestRefused
 from ..failpoints import Failpoint
 from ..link_names import ALIAS_PREFIX

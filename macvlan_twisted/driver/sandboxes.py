@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..engine.client import EngineError, EngineUnavailable, Processes
+from ..engine.interfaces import EngineError, EngineUnavailable, Processes
 from ..netlink.kernel import Readdress, Sandboxes
 from ..netlink.netns import sandbox_of_process
 from ..worker_threads import RunInThread

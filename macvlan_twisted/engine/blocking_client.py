@@ -17,7 +17,8 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from ..addresses import IPAddress, IPInterface, IPNetwork, parse_address, parse_interface, parse_mac
-from .client import EngineError, EngineUnavailable, parsing_answer
+from .client import parsing_answer
+from .interfaces import EngineError, EngineUnavailable
 
 T = TypeVar("T")
 

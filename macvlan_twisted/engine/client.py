@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from ipaddress import ip_network
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import quote, urlencode
 
 from attrs import frozen
@@ -27,8 +27,16 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from ..addresses import IPAddress, IPNetwork, parse_address
+from ..addresses import parse_address
 from ..failpoints import Failpoint
+from .interfaces import (
+    EngineDown,
+    EngineError,
+    EngineEvent,
+    EngineUnavailable,
+    ListedAttachment,
+    ListedNetwork,
+)
 
 _CREATE_NETWORK = Failpoint(
     "engine.network.create", "the engine is asked to create the network of --create-network"
@@ -39,18 +47,6 @@ REQUEST_TIMEOUT = 30.0
 """Seconds for one request; callers try again later."""
 CREATION_TIMEOUT = 300.0
 """Seconds for the creation of a network: the engine calls this plugin, and perhaps others, before it answers."""
-
-
-class EngineUnavailable(Exception):
-    """Nobody answers on the engine's socket."""
-
-
-class EngineDown(EngineUnavailable):
-    """No engine runs: its socket is not there, or nobody listens on it."""
-
-
-class EngineError(Exception):
-    """The engine answered with an error, whose text this is, or with something unexpected."""
 
 
 @contextmanager
@@ -64,91 +60,6 @@ def parsing_answer(what: str) -> Iterator[None]:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EngineError(f"what it says of {what} is not understood: {error!r}") from error
-
-
-class Engine(Protocol):
-    """What :mod:`macvlan_twisted.engine.default_network` needs from an engine."""
-
-    async def has_network(self, name: str) -> bool: ...
-
-    async def create_network(self, description: Mapping[str, Any]) -> str:
-        """:return: the id of the new network."""
-
-
-class Listing(Protocol):
-    """Lists the containers of networks."""
-
-    async def endpoints_of(self, network_id: str) -> Mapping[str, str]:
-        """
-        :return: container names by endpoint id, of running containers.
-        :raises EngineUnavailable: no engine answers.
-        :raises EngineError: the engine has no such network.
-        """
-
-
-@frozen
-class ListedNetwork:
-    """A network in the engine's list."""
-
-    network_id: str
-    name: str
-    driver: str
-    ipam_driver: str
-    subnets: tuple[IPNetwork, ...] = ()
-
-
-class Inventory(Listing, Protocol):
-    """Lists networks as well, to find out what the engine has silently dropped; errors as in :class:`Listing`."""
-
-    async def networks(self) -> Sequence[ListedNetwork]:
-        """All networks, those of other drivers included."""
-
-
-class Processes(Protocol):
-    """Finds the processes of containers; errors as in :class:`Listing`."""
-
-    async def process_of(self, network_id: str, endpoint_id: str) -> int | None:
-        """:return: the process id of the running container with that endpoint, or ``None``."""
-
-
-@frozen
-class ListedAttachment:
-    """A container on a network."""
-
-    network: str
-    """The network's id, or what the user called it if the container has not run on it yet."""
-    endpoint_id: str = ""
-    """Empty while the container does not run."""
-    asked: tuple[IPAddress, ...] = ()
-    """What the user gave it by ``--ip`` and ``--ip6``."""
-
-
-@frozen
-class EngineEvent:
-    """Something that has happened to a container or a network."""
-
-    kind: str
-    """``container`` or ``network``"""
-    action: str
-    """``create``, ``start``, ``die`` or ``destroy``; of a network also ``connect`` or ``disconnect``"""
-    object_id: str
-    container_id: str = ""
-    """Which container a network connects or disconnects."""
-
-
-class Containers(Inventory, Protocol):
-    """Lists and follows all containers; errors as in :class:`Listing`."""
-
-    async def containers(self) -> Mapping[str, Sequence[ListedAttachment]]:
-        """By id: the networks of each container, running or not. The engine answers also while it starts one."""
-
-    async def follow_events(self, on_event: Callable[[EngineEvent], None]) -> Deferred[None]:
-        """
-        Call *on_event* with each event from now on.
-
-        :return: fires when the engine ends the stream; cancelled, it ends it.
-        :raises EngineDown: no engine runs.
-        """
 
 
 class DisabledEngine:
@@ -374,13 +285,13 @@ class _EventLines(LineOnlyReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         try:
-            event = json.loads(line)
-            actor = event["Actor"]
+            fields = json.loads(line)
+            actor = fields["Actor"]
             container_id = str((actor.get("Attributes") or {}).get("container") or "")
-            told = EngineEvent(event["Type"], event["Action"], actor["ID"], container_id)
+            event = EngineEvent(fields["Type"], fields["Action"], actor["ID"], container_id)
         except (AttributeError, KeyError, TypeError, ValueError):
             return  # of a kind that does not exist yet
-        self._on_event(told)
+        self._on_event(event)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self.ended.called:

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from ..addresses import IPNetwork
 from ..config import Config
-from .client import Engine, EngineError, EngineUnavailable
+from .interfaces import Engine, EngineError, EngineUnavailable
 
 _log = Logger(namespace="macvlan_twisted.engine")
 

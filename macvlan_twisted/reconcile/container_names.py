@@ -17,7 +17,7 @@ from ..dhcp.leases import Leases
 from ..driver.endpoint_addresses import lease_of
 from ..driver.models import Endpoint
 from ..driver.registry import Registry
-from ..engine.client import EngineError, EngineUnavailable, Listing
+from ..engine.interfaces import EngineError, EngineUnavailable, Listing
 
 _log = Logger(namespace="macvlan_twisted.driver")
 

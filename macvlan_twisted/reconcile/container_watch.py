@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..driver.registry import Registry
-from ..engine.client import (
+from ..engine.interfaces import (
     Containers,
     EngineDown,
     EngineError,

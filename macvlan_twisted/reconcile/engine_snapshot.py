@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 from ..driver.models import Endpoint
 from ..driver.registry import Registry
-from ..engine.client import EngineError, EngineUnavailable, Inventory, ListedNetwork
+from ..engine.interfaces import EngineError, EngineUnavailable, Inventory, ListedNetwork
 
 Networks = Mapping[str, ListedNetwork]
 

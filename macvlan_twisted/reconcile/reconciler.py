@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from ..config import Config
 from ..driver.registry import Registry
-from ..engine.client import Inventory
+from ..engine.interfaces import Inventory
 from ..errors import MacvlanError
 from .engine_snapshot import EngineSnapshot, UnknownObjects, take_snapshot, unknown_to_us
 from .orphans import Orphans, OrphansFound

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from ..config import Config
 from ..driver.models import Network
 from ..engine.blocking_client import BlockingEngineClient, FoundNetwork, Inspection, inspect_networks
-from ..engine.client import EngineError, EngineUnavailable
+from ..engine.interfaces import EngineError, EngineUnavailable
 from ..errors import RequestRefused, StartupError
 from ..netlink.kernel import Kernel, LinkFacts
 from ..state.damage import DamageRecovery

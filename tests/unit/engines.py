@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from macvlan_twisted.engine.client import (
+from macvlan_twisted.engine.interfaces import (
     EngineError,
     EngineEvent,
     EngineUnavailable,

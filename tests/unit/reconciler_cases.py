@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.logger import capturedLogs, formatEvent
 
 from macvlan_twisted.addresses import parse_address, parse_network
-from macvlan_twisted.engine.client import EngineUnavailable, ListedNetwork
+from macvlan_twisted.engine.interfaces import EngineUnavailable, ListedNetwork
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS

@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 
 from macvlan_twisted.driver import requests
-from macvlan_twisted.engine.client import EngineError, EngineUnavailable
+from macvlan_twisted.engine.interfaces import EngineError, EngineUnavailable
 from macvlan_twisted.reconcile.container_names import LISTING_DELAY
 from macvlan_twisted.service import resume
 

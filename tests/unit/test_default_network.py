@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.config import Config
-from macvlan_twisted.engine.client import EngineUnavailable
 from macvlan_twisted.engine.default_network import describe_network, ensure_network
+from macvlan_twisted.engine.interfaces import EngineUnavailable
 
 from .helpers import events_of
 

@@ -12,13 +12,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.engine.client import (
-    CREATION_TIMEOUT,
-    REQUEST_TIMEOUT,
-    EngineClient,
-    EngineError,
-    EngineUnavailable,
-)
+from macvlan_twisted.engine.client import CREATION_TIMEOUT, REQUEST_TIMEOUT, EngineClient
+from macvlan_twisted.engine.interfaces import EngineError, EngineUnavailable
 
 from .helpers import ENDPOINT, NETWORK
 

@@ -12,14 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone, ResponseNeverReceived
 
-from macvlan_twisted.engine.client import (
-    REQUEST_TIMEOUT,
-    EngineClient,
-    EngineDown,
-    EngineError,
-    EngineEvent,
-    EngineUnavailable,
-)
+from macvlan_twisted.engine.client import REQUEST_TIMEOUT, EngineClient
+from macvlan_twisted.engine.interfaces import EngineDown, EngineError, EngineEvent, EngineUnavailable
 
 
 class _AgentWithoutAnswer:

@@ -8,7 +8,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from macvlan_twisted.addresses import parse_address, parse_network
-from macvlan_twisted.engine.client import EngineDown, EngineUnavailable, ListedAttachment
+from macvlan_twisted.engine.interfaces import EngineDown, EngineUnavailable, ListedAttachment
 from macvlan_twisted.reconcile.container_watch import NO_ANSWER
 
 from .engines import Engine

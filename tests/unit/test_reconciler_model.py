@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.driver import requests
-from macvlan_twisted.engine.client import EngineError, EngineUnavailable
+from macvlan_twisted.engine.interfaces import EngineError, EngineUnavailable
 from macvlan_twisted.ipam.requests import ReleaseAddress
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.state.interfaces import RecordKind

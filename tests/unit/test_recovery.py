@@ -19,7 +19,7 @@ from macvlan_twisted.engine.blocking_client import (
     found_network,
     inspect_networks,
 )
-from macvlan_twisted.engine.client import EngineError
+from macvlan_twisted.engine.interfaces import EngineError
 from macvlan_twisted.errors import NotFound, StartupError, StateError
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
 from macvlan_twisted.recovery.link_evidence import instances_of, refuse_unknown_links

@@ -7,7 +7,7 @@ import errno
 from attrs import evolve
 
 from macvlan_twisted.driver import requests
-from macvlan_twisted.engine.client import EngineError, EngineUnavailable
+from macvlan_twisted.engine.interfaces import EngineError, EngineUnavailable
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.netlink.kernel import MacvlanLink
 from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.driver.models import Network
-from macvlan_twisted.engine.client import EngineError
+from macvlan_twisted.engine.interfaces import EngineError
 from macvlan_twisted.ipam.requests import Purpose, RequestAddress
 from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS
 from macvlan_twisted.state.interfaces import RecordKind
