@@ -79,7 +79,7 @@ def recover_state(
     """
     inspection = ask(config)
     links = kernel.links()
-    with DamageRecovery(directory, outside) as recovering:
+    with DamageRecovery(directory, outside, wall_time) as recovering:
         opened, damage = recovering.opened(Snapshot.of)
         if opened is None:
             identity, before = _previous_identity(links, outside), Snapshot()

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -13,7 +14,7 @@ from typing import Self, TypeVar
 from ..errors import NewerStateError, StateError
 from ..failpoints import Failpoint
 from .database import DATABASE_NAME, Change, Database
-from .generation import WITNESS_NAME, RuntimeGeneration
+from .generation import WITNESS_NAME, GenerationFile, RuntimeGeneration
 from .sqlite import StateIdentity, identity_rows
 
 T = TypeVar("T")
@@ -24,6 +25,8 @@ _UNMARK = Failpoint("state.recovery.unmark", "state is rebuilt, and the note of 
 
 UNFINISHED_NAME = "recovering"
 """Exists while state is rebuilt. After a kill it shows that the state beside it is incomplete."""
+_ASIDE = "damaged-"
+"""Begins the names of directories with files that were moved aside."""
 FILE_NAMES = (DATABASE_NAME, f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm", WITNESS_NAME)
 
 
@@ -62,11 +65,21 @@ def is_damage(failure: StateError) -> bool:
 
 
 class DamageRecovery:
-    """A ``with`` block that rebuilds state. If it does not end, later starts without ``--recover`` are refused."""
+    """
+    A ``with`` block that rebuilds state. If it does not end, later starts without ``--recover`` are refused.
 
-    def __init__(self, directory: Path, outside: RuntimeGeneration) -> None:
+    :param wall_time: the time of day, in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        outside: RuntimeGeneration,
+        wall_time: Callable[[], float] = time.time,
+    ) -> None:
         self._directory = directory
         self._outside = outside
+        self._wall_time = wall_time
         self._mark = directory / UNFINISHED_NAME
 
     def __enter__(self) -> Self:
@@ -125,7 +138,7 @@ class DamageRecovery:
         """
         Commit *changes* with a generation higher than any before, so that an older copy, restored one day, is recognised.
         """
-        database.generation = max(database.generation, time.time_ns() // 1000)
+        database.generation = max(database.generation, self._highest_recorded(), int(self._wall_time() * 1e6))
         try:
             database.commit(changes)
         except BaseException:
@@ -133,12 +146,26 @@ class DamageRecovery:
             raise
         database.repeat_generation(self._outside)
 
+    def _highest_recorded(self) -> int:
+        """
+        The highest generation in the files beside present and former databases, and outside.
+
+        The time of day alone would do, for commits are rarer than microseconds. But it may have been set back since an earlier
+        recovery.
+        """
+        found = [each.generation for each in self._outside.all()]
+        for place in (self._directory, *self._directory.glob(f"{_ASIDE}*")):
+            with suppress(StateError, OSError):
+                recorded = GenerationFile(place / WITNESS_NAME).read()
+                found.append(0 if recorded is None else recorded.generation)
+        return max(found, default=0)
+
     def _moved_aside(self) -> Path | None:
         present = [name for name in FILE_NAMES if (self._directory / name).exists()]
         if not present:
             return None
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        aside = self._directory / f"damaged-{stamp}-{os.getpid()}"
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._wall_time()))
+        aside = self._directory / f"{_ASIDE}{stamp}-{os.getpid()}"
         with _MOVE_ASIDE:
             aside.mkdir(mode=0o700)
             for name in present:

@@ -191,6 +191,41 @@ class DamageRecoveryTests(LostStateTestCase):
         self.replace_by(copy)
         self.assert_refused()
 
+    def recover(self, at: float) -> None:
+        """Rebuild the state at this time of day."""
+        with DamageRecovery(self.directory, self.outside(), lambda: at) as recovery:
+            opened, _ = recovery.opened(contents)
+            self.assertIsNone(opened)
+            recovery.begun_anew(IDENTITY, [Put(NETWORKS, ("again", "{}"))])[1].close()
+
+    def test_copies_are_refused_after_a_clock_went_back(self) -> None:
+        """A recovery of an earlier time of day must have a higher generation than what it replaces."""
+        self.replace_by(None)
+        self.recover(at=2e9)
+        self.commit(*map(str, range(50)))
+        copy = self.copy_of_state()
+        self.replace_by(None)
+        self.recover(at=1e9)
+        self.replace_by(copy)
+        self.assert_refused("older copy")
+
+    def test_generations_of_former_files_count_in_a_recovery(self) -> None:
+        """The host was booted since the damage, so nothing outside of the directory shows the last generation."""
+        self.replace_by(None)
+        self.recover(at=2e9)
+        self.commit(*map(str, range(50)))
+        copy = self.copy_of_state()
+        for at in (1e9, 0.9e9):
+            self.database_path.write_bytes(b"x" * 4096)
+            shutil.rmtree(self.runtime)
+            self.recover(at)
+        (self.directory / WITNESS_NAME).unlink()
+        self.database_path.unlink()
+        shutil.rmtree(self.runtime)
+        self.recover(at=0.8e9)
+        self.replace_by(copy)
+        self.assert_refused("older copy")
+
     def test_a_killed_recovery_must_be_run_again(self) -> None:
         class Killed(Exception):
             pass
