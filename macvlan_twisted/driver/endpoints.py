@@ -42,7 +42,7 @@ class Endpoints:
         self._addresses = addresses
         self._removal = removal
         self._calls = calls
-        self._being_made: set[str] = set()
+        self._in_creation: set[str] = set()
 
     async def create(self, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:
         """
@@ -87,7 +87,7 @@ class Endpoints:
     async def _make(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
         self._registry.add_endpoint(endpoint)
         self._removal.made_anew(endpoint.endpoint_id)
-        self._being_made.add(endpoint.endpoint_id)
+        self._in_creation.add(endpoint.endpoint_id)
         try:
             endpoint = await self._addresses.acquire(endpoint, network, forgotten)
             self._registry.replace_endpoint(endpoint)
@@ -99,7 +99,7 @@ class Endpoints:
             await self._removal.undo(endpoint)
             raise
         finally:
-            self._being_made.discard(endpoint.endpoint_id)
+            self._in_creation.discard(endpoint.endpoint_id)
         self._addresses.activate(endpoint, network)
         return endpoint
 
@@ -118,15 +118,15 @@ class Endpoints:
         if endpoint.mac is not None:
             for other in self._registry.holders_of_mac(endpoint.parent, endpoint.mac):
                 # Its link is down, or about to be made: the kernel would not refuse ours.
-                is_coming = other.endpoint_id in self._being_made
+                is_coming = other.endpoint_id in self._in_creation
                 if other != endpoint and (is_coming or self._macvlan_links.exists(other)):
                     raise mac_in_use(other)
         # Until it has its link, it looks dead to others with its MAC.
-        self._being_made.add(endpoint.endpoint_id)
+        self._in_creation.add(endpoint.endpoint_id)
         try:
             is_made = await self._macvlan_links.make_again(endpoint, network)
         finally:
-            self._being_made.discard(endpoint.endpoint_id)
+            self._in_creation.discard(endpoint.endpoint_id)
         if is_made:
             self._addresses.activate(endpoint, network)
 
@@ -142,11 +142,11 @@ class Endpoints:
         :raises RequestRefused: the MAC is in use.
         """
         for forgotten in self._addresses.on_lan.of_other_mac(endpoint):
-            if forgotten.endpoint_id not in self._being_made and _has_address_of(endpoint, forgotten):
+            if forgotten.endpoint_id not in self._in_creation and _has_address_of(endpoint, forgotten):
                 await self._drop_forgotten(forgotten, endpoint)
         while endpoint.mac is not None:
             holders = self._registry.holders_of_mac(endpoint.parent, endpoint.mac)
-            settled = [each for each in holders if each.endpoint_id not in self._being_made]
+            settled = [each for each in holders if each.endpoint_id not in self._in_creation]
             dead = next((each for each in settled if _has_address_of(endpoint, each)), None)
             if dead is not None:
                 await self._drop_forgotten(dead, endpoint)

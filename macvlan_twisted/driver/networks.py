@@ -133,7 +133,7 @@ class Networks:
         )
 
     async def _make(self, network: Network, given: Sequence[IPAddress]) -> None:
-        self._registry.being_made.add(network.network_id)
+        self._registry.in_creation.add(network.network_id)
         self._registry.add_network(network)
         try:
             await self._registry.store_network(evolve(network, is_made=False))
@@ -146,7 +146,7 @@ class Networks:
             await self._undo(network)
             raise
         finally:
-            self._registry.being_made.discard(network.network_id)
+            self._registry.in_creation.discard(network.network_id)
 
     async def _undo(self, network: Network) -> None:
         """Remove all that a failed create has made; the engine will not ask for it."""

@@ -127,7 +127,7 @@ class Parents:
         return [
             each
             for each in self._registry.networks.values()
-            if each.parent == parent and each.network_id not in self._registry.being_made
+            if each.parent == parent and each.network_id not in self._registry.in_creation
         ]
 
     async def restore(self, network: Network) -> None:

@@ -30,7 +30,7 @@ class Registry:
         """VLANs and dummy links that we made; only :class:`~macvlan_twisted.driver.parents.Parents` changes it."""
         self.host_links: dict[str, HostLink] = {}
         """Our own links by parent; only :class:`~macvlan_twisted.lan.host_link.HostLinks` changes it."""
-        self.being_made: set[str] = set()
+        self.in_creation: set[str] = set()
         """Ids of networks whose creation is under way."""
         self._endpoints: dict[str, Endpoint] = {}
         self._by_mac: dict[tuple[str, str], list[str]] = {}
