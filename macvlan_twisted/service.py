@@ -144,7 +144,7 @@ def make_macvlan_service(
     reactor: Any = None,
     kernel: Kernel | None = None,
     clock: Any = None,
-    ages: GracePeriods = GRACE_PERIODS,
+    grace_periods: GracePeriods = GRACE_PERIODS,
 ) -> MacvlanService:
     """
     The plugin as a Twisted service, for a ``.tac`` file or a ``MultiService``.
@@ -155,7 +155,7 @@ def make_macvlan_service(
     :param reactor: the reactor to run on; by default the installed one. Its clock and its timers are not used.
     :param kernel: the links to work on; by default those of this process's network namespace.
     :param clock: ``IReactorTime``; by default a :class:`~macvlan_twisted.clock.BootTimeClock`. Another one is for tests.
-    :param ages: how old what nobody has must be before it is removed. Shorter ones are for tests: they take what a slow
+    :param grace_periods: how old what nobody has must be before it is removed. Shorter ones are for tests: they take what a slow
         engine is about to use.
     """
     if reactor is None:
@@ -164,11 +164,11 @@ def make_macvlan_service(
     if clock is None:
         clock = BootTimeClock(reactor)
         first.append(Part("clock", clock.start, clock.stop))
-    return MacvlanService(lambda: chain(first, _parts(config, reactor, kernel, clock, ages)), clock)
+    return MacvlanService(lambda: chain(first, _parts(config, reactor, kernel, clock, grace_periods)), clock)
 
 
 def _parts(
-    config: Config, reactor: Any, kernel: Kernel | None, clock: Any, ages: GracePeriods
+    config: Config, reactor: Any, kernel: Kernel | None, clock: Any, grace_periods: GracePeriods
 ) -> Iterator[Part]:
     """All that starts, in order; it stops in reverse."""
     directory = Path(config.state_dir)
@@ -204,7 +204,7 @@ def _parts(
             ),
             clock=clock,
             random=SystemRandom(),
-            grace_periods=ages,
+            grace_periods=grace_periods,
         )
         plugin.load()
         refuse_unknown_links(plugin.registry.instance, kernel.links(), plugin.registry)

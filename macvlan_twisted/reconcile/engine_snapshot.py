@@ -26,7 +26,7 @@ class EngineSnapshot:
     The id of the engine's network ``none``, which is created once, in the store of all its networks, and never removed.
     The id that ``docker info`` shows may outlive that store, for instance if the disk of the data root is not mounted.
     """
-    silence: str = ""
+    unavailable: str = ""
     """Why no engine answered."""
 
     def lists(self, endpoint: Endpoint) -> bool | None:
@@ -47,7 +47,7 @@ async def take_snapshot(engine: Inventory, registry: Registry) -> EngineSnapshot
                 except EngineError:  # removed a moment ago
                     continue
     except (EngineUnavailable, EngineError) as failure:
-        return EngineSnapshot(silence=str(failure))
+        return EngineSnapshot(unavailable=str(failure))
     nones = [id_ for id_, each in networks.items() if (each.name, each.driver) == ("none", "null")]
     return EngineSnapshot(networks, endpoints, nones[0] if len(nones) == 1 else "")
 

@@ -32,18 +32,18 @@ _log = Logger(namespace="macvlan_twisted.driver")
 class GracePeriods:
     """For how many seconds things must have been as they are."""
 
-    silence: float = 120.0
+    idle: float = 120.0
     """
     Since the engine last mentioned what is removed, or since the start. The engine tries each call for 15 s, and moves a
     link into its container within a second of Join on an idle machine. An address that has no endpoint after so long will
     not get one.
     """
-    between_looks: float = 5.0
+    between_checks: float = 5.0
     first: float = 20.0
     """Until the first round: by then the engine has repeated what it had begun before our start, or has given up."""
     unlisted: float = 20.0
     """
-    As *silence*, for endpoints that the engine proves to be gone: it lists their network without them, and no container has
+    As *idle*, for endpoints that the engine proves to be gone: it lists their network without them, and no container has
     their link. It lists an endpoint from Join on, and Join follows CreateEndpoint at once.
     """
 
@@ -112,7 +112,7 @@ class Reconciler:
         """By kind: how many were removed since the start, or are in the engine and unknown to us."""
 
     def start(self) -> None:
-        delay = max(self._grace.first, 0 if self._config.reconcile_interval else self._grace.silence)
+        delay = max(self._grace.first, 0 if self._config.reconcile_interval else self._grace.idle)
         self._first = self._clock.callLater(delay, self._start_rounds)
 
     def _start_rounds(self) -> None:
@@ -142,7 +142,7 @@ class Reconciler:
         first = await self._check()
         if first.is_empty:
             return
-        await deferLater(self._clock, self._grace.between_looks)
+        await deferLater(self._clock, self._grace.between_checks)
         second = await self._check()
         self._is_acting = True
         try:
@@ -170,16 +170,16 @@ class Reconciler:
     async def _check(self) -> Findings:
         snapshot = await take_snapshot(self._engine, self._registry)
         if snapshot.networks is None:
-            _log.debug("the engine is not asked what is in use: {reason}", reason=snapshot.silence)
+            _log.debug("the engine is not asked what is in use: {reason}", reason=snapshot.unavailable)
         await self._stale_networks.note(snapshot)
         return await self._found(snapshot)
 
     async def _found(self, snapshot: EngineSnapshot) -> Findings:
-        silence = self._grace.silence
+        idle = self._grace.idle
         return Findings(
-            dict(await self._stale_endpoints.find(snapshot, silence, min(silence, self._grace.unlisted))),
-            self._stale_networks.find(snapshot, silence),
-            await self._orphans.find(silence),
+            dict(await self._stale_endpoints.find(snapshot, idle, min(idle, self._grace.unlisted))),
+            self._stale_networks.find(snapshot, idle),
+            await self._orphans.find(idle),
             self._unreported(unknown_to_us(snapshot, self._registry, [self._config.plugin_name])),
         )
 
@@ -191,13 +191,13 @@ class Reconciler:
 
     async def _act(self, found: Findings) -> None:
         before = dict(self.counts)
-        silence = self._grace.silence
+        idle = self._grace.idle
         for stale in found.stale_endpoints.values():
             await self._count("endpoints removed", self._drop_endpoint(stale))
         for network in found.stale_networks.networks.values():
             await self._drop_network(network)
         for pool in found.stale_networks.pools.values():
-            await self._count("pools released", self._stale_networks.drop_pool(pool, silence))
+            await self._count("pools released", self._stale_networks.drop_pool(pool, idle))
         for orphaned in found.orphans.addresses:
             await self._count("addresses given back", self._orphans.release_address(orphaned))
         for key, taking in found.orphans.leases.items():
@@ -216,7 +216,7 @@ class Reconciler:
 
     async def _drop_network(self, network: Any) -> None:
         try:
-            networks, pools = await self._stale_networks.drop_network(network, self._grace.silence)
+            networks, pools = await self._stale_networks.drop_network(network, self._grace.idle)
         except MacvlanError as failure:
             _log.error("what nobody has cannot be removed: {reason}", reason=str(failure))
             return

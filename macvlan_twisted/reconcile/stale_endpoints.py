@@ -31,7 +31,7 @@ _log = Logger(namespace="macvlan_twisted.driver")
 class StaleEndpoint:
     endpoint: Endpoint
     why: str
-    silence: float
+    idle: float
     """Seconds for which the engine must not have mentioned it."""
 
 
@@ -63,19 +63,19 @@ class StaleEndpoints:
         self._calls = calls
 
     async def find(
-        self, snapshot: EngineSnapshot, silence: float, unlisted: float
+        self, snapshot: EngineSnapshot, idle: float, unlisted: float
     ) -> Mapping[str, StaleEndpoint]:
         """
         Those that look stale now, by endpoint.
 
-        :param silence: seconds for which the engine must not have mentioned them.
+        :param idle: seconds for which the engine must not have mentioned them.
         :param unlisted: seconds that are enough where the engine lists the network without the endpoint, and the kernel shows
             that no container has the link.
         """
         found = {}
         away = []
         for endpoint in list(self._registry.endpoints.values()):
-            enough = unlisted if snapshot.lists(endpoint) is False else silence
+            enough = unlisted if snapshot.lists(endpoint) is False else idle
             if self._calls.last_seen.idle_for(endpoint.endpoint_id) < enough or snapshot.lists(endpoint):
                 continue
             if not self._links.exists(endpoint.link):
@@ -94,7 +94,7 @@ class StaleEndpoints:
             if elsewhere is not None and self._macvlan_links.is_among(endpoint, elsewhere):
                 continue
             is_proven = snapshot.lists(endpoint) is False and elsewhere is not None
-            enough = unlisted if is_proven else silence
+            enough = unlisted if is_proven else idle
             if self._calls.last_seen.idle_for(endpoint.endpoint_id) < enough:
                 continue
             if snapshot.lists(endpoint) is False:
@@ -171,7 +171,7 @@ class StaleEndpoints:
         :raises MacvlanError: the next round tries again.
         """
         endpoint = stale.endpoint
-        if not await self._removal.drop(endpoint, stale.silence):
+        if not await self._removal.drop(endpoint, stale.idle):
             return False
         _log.info(
             "endpoint {endpoint} of network {network} is gone ({why}): what it had is free",

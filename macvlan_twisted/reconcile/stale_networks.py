@@ -68,8 +68,8 @@ class StaleNetworks:
             ):
                 await self._pool_binding.is_listed_by(pool.pool_id, snapshot.engine_id)
 
-    def find(self, snapshot: EngineSnapshot, silence: float) -> StaleNetworksFound:
-        """:param silence: seconds for which the engine must not have mentioned them."""
+    def find(self, snapshot: EngineSnapshot, idle: float) -> StaleNetworksFound:
+        """:param idle: seconds for which the engine must not have mentioned them."""
         if snapshot.networks is None or not snapshot.engine_id:
             return StaleNetworksFound({}, {})
         networks = {
@@ -79,7 +79,7 @@ class StaleNetworks:
             and id_ not in snapshot.networks
             and len(id_) == _DIGITS_OF_AN_ID
             and not self._registry.endpoints_of(id_)
-            and self._networks.idle_for(id_) >= silence
+            and self._networks.idle_for(id_) >= idle
         }
         is_only_engine = self._is_only_engine(snapshot.engine_id)
         pools = {
@@ -88,7 +88,7 @@ class StaleNetworks:
             if not pool.is_left_alone
             and not _is_listed(pool, snapshot.networks)
             and (pool.network_id is None or pool.network_id not in self._registry.networks)
-            and self._pools.idle_for(pool.pool_id) >= silence
+            and self._pools.idle_for(pool.pool_id) >= idle
             and (
                 pool.engine_id == snapshot.engine_id
                 # No engine ever listed its network, which was never created: nothing of it is in use.
@@ -103,23 +103,23 @@ class StaleNetworks:
         ids |= {pool.engine_id for pool in self._pools.open_pools if pool.engine_id}
         return ids == {engine_id}
 
-    async def drop_network(self, network: Network, silence: float) -> tuple[int, int]:
+    async def drop_network(self, network: Network, idle: float) -> tuple[int, int]:
         """
         :return: the numbers of networks and of pools that were removed.
         :raises MacvlanError: the next round tries again.
         """
-        if not await self._networks.drop(network, silence):
+        if not await self._networks.drop(network, idle):
             return 0, 0
         _log.warn(
             "network {network} was removed in the engine while the plugin was not there: it is removed here, too",
             network=network.network_id,
         )
         pools = [each for each in self._pools.open_pools if each.network_id == network.network_id]
-        return 1, sum([await self.drop_pool(pool, silence) for pool in pools])
+        return 1, sum([await self.drop_pool(pool, idle) for pool in pools])
 
-    async def drop_pool(self, pool: Pool, silence: float) -> int:
+    async def drop_pool(self, pool: Pool, idle: float) -> int:
         try:
-            if not await self._pools.drop_pool(pool, silence):
+            if not await self._pools.drop_pool(pool, idle):
                 return 0
         except MacvlanError as failure:
             _log.error("pool {pool} cannot be released: {reason}", pool=pool.described(), reason=str(failure))

@@ -21,4 +21,4 @@ def shorten_grace_periods(seconds: Sequence[float]) -> None:
     from macvlan_twisted import tap
     from macvlan_twisted.reconcile.reconciler import GracePeriods
 
-    tap.make_macvlan_service = partial(tap.make_macvlan_service, ages=GracePeriods(*seconds))
+    tap.make_macvlan_service = partial(tap.make_macvlan_service, grace_periods=GracePeriods(*seconds))

@@ -30,8 +30,8 @@ TWISTD = ("-P", "-c", "from twisted.scripts.twistd import run; run()")
 class ShortGracePeriods:
     """How soon the service removes what nobody has, in seconds; users have no say in it."""
 
-    silence: float = 6.0
-    between_looks: float = 1.0
+    idle: float = 6.0
+    between_checks: float = 1.0
     first: float = 1.0
     unlisted: float = 6.0
 

@@ -20,7 +20,7 @@ from tests.torture.scenarios import SCENARIOS, Scenario
 from tests.torture.testbed import Moment, Outcome, Testbed, count, endure, recorded, tried
 from tests.torture.world import Cut, World
 
-COLLECTION = ShortGracePeriods(silence=1.5, between_looks=0.4, first=0.2)
+COLLECTION = ShortGracePeriods(idle=1.5, between_checks=0.4, first=0.2)
 """Short: the engine model does not fall silent and speak again."""
 COLLECTION_SECONDS = 120.0
 COLLECTED = 0.2

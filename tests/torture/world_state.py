@@ -31,7 +31,7 @@ NETWORKS = {
     DOCKERS: (*SUBNET, "--ip-range=192.168.77.128/26"),
     DHCP: ("--ipam-driver=null", "--opt=dhcp=true", "--opt=parent=eth1"),
 }
-COLLECTION = ShortGracePeriods(silence=20.0)
+COLLECTION = ShortGracePeriods(idle=20.0)
 """An engine tries each call for 15 seconds: what it has not spoken of for longer, it has dropped."""
 COLLECT_EVERY = 4
 """Seconds from one round of the collection to the next."""

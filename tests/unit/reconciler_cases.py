@@ -17,7 +17,7 @@ from .helpers import ENDPOINT, NETWORK, PluginHarness, PluginTestCase, subnet
 LINK = endpoint_link_name(ENDPOINT)
 SUBNET = "192.168.1.0/24"
 ROUND = 60.0
-ENOUGH = GRACE_PERIODS.silence + 2 * ROUND
+ENOUGH = GRACE_PERIODS.idle + 2 * ROUND
 """Seconds after which all that is stale has been removed."""
 
 

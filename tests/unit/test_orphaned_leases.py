@@ -63,7 +63,7 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
     def test_lease_without_an_owner_is_released_after_a_while(self) -> None:
         self.begin()
         self.take()
-        self.go_round(GRACE_PERIODS.silence)
+        self.go_round(GRACE_PERIODS.idle)
         self.assertEqual(len(self.rows()), 1)
         self.assertIn("nobody has the lease", self.go_round(2 * ROUND))
         self.assertEqual(self.rows(), [])
@@ -75,7 +75,7 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
         self.pass_time(141 + ROUND)  # seen at 20, 80, 140, 200; the next look is at 205
         self.give_back()
         self.plugin.wait(self.plugin.leases.acquire(TERMS))
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.assertEqual(len(self.rows()), 1)
         self.go_round(ENOUGH)
         self.assertEqual(self.rows(), [])

@@ -17,7 +17,7 @@ class AddressTests(ReconcilerTestCase):
     def test_address_without_an_endpoint_is_released(self) -> None:
         self.begin()
         self.request_address()
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
         self.assertIn("address 192.168.1.7 was handed out", self.go_round(2 * ROUND))
         self.assertEqual(self.claimed(), [])
@@ -28,7 +28,7 @@ class AddressTests(ReconcilerTestCase):
         self.no_engine()
         self.request_address()
         self.start_again()
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
         self.go_round(2 * ROUND)
         self.assertEqual(self.claimed(), [])
@@ -40,7 +40,7 @@ class AddressTests(ReconcilerTestCase):
         self.engine.listed.clear()
         self.plugin.kernel.move_back(self.plugin.kernel.away(self.plugin.registry.endpoints[ENDPOINT].link))
         self.plugin.delete_endpoint()
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
         self.go_round(2 * ROUND)
         self.assertEqual(self.claimed(), [])
@@ -49,10 +49,10 @@ class AddressTests(ReconcilerTestCase):
         self.begin()
         self.request_address()
         for _ in range(4):
-            self.go_round(GRACE_PERIODS.silence - 20)
+            self.go_round(GRACE_PERIODS.idle - 20)
             self.release_address()
             self.request_address()
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
     def test_address_reallocated_between_two_checks_stays(self) -> None:
@@ -61,7 +61,7 @@ class AddressTests(ReconcilerTestCase):
         self.pass_time(141)  # one check was at 140, the next one is at 145
         self.release_address()
         self.request_address()
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
 
     def test_address_that_ages_between_two_checks_stays_for_now(self) -> None:
@@ -205,7 +205,7 @@ class OrphanLinkTests(ReconcilerTestCase):
     def test_link_without_an_endpoint_is_removed(self) -> None:
         name = self.leave_link()
         self.begin()
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.assertIn(name, self.plugin.link_names())
         self.assertIn("which no endpoint has", self.go_round(2 * ROUND))
         self.assertNotIn(name, self.plugin.link_names())
@@ -224,7 +224,7 @@ class OrphanLinkTests(ReconcilerTestCase):
         self.pass_time(141)
         link = self.plugin.link(name)
         self.plugin.kernel.put(evolve(link, index=link.index + 50))
-        self.go_round(GRACE_PERIODS.silence - 10)
+        self.go_round(GRACE_PERIODS.idle - 10)
         self.assertIn(name, self.plugin.link_names())
 
 
@@ -236,7 +236,7 @@ class SecondContainerTests(ReconcilerTestCase):
         self.release_address()
         self.request_address()
         self.begin()
-        self.go_round(GRACE_PERIODS.silence + 10)
+        self.go_round(GRACE_PERIODS.idle + 10)
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.7/24")
         self.engine.listed[OTHER_ENDPOINT] = "web"
         self.go_round(2 * ENOUGH)

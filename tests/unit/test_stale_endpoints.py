@@ -51,7 +51,7 @@ class StaleEndpointTests(ReconcilerTestCase):
                 else:
                     self.forget_container()
                 self.start_again()
-                self.go_round(GRACE_PERIODS.unlisted + GRACE_PERIODS.between_looks - 1)
+                self.go_round(GRACE_PERIODS.unlisted + GRACE_PERIODS.between_checks - 1)
                 self.assert_kept(ENDPOINT)
                 self.go_round(30 - GRACE_PERIODS.unlisted)
                 self.assert_kept()
@@ -73,7 +73,7 @@ class StaleEndpointTests(ReconcilerTestCase):
                 self.start_again()
                 if proof_lacks == "namespaces":
                     self.plugin.steps.refuse["links_elsewhere"] = errno.EOPNOTSUPP
-                self.go_round(GRACE_PERIODS.silence - 1)
+                self.go_round(GRACE_PERIODS.idle - 1)
                 self.assert_kept(ENDPOINT)
                 self.go_round(ROUND + 10)
                 self.assert_kept()
@@ -123,7 +123,7 @@ class StaleEndpointTests(ReconcilerTestCase):
         self.start_again()
         self.plugin.kernel.destroy_away(LINK)
         self.engine.listed.clear()
-        self.go_round(GRACE_PERIODS.unlisted + GRACE_PERIODS.between_looks - 1)
+        self.go_round(GRACE_PERIODS.unlisted + GRACE_PERIODS.between_checks - 1)
         self.assert_kept(ENDPOINT)
         self.assert_gone("the engine does not know it any more")
 
@@ -303,9 +303,9 @@ class IdleLinkTests(ReconcilerTestCase):
             ),
             self.plugin.create_endpoint,
         ):
-            self.go_round(GRACE_PERIODS.silence - 10)
+            self.go_round(GRACE_PERIODS.idle - 10)
             call()
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.assert_kept(ENDPOINT)
         self.go_round(ENOUGH)
         self.assert_kept()
@@ -314,7 +314,7 @@ class IdleLinkTests(ReconcilerTestCase):
         self.begin()
         self.pass_time(141)  # one check was at 140, the next one is at 145
         self.plugin.wait(self.plugin.joining.join(requests.Join(NETWORK, ENDPOINT)))
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.assert_kept(ENDPOINT)
 
     def test_call_during_another_removal_keeps_the_endpoint(self) -> None:
@@ -327,7 +327,7 @@ class IdleLinkTests(ReconcilerTestCase):
         self.plugin.wait(self.plugin.joining.join(requests.Join(NETWORK, second)))
         self.plugin.records.steps.let_all_go()
         self.assert_kept(second)
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.assert_kept(second)
 
     def is_retired(self, endpoint_id: str) -> bool:
@@ -361,7 +361,7 @@ class SuccessorTests(ReconcilerTestCase):
         self.forget_container()
         self.no_engine()
         self.begin()
-        self.go_round(GRACE_PERIODS.silence - 1)
+        self.go_round(GRACE_PERIODS.idle - 1)
         self.plugin.steps.hold.add("add_macvlan")
         self.go_round(ROUND)
         self.plugin.steps.hold.clear()

@@ -139,7 +139,7 @@ class PoolTests(ReconcilerTestCase):
         self.begin()
         self.go_round(ROUND)
         abandoned = self.of_other_subnet()
-        self.go_round(GRACE_PERIODS.silence - 20)
+        self.go_round(GRACE_PERIODS.idle - 20)
         self.assertIn(abandoned, self.plugin.store.open)
         self.go_round()
         self.assertEqual(list(self.plugin.store.open), [self.pool_id])
