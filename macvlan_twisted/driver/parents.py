@@ -261,7 +261,7 @@ class Parents:
         """
         Remove what was made for *network*, which is not known any more, and serves no other; the highest first.
 
-        Waits for condemned links: the kernel keeps a parent busy while they live.
+        Waits for retired links: the kernel keeps a parent busy while they live.
         """
         names = [step.link for step in reversed(network.vlan_steps)]
         names += [network.parent] if network.on_dummy else []

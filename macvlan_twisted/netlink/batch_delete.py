@@ -137,9 +137,7 @@ class BatchDelete:
             try:
                 await self._delete(batch)
             except Exception:
-                _log.failure(
-                    "condemned links {names} stay until the next start", names=", ".join(batch.names)
-                )
+                _log.failure("retired links {names} stay until the next start", names=", ".join(batch.names))
         self._group_in_deletion = 0
         self._deleting = False
         waiters, self._waiters = self._waiters, []
@@ -168,9 +166,9 @@ class BatchDelete:
                 foreign=", ".join(foreign),
             )
         except LinkError as failure:
-            _log.warn("{reason}; removing condemned links one by one", reason=str(failure))
+            _log.warn("{reason}; removing retired links one by one", reason=str(failure))
         for name in names:
             try:
                 await self._run_deletion(self._kernel.delete, name)
             except LinkError as failure:
-                _log.error("condemned link {link} stays: {reason}", link=name, reason=str(failure))
+                _log.error("retired link {link} stays: {reason}", link=name, reason=str(failure))

@@ -123,7 +123,7 @@ class Links:
         try:
             await self.delete(name)
         except LinkError as failure:
-            _log.warn("{reason}; it is removed with the condemned ones", reason=str(failure))
+            _log.warn("{reason}; it is removed with the retired ones", reason=str(failure))
             await self._batches.retire(name)
 
     def adopt_retired(self, links: Iterable[LinkFacts]) -> None:

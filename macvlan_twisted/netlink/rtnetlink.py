@@ -35,11 +35,11 @@ _MARK_PARENT = Failpoint(
     "netlink.parent.mark", "a VLAN or dummy link is marked as ours by its alias, and brought up"
 )
 _BRING_UP = Failpoint("netlink.link.raise", "our own link on a parent is brought up")
-_CONDEMN = Failpoint(
+_RETIRE = Failpoint(
     "netlink.link.retire", "a link is taken out of use: down, and in a group of those that are to go"
 )
 _REMOVE = Failpoint("netlink.link.remove", "one link is removed")
-_REMOVE_GROUP = Failpoint("netlink.group.remove", "the condemned links of one group are removed together")
+_REMOVE_GROUP = Failpoint("netlink.group.remove", "the retired links of one group are removed together")
 
 
 def _extend_macvlan_attributes() -> None:
@@ -157,7 +157,7 @@ class NetlinkKernel(HostAddressing):
 
     def set_group(self, name: str, group: int) -> bool:
         try:
-            with link_errors(f"condemning link {name}"), _CONDEMN:
+            with link_errors(f"retiring link {name}"), _RETIRE:
                 self._templated.retire(index_of(name), group)
         except LinkError as failure:
             return _unless_gone(failure)
@@ -176,7 +176,7 @@ class NetlinkKernel(HostAddressing):
             return self._templated.members(group)
 
     def delete_group(self, group: int) -> None:
-        with link_errors(f"removing the condemned links of group {group}"), _REMOVE_GROUP:
+        with link_errors(f"removing the retired links of group {group}"), _REMOVE_GROUP:
             self._templated.remove_group(group)
 
 

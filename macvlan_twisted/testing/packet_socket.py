@@ -12,7 +12,7 @@ class FakeLanSocket:
     """
     :class:`~macvlan_twisted.lan.interfaces.LanSocket` in memory.
 
-    Sockets that are connected with :meth:`plug` belong to different hosts on one LAN. A test that plays a host without a
+    Sockets that are connected with :meth:`attach` belong to different hosts on one LAN. A test that plays a host without a
     socket appends to :attr:`answerers`: functions that are called with each sent frame, and return frames to answer with.
     """
 
@@ -28,7 +28,7 @@ class FakeLanSocket:
         self._handlers: list[FrameHandler] = []
         self._others: list[FakeLanSocket] = []
 
-    def plug(self, other: FakeLanSocket) -> None:
+    def attach(self, other: FakeLanSocket) -> None:
         """Connect another host's socket to the same LAN."""
         self._others.append(other)
         other._others.append(self)
@@ -37,16 +37,16 @@ class FakeLanSocket:
         if self.down:
             raise LinkError(f"sending on {self.parent}: Network is down", 100)
         self.sent.append(frame)
-        self._receive(ReceivedFrame(frame, True))
+        self._dispatch(ReceivedFrame(frame, True))
         for other in tuple(self._others):
-            other.bring(frame)
+            other.receive(frame)
         for answerer in tuple(self.answerers):
             for answer in answerer(frame):
-                self.bring(answer)
+                self.receive(answer)
 
-    def bring(self, frame: bytes) -> None:
+    def receive(self, frame: bytes) -> None:
         """Receive a frame from the LAN."""
-        self._receive(ReceivedFrame(frame, False))
+        self._dispatch(ReceivedFrame(frame, False))
 
     def listen(self, handler: FrameHandler) -> Callable[[], None]:
         self._handlers.append(handler)
@@ -68,10 +68,10 @@ class FakeLanSocket:
         self._others.clear()
 
     @property
-    def hearers(self) -> int:
+    def listeners(self) -> int:
         """The number of listeners, which must be 0 at the end."""
         return len(self._handlers)
 
-    def _receive(self, received: ReceivedFrame) -> None:
+    def _dispatch(self, received: ReceivedFrame) -> None:
         for handler in tuple(self._handlers):
             handler(received)

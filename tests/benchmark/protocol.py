@@ -151,7 +151,7 @@ def run(measurement: Measurement) -> None:
         "A program that only computes has neither disk, links, threads nor memory to collect: it shows how late the machine "
         "itself makes a call now and then.",
         "No call waits for the kernel's grace period but one: CreateEndpoint with a MAC that the user named, which brings "
-        "the link up to prove the MAC free, and down again. DeleteEndpoint condemns the link, and Leave does nothing.",
+        "the link up to prove the MAC free, and down again. DeleteEndpoint retires the link, and Leave does nothing.",
         "The Go ancestor, which keeps no state, reached "
         + ", ".join(f"{value:g} times with {callers}" for callers, value in ANCESTOR.items())
         + " callers, on another day.",

@@ -103,7 +103,7 @@ class ConflictTestCase(AddressTestCase):
     def answers_for(self, address: str) -> bool:
         tap = self.plugin.taps["eth0"]
         before = len(tap.sent)
-        tap.bring(probe_frame(parse_address(address), PROBER))
+        tap.receive(probe_frame(parse_address(address), PROBER))
         messages = [decode(frame) for frame in tap.sent[before:]]
         return any(isinstance(each, AddressClaim) and str(each.address) == address for each in messages)
 

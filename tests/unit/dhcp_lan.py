@@ -268,4 +268,4 @@ class LeaseFixture:
 
     def is_silent(self) -> bool:
         """Whether there are no listeners and no timers."""
-        return self.wire.hearers == 0 and not self.clock.getDelayedCalls()
+        return self.wire.listeners == 0 and not self.clock.getDelayedCalls()

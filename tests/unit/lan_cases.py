@@ -103,12 +103,12 @@ class WatchTestCase(LanTestCase):
 
     def assert_defended(self, address: IPAddress, mac: str = CONTAINER) -> None:
         self.wire.sent.clear()
-        self.wire.bring(probe_frame(address, THIRD))
+        self.wire.receive(probe_frame(address, THIRD))
         self.assertEqual(self.wire.sent, [answer_frame(address, mac, THIRD)])
 
     def assert_not_defended(self, address: IPAddress) -> None:
         self.wire.sent.clear()
-        self.wire.bring(probe_frame(address, THIRD))
+        self.wire.receive(probe_frame(address, THIRD))
         self.assertEqual(self.wire.sent, [])
 
 
@@ -117,7 +117,7 @@ def connect(clock: Clock, wires: list[FakeLanSocket], delays: dict[tuple[int, in
 
     def link(one: int, other: int) -> None:
         def carry(frame: bytes) -> list[bytes]:
-            clock.callLater(delays[one, other], wires[other].bring, frame)
+            clock.callLater(delays[one, other], wires[other].receive, frame)
             return []
 
         wires[one].answerers.append(carry)

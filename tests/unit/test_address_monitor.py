@@ -31,7 +31,7 @@ class HoldingTests(WatchTestCase):
     def test_address_probed_by_another_host_is_not_held(self) -> None:
         for address in BOTH:
             asked = self.ask(address)
-            self.wire.bring(probe_frame(address, OTHER))
+            self.wire.receive(probe_frame(address, OTHER))
             self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.PROBED))
             self.assert_not_defended(address)
 
@@ -83,7 +83,7 @@ class HoldingTests(WatchTestCase):
             self.pass_time(0.52)
             self.assertEqual(self.successResultOf(asked), Free())
             self.wire.sent.clear()
-            self.wire.bring(probe_frame(address, HOST))
+            self.wire.receive(probe_frame(address, HOST))
             self.assertEqual(self.wire.sent, [])
             self.assert_defended(address, HOST)
             self.watch.assign(address, CONTAINER)
@@ -138,7 +138,7 @@ class DefenceTests(WatchTestCase):
     def test_own_probe_is_not_answered(self) -> None:
         self.hold(*BOTH)
         for address in BOTH:
-            self.wire.bring(probe_frame(address, HOST))
+            self.wire.receive(probe_frame(address, HOST))
         self.assertEqual(self.wire.sent, [])
 
     def test_probe_of_the_container_itself_is_not_answered(self) -> None:
@@ -148,18 +148,18 @@ class DefenceTests(WatchTestCase):
             self.wire.send(probe_frame(address, CONTAINER))
             self.watch.assign(address, CONTAINER)
             self.wire.send(probe_frame(address, CONTAINER))
-            self.wire.bring(probe_frame(address, CONTAINER))
+            self.wire.receive(probe_frame(address, CONTAINER))
         self.assertEqual(self.claims(), [])
 
     def test_foreign_probe_with_the_future_mac_is_answered(self) -> None:
         self.hold()
-        self.wire.bring(probe_frame(V4, CONTAINER))
+        self.wire.receive(probe_frame(V4, CONTAINER))
         self.assertEqual(self.claims(), [AddressClaim(V4, CONTAINER)])
 
     def test_answers_to_one_address_are_limited(self) -> None:
         self.hold(*BOTH)
         for _ in range(1000):
-            self.wire.bring(probe_frame(V4, OTHER))
+            self.wire.receive(probe_frame(V4, OTHER))
         self.assertLessEqual(len(self.wire.sent), 20)
         self.assert_defended(V6)
         self.pass_time(1)
@@ -178,7 +178,7 @@ class DefenceTests(WatchTestCase):
         for expected in (1, 2):
             self.wire.down = True
             for _ in range(4):
-                self.wire.bring(probe_frame(V4, OTHER))
+                self.wire.receive(probe_frame(V4, OTHER))
             self.wire.down = False
             self.assertEqual(len([event for event in events if event.get("prober") == OTHER]), expected)
             self.assert_defended(V4)
@@ -188,7 +188,7 @@ class LosingTests(WatchTestCase):
     def test_claimed_held_address_is_lost(self) -> None:
         for address in BOTH:
             self.hold(address)
-            self.wire.bring(announcement_frames(address, OTHER)[0])
+            self.wire.receive(announcement_frames(address, OTHER)[0])
             self.assertEqual(self.told.losses.pop(), (address, OTHER))
             self.assertFalse(self.watch.is_held(address))
             self.assert_not_defended(address)
@@ -202,7 +202,7 @@ class LosingTests(WatchTestCase):
     def test_held_address_is_lost_to_a_host_with_the_same_mac(self) -> None:
         for address in BOTH:
             self.hold(address)
-            self.wire.bring(announcement_frames(address, CONTAINER)[0])
+            self.wire.receive(announcement_frames(address, CONTAINER)[0])
             self.assertEqual(self.told.losses.pop(), (address, CONTAINER))
 
     def test_own_frames_do_not_claim_a_held_address(self) -> None:
@@ -210,7 +210,7 @@ class LosingTests(WatchTestCase):
         for address in BOTH:
             self.assert_defended(address)
             for frame in list(self.wire.sent):
-                self.wire.bring(frame)  # as an answer to a sibling on the parent comes in
+                self.wire.receive(frame)  # as an answer to a sibling on the parent comes in
             for frame in announcement_frames(address, CONTAINER):
                 self.wire.send(frame)
             self.assertTrue(self.watch.is_held(address))
@@ -233,7 +233,7 @@ class KeepingTests(WatchTestCase):
         for address in BOTH:
             self.watch.assign(address, CONTAINER)
             for mac in (OTHER, THIRD, OTHER, THIRD, CONTAINER):
-                self.wire.bring(announcement_frames(address, mac)[0])
+                self.wire.receive(announcement_frames(address, mac)[0])
                 self.wire.send(announcement_frames(address, mac)[0])
                 self.watch.assign(address, CONTAINER)
             self.assertEqual(self.told.contests, [(address, CONTAINER, OTHER), (address, CONTAINER, THIRD)])
@@ -244,7 +244,7 @@ class KeepingTests(WatchTestCase):
     def test_reports_of_invented_macs_are_limited(self) -> None:
         self.watch.assign(V4, CONTAINER)
         for number in range(1000):
-            self.wire.bring(announcement_frames(V4, f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}")[0])
+            self.wire.receive(announcement_frames(V4, f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}")[0])
         self.assertEqual(len(self.told.contests), 16)
 
     def test_assigned_address_is_not_held_for_another_mac(self) -> None:
@@ -275,7 +275,7 @@ class KeepingTests(WatchTestCase):
         self.watch.assign(V4, CONTAINER)
         self.watch.release(V4)
         self.pass_time(6)
-        self.wire.bring(announcement_frames(V4, CONTAINER)[0])
+        self.wire.receive(announcement_frames(V4, CONTAINER)[0])
         self.assertEqual(self.successResultOf(self.ask()), Taken(CONTAINER, Evidence.CLAIMED))
 
     def test_answer_from_the_former_mac_takes_the_address(self) -> None:

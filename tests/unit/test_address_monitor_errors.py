@@ -34,7 +34,7 @@ class EndTests(WatchTestCase):
         asked = self.ask(V4)
         self.watch.close()
         self.assertEqual(self.successResultOf(asked), Inconclusive("nobody listens on eth0 any more"))
-        self.assertEqual((self.clock.getDelayedCalls(), self.wire.hearers), ([], 0))
+        self.assertEqual((self.clock.getDelayedCalls(), self.wire.listeners), ([], 0))
         self.assertFalse(self.watch.is_held(V6))
 
     def test_closed_monitor_holds_nothing(self) -> None:
@@ -46,7 +46,7 @@ class EndTests(WatchTestCase):
         self.watch.interested_in(LAN)()
         self.assertIsNone(self.watch.known(V4))
         self.assert_not_defended(V4)
-        self.assertEqual((self.clock.getDelayedCalls(), self.wire.hearers), ([], 0))
+        self.assertEqual((self.clock.getDelayedCalls(), self.wire.listeners), ([], 0))
 
     @given(st.binary(max_size=120), st.integers(0, 80))
     def test_hostile_frames_are_harmless(self, noise: bytes, at: int) -> None:
@@ -57,7 +57,7 @@ class EndTests(WatchTestCase):
         clock.pump([1, QUICK.quiet])
         for frame in (answer_frame(V4, OTHER, HOST), probe_frame(V4, OTHER), *announcement_frames(V6, OTHER)):
             damaged = frame[:at] + noise + frame[at + len(noise) :]
-            wire.bring(damaged)
+            wire.receive(damaged)
             said = decode(damaged)
             if isinstance(said, AddressClaim) and said.address in BOTH:
                 self.assertFalse(watch.is_held(said.address))
@@ -100,4 +100,4 @@ class SeveralHostsTests(LanTestCase):
         self.assertLessEqual(verdicts.count(Free()), 1)
         for watch in watches:
             watch.close()
-        self.assertEqual([wire.hearers for wire in wires], [0] * number)
+        self.assertEqual([wire.listeners for wire in wires], [0] * number)

@@ -60,7 +60,7 @@ class ProbingTests(LanTestCase):
         return self.begin(probe(self.wire, address, timing, self.clock, self.random, ours))
 
     def assert_nothing_left(self) -> None:
-        self.assertEqual((self.clock.getDelayedCalls(), self.wire.hearers), ([], 0))
+        self.assertEqual((self.clock.getDelayedCalls(), self.wire.listeners), ([], 0))
 
     def test_address_is_free_after_three_unanswered_probes(self) -> None:
         for timing, wait in ((QUICK, 0.5), (RFC_5227, 7.0)):
@@ -87,14 +87,14 @@ class ProbingTests(LanTestCase):
         while len(self.wire.sent) < 3:
             self.clock.advance(0.001)
         self.clock.advance(0.09)
-        self.wire.bring(answer_frame(V4, OTHER, HOST))
+        self.wire.receive(answer_frame(V4, OTHER, HOST))
         self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
 
     def test_announcement_during_the_probe_counts(self) -> None:
         for address in BOTH:
             for frame in announcement_frames(address, OTHER):
                 asked = self.ask(address)
-                self.wire.bring(frame)
+                self.wire.receive(frame)
                 self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
                 self.assert_nothing_left()
 
@@ -102,7 +102,7 @@ class ProbingTests(LanTestCase):
         asked = self.ask(V4, ours=(CONTAINER,))
         for address, mac in ((ip_address("192.168.1.8"), OTHER), (V4, CONTAINER)):
             for frame in (probe_frame(address, mac), answer_frame(address, mac, HOST), b"", b"\xff" * 60):
-                self.wire.bring(frame)
+                self.wire.receive(frame)
         self.assertNoResult(asked)
         self.pass_time(0.52)
         self.assertEqual(self.successResultOf(asked), Free())
@@ -140,7 +140,7 @@ class ProbingTests(LanTestCase):
         first = list(self.wire.sent)
         self.wire.mac = "7a:48:00:00:00:99"
         for frame in first:
-            self.wire.bring(frame)
+            self.wire.receive(frame)
         self.pass_time(0.32)
         self.assertEqual({each.mac for each in self.probes()}, {HOST, "7a:48:00:00:00:99"})
         self.assertEqual(self.successResultOf(asked), Free())
@@ -175,7 +175,7 @@ class ProbingTests(LanTestCase):
                 self.clock.advance(timing.quiet / 2)
                 self.assertNoResult(asked)
                 if answer is not None:
-                    self.wire.bring(answer)
+                    self.wire.receive(answer)
                 self.clock.advance(timing.quiet)
                 self.assertEqual(self.successResultOf(asked), verdict)
                 self.assert_nothing_left()
@@ -195,11 +195,11 @@ class TwoAtOnceTests(LanTestCase):
     ) -> None:
         clock = Clock()
         one, other = FakeLanSocket(mac=HOST), FakeLanSocket(mac=OTHER)
-        one.plug(other)
+        one.attach(other)
         first = self.begin(probe(one, address, QUICK, clock, Random(seed)))
         clock.advance(later)
         second = self.begin(probe(other, address, QUICK, clock, Random(other_seed)))
         clock.pump([1, QUICK.quiet])
         verdicts = [self.successResultOf(first), self.successResultOf(second)]
         self.assertLessEqual(verdicts.count(Free()), 1)
-        self.assertEqual((clock.getDelayedCalls(), one.hearers, other.hearers), ([], 0, 0))
+        self.assertEqual((clock.getDelayedCalls(), one.listeners, other.listeners), ([], 0, 0))

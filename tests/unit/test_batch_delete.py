@@ -29,11 +29,11 @@ class WatchedKernel(FakeKernel):
         super().delete_group(group)
 
 
-class ReaperTestCase(SynchronousTestCase):
+class BatchDeleteTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.kernel = WatchedKernel()
         self.steps = Steps()
-        self.reaper = BatchDelete(
+        self.batch_delete = BatchDelete(
             self.kernel, self.steps, self.steps, FIRST_GROUP, lambda link: link.alias == "ours"
         )
 
@@ -42,16 +42,16 @@ class ReaperTestCase(SynchronousTestCase):
             self.kernel.add_macvlan(MacvlanLink(name, "eth0", "bridge", group=9, alias=alias))
 
     def retire(self, name: str) -> Deferred[bool]:
-        return ensureDeferred(self.reaper.retire(name))
+        return ensureDeferred(self.batch_delete.retire(name))
 
     def deletions_finished(self) -> Deferred[None]:
-        return ensureDeferred(self.reaper.deletions_finished())
+        return ensureDeferred(self.batch_delete.deletions_finished())
 
     def names(self) -> set[str]:
         return {link.name for link in self.kernel.links()} - {"lo", "eth0"}
 
 
-class CondemnTests(ReaperTestCase):
+class RetireTests(BatchDeleteTestCase):
     def test_retired_link_is_deleted_with_or_without_its_alias(self) -> None:
         self.make("a", "b")
         self.make("c", alias="")
@@ -70,15 +70,17 @@ class CondemnTests(ReaperTestCase):
         self.successResultOf(self.retire("a"))
         link = self.kernel.find("a")
         assert link is not None
-        self.assertEqual((link.up, self.reaper.is_retired_group(link.group)), (False, True))
-        self.assertFalse(self.reaper.is_retired_group(9))
+        self.assertEqual((link.up, self.batch_delete.is_retired_group(link.group)), (False, True))
+        self.assertFalse(self.batch_delete.is_retired_group(9))
 
     def test_deletion_has_a_thread_of_its_own(self) -> None:
         """A deletion takes 16 ms; with a single netlink thread the next CreateEndpoint would wait for it."""
         calls, deletions = Steps(), Steps()
-        reaper = BatchDelete(self.kernel, calls, deletions, FIRST_GROUP, lambda link: link.alias == "ours")
+        batch_delete = BatchDelete(
+            self.kernel, calls, deletions, FIRST_GROUP, lambda link: link.alias == "ours"
+        )
         self.make("a")
-        self.successResultOf(ensureDeferred(reaper.retire("a")))
+        self.successResultOf(ensureDeferred(batch_delete.retire("a")))
         self.assertEqual(calls.taken, ["set_group"])
         self.assertEqual(deletions.taken, ["members_of_group", "delete_group"])
 
@@ -92,8 +94,8 @@ class CondemnTests(ReaperTestCase):
         self.successResultOf(self.deletions_finished())
 
 
-class BatchTests(ReaperTestCase):
-    def condemn_many(self, count: int) -> None:
+class BatchTests(BatchDeleteTestCase):
+    def retire_many(self, count: int) -> None:
         names = [f"m{number}" for number in range(count)]
         self.make(*names)
         for name in names:
@@ -101,7 +103,7 @@ class BatchTests(ReaperTestCase):
 
     def test_batches_have_at_most_64_links_and_a_group_each(self) -> None:
         self.steps.hold.add("delete_group")
-        self.condemn_many(200)
+        self.retire_many(200)
         groups = {link.group for link in self.kernel.links() if link.alias == "ours"}
         self.assertGreaterEqual(len(groups), 3)
         self.assertTrue(groups <= set(range(FIRST_GROUP, FIRST_GROUP + BATCH_GROUPS)))
@@ -114,7 +116,7 @@ class BatchTests(ReaperTestCase):
     def test_retirement_waits_for_a_free_group(self) -> None:
         self.steps.hold.add("delete_group")
         count = BATCH_SIZE * (BATCH_GROUPS + 2)
-        self.condemn_many(count)
+        self.retire_many(count)
         self.make("late")
         late = self.retire("late")
         self.assertNoResult(late)
@@ -150,7 +152,7 @@ class BatchTests(ReaperTestCase):
         self.assertEqual(self.names(), set())
 
 
-class WaitingTests(ReaperTestCase):
+class WaitingTests(BatchDeleteTestCase):
     def test_deletions_finished_waits_for_all_retired_links(self) -> None:
         self.make("a", "b")
         self.steps.hold.add("delete_group")
@@ -180,7 +182,7 @@ class WaitingTests(ReaperTestCase):
         self.assertNotIn("b", self.names())
 
 
-class ForeignLinkTests(ReaperTestCase):
+class ForeignLinkTests(BatchDeleteTestCase):
     def test_foreign_link_in_the_group_is_never_deleted(self) -> None:
         self.make("a", "b")
         self.make("theirs", alias="theirs")
@@ -223,7 +225,7 @@ class ForeignLinkTests(ReaperTestCase):
         self.assertEqual(self.names(), {"a"})
 
 
-class AdoptionTests(ReaperTestCase):
+class AdoptionTests(BatchDeleteTestCase):
     def retired(self, name: str, group: int) -> LinkFacts:
         self.make(name)
         self.kernel.set_group(name, group)
@@ -233,13 +235,13 @@ class AdoptionTests(ReaperTestCase):
 
     def test_retired_links_of_an_earlier_life_are_deleted(self) -> None:
         links = [self.retired(f"m{number}", FIRST_GROUP + number % 3) for number in range(9)]
-        self.reaper.adopt(links)
+        self.batch_delete.adopt(links)
         self.successResultOf(self.deletions_finished())
         self.assertEqual(self.names(), set())
 
     def test_group_in_deletion_takes_no_links(self) -> None:
         self.steps.hold.add("delete_group")
-        self.reaper.adopt([self.retired("old", FIRST_GROUP)])
+        self.batch_delete.adopt([self.retired("old", FIRST_GROUP)])
         self.make("new")
         self.retire("new")
         new = self.kernel.find("new")
@@ -249,7 +251,7 @@ class AdoptionTests(ReaperTestCase):
         self.assertEqual(self.names(), set())
 
 
-class FailingKernelTests(ReaperTestCase):
+class FailingKernelTests(BatchDeleteTestCase):
     def test_links_are_deleted_although_listing_fails(self) -> None:
         self.make("a", "b", "c")
         self.steps.refuse["members_of_group"] = errno.ENOBUFS

@@ -39,7 +39,7 @@ class EngineManagedTestCase(ConflictTestCase):
 
     def claims(self, address: str = ADDRESS, mac: str = NEIGHBOUR) -> None:
         for frame in announcement_frames(parse_address(address), mac):
-            self.plugin.taps["eth0"].bring(frame)
+            self.plugin.taps["eth0"].receive(frame)
 
     def rows(self) -> dict[str, tuple[str, str]]:
         """By address: the MAC of the other host, and that of our container."""
@@ -68,7 +68,7 @@ class EngineManagedTests(EngineManagedTestCase):
         tap = self.plugin.taps["eth0"]
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertFalse(self.answers_for(ADDRESS))
-        self.assertEqual(tap.hearers, 0)
+        self.assertEqual(tap.listeners, 0)
 
     def test_refused_address_is_accepted_once_it_is_free(self) -> None:
         self.neighbour_has(ADDRESS)

@@ -75,7 +75,7 @@ class AcquireTests(AcquiringTestCase):
             ),
         )
         self.assertIs(stand.lease.state, State.BOUND)
-        self.assertEqual(stand.wire.hearers, 0)
+        self.assertEqual(stand.wire.listeners, 0)
 
     def test_missing_or_unsound_t1_and_t2_get_defaults(self) -> None:
         for t1, t2, expected in (
@@ -145,7 +145,7 @@ class WantedTests(AcquiringTestCase):
         stand.pass_time(0.5)
         self.assertNoResult(outcome)
         stand.wire.answerers.append(late)
-        stand.wire.bring(late(stand.wire.sent[-1])[0])
+        stand.wire.receive(late(stand.wire.sent[-1])[0])
         facts = self.successResultOf(outcome)
         self.assertEqual((str(facts.address), str(facts.server_id)), ("192.168.77.150", "192.168.77.2"))
 

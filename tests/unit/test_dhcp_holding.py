@@ -47,7 +47,7 @@ class RenewalTests(HoldingTestCase):
         stand = self.bound()
         stand.pass_time(189)
         self.assertEqual(stand.kinds, [])
-        self.assertTrue(stand.wire.hearers == 0)
+        self.assertTrue(stand.wire.listeners == 0)
         stand.pass_time(11)
         (said,) = stand.said
         self.assertEqual((said.kind, said.ciaddr, said.requested), (REQUEST, "192.168.77.100", None))
@@ -109,14 +109,14 @@ class RenewalTests(HoldingTestCase):
         asked_at = stand.clock.seconds()
         (said,) = stand.said
         stand.pass_time(5)
-        stand.wire.bring(self.server.answer(said, ACK, "192.168.77.100"))
+        stand.wire.receive(self.server.answer(said, ACK, "192.168.77.100"))
         self.assertTrue(EPOCH + 190 <= stand.holder.kept[-1].obtained_at <= EPOCH + asked_at)
 
     def test_ack_for_another_address_is_ignored(self) -> None:
         stand = self.bound()
         self.server.away = True
         stand.pass_time(200)
-        stand.wire.bring(self.server.answer(stand.said[0], ACK, "192.168.77.101"))
+        stand.wire.receive(self.server.answer(stand.said[0], ACK, "192.168.77.101"))
         self.assertIs(stand.lease.state, State.RENEWING)
         self.assertEqual(stand.holder.notes, [])
 

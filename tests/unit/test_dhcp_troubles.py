@@ -117,7 +117,7 @@ class BusyServerTests(AcquiringTestCase):
     def serve_others(self, stand: LeaseFixture, seconds: float) -> None:
         for _ in range(int(seconds / 3)):
             stand.pass_time(3)
-            stand.wire.bring(answer_frame(b"othr", OFFER, mac=STRANGER, your_address="192.168.77.9"))
+            stand.wire.receive(answer_frame(b"othr", OFFER, mac=STRANGER, your_address="192.168.77.9"))
 
     def test_busy_server_gets_more_time(self) -> None:
         server = Server(away=True)
@@ -125,7 +125,7 @@ class BusyServerTests(AcquiringTestCase):
         outcome = self.acquire(stand)
         self.serve_others(stand, 12)
         self.assertNoResult(outcome)
-        stand.wire.bring(server.answer(stand.said[0], OFFER, "192.168.77.100"))
+        stand.wire.receive(server.answer(stand.said[0], OFFER, "192.168.77.100"))
         self.serve_others(stand, 9)  # it has others to serve before it comes to our request
         self.assertNoResult(outcome)
         self.assertEqual(stand.kinds[-1], REQUEST)
@@ -139,9 +139,9 @@ class BusyServerTests(AcquiringTestCase):
         stand = LeaseFixture(server)
         outcome = self.acquire(stand)
         self.serve_others(stand, 12)
-        stand.wire.bring(server.answer(stand.said[0], OFFER, "192.168.77.100"))
+        stand.wire.receive(server.answer(stand.said[0], OFFER, "192.168.77.100"))
         server.away = False
-        stand.wire.bring(server.answer(stand.said[-1], NAK))
+        stand.wire.receive(server.answer(stand.said[-1], NAK))
         self.successResultOf(outcome)
 
     def test_wait_for_a_busy_server_is_bounded(self) -> None:

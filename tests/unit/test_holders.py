@@ -49,7 +49,7 @@ class EngineManagedNetworkTests(ConflictTestCase):
         self.pass_time(1)
         self.failureResultOf(refused, RequestRefused)
         for frame in announcement_frames(parse_address("10.0.0.7"), NEIGHBOUR):
-            self.plugin.taps["eth0"].bring(frame)
+            self.plugin.taps["eth0"].receive(frame)
         self.assertEqual(self.conflicts(), {"10.0.0.7": NEIGHBOUR})
         call = requests.EndpointCall(NETWORK, ENDPOINT)
         self.assertEqual(

@@ -136,7 +136,7 @@ class HostAddressConflictTests(HostAccessTestCase):
     def answers_for(self, address: str) -> bool:
         tap = self.plugin.taps["eth0"]
         before = len(tap.sent)
-        tap.bring(probe_frame(parse_address(address), "02:00:00:00:00:03"))
+        tap.receive(probe_frame(parse_address(address), "02:00:00:00:00:03"))
         messages = [decode(frame) for frame in tap.sent[before:]]
         return any(isinstance(each, AddressClaim) and str(each.address) == address for each in messages)
 
@@ -156,7 +156,7 @@ class HostAddressConflictTests(HostAccessTestCase):
         parent = self.plugin.link("eth0")
         for mac, seen in ((parent.mac, []), ("02:00:00:00:00:09", [HOST])):
             frame = answer_frame(parse_address(HOST), mac, "02:00:00:00:00:03")
-            self.plugin.taps["eth0"].bring(frame)
+            self.plugin.taps["eth0"].receive(frame)
             rows = self.plugin.records.all_rows().get(RecordKind.CONFLICT, {})
             self.assertEqual([row["address"] for row in rows.values()], seen)
 

@@ -26,7 +26,7 @@ class LateAnswerTests(ConflictTestCase):
         def answer(frame: bytes) -> list[bytes]:
             message = decode(frame)
             if isinstance(message, Probe) and message.address == late:
-                self.plugin.clock.callLater(LATE, tap.bring, answer_frame(late, NEIGHBOUR, message.mac))
+                self.plugin.clock.callLater(LATE, tap.receive, answer_frame(late, NEIGHBOUR, message.mac))
             return []
 
         self.plugin.answerers.append(answer)
@@ -77,7 +77,7 @@ class LateAnswerTests(ConflictTestCase):
         self.assertEqual(self.gets(pool, "10.0.0.100"), "10.0.0.100")
         self.plugin.taps["eth0"].down = False
         for frame in announcement_frames(parse_address("10.0.0.100"), NEIGHBOUR):
-            self.plugin.taps["eth0"].bring(frame)
+            self.plugin.taps["eth0"].receive(frame)
         self.assert_endpoint_refused("10.0.0.100")
 
     def test_old_evidence_does_not_count_where_the_lan_cannot_be_asked(self) -> None:

@@ -178,7 +178,7 @@ class AddressMonitoringTests(LinkMonitorTestCase):
         logged = log_of(self)
         for frame in announcement_frames(parse_address("192.168.1.7"), STRANGER):
             if "eth0" in self.plugin.taps:
-                self.plugin.taps["eth0"].bring(frame)
+                self.plugin.taps["eth0"].receive(frame)
         return [line for line in logged if STRANGER in line]
 
     def test_conflict_is_noticed_after_a_restart(self) -> None:

@@ -13,7 +13,7 @@ from tests.unit.lan_cases import BOTH, OTHER, THIRD, V4, V6, WatchTestCase
 
 class NeighbourTests(WatchTestCase):
     def hear(self, address: IPAddress, mac: str = OTHER) -> None:
-        self.wire.bring(announcement_frames(address, mac)[0])
+        self.wire.receive(announcement_frames(address, mac)[0])
 
     def test_recent_claim_makes_an_address_taken_without_a_probe(self) -> None:
         for address in BOTH:
@@ -52,7 +52,7 @@ class NeighbourTests(WatchTestCase):
         self.assertEqual(self.watch.known(V4), Neighbour(THIRD, 0.0))
 
     def test_foreign_probes_are_no_evidence(self) -> None:
-        self.wire.bring(probe_frame(V4, OTHER))
+        self.wire.receive(probe_frame(V4, OTHER))
         self.assertIsNone(self.watch.known(V4))
 
     def test_only_prefixes_of_interest_are_remembered(self) -> None:

@@ -176,7 +176,7 @@ class TwoPoolsTests(ConflictTestCase):
 class ReleasedPoolTests(ConflictTestCase):
     def assert_nothing_of_it_is_left(self) -> None:
         self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
-        self.assertEqual(self.plugin.taps["eth0"].hearers, 0)
+        self.assertEqual(self.plugin.taps["eth0"].listeners, 0)
         self.assertEqual(self.plugin.records.all_rows(), {})
         self.assertEqual(self.plugin.link_names(), {"lo", "eth0", "eth1"})
 

@@ -87,7 +87,7 @@ class OccupiedAddressTests(ConflictTestCase):
     def test_address_lost_in_spite_of_defence_is_not_allocated(self) -> None:
         pool = self.ready()
         for frame in announcement_frames(parse_address("10.0.0.1"), NEIGHBOUR):
-            self.plugin.taps["eth0"].bring(frame)
+            self.plugin.taps["eth0"].receive(frame)
         self.assertEqual(self.gets(pool), "10.0.0.2")
         self.assertEqual(self.conflicts(), {"10.0.0.1": NEIGHBOUR})
 
@@ -238,7 +238,7 @@ class ReturningAddressTests(ConflictTestCase):
         self.leaves(NAMED)
         self.neighbour_has(NAMED)
         for frame in announcement_frames(parse_address(NAMED), NEIGHBOUR):
-            self.plugin.taps["eth0"].bring(frame)
+            self.plugin.taps["eth0"].receive(frame)
         self.assertIn(NEIGHBOUR, self.refusal_of(self.begin(self.pool, NAMED)))
 
     def test_address_is_probed_again_long_after(self) -> None:
@@ -307,7 +307,7 @@ class OccupiedLanTests(ConflictTestCase):
         self.plugin.wait(self.plugin.conflicts.watch("eth0"))
         for number in range(1, 1023):
             for frame in announcement_frames(parse_address("10.0.0.0") + number, NEIGHBOUR):
-                self.plugin.taps["eth0"].bring(frame)
+                self.plugin.taps["eth0"].receive(frame)
         self.refused(pool)
         self.pass_time(FRESH + 1)
         self.gets(pool)
