@@ -55,11 +55,8 @@ def _figures(part: dict[str, Any]) -> Iterator[str]:
         spread = (
             "" if each["spread"] is None else " to ".join(_shown(float(value)) for value in each["spread"])
         )
-        met = {None: "", True: "yes", False: "**no**"}[each["is_met"]]
-        rows.append(
-            (each["name"], f"{_shown(float(each['value']))} {each['unit']}", spread, each["wanted"], met)
-        )
-    yield from _table(("What", "Measured", "Middle half", "Wanted", "Met"), rows)
+        rows.append((each["name"], f"{_shown(float(each['value']))} {each['unit']}", spread))
+    yield from _table(("What", "Measured", "Middle half"), rows)
 
 
 def benchmark_text(name: str, what: str = "") -> str:
