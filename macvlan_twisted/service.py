@@ -46,6 +46,7 @@ from .recovery.open_state import open_state
 from .state.directory import LOCK_NAME, prepare_directory
 from .state.group_commit import GroupCommit
 from .state.sqlite import SqliteAddressStore, SqliteHostRecords, identity_of
+from .systemd_notify import Notifier, SystemdNotifications, watch
 from .worker_threads import StuckThread, WorkerThreads
 
 _log = Logger(namespace="macvlan_twisted")
@@ -145,6 +146,7 @@ def make_macvlan_service(
     kernel: Kernel | None = None,
     clock: Any = None,
     grace_periods: GracePeriods = GRACE_PERIODS,
+    notifier: Notifier | None = None,
 ) -> MacvlanService:
     """
     The plugin as a Twisted service, for a ``.tac`` file or a ``MultiService``.
@@ -157,6 +159,8 @@ def make_macvlan_service(
     :param clock: ``IReactorTime``; by default a :class:`~macvlan_twisted.clock.BootTimeClock`. Another one is for tests.
     :param grace_periods: how old what nobody has must be before it is removed. Shorter ones are for tests: they take what a slow
         engine is about to use.
+    :param notifier: tells systemd that the service runs; by default nobody is told, since a program that does other things,
+        too, decides itself when it is ready.
     """
     if reactor is None:
         from twisted.internet import reactor
@@ -164,11 +168,18 @@ def make_macvlan_service(
     if clock is None:
         clock = BootTimeClock(reactor)
         first.append(Part("clock", clock.start, clock.stop))
-    return MacvlanService(lambda: chain(first, _parts(config, reactor, kernel, clock, grace_periods)), clock)
+    return MacvlanService(
+        lambda: chain(first, _parts(config, reactor, kernel, clock, grace_periods, notifier)), clock
+    )
 
 
 def _parts(
-    config: Config, reactor: Any, kernel: Kernel | None, clock: Any, grace_periods: GracePeriods
+    config: Config,
+    reactor: Any,
+    kernel: Kernel | None,
+    clock: Any,
+    grace_periods: GracePeriods,
+    notifier: Notifier | None,
 ) -> Iterator[Part]:
     """All that starts, in order; it stops in reverse."""
     directory = Path(config.state_dir)
@@ -189,7 +200,8 @@ def _parts(
     threads = WorkerThreads(reactor, config.netlink_threads, "netlink", kernel.close)
     deletion_thread = WorkerThreads(reactor, 1, "netlink deletion", kernel.close)
     with open_state(config, kernel) as database:
-        writer = GroupCommit(database, WorkerThreads(reactor, 1, "state"))
+        state_thread = WorkerThreads(reactor, 1, "state")
+        writer = GroupCommit(database, state_thread)
         plugin = build(
             config,
             kernel,
@@ -235,8 +247,17 @@ def _parts(
         events = _LinkEvents(reactor, plugin.link_monitor)
         yield Part("link events", events.start, events.stop)
     yield Part("server", server.start, server.stop)
-    _log.info("listening on {where}", where=config.listen or config.socket_path)
+    where = config.listen or config.socket_path
+    _log.info("listening on {where}", where=where)
     yield from _background(plugin, threads if is_real else None, engine, clock)
+    if notifier is not None and notifier.address:
+        watched = watch(notifier, (threads, deletion_thread, state_thread), app)
+        reports = SystemdNotifications(notifier, reactor, clock, watched, where, partial(_contents, plugin))
+        yield Part("reports to systemd", reports.start, reports.stop)
+
+
+def _contents(plugin: Plugin) -> str:
+    return f"{len(plugin.registry.networks)} networks, {len(plugin.registry.endpoints)} endpoints"
 
 
 def _background(plugin: Plugin, threads: WorkerThreads | None, engine: Engine, clock: Any) -> Iterator[Part]:

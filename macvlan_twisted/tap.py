@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
@@ -20,6 +21,7 @@ from .config import OPTIONS, Config
 from .option_values import LogFormat
 from .options import ServiceOption
 from .service import MacvlanService, make_macvlan_service
+from .systemd_notify import Notifier
 
 
 class Options(usage.Options):
@@ -100,13 +102,17 @@ def makeService(options: Options) -> MacvlanService:
     """
     Called by ``twistd``.
 
-    Signals and garbage collection are set here, since only a whole program may decide them, not a service within one.
+    Signals, garbage collection and systemd are dealt with here, since they are the whole program's matter, not that of a
+    service within one.
     """
     from twisted.internet import reactor
 
     _handle_signals(cast(Any, reactor))
     cast(Any, reactor).callWhenRunning(_spare_garbage_collection)
-    return make_macvlan_service(options.config, reactor=reactor)
+    notifier = Notifier.from_environment(os.environ, os.getpid())
+    if notifier.watchdog:
+        faulthandler.enable()  # systemd ends a service that is stuck by SIGABRT: the log then shows where each thread was
+    return make_macvlan_service(options.config, reactor=reactor, notifier=notifier)
 
 
 def _spare_garbage_collection() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import count
 from math import inf
 from time import monotonic
 from typing import Any, Protocol, TypeVar, cast
@@ -48,6 +49,7 @@ class WorkerThreads:
     :param name: appears in the names of the threads.
     :param at_exit: is called by each thread as it ends, to close what belongs to the thread.
     :param patience: seconds for which :meth:`stop` blocks.
+    :param now: a clock in seconds that stands still while the machine is suspended, for :meth:`longest_wait`.
     """
 
     def __init__(
@@ -57,17 +59,22 @@ class WorkerThreads:
         name: str,
         at_exit: Callable[[], object] = lambda: None,
         patience: float = 10.0,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._reactor = reactor
         self._number = number
-        self._name = f"macvlan-twisted {name}"
+        self.name = f"macvlan-twisted {name}"
         self._at_exit = at_exit
         self._patience = patience
+        self._now = now
+        self._numbers = count()
+        self._pending: dict[int, float] = {}
+        """When each function was handed over whose result has not come back, the oldest one first."""
         self._pool: ThreadPool | None = None
 
     def start(self) -> None:
         """:raises RuntimeError: the system has no thread left; none of ours stays behind."""
-        pool = ThreadPool(self._number, self._number, self._name)
+        pool = ThreadPool(self._number, self._number, self.name)
         pool.threadFactory = self._thread  # type: ignore[assignment]
         try:
             pool.start()
@@ -80,8 +87,18 @@ class WorkerThreads:
     def __call__(self, function: Callable[..., T], /, *arguments: Any) -> Deferred[T]:
         if self._pool is None:
             return maybeDeferred(function, *arguments)
+        number = next(self._numbers)
+        self._pending[number] = self._now()
         done: Deferred[T] = deferToThreadPool(self._reactor, self._pool, function, *arguments)
-        return done
+        return done.addBoth(self._ended, number)
+
+    def _ended(self, result: T, number: int) -> T:
+        del self._pending[number]
+        return result
+
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest function has been waiting or running; 0 if there is none."""
+        return self._now() - next(iter(self._pending.values())) if self._pending else 0.0
 
     def stop(self) -> None:
         """
@@ -96,7 +113,7 @@ class WorkerThreads:
                 thread.join_until = monotonic() + self._patience
             pool.stop()
             if any(thread.is_alive() for thread in threads):
-                raise StuckThread(f"a thread of {self._name} does not come back from the kernel or the disk")
+                raise StuckThread(f"a thread of {self.name} does not come back from the kernel or the disk")
 
     def _thread(self, target: Callable[[], object], name: str) -> threading.Thread:
         """

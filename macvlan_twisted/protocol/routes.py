@@ -7,8 +7,8 @@ Klein route of each line.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -127,7 +127,7 @@ class PluginApp:
 
     :param methods: by path, without its slash.
     :param debug: whether to log each reply with its duration.
-    :param now: a clock in seconds, for these durations.
+    :param now: a clock in seconds, for durations.
     """
 
     def __init__(
@@ -136,7 +136,9 @@ class PluginApp:
         self.methods = methods
         self._debug = debug
         self._now = now
-        self._under_way: Counter[str] = Counter()
+        self._under_way: dict[int, tuple[str, float]] = {}
+        """Of each call: its name, and when it began; the oldest one first."""
+        self._numbers = count()
         self._waiting_for_none: list[Deferred[None]] = []
         self.closing = False
         """Whether each reply asks for the end of its connection."""
@@ -145,7 +147,11 @@ class PluginApp:
 
     def under_way(self) -> list[str]:
         """The names of the calls that were started and not answered, one for each."""
-        return list(self._under_way.elements())
+        return [name for name, _ in self._under_way.values()]
+
+    def longest_wait(self) -> float:
+        """For how many seconds the oldest call has been waiting for its answer; 0 if there is none."""
+        return self._now() - next(iter(self._under_way.values()))[1] if self._under_way else 0.0
 
     def none_under_way(self) -> Deferred[None]:
         """Fires when every call that was started has been answered."""
@@ -168,15 +174,15 @@ class PluginApp:
             # Klein cancels what a route returns when the client hangs up. A started call must go on, so it is not
             # the call itself that is returned.
             reply: Deferred[bytes] = Deferred()
-            self._under_way[name] += 1
-            call = ensureDeferred(self._call(name, method, request))
-            call.addBoth(reply.callback).addBoth(self._call_ended, name)
+            number, began = next(self._numbers), self._now()
+            self._under_way[number] = name, began
+            call = ensureDeferred(self._call(name, method, request, began))
+            call.addBoth(reply.callback).addBoth(self._call_ended, number)
             return reply
 
         return route
 
-    async def _call(self, name: str, method: Method, request: IRequest) -> bytes:
-        started = self._now()
+    async def _call(self, name: str, method: Method, request: IRequest, began: float) -> bytes:
         try:
             status, body = 200, encode_reply(await method(cast(Any, request).content.read()))
         except Exception:
@@ -186,15 +192,14 @@ class PluginApp:
             _log.debug(
                 "{method} answered in {milliseconds:.2f} ms: {body}",
                 method=name,
-                milliseconds=(self._now() - started) * 1000,
+                milliseconds=(self._now() - began) * 1000,
                 body=body.decode().rstrip(),
             )
         set_reply_head(request, status, body, self.closing)
         return body
 
-    def _call_ended(self, _: object, name: str) -> None:
-        self._under_way[name] -= 1
-        self._under_way = +self._under_way
+    def _call_ended(self, _: object, number: int) -> None:
+        del self._under_way[number]
         self.answered += 1
         if not self._under_way:
             waiting, self._waiting_for_none = self._waiting_for_none, []

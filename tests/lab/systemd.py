@@ -198,6 +198,7 @@ class Systemd:
 NOT_CONFINING = (
     *("Description", "Documentation", "Requires", "After", "Wants", "Before", "WantedBy", "Also", "Type"),
     *("ExecStart", "Restart", "RestartSec", "StandardOutput", "StandardError"),
+    *("NotifyAccess", "TimeoutStartSec", "WatchdogSec"),
 )
 """What a unit says that has nothing to do with what its program may do."""
 SPACES = {"mount": "mnt", "pid": "pid", "ipc": "ipc", "uts": "uts", "net": "net", "cgroup": "cgroup"}

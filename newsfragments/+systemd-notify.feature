@@ -1,0 +1,1 @@
+The systemd unit has ``Type=notify``: Docker starts when the plugin answers calls, and ``systemctl status`` shows how many networks and endpoints there are. A plugin that is stuck is restarted (``WatchdogSec=120``). Before, ``docker run`` waited for ever.
