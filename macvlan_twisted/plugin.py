@@ -23,7 +23,7 @@ from .driver.host_addresses import HostAddresses
 from .driver.join import Joining
 from .driver.macvlan_links import MacvlanLinks
 from .driver.network_plan import NetworkPlanner
-from .driver.networks import Networks
+from .driver.networks import Networks, NetworkSetup
 from .driver.parent_status import ParentStatus
 from .driver.parents import Parents
 from .driver.readdress import Readdressing
@@ -298,11 +298,8 @@ def build(
     networks = Networks(
         registry,
         NetworkPlanner(config, links, parent_status, sandboxes),
-        parents,
-        macvlan_links,
-        host_addresses,
         pool_binding,
-        removal,
+        NetworkSetup(registry, parents, macvlan_links, host_addresses, removal),
         EngineCalls(KeyedLock(), LastSeen(awake_seconds, registry.networks.__contains__)),
     )
 

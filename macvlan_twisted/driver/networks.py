@@ -48,12 +48,89 @@ class NetworkPools(Protocol):
         """
 
 
+class NetworkSetup:
+    """
+    Makes what a network needs on this host, and removes it: its row, the links below its parent, and the host's addresses.
+
+    :param endpoints: removes the endpoints of a network.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        parents: Parents,
+        macvlan_links: MacvlanLinks,
+        host_addresses: HostAddresses,
+        endpoints: EndpointRemoval,
+    ) -> None:
+        self._registry = registry
+        self._parents = parents
+        self._macvlan_links = macvlan_links
+        self._host_addresses = host_addresses
+        self._endpoints = endpoints
+
+    async def make(self, network: Network, requested: Sequence[IPAddress]) -> None:
+        """
+        Save the network, and make what it needs. A failure undoes all of it.
+
+        :param requested: the host's addresses for its containers, as far as the user named them.
+        :raises LinkError: the kernel refuses. :raises StateError: the disk refuses.
+        """
+        self._registry.in_creation.add(network.network_id)
+        self._registry.add_network(network)
+        try:
+            await self._registry.store_network(evolve(network, is_made=False))
+            await self._parents.acquire(network)
+            await self._macvlan_links.try_out(network)
+            if network.host_access:
+                network = await self._host_addresses.enable(network, requested)
+            await self._registry.store_network(network)
+        except BaseException:
+            await self.undo(network)
+            raise
+        finally:
+            self._registry.in_creation.discard(network.network_id)
+
+    async def undo(self, network: Network) -> None:
+        """Remove all that a failed create has made; the engine will not ask for it."""
+        try:
+            failures = await self._endpoints.delete_all(network.network_id)
+        except StateError as failure:
+            failures = [str(failure)]
+        for each in failures + await self._remove(network):
+            _log.error("undoing network {network}: {reason}", network=network.short_id, reason=each)
+
+    async def remove(self, network: Network) -> list[str]:
+        """
+        Remove the network with all endpoints that are left.
+
+        :return: what failed.
+        :raises StateError: the row of an endpoint cannot be erased; the network is still there.
+        """
+        return await self._endpoints.delete_all(network.network_id) + await self._remove(network)
+
+    async def _remove(self, network: Network) -> list[str]:
+        """Go on after an error, and collect what failed."""
+        failures: list[str] = []
+        self._registry.remove_network(network.network_id)
+        self._endpoints.forget_network(network)
+        try:
+            await self._host_addresses.disable(network)
+        except (LinkError, StateError) as failure:
+            failures.append(str(failure))
+        failures += await self._parents.release(network)
+        try:
+            await self._registry.erase_network(network.network_id)
+        except StateError as failure:
+            failures.append(str(failure))
+        return failures
+
+
 class Networks:
     """
     The calls of the engine about networks.
 
     :param pools: our address management.
-    :param endpoints: removes what hangs on a network.
     :param calls: of networks.
     """
 
@@ -61,20 +138,14 @@ class Networks:
         self,
         registry: Registry,
         planner: NetworkPlanner,
-        parents: Parents,
-        macvlan_links: MacvlanLinks,
-        host_addresses: HostAddresses,
         pools: NetworkPools,
-        endpoints: EndpointRemoval,
+        setup: NetworkSetup,
         calls: EngineCalls,
     ) -> None:
         self._registry = registry
         self._planner = planner
-        self._parents = parents
-        self._macvlan_links = macvlan_links
-        self._host_addresses = host_addresses
         self._pools = pools
-        self._endpoints = endpoints
+        self._setup = setup
         self._calls = calls
 
     async def gateway_check(self, request: requests.GatewayCheck) -> bool:
@@ -107,9 +178,9 @@ class Networks:
         async with self._calls.call(request.network_id):
             network = await self._planner.network(request)
             options = parse_options(request.options)
-            given = options.host_addresses
+            requested = options.host_addresses
             existing = self._registry.networks.get(network.network_id)
-            if existing is not None and _is_again(existing, network, given):
+            if existing is not None and _is_again(existing, network, requested):
                 return
             if existing is not None:
                 raise RequestRefused(
@@ -124,54 +195,13 @@ class Networks:
                 options.given(),
             )
             self._planner.warn_of_gateways(network)
-            await self._make(network, given)
+            await self._setup.make(network, requested)
         _log.info(
             "network created: {network} on parent {parent} in mode {mode}",
             network=network.short_id,
             parent=network.parent,
             mode=network.mode,
         )
-
-    async def _make(self, network: Network, given: Sequence[IPAddress]) -> None:
-        self._registry.in_creation.add(network.network_id)
-        self._registry.add_network(network)
-        try:
-            await self._registry.store_network(evolve(network, is_made=False))
-            await self._parents.acquire(network)
-            await self._macvlan_links.try_out(network)
-            if network.host_access:
-                network = await self._host_addresses.enable(network, given)
-            await self._registry.store_network(network)
-        except BaseException:
-            await self._undo(network)
-            raise
-        finally:
-            self._registry.in_creation.discard(network.network_id)
-
-    async def _undo(self, network: Network) -> None:
-        """Remove all that a failed create has made; the engine will not ask for it."""
-        try:
-            failures = await self._endpoints.delete_all(network.network_id)
-        except StateError as failure:
-            failures = [str(failure)]
-        for each in failures + await self._remove(network):
-            _log.error("undoing network {network}: {reason}", network=network.short_id, reason=each)
-
-    async def _remove(self, network: Network) -> list[str]:
-        """Go on after an error, and collect what failed."""
-        failures: list[str] = []
-        self._registry.remove_network(network.network_id)
-        self._endpoints.forget_network(network)
-        try:
-            await self._host_addresses.disable(network)
-        except (LinkError, StateError) as failure:
-            failures.append(str(failure))
-        failures += await self._parents.release(network)
-        try:
-            await self._registry.erase_network(network.network_id)
-        except StateError as failure:
-            failures.append(str(failure))
-        return failures
 
     async def undo_half_made(self) -> None:
         """At start: remove networks whose creation a kill interrupted. The engine does not know them."""
@@ -180,7 +210,7 @@ class Networks:
                 "network {network} was half made when the plugin was killed: removed",
                 network=network.short_id,
             )
-            await self._undo(network)
+            await self._setup.undo(network)
 
     async def delete(self, network_id: str) -> None:
         """Remove a network and whatever still hangs on it; succeeds when there is nothing."""
@@ -228,14 +258,12 @@ class Networks:
                 self._registry.add_network(network)
 
     async def _delete(self, network: Network) -> None:
-        network_id = network.network_id
-        failures = await self._endpoints.delete_all(network_id)
-        failures += await self._remove(network)
+        failures = await self._setup.remove(network)
         _log.info("network removed: {network}", network=network.short_id)
         if failures:
-            raise LinkError(f"network {network_id} is removed, but: {'; '.join(failures)}")
+            raise LinkError(f"network {network.network_id} is removed, but: {'; '.join(failures)}")
 
 
-def _is_again(existing: Network, network: Network, given: Sequence[IPAddress]) -> bool:
+def _is_again(existing: Network, network: Network, requested: Sequence[IPAddress]) -> bool:
     """Whether the network exists already; the host's addresses were chosen when it was created."""
-    return evolve(existing, host_addresses=()) == network and set(given) <= set(existing.host_addresses)
+    return evolve(existing, host_addresses=()) == network and set(requested) <= set(existing.host_addresses)
