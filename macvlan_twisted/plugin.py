@@ -26,9 +26,8 @@ from .driver.network_plan import NetworkPlanner
 from .driver.networks import Networks, NetworkSetup
 from .driver.parent_status import ParentStatus
 from .driver.parents import Parents
-from .driver.readdress import Readdressing
+from .driver.readdress import ContainerSandboxes, Readdressing
 from .driver.registry import Registry
-from .driver.sandboxes import ContainerSandboxes
 from .engine.interfaces import Containers, Processes
 from .engine.interfaces import Engine as NetworkCreation
 from .ipam.address_requests import AddressRequests

@@ -16,7 +16,7 @@ from .models import Network
 from .options import NetworkOptions, parse_options
 from .parent_plan import ParentPlan, plan_parent, refuse_unfit
 from .parent_status import ParentStatus
-from .sandboxes import ContainerSandboxes
+from .readdress import ContainerSandboxes
 from .validation import (
     leases_addresses,
     readdresses,
