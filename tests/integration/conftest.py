@@ -7,7 +7,7 @@ skips tests, unless ``MACVLAN_TWISTED_NOTHING_SKIPPED=1`` makes that a failure.
 
 A test whose outcome does not depend on the engine is marked ``one_engine`` and runs with the first of the chosen
 versions; one that needs certain versions names them with ``engines("28.5")``. A module that needs more than one NIC on
-the docker host says ``NICS = 2``.
+the docker host says ``NICS = 2``, and one with addresses of its own says ``ADDRESSES = Addresses(...)``.
 
 Where a fixture runs our service beside an engine, the service finds what it would find on a real host: the
 engine's API (``--docker-host``) and the containers' sandboxes in ``/var/run/docker/netns``.
@@ -105,7 +105,9 @@ def usable_engine_version(engine_version: str) -> str:
 @pytest.fixture(scope="module")
 def lasting_engine(request: pytest.FixtureRequest, usable_engine_version: str) -> Iterator[Engine]:
     """Run an engine, on a LAN of its own, for all tests of a module."""
-    with Lan(nics=getattr(request.module, "NICS", 1)) as lan, Engine(lan, usable_engine_version) as engine:
+    addresses = getattr(request.module, "ADDRESSES", None)
+    nics = getattr(request.module, "NICS", 1)
+    with Lan(addresses, nics=nics) as lan, Engine(lan, usable_engine_version) as engine:
         engine.load_busybox()
         yield engine
 

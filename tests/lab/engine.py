@@ -166,6 +166,10 @@ class Engine:
         """
         return self._cave.watch(network=self.lan.namespace_path(self.place))
 
+    def among_its_files(self) -> tuple[str, ...]:
+        """Say the words to put before a command so that it is the one of the engine's own distribution."""
+        return self._cave.enter()
+
     @property
     def window(self) -> str:
         """The file of the mount namespace that :meth:`beside` enters."""
