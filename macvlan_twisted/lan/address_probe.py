@@ -9,17 +9,16 @@ free, too.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress
 from ..errors import LinkError
 from ..failpoints import Failpoint
-from .arp_nd import AddressClaim, NeighbourMessage, decode, probe_frame
+from .arp_nd import AddressClaim, NeighbourMessage, probe_frame
 from .interfaces import LanSocket
 
 PROBE = Failpoint("lan.address.probe", "the LAN is asked who has an address, which commits nobody")
@@ -106,12 +105,11 @@ def own_mac(socket: LanSocket) -> str:
 
 class AddressProbe:
     """
-    One probe: :meth:`receive` is called with each message on the LAN from :meth:`start` on.
+    One probe: :meth:`receive` is called with each message on the LAN from :meth:`start` on. Probes from the socket's own
+    MAC are ours; a claim from it is the host's, and counts.
 
     :param clock: ``IReactorTime``
     :param done: called once with the verdict, unless :meth:`stop` is called before.
-    :param ours: MACs whose claims and probes are ignored. Probes from the socket's own MAC are ours; a claim from it is
-        the host's, and counts.
     """
 
     def __init__(
@@ -122,7 +120,6 @@ class AddressProbe:
         clock: Any,
         random: Random,
         done: Callable[[Verdict], None],
-        ours: Collection[str] = (),
     ) -> None:
         self._socket = socket
         self._address = address
@@ -130,7 +127,6 @@ class AddressProbe:
         self._clock = clock
         self._random = random
         self._done = done
-        self._ours = ours
         self._own_macs: set[str] = set()
         """Our link on the parent may be made again meanwhile, with another MAC."""
         self._failure = ""
@@ -144,7 +140,7 @@ class AddressProbe:
         self._calls.append(self._clock.callLater(end, self._end))
 
     def receive(self, message: NeighbourMessage | None) -> None:
-        if message is None or message.address != self._address or message.mac in self._ours:
+        if message is None or message.address != self._address:
             return
         if isinstance(message, AddressClaim):
             self._decide(Taken(message.mac, Evidence.ANSWERED))
@@ -180,29 +176,3 @@ class AddressProbe:
         if self._calls:
             self.stop()
             self._done(verdict)
-
-
-async def probe(
-    socket: LanSocket,
-    address: IPAddress,
-    timing: ProbeTiming,
-    clock: Any,
-    random: Random,
-    ours: Collection[str] = (),
-) -> Verdict:
-    """
-    Probe for *address*. The verdict comes at once when a host answers, else after the time of *timing*. It may be
-    cancelled.
-
-    :param clock: ``IReactorTime``
-    :param ours: see :class:`AddressProbe`.
-    """
-    decided: Deferred[Verdict] = Deferred()
-    probing = AddressProbe(socket, address, timing, clock, random, decided.callback, ours)
-    stop_listening = socket.listen(lambda received: probing.receive(decode(received.frame)))
-    probing.start()
-    try:
-        return await decided
-    finally:
-        stop_listening()
-        probing.stop()

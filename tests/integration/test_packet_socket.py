@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from macvlan_twisted.addresses import IPAddress
 from macvlan_twisted.errors import LinkError
-from macvlan_twisted.lan.address_probe import QUICK, Evidence, Free, Inconclusive, Taken, Verdict, probe
+from macvlan_twisted.lan.address_probe import QUICK, Evidence, Free, Inconclusive, Taken, Verdict
 from macvlan_twisted.lan.arp_nd import AddressClaim, Probe, announcement_frames, answer_frame, probe_frame
 from macvlan_twisted.lan.interfaces import LanSocket, ReceivedFrame
 from macvlan_twisted.lan.packet_socket import PacketSocket
@@ -30,6 +30,7 @@ from tests.integration.packet_sockets import (
     sender_in,
     within,
 )
+from tests.lab.address_probes import probe
 from tests.lab.lan import Lan
 
 
