@@ -44,6 +44,7 @@ from .ipam.pool_requests import PoolRequests
 from .ipam.previous_owners import PreviousOwners, ReturnedAddresses
 from .ipam.selection import AddressSelection
 from .keyed_lock import KeyedLock
+from .lan.address_monitors import AddressMonitors
 from .lan.address_probe import RFC_5227, ProbeTiming, bounded
 from .lan.announcer import Announcer
 from .lan.conflict_table import ConflictTable
@@ -213,15 +214,8 @@ def build(
     host_links = HostLinks(links, records, registry.host_links, routes)
     sockets = PacketSockets(links, host_links, surroundings.make_socket, parent_status)
     open_pools, sticky_addresses = PoolRegistry(addresses), StickyAddresses(addresses)
-    conflicts = Conflicts(
-        sockets,
-        links,
-        ConflictTable(records, clock, wall_time),
-        open_pools,
-        _probe_timing(config.probe_timeout),
-        clock,
-        random,
-    )
+    monitors = AddressMonitors(sockets, _probe_timing(config.probe_timeout), clock, random)
+    conflicts = Conflicts(sockets, links, monitors, ConflictTable(records, clock, wall_time), open_pools)
     host_routes = HostRoutes(host_links, routes, conflicts)
     announcer = Announcer(sockets, clock)
     on_lan = LanAddresses(registry, conflicts, announcer, AddressPrediction(conflicts, registry))

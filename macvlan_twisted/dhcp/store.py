@@ -10,7 +10,7 @@ from attrs import frozen
 
 from ..addresses import IPAddress
 from ..errors import RequestRefused
-from ..lan.conflicts import Conflicts, Inconclusive, Taken
+from ..lan.conflicts import Conflicts, Holder, Inconclusive, Taken
 from ..option_values import ConflictDetection
 from .binding import Binding, Client
 
@@ -153,7 +153,7 @@ class PersistentLeaseStore:
     async def in_use(self, address: IPv4Address) -> str | None:
         if self.detection == ConflictDetection.OFF:
             return None
-        verdict = await self.conflicts.hold(self.parent, address, "DHCP")
+        verdict = await self.conflicts.hold(self.parent, address, Holder("DHCP"))
         if isinstance(verdict, Taken):
             return verdict.mac
         if isinstance(verdict, Inconclusive):

@@ -13,7 +13,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
-from ..lan.conflicts import Conflicts
+from ..lan.conflicts import Conflicts, Holder
 from ..option_values import ConflictDetection
 from .models import Network
 from .registry import Registry
@@ -96,7 +96,7 @@ class AddressPrediction:
         )
 
     async def _hold(self, network: Network, address: IPAddress) -> None:
-        await self._conflicts.hold(network.parent, address, network.network_id, is_guess=True)
+        await self._conflicts.hold(network.parent, address, Holder(network.network_id, is_guess=True))
         if address not in self._expected.get((network.network_id, address.version), {}):
             is_given = any(
                 address in endpoint.addresses for endpoint in self._registry.endpoints_of(network.network_id)

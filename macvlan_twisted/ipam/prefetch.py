@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from ..addresses import IPAddress
 from ..errors import RequestRefused
 from ..lan.address_probe import Free, Inconclusive, Taken, Verdict
-from ..lan.conflicts import Conflicts
+from ..lan.conflicts import Conflicts, Holder
 from ..option_values import ConflictDetection
 from .allocator import AddressSet
 from .pool import Pool
@@ -185,7 +185,11 @@ class AddressPrefetch:
     async def _hold(self, prefetch: PoolPrefetch, address: IPAddress, of_many: bool = False) -> Verdict:
         pool = prefetch.pool
         return await self._conflicts.hold(
-            pool.lan_parent, address, pool.shared_set, of_many=of_many, is_managed=True, on_lost=self._on_lost
+            pool.lan_parent,
+            address,
+            Holder(pool.shared_set, on_lost=self._on_lost),
+            of_many=of_many,
+            is_managed=True,
         )
 
     @staticmethod

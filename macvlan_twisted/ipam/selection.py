@@ -8,7 +8,7 @@ from twisted.logger import Logger
 from ..addresses import IPAddress
 from ..config import Config
 from ..errors import RequestRefused
-from ..lan.conflicts import Conflicts, Inconclusive, Taken, Verdict
+from ..lan.conflicts import Conflicts, Holder, Inconclusive, Taken, Verdict
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import barred_spans, count_barred, next_free, usable_span
 from .pool import Pool
@@ -43,10 +43,10 @@ class AddressSelection:
     def use_lan(self, pool: Pool) -> None:
         """Listen on the LAN of *pool*'s parent, if the pool uses conflict detection or DHCP."""
         if pool.conflict_detection != ConflictDetection.OFF or pool.dhcp:
-            self._conflicts.use(pool.lan_parent, f"pool {pool.pool_id}", pool.prefix)
+            self._conflicts.monitors.use(pool.lan_parent, f"pool {pool.pool_id}", pool.prefix)
 
     async def disuse_lan(self, pool: Pool) -> None:
-        await self._conflicts.disuse(f"pool {pool.pool_id}")
+        await self._conflicts.monitors.disuse(f"pool {pool.pool_id}")
 
     def prepare(self, pool: Pool) -> None:
         """Start prefetching addresses for the next containers of a network that was created."""
@@ -204,7 +204,11 @@ class AddressSelection:
         shared.set_aside(int(address))
         try:
             verdict = await self._conflicts.hold(
-                pool.lan_parent, address, pool.shared_set, is_managed=True, may_be_allocated=may_be_allocated
+                pool.lan_parent,
+                address,
+                Holder(pool.shared_set),
+                is_managed=True,
+                may_be_allocated=may_be_allocated,
             )
         finally:
             if not was_aside:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from random import Random
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -12,11 +11,12 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..addresses import IPAddress, IPNetwork
+from ..addresses import IPAddress
 from ..errors import LinkError, StateError
 from ..netlink.links import Links
 from .address_monitor import AddressMonitor
-from .address_probe import Evidence, Free, Inconclusive, ProbeTiming, Taken, Verdict
+from .address_monitors import AddressMonitors
+from .address_probe import Evidence, Free, Inconclusive, Taken, Verdict
 from .conflict_table import RETRY_SECONDS, Conflict, ConflictTable
 from .packet_sockets import PacketSockets
 
@@ -38,10 +38,15 @@ def _ignore(parent: str, address: IPAddress) -> None:
 
 
 @frozen
-class _Held:
-    holder: str
-    is_guess: bool
-    on_lost: Callable[[str, IPAddress], None]
+class Holder:
+    """Who wants an address held that no container has yet."""
+
+    name: str
+    """An address that another holder has is not free."""
+    is_guess: bool = False
+    """The address will probably be needed; another holder may have it."""
+    on_lost: Callable[[str, IPAddress], None] = _ignore
+    """Is called with parent and address when another host takes the address while it is held."""
 
 
 @frozen
@@ -54,34 +59,25 @@ class _Assigned:
 class Conflicts:
     """
     An address that :meth:`hold` finds free stays so until :meth:`release` or :meth:`unassign`.
-
-    :param clock: ``IReactorTime``
     """
 
     def __init__(
         self,
         sockets: PacketSockets,
         links: Links,
+        monitors: AddressMonitors,
         table: ConflictTable,
         allocated: AllocatedAddresses,
-        timing: ProbeTiming,
-        clock: Any,
-        random: Random,
     ) -> None:
         self._sockets = sockets
         self._links = links
-        self._timing = timing
-        self._clock = clock
-        self._random = random
+        self.monitors = monitors
         self.table = table
         self._allocated = allocated
-        self._monitors: dict[str, AddressMonitor] = {}
         self._assigned: dict[tuple[str, IPAddress], _Assigned] = {}
-        self._holders: dict[tuple[str, IPAddress], _Held] = {}
+        self._holders: dict[tuple[str, IPAddress], Holder] = {}
         """The holders of addresses that are not assigned yet."""
         self._forgotten: dict[tuple[str, IPAddress], str] = {}
-        self._interests: dict[str, tuple[str, IPNetwork]] = {}
-        self._stop_interest: dict[str, Callable[[], None]] = {}
         self._asking: list[Deferred[Mapping[IPAddress, str]]] = []
         """Who waits for the addresses of the host."""
         self.inconclusive = 0
@@ -92,21 +88,6 @@ class Conflicts:
         self.table.load()
         self._sockets.listen_for_unused(self._forget_parent)
 
-    def use(self, parent: str, user: str, prefix: IPNetwork) -> None:
-        """Remember neighbours with addresses in *prefix* once the parent is monitored, until *user* calls :meth:`disuse`."""
-        if parent and user not in self._interests:
-            self._sockets.use(parent, user)
-            self._interests[user] = (parent, prefix)
-            if parent in self._monitors:
-                self._stop_interest[user] = self._monitors[parent].interested_in(prefix)
-
-    async def disuse(self, user: str) -> None:
-        """Succeeds if there is no such user."""
-        interest = self._interests.pop(user, None)
-        self._stop_interest.pop(user, _nothing)()
-        if interest is not None:
-            await self._sockets.disuse(interest[0], user)
-
     async def watch(self, parent: str) -> AddressMonitor:
         """
         Monitor *parent* from now on.
@@ -114,32 +95,23 @@ class Conflicts:
         :raises LinkError: *parent* is not there, or the kernel refuses.
         """
         socket = await self._sockets.ready(parent)
-        monitor = self._monitors.get(parent)
+        monitor = self.monitors.of(parent)
         if monitor is None:
-            observer = _Observer(self, parent)
-            monitor = self._monitors[parent] = AddressMonitor(
-                socket, self._clock, self._random, observer, self._timing
-            )
-            monitor.start()
-            for user, (where, prefix) in self._interests.items():
+            monitor = self.monitors.begin(socket, _Observer(self, parent))
+            for (where, address), assigned in self._assigned.items():
                 if where == parent:
-                    self._stop_interest[user] = monitor.interested_in(prefix)
-            for (where, address), given in self._assigned.items():
-                if where == parent:
-                    self._assign(monitor, parent, address, given)
+                    self._assign(monitor, parent, address, assigned)
         return monitor
 
     async def hold(
         self,
         parent: str,
         address: IPAddress,
-        holder: str,
+        holder: Holder,
         *,
         of_many: bool = False,
         is_managed: bool = False,
-        is_guess: bool = False,
         may_be_allocated: bool = False,
-        on_lost: Callable[[str, IPAddress], None] = _ignore,
     ) -> Verdict:
         """
         Find out whether *address* is free, and if so, hold it: defend it from now on.
@@ -147,13 +119,10 @@ class Conflicts:
         It asks the host itself, the LAN and the siblings on the parent. If the probe cannot run, the verdict is
         :class:`~macvlan_twisted.lan.address_probe.Inconclusive`, never free.
 
-        :param holder: an address that another holder has is not free.
-        :param is_guess: the address will probably be needed; another holder may have it.
         :param of_many: any other address would do: leave this one to a neighbour that claimed it minutes ago, and may sleep.
         :param is_managed: our address management asks, and has not allocated the address. If it is assigned to a container
             of its networks, the engine has forgotten the container, which must answer the probe if it lives.
         :param may_be_allocated: an allocation of ours does not count: whoever has it must answer the probe if it lives.
-        :param on_lost: is called with parent and address when another host takes the address while it is held.
         """
         forgotten = self._assigned.get((parent, address)) if is_managed else None
         if (
@@ -167,7 +136,7 @@ class Conflicts:
         verdict = await self._verdict(parent, address, of_many, may_be_allocated)
         # Two calls may have probed at once: the first one to return here gets the address.
         held = self._holders.get((parent, address))
-        is_anothers = held is not None and held.holder != holder and not held.is_guess
+        is_anothers = held is not None and held.name != holder.name and not held.is_guess
         if isinstance(verdict, Free) and (is_anothers or (parent, address) in self._assigned):
             verdict = Taken(self._sockets.of(parent).mac, Evidence.OURS)
         if forgotten is not None and not isinstance(verdict, Free):
@@ -182,8 +151,8 @@ class Conflicts:
             else:
                 self.table.have(parent, address, verdict.mac, verdict.how.value)
         elif isinstance(verdict, Free):
-            if held is None or not is_guess:
-                self._holders[parent, address] = _Held(holder, is_guess, on_lost)
+            if held is None or not holder.is_guess:
+                self._holders[parent, address] = holder
             self.table.forget(parent, address)
         return verdict
 
@@ -194,7 +163,8 @@ class Conflicts:
             return Inconclusive(
                 "no parent is known: name it with --ipam-opt parent=, or start with --host-interface"
             )
-        known = self._monitors[parent].known(address) if of_many and parent in self._monitors else None
+        monitor = self.monitors.of(parent)
+        known = monitor.known(address) if of_many and monitor is not None else None
         if known is not None:
             return Taken(known.mac, Evidence.CLAIMED)
         try:
@@ -220,7 +190,7 @@ class Conflicts:
         known = self.table.user_of(parent, address)
         if known is not None:
             return f"MAC {known.mac} {known.how}"
-        monitor = self._monitors.get(parent)
+        monitor = self.monitors.of(parent)
         neighbour = None if monitor is None else monitor.claimed(address)
         return None if neighbour is None else f"MAC {neighbour.mac} {Evidence.CLAIMED.value}"
 
@@ -244,14 +214,14 @@ class Conflicts:
                 each.callback(outcome)
 
     def release(self, parent: str, address: IPAddress, holder: str | None = None) -> None:
-        """:param holder: release it only if this holder has it."""
+        """:param holder: release it only if the holder of this name has it."""
         held = self._holders.get((parent, address))
         if (parent, address) in self._assigned or (
-            holder is not None and (held is None or held.holder != holder)
+            holder is not None and (held is None or held.name != holder)
         ):
             return
         self._holders.pop((parent, address), None)
-        monitor = self._monitors.get(parent)
+        monitor = self.monitors.of(parent)
         if monitor is not None:
             monitor.release(address)
 
@@ -270,21 +240,21 @@ class Conflicts:
         :param is_hosts: whether it is the host's own: the host answers for it from the parent's MAC, too.
         :param is_managed: whether our address management has allocated it.
         """
-        self._assigned[parent, address] = given = _Assigned(mac, is_hosts, is_managed)
+        self._assigned[parent, address] = assigned = _Assigned(mac, is_hosts, is_managed)
         self._holders.pop((parent, address), None)
         self._forgotten.pop((parent, address), None)
-        monitor = self._monitors.get(parent)
+        monitor = self.monitors.of(parent)
         if monitor is not None:
-            self._assign(monitor, parent, address, given)
+            self._assign(monitor, parent, address, assigned)
 
-    def _assign(self, monitor: AddressMonitor, parent: str, address: IPAddress, given: _Assigned) -> None:
+    def _assign(self, monitor: AddressMonitor, parent: str, address: IPAddress, assigned: _Assigned) -> None:
         with suppress(LinkError):  # the parent is away: there are no claims
-            monitor.assign(address, given.mac or self._sockets.of(parent).mac, given.is_hosts)
+            monitor.assign(address, assigned.mac or self._sockets.of(parent).mac, assigned.is_hosts)
 
     def assigned_mac(self, parent: str, address: IPAddress) -> str | None:
         """The MAC of the container that *address* is assigned to, ``None`` if it is not."""
-        given = self._assigned.get((parent, address))
-        return None if given is None else given.mac
+        assigned = self._assigned.get((parent, address))
+        return None if assigned is None else assigned.mac
 
     def forgotten_mac(self, parent: str, address: IPAddress) -> str | None:
         """The MAC of a container that had *address* and was forgotten by the engine, until the address is assigned again."""
@@ -298,7 +268,7 @@ class Conflicts:
         """
         self._assigned.pop((parent, address), None)
         self._holders.pop((parent, address), None)
-        monitor = self._monitors.get(parent)
+        monitor = self.monitors.of(parent)
         if monitor is not None:
             monitor.release(address, link_removed)
         if self.table.contested_by(parent, address) is not None:
@@ -318,15 +288,11 @@ class Conflicts:
         )
 
     def close(self) -> None:
-        for monitor in self._monitors.values():
-            monitor.close()
-        self._monitors.clear()
+        self.monitors.close()
 
     def _forget_parent(self, parent: str) -> None:
         """The parent has no user any more: forget the other hosts on its LAN."""
-        monitor = self._monitors.pop(parent, None)
-        if monitor is not None:
-            monitor.close()
+        self.monitors.end(parent)
         self._holders = {key: holder for key, holder in self._holders.items() if key[0] != parent}
         self.table.forget_within(parent)
 
@@ -340,8 +306,8 @@ class Conflicts:
         return self._sockets.of(parent).parent_mac
 
     def contested(self, parent: str, address: IPAddress, ours: str, theirs: str) -> None:
-        given = self._assigned.get((parent, address))
-        is_hosts = given is not None and given.is_hosts
+        assigned = self._assigned.get((parent, address))
+        is_hosts = assigned is not None and assigned.is_hosts
         _log.error(
             "address {address} of {whose} with MAC {ours} is used by MAC {theirs} on {parent}, too: find that host, "
             "and give it or the {which} another address",
@@ -353,10 +319,6 @@ class Conflicts:
             parent=parent,
         )
         self.table.use(parent, address, theirs, ours)
-
-
-def _nothing() -> None:
-    pass
 
 
 @frozen
@@ -376,4 +338,4 @@ class _Observer:
         return self.conflicts.parent_mac(self.parent)
 
 
-__all__ = ["RETRY_SECONDS", "Conflict", "Conflicts", "Free", "Inconclusive", "Taken", "Verdict"]
+__all__ = ["RETRY_SECONDS", "Conflict", "Conflicts", "Free", "Holder", "Inconclusive", "Taken", "Verdict"]
