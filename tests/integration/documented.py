@@ -12,22 +12,14 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 NOT_YET = frozenset(
     [
         "compose",
-        "conflicts",
         "default-network",
-        "dhcp",
         "embed",
-        "host-access",
-        "identity",
         "install",
         "internal",
         "ipv6",
         "late-parents",
-        "migrate",
         "one-subnet",
         "passthru-and-source",
-        "purge",
-        "recover",
-        "troubleshooting",
         "vlans",
         "README",
     ]
