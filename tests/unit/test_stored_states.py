@@ -195,7 +195,7 @@ class NewerStateTests(StoredStateTestCase):
 
 class FormatTests(SynchronousTestCase):
     def test_stored_fields_are_those_of_the_current_version(self) -> None:
-        """Who changes a field raises the version, and says what old rows mean: docs/hacking, "Change what is on disk"."""
+        """Who changes a field raises the version, and says what old rows mean: docs/hacking, "Change the format on disk"."""
         written = json.loads((HERE / "fields.json").read_text(encoding="utf-8"))
         self.assertEqual(written["version"], VERSION, "write the fields of the new version into fields.json")
         self.assertEqual(
