@@ -17,24 +17,24 @@ from tests.lab.lan import Addresses, Lan
 from tests.lab.plugin import Plugin
 
 PICTURE = """
-  The LAN of this demonstration, 192.168.77.0/24. Each box is a network namespace of its own.
+  The LAN of this demonstration, 192.168.1.0/24. Each box is a network namespace of its own.
 
    +--------------+    +--------------+    +------------------------------------------------+
-   |   gateway    |    |  neighbour   |    |              the docker host                   |
+   |   gateway    |    |  neighbour   |    |              the Docker host                   |
    |              |    |              |    |   dockerd --- socket ---> macvlan-twisted      |
    |              |    |              |    |                                |               |
    |              |    |              |    |                                v  netlink      |
-   |              |    |              |    |   container "one"   container "two"            |
+   |              |    |              |    |   container "web"   container "db"             |
    |              |    |              |    |        eth0              eth0     (macvlan)    |
-   | 192.168.77.1 |    | 192.168.77.2 |    |          \\                |                    |
-   |     eth1     |    |     eth1     |    |           +---- eth1 -----+   192.168.77.10    |
+   | 192.168.1.1  |    | 192.168.1.20 |    |          \\                |                    |
+   |     eth1     |    |     eth1     |    |           +---- eth1 -----+   192.168.1.10     |
    +------+-------+    +------+-------+    +------------------+-----------------------------+
           |                   |                               |
    =======+===================+===============================+=======  switch
 """
 
-SUBNET, GATEWAY, NEIGHBOUR, RANGE = "192.168.77.0/24", "192.168.77.1", "192.168.77.2", "192.168.77.128/25"
-HOST, SQUATTER = "192.168.77.10", "192.168.77.130"
+SUBNET, GATEWAY, NEIGHBOUR, RANGE = "192.168.1.0/24", "192.168.1.1", "192.168.1.20", "192.168.1.128/25"
+HOST, SQUATTER = "192.168.1.10", "192.168.1.130"
 LAN = Addresses(gateway=(f"{GATEWAY}/24",), neighbour=(f"{NEIGHBOUR}/24",), host=(f"{HOST}/24",))
 OWN_WORDS = re.compile(r"\[macvlan_twisted[^]]*#(?!debug)(?!.*Starting factory)")
 
@@ -61,18 +61,18 @@ def narrate(line: str) -> None:
 
 def build_and_tell(lan: Lan) -> None:
     """Show engine and plugin on a LAN."""
-    say("A private Docker Engine starts on the docker host. Yours, if you have one, is not involved.")
+    say("A private Docker Engine starts on the Docker host. Yours, if you have one, is not involved.")
     with Engine(lan, narrate=narrate) as engine:
         show(f"Docker Engine {engine.docker('version', '--format={{.Server.Version}}').strip()} answers")
         engine.load_busybox()
 
-        say("Beside it our plugin. Docker finds it by the socket that it makes in the plugin directory.")
+        say("The plugin starts beside it. Docker finds it by its socket in the plugin directory.")
         defaults = ("--host-interface", "eth1", "--gateway", GATEWAY, "--macvlan-subnet", SUBNET)
         with Plugin(lan, engine.plugins_dir, arguments=defaults, narrate=narrate) as plugin:
             show_containers(lan, engine)
-            say("The plugin wrote this into its log:")
+            say("The plugin's log:")
             show("\n".join(line for line in plugin.log().splitlines() if OWN_WORDS.search(line)))
-            say("Everything stops. The plugin is asked to end, and says how that went by its exit status.")
+            say("The plugin and the engine stop. Exit status 0 means that the plugin stopped cleanly:")
             narrate(f"$ kill {plugin.service.pid}")
             plugin.stop()
             show("exit status 0")
@@ -81,14 +81,13 @@ def build_and_tell(lan: Lan) -> None:
 def show_containers(lan: Lan, engine: Engine) -> None:
     """Show a network, two containers, and which of them reach each other."""
     say(
-        "Somebody on the LAN has taken an address that Docker is to hand out, as it happens:\n"
-        f"the neighbour is {SQUATTER}, too."
+        f"The neighbour also uses an address of the range from which containers will get theirs:\n{SQUATTER}."
     )
     lan.run_in("neighbour", "ip", "address", "add", f"{SQUATTER}/24", "dev", "eth1")
 
     say(
-        "A network: its parent is the NIC on the LAN. Docker may hand out the upper half of the subnet;\n"
-        "the rest belongs to the machines that are there already. The host itself is to reach it, too."
+        "A network. Its parent is the NIC on the LAN. Containers get addresses from the upper half of the\n"
+        "subnet; the other machines have the lower half. The host will reach the containers, too."
     )
     engine.docker(
         "network",
@@ -100,7 +99,7 @@ def show_containers(lan: Lan, engine: Engine) -> None:
 
     say("Two containers on it:")
     addresses = {}
-    for name in ("one", "two"):
+    for name in ("web", "db"):
         engine.docker("run", "--detach", "--name", name, "--network", "lan", "busybox", "sleep", "600")
         shown = engine.docker("exec", name, "ip", "-4", "addr", "show", "eth0")
         show(shown)
@@ -108,46 +107,42 @@ def show_containers(lan: Lan, engine: Engine) -> None:
         addresses[name] = address_in(shown)
     if SQUATTER in addresses.values():
         raise Disappointed(f"a container was given {SQUATTER}, which the neighbour has")
-    show(f"{SQUATTER} was skipped: the LAN was asked before, and the neighbour answered.")
+    show(f"{SQUATTER} was skipped: the neighbour answered the plugin's probe.")
 
-    say("And whoever asks for it by name is told who has it:")
+    say("A container that asks for this address is refused:")
     refused = engine.attempt_docker("run", "--rm", "--ip", SQUATTER, "--network", "lan", "busybox", "true")
     if refused.status == 0:
         raise Disappointed(f"docker run --ip {SQUATTER} was not refused")
     show(reason_in(refused.stderr))
 
-    say("Container one reaches container two, the gateway and the neighbour:")
-    for address in (addresses["two"], GATEWAY, NEIGHBOUR):
-        pinged = engine.docker("exec", "one", "ping", "-c", "1", "-w", "5", address)
+    say("web reaches db, the gateway and the neighbour:")
+    for address in (addresses["db"], GATEWAY, NEIGHBOUR):
+        pinged = engine.docker("exec", "web", "ping", "-c", "1", "-w", "5", address)
         show(answer_in(pinged))
 
-    say(
-        "The neighbour reaches container two by its own address. No port was published, nothing is translated:"
-    )
-    pinged = lan.run_in("neighbour", "ping", "-n", "-c", "1", "-w", "5", addresses["two"])
+    say("The neighbour reaches db at its own address. No port is published, no address is translated:")
+    pinged = lan.run_in("neighbour", "ping", "-n", "-c", "1", "-w", "5", addresses["db"])
     show(answer_in(pinged))
 
     say(
-        "The docker host and its containers reach each other, which macvlan alone forbids: by a link of ours on\n"
-        "the host, and a route for each container. From the host, and from a container to the host's own address:"
+        "The Docker host and its containers reach each other, which macvlan alone does not allow. The host has a\n"
+        "macvlan link of the plugin and a route for each container. From the host, and from a container:"
     )
     show(lan.run_in("host", "ip", "route", "show", "proto", "142"))
-    show(answer_in(lan.run_in("host", "ping", "-n", "-c", "1", "-w", "5", addresses["one"])))
-    show(answer_in(engine.docker("exec", "one", "ping", "-c", "1", "-w", "5", HOST)))
+    show(answer_in(lan.run_in("host", "ping", "-n", "-c", "1", "-w", "5", addresses["web"])))
+    show(answer_in(engine.docker("exec", "web", "ping", "-c", "1", "-w", "5", HOST)))
 
-    say("What the neighbour sees on its wire: a frame from the container's own MAC and address.")
-    with lan.capture("neighbour", f"icmp and src host {addresses['one']}", seconds=60) as capture:
-        engine.docker("exec", "one", "ping", "-c", "1", "-w", "5", NEIGHBOUR)
+    say("What the neighbour receives: a frame with the container's own MAC and IP address.")
+    with lan.capture("neighbour", f"icmp and src host {addresses['web']}", seconds=60) as capture:
+        engine.docker("exec", "web", "ping", "-c", "1", "-w", "5", NEIGHBOUR)
         frames = capture.lines()
     if not frames:
         raise Disappointed("no frame of the container was seen on the LAN")
     show("\n".join(frames))
-    show("7a:42 and then the four bytes of the address: containers' MACs can be read.")
+    show("The MAC is 7a:42 and the four bytes of the IPv4 address.")
 
-    say(
-        "All is removed again, in the order in which you would do it. Then the host has its own NIC left, alone:"
-    )
-    engine.docker("rm", "--force", "one", "two")
+    say("Containers and network are removed. Only the host's own NIC is left:")
+    engine.docker("rm", "--force", "web", "db")
     engine.docker("network", "rm", "lan")
     show(lan.run_in("host", "ip", "-brief", "link"))
     left = set(lan.host_links()) - {"lo", "eth1"}
@@ -167,7 +162,7 @@ def reason_in(output: str) -> str:
     """Find the plugin's reason in the error of ``docker run``."""
     found = re.search(r"remote: (.*)", output)
     if found is None:
-        raise Disappointed(f"the engine did not tell the plugin's reason:\n{output}")
+        raise Disappointed(f"the engine did not print the plugin's reason:\n{output}")
     return found[1]
 
 
@@ -192,28 +187,29 @@ def main() -> int:
         signal.signal(number, interrupted)
     began = time.monotonic()
     print(PICTURE)
-    say("The LAN is made. Lines that begin with $ are the commands; [host] says in which box one runs.")
+    say("The LAN is built. Lines that begin with $ are commands; [host] names the box in which one runs.")
     try:
         with Lan(LAN, narrate=narrate) as lan:
             build_and_tell(lan)
-            say("And the LAN is taken down:")
+            say("The LAN is removed:")
         left = [name for name in run("ip", "netns", "list").split() if name.startswith(lan.tag)]
         if left:
             raise Disappointed(f"network namespaces were left behind: {', '.join(left)}")
         show(f"no namespace, link, process or file of {lan.tag} is left")
     except KeyboardInterrupt:
-        say("Interrupted; everything that was made has been removed.")
+        say("Interrupted. Everything was removed again.")
         return 130
     except (CommandFailed, TookTooLong, Disappointed, RuntimeError, OSError) as error:
-        say("The demonstration failed; everything that was made has been removed.")
+        say("The demonstration failed. Everything was removed again.")
         show(str(error))
         return 1
     say(
-        f"It worked, in {time.monotonic() - began:.0f} seconds. On your own LAN you would run\n"
+        f"Done in {time.monotonic() - began:.0f} seconds. On your own LAN you would run\n"
         f"    twistd macvlan\n"
         f"    docker network create -d macvlan-twisted --ipam-driver macvlan-twisted \\\n"
-        f"        --subnet ... --gateway ... -o parent=eth0 lan\n"
-        f"    docker run --rm -it --network lan busybox"
+        f"        --subnet {SUBNET} --gateway {GATEWAY} --ip-range {RANGE} \\\n"
+        f"        -o parent=eth1 lan\n"
+        f"    docker run -d --name web --network lan nginx"
     )
     return 0
 

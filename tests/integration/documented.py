@@ -21,7 +21,6 @@ NOT_YET = frozenset(
         "one-subnet",
         "passthru-and-source",
         "vlans",
-        "README",
     ]
 )
 """Pages whose examples are not written so that they can be run."""

@@ -1,4 +1,4 @@
-"""Manual and README name every option, and no option that there is not."""
+"""The manual names every option, and no option that there is not."""
 
 from __future__ import annotations
 
@@ -58,31 +58,6 @@ class ReferenceTests(SynchronousTestCase):
         together = "\n".join(text for _, text in pages())
         for kind in ("service", "network", "pool", "settings"):
             self.assertIn(f".. option-reference:: {kind}\n", together)
-
-
-class ReadmeTests(SynchronousTestCase):
-    """The README lists names and leaves defaults and help to the reference."""
-
-    def setUp(self) -> None:
-        text = (DOCS.parent / "README.rst").read_text(encoding="utf-8")
-        options = re.search(r"\nOptions\n-+\n(.*?)\n[^\n]+\n-{4,}\n", text, re.DOTALL)
-        assert options is not None
-        service, marked, network = options[1].partition("\nOf a network")
-        assert marked
-        self.service: str = service
-        self.network: str = network
-
-    def listed(self, text: str, pattern: str) -> list[str]:
-        items = re.findall(r"^\* .*(?:\n  .*)*", text, re.MULTILINE)
-        return [name for item in items for name in re.findall(rf"``{pattern}``", item)]
-
-    def test_the_options_of_the_service_differ(self) -> None:
-        listed = self.listed(self.service, "--([a-z-]+)")
-        self.assertEqual(sorted(listed), sorted(option.name for option in OPTIONS))
-
-    def test_the_options_of_a_network_differ(self) -> None:
-        listed = self.listed(self.network, "([a-z_.]+)")
-        self.assertEqual(sorted(listed), sorted(option.name for option in network_options.OPTIONS))
 
 
 class MentionedTests(SynchronousTestCase):
