@@ -48,8 +48,7 @@ class StartupError(MacvlanError, SystemExit):
     The service cannot start. The program prints one line that says why, and exits with status 1.
 
     It is a :class:`SystemExit`, so that the interpreter prints the line without a traceback. It is an :class:`Exception`,
-    so that a daemonising ``twistd`` catches it in ``startService`` and passes it to the parent process, which prints its
-    first 90 bytes and exits with status 1.
+    so that a daemonising ``twistd`` catches it in ``startService``, and ends with status 1.
     """
 
     def __init__(self, message: str) -> None:

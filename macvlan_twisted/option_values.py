@@ -7,6 +7,8 @@ Options of the service, of networks and of pools share them.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import StrEnum
 
 from attrs import frozen
@@ -53,11 +55,19 @@ class ProbeTimeout:
         return "rfc5227" if self.seconds is None else f"{self.seconds:g}"
 
 
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """A question that names the word of *known* that is nearest to *text*, with a blank behind it; empty if none is near."""
+    near = get_close_matches(text.lower(), known, n=1, cutoff=0.7)
+    return f"did you mean {near[0]}? " if near else ""
+
+
 def parse_mode(text: str) -> MacvlanMode:
     try:
         return MacvlanMode(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a macvlan mode: give one of {', '.join(MacvlanMode)}") from None
+        raise ValueError(
+            f"{text!r} is not a macvlan mode: {did_you_mean(text, MacvlanMode)}give one of {', '.join(MacvlanMode)}"
+        ) from None
 
 
 def parse_whole_number(text: str, least: int, most: int, what: str) -> int:
@@ -129,7 +139,9 @@ def parse_log_format(text: str) -> LogFormat:
     try:
         return LogFormat(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a log format: give {' or '.join(LogFormat)}") from None
+        raise ValueError(
+            f"{text!r} is not a log format: {did_you_mean(text, LogFormat)}give {' or '.join(LogFormat)}"
+        ) from None
 
 
 def parse_flag(text: str) -> bool:
@@ -148,7 +160,8 @@ def parse_conflict_detection(text: str) -> ConflictDetection:
         return ConflictDetection.ON if parse_flag(text) else ConflictDetection.OFF
     except ValueError:
         raise ValueError(
-            f"{text!r} is no way to detect conflicts: give one of {', '.join(ConflictDetection)}"
+            f"{text!r} is no way to detect conflicts: {did_you_mean(text, ConflictDetection)}give one of "
+            f"{', '.join(ConflictDetection)}"
         ) from None
 
 
@@ -157,7 +170,8 @@ def parse_identity(text: str) -> IdentitySource:
         return IdentitySource(text)
     except ValueError:
         raise ValueError(
-            f"{text!r} is not what an identity can be made of: give one of {', '.join(IdentitySource)}"
+            f"{text!r} is not what an identity can be made of: {did_you_mean(text, IdentitySource)}give one of "
+            f"{', '.join(IdentitySource)}"
         ) from None
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from attrs import evolve, field, fields, frozen
 
 from .errors import RequestRefused
+from .option_values import did_you_mean
 
 T = TypeVar("T")
 
@@ -140,7 +141,8 @@ def parse_driver_options(flag: str, kind: type[T], texts: Mapping[str, str]) -> 
             if name.startswith(_ENGINE_PREFIX):
                 continue
             raise RequestRefused(
-                f"unknown option {flag} {name}: known are {', '.join(sorted(each.name for each in options))}"
+                f"unknown option {flag} {name}: {did_you_mean(name, by_spelling)}known are "
+                f"{', '.join(sorted(each.name for each in options))}"
             )
         try:
             value = option.parse(text)

@@ -18,7 +18,6 @@ from typing import Any
 from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, ensureDeferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -32,7 +31,7 @@ from .engine.default_network import ensure_network
 from .errors import LinkError, MacvlanError, StartupError
 from .lan.packet_socket import PacketSocket
 from .listener.file_lock import FileLock
-from .listener.listener import Listener, make_listener
+from .listener.listener import make_listener
 from .netlink.events import LinkEvents
 from .netlink.kernel import Kernel
 from .netlink.netns import NamespaceSandboxes
@@ -43,6 +42,7 @@ from .reconcile.link_monitor import LinkMonitor
 from .reconcile.reconciler import GRACE_PERIODS, GracePeriods
 from .recovery.link_evidence import refuse_unknown_links
 from .recovery.open_state import open_state
+from .server import Server
 from .state.directory import LOCK_NAME, prepare_directory
 from .state.group_commit import GroupCommit
 from .state.sqlite import SqliteAddressStore, SqliteHostRecords, identity_of
@@ -51,8 +51,6 @@ from .worker_threads import StuckThread, WorkerThreads
 
 _log = Logger(namespace="macvlan_twisted")
 
-QUIET_BEFORE_CLOSING = 0.1
-"""Seconds without a call after which, at the end, the engine's idle connections are closed."""
 STOP_TIMEOUT = 60.0
 """
 Seconds for what is under way at the end: the longest that should take so long is a lease from a server with many clients. A
@@ -85,12 +83,19 @@ class MacvlanService(Service):
 
     :param parts: in the order in which they start. An iterator may make a part from those that run already.
     :param clock: ``IReactorTime``
+    :param report_start: is called with the reason if the service cannot start, and with an empty text if it has started.
     """
 
-    def __init__(self, parts: Callable[[], Iterable[Part]], clock: Any) -> None:
+    def __init__(
+        self,
+        parts: Callable[[], Iterable[Part]],
+        clock: Any,
+        report_start: Callable[[str], object] = lambda error: None,
+    ) -> None:
         self.name = "macvlan-twisted"
         self._parts = parts
         self._clock = clock
+        self._report_start = report_start
         self._started: list[Part] = []
 
     def startService(self) -> None:
@@ -105,10 +110,14 @@ class MacvlanService(Service):
                 part.start()
         except BaseException as error:
             ensureDeferred(self._stop_parts())  # at once, since no call is under way
-            if isinstance(error, StartupError) or not isinstance(error, (MacvlanError, OSError)):
+            if not isinstance(error, (MacvlanError, OSError)):
+                raise
+            self._report_start(_one_line(error))
+            if isinstance(error, StartupError):
                 raise
             raise StartupError(_one_line(error)) from error
         super().startService()
+        self._report_start("")
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting calls, finish and answer what has started, remove the socket."""
@@ -147,6 +156,7 @@ def make_macvlan_service(
     clock: Any = None,
     grace_periods: GracePeriods = GRACE_PERIODS,
     notifier: Notifier | None = None,
+    report_start: Callable[[str], object] = lambda error: None,
 ) -> MacvlanService:
     """
     The plugin as a Twisted service, for a ``.tac`` file or a ``MultiService``.
@@ -161,6 +171,7 @@ def make_macvlan_service(
         engine is about to use.
     :param notifier: tells systemd that the service runs; by default nobody is told, since a program that does other things,
         too, decides itself when it is ready.
+    :param report_start: is called once with the outcome of ``startService``: an empty text, or why the service cannot start.
     """
     if reactor is None:
         from twisted.internet import reactor
@@ -169,7 +180,9 @@ def make_macvlan_service(
         clock = BootTimeClock(reactor)
         first.append(Part("clock", clock.start, clock.stop))
     return MacvlanService(
-        lambda: chain(first, _parts(config, reactor, kernel, clock, grace_periods, notifier)), clock
+        lambda: chain(first, _parts(config, reactor, kernel, clock, grace_periods, notifier)),
+        clock,
+        report_start,
     )
 
 
@@ -341,53 +354,6 @@ def _finish_now(work: Coroutine[Any, Any, None]) -> None:
         raise StartupError("bug: the start waits for something")
 
 
-class Server:
-    """Serves the engine's calls, and answers all that have arrived before it stops."""
-
-    def __init__(self, listener: Listener, site: PluginSite, app: PluginApp, clock: Any) -> None:
-        self._listener = listener
-        self._site = site
-        self._app = app
-        self._clock = clock
-        self._is_listening = False
-
-    def start(self) -> None:
-        """:raises StartupError: the listener cannot listen."""
-        self._listener.listen(self._site)
-        self._is_listening = True
-
-    async def stop(self) -> None:
-        if not self._is_listening:
-            return
-        self._is_listening = False
-        self._app.closing = True
-        await self._listener.stop_accepting()
-        try:
-            await self._drain()
-        except CancelledError:
-            _log.error(
-                "the service ends without an answer to calls that take too long: {calls}",
-                calls=", ".join(self._app.under_way()),
-            )
-        await self._listener.stop_listening()
-        self._site.close_connections()
-
-    async def _drain(self) -> None:
-        """
-        Answer until no more calls arrive.
-
-        A connection that ends without a reply costs the engine its call: it repeats the call without its body, and gives
-        up. So whatever was sent before is answered. The engine sends its next call the moment it has a reply, over any
-        open connection. Each reply now closes its connection, so this ends soon.
-        """
-        while True:
-            answered = self._app.answered
-            await deferLater(self._clock, QUIET_BEFORE_CLOSING)
-            await self._app.none_under_way()
-            if self._app.answered == answered:
-                return
-
-
 class BackgroundTask:
     """
     Runs a coroutine while the service runs.
@@ -415,5 +381,5 @@ def _log_unless_cancelled(failure: Failure) -> None:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError):
-        return f"{error.filename or ''}: {error.strerror}".removeprefix(": ")
+        return f"cannot start: {error.filename or ''}: {error.strerror}".replace(": : ", ": ")
     return str(error)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from getopt import GetoptError
 from typing import Any, cast
 
 from twisted.internet.error import ReactorNotRunning
@@ -18,7 +19,8 @@ from twisted.python import usage
 from . import logs
 from ._version import VERSION_TEXT
 from .config import OPTIONS, Config
-from .option_values import LogFormat
+from .daemon_start import DaemonStart
+from .option_values import LogFormat, did_you_mean
 from .options import ServiceOption
 from .service import MacvlanService, make_macvlan_service
 from .systemd_notify import Notifier
@@ -40,15 +42,30 @@ class Options(usage.Options):
         sys.exit(0)
 
     def parseOptions(self, options: Any = None) -> None:
-        """Accept ``-mode=bridge``, as Go programs write it, for ``--mode=bridge``."""
+        """
+        Accept ``-mode=bridge``, as Go programs write it, for ``--mode=bridge``.
+
+        :raises usage.UsageError: unless a program runs the service: it would print all of the help with the error.
+        """
         arguments = sys.argv[1:] if options is None else list(options)
         names = {spelling for option in OPTIONS for spelling in option.spellings}
-        super().parseOptions(
-            [
-                "-" + each if each.startswith("-") and each[1:].split("=", 1)[0] in names else each
-                for each in arguments
-            ]
-        )
+        try:
+            super().parseOptions(
+                [
+                    "-" + each if each.startswith("-") and each[1:].split("=", 1)[0] in names else each
+                    for each in arguments
+                ]
+            )
+        except usage.UsageError as error:
+            message = _explained(error)
+            if self.parent is None:
+                raise usage.UsageError(message) from None
+            print(f"macvlan-twisted: {message} (see twistd macvlan --help)", file=sys.stderr)
+            sys.exit(1)
+
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]!r} is no option: write --NAME=VALUE")
 
     def getUsage(self, width: int | None = None) -> str:
         """The help shows one spelling of each option."""
@@ -75,6 +92,27 @@ class Options(usage.Options):
             logs.configure(
                 self.parent, json=self.config.log_format == LogFormat.JSON, debug=self.config.debug
             )
+
+
+def _explained(error: usage.UsageError) -> str:
+    """The error with what getopt leaves out: which option may have been meant, and what is missing."""
+    cause = error.__context__
+    if not isinstance(cause, GetoptError):
+        return str(error)
+    spelling = f"{'-' if len(cause.opt) == 1 else '--'}{cause.opt}"
+    option = next((each for each in OPTIONS if cause.opt in each.spellings), None)
+    if "requires argument" in cause.msg and option is not None:
+        return f"option {spelling} needs a value: write {spelling}={option.metavar}"
+    if "must not have" in cause.msg:
+        return f"option {spelling} takes no value: leave it out"
+    if "unique prefix" in cause.msg:
+        meant = [f"--{each.name}" for each in OPTIONS if each.name.startswith(cause.opt)]
+        return f"option {spelling} is not unique: write {' or '.join(meant)}"
+    return (
+        f"unknown option {spelling}: {did_you_mean(spelling, [f'--{each.name}' for each in OPTIONS])}".rstrip(
+            ": "
+        )
+    )
 
 
 def _method_for(option: ServiceOption, spelling: str) -> Callable[..., None]:
@@ -109,10 +147,15 @@ def makeService(options: Options) -> MacvlanService:
 
     _handle_signals(cast(Any, reactor))
     cast(Any, reactor).callWhenRunning(_spare_garbage_collection)
+    daemon_start = DaemonStart()
+    if options.parent is not None and not options.parent.get("nodaemon", True):
+        daemon_start.watch()
     notifier = Notifier.from_environment(os.environ, os.getpid())
     if notifier.watchdog:
         faulthandler.enable()  # systemd ends a service that is stuck by SIGABRT: the log then shows where each thread was
-    return make_macvlan_service(options.config, reactor=reactor, notifier=notifier)
+    return make_macvlan_service(
+        options.config, reactor=reactor, notifier=notifier, report_start=daemon_start.report
+    )
 
 
 def _spare_garbage_collection() -> None:

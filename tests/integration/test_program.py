@@ -150,8 +150,9 @@ def test_missing_directories_are_created_and_socket_is_private(ours: Program) ->
 def test_refused_command_line_leaves_nothing(ours: Program, words: tuple[str, ...]) -> None:
     refused = ours.attempt(*words)
     assert refused.status == 1, refused
-    message = (refused.stdout + refused.stderr).strip().splitlines()[-1]
+    (message,) = (refused.stdout + refused.stderr).strip().splitlines()
     assert "--gateway" in message
+    assert message.endswith("(see twistd macvlan --help)")
     assert not ours.state_dir.exists()
     assert not ours.plugins_dir.exists()
     assert not ours.lan.host_links().keys() - {"lo", "eth1"}
@@ -174,7 +175,9 @@ def test_second_instance_is_refused(ours: Program, tmp_path: Path) -> None:
             assert refused_for(ours.attempt(*words, runner=runner), reason), (reason, runner)
         daemon = ours.attempt_daemon(*words, pidfile=tmp_path / "pid", logfile=tmp_path / "log")
         assert daemon.status == 1
-        assert "another macvlan-twisted" in daemon.stdout + daemon.stderr
+        (message,) = (daemon.stdout + daemon.stderr).splitlines()
+        assert message.startswith("macvlan-twisted: another macvlan-twisted is")
+        assert reason in message
         eventually_in(tmp_path / "log", reason)  # the child says it after its parent has gone
         assert not (tmp_path / "pid").exists()
     assert activated(ours.socket)

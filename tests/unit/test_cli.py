@@ -132,6 +132,41 @@ class CommandLineTests(SynchronousTestCase):
             with self.assertRaises(usage.UsageError, msg=argument):
                 parsed(argument)
 
+    def test_unknown_option_suggests_a_near_one(self) -> None:
+        for argument, message in (
+            ("--stat-dir=/x", "unknown option --stat-dir: did you mean --state-dir?"),
+            ("--host_interface=eth1", "unknown option --host_interface: did you mean --host-interface?"),
+            ("--zebra", "unknown option --zebra"),
+            ("-z", "unknown option -z"),
+        ):
+            with self.assertRaises(usage.UsageError) as caught:
+                parsed(argument)
+            self.assertEqual(str(caught.exception), message)
+
+    def test_wrong_use_of_an_option_is_explained(self) -> None:
+        for argument, message in (
+            ("--mtu", "option --mtu needs a value: write --mtu=BYTES"),
+            ("--debug=1", "option --debug takes no value: leave it out"),
+            ("--plugin=x", "option --plugin is not unique: write --plugin-name or --plugin-dir"),
+            ("eth1", "'eth1' is no option: write --NAME=VALUE"),
+        ):
+            with self.assertRaises(usage.UsageError) as caught:
+                parsed(argument)
+            self.assertEqual(str(caught.exception), message)
+
+    def test_program_prints_one_line_about_a_wrong_option(self) -> None:
+        printed: list[str] = []
+        self.patch(sys, "stderr", _Lines(printed))
+        options = Options()
+        options.parent = usage.Options()
+        for argument in ("--mode=brigde", "--stat-dir=/x", "--mtu", "stray"):
+            with self.assertRaises(SystemExit) as caught:
+                options.parseOptions([argument])
+            self.assertEqual(caught.exception.code, 1)
+            line = "".join(printed)
+            printed.clear()
+            self.assertRegex(line, r"^macvlan-twisted: [^\n]* \(see twistd macvlan --help\)\n$")
+
     def test_other_systems_than_linux_are_refused(self) -> None:
         self.patch(sys, "platform", "darwin")
         with self.assertRaises(usage.UsageError) as caught:

@@ -196,6 +196,19 @@ class WrongValueTests(SynchronousTestCase):
                 if text.strip():
                     self.assertIn(text, message)
 
+    def test_near_miss_of_an_enumeration_is_suggested(self) -> None:
+        for name, text, meant in (
+            ("mode", "brigde", "bridge"),
+            ("mode", "Passthrough", "passthru"),
+            ("conflict-detection", "strickt", "strict"),
+            ("identity", "adress", "address"),
+            ("log-format", "jason", "json"),
+        ):
+            with self.assertRaisesRegex(ValueError, rf"'{text}' is .*: did you mean {meant}\? give "):
+                from_texts((name, text))
+        with self.assertRaisesRegex(ValueError, "'xyz' is not a macvlan mode: give one of"):
+            from_texts(("mode", "xyz"))
+
     def test_addresses_are_set_once_for_each_family(self) -> None:
         both = from_texts(
             ("gateway", "10.0.0.1"),

@@ -20,6 +20,7 @@ REFERENCE = PACKAGE.parent / "docs" / "_ext" / "failpoint_table.py"
 
 EXCEPTIONS = {
     # (file, function, call): why it needs no failpoint.
+    ("daemon_start.py", "report", "write"): "into a pipe, to the process at the terminal",
     ("lan/packet_socket.py", "send", "sendto"): "the caller has the failpoint",
     ("lan/packet_sockets.py", "send", "send"): "the caller has the failpoint",
     ("lan/packet_socket.py", "_bound_socket", "bind"): "of a packet socket, which ends with the process",

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.errors import LinkError, StartupError
 from macvlan_twisted.protocol.routes import PluginApp
 from macvlan_twisted.protocol.site import PluginSite
-from macvlan_twisted.service import STOP_TIMEOUT, BackgroundTask, MacvlanService, Part, Server
+from macvlan_twisted.server import Server
+from macvlan_twisted.service import STOP_TIMEOUT, BackgroundTask, MacvlanService, Part
 from macvlan_twisted.worker_threads import StuckThread
 
 from .site_cases import Connection, request

@@ -1,0 +1,1 @@
+A wrong option prints one line, not all of the help, and suggests what may have been meant: ``unknown option --stat-dir: did you mean --state-dir?``. The same goes for ``-o`` and ``--ipam-opt``, and for modes. A daemonising ``twistd`` prints why the service cannot start in one whole line.
