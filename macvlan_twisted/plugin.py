@@ -31,10 +31,10 @@ from .driver.registry import Registry
 from .engine.interfaces import Containers, Processes
 from .engine.interfaces import Engine as NetworkCreation
 from .ipam.address_requests import AddressRequests
-from .ipam.address_use import FormerLives
+from .ipam.address_use import AddressUse, FormerLives
 from .ipam.allocations import Allocations
 from .ipam.dhcp_pools import DhcpPools
-from .ipam.endpoint_claims import EndpointClaims, PendingAddresses
+from .ipam.endpoint_claims import EndpointClaims
 from .ipam.identity import MacPolicy, StickyAddresses
 from .ipam.last_addresses import LastAddresses
 from .ipam.new_pools import AddressPurposes, NewPools
@@ -95,6 +95,7 @@ class Plugin:
     pools: PoolRequests
     addresses: AddressRequests
     pool_binding: PoolBinding
+    address_use: AddressUse
     open_pools: PoolRegistry
     sticky_addresses: StickyAddresses
     returned: ReturnedAddresses
@@ -228,10 +229,10 @@ def build(
 
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)
     dhcp_pools = DhcpPools(leases, macs)
-    new_pools, claims = NewPools(clock), EndpointClaims(open_pools)
+    new_pools, claims = NewPools(clock), EndpointClaims(open_pools, awake_seconds)
     returned = ReturnedAddresses(config.return_grace, addresses, clock, wall_time)
     last_addresses = LastAddresses(open_pools, claims, addresses, clock)
-    pool_locks, pending = KeyedLock(), PendingAddresses(awake_seconds)
+    pool_locks = KeyedLock()
     pools_seen = LastSeen(awake_seconds, open_pools.by_id.__contains__)
     owners = PreviousOwners(sticky_addresses, last_addresses, returned)
     selection = AddressSelection(config, open_pools, conflicts, owners)
@@ -241,7 +242,6 @@ def build(
         dhcp_pools,
         selection,
         owners,
-        pending,
         claims,
     )
     pool_binding = PoolBinding(
@@ -250,10 +250,9 @@ def build(
         pool_locks,
         allocations,
         selection,
-        pending,
         claims,
-        owners,
     )
+    address_use = AddressUse(open_pools, claims, allocations, selection, owners, pool_binding)
     pool_requests = PoolRequests(
         config,
         open_pools,
@@ -269,7 +268,7 @@ def build(
     macvlan_links = MacvlanLinks(registry, links, parents)
     container_names = ContainerNames(registry, leases, engine, clock)
     container_watch = ContainerWatch(registry, engine, last_addresses, clock)
-    endpoint_addresses = EndpointAddresses(registry, links, on_lan, leases, pool_binding, container_names)
+    endpoint_addresses = EndpointAddresses(registry, links, on_lan, leases, address_use, container_names)
     endpoint_calls = EngineCalls(endpoint_locks, LastSeen(awake_seconds, registry.endpoints.__contains__))
     planner = EndpointPlanner(config, leases, host_routes, macs.mac_for, random)
     removal = EndpointRemoval(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
@@ -282,7 +281,7 @@ def build(
         macs,
         selection,
         owners,
-        FormerLives(open_pools, sticky_addresses, allocations, pending, claims, stale_endpoints),
+        FormerLives(open_pools, sticky_addresses, allocations, claims, stale_endpoints),
         pools_seen,
     )
     endpoints = Endpoints(registry, planner, macvlan_links, endpoint_addresses, removal, endpoint_calls)
@@ -296,7 +295,7 @@ def build(
         EngineCalls(KeyedLock(), LastSeen(awake_seconds, registry.networks.__contains__)),
     )
 
-    orphans = Orphans(registry, links, open_pools, pool_binding, leases, awake_seconds)
+    orphans = Orphans(registry, links, open_pools, address_use, leases, awake_seconds)
     reconciler = Reconciler(
         registry,
         stale_endpoints,
@@ -331,6 +330,7 @@ def build(
         pool_requests,
         address_requests,
         pool_binding,
+        address_use,
         open_pools,
         sticky_addresses,
         returned,

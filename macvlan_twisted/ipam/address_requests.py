@@ -108,7 +108,7 @@ class AddressRequests:
             gateway = await self._dhcp_pools.router(pool)
         if gateway is not None:
             return gateway
-        return type(pool.prefix.network_address)(usable_span(pool.prefix).first)
+        return pool.address(usable_span(pool.prefix).first)
 
     async def _lease(self, pool: Pool, request: RequestAddress) -> IPInterface:
         """Lease an address from the DHCP server, and allocate it here, so that it is released with the pool."""

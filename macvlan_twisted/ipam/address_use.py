@@ -1,23 +1,167 @@
-"""A container starts again under its name, while something that it had before still has its address."""
+"""
+Which allocated addresses are in use: the network driver tells of its endpoints, and what no container has any more is released
+without a call of the engine.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Protocol
 
+from attrs import frozen
 from twisted.logger import Logger
 
-from ..addresses import IPAddress
-from ..errors import MacvlanError
+from ..addresses import IPAddress, IPNetwork
+from ..errors import MacvlanError, RequestRefused
 from ..last_seen import ENGINE_PATIENCE
 from ..state.interfaces import StickyAddress
 from .allocations import Allocations
-from .endpoint_claims import EndpointClaims, PendingAddresses
+from .endpoint_claims import EndpointClaims
 from .identity import StickyAddresses
 from .pool import Pool
+from .pool_binding import PoolBinding
 from .pool_registry import PoolRegistry
+from .previous_owners import PreviousOwners
 from .requests import ReleaseAddress
+from .selection import AddressSelection
 
 _log = Logger(namespace="macvlan_twisted.ipam")
+
+
+IsInUse = Callable[[str, IPAddress], bool]
+"""Whether a network has an endpoint with an address."""
+
+
+@frozen
+class OrphanedAddress:
+    """An allocated container address without an endpoint; equal only to the same allocation of it."""
+
+    pool_id: str
+    address: IPAddress
+    since: float
+
+
+class AddressUse:
+    """Connects the addresses of the pools with the endpoints of the network driver."""
+
+    def __init__(
+        self,
+        pools: PoolRegistry,
+        claims: EndpointClaims,
+        allocations: Allocations,
+        selection: AddressSelection,
+        owners: PreviousOwners,
+        binding: PoolBinding,
+    ) -> None:
+        self._pools = pools
+        self._claims = claims
+        self._allocations = allocations
+        self._selection = selection
+        self._owners = owners
+        self._binding = binding
+        self._observed: dict[str, str] = {}
+        """By pool id: the network in which a new endpoint has an address of the pool."""
+
+    def begin(self, is_in_use: IsInUse) -> None:
+        """At start: mark all container addresses without an endpoint as pending."""
+        for pool in self._pools.by_id.values():
+            if pool.network_id is not None and not pool.is_left_alone:
+                for number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ()):
+                    if not is_in_use(pool.network_id, pool.address(number)):
+                        self._claims.begin_pending(pool.pool_id, number)
+
+    def endpoint_requested(
+        self, endpoint_id: str, network_id: str, parent: str, addresses: Iterable[tuple[IPNetwork, IPAddress]]
+    ) -> None:
+        """See :class:`~macvlan_twisted.driver.endpoint_addresses.AddressOwners`."""
+        for subnet, address in addresses:
+            pool = self._claims.use(endpoint_id, network_id, parent, subnet, address)
+            if pool is not None:
+                self._selection.refuse_noticed(pool, address)
+
+    def endpoint_found(
+        self, endpoint_id: str, network_id: str, parent: str, addresses: Iterable[tuple[IPNetwork, IPAddress]]
+    ) -> None:
+        """See :class:`~macvlan_twisted.driver.endpoint_addresses.AddressOwners`."""
+        for subnet, address in addresses:
+            with suppress(RequestRefused):  # two rows may have one address: one of their containers is dead
+                self._claims.use(endpoint_id, network_id, parent, subnet, address)
+
+    def endpoint_created(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
+        """An endpoint was created with *addresses*, which we have just allocated for it."""
+        for address in addresses:
+            holders = [
+                each for each in self._pools.by_id.values() if self._has_endpoint_address(each, address)
+            ]
+            if len(holders) == 1 and holders[0].network_id is None:
+                self._observed[holders[0].pool_id] = network_id
+            for pool in holders:
+                if pool.network_id == network_id:
+                    self._claims.end_pending(pool.pool_id, int(address))
+
+    def endpoint_removed(
+        self, endpoint_id: str, network_id: str, addresses: Iterable[IPAddress], may_return: bool = False
+    ) -> None:
+        """An endpoint was removed: its addresses are pending until they are released, or have another endpoint."""
+        for pool_id, number in self._claims.endpoint_removed(endpoint_id):
+            if may_return and pool_id in self._pools.by_id:
+                self._owners.endpoint_left(pool_id, self._pools.by_id[pool_id].address(number))
+        for address in addresses:
+            for pool in self._pools.by_id.values():
+                if pool.network_id == network_id and self._has_endpoint_address(pool, address):
+                    self._claims.begin_pending(pool.pool_id, int(address), had_endpoint=True)
+
+    def _has_endpoint_address(self, pool: Pool, address: IPAddress) -> bool:
+        return (
+            not pool.is_left_alone
+            and address in pool.prefix
+            and self._pools.set_of(pool).is_endpoint_of(pool.pool_id, int(address))
+        )
+
+    async def store_observed(self) -> None:
+        """Store the bindings that were observed since the last call."""
+        observed, self._observed = self._observed, {}
+        for pool_id, network_id in observed.items():
+            pool = self._pools.by_id.get(pool_id)
+            if pool is not None and pool.network_id is None:
+                await self._binding.assign_network(pool_id, network_id)
+
+    def orphaned(self, seconds: float, is_in_use: IsInUse) -> set[OrphanedAddress]:
+        """The container addresses in bound pools that have had no endpoint for *seconds*."""
+        found = set()
+        for pool_id, number in self._claims.pending_for(seconds):
+            pool, since = self._pools.by_id.get(pool_id), self._claims.pending_since(pool_id, number)
+            address = None if pool is None else pool.address(number)
+            if (
+                pool is None
+                or since is None
+                or address is None
+                or pool.network_id is None
+                or pool.is_left_alone
+                or not self._has_endpoint_address(pool, address)
+                or is_in_use(pool.network_id, address)
+            ):
+                self._claims.end_pending(pool_id, number)
+                continue
+            found.add(OrphanedAddress(pool_id, address, since))
+        return found
+
+    async def release_orphaned(self, orphaned: OrphanedAddress, is_in_use: IsInUse) -> bool:
+        """
+        Release an address that has no endpoint, though the engine has not asked for it.
+
+        :return: whether it was released; not if it was released or allocated anew meanwhile.
+        """
+
+        def is_unchanged() -> bool:
+            since = self._claims.pending_since(orphaned.pool_id, int(orphaned.address))
+            owner = self._pools.by_id[orphaned.pool_id].network_id
+            return since == orphaned.since and owner is not None and not is_in_use(owner, orphaned.address)
+
+        return await self._allocations.release(
+            ReleaseAddress(orphaned.pool_id, orphaned.address), is_unchanged
+        )
 
 
 class FormerEndpoints(Protocol):
@@ -45,14 +189,12 @@ class FormerLives:
         pools: PoolRegistry,
         sticky_addresses: StickyAddresses,
         allocations: Allocations,
-        pending: PendingAddresses,
         claims: EndpointClaims,
         endpoints: FormerEndpoints,
     ) -> None:
         self._pools = pools
         self._sticky_addresses = sticky_addresses
         self._allocations = allocations
-        self._pending = pending
         self._claims = claims
         self._endpoints = endpoints
 
@@ -83,7 +225,7 @@ class FormerLives:
     async def _end(self, pool: Pool, former: StickyAddress) -> None:
         number = int(former.address)
         has_endpoint = self._claims.user(pool.pool_id, number) is not None
-        if not has_endpoint and not self._pending.is_abandoned(pool.pool_id, number, ENGINE_PATIENCE):
+        if not has_endpoint and not self._claims.is_abandoned(pool.pool_id, number, ENGINE_PATIENCE):
             return  # CreateEndpoint may be about to come
         if not await self._endpoints.remove_former(pool.network_id, pool.lan_parent, former.address):
             return

@@ -11,7 +11,7 @@ from ..errors import StateError
 from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation
 from .dhcp_pools import DhcpPools
-from .endpoint_claims import EndpointClaims, PendingAddresses
+from .endpoint_claims import EndpointClaims
 from .pool import Pool
 from .pool_registry import PoolRegistry
 from .prefetch import pool_released_error
@@ -32,7 +32,6 @@ class Allocations:
         dhcp_pools: DhcpPools,
         selection: AddressSelection,
         owners: PreviousOwners,
-        pending: PendingAddresses,
         claims: EndpointClaims,
     ) -> None:
         self._pools = pools
@@ -40,7 +39,6 @@ class Allocations:
         self._dhcp_pools = dhcp_pools
         self._selection = selection
         self._owners = owners
-        self._pending = pending
         self._claims = claims
         self._being_granted: set[tuple[str, int]] = set()
         """Pool id and number: addresses of endpoints that no engine has been told of yet."""
@@ -95,8 +93,7 @@ class Allocations:
                 self._selection.release(pool, allocation.address)
             raise
         if allocation.purpose == Purpose.ENDPOINT.value:
-            self._pending.begin(pool.pool_id, number)
-            self._claims.ended(pool.pool_id, number)
+            self._claims.allocated(pool.pool_id, number)
 
     def is_only_named(self, pool: Pool, address: IPAddress) -> bool:
         """Whether *address* is allocated to a container that asked for it, and has no endpoint of ours."""
@@ -130,10 +127,10 @@ class Allocations:
             shared.remove(pool.pool_id, number)
             shared.add(pool.pool_id, number, purpose)
             if is_auxiliary:
-                self._pending.end(pool.pool_id, number)
+                self._claims.end_pending(pool.pool_id, number)
                 self._selection.reserved(pool, address)
             else:
-                self._pending.begin(pool.pool_id, number)
+                self._claims.begin_pending(pool.pool_id, number)
 
     async def release(
         self, request: ReleaseAddress, is_due: Callable[[], bool], may_return: bool = False
@@ -172,8 +169,7 @@ class Allocations:
             await self._pools.erase_allocation(pool.pool_id, request.address, returned, forgotten)
             self._owners.released(pool.pool_id, request.address, returned is not None)
             shared.remove(pool.pool_id, number)
-            self._pending.end(pool.pool_id, number)
-            self._claims.ended(pool.pool_id, number)
+            self._claims.released(pool.pool_id, number)
             self._selection.release(pool, request.address)
         _log.info(
             "address released: {address} of pool {pool}", address=request.address, pool=pool.described()
@@ -183,15 +179,14 @@ class Allocations:
     async def release_all(self, pool: Pool) -> None:
         """Release the addresses of a released pool: after some errors the engine does not release them itself."""
         addresses = sorted(self._pools.set_of(pool).endpoints.get(pool.pool_id, ()))
-        self._pending.end_pool(pool.pool_id)
+        self._claims.pool_released(pool.pool_id)
         self._owners.forget_pool(pool.pool_id)
         self._selection.close(pool)
         for address in self._pools.reserved_by(pool):  # the host's own, if the network was not created
             self._selection.release(pool, address)
         self._pools.remove(pool)
         for number in addresses:
-            address = type(pool.prefix.network_address)(number)
-            self._claims.ended(pool.pool_id, number)
+            address = pool.address(number)
             self._selection.release(pool, address)
             if pool.dhcp:
                 await self._release_lease(pool, address)

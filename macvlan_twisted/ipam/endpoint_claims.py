@@ -10,66 +10,41 @@ from .pool import Pool, reported_subnet
 from .pool_registry import PoolRegistry
 
 
-class PendingAddresses:
-    """
-    By pool and number. A new allocation of the same address starts at age zero.
-
-    :param seconds: a monotonic clock.
-    """
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._since: dict[tuple[str, int], float] = {}
-        self._had_endpoint: set[tuple[str, int]] = set()
-
-    def begin(self, pool_id: str, number: int, had_endpoint: bool = False) -> None:
-        """:param had_endpoint: whether its endpoint was removed; else CreateEndpoint may be about to come."""
-        self._since.pop((pool_id, number), None)  # so that the oldest stay first
-        self._since[pool_id, number] = self._seconds()
-        self._had_endpoint.discard((pool_id, number))
-        if had_endpoint:
-            self._had_endpoint.add((pool_id, number))
-
-    def end(self, pool_id: str, number: int) -> None:
-        """The address has an endpoint, or was released. Succeeds when it is not pending."""
-        self._since.pop((pool_id, number), None)
-        self._had_endpoint.discard((pool_id, number))
-
-    def end_pool(self, pool_id: str) -> None:
-        for key in [each for each in self._since if each[0] == pool_id]:
-            self.end(*key)
-
-    def since(self, pool_id: str, number: int) -> float | None:
-        return self._since.get((pool_id, number))
-
-    def is_abandoned(self, pool_id: str, number: int, seconds: float) -> bool:
-        """Whether the endpoint of an address was removed, or none came for it in so many *seconds*."""
-        key = (pool_id, number)
-        since = self._since.get(key)
-        return since is not None and (key in self._had_endpoint or self._seconds() - since >= seconds)
-
-    def longer_than(self, seconds: float) -> list[tuple[str, int]]:
-        """The addresses that have been pending for at least *seconds*, the oldest first."""
-        latest, found = self._seconds() - seconds, []
-        for key, since in self._since.items():
-            if since > latest:
-                break
-            found.append(key)
-        return found
-
-
 class EndpointClaims:
     """
     An allocation is for one endpoint. A CreateEndpoint that comes late, when its address was released and allocated again, must
     not take the address of the next container. It is in memory only: after a start, an address is used by the endpoint that
     has it.
+
+    An address of a pool whose network is known is pending while it has no endpoint.
+
+    :param seconds: a monotonic clock.
     """
 
-    def __init__(self, pools: PoolRegistry) -> None:
+    def __init__(self, pools: PoolRegistry, seconds: Callable[[], float]) -> None:
         self._pools = pools
+        self._seconds = seconds
         self._users: dict[tuple[str, int], str] = {}
         """By pool id and number: the endpoint."""
         self._used: dict[str, set[tuple[str, int]]] = {}
+        self._pending_since: dict[tuple[str, int], float] = {}
+        """By pool id and number; the oldest are first."""
+        self._had_endpoint: set[tuple[str, int]] = set()
+        """Those of them whose endpoint was removed."""
+
+    def allocated(self, pool_id: str, number: int) -> None:
+        """The address is allocated anew, at age zero."""
+        self.begin_pending(pool_id, number)
+        self._end_use(pool_id, number)
+
+    def released(self, pool_id: str, number: int) -> None:
+        """Succeeds when no endpoint uses the address, and when it is not pending."""
+        self.end_pending(pool_id, number)
+        self._end_use(pool_id, number)
+
+    def pool_released(self, pool_id: str) -> None:
+        for key in [each for each in (*self._pending_since, *self._users) if each[0] == pool_id]:
+            self.released(*key)
 
     def use(
         self, endpoint_id: str, network_id: str, parent: str, subnet: IPNetwork, address: IPAddress
@@ -135,11 +110,40 @@ class EndpointClaims:
             del self._users[key]
         return used
 
-    def ended(self, pool_id: str, number: int) -> None:
-        """The address was released, or is allocated anew. Succeeds when no endpoint uses it."""
+    def _end_use(self, pool_id: str, number: int) -> None:
         user = self._users.pop((pool_id, number), None)
         if user is not None:
             used = self._used[user]
             used.discard((pool_id, number))
             if not used:
                 del self._used[user]
+
+    def begin_pending(self, pool_id: str, number: int, had_endpoint: bool = False) -> None:
+        """:param had_endpoint: whether its endpoint was removed; else CreateEndpoint may be about to come."""
+        self.end_pending(pool_id, number)
+        self._pending_since[pool_id, number] = self._seconds()
+        if had_endpoint:
+            self._had_endpoint.add((pool_id, number))
+
+    def end_pending(self, pool_id: str, number: int) -> None:
+        """The address has an endpoint, or is no container's. Succeeds when it is not pending."""
+        self._pending_since.pop((pool_id, number), None)
+        self._had_endpoint.discard((pool_id, number))
+
+    def pending_since(self, pool_id: str, number: int) -> float | None:
+        return self._pending_since.get((pool_id, number))
+
+    def is_abandoned(self, pool_id: str, number: int, seconds: float) -> bool:
+        """Whether the endpoint of an address was removed, or none came for it in so many *seconds*."""
+        key = (pool_id, number)
+        since = self._pending_since.get(key)
+        return since is not None and (key in self._had_endpoint or self._seconds() - since >= seconds)
+
+    def pending_for(self, seconds: float) -> list[tuple[str, int]]:
+        """The addresses that have been pending for at least *seconds*, the oldest first."""
+        latest, found = self._seconds() - seconds, []
+        for key, since in self._pending_since.items():
+            if since > latest:
+                break
+            found.append(key)
+        return found

@@ -173,7 +173,7 @@ class LastAddresses:
                 continue
             number = here.unknown.pop()
             endpoint_id = self._claims.user(pool.pool_id, number) or ""
-            address = type(pool.prefix.network_address)(number)
+            address = pool.address(number)
             saved.append(evolve(row, address=address, returns=has_mac_of_address(endpoint_id)))
             here.running.add(container_id)
             here.replace({**here.rows, container_id: saved[-1]})
@@ -234,7 +234,7 @@ class LastAddresses:
                 here.running.add(each.container_id)
             if number is not None:
                 here.unknown.discard(number)
-                address = type(pool.prefix.network_address)(number)
+                address = pool.address(number)
                 users[address] = each.container_id
                 is_chosen = number in self._pools.set_of(pool).chosen.get(pool.pool_id, ())
                 row = evolve(row, address=address, returns=is_chosen and each.has_mac_of_address)

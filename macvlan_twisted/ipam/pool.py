@@ -104,6 +104,9 @@ class Pool:
     def described(self) -> str:
         return self._described
 
+    def address(self, number: int) -> IPAddress:
+        return type(self.prefix.network_address)(number)
+
     def with_length(self, address: IPAddress) -> IPInterface:
         """*address* with the prefix length of the LAN's subnet, as in the reply to RequestAddress."""
         kind = IPv4Interface if address.version == 4 else IPv6Interface

@@ -10,7 +10,6 @@ pools are released without a call of the engine.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 
 from attrs import evolve, frozen
 from twisted.logger import Logger
@@ -20,13 +19,12 @@ from ..errors import LinkError, NotFound, RequestRefused, StateError
 from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation
 from .allocations import Allocations
-from .endpoint_claims import EndpointClaims, PendingAddresses
+from .endpoint_claims import EndpointClaims
 from .new_pools import NewPools
 from .options import OPTIONS
 from .pool import Pool, reported_subnet
 from .pool_registry import PoolRegistry
-from .previous_owners import PreviousOwners
-from .requests import Purpose, ReleaseAddress
+from .requests import Purpose
 from .selection import AddressSelection
 
 _log = Logger(namespace="macvlan_twisted.ipam")
@@ -184,19 +182,6 @@ class PoolMatch:
             self._new_pools.settled(pool.pool_id)
 
 
-IsInUse = Callable[[str, IPAddress], bool]
-"""Whether a network has an endpoint with an address."""
-
-
-@frozen
-class OrphanedAddress:
-    """An allocated container address without an endpoint; equal only to the same allocation of it."""
-
-    pool_id: str
-    address: IPAddress
-    since: float
-
-
 class PoolBinding:
     """:param locks: keyed by pool id."""
 
@@ -207,20 +192,14 @@ class PoolBinding:
         locks: KeyedLock,
         allocations: Allocations,
         selection: AddressSelection,
-        pending: PendingAddresses,
         claims: EndpointClaims,
-        owners: PreviousOwners,
     ) -> None:
         self._pools = pools
         self._match = match
         self._locks = locks
         self._allocations = allocations
         self._selection = selection
-        self._pending = pending
         self._claims = claims
-        self._owners = owners
-        self._observed: dict[str, str] = {}
-        """By pool id: the network in which a new endpoint has an address of the pool."""
 
     async def network_requested(
         self,
@@ -248,8 +227,8 @@ class PoolBinding:
         """Say of each address that was named in *pool* whether it is auxiliary or a container's."""
         shared = self._pools.set_of(pool)
         for number in [number for pool_id, number in shared.unconfirmed if pool_id == pool.pool_id]:
-            if _address(pool, number) not in auxiliary:
-                await self._allocations.decide(pool, _address(pool, number), is_auxiliary=False)
+            if pool.address(number) not in auxiliary:
+                await self._allocations.decide(pool, pool.address(number), is_auxiliary=False)
         for address in auxiliary:
             await self._allocations.decide(pool, address, is_auxiliary=True)
 
@@ -360,8 +339,8 @@ class PoolBinding:
         pool = self._pools.by_id.get(pool_id)
         if pool is not None:
             for number in self._pools.set_of(pool).endpoints.get(pool_id, ()):
-                if self._pending.since(pool_id, number) is None:
-                    self._pending.begin(pool_id, number)
+                if self._claims.pending_since(pool_id, number) is None:
+                    self._claims.begin_pending(pool_id, number)
 
     async def is_listed_by(self, pool_id: str, engine_id: str) -> None:
         """Store the engine that last listed a network with the pool."""
@@ -380,107 +359,3 @@ class PoolBinding:
                 return
             if pool_id in self._pools.by_id:
                 self._pools.by_id[pool_id] = change(self._pools.by_id[pool_id])
-
-    def begin(self, is_in_use: IsInUse) -> None:
-        """At start: mark all container addresses without an endpoint as pending."""
-        for pool in self._pools.by_id.values():
-            if pool.network_id is not None and not pool.is_left_alone:
-                for number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ()):
-                    if not is_in_use(pool.network_id, _address(pool, number)):
-                        self._pending.begin(pool.pool_id, number)
-
-    def endpoint_requested(
-        self, endpoint_id: str, network_id: str, parent: str, addresses: Iterable[tuple[IPNetwork, IPAddress]]
-    ) -> None:
-        """See :class:`~macvlan_twisted.driver.endpoint_addresses.AddressOwners`."""
-        for subnet, address in addresses:
-            pool = self._claims.use(endpoint_id, network_id, parent, subnet, address)
-            if pool is not None:
-                self._selection.refuse_noticed(pool, address)
-
-    def endpoint_found(
-        self, endpoint_id: str, network_id: str, parent: str, addresses: Iterable[tuple[IPNetwork, IPAddress]]
-    ) -> None:
-        """See :class:`~macvlan_twisted.driver.endpoint_addresses.AddressOwners`."""
-        for subnet, address in addresses:
-            with suppress(RequestRefused):  # two rows may have one address: one of their containers is dead
-                self._claims.use(endpoint_id, network_id, parent, subnet, address)
-
-    def endpoint_created(self, network_id: str, addresses: Iterable[IPAddress]) -> None:
-        """An endpoint was created with *addresses*, which we have just allocated for it."""
-        for address in addresses:
-            holders = [
-                each for each in self._pools.by_id.values() if self._has_endpoint_address(each, address)
-            ]
-            if len(holders) == 1 and holders[0].network_id is None:
-                self._observed[holders[0].pool_id] = network_id
-            for pool in holders:
-                if pool.network_id == network_id:
-                    self._pending.end(pool.pool_id, int(address))
-
-    def endpoint_removed(
-        self, endpoint_id: str, network_id: str, addresses: Iterable[IPAddress], may_return: bool = False
-    ) -> None:
-        """An endpoint was removed: its addresses are pending until they are released, or have another endpoint."""
-        for pool_id, number in self._claims.endpoint_removed(endpoint_id):
-            if may_return and pool_id in self._pools.by_id:
-                self._owners.endpoint_left(pool_id, _address(self._pools.by_id[pool_id], number))
-        for address in addresses:
-            for pool in self._pools.by_id.values():
-                if pool.network_id == network_id and self._has_endpoint_address(pool, address):
-                    self._pending.begin(pool.pool_id, int(address), had_endpoint=True)
-
-    def _has_endpoint_address(self, pool: Pool, address: IPAddress) -> bool:
-        return (
-            not pool.is_left_alone
-            and address in pool.prefix
-            and self._pools.set_of(pool).is_endpoint_of(pool.pool_id, int(address))
-        )
-
-    async def store_observed(self) -> None:
-        """Store the bindings that were observed since the last call."""
-        observed, self._observed = self._observed, {}
-        for pool_id, network_id in observed.items():
-            pool = self._pools.by_id.get(pool_id)
-            if pool is not None and pool.network_id is None:
-                await self.assign_network(pool_id, network_id)
-
-    def orphaned(self, seconds: float, is_in_use: IsInUse) -> set[OrphanedAddress]:
-        """The container addresses in bound pools that have had no endpoint for *seconds*."""
-        found = set()
-        for pool_id, number in self._pending.longer_than(seconds):
-            pool, since = self._pools.by_id.get(pool_id), self._pending.since(pool_id, number)
-            address = None if pool is None else _address(pool, number)
-            if (
-                pool is None
-                or since is None
-                or address is None
-                or pool.network_id is None
-                or pool.is_left_alone
-                or not self._has_endpoint_address(pool, address)
-                or is_in_use(pool.network_id, address)
-            ):
-                self._pending.end(pool_id, number)
-                continue
-            found.add(OrphanedAddress(pool_id, address, since))
-        return found
-
-    async def release_orphaned(self, orphaned: OrphanedAddress, is_in_use: IsInUse) -> bool:
-        """
-        Release an address that has no endpoint, though the engine has not asked for it.
-
-        :return: whether it was released; not if it was released or allocated anew meanwhile.
-        """
-
-        def is_unchanged() -> bool:
-            since = self._pending.since(orphaned.pool_id, int(orphaned.address))
-            owner = self._pools.by_id[orphaned.pool_id].network_id
-            return since == orphaned.since and owner is not None and not is_in_use(owner, orphaned.address)
-
-        return await self._allocations.release(
-            ReleaseAddress(orphaned.pool_id, orphaned.address), is_unchanged
-        )
-
-
-def _address(pool: Pool, number: int) -> IPAddress:
-    return type(pool.prefix.network_address)(number)

@@ -131,7 +131,7 @@ class PoolPrefetch:
         self.mac = verdict.mac
 
     def address(self, number: int) -> IPAddress:
-        return type(self.pool.prefix.network_address)(number)
+        return self.pool.address(number)
 
     async def wait_for_verdict(self) -> None:
         """Wait until a probe ends, or the prefetch is closed."""

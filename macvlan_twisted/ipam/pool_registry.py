@@ -158,9 +158,8 @@ class PoolRegistry:
 
     def reserved_by(self, pool: Pool) -> list[IPAddress]:
         """The addresses that *pool* reserves and no other pool does."""
-        kind = type(pool.prefix.network_address)
         return [
-            kind(number)
+            pool.address(number)
             for number, holders in self.set_of(pool).reserved.items()
             if holders == {pool.pool_id}
         ]

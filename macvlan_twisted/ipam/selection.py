@@ -79,7 +79,7 @@ class AddressSelection:
             raise pool_released_error(pool)
         if pool.conflict_detection == ConflictDetection.OFF:
             number = self._next_number(pool)
-            address = None if number is None else type(pool.prefix.network_address)(number)
+            address = None if number is None else pool.address(number)
         else:
             shared = self._pools.set_of(pool)
             address = await self._prefetch.next(pool, shared, self._candidates(pool))
@@ -222,10 +222,9 @@ class AddressSelection:
     def refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
         span = usable_span(pool.prefix)
         if address not in pool.prefix or not span.first <= int(address) <= span.last:
-            kind = type(pool.prefix.network_address)
             raise RequestRefused(
                 f"{purpose.value} address {address} is not a host's address in pool {pool.prefix}: give one of its "
-                f"{span.size} from {kind(span.first)} to {kind(span.last)}"
+                f"{span.size} from {pool.address(span.first)} to {pool.address(span.last)}"
             )
 
     def refuse_taken(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:

@@ -11,7 +11,7 @@ from ..addresses import IPAddress
 from ..dhcp.leases import Leases
 from ..dhcp.store import LeaseRecord
 from ..driver.registry import Registry
-from ..ipam.pool_binding import OrphanedAddress, PoolBinding
+from ..ipam.address_use import AddressUse, OrphanedAddress
 from ..ipam.pool_registry import PoolRegistry
 from ..netlink.links import Links
 from .startup import leases_in_use
@@ -63,14 +63,14 @@ class Orphans:
         registry: Registry,
         links: Links,
         pools: PoolRegistry,
-        pool_binding: PoolBinding,
+        address_use: AddressUse,
         leases: Leases,
         seconds: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._links = links
         self._pools = pools
-        self._pool_binding = pool_binding
+        self._address_use = address_use
         self._leases = leases
         self._leases_since = Since(seconds)
         self._links_since = Since(seconds)
@@ -84,7 +84,7 @@ class Orphans:
     def begin(self) -> None:
         """At start: count from now how long addresses have had no endpoint."""
         self._index_endpoints()
-        self._pool_binding.begin(lambda *one: one in self._in_use)
+        self._address_use.begin(lambda *one: one in self._in_use)
 
     def _index_endpoints(self) -> None:
         self._in_use = {
@@ -95,9 +95,9 @@ class Orphans:
 
     async def find(self, seconds: float) -> OrphansFound:
         """What has been orphaned for so many seconds."""
-        await self._pool_binding.store_observed()
+        await self._address_use.store_observed()
         self._index_endpoints()
-        addresses = self._pool_binding.orphaned(seconds, lambda *one: one in self._in_use)
+        addresses = self._address_use.orphaned(seconds, lambda *one: one in self._in_use)
         return OrphansFound(
             frozenset(addresses), self._unused_leases(seconds), await self._unused_links(seconds)
         )
@@ -123,7 +123,7 @@ class Orphans:
 
     async def release_address(self, orphaned: OrphanedAddress) -> int:
         """:raises MacvlanError: the next round tries again."""
-        if not await self._pool_binding.release_orphaned(orphaned, self.is_in_use):
+        if not await self._address_use.release_orphaned(orphaned, self.is_in_use):
             return 0
         _log.info(
             "address {address} was handed out, and no container has it (any more): it is given back",

@@ -98,7 +98,8 @@ class PluginHarness:
         self.conflicts, self.announcements = parts.conflicts, parts.announcer
         self.host_access, self.leases, self.parents = parts.host_routes, parts.leases, parts.parents
         self.pools, self.addresses = parts.pools, parts.addresses
-        self.pool_binding, self.open_pools = parts.pool_binding, parts.open_pools
+        self.pool_binding, self.address_use = parts.pool_binding, parts.address_use
+        self.open_pools = parts.open_pools
         self.endpoint_addresses, self.moves = parts.endpoint_addresses, parts.readdressing
         self.networks, self.endpoints = parts.networks, parts.endpoints
         self.joining, self.removal = parts.joining, parts.removal

@@ -1,12 +1,18 @@
-"""A CreateEndpoint that comes late takes nothing from the container that has its address now."""
+"""Which endpoint uses an address: a late CreateEndpoint takes nothing from the container that has the address now."""
 
 from __future__ import annotations
 
 import errno
 
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
 from macvlan_twisted.errors import LinkError, RequestRefused
+from macvlan_twisted.ipam.endpoint_claims import EndpointClaims
+from macvlan_twisted.ipam.pool_registry import PoolRegistry
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.state.interfaces import RecordKind
+from macvlan_twisted.testing.state import MemoryAddressStore
 
 from .helpers import ENDPOINT, OTHER_ENDPOINT, PLAIN_LINKS, PluginTestCase
 from .reconciler_cases import ENOUGH, ReconcilerTestCase
@@ -125,3 +131,33 @@ class ShownInContainerTests(PluginTestCase):
         self.plugin.steps.refuse["links_elsewhere"] = errno.EOPNOTSUPP
         self.plugin.create_endpoint(LATE, address=ADDRESS)
         self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [LATE])
+
+
+class PendingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.claims = EndpointClaims(PoolRegistry(MemoryAddressStore()), self.clock.seconds)
+
+    def test_longest_pending_come_first(self) -> None:
+        for number in range(5):
+            self.claims.begin_pending("pool", number)
+            self.clock.advance(10)
+        self.assertEqual(self.claims.pending_for(30), [("pool", 0), ("pool", 1), ("pool", 2)])
+
+    def test_new_allocation_restarts_the_wait(self) -> None:
+        self.claims.allocated("pool", 1)
+        self.claims.allocated("pool", 2)
+        self.clock.advance(10)
+        self.claims.allocated("pool", 1)
+        self.clock.advance(10)
+        self.assertEqual(self.claims.pending_for(15), [("pool", 2)])
+        self.assertEqual(self.claims.pending_since("pool", 1), 10)
+
+    def test_released_addresses_are_not_pending(self) -> None:
+        for pool in ("one", "other"):
+            for number in range(3):
+                self.claims.allocated(pool, number)
+        self.claims.released("one", 1)
+        self.claims.released("one", 7)
+        self.claims.pool_released("other")
+        self.assertEqual(self.claims.pending_for(0), [("one", 0), ("one", 2)])

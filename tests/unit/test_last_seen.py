@@ -1,11 +1,10 @@
-"""When the engine last mentioned an id, and how long an address is pending."""
+"""When the engine last mentioned an id."""
 
 from __future__ import annotations
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.ipam.endpoint_claims import PendingAddresses
 from macvlan_twisted.last_seen import LastSeen
 
 
@@ -49,33 +48,3 @@ class LastSeenTests(SynchronousTestCase):
         self.last_seen.note("b")
         self.last_seen.forget("b")
         self.assertEqual((self.last_seen._last, self.last_seen._calls), ({}, {}))
-
-
-class PendingAddressesTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.awaited = PendingAddresses(self.clock.seconds)
-
-    def test_longest_pending_come_first(self) -> None:
-        for number in range(5):
-            self.awaited.begin("pool", number)
-            self.clock.advance(10)
-        self.assertEqual(self.awaited.longer_than(30), [("pool", 0), ("pool", 1), ("pool", 2)])
-
-    def test_begin_restarts_the_wait(self) -> None:
-        self.awaited.begin("pool", 1)
-        self.awaited.begin("pool", 2)
-        self.clock.advance(10)
-        self.awaited.begin("pool", 1)
-        self.clock.advance(10)
-        self.assertEqual(self.awaited.longer_than(15), [("pool", 2)])
-        self.assertEqual(self.awaited.since("pool", 1), 10)
-
-    def test_ended_addresses_are_not_pending(self) -> None:
-        for pool in ("one", "other"):
-            for number in range(3):
-                self.awaited.begin(pool, number)
-        self.awaited.end("one", 1)
-        self.awaited.end("one", 7)
-        self.awaited.end_pool("other")
-        self.assertEqual(self.awaited.longer_than(0), [("one", 0), ("one", 2)])
