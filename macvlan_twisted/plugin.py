@@ -30,15 +30,15 @@ from .driver.readdress import ContainerSandboxes, Readdressing
 from .driver.registry import Registry
 from .engine.interfaces import Containers, Processes
 from .engine.interfaces import Engine as NetworkCreation
-from .ipam.address_requests import AddressRequests
+from .ipam.address_requests import AddressRequests, ContainerAddresses
 from .ipam.address_use import AddressUse, FormerLives
 from .ipam.allocations import Allocations
-from .ipam.dhcp_pools import DhcpPools
 from .ipam.endpoint_claims import EndpointClaims
 from .ipam.identity import MacPolicy, StickyAddresses
 from .ipam.last_addresses import LastAddresses
 from .ipam.new_pools import AddressPurposes, NewPools
 from .ipam.pool_binding import PoolBinding, PoolMatch
+from .ipam.pool_plan import PoolPlanner
 from .ipam.pool_registry import PoolRegistry
 from .ipam.pool_requests import PoolRequests
 from .ipam.previous_owners import PreviousOwners, ReturnedAddresses
@@ -228,41 +228,19 @@ def build(
     leases = Leases(sockets, conflicts, open_pools, records, readdressing, environment)
 
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)
-    dhcp_pools = DhcpPools(leases, macs)
+    pool_planner = PoolPlanner(config, leases, nonce)
     new_pools, claims = NewPools(clock), EndpointClaims(open_pools, awake_seconds)
     returned = ReturnedAddresses(config.return_grace, addresses, clock, wall_time)
     last_addresses = LastAddresses(open_pools, claims, addresses, clock)
-    pool_locks = KeyedLock()
-    pools_seen = LastSeen(awake_seconds, open_pools.by_id.__contains__)
+    pool_calls = EngineCalls(KeyedLock(), LastSeen(awake_seconds, open_pools.by_id.__contains__))
     owners = PreviousOwners(sticky_addresses, last_addresses, returned)
     selection = AddressSelection(config, open_pools, conflicts, owners)
-    allocations = Allocations(
-        open_pools,
-        pool_locks,
-        dhcp_pools,
-        selection,
-        owners,
-        claims,
-    )
+    allocations = Allocations(open_pools, pool_calls.locks, leases, selection, owners, claims)
     pool_binding = PoolBinding(
-        open_pools,
-        PoolMatch(open_pools, new_pools),
-        pool_locks,
-        allocations,
-        selection,
-        claims,
+        open_pools, PoolMatch(open_pools, new_pools), pool_calls.locks, allocations, selection, claims
     )
     address_use = AddressUse(open_pools, claims, allocations, selection, owners, pool_binding)
-    pool_requests = PoolRequests(
-        config,
-        open_pools,
-        new_pools,
-        allocations,
-        dhcp_pools,
-        selection,
-        nonce,
-        EngineCalls(pool_locks, pools_seen),
-    )
+    pool_requests = PoolRequests(pool_planner, open_pools, new_pools, allocations, selection, pool_calls)
 
     parents = Parents(links, registry, sockets, parent_status, KeyedLock())
     macvlan_links = MacvlanLinks(registry, links, parents)
@@ -273,16 +251,14 @@ def build(
     planner = EndpointPlanner(config, leases, host_routes, macs.mac_for, random)
     removal = EndpointRemoval(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
     stale_endpoints = StaleEndpoints(registry, links, macvlan_links, removal, endpoint_calls)
+    former_lives = FormerLives(open_pools, sticky_addresses, allocations, claims, stale_endpoints)
     address_requests = AddressRequests(
         open_pools,
-        AddressPurposes(open_pools, new_pools, allocations, selection),
+        AddressPurposes(open_pools, new_pools, allocations, selection, pool_planner),
         allocations,
-        dhcp_pools,
-        macs,
         selection,
-        owners,
-        FormerLives(open_pools, sticky_addresses, allocations, claims, stale_endpoints),
-        pools_seen,
+        ContainerAddresses(allocations, selection, former_lives, macs, leases),
+        pool_calls.last_seen,
     )
     endpoints = Endpoints(registry, planner, macvlan_links, endpoint_addresses, removal, endpoint_calls)
     joining = Joining(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)

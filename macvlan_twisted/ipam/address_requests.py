@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
+from attrs import evolve
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
-from ..errors import NotFound
+from ..dhcp.leases import Leases
+from ..dhcp.store import Terms
+from ..errors import NotFound, RequestRefused
 from ..last_seen import LastSeen
 from ..option_values import IdentitySource
 from ..state.interfaces import Allocation
 from .address_use import FormerLives
 from .allocations import Allocations
-from .allocator import usable_span
-from .dhcp_pools import DhcpPools
 from .identity import MacPolicy
-from .new_pools import AddressPurposes
+from .new_pools import AddressPurposes, RequestedAddress
 from .pool import Pool
 from .pool_registry import PoolRegistry
-from .previous_owners import PreviousOwners
 from .requests import Purpose, ReleaseAddress, RequestAddress
 from .selection import AddressSelection
 
@@ -32,21 +34,15 @@ class AddressRequests:
         pools: PoolRegistry,
         purposes: AddressPurposes,
         allocations: Allocations,
-        dhcp_pools: DhcpPools,
-        macs: MacPolicy,
         selection: AddressSelection,
-        owners: PreviousOwners,
-        former_lives: FormerLives,
+        containers: ContainerAddresses,
         last_seen: LastSeen,
     ) -> None:
         self._pools = pools
         self._purposes = purposes
         self._allocations = allocations
-        self._dhcp_pools = dhcp_pools
-        self._macs = macs
         self._selection = selection
-        self._owners = owners
-        self._former_lives = former_lives
+        self._containers = containers
         self._last_seen = last_seen
 
     async def request_address(self, request: RequestAddress) -> IPInterface:
@@ -60,78 +56,124 @@ class AddressRequests:
                 f"pool {request.pool_id!r} is not known to the plugin: its state was removed; remove the network and "
                 "create it again"
             )
-        purpose, is_checked = await self._purposes.of(request, pool)
-        if purpose is Purpose.ENDPOINT and pool.dhcp and not is_checked:
-            return await self._lease(pool, request)
-        address = request.address
-        if purpose is Purpose.GATEWAY and address is None:
-            address = await self._choose_gateway(pool)
-        if purpose is Purpose.ENDPOINT and request.endpoint_name:
-            await self._former_lives.end(pool, request.endpoint_name, address)
-        advances = False
-        is_chosen = address is None and not request.endpoint_name
-        if address is None:
-            address = await self._previous(pool, request.endpoint_name)
-            if address is None:
-                address, advances = await self._selection.next(pool), True
+        requested = await self._purposes.of(request, pool)
+        if requested.purpose is Purpose.ENDPOINT or requested.address is None:
+            address = await self._containers.allocate(pool, requested, request.endpoint_name)
         else:
-            self._selection.refuse_outside(pool, address, purpose)
-            self._selection.refuse_taken(pool, address, purpose)
-            if purpose is Purpose.ENDPOINT and not is_checked:
-                await self._selection.refuse_used_by_others(pool, address)
-        name = mac = ""
-        if purpose is Purpose.ENDPOINT and pool.identity != IdentitySource.RANDOM:
-            name = request.endpoint_name
-            mac = self._macs.mac_for_name(pool, name)
-        allocation = Allocation(pool.pool_id, address, purpose.value, name, mac, is_chosen)
-        await self._allocations.allocate(pool, allocation, advances)
-        _log.info(
-            "address allocated: {address} of pool {pool} as {purpose}{name}",
-            address=address,
-            pool=pool.described(),
-            purpose=purpose.value,
-            name=f" for {request.endpoint_name}" if request.endpoint_name else "",
-        )
+            address = requested.address
+            self._selection.refuse_outside(pool, address, requested.purpose)
+            self._selection.refuse_taken(pool, address, requested.purpose)
+            allocation = Allocation(pool.pool_id, address, requested.purpose.value)
+            await self._allocations.allocate(pool, allocation, advances=False)
+            _log_allocated(pool, address, f"as {requested.purpose.value}", request.endpoint_name)
         return pool.with_length(address)
-
-    async def _previous(self, pool: Pool, name: str) -> IPAddress | None:
-        """The address that the container had before, as far as that is known and the address is free."""
-        if name:
-            return await self._selection.previous(pool, name)
-        address = self._owners.take_for_nameless(pool.pool_id)
-        return None if address is None else await self._selection.again(pool, address, "a container")
-
-    async def _choose_gateway(self, pool: Pool) -> IPAddress:
-        """For engines before 28, which request a gateway if the user named none: the LAN's router, else the first address."""
-        gateway = self._selection.default_gateway(pool)
-        if gateway is None and pool.dhcp:
-            gateway = await self._dhcp_pools.router(pool)
-        if gateway is not None:
-            return gateway
-        return pool.address(usable_span(pool.prefix).first)
-
-    async def _lease(self, pool: Pool, request: RequestAddress) -> IPInterface:
-        """Lease an address from the DHCP server, and allocate it here, so that it is released with the pool."""
-        if request.address is not None:
-            self._selection.refuse_outside(pool, request.address, Purpose.ENDPOINT)
-            self._selection.refuse_taken(pool, request.address, Purpose.ENDPOINT)
-        address = await self._dhcp_pools.lease(pool, request)
-        try:
-            await self._allocations.allocate(
-                pool, Allocation(pool.pool_id, address.ip, Purpose.ENDPOINT.value), advances=False
-            )
-        except BaseException:
-            await self._dhcp_pools.release(pool, address.ip)
-            raise
-        _log.info(
-            "address allocated: {address} of pool {pool} by DHCP{name}",
-            address=address.ip,
-            pool=pool.described(),
-            name=f" for {request.endpoint_name}" if request.endpoint_name else "",
-        )
-        return address
 
     async def release_address(self, request: ReleaseAddress) -> None:
         """Succeeds when there is nothing to release."""
         self._last_seen.note(request.pool_id)
         await self._allocations.release(request, lambda: True, may_return=True)
+
+
+class ContainerAddresses:
+    """Allocates an address to a container: the requested one, the one that it had before, a free one, or one leased by DHCP."""
+
+    def __init__(
+        self,
+        allocations: Allocations,
+        selection: AddressSelection,
+        former_lives: FormerLives,
+        macs: MacPolicy,
+        leases: Leases,
+    ) -> None:
+        self._allocations = allocations
+        self._selection = selection
+        self._former_lives = former_lives
+        self._macs = macs
+        self._leases = leases
+
+    async def allocate(self, pool: Pool, requested: RequestedAddress, name: str) -> IPAddress:
+        """
+        :param name: of the container; empty if the engine does not send it.
+        :raises RequestRefused: the requested address is not available, or there is none.
+        :raises StateError: the disk refuses.
+        """
+        if pool.dhcp and not requested.is_checked:
+            return await self._lease(pool, requested.address, name)
+        address, advances = requested.address, False
+        if name:
+            await self._former_lives.end(pool, name, address)
+        if address is None:
+            address = await self._selection.previous(pool, name)
+            if address is None:
+                address, advances = await self._selection.next(pool), True
+        else:
+            self._refuse_unavailable(pool, address)
+            if not requested.is_checked:
+                await self._selection.refuse_used_by_others(pool, address)
+        is_chosen = requested.address is None and not name
+        allocation = Allocation(pool.pool_id, address, Purpose.ENDPOINT.value, is_chosen=is_chosen)
+        if pool.identity != IdentitySource.RANDOM:
+            allocation = evolve(allocation, name=name, mac=self._macs.mac_for_name(pool, name))
+        await self._allocations.allocate(pool, allocation, advances)
+        _log_allocated(pool, address, f"as {Purpose.ENDPOINT.value}", name)
+        return address
+
+    def _refuse_unavailable(self, pool: Pool, address: IPAddress) -> None:
+        self._selection.refuse_outside(pool, address, Purpose.ENDPOINT)
+        self._selection.refuse_taken(pool, address, Purpose.ENDPOINT)
+
+    async def _lease(self, pool: Pool, requested: IPAddress | None, name: str) -> IPAddress:
+        """
+        Lease an address from the DHCP server, and allocate it here, so that it is released with the pool.
+
+        :raises RequestRefused: no server leases an address, or it leases another one than requested, or one outside the pool.
+        """
+        if requested is not None:
+            self._refuse_unavailable(pool, requested)
+        terms = Terms(
+            pool.lan_parent,
+            self._mac_for_lease(pool, name),
+            hostname=name,
+            vendor_class=pool.dhcp_vendor_class,
+            release=pool.dhcp_release,
+            conflict_detection=pool.conflict_detection,
+        )
+        binding = await self._leases.acquire(terms, requested if isinstance(requested, IPv4Address) else None)
+        address = binding.address
+        if address not in pool.prefix:
+            await self._leases.release(pool.lan_parent, binding.mac)
+            raise RequestRefused(
+                f"the DHCP server {binding.server_id} on {pool.lan_parent} leases {address}, which is not in --subnet "
+                f"{pool.prefix}: create the network with the subnet of that LAN, or without --subnet"
+            )
+        try:
+            await self._allocations.allocate(
+                pool, Allocation(pool.pool_id, address, Purpose.ENDPOINT.value), advances=False
+            )
+        except BaseException:
+            await self._leases.release_address(pool.lan_parent, address)
+            raise
+        _log_allocated(pool, address, "by DHCP", name)
+        return address
+
+    def _mac_for_lease(self, pool: Pool, name: str) -> str:
+        """The MAC made from *name*, or a random one if another lease uses that: a renamed container may still run under it."""
+        mac = self._macs.mac_for_lease(pool, name)
+        if not self._leases.has(pool.lan_parent, mac):
+            return mac
+        _log.info(
+            "{name} gets another MAC than before: the lease under {mac} is not given back yet",
+            name=name,
+            mac=mac,
+        )
+        return self._macs.mac_for_lease(pool, "")
+
+
+def _log_allocated(pool: Pool, address: IPAddress, how: str, name: str) -> None:
+    _log.info(
+        "address allocated: {address} of pool {pool} {how}{name}",
+        address=address,
+        pool=pool.described(),
+        how=how,
+        name=f" for {name}" if name else "",
+    )

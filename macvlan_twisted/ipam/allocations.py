@@ -7,10 +7,10 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
+from ..dhcp.leases import Leases
 from ..errors import StateError
 from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation
-from .dhcp_pools import DhcpPools
 from .endpoint_claims import EndpointClaims
 from .pool import Pool
 from .pool_registry import PoolRegistry
@@ -29,14 +29,14 @@ class Allocations:
         self,
         pools: PoolRegistry,
         locks: KeyedLock,
-        dhcp_pools: DhcpPools,
+        leases: Leases,
         selection: AddressSelection,
         owners: PreviousOwners,
         claims: EndpointClaims,
     ) -> None:
         self._pools = pools
         self._locks = locks
-        self._dhcp_pools = dhcp_pools
+        self._leases = leases
         self._selection = selection
         self._owners = owners
         self._claims = claims
@@ -162,7 +162,7 @@ class Allocations:
             if not is_due():
                 return False
             if pool.dhcp:
-                await self._dhcp_pools.release(pool, request.address)
+                await self._leases.release_address(pool.lan_parent, request.address)
             is_chosen = may_return and number in shared.chosen.get(pool.pool_id, ())
             returned = self._owners.returns(pool.pool_id, request.address, is_chosen)
             forgotten = self._owners.forgotten_returns(pool.pool_id)
@@ -194,6 +194,6 @@ class Allocations:
     async def _release_lease(self, pool: Pool, address: IPAddress) -> None:
         """Release a lease of a released pool. A failure must not prevent the release of the others."""
         try:
-            await self._dhcp_pools.release(pool, address)
+            await self._leases.release_address(pool.lan_parent, address)
         except StateError as failure:
             _log.error("the lease of {address}: {reason}", address=address, reason=str(failure))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -22,6 +22,7 @@ from ..lan.address_probe import Evidence, Free, Taken
 from ..option_values import ConflictDetection
 from .allocations import Allocations
 from .pool import Pool
+from .pool_plan import PoolPlanner
 from .pool_registry import PoolRegistry
 from .prefetch import pool_released_error
 from .requests import Purpose, ReleaseAddress, RequestAddress
@@ -145,6 +146,17 @@ def _wake(new: _NewPool) -> None:
         each.callback(None)
 
 
+@frozen
+class RequestedAddress:
+    """What a request is for."""
+
+    purpose: Purpose
+    address: IPAddress | None
+    """That of the request, or the default gateway; ``None`` if we choose an address for a container."""
+    is_checked: bool = False
+    """Whether the LAN was asked for it already."""
+
+
 class AddressPurposes:
     """Decides by what is known of the pool, and by asking the LAN."""
 
@@ -154,34 +166,36 @@ class AddressPurposes:
         new_pools: NewPools,
         allocations: Allocations,
         selection: AddressSelection,
+        planner: PoolPlanner,
     ) -> None:
         self._pools = pools
         self._new_pools = new_pools
         self._allocations = allocations
         self._selection = selection
+        self._planner = planner
 
-    async def of(self, request: RequestAddress, pool: Pool) -> tuple[Purpose, bool]:
+    async def of(self, request: RequestAddress, pool: Pool) -> RequestedAddress:
         """
         What an address is for. Engines do not mark auxiliary addresses, but request all of them before they create the network.
 
-        :return: the purpose, and whether the LAN was asked already.
         :raises RequestRefused: the address is taken, or the pool was released meanwhile.
         """
         pool_id, address = pool.pool_id, request.address
         if request.purpose is Purpose.GATEWAY:
-            if address is not None:
-                await self._new_pools.wait_for_others(pool_id, address)
-                self._refuse_released(pool)
-            return Purpose.GATEWAY, False
+            if address is None:
+                return RequestedAddress(Purpose.GATEWAY, await self._planner.default_gateway(pool))
+            await self._new_pools.wait_for_others(pool_id, address)
+            self._refuse_released(pool)
+            return RequestedAddress(Purpose.GATEWAY, address)
         if address is None or request.endpoint_name:
             self._new_pools.settled(pool_id)  # the network exists, so it is another driver's
-            return Purpose.ENDPOINT, False
+            return RequestedAddress(Purpose.ENDPOINT, address)
         if not self._new_pools.is_young(pool_id):
             self._new_pools.note_named(pool_id, address)
-            return Purpose.ENDPOINT, False
-        return await self._of_named(pool, address)
+            return RequestedAddress(Purpose.ENDPOINT, address)
+        return await self._named(pool, address)
 
-    async def _of_named(self, pool: Pool, address: IPAddress) -> tuple[Purpose, bool]:
+    async def _named(self, pool: Pool, address: IPAddress) -> RequestedAddress:
         """
         What an address is for that is named in a young pool, and asked for on the LAN. If a neighbour has it, it is an
         auxiliary one; else it is a container's, until CreateNetwork says what it is.
@@ -190,25 +204,25 @@ class AddressPurposes:
         await self._new_pools.wait_for_turn(pool.pool_id)
         self._refuse_released(pool)
         if not self._new_pools.is_new(pool.pool_id):
-            return Purpose.ENDPOINT, False
+            return RequestedAddress(Purpose.ENDPOINT, address)
         await self._release_forgotten(pool, address)
         self._selection.refuse_taken(pool, address, Purpose.AUXILIARY)
         self._new_pools.note_named(pool.pool_id, address)
         if (
             int(address) in self._pools.set_of(pool).reserved
         ):  # by networks that share their gateway and auxiliary addresses
-            return Purpose.AUXILIARY, True
+            return RequestedAddress(Purpose.AUXILIARY, address, is_checked=True)
         if pool.conflict_detection == ConflictDetection.OFF:
-            return Purpose.ENDPOINT, True
+            return RequestedAddress(Purpose.ENDPOINT, address, is_checked=True)
         with self._new_pools.probing(pool.pool_id):
             verdict = await self._selection.hold(pool, address)
         if isinstance(verdict, Taken) and verdict.how is Evidence.OURS:
             raise in_use_error(pool, address, verdict)
         if not isinstance(verdict, Free):
-            return Purpose.AUXILIARY, True
+            return RequestedAddress(Purpose.AUXILIARY, address, is_checked=True)
         # Its host may be off now, and finds the address in use if we defend it.
         self._selection.release(pool, address, pool.shared_set)
-        return Purpose.ENDPOINT, True
+        return RequestedAddress(Purpose.ENDPOINT, address, is_checked=True)
 
     async def _release_forgotten(self, pool: Pool, address: IPAddress) -> None:
         """

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import cached_property
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 from urllib.parse import quote, unquote
 
 from attrs import frozen
 
-from ..addresses import IPAddress, IPInterface, IPNetwork, is_link_local, range_without_lan
-from ..config import Config
-from ..errors import RequestRefused
+from ..addresses import IPAddress, IPInterface, IPNetwork
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import Span, usable_span
-from .options import OPTIONS, PoolOptions, parse_options
+from .options import OPTIONS
 from .requests import RequestPool
 
 MAX_DESCRIPTION = 1024
@@ -146,85 +144,6 @@ def id_without_nonce(pool_id: str) -> str:
     return ";".join(parts)
 
 
-def parent_of(options: PoolOptions, config: Config) -> str:
-    """The parent of a new pool; empty if none is known."""
-    return options.parent or config.host_interface or ""
-
-
-def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
-    """
-    Plan a pool from the request and the configuration.
-
-    :raises RequestRefused: the request contradicts itself, or omits what the configuration does not contain.
-    """
-    options = parse_options(request.options)
-    parent = parent_of(options, config)
-    version = 6 if request.v6 else 4
-    prefix = request.pool
-    if prefix is None:
-        prefix = _default_prefix(config, parent, version)
-    if prefix.version != version:
-        raise RequestRefused(
-            f"pool {prefix} is not of IPv{version}, which was asked for: give a subnet of that family"
-        )
-    barred = range_without_lan(prefix)
-    if barred is not None and not is_link_local(
-        prefix
-    ):  # CreateNetwork refuses that unless the network is internal
-        raise RequestRefused(
-            f"subnet {prefix} has addresses of {barred}, which no host on a LAN may have: give the LAN's own --subnet"
-        )
-    part = request.sub_pool
-    if part is None and request.pool in (None, config.subnet_of_version(version)):
-        part = config.ip_range_in(prefix)
-    if part is not None and (part.version != version or not part.subnet_of(prefix)):  # type: ignore[arg-type]
-        raise RequestRefused(f"--ip-range {part} is not in --subnet {prefix}: give a part of it")
-    return Pool(
-        pool_id=pool_id_for(request, nonce),
-        address_space=request.address_space,
-        prefix=prefix,
-        part=None if part == prefix else part,
-        parent=parent,
-        parent_named=options.parent is not None,
-        any_subnet=request.pool is None,
-        is_global=request.is_global,
-        conflict_detection=(
-            ConflictDetection.OFF
-            if request.is_global
-            else options.conflict_detection or config.conflict_detection
-        ),
-        dhcp=config.dhcp if options.dhcp is None else options.dhcp,
-        dhcp_release=config.dhcp_release if options.dhcp_release is None else options.dhcp_release,
-        dhcp_vendor_class=(
-            config.dhcp_vendor_class if options.dhcp_vendor_class is None else options.dhcp_vendor_class
-        ),
-        identity=options.identity or config.identity,
-    )
-
-
-def _default_prefix(config: Config, parent: str, version: int) -> IPNetwork:
-    prefix = config.subnet_of_version(version)
-    if parent != (config.host_interface or ""):
-        raise RequestRefused(
-            f"no subnet was given, and the plugin knows that of its host interface {config.host_interface or '(none)'} "
-            f"alone, not that of {parent}: give --subnet"
-        )
-    if prefix is None:
-        raise RequestRefused(
-            f"no subnet was given, and the plugin knows none for IPv{version} on {parent or 'any parent'}: give --subnet, "
-            "or start the plugin with --macvlan-subnet"
-        )
-    return prefix
-
-
-def gateway_in_data(pool: Pool, config: Config) -> IPInterface | None:
-    """The gateway for the reply to RequestPool: without a subnet the user cannot name one."""
-    if not pool.any_subnet:
-        return None
-    gateway = config.gateway_for(pool.prefix)
-    return None if gateway is None else ip_interface(f"{gateway}/{pool.prefix.prefixlen}")
-
-
 def reported_subnet(pool: Pool) -> IPNetwork:
     """
     The subnet in the reply to RequestPool.
@@ -233,20 +152,3 @@ def reported_subnet(pool: Pool) -> IPNetwork:
     request another pool for ever. 0.0.0.0/0 overlaps nothing.
     """
     return ip_network(_ANY[pool.prefix.version]) if pool.any_subnet else pool.prefix
-
-
-def refuse_overlap(pool: Pool, others: Mapping[str, Pool]) -> None:
-    """
-    :raises RequestRefused: the pool overlaps another subnet on the parent, so that an address could be allocated twice.
-    """
-    for other in others.values():
-        if (
-            other.address_space == pool.address_space
-            and other.parent == pool.parent
-            and other.prefix != pool.prefix
-            and other.prefix.overlaps(pool.prefix)
-        ):
-            raise RequestRefused(
-                f"subnet {pool.prefix} overlaps {other.prefix}, which is in use on parent {pool.parent or 'of no name'}: "
-                f"give --subnet {other.prefix} and a part of it as --ip-range"
-            )

@@ -8,13 +8,12 @@ from attrs import evolve
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 
-from ..config import Config
 from ..last_seen import EngineCalls
 from ..state.interfaces import Allocation
 from .allocations import Allocations
-from .dhcp_pools import DhcpPools
 from .new_pools import NewPools
-from .pool import Pool, gateway_in_data, refuse_overlap, reported_subnet
+from .pool import Pool, reported_subnet
+from .pool_plan import PoolPlanner, refuse_overlap
 from .pool_registry import PoolRegistry
 from .requests import GrantedPool, Purpose, RequestPool
 from .selection import AddressSelection
@@ -23,29 +22,22 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 
 class PoolRequests:
-    """
-    :param nonce: returns the part of a PoolID that makes it unique.
-    :param calls: the engine's calls, keyed by pool id.
-    """
+    """:param calls: the engine's calls, keyed by pool id."""
 
     def __init__(
         self,
-        config: Config,
+        planner: PoolPlanner,
         pools: PoolRegistry,
         new_pools: NewPools,
         allocations: Allocations,
-        dhcp_pools: DhcpPools,
         selection: AddressSelection,
-        nonce: Callable[[], str],
         calls: EngineCalls,
     ) -> None:
-        self._config = config
+        self._planner = planner
         self._pools = pools
         self._new_pools = new_pools
         self._allocations = allocations
-        self._dhcp_pools = dhcp_pools
         self._selection = selection
-        self._nonce = nonce
         self._calls = calls
         self._being_opened: dict[str, Pool] = {}
         """
@@ -85,7 +77,7 @@ class PoolRequests:
             self._selection.prepare(pool)
 
     async def request_pool(self, request: RequestPool) -> GrantedPool:
-        pool = await self._dhcp_pools.plan(request, self._config, self._nonce())
+        pool = await self._planner.plan(request)
         refuse_overlap(pool, {**self._pools.by_id, **self._being_opened})
         self._being_opened[pool.pool_id] = pool
         try:
@@ -99,7 +91,7 @@ class PoolRequests:
         _log.info(
             "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
         )
-        gateway = self._dhcp_pools.gateway_in_data(pool) if pool.dhcp else gateway_in_data(pool, self._config)
+        gateway = self._planner.gateway_in_data(pool)
         if gateway is not None:
             try:
                 self._selection.refuse_taken(pool, gateway.ip, Purpose.GATEWAY)

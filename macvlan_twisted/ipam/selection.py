@@ -31,7 +31,6 @@ class AddressSelection:
         conflicts: Conflicts,
         owners: PreviousOwners,
     ) -> None:
-        self._config = config
         self._pools = pools
         self._owners = owners
         self._conflicts = conflicts
@@ -88,13 +87,21 @@ class AddressSelection:
         return address
 
     async def previous(self, pool: Pool, name: str) -> IPAddress | None:
-        """The address that the container *name* had before, if it is still free."""
-        if not name or pool.identity == IdentitySource.RANDOM:
-            return None
-        sticky = self._owners.of_name(pool.pool_id, name)
-        return None if sticky is None else await self.again(pool, sticky.address, name)
+        """
+        The address that a container had before, as far as that is known and the address is free.
 
-    async def again(self, pool: Pool, address: IPAddress, name: str) -> IPAddress | None:
+        :param name: of the container; empty if the engine does not send it.
+        """
+        if not name:
+            address = self._owners.take_for_nameless(pool.pool_id)
+        elif pool.identity == IdentitySource.RANDOM:
+            address = None
+        else:
+            sticky = self._owners.of_name(pool.pool_id, name)
+            address = None if sticky is None else sticky.address
+        return None if address is None else await self._again(pool, address, name or "a container")
+
+    async def _again(self, pool: Pool, address: IPAddress, name: str) -> IPAddress | None:
         """*address*, which the container *name* had before, if it is still free."""
         if not self._may_choose(pool, address):
             return None  # it was requested with --ip, and is outside the range from which we choose
@@ -105,10 +112,6 @@ class AddressSelection:
             _log.info("{name} gets another address than before: {reason}", name=name, reason=str(refusal))
             return None
         return address
-
-    def default_gateway(self, pool: Pool) -> IPAddress | None:
-        """The gateway of the pool in the service's configuration."""
-        return self._config.gateway_for(pool.prefix)
 
     def release(self, pool: Pool, address: IPAddress, holder: str | None = None) -> None:
         """

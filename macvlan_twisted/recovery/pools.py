@@ -11,7 +11,8 @@ from ..config import Config
 from ..driver.models import Network
 from ..engine.blocking_client import FoundNetwork, FoundSubnet
 from ..errors import RequestRefused
-from ..ipam.pool import Pool, id_without_nonce, plan_pool, pool_id_for
+from ..ipam.pool import Pool, id_without_nonce, pool_id_for
+from ..ipam.pool_plan import plan_pool
 from ..ipam.requests import Purpose, RequestPool
 from ..protocol.messages import LOCAL_ADDRESS_SPACE
 from .snapshot import Snapshot

@@ -14,15 +14,8 @@ from macvlan_twisted.addresses import IPNetwork, parse_address, parse_interface,
 from macvlan_twisted.config import Config
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.options import parse_options
-from macvlan_twisted.ipam.pool import (
-    Pool,
-    gateway_in_data,
-    id_without_nonce,
-    plan_pool,
-    pool_id_for,
-    refuse_overlap,
-    reported_subnet,
-)
+from macvlan_twisted.ipam.pool import Pool, id_without_nonce, pool_id_for, reported_subnet
+from macvlan_twisted.ipam.pool_plan import PoolPlanner, plan_pool, refuse_overlap
 from macvlan_twisted.ipam.pool_registry import MAX_CURSORS, PoolRegistry
 from macvlan_twisted.ipam.requests import RequestPool
 from macvlan_twisted.protocol.json_reader import MAX_TEXT_LENGTH
@@ -172,9 +165,12 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(reported_subnet(planned("10.0.0.0/8")), parse_network("10.0.0.0/8"))
 
     def test_gateway_is_in_the_reply_only_without_a_subnet(self) -> None:
-        self.assertEqual(gateway_in_data(planned(None), LAN), parse_interface("192.168.1.1/24"))
-        self.assertIsNone(gateway_in_data(planned("192.168.1.0/24"), LAN))
-        self.assertIsNone(gateway_in_data(planned(None), evolve(LAN, gateways=())))
+        no_leases: Any = None
+        planner = PoolPlanner(LAN, no_leases, str)
+        self.assertEqual(planner.gateway_in_data(planned(None)), parse_interface("192.168.1.1/24"))
+        self.assertIsNone(planner.gateway_in_data(planned("192.168.1.0/24")))
+        without = PoolPlanner(evolve(LAN, gateways=()), no_leases, str)
+        self.assertIsNone(without.gateway_in_data(planned(None)))
 
     def test_configured_range_applies_to_its_own_subnet_only(self) -> None:
         config = evolve(LAN, ip_ranges=(parse_network("192.168.1.64/26"),))
