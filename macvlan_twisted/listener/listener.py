@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IListeningPort
 from ..config import Config
 from ..errors import StartupError
 from .endpoints import close_in_background, close_port, endpoint_of, listening_port, parse_unix
-from .unix_socket import UnixSocketListener
+from .unix_socket import SocketFile, UnixSocketListener
 
 
 class Listener(Protocol):
@@ -51,19 +51,13 @@ def make_listener(reactor: Any, config: Config) -> Listener:
     group = config.socket_group
     if config.listen is None:
         path = os.path.abspath(config.socket_path)
-        return UnixSocketListener(reactor, path, path, "--plugin-name", group=group, creates_directory=True)
+        file = SocketFile(path, "--plugin-name", group=group, creates_directory=True)
+        return UnixSocketListener(reactor, file, path)
     if config.listen.startswith("unix:"):
         parsed = parse_unix(config.listen)
         if not parsed.path.startswith("\0"):  # an abstract socket has no file, so no lock, and is never stale
-            return UnixSocketListener(
-                reactor,
-                os.path.abspath(parsed.path),
-                config.listen,
-                "--listen",
-                parsed.mode,
-                parsed.backlog,
-                group=group,
-            )
+            file = SocketFile(os.path.abspath(parsed.path), "--listen", parsed.mode, group)
+            return UnixSocketListener(reactor, file, config.listen, parsed.backlog)
     if group is not None:
         raise StartupError(
             f"--socket-group {group} is for a socket that the service makes, and --listen {config.listen} names another: "

@@ -32,73 +32,124 @@ _CLEAR_DEAD = Failpoint(
 _REMOVE_SOCKET = Failpoint("listener.socket.remove", "the socket's file is removed")
 
 
-class UnixSocketListener:
+class SocketFile:
     """
-    A :class:`~macvlan_twisted.listener.listener.Listener` on a socket file.
+    The file of a UNIX socket. :meth:`release` is also called after a failure.
 
     :param path: an absolute path.
-    :param where: the place as the user knows it, for errors.
-    :param option: the option by which a user chooses another place.
-    :param mode: the mode of the file; ``None`` for 0600, or for 0660 with a group.
-    :param backlog: how many connections may wait to be accepted.
+    :param option: the option by which a user chooses another one.
+    :param mode: ``None`` for 0600, or for 0660 with a group.
     :param group: the name of the group that owns the file.
     :param creates_directory: whether a missing directory is created.
     """
 
     def __init__(
         self,
-        reactor: Any,
         path: str,
-        where: str,
         option: str,
         mode: int | None = None,
-        backlog: int = BACKLOG,
-        *,
         group: str | None = None,
         creates_directory: bool = False,
     ) -> None:
-        self._reactor = reactor
-        self._path = path
-        self._where = where
+        self.path = path
         self._option = option
         self._mode = mode if mode is not None else 0o600 if group is None else 0o660
-        self._backlog = backlog
         self._group = group
         self._creates_directory = creates_directory
         self._lock = FileLock(Path(path + ".lock"), f"socket {path}", option)
-        self._port: IListeningPort | None = None
         self._file: os.stat_result | None = None
 
-    def take(self) -> None:
+    @property
+    def first_mode(self) -> int:
+        """The mode with which the socket is made: private until the group owns it."""
+        return self._mode if self._group is None else 0o600
+
+    def prepare(self) -> None:
+        """
+        Make the directory, and look for the group.
+
+        :raises StartupError: there is no such group. :raises OSError: the file system refuses.
+        """
         if self._creates_directory:
-            make_directory(Path(self._path).parent, 0o755, _MAKE_DIRECTORY)
+            make_directory(Path(self.path).parent, 0o755, _MAKE_DIRECTORY)
         if self._group is not None:
             _group_id(self._group)
-        try:
-            self._lock.acquire()
-            remove_stale_socket(self._path, self._option)
-        except OSError as error:
-            raise StartupError(f"cannot listen on {self._where}: {error.strerror}") from error
 
-    def listen(self, site: Any) -> None:
-        # private until the group owns it
-        mode = self._mode if self._group is None else 0o600
-        endpoint = UNIXServerEndpoint(self._reactor, self._path, backlog=self._backlog, mode=mode)
-        self._port = listening_port(endpoint, site, self._where)
-        self._file = os.lstat(self._path)
+    def take(self) -> None:
+        """
+        Lock the path, and remove a stale socket.
+
+        :raises StartupError: another process uses it. :raises OSError: the file system refuses.
+        """
+        self._lock.acquire()
+        remove_stale_socket(self.path, self._option)
+
+    def own(self) -> None:
+        """
+        The socket has been made: give it to the group, and remove it at the end.
+
+        :raises StartupError: it cannot be given to the group.
+        """
+        self._file = os.lstat(self.path)
         if self._group is not None:
             self._change_group(self._group)
 
     def _change_group(self, group: str) -> None:
         try:
             with _CHANGE_GROUP:
-                os.chown(self._path, -1, _group_id(group), follow_symlinks=False)
-                os.chmod(self._path, self._mode)
+                os.chown(self.path, -1, _group_id(group), follow_symlinks=False)
+                os.chmod(self.path, self._mode)
         except OSError as error:
             raise StartupError(
                 f"--socket-group {group}: the socket cannot be given to that group ({error.strerror}): run as root or as a "
                 "member of it"
             ) from error
+
+    def replace(self) -> None:
+        """Put a socket on which nobody listens in its place."""
+        if self._file is not None:
+            with suppress(OSError):  # the file is gone, perhaps with its directory
+                self._file = _put_dead_socket(self.path, self._file)
+
+    def release(self) -> None:
+        """Remove the file and the lock, as far as they exist and are ours."""
+        if self._file is not None:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(self._file, os.lstat(self.path)):
+                    with _REMOVE_SOCKET:
+                        os.unlink(self.path)
+            self._file = None
+        self._lock.release()
+
+
+class UnixSocketListener:
+    """
+    A :class:`~macvlan_twisted.listener.listener.Listener` on a socket file.
+
+    :param where: the place as the user knows it, for errors.
+    :param backlog: how many connections may wait to be accepted.
+    """
+
+    def __init__(self, reactor: Any, file: SocketFile, where: str, backlog: int = BACKLOG) -> None:
+        self._reactor = reactor
+        self._file = file
+        self._where = where
+        self._backlog = backlog
+        self._port: IListeningPort | None = None
+
+    def take(self) -> None:
+        self._file.prepare()
+        try:
+            self._file.take()
+        except OSError as error:
+            raise StartupError(f"cannot listen on {self._where}: {error.strerror}") from error
+
+    def listen(self, site: Any) -> None:
+        endpoint = UNIXServerEndpoint(
+            self._reactor, self._file.path, backlog=self._backlog, mode=self._file.first_mode
+        )
+        self._port = listening_port(endpoint, site, self._where)
+        self._file.own()
 
     async def stop_accepting(self) -> None:
         """
@@ -107,9 +158,7 @@ class UnixSocketListener:
         An engine that gets "connection refused" repeats its call, with the body. Our own socket has no name any more, and
         goes on to accept the connections that wait.
         """
-        if self._file is not None:
-            with suppress(OSError):  # the file is gone, perhaps with its directory
-                self._file = _put_dead_socket(self._path, self._file)
+        self._file.replace()
 
     async def stop_listening(self) -> None:
         port, self._port = self._port, None
@@ -120,13 +169,7 @@ class UnixSocketListener:
         port, self._port = self._port, None
         if port is not None:  # the start has failed
             close_in_background(port)
-        if self._file is not None:
-            with suppress(FileNotFoundError):
-                if os.path.samestat(self._file, os.lstat(self._path)):
-                    with _REMOVE_SOCKET:
-                        os.unlink(self._path)
-            self._file = None
-        self._lock.release()
+        self._file.release()
 
 
 def _group_id(group: str) -> int:
@@ -176,7 +219,7 @@ def _put_dead_socket(path: str, ours: os.stat_result) -> os.stat_result:
     Replace *path* by a socket on which nobody listens.
 
     :param ours: the status of our socket. A file of somebody else stays.
-    :return: the status of the file that :meth:`UnixSocketListener.release` removes.
+    :return: the status of the file that :meth:`SocketFile.release` removes.
     """
     if not os.path.samestat(ours, os.lstat(path)):
         return ours
