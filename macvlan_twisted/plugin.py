@@ -61,6 +61,7 @@ from .protocol.routes import Method, all_methods
 from .reconcile.container_names import ContainerNames
 from .reconcile.container_watch import ContainerWatch
 from .reconcile.link_monitor import HostLinkRepair, LinkMonitor
+from .reconcile.loop import ReconcileLoop
 from .reconcile.orphans import Orphans
 from .reconcile.reconciler import GRACE_PERIODS, GracePeriods, Reconciler
 from .reconcile.stale_endpoints import StaleEndpoints
@@ -110,6 +111,7 @@ class Plugin:
     container_watch: ContainerWatch
     orphans: Orphans
     reconciler: Reconciler
+    reconcile_loop: ReconcileLoop
     link_monitor: LinkMonitor
 
     def load(self) -> None:
@@ -215,8 +217,13 @@ def build(
     host_links = HostLinks(links, records, registry.host_links, routes)
     sockets = PacketSockets(links, host_links, surroundings.make_socket, parent_status)
     open_pools, sticky_addresses = PoolRegistry(addresses), StickyAddresses(addresses)
-    monitors = AddressMonitors(sockets, _probe_timing(config.probe_timeout), clock, random)
-    conflicts = Conflicts(sockets, links, monitors, ConflictTable(records, clock, wall_time), open_pools)
+    conflicts = Conflicts(
+        sockets,
+        links,
+        AddressMonitors(sockets, _probe_timing(config.probe_timeout), clock, random),
+        ConflictTable(records, clock, wall_time),
+        open_pools,
+    )
     host_routes = HostRoutes(host_links, routes, conflicts)
     announcer = Announcer(sockets, clock)
     on_lan = LanAddresses(registry, conflicts, announcer, AddressPrediction(conflicts, registry))
@@ -278,10 +285,11 @@ def build(
         StaleNetworks(registry, networks, pool_requests, pool_binding),
         orphans,
         engine,
-        config,
+        config.plugin_name,
         grace_periods,
         clock,
     )
+    reconcile_loop = ReconcileLoop(reconciler, config.reconcile_interval, grace_periods, clock)
     link_monitor = LinkMonitor(
         registry,
         parents,
@@ -321,6 +329,7 @@ def build(
         container_watch,
         orphans,
         reconciler,
+        reconcile_loop,
         link_monitor,
     )
 

@@ -255,7 +255,7 @@ def _parts(
     yield Part("leases", stop=plugin.leases.close)
     # Before the server: at the end it stops first, so that calls are turned away while begun work is finished.
     yield Part("link monitor", plugin.link_monitor.start, plugin.link_monitor.stop)
-    yield Part("reconciler", plugin.reconciler.start, plugin.reconciler.stop)
+    yield Part("reconciler", plugin.reconcile_loop.start, plugin.reconcile_loop.stop)
     if is_real:
         events = _LinkEvents(reactor, plugin.link_monitor)
         yield Part("link events", events.start, events.stop)

@@ -12,11 +12,10 @@ from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..config import Config
 from ..driver.registry import Registry
 from ..engine.interfaces import Inventory
 from ..errors import MacvlanError
@@ -78,9 +77,9 @@ class Findings:
 
 class Reconciler:
     """
-    Runs the first round after some seconds, and then one at each interval. With an interval of 0 it runs a single round,
-    when all that was there at the start is old enough.
+    Runs rounds: :class:`~macvlan_twisted.reconcile.loop.ReconcileLoop` says when.
 
+    :param plugin_name: the name by which the engine knows us.
     :param clock: ``IReactorTime`` of a clock that is never set.
     """
 
@@ -91,7 +90,7 @@ class Reconciler:
         stale_networks: StaleNetworks,
         orphans: Orphans,
         engine: Inventory,
-        config: Config,
+        plugin_name: str,
         grace_periods: GracePeriods,
         clock: Any,
     ) -> None:
@@ -100,38 +99,18 @@ class Reconciler:
         self._stale_networks = stale_networks
         self._orphans = orphans
         self._engine = engine
-        self._config = config
+        self._plugin_name = plugin_name
         self._grace = grace_periods
         self._clock = clock
         self._reported: set[str] = set()
-        self._first: Any = None
-        self._rounds: LoopingCall | None = None
-        self._round: Deferred[None] | None = None
-        self._is_acting = False
+        self.is_removing = False
+        """Whether a round removes something now."""
         self.counts: dict[str, int] = {}
         """By kind: how many were removed since the start, or are in the engine and unknown to us."""
 
-    def start(self) -> None:
-        delay = max(self._grace.first, 0 if self._config.reconcile_interval else self._grace.idle)
-        self._first = self._clock.callLater(delay, self._start_rounds)
-
-    def _start_rounds(self) -> None:
-        self._first = None
-        if not self._config.reconcile_interval:
-            self._run_logged()
-            return
-        self._rounds = LoopingCall(self._run_logged)
-        self._rounds.clock = self._clock
-        self._rounds.start(self._config.reconcile_interval)
-
-    def _run_logged(self) -> Deferred[None]:
-        """A failed round does not prevent the next ones."""
-        self._round = ensureDeferred(self.run())
-        self._round.addErrback(_log_failure)
-        return self._round.addCallback(self._round_ended)
-
-    def _round_ended(self, result: None) -> None:
-        self._round = None
+    def run_logged(self) -> Deferred[None]:
+        """:meth:`run`, with a failure logged: it does not prevent the next rounds."""
+        return ensureDeferred(self.run()).addErrback(_log_failure)
 
     async def run(self) -> None:
         """
@@ -144,28 +123,11 @@ class Reconciler:
             return
         await deferLater(self._clock, self._grace.between_checks)
         second = await self._check()
-        self._is_acting = True
+        self.is_removing = True
         try:
             await self._act(_both(first, second))
         finally:
-            self._is_acting = False
-
-    async def stop(self) -> None:
-        """Finish a removal that has begun."""
-        if self._first is not None:
-            self._first.cancel()
-            self._first = None
-        if self._rounds is not None and self._rounds.running:
-            self._rounds.stop()
-        current = self._round
-        if current is None:
-            return
-        if not self._is_acting:
-            current.cancel()
-            return
-        finished: Deferred[None] = Deferred()
-        current.addBoth(lambda _: finished.callback(None))
-        await finished
+            self.is_removing = False
 
     async def _check(self) -> Findings:
         snapshot = await take_snapshot(self._engine, self._registry)
@@ -180,7 +142,7 @@ class Reconciler:
             dict(await self._stale_endpoints.find(snapshot, idle, min(idle, self._grace.unlisted))),
             self._stale_networks.find(snapshot, idle),
             await self._orphans.find(idle),
-            self._unreported(unknown_to_us(snapshot, self._registry, [self._config.plugin_name])),
+            self._unreported(unknown_to_us(snapshot, self._registry, [self._plugin_name])),
         )
 
     def _unreported(self, unknown: UnknownObjects) -> UnknownObjects:

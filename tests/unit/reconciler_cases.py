@@ -90,7 +90,7 @@ class ReconcilerTestCase(PluginTestCase):
     def begin(self, plugin: PluginHarness | None = None) -> None:
         self.plugin = plugin or self.plugin
         self.reconciler = self.plugin.parts.reconciler
-        self.reconciler.start()
+        self.plugin.parts.reconcile_loop.start()
 
     def start_again(self) -> None:
         """A kill, and a start."""

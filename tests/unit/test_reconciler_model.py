@@ -61,7 +61,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
     def go_on(self) -> None:
         plugin = self.plugin
         self.reconciler = plugin.parts.reconciler
-        self.reconciler.start()
+        plugin.parts.reconcile_loop.start()
 
     def next_address(self, pool_id: str) -> str | None:
         number = next(self.numbers, None)

@@ -400,7 +400,7 @@ class ReconcilerTests(ReconcilerTestCase):
         self.begin()
         self.plugin.records.steps.hold.add("forget")
         self.go_round()
-        closed = self.plugin.start(self.reconciler.stop())
+        closed = self.plugin.start(self.plugin.parts.reconcile_loop.stop())
         self.assertNoResult(closed)
         self.plugin.records.steps.let_all_go()
         self.successResultOf(closed)
