@@ -283,7 +283,11 @@ class Config:
         is_flag=True,
     )
     log_format: LogFormat = service_option(
-        LogFormat.TEXT, "log-format", parse_log_format, "How log lines look: text or json.", metavar="FORMAT"
+        LogFormat.TEXT,
+        "log-format",
+        parse_log_format,
+        "How log lines look: text or json (one flat object a line).",
+        metavar="FORMAT",
     )
     debug: bool = service_option(
         False, "debug", parse_flag, "Log every call with its duration.", short="d", is_flag=True

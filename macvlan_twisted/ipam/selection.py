@@ -109,7 +109,11 @@ class AddressSelection:
             self.refuse_taken(pool, address, Purpose.ENDPOINT)
             await self.refuse_used_by_others(pool, address)
         except RequestRefused as refusal:
-            _log.info("{name} gets another address than before: {reason}", name=name, reason=str(refusal))
+            _log.info(
+                "container {container}: gets another address than before ({reason})",
+                container=name,
+                reason=str(refusal),
+            )
             return None
         return address
 
