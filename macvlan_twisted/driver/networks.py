@@ -203,7 +203,7 @@ class Networks:
                 options.given(),
             )
             network = await self._setup.make(network, requested)
-        await self._planner.warn(network)
+            await self._planner.warn(network)
         _log.info(
             "network {network}: created on parent {parent}, mode {mode}, subnet {subnet}{host}",
             network=network.short_id,
