@@ -35,11 +35,9 @@ def release(socket: LanSocket, binding: Binding, random: Random) -> None:
         with _RELEASE:
             socket.send(encode(message))
     except LinkError as failure:
-        # Cause: the parent is down or gone. Remedy: none needed; the server offers the address again when
-        # the lease has expired.
         _log.warn(
-            "DHCP {parent} {mac}: cannot release {address} to server {server}, the lease expires by itself "
-            "({reason})",
+            "DHCP on {parent}: {mac} could not give {address} back to {server}, it stays leased until its time is "
+            "over: {reason}",
             parent=socket.parent,
             mac=binding.mac,
             address=binding.address,
@@ -47,8 +45,8 @@ def release(socket: LanSocket, binding: Binding, random: Random) -> None:
             reason=str(failure),
         )
     else:
-        _log.debug(
-            "DHCP {parent} {mac}: released {address} to server {server}",
+        _log.info(
+            "DHCP on {parent}: {mac} has given {address} back to {server}",
             parent=socket.parent,
             mac=binding.mac,
             address=binding.address,

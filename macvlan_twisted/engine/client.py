@@ -193,7 +193,7 @@ class EngineClient:
         with parsing_answer("its containers"):
             return {
                 each["Id"]: [
-                    _attachment(name, network, each.get("Names") or ())
+                    _attachment(name, network)
                     for name, network in ((each.get("NetworkSettings") or {}).get("Networks") or {}).items()
                 ]
                 for each in listed
@@ -316,9 +316,7 @@ def _cancellable(work: Deferred[Any]) -> Deferred[Any]:
     return result
 
 
-def _attachment(
-    name: str, network: Mapping[str, Any] | None, container_names: Sequence[str] = ()
-) -> ListedAttachment:
+def _attachment(name: str, network: Mapping[str, Any] | None) -> ListedAttachment:
     network = network or {}
     ipam = network.get("IPAMConfig") or {}
     asked = [ipam.get(key) for key in ("IPv4Address", "IPv6Address")]
@@ -326,8 +324,6 @@ def _attachment(
         str(network.get("NetworkID") or name),
         str(network.get("EndpointID") or ""),
         tuple(parse_address(each) for each in asked if each),
-        # A link of another container adds a name like /other/alias.
-        next((str(each)[1:] for each in container_names if str(each).count("/") == 1), ""),
     )
 
 

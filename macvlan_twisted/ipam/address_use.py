@@ -13,7 +13,6 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPNetwork
-from ..display_names import DisplayNames
 from ..errors import MacvlanError, RequestRefused
 from ..last_seen import ENGINE_PATIENCE
 from ..state.interfaces import StickyAddress
@@ -54,7 +53,6 @@ class AddressUse:
         selection: AddressSelection,
         owners: PreviousOwners,
         binding: PoolBinding,
-        names: DisplayNames,
     ) -> None:
         self._pools = pools
         self._claims = claims
@@ -62,7 +60,6 @@ class AddressUse:
         self._selection = selection
         self._owners = owners
         self._binding = binding
-        self._names = names
         self._observed: dict[str, str] = {}
         """By pool id: the network in which a new endpoint has an address of the pool."""
 
@@ -81,7 +78,6 @@ class AddressUse:
         for subnet, address in addresses:
             pool = self._claims.use(endpoint_id, network_id, parent, subnet, address)
             if pool is not None:
-                self._names.endpoint_requested(endpoint_id, pool.pool_id, int(address))
                 self._selection.refuse_noticed(pool, address)
 
     def endpoint_found(
@@ -219,11 +215,9 @@ class FormerLives:
         try:
             await self._end(pool, former)
         except MacvlanError as failure:  # the container gets another address, and the reconciler tries again
-            # Cause: the kernel or the disk refused. Remedy: none needed; the container gets another
-            # address, and the release is tried again.
             _log.warn(
-                "container {container}: cannot release address {address} of its previous run ({reason})",
-                container=name,
+                "container {name}: address {address} is not released from its former life: {reason}",
+                name=name,
                 address=former.address,
                 reason=str(failure),
             )
@@ -242,8 +236,8 @@ class FormerLives:
 
         if await self._allocations.release(ReleaseAddress(pool.pool_id, former.address), is_unused):
             _log.info(
-                "container {container}: address {address} of its previous run released, it starts again",
-                container=former.name,
+                "container {name} starts again: address {address} is released from its former life",
+                name=former.name,
                 address=former.address,
             )
 
