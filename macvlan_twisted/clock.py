@@ -119,7 +119,7 @@ class BootTimeClock:
             try:
                 call.func(*call.args, **call.kw)
             except Exception:
-                _log.failure("a delayed call failed")
+                _log.failure("delayed call: failed")
 
     # IReadDescriptor.
 

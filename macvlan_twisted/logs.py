@@ -1,6 +1,9 @@
 """
 The format of log lines, and which levels are shown.
 
+A JSON line is one flat object: ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, the fields of the event as
+strings and numbers, and ``traceback`` where there is one.
+
 ``twist`` has options for both, which we set. ``twistd`` writes one format and every level, so it gets an observer of
 ours, by its ``--logger`` option. That takes the name of a function without arguments, hence the module's variables; and
 with it goes opening the log file, private. :func:`rotate` and :func:`reopen` are for signals.
@@ -8,20 +11,25 @@ with it goes opening the log file, private. :func:`rotate` and :func:`reopen` ar
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from math import isfinite
 from typing import IO, Any, cast
 
 from attrs import frozen
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
     ILogFilterPredicate,
     ILogObserver,
+    LogEvent,
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
-    jsonFileLogObserver,
+    formatEvent,
     textFileLogObserver,
 )
 from twisted.python.logfile import LogFile
@@ -51,16 +59,56 @@ def configure(runner: MutableMapping[str, Any], *, json: bool, debug: bool) -> N
     _choice = _Choice(runner, json, debug)
     if "fileLogObserverFactory" in runner:  # twist
         if json:
-            runner["fileLogObserverFactory"] = jsonFileLogObserver
+            runner["fileLogObserverFactory"] = json_observer
         if debug:
             runner["logLevel"] = LogLevel.debug
     elif not runner.get("logger") and not runner.get("syslog"):
         runner["logger"] = f"{__name__}.{twistd_observer.__name__}"
 
 
+def json_observer(file: IO[Any]) -> FileLogObserver:
+    """As :func:`~twisted.logger.textFileLogObserver`, of lines that Loki and jq can read."""
+    return FileLogObserver(file, json_line)
+
+
+_COMMON_FIELDS = ("time", "level", "logger", "message", "traceback")
+
+
+def json_line(event: LogEvent) -> str:
+    """One event as a line with a JSON object."""
+    failure = event.get("log_failure")
+    level = event.get("log_level") or LogLevel.info
+    line: dict[str, str | int | float | bool | None] = {
+        "time": datetime.fromtimestamp(event.get("log_time", 0), UTC).isoformat(timespec="milliseconds"),
+        "level": level.name,
+        "logger": str(event.get("log_namespace") or event.get("log_system") or "-"),
+        "message": formatEvent(event) or _text_of(event),
+    }
+    for name, value in event.items():
+        # Twisted's own fields begin with log_ or are those of its older log system.
+        if name.startswith("log_") or name in _COMMON_FIELDS or name in _LEGACY_FIELDS:
+            continue
+        is_plain = isinstance(value, str | int | bool) or (isinstance(value, float) and isfinite(value))
+        line[name] = value if is_plain or value is None else str(value)
+    if failure is not None:
+        line["traceback"] = failure.getTraceback()
+    return json.dumps(line, allow_nan=False) + "\n"
+
+
+_LEGACY_FIELDS = frozenset(
+    {"message", "time", "system", "isError", "logLevel", "format", "failure", "why", "printed"}
+)
+
+
+def _text_of(event: LogEvent) -> str:
+    """Of an event without a format, such as an error that nobody handled."""
+    failure = event.get("log_failure")
+    return "" if failure is None else failure.getErrorMessage()
+
+
 def twistd_observer() -> ILogObserver:
     """``twistd`` calls this when it begins to log."""
-    observer_to = jsonFileLogObserver if _choice.json else textFileLogObserver
+    observer_to = json_observer if _choice.json else textFileLogObserver
     level = LogLevel.debug if _choice.debug else LogLevel.info
     observer = cast(ILogObserver, observer_to(_log_file(_choice.runner)))
     shown = cast(ILogFilterPredicate, LogLevelFilterPredicate(level))
@@ -109,6 +157,8 @@ def reopen() -> None:
             os.dup2(file, written.fileno())
             os.close(file)
     except OSError as error:
+        # Cause: the file's directory is gone or not writable; the log continues in the open file. Remedy:
+        # correct the path and send SIGHUP again.
         _log.warn(
             "log file {path}: cannot be reopened ({reason})", path=error.filename, reason=error.strerror
         )

@@ -246,7 +246,7 @@ def build(
     pool_binding = PoolBinding(
         open_pools, PoolMatch(open_pools, new_pools), pool_calls.locks, allocations, selection, claims
     )
-    address_use = AddressUse(open_pools, claims, allocations, selection, owners, pool_binding)
+    address_use = AddressUse(open_pools, claims, allocations, selection, owners, pool_binding, registry.names)
     pool_requests = PoolRequests(pool_planner, open_pools, new_pools, allocations, selection, pool_calls)
 
     parents = Parents(links, registry, sockets, parent_status, KeyedLock())
@@ -266,6 +266,7 @@ def build(
         selection,
         ContainerAddresses(allocations, selection, former_lives, macs, leases),
         pool_calls.last_seen,
+        registry.names,
     )
     endpoints = Endpoints(registry, planner, macvlan_links, endpoint_addresses, removal, endpoint_calls)
     joining = Joining(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)

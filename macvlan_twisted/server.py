@@ -42,8 +42,10 @@ class Server:
         try:
             await self._drain()
         except CancelledError:
+            # Cause: the kernel or the disk did not answer in time. Remedy: the engine repeats the calls
+            # when the plugin is back.
             _log.error(
-                "the service ends without an answer to calls that take too long: {calls}",
+                "service: stops without having answered {calls}",
                 calls=", ".join(self._app.under_way()),
             )
         await self._listener.stop_listening()

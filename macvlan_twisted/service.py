@@ -139,9 +139,11 @@ class MacvlanService(Service):
                     left = max(0.0, deadline - self._clock.seconds())
                     await ensureDeferred(_finished(stopped)).addTimeout(left, self._clock)
             except (TimeoutError, StuckThread):
-                _log.error("{part}: not stopped in time, it is left as it is", part=part.name)
+                # Cause: the kernel or the disk did not answer in time. Remedy: check the disk and the
+                # kernel log; the next start finishes what was begun.
+                _log.error("{part}: not stopped in time, abandoned", part=part.name)
             except Exception:
-                _log.failure("stopping {part} failed", part=part.name)
+                _log.failure("{part}: stopping failed", part=part.name)
 
 
 async def _finished(stopped: Awaitable[None]) -> None:
@@ -310,7 +312,11 @@ class _LinkEvents:
             self._events.open()
             self._events.listen(self._monitor.hear)
         except LinkError as failure:
-            _log.warn("what others do to links is noticed late: {reason}", reason=str(failure))
+            # Cause: the kernel refused a netlink socket for link events. Remedy: act on the reason and
+            # restart the plugin.
+            _log.warn(
+                "link monitoring: unavailable, changes are noticed with delay ({reason})", reason=str(failure)
+            )
 
     def stop(self) -> None:
         self._events.close()
@@ -336,8 +342,10 @@ def _log_detected(detected: Detected) -> None:
     for reason in detected.reasons:
         _log.info("{reason}", reason=reason)
     for hint in detected.hints:
+        # Cause: containers may not be reachable over this host interface. Remedy: named in the line.
         _log.warn("{hint}", hint=hint)
     if config.plugin_name == SHADOWED_PLUGIN_NAME and config.listen is None:
+        # Cause: --plugin-name macvlan. Remedy: choose another --plugin-name.
         _log.warn(
             "Docker Engine has a builtin driver called macvlan, which shadows a plugin of that name: networks "
             "created with -d macvlan will not come here; choose another --plugin-name"
@@ -376,7 +384,7 @@ class BackgroundTask:
 
 def _log_unless_cancelled(failure: Failure) -> None:
     if not failure.check(CancelledError):
-        _log.failure("work in the background failed", failure=failure)
+        _log.failure("background task: failed", failure=failure)
 
 
 def _one_line(error: BaseException) -> str:

@@ -271,9 +271,11 @@ async def warn_of_stale_sandboxes(
     await deferLater(clock, 3 * CONFIRMATION_DELAY)
     left = empty & await run_in_thread(unused_sandboxes, directory)
     if left:
+        # Cause: an engine was killed and left network namespaces mounted; links in them keep parents busy.
+        # Remedy: macvlan-twisted sandboxes shows them and what to remove.
         _log.warn(
-            "no process lives in {number} sandboxes that an engine has mounted ({paths}): see what they are with "
-            "macvlan-twisted sandboxes",
+            "stale sandboxes: {number} mounted without a process ({paths}); list them with: macvlan-twisted "
+            "sandboxes",
             number=len(left),
             paths=", ".join(sorted(map(str, left))[:5]),
         )

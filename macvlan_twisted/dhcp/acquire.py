@@ -102,7 +102,7 @@ async def discover(socket: LanSocket, client: Client, environment: Environment) 
         offer.server_id, offer.server_mac, offer.your_address, offer.prefix_length, offer.router
     )
     _log.info(
-        "DHCP on {parent}: the server {server} ({mac}) offers {offered}, prefix length {prefix_length}, router {router}",
+        "DHCP {parent}: server {server} ({mac}) offers {offered}/{prefix_length}, router {router}",
         parent=socket.parent,
         server=found.server_id,
         mac=found.server_mac,

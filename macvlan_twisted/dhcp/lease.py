@@ -301,37 +301,47 @@ class Lease:
         return {"parent": self._context.parent, "mac": self._client.mac}
 
     def _log_leased(self, binding: Binding) -> None:
-        _log.info("DHCP on {parent}: {mac} has leased {lease}", **self._subject, lease=_described(binding))
+        _log.debug("DHCP {parent} {mac}: leased {lease}", **self._subject, lease=_described(binding))
 
     def _log_failed_attempt(self, reason: str) -> None:
-        _log.warn("DHCP on {parent}: {mac} got no lease: {reason}", **self._subject, reason=reason)
+        # Cause: no server answered, or it refused; the attempt may be repeated. Remedy: check that a DHCP
+        # server answers on the parent's LAN and has a free address for this MAC.
+        _log.warn("DHCP {parent} {mac}: no lease ({reason})", **self._subject, reason=reason)
 
     def _log_renewed(self, binding: Binding) -> None:
-        _log.info("DHCP on {parent}: {mac} goes on with {lease}", **self._subject, lease=_described(binding))
+        _log.debug("DHCP {parent} {mac}: renewed {lease}", **self._subject, lease=_described(binding))
 
     def _log_unanswered(self, binding: Binding, state: State) -> None:
+        # Cause: the server is down or unreachable; the request is repeated, and the lease stays valid until
+        # its time is over. Remedy: start the server.
         _log.warn(
-            "DHCP on {parent}: {mac} asked in vain to go on with {lease} ({state})",
+            "DHCP {parent} {mac}: not renewed, no server answered ({state}, {lease})",
             **self._subject,
             lease=_described(binding),
             state=state.value,
         )
 
     def _log_lost(self, binding: Binding, reason: str) -> None:
+        # Cause: the lease expired or the server refused to renew it; the address is requested again and
+        # again. Remedy: assign the address to the MAC on the server, or restart the container.
         _log.error(
-            "DHCP on {parent}: {mac} has no right to {address} any more, for {reason}; the container keeps it, and it "
-            "is asked for again and again: see to it that the server gives {address} to {mac}",
+            "DHCP {parent} {mac}: lease of {address} lost, the container still uses it ({reason}); make the "
+            "server assign {address} to {mac}",
             **self._subject,
             address=binding.address,
             reason=reason,
         )
 
     def _log_regained(self, binding: Binding) -> None:
-        _log.warn("DHCP on {parent}: {mac} has got back {lease}", **self._subject, lease=_described(binding))
+        # Cause: the server assigns the lost address again. Remedy: none needed.
+        _log.warn("DHCP {parent} {mac}: lease regained, {lease}", **self._subject, lease=_described(binding))
 
     def _log_moved(self, old: Binding, new: Binding) -> None:
+        # Cause: the server's reservations or pool have changed. Remedy: assign the old address to the MAC
+        # on the server, or restart the container; -o dhcp_readdress=true changes the address of running
+        # containers.
         _log.error(
-            "DHCP on {parent}: the server {server} does not give {old} back to {mac}, it insists on {new}",
+            "DHCP {parent} {mac}: server {server} refuses {old} and insists on {new}",
             **self._subject,
             server=new.server_id,
             old=old.address,
@@ -341,14 +351,16 @@ class Lease:
     def _log_error(self, what: str, error: Exception) -> None:
         """Call it while *error* is handled: a traceback is logged unless the error is one of ours."""
         if isinstance(error, MacvlanError):
+            # Cause: the kernel or the disk refused a step of the lease; it is tried again. Remedy: act on
+            # the reason.
             _log.error(
-                "DHCP on {parent}: of the lease of {mac}: {what}: {reason}",
+                "DHCP {parent} {mac}: {what} failed ({reason})",
                 **self._subject,
                 what=what,
                 reason=str(error),
             )
         else:
-            _log.failure("DHCP on {parent}: of the lease of {mac}: {what}", **self._subject, what=what)
+            _log.failure("DHCP {parent} {mac}: {what} failed", **self._subject, what=what)
 
 
 def _stay(state: State, requested: Binding | None) -> None:
@@ -356,5 +368,5 @@ def _stay(state: State, requested: Binding | None) -> None:
 
 
 def _described(binding: Binding) -> str:
-    time = "ever" if binding.is_for_ever else f"{binding.lease_seconds} s"
-    return f"{binding.interface}, for {time}, from {binding.server_id} ({binding.server_mac})"
+    time = "unlimited" if binding.is_for_ever else f"{binding.lease_seconds} s"
+    return f"{binding.interface}, {time}, server {binding.server_id}"

@@ -125,8 +125,11 @@ class Leases:
             try:
                 await self._forget(record)
             except StateError as failure:  # the first error is the one to report
+                # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next
+                # start releases the lease.
                 _log.error(
-                    "the row of a lease of {mac} stays until the next start: {reason}",
+                    "DHCP {parent} {mac}: cannot erase the lease from state until the next start ({reason})",
+                    parent=record.parent,
                     mac=record.binding.mac,
                     reason=str(failure),
                 )
@@ -199,8 +202,8 @@ class Leases:
         if not record.release:
             if lease is not None:
                 lease.stop()
-            _log.info(
-                "DHCP on {parent}: the lease of {address} for {mac} is not given back (dhcp_release=false)",
+            _log.debug(
+                "DHCP {parent} {mac}: lease of {address} not released (dhcp_release=false)",
                 parent=record.parent,
                 address=record.binding.address,
                 mac=record.binding.mac,
@@ -222,9 +225,12 @@ class Leases:
             if record.pending is not None:
                 release(socket, record.pending, self._environment.random)
         except LinkError as failure:
+            # Cause: the server could not be reached on the parent. Remedy: none needed; the server offers
+            # the address again when the lease has expired.
             _log.warn(
-                "DHCP on {parent}: the lease of {address} is not given back and ends by itself: {reason}",
+                "DHCP {parent} {mac}: lease of {address} not released, it expires by itself ({reason})",
                 parent=record.parent,
+                mac=record.binding.mac,
                 address=record.binding.address,
                 reason=str(failure),
             )
@@ -265,19 +271,20 @@ class Leases:
             except CancelledError:
                 raise
             except MacvlanError as failure:
+                # Cause: the kernel or the disk refused a step of the lease. Remedy: act on the reason.
                 _log.error(
-                    "DHCP on {parent}: the lease of {key}: {reason}",
+                    "DHCP {parent}: lease {key} failed ({reason})",
                     parent=record.parent,
                     key=record.key,
                     reason=str(failure),
                 )
             except Exception:
-                _log.failure("DHCP on {parent}: the lease of {key}", parent=record.parent, key=record.key)
+                _log.failure("DHCP {parent}: lease {key} failed", parent=record.parent, key=record.key)
 
     async def _resume_one(self, record: LeaseRecord, is_owned: bool) -> None:
         if not is_owned:
             _log.info(
-                "DHCP on {parent}: nobody has the lease of {address} for {mac} (any more): it is given back",
+                "DHCP {parent} {mac}: released {address}, which no container uses",
                 parent=record.parent,
                 address=record.binding.address,
                 mac=record.binding.mac,
@@ -287,9 +294,11 @@ class Leases:
         try:
             socket = await self._sockets.ready(record.parent)
         except LinkError as failure:
+            # Cause: the parent is absent or down at the start. Remedy: bring the parent up.
             _log.warn(
-                "DHCP on {parent}: the lease of {address} is not renewed before the parent is there: {reason}",
+                "DHCP {parent} {mac}: lease of {address} not renewed until the parent is usable ({reason})",
                 parent=record.parent,
+                mac=record.binding.mac,
                 address=record.binding.address,
                 reason=str(failure),
             )

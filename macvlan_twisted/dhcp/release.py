@@ -35,9 +35,11 @@ def release(socket: LanSocket, binding: Binding, random: Random) -> None:
         with _RELEASE:
             socket.send(encode(message))
     except LinkError as failure:
+        # Cause: the parent is down or gone. Remedy: none needed; the server offers the address again when
+        # the lease has expired.
         _log.warn(
-            "DHCP on {parent}: {mac} could not give {address} back to {server}, it stays leased until its time is "
-            "over: {reason}",
+            "DHCP {parent} {mac}: cannot release {address} to server {server}, the lease expires by itself "
+            "({reason})",
             parent=socket.parent,
             mac=binding.mac,
             address=binding.address,
@@ -45,8 +47,8 @@ def release(socket: LanSocket, binding: Binding, random: Random) -> None:
             reason=str(failure),
         )
     else:
-        _log.info(
-            "DHCP on {parent}: {mac} has given {address} back to {server}",
+        _log.debug(
+            "DHCP {parent} {mac}: released {address} to server {server}",
             parent=socket.parent,
             mac=binding.mac,
             address=binding.address,

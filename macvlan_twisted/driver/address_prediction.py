@@ -92,7 +92,7 @@ class AddressPrediction:
             del expected[oldest]
             self._conflicts.release(network.parent, oldest, network.network_id)
         ensureDeferred(self._hold(network, address)).addErrback(
-            lambda failure: _log.failure("looking ahead failed", failure=failure)
+            lambda failure: _log.failure("address prediction: failed", failure=failure)
         )
 
     async def _hold(self, network: Network, address: IPAddress) -> None:

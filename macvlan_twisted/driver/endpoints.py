@@ -72,15 +72,12 @@ class Endpoints:
                     )
                 endpoint = await self._make(endpoint, network, forgotten)
         _log.info(
-            "macvlan port created: {link} on parent {parent} in mode {mode}, MAC {mac}, address {address} "
-            "(endpoint {endpoint}, network {network})",
+            "{subject}: link {link} created on parent {parent}, address {addresses}, MAC {mac} (network {network})",
             link=endpoint.link,
             parent=endpoint.parent,
-            mode=network.mode,
             mac=endpoint.mac or "of the parent",
-            address=endpoint.address or endpoint.address_v6 or "none",
-            endpoint=endpoint.short_id,
-            network=network.short_id,
+            **_addresses(endpoint),
+            **self._registry.names.fields(endpoint.endpoint_id, network.network_id),
         )
         return _chosen(endpoint, request)
 
@@ -166,12 +163,10 @@ class Endpoints:
                 f"address {' and '.join(map(str, forgotten.addresses))} is in use by endpoint {forgotten.endpoint_id}, whose "
                 "link is in a container: stop that container, or choose another address"
             )
-        _log.info(
-            "endpoint {old} is dropped: the engine has forgotten it, and gave its address to {new}",
-            old=forgotten.short_id,
-            new=successor.short_id,
+        await self._removal.delete(
+            requests.EndpointCall(forgotten.network_id, forgotten.endpoint_id),
+            f"the engine has forgotten it, and gave its address to {self._registry.names.endpoint(successor.endpoint_id)}",
         )
-        await self._removal.delete(requests.EndpointCall(forgotten.network_id, forgotten.endpoint_id))
 
     async def operational_info(self, request: requests.EndpointCall) -> dict[str, str]:
         """
@@ -218,14 +213,18 @@ class EndpointRemoval:
         self._rows_left: dict[str, str] = {}
         """By endpoint that was not created: its network. The disk refused to erase their rows."""
 
-    async def delete(self, request: requests.EndpointCall) -> None:
-        """Remove the endpoint and its link; succeeds when there is nothing."""
+    async def delete(self, request: requests.EndpointCall, why: str = "") -> None:
+        """
+        Remove the endpoint and its link; succeeds when there is nothing.
+
+        :param why: for the log, if the engine has not asked for it.
+        """
         async with self._calls.call(request.endpoint_id):
             endpoint = self._registry.endpoints.get(request.endpoint_id)
             if endpoint is None:
                 await self._remove_unknown(request.endpoint_id)
             else:
-                await self._remove(endpoint)
+                await self._remove(endpoint, why)
 
     async def delete_all(self, network_id: str) -> list[str]:
         """
@@ -246,22 +245,24 @@ class EndpointRemoval:
         known = [endpoint.endpoint_id for endpoint in self._registry.endpoints_of(network_id)]
         return known + [id_ for id_, where in self._rows_left.items() if where == network_id]
 
-    async def drop(self, endpoint: Endpoint, idle: float) -> bool:
+    async def drop(self, endpoint: Endpoint, idle: float, why: str) -> bool:
         """
         Remove an endpoint whose container is gone, though the engine has not asked for it.
 
         :param idle: seconds for which the engine must not have mentioned it.
+        :param why: for the log.
         :return: whether it was removed; otherwise it has changed, or the engine mentioned it.
         """
         async with self._calls.locks.acquire(endpoint.endpoint_id):
             is_unchanged = self._registry.endpoints.get(endpoint.endpoint_id) is endpoint
             if not is_unchanged or self._calls.last_seen.idle_for(endpoint.endpoint_id) < idle:
                 return False
-            await self._remove(endpoint)
+            await self._remove(endpoint, why)
         return True
 
-    async def _remove(self, endpoint: Endpoint) -> None:
+    async def _remove(self, endpoint: Endpoint, why: str) -> None:
         removed, failure = False, None
+        named = self._registry.names.fields(endpoint.endpoint_id, endpoint.network_id)
         network = self._registry.networks.get(endpoint.network_id)
         try:
             removed = await self._macvlan_links.retire(endpoint, network)
@@ -276,10 +277,12 @@ class EndpointRemoval:
         if failure is not None:
             raise failure
         _log.info(
-            "unused link removed: {link} (endpoint {endpoint}{how})",
+            "{subject}: link {link} removed from parent {parent}, address {addresses} (network {network}{reason})",
             link=endpoint.link,
-            endpoint=endpoint.short_id,
-            how="" if removed else "; it had gone with its sandbox",
+            parent=endpoint.parent,
+            reason=f"; {why}" if why else "",
+            **_addresses(endpoint),
+            **named,
         )
 
     async def _remove_unknown(self, endpoint_id: str) -> None:
@@ -288,8 +291,8 @@ class EndpointRemoval:
         self._rows_left.pop(endpoint_id, None)
         name = await self._macvlan_links.retire_unknown(endpoint_id)
         if name:
-            _log.info(
-                "unused link removed: {link} (endpoint {endpoint}, without a row)",
+            _log.debug(
+                "endpoint {endpoint}: link {link} removed, which was not in state",
                 link=name,
                 endpoint=endpoint_id[:12],
             )
@@ -308,8 +311,12 @@ class EndpointRemoval:
             with suppress(StateError):
                 await self._addresses.release(endpoint, self._registry.networks.get(endpoint.network_id))
                 await self._host_access.disconnect(endpoint)
+            # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next start
+            # finishes the removal.
             _log.error(
-                "the row of endpoint {id} stays: {reason}", id=endpoint.endpoint_id, reason=str(failure)
+                "endpoint {endpoint}: cannot erase it from state ({reason})",
+                endpoint=endpoint.short_id,
+                reason=str(failure),
             )
 
     async def forget(self, endpoint: Endpoint, link_removed: bool = False) -> None:
@@ -326,6 +333,16 @@ class EndpointRemoval:
     def forget_network(self, network: Network) -> None:
         """Let go of what is held on the LAN for the next endpoints of a network that is gone."""
         self._addresses.on_lan.forget_network(network)
+
+
+def _addresses(endpoint: Endpoint) -> dict[str, str]:
+    """For log lines: all of them, and each as a field of its own."""
+    v4, v6 = endpoint.address, endpoint.address_v6
+    return {
+        "addresses": ", ".join(map(str, endpoint.addresses)) or "none",
+        **({"address": str(v4.ip)} if v4 is not None else {}),
+        **({"address_v6": str(v6.ip)} if v6 is not None else {}),
+    }
 
 
 def _chosen(endpoint: Endpoint, request: requests.CreateEndpoint) -> requests.CreatedEndpoint:

@@ -111,8 +111,8 @@ class HostAddresses:
         network = evolve(network, host_addresses=chosen)
         self._registry.add_network(network)
         await self._host_routes.grant(network.parent, network.network_id, chosen)
-        _log.info(
-            "network {network}: the host is {addresses} to its containers",
+        _log.debug(
+            "network {network}: containers reach the host at {addresses}",
             network=network.short_id,
             addresses=" and ".join(str(each) for each in chosen),
         )

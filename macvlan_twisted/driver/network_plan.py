@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from twisted.logger import Logger
 
 from ..config import Config
-from ..errors import RequestRefused
+from ..errors import LinkError, RequestRefused
 from ..netlink.kernel import LinkFacts
 from ..netlink.links import Links
 from ..option_values import MacvlanMode
@@ -76,7 +76,50 @@ class NetworkPlanner:
                 raise RequestRefused(f"-o dhcp_readdress=true: {lacking}; or leave that option out")
         return readdress
 
-    def warn_of_gateways(self, network: Network) -> None:
+    async def warn(self, network: Network) -> None:
+        """Log what the network's containers will lack, or may do to the LAN."""
+        self._warn_of_gateways(network)
+        self._warn_of_other_ipam(network)
+        await self._warn_of_subnets(network)
+
+    def _warn_of_other_ipam(self, network: Network) -> None:
+        subnets = [each.pool for each in network.subnets if not each.managed_here and not each.null_ipam]
+        if not subnets or network.internal:
+            return
+        # Cause: docker network create without --ipam-driver. Docker's own IPAM does not see other hosts; an address that is in
+        # use is noticed only when a container starts with it. Remedy: create the network with --ipam-driver and this
+        # plugin's name.
+        _log.warn(
+            "network {network}: created without --ipam-driver {plugin}, so Docker hands out addresses of {subnets} without "
+            "asking the LAN",
+            network=network.short_id,
+            plugin=self._config.plugin_name,
+            subnets=", ".join(map(str, subnets)),
+        )
+
+    async def _warn_of_subnets(self, network: Network) -> None:
+        """A subnet of which the parent has no address, though it has one of the family, is hardly that of its LAN."""
+        if network.on_dummy or network.internal:
+            return
+        try:
+            addresses = await self._links.host_addresses()
+        except LinkError:
+            return
+        own = [each for each, link in addresses.items() if link == network.parent and not each.is_link_local]
+        for pool in (each.pool for each in network.subnets if each.pool.prefixlen):
+            family = [each for each in own if each.version == pool.version]
+            if family and not any(each in pool for each in family):
+                # Cause: a typing error, or a second subnet on the same LAN. Remedy: create the network with the LAN's subnet;
+                # a second subnet works if a router on the LAN has an address in it.
+                _log.warn(
+                    "network {network}: subnet {subnet} is not that of parent {parent}, which has {addresses}",
+                    network=network.short_id,
+                    subnet=str(pool),
+                    parent=network.parent,
+                    addresses=", ".join(map(str, sorted(family))),
+                )
+
+    def _warn_of_gateways(self, network: Network) -> None:
         """
         Say what a network without a gateway lacks. Docker Engine 29 forwards DNS queries only for containers with a gateway or a
         default route (``hasGatewayOrDefaultRoute`` in libnetwork); its own macvlan driver may say that a gateway is not
@@ -93,19 +136,23 @@ class NetworkPlanner:
         routers = [(each.pool, self._config.gateway_for(each.pool)) for each in lacking]
         for pool, router in routers:
             if router is not None:
+                # Cause: another IPAM driver manages the addresses and was given no gateway. Remedy: create
+                # the network with --gateway and the router's address.
                 _log.warn(
-                    "network {network} on {pool} was created without a gateway, its containers have no default "
-                    "route{names}, and address management that is not ours may hand out the router's address {router}: "
-                    "create it with --gateway {router}",
+                    "network {network}: no gateway for {pool}, so its containers have no default route{names}, and "
+                    "Docker's own IPAM may give the router's address {router} to a container; create it with "
+                    "--gateway {router}",
                     network=network.short_id,
                     pool=pool,
                     names=names,
                     router=router,
                 )
         if names and lacking and not any(router for _, router in routers):
+            # Cause: no subnet of the network has a gateway. Remedy: create the network with --gateway, or
+            # with --internal if it needs none.
             _log.warn(
-                "network {network} was created without a gateway: its containers have no default route{names}; create it "
-                "with --gateway",
+                "network {network}: no gateway, so its containers have no default route{names}; create it with "
+                "--gateway",
                 network=network.short_id,
                 names=names,
             )
@@ -126,9 +173,11 @@ def plan_network(
     """
     mode = options.mode or config.mode
     if config.host_access and options.host_access is None and mode != MacvlanMode.BRIDGE:
+        # Cause: the kernel passes frames between the host's link and containers in mode bridge only.
+        # Remedy: create the network with -o macvlan_mode=bridge, or with -o host_access=false to silence
+        # this.
         _log.warn(
-            "network {network} has no access from the host, in spite of --host-access: in mode {mode} the kernel "
-            "does not allow it",
+            "network {network}: no host access, mode {mode} does not allow it (--host-access is on)",
             network=request.network_id[:12],
             mode=mode,
         )
@@ -139,9 +188,11 @@ def plan_network(
         raise RequestRefused("-o host_address has a meaning with host access only: add -o host_access=true")
     plan = plan_parent(request.network_id, options, request.internal, config.host_interface, links)
     if plan.on_dummy and not request.internal:
+        # Cause: neither -o parent= nor --host-interface names a NIC, and there is no default route. Remedy:
+        # name one.
         _log.warn(
-            "network {network} has no parent and is internal, on a dummy link: name the NIC on the LAN with "
-            "-o parent=, or start the plugin with --host-interface",
+            "network {network}: internal, on a dummy link, as there is no parent; create it with -o parent=, "
+            "or start the plugin with --host-interface",
             network=request.network_id[:12],
         )
     mtu = options.mtu or config.mtu
@@ -149,8 +200,9 @@ def plan_network(
         if link.name == plan.parent or any(link.name == step.lower for step in plan.vlan_steps):
             refuse_unfit(link, options.allow_wireless_parent, mtu)
         if link.name == plan.parent and not link.up and not plan.vlan_steps:
+            # Cause: the NIC was not brought up. Remedy: ip link set PARENT up.
             _log.warn(
-                "parent {parent} is down: its containers reach nobody before: ip link set {parent} up",
+                "parent {parent}: down, so containers on it reach nobody; bring it up: ip link set {parent} up",
                 parent=link.name,
             )
     return network_on(plan, request, options, config, dhcp_readdress)

@@ -69,11 +69,12 @@ class NetworkSetup:
         self._host_addresses = host_addresses
         self._endpoints = endpoints
 
-    async def make(self, network: Network, requested: Sequence[IPAddress]) -> None:
+    async def make(self, network: Network, requested: Sequence[IPAddress]) -> Network:
         """
         Save the network, and make what it needs. A failure undoes all of it.
 
         :param requested: the host's addresses for its containers, as far as the user named them.
+        :return: the network with the host's addresses.
         :raises LinkError: the kernel refuses. :raises StateError: the disk refuses.
         """
         self._registry.in_creation.add(network.network_id)
@@ -90,6 +91,7 @@ class NetworkSetup:
             raise
         finally:
             self._registry.in_creation.discard(network.network_id)
+        return network
 
     async def undo(self, network: Network) -> None:
         """Remove all that a failed create has made; the engine will not ask for it."""
@@ -98,7 +100,13 @@ class NetworkSetup:
         except StateError as failure:
             failures = [str(failure)]
         for each in failures + await self._remove(network):
-            _log.error("undoing network {network}: {reason}", network=network.short_id, reason=each)
+            # Cause: the kernel or the disk refused. Remedy: act on the reason; the next start of the plugin
+            # finishes it.
+            _log.error(
+                "network {network}: cannot undo its creation completely ({reason})",
+                network=network.short_id,
+                reason=each,
+            )
 
     async def remove(self, network: Network) -> list[str]:
         """
@@ -194,20 +202,24 @@ class Networks:
                 [(each.pool, list(each.auxiliary.values())) for each in network.subnets if each.managed_here],
                 options.given(),
             )
-            self._planner.warn_of_gateways(network)
-            await self._setup.make(network, requested)
+            network = await self._setup.make(network, requested)
+            await self._planner.warn(network)
         _log.info(
-            "network created: {network} on parent {parent} in mode {mode}",
+            "network {network}: created on parent {parent}, mode {mode}, subnet {subnet}{host}",
             network=network.short_id,
             parent=network.parent,
             mode=network.mode,
+            subnet=", ".join(str(each.pool) for each in network.subnets) or "none",
+            host=f", host address {', '.join(map(str, network.host_addresses))}"
+            if network.host_addresses
+            else "",
         )
 
     async def undo_half_made(self) -> None:
         """At start: remove networks whose creation a kill interrupted. The engine does not know them."""
         for network in [each for each in self._registry.networks.values() if not each.is_made]:
             _log.info(
-                "network {network} was half made when the plugin was killed: removed",
+                "network {network}: removed, its creation was interrupted when the plugin was killed",
                 network=network.short_id,
             )
             await self._setup.undo(network)
@@ -219,7 +231,9 @@ class Networks:
             if network is None:
                 await self._registry.erase_network(network_id)  # a row that an earlier error left
                 return
+            name = self._registry.names.network(network_id)
             await self._delete(network)
+        _log.info("network {network}: removed from parent {parent}", network=name, parent=network.parent)
 
     async def drop(self, network: Network, idle: float) -> bool:
         """
@@ -259,7 +273,6 @@ class Networks:
 
     async def _delete(self, network: Network) -> None:
         failures = await self._setup.remove(network)
-        _log.info("network removed: {network}", network=network.short_id)
         if failures:
             raise LinkError(f"network {network.network_id} is removed, but: {'; '.join(failures)}")
 

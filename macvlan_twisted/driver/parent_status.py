@@ -58,9 +58,10 @@ class ParentStatus:
         since = self._seconds() if before is None else before.since
         self._absent[parent] = _Absence(absence.missing, since)
         self._unusable.pop(parent, None)
+        # Cause: the NIC was removed or renamed, or its driver is not loaded yet. Remedy: bring it back
+        # under its name; nothing else is needed.
         _log.warn(
-            "parent {parent} is not there{below}: it is awaited; its networks ({networks}) are kept, and their containers "
-            "can be started as soon as it is back",
+            "parent {parent}: absent{below}; containers on it can start when it is back (networks: {networks})",
             parent=parent,
             below=_below(parent, absence.missing),
             networks=networks,
@@ -71,18 +72,20 @@ class ParentStatus:
         self._back(parent)
         if self._unusable.get(parent) != reason:
             self._unusable[parent] = reason
-            _log.error("parent {parent} is there, but: {reason}", parent=parent, reason=reason)
+            # Cause: the link has the name of the parent, and containers cannot start on it. Remedy: act on
+            # the reason; the parent is checked again when it changes and once a minute.
+            _log.error("parent {parent}: present but unusable ({reason})", parent=parent, reason=reason)
 
     def available(self, parent: str) -> None:
         self._back(parent)
         if self._unusable.pop(parent, None) is not None:
-            _log.info("parent {parent} is as it is to be again", parent=parent)
+            _log.info("parent {parent}: usable again", parent=parent)
 
     def _back(self, parent: str) -> None:
         absence = self._absent.pop(parent, None)
         if absence is not None:
             _log.info(
-                "parent {parent} is there, after {duration}: its networks can be used",
+                "parent {parent}: present again after {duration}",
                 parent=parent,
                 duration=_duration(self._seconds() - absence.since),
             )
@@ -94,15 +97,12 @@ class ParentStatus:
 
 
 def _below(parent: str, missing: str) -> str:
-    return "" if missing == parent else f", for {missing} is not"
+    return "" if missing == parent else f", because {missing} is absent"
 
 
 def _reason(parent: str, missing: str, duration: str = "") -> str:
-    waiting = f"it has been awaited for {duration}" if duration else "it is awaited"
-    return (
-        f"parent {parent} is not there{_below(parent, missing)}: {waiting}, and containers can be started as soon as it "
-        "is back"
-    )
+    absent = f"has been absent for {duration}" if duration else "is absent"
+    return f"parent {parent} {absent}{_below(parent, missing)}: start the container again when it is back"
 
 
 def _duration(seconds: float) -> str:

@@ -115,7 +115,7 @@ class Parents:
             try:
                 _refuse_no_longer_fit(link, network)
             except RequestRefused as refused:
-                trouble = trouble or f"network {network.short_id}: {refused}"
+                trouble = trouble or f"network {self._registry.names.network(network.network_id)}: {refused}"
                 is_usable = link.bridge is None
         if trouble:
             self.status.unusable(parent, trouble)
@@ -247,7 +247,7 @@ class Parents:
             if not is_known and not self._links.exists(wanted.name):
                 await self._forget(wanted.name)
             raise
-        _log.info("parent link created: {link} ({kind})", link=wanted.name, kind=wanted.kind)
+        _log.debug("parent {parent}: created ({kind})", parent=wanted.name, kind=wanted.kind)
 
     async def _forget(self, name: str) -> None:
         """After a failure. The caller raises the first error; the next start erases a row that stays."""
@@ -255,7 +255,11 @@ class Parents:
         try:
             await self._registry.erase_made_link(name)
         except StateError as failure:
-            _log.error("the row of link {link} stays: {reason}", link=name, reason=str(failure))
+            # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next start
+            # erases it.
+            _log.error(
+                "parent {parent}: cannot erase it from state ({reason})", parent=name, reason=str(failure)
+            )
 
     async def _drop_unused(self, network: Network) -> None:
         """
@@ -284,8 +288,10 @@ class Parents:
             return
         strangers = await self._strangers()
         if strangers:
+            # Cause: state was rebuilt without the networks of another engine. Remedy: remove those
+            # containers, then restart the plugin.
             _log.warn(
-                "{links} stay, which no network in state needs: containers that state does not know may hang on them "
+                "parents {links}: kept although no network in state needs them, unknown containers may use them "
                 "(endpoints {endpoints})",
                 links=", ".join(sorted(self._made.keys() - used)),
                 endpoints=", ".join(each[:12] for each in strangers),
@@ -295,7 +301,12 @@ class Parents:
             try:
                 await self._drop_if_unused(name)
             except LinkError as failure:
-                _log.warn("{reason}", reason=str(failure))
+                # Cause: another program uses the link, or the kernel refused. Remedy: remove what uses it; the next start removes it.
+                _log.warn(
+                    "parent {parent}: kept although no network uses it ({reason})",
+                    parent=name,
+                    reason=str(failure),
+                )
 
     async def _strangers(self) -> list[str]:
         """The ids of unknown endpoints whose links are in other namespaces."""
@@ -303,7 +314,7 @@ class Parents:
         try:
             elsewhere = await self._links.elsewhere()
         except LinkError as failure:
-            _log.debug("{reason}", reason=str(failure))
+            _log.debug("links in other namespaces: cannot be listed ({reason})", reason=str(failure))
             return []
         found = {each.alias.removeprefix(prefix) for each in elsewhere if each.alias.startswith(prefix)}
         return sorted(found - self._registry.endpoints.keys())
@@ -320,13 +331,15 @@ class Parents:
                 return
             present = await self._links.find(name)
             if present is not None and not self._links.is_ours(present):
-                _log.warn("{link} was made by us and replaced by someone else: it stays", link=name)
+                # Cause: somebody removed the plugin's VLAN or dummy link and created another one with the
+                # same name. Remedy: none needed; remove the link if nobody uses it.
+                _log.warn("parent {parent}: kept, another link has this name now", parent=name)
             elif present is not None:
                 await self._sockets.vacate(name)
                 await self._links.deletions_finished()
                 await self._refuse_foreign_upper(present)
                 await self._links.delete(name)
-                _log.info("unused link removed: {link}", link=name)
+                _log.debug("parent {parent}: removed, no network uses it", parent=name)
             self._made.pop(name, None)
             await self._registry.erase_made_link(name)
 

@@ -98,10 +98,12 @@ class Readdressing:
         if endpoint is None or network is None:
             return False  # not created yet, or just deleted
         if not network.dhcp_readdress:
+            # Cause: the server insists on another address, and -o dhcp_readdress=true is not set. Remedy:
+            # restart the container, reserve its address on the server, or create the network with -o
+            # dhcp_readdress=true.
             _log.error(
-                "DHCP on {parent}: the container with MAC {mac} (endpoint {endpoint}) keeps {old}, which is not its own any "
-                "more, instead of {new}: restart the container, or have the server give {old} to {mac}; containers of "
-                "networks with -o dhcp_readdress=true are given the new address while they run",
+                "DHCP {parent} {mac}: container still uses {old} although the server assigns {new} (endpoint "
+                "{endpoint}); restart the container, or make the server assign {old} to {mac}",
                 parent=parent,
                 mac=old.mac,
                 endpoint=endpoint.short_id,
@@ -125,7 +127,9 @@ class Readdressing:
         if is_default or any(each.dhcp_readdress for each in self._registry.networks.values()):
             lacking = await self._sandboxes.lacking()
             if lacking:
-                _log.warn("dhcp_readdress=true has no effect: {reason}", reason=lacking)
+                # Cause: the plugin may not enter containers' network namespaces. Remedy: grant what the
+                # reason names.
+                _log.warn("dhcp_readdress=true: no effect ({reason})", reason=lacking)
         for record in leases.half_moved():
             endpoint = self._endpoint_of(
                 record.parent, record.binding.mac, record.binding.address, record.reported_address
@@ -149,9 +153,10 @@ class Readdressing:
                 reported = endpoint.reported_address or endpoint.address
                 _log_move(endpoint, record.binding.mac, _interface(network, reported, record.binding), lost)
             except MacvlanError as failure:
+                # Cause: the plugin was killed while it changed the address. Remedy: restart the container.
                 _log.error(
-                    "DHCP on {parent}: whether the container with MAC {mac} (endpoint {endpoint}) has moved from {old} to "
-                    "{new} is not known: {reason}; restart it",
+                    "DHCP {parent} {mac}: unknown whether the container's address changed from {old} to {new} "
+                    "({reason}; endpoint {endpoint}); restart the container",
                     parent=record.parent,
                     mac=record.binding.mac,
                     endpoint=endpoint.short_id,
@@ -193,9 +198,11 @@ class Readdressing:
             await self._put_back(endpoint, network)
             if not isinstance(failure, LinkError):
                 raise
+            # Cause: the kernel refused, or the engine did not say where the container's namespace is.
+            # Remedy: restart the container.
             _log.error(
-                "DHCP on {parent}: the container with MAC {mac} (endpoint {endpoint}) cannot be moved from {old} to {new}, "
-                "it keeps {old}: {reason}; restart it",
+                "DHCP {parent} {mac}: cannot change the container's address from {old} to {new} ({reason}; "
+                "endpoint {endpoint}); restart the container",
                 parent=endpoint.parent,
                 mac=old.mac,
                 endpoint=endpoint.short_id,
@@ -215,8 +222,12 @@ class Readdressing:
             try:
                 await step
             except MacvlanError as failure:
+                # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next
+                # start finishes the change.
                 _log.error(
-                    "endpoint {id} stays half moved: {reason}", id=endpoint.short_id, reason=str(failure)
+                    "endpoint {endpoint}: cannot save its changed address ({reason})",
+                    endpoint=endpoint.short_id,
+                    reason=str(failure),
                 )
 
     async def _save(self, endpoint: Endpoint) -> None:
@@ -225,16 +236,18 @@ class Readdressing:
 
 
 def _log_move(moved: Endpoint, mac: str, old: IPInterface | None, lost: Iterable[str]) -> None:
+    # Cause: the server insists on another address, and -o dhcp_readdress=true. Remedy: none needed; restart
+    # the container if Docker is to show the new address.
     _log.warn(
-        "DHCP on {parent}: the container with MAC {mac} (endpoint {endpoint}) was moved from {old} to {new}; the engine goes "
-        "on showing {told}{lost}",
+        "DHCP {parent} {mac}: container's address changed from {old} to {new}, Docker still shows "
+        "{shown}{lost} (endpoint {endpoint})",
         parent=moved.parent,
         mac=mac,
         endpoint=moved.short_id,
         old=old,
         new=moved.address,
-        told=moved.reported_address,
-        lost="".join(f"; its route {each} could not be kept" for each in lost),
+        shown=moved.reported_address,
+        lost="".join(f"; its route {each} is lost" for each in lost),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+from ..display_names import DisplayNames
 from ..errors import NotFound
 from ..lan.host_link import HostLink
 from ..link_names import endpoint_link_name, instance_prefix, probe_link_name
@@ -25,6 +26,7 @@ class Registry:
 
     def __init__(self, records: HostRecords) -> None:
         self._records = records
+        self.names = DisplayNames()
         self._networks: dict[str, Network] = {}
         self.made_links: dict[str, MadeLink] = {}
         """VLANs and dummy links that we made; only :class:`~macvlan_twisted.driver.parents.Parents` changes it."""
@@ -133,6 +135,7 @@ class Registry:
 
     def remove_network(self, network_id: str) -> None:
         self._networks.pop(network_id, None)
+        self.names.forget_network(network_id)
         self.changes += 1
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
@@ -144,10 +147,14 @@ class Registry:
     def replace_endpoint(self, endpoint: Endpoint) -> None:
         """More is known of it now, or it has changed."""
         if self._endpoints.get(endpoint.endpoint_id) != endpoint:
-            self.remove_endpoint(endpoint.endpoint_id)
+            self._remove_endpoint(endpoint.endpoint_id)
             self.add_endpoint(endpoint)
 
     def remove_endpoint(self, endpoint_id: str) -> None:
+        self._remove_endpoint(endpoint_id)
+        self.names.forget_endpoint(endpoint_id)
+
+    def _remove_endpoint(self, endpoint_id: str) -> None:
         endpoint = self._endpoints.pop(endpoint_id, None)
         if endpoint is None:
             return

@@ -193,7 +193,7 @@ class EngineClient:
         with parsing_answer("its containers"):
             return {
                 each["Id"]: [
-                    _attachment(name, network)
+                    _attachment(name, network, each.get("Names") or ())
                     for name, network in ((each.get("NetworkSettings") or {}).get("Networks") or {}).items()
                 ]
                 for each in listed
@@ -316,7 +316,9 @@ def _cancellable(work: Deferred[Any]) -> Deferred[Any]:
     return result
 
 
-def _attachment(name: str, network: Mapping[str, Any] | None) -> ListedAttachment:
+def _attachment(
+    name: str, network: Mapping[str, Any] | None, container_names: Sequence[str] = ()
+) -> ListedAttachment:
     network = network or {}
     ipam = network.get("IPAMConfig") or {}
     asked = [ipam.get(key) for key in ("IPv4Address", "IPv6Address")]
@@ -324,6 +326,8 @@ def _attachment(name: str, network: Mapping[str, Any] | None) -> ListedAttachmen
         str(network.get("NetworkID") or name),
         str(network.get("EndpointID") or ""),
         tuple(parse_address(each) for each in asked if each),
+        # A link of another container adds a name like /other/alias.
+        next((str(each)[1:] for each in container_names if str(each).count("/") == 1), ""),
     )
 
 

@@ -86,9 +86,11 @@ async def ensure_network(
     :param clock: ``IReactorTime``
     """
     if not config.subnets:
+        # Cause: --create-network needs a subnet, and the host interface has no address. Remedy: start with
+        # --macvlan-subnet and --gateway.
         _log.error(
-            "network {name} is not created: no subnet is known; start with --macvlan-subnet and --gateway",
-            name=name,
+            "network {network}: not created, no subnet is known; start with --macvlan-subnet and --gateway",
+            network=name,
         )
         return
     delay, last_error, logged_wait = INITIAL_DELAY, "", False
@@ -96,19 +98,21 @@ async def ensure_network(
         try:
             exists = await engine.has_network(name)
             if exists:
-                _log.info("network {name} exists already and is left as it is", name=name)
+                _log.info("network {network}: exists already, left unchanged", network=name)
                 return
             network_id = await engine.create_network(describe_network(name, config))
         except EngineUnavailable:
             if not logged_wait:
                 logged_wait = True
-                _log.info("network {name} is created as soon as the engine answers", name=name)
+                _log.info("network {network}: will be created as soon as the engine answers", network=name)
         except EngineError as refusal:
             if str(refusal) != last_error:
                 last_error = str(refusal)
-                _log.error("network {name} is not created yet: {reason}", name=name, reason=last_error)
+                # Cause: the engine refuses or does not answer; it is tried again. Remedy: act on the
+                # reason.
+                _log.error("network {network}: not created yet ({reason})", network=name, reason=last_error)
         else:
-            _log.info("network {name} created in the engine: {network}", name=name, network=network_id[:12])
+            _log.info("network {network}: created in the engine ({id})", network=name, id=network_id[:12])
             _log_missing_subnets(name, config)
             return
         await deferLater(clock, delay)
@@ -119,16 +123,18 @@ def _log_missing_subnets(name: str, config: Config) -> None:
     subnets, left_out = subnets_for(config)
     for subnet in left_out:
         _log.info(
-            "network {name} was created without subnet {subnet}, as no gateway in it is known: to have it, remove "
-            "the network and start with --gateway=ADDRESS, the router's address in that subnet",
-            name=name,
+            "network {network}: created without subnet {subnet}, no gateway in it is known; to have it, "
+            "remove the network and start with --gateway=ADDRESS",
+            network=name,
             subnet=str(subnet),
         )
     for subnet in subnets:
         if config.gateway_for(subnet) is None:
+            # Cause: the host has no default route through that subnet. Remedy: remove the network, and
+            # start with --gateway and the router's address.
             _log.warn(
-                "no gateway in subnet {subnet} of network {name} is known, and engines before 28 make one up: "
-                "remove the network and start with --gateway=ADDRESS, the router's address in that subnet",
-                name=name,
+                "network {network}: no gateway in subnet {subnet} is known, and engines before 28 make one up; "
+                "remove the network and start with --gateway=ADDRESS",
+                network=name,
                 subnet=str(subnet),
             )

@@ -78,6 +78,8 @@ class ListedAttachment:
     """Empty while the container does not run."""
     asked: tuple[IPAddress, ...] = ()
     """What the user gave it by ``--ip`` and ``--ip6``."""
+    container: str = ""
+    """The container's name."""
 
 
 @frozen

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from ..addresses import IPAddress, IPInterface
 from ..dhcp.leases import Leases
 from ..dhcp.store import Terms
+from ..display_names import DisplayNames
 from ..errors import NotFound, RequestRefused
 from ..last_seen import LastSeen
 from ..option_values import IdentitySource
@@ -37,6 +38,7 @@ class AddressRequests:
         selection: AddressSelection,
         containers: ContainerAddresses,
         last_seen: LastSeen,
+        names: DisplayNames,
     ) -> None:
         self._pools = pools
         self._purposes = purposes
@@ -44,6 +46,7 @@ class AddressRequests:
         self._selection = selection
         self._containers = containers
         self._last_seen = last_seen
+        self._names = names
 
     async def request_address(self, request: RequestAddress) -> IPInterface:
         with self._last_seen.call(request.pool_id):
@@ -59,6 +62,7 @@ class AddressRequests:
         requested = await self._purposes.of(request, pool)
         if requested.purpose is Purpose.ENDPOINT or requested.address is None:
             address = await self._containers.allocate(pool, requested, request.endpoint_name)
+            self._names.address_requested(pool.pool_id, int(address), request.endpoint_name)
         else:
             address = requested.address
             self._selection.refuse_outside(pool, address, requested.purpose)
@@ -162,16 +166,16 @@ class ContainerAddresses:
         if not self._leases.has(pool.lan_parent, mac):
             return mac
         _log.info(
-            "{name} gets another MAC than before: the lease under {mac} is not given back yet",
-            name=name,
+            "container {container}: gets another MAC than before, its lease under {mac} is not released yet",
+            container=name,
             mac=mac,
         )
         return self._macs.mac_for_lease(pool, "")
 
 
 def _log_allocated(pool: Pool, address: IPAddress, how: str, name: str) -> None:
-    _log.info(
-        "address allocated: {address} of pool {pool} {how}{name}",
+    _log.debug(
+        "address {address}: allocated from pool {pool} {how}{name}",
         address=address,
         pool=pool.described(),
         how=how,

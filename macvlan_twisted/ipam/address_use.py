@@ -13,6 +13,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPNetwork
+from ..display_names import DisplayNames
 from ..errors import MacvlanError, RequestRefused
 from ..last_seen import ENGINE_PATIENCE
 from ..state.interfaces import StickyAddress
@@ -53,6 +54,7 @@ class AddressUse:
         selection: AddressSelection,
         owners: PreviousOwners,
         binding: PoolBinding,
+        names: DisplayNames,
     ) -> None:
         self._pools = pools
         self._claims = claims
@@ -60,6 +62,7 @@ class AddressUse:
         self._selection = selection
         self._owners = owners
         self._binding = binding
+        self._names = names
         self._observed: dict[str, str] = {}
         """By pool id: the network in which a new endpoint has an address of the pool."""
 
@@ -78,6 +81,7 @@ class AddressUse:
         for subnet, address in addresses:
             pool = self._claims.use(endpoint_id, network_id, parent, subnet, address)
             if pool is not None:
+                self._names.endpoint_requested(endpoint_id, pool.pool_id, int(address))
                 self._selection.refuse_noticed(pool, address)
 
     def endpoint_found(
@@ -215,9 +219,11 @@ class FormerLives:
         try:
             await self._end(pool, former)
         except MacvlanError as failure:  # the container gets another address, and the reconciler tries again
+            # Cause: the kernel or the disk refused. Remedy: none needed; the container gets another
+            # address, and the release is tried again.
             _log.warn(
-                "container {name}: address {address} is not released from its former life: {reason}",
-                name=name,
+                "container {container}: cannot release address {address} of its previous run ({reason})",
+                container=name,
                 address=former.address,
                 reason=str(failure),
             )
@@ -236,8 +242,8 @@ class FormerLives:
 
         if await self._allocations.release(ReleaseAddress(pool.pool_id, former.address), is_unused):
             _log.info(
-                "container {name} starts again: address {address} is released from its former life",
-                name=former.name,
+                "container {container}: address {address} of its previous run released, it starts again",
+                container=former.name,
                 address=former.address,
             )
 

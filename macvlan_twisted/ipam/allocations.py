@@ -171,8 +171,8 @@ class Allocations:
             shared.remove(pool.pool_id, number)
             self._claims.released(pool.pool_id, number)
             self._selection.release(pool, request.address)
-        _log.info(
-            "address released: {address} of pool {pool}", address=request.address, pool=pool.described()
+        _log.debug(
+            "address {address}: released to pool {pool}", address=request.address, pool=pool.described()
         )
         return True
 
@@ -196,4 +196,8 @@ class Allocations:
         try:
             await self._leases.release_address(pool.lan_parent, address)
         except StateError as failure:
-            _log.error("the lease of {address}: {reason}", address=address, reason=str(failure))
+            # Cause: the DHCP client or the disk refused. Remedy: act on the reason; the lease expires by
+            # itself.
+            _log.error(
+                "address {address}: cannot release its lease ({reason})", address=address, reason=str(failure)
+            )

@@ -136,9 +136,11 @@ class MacPolicy:
             return "" if any(self._uses_mac(each, name, mac) for each in others) else mac
         if pool.pool_id not in self._warned:
             self._warned.add(pool.pool_id)
+            # Cause: engines before 29 do not send a container's name; MACs are made of addresses. Remedy: use
+            # engine 29, or docker run --ip or --mac-address.
             _log.warn(
-                "pool {pool} has --ipam-opt identity=name, but this engine does not tell containers' names (29 does): MACs "
-                "are made of addresses; an identity lasts with docker run --ip or --mac-address",
+                "pool {pool}: --ipam-opt identity=name has no effect, this engine does not send container names "
+                "(29 does); use docker run --ip or --mac-address",
                 pool=pool.described(),
             )
         return ""

@@ -244,7 +244,7 @@ class AddressPurposes:
                 return
         for each in forgotten:
             _log.info(
-                "address {address} of pool {pool}: released, its network was never created",
+                "address {address}: released to pool {pool}, its network was never created",
                 address=address,
                 pool=each.described(),
             )

@@ -269,8 +269,8 @@ class PoolBinding:
     async def _move(self, pool: Pool, parent: str) -> Pool:
         """Log errors instead of raising them: the kernel may have the network already, and the engine would not delete it."""
         _log.info(
-            "addresses of pool {pool} are looked for on {parent}, where its network is, and not on {other}; networks "
-            "on one parent share their addresses if --ipam-opt parent= names it, too",
+            "pool {pool}: probes addresses on {parent}, the network's parent, instead of {other}; add "
+            "--ipam-opt parent={parent} if networks on it are to share addresses",
             pool=pool.described(),
             other=pool.parent or "no parent",
             parent=parent,
@@ -279,13 +279,24 @@ class PoolBinding:
         try:
             await self._pools.store_pool(moved)
         except StateError as failure:
-            _log.error("the parent of a pool is not kept: {reason}", reason=str(failure))
+            # Cause: the disk refused; the parent is known until the plugin stops. Remedy: free space on the
+            # disk of the state directory.
+            _log.error(
+                "pool {pool}: cannot save its parent ({reason})", pool=pool.described(), reason=str(failure)
+            )
         self._selection.forget(pool)
         self._pools.by_id[pool.pool_id] = moved
         try:
             await self._selection.disuse_lan(pool)
         except LinkError as failure:
-            _log.error("{reason}", reason=str(failure))
+            # Cause: the kernel refused to remove the plugin's link. Remedy: none needed; the next start
+            # removes it.
+            _log.error(
+                "pool {pool}: cannot stop using parent {parent} ({reason})",
+                pool=pool.described(),
+                parent=pool.lan_parent,
+                reason=str(failure),
+            )
         self._selection.use_lan(moved)
         return moved
 
@@ -329,8 +340,10 @@ class PoolBinding:
             await self._allocations.allocate(
                 pool, Allocation(pool.pool_id, address, Purpose.HOST.value), advances=False
             )
-        _log.info(
-            "address {address} of pool {pool} is the host's", address=address, pool=pools[0].described()
+        _log.debug(
+            "address {address}: allocated from pool {pool} for the host",
+            address=address,
+            pool=pools[0].described(),
         )
         return address
 
@@ -355,7 +368,13 @@ class PoolBinding:
                 await self._pools.store_pool(change(pool))
             except StateError as failure:
                 # The next observation stores it. Until then, the reconciler releases nothing of the pool.
-                _log.error("whose pool {pool} is is not kept: {reason}", pool=pool_id, reason=str(failure))
+                # Cause: the disk refused; it is tried again. Remedy: free space on the disk of the state
+                # directory.
+                _log.error(
+                    "pool {pool}: cannot save which network it belongs to ({reason})",
+                    pool=pool_id,
+                    reason=str(failure),
+                )
                 return
             if pool_id in self._pools.by_id:
                 self._pools.by_id[pool_id] = change(self._pools.by_id[pool_id])

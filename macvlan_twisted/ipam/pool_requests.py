@@ -59,13 +59,17 @@ class PoolRequests:
             self._free_lost(pool_id)
 
     def _free_lost(self, pool_id: str) -> None:
+        # Cause: an earlier version reserved them while the disk refused to open the pool. Remedy: none
+        # needed.
         _log.error(
-            "state holds reserved addresses of pool {pool}, which was never opened: they are free",
+            "pool {pool}: freed its reserved addresses, it was never opened",
             pool=pool_id,
         )
+        # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next start
+        # tries again.
         ensureDeferred(self._pools.erase_pool(pool_id)).addErrback(
             lambda failure: _log.error(
-                "reserved addresses of pool {pool} stay: {reason}",
+                "pool {pool}: cannot free its reserved addresses ({reason})",
                 pool=pool_id,
                 reason=failure.getErrorMessage(),
             )
@@ -88,8 +92,8 @@ class PoolRequests:
         self._new_pools.opened(pool)
         self._calls.last_seen.note(pool.pool_id)
         self._selection.use_lan(pool)
-        _log.info(
-            "pool opened: {pool} on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
+        _log.debug(
+            "pool {pool}: opened on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
         )
         gateway = self._planner.gateway_in_data(pool)
         if gateway is not None:
@@ -128,7 +132,7 @@ class PoolRequests:
             self._calls.last_seen.forget(pool_id)
             await self._allocations.release_all(pool)
             await self._selection.disuse_lan(pool)
-        _log.info("pool released: {pool}", pool=pool.described())
+        _log.debug("pool {pool}: released", pool=pool.described())
         return True
 
     async def _release_one_id(self, pool: Pool, pool_id: str) -> bool:

@@ -275,7 +275,7 @@ class AddressPrefetch:
         prefetch.last_order += 1
         prefetch.order_of[number] = prefetch.last_order + _LAST * prefetch.candidates.comes_last(number)
         ensureDeferred(self._probe(prefetch, number, of_many)).addErrback(
-            lambda failure: _log.failure("finding out about an address failed", failure=failure)
+            lambda failure: _log.failure("address prefetch: failed", failure=failure)
         )
 
     async def _probe(self, prefetch: PoolPrefetch, number: int, of_many: bool) -> None:

@@ -99,7 +99,7 @@ class AddressSelection:
         else:
             sticky = self._owners.of_name(pool.pool_id, name)
             address = None if sticky is None else sticky.address
-        return None if address is None else await self._again(pool, address, name or "a container")
+        return None if address is None else await self._again(pool, address, name)
 
     async def _again(self, pool: Pool, address: IPAddress, name: str) -> IPAddress | None:
         """*address*, which the container *name* had before, if it is still free."""
@@ -109,7 +109,12 @@ class AddressSelection:
             self.refuse_taken(pool, address, Purpose.ENDPOINT)
             await self.refuse_used_by_others(pool, address)
         except RequestRefused as refusal:
-            _log.info("{name} gets another address than before: {reason}", name=name, reason=str(refusal))
+            _log.info(
+                "{subject}: gets another address than before ({reason})",
+                subject=f"container {name}" if name else "container that starts again",
+                reason=str(refusal),
+                **({"container": name} if name else {}),
+            )
             return None
         return address
 

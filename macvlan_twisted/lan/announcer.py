@@ -54,7 +54,7 @@ class Announcer:
         else:
             self._calls.pop((parent, address), None)
         sent: Deferred[None] = ensureDeferred(self._announce(parent, address, mac))
-        sent.addErrback(lambda failure: _log.failure("announcing an address failed", failure=failure))
+        sent.addErrback(lambda failure: _log.failure("announcement: failed", failure=failure))
 
     async def _announce(self, parent: str, address: IPAddress, mac: str | None) -> None:
         try:
@@ -65,9 +65,11 @@ class Announcer:
         except LinkError as failure:
             if failure.errno == errno.ENODEV:  # the container's link has gone with the parent
                 self.stop(parent, address)
+            # Cause: the parent is down or has no carrier. Remedy: none needed; neighbours learn the new MAC
+            # when their entry expires.
             _log.warn(
-                "{address} is not announced: {reason}; neighbours that knew it under another MAC will ask within "
-                "a minute or so",
+                "address {address}: not announced ({reason}); neighbours that know it under another MAC ask again"
+                " within a minute",
                 address=address,
                 reason=str(failure),
             )

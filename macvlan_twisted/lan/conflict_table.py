@@ -126,7 +126,7 @@ class ConflictTable:
         self._saved_at.pop((parent, address), None)
         conflict = self._known.pop((parent, address), None)
         if conflict is not None:
-            self._saved(self._records.forget(RecordKind.CONFLICT, conflict.key))
+            self._saved(conflict.address, self._records.forget(RecordKind.CONFLICT, conflict.key))
 
     def forget_within(self, parent: str, prefix: IPNetwork | None = None) -> None:
         """No pool has these addresses any more: forget their conflicts."""
@@ -147,19 +147,25 @@ class ConflictTable:
         self._saved_at[key] = now
         if not conflict.endpoint_mac and known is None:
             _log.info(
-                "address {address} is in use on {parent}: MAC {mac} {how}; it is skipped",
+                "address {address}: skipped, in use on {parent} (MAC {mac} {how})",
                 address=conflict.address,
                 parent=conflict.parent,
                 mac=conflict.mac,
                 how=conflict.how,
             )
-        self._saved(self._records.save(RecordKind.CONFLICT, conflict.key, to_document(conflict)))
+        self._saved(
+            conflict.address, self._records.save(RecordKind.CONFLICT, conflict.key, to_document(conflict))
+        )
 
     @staticmethod
-    def _saved(done: Deferred[None]) -> None:
+    def _saved(address: IPAddress, done: Deferred[None]) -> None:
         """Nobody waits for it: no reply depends on a conflict."""
+        # Cause: the disk refused; it is known until the plugin stops. Remedy: free space on the disk of the
+        # state directory.
         done.addErrback(
             lambda failure: _log.error(
-                "a conflict is not kept in state: {reason}", reason=failure.getErrorMessage()
+                "address {address}: cannot save that it is in use by others ({reason})",
+                address=address,
+                reason=failure.getErrorMessage(),
             )
         )

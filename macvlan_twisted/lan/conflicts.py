@@ -278,9 +278,11 @@ class Conflicts:
         """*address* is allocated though the LAN could not be asked: from now on only new evidence counts."""
         self.table.forget(parent, address)
         self.inconclusive += 1
+        # Cause: the probe could not run, mostly because the parent is down. Remedy: bring the parent up;
+        # conflict_detection=strict refuses such addresses instead.
         _log.warn(
-            "address {address} is handed out although it is not known whether it is in use on {parent}: {reason} "
-            "({number} such addresses since the start)",
+            "address {address}: allocated without knowing whether it is in use on {parent} ({reason}; "
+            "{number} such addresses since the start)",
             address=address,
             parent=parent or "any parent",
             reason=reason,
@@ -308,12 +310,13 @@ class Conflicts:
     def contested(self, parent: str, address: IPAddress, ours: str, theirs: str) -> None:
         assigned = self._assigned.get((parent, address))
         is_hosts = assigned is not None and assigned.is_hosts
+        # Cause: another host on the LAN took the address. Remedy: find the host by its MAC and change its
+        # address, or exclude the address from the pool and restart the container.
         _log.error(
-            "address {address} of {whose} with MAC {ours} is used by MAC {theirs} on {parent}, too: find that host, "
-            "and give it or the {which} another address",
+            "address {address}: conflict on {parent}, {whose} (MAC {ours}) has it and MAC {theirs} uses it, "
+            "too; find that host, and change its address or that of {whose}",
             address=address,
-            whose="the host itself, for its containers," if is_hosts else "a container",
-            which="host (-o host_address)" if is_hosts else "container",
+            whose="the host" if is_hosts else "a container",
             ours=ours,
             theirs=theirs,
             parent=parent,

@@ -85,7 +85,7 @@ class ContainerRoutes:
                     await self._links.delete_host_route(_route(link, destination, source))
                 except MacvlanError as failure:
                     failures.append(failure)
-                    _log.error("{reason}", reason=str(failure))
+                    _log_not_removed(destination, failure)
         for route in needed:
             await self._try(parent, route)
         return failures
@@ -113,7 +113,9 @@ class ContainerRoutes:
         if parent in self._missing.values() and parent not in self._retrying:
             self._retrying.add(parent)
             retried = ensureDeferred(self._retry_missing(parent))
-            retried.addErrback(lambda failure: _log.failure("making routes failed", failure=failure))
+            retried.addErrback(
+                lambda failure: _log.failure("host routes: adding them failed", failure=failure)
+            )
             retried.addBoth(lambda _: self._retrying.discard(parent))
 
     async def _retry_missing(self, parent: str) -> None:
@@ -128,15 +130,21 @@ class ContainerRoutes:
                     await self._links.add_host_route(route)
         except LinkError as failure:
             if route not in self._missing:
+                # Cause: mostly another route to the same address. Remedy: remove that route; it is tried
+                # again with the next container on the parent.
                 _log.error(
-                    "the container with address {address} is not reached from the host: {reason}",
+                    "host route to {address}: cannot be added, the container is not reachable from the host "
+                    "({reason})",
                     address=route.destination,
                     reason=str(failure),
                 )
             self._missing[route] = parent
         else:
             if self._missing.pop(route, None) and self._is_wanted(parent, route.destination):
-                _log.info("the container with address {address} is reached again", address=route.destination)
+                _log.info(
+                    "host route to {address}: added, the container is reachable from the host again",
+                    address=route.destination,
+                )
 
     async def _remove_unwanted(self, parent: str, route: HostRoute) -> None:
         try:
@@ -144,7 +152,7 @@ class ContainerRoutes:
                 if not self._is_wanted(parent, route.destination):  # else it is replaced
                     await self._links.delete_host_route(route)
         except LinkError as failure:
-            _log.error("{reason}", reason=str(failure))
+            _log_not_removed(route.destination, failure)
 
     def _is_wanted(self, parent: str, destination: IPAddress) -> bool:
         """Whether any endpoint has the address: the engine forgets some, and allocates their addresses again."""
@@ -170,3 +178,8 @@ def pairs_of(containers: Iterable[IPAddress], hosts: Iterable[IPAddress]) -> Add
 
 def _route(link: HostLink, destination: IPAddress, source: IPAddress) -> HostRoute:
     return HostRoute(destination, link.name, source, ROUTE_PROTOCOL)
+
+
+def _log_not_removed(address: IPAddress, failure: MacvlanError) -> None:
+    # Cause: the kernel refused. Remedy: none needed; the next start removes the route.
+    _log.error("host route to {address}: cannot be removed ({reason})", address=address, reason=str(failure))

@@ -131,8 +131,10 @@ class HostLinks:
     async def _ensure(self, link: HostLink) -> HostLink:
         is_unchecked = link.name not in self._checked and self._links.exists(link.name)
         if is_unchecked and await self.is_astray(link.parent):
+            # Cause: NICs were renamed. Running containers stay on the NIC that had the name before. Remedy:
+            # restart them, or rename the NICs back.
             _log.warn(
-                "our link {link} is made again on parent {parent}, for another link has that name now",
+                "host link {link}: created again on parent {parent}, another link has its name now",
                 link=link.name,
                 parent=link.parent,
             )
@@ -225,7 +227,7 @@ class HostLinks:
         except BaseException:
             await self._links.delete(link.name)
             raise
-        _log.info("host link created: {link} on parent {parent}", link=link.name, parent=link.parent)
+        _log.debug("host link {link}: created on parent {parent}", link=link.name, parent=link.parent)
 
     async def _finish(self, link: HostLink) -> None:
         await self._links.configure(link.name, _SYSCTLS)
@@ -245,7 +247,9 @@ class HostLinks:
             if present is not None and self._links.is_ours(present):
                 await self._links.delete(link.name)
             await self._forget(link)
-        _log.info("unused link removed: {link} of parent {parent}", link=link.name, parent=parent)
+        _log.debug(
+            "host link {link}: removed from parent {parent}, nothing uses it", link=link.name, parent=parent
+        )
 
     async def _forget(self, link: HostLink) -> None:
         """A row too many is dropped at the next start; the first error is the one to report."""
@@ -253,7 +257,11 @@ class HostLinks:
         try:
             await self._records.forget(RecordKind.HOST_LINK, link.parent)
         except StateError as failure:
-            _log.error("the row of link {link} stays: {reason}", link=link.name, reason=str(failure))
+            # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next start
+            # erases it.
+            _log.error(
+                "host link {link}: cannot erase it from state ({reason})", link=link.name, reason=str(failure)
+            )
 
 
 def is_for_itself(failure: LinkError) -> bool:

@@ -151,8 +151,10 @@ class HostRoutes:
             except MacvlanError as error:
                 if isinstance(error, LinkError) and error.errno == errno.ENODEV:
                     continue  # ParentStatus logs it
+                # Cause: the parent is absent at the start. Remedy: bring it back; the host's addresses and
+                # routes are then added.
                 _log.warn(
-                    "access from the host waits for parent {parent}: {reason}",
+                    "parent {parent}: host access waits until it is usable ({reason})",
                     parent=parent,
                     reason=str(error),
                 )

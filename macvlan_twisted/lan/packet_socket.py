@@ -211,7 +211,7 @@ class PacketSocket:
                     handler(received)
                 except Exception:
                     _log.failure(
-                        "a frame on {parent} was not understood: {frame}",
+                        "parent {parent}: cannot handle frame {frame}",
                         parent=self.parent,
                         frame=frame.hex(),
                     )
@@ -237,4 +237,9 @@ class PacketSocket:
         self._lost = True
         self._reactor.removeReader(self)
         if number:
-            _log.warn("listening on {parent}: {reason}", parent=self.parent, reason=os.strerror(number))
+            # Cause: the parent went down or away. Remedy: bring it back; the plugin then listens again.
+            _log.warn(
+                "parent {parent}: stopped listening ({reason})",
+                parent=self.parent,
+                reason=os.strerror(number),
+            )

@@ -77,7 +77,7 @@ class ParentSocket:
                 handler(received)
             except Exception:
                 _log.failure(
-                    "a frame on {parent} was not understood: {frame}",
+                    "parent {parent}: cannot handle frame {frame}",
                     parent=self.parent,
                     frame=received.frame.hex(),
                 )
@@ -171,7 +171,7 @@ class PacketSockets:
                 if not is_for_itself(failure):
                     raise
                 _log.info(
-                    "on parent {parent} we speak by the parent itself, for it takes no link of ours: {reason}",
+                    "parent {parent}: used without a link of the plugin's own, which it does not accept ({reason})",
                     parent=socket.parent,
                     reason=str(failure),
                 )

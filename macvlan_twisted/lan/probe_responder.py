@@ -76,8 +76,10 @@ class ProbeResponder:
             self._is_failing = False
         except LinkError as failure:
             if not self._is_failing:
+                # Cause: the parent is down or has no carrier; another host may take the address. Remedy:
+                # bring the parent up.
                 _log.warn(
-                    "{address} is ours and {prober} asks for it, but cannot be answered: {reason}",
+                    "address {address}: cannot answer the probe of {prober} ({reason})",
                     address=str(probe.address),
                     prober=probe.mac,
                     reason=str(failure),

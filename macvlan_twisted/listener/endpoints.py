@@ -107,7 +107,9 @@ async def close_port(port: IListeningPort) -> None:
         with _STOP:
             await maybeDeferred(cast(Any, port).stopListening)
     except FileNotFoundError as error:  # Twisted removes the file
-        _log.warn("somebody else has removed the socket {path}", path=error.filename)
+        # Cause: another program deleted the socket file; calls since then did not reach the plugin. Remedy:
+        # none needed after a restart; find the program.
+        _log.warn("socket {path}: was removed by another program", path=error.filename)
 
 
 def close_in_background(port: IListeningPort) -> None:
@@ -115,4 +117,4 @@ def close_in_background(port: IListeningPort) -> None:
     with _STOP:
         closed = maybeDeferred(cast(Any, port).stopListening)
     closed.addErrback(lambda failure: failure.trap(FileNotFoundError))  # the listener removes the file itself
-    closed.addErrback(lambda failure: _log.failure("stopping to listen failed", failure=failure))
+    closed.addErrback(lambda failure: _log.failure("listener: stopping failed", failure=failure))

@@ -137,7 +137,9 @@ class BatchDelete:
             try:
                 await self._delete(batch)
             except Exception:
-                _log.failure("retired links {names} stay until the next start", names=", ".join(batch.names))
+                _log.failure(
+                    "retired links {names}: not removed until the next start", names=", ".join(batch.names)
+                )
         self._group_in_deletion = 0
         self._deleting = False
         waiters, self._waiters = self._waiters, []
@@ -160,15 +162,24 @@ class BatchDelete:
             if not foreign:
                 await self._run_deletion(self._kernel.delete_group, batch.group)
                 return
+            # Cause: another program uses the link group that marks the plugin's retired links. Remedy: none
+            # needed; removal is slower.
             _log.warn(
-                "links that are not ours carry group {group}: {foreign}; ours are removed one by one",
+                "link group {group}: has links of another program ({foreign}); the plugin's are removed one by "
+                "one",
                 group=batch.group,
                 foreign=", ".join(foreign),
             )
         except LinkError as failure:
-            _log.warn("{reason}; removing retired links one by one", reason=str(failure))
+            # Cause: the kernel refused to remove them together. Remedy: none needed; removal is slower.
+            _log.warn("retired links: removed one by one ({reason})", reason=str(failure))
         for name in names:
             try:
                 await self._run_deletion(self._kernel.delete, name)
             except LinkError as failure:
-                _log.error("retired link {link} stays: {reason}", link=name, reason=str(failure))
+                # Cause: the kernel refused. Remedy: act on the reason, then restart the plugin.
+                _log.error(
+                    "link {link}: cannot be removed until the next start ({reason})",
+                    link=name,
+                    reason=str(failure),
+                )

@@ -115,7 +115,10 @@ class Links:
         try:
             return await self._batches.retire(name)
         except LinkError as failure:
-            _log.warn("{reason}; it is removed by itself", reason=str(failure))
+            # Cause: the kernel refused to change the link's group. Remedy: none needed.
+            _log.warn(
+                "link {link}: cannot be retired, removed at once ({reason})", link=name, reason=str(failure)
+            )
             return await self.delete(name)
 
     async def dispose(self, name: str) -> None:
@@ -123,7 +126,10 @@ class Links:
         try:
             await self.delete(name)
         except LinkError as failure:
-            _log.warn("{reason}; it is removed with the retired ones", reason=str(failure))
+            # Cause: the kernel refused. Remedy: none needed; it is removed with the next batch.
+            _log.warn(
+                "link {link}: cannot be removed at once, retired ({reason})", link=name, reason=str(failure)
+            )
             await self._batches.retire(name)
 
     def adopt_retired(self, links: Iterable[LinkFacts]) -> None:

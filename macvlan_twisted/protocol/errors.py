@@ -51,11 +51,13 @@ def error_reply(method: str, failure: Failure) -> tuple[int, dict[str, str]]:
     message = printable(str(error))
     kind, status = next(row for row in _TABLE if isinstance(error, row[0]))
     if kind is Exception:
-        _log.failure("{method} failed in a way that is a bug of ours", failure=failure, method=method)
+        _log.failure("{method}: failed, a bug in the plugin", failure=failure, method=method)
         return 500, error_body(
             f"{method}: bug in the plugin, {type(error).__name__}: {message}; its log has the details"
         )
     if isinstance(error, HTTPException):
         return error.code or 500, error_body(f"{method}: {error.description}")
+    # Cause: the request cannot be fulfilled; whoever ran the docker command reads the same reason. Remedy:
+    # see the table of errors.
     _log.emit(LogLevel.warn, "{method} refused: {reason}", method=method, reason=message)
     return status or 200, error_body(message)

@@ -190,7 +190,7 @@ class PluginApp:
             body = encode_reply(error)
         if self._debug:
             _log.debug(
-                "{method} answered in {milliseconds:.2f} ms: {body}",
+                "{method}: answered in {milliseconds:.2f} ms: {body}",
                 method=name,
                 milliseconds=(self._now() - began) * 1000,
                 body=body.decode().rstrip(),
@@ -235,5 +235,5 @@ class PluginResource(KleinResource):
         return NOT_DONE_YET
 
     def _not_written(self, failure: Failure, request: Any) -> None:
-        _log.failure("a reply was not written", failure)
+        _log.failure("reply: cannot be written", failure)
         request.loseConnection()  # or the client waits for ever

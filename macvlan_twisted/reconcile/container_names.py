@@ -85,8 +85,8 @@ class ContainerNames:
             try:
                 names = await self._engine.endpoints_of(network_id)
             except EngineError as refusal:
-                _log.info(
-                    "the names of containers in network {network} are not known: {reason}",
+                _log.debug(
+                    "network {network}: cannot list its containers' names ({reason})",
                     network=network_id[:12],
                     reason=str(refusal),
                 )

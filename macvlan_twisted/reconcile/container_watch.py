@@ -67,7 +67,7 @@ class ContainerWatch:
             try:
                 await (await self._connect())
             except (EngineError, EngineUnavailable) as failure:
-                _log.debug("the engine's containers are not followed: {reason}", reason=str(failure))
+                _log.debug("engine: cannot follow containers ({reason})", reason=str(failure))
                 is_down = isinstance(failure, EngineDown)
             else:
                 away_since = self._clock.seconds()
@@ -147,13 +147,20 @@ class ContainerWatch:
             if self._network_names is None:
                 networks = await self._engine.networks()
                 self._network_names = {each.name: each.network_id for each in networks}
+                self._registry.names.networks.update(
+                    {
+                        each.network_id: each.name
+                        for each in networks
+                        if each.network_id in self._registry.networks
+                    }
+                )
             containers = list(self._on_our_networks(listed, self._network_names))
             await self._last_addresses.listed(listed.keys(), containers, since)
         except (EngineError, EngineUnavailable, StateError) as failure:
-            _log.debug("the engine's containers are not known: {reason}", reason=str(failure))
+            _log.debug("engine: cannot list containers ({reason})", reason=str(failure))
             return False
         _log.debug(
-            "the engine's containers are known: {number}, {ours} of them on our networks",
+            "engine: lists {number} containers, {ours} on the plugin's networks",
             number=len(listed),
             ours=len({each.container_id for each in containers}),
         )
@@ -166,6 +173,8 @@ class ContainerWatch:
             for each in attachments:
                 network_id = names.get(each.network, each.network)
                 if network_id in self._registry.networks:
+                    if each.container and each.endpoint_id in self._registry.endpoints:
+                        self._registry.names.containers[each.endpoint_id] = each.container
                     has_mac = self._has_mac_of_address(each.endpoint_id)
                     yield ListedContainer(container_id, network_id, each.endpoint_id, each.asked, has_mac)
 
@@ -176,4 +185,4 @@ class ContainerWatch:
 
 def _log_failure(failure: Failure) -> None:
     if not failure.check(CancelledError):
-        _log.failure("following the engine's containers failed", failure=failure)
+        _log.failure("engine: following its containers failed", failure=failure)

@@ -52,6 +52,18 @@ async def take_snapshot(engine: Inventory, registry: Registry) -> EngineSnapshot
     return EngineSnapshot(networks, endpoints, nones[0] if len(nones) == 1 else "")
 
 
+def note_names(snapshot: EngineSnapshot, registry: Registry) -> None:
+    """Learn what the engine calls our networks and their containers."""
+    names = registry.names
+    names.networks.update(
+        {id_: each.name for id_, each in (snapshot.networks or {}).items() if id_ in registry.networks}
+    )
+    for listed in snapshot.endpoints.values():
+        names.containers.update(
+            {id_: name for id_, name in listed.items() if name and id_ in registry.endpoints}
+        )
+
+
 @frozen
 class UnknownObjects:
     """What an engine has of us that we do not know: our state was lost, or an older copy was restored."""

@@ -81,9 +81,10 @@ class HostLinkRepair:
             if present is None or not present.up:
                 return False  # somebody wants it down, and may bring it up again
         elif not was_absent and not self._links.exists(link.name):
+            # Cause: another program removed the link by which the host reaches its containers. Remedy: find
+            # that program; addresses and routes come back with the link.
             _log.warn(
-                "our link {link} on parent {parent} is not there any more, and is made again: the host reaches its "
-                "containers by it",
+                "host link {link}: gone from parent {parent}, created again",
                 link=link.name,
                 parent=parent,
             )
@@ -203,7 +204,7 @@ class LinkMonitor:
             self._check_soon(parent)
             return
         self._checks[parent] = check = ensureDeferred(self._check(parent, pause))
-        check.addErrback(lambda failure: _log.failure("looking at a parent failed", failure=failure))
+        check.addErrback(lambda failure: _log.failure("parent check: failed", failure=failure))
         check.addCallback(lambda _: self._checked(parent))
 
     def _checked(self, parent: str) -> None:
@@ -229,7 +230,12 @@ class LinkMonitor:
             is_gone = isinstance(failure, LinkError) and failure.errno == errno.ENODEV
             if not is_gone and self._reported.get(parent) != str(failure):
                 self._reported[parent] = str(failure)
-                _log.warn("parent {parent} is looked at again: {reason}", parent=parent, reason=str(failure))
+                # Cause: the kernel refused a link or a socket on the parent. Remedy: act on the reason.
+                _log.warn(
+                    "parent {parent}: cannot be restored yet, tried again within a minute ({reason})",
+                    parent=parent,
+                    reason=str(failure),
+                )
             self._repairs[parent] = _Repair(self._clock.seconds(), pause)
             self._check_soon(parent)
 

@@ -126,7 +126,7 @@ class Orphans:
         if not await self._address_use.release_orphaned(orphaned, self.is_in_use):
             return 0
         _log.info(
-            "address {address} was handed out, and no container has it (any more): it is given back",
+            "address {address}: released, no container uses it",
             address=orphaned.address,
         )
         return 1
@@ -136,7 +136,7 @@ class Orphans:
         for record in self._orphaned_leases():
             if record.key == key and self._leases.taking(key) is taking:
                 _log.info(
-                    "DHCP on {parent}: nobody has the lease of {address} for {mac} (any more): it is given back",
+                    "DHCP {parent} {mac}: released {address}, which no container uses",
                     parent=record.parent,
                     address=record.binding.address,
                     mac=record.binding.mac,
@@ -153,5 +153,5 @@ class Orphans:
             return 0
         if not await self._links.retire(name):
             return 0
-        _log.info("unused link removed: {link}, which no endpoint has", link=name)
+        _log.info("link {link}: removed, no endpoint uses it", link=name)
         return 1

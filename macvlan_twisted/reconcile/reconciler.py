@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from ..driver.registry import Registry
 from ..engine.interfaces import Inventory
 from ..errors import MacvlanError
-from .engine_snapshot import EngineSnapshot, UnknownObjects, take_snapshot, unknown_to_us
+from .engine_snapshot import EngineSnapshot, UnknownObjects, note_names, take_snapshot, unknown_to_us
 from .orphans import Orphans, OrphansFound
 from .stale_endpoints import StaleEndpoint, StaleEndpoints
 from .stale_networks import StaleNetworks, StaleNetworksFound
@@ -132,7 +132,8 @@ class Reconciler:
     async def _check(self) -> Findings:
         snapshot = await take_snapshot(self._engine, self._registry)
         if snapshot.networks is None:
-            _log.debug("the engine is not asked what is in use: {reason}", reason=snapshot.unavailable)
+            _log.debug("engine: not asked what is in use ({reason})", reason=snapshot.unavailable)
+        note_names(snapshot, self._registry)
         await self._stale_networks.note(snapshot)
         return await self._found(snapshot)
 
@@ -161,15 +162,15 @@ class Reconciler:
         for pool in found.stale_networks.pools.values():
             await self._count("pools released", self._stale_networks.drop_pool(pool, idle))
         for orphaned in found.orphans.addresses:
-            await self._count("addresses given back", self._orphans.release_address(orphaned))
+            await self._count("addresses released", self._orphans.release_address(orphaned))
         for key, taking in found.orphans.leases.items():
-            await self._count("leases given back", self._orphans.release_lease(key, taking))
+            await self._count("leases released", self._orphans.release_lease(key, taking))
         for name, index in found.orphans.links.items():
             await self._count("links removed", self._orphans.remove_link(name, index))
         self._log_unknown(found.unknown)
         if self.counts != before:
-            _log.info(
-                "since the start, by comparing kernel, state and engine: {counts}",
+            _log.debug(
+                "reconciliation: totals since the start: {counts}",
                 counts=", ".join(f"{what} {number}" for what, number in sorted(self.counts.items())),
             )
 
@@ -180,7 +181,7 @@ class Reconciler:
         try:
             networks, pools = await self._stale_networks.drop_network(network, self._grace.idle)
         except MacvlanError as failure:
-            _log.error("what nobody has cannot be removed: {reason}", reason=str(failure))
+            _log_not_removed(failure)
             return
         self._add("networks removed", networks)
         self._add("pools released", pools)
@@ -189,7 +190,7 @@ class Reconciler:
         try:
             self._add(what, await work)
         except MacvlanError as failure:
-            _log.error("what nobody has cannot be removed: {reason}", reason=str(failure))
+            _log_not_removed(failure)
 
     def _add(self, what: str, number: int) -> None:
         if number:
@@ -198,21 +199,24 @@ class Reconciler:
     def _log_unknown(self, unknown: UnknownObjects) -> None:
         for id_, network in unknown.networks.items():
             if self._report_once("networks", id_):
+                # Cause: the state was lost, or an older copy was restored. Remedy: stop the plugin and
+                # start it once with --recover.
                 _log.error(
-                    "network {network} ({name}) is in the engine and not in state, and no container can start on it: the "
-                    "state was lost, or an older one was put back; stop the plugin and start it once with --recover",
+                    "network {name} ({network}): in the engine but not in state, so no container can start on it; "
+                    "stop the plugin and start it once with --recover",
                     network=id_[:12],
                     name=network.name,
                 )
         for id_, (network_id, name) in unknown.endpoints.items():
             if self._report_once("endpoints", id_):
+                # Cause: the state was lost, or an older copy was restored. Remedy: restart the container,
+                # or stop the plugin and start it once with --recover.
                 _log.error(
-                    "endpoint {endpoint} of container {name} in network {network} is in the engine and not in state: the "
-                    "state was lost, or an older one was put back; stop the plugin and start it once with --recover, or "
-                    "restart that container",
+                    "container {container}: endpoint {endpoint} on network {network} is in the engine but not in "
+                    "state; restart the container, or stop the plugin and start it once with --recover",
                     endpoint=id_[:12],
-                    name=name,
-                    network=network_id[:12],
+                    container=name,
+                    network=self._registry.names.network(network_id),
                 )
 
     def _report_once(self, what: str, id_: str) -> bool:
@@ -227,11 +231,10 @@ def _log_failure(failure: Failure) -> None:
     if failure.check(CancelledError):
         return
     if failure.check(MacvlanError):
-        _log.warn(
-            "kernel, state and engine are compared again later: {reason}", reason=failure.getErrorMessage()
-        )
+        # Cause: the kernel did not answer. Remedy: none needed; it is tried again in the next round.
+        _log.warn("reconciliation: postponed ({reason})", reason=failure.getErrorMessage())
     else:
-        _log.failure("comparing kernel, state and engine failed", failure=failure)
+        _log.failure("reconciliation: failed", failure=failure)
 
 
 def _both(first: Findings, second: Findings) -> Findings:
@@ -264,3 +267,8 @@ def _common(first: Any, second: Any) -> dict[str, Any]:
         if key in first and first[key] == value:
             found[key] = value
     return found
+
+
+def _log_not_removed(failure: MacvlanError) -> None:
+    # Cause: the kernel or the disk refused; it is tried again in the next round. Remedy: act on the reason.
+    _log.error("reconciliation: cannot remove what is unused ({reason})", reason=str(failure))

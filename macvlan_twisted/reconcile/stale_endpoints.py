@@ -88,7 +88,9 @@ class StaleEndpoints:
         try:
             elsewhere = await self._macvlan_links.marks_elsewhere()
         except LinkError as failure:
-            _log.debug("endpoints that may be in containers are kept: {reason}", reason=str(failure))
+            _log.debug(
+                "endpoints: kept, links in other namespaces cannot be listed ({reason})", reason=str(failure)
+            )
             return found
         for endpoint in away:
             if elsewhere is not None and self._macvlan_links.is_among(endpoint, elsewhere):
@@ -145,7 +147,9 @@ class StaleEndpoints:
                 return False
             if self._calls.last_seen.mentioned_within(endpoint.endpoint_id, ENGINE_PATIENCE):
                 return False  # Join may be about to come
-            if not await self._is_without_container(endpoint) or not await self._removal.drop(endpoint, 0):
+            if not await self._is_without_container(endpoint) or not await self._removal.drop(
+                endpoint, 0, "its container starts again"
+            ):
                 return False
         return True
 
@@ -156,7 +160,7 @@ class StaleEndpoints:
             elsewhere = await self._macvlan_links.marks_elsewhere()
         except LinkError as failure:
             _log.debug(
-                "endpoint {endpoint} may be in a container: {reason}",
+                "endpoint {endpoint}: kept, it may be in a container ({reason})",
                 endpoint=endpoint.short_id,
                 reason=str(failure),
             )
@@ -171,12 +175,4 @@ class StaleEndpoints:
         :raises MacvlanError: the next round tries again.
         """
         endpoint = stale.endpoint
-        if not await self._removal.drop(endpoint, stale.idle):
-            return False
-        _log.info(
-            "endpoint {endpoint} of network {network} is gone ({why}): what it had is free",
-            endpoint=endpoint.short_id,
-            network=endpoint.network_id[:12],
-            why=stale.why,
-        )
-        return True
+        return await self._removal.drop(endpoint, stale.idle, stale.why)

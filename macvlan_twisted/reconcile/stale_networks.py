@@ -108,11 +108,13 @@ class StaleNetworks:
         :return: the numbers of networks and of pools that were removed.
         :raises MacvlanError: the next round tries again.
         """
+        name = self._registry.names.network(network.network_id)
         if not await self._networks.drop(network, idle):
             return 0, 0
+        # Cause: docker network rm succeeds without the plugin. Remedy: none needed.
         _log.warn(
-            "network {network} was removed in the engine while the plugin was not there: it is removed here, too",
-            network=network.network_id,
+            "network {network}: removed, the engine removed it while the plugin was not running",
+            network=name,
         )
         pools = [each for each in self._pools.open_pools if each.network_id == network.network_id]
         return 1, sum([await self.drop_pool(pool, idle) for pool in pools])
@@ -122,9 +124,15 @@ class StaleNetworks:
             if not await self._pools.drop_pool(pool, idle):
                 return 0
         except MacvlanError as failure:
-            _log.error("pool {pool} cannot be released: {reason}", pool=pool.described(), reason=str(failure))
+            # Cause: the kernel or the disk refused; it is tried again in the next round. Remedy: act on the
+            # reason.
+            _log.error(
+                "pool {pool}: cannot be released ({reason})", pool=pool.described(), reason=str(failure)
+            )
             return 0
-        _log.warn("pool {pool} has no network in the engine: it is released", pool=pool.described())
+        # Cause: the network was removed while the plugin was not running, or was never created. Remedy:
+        # none needed.
+        _log.warn("pool {pool}: released, it has no network in the engine", pool=pool.described())
         return 1
 
 

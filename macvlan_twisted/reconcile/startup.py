@@ -50,14 +50,19 @@ async def reconcile(
     for link in ours:
         if link.name not in kept - unmarked:
             await links.retire(link.name)
-            _log.info("unused link removed: {link}, left behind by an earlier run", link=link.name)
+            _log.info("link {link}: removed, left by an earlier run", link=link.name)
     await links.deletions_finished()
     await networks.undo_half_made()
     for parent in sorted({network.parent for network in registry.networks.values()}):
         try:
             await parents.look_after(parent, bring_up=True)
         except MacvlanError as error:
-            _log.warn("parent {parent} is looked at again: {reason}", parent=parent, reason=str(error))
+            # Cause: the kernel refused a link or a socket on the parent. Remedy: act on the reason.
+            _log.warn(
+                "parent {parent}: cannot be restored yet, tried again within a minute ({reason})",
+                parent=parent,
+                reason=str(error),
+            )
     await host_routes.restore(
         {
             endpoint.endpoint_id: (

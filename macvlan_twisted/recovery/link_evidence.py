@@ -96,10 +96,11 @@ def warn_of_other_instances(instance: str, links: Iterable[LinkFacts], outside: 
         if Path(noted.directory, DATABASE_NAME).exists():
             others.discard(noted.instance)
     if others:
+        # Cause: a new state directory on a host where another one was used. Remedy: start once with
+        # --recover if the state was lost, else remove the links.
         _log.warn(
-            "links of other instances are on this host ({instances}), and whose they are is not known: if the state was lost, "
-            "stop and start once with --recover; if nobody needs them, remove them with macvlan-twisted purge "
-            "--every-instance",
+            "links of other instances: on this host ({instances}); if the state was lost, stop and start once"
+            " with --recover; if nobody needs them, run: macvlan-twisted purge --every-instance",
             instances=", ".join(sorted(others)),
         )
 

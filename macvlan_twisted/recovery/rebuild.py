@@ -116,9 +116,11 @@ def _previous_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -
         ((instance, group),) = instances.items()
         return StateIdentity(instance, group)
     if instances:
+        # Cause: --recover found links of several earlier state directories. Remedy: remove those that
+        # nobody needs.
         _log.warn(
-            "links of several instances are on this host ({instances}), and whose this state was is not known: they stay; "
-            "remove those that nobody needs with: macvlan-twisted purge --every-instance",
+            "links of several instances: on this host ({instances}), kept as it is unknown whose this state "
+            "was; if nobody needs them, run: macvlan-twisted purge --every-instance",
             instances=", ".join(sorted(instances)),
         )
     return StateIdentity.drawn() if witnessed is None else StateIdentity(witnessed.instance, drawn_group())
@@ -218,8 +220,10 @@ def _add_endpoints(
 def _log_result(before: Snapshot, rebuilt: RebuildResult, damage: str, aside: Path | None) -> None:
     snapshot = rebuilt.snapshot
     if aside is not None:
+        # Cause: --recover replaces a damaged or lost state. Remedy: delete the moved files when everything
+        # runs.
         _log.warn(
-            "state was not usable ({damage}): its files are in {aside} now, and nothing else has a use for them",
+            "state: not usable, its files were moved to {aside} ({damage})",
             damage=damage,
             aside=str(aside),
         )
@@ -234,11 +238,13 @@ def _log_result(before: Snapshot, rebuilt: RebuildResult, damage: str, aside: Pa
         - len(before.made_links)
         - len(before.host_links),
     }
+    # Cause: --recover. Remedy: start without --recover from now on.
     _log.warn(
-        "state rebuilt of what the engine and the kernel know: {what}. Not to be known were: addresses that rested or were "
-        "refused, identities of containers that are stopped, details of leases, and addresses that were handed out and "
-        "whose container had not come. Start without --recover from now on",
+        "state: rebuilt from engine and kernel ({what}); lost are refused and resting addresses, "
+        "identities of stopped containers, and details of leases; start without --recover from now on",
         what=", ".join(f"{number} {name}" for name, number in added.items()),
     )
     for each in rebuilt.missing:
-        _log.error("not rebuilt: {what}", what=each)
+        # Cause: the engine or the kernel did not show enough. Remedy: remove the object in Docker and
+        # create it again.
+        _log.error("state: not rebuilt: {what}", what=each)

@@ -288,8 +288,10 @@ class Database:
                 f"{self._path} is damaged: it should hold {count} rows and holds {seen}, or other ones"
             )
         if recorded is None and self.generation > 0:
+            # Cause: the file was removed. Remedy: none needed, it is created again; copy both files
+            # together.
             _log.warn(
-                "{witness} is gone: whether the last commits of {path} are there cannot be told",
+                "{witness}: missing beside {path}, so lost commits cannot be detected at this start",
                 witness=WITNESS_NAME,
                 path=self._path,
             )
@@ -365,7 +367,9 @@ class Database:
             if self._outside is not None:
                 self._outside.write(self.generation, self._missed)
         except OSError as error:  # the file may lag behind; the commit is durable
-            _log.warn("{path} was not updated: {reason}", path=WITNESS_NAME, reason=error.strerror)
+            # Cause: the disk refused; nothing is lost. Remedy: free space on the disk of the state
+            # directory.
+            _log.warn("{path}: not updated ({reason})", path=WITNESS_NAME, reason=error.strerror)
 
     def close(self) -> None:
         with _CLOSE:

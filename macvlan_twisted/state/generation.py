@@ -131,7 +131,11 @@ class RuntimeGeneration:
         try:
             paths = sorted(self._runtime.iterdir())
         except OSError as error:
-            _log.debug("no witness in {runtime}: {reason}", runtime=str(self._runtime), reason=error.strerror)
+            _log.debug(
+                "runtime directory {path}: cannot be used ({reason})",
+                path=str(self._runtime),
+                reason=error.strerror,
+            )
             return
         for path in paths:
             record = None if path.name.startswith(".") else _read(path)
@@ -160,7 +164,11 @@ class RuntimeGeneration:
                 os.write(self._file, _packed(generation, rows) + os.fsencode(self._directory))
                 os.rename(beside, self._runtime / instance)
         except OSError as error:
-            _log.debug("no witness in {runtime}: {reason}", runtime=str(self._runtime), reason=error.strerror)
+            _log.debug(
+                "runtime directory {path}: cannot be used ({reason})",
+                path=str(self._runtime),
+                reason=error.strerror,
+            )
 
     def write(self, generation: int, rows: int) -> None:
         if self._file is not None:

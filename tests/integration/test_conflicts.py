@@ -220,7 +220,7 @@ def test_unprovable_address_is_warned_of_or_refused_if_strict(
         on_eth2 = ("--opt=parent=eth2", *(["--ipam-opt=parent=eth2"] if ipam else []))
         docker_host.create("lan", *ipam, *IPV4, *on_eth2)
         docker_host.engine.attempt_docker("run", "--detach", "--name=box", "--network=lan", "busybox", "true")
-        output = "is handed out although it is not known whether it is in use on eth2: "
+        output = "allocated without knowing whether it is in use on eth2 ("
         assert docker_host.plugin.log().count(output) == 1
         assert "(1 such addresses since the start)" in docker_host.plugin.log()
         docker_host.engine.docker("rm", "--force", "box")

@@ -61,6 +61,7 @@ def test_another_server_takes_over_the_lease_by_rebinding(
 
 
 @pytest.mark.one_engine
+@pytest.mark.plugin_arguments("--debug")
 @RENEWING
 def test_server_away_at_renewal_renews_when_it_is_back(docker_host: DockerHost, server: DhcpServer) -> None:
     server.stop()
@@ -75,7 +76,7 @@ def test_server_away_at_renewal_renews_when_it_is_back(docker_host: DockerHost, 
     so_far = len(server.log())
     server.start()
     server.wait_for_log(f"DHCPACK(eth1) {leased} {MAC}", seconds=30, since=so_far)
-    wait_for_plugin(docker_host, f"{MAC} goes on with {leased}")
+    wait_for_plugin(docker_host, f"{MAC}: renewed {leased}")
     assert "DHCPDISCOVER" not in server.log()[so_far:]
     assert web.ping("192.168.77.2")
 
@@ -90,8 +91,8 @@ def test_container_keeps_its_address_after_a_dhcpnak(docker_host: DockerHost, se
     server.range, server.arguments = "192.168.77.200,192.168.77.209", FOR_ANYBODY
     server.start()
     server.wait_for_log("DHCPNAK(eth1)", seconds=20)
-    wait_for_plugin(docker_host, f"{MAC} has no right to {leased} any more")
-    wait_for_plugin(docker_host, f"does not give {leased} back to {MAC}, it insists on 192.168.77.20")
+    wait_for_plugin(docker_host, f"{MAC}: lease of {leased} lost")
+    wait_for_plugin(docker_host, f"refuses {leased} and insists on 192.168.77.20")
     server.wait_for_log("DHCPRELEASE(eth1) 192.168.77.20", seconds=20)  # the container does not use that one
     assert bare_address(web) == leased
     assert web.ping("192.168.77.2")
@@ -167,7 +168,7 @@ def test_lease_of_a_container_removed_meanwhile_is_released(
     wait_for_release(server, leased, seconds=60)
     (kept,) = server.leases()
     assert kept.address != leased
-    wait_for_plugin(docker_host, f"address released: {leased}" if way is OURS else "unused link removed")
+    wait_for_plugin(docker_host, f"address {leased}: released" if way is OURS else " removed from parent ")
     docker_host.plugin.stop()
     rows = docker_host.rows()
     assert len(rows["endpoints"]) == len(rows["leases"]) == 1

@@ -64,7 +64,7 @@ def test_the_lan_sees_one_mac_for_the_host(docker_host: DockerHost) -> None:
         assert lan.ping("host", station)
     assert box.ping("192.168.77.2"), "the container does not reach the neighbour"
     assert lan.ping("neighbour", "192.168.77.65")
-    assert "is used by MAC" not in docker_host.plugin.log(), "the host was taken for somebody else"
+    assert ": conflict on" not in docker_host.plugin.log(), "the host was taken for somebody else"
 
 
 def test_neighbour_may_ping_the_hosts_address_for_containers(docker_host: DockerHost) -> None:
@@ -75,7 +75,7 @@ def test_neighbour_may_ping_the_hosts_address_for_containers(docker_host: Docker
         assert lan.ping("neighbour", address)
     assert macs_that_answer(lan, HOST) <= {lan.mac_of("host"), our_link(lan)["address"]}
     docker_host.start("box")
-    assert "is used by MAC" not in docker_host.plugin.log()
+    assert ": conflict on" not in docker_host.plugin.log()
     assert "took it while" not in docker_host.plugin.log()
 
 
@@ -213,7 +213,7 @@ def test_host_access_works_with_reverse_path_filtering(docker_host: DockerHost, 
         # Not the host's address for its containers: strictly filtered, it is for them alone.
         assert docker_host.lan.ping("neighbour", OWN)
         assert box.ping("192.168.77.2")
-        assert "is used by MAC" not in docker_host.plugin.log()
+        assert ": conflict on" not in docker_host.plugin.log()
     finally:
         for name in names:
             docker_host.lan.run_in("host", "sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=0")

@@ -51,10 +51,13 @@ def test_plugin_starts_without_its_parent(docker_host: DockerHost, detection: tu
     lan.unplug(place, NIC)
     docker_host.plugin.start()
     try:
-        assert f"parent {NIC} is not there: it is awaited; its networks (1)" in docker_host.plugin.log()
+        assert (
+            f"parent {NIC}: absent; containers on it can start when it is back (networks: 1)"
+            in docker_host.plugin.log()
+        )
         for _ in range(2):
             complaint = refused_start(docker_host, "box")
-            assert f"parent {NIC} is not there: it has been awaited for " in complaint
+            assert f"parent {NIC} has been absent for " in complaint
             assert "as soon as it is back" in complaint
         complaint = docker_host.engine.attempt_docker(
             "network",
@@ -64,7 +67,7 @@ def test_plugin_starts_without_its_parent(docker_host: DockerHost, detection: tu
             "--subnet=10.9.9.0/24",
             "other",
         ).stderr
-        assert f"parent {NIC} is not there: it has been awaited for " in complaint
+        assert f"parent {NIC} has been absent for " in complaint
     finally:
         lan.plug(place, NIC)
     wait_until(lambda: has_access(docker_host), 20, "access from the host")
@@ -73,8 +76,8 @@ def test_plugin_starts_without_its_parent(docker_host: DockerHost, detection: tu
     assert box.ping("192.168.77.2")
     assert reaches(docker_host, "box")
     log = docker_host.plugin.log()
-    assert log.count(f"parent {NIC} is not there: it is awaited; ") == 1
-    assert log.count(f"parent {NIC} is there, after ") == 1
+    assert log.count(f"parent {NIC}: absent; ") == 1
+    assert log.count(f"parent {NIC}: present again after ") == 1
 
 
 def test_returning_parent_restores_access(docker_host: DockerHost) -> None:
@@ -85,11 +88,11 @@ def test_returning_parent_restores_access(docker_host: DockerHost) -> None:
         docker_host.start(name, AT_ONCE)
     lan.unplug(place, NIC)
     try:
-        wait_until(lambda: "it is awaited" in docker_host.plugin.log(), 20, "a word in the log")
+        wait_until(lambda: ": absent" in docker_host.plugin.log(), 20, "a word in the log")
         docker_host.engine.docker("inspect", "box-a")
         docker_host.engine.docker("network", "inspect", "--verbose", "lan")
         docker_host.engine.docker("stop", "box-b")
-        assert f"parent {NIC} is not there: it has been awaited for " in refused_start(docker_host, "box-b")
+        assert f"parent {NIC} has been absent for " in refused_start(docker_host, "box-b")
     finally:
         lan.plug(place, NIC)
     wait_until(lambda: has_access(docker_host), 20, "access from the host")
@@ -98,4 +101,4 @@ def test_returning_parent_restores_access(docker_host: DockerHost) -> None:
     for name in ("box-a", "box-b"):
         assert Container(docker_host.engine, name).ping("192.168.77.2")
         assert reaches(docker_host, name)
-    assert "looked at again" not in docker_host.plugin.log()
+    assert "tried again within a minute" not in docker_host.plugin.log()

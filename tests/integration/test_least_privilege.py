@@ -55,7 +55,7 @@ def test_unit_permits_all_that_containers_need(machine: Systemd) -> None:
     host = host_of(machine)
     host.create("lan", *DUAL, "--opt=host_access=true")
     one, two = host.start("one"), host.start("two")
-    assert "address 192.168.77.2 is in use on eth1" in machine.log()
+    assert "address 192.168.77.2: skipped, in use on eth1" in machine.log()
     for address in ("192.168.77.1", "fd77::1", "192.168.77.10"):
         assert one.ping(address), address
     for address in (each.partition("/")[0] for each in two.addresses()):
@@ -215,7 +215,7 @@ def test_readdress_drop_in_suffices_to_move_containers(machine: Systemd) -> None
         server.range = "192.168.77.150,192.168.77.159"
         server.arguments = ("--dhcp-authoritative",)
         server.start()
-        wait_for_plugin(host, "was moved from", seconds=40)
+        wait_for_plugin(host, "address changed from", seconds=40)
         address = assert_leased(server, web)
         web.remove()
         wait_for_release(server, address)

@@ -72,7 +72,7 @@ def test_removed_host_link_is_recreated_with_its_routes(lan: Lan) -> None:
             lan.run_in("host", "ip", "link", "delete", our_link(lan))
             wait_until(lambda: has_access(lan), 10, "access from the host")
             assert lan.host_links()[our_link(lan)]["ifindex"] != index
-        assert "is not there any more, and is made again" in plugin.log()
+        assert "gone from parent eth1, created again" in plugin.log()
         assert HOST in lan.run_in("neighbour", "ping", "-c1", "-w5", HOST)
 
 
@@ -119,6 +119,6 @@ def test_parent_answering_for_the_hosts_address_is_no_conflict(lan: Lan) -> None
         assert nic in answers, "the parent does not answer: this proves nothing"
         lan.send_frame("neighbour", arp_announcement(STRANGER, HOST))
         wait_until(lambda: STRANGER in plugin.log(), 10, "a word about it")
-        (line,) = [line for line in plugin.log().splitlines() if "is used by MAC" in line]
+        (line,) = [line for line in plugin.log().splitlines() if ": conflict on" in line]
         assert nic not in line
         assert f"address {HOST} of the host itself, for its containers, with MAC " in line

@@ -36,7 +36,7 @@ def service(engine: Engine, *words: str, docker_host: str | None = None) -> Iter
 def settled(plugin: Plugin) -> bool:
     """Whether the service has created or found the network since its last start."""
     since = plugin.log().rpartition("driver initialised")[2]
-    return "network auto created" in since or "network auto exists already" in since
+    return "network auto: created" in since or "network auto: exists already" in since
 
 
 def test_network_is_created_once_with_the_lans_subnet(engine: Engine) -> None:
@@ -87,7 +87,7 @@ def test_existing_network_is_left_unchanged(engine: Engine) -> None:
     (before,) = engine.docker_json("network", "inspect", "auto")
     with service(engine) as host:
         wait_until(lambda: settled(host.plugin), 20, "the notice that the network exists")
-        assert "network auto exists already" in host.plugin.log()
+        assert "network auto: exists already" in host.plugin.log()
         assert engine.docker_json("network", "inspect", "auto") == [before]
 
 

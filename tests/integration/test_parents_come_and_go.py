@@ -111,14 +111,14 @@ def test_host_access_returns_with_its_nic(lan: Lan) -> None:
         assert has_access(lan, "eth2")
         for number in (1, 2, 3):
             lan.unplug("host", "eth2")
-            wait_for_words(plugin, "it is awaited; its", number)
+            wait_for_words(plugin, ": absent; containers on it", number)
             lan.plug("host", "eth2")
-            wait_for_words(plugin, "parent eth2 is there, after", number)
+            wait_for_words(plugin, "parent eth2: present again after", number)
             wait_until(lambda: has_access(lan, "eth2"), 10, "access from the host")
         wait_until(lambda: mac_is_heard(lan, plugin, "eth2"), 10, "a word about the stranger")
         end_container(plugin, "eth2")
         start_container(lan, plugin, "eth2")
-        assert "looked at again" not in plugin.log()
+        assert "tried again within a minute" not in plugin.log()
         quiet(lan, plugin)
 
 
@@ -143,7 +143,7 @@ def test_renamed_nic_keeps_its_links(lan: Lan) -> None:
         before = {name: each["ifindex"] for name, each in links(lan).items()}
         for number, restart in enumerate((False, True), start=1):
             lan.run_in("host", "ip", "link", "set", "eth2", "name", "lan0")
-            wait_for_words(plugin, "parent eth2 is not there: it is awaited; its", number)
+            wait_for_words(plugin, "parent eth2: absent; containers on it", number)
             assert has_access(lan, "eth2", "lan0")
             assert lan.ping("host", "192.168.77.2")
             if restart:
@@ -154,7 +154,7 @@ def test_renamed_nic_keeps_its_links(lan: Lan) -> None:
                 wait_until(lambda: mac_is_heard(lan, plugin, "eth2"), 10, "a word about the stranger")
             quiet(lan, plugin)
             lan.run_in("host", "ip", "link", "set", "lan0", "name", "eth2")
-            wait_for_words(plugin, "parent eth2 is there, after", number)
+            wait_for_words(plugin, "parent eth2: present again after", number)
             assert {name: each["ifindex"] for name, each in links(lan).items()} == before
             assert has_access(lan, "eth2")
         end_container(plugin, "eth2")
@@ -215,7 +215,7 @@ def test_nic_down_and_carrier_loss_disturb_nothing(lan: Lan) -> None:
         lan.link("host", "up", "eth2")
         wait_until(lambda: has_access(lan, "eth2"), 10, "access from the host")
         assert {name: each["ifindex"] for name, each in links(lan).items()} == known
-        assert "awaited" not in plugin.log()
+        assert ": absent" not in plugin.log()
         end_container(plugin, "eth2")
 
 
@@ -223,7 +223,7 @@ def test_nic_that_becomes_a_bridge_port_is_logged_once(lan: Lan) -> None:
     with service(lan) as plugin:
         create_network(plugin, "eth2")
         lan.unplug("host", "eth2")
-        wait_for_words(plugin, "it is awaited; its")
+        wait_for_words(plugin, ": absent; containers on it")
         lan.run_in("host", "ip", "link", "add", "br7", "type", "bridge")
         make = "link add eth2 type veth peer name far\nlink set eth2 master br7 up\nlink set far up"
         lan.run_in("host", "sh", "-c", f"printf '%s\n' '{make}' | ip -batch -")

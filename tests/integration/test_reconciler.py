@@ -89,7 +89,9 @@ def test_containers_removed_meanwhile_leave_nothing(host: DockerHost) -> None:
     host.plugin.stop()
     with refusing_plugin(host.plugin.socket):
         host.engine.docker("rm", "--force", "gone")
-    collected = logged(host, "its link came back from the container", f"address {before} was handed out")
+    collected = logged(
+        host, "its link came back from the container", f"address {before}: released, no container"
+    )
     host.plugin.start()
     assert within(PATIENCE, collected), host.plugin.log()
     assert links_of_containers(host) == set()
@@ -106,7 +108,7 @@ def test_addresses_are_freed_after_engine_and_plugin_died(host: DockerHost) -> N
     host.plugin.stop()
     host.engine.start(seconds=150)
     assert endpoints(host.engine) == set()
-    collected = logged(host, "is gone (the engine does not know it any more)", f"address {before} was handed")
+    collected = logged(host, "; the engine does not know it any more)", f"address {before}: released")
     host.plugin.start()
     assert within(PATIENCE, collected), host.plugin.log()
     assert rows(host) == (0, 0)
@@ -123,7 +125,9 @@ def test_network_removed_meanwhile_is_removed(host: DockerHost) -> None:
     host.plugin.stop()
     with refusing_plugin(host.plugin.socket):
         host.engine.docker("network", "rm", "lan")
-    removed = logged(host, f"network {seen} was removed in the engine", "has no network in the engine")
+    removed = logged(
+        host, f"network {seen[:12]}: removed, the engine removed it", "it has no network in the engine"
+    )
     host.plugin.start()
     assert within(PATIENCE, removed), host.plugin.log()
     host.plugin.stop()
@@ -179,8 +183,8 @@ def test_without_an_engine_only_provably_unused_things_go(engine: Engine) -> Non
             host,
             "its link came back from the container",
             "its link is in no network namespace any more",
-            f"address {before['back']} was handed out",
-            f"address {before['nowhere']} was handed out",
+            f"address {before['back']}: released, no container",
+            f"address {before['nowhere']}: released, no container",
         )
         host.plugin.start()
         assert within(PATIENCE, collected), host.plugin.log()
@@ -214,5 +218,5 @@ def test_endpoints_of_live_restored_containers_stay(usable_engine_version: str) 
             engine.docker("unpause", "paused")
             time.sleep(2 * GRACE_PERIODS.idle)
             assert_all_talk(host, ["box", "paused"])
-            assert "is gone (" not in host.plugin.log()
-            assert "was handed out" not in host.plugin.log()
+            assert " removed from parent " not in host.plugin.log()
+            assert "no container uses it" not in host.plugin.log()

@@ -139,6 +139,7 @@ def test_older_copy_of_the_state_is_refused_and_recovered(docker_host: DockerHos
 
 
 @pytest.mark.one_engine
+@pytest.mark.plugin_arguments("--debug")
 def test_leases_are_renewed_after_recover(docker_host: DockerHost) -> None:
     """The server confirms them by address and MAC; they are released with their containers."""
     need(missing_for_dhcp())
@@ -152,7 +153,7 @@ def test_leases_are_renewed_after_recover(docker_host: DockerHost) -> None:
         plugin.stop()
         shutil.rmtree(plugin.state_dir)
         plugin.start("--recover")
-        wait_until(lambda: plugin.log().count(" goes on with ") >= 2, 20, "both leases to be confirmed")
+        wait_until(lambda: plugin.log().count(": renewed ") >= 2, 20, "both leases to be confirmed")
         third = docker_host.start("box-c", AT_ONCE, network="ours")
         assert assert_leased(server, third) not in leased
         docker_host.engine.docker("restart", "box-a", "box-b")

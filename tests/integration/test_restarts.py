@@ -76,7 +76,7 @@ def start_many(host: DockerHost, number: int, disturb: threading.Event) -> list[
             pool.submit(host.engine.attempt_docker, *words, f"--name=c{each}", "busybox", "sleep", "600")
             for each in range(number)
         ]
-        wait_until(lambda: host.plugin.log().count("macvlan port created") >= 2, 30, "containers under way")
+        wait_until(lambda: host.plugin.log().count(": link mv") >= 2, 30, "containers under way")
         disturb.set()
         return [future.result() for future in futures]
 
@@ -140,7 +140,7 @@ def test_removals_under_way_survive_the_plugins_end(docker_host: DockerHost, end
 
     with ThreadPoolExecutor(6) as pool:
         removals = [pool.submit(remove, name) for name in names[:6]]
-        wait_until(lambda: "unused link removed" in docker_host.plugin.log(), 30, "removals under way")
+        wait_until(lambda: " removed from parent " in docker_host.plugin.log(), 30, "removals under way")
         end(docker_host, ending)
         docker_host.plugin.start()
         assert [each.result().stderr for each in removals if each.result().status != 0] == []

@@ -49,7 +49,7 @@ def test_containers_on_two_hosts_have_distinct_addresses(networks: Hosts) -> Non
 
     assert at_once([partial(unreached, host) for host in networks]) == [{}, {}]
     for host in networks:
-        assert "is used by MAC" not in host.plugin.log(), "somebody has a container's address, too"
+        assert ": conflict on" not in host.plugin.log(), "somebody has a container's address, too"
     at_once([partial(host.engine.docker, "rm", "--force", *names, timeout=600) for host in networks])
 
 
@@ -83,8 +83,8 @@ def test_neighbour_keeps_addresses_it_takes_from_the_range(two_hosts: Hosts) -> 
         assert host.start("second", AT_ONCE).addresses() == {"192.168.77.131/24"}
         mac = lan.mac_of("neighbour")
         log = host.plugin.log()
-        assert f"address {before} is in use on eth1: MAC {mac} answers for it; it is skipped" in log
-        assert f"address {later} is in use on eth1: MAC {mac} took it while it was kept free" in log
+        assert f"address {before}: skipped, in use on eth1 (MAC {mac} answers for it)" in log
+        assert f"address {later}: skipped, in use on eth1 (MAC {mac} took it while it was kept free)" in log
     finally:
         for each in (before, later):
             lan.attempt_in("neighbour", "ip", "address", "delete", f"{each}/24", "dev", "eth1")

@@ -53,7 +53,7 @@ def test_addresses_held_by_another_host_are_free_after_its_end() -> None:
         refused = second.ask()["Err"]
         assert "no free address in pool 192.168.77.0/24 (range 192.168.77.128/28)" in refused
         assert "4 are in use by others on the LAN of eth1" in refused
-        assert "address 192.168.77.128 is in use on eth1" in second.plugin.log()
+        assert "address 192.168.77.128: skipped, in use on eth1" in second.plugin.log()
 
         first.plugin.stop()
         assert who_has(lan, held[0], seconds=0.5) is None, "let go at the end of the service"

@@ -152,7 +152,7 @@ class Api:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             log = world.log().rpartition("driver initialised")[2]
-            if f"network {name} created in" in log or f"network {name} exists already" in log:
+            if f"network {name}: created in" in log or f"network {name}: exists already" in log:
                 return True
             with suppress(Empty):
                 creation = self._creations.get(timeout=0.02)

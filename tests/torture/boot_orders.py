@@ -151,7 +151,7 @@ def in_the_middle_of_starts(how: str) -> Step:
     """Make an order: the plugin ends while many containers are being started, and comes back."""
 
     def take(world: WorldState) -> None:
-        created = "macvlan port created"
+        created = " created on parent "
         before = world.plugin.log().count(created)
         specs = [ContainerSpec(f"more-{number}", "no", OURS) for number in range(NUMBER)]
 

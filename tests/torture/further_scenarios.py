@@ -132,7 +132,7 @@ def readdressed(docker: Docker, spec: NetworkSpec) -> None:
         there = addresses_in_box(docker, container)
         are_new = bool(there) and all(each.startswith("192.168.77.2") for each in there)
         has_router = routers_in_box(docker, container) == {router}
-        return are_new and has_router and "was moved from" in world.log()
+        return are_new and has_router and "address changed from" in world.log()
 
     while not is_moved():
         if world.wait(0) is not None:

@@ -81,7 +81,7 @@ class EnsureNetworkTests(SynchronousTestCase):
 
     def test_the_log_tells_how_to_add_a_family(self) -> None:
         created, left_out = self.create(R4)
-        self.assertEqual(created, ("info", "network lan created in the engine: 0123456789ab"))
+        self.assertEqual(created, ("info", "network lan: created in the engine (0123456789ab)"))
         self.assertEqual(left_out[0], "info")
         for words in ("without subnet fd00::/64", "--gateway=ADDRESS"):
             self.assertIn(words, left_out[1])
@@ -107,7 +107,8 @@ class EnsureNetworkTests(SynchronousTestCase):
             self.clock.advance(delay)
         self.assertEqual(self.engine.requests, ["has lan"] * 4)
         self.assertEqual(
-            [text for _, text in self.logged()], ["network lan is created as soon as the engine answers"]
+            [text for _, text in self.logged()],
+            ["network lan: will be created as soon as the engine answers"],
         )
 
     def test_cancelled_task_requests_and_waits_for_nothing(self) -> None:

@@ -109,7 +109,9 @@ class BlockedRouteTests(HostAccessTestCase):
         self.join_another()
         self.plugin.delete_endpoint(OTHER_ENDPOINT)
         self.join_another()
-        self.assertEqual(len([each for each in logged if "192.168.1.7 is not reached" in each]), 1, logged)
+        self.assertEqual(
+            len([each for each in logged if "host route to 192.168.1.7: cannot" in each]), 1, logged
+        )
 
     def test_stray_route_does_not_stop_the_others(self) -> None:
         kernel = self.plugin.kernel

@@ -67,7 +67,7 @@ class LostHostLinkTests(LinkMonitorTestCase):
         self.assertEqual(self.addresses(), [HOST, HOST_6])
         self.assertEqual(self.routes(), REACHED)
         self.assertEqual(self.plugin.kernel.configured[self.link]["ipv4/arp_ignore"], "1")
-        self.assertTrue(any(self.link in line and "not there any more" in line for line in logged), logged)
+        self.assertTrue(any(self.link in line and "created again" in line for line in logged), logged)
 
     def test_repeated_removal_is_repaired_with_backoff(self) -> None:
         pauses = []

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
-from twisted.logger import ILogObserver, LogEvent, LogLevel, jsonFileLogObserver
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
+from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
+from macvlan_twisted.logs import json_line, json_observer
 from macvlan_twisted.tap import Options
 
 from .helpers import fresh_directory
@@ -44,7 +48,7 @@ class RunnerTests(SynchronousTestCase):
 
     def test_twist_is_asked_for_json(self) -> None:
         runner = self.parsed_under({"fileLogObserverFactory": None, "logLevel": None}, "--log-format=json")
-        self.assertIs(runner["fileLogObserverFactory"], jsonFileLogObserver)
+        self.assertIs(runner["fileLogObserverFactory"], json_observer)
         self.assertIsNone(runner["logLevel"])
 
     def test_twist_is_asked_for_debug_lines(self) -> None:
@@ -64,5 +68,54 @@ class RunnerTests(SynchronousTestCase):
         self.assertRegex(self.written(), r"^2001-09-09T\S+ \[macvlan_twisted#info\] at info\n$")
         self.assertRegex(self.written("-d"), r"#debug\] at debug\n.*#info\] at info\n$")
 
-    def test_json_lines_are_events(self) -> None:
-        self.assertEqual(json.loads(self.written("--log-format=json").lstrip("\x1e"))["text"], "at info")
+    def test_json_lines_are_flat_objects(self) -> None:
+        self.assertEqual(
+            json.loads(self.written("--log-format=json")),
+            {
+                "time": "2001-09-09T01:46:40.000+00:00",
+                "level": "info",
+                "logger": "macvlan_twisted",
+                "message": "at info",
+                "text": "at info",
+            },
+        )
+
+
+class JsonLineTests(SynchronousTestCase):
+    def parsed(self, emit: Callable[[Logger], None]) -> dict[str, Any]:
+        events: list[LogEvent] = []
+        emit(Logger(namespace="macvlan_twisted.driver", observer=cast(Any, events.append)))
+        (event,) = events
+        line = json_line(event)
+        self.assertTrue(line.endswith("\n"))
+        self.assertNotIn("\n", line[:-1])
+        parsed: dict[str, Any] = json.loads(line)
+        for name, value in parsed.items():
+            self.assertIsInstance(value, str | int | float, name)
+        return parsed
+
+    def test_fields_are_strings_and_numbers(self) -> None:
+        line = self.parsed(
+            lambda log: log.warn(
+                "parent {parent}: absent, {networks} networks, {address}",
+                parent="eth1",
+                networks=2,
+                address=ip_address("192.168.1.128"),
+            )
+        )
+        self.assertEqual(line["message"], "parent eth1: absent, 2 networks, 192.168.1.128")
+        self.assertEqual((line["level"], line["logger"]), ("warn", "macvlan_twisted.driver"))
+        self.assertEqual((line["parent"], line["networks"], line["address"]), ("eth1", 2, "192.168.1.128"))
+
+    def test_failure_has_its_traceback(self) -> None:
+        line = self.parsed(lambda log: log.failure("reply: failed", Failure(ValueError("a test\nraises it"))))
+        self.assertEqual(line["message"], "reply: failed")
+        self.assertIn("ValueError: a test\nraises it", line["traceback"])
+
+    def test_values_that_json_lacks_become_strings(self) -> None:
+        line = self.parsed(lambda log: log.info("{number} {text}", number=float("nan"), text="\udcff\n"))
+        self.assertEqual(line["number"], "nan")
+
+    def test_events_of_the_older_log_system_are_lines(self) -> None:
+        line = json.loads(json_line({"log_time": 1e9, "log_system": "-", "log_text": "x", "isError": 0}))
+        self.assertEqual((line["level"], line["message"]), ("info", ""))

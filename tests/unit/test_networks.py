@@ -199,7 +199,11 @@ class RouterWarningTests(PluginTestCase):
     def warnings_of(self, *subnets: Subnet, internal: bool = False) -> list[Any]:
         with capturedLogs() as events:
             self.plugin.create_network(subnets=subnets, internal=internal, parent="eth0")
-        return [event for event in events if event["log_level"].name == "warn"]
+        return [
+            event
+            for event in events
+            if event["log_level"].name == "warn" and "gateway" in event["log_format"]
+        ]
 
     def test_pool_that_holds_the_router_without_gateway_is_reported(self) -> None:
         (event,) = self.warnings_of(subnet("192.168.1.0/24"))

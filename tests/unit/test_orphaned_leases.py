@@ -65,9 +65,9 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
         self.take()
         self.go_round(GRACE_PERIODS.idle)
         self.assertEqual(len(self.rows()), 1)
-        self.assertIn("nobody has the lease", self.go_round(2 * ROUND))
+        self.assertIn("which no container uses", self.go_round(2 * ROUND))
         self.assertEqual(self.rows(), [])
-        self.assertEqual(self.reconciler.counts, {"leases given back": 1})
+        self.assertEqual(self.reconciler.counts, {"leases released": 1})
 
     def test_new_lease_gets_a_new_grace_period(self) -> None:
         self.begin()

@@ -76,17 +76,17 @@ class AbsentParentTests(ParentTestCase):
         for _ in range(5):
             self.tell("")
             self.pass_time(HOUR)
-        (line,) = self.lines_with("eth0 is not there")
-        self.assertIn("it is awaited; its networks (2)", line)
+        (line,) = self.lines_with("eth0: absent")
+        self.assertIn("(networks: 2)", line)
 
     def test_error_says_how_long_the_parent_has_been_absent(self) -> None:
         self.plugin.create_network(conflict_detection="strict")
         self.plugin.kernel.delete("eth0")
         self.live_again()
         self.pass_time(300)
-        with self.assert_refused(LinkError, "parent eth0 is not there: it has been awaited for 5 min"):
+        with self.assert_refused(LinkError, "parent eth0 has been absent for 5 min"):
             self.plugin.create_endpoint()
-        with self.assert_refused(RequestRefused, "parent eth0 is not there: it has been awaited for 5 min"):
+        with self.assert_refused(RequestRefused, "parent eth0 has been absent for 5 min"):
             self.plugin.create_network(OTHER_NETWORK, parent="eth0")
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
 
@@ -97,7 +97,7 @@ class AbsentParentTests(ParentTestCase):
         self.pass_time(90)
         self.bring()
         self.pass_time(SOON)
-        self.assert_logged("parent eth0 is there, after 90 s")
+        self.assert_logged("parent eth0: present again after 90 s")
         self.plugin.create_endpoint()
         self.assertEqual(self.below(endpoint_link_name(ENDPOINT)), 90)
 
@@ -114,13 +114,13 @@ class AbsentParentTests(ParentTestCase):
         self.start_container()
         self.vanish()
         self.pass_time(SOON)
-        self.assert_logged("parent eth0 is not there: it is awaited; its")
+        self.assert_logged("parent eth0: absent; containers on it")
         self.plugin.delete_endpoint()
         self.plugin.delete_network()
         self.assert_nothing_left(links=PLAIN_LINKS - {"eth0"})
         self.bring()
         self.pass_time(LATEST)
-        self.assertEqual(self.lines_with("is there, after"), [])
+        self.assertEqual(self.lines_with("present again after"), [])
 
     def test_flapping_parent_is_usable_as_soon_as_it_returns(self) -> None:
         self.open()
@@ -140,7 +140,7 @@ class AbsentParentTests(ParentTestCase):
         self.vanish()
         self.plugin.steps.let_all_go()
         failure = self.failureResultOf(creation, LinkError)
-        self.assertIn("parent eth0 is not there: it is awaited", str(failure))
+        self.assertIn("parent eth0 is absent", str(failure))
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
 
     def test_parent_lost_before_join_is_named_in_the_error(self) -> None:
@@ -148,7 +148,7 @@ class AbsentParentTests(ParentTestCase):
         self.plugin.create_endpoint()
         self.vanish()
         self.pass_time(SOON)
-        with self.assert_refused(NotFound, "parent eth0 is not there: it has been awaited for 0 s"):
+        with self.assert_refused(NotFound, "parent eth0 has been absent for 0 s"):
             self.plugin.wait(self.plugin.joining.join(join()))
         self.plugin.delete_endpoint()
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
@@ -225,7 +225,7 @@ class AbsentParentTests(ParentTestCase):
         self.remove(self.link)
         for _ in range(100):
             self.pass_time(LATEST)
-        self.assert_logged("looked at again")
+        self.assert_logged("tried again within a minute")
 
 
 class RecreatedLinkTests(ParentTestCase):
@@ -235,8 +235,8 @@ class RecreatedLinkTests(ParentTestCase):
         self.link = host_link_name(self.plugin.records.instance, "eth1.20.30")
         self.vanish("eth1")
         self.pass_time(SOON)
-        self.assert_logged("parent eth1.20.30 is not there, for eth1 is not")
-        with self.assert_refused(LinkError, "for eth1 is not", "awaited for"):
+        self.assert_logged("parent eth1.20.30: absent, because eth1 is absent")
+        with self.assert_refused(LinkError, "because eth1 is absent", "has been absent for"):
             self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.bring("eth1", up=False)
         self.pass_time(SOON)
@@ -253,7 +253,7 @@ class RecreatedLinkTests(ParentTestCase):
         self.bring("eth1")
         self.pass_time(SOON)
         self.assertNotIn("eth1.20", self.plugin.link_names())
-        self.assert_logged("parent eth1.20 is not there: it is awaited")
+        self.assert_logged("parent eth1.20: absent;")
 
     def test_removed_dummy_link_is_made_again(self) -> None:
         self.plugin.create_network(internal=True)
@@ -299,12 +299,12 @@ class RenamedParentTests(ParentTestCase):
         before = self.index(self.link)
         self.rename(("eth0", "lan0"))
         self.pass_time(LATEST)
-        self.assert_logged("parent eth0 is not there: it is awaited; its")
+        self.assert_logged("parent eth0: absent; containers on it")
         self.assertEqual((self.index(self.link), self.routes()), (before, REACHED))
         self.rename(("lan0", "eth0"))
         self.pass_time(LATEST)
         self.assertEqual((self.index(self.link), self.routes()), (before, REACHED))
-        self.assert_logged("parent eth0 is there")
+        self.assert_logged("parent eth0: present again")
 
     def test_host_link_moves_to_the_new_owner_of_the_name(self) -> None:
         self.open()
@@ -315,7 +315,7 @@ class RenamedParentTests(ParentTestCase):
         self.pass_time(SOON)
         self.assertEqual(self.below(self.link), 90)
         self.assertEqual(self.routes(), REACHED)
-        self.assert_logged("another link has that name")
+        self.assert_logged("another link has its name")
 
     def test_parents_that_swap_names_swap_their_host_links(self) -> None:
         self.open()
@@ -331,7 +331,7 @@ class RenamedParentTests(ParentTestCase):
         self.assertEqual(self.routes(), REACHED)
         self.assertEqual(self.plugin.link_names(), names)
         self.pass_time(HOUR)
-        self.assert_logged("another link has that name", times=2)
+        self.assert_logged("another link has its name", times=2)
 
     def test_names_swapped_while_stopped_are_noticed_at_start(self) -> None:
         self.open()
@@ -373,7 +373,7 @@ class RenamedParentTests(ParentTestCase):
         self.plugin.delete_endpoint()
         self.pass_time(LATEST)
         self.assertEqual(self.below("eth1.20"), 90)
-        self.assert_logged("parent eth1.20 is as it is to be again")
+        self.assert_logged("parent eth1.20: usable again")
 
     def test_vlan_below_foreign_links_stays(self) -> None:
         self.plugin.create_network(parent="eth1.20")

@@ -19,9 +19,9 @@ class AddressTests(ReconcilerTestCase):
         self.request_address()
         self.go_round(GRACE_PERIODS.idle - 1)
         self.assertEqual(self.claimed(), ["192.168.1.7"])
-        self.assertIn("address 192.168.1.7 was handed out", self.go_round(2 * ROUND))
+        self.assertIn("address 192.168.1.7: released, no container uses it", self.go_round(2 * ROUND))
         self.assertEqual(self.claimed(), [])
-        self.assertEqual(self.reconciler.counts, {"addresses given back": 1})
+        self.assertEqual(self.reconciler.counts, {"addresses released": 1})
 
     def test_grace_period_starts_again_after_a_restart(self) -> None:
         """Without an engine as well."""
@@ -207,7 +207,7 @@ class OrphanLinkTests(ReconcilerTestCase):
         self.begin()
         self.go_round(GRACE_PERIODS.idle - 1)
         self.assertIn(name, self.plugin.link_names())
-        self.assertIn("which no endpoint has", self.go_round(2 * ROUND))
+        self.assertIn("no endpoint uses it", self.go_round(2 * ROUND))
         self.assertNotIn(name, self.plugin.link_names())
 
     def test_foreign_link_stays(self) -> None:

@@ -110,7 +110,7 @@ class InconclusiveProbeTests(ConflictTestCase):
         lines = log_of(self)
         self.assertEqual(self.gets(pool), "10.0.0.9")
         self.assertEqual(self.plugin.conflicts.inconclusive, 1)
-        (line,) = [each for each in lines if "10.0.0.9" in each and "not known" in each]
+        (line,) = [each for each in lines if "10.0.0.9" in each and "without knowing" in each]
         self.assertIn("eth0", line)
         self.assertIn("Network is down", line)
 
@@ -120,7 +120,7 @@ class InconclusiveProbeTests(ConflictTestCase):
         lines = log_of(self)
         address = self.gets(pool)
         self.assertEqual(self.flushLoggedErrors(), [])
-        (line,) = [each for each in lines if address in each and "not known" in each]
+        (line,) = [each for each in lines if address in each and "without knowing" in each]
         self.assertIn("a test refuses it", line)
         self.plugin.records.steps.refuse.clear()
 

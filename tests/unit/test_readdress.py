@@ -83,7 +83,7 @@ class ReaddressTests(ReaddressTestCase):
         self.assert_has(NEW)
         self.assertEqual(self.announced(), {NEW})
         self.assertTrue(
-            any(f"moved from {OLD}/24 to {NEW}/24" in line and MAC in line for line in self.logged),
+            any(f"changed from {OLD}/24 to {NEW}/24" in line and MAC in line for line in self.logged),
             self.logged,
         )
         self.assertEqual(self.released(), [])
@@ -116,14 +116,14 @@ class ReaddressTests(ReaddressTestCase):
         self.insist(NEW)
         self.assert_has(OLD)
         self.assertEqual(self.released(), [NEW])
-        (line,) = [each for each in self.logged if f"keeps {OLD}" in each]
-        for word in (MAC, OLD, NEW, "restart the container", "-o dhcp_readdress=true"):
+        (line,) = [each for each in self.logged if f"still uses {OLD}" in each]
+        for word in (MAC, OLD, NEW, "restart the container", f"assign {OLD} to {MAC}"):
             self.assertIn(word, line)
 
     def test_kept_address_is_logged_once(self) -> None:
         self.run_container("false")
         self.insist(NEW, seconds=600)
-        self.assertEqual(len([each for each in self.logged if f"keeps {OLD}" in each]), 1)
+        self.assertEqual(len([each for each in self.logged if f"still uses {OLD}" in each]), 1)
 
 
 class FailedReaddressTests(ReaddressTestCase):
@@ -132,8 +132,8 @@ class FailedReaddressTests(ReaddressTestCase):
         self.assert_has(OLD)
         self.assertIsNone(self.row().reported_address)
         self.assertEqual(self.released(), [NEW])
-        (line,) = [each for each in self.logged if "cannot be moved" in each]
-        for word in (MAC, OLD, NEW, "restart it", *words):
+        (line,) = [each for each in self.logged if "cannot change" in each]
+        for word in (MAC, OLD, NEW, "restart the container", *words):
             self.assertIn(word, line)
 
     def test_missing_capability_leaves_the_old_address(self) -> None:
@@ -209,7 +209,9 @@ class KilledReaddressTests(ReaddressTestCase):
         third = self.start_again()
         self.assert_has(NEW, third)
         self.assertEqual(self.released(), [])
-        self.assertTrue(any(f"moved from {OLD}/24 to {NEW}/24" in line for line in self.logged), self.logged)
+        self.assertTrue(
+            any(f"changed from {OLD}/24 to {NEW}/24" in line for line in self.logged), self.logged
+        )
 
     def test_finished_readdress_is_noticed_at_the_next_start(self) -> None:
         self.run_container()
@@ -258,4 +260,4 @@ class CreationTests(ReaddressTestCase):
     def test_default_without_the_capability_is_logged_at_start(self) -> None:
         self.plugin.sandboxes.lacks = "it needs CAP_SYS_ADMIN"
         self.plugin.wait(self.plugin.moves.finish(self.plugin.leases, True))
-        self.assertEqual(self.logged, ["dhcp_readdress=true has no effect: it needs CAP_SYS_ADMIN"])
+        self.assertEqual(self.logged, ["dhcp_readdress=true: no effect (it needs CAP_SYS_ADMIN)"])

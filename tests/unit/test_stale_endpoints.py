@@ -29,7 +29,7 @@ class StaleEndpointTests(ReconcilerTestCase):
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
         self.go_round()
         self.assertEqual(self.claimed(), [])
-        self.assertEqual(self.reconciler.counts, {"endpoints removed": 1, "addresses given back": 1})
+        self.assertEqual(self.reconciler.counts, {"endpoints removed": 1, "addresses released": 1})
         # The engine may still send these calls.
         self.plugin.delete_endpoint()
         self.release_address()
@@ -141,7 +141,7 @@ class StaleEndpointTests(ReconcilerTestCase):
         self.forget_container(OTHER_ENDPOINT)
         self.begin()
         self.plugin.records.steps.refuse["forget"] = 28
-        self.assertIn("cannot be removed", self.go_round())
+        self.assertIn("cannot remove", self.go_round())
         self.assert_kept(ENDPOINT, OTHER_ENDPOINT)
         self.plugin.records.steps.refuse.clear()
         self.go_round()

@@ -166,7 +166,7 @@ class NameIdentityTests(StickyAddressTestCase):
         for number in (2, 3):
             found = self.start(pool, "")
             self.assertEqual(found, (f"192.168.1.{number}/24", f"7a:42:c0:a8:01:0{number}"))
-        self.assertEqual(sum("does not tell containers' names" in line for line in lines), 1)
+        self.assertEqual(sum("does not send container names" in line for line in lines), 1)
 
     def test_container_without_a_name_inherits_no_mac(self) -> None:
         """An engine that sends names was replaced by one that does not."""

@@ -151,7 +151,7 @@ def test_vlan_returns_with_its_nic(engine: Engine, host: Host, plugin: Plugin) -
     assert before > {VLAN, parent}
     for _ in range(2):
         host.lan.unplug("host", NIC)
-        wait_until(lambda: f"parent {parent} is not there, for {NIC} is not" in plugin.log(), 60, "a word")
+        wait_until(lambda: f"parent {parent}: absent, because {NIC} is absent" in plugin.log(), 60, "a word")
         assert not host.extra
         host.lan.plug("host", NIC)
         wait_until(lambda: host.extra == before, 60, "the VLANs and our link")
@@ -173,7 +173,8 @@ def test_service_starts_without_the_nic_below_a_vlan(engine: Engine, host: Host,
     host.lan.unplug("host", NIC)
     plugin.start()
     refused = engine.attempt_docker("start", "one")
-    assert f"parent {VLAN} is not there, for {NIC} is not: it has been awaited for " in refused.stderr
+    assert f"parent {VLAN} has been absent for " in refused.stderr
+    assert f"because {NIC} is absent" in refused.stderr
     host.lan.plug("host", NIC)
     wait_until(lambda: VLAN in host.extra, 60, "the VLAN")
     engine.docker("start", "one")
