@@ -14,10 +14,8 @@ release = version = VERSION_TEXT
 
 extensions = [
     "sphinx.ext.autodoc",
-    "option_reference",
     "failpoint_table",
     "torture_table",
-    "command_reference",
     "benchmark_tables",
     "news",
     "shell_blocks",

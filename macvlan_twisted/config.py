@@ -8,7 +8,7 @@ service makes a :class:`Config` itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -53,7 +53,7 @@ class Config:
         (),
         "gateway",
         parse_address,
-        "The LAN's router. Once a family. Default: the one that the default route shows.",
+        "The LAN's router; once per address family. Default: the router of the host's default route.",
         metavar="ADDRESS",
         repeats=True,
     )
@@ -61,7 +61,7 @@ class Config:
         (),
         "macvlan-subnet",
         parse_network,
-        "The LAN's subnet. Once a family. Default: the one that the host interface is in.",
+        "The LAN's subnet; once per address family. Default: the subnet of the host interface.",
         metavar="SUBNET",
         aliases=("subnet",),
         repeats=True,
@@ -70,7 +70,8 @@ class Config:
         (),
         "ip-range",
         parse_network,
-        "Hand out addresses from this part of the subnet only. Once a family. Default: the whole subnet.",
+        "Allocate addresses only from this part of the subnet; once per address family. Default: the "
+        "whole subnet.",
         metavar="SUBNET",
         repeats=True,
     )
@@ -78,8 +79,8 @@ class Config:
         (),
         "exclude",
         parse_range,
-        "Never hand out this address, subnet or FIRST-LAST range by itself, say the router's own DHCP "
-        "range. May be given several times.",
+        "Never allocate this address, subnet or FIRST-LAST range automatically: for example, the range "
+        "of the router's DHCP server. May be repeated.",
         metavar="RANGE",
         repeats=True,
     )
@@ -87,21 +88,22 @@ class Config:
         None,
         "host-interface",
         parse_interface_name,
-        "The NIC on the LAN, parent of networks that name none. Default: the one of the default route.",
+        "The network interface on the LAN: the parent of networks that are created without -o parent=. "
+        "Default: the interface of the default route.",
         metavar="LINK",
     )
     mode: MacvlanMode = service_option(
         MacvlanMode.BRIDGE,
         "mode",
         parse_mode,
-        f"The macvlan mode of networks that name none: {', '.join(MacvlanMode)}.",
+        f"The macvlan mode of networks that are created without -o macvlan_mode=: {', '.join(MacvlanMode)}.",
         metavar="MODE",
     )
     mtu: int | None = service_option(
         None,
         "mtu",
         parse_mtu,
-        "The MTU in bytes of networks that name none. Default: the parent's.",
+        "The MTU, in bytes, of networks that are created without -o mtu=. Default: the MTU of the parent.",
         metavar="BYTES",
     )
     plugin_name: str = service_option(
@@ -115,54 +117,56 @@ class Config:
         "/run/docker/plugins",
         "plugin-dir",
         parse_absolute_path,
-        "The directory in which Docker Engine looks for sockets of plugins. Made if it is missing.",
+        "The directory where Docker Engine looks for plugin sockets. It is created if it is missing.",
         metavar="DIRECTORY",
     )
     listen: str | None = service_option(
         None,
         "listen",
         str,
-        "Listen here instead: any server endpoint string of Twisted, systemd:domain=UNIX:index=0 among "
-        "them. Overrides --plugin-dir and --plugin-name. unix:PATH has mode 0600 unless it names another, "
-        "as in unix:PATH:mode=660.",
+        "Listen on this server endpoint of Twisted instead, for example systemd:domain=UNIX:index=0. "
+        "Overrides --plugin-dir and --plugin-name. A UNIX socket gets mode 0600 unless the endpoint "
+        "says otherwise, as in unix:PATH:mode=660.",
         metavar="ENDPOINT",
     )
     socket_group: str | None = service_option(
         None,
         "socket-group",
         parse_group_name,
-        "The group whose members may use the socket, too: it has mode 0660 then. Default: only the "
-        "service's own user and root.",
+        "Let the members of this group use the socket, too; its mode is then 0660. Default: only root "
+        "and the user of the service can use it.",
         metavar="GROUP",
     )
     state_dir: str = service_option(
         "/var/lib/macvlan-twisted",
         "state-dir",
         parse_absolute_path,
-        "Where networks, endpoints, pools and addresses are kept. Made if it is missing.",
+        "The directory for the state: networks, endpoints, pools and addresses. It is created if it is "
+        "missing.",
         metavar="DIRECTORY",
     )
     runtime_dir: str = service_option(
         "/run/macvlan-twisted",
         "runtime-dir",
         parse_absolute_path,
-        "Where, until the host is booted again, it is noted how far the state has come: so it is noticed "
-        "when that is gone, or older. Made if it is missing; nothing fails where it cannot be.",
+        "A directory that is emptied at boot. The service writes there which version of the state is "
+        "the latest, so that it detects a state that is lost or too old. It is created if it is "
+        "missing, and the service runs without it.",
         metavar="DIRECTORY",
     )
     netlink_threads: int = service_option(
         4,
         "netlink-threads",
         parse_threads,
-        "How many threads talk to the kernel (1 to 64).",
+        "The number of threads (1 to 64) that send requests to the kernel.",
         metavar="NUMBER",
     )
     create_network: str | None = service_option(
         None,
         "create-network",
         parse_network_name,
-        "Create this network in the engine with the service's own settings, if it does not exist, as soon "
-        "as the engine answers.",
+        "Create this network in Docker as soon as the engine answers, unless it exists, with the "
+        "parent, subnets and gateways of the service.",
         metavar="NAME",
         aliases=("network",),
     )
@@ -170,9 +174,9 @@ class Config:
         "unix:///var/run/docker.sock",
         "docker-host",
         parse_docker_host,
-        "The engine's socket, which is asked in the background only, for --create-network and about what is "
-        "still in use; or none: then no engine is asked, and only what the kernel proves to be unused is "
-        "removed.",
+        "The socket of Docker Engine's API. The service uses it in the background only: for "
+        "--create-network, and to find out what is still in use. With none, the service does not use "
+        "the API, and removes only what the kernel shows to be unused.",
         metavar="URL",
         counts_when_empty=True,
     )
@@ -181,8 +185,8 @@ class Config:
         60.0,
         "reconcile-interval",
         parse_reconcile_interval,
-        "After how many seconds (1 to 86400) kernel, state and engine are compared again, so that what "
-        "containers and networks left behind is removed. 0: only once, some minutes after the start.",
+        "Compare kernel, state and engine every SECONDS (1 to 86400), and remove what containers and "
+        "networks left behind. With 0, compare once, some minutes after the start.",
         metavar="SECONDS",
         aliases=("reconcile-every",),
     )
@@ -190,8 +194,8 @@ class Config:
         ConflictDetection.ON,
         "conflict-detection",
         parse_conflict_detection,
-        "Whether an address is known to be free on the LAN before a container gets it: on, off, or strict, "
-        "which refuses the address where it cannot be found out. For pools and networks that do not say.",
+        "Check that an address is free on the LAN before a container gets it: on, off, or strict, which "
+        "refuses the address if the check is inconclusive. The default for pools and networks that do not set conflict_detection.",
         metavar="POLICY",
     )
     probe_timeout: ProbeTimeout = service_option(
@@ -199,8 +203,8 @@ class Config:
         ProbeTimeout(0.5),
         "probe-timeout",
         parse_probe_timeout,
-        "How many seconds (0.05 to 10) are spent on finding out whether an address is in use where nothing "
-        "is known yet, or rfc5227 for that document's own timing of 4 to 7 seconds.",
+        "Wait SECONDS (0.05 to 10) for an answer when an address is probed, or rfc5227 for the timing "
+        "of that RFC (4 to 7 seconds).",
         metavar="SECONDS",
         aliases=("conflict-wait",),
     )
@@ -208,22 +212,22 @@ class Config:
         True,
         "announce",
         parse_flag,
-        "Whether a container's addresses are announced on the LAN when it joins, so that neighbours forget "
-        "the MAC that had them before. For networks that do not say.",
+        "Announce a container's addresses on the LAN when it starts, so that neighbours update the MAC "
+        "address that they have cached. The default for networks that do not set announce.",
         metavar="BOOL",
     )
     host_access: bool = service_option(
         False,
         "host-access",
         parse_flag,
-        "Whether the host and its containers reach each other. For networks that do not say, in mode bridge.",
+        "Let the host and its containers reach each other, in mode bridge. The default for networks that do not set host_access.",
         metavar="BOOL",
     )
     dhcp: bool = service_option(
         False,
         "dhcp",
         parse_flag,
-        "Whether addresses are leased from the LAN's own DHCP server. For pools that do not say, and "
+        "Lease addresses from the LAN's DHCP server. The default for pools that do not set dhcp, and for "
         "networks without address management.",
         metavar="BOOL",
     )
@@ -231,66 +235,66 @@ class Config:
         True,
         "dhcp-release",
         parse_flag,
-        "Whether a lease is given back when its container has gone. For pools and networks that do not say.",
+        "Release a lease when its container is gone. The default for pools and networks that do not set dhcp_release.",
         metavar="BOOL",
     )
     dhcp_readdress: bool = service_option(
         False,
         "dhcp-readdress",
         parse_flag,
-        "Whether a running container gets another address when its DHCP server insists on one. For networks "
-        "that do not say.",
+        "Give a running container another address when the DHCP server insists on one. The default for "
+        "networks that do not set dhcp_readdress.",
         metavar="BOOL",
     )
     dhcp_vendor_class: str = service_option(
         "",
         "dhcp-vendor-class",
         parse_vendor_class,
-        "What DHCP servers are told of the kind of client (option 60). For pools and networks that do not "
-        "say.",
+        "The vendor class that DHCP servers see (option 60). The default for pools and networks that do not set dhcp_vendor_class.",
         metavar="TEXT",
     )
     dhcp_timeout: float = service_option(
         10.0,
         "dhcp-timeout",
         parse_dhcp_timeout,
-        "For how many seconds (1 to 300) a DHCP server's answer is waited for when a container starts.",
+        "Wait SECONDS (1 to 300) for the answer of a DHCP server when a container starts.",
         metavar="SECONDS",
     )
     identity: IdentitySource = service_option(
         IdentitySource.ADDRESS,
         "identity",
         parse_identity,
-        "What a container's MAC is made of: its name (only Docker Engine 29 tells it), its address, or "
-        "nothing (random). For pools and networks that do not say.",
+        "Derive a container's MAC address from its name (with Docker Engine 29 or later), from its "
+        "address, or from nothing (random). The default for pools and networks that do not set identity.",
         metavar="SOURCE",
     )
     return_grace: float = service_option(
         5.0,
         "return-grace",
         parse_return_grace,
-        "For how many seconds (0 to 3600) an address that a container has just left goes to the next container, if it was "
-        "the only one of its network: so docker restart keeps address and MAC on engines before 29, which do not tell "
-        "containers' names. 0: it rests like any other.",
+        "Give the address of a container that has just stopped to the next container on the network, "
+        "for SECONDS (0 to 3600), if no other address was released meanwhile. This way docker restart "
+        "keeps address and MAC with engines before 29, which do not send names of containers. 0 "
+        "switches this off.",
         metavar="SECONDS",
     )
     recover: bool = service_option(
         False,
         "recover",
         parse_flag,
-        "Rebuild state that was lost or damaged from what the engine and the kernel know; to be given once, "
-        "with the engine running.",
+        "Rebuild lost or damaged state from what the engine and the kernel know. For one start, while "
+        "the engine runs.",
         is_flag=True,
     )
     log_format: LogFormat = service_option(
         LogFormat.TEXT,
         "log-format",
         parse_log_format,
-        "How log lines look: text or json (one flat object a line).",
+        "The format of log lines: text, or json (one flat object per line).",
         metavar="FORMAT",
     )
     debug: bool = service_option(
-        False, "debug", parse_flag, "Log every call with its duration.", short="d", is_flag=True
+        False, "debug", parse_flag, "Log every call of the engine with its duration.", short="d", is_flag=True
     )
 
     @classmethod
@@ -382,3 +386,35 @@ class Config:
 
 
 OPTIONS: tuple[ServiceOption, ...] = options_of(Config)
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "LAN": (
+        "host-interface",
+        "macvlan-subnet",
+        "gateway",
+        "ip-range",
+        "exclude",
+        "mode",
+        "mtu",
+        "host-access",
+    ),
+    "Docker": ("plugin-name", "plugin-dir", "socket-group", "listen", "docker-host", "create-network"),
+    "Addresses": ("conflict-detection", "probe-timeout", "announce", "identity", "return-grace"),
+    "DHCP": (
+        "dhcp",
+        "dhcp-release",
+        "dhcp-readdress",
+        "dhcp-vendor-class",
+        "dhcp-timeout",
+    ),
+    "State": ("state-dir", "runtime-dir", "reconcile-interval", "recover"),
+    "Program": ("log-format", "debug", "netlink-threads"),
+}
+"""The options by purpose, in the order of the help and the reference."""
+
+
+def grouped_options() -> Iterator[tuple[str, list[ServiceOption]]]:
+    """Each group of :data:`GROUPS` with its options."""
+    by_name = {option.name: option for option in OPTIONS}
+    for title, names in GROUPS.items():
+        yield title, [by_name[name] for name in names]

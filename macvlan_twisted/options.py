@@ -47,6 +47,12 @@ class ServiceOption:
         return (self.name, *self.aliases)
 
     @property
+    def usage(self) -> str:
+        """How it is written on the command line."""
+        short = "" if self.short is None else f"-{self.short}, "
+        return f"{short}--{self.name}" + ("" if self.is_flag else f"={self.metavar}")
+
+    @property
     def environment_variable(self) -> str:
         return variable_of(self.name)
 

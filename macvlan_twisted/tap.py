@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -18,7 +19,7 @@ from twisted.python import usage
 
 from . import logs
 from ._version import VERSION_TEXT
-from .config import OPTIONS, Config
+from .config import OPTIONS, Config, grouped_options
 from .daemon_start import DaemonStart
 from .option_values import LogFormat, did_you_mean
 from .options import ServiceOption
@@ -29,7 +30,7 @@ from .systemd_notify import Notifier
 class Options(usage.Options):
     """The command line of ``twistd macvlan``, made from :data:`macvlan_twisted.config.OPTIONS`."""
 
-    longdesc = "Docker network and IPAM plugin: puts containers straight onto the LAN with macvlan."
+    longdesc = "Docker network and IPAM plugin that puts containers directly on the LAN, with macvlan."
 
     def __init__(self) -> None:
         self.texts: list[tuple[str, str]] = []
@@ -68,16 +69,17 @@ class Options(usage.Options):
             raise usage.UsageError(f"{arguments[0]!r} is no option: write --NAME=VALUE")
 
     def getUsage(self, width: int | None = None) -> str:
-        """The help shows one spelling of each option."""
-        aliases = {alias for option in OPTIONS for alias in option.aliases}
-        every, self.longOpt = (
-            self.longOpt,
-            [each for each in self.longOpt if each.removesuffix("=") not in aliases],
+        """All options by purpose. Twisted's own text has them in one list, by the alphabet."""
+        width = width or int(os.environ.get("COLUMNS", "80"))
+        parts = [_wrapped(self.longdesc, width)]
+        for title, options in grouped_options():
+            parts.append(f"{title}:\n" + "\n".join(_usage_of(option, width) for option in options))
+        parts.append(
+            "  --help                  Show this help and exit.\n"
+            "  --version               Show the version and exit."
         )
-        try:
-            return super().getUsage(width)
-        finally:
-            self.longOpt = every
+        parts.append(_wrapped(_EPILOGUE, width))
+        return "\n\n".join(parts) + "\n"
 
     def postOptions(self) -> None:
         if not sys.platform.startswith("linux"):
@@ -92,6 +94,33 @@ class Options(usage.Options):
             logs.configure(
                 self.parent, json=self.config.log_format == LogFormat.JSON, debug=self.config.debug
             )
+
+
+_EPILOGUE = (
+    "Each option can also be set by an environment variable: --host-interface by MACVLAN_TWISTED_HOST_INTERFACE, and so "
+    "on. The command line wins. Options of twistd, such as --nodaemon and --logfile, stand before macvlan: see twistd --help."
+)
+_HELP_COLUMN = 26
+
+
+def _wrapped(text: str, width: int, indent: int = 0) -> str:
+    margin = " " * indent
+    return textwrap.fill(
+        text,
+        max(width, indent + 30),
+        initial_indent=margin,
+        subsequent_indent=margin,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _usage_of(option: ServiceOption, width: int) -> str:
+    default = f" [default: {option.default_text}]" if option.default_text and not option.is_flag else ""
+    names, text = f"  {option.usage}", _wrapped(option.help + default, width, _HELP_COLUMN)
+    if len(names) + 1 < _HELP_COLUMN:
+        return names + text[len(names) :]
+    return f"{names}\n{text}"
 
 
 def _explained(error: usage.UsageError) -> str:
@@ -116,7 +145,7 @@ def _explained(error: usage.UsageError) -> str:
 
 
 def _method_for(option: ServiceOption, spelling: str) -> Callable[..., None]:
-    """``usage.Options`` finds an option by a method ``opt_...`` of the class, and shows its docstring."""
+    """``usage.Options`` finds an option by a method ``opt_...`` of the class."""
 
     def opt(self: Options, text: str) -> None:
         self.texts.append((spelling, text))
@@ -125,7 +154,7 @@ def _method_for(option: ServiceOption, spelling: str) -> Callable[..., None]:
         self.texts.append((spelling, "1"))
 
     method = opt_flag if option.is_flag else opt
-    method.__doc__ = f"{option.help} [default: {option.default_text}]" if option.default_text else option.help
+    method.__doc__ = option.help
     return method
 
 

@@ -1,78 +1,130 @@
 """
-The reference of all options as reStructuredText, from the program's own declarations.
+The reference of all options and commands as reStructuredText, from the program's own declarations.
 
-The text is made without Sphinx, so that a unit test can read it.
+The text is plain: it can be read where only docutils renders it, or nothing at all. ``docs/make_reference.py`` writes it
+into the pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import argparse
+import re
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 
-from macvlan_twisted.config import OPTIONS
+from macvlan_twisted.commands.cli import make_parser
+from macvlan_twisted.config import OPTIONS, grouped_options
 from macvlan_twisted.driver import options as network_options
 from macvlan_twisted.ipam import options as pool_options
-
-
-def _indented(*paragraphs: str) -> Iterator[str]:
-    for paragraph in paragraphs:
-        yield from ("", f"   {paragraph}")
 
 
 def _literal(text: object) -> str:
     return f"``{text}``"
 
 
+def _table(columns: tuple[str, ...], widths: str, rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield from ("", ".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", "")
+    for row in (columns, *rows):
+        for number, cell in enumerate(row):
+            yield f"   {'* -' if number == 0 else '  -'} {cell}".rstrip()
+    yield ""
+
+
 def service() -> Iterator[str]:
-    """The command line and the environment of ``twistd macvlan``."""
-    yield ".. program:: twistd macvlan"
-    for option in OPTIONS:
-        names = [] if option.short is None else [f"-{option.short}"]
-        names.append(f"--{option.name}" + ("" if option.is_flag else f"={option.metavar}"))
-        facts = [f"Environment: {_literal(option.environment_variable)}."]
-        if option.default_text:
-            facts.append(f"Default: {_literal(option.default_text)}.")
-        if option.repeats:
-            facts.append("In the environment several values have commas between them.")
-        yield from ("", f".. option:: {', '.join(names)}")
-        yield from _indented(option.help, " ".join(facts))
+    """The command line of ``twistd macvlan``, by purpose."""
+    for title, options in grouped_options():
+        yield from ("", title, "~" * len(title))
+        yield from _table(
+            ("Option", "Default", "Meaning"),
+            "30 20 50",
+            (
+                (
+                    _literal(option.usage),
+                    _literal(option.default_text) if option.default_text and not option.is_flag else "",
+                    option.help,
+                )
+                for option in options
+            ),
+        )
 
 
 def network() -> Iterator[str]:
     """The keys of ``docker network create -o``."""
-    yield ".. program:: docker network create -o"
-    for option in network_options.OPTIONS:
-        yield from ("", f".. option:: {', '.join(f'{name}={option.metavar}' for name in option.names)}")
-        yield from _indented(option.help)
+    for title, options in network_options.grouped_options():
+        yield from ("", title, "~" * len(title))
+        yield from _table(
+            ("Option", "Meaning"),
+            "35 65",
+            (
+                (" or ".join(_literal(f"{name}={option.metavar}") for name in option.names), option.help)
+                for option in options
+            ),
+        )
 
 
 def pool() -> Iterator[str]:
     """The keys of ``docker network create --ipam-opt``."""
-    yield ".. program:: docker network create --ipam-opt"
-    for option in pool_options.OPTIONS:
-        yield from ("", f".. option:: {option.name}={option.metavar}")
-        yield from _indented(option.help)
+    yield from _table(
+        ("Option", "Meaning"),
+        "35 65",
+        ((_literal(f"{option.name}={option.metavar}"), option.help) for option in pool_options.OPTIONS),
+    )
 
 
 def config() -> Iterator[str]:
     """The attributes of Config, each with the option that sets it."""
-    yield from (".. list-table::", "   :header-rows: 1", "   :widths: 24 38 38", "")
-    yield from ("   * - Attribute", "     - Default", "     - Option")
-    for option in OPTIONS:
-        default = option.default.value if isinstance(option.default, StrEnum) else option.default
-        yield f"   * - {_literal(option.attribute)}"
-        yield f"     - {_literal(repr(default))}"
-        yield f"     - :option:`twistd macvlan --{option.name}`"
+    yield from _table(
+        ("Attribute", "Default", "Option"),
+        "24 38 38",
+        (
+            (
+                _literal(option.attribute),
+                _literal(
+                    repr(option.default.value if isinstance(option.default, StrEnum) else option.default)
+                ),
+                _literal(f"--{option.name}"),
+            )
+            for option in OPTIONS
+        ),
+    )
 
 
-KINDS: dict[str, Callable[[], Iterator[str]]] = {
+def commands() -> Iterator[str]:
+    """The commands of ``macvlan-twisted``."""
+    parser = make_parser()
+    subparsers = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    for name, command in subparsers.choices.items():
+        title = f"macvlan-twisted {name}"
+        yield from ("", title, "-" * len(title), "", command.description or "")
+        yield from _table(
+            ("Option", "Default", "Meaning"),
+            "30 20 50",
+            (
+                (_literal(_usage(action)), *_default_and_meaning(action.help or ""))
+                for action in command._actions
+                if action.dest != "help"
+            ),
+        )
+
+
+def _usage(action: argparse.Action) -> str:
+    return action.option_strings[-1] + ("" if action.nargs == 0 else f" {action.metavar}")
+
+
+def _default_and_meaning(text: str) -> tuple[str, str]:
+    text, _, default = text.replace("%%", "%").partition(" [default: ")
+    return _literal(default.rstrip("]")) if default else "", f"{text[0].upper()}{text[1:].rstrip('.')}."
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "service": service,
     "network": network,
     "pool": pool,
     "settings": config,
+    "commands": commands,
 }
 
 
 def reference_text(kind: str) -> str:
-    """The reStructuredText of one table of options."""
-    return "\n".join(KINDS[kind]())
+    """The reStructuredText of one table."""
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(TABLES[kind]()).strip("\n"))

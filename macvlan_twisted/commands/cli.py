@@ -15,13 +15,13 @@ from . import purge, stale_sandboxes
 
 SHARED = {
     "purge": {
-        "plugin-name": "What the driver was called; so is its socket, and the engine is asked for its networks.",
-        "plugin-dir": "Where the service had its socket.",
-        "runtime-dir": "Where the service noted how far the state had come.",
-        "docker-host": "The engine's socket, which is asked whether containers are running on our networks; or none.",
+        "plugin-name": "The name of the driver. Its socket and its networks in Docker have that name.",
+        "plugin-dir": "The directory of the service's socket.",
+        "runtime-dir": "The service's --runtime-dir.",
+        "docker-host": "The socket of Docker Engine's API, to find out whether containers run on networks of the plugin; or none.",
     },
     "sandboxes": {
-        "docker-host": "The engine's socket, which is asked for the sandboxes of all containers; or none."
+        "docker-host": "The socket of Docker Engine's API, to find out which sandboxes it uses; or none."
     },
 }
 """Options of the service that a command has, too, and what they mean to it; their environment variables count as well."""
@@ -79,7 +79,10 @@ def run(given: argparse.Namespace, config: Config) -> int:
 
 def _agrees() -> bool:
     if not sys.stdin.isatty():
-        print("nobody is there to be asked: add --yes, or --dry-run to see what would go", file=sys.stderr)
+        print(
+            "cannot ask for confirmation, since this is no terminal: add --yes, or --dry-run to print what would be removed",
+            file=sys.stderr,
+        )
         return False
     try:
         return input("Remove all of that? [y/N] ").strip().lower() in ("y", "yes")
@@ -99,48 +102,48 @@ def make_parser() -> argparse.ArgumentParser:
 
     purging = commands.add_parser(
         "purge",
-        help="remove everything of ours from this host",
-        description="Remove everything of ours from this host: links, routes by them, state, and what notes it until the "
-        "next boot. Nothing else is touched, and each thing that was removed is told.",
+        help="remove everything that the plugin created on this host",
+        description="Remove everything that the plugin created on this host: links, their routes, the state, and the "
+        "runtime directory. Nothing else is touched. Each object that is removed is printed.",
     )
-    purging.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
-    purging.add_argument("--yes", action="store_true", help="do not ask")
+    purging.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    purging.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     purging.add_argument(
-        "--force", action="store_true", help="also while containers are running on our networks, or may be"
+        "--force", action="store_true", help="even if containers run, or may run, on networks of the plugin"
     )
     purging.add_argument(
         "--every-instance",
         action="store_true",
-        help="also what was made for other state directories, and for those that are lost",
+        help="also remove what belongs to other state directories, and to lost ones",
     )
     state = next(option for option in OPTIONS if option.name == "state-dir")
     purging.add_argument(
         "--state-dir",
         action="append",
         metavar=state.metavar,
-        help=f"Where the service kept its state; may be given several times. [default: {state.default_text}]",
+        help=f"The service's --state-dir; may be repeated. [default: {state.default_text}]",
     )
     _share(purging, "purge")
 
     looking = commands.add_parser(
         "sandboxes",
-        help="containers' network namespaces that an engine left mounted",
-        description="Tell of each container's network namespace whether a process lives in it, whether the engine knows "
-        "it, and which links of ours are inside.",
+        help="list network namespaces of containers that Docker left mounted",
+        description="List the network namespaces of containers: whether a process runs in each, whether Docker knows it, "
+        "and which links of the plugin are in it.",
     )
     looking.add_argument(
-        "--remove", action="store_true", help="remove those that neither a process nor the engine knows"
+        "--remove", action="store_true", help="remove those that no process uses and Docker does not know"
     )
     looking.add_argument(
         "--engine-is-gone",
         action="store_true",
-        help="take it that no engine knows any of them, although it does not answer",
+        help="assume that Docker knows none of them if its API does not answer",
     )
     looking.add_argument(
         "--netns-dir",
         default=stale_sandboxes.DIRECTORY,
         metavar="DIRECTORY",
-        help=f"where the engine mounts them [default: {stale_sandboxes.DIRECTORY}]",
+        help=f"the directory where Docker mounts them [default: {stale_sandboxes.DIRECTORY}]",
     )
     _share(looking, "sandboxes")
     return parser

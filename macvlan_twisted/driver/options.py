@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from attrs import frozen
 
@@ -16,6 +16,7 @@ from ..option_values import (
     ConflictDetection,
     IdentitySource,
     MacvlanMode,
+    did_you_mean,
     parse_conflict_detection,
     parse_flag,
     parse_identity,
@@ -42,7 +43,7 @@ def _mode(text: str) -> MacvlanMode:
     except ValueError:
         raise ValueError(
             f"requested macvlan mode '{text}' is not valid, 'bridge' mode is the macvlan driver default: "
-            f"give one of {', '.join(MacvlanMode)}"
+            f"{did_you_mean(text, MacvlanMode)}give one of {', '.join(MacvlanMode)}"
         ) from None
 
 
@@ -82,42 +83,45 @@ class NetworkOptions:
     parent: str | None = driver_option(
         "parent",
         _parent,
-        "The NIC on the LAN, or a VLAN of it as eth1.20, which is made if it is absent. Default: the "
-        "service's host interface; with --internal a dummy link of the network's own.",
+        "The network interface on the LAN, or a VLAN of it, such as eth1.20, which is created if it is "
+        "missing. Default: the service's --host-interface; with --internal, a dummy link of the "
+        "network's own.",
         metavar="LINK",
         synonyms=("host_iface",),
     )
     mode: MacvlanMode | None = driver_option(
         "macvlan_mode",
         _mode,
-        f"How the kernel switches between containers: {', '.join(MacvlanMode)}. Default: the service's --mode.",
+        f"How the kernel switches frames between containers: {', '.join(MacvlanMode)}. Default: the "
+        "service's --mode.",
         metavar="MODE",
         synonyms=("mode",),
     )
     mtu: int | None = driver_option(
         "mtu",
         parse_mtu,
-        "MTU of the containers' links in bytes, at most the parent's. Default: the service's --mtu, else "
-        "the parent's.",
+        "The MTU of the containers' links in bytes, at most that of the parent. Default: the service's "
+        "--mtu, or else the MTU of the parent.",
         metavar="BYTES",
         synonyms=("com.docker.network.driver.mtu",),
     )
     vlan_id: int | None = driver_option(
         "vlan_id",
         parse_vlan_id,
-        "Use this VLAN (802.1Q, 1 to 4094) of the parent; the sub-interface is made if it is absent.",
+        "Use this VLAN (802.1Q, 1 to 4094) of the parent. The VLAN interface is created if it is missing.",
         metavar="ID",
     )
     broadcast_queue_length: int | None = driver_option(
         "bcqueuelen",
         _whole_number(0, 2**32 - 1),
-        "Length of the parent's queue of broadcast frames, in frames.",
+        "The length of the parent's queue for broadcast frames, in frames.",
         metavar="FRAMES",
     )
     broadcast_limit: int | None = driver_option(
         "bclim",
         _whole_number(-1, 2**31 - 1),
-        "From how many receivers on a multicast is handed on by the broadcast queue; -1 never (Linux 6.4).",
+        "From this number of receivers on, multicast frames go through the broadcast queue; -1: never. "
+        "Needs Linux 6.4.",
         metavar="NUMBER",
     )
     nopromisc: bool = driver_option(
@@ -130,14 +134,15 @@ class NetworkOptions:
     source_macs: tuple[str, ...] = driver_option(
         "source_macs",
         _macs,
-        "In source mode, the MAC addresses from which frames are admitted, with commas between them.",
+        "In source mode, the MAC addresses whose frames are accepted, separated by commas.",
         default=(),
         metavar="MACS",
     )
     allow_wireless_parent: bool = driver_option(
         "allow_wireless_parent",
         parse_flag,
-        "Take a Wi-Fi parent although access points drop frames of MACs that did not associate.",
+        "Accept a Wi-Fi interface as the parent, although access points drop frames of MAC addresses "
+        "that are not associated with them.",
         default=False,
         metavar="BOOL",
         aliases=("force_wifi",),
@@ -145,7 +150,7 @@ class NetworkOptions:
     allow_parent_mac_change: bool = driver_option(
         "allow_parent_mac_change",
         parse_flag,
-        "In passthru mode, allow --mac-address although it changes the MAC of the parent NIC itself.",
+        "In passthru mode, allow --mac-address, although it changes the MAC address of the parent itself.",
         default=False,
         metavar="BOOL",
         aliases=("force_mac",),
@@ -153,64 +158,65 @@ class NetworkOptions:
     host_access: bool | None = driver_option(
         "host_access",
         parse_flag,
-        "Let the host and the network's containers reach each other, by a link of ours on the host; in mode "
-        "bridge only. Default: the service's --host-access.",
+        "Let the host and the network's containers reach each other, over an extra link on the host. In "
+        "mode bridge only. Default: the service's --host-access.",
         metavar="BOOL",
     )
     host_addresses: tuple[IPAddress, ...] = driver_option(
         "host_address",
         _host_addresses,
-        "The host's own address for host_access, one a family with a comma between them. Default: one of "
-        "the pool's where this plugin manages its addresses, else the auxiliary address that is named host.",
+        "The host's own address for host_access, one per address family, separated by commas. Default: "
+        "an address from the pool if this plugin manages the addresses, or else the --aux-address named "
+        "host.",
         default=(),
         metavar="ADDRESSES",
     )
     conflict_detection: ConflictDetection | None = driver_option(
         "conflict_detection",
         parse_conflict_detection,
-        f"Refuse an address that someone else has: {', '.join(ConflictDetection)}. For address management that is not "
-        "ours; with ours --ipam-opt conflict_detection decides, and another value here is refused. Default: the service's "
-        "--conflict-detection.",
+        f"Refuse an address that another machine on the LAN uses: {', '.join(ConflictDetection)}. For "
+        "networks whose addresses this plugin does not manage; with --ipam-driver macvlan-twisted, set "
+        "--ipam-opt conflict_detection instead. Default: the service's --conflict-detection.",
         metavar="POLICY",
     )
     announce: bool | None = driver_option(
         "announce",
         parse_flag,
-        "Announce a container's addresses on the LAN when it joins. Default: the service's --announce.",
+        "Announce a container's addresses on the LAN when it starts. Default: the service's --announce.",
         metavar="BOOL",
     )
     dhcp: bool | None = driver_option(
         "dhcp",
         parse_flag,
-        "Lease each container's address from the LAN's own DHCP server; with --ipam-driver null, or beside --ipam-opt "
-        "dhcp=true. Default: the service's --dhcp.",
+        "Lease each container's address from the LAN's DHCP server. Needs --ipam-driver null, or "
+        "--ipam-opt dhcp=true. Default: the service's --dhcp.",
         metavar="BOOL",
     )
     dhcp_release: bool | None = driver_option(
         "dhcp_release",
         parse_flag,
-        "Give a lease back when its container has gone. Default: the service's --dhcp-release.",
+        "Release a lease when its container is gone. Default: the service's --dhcp-release.",
         metavar="BOOL",
     )
     dhcp_readdress: bool | None = driver_option(
         "dhcp_readdress",
         parse_flag,
-        "Give a running container another address when its DHCP server insists on one. Default: the "
+        "Give a running container another address when the DHCP server insists on one. Default: the "
         "service's --dhcp-readdress.",
         metavar="BOOL",
     )
     dhcp_vendor_class: str | None = driver_option(
         "dhcp_vendor_class",
         parse_vendor_class,
-        "What DHCP servers are told of the kind of client (option 60). Default: the service's "
-        "--dhcp-vendor-class.",
+        "The vendor class that DHCP servers see (option 60). Default: the service's --dhcp-vendor-class.",
         metavar="TEXT",
     )
     identity: IdentitySource | None = driver_option(
         "identity",
         parse_identity,
-        "What a container's MAC is made of: its address, or nothing (random). Where this plugin manages "
-        "addresses, --ipam-opt identity decides, and another value here is refused. Default: the service's --identity.",
+        "Derive a container's MAC address from its address, or from nothing (random). With "
+        "--ipam-driver macvlan-twisted, set --ipam-opt identity instead. Default: the service's "
+        "--identity.",
         metavar="SOURCE",
     )
 
@@ -224,6 +230,31 @@ class NetworkOptions:
 
 
 OPTIONS: tuple[DriverOption, ...] = options_of(NetworkOptions)
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Links": (
+        "parent",
+        "vlan_id",
+        "macvlan_mode",
+        "mtu",
+        "nopromisc",
+        "source_macs",
+        "allow_wireless_parent",
+        "allow_parent_mac_change",
+        "bcqueuelen",
+        "bclim",
+    ),
+    "Host access": ("host_access", "host_address"),
+    "Addresses": ("conflict_detection", "announce", "identity"),
+    "DHCP": ("dhcp", "dhcp_release", "dhcp_readdress", "dhcp_vendor_class"),
+}
+"""The options by purpose, in the order of the reference."""
+
+
+def grouped_options() -> Iterator[tuple[str, list[DriverOption]]]:
+    """Each group of :data:`GROUPS` with its options."""
+    by_name = {option.name: option for option in OPTIONS}
+    for title, names in GROUPS.items():
+        yield title, [by_name[name] for name in names]
 
 
 def parse_options(texts: Mapping[str, str]) -> NetworkOptions:

@@ -29,42 +29,42 @@ class PoolOptions:
     parent: str | None = driver_option(
         "parent",
         parse_interface_name,
-        "The NIC on the LAN that the addresses belong to: networks with equal subnets on one parent share "
-        "their addresses. Default: the service's host interface.",
+        "The network interface on the LAN to which the addresses belong. Networks with the same subnet "
+        "on the same parent share their addresses. Default: the service's --host-interface.",
         metavar="LINK",
     )
     conflict_detection: ConflictDetection | None = driver_option(
         "conflict_detection",
         parse_conflict_detection,
-        f"Never hand out an address that someone else has: {', '.join(ConflictDetection)}. strict refuses an address where "
-        "that cannot be found out. Default: the service's --conflict-detection.",
+        "Never allocate an address that another machine on the LAN uses: "
+        f"{', '.join(ConflictDetection)}. With strict, an address is refused if the check is "
+        "inconclusive. Default: the service's --conflict-detection.",
         metavar="POLICY",
     )
     dhcp: bool | None = driver_option(
         "dhcp",
         parse_flag,
-        "Lease each container's address from the LAN's own DHCP server. Default: the service's --dhcp.",
+        "Lease each container's address from the LAN's DHCP server. Default: the service's --dhcp.",
         metavar="BOOL",
     )
     dhcp_release: bool | None = driver_option(
         "dhcp_release",
         parse_flag,
-        "Give a lease back when its container has gone. Default: the service's --dhcp-release.",
+        "Release a lease when its container is gone. Default: the service's --dhcp-release.",
         metavar="BOOL",
     )
     dhcp_vendor_class: str | None = driver_option(
         "dhcp_vendor_class",
         parse_vendor_class,
-        "What DHCP servers are told of the kind of client (option 60). Default: the service's "
-        "--dhcp-vendor-class.",
+        "The vendor class that DHCP servers see (option 60). Default: the service's --dhcp-vendor-class.",
         metavar="TEXT",
     )
     identity: IdentitySource | None = driver_option(
         "identity",
         parse_identity,
-        f"What a container's MAC is made of: {', '.join(IdentitySource)}. By name works with engines that tell it (29); "
-        "with older ones the MAC is made of the address, and --ip and --mac-address keep an "
-        "identity. Default: the service's --identity.",
+        f"Derive a container's MAC address from: {', '.join(IdentitySource)}. Names need Docker Engine "
+        "29 or later; with earlier engines, the MAC address is derived from the address, and --ip and "
+        "--mac-address keep an identity. Default: the service's --identity.",
         metavar="SOURCE",
     )
 

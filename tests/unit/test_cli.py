@@ -9,7 +9,7 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network
-from macvlan_twisted.config import OPTIONS, Config
+from macvlan_twisted.config import GROUPS, OPTIONS, Config
 from macvlan_twisted.option_values import MacvlanMode
 from macvlan_twisted.tap import Options
 
@@ -177,8 +177,16 @@ class CommandLineTests(SynchronousTestCase):
         text = " ".join(str(Options()).split())
         for option in OPTIONS:
             self.assertIn(f"--{option.name}", text)
-            if option.default_text:
+            if option.default_text and not option.is_flag:
                 self.assertIn(f"[default: {option.default_text}]", text, option.name)
+
+    def test_help_fits_the_terminal_and_is_in_groups(self) -> None:
+        for width in (60, 80, 120):
+            lines = Options().getUsage(width).splitlines()
+            self.assertLessEqual(max(map(len, lines)), width)
+            self.assertEqual(
+                [line[:-1] for line in lines if line in {f"{each}:" for each in GROUPS}], list(GROUPS)
+            )
 
     def test_version_ends_with_status_0(self) -> None:
         printed: list[str] = []

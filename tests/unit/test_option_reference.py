@@ -9,7 +9,7 @@ from runpy import run_path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.config import OPTIONS
+from macvlan_twisted.config import GROUPS, OPTIONS
 from macvlan_twisted.driver import options as network_options
 from macvlan_twisted.ipam import options as pool_options
 
@@ -34,8 +34,13 @@ class ReferenceTests(SynchronousTestCase):
     def test_an_option_of_the_service_is_missing(self) -> None:
         text = reference_text("service")
         for option in OPTIONS:
-            for part in (f"--{option.name}", option.environment_variable, option.help, option.default_text):
+            for part in (f"``{option.usage}``", option.help, "" if option.is_flag else option.default_text):
                 self.assertIn(part, text)
+
+    def test_every_option_is_in_one_group(self) -> None:
+        for groups, options in ((GROUPS, OPTIONS), (network_options.GROUPS, network_options.OPTIONS)):
+            names = [name for group in groups.values() for name in group]
+            self.assertEqual(sorted(names), sorted(option.name for option in options))
 
     def test_an_option_of_a_network_is_missing(self) -> None:
         text = reference_text("network")
@@ -54,10 +59,27 @@ class ReferenceTests(SynchronousTestCase):
         for option in OPTIONS:
             self.assertIn(f"``{option.attribute}``", text)
 
-    def test_a_table_is_on_no_page(self) -> None:
-        together = "\n".join(text for _, text in pages())
-        for kind in ("service", "network", "pool", "settings"):
-            self.assertIn(f".. option-reference:: {kind}\n", together)
+    def test_a_command_is_missing(self) -> None:
+        text = reference_text("commands")
+        for part in ("macvlan-twisted purge\n---", "macvlan-twisted sandboxes\n---", "``--dry-run``"):
+            self.assertIn(part, text)
+
+    def test_a_page_is_not_what_the_program_has(self) -> None:
+        """The remedy is ``python docs/make_reference.py``."""
+        maker = run_path(str(DOCS / "make_reference.py"))
+        written = set()
+        for name in maker["PAGES"]:
+            page = (DOCS / name).read_text(encoding="utf-8")
+            self.assertEqual(page, maker["filled"](page), name)
+            written |= set(re.findall(r"^\.\. table (\w+) begins", page, re.M))
+        self.assertEqual(written, {"service", "network", "pool", "settings", "commands"})
+
+    def test_a_page_needs_sphinx_for_its_tables(self) -> None:
+        """Where only docutils renders it, as code hosts do, a directive of Sphinx is an error, and hides its text."""
+        for kind in ("service", "network", "pool", "commands"):
+            text = reference_text(kind)
+            self.assertEqual(set(re.findall(r"^\.\. ([\w-]+)::", text, re.M)), {"list-table"})
+            self.assertNotRegex(text, r":[a-z]+:`")
 
 
 class MentionedTests(SynchronousTestCase):
