@@ -201,7 +201,7 @@ def _parts(
     lock = FileLock(directory / LOCK_NAME, f"state directory {directory}", "--state-dir")
     yield Part("state directory", lambda: _lock_directory(directory, lock), lock.release)
     listener = make_listener(reactor, config)
-    yield Part("listener", listener.take, listener.release)
+    yield Part("listener", listener.acquire, listener.release)
 
     is_real = kernel is None
     if kernel is None:
@@ -310,7 +310,7 @@ class _LinkEvents:
     def start(self) -> None:
         try:
             self._events.open()
-            self._events.listen(self._monitor.hear)
+            self._events.listen(self._monitor.handle_event)
         except LinkError as failure:
             # Cause: the kernel refused a netlink socket for link events. Remedy: act on the reason and
             # restart the plugin.

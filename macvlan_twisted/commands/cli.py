@@ -34,46 +34,46 @@ def main(arguments: Sequence[str]) -> int:
     :return: the exit status: 0 all done, 1 something could not be done or was refused; 2 is argparse's.
     """
     parser = make_parser()
-    given = parser.parse_args([*(ALIASES.get(each, each) for each in arguments[:1]), *arguments[1:]])
-    if given.command is None:
+    parsed = parser.parse_args([*(ALIASES.get(each, each) for each in arguments[:1]), *arguments[1:]])
+    if parsed.command is None:
         parser.print_help()
         return 2
     try:
         config = Config.from_texts(
             [
                 (name, value)
-                for name in SHARED[given.command]
-                if (value := getattr(given, name.replace("-", "_"))) is not None
+                for name in SHARED[parsed.command]
+                if (value := getattr(parsed, name.replace("-", "_"))) is not None
             ],
             os.environ,
         )
     except ValueError as error:
         parser.error(str(error))
     try:
-        return run(given, config)
+        return run(parsed, config)
     except MacvlanError as error:
         print(f"macvlan-twisted: {error}", file=sys.stderr)
     except OSError as error:  # most likely somebody who is not root, and may not even look
-        print(f"macvlan-twisted: {error.filename or given.command}: {error.strerror}", file=sys.stderr)
+        print(f"macvlan-twisted: {error.filename or parsed.command}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
         print("macvlan-twisted: interrupted", file=sys.stderr)
     return 1
 
 
-def run(given: argparse.Namespace, config: Config) -> int:
+def run(parsed: argparse.Namespace, config: Config) -> int:
     from ..netlink.rtnetlink import NetlinkKernel
 
-    if given.command == "sandboxes":
-        return stale_sandboxes.run(config, Path(given.netns_dir), given.remove, given.engine_is_gone)
-    directories = [Path(each) for each in given.state_dir or [config.state_dir]]
+    if parsed.command == "sandboxes":
+        return stale_sandboxes.run(config, Path(parsed.netns_dir), parsed.remove, parsed.engine_is_gone)
+    directories = [Path(each) for each in parsed.state_dir or [config.state_dir]]
     return purge.run(
         config,
         NetlinkKernel(),
         directories,
-        every_instance=given.every_instance,
-        dry_run=given.dry_run,
-        force=given.force,
-        is_agreed=given.yes or _agrees,
+        every_instance=parsed.every_instance,
+        dry_run=parsed.dry_run,
+        force=parsed.force,
+        is_agreed=parsed.yes or _agrees,
     )
 
 

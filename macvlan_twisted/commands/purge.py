@@ -33,7 +33,7 @@ from .inventory import (
 
 _REMOVE_FILE = Failpoint("commands.state.remove", "a file of the state is removed, since its user leaves us")
 
-Say = Callable[[str], None]
+Echo = Callable[[str], None]
 
 
 @define
@@ -57,7 +57,7 @@ def run(
     dry_run: bool = False,
     force: bool = False,
     is_agreed: bool | Callable[[], bool] = True,
-    say: Say = print,
+    echo: Echo = print,
     inspect: Callable[[Config], Inspection | None] | None = None,
 ) -> int:
     """
@@ -68,13 +68,13 @@ def run(
     :param dry_run: only report.
     :param force: also while containers run on our networks.
     :param is_agreed: whether to remove, or a function that asks.
-    :param say: prints a line.
+    :param echo: prints a line.
     :param inspect: inspects the engine; ``None`` from it means that the engine does not answer.
     :return: the exit status.
     :raises StartupError: the service is running.
     :raises RequestRefused: containers are running on our networks, or may be.
     """
-    say = _printable(say)
+    echo = _printable(echo)
     runtime = Path(config.runtime_dir)
     notes = list(RuntimeGeneration(runtime, directories[0]).all())
     with ExitStack() as held:
@@ -91,33 +91,33 @@ def run(
         inspection = (inspect or _inspect_engine)(config)
         _refuse_running_containers(plan, inspection, links, force)
         _refuse_links_elsewhere(kernel, instances, force)
-        _report_what_stays(plan, inspection, links, instances, config, say)
+        _report_remaining(plan, inspection, links, instances, config, echo)
         verb = "would be removed" if dry_run else "is to be removed"
         for line in _describe(plan):
-            say(f"{verb}: {line}")
+            echo(f"{verb}: {line}")
         is_nothing = not (plan.links or plan.files or plan.sockets or plan.routes)
         if is_nothing and not doubtful:
-            say("there is nothing of ours here")
+            echo("there is nothing of ours here")
         if dry_run or not (is_nothing or is_agreed is True or (callable(is_agreed) and is_agreed())):
             return 0 if dry_run else 1
-        failures = [] if is_nothing else _remove(plan, kernel, links, config, say)
+        failures = [] if is_nothing else _remove(plan, kernel, links, config, echo)
     failures += doubtful.values()
     for directory in (*directories, runtime):  # even if an earlier run that was killed left it empty
-        _remove_if_empty(directory, ROOT, say)
+        _remove_if_empty(directory, ROOT, echo)
     for state in states:
-        _remove_if_empty(state.directory, ROOT if is_roots_alone(state.directory) else state.owner, say)
+        _remove_if_empty(state.directory, ROOT if is_roots_alone(state.directory) else state.owner, echo)
     for failure in failures:
-        say(f"stays: {failure}")
+        echo(f"stays: {failure}")
     return 1 if failures else 0
 
 
-def _printable(say: Say) -> Say:
+def _printable(echo: Echo) -> Echo:
     """What others wrote may hold what a terminal obeys: show it escaped."""
 
-    def say_escaped(line: str) -> None:
-        say("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line))
+    def echo_escaped(line: str) -> None:
+        echo("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line))
 
-    return say_escaped
+    return echo_escaped
 
 
 def _lock_and_read(directory: Path, owner: Owner, held: ExitStack) -> StateContents:
@@ -267,19 +267,19 @@ def _refuse_links_elsewhere(kernel: Kernel, instances: Collection[str] | None, f
         )
 
 
-def _report_what_stays(
+def _report_remaining(
     plan: PurgePlan,
     inspection: Inspection | None,
     links: Sequence[LinkFacts],
     instances: Collection[str] | None,
     config: Config,
-    say: Say,
+    echo: Echo,
 ) -> None:
     for found in () if inspection is None else inspection.networks:
-        say(f"the engine still has network {found.name}: remove it with docker network rm {found.name}")
+        echo(f"the engine still has network {found.name}: remove it with docker network rm {found.name}")
     for states in plan.states:
         for lease in states.leases:
-            say(
+            echo(
                 f"the lease of {lease['address']} for {lease['mac']} by DHCP server {lease['server_id']} is not given back: "
                 "it ends by itself"
             )
@@ -287,7 +287,7 @@ def _report_what_stays(
         others = our_links(links, None, ())
         left = [link.name for link in others if link.name not in {each.name for each in plan.links}]
         if left:
-            say(
+            echo(
                 f"links of other instances stay: {', '.join(left)}; with --every-instance they are removed, too"
             )
 
@@ -302,7 +302,7 @@ def _describe(plan: PurgePlan) -> list[str]:
 
 
 def _remove(
-    plan: PurgePlan, kernel: Kernel, links: Sequence[LinkFacts], config: Config, say: Say
+    plan: PurgePlan, kernel: Kernel, links: Sequence[LinkFacts], config: Config, echo: Echo
 ) -> list[str]:
     """
     Go on after an error.
@@ -313,7 +313,7 @@ def _remove(
     for route in plan.routes:
         try:
             kernel.delete_host_route(route)
-            say(f"removed: route to {route.destination} by {route.link}")
+            echo(f"removed: route to {route.destination} by {route.link}")
         except LinkError as failure:
             failures.append(str(failure))
     names = {link.name for link in plan.links}
@@ -325,10 +325,10 @@ def _remove(
             continue
         try:
             kernel.delete(link.name)
-            say(f"removed: link {link.name} ({link.alias or link.kind})")
+            echo(f"removed: link {link.name} ({link.alias or link.kind})")
         except LinkError as failure:
             staying.append(str(failure))
-    failures += [*staying, *_remove_socket(plan, config, say)]
+    failures += [*staying, *_remove_socket(plan, config, echo)]
     if staying:
         failures.append("the state, which knows what stays")
         return failures
@@ -339,13 +339,13 @@ def _remove(
             owner = Owner.of(path.parent) if place is None else owners[place]
             with owner.acting(), _REMOVE_FILE:  # who may have replaced it meanwhile
                 path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-            say(f"removed: {path}")
+            echo(f"removed: {path}")
         except OSError as error:
             failures.append(f"{path}: {error.strerror}")
     return failures
 
 
-def _remove_socket(plan: PurgePlan, config: Config, say: Say) -> list[str]:
+def _remove_socket(plan: PurgePlan, config: Config, echo: Echo) -> list[str]:
     if not plan.sockets:
         return []
     try:
@@ -358,14 +358,14 @@ def _remove_socket(plan: PurgePlan, config: Config, say: Say) -> list[str]:
     except (StartupError, OSError) as error:
         return [f"socket {config.socket_path}: {error}"]
     for path in plan.sockets:
-        say(f"removed: {path}")
+        echo(f"removed: {path}")
     return []
 
 
-def _remove_if_empty(directory: Path, owner: Owner, say: Say) -> None:
+def _remove_if_empty(directory: Path, owner: Owner, echo: Echo) -> None:
     try:
         with owner.acting(), _REMOVE_FILE:
             directory.rmdir()
     except OSError:
         return
-    say(f"removed: {directory}")
+    echo(f"removed: {directory}")

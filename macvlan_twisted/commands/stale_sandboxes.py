@@ -175,7 +175,7 @@ def run(
     directory: Path,
     remove: bool,
     engine_is_gone: bool,
-    say: Callable[[str], None] = print,
+    echo: Callable[[str], None] = print,
     wait: Callable[[float], None] = time.sleep,
 ) -> int:
     """
@@ -192,13 +192,13 @@ def run(
 
     found = find_again()
     for sandbox in found:
-        say(describe(sandbox))
+        echo(describe(sandbox))
     left = [each for each in found if each.is_stale]
     if not found:
-        say(f"no sandboxes in {directory}")
+        echo(f"no sandboxes in {directory}")
     if not remove:
         if left:
-            say(f"{len(left)} left behind: remove them with macvlan-twisted sandboxes --remove")
+            echo(f"{len(left)} left behind: remove them with macvlan-twisted sandboxes --remove")
         return 0
     if left:
         wait(CONFIRMATION_DELAY)
@@ -206,15 +206,15 @@ def run(
     failed = False
     for sandbox in left:
         if sandbox.path not in still:
-            say(f"stays, somebody has it now: {sandbox.path}")
+            echo(f"stays, somebody has it now: {sandbox.path}")
             continue
         try:
             unmount_and_remove(sandbox.path)
         except OSError as error:
             failed = True
-            say(f"stays: {sandbox.path}: {error.strerror}")
+            echo(f"stays: {sandbox.path}: {error.strerror}")
         else:
-            say(f"removed: {sandbox.path}")
+            echo(f"removed: {sandbox.path}")
     return 1 if failed else 0
 
 

@@ -77,7 +77,7 @@ async def acquire(
             )
         is_new = offered.address != held
         if is_new:
-            await store.intend(offered)
+            await store.save_offer(offered)
         enter(State.REQUESTING, offered)
         granted = await _request(context, transaction, client, offered, deadline)
     if is_new:

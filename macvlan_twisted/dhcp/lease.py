@@ -112,7 +112,7 @@ class Lease:
                 reasons.insert(0, str(failed))
                 if failed.answered:
                     deadline = deadline.extended(self._context.now())
-                if failed.hopeless or self._context.has_come(deadline.deadline):
+                if failed.hopeless or self._context.is_past(deadline.deadline):
                     break
                 continue
             await self._save_new(granted)
@@ -138,7 +138,7 @@ class Lease:
 
     async def _save_new(self, granted: Granted) -> None:
         try:
-            await self._store.keep(granted.binding)
+            await self._store.save_binding(granted.binding)
         except CancelledError:
             raise
         except Exception:
@@ -192,17 +192,17 @@ class Lease:
         end = float("inf") if binding.is_for_ever else self._began + binding.lease_seconds
         if self.state is State.REACQUIRING:
             await self._reacquire(binding)
-        elif context.has_come(end):
+        elif context.is_past(end):
             self._lose(binding, "its time is over, and no server prolonged it")
         elif self.state is State.INIT_REBOOT:
             await self._renew(State.INIT_REBOOT, min(context.now() + context.environment.timeout, end))
         elif binding.is_for_ever:
             self.state = State.BOUND
             await self._sleep(_A_DAY)
-        elif not context.has_come(self._renewal):
+        elif not context.is_past(self._renewal):
             self.state = State.BOUND
             await self._sleep(self._renewal - context.now())
-        elif not context.has_come(self._began + binding.t2):
+        elif not context.is_past(self._began + binding.t2):
             await self._renew(State.RENEWING, self._began + binding.t2)
         else:
             await self._renew(State.REBINDING, end)
@@ -226,7 +226,7 @@ class Lease:
         """The lease is granted, whether it can be saved or not."""
         self._bind(renewed)
         try:
-            await self._store.keep(renewed.binding)
+            await self._store.save_binding(renewed.binding)
         except CancelledError:
             raise
         except Exception as error:
@@ -264,7 +264,7 @@ class Lease:
                 if found.binding.address == lost.address:
                     await self._save_renewed(found)
                     self._log_regained(found.binding)
-                    self._store.regained(found.binding)
+                    self._store.reacquired(found.binding)
                     return
                 if await self._moved(lost, found):
                     return
@@ -275,7 +275,7 @@ class Lease:
     async def _moved(self, lost: Binding, found: Granted) -> bool:
         self._log_moved(lost, found.binding)
         try:
-            accepted = await self._store.moved(lost, found.binding)
+            accepted = await self._store.readdress(lost, found.binding)
         except CancelledError:
             raise
         except Exception as error:

@@ -334,7 +334,7 @@ class Leases:
     async def _forget(self, record: LeaseRecord) -> None:
         """Forget it in memory even if the row cannot be deleted."""
         try:
-            await self._records.forget(RecordKind.LEASE, record.key)
+            await self._records.erase(RecordKind.LEASE, record.key)
         finally:
             self._unlearn(record)
             self._conflicts.release(record.parent, record.binding.address)

@@ -73,13 +73,13 @@ class LeaseStore(Protocol):
     The surroundings of a :class:`~macvlan_twisted.dhcp.lease.Lease`: its row on disk, the LAN, and the container.
     """
 
-    async def intend(self, offered: Binding) -> None:
+    async def save_offer(self, offered: Binding) -> None:
         """
         Save that *offered* is about to be requested: after a crash the server may consider it leased. An exception ends
         the attempt.
         """
 
-    async def keep(self, binding: Binding) -> None:
+    async def save_binding(self, binding: Binding) -> None:
         """
         Save a new lease, or new times of the one that is held. An exception ends an acquisition, and the lease is
         released; after a renewal it is only logged.
@@ -97,10 +97,10 @@ class LeaseStore(Protocol):
         and again.
         """
 
-    def regained(self, binding: Binding) -> None:
+    def reacquired(self, binding: Binding) -> None:
         """The lost address is leased again."""
 
-    async def moved(self, old: Binding, new: Binding) -> bool:
+    async def readdress(self, old: Binding, new: Binding) -> bool:
         """
         The server insists on another address; *new* is leased already.
 
@@ -141,10 +141,10 @@ class PersistentLeaseStore:
     def _record(self, binding: Binding, granted: bool) -> LeaseRecord:
         return LeaseRecord(self.parent, binding, binding.address, granted, self.release, self.detection)
 
-    async def intend(self, offered: Binding) -> None:
+    async def save_offer(self, offered: Binding) -> None:
         await self.save(self._record(offered, granted=False))
 
-    async def keep(self, binding: Binding) -> None:
+    async def save_binding(self, binding: Binding) -> None:
         await self.save(self._record(binding, granted=True))
 
     def unusable(self, address: IPv4Address) -> str | None:
@@ -168,10 +168,10 @@ class PersistentLeaseStore:
     def lost(self, binding: Binding, reason: str) -> None:
         """The lease has logged it, and goes on asking."""
 
-    def regained(self, binding: Binding) -> None:
+    def reacquired(self, binding: Binding) -> None:
         """The lease has logged it."""
 
-    async def moved(self, old: Binding, new: Binding) -> bool:
+    async def readdress(self, old: Binding, new: Binding) -> bool:
         """Stop defending the address that the container does not use."""
         has_moved = False
         try:

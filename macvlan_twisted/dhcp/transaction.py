@@ -75,7 +75,7 @@ class Context:
         """The time of day at *moment* by the clock."""
         return self.environment.wall_time() - (self.now() - moment)
 
-    def has_come(self, moment: float) -> bool:
+    def is_past(self, moment: float) -> bool:
         return self.now() + _TIMER_SLACK >= moment
 
 
@@ -187,7 +187,7 @@ class Transaction:
                     until = min(deadline.deadline, self._context.now() + SETTLING)
                     deadline = Deadline.until(until)
             deadline = deadline.extended(self._last_answer)
-            if self._context.has_come(deadline.deadline):
+            if self._context.is_past(deadline.deadline):
                 break
         return fallback
 

@@ -33,13 +33,13 @@ class AddressPrediction:
         self._registry = registry
         self._expected: dict[tuple[str, int], dict[IPAddress, None]] = {}
 
-    def given(self, network: Network, address: IPAddress) -> None:
+    def assigned(self, network: Network, address: IPAddress) -> None:
         """The engine has handed out *address*."""
         self._of(network, address).pop(address, None)
         for following in self._after(network, address):
             self._expect(network, following)
 
-    def returned(self, network: Network, address: IPAddress) -> None:
+    def unassigned(self, network: Network, address: IPAddress) -> None:
         """The endpoint with *address* is gone."""
         if self._is_predictable(network, address):
             self._expect(network, address)

@@ -106,7 +106,7 @@ class LanAddresses:
         """The endpoint has its link: from now on conflicts over its addresses are reported."""
         self._watch(endpoint)
         for address in endpoint.addresses:
-            self._prediction.given(network, address)
+            self._prediction.assigned(network, address)
 
     def _watch(self, endpoint: Endpoint) -> None:
         network = self._registry.networks.get(endpoint.network_id)
@@ -141,16 +141,19 @@ class LanAddresses:
         :param link_removed: whether we have just removed its link.
         """
         for address in endpoint.addresses:
-            given = self._conflicts.assigned_mac(endpoint.parent, address)
-            if (other is not None and address in other.addresses) or given not in (None, endpoint.mac or ""):
+            current = self._conflicts.assigned_mac(endpoint.parent, address)
+            if (other is not None and address in other.addresses) or current not in (
+                None,
+                endpoint.mac or "",
+            ):
                 continue
-            if given is None:  # it was never created
+            if current is None:  # it was never created
                 self._conflicts.release(endpoint.parent, address, endpoint.network_id)
                 continue
             self._announcer.stop(endpoint.parent, address)
             self._conflicts.unassign(endpoint.parent, address, link_removed)
             if network is not None:
-                self._prediction.returned(network, address)
+                self._prediction.unassigned(network, address)
 
     def is_assigned(self, endpoint: Endpoint) -> bool:
         """Whether the endpoint was created with its addresses, and has them still."""

@@ -75,11 +75,11 @@ class HostAddresses:
             if network.host_addresses:
                 self._host_routes.remember(network.parent, network.network_id, network.host_addresses)
 
-    async def enable(self, network: Network, given: Sequence[IPAddress]) -> Network:
+    async def enable(self, network: Network, requested: Sequence[IPAddress]) -> Network:
         """
         Choose the host's addresses and set them on our link. Networks that are created at the same time see them as used.
 
-        :param given: by ``-o host_address``.
+        :param requested: by ``-o host_address``.
         :return: the network with the host's addresses.
         :raises RequestRefused: there is none, or it is in use.
         """
@@ -90,7 +90,7 @@ class HostAddresses:
             if address not in present
         }
         routers = {*self._config.gateways, *(each.gateway for each in network.subnets if each.gateway)}
-        chosen = await choose_host_addresses(network, given, present, others, routers, self._pools)
+        chosen = await choose_host_addresses(network, requested, present, others, routers, self._pools)
         try:
             for address in chosen:
                 self._refuse_used_by_us(address, network)
@@ -133,21 +133,21 @@ class HostAddresses:
 
 async def choose_host_addresses(
     network: Network,
-    given: Sequence[IPAddress],
+    requested: Sequence[IPAddress],
     present: Sequence[IPAddress],
     others: Mapping[IPAddress, str],
     routers: Collection[IPAddress],
     pools: HostPools,
 ) -> tuple[IPAddress, ...]:
     """
-    :param given: by ``-o host_address``.
+    :param requested: by ``-o host_address``.
     :param present: what the host has on the network's parent already, for its containers.
     :param others: all other addresses of the host, each with the name of its link.
     :param routers: the LAN's; what is refused here is not taken before.
     :raises RequestRefused: there is no address for one of the families, or it is in use.
     """
     versions = sorted({subnet.pool.version for subnet in network.subnets})
-    for address in given:
+    for address in requested:
         if address.version not in versions:
             raise RequestRefused(
                 f"-o host_address={address}: the network has no subnet of IPv{address.version}: add one with --subnet, "
@@ -156,26 +156,26 @@ async def choose_host_addresses(
     chosen = []
     for version in versions:
         subnets = [subnet for subnet in network.subnets if subnet.pool.version == version]
-        said = _said(subnets, [each for each in given if each.version == version])
-        if said is not None and said in others:
+        asked = _requested_address(subnets, [each for each in requested if each.version == version])
+        if asked is not None and asked in others:
             raise RequestRefused(
-                f"host address {said} is the host's own already, on {others[said]}: choose one that nobody has, "
+                f"host address {asked} is the host's own already, on {others[asked]}: choose one that nobody has, "
                 "containers reach the host's other addresses by it"
             )
-        if said is not None and said in routers:
+        if asked is not None and asked in routers:
             raise RequestRefused(
-                f"host address {said} is that of the LAN's router: choose one that nobody has"
+                f"host address {asked} is that of the LAN's router: choose one that nobody has"
             )
-        chosen.append(await _secured(network, subnets, said, present, pools))
+        chosen.append(await _secured(network, subnets, asked, present, pools))
     return tuple(chosen)
 
 
-def _said(subnets: Sequence[Subnet], given: Sequence[IPAddress]) -> IPAddress | None:
-    """What the user said of one family: the address itself, else what is reserved under the host's name."""
+def _requested_address(subnets: Sequence[Subnet], requested: Sequence[IPAddress]) -> IPAddress | None:
+    """What the user requested of one family: the address itself, else what is reserved under the host's name."""
     named = [
         subnet.auxiliary[name] for subnet in subnets for name in RESERVED_NAMES if name in subnet.auxiliary
     ]
-    return next(iter((*given, *named)), None)
+    return next(iter((*requested, *named)), None)
 
 
 async def _secured(

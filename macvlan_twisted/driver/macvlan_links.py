@@ -15,7 +15,7 @@ from .kernel_errors import explained, mac_in_use
 from .models import Endpoint, Network
 from .parents import Parents
 from .registry import Registry
-from .validation import refuse_what_did_not_take
+from .validation import refuse_ignored_options
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -199,4 +199,4 @@ class MacvlanLinks:
             await self._links.dispose(wanted.name)
         if found is None:
             raise LinkError(f"the trial link of network {network.network_id} vanished: try again")
-        refuse_what_did_not_take(wanted, found)
+        refuse_ignored_options(wanted, found)

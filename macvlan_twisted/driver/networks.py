@@ -200,7 +200,7 @@ class Networks:
                 network.parent,
                 options.parent,
                 [(each.pool, list(each.auxiliary.values())) for each in network.subnets if each.managed_here],
-                options.given(),
+                options.set_by_user(),
             )
             network = await self._setup.make(network, requested)
             await self._planner.warn(network)

@@ -220,7 +220,7 @@ class NetworkOptions:
         metavar="SOURCE",
     )
 
-    def given(self) -> dict[str, object]:
+    def set_by_user(self) -> dict[str, object]:
         """What the user has set, by the names of the fields."""
         return {
             option.attribute: value

@@ -64,7 +64,7 @@ class Parents:
         """
         await self.ensure(network)
         if network.mode == MacvlanMode.PASSTHRU:
-            await self._sockets.leave_alone(network.parent, network.network_id)
+            await self._sockets.use_exclusively(network.parent, network.network_id)
         self._sockets.use(network.parent, network.network_id)
 
     async def release(self, network: Network) -> list[str]:
@@ -86,7 +86,7 @@ class Parents:
         for wanted in needed_by(network):
             await self._ensure_one(wanted)
 
-    async def look_after(self, parent: str, bring_up: bool = False) -> bool:
+    async def repair(self, parent: str, bring_up: bool = False) -> bool:
         """
         Make again what we had made for the networks on *parent*, and say once what is wrong with it.
 

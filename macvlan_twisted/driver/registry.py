@@ -84,19 +84,19 @@ class Registry:
         await self._records.save(RecordKind.NETWORK, network.network_id, to_document(network))
 
     async def erase_network(self, network_id: str) -> None:
-        await self._records.forget(RecordKind.NETWORK, network_id)
+        await self._records.erase(RecordKind.NETWORK, network_id)
 
     async def store_endpoint(self, endpoint: Endpoint) -> None:
         await self._records.save(RecordKind.ENDPOINT, endpoint.endpoint_id, to_document(endpoint))
 
     async def erase_endpoint(self, endpoint_id: str) -> None:
-        await self._records.forget(RecordKind.ENDPOINT, endpoint_id)
+        await self._records.erase(RecordKind.ENDPOINT, endpoint_id)
 
     async def store_made_link(self, link: MadeLink) -> None:
         await self._records.save(RecordKind.MADE_LINK, link.name, to_document(link))
 
     async def erase_made_link(self, name: str) -> None:
-        await self._records.forget(RecordKind.MADE_LINK, name)
+        await self._records.erase(RecordKind.MADE_LINK, name)
 
     @property
     def networks(self) -> Mapping[str, Network]:

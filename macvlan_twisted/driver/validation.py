@@ -71,13 +71,13 @@ def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, d
 
     :raises RequestRefused: ``-o dhcp=true`` where Docker manages them. Where this plugin does, its pool decides.
     """
-    has_nobody = bool(request.subnets) and all(each.null_ipam for each in request.subnets)
-    if options.dhcp and not has_nobody and not any(each.managed_here for each in request.subnets):
+    is_null_ipam = bool(request.subnets) and all(each.null_ipam for each in request.subnets)
+    if options.dhcp and not is_null_ipam and not any(each.managed_here for each in request.subnets):
         raise RequestRefused(
             "-o dhcp=true is for networks without address management (--ipam-driver null), and this one has Docker's own, "
             "which hands out addresses itself: add --ipam-driver null, or this plugin's with --ipam-opt dhcp=true"
         )
-    return has_nobody and (default if options.dhcp is None else options.dhcp)
+    return is_null_ipam and (default if options.dhcp is None else options.dhcp)
 
 
 def readdresses(request: requests.CreateNetwork, options: NetworkOptions, config: Config) -> bool:
@@ -97,7 +97,7 @@ def readdresses(request: requests.CreateNetwork, options: NetworkOptions, config
     return is_leased and (config.dhcp_readdress if options.dhcp_readdress is None else options.dhcp_readdress)
 
 
-def refuse_what_did_not_take(wanted: MacvlanLink, found: MacvlanLink) -> None:
+def refuse_ignored_options(wanted: MacvlanLink, found: MacvlanLink) -> None:
     """
     :raises RequestRefused: the kernel did not do what an option asked for.
     """

@@ -178,7 +178,7 @@ class LastAddresses:
             here.running.add(container_id)
             here.replace({**here.rows, container_id: saved[-1]})
         if saved:
-            await self._store.keep_last_addresses(saved, ())
+            await self._store.save_last_addresses(saved, ())
 
     async def destroyed(self, container_id: str) -> None:
         """
@@ -193,7 +193,7 @@ class LastAddresses:
                 here.running.discard(container_id)
                 forgotten.append((pool_id, container_id))
         if forgotten:
-            await self._store.keep_last_addresses((), forgotten)
+            await self._store.save_last_addresses((), forgotten)
 
     async def listed(
         self, container_ids: Collection[str], containers: Iterable[ListedContainer], since: float
@@ -219,7 +219,7 @@ class LastAddresses:
                 saved += [row for id_, row in here.rows.items() if before.get(id_) != row]
                 forgotten += [(pool.pool_id, id_) for id_ in before if id_ not in here.rows]
         if saved or forgotten:
-            await self._store.keep_last_addresses(saved, forgotten)
+            await self._store.save_last_addresses(saved, forgotten)
 
     def _note(self, pool: Pool, here: _PoolContainers, by_network: dict[str, list[ListedContainer]]) -> None:
         rows: dict[str, LastAddress] = {}

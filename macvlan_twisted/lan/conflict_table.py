@@ -126,7 +126,7 @@ class ConflictTable:
         self._saved_at.pop((parent, address), None)
         conflict = self._known.pop((parent, address), None)
         if conflict is not None:
-            self._saved(conflict.address, self._records.forget(RecordKind.CONFLICT, conflict.key))
+            self._saved(conflict.address, self._records.erase(RecordKind.CONFLICT, conflict.key))
 
     def forget_within(self, parent: str, prefix: IPNetwork | None = None) -> None:
         """No pool has these addresses any more: forget their conflicts."""

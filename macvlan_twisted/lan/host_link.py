@@ -150,11 +150,11 @@ class HostLinks:
             await self._finish(link)
         return link
 
-    async def give(self, parent: str, addresses: tuple[IPInterface, ...]) -> HostLink:
+    async def set_addresses(self, parent: str, addresses: tuple[IPInterface, ...]) -> HostLink:
         """
         Set the addresses of the link on *parent*, which is made if it is not there.
 
-        :raises LinkError: the kernel refuses; call :meth:`leave_with` to undo it.
+        :raises LinkError: the kernel refuses; call :meth:`remove_other_addresses` to undo it.
         """
         async with self._locks.acquire(parent):
             link = await self._save_addresses(self._known.get(parent) or await self._begin(parent), addresses)
@@ -177,7 +177,7 @@ class HostLinks:
                 await self._ensure(link)
             return link
 
-    async def leave_with(self, parent: str, addresses: tuple[IPInterface, ...]) -> None:
+    async def remove_other_addresses(self, parent: str, addresses: tuple[IPInterface, ...]) -> None:
         """Remove all addresses but *addresses* from the link. Succeeds if there is none."""
         async with self._locks.acquire(parent):
             link = self._known.get(parent)
@@ -255,7 +255,7 @@ class HostLinks:
         """A row too many is dropped at the next start; the first error is the one to report."""
         self._known.pop(link.parent, None)
         try:
-            await self._records.forget(RecordKind.HOST_LINK, link.parent)
+            await self._records.erase(RecordKind.HOST_LINK, link.parent)
         except StateError as failure:
             # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next start
             # erases it.

@@ -63,7 +63,7 @@ class HostRoutes:
         :raises LinkError: the kernel refuses; call :meth:`withdraw` to undo it.
         """
         self.remember(parent, network, addresses)
-        await self._host_links.give(parent, self._on_link(parent))
+        await self._host_links.set_addresses(parent, self._on_link(parent))
         self._watch_for_conflicts(parent)
 
     async def withdraw(self, parent: str, network: str) -> None:
@@ -77,7 +77,7 @@ class HostRoutes:
         for address in withdrawn:
             if address not in self.addresses_on(parent):
                 self._conflicts.unassign(parent, address)
-        await self._host_links.leave_with(parent, self._on_link(parent))
+        await self._host_links.remove_other_addresses(parent, self._on_link(parent))
 
     def _on_link(self, parent: str) -> tuple[IPInterface, ...]:
         """With a full-length prefix, so that the kernel makes no route to the subnet by our link."""
@@ -118,7 +118,7 @@ class HostRoutes:
         wanted = self._on_link(parent)
         known = self._host_links.known.get(parent)
         if known is None or known.addresses != wanted:
-            return await self._host_links.give(parent, wanted)
+            return await self._host_links.set_addresses(parent, wanted)
         return await self._host_links.ensure(parent)
 
     async def forget(self, endpoint: str) -> None:
@@ -162,9 +162,9 @@ class HostRoutes:
     async def _restore(self, parent: str) -> None:
         addresses = self._on_link(parent)
         if addresses:
-            await self._host_links.give(parent, addresses)
+            await self._host_links.set_addresses(parent, addresses)
         else:
-            await self._host_links.leave_with(parent, addresses)
+            await self._host_links.remove_other_addresses(parent, addresses)
         await self._repair_routes(self._host_links.known.get(parent))
 
     async def mend(self, parent: str) -> None:

@@ -188,7 +188,7 @@ class PacketSockets:
             packet_socket.close()
 
     def use(self, parent: str, user: str, alone: bool = False) -> None:
-        """:param alone: at start: *user* has called :meth:`leave_alone` in an earlier life."""
+        """:param alone: at start: *user* has called :meth:`use_exclusively` in an earlier life."""
         self._users.setdefault(parent, set()).add(user)
         if alone:
             self._exclusive.setdefault(parent, set()).add(user)
@@ -226,7 +226,7 @@ class PacketSockets:
             self._close(socket)
         self._speakers.pop(parent, None)
 
-    async def leave_alone(self, parent: str, user: str) -> None:
+    async def use_exclusively(self, parent: str, user: str) -> None:
         """Have no link of ours on *parent* while *user* uses it: mode passthru allows a single link."""
         self.use(parent, user, alone=True)
         await self.vacate(parent)

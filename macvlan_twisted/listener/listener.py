@@ -18,7 +18,7 @@ from .unix_socket import SocketFile, UnixSocketListener
 class Listener(Protocol):
     """The methods are called in this order. :meth:`release` is also called after a failure."""
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """
         Lock the place and clear it of a stale socket. Blocks.
 
@@ -74,7 +74,7 @@ class EndpointListener:
         self._endpoint = endpoint
         self._port: IListeningPort | None = None
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Nothing to do: :meth:`listen` fails if another process listens there."""
 
     def listen(self, site: Any) -> None:

@@ -75,7 +75,7 @@ class SocketFile:
         if self._group is not None:
             _group_id(self._group)
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """
         Lock the path, and remove a stale socket.
 
@@ -137,10 +137,10 @@ class UnixSocketListener:
         self._backlog = backlog
         self._port: IListeningPort | None = None
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         self._file.prepare()
         try:
-            self._file.take()
+            self._file.acquire()
         except OSError as error:
             raise StartupError(f"cannot listen on {self._where}: {error.strerror}") from error
 

@@ -134,7 +134,7 @@ class LinkMonitor:
         for parent in self._monitored():
             self._check_soon(parent)
 
-    def hear(self, event: LinkEvent) -> None:
+    def handle_event(self, event: LinkEvent) -> None:
         for parent in self._concerned_by(event):
             self._check_soon(parent)
 
@@ -213,7 +213,7 @@ class LinkMonitor:
     async def _check(self, parent: str, pause: float) -> None:
         try:
             was_absent = self._parents.status.is_absent(parent)
-            if not await self._parents.look_after(parent):
+            if not await self._parents.repair(parent):
                 self._repairs.pop(parent, None)
                 if self._parents.exists(parent):  # no event reports that what prevents its use is gone
                     self._check_in(LATEST, parent)

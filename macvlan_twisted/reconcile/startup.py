@@ -55,7 +55,7 @@ async def reconcile(
     await networks.undo_half_made()
     for parent in sorted({network.parent for network in registry.networks.values()}):
         try:
-            await parents.look_after(parent, bring_up=True)
+            await parents.repair(parent, bring_up=True)
         except MacvlanError as error:
             # Cause: the kernel refused a link or a socket on the parent. Remedy: act on the reason.
             _log.warn(

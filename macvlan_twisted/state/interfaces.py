@@ -51,7 +51,7 @@ class HostRecords(Protocol):
 
     def save(self, kind: RecordKind, key: str, document: Document) -> Deferred[None]: ...
 
-    def forget(self, kind: RecordKind, key: str) -> Deferred[None]:
+    def erase(self, kind: RecordKind, key: str) -> Deferred[None]:
         """Succeeds if there is no such document."""
 
 
@@ -125,7 +125,7 @@ class AddressStore(Protocol):
     def last_addresses(self) -> list[LastAddress]:
         """All that were kept and not forgotten. Called once, at start."""
 
-    def keep_last_addresses(
+    def save_last_addresses(
         self, saved: Sequence[LastAddress], forgotten: Sequence[tuple[str, str]]
     ) -> Deferred[None]:
         """:param forgotten: pool id and container id of what is deleted."""

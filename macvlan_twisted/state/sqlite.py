@@ -155,7 +155,7 @@ class SqliteHostRecords:
     def save(self, kind: RecordKind, key: str, document: Document) -> Deferred[None]:
         return self._writer.submit([Put(_TABLE_OF[kind], (key, to_json(document)))])
 
-    def forget(self, kind: RecordKind, key: str) -> Deferred[None]:
+    def erase(self, kind: RecordKind, key: str) -> Deferred[None]:
         return self._writer.submit([Drop(_TABLE_OF[kind], (key,))])
 
 
@@ -190,7 +190,7 @@ class SqliteAddressStore:
             for pool_id, container_id, address, traits in self._database.rows(tables.LAST_ADDRESSES)
         ]
 
-    def keep_last_addresses(
+    def save_last_addresses(
         self, saved: Sequence[LastAddress], forgotten: Sequence[tuple[str, str]]
     ) -> Deferred[None]:
         changes: list[Change] = [Drop(tables.LAST_ADDRESSES, key) for key in forgotten]

@@ -36,19 +36,19 @@ class MemoryHostRecords(_Failing):
     def __init__(self, instance: str = "0123abcd", link_group: int = 70000) -> None:
         self.instance = instance
         self.link_group = link_group
-        self.kept: defaultdict[RecordKind, dict[str, Document]] = defaultdict(dict)
+        self.rows: defaultdict[RecordKind, dict[str, Document]] = defaultdict(dict)
 
     def documents(self, kind: RecordKind) -> dict[str, Document]:
-        return dict(self.kept[kind])
+        return dict(self.rows[kind])
 
     def save(self, kind: RecordKind, key: str, document: Document) -> Deferred[None]:
         if not self.failing:
-            self.kept[kind][key] = document
+            self.rows[kind][key] = document
         return self._done()
 
-    def forget(self, kind: RecordKind, key: str) -> Deferred[None]:
+    def erase(self, kind: RecordKind, key: str) -> Deferred[None]:
         if not self.failing:
-            self.kept[kind].pop(key, None)
+            self.rows[kind].pop(key, None)
         return self._done()
 
 
@@ -96,7 +96,7 @@ class MemoryAddressStore(_Failing):
     def last_addresses(self) -> list[LastAddress]:
         return list(self.of_containers.values())
 
-    def keep_last_addresses(
+    def save_last_addresses(
         self, saved: Sequence[LastAddress], forgotten: Sequence[tuple[str, str]]
     ) -> Deferred[None]:
         if not self.failing:
@@ -122,8 +122,8 @@ class MemoryAddressStore(_Failing):
             for name in forgotten_names:
                 self.names.pop((claim.pool_id, name), None)
             if claim.name:
-                kept = StickyAddress(claim.pool_id, claim.name, claim.address, claim.mac)
-                self.names[claim.pool_id, claim.name] = kept
+                sticky = StickyAddress(claim.pool_id, claim.name, claim.address, claim.mac)
+                self.names[claim.pool_id, claim.name] = sticky
             self.claimed[claim.pool_id, claim.address] = claim
             if advances:
                 self.last[shared_set] = claim.address

@@ -36,13 +36,13 @@ class RecordingStore:
         """Nobody on the LAN has an address."""
         self._waiting: dict[str, Deferred[Binding | str]] = {}
 
-    async def intend(self, offered: Binding) -> None:
-        """Report ``intend``."""
-        self._note("intend", offered)
+    async def save_offer(self, offered: Binding) -> None:
+        """Report ``save_offer``."""
+        self._note("save_offer", offered)
 
-    async def keep(self, binding: Binding) -> None:
-        """Report ``keep``."""
-        self._note("keep", binding)
+    async def save_binding(self, binding: Binding) -> None:
+        """Report ``save_binding``."""
+        self._note("save_binding", binding)
 
     def unusable(self, address: IPv4Address) -> str | None:
         """Any address is usable."""
@@ -56,13 +56,13 @@ class RecordingStore:
         """Report ``lost``."""
         self._note("lost", reason)
 
-    def regained(self, binding: Binding) -> None:
-        """Report ``regained``."""
-        self._note("regained", binding)
+    def reacquired(self, binding: Binding) -> None:
+        """Report ``reacquired``."""
+        self._note("reacquired", binding)
 
-    async def moved(self, old: Binding, new: Binding) -> bool:
-        """Report ``moved``; the container stays where it is."""
-        self._note("moved", new)
+    async def readdress(self, old: Binding, new: Binding) -> bool:
+        """Report ``readdress``; the container stays where it is."""
+        self._note("readdress", new)
         return False
 
     def next(self, what: str) -> "Deferred[Binding | str]":
@@ -203,12 +203,12 @@ async def test_expired_lease_is_reported_and_regained(server: DhcpServer, client
     binding = await first.acquire()
     first.stop()
     server.kill()
-    lost, regained = store.next("lost"), store.next("regained")
+    lost, reacquired = store.next("lost"), store.next("reacquired")
     lease = clients.new(binding.client, store, timeout=1)
     lease.resume(evolve(binding, obtained_at=time.time() - binding.lease_seconds + 2))
     assert "its time is over" in str(await lost)
     await deferToThread(server.start)
-    again = await regained
+    again = await reacquired
     assert isinstance(again, Binding)
     assert again.address == binding.address
     assert lease.state is State.BOUND
@@ -223,7 +223,7 @@ async def test_forgetful_server_denies_and_grants_a_resumed_lease(
     first.stop()
     server.kill()
     with DhcpServer(dhcp_lan, arguments=("--dhcp-authoritative",)) as forgetful:
-        kept = store.next("keep")
+        kept = store.next("save_binding")
         clients.new(binding.client, store).resume(binding)
         again = await kept
         assert isinstance(again, Binding)

@@ -158,7 +158,7 @@ def drop(ledger: Database, numbers: range) -> None:
     records, book = SqliteHostRecords(ledger, writer, identity_of(ledger)), SqliteAddressStore(ledger, writer)
     for number in numbers:
         book.close_pool(f"MacvlanTwistedLocal;192.168.{number}.0/24;;;{number:08x}")
-        records.forget(RecordKind.NETWORK, f"{number:064x}")
+        records.erase(RecordKind.NETWORK, f"{number:064x}")
 
 
 def use(plugin: Plugin, number: int) -> None:

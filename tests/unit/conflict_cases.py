@@ -101,7 +101,7 @@ class ConflictTestCase(AddressTestCase):
         return [each for each in addresses if self.answers_for(each)]
 
     def answers_for(self, address: str) -> bool:
-        tap = self.plugin.taps["eth0"]
+        tap = self.plugin.lan_sockets["eth0"]
         before = len(tap.sent)
         tap.receive(probe_frame(parse_address(address), PROBER))
         messages = [decode(frame) for frame in tap.sent[before:]]
@@ -109,7 +109,7 @@ class ConflictTestCase(AddressTestCase):
 
     def probed(self) -> list[str]:
         """Each address that was probed, sorted."""
-        messages = [decode(frame) for frame in self.plugin.taps["eth0"].sent]
+        messages = [decode(frame) for frame in self.plugin.lan_sockets["eth0"].sent]
         return [
             str(each)
             for each in sorted({each.address for each in messages if isinstance(each, Probe)}, key=int)

@@ -25,7 +25,7 @@ DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK, RELEASE = range(1, 8)
 
 
 @frozen
-class Said:
+class ClientFrame:
     """A client's message, decoded by the offsets of RFC 2131, not by the code under test."""
 
     frame: bytes
@@ -140,13 +140,13 @@ class Server:
     away: bool = False
     naks: int = 0
     """The number of REQUESTs to refuse."""
-    heard: list[Said] = field(factory=list)
+    received: list[ClientFrame] = field(factory=list)
 
     def __call__(self, frame: bytes) -> list[bytes]:
-        said = Said(frame)
+        said = ClientFrame(frame)
         if self.away or said.destination_mac not in (self.mac, "ff:ff:ff:ff:ff:ff"):
             return []
-        self.heard.append(said)
+        self.received.append(said)
         if said.kind == DISCOVER:
             address = said.requested if said.requested in self.others else self.address
             return [self.answer(said, OFFER, address or "")]
@@ -158,7 +158,7 @@ class Server:
             return [self.answer(said, ACK, address)]
         return []
 
-    def answer(self, said: Said, kind: int, address: str = "0.0.0.0") -> bytes:
+    def answer(self, said: ClientFrame, kind: int, address: str = "0.0.0.0") -> bytes:
         if kind == NAK:
             return self._frame(said, kind, address, option(56, b"not yours\x07"))
         times = option(51, struct.pack(">I", self.lease_seconds))
@@ -169,7 +169,7 @@ class Server:
             said, kind, address, times + option(1, b"\xff\xff\xff\0") + option(3, bytes((192, 168, 77, 1)))
         )
 
-    def _frame(self, said: Said, kind: int, address: str, options: bytes) -> bytes:
+    def _frame(self, said: ClientFrame, kind: int, address: str, options: bytes) -> bytes:
         return answer_frame(
             said.xid,
             kind,
@@ -194,16 +194,16 @@ class RecordingHolder:
     """The error of every probe."""
     moves: bool = False
     disk: Callable[[str], Deferred[None] | None] = lambda what: None
-    kept: list[Binding] = field(factory=list)
+    saved: list[Binding] = field(factory=list)
 
-    async def intend(self, offered: Binding) -> None:
-        self.notes.append(("intend", str(offered.address)))
-        await self._written("intend")
+    async def save_offer(self, offered: Binding) -> None:
+        self.notes.append(("save_offer", str(offered.address)))
+        await self._written("save_offer")
 
-    async def keep(self, binding: Binding) -> None:
-        self.notes.append(("keep", str(binding.address)))
-        self.kept.append(binding)
-        await self._written("keep")
+    async def save_binding(self, binding: Binding) -> None:
+        self.notes.append(("save_binding", str(binding.address)))
+        self.saved.append(binding)
+        await self._written("save_binding")
 
     async def _written(self, what: str) -> None:
         waiting = self.disk(what)
@@ -222,11 +222,11 @@ class RecordingHolder:
     def lost(self, binding: Binding, reason: str) -> None:
         self.notes.append(("lost", reason))
 
-    def regained(self, binding: Binding) -> None:
-        self.notes.append(("regained", str(binding.address)))
+    def reacquired(self, binding: Binding) -> None:
+        self.notes.append(("reacquired", str(binding.address)))
 
-    async def moved(self, old: Binding, new: Binding) -> bool:
-        self.notes.append(("moved", f"{old.address} to {new.address}"))
+    async def readdress(self, old: Binding, new: Binding) -> bool:
+        self.notes.append(("readdress", f"{old.address} to {new.address}"))
         return self.moves
 
     def noted(self, *what: str) -> list[tuple[str, str]]:
@@ -254,12 +254,12 @@ class LeaseFixture:
         )
 
     @property
-    def said(self) -> list[Said]:
-        return [Said(frame) for frame in self.wire.sent]
+    def sent_frames(self) -> list[ClientFrame]:
+        return [ClientFrame(frame) for frame in self.wire.sent]
 
     @property
     def kinds(self) -> list[int]:
-        return [said.kind for said in self.said]
+        return [said.kind for said in self.sent_frames]
 
     def pass_time(self, seconds: float, step: float = 0.25) -> None:
         """Advance the clock in steps, since a timer may set the next one."""

@@ -87,11 +87,11 @@ class ScriptedRecords(MemoryHostRecords):
     def save(self, kind: RecordKind, key: str, document: Document) -> Deferred[None]:
         return self.steps(super().save, kind, key, document)  # type: ignore[arg-type]
 
-    def forget(self, kind: RecordKind, key: str) -> Deferred[None]:
-        return self.steps(super().forget, kind, key)  # type: ignore[arg-type]
+    def erase(self, kind: RecordKind, key: str) -> Deferred[None]:
+        return self.steps(super().erase, kind, key)  # type: ignore[arg-type]
 
     def all_rows(self) -> dict[RecordKind, dict[str, Document]]:
-        return {kind: dict(rows) for kind, rows in self.kept.items() if rows}
+        return {kind: dict(rows) for kind, rows in self.rows.items() if rows}
 
 
 class ScriptedStore(MemoryAddressStore):
@@ -119,10 +119,10 @@ class ScriptedStore(MemoryAddressStore):
         rest = (claim, shared_set, advances, forgotten_names, forgotten_sets, forgotten_returns)
         return self.steps(super().claim, *rest)  # type: ignore[arg-type]
 
-    def keep_last_addresses(
+    def save_last_addresses(
         self, saved: Sequence[LastAddress], forgotten: Sequence[tuple[str, str]]
     ) -> Deferred[None]:
-        return self.steps(super().keep_last_addresses, saved, forgotten)  # type: ignore[arg-type]
+        return self.steps(super().save_last_addresses, saved, forgotten)  # type: ignore[arg-type]
 
     def release(
         self,

@@ -74,7 +74,7 @@ class PluginHarness:
         self.steps = Steps()
         self.sandboxes = FakeSandboxes() if sandboxes is None else sandboxes
         self.engine = unavailable_engine() if engine is None else engine
-        self.taps: dict[str, FakeLanSocket] = {}
+        self.lan_sockets: dict[str, FakeLanSocket] = {}
         self.answerers: list[Callable[[bytes], list[bytes]]] = []
         """Who is on the LANs of all parents: functions as :class:`FakeLanSocket` has them."""
         self.clock = Clock()
@@ -111,7 +111,7 @@ class PluginHarness:
         self.clock.advance(seconds)
 
     def _open_tap(self, parent: str, speaker: str, mac: str) -> FakeLanSocket:
-        tap = self.taps[parent] = FakeLanSocket(parent, mac)
+        tap = self.lan_sockets[parent] = FakeLanSocket(parent, mac)
         tap.answerers = self.answerers
         return tap
 

@@ -245,7 +245,7 @@ class World:
         if step.name in MAKING:
             return
         self.is_clean = False
-        if step.name == "forget" and step.arguments[0] in (RecordKind.ENDPOINT, RecordKind.NETWORK):
+        if step.name == "erase" and step.arguments[0] in (RecordKind.ENDPOINT, RecordKind.NETWORK):
             kind = "endpoint" if step.arguments[0] is RecordKind.ENDPOINT else "network"
             self.history.doubt((kind, step.arguments[1]), True)
         elif step.name == "release":

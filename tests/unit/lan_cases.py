@@ -64,7 +64,7 @@ class LanTestCase(SynchronousTestCase):
 
 
 @define
-class Told:
+class RecordedReports:
     """An observer that records its reports."""
 
     contests: list[tuple[IPAddress, str, str]] = field(factory=list)
@@ -85,8 +85,8 @@ class WatchTestCase(LanTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.told = Told()
-        self.watch = AddressMonitor(self.wire, self.clock, self.random, self.told)
+        self.reports = RecordedReports()
+        self.watch = AddressMonitor(self.wire, self.clock, self.random, self.reports)
         self.watch.start()
         self.watch.interested_in(LAN)
         self.watch.interested_in(LAN_6)

@@ -119,8 +119,8 @@ class ReconcilerTestCase(PluginTestCase):
 
     def assert_kept(self, *endpoint_ids: str) -> None:
         self.assertEqual(set(self.plugin.registry.endpoints), {*endpoint_ids})
-        self.assertEqual(set(self.plugin.records.kept[RecordKind.ENDPOINT]), {*endpoint_ids})
+        self.assertEqual(set(self.plugin.records.rows[RecordKind.ENDPOINT]), {*endpoint_ids})
 
     def assert_networks(self, *network_ids: str) -> None:
         self.assertEqual(set(self.plugin.registry.networks), {*network_ids})
-        self.assertEqual(set(self.plugin.records.kept[RecordKind.NETWORK]), {*network_ids})
+        self.assertEqual(set(self.plugin.records.rows[RecordKind.NETWORK]), {*network_ids})

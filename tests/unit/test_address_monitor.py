@@ -125,7 +125,7 @@ class HoldingTests(WatchTestCase):
         self.assert_not_defended(V4)
 
     def test_probe_has_the_configured_timing(self) -> None:
-        watch = AddressMonitor(self.wire, self.clock, self.random, self.told, RFC_5227)
+        watch = AddressMonitor(self.wire, self.clock, self.random, self.reports, RFC_5227)
         watch.start()
         asked = self.begin(watch.hold(V4, CONTAINER))
         self.pass_time(3.9)
@@ -189,7 +189,7 @@ class LosingTests(WatchTestCase):
         for address in BOTH:
             self.hold(address)
             self.wire.receive(announcement_frames(address, OTHER)[0])
-            self.assertEqual(self.told.losses.pop(), (address, OTHER))
+            self.assertEqual(self.reports.losses.pop(), (address, OTHER))
             self.assertFalse(self.watch.is_held(address))
             self.assert_not_defended(address)
             self.assertEqual(self.successResultOf(self.ask(address)), Taken(OTHER, Evidence.CLAIMED))
@@ -197,13 +197,13 @@ class LosingTests(WatchTestCase):
     def test_held_address_is_lost_to_another_drivers_container(self) -> None:
         self.hold()
         self.wire.send(announcement_frames(V4, OTHER)[0])
-        self.assertEqual(self.told.losses, [(V4, OTHER)])
+        self.assertEqual(self.reports.losses, [(V4, OTHER)])
 
     def test_held_address_is_lost_to_a_host_with_the_same_mac(self) -> None:
         for address in BOTH:
             self.hold(address)
             self.wire.receive(announcement_frames(address, CONTAINER)[0])
-            self.assertEqual(self.told.losses.pop(), (address, CONTAINER))
+            self.assertEqual(self.reports.losses.pop(), (address, CONTAINER))
 
     def test_own_frames_do_not_claim_a_held_address(self) -> None:
         self.hold(*BOTH)
@@ -214,7 +214,7 @@ class LosingTests(WatchTestCase):
             for frame in announcement_frames(address, CONTAINER):
                 self.wire.send(frame)
             self.assertTrue(self.watch.is_held(address))
-        self.assertEqual(self.told.losses, [])
+        self.assertEqual(self.reports.losses, [])
 
 
 class KeepingTests(WatchTestCase):
@@ -236,16 +236,18 @@ class KeepingTests(WatchTestCase):
                 self.wire.receive(announcement_frames(address, mac)[0])
                 self.wire.send(announcement_frames(address, mac)[0])
                 self.watch.assign(address, CONTAINER)
-            self.assertEqual(self.told.contests, [(address, CONTAINER, OTHER), (address, CONTAINER, THIRD)])
-            self.told.contests.clear()
+            self.assertEqual(
+                self.reports.contests, [(address, CONTAINER, OTHER), (address, CONTAINER, THIRD)]
+            )
+            self.reports.contests.clear()
             self.assert_defended(address)
-        self.assertEqual(self.told.losses, [])
+        self.assertEqual(self.reports.losses, [])
 
     def test_reports_of_invented_macs_are_limited(self) -> None:
         self.watch.assign(V4, CONTAINER)
         for number in range(1000):
             self.wire.receive(announcement_frames(V4, f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}")[0])
-        self.assertEqual(len(self.told.contests), 16)
+        self.assertEqual(len(self.reports.contests), 16)
 
     def test_assigned_address_is_not_held_for_another_mac(self) -> None:
         self.watch.assign(V4, CONTAINER)

@@ -22,7 +22,7 @@ from tests.unit.lan_cases import (
     V4,
     V6,
     LanTestCase,
-    Told,
+    RecordedReports,
     WatchTestCase,
     connect,
 )
@@ -50,7 +50,7 @@ class EndTests(WatchTestCase):
 
     @given(st.binary(max_size=120), st.integers(0, 80))
     def test_hostile_frames_are_harmless(self, noise: bytes, at: int) -> None:
-        clock, wire, told = Clock(), FakeLanSocket(mac=HOST), Told()
+        clock, wire, told = Clock(), FakeLanSocket(mac=HOST), RecordedReports()
         watch = AddressMonitor(wire, clock, Random(1), told)
         watch.start()
         asked = [self.begin(watch.hold(address, CONTAINER)) for address in BOTH]
@@ -80,7 +80,8 @@ class SeveralHostsTests(LanTestCase):
         connect(clock, wires, {pair: data.draw(delays, f"delay {pair}") for pair in pairs})
         seeds = data.draw(st.lists(st.integers(0, 2**32), min_size=number, max_size=number), "seeds")
         watches = [
-            AddressMonitor(wire, clock, Random(seed), Told()) for wire, seed in zip(wires, seeds, strict=True)
+            AddressMonitor(wire, clock, Random(seed), RecordedReports())
+            for wire, seed in zip(wires, seeds, strict=True)
         ]
         for watch in watches:
             watch.start()

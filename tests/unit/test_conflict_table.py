@@ -77,5 +77,5 @@ class ConflictTableTests(SynchronousTestCase):
             self.assertEqual(self.saved_mac(), ANOTHER)
 
     def saved_mac(self) -> object:
-        (row,) = self.records.kept[RecordKind.CONFLICT].values()
+        (row,) = self.records.rows[RecordKind.CONFLICT].values()
         return row["mac"]

@@ -39,7 +39,7 @@ class EngineManagedTestCase(ConflictTestCase):
 
     def claims(self, address: str = ADDRESS, mac: str = NEIGHBOUR) -> None:
         for frame in announcement_frames(parse_address(address), mac):
-            self.plugin.taps["eth0"].receive(frame)
+            self.plugin.lan_sockets["eth0"].receive(frame)
 
     def rows(self) -> dict[str, tuple[str, str]]:
         """By address: the MAC of the other host, and that of our container."""
@@ -65,7 +65,7 @@ class EngineManagedTests(EngineManagedTestCase):
         self.assertEqual(len(self.ports()), 1)
         self.assertTrue(self.answers_for(ADDRESS))
         self.delete()
-        tap = self.plugin.taps["eth0"]
+        tap = self.plugin.lan_sockets["eth0"]
         self.plugin.wait(self.plugin.networks.delete(NETWORK))
         self.assertFalse(self.answers_for(ADDRESS))
         self.assertEqual(tap.listeners, 0)
@@ -93,7 +93,7 @@ class EngineManagedTests(EngineManagedTestCase):
 
     def test_inconclusive_probe_is_counted_or_strictly_refused(self) -> None:
         self.create()
-        self.plugin.taps["eth0"].down = True
+        self.plugin.lan_sockets["eth0"].down = True
         self.create(OTHER_ENDPOINT, "192.168.1.8")
         self.assertEqual(self.plugin.conflicts.inconclusive, 1)
         self.plugin.create_network(

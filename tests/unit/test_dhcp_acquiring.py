@@ -24,8 +24,8 @@ from .dhcp_lan import (
     RELEASE,
     REQUEST,
     STRANGER,
+    ClientFrame,
     LeaseFixture,
-    Said,
     Server,
     answer_frame,
 )
@@ -49,11 +49,11 @@ class AcquireTests(AcquiringTestCase):
         stand = LeaseFixture(Server(t1=600, t2=900))
         facts = self.successResultOf(self.acquire(stand))
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST])
-        for said in stand.said:
+        for said in stand.sent_frames:
             self.assertEqual((said.source, said.destination), ("0.0.0.0", "255.255.255.255"))
             self.assertEqual((said.source_mac, said.destination_mac), (MAC, "ff:ff:ff:ff:ff:ff"))
             self.assertEqual((said.chaddr, said.ciaddr, said.broadcast), (MAC, "0.0.0.0", True))
-        discover, request = stand.said
+        discover, request = stand.sent_frames
         self.assertEqual((request.server_id, request.requested), ("192.168.77.1", "192.168.77.100"))
         self.assertEqual(request.xid, discover.xid)
         self.assertEqual(
@@ -93,9 +93,9 @@ class AcquireTests(AcquiringTestCase):
         outcome = self.acquire(stand)
         moments = []
         for tick in range(40):
-            before = len(stand.said)
+            before = len(stand.sent_frames)
             stand.clock.advance(0.25)
-            moments += [tick / 4] * (len(stand.said) - before)
+            moments += [tick / 4] * (len(stand.sent_frames) - before)
         self.assert_words(self.refusal(outcome), "no DHCP server on eth1", MAC, "10 s", "pool is full")
         self.assertEqual(set(stand.kinds), {DISCOVER})
         self.assertEqual([round(moment) for moment in moments], [1, 3, 7])
@@ -113,7 +113,7 @@ class AcquireTests(AcquiringTestCase):
         stand = LeaseFixture(first, second)
 
         def contradict(frame: bytes) -> list[bytes]:
-            said = Said(frame)
+            said = ClientFrame(frame)
             return [second.answer(said, 6)] if said.kind == REQUEST else []
 
         stand.wire.answerers.insert(0, contradict)
@@ -125,7 +125,7 @@ class AcquireTests(AcquiringTestCase):
         stand = LeaseFixture()
 
         def babble(frame: bytes) -> list[bytes]:
-            return [b"", b"\xff" * 300, answer_frame(Said(frame).xid, OFFER, options=b"\x33\x02\x00")]
+            return [b"", b"\xff" * 300, answer_frame(ClientFrame(frame).xid, OFFER, options=b"\x33\x02\x00")]
 
         stand.wire.answerers.extend((babble, Server()))
         self.successResultOf(self.acquire(stand))
@@ -136,7 +136,7 @@ class WantedTests(AcquiringTestCase):
         stand = LeaseFixture(Server(others=("192.168.77.150",)))
         facts = self.successResultOf(self.acquire(stand, "192.168.77.150"))
         self.assertEqual(str(facts.address), "192.168.77.150")
-        self.assertEqual(stand.said[0].requested, "192.168.77.150")
+        self.assertEqual(stand.sent_frames[0].requested, "192.168.77.150")
 
     def test_server_with_the_wanted_address_is_preferred(self) -> None:
         late = Server("192.168.77.150", "192.168.77.2", "52:54:00:00:00:02")
@@ -175,12 +175,12 @@ class WantedTests(AcquiringTestCase):
             refusal, "192.168.77.100", "is reserved", "declined", "192.168.77.1 ", "server's pool"
         )
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST, DECLINE])
-        self.assertEqual(stand.holder.noted("in use?", "keep"), [])
+        self.assertEqual(stand.holder.noted("in use?", "save_binding"), [])
 
 
 class DurabilityTests(AcquiringTestCase):
     def test_request_and_result_wait_for_the_disk(self) -> None:
-        for step, kinds in (("intend", [DISCOVER]), ("keep", [DISCOVER, REQUEST])):
+        for step, kinds in (("save_offer", [DISCOVER]), ("save_binding", [DISCOVER, REQUEST])):
             stand = LeaseFixture(Server())
             disk: Deferred[None] = Deferred()
             stand.holder.disk = lambda what, step=step, disk=disk: disk if what == step else None  # type: ignore[misc]
@@ -195,7 +195,7 @@ class DurabilityTests(AcquiringTestCase):
         stand = LeaseFixture(Server())
 
         def full(what: str) -> None:
-            if what == "keep":
+            if what == "save_binding":
                 raise StateError("disk full")
 
         stand.holder.disk = full
@@ -221,7 +221,7 @@ class AskAroundTests(AcquiringTestCase):
         stand = LeaseFixture()
 
         def server(frame: bytes) -> list[bytes]:
-            said = Said(frame)
+            said = ClientFrame(frame)
             answer = Server().answer(said, OFFER, "192.168.77.100")
             return [evolve_mac(answer, said.chaddr)]
 

@@ -11,7 +11,7 @@ from macvlan_twisted.dhcp.binding import Binding, Client, State
 from macvlan_twisted.dhcp.messages import INFINITE
 from macvlan_twisted.errors import StateError
 
-from .dhcp_lan import ACK, DISCOVER, EPOCH, MAC, NAK, RELEASE, REQUEST, LeaseFixture, Said, Server
+from .dhcp_lan import ACK, DISCOVER, EPOCH, MAC, NAK, RELEASE, REQUEST, ClientFrame, LeaseFixture, Server
 
 
 def short(*, away: bool = False) -> Server:
@@ -49,7 +49,7 @@ class RenewalTests(HoldingTestCase):
         self.assertEqual(stand.kinds, [])
         self.assertTrue(stand.wire.listeners == 0)
         stand.pass_time(11)
-        (said,) = stand.said
+        (said,) = stand.sent_frames
         self.assertEqual((said.kind, said.ciaddr, said.requested), (REQUEST, "192.168.77.100", None))
         self.assertEqual((said.destination_mac, said.source_mac), ("52:54:00:00:00:01", MAC))
         self.assertEqual((said.source, said.destination), ("192.168.77.100", "192.168.77.1"))
@@ -58,11 +58,11 @@ class RenewalTests(HoldingTestCase):
     def test_new_times_are_saved_and_count_from_the_request(self) -> None:
         stand = self.bound()
         stand.pass_time(200)
-        facts = stand.holder.kept[-1]
+        facts = stand.holder.saved[-1]
         self.assertTrue(EPOCH + 190 <= facts.obtained_at <= EPOCH + 200, facts)
         self.assertEqual(stand.lease.binding, facts)
         stand.pass_time(1000)
-        self.assertIn(len(stand.said), (6, 7))
+        self.assertIn(len(stand.sent_frames), (6, 7))
         self.assertIs(stand.lease.state, State.BOUND)
 
     def test_renewals_of_simultaneous_leases_are_spread(self) -> None:
@@ -76,8 +76,8 @@ class RenewalTests(HoldingTestCase):
         stand = self.bound()
         stand.lease.hostname = "db"
         stand.pass_time(200)
-        self.assertEqual(stand.said[-1].options[12], b"db")
-        self.assertEqual(stand.holder.kept[-1].hostname, "db")
+        self.assertEqual(stand.sent_frames[-1].options[12], b"db")
+        self.assertEqual(stand.holder.saved[-1].hostname, "db")
 
     def test_renewal_is_repeated_at_growing_intervals(self) -> None:
         server = Server(lease_seconds=86400)
@@ -85,8 +85,8 @@ class RenewalTests(HoldingTestCase):
         server.away = True
         stand.pass_time(86400 * 7 / 8 - 10, step=10)
         self.assertIs(stand.lease.state, State.RENEWING)
-        self.assertTrue(5 <= len(stand.said) <= 15, len(stand.said))
-        self.assertEqual({said.destination_mac for said in stand.said}, {server.mac})
+        self.assertTrue(5 <= len(stand.sent_frames) <= 15, len(stand.sent_frames))
+        self.assertEqual({said.destination_mac for said in stand.sent_frames}, {server.mac})
 
     def test_renewal_that_cannot_be_saved_is_logged_and_valid(self) -> None:
         stand = self.bound()
@@ -98,7 +98,7 @@ class RenewalTests(HoldingTestCase):
         with capturedLogs() as events:
             stand.pass_time(390)
         told = [each for each in events if each.get("reason") == "disk full"]
-        self.assertEqual(len(told), len(stand.said))
+        self.assertEqual(len(told), len(stand.sent_frames))
         self.assertEqual([each for each in told if "log_failure" in each], [], "a full disk is no bug")
         self.assertIs(stand.lease.state, State.BOUND)
 
@@ -107,16 +107,16 @@ class RenewalTests(HoldingTestCase):
         self.server.away = True
         stand.pass_time(200)
         asked_at = stand.clock.seconds()
-        (said,) = stand.said
+        (said,) = stand.sent_frames
         stand.pass_time(5)
         stand.wire.receive(self.server.answer(said, ACK, "192.168.77.100"))
-        self.assertTrue(EPOCH + 190 <= stand.holder.kept[-1].obtained_at <= EPOCH + asked_at)
+        self.assertTrue(EPOCH + 190 <= stand.holder.saved[-1].obtained_at <= EPOCH + asked_at)
 
     def test_ack_for_another_address_is_ignored(self) -> None:
         stand = self.bound()
         self.server.away = True
         stand.pass_time(200)
-        stand.wire.receive(self.server.answer(stand.said[0], ACK, "192.168.77.101"))
+        stand.wire.receive(self.server.answer(stand.sent_frames[0], ACK, "192.168.77.101"))
         self.assertIs(stand.lease.state, State.RENEWING)
         self.assertEqual(stand.holder.notes, [])
 
@@ -128,7 +128,7 @@ class RenewalTests(HoldingTestCase):
         ):
             stand = self.bound(server)
             stand.pass_time(20)
-            self.assertLessEqual(len(stand.said), most)
+            self.assertLessEqual(len(stand.sent_frames), most)
         self.assertEqual(stand.holder.noted("lost"), [])
 
     def test_infinite_lease_is_never_renewed(self) -> None:
@@ -145,13 +145,13 @@ class RebindingTests(HoldingTestCase):
         self.server.mac = "52:54:00:00:00:77"
         stand.pass_time(299)
         self.assertIs(stand.lease.state, State.RENEWING)
-        self.assertEqual({said.destination_mac for said in stand.said}, {"52:54:00:00:00:01"})
+        self.assertEqual({said.destination_mac for said in stand.sent_frames}, {"52:54:00:00:00:01"})
         stand.pass_time(2)
-        said = stand.said[-1]
+        said = stand.sent_frames[-1]
         self.assertEqual((said.destination_mac, said.ciaddr), ("ff:ff:ff:ff:ff:ff", "192.168.77.100"))
         self.assertEqual(said.source_mac, MAC)
         self.assertIs(stand.lease.state, State.BOUND)
-        self.assertEqual(stand.holder.kept[-1].server_mac, "52:54:00:00:00:77")
+        self.assertEqual(stand.holder.saved[-1].server_mac, "52:54:00:00:00:77")
         self.assertEqual(stand.holder.noted("lost"), [])
 
     def test_rebinding_may_move_the_lease_to_another_server(self) -> None:
@@ -179,7 +179,7 @@ class RebindingTests(HoldingTestCase):
         stand = self.bound(ours)
         ours.away = True
         foreign = Server("10.0.0.9", "192.168.77.2", "52:54:00:00:00:02")
-        stand.wire.answerers.append(lambda frame: [foreign.answer(Said(frame), NAK)])
+        stand.wire.answerers.append(lambda frame: [foreign.answer(ClientFrame(frame), NAK)])
         stand.pass_time(250)
         self.assertIs(stand.lease.state, State.RENEWING)
         self.assertEqual(stand.holder.noted("lost"), [])
@@ -204,7 +204,7 @@ class TimeOfDayTests(HoldingTestCase):
                 stand.pass_time(11)
                 self.assertEqual(stand.kinds, [REQUEST])
                 stand.pass_time(1000)
-                self.assertIn(len(stand.said), (6, 7))
+                self.assertIn(len(stand.sent_frames), (6, 7))
                 self.assertEqual(stand.holder.noted("lost"), [])
 
     def test_renewal_due_during_a_suspend_is_made_on_resume(self) -> None:
@@ -223,14 +223,14 @@ class TimeOfDayTests(HoldingTestCase):
 class ResumingTests(HoldingTestCase):
     def test_init_reboot_broadcasts_a_request_for_the_address(self) -> None:
         stand = self.resumed(short(), age=50)
-        (said,) = stand.said
+        (said,) = stand.sent_frames
         self.assertEqual((said.kind, said.requested, said.server_id), (REQUEST, "192.168.77.100", None))
         self.assertEqual(
             (said.ciaddr, said.destination_mac, said.source_mac), ("0.0.0.0", "ff" + ":ff" * 5, MAC)
         )
         self.assertTrue(said.broadcast)
         self.assertIs(stand.lease.state, State.BOUND)
-        self.assertEqual(stand.holder.kept[-1].obtained_at, EPOCH)
+        self.assertEqual(stand.holder.saved[-1].obtained_at, EPOCH)
 
     def test_unanswered_init_reboot_leaves_the_old_times(self) -> None:
         server = short(away=True)
@@ -238,7 +238,7 @@ class ResumingTests(HoldingTestCase):
         self.assertIs(stand.lease.state, State.INIT_REBOOT)
         stand.pass_time(11)
         self.assertIs(stand.lease.state, State.BOUND)
-        self.assertEqual(len(stand.said), 4)
+        self.assertEqual(len(stand.sent_frames), 4)
         stand.pass_time(89)
         self.assertIs(stand.lease.state, State.RENEWING)
         stand.pass_time(101)
@@ -263,8 +263,8 @@ class ResumingTests(HoldingTestCase):
         """It seems to be over, or of the future: the clock was wrong, or is now."""
         for age in IMPOSSIBLE_AGES:
             stand = self.resumed(short(), age=age)
-            self.assertEqual([what for what, _ in stand.holder.notes], ["keep"])
-            self.assertEqual((stand.kinds, stand.said[0].ciaddr), ([REQUEST], "0.0.0.0"))
+            self.assertEqual([what for what, _ in stand.holder.notes], ["save_binding"])
+            self.assertEqual((stand.kinds, stand.sent_frames[0].ciaddr), ([REQUEST], "0.0.0.0"))
             self.assertIs(stand.lease.state, State.BOUND)
 
     def test_lease_of_an_impossible_age_waits_for_its_server(self) -> None:
@@ -296,7 +296,8 @@ class ResumingTests(HoldingTestCase):
         lease.stop()
         stand.new_lease(facts.client).resume(facts)
         self.assertEqual(
-            [stand.said[-1].options[code] for code in (61, 12, 60)], [b"\x00web.lan", b"web", b"router"]
+            [stand.sent_frames[-1].options[code] for code in (61, 12, 60)],
+            [b"\x00web.lan", b"web", b"router"],
         )
 
     def test_infinite_lease_is_confirmed_once(self) -> None:
@@ -309,7 +310,7 @@ class EndTests(HoldingTestCase):
     def test_release_is_sent_from_the_leased_address_and_ends_all(self) -> None:
         stand = self.bound(Server())
         stand.lease.release()
-        (said,) = stand.said
+        (said,) = stand.sent_frames
         self.assertEqual(
             (said.kind, said.ciaddr, said.server_id), (RELEASE, "192.168.77.100", "192.168.77.1")
         )

@@ -21,7 +21,7 @@ from macvlan_twisted.dhcp.messages import (
     encode,
 )
 
-from .dhcp_lan import ACK, MAC, NAK, OFFER, Said, answer_frame, option
+from .dhcp_lan import ACK, MAC, NAK, OFFER, ClientFrame, answer_frame, option
 
 XID = 0x01020304
 XID_BYTES = b"\x01\x02\x03\x04"
@@ -53,17 +53,19 @@ def ack(options: bytes = LEASE_TIME, your_address: str = "192.168.77.100", **wor
 
 class SayingTests(SynchronousTestCase):
     def test_request_has_client_id_hostname_class_and_parameters(self) -> None:
-        options = Said(encode(DISCOVER)).options
+        options = ClientFrame(encode(DISCOVER)).options
         self.assertEqual((options[61], options[12], options[60]), (b"\x01zB", b"web", b"docker"))
         self.assertLessEqual({1, 3, 51, 54, 58, 59}, set(options[55]))
 
     def test_client_id_may_be_any_bytes(self) -> None:
         for client_id in (b"\x01", b"\x01\x02\x03", b"\x00name", b"\xff" + bytes(range(200))):
-            self.assertEqual(Said(encode(evolve(DISCOVER, client_id=client_id))).options[61], client_id)
+            self.assertEqual(
+                ClientFrame(encode(evolve(DISCOVER, client_id=client_id))).options[61], client_id
+            )
 
     def test_release_has_client_server_and_address_only(self) -> None:
         ask = evolve(RENEWAL, kind=MessageType.RELEASE, hostname="web", server_id=SERVER.id)
-        self.assertEqual(set(Said(encode(ask)).options), {53, 54, 61})
+        self.assertEqual(set(ClientFrame(encode(ask)).options), {53, 54, 61})
 
     @given(st.binary(min_size=1, max_size=255), st.text(max_size=80), st.integers(0, 2**32 - 1))
     def test_checksums_and_lengths_are_valid(self, client_id: bytes, hostname: str, xid: int) -> None:

@@ -13,8 +13,8 @@ from .dhcp_lan import (
     RELEASE,
     REQUEST,
     STRANGER,
+    ClientFrame,
     LeaseFixture,
-    Said,
     Server,
     answer_frame,
 )
@@ -28,14 +28,14 @@ class TroubleTests(AcquiringTestCase):
         stand.holder.users["192.168.77.100"] = STRANGER
 
         def give_another_one(frame: bytes) -> list[bytes]:
-            if Said(frame).kind == DECLINE:
+            if ClientFrame(frame).kind == DECLINE:
                 server.address = "192.168.77.101"
             return []
 
         stand.wire.answerers.append(give_another_one)
         facts = self.successResultOf(self.acquire(stand))
         self.assertEqual(str(facts.address), "192.168.77.101")
-        decline = stand.said[2]
+        decline = stand.sent_frames[2]
         self.assertEqual(
             (decline.kind, decline.requested, decline.server_id, decline.ciaddr),
             (DECLINE, "192.168.77.100", "192.168.77.1", "0.0.0.0"),
@@ -69,18 +69,20 @@ class TroubleTests(AcquiringTestCase):
         stand = LeaseFixture()
 
         def only_offers(frame: bytes) -> list[bytes]:
-            return silent(frame) if Said(frame).kind == DISCOVER and not stand.clock.seconds() else []
+            return silent(frame) if ClientFrame(frame).kind == DISCOVER and not stand.clock.seconds() else []
 
         stand.wire.answerers.extend((only_offers, other))
         outcome = self.acquire(stand)
         stand.pass_time(7)
         self.assertEqual(str(self.successResultOf(outcome).address), "192.168.77.200")
-        released = next(said for said in stand.said if said.kind == RELEASE)
+        released = next(said for said in stand.sent_frames if said.kind == RELEASE)
         self.assertEqual((released.ciaddr, released.destination), ("192.168.77.100", "192.168.77.1"))
 
     def test_error_says_that_the_offer_was_not_confirmed(self) -> None:
         stand = LeaseFixture()
-        stand.wire.answerers.append(lambda frame: Server()(frame) if Said(frame).kind == DISCOVER else [])
+        stand.wire.answerers.append(
+            lambda frame: Server()(frame) if ClientFrame(frame).kind == DISCOVER else []
+        )
         outcome = self.acquire(stand)
         stand.pass_time(12)
         refusal = self.refusal(outcome)
@@ -93,7 +95,7 @@ class TroubleTests(AcquiringTestCase):
         for away in (True, False):
             stand = LeaseFixture(Server(away=away))
             disk: Deferred[None] = Deferred()
-            stand.holder.disk = lambda what, disk=disk: disk if what == "keep" else None  # type: ignore[misc]
+            stand.holder.disk = lambda what, disk=disk: disk if what == "save_binding" else None  # type: ignore[misc]
             outcome = self.acquire(stand)
             stand.lease.stop()
             self.assertIn("the service ends", self.refusal(outcome))
@@ -102,12 +104,14 @@ class TroubleTests(AcquiringTestCase):
 
     def test_release_covers_a_lease_that_is_being_requested(self) -> None:
         stand = LeaseFixture()
-        stand.wire.answerers.append(lambda frame: Server()(frame) if Said(frame).kind == DISCOVER else [])
+        stand.wire.answerers.append(
+            lambda frame: Server()(frame) if ClientFrame(frame).kind == DISCOVER else []
+        )
         outcome = self.acquire(stand)
         stand.lease.release()
         self.refusal(outcome)
         self.assertEqual(stand.kinds, [DISCOVER, REQUEST, RELEASE])
-        self.assertEqual(stand.said[-1].ciaddr, "192.168.77.100")
+        self.assertEqual(stand.sent_frames[-1].ciaddr, "192.168.77.100")
         self.assertTrue(stand.is_silent())
 
 
@@ -125,7 +129,7 @@ class BusyServerTests(AcquiringTestCase):
         outcome = self.acquire(stand)
         self.serve_others(stand, 12)
         self.assertNoResult(outcome)
-        stand.wire.receive(server.answer(stand.said[0], OFFER, "192.168.77.100"))
+        stand.wire.receive(server.answer(stand.sent_frames[0], OFFER, "192.168.77.100"))
         self.serve_others(stand, 9)  # it has others to serve before it comes to our request
         self.assertNoResult(outcome)
         self.assertEqual(stand.kinds[-1], REQUEST)
@@ -139,9 +143,9 @@ class BusyServerTests(AcquiringTestCase):
         stand = LeaseFixture(server)
         outcome = self.acquire(stand)
         self.serve_others(stand, 12)
-        stand.wire.receive(server.answer(stand.said[0], OFFER, "192.168.77.100"))
+        stand.wire.receive(server.answer(stand.sent_frames[0], OFFER, "192.168.77.100"))
         server.away = False
-        stand.wire.receive(server.answer(stand.said[-1], NAK))
+        stand.wire.receive(server.answer(stand.sent_frames[-1], NAK))
         self.successResultOf(outcome)
 
     def test_wait_for_a_busy_server_is_bounded(self) -> None:

@@ -27,7 +27,7 @@ from .helpers import (
 class RaceTestCase(PluginTestCase):
     def hold(self, name: str) -> Steps:
         """Hold back the steps called *name*, on the disk or on the kernel."""
-        steps = self.plugin.records.steps if name in {"save", "forget"} else self.plugin.steps
+        steps = self.plugin.records.steps if name in {"save", "erase"} else self.plugin.steps
         steps.hold.add(name)
         return steps
 
@@ -68,11 +68,11 @@ class EndpointRaceTests(RaceTestCase):
             self.assertNoResult(removal)
             self.finish(creation, removal)
             self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
-            self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
+            self.assertEqual(self.plugin.records.rows[RecordKind.ENDPOINT], {})
 
     def test_endpoint_is_made_while_its_network_is_marked_as_listed(self) -> None:
         self.plugin.create_endpoint()
-        self.hold("forget")
+        self.hold("erase")
         creation = self.plugin.begin_create_endpoint(OTHER_ENDPOINT)
         self.assertNoResult(creation)
         self.plugin.wait(self.plugin.networks.is_listed_by(NETWORK, "n1"))
@@ -116,7 +116,7 @@ class NetworkRaceTests(RaceTestCase):
             self.assert_nothing_left()
 
     def test_endpoint_of_a_network_in_deletion_leaves_nothing(self) -> None:
-        for held in ("set_group", "delete_group", "find", "delete", "forget"):
+        for held in ("set_group", "delete_group", "find", "delete", "erase"):
             self.plugin.create_network(parent="eth1.20")
             self.plugin.create_endpoint()
             self.hold(held)
@@ -134,7 +134,7 @@ class NetworkRaceTests(RaceTestCase):
             self.plugin.delete_network()
 
     def test_vlan_survives_if_a_network_follows_the_last_one(self) -> None:
-        for held in ("set_group", "delete_group", "find", "links", "delete", "forget"):
+        for held in ("set_group", "delete_group", "find", "links", "delete", "erase"):
             self.plugin.create_network(parent="eth1.20")
             self.plugin.create_endpoint()
             self.hold(held)
@@ -142,7 +142,7 @@ class NetworkRaceTests(RaceTestCase):
             creation = self.plugin.begin_create_network(OTHER_NETWORK, parent="eth1.20")
             self.assertEqual(self.finish(removal, creation), [None, None], held)
             self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, "eth1.20"}, held)
-            self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"], held)
+            self.assertEqual(list(self.plugin.records.rows[RecordKind.MADE_LINK]), ["eth1.20"], held)
             self.plugin.delete_network(OTHER_NETWORK)
             self.assert_nothing_left()
 
@@ -195,7 +195,7 @@ class HalfDoneTests(RaceTestCase):
     def test_no_endpoint_is_made_for_a_network_deleted_meanwhile(self) -> None:
         self.plugin.create_network(OTHER_NETWORK, parent="eth0")
         self.plugin.create_endpoint()
-        self.hold("forget")
+        self.hold("erase")
         late = self.plugin.begin_create_endpoint(OTHER_ENDPOINT)
         removal = self.plugin.begin_delete_network()
         self.finish(late, removal)
@@ -224,7 +224,7 @@ class HalfDoneTests(RaceTestCase):
         with self.assert_refused(MacvlanError):
             self.plugin.create_endpoint()
         self.assertIn(ENDPOINT, self.plugin.registry.endpoints)
-        self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
+        self.assertIn(ENDPOINT, self.plugin.records.rows[RecordKind.ENDPOINT])
 
     def test_creation_repeated_after_a_failed_removal_has_a_link(self) -> None:
         self.plugin.create_endpoint()
@@ -235,15 +235,15 @@ class HalfDoneTests(RaceTestCase):
         self.plugin.records.failing = False
         refused, _made = self.finish(removal, creation)
         self.assertIsInstance(refused, StateError)
-        self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
+        self.assertIn(ENDPOINT, self.plugin.records.rows[RecordKind.ENDPOINT])
         self.assertTrue(self.plugin.kernel.exists(endpoint_link_name(ENDPOINT)))
 
     def test_row_of_a_failed_endpoint_goes_with_its_network(self) -> None:
         self.plugin.steps.refuse["add_macvlan"] = errno.ENOBUFS
-        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
+        self.plugin.records.steps.refuse["erase"] = errno.ENOSPC
         with self.assert_refused(MacvlanError):
             self.plugin.create_endpoint()
-        self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
+        self.assertIn(ENDPOINT, self.plugin.records.rows[RecordKind.ENDPOINT])
         self.plugin.records.steps.refuse.clear()
         self.plugin.delete_network()
         self.assert_nothing_left()
@@ -274,7 +274,7 @@ class RepeatedCreationTests(RaceTestCase):
 
     def assert_sole(self, endpoint_id: str) -> None:
         self.assertEqual(set(self.plugin.registry.endpoints), {endpoint_id})
-        self.assertEqual(set(self.plugin.records.kept[RecordKind.ENDPOINT]), {endpoint_id})
+        self.assertEqual(set(self.plugin.records.rows[RecordKind.ENDPOINT]), {endpoint_id})
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, endpoint_link_name(endpoint_id)})
 
     def test_repeated_creation_wins_over_a_later_one_with_its_mac(self) -> None:

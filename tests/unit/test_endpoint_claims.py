@@ -112,25 +112,25 @@ class ShownInContainerTests(PluginTestCase):
         for mac in (None, "02:00:00:00:00:77"):
             with self.assert_refused(RequestRefused, "192.168.1.7", LIVING, "is in a container"):
                 self.plugin.create_endpoint(LATE, address=ADDRESS, mac=mac)
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [LIVING])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.ENDPOINT]), [LIVING])
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
     def test_endpoint_is_replaced_once_its_container_is_gone(self) -> None:
         self.plugin.kernel.destroy_away(endpoint_link_name(LIVING))
         self.plugin.create_endpoint(LATE, address=ADDRESS)
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [LATE])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.ENDPOINT]), [LATE])
 
     def test_nothing_is_dropped_if_the_kernel_does_not_answer(self) -> None:
         self.plugin.steps.refuse["links_elsewhere"] = errno.EINTR
         with self.assert_refused(LinkError):
             self.plugin.create_endpoint(LATE, address=ADDRESS)
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [LIVING])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.ENDPOINT]), [LIVING])
 
     def test_old_kernel_shows_nothing(self) -> None:
         self.plugin.kernel.destroy_away(endpoint_link_name(LIVING))
         self.plugin.steps.refuse["links_elsewhere"] = errno.EOPNOTSUPP
         self.plugin.create_endpoint(LATE, address=ADDRESS)
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [LATE])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.ENDPOINT]), [LATE])
 
 
 class PendingTests(SynchronousTestCase):

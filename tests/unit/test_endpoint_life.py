@@ -102,7 +102,7 @@ class RemovalTests(PluginTestCase):
 
     def test_reply_waits_until_the_row_is_deleted(self) -> None:
         self.plugin.create_endpoint()
-        self.plugin.records.steps.hold.add("forget")
+        self.plugin.records.steps.hold.add("erase")
         removal = self.plugin.begin_delete_endpoint()
         self.assertNoResult(removal)
         self.plugin.records.steps.let_all_go()

@@ -52,7 +52,7 @@ class CreationTests(PluginTestCase):
         self.assertEqual(self.plugin.steps.held, [])
         self.plugin.records.steps.let_all_go()
         self.assertNoResult(creation)
-        self.assertIn(ENDPOINT, self.plugin.records.kept[RecordKind.ENDPOINT])
+        self.assertIn(ENDPOINT, self.plugin.records.rows[RecordKind.ENDPOINT])
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
         self.plugin.steps.let_all_go()
         self.successResultOf(creation)
@@ -78,7 +78,7 @@ class CreationTests(PluginTestCase):
         with self.assert_refused(LinkError, "exists"):
             self.plugin.create_endpoint()
         self.assertEqual(self.plugin.kernel.find(LINK), foreign)
-        self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
+        self.assertEqual(self.plugin.records.rows[RecordKind.ENDPOINT], {})
 
 
 class RollbackTests(PluginTestCase):
@@ -105,7 +105,7 @@ class RollbackTests(PluginTestCase):
     def test_first_error_is_reported_if_undo_fails_too(self) -> None:
         self.plugin.create_network()
         self.plugin.steps.refuse["add_macvlan"] = 12
-        self.plugin.records.steps.refuse["forget"] = 0
+        self.plugin.records.steps.refuse["erase"] = 0
         with self.assert_refused(LinkError):
             self.plugin.create_endpoint()
 
@@ -137,7 +137,7 @@ class MacTests(PluginTestCase):
     def test_mac_of_the_parent_is_refused(self) -> None:
         with self.assert_refused(RequestRefused, "02:00:00:00:00:02", "eth0"):
             self.plugin.create_endpoint(mac="02:00:00:00:00:02")
-        self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
+        self.assertEqual(self.plugin.records.rows[RecordKind.ENDPOINT], {})
 
     def test_endpoint_without_addresses_has_a_mac_of_its_own(self) -> None:
         first = self.plugin.create_endpoint(address=None)
@@ -188,7 +188,7 @@ class RouterTests(PluginTestCase):
             self.create_with(gateway, **options)
             with self.assert_refused(RequestRefused, "192.168.1.1", remedy):
                 self.plugin.create_endpoint(address="192.168.1.1/24")
-            self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
+            self.assertEqual(self.plugin.records.rows[RecordKind.ENDPOINT], {})
 
 
 class ForgottenEndpointTests(PluginTestCase):
@@ -204,7 +204,7 @@ class ForgottenEndpointTests(PluginTestCase):
 
     def assert_sole(self, endpoint_id: str) -> None:
         self.assertEqual(list(self.plugin.registry.endpoints), [endpoint_id])
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [endpoint_id])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.ENDPOINT]), [endpoint_id])
 
     def test_reallocated_address_replaces_the_old_endpoint(self) -> None:
         self.plugin.create_endpoint(OTHER_ENDPOINT)
@@ -235,8 +235,8 @@ class ForgottenEndpointTests(PluginTestCase):
     def test_disk_error_removes_the_link_of_the_new_endpoint(self) -> None:
         self.plugin.create_network(OTHER_NETWORK)
         self.plugin.kernel.delete(LINK)
-        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
-        with self.assert_refused(StateError, "forget"):
+        self.plugin.records.steps.refuse["erase"] = errno.ENOSPC
+        with self.assert_refused(StateError, "erase"):
             self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK)
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
         self.assertEqual(list(self.plugin.registry.endpoints), [ENDPOINT])
@@ -264,9 +264,9 @@ class SeveralHoldersTests(PluginTestCase):
         self.plugin.create_network()
         self.plugin.create_endpoint(address="192.168.1.7/24", mac=MAC)
         self.plugin.kernel.delete(LINK)
-        old = self.plugin.records.kept[RecordKind.ENDPOINT][ENDPOINT]
+        old = self.plugin.records.rows[RecordKind.ENDPOINT][ENDPOINT]
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24", mac=MAC)
-        self.plugin.records.kept[RecordKind.ENDPOINT][ENDPOINT] = old
+        self.plugin.records.rows[RecordKind.ENDPOINT][ENDPOINT] = old
         self.plugin = self.plugin.next_life()
         self.assertEqual(set(self.plugin.registry.endpoints), {ENDPOINT, OTHER_ENDPOINT})
 

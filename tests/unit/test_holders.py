@@ -49,7 +49,7 @@ class EngineManagedNetworkTests(ConflictTestCase):
         self.pass_time(1)
         self.failureResultOf(refused, RequestRefused)
         for frame in announcement_frames(parse_address("10.0.0.7"), NEIGHBOUR):
-            self.plugin.taps["eth0"].receive(frame)
+            self.plugin.lan_sockets["eth0"].receive(frame)
         self.assertEqual(self.conflicts(), {"10.0.0.7": NEIGHBOUR})
         call = requests.EndpointCall(NETWORK, ENDPOINT)
         self.assertEqual(
@@ -147,7 +147,7 @@ class ForgottenAddressTests(ConflictTestCase):
         self.plugin.wait(self.plugin.pool_binding.network_created("eth1", [(parse_network(POOL), ())]))
         self.pass_time()
         self.gets(other)
-        self.assertTrue(self.plugin.taps["eth1"].sent)
+        self.assertTrue(self.plugin.lan_sockets["eth1"].sent)
 
 
 class ReleasedPoolTests(ConflictTestCase):

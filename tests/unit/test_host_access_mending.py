@@ -23,8 +23,8 @@ class OverlappingNetworkTests(HostAccessTestCase):
         plugin = self.plugin
         plugin.create_network(mode=mode)
         plugin.wait(plugin.wires.ready("eth0"))
-        self.first_mac = plugin.taps["eth0"].mac
-        plugin.taps["eth0"].broken = True
+        self.first_mac = plugin.lan_sockets["eth0"].mac
+        plugin.lan_sockets["eth0"].broken = True
         plugin.steps.hold.add("find")
         ready = plugin.start(plugin.wires.ready("eth0"))  # holds the lock of the parent
         deleted = plugin.begin_delete_network()
@@ -48,7 +48,7 @@ class OverlappingNetworkTests(HostAccessTestCase):
         self.overlap("passthru")
         self.assertEqual(self.first_mac, "02:00:00:00:00:02")
         self.plugin.wait(self.plugin.wires.ready("eth0"))
-        self.assertEqual(self.plugin.taps["eth0"].mac, self.plugin.registry.host_links["eth0"].mac)
+        self.assertEqual(self.plugin.lan_sockets["eth0"].mac, self.plugin.registry.host_links["eth0"].mac)
 
     def test_join_restores_missing_addresses(self) -> None:
         self.open()

@@ -85,9 +85,9 @@ class RestartTests(HostAccessTestCase):
         self.assertIsNotNone(self.plugin.conflicts.assigned_mac("eth0", parse_address(HOST)))
 
     def test_half_made_network_leaves_no_address(self) -> None:
-        kind, rows = RecordKind.NETWORK, self.plugin.records.kept[RecordKind.NETWORK]
+        kind, rows = RecordKind.NETWORK, self.plugin.records.rows[RecordKind.NETWORK]
         rows[NETWORK] = {**rows[NETWORK], "is_made": False, "host_addresses": []}
-        del self.plugin.records.kept[RecordKind.ENDPOINT][ENDPOINT]
+        del self.plugin.records.rows[RecordKind.ENDPOINT][ENDPOINT]
         self.assertEqual(list(self.plugin.records.all_rows()[kind]), [NETWORK])
         self.plugin = self.plugin.next_life()
         self.assert_nothing_left()

@@ -134,7 +134,7 @@ class HostAddressConflictTests(HostAccessTestCase):
         self.assertIsNone(self.successResultOf(made))
 
     def answers_for(self, address: str) -> bool:
-        tap = self.plugin.taps["eth0"]
+        tap = self.plugin.lan_sockets["eth0"]
         before = len(tap.sent)
         tap.receive(probe_frame(parse_address(address), "02:00:00:00:00:03"))
         messages = [decode(frame) for frame in tap.sent[before:]]
@@ -156,7 +156,7 @@ class HostAddressConflictTests(HostAccessTestCase):
         parent = self.plugin.link("eth0")
         for mac, seen in ((parent.mac, []), ("02:00:00:00:00:09", [HOST])):
             frame = answer_frame(parse_address(HOST), mac, "02:00:00:00:00:03")
-            self.plugin.taps["eth0"].receive(frame)
+            self.plugin.lan_sockets["eth0"].receive(frame)
             rows = self.plugin.records.all_rows().get(RecordKind.CONFLICT, {})
             self.assertEqual([row["address"] for row in rows.values()], seen)
 

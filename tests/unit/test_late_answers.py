@@ -21,7 +21,7 @@ class LateAnswerTests(ConflictTestCase):
         return self.ready(part=part, **options)
 
     def sleepy_neighbour_has(self, address: str) -> None:
-        tap, late = self.plugin.taps["eth0"], parse_address(address)
+        tap, late = self.plugin.lan_sockets["eth0"], parse_address(address)
 
         def answer(frame: bytes) -> list[bytes]:
             message = decode(frame)
@@ -73,11 +73,11 @@ class LateAnswerTests(ConflictTestCase):
 
     def test_claim_counts_where_the_lan_could_not_be_asked(self) -> None:
         pool = self.network()
-        self.plugin.taps["eth0"].down = True
+        self.plugin.lan_sockets["eth0"].down = True
         self.assertEqual(self.gets(pool, "10.0.0.100"), "10.0.0.100")
-        self.plugin.taps["eth0"].down = False
+        self.plugin.lan_sockets["eth0"].down = False
         for frame in announcement_frames(parse_address("10.0.0.100"), NEIGHBOUR):
-            self.plugin.taps["eth0"].receive(frame)
+            self.plugin.lan_sockets["eth0"].receive(frame)
         self.assert_endpoint_refused("10.0.0.100")
 
     def test_old_evidence_does_not_count_where_the_lan_cannot_be_asked(self) -> None:
@@ -86,7 +86,7 @@ class LateAnswerTests(ConflictTestCase):
         self.assertIn(NEIGHBOUR, self.refusal_of_request(pool, "10.0.0.100"))
         self.neighbour_goes()
         self.pass_time(60)
-        self.plugin.taps["eth0"].down = True
+        self.plugin.lan_sockets["eth0"].down = True
         self.assertEqual(self.gets(pool, "10.0.0.100"), "10.0.0.100")
         self.plugin.create_endpoint(address="10.0.0.100/24")
 

@@ -19,7 +19,7 @@ from macvlan_twisted.state.interfaces import RecordKind
 from macvlan_twisted.state.serialize import from_document
 from macvlan_twisted.testing.kernel import nic
 
-from .dhcp_lan import DECLINE, DISCOVER, MAC, RELEASE, REQUEST, Said, Server
+from .dhcp_lan import DECLINE, DISCOVER, MAC, RELEASE, REQUEST, ClientFrame, Server
 from .helpers import (
     ENDPOINT,
     NETWORK,
@@ -38,7 +38,7 @@ class LeasesTestCase(PluginTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = Server()
-        self.heard: list[Said] = []
+        self.heard: list[ClientFrame] = []
         self.unanswered: set[int] = set()
         self.plugin.answerers.append(self.listen)
         self.plugin.wires.use("eth0", "a network")
@@ -48,7 +48,7 @@ class LeasesTestCase(PluginTestCase):
     def listen(self, frame: bytes) -> list[bytes]:
         if frame[12:14] != b"\x08\x00":
             return []
-        said = Said(frame)
+        said = ClientFrame(frame)
         self.heard.append(said)
         return [] if said.kind in self.unanswered else self.server(frame)
 
@@ -66,7 +66,7 @@ class LeasesTestCase(PluginTestCase):
 
     def rows(self) -> list[LeaseRecord]:
         return [
-            from_document(LeaseRecord, each) for each in self.plugin.records.kept[RecordKind.LEASE].values()
+            from_document(LeaseRecord, each) for each in self.plugin.records.rows[RecordKind.LEASE].values()
         ]
 
     def next_life(self) -> PluginHarness:
@@ -108,7 +108,7 @@ class RaceTests(LeasesTestCase):
             self.failureResultOf(taken, RequestRefused)
             self.successResultOf(gone)
             self.assertEqual(self.kinds.count(RELEASE), writes - 1)
-            self.plugin.records.kept[
+            self.plugin.records.rows[
                 RecordKind.LEASE
             ].clear()  # a write that was given up may still have come through
             self.assert_nobody_has_one()
@@ -117,7 +117,7 @@ class RaceTests(LeasesTestCase):
 
     def test_acquisition_waits_for_the_release_of_the_former_lease(self) -> None:
         self.take()
-        self.plugin.records.steps.hold.add("forget")
+        self.plugin.records.steps.hold.add("erase")
         gone = self.plugin.start(self.plugin.leases.release("eth0", MAC))
         taken = self.plugin.start(self.plugin.leases.acquire(TERMS))
         self.assertNoResult(taken)
@@ -143,7 +143,7 @@ class RaceTests(LeasesTestCase):
         self.take()
         self.take(terms=Terms("eth0", OTHER_MAC, conflict_detection=ConflictDetection.OFF))
         plugin = self.next_life()
-        plugin.records.steps.hold.add("forget")
+        plugin.records.steps.hold.add("erase")
         resumed = plugin.start(plugin.leases.resume({f"eth0 {MAC}"}))  # the other one is nobody's
         gone = plugin.start(plugin.leases.release("eth0", MAC))
         plugin.records.steps.let_all_go()
@@ -222,7 +222,7 @@ class DiskTests(LeasesTestCase):
         self.assert_nobody_has_one()
 
     def test_mac_is_free_although_the_row_of_an_attempt_stays(self) -> None:
-        self.plugin.records.steps.refuse["forget"] = 28
+        self.plugin.records.steps.refuse["erase"] = 28
         self.server.naks = 99
         with self.assert_refused(RequestRefused, "then refused it"):
             self.take()
@@ -232,8 +232,8 @@ class DiskTests(LeasesTestCase):
 
     def test_mac_is_free_although_the_row_of_a_lease_stays(self) -> None:
         self.take()
-        self.plugin.records.steps.refuse["forget"] = 28
-        with self.assert_refused(StateError, "forget"):
+        self.plugin.records.steps.refuse["erase"] = 28
+        with self.assert_refused(StateError, "erase"):
             self.give_back()
         self.assertEqual(self.kinds[-1], RELEASE)
         self.plugin.records.steps.refuse.clear()
@@ -244,7 +244,7 @@ class DiskTests(LeasesTestCase):
         self.take()
         self.take(terms=Terms("eth0", OTHER_MAC, conflict_detection=ConflictDetection.OFF))
         plugin = self.next_life()
-        plugin.records.steps.refuse["forget"] = 28
+        plugin.records.steps.refuse["erase"] = 28
         with capturedLogs() as events:
             plugin.wait(plugin.leases.resume({f"eth0 {OTHER_MAC}"}))
         self.assertEqual(sorted(self.kinds), [REQUEST, RELEASE])

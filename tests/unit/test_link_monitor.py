@@ -45,7 +45,7 @@ class LinkMonitorTestCase(HostAccessTestCase):
         self.plugin.clock.advance(seconds)
 
     def tell(self, name: str, there: bool = True, up: bool = True) -> None:
-        self.link_monitor.hear(LinkEvent(name, there, there and up))
+        self.link_monitor.handle_event(LinkEvent(name, there, there and up))
 
     def remove(self, name: str) -> None:
         self.plugin.kernel.delete(name)
@@ -169,7 +169,7 @@ class AddressMonitoringTests(LinkMonitorTestCase):
         self.plugin.create_network(conflict_detection="off")  # no probe delays it
         self.plugin.create_endpoint()
         self.plugin.kernel.move_away(endpoint_link_name(ENDPOINT))
-        rows = self.plugin.records.kept
+        rows = self.plugin.records.rows
         for kind in rows:
             if NETWORK in rows[kind]:
                 rows[kind][NETWORK] = {**rows[kind][NETWORK], "conflict_detection": "on", **options}
@@ -177,8 +177,8 @@ class AddressMonitoringTests(LinkMonitorTestCase):
     def somebody_takes_it(self) -> list[str]:
         logged = log_of(self)
         for frame in announcement_frames(parse_address("192.168.1.7"), STRANGER):
-            if "eth0" in self.plugin.taps:
-                self.plugin.taps["eth0"].receive(frame)
+            if "eth0" in self.plugin.lan_sockets:
+                self.plugin.lan_sockets["eth0"].receive(frame)
         return [line for line in logged if STRANGER in line]
 
     def test_conflict_is_noticed_after_a_restart(self) -> None:
@@ -201,8 +201,8 @@ class AddressMonitoringTests(LinkMonitorTestCase):
     def test_conflict_is_noticed_after_the_parent_returns(self) -> None:
         self.run_one()
         self.live_again()
-        self.plugin.taps["eth0"].broken = True
-        self.plugin.taps["eth0"].close()
+        self.plugin.lan_sockets["eth0"].broken = True
+        self.plugin.lan_sockets["eth0"].close()
         self.tell("eth0")
         self.pass_time(SOON)
         self.assertEqual(len(self.somebody_takes_it()), 1)
@@ -210,10 +210,10 @@ class AddressMonitoringTests(LinkMonitorTestCase):
     def test_no_socket_is_opened_with_detection_off(self) -> None:
         self.run_one(conflict_detection="off")
         self.live_again()
-        self.assertEqual(self.plugin.taps, {})
+        self.assertEqual(self.plugin.lan_sockets, {})
 
     def test_no_socket_is_opened_without_a_container(self) -> None:
         self.run_one()
         self.plugin.delete_endpoint()
         self.live_again()
-        self.assertEqual(self.plugin.taps, {})
+        self.assertEqual(self.plugin.lan_sockets, {})

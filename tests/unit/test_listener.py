@@ -175,7 +175,7 @@ class UnixEndpointTests(DirectoryTestCase):
         reactor = RecordingReactor()
         listener = make_listener(reactor, Config(listen=listen, socket_group=group))
         try:
-            listener.take()
+            listener.acquire()
             listener.listen(None)
             (asked,) = reactor
             return asked, (self.place / "x.sock").stat()
@@ -203,7 +203,7 @@ class UnixEndpointTests(DirectoryTestCase):
 
     def test_missing_group_is_refused_before_the_socket_exists(self) -> None:
         with self.assertRaisesRegex(StartupError, "--socket-group nobody-s: there is no such group: make it"):
-            make_listener(RecordingReactor(), Config(listen=self.socket, socket_group="nobody-s")).take()
+            make_listener(RecordingReactor(), Config(listen=self.socket, socket_group="nobody-s")).acquire()
         self.assertEqual(list(self.place.iterdir()), [])
 
     def test_group_of_another_endpoint_is_refused(self) -> None:
@@ -216,7 +216,7 @@ class UnixEndpointTests(DirectoryTestCase):
     def test_symlink_in_place_of_the_lock_is_refused(self) -> None:
         (self.place / "x.sock.lock").symlink_to(self.place / "passwd")
         with self.assertRaisesRegex(StartupError, "cannot listen on unix:.*/x.sock"):
-            make_listener(RecordingReactor(), Config(listen=self.socket)).take()
+            make_listener(RecordingReactor(), Config(listen=self.socket)).acquire()
         self.assertFalse((self.place / "passwd").exists())
 
     def test_malformed_string_is_refused(self) -> None:
@@ -227,21 +227,21 @@ class UnixEndpointTests(DirectoryTestCase):
     def test_second_instance_is_refused_with_the_option(self) -> None:
         config = Config(listen=self.socket)
         first = make_listener(RecordingReactor(), config)
-        first.take()
+        first.acquire()
         self.addCleanup(first.release)
         second = make_listener(RecordingReactor(), config)
         self.addCleanup(second.release)
         with self.assertRaisesRegex(StartupError, "is using socket .*/x.sock: .*another --listen"):
-            second.take()
+            second.acquire()
 
     def test_missing_directory_is_reported(self) -> None:
         with self.assertRaisesRegex(StartupError, "cannot listen on unix:.*/no/x.sock: No such file"):
-            make_listener(RecordingReactor(), Config(listen=f"unix:{self.place}/no/x.sock")).take()
+            make_listener(RecordingReactor(), Config(listen=f"unix:{self.place}/no/x.sock")).acquire()
 
     def test_release_leaves_nothing(self) -> None:
         reactor = RecordingReactor()
         listener = make_listener(reactor, Config(listen=self.socket))
-        listener.take()
+        listener.acquire()
         listener.listen(None)
         listener.release()
         listener.release()

@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.models import Subnet
-from macvlan_twisted.driver.validation import refuse_what_did_not_take
+from macvlan_twisted.driver.validation import refuse_ignored_options
 from macvlan_twisted.errors import LinkError, RequestRefused, StateError
 from macvlan_twisted.link_names import endpoint_link_name, probe_link_name
 from macvlan_twisted.netlink.kernel import MacvlanLink
@@ -39,7 +39,7 @@ class CreationTests(PluginTestCase):
         self.plugin.create_network(parent="eth1", mode="vepa")
         network = self.plugin.registry.networks[NETWORK]
         self.assertEqual((network.parent, network.mode), ("eth1", "vepa"))
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.NETWORK]), [NETWORK])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.NETWORK]), [NETWORK])
         self.assertIn("add_macvlan", self.plugin.steps.taken)
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)
 
@@ -47,8 +47,8 @@ class CreationTests(PluginTestCase):
         self.plugin.steps.hold.add("add_vlan")
         creation = self.plugin.begin_create_network(parent="eth1.20")
         self.assertNoResult(creation)
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.NETWORK]), [NETWORK])
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.NETWORK]), [NETWORK])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.MADE_LINK]), ["eth1.20"])
 
     def test_defaults_come_from_the_configuration(self) -> None:
         plugin = PluginHarness(config=evolve(self.plugin.config, mode=MacvlanMode.PRIVATE, mtu=1400))
@@ -139,12 +139,12 @@ class ReadBackTests(PluginTestCase):
             ({"source_macs": macs}, {"source_macs": macs[:1]}, ("source_macs",)),
         ):
             with self.assert_refused(RequestRefused, *words):
-                refuse_what_did_not_take(evolve(self.ASKED, **asked), evolve(self.ASKED, **found))
+                refuse_ignored_options(evolve(self.ASKED, **asked), evolve(self.ASKED, **found))
 
     def test_unrequested_values_and_the_order_of_macs_are_free(self) -> None:
-        refuse_what_did_not_take(MacvlanLink("x", "eth0", "bridge"), self.ASKED)
+        refuse_ignored_options(MacvlanLink("x", "eth0", "bridge"), self.ASKED)
         wanted = evolve(self.ASKED, source_macs=("02:00:00:00:00:01", "02:00:00:00:00:02"))
-        refuse_what_did_not_take(wanted, evolve(wanted, source_macs=wanted.source_macs[::-1]))
+        refuse_ignored_options(wanted, evolve(wanted, source_macs=wanted.source_macs[::-1]))
 
 
 class DeletionTests(PluginTestCase):
@@ -163,7 +163,7 @@ class DeletionTests(PluginTestCase):
         with self.assert_refused(LinkError, "delete", NETWORK):
             self.plugin.delete_network()
         self.assertNotIn(NETWORK, self.plugin.registry.networks)
-        self.assertEqual(self.plugin.records.kept[RecordKind.NETWORK], {})
+        self.assertEqual(self.plugin.records.rows[RecordKind.NETWORK], {})
 
 
 class PassthruTests(PluginTestCase):
@@ -172,7 +172,7 @@ class PassthruTests(PluginTestCase):
         for options in ({}, {"mode": "passthru"}):
             with self.assert_refused(RequestRefused, NETWORK, "eth0"):
                 self.plugin.create_network(OTHER_NETWORK, **options)
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.NETWORK]), [NETWORK])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.NETWORK]), [NETWORK])
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
 
     def test_passthru_is_refused_on_a_parent_in_use(self) -> None:
@@ -283,7 +283,7 @@ class RollbackTests(PluginTestCase):
 
     def test_first_error_is_reported_if_undo_fails_too(self) -> None:
         self.plugin.steps.refuse["add_macvlan"] = 22
-        self.plugin.records.steps.refuse["forget"] = 0
+        self.plugin.records.steps.refuse["erase"] = 0
         with self.assert_refused(LinkError):
             self.plugin.create_network()
         self.assertEqual(dict(self.plugin.registry.networks), {})
@@ -308,7 +308,7 @@ class RetryTests(PluginTestCase):
 
     def test_network_removal_can_be_repeated_after_a_disk_error(self) -> None:
         self.plugin.create_network()
-        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
+        self.plugin.records.steps.refuse["erase"] = errno.ENOSPC
         with self.assert_refused(LinkError, NETWORK, "a test refuses it"):
             self.plugin.delete_network()
         self.plugin.records.steps.refuse.clear()
@@ -317,19 +317,19 @@ class RetryTests(PluginTestCase):
 
     def test_row_of_a_failed_endpoint_goes_with_the_next_removal(self) -> None:
         self.plugin.create_network()
-        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
+        self.plugin.records.steps.refuse["erase"] = errno.ENOSPC
         self.plugin.steps.refuse["add_macvlan"] = errno.EPERM
         with self.assert_refused(LinkError):
             self.plugin.create_endpoint()
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.ENDPOINT]), [ENDPOINT])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.ENDPOINT]), [ENDPOINT])
         self.plugin.records.steps.refuse.clear()
         self.plugin.delete_endpoint()
-        self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
+        self.assertEqual(self.plugin.records.rows[RecordKind.ENDPOINT], {})
 
     def test_disk_error_in_removal_is_reported(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
-        self.plugin.records.steps.refuse["forget"] = errno.ENOSPC
+        self.plugin.records.steps.refuse["erase"] = errno.ENOSPC
         with self.assert_refused(StateError):
             self.plugin.delete_endpoint()
         self.plugin.records.steps.refuse.clear()

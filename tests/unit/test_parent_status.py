@@ -33,13 +33,13 @@ class ParentTestCase(LinkMonitorTestCase):
     def lines_with(self, *words: str) -> list[str]:
         return [line for line in self.logged if all(word in line for word in words)]
 
-    def vanish(self, name: str = "eth0") -> None:
+    def remove_nic(self, name: str = "eth0") -> None:
         gone = self.plugin.link_names()
         self.plugin.kernel.delete(name)
         for each in gone - self.plugin.link_names():
             self.tell(each, there=False)
 
-    def bring(self, name: str = "eth0", index: int = 90, **facts: Any) -> None:
+    def add_nic(self, name: str = "eth0", index: int = 90, **facts: Any) -> None:
         self.plugin.kernel.put(nic(name, index, **facts))
         self.tell(name, up=False)
 
@@ -59,7 +59,7 @@ class ParentTestCase(LinkMonitorTestCase):
     def replace_nic(self, seconds: float) -> None:
         """Rename eth1, below VLAN eth1.20, and bring another link of that name."""
         self.rename(("eth1", "lan0"))
-        self.bring("eth1")
+        self.add_nic("eth1")
         self.pass_time(seconds)
 
     def start_container(self, endpoint_id: str = ENDPOINT, network_id: str = NETWORK) -> None:
@@ -95,7 +95,7 @@ class AbsentParentTests(ParentTestCase):
         self.plugin.kernel.delete("eth0")
         self.live_again()
         self.pass_time(90)
-        self.bring()
+        self.add_nic()
         self.pass_time(SOON)
         self.assert_logged("parent eth0: present again after 90 s")
         self.plugin.create_endpoint()
@@ -112,13 +112,13 @@ class AbsentParentTests(ParentTestCase):
     def test_containers_of_an_absent_parent_can_be_removed(self) -> None:
         self.plugin.create_network()
         self.start_container()
-        self.vanish()
+        self.remove_nic()
         self.pass_time(SOON)
         self.assert_logged("parent eth0: absent; containers on it")
         self.plugin.delete_endpoint()
         self.plugin.delete_network()
         self.assert_nothing_left(links=PLAIN_LINKS - {"eth0"})
-        self.bring()
+        self.add_nic()
         self.pass_time(LATEST)
         self.assertEqual(self.lines_with("present again after"), [])
 
@@ -126,10 +126,10 @@ class AbsentParentTests(ParentTestCase):
         self.open()
         self.run_container()
         for index in range(90, 110):
-            self.vanish()
+            self.remove_nic()
             if index % 2:
                 self.pass_time(SOON)
-            self.bring(index=index)
+            self.add_nic(index=index)
             self.pass_time(SOON)
             self.assertEqual((self.below(self.link), self.routes()), (index, REACHED))
 
@@ -137,7 +137,7 @@ class AbsentParentTests(ParentTestCase):
         self.plugin.create_network()
         self.plugin.steps.hold.add("add_macvlan")
         creation = self.plugin.begin_create_endpoint()
-        self.vanish()
+        self.remove_nic()
         self.plugin.steps.let_all_go()
         failure = self.failureResultOf(creation, LinkError)
         self.assertIn("parent eth0 is absent", str(failure))
@@ -146,7 +146,7 @@ class AbsentParentTests(ParentTestCase):
     def test_parent_lost_before_join_is_named_in_the_error(self) -> None:
         self.open()
         self.plugin.create_endpoint()
-        self.vanish()
+        self.remove_nic()
         self.pass_time(SOON)
         with self.assert_refused(NotFound, "parent eth0 has been absent for 0 s"):
             self.plugin.wait(self.plugin.joining.join(join()))
@@ -157,8 +157,8 @@ class AbsentParentTests(ParentTestCase):
         self.plugin.create_network(parent="eth1.20")
         self.plugin.steps.hold.add("add_macvlan")
         creation = self.plugin.begin_create_endpoint()
-        self.vanish("eth1")
-        self.bring("eth1")
+        self.remove_nic("eth1")
+        self.add_nic("eth1")
         self.plugin.steps.let_all_go()
         self.successResultOf(creation)
         self.assertEqual(self.below(endpoint_link_name(ENDPOINT)), self.index("eth1.20"))
@@ -168,12 +168,12 @@ class AbsentParentTests(ParentTestCase):
         for step in ("add_vlan", "add_macvlan", "read_macvlan"):
             self.plugin.steps.hold.add(step)
             creation = self.plugin.begin_create_network(parent="eth1.20")
-            self.vanish("eth1")
+            self.remove_nic("eth1")
             self.pass_time(LATEST)
             self.plugin.steps.let_all_go()
             self.failureResultOf(creation, LinkError)
             self.assert_nothing_left(links=PLAIN_LINKS - {"eth1"})
-            self.bring("eth1", 3)
+            self.add_nic("eth1", 3)
             self.pass_time(LATEST)
             self.assert_nothing_left()
 
@@ -233,12 +233,12 @@ class RecreatedLinkTests(ParentTestCase):
         self.open(parent="eth1.20.30")
         self.run_container()
         self.link = host_link_name(self.plugin.records.instance, "eth1.20.30")
-        self.vanish("eth1")
+        self.remove_nic("eth1")
         self.pass_time(SOON)
         self.assert_logged("parent eth1.20.30: absent, because eth1 is absent")
         with self.assert_refused(LinkError, "because eth1 is absent", "has been absent for"):
             self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
-        self.bring("eth1", up=False)
+        self.add_nic("eth1", up=False)
         self.pass_time(SOON)
         self.assertEqual(self.below("eth1.20"), 90)
         self.assertEqual(self.below("eth1.20.30"), self.index("eth1.20"))
@@ -248,22 +248,22 @@ class RecreatedLinkTests(ParentTestCase):
     def test_foreign_vlan_is_awaited_not_made(self) -> None:
         self.plugin.kernel.put(nic("eth1.20", 80, kind="vlan", lower_index=3, vlan_id=20))
         self.plugin.create_network(parent="eth1.20")
-        self.vanish("eth1")
+        self.remove_nic("eth1")
         self.pass_time(SOON)
-        self.bring("eth1")
+        self.add_nic("eth1")
         self.pass_time(SOON)
         self.assertNotIn("eth1.20", self.plugin.link_names())
         self.assert_logged("parent eth1.20: absent;")
 
     def test_removed_dummy_link_is_made_again(self) -> None:
         self.plugin.create_network(internal=True)
-        self.vanish(dummy_link_name(NETWORK))
+        self.remove_nic(dummy_link_name(NETWORK))
         self.pass_time(SOON)
         self.assertIn(dummy_link_name(NETWORK), self.plugin.link_names())
 
     def test_vlan_goes_if_its_network_goes_while_it_is_made_again(self) -> None:
         self.plugin.create_network(parent="eth1.20")
-        self.vanish("eth1.20")
+        self.remove_nic("eth1.20")
         self.plugin.steps.hold.add("add_vlan")
         self.pass_time(SOON)
         deletion = self.plugin.begin_delete_network()
@@ -311,7 +311,7 @@ class RenamedParentTests(ParentTestCase):
         self.run_container()
         self.rename(("eth0", "lan0"))
         self.pass_time(SOON)
-        self.bring(mac="02:00:00:00:01:00")
+        self.add_nic(mac="02:00:00:00:01:00")
         self.pass_time(SOON)
         self.assertEqual(self.below(self.link), 90)
         self.assertEqual(self.routes(), REACHED)
@@ -342,7 +342,7 @@ class RenamedParentTests(ParentTestCase):
 
     def test_foreign_link_with_our_name_is_left_alone(self) -> None:
         self.open()
-        self.vanish(self.link)
+        self.remove_nic(self.link)
         self.plugin.kernel.put(nic(self.link, 77, lower_index=3, alias="theirs"))
         self.tell(self.link)
         self.pass_time(LATEST)
@@ -387,8 +387,8 @@ class ReplacedParentTests(ParentTestCase):
     def replace_vlan(self, **facts: Any) -> None:
         self.open(parent="eth1.20")
         self.link = host_link_name(self.plugin.records.instance, "eth1.20")
-        self.vanish("eth1.20")
-        self.bring("eth1.20", 91, **facts)
+        self.remove_nic("eth1.20")
+        self.add_nic("eth1.20", 91, **facts)
         self.pass_time(SOON)
 
     def test_same_vlan_made_by_another_program_is_used(self) -> None:
@@ -418,8 +418,8 @@ class ReplacedParentTests(ParentTestCase):
     def test_parent_with_a_smaller_mtu_serves_networks_that_fit(self) -> None:
         self.open(mtu="1500")
         self.plugin.create_network(OTHER_NETWORK)
-        self.vanish()
-        self.bring(mtu=1400)
+        self.remove_nic()
+        self.add_nic(mtu=1400)
         self.pass_time(HOUR)
         (line,) = self.lines_with("mtu 1500 is more than the 1400 of parent eth0")
         self.assertIn(NETWORK[:12], line)
@@ -430,9 +430,9 @@ class ReplacedParentTests(ParentTestCase):
 
     def test_parent_that_became_a_bridge_port_is_refused(self) -> None:
         self.open()
-        self.vanish()
+        self.remove_nic()
         taken = self.plugin.steps.taken.count("add_macvlan")
-        self.bring(bridge="br0")
+        self.add_nic(bridge="br0")
         self.pass_time(HOUR)
         self.assert_logged("eth0 is a port of bridge br0")
         self.assertEqual(self.plugin.steps.taken.count("add_macvlan"), taken)
@@ -442,8 +442,8 @@ class ReplacedParentTests(ParentTestCase):
     def test_parent_that_became_wireless_is_refused_unless_forced(self) -> None:
         self.plugin.create_network()
         self.plugin.create_network(OTHER_NETWORK, allow_wireless_parent="true")
-        self.vanish()
-        self.bring(is_wireless=True)
+        self.remove_nic()
+        self.add_nic(is_wireless=True)
         self.pass_time(SOON)
         with self.assert_refused(RequestRefused, "Wi-Fi"):
             self.plugin.create_endpoint()
@@ -452,7 +452,7 @@ class ReplacedParentTests(ParentTestCase):
     def test_old_network_record_on_a_wireless_parent_still_works(self) -> None:
         self.plugin.kernel.put(nic("eth0", 2, is_wireless=True))
         self.plugin.create_network(allow_wireless_parent="true")
-        for rows in self.plugin.records.kept.values():
+        for rows in self.plugin.records.rows.values():
             for row in rows.values():
                 row.pop("force_wifi", None)  # type: ignore[attr-defined]
         self.live_again()

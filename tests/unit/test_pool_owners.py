@@ -198,7 +198,7 @@ class OrphanLinkTests(ReconcilerTestCase):
         self.run_container()
         link = self.plugin.kernel.away(self.plugin.registry.endpoints[ENDPOINT].link)
         self.plugin.registry.remove_endpoint(ENDPOINT)
-        self.plugin.records.kept[RecordKind.ENDPOINT].clear()
+        self.plugin.records.rows[RecordKind.ENDPOINT].clear()
         self.plugin.kernel.move_back(link)
         return link.name
 

@@ -73,12 +73,12 @@ class PrefetchTests(ConflictTestCase):
         self.neighbour_has("10.0.0.1")
         pool = self.open(POOL)
         self.assertEqual(self.gateway(pool, "10.0.0.1"), "10.0.0.1/24")
-        self.assertEqual(self.plugin.taps, {})
+        self.assertEqual(self.plugin.lan_sockets, {})
 
     def test_nothing_is_probed_with_detection_off(self) -> None:
         pool = self.made(conflict_detection="off")
         self.assertEqual(self.ask(pool), "10.0.0.1/24")
-        self.assertEqual(self.plugin.taps, {})
+        self.assertEqual(self.plugin.lan_sockets, {})
 
     def test_small_pool_is_never_prefetched_completely(self) -> None:
         sizes = {
@@ -176,7 +176,7 @@ class TwoPoolsTests(ConflictTestCase):
 class ReleasedPoolTests(ConflictTestCase):
     def assert_nothing_of_it_is_left(self) -> None:
         self.assertEqual(self.plugin.clock.getDelayedCalls(), [])
-        self.assertEqual(self.plugin.taps["eth0"].listeners, 0)
+        self.assertEqual(self.plugin.lan_sockets["eth0"].listeners, 0)
         self.assertEqual(self.plugin.records.all_rows(), {})
         self.assertEqual(self.plugin.link_names(), {"lo", "eth0", "eth1"})
 

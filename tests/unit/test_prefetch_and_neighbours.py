@@ -75,7 +75,7 @@ class OccupiedAddressTests(ConflictTestCase):
         self.plugin.pools.prepare()
         self.pass_time()
         self.assertEqual(self.probed(), tens(2, 9))
-        rows = self.plugin.records.kept[RecordKind.CONFLICT]
+        rows = self.plugin.records.rows[RecordKind.CONFLICT]
         for key, row in rows.items():
             rows[key] = {**row, "since": row["since"] - RETRY_SECONDS}
         self.plugin = self.plugin.next_life()
@@ -87,14 +87,14 @@ class OccupiedAddressTests(ConflictTestCase):
     def test_address_lost_in_spite_of_defence_is_not_allocated(self) -> None:
         pool = self.ready()
         for frame in announcement_frames(parse_address("10.0.0.1"), NEIGHBOUR):
-            self.plugin.taps["eth0"].receive(frame)
+            self.plugin.lan_sockets["eth0"].receive(frame)
         self.assertEqual(self.gets(pool), "10.0.0.2")
         self.assertEqual(self.conflicts(), {"10.0.0.1": NEIGHBOUR})
 
 
 class InconclusiveProbeTests(ConflictTestCase):
     def down(self) -> None:
-        self.plugin.taps["eth0"].down = True
+        self.plugin.lan_sockets["eth0"].down = True
 
     def used_up(self, **options: str) -> str:
         """A pool without prefetched addresses, on a parent that is down."""
@@ -147,7 +147,7 @@ class InconclusiveProbeTests(ConflictTestCase):
             for word in ("cannot be found out", "eth0", "Network is down", "conflict_detection=on"):
                 self.assertIn(word, error)
         self.assertEqual(self.plugin.conflicts.inconclusive, 0)
-        self.plugin.taps["eth0"].down = False
+        self.plugin.lan_sockets["eth0"].down = False
         self.assertEqual(self.gets(pool), "10.0.0.9")
 
     def test_strict_pool_stays_strict_beside_another(self) -> None:
@@ -170,7 +170,7 @@ class InconclusiveProbeTests(ConflictTestCase):
 
     def test_parent_that_is_up_again_is_probed(self) -> None:
         pool = self.used_up()
-        self.plugin.taps["eth0"].down = False
+        self.plugin.lan_sockets["eth0"].down = False
         self.neighbour_has("10.0.0.9")
         self.assertEqual(self.gets(pool), "10.0.0.10")
 
@@ -196,7 +196,7 @@ class TwoHostsTests(ConflictTestCase):
             plugin.wait(plugin.conflicts.watch("eth0"))
             pools.append(granted.pool_id)
         delays = {(0, 1): delay / 10000, (1, 0): delay / 5000}
-        connect(hosts[0].clock, [plugin.taps["eth0"] for plugin in hosts], delays)
+        connect(hosts[0].clock, [plugin.lan_sockets["eth0"] for plugin in hosts], delays)
         asked = []
         for number, (which, pause) in enumerate(starts):
             request = RequestAddress(pools[which], None, endpoint_name=f"c{number}")
@@ -238,7 +238,7 @@ class ReturningAddressTests(ConflictTestCase):
         self.leaves(NAMED)
         self.neighbour_has(NAMED)
         for frame in announcement_frames(parse_address(NAMED), NEIGHBOUR):
-            self.plugin.taps["eth0"].receive(frame)
+            self.plugin.lan_sockets["eth0"].receive(frame)
         self.assertIn(NEIGHBOUR, self.refusal_of(self.begin(self.pool, NAMED)))
 
     def test_address_is_probed_again_long_after(self) -> None:
@@ -307,7 +307,7 @@ class OccupiedLanTests(ConflictTestCase):
         self.plugin.wait(self.plugin.conflicts.watch("eth0"))
         for number in range(1, 1023):
             for frame in announcement_frames(parse_address("10.0.0.0") + number, NEIGHBOUR):
-                self.plugin.taps["eth0"].receive(frame)
+                self.plugin.lan_sockets["eth0"].receive(frame)
         self.refused(pool)
         self.pass_time(FRESH + 1)
         self.gets(pool)

@@ -73,7 +73,7 @@ class PurgeTestCase(SynchronousTestCase):
             self.config,
             self.kernel,
             [self.state],
-            say=self.said.append,
+            echo=self.said.append,
             inspect=lambda _: inspection,
             **words,
         )

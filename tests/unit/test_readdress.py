@@ -51,7 +51,7 @@ class ReaddressTestCase(LeasesTestCase):
             (plugin or self.plugin).clock.advance(1)
 
     def row(self) -> Endpoint:
-        (document,) = self.plugin.records.kept[RecordKind.ENDPOINT].values()
+        (document,) = self.plugin.records.rows[RecordKind.ENDPOINT].values()
         return from_document(Endpoint, document)
 
     def shown(self, plugin: PluginHarness | None = None) -> str:
@@ -68,7 +68,7 @@ class ReaddressTestCase(LeasesTestCase):
 
     def announced(self) -> set[str]:
         """The IPv4 addresses that are announced."""
-        frames = [frame for tap in self.plugin.taps.values() for frame in tap.sent]
+        frames = [frame for tap in self.plugin.lan_sockets.values() for frame in tap.sent]
         return {str(ip_address(frame[28:32])) for frame in frames if frame[12:14] == b"\x08\x06"}
 
     def released(self) -> list[str]:
@@ -78,7 +78,7 @@ class ReaddressTestCase(LeasesTestCase):
 class ReaddressTests(ReaddressTestCase):
     def test_new_address_is_everywhere_but_in_the_engine(self) -> None:
         self.run_container()
-        self.plugin.taps["eth0"].sent.clear()
+        self.plugin.lan_sockets["eth0"].sent.clear()
         self.insist(NEW)
         self.assert_has(NEW)
         self.assertEqual(self.announced(), {NEW})

@@ -168,7 +168,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
         plugin = self.plugin
         for endpoint_id, container in self.living.items():
             assert endpoint_id in plugin.registry.endpoints, f"{container} has lost its endpoint"
-            assert endpoint_id in plugin.records.kept[RecordKind.ENDPOINT]
+            assert endpoint_id in plugin.records.rows[RecordKind.ENDPOINT]
             if container.is_starting:
                 assert plugin.kernel.exists(endpoint_link_name(endpoint_id)), f"{container} has lost its link"
         claimed = {(each.pool_id, str(each.address)) for each in plugin.store.claimed.values()}

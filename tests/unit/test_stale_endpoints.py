@@ -113,11 +113,11 @@ class StaleEndpointTests(ReconcilerTestCase):
     def test_row_without_a_network_is_removed(self) -> None:
         self.no_engine()
         self.forget_container()
-        self.plugin.records.kept[RecordKind.NETWORK].clear()
+        self.plugin.records.rows[RecordKind.NETWORK].clear()
         self.start_again()
         self.go_round(ENOUGH)
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
-        self.assertEqual(self.plugin.records.kept[RecordKind.ENDPOINT], {})
+        self.assertEqual(self.plugin.records.rows[RecordKind.ENDPOINT], {})
 
     def test_endpoint_stays_during_the_grace_period(self) -> None:
         self.start_again()
@@ -140,7 +140,7 @@ class StaleEndpointTests(ReconcilerTestCase):
         self.forget_container()
         self.forget_container(OTHER_ENDPOINT)
         self.begin()
-        self.plugin.records.steps.refuse["forget"] = 28
+        self.plugin.records.steps.refuse["erase"] = 28
         self.assertIn("cannot remove", self.go_round())
         self.assert_kept(ENDPOINT, OTHER_ENDPOINT)
         self.plugin.records.steps.refuse.clear()
@@ -221,7 +221,7 @@ class LiveEndpointTests(ReconcilerTestCase):
 
     def test_endpoint_of_a_lost_network_stays_with_its_link(self) -> None:
         self.no_engine()
-        self.plugin.records.kept[RecordKind.NETWORK].clear()
+        self.plugin.records.rows[RecordKind.NETWORK].clear()
         self.start_again()
         self.go_round(ENOUGH)
         self.assertEqual(list(self.plugin.registry.endpoints), [ENDPOINT])
@@ -321,7 +321,7 @@ class IdleLinkTests(ReconcilerTestCase):
         self.request_address("192.168.1.8")
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.begin()
-        self.plugin.records.steps.hold.add("forget")
+        self.plugin.records.steps.hold.add("erase")
         self.go_round(146)  # the first removal waits for the disk
         _, second = sorted(self.plugin.registry.endpoints, key=self.is_retired, reverse=True)
         self.plugin.wait(self.plugin.joining.join(requests.Join(NETWORK, second)))
@@ -398,7 +398,7 @@ class ReconcilerTests(ReconcilerTestCase):
         self.run_container()
         self.forget_container()
         self.begin()
-        self.plugin.records.steps.hold.add("forget")
+        self.plugin.records.steps.hold.add("erase")
         self.go_round()
         closed = self.plugin.start(self.plugin.parts.reconcile_loop.stop())
         self.assertNoResult(closed)

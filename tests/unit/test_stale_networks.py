@@ -99,7 +99,7 @@ class NetworkTests(ReconcilerTestCase):
         self.engine.id = "b" * 64
         self.start_again()
         self.go_round()
-        kept = from_document(Network, self.plugin.records.kept[RecordKind.NETWORK][NETWORK])
+        kept = from_document(Network, self.plugin.records.rows[RecordKind.NETWORK][NETWORK])
         self.assertEqual(kept.engine_id, "b" * 64)
 
     def test_listed_network_can_be_created_again(self) -> None:

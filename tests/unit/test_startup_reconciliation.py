@@ -57,7 +57,7 @@ class RestartTests(PluginTestCase):
             RecordKind.NETWORK,
             RecordKind.ENDPOINT,
         ):  # of another engine, which --recover has not asked
-            self.plugin.records.kept[kind].clear()
+            self.plugin.records.rows[kind].clear()
         plugin = self.plugin.next_life()
         self.assertIn("eth1.20", plugin.link_names())
         self.assertIn("eth1.20", plugin.registry.made_links)
@@ -85,7 +85,7 @@ class KilledTests(PluginTestCase):
         self.plugin.begin_create_endpoint()
         plugin = self.plugin.next_life()
         plugin.delete_endpoint()
-        self.assertEqual(plugin.records.kept[RecordKind.ENDPOINT], {})
+        self.assertEqual(plugin.records.rows[RecordKind.ENDPOINT], {})
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
         self.assertEqual(plugin.create_endpoint(), "7a:42:c0:a8:01:07")
 
@@ -96,7 +96,7 @@ class KilledTests(PluginTestCase):
         self.plugin.kernel.put(evolve(link, alias=""))
         plugin = self.plugin.next_life()
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
-        self.assertEqual(plugin.records.kept[RecordKind.ENDPOINT], {})
+        self.assertEqual(plugin.records.rows[RecordKind.ENDPOINT], {})
         plugin.delete_endpoint()
         plugin.create_endpoint()
 
@@ -132,14 +132,14 @@ class KilledTests(PluginTestCase):
         plugin = self.plugin.next_life()
         plugin.delete_network("f" * 64)
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
-        self.assertEqual(plugin.records.kept[RecordKind.MADE_LINK], {})
+        self.assertEqual(plugin.records.rows[RecordKind.MADE_LINK], {})
 
     def test_vlans_without_a_network_are_removed(self) -> None:
         self.plugin.create_network("f" * 64, parent="eth1.20.30")
-        self.plugin.records.kept[RecordKind.NETWORK].pop("f" * 64)
+        self.plugin.records.rows[RecordKind.NETWORK].pop("f" * 64)
         plugin = self.plugin.next_life()
         self.assertEqual(plugin.link_names(), PLAIN_LINKS)
-        self.assertEqual(plugin.records.kept[RecordKind.MADE_LINK], {})
+        self.assertEqual(plugin.records.rows[RecordKind.MADE_LINK], {})
 
     def test_retired_link_is_deleted_with_its_row(self) -> None:
         self.plugin.create_endpoint()
@@ -147,7 +147,7 @@ class KilledTests(PluginTestCase):
         self.plugin.kernel.set_group(LINK, self.plugin.records.link_group + 1)
         plugin = self.plugin.next_life()
         self.assertEqual(plugin.link_names(), {*PLAIN_LINKS, endpoint_link_name(OTHER_ENDPOINT)})
-        self.assertEqual(list(plugin.records.kept[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
+        self.assertEqual(list(plugin.records.rows[RecordKind.ENDPOINT]), [OTHER_ENDPOINT])
 
     def test_retired_links_of_all_groups_are_deleted(self) -> None:
         for number in range(3 * GROUPS):

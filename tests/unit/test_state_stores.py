@@ -45,8 +45,8 @@ class MemoryStateTests(LedgerTestCase):
             self.successResultOf(self.records.save(kind, "a", {"kind": kind.value, "n": [1, None]}))
             self.successResultOf(self.records.save(kind, "b", {}))
             self.successResultOf(self.records.save(kind, "b", {"new": True}))
-        self.successResultOf(self.records.forget(RecordKind.NETWORK, "a"))
-        self.successResultOf(self.records.forget(RecordKind.NETWORK, "a"))
+        self.successResultOf(self.records.erase(RecordKind.NETWORK, "a"))
+        self.successResultOf(self.records.erase(RecordKind.NETWORK, "a"))
         self.next_life()
         self.assertEqual(self.records.documents(RecordKind.NETWORK), {"b": {"new": True}})
         self.assertEqual(

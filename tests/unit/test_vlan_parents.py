@@ -32,7 +32,7 @@ class VlanTests(PluginTestCase):
         link = self.plugin.link("eth1.20")
         self.assertEqual((link.kind, link.vlan_id, link.lower_index, link.up), ("vlan", 20, 3, True))
         self.assertIn(self.plugin.records.instance, link.alias)
-        self.assertEqual(list(self.plugin.records.kept[RecordKind.MADE_LINK]), ["eth1.20"])
+        self.assertEqual(list(self.plugin.records.rows[RecordKind.MADE_LINK]), ["eth1.20"])
 
     def test_parent_check_costs_the_same_for_any_number_of_networks(self) -> None:
         asked: list[str] = []
@@ -48,7 +48,7 @@ class VlanTests(PluginTestCase):
             pool = subnet(f"10.{number}.0.0/16")
             self.plugin.create_network(f"{number}" * 64, parent="eth1.20", subnets=(pool,))
             asked.clear()
-            self.assertTrue(self.plugin.wait(self.plugin.parents.look_after("eth1.20")))
+            self.assertTrue(self.plugin.wait(self.plugin.parents.repair("eth1.20")))
             counts.append(len(asked))
         self.assertEqual(counts, [counts[0]] * 3)
 
@@ -110,7 +110,7 @@ class VlanTests(PluginTestCase):
         with self.assert_refused(Exception, "theirs"):
             self.plugin.delete_network()
         self.assertIn("theirs", self.plugin.link_names())
-        self.assertEqual(self.plugin.records.kept[RecordKind.NETWORK], {})
+        self.assertEqual(self.plugin.records.rows[RecordKind.NETWORK], {})
         self.plugin.kernel.delete("theirs")
         self.assert_nothing_left(self.plugin.next_life())
 
