@@ -29,7 +29,7 @@ class Evidence(enum.Enum):
 
     ANSWERED = "answers for it"
     PROBED = "is about to take it, too"
-    CLAIMED = "was heard with it a moment ago"
+    CLAIMED = "claimed it a moment ago"
     OURS = "has it from us"
     HOST = "is of the host itself"
 

@@ -299,7 +299,7 @@ class Conflicts:
         self.table.forget_within(parent)
 
     def lost(self, parent: str, address: IPAddress, mac: str) -> None:
-        self.table.have(parent, address, mac, "took it while it was kept free")
+        self.table.have(parent, address, mac, "took it while it was held for a container")
         held = self._holders.get((parent, address))
         if held is not None:
             held.on_lost(parent, address)

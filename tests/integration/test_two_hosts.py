@@ -84,7 +84,10 @@ def test_neighbour_keeps_addresses_it_takes_from_the_range(two_hosts: Hosts) -> 
         mac = lan.mac_of("neighbour")
         log = host.plugin.log()
         assert f"address {before}: skipped, in use on eth1 (MAC {mac} answers for it)" in log
-        assert f"address {later}: skipped, in use on eth1 (MAC {mac} took it while it was kept free)" in log
+        assert (
+            f"address {later}: skipped, in use on eth1 (MAC {mac} took it while it was held for a container)"
+            in log
+        )
     finally:
         for each in (before, later):
             lan.attempt_in("neighbour", "ip", "address", "delete", f"{each}/24", "dev", "eth1")
