@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from attrs import evolve
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPInterface
@@ -115,9 +114,9 @@ class ContainerAddresses:
             if not requested.is_checked:
                 await self._selection.refuse_used_by_others(pool, address)
         is_chosen = requested.address is None and not name
-        allocation = Allocation(pool.pool_id, address, Purpose.ENDPOINT.value, is_chosen=is_chosen)
-        if pool.identity != IdentitySource.RANDOM:
-            allocation = evolve(allocation, name=name, mac=self._macs.mac_for_name(pool, name))
+        mac = self._macs.mac_for_name(pool, name)
+        kept_name = "" if pool.identity == IdentitySource.RANDOM else name
+        allocation = Allocation(pool.pool_id, address, Purpose.ENDPOINT.value, kept_name, mac, is_chosen)
         await self._allocations.allocate(pool, allocation, advances)
         _log_allocated(pool, address, f"as {Purpose.ENDPOINT.value}", name)
         return address

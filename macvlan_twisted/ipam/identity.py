@@ -45,9 +45,9 @@ class StickyAddresses:
         name = self._by_address.get((pool_id, address))
         return None if name is None else self.of_name(pool_id, name)
 
-    def numbers_of(self, pool_id: str) -> SortedList:
-        """The addresses in the pool that belong to names, as numbers; empty if there are none."""
-        return self._numbers.get(pool_id, SortedList())
+    def numbers_of(self, pool_id: str) -> SortedList | None:
+        """The addresses in the pool that belong to names, as numbers; empty or ``None`` if there are none."""
+        return self._numbers.get(pool_id)
 
     def _assign(self, pool_id: str, address: IPAddress, name: str) -> None:
         if (pool_id, address) not in self._by_address:

@@ -91,7 +91,10 @@ class LastAddresses:
             here.unknown = {number for number in shared.chosen.get(pool_id, ()) if number not in here.numbers}
 
     def _of(self, pool_id: str) -> _PoolContainers:
-        return self._containers.setdefault(pool_id, _PoolContainers())
+        here = self._containers.get(pool_id)
+        if here is None:
+            here = self._containers[pool_id] = _PoolContainers()
+        return here
 
     @property
     def has_pools(self) -> bool:
@@ -122,10 +125,10 @@ class LastAddresses:
             for id_, created_at in self._created.items()
         )
 
-    def numbers_of(self, pool_id: str) -> SortedList:
-        """The addresses in the pool that belong to containers, as numbers; empty if there are none."""
+    def numbers_of(self, pool_id: str) -> SortedList | None:
+        """The addresses in the pool that belong to containers, as numbers; empty or ``None`` if there are none."""
         here = self._containers.get(pool_id)
-        return SortedList() if here is None else here.numbers
+        return None if here is None else here.numbers
 
     # What happens to addresses.
 

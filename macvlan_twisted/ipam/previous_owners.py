@@ -140,10 +140,12 @@ class PreviousOwners:
 
     def kept(self, pool_ids: Iterable[str]) -> list[SortedList]:
         """The addresses, as numbers, to which their former owners may come back: those of names and of containers."""
-        kept = [
-            source.numbers_of(pool_id) for pool_id in pool_ids for source in (self._by_name, self._by_list)
+        return [
+            numbers
+            for pool_id in pool_ids
+            for source in (self._by_name, self._by_list)
+            if (numbers := source.numbers_of(pool_id))
         ]
-        return [numbers for numbers in kept if numbers]
 
     def allocated(self, allocation: Allocation, came_back: bool) -> tuple[str, ...]:
         """
