@@ -10,6 +10,7 @@ from .addresses import AddressRange, IPAddress, IPInterface, IPNetwork
 from .config import Config
 from .errors import RequestRefused
 from .netlink.kernel import DefaultRoute, Kernel, LinkFacts
+from .option_values import did_you_mean
 
 _ONE_MAC_DRIVERS = {
     "virtio_net": "a virtual machine",
@@ -21,6 +22,10 @@ _ONE_MAC_DRIVERS = {
     "gve": "Google's cloud",
     "mana": "Microsoft's cloud",
 }
+
+
+_NO_PARENTS = ("lo", "docker", "br-", "veth", "mvt", "mvx", "mvd", "mvh", "mvv")
+"""How names begin of links that are Docker's, or ours."""
 
 
 @frozen
@@ -38,7 +43,7 @@ def detect_defaults(config: Config, kernel: Kernel) -> Detected:
 
     :raises RequestRefused: the configuration contradicts the host.
     """
-    return detect(config, kernel.default_routes(), kernel.find, kernel.addresses_of)
+    return detect(config, kernel.default_routes(), kernel.find, kernel.addresses_of, kernel.names)
 
 
 def detect(
@@ -46,15 +51,18 @@ def detect(
     default_routes: Sequence[DefaultRoute],
     find: Callable[[str], LinkFacts | None],
     addresses_of: Callable[[str], Sequence[IPInterface]],
+    names: Callable[[], Sequence[str]] = tuple,
 ) -> Detected:
     """
     Complete *config*, as a pure function.
 
     :param find: returns the link of a name.
     :param addresses_of: returns the addresses of a link.
+    :param names: returns the names of all links.
     :raises RequestRefused: the configuration contradicts the host.
     """
     reasons: list[str] = []
+    hints: list[str] = []
     interface = config.host_interface
     if interface is not None:
         reasons.append(f"host interface {interface}: as given")
@@ -62,15 +70,15 @@ def detect(
         interface = default_routes[0].link
         reasons.append(f"host interface {interface}: the default route leaves by it")
     else:
-        reasons.append(
-            "no host interface: none was given and there is no default route; networks without -o parent= are "
-            "internal, each on a dummy link of its own; give --host-interface, or -o parent= with each network"
+        hints.append(
+            "host interface: unknown, since there is no default route; networks without -o parent= will be internal: set "
+            "--host-interface, or -o parent= for each network"
         )
     link = find(interface) if interface is not None else None
     if interface is not None and link is None:
-        reasons.append(
-            f"host interface {interface} is not there yet: what of its subnet and gateway is not given stays unknown "
-            "until the service is restarted"
+        hints.append(
+            f"host interface {interface}: does not exist; {_interfaces(interface, names())}correct --host-interface, or "
+            "restart the service when it exists, to learn its subnet and gateway"
         )
     subnets, gateways, excluded = list(config.subnets), list(config.gateways), list(config.excluded)
     if link is not None and interface is not None:
@@ -99,7 +107,7 @@ def detect(
             excluded=tuple(excluded),
         ),
         tuple(reasons),
-        tuple(_hints(link)) if link is not None else (),
+        (*hints, *(_hints(link) if link is not None else ())),
     )
 
 
@@ -139,6 +147,12 @@ def _fill_family(
         if router is not None:
             gateways.append(router)
             reasons.append(f"gateway {router}: the default route of {interface} shows it")
+
+
+def _interfaces(wrong: str, names: Sequence[str]) -> str:
+    """The interfaces that may have been meant, as the beginning of a remedy."""
+    able = sorted(name for name in names if not name.startswith(_NO_PARENTS))
+    return did_you_mean(wrong, able) or (f"this host has {', '.join(able[:8])}: " if able else "")
 
 
 def _hints(link: LinkFacts) -> list[str]:

@@ -252,7 +252,7 @@ def build(
     parents = Parents(links, registry, sockets, parent_status, KeyedLock())
     macvlan_links = MacvlanLinks(registry, links, parents)
     container_names = ContainerNames(registry, leases, engine, clock)
-    container_watch = ContainerWatch(registry, engine, last_addresses, clock)
+    container_watch = ContainerWatch(registry, engine, last_addresses, clock, config.docker_host)
     endpoint_addresses = EndpointAddresses(registry, links, on_lan, leases, address_use, container_names)
     endpoint_calls = EngineCalls(endpoint_locks, LastSeen(awake_seconds, registry.endpoints.__contains__))
     planner = EndpointPlanner(config, leases, host_routes, macs.mac_for, random)

@@ -32,6 +32,7 @@ from .errors import LinkError, MacvlanError, StartupError
 from .lan.packet_socket import PacketSocket
 from .listener.file_lock import FileLock
 from .listener.listener import make_listener
+from .netlink.capabilities import missing_capabilities
 from .netlink.events import LinkEvents
 from .netlink.kernel import Kernel
 from .netlink.netns import NamespaceSandboxes
@@ -197,6 +198,8 @@ def _parts(
     notifier: Notifier | None,
 ) -> Iterator[Part]:
     """All that starts, in order; it stops in reverse."""
+    if kernel is None:
+        _refuse_without_capabilities()
     directory = Path(config.state_dir)
     lock = FileLock(directory / LOCK_NAME, f"state directory {directory}", "--state-dir")
     yield Part("state directory", lambda: _lock_directory(directory, lock), lock.release)
@@ -300,6 +303,15 @@ async def resume(plugin: Plugin) -> None:
         await plugin.container_names.learn()
 
 
+def _refuse_without_capabilities() -> None:
+    missing = missing_capabilities()
+    if missing:
+        raise StartupError(
+            f"cannot start without {' and '.join(missing)}: run as root, or with the systemd unit, which grants "
+            "what is needed"
+        )
+
+
 class _LinkEvents:
     """The kernel's events of links, for the link monitor."""
 
@@ -342,7 +354,7 @@ def _log_detected(detected: Detected) -> None:
     for reason in detected.reasons:
         _log.info("{reason}", reason=reason)
     for hint in detected.hints:
-        # Cause: containers may not be reachable over this host interface. Remedy: named in the line.
+        # Cause: containers may not be reachable, or networks be internal. Remedy: named in the line.
         _log.warn("{hint}", hint=hint)
     if config.plugin_name == SHADOWED_PLUGIN_NAME and config.listen is None:
         # Cause: --plugin-name macvlan. Remedy: choose another --plugin-name.

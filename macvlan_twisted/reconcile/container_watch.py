@@ -34,6 +34,8 @@ BETWEEN_LISTS = 0.2
 SOON, SOON_SECONDS = 0.25, 60.0
 """While no engine runs: how often it is looked for, and for how long so often."""
 LATER = 10.0
+WARN_AFTER = 60.0
+"""Seconds after the start, if no engine has answered by then."""
 NO_ANSWER = 0.3
 """Seconds after which an engine that accepted a connection has not answered because it is still starting."""
 
@@ -44,15 +46,24 @@ class ContainerWatch:
     container, so its last list holds. That it starts is known if it did not run a moment ago, or does not answer.
 
     :param clock: ``IReactorTime``
+    :param docker_host: where the engine is, for a warning.
     """
 
     def __init__(
-        self, registry: Registry, engine: Containers, last_addresses: LastAddresses, clock: Any
+        self,
+        registry: Registry,
+        engine: Containers,
+        last_addresses: LastAddresses,
+        clock: Any,
+        docker_host: str,
     ) -> None:
         self._registry = registry
         self._engine = engine
         self._last_addresses = last_addresses
         self._clock = clock
+        self._docker_host = docker_host
+        self._is_answer_awaited = True
+        """Whether nobody has answered yet since the start, and no warning said so."""
         self._events = 0
         self._listing: Deferred[None] | None = None
         self._is_listing = False
@@ -61,7 +72,7 @@ class ContainerWatch:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        away_since = self._clock.seconds()
+        started = away_since = self._clock.seconds()
         while True:
             is_down = False
             try:
@@ -69,6 +80,8 @@ class ContainerWatch:
             except (EngineError, EngineUnavailable) as failure:
                 _log.debug("engine: cannot follow containers ({reason})", reason=str(failure))
                 is_down = isinstance(failure, EngineDown)
+                if self._clock.seconds() - started >= WARN_AFTER:
+                    self._warn(failure)
             else:
                 away_since = self._clock.seconds()
             finally:
@@ -78,6 +91,17 @@ class ContainerWatch:
             self._last_addresses.is_current = is_down and is_soon
             await deferLater(self._clock, SOON if is_soon else LATER)
 
+    def _warn(self, failure: Exception) -> None:
+        if self._is_answer_awaited:
+            self._is_answer_awaited = False
+            # Cause: Docker does not run, has another socket, or lets the service's user not use it. Remedy: start Docker,
+            # correct --docker-host, or set it to none; with the systemd unit, see the drop-in engine-api.conf.
+            _log.warn(
+                "engine: no answer on {socket} since the start ({reason}); start Docker, or correct --docker-host",
+                socket=self._docker_host,
+                reason=str(failure),
+            )
+
     async def _connect(self) -> Deferred[None]:
         no_answer = self._clock.callLater(NO_ANSWER, self._starts)
         try:
@@ -85,6 +109,7 @@ class ContainerWatch:
         finally:
             if no_answer.active():
                 no_answer.cancel()
+        self._is_answer_awaited = False
         self._network_names = None
         self._list_again()
         return ended

@@ -86,11 +86,15 @@ class Program:
         return daemon
 
     def attempt(
-        self, *arguments: str, runner: str = "twistd", places: tuple[str, ...] | None = None
+        self,
+        *arguments: str,
+        runner: str = "twistd",
+        places: tuple[str, ...] | None = None,
+        wrapper: tuple[str, ...] = (),
     ) -> Finished:
-        """Run it in the foreground to its end."""
+        """Run it in the foreground to its end, behind the words of a wrapper."""
         places = self.places if places is None else places
-        words = (str(self._python), *RUNNERS[runner], "macvlan", *places, *arguments)
+        words = (*wrapper, str(self._python), *RUNNERS[runner], "macvlan", *places, *arguments)
         return attempt(*self.lan.enter("host"), *words, env=self._environment(None))
 
     def attempt_daemon(

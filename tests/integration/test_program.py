@@ -131,10 +131,21 @@ def test_defaults_come_from_the_default_route(ours: Program) -> None:
         assert chosen in log
 
 
-def test_without_a_default_route_it_starts_and_names_the_option(ours: Program) -> None:
+def test_without_a_default_route_it_starts_and_warns(ours: Program) -> None:
     for family in ("-4", "-6"):
         ours.lan.run_in("host", "ip", family, "route", "delete", "default")
-    assert "-o parent=" in ours.start().log()
+    log = ours.start().log()
+    assert "#warn] host interface: unknown" in log
+    assert "networks without -o parent= will be internal" in log
+
+
+@pytest.mark.parametrize("capability", ["net_admin", "net_raw"])
+def test_missing_capability_is_refused_in_one_line(ours: Program, capability: str) -> None:
+    few = ("setpriv", f"--bounding-set=-{capability}", f"--inh-caps=-{capability}")
+    for runner in RUNNERS:
+        refused = ours.attempt(NIC, runner=runner, wrapper=few)
+        assert refused_for(refused, f"cannot start without CAP_{capability.upper()}: run as root")
+    assert not ours.state_dir.exists()
 
 
 def test_missing_directories_are_created_and_socket_is_private(ours: Program) -> None:

@@ -97,17 +97,24 @@ class DetectionTests(SynchronousTestCase):
         found = detected(Config(subnets=(parse_network("fd09::/64"),)), V4, V4_ADDRESSES)
         self.assertEqual(found, ("eth0", ["fd09::/64", "192.168.1.0/24"], ["192.168.1.1"]))
 
-    def test_without_default_route_the_log_names_the_options(self) -> None:
+    def test_without_default_route_a_warning_names_the_options(self) -> None:
         found = chosen(Config(), [], V4_ADDRESSES)
         self.assertEqual(found.config, Config())
-        for words in ("networks without -o parent= are internal", "dummy link", "--host-interface"):
-            self.assertIn(words, found.reasons[0])
+        (warning,) = found.hints
+        for words in ("networks without -o parent= will be internal", "set --host-interface, or -o parent="):
+            self.assertIn(words, warning)
 
-    def test_missing_configured_interface_is_reported(self) -> None:
-        found = chosen(Config(host_interface="eth7"), V4, V4_ADDRESSES)
-        self.assertEqual(found.config, Config(host_interface="eth7"))
-        (told,) = [reason for reason in found.reasons if "eth7 is not there yet" in reason]
-        self.assertIn("stays unknown until the service is restarted", told)
+    def test_absent_host_interface_is_a_warning(self) -> None:
+        found = chosen(Config(host_interface="eht1"), V4, V4_ADDRESSES)
+        self.assertEqual(found.config, Config(host_interface="eht1"))
+        (warning,) = found.hints
+        self.assertIn(
+            "host interface eht1: does not exist; did you mean eth1? correct --host-interface", warning
+        )
+
+    def test_warning_of_an_absent_host_interface_lists_those_that_exist(self) -> None:
+        (warning,) = chosen(Config(host_interface="wlan"), V4, V4_ADDRESSES).hints
+        self.assertIn("wlan: does not exist; this host has eth0, eth1: correct --host-interface", warning)
 
     def test_configured_subnet_and_gateway_win(self) -> None:
         given = Config(subnets=(parse_network("10.5.0.0/16"),), gateways=(parse_address("10.5.0.9"),))

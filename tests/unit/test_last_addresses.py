@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import cast
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.engine.interfaces import EngineDown, EngineUnavailable, ListedAttachment
@@ -199,6 +201,38 @@ class OnlyAbsentTests(WatchedTestCase):
     def test_nothing_is_known_of_an_engine_that_must_not_be_asked(self) -> None:
         before, after = self.after_restart(EngineUnavailable("permission denied"), 10)
         self.assertNotEqual(after, before)
+
+    def warnings(self, seconds: int) -> list[str]:
+        """That are logged within so many *seconds*."""
+        found: list[str] = []
+
+        def note(event: LogEvent) -> None:
+            if event["log_level"] is LogLevel.warn:
+                found.append(formatEvent(event))
+
+        observer = cast(ILogObserver, note)
+        globalLogPublisher.addObserver(observer)
+        for _ in range(seconds):
+            self.plugin.clock.advance(1)
+        globalLogPublisher.removeObserver(observer)
+        return found
+
+    def test_engine_that_never_answers_is_warned_of_once(self) -> None:
+        """After a minute: a machine that boots starts Docker after the plugin."""
+        plugin = self.plugin = PluginHarness(engine=self.engine)
+        self.engine.trouble = EngineDown("no such file")
+        self.watch()
+        self.assertEqual(self.warnings(59), [])
+        (warning,) = self.warnings(60)
+        self.assertIn(f"no answer on {plugin.config.docker_host} since the start (no such file)", warning)
+        self.assertIn("start Docker, or correct --docker-host", warning)
+        self.assertEqual(self.warnings(600), [])
+
+    def test_engine_that_goes_later_is_no_warning(self) -> None:
+        ended, self.engine.trouble = self.engine.ended, EngineDown("no such file")
+        assert ended is not None
+        ended.callback(None)
+        self.assertEqual(self.warnings(600), [])
 
     def test_engine_is_followed_again_after_a_restart(self) -> None:
         before = self.run_box("box")

@@ -1,0 +1,1 @@
+At its start the plugin warns, with a remedy, of a host interface that does not exist and of a host without a default route, and after a minute of a Docker Engine that does not answer. Without ``CAP_NET_ADMIN`` or ``CAP_NET_RAW`` it does not start, and says so in one line.
