@@ -121,7 +121,9 @@ class LastAddresses:
             return False
         absent = {row.container_id for row in here.absent()}
         return any(
-            created_at >= released_at and (id_ in absent or id_ not in self._listed)
+            created_at >= released_at
+            and (id_ in absent or id_ not in self._listed)
+            and id_ not in here.running  # it is connected, although the engine has not listed it yet
             for id_, created_at in self._created.items()
         )
 

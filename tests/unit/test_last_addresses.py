@@ -279,6 +279,14 @@ class ReturnTests(WatchedTestCase):
         self.assertNotEqual(self.run_box("new"), before)
         self.assertEqual(self.engine.lists, lists)
 
+    def test_container_whose_endpoint_is_known_is_not_waited_for(self) -> None:
+        """It was created since, and runs before the next list: the next request cannot be its own."""
+        before = self.run_box("box")
+        self.listed()
+        self.down("box")
+        self.assertNotEqual(self.run_box("new"), before)
+        self.assertEqual(self.up("box"), before)
+
     def test_new_container_gets_that_of_a_removed_one(self) -> None:
         """``docker rm -f box; docker run box``"""
         before = self.run_box("box")
