@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -27,6 +27,25 @@ LEASED_ALONE = "With leases for one network only"
 IPV6 = "With IPv6"
 TITLES = (EXISTING, DEFINED, CAREFUL, NO_IPAM, RESERVED, LEASED, LEASED_ALONE, IPV6)
 BY_DHCP = (NO_IPAM, RESERVED, LEASED, LEASED_ALONE)
+WITHOUT_ADDRESSES = """\
+services:
+  web:
+    image: busybox
+    command: sleep 600
+    stop_signal: SIGKILL
+    environment:
+      COLOUR: "${COLOUR:-blue}"
+    networks: [lan]
+  db:
+    image: busybox
+    command: sleep 600
+    stop_signal: SIGKILL
+    networks: [lan]
+
+networks:
+  lan:
+    external: true
+"""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -125,3 +144,32 @@ def test_recipe_without_its_setting_is_refused(engine: Engine, title: str, compo
         assert refused.status != 0
         assert "has no effect where this plugin manages the addresses" in refused.stderr
         assert it.host.networks() <= {"bridge", "host", "none"}
+
+
+def test_addresses_over_restart_and_recreation(engine: Engine) -> None:
+    """The rows of Compose in the table of docs/explanation/addresses, with the Compose of the engine's Debian release."""
+    (version,) = [compose for compose, release in COMPOSES.items() if release == engine.version]
+    recipe = replace(RECIPES[EXISTING], file=WITHOUT_ADDRESSES)
+    with scene(engine, recipe, version, recipe.settings) as it:
+
+        def addresses() -> dict[str, tuple[set[str], str]]:
+            containers = {service: it.container(service) for service in ("web", "db")}
+            return {service: (each.addresses(), each.mac()) for service, each in containers.items()}
+
+        it.compose.run("up", "--detach")
+        before = addresses()
+        it.compose.run("restart", "web")
+        assert addresses() == before
+        former = it.compose.container("web")
+        it.compose.run("up", "--detach", variables={"COLOUR": "green"})
+        assert it.compose.container("web") != former
+        after = addresses()
+        assert after["db"] == before["db"]
+        if version == "1.29.2":  # the old container still exists when the new one starts
+            assert after["web"] not in before.values()
+        else:
+            assert after == before
+        it.compose.run("restart")
+        restarted = addresses()
+        assert restarted["web"] != after["db"]
+        assert restarted["db"] != after["web"]

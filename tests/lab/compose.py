@@ -1,6 +1,6 @@
 """Docker Compose of several releases, each beside any engine of the lab."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -17,19 +17,20 @@ class Compose:
     engine: Engine
     command: tuple[str, ...]
 
-    def attempt(self, *words: str, timeout: float = 120) -> Finished:
-        """Run a command of Compose's, and answer how it ended."""
+    def attempt(self, *words: str, variables: Mapping[str, str] | None = None) -> Finished:
+        """Run a command of Compose's, with variables for the file, and answer how it ended."""
         environment = {
+            **(variables or {}),
             "PATH": PATH,
             "HOME": "/root",
             "DOCKER_HOST": self.engine.docker_host,
             "DOCKER_CONFIG": f"{self.engine.directory}/client",
         }
-        return attempt(*self.command, *words, timeout=timeout, env=environment)
+        return attempt(*self.command, *words, timeout=120, env=environment)
 
-    def run(self, *words: str) -> str:
-        """Run a command of Compose's, which must succeed; return what it printed."""
-        finished = self.attempt(*words)
+    def run(self, *words: str, variables: Mapping[str, str] | None = None) -> str:
+        """Run a command of Compose's, with variables for the file, which must succeed; return what it printed."""
+        finished = self.attempt(*words, variables=variables)
         assert finished.status == 0, str(finished)
         return finished.stdout
 
