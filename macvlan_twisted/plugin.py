@@ -31,7 +31,7 @@ from .driver.registry import Registry
 from .engine.interfaces import Containers, Processes
 from .engine.interfaces import Engine as NetworkCreation
 from .ipam.address_requests import AddressRequests, ContainerAddresses
-from .ipam.address_use import AddressUse, FormerLives
+from .ipam.address_use import AddressUse, PreviousRuns
 from .ipam.allocations import Allocations
 from .ipam.endpoint_claims import EndpointClaims
 from .ipam.identity import MacPolicy, StickyAddresses
@@ -258,13 +258,13 @@ def build(
     planner = EndpointPlanner(config, leases, host_routes, macs.mac_for, random)
     removal = EndpointRemoval(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
     stale_endpoints = StaleEndpoints(registry, links, macvlan_links, removal, endpoint_calls)
-    former_lives = FormerLives(open_pools, sticky_addresses, allocations, claims, stale_endpoints)
+    previous_runs = PreviousRuns(open_pools, sticky_addresses, allocations, claims, stale_endpoints)
     address_requests = AddressRequests(
         open_pools,
         AddressPurposes(open_pools, new_pools, allocations, selection, pool_planner),
         allocations,
         selection,
-        ContainerAddresses(allocations, selection, former_lives, macs, leases),
+        ContainerAddresses(allocations, selection, previous_runs, macs, leases),
         pool_calls.last_seen,
         registry.names,
     )

@@ -14,7 +14,7 @@ from ..errors import NotFound, RequestRefused
 from ..last_seen import LastSeen
 from ..option_values import IdentitySource
 from ..state.interfaces import Allocation
-from .address_use import FormerLives
+from .address_use import PreviousRuns
 from .allocations import Allocations
 from .identity import MacPolicy
 from .new_pools import AddressPurposes, RequestedAddress
@@ -84,13 +84,13 @@ class ContainerAddresses:
         self,
         allocations: Allocations,
         selection: AddressSelection,
-        former_lives: FormerLives,
+        previous_runs: PreviousRuns,
         macs: MacPolicy,
         leases: Leases,
     ) -> None:
         self._allocations = allocations
         self._selection = selection
-        self._former_lives = former_lives
+        self._previous_runs = previous_runs
         self._macs = macs
         self._leases = leases
 
@@ -104,7 +104,7 @@ class ContainerAddresses:
             return await self._lease(pool, requested.address, name)
         address, advances = requested.address, False
         if name:
-            await self._former_lives.end(pool, name, address)
+            await self._previous_runs.release(pool, name, address)
         if address is None:
             address = await self._selection.previous(pool, name)
             if address is None:
@@ -115,8 +115,8 @@ class ContainerAddresses:
                 await self._selection.refuse_used_by_others(pool, address)
         is_chosen = requested.address is None and not name
         mac = self._macs.mac_for_name(pool, name)
-        kept_name = "" if pool.identity == IdentitySource.RANDOM else name
-        allocation = Allocation(pool.pool_id, address, Purpose.ENDPOINT.value, kept_name, mac, is_chosen)
+        stored_name = "" if pool.identity == IdentitySource.RANDOM else name
+        allocation = Allocation(pool.pool_id, address, Purpose.ENDPOINT.value, stored_name, mac, is_chosen)
         await self._allocations.allocate(pool, allocation, advances)
         _log_allocated(pool, address, f"as {Purpose.ENDPOINT.value}", name)
         return address

@@ -69,7 +69,7 @@ class AddressUse:
     def begin(self, is_in_use: IsInUse) -> None:
         """At start: mark all container addresses without an endpoint as pending."""
         for pool in self._pools.by_id.values():
-            if pool.network_id is not None and not pool.is_left_alone:
+            if pool.network_id is not None and not pool.is_untracked:
                 for number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ()):
                     if not is_in_use(pool.network_id, pool.address(number)):
                         self._claims.begin_pending(pool.pool_id, number)
@@ -118,7 +118,7 @@ class AddressUse:
 
     def _has_endpoint_address(self, pool: Pool, address: IPAddress) -> bool:
         return (
-            not pool.is_left_alone
+            not pool.is_untracked
             and address in pool.prefix
             and self._pools.set_of(pool).is_endpoint_of(pool.pool_id, int(address))
         )
@@ -142,7 +142,7 @@ class AddressUse:
                 or since is None
                 or address is None
                 or pool.network_id is None
-                or pool.is_left_alone
+                or pool.is_untracked
                 or not self._has_endpoint_address(pool, address)
                 or is_in_use(pool.network_id, address)
             ):
@@ -168,10 +168,10 @@ class AddressUse:
         )
 
 
-class FormerEndpoints(Protocol):
+class PreviousEndpoints(Protocol):
     """The endpoints, which address management does not know by itself."""
 
-    async def remove_former(self, network_id: str | None, parent: str, address: IPAddress) -> bool:
+    async def remove_previous(self, network_id: str | None, parent: str, address: IPAddress) -> bool:
         """
         Remove the endpoint that has *address*, if no container has its link.
 
@@ -181,8 +181,10 @@ class FormerEndpoints(Protocol):
         """
 
 
-class FormerLives:
+class PreviousRuns:
     """
+    Releases the address of a container's previous run when the container starts again.
+
     An engine that was not answered for a while forgets an endpoint, and does not send DeleteEndpoint and ReleaseAddress for it. A
     container name is unique in an engine: when it is requested for again, the container of that name before is gone, and if no
     container has its link, it was not merely renamed.
@@ -194,7 +196,7 @@ class FormerLives:
         sticky_addresses: StickyAddresses,
         allocations: Allocations,
         claims: EndpointClaims,
-        endpoints: FormerEndpoints,
+        endpoints: PreviousEndpoints,
     ) -> None:
         self._pools = pools
         self._sticky_addresses = sticky_addresses
@@ -202,49 +204,48 @@ class FormerLives:
         self._claims = claims
         self._endpoints = endpoints
 
-    async def end(self, pool: Pool, name: str, address: IPAddress | None) -> None:
+    async def release(self, pool: Pool, name: str, requested: IPAddress | None) -> None:
         """
         Release the address that container *name* had before, if it is still allocated to it and no container has it.
 
-        :param name: of the container that requests an address; empty if the engine does not send it.
-        :param address: the requested one.
+        :param name: of the container that requests an address.
         """
-        former = self._sticky_addresses.of_name(pool.pool_id, name)
+        previous = self._sticky_addresses.of_name(pool.pool_id, name)
         if (
-            former is None
-            or address not in (None, former.address)
-            or not self._is_allocated(pool, former.address)
+            previous is None
+            or requested not in (None, previous.address)
+            or not self._is_allocated(pool, previous.address)
         ):
             return
         try:
-            await self._end(pool, former)
+            await self._release(pool, previous)
         except MacvlanError as failure:  # the container gets another address, and the reconciler tries again
             # Cause: the kernel or the disk refused. Remedy: none needed; the container gets another
             # address, and the release is tried again.
             _log.warn(
                 "container {container}: cannot release address {address} of its previous run ({reason})",
                 container=name,
-                address=former.address,
+                address=previous.address,
                 reason=str(failure),
             )
 
-    async def _end(self, pool: Pool, former: StickyAddress) -> None:
-        number = int(former.address)
+    async def _release(self, pool: Pool, previous: StickyAddress) -> None:
+        number = int(previous.address)
         has_endpoint = self._claims.user(pool.pool_id, number) is not None
         if not has_endpoint and not self._claims.is_abandoned(pool.pool_id, number, ENGINE_PATIENCE):
             return  # CreateEndpoint may be about to come
-        if not await self._endpoints.remove_former(pool.network_id, pool.lan_parent, former.address):
+        if not await self._endpoints.remove_previous(pool.network_id, pool.lan_parent, previous.address):
             return
 
         def is_unused() -> bool:
-            again = self._sticky_addresses.of_address(pool.pool_id, former.address)
-            return again is former and self._claims.user(pool.pool_id, number) is None
+            again = self._sticky_addresses.of_address(pool.pool_id, previous.address)
+            return again is previous and self._claims.user(pool.pool_id, number) is None
 
-        if await self._allocations.release(ReleaseAddress(pool.pool_id, former.address), is_unused):
+        if await self._allocations.release(ReleaseAddress(pool.pool_id, previous.address), is_unused):
             _log.info(
                 "container {container}: address {address} of its previous run released, it starts again",
-                container=former.name,
-                address=former.address,
+                container=previous.name,
+                address=previous.address,
             )
 
     def _is_allocated(self, pool: Pool, address: IPAddress) -> bool:

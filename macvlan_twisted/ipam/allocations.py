@@ -40,7 +40,7 @@ class Allocations:
         self._selection = selection
         self._owners = owners
         self._claims = claims
-        self._being_granted: set[tuple[str, int]] = set()
+        self._granting: set[tuple[str, int]] = set()
         """Pool id and number: addresses of endpoints that no engine has been told of yet."""
 
     async def allocate(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
@@ -53,11 +53,11 @@ class Allocations:
         """
         if allocation.purpose == Purpose.ENDPOINT.value:
             granted = (pool.pool_id, int(allocation.address))
-            self._being_granted.add(granted)
+            self._granting.add(granted)
             try:
                 await self._allocate_now(pool, allocation, advances)
             finally:
-                self._being_granted.discard(granted)
+                self._granting.discard(granted)
             return
         # Another request may reserve the address while it is being released: the release would then erase the new row.
         async with self._locks.acquire(f"{pool.pool_id} {int(allocation.address)}"):
@@ -151,10 +151,10 @@ class Allocations:
             return False
         shared = self._pools.set_of(pool)
         number = int(request.address)
-        if pool.stands_for - len(pool.given_back) > 1 and not shared.is_endpoint_address(number):
+        if pool.rebuilt_for - len(pool.released_ids) > 1 and not shared.is_endpoint_address(number):
             return False  # each of its networks reserves the address, which is released with the last of them
         # A repeated release must not release the address of its next owner.
-        if (pool.pool_id, number) in self._being_granted:
+        if (pool.pool_id, number) in self._granting:
             return False
         async with self._locks.acquire(f"{pool.pool_id} {number}"):
             if pool.pool_id not in self._pools.by_id or not shared.is_releasable(pool.pool_id, number):

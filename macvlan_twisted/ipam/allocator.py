@@ -44,7 +44,7 @@ def usable_span(prefix: IPNetwork, part: IPNetwork | None = None) -> Span:
     return Span(first, last)
 
 
-def barred_spans(
+def excluded_spans(
     ranges: Sequence[AddressRange], single: Sequence[IPAddress], version: int
 ) -> tuple[Span, ...]:
     """The spans of one IP *version* that are allocated only on request, sorted."""
@@ -56,33 +56,33 @@ def barred_spans(
 def next_free(
     taken: SortedList,
     within: Span,
-    barred: Sequence[Span],
+    excluded: Sequence[Span],
     after: int | None,
-    kept: Sequence[SortedList] = (),
+    avoided: Sequence[SortedList] = (),
 ) -> int | None:
     """
     The first free address after *after*, wrapping around at the end; ``None`` if there is none.
 
     A released address is therefore reused last, when neighbours' ARP cache entries for it have expired.
 
-    :param kept: addresses that come after all others: their former owners may come back.
+    :param avoided: addresses that come after all others: their former owners may come back.
     """
     if within.last < within.first:
         return None
     start = within.first
     if after is not None and within.first <= after < within.last:
         start = after + 1
-    for unavailable in ((taken, *kept), (taken,)) if kept else ((taken,),):
-        found = _first_free(unavailable, start, within.last, barred)
+    for unavailable in ((taken, *avoided), (taken,)) if avoided else ((taken,),):
+        found = _first_free(unavailable, start, within.last, excluded)
         if found is None and start > within.first:
-            found = _first_free(unavailable, within.first, start - 1, barred)
+            found = _first_free(unavailable, within.first, start - 1, excluded)
         if found is not None:
             return found
     return None
 
 
 def _first_free(
-    unavailable: Sequence[SortedList], first: int, last: int, barred: Sequence[Span]
+    unavailable: Sequence[SortedList], first: int, last: int, excluded: Sequence[Span]
 ) -> int | None:
     candidate = first
     while candidate <= last:
@@ -90,7 +90,7 @@ def _first_free(
         for numbers in unavailable:
             after_run = _after_run(numbers, after_run)
         after_excluded = next(
-            (span.last + 1 for span in barred if span.first <= after_run <= span.last), after_run
+            (span.last + 1 for span in excluded if span.first <= after_run <= span.last), after_run
         )
         if after_excluded == candidate:
             return candidate
@@ -114,10 +114,10 @@ def _after_run(taken: SortedList, candidate: int) -> int:
     return int(taken[low]) + 1
 
 
-def count_barred(within: Span, barred: Sequence[Span], taken: SortedList) -> int:
+def count_excluded(within: Span, excluded: Sequence[Span], taken: SortedList) -> int:
     """The number of addresses of *within* that are excluded and not in *taken*; overlapping spans count once."""
     total, reached = 0, within.first - 1
-    for span in barred:
+    for span in excluded:
         first, last = max(span.first, reached + 1), min(span.last, within.last)
         if last >= first:
             total += last - first + 1 - (taken.bisect_right(last) - taken.bisect_left(first))

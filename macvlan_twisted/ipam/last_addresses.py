@@ -253,4 +253,4 @@ class LastAddresses:
 
 
 def _is_watched(pool: Pool) -> bool:
-    return not pool.dhcp and not pool.is_left_alone
+    return not pool.dhcp and not pool.is_untracked

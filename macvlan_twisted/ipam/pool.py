@@ -49,13 +49,13 @@ class Pool:
     """The router from the DHCP server, if the user named no subnet."""
     network_parent: str | None = None
     """The parent of the pool's network, once that is created: the user need not name the parent for both."""
-    stands_for: int = 0
+    rebuilt_for: int = 0
     """
-    The number of networks for which a rebuilt pool stands. The engine's ids for their pools are unknown: all ids that differ
+    The number of networks of a pool that was rebuilt; else 0. The engine's ids for their pools are unknown: all ids that differ
     only in the nonce refer to this pool.
     """
-    given_back: tuple[str, ...] = ()
-    """Those of the ids under which the engine has released the pool."""
+    released_ids: tuple[str, ...] = ()
+    """Those of the ids that the engine has released."""
 
     network_id: str | None = None
     """The network of our driver that uses the pool; ``None`` if that is another driver's network, or unknown."""
@@ -63,9 +63,9 @@ class Pool:
     """The id of the engine that last listed a network with such a pool; empty if none did."""
 
     @property
-    def is_left_alone(self) -> bool:
+    def is_untracked(self) -> bool:
         """Whether the pool's network cannot be determined: the pool is a swarm's, or rebuilt, and the engine uses other ids."""
-        return self.is_global or self.stands_for > 0
+        return self.is_global or self.rebuilt_for > 0
 
     def fits(self, parents: Collection[str]) -> bool:
         """

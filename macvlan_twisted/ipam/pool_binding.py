@@ -134,7 +134,7 @@ class PoolMatch:
             pool
             for pool in reversed(self._pools.by_id.values())
             if reported_subnet(pool) == subnet
-            and not pool.stands_for
+            and not pool.rebuilt_for
             and pool.network_id in (None, network_id)
             and self._meant.get(pool.pool_id, network_id) == network_id
             and self._has_all(pool, auxiliary)
@@ -155,7 +155,7 @@ class PoolMatch:
             pool
             for pool in self._pools.by_id.values()
             if reported_subnet(pool) == subnet
-            and not pool.is_left_alone
+            and not pool.is_untracked
             and pool.network_id is None
             and (pool.fits({parent}) or self._is_meant(pool, network_id))
             and self._has_all(pool, auxiliary)

@@ -109,7 +109,7 @@ class PoolRegistry:
         """The pool with this id, or a rebuilt one whose id differs only in the nonce."""
         pool = self.by_id.get(pool_id)
         if pool is None and id_without_nonce(pool_id):
-            pool = next((each for each in self.by_id.values() if _stands_for(each, pool_id)), None)
+            pool = next((each for each in self.by_id.values() if _was_rebuilt_for(each, pool_id)), None)
         return pool
 
     def set_of(self, pool: Pool) -> AddressSet:
@@ -190,6 +190,6 @@ class PoolRegistry:
         return None
 
 
-def _stands_for(pool: Pool, pool_id: str) -> bool:
-    matches = bool(pool.stands_for) and id_without_nonce(pool.pool_id) == id_without_nonce(pool_id)
-    return matches and pool_id not in pool.given_back
+def _was_rebuilt_for(pool: Pool, pool_id: str) -> bool:
+    matches = bool(pool.rebuilt_for) and id_without_nonce(pool.pool_id) == id_without_nonce(pool_id)
+    return matches and pool_id not in pool.released_ids

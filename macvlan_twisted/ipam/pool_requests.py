@@ -39,7 +39,7 @@ class PoolRequests:
         self._allocations = allocations
         self._selection = selection
         self._calls = calls
-        self._being_opened: dict[str, Pool] = {}
+        self._opening: dict[str, Pool] = {}
         """
         By id: pools that are not on disk yet. Nothing is allocated in them before: if the disk refused the pool, its
         allocations would stay in state.
@@ -82,12 +82,12 @@ class PoolRequests:
 
     async def request_pool(self, request: RequestPool) -> GrantedPool:
         pool = await self._planner.plan(request)
-        refuse_overlap(pool, {**self._pools.by_id, **self._being_opened})
-        self._being_opened[pool.pool_id] = pool
+        refuse_overlap(pool, {**self._pools.by_id, **self._opening})
+        self._opening[pool.pool_id] = pool
         try:
             await self._pools.store_pool(pool)
         finally:
-            del self._being_opened[pool.pool_id]
+            del self._opening[pool.pool_id]
         self._pools.add(pool)
         self._new_pools.opened(pool)
         self._calls.last_seen.note(pool.pool_id)
@@ -141,10 +141,10 @@ class PoolRequests:
 
         :return: whether other ids remain, so that the pool stays open.
         """
-        released_ids = {*pool.given_back, pool_id}
-        if len(released_ids) >= pool.stands_for:
+        released_ids = {*pool.released_ids, pool_id}
+        if len(released_ids) >= pool.rebuilt_for:
             return False
-        remaining = evolve(pool, given_back=tuple(sorted(released_ids)))
+        remaining = evolve(pool, released_ids=tuple(sorted(released_ids)))
         await self._pools.store_pool(remaining)
         self._pools.by_id[pool.pool_id] = remaining
         return True

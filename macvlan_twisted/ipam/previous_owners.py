@@ -138,7 +138,7 @@ class PreviousOwners:
         self._by_release.take(pool_id, address)
         return address
 
-    def kept(self, pool_ids: Iterable[str]) -> list[SortedList]:
+    def addresses(self, pool_ids: Iterable[str]) -> list[SortedList]:
         """The addresses, as numbers, to which their former owners may come back: those of names and of containers."""
         return [
             numbers

@@ -10,7 +10,7 @@ from ..config import Config
 from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Holder, Inconclusive, Taken, Verdict
 from ..option_values import ConflictDetection, IdentitySource
-from .allocator import barred_spans, count_barred, next_free, usable_span
+from .allocator import count_excluded, excluded_spans, next_free, usable_span
 from .pool import Pool
 from .pool_prefetch import Candidates
 from .pool_registry import PoolRegistry
@@ -35,8 +35,8 @@ class AddressSelection:
         self._owners = owners
         self._conflicts = conflicts
         self._prefetch = AddressPrefetch(conflicts)
-        self._barred = {
-            version: barred_spans(config.excluded, config.gateways, version) for version in (4, 6)
+        self._excluded = {
+            version: excluded_spans(config.excluded, config.gateways, version) for version in (4, 6)
         }
 
     def use_lan(self, pool: Pool) -> None:
@@ -146,39 +146,39 @@ class AddressSelection:
         """Whether we may choose *address* for a container of *pool* that did not request it."""
         span, number = usable_span(pool.prefix, pool.part), int(address)
         return span.first <= number <= span.last and not any(
-            barred.first <= number <= barred.last for barred in self._barred[pool.prefix.version]
+            each.first <= number <= each.last for each in self._excluded[pool.prefix.version]
         )
 
     def _candidates(self, pool: Pool) -> Candidates:
         return Candidates(
             lambda after: self._next_number(pool, after),
-            lambda number: any(number in numbers for numbers in self._kept(pool)),
+            lambda number: any(number in numbers for numbers in self._avoided(pool)),
         )
 
-    def _kept(self, pool: Pool) -> list[SortedList]:
+    def _avoided(self, pool: Pool) -> list[SortedList]:
         """The addresses to which their former owners may come back, and which come last."""
-        return self._owners.kept(self._pools.set_of(pool).pools)
+        return self._owners.addresses(self._pools.set_of(pool).pools)
 
     def _next_number(self, pool: Pool, after: int | None = None) -> int | None:
         """:param after: the number after which the search begins; by default the last allocated one."""
         return next_free(
             self._pools.set_of(pool).taken,
             pool.span,
-            self._barred[pool.prefix.version],
+            self._excluded[pool.prefix.version],
             self._pools.cursors.get(pool.cursor_key) if after is None else after,
-            self._kept(pool),
+            self._avoided(pool),
         )
 
     def _exhausted(self, pool: Pool) -> RequestRefused:
         span = pool.span
         shared = self._pools.set_of(pool)
-        barred = count_barred(span, self._barred[pool.prefix.version], shared.taken)
+        excluded = count_excluded(span, self._excluded[pool.prefix.version], shared.taken)
         aside = sum(span.first <= each <= span.last for each in shared.aside)
         taken = shared.taken.bisect_right(span.last) - shared.taken.bisect_left(span.first) - aside
         others = f", {aside} are in use by others on the LAN of {pool.lan_parent}" if aside else ""
         return RequestRefused(
             f"no free address in pool {pool.described()}: of {span.size} usable addresses {taken} are taken{others} and "
-            f"{barred} more are excluded; remove containers or widen --ip-range"
+            f"{excluded} more are excluded; remove containers or widen --ip-range"
         )
 
     async def refuse_used_by_others(self, pool: Pool, address: IPAddress) -> None:

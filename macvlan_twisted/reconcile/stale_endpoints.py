@@ -138,8 +138,8 @@ class StaleEndpoints:
             await self._links.delete(port.name)
         return True
 
-    async def remove_former(self, network_id: str | None, parent: str, address: IPAddress) -> bool:
-        """See :class:`~macvlan_twisted.ipam.address_use.FormerEndpoints`."""
+    async def remove_previous(self, network_id: str | None, parent: str, address: IPAddress) -> bool:
+        """See :class:`~macvlan_twisted.ipam.address_use.PreviousEndpoints`."""
         for endpoint in list(self._registry.endpoints.values()):
             if endpoint.parent != parent or address not in endpoint.known_addresses:
                 continue

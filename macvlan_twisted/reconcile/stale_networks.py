@@ -62,7 +62,7 @@ class StaleNetworks:
                 await self._networks.is_listed_by(network.network_id, snapshot.engine_id)
         for pool in self._pools.open_pools:
             if (
-                not pool.is_left_alone
+                not pool.is_untracked
                 and _is_listed(pool, snapshot.networks)
                 and pool.engine_id != snapshot.engine_id
             ):
@@ -85,7 +85,7 @@ class StaleNetworks:
         pools = {
             pool.pool_id: pool
             for pool in self._pools.open_pools
-            if not pool.is_left_alone
+            if not pool.is_untracked
             and not _is_listed(pool, snapshot.networks)
             and (pool.network_id is None or pool.network_id not in self._registry.networks)
             and self._pools.idle_for(pool.pool_id) >= idle

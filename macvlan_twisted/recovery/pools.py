@@ -48,7 +48,7 @@ def add_pools(
         fitting = [pool for key, pool in snapshot.pools.items() if id_without_nonce(key) == description]
         pool = fitting[0] if fitting else planned
         unknown = max(1, seen[description] + 1 - len(fitting or [pool]))
-        snapshot.pools[pool.pool_id] = pool = evolve(pool, stands_for=unknown, given_back=())
+        snapshot.pools[pool.pool_id] = pool = evolve(pool, rebuilt_for=unknown, released_ids=())
         _add_allocations(snapshot, pool, fitting or [pool], subnet, found, network)
     return missing
 

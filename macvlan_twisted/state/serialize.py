@@ -26,6 +26,8 @@ STORED_NAMES = {
     "null_ipam": "is_nobodys",
     "allow_parent_mac_change": "force_mac",
     "allow_wireless_parent": "force_wifi",
+    "rebuilt_for": "stands_for",
+    "released_ids": "given_back",
 }
 """Fields that have another name on disk, which they had when the format was fixed."""
 

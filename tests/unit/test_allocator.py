@@ -10,7 +10,7 @@ from sortedcontainers import SortedList
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network, parse_range
-from macvlan_twisted.ipam.allocator import Span, barred_spans, count_barred, next_free, usable_span
+from macvlan_twisted.ipam.allocator import Span, count_excluded, excluded_spans, next_free, usable_span
 
 NUMBERS = st.integers(0, 40)
 
@@ -21,12 +21,12 @@ def spans(low: int, high: int) -> st.SearchStrategy[Span]:
     )
 
 
-def naive(taken: set[int], within: Span, barred: list[Span], after: int | None) -> int | None:
+def naive(taken: set[int], within: Span, excluded: list[Span], after: int | None) -> int | None:
     """The first free number behind *after*, in a ring."""
     free = [
         each
         for each in range(within.first, within.last + 1)
-        if each not in taken and not any(span.first <= each <= span.last for span in barred)
+        if each not in taken and not any(span.first <= each <= span.last for span in excluded)
     ]
     behind = [each for each in free if after is not None and within.first <= after < each]
     return next(iter(behind or free), None)
@@ -35,20 +35,20 @@ def naive(taken: set[int], within: Span, barred: list[Span], after: int | None) 
 class NextFreeTests(SynchronousTestCase):
     @given(st.sets(NUMBERS), spans(0, 40), st.lists(spans(0, 40), max_size=4), st.none() | NUMBERS)
     def test_next_free_agrees_with_the_naive_model(
-        self, taken: set[int], within: Span, barred: list[Span], after: int | None
+        self, taken: set[int], within: Span, excluded: list[Span], after: int | None
     ) -> None:
-        ordered = sorted(barred, key=lambda span: span.first)
+        ordered = sorted(excluded, key=lambda span: span.first)
         self.assertEqual(
-            next_free(SortedList(taken), within, ordered, after), naive(taken, within, barred, after)
+            next_free(SortedList(taken), within, ordered, after), naive(taken, within, excluded, after)
         )
 
     @given(st.sets(NUMBERS), spans(0, 40), st.lists(st.sets(NUMBERS), max_size=2), st.none() | NUMBERS)
-    def test_kept_numbers_come_last(
-        self, taken: set[int], within: Span, kept: list[set[int]], after: int | None
+    def test_avoided_numbers_come_last(
+        self, taken: set[int], within: Span, avoided: list[set[int]], after: int | None
     ) -> None:
-        others = naive(taken.union(*kept), within, [], after)
+        others = naive(taken.union(*avoided), within, [], after)
         expected = naive(taken, within, [], after) if others is None else others
-        found = next_free(SortedList(taken), within, (), after, [SortedList(each) for each in kept])
+        found = next_free(SortedList(taken), within, (), after, [SortedList(each) for each in avoided])
         self.assertEqual(found, expected)
 
     @given(st.sets(st.integers(0, 2**128 - 1), max_size=5), spans(0, 2**128 - 1))
@@ -64,13 +64,13 @@ class NextFreeTests(SynchronousTestCase):
         self.assertIsNone(next_free(SortedList(), Span(5, 4), (), None))
 
     @given(st.lists(spans(0, 40), max_size=5), spans(0, 40), st.sets(st.integers(0, 40)))
-    def test_barred_addresses_are_counted_once(
-        self, barred: list[Span], within: Span, taken: set[int]
+    def test_excluded_addresses_are_counted_once(
+        self, excluded: list[Span], within: Span, taken: set[int]
     ) -> None:
-        expected = {each for span in barred for each in range(span.first, span.last + 1)} - taken
-        ordered = sorted(barred, key=lambda span: span.first)
+        expected = {each for span in excluded for each in range(span.first, span.last + 1)} - taken
+        ordered = sorted(excluded, key=lambda span: span.first)
         self.assertEqual(
-            count_barred(within, ordered, SortedList(taken)),
+            count_excluded(within, ordered, SortedList(taken)),
             len(expected & set(range(within.first, within.last + 1))),
         )
 
@@ -99,8 +99,8 @@ class UsableSpanTests(SynchronousTestCase):
             found = usable_span(parse_network(prefix), None if part is None else parse_network(part))
             self.assertEqual(found, Span(int(parse_address(first)), int(parse_address(last))), prefix)
 
-    def test_barred_spans_are_those_of_the_family(self) -> None:
-        found = barred_spans(
+    def test_excluded_spans_are_those_of_the_family(self) -> None:
+        found = excluded_spans(
             [parse_range("10.0.0.8-10.0.0.9"), parse_range("fd00::/64")], [parse_address("10.0.0.1")], 4
         )
         base = int(ip_network("10.0.0.0/8").network_address)
@@ -133,9 +133,9 @@ class EffortTests(SynchronousTestCase):
 
     MILLION = 1_000_000
 
-    def looks(self, taken: CountingList, within: Span, barred: tuple[Span, ...], after: int | None) -> int:
+    def looks(self, taken: CountingList, within: Span, excluded: tuple[Span, ...], after: int | None) -> int:
         taken.looks = 0
-        self.found = next_free(taken, within, barred, after)
+        self.found = next_free(taken, within, excluded, after)
         return taken.looks
 
     def test_million_taken_neighbours_cost_few_lookups(self) -> None:
@@ -160,7 +160,7 @@ class EffortTests(SynchronousTestCase):
         self.assertLess(self.looks(taken, Span(1, self.MILLION), (), 800_000), 120)
         self.assertEqual(self.found, 777_777)
 
-    def test_adjacent_barred_ranges_are_skipped_together(self) -> None:
-        barred = tuple(Span(10 * number, 10 * number + 9) for number in range(1000))
-        self.assertLess(self.looks(CountingList(), Span(0, 2**32), barred, None), 3000)
+    def test_adjacent_excluded_ranges_are_skipped_together(self) -> None:
+        excluded = tuple(Span(10 * number, 10 * number + 9) for number in range(1000))
+        self.assertLess(self.looks(CountingList(), Span(0, 2**32), excluded, None), 3000)
         self.assertEqual(self.found, 10_000)
