@@ -86,9 +86,9 @@ def parse_mac(text: str) -> str:
         raise ValueError(f"{text!r} is not a MAC address: write it like 02:42:c0:a8:01:07")
     mac = text.lower()
     if int(mac[:2], 16) & 1:
-        raise ValueError(f"{text!r} is a multicast address, no NIC may have it: make the first byte even")
+        raise ValueError(f"{text!r} is a multicast MAC address: make its first byte even")
     if mac == "00:00:00:00:00:00":
-        raise ValueError(f"{text!r} is no address: a NIC may not have only zeros")
+        raise ValueError(f"{text!r} has only zeros and is no MAC address: write it like 02:42:c0:a8:01:07")
     return mac
 
 

@@ -96,7 +96,8 @@ def detect(
             reasons.append(f"--ip-range {ip_range} has no effect: no IPv{ip_range.version} subnet is known")
         elif not ip_range.subnet_of(fitting[0]):  # type: ignore[arg-type]
             raise RequestRefused(
-                f"--ip-range {ip_range} is not in subnet {fitting[0]}: give a part of it, or --macvlan-subnet"
+                f"--ip-range {ip_range} is not in subnet {fitting[0]}: give a part of it, or name the "
+                "subnet with --macvlan-subnet"
             )
     return Detected(
         evolve(

@@ -324,8 +324,8 @@ class Config:
         config._check_addresses()
         if config.create_network is not None and not config.docker_host:
             raise ValueError(
-                f"--create-network {config.create_network} has an engine create that network, and --docker-host none "
-                "says that no engine is to be asked: leave one of them out"
+                f"--create-network {config.create_network} needs an engine, and --docker-host is none: "
+                "leave one of them out"
             )
         return config
 
@@ -342,13 +342,14 @@ class Config:
             for version in (4, 6):
                 if versions.count(version) > 1:
                     raise ValueError(
-                        f"{name} was given {versions.count(version)} times for IPv{version}: give it once a family"
+                        f"{name} is given {versions.count(version)} times for IPv{version}: give it once for each "
+                        "family"
                     )
         for gateway in self.gateways:
             if gateway.is_link_local:
                 raise ValueError(
-                    f"--gateway {gateway} is link-local, and no engine takes such a gateway: leave it out; containers "
-                    "learn an IPv6 router from its advertisements"
+                    f"--gateway {gateway} is link-local, which no engine accepts: leave it out; containers "
+                    "learn an IPv6 router from router advertisements"
                 )
             subnet = self.subnet_of_version(gateway.version)
             if subnet is not None and gateway not in subnet:

@@ -121,7 +121,7 @@ def parse_absolute_path(text: str) -> str:
 
 def parse_group_name(text: str) -> str:
     if not text or any(sign in ":,/" or sign.isspace() or not sign.isprintable() for sign in text):
-        raise ValueError(f"{text!r} is not the name of a group: give one that /etc/group has, like docker")
+        raise ValueError(f"{text!r} is not a group name: give one of /etc/group, like docker")
     return text
 
 
@@ -150,7 +150,7 @@ def parse_flag(text: str) -> bool:
         return True
     if text.lower() in ("0", "false", "no", "off"):
         return False
-    raise ValueError(f"{text!r} is neither true nor false: give one of them")
+    raise ValueError(f"{text!r} is neither true nor false: give true or false")
 
 
 def parse_conflict_detection(text: str) -> ConflictDetection:
@@ -160,8 +160,8 @@ def parse_conflict_detection(text: str) -> ConflictDetection:
         return ConflictDetection.ON if parse_flag(text) else ConflictDetection.OFF
     except ValueError:
         raise ValueError(
-            f"{text!r} is no way to detect conflicts: {did_you_mean(text, ConflictDetection)}give one of "
-            f"{', '.join(ConflictDetection)}"
+            f"{text!r} is not a kind of conflict detection: "
+            f"{did_you_mean(text, ConflictDetection)}give one of {', '.join(ConflictDetection)}"
         ) from None
 
 
@@ -170,7 +170,7 @@ def parse_identity(text: str) -> IdentitySource:
         return IdentitySource(text)
     except ValueError:
         raise ValueError(
-            f"{text!r} is not what an identity can be made of: {did_you_mean(text, IdentitySource)}give one of "
+            f"{text!r} is not a source of identity: {did_you_mean(text, IdentitySource)}give one of "
             f"{', '.join(IdentitySource)}"
         ) from None
 
@@ -214,5 +214,5 @@ def parse_return_grace(text: str) -> float:
 
 def parse_network_name(text: str) -> str:
     if not text.strip():
-        raise ValueError(f"{text!r} is not a network's name: give one, like lan, or leave the option out")
+        raise ValueError(f"{text!r} is not a network name: give one, like lan, or leave the option out")
     return text

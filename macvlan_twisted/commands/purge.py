@@ -229,15 +229,15 @@ def _refuse_running_containers(
     )
     if away:
         raise RequestRefused(
-            f"the engine does not answer, and these links may be in containers that run: {', '.join(away)}; remove the "
-            "containers, or name the engine's socket with --docker-host, or add --force"
+            f"the engine does not answer, and links may be in running containers ({', '.join(away)}): "
+            "remove the containers, or name the engine's socket with --docker-host, or add --force"
         )
     if not any(states.instance for states in plan.states) and any(
         link.kind in ("vlan", "dummy") for link in plan.links
     ):
         raise RequestRefused(
-            "there is no state, and the engine does not answer: whether containers hang on links that would be removed is "
-            "not known; name the engine's socket with --docker-host, or add --force"
+            "there is no state and the engine does not answer, so it is unknown whether containers "
+            "use the links: name the engine's socket with --docker-host, or add --force"
         )
 
 
@@ -262,8 +262,9 @@ def _refuse_links_elsewhere(kernel: Kernel, instances: Collection[str] | None, f
     )
     if seen:
         raise RequestRefused(
-            f"links of ours are in other network namespaces: {', '.join(seen)}; remove the containers, another engine's "
-            "perhaps, or see with macvlan-twisted sandboxes what an engine left behind, or add --force"
+            f"links of this plugin are in other network namespaces ({', '.join(seen)}): remove the "
+            "containers, perhaps another engine's, or list with macvlan-twisted sandboxes what an "
+            "engine left behind, or add --force"
         )
 
 

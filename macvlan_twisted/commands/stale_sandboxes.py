@@ -84,7 +84,7 @@ def processes_by_namespace(proc: Path = Path("/proc")) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     if not (proc / "1").exists():  # hidepid, or ProtectProc of systemd
         raise RequestRefused(
-            "processes of others are hidden here, so it is not known who lives in a sandbox: run this as root"
+            "processes of other users are hidden, so it is unknown who uses a sandbox: run this as root"
         )
     for process in proc.iterdir():
         if not process.name.isdigit():
@@ -95,7 +95,8 @@ def processes_by_namespace(proc: Path = Path("/proc")) -> dict[int, list[int]]:
             if process.name == "1" or _has_ended(process):
                 continue  # process 1 is an ancestor of the engine, and in no sandbox
             raise RequestRefused(
-                "processes of other users cannot be looked at, so it is not known who lives in a sandbox: run this as root"
+                "processes of other users cannot be read, so it is unknown who uses a sandbox: run this "
+                "as root"
             ) from None
         except OSError:
             continue  # ended meanwhile
@@ -221,15 +222,16 @@ def run(
 def _ask_engine(config: Config, engine_is_gone: bool, is_needed: bool) -> set[str] | None:
     try:
         if not config.docker_host:
-            raise EngineUnavailable("--docker-host none says that no engine is to be asked")
+            raise EngineUnavailable("--docker-host is none, so no engine is asked")
         return engine_sandboxes(BlockingEngineClient(config.docker_host))
     except (EngineUnavailable, EngineError) as error:
         if engine_is_gone and isinstance(error, EngineUnavailable):
             return set()
         if is_needed:
             raise RequestRefused(
-                f"the engine on {config.docker_host or 'no socket'} does not say which sandboxes it knows ({error}): start "
-                "it, or name its socket with --docker-host, or add --engine-is-gone if there is none any more"
+                f"the engine on {config.docker_host or 'no socket'} does not list its sandboxes "
+                f"({error}): start it, or name its socket with --docker-host, or add --engine-is-gone if "
+                "there is none any more"
             ) from None
         return None
 

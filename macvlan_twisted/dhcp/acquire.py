@@ -70,9 +70,9 @@ async def acquire(
         offered = binding_from(client, offer, context.wall_time_of(context.now()))
         if wanted not in (None, offered.address) and not elsewhere:
             raise AcquireFailed(
-                f"the DHCP server {offered.server_id} on {context.parent} does not give {wanted} to {client.mac}, it "
-                f"offers {offered.address}: {wanted} is leased to another one there, or not in its pool; ask for no "
-                f"address or for another one, or reserve {wanted} for {client.mac} on the server",
+                f"the DHCP server {offered.server_id} on {context.parent} offers {offered.address} "
+                f"instead of {wanted} to {client.mac}: leave --ip out, give another address, or reserve "
+                f"{wanted} for {client.mac} on the server",
                 hopeless=True,
             )
         is_new = offered.address != held
@@ -151,7 +151,9 @@ async def _request(
     server = f"the DHCP server {offered.server_id} on {context.parent}"
     if answer is None:
         release(context.socket, offered, context.random)  # its DHCPACK may have been lost
-        raise AcquireFailed(f"{server} offered {offered.address} to {client.mac} and did not confirm it")
+        raise AcquireFailed(
+            f"{server} offered {offered.address} to {client.mac} and did not confirm it: check the server"
+        )
     if answer.kind is MessageType.NAK:
         raise AcquireFailed(
             f"{server} offered {offered.address} to {client.mac} and then refused it"

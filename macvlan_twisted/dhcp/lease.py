@@ -72,8 +72,8 @@ class Lease:
             binding: Binding = await self._task
         except CancelledError:
             raise RequestRefused(
-                f"the DHCP lease for {self._client.mac} on {self._context.parent} was given up half-way, for the "
-                "service ends: try again when it is back"
+                f"DHCP lease for {self._client.mac} on {self._context.parent} was interrupted, the plugin "
+                "stops: try again when it is back"
             ) from None
         self._run()
         return binding

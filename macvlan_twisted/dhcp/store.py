@@ -159,8 +159,8 @@ class PersistentLeaseStore:
         if isinstance(verdict, Inconclusive):
             if self.detection == ConflictDetection.STRICT:
                 raise RequestRefused(
-                    f"it cannot be found out whether the leased address {address} is in use on {self.parent}: "
-                    f"{verdict.reason}"
+                    f"leased address {address} cannot be probed on {self.parent} ({verdict.reason}): bring "
+                    "the parent up, or create the network with conflict_detection=on"
                 )
             self.conflicts.count_inconclusive(self.parent, address, verdict.reason)
         return None

@@ -344,12 +344,13 @@ async def refuse_used_by_others(
     verdict = await conflicts.hold(network.parent, address, Holder(network.network_id))
     if isinstance(verdict, Taken):
         raise RequestRefused(
-            f"{what} {address} is in use on {network.parent}: MAC {verdict.mac} {verdict.how.value}; {remedy}"
+            f"{what} {address} is in use on {network.parent} by MAC {verdict.mac}, which "
+            f"{verdict.how.value}: {remedy}"
         )
     if isinstance(verdict, Inconclusive):
         if network.conflict_detection == ConflictDetection.STRICT:
             raise RequestRefused(
-                f"it cannot be found out whether {what} {address} is in use on {network.parent}: {verdict.reason}; "
-                "mend that, or create the network with -o conflict_detection=on"
+                f"{what} {address} cannot be probed on {network.parent} ({verdict.reason}): bring the "
+                "parent up, or create the network with -o conflict_detection=on"
             )
         conflicts.count_inconclusive(network.parent, address, verdict.reason)

@@ -51,9 +51,8 @@ class EndpointPlanner:
         if network.mode == MacvlanMode.PASSTHRU:
             if mac is not None and not network.allow_parent_mac_change:
                 raise RequestRefused(
-                    f"MAC address {mac}: in mode passthru the container's MAC is that of parent {network.parent} "
-                    "itself, which would be changed: leave --mac-address out, or create the network with "
-                    "-o allow_parent_mac_change=true"
+                    f"MAC address {mac} would change that of parent {network.parent} in mode passthru: leave "
+                    "--mac-address out, or create the network with -o allow_parent_mac_change=true"
                 )
         elif mac is None:
             mac = self._chosen(request, network, existing)
@@ -103,12 +102,13 @@ class EndpointPlanner:
             return
         if mac is None:
             raise RequestRefused(
-                f"in mode passthru the container's MAC is that of parent {network.parent}, and --ipam-opt dhcp=true has "
-                f"leased {request.address.ip} under {lease.mac}: use --ipam-driver null and -o dhcp=true"
+                f"mode passthru gives the container the MAC of parent {network.parent}, and --ipam-opt "
+                f"dhcp=true has leased {request.address.ip} under {lease.mac}: use --ipam-driver null and "
+                "-o dhcp=true"
             )
         raise RequestRefused(
-            f"MAC address {mac} comes too late: address {request.address.ip} was leased under {lease.mac} before the "
-            "container was there; leave --mac-address out, or create the network with --ipam-driver null and "
+            f"MAC address {mac} is too late, address {request.address.ip} was leased under "
+            f"{lease.mac}: leave --mac-address out, or create the network with --ipam-driver null and "
             "-o dhcp=true, which leases under --mac-address"
         )
 
@@ -116,7 +116,7 @@ class EndpointPlanner:
         """Other IPAM drivers do not know the LAN's router, and hand out its address."""
         subnet = network.subnet_of(address.ip)
         if subnet is not None and address.ip == subnet.gateway:
-            raise RequestRefused(f"address {address.ip} is the gateway of its network: choose another one")
+            raise RequestRefused(f"address {address.ip} is the gateway of its network: give another --ip")
         if network.on_dummy or address.ip not in self._config.gateways:
             return
         has_gateway = subnet is not None and subnet.gateway is not None
@@ -124,6 +124,6 @@ class EndpointPlanner:
             return  # on another NIC, and with a router of its own
         another = f" (or --aux-address router={address.ip}, if its gateway is to be another one)"
         raise RequestRefused(
-            f"address {address.ip} is that of the LAN's router: create the network with --gateway {address.ip}"
-            f"{another if has_gateway else ''}, so that it is never handed out"
+            f"address {address.ip} is the address of the LAN's router: create the network with "
+            f"--gateway {address.ip}{another if has_gateway else ''}"
         )

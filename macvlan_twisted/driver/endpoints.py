@@ -61,14 +61,16 @@ class Endpoints:
                 return _chosen(endpoint, request)
             if existing is not None:
                 raise RequestRefused(
-                    f"endpoint {endpoint.endpoint_id} exists with other addresses: remove it first"
+                    f"endpoint {endpoint.short_id} exists with other addresses: remove the container and "
+                    "create it again"
                 )
             with self._addresses.requested(endpoint, network):
                 await self._macvlan_links.restore_parent(network)
                 forgotten = await self._forgotten_holder(endpoint)
                 if self._registry.networks.get(network.network_id) != network:
                     raise RequestRefused(
-                        f"network {network.network_id} was removed meanwhile: start the container again"
+                        f"network {network.short_id} was removed meanwhile: create it, and start the container "
+                        "again"
                     )
                 endpoint = await self._make(endpoint, network, forgotten)
         _log.info(
@@ -117,7 +119,7 @@ class Endpoints:
                 # Its link is down, or about to be made: the kernel would not refuse ours.
                 is_coming = other.endpoint_id in self._in_creation
                 if other != endpoint and (is_coming or self._macvlan_links.exists(other)):
-                    raise mac_in_use(other)
+                    raise mac_in_use(other, self._registry.names)
         # Until it has its link, it looks dead to others with its MAC.
         self._in_creation.add(endpoint.endpoint_id)
         try:
@@ -150,7 +152,7 @@ class Endpoints:
                 continue
             for holder in holders:
                 if holder not in settled or self._macvlan_links.exists(holder):
-                    raise mac_in_use(holder)
+                    raise mac_in_use(holder, self._registry.names)
             return holders[-1] if holders else None
         return None
 
@@ -160,8 +162,9 @@ class Endpoints:
         """
         if await self._macvlan_links.is_in_container(forgotten):
             raise RequestRefused(
-                f"address {' and '.join(map(str, forgotten.addresses))} is in use by endpoint {forgotten.endpoint_id}, whose "
-                "link is in a container: stop that container, or choose another address"
+                f"address {' and '.join(map(str, forgotten.addresses))} is in use by "
+                f"{self._registry.names.endpoint(forgotten.endpoint_id)}, whose link is in a container: "
+                "stop that container, or give another --ip"
             )
         await self._removal.delete(
             requests.EndpointCall(forgotten.network_id, forgotten.endpoint_id),

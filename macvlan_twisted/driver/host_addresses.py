@@ -122,8 +122,9 @@ class HostAddresses:
         for endpoint in self._registry.endpoints.values():
             if endpoint.parent == network.parent and address in endpoint.addresses:
                 raise RequestRefused(
-                    f"host address {address} is in use by endpoint {endpoint.endpoint_id} of network "
-                    f"{endpoint.network_id}: choose another one, or stop that container"
+                    f"host address {address} is in use by "
+                    f"{self._registry.names.endpoint(endpoint.endpoint_id)}: give another one, or stop that "
+                    "container"
                 )
 
     async def disable(self, network: Network) -> None:
@@ -150,8 +151,8 @@ async def choose_host_addresses(
     for address in requested:
         if address.version not in versions:
             raise RequestRefused(
-                f"-o host_address={address}: the network has no subnet of IPv{address.version}: add one with --subnet, "
-                "or leave that address out"
+                f"-o host_address={address} has no IPv{address.version} subnet in this network: add one "
+                "with --subnet, or leave the address out"
             )
     chosen = []
     for version in versions:
@@ -159,12 +160,12 @@ async def choose_host_addresses(
         asked = _requested_address(subnets, [each for each in requested if each.version == version])
         if asked is not None and asked in others:
             raise RequestRefused(
-                f"host address {asked} is the host's own already, on {others[asked]}: choose one that nobody has, "
-                "containers reach the host's other addresses by it"
+                f"host address {asked} is the host's own on {others[asked]} already: give one that is not "
+                "in use"
             )
         if asked is not None and asked in routers:
             raise RequestRefused(
-                f"host address {asked} is that of the LAN's router: choose one that nobody has"
+                f"host address {asked} is the address of the LAN's router: give one that is not in use"
             )
         chosen.append(await _secured(network, subnets, asked, present, pools))
     return tuple(chosen)
@@ -202,12 +203,12 @@ def _no_address(subnet: Subnet) -> RequestRefused:
     name = "host" if subnet.pool.version == 4 else "host6"
     if subnet.null_ipam:
         return RequestRefused(
-            "access from the host needs an address of the host's own, and nobody manages the addresses of this network: "
-            "choose one on the LAN that nobody has and no DHCP server hands out, and give it with -o host_address=ADDRESS, "
-            "or leave host access out with -o host_access=false"
+            "host access needs an address for the host, and this network has no IPAM: give one that "
+            "is outside the DHCP server's range with -o host_address=ADDRESS, or use -o "
+            "host_access=false"
         )
     return RequestRefused(
-        f"access from the host needs an address of the host's own in {subnet.pool}, and the addresses there are not "
-        f"managed by this plugin: reserve one with --aux-address {name}=ADDRESS, or give one that nobody else gets with "
-        "-o host_address=ADDRESS, or leave host access out with -o host_access=false"
+        f"host access needs an address for the host in {subnet.pool}, which another IPAM driver "
+        f"manages: reserve one with --aux-address {name}=ADDRESS, give one with -o "
+        "host_address=ADDRESS, or use -o host_access=false"
     )

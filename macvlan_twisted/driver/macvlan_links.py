@@ -77,7 +77,8 @@ class MacvlanLinks:
         if not self._links.exists(endpoint.parent):
             raise NotFound(self._parents.status.why_absent(endpoint.parent))
         raise NotFound(
-            f"link {endpoint.link} of endpoint {endpoint.endpoint_id} is gone from the host: start the container again"
+            f"link {endpoint.link} of endpoint {endpoint.short_id} is gone from the host: start the "
+            "container again"
         )
 
     async def restore_parent(self, network: Network) -> None:
@@ -104,9 +105,11 @@ class MacvlanLinks:
             await self._add(endpoint, network, prove)
         except LinkError as failure:
             if failure.errno == errno.EADDRINUSE and forgotten is not None:
-                raise mac_in_use(forgotten) from None  # alive, with its link in a container
+                raise mac_in_use(
+                    forgotten, self._registry.names
+                ) from None  # alive, with its link in a container
             others = [each for each in self._registry.endpoints_of(network.network_id) if each != endpoint]
-            raise explained(failure, network, endpoint.mac, others) from None
+            raise explained(failure, network, self._registry.names, endpoint.mac, others) from None
 
     async def make_again(self, endpoint: Endpoint, network: Network) -> bool:
         """
@@ -118,7 +121,7 @@ class MacvlanLinks:
         except LinkError as failure:
             if failure.errno == (errno.EINVAL if network.mode == MacvlanMode.PASSTHRU else errno.EADDRINUSE):
                 return False
-            raise explained(failure, network, endpoint.mac, []) from None
+            raise explained(failure, network, self._registry.names, endpoint.mac, []) from None
         return True
 
     async def _add(self, endpoint: Endpoint, network: Network, prove_mac_free: bool) -> None:
@@ -188,15 +191,17 @@ class MacvlanLinks:
         except LinkError as failure:
             if failure.errno == errno.ENODEV:
                 raise LinkError(
-                    f"parent {network.parent} went away just now: create the network again when it is back",
+                    f"parent {network.parent} has just disappeared: create the network again when it is back",
                     errno.ENODEV,
                 ) from None
-            raise explained(failure, network) from None
+            raise explained(failure, network, self._registry.names) from None
         found: MacvlanLink | None
         try:
             found = await self._links.read_macvlan(wanted.name)
         finally:
             await self._links.dispose(wanted.name)
         if found is None:
-            raise LinkError(f"the trial link of network {network.network_id} vanished: try again")
+            raise LinkError(
+                f"probe link of network {network.network_id[:12]} was removed by another program: try again"
+            )
         refuse_ignored_options(wanted, found)

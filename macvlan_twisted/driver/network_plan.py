@@ -59,9 +59,7 @@ class NetworkPlanner:
         :raises RequestRefused: other networks wait for *parent*, too.
         """
         if self._status.is_absent(parent):
-            raise RequestRefused(
-                f"{self._status.why_absent(parent)}; create the network then, for nothing is known of it yet"
-            )
+            raise RequestRefused(self._status.why_absent(parent, "create the network again"))
 
     async def _readdresses(self, request: requests.CreateNetwork, options: NetworkOptions) -> bool:
         """
@@ -73,7 +71,9 @@ class NetworkPlanner:
         if options.dhcp_readdress:
             lacking = await self._sandboxes.lacking()
             if lacking:
-                raise RequestRefused(f"-o dhcp_readdress=true: {lacking}; or leave that option out")
+                raise RequestRefused(
+                    f"-o dhcp_readdress=true cannot work ({lacking}): grant that, or leave the option out"
+                )
         return readdress
 
     async def warn(self, network: Network) -> None:
@@ -185,7 +185,7 @@ def plan_network(
     refuse_link_local(request.subnets, request.internal)
     refuse_name_identity(request, options)
     if options.host_addresses and not _host_access(options, config):
-        raise RequestRefused("-o host_address has a meaning with host access only: add -o host_access=true")
+        raise RequestRefused("-o host_address needs host access: add -o host_access=true")
     plan = plan_parent(request.network_id, options, request.internal, config.host_interface, links)
     if plan.on_dummy and not request.internal:
         # Cause: neither -o parent= nor --host-interface names a NIC, and there is no default route. Remedy:

@@ -191,10 +191,8 @@ class Networks:
             if existing is not None and _is_again(existing, network, requested):
                 return
             if existing is not None:
-                raise RequestRefused(
-                    f"network {network.network_id} exists with other options: remove it first"
-                )
-            refuse_sharing(network, self._registry.others(network.network_id))
+                raise RequestRefused(f"network {network.short_id} exists with other options: remove it first")
+            refuse_sharing(network, self._registry.others(network.network_id), self._registry.names)
             await self._pools.network_requested(
                 network.network_id,
                 network.parent,
@@ -274,7 +272,8 @@ class Networks:
     async def _delete(self, network: Network) -> None:
         failures = await self._setup.remove(network)
         if failures:
-            raise LinkError(f"network {network.network_id} is removed, but: {'; '.join(failures)}")
+            # Remedy: none needed if the next start of the plugin removes the rest; else act on the reason.
+            raise LinkError(f"network {network.short_id} is removed, but: {'; '.join(failures)}")
 
 
 def _is_again(existing: Network, network: Network, requested: Sequence[IPAddress]) -> bool:

@@ -42,17 +42,22 @@ def _mode(text: str) -> MacvlanMode:
         return MacvlanMode(text)
     except ValueError:
         raise ValueError(
-            f"requested macvlan mode '{text}' is not valid, 'bridge' mode is the macvlan driver default: "
-            f"{did_you_mean(text, MacvlanMode)}give one of {', '.join(MacvlanMode)}"
+            f"requested macvlan mode '{text}' is not valid: {did_you_mean(text, MacvlanMode)}give one "
+            f"of {', '.join(MacvlanMode)}; 'bridge' mode is the macvlan driver default"
         ) from None
 
 
 def parse_vlan_id(text: str) -> int:
     """A VLAN id of 802.1Q, 1 to 4094; 0 and 4095 are reserved."""
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise ValueError(f"unable to parse a valid vlan id from: {text} (ex. eth0.10 for vlan 10)")
+        raise ValueError(
+            f"unable to parse a valid vlan id from: {text} (ex. eth0.10 for vlan 10): give a number "
+            "from 1 to 4094"
+        )
     if not 1 <= int(text) <= 4094:
-        raise ValueError(f"vlan id must be between 1-4094, received: {int(text)}")
+        raise ValueError(
+            f"vlan id must be between 1-4094, received: {int(text)}: give a number in that range"
+        )
     return int(text)
 
 
@@ -63,7 +68,7 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
 def _macs(text: str) -> tuple[str, ...]:
     macs = tuple(parse_mac(each) for each in text.replace(",", " ").split())
     if not macs:
-        raise ValueError("name at least one MAC address, several with commas between them")
+        raise ValueError("no MAC address is given: name at least one, several with commas between them")
     return tuple(dict.fromkeys(macs))
 
 
@@ -71,7 +76,8 @@ def _host_addresses(text: str) -> tuple[IPAddress, ...]:
     addresses = tuple(parse_address(each) for each in text.replace(",", " ").split())
     if not addresses or len({each.version for each in addresses}) < len(addresses):
         raise ValueError(
-            f"{text!r} is not one address a family: give one, or an IPv4 and an IPv6 address with a comma"
+            f"{text!r} is not one address for each family: give one, or an IPv4 and an IPv6 address "
+            "with a comma"
         )
     return addresses
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from attrs import frozen
 
+from ..display_names import DisplayNames
 from ..errors import RequestRefused
-from ..link_names import dummy_link_name, vlan_link_name
+from ..link_names import ALIAS_PREFIX, dummy_link_name, vlan_link_name
 from ..netlink.kernel import ETH_P_8021Q, LinkFacts
-from ..option_values import MacvlanMode
+from ..option_values import MacvlanMode, did_you_mean
 from .models import MadeLink, Network, VlanStep
 from .options import NetworkOptions, parse_vlan_id
 
@@ -32,13 +34,13 @@ def plan_parent(
 ) -> ParentPlan:
     """
     :param links: those of the host now; what is missing among them has to be made.
-    :raises RequestRefused: with the builtin driver's words where it has them.
+    :raises RequestRefused: with words of the builtin driver's where it has them.
     """
     by_name = {link.name: link for link in links}
     name = options.parent or (None if internal else default_parent)
     if name is None:
         if options.vlan_id is not None:
-            raise RequestRefused(f"-o vlan_id={options.vlan_id} needs a NIC: name it with -o parent=")
+            raise RequestRefused(f"-o vlan_id={options.vlan_id} needs a parent: name a NIC with -o parent=")
         return ParentPlan(dummy_link_name(network_id), on_dummy=True)
     steps = _steps_to(name, by_name)
     if options.vlan_id is not None and not (
@@ -59,8 +61,8 @@ def _steps_to(name: str, by_name: Mapping[str, LinkFacts]) -> tuple[VlanStep, ..
     lower_name, dot, id_text = name.rpartition(".")
     if not dot or not lower_name:
         raise RequestRefused(
-            f"the requested parent interface {name} was not found on the Docker host: name one of "
-            f"{', '.join(sorted(each for each in by_name if each != 'lo'))}, or a VLAN of it like eth0.10"
+            f"parent interface {name} was not found on the Docker host: "
+            f"{suggest_parent(name, by_name.values())}"
         )
     try:
         vlan_id = parse_vlan_id(id_text)
@@ -68,6 +70,53 @@ def _steps_to(name: str, by_name: Mapping[str, LinkFacts]) -> tuple[VlanStep, ..
         raise RequestRefused(f"-o parent={name}: {error}") from None
     below = _steps_to(lower_name, by_name)
     return (*below, _vlan_on(below[-1].link if below else lower_name, vlan_id, by_name, name))
+
+
+_NEVER_PARENTS = frozenset(
+    {
+        "macvlan",
+        "macvtap",
+        "ipvlan",
+        "ipvtap",
+        "tun",
+        "wireguard",
+        "sit",
+        "gre",
+        "ipip",
+        "ip6tnl",
+        "ip6gre",
+        "vti",
+        "vti6",
+    }
+)
+"""Kinds of links that carry no macvlan links, or no Ethernet frames."""
+_BRIDGE_OF_DOCKER = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}")
+_MOST_CANDIDATES = 8
+
+
+def suggest_parent(name: str, links: Iterable[LinkFacts]) -> str:
+    """
+    What to do where there is no link *name*: the links of the host that can be a parent, and the nearest of them.
+
+    :param links: those of the host.
+    """
+    candidates = sorted(each.name for each in links if _may_be_parent(each))
+    if not candidates:
+        return "create it first, this host has no link that can be a parent"
+    more = ", ..." if len(candidates) > _MOST_CANDIDATES else ""
+    listed = ", ".join(candidates[:_MOST_CANDIDATES]) + more
+    return f"{did_you_mean(name, candidates)}give one of {listed}, or a VLAN of one, like {candidates[0]}.10"
+
+
+def _may_be_parent(link: LinkFacts) -> bool:
+    return (
+        link.name != "lo"
+        and link.kind not in _NEVER_PARENTS
+        and link.bridge is None
+        and not link.is_wireless
+        and not link.alias.startswith(f"{ALIAS_PREFIX}/")
+        and not _BRIDGE_OF_DOCKER.fullmatch(link.name)
+    )
 
 
 def _vlan_on(
@@ -95,14 +144,14 @@ def refuse_unfit(link: LinkFacts, allow_wireless_parent: bool, mtu: int | None) 
         raise RequestRefused("loopback interface is not a valid macvlan parent link: name a NIC on the LAN")
     if link.is_wireless and not allow_wireless_parent:
         raise RequestRefused(
-            f"parent {link.name} is a Wi-Fi interface: access points drop frames of MAC addresses that did not "
-            "associate with them, so containers would not be heard; use a wired NIC, or -o allow_wireless_parent=true if "
-            "your access point takes them (4-address mode)"
+            f"parent {link.name} is a Wi-Fi interface, and access points drop frames of containers' "
+            "MAC addresses: use a wired NIC, or -o allow_wireless_parent=true if your access point "
+            "accepts them (4-address mode)"
         )
     if link.bridge is not None:
         raise RequestRefused(
-            f"parent {link.name} is a port of bridge {link.bridge}, which takes its frames: use "
-            f"-o parent={link.bridge}"
+            f"parent {link.name} is a port of bridge {link.bridge}, which takes its frames: use -o "
+            f"parent={link.bridge}"
         )
     if mtu is not None and mtu > link.mtu:
         raise RequestRefused(
@@ -110,7 +159,7 @@ def refuse_unfit(link: LinkFacts, allow_wireless_parent: bool, mtu: int | None) 
         )
 
 
-def refuse_sharing(network: Network, others: Iterable[Network]) -> None:
+def refuse_sharing(network: Network, others: Iterable[Network], names: DisplayNames) -> None:
     """
     Any number of networks share a parent, unless one of them is passthru.
 
@@ -121,13 +170,13 @@ def refuse_sharing(network: Network, others: Iterable[Network]) -> None:
             continue
         if network.mode == MacvlanMode.PASSTHRU:
             raise RequestRefused(
-                f"cannot use mode passthru, macvlan network {other.network_id} is already using parent interface "
-                f"{network.parent}"
+                f"cannot use mode passthru, macvlan network {names.network(other.network_id)} is already using parent "
+                f"interface {network.parent}: remove that network, or choose another parent"
             )
         if other.mode == MacvlanMode.PASSTHRU:
             raise RequestRefused(
-                f"macvlan network {other.network_id} is already using parent interface {network.parent} in mode "
-                "passthru"
+                f"macvlan network {names.network(other.network_id)} is already using parent interface {network.parent} in mode "
+                "passthru: remove that network, or choose another parent"
             )
 
 

@@ -13,11 +13,14 @@ from ..errors import LinkError
 _log = Logger(namespace="macvlan_twisted.driver")
 
 
+_START_AGAIN = "start the container again"
+
+
 class ParentAbsent(LinkError):
     """A parent is not there, since *missing*, which is itself or lies below it, is not."""
 
     def __init__(self, parent: str, missing: str, message: str = "") -> None:
-        super().__init__(message or _reason(parent, missing), errno.ENODEV)
+        super().__init__(message or _reason(parent, missing, _START_AGAIN), errno.ENODEV)
         self.parent = parent
         self.missing = missing
 
@@ -43,12 +46,16 @@ class ParentStatus:
     def is_absent(self, parent: str) -> bool:
         return parent in self._absent
 
-    def why_absent(self, parent: str) -> str:
-        """The error text where *parent* is needed and absent."""
+    def why_absent(self, parent: str, remedy: str = _START_AGAIN) -> str:
+        """
+        The error text where *parent* is needed and absent.
+
+        :param remedy: what to do when it is back.
+        """
         absence = self._absent.get(parent)
         if absence is None:
-            return _reason(parent, parent)
-        return _reason(parent, absence.missing, _duration(self._seconds() - absence.since))
+            return _reason(parent, parent, remedy)
+        return _reason(parent, absence.missing, remedy, _duration(self._seconds() - absence.since))
 
     def absent(self, absence: ParentAbsent, networks: int) -> None:
         """:param networks: how many wait."""
@@ -100,9 +107,9 @@ def _below(parent: str, missing: str) -> str:
     return "" if missing == parent else f", because {missing} is absent"
 
 
-def _reason(parent: str, missing: str, duration: str = "") -> str:
+def _reason(parent: str, missing: str, remedy: str, duration: str = "") -> str:
     absent = f"has been absent for {duration}" if duration else "is absent"
-    return f"parent {parent} {absent}{_below(parent, missing)}: start the container again when it is back"
+    return f"parent {parent} {absent}{_below(parent, missing)}: {remedy} when it is back"
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..netlink.kernel import LinkFacts
 from ..netlink.links import Links
 from ..option_values import MacvlanMode
 from .models import MadeLink, Network
-from .parent_plan import links_of, lowest_missing, needed_by, refuse_unfit
+from .parent_plan import links_of, lowest_missing, needed_by, refuse_unfit, suggest_parent
 from .parent_status import ParentAbsent, ParentStatus
 from .registry import Registry
 
@@ -181,8 +182,8 @@ class Parents:
             if present is not None:
                 return  # its lower link was renamed
             raise RequestRefused(
-                f"failed to find master interface {wanted.lower} on the Docker host, which VLAN "
-                f"{wanted.vlan_id} ({wanted.name}) is to be made on"
+                f"failed to find master interface {wanted.lower} on the Docker host for VLAN "
+                f"{wanted.vlan_id}: {suggest_parent(wanted.lower, await self._links.all())}"
             )
         if present is not None and await self._is_removed_as_astray(present, lower, wanted):
             present = None
@@ -204,20 +205,20 @@ class Parents:
         is_ours = self._links.is_ours(present)
         if lower is None:
             if not is_ours:
-                raise RequestRefused(f"link {wanted.name} exists and is not ours: remove it")
+                raise RequestRefused(f"link {wanted.name} exists and belongs to another program: remove it")
             return False
         if (present.vlan_id, present.lower_index) == (wanted.vlan_id, lower.index):
             return False
         if not is_ours:
             raise RequestRefused(
-                f"link {wanted.name} exists and is not VLAN {wanted.vlan_id} of {wanted.lower}: rename it, or "
-                "choose another one"
+                f"link {wanted.name} exists and is not VLAN {wanted.vlan_id} of {wanted.lower}: rename or "
+                "remove it, or use another VLAN"
             )
         upper = [each for each in await self._links.all() if each.lower_index == present.index]
         if any(not self._links.is_ours(each) for each in upper) or self._has_containers(wanted.name):
             raise RequestRefused(
-                f"VLAN {wanted.name} hangs on the link that was {wanted.lower} before another one got that name: it is "
-                "made again as soon as nothing is on it any more; stop its containers"
+                f"VLAN {wanted.name} is on the NIC that was {wanted.lower} before NICs were renamed: stop "
+                "its containers, it is then created again"
             )
         await self._sockets.vacate(wanted.name)
         await self._links.deletions_finished()
@@ -242,10 +243,16 @@ class Parents:
                 await self._links.add_vlan(wanted.name, wanted.lower, wanted.vlan_id, alias)
             else:
                 await self._links.add_dummy(wanted.name, alias, wanted.mtu)
-        except BaseException:
+        except BaseException as failure:
             # Otherwise the row stays: a link of ours has a row while it exists, and is made again once the kernel allows it.
             if not is_known and not self._links.exists(wanted.name):
                 await self._forget(wanted.name)
+            if wanted.kind == "vlan" and isinstance(failure, LinkError) and failure.errno == errno.EOPNOTSUPP:
+                raise LinkError(
+                    f"VLAN {wanted.vlan_id} of {wanted.lower} cannot be created, the kernel's module for VLANs is not loaded: "
+                    "run modprobe 8021q on the host",
+                    errno.EOPNOTSUPP,
+                ) from failure
             raise
         _log.debug("parent {parent}: created ({kind})", parent=wanted.name, kind=wanted.kind)
 
@@ -346,7 +353,9 @@ class Parents:
     async def _refuse_foreign_upper(self, link: LinkFacts) -> None:
         upper = [each.name for each in await self._links.all() if each.lower_index == link.index]
         if upper:
-            raise LinkError(f"{link.name} stays: {', '.join(upper)} of others hang on it")
+            raise LinkError(
+                f"{link.name} is in use by {', '.join(upper)} of another program: remove that first"
+            )
 
 
 def _refuse_no_longer_fit(parent: LinkFacts, network: Network) -> None:

@@ -114,8 +114,9 @@ class Registry:
             return self._networks[network_id]
         except KeyError:
             raise NotFound(
-                f"network {network_id} is not known to the plugin: it was made by another one or its state was "
-                "removed; remove the network and create it again"
+                f"network {network_id[:12]} is not known to the plugin, its state was lost or another "
+                "plugin made it: remove the network and create it again, or start the plugin once with "
+                "--recover"
             ) from None
 
     def endpoint(self, endpoint_id: str) -> Endpoint:
@@ -123,7 +124,7 @@ class Registry:
             return self._endpoints[endpoint_id]
         except KeyError:
             raise NotFound(
-                f"endpoint {endpoint_id} is not known to the plugin: restart the container"
+                f"endpoint {endpoint_id[:12]} is not known to the plugin: restart the container"
             ) from None
 
     def others(self, network_id: str) -> Iterator[Network]:

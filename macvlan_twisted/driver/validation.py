@@ -20,24 +20,23 @@ def refuse_contradictions(options: NetworkOptions, mode: MacvlanMode) -> None:
     """
     if options.source_macs and mode != MacvlanMode.SOURCE:
         raise RequestRefused(
-            f"-o source_macs has a meaning in mode source only, and the mode is {mode}: add -o mode=source"
+            f"-o source_macs needs mode source, and the mode is {mode}: add -o macvlan_mode=source, "
+            "or leave source_macs out"
         )
     if mode == MacvlanMode.SOURCE and not options.source_macs:
         raise RequestRefused(
-            "mode source admits nothing without -o source_macs=MAC,MAC: name the senders to admit"
+            "mode source admits no sender without -o source_macs: add -o source_macs=MAC,MAC"
         )
     if options.nopromisc and mode != MacvlanMode.PASSTHRU:
-        raise RequestRefused(
-            f"-o nopromisc has a meaning in mode passthru only, and the mode is {mode}: leave it out"
-        )
+        raise RequestRefused(f"-o nopromisc needs mode passthru, and the mode is {mode}: leave it out")
     if options.allow_parent_mac_change and mode != MacvlanMode.PASSTHRU:
         raise RequestRefused(
-            f"-o allow_parent_mac_change has a meaning in mode passthru only, and the mode is {mode}: leave it out"
+            f"-o allow_parent_mac_change needs mode passthru, and the mode is {mode}: leave it out"
         )
     if options.host_access and mode != MacvlanMode.BRIDGE:
         raise RequestRefused(
-            f"-o host_access=true cannot work in mode {mode}, in which the kernel hands nothing from one link on the "
-            "parent to another, as the host's own: use -o macvlan_mode=bridge, or leave host_access out"
+            f"-o host_access=true needs mode bridge, and the mode is {mode}: use -o "
+            "macvlan_mode=bridge, or leave host_access out"
         )
 
 
@@ -49,8 +48,8 @@ def refuse_link_local(subnets: Iterable[Subnet], internal: bool) -> None:
     for each in subnets:
         if each.managed_here and is_link_local(each.pool) and not internal:
             raise RequestRefused(
-                f"subnet {each.pool} is link-local, and is for internal networks only: add --internal, or give the LAN's own "
-                "--subnet"
+                f"subnet {each.pool} is link-local and works on internal networks only: add --internal, "
+                "or give the LAN's own --subnet"
             )
 
 
@@ -60,8 +59,8 @@ def refuse_name_identity(request: requests.CreateNetwork, options: NetworkOption
     """
     if options.identity == IdentitySource.NAME and not any(each.managed_here for each in request.subnets):
         raise RequestRefused(
-            "-o identity=name: the engine does not tell network drivers a container's name: use --ipam-driver with this "
-            "plugin and --ipam-opt identity=name"
+            "-o identity=name needs this plugin's IPAM, because engines send no container names to "
+            "network drivers: use --ipam-driver with this plugin and --ipam-opt identity=name"
         )
 
 
@@ -74,8 +73,8 @@ def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, d
     is_null_ipam = bool(request.subnets) and all(each.null_ipam for each in request.subnets)
     if options.dhcp and not is_null_ipam and not any(each.managed_here for each in request.subnets):
         raise RequestRefused(
-            "-o dhcp=true is for networks without address management (--ipam-driver null), and this one has Docker's own, "
-            "which hands out addresses itself: add --ipam-driver null, or this plugin's with --ipam-opt dhcp=true"
+            "-o dhcp=true and Docker's own IPAM exclude each other: add --ipam-driver null, or this "
+            "plugin's --ipam-driver with --ipam-opt dhcp=true"
         )
     return is_null_ipam and (default if options.dhcp is None else options.dhcp)
 
@@ -91,8 +90,8 @@ def readdresses(request: requests.CreateNetwork, options: NetworkOptions, config
     )
     if options.dhcp_readdress and not is_leased:
         raise RequestRefused(
-            "-o dhcp_readdress=true is for networks whose addresses are leased by DHCP: add --ipam-driver null and "
-            "-o dhcp=true, or --ipam-driver with this plugin and --ipam-opt dhcp=true, or leave it out"
+            "-o dhcp_readdress=true needs addresses leased by DHCP: add --ipam-driver null and -o "
+            "dhcp=true, or this plugin's --ipam-driver with --ipam-opt dhcp=true, or leave it out"
         )
     return is_leased and (config.dhcp_readdress if options.dhcp_readdress is None else options.dhcp_readdress)
 
@@ -112,5 +111,5 @@ def refuse_ignored_options(wanted: MacvlanLink, found: MacvlanLink) -> None:
     for name, asked, got in compared:
         if asked is not None and asked != got:
             raise RequestRefused(
-                f"{name}: the kernel was asked for {asked} and has {got}: this kernel cannot do it"
+                f"{name}={asked} is not supported by this kernel, which uses {got}: leave it out"
             )

@@ -59,7 +59,7 @@ def parsing_answer(what: str) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EngineError(f"what it says of {what} is not understood: {error!r}") from error
+        raise EngineError(f"its answer about {what} cannot be parsed: {error!r}") from error
 
 
 class DisabledEngine:
@@ -179,7 +179,7 @@ class EngineClient:
     async def _containers_of(self, network_id: str) -> Mapping[str, Any]:
         network = await self._request(b"GET", f"/networks/{quote(network_id, safe='')}")
         if not isinstance(network, dict) or network.get("Id") != network_id:
-            raise EngineError(f"it answered with something else than network {network_id}")
+            raise EngineError(f"it answered with another network than {network_id}")
         containers: Mapping[str, Any] = network.get("Containers") or {}
         return containers
 

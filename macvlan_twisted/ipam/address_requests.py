@@ -55,8 +55,8 @@ class AddressRequests:
         pool = self._pools.find(request.pool_id)
         if pool is None:
             raise NotFound(
-                f"pool {request.pool_id!r} is not known to the plugin: its state was removed; remove the network and "
-                "create it again"
+                f"pool {request.pool_id!r} is not known to the plugin, its state was lost: remove the "
+                "network and create it again, or start the plugin once with --recover"
             )
         requested = await self._purposes.of(request, pool)
         if requested.purpose is Purpose.ENDPOINT or requested.address is None:
@@ -146,8 +146,9 @@ class ContainerAddresses:
         if address not in pool.prefix:
             await self._leases.release(pool.lan_parent, binding.mac)
             raise RequestRefused(
-                f"the DHCP server {binding.server_id} on {pool.lan_parent} leases {address}, which is not in --subnet "
-                f"{pool.prefix}: create the network with the subnet of that LAN, or without --subnet"
+                f"DHCP server {binding.server_id} on {pool.lan_parent} leases {address}, which is not in "
+                f"--subnet {pool.prefix}: create the network with the subnet of that LAN, or without "
+                "--subnet"
             )
         try:
             await self._allocations.allocate(

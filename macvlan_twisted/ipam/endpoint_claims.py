@@ -76,11 +76,12 @@ class EndpointClaims:
         if allocated:
             user = self._users[allocated[0].pool_id, int(address)]
             raise RequestRefused(
-                f"CreateEndpoint comes too late: address {address} was released, and endpoint {user} has it now; start the "
-                "container again"
+                f"address {address} was released before its endpoint was created, and endpoint "
+                f"{user[:12]} has it now: start the container again"
             )
         raise RequestRefused(
-            f"CreateEndpoint comes too late: address {address} of pool {subnet} was released; start the container again"
+            f"address {address} of pool {subnet} was released before its endpoint was created: start "
+            "the container again"
         )
 
     def _is_allocated(self, pool: Pool, address: IPAddress) -> bool:

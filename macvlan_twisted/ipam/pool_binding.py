@@ -60,9 +60,9 @@ class PoolMatch:
         found = self._candidates(network_id, subnet, auxiliary)
         if found and not any(each.fits(parents) for each in found):
             raise RequestRefused(
-                f"--ipam-opt parent={found[0].parent} and the network's parent {' or '.join(sorted(parents))} differ, so addresses "
-                f"of pool {found[0].described()} would be looked for on another LAN: give the same parent in -o parent= and "
-                "--ipam-opt parent="
+                f"--ipam-opt parent={found[0].parent} is not the network's parent "
+                f"{' or '.join(sorted(parents))} (pool {found[0].described()}): give the same parent in "
+                "-o parent= and --ipam-opt parent="
             )
 
     def refuse_other_options(
@@ -91,10 +91,10 @@ class PoolMatch:
             option, value = next((each, wanted[each]) for each in wanted if each in lacking[0])
             text = str(value).lower() if isinstance(value, bool) else str(value)
             raise RequestRefused(
-                f"-o {option}={text} has no effect where this plugin manages the addresses, and pool {found[0].described()} was "
-                f"requested without --ipam-opt {option}={text}: add that. Docker Compose drops ipam.options: create the network "
-                "with docker network create and name it as external in the compose file, or start the plugin with "
-                f"--{option.replace('_', '-')} {text}"
+                f"-o {option}={text} has no effect without --ipam-opt {option}={text} where this plugin "
+                f"manages the addresses (pool {found[0].described()}): add --ipam-opt {option}={text}. "
+                "Docker Compose drops ipam.options: create the network with docker network create and "
+                f"use it as external, or start the plugin with --{option.replace('_', '-')} {text}"
             )
 
     def find(
@@ -319,15 +319,15 @@ class PoolBinding:
             await self._ensure_parent(each, parent)
         pools = [self._pools.by_id[each.pool_id] for each in pools if each.pool_id in self._pools.by_id]
         if not pools:
-            raise RequestRefused(f"pool {subnet} was released meanwhile")
+            raise RequestRefused(f"pool {subnet} was released meanwhile: create the network again")
         address = wanted
         if address is None:
             address = next((each for each in preferred if each in pools[0].prefix), None)
         if address is None and pools[0].dhcp:
             raise RequestRefused(
-                f"access from the host needs an address of the host's own in {pools[0].prefix}, where the LAN's DHCP server "
-                "hands out the others: choose one that it does not, and give it with -o host_address=ADDRESS, or leave host "
-                "access out with -o host_access=false"
+                f"host access needs an address for the host in {pools[0].prefix}, where a DHCP server "
+                "assigns the others: give one outside its range with -o host_address=ADDRESS, or use -o "
+                "host_access=false"
             )
         if address is None:
             address = await self._selection.next(pools[0])

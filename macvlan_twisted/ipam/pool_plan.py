@@ -43,25 +43,26 @@ class PoolPlanner:
             return evolve(pool, dhcp=False)
         if request.v6:
             raise RequestRefused(
-                "--ipam-opt dhcp=true leases IPv4 addresses only: leave --ipv6 out, or create the network without dhcp"
+                "--ipam-opt dhcp=true leases IPv4 addresses only: leave --ipv6 out, or create the "
+                "network without dhcp"
             )
         parent = parent_of(options, config)
         if not parent:
             raise RequestRefused(
-                "--ipam-opt dhcp=true needs a NIC: name it with --ipam-opt parent= as well, or start the plugin with "
-                "--host-interface"
+                "--ipam-opt dhcp=true needs a parent: name a NIC with --ipam-opt parent=, or start the "
+                "plugin with --host-interface"
             )
         if request.sub_pool is not None:
             raise RequestRefused(
-                f"--ip-range {request.sub_pool} has no meaning with --ipam-opt dhcp=true, for the DHCP server chooses: "
-                "leave one of them out"
+                f"--ip-range {request.sub_pool} has no effect with --ipam-opt dhcp=true, the DHCP server "
+                "chooses: leave one of them out"
             )
         if request.pool is not None:
             return plan_pool(request, config, nonce)
         facts = await self._discover(parent)
         if facts.prefix_length is None:
             raise RequestRefused(
-                f"the DHCP server {facts.server_id} on {parent} names no subnet mask: give --subnet and --gateway"
+                f"DHCP server {facts.server_id} on {parent} sends no subnet mask: give --subnet and --gateway"
             )
         prefix = IPv4Network((facts.offered, facts.prefix_length), strict=False)
         router = facts.router if facts.router in prefix else None
@@ -72,7 +73,10 @@ class PoolPlanner:
         try:
             return await self._leases.discover(parent)
         except LinkError as failure:
-            raise RequestRefused(f"no DHCP server can be asked on {parent}: {failure}") from None
+            raise RequestRefused(
+                f"no DHCP server can be asked on {parent} ({failure}): bring the parent up, or give "
+                "--subnet and --gateway"
+            ) from None
 
     def gateway_in_data(self, pool: Pool) -> IPInterface | None:
         """The gateway for the reply to RequestPool: without a subnet the user cannot name one."""
@@ -116,14 +120,14 @@ def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
         prefix = _default_prefix(config, parent, version)
     if prefix.version != version:
         raise RequestRefused(
-            f"pool {prefix} is not of IPv{version}, which was asked for: give a subnet of that family"
+            f"subnet {prefix} is not of IPv{version}, which was requested: give a subnet of that family"
         )
     barred = range_without_lan(prefix)
     if barred is not None and not is_link_local(
         prefix
     ):  # CreateNetwork refuses that unless the network is internal
         raise RequestRefused(
-            f"subnet {prefix} has addresses of {barred}, which no host on a LAN may have: give the LAN's own --subnet"
+            f"subnet {prefix} contains {barred}, which no host on a LAN may have: give the LAN's own --subnet"
         )
     part = request.sub_pool
     if part is None and request.pool in (None, config.subnet_of_version(version)):
@@ -157,13 +161,13 @@ def _default_prefix(config: Config, parent: str, version: int) -> IPNetwork:
     prefix = config.subnet_of_version(version)
     if parent != (config.host_interface or ""):
         raise RequestRefused(
-            f"no subnet was given, and the plugin knows that of its host interface {config.host_interface or '(none)'} "
-            f"alone, not that of {parent}: give --subnet"
+            f"no subnet is known for parent {parent}, only for the host interface "
+            f"{config.host_interface or '(none)'}: give --subnet and --gateway"
         )
     if prefix is None:
         raise RequestRefused(
-            f"no subnet was given, and the plugin knows none for IPv{version} on {parent or 'any parent'}: give --subnet, "
-            "or start the plugin with --macvlan-subnet"
+            f"no IPv{version} subnet is known for {parent or 'any parent'}: give --subnet, or start "
+            "the plugin with --macvlan-subnet"
         )
     return prefix
 
@@ -180,6 +184,6 @@ def refuse_overlap(pool: Pool, others: Mapping[str, Pool]) -> None:
             and other.prefix.overlaps(pool.prefix)
         ):
             raise RequestRefused(
-                f"subnet {pool.prefix} overlaps {other.prefix}, which is in use on parent {pool.parent or 'of no name'}: "
-                f"give --subnet {other.prefix} and a part of it as --ip-range"
+                f"subnet {pool.prefix} overlaps {other.prefix}, which is in use on parent "
+                f"{pool.parent or '(none)'}: give --subnet {other.prefix}, with a part of it as --ip-range"
             )

@@ -386,19 +386,21 @@ def _key(pool: Pool) -> tuple[str, str]:
 
 
 def pool_released_error(pool: Pool) -> RequestRefused:
-    return RequestRefused(f"pool {pool.described()} was released meanwhile")
+    return RequestRefused(f"pool {pool.described()} was released meanwhile: create the network again")
 
 
 def inconclusive_error(pool: Pool, reason: str) -> RequestRefused:
     return RequestRefused(
-        f"no address of pool {pool.described()} is handed out, for it cannot be found out whether it is in use on "
-        f"{pool.lan_parent or 'any parent'}: {reason}; mend that, or create the network with --ipam-opt conflict_detection=on"
+        f"no address of pool {pool.described()} can be probed on "
+        f"{pool.lan_parent or 'any parent'} ({reason}): bring the parent up, or create the "
+        "network with --ipam-opt conflict_detection=on"
     )
 
 
 def _addresses_in_use_error(prefetch: PoolPrefetch, pool: Pool) -> RequestRefused:
     return RequestRefused(
-        f"no address of pool {pool.described()} is handed out: {prefetch.conflicts_in_a_row} in a row are in use by others on "
-        f"{pool.lan_parent}, the last one by MAC {prefetch.mac}; if a router there answers for all of them (proxy ARP), have it stop, or create the network with "
-        "--ipam-opt conflict_detection=off; else give another --ip-range"
+        f"no free address found in pool {pool.described()}: {prefetch.conflicts_in_a_row} in a "
+        f"row are in use by others on {pool.lan_parent}, the last one by MAC {prefetch.mac}; give "
+        "another --ip-range, or stop the router that answers for all of them (proxy ARP), or "
+        "create the network with --ipam-opt conflict_detection=off"
     )

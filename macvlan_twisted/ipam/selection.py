@@ -138,8 +138,9 @@ class AddressSelection:
         user = self._conflicts.noticed(pool.lan_parent, address)
         if user is not None:
             raise RequestRefused(
-                f"address {address} is in use on {pool.lan_parent}: {user}, which was noticed after it had been allocated; start "
-                "the container again, or, if you gave --ip, give another one or take the address from that host"
+                f"address {address} is in use on {pool.lan_parent} by {user}, noticed after it was "
+                "allocated: start the container again; with --ip, give another one or change the address "
+                "of that host"
             )
 
     def _may_choose(self, pool: Pool, address: IPAddress) -> bool:
@@ -175,10 +176,14 @@ class AddressSelection:
         excluded = count_excluded(span, self._excluded[pool.prefix.version], shared.taken)
         aside = sum(span.first <= each <= span.last for each in shared.aside)
         taken = shared.taken.bisect_right(span.last) - shared.taken.bisect_left(span.first) - aside
-        others = f", {aside} are in use by others on the LAN of {pool.lan_parent}" if aside else ""
+        others = f", {aside} in use by other hosts on {pool.lan_parent}" if aside else ""
+        barred = f", {excluded} excluded (the host's own, routers, --exclude)" if excluded else ""
+        larger = (
+            "larger --ip-range" if pool.part is not None and pool.part != pool.prefix else "larger --subnet"
+        )
         return RequestRefused(
-            f"no free address in pool {pool.described()}: of {span.size} usable addresses {taken} are taken{others} and "
-            f"{excluded} more are excluded; remove containers or widen --ip-range"
+            f"pool {pool.described()} is exhausted, {taken} of {span.size} addresses are allocated{others}{barred}: remove "
+            f"containers, or create the network again with a {larger}"
         )
 
     async def refuse_used_by_others(self, pool: Pool, address: IPAddress) -> None:
@@ -231,8 +236,8 @@ class AddressSelection:
         span = usable_span(pool.prefix)
         if address not in pool.prefix or not span.first <= int(address) <= span.last:
             raise RequestRefused(
-                f"{purpose.value} address {address} is not a host's address in pool {pool.prefix}: give one of its "
-                f"{span.size} from {pool.address(span.first)} to {pool.address(span.last)}"
+                f"{purpose.value} address {address} is not a host address of {pool.prefix}: give one from "
+                f"{pool.address(span.first)} to {pool.address(span.last)}"
             )
 
     def refuse_taken(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
@@ -245,24 +250,25 @@ class AddressSelection:
         number = int(address)
         if shared.is_endpoint_address(number):
             raise RequestRefused(
-                f"{purpose.value} address {address} of pool {pool.prefix} is in use by a container: choose another one"
+                f"{purpose.value} address {address} of {pool.prefix} is in use by a container: give "
+                "another one"
             )
         # The engine requests each auxiliary address once per pool: the second request comes from a user or a container.
         is_repeated = purpose is Purpose.AUXILIARY and pool.pool_id in shared.reserved.get(number, ())
         if is_repeated or (purpose is Purpose.ENDPOINT and number in shared.reserved):
             raise RequestRefused(
-                f"address {address} of pool {pool.prefix} is reserved as a network's gateway or auxiliary address: "
-                "choose another one"
+                f"address {address} of {pool.prefix} is reserved as a network's gateway or auxiliary "
+                "address: give another one"
             )
         if purpose in (Purpose.AUXILIARY, Purpose.HOST) and shared.is_unconfirmed(number):
             raise RequestRefused(
-                f"{purpose.value} address {address} of pool {pool.prefix} was named in another pool before, as a container's or "
-                "an auxiliary one: choose another one, or remove that network first"
+                f"{purpose.value} address {address} of {pool.prefix} is in use by another network, as a "
+                "container's or an auxiliary address: give another one, or remove that network first"
             )
 
 
 def in_use_error(pool: Pool, address: IPAddress, verdict: Taken) -> RequestRefused:
     return RequestRefused(
-        f"address {address} is in use on {pool.lan_parent}: MAC {verdict.mac} {verdict.how.value}; give another --ip, or "
-        "take the address from that host"
+        f"address {address} is in use on {pool.lan_parent} by MAC {verdict.mac}, which "
+        f"{verdict.how.value}: give another --ip, or change the address of that host"
     )

@@ -31,7 +31,7 @@ class Evidence(enum.Enum):
     PROBED = "is about to take it, too"
     CLAIMED = "claimed it a moment ago"
     OURS = "has it from us"
-    HOST = "is of the host itself"
+    HOST = "is the host itself"
 
 
 @frozen

@@ -42,8 +42,8 @@ class HostRoutes:
         """
         if address in self.addresses_on(parent):
             raise RequestRefused(
-                f"address {address} is that of the host itself on parent {parent} (-o host_access): choose another one, "
-                f"and create the network with --aux-address host={address}, so that it is never handed out"
+                f"address {address} is the host's own on parent {parent} (-o host_access): give another "
+                f"--ip, and create the network with --aux-address host={address}"
             )
 
     # Networks.

@@ -128,7 +128,7 @@ class PacketSocket:
         except OSError as error:
             # if_nametoindex() gives no number.
             number = error.errno or errno.ENODEV
-            raise LinkError(f"listening on {self.parent}: {os.strerror(number)}", number) from None
+            raise LinkError(f"cannot listen on {self.parent}: {os.strerror(number)}", number) from None
         self._reactor.addReader(self)
 
     def _bound_socket(self) -> socket.socket:
@@ -162,10 +162,10 @@ class PacketSocket:
                 speaker = self._socket.getsockname()[0] or speaker  # its present name
             self._socket.sendto(frame, (speaker, 0))
         except BlockingIOError:
-            raise LinkError(f"sending on {self.parent}: its queue is full", errno.EAGAIN) from None
+            raise LinkError(f"cannot send on {self.parent}: its queue is full", errno.EAGAIN) from None
         except OSError as error:
             raise LinkError(
-                f"sending on {self.parent}: {os.strerror(error.errno or 0)}", error.errno or 0
+                f"cannot send on {self.parent}: {os.strerror(error.errno or 0)}", error.errno or 0
             ) from None
 
     def _check_carrier(self) -> None:
@@ -174,9 +174,9 @@ class PacketSocket:
         request = struct.pack("16sh14x", name.encode(), 0)
         (flags,) = struct.unpack_from("h", fcntl.ioctl(self._socket, _SIOCGIFFLAGS, request), 16)
         if not flags & _IFF_UP:
-            raise LinkError(f"sending on {self.parent}: {os.strerror(errno.ENETDOWN)}", errno.ENETDOWN)
+            raise LinkError(f"cannot send on {self.parent}: {os.strerror(errno.ENETDOWN)}", errno.ENETDOWN)
         if not flags & _IFF_RUNNING:
-            raise LinkError(f"sending on {self.parent}: it has no carrier", errno.ENETDOWN)
+            raise LinkError(f"cannot send on {self.parent}: no carrier", errno.ENETDOWN)
 
     def listen(self, handler: FrameHandler) -> Callable[[], None]:
         self._handlers.append(handler)

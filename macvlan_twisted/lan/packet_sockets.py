@@ -85,7 +85,7 @@ class ParentSocket:
     def _open_socket(self) -> OpenSocket:
         if self.packet_socket is None or self.packet_socket.broken:
             self._when_away(self.parent)
-            raise LinkError(f"parent {self.parent} is not there (any more), or was not listened to yet")
+            raise LinkError(f"parent {self.parent} is absent, or its socket is not open yet")
         return self.packet_socket
 
 
@@ -130,7 +130,7 @@ class PacketSockets:
         if not self._is_open(socket):
             async with self._locks.acquire(parent):
                 if parent not in self._users:  # too late: nobody would remove our link again
-                    raise LinkError(f"nobody uses parent {parent} any more")
+                    raise LinkError(f"parent {parent} has no user any more")
                 if not self._is_open(socket):
                     await self._open(socket)
         return socket

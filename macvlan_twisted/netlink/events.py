@@ -69,7 +69,7 @@ class LinkEvents:
             names = dict(socket.if_nameindex())
         except OSError as error:
             number = error.errno or 0
-            raise LinkError(f"hearing of links: {os.strerror(number)}", number) from None
+            raise LinkError(f"cannot listen for link events: {os.strerror(number)}", number) from None
         self._socket = events
         self._names = names
         self._reactor.addReader(self)

@@ -34,7 +34,7 @@ class HostAddressing(NetlinkSockets):
 
     def default_routes(self) -> list[DefaultRoute]:
         found = []
-        with link_errors("reading default routes"):
+        with link_errors("cannot read default routes"):
             for family in (socket.AF_INET, socket.AF_INET6):
                 for route in self._netlink.get_default_routes(family=family):
                     link, gateway = route.get_attr("RTA_OIF"), route.get_attr("RTA_GATEWAY")
@@ -50,7 +50,7 @@ class HostAddressing(NetlinkSockets):
         return sorted(found, key=lambda route: route.metric)
 
     def addresses_of(self, name: str) -> list[IPInterface]:
-        with link_errors(f"reading addresses of {name}"):
+        with link_errors(f"cannot read addresses of {name}"):
             return [
                 ip_interface(
                     f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
@@ -59,7 +59,7 @@ class HostAddressing(NetlinkSockets):
             ]
 
     def host_addresses(self) -> dict[IPAddress, str]:
-        with link_errors("reading the host's addresses"):
+        with link_errors("cannot read the host's addresses"):
             names = dict(socket.if_nameindex())
             return {
                 parse_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")): names.get(
@@ -77,22 +77,22 @@ class HostAddressing(NetlinkSockets):
             except FileNotFoundError:
                 if family == "ipv6" and not os.path.isdir("/proc/sys/net/ipv6"):
                     continue
-                raise LinkError(f"setting {setting} of {name}: the link is not there", errno.ENODEV) from None
+                raise LinkError(f"cannot set {setting} of {name}: the link is gone", errno.ENODEV) from None
             except OSError as error:
                 raise LinkError(
-                    f"setting {setting} of {name}: {os.strerror(error.errno or 0)}", error.errno or 0
+                    f"cannot set {setting} of {name}: {os.strerror(error.errno or 0)}", error.errno or 0
                 ) from None
 
     def add_address(self, name: str, address: IPInterface) -> None:
         request: dict[str, Any] = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
         if address.version == 6:
             request["flags"] = _IFA_F_NODAD
-        with link_errors(f"giving {name} the address {address}"), _ADD_ADDRESS:
+        with link_errors(f"cannot add address {address} to {name}"), _ADD_ADDRESS:
             self._netlink.addr("replace", index=index_of(name), **request)
 
     def delete_address(self, name: str, address: IPInterface) -> bool:
         try:
-            with link_errors(f"taking the address {address} from {name}"), _REMOVE_ADDRESS:
+            with link_errors(f"cannot remove address {address} from {name}"), _REMOVE_ADDRESS:
                 self._netlink.addr(
                     "del", index=index_of(name), address=str(address.ip), prefixlen=address.network.prefixlen
                 )
@@ -103,7 +103,7 @@ class HostAddressing(NetlinkSockets):
         return True
 
     def add_host_route(self, route: HostRoute) -> None:
-        doing = f"making the route to {route.destination} by {route.link}"
+        doing = f"cannot add the route to {route.destination} by {route.link}"
         try:
             with link_errors(doing), _ADD_ROUTE:
                 self._netlink.route("add", **_route_request(route))
@@ -120,8 +120,8 @@ class HostAddressing(NetlinkSockets):
             )
             if present is None:
                 raise LinkError(
-                    f"{doing}: the host has another route to that address already: find it with ip route show "
-                    f"{route.destination}, and remove it",
+                    f"{doing}: the host has another route to that address: remove it, ip route show "
+                    f"{route.destination} lists it",
                     errno.EEXIST,
                 ) from None
             if present != route:
@@ -130,7 +130,10 @@ class HostAddressing(NetlinkSockets):
 
     def delete_host_route(self, route: HostRoute) -> bool:
         try:
-            with link_errors(f"removing the route to {route.destination} by {route.link}"), _REMOVE_ROUTE:
+            with (
+                link_errors(f"cannot remove the route to {route.destination} by {route.link}"),
+                _REMOVE_ROUTE,
+            ):
                 self._netlink.route("del", **_route_request(route))
         except LinkError as failure:
             if failure.errno in (errno.ENODEV, errno.ESRCH):
@@ -146,7 +149,7 @@ class HostAddressing(NetlinkSockets):
                 return []
             raise
         found = []
-        with link_errors(f"reading the routes by {link}"):
+        with link_errors(f"cannot read the routes by {link}"):
             for family, length in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
                 for message in self._netlink.route("dump", family=family):
                     if (message["proto"], message["dst_len"], message.get_attr("RTA_OIF")) == (

@@ -84,7 +84,7 @@ class NamespaceSandboxes:
 
         with _opened(path) as sandbox, _opened(_OWN) as own:
             if os.path.sameopenfile(sandbox, own):
-                raise LinkError(f"{path} is no sandbox, it is the host's own network: it is not touched")
+                raise LinkError(f"{path} is the host's own network namespace and is not changed")
             return _visit(sandbox, work)
 
 
@@ -123,7 +123,7 @@ def _opened(path: str) -> Iterator[int]:
         except OSError:
             kind = 0
         if kind != _CLONE_NEWNET:
-            raise LinkError(f"{path} is no network namespace, as it is seen from here", errno.EINVAL)
+            raise LinkError(f"{path} is not a network namespace of this host", errno.EINVAL)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -142,11 +142,13 @@ def _visit(namespace: int, work: Callable[[], T]) -> T:
             number = error.errno or 0
             if number == errno.EPERM:
                 raise LinkError(
-                    f"entering a container's sandbox needs {NEEDED}, which the plugin does not have: give it that, as "
-                    "the documentation of DHCP tells",
+                    f"cannot enter the container's network namespace without {NEEDED}: grant it to the "
+                    "plugin, see the manual on DHCP",
                     number,
                 ) from None
-            raise LinkError(f"entering a container's sandbox: {os.strerror(number)}", number) from None
+            raise LinkError(
+                f"cannot enter the container's network namespace: {os.strerror(number)}", number
+            ) from None
         return work()
 
     outcome: Future[T] = Future()

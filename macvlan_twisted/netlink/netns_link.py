@@ -67,11 +67,12 @@ class NetnsLinkEditor:
 
     def _find(self, mac: str) -> int:
         """:raises LinkError: not exactly one macvlan link has the MAC, so it is another sandbox."""
-        with _link_errors("listing the links of a sandbox"):
+        with _link_errors("cannot list the links of a sandbox"):
             found: list[int] = [each["index"] for each in self._netlink.link("dump") if _is_ours(each, mac)]
         if len(found) != 1:
             raise LinkError(
-                f"of the links in the sandbox {len(found) or 'none'} are macvlan links with MAC {mac}: nothing is touched",
+                f"the sandbox has {len(found) or 'no'} macvlan links with MAC {mac} instead of one: "
+                "nothing is changed",
                 errno.ENODEV,
             )
         return found[0]
@@ -88,14 +89,14 @@ class NetnsLinkEditor:
                 self._apply(before)
             except LinkError as another:
                 raise LinkError(
-                    f"{failure}; and what was there before could not be put back: {another}", failure.errno
+                    f"{failure}; and the previous state could not be restored: {another}", failure.errno
                 ) from None
             raise
         return tuple(map(str, lost))
 
     def _read(self) -> tuple[_LinkState, bool]:
         """The link, and whether the sandbox has a default route by any link."""
-        with _link_errors("reading the addresses and routes of a sandbox"):
+        with _link_errors("cannot read the addresses and routes of a sandbox"):
             addresses = tuple(
                 IPv4Interface((each.get_attr("IFA_LOCAL"), each["prefixlen"]))
                 for each in self._netlink.get_addr(family=socket.AF_INET, index=self._index)
@@ -132,12 +133,12 @@ class NetnsLinkEditor:
                 request = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
                 if address.network.prefixlen < 31:
                     request["broadcast"] = str(address.network.broadcast_address)
-                with _link_errors(f"giving a container the address {address}"), _ADD_ADDRESS:
+                with _link_errors(f"cannot add address {address} to a container"), _ADD_ADDRESS:
                     self._netlink.addr("add", index=self._index, family=socket.AF_INET, **request)
 
     def _delete_address(self, address: IPv4Interface) -> None:
         with (
-            _link_errors(f"taking the address {address} from a container", errno.EADDRNOTAVAIL),
+            _link_errors(f"cannot remove address {address} from a container", errno.EADDRNOTAVAIL),
             _REMOVE_ADDRESS,
         ):
             self._netlink.addr(
@@ -145,7 +146,7 @@ class NetnsLinkEditor:
             )
 
     def _delete_route(self, route: _Route) -> None:
-        with _link_errors(f"removing a container's route {route}", errno.ESRCH), _REMOVE_ROUTE:
+        with _link_errors(f"cannot remove a container's route {route}", errno.ESRCH), _REMOVE_ROUTE:
             self._netlink.route("del", **self._request(route))
 
     def _add_routes(self, wanted: _LinkState) -> Iterator[_Route]:
@@ -154,7 +155,7 @@ class NetnsLinkEditor:
             if route in there:
                 continue
             try:
-                with _link_errors(f"making a container's route {route}", errno.EEXIST), _ADD_ROUTE:
+                with _link_errors(f"cannot add a container's route {route}", errno.EEXIST), _ADD_ROUTE:
                     self._netlink.route("add", **self._request(route))
             except LinkError as failure:
                 if failure.errno not in _UNREACHABLE or route.destination == _EVERYWHERE:

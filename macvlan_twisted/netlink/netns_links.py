@@ -49,7 +49,7 @@ def links_elsewhere() -> list[NetnsLink]:
             return [link for number in numbers if number is not None for link in _links_in(netlink, number)]
     except OSError as error:
         number = error.errno or 0
-        raise LinkError(f"seeing links in other namespaces: {os.strerror(number)}", number) from None
+        raise LinkError(f"cannot list links in other namespaces: {os.strerror(number)}", number) from None
 
 
 def _own_nsid(netlink: socket.socket) -> int | None:

@@ -62,7 +62,7 @@ class NetlinkKernel(HostAddressing):
     def find(self, name: str) -> LinkFacts | None:
         try:
             index = index_of(name)
-            with link_errors(f"reading link {name}"):
+            with link_errors(f"cannot read link {name}"):
                 return _facts(self._netlink.link("get", index=index)[0])
         except LinkError as failure:
             if failure.errno == errno.ENODEV:
@@ -85,16 +85,16 @@ class NetlinkKernel(HostAddressing):
         return links_elsewhere()
 
     def links(self) -> list[LinkFacts]:
-        with link_errors("listing links"):
+        with link_errors("cannot list links"):
             return [_facts(message) for message in self._netlink.link("dump")]
 
     def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
         request = port_request(port, index_of(port.parent), prove_mac_free)
-        with link_errors(f"making macvlan link {port.name} on {port.parent}"), _MAKE_PORT:
+        with link_errors(f"cannot create macvlan link {port.name} on {port.parent}"), _MAKE_PORT:
             self._templated.add_link(port.name, port.mac, **request)
         try:
             index = index_of(port.name)
-            with link_errors(f"marking link {port.name} as ours"), _MARK_PORT:
+            with link_errors(f"cannot mark link {port.name} as ours"), _MARK_PORT:
                 self._templated.mark(index, port.alias)
         except BaseException:
             self.delete(port.name)
@@ -102,7 +102,7 @@ class NetlinkKernel(HostAddressing):
 
     def read_macvlan(self, name: str) -> MacvlanLink | None:
         try:
-            with link_errors(f"reading link {name}"):
+            with link_errors(f"cannot read link {name}"):
                 message = self._netlink.link("get", index=index_of(name))[0]
         except LinkError as failure:
             if failure.errno == errno.ENODEV:
@@ -138,26 +138,26 @@ class NetlinkKernel(HostAddressing):
         request: dict[str, Any] = {"ifname": name, "kind": "dummy", "group": group}
         if mtu is not None:
             request["mtu"] = mtu
-        with link_errors(f"making dummy link {name}"), _MAKE_DUMMY:
+        with link_errors(f"cannot create dummy link {name}"), _MAKE_DUMMY:
             self._netlink.link("add", **request)
         self._finish(name, alias)
 
     def _finish(self, name: str, alias: str) -> None:
         try:
             _keep_host_off(name)
-            with link_errors(f"bringing up {name}"), _MARK_PARENT:
+            with link_errors(f"cannot bring up {name}"), _MARK_PARENT:
                 self._netlink.link("set", index=index_of(name), ifalias=alias, state="up")
         except BaseException:
             self.delete(name)
             raise
 
     def set_up(self, name: str) -> None:
-        with link_errors(f"bringing up {name}"), _BRING_UP:
+        with link_errors(f"cannot bring up {name}"), _BRING_UP:
             self._netlink.link("set", index=index_of(name), state="up")
 
     def set_group(self, name: str, group: int) -> bool:
         try:
-            with link_errors(f"retiring link {name}"), _RETIRE:
+            with link_errors(f"cannot retire link {name}"), _RETIRE:
                 self._templated.retire(index_of(name), group)
         except LinkError as failure:
             return _unless_gone(failure)
@@ -165,18 +165,18 @@ class NetlinkKernel(HostAddressing):
 
     def delete(self, name: str) -> bool:
         try:
-            with link_errors(f"removing link {name}"), _REMOVE:
+            with link_errors(f"cannot remove link {name}"), _REMOVE:
                 self._netlink.link("del", index=index_of(name))
         except LinkError as failure:
             return _unless_gone(failure)
         return True
 
     def members_of_group(self, group: int) -> Sequence[Marked]:
-        with link_errors(f"listing the links of group {group}"):
+        with link_errors(f"cannot list the links of group {group}"):
             return self._templated.members(group)
 
     def delete_group(self, group: int) -> None:
-        with link_errors(f"removing the retired links of group {group}"), _REMOVE_GROUP:
+        with link_errors(f"cannot remove the retired links of group {group}"), _REMOVE_GROUP:
             self._templated.remove_group(group)
 
 

@@ -19,10 +19,10 @@ from ..errors import LinkError
 from .message_templates import MessageTemplates, afford_event_loop
 
 _BY_KERNEL = {
-    errno.EEXIST: "a link of that name exists already and is not touched",
-    errno.ENODEV: "the link is not there (any more)",
+    errno.EEXIST: "a link of that name exists already",
+    errno.ENODEV: "the link is gone",
     errno.EPERM: "permission denied: the plugin needs CAP_NET_ADMIN",
-    errno.EOPNOTSUPP: "this kernel does not support it (a module may be missing)",
+    errno.EOPNOTSUPP: "not supported by this kernel (a module may be missing)",
     errno.ENETDOWN: "the parent is down",
 }
 
@@ -55,7 +55,7 @@ def index_of(name: str) -> int:
 def _index_by_ioctl(name: str) -> int:
     raw = os.fsencode(name)
     if len(raw) > _LONGEST_NAME:
-        raise LinkError(f"link {name} is not there", errno.ENODEV)
+        raise LinkError(f"link {name} does not exist", errno.ENODEV)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
             request = struct.pack("16si20x", raw, 0)
@@ -63,9 +63,9 @@ def _index_by_ioctl(name: str) -> int:
             return index
     except OSError as error:
         if error.errno == errno.ENODEV:
-            raise LinkError(f"link {name} is not there", errno.ENODEV) from None
+            raise LinkError(f"link {name} does not exist", errno.ENODEV) from None
         raise LinkError(
-            f"looking for link {name}: {os.strerror(error.errno or 0)}", error.errno or 0
+            f"cannot look up link {name}: {os.strerror(error.errno or 0)}", error.errno or 0
         ) from None
 
 

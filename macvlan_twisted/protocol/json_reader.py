@@ -25,8 +25,8 @@ def parse_body(method: str, raw: bytes) -> Fields:
     """
     if not raw.strip():
         raise BadRequest(
-            f"{method} came with an empty body: the engine lost the connection and repeats the call without "
-            "its content; run the docker command again"
+            f"{method} has an empty body, the engine lost the connection and repeats the call without "
+            "its content: run the docker command again"
         )
     try:
         # Decode first: given bytes, json.loads also accepts UTF-16, UTF-32 and lone surrogates.
@@ -35,7 +35,7 @@ def parse_body(method: str, raw: bytes) -> Fields:
         if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise BadRequest(f"{method}: the body is not JSON: half a surrogate pair is no text") from None
+        raise BadRequest(f"{method}: the body is not JSON: it has half a surrogate pair") from None
     except RecursionError:
         raise BadRequest(f"{method}: the body is nested too deeply") from None
     except ValueError as error:

@@ -79,13 +79,13 @@ def refuse_unknown_links(instance: str, links: Iterable[LinkFacts], registry: Re
             and alias.identifier in registry.made_links
         ):
             raise StartupError(
-                f"link {link.name} was made for networks as {alias.identifier}, and somebody has renamed it: rename it back, "
+                f"link {link.name} was created as {alias.identifier} and has been renamed: rename it back "
                 f"with ip link set {link.name} name {alias.identifier}, or remove it"
             )
         if link.name not in names:
             raise StateError(
-                f"state is older than link {link.name} ({link.alias}), which it does not know: an older copy was put in its "
-                "place"
+                f"state is older than link {link.name} ({link.alias}), which it does not have: an older "
+                "copy was restored"
             )
 
 

@@ -47,17 +47,19 @@ def ask_engine(config: Config) -> Inspection:
     :raises StartupError: the engine does not answer.
     """
     if not config.docker_host:
-        raise StartupError("--recover asks the engine for its networks: name its socket with --docker-host")
+        raise StartupError("--recover needs the engine: name its socket with --docker-host")
     engine = BlockingEngineClient(config.docker_host)
     try:
         return inspect_networks(engine, config.plugin_name)
     except EngineUnavailable as absent:
         raise StartupError(
-            f"--recover asks the engine for its networks, and nobody answers on {config.docker_host} ({absent}): "
-            "start Docker first, or name its socket with --docker-host"
+            f"--recover needs the engine, and none answers on {config.docker_host} ({absent}): start "
+            "Docker first, or name its socket with --docker-host"
         ) from absent
     except EngineError as refusal:
-        raise StartupError(f"--recover asks the engine for its networks, and it says: {refusal}") from refusal
+        raise StartupError(
+            f"--recover needs the engine, which refuses ({refusal}): check Docker, then start again"
+        ) from refusal
 
 
 def recover_state(

@@ -14,7 +14,7 @@ from ..addresses import IPAddress, IPInterface
 from ..errors import LinkError
 from ..netlink.kernel import ETH_P_8021Q, DefaultRoute, HostRoute, LinkFacts, MacvlanLink, NetnsLink
 
-_EXISTS = "a link of that name exists already and is not touched"
+_EXISTS = "a link of that name exists already"
 
 
 def nic(name: str, index: int, **facts: Any) -> LinkFacts:
@@ -79,7 +79,7 @@ class FakeKernel:
     def _need(self, name: str) -> LinkFacts:
         link = self._links.get(name)
         if link is None:
-            raise LinkError(f"link {name} is not there", errno.ENODEV)
+            raise LinkError(f"link {name} does not exist", errno.ENODEV)
         return link
 
     def _next_index(self) -> int:
@@ -87,7 +87,7 @@ class FakeKernel:
         return self._last_index
 
     def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
-        doing = f"making macvlan link {port.name} on {port.parent}"
+        doing = f"cannot create macvlan link {port.name} on {port.parent}"
         with self._lock:
             parent = self._need(port.parent)
             if port.name in self._links:
@@ -127,7 +127,7 @@ class FakeKernel:
 
     def _add(self, name: str, kind: str, **facts: Any) -> None:
         if name in self._links:
-            raise self._fail(f"making {kind} {name}", errno.EEXIST)
+            raise self._fail(f"cannot create {kind} {name}", errno.EEXIST)
         index = self._next_index()
         plain = nic(name, index, kind=kind, mac=f"02:fb:00:00:00:{index % 256:02x}")
         self._links[name] = evolve(plain, **facts)
@@ -182,7 +182,7 @@ class FakeKernel:
     def delete_group(self, group: int) -> None:
         with self._lock:
             members = self.members_of_group(group)
-            doing = f"removing the retired links of group {group}"
+            doing = f"cannot remove the retired links of group {group}"
             if group == 0:
                 raise self._fail(doing, errno.EPERM)
             if not members:
@@ -229,7 +229,7 @@ class FakeKernel:
             return True
 
     def add_host_route(self, route: HostRoute) -> None:
-        doing = f"making the route to {route.destination} by {route.link}"
+        doing = f"cannot add the route to {route.destination} by {route.link}"
         with self._lock:
             if not self._need(route.link).up:
                 raise self._fail(doing, errno.ENETDOWN)

@@ -154,7 +154,7 @@ class HostNetworkContract:
     @staticmethod
     def refused(host: HostFixture, route: HostRoute, number: int) -> None:
         """Expect this errno, and no route."""
-        with pytest.raises(LinkError, match=f"{route.destination}|{route.link} is not there") as caught:
+        with pytest.raises(LinkError, match=f"{route.destination}|{route.link} does not exist") as caught:
             host.kernel.add_host_route(route)
         assert errno.errorcode.get(caught.value.errno) == errno.errorcode[number]
         assert routes(host) == set()

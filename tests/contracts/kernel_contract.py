@@ -122,12 +122,12 @@ class KernelContract:
     @pytest.mark.parametrize("taken", ["lo", "eth2", "mvtone"])
     def test_existing_name_is_refused_and_its_link_stays(self, host: KernelFixture, taken: str) -> None:
         host.kernel.add_macvlan(evolve(PLAIN, alias=""))
-        said = f"{taken} on eth1: a link of that name exists already and is not touched"
+        said = f"{taken} on eth1: a link of that name exists already"
         self.refused(host, evolve(PLAIN, name=taken, mac=MAC), errno.EEXIST, said)
         self.refused(host, evolve(PLAIN, name=taken, mac=MAC), errno.EEXIST, said, prove=True)
 
     def test_missing_parent_is_refused(self, host: KernelFixture) -> None:
-        self.refused(host, evolve(PLAIN, parent="eth9"), errno.ENODEV, "link eth9 is not there")
+        self.refused(host, evolve(PLAIN, parent="eth9"), errno.ENODEV, "link eth9 does not exist")
 
     def test_wrong_value_is_refused_and_leaves_no_link(self, host: KernelFixture) -> None:
         self.refused(host, evolve(PLAIN, mtu=1501), errno.EINVAL, "Invalid argument")

@@ -42,8 +42,8 @@ def test_named_address_is_leased_or_refused(docker_host: DockerHost, server: Dhc
     web = docker_host.start("web", "--ip=192.168.77.150")
     assert assert_leased(server, web) == "192.168.77.150"
     error = docker_host.start_refusal("--ip=192.168.77.7")
-    assert "192.168.77.1 on eth1 does not give 192.168.77.7" in error
-    assert "it offers 192.168.77.1" in error
+    assert "DHCP server 192.168.77.1 on eth1 offers 192.168.77.1" in error
+    assert "instead of 192.168.77.7 to" in error
     assert "192.168.77.150" in docker_host.start_refusal("--ip=192.168.77.150")
     assert server.addresses() == {web.mac(): "192.168.77.150"}
     assert_leased(server, docker_host.start("db"))
@@ -52,7 +52,7 @@ def test_named_address_is_leased_or_refused(docker_host: DockerHost, server: Dhc
 def test_late_mac_is_refused_with_the_remedy(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("lan", *OURS)
     error = docker_host.start_refusal(UNDER_MAC)
-    assert f"MAC address {MAC} comes too late" in error
+    assert f"MAC address {MAC} is too late" in error
     assert "--ipam-driver null and -o dhcp=true" in error
     assert server.leases() == []
 

@@ -33,7 +33,7 @@ def test_late_endpoint_takes_nothing_from_a_living_container(lan: Lan) -> None:
             run("ip", "-netns", namespace, "link", "set", link, "up")
             for _ in range(2):
                 answer = host.create_answer(LATE, ADDRESS)
-                assert f"CreateEndpoint comes too late: address {ADDRESS} was released" in answer["Err"]
+                assert f"address {ADDRESS} was released before its endpoint was created" in answer["Err"]
                 assert link in links_in(namespace)
                 plugin.stop()
                 plugin.start()

@@ -41,7 +41,8 @@ def test_mac_of_another_container_is_refused(docker_host: DockerHost) -> None:
     endpoint = inspected["NetworkSettings"]["Networks"]["lan"]["EndpointID"]
     for network, words in (("lan", ["--ip=192.168.77.71"]), ("other", [])):
         error = docker_host.start_refusal(*words, f"--mac-address={CHOSEN}", network=network)
-        assert f"MAC address {CHOSEN} is in use on parent eth1 by endpoint {endpoint}" in error
+        assert f"MAC address {CHOSEN} is in use on parent eth1 by " in error
+        assert endpoint[:12] in error or "container box" in error
     assert box.ping("192.168.77.2")
     box.remove()
     next_one = docker_host.start("next", "--ip=192.168.77.71", f"--mac-address={CHOSEN}")
@@ -83,7 +84,7 @@ def test_mac_of_the_nic_is_refused(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     mac = docker_host.lan.host_links()["eth1"]["address"]
     error = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={mac}")
-    assert f"MAC address {mac} is in use on parent eth1, by the NIC itself" in error
+    assert f"MAC address {mac} is in use on parent eth1 by the NIC itself" in error
     error = docker_host.start_refusal("--ip=192.168.77.70", "--mac-address=01:00:5e:00:00:01")
     assert "'01:00:5e:00:00:01' is a multicast address" in error
     assert docker_host.start("box", "--ip=192.168.77.70").ping("192.168.77.2")

@@ -119,7 +119,7 @@ def test_starts_beyond_the_last_address_leave_nothing(docker_host: DockerHost) -
     failed = [each for each in results if each.status != 0]
     assert len(failed) == 4
     assert all(
-        "no free address in pool 192.168.77.0/24 (range 192.168.77.128/30)" in each.stderr for each in failed
+        "pool 192.168.77.0/24 (range 192.168.77.128/30) is exhausted" in each.stderr for each in failed
     )
     in_parallel(8, lambda name: engine.docker("rm", "--force", name), names)
     in_parallel(4, lambda name: docker_host.start(name, AT_ONCE), [f"again{number}" for number in range(4)])

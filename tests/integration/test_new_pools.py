@@ -36,7 +36,7 @@ def test_address_in_use_is_refused_beside_another_drivers_network(docker_host: D
     with neighbour_has(docker_host.lan, USED) as mac:
         for network in ("lan", "lan"):
             error = docker_host.start_refusal(f"--ip={USED}", network=network)
-            assert f"{USED} is in use on eth1: MAC {mac}" in error
+            assert f"{USED} is in use on eth1 by MAC {mac}" in error
     docker_host.engine.docker("network", "rm", "builtin")
 
 
@@ -110,4 +110,4 @@ def test_pools_keep_their_parents_in_any_order_of_networks() -> None:
         with neighbour_has(lan, USED) as mac:
             for parent, pool in pools.items():
                 answer = plugin.call("IpamDriver.RequestAddress", {"PoolID": pool, "Address": USED})
-                assert f"{USED} is in use on {parent}: MAC {mac}" in answer["Err"]
+                assert f"{USED} is in use on {parent} by MAC {mac}" in answer["Err"]

@@ -82,8 +82,8 @@ def test_full_pool_reports_usage_and_recovers(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", *reserved, ON_ETH1)
     assert last_bytes(docker_host, "first", "second", "third") == [64, 66, 67]
     error = docker_host.start_refusal()
-    assert "no free address in pool 192.168.77.0/24 (range 192.168.77.64/30)" in error
-    assert "of 4 usable addresses 4 are taken and 0 more are excluded" in error
+    assert "pool 192.168.77.0/24 (range 192.168.77.64/30) is exhausted" in error
+    assert "4 of 4 addresses are allocated: " in error
     docker_host.engine.docker("rm", "--force", "second")
     assert last_bytes(docker_host, "fourth") == [66]
 
@@ -95,11 +95,11 @@ def test_full_pool_reports_usage_and_recovers(docker_host: DockerHost) -> None:
 def test_service_range_is_a_default_and_exclusions_always_hold(docker_host: DockerHost) -> None:
     docker_host.create("lan", OURS, *SUBNET, ON_ETH1)
     assert last_bytes(docker_host, "first", "second", "third", "fourth") == [96, 100, 102, 103]
-    assert "of 8 usable addresses 4 are taken and 4 more are excluded" in docker_host.start_refusal()
+    assert "4 of 8 addresses are allocated, 4 excluded" in docker_host.start_refusal()
     asked = docker_host.start("asked", "--ip=192.168.77.97")  # a user may know better
     assert asked.ping("192.168.77.1")
     docker_host.create("any", OURS, ON_ETH1)
-    assert "no free address" in docker_host.start_refusal(network="any")
+    assert "is exhausted" in docker_host.start_refusal(network="any")
 
 
 @pytest.mark.one_engine
@@ -162,17 +162,17 @@ def test_wrong_ipam_options_are_refused_and_leave_nothing(docker_host: DockerHos
     wrong = {
         ("--ipam-opt=parnet=eth1", *SUBNET): "parnet",
         ("--ipam-opt=parent=a/b", *SUBNET): "parent",
-        ("--ipam-opt=parent=eth2",): "no subnet was given",
+        ("--ipam-opt=parent=eth2",): "no subnet is known for parent eth2",
         (
             "--subnet=192.168.77.0/24",
             "--gateway=192.168.77.0",
-        ): "gateway address 192.168.77.0 is not a host's address",
+        ): "gateway address 192.168.77.0 is not a host address",
         (
             "--subnet=192.168.77.0/24",
             "--gateway=192.168.77.255",
-        ): "gateway address 192.168.77.255 is not a host's address",
+        ): "gateway address 192.168.77.255 is not a host address",
         (*SUBNET, "--aux-address=me=192.168.77.1"): "address 192.168.77.1",
-        (*SUBNET, "--aux-address=me=192.168.77.255"): "192.168.77.255 is not a host's address",
+        (*SUBNET, "--aux-address=me=192.168.77.255"): "192.168.77.255 is not a host address",
     }
     error = {words: docker_host.refusal(OURS, ON_ETH1, *words) for words in wrong}
     assert {words: text for words, text in error.items() if wrong[words] not in text} == {}

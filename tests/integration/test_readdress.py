@@ -148,7 +148,7 @@ def test_without_the_option_a_container_keeps_its_address(
 def test_readdress_without_dhcp_is_refused(docker_host: DockerHost) -> None:
     """Nothing is leased where the engine manages the addresses."""
     error = docker_host.refusal("--subnet=192.168.77.0/24", "--opt=parent=eth1", READDRESS)
-    assert "-o dhcp_readdress=true is for networks whose addresses are leased by DHCP" in error
+    assert "-o dhcp_readdress=true needs addresses leased by DHCP" in error
 
 
 @on_reactor

@@ -51,7 +51,7 @@ def test_addresses_held_by_another_host_are_free_after_its_end() -> None:
         taken = [second.take() for _ in range(12)]
         assert set(taken) & set(held) == set()
         refused = second.ask()["Err"]
-        assert "no free address in pool 192.168.77.0/24 (range 192.168.77.128/28)" in refused
+        assert "pool 192.168.77.0/24 (range 192.168.77.128/28) is exhausted" in refused
         assert "4 are in use by others on the LAN of eth1" in refused
         assert "address 192.168.77.128: skipped, in use on eth1" in second.plugin.log()
 
@@ -74,5 +74,5 @@ def test_address_of_another_hosts_container_is_refused() -> None:
         second.open(HALF)
         address, mac = first.start(1)
         refused = second.ask(address)["Err"]
-        assert f"address {address} is in use on eth1: MAC {mac}" in refused
+        assert f"address {address} is in use on eth1 by MAC {mac}" in refused
         assert "--ip" in refused

@@ -130,7 +130,7 @@ class ProbingTests(LanTestCase):
         self.pass_time(0.52)
         verdict = self.successResultOf(asked)
         assert isinstance(verdict, Inconclusive)
-        self.assertIn("parent eth0 is not there", verdict.reason)
+        self.assertIn("parent eth0 is absent", verdict.reason)
 
     def test_own_link_made_again_is_no_other_host(self) -> None:
         asked = self.ask()

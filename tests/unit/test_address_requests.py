@@ -33,7 +33,7 @@ class AllocationTests(AddressTestCase):
             [self.ask(pool) for _ in range(4)], [f"192.168.1.{number}/24" for number in range(64, 68)]
         )
         with self.assert_refused(
-            RequestRefused, "192.168.1.0/24", "192.168.1.64/30", "of 4 usable addresses 4 are taken"
+            RequestRefused, "192.168.1.0/24", "192.168.1.64/30", "4 of 4 addresses are allocated"
         ):
             self.ask(pool)
 
@@ -45,9 +45,9 @@ class AllocationTests(AddressTestCase):
         with self.assert_refused(
             RequestRefused,
             "10.0.0.0/29",
-            "of 6 usable addresses 4 are taken",
-            "2 more are excluded",
-            "--ip-range",
+            "4 of 6 addresses are allocated",
+            "2 excluded",
+            "larger --subnet",
         ):
             self.ask(pool)
 

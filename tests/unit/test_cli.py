@@ -19,7 +19,7 @@ WRONG = {
     "--gateway=192.168.77": ("--gateway", "'192.168.77'"),
     "--macvlan-subnet=192.168.77.5/24": ("--macvlan-subnet", "192.168.77.5/24", "192.168.77.0/24"),
     "--gateway=10.0.0.1 --macvlan-subnet=192.168.77.0/24": ("--gateway", "10.0.0.1", "192.168.77.0/24"),
-    "--gateway=10.0.0.1 --gateway=10.0.0.2": ("--gateway", "once a family"),
+    "--gateway=10.0.0.1 --gateway=10.0.0.2": ("--gateway", "once for each family"),
     "--ip-range=10.9.0.0/24 --macvlan-subnet=10.8.0.0/16": ("--ip-range", "10.9.0.0/24"),
     "--exclude=192.168.77.9-192.168.77.1": ("--exclude", "192.168.77.9-192.168.77.1"),
     "--host-interface=much-too-long-a-name": ("--host-interface", "'much-too-long-a-name'", "15"),

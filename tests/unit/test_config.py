@@ -74,7 +74,7 @@ class OptionTableTests(SynchronousTestCase):
 
     def test_create_network_needs_an_engine(self) -> None:
         with self.assertRaisesRegex(
-            ValueError, "--create-network lan .* --docker-host none .* leave one of them out"
+            ValueError, "--create-network lan .* --docker-host is none: leave one of them out"
         ):
             from_texts(("docker-host", "none"), ("create-network", "lan"))
 
@@ -147,7 +147,7 @@ class AliasTests(SynchronousTestCase):
             self.assertEqual(from_texts((name, one), (alias, other)), twice)
             in_environment = Config.from_texts((), {variable_of(name): other, variable_of(alias): one})
             self.assertEqual(in_environment, twice)
-        with self.assertRaisesRegex(ValueError, "--macvlan-subnet was given 2 times for IPv4"):
+        with self.assertRaisesRegex(ValueError, "--macvlan-subnet is given 2 times for IPv4"):
             from_texts(("subnet", "10.0.0.0/24"), ("macvlan-subnet", "10.0.1.0/24"))
 
     def test_command_line_alias_wins_over_the_variable_of_the_name(self) -> None:
@@ -226,7 +226,7 @@ class WrongValueTests(SynchronousTestCase):
             with self.assertRaises(ValueError) as caught:
                 from_texts(*((name, text) for text in texts))
             self.assertIn(f"--{name}", str(caught.exception))
-            self.assertIn("once a family", str(caught.exception))
+            self.assertIn("once for each family", str(caught.exception))
 
     def test_gateway_and_range_must_suit_the_subnet(self) -> None:
         for name, text, subnet, words in (

@@ -80,7 +80,7 @@ class EngineManagedTests(EngineManagedTestCase):
 
     def test_address_of_the_host_is_refused(self) -> None:
         self.plugin.kernel.add_address("eth1", parse_interface(f"{ADDRESS}/24"))
-        with self.assert_refused(RequestRefused, ADDRESS, "of the host itself"):
+        with self.assert_refused(RequestRefused, ADDRESS, "which is the host itself"):
             self.create()
 
     def test_failed_endpoint_leaves_no_address_defended(self) -> None:
@@ -100,7 +100,7 @@ class EngineManagedTests(EngineManagedTestCase):
             OTHER_NETWORK, subnets=(subnet("192.168.2.0/24", "192.168.2.1"),), conflict_detection="strict"
         )
         with self.assert_refused(
-            RequestRefused, "cannot be found out", "192.168.2.7", "eth0", "Network is down"
+            RequestRefused, "cannot be probed", "192.168.2.7", "eth0", "Network is down"
         ):
             self.create("e0ffee" * 10 + "0003", "192.168.2.7", OTHER_NETWORK)
         self.assertEqual(self.plugin.conflicts.inconclusive, 1)

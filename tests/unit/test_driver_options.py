@@ -151,7 +151,7 @@ class ContradictionTests(SynchronousTestCase):
     def test_source_macs_belong_to_mode_source(self) -> None:
         macs = NetworkOptions(source_macs=("02:00:00:00:00:01",))
         refuse_contradictions(macs, MacvlanMode.SOURCE)
-        self.refused(MacvlanMode.BRIDGE, macs, "source_macs", "bridge", "-o mode=source")
+        self.refused(MacvlanMode.BRIDGE, macs, "source_macs", "bridge", "-o macvlan_mode=source")
 
     def test_mode_source_needs_source_macs(self) -> None:
         self.refused(MacvlanMode.SOURCE, NetworkOptions(), "source_macs")

@@ -24,7 +24,9 @@ ADDRESS = "192.168.1.7/24"
 class ClaimTests(ReconcilerTestCase):
     def assert_too_late(self) -> None:
         before = self.plugin.records.all_rows(), self.plugin.link_names()
-        with self.assert_refused(RequestRefused, "too late", "192.168.1.7", "start the container again"):
+        with self.assert_refused(
+            RequestRefused, "before its endpoint was created", "192.168.1.7", "start the container again"
+        ):
             self.plugin.create_endpoint(LATE)
         self.assertEqual((self.plugin.records.all_rows(), self.plugin.link_names()), before)
 
@@ -110,7 +112,7 @@ class ShownInContainerTests(PluginTestCase):
 
     def test_endpoint_shown_in_a_container_is_not_dropped(self) -> None:
         for mac in (None, "02:00:00:00:00:77"):
-            with self.assert_refused(RequestRefused, "192.168.1.7", LIVING, "is in a container"):
+            with self.assert_refused(RequestRefused, "192.168.1.7", LIVING[:12], "is in a container"):
                 self.plugin.create_endpoint(LATE, address=ADDRESS, mac=mac)
         self.assertEqual(list(self.plugin.records.rows[RecordKind.ENDPOINT]), [LIVING])
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)

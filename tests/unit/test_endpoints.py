@@ -62,13 +62,13 @@ class CreationTests(PluginTestCase):
             first = self.plugin.create_endpoint(mac=mac)
             before = self.plugin.kernel.links(), self.plugin.records.all_rows()
             self.assertEqual(self.plugin.create_endpoint(mac=mac), first)
-            with self.assert_refused(RequestRefused, ENDPOINT, "exists with other addresses"):
+            with self.assert_refused(RequestRefused, ENDPOINT[:12], "exists with other addresses"):
                 self.plugin.create_endpoint(address="192.168.1.8/24", mac=mac)
             self.assertEqual((self.plugin.kernel.links(), self.plugin.records.all_rows()), before)
             self.plugin.delete_endpoint()
 
     def test_unknown_network_is_refused_with_an_explanation(self) -> None:
-        with self.assert_refused(NotFound, OTHER_NETWORK, "create it again"):
+        with self.assert_refused(NotFound, OTHER_NETWORK[:12], "create it again"):
             self.plugin.create_endpoint(network_id=OTHER_NETWORK)
         self.assertEqual(dict(self.plugin.registry.endpoints), {})
 
@@ -118,7 +118,7 @@ class MacTests(PluginTestCase):
     def test_mac_in_use_on_the_parent_is_refused_with_its_holder(self) -> None:
         self.plugin.create_network(OTHER_NETWORK)
         self.plugin.create_endpoint(mac=MAC)
-        with self.assert_refused(RequestRefused, MAC, "eth0", ENDPOINT, NETWORK):
+        with self.assert_refused(RequestRefused, MAC, "eth0", ENDPOINT[:12], NETWORK[:12]):
             self.plugin.create_endpoint(OTHER_ENDPOINT, OTHER_NETWORK, "192.168.1.8/24", mac=MAC)
         self.assertEqual(list(self.plugin.registry.endpoints), [ENDPOINT])
 
@@ -271,7 +271,7 @@ class SeveralHoldersTests(PluginTestCase):
         self.assertEqual(set(self.plugin.registry.endpoints), {ENDPOINT, OTHER_ENDPOINT})
 
     def assert_creation_refused(self, endpoint_id: str, address: str) -> None:
-        with self.assert_refused(RequestRefused, MAC, OTHER_ENDPOINT):
+        with self.assert_refused(RequestRefused, MAC, OTHER_ENDPOINT[:12]):
             self.plugin.create_endpoint(endpoint_id, address=address, mac=MAC)
         self.assertEqual(self.plugin.link_names(), {*PLAIN_LINKS, endpoint_link_name(OTHER_ENDPOINT)})
 

@@ -145,7 +145,7 @@ class HostAddressConflictTests(HostAccessTestCase):
         made = self.plugin.start(self.plugin.networks.create(access_request()))
         self.pass_time()
         error = str(self.failureResultOf(made, RequestRefused).getErrorMessage())
-        self.assertIn(f"host address {HOST_6} is in use on eth0: MAC 02:00:00:00:00:02", error)
+        self.assertIn(f"host address {HOST_6} is in use on eth0 by MAC 02:00:00:00:00:02", error)
         self.assertFalse(self.answers_for(HOST))
         self.assertEqual(list(self.plugin.registry.networks), [OTHER_NETWORK])
         self.assertEqual(self.plugin.host_access.addresses_on("eth0"), ())

@@ -60,7 +60,7 @@ class CreationTests(PluginTestCase):
         self.plugin.create_network(parent="eth1.20")
         before = self.plugin.records.all_rows(), self.plugin.kernel.links()
         self.plugin.create_network(parent="eth1.20")
-        with self.assert_refused(RequestRefused, NETWORK, "exists with other options"):
+        with self.assert_refused(RequestRefused, NETWORK[:12], "exists with other options"):
             self.plugin.create_network(parent="eth1.20", mode="vepa")
         self.assertEqual((self.plugin.records.all_rows(), self.plugin.kernel.links()), before)
 
@@ -160,7 +160,7 @@ class DeletionTests(PluginTestCase):
         self.plugin.create_network()
         self.plugin.create_endpoint()
         self.plugin.steps.refuse |= {"set_group": 5, "delete": 5}
-        with self.assert_refused(LinkError, "delete", NETWORK):
+        with self.assert_refused(LinkError, "delete", NETWORK[:12]):
             self.plugin.delete_network()
         self.assertNotIn(NETWORK, self.plugin.registry.networks)
         self.assertEqual(self.plugin.records.rows[RecordKind.NETWORK], {})
@@ -170,21 +170,21 @@ class PassthruTests(PluginTestCase):
     def test_passthru_owns_the_parent(self) -> None:
         self.plugin.create_network(mode="passthru")
         for options in ({}, {"mode": "passthru"}):
-            with self.assert_refused(RequestRefused, NETWORK, "eth0"):
+            with self.assert_refused(RequestRefused, NETWORK[:12], "eth0"):
                 self.plugin.create_network(OTHER_NETWORK, **options)
         self.assertEqual(list(self.plugin.records.rows[RecordKind.NETWORK]), [NETWORK])
         self.plugin.create_network(OTHER_NETWORK, parent="eth1", mode="passthru")
 
     def test_passthru_is_refused_on_a_parent_in_use(self) -> None:
         self.plugin.create_network()
-        with self.assert_refused(RequestRefused, NETWORK, "cannot use mode passthru"):
+        with self.assert_refused(RequestRefused, NETWORK[:12], "cannot use mode passthru"):
             self.plugin.create_network(OTHER_NETWORK, mode="passthru")
 
     def test_passthru_refuses_a_second_container(self) -> None:
         self.plugin.create_network(mode="passthru")
         self.plugin.create_endpoint()
         before = self.plugin.records.all_rows()
-        with self.assert_refused(RequestRefused, "passthru", ENDPOINT):
+        with self.assert_refused(RequestRefused, "passthru", ENDPOINT[:12]):
             self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.assertEqual(self.plugin.records.all_rows(), before)
 
@@ -309,7 +309,7 @@ class RetryTests(PluginTestCase):
     def test_network_removal_can_be_repeated_after_a_disk_error(self) -> None:
         self.plugin.create_network()
         self.plugin.records.steps.refuse["erase"] = errno.ENOSPC
-        with self.assert_refused(LinkError, NETWORK, "a test refuses it"):
+        with self.assert_refused(LinkError, NETWORK[:12], "a test refuses it"):
             self.plugin.delete_network()
         self.plugin.records.steps.refuse.clear()
         self.plugin.delete_network()

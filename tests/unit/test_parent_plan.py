@@ -7,9 +7,16 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from macvlan_twisted.display_names import DisplayNames
 from macvlan_twisted.driver.models import Network, VlanStep
 from macvlan_twisted.driver.options import NetworkOptions
-from macvlan_twisted.driver.parent_plan import ParentPlan, plan_parent, refuse_sharing, refuse_unfit
+from macvlan_twisted.driver.parent_plan import (
+    ParentPlan,
+    plan_parent,
+    refuse_sharing,
+    refuse_unfit,
+    suggest_parent,
+)
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.link_names import dummy_link_name
 from macvlan_twisted.netlink.kernel import LinkFacts
@@ -109,7 +116,7 @@ class PlanTests(RefusalTestCase):
 
     def test_missing_parent_is_refused_as_by_the_builtin_driver(self) -> None:
         for name in ("eth7", ".20"):
-            missing = f"requested parent interface {name} was not found on the Docker host"
+            missing = f"parent interface {name} was not found on the Docker host"
             self.assert_refused((missing, "eth0, eth1"), plan, parent=name)
         self.assert_refused(("eth7 ",), plan, parent="eth7.20")
         self.assert_refused(("-o parent=",), plan, default=None, vlan_id=20)
@@ -143,13 +150,43 @@ def network(identifier: str, mode: str = "bridge", parent: str = "eth0") -> Netw
     return Network(identifier, parent, MacvlanMode(mode))
 
 
+class SuggestionTests(SynchronousTestCase):
+    def test_near_miss_is_suggested(self) -> None:
+        text = suggest_parent("eth11", [nic("lo", 1), ETH0, ETH1])
+        self.assertEqual(text, "did you mean eth1? give one of eth0, eth1, or a VLAN of one, like eth0.10")
+
+    def test_links_that_cannot_be_parents_are_left_out(self) -> None:
+        """Our own, Docker's bridges and what is plugged into a bridge, macvlan links, tunnels and wireless NICs."""
+        unfit = [
+            nic("mvh73fe3ed7889b", 10, kind="macvlan", alias="macvlan-twisted/abc/host/eth1"),
+            nic("eth1.20", 11, kind="vlan", alias="macvlan-twisted/abc/vlan/eth1.20"),
+            nic("docker0", 12, kind="bridge"),
+            nic("br-0123456789ab", 13, kind="bridge"),
+            nic("veth0", 14, kind="veth", bridge="docker0"),
+            nic("wg0", 15, kind="wireguard"),
+            nic("wlan0", 16, is_wireless=True),
+        ]
+        fit = [ETH1, nic("br0", 17, kind="bridge"), nic("bond0", 18, kind="bond")]
+        text = suggest_parent("x", [nic("lo", 1), *unfit, *fit])
+        self.assertEqual(text, "give one of bond0, br0, eth1, or a VLAN of one, like bond0.10")
+
+    def test_host_without_a_nic_is_told_so(self) -> None:
+        self.assertIn("no link that can be a parent", suggest_parent("eth1", [nic("lo", 1)]))
+
+
 class SharingTests(RefusalTestCase):
     def test_passthru_on_a_shared_parent_names_the_other_network(self) -> None:
-        words = ("macvlan network b is already using parent interface eth0",)
+        words = ("macvlan network lan is already using parent interface eth0",)
         for mine, other in (("passthru", "bridge"), ("bridge", "passthru"), ("passthru", "passthru")):
             others = [network("c", parent="eth1"), network("b", other)]
-            self.assert_refused(words, refuse_sharing, network("a", mine), others)
+            self.assert_refused(words, refuse_sharing, network("a", mine), others, DisplayNames({"b": "lan"}))
 
     def test_other_modes_share_a_parent_and_passthru_has_its_own(self) -> None:
-        refuse_sharing(network("a"), [network("b", "private"), network("c", "vepa"), network("d")])
-        refuse_sharing(network("a", "passthru"), [network("b", "passthru", "eth1"), network("a", "passthru")])
+        refuse_sharing(
+            network("a"), [network("b", "private"), network("c", "vepa"), network("d")], DisplayNames()
+        )
+        refuse_sharing(
+            network("a", "passthru"),
+            [network("b", "passthru", "eth1"), network("a", "passthru")],
+            DisplayNames(),
+        )

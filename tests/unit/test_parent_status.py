@@ -358,8 +358,8 @@ class RenamedParentTests(ParentTestCase):
         self.start_container()
         self.replace_nic(HOUR)
         self.assertEqual(self.below("eth1.20"), 3)
-        self.assert_logged("VLAN eth1.20 hangs on the link that was eth1")
-        with self.assert_refused(RequestRefused, "VLAN eth1.20 hangs on", "stop its containers"):
+        self.assert_logged("VLAN eth1.20 is on the NIC that was eth1")
+        with self.assert_refused(RequestRefused, "VLAN eth1.20 is on", "stop its containers"):
             self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.plugin.delete_endpoint()
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")

@@ -89,12 +89,12 @@ class PrefetchTests(ConflictTestCase):
         pool = self.ready("10.0.0.0/29")
         self.assertEqual(self.defended(*tens(1, 6)), tens(1, 1))
         self.assertEqual([self.gets(pool) for _ in range(6)], tens(1, 6))
-        self.assertIn("of 6 usable addresses 6 are taken", self.refusal_of(self.begin(pool)))
+        self.assertIn("6 of 6 addresses are allocated", self.refusal_of(self.begin(pool)))
 
     def test_pool_of_one_address_allocates_it_once(self) -> None:
         pool = self.ready("10.0.0.4/32")
         self.assertEqual(self.gets(pool), "10.0.0.4")
-        self.assertIn("1 are taken", self.refusal_of(self.begin(pool)))
+        self.assertIn("1 of 1 addresses are allocated", self.refusal_of(self.begin(pool)))
 
 
 class NamedPrefetchTests(ConflictTestCase):
@@ -114,7 +114,7 @@ class NamedPrefetchTests(ConflictTestCase):
         self.assertEqual(len({str(self.successResultOf(each)) for each in granted}), len(granted))
         for each in asked:
             if each not in granted:
-                self.assertIn("10.0.0.1 of pool 10.0.0.0/24 is in use by a container", self.refusal_of(each))
+                self.assertIn("10.0.0.1 of 10.0.0.0/24 is in use by a container", self.refusal_of(each))
 
     def test_named_address_of_a_neighbour_is_refused_with_its_mac(self) -> None:
         self.neighbour_has("10.0.0.77")
@@ -136,7 +136,7 @@ class NamedPrefetchTests(ConflictTestCase):
         self.assertEqual([self.gets(pool) for _ in range(5)], tens(2, 6))
         asked = self.begin(pool)
         self.pass_time()
-        self.assertIn("6 are taken", self.refusal_of(asked))
+        self.assertIn("6 of 6 addresses are allocated", self.refusal_of(asked))
         self.assertEqual(self.conflicts(), {})
 
     def test_request_is_refused_if_its_pool_is_released(self) -> None:
@@ -170,7 +170,7 @@ class TwoPoolsTests(ConflictTestCase):
         self.assertEqual({self.gets(part) for _ in range(4)}, set(tens(4, 7)))
         asked = self.begin(part)
         self.pass_time()
-        self.assertIn("4 are taken", self.refusal_of(asked))
+        self.assertIn("4 of 4 addresses are allocated", self.refusal_of(asked))
 
 
 class ReleasedPoolTests(ConflictTestCase):

@@ -63,7 +63,7 @@ class OccupiedAddressTests(ConflictTestCase):
         pool = self.ready("10.0.0.0/29")
         asked = self.begin(pool)
         self.pass_time(2)
-        self.assertIn("6 are in use by others on the LAN of eth0", self.refusal_of(asked))
+        self.assertIn("6 in use by other hosts on eth0", self.refusal_of(asked))
         self.neighbour_goes("10.0.0.4")
         self.assertEqual(self.gets(pool), "10.0.0.4")
 
@@ -144,7 +144,7 @@ class InconclusiveProbeTests(ConflictTestCase):
         self.pass_time()
         for each in asked:
             error = self.refusal_of(each)
-            for word in ("cannot be found out", "eth0", "Network is down", "conflict_detection=on"):
+            for word in ("can be probed on eth0", "eth0", "Network is down", "conflict_detection=on"):
                 self.assertIn(word, error)
         self.assertEqual(self.plugin.conflicts.inconclusive, 0)
         self.plugin.lan_sockets["eth0"].down = False

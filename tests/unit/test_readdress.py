@@ -248,7 +248,7 @@ class CreationTests(ReaddressTestCase):
     def test_option_is_refused_without_the_capability(self) -> None:
         self.plugin.sandboxes.lacks = "it needs CAP_SYS_ADMIN"
         with self.assert_refused(
-            RequestRefused, "-o dhcp_readdress=true", "CAP_SYS_ADMIN", "leave that option out"
+            RequestRefused, "-o dhcp_readdress=true", "CAP_SYS_ADMIN", "leave the option out"
         ):
             self.create(dhcp_readdress="true")
         self.create()

@@ -204,11 +204,11 @@ class UnexpectedAnswerTests(SynchronousTestCase):
     def test_an_unexpected_answer_is_an_engine_error(self) -> None:
         """Commands and a start report it in one line."""
         for networks in ("text", [7], None, [{"Driver": DRIVER}], [{"Driver": DRIVER, "Id": "1"}]):
-            with self.assertRaisesRegex(EngineError, "not understood"):
+            with self.assertRaisesRegex(EngineError, "cannot be parsed"):
                 inspect_networks(UnexpectedEngine({"/networks": networks}), DRIVER)
         unexpected: list[Any] = [{"message": "x"}, [7], None, [{}]]
         for containers in unexpected:
-            with self.assertRaisesRegex(EngineError, "not understood"):
+            with self.assertRaisesRegex(EngineError, "cannot be parsed"):
                 engine_sandboxes(UnexpectedEngine({"/containers/json?all=1": containers}))
 
 

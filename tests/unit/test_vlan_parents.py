@@ -34,6 +34,13 @@ class VlanTests(PluginTestCase):
         self.assertIn(self.plugin.records.instance, link.alias)
         self.assertEqual(list(self.plugin.records.rows[RecordKind.MADE_LINK]), ["eth1.20"])
 
+    def test_kernel_without_vlans_is_refused_with_the_module(self) -> None:
+        self.plugin.steps.refuse["add_vlan"] = errno.EOPNOTSUPP
+        with self.assert_refused(LinkError, "VLAN 20 of eth1", "modprobe 8021q"):
+            self.plugin.create_network(parent="eth1.20")
+        self.plugin.steps.refuse.clear()
+        self.assert_nothing_left()
+
     def test_parent_check_costs_the_same_for_any_number_of_networks(self) -> None:
         asked: list[str] = []
         find = self.plugin.kernel.find
