@@ -253,3 +253,38 @@ def test_engine_api_is_not_used_by_default(machine: Systemd) -> None:
     process = machine.shown("MainPID")
     opened = machine.run("sh", "-c", f"tr '\\0' '\\n' </proc/{process}/environ")
     assert "MACVLAN_TWISTED_DOCKER_HOST=none" in opened.splitlines()
+
+
+@pytest.mark.parametrize("machine", [("engine-api.conf",)], indirect=True)
+def test_network_of_the_manuals_recipe_is_created(machine: Systemd) -> None:
+    """With the lines that the page has for ``/etc/default/macvlan-twisted``."""
+    page = (CHECKOUT / "docs" / "howto" / "default-network.rst").read_text(encoding="utf-8")
+    lines = re.findall(r"^ +(MACVLAN_TWISTED_\w+=\S+)$", page, re.M)
+    assert [line.partition("=")[0] for line in lines] == [
+        *("MACVLAN_TWISTED_CREATE_NETWORK", "MACVLAN_TWISTED_HOST_INTERFACE", "MACVLAN_TWISTED_IP_RANGE")
+    ]
+    name = lines[0].partition("=")[2]
+    here = [line.replace("192.168.1.", "192.168.77.") for line in lines]
+    machine.path("/etc/default/macvlan-twisted").write_text("\n".join([*here, ""]), encoding="ascii")
+    with_engine(machine)
+    machine.run("systemctl", "restart", UNITS[0])
+    engine = machine.engine
+    wait_until(
+        lambda: name in engine.docker("network", "ls", "--format={{.Name}}").split(), 30, machine.log()
+    )
+    output = engine.docker(
+        "run", "--rm", f"--network={name}", "busybox", "ping", "-c1", "-w5", "192.168.77.1"
+    )
+    assert "1 packets received" in output
+
+
+def test_network_of_the_service_needs_the_engines_api(machine: Systemd) -> None:
+    """Without the drop-in the unit does not start, and the log says which file is missing."""
+    default = machine.path("/etc/default/macvlan-twisted")
+    default.write_text("MACVLAN_TWISTED_CREATE_NETWORK=lan\n", encoding="ascii")
+    assert machine.attempt("systemctl", "restart", UNITS[0]).status != 0
+    (line,) = {line for line in machine.log().splitlines() if line.startswith("macvlan-twisted: ")}
+    assert "--create-network lan needs Docker's API" in line
+    assert "engine-api.conf" in line
+    default.unlink()
+    machine.start()
