@@ -10,7 +10,7 @@ from attrs import frozen
 
 from ..addresses import IPAddress
 from ..errors import RequestRefused
-from ..lan.conflicts import Conflicts, Holder, Inconclusive, Taken
+from ..lan.conflicts import Conflicts, Holder, Inconclusive, InUse
 from ..option_values import ConflictDetection
 from .binding import Binding, Client
 
@@ -154,7 +154,7 @@ class PersistentLeaseStore:
         if self.detection == ConflictDetection.OFF:
             return None
         verdict = await self.conflicts.hold(self.parent, address, Holder("DHCP"))
-        if isinstance(verdict, Taken):
+        if isinstance(verdict, InUse):
             return verdict.mac
         if isinstance(verdict, Inconclusive):
             if self.detection == ConflictDetection.STRICT:

@@ -14,7 +14,7 @@ from ..dhcp.leases import Leases
 from ..dhcp.store import Terms
 from ..errors import RequestRefused
 from ..lan.announcer import Announcer
-from ..lan.conflicts import Conflicts, Holder, Inconclusive, Taken
+from ..lan.conflicts import Conflicts, Holder, Inconclusive, InUse
 from ..netlink.links import Links
 from ..option_values import ConflictDetection
 from .address_prediction import AddressPrediction
@@ -342,7 +342,7 @@ async def refuse_used_by_others(
     if network.conflict_detection == ConflictDetection.OFF:
         return
     verdict = await conflicts.hold(network.parent, address, Holder(network.network_id))
-    if isinstance(verdict, Taken):
+    if isinstance(verdict, InUse):
         raise RequestRefused(
             f"{what} {address} is in use on {network.parent} by MAC {verdict.mac}, which "
             f"{verdict.how.value}: {remedy}"

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
-from ..lan.address_probe import Evidence, Free, Taken
+from ..lan.address_probe import Evidence, Free, InUse
 from ..option_values import ConflictDetection
 from .allocations import Allocations
 from .pool import Pool
@@ -216,7 +216,7 @@ class AddressPurposes:
             return RequestedAddress(Purpose.ENDPOINT, address, is_checked=True)
         with self._new_pools.probing(pool.pool_id):
             verdict = await self._selection.hold(pool, address)
-        if isinstance(verdict, Taken) and verdict.how is Evidence.OURS:
+        if isinstance(verdict, InUse) and verdict.how is Evidence.OURS:
             raise in_use_error(pool, address, verdict)
         if not isinstance(verdict, Free):
             return RequestedAddress(Purpose.AUXILIARY, address, is_checked=True)

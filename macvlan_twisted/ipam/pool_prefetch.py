@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 from ..addresses import IPAddress
-from ..lan.address_probe import Evidence, Taken
+from ..lan.address_probe import Evidence, InUse
 from .allocator import AddressSet, Span
 from .pool import Pool
 
@@ -123,7 +123,7 @@ class PoolPrefetch:
         if self.search_after is not None:
             self.search_after = number
 
-    def found_taken(self, number: int, verdict: Taken) -> None:
+    def found_taken(self, number: int, verdict: InUse) -> None:
         self.conflicts_in_a_row += 1
         self.search_after = number
         is_claimed = verdict.how in (Evidence.ANSWERED, Evidence.CLAIMED)

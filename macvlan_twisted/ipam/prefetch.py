@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..errors import RequestRefused
-from ..lan.address_probe import Free, Inconclusive, Taken, Verdict
+from ..lan.address_probe import Free, Inconclusive, InUse, Verdict
 from ..lan.conflicts import Conflicts, Holder
 from ..option_values import ConflictDetection
 from .allocator import AddressSet
@@ -162,7 +162,7 @@ class AddressPrefetch:
         if prefetch.closed:
             self._conflicts.release(prefetch.pool.lan_parent, address, prefetch.pool.shared_set)
             raise pool_released_error(pool)
-        if isinstance(verdict, Taken):
+        if isinstance(verdict, InUse):
             self._exclude(prefetch, number)
             return False
         prefetch.shared.put_back(number)

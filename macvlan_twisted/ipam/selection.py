@@ -8,7 +8,7 @@ from twisted.logger import Logger
 from ..addresses import IPAddress
 from ..config import Config
 from ..errors import RequestRefused
-from ..lan.conflicts import Conflicts, Holder, Inconclusive, Taken, Verdict
+from ..lan.conflicts import Conflicts, Holder, Inconclusive, InUse, Verdict
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import count_excluded, excluded_spans, next_free, usable_span
 from .pool import Pool
@@ -196,7 +196,7 @@ class AddressSelection:
         if pool.conflict_detection == ConflictDetection.OFF:
             return
         verdict = await self.hold(pool, address)
-        if isinstance(verdict, Taken):
+        if isinstance(verdict, InUse):
             raise in_use_error(pool, address, verdict)
         self.refuse_taken(pool, address, Purpose.ENDPOINT)
         if isinstance(verdict, Inconclusive):
@@ -267,7 +267,7 @@ class AddressSelection:
             )
 
 
-def in_use_error(pool: Pool, address: IPAddress, verdict: Taken) -> RequestRefused:
+def in_use_error(pool: Pool, address: IPAddress, verdict: InUse) -> RequestRefused:
     return RequestRefused(
         f"address {address} is in use on {pool.lan_parent} by MAC {verdict.mac}, which "
         f"{verdict.how.value}: give another --ip, or change the address of that host"

@@ -28,8 +28,8 @@ from .address_probe import (
     Evidence,
     Free,
     Inconclusive,
+    InUse,
     ProbeTiming,
-    Taken,
     Verdict,
     own_mac,
 )
@@ -109,9 +109,9 @@ class AddressMonitor:
         self._timing = timing
         self._prefixes: Counter[IPNetwork] = Counter()
         self._neighbours = NeighbourCache()
-        self._departed = NeighbourCache(most=1024, oldest=FRESH)
+        self._recently_released = NeighbourCache(most=1024, oldest=FRESH)
         self._lost_to = NeighbourCache(most=1024, oldest=FRESH)
-        self._left = NeighbourCache(most=1024, oldest=LISTENED)
+        self._vacated = NeighbourCache(most=1024, oldest=LISTENED)
         self._ours: dict[IPAddress, _Own] = {}
         self._searches: dict[IPAddress, _Search] = {}
         self._responder = ProbeResponder(socket, clock)
@@ -163,7 +163,7 @@ class AddressMonitor:
         return (
             Inconclusive(f"{address} was let go meanwhile")
             if neighbour is None
-            else Taken(neighbour.mac, Evidence.ANSWERED)
+            else InUse(neighbour.mac, Evidence.ANSWERED)
         )
 
     def assign(self, address: IPAddress, mac: str, is_hosts: bool = False) -> None:
@@ -182,7 +182,7 @@ class AddressMonitor:
         neighbour = self.known(address)
         if neighbour is not None and neighbour.mac == mac:
             self._neighbours.forget(address)
-        self._end_search(address, lambda wanted: Free() if wanted == mac else Taken(mac, Evidence.OURS))
+        self._end_search(address, lambda wanted: Free() if wanted == mac else InUse(mac, Evidence.OURS))
 
     def release(self, address: IPAddress, link_removed: bool = False) -> None:
         """
@@ -192,9 +192,9 @@ class AddressMonitor:
         """
         ours = self._ours.pop(address, None)
         if ours is not None and ours.assigned:
-            self._departed.note(address, ours.mac, self._clock.seconds())
+            self._recently_released.note(address, ours.mac, self._clock.seconds())
             if link_removed and not ours.reported:
-                self._left.note(address, ours.mac, self._clock.seconds())
+                self._vacated.note(address, ours.mac, self._clock.seconds())
         self._end_search(address, lambda _: Inconclusive(f"{address} was let go meanwhile"))
 
     def is_held(self, address: IPAddress) -> bool:
@@ -238,7 +238,7 @@ class AddressMonitor:
         for address in list(self._searches):
             self._end_search(address, lambda _: self._stopped())
         self._ours.clear()
-        self._left.clear()
+        self._vacated.clear()
         self._lost_to.clear()
         self._neighbours.clear()
 
@@ -251,14 +251,14 @@ class AddressMonitor:
         ours = self._ours.get(address)
         if ours is not None:
             if ours.assigned and ours.mac != mac:
-                return Taken(ours.mac, Evidence.OURS)
+                return InUse(ours.mac, Evidence.OURS)
             ours.mac = mac
             return Free()
         neighbour = self.claimed(address)
         if neighbour is not None:
-            return Taken(neighbour.mac, Evidence.CLAIMED)
-        if self._left.known(address, self._clock.seconds()) is not None and own_mac(self._socket):
-            self._left.forget(address)
+            return InUse(neighbour.mac, Evidence.CLAIMED)
+        if self._vacated.known(address, self._clock.seconds()) is not None and own_mac(self._socket):
+            self._vacated.forget(address)
             self._ours[address] = _Own(mac, assigned=False)
             return Free()
         return None
@@ -304,7 +304,7 @@ class AddressMonitor:
         ours = self._ours.get(message.address)
         if message.mac == own_mac(self._socket):
             return
-        self._left.forget(message.address)  # another host has it, or is about to take it
+        self._vacated.forget(message.address)  # another host has it, or is about to take it
         if ours is None:
             return
         if message.mac == ours.mac and (ours.assigned or received.outgoing):
@@ -319,13 +319,13 @@ class AddressMonitor:
         if ours is not None and ours.is_hosts and message.mac == self._observer.host_mac():
             return
         now = self._clock.seconds()
-        departed = self._departed.known(address, now)
+        released = self._recently_released.known(address, now)
         # A container's last frames may be read only after its address was released.
-        is_late = departed is not None and departed.mac == message.mac
+        is_late = released is not None and released.mac == message.mac
         if not is_late and any(address in prefix for prefix in self._prefixes):
             self._neighbours.note(address, message.mac, now)
         if not is_late:
-            self._left.forget(address)
+            self._vacated.forget(address)
         search = self._searches.get(address)
         if search is not None:
             search.probing.receive(message)

@@ -40,7 +40,7 @@ class Free:
 
 
 @frozen
-class Taken:
+class InUse:
     mac: str
     how: Evidence
 
@@ -52,7 +52,7 @@ class Inconclusive:
     reason: str
 
 
-Verdict = Free | Taken | Inconclusive
+Verdict = Free | InUse | Inconclusive
 
 
 @frozen
@@ -143,9 +143,9 @@ class AddressProbe:
         if message is None or message.address != self._address:
             return
         if isinstance(message, AddressClaim):
-            self._decide(Taken(message.mac, Evidence.ANSWERED))
+            self._decide(InUse(message.mac, Evidence.ANSWERED))
         elif message.mac not in self._own_macs:
-            self._decide(Taken(message.mac, Evidence.PROBED))
+            self._decide(InUse(message.mac, Evidence.PROBED))
 
     def stop(self) -> None:
         calls, self._calls = self._calls, []

@@ -16,7 +16,7 @@ from ..errors import LinkError, StateError
 from ..netlink.links import Links
 from .address_monitor import AddressMonitor
 from .address_monitors import AddressMonitors
-from .address_probe import Evidence, Free, Inconclusive, Taken, Verdict
+from .address_probe import Evidence, Free, Inconclusive, InUse, Verdict
 from .conflict_table import RETRY_SECONDS, Conflict, ConflictTable
 from .packet_sockets import PacketSockets
 
@@ -138,12 +138,12 @@ class Conflicts:
         held = self._holders.get((parent, address))
         is_anothers = held is not None and held.name != holder.name and not held.is_guess
         if isinstance(verdict, Free) and (is_anothers or (parent, address) in self._assigned):
-            verdict = Taken(self._sockets.of(parent).mac, Evidence.OURS)
+            verdict = InUse(self._sockets.of(parent).mac, Evidence.OURS)
         if forgotten is not None and not isinstance(verdict, Free):
             self.assign(parent, address, forgotten.mac, is_managed=True)
         elif forgotten is not None:
             self._forgotten[parent, address] = forgotten.mac
-        if isinstance(verdict, Taken):
+        if isinstance(verdict, InUse):
             if verdict.how is Evidence.OURS:
                 self.table.rest(parent, address)
             elif verdict.how is Evidence.PROBED:
@@ -166,18 +166,18 @@ class Conflicts:
         monitor = self.monitors.of(parent)
         known = monitor.known(address) if of_many and monitor is not None else None
         if known is not None:
-            return Taken(known.mac, Evidence.CLAIMED)
+            return InUse(known.mac, Evidence.CLAIMED)
         try:
             link = (await self._host_addresses()).get(address)
             if link is not None:
                 found = await self._links.find(link)
-                return Taken("" if found is None else found.mac, Evidence.HOST)
+                return InUse("" if found is None else found.mac, Evidence.HOST)
             if not may_be_allocated and self._allocated.is_allocated(parent, address):
-                return Taken(self._sockets.of(parent).mac, Evidence.OURS)
+                return InUse(self._sockets.of(parent).mac, Evidence.OURS)
             monitor = await self.watch(parent)
             neighbour = monitor.known(address) if of_many else None
             if neighbour is not None:
-                return Taken(neighbour.mac, Evidence.CLAIMED)
+                return InUse(neighbour.mac, Evidence.CLAIMED)
             return await monitor.hold(address, self._sockets.of(parent).mac)
         except (LinkError, StateError) as failure:  # our own link on the parent needs a row
             return Inconclusive(str(failure))
@@ -341,4 +341,4 @@ class _Observer:
         return self.conflicts.parent_mac(self.parent)
 
 
-__all__ = ["RETRY_SECONDS", "Conflict", "Conflicts", "Free", "Holder", "Inconclusive", "Taken", "Verdict"]
+__all__ = ["RETRY_SECONDS", "Conflict", "Conflicts", "Free", "Holder", "InUse", "Inconclusive", "Verdict"]

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from macvlan_twisted.addresses import IPAddress
 from macvlan_twisted.errors import LinkError
-from macvlan_twisted.lan.address_probe import QUICK, Evidence, Free, Inconclusive, Taken, Verdict
+from macvlan_twisted.lan.address_probe import QUICK, Evidence, Free, Inconclusive, InUse, Verdict
 from macvlan_twisted.lan.arp_nd import AddressClaim, Probe, announcement_frames, answer_frame, probe_frame
 from macvlan_twisted.lan.interfaces import LanSocket, ReceivedFrame
 from macvlan_twisted.lan.packet_socket import PacketSocket
@@ -139,7 +139,7 @@ async def test_probe_tells_taken_addresses_from_free_ones(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
     with packet_socket_in(lan) as sock:
         for address in NEIGHBOURS:
-            assert await ask(sock, address) == Taken(neighbour, Evidence.ANSWERED)
+            assert await ask(sock, address) == InUse(neighbour, Evidence.ANSWERED)
         for address in FREE:
             assert await ask(sock, address) == Free()
 
@@ -149,9 +149,9 @@ async def test_siblings_answer_probes_through_our_link_only(bridge_lan: Lan) -> 
     sibling, neighbour = mac_of(bridge_lan, "gateway", "c1"), mac_of(bridge_lan, "neighbour")
     with packet_socket_in(bridge_lan, speaker="speaker") as sock:
         for address in SIBLINGS:
-            assert await ask(sock, address) == Taken(sibling, Evidence.ANSWERED)
+            assert await ask(sock, address) == InUse(sibling, Evidence.ANSWERED)
         for address in NEIGHBOURS:
-            assert await ask(sock, address) == Taken(neighbour, Evidence.ANSWERED)
+            assert await ask(sock, address) == InUse(neighbour, Evidence.ANSWERED)
         for address in FREE:
             assert await ask(sock, address) == Free()
     with packet_socket_in(bridge_lan) as sock:
@@ -187,7 +187,7 @@ async def test_socket_works_again_when_its_parent_is_up(lan: Lan) -> None:
         assert not sock.broken
         lan.run_in("host", "ip", "link", "set", "eth1", "up")
         for address in NEIGHBOURS:
-            assert await ask_until_answered(sock, address) == Taken(neighbour, Evidence.ANSWERED)
+            assert await ask_until_answered(sock, address) == InUse(neighbour, Evidence.ANSWERED)
         assert not sock.broken
 
 
@@ -199,7 +199,7 @@ async def test_socket_opened_on_a_down_parent_works_once_it_is_up(lan: Lan) -> N
         assert isinstance(await ask(sock, NEIGHBOURS[0]), Inconclusive)
         lan.run_in("host", "ip", "link", "set", "eth1", "up")
         for address in NEIGHBOURS:
-            assert await ask_until_answered(sock, address) == Taken(neighbour, Evidence.ANSWERED)
+            assert await ask_until_answered(sock, address) == InUse(neighbour, Evidence.ANSWERED)
 
 
 @on_reactor

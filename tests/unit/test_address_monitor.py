@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, Deferred
 
 from macvlan_twisted.lan.address_monitor import LAST_LOOK, AddressMonitor
-from macvlan_twisted.lan.address_probe import RFC_5227, Evidence, Free, Inconclusive, Taken, Verdict
+from macvlan_twisted.lan.address_probe import RFC_5227, Evidence, Free, Inconclusive, InUse, Verdict
 from macvlan_twisted.lan.arp_nd import AddressClaim, announcement_frames, probe_frame
 from tests.unit.helpers import events_of
 from tests.unit.lan_cases import BOTH, CONTAINER, HOST, OTHER, THIRD, V4, V6, WatchTestCase
@@ -24,7 +24,7 @@ class HoldingTests(WatchTestCase):
         for address in BOTH:
             asked = self.ask(address)
             self.pass_time(0.11)
-            self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
+            self.assertEqual(self.successResultOf(asked), InUse(OTHER, Evidence.ANSWERED))
             self.assertFalse(self.watch.is_held(address))
             self.assert_not_defended(address)
 
@@ -32,7 +32,7 @@ class HoldingTests(WatchTestCase):
         for address in BOTH:
             asked = self.ask(address)
             self.wire.receive(probe_frame(address, OTHER))
-            self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.PROBED))
+            self.assertEqual(self.successResultOf(asked), InUse(OTHER, Evidence.PROBED))
             self.assert_not_defended(address)
 
     def test_inconclusive_probe_holds_nothing(self) -> None:
@@ -64,7 +64,7 @@ class HoldingTests(WatchTestCase):
         for address in BOTH:
             self.hold(address)
             self.answers_as(THIRD, address)
-            self.assertEqual(self.soon(self.ask(address)), Taken(THIRD, Evidence.ANSWERED))
+            self.assertEqual(self.soon(self.ask(address)), InUse(THIRD, Evidence.ANSWERED))
             self.assertFalse(self.watch.is_held(address))
 
     def test_held_address_on_a_downed_parent_is_inconclusive(self) -> None:
@@ -192,7 +192,7 @@ class LosingTests(WatchTestCase):
             self.assertEqual(self.reports.losses.pop(), (address, OTHER))
             self.assertFalse(self.watch.is_held(address))
             self.assert_not_defended(address)
-            self.assertEqual(self.successResultOf(self.ask(address)), Taken(OTHER, Evidence.CLAIMED))
+            self.assertEqual(self.successResultOf(self.ask(address)), InUse(OTHER, Evidence.CLAIMED))
 
     def test_held_address_is_lost_to_another_drivers_container(self) -> None:
         self.hold()
@@ -251,7 +251,7 @@ class KeepingTests(WatchTestCase):
 
     def test_assigned_address_is_not_held_for_another_mac(self) -> None:
         self.watch.assign(V4, CONTAINER)
-        self.assertEqual(self.successResultOf(self.ask(V4, OTHER)), Taken(CONTAINER, Evidence.OURS))
+        self.assertEqual(self.successResultOf(self.ask(V4, OTHER)), InUse(CONTAINER, Evidence.OURS))
         again = self.ask(V4, CONTAINER)
         self.clock.advance(LAST_LOOK)
         self.assertEqual(self.successResultOf(again), Free())
@@ -261,7 +261,7 @@ class KeepingTests(WatchTestCase):
         same, another = self.ask(V4, CONTAINER), self.ask(V4, OTHER)
         self.watch.assign(V4, CONTAINER)
         self.assertEqual(self.successResultOf(same), Free())
-        self.assertEqual(self.successResultOf(another), Taken(CONTAINER, Evidence.OURS))
+        self.assertEqual(self.successResultOf(another), InUse(CONTAINER, Evidence.OURS))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_late_frames_of_a_released_address_are_ignored(self) -> None:
@@ -278,7 +278,7 @@ class KeepingTests(WatchTestCase):
         self.watch.release(V4)
         self.pass_time(6)
         self.wire.receive(announcement_frames(V4, CONTAINER)[0])
-        self.assertEqual(self.successResultOf(self.ask()), Taken(CONTAINER, Evidence.CLAIMED))
+        self.assertEqual(self.successResultOf(self.ask()), InUse(CONTAINER, Evidence.CLAIMED))
 
     def test_answer_from_the_former_mac_takes_the_address(self) -> None:
         self.watch.assign(V4, CONTAINER)
@@ -286,4 +286,4 @@ class KeepingTests(WatchTestCase):
         self.answers_as(CONTAINER, V4)
         asked = self.ask()
         self.pass_time(0.11)
-        self.assertEqual(self.successResultOf(asked), Taken(CONTAINER, Evidence.ANSWERED))
+        self.assertEqual(self.successResultOf(asked), InUse(CONTAINER, Evidence.ANSWERED))

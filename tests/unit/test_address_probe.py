@@ -18,8 +18,8 @@ from macvlan_twisted.lan.address_probe import (
     Evidence,
     Free,
     Inconclusive,
+    InUse,
     ProbeTiming,
-    Taken,
     Verdict,
     bounded,
 )
@@ -76,7 +76,7 @@ class ProbingTests(LanTestCase):
             self.wire.sent.clear()
             asked = self.ask(address)
             self.pass_time(0.11)
-            self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
+            self.assertEqual(self.successResultOf(asked), InUse(OTHER, Evidence.ANSWERED))
             self.assertEqual(len(self.wire.sent), 1)
             self.assert_nothing_left()
 
@@ -86,14 +86,14 @@ class ProbingTests(LanTestCase):
             self.clock.advance(0.001)
         self.clock.advance(0.09)
         self.wire.receive(answer_frame(V4, OTHER, HOST))
-        self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
+        self.assertEqual(self.successResultOf(asked), InUse(OTHER, Evidence.ANSWERED))
 
     def test_announcement_during_the_probe_counts(self) -> None:
         for address in BOTH:
             for frame in announcement_frames(address, OTHER):
                 asked = self.ask(address)
                 self.wire.receive(frame)
-                self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
+                self.assertEqual(self.successResultOf(asked), InUse(OTHER, Evidence.ANSWERED))
                 self.assert_nothing_left()
 
     def test_other_addresses_are_ignored(self) -> None:
@@ -115,7 +115,7 @@ class ProbingTests(LanTestCase):
     def test_address_claimed_by_the_host_is_taken(self) -> None:
         asked = self.ask()
         self.wire.send(announcement_frames(V4, HOST)[0])
-        self.assertEqual(self.successResultOf(asked), Taken(HOST, Evidence.ANSWERED))
+        self.assertEqual(self.successResultOf(asked), InUse(HOST, Evidence.ANSWERED))
 
     def test_unsent_probe_is_inconclusive(self) -> None:
         for address in BOTH:
@@ -164,7 +164,7 @@ class ProbingTests(LanTestCase):
         for timing in (QUICK, RFC_5227):
             for answer, verdict in (
                 (None, Free()),
-                (answer_frame(V4, OTHER, HOST), Taken(OTHER, Evidence.ANSWERED)),
+                (answer_frame(V4, OTHER, HOST), InUse(OTHER, Evidence.ANSWERED)),
             ):
                 self.wire.sent.clear()
                 asked = self.ask(V4, timing)

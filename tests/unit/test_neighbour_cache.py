@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 
 from macvlan_twisted.addresses import IPAddress
-from macvlan_twisted.lan.address_probe import Evidence, Free, Taken
+from macvlan_twisted.lan.address_probe import Evidence, Free, InUse
 from macvlan_twisted.lan.arp_nd import announcement_frames, probe_frame
 from macvlan_twisted.lan.neighbour_cache import Neighbour, NeighbourCache
 from tests.unit.lan_cases import BOTH, OTHER, THIRD, V4, V6, WatchTestCase
@@ -19,7 +19,7 @@ class NeighbourTests(WatchTestCase):
         for address in BOTH:
             self.hear(address)
             self.pass_time(4)
-            self.assertEqual(self.successResultOf(self.ask(address)), Taken(OTHER, Evidence.CLAIMED))
+            self.assertEqual(self.successResultOf(self.ask(address)), InUse(OTHER, Evidence.CLAIMED))
         self.assertEqual(self.wire.sent, [])
 
     def test_older_claim_is_verified_by_a_probe(self) -> None:
@@ -29,7 +29,7 @@ class NeighbourTests(WatchTestCase):
         self.pass_time(6)
         asked, gone = self.ask(V4), self.ask(V6)
         self.pass_time(0.52)
-        self.assertEqual(self.successResultOf(asked), Taken(OTHER, Evidence.ANSWERED))
+        self.assertEqual(self.successResultOf(asked), InUse(OTHER, Evidence.ANSWERED))
         self.assertEqual(self.successResultOf(gone), Free())
         self.assertIsNone(self.watch.known(V6))
 
