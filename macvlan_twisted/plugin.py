@@ -164,7 +164,7 @@ class Plugin:
 
 
 @frozen
-class Surroundings:
+class Platform:
     """
     What the plugin needs of the machine besides kernel and disk. Tests put fakes in their place.
 
@@ -185,7 +185,7 @@ def build(
     kernel: Kernel,
     records: HostRecords,
     addresses: AddressStore,
-    surroundings: Surroundings,
+    platform: Platform,
     *,
     clock: Any,
     random: Random,
@@ -203,19 +203,19 @@ def build(
     :param wall_time: the time of day, in seconds since 1970; only for what is stored.
     :param nonce: makes the part of a PoolID that tells it from all others.
     """
-    engine = surroundings.engine
+    engine = platform.engine
     registry = Registry(records)
     links = Links(
         kernel,
-        surroundings.run,
-        surroundings.run_deletion,
+        platform.run,
+        platform.run_deletion,
         records.link_group,
         registry.owns,
     )
     parent_status = ParentStatus(clock.seconds)
     routes = ContainerRoutes(links, registry.host_links)
     host_links = HostLinks(links, records, registry.host_links, routes)
-    sockets = PacketSockets(links, host_links, surroundings.make_socket, parent_status)
+    sockets = PacketSockets(links, host_links, platform.make_socket, parent_status)
     open_pools, sticky_addresses = PoolRegistry(addresses), StickyAddresses(addresses)
     conflicts = Conflicts(
         sockets,
@@ -228,7 +228,7 @@ def build(
     announcer = Announcer(sockets, clock)
     on_lan = LanAddresses(registry, conflicts, announcer, AddressPrediction(conflicts, registry))
     host_access = HostAccess(registry, links, host_routes)
-    sandboxes = ContainerSandboxes(surroundings.sandboxes, surroundings.run, engine)
+    sandboxes = ContainerSandboxes(platform.sandboxes, platform.run, engine)
     endpoint_locks = KeyedLock()
     readdressing = Readdressing(registry, on_lan, host_access, endpoint_locks, sandboxes)
     environment = Environment(clock, random, wall_time, config.dhcp_timeout)

@@ -36,7 +36,7 @@ from .netlink.capabilities import missing_capabilities
 from .netlink.events import LinkEvents
 from .netlink.kernel import Kernel
 from .netlink.netns import NamespaceSandboxes
-from .plugin import Engine, Plugin, Surroundings, build
+from .plugin import Engine, Platform, Plugin, build
 from .protocol.routes import PluginApp
 from .protocol.site import PluginSite
 from .reconcile.link_monitor import LinkMonitor
@@ -225,7 +225,7 @@ def _parts(
             kernel,
             SqliteHostRecords(database, writer, identity_of(database)),
             SqliteAddressStore(database, writer),
-            Surroundings(
+            Platform(
                 threads,
                 deletion_thread,
                 partial(PacketSocket, reactor, elsewhere=threads),

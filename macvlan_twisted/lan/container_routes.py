@@ -38,7 +38,7 @@ class ContainerRoutes:
         self._links = links
         self._host_links = host_links
         self._locks = KeyedLock()
-        self._wanted: dict[str, tuple[str, AddressPairs]] = {}
+        self._desired: dict[str, tuple[str, AddressPairs]] = {}
         """By endpoint: the parent, and the addresses."""
         self._missing: dict[HostRoute, str] = {}
         """By route that could not be added although its container runs: the parent."""
@@ -50,15 +50,15 @@ class ContainerRoutes:
             async with self._locks.acquire(str(destination)):
                 await self._links.add_host_route(_route(link, destination, source))
 
-    def want(self, endpoint: str, parent: str, pairs: AddressPairs) -> tuple[str, AddressPairs] | None:
-        """:return: what *endpoint* wanted before."""
-        before = self._wanted.get(endpoint)
-        self._wanted[endpoint] = (parent, pairs)
+    def set_desired(self, endpoint: str, parent: str, pairs: AddressPairs) -> tuple[str, AddressPairs] | None:
+        """:return: the routes that *endpoint* was to have before."""
+        before = self._desired.get(endpoint)
+        self._desired[endpoint] = (parent, pairs)
         return before
 
-    def unwant(self, endpoint: str) -> tuple[str, AddressPairs]:
-        """:return: what *endpoint* wanted."""
-        return self._wanted.pop(endpoint, ("", ()))
+    def clear_desired(self, endpoint: str) -> tuple[str, AddressPairs]:
+        """:return: the routes that *endpoint* was to have."""
+        return self._desired.pop(endpoint, ("", ()))
 
     async def remove(self, parent: str, pairs: AddressPairs) -> list[MacvlanError]:
         """
@@ -74,7 +74,7 @@ class ContainerRoutes:
                 link = self._host_links.get(parent)
                 if link is None:
                     continue
-                if self._is_wanted(parent, destination):
+                if self._is_desired(parent, destination):
                     needed += [
                         each
                         for each in self._routes_by(link)
@@ -126,7 +126,7 @@ class ContainerRoutes:
         """A route that fails does not keep others from being added; it is logged once."""
         try:
             async with self._locks.acquire(str(route.destination)):
-                if self._is_wanted(parent, route.destination):  # the container may have gone meanwhile
+                if self._is_desired(parent, route.destination):  # the container may have gone meanwhile
                     await self._links.add_host_route(route)
         except LinkError as failure:
             if route not in self._missing:
@@ -140,7 +140,7 @@ class ContainerRoutes:
                 )
             self._missing[route] = parent
         else:
-            if self._missing.pop(route, None) and self._is_wanted(parent, route.destination):
+            if self._missing.pop(route, None) and self._is_desired(parent, route.destination):
                 _log.info(
                     "host route to {address}: added, the container is reachable from the host again",
                     address=route.destination,
@@ -149,22 +149,22 @@ class ContainerRoutes:
     async def _remove_unwanted(self, parent: str, route: HostRoute) -> None:
         try:
             async with self._locks.acquire(str(route.destination)):
-                if not self._is_wanted(parent, route.destination):  # else it is replaced
+                if not self._is_desired(parent, route.destination):  # else it is replaced
                     await self._links.delete_host_route(route)
         except LinkError as failure:
             _log_not_removed(route.destination, failure)
 
-    def _is_wanted(self, parent: str, destination: IPAddress) -> bool:
+    def _is_desired(self, parent: str, destination: IPAddress) -> bool:
         """Whether any endpoint has the address: the engine forgets some, and allocates their addresses again."""
         return any(
             other == parent and any(destination == each for each, _ in pairs)
-            for other, pairs in self._wanted.values()
+            for other, pairs in self._desired.values()
         )
 
     def _routes_by(self, link: HostLink) -> set[HostRoute]:
         return {
             _route(link, destination, source)
-            for parent, pairs in self._wanted.values()
+            for parent, pairs in self._desired.values()
             if parent == link.parent
             for destination, source in pairs
         }

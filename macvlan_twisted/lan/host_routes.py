@@ -98,15 +98,15 @@ class HostRoutes:
         :raises LinkError: the kernel refuses, or the host has another route to one of them; then none is left.
         """
         pairs = pairs_of(containers, hosts)
-        before = self._routes.want(endpoint, parent, pairs)
+        before = self._routes.set_desired(endpoint, parent, pairs)
         try:
             if pairs:
                 await self._routes.add(await self._link_on(parent), pairs)
         except BaseException:
             if before is None:
-                self._routes.unwant(endpoint)
+                self._routes.clear_desired(endpoint)
             else:
-                self._routes.want(endpoint, *before)
+                self._routes.set_desired(endpoint, *before)
             await self._routes.remove(parent, pairs)
             raise
         if before is not None and before != (parent, pairs):
@@ -127,7 +127,7 @@ class HostRoutes:
 
         :raises LinkError: the kernel refuses; what can be removed is.
         """
-        failures = await self._routes.remove(*self._routes.unwant(endpoint))
+        failures = await self._routes.remove(*self._routes.clear_desired(endpoint))
         if failures:
             raise failures[0]
 
@@ -143,7 +143,7 @@ class HostRoutes:
         for endpoint, (parent, addresses, hosts) in containers.items():
             pairs = pairs_of(addresses, hosts)
             if pairs:
-                self._routes.want(endpoint, parent, pairs)
+                self._routes.set_desired(endpoint, parent, pairs)
         for parent in {*self._addresses, *self._host_links.known}:
             self._watch_for_conflicts(parent)
             try:

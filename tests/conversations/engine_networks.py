@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from .plugin_client import BadReply, PluginClient, PluginRefused
-from .rules import Surroundings
+from .rules import CallContext
 
 Json = dict[str, Any]
 AnyNetwork = IPv4Network | IPv6Network
@@ -95,8 +95,8 @@ class RemotePool:
 
     def _request(self, address: str, options: Json | None) -> str:
         body = {"PoolID": self.pool_id, "Address": address, "Options": options}
-        around = Surroundings(pool=str(self.network))
-        return str(self.plugin.call("IpamDriver.RequestAddress", body, around)["Address"])
+        context = CallContext(pool=str(self.network))
+        return str(self.plugin.call("IpamDriver.RequestAddress", body, context)["Address"])
 
     def request_gateway(self, named_with_pool: str | None, skip: bool) -> None:
         """An explicit --gateway is always requested; otherwise the plugin may have named one already."""

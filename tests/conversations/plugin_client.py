@@ -11,7 +11,7 @@ from attrs import define, field
 
 from . import rules
 from .recording import Headers
-from .rules import Surroundings
+from .rules import CallContext
 from .wire import Connection, NoReply, request_bytes
 
 Json = dict[str, Any]
@@ -45,7 +45,7 @@ class PluginClient:
     calls: list[str] = field(factory=list, init=False)
     _connection: Connection | None = field(default=None, init=False)
 
-    def call(self, method: str, body: Json | None = None, around: Surroundings | None = None) -> Json:
+    def call(self, method: str, body: Json | None = None, context: CallContext | None = None) -> Json:
         """One call.
 
         :raises PluginRefused: the plugin said no.
@@ -62,7 +62,7 @@ class PluginClient:
             if complaints:
                 raise BadReply(f"{method}: {'; '.join(complaints)}")
             raise PluginRefused(f"remote: {reply.json['Err']}")
-        complaints = rules.check_successful_reply(method, body or {}, reply.json, around or Surroundings())
+        complaints = rules.check_successful_reply(method, body or {}, reply.json, context or CallContext())
         if complaints:
             raise BadReply(f"{method}: {'; '.join(complaints)}")
         answer: Json = reply.json

@@ -261,7 +261,7 @@ class Replay:
             self._refused.add((subject, str((source or {}).get(subject))))
 
     def _judge_success(self, call: Call, sent: Json, reply: Json) -> None:
-        complaints = rules.check_successful_reply(call.method, sent, reply, self._surroundings(call))
+        complaints = rules.check_successful_reply(call.method, sent, reply, self._context(call))
         self._complain(call, *complaints)
         if complaints:
             return
@@ -277,17 +277,17 @@ class Replay:
             case "IpamDriver.GetCapabilities":
                 self._asks_for_replay = bool(reply.get("RequiresRequestReplay"))
 
-    def _surroundings(self, call: Call) -> rules.Surroundings:
+    def _context(self, call: Call) -> rules.CallContext:
         ledger = self.outcome.ledger
         match call.method:
             case "IpamDriver.RequestAddress":
-                return rules.Surroundings(pool=str(self._translation.pool(call.body["PoolID"]).ours))
+                return rules.CallContext(pool=str(self._translation.pool(call.body["PoolID"]).ours))
             case "NetworkDriver.Join":
-                return rules.Surroundings(
+                return rules.CallContext(
                     addresses=ledger.addresses_of(call.body["EndpointID"]),
                     internal=ledger.is_internal(call.body["NetworkID"]),
                 )
-        return rules.Surroundings()
+        return rules.CallContext()
 
     def _link_is_taken_after(self, join: Call) -> bool:
         """An engine that could not use the recorder's answer did not touch the link; 20.10 even left out Leave."""

@@ -302,7 +302,7 @@ def check_allocate_network(request: Json, reply: Json) -> Complaints:
 
 
 @frozen
-class Surroundings:
+class CallContext:
     """What an engine knows besides the request: the pool asked from, the endpoint's addresses, --internal."""
 
     pool: str | None = None
@@ -310,7 +310,7 @@ class Surroundings:
     internal: bool = False
 
 
-def check_successful_reply(method: str, request: Json, reply: Json, around: Surroundings) -> Complaints:
+def check_successful_reply(method: str, request: Json, reply: Json, context: CallContext) -> Complaints:
     """All that an engine would refuse in the reply of a call that went well."""
     complaints = check_success(reply)
     match method.partition(".")[2]:
@@ -327,11 +327,11 @@ def check_successful_reply(method: str, request: Json, reply: Json, around: Surr
         case "RequestPool":
             complaints += check_request_pool(request, reply)
         case "RequestAddress":
-            complaints += check_request_address(request, reply, around.pool)
+            complaints += check_request_address(request, reply, context.pool)
         case "CreateEndpoint":
             complaints += check_create_endpoint(request, reply)
         case "Join":
-            complaints += check_join(reply, around.addresses, around.internal)
+            complaints += check_join(reply, context.addresses, context.internal)
         case "EndpointOperInfo":
             complaints += check_endpoint_oper_info(reply)
         case "AllocateNetwork":

@@ -18,7 +18,7 @@ from .engine_containers import Container, Endpoint, Failure, StartFailed
 from .engine_networks import AnyNetwork, Network, OwnPool, Pool, PoolRequests, Subnet, data_of, release_all
 from .plugin_client import BadReply, PluginClient, PluginRefused
 from .replay import Sandboxes
-from .rules import Surroundings
+from .rules import CallContext
 
 __all__ = [
     "BadReply",
@@ -211,9 +211,9 @@ class Engine29:
     def _join(self, container: Container, endpoint: Endpoint, pretend: Failure | None) -> None:
         body = {**endpoint.about, "SandboxKey": container.sandbox_key, "Options": _PORTS}
         addresses = tuple(text for _, text in endpoint.addresses)
-        around = Surroundings(addresses=addresses, internal=endpoint.network.internal)
+        context = CallContext(addresses=addresses, internal=endpoint.network.internal)
         try:
-            reply = self.plugin.call("NetworkDriver.Join", body, around)
+            reply = self.plugin.call("NetworkDriver.Join", body, context)
             if pretend is Failure.JOIN:
                 raise PluginRefused("pretended")
             if pretend is Failure.JOIN_REPLY_UNUSABLE:

@@ -23,7 +23,7 @@ from macvlan_twisted.driver.models import Subnet
 from macvlan_twisted.errors import MacvlanError
 from macvlan_twisted.netlink.kernel import LinkFacts
 from macvlan_twisted.option_values import ConflictDetection
-from macvlan_twisted.plugin import Surroundings, build
+from macvlan_twisted.plugin import Platform, build
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from macvlan_twisted.testing.packet_socket import FakeLanSocket
 from macvlan_twisted.testing.sandboxes import FakeSandboxes
@@ -85,7 +85,7 @@ class PluginHarness:
             self.kernel,
             self.records,
             self.store,
-            Surroundings(self.steps, self.steps, self._open_tap, self.sandboxes, self.engine),
+            Platform(self.steps, self.steps, self._open_tap, self.sandboxes, self.engine),
             clock=self.clock,
             random=Random(3),
             awake_seconds=lambda: self.clock.seconds() - self.suspended,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conversations import rules
-from tests.conversations.rules import Surroundings
+from tests.conversations.rules import CallContext
 
 FRAME = {"content-length": "2"}
 SPACES = {"LocalDefaultAddressSpace": "l", "GlobalDefaultAddressSpace": "g"}
@@ -164,19 +164,19 @@ NOTICED: list[tuple[Rule, list[tuple[Any, ...]]]] = [
     (
         rules.check_successful_reply,
         [
-            ("Plugin.Activate", {}, {}, Surroundings()),
-            ("NetworkDriver.GetCapabilities", {}, {}, Surroundings()),
-            ("IpamDriver.GetCapabilities", {}, {"RequiresMACAddress": 1}, Surroundings()),
-            ("IpamDriver.GetDefaultAddressSpaces", {}, {}, Surroundings()),
-            ("NetworkDriver.GwAllocCheck", {}, {}, Surroundings()),
-            ("IpamDriver.RequestPool", {}, {}, Surroundings()),
-            ("IpamDriver.RequestAddress", {}, {"Address": "10.1.0.2/24"}, Surroundings(pool="10.2.0.0/24")),
-            ("NetworkDriver.CreateEndpoint", {}, {"Interface": "eth0"}, Surroundings()),
-            ("NetworkDriver.Join", {}, joined(Gateway="10.1.0.1"), Surroundings(addresses=("10.2.0.2/24",))),
-            ("NetworkDriver.Join", {}, joined(Gateway="10.1.0.1"), Surroundings(internal=True)),
-            ("NetworkDriver.EndpointOperInfo", {}, {"Value": 1}, Surroundings()),
-            ("NetworkDriver.AllocateNetwork", {"Options": {"a": "b"}}, {}, Surroundings()),
-            ("NetworkDriver.Leave", {}, {"Err": "boom"}, Surroundings()),
+            ("Plugin.Activate", {}, {}, CallContext()),
+            ("NetworkDriver.GetCapabilities", {}, {}, CallContext()),
+            ("IpamDriver.GetCapabilities", {}, {"RequiresMACAddress": 1}, CallContext()),
+            ("IpamDriver.GetDefaultAddressSpaces", {}, {}, CallContext()),
+            ("NetworkDriver.GwAllocCheck", {}, {}, CallContext()),
+            ("IpamDriver.RequestPool", {}, {}, CallContext()),
+            ("IpamDriver.RequestAddress", {}, {"Address": "10.1.0.2/24"}, CallContext(pool="10.2.0.0/24")),
+            ("NetworkDriver.CreateEndpoint", {}, {"Interface": "eth0"}, CallContext()),
+            ("NetworkDriver.Join", {}, joined(Gateway="10.1.0.1"), CallContext(addresses=("10.2.0.2/24",))),
+            ("NetworkDriver.Join", {}, joined(Gateway="10.1.0.1"), CallContext(internal=True)),
+            ("NetworkDriver.EndpointOperInfo", {}, {"Value": 1}, CallContext()),
+            ("NetworkDriver.AllocateNetwork", {"Options": {"a": "b"}}, {}, CallContext()),
+            ("NetworkDriver.Leave", {}, {"Err": "boom"}, CallContext()),
         ],
     ),
 ]
