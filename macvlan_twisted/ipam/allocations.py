@@ -78,7 +78,7 @@ class Allocations:
         forgotten_cursors = self._pools.advance(pool, number) if advances else ()
         forgotten_names = self._owners.allocated(allocation, came_back=not advances)
         try:
-            await self._pools.store_allocation(
+            await self._pools.save_allocation(
                 pool,
                 allocation,
                 advances,
@@ -121,7 +121,7 @@ class Allocations:
                 shared.unconfirmed.discard((pool.pool_id, number))
                 return
             purpose = Purpose.AUXILIARY if is_auxiliary else Purpose.ENDPOINT
-            await self._pools.store_allocation(
+            await self._pools.save_allocation(
                 pool, Allocation(pool.pool_id, address, purpose.value), False, (), ()
             )
             shared.remove(pool.pool_id, number)

@@ -277,7 +277,7 @@ class PoolBinding:
         )
         moved = evolve(pool, network_parent=parent)
         try:
-            await self._pools.store_pool(moved)
+            await self._pools.save_pool(moved)
         except StateError as failure:
             # Cause: the disk refused; the parent is known until the plugin stops. Remedy: free space on the
             # disk of the state directory.
@@ -365,7 +365,7 @@ class PoolBinding:
             if pool is None or change(pool) == pool:
                 return
             try:
-                await self._pools.store_pool(change(pool))
+                await self._pools.save_pool(change(pool))
             except StateError as failure:
                 # The next observation stores it. Until then, the reconciler releases nothing of the pool.
                 # Cause: the disk refused; it is tried again. Remedy: free space on the disk of the state

@@ -57,7 +57,7 @@ class PoolRegistry:
         self.cursors.update({key: int(address) for key, address in self._store.cursors().items()})
         for pool in self.by_id.values():
             self._join_set(pool)
-        for allocation in self._store.claims():
+        for allocation in self._store.allocations():
             owner = self.by_id.get(allocation.pool_id)
             if owner is not None:
                 self.set_of(owner).add(
@@ -70,14 +70,14 @@ class PoolRegistry:
                 refuse_container_without_pool(allocation)
                 self.lost.add(allocation.pool_id)
 
-    async def store_pool(self, pool: Pool) -> None:
-        await self._store.open_pool(pool.pool_id, to_document(pool))
+    async def save_pool(self, pool: Pool) -> None:
+        await self._store.save_pool(pool.pool_id, to_document(pool))
 
     async def erase_pool(self, pool_id: str) -> None:
         """Erase the pool and its allocations."""
-        await self._store.close_pool(pool_id)
+        await self._store.erase_pool(pool_id)
 
-    async def store_allocation(
+    async def save_allocation(
         self,
         pool: Pool,
         allocation: Allocation,
@@ -91,7 +91,7 @@ class PoolRegistry:
         :param forgotten_names: container names to erase.
         :param forgotten_cursors: cursor keys to erase. :param forgotten_returns: returned addresses to erase.
         """
-        await self._store.claim(
+        await self._store.save_allocation(
             allocation, pool.cursor_key, advances, forgotten_names, forgotten_cursors, forgotten_returns
         )
 
@@ -103,7 +103,7 @@ class PoolRegistry:
         forgotten_returns: Sequence[IPAddress] = (),
     ) -> None:
         """:param returned: stored instead. :param forgotten_returns: returned addresses to erase."""
-        await self._store.release(pool_id, address, returned, forgotten_returns)
+        await self._store.erase_allocation(pool_id, address, returned, forgotten_returns)
 
     def find(self, pool_id: str) -> Pool | None:
         """The pool with this id, or a rebuilt one whose id differs only in the nonce."""

@@ -85,7 +85,7 @@ class PoolRequests:
         refuse_overlap(pool, {**self._pools.by_id, **self._opening})
         self._opening[pool.pool_id] = pool
         try:
-            await self._pools.store_pool(pool)
+            await self._pools.save_pool(pool)
         finally:
             del self._opening[pool.pool_id]
         self._pools.add(pool)
@@ -145,7 +145,7 @@ class PoolRequests:
         if len(released_ids) >= pool.rebuilt_for:
             return False
         remaining = evolve(pool, released_ids=tuple(sorted(released_ids)))
-        await self._pools.store_pool(remaining)
+        await self._pools.save_pool(remaining)
         self._pools.by_id[pool.pool_id] = remaining
         return True
 

@@ -110,7 +110,7 @@ class AddressStore(Protocol):
     def pools(self) -> dict[str, Document]:
         """All open pools by id. Called once, at start."""
 
-    def claims(self) -> Iterable[Allocation]:
+    def allocations(self) -> Iterable[Allocation]:
         """All allocated addresses; there may be a million. Called once, at start."""
 
     def cursors(self) -> dict[str, IPAddress]:
@@ -130,14 +130,14 @@ class AddressStore(Protocol):
     ) -> Deferred[None]:
         """:param forgotten: pool id and container id of what is deleted."""
 
-    def open_pool(self, pool_id: str, document: Document) -> Deferred[None]: ...
+    def save_pool(self, pool_id: str, document: Document) -> Deferred[None]: ...
 
-    def close_pool(self, pool_id: str) -> Deferred[None]:
+    def erase_pool(self, pool_id: str) -> Deferred[None]:
         """Delete the pool, with its allocations, and sticky, returned and last addresses."""
 
-    def claim(
+    def save_allocation(
         self,
-        claim: Allocation,
+        allocation: Allocation,
         shared_set: str,
         advances: bool,
         forgotten_names: Sequence[str] = (),
@@ -154,7 +154,7 @@ class AddressStore(Protocol):
         :raises StateError: nothing was saved.
         """
 
-    def release(
+    def erase_allocation(
         self,
         pool_id: str,
         address: IPAddress,

@@ -169,7 +169,7 @@ class SqliteAddressStore:
     def pools(self) -> dict[str, Document]:
         return _documents(self._database, tables.POOLS)
 
-    def claims(self) -> Iterator[Allocation]:
+    def allocations(self) -> Iterator[Allocation]:
         return (
             _allocation(pool_id, address, purpose)
             for pool_id, address, purpose in self._database.each_row(tables.ADDRESSES)
@@ -208,10 +208,10 @@ class SqliteAddressStore:
             for pool_id, address, released_at in self._database.rows(tables.RETURNED)
         ]
 
-    def open_pool(self, pool_id: str, document: Document) -> Deferred[None]:
+    def save_pool(self, pool_id: str, document: Document) -> Deferred[None]:
         return self._writer.submit([Put(tables.POOLS, (pool_id, to_json(document)))])
 
-    def close_pool(self, pool_id: str) -> Deferred[None]:
+    def erase_pool(self, pool_id: str) -> Deferred[None]:
         return self._writer.submit(
             [
                 Drop(tables.ADDRESSES, (pool_id,)),
@@ -228,28 +228,30 @@ class SqliteAddressStore:
             for pool_id, name, address, mac in self._database.rows(tables.IDENTITIES)
         ]
 
-    def claim(
+    def save_allocation(
         self,
-        claim: Allocation,
+        allocation: Allocation,
         shared_set: str,
         advances: bool,
         forgotten_names: Sequence[str] = (),
         forgotten_sets: Sequence[str] = (),
         forgotten_returns: Sequence[IPAddress] = (),
     ) -> Deferred[None]:
-        address = str(claim.address)
-        purpose = claim.purpose + (_CHOSEN if claim.is_chosen else "")
-        changes: list[Change] = [Put(tables.ADDRESSES, (claim.pool_id, address, purpose))]
+        address = str(allocation.address)
+        purpose = allocation.purpose + (_CHOSEN if allocation.is_chosen else "")
+        changes: list[Change] = [Put(tables.ADDRESSES, (allocation.pool_id, address, purpose))]
         if advances:
             changes.append(Put(tables.CURSORS, (shared_set, address)))
         changes += [Drop(tables.CURSORS, (each,)) for each in forgotten_sets]
-        changes += [Drop(tables.IDENTITIES, (claim.pool_id, name)) for name in forgotten_names]
-        if claim.name:
-            changes.append(Put(tables.IDENTITIES, (claim.pool_id, claim.name, address, claim.mac)))
-        changes += [Drop(tables.RETURNED, (claim.pool_id, str(each))) for each in forgotten_returns]
+        changes += [Drop(tables.IDENTITIES, (allocation.pool_id, name)) for name in forgotten_names]
+        if allocation.name:
+            changes.append(
+                Put(tables.IDENTITIES, (allocation.pool_id, allocation.name, address, allocation.mac))
+            )
+        changes += [Drop(tables.RETURNED, (allocation.pool_id, str(each))) for each in forgotten_returns]
         return self._writer.submit(changes)
 
-    def release(
+    def erase_allocation(
         self,
         pool_id: str,
         address: IPAddress,

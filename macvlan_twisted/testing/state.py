@@ -57,7 +57,7 @@ class MemoryAddressStore(_Failing):
 
     def __init__(self) -> None:
         self.open: dict[str, Document] = {}
-        self.claimed: dict[tuple[str, IPAddress], Allocation] = {}
+        self.allocated: dict[tuple[str, IPAddress], Allocation] = {}
         self.last: dict[str, IPAddress] = {}
         self.names: dict[tuple[str, str], StickyAddress] = {}
         self.came_back: dict[tuple[str, IPAddress], ReturnedAddress] = {}
@@ -66,22 +66,22 @@ class MemoryAddressStore(_Failing):
     def pools(self) -> dict[str, Document]:
         return dict(self.open)
 
-    def claims(self) -> list[Allocation]:
-        return list(self.claimed.values())
+    def allocations(self) -> list[Allocation]:
+        return list(self.allocated.values())
 
     def cursors(self) -> dict[str, IPAddress]:
         return dict(self.last)
 
-    def open_pool(self, pool_id: str, document: Document) -> Deferred[None]:
+    def save_pool(self, pool_id: str, document: Document) -> Deferred[None]:
         if not self.failing:
             self.open[pool_id] = document
         return self._done()
 
-    def close_pool(self, pool_id: str) -> Deferred[None]:
+    def erase_pool(self, pool_id: str) -> Deferred[None]:
         if not self.failing:
             self.open.pop(pool_id, None)
-            for key in [key for key in self.claimed if key[0] == pool_id]:
-                del self.claimed[key]
+            for key in [key for key in self.allocated if key[0] == pool_id]:
+                del self.allocated[key]
             for each in [each for each in self.names if each[0] == pool_id]:
                 del self.names[each]
             for key in [key for key in self.came_back if key[0] == pool_id]:
@@ -109,9 +109,9 @@ class MemoryAddressStore(_Failing):
     def returned(self) -> list[ReturnedAddress]:
         return list(self.came_back.values())
 
-    def claim(
+    def save_allocation(
         self,
-        claim: Allocation,
+        allocation: Allocation,
         shared_set: str,
         advances: bool,
         forgotten_names: Sequence[str] = (),
@@ -120,20 +120,22 @@ class MemoryAddressStore(_Failing):
     ) -> Deferred[None]:
         if not self.failing:
             for name in forgotten_names:
-                self.names.pop((claim.pool_id, name), None)
-            if claim.name:
-                sticky = StickyAddress(claim.pool_id, claim.name, claim.address, claim.mac)
-                self.names[claim.pool_id, claim.name] = sticky
-            self.claimed[claim.pool_id, claim.address] = claim
+                self.names.pop((allocation.pool_id, name), None)
+            if allocation.name:
+                sticky = StickyAddress(
+                    allocation.pool_id, allocation.name, allocation.address, allocation.mac
+                )
+                self.names[allocation.pool_id, allocation.name] = sticky
+            self.allocated[allocation.pool_id, allocation.address] = allocation
             if advances:
-                self.last[shared_set] = claim.address
+                self.last[shared_set] = allocation.address
             for each in forgotten_sets:
                 self.last.pop(each, None)
             for address in forgotten_returns:
-                self.came_back.pop((claim.pool_id, address), None)
+                self.came_back.pop((allocation.pool_id, address), None)
         return self._done()
 
-    def release(
+    def erase_allocation(
         self,
         pool_id: str,
         address: IPAddress,
@@ -141,7 +143,7 @@ class MemoryAddressStore(_Failing):
         forgotten_returns: Sequence[IPAddress] = (),
     ) -> Deferred[None]:
         if not self.failing:
-            self.claimed.pop((pool_id, address), None)
+            self.allocated.pop((pool_id, address), None)
             for each in forgotten_returns:
                 self.came_back.pop((pool_id, each), None)
             if returned is not None:

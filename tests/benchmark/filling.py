@@ -44,14 +44,14 @@ class Collected:
         self._ledger.close()
 
 
-def fill_addresses(directory: Path, claims: Iterable[Allocation]) -> None:
+def fill_addresses(directory: Path, allocations: Iterable[Allocation]) -> None:
     """Write addresses as taken."""
     ledger = Database(directory)
     ledger.open()
     collected = Collected(ledger)
     book = SqliteAddressStore(ledger, collected)
-    for claim in claims:
-        book.claim(claim, "", advances=False)
+    for each in allocations:
+        book.save_allocation(each, "", advances=False)
     collected.close()
 
 

@@ -137,7 +137,7 @@ def fill(ledger: Database, numbers: range) -> None:
     records, book = SqliteHostRecords(ledger, writer, identity_of(ledger)), SqliteAddressStore(ledger, writer)
     for number in numbers:
         pool = f"MacvlanTwistedLocal;192.168.{number}.0/24;;;{number:08x}"
-        book.open_pool(pool, {"pool_id": pool, "prefix": f"192.168.{number}.0/24"})
+        book.save_pool(pool, {"pool_id": pool, "prefix": f"192.168.{number}.0/24"})
         records.save(RecordKind.NETWORK, f"{number:064x}", {"network_id": f"{number:064x}", "parent": "eth1"})
         records.save(RecordKind.MADE_LINK, f"eth1.{number}", {"name": f"eth1.{number}", "kind": "vlan"})
         records.save(
@@ -146,7 +146,7 @@ def fill(ledger: Database, numbers: range) -> None:
         for host in range(2, 5):
             address = f"192.168.{number}.{host}"
             claim = Allocation(pool, ip_address(address), "endpoint", f"box{host}", "7a:42::")
-            book.claim(claim, f"set {number}", advances=True)
+            book.save_allocation(claim, f"set {number}", advances=True)
             records.save(RecordKind.ENDPOINT, f"{number:032x}{host:032x}", {"address": f"{address}/24"})
         records.save(RecordKind.LEASE, f"eth1 7a:{number}", {"told_address": f"192.168.{number}.9"})
         records.save(RecordKind.CONFLICT, f"eth1 192.168.{number}.8", {"mac": "02:00:00:00:00:01"})
@@ -157,7 +157,7 @@ def drop(ledger: Database, numbers: range) -> None:
     writer = GroupCommit(ledger, WorkerThreads(None, 1, "state"))
     records, book = SqliteHostRecords(ledger, writer, identity_of(ledger)), SqliteAddressStore(ledger, writer)
     for number in numbers:
-        book.close_pool(f"MacvlanTwistedLocal;192.168.{number}.0/24;;;{number:08x}")
+        book.erase_pool(f"MacvlanTwistedLocal;192.168.{number}.0/24;;;{number:08x}")
         records.erase(RecordKind.NETWORK, f"{number:064x}")
 
 

@@ -101,30 +101,30 @@ class ScriptedStore(MemoryAddressStore):
         super().__init__()
         self.steps = Steps(failure=disk_refuses)
 
-    def open_pool(self, pool_id: str, document: Document) -> Deferred[None]:
-        return self.steps(super().open_pool, pool_id, document)  # type: ignore[arg-type]
+    def save_pool(self, pool_id: str, document: Document) -> Deferred[None]:
+        return self.steps(super().save_pool, pool_id, document)  # type: ignore[arg-type]
 
-    def close_pool(self, pool_id: str) -> Deferred[None]:
-        return self.steps(super().close_pool, pool_id)  # type: ignore[arg-type]
+    def erase_pool(self, pool_id: str) -> Deferred[None]:
+        return self.steps(super().erase_pool, pool_id)  # type: ignore[arg-type]
 
-    def claim(
+    def save_allocation(
         self,
-        claim: Allocation,
+        allocation: Allocation,
         shared_set: str,
         advances: bool,
         forgotten_names: Sequence[str] = (),
         forgotten_sets: Sequence[str] = (),
         forgotten_returns: Sequence[IPAddress] = (),
     ) -> Deferred[None]:
-        rest = (claim, shared_set, advances, forgotten_names, forgotten_sets, forgotten_returns)
-        return self.steps(super().claim, *rest)  # type: ignore[arg-type]
+        rest = (allocation, shared_set, advances, forgotten_names, forgotten_sets, forgotten_returns)
+        return self.steps(super().save_allocation, *rest)  # type: ignore[arg-type]
 
     def save_last_addresses(
         self, saved: Sequence[LastAddress], forgotten: Sequence[tuple[str, str]]
     ) -> Deferred[None]:
         return self.steps(super().save_last_addresses, saved, forgotten)  # type: ignore[arg-type]
 
-    def release(
+    def erase_allocation(
         self,
         pool_id: str,
         address: IPAddress,
@@ -132,4 +132,4 @@ class ScriptedStore(MemoryAddressStore):
         forgotten_returns: Sequence[IPAddress] = (),
     ) -> Deferred[None]:
         rest = (pool_id, address, returned, forgotten_returns)
-        return self.steps(super().release, *rest)  # type: ignore[arg-type]
+        return self.steps(super().erase_allocation, *rest)  # type: ignore[arg-type]

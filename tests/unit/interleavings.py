@@ -146,7 +146,7 @@ class Interleavings(World):
         self.begin("RequestAddress", self.plugin.addresses.request_address(asked), [], granted, about=pool_id)
 
     def _purpose(self, claim: tuple[str, str, IPAddress]) -> str:
-        return self.plugin.store.claimed[claim[1], claim[2]].purpose
+        return self.plugin.store.allocated[claim[1], claim[2]].purpose
 
     def create_endpoint(self, network: NetworkCase) -> None:
         if self.endpoints and self.random.random() < 0.15:
@@ -297,19 +297,19 @@ class Interleavings(World):
         } | self.uncertain_pools
         for thing in self.history.things("claim"):
             if self.history.surely_there(thing):
-                assert thing[1:] in store.claimed, f"{thing} was granted, and is not on disk"
+                assert thing[1:] in store.allocated, f"{thing} was granted, and is not on disk"
             elif self.history.surely_gone(thing) and thing[1] not in asking:
-                claim = store.claimed.get(thing[1:])
+                claim = store.allocated.get(thing[1:])
                 # The host may have it now: its address is reserved in all pools of the shared set.
                 is_free = claim is None or claim.purpose == Purpose.HOST.value
                 assert is_free, f"{thing} was released, and is on disk"
         owners: dict[tuple[str, IPAddress], str] = {}
-        for (pool_id, address), claim in store.claimed.items():
+        for (pool_id, address), claim in store.allocated.items():
             parent = str(store.open[pool_id]["parent"])
             if claim.purpose == Purpose.ENDPOINT.value:
                 assert (parent, address) not in owners, f"{address} is taken twice on {parent}"
                 owners[parent, address] = pool_id
-        for (pool_id, address), claim in store.claimed.items():
+        for (pool_id, address), claim in store.allocated.items():
             if claim.purpose != Purpose.ENDPOINT.value:
                 owner = owners.get((str(store.open[pool_id]["parent"]), address))
                 assert owner is None, f"{address} is a container's, and a {claim.purpose} address"
@@ -427,7 +427,7 @@ class Interleavings(World):
         plugin = self.plugin
         assert plugin.link_names() == PLAIN_LINKS, plugin.link_names() - PLAIN_LINKS
         assert plugin.records.all_rows() == {}, plugin.records.all_rows()
-        assert (plugin.store.open, plugin.store.claimed) == ({}, {})
+        assert (plugin.store.open, plugin.store.allocated) == ({}, {})
         assert (dict(plugin.registry.networks), dict(plugin.registry.endpoints)) == ({}, {})
         assert plugin.pools._pools._sets == {}
 

@@ -142,8 +142,8 @@ MAKING = {
     "add_host_route",
     "configure",
     "save",
-    "claim",
-    "open_pool",
+    "save_allocation",
+    "save_pool",
 }
 """Steps whose failure is undone at once. After a failed removal something may stay until the next start."""
 
@@ -248,9 +248,9 @@ class World:
         if step.name == "erase" and step.arguments[0] in (RecordKind.ENDPOINT, RecordKind.NETWORK):
             kind = "endpoint" if step.arguments[0] is RecordKind.ENDPOINT else "network"
             self.history.doubt((kind, step.arguments[1]), True)
-        elif step.name == "release":
+        elif step.name == "erase_allocation":
             self.history.doubt(("claim", *step.arguments), True)
-        elif step.name == "close_pool":
+        elif step.name == "erase_pool":
             self.history.doubt(("pool", step.arguments[0]), True)
             self._doubt_claims(step.arguments[0])
 

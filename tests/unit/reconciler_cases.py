@@ -113,7 +113,7 @@ class ReconcilerTestCase(PluginTestCase):
         """The addresses of containers on disk."""
         return sorted(
             str(claim.address)
-            for claim in self.plugin.store.claimed.values()
+            for claim in self.plugin.store.allocated.values()
             if claim.purpose == Purpose.ENDPOINT.value
         )
 

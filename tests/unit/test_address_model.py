@@ -106,7 +106,7 @@ class AddressMachine(RuleBasedStateMachine):
 
     @invariant()
     def disk_holds_what_is_taken(self) -> None:
-        on_disk = {(int(address) - BASE, pool) for pool, address in self.plugin.store.claimed}
+        on_disk = {(int(address) - BASE, pool) for pool, address in self.plugin.store.allocated}
         assert on_disk == {*self.owner.items(), *self.reserved}
         assert set(self.plugin.store.open) == set(self.part_of)
 

@@ -61,9 +61,9 @@ class RaceTests(AddressTestCase):
     def test_reply_waits_for_the_disk(self) -> None:
         pool = self.open("10.0.0.0/29")
         calls: tuple[tuple[str, Callable[[], Deferred[Any]]], ...] = (
-            ("claim", lambda: self.asking(pool)),
-            ("release", lambda: self.releasing(pool, "10.0.0.1")),
-            ("close_pool", lambda: self.closing(pool)),
+            ("save_allocation", lambda: self.asking(pool)),
+            ("erase_allocation", lambda: self.releasing(pool, "10.0.0.1")),
+            ("erase_pool", lambda: self.closing(pool)),
         )
         for step, begin in calls:
             self.hold(step)
@@ -74,7 +74,7 @@ class RaceTests(AddressTestCase):
 
     def test_parallel_calls_never_get_the_same_address(self) -> None:
         pool = self.open("10.0.0.0/29")
-        self.hold("claim")
+        self.hold("save_allocation")
         calls = [self.asking(pool) for _ in range(6)]
         self.failureResultOf(self.asking(pool), RequestRefused)
         self.let_go()
@@ -83,7 +83,7 @@ class RaceTests(AddressTestCase):
     def test_address_in_release_is_not_allocated(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool, "10.0.0.3")
-        self.hold("release")
+        self.hold("erase_allocation")
         release = self.releasing(pool, "10.0.0.3")
         self.failureResultOf(self.asking(pool, "10.0.0.3"), RequestRefused)
         self.let_go()
@@ -93,7 +93,7 @@ class RaceTests(AddressTestCase):
     def test_repeated_release_leaves_the_next_owner_alone(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool, "10.0.0.3")
-        self.hold("release")
+        self.hold("erase_allocation")
         first, second = self.releasing(pool, "10.0.0.3"), self.releasing(pool, "10.0.0.3")
         self.plugin.store.steps.let_go()
         self.successResultOf(first)
@@ -108,7 +108,7 @@ class RaceTests(AddressTestCase):
         pool = self.open("10.0.0.0/29")
         self.ask(pool, "10.0.0.3")
         self.successResultOf(self.releasing(pool, "10.0.0.3"))
-        self.hold("claim")
+        self.hold("save_allocation")
         asking = self.asking(pool, "10.0.0.3")
         release = self.releasing(pool, "10.0.0.3")
         self.let_go()
@@ -119,19 +119,19 @@ class RaceTests(AddressTestCase):
 
     def test_pool_in_release_allocates_nothing(self) -> None:
         pool = self.open("10.0.0.0/29")
-        self.hold("close_pool", "claim")
+        self.hold("erase_pool", "save_allocation")
         closing, late = self.closing(pool), self.asking(pool)
         self.let_go()
         self.successResultOf(closing)
         self.failureResultOf(late, NotFound)
-        self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
+        self.assertEqual((self.plugin.store.open, self.plugin.store.allocated), ({}, {}))
         self.plugin.next_life()
 
     def test_pools_may_be_released_at_once(self) -> None:
         one, other = self.open("10.0.0.0/29"), self.open("10.0.0.0/29")
         for pool in (one, other):
             self.ask(pool)
-        self.hold("close_pool")
+        self.hold("erase_pool")
         calls = [self.closing(pool) for pool in (one, other, one)]
         self.assertNoResult(calls[2])
         self.let_go()
@@ -142,7 +142,7 @@ class RaceTests(AddressTestCase):
     def test_failed_release_of_one_of_two_pools_keeps_its_addresses(self) -> None:
         one, two = (self.open("10.0.0.0/29") for _ in range(2))
         self.ask(two)
-        self.hold("close_pool")
+        self.hold("erase_pool")
         first, second = self.closing(one), self.closing(two)
         self.plugin.store.steps.let_go()
         self.plugin.store.failing = True
@@ -161,12 +161,12 @@ class RaceTests(AddressTestCase):
         self.plugin.store.failing = False
         self.assertEqual(self.ask(pool), "10.0.0.2/29")
         self.close(pool)
-        self.assertEqual(self.plugin.store.claimed, {})
+        self.assertEqual(self.plugin.store.allocated, {})
 
     def test_pool_opened_during_the_release_of_another_is_separate(self) -> None:
         one = self.open("10.0.0.0/29")
         self.ask(one)
-        self.hold("close_pool")
+        self.hold("erase_pool")
         closing = self.closing(one)
         two = self.open("10.0.0.0/29")
         taken = self.ask(two)
@@ -178,17 +178,17 @@ class RaceTests(AddressTestCase):
 
     def test_address_requested_before_the_release_goes_with_its_pool(self) -> None:
         pool = self.open("10.0.0.0/29")
-        self.hold("claim", "close_pool")
+        self.hold("save_allocation", "erase_pool")
         asking, closing = self.asking(pool), self.closing(pool)
         self.let_go()
         self.successResultOf(asking)
         self.successResultOf(closing)
-        self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
+        self.assertEqual((self.plugin.store.open, self.plugin.store.allocated), ({}, {}))
 
     def test_address_release_takes_effect_if_the_pool_release_fails(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool, "10.0.0.2")
-        self.hold("close_pool")
+        self.hold("erase_pool")
         closing, releasing = self.closing(pool), self.releasing(pool, "10.0.0.2")
         self.assertNoResult(releasing)
         (step,) = self.plugin.store.steps.held
@@ -196,45 +196,45 @@ class RaceTests(AddressTestCase):
         step.fail(StateError("the disk is full"))
         self.failureResultOf(closing, StateError)
         self.successResultOf(releasing)
-        self.assertEqual(self.plugin.store.claims(), [])
+        self.assertEqual(self.plugin.store.allocations(), [])
 
     def test_host_address_is_not_kept_for_a_pool_that_failed(self) -> None:
         """Otherwise state would hold an address without a pool."""
         pool = self.open("10.0.0.0/29")
         self.ask(pool)
-        self.hold("open_pool", "claim")
+        self.hold("save_pool", "save_allocation")
         opening = self.opening("10.0.0.0/29")
         hosts = self.plugin.start(
             self.plugin.pool_binding.reserve_for_host(
                 "n" * 64, "eth0", parse_network("10.0.0.0/29"), [], None, []
             )
         )
-        step = next(each for each in self.plugin.store.steps.held if each.name == "open_pool")
+        step = next(each for each in self.plugin.store.steps.held if each.name == "save_pool")
         self.plugin.store.steps.held.remove(step)
         step.fail(StateError("the disk is full"))
         self.failureResultOf(opening, StateError)
         self.let_go()
         self.assertEqual(self.successResultOf(hosts), parse_address("10.0.0.2"))
-        self.assertEqual({claim.pool_id for claim in self.plugin.store.claims()}, {pool})
+        self.assertEqual({claim.pool_id for claim in self.plugin.store.allocations()}, {pool})
         self.assert_memory_is_what_is_on_disk(pool)
 
     def test_gateway_requested_during_its_release_is_kept(self) -> None:
         pool = self.open("10.0.0.0/29")
         self.ask(pool, "10.0.0.1", Purpose.GATEWAY)
-        self.hold("release", "claim")
+        self.hold("erase_allocation", "save_allocation")
         releasing = self.releasing(pool, "10.0.0.1")
         asking = self.asking(pool, "10.0.0.1", Purpose.GATEWAY)
         self.let_go()
         self.successResultOf(releasing)
         self.successResultOf(asking)
-        self.assertEqual([str(claim.address) for claim in self.plugin.store.claims()], ["10.0.0.1"])
+        self.assertEqual([str(claim.address) for claim in self.plugin.store.allocations()], ["10.0.0.1"])
         self.assertEqual(self.ask(pool), "10.0.0.2/29")
         self.assert_memory_is_what_is_on_disk(pool)
 
     def test_two_updates_of_a_pool_at_once_are_both_saved(self) -> None:
         """The parent of its network, and the engine that lists it."""
         pool = self.open("10.0.0.0/29")
-        self.hold("open_pool")
+        self.hold("save_pool")
         self.plugin.start(
             self.plugin.pool_binding.network_created("eth1", [(parse_network("10.0.0.0/29"), ())])
         )
@@ -247,7 +247,7 @@ class RaceTests(AddressTestCase):
     def test_pool_just_listed_by_an_engine_is_not_dropped(self) -> None:
         self.open("10.0.0.0/29")
         (pool,) = self.plugin.pools.open_pools
-        self.hold("open_pool")
+        self.hold("save_pool")
         self.plugin.start(self.plugin.pool_binding.is_listed_by(pool.pool_id, "e" * 64))
         dropping = self.plugin.start(self.plugin.pools.drop_pool(pool, 0))
         self.let_go()
@@ -259,7 +259,7 @@ class RaceTests(AddressTestCase):
         self.plugin.wait(self.plugin.pool_binding.network_created("eth0", [(network, ())], "n" * 64))
         self.ask(pool_id)
         (orphaned,) = self.plugin.address_use.orphaned(0, lambda *_: False)
-        self.hold("release")
+        self.hold("erase_allocation")
         asked_for = self.releasing(pool_id, "10.0.0.1")
         by_itself = self.plugin.start(self.plugin.address_use.release_orphaned(orphaned, lambda *_: False))
         self.plugin.wait(self.plugin.pools.release_pool(pool_id))
@@ -268,7 +268,7 @@ class RaceTests(AddressTestCase):
         self.assertFalse(self.successResultOf(by_itself))
 
     def test_one_of_two_overlapping_pools_at_once_is_refused(self) -> None:
-        self.hold("open_pool")
+        self.hold("save_pool")
         calls = [self.opening(pool) for pool in ("10.0.0.0/8", "10.1.0.0/16")]
         self.let_go()
         self.successResultOf(calls[0])
@@ -278,10 +278,10 @@ class RaceTests(AddressTestCase):
         """Even if the disk is full the service starts."""
         lost = Allocation("Local;10.0.0.0/29;;;lost", parse_address("10.0.0.1"), Purpose.HOST.value)
         for failing in (False, True):
-            self.plugin.store.claimed[lost.pool_id, lost.address] = lost
+            self.plugin.store.allocated[lost.pool_id, lost.address] = lost
             self.plugin.store.failing = failing
             self.plugin = self.plugin.next_life()
             self.assertEqual(self.plugin.pools.open_pools, [])
-            self.assertEqual(len(self.plugin.store.claims()), failing)
+            self.assertEqual(len(self.plugin.store.allocations()), failing)
         self.plugin.store.failing = False
         self.assertEqual(self.ask(self.open("10.0.0.0/29")), "10.0.0.1/29")

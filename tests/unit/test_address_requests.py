@@ -60,7 +60,7 @@ class NamedAddressTests(AddressTestCase):
                 self.ask(pool, address)
             with self.assert_refused(RequestRefused, address):
                 self.gateway(pool, address)
-        self.assertEqual(self.plugin.store.claimed, {})
+        self.assertEqual(self.plugin.store.allocated, {})
 
     def test_unknown_pool_is_refused(self) -> None:
         with self.assert_refused(NotFound, "nowhere", "create it again"):
@@ -85,9 +85,9 @@ class NamedAddressTests(AddressTestCase):
             self.release(pool, same_number)
             with self.assert_refused(RequestRefused, "192.168.1.64"):
                 self.ask(pool, "192.168.1.64")
-        self.assertEqual([str(each) for _, each in self.plugin.store.claimed], ["192.168.1.64"])
+        self.assertEqual([str(each) for _, each in self.plugin.store.allocated], ["192.168.1.64"])
         self.release(pool, "192.168.1.64")
-        self.assertEqual(self.plugin.store.claimed, {})
+        self.assertEqual(self.plugin.store.allocated, {})
 
 
 class GatewayTests(AddressTestCase):

@@ -110,7 +110,7 @@ class AnyBodyTests(SiteTestCase):
         return (
             plugin.records.all_rows(),
             dict(store.open),
-            dict(store.claimed),
+            dict(store.allocated),
             dict(store.last),
             plugin.link_names(),
             dict(plugin.registry.networks),

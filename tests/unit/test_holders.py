@@ -164,7 +164,9 @@ class ReleasedPoolTests(ConflictTestCase):
         self.close(pool)
         self.pass_time(2)
         self.failureResultOf(again, RequestRefused)
-        self.assertEqual([each.pool_id for each in self.plugin.store.claims() if each.pool_id == pool], [])
+        self.assertEqual(
+            [each.pool_id for each in self.plugin.store.allocations() if each.pool_id == pool], []
+        )
         self.plugin.next_life()
 
 
@@ -183,6 +185,6 @@ class ReleasedDhcpPoolTests(LeasesTestCase):
         for _ in range(100):
             self.plugin.clock.advance(0.1)
         self.failureResultOf(asked, RequestRefused)
-        self.assertEqual(self.plugin.store.claims(), [])
+        self.assertEqual(self.plugin.store.allocations(), [])
         self.assertEqual(self.plugin.leases.known(), [])
         self.next_life()

@@ -51,7 +51,7 @@ class OurPoolTests(HostAccessTestCase):
         for plugin in (self.plugin, self.plugin.next_life()):
             self.plugin = plugin
             self.plugin.wait(self.plugin.addresses.release_address(late))
-            self.assertIn((self.pool_id, late.address), self.plugin.store.claimed)
+            self.assertIn((self.pool_id, late.address), self.plugin.store.allocated)
             self.assertEqual(self.next(), "192.168.1.65")
             self.plugin.wait(self.plugin.addresses.release_address(evolve(late, address=late.address + 1)))
 
@@ -66,13 +66,13 @@ class OurPoolTests(HostAccessTestCase):
         with self.assertRaises(RequestRefused):
             self.open(subnets=(pool,), address="192.168.1.1")
         self.plugin.wait(self.plugin.addresses.release_address(gateway))
-        self.assertNotIn((self.pool_id, gateway.address), self.plugin.store.claimed)
+        self.assertNotIn((self.pool_id, gateway.address), self.plugin.store.allocated)
 
     def test_host_address_is_freed_with_the_pool(self) -> None:
         self.open(subnets=(self.pool(),), address="")
         self.plugin.wait(self.plugin.pools.release_pool(self.pool_id))
         self.plugin.delete_network()
-        self.assertEqual(self.plugin.store.claims(), [])
+        self.assertEqual(self.plugin.store.allocations(), [])
         self.assertEqual(self.plugin.kernel.host_addresses(), {})
 
     def test_second_network_keeps_the_shared_host_address(self) -> None:

@@ -90,9 +90,9 @@ class HostileRequestTests(SiteTestCase):
         ]
         for name in ("n" * 256, "a\nb", "\x1b[2J"):
             self.post("IpamDriver.RequestAddress", PoolID=pool, Address="", Options={NAME: name})
-        self.assertEqual([claim.name for claim in self.plugin.store.claims()], ["", "", ""])
+        self.assertEqual([claim.name for claim in self.plugin.store.allocations()], ["", "", ""])
         self.post("IpamDriver.RequestAddress", PoolID=pool, Address="", Options={NAME: "web-1.x_2"})
-        self.assertIn("web-1.x_2", [claim.name for claim in self.plugin.store.claims()])
+        self.assertIn("web-1.x_2", [claim.name for claim in self.plugin.store.allocations()])
 
 
 class PrintableTests(SiteTestCase):

@@ -177,7 +177,7 @@ class IpamTests(SiteTestCase):
         self.assertEqual(self.post("IpamDriver.ReleaseAddress", PoolID=pool, Address="10.9.0.2"), {})
         for _ in range(2):
             self.assertEqual(self.post("IpamDriver.ReleasePool", PoolID=pool), {})
-        self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
+        self.assertEqual((self.plugin.store.open, self.plugin.store.allocated), ({}, {}))
 
     def test_a_pool_without_subnet_returns_the_gateway_as_data(self) -> None:
         granted = self.pool(Pool="")

@@ -71,7 +71,9 @@ class NewPoolTestCase(ConflictTestCase):
     def purposes(self, pool_id: str) -> dict[str, str]:
         """On disk."""
         return {
-            str(each.address): each.purpose for each in self.plugin.store.claims() if each.pool_id == pool_id
+            str(each.address): each.purpose
+            for each in self.plugin.store.allocations()
+            if each.pool_id == pool_id
         }
 
     def parents(self) -> dict[str, tuple[str, str | None]]:

@@ -107,10 +107,10 @@ class AddressTests(ReconcilerTestCase):
             self.plugin.pool_binding.network_requested(OTHER_NETWORK, "eth0", "eth0", subnets, {})
         )
         self.plugin.wait(self.plugin.pool_binding.assign_network(other, NETWORK))
-        before = set(self.plugin.store.claimed)
+        before = set(self.plugin.store.allocated)
         self.start_again()
         self.go_round(2 * ENOUGH)
-        self.assertEqual(set(self.plugin.store.claimed), before)
+        self.assertEqual(set(self.plugin.store.allocated), before)
 
 
 class ForeignPoolTests(ReconcilerTestCase):

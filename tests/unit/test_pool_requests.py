@@ -24,7 +24,7 @@ class PoolTests(AddressTestCase):
         self.assertEqual(self.ask(granted.pool_id), "192.168.1.2/24")
         self.release(granted.pool_id, "192.168.1.1")
         self.close(granted.pool_id)
-        self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
+        self.assertEqual((self.plugin.store.open, self.plugin.store.allocated), ({}, {}))
 
     def test_ipv6_pool_without_a_subnet_hides_the_lan(self) -> None:
         self.use(evolve(LAN, subnets=(parse_network("fd00::/64"),), gateways=(parse_address("fd00::1"),)))
@@ -66,7 +66,7 @@ class RestartTests(AddressTestCase):
                 self.ask(one, address)
         self.close(one)
         self.close(two)
-        self.assertEqual((self.plugin.store.open, self.plugin.store.claimed), ({}, {}))
+        self.assertEqual((self.plugin.store.open, self.plugin.store.allocated), ({}, {}))
 
     def test_pool_keeps_its_subnet_if_the_configuration_changes(self) -> None:
         pool = self.open(None)

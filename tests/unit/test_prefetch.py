@@ -225,7 +225,7 @@ class ReleasedPoolTests(ConflictTestCase):
 
     def test_failed_claim_is_not_defended(self) -> None:
         pool = self.ready()
-        self.plugin.store.steps.refuse["claim"] = 28
+        self.plugin.store.steps.refuse["save_allocation"] = 28
         self.failureResultOf(self.begin(pool))
         self.plugin.store.steps.refuse.clear()
         given = {self.gets(pool) for _ in range(8)}

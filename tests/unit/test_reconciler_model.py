@@ -171,7 +171,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
             assert endpoint_id in plugin.records.rows[RecordKind.ENDPOINT]
             if container.is_starting:
                 assert plugin.kernel.exists(endpoint_link_name(endpoint_id)), f"{container} has lost its link"
-        claimed = {(each.pool_id, str(each.address)) for each in plugin.store.claimed.values()}
+        claimed = {(each.pool_id, str(each.address)) for each in plugin.store.allocated.values()}
         assert {(self.pool_id, each.address) for each in self.living.values()} <= claimed
         assert {(self.foreign_pool, each) for each in self.foreign} <= claimed
         assert NETWORK in plugin.registry.networks
@@ -192,7 +192,7 @@ class ReconcilerMachine(RuleBasedStateMachine):
             assert not name.startswith("mvt"), name
         is_known = any(each.network_id == NETWORK for each in self.plugin.pools.open_pools)
         if is_known:
-            claimed = {str(each.address) for each in self.plugin.store.claimed.values()}
+            claimed = {str(each.address) for each in self.plugin.store.allocated.values()}
             assert claimed == {each.address for each in self.living.values()} | self.foreign
 
 

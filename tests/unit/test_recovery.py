@@ -248,9 +248,11 @@ class PoolTests(PluginTestCase):
         snapshot = rebuild_from(self.plugin, *engines_view).snapshot
         plugin = PluginHarness(self.plugin.kernel)
         for key, pool in snapshot.pools.items():
-            plugin.wait(_done(plugin.store.open_pool(key, to_document(pool))))
+            plugin.wait(_done(plugin.store.save_pool(key, to_document(pool))))
         for (pool_id, address), purpose in snapshot.allocations.items():
-            plugin.wait(_done(plugin.store.claim(Allocation(pool_id, address, purpose.value), "x", False)))
+            plugin.wait(
+                _done(plugin.store.save_allocation(Allocation(pool_id, address, purpose.value), "x", False))
+            )
         for network in snapshot.networks.values():
             plugin.wait(
                 _done(plugin.records.save(RecordKind.NETWORK, network.network_id, to_document(network)))
@@ -282,7 +284,7 @@ class PoolTests(PluginTestCase):
         )
         self.plugin.wait(self.plugin.pools.release_pool(self.ids[1]))
         self.assertEqual(self.plugin.store.pools(), {})
-        self.assertEqual(self.plugin.store.claims(), [])
+        self.assertEqual(self.plugin.store.allocations(), [])
 
     def test_the_id_of_another_pool_is_unknown(self) -> None:
         for unknown in (

@@ -61,61 +61,67 @@ class MemoryStateTests(LedgerTestCase):
         self.assertGreater(self.records.link_group, 0)
         self.assertLess(self.records.link_group + 32, 2**31)
 
-    def test_claims_belong_to_pools(self) -> None:
+    def test_allocations_belong_to_pools(self) -> None:
         for pool in ("p", "q"):
-            self.successResultOf(self.store.open_pool(pool, {"pool": pool}))
-        claims = [
+            self.successResultOf(self.store.save_pool(pool, {"pool": pool}))
+        allocations = [
             Allocation("p", ONE, "endpoint"),
             Allocation("p", TWO, "gateway"),
             Allocation("q", ONE, "gateway"),
         ]
-        for claim in claims:
-            self.successResultOf(self.store.claim(claim, "set", advances=False))
+        for allocation in allocations:
+            self.successResultOf(self.store.save_allocation(allocation, "set", advances=False))
         self.next_life()
-        self.assertEqual(set(self.store.claims()), set(claims))
-        self.successResultOf(self.store.release("p", ONE))
-        self.successResultOf(self.store.release("p", ONE))
+        self.assertEqual(set(self.store.allocations()), set(allocations))
+        self.successResultOf(self.store.erase_allocation("p", ONE))
+        self.successResultOf(self.store.erase_allocation("p", ONE))
         self.assertEqual(self.lived(), {("p", TWO), ("q", ONE)})
-        self.successResultOf(self.store.close_pool("p"))
-        self.successResultOf(self.store.close_pool("p"))
+        self.successResultOf(self.store.erase_pool("p"))
+        self.successResultOf(self.store.erase_pool("p"))
         self.assertEqual(self.lived(), {("q", ONE)})
         self.assertEqual(self.store.pools(), {"q": {"pool": "q"}})
 
     def lived(self) -> set[tuple[str, object]]:
         self.next_life()
-        return {(claim.pool_id, claim.address) for claim in self.store.claims()}
+        return {(allocation.pool_id, allocation.address) for allocation in self.store.allocations()}
 
     def test_chosen_and_returned_addresses_are_stored(self) -> None:
-        claim = Allocation("p", ONE, "endpoint", is_chosen=True)
-        self.successResultOf(self.store.claim(claim, "set", advances=False))
+        allocation = Allocation("p", ONE, "endpoint", is_chosen=True)
+        self.successResultOf(self.store.save_allocation(allocation, "set", advances=False))
         self.next_life()
-        self.assertEqual(list(self.store.claims()), [claim])
+        self.assertEqual(list(self.store.allocations()), [allocation])
         returned = [ReturnedAddress("p", ONE, 1e9 + 0.25), ReturnedAddress("p", TWO, 1e9)]
-        self.successResultOf(self.store.release("p", ONE, returned[0]))
-        self.successResultOf(self.store.release("p", TWO, returned[1]))
+        self.successResultOf(self.store.erase_allocation("p", ONE, returned[0]))
+        self.successResultOf(self.store.erase_allocation("p", TWO, returned[1]))
         self.next_life()
         self.assertEqual(self.store.returned(), returned)
-        self.successResultOf(self.store.release("p", ONE, returned[0], [ONE, TWO]))
+        self.successResultOf(self.store.erase_allocation("p", ONE, returned[0], [ONE, TWO]))
         self.next_life()
         self.assertEqual(self.store.returned(), returned[:1])
         other = Allocation("p", TWO, "endpoint")
-        self.successResultOf(self.store.claim(other, "set", False, forgotten_returns=[ONE]))
+        self.successResultOf(self.store.save_allocation(other, "set", False, forgotten_returns=[ONE]))
         self.next_life()
         self.assertEqual(self.store.returned(), [])
-        self.successResultOf(self.store.release("p", TWO, returned[1]))
-        self.successResultOf(self.store.close_pool("p"))
+        self.successResultOf(self.store.erase_allocation("p", TWO, returned[1]))
+        self.successResultOf(self.store.erase_pool("p"))
         self.next_life()
         self.assertEqual(self.store.returned(), [])
 
-    def test_only_an_advancing_claim_moves_the_cursor(self) -> None:
-        self.successResultOf(self.store.claim(Allocation("p", ONE, "endpoint"), "set 1", advances=True))
-        self.successResultOf(self.store.claim(Allocation("p", TWO, "endpoint"), "set 1", advances=False))
-        self.successResultOf(self.store.claim(Allocation("p", TWO, "endpoint"), "set 2", advances=True))
+    def test_only_an_advancing_allocation_moves_the_cursor(self) -> None:
+        self.successResultOf(
+            self.store.save_allocation(Allocation("p", ONE, "endpoint"), "set 1", advances=True)
+        )
+        self.successResultOf(
+            self.store.save_allocation(Allocation("p", TWO, "endpoint"), "set 1", advances=False)
+        )
+        self.successResultOf(
+            self.store.save_allocation(Allocation("p", TWO, "endpoint"), "set 2", advances=True)
+        )
         self.next_life()
         self.assertEqual(self.store.cursors(), {"set 1": ONE, "set 2": TWO})
-        claim = Allocation("p", TWO, "endpoint")
+        allocation = Allocation("p", TWO, "endpoint")
         self.successResultOf(
-            self.store.claim(claim, "set 3", advances=True, forgotten_sets=("set 1", "none"))
+            self.store.save_allocation(allocation, "set 3", advances=True, forgotten_sets=("set 1", "none"))
         )
         self.next_life()
         self.assertEqual(self.store.cursors(), {"set 2": TWO, "set 3": TWO})
