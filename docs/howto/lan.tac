@@ -8,9 +8,9 @@ from macvlan_twisted.service import make_macvlan_service
 
 config = Config(
     host_interface="eth1",
-    subnets=(ip_network("192.168.77.0/24"),),
-    gateways=(ip_address("192.168.77.1"),),
-    ip_ranges=(ip_network("192.168.77.64/27"),),
+    subnets=(ip_network("192.168.1.0/24"),),
+    gateways=(ip_address("192.168.1.1"),),
+    ip_ranges=(ip_network("192.168.1.128/25"),),
 )
 
 application = Application("lan")

@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/howto/compose.rst"
-_HEADING = re.compile(r"^(?P<title>\S.*)\n(?:-+)$", re.MULTILINE)
-_BLOCK = re.compile(
-    r"^(?:\.\. code-block:: (?P<language>\w+)|.*::)\n\n(?P<text>(?:(?: .*)?\n)+)", re.MULTILINE
-)
+from tests.integration.documented import CHECKOUT, Command, File, steps
+from tests.lab.user_session import SETTINGS
+
+PAGE = CHECKOUT / "docs/howto/compose.rst"
+_HEADING = re.compile(r"^(?P<title>\S.*)\n-+$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -23,33 +23,28 @@ class Recipe:
     """The words of each ``docker network create``."""
 
 
-def recipes(page: str) -> dict[str, Recipe]:
+def recipes(page: Path) -> dict[str, Recipe]:
     """Return the recipes of the page, by their titles."""
+    text = page.read_text(encoding="utf-8")
+    headings = [(text.count("\n", 0, each.start()) + 1, each["title"]) for each in _HEADING.finditer(text)]
     found = {}
-    parts = _HEADING.split(page)[1:]
-    for title, body in zip(parts[::2], parts[1::2], strict=True):
-        blocks = [(each["language"], _dedented(each["text"])) for each in _BLOCK.finditer(body)]
-        files = [text for language, text in blocks if language == "yaml"]
+    for (line, title), (end, _) in zip(headings, [*headings[1:], (text.count("\n") + 1, "")], strict=True):
+        examples = [each for each in steps(page) if line < each.line < end]
+        files = {each.path: each.text for each in examples if isinstance(each, File)}
         if not files:
             continue
-        (file,) = files
-        texts = [text for language, text in blocks if not language and not text.startswith("networks:")]
-        settings = [text for text in texts if text.startswith("MACVLAN_TWISTED_")]
-        commands = [text for text in texts if text.startswith("docker ")]
-        assert len(settings) + len(commands) == len(texts), f"neither settings nor a command: {texts}"
+        settings = files.pop(SETTINGS, "")
+        ((path, file),) = files.items()
+        assert path == "compose.yaml"
+        commands = [each.text for each in examples if isinstance(each, Command)]
+        assert all(each.startswith("docker network create") for each in commands), commands
         found[title] = Recipe(
             title,
             file,
-            dict(line.split("=", 1) for text in settings for line in text.split()),
-            tuple(tuple(text.replace("\\\n", " ").split()) for text in commands),
+            dict(line.split("=", 1) for line in settings.split()),
+            tuple(tuple(each.replace("\\\n", " ").split()) for each in commands),
         )
     return found
 
 
-def _dedented(text: str) -> str:
-    lines = text.splitlines()
-    margin = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
-    return "\n".join(line[margin:] for line in lines).strip("\n") + "\n"
-
-
-RECIPES = recipes(PAGE.read_text(encoding="utf-8"))
+RECIPES = recipes(PAGE)

@@ -8,22 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.lan import Addresses
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-NOT_YET = frozenset(
-    [
-        "compose",
-        "default-network",
-        "embed",
-        "install",
-        "internal",
-        "ipv6",
-        "late-parents",
-        "one-subnet",
-        "passthru-and-source",
-        "vlans",
-    ]
+LAN = Addresses(
+    gateway=("192.168.1.1/24", "fd00:1::1/64"),
+    neighbour=("192.168.1.20/24", "fd00:1::20/64"),
+    host=("192.168.1.10/24", "fd00:1::10/64"),
 )
-"""Pages whose examples are not written so that they can be run."""
+"""The LAN of the pages."""
+ELSEWHERE = ("compose",)
+"""Pages whose examples another test runs: test_compose.py."""
 PAGES = [
     page
     for page in (
@@ -31,7 +26,7 @@ PAGES = [
         CHECKOUT / "docs/tutorial.rst",
         *sorted((CHECKOUT / "docs/howto").glob("*.rst")),
     )
-    if page.stem not in {"index", *NOT_YET}
+    if page.stem not in ELSEWHERE
 ]
 PROMPT = re.compile(r"^(?:(?P<machine>\w+):~)?\$ (?P<text>.*)$")
 INTERRUPT = "^C"

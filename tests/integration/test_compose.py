@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.compose_page import RECIPES, Recipe
 from tests.integration.conftest import need, runs_everything
-from tests.integration.host_access import HOST
+from tests.integration.documented import LAN
 from tests.lab.compose import Compose, compose_of
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import Container, DockerHost
@@ -17,16 +17,16 @@ from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_compose, missing_for_dhcp
 from tests.lab.roots import COMPOSES
 
+ADDRESSES = LAN
 EXISTING = "A network that exists already"
 DEFINED = "A network that the file defines"
-CAREFUL = "With host access, and careful with addresses"
-NO_IPAM = "With addresses from the LAN's DHCP server"
-RESERVED = "With reservations on the router"
-LEASED = "With leases by the plugin's address management"
-LEASED_ALONE = "With leases for one network only"
+CAREFUL = "With host access and strict conflict detection"
+NO_IPAM = "With DHCP"
+LEASED = "With DHCP and the plugin's address management"
+LEASED_ALONE = "With DHCP for one network only"
 IPV6 = "With IPv6"
-TITLES = (EXISTING, DEFINED, CAREFUL, NO_IPAM, RESERVED, LEASED, LEASED_ALONE, IPV6)
-BY_DHCP = (NO_IPAM, RESERVED, LEASED, LEASED_ALONE)
+TITLES = (EXISTING, DEFINED, CAREFUL, NO_IPAM, LEASED, LEASED_ALONE, IPV6)
+BY_DHCP = (NO_IPAM, LEASED, LEASED_ALONE)
 WITHOUT_ADDRESSES = """\
 services:
   web:
@@ -83,7 +83,7 @@ def scene(engine: Engine, recipe: Recipe, version: str, settings: dict[str, str]
         server = None
         if recipe.title in BY_DHCP:
             need(missing_for_dhcp())
-            server = undo.enter_context(DhcpServer(engine.lan))
+            server = undo.enter_context(DhcpServer(engine.lan, range="192.168.1.100,192.168.1.119"))
         arguments = ("--docker-host", engine.docker_host)
         plugin = Plugin(
             engine.lan, engine.plugins_dir, inside=engine, arguments=arguments, environment=settings
@@ -107,28 +107,28 @@ def test_recipe_works(engine: Engine, title: str, compose_version: str) -> None:
     with scene(engine, recipe, compose_version, recipe.settings) as it:
         it.compose.run("up", "--detach")
         web = it.container("web")
-        assert web.ping("192.168.77.1")
-        assert web.ping("192.168.77.2")
+        assert web.ping("192.168.1.1")
+        assert web.ping("192.168.1.20")
         if title in BY_DHCP:
             assert it.server is not None
             assert web.addresses() == {f"{it.server.addresses()[web.mac()]}/24"}
-            if title == RESERVED:
+            if title == NO_IPAM:
                 reaches = compose_version == "2.40.3" or engine.version == "20.10"
                 assert (web.mac() == "02:00:00:00:00:17") == reaches, "the page says otherwise"
-            assert web.routers() == {"192.168.77.1"}
+            assert web.routers() == {"192.168.1.1"}
         elif title == CAREFUL:
-            assert web.addresses() == {"192.168.77.65/24"}
-            assert web.ping(HOST)
-            assert engine.lan.ping("host", "192.168.77.65")
+            assert web.addresses() == {"192.168.1.129/24"}
+            assert web.ping("192.168.1.10")
+            assert engine.lan.ping("host", "192.168.1.129")
         else:
             six = title == IPV6
-            assert web.addresses() == {"192.168.77.70/24", *(("fd77::70/64",) if six else ())}
-            assert web.routers() == {"192.168.77.1", *(("fd77::1",) if six else ())}
-            worker = it.container("worker")
-            assert worker.addresses() == {"192.168.77.64/24", *(("fd77::7:0/64",) if six else ())}
-            asked = engine.docker("exec", worker.name, "ping", "-4", "-c1", "-w20", "web")
-            assert "(192.168.77.70)" in asked
-            assert web.ping("fd77::2") or not six
+            assert web.addresses() == {"192.168.1.200/24", *(("fd00:1::200/64",) if six else ())}
+            assert web.routers() == {"192.168.1.1", *(("fd00:1::1",) if six else ())}
+            db = it.container("db")
+            assert db.addresses() == {"192.168.1.128/24", *(("fd00:1::7:0/64",) if six else ())}
+            asked = engine.docker("exec", db.name, "ping", "-4", "-c1", "-w20", "web")
+            assert "(192.168.1.200)" in asked
+            assert web.ping("fd00:1::20") or not six
         it.compose.down()
         assert ("lan" in it.host.networks(), "leased" in it.host.networks()) == (
             title == EXISTING,

@@ -9,6 +9,7 @@ import pytest
 from tests.integration.conftest import need
 from tests.integration.documented import (
     INTERRUPT,
+    LAN,
     PAGES,
     Command,
     File,
@@ -20,15 +21,10 @@ from tests.integration.documented import (
 )
 from tests.lab.commands import within
 from tests.lab.engine import Engine, storage_driver
-from tests.lab.lan import Addresses
 from tests.lab.user_session import UserSession
 
 NICS = 2
-ADDRESSES = Addresses(
-    gateway=("192.168.1.1/24", "fd00:1::1/64"),
-    neighbour=("192.168.1.20/24", "fd00:1::20/64"),
-    host=("192.168.1.10/24", "fd00:1::10/64"),
-)
+ADDRESSES = LAN
 STARTS = ("twistd --nodaemon", "twist macvlan", "lan_program.py")
 """Commands with which a user runs the plugin in the foreground of another terminal."""
 pytestmark = pytest.mark.engines("28.5")
@@ -46,7 +42,12 @@ def session(engine: Engine) -> Iterator[UserSession]:
             made.start_service()
         engine.clear()
         made.interrupt()
-        assert set(engine.lan.host_links()) == {"lo", "eth1", "eth2"}
+        left = set(engine.lan.host_links()) ^ {"lo", "eth1", "eth2"}
+        for link in left & set(engine.lan.host_links()):
+            engine.lan.unplug("host", link)  # the next page is not to suffer for it
+        if "eth2" in left:
+            engine.lan.plug("host", "eth2")
+        assert not left
         assert "Traceback" not in made.plugin_log
 
 

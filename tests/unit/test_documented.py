@@ -23,6 +23,7 @@ REASONS = (
     "needs a VLAN",  # tests/uml has a kernel that can
     "needs a dummy link",  # the same
     "needs a network manager",
+    "needs a host of its own",
     "needs a reboot",
     "takes minutes",
 )
