@@ -60,6 +60,7 @@ from .option_values import ProbeTimeout
 from .protocol.routes import Method, all_methods
 from .reconcile.container_names import ContainerNames
 from .reconcile.container_watch import ContainerWatch
+from .reconcile.engine_snapshot import EngineSnapshots
 from .reconcile.link_monitor import HostLinkRepair, LinkMonitor
 from .reconcile.loop import ReconcileLoop
 from .reconcile.orphans import Orphans
@@ -67,6 +68,7 @@ from .reconcile.reconciler import GRACE_PERIODS, GracePeriods, Reconciler
 from .reconcile.stale_endpoints import StaleEndpoints
 from .reconcile.stale_networks import StaleNetworks
 from .reconcile.startup import leases_in_use, reconcile
+from .reconcile.unknown_objects import UnknownObjects
 from .state.interfaces import AddressStore, HostRecords
 from .worker_threads import RunInThread
 
@@ -281,12 +283,11 @@ def build(
 
     orphans = Orphans(registry, links, open_pools, address_use, leases, awake_seconds)
     reconciler = Reconciler(
-        registry,
+        EngineSnapshots(engine, registry),
         stale_endpoints,
         StaleNetworks(registry, networks, pool_requests, pool_binding),
         orphans,
-        engine,
-        config.plugin_name,
+        UnknownObjects(registry, config.plugin_name),
         grace_periods,
         clock,
     )

@@ -1,14 +1,17 @@
-"""What the engine lists at one moment, and what of it is unknown to us."""
+"""What the engine lists at one moment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from attrs import field, frozen
+from twisted.logger import Logger
 
 from ..driver.models import Endpoint
 from ..driver.registry import Registry
 from ..engine.interfaces import EngineError, EngineUnavailable, Inventory, ListedNetwork
+
+_log = Logger(namespace="macvlan_twisted.driver")
 
 Networks = Mapping[str, ListedNetwork]
 
@@ -35,64 +38,42 @@ class EngineSnapshot:
         return None if listed is None else endpoint.endpoint_id in listed
 
 
-async def take_snapshot(engine: Inventory, registry: Registry) -> EngineSnapshot:
-    """Ask the engine for its networks, and for the endpoints of those that we know."""
-    try:
-        networks = {each.network_id: each for each in await engine.networks()}
-        endpoints = {}
-        for network_id in networks:
-            if network_id in registry.networks:
-                try:
-                    endpoints[network_id] = await engine.endpoints_of(network_id)
-                except EngineError:  # removed a moment ago
-                    continue
-    except (EngineUnavailable, EngineError) as failure:
-        return EngineSnapshot(unavailable=str(failure))
-    nones = [id_ for id_, each in networks.items() if (each.name, each.driver) == ("none", "null")]
-    return EngineSnapshot(networks, endpoints, nones[0] if len(nones) == 1 else "")
+class EngineSnapshots:
+    """Takes them, and learns from each what the engine calls our networks and their containers."""
 
+    def __init__(self, engine: Inventory, registry: Registry) -> None:
+        self._engine = engine
+        self._registry = registry
 
-def note_names(snapshot: EngineSnapshot, registry: Registry) -> None:
-    """Learn what the engine calls our networks and their containers."""
-    names = registry.names
-    names.networks.update(
-        {id_: each.name for id_, each in (snapshot.networks or {}).items() if id_ in registry.networks}
-    )
-    for listed in snapshot.endpoints.values():
-        names.containers.update(
-            {id_: name for id_, name in listed.items() if name and id_ in registry.endpoints}
+    async def take(self) -> EngineSnapshot:
+        """Ask the engine for its networks, and for the endpoints of those that we know."""
+        snapshot = await self._ask()
+        if snapshot.networks is None:
+            _log.debug("engine: not asked what is in use ({reason})", reason=snapshot.unavailable)
+        self._note_names(snapshot)
+        return snapshot
+
+    async def _ask(self) -> EngineSnapshot:
+        try:
+            networks = {each.network_id: each for each in await self._engine.networks()}
+            endpoints = {}
+            for network_id in networks:
+                if network_id in self._registry.networks:
+                    try:
+                        endpoints[network_id] = await self._engine.endpoints_of(network_id)
+                    except EngineError:  # removed a moment ago
+                        continue
+        except (EngineUnavailable, EngineError) as failure:
+            return EngineSnapshot(unavailable=str(failure))
+        nones = [id_ for id_, each in networks.items() if (each.name, each.driver) == ("none", "null")]
+        return EngineSnapshot(networks, endpoints, nones[0] if len(nones) == 1 else "")
+
+    def _note_names(self, snapshot: EngineSnapshot) -> None:
+        registry, names = self._registry, self._registry.names
+        names.networks.update(
+            {id_: each.name for id_, each in (snapshot.networks or {}).items() if id_ in registry.networks}
         )
-
-
-@frozen
-class UnknownObjects:
-    """What an engine has of us that we do not know: our state was lost, or an older copy was restored."""
-
-    networks: Mapping[str, ListedNetwork] = field(factory=dict)
-    """By id."""
-    endpoints: Mapping[str, tuple[str, str]] = field(factory=dict)
-    """By id: the network and the container's name; only in networks that we know."""
-
-
-def unknown_to_us(
-    snapshot: EngineSnapshot, registry: Registry, driver_names: Iterable[str]
-) -> UnknownObjects:
-    """
-    :param driver_names: names by which the engine knows us; a managed plugin has a tag, as in ``NAME:TAG``.
-    """
-    listed = snapshot.networks or {}
-    ours = {*driver_names, *(each.driver for id_, each in listed.items() if id_ in registry.networks)}
-    return UnknownObjects(
-        {
-            id_: each
-            for id_, each in listed.items()
-            if id_ not in registry.networks and (each.driver in ours or each.driver.split(":")[0] in ours)
-        },
-        {
-            id_: (network_id, name)
-            for network_id, endpoints in snapshot.endpoints.items()
-            if network_id in registry.networks
-            for id_, name in endpoints.items()
-            if id_ not in registry.endpoints
-        },
-    )
+        for listed in snapshot.endpoints.values():
+            names.containers.update(
+                {id_: name for id_, name in listed.items() if name and id_ in registry.endpoints}
+            )

@@ -16,13 +16,12 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..driver.registry import Registry
-from ..engine.interfaces import Inventory
 from ..errors import MacvlanError
-from .engine_snapshot import EngineSnapshot, UnknownObjects, note_names, take_snapshot, unknown_to_us
+from .engine_snapshot import EngineSnapshot, EngineSnapshots
 from .orphans import Orphans, OrphansFound
 from .stale_endpoints import StaleEndpoint, StaleEndpoints
 from .stale_networks import StaleNetworks, StaleNetworksFound
+from .unknown_objects import UnknownObjects, UnknownObjectsFound
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
@@ -57,7 +56,7 @@ class Findings:
     stale_endpoints: dict[str, StaleEndpoint] = field(factory=dict)
     stale_networks: StaleNetworksFound = field(factory=lambda: StaleNetworksFound({}, {}))
     orphans: OrphansFound = field(factory=OrphansFound)
-    unknown: UnknownObjects = field(factory=UnknownObjects)
+    unknown: UnknownObjectsFound = field(factory=UnknownObjectsFound)
 
     @property
     def is_empty(self) -> bool:
@@ -79,30 +78,26 @@ class Reconciler:
     """
     Runs rounds: :class:`~macvlan_twisted.reconcile.loop.ReconcileLoop` says when.
 
-    :param plugin_name: the name by which the engine knows us.
     :param clock: ``IReactorTime`` of a clock that is never set.
     """
 
     def __init__(
         self,
-        registry: Registry,
+        snapshots: EngineSnapshots,
         stale_endpoints: StaleEndpoints,
         stale_networks: StaleNetworks,
         orphans: Orphans,
-        engine: Inventory,
-        plugin_name: str,
+        unknown_objects: UnknownObjects,
         grace_periods: GracePeriods,
         clock: Any,
     ) -> None:
-        self._registry = registry
+        self._snapshots = snapshots
         self._stale_endpoints = stale_endpoints
         self._stale_networks = stale_networks
         self._orphans = orphans
-        self._engine = engine
-        self._plugin_name = plugin_name
+        self._unknown_objects = unknown_objects
         self._grace = grace_periods
         self._clock = clock
-        self._reported: set[str] = set()
         self.is_removing = False
         """Whether a round removes something now."""
         self.counts: dict[str, int] = {}
@@ -130,10 +125,7 @@ class Reconciler:
             self.is_removing = False
 
     async def _check(self) -> Findings:
-        snapshot = await take_snapshot(self._engine, self._registry)
-        if snapshot.networks is None:
-            _log.debug("engine: not asked what is in use ({reason})", reason=snapshot.unavailable)
-        note_names(snapshot, self._registry)
+        snapshot = await self._snapshots.take()
         await self._stale_networks.note(snapshot)
         return await self._found(snapshot)
 
@@ -143,13 +135,7 @@ class Reconciler:
             dict(await self._stale_endpoints.find(snapshot, idle, min(idle, self._grace.unlisted))),
             self._stale_networks.find(snapshot, idle),
             await self._orphans.find(idle),
-            self._unreported(unknown_to_us(snapshot, self._registry, [self._plugin_name])),
-        )
-
-    def _unreported(self, unknown: UnknownObjects) -> UnknownObjects:
-        return UnknownObjects(
-            {id_: each for id_, each in unknown.networks.items() if id_ not in self._reported},
-            {id_: each for id_, each in unknown.endpoints.items() if id_ not in self._reported},
+            self._unknown_objects.find(snapshot),
         )
 
     async def _act(self, found: Findings) -> None:
@@ -167,7 +153,8 @@ class Reconciler:
             await self._count("leases released", self._orphans.release_lease(key, taking))
         for name, index in found.orphans.links.items():
             await self._count("links removed", self._orphans.remove_link(name, index))
-        self._log_unknown(found.unknown)
+        for what, number in self._unknown_objects.report(found.unknown).items():
+            self._add(f"unknown {what}", number)
         if self.counts != before:
             _log.debug(
                 "reconciliation: totals since the start: {counts}",
@@ -195,36 +182,6 @@ class Reconciler:
     def _add(self, what: str, number: int) -> None:
         if number:
             self.counts[what] = self.counts.get(what, 0) + number
-
-    def _log_unknown(self, unknown: UnknownObjects) -> None:
-        for id_, network in unknown.networks.items():
-            if self._report_once("networks", id_):
-                # Cause: the state was lost, or an older copy was restored. Remedy: stop the plugin and
-                # start it once with --recover.
-                _log.error(
-                    "network {name} ({network}): in the engine but not in state, so no container can start on it; "
-                    "stop the plugin and start it once with --recover",
-                    network=id_[:12],
-                    name=network.name,
-                )
-        for id_, (network_id, name) in unknown.endpoints.items():
-            if self._report_once("endpoints", id_):
-                # Cause: the state was lost, or an older copy was restored. Remedy: restart the container,
-                # or stop the plugin and start it once with --recover.
-                _log.error(
-                    "container {container}: endpoint {endpoint} on network {network} is in the engine but not in "
-                    "state; restart the container, or stop the plugin and start it once with --recover",
-                    endpoint=id_[:12],
-                    container=name,
-                    network=self._registry.names.network(network_id),
-                )
-
-    def _report_once(self, what: str, id_: str) -> bool:
-        """Whether *id_* has not been logged yet."""
-        is_new = id_ not in self._reported
-        self._reported.add(id_)
-        self._add(f"unknown {what}", is_new)
-        return is_new
 
 
 def _log_failure(failure: Failure) -> None:
@@ -254,7 +211,7 @@ def _both(first: Findings, second: Findings) -> Findings:
             _common(first.orphans.leases, second.orphans.leases),
             _common(first.orphans.links, second.orphans.links),
         ),
-        UnknownObjects(
+        UnknownObjectsFound(
             _common(first.unknown.networks, second.unknown.networks),
             _common(first.unknown.endpoints, second.unknown.endpoints),
         ),
