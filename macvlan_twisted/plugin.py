@@ -253,17 +253,20 @@ def build(
 
     parents = Parents(links, registry, sockets, parent_status, KeyedLock())
     macvlan_links = MacvlanLinks(registry, links, parents)
-    container_names = ContainerNames(registry, leases, engine, clock)
-    container_watch = ContainerWatch(registry, engine, last_addresses, clock, config.docker_host)
+    container_names, container_watch = (
+        ContainerNames(registry, leases, engine, clock),
+        ContainerWatch(registry, engine, last_addresses, clock, config.docker_host),
+    )
     endpoint_addresses = EndpointAddresses(registry, links, on_lan, leases, address_use, container_names)
     endpoint_calls = EngineCalls(endpoint_locks, LastSeen(awake_seconds, registry.endpoints.__contains__))
     planner = EndpointPlanner(config, leases, host_routes, macs.mac_for, random)
     removal = EndpointRemoval(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
     stale_endpoints = StaleEndpoints(registry, links, macvlan_links, removal, endpoint_calls)
     previous_runs = PreviousRuns(open_pools, sticky_addresses, allocations, claims, stale_endpoints)
+    purposes = AddressPurposes(open_pools, new_pools, allocations, selection, pool_planner)
     address_requests = AddressRequests(
         open_pools,
-        AddressPurposes(open_pools, new_pools, allocations, selection, pool_planner),
+        purposes,
         allocations,
         selection,
         ContainerAddresses(allocations, selection, previous_runs, macs, leases),
@@ -285,7 +288,7 @@ def build(
     reconciler = Reconciler(
         EngineSnapshots(engine, registry),
         stale_endpoints,
-        StaleNetworks(registry, networks, pool_requests, pool_binding),
+        StaleNetworks(registry, networks, pool_requests, pool_binding, purposes),
         orphans,
         UnknownObjects(registry, config.plugin_name),
         grace_periods,

@@ -43,6 +43,8 @@ class _NewPool:
     opened_at: float
     """Later by what probes took."""
     named: set[IPAddress] = field(factory=set)
+    named_late: set[IPAddress] = field(factory=set)
+    """Those of them that were named when the pool was not young any more, and so for containers."""
     has_turn: bool = False
     probes: int = 0
     probing_since: float = 0.0
@@ -78,9 +80,19 @@ class NewPools:
         new = self._pools.get(pool_id)
         return None if new is None else new.named
 
-    def note_named(self, pool_id: str, address: IPAddress) -> None:
+    def note_named(self, pool_id: str, address: IPAddress, is_late: bool = False) -> None:
+        """:param is_late: whether the pool was not young."""
         if pool_id in self._pools:
             self._pools[pool_id].named.add(address)
+            if is_late:
+                self._pools[pool_id].named_late.add(address)
+
+    def is_unfinished(self, pool_id: str) -> bool:
+        """Whether the pool got only such requests as an engine makes before it creates the network."""
+        return pool_id in self._pools and not self._pools[pool_id].named_late
+
+    def is_named_late(self, pool_id: str, address: IPAddress) -> bool:
+        return pool_id in self._pools and address in self._pools[pool_id].named_late
 
     @contextmanager
     def probing(self, pool_id: str) -> Iterator[None]:
@@ -191,7 +203,7 @@ class AddressPurposes:
             self._new_pools.settled(pool_id)  # the network exists, so it is another driver's
             return RequestedAddress(Purpose.ENDPOINT, address)
         if not self._new_pools.is_young(pool_id):
-            self._new_pools.note_named(pool_id, address)
+            self._new_pools.note_named(pool_id, address, is_late=True)
             return RequestedAddress(Purpose.ENDPOINT, address)
         return await self._named(pool, address)
 
@@ -227,31 +239,70 @@ class AddressPurposes:
     async def _release_forgotten(self, pool: Pool, address: IPAddress) -> None:
         """
         Release *address* in pools that an engine has forgotten: it died in the middle of creating the network, and creates it
-        again. Such a pool has no network and no endpoint with the address, and nobody on the LAN answers for it: that tells it
-        from the pool of another driver's network, unless conflict detection is off.
+        again. Such a pool has no network and no endpoint with the address.
         """
-        forgotten = [
+        named = [
             each
             for each in self._pools.sharing_with(pool)
             if each.network_id is None and self._allocations.is_only_named(each, address)
         ]
-        if not forgotten:
+        if not named:
             return
-        if pool.conflict_detection != ConflictDetection.OFF:
-            verdict = await self._selection.hold(pool, address, may_be_allocated=True)
-            self._selection.release(pool, address, pool.shared_set)
-            if not isinstance(verdict, Free):
-                return
+        if pool.conflict_detection == ConflictDetection.OFF:
+            forgotten = [each for each in named if not self._has_network(each, address)]
+        else:
+            forgotten = named if await self._is_unanswered(pool, address) else []
         for each in forgotten:
             _log.info(
                 "address {address}: released to pool {pool}, its network was never created",
                 address=address,
                 pool=each.described(),
             )
-            await self._allocations.release(
-                ReleaseAddress(each.pool_id, address), partial(self._allocations.is_only_named, each, address)
-            )
+            await self._release_named(each, address)
         self._refuse_released(pool)
+
+    def _has_network(self, pool: Pool, address: IPAddress) -> bool:
+        """Whether *pool* is known to be that of another driver's network, so that a container may have *address*."""
+        return bool(pool.engine_id) or self._new_pools.is_named_late(pool.pool_id, address)
+
+    async def _is_unanswered(self, pool: Pool, address: IPAddress) -> bool:
+        """Whether nobody on the LAN has *address*: that tells a forgotten pool from another driver's."""
+        verdict = await self._selection.hold(pool, address, may_be_allocated=True)
+        self._selection.release(pool, address, pool.shared_set)
+        return isinstance(verdict, Free)
+
+    async def _release_named(self, pool: Pool, address: IPAddress) -> None:
+        await self._allocations.release(
+            ReleaseAddress(pool.pool_id, address), partial(self._allocations.is_only_named, pool, address)
+        )
+
+    def is_only_named(self, pool: Pool) -> bool:
+        """Whether *pool* has addresses that were named, and neither a network nor a container of ours."""
+        addresses = self._named_in(pool)
+        return (
+            pool.network_id is None
+            and bool(addresses)
+            and all(self._allocations.is_only_named(pool, each) for each in addresses)
+        )
+
+    def _named_in(self, pool: Pool) -> list[IPAddress]:
+        kind = type(pool.prefix.network_address)
+        return [kind(number) for number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ())]
+
+    async def release_all_named(self, pool: Pool) -> None:
+        """
+        Release the addresses that were named in *pool*, whose network no engine lists. One that somebody on the LAN has stays, and
+        so does one that may be a container's where the LAN must not be asked.
+
+        :raises RequestRefused: the pool was released meanwhile.
+        """
+        if pool.conflict_detection == ConflictDetection.OFF and not self._new_pools.is_unfinished(
+            pool.pool_id
+        ):
+            return
+        for address in self._named_in(pool):
+            if pool.conflict_detection == ConflictDetection.OFF or await self._is_unanswered(pool, address):
+                await self._release_named(pool, address)
 
     def _refuse_released(self, pool: Pool) -> None:
         if pool.pool_id not in self._pools.by_id:

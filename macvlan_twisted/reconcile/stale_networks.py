@@ -16,6 +16,7 @@ from ..driver.models import Network
 from ..driver.networks import Networks
 from ..driver.registry import Registry
 from ..errors import MacvlanError
+from ..ipam.new_pools import AddressPurposes
 from ..ipam.pool import Pool, reported_subnet
 from ..ipam.pool_binding import PoolBinding
 from ..ipam.pool_requests import PoolRequests
@@ -47,11 +48,13 @@ class StaleNetworks:
         networks: Networks,
         pools: PoolRequests,
         pool_binding: PoolBinding,
+        purposes: AddressPurposes,
     ) -> None:
         self._registry = registry
         self._networks = networks
         self._pools = pools
         self._pool_binding = pool_binding
+        self._purposes = purposes
 
     async def note(self, snapshot: EngineSnapshot) -> None:
         """Store which engine lists which network and pool."""
@@ -92,16 +95,20 @@ class StaleNetworks:
             and (
                 pool.engine_id == snapshot.engine_id
                 # No engine ever listed its network, which was never created: nothing of it is in use.
-                or (not pool.engine_id and is_only_engine and not self._pools.has_containers(pool))
+                or (
+                    not pool.engine_id
+                    and is_only_engine
+                    and (not self._pools.has_containers(pool) or self._purposes.is_only_named(pool))
+                )
             )
         }
         return StaleNetworksFound(networks, pools)
 
     def _is_only_engine(self, engine_id: str) -> bool:
-        """Whether this engine has all our networks, so that no other engine is known to use us."""
+        """Whether this engine has all our networks, if any, so that no other engine is known to use us."""
         ids = {network.engine_id for network in self._registry.networks.values()}
         ids |= {pool.engine_id for pool in self._pools.open_pools if pool.engine_id}
-        return ids == {engine_id}
+        return ids <= {engine_id}
 
     async def drop_network(self, network: Network, idle: float) -> tuple[int, int]:
         """
@@ -121,6 +128,10 @@ class StaleNetworks:
 
     async def drop_pool(self, pool: Pool, idle: float) -> int:
         try:
+            if not pool.engine_id:
+                await self._purposes.release_all_named(pool)
+                if self._pools.has_containers(pool):
+                    return 0
             if not await self._pools.drop_pool(pool, idle):
                 return 0
         except MacvlanError as failure:

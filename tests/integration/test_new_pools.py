@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from macvlan_twisted.protocol.messages import LOCAL_ADDRESS_SPACE
-from tests.lab.docker_host import DockerHost
+from tests.integration.containers import AT_ONCE
+from tests.lab.commands import wait_until
+from tests.lab.docker_host import Container, DockerHost
 from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin
 
@@ -53,6 +55,31 @@ def test_address_is_granted_to_one_of_two_networks(docker_host: DockerHost) -> N
     assert f"address {USED}" in docker_host.start_refusal(f"--ip={USED}", mac, network="builtin")
     box.remove()
     docker_host.engine.docker("network", "rm", "builtin")
+
+
+def stored_pools(host: DockerHost) -> str:
+    """Stop the plugin, read its rows of pools, and start it."""
+    host.plugin.stop()
+    rows = host.rows()["pools"]
+    host.plugin.start()
+    return str(rows)
+
+
+@pytest.mark.one_engine
+@pytest.mark.short_grace_periods
+@pytest.mark.plugin_arguments("--conflict-detection", "off")
+def test_living_container_keeps_its_address_with_detection_off(docker_host: DockerHost) -> None:
+    """It is on another driver's network, which the engine has listed."""
+    engine = docker_host.engine
+    builtin = ("network", "create", "--driver=macvlan", OURS, *SUBNET, "--ipam-opt=parent=eth1", ON_ETH1)
+    engine.docker(*builtin, "builtin")
+    docker_host.start("box", f"--ip={USED}", AT_ONCE, network="builtin")
+    engine_id = docker_host.network_id("none")
+    wait_until(lambda: engine_id in stored_pools(docker_host), 30, "the engine's list", pause=3)
+    error = docker_host.refusal(OURS, *SUBNET, f"--aux-address=nas={USED}", ON_ETH1)
+    assert f"address {USED}" in error
+    engine.docker("restart", "box")
+    assert Container(engine, "box").addresses() == {f"{USED}/24"}
 
 
 @pytest.mark.one_engine

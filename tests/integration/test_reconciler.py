@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -137,6 +138,27 @@ def test_network_removed_meanwhile_is_removed(host: DockerHost) -> None:
     assert len(found["pools"]) == 1
     host.start("box", AT_ONCE, network="kept")
     assert_all_talk(host, ["box"], network="kept")
+
+
+def test_pool_of_a_network_that_was_never_created_goes(host: DockerHost) -> None:
+    """The engine is killed between RequestPool and CreateNetwork: while auxiliary addresses are looked for on the LAN."""
+    auxiliary = [f"--aux-address=nas{number}=192.168.77.{number}" for number in (210, 211, 212)]
+    create = ("network", "create", f"--driver={host.plugin.name}", *OUR_IPAM, *auxiliary, "lan")
+    probed = "arp and (host 192.168.77.210 or host 192.168.77.211 or host 192.168.77.212)"
+    with ThreadPoolExecutor(1) as pool, host.lan.capture("neighbour", probed, count=1) as capture:
+        creating = pool.submit(host.engine.attempt_docker, *create)
+        assert capture.lines()
+        host.engine.kill()
+        assert creating.result().status != 0
+    released = logged(host, "released, it has no network in the engine")
+    host.engine.start()
+    assert within(PATIENCE, released), host.plugin.log()
+    host.plugin.stop()
+    assert not any(host.rows().values())
+    host.plugin.start()
+    host.create("lan", *OUR_IPAM, *auxiliary)
+    host.start("box", AT_ONCE)
+    assert_all_talk(host, ["box"])
 
 
 def test_killed_start_leaves_nothing(host: DockerHost) -> None:

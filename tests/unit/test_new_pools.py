@@ -11,11 +11,12 @@ from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.ipam.new_pools import YOUNG_SECONDS
 from macvlan_twisted.ipam.requests import Purpose, RequestAddress
 from macvlan_twisted.option_values import ConflictDetection
+from macvlan_twisted.reconcile.reconciler import GRACE_PERIODS
 
 from .conflict_cases import DETECTING, NEIGHBOUR, POOL, ConflictTestCase
 from .helpers import NETWORK, OTHER_NETWORK, network_request, subnet
 
-USED, OTHER_USED, FREE = "10.0.0.66", "10.0.0.67", "10.0.0.77"
+USED, OTHER_USED, FREE, OTHER_FREE = "10.0.0.66", "10.0.0.67", "10.0.0.77", "10.0.0.78"
 """The first two are a neighbour's."""
 
 
@@ -250,6 +251,22 @@ class TwoClaimsTests(NewPoolTestCase):
         self.successResultOf(second)
         self.assertEqual((self.purposes(one), self.purposes(two)), ({}, {FREE: "endpoint"}))
 
+    def test_address_of_a_known_network_is_not_allocated_again_with_detection_off(self) -> None:
+        """It is another driver's network: named for a container, or listed by the engine."""
+        self.use(evolve(DETECTING, conflict_detection=ConflictDetection.OFF))
+        late, listed = self.open(POOL), self.open(POOL)
+        self.pass_time(YOUNG_SECONDS + 1)
+        self.named(late, FREE)
+        self.plugin.wait(self.plugin.pool_binding.is_listed_by(listed, "a" * 64))
+        self.named(listed, OTHER_FREE)
+        pool = self.open(POOL)
+        for address in (FREE, OTHER_FREE):
+            self.assert_name_refused(pool, address, address, "in use by a container")
+        self.assertEqual(
+            (self.purposes(late), self.purposes(listed)), ({FREE: "endpoint"}, {OTHER_FREE: "endpoint"})
+        )
+        self.assertEqual(self.purposes(pool), {})
+
     def test_networks_share_gateways_and_confirmed_auxiliary_addresses(self) -> None:
         for network_id in (NETWORK, OTHER_NETWORK):
             pool = self.open(POOL)
@@ -309,3 +326,41 @@ class DecisionTests(NewPoolTestCase):
         self.assertEqual(self.purposes(pool), {FREE: "endpoint"})
         self.create(NETWORK, "eth0", FREE)
         self.assertEqual(self.purposes(pool), {FREE: "auxiliary"})
+
+
+class ForgottenPoolTests(NewPoolTestCase):
+    """The engine died in the middle of creating its only network."""
+
+    def reconcile(self) -> None:
+        """The engine is there again, and lists no network of ours."""
+        self.plugin.engine.trouble, self.plugin.engine.has = None, {}
+        self.plugin.parts.reconcile_loop.start()
+        for _ in range(int(GRACE_PERIODS.idle) + 120):
+            self.pass_time(1)
+
+    def test_pool_goes_with_the_addresses_that_were_named(self) -> None:
+        pool = self.open(POOL)
+        self.gateway(pool, "10.0.0.1")
+        self.named(pool, FREE)
+        self.named(pool, USED)
+        self.reconcile()
+        self.assertEqual(self.plugin.pools.open_pools, [])
+        self.assertEqual(self.purposes(pool), {})
+
+    def test_address_that_somebody_has_stays(self) -> None:
+        """It may be the pool of another engine."""
+        pool = self.open(POOL)
+        self.pass_time(YOUNG_SECONDS + 1)
+        self.named(pool, FREE)
+        self.neighbour_has(FREE)
+        self.reconcile()
+        self.assertEqual(self.purposes(pool), {FREE: "endpoint"})
+
+    def test_only_what_was_named_at_once_goes_with_detection_off(self) -> None:
+        self.use(evolve(DETECTING, conflict_detection=ConflictDetection.OFF))
+        forgotten, other = self.open(POOL), self.open(POOL)
+        self.named(forgotten, FREE)
+        self.pass_time(YOUNG_SECONDS + 1)
+        self.named(other, OTHER_FREE)
+        self.reconcile()
+        self.assertEqual((self.purposes(forgotten), self.purposes(other)), ({}, {OTHER_FREE: "endpoint"}))
