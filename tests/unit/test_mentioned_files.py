@@ -38,3 +38,13 @@ class MentionedFileTests(SynchronousTestCase):
             if not (CHECKOUT / "docs" / f"{page}.rst").exists()
         ]
         self.assertEqual(missing, [])
+
+    def test_modules_named_in_the_manual_exist(self) -> None:
+        """By their path in the checkout, or in the package."""
+        missing = [
+            f"{path.name}: {module}"
+            for path, text in texts("*.rst", "docs/*.rst", "docs/*/*.rst")
+            for module in re.findall(r"``((?:\w+/)*\w+\.py)``", text)
+            if not any((CHECKOUT / parent / module).is_file() for parent in ("", "macvlan_twisted"))
+        ]
+        self.assertEqual(missing, [])
