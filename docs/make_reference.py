@@ -1,5 +1,5 @@
 """
-Write the tables of options and commands into the pages of the reference: ``python docs/make_reference.py``.
+Write the tables of options, commands, log lines and errors into the pages of the reference: ``python docs/make_reference.py``.
 
 Each stands between two comments, ``.. table NAME begins`` and ``.. table NAME ends``. A unit test fails when a page differs
 from what the program has.
@@ -13,15 +13,24 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS / "_ext")]
-PAGES = ("reference/options.rst", "reference/commands.rst", "reference/api.rst")
+PAGES = (
+    "reference/options.rst",
+    "reference/commands.rst",
+    "reference/api.rst",
+    "reference/log.rst",
+    "reference/errors.rst",
+)
 
 
 def filled(page: str) -> str:
     """*page* with every table as it should be."""
+    from message_tables import TABLES, message_text
     from option_tables import reference_text
 
     def table(match: re.Match[str]) -> str:
-        return f"{match[1]}\n\n{reference_text(match[2])}\n\n.. table {match[2]} ends"
+        kind = match[2]
+        text = message_text(kind) if kind in TABLES else reference_text(kind)
+        return f"{match[1]}\n\n{text}\n\n.. table {match[2]} ends"
 
     return re.sub(r"^(\.\. table (\w+) begins[^\n]*)\n.*?^\.\. table \2 ends", table, page, flags=re.S | re.M)
 

@@ -78,7 +78,7 @@ def json_line(event: LogEvent) -> str:
     """One event as a line with a JSON object."""
     failure = event.get("log_failure")
     level = event.get("log_level") or LogLevel.info
-    line: dict[str, str | int | float | bool | None] = {
+    line: dict[str, str | int | float | bool] = {
         "time": datetime.fromtimestamp(event.get("log_time", 0), UTC).isoformat(timespec="milliseconds"),
         "level": level.name,
         "logger": str(event.get("log_namespace") or event.get("log_system") or "-"),
@@ -86,10 +86,10 @@ def json_line(event: LogEvent) -> str:
     }
     for name, value in event.items():
         # Twisted's own fields begin with log_ or are those of its older log system.
-        if name.startswith("log_") or name in _COMMON_FIELDS or name in _LEGACY_FIELDS:
+        if value is None or name.startswith("log_") or name in _COMMON_FIELDS or name in _LEGACY_FIELDS:
             continue
         is_plain = isinstance(value, str | int | bool) or (isinstance(value, float) and isfinite(value))
-        line[name] = value if is_plain or value is None else str(value)
+        line[name] = value if is_plain else str(value)
     if failure is not None:
         line["traceback"] = failure.getTraceback()
     return json.dumps(line, allow_nan=False) + "\n"

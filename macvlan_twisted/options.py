@@ -147,7 +147,7 @@ def parse_driver_options(flag: str, kind: type[T], texts: Mapping[str, str]) -> 
             if name.startswith(_ENGINE_PREFIX):
                 continue
             raise RequestRefused(
-                f"unknown option {flag} {name}: {did_you_mean(name, by_spelling)}known are "
+                f"unknown option {flag} {name}: {did_you_mean(name, by_spelling)}give one of "
                 f"{', '.join(sorted(each.name for each in options))}"
             )
         try:

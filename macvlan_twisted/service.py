@@ -52,6 +52,8 @@ from .worker_threads import StuckThread, WorkerThreads
 
 _log = Logger(namespace="macvlan_twisted")
 
+# Remedy of these errors: report this bug.
+
 STOP_TIMEOUT = 60.0
 """
 Seconds for what is under way at the end: the longest that should take so long is a lease from a server with many clients. A
@@ -359,8 +361,8 @@ def _log_detected(detected: Detected) -> None:
     if config.plugin_name == SHADOWED_PLUGIN_NAME and config.listen is None:
         # Cause: --plugin-name macvlan. Remedy: choose another --plugin-name.
         _log.warn(
-            "Docker Engine has a builtin driver called macvlan, which shadows a plugin of that name: networks "
-            "created with -d macvlan will not come here; choose another --plugin-name"
+            "plugin name macvlan: Docker's builtin driver of that name comes first, so networks created with "
+            "-d macvlan do not come here; choose another --plugin-name"
         )
 
 

@@ -134,6 +134,8 @@ class SystemdNotifications:
             self._next = self._clock.callLater(RETRY_DELAY, self._report_ready)
             return
         except OSError as error:
+            # Cause: systemd's socket refuses the message. Remedy: set NotifyAccess=main in the unit, or
+            # remove Type=notify.
             _log.warn(
                 "systemd: cannot be notified over {address}: {reason}; a unit with Type=notify takes the start for failed",
                 address=self._notifier.address,
@@ -158,6 +160,7 @@ class SystemdNotifications:
         seconds = int(watched.longest_wait())
         if watched.name != self._stuck:
             self._stuck = watched.name
+            # Cause: the kernel or the disk does not answer. Remedy: check the disk and the kernel log.
             _log.error(
                 "watchdog: {name}: no answer for {seconds} s; systemd restarts the service unless one comes soon",
                 name=watched.name,

@@ -222,6 +222,7 @@ def run(
 def _ask_engine(config: Config, engine_is_gone: bool, is_needed: bool) -> set[str] | None:
     try:
         if not config.docker_host:
+            # Remedy: name the engine's socket with --docker-host.
             raise EngineUnavailable("--docker-host is none, so no engine is asked")
         return engine_sandboxes(BlockingEngineClient(config.docker_host))
     except (EngineUnavailable, EngineError) as error:

@@ -155,6 +155,7 @@ async def _request(
             f"{server} offered {offered.address} to {client.mac} and did not confirm it: check the server"
         )
     if answer.kind is MessageType.NAK:
+        # Remedy: check the server; it may have given the address to another client meanwhile.
         raise AcquireFailed(
             f"{server} offered {offered.address} to {client.mac} and then refused it"
             + (f": {answer.message!r}" if answer.message else ""),
@@ -195,9 +196,10 @@ async def _check(
 def _nobody_offered(context: Context, transaction: Transaction, mac: str) -> str:
     parent = context.parent
     if transaction.trouble:
-        return f"no DHCP server on {parent} could be asked for an address for {mac}: {transaction.trouble}"
+        # Remedy: bring the parent up.
+        return f"no DHCP server can be asked for an address for {mac} on {parent} ({transaction.trouble})"
+    seconds = context.now() - transaction.began
     return (
-        f"no DHCP server on {parent} offered {mac} an address within {context.now() - transaction.began:.0f} s: none answers "
-        f"there, or its pool is full, or it does not know {mac}: look whether {parent} is plugged into the LAN that "
-        "you mean, and at the server's log"
+        f"no DHCP server on {parent} offered {mac} an address within {seconds:.0f} s: check that {parent} is on the LAN that you "
+        "mean, and the server's log; its pool may be full, or it may not know the MAC"
     )

@@ -14,9 +14,8 @@ from .parent_status import ParentAbsent
 
 def mac_in_use(holder: Endpoint, names: DisplayNames) -> RequestRefused:
     return RequestRefused(
-        f"MAC address {holder.mac} is in use on parent {holder.parent} by endpoint "
-        f"{holder.short_id} of network {holder.network_id[:12]}: give another --mac-address or "
-        "another --ip"
+        f"MAC address {holder.mac} is in use on parent {holder.parent} by {names.endpoint(holder.endpoint_id)} of network "
+        f"{names.network(holder.network_id)}: give another --mac-address or another --ip"
     )
 
 
@@ -49,8 +48,7 @@ def explained(
         )
     if failure.errno == errno.EINVAL and network.mode == MacvlanMode.PASSTHRU and others:
         return RequestRefused(
-            f"parent {parent} carries only one container in mode passthru, endpoint "
-            f"{others[0].short_id} has it: stop that container"
+            f"parent {parent} carries only one container in mode passthru, {names.endpoint(others[0].endpoint_id)} has it: stop that container"
         )
     if failure.errno == errno.EINVAL and network.mode == MacvlanMode.PASSTHRU:
         return LinkError(

@@ -109,6 +109,7 @@ def _below(parent: str, missing: str) -> str:
 
 def _reason(parent: str, missing: str, remedy: str, duration: str = "") -> str:
     absent = f"has been absent for {duration}" if duration else "is absent"
+    # Remedy: bring the parent back under its name.
     return f"parent {parent} {absent}{_below(parent, missing)}: {remedy} when it is back"
 
 

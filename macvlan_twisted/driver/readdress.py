@@ -189,6 +189,7 @@ class Readdressing:
         await self._save(moved)  # the intent: after a kill it is finished
         try:
             if not sandbox:
+                # Remedy: restart the container.
                 raise LinkError("the engine did not say where the container's sandbox is", errno.ENOENT)
             routes = await self._host_access.connect(moved, network)
             lost = await self._sandboxes.move(sandbox, _planned(endpoint, network, old, new, routes))

@@ -20,6 +20,8 @@ from ..addresses import IPAddress, IPInterface, IPNetwork, parse_address, parse_
 from .client import parsing_answer
 from .interfaces import EngineError, EngineUnavailable
 
+# Remedy of these errors: start Docker, or name its socket with --docker-host.
+
 T = TypeVar("T")
 
 TIMEOUT = 15.0

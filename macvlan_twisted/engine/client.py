@@ -38,6 +38,9 @@ from .interfaces import (
     ListedNetwork,
 )
 
+# Remedy of these errors: start Docker, or name its socket with --docker-host; what needs the engine is tried
+# again.
+
 _CREATE_NETWORK = Failpoint(
     "engine.network.create", "the engine is asked to create the network of --create-network"
 )

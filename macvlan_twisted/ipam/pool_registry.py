@@ -12,6 +12,8 @@ from .allocator import AddressSet, usable_span
 from .pool import Pool, id_without_nonce
 from .requests import Purpose
 
+# Remedy of these errors: start the plugin once with --recover.
+
 MAX_CURSORS = 10_000
 """
 A network that is created again continues after the last address of its predecessor, so cursors outlive pools, up to this

@@ -138,7 +138,7 @@ class AddressSelection:
         user = self._conflicts.noticed(pool.lan_parent, address)
         if user is not None:
             raise RequestRefused(
-                f"address {address} is in use on {pool.lan_parent} by {user}, noticed after it was "
+                f"address {address} is in use on {pool.lan_parent} by {user}; it was noticed after it was "
                 "allocated: start the container again; with --ip, give another one or change the address "
                 "of that host"
             )

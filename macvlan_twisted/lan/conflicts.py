@@ -189,10 +189,10 @@ class Conflicts:
         """
         known = self.table.user_of(parent, address)
         if known is not None:
-            return f"MAC {known.mac} {known.how}"
+            return f"MAC {known.mac}, which {known.how}"
         monitor = self.monitors.of(parent)
         neighbour = None if monitor is None else monitor.claimed(address)
-        return None if neighbour is None else f"MAC {neighbour.mac} {Evidence.CLAIMED.value}"
+        return None if neighbour is None else f"MAC {neighbour.mac}, which {Evidence.CLAIMED.value}"
 
     async def _host_addresses(self) -> Mapping[IPAddress, str]:
         """All addresses of the host, by a question to the kernel that probes which begin at once share."""

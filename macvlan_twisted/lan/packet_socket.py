@@ -20,6 +20,8 @@ from .interfaces import FrameHandler, ReceivedFrame
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
+# Remedy of these errors: bring the parent up; what needs it is tried again.
+
 _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
 _SO_ATTACH_FILTER = 26

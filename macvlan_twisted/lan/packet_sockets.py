@@ -17,6 +17,8 @@ from .interfaces import FrameHandler, LanSocket, ReceivedFrame
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
+# Remedy of these errors: bring the parent back; what needs it is tried again.
+
 
 class OpenSocket(LanSocket, Protocol):
     """:class:`~macvlan_twisted.lan.packet_socket.PacketSocket`, or a fake."""

@@ -39,6 +39,7 @@ def endpoint_of(reactor: Any, listen: str) -> Any:
         ImportError,
     ) as error:  # each kind has its own
         hint = ": is this started by a socket unit of systemd?" if listen.startswith("systemd:") else ""
+        # Remedy: give a path, as unix:/run/x.sock; the message may say more.
         raise StartupError(f"--listen {listen} is no endpoint to listen on ({error}){hint}") from error
 
 
@@ -97,6 +98,7 @@ def listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
     if not outcome:
         raise StartupError(f"--listen {where} does not listen at once: give a unix, tcp or systemd endpoint")
     if isinstance(outcome[0], Failure):
+        # Remedy: act on the reason, or choose another endpoint.
         raise StartupError(f"cannot listen on {where}: {outcome[0].getErrorMessage()}")
     return cast(IListeningPort, outcome[0])
 

@@ -142,6 +142,7 @@ class UnixSocketListener:
         try:
             self._file.acquire()
         except OSError as error:
+            # Remedy: act on the reason, or choose another --plugin-dir.
             raise StartupError(f"cannot listen on {self._where}: {error.strerror}") from error
 
     def listen(self, site: Any) -> None:

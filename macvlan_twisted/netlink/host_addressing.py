@@ -15,6 +15,8 @@ from ..failpoints import Failpoint
 from .kernel import DefaultRoute, HostRoute
 from .sockets import NetlinkSockets, index_of, link_errors
 
+# Remedy of these errors: act on the kernel's reason, which stands in the message.
+
 _IFA_F_NODAD = 0x02  # linux/if_addr.h
 
 _WRITE_SETTING = Failpoint(

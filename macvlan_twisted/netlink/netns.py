@@ -26,6 +26,8 @@ from ..failpoints import Failpoint
 from .kernel import Readdress
 from .netns_link import NetnsLinkEditor
 
+# Remedy of these errors: act on the kernel's reason, which stands in the message.
+
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000  # linux/sched.h

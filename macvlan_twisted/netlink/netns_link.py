@@ -18,6 +18,8 @@ from ..errors import LinkError
 from ..failpoints import Failpoint
 from .kernel import Readdress
 
+# Remedy of these errors: act on the kernel's reason, which stands in the message.
+
 _MAIN_TABLE = 254
 _PROTO_KERNEL = 2  # with an address, and gone with it (rtnetlink.h: RTPROT_KERNEL)
 _PROTO_BOOT = 3

@@ -17,6 +17,8 @@ from ..errors import LinkError
 from .codec import ATTRIBUTE, IFLA_IFALIAS, IFLA_IFNAME, LINK, MESSAGE, RTM_GETLINK, attributes_in, text_of
 from .kernel import NetnsLink
 
+# Remedy of these errors: act on the kernel's reason, which stands in the message.
+
 # From linux/rtnetlink.h, linux/if_link.h, linux/net_namespace.h and net/if.h; see also codec.py.
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10

@@ -18,6 +18,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from ..errors import LinkError
 from .message_templates import MessageTemplates, afford_event_loop
 
+# Remedy of these errors: act on the kernel's reason, which stands in the message.
+
 _BY_KERNEL = {
     errno.EEXIST: "a link of that name exists already",
     errno.ENODEV: "the link is gone",

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from ..errors import BadRequest
 
+# Remedy of these errors: use Docker Engine; another client must send a JSON object as the protocol describes.
+
 T = TypeVar("T")
 
 MAX_TEXT_LENGTH = 4096

@@ -38,6 +38,7 @@ def open_state(config: Config, kernel: Kernel) -> Iterator[Database]:
             database.close()
             raise
     except StateError as failure:
+        # Remedy: the message ends with it; to restore a copy of the state, or to start once with --recover.
         raise StartupError(f"state: {failure}{_advice(failure, directory)}") from failure
 
 

@@ -17,6 +17,8 @@ from .database import DATABASE_NAME, Change, Database
 from .generation import WITNESS_NAME, GenerationFile, RuntimeGeneration
 from .sqlite import StateIdentity, identity_rows
 
+# Remedy of these errors: restore the newest copy of the state directory, or start once with --recover.
+
 T = TypeVar("T")
 
 _MARK = Failpoint("state.recovery.mark", "it is noted that state is being rebuilt")

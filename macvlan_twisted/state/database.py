@@ -33,6 +33,8 @@ from .migrations import MIGRATIONS, VERSION, Documents
 
 _log = Logger(namespace="macvlan_twisted.state")
 
+# Remedy of these errors: restore the newest copy of the state directory, or start once with --recover.
+
 DATABASE_NAME = "state.sqlite"
 
 _OPEN = Failpoint("state.database.open", "the database's file is made if there is none, for our eyes only")

@@ -24,6 +24,8 @@ from .owner import Owner, read_small_file
 
 _log = Logger(namespace="macvlan_twisted.state")
 
+# Remedy of these errors: restore the newest copy of the state directory, or start once with --recover.
+
 WITNESS_NAME = "generation"
 
 _MAKE = Failpoint("state.generation.make", "the file that repeats the generation is made, empty")

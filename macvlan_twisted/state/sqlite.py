@@ -25,6 +25,8 @@ from .interfaces import (
     StickyAddress,
 )
 
+# Remedy of these errors: restore the newest copy of the state directory, or start once with --recover.
+
 _TABLE_OF = {
     RecordKind.NETWORK: tables.NETWORKS,
     RecordKind.ENDPOINT: tables.ENDPOINTS,

@@ -53,7 +53,7 @@ def test_neighbour_that_answers_late_keeps_its_address(lan: Lan) -> None:
         noticed = f"address {address}: skipped, in use on eth1 (MAC {STRANGER}"
         wait_until(lambda: noticed in plugin.log(), 10, "a word of the neighbour")
         answer = host.create_answer(LATE, address)
-        assert noticed in answer["Err"]
+        assert f"address {address} is in use on eth1 by MAC {STRANGER}" in answer["Err"]
         assert endpoint_link_name(f"{LATE:064x}") not in lan.host_links()
         host.release(address)
         again = host.take()

@@ -148,8 +148,8 @@ WRONG = {
     "parent=": "-o parent: ",
     "parent=a-name-of-16-byte": "-o parent: ",
     "parent=../eth1": "-o parent: ",
-    "Parent=eth1": f"unknown option -o Parent: known are {KNOWN}",
-    "ipvlan_mode=l2": f"unknown option -o ipvlan_mode: known are {KNOWN}",
+    "Parent=eth1": f"unknown option -o Parent: give one of {KNOWN}",
+    "ipvlan_mode=l2": f"unknown option -o ipvlan_mode: give one of {KNOWN}",
 }
 
 

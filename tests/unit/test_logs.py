@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
+from runpy import run_path
 from typing import Any, cast
 
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
@@ -17,6 +18,8 @@ from macvlan_twisted.logs import json_line, json_observer
 from macvlan_twisted.tap import Options
 
 from .helpers import fresh_directory
+
+MESSAGES = run_path(str(Path(__file__).resolve().parents[2] / "docs" / "_ext" / "message_tables.py"))
 
 
 def event(level: object, text: str) -> LogEvent:
@@ -119,3 +122,35 @@ class JsonLineTests(SynchronousTestCase):
     def test_events_of_the_older_log_system_are_lines(self) -> None:
         line = json.loads(json_line({"log_time": 1e9, "log_system": "-", "log_text": "x", "isError": 0}))
         self.assertEqual((line["level"], line["message"]), ("info", ""))
+
+    def test_every_log_call_makes_a_line(self) -> None:
+        """With a value of another type for each field, as it is given in the code."""
+        calls = list(MESSAGES["log_calls"]())
+        self.assertGreater(len(calls), 100)
+        values = ["text", 7, ip_address("192.168.1.7"), True, 1.5, Path("/run"), ["a", "b"]]
+        for call in calls:
+            with self.subTest(call=call):
+                fields = {name: values[at % len(values)] for at, name in enumerate(call.fields)}
+                if "milliseconds" in fields:
+                    fields["milliseconds"] = 1.5
+                line = self.parsed(lambda log: log.emit(LogLevel.warn, call.template, **fields))  # noqa: B023
+                self.assertNotIn("Unable to format event", line["message"])
+                self.assertGreaterEqual(line.keys(), {"time", "level", "logger", "message", *call.fields})
+
+
+class MessageTableTests(SynchronousTestCase):
+    """The pages themselves are compared in ``test_option_reference``."""
+
+    def test_warnings_and_errors_have_cause_and_remedy(self) -> None:
+        self.assertEqual(MESSAGES["complaints"](), [])
+
+    def test_a_line_begins_with_its_object(self) -> None:
+        """Its first words, up to a colon, name what ``grep`` looks for."""
+        without = {"{reason}", "{hint}", "stopped", "listening on {where}"}
+        for call in MESSAGES["log_calls"]():
+            if call.template not in without and not call.template.startswith("{method} refused"):
+                self.assertRegex(call.template, r"^[^:]{3,45}: ", call.place)
+
+    def test_fields_of_a_line_are_given(self) -> None:
+        for call in MESSAGES["log_calls"]():
+            self.assertEqual(set(call.fields) - set(call.given), set(), call.place)

@@ -72,7 +72,7 @@ class ReferenceTests(SynchronousTestCase):
             page = (DOCS / name).read_text(encoding="utf-8")
             self.assertEqual(page, maker["filled"](page), name)
             written |= set(re.findall(r"^\.\. table (\w+) begins", page, re.M))
-        self.assertEqual(written, {"service", "network", "pool", "settings", "commands"})
+        self.assertEqual(written, {"service", "network", "pool", "settings", "commands", "log", "errors"})
 
     def test_a_page_needs_sphinx_for_its_tables(self) -> None:
         """Where only docutils renders it, as code hosts do, a directive of Sphinx is an error, and hides its text."""

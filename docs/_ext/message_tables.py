@@ -1,0 +1,348 @@
+"""
+The tables of all log lines and of all error texts, from the source.
+
+A log line of level warning and above has a comment above its call that begins with ``Cause:`` and goes on with ``Remedy:``. An
+error names its remedy in its text, behind a colon or a semicolon; where it cannot, a comment ``Remedy:`` stands above it, or a comment
+``Remedy of these errors:`` in its module. :func:`complaints` tells what lacks them.
+
+The text is plain: ``docs/make_reference.py`` writes it into the pages.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from attrs import frozen
+
+from macvlan_twisted import option_values
+
+SOURCE = Path(__file__).resolve().parents[2] / "macvlan_twisted"
+LEVELS = ("critical", "error", "warn", "info", "debug")
+_METHODS = {"failure": "critical", **{level: level for level in LEVELS}}
+_BUGS = "critical"
+"""The level of :meth:`twisted.logger.Logger.failure`: a bug, whose traceback is the cause."""
+_DESERVING = ("error", "warn")
+
+_SECTIONS = {
+    "RequestRefused": "Refused requests",
+    "NotFound": "Refused requests",
+    "AcquireFailed": "Refused requests",
+    "ValueError": "Wrong values of options",
+    "LinkError": "Refusals of the kernel",
+    "StateError": "The state",
+    "NewerStateError": "The state",
+    "StartupError": "The start of the service",
+    "UsageError": "The start of the service",
+    "EngineError": "Docker's API",
+    "EngineUnavailable": "Docker's API",
+    "BadRequest": "The plugin protocol",
+}
+_COMMANDS = "The commands"
+_REFUSING = {"dhcp", "driver", "ipam"}
+"""Rooms with functions that return texts of refused requests."""
+_NO_ERRORS = {"failpoints.py", "message_templates.py", "owner.py"}
+"""Modules whose errors no user sees."""
+
+_VERBS = (
+    "act add allow ask bring change check choose create end find free give grant install leave let list load make move name pass put "
+    "raise remove rename report reserve restart run see set shorten start stop take try use write"
+)
+_REMEDY = re.compile(rf"[:;.] (?=(?:\[did you mean [A-Z_]+\? \])?(?:{'|'.join(_VERBS.split())})\b)", re.I)
+_PLACEHOLDERS = {
+    "PREFIX": "SUBNET",
+    "TEXT": "VALUE",
+    "ASKED": "ADDRESS",
+    "DESCRIBED": "POOL",
+    "STRERROR": "REASON",
+}
+
+
+@frozen
+class LogCall:
+    """One call of a logger."""
+
+    place: str
+    namespace: str
+    level: str
+    template: str
+    fields: tuple[str, ...]
+    """In the template."""
+    given: tuple[str, ...]
+    """What the call gives; the names of the template where it gives a mapping."""
+    cause: str
+    remedy: str
+
+    @property
+    def line(self) -> str:
+        """The template as people read it: fields in capitals, in brackets where nothing separates them from what is before."""
+        parts = []
+        text = ""
+        for literal, name, _, _ in string.Formatter().parse(self.template):
+            text += literal
+            if name is not None:
+                optional = text[-1:].isalnum() or text.endswith("]")
+                text += f"[{name.upper()}]" if optional else name.upper()
+        parts.append(text)
+        return "".join(parts)
+
+
+@frozen
+class ErrorText:
+    """One text of an exception."""
+
+    place: str
+    section: str
+    text: str
+    remedy: str
+
+
+def _modules() -> Iterator[tuple[str, str, ast.Module]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        place = str(path.relative_to(SOURCE))
+        if not place.startswith("testing/"):
+            source = path.read_text(encoding="utf-8")
+            yield place, source, ast.parse(source)
+
+
+def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, ast.Call]]:
+    """Every call, with the statement that it is in."""
+
+    def walk(node: ast.AST, statement: ast.stmt | None) -> Iterator[tuple[ast.stmt, ast.Call]]:
+        for child in ast.iter_child_nodes(node):
+            inside = child if isinstance(child, ast.stmt) else statement
+            if isinstance(child, ast.Call) and inside is not None:
+                yield inside, child
+            yield from walk(child, inside)
+
+    yield from walk(tree, None)
+
+
+def _comment_above(lines: Sequence[str], statement: ast.stmt) -> str:
+    found: list[str] = []
+    at = statement.lineno - 2
+    while at >= 0 and lines[at].strip().startswith("#"):
+        found.insert(0, lines[at].strip().removeprefix("#").strip())
+        at -= 1
+    return " ".join(found)
+
+
+def _cause_and_remedy(comment: str) -> tuple[str, str]:
+    _, begins, rest = comment.partition("Cause: ")
+    if begins:
+        cause, _, remedy = rest.partition(" Remedy: ")
+        return cause.strip(), remedy.strip()
+    _, begins, remedy = comment.partition("Remedy: ")
+    return "", remedy.strip() if begins else ""
+
+
+def log_calls() -> Iterator[LogCall]:
+    """All calls of the product's loggers."""
+    for place, source, tree in _modules():
+        lines = source.splitlines()
+        found = re.search(r'Logger\(namespace="([\w.]+)"\)', source)
+        for statement, call in _statements(tree):
+            function = call.func
+            if not (isinstance(function, ast.Attribute) and ast.unparse(function.value) == "_log"):
+                continue
+            arguments = list(call.args)
+            level = _METHODS.get(function.attr, "")
+            if function.attr == "emit":
+                assert isinstance(arguments[0], ast.Attribute)
+                level = arguments.pop(0).attr  # type: ignore[attr-defined]
+            template = ast.literal_eval(arguments[0])
+            fields = tuple(
+                dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(template) if name)
+            )
+            given = tuple(each.arg for each in call.keywords if each.arg)
+            given = given if len(given) == len(call.keywords) else fields
+            cause, remedy = _cause_and_remedy(_comment_above(lines, statement))
+            assert found is not None, place
+            yield LogCall(f"{place}:{call.lineno}", found[1], level, template, fields, given, cause, remedy)
+
+
+_WRAPPERS = {"getErrorMessage", "rstrip", "decode", "replace", "value", "values"}
+"""Methods and attributes that are named by what they are of."""
+_CONVERSIONS = {"sorted", "map", "str", "int", "len", "repr"}
+_LINKS = "[did you mean NAME? ]give one of LINKS, or a VLAN of one"
+_SUGGESTIONS = {"did_you_mean": "[did you mean NAME? ]", "suggest_parent": _LINKS}
+
+
+def _placeholder(node: ast.expr) -> str:
+    """The name of an expression in a text, in capitals; the values of an enumeration."""
+    name = ""
+    while not name:
+        match node:
+            case ast.IfExp():
+                return f"[{_text(node.body)}]" if _text(node.body).strip() else ""
+            case ast.Call(func=ast.Name(id=suggestion)) if suggestion in _SUGGESTIONS:
+                return _SUGGESTIONS[suggestion]
+            case ast.Call(func=ast.Name(id=conversion), args=[*_, last]) if conversion in _CONVERSIONS:
+                node = last
+            case ast.Call(func=ast.Attribute(attr="join"), args=[joined]):
+                node = joined
+            case ast.Call(func=ast.Attribute(value=value, attr=wrapper)) if wrapper in _WRAPPERS:
+                node = value
+            case ast.Attribute(value=value, attr=wrapper) if wrapper in _WRAPPERS:
+                node = value
+            case ast.Call(func=function):
+                node = function
+            case ast.GeneratorExp(generators=[first, *_]) | ast.ListComp(generators=[first, *_]):
+                node = first.iter
+            case ast.Subscript(value=value) | ast.BoolOp(values=[value, *_]):
+                node = value
+            case ast.Name(id=found) | ast.Attribute(attr=found):
+                name = found
+            case _:
+                return "..."
+    enumeration = getattr(option_values, name, None)
+    if isinstance(enumeration, type) and issubclass(enumeration, StrEnum):
+        return ", ".join(enumeration)
+    capitals = name.strip("_").upper()
+    return _PLACEHOLDERS.get(capitals, capitals)
+
+
+def _text(node: ast.expr) -> str:
+    """A string expression as people read it; empty if it is none."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return _joined(values)
+        case ast.FormattedValue(value=value):
+            return _placeholder(value)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _text(left) + _text(right)
+        case ast.IfExp(body=body, orelse=orelse):
+            return _text(body) or _text(orelse)
+    return ""
+
+
+def _joined(values: Sequence[ast.expr]) -> str:
+    """In brackets what nothing separates from the words around it: it may be empty."""
+    text = ""
+    for at, value in enumerate(values):
+        part = _text(value)
+        if isinstance(value, ast.FormattedValue) and part.isupper() and not part.startswith("["):
+            after = values[at + 1] if at + 1 < len(values) else None
+            runs_on = isinstance(after, ast.Constant) and str(after.value)[:1].isalpha()
+            if (text[-1:].isalnum() and not text.endswith("IPv")) or text.endswith("]") or runs_on:
+                part = f"[{part}]"
+        text += part
+    return text
+
+
+def error_texts() -> Iterator[ErrorText]:
+    """All texts of errors that a user may see."""
+    for place, source, tree in _modules():
+        if place.rpartition("/")[2] in _NO_ERRORS:
+            continue
+        lines = source.splitlines()
+        of_all = re.search(r"^# Remedy of these errors: ((?:.*\n)(?:# .*\n)*)", source, re.M)
+        default = re.sub(r"\s*\n(?:# )?", " ", of_all[1]).strip() if of_all else ""
+        for statement, call in _statements(tree):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            text = _text(call.args[0]) if name in _SECTIONS and call.args else ""
+            if not text or not re.search(r"[a-z]{3}", text):
+                continue
+            what, remedy = text, ""
+            parts = _REMEDY.split(text, maxsplit=1)
+            if len(parts) == 2:
+                what, remedy = parts
+            _, commented = _cause_and_remedy(_comment_above(lines, statement))
+            section = _COMMANDS if place.startswith("commands/") else _SECTIONS[name]
+            yield ErrorText(f"{place}:{call.lineno}", section, what, commented or remedy or default)
+
+
+def _returned_texts() -> Iterator[ErrorText]:
+    """Texts that a function returns to those who raise the error; a comment with their remedy marks them."""
+    for place, source, tree in _modules():
+        lines = source.splitlines()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Return) and node.value is not None and _text(node.value):
+                text, *rest = _REMEDY.split(_text(node.value), maxsplit=1)
+                _, remedy = _cause_and_remedy(_comment_above(lines, node))
+                remedy = remedy or "".join(rest)
+                if remedy and place.split("/")[0] in _REFUSING:
+                    yield ErrorText(f"{place}:{node.lineno}", _SECTIONS["RequestRefused"], text, remedy)
+
+
+def complaints() -> list[str]:
+    """What lacks a cause or a remedy."""
+    found = []
+    for call in log_calls():
+        if call.level in _DESERVING and not (call.cause and call.remedy):
+            found.append(
+                f"{call.place}: {call.level} {call.template!r} has no comment with Cause: and Remedy:"
+            )
+    found += [f"{each.place}: {each.text!r} names no remedy" for each in error_texts() if not each.remedy]
+    return found
+
+
+def _table(titles: Sequence[str], widths: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield from ("", ".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", "")
+    for row in (titles, *rows):
+        for at, cell in enumerate(row):
+            yield f"   {'*' if at == 0 else ' '} - {cell}".rstrip()
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text or text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _prose(text: str) -> str:
+    """A cause or a remedy as a sentence of reStructuredText, with options as literals."""
+    text = text.replace("[did you mean NAME? ]", "")
+    escaped = re.sub(r"([*`|_\\])", r"\\\1", _sentence(text[:1].upper() + text[1:]))
+    return re.sub(
+        r"(?<![\w`])(-o \S+?|--ipam-opt \S+?|--[a-z]\S*?)(?=[,;.)]?(?:\s|$))",
+        lambda found: f"``{found[1].replace(chr(92), '')}``",
+        escaped,
+    )
+
+
+def log() -> Iterator[str]:
+    """The log lines, by level."""
+    calls = {(LEVELS.index(each.level), each.line.lower(), each.line): each for each in log_calls()}
+    ordered = [each for _, each in sorted(calls.items())]
+
+    def of(*levels: str) -> list[LogCall]:
+        return [each for each in ordered if each.level in levels]
+
+    for title, level in (("Errors", "error"), ("Warnings", "warn")):
+        yield from ("", title, "-" * len(title))
+        rows = [(f"``{each.line}``", _prose(each.cause), _prose(each.remedy)) for each in of(level)]
+        yield from _table(("Line", "Cause", "Remedy"), "40 30 30", rows)
+    for title, level, about in (
+        ("Information", "info", "Shown by default."),
+        ("Debug", "debug", "Shown with ``--debug``."),
+        ("Bugs", _BUGS, "These lines are critical, and a traceback follows. Please report them."),
+    ):
+        yield from ("", title, "-" * len(title), "", about, "")
+        yield from (f"* ``{each.line}``" for each in of(level))
+
+
+def errors() -> Iterator[str]:
+    """The error texts, by what refuses."""
+    texts = {(each.section, each.text): each for each in (*error_texts(), *_returned_texts())}
+    for section in dict.fromkeys([*_SECTIONS.values(), _COMMANDS]):
+        rows = [
+            (f"``{each.text}``", _prose(each.remedy))
+            for key, each in sorted(texts.items(), key=lambda item: item[0][1].lower())
+            if key[0] == section
+        ]
+        yield from ("", section, "-" * len(section))
+        yield from _table(("Error", "Remedy"), "55 45", rows)
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {"log": log, "errors": errors}
+
+
+def message_text(kind: str) -> str:
+    """The reStructuredText of one table."""
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(TABLES[kind]()).strip("\n"))
