@@ -12,9 +12,8 @@ from ..errors import StateError
 from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation
 from .endpoint_claims import EndpointClaims
-from .pool import Pool
+from .pool import Pool, pool_released_error
 from .pool_registry import PoolRegistry
-from .prefetch import pool_released_error
 from .previous_owners import PreviousOwners
 from .requests import Purpose, ReleaseAddress
 from .selection import AddressSelection

@@ -7,13 +7,22 @@ the difference between an address and its index is constant, so bisection finds 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import define, field, frozen
 from sortedcontainers import SortedList
 
 from ..addresses import AddressRange, IPAddress, IPNetwork
 from .requests import Purpose
+
+_GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it, without their whole part, are spread evenly, however many there are."""
+MAX_CONFLICTS_IN_A_ROW = 256
+"""After so many consecutive conflicts a request fails: some host probably answers for all addresses."""
+SAME_MAC_IN_A_ROW = 32
+"""After so many consecutive conflicts with one MAC, a few addresses all over a large range are probed instead of the next."""
+_SCATTERED = 8
+"""How many: if that host has them all, it answers for everything, and a request fails."""
 
 
 @frozen
@@ -231,3 +240,61 @@ class AddressSet:
             self.remove(pool_id, address)
         self.chosen.pop(pool_id, None)
         self.pools.discard(pool_id)
+
+
+@define(eq=False)
+class AddressSearch:
+    """The search for an address that no other host uses: which one is probed next."""
+
+    span: Span
+    candidate: Callable[[int | None], int | None]
+    """Returns the next free number after another one, or after the last allocated one; ``None`` if none is left."""
+    conflicts_in_a_row: int = 0
+    mac: str = ""
+    """Of the host that had the last address."""
+    same_mac_in_a_row: int = 0
+    scattered: int = 0
+    """How many addresses all over the range were chosen so far: the next search goes on with others."""
+    after: int | None = None
+    """The number after which the search goes on, if others were in use since the last allocation."""
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether it has met so many conflicts that a request fails."""
+        return self.conflicts_in_a_row >= MAX_CONFLICTS_IN_A_ROW or (
+            self._is_large and self.same_mac_in_a_row >= SAME_MAC_IN_A_ROW + _SCATTERED
+        )
+
+    @property
+    def _is_large(self) -> bool:
+        return self.span.size > MAX_CONFLICTS_IN_A_ROW
+
+    def begin(self) -> None:
+        """A request comes, and no other one is in progress."""
+        self.conflicts_in_a_row = 0
+        # Of a host that has answered for everything, fewer answers are enough the next time.
+        self.same_mac_in_a_row = min(self.same_mac_in_a_row, SAME_MAC_IN_A_ROW - _SCATTERED)
+
+    def next(self) -> int | None:
+        """The next number to probe, for which nothing is known yet."""
+        if not self._is_large or self.same_mac_in_a_row < SAME_MAC_IN_A_ROW:
+            return self.candidate(self.after)
+        self.scattered += 1
+        offset = int(self.scattered * self.span.size * _GOLDEN) % self.span.size
+        return self.candidate(self.span.first + offset)
+
+    def found_free(self, number: int) -> None:
+        self.conflicts_in_a_row, self.mac, self.same_mac_in_a_row = 0, "", 0
+        if self.after is not None:
+            self.after = number
+
+    def found_in_use(self, number: int, mac: str, is_claimed: bool) -> None:
+        """:param is_claimed: whether a host said that it has the number; else it merely probed for it."""
+        self.conflicts_in_a_row += 1
+        self.after = number
+        self.same_mac_in_a_row = self.same_mac_in_a_row + 1 if is_claimed and mac == self.mac else 0
+        self.mac = mac
+
+    def allocated(self) -> None:
+        """The search goes on after the allocated number."""
+        self.after = None

@@ -21,10 +21,9 @@ from ..addresses import IPAddress
 from ..lan.address_probe import Evidence, Free, InUse
 from ..option_values import ConflictDetection
 from .allocations import Allocations
-from .pool import Pool
+from .pool import Pool, pool_released_error
 from .pool_plan import PoolPlanner
 from .pool_registry import PoolRegistry
-from .prefetch import pool_released_error
 from .requests import Purpose, ReleaseAddress, RequestAddress
 from .selection import AddressSelection, in_use_error
 

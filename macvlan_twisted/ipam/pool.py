@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 from attrs import frozen
 
 from ..addresses import IPAddress, IPInterface, IPNetwork
+from ..errors import RequestRefused
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import Span, usable_span
 from .options import OPTIONS
@@ -152,3 +153,7 @@ def reported_subnet(pool: Pool) -> IPNetwork:
     request another pool for ever. 0.0.0.0/0 overlaps nothing.
     """
     return ip_network(_ANY[pool.prefix.version]) if pool.any_subnet else pool.prefix
+
+
+def pool_released_error(pool: Pool) -> RequestRefused:
+    return RequestRefused(f"pool {pool.described()} was released meanwhile: create the network again")

@@ -2,189 +2,252 @@
 Prefetches free addresses, so that no container waits for a probe.
 
 A prefetched address is probed, defended, and held for the next container.
-:mod:`macvlan_twisted.ipam.selection` chooses the candidates, and :class:`~macvlan_twisted.lan.conflicts.Conflicts` probes
-them.
+An :class:`~macvlan_twisted.ipam.allocator.AddressSearch` chooses the candidates, and
+:class:`~macvlan_twisted.lan.conflicts.Conflicts` probes them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from itertools import islice
 
-from twisted.internet.defer import ensureDeferred
+from attrs import define, field
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..errors import RequestRefused
-from ..lan.address_probe import Free, Inconclusive, InUse, Verdict
+from ..lan.address_probe import Evidence, Free, Inconclusive, InUse, Verdict
 from ..lan.conflicts import Conflicts, Holder
 from ..option_values import ConflictDetection
-from .allocator import AddressSet
-from .pool import Pool
-from .pool_prefetch import MAX_PROBES, MAX_READY, RETRIED, Candidates, PoolPrefetch, ready_target
+from .allocator import AddressSearch, AddressSet, Span
+from .pool import Pool, pool_released_error
 
 _log = Logger(namespace="macvlan_twisted.ipam")
+
+MAX_READY = 8
+_FEW_READY = 4
+"""Enough for an engine, which starts one container after the other."""
+_MAX_PROBES = 64
+"""Limit of parallel probes, reached only if as many containers wait."""
+_RETRIED = 8
+"""How many addresses are probed again before a request fails: those that were in use the longest time ago."""
+
+
+def ready_target(span: Span) -> int:
+    """
+    How many addresses to prefetch: 4 to 8, and fewer in a small pool, because another host may allocate from the same
+    subnet.
+    """
+    return max(1, min(_FEW_READY, span.size // 4), min(MAX_READY, span.size // 16))
+
 
 _LAST = 2**62
 """Added to the order of an address that comes last."""
 
 
+@define(eq=False)
 class AddressPrefetch:
-    """Prefetches for all pools. Pools with the same cursor key and parent share one :class:`PoolPrefetch`."""
+    """The prefetched addresses of the pools that allocate from one part of one subnet on one parent."""
 
-    def __init__(self, conflicts: Conflicts) -> None:
-        self._conflicts = conflicts
-        self._by_key: dict[tuple[str, str], PoolPrefetch] = {}
+    pool: Pool
+    shared: AddressSet
+    search: AddressSearch
+    comes_last: Callable[[int], bool]
+    """Whether all others are allocated before a number."""
+    conflicts: Conflicts
+    prefetches: Collection[AddressPrefetch]
+    """Those of all pools, this one among them."""
+    ready: list[int] = field(factory=list)
+    """Verified as free, in the order in which they were chosen."""
+    probing: set[int] = field(factory=set)
+    """Being probed before they become ready."""
+    order_of: dict[int, int] = field(factory=dict)
+    """The order in which the numbers in *ready* and *probing* were chosen."""
+    last_order: int = 0
+    quarantined: dict[int, None] = field(factory=dict)
+    """In use by another host, and set aside until they may be probed again; the oldest are first."""
+    retries: list[tuple[float, int]] = field(factory=list)
+    """A heap of the quarantined numbers by when they may be probed again."""
+    verifying: set[int] = field(factory=set)
+    """Ready before, and verified once more before they are allocated."""
+    inconclusive: list[int] = field(factory=list)
+    """Probed without a result, for the containers that wait now."""
+    is_filling: bool = False
+    """Whether :meth:`fill` is running: some verdicts arrive while it is."""
+    reason: str = ""
+    """Why the last probe was inconclusive."""
+    waiting: list[Deferred[None]] = field(factory=list)
+    callers: int = 0
+    """How many requests for an address are in progress."""
+    closed: bool = False
 
-    def prepare(self, pool: Pool, shared: AddressSet, candidates: Candidates) -> None:
-        """Start probing addresses for the next containers."""
-        self._fill(self._prefetch_for(pool, shared, candidates))
-
-    def _prefetch_for(self, pool: Pool, shared: AddressSet, candidates: Candidates) -> PoolPrefetch:
-        prefetch = self._by_key.get(_key(pool))
-        if prefetch is None:
-            prefetch = self._by_key[_key(pool)] = PoolPrefetch(pool, shared, candidates)
-            for address in self._conflicts.table.quarantined(pool.lan_parent):
-                self._quarantine(prefetch, address)
-        return prefetch
-
-    def _quarantine(self, prefetch: PoolPrefetch, address: IPAddress) -> None:
-        span = prefetch.span
-        if address.version == prefetch.pool.prefix.version and span.first <= int(address) <= span.last:
-            self._exclude(prefetch, int(address))
-            prefetch.shared.set_aside(int(address))
-
-    def _exclude(self, prefetch: PoolPrefetch, number: int) -> None:
-        """Another host has *number*, which is set aside: do not probe it before its time."""
-        prefetch.quarantined.pop(number, None)
-        prefetch.quarantined[number] = None
-        retry_at = self._conflicts.table.retry_at(prefetch.pool.lan_parent, prefetch.address(number))
-        heappush(prefetch.retries, (retry_at, number))
-
-    def _include(self, prefetch: PoolPrefetch) -> None:
-        """Put back the quarantined numbers whose time has come."""
-        now = self._conflicts.table.seconds()
-        while prefetch.retries and prefetch.retries[0][0] <= now:
-            _, number = heappop(prefetch.retries)
-            if number not in prefetch.quarantined:
-                continue
-            if self._may_retry(prefetch, number):
-                del prefetch.quarantined[number]
-                prefetch.shared.put_back(number)
-            else:  # it was in use once more
-                self._exclude(prefetch, number)
-
-    async def next(self, pool: Pool, shared: AddressSet, candidates: Candidates) -> IPAddress | None:
+    async def next(self, pool: Pool) -> IPAddress | None:
         """
-        Return an address that is free on the LAN, or ``None`` if the pool has none.
+        Return an address that is free on the LAN, or ``None`` if there is none.
 
+        :param pool: one of those that share the prefetch.
         :raises RequestRefused: the probe is inconclusive and ``conflict_detection`` is ``strict``, other hosts use too many
             addresses in a row, or the pool was released meanwhile.
         """
-        prefetch = self._prefetch_for(pool, shared, candidates)
-        if not prefetch.callers:
-            prefetch.begin_search()
-        prefetch.callers += 1
+        if not self.callers:
+            self.search.begin()
+        self.callers += 1
         try:
-            return await self._next(prefetch, pool)
+            return await self._next(pool)
         finally:
-            prefetch.callers -= 1
-            self._drop_inconclusive(prefetch)
+            self.callers -= 1
+            self._drop_inconclusive()
 
-    async def _next(self, prefetch: PoolPrefetch, pool: Pool) -> IPAddress | None:
-        self._fill(prefetch)
+    def remove_ready(self, number: int) -> bool:
+        """:return: whether *number* was ready. It is still defended."""
+        if number not in self.ready:
+            return False
+        self.ready.remove(number)
+        self.shared.put_back(number)
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+        for number in (
+            *self.ready,
+            *self.inconclusive,
+            *self.quarantined,
+            *self.probing,
+            *self.verifying,
+        ):
+            self.shared.put_back(number)
+        for number in self.ready:
+            self._release(self.pool.address(number))
+        self._notify()
+
+    def _release(self, address: IPAddress) -> None:
+        """Stop defending *address*, unless another holder has it."""
+        self.conflicts.release(self.pool.lan_parent, address, self.pool.shared_set)
+
+    def _on_lost(self, parent: str, address: IPAddress) -> None:
+        """Another host claimed a ready address despite our defence (RFC 5227, 2.4)."""
+        for each in self.prefetches:
+            if each.pool.lan_parent == parent and int(address) in each.ready:
+                each.ready.remove(int(address))
+                each._exclude(int(address))
+
+    def quarantine(self, address: IPAddress) -> None:
+        """Another host has *address*: do not choose it until it may be probed again."""
+        span = self.pool.span
+        if address.version == self.pool.prefix.version and span.first <= int(address) <= span.last:
+            self._exclude(int(address))
+            self.shared.set_aside(int(address))
+
+    def _exclude(self, number: int) -> None:
+        """Another host has *number*, which is set aside: do not probe it before its time."""
+        self.quarantined.pop(number, None)
+        self.quarantined[number] = None
+        retry_at = self.conflicts.table.retry_at(self.pool.lan_parent, self.pool.address(number))
+        heappush(self.retries, (retry_at, number))
+
+    def _include(self) -> None:
+        """Put back the quarantined numbers whose time has come."""
+        now = self.conflicts.table.seconds()
+        while self.retries and self.retries[0][0] <= now:
+            _, number = heappop(self.retries)
+            if number not in self.quarantined:
+                continue
+            if self._may_retry(number):
+                del self.quarantined[number]
+                self.shared.put_back(number)
+            else:  # it was in use once more
+                self._exclude(number)
+
+    async def _next(self, pool: Pool) -> IPAddress | None:
+        self.fill()
         retried = False
         while True:
-            number = self._next_ready(prefetch)
+            number = self._next_ready()
             if number is not None:
-                if await self._verify(prefetch, pool, number):
-                    prefetch.search_after = None  # it goes on after the allocated address
-                    return prefetch.address(number)
+                if await self._verify(pool, number):
+                    self.search.allocated()
+                    return self.pool.address(number)
                 continue
-            if (
-                prefetch.inconclusive
-                and not prefetch.probing
-                and pool.conflict_detection != ConflictDetection.STRICT
-            ):
-                return self._allocate_inconclusive(prefetch, prefetch.inconclusive.pop(0))
-            if prefetch.probing:
-                await prefetch.wait_for_verdict()
-                if prefetch.closed:
+            if self.inconclusive and not self.probing and pool.conflict_detection != ConflictDetection.STRICT:
+                return self._allocate_inconclusive(self.inconclusive.pop(0))
+            if self.probing:
+                await self._wait_for_verdict()
+                if self.closed:
                     raise pool_released_error(pool)
                 continue
-            if prefetch.is_occupied:
+            if self.search.is_hopeless:
                 if retried:
-                    raise _addresses_in_use_error(prefetch, pool)
+                    raise _addresses_in_use_error(pool, self.search)
                 retried = True
-                self._retry(prefetch, RETRIED)
+                self._retry(_RETRIED)
                 continue
-            if prefetch.reason and pool.conflict_detection == ConflictDetection.STRICT:
-                raise inconclusive_error(pool, prefetch.reason)
-            if not self._fill(prefetch):
+            if self.reason and pool.conflict_detection == ConflictDetection.STRICT:
+                raise inconclusive_error(pool, self.reason)
+            if not self.fill():
                 if retried:
                     return None
                 retried = True
-                self._retry(prefetch, 4 * MAX_READY)
+                self._retry(4 * MAX_READY)
 
-    def _next_ready(self, prefetch: PoolPrefetch) -> int | None:
+    def _next_ready(self) -> int | None:
         """
         Take a ready number within this part of the subnet, from this prefetch or from one whose part overlaps it. It stays
         set aside.
         """
-        for each in (prefetch, *self._by_key.values()):
-            matches = each.shared is prefetch.shared and each.pool.lan_parent == prefetch.pool.lan_parent
-            if matches and (each is prefetch or not prefetch.probing):
+        for each in (self, *self.prefetches):
+            matches = each.shared is self.shared and each.pool.lan_parent == self.pool.lan_parent
+            if matches and (each is self or not self.probing):
                 for number in each.ready:
-                    if not prefetch.span.first <= number <= prefetch.span.last:
+                    if not self.pool.span.first <= number <= self.pool.span.last:
                         continue
-                    if each is prefetch and any(
+                    if each is self and any(
                         each.order_of[other] < each.order_of[number] for other in each.probing
                     ):
                         break  # an earlier choice is still being probed
                     each.ready.remove(number)
-                    self._fill(prefetch)
+                    self.fill()
                     return number
         return None
 
-    async def _verify(self, prefetch: PoolPrefetch, pool: Pool, number: int) -> bool:
+    async def _verify(self, pool: Pool, number: int) -> bool:
         """
         Verify once more that *number*, which was ready for a while, is free.
 
         :raises RequestRefused: the pool was released meanwhile, or the probe is inconclusive and ``conflict_detection`` is
             ``strict``.
         """
-        address = prefetch.address(number)
-        prefetch.verifying.add(number)
+        address = self.pool.address(number)
+        self.verifying.add(number)
         try:
-            verdict = await self._hold(prefetch, address)
+            verdict = await self._hold(address)
         finally:
-            prefetch.verifying.discard(number)
-        if prefetch.closed:
-            self._conflicts.release(prefetch.pool.lan_parent, address, prefetch.pool.shared_set)
+            self.verifying.discard(number)
+        if self.closed:
+            self._release(address)
             raise pool_released_error(pool)
         if isinstance(verdict, InUse):
-            self._exclude(prefetch, number)
+            self._exclude(number)
             return False
-        prefetch.shared.put_back(number)
-        if prefetch.shared.is_allocated(number):  # a user requested it meanwhile
+        self.shared.put_back(number)
+        if self.shared.is_allocated(number):  # a user requested it meanwhile
             return False
         if isinstance(verdict, Inconclusive):
             if pool.conflict_detection == ConflictDetection.STRICT:
-                self._conflicts.release(prefetch.pool.lan_parent, address, prefetch.pool.shared_set)
+                self._release(address)
                 raise inconclusive_error(pool, verdict.reason)
-            self._conflicts.count_inconclusive(prefetch.pool.lan_parent, address, verdict.reason)
+            self.conflicts.count_inconclusive(self.pool.lan_parent, address, verdict.reason)
         return True
 
-    def _allocate_inconclusive(self, prefetch: PoolPrefetch, number: int) -> IPAddress:
-        prefetch.shared.put_back(number)
-        self._conflicts.count_inconclusive(
-            prefetch.pool.lan_parent, prefetch.address(number), prefetch.reason
-        )
-        return prefetch.address(number)
+    def _allocate_inconclusive(self, number: int) -> IPAddress:
+        self.shared.put_back(number)
+        self.conflicts.count_inconclusive(self.pool.lan_parent, self.pool.address(number), self.reason)
+        return self.pool.address(number)
 
-    async def _hold(self, prefetch: PoolPrefetch, address: IPAddress, of_many: bool = False) -> Verdict:
-        pool = prefetch.pool
-        return await self._conflicts.hold(
+    async def _hold(self, address: IPAddress, of_many: bool = False) -> Verdict:
+        pool = self.pool
+        return await self.conflicts.hold(
             pool.lan_parent,
             address,
             Holder(pool.shared_set, on_lost=self._on_lost),
@@ -192,201 +255,129 @@ class AddressPrefetch:
             is_managed=True,
         )
 
-    @staticmethod
-    def _drop_inconclusive(prefetch: PoolPrefetch) -> None:
+    def _drop_inconclusive(self) -> None:
         """Return inconclusive addresses to the pool once no request waits for one."""
-        if prefetch.callers or prefetch.closed:
+        if self.callers or self.closed:
             return
-        for number in prefetch.inconclusive:
-            prefetch.shared.put_back(number)
-        prefetch.inconclusive.clear()
+        for number in self.inconclusive:
+            self.shared.put_back(number)
+        self.inconclusive.clear()
 
-    def _fill(self, prefetch: PoolPrefetch) -> bool:
+    def fill(self) -> bool:
         """
         Probe as many addresses as are missing.
 
         :return: whether any probe was started.
         """
-        if prefetch.is_filling:
+        if self.is_filling:
             return False
-        self._include(prefetch)
-        if not prefetch.probing and not prefetch.inconclusive:
-            prefetch.reason = ""
-        self._drop_last(prefetch)
-        prefetch.is_filling, started = True, False
+        self._include()
+        if not self.probing and not self.inconclusive:
+            self.reason = ""
+        self._drop_last()
+        self.is_filling, started = True, False
         try:
-            while (
-                not prefetch.reason
-                and not prefetch.is_occupied
-                and (chosen := self._choose_missing(prefetch))
-            ):
+            while not self.reason and not self.search.is_hopeless and (chosen := self._choose_missing()):
                 started = True
                 for number in chosen:
-                    self._start_probe(prefetch, number, of_many=True)
+                    self._start_probe(number, of_many=True)
         finally:
-            prefetch.is_filling = False
+            self.is_filling = False
         return started
 
-    def _drop_last(self, prefetch: PoolPrefetch) -> None:
+    def _drop_last(self) -> None:
         """Put back what comes last, if there are others again."""
-        comes_last = prefetch.candidates.comes_last
-        last = [number for number in prefetch.ready if comes_last(number)]
-        if (
-            not last
-            or (other := prefetch.candidates.next(prefetch.search_after)) is None
-            or comes_last(other)
-        ):
+        last = [number for number in self.ready if self.comes_last(number)]
+        if not last or (other := self.search.candidate(self.search.after)) is None or self.comes_last(other):
             return
         for number in last:
-            prefetch.ready.remove(number)
-            prefetch.shared.put_back(number)
-            self._conflicts.release(
-                prefetch.pool.lan_parent, prefetch.address(number), prefetch.pool.shared_set
-            )
+            self.ready.remove(number)
+            self.shared.put_back(number)
+            self._release(self.pool.address(number))
 
-    @staticmethod
-    def _choose_missing(prefetch: PoolPrefetch) -> list[int]:
+    def _choose_missing(self) -> list[int]:
         """Choose the numbers to probe, and set them aside."""
-        target = max(ready_target(prefetch.span), min(prefetch.callers, MAX_PROBES))
-        missing = target - len(prefetch.ready) - len(prefetch.probing) - len(prefetch.inconclusive)
+        target = max(ready_target(self.pool.span), min(self.callers, _MAX_PROBES))
+        missing = target - len(self.ready) - len(self.probing) - len(self.inconclusive)
         chosen = []
         for _ in range(missing):
-            number = prefetch.next_candidate()
+            number = self.search.next()
             if number is None:
                 break
-            prefetch.shared.set_aside(number)
+            self.shared.set_aside(number)
             chosen.append(number)
         return chosen
 
-    def _may_retry(self, prefetch: PoolPrefetch, number: int) -> bool:
-        return self._conflicts.table.may_retry(prefetch.pool.lan_parent, prefetch.address(number))
+    def _may_retry(self, number: int) -> bool:
+        return self.conflicts.table.may_retry(self.pool.lan_parent, self.pool.address(number))
 
-    def _retry(self, prefetch: PoolPrefetch, count: int) -> None:
+    def _retry(self, count: int) -> None:
         """Probe the oldest quarantined addresses again, before a request fails: they may be free by now."""
-        for number in list(islice(prefetch.quarantined, count)):
-            del prefetch.quarantined[number]
-            if prefetch.shared.is_endpoint_address(number):  # a user requested it meanwhile, and it was free
-                prefetch.shared.put_back(number)
+        for number in list(islice(self.quarantined, count)):
+            del self.quarantined[number]
+            if self.shared.is_endpoint_address(number):  # a user requested it meanwhile, and it was free
+                self.shared.put_back(number)
             else:
-                self._start_probe(prefetch, number)
+                self._start_probe(number)
 
-    def _start_probe(self, prefetch: PoolPrefetch, number: int, of_many: bool = False) -> None:
-        prefetch.probing.add(number)
-        prefetch.last_order += 1
-        prefetch.order_of[number] = prefetch.last_order + _LAST * prefetch.candidates.comes_last(number)
-        ensureDeferred(self._probe(prefetch, number, of_many)).addErrback(
+    def _start_probe(self, number: int, of_many: bool = False) -> None:
+        self.probing.add(number)
+        self.last_order += 1
+        self.order_of[number] = self.last_order + _LAST * self.comes_last(number)
+        ensureDeferred(self._probe(number, of_many)).addErrback(
             lambda failure: _log.failure("address prefetch: failed", failure=failure)
         )
 
-    async def _probe(self, prefetch: PoolPrefetch, number: int, of_many: bool) -> None:
-        address = prefetch.address(number)
+    async def _probe(self, number: int, of_many: bool) -> None:
+        address = self.pool.address(number)
         verdict: Verdict = Inconclusive("it was not found out")
         try:
-            verdict = await self._hold(prefetch, address, of_many)
+            verdict = await self._hold(address, of_many)
         finally:
-            prefetch.probing.discard(number)
-            prefetch.order_of = {
-                each: prefetch.order_of[each] for each in (*prefetch.ready, *prefetch.probing, number)
-            }
-            if prefetch.closed:
-                if not self._is_wanted(prefetch.pool.lan_parent, number):
-                    self._conflicts.release(prefetch.pool.lan_parent, address, prefetch.pool.shared_set)
-            elif prefetch.shared.is_allocated(number):  # a user requested it meanwhile
-                prefetch.shared.put_back(number)
-                if number in prefetch.shared.reserved:
-                    self._conflicts.release(prefetch.pool.lan_parent, address, prefetch.pool.shared_set)
+            self.probing.discard(number)
+            self.order_of = {each: self.order_of[each] for each in (*self.ready, *self.probing, number)}
+            if self.closed:
+                if not self._is_wanted(self.pool.lan_parent, number):
+                    self._release(address)
+            elif self.shared.is_allocated(number):  # a user requested it meanwhile
+                self.shared.put_back(number)
+                if number in self.shared.reserved:
+                    self._release(address)
             elif isinstance(verdict, Free):
-                prefetch.ready.append(number)
-                prefetch.ready.sort(key=lambda each: prefetch.order_of[each])
-                prefetch.found_free(number)
+                self.ready.append(number)
+                self.ready.sort(key=lambda each: self.order_of[each])
+                self.reason = ""
+                self.search.found_free(number)
             elif isinstance(verdict, Inconclusive):
-                prefetch.reason = verdict.reason
-                if prefetch.callers:
-                    prefetch.inconclusive.append(number)
+                self.reason = verdict.reason
+                if self.callers:
+                    self.inconclusive.append(number)
                 else:
-                    prefetch.shared.put_back(number)
+                    self.shared.put_back(number)
             else:
-                self._exclude(prefetch, number)
-                prefetch.found_taken(number, verdict)
-                self._fill(prefetch)
-            prefetch.notify()
+                self._exclude(number)
+                is_claimed = verdict.how in (Evidence.ANSWERED, Evidence.CLAIMED)
+                self.search.found_in_use(number, verdict.mac, is_claimed)
+                self.fill()
+            self._notify()
 
     def _is_wanted(self, parent: str, number: int) -> bool:
         """Whether a pool that was opened anew probes *number* or has it ready."""
         return any(
             each.pool.lan_parent == parent and (number in each.probing or number in each.ready)
-            for each in self._by_key.values()
+            for each in self.prefetches
         )
 
-    def take(self, pool: Pool, address: IPAddress) -> bool:
-        """
-        Take *address*, which a user requested, out of the prefetch.
+    async def _wait_for_verdict(self) -> None:
+        """Wait until a probe ends, or the prefetch is closed."""
+        waiting: Deferred[None] = Deferred()
+        self.waiting.append(waiting)
+        await waiting
 
-        :return: whether it was ready; the caller owns it then.
-        """
-        number = int(address)
-        for prefetch in self._by_key.values():
-            matches = (
-                prefetch.pool.shared_set == pool.shared_set and prefetch.pool.lan_parent == pool.lan_parent
-            )
-            if matches and number in prefetch.ready:
-                prefetch.ready.remove(number)
-                prefetch.shared.put_back(number)
-                return True
-        return False
-
-    def quarantine(self, pool: Pool, address: IPAddress) -> None:
-        """Another host has *address*, which was allocated: do not choose it until it may be probed again."""
-        for prefetch in self._by_key.values():
-            is_same = (
-                prefetch.pool.shared_set == pool.shared_set and prefetch.pool.lan_parent == pool.lan_parent
-            )
-            if is_same and int(address) not in (*prefetch.ready, *prefetch.probing, *prefetch.verifying):
-                self._quarantine(prefetch, address)
-
-    def withdraw(self, pool: Pool, address: IPAddress) -> None:
-        """*address* is now reserved: stop prefetching and defending it, on every parent."""
-        number = int(address)
-        for prefetch in self._by_key.values():
-            if prefetch.pool.shared_set == pool.shared_set and number in prefetch.ready:
-                prefetch.ready.remove(number)
-                prefetch.shared.put_back(number)
-                self._conflicts.release(prefetch.pool.lan_parent, address, pool.shared_set)
-
-    def _on_lost(self, parent: str, address: IPAddress) -> None:
-        """Another host claimed a ready address despite our defence (RFC 5227, 2.4)."""
-        for prefetch in self._by_key.values():
-            if prefetch.pool.lan_parent == parent and int(address) in prefetch.ready:
-                prefetch.ready.remove(int(address))
-                self._exclude(prefetch, int(address))
-
-    def close(self, pool: Pool, others: bool) -> None:
-        """:param others: whether other pools allocate from the same part of the subnet, and keep the prefetch in use."""
-        if others:
-            return
-        prefetch = self._by_key.pop(_key(pool), None)
-        if prefetch is None:
-            return
-        prefetch.closed = True
-        for number in (
-            *prefetch.ready,
-            *prefetch.inconclusive,
-            *prefetch.quarantined,
-            *prefetch.probing,
-            *prefetch.verifying,
-        ):
-            prefetch.shared.put_back(number)
-        for number in prefetch.ready:
-            self._conflicts.release(pool.lan_parent, prefetch.address(number), pool.shared_set)
-        prefetch.notify()
-
-
-def _key(pool: Pool) -> tuple[str, str]:
-    return pool.cursor_key, pool.lan_parent
-
-
-def pool_released_error(pool: Pool) -> RequestRefused:
-    return RequestRefused(f"pool {pool.described()} was released meanwhile: create the network again")
+    def _notify(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for each in waiting:
+            each.callback(None)
 
 
 def inconclusive_error(pool: Pool, reason: str) -> RequestRefused:
@@ -397,10 +388,10 @@ def inconclusive_error(pool: Pool, reason: str) -> RequestRefused:
     )
 
 
-def _addresses_in_use_error(prefetch: PoolPrefetch, pool: Pool) -> RequestRefused:
+def _addresses_in_use_error(pool: Pool, search: AddressSearch) -> RequestRefused:
     return RequestRefused(
-        f"no free address found in pool {pool.described()}: {prefetch.conflicts_in_a_row} in a "
-        f"row are in use by others on {pool.lan_parent}, the last one by MAC {prefetch.mac}; give "
+        f"no free address found in pool {pool.described()}: {search.conflicts_in_a_row} in a "
+        f"row are in use by others on {pool.lan_parent}, the last one by MAC {search.mac}; give "
         "another --ip-range, or stop the router that answers for all of them (proxy ARP), or "
         "create the network with --ipam-opt conflict_detection=off"
     )

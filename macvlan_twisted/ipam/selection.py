@@ -10,11 +10,10 @@ from ..config import Config
 from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Holder, Inconclusive, InUse, Verdict
 from ..option_values import ConflictDetection, IdentitySource
-from .allocator import count_excluded, excluded_spans, next_free, usable_span
-from .pool import Pool
-from .pool_prefetch import Candidates
+from .allocator import AddressSearch, count_excluded, excluded_spans, next_free, usable_span
+from .pool import Pool, pool_released_error
 from .pool_registry import PoolRegistry
-from .prefetch import AddressPrefetch, inconclusive_error, pool_released_error
+from .prefetch import AddressPrefetch, inconclusive_error
 from .previous_owners import PreviousOwners
 from .requests import Purpose
 
@@ -34,7 +33,8 @@ class AddressSelection:
         self._pools = pools
         self._owners = owners
         self._conflicts = conflicts
-        self._prefetch = AddressPrefetch(conflicts)
+        self._prefetches: dict[tuple[str, str], AddressPrefetch] = {}
+        """By cursor key and parent: pools with the same ones share the prefetched addresses."""
         self._excluded = {
             version: excluded_spans(config.excluded, config.gateways, version) for version in (4, 6)
         }
@@ -50,7 +50,7 @@ class AddressSelection:
     def prepare(self, pool: Pool) -> None:
         """Start prefetching addresses for the next containers of a network that was created."""
         if pool.conflict_detection != ConflictDetection.OFF and not pool.dhcp:
-            self._prefetch.prepare(pool, self._pools.set_of(pool), self._candidates(pool))
+            self._prefetch_for(pool).fill()
 
     def close(self, pool: Pool) -> None:
         """The pool is released; its set of addresses still exists."""
@@ -61,12 +61,17 @@ class AddressSelection:
 
     def forget(self, pool: Pool) -> None:
         """Drop the prefetched addresses of *pool* on its parent, unless another pool uses them there."""
-        keys = [(each.cursor_key, each.lan_parent) for each in self._pools.sharing_with(pool)]
-        self._prefetch.close(pool, others=(pool.cursor_key, pool.lan_parent) in keys)
+        if _key(pool) in [_key(each) for each in self._pools.sharing_with(pool)]:
+            return
+        prefetch = self._prefetches.pop(_key(pool), None)
+        if prefetch is not None:
+            prefetch.close()
 
     def reserved(self, pool: Pool, address: IPAddress) -> None:
         """*address* is now reserved as a gateway, host or auxiliary address: drop it if it is prefetched."""
-        self._prefetch.withdraw(pool, address)
+        for prefetch in self._prefetches.values():
+            if prefetch.pool.shared_set == pool.shared_set and prefetch.remove_ready(int(address)):
+                self._conflicts.release(prefetch.pool.lan_parent, address, pool.shared_set)
 
     async def next(self, pool: Pool) -> IPAddress:
         """
@@ -80,8 +85,7 @@ class AddressSelection:
             number = self._next_number(pool)
             address = None if number is None else pool.address(number)
         else:
-            shared = self._pools.set_of(pool)
-            address = await self._prefetch.next(pool, shared, self._candidates(pool))
+            address = await self._prefetch_for(pool).next(pool)
         if address is None:
             raise self._exhausted(pool)
         return address
@@ -127,7 +131,9 @@ class AddressSelection:
         self._conflicts.release(pool.lan_parent, address, holder)
         table = self._conflicts.table
         if table.user_of(pool.lan_parent, address) and not table.may_retry(pool.lan_parent, address):
-            self._prefetch.quarantine(pool, address)
+            for prefetch in self._prefetches_of(pool):
+                if int(address) not in (*prefetch.ready, *prefetch.probing, *prefetch.verifying):
+                    prefetch.quarantine(address)
 
     def refuse_noticed(self, pool: Pool, address: IPAddress) -> None:
         """
@@ -150,11 +156,34 @@ class AddressSelection:
             each.first <= number <= each.last for each in self._excluded[pool.prefix.version]
         )
 
-    def _candidates(self, pool: Pool) -> Candidates:
-        return Candidates(
-            lambda after: self._next_number(pool, after),
-            lambda number: any(number in numbers for numbers in self._avoided(pool)),
-        )
+    def _prefetch_for(self, pool: Pool) -> AddressPrefetch:
+        prefetch = self._prefetches.get(_key(pool))
+        if prefetch is None:
+            prefetch = self._prefetches[_key(pool)] = AddressPrefetch(
+                pool,
+                self._pools.set_of(pool),
+                AddressSearch(pool.span, lambda after: self._next_number(pool, after)),
+                lambda number: any(number in numbers for numbers in self._avoided(pool)),
+                self._conflicts,
+                self._prefetches.values(),
+            )
+            for address in self._conflicts.table.quarantined(pool.lan_parent):
+                prefetch.quarantine(address)
+        return prefetch
+
+    def _prefetches_of(self, pool: Pool) -> list[AddressPrefetch]:
+        """Those on the pool's parent that share its set of addresses."""
+        return [
+            each
+            for each in self._prefetches.values()
+            if each.pool.shared_set == pool.shared_set and each.pool.lan_parent == pool.lan_parent
+        ]
+
+    def _take_prefetched(self, pool: Pool, address: IPAddress) -> None:
+        """Take *address*, which a user requested, out of the prefetch. The caller owns it then."""
+        for prefetch in self._prefetches_of(pool):
+            if prefetch.remove_ready(int(address)):
+                return
 
     def _avoided(self, pool: Pool) -> list[SortedList]:
         """The addresses to which their former owners may come back, and which come last."""
@@ -211,7 +240,7 @@ class AddressSelection:
         :param may_be_allocated: whether the address is free although we have allocated it, if nobody answers for it.
         :raises RequestRefused: the pool was released meanwhile.
         """
-        self._prefetch.take(pool, address)  # already defended, so the probe is short
+        self._take_prefetched(pool, address)  # already defended, so the probe is short
         shared = self._pools.set_of(pool)
         was_aside = int(address) in shared.aside
         shared.set_aside(int(address))
@@ -229,7 +258,7 @@ class AddressSelection:
         if pool.pool_id not in self._pools.by_id:
             self._conflicts.release(pool.lan_parent, address)
             raise pool_released_error(pool)
-        self._prefetch.take(pool, address)
+        self._take_prefetched(pool, address)
         return verdict
 
     def refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
@@ -265,6 +294,10 @@ class AddressSelection:
                 f"{purpose.value} address {address} of {pool.prefix} is in use by another network, as a "
                 "container's or an auxiliary address: give another one, or remove that network first"
             )
+
+
+def _key(pool: Pool) -> tuple[str, str]:
+    return pool.cursor_key, pool.lan_parent
 
 
 def in_use_error(pool: Pool, address: IPAddress, verdict: InUse) -> RequestRefused:
