@@ -35,6 +35,10 @@ class LinkError(MacvlanError):
         self.errno = errno
 
 
+class CallTimeout(MacvlanError):
+    """A call is not finished in time. It goes on, and what it leaves is reconciled."""
+
+
 class StateError(MacvlanError):
     """The state cannot be saved, or is damaged."""
 

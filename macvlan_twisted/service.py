@@ -37,7 +37,7 @@ from .netlink.events import LinkEvents
 from .netlink.kernel import Kernel
 from .netlink.netns import NamespaceSandboxes
 from .plugin import Engine, Platform, Plugin, build
-from .protocol.routes import PluginApp
+from .protocol.routes import CALL_TIMEOUT, PluginApp
 from .protocol.site import PluginSite
 from .reconcile.link_monitor import LinkMonitor
 from .reconcile.reconciler import GRACE_PERIODS, GracePeriods
@@ -241,7 +241,13 @@ def _parts(
         plugin.load()
         refuse_unknown_links(plugin.registry.instance, kernel.links(), plugin.registry)
         _finish_now(plugin.reconcile())
-        app = PluginApp(plugin.methods(), config.debug, clock.seconds)
+        app = PluginApp(
+            plugin.methods(),
+            config.debug,
+            clock.seconds,
+            clock.callLater,
+            CALL_TIMEOUT + config.dhcp_timeout,
+        )
         server = Server(listener, PluginSite(app.resource(), clock), app, clock)
     kernel.close()  # from now on each thread has a socket of its own
     _log.info(

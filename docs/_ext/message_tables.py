@@ -34,6 +34,7 @@ _SECTIONS = {
     "AcquireFailed": "Refused requests",
     "ValueError": "Wrong values of options",
     "LinkError": "Refusals of the kernel",
+    "CallTimeout": "Refusals of the kernel",
     "StateError": "The state",
     "NewerStateError": "The state",
     "StartupError": "The start of the service",

@@ -12,6 +12,7 @@ from itertools import count
 from time import monotonic
 from typing import Any, TypeVar, cast
 
+from attrs import define
 from klein import Klein
 from klein.resource import KleinResource
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
@@ -24,6 +25,7 @@ from ..driver.endpoints import EndpointRemoval, Endpoints
 from ..driver.join import Joining
 from ..driver.networks import Networks
 from ..driver.requests import CreateNetwork
+from ..errors import CallTimeout
 from ..ipam.address_requests import AddressRequests
 from ..ipam.pool_binding import PoolBinding
 from ..ipam.pool_requests import PoolRequests
@@ -121,6 +123,31 @@ async def _publish_no_ports(request: object) -> None:
     """Do nothing: containers have addresses of their own on the LAN, so no port of the host leads to them."""
 
 
+CALL_TIMEOUT = 60.0
+"""
+Seconds for a call, beyond what a DHCP server may take. An engine waits for ever, and so do the commands of its users. What takes
+so long waits for the disk or the kernel, or for another call that does.
+"""
+
+
+@define(eq=False)
+class Call:
+    """A call under way."""
+
+    name: str
+    began: float
+    request: IRequest
+    reply: Deferred[bytes]
+    is_answered: bool = False
+
+    def answer(self, status: int, body: bytes, closing: bool) -> None:
+        """Succeeds when it is answered already."""
+        if not self.is_answered:
+            self.is_answered = True
+            set_reply_head(self.request, status, body, closing)
+            self.reply.callback(body)
+
+
 class PluginApp:
     """
     The Klein app: one route for each method, and the count of calls under way.
@@ -128,16 +155,26 @@ class PluginApp:
     :param methods: by path, without its slash.
     :param debug: whether to log each reply with its duration.
     :param now: a clock in seconds, for durations.
+    :param call_later: as of ``IReactorTime``; ``None``: a call is answered when it is finished, whenever that is.
+    :param timeout: seconds after which a call is answered with an error while it goes on.
     """
 
     def __init__(
-        self, methods: Mapping[str, Method], debug: bool, now: Callable[[], float] = monotonic
+        self,
+        methods: Mapping[str, Method],
+        debug: bool,
+        now: Callable[[], float] = monotonic,
+        call_later: Callable[..., Any] | None = None,
+        timeout: float = CALL_TIMEOUT,
     ) -> None:
         self.methods = methods
         self._debug = debug
         self._now = now
-        self._under_way: dict[int, tuple[str, float]] = {}
-        """Of each call: its name, and when it began; the oldest one first."""
+        self._call_later = call_later
+        self._timeout = timeout
+        self._timer: Any = None
+        self._under_way: dict[int, Call] = {}
+        """The oldest one first. Those that were answered too early are among them."""
         self._numbers = count()
         self._waiting_for_none: list[Deferred[None]] = []
         self.closing = False
@@ -146,20 +183,18 @@ class PluginApp:
         """Calls answered so far."""
 
     def under_way(self) -> list[str]:
-        """The names of the calls that were started and not answered, one for each."""
-        return [name for name, _ in self._under_way.values()]
+        """The names of the calls that were started and are not finished, one for each."""
+        return [call.name for call in self._under_way.values()]
 
     def longest_wait(self) -> float:
-        """For how many seconds the oldest call has been waiting for its answer; 0 if there is none."""
-        return self._now() - next(iter(self._under_way.values()))[1] if self._under_way else 0.0
+        """For how many seconds the oldest call has been under way; 0 if there is none."""
+        return self._now() - next(iter(self._under_way.values())).began if self._under_way else 0.0
 
     def none_under_way(self) -> Deferred[None]:
-        """Fires when every call that was started has been answered."""
+        """Fires when every call that was started is finished and answered."""
         done: Deferred[None] = Deferred()
-        if self._under_way:
-            self._waiting_for_none.append(done)
-        else:
-            done.callback(None)
+        self._waiting_for_none.append(done)
+        self._report_none_under_way()
         return done
 
     def resource(self) -> KleinResource:
@@ -173,38 +208,67 @@ class PluginApp:
         def route(request: IRequest) -> Deferred[bytes]:
             # Klein cancels what a route returns when the client hangs up. A started call must go on, so it is not
             # the call itself that is returned.
-            reply: Deferred[bytes] = Deferred()
-            number, began = next(self._numbers), self._now()
-            self._under_way[number] = name, began
-            call = ensureDeferred(self._call(name, method, request, began))
-            call.addBoth(reply.callback).addBoth(self._call_ended, number)
-            return reply
+            call = Call(name, self._now(), request, Deferred())
+            number = next(self._numbers)
+            self._under_way[number] = call
+            self._watch()
+            done = ensureDeferred(self._call(call, method))
+            done.addCallback(lambda answer: call.answer(answer[0], answer[1], self.closing))
+            done.addErrback(call.reply.errback).addBoth(self._call_ended, number)
+            return call.reply
 
         return route
 
-    async def _call(self, name: str, method: Method, request: IRequest, began: float) -> bytes:
+    async def _call(self, call: Call, method: Method) -> tuple[int, bytes]:
+        """:return: status and body of the reply."""
         try:
-            status, body = 200, encode_reply(await method(cast(Any, request).content.read()))
+            status, body = 200, encode_reply(await method(cast(Any, call.request).content.read()))
         except Exception:
-            status, error = error_reply(name, Failure())
+            status, error = error_reply(call.name, Failure())
             body = encode_reply(error)
         if self._debug:
             _log.debug(
                 "{method}: answered in {milliseconds:.2f} ms: {body}",
-                method=name,
-                milliseconds=(self._now() - began) * 1000,
+                method=call.name,
+                milliseconds=(self._now() - call.began) * 1000,
                 body=body.decode().rstrip(),
             )
-        set_reply_head(request, status, body, self.closing)
-        return body
+        return status, body
+
+    def _watch(self) -> None:
+        """One timer for all calls: to start and cancel one for each would cost more than some calls do."""
+        if self._call_later is not None and self._timer is None:
+            waiting = next((each for each in self._under_way.values() if not each.is_answered), None)
+            if waiting is not None:
+                left = waiting.began + self._timeout - self._now()
+                self._timer = self._call_later(max(0.0, left), self._answer_late)
+
+    def _answer_late(self) -> None:
+        self._timer = None
+        for call in list(self._under_way.values()):
+            if not call.is_answered and self._now() - call.began >= self._timeout:
+                late = CallTimeout(
+                    f"the kernel or the disk has not answered for {self._timeout:g} s: check the disk and the kernel log, then try "
+                    "again; what was begun is finished or undone in the background"
+                )
+                status, error = error_reply(call.name, Failure(late))
+                call.answer(status, encode_reply(error), self.closing)
+        self._watch()
 
     def _call_ended(self, _: object, number: int) -> None:
         del self._under_way[number]
         self.answered += 1
-        if not self._under_way:
-            waiting, self._waiting_for_none = self._waiting_for_none, []
-            for done in waiting:
-                done.callback(None)
+        self._report_none_under_way()
+
+    def _report_none_under_way(self) -> None:
+        if self._under_way or not self._waiting_for_none:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting_for_none = self._waiting_for_none, []
+        for done in waiting:
+            done.callback(None)
 
     def _not_routed(self, request: IRequest, failure: Failure) -> bytes:
         """No such method, or not a POST."""

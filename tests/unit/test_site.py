@@ -358,6 +358,67 @@ class IdleTests(SynchronousTestCase):
         connection.hang_up()
 
 
+class StuckCallTests(SiteTestCase):
+    """The kernel or the disk does not come back, or another call has the lock."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.gate: Deferred[None] = Deferred()
+
+        async def stuck(raw: bytes) -> dict[str, Any]:
+            await self.gate
+            self.finished = True
+            return {"Late": True}
+
+        async def quick(raw: bytes) -> dict[str, Any]:
+            return {"Quick": True}
+
+        self.finished = False
+        methods = {"X.Stuck": stuck, "X.Quick": quick}
+        self.app = PluginApp(methods, False, self.clock.seconds, self.clock.callLater, 60.0)
+        self.site = PluginSite(self.app.resource())
+
+    def test_call_is_answered_in_time_and_goes_on(self) -> None:
+        first, second = self.connect(), self.connect()
+        first.send(request("X.Stuck", b""))
+        self.clock.advance(30)
+        second.send(request("X.Stuck", b""))
+        self.clock.advance(29)
+        self.assertEqual(first.replies, [])
+        self.clock.advance(1)
+        (reply,) = first.replies
+        self.assertEqual(reply.status, 200)
+        self.assertIn("has not answered for 60 s", reply.body["Err"])
+        self.assertEqual(second.replies, [])
+        self.clock.advance(30)
+        self.assertEqual(len(second.replies), 1)
+        self.assertEqual((self.app.under_way(), self.app.longest_wait()), (["X.Stuck", "X.Stuck"], 90.0))
+        first.send(request("X.Quick", b""))
+        self.assertEqual(first.replies[1].body, {"Quick": True})
+        self.gate.callback(None)
+        self.assertTrue(self.finished)
+        self.assertEqual((self.app.under_way(), len(first.replies), len(second.replies)), ([], 2, 1))
+
+    def test_no_timer_is_left_in_the_end(self) -> None:
+        connection = self.connect()
+        connection.send(request("X.Quick", b"") + request("X.Stuck", b""))
+        ended = self.app.none_under_way()
+        connection.hang_up()
+        self.gate.callback(None)
+        self.successResultOf(ended)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_hang_up_before_the_answer_is_no_error(self) -> None:
+        connection = self.connect()
+        connection.send(request("X.Stuck", b""))
+        connection.hang_up()
+        self.clock.advance(60)
+        self.gate.callback(None)
+        self.successResultOf(self.app.none_under_way())
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
 class DebugTests(SiteTestCase):
     def test_every_call_is_logged_with_its_duration(self) -> None:
         events = events_of(self)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from typing import Any
+from typing import Any, cast
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted import service as life
 from macvlan_twisted.config import Config
-from macvlan_twisted.protocol.routes import PluginApp
+from macvlan_twisted.protocol.routes import Call, PluginApp
 from macvlan_twisted.systemd_notify import (
     LONGEST_CALL,
     RETRY_DELAY,
@@ -213,7 +214,7 @@ class WatchdogTests(NotifyTestCase):
     def test_call_that_is_never_answered_ends_the_signs_of_life(self) -> None:
         """After a time that no DHCP server may take."""
         app = self.app()
-        app._under_way[0] = ("NetworkDriver.CreateEndpoint", 0.0)
+        app._under_way[0] = Call("NetworkDriver.CreateEndpoint", 0.0, cast(Any, None), Deferred())
         self.started(*watch(self.notifier, [], app))
         self.assertEqual(len(self.signs_of_life(2000)), LONGEST_CALL // 40)
 
