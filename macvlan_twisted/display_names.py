@@ -50,6 +50,10 @@ class DisplayNames:
         if container:
             self.containers[endpoint_id] = container
 
+    def address_released(self, pool_id: str, number: int) -> None:
+        """Succeeds when it had no name, or its endpoint is known."""
+        self._requested.pop((pool_id, number), None)
+
     def forget_endpoint(self, endpoint_id: str) -> None:
         self.containers.pop(endpoint_id, None)
 

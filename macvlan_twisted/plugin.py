@@ -238,7 +238,7 @@ def build(
 
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)
     pool_planner = PoolPlanner(config, leases, nonce)
-    new_pools, claims = NewPools(clock), EndpointClaims(open_pools, awake_seconds)
+    new_pools, claims = NewPools(clock), EndpointClaims(open_pools, awake_seconds, registry.names)
     returned = ReturnedAddresses(config.return_grace, addresses, clock, wall_time)
     last_addresses = LastAddresses(open_pools, claims, addresses, clock)
     pool_calls = EngineCalls(KeyedLock(), LastSeen(awake_seconds, open_pools.by_id.__contains__))
@@ -248,7 +248,7 @@ def build(
     pool_binding = PoolBinding(
         open_pools, PoolMatch(open_pools, new_pools), pool_calls.locks, allocations, selection, claims
     )
-    address_use = AddressUse(open_pools, claims, allocations, selection, owners, pool_binding, registry.names)
+    address_use = AddressUse(open_pools, claims, allocations, selection, owners, pool_binding)
     pool_requests = PoolRequests(pool_planner, open_pools, new_pools, allocations, selection, pool_calls)
 
     parents = Parents(links, registry, sockets, parent_status, KeyedLock())
@@ -269,9 +269,8 @@ def build(
         purposes,
         allocations,
         selection,
-        ContainerAddresses(allocations, selection, previous_runs, macs, leases),
+        ContainerAddresses(allocations, selection, previous_runs, macs, leases, registry.names),
         pool_calls.last_seen,
-        registry.names,
     )
     endpoints = Endpoints(registry, planner, macvlan_links, endpoint_addresses, removal, endpoint_calls)
     joining = Joining(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)

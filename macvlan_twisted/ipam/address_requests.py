@@ -37,7 +37,6 @@ class AddressRequests:
         selection: AddressSelection,
         containers: ContainerAddresses,
         last_seen: LastSeen,
-        names: DisplayNames,
     ) -> None:
         self._pools = pools
         self._purposes = purposes
@@ -45,7 +44,6 @@ class AddressRequests:
         self._selection = selection
         self._containers = containers
         self._last_seen = last_seen
-        self._names = names
 
     async def request_address(self, request: RequestAddress) -> IPInterface:
         with self._last_seen.call(request.pool_id):
@@ -61,7 +59,6 @@ class AddressRequests:
         requested = await self._purposes.of(request, pool)
         if requested.purpose is Purpose.ENDPOINT or requested.address is None:
             address = await self._containers.allocate(pool, requested, request.endpoint_name)
-            self._names.address_requested(pool.pool_id, int(address), request.endpoint_name)
         else:
             address = requested.address
             self._selection.refuse_outside(pool, address, requested.purpose)
@@ -87,12 +84,14 @@ class ContainerAddresses:
         previous_runs: PreviousRuns,
         macs: MacPolicy,
         leases: Leases,
+        names: DisplayNames,
     ) -> None:
         self._allocations = allocations
         self._selection = selection
         self._previous_runs = previous_runs
         self._macs = macs
         self._leases = leases
+        self._names = names
 
     async def allocate(self, pool: Pool, requested: RequestedAddress, name: str) -> IPAddress:
         """
@@ -101,7 +100,13 @@ class ContainerAddresses:
         :raises StateError: the disk refuses.
         """
         if pool.dhcp and not requested.is_checked:
-            return await self._lease(pool, requested.address, name)
+            address = await self._lease(pool, requested.address, name)
+        else:
+            address = await self._select(pool, requested, name)
+        self._names.address_requested(pool.pool_id, int(address), name)
+        return address
+
+    async def _select(self, pool: Pool, requested: RequestedAddress, name: str) -> IPAddress:
         address, advances = requested.address, False
         if name:
             await self._previous_runs.release(pool, name, address)

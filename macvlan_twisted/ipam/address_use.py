@@ -13,7 +13,6 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from ..addresses import IPAddress, IPNetwork
-from ..display_names import DisplayNames
 from ..errors import MacvlanError, RequestRefused
 from ..last_seen import ENGINE_PATIENCE
 from ..state.interfaces import StickyAddress
@@ -54,7 +53,6 @@ class AddressUse:
         selection: AddressSelection,
         owners: PreviousOwners,
         binding: PoolBinding,
-        names: DisplayNames,
     ) -> None:
         self._pools = pools
         self._claims = claims
@@ -62,7 +60,6 @@ class AddressUse:
         self._selection = selection
         self._owners = owners
         self._binding = binding
-        self._names = names
         self._observed: dict[str, str] = {}
         """By pool id: the network in which a new endpoint has an address of the pool."""
 
@@ -81,7 +78,6 @@ class AddressUse:
         for subnet, address in addresses:
             pool = self._claims.use(endpoint_id, network_id, parent, subnet, address)
             if pool is not None:
-                self._names.endpoint_requested(endpoint_id, pool.pool_id, int(address))
                 self._selection.refuse_noticed(pool, address)
 
     def endpoint_found(

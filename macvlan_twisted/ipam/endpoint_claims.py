@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..addresses import IPAddress, IPNetwork
+from ..display_names import DisplayNames
 from ..errors import RequestRefused
 from .pool import Pool, reported_subnet
 from .pool_registry import PoolRegistry
@@ -19,11 +20,13 @@ class EndpointClaims:
     An address of a pool whose network is known is pending while it has no endpoint.
 
     :param seconds: a monotonic clock.
+    :param names: learns which container has which endpoint.
     """
 
-    def __init__(self, pools: PoolRegistry, seconds: Callable[[], float]) -> None:
+    def __init__(self, pools: PoolRegistry, seconds: Callable[[], float], names: DisplayNames) -> None:
         self._pools = pools
         self._seconds = seconds
+        self._names = names
         self._users: dict[tuple[str, int], str] = {}
         """By pool id and number: the endpoint."""
         self._used: dict[str, set[tuple[str, int]]] = {}
@@ -41,10 +44,12 @@ class EndpointClaims:
         """Succeeds when no endpoint uses the address, and when it is not pending."""
         self.end_pending(pool_id, number)
         self._end_use(pool_id, number)
+        self._names.address_released(pool_id, number)
 
     def pool_released(self, pool_id: str) -> None:
         for key in [each for each in (*self._pending_since, *self._users) if each[0] == pool_id]:
             self.released(*key)
+        self._names.forget_pool(pool_id)
 
     def use(
         self, endpoint_id: str, network_id: str, parent: str, subnet: IPNetwork, address: IPAddress
@@ -91,6 +96,7 @@ class EndpointClaims:
         key = (pool.pool_id, int(address))
         self._users[key] = endpoint_id
         self._used.setdefault(endpoint_id, set()).add(key)
+        self._names.endpoint_requested(endpoint_id, *key)
 
     def user(self, pool_id: str, number: int) -> str | None:
         """The endpoint that uses an allocation; ``None`` if none does."""

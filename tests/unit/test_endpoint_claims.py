@@ -7,6 +7,7 @@ import errno
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from macvlan_twisted.display_names import DisplayNames
 from macvlan_twisted.errors import LinkError, RequestRefused
 from macvlan_twisted.ipam.endpoint_claims import EndpointClaims
 from macvlan_twisted.ipam.pool_registry import PoolRegistry
@@ -138,7 +139,8 @@ class ShownInContainerTests(PluginTestCase):
 class PendingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.claims = EndpointClaims(PoolRegistry(MemoryAddressStore()), self.clock.seconds)
+        self.names = DisplayNames()
+        self.claims = EndpointClaims(PoolRegistry(MemoryAddressStore()), self.clock.seconds, self.names)
 
     def test_longest_pending_come_first(self) -> None:
         for number in range(5):
@@ -163,3 +165,15 @@ class PendingTests(SynchronousTestCase):
         self.claims.released("one", 7)
         self.claims.pool_released("other")
         self.assertEqual(self.claims.pending_for(0), [("one", 0), ("one", 2)])
+
+    def test_name_of_a_released_address_is_forgotten(self) -> None:
+        """A container that failed to start leaves no name to the next endpoint with its address, and takes no memory."""
+        for pool, end in (
+            ("one", lambda: self.claims.released("one", 1)),
+            ("other", lambda: self.claims.pool_released("other")),
+        ):
+            self.claims.allocated(pool, 1)
+            self.names.address_requested(pool, 1, "web")
+            end()
+            self.names.endpoint_requested(ENDPOINT, pool, 1)
+            self.assertEqual(self.names.endpoint(ENDPOINT), f"endpoint {ENDPOINT[:12]}")
