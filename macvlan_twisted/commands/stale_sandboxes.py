@@ -275,7 +275,7 @@ async def warn_of_stale_sandboxes(
     left = empty & await run_in_thread(unused_sandboxes, directory)
     if left:
         # Cause: an engine was killed and left network namespaces mounted; links in them keep parents busy.
-        # Remedy: macvlan-twisted sandboxes shows them and what to remove.
+        # Remedy: run macvlan-twisted sandboxes, which shows what to remove.
         _log.warn(
             "stale sandboxes: {number} mounted without a process ({paths}); list them with: macvlan-twisted "
             "sandboxes",

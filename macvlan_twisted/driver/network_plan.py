@@ -86,7 +86,7 @@ class NetworkPlanner:
         subnets = [each.pool for each in network.subnets if not each.managed_here and not each.null_ipam]
         if not subnets or network.internal:
             return
-        # Cause: docker network create without --ipam-driver. Docker's own IPAM does not see other hosts; an address that is in
+        # Cause: the network has no --ipam-driver. Docker's own IPAM does not see other hosts; an address that is in
         # use is noticed only when a container starts with it. Remedy: create the network with --ipam-driver and this
         # plugin's name.
         _log.warn(
@@ -200,7 +200,7 @@ def plan_network(
         if link.name == plan.parent or any(link.name == step.lower for step in plan.vlan_steps):
             refuse_unfit(link, options.allow_wireless_parent, mtu)
         if link.name == plan.parent and not link.up and not plan.vlan_steps:
-            # Cause: the NIC was not brought up. Remedy: ip link set PARENT up.
+            # Cause: the NIC was not brought up. Remedy: run ip link set PARENT up.
             _log.warn(
                 "parent {parent}: down, so containers on it reach nobody; bring it up: ip link set {parent} up",
                 parent=link.name,

@@ -118,7 +118,7 @@ class StaleNetworks:
         name = self._registry.names.network(network.network_id)
         if not await self._networks.drop(network, idle):
             return 0, 0
-        # Cause: docker network rm succeeds without the plugin. Remedy: none needed.
+        # Cause: the command docker network rm succeeds without the plugin. Remedy: none needed.
         _log.warn(
             "network {network}: removed, the engine removed it while the plugin was not running",
             network=name,
