@@ -40,7 +40,7 @@ class Allocations:
         self._owners = owners
         self._claims = claims
         self._granting: set[tuple[str, int]] = set()
-        """Pool id and number: addresses of endpoints that no engine has been told of yet."""
+        """Pool id and number: containers' addresses whose request is not answered yet."""
 
     async def allocate(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
         """
@@ -75,7 +75,7 @@ class Allocations:
         if allocation.purpose != Purpose.ENDPOINT.value:
             self._selection.reserved(pool, allocation.address)
         forgotten_cursors = self._pools.advance(pool, number) if advances else ()
-        forgotten_names = self._owners.allocated(allocation, came_back=not advances)
+        forgotten_names = self._owners.allocated(allocation, had_before=not advances)
         try:
             await self._pools.save_allocation(
                 pool,
@@ -103,9 +103,9 @@ class Allocations:
             and self._claims.user(pool.pool_id, number) is None
         )
 
-    async def decide(self, pool: Pool, address: IPAddress, is_auxiliary: bool) -> None:
+    async def confirm_purpose(self, pool: Pool, address: IPAddress, is_auxiliary: bool) -> None:
         """
-        CreateNetwork has come, and says whether an address that was named before is an auxiliary one or a container's.
+        Make a requested address an auxiliary one, or a container's: CreateNetwork lists the auxiliary ones.
 
         Succeeds when the pool has no such address.
 

@@ -289,7 +289,7 @@ class AddressSearch:
             self.after = number
 
     def found_in_use(self, number: int, mac: str, is_claimed: bool) -> None:
-        """:param is_claimed: whether a host said that it has the number; else it merely probed for it."""
+        """:param is_claimed: whether a host claims the number; else it only probed for it."""
         self.conflicts_in_a_row += 1
         self.after = number
         self.same_mac_in_a_row = self.same_mac_in_a_row + 1 if is_claimed and mac == self.mac else 0

@@ -2,8 +2,8 @@
 Which container had which address last, as far as the engine's API tells.
 
 Engines before 29 do not name the container in RequestAddress, and nothing may ask the engine while a call waits. So its lists and
-events are followed in the background (:mod:`macvlan_twisted.reconcile.container_watch`), and what they said last is known here
-when a request comes.
+events are followed in the background (:mod:`macvlan_twisted.reconcile.container_watch`), and what they reported last is
+known here when a request comes.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class LastAddresses:
         self._containers: dict[str, _PoolContainers] = {}
         """By pool id."""
         self._created: dict[str, float] = {}
-        """By container id: when the engine said that it was created."""
+        """By container id: when the engine reported its creation."""
         self._listed: set[str] = set()
         """Ids of all containers that the engine listed last, on whatever networks."""
         self.is_current = False
@@ -134,10 +134,10 @@ class LastAddresses:
 
     # What happens to addresses.
 
-    def allocated(self, pool_id: str, address: IPAddress, came_back: bool) -> None:
+    def allocated(self, pool_id: str, address: IPAddress, had_before: bool) -> None:
         """*address* is allocated to a container that did not ask for it."""
         here, owners = self._of(pool_id), self._owners(pool_id, address)
-        if came_back and owners:
+        if had_before and owners:
             here.running.update(owners)
         else:
             here.unknown.add(int(address))
@@ -156,7 +156,7 @@ class LastAddresses:
     def forget_pool(self, pool_id: str) -> None:
         self._containers.pop(pool_id, None)
 
-    # What the engine says.
+    # What the engine reports.
 
     def created(self, container_id: str) -> None:
         self._created[container_id] = self._clock.seconds()
@@ -165,10 +165,10 @@ class LastAddresses:
         self, network_id: str, container_id: str, has_mac_of_address: Callable[[str], bool]
     ) -> None:
         """
-        A container has an endpoint on a network. If only one address was allocated there to somebody unknown, it is that one.
+        A container has an endpoint on a network. If exactly one address there has an unknown owner, it is that one.
 
         :param has_mac_of_address: of an endpoint by its id.
-        :raises StateError: the next list makes up for it.
+        :raises StateError: the next list corrects it.
         """
         saved = []
         for pool in self._pools.by_id.values():

@@ -165,7 +165,7 @@ class RequestedAddress:
     address: IPAddress | None
     """That of the request, or the default gateway; ``None`` if we choose an address for a container."""
     is_checked: bool = False
-    """Whether the LAN was asked for it already."""
+    """Whether it was probed for already."""
 
 
 class AddressPurposes:
@@ -208,8 +208,8 @@ class AddressPurposes:
 
     async def _named(self, pool: Pool, address: IPAddress) -> RequestedAddress:
         """
-        What an address is for that is named in a young pool, and asked for on the LAN. If a neighbour has it, it is an
-        auxiliary one; else it is a container's, until CreateNetwork says what it is.
+        Probe for an address that is named in a young pool. If a neighbour has it, it is an auxiliary one; else it counts as a
+        container's until CreateNetwork lists the auxiliary ones.
         """
         self._selection.refuse_outside(pool, address, Purpose.AUXILIARY)
         await self._new_pools.wait_for_turn(pool.pool_id)

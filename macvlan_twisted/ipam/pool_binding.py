@@ -219,18 +219,18 @@ class PoolBinding:
             match = self._match.find(network_id, parents, subnet, auxiliary)
             try:
                 if match.pool is not None:
-                    await self._decide(match.pool, auxiliary)
+                    await self._confirm_purposes(match.pool, auxiliary)
             finally:
                 self._match.settle(match)
 
-    async def _decide(self, pool: Pool, auxiliary: Collection[IPAddress]) -> None:
+    async def _confirm_purposes(self, pool: Pool, auxiliary: Collection[IPAddress]) -> None:
         """Say of each address that was named in *pool* whether it is auxiliary or a container's."""
         shared = self._pools.set_of(pool)
         for number in [number for pool_id, number in shared.unconfirmed if pool_id == pool.pool_id]:
             if pool.address(number) not in auxiliary:
-                await self._allocations.decide(pool, pool.address(number), is_auxiliary=False)
+                await self._allocations.confirm_purpose(pool, pool.address(number), is_auxiliary=False)
         for address in auxiliary:
-            await self._allocations.decide(pool, address, is_auxiliary=True)
+            await self._allocations.confirm_purpose(pool, address, is_auxiliary=True)
 
     async def network_created(
         self,

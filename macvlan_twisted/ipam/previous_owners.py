@@ -22,10 +22,10 @@ from .requests import Purpose
 
 class ReturnedAddresses:
     """
-    What comes back: addresses that we chose, whose endpoint was created and removed, and whose MAC is made of the address, so
+    Addresses may return if we chose them, if their endpoint was created and removed, and if its MAC is made of the address, so
     that neighbours' ARP caches stay true. The caller stores each change on disk.
 
-    :param grace: seconds for which a released address comes back; 0: none does.
+    :param grace: seconds for which a released address may return; 0: none may.
     :param clock: ``IReactorTime`` of a clock that is never set.
     :param wall_time: the time of day, which is stored: a clock that was set meanwhile costs a container its address.
     """
@@ -66,18 +66,18 @@ class ReturnedAddresses:
             return None
         return ReturnedAddress(pool_id, address, self._wall_time())
 
-    def released(self, pool_id: str, address: IPAddress, comes_back: bool) -> None:
+    def released(self, pool_id: str, address: IPAddress, may_return: bool) -> None:
         self._left.discard((pool_id, address))
-        if comes_back:
+        if may_return:
             self._released_at.setdefault(pool_id, {})[address] = self._clock.seconds()
 
     def only(self, pool_id: str) -> tuple[IPAddress, float] | None:
-        """The address that goes to the next request without an address and a name, and when it was released, by our clock."""
+        """The address for the next request without an address and a name, and when it was released, by our clock."""
         recent = list(self._recent(pool_id).items())
         return recent[0] if len(recent) == 1 else None
 
     def take(self, pool_id: str, address: IPAddress) -> None:
-        """It goes to one request alone, whatever becomes of that."""
+        """Only one request gets it, even if that fails."""
         self._end(pool_id, address)
 
     def allocated(self, pool_id: str, address: IPAddress) -> None:
@@ -124,10 +124,10 @@ class PreviousOwners:
         """What the container of that name had."""
         return self._by_name.of_name(pool_id, name)
 
-    def take_for_nameless(self, pool_id: str) -> IPAddress | None:
+    def take_for_unnamed(self, pool_id: str) -> IPAddress | None:
         """
-        The address of the container that has just requested one without naming itself, as far as that is known. It goes to one
-        request alone, whatever becomes of that.
+        The address that the container behind a request without a name had before, as far as that is known. Only one request
+        gets it, even if that fails.
         """
         address = self._by_list.of_only_absent(pool_id)
         if address is None:
@@ -147,17 +147,17 @@ class PreviousOwners:
             if (numbers := source.numbers_of(pool_id))
         ]
 
-    def allocated(self, allocation: Allocation, came_back: bool) -> tuple[str, ...]:
+    def allocated(self, allocation: Allocation, had_before: bool) -> tuple[str, ...]:
         """
         An address is being allocated.
 
-        :param came_back: whether its container had it before.
+        :param had_before: whether its container had it before.
         :return: the names that are forgotten.
         """
         pool_id, address = allocation.pool_id, allocation.address
         self._by_release.allocated(pool_id, address)
         if allocation.is_chosen:
-            self._by_list.allocated(pool_id, address, came_back)
+            self._by_list.allocated(pool_id, address, had_before)
         if allocation.name:
             return self._by_name.note(StickyAddress(pool_id, allocation.name, address, allocation.mac))
         if allocation.purpose == Purpose.ENDPOINT.value:
@@ -184,8 +184,8 @@ class PreviousOwners:
         """What does not come back any more, and is to be deleted on disk."""
         return self._by_release.forgotten(pool_id)
 
-    def released(self, pool_id: str, address: IPAddress, comes_back: bool) -> None:
-        self._by_release.released(pool_id, address, comes_back)
+    def released(self, pool_id: str, address: IPAddress, may_return: bool) -> None:
+        self._by_release.released(pool_id, address, may_return)
         self._by_list.released(pool_id, address)
 
     def forget_pool(self, pool_id: str) -> None:

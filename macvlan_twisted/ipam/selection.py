@@ -97,7 +97,7 @@ class AddressSelection:
         :param name: of the container; empty if the engine does not send it.
         """
         if not name:
-            address = self._owners.take_for_nameless(pool.pool_id)
+            address = self._owners.take_for_unnamed(pool.pool_id)
         elif pool.identity == IdentitySource.RANDOM:
             address = None
         else:
