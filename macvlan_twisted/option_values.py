@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from enum import StrEnum
 
 from attrs import frozen
@@ -55,10 +55,15 @@ class ProbeTimeout:
         return "rfc5227" if self.seconds is None else f"{self.seconds:g}"
 
 
+_NEAR = 0.7
+"""Of 1: how similar a word has to be."""
+
+
 def did_you_mean(text: str, known: Iterable[str]) -> str:
     """A question that names the word of *known* that is nearest to *text*, with a blank behind it; empty if none is near."""
-    near = get_close_matches(text.lower(), known, n=1, cutoff=0.7)
-    return f"did you mean {near[0]}? " if near else ""
+    ratios = {each: SequenceMatcher(None, each, text.lower()).ratio() for each in known}
+    near = max(ratios, key=lambda each: ratios[each], default="")  # the first of those that are equally near
+    return f"did you mean {near}? " if ratios.get(near, 0) >= _NEAR else ""
 
 
 def parse_mode(text: str) -> MacvlanMode:

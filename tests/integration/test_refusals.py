@@ -1,0 +1,234 @@
+"""
+What a user reads on the terminal when the plugin refuses: what is wrong, the value and the remedy, in this order.
+
+Refusals that need a broken LAN or kernel are beside what they are about: ``test_late_parents``, ``test_conflicts``, ``test_macs``,
+``test_host_access_refusals``, ``test_dhcp``.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.lab.docker_host import DockerHost
+
+NICS = 2
+OURS = "--ipam-driver=macvlan-twisted"
+SUBNET = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1")
+NEIGHBOUR = "192.168.77.2"
+NULL = "--ipam-driver=null"
+ACCESS = "--opt=host_access=true"
+
+NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
+    # -o: keys and values
+    (*SUBNET, "--opt=parrent=eth1"): (
+        "unknown option -o parrent: did you mean parent? give one of ",
+        "host_access",
+    ),
+    (*SUBNET, "--opt=parent=eth9"): (
+        "parent interface eth9 was not found on the Docker host: did you mean eth1? give one of eth1, eth2, or a VLAN of one, ",
+    ),
+    (*SUBNET, "--opt=parent=eth9.20"): (
+        "parent interface eth9 was not found on the Docker host: did you mean eth1? ",
+    ),
+    (*SUBNET, "--opt=parent=lo"): (
+        "-o parent: loopback interface is not a valid macvlan parent link: name a NIC",
+    ),
+    (*SUBNET, "--opt=parent=eth1.5000"): (
+        "-o parent=eth1.5000: vlan id must be between 1-4094, received: 5000: give",
+    ),
+    (*SUBNET, "--opt=vlan_id=ten"): (
+        "-o vlan_id: unable to parse a valid vlan id from: ten",
+        "give a number from 1",
+    ),
+    ("--internal", *SUBNET, "--opt=vlan_id=20"): (
+        "-o vlan_id=20 needs a parent: name a NIC with -o parent=",
+    ),
+    (*SUBNET, "--opt=mode=brigde"): (
+        "-o mode: requested macvlan mode 'brigde' is not valid: did you mean bridge? give",
+    ),
+    (*SUBNET, "--opt=mtu=many"): ("-o mtu: 'many' is not a whole number: give an MTU in bytes from 68",),
+    (*SUBNET, "--opt=mtu=9000"): ("mtu 9000 is more than the 1500 of parent eth1: give at most 1500",),
+    (*SUBNET, "--opt=announce=maybe"): (
+        "-o announce: 'maybe' is neither true nor false: give true or false",
+    ),
+    (*SUBNET, "--opt=conflict_detection=strickt"): (
+        "-o conflict_detection: 'strickt' is not a kind of conflict detection: did you mean strict? give one of on, off, strict",
+    ),
+    (*SUBNET, "--opt=identity=adress"): (
+        "-o identity: 'adress' is not a source of identity: did you mean address? give one of name, address, random",
+    ),
+    (*SUBNET, "--opt=source_macs=house"): (
+        "-o source_macs: 'house' is not a MAC address: write it like 02:42:",
+    ),
+    # -o: what contradicts what
+    (*SUBNET, "--opt=mode=bridge", "--opt=macvlan_mode=vepa"): (
+        ": they mean the same|which means the same: give one of them",
+    ),
+    (*SUBNET, "--opt=nopromisc"): ("-o nopromisc needs mode passthru, and the mode is bridge: leave it out",),
+    (*SUBNET, "--opt=allow_parent_mac_change"): (
+        "-o allow_parent_mac_change needs mode passthru, and the mode is bridge: ",
+    ),
+    (*SUBNET, "--opt=source_macs=02:00:00:00:00:07"): (
+        "-o source_macs needs mode source, and the mode is bridge: add -o",
+    ),
+    (*SUBNET, "--opt=mode=source"): (
+        "mode source admits no sender without -o source_macs: add -o source_macs=MAC,MAC",
+    ),
+    (*SUBNET, "--opt=identity=name"): ("-o identity=name needs this plugin's IPAM", "use --ipam-driver"),
+    (*SUBNET, "--opt=dhcp=true"): (
+        "-o dhcp=true and Docker's own IPAM exclude each other: add --ipam-driver null",
+    ),
+    (*SUBNET, "--opt=dhcp_readdress=true"): ("-o dhcp_readdress=true needs addresses leased by DHCP: add ",),
+    (*SUBNET, "--opt=mode=private", ACCESS): (
+        "-o host_access=true needs mode bridge, and the mode is private: use -o",
+    ),
+    (*SUBNET, "--opt=host_address=192.168.77.9"): (
+        "-o host_address needs host access: add -o host_access=true",
+    ),
+    (*SUBNET, ACCESS): (
+        "host access needs an address for the host in 192.168.77.0/24",
+        "reserve one with --aux-address host=",
+    ),
+    (NULL, ACCESS): ("host access needs an address for the host, and this network has no IPAM: give one",),
+    (*SUBNET, ACCESS, "--opt=host_address=fd00::9"): (
+        "-o host_address=fd00::9 has no IPv6 subnet in this network: add one",
+    ),
+    (*SUBNET, ACCESS, "--opt=host_address=192.168.77.10"): (
+        "host address 192.168.77.10 is the host's own on eth1 already: ",
+    ),
+    (*SUBNET, ACCESS, "--opt=host_address=192.168.77.1"): (
+        "host address 192.168.77.1 is the address of the LAN's router: ",
+    ),
+    (*SUBNET, ACCESS, f"--opt=host_address={NEIGHBOUR}"): (
+        f"host address {NEIGHBOUR} is in use on eth1 by MAC ",
+        "which answers for it: ",
+    ),
+    (*SUBNET, "--opt=mode=passthru"): (
+        "cannot use mode passthru, macvlan network lan is already using parent interface eth1",
+    ),
+    # --ipam-opt
+    (OURS, *SUBNET, "--ipam-opt=parnet=eth1"): (
+        "unknown option --ipam-opt parnet: did you mean parent? give one of ",
+    ),
+    (OURS, *SUBNET, "--ipam-opt=parent=a/b"): (
+        "--ipam-opt parent: 'a/b' is not an interface name: give 1 to 15 characters",
+    ),
+    (OURS, "--ipam-opt=parent=eth2"): (
+        "no subnet is known for parent eth2, only for the host interface eth1: give --subnet",
+    ),
+    (OURS, *SUBNET, "--ipam-opt=parent=eth2", "--opt=parent=eth1"): (
+        "--ipam-opt parent=eth2 is not the network's parent eth1",
+        "give the same parent in -o parent= and --ipam-opt parent=",
+    ),
+    (OURS, *SUBNET, "--opt=conflict_detection=off"): (
+        "-o conflict_detection=off has no effect without --ipam-opt conflict_detection=off",
+        "add --ipam-opt conflict_detection=off",
+    ),
+    (OURS, "--ipam-opt=dhcp=true", "--ip-range=192.168.77.64/28", *SUBNET): (
+        "--ip-range 192.168.77.64/28 has no effect with --ipam-opt dhcp=true",
+        "leave one of them out",
+    ),
+    (OURS, "--ipam-opt=dhcp=true"): (
+        "no DHCP server on eth1 offered ",
+        "check that eth1 is on the LAN that you mean",
+    ),
+    (OURS, "--subnet=169.254.9.0/24"): (
+        "subnet 169.254.9.0/24 is link-local and works on internal networks only: add --internal",
+    ),
+    (OURS, "--subnet=224.0.0.0/24"): (
+        "subnet 224.0.0.0/24 contains 224.0.0.0/4 (multicast), ",
+        "give the LAN's own --subnet",
+    ),
+    (OURS, "--subnet=192.168.77.128/25"): (
+        "subnet 192.168.77.128/25 overlaps 192.168.77.0/24, which is in use on parent eth1: give --subnet 192.168.77.0/24",
+    ),
+    (OURS, "--subnet=192.168.77.0/24", "--gateway=192.168.77.255"): (
+        "gateway address 192.168.77.255 is not a host address of 192.168.77.0/24: give one from 192.168.77.1 to ",
+    ),
+    (OURS, *SUBNET, "--aux-address=me=192.168.77.66"): (
+        "auxiliary address 192.168.77.66 of 192.168.77.0/24 is in use by a container: ",
+    ),
+}
+"""By the words of ``docker network create``: how the plugin's text begins, and what it has, too."""
+
+CONTAINERS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("--ip=192.168.77.66",): (
+        "endpoint address 192.168.77.66 of 192.168.77.0/24 is in use by a container: give another one",
+    ),
+    ("--ip=192.168.77.1",): (
+        "address 192.168.77.1 of 192.168.77.0/24 is reserved as a network's gateway",
+        "give another",
+    ),
+    (f"--ip={NEIGHBOUR}",): (
+        f"address {NEIGHBOUR} is in use on eth1 by MAC ",
+        "which answers for it: give another --ip",
+    ),
+    ("--mac-address=02:00:00:00:00:77",): (
+        "MAC address 02:00:00:00:00:77 is in use on parent eth1 by ",
+        "of network lan: give another --mac-address",
+    ),
+    (): (
+        "pool 192.168.77.0/24 (range 192.168.77.64/30) is exhausted, 4 of 4 addresses are allocated: remove containers, or create "
+        "the network again with a larger --ip-range",
+    ),
+}
+"""By the words of ``docker run``, on a network that has four addresses and one container."""
+
+REMOTE = re.compile(r"remote: ")
+INFO = re.compile(r"\[macvlan_twisted[^]]*#(?:info|warn|error)\] (.*)")
+
+
+def complaint(stderr: str) -> str:
+    """The plugin's text, behind the engine's."""
+    assert REMOTE.search(stderr), stderr
+    return REMOTE.split(stderr, maxsplit=1)[1]
+
+
+def misses(text: str, expected: tuple[str, ...]) -> bool:
+    begin, *more = expected
+    at_start = any(each in text for each in begin.split("|")) if "|" in begin else text.startswith(begin)
+    return not at_start or not all(each in text for each in more)
+
+
+@pytest.mark.one_engine
+@pytest.mark.plugin_arguments("--dhcp-timeout", "1")
+def test_terminal_shows_error_value_and_remedy(docker_host: DockerHost) -> None:
+    docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/30", "--opt=parent=eth1")
+    docker_host.start("box", "--ip=192.168.77.66", "--mac-address=02:00:00:00:00:77")
+    wrong = []
+    for words, expected in NETWORKS.items():
+        text = complaint(docker_host.refusal(*words))
+        if misses(text, expected):
+            wrong.append(f"{' '.join(words)}: {text}")
+    for words, expected in CONTAINERS.items():
+        if not words:
+            for name in ("one", "two", "three"):
+                docker_host.start(name)
+        text = complaint(docker_host.start_refusal(*words))
+        if misses(text, expected):
+            wrong.append(f"docker run {' '.join(words)}: {text}")
+    assert wrong == [], "\n".join(wrong)
+
+
+@pytest.mark.one_engine
+def test_an_ordinary_life_is_four_lines_of_the_log(docker_host: DockerHost) -> None:
+    """One each for the network's creation and removal, and for the container's start and stop."""
+    plugin = docker_host.plugin
+    docker_host.create("lan", OURS, *SUBNET, "--ip-range=192.168.77.64/28", "--opt=parent=eth1")
+    box = docker_host.start("box", "--ip=192.168.77.66")
+    mac = box.mac()
+    box.remove()
+    docker_host.engine.docker("network", "rm", "lan")
+    _, _, log = plugin.log().partition("listening on")
+    lines = [found[1] for line in log.splitlines() if (found := INFO.search(line))]
+    assert len(lines) == 4, lines
+    created, started, stopped, removed = lines
+    assert re.fullmatch(
+        r"network \w+: created on parent eth1, mode bridge, subnet 192\.168\.77\.0/24", created
+    )
+    assert "created on parent eth1, address 192.168.77.66" in started
+    assert mac in started
+    assert re.fullmatch(r"(container box|endpoint \w{12}): link mv\w+ removed from parent eth1, .*", stopped)
+    assert re.fullmatch(r"network \w+: removed from parent eth1", removed)
