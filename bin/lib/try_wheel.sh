@@ -5,6 +5,7 @@
 set -euo pipefail
 python=$1 work=$2
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+unset PYTHONPATH # an egg-info in the checkout would pass for the installed product
 pip() {
     "$work/venv/bin/python" -m pip --disable-pip-version-check "$@" >"$work/pip.log" 2>&1 || {
         cat "$work/pip.log" >&2
@@ -13,15 +14,27 @@ pip() {
 }
 
 "$python" -m venv "$work/venv"
-mkdir "$work/source"
+mkdir "$work/source" "$work/sdist"
 # The build leaves directories beside the sources: it gets a copy of them.
-tar -C "$checkout" --exclude=.git --exclude='.*_cache' --exclude=build --exclude='*.egg-info' -cf - . |
-    tar -C "$work/source" -xf -
-pip wheel --no-deps --wheel-dir "$work/wheel" "$work/source"
+if git -C "$checkout" rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+    git -C "$checkout" ls-files -z | tar -C "$checkout" --null --files-from=- -cf - | tar -C "$work/source" -xf -
+else
+    tar -C "$checkout" --exclude='.*_cache' --exclude=build --exclude='*.egg-info' --exclude=PKG-INFO -cf - . |
+        tar -C "$work/source" -xf -
+fi
+
+echo "a source distribution with all that is in a checkout, and a wheel from it"
+(cd "$work/source" && find . -type f -printf '%P\n') | sort >"$work/in-checkout.txt"
+pip install setuptools incremental
+(cd "$work/source" && "$work/venv/bin/python" -c "from setuptools.build_meta import build_sdist; build_sdist('$work/sdist')") \
+    >"$work/sdist.log" 2>&1 || { cat "$work/sdist.log" >&2; exit 1; }
+tar -tzf "$work"/sdist/*.tar.gz | sed -n 's,^[^/]*/\(.*[^/]\)$,\1,p' |
+    grep -vE '^(PKG-INFO|macvlan_twisted\.egg-info/.*)$' | sort >"$work/in-sdist.txt"
+diff "$work/in-checkout.txt" "$work/in-sdist.txt" || { echo "the source distribution differs from the checkout" >&2; exit 1; }
+pip wheel --no-deps --wheel-dir "$work/wheel" "$work"/sdist/*.tar.gz
 pip install "$work"/wheel/*.whl
 cd "$work"
 export PATH=$work/venv/bin:$PATH
-unset PYTHONPATH
 
 twistd macvlan --help >help.txt
 grep -q -- --host-interface help.txt
