@@ -158,7 +158,8 @@ def installed_wheel(directory: Path) -> Path:
         shutil.copy(CHECKOUT / name, source)
     for name in ("macvlan_twisted", "twisted", "systemd", "network-managers"):
         shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    # An egg-info in the checkout, which PYTHONPATH leads to, would pass for the installed product.
+    pip = ("env", "--unset=PYTHONPATH", sys.executable, "-m", "pip", "--disable-pip-version-check")
     run(*pip, "wheel", "--no-deps", "--wheel-dir", str(directory), str(source), timeout=180)
     (wheel,) = directory.glob("*.whl")
     run(sys.executable, "-m", "venv", "--without-pip", str(directory / "venv"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from macvlan_twisted import VERSION_TEXT
 from tests.integration.program import (
     RUNNERS,
     TWIST,
@@ -30,6 +31,7 @@ from tests.integration.program import (
 from tests.lab.commands import Finished, run, wait_until
 from tests.lab.daemons import Daemon
 from tests.lab.lan import Lan
+from tests.lab.plugin import CHECKOUT
 from tests.lab.unix_http import UnixConnection
 
 NIC = "--host-interface=eth1"
@@ -50,8 +52,13 @@ def ours(lan: Lan) -> Iterator[Program]:
 
 @pytest.fixture(scope="session")
 def wheel_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a Python in whose environment our wheel is installed."""
-    return installed_wheel(tmp_path_factory.mktemp("wheel"))
+    """Give a Python in whose environment our wheel is installed, whatever ``pip install`` has left in the checkout."""
+    left = tmp_path_factory.mktemp("checkout") / "macvlan_twisted.egg-info"
+    left.mkdir()
+    (left / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: macvlan-twisted\nVersion: {VERSION_TEXT}\n")
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("PYTHONPATH", f"{left.parent}:{CHECKOUT}")
+        return installed_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_every_runner_starts_it_from_the_checkout(lan: Lan) -> None:
