@@ -178,7 +178,7 @@ def test_killed_start_leaves_nothing(host: DockerHost) -> None:
     asked = {"NetworkID": network, "EndpointID": "e" * 64, "Interface": {"Address": "192.168.77.200/24"}}
     assert "Err" not in host.plugin.call("NetworkDriver.CreateEndpoint", asked)
     assert len(links_of_containers(host)) == 1
-    collected = logged(host, "address 192.168.77.200 was", "address 192.168.77.201 was")
+    collected = logged(host, "address 192.168.77.200: released", "address 192.168.77.201: released")
     assert within(PATIENCE, collected), host.plugin.log()
     assert links_of_containers(host) == set()
     assert rows(host) == (0, 0)
