@@ -225,6 +225,7 @@ def build(
         AddressMonitors(sockets, _probe_timing(config.probe_timeout), clock, random),
         ConflictTable(records, clock, wall_time),
         open_pools,
+        registry.user_of,
     )
     host_routes = HostRoutes(host_links, routes, conflicts)
     announcer = Announcer(sockets, clock)

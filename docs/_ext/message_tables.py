@@ -50,7 +50,7 @@ _NO_ERRORS = {"failpoints.py", "message_templates.py", "owner.py"}
 """Modules whose errors no user sees."""
 
 _VERBS = (
-    "act add allow ask bring change check choose create end find free give grant install leave let list load make move name pass put "
+    "act add allow ask bring change check choose correct create end find free give grant install leave let list load make move name pass put "
     "raise remove rename report reserve restart run see set shorten start stop take try use write"
 )
 _REMEDY = re.compile(rf"[:;.] (?=(?:\[did you mean [A-Z_]+\? \])?(?:{'|'.join(_VERBS.split())})\b)", re.I)
@@ -61,6 +61,9 @@ _PLACEHOLDERS = {
     "DESCRIBED": "POOL",
     "STRERROR": "REASON",
 }
+
+
+_SUBJECTS = {"subject": "container CONTAINER"}
 
 
 @frozen
@@ -87,7 +90,8 @@ class LogCall:
             text += literal
             if name is not None:
                 optional = text[-1:].isalnum() or text.endswith("]")
-                text += f"[{name.upper()}]" if optional else name.upper()
+                shown = _SUBJECTS.get(name, name.upper())
+                text += f"[{shown}]" if optional else shown
         parts.append(text)
         return "".join(parts)
 
@@ -272,6 +276,21 @@ def _returned_texts() -> Iterator[ErrorText]:
                     yield ErrorText(f"{place}:{node.lineno}", _SECTIONS["RequestRefused"], text, remedy)
 
 
+def _startup_lines() -> Iterator[LogCall]:
+    """What the start logs of its choices: the texts are collected before logging begins."""
+    levels = {"reasons": "info", "hints": "warn"}
+    for place, _, tree in _modules():
+        for _, call in _statements(tree):
+            name = ast.unparse(call.func).removesuffix(".append")
+            text = _text(call.args[0]) if name in levels and call.args else ""
+            if text:
+                _, *remedy = _REMEDY.split(text, maxsplit=1)
+                said = "named in the line"
+                yield LogCall(
+                    place, "macvlan_twisted", levels[name], text, (), (), said, "".join(remedy) or said
+                )
+
+
 def complaints() -> list[str]:
     """What lacks a cause or a remedy."""
     found = []
@@ -309,7 +328,10 @@ def _prose(text: str) -> str:
 
 def log() -> Iterator[str]:
     """The log lines, by level."""
-    calls = {(LEVELS.index(each.level), each.line.lower(), each.line): each for each in log_calls()}
+    found = [each for each in log_calls() if each.template not in ("{reason}", "{hint}")]
+    calls = {
+        (LEVELS.index(each.level), each.line.lower(), each.line): each for each in (*found, *_startup_lines())
+    }
     ordered = [each for _, each in sorted(calls.items())]
 
     def of(*levels: str) -> list[LogCall]:

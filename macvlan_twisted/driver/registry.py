@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+from ..addresses import IPAddress
 from ..display_names import DisplayNames
 from ..errors import NotFound
 from ..lan.host_link import HostLink
@@ -171,6 +172,13 @@ class Registry:
 
     def endpoints_of(self, network_id: str) -> list[Endpoint]:
         return [self._endpoints[each] for each in self._of_network.get(network_id, ())]
+
+    def user_of(self, parent: str, address: IPAddress) -> str:
+        """The container with *address* on *parent*, as log lines name it."""
+        for endpoint in self._endpoints.values():
+            if endpoint.parent == parent and address in endpoint.known_addresses:
+                return self.names.endpoint(endpoint.endpoint_id)
+        return "a container"
 
     def holders_of_mac(self, parent: str, mac: str) -> list[Endpoint]:
         """Our endpoints on *parent* that have *mac*, the latest last: more than one where the engine has forgotten some."""

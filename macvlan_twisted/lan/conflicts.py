@@ -59,6 +59,8 @@ class _Assigned:
 class Conflicts:
     """
     An address that :meth:`hold` finds free stays so until :meth:`release` or :meth:`unassign`.
+
+    :param user_of: names the container with an address on a parent, for log lines.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class Conflicts:
         monitors: AddressMonitors,
         table: ConflictTable,
         allocated: AllocatedAddresses,
+        user_of: Callable[[str, IPAddress], str],
     ) -> None:
         self._sockets = sockets
         self._links = links
         self.monitors = monitors
         self.table = table
         self._allocated = allocated
+        self._user_of = user_of
         self._assigned: dict[tuple[str, IPAddress], _Assigned] = {}
         self._holders: dict[tuple[str, IPAddress], Holder] = {}
         """The holders of addresses that are not assigned yet."""
@@ -316,7 +320,7 @@ class Conflicts:
             "address {address}: conflict on {parent}, {whose} (MAC {ours}) has it and MAC {theirs} uses it, "
             "too; find that host, and change its address or that of {whose}",
             address=address,
-            whose="the host" if is_hosts else "a container",
+            whose="the host" if is_hosts else self._user_of(parent, address),
             ours=ours,
             theirs=theirs,
             parent=parent,

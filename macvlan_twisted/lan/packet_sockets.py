@@ -173,7 +173,7 @@ class PacketSockets:
                 if not is_for_itself(failure):
                     raise
                 _log.info(
-                    "parent {parent}: used without a link of the plugin's own, which it does not accept ({reason})",
+                    "parent {parent}: accepts no link of the plugin, so it is used itself ({reason})",
                     parent=socket.parent,
                     reason=str(failure),
                 )

@@ -242,8 +242,8 @@ def _log_result(before: Snapshot, rebuilt: RebuildResult, damage: str, aside: Pa
     }
     # Cause: --recover. Remedy: start without --recover from now on.
     _log.warn(
-        "state: rebuilt from engine and kernel ({what}); lost are refused and resting addresses, "
-        "identities of stopped containers, and details of leases; start without --recover from now on",
+        "state: rebuilt from engine and kernel ({what}); not recovered: addresses refused or on hold, "
+        "identities of stopped containers, details of leases; start without --recover from now on",
         what=", ".join(f"{number} {name}" for name, number in added.items()),
     )
     for each in rebuilt.missing:

@@ -126,11 +126,12 @@ class ContestedTests(EngineManagedTestCase):
     def test_conflict_is_logged_once_and_lasts_as_the_container(self) -> None:
         self.create()
         lines = log_of(self)
+        self.plugin.registry.names.containers[ENDPOINT] = "web"
         for _ in range(3):
             self.claims()
         told = [line for line in lines if ADDRESS in line]
         self.assertEqual(len(told), 1)
-        for word in (OURS, NEIGHBOUR, "eth0"):
+        for word in (OURS, NEIGHBOUR, "eth0", "container web"):
             self.assertIn(word, told[0])
         self.assertEqual(self.rows(), {ADDRESS: (NEIGHBOUR, OURS)})
         self.claims(mac=PROBER)

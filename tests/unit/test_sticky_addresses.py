@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from attrs import evolve
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_range
@@ -59,6 +60,34 @@ class StickyAddressTestCase(AddressTestCase):
         before = self.start(pool, name)
         self.stop(pool, before[0])
         return before, self.start(pool, name)
+
+
+class LogTests(StickyAddressTestCase):
+    def test_start_and_stop_log_one_line_each_with_the_name(self) -> None:
+        pool = self.network()
+        lines = log_of(self, LogLevel.info)
+        address, mac = self.start(pool, "web")
+        self.stop(pool, address)
+        started, stopped = lines
+        self.assertRegex(started, r"^container web: link mv\w+ created on parent eth0, address ")
+        self.assertIn(mac, started)
+        self.assertRegex(stopped, r"^container web: link mv\w+ removed from parent eth0, address ")
+
+    def test_container_without_a_name_has_its_endpoints_id(self) -> None:
+        pool = self.network()
+        lines = log_of(self, LogLevel.info)
+        address, _ = self.start(pool, "")
+        self.assertIn(f"endpoint {self.endpoint_of(address)[:12]}: link ", lines[0])
+
+    def test_name_of_a_released_address_is_forgotten(self) -> None:
+        """Its endpoint never came."""
+        pool = self.network()
+        address = self.ask(pool, name="web")
+        self.release(pool, address.partition("/")[0])
+        again = self.ask(pool, address.partition("/")[0], name="")
+        lines = log_of(self, LogLevel.info)
+        self.mac_at(again)
+        self.assertTrue(lines[0].startswith("endpoint "), lines)
 
 
 class NameIdentityTests(StickyAddressTestCase):
