@@ -111,7 +111,7 @@ def test_no_gateway_is_invented_where_the_engine_asks(docker_host: DockerHost) -
 def test_routers_address_is_refused_with_the_remedy(docker_host: DockerHost) -> None:
     docker_host.create("lan", "--subnet=192.168.77.0/24", "--gateway=192.168.77.254", ON_ETH1)
     error = docker_host.start_refusal("--ip=192.168.77.1")
-    assert "address 192.168.77.1 is that of the LAN's router" in error
+    assert "address 192.168.77.1 is the address of the LAN's router" in error
     assert "--gateway 192.168.77.1" in error
     assert docker_host.lan.ping("neighbour", "192.168.77.1")
 
@@ -121,7 +121,7 @@ def test_routers_address_picked_by_the_engine_is_refused(docker_host: DockerHost
     docker_host.create("lan", "--subnet=192.168.77.0/24", ON_ETH1)
     assert "create it with --gateway 192.168.77.1" in docker_host.plugin.log()
     error = docker_host.start_refusal()
-    assert "address 192.168.77.1 is that of the LAN's router" in error
+    assert "address 192.168.77.1 is the address of the LAN's router" in error
     assert docker_host.start("box", "--ip=192.168.77.70").routers() == set()
 
 
@@ -130,7 +130,7 @@ def test_internal_network_on_a_parent_has_no_router(docker_host: DockerHost) -> 
     docker_host.create("lan", *words, "--ip-range=192.168.77.0/30", ON_ETH1)
     if docker_host.engine.version in ASKS:
         error = docker_host.start_refusal()
-        assert "address 192.168.77.1 is that of the LAN's router" in error
+        assert "address 192.168.77.1 is the address of the LAN's router" in error
         docker_host.engine.docker("network", "rm", "lan")
         docker_host.create("lan", *words, "--gateway=192.168.77.1", "--ip-range=192.168.77.4/30", ON_ETH1)
     # Ours knows the router without being told.
@@ -158,4 +158,4 @@ def test_internal_network_needs_dummy_links(docker_host: DockerHost) -> None:
     else:
         error = docker_host.refusal("--internal", "--subnet=10.88.0.0/24")
         assert "dummy" in error
-        assert "this kernel does not support it" in error
+        assert "not supported by this kernel" in error
