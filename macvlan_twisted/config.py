@@ -20,6 +20,7 @@ from .option_values import (
     LogFormat,
     MacvlanMode,
     ProbeTimeout,
+    nearest,
     parse_absolute_path,
     parse_conflict_detection,
     parse_dhcp_timeout,
@@ -39,7 +40,7 @@ from .option_values import (
     parse_threads,
     parse_vendor_class,
 )
-from .options import ServiceOption, options_of, service_option
+from .options import ENVIRONMENT_PREFIX, ServiceOption, options_of, service_option, variable_of
 
 SHADOWED_PLUGIN_NAME = "macvlan"
 """Docker Engine has a driver of that name."""
@@ -419,3 +420,13 @@ def grouped_options() -> Iterator[tuple[str, list[ServiceOption]]]:
     by_name = {option.name: option for option in OPTIONS}
     for title, names in GROUPS.items():
         yield title, [by_name[name] for name in names]
+
+
+def misspelt_variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Each variable that is no option's but nearly, with a question that names the one that may have been meant."""
+    known = {variable_of(spelling): spelling for option in OPTIONS for spelling in option.spellings}
+    for variable in environment:
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:
+            near = nearest(variable.removeprefix(ENVIRONMENT_PREFIX).replace("_", "-"), known.values())
+            if near:
+                yield variable, f"did you mean {variable_of(near)}?"

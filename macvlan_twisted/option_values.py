@@ -59,11 +59,17 @@ _NEAR = 0.7
 """Of 1: how similar a word has to be."""
 
 
-def did_you_mean(text: str, known: Iterable[str]) -> str:
-    """A question that names the word of *known* that is nearest to *text*, with a blank behind it; empty if none is near."""
+def nearest(text: str, known: Iterable[str]) -> str:
+    """The word of *known* that may have been meant by *text*, or an empty string."""
     ratios = {each: SequenceMatcher(None, each, text.lower()).ratio() for each in known}
     near = max(ratios, key=lambda each: ratios[each], default="")  # the first of those that are equally near
-    return f"did you mean {near}? " if ratios.get(near, 0) >= _NEAR else ""
+    return near if ratios.get(near, 0) >= _NEAR else ""
+
+
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """A question that names the nearest word of *known*, with a blank behind it; empty if none is near."""
+    near = nearest(text, known)
+    return f"did you mean {near}? " if near else ""
 
 
 def parse_mode(text: str) -> MacvlanMode:

@@ -15,16 +15,19 @@ from getopt import GetoptError
 from typing import Any, cast
 
 from twisted.internet.error import ReactorNotRunning
+from twisted.logger import Logger
 from twisted.python import usage
 
 from . import logs
 from ._version import VERSION_TEXT
-from .config import OPTIONS, Config, grouped_options
+from .config import OPTIONS, Config, grouped_options, misspelt_variables
 from .daemon_start import DaemonStart
 from .option_values import LogFormat, did_you_mean
 from .options import ServiceOption
 from .service import MacvlanService, make_macvlan_service
 from .systemd_notify import Notifier
+
+_log = Logger(namespace="macvlan_twisted")
 
 
 class Options(usage.Options):
@@ -176,6 +179,13 @@ def makeService(options: Options) -> MacvlanService:
 
     _handle_signals(cast(Any, reactor))
     cast(Any, reactor).callWhenRunning(_spare_garbage_collection)
+    for variable, question in misspelt_variables(os.environ):
+        # Cause: a variable is misspelt, and sets nothing. Remedy: correct it, in /etc/default/macvlan-twisted for the unit.
+        _log.warn(
+            "environment variable {variable}: no such option; {question}",
+            variable=variable,
+            question=question,
+        )
     daemon_start = DaemonStart()
     if options.parent is not None and not options.parent.get("nodaemon", True):
         daemon_start.watch()

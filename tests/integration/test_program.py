@@ -126,6 +126,12 @@ def test_command_line_overrides_the_environment(ours: Program) -> None:
     assert ours.state_dir.is_dir()
 
 
+def test_misspelt_variable_is_warned_of(ours: Program) -> None:
+    log = ours.start(NIC, environment={"MACVLAN_TWISTED_STATEDIR": "/x"}).log()
+    assert "#warn] environment variable MACVLAN_TWISTED_STATEDIR: no such option" in log
+    assert "did you mean MACVLAN_TWISTED_STATE_DIR?" in log
+
+
 def test_defaults_come_from_the_default_route(ours: Program) -> None:
     log = ours.start().log()
     assert re.search(r"host interface eth1: .*default route", log)

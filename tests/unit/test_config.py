@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_address, parse_network, parse_range
-from macvlan_twisted.config import OPTIONS, Config
+from macvlan_twisted.config import OPTIONS, Config, misspelt_variables
 from macvlan_twisted.option_values import MacvlanMode, parse_interface_name
 from macvlan_twisted.options import variable_of
 
@@ -116,6 +116,23 @@ class OptionTableTests(SynchronousTestCase):
             self.assertEqual(from_texts(DEBUG=text).debug, debug, text)
         with self.assertRaisesRegex(ValueError, "MACVLAN_TWISTED_DEBUG: 'perhaps' is neither true nor false"):
             from_texts(DEBUG="perhaps")
+
+    def test_misspelt_variable_is_found(self) -> None:
+        """Others of that prefix are not ours."""
+        environment = {
+            "MACVLAN_TWISTED_HOST_INTERFCE": "eth1",
+            "MACVLAN_TWISTED_STATEDIR": "/x",
+            "MACVLAN_TWISTED_SUBNET": "10.0.0.0/24",
+            "MACVLAN_TWISTED_CACHE": "/y",
+            "HOST_INTERFACE": "eth1",
+        }
+        self.assertEqual(
+            dict(misspelt_variables(environment)),
+            {
+                "MACVLAN_TWISTED_HOST_INTERFCE": "did you mean MACVLAN_TWISTED_HOST_INTERFACE?",
+                "MACVLAN_TWISTED_STATEDIR": "did you mean MACVLAN_TWISTED_STATE_DIR?",
+            },
+        )
 
 
 class AliasTests(SynchronousTestCase):
