@@ -53,7 +53,7 @@ _VERBS = (
     "act add allow ask bring change check choose correct create end find free give grant install leave let list load make move name pass put "
     "raise remove rename report reserve restart run see set shorten start stop take try use write"
 )
-_REMEDY = re.compile(rf"[:;.] (?=(?:\[did you mean [A-Z_]+\? \])?(?:{'|'.join(_VERBS.split())})\b)", re.I)
+_REMEDY = re.compile(rf"[:;.] (?=(?:\[did you mean [A-Z_]+\? \])?(?:{'|'.join(_VERBS.split())})\b)")
 _PLACEHOLDERS = {
     "PREFIX": "SUBNET",
     "TEXT": "VALUE",
@@ -235,7 +235,7 @@ def _joined(values: Sequence[ast.expr]) -> str:
         if isinstance(value, ast.FormattedValue) and part.isupper() and not part.startswith("["):
             after = values[at + 1] if at + 1 < len(values) else None
             runs_on = isinstance(after, ast.Constant) and str(after.value)[:1].isalpha()
-            if (text[-1:].isalnum() and not text.endswith("IPv")) or text.endswith("]") or runs_on:
+            if (text[-1:].isalnum() and not text.endswith("IPv")) or text.endswith(("]", ")")) or runs_on:
                 part = f"[{part}]"
         text += part
     return text

@@ -40,7 +40,7 @@ def endpoint_of(reactor: Any, listen: str) -> Any:
     ) as error:  # each kind has its own
         hint = ": is this started by a socket unit of systemd?" if listen.startswith("systemd:") else ""
         # Remedy: give a path, as unix:/run/x.sock; the message may say more.
-        raise StartupError(f"--listen {listen} is no endpoint to listen on ({error}){hint}") from error
+        raise StartupError(f"--listen {listen} is not an endpoint to listen on ({error}){hint}") from error
 
 
 _NO_MODE = 0o10000
@@ -81,7 +81,9 @@ def parse_unix(listen: str) -> UnixEndpoint:
         endpoint = endpoint_of(parsed, listen)
     endpoint.listen(cast(Any, None))
     if not parsed.path:
-        raise StartupError(f"--listen {listen} is no endpoint to listen on: give a path, as unix:/run/x.sock")
+        raise StartupError(
+            f"--listen {listen} is not an endpoint to listen on: give a path, as unix:/run/x.sock"
+        )
     return parsed
 
 
@@ -96,7 +98,9 @@ def listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
     with _LISTEN:
         endpoint.listen(site).addBoth(outcome.append)
     if not outcome:
-        raise StartupError(f"--listen {where} does not listen at once: give a unix, tcp or systemd endpoint")
+        raise StartupError(
+            f"--listen {where} does not listen immediately: give a unix, tcp or systemd endpoint"
+        )
     if isinstance(outcome[0], Failure):
         # Remedy: act on the reason, or choose another endpoint.
         raise StartupError(f"cannot listen on {where}: {outcome[0].getErrorMessage()}")

@@ -101,8 +101,8 @@ class SocketFile:
                 os.chmod(self.path, self._mode)
         except OSError as error:
             raise StartupError(
-                f"--socket-group {group}: the socket cannot be given to that group ({error.strerror}): run as root or as a "
-                "member of it"
+                f"--socket-group {group}: cannot give the socket to that group ({error.strerror}): run as "
+                "root or as a member of it"
             ) from error
 
     def replace(self) -> None:
@@ -199,7 +199,7 @@ def remove_stale_socket(path: str, option: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        raise StartupError(f"{path} exists and is no socket: remove it")
+        raise StartupError(f"{path} exists and is not a socket: remove it")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # connect() blocks while the backlog is full
         try:

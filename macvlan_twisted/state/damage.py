@@ -181,4 +181,4 @@ def refuse_unfinished(directory: Path) -> None:
     """
     mark = directory / UNFINISHED_NAME
     if mark.exists():
-        raise StateError(f"rebuilding the state in {directory} was begun and not finished")
+        raise StateError(f"rebuilding the state in {directory} was interrupted")

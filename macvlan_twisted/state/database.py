@@ -210,7 +210,7 @@ class Database:
             raise StateError(f"{self._path} is gone, although it was at generation {recorded.generation}")
         log = self._path.with_name(DATABASE_NAME + "-wal")
         if log.exists():
-            raise StateError(f"{self._path} is gone, and its write-ahead log {log.name} is there")
+            raise StateError(f"{self._path} is gone, but its write-ahead log {log.name} exists")
 
     @contextmanager
     def _sqlite_errors(self, doing: str) -> Iterator[None]:
@@ -287,7 +287,7 @@ class Database:
                 seen_digest ^= checksum
         if (seen, seen_digest) != (count, digest):
             raise StateError(
-                f"{self._path} is damaged: it should hold {count} rows and holds {seen}, or other ones"
+                f"{self._path} is damaged: it should have {count} rows and has {seen}, or other rows"
             )
         if recorded is None and self.generation > 0:
             # Cause: the file was removed. Remedy: none needed, it is created again; copy both files
@@ -299,15 +299,15 @@ class Database:
             )
         if recorded is not None and self.generation < recorded.generation:
             raise StateError(
-                f"{self._path} is at generation {self.generation}, but {recorded.generation} was committed: its last "
-                "commits are lost, or an older file was put in its place"
+                f"{self._path} is at generation {self.generation}, but {recorded.generation} was "
+                "committed: its last commits are lost, or an older copy was restored"
             )
         self._count, self._digest = count, digest
         self.instance = {row[0]: row[1] for row in self.rows(IDENTITY)}.get("instance", "")
         if recorded is not None and recorded.instance not in ("", self.instance):
             raise StateError(
-                f"{self._path} is that of instance {self.instance or '(none)'}, and {WITNESS_NAME} beside it is of "
-                f"{recorded.instance}: one of them was put here from another directory"
+                f"{self._path} belongs to instance {self.instance or '(none)'}, and {WITNESS_NAME} beside "
+                f"it to {recorded.instance}: one of them was copied from another directory"
             )
 
     def repeat_generation(self, outside: RuntimeGeneration) -> None:

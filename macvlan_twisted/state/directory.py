@@ -58,8 +58,8 @@ def prepare_directory(directory: Path) -> None:
         foreign = next((name for name in names if not _is_of_a_state(name)), None)
         if foreign is not None:
             raise StartupError(
-                f"state directory {directory} is open to others (mode {mode:04o}), and {foreign} in it is not ours: choose "
-                "another --state-dir, or close it with chmod 700"
+                f"state directory {directory} is open to other users (mode {mode:04o}), and {foreign} in "
+                "it is not ours: choose another --state-dir, or close it with chmod 700"
             )
     with _CLOSE_DIRECTORY:
         os.chmod(directory, 0o700)
@@ -80,8 +80,8 @@ def _refuse_files_of_others(directory: Path, us: int) -> list[str]:
         if it.st_uid != us or stat.S_ISLNK(it.st_mode):
             what = "is a link" if stat.S_ISLNK(it.st_mode) else f"belongs to {_name(it.st_uid)}"
             raise StartupError(
-                f"{entry} {what}, and what is in a state directory must be a file of {_name(us)}: find out who put it "
-                "there, and remove it or give it to that user; or choose another --state-dir"
+                f"{entry} {what}, and a file in a state directory must belong to {_name(us)}: find out "
+                "who put it there, and remove it or give it to that user; or choose another --state-dir"
             )
         names.append(entry.name)
     return names

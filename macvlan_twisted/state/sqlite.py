@@ -90,7 +90,7 @@ def identity_of(database: Database) -> StateIdentity:
     try:
         return StateIdentity(rows["instance"], int(rows["link_group"]))
     except (KeyError, ValueError) as error:
-        raise StateError(f"state does not say which instance it is of: {rows}") from error
+        raise StateError(f"state has no instance id: {rows}") from error
 
 
 def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> Database:
@@ -103,8 +103,8 @@ def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> 
     record = None if outside is None else outside.of_directory()
     if record is not None and record.rows and not (directory / tables.DATABASE_NAME).exists():
         raise StateError(
-            f"{directory / tables.DATABASE_NAME} is gone: since the host was booted it was at generation "
-            f"{record.generation}, with {record.rows} records"
+            f"{directory / tables.DATABASE_NAME} is gone: it was at generation {record.generation} "
+            f"with {record.rows} records since the host booted"
         )
     database = Database(directory)
     database.open(lambda: None if outside is None else refuse_older(database, directory, outside))
@@ -127,14 +127,15 @@ def refuse_older(database: Database, directory: Path, outside: RuntimeGeneration
     here = outside.of_directory()
     if here is not None and here.rows and here.instance != database.instance:
         raise StateError(
-            f"the state in {directory} is that of instance {database.instance or '(none)'}, and since the host was booted that "
-            f"of {here.instance} was here, with {here.rows} records: it was put here from another directory"
+            f"state in {directory} belongs to instance {database.instance or '(none)'}, but since the "
+            f"host booted instance {here.instance} was here, with {here.rows} records: it was copied "
+            "from another directory"
         )
     own = outside.of_instance(database.instance)
     if own is not None and own.generation > database.generation:
         raise StateError(
-            f"the state in {directory} is at generation {database.generation}, but since the host was booted it was at "
-            f"{own.generation}: an older copy was put in its place"
+            f"state in {directory} is at generation {database.generation}, but since the host booted "
+            f"it was at {own.generation}: an older copy was restored"
         )
 
 

@@ -237,7 +237,7 @@ def test_stop_succeeds_when_the_socket_was_removed(ours: Program) -> None:
 def test_file_in_the_sockets_place_stays(ours: Program) -> None:
     ours.plugins_dir.mkdir(parents=True)
     ours.socket.write_text("somebody's notes")
-    assert refused_for(ours.attempt(NIC), f"{ours.socket} exists and is no socket: remove it")
+    assert refused_for(ours.attempt(NIC), f"{ours.socket} exists and is not a socket: remove it")
     assert ours.socket.read_text() == "somebody's notes"
 
 

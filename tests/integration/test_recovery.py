@@ -122,7 +122,7 @@ def test_older_copy_of_the_state_is_refused_and_recovered(docker_host: DockerHos
     plugin.stop()
     shutil.rmtree(plugin.state_dir)
     shutil.copytree(older, plugin.state_dir)
-    with pytest.raises(RuntimeError, match="an older copy was put in its place"):
+    with pytest.raises(RuntimeError, match="an older copy was restored"):
         plugin.start()
     shutil.rmtree(plugin.directory / "run")
     with pytest.raises(RuntimeError, match="state is older than link mvh"):

@@ -61,7 +61,7 @@ class LossTests(DamageTestCase):
         self.database.commit([Put(NETWORKS, ("network-6", "{}"))])
         newer = self.after_kill()
         shutil.copy(newer / WITNESS_NAME, older / WITNESS_NAME)
-        self.told(older, "generation 3", "4 was committed", "older file")
+        self.told(older, "generation 3", "4 was committed", "older copy")
 
     def test_missing_generation_file_is_harmless(self) -> None:
         """A backup of the database alone can be restored."""

@@ -85,7 +85,7 @@ class DirectoryTests(SynchronousTestCase):
             (self.state / name).touch()
         self.state.chmod(0o755)
         told = self._refused()
-        self.assertIn("is open to others (mode 0755), and notes in it is not ours", told)
+        self.assertIn("is open to other users (mode 0755), and notes in it is not ours", told)
         self.assertIn("chmod 700", told)
         self.assertEqual(mode(self.state), 0o755)
         self.state.chmod(0o700)

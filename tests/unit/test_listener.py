@@ -146,7 +146,7 @@ class StaleSocketTests(DirectoryTestCase):
         os.mkdir("directory")
         os.symlink("file", "link")
         for name in ("file", "directory", "link"):
-            with self.assertRaisesRegex(StartupError, f"{name} exists and is no socket: remove it"):
+            with self.assertRaisesRegex(StartupError, f"{name} exists and is not a socket: remove it"):
                 remove_stale_socket(name, "--place")
             self.assertTrue(os.path.lexists(name))
 
@@ -221,7 +221,7 @@ class UnixEndpointTests(DirectoryTestCase):
 
     def test_malformed_string_is_refused(self) -> None:
         for listen in ("unix:", "unix:/x:mode=rw", "unix:/x:colour=red"):
-            with self.assertRaisesRegex(StartupError, f"--listen {listen} is no endpoint to listen on"):
+            with self.assertRaisesRegex(StartupError, f"--listen {listen} is not an endpoint to listen on"):
                 make_listener(RecordingReactor(), Config(listen=listen))
 
     def test_second_instance_is_refused_with_the_option(self) -> None:

@@ -94,7 +94,7 @@ class StartTestCase(SynchronousTestCase):
 class FailedStartTests(StartTestCase):
     def test_listener_error_is_reported(self) -> None:
         message = self.fails(self.service(evolve(self.config, listen="systemd:domain=UNIX:index=0")))
-        self.assertIn("is no endpoint to listen on", message)
+        self.assertIn("is not an endpoint to listen on", message)
 
         def refuse(*_: Any, **__: Any) -> None:
             raise OSError(98, "Address already in use")
@@ -173,7 +173,7 @@ class StateAdviceTests(StartTestCase):
         database.commit([Put(NETWORKS, ("n" * 64, "{}"))])
         database.close()
         message = self.fails(self.service())
-        self.assertIn("a record in state is no Network", message)
+        self.assertIn("record in state is not a Network", message)
         self.assertIn(self.BEGIN_ANEW, message)
 
     def test_database_in_use_does_not_suggest_recover(self) -> None:

@@ -234,7 +234,7 @@ class DamageRecoveryTests(LostStateTestCase):
             recovery._mark.touch()
             recovery._moved_aside()
             raise Killed
-        with self.assertRaisesRegex(StateError, "not finished"):
+        with self.assertRaisesRegex(StateError, "was interrupted"):
             refuse_unfinished(self.directory)
         with DamageRecovery(self.directory, self.outside()) as recovery:
             self.assertEqual(recovery.opened(contents), (None, "an earlier --recover was not finished"))

@@ -163,7 +163,7 @@ class StoredStateTests(StoredStateTestCase):
         self.restored(name)
         before = dump(self.directory)
         for _ in range(3):
-            with self.assertRaisesRegex(StateError, "an older copy was put in its place"):
+            with self.assertRaisesRegex(StateError, "an older copy was restored"):
                 open_database(self.directory, self.outside)
         self.assertEqual(dump(self.directory), before)
 
