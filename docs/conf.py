@@ -42,6 +42,9 @@ nitpick_ignore_regex = [
     ("py:.*", r"(twisted|zope)\..*"),
     ("py:.*", r"(Any|Callable|Mapping|Sequence|Deferred|SystemExit|Exception|tuple|str|int|bool|None)"),
     ("py:.*", r"(typing|collections\.abc)\..*"),
-    ("py:.*", r"macvlan_twisted\.(addresses|netlink|service)\..*|macvlan_twisted\.errors\.MacvlanError"),
+    (
+        "py:.*",
+        r"macvlan_twisted\.(addresses|clock|netlink|service)\..*|macvlan_twisted\.errors\.MacvlanError",
+    ),
     ("py:.*", r"(AddressRange|Kernel|MacvlanService|MacvlanError|IPAddress|IPNetwork)"),
 ]
