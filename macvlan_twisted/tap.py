@@ -192,9 +192,14 @@ def makeService(options: Options) -> MacvlanService:
     notifier = Notifier.from_environment(os.environ, os.getpid())
     if notifier.watchdog:
         faulthandler.enable()  # systemd ends a service that is stuck by SIGABRT: the log then shows where each thread was
-    return make_macvlan_service(
-        options.config, reactor=reactor, notifier=notifier, report_start=daemon_start.report
-    )
+
+    def report_start(error: str) -> None:
+        daemon_start.report(error)
+        if error and notifier.address:
+            with suppress(OSError):  # the error is in the log, too
+                notifier.notify(f"STATUS={error}")
+
+    return make_macvlan_service(options.config, reactor=reactor, notifier=notifier, report_start=report_start)
 
 
 def _spare_garbage_collection() -> None:

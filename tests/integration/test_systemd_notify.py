@@ -67,6 +67,20 @@ def test_service_manager_learns_of_start_life_and_end(ours: Program, tmp_path: P
         assert started.wait(20) == 0, started.log()
 
 
+def test_service_manager_learns_why_a_start_failed(ours: Program, tmp_path: Path) -> None:
+    """``systemctl status`` shows it."""
+    (tmp_path / "taken").touch()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        words = ("-P", "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "macvlan")
+        places = (*ours.places, NIC, f"--state-dir={tmp_path}/taken/state")
+        started = ours.prepare((*words, *places), environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        started.start()
+        assert manager.recv(999).decode() == f"STATUS=cannot start: {tmp_path}/taken: File exists"
+        assert started.wait(20) == 1, started.log()
+
+
 def test_systemd_restarts_a_stuck_service_but_waits_for_a_slow_disk(engine: Engine) -> None:
     """With a twentieth of the unit's times: a disk that stalls for 3 of 6 s (60 of 120) only delays a start."""
     need(missing_for_systemd())
