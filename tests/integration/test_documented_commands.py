@@ -8,12 +8,14 @@ import pytest
 
 from tests.integration.conftest import need
 from tests.integration.documented import (
+    CHECKOUT,
     INTERRUPT,
     LAN,
     PAGES,
     Command,
     File,
     LogLines,
+    NotRun,
     begins_with,
     contains,
     matches,
@@ -21,10 +23,13 @@ from tests.integration.documented import (
 )
 from tests.lab.commands import within
 from tests.lab.engine import Engine, storage_driver
-from tests.lab.user_session import UserSession
+from tests.lab.systemd import OURS, Systemd, missing_for_systemd
+from tests.lab.unix_http import answers
+from tests.lab.user_session import INSTALLED, UserSession
 
 NICS = 2
 ADDRESSES = LAN
+UNITS = "/etc/systemd/system"
 STARTS = ("twistd --nodaemon", "twist macvlan", "lan_program.py")
 """Commands with which a user runs the plugin in the foreground of another terminal."""
 pytestmark = pytest.mark.engines("28.5")
@@ -69,6 +74,29 @@ def test_examples_print_what_the_page_shows(page: Path, session: UserSession) ->
                 assert logged, f"{where}: not in the log: {line}\n{session.plugin_log}"
         elif isinstance(step, Command):
             run_command(where, step, session)
+
+
+def test_systemd_steps_of_the_install_page_work(engine: Engine) -> None:
+    """What the other test leaves out, on a machine with systemd."""
+    need(missing_for_systemd())
+    todo = [each for each in steps(CHECKOUT / "docs/howto/install.rst") if isinstance(each, NotRun)]
+    blocks = [each for each in todo if each.reason == "needs systemd"]
+    with Systemd(engine) as machine:
+        for name in ("base", "lib", "checkout"):
+            assert machine.attempt("touch", f"{INSTALLED}/{name}/x").status != 0, "the page could change it"
+        machine.run(
+            "rm", "-rf", "/etc/sysusers.d/macvlan-twisted.conf", *(f"{UNITS}/{unit}" for unit in OURS)
+        )
+        machine.run("userdel", "macvlan-twisted")
+        for block in blocks:
+            script = 'sudo() { "$@"; }\n' + block.text.replace("$ ", "")
+            ended = machine.attempt("bash", "-e", "-c", script)
+            assert ended.status == 0, f"install.rst:{block.line}: {ended}\n{machine.log()}"
+            if block is not blocks[-1]:
+                machine.run("systemctl", "is-active", *OURS)
+                assert answers(engine.plugins_dir / "macvlan-twisted.sock", "POST", "/Plugin.Activate")
+        assert machine.attempt("systemctl", "cat", OURS[0]).status != 0
+        assert not machine.path("/var/lib/macvlan-twisted").exists()
 
 
 def run_command(where: str, command: Command, session: UserSession) -> None:

@@ -167,7 +167,7 @@ class Systemd:
     def _booted(self) -> bool:
         try:
             told = self.attempt("systemctl", "is-system-running").stdout.strip()
-        except ProcessLookupError:  # the namespaces are not made yet
+        except (ProcessLookupError, FileNotFoundError):  # the namespaces are not made yet
             return False
         return told in ("running", "degraded")
 

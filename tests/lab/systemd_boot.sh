@@ -28,6 +28,9 @@ mkdir -p "$opt/bin" "$opt/lib" "$opt/base" "$opt/checkout" "$new/etc/sysusers.d"
 mount --bind "$base" "$opt/base"
 mount --bind "$environment/lib" "$opt/lib"
 mount --bind "$checkout" "$opt/checkout"
+for name in base lib checkout; do
+    mount -o remount,bind,ro "$opt/$name"  # nothing that is typed here may change them, rm -r /opt/macvlan-twisted least of all
+done
 ln -s ../base/bin/python3 "$opt/bin/python3"
 echo "home = /opt/macvlan-twisted/base/bin" >"$opt/pyvenv.cfg"
 cat >"$opt/bin/twistd" <<'END'
@@ -37,7 +40,16 @@ sys.path.insert(0, "/opt/macvlan-twisted/checkout")
 from twisted.scripts.twistd import run
 run()
 END
-chmod 755 "$opt" "$opt/bin" "$opt/bin/twistd"
+cat >"$opt/bin/macvlan-twisted" <<'END'
+#!/opt/macvlan-twisted/bin/python3
+import sys
+sys.path.insert(0, "/opt/macvlan-twisted/checkout")
+from macvlan_twisted.commands.cli import main
+sys.exit(main(sys.argv[1:]))
+END
+chmod 755 "$opt" "$opt/bin" "$opt/bin/twistd" "$opt/bin/macvlan-twisted"
+mkdir -p "$opt/share/macvlan-twisted"
+ln -s ../../checkout/systemd "$opt/share/macvlan-twisted/systemd"
 cp "$checkout/systemd/macvlan-twisted.sysusers" "$new/etc/sysusers.d/macvlan-twisted.conf"
 rm -rf "$new/etc/systemd/system" "$new/var/lib/macvlan-twisted"
 cp -r "$root/units" "$new/etc/systemd/system"

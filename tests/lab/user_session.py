@@ -31,6 +31,7 @@ for name in etc opt var/lib; do
     mkdir -p "$0/upper/$name" "$0/work/$name"
     mount -t overlay overlay -o "lowerdir=/$name,upperdir=$0/upper/$name,workdir=$0/work/$name" "/$name"
 done
+rm -rf /opt/macvlan-twisted /var/lib/macvlan-twisted /etc/default/macvlan-twisted
 mkdir "$0/run"
 mount --rbind /run "$0/run"
 mount -t tmpfs -o mode=0755 tmpfs /run
@@ -172,12 +173,13 @@ class UserSession:
                 'sh -c \'cd "$0" && exec docker "$@"\' "$PWD" "$@"'
             ),
         }
-        for path, text in programs.items():
-            self.write(path, f"#!/bin/sh\n{text}\n")
-            run(*self._shell(f"chmod +x {path}"), env=self._environment())
         share = f"{INSTALLED}/share/macvlan-twisted"
-        links = " && ".join(f"ln -s {CHECKOUT}/{name} {share}/" for name in ("systemd", "network-managers"))
-        run(*self._shell(f"rm -rf {share} && mkdir -p {share} && {links}"), env=self._environment())
+        script = f"mkdir -p {INSTALLED}/bin {share}\n"
+        for path, text in programs.items():
+            script += f"cat >{path} <<'END'\n#!/bin/sh\n{text}\nEND\nchmod +x {path}\n"
+        for name in ("systemd", "network-managers"):
+            script += f"ln -sfn {CHECKOUT}/{name} {share}/{name}\n"
+        run(*self._shell(script), env=self._environment())
 
     def _shell(self, script: str, machine: str = "") -> tuple[str, ...]:
         network = self.engine.lan.namespace_path(MACHINES[machine])

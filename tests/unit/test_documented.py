@@ -19,7 +19,7 @@ from tests.integration.documented import (
 
 REASONS = (
     "needs a package index",  # bin/lib/try_wheel.sh installs a wheel
-    "needs systemd",  # tests/integration/test_units.py runs the units
+    "needs systemd",  # those of install.rst run in a test of their own
     "needs a VLAN",  # tests/uml has a kernel that can
     "needs a dummy link",  # the same
     "needs a network manager",
