@@ -152,7 +152,7 @@ class SystemdNotifications:
             self._report_stuck(stuck[0])
             return
         if self._stuck:
-            _log.info("watchdog: {name}: answered at last", name=self._stuck)
+            _log.info("watchdog: {name}: answered", name=self._stuck)
             self._stuck = ""
         self._send("WATCHDOG=1", f"STATUS=listening on {self._where}; {self._contents()}")
 
