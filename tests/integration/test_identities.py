@@ -15,7 +15,7 @@ from tests.lab.requirements import missing_for_dhcp
 from .conftest import need
 
 BY_NAME, BY_CHANCE = "--ipam-opt=identity=name", "--ipam-opt=identity=random"
-TOLD = "this engine does not tell containers' names"
+TOLD = "this engine does not send container names"
 
 
 def macs(host: DockerHost, number: int = 3) -> list[str]:

@@ -85,7 +85,7 @@ def test_living_container_keeps_its_address_with_detection_off(docker_host: Dock
 @pytest.mark.one_engine
 def test_network_on_another_parent_than_its_pool_is_refused(docker_host: DockerHost) -> None:
     error = docker_host.refusal(OURS, *SUBNET, "--ipam-opt=parent=eth2", ON_ETH1)
-    assert "--ipam-opt parent=eth2 and the network's parent eth1 differ" in error
+    assert "--ipam-opt parent=eth2 is not the network's parent eth1" in error
     docker_host.plugin.stop()
     assert not any(docker_host.rows().values())
     docker_host.plugin.start()
