@@ -25,7 +25,7 @@ CRASHES = "while [ ! -e /crash ]; do sleep 0.2; done; rm /crash; exit 1"
 """What a container runs that ends when there is a file."""
 ALWAYS = "--restart=always"
 NAMES = ("one", "two", "six")
-LISTED = "the engine's containers are known"
+LISTED = "on the plugin's networks"
 
 
 class Mode(Enum):

@@ -86,5 +86,5 @@ def test_mac_of_the_nic_is_refused(docker_host: DockerHost) -> None:
     error = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={mac}")
     assert f"MAC address {mac} is in use on parent eth1 by the NIC itself" in error
     error = docker_host.start_refusal("--ip=192.168.77.70", "--mac-address=01:00:5e:00:00:01")
-    assert "'01:00:5e:00:00:01' is a multicast address" in error
+    assert "'01:00:5e:00:00:01' is a multicast MAC address" in error
     assert docker_host.start("box", "--ip=192.168.77.70").ping("192.168.77.2")

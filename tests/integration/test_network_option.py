@@ -69,7 +69,7 @@ def test_absent_engine_is_awaited_without_complaint(engine: Engine) -> None:
     """The engine may start after the plugin: under systemd it does."""
     engine.stop()
     with service(engine) as host:
-        wait_until(lambda: "network auto is created as soon as" in host.plugin.log(), 20, "the wait")
+        wait_until(lambda: "network auto: will be created as soon as" in host.plugin.log(), 20, "the wait")
         time.sleep(1.5)  # a second question, at least
         assert not [each for each in TROUBLE if each in host.plugin.log()]
         assert len(host.plugin.log().splitlines()) < 20, "each question has a line"
@@ -109,7 +109,7 @@ def test_removed_network_returns_at_the_next_start_only(engine: Engine) -> None:
 @pytest.mark.one_engine
 def test_service_can_stop_while_it_waits_for_the_engine(engine: Engine) -> None:
     with service(engine, docker_host="unix:///nonexistent/docker.sock") as host:
-        wait_until(lambda: "network auto is created as soon as" in host.plugin.log(), 20, "the wait")
+        wait_until(lambda: "network auto: will be created as soon as" in host.plugin.log(), 20, "the wait")
         host.plugin.stop()  # insists on exit status 0
         assert not [each for each in TROUBLE if each in host.plugin.log()]
         host.plugin.start()

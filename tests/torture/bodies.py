@@ -257,7 +257,7 @@ class Watch:
         text = self._plugin.log()
         new, self._read = text[self._read :], len(text)
         wrong = [text[-1500:] for text in re.findall(r"Traceback.*(?:\n\t.*)+", new)][:3]
-        wrong += [word for word in ("Traceback", "Unhandled", "bug of ours") if word in new]
+        wrong += [word for word in ("Traceback", "Unhandled", "a bug in the plugin") if word in new]
         lines = new.splitlines() if new.isascii() else new.split("\n")
         self.most_lines = max(self.most_lines, len(new) / max(bodies, 1))
         wrong += [
