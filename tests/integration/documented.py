@@ -46,6 +46,8 @@ class Command:
     output: str
     """What the page shows; nothing if it shows nothing, and then anything may be printed."""
     machine: str = ""
+    seen: bool = True
+    """Whether a reader sees it: not what a test sets up."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,11 @@ def _pattern(shown: str) -> str:
 
 
 def _commands(block: _Block, where: str) -> Iterator[Command]:
-    lines = block.body.splitlines()
+    lines, seen = block.body.splitlines(), block.kind != "set up"
     while lines:
         line = lines.pop(0)
         if line == INTERRUPT:
-            yield Command(block.line, INTERRUPT, "")
+            yield Command(block.line, INTERRUPT, "", seen=seen)
             continue
         prompt = PROMPT.match(line)
         if prompt is None:
@@ -174,7 +176,7 @@ def _commands(block: _Block, where: str) -> Iterator[Command]:
         output = []
         while lines and not PROMPT.match(lines[0]) and lines[0] != INTERRUPT:
             output.append(lines.pop(0))
-        yield Command(block.line, text, "\n".join(output).strip("\n"), prompt["machine"] or "")
+        yield Command(block.line, text, "\n".join(output).strip("\n"), prompt["machine"] or "", seen)
 
 
 def _blocks(page: str) -> Iterator[_Block]:

@@ -17,6 +17,8 @@ from tests.integration.documented import (
     steps,
 )
 
+WIDEST = 88
+"""Characters of the longest line of an example."""
 REASONS = (
     "needs a package index",  # bin/lib/try_wheel.sh installs a wheel
     "needs systemd",  # those of install.rst run in a test of their own
@@ -83,7 +85,7 @@ def page_of(tmp_path: Path, text: str) -> Path:
 def test_examples_of_a_page_are_found_in_order(tmp_path: Path) -> None:
     (tmp_path / "lan.tac").write_text("pass\n", encoding="utf-8")
     assert steps(page_of(tmp_path, PAGE)) == [
-        Command(4, "touch marker", ""),
+        Command(4, "touch marker", "", seen=False),
         Command(7, "ip route show \\\n    default", "default via 192.168.1.1"),
         Command(7, "ping -c 1 192.168.1.128", "", "laptop"),
         Command(7, "twistd --nodaemon macvlan", "..."),
@@ -138,3 +140,13 @@ def test_examples_that_no_test_runs_have_a_known_reason(capsys: pytest.CaptureFi
         for name, step in left_out:
             print(f"  {name}:{step.line}: {step.reason}")
     assert {step.reason for _, step in left_out} <= {*REASONS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_example_fits_without_scrolling(page: Path) -> None:
+    """The theme's column has room for so many characters."""
+    for step in steps(page):
+        text = step.text
+        if isinstance(step, Command):
+            text = f"$ {step.text}\n{step.output}" if step.seen else ""
+        assert [line for line in text.splitlines() if len(line) > WIDEST] == []
