@@ -16,7 +16,7 @@ def test_host_access_is_refused_in_other_modes(docker_host: DockerHost, mode: st
     if mode == "source":
         words.append("--opt=source_macs=02:00:00:00:00:07")
     error = docker_host.refusal(*OURS, *words)
-    for word in ("host_access=true", f"mode {mode}", "macvlan_mode=bridge", "leave host_access out"):
+    for word in ("host_access=true", f"the mode is {mode}", "macvlan_mode=bridge", "leave host_access out"):
         assert word in error
 
 
