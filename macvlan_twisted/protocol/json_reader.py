@@ -139,7 +139,7 @@ class Fields:
         try:
             return parse(text)
         except ValueError as error:
-            raise BadRequest(f"{self._where}: {name}: {error}") from None
+            raise BadRequest(f"{error} ({self._where}: {name})") from None
 
     def required(self, name: str, parse: Callable[[str], T]) -> T:
         """As :meth:`parsed`, but neither absent nor empty."""

@@ -165,6 +165,9 @@ CONTAINERS: dict[tuple[str, ...], tuple[str, ...]] = {
         f"address {NEIGHBOUR} is in use on eth1 by MAC ",
         "which answers for it: give another --ip",
     ),
+    ("--mac-address=01:00:5e:00:00:01",): (
+        "'01:00:5e:00:00:01' is a multicast MAC address: make its first byte even",
+    ),
     ("--mac-address=02:00:00:00:00:77",): (
         "MAC address 02:00:00:00:00:77 is in use on parent eth1 by ",
         "of network lan: give another --mac-address",

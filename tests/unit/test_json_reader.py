@@ -115,7 +115,7 @@ class MemberTests(FieldsTestCase):
 
     def test_a_parse_error_names_member_and_remedy(self) -> None:
         fields = Fields("X.Y", {"Data": [{"Pool": "10.0.0.1/8"}]}).objects("Data")[0]
-        self.refused(lambda: fields.required("Pool", parse_network), "X.Y: Data[0]: Pool:", "10.0.0.0/8")
+        self.refused(lambda: fields.required("Pool", parse_network), "(X.Y: Data[0]: Pool)", "10.0.0.0/8")
 
     def test_a_required_member_must_not_be_empty(self) -> None:
         self.refused(
