@@ -62,7 +62,8 @@ class Config:
         (),
         "macvlan-subnet",
         parse_network,
-        "The LAN's subnet; once per address family. Default: the subnet of the host interface.",
+        "The LAN's subnet, such as 192.168.1.0/24, for networks that are created without one; once per "
+        "address family. Default: the subnet of the host interface.",
         metavar="SUBNET",
         aliases=("subnet",),
         repeats=True,
@@ -71,8 +72,8 @@ class Config:
         (),
         "ip-range",
         parse_network,
-        "Allocate addresses only from this part of the subnet; once per address family. Default: the "
-        "whole subnet.",
+        "Allocate addresses only from this part of the subnet, in networks that are created without "
+        "--ip-range; once per address family. Default: the whole subnet.",
         metavar="SUBNET",
         repeats=True,
     )
@@ -125,8 +126,8 @@ class Config:
         None,
         "listen",
         str,
-        "Listen on this server endpoint of Twisted instead, for example systemd:domain=UNIX:index=0. "
-        "Overrides --plugin-dir and --plugin-name. A UNIX socket gets mode 0600 unless the endpoint "
+        "Listen on this Twisted server endpoint, for example systemd:domain=UNIX:index=0, instead of a "
+        "socket named after --plugin-name in --plugin-dir. A UNIX socket gets mode 0600 unless the endpoint "
         "says otherwise, as in unix:PATH:mode=660.",
         metavar="ENDPOINT",
     )
@@ -150,9 +151,9 @@ class Config:
         "/run/macvlan-twisted",
         "runtime-dir",
         parse_absolute_path,
-        "A directory that is emptied at boot. The service writes there which version of the state is "
-        "the latest, so that it detects a state that is lost or too old. It is created if it is "
-        "missing, and the service runs without it.",
+        "A directory that is emptied at boot. The service notes the latest version of the state there, so "
+        "that it detects if the state is lost or outdated. It is created if it is missing; if that "
+        "fails, the service runs without it.",
         metavar="DIRECTORY",
     )
     netlink_threads: int = service_option(
@@ -166,7 +167,7 @@ class Config:
         None,
         "create-network",
         parse_network_name,
-        "Create this network in Docker as soon as the engine answers, unless it exists, with the "
+        "Create this network in Docker as soon as the engine answers, unless it exists. It gets the "
         "parent, subnets and gateways of the service.",
         metavar="NAME",
         aliases=("network",),
@@ -176,8 +177,8 @@ class Config:
         "docker-host",
         parse_docker_host,
         "The socket of Docker Engine's API. The service uses it in the background only: for "
-        "--create-network, and to find out what is still in use. With none, the service does not use "
-        "the API, and removes only what the kernel shows to be unused.",
+        "--create-network, and to find out what is still in use. With the value none, the service does "
+        "not use the API, and removes only what the kernel shows to be unused.",
         metavar="URL",
         counts_when_empty=True,
     )
@@ -187,7 +188,7 @@ class Config:
         "reconcile-interval",
         parse_reconcile_interval,
         "Compare kernel, state and engine every SECONDS (1 to 86400), and remove what containers and "
-        "networks left behind. With 0, compare once, some minutes after the start.",
+        "networks left behind. With 0, compare once, a few minutes after the start.",
         metavar="SECONDS",
         aliases=("reconcile-every",),
     )
@@ -204,8 +205,8 @@ class Config:
         ProbeTimeout(0.5),
         "probe-timeout",
         parse_probe_timeout,
-        "Wait SECONDS (0.05 to 10) for an answer when an address is probed, or rfc5227 for the timing "
-        "of that RFC (4 to 7 seconds).",
+        "Wait SECONDS (0.05 to 10) for an answer when an address is probed. The value rfc5227 sets the "
+        "timing of that RFC (4 to 7 seconds).",
         metavar="SECONDS",
         aliases=("conflict-wait",),
     )
@@ -221,7 +222,7 @@ class Config:
         False,
         "host-access",
         parse_flag,
-        "Let the host and its containers reach each other, in mode bridge. The default for networks that do not set host_access.",
+        "In mode bridge, let the host and its containers reach each other. The default for networks that do not set host_access.",
         metavar="BOOL",
     )
     dhcp: bool = service_option(
@@ -229,7 +230,7 @@ class Config:
         "dhcp",
         parse_flag,
         "Lease addresses from the LAN's DHCP server. The default for pools that do not set dhcp, and for "
-        "networks without address management.",
+        "networks with --ipam-driver null.",
         metavar="BOOL",
     )
     dhcp_release: bool = service_option(
@@ -265,17 +266,17 @@ class Config:
         IdentitySource.ADDRESS,
         "identity",
         parse_identity,
-        "Derive a container's MAC address from its name (with Docker Engine 29 or later), from its "
-        "address, or from nothing (random). The default for pools and networks that do not set identity.",
+        "How a container gets its MAC address: address (derived from its IP address), name (derived from "
+        "its name; needs Docker Engine 29 or later) or random. The default for pools and networks that do not set identity.",
         metavar="SOURCE",
     )
     return_grace: float = service_option(
         5.0,
         "return-grace",
         parse_return_grace,
-        "Give the address of a container that has just stopped to the next container on the network, "
-        "for SECONDS (0 to 3600), if no other address was released meanwhile. This way docker restart "
-        "keeps address and MAC with engines before 29, which do not send names of containers. 0 "
+        "For SECONDS (0 to 3600) after a container stops, give its address to the next container that "
+        "starts on the network, unless another address is released meanwhile. This way docker restart "
+        "keeps the IP and the MAC address with engines before 29, which do not send container names. 0 "
         "switches this off.",
         metavar="SECONDS",
     )
@@ -283,8 +284,8 @@ class Config:
         False,
         "recover",
         parse_flag,
-        "Rebuild lost or damaged state from what the engine and the kernel know. For one start, while "
-        "the engine runs.",
+        "Rebuild lost or damaged state from what the engine and the kernel know. Use it for one "
+        "start only; the engine must be running.",
         is_flag=True,
     )
     log_format: LogFormat = service_option(
@@ -295,7 +296,12 @@ class Config:
         metavar="FORMAT",
     )
     debug: bool = service_option(
-        False, "debug", parse_flag, "Log every call of the engine with its duration.", short="d", is_flag=True
+        False,
+        "debug",
+        parse_flag,
+        "Log every call from the engine, with its duration.",
+        short="d",
+        is_flag=True,
     )
 
     @classmethod

@@ -33,7 +33,7 @@ _log = Logger(namespace="macvlan_twisted")
 class Options(usage.Options):
     """The command line of ``twistd macvlan``, made from :data:`macvlan_twisted.config.OPTIONS`."""
 
-    longdesc = "Docker network and IPAM plugin that puts containers directly on the LAN, with macvlan."
+    longdesc = "Docker network and IPAM plugin that puts containers directly onto the LAN, with macvlan."
 
     def __init__(self) -> None:
         self.texts: list[tuple[str, str]] = []
@@ -101,7 +101,8 @@ class Options(usage.Options):
 
 _EPILOGUE = (
     "Each option can also be set by an environment variable: --host-interface by MACVLAN_TWISTED_HOST_INTERFACE, and so "
-    "on. The command line wins. Options of twistd, such as --nodaemon and --logfile, stand before macvlan: see twistd --help."
+    "on. The command line overrides the environment. BOOL is on, true, yes or 1; or off, false, no or 0. Options of twistd, "
+    "such as --nodaemon and --logfile, stand before macvlan: see twistd --help."
 )
 _HELP_COLUMN = 26
 

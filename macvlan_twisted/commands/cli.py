@@ -16,12 +16,12 @@ from . import purge, stale_sandboxes
 SHARED = {
     "purge": {
         "plugin-name": "The name of the driver. Its socket and its networks in Docker have that name.",
-        "plugin-dir": "The directory of the service's socket.",
+        "plugin-dir": "The service's --plugin-dir.",
         "runtime-dir": "The service's --runtime-dir.",
-        "docker-host": "The socket of Docker Engine's API, to find out whether containers run on networks of the plugin; or none.",
+        "docker-host": "The socket of Docker Engine's API, to find out whether containers run on networks of the plugin. With the value none, Docker is not asked.",
     },
     "sandboxes": {
-        "docker-host": "The socket of Docker Engine's API, to find out which sandboxes it uses; or none."
+        "docker-host": "The socket of Docker Engine's API, to find out which namespaces it uses. With the value none, Docker is not asked."
     },
 }
 """Options of the service that a command has, too, and what they mean to it; their environment variables count as well."""
@@ -95,26 +95,28 @@ def make_parser() -> argparse.ArgumentParser:
     """All commands with their options; the reference is made from it."""
     parser = argparse.ArgumentParser(
         prog="macvlan-twisted",
-        description="Commands for an administrator. The service itself is started with twistd macvlan.",
+        description="Commands for administrators. To start the service itself, use twistd macvlan.",
     )
     parser.add_argument("--version", action="version", version=f"macvlan-twisted {VERSION_TEXT}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
 
     purging = commands.add_parser(
         "purge",
         help="remove everything that the plugin created on this host",
         description="Remove everything that the plugin created on this host: links, their routes, the state, and the "
-        "runtime directory. Nothing else is touched. Each object that is removed is printed.",
+        "runtime directory. Nothing else is touched. The command prints each object that it removes.",
     )
-    purging.add_argument("--dry-run", action="store_true", help="only print what would be removed")
-    purging.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    purging.add_argument("--dry-run", action="store_true", help="Only print what would be removed.")
+    purging.add_argument("--yes", action="store_true", help="Do not ask for confirmation.")
     purging.add_argument(
-        "--force", action="store_true", help="even if containers run, or may run, on networks of the plugin"
+        "--force",
+        action="store_true",
+        help="Remove everything even if containers run, or may run, on networks of the plugin.",
     )
     purging.add_argument(
         "--every-instance",
         action="store_true",
-        help="also remove what belongs to other state directories, and to lost ones",
+        help="Also remove what instances of the service with other state directories created, even if those directories are lost.",
     )
     state = next(option for option in OPTIONS if option.name == "state-dir")
     purging.add_argument(
@@ -127,23 +129,25 @@ def make_parser() -> argparse.ArgumentParser:
 
     looking = commands.add_parser(
         "sandboxes",
-        help="list network namespaces of containers that Docker left mounted",
-        description="List the network namespaces of containers: whether a process runs in each, whether Docker knows it, "
-        "and which links of the plugin are in it.",
+        help="list or remove network namespaces of containers that Docker left mounted",
+        description="List the network namespaces of containers (Docker's sandboxes), and show for each whether a process "
+        "runs in it, whether Docker knows it, and which links of the plugin are in it.",
     )
     looking.add_argument(
-        "--remove", action="store_true", help="remove those that no process uses and Docker does not know"
+        "--remove",
+        action="store_true",
+        help="Remove the namespaces that no process uses and Docker does not know.",
     )
     looking.add_argument(
         "--engine-is-gone",
         action="store_true",
-        help="assume that Docker knows none of them if its API does not answer",
+        help="If Docker's API does not answer, assume that Docker knows none of them.",
     )
     looking.add_argument(
         "--netns-dir",
         default=stale_sandboxes.DIRECTORY,
         metavar="DIRECTORY",
-        help=f"the directory where Docker mounts them [default: {stale_sandboxes.DIRECTORY}]",
+        help=f"The directory where Docker mounts them. [default: {stale_sandboxes.DIRECTORY}]",
     )
     _share(looking, "sandboxes")
     return parser

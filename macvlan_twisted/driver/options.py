@@ -126,8 +126,8 @@ class NetworkOptions:
     broadcast_limit: int | None = driver_option(
         "bclim",
         _whole_number(-1, 2**31 - 1),
-        "From this number of receivers on, multicast frames go through the broadcast queue; -1: never. "
-        "Needs Linux 6.4.",
+        "Send multicast frames through the broadcast queue if they have this number of receivers or more; "
+        "-1: never. Needs Linux 6.4 or later.",
         metavar="NUMBER",
     )
     nopromisc: bool = driver_option(
@@ -164,8 +164,8 @@ class NetworkOptions:
     host_access: bool | None = driver_option(
         "host_access",
         parse_flag,
-        "Let the host and the network's containers reach each other, over an extra link on the host. In "
-        "mode bridge only. Default: the service's --host-access.",
+        "In mode bridge, let the host and the network's containers reach each other, over an extra link "
+        "on the host. Default: the service's --host-access.",
         metavar="BOOL",
     )
     host_addresses: tuple[IPAddress, ...] = driver_option(
@@ -220,7 +220,7 @@ class NetworkOptions:
     identity: IdentitySource | None = driver_option(
         "identity",
         parse_identity,
-        "Derive a container's MAC address from its address, or from nothing (random). With "
+        "How a container gets its MAC address: address (derived from its IP address) or random. With "
         "--ipam-driver macvlan-twisted, set --ipam-opt identity instead. Default: the service's "
         "--identity.",
         metavar="SOURCE",

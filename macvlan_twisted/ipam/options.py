@@ -62,9 +62,9 @@ class PoolOptions:
     identity: IdentitySource | None = driver_option(
         "identity",
         parse_identity,
-        f"Derive a container's MAC address from: {', '.join(IdentitySource)}. Names need Docker Engine "
-        "29 or later; with earlier engines, the MAC address is derived from the address, and --ip and "
-        "--mac-address keep an identity. Default: the service's --identity.",
+        "How a container gets its MAC address: address (derived from its IP address), name (derived from "
+        "its name) or random. With engines before 29, which do not send names, name has the effect of "
+        "address: set --ip or --mac-address to keep the MAC address. Default: the service's --identity.",
         metavar="SOURCE",
     )
 
