@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         action="append",
         default=[],
         metavar="NAME",
-        help="of crash and faults: only the scenario of that name, as docs/explanation/killed.rst has them; may be "
+        help="of crash and faults: only the scenario of that name, as tests/torture/scenarios.py has them; may be "
         "given several times",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
