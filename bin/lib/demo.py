@@ -86,7 +86,7 @@ def show_containers(lan: Lan, engine: Engine) -> None:
     lan.run_in("neighbour", "ip", "address", "add", f"{SQUATTER}/24", "dev", "eth1")
 
     say(
-        "A network. Its parent is the NIC on the LAN. Containers get addresses from the upper half of the\n"
+        "Now a network. Its parent is the NIC on the LAN. Containers get addresses from the upper half of the\n"
         "subnet; the other machines have the lower half. The host will reach the containers, too."
     )
     engine.docker(

@@ -197,21 +197,27 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="bin/release-the-whales",
-        description="Start N containers side by side, or remove all that were started so: clean.",
+        description="Start N containers in parallel, and print how long that took; or remove them all: clean.",
     )
     parser.add_argument("what", metavar="N|clean")
-    parser.add_argument("--network", help=f"default: the only network of {DRIVER}")
+    parser.add_argument("--network", help=f"the network; default: the only one of {DRIVER}")
     parser.add_argument(
-        "--image", default=IMAGE, help="must have a program called sleep; default: %(default)s"
+        "--image", default=IMAGE, help="an image that contains the program sleep; default: %(default)s"
     )
     parser.add_argument(
-        "--docker-host", metavar="URL", help="default: the engine that docker takes by itself"
+        "--docker-host", metavar="URL", help="the engine; default: the one that the docker command uses"
     )
-    parser.add_argument("--at-once", type=int, default=16, metavar="NUMBER", help="default: %(default)s")
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        default=16,
+        metavar="NUMBER",
+        help="start at most NUMBER at a time; default: %(default)s",
+    )
     parser.add_argument(
         "--make-image",
         action="store_true",
-        help=f"if there is no image {IMAGE}, make it of the machine's own",
+        help=f"if there is no image {IMAGE}, make it from the busybox of this machine",
     )
     options = parser.parse_args(arguments)
     if options.what != "clean" and not (

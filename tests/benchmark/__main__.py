@@ -88,15 +88,20 @@ def main(arguments: Sequence[str]) -> int:
     known = parts_named(NAMES)
     words = "; ".join(f"{part.name}: {part.what}" for part in known)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{words}. Without one: all.")
-    parser.add_argument("--short", action="store_true", help="some minutes, to see that all of it works")
     parser.add_argument(
-        "--seconds", type=float, help="how long one measurement takes (default: 4, short: 0.5)"
+        "--short", action="store_true", help="run for a few minutes only, to see that everything works"
     )
     parser.add_argument(
-        "--engine", default=VERSIONS[-1], choices=VERSIONS, help="which Docker Engine (default: %(default)s)"
+        "--seconds", type=float, help="the duration of one measurement (default: 4; 0.5 with --short)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there, too")
-    parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw pictures there")
+    parser.add_argument(
+        "--engine",
+        default=VERSIONS[-1],
+        choices=VERSIONS,
+        help="the version of Docker Engine (default: %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to FILE")
+    parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write charts to DIRECTORY")
     options = parser.parse_args(arguments)
     for name in options.parts:
         if name not in NAMES:

@@ -68,20 +68,23 @@ def main(arguments: Sequence[str]) -> int:
     known = parts_named(NAMES)
     text = "; ".join(f"{part.name}: {part.what}" for part in known)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{text}. Without one: all.")
-    parser.add_argument("--short", action="store_true", help="a sample that fits into continuous integration")
     parser.add_argument(
-        "--seed", type=int, help="what samples and random choices are drawn from (default: any)"
+        "--short", action="store_true", help="run a sample, short enough for continuous integration"
     )
-    parser.add_argument("--minutes", type=float, help="end each part after so long (default: as each needs)")
+    parser.add_argument(
+        "--seed", type=int, help="the seed of samples and random choices (default: a random one)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="end each part after MINUTES (default: when it is complete)"
+    )
     parser.add_argument(
         "--scenario",
         action="append",
         default=[],
         metavar="NAME",
-        help="of crash and faults: only the scenario of that name, as tests/torture/scenarios.py has them; may be "
-        "given several times",
+        help="in crash and faults, run only this scenario of tests/torture/scenarios.py; may be repeated",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table to FILE")
     options = parser.parse_args(arguments)
     for name in options.parts:
         if name not in NAMES:

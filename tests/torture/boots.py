@@ -145,7 +145,7 @@ def missing() -> str:
 
 PART = Part(
     "boots",
-    "engine and plugin started, ended and killed in every order, on real engines",
+    "engine and plugin are started, stopped and killed in every order, with real engines",
     run,
     short_seconds=90,
     seconds=1500,

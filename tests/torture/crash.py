@@ -132,7 +132,7 @@ def run(torture: TortureRun) -> None:
 
 PART = Part(
     "crash",
-    "killed before and after every step that leaves a trace",
+    "the plugin is killed before and after every step that leaves a trace",
     run,
     short_seconds=90,
     least=24,

@@ -391,7 +391,7 @@ def try_all(torture: TortureRun, workshop: Workshop, place: Path) -> None:
 
 PART = Part(
     "damage",
-    "files of the state lost, cut, changed or older: told, or without effect",
+    "files of the state are lost, truncated, changed or outdated: this is reported or harmless",
     run,
     short_seconds=25,
     seconds=1500,

@@ -373,7 +373,7 @@ def run_part(torture: TortureRun) -> None:
 
 PART = Part(
     "faults",
-    "refused by kernel, disk and LAN at every step, and short of disk, descriptors and threads",
+    "kernel, disk and LAN refuse each step; disk space, descriptors and threads run out",
     run_part,
     short_seconds=60,
     seconds=30 * 60,

@@ -65,7 +65,7 @@ def run(torture: TortureRun) -> None:
 
 PART = Part(
     "interleavings",
-    "calls, refusals and kills in any order on fakes, against a plain model",
+    "calls, refusals and kills in random order, on fakes, compared with a simple model",
     run,
     short_seconds=30,
     seconds=600,

@@ -210,7 +210,7 @@ def run_part(torture: TortureRun) -> None:
 
 PART = Part(
     "lives",
-    "endpoint lives through the protocol, with the plugin killed about every second",
+    "endpoints are created and removed through the protocol while the plugin is killed about once a second",
     run_part,
     short_seconds=90,
     seconds=900,

@@ -273,7 +273,7 @@ def run(torture: TortureRun) -> None:
 
 PART = Part(
     name="parents",
-    what="NICs vanish, return, and change their names while containers start and end",
+    what="NICs vanish, return and are renamed while containers start and stop",
     run=run,
     short_seconds=30,
     seconds=300,
