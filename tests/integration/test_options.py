@@ -140,8 +140,8 @@ WRONG = {  # more of them, with the whole texts, are in test_refusals
     "parent=": "-o parent: ",
     "parent=a-name-of-16-byte": "-o parent: ",
     "parent=../eth1": "-o parent: ",
-    "Parent=eth1": f"unknown option -o Parent: give one of {KNOWN}",
-    "ipvlan_mode=l2": f"unknown option -o ipvlan_mode: give one of {KNOWN}",
+    "Parent=eth1": f"unknown option -o Parent: did you mean parent? give one of {KNOWN}",
+    "ipvlan_mode=l2": f"unknown option -o ipvlan_mode: did you mean macvlan_mode? give one of {KNOWN}",
 }
 
 
