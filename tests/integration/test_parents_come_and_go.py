@@ -84,7 +84,7 @@ def has_access(lan: Lan, nic: str, parent: str = "") -> bool:
 def mac_is_heard(lan: Lan, plugin: Plugin, nic: str) -> bool:
     """Whether the service notices a stranger with the container's address."""
     lan.send_frame("neighbour", arp_announcement(STRANGER, box(nic)))
-    return f"address {box(nic)} of a container" in plugin.log()
+    return f"address {box(nic)}: conflict on " in plugin.log()
 
 
 def wait_for_words(plugin: Plugin, words: str, times: int = 1) -> None:
