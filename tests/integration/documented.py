@@ -1,6 +1,17 @@
 """The examples of a page of the manual: its commands with what they print, its files, and the log lines that it shows.
 
-docs/hacking.rst says how a page is written so that its examples can be found and run.
+How to write examples, which run on a LAN with the addresses that the pages name (``eth1``, a free ``eth2``, 192.168.1.0/24,
+fd00:1::/64):
+
+* ``.. code-block:: console`` has commands after ``$`` and what they print below; ``laptop:~$`` and ``router:~$`` are the
+  other machines. What a command prints is compared if the page shows anything: ``...`` stands for anything, and ids,
+  times, foreign MACs and folded lines may differ. A command may fail if the output says *error*. ``^C`` ends the plugin.
+* A block with ``:caption: PATH`` in one of `FILES` is a file that is written; ``.. literalinclude::`` too.
+* ``.. code-block:: text`` is not run. With ``:class: log`` each of its lines must be in the plugin's log.
+* The plugin runs from the beginning, unless the page starts it. ``sudo systemctl restart macvlan-twisted`` reads
+  ``/etc/default/macvlan-twisted``; images are ``busybox`` and ``nginx``.
+* The comment ``.. not run: REASON`` leaves the next block out (``REASONS`` in ``tests/unit/test_documented.py``); the
+  comment ``.. set up:`` has commands in the lines below it that readers do not see.
 """
 
 import re
