@@ -44,8 +44,8 @@ def _machine(document: dict[str, Any]) -> Iterator[str]:
     short = "; a short run, whose figures say little" if document["short"] else ""
     yield (
         f"Measured on {document['date']} with macvlan-twisted {document['version']} on Linux {document['kernel']}, Python "
-        f"{document['python']}, {document['cores']} cores, Docker Engine {document['engine']}{short}. A load of "
-        f"{document['load']} came before it."
+        f"{document['python']}, {document['cores']} cores, Docker Engine {document['engine']}{short}. Before, the "
+        f"load average was {document['load']}."
     )
 
 
