@@ -56,12 +56,27 @@ class NewPools:
     def __init__(self, clock: Any) -> None:
         self._clock = clock
         self._pools: dict[str, _NewPool] = {}
+        self._used: set[str] = set()
+        """Ids of pools of other drivers' networks: containers requested addresses there."""
 
     def opened(self, pool: Pool) -> None:
         self._pools[pool.pool_id] = _NewPool(pool.shared_set, self._clock.seconds())
 
     def settled(self, pool_id: str) -> None:
-        """The pool's network is created, or was created without us, or the pool is released. Succeeds when it is not new."""
+        """The pool's network is created, or the pool is released. Succeeds when it is not new."""
+        self._used.discard(pool_id)
+        self._end(pool_id)
+
+    def used(self, pool_id: str) -> None:
+        """A container requested an address: the pool's network exists. If we did not create it, it is another driver's."""
+        self._used.add(pool_id)
+        self._end(pool_id)
+
+    def is_used(self, pool_id: str) -> bool:
+        """Whether a container requested an address, since the service started."""
+        return pool_id in self._used
+
+    def _end(self, pool_id: str) -> None:
         new = self._pools.pop(pool_id, None)
         if new is not None:
             _wake(new)
@@ -199,7 +214,7 @@ class AddressPurposes:
             self._refuse_released(pool)
             return RequestedAddress(Purpose.GATEWAY, address)
         if address is None or request.endpoint_name:
-            self._new_pools.settled(pool_id)  # the network exists, so it is another driver's
+            self._new_pools.used(pool_id)
             return RequestedAddress(Purpose.ENDPOINT, address)
         if not self._new_pools.is_young(pool_id):
             self._new_pools.note_named(pool_id, address, is_late=True)
@@ -243,7 +258,7 @@ class AddressPurposes:
         named = [
             each
             for each in self._pools.sharing_with(pool)
-            if each.network_id is None and self._allocations.is_only_named(each, address)
+            if self._may_be_forgotten(each) and self._allocations.is_only_named(each, address)
         ]
         if not named:
             return
@@ -259,6 +274,10 @@ class AddressPurposes:
             )
             await self._release_named(each, address)
         self._refuse_released(pool)
+
+    def _may_be_forgotten(self, pool: Pool) -> bool:
+        """Whether the network of *pool* may never have been created."""
+        return pool.network_id is None and not self._new_pools.is_used(pool.pool_id)
 
     def _has_network(self, pool: Pool, address: IPAddress) -> bool:
         """Whether *pool* is known to be that of another driver's network, so that a container may have *address*."""
@@ -279,7 +298,7 @@ class AddressPurposes:
         """Whether *pool* has addresses that were named, and neither a network nor a container of ours."""
         addresses = self._named_in(pool)
         return (
-            pool.network_id is None
+            self._may_be_forgotten(pool)
             and bool(addresses)
             and all(self._allocations.is_only_named(pool, each) for each in addresses)
         )

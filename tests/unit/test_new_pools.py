@@ -229,6 +229,18 @@ class TwoClaimsTests(NewPoolTestCase):
         self.assertEqual(self.purposes(pool), {FREE: "auxiliary"})
         self.assertEqual(self.purposes(forgotten), {})
 
+    def test_address_of_a_silent_container_is_not_allocated_again(self) -> None:
+        """It is another driver's network; the engine names its containers, and this one has not answered the probe."""
+        for name, address in (("web", None), ("db", parse_address(FREE))):
+            others = self.open(POOL)
+            request = RequestAddress(others, address, Purpose.ENDPOINT, name)
+            asked = self.plugin.start(self.plugin.addresses.request_address(request))
+            self.pass_time()
+            allocated = str(self.successResultOf(asked).ip)
+            self.assert_name_refused(self.open(POOL), allocated, allocated)
+            self.assertEqual(self.purposes(others), {allocated: "endpoint"})
+            self.pass_time(YOUNG_SECONDS + 1)
+
     def test_address_of_a_living_container_is_not_allocated_again(self) -> None:
         """It is another driver's network, for which no CreateNetwork comes; the container answers the probe."""
         others = self.open(POOL)
