@@ -98,7 +98,7 @@ class Config:
         MacvlanMode.BRIDGE,
         "mode",
         parse_mode,
-        f"The macvlan mode of networks that are created without -o macvlan_mode=: {', '.join(MacvlanMode)}.",
+        f"The macvlan mode ({', '.join(MacvlanMode)}) of networks that are created without -o macvlan_mode=.",
         metavar="MODE",
     )
     mtu: int | None = service_option(
@@ -176,9 +176,9 @@ class Config:
         "unix:///var/run/docker.sock",
         "docker-host",
         parse_docker_host,
-        "The socket of Docker Engine's API. The service uses it in the background only: for "
-        "--create-network, and to find out what is still in use. With the value none, the service does "
-        "not use the API, and removes only what the kernel shows to be unused.",
+        "The socket of Docker Engine's API. The service uses it for --create-network and --recover, to "
+        "learn container names, and to find out what is still in use. With the value none, the service "
+        "does not use the API, and removes only what the kernel shows to be unused.",
         metavar="URL",
         counts_when_empty=True,
     )
@@ -222,7 +222,7 @@ class Config:
         False,
         "host-access",
         parse_flag,
-        "In mode bridge, let the host and its containers reach each other. The default for networks that do not set host_access.",
+        "In bridge mode, let the host and its containers reach each other. The default for networks that do not set host_access.",
         metavar="BOOL",
     )
     dhcp: bool = service_option(

@@ -15,7 +15,7 @@ from . import purge, stale_sandboxes
 
 SHARED = {
     "purge": {
-        "plugin-name": "The name of the driver. Its socket and its networks in Docker have that name.",
+        "plugin-name": "The service's --plugin-name: the name of the driver, and of its socket.",
         "plugin-dir": "The service's --plugin-dir.",
         "runtime-dir": "The service's --runtime-dir.",
         "docker-host": "The socket of Docker Engine's API, to find out whether containers run on networks of the plugin. With the value none, Docker is not asked.",
@@ -116,7 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
     purging.add_argument(
         "--every-instance",
         action="store_true",
-        help="Also remove what instances of the service with other state directories created, even if those directories are lost.",
+        help="Also remove what other instances of the service (with other state directories) created, even if their directories are lost.",
     )
     state = next(option for option in OPTIONS if option.name == "state-dir")
     purging.add_argument(

@@ -164,7 +164,7 @@ class NetworkOptions:
     host_access: bool | None = driver_option(
         "host_access",
         parse_flag,
-        "In mode bridge, let the host and the network's containers reach each other, over an extra link "
+        "In bridge mode, let the host and the network's containers reach each other, over an extra link "
         "on the host. Default: the service's --host-access.",
         metavar="BOOL",
     )
