@@ -96,7 +96,7 @@ def detect(
             reasons.append(f"--ip-range {ip_range} has no effect: no IPv{ip_range.version} subnet is known")
         elif not ip_range.subnet_of(fitting[0]):  # type: ignore[arg-type]
             raise RequestRefused(
-                f"--ip-range {ip_range} is not in subnet {fitting[0]}: give a part of it, or name the "
+                f"--ip-range {ip_range} is not in subnet {fitting[0]}: use a part of that subnet, or set the "
                 "subnet with --macvlan-subnet"
             )
     return Detected(
@@ -139,7 +139,7 @@ def _fill_family(
             reasons.append(f"subnet {subnet}: {interface} is in it")
         elif gateway is not None:
             reasons.append(
-                f"no IPv{version} subnet: gateway {gateway} is in none of {interface}'s; give --macvlan-subnet"
+                f"no IPv{version} subnet: gateway {gateway} is in none of {interface}'s; specify --macvlan-subnet"
             )
     if gateway is not None:
         reasons.append(f"gateway {gateway}: as given")

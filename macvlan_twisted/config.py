@@ -349,7 +349,7 @@ class Config:
             for version in (4, 6):
                 if versions.count(version) > 1:
                     raise ValueError(
-                        f"{name} is given {versions.count(version)} times for IPv{version}: give it once for each "
+                        f"{name} is set {versions.count(version)} times for IPv{version}: set it once for each "
                         "family"
                     )
         for gateway in self.gateways:
@@ -361,13 +361,13 @@ class Config:
             subnet = self.subnet_of_version(gateway.version)
             if subnet is not None and gateway not in subnet:
                 raise ValueError(
-                    f"--gateway {gateway} is not in --macvlan-subnet {subnet}: give the router's address in it"
+                    f"--gateway {gateway} is not in --macvlan-subnet {subnet}: use the router's address in that subnet"
                 )
         for ip_range in self.ip_ranges:
             subnet = self.subnet_of_version(ip_range.version)
             if subnet is not None and not ip_range.subnet_of(subnet):  # type: ignore[arg-type]
                 raise ValueError(
-                    f"--ip-range {ip_range} is not in --macvlan-subnet {subnet}: give a part of it"
+                    f"--ip-range {ip_range} is not in --macvlan-subnet {subnet}: use a part of that subnet"
                 )
 
     @property

@@ -77,7 +77,7 @@ def parse_mode(text: str) -> MacvlanMode:
         return MacvlanMode(text)
     except ValueError:
         raise ValueError(
-            f"{text!r} is not a macvlan mode: {did_you_mean(text, MacvlanMode)}give one of {', '.join(MacvlanMode)}"
+            f"{text!r} is not a macvlan mode: {did_you_mean(text, MacvlanMode)}use one of {', '.join(MacvlanMode)}"
         ) from None
 
 
@@ -85,9 +85,9 @@ def parse_whole_number(text: str, least: int, most: int, what: str) -> int:
     try:
         number = int(text if len(text) < 32 else "x")  # int() takes a long time over long numbers
     except ValueError:
-        raise ValueError(f"{text!r} is not a whole number: give {what} from {least} to {most}") from None
+        raise ValueError(f"{text!r} is not a whole number: use {what} from {least} to {most}") from None
     if not least <= number <= most:
-        raise ValueError(f"{number} is out of range: give {what} from {least} to {most}")
+        raise ValueError(f"{number} is out of range: use {what} from {least} to {most}")
     return number
 
 
@@ -109,7 +109,7 @@ def parse_interface_name(text: str) -> str:
         or any(sign in "/:" or sign.isspace() or not sign.isprintable() for sign in text)
     ):
         raise ValueError(
-            f"{text!r} is not an interface name: give 1 to 15 characters without blanks, '/' or ':', like eth1"
+            f"{text!r} is not an interface name: use 1 to 15 characters without blanks, '/' or ':', like eth1"
         )
     return text
 
@@ -132,7 +132,7 @@ def parse_absolute_path(text: str) -> str:
 
 def parse_group_name(text: str) -> str:
     if not text or any(sign in ":,/" or sign.isspace() or not sign.isprintable() for sign in text):
-        raise ValueError(f"{text!r} is not a group name: give one of /etc/group, like docker")
+        raise ValueError(f"{text!r} is not a group name: use one of /etc/group, like docker")
     return text
 
 
@@ -141,7 +141,7 @@ def parse_docker_host(text: str) -> str:
         return ""
     if not text.startswith("unix:///"):
         raise ValueError(
-            f"{text!r} is not a local engine: give its socket, like unix:///var/run/docker.sock, or none"
+            f"{text!r} is not a local engine: specify its socket, like unix:///var/run/docker.sock, or none"
         )
     return text
 
@@ -151,7 +151,7 @@ def parse_log_format(text: str) -> LogFormat:
         return LogFormat(text)
     except ValueError:
         raise ValueError(
-            f"{text!r} is not a log format: {did_you_mean(text, LogFormat)}give {' or '.join(LogFormat)}"
+            f"{text!r} is not a log format: {did_you_mean(text, LogFormat)}use {' or '.join(LogFormat)}"
         ) from None
 
 
@@ -161,7 +161,7 @@ def parse_flag(text: str) -> bool:
         return True
     if text.lower() in ("0", "false", "no", "off"):
         return False
-    raise ValueError(f"{text!r} is neither true nor false: give true or false")
+    raise ValueError(f"{text!r} is neither true nor false: use true or false")
 
 
 def parse_conflict_detection(text: str) -> ConflictDetection:
@@ -172,7 +172,7 @@ def parse_conflict_detection(text: str) -> ConflictDetection:
     except ValueError:
         raise ValueError(
             f"{text!r} is not a kind of conflict detection: "
-            f"{did_you_mean(text, ConflictDetection)}give one of {', '.join(ConflictDetection)}"
+            f"{did_you_mean(text, ConflictDetection)}use one of {', '.join(ConflictDetection)}"
         ) from None
 
 
@@ -181,14 +181,14 @@ def parse_identity(text: str) -> IdentitySource:
         return IdentitySource(text)
     except ValueError:
         raise ValueError(
-            f"{text!r} is not a source of identity: {did_you_mean(text, IdentitySource)}give one of "
+            f"{text!r} is not a source of identity: {did_you_mean(text, IdentitySource)}use one of "
             f"{', '.join(IdentitySource)}"
         ) from None
 
 
 def parse_vendor_class(text: str) -> str:
     if len(text.encode()) > 255 or not text.isprintable():
-        raise ValueError(f"{text!r} is not a vendor class: give up to 255 printable bytes")
+        raise ValueError(f"{text!r} is not a vendor class: use up to 255 printable bytes")
     return text
 
 
@@ -196,9 +196,9 @@ def _seconds(text: str, least: float, most: float) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a number: give seconds from {least:g} to {most:g}") from None
+        raise ValueError(f"{text!r} is not a number: use {least:g} to {most:g} seconds") from None
     if not least <= seconds <= most:
-        raise ValueError(f"{text} is out of range: give seconds from {least:g} to {most:g}")
+        raise ValueError(f"{text} is out of range: use {least:g} to {most:g} seconds")
     return seconds
 
 
@@ -209,9 +209,7 @@ def parse_probe_timeout(text: str) -> ProbeTimeout:
 def parse_reconcile_interval(text: str) -> float:
     seconds = _seconds(text, 0, 86400)
     if 0 < seconds < 1:
-        raise ValueError(
-            f"{text} is out of range: give seconds from 1 to 86400, or 0 for once after the start"
-        )
+        raise ValueError(f"{text} is out of range: use 1 to 86400 seconds, or 0 for once after the start")
     return seconds
 
 
@@ -225,5 +223,5 @@ def parse_return_grace(text: str) -> float:
 
 def parse_network_name(text: str) -> str:
     if not text.strip():
-        raise ValueError(f"{text!r} is not a network name: give one, like lan, or leave the option out")
+        raise ValueError(f"{text!r} is not a network name: use a name like lan, or leave the option out")
     return text

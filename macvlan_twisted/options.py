@@ -147,7 +147,7 @@ def parse_driver_options(flag: str, kind: type[T], texts: Mapping[str, str]) -> 
             if name.startswith(_ENGINE_PREFIX):
                 continue
             raise RequestRefused(
-                f"unknown option {flag} {name}: {did_you_mean(name, by_spelling)}give one of "
+                f"unknown option {flag} {name}: {did_you_mean(name, by_spelling)}use one of "
                 f"{', '.join(sorted(each.name for each in options))}"
             )
         try:
@@ -158,7 +158,7 @@ def parse_driver_options(flag: str, kind: type[T], texts: Mapping[str, str]) -> 
             other = set_by[option.attribute]
             raise RequestRefused(
                 f"{flag} {name}={text} contradicts {flag} {other}={texts[other]}, which means the same: "
-                "give one of them"
+                "use one of them"
             )
         values[option.attribute], set_by[option.attribute] = value, name
     return kind(**values)

@@ -353,7 +353,7 @@ def _start_threads(start: Callable[[], None]) -> None:
     except RuntimeError as error:  # Python's, if the system has no thread left
         raise StartupError(
             f"{error}: the limit of processes and threads is reached; raise it (ulimit -u, TasksMax= of a systemd "
-            "unit), or give fewer --netlink-threads"
+            "unit), or lower --netlink-threads"
         ) from error
 
 

@@ -197,11 +197,11 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options = parser.parse_args(own)
     for name in options.parts:
         if name not in PARTS:
-            parser.error(f"there is no part {name!r}: give {', '.join(PARTS)}")
+            parser.error(f"there is no part {name!r}: use {', '.join(PARTS)}")
     options.engines = [each.strip() for each in options.engines.split(",")]
     for engine in options.engines:
         if engine not in VERSIONS:
-            parser.error(f"there is no engine {engine!r}: give {', '.join(VERSIONS)}")
+            parser.error(f"there is no engine {engine!r}: use {', '.join(VERSIONS)}")
     return options, extra
 
 

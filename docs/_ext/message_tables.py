@@ -51,7 +51,7 @@ _NO_ERRORS = {"failpoints.py", "message_templates.py", "owner.py"}
 
 _VERBS = (
     "act add allow ask bring change check choose correct create end find free give grant install leave let list load make move name pass put "
-    "raise remove rename report reserve restart run see set shorten start stop take try use write"
+    "raise remove rename report reserve restart run see set shorten specify start stop take try use write"
 )
 _REMEDY = re.compile(rf"[:;.] (?=(?:\[did you mean [A-Z_]+\? \])?(?:{'|'.join(_VERBS.split())})\b)")
 _PLACEHOLDERS = {
@@ -173,7 +173,7 @@ def log_calls() -> Iterator[LogCall]:
 _WRAPPERS = {"getErrorMessage", "rstrip", "decode", "replace", "value", "values"}
 """Methods and attributes that are named by what they are of."""
 _CONVERSIONS = {"sorted", "map", "str", "int", "len", "repr"}
-_LINKS = "[did you mean NAME? ]give one of LINKS, or a VLAN of one"
+_LINKS = "[did you mean NAME? ]use one of LINKS, or a VLAN of one"
 _SUGGESTIONS = {"did_you_mean": "[did you mean NAME? ]", "suggest_parent": _LINKS}
 
 

@@ -71,7 +71,7 @@ async def acquire(
         if wanted not in (None, offered.address) and not elsewhere:
             raise AcquireFailed(
                 f"the DHCP server {offered.server_id} on {context.parent} offers {offered.address} "
-                f"instead of {wanted} to {client.mac}: leave --ip out, give another address, or reserve "
+                f"instead of {wanted} to {client.mac}: leave --ip out, use another address, or reserve "
                 f"{wanted} for {client.mac} on the server",
                 hopeless=True,
             )

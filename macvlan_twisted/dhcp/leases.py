@@ -342,6 +342,6 @@ class Leases:
 
 def _has_one_already(terms: Terms) -> RequestRefused:
     return RequestRefused(
-        f"MAC address {terms.mac} has a DHCP lease on {terms.parent} already: give another "
+        f"MAC address {terms.mac} has a DHCP lease on {terms.parent} already: use another "
         "--mac-address, or remove the container that has it"
     )

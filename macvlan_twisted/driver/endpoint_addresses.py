@@ -343,7 +343,7 @@ async def refuse_used_by_others(
         return
     verdict = await conflicts.hold(network.parent, address, Holder(network.network_id))
     if isinstance(verdict, InUse):
-        # Remedy: give another address, or change the address of that host; the message says which option.
+        # Remedy: use another address, or change the address of that host; the message says which option.
         raise RequestRefused(
             f"{what} {address} is in use on {network.parent} by MAC {verdict.mac}, which "
             f"{verdict.how.value}: {remedy}"

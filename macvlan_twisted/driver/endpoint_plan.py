@@ -116,7 +116,7 @@ class EndpointPlanner:
         """Other IPAM drivers do not know the LAN's router, and hand out its address."""
         subnet = network.subnet_of(address.ip)
         if subnet is not None and address.ip == subnet.gateway:
-            raise RequestRefused(f"address {address.ip} is the gateway of its network: give another --ip")
+            raise RequestRefused(f"address {address.ip} is the gateway of its network: use another --ip")
         if network.on_dummy or address.ip not in self._config.gateways:
             return
         has_gateway = subnet is not None and subnet.gateway is not None

@@ -164,7 +164,7 @@ class Endpoints:
             raise RequestRefused(
                 f"address {' and '.join(map(str, forgotten.addresses))} is in use by "
                 f"{self._registry.names.endpoint(forgotten.endpoint_id)}, whose link is in a container: "
-                "stop that container, or give another --ip"
+                "stop that container, or use another --ip"
             )
         await self._removal.delete(
             requests.EndpointCall(forgotten.network_id, forgotten.endpoint_id),

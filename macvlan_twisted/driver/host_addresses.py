@@ -123,7 +123,7 @@ class HostAddresses:
             if endpoint.parent == network.parent and address in endpoint.addresses:
                 raise RequestRefused(
                     f"host address {address} is in use by "
-                    f"{self._registry.names.endpoint(endpoint.endpoint_id)}: give another one, or stop that "
+                    f"{self._registry.names.endpoint(endpoint.endpoint_id)}: use another one, or stop that "
                     "container"
                 )
 
@@ -160,12 +160,11 @@ async def choose_host_addresses(
         asked = _requested_address(subnets, [each for each in requested if each.version == version])
         if asked is not None and asked in others:
             raise RequestRefused(
-                f"host address {asked} is the host's own on {others[asked]} already: give one that is not "
-                "in use"
+                f"host address {asked} is the host's own on {others[asked]} already: use a free address"
             )
         if asked is not None and asked in routers:
             raise RequestRefused(
-                f"host address {asked} is the address of the LAN's router: give one that is not in use"
+                f"host address {asked} is the address of the LAN's router: use a free address"
             )
         chosen.append(await _secured(network, subnets, asked, present, pools))
     return tuple(chosen)
@@ -203,12 +202,12 @@ def _no_address(subnet: Subnet) -> RequestRefused:
     name = "host" if subnet.pool.version == 4 else "host6"
     if subnet.null_ipam:
         return RequestRefused(
-            "host access needs an address for the host, and this network has no IPAM: give one that "
+            "host access needs an address for the host, and this network has no IPAM: specify one that "
             "is outside the DHCP server's range with -o host_address=ADDRESS, or use -o "
             "host_access=false"
         )
     return RequestRefused(
         f"host access needs an address for the host in {subnet.pool}, which another IPAM driver "
-        f"manages: reserve one with --aux-address {name}=ADDRESS, give one with -o "
+        f"manages: reserve one with --aux-address {name}=ADDRESS, specify one with -o "
         "host_address=ADDRESS, or use -o host_access=false"
     )

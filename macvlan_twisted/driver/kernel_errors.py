@@ -15,7 +15,7 @@ from .parent_status import ParentAbsent
 def mac_in_use(holder: Endpoint, names: DisplayNames) -> RequestRefused:
     return RequestRefused(
         f"MAC address {holder.mac} is in use on parent {holder.parent} by {names.endpoint(holder.endpoint_id)} of network "
-        f"{names.network(holder.network_id)}: give another --mac-address or another --ip"
+        f"{names.network(holder.network_id)}: use another --mac-address or another --ip"
     )
 
 
@@ -39,7 +39,7 @@ def explained(
     if failure.errno == errno.EADDRINUSE:
         return RequestRefused(
             f"MAC address {mac} is in use on parent {parent} by the NIC itself or another container's "
-            "link: give another --mac-address"
+            "link: use another --mac-address"
         )
     if failure.errno == errno.ENODEV:
         return LinkError(

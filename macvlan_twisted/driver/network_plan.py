@@ -140,7 +140,7 @@ class NetworkPlanner:
                 # the network with --gateway and the router's address.
                 _log.warn(
                     "network {network}: no gateway for {pool}, so its containers have no default route{names}, and "
-                    "Docker's own IPAM may give the router's address {router} to a container; create it with "
+                    "Docker's own IPAM may assign the router's address {router} to a container; create it with "
                     "--gateway {router}",
                     network=network.short_id,
                     pool=pool,

@@ -42,7 +42,7 @@ def _mode(text: str) -> MacvlanMode:
         return MacvlanMode(text)
     except ValueError:
         raise ValueError(
-            f"requested macvlan mode '{text}' is not valid: {did_you_mean(text, MacvlanMode)}give one "
+            f"requested macvlan mode '{text}' is not valid: {did_you_mean(text, MacvlanMode)}use one "
             f"of {', '.join(MacvlanMode)}; 'bridge' mode is the macvlan driver default"
         ) from None
 
@@ -51,13 +51,11 @@ def parse_vlan_id(text: str) -> int:
     """A VLAN id of 802.1Q, 1 to 4094; 0 and 4095 are reserved."""
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
         raise ValueError(
-            f"unable to parse a valid vlan id from: {text} (ex. eth0.10 for vlan 10): give a number "
+            f"unable to parse a valid vlan id from: {text} (ex. eth0.10 for vlan 10): use a number "
             "from 1 to 4094"
         )
     if not 1 <= int(text) <= 4094:
-        raise ValueError(
-            f"vlan id must be between 1-4094, received: {int(text)}: give a number in that range"
-        )
+        raise ValueError(f"vlan id must be between 1-4094, received: {int(text)}: use a number in that range")
     return int(text)
 
 
@@ -76,7 +74,7 @@ def _host_addresses(text: str) -> tuple[IPAddress, ...]:
     addresses = tuple(parse_address(each) for each in text.replace(",", " ").split())
     if not addresses or len({each.version for each in addresses}) < len(addresses):
         raise ValueError(
-            f"{text!r} is not one address for each family: give one, or an IPv4 and an IPv6 address "
+            f"{text!r} is not one address for each family: use one, or an IPv4 and an IPv6 address "
             "with a comma"
         )
     return addresses

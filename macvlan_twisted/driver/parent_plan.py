@@ -67,7 +67,7 @@ def _steps_to(name: str, by_name: Mapping[str, LinkFacts]) -> tuple[VlanStep, ..
     try:
         vlan_id = parse_vlan_id(id_text)
     except ValueError as error:
-        # Remedy: give a VLAN id from 1 to 4094 behind the dot.
+        # Remedy: use a VLAN id from 1 to 4094 behind the dot.
         raise RequestRefused(f"-o parent={name}: {error}") from None
     below = _steps_to(lower_name, by_name)
     return (*below, _vlan_on(below[-1].link if below else lower_name, vlan_id, by_name, name))
@@ -106,7 +106,7 @@ def suggest_parent(name: str, links: Iterable[LinkFacts]) -> str:
         return "create it first, this host has no link that can be a parent"
     more = ", ..." if len(candidates) > _MOST_CANDIDATES else ""
     listed = ", ".join(candidates[:_MOST_CANDIDATES]) + more
-    return f"{did_you_mean(name, candidates)}give one of {listed}, or a VLAN of one, like {candidates[0]}.10"
+    return f"{did_you_mean(name, candidates)}use one of {listed}, or a VLAN of one, like {candidates[0]}.10"
 
 
 def _may_be_parent(link: LinkFacts) -> bool:
@@ -156,7 +156,7 @@ def refuse_unfit(link: LinkFacts, allow_wireless_parent: bool, mtu: int | None) 
         )
     if mtu is not None and mtu > link.mtu:
         raise RequestRefused(
-            f"mtu {mtu} is more than the {link.mtu} of parent {link.name}: give at most {link.mtu}"
+            f"mtu {mtu} is more than the {link.mtu} of parent {link.name}: use at most {link.mtu}"
         )
 
 

@@ -49,7 +49,7 @@ def refuse_link_local(subnets: Iterable[Subnet], internal: bool) -> None:
         if each.managed_here and is_link_local(each.pool) and not internal:
             raise RequestRefused(
                 f"subnet {each.pool} is link-local and works on internal networks only: add --internal, "
-                "or give the LAN's own --subnet"
+                "or use the LAN's own --subnet"
             )
 
 

@@ -61,7 +61,7 @@ class PoolMatch:
         if found and not any(each.fits(parents) for each in found):
             raise RequestRefused(
                 f"--ipam-opt parent={found[0].parent} is not the network's parent "
-                f"{' or '.join(sorted(parents))} (pool {found[0].described()}): give the same parent in "
+                f"{' or '.join(sorted(parents))} (pool {found[0].described()}): use the same parent in "
                 "-o parent= and --ipam-opt parent="
             )
 
@@ -326,7 +326,7 @@ class PoolBinding:
         if address is None and pools[0].dhcp:
             raise RequestRefused(
                 f"host access needs an address for the host in {pools[0].prefix}, where a DHCP server "
-                "assigns the others: give one outside its range with -o host_address=ADDRESS, or use -o "
+                "assigns the others: specify one outside its range with -o host_address=ADDRESS, or use -o "
                 "host_access=false"
             )
         if address is None:

@@ -62,7 +62,7 @@ class PoolPlanner:
         facts = await self._discover(parent)
         if facts.prefix_length is None:
             raise RequestRefused(
-                f"DHCP server {facts.server_id} on {parent} sends no subnet mask: give --subnet and --gateway"
+                f"DHCP server {facts.server_id} on {parent} sends no subnet mask: specify --subnet and --gateway"
             )
         prefix = IPv4Network((facts.offered, facts.prefix_length), strict=False)
         router = facts.router if facts.router in prefix else None
@@ -74,7 +74,7 @@ class PoolPlanner:
             return await self._leases.discover(parent)
         except LinkError as failure:
             raise RequestRefused(
-                f"no DHCP server can be asked on {parent} ({failure}): bring the parent up, or give "
+                f"no DHCP server can be asked on {parent} ({failure}): bring the parent up, or specify "
                 "--subnet and --gateway"
             ) from None
 
@@ -120,20 +120,20 @@ def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
         prefix = _default_prefix(config, parent, version)
     if prefix.version != version:
         raise RequestRefused(
-            f"subnet {prefix} is not of IPv{version}, which was requested: give a subnet of that family"
+            f"subnet {prefix} is not of IPv{version}, which was requested: use a subnet of that family"
         )
     barred = range_without_lan(prefix)
     if barred is not None and not is_link_local(
         prefix
     ):  # CreateNetwork refuses that unless the network is internal
         raise RequestRefused(
-            f"subnet {prefix} contains {barred}, which no host on a LAN may have: give the LAN's own --subnet"
+            f"subnet {prefix} contains {barred}, which no host on a LAN may have: use the LAN's own --subnet"
         )
     part = request.sub_pool
     if part is None and request.pool in (None, config.subnet_of_version(version)):
         part = config.ip_range_in(prefix)
     if part is not None and (part.version != version or not part.subnet_of(prefix)):  # type: ignore[arg-type]
-        raise RequestRefused(f"--ip-range {part} is not in --subnet {prefix}: give a part of it")
+        raise RequestRefused(f"--ip-range {part} is not in --subnet {prefix}: use a part of that subnet")
     return Pool(
         pool_id=pool_id_for(request, nonce),
         address_space=request.address_space,
@@ -162,11 +162,11 @@ def _default_prefix(config: Config, parent: str, version: int) -> IPNetwork:
     if parent != (config.host_interface or ""):
         raise RequestRefused(
             f"no subnet is known for parent {parent}, only for the host interface "
-            f"{config.host_interface or '(none)'}: give --subnet and --gateway"
+            f"{config.host_interface or '(none)'}: specify --subnet and --gateway"
         )
     if prefix is None:
         raise RequestRefused(
-            f"no IPv{version} subnet is known for {parent or 'any parent'}: give --subnet, or start "
+            f"no IPv{version} subnet is known for {parent or 'any parent'}: specify --subnet, or start "
             "the plugin with --macvlan-subnet"
         )
     return prefix
@@ -185,5 +185,5 @@ def refuse_overlap(pool: Pool, others: Mapping[str, Pool]) -> None:
         ):
             raise RequestRefused(
                 f"subnet {pool.prefix} overlaps {other.prefix}, which is in use on parent "
-                f"{pool.parent or '(none)'}: give --subnet {other.prefix}, with a part of it as --ip-range"
+                f"{pool.parent or '(none)'}: specify --subnet {other.prefix}, with a part of it as --ip-range"
             )

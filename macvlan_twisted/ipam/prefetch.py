@@ -391,7 +391,7 @@ def inconclusive_error(pool: Pool, reason: str) -> RequestRefused:
 def _addresses_in_use_error(pool: Pool, search: AddressSearch) -> RequestRefused:
     return RequestRefused(
         f"no free address found in pool {pool.described()}: {search.conflicts_in_a_row} in a "
-        f"row are in use by others on {pool.lan_parent}, the last one by MAC {search.mac}; give "
+        f"row are in use by others on {pool.lan_parent}, the last one by MAC {search.mac}; use "
         "another --ip-range, or stop the router that answers for all of them (proxy ARP), or "
         "create the network with --ipam-opt conflict_detection=off"
     )

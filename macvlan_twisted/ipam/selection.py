@@ -145,7 +145,7 @@ class AddressSelection:
         if user is not None:
             raise RequestRefused(
                 f"address {address} is in use on {pool.lan_parent} by {user}; it was noticed after it was "
-                "allocated: start the container again; with --ip, give another one or change the address "
+                "allocated: start the container again; with --ip, use another one or change the address "
                 "of that host"
             )
 
@@ -265,7 +265,7 @@ class AddressSelection:
         span = usable_span(pool.prefix)
         if address not in pool.prefix or not span.first <= int(address) <= span.last:
             raise RequestRefused(
-                f"{purpose.value} address {address} is not a host address of {pool.prefix}: give one from "
+                f"{purpose.value} address {address} is not a host address of {pool.prefix}: use one from "
                 f"{pool.address(span.first)} to {pool.address(span.last)}"
             )
 
@@ -279,7 +279,7 @@ class AddressSelection:
         number = int(address)
         if shared.is_endpoint_address(number):
             raise RequestRefused(
-                f"{purpose.value} address {address} of {pool.prefix} is in use by a container: give "
+                f"{purpose.value} address {address} of {pool.prefix} is in use by a container: use "
                 "another one"
             )
         # The engine requests each auxiliary address once per pool: the second request comes from a user or a container.
@@ -287,12 +287,12 @@ class AddressSelection:
         if is_repeated or (purpose is Purpose.ENDPOINT and number in shared.reserved):
             raise RequestRefused(
                 f"address {address} of {pool.prefix} is reserved as a network's gateway or auxiliary "
-                "address: give another one"
+                "address: use another one"
             )
         if purpose in (Purpose.AUXILIARY, Purpose.HOST) and shared.is_unconfirmed(number):
             raise RequestRefused(
                 f"{purpose.value} address {address} of {pool.prefix} is in use by another network, as a "
-                "container's or an auxiliary address: give another one, or remove that network first"
+                "container's or an auxiliary address: use another one, or remove that network first"
             )
 
 
@@ -303,5 +303,5 @@ def _key(pool: Pool) -> tuple[str, str]:
 def in_use_error(pool: Pool, address: IPAddress, verdict: InUse) -> RequestRefused:
     return RequestRefused(
         f"address {address} is in use on {pool.lan_parent} by MAC {verdict.mac}, which "
-        f"{verdict.how.value}: give another --ip, or change the address of that host"
+        f"{verdict.how.value}: use another --ip, or change the address of that host"
     )

@@ -42,7 +42,7 @@ class HostRoutes:
         """
         if address in self.addresses_on(parent):
             raise RequestRefused(
-                f"address {address} is the host's own on parent {parent} (-o host_access): give another "
+                f"address {address} is the host's own on parent {parent} (-o host_access): use another "
                 f"--ip, and create the network with --aux-address host={address}"
             )
 

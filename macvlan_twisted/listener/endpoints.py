@@ -39,7 +39,7 @@ def endpoint_of(reactor: Any, listen: str) -> Any:
         ImportError,
     ) as error:  # each kind has its own
         hint = ": is this started by a socket unit of systemd?" if listen.startswith("systemd:") else ""
-        # Remedy: give a path, as unix:/run/x.sock; the message may say more.
+        # Remedy: specify a path, for example unix:/run/x.sock; the message may say more.
         raise StartupError(f"--listen {listen} is not an endpoint to listen on ({error}){hint}") from error
 
 
@@ -82,7 +82,7 @@ def parse_unix(listen: str) -> UnixEndpoint:
     endpoint.listen(cast(Any, None))
     if not parsed.path:
         raise StartupError(
-            f"--listen {listen} is not an endpoint to listen on: give a path, as unix:/run/x.sock"
+            f"--listen {listen} is not an endpoint to listen on: specify a path, for example unix:/run/x.sock"
         )
     return parsed
 
@@ -99,7 +99,7 @@ def listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
         endpoint.listen(site).addBoth(outcome.append)
     if not outcome:
         raise StartupError(
-            f"--listen {where} does not listen immediately: give a unix, tcp or systemd endpoint"
+            f"--listen {where} does not listen immediately: use a unix, tcp or systemd endpoint"
         )
     if isinstance(outcome[0], Failure):
         # Remedy: act on the reason, or choose another endpoint.

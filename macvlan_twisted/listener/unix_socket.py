@@ -101,7 +101,7 @@ class SocketFile:
                 os.chmod(self.path, self._mode)
         except OSError as error:
             raise StartupError(
-                f"--socket-group {group}: cannot give the socket to that group ({error.strerror}): run as "
+                f"--socket-group {group}: cannot set the socket's group ({error.strerror}): run as "
                 "root or as a member of it"
             ) from error
 

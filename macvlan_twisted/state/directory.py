@@ -81,7 +81,7 @@ def _refuse_files_of_others(directory: Path, us: int) -> list[str]:
             what = "is a link" if stat.S_ISLNK(it.st_mode) else f"belongs to {_name(it.st_uid)}"
             raise StartupError(
                 f"{entry} {what}, and a file in a state directory must belong to {_name(us)}: find out "
-                "who put it there, and remove it or give it to that user; or choose another --state-dir"
+                "who put it there, and remove it or make that user its owner; or choose another --state-dir"
             )
         names.append(entry.name)
     return names

@@ -105,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     for name in options.parts:
         if name not in NAMES:
-            parser.error(f"there is no part {name!r}: give {', '.join(NAMES)}")
+            parser.error(f"there is no part {name!r}: use {', '.join(NAMES)}")
     seconds = options.seconds or (0.5 if options.short else 4.0)
     told_of = machine()
     print(", ".join(f"{name} {value}" for name, value in told_of.items()), flush=True)

@@ -120,16 +120,16 @@ def test_two_names_of_one_option_must_agree(docker_host: DockerHost) -> None:
 
 
 WRONG = {  # more of them, with the whole texts, are in test_refusals
-    "mode=bride": "requested macvlan mode 'bride' is not valid: did you mean bridge? give one of bridge, ",
+    "mode=bride": "requested macvlan mode 'bride' is not valid: did you mean bridge? use one of bridge, ",
     "macvlan_mode=Bridge": "requested macvlan mode 'Bridge' is not valid",
     "mtu=many": "-o mtu: ",
     "mtu=-1": "-o mtu: ",
     "mtu=67": "-o mtu: ",
     "com.docker.network.driver.mtu=1e3": "-o com.docker.network.driver.mtu: ",
     "mtu=1501": "mtu 1501 is more than the 1500 of parent eth1",
-    "bcqueuelen=-1": "-o bcqueuelen: -1 is out of range: give a number from 0",
+    "bcqueuelen=-1": "-o bcqueuelen: -1 is out of range: use a number from 0",
     "bcqueuelen=4294967296": "-o bcqueuelen: ",
-    "bclim=many": "-o bclim: 'many' is not a whole number: give a number from -1",
+    "bclim=many": "-o bclim: 'many' is not a whole number: use a number from -1",
     "nopromisc=perhaps": "-o nopromisc: 'perhaps' is neither true nor false",
     "source_macs=": "no MAC address is given: name at least one",
     "source_macs=01:00:5e:00:00:01": "multicast",
@@ -140,8 +140,8 @@ WRONG = {  # more of them, with the whole texts, are in test_refusals
     "parent=": "-o parent: ",
     "parent=a-name-of-16-byte": "-o parent: ",
     "parent=../eth1": "-o parent: ",
-    "Parent=eth1": f"unknown option -o Parent: did you mean parent? give one of {KNOWN}",
-    "ipvlan_mode=l2": f"unknown option -o ipvlan_mode: did you mean macvlan_mode? give one of {KNOWN}",
+    "Parent=eth1": f"unknown option -o Parent: did you mean parent? use one of {KNOWN}",
+    "ipvlan_mode=l2": f"unknown option -o ipvlan_mode: did you mean macvlan_mode? use one of {KNOWN}",
 }
 
 

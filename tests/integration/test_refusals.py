@@ -23,11 +23,11 @@ ACCESS = "--opt=host_access=true"
 NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
     # -o: keys and values
     (*SUBNET, "--opt=parrent=eth1"): (
-        "unknown option -o parrent: did you mean parent? give one of ",
+        "unknown option -o parrent: did you mean parent? use one of ",
         "host_access",
     ),
     (*SUBNET, "--opt=parent=eth9"): (
-        "parent interface eth9 was not found on the Docker host: did you mean eth1? give one of eth1, eth2, or a VLAN of one, ",
+        "parent interface eth9 was not found on the Docker host: did you mean eth1? use one of eth1, eth2, or a VLAN of one, ",
     ),
     (*SUBNET, "--opt=parent=eth9.20"): (
         "parent interface eth9 was not found on the Docker host: did you mean eth1? ",
@@ -36,35 +36,33 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         "-o parent: loopback interface is not a valid macvlan parent link: name a NIC",
     ),
     (*SUBNET, "--opt=parent=eth1.5000"): (
-        "-o parent=eth1.5000: vlan id must be between 1-4094, received: 5000: give",
+        "-o parent=eth1.5000: vlan id must be between 1-4094, received: 5000: use",
     ),
     (*SUBNET, "--opt=vlan_id=ten"): (
         "-o vlan_id: unable to parse a valid vlan id from: ten",
-        "give a number from 1",
+        "use a number from 1",
     ),
     ("--internal", *SUBNET, "--opt=vlan_id=20"): (
         "-o vlan_id=20 needs a parent: name a NIC with -o parent=",
     ),
     (*SUBNET, "--opt=mode=brigde"): (
-        "-o mode: requested macvlan mode 'brigde' is not valid: did you mean bridge? give",
+        "-o mode: requested macvlan mode 'brigde' is not valid: did you mean bridge? use",
     ),
-    (*SUBNET, "--opt=mtu=many"): ("-o mtu: 'many' is not a whole number: give an MTU in bytes from 68",),
-    (*SUBNET, "--opt=mtu=9000"): ("mtu 9000 is more than the 1500 of parent eth1: give at most 1500",),
-    (*SUBNET, "--opt=announce=maybe"): (
-        "-o announce: 'maybe' is neither true nor false: give true or false",
-    ),
+    (*SUBNET, "--opt=mtu=many"): ("-o mtu: 'many' is not a whole number: use an MTU in bytes from 68",),
+    (*SUBNET, "--opt=mtu=9000"): ("mtu 9000 is more than the 1500 of parent eth1: use at most 1500",),
+    (*SUBNET, "--opt=announce=maybe"): ("-o announce: 'maybe' is neither true nor false: use true or false",),
     (*SUBNET, "--opt=conflict_detection=strickt"): (
-        "-o conflict_detection: 'strickt' is not a kind of conflict detection: did you mean strict? give one of on, off, strict",
+        "-o conflict_detection: 'strickt' is not a kind of conflict detection: did you mean strict? use one of on, off, strict",
     ),
     (*SUBNET, "--opt=identity=adress"): (
-        "-o identity: 'adress' is not a source of identity: did you mean address? give one of name, address, random",
+        "-o identity: 'adress' is not a source of identity: did you mean address? use one of name, address, random",
     ),
     (*SUBNET, "--opt=source_macs=house"): (
         "-o source_macs: 'house' is not a MAC address: write it like 02:42:",
     ),
     # -o: what contradicts what
     (*SUBNET, "--opt=mode=bridge", "--opt=macvlan_mode=vepa"): (
-        ": they mean the same|which means the same: give one of them",
+        ": they mean the same|which means the same: use one of them",
     ),
     (*SUBNET, "--opt=nopromisc"): ("-o nopromisc needs mode passthru, and the mode is bridge: leave it out",),
     (*SUBNET, "--opt=allow_parent_mac_change"): (
@@ -91,7 +89,7 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         "host access needs an address for the host in 192.168.77.0/24",
         "reserve one with --aux-address host=",
     ),
-    (NULL, ACCESS): ("host access needs an address for the host, and this network has no IPAM: give one",),
+    (NULL, ACCESS): ("host access needs an address for the host, and this network has no IPAM: specify one",),
     (*SUBNET, ACCESS, "--opt=host_address=fd00::9"): (
         "-o host_address=fd00::9 has no IPv6 subnet in this network: add one",
     ),
@@ -110,17 +108,17 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     # --ipam-opt
     (OURS, *SUBNET, "--ipam-opt=parnet=eth1"): (
-        "unknown option --ipam-opt parnet: did you mean parent? give one of ",
+        "unknown option --ipam-opt parnet: did you mean parent? use one of ",
     ),
     (OURS, *SUBNET, "--ipam-opt=parent=a/b"): (
-        "--ipam-opt parent: 'a/b' is not an interface name: give 1 to 15 characters",
+        "--ipam-opt parent: 'a/b' is not an interface name: use 1 to 15 characters",
     ),
     (OURS, "--ipam-opt=parent=eth2"): (
-        "no subnet is known for parent eth2, only for the host interface eth1: give --subnet",
+        "no subnet is known for parent eth2, only for the host interface eth1: specify --subnet",
     ),
     (OURS, *SUBNET, "--ipam-opt=parent=eth2", "--opt=parent=eth1"): (
         "--ipam-opt parent=eth2 is not the network's parent eth1",
-        "give the same parent in -o parent= and --ipam-opt parent=",
+        "use the same parent in -o parent= and --ipam-opt parent=",
     ),
     (OURS, *SUBNET, "--opt=conflict_detection=off"): (
         "-o conflict_detection=off has no effect without --ipam-opt conflict_detection=off",
@@ -139,13 +137,13 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     (OURS, "--subnet=224.0.0.0/24"): (
         "subnet 224.0.0.0/24 contains 224.0.0.0/4 (multicast), ",
-        "give the LAN's own --subnet",
+        "use the LAN's own --subnet",
     ),
     (OURS, "--subnet=192.168.77.128/25"): (
-        "subnet 192.168.77.128/25 overlaps 192.168.77.0/24, which is in use on parent eth1: give --subnet 192.168.77.0/24",
+        "subnet 192.168.77.128/25 overlaps 192.168.77.0/24, which is in use on parent eth1: specify --subnet 192.168.77.0/24",
     ),
     (OURS, "--subnet=192.168.77.0/24", "--gateway=192.168.77.255"): (
-        "gateway address 192.168.77.255 is not a host address of 192.168.77.0/24: give one from 192.168.77.1 to ",
+        "gateway address 192.168.77.255 is not a host address of 192.168.77.0/24: use one from 192.168.77.1 to ",
     ),
     (OURS, *SUBNET, "--aux-address=me=192.168.77.66"): (
         "auxiliary address 192.168.77.66 of 192.168.77.0/24 is in use by a container: ",
@@ -155,22 +153,22 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
 
 CONTAINERS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--ip=192.168.77.66",): (
-        "endpoint address 192.168.77.66 of 192.168.77.0/24 is in use by a container: give another one",
+        "endpoint address 192.168.77.66 of 192.168.77.0/24 is in use by a container: use another one",
     ),
     ("--ip=192.168.77.1",): (
         "address 192.168.77.1 of 192.168.77.0/24 is reserved as a network's gateway",
-        "give another",
+        "use another",
     ),
     (f"--ip={NEIGHBOUR}",): (
         f"address {NEIGHBOUR} is in use on eth1 by MAC ",
-        "which answers for it: give another --ip",
+        "which answers for it: use another --ip",
     ),
     ("--mac-address=01:00:5e:00:00:01",): (
         "'01:00:5e:00:00:01' is a multicast MAC address: make its first byte even",
     ),
     ("--mac-address=02:00:00:00:00:77",): (
         "MAC address 02:00:00:00:00:77 is in use on parent eth1 by ",
-        "of network lan: give another --mac-address",
+        "of network lan: use another --mac-address",
     ),
     (): (
         "pool 192.168.77.0/24 (range 192.168.77.64/30) is exhausted, 4 of 4 addresses are allocated: remove containers, or create "

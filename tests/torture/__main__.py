@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     for name in options.parts:
         if name not in NAMES:
-            parser.error(f"there is no part {name!r}: give {', '.join(NAMES)}")
+            parser.error(f"there is no part {name!r}: use {', '.join(NAMES)}")
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     began = time.monotonic()
     print(f"seed {seed}", flush=True)

@@ -165,7 +165,7 @@ class AliasTests(SynchronousTestCase):
             self.assertEqual(from_texts((name, one), (alias, other)), twice)
             in_environment = Config.from_texts((), {variable_of(name): other, variable_of(alias): one})
             self.assertEqual(in_environment, twice)
-        with self.assertRaisesRegex(ValueError, "--macvlan-subnet is given 2 times for IPv4"):
+        with self.assertRaisesRegex(ValueError, "--macvlan-subnet is set 2 times for IPv4"):
             from_texts(("subnet", "10.0.0.0/24"), ("macvlan-subnet", "10.0.1.0/24"))
 
     def test_command_line_alias_wins_over_the_variable_of_the_name(self) -> None:
@@ -198,7 +198,7 @@ class WrongValueTests(SynchronousTestCase):
             ("netlink-threads", "65", "from 1 to 64"),
             ("docker-host", "tcp://1.2.3.4:2375", "unix:///var/run/docker.sock"),
             ("log-format", "xml", "text or json"),
-            ("create-network", " ", "give one, like lan"),
+            ("create-network", " ", "use a name like lan"),
         ):
             for where, texts, environment in (
                 (f"--{name}", [(name, text)], {}),
@@ -222,9 +222,9 @@ class WrongValueTests(SynchronousTestCase):
             ("identity", "adress", "address"),
             ("log-format", "jason", "json"),
         ):
-            with self.assertRaisesRegex(ValueError, rf"'{text}' is .*: did you mean {meant}\? give "):
+            with self.assertRaisesRegex(ValueError, rf"'{text}' is .*: did you mean {meant}\? use "):
                 from_texts((name, text))
-        with self.assertRaisesRegex(ValueError, "'xyz' is not a macvlan mode: give one of"):
+        with self.assertRaisesRegex(ValueError, "'xyz' is not a macvlan mode: use one of"):
             from_texts(("mode", "xyz"))
 
     def test_addresses_are_set_once_for_each_family(self) -> None:

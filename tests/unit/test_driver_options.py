@@ -67,8 +67,8 @@ class KeyTests(OptionsTestCase):
         self.assertIn("unknown option", self.refusal_of({"com.dockerx": "x"}))
 
     def test_unknown_key_suggests_a_near_one(self) -> None:
-        self.assertIn("-o parrent: did you mean parent? give one of", self.refusal_of({"parrent": "eth1"}))
-        self.assertIn("-o zebra: give one of", self.refusal_of({"zebra": "x"}))
+        self.assertIn("-o parrent: did you mean parent? use one of", self.refusal_of({"parrent": "eth1"}))
+        self.assertIn("-o zebra: use one of", self.refusal_of({"zebra": "x"}))
 
     def test_spellings_are_unique(self) -> None:
         names = [name for option in OPTIONS for name in option.spellings]

@@ -205,7 +205,7 @@ class PlanTests(SynchronousTestCase):
 class OptionTests(SynchronousTestCase):
     def test_invalid_options_are_refused_by_name(self) -> None:
         for options, words in (
-            ({"parnet": "eth0"}, ("--ipam-opt parnet", "give one of", "parent")),
+            ({"parnet": "eth0"}, ("--ipam-opt parnet", "use one of", "parent")),
             ({"parent": "a b"}, ("--ipam-opt parent",)),
         ):
             with self.assertRaises(RequestRefused) as caught:
