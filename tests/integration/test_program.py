@@ -561,5 +561,5 @@ def test_socket_from_systemd_is_used_and_stays(ours: Program, tmp_path: Path, st
 
 def test_systemd_endpoint_without_systemd_is_refused(ours: Program) -> None:
     endpoint = "systemd:domain=UNIX:index=0"
-    assert refused_for(ours.attempt(NIC, f"--listen={endpoint}"), f"--listen {endpoint} is no endpoint")
-    assert refused_for(ours.attempt(NIC, "--listen=pigeon:coop"), "--listen pigeon:coop is no endpoint")
+    assert refused_for(ours.attempt(NIC, f"--listen={endpoint}"), f"--listen {endpoint} is not an endpoint")
+    assert refused_for(ours.attempt(NIC, "--listen=pigeon:coop"), "--listen pigeon:coop is not an endpoint")
