@@ -50,7 +50,7 @@ def parse_network(text: str) -> IPNetwork:
         return ipaddress.ip_network(text)
     except ValueError:
         pass
-    raise ValueError(f"{text!r} is not a subnet, its host bits are not zero: write {meant}")
+    raise ValueError(f"{text!r} is not a subnet, because its host bits are not zero: write {meant}")
 
 
 def range_without_lan(network: IPNetwork) -> str | None:
@@ -88,7 +88,7 @@ def parse_mac(text: str) -> str:
     if int(mac[:2], 16) & 1:
         raise ValueError(f"{text!r} is a multicast MAC address: make its first byte even")
     if mac == "00:00:00:00:00:00":
-        raise ValueError(f"{text!r} has only zeros and is no MAC address: write it like 02:42:c0:a8:01:07")
+        raise ValueError(f"{text!r} is all zeros and not a MAC address: write it like 02:42:c0:a8:01:07")
     return mac
 
 

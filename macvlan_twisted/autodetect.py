@@ -65,10 +65,10 @@ def detect(
     hints: list[str] = []
     interface = config.host_interface
     if interface is not None:
-        reasons.append(f"host interface {interface}: as given")
+        reasons.append(f"host interface {interface}: as configured")
     elif default_routes:
         interface = default_routes[0].link
-        reasons.append(f"host interface {interface}: the default route leaves by it")
+        reasons.append(f"host interface {interface}: from the default route")
     else:
         hints.append(
             "host interface: unknown, since there is no default route; networks without -o parent= will be internal: set "
@@ -124,7 +124,7 @@ def _fill_family(
 ) -> None:
     subnet, gateway = config.subnet_of_version(version), config.gateway_of_version(version)
     if subnet is not None:
-        reasons.append(f"subnet {subnet}: as given")
+        reasons.append(f"subnet {subnet}: as configured")
     else:
         fitting = [
             each.network
@@ -136,18 +136,18 @@ def _fill_family(
         if fitting:
             subnet = fitting[0]
             subnets.append(subnet)
-            reasons.append(f"subnet {subnet}: {interface} is in it")
+            reasons.append(f"subnet {subnet}: from the address of {interface}")
         elif gateway is not None:
             reasons.append(
                 f"no IPv{version} subnet: gateway {gateway} is in none of {interface}'s; specify --macvlan-subnet"
             )
     if gateway is not None:
-        reasons.append(f"gateway {gateway}: as given")
+        reasons.append(f"gateway {gateway}: as configured")
     elif subnet is not None:
         router = next((each for each in routers if each in subnet), None)
         if router is not None:
             gateways.append(router)
-            reasons.append(f"gateway {router}: the default route of {interface} shows it")
+            reasons.append(f"gateway {router}: from the default route of {interface}")
 
 
 def _interfaces(wrong: str, names: Sequence[str]) -> str:
@@ -161,7 +161,7 @@ def _hints(link: LinkFacts) -> list[str]:
     if link.is_wireless:
         hints.append(
             f"{link.name} is a Wi-Fi interface: access points drop frames of MAC addresses that did not associate "
-            "with them, so containers will not be heard; use a wired NIC"
+            "with them, so containers cannot reach the LAN; use a wired NIC"
         )
     if link.bridge is not None:
         hints.append(
@@ -170,6 +170,6 @@ def _hints(link: LinkFacts) -> list[str]:
     if link.driver in _ONE_MAC_DRIVERS:
         hints.append(
             f"{link.name} is a virtual NIC of {_ONE_MAC_DRIVERS[link.driver]}: many virtual switches pass the frames "
-            "of one MAC address only; allow MAC spoofing or promiscuous mode on its port if containers are not heard"
+            "of one MAC address only; allow MAC spoofing or promiscuous mode on its port if containers cannot reach the LAN"
         )
     return hints

@@ -142,8 +142,8 @@ class MacvlanService(Service):
                     left = max(0.0, deadline - self._clock.seconds())
                     await ensureDeferred(_finished(stopped)).addTimeout(left, self._clock)
             except (TimeoutError, StuckThread):
-                # Cause: the kernel or the disk did not answer in time. Remedy: check the disk and the
-                # kernel log; the next start finishes what was begun.
+                # Cause: the kernel or the disk did not answer in time. Remedy: check the disk and the kernel
+                # log; the next start finishes the interrupted work.
                 _log.error("{part}: not stopped in time, abandoned", part=part.name)
             except Exception:
                 _log.failure("{part}: stopping failed", part=part.name)
@@ -251,7 +251,7 @@ def _parts(
         server = Server(listener, PluginSite(app.resource(), clock), app, clock)
     kernel.close()  # from now on each thread has a socket of its own
     _log.info(
-        "driver initialised: macvlan-twisted {version} as {name}, {networks} networks and {endpoints} endpoints in state",
+        "driver initialised: macvlan-twisted {version} as {name} (networks: {networks}, endpoints: {endpoints})",
         version=VERSION_TEXT,
         name=config.plugin_name,
         networks=len(plugin.registry.networks),
@@ -332,8 +332,8 @@ class _LinkEvents:
             self._events.open()
             self._events.listen(self._monitor.handle_event)
         except LinkError as failure:
-            # Cause: the kernel refused a netlink socket for link events. Remedy: act on the reason and
-            # restart the plugin.
+            # Cause: the kernel refused a netlink socket for link events. Remedy: see the reason in the line
+            # and restart the plugin.
             _log.warn(
                 "link monitoring: unavailable, changes are noticed with delay ({reason})", reason=str(failure)
             )
@@ -365,7 +365,7 @@ def _log_detected(detected: Detected) -> None:
         # Cause: containers may not be reachable, or networks be internal. Remedy: named in the line.
         _log.warn("{hint}", hint=hint)
     if config.plugin_name == SHADOWED_PLUGIN_NAME and config.listen is None:
-        # Cause: --plugin-name macvlan. Remedy: choose another --plugin-name.
+        # Cause: the service was started with --plugin-name macvlan. Remedy: choose another --plugin-name.
         _log.warn(
             "plugin name macvlan: Docker's builtin driver of that name comes first, so networks created with "
             "-d macvlan do not come here; choose another --plugin-name"

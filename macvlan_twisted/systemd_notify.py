@@ -137,7 +137,7 @@ class SystemdNotifications:
             # Cause: systemd's socket refuses the message. Remedy: set NotifyAccess=main in the unit, or
             # remove Type=notify.
             _log.warn(
-                "systemd: cannot be notified over {address}: {reason}; a unit with Type=notify takes the start for failed",
+                "systemd: cannot be notified over {address}: {reason}; a unit with Type=notify considers the start failed",
                 address=self._notifier.address,
                 reason=error.strerror,
             )

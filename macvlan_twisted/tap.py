@@ -69,7 +69,7 @@ class Options(usage.Options):
 
     def parseArgs(self, *arguments: str) -> None:
         if arguments:
-            raise usage.UsageError(f"{arguments[0]!r} is no option: write --NAME=VALUE")
+            raise usage.UsageError(f"{arguments[0]!r} is not an option: write --NAME=VALUE")
 
     def getUsage(self, width: int | None = None) -> str:
         """All options by purpose. Twisted's own text has them in one list, by the alphabet."""
@@ -181,7 +181,8 @@ def makeService(options: Options) -> MacvlanService:
     _handle_signals(cast(Any, reactor))
     cast(Any, reactor).callWhenRunning(_spare_garbage_collection)
     for variable, question in misspelt_variables(os.environ):
-        # Cause: a variable is misspelt, and sets nothing. Remedy: correct it, in /etc/default/macvlan-twisted for the unit.
+        # Cause: the name of a variable is misspelt, so it has no effect. Remedy: correct it, in
+        # /etc/default/macvlan-twisted for the unit.
         _log.warn(
             "environment variable {variable}: no such option; {question}",
             variable=variable,

@@ -53,13 +53,24 @@ _VERBS = (
     "act add allow ask bring change check choose correct create end find free give grant install leave let list load make move name pass put "
     "raise remove rename report reserve restart run see set shorten specify start stop take try use write"
 )
-_REMEDY = re.compile(rf"[:;.] (?=(?:\[did you mean [A-Z_]+\? \])?(?:{'|'.join(_VERBS.split())})\b)")
+_REMEDY = re.compile(rf"[:;.] (?=(?:\[[^\]]+\])?(?:{'|'.join(_VERBS.split())})\b)")
 _PLACEHOLDERS = {
     "PREFIX": "SUBNET",
     "TEXT": "VALUE",
     "ASKED": "ADDRESS",
     "DESCRIBED": "POOL",
     "STRERROR": "REASON",
+    "FITTING": "SUBNET",
+    "PART": "IP_RANGE",
+    "SUB_POOL": "IP_RANGE",
+    "LAN_PARENT": "PARENT",
+    "SERVER_ID": "SERVER",
+    "ABBREVIATED": "VALUE",
+    "TEXTS": "VALUES",
+    "CONFLICTS_IN_A_ROW": "NUMBER",
+    "LONGEST_OPTION": "NUMBER",
+    "ONE_MAC_DRIVERS": "HYPERVISOR",
+    "LARGER": "larger --subnet or --ip-range",
 }
 
 
@@ -285,7 +296,7 @@ def _startup_lines() -> Iterator[LogCall]:
             text = _text(call.args[0]) if name in levels and call.args else ""
             if text:
                 _, *remedy = _REMEDY.split(text, maxsplit=1)
-                said = "named in the line"
+                said = "see the line"
                 yield LogCall(
                     place, "macvlan_twisted", levels[name], text, (), (), said, "".join(remedy) or said
                 )
@@ -317,7 +328,7 @@ def _sentence(text: str) -> str:
 
 def _prose(text: str) -> str:
     """A cause or a remedy as a sentence of reStructuredText, with options as literals."""
-    text = text.replace("[did you mean NAME? ]", "")
+    text = re.sub(r"^\[[^\]]+\]", "", text)
     escaped = re.sub(r"([*`|_\\])", r"\\\1", _sentence(text[:1].upper() + text[1:]))
     return re.sub(
         r"(?<![\w`])(-o \S+?|--ipam-opt \S+?|--[a-z]\S*?)(?=[,;.)]?(?:\s|$))",

@@ -70,7 +70,7 @@ async def acquire(
         offered = binding_from(client, offer, context.wall_time_of(context.now()))
         if wanted not in (None, offered.address) and not elsewhere:
             raise AcquireFailed(
-                f"the DHCP server {offered.server_id} on {context.parent} offers {offered.address} "
+                f"DHCP server {offered.server_id} on {context.parent} offers {offered.address} "
                 f"instead of {wanted} to {client.mac}: leave --ip out, use another address, or reserve "
                 f"{wanted} for {client.mac} on the server",
                 hopeless=True,
@@ -148,7 +148,7 @@ async def _request(
     until = max(min(deadline.deadline, now + _LONGEST_REQUEST), now + _SHORTEST_REQUEST)
     waiting = Deadline(until, max(until, deadline.latest), min(deadline.quiet, _LONGEST_REQUEST))
     answer = await transaction.exchange(transmit, match, exponential_backoff(context.random), waiting)
-    server = f"the DHCP server {offered.server_id} on {context.parent}"
+    server = f"DHCP server {offered.server_id} on {context.parent}"
     if answer is None:
         release(context.socket, offered, context.random)  # its DHCPACK may have been lost
         raise AcquireFailed(
@@ -182,11 +182,11 @@ async def _check(
     with Transaction(context, client) as transaction:
         transaction.transmit(MessageType.DECLINE, requested=granted.address, server_id=granted.server_id)
     raise AcquireFailed(
-        f"{granted.address}, which the DHCP server {granted.server_id} on {context.parent} gave to {client.mac}, "
+        f"address {granted.address}, offered to {client.mac} by DHCP server {granted.server_id} on {context.parent}, "
         + (
-            f"is in use by {owner}, and was declined: find that machine, or take the address out of the server's pool"
+            f"is in use by {owner} and was declined: find that host, or take the address out of the server's pool"
             if why is None
-            else f"{why}, and was declined: take the address out of the server's pool"
+            else f"{why} and was declined: take the address out of the server's pool"
         ),
         hopeless=final,
         answered=True,

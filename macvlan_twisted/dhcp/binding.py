@@ -17,7 +17,9 @@ def _fits_an_option(_: object, attribute: Attribute[Any], value: bytes | str | N
     length = len(value.encode() if isinstance(value, str) else value or b"")
     if length > _LONGEST_OPTION:
         what = attribute.name.replace("_", " ")
-        raise ValueError(f"{value!r} has {length} bytes, a {what} may have {_LONGEST_OPTION}: shorten it")
+        raise ValueError(
+            f"{value!r} has {length} bytes, but a {what} has at most {_LONGEST_OPTION}: shorten it"
+        )
 
 
 def _lower(mac: str) -> str:

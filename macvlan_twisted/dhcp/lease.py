@@ -72,8 +72,8 @@ class Lease:
             binding: Binding = await self._task
         except CancelledError:
             raise RequestRefused(
-                f"DHCP lease for {self._client.mac} on {self._context.parent} was interrupted, the plugin "
-                "stops: try again when it is back"
+                f"DHCP lease for {self._client.mac} on {self._context.parent} was interrupted because "
+                "the plugin is stopping: try again when it is back"
             ) from None
         self._run()
         return binding
@@ -313,7 +313,7 @@ class Lease:
 
     def _log_unanswered(self, binding: Binding, state: State) -> None:
         # Cause: the server is down or unreachable; the request is repeated, and the lease stays valid until
-        # its time is over. Remedy: start the server.
+        # it expires. Remedy: start the server, or reconnect it to the LAN.
         _log.warn(
             "DHCP {parent} {mac}: not renewed, no server answered ({state}, {lease})",
             **self._subject,
@@ -322,8 +322,8 @@ class Lease:
         )
 
     def _log_lost(self, binding: Binding, reason: str) -> None:
-        # Cause: the lease expired or the server refused to renew it; the address is requested again and
-        # again. Remedy: assign the address to the MAC on the server, or restart the container.
+        # Cause: the lease expired or the server refused to renew it; the plugin keeps requesting the address.
+        # Remedy: assign the address to the MAC on the server, or restart the container.
         _log.error(
             "DHCP {parent} {mac}: lease of {address} lost, the container still uses it ({reason}); make the "
             "server assign {address} to {mac}",
@@ -351,8 +351,8 @@ class Lease:
     def _log_error(self, what: str, error: Exception) -> None:
         """Call it while *error* is handled: a traceback is logged unless the error is one of ours."""
         if isinstance(error, MacvlanError):
-            # Cause: the kernel or the disk refused a step of the lease; it is tried again. Remedy: act on
-            # the reason.
+            # Cause: the kernel refused a step of the lease, or writing the state failed; it is tried again.
+            # Remedy: see the reason in the line.
             _log.error(
                 "DHCP {parent} {mac}: {what} failed ({reason})",
                 **self._subject,

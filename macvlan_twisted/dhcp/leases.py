@@ -125,8 +125,8 @@ class Leases:
             try:
                 await self._forget(record)
             except StateError as failure:  # the first error is the one to report
-                # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next
-                # start releases the lease.
+                # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the
+                # next start releases the lease.
                 _log.error(
                     "DHCP {parent} {mac}: cannot erase the lease from state until the next start ({reason})",
                     parent=record.parent,
@@ -271,7 +271,8 @@ class Leases:
             except CancelledError:
                 raise
             except MacvlanError as failure:
-                # Cause: the kernel or the disk refused a step of the lease. Remedy: act on the reason.
+                # Cause: the kernel refused a step of the lease, or writing the state failed. Remedy: see the
+                # reason in the line.
                 _log.error(
                     "DHCP {parent}: lease {key} failed ({reason})",
                     parent=record.parent,

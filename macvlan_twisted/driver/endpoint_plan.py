@@ -107,7 +107,7 @@ class EndpointPlanner:
                 "-o dhcp=true"
             )
         raise RequestRefused(
-            f"MAC address {mac} is too late, address {request.address.ip} was leased under "
+            f"MAC address {mac} is too late, because address {request.address.ip} was leased under "
             f"{lease.mac}: leave --mac-address out, or create the network with --ipam-driver null and "
             "-o dhcp=true, which leases under --mac-address"
         )

@@ -314,8 +314,8 @@ class EndpointRemoval:
             with suppress(StateError):
                 await self._addresses.release(endpoint, self._registry.networks.get(endpoint.network_id))
                 await self._host_access.disconnect(endpoint)
-            # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next start
-            # finishes the removal.
+            # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the next
+            # start finishes the removal.
             _log.error(
                 "endpoint {endpoint}: cannot erase it from state ({reason})",
                 endpoint=endpoint.short_id,

@@ -86,9 +86,9 @@ class NetworkPlanner:
         subnets = [each.pool for each in network.subnets if not each.managed_here and not each.null_ipam]
         if not subnets or network.internal:
             return
-        # Cause: the network has no --ipam-driver. Docker's own IPAM does not see other hosts; an address that is in
-        # use is noticed only when a container starts with it. Remedy: create the network with --ipam-driver and this
-        # plugin's name.
+        # Cause: the network has no --ipam-driver. Docker's own IPAM does not see other hosts; an address that
+        # is in use is noticed only when a container starts with it. Remedy: create the network with
+        # --ipam-driver macvlan-twisted.
         _log.warn(
             "network {network}: created without --ipam-driver {plugin}, so Docker hands out addresses of {subnets} without "
             "asking the LAN",
@@ -189,7 +189,7 @@ def plan_network(
     plan = plan_parent(request.network_id, options, request.internal, config.host_interface, links)
     if plan.on_dummy and not request.internal:
         # Cause: neither -o parent= nor --host-interface names a NIC, and there is no default route. Remedy:
-        # name one.
+        # create the network with -o parent=, or start the plugin with --host-interface.
         _log.warn(
             "network {network}: internal, on a dummy link, as there is no parent; create it with -o parent=, "
             "or start the plugin with --host-interface",

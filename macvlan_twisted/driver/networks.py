@@ -100,8 +100,8 @@ class NetworkSetup:
         except StateError as failure:
             failures = [str(failure)]
         for each in failures + await self._remove(network):
-            # Cause: the kernel or the disk refused. Remedy: act on the reason; the next start of the plugin
-            # finishes it.
+            # Cause: the kernel refused, or writing the state failed. Remedy: see the reason in the line; the
+            # next start of the plugin finishes it.
             _log.error(
                 "network {network}: cannot undo its creation completely ({reason})",
                 network=network.short_id,
@@ -272,7 +272,8 @@ class Networks:
     async def _delete(self, network: Network) -> None:
         failures = await self._setup.remove(network)
         if failures:
-            # Remedy: none needed if the next start of the plugin removes the rest; else act on the reason.
+            # Remedy: none needed if the next start of the plugin removes the rest; else see the reason in the
+            # message.
             raise LinkError(f"network {network.short_id} is removed, but: {'; '.join(failures)}")
 
 

@@ -66,7 +66,7 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
 def _macs(text: str) -> tuple[str, ...]:
     macs = tuple(parse_mac(each) for each in text.replace(",", " ").split())
     if not macs:
-        raise ValueError("no MAC address is given: name at least one, several with commas between them")
+        raise ValueError("no MAC address is set: name at least one, several separated by commas")
     return tuple(dict.fromkeys(macs))
 
 

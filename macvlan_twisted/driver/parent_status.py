@@ -79,8 +79,8 @@ class ParentStatus:
         self._back(parent)
         if self._unusable.get(parent) != reason:
             self._unusable[parent] = reason
-            # Cause: the link has the name of the parent, and containers cannot start on it. Remedy: act on
-            # the reason; the parent is checked again when it changes and once a minute.
+            # Cause: the link has the name of the parent, and containers cannot start on it. Remedy: see the
+            # reason in the line; the parent is checked again when it changes and once a minute.
             _log.error("parent {parent}: present but unusable ({reason})", parent=parent, reason=reason)
 
     def available(self, parent: str) -> None:

@@ -218,7 +218,7 @@ class Parents:
         if any(not self._links.is_ours(each) for each in upper) or self._has_containers(wanted.name):
             raise RequestRefused(
                 f"VLAN {wanted.name} is on the NIC that was {wanted.lower} before NICs were renamed: stop "
-                "its containers, it is then created again"
+                "its containers; the VLAN is then created again"
             )
         await self._sockets.vacate(wanted.name)
         await self._links.deletions_finished()
@@ -262,8 +262,8 @@ class Parents:
         try:
             await self._registry.erase_made_link(name)
         except StateError as failure:
-            # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next start
-            # erases it.
+            # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the next
+            # start erases it.
             _log.error(
                 "parent {parent}: cannot erase it from state ({reason})", parent=name, reason=str(failure)
             )
@@ -298,7 +298,7 @@ class Parents:
             # Cause: state was rebuilt without the networks of another engine. Remedy: remove those
             # containers, then restart the plugin.
             _log.warn(
-                "parents {links}: kept although no network in state needs them, unknown containers may use them "
+                "parents {links}: kept although no network in state needs them; unknown containers may use them "
                 "(endpoints {endpoints})",
                 links=", ".join(sorted(self._made.keys() - used)),
                 endpoints=", ".join(each[:12] for each in strangers),

@@ -190,7 +190,7 @@ class Readdressing:
         try:
             if not sandbox:
                 # Remedy: restart the container.
-                raise LinkError("the engine did not say where the container's sandbox is", errno.ENOENT)
+                raise LinkError("the engine did not report the container's sandbox", errno.ENOENT)
             routes = await self._host_access.connect(moved, network)
             lost = await self._sandboxes.move(sandbox, _planned(endpoint, network, old, new, routes))
         except CancelledError:
@@ -199,8 +199,8 @@ class Readdressing:
             await self._put_back(endpoint, network)
             if not isinstance(failure, LinkError):
                 raise
-            # Cause: the kernel refused, or the engine did not say where the container's namespace is.
-            # Remedy: restart the container.
+            # Cause: the kernel refused, or the engine did not report the container's namespace. Remedy:
+            # restart the container.
             _log.error(
                 "DHCP {parent} {mac}: cannot change the container's address from {old} to {new} ({reason}; "
                 "endpoint {endpoint}); restart the container",
@@ -223,8 +223,8 @@ class Readdressing:
             try:
                 await step
             except MacvlanError as failure:
-                # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next
-                # start finishes the change.
+                # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the
+                # next start finishes the change.
                 _log.error(
                     "endpoint {endpoint}: cannot save its changed address ({reason})",
                     endpoint=endpoint.short_id,
@@ -237,8 +237,8 @@ class Readdressing:
 
 
 def _log_move(moved: Endpoint, mac: str, old: IPInterface | None, lost: Iterable[str]) -> None:
-    # Cause: the server insists on another address, and -o dhcp_readdress=true. Remedy: none needed; restart
-    # the container if Docker is to show the new address.
+    # Cause: the server insists on another address, and -o dhcp_readdress=true is set. Remedy: none needed;
+    # restart the container if Docker is to show the new address.
     _log.warn(
         "DHCP {parent} {mac}: container's address changed from {old} to {new}, Docker still shows "
         "{shown}{lost} (endpoint {endpoint})",

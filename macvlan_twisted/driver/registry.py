@@ -115,8 +115,8 @@ class Registry:
             return self._networks[network_id]
         except KeyError:
             raise NotFound(
-                f"network {network_id[:12]} is not known to the plugin, its state was lost or another "
-                "plugin made it: remove the network and create it again, or start the plugin once with "
+                f"network {network_id[:12]} is not known to the plugin (its state was lost, or another "
+                "plugin created it): remove the network and create it again, or start the plugin once with "
                 "--recover"
             ) from None
 

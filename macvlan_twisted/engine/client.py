@@ -91,7 +91,8 @@ class DisabledEngine:
 
 
 def _disabled() -> EngineUnavailable:
-    return EngineUnavailable("no engine is to be asked (--docker-host none)")
+    # Remedy: name the engine's socket with --docker-host.
+    return EngineUnavailable("the engine is not used (--docker-host none)")
 
 
 class _QuietEndpoint(UNIXClientEndpoint):

@@ -108,8 +108,8 @@ async def ensure_network(
         except EngineError as refusal:
             if str(refusal) != last_error:
                 last_error = str(refusal)
-                # Cause: the engine refuses or does not answer; it is tried again. Remedy: act on the
-                # reason.
+                # Cause: the engine refuses or does not answer; it is tried again. Remedy: see the reason in
+                # the line.
                 _log.error("network {network}: not created yet ({reason})", network=name, reason=last_error)
         else:
             _log.info("network {network}: created in the engine ({id})", network=name, id=network_id[:12])

@@ -53,7 +53,7 @@ class AddressRequests:
         pool = self._pools.find(request.pool_id)
         if pool is None:
             raise NotFound(
-                f"pool {request.pool_id!r} is not known to the plugin, its state was lost: remove the "
+                f"pool {request.pool_id!r} is not known to the plugin (its state was lost): remove the "
                 "network and create it again, or start the plugin once with --recover"
             )
         requested = await self._purposes.of(request, pool)

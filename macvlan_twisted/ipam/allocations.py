@@ -195,8 +195,8 @@ class Allocations:
         try:
             await self._leases.release_address(pool.lan_parent, address)
         except StateError as failure:
-            # Cause: the DHCP client or the disk refused. Remedy: act on the reason; the lease expires by
-            # itself.
+            # Cause: releasing the lease or writing the state failed. Remedy: see the reason in the line; the
+            # lease expires by itself.
             _log.error(
                 "address {address}: cannot release its lease ({reason})", address=address, reason=str(failure)
             )

@@ -139,7 +139,7 @@ class MacPolicy:
             # Cause: engines before 29 do not send a container's name; MACs are made of addresses. Remedy: use
             # engine 29, or docker run --ip or --mac-address.
             _log.warn(
-                "pool {pool}: --ipam-opt identity=name has no effect, this engine does not send container names "
+                "pool {pool}: --ipam-opt identity=name has no effect, because this engine does not send container names "
                 "(29 does); use docker run --ip or --mac-address",
                 pool=pool.described(),
             )

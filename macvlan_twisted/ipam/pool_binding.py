@@ -279,8 +279,8 @@ class PoolBinding:
         try:
             await self._pools.save_pool(moved)
         except StateError as failure:
-            # Cause: the disk refused; the parent is known until the plugin stops. Remedy: free space on the
-            # disk of the state directory.
+            # Cause: writing the state failed; the plugin remembers the parent until it stops. Remedy: free
+            # space on the disk of the state directory.
             _log.error(
                 "pool {pool}: cannot save its parent ({reason})", pool=pool.described(), reason=str(failure)
             )
@@ -368,8 +368,8 @@ class PoolBinding:
                 await self._pools.save_pool(change(pool))
             except StateError as failure:
                 # The next observation stores it. Until then, the reconciler releases nothing of the pool.
-                # Cause: the disk refused; it is tried again. Remedy: free space on the disk of the state
-                # directory.
+                # Cause: writing the state failed; it is tried again. Remedy: free space on the disk of the
+                # state directory.
                 _log.error(
                     "pool {pool}: cannot save which network it belongs to ({reason})",
                     pool=pool_id,

@@ -59,14 +59,13 @@ class PoolRequests:
             self._free_lost(pool_id)
 
     def _free_lost(self, pool_id: str) -> None:
-        # Cause: an earlier version reserved them while the disk refused to open the pool. Remedy: none
-        # needed.
+        # Cause: an earlier version saved the addresses, but failed to save the pool. Remedy: none needed.
         _log.error(
-            "pool {pool}: freed its reserved addresses, it was never opened",
+            "pool {pool}: reserved addresses freed, because the pool was never opened",
             pool=pool_id,
         )
-        # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next start
-        # tries again.
+        # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the next
+        # start tries again.
         ensureDeferred(self._pools.erase_pool(pool_id)).addErrback(
             lambda failure: _log.error(
                 "pool {pool}: cannot free its reserved addresses ({reason})",

@@ -147,7 +147,7 @@ class ConflictTable:
         self._saved_at[key] = now
         if not conflict.endpoint_mac and known is None:
             _log.info(
-                "address {address}: skipped, in use on {parent} (MAC {mac} {how})",
+                "address {address}: in use on {parent} by MAC {mac}, which {how}",
                 address=conflict.address,
                 parent=conflict.parent,
                 mac=conflict.mac,
@@ -160,8 +160,8 @@ class ConflictTable:
     @staticmethod
     def _saved(address: IPAddress, done: Deferred[None]) -> None:
         """Nobody waits for it: no reply depends on a conflict."""
-        # Cause: the disk refused; it is known until the plugin stops. Remedy: free space on the disk of the
-        # state directory.
+        # Cause: writing the state failed; the plugin remembers the conflict until it stops. Remedy: free
+        # space on the disk of the state directory.
         done.addErrback(
             lambda failure: _log.error(
                 "address {address}: cannot save that it is in use by others ({reason})",

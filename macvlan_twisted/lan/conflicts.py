@@ -282,7 +282,7 @@ class Conflicts:
         """*address* is allocated though the LAN could not be asked: from now on only new evidence counts."""
         self.table.forget(parent, address)
         self.inconclusive += 1
-        # Cause: the probe could not run, mostly because the parent is down. Remedy: bring the parent up;
+        # Cause: the probe could not run, usually because the parent is down. Remedy: bring the parent up;
         # conflict_detection=strict refuses such addresses instead.
         _log.warn(
             "address {address}: allocated without knowing whether it is in use on {parent} ({reason}; "

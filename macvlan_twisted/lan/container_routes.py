@@ -130,8 +130,8 @@ class ContainerRoutes:
                     await self._links.add_host_route(route)
         except LinkError as failure:
             if route not in self._missing:
-                # Cause: mostly another route to the same address. Remedy: remove that route; it is tried
-                # again with the next container on the parent.
+                # Cause: usually there is another route to the same address. Remedy: remove that route; the
+                # plugin tries again when the next container starts on the parent.
                 _log.error(
                     "host route to {address}: cannot be added, the container is not reachable from the host "
                     "({reason})",

@@ -134,7 +134,7 @@ class HostLinks:
             # Cause: NICs were renamed. Running containers stay on the NIC that had the name before. Remedy:
             # restart them, or rename the NICs back.
             _log.warn(
-                "host link {link}: created again on parent {parent}, another link has its name now",
+                "host link {link}: created again on parent {parent}, which is another NIC now",
                 link=link.name,
                 parent=link.parent,
             )
@@ -257,8 +257,8 @@ class HostLinks:
         try:
             await self._records.erase(RecordKind.HOST_LINK, link.parent)
         except StateError as failure:
-            # Cause: the disk refused. Remedy: free space on the disk of the state directory; the next start
-            # erases it.
+            # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the next
+            # start erases it.
             _log.error(
                 "host link {link}: cannot erase it from state ({reason})", link=link.name, reason=str(failure)
             )

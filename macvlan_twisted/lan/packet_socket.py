@@ -239,7 +239,8 @@ class PacketSocket:
         self._lost = True
         self._reactor.removeReader(self)
         if number:
-            # Cause: the parent went down or away. Remedy: bring it back; the plugin then listens again.
+            # Cause: the parent was brought down or removed. Remedy: bring the parent back; the plugin then
+            # listens again.
             _log.warn(
                 "parent {parent}: stopped listening ({reason})",
                 parent=self.parent,

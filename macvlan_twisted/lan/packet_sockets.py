@@ -132,7 +132,8 @@ class PacketSockets:
         if not self._is_open(socket):
             async with self._locks.acquire(parent):
                 if parent not in self._users:  # too late: nobody would remove our link again
-                    raise LinkError(f"parent {parent} has no user any more")
+                    # Remedy: run the docker command again if it failed.
+                    raise LinkError(f"parent {parent} is no longer used by any network")
                 if not self._is_open(socket):
                     await self._open(socket)
         return socket

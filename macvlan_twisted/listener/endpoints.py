@@ -102,7 +102,7 @@ def listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
             f"--listen {where} does not listen immediately: use a unix, tcp or systemd endpoint"
         )
     if isinstance(outcome[0], Failure):
-        # Remedy: act on the reason, or choose another endpoint.
+        # Remedy: see the reason in the message, or choose another endpoint.
         raise StartupError(f"cannot listen on {where}: {outcome[0].getErrorMessage()}")
     return cast(IListeningPort, outcome[0])
 
@@ -114,7 +114,7 @@ async def close_port(port: IListeningPort) -> None:
             await maybeDeferred(cast(Any, port).stopListening)
     except FileNotFoundError as error:  # Twisted removes the file
         # Cause: another program deleted the socket file; calls since then did not reach the plugin. Remedy:
-        # none needed after a restart; find the program.
+        # find that program; the next start of the plugin creates the socket again.
         _log.warn("socket {path}: was removed by another program", path=error.filename)
 
 

@@ -142,7 +142,7 @@ class UnixSocketListener:
         try:
             self._file.acquire()
         except OSError as error:
-            # Remedy: act on the reason, or choose another --plugin-dir.
+            # Remedy: see the reason in the message, or choose another --plugin-dir.
             raise StartupError(f"cannot listen on {self._where}: {error.strerror}") from error
 
     def listen(self, site: Any) -> None:
@@ -183,7 +183,7 @@ def _group_id(group: str) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise StartupError(
-            f"--socket-group {group}: there is no such group: make it (groupadd --system {group}), or choose another"
+            f"--socket-group {group}: there is no such group: create it (groupadd --system {group}), or choose another"
         ) from None
 
 

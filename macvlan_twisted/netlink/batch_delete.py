@@ -177,7 +177,7 @@ class BatchDelete:
             try:
                 await self._run_deletion(self._kernel.delete, name)
             except LinkError as failure:
-                # Cause: the kernel refused. Remedy: act on the reason, then restart the plugin.
+                # Cause: the kernel refused. Remedy: see the reason in the line, then restart the plugin.
                 _log.error(
                     "link {link}: cannot be removed until the next start ({reason})",
                     link=name,

@@ -19,7 +19,7 @@ from .codec import IFLA_IFNAME, LINK, RTM_DELLINK, RTM_NEWLINK, attributes_in, m
 
 _log = Logger(namespace="macvlan_twisted.netlink")
 
-# Remedy of these errors: act on the kernel's reason, which stands in the message.
+# Remedy of these errors: see the reason in the message.
 
 # By linux/rtnetlink.h and net/if.h.
 _RTMGRP_LINK = 0x1

@@ -15,7 +15,7 @@ from ..failpoints import Failpoint
 from .kernel import DefaultRoute, HostRoute
 from .sockets import NetlinkSockets, index_of, link_errors
 
-# Remedy of these errors: act on the kernel's reason, which stands in the message.
+# Remedy of these errors: see the reason in the message.
 
 _IFA_F_NODAD = 0x02  # linux/if_addr.h
 
@@ -79,6 +79,7 @@ class HostAddressing(NetlinkSockets):
             except FileNotFoundError:
                 if family == "ipv6" and not os.path.isdir("/proc/sys/net/ipv6"):
                     continue
+                # Remedy: try again.
                 raise LinkError(f"cannot set {setting} of {name}: the link is gone", errno.ENODEV) from None
             except OSError as error:
                 raise LinkError(
@@ -122,7 +123,7 @@ class HostAddressing(NetlinkSockets):
             )
             if present is None:
                 raise LinkError(
-                    f"{doing}: the host has another route to that address: remove it, ip route show "
+                    f"{doing}: the host has another route to that address: remove it; ip route show "
                     f"{route.destination} lists it",
                     errno.EEXIST,
                 ) from None

@@ -26,7 +26,7 @@ from ..failpoints import Failpoint
 from .kernel import Readdress
 from .netns_link import NetnsLinkEditor
 
-# Remedy of these errors: act on the kernel's reason, which stands in the message.
+# Remedy of these errors: see the reason in the message.
 
 T = TypeVar("T")
 
@@ -86,6 +86,7 @@ class NamespaceSandboxes:
 
         with _opened(path) as sandbox, _opened(_OWN) as own:
             if os.path.sameopenfile(sandbox, own):
+                # Remedy: restart the container.
                 raise LinkError(f"{path} is the host's own network namespace and is not changed")
             return _visit(sandbox, work)
 
@@ -125,6 +126,7 @@ def _opened(path: str) -> Iterator[int]:
         except OSError:
             kind = 0
         if kind != _CLONE_NEWNET:
+            # Remedy: restart the container.
             raise LinkError(f"{path} is not a network namespace of this host", errno.EINVAL)
         yield descriptor
     finally:

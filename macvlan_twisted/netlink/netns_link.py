@@ -18,7 +18,7 @@ from ..errors import LinkError
 from ..failpoints import Failpoint
 from .kernel import Readdress
 
-# Remedy of these errors: act on the kernel's reason, which stands in the message.
+# Remedy of these errors: see the reason in the message.
 
 _MAIN_TABLE = 254
 _PROTO_KERNEL = 2  # with an address, and gone with it (rtnetlink.h: RTPROT_KERNEL)
@@ -72,6 +72,7 @@ class NetnsLinkEditor:
         with _link_errors("cannot list the links of a sandbox"):
             found: list[int] = [each["index"] for each in self._netlink.link("dump") if _is_ours(each, mac)]
         if len(found) != 1:
+            # Remedy: restart the container.
             raise LinkError(
                 f"the sandbox has {len(found) or 'no'} macvlan links with MAC {mac} instead of one: "
                 "nothing is changed",

@@ -17,7 +17,7 @@ from ..errors import LinkError
 from .codec import ATTRIBUTE, IFLA_IFALIAS, IFLA_IFNAME, LINK, MESSAGE, RTM_GETLINK, attributes_in, text_of
 from .kernel import NetnsLink
 
-# Remedy of these errors: act on the kernel's reason, which stands in the message.
+# Remedy of these errors: see the reason in the message.
 
 # From linux/rtnetlink.h, linux/if_link.h, linux/net_namespace.h and net/if.h; see also codec.py.
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3

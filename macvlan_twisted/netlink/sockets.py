@@ -18,7 +18,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from ..errors import LinkError
 from .message_templates import MessageTemplates, afford_event_loop
 
-# Remedy of these errors: act on the kernel's reason, which stands in the message.
+# Remedy of these errors: see the reason in the message.
 
 _BY_KERNEL = {
     errno.EEXIST: "a link of that name exists already",
@@ -57,6 +57,7 @@ def index_of(name: str) -> int:
 def _index_by_ioctl(name: str) -> int:
     raw = os.fsencode(name)
     if len(raw) > _LONGEST_NAME:
+        # Remedy: create the link, or correct its name.
         raise LinkError(f"link {name} does not exist", errno.ENODEV)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
@@ -65,6 +66,7 @@ def _index_by_ioctl(name: str) -> int:
             return index
     except OSError as error:
         if error.errno == errno.ENODEV:
+            # Remedy: create the link, or correct its name.
             raise LinkError(f"link {name} does not exist", errno.ENODEV) from None
         raise LinkError(
             f"cannot look up link {name}: {os.strerror(error.errno or 0)}", error.errno or 0

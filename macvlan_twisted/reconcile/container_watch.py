@@ -94,8 +94,9 @@ class ContainerWatch:
     def _warn(self, failure: Exception) -> None:
         if self._is_answer_awaited:
             self._is_answer_awaited = False
-            # Cause: Docker does not run, has another socket, or lets the service's user not use it. Remedy: start Docker,
-            # correct --docker-host, or set it to none; with the systemd unit, see the drop-in engine-api.conf.
+            # Cause: Docker is not running, uses another socket, or does not let the service's user connect.
+            # Remedy: start Docker, correct --docker-host, or set it to none; with the systemd unit, see the
+            # drop-in engine-api.conf.
             _log.warn(
                 "engine: no answer on {socket} since the start ({reason}); start Docker, or correct --docker-host",
                 socket=self._docker_host,

@@ -230,7 +230,8 @@ class LinkMonitor:
             is_gone = isinstance(failure, LinkError) and failure.errno == errno.ENODEV
             if not is_gone and self._reported.get(parent) != str(failure):
                 self._reported[parent] = str(failure)
-                # Cause: the kernel refused a link or a socket on the parent. Remedy: act on the reason.
+                # Cause: the kernel refused a link or a socket on the parent. Remedy: see the reason in the
+                # line.
                 _log.warn(
                     "parent {parent}: cannot be restored yet, tried again within a minute ({reason})",
                     parent=parent,

@@ -227,5 +227,6 @@ def _common(first: Any, second: Any) -> dict[str, Any]:
 
 
 def _log_not_removed(failure: MacvlanError) -> None:
-    # Cause: the kernel or the disk refused; it is tried again in the next round. Remedy: act on the reason.
-    _log.error("reconciliation: cannot remove what is unused ({reason})", reason=str(failure))
+    # Cause: the kernel refused, or writing the state failed; it is tried again in the next round. Remedy: see
+    # the reason in the line.
+    _log.error("reconciliation: cannot remove unused objects ({reason})", reason=str(failure))

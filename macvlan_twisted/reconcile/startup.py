@@ -57,7 +57,7 @@ async def reconcile(
         try:
             await parents.repair(parent, bring_up=True)
         except MacvlanError as error:
-            # Cause: the kernel refused a link or a socket on the parent. Remedy: act on the reason.
+            # Cause: the kernel refused a link or a socket on the parent. Remedy: see the reason in the line.
             _log.warn(
                 "parent {parent}: cannot be restored yet, tried again within a minute ({reason})",
                 parent=parent,

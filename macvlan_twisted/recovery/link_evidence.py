@@ -100,7 +100,7 @@ def warn_of_other_instances(instance: str, links: Iterable[LinkFacts], outside: 
         # Cause: a new state directory on a host where another one was used. Remedy: start once with
         # --recover if the state was lost, else remove the links.
         _log.warn(
-            "links of other instances: on this host ({instances}); if the state was lost, stop and start once"
+            "links of other instances: found on this host ({instances}); if the state was lost, stop and start once"
             " with --recover; if nobody needs them, run: macvlan-twisted purge --every-instance",
             instances=", ".join(sorted(others)),
         )

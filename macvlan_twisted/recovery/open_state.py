@@ -38,7 +38,8 @@ def open_state(config: Config, kernel: Kernel) -> Iterator[Database]:
             database.close()
             raise
     except StateError as failure:
-        # Remedy: the message ends with it; to restore a copy of the state, or to start once with --recover.
+        # Remedy: restore the newest copy of the state directory, or start once with --recover; the message
+        # says which applies.
         raise StartupError(f"state: {failure}{_advice(failure, directory)}") from failure
 
 

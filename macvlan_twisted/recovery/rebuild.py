@@ -121,8 +121,8 @@ def _previous_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -
         # Cause: --recover found links of several earlier state directories. Remedy: remove those that
         # nobody needs.
         _log.warn(
-            "links of several instances: on this host ({instances}), kept as it is unknown whose this state "
-            "was; if nobody needs them, run: macvlan-twisted purge --every-instance",
+            "links of several instances: found on this host ({instances}) and kept, because it is unknown "
+            "whose this state was; if nobody needs them, run: macvlan-twisted purge --every-instance",
             instances=", ".join(sorted(instances)),
         )
     return StateIdentity.drawn() if witnessed is None else StateIdentity(witnessed.instance, drawn_group())
@@ -240,13 +240,13 @@ def _log_result(before: Snapshot, rebuilt: RebuildResult, damage: str, aside: Pa
         - len(before.made_links)
         - len(before.host_links),
     }
-    # Cause: --recover. Remedy: start without --recover from now on.
+    # Cause: the service was started with --recover. Remedy: start without --recover from now on.
     _log.warn(
         "state: rebuilt from engine and kernel ({what}); not recovered: addresses refused or on hold, "
         "identities of stopped containers, details of leases; start without --recover from now on",
         what=", ".join(f"{number} {name}" for name, number in added.items()),
     )
     for each in rebuilt.missing:
-        # Cause: the engine or the kernel did not show enough. Remedy: remove the object in Docker and
-        # create it again.
+        # Cause: the engine and the kernel lack the details. Remedy: remove the object in Docker and create it
+        # again.
         _log.error("state: not rebuilt: {what}", what=each)

@@ -290,8 +290,8 @@ class Database:
                 f"{self._path} is damaged: it should have {count} rows and has {seen}, or other rows"
             )
         if recorded is None and self.generation > 0:
-            # Cause: the file was removed. Remedy: none needed, it is created again; copy both files
-            # together.
+            # Cause: the file was removed. Remedy: none needed: it is created again; to copy the state, copy
+            # both files.
             _log.warn(
                 "{witness}: missing beside {path}, so lost commits cannot be detected at this start",
                 witness=WITNESS_NAME,
@@ -369,7 +369,7 @@ class Database:
             if self._outside is not None:
                 self._outside.write(self.generation, self._missed)
         except OSError as error:  # the file may lag behind; the commit is durable
-            # Cause: the disk refused; nothing is lost. Remedy: free space on the disk of the state
+            # Cause: writing the state failed; nothing is lost. Remedy: free space on the disk of the state
             # directory.
             _log.warn("{path}: not updated ({reason})", path=WITNESS_NAME, reason=error.strerror)
 

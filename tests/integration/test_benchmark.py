@@ -40,4 +40,4 @@ def test_filled_addresses_are_taken(lan: Lan, family: str) -> None:
 def test_service_is_filled_with_endpoints(lan: Lan) -> None:
     with stopped(lan, 20) as plugin:
         plugin.start()
-        assert "1 networks and 20 endpoints in state" in plugin.log()
+        assert "(networks: 1, endpoints: 20)" in plugin.log()

@@ -103,7 +103,7 @@ def test_help_and_version_are_shown(ours: Program) -> None:
 def test_ancestors_command_line_works_unchanged(ours: Program) -> None:
     started = ours.start(*ANCESTORS_LINE)
     for chosen in ("host interface eth1", "subnet 192.168.1.0/24", "gateway 192.168.1.1"):
-        assert f"{chosen}: as given" in started.log()
+        assert f"{chosen}: as configured" in started.log()
     assert "driver initialised" in started.log()
 
 
@@ -121,7 +121,7 @@ def test_command_line_overrides_the_environment(ours: Program) -> None:
     }
     started = ours.start(NIC, places=(), environment=environment, socket=other / "lanlord.sock")
     for chosen in ("host interface eth1", "gateway fd77::1", "subnet fd77::/64", "subnet 192.168.77.0/24"):
-        assert f"{chosen}: as given" in started.log()
+        assert f"{chosen}: as configured" in started.log()
     assert "Plugin.Activate" in started.log()
     assert ours.state_dir.is_dir()
 
@@ -334,7 +334,7 @@ def test_calls_under_way_are_answered_before_the_end(ours: Program, tmp_path: Pa
     assert all("MacAddress" in answer.get("Interface", {}) for answer in received), received
     # What was answered is kept, also for the next instance.
     assert list(tmp_path.iterdir()) == []
-    assert "1 networks and 200 endpoints in state" in ours.start(NIC).log()
+    assert "(networks: 1, endpoints: 200)" in ours.start(NIC).log()
 
 
 def test_client_that_half_closes_gets_its_answer(ours: Program) -> None:

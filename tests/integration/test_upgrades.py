@@ -112,7 +112,7 @@ def test_containers_live_on_and_start_after_an_upgrade(old_lan: Lan, name: str) 
 
         plugin.start()  # the upgrade
         before = old.endpoints
-        assert f"{len(old.networks)} networks and {len(before)} endpoints in state" in plugin.log()
+        assert f"(networks: {len(old.networks)}, endpoints: {len(before)})" in plugin.log()
         old.join(before[0])  # restarted by an engine that had it, and then stopped
         old.stop(before[0])
         new = [old.start(network) for network in old.networks]

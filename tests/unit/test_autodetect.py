@@ -120,8 +120,8 @@ class DetectionTests(SynchronousTestCase):
         given = Config(subnets=(parse_network("10.5.0.0/16"),), gateways=(parse_address("10.5.0.9"),))
         found = chosen(given, V4, V4_ADDRESSES)
         self.assertEqual((found.config.subnets, found.config.gateways), (given.subnets, given.gateways))
-        self.assertIn("subnet 10.5.0.0/16: as given", found.reasons)
-        self.assertIn("gateway 10.5.0.9: as given", found.reasons)
+        self.assertIn("subnet 10.5.0.0/16: as configured", found.reasons)
+        self.assertIn("gateway 10.5.0.9: as configured", found.reasons)
 
 
 class HintTests(SynchronousTestCase):

@@ -148,7 +148,7 @@ class CommandLineTests(SynchronousTestCase):
             ("--mtu", "option --mtu needs a value: write --mtu=BYTES"),
             ("--debug=1", "option --debug takes no value: leave it out"),
             ("--plugin=x", "option --plugin is not unique: write --plugin-name or --plugin-dir"),
-            ("eth1", "'eth1' is no option: write --NAME=VALUE"),
+            ("eth1", "'eth1' is not an option: write --NAME=VALUE"),
         ):
             with self.assertRaises(usage.UsageError) as caught:
                 parsed(argument)

@@ -98,7 +98,7 @@ class TroubleTests(AcquiringTestCase):
             stand.holder.disk = lambda what, disk=disk: disk if what == "save_binding" else None  # type: ignore[misc]
             outcome = self.acquire(stand)
             stand.lease.stop()
-            self.assertIn("the plugin stops", self.refusal(outcome))
+            self.assertIn("the plugin is stopping", self.refusal(outcome))
             self.assertNotIn(RELEASE, stand.kinds)
             self.assertTrue(stand.is_silent())
 

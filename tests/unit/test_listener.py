@@ -202,7 +202,9 @@ class UnixEndpointTests(DirectoryTestCase):
             self.assertEqual((it.st_gid, it.st_mode & 0o777), (ours.gr_gid, mode))
 
     def test_missing_group_is_refused_before_the_socket_exists(self) -> None:
-        with self.assertRaisesRegex(StartupError, "--socket-group nobody-s: there is no such group: make it"):
+        with self.assertRaisesRegex(
+            StartupError, "--socket-group nobody-s: there is no such group: create it"
+        ):
             make_listener(RecordingReactor(), Config(listen=self.socket, socket_group="nobody-s")).acquire()
         self.assertEqual(list(self.place.iterdir()), [])
 

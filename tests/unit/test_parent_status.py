@@ -315,7 +315,7 @@ class RenamedParentTests(ParentTestCase):
         self.pass_time(SOON)
         self.assertEqual(self.below(self.link), 90)
         self.assertEqual(self.routes(), REACHED)
-        self.assert_logged("another link has its name")
+        self.assert_logged("which is another NIC now")
 
     def test_parents_that_swap_names_swap_their_host_links(self) -> None:
         self.open()
@@ -331,7 +331,7 @@ class RenamedParentTests(ParentTestCase):
         self.assertEqual(self.routes(), REACHED)
         self.assertEqual(self.plugin.link_names(), names)
         self.pass_time(HOUR)
-        self.assert_logged("another link has its name", times=2)
+        self.assert_logged("which is another NIC now", times=2)
 
     def test_names_swapped_while_stopped_are_noticed_at_start(self) -> None:
         self.open()

@@ -154,7 +154,7 @@ class FailedReaddressTests(ReaddressTestCase):
     def test_path_that_is_no_sandbox_is_not_saved(self) -> None:
         self.run_container(sandbox="/etc/passwd")
         self.assertEqual(self.row().sandbox, "")
-        self.assert_stays("did not say where")
+        self.assert_stays("did not report the container's sandbox")
 
     def test_full_disk_leaves_the_old_address(self) -> None:
         self.run_container()

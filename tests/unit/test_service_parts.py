@@ -118,7 +118,7 @@ class ServerTests(SynchronousTestCase):
             clock.advance(1)
         self.successResultOf(stopped)
         self.assertEqual(listener.events[2:], ["stop listening"])
-        self.assertIn("without having answered NetworkDriver.Join", formatEvent(events[0]))
+        self.assertIn("without answering NetworkDriver.Join", formatEvent(events[0]))
 
 
 class RecordingListener:
