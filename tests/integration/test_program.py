@@ -463,7 +463,7 @@ def test_daemon_and_twist_write_json_logs(ours: Program) -> None:
 
 # twist writes JSON by itself when it does not write to a terminal
 CALL_WITH_DURATION = (
-    r"""NetworkDriver\.GetCapabilities( answered in \d+\.\d+ ms|.*"milliseconds": \d+\.\d+)"""
+    r"""NetworkDriver\.GetCapabilities(: answered in \d+\.\d+ ms|.*"milliseconds": \d+\.\d+)"""
 )
 
 
