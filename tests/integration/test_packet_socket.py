@@ -183,7 +183,7 @@ async def test_socket_works_again_when_its_parent_is_up(lan: Lan) -> None:
     neighbour = mac_of(lan, "neighbour")
     with packet_socket_in(lan) as sock:
         lan.run_in("host", "ip", "link", "set", "eth1", "down")
-        assert await ask(sock, NEIGHBOURS[0]) == Inconclusive("sending on eth1: Network is down")
+        assert await ask(sock, NEIGHBOURS[0]) == Inconclusive("cannot send on eth1: Network is down")
         assert not sock.broken
         lan.run_in("host", "ip", "link", "set", "eth1", "up")
         for address in NEIGHBOURS:
@@ -209,13 +209,13 @@ async def test_socket_of_a_removed_parent_is_broken(lan: Lan) -> None:
         lan.run_in("host", "ip", "link", "delete", "eth1")
         assert sock.broken
         assert isinstance(await asked, Inconclusive)
-        with pytest.raises(LinkError, match="sending on eth1: No such device"):
+        with pytest.raises(LinkError, match="cannot send on eth1: No such device"):
             sock.send(probe_frame(FREE[0], STRANGER))
         lan.run_in("host", "ip", "link", "add", "eth1", "type", "veth", "peer", "name", "far")
         assert sock.broken
     from twisted.internet import reactor
 
-    with pytest.raises(LinkError, match="listening on eth1: No such device"):
+    with pytest.raises(LinkError, match="cannot listen on eth1: No such device"):
         within(lan, "switch", PacketSocket(reactor, "eth1", "eth1", STRANGER).open)
 
 
@@ -252,7 +252,7 @@ async def test_socket_that_failed_to_open_is_closed_elsewhere(lan: Lan) -> None:
     from twisted.internet import reactor
 
     left: list[Callable[[], None]] = []
-    with pytest.raises(LinkError, match="listening on eth7: No such device"):
+    with pytest.raises(LinkError, match="cannot listen on eth7: No such device"):
         within(lan, "host", PacketSocket(reactor, "eth7", "eth7", STRANGER, elsewhere=left.append).open)
     (close,) = left
     close()

@@ -41,11 +41,11 @@ def test_our_ipam_shares_a_subnet_with_the_engines(docker_host: DockerHost) -> N
 def test_passthru_excludes_other_networks_by_name(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN, ON_ETH1)
     error = docker_host.refusal(*OTHER, ON_ETH1, PASSTHRU)
-    assert f"macvlan network {docker_host.network_id('lan')} is already using parent interface eth1" in error
+    assert f"macvlan network {docker_host.network_id('lan')[:12]} is already using parent interface" in error
     docker_host.create("free", *OTHER, "--opt=parent=eth2", PASSTHRU)
     for mode in ("bridge", "passthru"):
         error = docker_host.refusal("--subnet=10.89.0.0/24", "--opt=parent=eth2", f"--opt=mode={mode}")
-        assert docker_host.network_id("free") in error
+        assert docker_host.network_id("free")[:12] in error
         assert "parent interface eth2" in error
 
     # With the other network gone nothing stands in the way, in both directions.

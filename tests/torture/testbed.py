@@ -101,7 +101,7 @@ class Testbed:
             try:
                 scenario.play(docker, scenario.spec)
             except Refused as refused:
-                if "support" in str(refused):
+                if "support" in str(refused) or "modprobe" in str(refused):
                     raise Unsupported(str(refused).splitlines()[0]) from None
                 raise
             self.world.stop()
