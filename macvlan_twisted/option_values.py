@@ -126,13 +126,13 @@ def parse_plugin_name(text: str) -> str:
 
 def parse_absolute_path(text: str) -> str:
     if not os.path.isabs(text):
-        raise ValueError(f"{text!r} is not an absolute path: let it start with '/'")
+        raise ValueError(f"{text!r} is not an absolute path: start it with '/'")
     return os.path.normpath(text)
 
 
 def parse_group_name(text: str) -> str:
     if not text or any(sign in ":,/" or sign.isspace() or not sign.isprintable() for sign in text):
-        raise ValueError(f"{text!r} is not a group name: use one of /etc/group, like docker")
+        raise ValueError(f"{text!r} is not a group name: use a name from /etc/group, like docker")
     return text
 
 

@@ -162,7 +162,7 @@ class SystemdNotifications:
             self._stuck = watched.name
             # Cause: the kernel or the disk does not answer. Remedy: check the disk and the kernel log.
             _log.error(
-                "watchdog: {name}: no answer for {seconds} s; systemd restarts the service unless one comes soon",
+                "watchdog: {name}: no answer for {seconds} s; systemd restarts the service unless it answers soon",
                 name=watched.name,
                 seconds=seconds,
             )

@@ -263,8 +263,8 @@ def _refuse_links_elsewhere(kernel: Kernel, instances: Collection[str] | None, f
     if seen:
         raise RequestRefused(
             f"links of this plugin are in other network namespaces ({', '.join(seen)}): remove the "
-            "containers, perhaps another engine's, or list with macvlan-twisted sandboxes what an "
-            "engine left behind, or add --force"
+            "containers (perhaps another engine's), use macvlan-twisted sandboxes to list what "
+            "an engine left behind, or add --force"
         )
 
 

@@ -69,7 +69,7 @@ class Endpoints:
                 forgotten = await self._forgotten_holder(endpoint)
                 if self._registry.networks.get(network.network_id) != network:
                     raise RequestRefused(
-                        f"network {network.short_id} was removed meanwhile: create it, and start the container "
+                        f"network {network.short_id} was removed meanwhile: create it again, and start the container "
                         "again"
                     )
                 endpoint = await self._make(endpoint, network, forgotten)

@@ -112,7 +112,7 @@ class NetworkPlanner:
                 # Cause: a typing error, or a second subnet on the same LAN. Remedy: create the network with the LAN's subnet;
                 # a second subnet works if a router on the LAN has an address in it.
                 _log.warn(
-                    "network {network}: subnet {subnet} is not that of parent {parent}, which has {addresses}",
+                    "network {network}: subnet {subnet} is not the subnet of parent {parent}, which has {addresses}",
                     network=network.short_id,
                     subnet=str(pool),
                     parent=network.parent,

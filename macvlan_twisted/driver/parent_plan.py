@@ -67,7 +67,7 @@ def _steps_to(name: str, by_name: Mapping[str, LinkFacts]) -> tuple[VlanStep, ..
     try:
         vlan_id = parse_vlan_id(id_text)
     except ValueError as error:
-        # Remedy: use a VLAN id from 1 to 4094 behind the dot.
+        # Remedy: use a VLAN id from 1 to 4094 after the dot.
         raise RequestRefused(f"-o parent={name}: {error}") from None
     below = _steps_to(lower_name, by_name)
     return (*below, _vlan_on(below[-1].link if below else lower_name, vlan_id, by_name, name))

@@ -249,7 +249,7 @@ class Parents:
                 await self._forget(wanted.name)
             if wanted.kind == "vlan" and isinstance(failure, LinkError) and failure.errno == errno.EOPNOTSUPP:
                 raise LinkError(
-                    f"VLAN {wanted.vlan_id} of {wanted.lower} cannot be created, the kernel's module for VLANs is not loaded: "
+                    f"VLAN {wanted.vlan_id} of {wanted.lower} cannot be created, because the kernel's module for VLANs is not loaded: "
                     "run modprobe 8021q on the host",
                     errno.EOPNOTSUPP,
                 ) from failure

@@ -62,6 +62,7 @@ def parsing_answer(what: str) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # Remedy: check what listens on the socket that --docker-host names.
         raise EngineError(f"its answer about {what} cannot be parsed: {error!r}") from error
 
 
@@ -183,6 +184,7 @@ class EngineClient:
     async def _containers_of(self, network_id: str) -> Mapping[str, Any]:
         network = await self._request(b"GET", f"/networks/{quote(network_id, safe='')}")
         if not isinstance(network, dict) or network.get("Id") != network_id:
+            # Remedy: check what listens on the socket that --docker-host names.
             raise EngineError(f"it answered with another network than {network_id}")
         containers: Mapping[str, Any] = network.get("Containers") or {}
         return containers

@@ -89,7 +89,7 @@ async def ensure_network(
         # Cause: --create-network needs a subnet, and the host interface has no address. Remedy: start with
         # --macvlan-subnet and --gateway.
         _log.error(
-            "network {network}: not created, no subnet is known; start with --macvlan-subnet and --gateway",
+            "network {network}: not created, because no subnet is known; start with --macvlan-subnet and --gateway",
             network=name,
         )
         return

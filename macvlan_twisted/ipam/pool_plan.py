@@ -54,7 +54,7 @@ class PoolPlanner:
             )
         if request.sub_pool is not None:
             raise RequestRefused(
-                f"--ip-range {request.sub_pool} has no effect with --ipam-opt dhcp=true, the DHCP server "
+                f"--ip-range {request.sub_pool} has no effect with --ipam-opt dhcp=true, because the DHCP server "
                 "chooses: leave one of them out"
             )
         if request.pool is not None:

@@ -147,7 +147,7 @@ def _visit(namespace: int, work: Callable[[], T]) -> T:
             if number == errno.EPERM:
                 raise LinkError(
                     f"cannot enter the container's network namespace without {NEEDED}: grant it to the "
-                    "plugin, see the manual on DHCP",
+                    "plugin (see the manual on DHCP)",
                     number,
                 ) from None
             raise LinkError(

@@ -231,7 +231,7 @@ class Database:
         version: int = run("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise NewerStateError(
-                f"{self._path} has schema version {version}, this program knows {VERSION}: install the newer "
+                f"{self._path} has schema version {version}, but this program knows {VERSION}: install the newer "
                 "macvlan-twisted that wrote it"
             )
         if version == 0:  # a new file, or one of a start that was killed

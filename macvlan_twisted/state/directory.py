@@ -45,7 +45,7 @@ def prepare_directory(directory: Path) -> None:
     found = directory.stat()
     if found.st_uid != us:
         raise StartupError(
-            f"state directory {directory} belongs to {_name(found.st_uid)}, and this runs as {_name(us)}: run it as "
+            f"state directory {directory} belongs to {_name(found.st_uid)}, and the service runs as {_name(us)}: run it as "
             f"{_name(found.st_uid)}, or choose another --state-dir"
         )
     mode = stat.S_IMODE(found.st_mode)

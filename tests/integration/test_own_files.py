@@ -90,7 +90,10 @@ def test_state_of_another_user_is_refused(ours: Program) -> None:
     os.chown(ours.state_dir, 4711, -1)
     refused = ours.attempt(NIC)
     assert refused.status == 1
-    assert f"state directory {ours.state_dir} belongs to user 4711, and this runs as root" in refused.stdout
+    assert (
+        f"state directory {ours.state_dir} belongs to user 4711, and the service runs as root"
+        in refused.stdout
+    )
     assert list(ours.state_dir.iterdir()) == []
     assert not ours.socket.exists()
 

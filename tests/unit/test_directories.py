@@ -52,7 +52,7 @@ class DirectoryTests(SynchronousTestCase):
         with mock.patch("os.geteuid", return_value=4711):
             told = self._refused()
         self.assertIn(f"state directory {self.state} belongs to ", told)
-        self.assertIn("this runs as user 4711", told)
+        self.assertIn("the service runs as user 4711", told)
         self.assertIn("--state-dir", told)
 
     def test_link_to_a_file_is_refused(self) -> None:
