@@ -113,8 +113,9 @@ def parse_range(text: str) -> AddressRange:
     if dash:
         first, last = parse_address(first_text.strip()), parse_address(last_text.strip())
         if first.version != last.version:
-            raise ValueError(f"{text!r} mixes IPv4 and IPv6: use both ends of one family")
+            raise ValueError(f"{text!r} mixes IPv4 and IPv6: use two addresses of one family")
         if int(first) > int(last):
+            # Remedy: write the lower address first.
             raise ValueError(f"{text!r} ends before it begins: write {last}-{first}")
         return AddressRange(first, last)
     if "/" in text:

@@ -209,7 +209,9 @@ def parse_probe_timeout(text: str) -> ProbeTimeout:
 def parse_reconcile_interval(text: str) -> float:
     seconds = _seconds(text, 0, 86400)
     if 0 < seconds < 1:
-        raise ValueError(f"{text} is out of range: use 1 to 86400 seconds, or 0 for once after the start")
+        raise ValueError(
+            f"{text} is out of range: use 1 to 86400 seconds, or 0 to reconcile only once, after the start"
+        )
     return seconds
 
 

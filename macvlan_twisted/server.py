@@ -42,8 +42,8 @@ class Server:
         try:
             await self._drain()
         except CancelledError:
-            # Cause: the kernel or the disk did not answer in time. Remedy: the engine repeats the calls
-            # when the plugin is back.
+            # Cause: the kernel or the disk did not answer in time. Remedy: none needed; the engine
+            # repeats the calls when the plugin is back.
             _log.error(
                 "service: stopped without answering {calls}",
                 calls=", ".join(self._app.under_way()),

@@ -182,7 +182,7 @@ def makeService(options: Options) -> MacvlanService:
     cast(Any, reactor).callWhenRunning(_spare_garbage_collection)
     for variable, question in misspelt_variables(os.environ):
         # Cause: the name of a variable is misspelt, so it has no effect. Remedy: correct it, in
-        # /etc/default/macvlan-twisted for the unit.
+        # /etc/default/macvlan-twisted for the systemd unit.
         _log.warn(
             "environment variable {variable}: no such option; {question}",
             variable=variable,

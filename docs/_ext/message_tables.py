@@ -70,6 +70,7 @@ _PLACEHOLDERS = {
     "CONFLICTS_IN_A_ROW": "NUMBER",
     "LONGEST_OPTION": "NUMBER",
     "ONE_MAC_DRIVERS": "HYPERVISOR",
+    "ABSENCE": "is absent",
     "LARGER": "larger --subnet or --ip-range",
 }
 
@@ -290,22 +291,22 @@ def _returned_texts() -> Iterator[ErrorText]:
 def _startup_lines() -> Iterator[LogCall]:
     """What the start logs of its choices: the texts are collected before logging begins."""
     levels = {"reasons": "info", "hints": "warn"}
-    for place, _, tree in _modules():
-        for _, call in _statements(tree):
+    for place, source, tree in _modules():
+        lines = source.splitlines()
+        for statement, call in _statements(tree):
             name = ast.unparse(call.func).removesuffix(".append")
             text = _text(call.args[0]) if name in levels and call.args else ""
             if text:
-                _, *remedy = _REMEDY.split(text, maxsplit=1)
-                said = "see the line"
+                cause, remedy = _cause_and_remedy(_comment_above(lines, statement))
                 yield LogCall(
-                    place, "macvlan_twisted", levels[name], text, (), (), said, "".join(remedy) or said
+                    f"{place}:{call.lineno}", "macvlan_twisted", levels[name], text, (), (), cause, remedy
                 )
 
 
 def complaints() -> list[str]:
     """What lacks a cause or a remedy."""
     found = []
-    for call in log_calls():
+    for call in (*log_calls(), *_startup_lines()):
         if call.level in _DESERVING and not (call.cause and call.remedy):
             found.append(
                 f"{call.place}: {call.level} {call.template!r} has no comment with Cause: and Remedy:"
@@ -331,7 +332,7 @@ def _prose(text: str) -> str:
     text = re.sub(r"^\[[^\]]+\]", "", text)
     escaped = re.sub(r"([*`|_\\])", r"\\\1", _sentence(text[:1].upper() + text[1:]))
     return re.sub(
-        r"(?<![\w`])(-o \S+?|--ipam-opt \S+?|--[a-z]\S*?)(?=[,;.)]?(?:\s|$))",
+        r"(?<![\w`])(-o \S+?|--ipam-opt \S+?|--ipam-driver (?:null|macvlan-twisted)|--[a-z]\S*?)(?=[,;.)]?(?:\s|$))",
         lambda found: f"``{found[1].replace(chr(92), '')}``",
         escaped,
     )

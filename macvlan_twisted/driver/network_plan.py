@@ -71,6 +71,7 @@ class NetworkPlanner:
         if options.dhcp_readdress:
             lacking = await self._sandboxes.lacking()
             if lacking:
+                # Remedy: grant what the message names, or leave the option out.
                 raise RequestRefused(
                     f"-o dhcp_readdress=true cannot work ({lacking}): grant that, or leave the option out"
                 )

@@ -272,8 +272,8 @@ class Networks:
     async def _delete(self, network: Network) -> None:
         failures = await self._setup.remove(network)
         if failures:
-            # Remedy: none needed if the next start of the plugin removes the rest; else see the reason in the
-            # message.
+            # Remedy: none needed at first: the next start of the plugin removes the rest. If it does not, see the
+            # reason in the message.
             raise LinkError(f"network {network.short_id} is removed, but: {'; '.join(failures)}")
 
 

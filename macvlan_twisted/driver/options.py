@@ -66,7 +66,7 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
 def _macs(text: str) -> tuple[str, ...]:
     macs = tuple(parse_mac(each) for each in text.replace(",", " ").split())
     if not macs:
-        raise ValueError("no MAC address is set: name at least one, several separated by commas")
+        raise ValueError("no MAC address is set: name one or more, separated by commas")
     return tuple(dict.fromkeys(macs))
 
 
@@ -75,7 +75,7 @@ def _host_addresses(text: str) -> tuple[IPAddress, ...]:
     if not addresses or len({each.version for each in addresses}) < len(addresses):
         raise ValueError(
             f"{text!r} is not one address for each family: use one, or an IPv4 and an IPv6 address "
-            "with a comma"
+            "separated by a comma"
         )
     return addresses
 

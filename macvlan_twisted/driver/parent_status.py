@@ -79,8 +79,8 @@ class ParentStatus:
         self._back(parent)
         if self._unusable.get(parent) != reason:
             self._unusable[parent] = reason
-            # Cause: the link has the name of the parent, and containers cannot start on it. Remedy: see the
-            # reason in the line; the parent is checked again when it changes and once a minute.
+            # Cause: a link with the parent's name exists, but some or all containers cannot start on it. Remedy:
+            # see the reason in the line; the parent is checked again when it changes and once a minute.
             _log.error("parent {parent}: present but unusable ({reason})", parent=parent, reason=reason)
 
     def available(self, parent: str) -> None:
@@ -108,9 +108,9 @@ def _below(parent: str, missing: str) -> str:
 
 
 def _reason(parent: str, missing: str, remedy: str, duration: str = "") -> str:
-    absent = f"has been absent for {duration}" if duration else "is absent"
+    absence = f"has been absent for {duration}" if duration else "is absent"
     # Remedy: bring the parent back under its name.
-    return f"parent {parent} {absent}{_below(parent, missing)}: {remedy} when it is back"
+    return f"parent {parent} {absence}{_below(parent, missing)}: {remedy} when it is back"
 
 
 def _duration(seconds: float) -> str:

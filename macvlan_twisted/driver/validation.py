@@ -60,7 +60,7 @@ def refuse_name_identity(request: requests.CreateNetwork, options: NetworkOption
     if options.identity == IdentitySource.NAME and not any(each.managed_here for each in request.subnets):
         raise RequestRefused(
             "-o identity=name needs this plugin's IPAM, because engines send no container names to "
-            "network drivers: use --ipam-driver with this plugin and --ipam-opt identity=name"
+            "network drivers: use --ipam-driver macvlan-twisted and --ipam-opt identity=name"
         )
 
 
@@ -73,8 +73,8 @@ def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, d
     is_null_ipam = bool(request.subnets) and all(each.null_ipam for each in request.subnets)
     if options.dhcp and not is_null_ipam and not any(each.managed_here for each in request.subnets):
         raise RequestRefused(
-            "-o dhcp=true and Docker's own IPAM exclude each other: add --ipam-driver null, or this "
-            "plugin's --ipam-driver with --ipam-opt dhcp=true"
+            "-o dhcp=true and Docker's own IPAM exclude each other: add --ipam-driver null, or "
+            "--ipam-driver macvlan-twisted with --ipam-opt dhcp=true"
         )
     return is_null_ipam and (default if options.dhcp is None else options.dhcp)
 
@@ -91,7 +91,7 @@ def readdresses(request: requests.CreateNetwork, options: NetworkOptions, config
     if options.dhcp_readdress and not is_leased:
         raise RequestRefused(
             "-o dhcp_readdress=true needs addresses leased by DHCP: add --ipam-driver null and -o "
-            "dhcp=true, or this plugin's --ipam-driver with --ipam-opt dhcp=true, or leave it out"
+            "dhcp=true, or --ipam-driver macvlan-twisted with --ipam-opt dhcp=true, or leave it out"
         )
     return is_leased and (config.dhcp_readdress if options.dhcp_readdress is None else options.dhcp_readdress)
 

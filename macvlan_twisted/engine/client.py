@@ -38,8 +38,8 @@ from .interfaces import (
     ListedNetwork,
 )
 
-# Remedy of these errors: start Docker, or name its socket with --docker-host; what needs the engine is tried
-# again.
+# Remedy of these errors: start Docker, or name its socket with --docker-host; the plugin tries again by
+# itself.
 
 _CREATE_NETWORK = Failpoint(
     "engine.network.create", "the engine is asked to create the network of --create-network"
@@ -185,7 +185,7 @@ class EngineClient:
         network = await self._request(b"GET", f"/networks/{quote(network_id, safe='')}")
         if not isinstance(network, dict) or network.get("Id") != network_id:
             # Remedy: check what listens on the socket that --docker-host names.
-            raise EngineError(f"it answered with another network than {network_id}")
+            raise EngineError(f"it answered with a network other than {network_id}")
         containers: Mapping[str, Any] = network.get("Containers") or {}
         return containers
 

@@ -171,7 +171,7 @@ class ContainerAddresses:
         if not self._leases.has(pool.lan_parent, mac):
             return mac
         _log.info(
-            "container {container}: gets another MAC than before, its lease under {mac} is not released yet",
+            "container {container}: does not get its previous MAC, because its lease under {mac} is not released yet",
             container=name,
             mac=mac,
         )

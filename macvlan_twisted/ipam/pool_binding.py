@@ -94,7 +94,7 @@ class PoolMatch:
                 f"-o {option}={text} has no effect without --ipam-opt {option}={text} where this plugin "
                 f"manages the addresses (pool {found[0].described()}): add --ipam-opt {option}={text}. "
                 "Docker Compose drops ipam.options: create the network with docker network create and "
-                f"use it as external, or start the plugin with --{option.replace('_', '-')} {text}"
+                f"use it as an external network, or start the plugin with --{option.replace('_', '-')} {text}"
             )
 
     def find(

@@ -114,7 +114,7 @@ class AddressSelection:
             await self.refuse_used_by_others(pool, address)
         except RequestRefused as refusal:
             _log.info(
-                "{subject}: gets another address than before ({reason})",
+                "{subject}: does not get its previous address ({reason})",
                 subject=f"container {name}" if name else "container that starts again",
                 reason=str(refusal),
                 **({"container": name} if name else {}),
@@ -144,8 +144,8 @@ class AddressSelection:
         user = self._conflicts.noticed(pool.lan_parent, address)
         if user is not None:
             raise RequestRefused(
-                f"address {address} is in use on {pool.lan_parent} by {user}; it was noticed after it was "
-                "allocated: start the container again; with --ip, use another one or change the address "
+                f"address {address} is in use on {pool.lan_parent} by {user}; this was noticed only after "
+                "the allocation: start the container again; with --ip, use another one or change the address "
                 "of that host"
             )
 
@@ -264,6 +264,7 @@ class AddressSelection:
     def refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
         span = usable_span(pool.prefix)
         if address not in pool.prefix or not span.first <= int(address) <= span.last:
+            # Remedy: use an address in the range that the message names.
             raise RequestRefused(
                 f"{purpose.value} address {address} is not a host address of {pool.prefix}: use one from "
                 f"{pool.address(span.first)} to {pool.address(span.last)}"

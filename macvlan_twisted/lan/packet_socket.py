@@ -20,7 +20,7 @@ from .interfaces import FrameHandler, ReceivedFrame
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
-# Remedy of these errors: bring the parent up; what needs it is tried again.
+# Remedy of these errors: bring the parent up; the plugin tries again by itself.
 
 _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263

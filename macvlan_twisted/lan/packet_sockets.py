@@ -17,7 +17,7 @@ from .interfaces import FrameHandler, LanSocket, ReceivedFrame
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
-# Remedy of these errors: bring the parent back; what needs it is tried again.
+# Remedy of these errors: bring the parent back; the plugin tries again by itself.
 
 
 class OpenSocket(LanSocket, Protocol):
@@ -174,7 +174,7 @@ class PacketSockets:
                 if not is_for_itself(failure):
                     raise
                 _log.info(
-                    "parent {parent}: accepts no link of the plugin, so it is used itself ({reason})",
+                    "parent {parent}: accepts no link of the plugin, so the parent itself is used ({reason})",
                     parent=socket.parent,
                     reason=str(failure),
                 )

@@ -249,7 +249,7 @@ class PluginApp:
             if not call.is_answered and self._now() - call.began >= self._timeout:
                 late = CallTimeout(
                     f"the kernel or the disk has not answered for {self._timeout:g} s: check the disk and the kernel log, then try "
-                    "again; what was begun is finished or undone in the background"
+                    "again; work that has begun is finished or undone in the background"
                 )
                 status, error = error_reply(call.name, Failure(late))
                 call.answer(status, encode_reply(error), self.closing)

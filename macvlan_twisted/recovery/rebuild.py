@@ -122,7 +122,7 @@ def _previous_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -
         # nobody needs.
         _log.warn(
             "links of several instances: found on this host ({instances}) and kept, because it is unknown "
-            "whose this state was; if nobody needs them, run: macvlan-twisted purge --every-instance",
+            "to which instance the state belonged; if nobody needs them, run: macvlan-twisted purge --every-instance",
             instances=", ".join(sorted(instances)),
         )
     return StateIdentity.drawn() if witnessed is None else StateIdentity(witnessed.instance, drawn_group())
