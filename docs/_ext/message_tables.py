@@ -240,11 +240,18 @@ def _text(node: ast.expr) -> str:
 
 
 def _joined(values: Sequence[ast.expr]) -> str:
-    """In brackets what nothing separates from the words around it: it may be empty."""
+    """
+    In brackets what nothing separates from the words around it: it may be empty. A name that stands for two values is
+    ``OTHER_NAME`` the second time.
+    """
     text = ""
+    meanings: dict[str, str] = {}
     for at, value in enumerate(values):
         part = _text(value)
         if isinstance(value, ast.FormattedValue) and part.isupper() and not part.startswith("["):
+            expression = re.sub(r"\.replace\([^)]*\)", "", ast.unparse(value.value))
+            if meanings.setdefault(part, expression) != expression:
+                part = f"OTHER_{part}"
             after = values[at + 1] if at + 1 < len(values) else None
             runs_on = isinstance(after, ast.Constant) and str(after.value)[:1].isalpha()
             if (text[-1:].isalnum() and not text.endswith("IPv")) or text.endswith(("]", ")")) or runs_on:
