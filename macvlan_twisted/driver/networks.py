@@ -126,12 +126,13 @@ class NetworkSetup:
             await self._host_addresses.disable(network)
         except (LinkError, StateError) as failure:
             failures.append(str(failure))
-        failures += await self._parents.release(network)
+        # Before its VLANs: a network that came back after a kill could not be used without them. The next start removes VLANs
+        # that no network needs.
         try:
             await self._registry.erase_network(network.network_id)
         except StateError as failure:
             failures.append(str(failure))
-        return failures
+        return failures + await self._parents.release(network)
 
 
 class Networks:

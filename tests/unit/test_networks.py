@@ -306,6 +306,14 @@ class RetryTests(PluginTestCase):
         self.assert_nothing_left(plugin)
         plugin.create_network(OTHER_NETWORK, parent="eth1.20")
 
+    def test_removal_that_a_kill_interrupted_is_finished_at_the_next_start(self) -> None:
+        self.plugin.create_network(parent="eth1.20")
+        self.plugin.steps.hold.add("delete")
+        self.plugin.start(self.plugin.networks.delete(NETWORK))
+        self.assertIn("eth1.20", self.plugin.link_names())
+        plugin = self.plugin.next_life()
+        self.assert_nothing_left(plugin)
+
     def test_network_removal_can_be_repeated_after_a_disk_error(self) -> None:
         self.plugin.create_network()
         self.plugin.records.steps.refuse["erase"] = errno.ENOSPC
