@@ -99,7 +99,7 @@ class NetworkSetup:
             failures = await self._endpoints.delete_all(network.network_id)
         except StateError as failure:
             failures = [str(failure)]
-        for each in failures + await self._remove(network):
+        for each in failures + await self._undo(network):
             # Cause: the kernel refused, or writing the state failed. Remedy: see the reason in the line; the
             # next start of the plugin finishes it.
             _log.error(
@@ -108,29 +108,40 @@ class NetworkSetup:
                 reason=each,
             )
 
+    async def _undo(self, network: Network) -> list[str]:
+        self._registry.remove_network(network.network_id)
+        failures = await self._take_down(network)
+        try:
+            await self._registry.erase_network(network.network_id)
+        except StateError as failure:
+            failures.append(str(failure))
+        return failures
+
     async def remove(self, network: Network) -> list[str]:
         """
         Remove the network with all endpoints that are left.
 
         :return: what failed.
-        :raises StateError: the row of an endpoint cannot be erased; the network is still there.
+        :raises StateError: the row of an endpoint or of the network cannot be erased; the network is still there.
         """
-        return await self._endpoints.delete_all(network.network_id) + await self._remove(network)
-
-    async def _remove(self, network: Network) -> list[str]:
-        """Go on after an error, and collect what failed."""
-        failures: list[str] = []
+        failures = await self._endpoints.delete_all(network.network_id)
         self._registry.remove_network(network.network_id)
+        # Before its VLANs: after a kill, a network without them could not be used. The next start removes VLANs that no network
+        # needs.
+        try:
+            await self._registry.erase_network(network.network_id)
+        except StateError:
+            self._registry.add_network(network)
+            raise
+        return failures + await self._take_down(network)
+
+    async def _take_down(self, network: Network) -> list[str]:
+        """Remove what the network needed. Go on after an error, and return what failed."""
         self._endpoints.forget_network(network)
+        failures: list[str] = []
         try:
             await self._host_addresses.disable(network)
         except (LinkError, StateError) as failure:
-            failures.append(str(failure))
-        # Before its VLANs: a network that came back after a kill could not be used without them. The next start removes VLANs
-        # that no network needs.
-        try:
-            await self._registry.erase_network(network.network_id)
-        except StateError as failure:
             failures.append(str(failure))
         return failures + await self._parents.release(network)
 
