@@ -141,39 +141,46 @@ class Allocations:
         :param may_return: whether its container may have it back.
         :return: whether there was anything to release.
         """
-        pool = self._pools.find(request.pool_id)
-        if pool is None:
-            # The pool may be about to be released; if that fails, it is open again.
-            async with self._locks.acquire(request.pool_id):
-                pool = self._pools.by_id.get(request.pool_id)
-        if pool is None or request.address.version != pool.prefix.version:
-            return False
-        shared = self._pools.set_of(pool)
         number = int(request.address)
-        if pool.rebuilt_for - len(pool.released_ids) > 1 and not shared.is_endpoint_address(number):
-            return False  # each of its networks reserves the address, which is released with the last of them
-        # A repeated release must not release the address of its next owner.
-        if (pool.pool_id, number) in self._granting:
-            return False
-        async with self._locks.acquire(f"{pool.pool_id} {number}"):
-            if pool.pool_id not in self._pools.by_id or not shared.is_releasable(pool.pool_id, number):
+        while (pool := await self._open_pool(request.pool_id)) is not None:
+            if request.address.version != pool.prefix.version:
                 return False
-            if not is_due():
+            shared = self._pools.set_of(pool)
+            if pool.rebuilt_for - len(pool.released_ids) > 1 and not shared.is_endpoint_address(number):
+                return False  # each of its networks reserves the address, which is released with the last of them
+            # A repeated release must not release the address of its next owner.
+            if (pool.pool_id, number) in self._granting:
                 return False
-            if pool.dhcp:
-                await self._leases.release_address(pool.lan_parent, request.address)
-            is_chosen = may_return and number in shared.chosen.get(pool.pool_id, ())
-            returned = self._owners.returns(pool.pool_id, request.address, is_chosen)
-            forgotten = self._owners.forgotten_returns(pool.pool_id)
-            await self._pools.erase_allocation(pool.pool_id, request.address, returned, forgotten)
-            self._owners.released(pool.pool_id, request.address, returned is not None)
-            shared.remove(pool.pool_id, number)
-            self._claims.released(pool.pool_id, number)
-            self._selection.release(pool, request.address)
-        _log.debug(
-            "address {address}: released to pool {pool}", address=request.address, pool=pool.described()
-        )
-        return True
+            async with self._locks.acquire(f"{pool.pool_id} {number}"):
+                if pool.pool_id in self._pools.by_id:
+                    if not shared.is_releasable(pool.pool_id, number) or not is_due():
+                        return False
+                    await self._release_now(pool, request.address, may_return)
+                    return True
+        return False
+
+    async def _open_pool(self, pool_id: str) -> Pool | None:
+        """The pool. If it is about to be released, wait: if that fails, it is open again."""
+        pool = self._pools.find(pool_id)
+        if pool is None:
+            async with self._locks.acquire(pool_id):
+                pool = self._pools.by_id.get(pool_id)
+        return pool
+
+    async def _release_now(self, pool: Pool, address: IPAddress, may_return: bool) -> None:
+        """The caller holds the address's lock."""
+        shared, number = self._pools.set_of(pool), int(address)
+        if pool.dhcp:
+            await self._leases.release_address(pool.lan_parent, address)
+        is_chosen = may_return and number in shared.chosen.get(pool.pool_id, ())
+        returned = self._owners.returns(pool.pool_id, address, is_chosen)
+        forgotten = self._owners.forgotten_returns(pool.pool_id)
+        await self._pools.erase_allocation(pool.pool_id, address, returned, forgotten)
+        self._owners.released(pool.pool_id, address, returned is not None)
+        shared.remove(pool.pool_id, number)
+        self._claims.released(pool.pool_id, number)
+        self._selection.release(pool, address)
+        _log.debug("address {address}: released to pool {pool}", address=address, pool=pool.described())
 
     async def release_all(self, pool: Pool) -> None:
         """Release the addresses of a released pool: after some errors the engine does not release them itself."""

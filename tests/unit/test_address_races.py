@@ -103,6 +103,22 @@ class RaceTests(AddressTestCase):
         self.failureResultOf(self.asking(pool, "10.0.0.3"), RequestRefused)
         self.assert_memory_is_what_is_on_disk(pool)
 
+    def test_release_beside_its_pools_failed_release_is_carried_out(self) -> None:
+        """It may not succeed for the reason that the pool is going, since the pool stays when the disk refuses."""
+        pool = self.open("10.0.0.0/29")
+        self.ask(pool, "10.0.0.3")
+        self.hold("erase_allocation", "erase_pool")
+        first, second = self.releasing(pool, "10.0.0.3"), self.releasing(pool, "10.0.0.3")
+        of_pool = self.closing(pool)
+        steps = self.plugin.store.steps
+        for _ in range(2):
+            steps.held.pop(0).fail(StateError("a test refuses it"))
+        self.failureResultOf(first, StateError)
+        self.failureResultOf(of_pool, StateError)
+        self.let_go()
+        self.successResultOf(second)
+        self.ask(pool, "10.0.0.3")
+
     def test_release_before_the_reply_leaves_the_address_allocated(self) -> None:
         """It is the repeated release of the former owner: no engine has been told of the address yet."""
         pool = self.open("10.0.0.0/29")
