@@ -158,7 +158,7 @@ def reopen() -> None:
             os.close(file)
     except OSError as error:
         # Cause: the file's directory is gone or not writable; the log continues in the open file. Remedy:
-        # correct the path and send SIGHUP again.
+        # create the directory or make it writable, and send SIGHUP again.
         _log.warn(
             "log file {path}: cannot be reopened ({reason})", path=error.filename, reason=error.strerror
         )

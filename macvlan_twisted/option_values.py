@@ -150,6 +150,7 @@ def parse_log_format(text: str) -> LogFormat:
     try:
         return LogFormat(text)
     except ValueError:
+        # Remedy: use text or json.
         raise ValueError(
             f"{text!r} is not a log format: {did_you_mean(text, LogFormat)}use {' or '.join(LogFormat)}"
         ) from None
@@ -198,6 +199,7 @@ def _seconds(text: str, least: float, most: float) -> float:
     except ValueError:
         raise ValueError(f"{text!r} is not a number: use {least:g} to {most:g} seconds") from None
     if not least <= seconds <= most:
+        # Remedy: use a value in the range that the message names.
         raise ValueError(f"{text} is out of range: use {least:g} to {most:g} seconds")
     return seconds
 
@@ -209,6 +211,7 @@ def parse_probe_timeout(text: str) -> ProbeTimeout:
 def parse_reconcile_interval(text: str) -> float:
     seconds = _seconds(text, 0, 86400)
     if 0 < seconds < 1:
+        # Remedy: use a value in the range that the message names.
         raise ValueError(
             f"{text} is out of range: use 1 to 86400 seconds, or 0 to reconcile only once, after the start"
         )

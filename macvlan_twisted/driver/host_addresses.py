@@ -206,6 +206,8 @@ def _no_address(subnet: Subnet) -> RequestRefused:
             "is outside the DHCP server's range with -o host_address=ADDRESS, or use -o "
             "host_access=false"
         )
+    # Remedy: reserve one with --aux-address host=ADDRESS (host6=ADDRESS for IPv6), specify one with -o
+    # host_address=ADDRESS, or use -o host_access=false.
     return RequestRefused(
         f"host access needs an address for the host in {subnet.pool}, which another IPAM driver "
         f"manages: reserve one with --aux-address {name}=ADDRESS, specify one with -o "

@@ -42,6 +42,7 @@ def explained(
             "link: use another --mac-address"
         )
     if failure.errno == errno.ENODEV:
+        # Remedy: when it is back, create the network or start the container again.
         return LinkError(
             f"parent {parent} has just disappeared: start the container again when it is back",
             errno.ENODEV,

@@ -190,6 +190,7 @@ class MacvlanLinks:
             await self._links.add_macvlan(wanted)
         except LinkError as failure:
             if failure.errno == errno.ENODEV:
+                # Remedy: when it is back, create the network or start the container again.
                 raise LinkError(
                     f"parent {network.parent} has just disappeared: create the network again when it is back",
                     errno.ENODEV,

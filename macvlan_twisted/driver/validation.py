@@ -108,8 +108,8 @@ def refuse_ignored_options(wanted: MacvlanLink, found: MacvlanLink) -> None:
         ("-o nopromisc", wanted.nopromisc or None, found.nopromisc or None),
         ("-o source_macs", frozenset(wanted.source_macs) or None, frozenset(found.source_macs) or None),
     )
-    for name, asked, got in compared:
-        if asked is not None and asked != got:
+    for option, value, got in compared:
+        if value is not None and value != got:
             raise RequestRefused(
-                f"{name}={asked} is not supported by this kernel, which uses {got}: leave it out"
+                f"{option}={value} is not supported by this kernel, which uses {got}: leave it out"
             )

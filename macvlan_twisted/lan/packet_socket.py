@@ -164,6 +164,8 @@ class PacketSocket:
                 speaker = self._socket.getsockname()[0] or speaker  # its present name
             self._socket.sendto(frame, (speaker, 0))
         except BlockingIOError:
+            # Remedy: none needed if it passes, as the plugin tries again by itself; otherwise check the NIC and
+            # its driver.
             raise LinkError(f"cannot send on {self.parent}: its queue is full", errno.EAGAIN) from None
         except OSError as error:
             raise LinkError(
@@ -178,6 +180,7 @@ class PacketSocket:
         if not flags & _IFF_UP:
             raise LinkError(f"cannot send on {self.parent}: {os.strerror(errno.ENETDOWN)}", errno.ENETDOWN)
         if not flags & _IFF_RUNNING:
+            # Remedy: check the cable and the switch's port; the plugin tries again by itself.
             raise LinkError(f"cannot send on {self.parent}: no carrier", errno.ENETDOWN)
 
     def listen(self, handler: FrameHandler) -> Callable[[], None]:

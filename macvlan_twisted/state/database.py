@@ -287,7 +287,8 @@ class Database:
                 seen_digest ^= checksum
         if (seen, seen_digest) != (count, digest):
             raise StateError(
-                f"{self._path} is damaged: it should have {count} rows and has {seen}, or other rows"
+                f"{self._path} is damaged: its rows are not those that were committed ({count} expected, {seen} "
+                "found)"
             )
         if recorded is None and self.generation > 0:
             # Cause: the file was removed. Remedy: none needed: it is created again; to copy the state, copy
@@ -369,8 +370,8 @@ class Database:
             if self._outside is not None:
                 self._outside.write(self.generation, self._missed)
         except OSError as error:  # the file may lag behind; the commit is durable
-            # Cause: writing the state failed; nothing is lost. Remedy: free space on the disk of the state
-            # directory.
+            # Cause: the file generation in the state directory, or its copy in the runtime directory, cannot be
+            # written; nothing is lost. Remedy: free space on the disks of both directories.
             _log.warn("{path}: not updated ({reason})", path=WITNESS_NAME, reason=error.strerror)
 
     def close(self) -> None:

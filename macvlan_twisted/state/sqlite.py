@@ -101,9 +101,10 @@ def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> 
     :raises StateError: it cannot be used; nothing was changed.
     """
     record = None if outside is None else outside.of_directory()
-    if record is not None and record.rows and not (directory / tables.DATABASE_NAME).exists():
+    path = directory / tables.DATABASE_NAME
+    if record is not None and record.rows and not path.exists():
         raise StateError(
-            f"{directory / tables.DATABASE_NAME} is gone: it was at generation {record.generation} "
+            f"{path} is gone: it was at generation {record.generation} "
             f"with {record.rows} records since the host booted"
         )
     database = Database(directory)
