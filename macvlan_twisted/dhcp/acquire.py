@@ -196,7 +196,7 @@ async def _check(
 def _nobody_offered(context: Context, transaction: Transaction, mac: str) -> str:
     parent = context.parent
     if transaction.trouble:
-        # Remedy: bring the parent up.
+        # Remedy: bring the parent up, or check its cable.
         return f"no DHCP server can be asked for an address for {mac} on {parent} ({transaction.trouble})"
     seconds = context.now() - transaction.began
     return (

@@ -183,7 +183,7 @@ class Lease:
                 except CancelledError:
                     raise
                 except Exception as error:
-                    self._log_error("something went wrong, it goes on in a minute", error)
+                    self._log_error("renewing or regaining the lease", error)
                     await self._sleep(_SLOW)
 
     async def _next_step(self) -> None:
@@ -230,7 +230,7 @@ class Lease:
         except CancelledError:
             raise
         except Exception as error:
-            self._log_error("its new times could not be kept; after a restart the old ones count", error)
+            self._log_error("saving the renewed lease", error)
 
     # In REACQUIRING.
 
@@ -280,7 +280,7 @@ class Lease:
             raise
         except Exception as error:
             self._log_error(
-                f"its container could not move from {lost.address} to {found.binding.address}", error
+                f"changing the container's address from {lost.address} to {found.binding.address}", error
             )
             accepted = False
         if accepted:

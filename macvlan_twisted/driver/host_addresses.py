@@ -101,7 +101,11 @@ class HostAddresses:
                 )
                 if address not in present and not is_picked:
                     await refuse_used_by_others(
-                        self._conflicts, network, address, "host address", "choose one that nobody has"
+                        self._conflicts,
+                        network,
+                        address,
+                        "host address",
+                        "use another one with -o host_address or --aux-address",
                     )
         except BaseException:
             for address in chosen:

@@ -137,8 +137,8 @@ class NetworkPlanner:
         routers = [(each.pool, self._config.gateway_for(each.pool)) for each in lacking]
         for pool, router in routers:
             if router is not None:
-                # Cause: another IPAM driver manages the addresses and was given no gateway. Remedy: create
-                # the network with --gateway and the router's address.
+                # Cause: another IPAM driver manages the addresses, and the network was created without --gateway.
+                # Remedy: create the network with --gateway and the router's address.
                 _log.warn(
                     "network {network}: no gateway for {pool}, so its containers have no default route{names}, and "
                     "Docker's own IPAM may assign the router's address {router} to a container; create it with "

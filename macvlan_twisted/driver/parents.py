@@ -216,6 +216,7 @@ class Parents:
             )
         upper = [each for each in await self._links.all() if each.lower_index == present.index]
         if any(not self._links.is_ours(each) for each in upper) or self._has_containers(wanted.name):
+            # Remedy: stop its containers, and remove other programs' links on it; the VLAN is then created again.
             raise RequestRefused(
                 f"VLAN {wanted.name} is on the NIC that was {wanted.lower} before NICs were renamed: stop "
                 "its containers; the VLAN is then created again"

@@ -105,11 +105,17 @@ def refuse_ignored_options(wanted: MacvlanLink, found: MacvlanLink) -> None:
         ("-o mtu", wanted.mtu, found.mtu),
         ("-o bcqueuelen", wanted.broadcast_queue_length, found.broadcast_queue_length),
         ("-o bclim", wanted.broadcast_limit, found.broadcast_limit),
-        ("-o nopromisc", wanted.nopromisc or None, found.nopromisc or None),
-        ("-o source_macs", frozenset(wanted.source_macs) or None, frozenset(found.source_macs) or None),
+        ("-o nopromisc", "true" if wanted.nopromisc else None, "true" if found.nopromisc else None),
+        ("-o source_macs", _joined(wanted.source_macs), _joined(found.source_macs)),
     )
     for option, value, got in compared:
         if value is not None and value != got:
             raise RequestRefused(
-                f"{option}={value} is not supported by this kernel, which uses {got}: leave it out"
+                f"{option}={value} is not supported by this kernel"
+                f"{f', which uses {got}' if got is not None else ''}: leave it out"
             )
+
+
+def _joined(macs: Iterable[str]) -> str | None:
+    """As in the option, but sorted; ``None`` if there are none."""
+    return ",".join(sorted(set(macs))) or None

@@ -161,8 +161,9 @@ def _default_prefix(config: Config, parent: str, version: int) -> IPNetwork:
     prefix = config.subnet_of_version(version)
     if parent != (config.host_interface or ""):
         raise RequestRefused(
-            f"no subnet is known for parent {parent}, only for the host interface "
-            f"{config.host_interface or '(none)'}: specify --subnet and --gateway"
+            f"no subnet is known for parent {parent}"
+            f"{f', only for the host interface {config.host_interface}' if config.host_interface else ''}"
+            ": specify --subnet and --gateway"
         )
     if prefix is None:
         raise RequestRefused(

@@ -330,7 +330,7 @@ class AddressPrefetch:
 
     async def _probe(self, number: int, of_many: bool) -> None:
         address = self.pool.address(number)
-        verdict: Verdict = Inconclusive("it was not found out")
+        verdict: Verdict = Inconclusive("the probe failed")
         try:
             verdict = await self._hold(address, of_many)
         finally:
@@ -381,6 +381,7 @@ class AddressPrefetch:
 
 
 def inconclusive_error(pool: Pool, reason: str) -> RequestRefused:
+    # Remedy: bring the parent up, check its cable, or create the network with --ipam-opt conflict_detection=on.
     return RequestRefused(
         f"no address of pool {pool.described()} can be probed on "
         f"{pool.lan_parent or 'any parent'} ({reason}): bring the parent up, or create the "

@@ -68,8 +68,8 @@ class Announcer:
             # Cause: the parent is down or has no carrier. Remedy: none needed; neighbours learn the new MAC
             # when their entry expires.
             _log.warn(
-                "address {address}: not announced ({reason}); neighbours that know it under another MAC ask again"
-                " within a minute",
+                "address {address}: not announced ({reason}); neighbours that know it under another MAC may use "
+                "that for minutes",
                 address=address,
                 reason=str(failure),
             )

@@ -282,8 +282,8 @@ class Conflicts:
         """*address* is allocated though the LAN could not be asked: from now on only new evidence counts."""
         self.table.forget(parent, address)
         self.inconclusive += 1
-        # Cause: the probe could not run, usually because the parent is down. Remedy: bring the parent up;
-        # conflict_detection=strict refuses such addresses instead.
+        # Cause: the probe could not run, usually because the parent is down, has no carrier or is unknown. Remedy:
+        # see the reason in the line; conflict_detection=strict refuses such addresses instead.
         _log.warn(
             "address {address}: allocated without knowing whether it is in use on {parent} ({reason}; "
             "{number} such addresses since the start)",
@@ -314,8 +314,8 @@ class Conflicts:
     def contested(self, parent: str, address: IPAddress, ours: str, theirs: str) -> None:
         assigned = self._assigned.get((parent, address))
         is_hosts = assigned is not None and assigned.is_hosts
-        # Cause: another host on the LAN took the address. Remedy: find the host by its MAC and change its
-        # address, or exclude the address from the pool and restart the container.
+        # Cause: another host on the LAN took the address. Remedy: find that host by its MAC and give one of the two
+        # another address; keep the addresses of other hosts and the router's DHCP range out of --ip-range.
         _log.error(
             "address {address}: conflict on {parent}, {whose} (MAC {ours}) has it and MAC {theirs} uses it, "
             "too; find that host, and change its address or that of {whose}",

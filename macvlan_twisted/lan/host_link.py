@@ -132,7 +132,7 @@ class HostLinks:
         is_unchecked = link.name not in self._checked and self._links.exists(link.name)
         if is_unchecked and await self.is_astray(link.parent):
             # Cause: NICs were renamed. Running containers stay on the NIC that had the name before. Remedy:
-            # restart them, or rename the NICs back.
+            # restart those containers, or rename the NICs back.
             _log.warn(
                 "host link {link}: created again on parent {parent}, which is another NIC now",
                 link=link.name,

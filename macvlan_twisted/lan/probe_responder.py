@@ -77,7 +77,7 @@ class ProbeResponder:
         except LinkError as failure:
             if not self._is_failing:
                 # Cause: the parent is down or has no carrier; another host may take the address. Remedy:
-                # bring the parent up.
+                # bring the parent up, or check its cable and the switch's port.
                 _log.warn(
                     "address {address}: cannot answer the probe of {prober} ({reason})",
                     address=str(probe.address),

@@ -128,7 +128,7 @@ class NetlinkKernel(HostAddressing):
         )
 
     def add_vlan(self, name: str, lower: str, vlan_id: int, group: int, alias: str) -> None:
-        with link_errors(f"making VLAN {vlan_id} on {lower} as {name}"), _MAKE_VLAN:
+        with link_errors(f"cannot create VLAN {vlan_id} on {lower} as {name}"), _MAKE_VLAN:
             self._netlink.link(
                 "add", ifname=name, kind="vlan", link=index_of(lower), vlan_id=vlan_id, group=group
             )

@@ -135,8 +135,8 @@ class StaleNetworks:
             if not await self._pools.drop_pool(pool, idle):
                 return 0
         except MacvlanError as failure:
-            # Cause: the kernel refused, or writing the state failed; it is tried again in the next round.
-            # Remedy: see the reason in the line.
+            # Cause: the kernel refused, or writing the state failed; it is tried again at the next
+            # reconciliation. Remedy: see the reason in the line.
             _log.error(
                 "pool {pool}: cannot be released ({reason})", pool=pool.described(), reason=str(failure)
             )

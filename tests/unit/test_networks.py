@@ -134,9 +134,14 @@ class ReadBackTests(PluginTestCase):
             ({}, {"mode": "vepa"}, ("macvlan_mode", "bridge", "vepa")),
             ({}, {"mtu": 1500}, ("mtu", "1400", "1500")),
             ({}, {"broadcast_queue_length": 1000}, ("bcqueuelen", "5", "1000")),
-            ({}, {"broadcast_limit": None}, ("bclim", "2", "None")),
-            ({"nopromisc": True}, {}, ("nopromisc",)),
-            ({"source_macs": macs}, {"source_macs": macs[:1]}, ("source_macs",)),
+            ({}, {"broadcast_limit": None}, ("-o bclim=2 is not supported by this kernel: leave",)),
+            ({"nopromisc": True}, {}, ("-o nopromisc=true is not supported by this kernel: leave",)),
+            (
+                {"source_macs": macs},
+                {"source_macs": macs[:1]},
+                (f"-o source_macs={','.join(macs)} is not", f"which uses {macs[0]}: leave"),
+            ),
+            ({"source_macs": macs}, {}, (f"-o source_macs={','.join(macs)} is not", "this kernel: leave")),
         ):
             with self.assert_refused(RequestRefused, *words):
                 refuse_ignored_options(evolve(self.ASKED, **asked), evolve(self.ASKED, **found))

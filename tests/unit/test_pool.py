@@ -131,6 +131,16 @@ class PlanTests(SynchronousTestCase):
             with self.subTest(pool):
                 self.refused(asked(pool, v6=":" in pool), pool, words, "--subnet")
 
+    def test_missing_subnet_names_the_host_interface_only_if_there_is_one(self) -> None:
+        for config, text in (
+            (
+                Config(host_interface="eth0"),
+                "for parent eth1, only for the host interface eth0: specify --subnet",
+            ),
+            (Config(), "for parent eth1: specify --subnet and --gateway"),
+        ):
+            self.refused(asked(None, parent="eth1"), text, config=config)
+
     def test_other_ranges_are_accepted(self) -> None:
         for pool in (
             "0.0.0.0/0",
