@@ -43,7 +43,7 @@ def test_options_reach_the_kernel_under_both_names(
     assert box.links()["eth0"]["mtu"] == 1400
     assert box.ping("192.168.77.2")
     too_long = box.attempt("ping", "-c", "1", "-w", "1", "-M", "do", "-s", "1400", "192.168.77.2")
-    assert "mtu=1400" in too_long.stderr
+    assert "message too long" in too_long.stderr.lower()
 
 
 @pytest.mark.one_engine
