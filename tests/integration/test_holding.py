@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from functools import partial
 from ipaddress import ip_address
 from random import Random
 
@@ -28,6 +29,7 @@ from tests.integration.packet_sockets import (
     packet_socket_in,
     sender_in,
 )
+from tests.lab.commands import wait_until
 from tests.lab.lan import Lan
 
 
@@ -151,4 +153,8 @@ def test_both_announcement_forms_correct_a_neighbours_cache(lan: Lan, form: int)
                 lan.run_in("neighbour", "ip", "neigh", "replace", *entry)
                 frames = announcement_frames(address, mac)
                 send(frames[min(form, len(frames) - 1)])
-                assert mac in lan.run_in("neighbour", "ip", "neigh", "show", str(address))
+                wait_until(partial(neighbour_knows, lan, address, mac), 5, f"{mac} in the neighbour's cache")
+
+
+def neighbour_knows(lan: Lan, address: IPAddress, mac: str) -> bool:
+    return mac in lan.run_in("neighbour", "ip", "neigh", "show", str(address))
