@@ -254,13 +254,10 @@ def build(
 
     parents = Parents(links, registry, sockets, parent_status, KeyedLock())
     macvlan_links = MacvlanLinks(registry, links, parents)
-    container_names, container_watch = (
-        ContainerNames(registry, leases, engine, clock),
-        ContainerWatch(registry, engine, last_addresses, clock, config.docker_host),
-    )
+    container_names = ContainerNames(registry, leases, engine, clock)
+    container_watch = ContainerWatch(registry, engine, last_addresses, clock, config.docker_host)
     endpoint_addresses = EndpointAddresses(registry, links, on_lan, leases, address_use, container_names)
     endpoint_calls = EngineCalls(endpoint_locks, LastSeen(awake_seconds, registry.endpoints.__contains__))
-    planner = EndpointPlanner(config, leases, host_routes, macs.mac_for, random)
     removal = EndpointRemoval(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
     stale_endpoints = StaleEndpoints(registry, links, macvlan_links, removal, endpoint_calls)
     previous_runs = PreviousRuns(open_pools, sticky_addresses, allocations, claims, stale_endpoints)
@@ -273,7 +270,14 @@ def build(
         ContainerAddresses(allocations, selection, previous_runs, macs, leases, registry.names),
         pool_calls.last_seen,
     )
-    endpoints = Endpoints(registry, planner, macvlan_links, endpoint_addresses, removal, endpoint_calls)
+    endpoints = Endpoints(
+        registry,
+        EndpointPlanner(config, leases, host_routes, macs.mac_for, random),
+        macvlan_links,
+        endpoint_addresses,
+        removal,
+        endpoint_calls,
+    )
     joining = Joining(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
     host_addresses = HostAddresses(config, registry, links, host_routes, pool_binding, conflicts)
     networks = Networks(
