@@ -331,7 +331,7 @@ class Config:
         config._check_addresses()
         if config.create_network is not None and not config.docker_host:
             raise ValueError(
-                f"--create-network {config.create_network} needs Docker's API, and --docker-host is none: set --docker-host "
+                f"--create-network {config.create_network} needs Docker's API, but --docker-host is none: set --docker-host "
                 "(with the systemd unit: install engine-api.conf beside it), or leave --create-network out"
             )
         return config

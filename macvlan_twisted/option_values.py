@@ -83,12 +83,14 @@ def parse_mode(text: str) -> MacvlanMode:
 
 def parse_whole_number(text: str, least: int, most: int, what: str) -> int:
     try:
-        number = int(text if len(text) < 32 else "x")  # int() takes a long time over long numbers
+        value = int(text if len(text) < 32 else "x")  # int() takes a long time over long numbers
     except ValueError:
+        # Remedy: use a number from LEAST to MOST; the message says of what.
         raise ValueError(f"{text!r} is not a whole number: use {what} from {least} to {most}") from None
-    if not least <= number <= most:
-        raise ValueError(f"{number} is out of range: use {what} from {least} to {most}")
-    return number
+    if not least <= value <= most:
+        # Remedy: use a number from LEAST to MOST; the message says of what.
+        raise ValueError(f"{value} is out of range: use {what} from {least} to {most}")
+    return value
 
 
 def parse_mtu(text: str) -> int:
@@ -141,7 +143,8 @@ def parse_docker_host(text: str) -> str:
         return ""
     if not text.startswith("unix:///"):
         raise ValueError(
-            f"{text!r} is not a local engine: specify its socket, like unix:///var/run/docker.sock, or none"
+            f"{text!r} is not a local engine: set --docker-host to the engine's socket, like unix:///var/run/docker.sock, or "
+            "to none"
         )
     return text
 
@@ -172,7 +175,7 @@ def parse_conflict_detection(text: str) -> ConflictDetection:
         return ConflictDetection.ON if parse_flag(text) else ConflictDetection.OFF
     except ValueError:
         raise ValueError(
-            f"{text!r} is not a kind of conflict detection: "
+            f"{text!r} is not a conflict detection mode: "
             f"{did_you_mean(text, ConflictDetection)}use one of {', '.join(ConflictDetection)}"
         ) from None
 
@@ -199,7 +202,7 @@ def _seconds(text: str, least: float, most: float) -> float:
     except ValueError:
         raise ValueError(f"{text!r} is not a number: use {least:g} to {most:g} seconds") from None
     if not least <= seconds <= most:
-        # Remedy: use a value in the range that the message names.
+        # Remedy: use a number from LEAST to MOST; the message says of what.
         raise ValueError(f"{text} is out of range: use {least:g} to {most:g} seconds")
     return seconds
 
@@ -211,7 +214,7 @@ def parse_probe_timeout(text: str) -> ProbeTimeout:
 def parse_reconcile_interval(text: str) -> float:
     seconds = _seconds(text, 0, 86400)
     if 0 < seconds < 1:
-        # Remedy: use a value in the range that the message names.
+        # Remedy: use a number from LEAST to MOST; the message says of what.
         raise ValueError(
             f"{text} is out of range: use 1 to 86400 seconds, or 0 to reconcile only once, after the start"
         )

@@ -379,7 +379,7 @@ def _finish_now(work: Coroutine[Any, Any, None]) -> None:
     if failures:
         failures[0].raiseException()
     if not done.called:
-        raise StartupError("bug: the start waits for something")
+        raise StartupError("bug: startup did not finish synchronously")
 
 
 class BackgroundTask:

@@ -87,7 +87,7 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         if not sys.platform.startswith("linux"):
             raise usage.UsageError(
-                f"macvlan is a feature of Linux, and this is {sys.platform}: run it on Linux"
+                f"macvlan is a feature of Linux, but this is {sys.platform}: run it on Linux"
             )
         try:
             self.config = Config.from_texts(self.texts, os.environ)

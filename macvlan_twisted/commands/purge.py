@@ -217,7 +217,8 @@ def _refuse_running_containers(
         running = sorted({each.container for found in inspection.networks for each in found.endpoints})
         if running:
             raise RequestRefused(
-                f"containers are running on networks of this plugin: {', '.join(running)}; remove them, or add --force"
+                f"containers are running on networks of the plugin: {', '.join(running)}; remove these containers, or add "
+                "--force"
             )
         return
     present = {link.name for link in links}
@@ -230,14 +231,14 @@ def _refuse_running_containers(
     if away:
         raise RequestRefused(
             f"the engine does not answer, and links may be in running containers ({', '.join(away)}): "
-            "remove the containers, or name the engine's socket with --docker-host, or add --force"
+            "remove the containers, or set --docker-host to the engine's socket, or add --force"
         )
     if not any(states.instance for states in plan.states) and any(
         link.kind in ("vlan", "dummy") for link in plan.links
     ):
         raise RequestRefused(
             "there is no state and the engine does not answer, so it is unknown whether containers "
-            "use the links: name the engine's socket with --docker-host, or add --force"
+            "use the links: set --docker-host to the engine's socket, or add --force"
         )
 
 
@@ -262,7 +263,7 @@ def _refuse_links_elsewhere(kernel: Kernel, instances: Collection[str] | None, f
     )
     if seen:
         raise RequestRefused(
-            f"links of this plugin are in other network namespaces ({', '.join(seen)}): remove the "
+            f"links of the plugin are in other network namespaces ({', '.join(seen)}): remove the "
             "containers (perhaps another engine's), use macvlan-twisted sandboxes to list what "
             "an engine left behind, or add --force"
         )

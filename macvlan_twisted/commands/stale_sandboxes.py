@@ -222,8 +222,8 @@ def run(
 def _ask_engine(config: Config, engine_is_gone: bool, is_needed: bool) -> set[str] | None:
     try:
         if not config.docker_host:
-            # Remedy: name the engine's socket with --docker-host.
-            raise EngineUnavailable("--docker-host is none, so no engine is asked")
+            # Remedy: set --docker-host to the engine's socket.
+            raise EngineUnavailable("the engine's API is disabled by --docker-host none")
         return engine_sandboxes(BlockingEngineClient(config.docker_host))
     except (EngineUnavailable, EngineError) as error:
         if engine_is_gone and isinstance(error, EngineUnavailable):
@@ -231,7 +231,7 @@ def _ask_engine(config: Config, engine_is_gone: bool, is_needed: bool) -> set[st
         if is_needed:
             raise RequestRefused(
                 f"the engine on {config.docker_host or 'no socket'} does not list its sandboxes "
-                f"({error}): start it, or name its socket with --docker-host, or add --engine-is-gone if "
+                f"({error}): start it, or set --docker-host to its socket, or add --engine-is-gone if "
                 "there is none any more"
             ) from None
         return None

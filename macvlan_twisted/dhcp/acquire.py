@@ -152,12 +152,12 @@ async def _request(
     if answer is None:
         release(context.socket, offered, context.random)  # its DHCPACK may have been lost
         raise AcquireFailed(
-            f"{server} offered {offered.address} to {client.mac} and did not confirm it: check the server"
+            f"{server} offered {offered.address} to {client.mac}, but did not confirm it: check the server"
         )
     if answer.kind is MessageType.NAK:
         # Remedy: check the server; it may have given the address to another client meanwhile.
         raise AcquireFailed(
-            f"{server} offered {offered.address} to {client.mac} and then refused it"
+            f"{server} offered {offered.address} to {client.mac}, but then refused it"
             + (f": {answer.message!r}" if answer.message else ""),
             answered=True,
         )
@@ -197,9 +197,9 @@ def _nobody_offered(context: Context, transaction: Transaction, mac: str) -> str
     parent = context.parent
     if transaction.trouble:
         # Remedy: bring the parent up, or check its cable.
-        return f"no DHCP server can be asked for an address for {mac} on {parent} ({transaction.trouble})"
+        return f"cannot send a DHCP request for {mac} on {parent} ({transaction.trouble})"
     seconds = context.now() - transaction.began
     return (
-        f"no DHCP server on {parent} offered {mac} an address within {seconds:.0f} s: check that {parent} is on the LAN that you "
-        "mean, and the server's log; its pool may be full, or it may not know the MAC"
+        f"no DHCP server on {parent} offered {mac} an address within {seconds:.0f} s: check that {parent} is on the right "
+        "LAN, then look at the server's log: its pool may be full, or it may not know the MAC"
     )

@@ -158,10 +158,11 @@ class PersistentLeaseStore:
             return verdict.mac
         if isinstance(verdict, Inconclusive):
             if self.detection == ConflictDetection.STRICT:
-                # Remedy: bring the parent up, check its cable, or create the network with conflict_detection=on.
+                # Remedy: bring the parent up, check its cable, or create the network with conflict_detection=on instead
+                # of strict.
                 raise RequestRefused(
                     f"leased address {address} cannot be probed on {self.parent} ({verdict.reason}): bring "
-                    "the parent up, or create the network with conflict_detection=on"
+                    "the parent up, or create the network with conflict_detection=on instead of strict"
                 )
             self.conflicts.count_inconclusive(self.parent, address, verdict.reason)
         return None

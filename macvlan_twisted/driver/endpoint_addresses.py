@@ -350,9 +350,10 @@ async def refuse_used_by_others(
         )
     if isinstance(verdict, Inconclusive):
         if network.conflict_detection == ConflictDetection.STRICT:
-            # Remedy: bring the parent up, check its cable, or create the network with -o conflict_detection=on.
+            # Remedy: bring the parent up, check its cable, or create the network with -o conflict_detection=on instead of
+            # strict.
             raise RequestRefused(
                 f"{what} {address} cannot be probed on {network.parent} ({verdict.reason}): bring the "
-                "parent up, or create the network with -o conflict_detection=on"
+                "parent up, or create the network with -o conflict_detection=on instead of strict"
             )
         conflicts.count_inconclusive(network.parent, address, verdict.reason)

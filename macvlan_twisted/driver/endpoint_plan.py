@@ -102,12 +102,12 @@ class EndpointPlanner:
             return
         if mac is None:
             raise RequestRefused(
-                f"mode passthru gives the container the MAC of parent {network.parent}, and --ipam-opt "
-                f"dhcp=true has leased {request.address.ip} under {lease.mac}: use --ipam-driver null and "
+                "--ipam-opt dhcp=true cannot be used in mode passthru: the container gets the MAC of parent "
+                f"{network.parent}, but {request.address.ip} was leased under {lease.mac}: use --ipam-driver null and "
                 "-o dhcp=true"
             )
         raise RequestRefused(
-            f"MAC address {mac} is too late, because address {request.address.ip} was leased under "
+            f"MAC address {mac} cannot be used, because address {request.address.ip} is already leased under "
             f"{lease.mac}: leave --mac-address out, or create the network with --ipam-driver null and "
             "-o dhcp=true, which leases under --mac-address"
         )
@@ -124,6 +124,6 @@ class EndpointPlanner:
             return  # on another NIC, and with a router of its own
         another = f" (or --aux-address router={address.ip}, if its gateway is to be another one)"
         raise RequestRefused(
-            f"address {address.ip} is the address of the LAN's router: create the network with "
-            f"--gateway {address.ip}{another if has_gateway else ''}"
+            f"address {address.ip} is the address of the LAN's router: use another --ip; to keep Docker's IPAM from "
+            f"assigning it, create the network with --gateway {address.ip}{another if has_gateway else ''}"
         )

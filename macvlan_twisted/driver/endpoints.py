@@ -61,7 +61,7 @@ class Endpoints:
                 return _chosen(endpoint, request)
             if existing is not None:
                 raise RequestRefused(
-                    f"endpoint {endpoint.short_id} exists with other addresses: remove the container and "
+                    f"endpoint {endpoint.short_id} already exists with different addresses: remove the container and "
                     "create it again"
                 )
             with self._addresses.requested(endpoint, network):
@@ -69,8 +69,8 @@ class Endpoints:
                 forgotten = await self._forgotten_holder(endpoint)
                 if self._registry.networks.get(network.network_id) != network:
                     raise RequestRefused(
-                        f"network {network.short_id} was removed meanwhile: create it again, and start the container "
-                        "again"
+                        f"network {network.short_id} was removed while this request was running: create it again, and "
+                        "start the container again"
                     )
                 endpoint = await self._make(endpoint, network, forgotten)
         _log.info(
@@ -163,7 +163,7 @@ class Endpoints:
         if await self._macvlan_links.is_in_container(forgotten):
             raise RequestRefused(
                 f"address {' and '.join(map(str, forgotten.addresses))} is in use by "
-                f"{self._registry.names.endpoint(forgotten.endpoint_id)}, whose link is in a container: "
+                f"{self._registry.names.endpoint(forgotten.endpoint_id)}, which is still running: "
                 "stop that container, or use another --ip"
             )
         await self._removal.delete(

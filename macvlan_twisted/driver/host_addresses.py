@@ -155,7 +155,7 @@ async def choose_host_addresses(
     for address in requested:
         if address.version not in versions:
             raise RequestRefused(
-                f"-o host_address={address} has no IPv{address.version} subnet in this network: add one "
+                f"-o host_address={address}: this network has no IPv{address.version} subnet; add one "
                 "with --subnet, or leave the address out"
             )
     chosen = []
@@ -164,7 +164,7 @@ async def choose_host_addresses(
         asked = _requested_address(subnets, [each for each in requested if each.version == version])
         if asked is not None and asked in others:
             raise RequestRefused(
-                f"host address {asked} is the host's own on {others[asked]} already: use a free address"
+                f"host address {asked} is already assigned to the host on {others[asked]}: use a free address"
             )
         if asked is not None and asked in routers:
             raise RequestRefused(
@@ -206,9 +206,8 @@ def _no_address(subnet: Subnet) -> RequestRefused:
     name = "host" if subnet.pool.version == 4 else "host6"
     if subnet.null_ipam:
         return RequestRefused(
-            "host access needs an address for the host, and this network has no IPAM: specify one that "
-            "is outside the DHCP server's range with -o host_address=ADDRESS, or use -o "
-            "host_access=false"
+            "host access needs an address for the host, but this network has no IPAM: specify one outside "
+            "the DHCP server's range with -o host_address=ADDRESS, or use -o host_access=false"
         )
     # Remedy: reserve one with --aux-address host=ADDRESS (host6=ADDRESS for IPv6), specify one with -o
     # host_address=ADDRESS, or use -o host_access=false.

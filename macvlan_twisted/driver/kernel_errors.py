@@ -49,7 +49,8 @@ def explained(
         )
     if failure.errno == errno.EINVAL and network.mode == MacvlanMode.PASSTHRU and others:
         return RequestRefused(
-            f"parent {parent} carries only one container in mode passthru, and {names.endpoint(others[0].endpoint_id)} has it: stop that container"
+            f"parent {parent} supports only one container in mode passthru and is in use by "
+            f"{names.endpoint(others[0].endpoint_id)}: stop that container"
         )
     if failure.errno == errno.EINVAL and network.mode == MacvlanMode.PASSTHRU:
         return LinkError(

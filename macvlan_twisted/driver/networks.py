@@ -203,7 +203,9 @@ class Networks:
             if existing is not None and _is_again(existing, network, requested):
                 return
             if existing is not None:
-                raise RequestRefused(f"network {network.short_id} exists with other options: remove it first")
+                raise RequestRefused(
+                    f"network {network.short_id} already exists with different options: remove it, then create it again"
+                )
             refuse_sharing(network, self._registry.others(network.network_id), self._registry.names)
             await self._pools.network_requested(
                 network.network_id,

@@ -71,11 +71,11 @@ def _macs(text: str) -> tuple[str, ...]:
 
 
 def _host_addresses(text: str) -> tuple[IPAddress, ...]:
-    addresses = tuple(parse_address(each) for each in text.replace(",", " ").split())
-    if not addresses or len({each.version for each in addresses}) < len(addresses):
+    addresses = tuple(parse_address(each) for each in text.replace(",", " ").split() or [text])
+    if len({each.version for each in addresses}) < len(addresses):
         raise ValueError(
-            f"{text!r} is not one address for each family: use one, or an IPv4 and an IPv6 address "
-            "separated by a comma"
+            f"{text!r} has more than one address of the same family: use one, or an IPv4 and an IPv6 address separated by "
+            "a comma"
         )
     return addresses
 

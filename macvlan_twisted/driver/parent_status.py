@@ -109,7 +109,8 @@ def _below(parent: str, missing: str) -> str:
 
 def _reason(parent: str, missing: str, remedy: str, duration: str = "") -> str:
     absence = f"has been absent for {duration}" if duration else "is absent"
-    # Remedy: bring the parent back under its name.
+    # Remedy: reconnect the NIC, load its driver, or rename it back to PARENT; then start the container, or create the
+    # network, again.
     return f"parent {parent} {absence}{_below(parent, missing)}: {remedy} when it is back"
 
 

@@ -216,10 +216,11 @@ class Parents:
             )
         upper = [each for each in await self._links.all() if each.lower_index == present.index]
         if any(not self._links.is_ours(each) for each in upper) or self._has_containers(wanted.name):
-            # Remedy: stop its containers, and remove other programs' links on it; the VLAN is then created again.
+            # Remedy: stop the containers on this VLAN and remove other programs' links from it; the plugin then creates the
+            # VLAN again on LOWER.
             raise RequestRefused(
-                f"VLAN {wanted.name} is on the NIC that was {wanted.lower} before NICs were renamed: stop "
-                "its containers; the VLAN is then created again"
+                f"VLAN {wanted.name} is on the wrong NIC, because NICs were renamed and {wanted.lower} is another NIC "
+                "now: stop the containers on it; the plugin then creates the VLAN again"
             )
         await self._sockets.vacate(wanted.name)
         await self._links.deletions_finished()

@@ -116,8 +116,8 @@ class Registry:
         except KeyError:
             raise NotFound(
                 f"network {network_id[:12]} is not known to the plugin (its state was lost, or another "
-                "plugin created it): remove the network and create it again, or start the plugin once with "
-                "--recover"
+                "plugin created it): remove the network and create it again, or stop the plugin and start it "
+                "once with --recover"
             ) from None
 
     def endpoint(self, endpoint_id: str) -> Endpoint:

@@ -20,7 +20,7 @@ def refuse_contradictions(options: NetworkOptions, mode: MacvlanMode) -> None:
     """
     if options.source_macs and mode != MacvlanMode.SOURCE:
         raise RequestRefused(
-            f"-o source_macs needs mode source, and the mode is {mode}: add -o macvlan_mode=source, "
+            f"-o source_macs needs mode source, but the mode is {mode}: add -o macvlan_mode=source, "
             "or leave source_macs out"
         )
     if mode == MacvlanMode.SOURCE and not options.source_macs:
@@ -28,14 +28,14 @@ def refuse_contradictions(options: NetworkOptions, mode: MacvlanMode) -> None:
             "mode source admits no sender without -o source_macs: add -o source_macs=MAC,MAC"
         )
     if options.nopromisc and mode != MacvlanMode.PASSTHRU:
-        raise RequestRefused(f"-o nopromisc needs mode passthru, and the mode is {mode}: leave it out")
+        raise RequestRefused(f"-o nopromisc needs mode passthru, but the mode is {mode}: leave it out")
     if options.allow_parent_mac_change and mode != MacvlanMode.PASSTHRU:
         raise RequestRefused(
-            f"-o allow_parent_mac_change needs mode passthru, and the mode is {mode}: leave it out"
+            f"-o allow_parent_mac_change needs mode passthru, but the mode is {mode}: leave it out"
         )
     if options.host_access and mode != MacvlanMode.BRIDGE:
         raise RequestRefused(
-            f"-o host_access=true needs mode bridge, and the mode is {mode}: use -o "
+            f"-o host_access=true needs mode bridge, but the mode is {mode}: use -o "
             "macvlan_mode=bridge, or leave host_access out"
         )
 
@@ -73,7 +73,7 @@ def leases_addresses(request: requests.CreateNetwork, options: NetworkOptions, d
     is_null_ipam = bool(request.subnets) and all(each.null_ipam for each in request.subnets)
     if options.dhcp and not is_null_ipam and not any(each.managed_here for each in request.subnets):
         raise RequestRefused(
-            "-o dhcp=true and Docker's own IPAM exclude each other: add --ipam-driver null, or "
+            "-o dhcp=true cannot be combined with Docker's own IPAM: add --ipam-driver null, or "
             "--ipam-driver macvlan-twisted with --ipam-opt dhcp=true"
         )
     return is_null_ipam and (default if options.dhcp is None else options.dhcp)

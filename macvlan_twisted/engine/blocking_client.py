@@ -20,7 +20,7 @@ from ..addresses import IPAddress, IPInterface, IPNetwork, parse_address, parse_
 from .client import parsing_answer
 from .interfaces import EngineError, EngineUnavailable
 
-# Remedy of these errors: start Docker, or name its socket with --docker-host.
+# Remedy of these errors: start Docker, or set --docker-host to the engine's socket.
 
 T = TypeVar("T")
 
@@ -97,9 +97,10 @@ class BlockingEngineClient:
             response = connection.getresponse()
             answer = json.loads(response.read())
         except TimeoutError as error:
-            raise EngineUnavailable("it does not answer") from error
+            raise EngineUnavailable("the engine did not answer in time") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise EngineUnavailable(getattr(error, "strerror", None) or str(error) or "it hung up") from error
+            reason = getattr(error, "strerror", None) or str(error) or "the engine closed the connection"
+            raise EngineUnavailable(reason) from error
         finally:
             connection.close()
         if response.status >= 400:

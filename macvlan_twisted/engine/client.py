@@ -38,8 +38,7 @@ from .interfaces import (
     ListedNetwork,
 )
 
-# Remedy of these errors: start Docker, or name its socket with --docker-host; the plugin tries again by
-# itself.
+# Remedy of these errors: start Docker, or set --docker-host to the engine's socket; the plugin tries again by itself.
 
 _CREATE_NETWORK = Failpoint(
     "engine.network.create", "the engine is asked to create the network of --create-network"
@@ -53,17 +52,17 @@ CREATION_TIMEOUT = 300.0
 
 
 @contextmanager
-def parsing_answer(what: str) -> Iterator[None]:
+def parsing_answer(subject: str) -> Iterator[None]:
     """
     Turn the exceptions of code that reads an answer into :exc:`EngineError`.
 
-    :param what: the subject of the answer, for the message.
+    :param subject: what the answer is about, for the message.
     """
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # Remedy: check what listens on the socket that --docker-host names.
-        raise EngineError(f"its answer about {what} cannot be parsed: {error!r}") from error
+        raise EngineError(f"the engine's answer about {subject} cannot be parsed: {error!r}") from error
 
 
 class DisabledEngine:
@@ -92,8 +91,8 @@ class DisabledEngine:
 
 
 def _disabled() -> EngineUnavailable:
-    # Remedy: name the engine's socket with --docker-host.
-    return EngineUnavailable("the engine is not used (--docker-host none)")
+    # Remedy: set --docker-host to the engine's socket.
+    return EngineUnavailable("the engine's API is disabled by --docker-host none")
 
 
 class _QuietEndpoint(UNIXClientEndpoint):
@@ -148,7 +147,7 @@ class EngineClient:
         try:
             return await answer.addTimeout(timeout, self._clock)
         except TimeoutError:
-            raise EngineUnavailable(f"it did not answer within {timeout:.0f} s") from None
+            raise EngineUnavailable(f"the engine did not answer within {timeout:.0f} s") from None
 
     async def _send(self, method: bytes, path: str, body: Mapping[str, Any] | None) -> Any:
         producer = None
@@ -185,7 +184,7 @@ class EngineClient:
         network = await self._request(b"GET", f"/networks/{quote(network_id, safe='')}")
         if not isinstance(network, dict) or network.get("Id") != network_id:
             # Remedy: check what listens on the socket that --docker-host names.
-            raise EngineError(f"it answered with a network other than {network_id}")
+            raise EngineError(f"the engine answered with a network other than {network_id}")
         containers: Mapping[str, Any] = network.get("Containers") or {}
         return containers
 

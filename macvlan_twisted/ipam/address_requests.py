@@ -54,7 +54,7 @@ class AddressRequests:
         if pool is None:
             raise NotFound(
                 f"pool {request.pool_id!r} is not known to the plugin (its state was lost): remove the "
-                "network and create it again, or start the plugin once with --recover"
+                "network and create it again, or stop the plugin and start it once with --recover"
             )
         requested = await self._purposes.of(request, pool)
         if requested.purpose is Purpose.ENDPOINT or requested.address is None:

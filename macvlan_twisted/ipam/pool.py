@@ -156,4 +156,6 @@ def reported_subnet(pool: Pool) -> IPNetwork:
 
 
 def pool_released_error(pool: Pool) -> RequestRefused:
-    return RequestRefused(f"pool {pool.described()} was released meanwhile: create the network again")
+    return RequestRefused(
+        f"pool {pool.described()} was released while this request was running: create the network again"
+    )

@@ -22,7 +22,7 @@ from .allocations import Allocations
 from .endpoint_claims import EndpointClaims
 from .new_pools import NewPools
 from .options import OPTIONS
-from .pool import Pool, reported_subnet
+from .pool import Pool, pool_released_error, reported_subnet
 from .pool_registry import PoolRegistry
 from .requests import Purpose
 from .selection import AddressSelection
@@ -91,10 +91,9 @@ class PoolMatch:
             option, value = next((each, wanted[each]) for each in wanted if each in lacking[0])
             text = str(value).lower() if isinstance(value, bool) else str(value)
             raise RequestRefused(
-                f"-o {option}={text} has no effect without --ipam-opt {option}={text} where this plugin "
-                f"manages the addresses (pool {found[0].described()}): add --ipam-opt {option}={text}. "
-                "Docker Compose drops ipam.options: create the network with docker network create and "
-                f"use it as an external network, or start the plugin with --{option.replace('_', '-')} {text}"
+                f"-o {option}={text} alone has no effect, because this plugin's IPAM manages the addresses (pool "
+                f"{found[0].described()}): add --ipam-opt {option}={text} as well. Docker Compose drops ipam.options: create the network with docker "
+                f"network create and use it as an external network, or start the plugin with --{option.replace('_', '-')} {text}"
             )
 
     def find(
@@ -315,19 +314,20 @@ class PoolBinding:
             raise NotFound(
                 f"pool {subnet} is not known to the plugin: remove the network and create it again"
             )
-        for each in pools:
+        found = pools
+        for each in found:
             await self._ensure_parent(each, parent)
-        pools = [self._pools.by_id[each.pool_id] for each in pools if each.pool_id in self._pools.by_id]
+        pools = [self._pools.by_id[each.pool_id] for each in found if each.pool_id in self._pools.by_id]
         if not pools:
-            raise RequestRefused(f"pool {subnet} was released meanwhile: create the network again")
+            raise pool_released_error(found[0])
         address = wanted
         if address is None:
             address = next((each for each in preferred if each in pools[0].prefix), None)
         if address is None and pools[0].dhcp:
             raise RequestRefused(
                 f"host access needs an address for the host in {pools[0].prefix}, where a DHCP server "
-                "assigns the others: specify one outside its range with -o host_address=ADDRESS, or use -o "
-                "host_access=false"
+                "assigns the containers' addresses: specify one outside the DHCP server's range with -o "
+                "host_address=ADDRESS, or use -o host_access=false"
             )
         if address is None:
             address = await self._selection.next(pools[0])

@@ -74,7 +74,7 @@ class PoolPlanner:
             return await self._leases.discover(parent)
         except LinkError as failure:
             raise RequestRefused(
-                f"no DHCP server can be asked on {parent} ({failure}): bring the parent up, or specify "
+                f"cannot query DHCP servers on {parent} ({failure}): bring the parent up, or specify "
                 "--subnet and --gateway"
             ) from None
 
@@ -120,7 +120,7 @@ def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
         prefix = _default_prefix(config, parent, version)
     if prefix.version != version:
         raise RequestRefused(
-            f"subnet {prefix} is not of IPv{version}, which was requested: use a subnet of that family"
+            f"subnet {prefix} is not an IPv{version} subnet, but one was requested: use a subnet of that family"
         )
     barred = range_without_lan(prefix)
     if barred is not None and not is_link_local(
@@ -161,13 +161,13 @@ def _default_prefix(config: Config, parent: str, version: int) -> IPNetwork:
     prefix = config.subnet_of_version(version)
     if parent != (config.host_interface or ""):
         raise RequestRefused(
-            f"no subnet is known for parent {parent}"
+            f"no IPv{version} subnet is known for parent {parent}"
             f"{f', only for the host interface {config.host_interface}' if config.host_interface else ''}"
             ": specify --subnet and --gateway"
         )
     if prefix is None:
         raise RequestRefused(
-            f"no IPv{version} subnet is known for {parent or 'any parent'}: specify --subnet, or start "
+            f"no IPv{version} subnet is known for {f'parent {parent}' if parent else 'any parent'}: specify --subnet, or start "
             "the plugin with --macvlan-subnet"
         )
     return prefix

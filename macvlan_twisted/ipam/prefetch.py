@@ -381,11 +381,12 @@ class AddressPrefetch:
 
 
 def inconclusive_error(pool: Pool, reason: str) -> RequestRefused:
-    # Remedy: bring the parent up, check its cable, or create the network with --ipam-opt conflict_detection=on.
+    # Remedy: bring the parent up, check its cable, or create the network with --ipam-opt conflict_detection=on instead of
+    # strict.
     return RequestRefused(
         f"no address of pool {pool.described()} can be probed on "
         f"{pool.lan_parent or 'any parent'} ({reason}): bring the parent up, or create the "
-        "network with --ipam-opt conflict_detection=on"
+        "network with --ipam-opt conflict_detection=on instead of strict"
     )
 
 

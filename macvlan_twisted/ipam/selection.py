@@ -264,7 +264,7 @@ class AddressSelection:
     def refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
         span = usable_span(pool.prefix)
         if address not in pool.prefix or not span.first <= int(address) <= span.last:
-            # Remedy: use an address in the range that the message names.
+            # Remedy: use an address inside SUBNET, but not its network or broadcast address.
             raise RequestRefused(
                 f"{purpose.value} address {address} is not a host address of {pool.prefix}: use one from "
                 f"{pool.address(span.first)} to {pool.address(span.last)}"

@@ -161,7 +161,7 @@ class AddressMonitor:
             return Free()
         neighbour = self.known(address) or self._lost_to.known(address, self._clock.seconds())
         return (
-            Inconclusive(f"{address} was let go meanwhile")
+            Inconclusive(f"{address} was released during the probe")
             if neighbour is None
             else InUse(neighbour.mac, Evidence.ANSWERED)
         )
@@ -195,7 +195,7 @@ class AddressMonitor:
             self._recently_released.note(address, ours.mac, self._clock.seconds())
             if link_removed and not ours.reported:
                 self._vacated.note(address, ours.mac, self._clock.seconds())
-        self._end_search(address, lambda _: Inconclusive(f"{address} was let go meanwhile"))
+        self._end_search(address, lambda _: Inconclusive(f"{address} was released during the probe"))
 
     def is_held(self, address: IPAddress) -> bool:
         ours = self._ours.get(address)

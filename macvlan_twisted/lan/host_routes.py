@@ -42,8 +42,8 @@ class HostRoutes:
         """
         if address in self.addresses_on(parent):
             raise RequestRefused(
-                f"address {address} is the host's own on parent {parent} (-o host_access): use another "
-                f"--ip, and create the network with --aux-address host={address}"
+                f"address {address} is the host's own address on parent {parent} (-o host_access): use another --ip; to "
+                f"reserve {address} permanently, create the network again with --aux-address host={address}"
             )
 
     # Networks.

@@ -164,8 +164,8 @@ class PacketSocket:
                 speaker = self._socket.getsockname()[0] or speaker  # its present name
             self._socket.sendto(frame, (speaker, 0))
         except BlockingIOError:
-            # Remedy: none needed if it passes, as the plugin tries again by itself; otherwise check the NIC and
-            # its driver.
+            # Remedy: none at first, because the plugin tries again by itself; if the error persists, check the NIC and its
+            # driver.
             raise LinkError(f"cannot send on {self.parent}: its queue is full", errno.EAGAIN) from None
         except OSError as error:
             raise LinkError(

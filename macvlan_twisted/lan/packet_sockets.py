@@ -132,8 +132,10 @@ class PacketSockets:
         if not self._is_open(socket):
             async with self._locks.acquire(parent):
                 if parent not in self._users:  # too late: nobody would remove our link again
-                    # Remedy: run the docker command again if it failed.
-                    raise LinkError(f"parent {parent} is no longer used by any network")
+                    raise LinkError(
+                        f"parent {parent} was released while this request was waiting, because no network uses it any "
+                        "more: run the docker command again"
+                    )
                 if not self._is_open(socket):
                     await self._open(socket)
         return socket

@@ -99,7 +99,7 @@ def listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
         endpoint.listen(site).addBoth(outcome.append)
     if not outcome:
         raise StartupError(
-            f"--listen {where} does not listen immediately: use a unix, tcp or systemd endpoint"
+            f"--listen {where}: this type of endpoint is not supported; use a unix, tcp or systemd endpoint"
         )
     if isinstance(outcome[0], Failure):
         # Remedy: see the reason in the message, or choose another endpoint.

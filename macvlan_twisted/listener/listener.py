@@ -60,8 +60,8 @@ def make_listener(reactor: Any, config: Config) -> Listener:
             return UnixSocketListener(reactor, file, config.listen, parsed.backlog)
     if group is not None:
         raise StartupError(
-            f"--socket-group {group} is for a socket that the service creates, and --listen {config.listen} names another: "
-            "leave it out; in a systemd socket unit, set SocketGroup="
+            f"--socket-group {group} cannot be used, because the plugin does not create the socket of --listen "
+            f"{config.listen}: leave it out; in a systemd socket unit, set SocketGroup="
         )
     return EndpointListener(config.listen, endpoint_of(reactor, config.listen))
 

@@ -87,7 +87,7 @@ class NamespaceSandboxes:
         with _opened(path) as sandbox, _opened(_OWN) as own:
             if os.path.sameopenfile(sandbox, own):
                 # Remedy: restart the container.
-                raise LinkError(f"{path} is the host's own network namespace and is not changed")
+                raise LinkError(f"sandbox {path} is the host's own network namespace; refusing to change it")
             return _visit(sandbox, work)
 
 
@@ -119,7 +119,9 @@ def _opened(path: str) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | follow)
     except OSError as error:
-        raise LinkError(f"sandbox {path}: {os.strerror(error.errno or 0)}", error.errno or 0) from None
+        raise LinkError(
+            f"cannot open sandbox {path}: {os.strerror(error.errno or 0)}", error.errno or 0
+        ) from None
     try:
         try:
             kind = fcntl.ioctl(descriptor, _NS_GET_NSTYPE)
@@ -127,7 +129,7 @@ def _opened(path: str) -> Iterator[int]:
             kind = 0
         if kind != _CLONE_NEWNET:
             # Remedy: restart the container.
-            raise LinkError(f"{path} is not a network namespace of this host", errno.EINVAL)
+            raise LinkError(f"sandbox {path} is not a network namespace of this host", errno.EINVAL)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -146,13 +148,11 @@ def _visit(namespace: int, work: Callable[[], T]) -> T:
             number = error.errno or 0
             if number == errno.EPERM:
                 raise LinkError(
-                    f"cannot enter the container's network namespace without {NEEDED}: grant it to the "
+                    f"cannot enter the container's sandbox without {NEEDED}: grant it to the "
                     "plugin (see the manual on DHCP)",
                     number,
                 ) from None
-            raise LinkError(
-                f"cannot enter the container's network namespace: {os.strerror(number)}", number
-            ) from None
+            raise LinkError(f"cannot enter the container's sandbox: {os.strerror(number)}", number) from None
         return work()
 
     outcome: Future[T] = Future()

@@ -74,8 +74,7 @@ class NetnsLinkEditor:
         if len(found) != 1:
             # Remedy: restart the container.
             raise LinkError(
-                f"the sandbox has {len(found) or 'no'} macvlan links with MAC {mac} instead of one: "
-                "nothing is changed",
+                f"found {len(found)} macvlan links with MAC {mac} in the sandbox, expected one; nothing was changed",
                 errno.ENODEV,
             )
         return found[0]

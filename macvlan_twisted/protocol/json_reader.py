@@ -37,7 +37,7 @@ def parse_body(method: str, raw: bytes) -> Fields:
         if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise BadRequest(f"{method}: the body is not JSON: it has half a surrogate pair") from None
+        raise BadRequest(f"{method}: the body is not JSON: it contains an unpaired surrogate") from None
     except RecursionError:
         raise BadRequest(f"{method}: the body is nested too deeply") from None
     except ValueError as error:

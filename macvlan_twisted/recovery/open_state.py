@@ -38,8 +38,8 @@ def open_state(config: Config, kernel: Kernel) -> Iterator[Database]:
             database.close()
             raise
     except StateError as failure:
-        # Remedy: do what the message says; if state is damaged, restore the newest copy of the state directory, or
-        # start once with --recover.
+        # Remedy: do what the message says; if state is damaged, restore a newer copy of the state directory if you have
+        # one; otherwise start the plugin once with --recover.
         raise StartupError(f"state: {failure}{_advice(failure, directory)}") from failure
 
 

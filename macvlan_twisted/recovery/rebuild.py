@@ -47,18 +47,20 @@ def ask_engine(config: Config) -> Inspection:
     :raises StartupError: the engine does not answer.
     """
     if not config.docker_host:
-        raise StartupError("--recover needs the engine: name its socket with --docker-host")
+        raise StartupError(
+            "--recover needs the engine, but --docker-host is none: set --docker-host to its socket"
+        )
     engine = BlockingEngineClient(config.docker_host)
     try:
         return inspect_networks(engine, config.plugin_name)
     except EngineUnavailable as absent:
         raise StartupError(
-            f"--recover needs the engine, and none answers on {config.docker_host} ({absent}): start "
-            "Docker first, or name its socket with --docker-host"
+            f"--recover needs the engine, but none answers on {config.docker_host} ({absent}): start "
+            "Docker first, or set --docker-host to its socket"
         ) from absent
     except EngineError as refusal:
         raise StartupError(
-            f"--recover needs the engine, which refuses ({refusal}): check Docker, then start again"
+            f"--recover needs the engine, but the engine refused the request ({refusal}): check Docker, then start again"
         ) from refusal
 
 

@@ -33,7 +33,8 @@ from .migrations import MIGRATIONS, VERSION, Documents
 
 _log = Logger(namespace="macvlan_twisted.state")
 
-# Remedy of these errors: restore the newest copy of the state directory, or start once with --recover.
+# Remedy of these errors: restore a newer copy of the state directory if you have one; otherwise start the plugin once with
+# --recover.
 
 DATABASE_NAME = "state.sqlite"
 
@@ -207,7 +208,7 @@ class Database:
         :raises StateError: there is no database, but there was one.
         """
         if recorded is not None:
-            raise StateError(f"{self._path} is gone, although it was at generation {recorded.generation}")
+            raise StateError(f"{self._path} is gone, but it was at generation {recorded.generation}")
         log = self._path.with_name(DATABASE_NAME + "-wal")
         if log.exists():
             raise StateError(f"{self._path} is gone, but its write-ahead log {log.name} exists")
@@ -231,8 +232,8 @@ class Database:
         version: int = run("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise NewerStateError(
-                f"{self._path} has schema version {version}, but this program knows {VERSION}: install the newer "
-                "macvlan-twisted that wrote it"
+                f"{self._path} has schema version {version}, but this plugin knows versions up to {VERSION}: install the "
+                "newer macvlan-twisted that wrote it"
             )
         if version == 0:  # a new file, or one of a start that was killed
             with _MIGRATE:
@@ -307,8 +308,8 @@ class Database:
         self.instance = {row[0]: row[1] for row in self.rows(IDENTITY)}.get("instance", "")
         if recorded is not None and recorded.instance not in ("", self.instance):
             raise StateError(
-                f"{self._path} belongs to instance {self.instance or '(none)'}, and {WITNESS_NAME} beside "
-                f"it to {recorded.instance}: one of them was copied from another directory"
+                f"{self._path} belongs to instance {self.instance or '(none)'}, but {WITNESS_NAME} beside it belongs to "
+                f"{recorded.instance}: one of them was copied from another directory"
             )
 
     def repeat_generation(self, outside: RuntimeGeneration) -> None:

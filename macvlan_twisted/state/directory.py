@@ -45,7 +45,7 @@ def prepare_directory(directory: Path) -> None:
     found = directory.stat()
     if found.st_uid != us:
         raise StartupError(
-            f"state directory {directory} belongs to {_name(found.st_uid)}, and the service runs as {_name(us)}: run it as "
+            f"state directory {directory} belongs to {_name(found.st_uid)}, but the plugin runs as {_name(us)}: run it as "
             f"{_name(found.st_uid)}, or choose another --state-dir"
         )
     mode = stat.S_IMODE(found.st_mode)
@@ -55,11 +55,11 @@ def prepare_directory(directory: Path) -> None:
         )
     names = _refuse_files_of_others(directory, us)
     if mode & 0o077:
-        foreign = next((name for name in names if not _is_of_a_state(name)), None)
-        if foreign is not None:
+        entry = next((name for name in names if not _is_of_a_state(name)), None)
+        if entry is not None:
             raise StartupError(
-                f"state directory {directory} is open to other users (mode {mode:04o}), and {foreign} in "
-                "it is not ours: choose another --state-dir, or close it with chmod 700"
+                f"state directory {directory} is accessible to other users (mode {mode:04o}) and contains {entry}, which "
+                f"is not a file of the plugin: choose another --state-dir, or restrict it with chmod 700 {directory}"
             )
     with _CLOSE_DIRECTORY:
         os.chmod(directory, 0o700)
@@ -77,11 +77,15 @@ def _refuse_files_of_others(directory: Path, us: int) -> list[str]:
             it = entry.lstat()
         except FileNotFoundError:  # of a service that is ending; its lock is tried later
             continue
-        if it.st_uid != us or stat.S_ISLNK(it.st_mode):
-            what = "is a link" if stat.S_ISLNK(it.st_mode) else f"belongs to {_name(it.st_uid)}"
+        if stat.S_ISLNK(it.st_mode):
             raise StartupError(
-                f"{entry} {what}, and a file in a state directory must belong to {_name(us)}: find out "
-                "who put it there, and remove it or make that user its owner; or choose another --state-dir"
+                f"{entry} is a symbolic link, but the state directory must not contain one: find out who put it there, and "
+                "remove it; or choose another --state-dir"
+            )
+        if it.st_uid != us:
+            raise StartupError(
+                f"{entry} belongs to {_name(it.st_uid)}, but files in the state directory must belong to {_name(us)}: find "
+                "out who put it there, and remove it or make that user its owner; or choose another --state-dir"
             )
         names.append(entry.name)
     return names

@@ -25,7 +25,8 @@ from .interfaces import (
     StickyAddress,
 )
 
-# Remedy of these errors: restore the newest copy of the state directory, or start once with --recover.
+# Remedy of these errors: restore a newer copy of the state directory if you have one; otherwise start the plugin once with
+# --recover.
 
 _TABLE_OF = {
     RecordKind.NETWORK: tables.NETWORKS,
@@ -104,8 +105,8 @@ def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> 
     path = directory / tables.DATABASE_NAME
     if record is not None and record.rows and not path.exists():
         raise StateError(
-            f"{path} is gone: it was at generation {record.generation} "
-            f"with {record.rows} records since the host booted"
+            f"{path} is gone, but it was at generation {record.generation} "
+            f"with {record.rows} records after the host booted"
         )
     database = Database(directory)
     database.open(lambda: None if outside is None else refuse_older(database, directory, outside))
@@ -128,15 +129,15 @@ def refuse_older(database: Database, directory: Path, outside: RuntimeGeneration
     here = outside.of_directory()
     if here is not None and here.rows and here.instance != database.instance:
         raise StateError(
-            f"state in {directory} belongs to instance {database.instance or '(none)'}, but since the "
-            f"host booted instance {here.instance} was here, with {here.rows} records: it was copied "
-            "from another directory"
+            f"state in {directory} belongs to instance {database.instance or '(none)'}, but instance {here.instance} "
+            f"({here.rows} records) has used the directory since the host booted: the state was copied from another "
+            "directory"
         )
     own = outside.of_instance(database.instance)
     if own is not None and own.generation > database.generation:
         raise StateError(
-            f"state in {directory} is at generation {database.generation}, but since the host booted "
-            f"it was at {own.generation}: an older copy was restored"
+            f"state in {directory} is at generation {database.generation}, but it was at {own.generation} after the "
+            "host booted: an older copy was restored"
         )
 
 

@@ -43,7 +43,7 @@ class FakeSandboxes:
     def move(self, path: str, move: Readdress) -> tuple[str, ...]:
         sandbox = self.by_path.get(path)
         if sandbox is None:
-            raise LinkError(f"sandbox {path}: it is not there", errno.ENOENT)
+            raise LinkError(f"cannot open sandbox {path}: it is not there", errno.ENOENT)
         if self.lacks:
             raise LinkError(self.lacks, errno.EPERM)
         if sandbox.mac != move.mac:

@@ -49,7 +49,7 @@ def test_purge_removes_everything_of_ours_and_nothing_else(docker_host: DockerHo
     plugin.stop()
     refused = purge(docker_host, "--yes")
     assert refused.status == 1
-    assert "containers are running on networks of this plugin: box" in refused.stderr
+    assert "containers are running on networks of the plugin: box" in refused.stderr
     plugin.start()
     engine.docker("rm", "--force", "box")
     plugin.kill()

@@ -52,7 +52,7 @@ def test_named_address_is_leased_or_refused(docker_host: DockerHost, server: Dhc
 def test_late_mac_is_refused_with_the_remedy(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("lan", *OURS)
     error = docker_host.start_refusal(UNDER_MAC)
-    assert f"MAC address {MAC} is too late" in error
+    assert f"MAC address {MAC} cannot be used, because address " in error
     assert "--ipam-driver null and -o dhcp=true" in error
     assert server.leases() == []
 

@@ -49,7 +49,7 @@ def test_address_in_use_on_this_host_is_refused(docker_host: DockerHost) -> None
     assert "192.168.77.70" in error
     assert "in use by a container" in error
     error = docker_host.refusal(*OURS, *ACCESS, f"--opt=host_address={OWN}")
-    assert f"host address {OWN} is the host's own on eth1 already" in error
+    assert f"host address {OWN} is already assigned to the host on eth1" in error
     error = docker_host.refusal(*OURS, "--opt=parent=eth1", "--opt=host_address=192.168.77.71")
     assert "add -o host_access=true" in error
 

@@ -116,7 +116,9 @@ def test_mac_in_passthru_needs_force_and_is_restored(docker_host: DockerHost) ->
 def test_two_names_of_one_option_must_agree(docker_host: DockerHost) -> None:
     assert index_of_parent(started(docker_host, "parent=eth2", "host_iface=eth2")) > 0
     error = docker_host.refusal("--opt=mode=bridge", "--opt=macvlan_mode=vepa")
-    assert "contradicts" in error
+    assert (
+        "mode and macvlan_mode are two names of one option" in error or "macvlan_mode and mode are" in error
+    )
 
 
 WRONG = {  # more of them, with the whole texts, are in test_refusals

@@ -162,7 +162,7 @@ def test_wrong_ipam_options_are_refused_and_leave_nothing(docker_host: DockerHos
     wrong = {
         ("--ipam-opt=parnet=eth1", *SUBNET): "parnet",
         ("--ipam-opt=parent=a/b", *SUBNET): "parent",
-        ("--ipam-opt=parent=eth2",): "no subnet is known for parent eth2",
+        ("--ipam-opt=parent=eth2",): "no IPv4 subnet is known for parent eth2",
         (
             "--subnet=192.168.77.0/24",
             "--gateway=192.168.77.0",

@@ -91,7 +91,7 @@ def test_state_of_another_user_is_refused(ours: Program) -> None:
     refused = ours.attempt(NIC)
     assert refused.status == 1
     assert (
-        f"state directory {ours.state_dir} belongs to user 4711, and the service runs as root"
+        f"state directory {ours.state_dir} belongs to user 4711, but the plugin runs as root"
         in refused.stdout
     )
     assert list(ours.state_dir.iterdir()) == []

@@ -52,7 +52,7 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
     (*SUBNET, "--opt=mtu=9000"): ("mtu 9000 is more than the 1500 of parent eth1: use at most 1500",),
     (*SUBNET, "--opt=announce=maybe"): ("-o announce: 'maybe' is neither true nor false: use true or false",),
     (*SUBNET, "--opt=conflict_detection=strickt"): (
-        "-o conflict_detection: 'strickt' is not a kind of conflict detection: did you mean strict? use one of on, off, strict",
+        "-o conflict_detection: 'strickt' is not a conflict detection mode: did you mean strict? use one of on, off, strict",
     ),
     (*SUBNET, "--opt=identity=adress"): (
         "-o identity: 'adress' is not a source of identity: did you mean address? use one of name, address, random",
@@ -62,25 +62,25 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     # -o: what contradicts what
     (*SUBNET, "--opt=mode=bridge", "--opt=macvlan_mode=vepa"): (
-        ": they mean the same|which means the same: use one of them",
+        "mode and macvlan_mode are two names of one option; set only|macvlan_mode and mode are two names of one option; set only",
     ),
-    (*SUBNET, "--opt=nopromisc"): ("-o nopromisc needs mode passthru, and the mode is bridge: leave it out",),
+    (*SUBNET, "--opt=nopromisc"): ("-o nopromisc needs mode passthru, but the mode is bridge: leave it out",),
     (*SUBNET, "--opt=allow_parent_mac_change"): (
-        "-o allow_parent_mac_change needs mode passthru, and the mode is bridge: ",
+        "-o allow_parent_mac_change needs mode passthru, but the mode is bridge: ",
     ),
     (*SUBNET, "--opt=source_macs=02:00:00:00:00:07"): (
-        "-o source_macs needs mode source, and the mode is bridge: add -o",
+        "-o source_macs needs mode source, but the mode is bridge: add -o",
     ),
     (*SUBNET, "--opt=mode=source"): (
         "mode source admits no sender without -o source_macs: add -o source_macs=MAC,MAC",
     ),
     (*SUBNET, "--opt=identity=name"): ("-o identity=name needs this plugin's IPAM", "use --ipam-driver"),
     (*SUBNET, "--opt=dhcp=true"): (
-        "-o dhcp=true and Docker's own IPAM exclude each other: add --ipam-driver null",
+        "-o dhcp=true cannot be combined with Docker's own IPAM: add --ipam-driver null",
     ),
     (*SUBNET, "--opt=dhcp_readdress=true"): ("-o dhcp_readdress=true needs addresses leased by DHCP: add ",),
     (*SUBNET, "--opt=mode=private", ACCESS): (
-        "-o host_access=true needs mode bridge, and the mode is private: use -o",
+        "-o host_access=true needs mode bridge, but the mode is private: use -o",
     ),
     (*SUBNET, "--opt=host_address=192.168.77.9"): (
         "-o host_address needs host access: add -o host_access=true",
@@ -89,12 +89,12 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         "host access needs an address for the host in 192.168.77.0/24",
         "reserve one with --aux-address host=",
     ),
-    (NULL, ACCESS): ("host access needs an address for the host, and this network has no IPAM: specify one",),
+    (NULL, ACCESS): ("host access needs an address for the host, but this network has no IPAM: specify one",),
     (*SUBNET, ACCESS, "--opt=host_address=fd00::9"): (
-        "-o host_address=fd00::9 has no IPv6 subnet in this network: add one",
+        "-o host_address=fd00::9: this network has no IPv6 subnet; add one",
     ),
     (*SUBNET, ACCESS, "--opt=host_address=192.168.77.10"): (
-        "host address 192.168.77.10 is the host's own on eth1 already: ",
+        "host address 192.168.77.10 is already assigned to the host on eth1: ",
     ),
     (*SUBNET, ACCESS, "--opt=host_address=192.168.77.1"): (
         "host address 192.168.77.1 is the address of the LAN's router: ",
@@ -114,15 +114,15 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         "--ipam-opt parent: 'a/b' is not an interface name: use 1 to 15 characters",
     ),
     (OURS, "--ipam-opt=parent=eth2"): (
-        "no subnet is known for parent eth2, only for the host interface eth1: specify --subnet",
+        "no IPv4 subnet is known for parent eth2, only for the host interface eth1: specify --subnet",
     ),
     (OURS, *SUBNET, "--ipam-opt=parent=eth2", "--opt=parent=eth1"): (
         "--ipam-opt parent=eth2 is not the network's parent eth1",
         "use the same parent in -o parent= and --ipam-opt parent=",
     ),
     (OURS, *SUBNET, "--opt=conflict_detection=off"): (
-        "-o conflict_detection=off has no effect without --ipam-opt conflict_detection=off",
-        "add --ipam-opt conflict_detection=off",
+        "-o conflict_detection=off alone has no effect, because this plugin's IPAM manages the addresses",
+        "add --ipam-opt conflict_detection=off as well",
     ),
     (OURS, "--ipam-opt=dhcp=true", "--ip-range=192.168.77.64/28", *SUBNET): (
         "--ip-range 192.168.77.64/28 has no effect with --ipam-opt dhcp=true",
@@ -130,7 +130,7 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     (OURS, "--ipam-opt=dhcp=true"): (
         "no DHCP server on eth1 offered ",
-        "check that eth1 is on the LAN that you mean",
+        "check that eth1 is on the right LAN",
     ),
     (OURS, "--subnet=169.254.9.0/24"): (
         "subnet 169.254.9.0/24 is link-local and works on internal networks only: add --internal",

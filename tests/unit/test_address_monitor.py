@@ -120,7 +120,9 @@ class HoldingTests(WatchTestCase):
     def test_address_released_during_the_probe_is_not_held(self) -> None:
         asked = self.ask()
         self.watch.release(V4)
-        self.assertEqual(self.successResultOf(asked), Inconclusive("192.168.1.7 was let go meanwhile"))
+        self.assertEqual(
+            self.successResultOf(asked), Inconclusive("192.168.1.7 was released during the probe")
+        )
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assert_not_defended(V4)
 

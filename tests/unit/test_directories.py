@@ -52,13 +52,13 @@ class DirectoryTests(SynchronousTestCase):
         with mock.patch("os.geteuid", return_value=4711):
             told = self._refused()
         self.assertIn(f"state directory {self.state} belongs to ", told)
-        self.assertIn("the service runs as user 4711", told)
+        self.assertIn("but the plugin runs as user 4711", told)
         self.assertIn("--state-dir", told)
 
     def test_link_to_a_file_is_refused(self) -> None:
         prepare_directory(self.state)
         (self.state / "lock").symlink_to(self.top / "passwd")
-        self.assertIn(f"{self.state / 'lock'} is a link", self._refused())
+        self.assertIn(f"{self.state / 'lock'} is a symbolic link", self._refused())
         self.assertFalse((self.top / "passwd").exists())
 
     def test_file_of_another_user_is_refused(self) -> None:
@@ -85,8 +85,10 @@ class DirectoryTests(SynchronousTestCase):
             (self.state / name).touch()
         self.state.chmod(0o755)
         told = self._refused()
-        self.assertIn("is open to other users (mode 0755), and notes in it is not ours", told)
-        self.assertIn("chmod 700", told)
+        self.assertIn(
+            "is accessible to other users (mode 0755) and contains notes, which is not a file of", told
+        )
+        self.assertIn(f"chmod 700 {self.state}", told)
         self.assertEqual(mode(self.state), 0o755)
         self.state.chmod(0o700)
         prepare_directory(self.state)

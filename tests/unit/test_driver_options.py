@@ -45,7 +45,9 @@ class KeyTests(OptionsTestCase):
             for text, expected in (("true", True), ("false", False)):
                 self.assertIs(getattr(parse_options({key: text}), name), expected)
             self.assertEqual(parse_options({key: "", name: ""}), parse_options({name: ""}))
-            self.assertIn(f"-o {name}=false contradicts -o {key}=", self.refusal_of({key: "", name: "false"}))
+            refusal = self.refusal_of({key: "", name: "false"})
+            self.assertIn(f"-o {name}=false conflicts with -o {key}=", refusal)
+            self.assertIn(f": {name} and {key} are two names of one option; set only one", refusal)
             self.assertNotIn(key, self.refusal(parnet="eth1"))
 
     def test_contradicting_synonyms_are_refused_with_both_values(self) -> None:
@@ -53,7 +55,7 @@ class KeyTests(OptionsTestCase):
         for word in ("parent=eth1", "host_iface=eth2"):
             self.assertIn(word, message)
         self.assertIn(
-            "contradicts", self.refusal_of({"mtu": "1400", "com.docker.network.driver.mtu": "1500"})
+            "conflicts with", self.refusal_of({"mtu": "1400", "com.docker.network.driver.mtu": "1500"})
         )
 
     def test_unknown_key_is_refused_with_the_known_ones(self) -> None:

@@ -113,7 +113,7 @@ class ShownInContainerTests(PluginTestCase):
 
     def test_endpoint_shown_in_a_container_is_not_dropped(self) -> None:
         for mac in (None, "02:00:00:00:00:77"):
-            with self.assert_refused(RequestRefused, "192.168.1.7", LIVING[:12], "is in a container"):
+            with self.assert_refused(RequestRefused, "192.168.1.7", LIVING[:12], "still running"):
                 self.plugin.create_endpoint(LATE, address=ADDRESS, mac=mac)
         self.assertEqual(list(self.plugin.records.rows[RecordKind.ENDPOINT]), [LIVING])
         self.assertEqual(self.plugin.link_names(), PLAIN_LINKS)

@@ -62,7 +62,9 @@ class CreationTests(PluginTestCase):
             first = self.plugin.create_endpoint(mac=mac)
             before = self.plugin.kernel.links(), self.plugin.records.all_rows()
             self.assertEqual(self.plugin.create_endpoint(mac=mac), first)
-            with self.assert_refused(RequestRefused, ENDPOINT[:12], "exists with other addresses"):
+            with self.assert_refused(
+                RequestRefused, ENDPOINT[:12], "already exists with different addresses"
+            ):
                 self.plugin.create_endpoint(address="192.168.1.8/24", mac=mac)
             self.assertEqual((self.plugin.kernel.links(), self.plugin.records.all_rows()), before)
             self.plugin.delete_endpoint()

@@ -58,7 +58,7 @@ class NetworkTests(HostAccessTestCase):
         for _ in range(2):
             self.open()
         self.assertEqual(self.addresses(), [HOST, HOST_6])
-        with self.assert_refused(RequestRefused, "exists with other options"):
+        with self.assert_refused(RequestRefused, "already exists with different options"):
             self.open(address="192.168.1.98,fd00::98")
         self.assertEqual(self.addresses(), [HOST, HOST_6])
 

@@ -127,7 +127,7 @@ class ChoiceTests(SynchronousTestCase):
         self.assert_refused(("IPv6",), V4, given=["192.168.1.77", "fd00::77"])
 
     def test_address_the_host_has_already_is_refused(self) -> None:
-        words = ("host address 192.168.1.10 is the host's own on eth0 already",)
+        words = ("host address 192.168.1.10 is already assigned to the host on eth0",)
         others = {"192.168.1.10": "eth0"}
         for each in (V4, ours(V4)):
             self.assert_refused(words, each, given=["192.168.1.10"], others=others)

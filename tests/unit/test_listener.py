@@ -211,7 +211,7 @@ class UnixEndpointTests(DirectoryTestCase):
     def test_group_of_another_endpoint_is_refused(self) -> None:
         for listen in ("tcp:0:interface=127.0.0.1", "unix:\0mvt"):
             with self.assertRaisesRegex(
-                StartupError, "--socket-group docker is for a socket that the service creates"
+                StartupError, "--socket-group docker cannot be used, because the plugin does not create"
             ):
                 make_listener(RecordingReactor(), Config(listen=listen, socket_group="docker"))
 

@@ -60,7 +60,7 @@ class CreationTests(PluginTestCase):
         self.plugin.create_network(parent="eth1.20")
         before = self.plugin.records.all_rows(), self.plugin.kernel.links()
         self.plugin.create_network(parent="eth1.20")
-        with self.assert_refused(RequestRefused, NETWORK[:12], "exists with other options"):
+        with self.assert_refused(RequestRefused, NETWORK[:12], "already exists with different options"):
             self.plugin.create_network(parent="eth1.20", mode="vepa")
         self.assertEqual((self.plugin.records.all_rows(), self.plugin.kernel.links()), before)
 

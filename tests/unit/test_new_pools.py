@@ -324,7 +324,7 @@ class TwoClaimsTests(NewPoolTestCase):
         waiting = self.name(two, USED)
         self.close(two)
         self.pass_time(YOUNG_SECONDS + 1)
-        self.assertIn("released meanwhile", self.refusal_of(waiting))
+        self.assertIn("released while this request was running", self.refusal_of(waiting))
         self.assertEqual(self.purposes(two), {})
 
 

@@ -358,8 +358,10 @@ class RenamedParentTests(ParentTestCase):
         self.start_container()
         self.replace_nic(HOUR)
         self.assertEqual(self.below("eth1.20"), 3)
-        self.assert_logged("VLAN eth1.20 is on the NIC that was eth1")
-        with self.assert_refused(RequestRefused, "VLAN eth1.20 is on", "stop its containers"):
+        self.assert_logged(
+            "VLAN eth1.20 is on the wrong NIC, because NICs were renamed and eth1 is another NIC now"
+        )
+        with self.assert_refused(RequestRefused, "VLAN eth1.20 is on", "stop the containers on it"):
             self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")
         self.plugin.delete_endpoint()
         self.plugin.create_endpoint(OTHER_ENDPOINT, address="192.168.1.8/24")

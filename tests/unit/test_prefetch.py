@@ -186,7 +186,7 @@ class ReleasedPoolTests(ConflictTestCase):
         asked = self.begin(pool)
         self.pass_time(0.2)
         self.close(pool)
-        self.assertIn("released meanwhile", self.refusal_of(asked))
+        self.assertIn("released while this request was running", self.refusal_of(asked))
         self.assert_nothing_of_it_is_left()
         self.assertEqual(self.gets(self.ready()), "10.0.0.1")
 

@@ -145,7 +145,7 @@ class InconclusiveProbeTests(ConflictTestCase):
         self.pass_time()
         for each in asked:
             error = self.refusal_of(each)
-            for word in ("can be probed on eth0", "eth0", "Network is down", "conflict_detection=on"):
+            for word in ("can be probed on eth0", "eth0", "Network is down", "conflict_detection=on instead"):
                 self.assertIn(word, error)
         self.assertEqual(self.plugin.conflicts.inconclusive, 0)
         self.plugin.lan_sockets["eth0"].down = False

@@ -192,7 +192,7 @@ def test_vlan_follows_the_nics_name(engine: Engine, host: Host, plugin: Plugin) 
     host.ip("link", "set", "lan0", "up")
     host.ip("link", "add", NIC, "type", "dummy")
     try:
-        wait_until(lambda: f"VLAN {VLAN} is on the NIC that was {NIC}" in plugin.log(), 60, "a word")
+        wait_until(lambda: f"VLAN {VLAN} is on the wrong NIC" in plugin.log(), 60, "a word")
         assert host.vlan(VLAN) == ("802.1Q", 20, "lan0")
         engine.docker("restart", "--time=0", "one")
         assert host.vlan(VLAN) == ("802.1Q", 20, NIC)
