@@ -92,8 +92,9 @@ def detect(
         ]
         for version in (4, 6):
             _fill_family(version, config, interface, own, routers, subnets, gateways, reasons)
-        excluded += [AddressRange(each.ip, each.ip) for each in own]
-        reasons += [f"address {each.ip} is never handed out: it is the host's own" for each in own]
+        own_addresses = [each.ip for each in own]
+        excluded += [AddressRange(address, address) for address in own_addresses]
+        reasons += [f"address {address}: never allocated, it is the host's own" for address in own_addresses]
     for ip_range in config.ip_ranges:
         fitting = [each for each in subnets if each.version == ip_range.version]
         if not fitting:

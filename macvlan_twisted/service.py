@@ -142,11 +142,12 @@ class MacvlanService(Service):
                     left = max(0.0, deadline - self._clock.seconds())
                     await ensureDeferred(_finished(stopped)).addTimeout(left, self._clock)
             except (TimeoutError, StuckThread):
-                # Cause: the kernel or the disk did not answer in time. Remedy: check the disk and the kernel
-                # log; the next start finishes the interrupted work.
-                _log.error("{part}: not stopped in time, abandoned", part=part.name)
+                # Cause: the kernel or the disk did not answer in time. PART is a part of the plugin, such as state or
+                # leases. Remedy: check the disk and the kernel log; the plugin finishes the interrupted work at its
+                # next start.
+                _log.error("service: {part} not stopped in time, abandoned", part=part.name)
             except Exception:
-                _log.failure("{part}: stopping failed", part=part.name)
+                _log.failure("service: stopping {part} failed", part=part.name)
 
 
 async def _finished(stopped: Awaitable[None]) -> None:
@@ -251,9 +252,9 @@ def _parts(
         server = Server(listener, PluginSite(app.resource(), clock), app, clock)
     kernel.close()  # from now on each thread has a socket of its own
     _log.info(
-        "driver initialised: macvlan-twisted {version} as {name} (networks: {networks}, endpoints: {endpoints})",
+        "driver initialised: macvlan-twisted {version} as {plugin} (networks: {networks}, endpoints: {endpoints})",
         version=VERSION_TEXT,
-        name=config.plugin_name,
+        plugin=config.plugin_name,
         networks=len(plugin.registry.networks),
         endpoints=len(plugin.registry.endpoints),
     )
@@ -367,8 +368,8 @@ def _log_detected(detected: Detected) -> None:
     if config.plugin_name == SHADOWED_PLUGIN_NAME and config.listen is None:
         # Cause: the service was started with --plugin-name macvlan. Remedy: choose another --plugin-name.
         _log.warn(
-            "plugin name macvlan: Docker's builtin driver of that name comes first, so networks created with "
-            "-d macvlan do not come here; choose another --plugin-name"
+            "plugin name macvlan: Docker's builtin driver of that name takes precedence, so networks created with "
+            "-d macvlan do not use this plugin; choose another --plugin-name"
         )
 
 

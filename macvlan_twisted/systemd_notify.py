@@ -79,8 +79,8 @@ class Watched:
 def watch(notifier: Notifier, threads: Sequence[WorkerThreads], app: PluginApp) -> list[Watched]:
     """All that can be stuck while the reactor runs."""
     longest_job = LONGEST_JOB * notifier.watchdog
-    jobs = [Watched(each.name, each.longest_wait, longest_job) for each in threads]
-    return [*jobs, Watched("call of the engine", app.longest_wait, LONGEST_CALL)]
+    jobs = [Watched(f"thread {each.name}", each.longest_wait, longest_job) for each in threads]
+    return [*jobs, Watched("plugin API", app.longest_wait, LONGEST_CALL)]
 
 
 class SystemdNotifications:
@@ -134,11 +134,12 @@ class SystemdNotifications:
             self._next = self._clock.callLater(RETRY_DELAY, self._report_ready)
             return
         except OSError as error:
-            # Cause: systemd's socket refuses the message. Remedy: set NotifyAccess=main in the unit, or
-            # remove Type=notify.
+            # Cause: systemd's socket refuses the message. Remedy: set ``NotifyAccess=main`` in the unit, or remove
+            # ``Type=notify``.
             _log.warn(
-                "systemd: cannot be notified over {address}: {reason}; a unit with Type=notify considers the start failed",
-                address=self._notifier.address,
+                "systemd: cannot be notified over {socket} ({reason}); systemd considers the start of a Type=notify unit "
+                "failed",
+                socket=self._notifier.address,
                 reason=error.strerror,
             )
             return
@@ -152,7 +153,7 @@ class SystemdNotifications:
             self._report_stuck(stuck[0])
             return
         if self._stuck:
-            _log.info("watchdog: {name}: answered", name=self._stuck)
+            _log.info("watchdog: {worker} answers again", worker=self._stuck)
             self._stuck = ""
         self._send("WATCHDOG=1", f"STATUS=listening on {self._where}; {self._contents()}")
 
@@ -160,16 +161,18 @@ class SystemdNotifications:
         seconds = int(watched.longest_wait())
         if watched.name != self._stuck:
             self._stuck = watched.name
-            # Cause: the kernel or the disk does not answer. Remedy: check the disk and the kernel log.
+            # Cause: the kernel or the disk does not answer. WORKER is a thread of the plugin for one of them, or the
+            # plugin API, where the engine waits for a reply. Remedy: check the disk and the kernel log.
             _log.error(
-                "watchdog: {name}: no answer for {seconds} s; systemd restarts the service unless it answers soon",
-                name=watched.name,
+                "watchdog: {worker} has not answered for {seconds} s; systemd will restart the service unless it answers "
+                "soon",
+                worker=watched.name,
                 seconds=seconds,
             )
-        self._send(f"STATUS=stuck: {watched.name}: no answer for {seconds} s")
+        self._send(f"STATUS=stuck: {watched.name} has not answered for {seconds} s")
 
     def _send(self, *assignments: str) -> None:
         try:
             self._notifier.notify(*assignments)
         except OSError as error:
-            _log.debug("systemd: cannot be notified: {reason}", reason=error.strerror)
+            _log.debug("systemd: cannot be notified ({reason})", reason=error.strerror)

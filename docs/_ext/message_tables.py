@@ -305,9 +305,16 @@ def _startup_lines() -> Iterator[LogCall]:
             text = _text(call.args[0]) if name in levels and call.args else ""
             if text:
                 cause, remedy = _cause_and_remedy(_comment_above(lines, statement))
-                yield LogCall(
-                    f"{place}:{call.lineno}", "macvlan_twisted", levels[name], text, (), (), cause, remedy
-                )
+                yield _startup_line(f"{place}:{call.lineno}", levels[name], text, cause, remedy)
+        for node in ast.walk(tree):
+            match node:
+                case ast.AugAssign(target=ast.Name(id=name), value=ast.ListComp(elt=text)) if name in levels:
+                    cause, remedy = _cause_and_remedy(_comment_above(lines, node))
+                    yield _startup_line(f"{place}:{node.lineno}", levels[name], _text(text), cause, remedy)
+
+
+def _startup_line(place: str, level: str, text: str, cause: str, remedy: str) -> LogCall:
+    return LogCall(place, "macvlan_twisted", level, text, (), (), cause, remedy)
 
 
 def complaints() -> list[str]:
@@ -337,7 +344,12 @@ def _sentence(text: str) -> str:
 def _prose(text: str) -> str:
     """A cause or a remedy as a sentence of reStructuredText, with options as literals."""
     text = re.sub(r"^\[[^\]]+\]", "", text)
-    escaped = re.sub(r"([*`|_\\])", r"\\\1", _sentence(text[:1].upper() + text[1:]))
+    parts = re.split(r"(``.+?``)", _sentence(text[:1].upper() + text[1:]))
+    return "".join(part if part.startswith("``") else _with_literals(part) for part in parts)
+
+
+def _with_literals(text: str) -> str:
+    escaped = re.sub(r"([*`|_\\])", r"\\\1", text)
     return re.sub(
         r"(?<![\w`])(-o \S+?|--ipam-opt \S+?|--ipam-driver (?:null|macvlan-twisted)|--[a-z]\S*?)(?=[,;.)]?(?:\s|$))",
         lambda found: f"``{found[1].replace(chr(92), '')}``",

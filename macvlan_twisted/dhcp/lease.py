@@ -183,7 +183,7 @@ class Lease:
                 except CancelledError:
                     raise
                 except Exception as error:
-                    self._log_error("renewing or regaining the lease", error)
+                    self._log_error("renew or regain the lease", error)
                     await self._sleep(_SLOW)
 
     async def _next_step(self) -> None:
@@ -230,7 +230,7 @@ class Lease:
         except CancelledError:
             raise
         except Exception as error:
-            self._log_error("saving the renewed lease", error)
+            self._log_error("save the renewed lease", error)
 
     # In REACQUIRING.
 
@@ -280,7 +280,7 @@ class Lease:
             raise
         except Exception as error:
             self._log_error(
-                f"changing the container's address from {lost.address} to {found.binding.address}", error
+                f"change the container's address from {lost.address} to {found.binding.address}", error
             )
             accepted = False
         if accepted:
@@ -304,16 +304,16 @@ class Lease:
         _log.debug("DHCP {parent} {mac}: leased {lease}", **self._subject, lease=_described(binding))
 
     def _log_failed_attempt(self, reason: str) -> None:
-        # Cause: no server answered, or it refused; the attempt may be repeated. Remedy: check that a DHCP
-        # server answers on the parent's LAN and has a free address for this MAC.
+        # Cause: no server answered, or the server refused; the plugin may try again by itself. Remedy: check that a
+        # DHCP server answers on the parent's LAN and has a free address for this MAC.
         _log.warn("DHCP {parent} {mac}: no lease ({reason})", **self._subject, reason=reason)
 
     def _log_renewed(self, binding: Binding) -> None:
         _log.debug("DHCP {parent} {mac}: renewed {lease}", **self._subject, lease=_described(binding))
 
     def _log_unanswered(self, binding: Binding, state: State) -> None:
-        # Cause: the server is down or unreachable; the request is repeated, and the lease stays valid until
-        # it expires. Remedy: start the server, or reconnect it to the LAN.
+        # Cause: the server is down or unreachable; the plugin tries again, and the lease stays valid until it
+        # expires. Remedy: start the server, or reconnect it to the LAN.
         _log.warn(
             "DHCP {parent} {mac}: not renewed, no server answered ({state}, {lease})",
             **self._subject,
@@ -323,10 +323,10 @@ class Lease:
 
     def _log_lost(self, binding: Binding, reason: str) -> None:
         # Cause: the lease expired or the server refused to renew it; the plugin keeps requesting the address.
-        # Remedy: assign the address to the MAC on the server, or restart the container.
+        # Remedy: reserve the address for the MAC on the server, or restart the container.
         _log.error(
-            "DHCP {parent} {mac}: lease of {address} lost, the container still uses it ({reason}); make the "
-            "server assign {address} to {mac}",
+            "DHCP {parent} {mac}: lease of {address} lost, the container still uses it ({reason}); reserve {address} "
+            "for {mac} on the server",
             **self._subject,
             address=binding.address,
             reason=reason,
@@ -337,9 +337,8 @@ class Lease:
         _log.warn("DHCP {parent} {mac}: lease regained, {lease}", **self._subject, lease=_described(binding))
 
     def _log_moved(self, old: Binding, new: Binding) -> None:
-        # Cause: the server's reservations or pool have changed. Remedy: assign the old address to the MAC
-        # on the server, or restart the container; -o dhcp_readdress=true changes the address of running
-        # containers.
+        # Cause: the server's reservations or pool have changed. Remedy: reserve the old address for the MAC on the
+        # server, or restart the container; -o dhcp_readdress=true changes the address of running containers.
         _log.error(
             "DHCP {parent} {mac}: server {server} refuses {old} and insists on {new}",
             **self._subject,
@@ -348,19 +347,20 @@ class Lease:
             new=new.address,
         )
 
-    def _log_error(self, what: str, error: Exception) -> None:
+    def _log_error(self, action: str, error: Exception) -> None:
         """Call it while *error* is handled: a traceback is logged unless the error is one of ours."""
         if isinstance(error, MacvlanError):
-            # Cause: the kernel refused a step of the lease, or writing the state failed; it is tried again.
-            # Remedy: see the reason in the line.
+            # Cause: the kernel refused, or writing the state failed. ACTION is to renew or regain the lease, to save the
+            # renewed lease, or to change the container's address; the plugin tries again. Remedy: see the reason in
+            # the line.
             _log.error(
-                "DHCP {parent} {mac}: {what} failed ({reason})",
+                "DHCP {parent} {mac}: cannot {action} ({reason})",
                 **self._subject,
-                what=what,
+                action=action,
                 reason=str(error),
             )
         else:
-            _log.failure("DHCP {parent} {mac}: {what} failed", **self._subject, what=what)
+            _log.failure("DHCP {parent} {mac}: cannot {action}", **self._subject, action=action)
 
 
 def _stay(state: State, requested: Binding | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container
 from ipaddress import IPv4Address
 from itertools import count
+from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError
@@ -125,10 +126,11 @@ class Leases:
             try:
                 await self._forget(record)
             except StateError as failure:  # the first error is the one to report
-                # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the
-                # next start releases the lease.
+                # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the plugin
+                # releases and deletes the lease at its next start.
                 _log.error(
-                    "DHCP {parent} {mac}: cannot erase the lease from state until the next start ({reason})",
+                    "DHCP {parent} {mac}: cannot delete the lease from the state, the plugin tries again at its next start "
+                    "({reason})",
                     parent=record.parent,
                     mac=record.binding.mac,
                     reason=str(failure),
@@ -228,7 +230,7 @@ class Leases:
             # Cause: the server could not be reached on the parent. Remedy: none needed; the server offers
             # the address again when the lease has expired.
             _log.warn(
-                "DHCP {parent} {mac}: lease of {address} not released, it expires by itself ({reason})",
+                "DHCP {parent} {mac}: cannot release the lease of {address}, it expires by itself ({reason})",
                 parent=record.parent,
                 mac=record.binding.mac,
                 address=record.binding.address,
@@ -271,16 +273,17 @@ class Leases:
             except CancelledError:
                 raise
             except MacvlanError as failure:
-                # Cause: the kernel refused a step of the lease, or writing the state failed. Remedy: see the
-                # reason in the line.
+                # Cause: when the plugin started, the kernel refused, or writing the state failed. Remedy: see the
+                # reason in the line, then restart the plugin.
                 _log.error(
-                    "DHCP {parent}: lease {key} failed ({reason})",
-                    parent=record.parent,
-                    key=record.key,
+                    "DHCP {parent} {mac}: cannot resume or release the lease of {address} ({reason})",
+                    **_subject(record),
                     reason=str(failure),
                 )
             except Exception:
-                _log.failure("DHCP {parent}: lease {key} failed", parent=record.parent, key=record.key)
+                _log.failure(
+                    "DHCP {parent} {mac}: cannot resume or release the lease of {address}", **_subject(record)
+                )
 
     async def _resume_one(self, record: LeaseRecord, is_owned: bool) -> None:
         if not is_owned:
@@ -295,7 +298,7 @@ class Leases:
         try:
             socket = await self._sockets.ready(record.parent)
         except LinkError as failure:
-            # Cause: the parent is absent or down at the start. Remedy: bring the parent up.
+            # Cause: the parent was absent or down when the plugin started. Remedy: bring the parent up.
             _log.warn(
                 "DHCP {parent} {mac}: lease of {address} not renewed until the parent is usable ({reason})",
                 parent=record.parent,
@@ -346,3 +349,7 @@ def _has_one_already(terms: Terms) -> RequestRefused:
         f"MAC address {terms.mac} has a DHCP lease on {terms.parent} already: use another "
         "--mac-address, or remove the container that has it"
     )
+
+
+def _subject(record: LeaseRecord) -> dict[str, Any]:
+    return {"parent": record.parent, "mac": record.binding.mac, "address": record.binding.address}

@@ -202,8 +202,10 @@ class Allocations:
         try:
             await self._leases.release_address(pool.lan_parent, address)
         except StateError as failure:
-            # Cause: releasing the lease or writing the state failed. Remedy: see the reason in the line; the
-            # lease expires by itself.
+            # Cause: releasing the lease or writing the state failed. Remedy: see the reason in the line; nothing else
+            # is needed.
             _log.error(
-                "address {address}: cannot release its lease ({reason})", address=address, reason=str(failure)
+                "address {address}: cannot release its DHCP lease, which expires by itself ({reason})",
+                address=address,
+                reason=str(failure),
             )

@@ -113,8 +113,8 @@ async def close_port(port: IListeningPort) -> None:
         with _STOP:
             await maybeDeferred(cast(Any, port).stopListening)
     except FileNotFoundError as error:  # Twisted removes the file
-        # Cause: another program deleted the socket file; calls since then did not reach the plugin. Remedy:
-        # find that program; the next start of the plugin creates the socket again.
+        # Cause: another program deleted the socket file, and calls since then did not reach the plugin; the plugin
+        # notices it when it stops. Remedy: find that program; the plugin creates the socket again at its next start.
         _log.warn("socket {path}: was removed by another program", path=error.filename)
 
 

@@ -138,7 +138,8 @@ class BatchDelete:
                 await self._delete(batch)
             except Exception:
                 _log.failure(
-                    "retired links {names}: not removed until the next start", names=", ".join(batch.names)
+                    "retired links {links}: not removed, the plugin tries again at its next start",
+                    links=", ".join(batch.names),
                 )
         self._group_in_deletion = 0
         self._deleting = False
@@ -162,13 +163,12 @@ class BatchDelete:
             if not foreign:
                 await self._run_deletion(self._kernel.delete_group, batch.group)
                 return
-            # Cause: another program uses the link group that marks the plugin's retired links. Remedy: none
-            # needed; removal is slower.
+            # Cause: another program uses the link group that marks the plugin's retired links, which wait there to be
+            # removed in a batch. Remedy: none needed; removal is slower.
             _log.warn(
-                "link group {group}: has links of another program ({foreign}); the plugin's are removed one by "
-                "one",
+                "link group {group}: has links of another program ({links}); the plugin's are removed one by one",
                 group=batch.group,
-                foreign=", ".join(foreign),
+                links=", ".join(foreign),
             )
         except LinkError as failure:
             # Cause: the kernel refused to remove them together. Remedy: none needed; removal is slower.
@@ -179,7 +179,7 @@ class BatchDelete:
             except LinkError as failure:
                 # Cause: the kernel refused. Remedy: see the reason in the line, then restart the plugin.
                 _log.error(
-                    "link {link}: cannot be removed until the next start ({reason})",
+                    "link {link}: cannot be removed, the plugin tries again at its next start ({reason})",
                     link=name,
                     reason=str(failure),
                 )

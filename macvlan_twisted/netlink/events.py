@@ -130,7 +130,7 @@ class LinkEvents:
             try:
                 listener(event)
             except Exception:
-                _log.failure("link {name}: cannot handle its event", name=event.name)
+                _log.failure("link {link}: cannot handle its event", link=event.name)
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()

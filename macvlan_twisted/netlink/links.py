@@ -117,7 +117,9 @@ class Links:
         except LinkError as failure:
             # Cause: the kernel refused to change the link's group. Remedy: none needed.
             _log.warn(
-                "link {link}: cannot be retired, removed at once ({reason})", link=name, reason=str(failure)
+                "link {link}: cannot be left for the next batch, removed immediately ({reason})",
+                link=name,
+                reason=str(failure),
             )
             return await self.delete(name)
 
@@ -126,9 +128,11 @@ class Links:
         try:
             await self.delete(name)
         except LinkError as failure:
-            # Cause: the kernel refused. Remedy: none needed; it is removed with the next batch.
+            # Cause: the kernel refused. Remedy: none needed; the next batch removes it.
             _log.warn(
-                "link {link}: cannot be removed at once, retired ({reason})", link=name, reason=str(failure)
+                "link {link}: cannot be removed immediately, left for the next batch ({reason})",
+                link=name,
+                reason=str(failure),
             )
             await self._batches.retire(name)
 

@@ -25,7 +25,7 @@ def add_pools(
     config: Config,
     nonce: str,
     seen: dict[str, int],
-) -> list[str]:
+) -> list[tuple[str, str]]:
     """
     Add to *snapshot* the pools of one network of the engine, and the addresses in use, as far as they are missing.
 
@@ -34,14 +34,14 @@ def add_pools(
 
     :param network: the rebuilt network; ``None`` if it belongs to another network driver.
     :param seen: networks so far by the description of their pool; updated here.
-    :return: a line for each thing that cannot be rebuilt.
+    :return: each pool that cannot be rebuilt, and why.
     """
     missing = []
     for subnet in found.subnets:
         try:
             planned = _plan_pool(subnet, found, network, config, nonce)
         except RequestRefused as refused:
-            missing.append(f"the pool {subnet.pool} of network {found.name}: {refused}")
+            missing.append((f"pool {subnet.pool} of network {found.name}", str(refused)))
             continue
         description = id_without_nonce(planned.pool_id)
         seen[description] = seen.get(description, 0) + 1

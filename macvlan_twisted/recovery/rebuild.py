@@ -37,8 +37,8 @@ class RebuildResult:
     """The rebuilt state, and what to report about it."""
 
     snapshot: Snapshot
-    missing: list[str] = field(factory=list)
-    """What cannot be rebuilt, a line each."""
+    missing: list[tuple[str, str]] = field(factory=list)
+    """What cannot be rebuilt, and why."""
     leases: int = 0
 
 
@@ -120,11 +120,13 @@ def _previous_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -
         ((instance, group),) = instances.items()
         return StateIdentity(instance, group)
     if instances:
-        # Cause: --recover found links of several earlier state directories. Remedy: remove those that
-        # nobody needs.
+        # Cause: --recover found links of several earlier state directories, each an instance of its own. Remedy: if
+        # the links are not needed, remove them. The command purge needs the plugin stopped, and removes the links and
+        # the state of this instance, too.
         _log.warn(
-            "links of several instances: found on this host ({instances}) and kept, because it is unknown "
-            "to which instance the state belonged; if nobody needs them, run: macvlan-twisted purge --every-instance",
+            "links of several instances: found on this host ({instances}) and not removed, because it is unknown to "
+            "which instance the state belonged; if the links are not needed, stop the plugin and run: macvlan-twisted "
+            "purge --every-instance",
             instances=", ".join(sorted(instances)),
         )
     return StateIdentity.drawn() if witnessed is None else StateIdentity(witnessed.instance, drawn_group())
@@ -146,7 +148,7 @@ def rebuild(
     :param now: wall-clock time in seconds.
     """
     snapshot = before.copy()
-    missing: list[str] = []
+    missing: list[tuple[str, str]] = []
     for name, made in made_links_of(instance, links).items():
         snapshot.made_links.setdefault(name, made)
     for parent, link in host_links_of(instance, links, kernel).items():
@@ -160,7 +162,7 @@ def rebuild(
             try:
                 network = _add_network(snapshot, found, config, links, inspection.picks_gateways, missing)
             except RequestRefused as refused:
-                missing.append(f"network {found.name} ({refused})")
+                missing.append((f"network {found.name}", str(refused)))
         if found.ipam_driver == config.plugin_name:
             missing += add_pools(snapshot, found, network, config, nonce, seen)
         if network is not None:
@@ -174,7 +176,7 @@ def _add_network(
     config: Config,
     links: Sequence[LinkFacts],
     picks_gateways: bool,
-    missing: list[str],
+    missing: list[tuple[str, str]],
 ) -> Network:
     network = snapshot.networks.get(found.network_id)
     if network is not None and network.is_made:
@@ -185,7 +187,7 @@ def _add_network(
         present = () if host_link is None else tuple(each.ip for each in host_link.addresses)
         network = evolve(network, host_addresses=host_addresses(network, found, present))
         if not network.host_addresses:
-            missing.append(f"the host's own address for network {found.name}: create the network again")
+            missing.append((f"host address of network {found.name}", "neither the engine nor a link has it"))
     for made in missing_links(network, links):
         snapshot.made_links.setdefault(made.name, made)
     snapshot.networks[network.network_id] = network
@@ -227,9 +229,9 @@ def _log_result(before: Snapshot, rebuilt: RebuildResult, damage: str, aside: Pa
         # Cause: --recover replaces a damaged or lost state. Remedy: delete the moved files when everything
         # runs.
         _log.warn(
-            "state: not usable, its files were moved to {aside} ({damage})",
+            "state: not usable, its files were moved to {directory} ({damage})",
             damage=damage,
-            aside=str(aside),
+            directory=str(aside),
         )
     added = {
         "networks": len(snapshot.networks) - len(before.networks),
@@ -242,13 +244,15 @@ def _log_result(before: Snapshot, rebuilt: RebuildResult, damage: str, aside: Pa
         - len(before.made_links)
         - len(before.host_links),
     }
-    # Cause: the service was started with --recover. Remedy: start without --recover from now on.
+    # Cause: the service was started with --recover. What is not recovered is learnt again: the LAN is probed, a stopped
+    # container may get another address, and leases are renewed. Remedy: start without --recover from now on.
     _log.warn(
-        "state: rebuilt from engine and kernel ({what}); not recovered: addresses refused or on hold, "
-        "identities of stopped containers, details of leases; start without --recover from now on",
-        what=", ".join(f"{number} {name}" for name, number in added.items()),
+        "state: rebuilt from the engine and the kernel ({counts}); not recovered: which addresses other hosts use or must "
+        "not be reused yet, addresses and MACs of stopped containers, details of leases; start without --recover from "
+        "now on",
+        counts=", ".join(f"{number} {name}" for name, number in added.items()),
     )
-    for each in rebuilt.missing:
-        # Cause: the engine and the kernel lack the details. Remedy: remove the object in Docker and create it
-        # again.
-        _log.error("state: not rebuilt: {what}", what=each)
+    for each, reason in rebuilt.missing:
+        # Cause: neither the engine nor the kernel has all details of this object. Remedy: remove the network in Docker
+        # and create it again.
+        _log.error("state: cannot rebuild {object} ({reason})", object=each, reason=reason)

@@ -292,11 +292,10 @@ class Database:
                 "found)"
             )
         if recorded is None and self.generation > 0:
-            # Cause: the file was removed. Remedy: none needed: it is created again; to copy the state, copy
-            # both files.
+            # Cause: the file ``generation`` in the state directory was removed, or only the database was copied. Remedy:
+            # none needed, the plugin creates the file again; to copy the state, copy both files.
             _log.warn(
-                "{witness}: missing beside {path}, so lost commits cannot be detected at this start",
-                witness=WITNESS_NAME,
+                "state: file generation missing beside {path}, so lost commits cannot be detected this time",
                 path=self._path,
             )
         if recorded is not None and self.generation < recorded.generation:
@@ -371,9 +370,9 @@ class Database:
             if self._outside is not None:
                 self._outside.write(self.generation, self._missed)
         except OSError as error:  # the file may lag behind; the commit is durable
-            # Cause: the file generation in the state directory, or its copy in the runtime directory, cannot be
-            # written; nothing is lost. Remedy: free space on the disks of both directories.
-            _log.warn("{path}: not updated ({reason})", path=WITNESS_NAME, reason=error.strerror)
+            # Cause: the file ``generation`` in the state directory, or its copy in the runtime directory, cannot be
+            # written; no data is lost. Remedy: free space on the disks of both directories.
+            _log.warn("state: file generation not updated ({reason})", reason=error.strerror)
 
     def close(self) -> None:
         with _CLOSE:

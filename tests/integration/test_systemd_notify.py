@@ -107,7 +107,7 @@ def test_systemd_restarts_a_stuck_service_but_waits_for_a_slow_disk(engine: Engi
         host.start_refusal()  # the engine gets no answer from a process that is killed
         machine.wait_until_listening(2)
         assert machine.shown("NRestarts") == "1"
-        assert "watchdog: macvlan-twisted state: no answer for" in machine.log()
+        assert "watchdog: thread macvlan-twisted state has not answered for" in machine.log()
         assert "in stall" in machine.log(), "it does not show what was stuck"
         assert one.ping("192.168.77.1")
 

@@ -249,7 +249,7 @@ class DiskTests(LeasesTestCase):
             plugin.wait(plugin.leases.resume({f"eth0 {OTHER_MAC}"}))
         self.assertEqual(sorted(self.kinds), [REQUEST, RELEASE])
         (told,) = [each for each in events if each["log_level"] is LogLevel.error]
-        self.assertIn(MAC, told["key"])
+        self.assertEqual(told["mac"], MAC)
 
 
 class ParentTests(LeasesTestCase):

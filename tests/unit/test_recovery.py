@@ -141,9 +141,9 @@ class NetworkTests(PluginTestCase):
         unknown = evolve(engines_view, network_id=OTHER, name="strange", options={"colour": "blue"})
         result = rebuild_from(self.plugin, unknown, engines_view)
         self.assertEqual(list(result.snapshot.networks), [NETWORK])
-        self.assertEqual(len(result.missing), 1)
-        self.assertIn("strange", result.missing[0])
-        self.assertIn("colour", result.missing[0])
+        ((missing, reason),) = result.missing
+        self.assertEqual(missing, "network strange")
+        self.assertIn("colour", reason)
 
     def test_the_gateway_that_an_old_engine_picked_is_inferred(self) -> None:
         subnets = (FoundSubnet(parse_network("10.0.0.0/24"), parse_network("10.0.0.128/25")),)

@@ -91,7 +91,7 @@ class PartTests(SynchronousTestCase):
             self.clock.advance(0)
         self.successResultOf(stopped)
         self.assertEqual(self.events[3:], ["stop server", "stop threads", "stop lock"])
-        logged = [formatEvent(each).partition(":")[0] for each in events]
+        logged = [each.get("part", "stopped") for each in events]
         self.assertEqual(logged, ["server", "threads", "lock", "stopped"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

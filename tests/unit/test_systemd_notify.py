@@ -172,7 +172,7 @@ class WatchdogTests(NotifyTestCase):
     def test_status_names_what_is_stuck(self) -> None:
         self.started(self.stuck_since(0))
         self.clock.pump([40] * 3)
-        self.assertEqual(self.received()[-1], "STATUS=stuck: disk: no answer for 120 s")
+        self.assertEqual(self.received()[-1], "STATUS=stuck: disk has not answered for 120 s")
 
     def test_each_thread_is_watched_for_three_quarters_of_the_time(self) -> None:
         """A thread that spends 60 s on a job, as for a disk that stalls, is fine. One that goes on is not."""
@@ -195,7 +195,7 @@ class WatchdogTests(NotifyTestCase):
                 release.clear()
                 pools[number](release.wait)
                 self.assertEqual(self.signs_of_life(400), [40, 80])
-                self.assertIn(f"stuck: macvlan-twisted {name}:", self.status())
+                self.assertIn(f"stuck: thread macvlan-twisted {name} has not", self.status())
                 release.set()
                 reactor.turn()
                 self.assertTrue(self.signs_of_life(40), "it has come back")
