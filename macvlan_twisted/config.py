@@ -340,7 +340,7 @@ class Config:
         """
         :raises ValueError: gateways, subnets and ranges do not go together.
         """
-        for name, values in (
+        for option, values in (
             ("--gateway", self.gateways),
             ("--macvlan-subnet", self.subnets),
             ("--ip-range", self.ip_ranges),
@@ -349,7 +349,7 @@ class Config:
             for version in (4, 6):
                 if versions.count(version) > 1:
                     raise ValueError(
-                        f"{name} is set {versions.count(version)} times for IPv{version}: set it once for each "
+                        f"{option} is set {versions.count(version)} times for IPv{version}: set it once for each "
                         "family"
                     )
         for gateway in self.gateways:

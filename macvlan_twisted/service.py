@@ -353,7 +353,7 @@ def _start_threads(start: Callable[[], None]) -> None:
         start()
     except RuntimeError as error:  # Python's, if the system has no thread left
         raise StartupError(
-            f"{error}: the limit of processes and threads is reached; raise it (ulimit -u, TasksMax= of a systemd "
+            f"the limit of processes and threads is reached ({error}): raise it (ulimit -u, TasksMax= of a systemd "
             "unit), or lower --netlink-threads"
         ) from error
 
@@ -410,5 +410,6 @@ def _log_unless_cancelled(failure: Failure) -> None:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError):
+        # Remedy: see the reason in the message.
         return f"cannot start: {error.filename or ''}: {error.strerror}".replace(": : ", ": ")
     return str(error)

@@ -132,7 +132,7 @@ def _explained(error: usage.UsageError) -> str:
     cause = error.__context__
     if not isinstance(cause, GetoptError):
         return str(error)
-    spelling = f"{'-' if len(cause.opt) == 1 else '--'}{cause.opt}"
+    spelling = f"{'--' if len(cause.opt) > 1 else '-'}{cause.opt}"
     option = next((each for each in OPTIONS if cause.opt in each.spellings), None)
     if "requires argument" in cause.msg and option is not None:
         return f"option {spelling} needs a value: write {spelling}={option.metavar}"
@@ -141,6 +141,7 @@ def _explained(error: usage.UsageError) -> str:
     if "unique prefix" in cause.msg:
         meant = [f"--{each.name}" for each in OPTIONS if each.name.startswith(cause.opt)]
         return f"option {spelling} is not unique: write {' or '.join(meant)}"
+    # Remedy: use an option that twistd macvlan --help lists.
     return (
         f"unknown option {spelling}: {did_you_mean(spelling, [f'--{each.name}' for each in OPTIONS])}".rstrip(
             ": "

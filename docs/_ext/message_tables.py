@@ -32,27 +32,43 @@ _SECTIONS = {
     "RequestRefused": "Refused requests",
     "NotFound": "Refused requests",
     "AcquireFailed": "Refused requests",
-    "ValueError": "Wrong values of options",
-    "LinkError": "Refusals of the kernel",
-    "CallTimeout": "Refusals of the kernel",
+    "ValueError": "Invalid option values",
+    "LinkError": "Links and kernel",
+    "CallTimeout": "Links and kernel",
+    "Inconclusive": "Links and kernel",
     "StateError": "The state",
     "NewerStateError": "The state",
-    "StartupError": "The start of the service",
-    "UsageError": "The start of the service",
+    "StartupError": "Service startup",
+    "UsageError": "Service startup",
     "EngineError": "Docker's API",
     "EngineUnavailable": "Docker's API",
     "BadRequest": "The plugin protocol",
+    "error_body": "The plugin protocol",
 }
+"""By what is called with the text: an error, or a function that makes a reply or a verdict of it."""
+_CONTEXTS = {
+    "link_errors": ("LinkError", "{}: REASON"),
+    "_link_errors": ("LinkError", "{}: REASON"),
+    "_sqlite_errors": ("StateError", "{} PATH: REASON"),
+}
+"""Context managers that raise an error with their argument: which error, and its text."""
 _COMMANDS = "The commands"
-_REFUSING = {"dhcp", "driver", "ipam"}
-"""Rooms with functions that return texts of refused requests."""
+_RETURNING = {
+    "dhcp": "Refused requests",
+    "driver": "Refused requests",
+    "ipam": "Refused requests",
+    "service.py": "Service startup",
+    "tap.py": "Service startup",
+}
+"""Rooms and modules with functions that return texts of errors."""
 _NO_ERRORS = {"failpoints.py", "message_templates.py", "owner.py"}
 """Modules whose errors no user sees."""
 
 _VERBS = (
     "act add allow ask bring change check choose correct create end find free give grant install leave let list load make move name pass put "
-    "raise remove rename report reserve restart run see set shorten specify start stop take try use write"
+    "raise reconnect remove rename report reserve restart run see set shorten specify start stop take try use write REMEDY"
 )
+"""``REMEDY`` is one that the caller of a function passes to it."""
 _REMEDY = re.compile(rf"[:;.] (?=(?:\[[^\]]+\])?(?:{'|'.join(_VERBS.split())})\b)")
 _PLACEHOLDERS = {
     "PREFIX": "SUBNET",
@@ -70,12 +86,20 @@ _PLACEHOLDERS = {
     "CONFLICTS_IN_A_ROW": "NUMBER",
     "LONGEST_OPTION": "NUMBER",
     "ONE_MAC_DRIVERS": "HYPERVISOR",
-    "ABSENCE": "is absent",
-    "LARGER": "larger --subnet or --ip-range",
+    "BODY_LIMIT": "NUMBER",
+    "HOW": "EVIDENCE",
+    "KIND_OF_ADDRESS": "[host ]address",
+    "METAVAR": "VALUE",
+    "NEIGHBOUR": "MAC",
+    "STATUS": "CODE",
+    "WHERE": "LISTEN",
+    **dict.fromkeys(
+        ("ANOTHER", "ERROR", "FAILURE", "LACKING", "OUTCOME", "TROUBLE", "VERDICT", "WHY"), "REASON"
+    ),
 }
 
 
-_SUBJECTS = {"subject": "container CONTAINER"}
+_SUBJECTS = {"subject": "container CONTAINER", "below": ", because LINK is absent"}
 
 
 @frozen
@@ -182,11 +206,16 @@ def log_calls() -> Iterator[LogCall]:
             yield LogCall(f"{place}:{call.lineno}", found[1], level, template, fields, given, cause, remedy)
 
 
-_WRAPPERS = {"getErrorMessage", "rstrip", "decode", "replace", "value", "values"}
+_WRAPPERS = {"__name__", "getErrorMessage", "rstrip", "decode", "replace", "value", "values"}
 """Methods and attributes that are named by what they are of."""
 _CONVERSIONS = {"sorted", "map", "str", "int", "len", "repr"}
 _LINKS = "[did you mean NAME? ]use one of LINKS, or a VLAN of one"
-_SUGGESTIONS = {"did_you_mean": "[did you mean NAME? ]", "suggest_parent": _LINKS}
+_SUGGESTIONS = {
+    "_below": "[, because LINK is absent]",
+    "did_you_mean": "[did you mean NAME? ]",
+    "suggest_parent": _LINKS,
+}
+"""What functions add to a text."""
 
 
 def _placeholder(node: ast.expr) -> str:
@@ -195,7 +224,8 @@ def _placeholder(node: ast.expr) -> str:
     while not name:
         match node:
             case ast.IfExp():
-                return f"[{_text(node.body)}]" if _text(node.body).strip() else ""
+                body, orelse = _text(node.body), _text(node.orelse)
+                return body if body and orelse else f"[{body or orelse}]" if (body or orelse).strip() else ""
             case ast.Call(func=ast.Name(id=suggestion)) if suggestion in _SUGGESTIONS:
                 return _SUGGESTIONS[suggestion]
             case ast.Call(func=ast.Name(id=conversion), args=[*_, last]) if conversion in _CONVERSIONS:
@@ -236,6 +266,10 @@ def _text(node: ast.expr) -> str:
             return _text(left) + _text(right)
         case ast.IfExp(body=body, orelse=orelse):
             return _text(body) or _text(orelse)
+        case ast.BoolOp(op=ast.Or(), values=[*_, last]):
+            return _text(last)
+        case ast.Call(func=ast.Attribute(value=value, attr="rstrip")):
+            return _text(value)
     return ""
 
 
@@ -260,19 +294,66 @@ def _joined(values: Sequence[ast.expr]) -> str:
     return text
 
 
+class _Inlining(ast.NodeTransformer):
+    """Replaces, in texts, variables of a function that are assigned a text once, by that text."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, ast.expr] = {}
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        outer = self._texts
+        assigned = [
+            (target.id, each.value)
+            for each in ast.walk(node)
+            if isinstance(each, ast.Assign)
+            for target in each.targets
+            if isinstance(target, ast.Name)
+        ]
+        names = [name for name, _ in assigned]
+        self._texts = {
+            name: value for name, value in assigned if names.count(name) == 1 and self._is_text(value)
+        }
+        self.generic_visit(node)
+        self._texts = outer
+        return node
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
+
+    @staticmethod
+    def _is_text(value: ast.expr) -> bool:
+        return isinstance(value, ast.JoinedStr | ast.IfExp | ast.BoolOp) and bool(_text(value).strip())
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
+        inlined = self._inlined(node.value)
+        if isinstance(inlined, ast.JoinedStr):
+            return inlined
+        return ast.copy_location(ast.FormattedValue(inlined, node.conversion, node.format_spec), node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        node.args = [self._inlined(each) for each in node.args]
+        return node
+
+    def _inlined(self, node: ast.expr) -> ast.expr:
+        return self._texts.get(node.id, node) if isinstance(node, ast.Name) else node
+
+
 def error_texts() -> Iterator[ErrorText]:
     """All texts of errors that a user may see."""
     for place, source, tree in _modules():
         if place.rpartition("/")[2] in _NO_ERRORS:
             continue
+        inlined = _Inlining().visit(tree)
         lines = source.splitlines()
         of_all = re.search(r"^# Remedy of these errors: ((?:.*\n)(?:# .*\n)*)", source, re.M)
         default = re.sub(r"\s*\n(?:# )?", " ", of_all[1]).strip() if of_all else ""
-        for statement, call in _statements(tree):
+        for statement, call in _statements(inlined):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            name, form = _CONTEXTS.get(name, (name, "{}"))
             text = _text(call.args[0]) if name in _SECTIONS and call.args else ""
             if not text or not re.search(r"[a-z]{3}", text):
                 continue
+            text = form.format(text)
             what, remedy = text, ""
             parts = _REMEDY.split(text, maxsplit=1)
             if len(parts) == 2:
@@ -283,16 +364,19 @@ def error_texts() -> Iterator[ErrorText]:
 
 
 def _returned_texts() -> Iterator[ErrorText]:
-    """Texts that a function returns to those who raise the error; a comment with their remedy marks them."""
+    """Texts that a function returns to those who raise the error; they name their remedy, or a comment does."""
     for place, source, tree in _modules():
+        section = _RETURNING.get(place.split("/")[0])
+        if section is None:
+            continue
         lines = source.splitlines()
-        for node in ast.walk(tree):
+        for node in ast.walk(_Inlining().visit(tree)):
             if isinstance(node, ast.Return) and node.value is not None and _text(node.value):
                 text, *rest = _REMEDY.split(_text(node.value), maxsplit=1)
                 _, remedy = _cause_and_remedy(_comment_above(lines, node))
                 remedy = remedy or "".join(rest)
-                if remedy and place.split("/")[0] in _REFUSING:
-                    yield ErrorText(f"{place}:{node.lineno}", _SECTIONS["RequestRefused"], text, remedy)
+                if remedy:
+                    yield ErrorText(f"{place}:{node.lineno}", section, text, remedy)
 
 
 def _startup_lines() -> Iterator[LogCall]:
@@ -341,8 +425,18 @@ def _sentence(text: str) -> str:
     return text if not text or text.endswith((".", "?", "!")) else f"{text}."
 
 
+_LITERALS = (
+    r"groupadd --system [A-Z]+",
+    r"(?:docker network create|macvlan-twisted (?:purge|sandboxes)|twistd macvlan --help|modprobe 8021q|chmod 700(?: [A-Z]+)?|ulimit -u)",
+    r"ip (?:link set|route show)(?: (?:[A-Z_]+|name|up)(?![a-z]))+",
+    r"-o \S+?|--ipam-opt \S+?|--ipam-driver (?:null|macvlan-twisted)|--(?:gateway|aux-address) \S*[A-Z]\S*?|--[A-Za-z]\S*?",
+    r"[a-z][a-z0-9_\\]*=(?:on|off|strict|[A-Z]\S*?)|TasksMax=|SocketGroup=|--OPTION VALUE",
+)
+"""Commands and options in the text of a remedy."""
+
+
 def _prose(text: str) -> str:
-    """A cause or a remedy as a sentence of reStructuredText, with options as literals."""
+    """A cause or a remedy as a sentence of reStructuredText, with commands and options as literals."""
     text = re.sub(r"^\[[^\]]+\]", "", text)
     parts = re.split(r"(``.+?``)", _sentence(text[:1].upper() + text[1:]))
     return "".join(part if part.startswith("``") else _with_literals(part) for part in parts)
@@ -351,7 +445,7 @@ def _prose(text: str) -> str:
 def _with_literals(text: str) -> str:
     escaped = re.sub(r"([*`|_\\])", r"\\\1", text)
     return re.sub(
-        r"(?<![\w`])(-o \S+?|--ipam-opt \S+?|--ipam-driver (?:null|macvlan-twisted)|--[a-z]\S*?)(?=[,;.)]?(?:\s|$))",
+        rf"(?<![\w`])({'|'.join(_LITERALS)})(?=[,;.)]?(?:\s|$))",
         lambda found: f"``{found[1].replace(chr(92), '')}``",
         escaped,
     )

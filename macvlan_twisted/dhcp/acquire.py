@@ -181,13 +181,15 @@ async def _check(
         return
     with Transaction(context, client) as transaction:
         transaction.transmit(MessageType.DECLINE, requested=granted.address, server_id=granted.server_id)
+    offered = f"address {granted.address}, offered to {client.mac} by DHCP server {granted.server_id} on {context.parent}, "
+    if why is not None:
+        raise AcquireFailed(
+            f"{offered}{why} and was declined: take the address out of the server's pool",
+            hopeless=final,
+            answered=True,
+        )
     raise AcquireFailed(
-        f"address {granted.address}, offered to {client.mac} by DHCP server {granted.server_id} on {context.parent}, "
-        + (
-            f"is in use by {owner} and was declined: find that host, or take the address out of the server's pool"
-            if why is None
-            else f"{why} and was declined: take the address out of the server's pool"
-        ),
+        f"{offered}is in use by {owner} and was declined: find that host, or take the address out of the server's pool",
         hopeless=final,
         answered=True,
     )

@@ -16,9 +16,9 @@ _LONGEST_OPTION = 255
 def _fits_an_option(_: object, attribute: Attribute[Any], value: bytes | str | None) -> None:
     length = len(value.encode() if isinstance(value, str) else value or b"")
     if length > _LONGEST_OPTION:
-        what = attribute.name.replace("_", " ")
+        kind = attribute.name.replace("_", " ")
         raise ValueError(
-            f"{value!r} has {length} bytes, but a {what} has at most {_LONGEST_OPTION}: shorten it"
+            f"{value!r} has {length} bytes, but a {kind} has at most {_LONGEST_OPTION}: shorten it"
         )
 
 

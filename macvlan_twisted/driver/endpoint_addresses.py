@@ -330,12 +330,12 @@ def lease_of(endpoint: Endpoint, leases: Leases) -> Binding | None:
 
 
 async def refuse_used_by_others(
-    conflicts: Conflicts, network: Network, address: IPAddress, what: str, remedy: str
+    conflicts: Conflicts, network: Network, address: IPAddress, kind_of_address: str, remedy: str
 ) -> None:
     """
     Hold *address* for *network* if its option asks for conflict detection.
 
-    :param what: the kind of address, as in ``host address``.
+    :param kind_of_address: ``address`` or ``host address``.
     :param remedy: what the user can do if it is in use.
     :raises RequestRefused: it is in use, or probing failed and the option is ``strict``.
     """
@@ -343,9 +343,9 @@ async def refuse_used_by_others(
         return
     verdict = await conflicts.hold(network.parent, address, Holder(network.network_id))
     if isinstance(verdict, InUse):
-        # Remedy: use another address, or change the address of that host; the message says which option.
+        # Remedy: use another address, or change the address of that host; the message names the option.
         raise RequestRefused(
-            f"{what} {address} is in use on {network.parent} by MAC {verdict.mac}, which "
+            f"{kind_of_address} {address} is in use on {network.parent} by MAC {verdict.mac}, which "
             f"{verdict.how.value}: {remedy}"
         )
     if isinstance(verdict, Inconclusive):
@@ -353,7 +353,7 @@ async def refuse_used_by_others(
             # Remedy: bring the parent up, check its cable, or create the network with -o conflict_detection=on instead of
             # strict.
             raise RequestRefused(
-                f"{what} {address} cannot be probed on {network.parent} ({verdict.reason}): bring the "
+                f"{kind_of_address} {address} cannot be probed on {network.parent} ({verdict.reason}): bring the "
                 "parent up, or create the network with -o conflict_detection=on instead of strict"
             )
         conflicts.count_inconclusive(network.parent, address, verdict.reason)

@@ -141,22 +141,23 @@ def refuse_unfit(link: LinkFacts, allow_wireless_parent: bool, mtu: int | None) 
     """
     :raises RequestRefused: the kernel or the LAN would not let containers on this parent talk.
     """
-    if link.name == "lo":
+    parent, parent_mtu = link.name, link.mtu
+    if parent == "lo":
         raise RequestRefused("loopback interface is not a valid macvlan parent link: name a NIC on the LAN")
     if link.is_wireless and not allow_wireless_parent:
         raise RequestRefused(
-            f"parent {link.name} is a Wi-Fi interface, and access points drop frames of containers' "
+            f"parent {parent} is a Wi-Fi interface, and access points drop frames of containers' "
             "MAC addresses: use a wired NIC, or -o allow_wireless_parent=true if your access point "
             "accepts them (4-address mode)"
         )
     if link.bridge is not None:
         raise RequestRefused(
-            f"parent {link.name} is a port of bridge {link.bridge}, which takes its frames: use -o "
+            f"parent {parent} is a port of bridge {link.bridge}, which takes its frames: use -o "
             f"parent={link.bridge}"
         )
-    if mtu is not None and mtu > link.mtu:
+    if mtu is not None and mtu > parent_mtu:
         raise RequestRefused(
-            f"mtu {mtu} is more than the {link.mtu} of parent {link.name}: use at most {link.mtu}"
+            f"mtu {mtu} is more than the {parent_mtu} of parent {parent}: use at most {parent_mtu}"
         )
 
 

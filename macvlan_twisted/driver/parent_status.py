@@ -108,10 +108,13 @@ def _below(parent: str, missing: str) -> str:
 
 
 def _reason(parent: str, missing: str, remedy: str, duration: str = "") -> str:
-    absence = f"has been absent for {duration}" if duration else "is absent"
+    if duration:
+        # Remedy: reconnect the NIC, load its driver, or rename it back to PARENT; then start the container, or create the
+        # network, again.
+        return f"parent {parent} has been absent for {duration}{_below(parent, missing)}: {remedy} when it is back"
     # Remedy: reconnect the NIC, load its driver, or rename it back to PARENT; then start the container, or create the
     # network, again.
-    return f"parent {parent} {absence}{_below(parent, missing)}: {remedy} when it is back"
+    return f"parent {parent} is absent{_below(parent, missing)}: {remedy} when it is back"
 
 
 def _duration(seconds: float) -> str:

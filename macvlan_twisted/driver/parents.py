@@ -356,7 +356,7 @@ class Parents:
         upper = [each.name for each in await self._links.all() if each.lower_index == link.index]
         if upper:
             raise LinkError(
-                f"{link.name} is in use by {', '.join(upper)} of another program: remove that first"
+                f"link {link.name} is in use by {', '.join(upper)} of another program: remove that first"
             )
 
 

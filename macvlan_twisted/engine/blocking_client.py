@@ -105,7 +105,8 @@ class BlockingEngineClient:
             connection.close()
         if response.status >= 400:
             message = answer.get("message") if isinstance(answer, dict) else None
-            raise EngineError(message or f"status {response.status}")
+            # Remedy: see the engine's log.
+            raise EngineError(message or f"the engine answered with status {response.status}")
         return answer
 
 

@@ -165,7 +165,8 @@ class EngineClient:
             answer = {"message": raw.decode("utf-8", "replace").strip()}
         if response.code >= 400:
             message = answer.get("message", "") if isinstance(answer, dict) else str(answer)
-            raise EngineError(message or f"status {response.code}")
+            # Remedy: see the engine's log.
+            raise EngineError(message or f"the engine answered with status {response.code}")
         return answer
 
     async def has_network(self, name: str) -> bool:

@@ -330,6 +330,7 @@ class AddressPrefetch:
 
     async def _probe(self, number: int, of_many: bool) -> None:
         address = self.pool.address(number)
+        # Remedy: see the plugin's log, which has the reason.
         verdict: Verdict = Inconclusive("the probe failed")
         try:
             verdict = await self._hold(address, of_many)

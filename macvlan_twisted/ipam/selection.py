@@ -210,6 +210,7 @@ class AddressSelection:
         larger = (
             "larger --ip-range" if pool.part is not None and pool.part != pool.prefix else "larger --subnet"
         )
+        # Remedy: remove containers, or create the network again with a larger --subnet or --ip-range.
         return RequestRefused(
             f"pool {pool.described()} is exhausted, {taken} of {span.size} addresses are allocated{others}{barred}: remove "
             f"containers, or create the network again with a {larger}"
@@ -264,7 +265,8 @@ class AddressSelection:
     def refuse_outside(self, pool: Pool, address: IPAddress, purpose: Purpose) -> None:
         span = usable_span(pool.prefix)
         if address not in pool.prefix or not span.first <= int(address) <= span.last:
-            # Remedy: use an address inside SUBNET, but not its network or broadcast address.
+            # Remedy: use an address inside SUBNET, but not its network or broadcast address. PURPOSE is what it was
+            # requested for, such as gateway.
             raise RequestRefused(
                 f"{purpose.value} address {address} is not a host address of {pool.prefix}: use one from "
                 f"{pool.address(span.first)} to {pool.address(span.last)}"

@@ -160,11 +160,7 @@ class AddressMonitor:
         if address in self._ours:
             return Free()
         neighbour = self.known(address) or self._lost_to.known(address, self._clock.seconds())
-        return (
-            Inconclusive(f"{address} was released during the probe")
-            if neighbour is None
-            else InUse(neighbour.mac, Evidence.ANSWERED)
-        )
+        return _released(address) if neighbour is None else InUse(neighbour.mac, Evidence.ANSWERED)
 
     def assign(self, address: IPAddress, mac: str, is_hosts: bool = False) -> None:
         """
@@ -195,7 +191,7 @@ class AddressMonitor:
             self._recently_released.note(address, ours.mac, self._clock.seconds())
             if link_removed and not ours.reported:
                 self._vacated.note(address, ours.mac, self._clock.seconds())
-        self._end_search(address, lambda _: Inconclusive(f"{address} was released during the probe"))
+        self._end_search(address, lambda _: _released(address))
 
     def is_held(self, address: IPAddress) -> bool:
         ours = self._ours.get(address)
@@ -243,7 +239,8 @@ class AddressMonitor:
         self._neighbours.clear()
 
     def _stopped(self) -> Inconclusive:
-        return Inconclusive(f"nobody listens on {self._socket.parent} any more")
+        # Remedy: try again.
+        return Inconclusive(f"parent {self._socket.parent} was released during the probe")
 
     def _without_probe(self, address: IPAddress, mac: str) -> Verdict | None:
         if self._closed:
@@ -341,3 +338,8 @@ class AddressMonitor:
 
     def _is_from_here(self, received: ReceivedFrame) -> bool:
         return received.outgoing or self._responder.is_echo(received.frame)
+
+
+def _released(address: IPAddress) -> Inconclusive:
+    # Remedy: try again.
+    return Inconclusive(f"{address} was released during the probe")

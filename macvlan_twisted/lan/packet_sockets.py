@@ -17,7 +17,7 @@ from .interfaces import FrameHandler, LanSocket, ReceivedFrame
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
-# Remedy of these errors: bring the parent back; the plugin tries again by itself.
+# Remedy of these errors: reconnect the NIC, load its driver, or rename it back to PARENT; the plugin tries again by itself.
 
 
 class OpenSocket(LanSocket, Protocol):

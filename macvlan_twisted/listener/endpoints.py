@@ -102,7 +102,7 @@ def listening_port(endpoint: Any, site: Any, where: str) -> IListeningPort:
             f"--listen {where}: this type of endpoint is not supported; use a unix, tcp or systemd endpoint"
         )
     if isinstance(outcome[0], Failure):
-        # Remedy: see the reason in the message, or choose another endpoint.
+        # Remedy: see the reason in the message, or choose another --listen or --plugin-dir.
         raise StartupError(f"cannot listen on {where}: {outcome[0].getErrorMessage()}")
     return cast(IListeningPort, outcome[0])
 

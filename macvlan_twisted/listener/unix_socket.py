@@ -142,7 +142,7 @@ class UnixSocketListener:
         try:
             self._file.acquire()
         except OSError as error:
-            # Remedy: see the reason in the message, or choose another --plugin-dir.
+            # Remedy: see the reason in the message, or choose another --listen or --plugin-dir.
             raise StartupError(f"cannot listen on {self._where}: {error.strerror}") from error
 
     def listen(self, site: Any) -> None:

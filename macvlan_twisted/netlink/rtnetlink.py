@@ -22,6 +22,8 @@ from .kernel import LinkFacts, MacvlanLink, Marked, NetnsLink
 from .netns_links import links_elsewhere
 from .sockets import index_of, link_errors
 
+# Remedy of these errors: see the reason in the message.
+
 _MAKE_PORT = Failpoint(
     "netlink.macvlan.make", "a macvlan link is made, with its name, parent, mode, MAC and group, all at once"
 )
@@ -94,7 +96,7 @@ class NetlinkKernel(HostAddressing):
             self._templated.add_link(port.name, port.mac, **request)
         try:
             index = index_of(port.name)
-            with link_errors(f"cannot mark link {port.name} as ours"), _MARK_PORT:
+            with link_errors(f"cannot mark link {port.name} as the plugin's"), _MARK_PORT:
                 self._templated.mark(index, port.alias)
         except BaseException:
             self.delete(port.name)

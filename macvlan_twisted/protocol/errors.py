@@ -52,6 +52,7 @@ def error_reply(method: str, failure: Failure) -> tuple[int, dict[str, str]]:
     kind, status = next(row for row in _TABLE if isinstance(error, row[0]))
     if kind is Exception:
         _log.failure("{method}: failed, a bug in the plugin", failure=failure, method=method)
+        # Remedy: report this bug.
         return 500, error_body(
             f"{method}: bug in the plugin, {type(error).__name__}: {message}; its log has the details"
         )

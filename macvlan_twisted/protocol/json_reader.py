@@ -58,16 +58,16 @@ class Fields:
 
     Every reader raises :exc:`~macvlan_twisted.errors.BadRequest` if the member has another type or form.
 
-    :param where: names the object in errors.
+    :param name: of the object, for errors.
     """
 
-    def __init__(self, where: str, members: dict[str, Any]) -> None:
-        self._where = where
+    def __init__(self, name: str, members: dict[str, Any]) -> None:
+        self._object = name
         self._members = members
 
     def _error(self, name: str, expected: str) -> BadRequest:
         return BadRequest(
-            f"{self._where}: {name} must be {expected}, not {_abbreviated(self._members.get(name))}"
+            f"{self._object}: {name} must be {expected}, not {_abbreviated(self._members.get(name))}"
         )
 
     def text(self, name: str) -> str:
@@ -98,7 +98,7 @@ class Fields:
 
     def object(self, name: str) -> Fields:
         """A nested object; absent and null read as an empty one."""
-        return Fields(f"{self._where}: {name}", self.mapping(name))
+        return Fields(f"{self._object}: {name}", self.mapping(name))
 
     def mapping(self, name: str) -> dict[str, Any]:
         value = self._members.get(name)
@@ -114,7 +114,7 @@ class Fields:
         for key, each in value.items():
             if not isinstance(each, str):
                 raise BadRequest(
-                    f"{self._where}: {name}[{_abbreviated(key)}] must be a string, not {_abbreviated(each)}"
+                    f"{self._object}: {name}[{_abbreviated(key)}] must be a string, not {_abbreviated(each)}"
                 )
         return value
 
@@ -125,7 +125,7 @@ class Fields:
             return []
         if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
             raise self._error(name, "a list of objects")
-        return [Fields(f"{self._where}: {name}[{number}]", each) for number, each in enumerate(value)]
+        return [Fields(f"{self._object}: {name}[{number}]", each) for number, each in enumerate(value)]
 
     def parsed(self, name: str, parse: Callable[[str], T]) -> T | None:
         """
@@ -139,7 +139,7 @@ class Fields:
         try:
             return parse(text)
         except ValueError as error:
-            raise BadRequest(f"{error} ({self._where}: {name})") from None
+            raise BadRequest(f"{error} ({self._object}: {name})") from None
 
     def required(self, name: str, parse: Callable[[str], T]) -> T:
         """As :meth:`parsed`, but neither absent nor empty."""

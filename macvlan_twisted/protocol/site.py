@@ -141,6 +141,7 @@ class PluginRequest(Request):
         if self.finished or self._is_refused:
             return
         self._is_refused = True
+        # Remedy: use Docker Engine; no call of an engine is that long.
         body = encode_reply(error_body(f"the body is larger than {BODY_LIMIT} bytes"))
         channel: Any = self.channel
         with _REFUSE_BODY:

@@ -38,9 +38,21 @@ def open_state(config: Config, kernel: Kernel) -> Iterator[Database]:
             database.close()
             raise
     except StateError as failure:
-        # Remedy: do what the message says; if state is damaged, restore a newer copy of the state directory if you have
+        if is_in_use(failure):
+            raise StartupError(
+                f"state: {failure}: another program has the database in {directory} open: end it and start again"
+            ) from failure
+        if is_damage(failure):  # only damaged state is worth giving up
+            # Remedy: see the reason in the message. If state is damaged, restore a newer copy of the state directory if you
+            # have one; otherwise start the plugin once with --recover.
+            raise StartupError(
+                f"state: {failure}: start once with --recover while the engine is running, which recovers what the engine and "
+                "the kernel know; or begin anew: remove the plugin's networks and their containers, run macvlan-twisted "
+                "purge, and start again"
+            ) from failure
+        # Remedy: see the reason in the message. If state is damaged, restore a newer copy of the state directory if you have
         # one; otherwise start the plugin once with --recover.
-        raise StartupError(f"state: {failure}{_advice(failure, directory)}") from failure
+        raise StartupError(f"state: {failure}") from failure
 
 
 def _open(config: Config, kernel: Kernel, directory: Path, outside: RuntimeGeneration) -> Database:
@@ -48,15 +60,3 @@ def _open(config: Config, kernel: Kernel, directory: Path, outside: RuntimeGener
         return recover_state(config, kernel, directory, outside)
     refuse_unfinished(directory)
     return open_database(directory, outside)
-
-
-def _advice(failure: StateError, directory: Path) -> str:
-    """The remedy for state that does not open: only damaged state is worth giving up."""
-    if is_in_use(failure):
-        return f": another program has the database in {directory} open: end it and start again"
-    if not is_damage(failure):
-        return ""
-    return (
-        ". With the engine running, start once with --recover: what the engine and the kernel know is kept. Or begin anew: "
-        "remove this plugin's networks and their containers, run macvlan-twisted purge, and start again"
-    )

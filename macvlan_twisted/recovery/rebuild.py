@@ -53,15 +53,15 @@ def ask_engine(config: Config) -> Inspection:
     engine = BlockingEngineClient(config.docker_host)
     try:
         return inspect_networks(engine, config.plugin_name)
-    except EngineUnavailable as absent:
+    except EngineUnavailable as failure:
         raise StartupError(
-            f"--recover needs the engine, but none answers on {config.docker_host} ({absent}): start "
+            f"--recover needs the engine, but none answers on {config.docker_host} ({failure}): start "
             "Docker first, or set --docker-host to its socket"
-        ) from absent
-    except EngineError as refusal:
+        ) from failure
+    except EngineError as failure:
         raise StartupError(
-            f"--recover needs the engine, but the engine refused the request ({refusal}): check Docker, then start again"
-        ) from refusal
+            f"--recover needs the engine, but the engine refused the request ({failure}): check Docker, then start again"
+        ) from failure
 
 
 def recover_state(

@@ -183,7 +183,7 @@ class Database:
         :raises NewerStateError: a later version of the program wrote it.
         :raises StateError: something is missing or damaged.
         """
-        with self._sqlite_errors("opening"):
+        with self._sqlite_errors("cannot open"):
             if not self._path.exists():
                 self._check_not_lost(self._generation_file.read())
             with _OPEN:
@@ -334,7 +334,8 @@ class Database:
         :raises StateError: none of them was made.
         """
         count, digest, missed, instance = self._count, self._digest, self._missed, self.instance
-        with self._sqlite_errors("writing"):
+        # Remedy: free space on the disk of the state directory, or see the reason in the message.
+        with self._sqlite_errors("cannot write"):
             run = self._database.execute
             run("BEGIN IMMEDIATE")
             try:

@@ -45,8 +45,8 @@ def prepare_directory(directory: Path) -> None:
     found = directory.stat()
     if found.st_uid != us:
         raise StartupError(
-            f"state directory {directory} belongs to {_name(found.st_uid)}, but the plugin runs as {_name(us)}: run it as "
-            f"{_name(found.st_uid)}, or choose another --state-dir"
+            f"state directory {directory} belongs to {_user(found.st_uid)}, but the plugin runs as {_user(us)}: run it as "
+            f"{_user(found.st_uid)}, or choose another --state-dir"
         )
     mode = stat.S_IMODE(found.st_mode)
     if mode & stat.S_ISVTX:
@@ -84,7 +84,7 @@ def _refuse_files_of_others(directory: Path, us: int) -> list[str]:
             )
         if it.st_uid != us:
             raise StartupError(
-                f"{entry} belongs to {_name(it.st_uid)}, but files in the state directory must belong to {_name(us)}: find "
+                f"{entry} belongs to {_user(it.st_uid)}, but files in the state directory must belong to {_user(us)}: find "
                 "out who put it there, and remove it or make that user its owner; or choose another --state-dir"
             )
         names.append(entry.name)
@@ -95,7 +95,7 @@ def _is_of_a_state(name: str) -> bool:
     return name in _STATE_NAMES or name.startswith("damaged-")
 
 
-def _name(user: int) -> str:
+def _user(user: int) -> str:
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:

@@ -33,7 +33,9 @@ class EndTests(WatchTestCase):
         self.hold(V6)
         asked = self.ask(V4)
         self.watch.close()
-        self.assertEqual(self.successResultOf(asked), Inconclusive("nobody listens on eth0 any more"))
+        self.assertEqual(
+            self.successResultOf(asked), Inconclusive("parent eth0 was released during the probe")
+        )
         self.assertEqual((self.clock.getDelayedCalls(), self.wire.listeners), ([], 0))
         self.assertFalse(self.watch.is_held(V6))
 

@@ -144,6 +144,28 @@ class MessageTableTests(SynchronousTestCase):
     def test_warnings_and_errors_have_cause_and_remedy(self) -> None:
         self.assertEqual(MESSAGES["complaints"](), [])
 
+    def test_errors_raised_through_helpers_are_listed(self) -> None:
+        """By context managers, with texts in variables, by functions that return them, and parts that may be missing."""
+        listed = {each.text for each in (*MESSAGES["error_texts"](), *MESSAGES["_returned_texts"]())}
+        for text in (
+            "cannot create macvlan link NAME on PARENT: REASON",
+            "cannot add the route to DESTINATION by LINK: the host has another route to that address",
+            "cannot write PATH: REASON",
+            "parent PARENT is absent[, because LINK is absent]",
+            "DHCP server SERVER on PARENT offered ADDRESS to MAC, but did not confirm it",
+            "option --OPT takes no value",
+        ):
+            with self.subTest(text=text):
+                self.assertIn(text, listed)
+
+    def test_commands_in_remedies_are_literals(self) -> None:
+        prose = MESSAGES["_prose"]
+        self.assertEqual(prose("run modprobe 8021q on the host"), "Run ``modprobe 8021q`` on the host.")
+        remedy = "remove it; ip route show DESTINATION lists it"
+        self.assertEqual(prose(remedy), "Remove it; ``ip route show DESTINATION`` lists it.")
+        remedy = "use conflict_detection=on, or -o conflict_detection=off"
+        self.assertEqual(prose(remedy), "Use ``conflict_detection=on``, or ``-o conflict_detection=off``.")
+
     def test_a_line_begins_with_its_object(self) -> None:
         """Its first words, up to a colon, name what ``grep`` looks for."""
         without = {"{reason}", "{hint}", "stopped", "listening on {where}"}

@@ -131,7 +131,7 @@ class FailedStartTests(StartTestCase):
                 message = self.fails(self.service())
                 self.patch(threading.Thread, "start", start)
                 self.assertIn(
-                    "can't start new thread: the limit of processes and threads is reached", message
+                    "the limit of processes and threads is reached (can't start new thread)", message
                 )
                 self.assertEqual(threading.active_count(), begun)
 
@@ -163,7 +163,7 @@ class StateAdviceTests(StartTestCase):
             original = getattr(_module_of(name), name)
             self.fail_in(name, StateError("state holds nonsense"))
             message = self.fails(self.service())
-            self.assertTrue(message.startswith("state: state holds nonsense. "), message)
+            self.assertTrue(message.startswith("state: state holds nonsense: start once with --recover"), message)
             self.assertIn(self.BEGIN_ANEW, message)
             self.patch(_module_of(name), name, original)
 
