@@ -136,7 +136,7 @@ class Config:
         "socket-group",
         parse_group_name,
         "Let the members of this group use the socket, too; its mode is then 0660. Default: only root "
-        "and the user of the service can use it.",
+        "and the user that runs the plugin can use it.",
         metavar="GROUP",
     )
     state_dir: str = service_option(
@@ -151,9 +151,9 @@ class Config:
         "/run/macvlan-twisted",
         "runtime-dir",
         parse_absolute_path,
-        "A directory that is emptied at boot. The service notes the latest version of the state there, so "
+        "A directory that is emptied at boot. The plugin notes the latest version of the state there, so "
         "that it detects if the state is lost or outdated. It is created if it is missing; if that "
-        "fails, the service runs without it.",
+        "fails, the plugin runs without it.",
         metavar="DIRECTORY",
     )
     netlink_threads: int = service_option(
@@ -168,7 +168,7 @@ class Config:
         "create-network",
         parse_network_name,
         "Create this network in Docker as soon as the engine answers, unless it exists. It gets the "
-        "parent, subnets and gateways of the service.",
+        "parent, subnets and gateways of the plugin.",
         metavar="NAME",
         aliases=("network",),
     )
@@ -176,8 +176,8 @@ class Config:
         "unix:///var/run/docker.sock",
         "docker-host",
         parse_docker_host,
-        "The socket of Docker Engine's API. The service uses it for --create-network and --recover, to "
-        "learn container names, and to find out what is still in use. With the value none, the service "
+        "The socket of Docker Engine's API. The plugin uses it for --create-network and --recover, to "
+        "learn container names, and to find out what is still in use. With the value none, the plugin "
         "does not use the API, and removes only what the kernel shows to be unused.",
         metavar="URL",
         counts_when_empty=True,

@@ -15,9 +15,9 @@ from . import purge, stale_sandboxes
 
 SHARED = {
     "purge": {
-        "plugin-name": "The service's --plugin-name: the name of the driver, and of its socket.",
-        "plugin-dir": "The service's --plugin-dir.",
-        "runtime-dir": "The service's --runtime-dir.",
+        "plugin-name": "The plugin's --plugin-name: the name of the driver, and of its socket.",
+        "plugin-dir": "The plugin's --plugin-dir.",
+        "runtime-dir": "The plugin's --runtime-dir.",
         "docker-host": "The socket of Docker Engine's API, to find out whether containers run on networks of the plugin. With the value none, Docker is not asked.",
     },
     "sandboxes": {
@@ -95,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     """All commands with their options; the reference is made from it."""
     parser = argparse.ArgumentParser(
         prog="macvlan-twisted",
-        description="Commands for administrators. To start the service itself, use twistd macvlan.",
+        description="Commands for administrators. To start the plugin itself, use twistd macvlan.",
     )
     parser.add_argument("--version", action="version", version=f"macvlan-twisted {VERSION_TEXT}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
@@ -116,14 +116,14 @@ def make_parser() -> argparse.ArgumentParser:
     purging.add_argument(
         "--every-instance",
         action="store_true",
-        help="Also remove what other instances of the service (with other state directories) created, even if their directories are lost.",
+        help="Also remove what other instances of the plugin (with other state directories) created, even if their directories are lost.",
     )
     state = next(option for option in OPTIONS if option.name == "state-dir")
     purging.add_argument(
         "--state-dir",
         action="append",
         metavar=state.metavar,
-        help=f"The service's --state-dir; may be repeated. [default: {state.default_text}]",
+        help=f"The plugin's --state-dir; may be repeated. [default: {state.default_text}]",
     )
     _share(purging, "purge")
 

@@ -88,7 +88,7 @@ class NetworkOptions:
         "parent",
         _parent,
         "The network interface on the LAN, or a VLAN of it, such as eth1.20, which is created if it is "
-        "missing. Default: the service's --host-interface; with --internal, a dummy link of the "
+        "missing. Default: the plugin's --host-interface; with --internal, a dummy link of the "
         "network's own.",
         metavar="LINK",
         synonyms=("host_iface",),
@@ -97,14 +97,14 @@ class NetworkOptions:
         "macvlan_mode",
         _mode,
         f"How the kernel switches frames between containers: {', '.join(MacvlanMode)}. Default: the "
-        "service's --mode.",
+        "plugin's --mode.",
         metavar="MODE",
         synonyms=("mode",),
     )
     mtu: int | None = driver_option(
         "mtu",
         parse_mtu,
-        "The MTU of the containers' links in bytes, at most that of the parent. Default: the service's "
+        "The MTU of the containers' links in bytes, at most that of the parent. Default: the plugin's "
         "--mtu, or else the MTU of the parent.",
         metavar="BYTES",
         synonyms=("com.docker.network.driver.mtu",),
@@ -163,14 +163,14 @@ class NetworkOptions:
         "host_access",
         parse_flag,
         "In bridge mode, let the host and the network's containers reach each other, over an extra link "
-        "on the host. Default: the service's --host-access.",
+        "on the host. Default: the plugin's --host-access.",
         metavar="BOOL",
     )
     host_addresses: tuple[IPAddress, ...] = driver_option(
         "host_address",
         _host_addresses,
         "The host's own address for host_access, one per address family, separated by commas. Default: "
-        "an address from the pool if this plugin manages the addresses, or else the --aux-address named "
+        "an address from the pool if the plugin manages the addresses, or else the --aux-address named "
         "host.",
         default=(),
         metavar="ADDRESSES",
@@ -179,47 +179,47 @@ class NetworkOptions:
         "conflict_detection",
         parse_conflict_detection,
         f"Refuse an address that another machine on the LAN uses: {', '.join(ConflictDetection)}. For "
-        "networks whose addresses this plugin does not manage; with --ipam-driver macvlan-twisted, set "
-        "--ipam-opt conflict_detection instead. Default: the service's --conflict-detection.",
+        "networks whose addresses the plugin does not manage; with --ipam-driver macvlan-twisted, set "
+        "--ipam-opt conflict_detection instead. Default: the plugin's --conflict-detection.",
         metavar="POLICY",
     )
     announce: bool | None = driver_option(
         "announce",
         parse_flag,
-        "Announce a container's addresses on the LAN when it starts. Default: the service's --announce.",
+        "Announce a container's addresses on the LAN when it starts. Default: the plugin's --announce.",
         metavar="BOOL",
     )
     dhcp: bool | None = driver_option(
         "dhcp",
         parse_flag,
         "Lease each container's address from the LAN's DHCP server. Needs --ipam-driver null, or "
-        "--ipam-opt dhcp=true. Default: the service's --dhcp.",
+        "--ipam-opt dhcp=true. Default: the plugin's --dhcp.",
         metavar="BOOL",
     )
     dhcp_release: bool | None = driver_option(
         "dhcp_release",
         parse_flag,
-        "Release a lease when its container is gone. Default: the service's --dhcp-release.",
+        "Release a lease when its container is gone. Default: the plugin's --dhcp-release.",
         metavar="BOOL",
     )
     dhcp_readdress: bool | None = driver_option(
         "dhcp_readdress",
         parse_flag,
         "Give a running container another address when the DHCP server insists on one. Default: the "
-        "service's --dhcp-readdress.",
+        "plugin's --dhcp-readdress.",
         metavar="BOOL",
     )
     dhcp_vendor_class: str | None = driver_option(
         "dhcp_vendor_class",
         parse_vendor_class,
-        "The vendor class that DHCP servers see (option 60). Default: the service's --dhcp-vendor-class.",
+        "The vendor class that DHCP servers see (option 60). Default: the plugin's --dhcp-vendor-class.",
         metavar="TEXT",
     )
     identity: IdentitySource | None = driver_option(
         "identity",
         parse_identity,
         "How a container gets its MAC address: address (derived from its IP address) or random. With "
-        "--ipam-driver macvlan-twisted, set --ipam-opt identity instead. Default: the service's "
+        "--ipam-driver macvlan-twisted, set --ipam-opt identity instead. Default: the plugin's "
         "--identity.",
         metavar="SOURCE",
     )

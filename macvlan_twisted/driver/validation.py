@@ -59,7 +59,7 @@ def refuse_name_identity(request: requests.CreateNetwork, options: NetworkOption
     """
     if options.identity == IdentitySource.NAME and not any(each.managed_here for each in request.subnets):
         raise RequestRefused(
-            "-o identity=name needs this plugin's IPAM, because engines send no container names to "
+            "-o identity=name needs the plugin's IPAM, because engines send no container names to "
             "network drivers: use --ipam-driver macvlan-twisted and --ipam-opt identity=name"
         )
 

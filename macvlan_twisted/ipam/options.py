@@ -30,7 +30,7 @@ class PoolOptions:
         "parent",
         parse_interface_name,
         "The network interface on the LAN to which the addresses belong. Networks with the same subnet "
-        "on the same parent share their addresses. Default: the service's --host-interface.",
+        "on the same parent share their addresses. Default: the plugin's --host-interface.",
         metavar="LINK",
     )
     conflict_detection: ConflictDetection | None = driver_option(
@@ -38,25 +38,25 @@ class PoolOptions:
         parse_conflict_detection,
         "Never allocate an address that another machine on the LAN uses: "
         f"{', '.join(ConflictDetection)}. With strict, an address is refused if the check is "
-        "inconclusive. Default: the service's --conflict-detection.",
+        "inconclusive. Default: the plugin's --conflict-detection.",
         metavar="POLICY",
     )
     dhcp: bool | None = driver_option(
         "dhcp",
         parse_flag,
-        "Lease each container's address from the LAN's DHCP server. Default: the service's --dhcp.",
+        "Lease each container's address from the LAN's DHCP server. Default: the plugin's --dhcp.",
         metavar="BOOL",
     )
     dhcp_release: bool | None = driver_option(
         "dhcp_release",
         parse_flag,
-        "Release a lease when its container is gone. Default: the service's --dhcp-release.",
+        "Release a lease when its container is gone. Default: the plugin's --dhcp-release.",
         metavar="BOOL",
     )
     dhcp_vendor_class: str | None = driver_option(
         "dhcp_vendor_class",
         parse_vendor_class,
-        "The vendor class that DHCP servers see (option 60). Default: the service's --dhcp-vendor-class.",
+        "The vendor class that DHCP servers see (option 60). Default: the plugin's --dhcp-vendor-class.",
         metavar="TEXT",
     )
     identity: IdentitySource | None = driver_option(
@@ -64,7 +64,7 @@ class PoolOptions:
         parse_identity,
         "How a container gets its MAC address: address (derived from its IP address), name (derived from "
         "its name) or random. With engines before 29, which do not send names, name has the effect of "
-        "address: set --ip or --mac-address to keep the MAC address. Default: the service's --identity.",
+        "address: set --ip or --mac-address to keep the MAC address. Default: the plugin's --identity.",
         metavar="SOURCE",
     )
 

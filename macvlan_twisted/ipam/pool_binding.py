@@ -91,7 +91,7 @@ class PoolMatch:
             option, value = next((each, wanted[each]) for each in wanted if each in lacking[0])
             text = str(value).lower() if isinstance(value, bool) else str(value)
             raise RequestRefused(
-                f"-o {option}={text} alone has no effect, because this plugin's IPAM manages the addresses (pool "
+                f"-o {option}={text} alone has no effect, because the plugin's IPAM manages the addresses (pool "
                 f"{found[0].described()}): add --ipam-opt {option}={text} as well. Docker Compose drops ipam.options: create the network with docker "
                 f"network create and use it as an external network, or start the plugin with --{option.replace('_', '-')} {text}"
             )

@@ -19,13 +19,13 @@ class FileLock:
     """
     A file locked by flock(2). The kernel unlocks it when the process ends, so a killed process blocks nobody.
 
-    :param what: what the lock protects, for the error.
+    :param resource: what the lock protects, for the error.
     :param option: the option by which a user chooses another one.
     """
 
-    def __init__(self, path: Path, what: str, option: str) -> None:
+    def __init__(self, path: Path, resource: str, option: str) -> None:
         self._path = path
-        self._what = what
+        self._resource = resource
         self._option = option
         self._file: int | None = None
 
@@ -42,7 +42,7 @@ class FileLock:
             except BlockingIOError:
                 os.close(file)
                 raise StartupError(
-                    f"another macvlan-twisted is using {self._what}: stop it, or choose another {self._option}"
+                    f"another macvlan-twisted is using {self._resource}: stop it, or choose another {self._option}"
                 ) from None
             try:
                 if os.path.samestat(os.fstat(file), os.stat(self._path)):

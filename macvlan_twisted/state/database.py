@@ -232,7 +232,7 @@ class Database:
         version: int = run("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise NewerStateError(
-                f"{self._path} has schema version {version}, but this plugin knows versions up to {VERSION}: install the "
+                f"{self._path} has schema version {version}, but the plugin knows versions up to {VERSION}: install the "
                 "newer macvlan-twisted that wrote it"
             )
         if version == 0:  # a new file, or one of a start that was killed

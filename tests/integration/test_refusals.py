@@ -74,7 +74,7 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
     (*SUBNET, "--opt=mode=source"): (
         "mode source admits no sender without -o source_macs: add -o source_macs=MAC,MAC",
     ),
-    (*SUBNET, "--opt=identity=name"): ("-o identity=name needs this plugin's IPAM", "use --ipam-driver"),
+    (*SUBNET, "--opt=identity=name"): ("-o identity=name needs the plugin's IPAM", "use --ipam-driver"),
     (*SUBNET, "--opt=dhcp=true"): (
         "-o dhcp=true cannot be combined with Docker's own IPAM: add --ipam-driver null",
     ),
@@ -121,7 +121,7 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         "use the same parent in -o parent= and --ipam-opt parent=",
     ),
     (OURS, *SUBNET, "--opt=conflict_detection=off"): (
-        "-o conflict_detection=off alone has no effect, because this plugin's IPAM manages the addresses",
+        "-o conflict_detection=off alone has no effect, because the plugin's IPAM manages the addresses",
         "add --ipam-opt conflict_detection=off as well",
     ),
     (OURS, "--ipam-opt=dhcp=true", "--ip-range=192.168.77.64/28", *SUBNET): (

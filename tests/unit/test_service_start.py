@@ -163,7 +163,9 @@ class StateAdviceTests(StartTestCase):
             original = getattr(_module_of(name), name)
             self.fail_in(name, StateError("state holds nonsense"))
             message = self.fails(self.service())
-            self.assertTrue(message.startswith("state: state holds nonsense: start once with --recover"), message)
+            self.assertTrue(
+                message.startswith("state: state holds nonsense: start once with --recover"), message
+            )
             self.assertIn(self.BEGIN_ANEW, message)
             self.patch(_module_of(name), name, original)
 
