@@ -281,9 +281,11 @@ class AddressSelection:
         shared = self._pools.set_of(pool)
         number = int(address)
         if shared.is_endpoint_address(number):
+            # Until the network is created, its auxiliary addresses count as containers' ones.
+            is_named_twice = purpose is Purpose.AUXILIARY and shared.is_endpoint_of(pool.pool_id, number)
+            user = "a container or another --aux-address" if is_named_twice else "a container"
             raise RequestRefused(
-                f"{purpose.value} address {address} of {pool.prefix} is in use by a container: use "
-                "another one"
+                f"{purpose.value} address {address} of {pool.prefix} is in use by {user}: use another one"
             )
         # The engine requests each auxiliary address once per pool: the second request comes from a user or a container.
         is_repeated = purpose is Purpose.AUXILIARY and pool.pool_id in shared.reserved.get(number, ())

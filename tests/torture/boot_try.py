@@ -33,7 +33,7 @@ NOBODY_LISTENED = (
     "empty body",
 )
 """What engines log of a plugin that is down, or is killed while it serves a call."""
-NOT_COLLECTED_YET = "is in use by a container: use another one"
+NOT_COLLECTED_YET = "is in use by a container"
 """What engines log when a user asks for the address of a container that they have dropped silently."""
 
 

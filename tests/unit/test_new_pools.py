@@ -263,6 +263,11 @@ class TwoClaimsTests(NewPoolTestCase):
         self.successResultOf(second)
         self.assertEqual((self.purposes(one), self.purposes(two)), ({}, {FREE: "endpoint"}))
 
+    def test_auxiliary_address_that_is_named_twice_is_refused(self) -> None:
+        pool = self.open(POOL)
+        self.named(pool, FREE)
+        self.assert_name_refused(pool, FREE, FREE, "in use by a container or another --aux-address: ")
+
     def test_address_of_a_known_network_is_not_allocated_again_with_detection_off(self) -> None:
         """It is another driver's network: named for a container, or listed by the engine."""
         self.use(evolve(DETECTING, conflict_detection=ConflictDetection.OFF))
@@ -273,7 +278,7 @@ class TwoClaimsTests(NewPoolTestCase):
         self.named(listed, OTHER_FREE)
         pool = self.open(POOL)
         for address in (FREE, OTHER_FREE):
-            self.assert_name_refused(pool, address, address, "in use by a container")
+            self.assert_name_refused(pool, address, address, "in use by a container: ")
         self.assertEqual(
             (self.purposes(late), self.purposes(listed)), ({FREE: "endpoint"}, {OTHER_FREE: "endpoint"})
         )
