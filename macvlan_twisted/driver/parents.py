@@ -249,12 +249,8 @@ class Parents:
             # Otherwise the row stays: a link of ours has a row while it exists, and is made again once the kernel allows it.
             if not is_known and not self._links.exists(wanted.name):
                 await self._forget(wanted.name)
-            if wanted.kind == "vlan" and isinstance(failure, LinkError) and failure.errno == errno.EOPNOTSUPP:
-                raise LinkError(
-                    f"VLAN {wanted.vlan_id} of {wanted.lower} cannot be created, because the kernel's module for VLANs is not loaded: "
-                    "run modprobe 8021q on the host",
-                    errno.EOPNOTSUPP,
-                ) from failure
+            if isinstance(failure, LinkError) and failure.errno == errno.EOPNOTSUPP:
+                raise _module_missing(wanted) from failure
             raise
         _log.debug("parent {parent}: created ({kind})", parent=wanted.name, kind=wanted.kind)
 
@@ -358,6 +354,20 @@ class Parents:
             raise LinkError(
                 f"link {link.name} is in use by {', '.join(upper)} of another program: remove that first"
             )
+
+
+def _module_missing(wanted: MadeLink) -> LinkError:
+    if wanted.kind == "vlan":
+        return LinkError(
+            f"VLAN {wanted.vlan_id} of {wanted.lower} cannot be created, because the kernel's module for VLANs is not loaded: "
+            "run modprobe 8021q on the host",
+            errno.EOPNOTSUPP,
+        )
+    return LinkError(
+        f"dummy link {wanted.name} for an internal network cannot be created, because the kernel's module for dummy links is not "
+        "loaded: run modprobe dummy on the host, or name a NIC with -o parent=",
+        errno.EOPNOTSUPP,
+    )
 
 
 def _refuse_no_longer_fit(parent: LinkFacts, network: Network) -> None:

@@ -16,6 +16,15 @@ KERNEL_PROTOCOLS = ("kernel", "boot", "static", "ra")
 """The makers of the routes that a docker host of the lab has by itself."""
 KEPT_TABLES = ("identity", "cursors", "ledger")
 """Tables of the plugin's state whose rows outlive all networks."""
+REMOTE = "remote: "
+"""What engines write before an error of a plugin."""
+
+
+def plugin_error(stderr: str) -> str:
+    """Return the plugin's error from what the docker command has printed, without the words of the engine and of the command."""
+    _, found, rest = stderr.partition(REMOTE)
+    assert found, f"not an error of the plugin: {stderr}"
+    return rest.splitlines()[0].removesuffix(".")  # docker run adds a full stop, and lines about its --help
 
 
 class Container:

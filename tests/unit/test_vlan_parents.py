@@ -41,6 +41,14 @@ class VlanTests(PluginTestCase):
         self.plugin.steps.refuse.clear()
         self.assert_nothing_left()
 
+    def test_kernel_without_dummy_links_is_refused_with_the_module(self) -> None:
+        plugin = PluginHarness(config=Config())
+        plugin.steps.refuse["add_dummy"] = errno.EOPNOTSUPP
+        with self.assert_refused(LinkError, "dummy link", "internal network", "modprobe dummy", "-o parent="):
+            plugin.create_network()
+        plugin.steps.refuse.clear()
+        self.assert_nothing_left(plugin)
+
     def test_parent_check_costs_the_same_for_any_number_of_networks(self) -> None:
         asked: list[str] = []
         find = self.plugin.kernel.find
