@@ -113,7 +113,8 @@ def test_no_gateway_is_invented_where_the_engine_asks(docker_host: DockerHost) -
 def test_routers_address_is_refused_with_the_remedy(docker_host: DockerHost) -> None:
     docker_host.create("lan", "--subnet=192.168.77.0/24", "--gateway=192.168.77.254", ON_ETH1)
     assert plugin_error(docker_host.start_refusal("--ip=192.168.77.1")) == (
-        "address 192.168.77.1 is the address of the LAN's router: create the network with --gateway 192.168.77.1 "
+        "address 192.168.77.1 is the address of the LAN's router: use another --ip; to keep Docker's IPAM from assigning it, "
+        "create the network with --gateway 192.168.77.1 "
         "(or --aux-address router=192.168.77.1, if its gateway is to be another one)"
     )
     assert docker_host.lan.ping("neighbour", "192.168.77.1")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.lab.commands import run, wait_until
-from tests.lab.docker_host import DockerHost
+from tests.lab.docker_host import DockerHost, plugin_error
 from tests.lab.frames import arp_announcement, arp_probe, solicitation
 
 NICS = 2
@@ -25,6 +25,20 @@ def conflicts(host: DockerHost) -> dict[str, dict[str, str]]:
     """Return what state says of others, by address; the plugin must be stopped."""
     rows = [json.loads(document) for _, document, _ in host.rows()["conflicts"]]
     return {row["address"]: row for row in rows}
+
+
+def is_in_use(
+    stderr: str,
+    address: str,
+    mac: str,
+    *,
+    nic: str = "eth1",
+    remedy: str = "use another --ip, or change the address of that host",
+) -> bool:
+    """Say whether the docker command has printed that a neighbour has the address, and the remedy."""
+    how = "answers for it|claimed it a moment ago"
+    expected = rf"address {address} is in use on {nic} by MAC {mac}, which ({how}): {remedy}"
+    return re.fullmatch(expected, plugin_error(stderr)) is not None
 
 
 @contextmanager
@@ -63,10 +77,10 @@ def test_addresses_taken_silently_after_the_probe_are_skipped(docker_host: Docke
     assert docker_host.start("first").addresses() == {f"{NEXT[0]}/24"}
     with neighbour_has(docker_host, *NEXT[1:]) as mac:
         assert docker_host.start("second").addresses() == {"192.168.77.69/24"}
-        assert mac in docker_host.start_refusal(f"--ip={NEXT[1]}")
+        assert is_in_use(docker_host.start_refusal(f"--ip={NEXT[1]}"), NEXT[1], mac)
         docker_host.engine.docker("rm", "--force", "first")
         with neighbour_has(docker_host, NEXT[0]):  # a moment after its container has left it
-            assert mac in docker_host.start_refusal(f"--ip={NEXT[0]}")
+            assert is_in_use(docker_host.start_refusal(f"--ip={NEXT[0]}"), NEXT[0], mac)
 
 
 def test_named_address_of_a_neighbour_is_refused_with_its_mac(docker_host: DockerHost) -> None:
@@ -74,8 +88,7 @@ def test_named_address_of_a_neighbour_is_refused_with_its_mac(docker_host: Docke
         docker_host.create("lan", OURS, *IPV4, *IPV6, ON_ETH1)
         for words in (("--ip=192.168.77.80",), ("--ip6=fd77::80",)):
             error = docker_host.start_refusal(*words)
-            for word in (words[0].partition("=")[2], "in use on eth1", mac):
-                assert word in error
+            assert is_in_use(error, words[0].partition("=")[2], mac), error
     box = docker_host.start("box", "--ip=192.168.77.81", "--ip6=fd77::81")
     assert box.addresses() == {"192.168.77.81/24", "fd77::81/64"}
 
@@ -85,8 +98,10 @@ def test_neighbours_address_is_refused_with_docker_ipam(docker_host: DockerHost)
     with neighbour_has(docker_host, "192.168.77.80", "fd77::80") as mac:
         for words in (("--ip=192.168.77.80",), ("--ip6=fd77::80",)):
             error = docker_host.start_refusal(*words)
-            for word in (words[0].partition("=")[2], "in use on eth1", mac, "--aux-address"):
-                assert word in error
+            remedy = (
+                "reserve it with --aux-address, or give the network an --ip-range that is not used by others"
+            )
+            assert is_in_use(error, words[0].partition("=")[2], mac, remedy=remedy), error
     assert not [name for name in docker_host.links() if name.startswith("mvt")]
     docker_host.plugin.stop()
     rows = docker_host.rows()
@@ -190,8 +205,7 @@ def test_neighbours_address_is_refused_in_other_modes(docker_host: DockerHost, m
     with neighbour_has(docker_host, "192.168.77.64") as mac:
         docker_host.create("lan", OURS, *IPV4, *on_eth2)
         error = docker_host.start_refusal("--ip=192.168.77.64")
-        assert "192.168.77.64 is in use on eth2" in error
-        assert mac in error
+        assert is_in_use(error, "192.168.77.64", mac, nic="eth2"), error
         box = docker_host.start("box")
         assert box.addresses() == {"192.168.77.65/24"}
         assert box.kind()["mode"] == mode
@@ -228,9 +242,16 @@ def test_unprovable_address_is_warned_of_or_refused_if_strict(
 
         strict = "--ipam-opt=conflict_detection=strict" if ipam else "--opt=conflict_detection=strict"
         docker_host.create("lan", *ipam, *IPV4, *on_eth2, strict)
-        refused = docker_host.start_refusal()
-        assert "be probed on eth2" in refused
-        assert "eth2" in refused
+        subject, flag = (
+            (r"no address of pool .* can", "--ipam-opt")
+            if ipam
+            else (r"address 192\.168\.77\.\d+ cannot", "-o")
+        )
+        assert re.fullmatch(
+            rf"{subject} be probed on eth2 \(.*\): bring the parent up, or create the network with {flag} conflict_detection=on "
+            "instead of strict",
+            plugin_error(docker_host.start_refusal()),
+        )
     finally:
         break_it(docker_host, False)
     docker_host.start("box")
@@ -240,7 +261,7 @@ def test_unprovable_address_is_warned_of_or_refused_if_strict(
 @pytest.mark.one_engine
 def test_host_that_answers_for_everything_is_named(docker_host: DockerHost) -> None:
     """And when it falls silent, the next container has an address soon."""
-    neighbour = docker_host.lan.namespace("neighbour")
+    neighbour, mac = docker_host.lan.namespace("neighbour"), docker_host.lan.mac_of("neighbour")
     route = ("local", "10.9.0.0/16", "dev", "lo")
     docker_host.create("lan", OURS, "--subnet=10.9.0.0/16", "--gateway=10.9.0.1", ON_ETH1)
     docker_host.engine.docker("network", "rm", "lan")  # with what was prefetched
@@ -248,9 +269,12 @@ def test_host_that_answers_for_everything_is_named(docker_host: DockerHost) -> N
     try:
         docker_host.create("lan", OURS, "--subnet=10.9.0.0/16", "--gateway=10.9.0.1", ON_ETH1)
         for _ in range(3):
-            error = docker_host.start_refusal()
-            assert "proxy ARP" in error
-            assert docker_host.lan.mac_of("neighbour") in error
+            assert re.fullmatch(
+                rf"no free address found in pool .*: \d+ in a row are in use by others on eth1, the last one by MAC {mac}; "
+                r"use another --ip-range, or stop the router that answers for all of them \(proxy ARP\), or create the network "
+                "with --ipam-opt conflict_detection=off",
+                plugin_error(docker_host.start_refusal()),
+            )
     finally:
         run("ip", "-netns", neighbour, "route", "delete", *route)
     assert len(docker_host.start("box").addresses()) == 1

@@ -1,5 +1,7 @@
 """Containers with addresses from the LAN's own DHCP server, with our address management and without any; and the errors."""
 
+import re
+
 import pytest
 
 from tests.integration.containers import address
@@ -16,10 +18,16 @@ from tests.integration.dhcp_hosts import (
 )
 from tests.lab.daemons import children_of
 from tests.lab.dhcp_server import DhcpServer
-from tests.lab.docker_host import DockerHost
+from tests.lab.docker_host import DockerHost, plugin_error
 
 pytestmark = pytest.mark.plugin_arguments("--dhcp-timeout", "4")
 NICS = 2
+LEASED = r"192\.168\.77\.1\d\d"
+"""What the fixture server hands out, as a regular expression."""
+NO_OFFER = re.compile(
+    r"no DHCP server on eth1 offered \S+ an address within 4 s: check that eth1 is on the right LAN, then look at the server's log: "
+    "its pool may be full, or it may not know the MAC"
+)
 WAYS = pytest.mark.parametrize("way", [OURS, NULL], ids=["ours", "null"])
 
 
@@ -41,19 +49,36 @@ def test_named_address_is_leased_or_refused(docker_host: DockerHost, server: Dhc
     docker_host.create("lan", *OURS, *SUBNET)
     web = docker_host.start("web", "--ip=192.168.77.150")
     assert assert_leased(server, web) == "192.168.77.150"
-    error = docker_host.start_refusal("--ip=192.168.77.7")
-    assert "DHCP server 192.168.77.1 on eth1 offers 192.168.77.1" in error
-    assert "instead of 192.168.77.7 to" in error
-    assert "192.168.77.150" in docker_host.start_refusal("--ip=192.168.77.150")
+    assert re.fullmatch(
+        rf"DHCP server 192\.168\.77\.1 on eth1 offers {LEASED} instead of 192\.168\.77\.7 to (\S+): leave --ip out, use another "
+        r"address, or reserve 192\.168\.77\.7 for \1 on the server",
+        plugin_error(docker_host.start_refusal("--ip=192.168.77.7")),
+    )
+    assert plugin_error(docker_host.start_refusal("--ip=192.168.77.150")) == (
+        "endpoint address 192.168.77.150 of 192.168.77.0/24 is in use by a container: use another one"
+    )
     assert server.addresses() == {web.mac(): "192.168.77.150"}
     assert_leased(server, docker_host.start("db"))
 
 
 def test_late_mac_is_refused_with_the_remedy(docker_host: DockerHost, server: DhcpServer) -> None:
     docker_host.create("lan", *OURS)
-    error = docker_host.start_refusal(UNDER_MAC)
-    assert f"MAC address {MAC} cannot be used, because address " in error
-    assert "--ipam-driver null and -o dhcp=true" in error
+    assert re.fullmatch(
+        rf"MAC address {MAC} cannot be used, because address {LEASED} is already leased under \S+: leave --mac-address out, or create the "
+        "network with --ipam-driver null and -o dhcp=true, which leases under --mac-address",
+        plugin_error(docker_host.start_refusal(UNDER_MAC)),
+    )
+    assert server.leases() == []
+
+
+@pytest.mark.one_engine
+def test_lease_outside_the_subnet_is_refused(docker_host: DockerHost, server: DhcpServer) -> None:
+    docker_host.create("lan", *OURS, "--subnet=10.88.0.0/24", "--gateway=10.88.0.1")
+    assert re.fullmatch(
+        rf"DHCP server 192\.168\.77\.1 on eth1 leases {LEASED}, which is not in --subnet 10\.88\.0\.0/24: create the network with "
+        "the subnet of that LAN, or without --subnet",
+        plugin_error(docker_host.start_refusal()),
+    )
     assert server.leases() == []
 
 
@@ -86,9 +111,7 @@ def test_start_without_a_server_is_refused(docker_host: DockerHost, way: tuple[s
         assert "no DHCP server on eth1 offered" in docker_host.refusal(*way)
         way = (*OURS, *SUBNET)  # which needs no server before a container starts
     docker_host.create("lan", *way)
-    error = docker_host.start_refusal()
-    assert "no DHCP server on eth1 offered" in error
-    assert "within 4 s" in error
+    assert NO_OFFER.fullmatch(plugin_error(docker_host.start_refusal()))
     with DhcpServer(docker_host.lan) as server:
         assert_leased(server, docker_host.start("web"))
 
@@ -98,7 +121,7 @@ def test_full_server_pool_is_refused_and_recovers(docker_host: DockerHost) -> No
     with DhcpServer(docker_host.lan, range="192.168.77.100,192.168.77.100") as server:
         docker_host.create("lan", *OURS, *SUBNET)
         first = docker_host.start("first")
-        assert "its pool may be full" in docker_host.start_refusal()
+        assert NO_OFFER.fullmatch(plugin_error(docker_host.start_refusal()))
         first.remove()
         wait_for_release(server, "192.168.77.100")
         assert assert_leased(server, docker_host.start("second")) == "192.168.77.100"
@@ -134,14 +157,15 @@ def test_unusable_address_of_a_server_is_declined(docker_host: DockerHost, serve
     reserved = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--aux-address=printer=192.168.77.127")
     broadcast = ("--subnet=192.168.77.0/25", "--gateway=192.168.77.1")
     for words, why in (
-        (reserved, "is reserved in pool 192.168.77.0/24"),
+        (reserved, "is reserved in pool 192.168.77.0/24 as a gateway's, the host's or an auxiliary address"),
         (broadcast, "is the network or broadcast address of 192.168.77.0/25"),
     ):
         docker_host.create("lan", *OURS, *words)
-        error = docker_host.start_refusal()
-        assert "address 192.168.77.127, offered to " in error
-        assert why in error
-        assert "and was declined: take the address out of the server's pool" in error
+        error = plugin_error(docker_host.start_refusal())
+        assert error.startswith("address 192.168.77.127, offered to ")
+        assert error.endswith(
+            f" by DHCP server 192.168.77.1 on eth1, {why} and was declined: take the address out of the server's pool"
+        )
         assert server.leases() == []
         docker_host.engine.docker("network", "rm", "lan")
         # What was declined is not offered again for ten minutes.
@@ -232,6 +256,11 @@ def test_passthru_with_our_ipam_is_refused_with_the_remedy(
 ) -> None:
     words = [word.replace("eth1", "eth2") for word in OURS]
     docker_host.create("lan", *words, "--opt=mode=passthru")
-    assert "use --ipam-driver null and -o dhcp=true" in docker_host.start_refusal()
+    assert re.fullmatch(
+        r"--ipam-opt dhcp=true cannot be used in mode passthru: the container gets the MAC of parent eth2, but "
+        rf"{LEASED} was leased under \S+: "
+        "use --ipam-driver null and -o dhcp=true",
+        plugin_error(docker_host.start_refusal()),
+    )
     assert server.leases() == []
     assert ON_ETH1 not in words

@@ -4,7 +4,7 @@ import pytest
 
 from tests.integration.host_access import ACCESS, HOST, IPV4, IPV6, OURS, OWN, host_addresses
 from tests.integration.test_conflicts import neighbour_has
-from tests.lab.docker_host import DockerHost
+from tests.lab.docker_host import DockerHost, plugin_error
 
 NICS = 2
 
@@ -15,9 +15,9 @@ def test_host_access_is_refused_in_other_modes(docker_host: DockerHost, mode: st
     words = [f"--opt=macvlan_mode={mode}", "--opt=parent=eth2", "--opt=host_access=true"]
     if mode == "source":
         words.append("--opt=source_macs=02:00:00:00:00:07")
-    error = docker_host.refusal(*OURS, *words)
-    for word in ("host_access=true", f"the mode is {mode}", "macvlan_mode=bridge", "leave host_access out"):
-        assert word in error
+    assert plugin_error(docker_host.refusal(*OURS, *words)) == (
+        f"-o host_access=true needs mode bridge, but the mode is {mode}: use -o macvlan_mode=bridge, or leave host_access out"
+    )
 
 
 def test_docker_ipam_without_host_address_is_refused(docker_host: DockerHost) -> None:
@@ -57,10 +57,14 @@ def test_address_in_use_on_this_host_is_refused(docker_host: DockerHost) -> None
 @pytest.mark.one_engine
 def test_container_cannot_take_the_hosts_address(docker_host: DockerHost) -> None:
     docker_host.create("lan", *OURS, *ACCESS)
-    assert HOST in docker_host.start_refusal(f"--ip={HOST}")
+    assert plugin_error(docker_host.start_refusal(f"--ip={HOST}")) == (
+        f"address {HOST} of 192.168.77.0/24 is reserved as a network's gateway or auxiliary address: use another one"
+    )
     docker_host.create("docker", "--subnet=10.77.0.0/24", *ACCESS, "--opt=host_address=10.77.0.9")
-    error = docker_host.start_refusal("--ip=10.77.0.9", network="docker")
-    assert "--aux-address host=10.77.0.9" in error
+    assert plugin_error(docker_host.start_refusal("--ip=10.77.0.9", network="docker")) == (
+        "address 10.77.0.9 is the host's own address on parent eth1 (-o host_access): use another --ip; to reserve 10.77.0.9 "
+        "permanently, create the network again with --aux-address host=10.77.0.9"
+    )
 
 
 @pytest.mark.one_engine

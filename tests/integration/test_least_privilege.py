@@ -13,7 +13,7 @@ from tests.integration.conftest import need
 from tests.integration.dhcp_hosts import OURS, SUBNET, assert_leased, wait_for_plugin, wait_for_release
 from tests.lab.commands import attempt, wait_until
 from tests.lab.dhcp_server import DhcpServer
-from tests.lab.docker_host import DockerHost
+from tests.lab.docker_host import DockerHost, plugin_error
 from tests.lab.engine import Engine
 from tests.lab.plugin import CHECKOUT, Plugin
 from tests.lab.requirements import missing_for_dhcp
@@ -222,8 +222,11 @@ def test_readdress_drop_in_suffices_to_move_containers(machine: Systemd) -> None
 
 
 def test_without_the_drop_in_readdress_is_refused(machine: Systemd) -> None:
-    error = host_of(machine).refusal("--ipam-driver=null", "--opt=dhcp=true", "--opt=dhcp_readdress=true")
+    words = ("--ipam-driver=null", "--opt=dhcp=true", "--opt=dhcp_readdress=true")
+    error = plugin_error(host_of(machine).refusal(*words))
+    assert error.startswith("-o dhcp_readdress=true cannot work (")
     assert "CAP_SYS_ADMIN" in error
+    assert error.endswith("): grant that, or leave the option out")
 
 
 @pytest.mark.parametrize("machine", [("engine-api.conf",)], indirect=True)

@@ -3,10 +3,18 @@
 import pytest
 
 from tests.lab.commands import run
-from tests.lab.docker_host import Container, DockerHost
+from tests.lab.docker_host import Container, DockerHost, plugin_error
 
 LAN = ("--subnet=192.168.77.0/24", "--gateway=192.168.77.1", "--opt=parent=eth1")
 CHOSEN = "02:00:00:00:00:77"
+
+
+def in_use_by_nic(mac: str) -> str:
+    """The error where the kernel refuses a MAC that no container of ours has."""
+    return (
+        f"MAC address {mac} is in use on parent eth1 by the NIC itself or another container's link: use another "
+        "--mac-address"
+    )
 
 
 def test_named_mac_is_used_on_the_wire(docker_host: DockerHost) -> None:
@@ -60,7 +68,7 @@ def test_mac_of_a_foreign_link_is_refused(docker_host: DockerHost) -> None:
         run("ip", "-netns", host, *make)
         run("ip", "-netns", host, "link", "set", "foreign", "netns", namespace, "up")
         error = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={CHOSEN}")
-        assert f"MAC address {CHOSEN} is in use on parent eth1" in error
+        assert plugin_error(error) == in_use_by_nic(CHOSEN)
     finally:
         run("ip", "netns", "delete", namespace)
     assert not any(name.startswith("mvt") for name in docker_host.lan.host_links())
@@ -75,7 +83,7 @@ def test_mac_of_a_builtin_driver_container_is_refused(docker_host: DockerHost) -
     docker_host.start("builtin", f"--mac-address={CHOSEN}", network="builtin")
     docker_host.create("lan", *LAN)
     error = docker_host.start_refusal("--ip=192.168.77.71", f"--mac-address={CHOSEN}")
-    assert f"MAC address {CHOSEN} is in use on parent eth1" in error
+    assert plugin_error(error) == in_use_by_nic(CHOSEN)
     assert docker_host.start("box", "--ip=192.168.77.71").ping("192.168.77.2")
 
 
@@ -84,7 +92,5 @@ def test_mac_of_the_nic_is_refused(docker_host: DockerHost) -> None:
     docker_host.create("lan", *LAN)
     mac = docker_host.lan.host_links()["eth1"]["address"]
     error = docker_host.start_refusal("--ip=192.168.77.70", f"--mac-address={mac}")
-    assert f"MAC address {mac} is in use on parent eth1 by the NIC itself" in error
-    error = docker_host.start_refusal("--ip=192.168.77.70", "--mac-address=01:00:5e:00:00:01")
-    assert "'01:00:5e:00:00:01' is a multicast MAC address" in error
+    assert plugin_error(error) == in_use_by_nic(mac)
     assert docker_host.start("box", "--ip=192.168.77.70").ping("192.168.77.2")

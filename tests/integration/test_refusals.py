@@ -1,8 +1,9 @@
 """
 What a user reads on the terminal when the plugin refuses: what is wrong, the value and the remedy, in this order.
 
-Refusals that need a broken LAN or kernel are beside what they are about: ``test_late_parents``, ``test_conflicts``, ``test_macs``,
-``test_host_access_refusals``, ``test_dhcp``.
+Refusals that need a LAN, a link or a server of their own are beside what they are about: ``test_parent_refusals``, ``test_sharing``,
+``test_late_parents``, ``test_options``, ``test_macs``, ``test_conflicts``, ``test_addresses``, ``test_dhcp``,
+``test_host_access_refusals``, ``test_host_access_dhcp``, ``test_least_privilege``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 
 import pytest
 
-from tests.lab.docker_host import DockerHost
+from tests.lab.docker_host import DockerHost, plugin_error
 
 NICS = 2
 OURS = "--ipam-driver=macvlan-twisted"
@@ -56,6 +57,30 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     (*SUBNET, "--opt=identity=adress"): (
         "-o identity: 'adress' is not a source of identity: did you mean address? use one of name, address, random",
+    ),
+    (*SUBNET, "--opt=vlan_id=4095"): (
+        "-o vlan_id: vlan id must be between 1-4094, received: 4095: use a number in that range",
+    ),
+    (*SUBNET, "--opt=parent=a/b"): (
+        "-o parent: 'a/b' is not an interface name: use 1 to 15 characters without blanks, '/' or ':', like eth1",
+    ),
+    (*SUBNET, "--opt=mtu=67"): ("-o mtu: 67 is out of range: use an MTU in bytes from 68 to ",),
+    (*SUBNET, "--opt=bcqueuelen=-1"): ("-o bcqueuelen: -1 is out of range: use a number from 0 to ",),
+    (*SUBNET, "--opt=bclim=many"): ("-o bclim: 'many' is not a whole number: use a number from -1 to ",),
+    (*SUBNET, "--opt=dhcp_vendor_class=a\tb"): (
+        "-o dhcp_vendor_class: 'a\\tb' is not a vendor class: use up to 255 printable bytes",
+    ),
+    (*SUBNET, ACCESS, "--opt=host_address=router"): (
+        "-o host_address: 'router' is not an IP address: write it like 192.168.1.1 or fd00::1",
+    ),
+    (*SUBNET, ACCESS, "--opt=host_address=192.168.77.8,192.168.77.9"): (
+        "-o host_address: '192.168.77.8,192.168.77.9' has more than one address of the same family: use one, or an IPv4 and an IPv6 address",
+    ),
+    (*SUBNET, "--opt=source_macs="): (
+        "-o source_macs: no MAC address is set: name one or more, separated by commas",
+    ),
+    (*SUBNET, "--opt=source_macs=00:00:00:00:00:00"): (
+        "-o source_macs: '00:00:00:00:00:00' is all zeros and not a MAC address: write it like 02:42:",
     ),
     (*SUBNET, "--opt=source_macs=house"): (
         "-o source_macs: 'house' is not a MAC address: write it like 02:42:",
@@ -103,6 +128,10 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         f"host address {NEIGHBOUR} is in use on eth1 by MAC ",
         "which answers for it: ",
     ),
+    (*SUBNET, ACCESS, "--opt=host_address=192.168.77.66"): (
+        "host address 192.168.77.66 is in use by ",
+        ": use another one, or stop that container",
+    ),
     (*SUBNET, "--opt=mode=passthru"): (
         "cannot use mode passthru, macvlan network lan is already using parent interface eth1",
     ),
@@ -128,6 +157,9 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         "--ip-range 192.168.77.64/28 has no effect with --ipam-opt dhcp=true",
         "leave one of them out",
     ),
+    (OURS, "--ipam-opt=dhcp=true", *SUBNET, "--ipv6", "--subnet=fd77::/64"): (
+        "--ipam-opt dhcp=true leases IPv4 addresses only: leave --ipv6 out, or create the network without dhcp",
+    ),
     (OURS, "--ipam-opt=dhcp=true"): (
         "no DHCP server on eth1 offered ",
         "check that eth1 is on the right LAN",
@@ -148,6 +180,9 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
     (OURS, *SUBNET, "--aux-address=me=192.168.77.66"): (
         "auxiliary address 192.168.77.66 of 192.168.77.0/24 is in use by a container: ",
     ),
+    (OURS, *SUBNET, "--aux-address=a=192.168.77.99", "--aux-address=b=192.168.77.99"): (
+        "auxiliary address 192.168.77.99 of 192.168.77.0/24 is in use by a container or another --aux-address: use another one",
+    ),
 }
 """By the words of ``docker network create``: how the plugin's text begins, and what it has, too."""
 
@@ -166,6 +201,16 @@ CONTAINERS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--mac-address=01:00:5e:00:00:01",): (
         "'01:00:5e:00:00:01' is a multicast MAC address: make its first byte even",
     ),
+    ("--mac-address=00:00:00:00:00:00",): (
+        "'00:00:00:00:00:00' is all zeros and not a MAC address: write it like 02:42:",
+    ),
+    ("--ip=192.168.77.255",): (
+        "endpoint address 192.168.77.255 is not a host address of 192.168.77.0/24: use one from 192.168.77.1 to ",
+    ),
+    ("--ip=192.168.77.10",): (
+        "address 192.168.77.10 is in use on eth1 by MAC ",
+        ", which is the host itself: use another --ip",
+    ),
     ("--mac-address=02:00:00:00:00:77",): (
         "MAC address 02:00:00:00:00:77 is in use on parent eth1 by ",
         "of network lan: use another --mac-address",
@@ -177,14 +222,7 @@ CONTAINERS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 """By the words of ``docker run``, on a network that has four addresses and one container."""
 
-REMOTE = re.compile(r"remote: ")
 INFO = re.compile(r"\[macvlan_twisted[^]]*#(?:info|warn|error)\] (.*)")
-
-
-def complaint(stderr: str) -> str:
-    """The plugin's text, behind the engine's."""
-    assert REMOTE.search(stderr), stderr
-    return REMOTE.split(stderr, maxsplit=1)[1]
 
 
 def misses(text: str, expected: tuple[str, ...]) -> bool:
@@ -200,14 +238,14 @@ def test_terminal_shows_error_value_and_remedy(docker_host: DockerHost) -> None:
     docker_host.start("box", "--ip=192.168.77.66", "--mac-address=02:00:00:00:00:77")
     wrong = []
     for words, expected in NETWORKS.items():
-        text = complaint(docker_host.refusal(*words))
+        text = plugin_error(docker_host.refusal(*words))
         if misses(text, expected):
             wrong.append(f"{' '.join(words)}: {text}")
     for words, expected in CONTAINERS.items():
         if not words:
             for name in ("one", "two", "three"):
                 docker_host.start(name)
-        text = complaint(docker_host.start_refusal(*words))
+        text = plugin_error(docker_host.start_refusal(*words))
         if misses(text, expected):
             wrong.append(f"docker run {' '.join(words)}: {text}")
     assert wrong == [], "\n".join(wrong)
