@@ -56,14 +56,14 @@ def _figures(part: dict[str, Any]) -> Iterator[str]:
             "" if each["spread"] is None else " to ".join(_shown(float(value)) for value in each["spread"])
         )
         rows.append((each["name"], f"{_shown(float(each['value']))} {each['unit']}", spread))
-    yield from _table(("What", "Measured", "Middle half"), rows)
+    yield from _table(("Figure", "Value", "Quartiles"), rows)
 
 
 def benchmark_text(name: str, what: str = "") -> str:
     """
-    reStructuredText.
+    reStructuredText; a table that the last published run lacks is a remark.
 
-    :raises KeyError: there is no such result.
+    :raises KeyError: there is no such part.
     """
     document = measured()
     if name == "machine":
@@ -71,7 +71,9 @@ def benchmark_text(name: str, what: str = "") -> str:
     parts = {part["part"]: part for part in document["parts"]}
     if what == "figures":
         return "\n".join(_figures(parts[name]))
-    table = {each["name"]: each for each in parts[name]["tables"]}[what]
+    table = {each["name"]: each for each in parts[name]["tables"]}.get(what)
+    if table is None:
+        return "*Not measured yet.*"
     return "\n".join(_table(table["columns"], table["rows"], table["title"]))
 
 

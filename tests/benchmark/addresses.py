@@ -61,6 +61,11 @@ def filled(lan: Lan, pool: str, number: int) -> Iterator[tuple[Plugin, str]]:
         yield plugin, pool_id
 
 
+def told_of(callers: int) -> str:
+    """Return a number of callers as words."""
+    return f"{callers} caller{'s' if callers > 1 else ''}"
+
+
 def grow(measurement: Measurement, lan: Lan, family: str, rows: list[list[Cell]]) -> None:
     """Measure one pool with few and with many addresses taken, by turns."""
     pool = POOLS[family]
@@ -77,14 +82,14 @@ def grow(measurement: Measurement, lan: Lan, family: str, rows: list[list[Cell]]
             began = time.monotonic()
             started[taken] = first_answer(plugin, seconds=120)
             rested[taken] = memory(plugin.service.pid).resident
-            measurement.say(f"{family}: {taken} taken, ready in {time.monotonic() - began:.1f} s")
+            measurement.say(f"{family}: {taken} allocated, ready in {time.monotonic() - began:.1f} s")
         for number in range(measurement.number(6, 2)):
             for callers in CALLERS:
                 for taken, (plugin, pool_id) in running.items():
                     timing = calls(plugin.socket, pool_id, callers, measurement.seconds / 2)
                     rates[taken, callers].append(timing.rate)
                     measurement.client.append(timing.client)
-            told = ", ".join(f"{taken} taken {rates[taken, 1][-1]:.0f}" for taken in running)
+            told = ", ".join(f"{taken} allocated {rates[taken, 1][-1]:.0f}" for taken in running)
             measurement.say(f"{family}, round {number + 1}: {told} calls/s from one caller")
         for taken in running:
             each_bytes = (rested[taken] - rested[0]) / taken if taken else 0.0
@@ -92,16 +97,19 @@ def grow(measurement: Measurement, lan: Lan, family: str, rows: list[list[Cell]]
             rows.append([family, taken, one, sixteen, started[taken], rested[taken] / 1e6, each_bytes])
         if family == "/8":
             for callers, wanted in zip(CALLERS, (1500, 4000), strict=True):
-                told = f"{callers} caller{'s' if callers > 1 else ''}"
-                measurement.figure(f"calls, {told}", spread(rates[0, callers]), "a second", at_least(wanted))
+                rate = spread(rates[0, callers])
+                measurement.figure(f"calls, {told_of(callers)}", rate, "per second", at_least(wanted))
         for callers in CALLERS:
             cost = of_pairs(rates[0, callers], rates[most, callers])
             measurement.figure(
-                f"cost with {most:,} taken in a {family}, {callers} at once", cost, "times", at_most(1.3)
+                f"relative cost with {most:,} allocated in a {family}, {told_of(callers)}",
+                cost,
+                "times",
+                at_most(1.3),
             )
         each_bytes = (rested[most] - rested[0]) / most
-        measurement.figure(f"memory of an address in a {family}", each_bytes, "bytes", at_most(150))
-        measurement.figure(f"start with {most:,} taken in a {family}", started[most], "s")
+        measurement.figure(f"memory per address in a {family}", each_bytes, "bytes", at_most(150))
+        measurement.figure(f"start with {most:,} allocated in a {family}", started[most], "s")
 
 
 def run(measurement: Measurement) -> None:
@@ -112,19 +120,21 @@ def run(measurement: Measurement) -> None:
             grow(measurement, lan, family, rows)
     columns = (
         "pool",
-        "taken",
+        "allocated",
         "1 caller, calls/s",
         "16 callers, calls/s",
         "start s",
         "memory MB",
-        "bytes each",
+        "bytes per address",
     )
-    measurement.table("growth", "Addresses requested and released, each answer on disk", columns, rows)
+    measurement.table(
+        "growth", "RequestAddress and ReleaseAddress, by the number of allocated addresses", columns, rows
+    )
 
 
 PART = Part(
     "addresses",
-    "addresses requested and released a second, with few and with a million taken",
+    "addresses requested and released per second, with few and with a million allocated",
     run,
     lambda _: missing_for_lan(),
 )

@@ -19,7 +19,7 @@ from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_dhcp, missing_for_engine
 
 QUIET = ("--host-interface", "eth1", "--conflict-detection", "off", "--announce", "no")
-_OFF = Side("plain", "nothing of these", "eth2", "10.2.0.0/16", ipam=OURS)
+_OFF = Side("plain", "none", "eth2", "10.2.0.0/16", ipam=OURS)
 _DHCP_RANGE = "192.168.77.20,192.168.77.250"
 SIDES = (
     _OFF,
@@ -108,7 +108,7 @@ def raw(measurement: Measurement, path: Path, sides: Sequence[Side], rows: list[
                 mine - none
                 for mine, none in zip(times[side.name, "all"], times[_OFF.name, "all"], strict=True)
             ]
-            measurement.figure(f"{side.what} adds to the calls of a start", spread(added), "ms")
+            measurement.figure(f"calls of a start, added by {side.what}", spread(added), "ms")
 
 
 def real(measurement: Measurement, engine: Engine, sides: Sequence[Side], rows: list[list[Cell]]) -> None:
@@ -133,7 +133,7 @@ def real(measurement: Measurement, engine: Engine, sides: Sequence[Side], rows: 
         rows.append([side.what, found.median, found.low, found.high])
         if side is not _OFF:
             added = [mine - none for mine, none in zip(times[side.name], times[_OFF.name], strict=True)]
-            measurement.figure(f"{side.what} adds to a start by the engine", spread(added), "ms")
+            measurement.figure(f"start by the engine, added by {side.what}", spread(added), "ms")
 
 
 def run(measurement: Measurement) -> None:
@@ -149,10 +149,10 @@ def run(measurement: Measurement) -> None:
             with Plugin(lan, engine.plugins_dir, inside=engine, arguments=(*QUIET, *beside), preloaded=False):
                 real(measurement, engine, SIDES, starts)
                 engine.clear()
-    columns = ("on", *(method.partition(".")[2] + " ms" for method in CALLS), "together ms")
-    measurement.table("calls", "The calls of a container's start, medians", columns, calls)
-    columns = ("on", "median ms", "middle half from", "to")
-    measurement.table("starts", f"A container's start by Docker Engine {measurement.engine}", columns, starts)
+    columns = ("feature", *(method.partition(".")[2] + " ms" for method in CALLS), "total ms")
+    measurement.table("calls", "The calls of a container start, medians", columns, calls)
+    columns = ("feature", "median ms", "lower quartile", "upper quartile")
+    measurement.table("starts", f"A container start by Docker Engine {measurement.engine}", columns, starts)
 
 
 PART = Part(

@@ -97,7 +97,7 @@ def run(measurement: Measurement) -> None:
                 timings[crowd].add(timing)
                 measurement.client.append(timing.client)
             told = ", ".join(f"{each.number:,} {each.what} {rates[each][-1]:.0f}" for each in crowds)
-            measurement.say(f"round {number + 1}, lives a second: {told}")
+            measurement.say(f"round {number + 1}, lives per second: {told}")
     rows: list[list[Cell]] = []
     for crowd in crowds:
         cost = of_pairs(rates[NOBODY], rates[crowd])
@@ -107,15 +107,15 @@ def run(measurement: Measurement) -> None:
         ]
         rows.append([crowd.what, crowd.number, spread(rates[crowd]).median, cost.median, *medians])
         if crowd is not NOBODY:
-            measurement.figure(f"cost of a life with {crowd.number:,} {crowd.what}", cost, "times")
+            measurement.figure(f"relative cost of a life with {crowd.number:,} {crowd.what}", cost, "times")
     measurement.table(
         "growth",
-        "A life from one caller, with so many there before",
+        "Lives from one caller, by what exists already",
         (
-            "there are",
-            "so many",
-            "lives a second",
-            "cost, times",
+            "existing",
+            "number",
+            "lives per second",
+            "relative cost",
             "CreateEndpoint p50 ms",
             "DeleteEndpoint p50 ms",
         ),

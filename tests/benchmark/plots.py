@@ -8,6 +8,7 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot
+from matplotlib.patches import Rectangle
 
 OURS, OTHERS, OUTLINE, GREY = "#7fb77f", "#e0b46a", "#345", "#c8ced6"
 _COLOURS = (OURS, OTHERS, "#8fa8c8", "#c99a9a", GREY)
@@ -27,7 +28,8 @@ pyplot.rcParams.update(
     }
 )
 
-Tables = Mapping[str, list[list[Any]]]
+Tables = Mapping[str, Mapping[str, Any]]
+"""By name, as in the document."""
 
 
 def draw(document: Mapping[str, Any], directory: Path) -> Iterator[Path]:
@@ -44,11 +46,12 @@ def draw(document: Mapping[str, Any], directory: Path) -> Iterator[Path]:
     }
     for part in document["parts"]:
         if part.get("tables"):
-            tables = {table["name"]: table["rows"] for table in part["tables"]}
+            tables = {table["name"]: table for table in part["tables"]}
             figures = {figure["name"]: figure for figure in part["figures"]}
             pictures[part["part"]](tables, figures)
             path = directory / f"performance-{part['part']}.svg"
-            pyplot.tight_layout()
+            if pyplot.gcf().get_layout_engine() is None:
+                pyplot.tight_layout()
             pyplot.savefig(path, metadata={"Date": None, "Creator": None})
             pyplot.close()
             yield path
@@ -82,48 +85,55 @@ def _protocol(tables: Tables, figures: Mapping[str, Any]) -> None:
     _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), width_ratios=(2, 3))
     callers = {"1 caller": "1", "8 callers": "8", "32 callers": "32"}
     rates = [figures[f"lives, {each}"]["value"] for each in callers]
-    floor = figures["the kernel alone, one socket"]["value"]
-    _bars(left, ["kernel", *callers.values()], [floor, *rates], [OTHERS, *[OURS] * len(rates)], "a second")
-    left.set_title("Links made and removed; endpoint lives\nof 1, 8 and 32 callers")
-    rows = tables["calls-1"]
+    floor = figures["kernel alone, one netlink socket"]["value"]
+    _bars(left, ["kernel", *callers.values()], [floor, *rates], [OTHERS, *[OURS] * len(rates)], "per second")
+    left.set_title("Links created and deleted by the kernel\nalone; endpoint lives, by callers")
+    rows = tables["calls-1"]["rows"]
     _pairs(right, rows, [row[0] for row in rows], {1: "median", 2: "p99"})
-    right.set_title("Each call, from one caller")
+    right.set_title("Latency of each call, 1 caller")
     right.legend(frameon=False)
 
 
 def _breakdown(tables: Tables, figures: Mapping[str, Any]) -> None:
-    _, axes = pyplot.subplots(figsize=(9, 5.2))
-    words = list(dict.fromkeys(row[0] for rows in tables.values() for row in rows if row[0] != "together"))
+    titles = {
+        "connect": "One docker network connect",
+        "disconnect": "One docker network disconnect",
+        "calls": "The plugin's calls in both",
+    }
+    shown = [tables[name] for name in titles if name in tables]
+    pieces = list(dict.fromkeys(row[0] for table in shown for row in _pieces(table)))
     palette = pyplot.get_cmap("tab20")
-    for number, word in enumerate(words):
-        begins = [0.0] * len(tables)
-        for place, (method, rows) in enumerate(tables.items()):
-            for row in rows:
-                if row[0] == "together":
-                    continue
-                if row[0] == word:
-                    axes.barh(
-                        method,
-                        row[1],
-                        left=begins[place],
-                        color=palette(number % 20),
-                        edgecolor="white",
-                        linewidth=0.5,
-                        label=word if not axes.get_legend_handles_labels()[1].count(word) else None,
-                    )
-                begins[place] += row[1]
-    axes.invert_yaxis()
-    axes.set_xlabel("microseconds")
-    axes.set_title("Where one call spends its time, from one caller")
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.45, -0.14), ncols=2)
+    _, places = pyplot.subplots(
+        len(shown), 1, figsize=(9, 2.2 * len(shown) + 2.6), squeeze=False, layout="constrained"
+    )
+    for axes, table in zip(places[:, 0], shown, strict=True):
+        scale = 0.001 if table["name"] == "calls" else 1.0
+        for column, name in enumerate(table["columns"][1:], start=1):
+            begin = 0.0
+            for row in _pieces(table):
+                length = row[column] * scale
+                axes.barh(
+                    name, length, left=begin, color=palette(pieces.index(row[0]) % 20), edgecolor="white",
+                    linewidth=0.4,
+                )  # fmt: skip
+                begin += length
+        axes.invert_yaxis()
+        axes.set_xlabel("ms")
+        axes.set_title(titles[table["name"]])
+    boxes = [Rectangle((0, 0), 1, 1, color=palette(number % 20)) for number in range(len(pieces))]
+    axes.figure.legend(boxes, pieces, frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+
+
+def _pieces(table: Mapping[str, Any]) -> list[list[Any]]:
+    return [row for row in table["rows"] if row[0] not in ("total", "number of calls")]
 
 
 def _growth(tables: Tables, figures: Mapping[str, Any]) -> None:
     _, axes = pyplot.subplots(figsize=(9, 3.2))
-    rows = tables["growth"]
-    names = [f"{row[1]:,} {row[0]}" if row[1] else "nothing else" for row in rows]
+    rows = tables["growth"]["rows"]
+    names = [f"{row[1]:,} {row[0]}" if row[1] else "nothing" for row in rows]
     _pairs(axes, rows, names, {4: "CreateEndpoint", 5: "DeleteEndpoint"})
-    axes.set_title("Medians from one caller, with so many there before")
+    axes.set_title("Median latency from one caller, by what exists already")
     axes.legend(frameon=False, loc="upper left", ncols=2)
     axes.margins(y=0.2)
 
@@ -132,46 +142,48 @@ def _addresses(tables: Tables, figures: Mapping[str, Any]) -> None:
     _, places = pyplot.subplots(1, 2, figsize=(9, 3.4))
     for axes, column, what in zip(places, (2, 3), ("1 caller", "16 callers"), strict=True):
         for number, family in enumerate(("/8", "/64")):
-            rows = [row for row in tables["growth"] if row[0] == family]
+            rows = [row for row in tables["growth"]["rows"] if row[0] == family]
             axes.plot(
                 [f"{row[1]:,}" for row in rows],
                 [row[column] for row in rows],
                 marker="o",
                 color=("#274", "#a60")[number],
-                label=f"in a {family}",
+                label=f"{family} pool",
             )
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("addresses taken")
-        axes.set_ylabel("calls a second")
-        axes.set_title(f"Addresses, {what}")
+        axes.set_xlabel("allocated addresses")
+        axes.set_ylabel("calls per second")
+        axes.set_title(f"RequestAddress, ReleaseAddress, {what}")
         axes.legend(frameon=False)
 
 
 def _startup(tables: Tables, figures: Mapping[str, Any]) -> None:
     _, (left, middle, right) = pyplot.subplots(1, 3, figsize=(9, 3.2), width_ratios=(1, 1, 2))
-    rows = tables["starts"]
+    rows = tables["starts"]["rows"]
     names = [f"{row[0]:,}" for row in rows]
     _bars(left, names, [row[1] for row in rows], [OURS] * len(rows), "s")
-    left.set_title("First answer")
+    left.set_title("First reply")
     _bars(middle, names, [row[2] for row in rows], [OURS] * len(rows), "MB")
-    middle.set_title("Memory at rest")
+    middle.set_title("Idle memory")
     for axes in (left, middle):
         axes.set_xlabel("endpoints in state")
-    lives = tables["lives"]
+    lives = tables["lives"]["rows"]
     right.plot([row[0] for row in lives], [row[1] for row in lives], marker="o", color="#274")
     right.set_ylim(0, 1.25 * max(row[1] for row in lives))
     right.set_xlabel("lives")
     right.set_ylabel("MB")
-    right.set_title("Memory after so many lives")
+    right.set_title("Memory, by the number of lives")
 
 
 def _engine(tables: Tables, figures: Mapping[str, Any]) -> None:
-    _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), width_ratios=(2, 1))
-    _grouped(left, [row for row in tables["acts"] if not row[0].startswith("many")])
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 4.2), width_ratios=(2, 1), layout="constrained")
+    rows = tables["acts"]["rows"]
+    many = [row for row in rows if row[0][0].isdigit()]
+    _grouped(left, [row for row in rows if row not in many])
     left.set_title("One container")
-    _grouped(right, [row for row in tables["acts"] if row[0].startswith("many")])
-    right.set_title("Many at once")
-    left.legend(frameon=False, loc="upper left")
+    _grouped(right, many)
+    right.set_title("At once")
+    figure.legend(*left.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
 
 
 def _grouped(axes: Any, rows: list[list[Any]]) -> None:
@@ -191,7 +203,7 @@ def _grouped(axes: Any, rows: list[list[Any]]) -> None:
             ecolor=OUTLINE,
             error_kw={"linewidth": 0.8},
             label=driver,
-            color=(OTHERS, OURS, "#8fa8c8")[number],
+            color=(OTHERS, OURS, "#4f8f4f", "#8fa8c8", "#5f7fa8")[number],
             edgecolor=OUTLINE,
             linewidth=0.6,
         )
@@ -202,7 +214,7 @@ def _grouped(axes: Any, rows: list[list[Any]]) -> None:
 
 def _features(tables: Tables, figures: Mapping[str, Any]) -> None:
     _, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6))
-    rows = tables["calls"]
+    rows = tables["calls"]["rows"]
     begins = [0.0] * len(rows)
     for number, what in enumerate(("RequestAddress", "CreateEndpoint", "Join")):
         heights = [row[1 + number] for row in rows]
@@ -211,16 +223,16 @@ def _features(tables: Tables, figures: Mapping[str, Any]) -> None:
             color=_COLOURS[number], edgecolor=OUTLINE, linewidth=0.6,
         )  # fmt: skip
         begins = [begin + height for begin, height in zip(begins, heights, strict=True)]
-    left.set_title("The calls of a start")
+    left.set_title("Calls of a start")
     left.set_xlabel("ms")
     left.legend(frameon=False)
-    rows = tables["starts"]
+    rows = tables["starts"]["rows"]
     right.barh(
         [row[0] for row in rows], [row[1] for row in rows],
         xerr=[[row[1] - row[2] for row in rows], [row[3] - row[1] for row in rows]],
         ecolor=OUTLINE, error_kw={"linewidth": 0.8}, color=OURS, edgecolor=OUTLINE, linewidth=0.6,
     )  # fmt: skip
-    right.set_title("A start by Docker Engine")
+    right.set_title("Start by Docker Engine")
     right.set_xlabel("ms")
     right.set_yticks([])
     for axes in (left, right):

@@ -94,7 +94,7 @@ def outliers(
     """Describe the slowest calls, and how many are as slow."""
     slow = sum(each * 1000 > OUTLIER for each in latencies)
     measurement.figure(f"slowest of the {what}, 1 caller", max(latencies) * 1000, "ms", wanted)
-    measurement.figure(f"{what} above {OUTLIER:g} ms, 1 caller", 1e6 * slow / len(latencies), "in a million")
+    measurement.figure(f"{what} above {OUTLIER:g} ms, 1 caller", 1e6 * slow / len(latencies), "per million")
 
 
 COLUMNS = ("call", "p50 ms", "p99 ms", "max ms", "calls")
@@ -124,15 +124,19 @@ def run(measurement: Measurement) -> None:
             computing.add(converse(bare_path, [until(measurement.seconds, ask_for_nothing)]))
             proven.add(lives(plugin.socket, 1, measurement.seconds / 4, with_mac=True))
     measurement.figure(
-        "the kernel alone, one socket", spread([each for some in floors.values() for each in some]), "pairs/s"
+        "kernel alone, one netlink socket",
+        spread([each for some in floors.values() for each in some]),
+        "pairs/s",
     )
     for callers in CALLERS:
         told = f"{callers} caller{'s' if callers > 1 else ''}"
-        measurement.figure(f"lives, {told}", spread(rates[callers]), "a second")
+        measurement.figure(f"lives, {told}", spread(rates[callers]), "per second")
         ratio = of_pairs(rates[callers], floors[callers])
-        measurement.figure(f"lives, {told}, beside the kernel", ratio, "times", WANTED.get(callers))
+        measurement.figure(
+            f"lives, {told}, compared with the kernel alone", ratio, "times", WANTED.get(callers)
+        )
         rows = [milliseconds(method, each) for method, each in timings[callers].latencies.items()]
-        measurement.table(f"calls-{callers}", f"Each call, from {told}", COLUMNS, rows)
+        measurement.table(f"calls-{callers}", f"Latency of each call, {told}", COLUMNS, rows)
     alone = timings[1].latencies
     for method, each in alone.items():
         name = method.partition(".")[2]
@@ -140,12 +144,16 @@ def run(measurement: Measurement) -> None:
     everything = [each for some in alone.values() for each in some]
     outliers(measurement, "calls", everything, at_most(OUTLIER))
     nothing = computing.latencies[METHOD]
-    measurement.figure("a program that only computes, 1 caller, median", percentile(nothing, 50) * 1000, "ms")
-    measurement.figure("a program that only computes, 1 caller, p99", percentile(nothing, 99) * 1000, "ms")
+    measurement.figure(
+        "call of a program that only computes, 1 caller, median", percentile(nothing, 50) * 1000, "ms"
+    )
+    measurement.figure(
+        "call of a program that only computes, 1 caller, p99", percentile(nothing, 99) * 1000, "ms"
+    )
     outliers(measurement, "calls of a program that only computes", nothing)
     rows = [milliseconds(method, each) for method, each in proven.latencies.items()]
     measurement.table(
-        "calls-mac", "Each call, from 1 caller, of a container with --mac-address", COLUMNS, rows
+        "calls-mac", "Latency of each call, 1 caller, containers with --mac-address", COLUMNS, rows
     )
     measurement.notes += [
         "A program that only computes has neither disk, links, threads nor memory to collect: it shows how late the machine "

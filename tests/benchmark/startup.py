@@ -49,9 +49,9 @@ def starts(measurement: Measurement, lan: Lan, rows: list[list[Cell]]) -> None:
     for there in ENDPOINTS:
         rows.append([there, spread(times[there]).median, spread(rests[there]).median])
         measurement.figure(
-            f"first answer, {there:,} endpoints in state", spread(times[there]), "s", at_most(WANTED[there])
+            f"first reply, {there:,} endpoints in state", spread(times[there]), "s", at_most(WANTED[there])
         )
-    measurement.figure("memory at rest, empty state", spread(rests[0]), "MB", at_most(70))
+    measurement.figure("idle memory, empty state", spread(rests[0]), "MB", at_most(70))
 
 
 def idle(measurement: Measurement, plugin: Plugin) -> None:
@@ -62,10 +62,13 @@ def idle(measurement: Measurement, plugin: Plugin) -> None:
     before, woken, began = processor_seconds(pid), wake_ups(pid), time.monotonic()
     time.sleep(seconds)
     taken = time.monotonic() - began
-    told = f"idle, with {ENDPOINTS[1]:,} endpoints"
-    measurement.figure(f"{told}, woken", (wake_ups(pid) - woken) / taken, "times a second", at_most(1))
+    told = f"idle, {ENDPOINTS[1]:,} endpoints"
+    measurement.figure(f"{told}, wake-ups", (wake_ups(pid) - woken) / taken, "per second", at_most(1))
     measurement.figure(
-        f"{told}, processor", 100 * (processor_seconds(pid) - before) / taken, "% of one", at_most(1)
+        f"{told}, processor time",
+        100 * (processor_seconds(pid) - before) / taken,
+        "% of one core",
+        at_most(1),
     )
 
 
@@ -89,13 +92,13 @@ def many_lives(measurement: Measurement, lan: Lan) -> None:
             measurement.say(f"{done} of {number} lives, {memory(pid).resident / 1e6:.0f} MB")
             warm = memory(pid).resident if len(rows) == 1 else warm
     measurement.table(
-        "lives", "Memory and files after so many lives", ("lives", "memory MB", "open files"), rows
+        "lives", "Memory and open files, by the number of lives", ("lives", "memory MB", "open files"), rows
     )
     grown = float(rows[-1][1]) - warm / 1e6
-    told = f"memory grown from the first tenth of {number:,} lives to the last"
+    told = f"memory growth from {number // 10:,} to {number:,} lives"
     measurement.figure(told, grown, "MB", at_most(5))
     measurement.figure(
-        "open files grown by then", float(rows[-1][2]) - float(rows[1][2]), "files", at_most(0)
+        "growth of open files meanwhile", float(rows[-1][2]) - float(rows[1][2]), "files", at_most(0)
     )
 
 
@@ -110,13 +113,13 @@ def run(measurement: Measurement) -> None:
     with Lan() as lan:
         starts(measurement, lan, rows)
         many_lives(measurement, lan)
-    columns = ("endpoints in state", "first answer s", "memory at rest MB")
-    measurement.table("starts", "From the start of the program to its first answer", columns, rows)
+    columns = ("endpoints in state", "first reply s", "idle memory MB")
+    measurement.table("starts", "Time from the start of the process to its first reply", columns, rows)
 
 
 PART = Part(
     "startup",
-    "time to the first answer, memory, files and idle processor time",
+    "time to the first reply, memory, open files and idle processor time",
     run,
     lambda _: missing_for_lan(),
 )

@@ -2,7 +2,10 @@
 
 import pytest
 
+from tests.benchmark import breakdown
 from tests.benchmark.addresses import POOLS, calls, filled
+from tests.benchmark.engine import BUILTIN
+from tests.benchmark.part import Measurement
 from tests.benchmark.protocol import QUIET, create_network, floor, lives, lives_a_second
 from tests.benchmark.startup import stopped
 from tests.lab.lan import Lan
@@ -41,3 +44,20 @@ def test_service_is_filled_with_endpoints(lan: Lan) -> None:
     with stopped(lan, 20) as plugin:
         plugin.start()
         assert "(networks: 1, endpoints: 20)" in plugin.log()
+
+
+@pytest.mark.one_engine
+def test_breakdown_of_a_connect_adds_up(engine_version: str) -> None:
+    measurement = Measurement("breakdown", True, 0.5, engine_version, print)
+    if missing := breakdown.PART.missing(measurement):
+        pytest.skip(missing)
+    breakdown.run(measurement)
+    tables = {table.name: table for table in measurement.tables}
+    for name in ("connect", "disconnect", "start"):
+        *pieces, total = tables[name].rows
+        for column, side in enumerate(breakdown.SIDES, start=1):
+            values = {str(row[0]): float(row[column]) for row in pieces}
+            assert sum(values.values()) == pytest.approx(float(total[column]))
+            assert values[breakdown.NETLINK] > 0
+            assert (values["SQLite commit"] > 0) == (side is not BUILTIN)
+    assert set(breakdown.CALLS) <= set(tables["calls"].columns)
