@@ -73,16 +73,16 @@ def detect(
         # Cause: --host-interface is not set, and the host has no default route to take it from. Remedy: set
         # --host-interface, or -o parent= for each network.
         hints.append(
-            "host interface: unknown, since there is no default route; networks without -o parent= will be internal: set "
+            "host interface: unknown, because there is no default route; networks without -o parent= will be internal; set "
             "--host-interface, or -o parent= for each network"
         )
     link = find(interface) if interface is not None else None
     if interface is not None and link is None:
-        # Cause: the name is misspelt, or the NIC does not exist yet. Remedy: correct --host-interface, or restart
-        # the service when the NIC exists.
+        # Cause: the name is misspelt, or the NIC does not exist yet. Remedy: correct --host-interface, or restart the
+        # service once the NIC exists.
         hints.append(
             f"host interface {interface}: does not exist; {_interfaces(interface, names())}correct --host-interface, or "
-            "restart the service when it exists, to learn its subnet and gateway"
+            f"restart the service once {interface} exists, so that it detects the subnet and the gateway"
         )
     subnets, gateways, excluded = list(config.subnets), list(config.gateways), list(config.excluded)
     if link is not None and interface is not None:
@@ -98,7 +98,7 @@ def detect(
     for ip_range in config.ip_ranges:
         fitting = [each for each in subnets if each.version == ip_range.version]
         if not fitting:
-            reasons.append(f"--ip-range {ip_range} has no effect: no IPv{ip_range.version} subnet is known")
+            reasons.append(f"--ip-range {ip_range}: no effect, no IPv{ip_range.version} subnet is known")
         elif not ip_range.subnet_of(fitting[0]):  # type: ignore[arg-type]
             raise RequestRefused(
                 f"--ip-range {ip_range} is not in subnet {fitting[0]}: use a part of that subnet, or set the "
@@ -144,7 +144,7 @@ def _fill_family(
             reasons.append(f"subnet {subnet}: from the address of {interface}")
         elif gateway is not None:
             reasons.append(
-                f"no IPv{version} subnet: gateway {gateway} is in no subnet of {interface}; specify --macvlan-subnet"
+                f"gateway {gateway}: in no subnet of {interface}, so no IPv{version} subnet is known; set --macvlan-subnet"
             )
     if gateway is not None:
         reasons.append(f"gateway {gateway}: as configured")
@@ -162,23 +162,25 @@ def _interfaces(wrong: str, names: Sequence[str]) -> str:
 
 
 def _hints(link: LinkFacts) -> list[str]:
-    hints = []
+    hints, interface = [], link.name
     if link.is_wireless:
         # Cause: the host interface is a Wi-Fi NIC. Remedy: use a wired NIC.
         hints.append(
-            f"{link.name} is a Wi-Fi interface: access points drop frames of MAC addresses that did not associate "
-            "with them, so containers cannot reach the LAN; use a wired NIC"
+            f"host interface {interface}: a Wi-Fi NIC, and access points drop frames of MAC addresses that did not "
+            "associate with them, so containers cannot reach the LAN; use a wired NIC"
         )
     if link.bridge is not None:
         # Cause: the host interface belongs to a bridge. Remedy: set --host-interface to the bridge.
         hints.append(
-            f"{link.name} is a port of bridge {link.bridge}, which takes its frames: use --host-interface={link.bridge}"
+            f"host interface {interface}: a port of bridge {link.bridge}, which takes its frames; use "
+            f"--host-interface={link.bridge}"
         )
     if link.driver in _ONE_MAC_DRIVERS:
         # Cause: the host is a virtual machine, and its host interface is a virtual NIC. Remedy: allow MAC
         # spoofing or promiscuous mode on its port of the virtual switch if containers cannot reach the LAN.
         hints.append(
-            f"{link.name} is a virtual NIC of {_ONE_MAC_DRIVERS[link.driver]}: many virtual switches pass the frames "
-            "of one MAC address only; allow MAC spoofing or promiscuous mode on its port if containers cannot reach the LAN"
+            f"host interface {interface}: a virtual NIC of {_ONE_MAC_DRIVERS[link.driver]}, and many virtual switches pass "
+            "the frames of one MAC address only; allow MAC spoofing or promiscuous mode on its port if containers cannot "
+            "reach the LAN"
         )
     return hints

@@ -429,10 +429,10 @@ def grouped_options() -> Iterator[tuple[str, list[ServiceOption]]]:
 
 
 def misspelt_variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Each variable that is no option's but nearly, with a question that names the one that may have been meant."""
+    """Each variable that is no option's but nearly, with the one that may have been meant."""
     known = {variable_of(spelling): spelling for option in OPTIONS for spelling in option.spellings}
     for variable in environment:
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:
             near = nearest(variable.removeprefix(ENVIRONMENT_PREFIX).replace("_", "-"), known.values())
             if near:
-                yield variable, f"did you mean {variable_of(near)}?"
+                yield variable, variable_of(near)

@@ -181,13 +181,13 @@ def makeService(options: Options) -> MacvlanService:
 
     _handle_signals(cast(Any, reactor))
     cast(Any, reactor).callWhenRunning(_spare_garbage_collection)
-    for variable, question in misspelt_variables(os.environ):
-        # Cause: the name of a variable is misspelt, so it has no effect. Remedy: correct it, in
-        # /etc/default/macvlan-twisted for the systemd unit.
+    for variable, suggestion in misspelt_variables(os.environ):
+        # Cause: the name of a variable is misspelt, so it has no effect. Remedy: correct the name; the systemd unit
+        # reads it from ``/etc/default/macvlan-twisted``.
         _log.warn(
-            "environment variable {variable}: no such option; {question}",
+            "environment variable {variable}: does not match any option; did you mean {suggestion}?",
             variable=variable,
-            question=question,
+            suggestion=suggestion,
         )
     daemon_start = DaemonStart()
     if options.parent is not None and not options.parent.get("nodaemon", True):

@@ -99,7 +99,7 @@ _PLACEHOLDERS = {
 }
 
 
-_SUBJECTS = {"subject": "container CONTAINER", "below": ", because LINK is absent"}
+_SUBJECTS = {"subject": "container CONTAINER", "because": ", because LINK is absent"}
 
 
 @frozen

@@ -274,8 +274,8 @@ async def warn_of_stale_sandboxes(
     await deferLater(clock, 3 * CONFIRMATION_DELAY)
     left = empty & await run_in_thread(unused_sandboxes, directory)
     if left:
-        # Cause: an engine was killed and left network namespaces mounted; links in them keep parents busy.
-        # Remedy: run macvlan-twisted sandboxes, which shows what to remove.
+        # Cause: an engine was killed and left network namespaces mounted; links in them keep parents busy. Remedy: run
+        # ``macvlan-twisted sandboxes``, which shows what to remove.
         _log.warn(
             "stale sandboxes: {number} mounted without a process ({paths}); list them with: macvlan-twisted "
             "sandboxes",

@@ -350,9 +350,9 @@ class Lease:
     def _log_error(self, action: str, error: Exception) -> None:
         """Call it while *error* is handled: a traceback is logged unless the error is one of ours."""
         if isinstance(error, MacvlanError):
-            # Cause: the kernel refused, or writing the state failed. ACTION is to renew or regain the lease, to save the
-            # renewed lease, or to change the container's address; the plugin tries again. Remedy: see the reason in
-            # the line.
+            # Cause: the kernel refused, or writing the state failed. ACTION is to renew or regain the lease, to save
+            # the renewed lease, or to change the container's address; the plugin tries again. Remedy: see the reason
+            # in the line.
             _log.error(
                 "DHCP {parent} {mac}: cannot {action} ({reason})",
                 **self._subject,

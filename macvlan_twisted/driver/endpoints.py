@@ -295,7 +295,7 @@ class EndpointRemoval:
         name = await self._macvlan_links.retire_unknown(endpoint_id)
         if name:
             _log.debug(
-                "endpoint {endpoint}: link {link} removed, which was not in state",
+                "endpoint {endpoint}: link {link} removed, which was not in the state",
                 link=name,
                 endpoint=endpoint_id[:12],
             )
@@ -314,10 +314,10 @@ class EndpointRemoval:
             with suppress(StateError):
                 await self._addresses.release(endpoint, self._registry.networks.get(endpoint.network_id))
                 await self._host_access.disconnect(endpoint)
-            # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the next
-            # start finishes the removal.
+            # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the plugin
+            # finishes the removal at its next start.
             _log.error(
-                "endpoint {endpoint}: cannot erase it from state ({reason})",
+                "endpoint {endpoint}: cannot be deleted from the state ({reason})",
                 endpoint=endpoint.short_id,
                 reason=str(failure),
             )

@@ -57,7 +57,7 @@ class MacvlanLinks:
         except LinkError as failure:
             if failure.errno not in _NEVER_SHOWN:
                 raise
-            _log.debug("links in other namespaces: cannot be listed ({reason})", reason=str(failure))
+            _log.debug("links in other network namespaces: cannot be listed ({reason})", reason=str(failure))
             return None
         return frozenset(mark for link in links for mark in (link.alias, link.mac) if mark)
 

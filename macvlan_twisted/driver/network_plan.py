@@ -88,11 +88,11 @@ class NetworkPlanner:
         if not subnets or network.internal:
             return
         # Cause: the network has no --ipam-driver. Docker's own IPAM does not see other hosts; an address that
-        # is in use is noticed only when a container starts with it. Remedy: create the network with
-        # --ipam-driver macvlan-twisted.
+        # is in use is noticed only when a container starts with it. Remedy: remove the network and create it again
+        # with --ipam-driver macvlan-twisted.
         _log.warn(
-            "network {network}: created without --ipam-driver {plugin}, so Docker hands out addresses of {subnets} without "
-            "asking the LAN",
+            "network {network}: created without --ipam-driver {plugin}, so Docker assigns addresses from {subnets} without "
+            "checking whether they are in use on the LAN",
             network=network.short_id,
             plugin=self._config.plugin_name,
             subnets=", ".join(map(str, subnets)),
@@ -110,8 +110,8 @@ class NetworkPlanner:
         for pool in (each.pool for each in network.subnets if each.pool.prefixlen):
             family = [each for each in own if each.version == pool.version]
             if family and not any(each in pool for each in family):
-                # Cause: a typing error, or a second subnet on the same LAN. Remedy: create the network with the LAN's subnet;
-                # a second subnet works if a router on the LAN has an address in it.
+                # Cause: a typing error, or a second subnet on the same LAN. Remedy: remove the network and create it
+                # again with the LAN's subnet; a second subnet works if a router on the LAN has an address in it.
                 _log.warn(
                     "network {network}: subnet {subnet} is not the subnet of parent {parent}, which has {addresses}",
                     network=network.short_id,
@@ -129,7 +129,7 @@ class NetworkPlanner:
         if network.internal:
             return
         lacking = [each for each in network.subnets if each.gateway is None and each.pool.prefixlen]
-        names = (
+        dns = (
             ", and Docker Engine 29 resolves only the names of other containers for them (SERVFAIL)"
             if len(lacking) == len(network.subnets)
             else ""
@@ -137,25 +137,27 @@ class NetworkPlanner:
         routers = [(each.pool, self._config.gateway_for(each.pool)) for each in lacking]
         for pool, router in routers:
             if router is not None:
-                # Cause: another IPAM driver manages the addresses, and the network was created without --gateway.
-                # Remedy: create the network with --gateway and the router's address.
+                # Cause: another IPAM driver manages the addresses, and the network was created without --gateway. DNS
+                # says that Docker Engine 29 resolves only names of containers then. Remedy: remove the network and
+                # create it again with --gateway and the router's address.
                 _log.warn(
-                    "network {network}: no gateway for {pool}, so its containers have no default route{names}, and "
-                    "Docker's own IPAM may assign the router's address {router} to a container; create it with "
-                    "--gateway {router}",
+                    "network {network}: no gateway in subnet {subnet}, so its containers have no default route{dns}, and "
+                    "Docker's own IPAM may assign the router's address {router} to a container; remove it and create it "
+                    "again with --gateway {router}",
                     network=network.short_id,
-                    pool=pool,
-                    names=names,
+                    subnet=pool,
+                    dns=dns,
                     router=router,
                 )
-        if names and lacking and not any(router for _, router in routers):
-            # Cause: no subnet of the network has a gateway. Remedy: create the network with --gateway, or
-            # with --internal if it needs none.
+        if dns and lacking and not any(router for _, router in routers):
+            # Cause: no subnet of the network has a gateway. DNS says that Docker Engine 29 resolves only names of
+            # containers then. Remedy: remove the network and create it again with --gateway,
+            # or with --internal if it needs none.
             _log.warn(
-                "network {network}: no gateway, so its containers have no default route{names}; create it with "
-                "--gateway",
+                "network {network}: no gateway, so its containers have no default route{dns}; remove it and create it "
+                "again with --gateway",
                 network=network.short_id,
-                names=names,
+                dns=dns,
             )
 
 
@@ -174,9 +176,8 @@ def plan_network(
     """
     mode = options.mode or config.mode
     if config.host_access and options.host_access is None and mode != MacvlanMode.BRIDGE:
-        # Cause: the kernel passes frames between the host's link and containers in mode bridge only.
-        # Remedy: create the network with -o macvlan_mode=bridge, or with -o host_access=false to silence
-        # this.
+        # Cause: the kernel passes frames between the host's link and containers in mode bridge only. Remedy: remove the
+        # network and create it again with -o macvlan_mode=bridge, or with -o host_access=false to silence this.
         _log.warn(
             "network {network}: no host access, mode {mode} does not allow it (--host-access is on)",
             network=request.network_id[:12],
@@ -189,11 +190,11 @@ def plan_network(
         raise RequestRefused("-o host_address needs host access: add -o host_access=true")
     plan = plan_parent(request.network_id, options, request.internal, config.host_interface, links)
     if plan.on_dummy and not request.internal:
-        # Cause: neither -o parent= nor --host-interface names a NIC, and there is no default route. Remedy:
-        # create the network with -o parent=, or start the plugin with --host-interface.
+        # Cause: neither -o parent= nor --host-interface names a NIC, and there is no default route. Remedy: remove the
+        # network and create it again with -o parent=, or after a start of the plugin with --host-interface.
         _log.warn(
-            "network {network}: internal, on a dummy link, as there is no parent; create it with -o parent=, "
-            "or start the plugin with --host-interface",
+            "network {network}: internal, on a dummy link, because there is no parent; remove it and create it again with "
+            "-o parent=, or after a start of the plugin with --host-interface",
             network=request.network_id[:12],
         )
     mtu = options.mtu or config.mtu
@@ -201,9 +202,9 @@ def plan_network(
         if link.name == plan.parent or any(link.name == step.lower for step in plan.vlan_steps):
             refuse_unfit(link, options.allow_wireless_parent, mtu)
         if link.name == plan.parent and not link.up and not plan.vlan_steps:
-            # Cause: the NIC was not brought up. Remedy: run ip link set PARENT up.
+            # Cause: the NIC was not brought up. Remedy: run ``ip link set PARENT up``.
             _log.warn(
-                "parent {parent}: down, so containers on it reach nobody; bring it up: ip link set {parent} up",
+                "parent {parent}: down, so containers on it have no network; run: ip link set {parent} up",
                 parent=link.name,
             )
     return network_on(plan, request, options, config, dhcp_readdress)

@@ -100,8 +100,8 @@ class NetworkSetup:
         except StateError as failure:
             failures = [str(failure)]
         for each in failures + await self._undo(network):
-            # Cause: the kernel refused, or writing the state failed. Remedy: see the reason in the line; the
-            # next start of the plugin finishes it.
+            # Cause: the kernel refused, or writing the state failed. Remedy: see the reason in the line; the plugin
+            # finishes it at its next start.
             _log.error(
                 "network {network}: cannot undo its creation completely ({reason})",
                 network=network.short_id,
@@ -217,12 +217,12 @@ class Networks:
             network = await self._setup.make(network, requested)
             await self._planner.warn(network)
         _log.info(
-            "network {network}: created on parent {parent}, mode {mode}, subnet {subnet}{host}",
+            "network {network}: created on parent {parent}, mode {mode}, subnet {subnet}{host_addresses}",
             network=network.short_id,
             parent=network.parent,
             mode=network.mode,
             subnet=", ".join(str(each.pool) for each in network.subnets) or "none",
-            host=f", host address {', '.join(map(str, network.host_addresses))}"
+            host_addresses=f", host address {', '.join(map(str, network.host_addresses))}"
             if network.host_addresses
             else "",
         )

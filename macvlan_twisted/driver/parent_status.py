@@ -65,12 +65,12 @@ class ParentStatus:
         since = self._seconds() if before is None else before.since
         self._absent[parent] = _Absence(absence.missing, since)
         self._unusable.pop(parent, None)
-        # Cause: the NIC was removed or renamed, or its driver is not loaded yet. Remedy: bring it back
-        # under its name; nothing else is needed.
+        # Cause: the NIC was removed or renamed, or its driver is not loaded yet; for a VLAN, that may be the NIC
+        # below it. Remedy: restore it under the same name; nothing else is needed.
         _log.warn(
-            "parent {parent}: absent{below}; containers on it can start when it is back (networks: {networks})",
+            "parent {parent}: absent{because}; containers on it can start when it is back (networks: {networks})",
             parent=parent,
-            below=_below(parent, absence.missing),
+            because=_below(parent, absence.missing),
             networks=networks,
         )
 

@@ -260,10 +260,12 @@ class Parents:
         try:
             await self._registry.erase_made_link(name)
         except StateError as failure:
-            # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the next
-            # start erases it.
+            # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the plugin tries
+            # again at its next start.
             _log.error(
-                "parent {parent}: cannot erase it from state ({reason})", parent=name, reason=str(failure)
+                "parent {parent}: cannot be deleted from the state ({reason})",
+                parent=name,
+                reason=str(failure),
             )
 
     async def _drop_unused(self, network: Network) -> None:
@@ -293,11 +295,11 @@ class Parents:
             return
         strangers = await self._strangers()
         if strangers:
-            # Cause: state was rebuilt without the networks of another engine. Remedy: remove those
-            # containers, then restart the plugin.
+            # Cause: the state was rebuilt from one engine, and the networks of another engine are missing from it.
+            # Remedy: remove the containers of these endpoints, then restart the plugin.
             _log.warn(
-                "parents {links}: kept although no network in state needs them; unknown containers may use them "
-                "(endpoints {endpoints})",
+                "parents {links}: not removed although no network in the state uses them; containers of another engine may "
+                "use them (endpoints {endpoints})",
                 links=", ".join(sorted(self._made.keys() - used)),
                 endpoints=", ".join(each[:12] for each in strangers),
             )
@@ -306,9 +308,10 @@ class Parents:
             try:
                 await self._drop_if_unused(name)
             except LinkError as failure:
-                # Cause: another program uses the link, or the kernel refused. Remedy: remove what uses it; the next start removes it.
+                # Cause: another program uses the link, or the kernel refused. Remedy: remove what uses it; the plugin
+                # removes the link at its next start.
                 _log.warn(
-                    "parent {parent}: kept although no network uses it ({reason})",
+                    "parent {parent}: not removed although no network uses it ({reason})",
                     parent=name,
                     reason=str(failure),
                 )
@@ -319,7 +322,7 @@ class Parents:
         try:
             elsewhere = await self._links.elsewhere()
         except LinkError as failure:
-            _log.debug("links in other namespaces: cannot be listed ({reason})", reason=str(failure))
+            _log.debug("links in other network namespaces: cannot be listed ({reason})", reason=str(failure))
             return []
         found = {each.alias.removeprefix(prefix) for each in elsewhere if each.alias.startswith(prefix)}
         return sorted(found - self._registry.endpoints.keys())
@@ -336,9 +339,9 @@ class Parents:
                 return
             present = await self._links.find(name)
             if present is not None and not self._links.is_ours(present):
-                # Cause: somebody removed the plugin's VLAN or dummy link and created another one with the
-                # same name. Remedy: none needed; remove the link if nobody uses it.
-                _log.warn("parent {parent}: kept, another link has this name now", parent=name)
+                # Cause: another program removed the plugin's VLAN or dummy link and created another one with the same
+                # name. Remedy: none needed; remove the link if it is not in use.
+                _log.warn("parent {parent}: not removed, another link has this name now", parent=name)
             elif present is not None:
                 await self._sockets.vacate(name)
                 await self._links.deletions_finished()

@@ -98,12 +98,12 @@ class Readdressing:
         if endpoint is None or network is None:
             return False  # not created yet, or just deleted
         if not network.dhcp_readdress:
-            # Cause: the server insists on another address, and -o dhcp_readdress=true is not set. Remedy:
-            # restart the container, reserve its address on the server, or create the network with -o
-            # dhcp_readdress=true.
+            # Cause: the server insists on another address, and the network was created without -o dhcp_readdress=true.
+            # Remedy: restart the container, reserve the address for the MAC on the server, or remove the network and
+            # create it again with -o dhcp_readdress=true.
             _log.error(
                 "DHCP {parent} {mac}: container still uses {old} although the server assigns {new} (endpoint "
-                "{endpoint}); restart the container, or make the server assign {old} to {mac}",
+                "{endpoint}); restart the container, or reserve {old} for {mac} on the server",
                 parent=parent,
                 mac=old.mac,
                 endpoint=endpoint.short_id,
@@ -127,8 +127,8 @@ class Readdressing:
         if is_default or any(each.dhcp_readdress for each in self._registry.networks.values()):
             lacking = await self._sandboxes.lacking()
             if lacking:
-                # Cause: the plugin may not enter containers' network namespaces. Remedy: grant what the
-                # reason names.
+                # Cause: the plugin lacks the permission to enter the network namespaces of containers. Remedy: grant
+                # the permission that the reason names.
                 _log.warn("dhcp_readdress=true: no effect ({reason})", reason=lacking)
         for record in leases.half_moved():
             endpoint = self._endpoint_of(
@@ -223,8 +223,8 @@ class Readdressing:
             try:
                 await step
             except MacvlanError as failure:
-                # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the
-                # next start finishes the change.
+                # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the plugin
+                # finishes the change at its next start.
                 _log.error(
                     "endpoint {endpoint}: cannot save its changed address ({reason})",
                     endpoint=endpoint.short_id,
@@ -241,14 +241,14 @@ def _log_move(moved: Endpoint, mac: str, old: IPInterface | None, lost: Iterable
     # restart the container if Docker is to show the new address.
     _log.warn(
         "DHCP {parent} {mac}: container's address changed from {old} to {new}, Docker still shows "
-        "{shown}{lost} (endpoint {endpoint})",
+        "{shown}{lost_routes} (endpoint {endpoint})",
         parent=moved.parent,
         mac=mac,
         endpoint=moved.short_id,
         old=old,
         new=moved.address,
         shown=moved.reported_address,
-        lost="".join(f"; its route {each} is lost" for each in lost),
+        lost_routes="".join(f"; its route {each} is lost" for each in lost),
     )
 
 

@@ -86,10 +86,10 @@ async def ensure_network(
     :param clock: ``IReactorTime``
     """
     if not config.subnets:
-        # Cause: --create-network needs a subnet, and the host interface has no address. Remedy: start with
+        # Cause: --create-network needs a subnet, and the host interface has no address. Remedy: start the plugin with
         # --macvlan-subnet and --gateway.
         _log.error(
-            "network {network}: not created, because no subnet is known; start with --macvlan-subnet and --gateway",
+            "network {network}: not created, because no subnet is known; start the plugin with --macvlan-subnet and --gateway",
             network=name,
         )
         return
@@ -108,8 +108,8 @@ async def ensure_network(
         except EngineError as refusal:
             if str(refusal) != last_error:
                 last_error = str(refusal)
-                # Cause: the engine refuses or does not answer; it is tried again. Remedy: see the reason in
-                # the line.
+                # Cause: the engine refuses or does not answer; the plugin tries again. Remedy: see the reason in the
+                # line.
                 _log.error("network {network}: not created yet ({reason})", network=name, reason=last_error)
         else:
             _log.info("network {network}: created in the engine ({id})", network=name, id=network_id[:12])
@@ -123,18 +123,18 @@ def _log_missing_subnets(name: str, config: Config) -> None:
     subnets, left_out = subnets_for(config)
     for subnet in left_out:
         _log.info(
-            "network {network}: created without subnet {subnet}, no gateway in it is known; to have it, "
-            "remove the network and start with --gateway=ADDRESS",
+            "network {network}: created without subnet {subnet}, no gateway in it is known; to include the subnet, remove "
+            "the network and start the plugin with --gateway=ADDRESS",
             network=name,
             subnet=str(subnet),
         )
     for subnet in subnets:
         if config.gateway_for(subnet) is None:
-            # Cause: the host has no default route through that subnet. Remedy: remove the network, and
-            # start with --gateway and the router's address.
+            # Cause: the host has no default route through that subnet. Remedy: remove the network, and start the plugin
+            # with --gateway and the router's address.
             _log.warn(
-                "network {network}: no gateway in subnet {subnet} is known, and engines before 28 make one up; "
-                "remove the network and start with --gateway=ADDRESS",
+                "network {network}: no gateway in subnet {subnet} is known, and engines before 28 choose one themselves; "
+                "remove the network and start the plugin with --gateway=ADDRESS",
                 network=name,
                 subnet=str(subnet),
             )

@@ -65,7 +65,7 @@ class AddressRequests:
             self._selection.refuse_taken(pool, address, requested.purpose)
             allocation = Allocation(pool.pool_id, address, requested.purpose.value)
             await self._allocations.allocate(pool, allocation, advances=False)
-            _log_allocated(pool, address, f"as {requested.purpose.value}", request.endpoint_name)
+            _log_allocated(pool, address, requested.purpose.value, request.endpoint_name)
         return pool.with_length(address)
 
     async def release_address(self, request: ReleaseAddress) -> None:
@@ -123,7 +123,7 @@ class ContainerAddresses:
         stored_name = "" if pool.identity == IdentitySource.RANDOM else name
         allocation = Allocation(pool.pool_id, address, Purpose.ENDPOINT.value, stored_name, mac, is_chosen)
         await self._allocations.allocate(pool, allocation, advances)
-        _log_allocated(pool, address, f"as {Purpose.ENDPOINT.value}", name)
+        _log_allocated(pool, address, Purpose.ENDPOINT.value, name)
         return address
 
     def _refuse_unavailable(self, pool: Pool, address: IPAddress) -> None:
@@ -162,7 +162,7 @@ class ContainerAddresses:
         except BaseException:
             await self._leases.release_address(pool.lan_parent, address)
             raise
-        _log_allocated(pool, address, "by DHCP", name)
+        _log_allocated(pool, address, f"DHCP, {Purpose.ENDPOINT.value}", name)
         return address
 
     def _mac_for_lease(self, pool: Pool, name: str) -> str:
@@ -178,11 +178,12 @@ class ContainerAddresses:
         return self._macs.mac_for_lease(pool, "")
 
 
-def _log_allocated(pool: Pool, address: IPAddress, how: str, name: str) -> None:
+def _log_allocated(pool: Pool, address: IPAddress, purpose: str, name: str) -> None:
+    """:param name: the container's; empty if it is unknown."""
     _log.debug(
-        "address {address}: allocated from pool {pool} {how}{name}",
+        "address {address}: allocated from pool {pool} ({purpose})",
         address=address,
         pool=pool.described(),
-        how=how,
-        name=f" for {name}" if name else "",
+        purpose=f"{purpose} of container {name}" if name else purpose,
+        **({"container": name} if name else {}),
     )

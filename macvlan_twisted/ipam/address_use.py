@@ -216,8 +216,8 @@ class PreviousRuns:
         try:
             await self._release(pool, previous)
         except MacvlanError as failure:  # the container gets another address, and the reconciler tries again
-            # Cause: the kernel refused, or writing the state failed. Remedy: none needed; the container gets
-            # another address, and the release is tried again.
+            # Cause: the kernel refused, or writing the state failed. Remedy: none needed; the container gets another
+            # address, and the plugin tries again to release this one.
             _log.warn(
                 "container {container}: cannot release address {address} of its previous run ({reason})",
                 container=name,

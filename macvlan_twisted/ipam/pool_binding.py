@@ -268,10 +268,10 @@ class PoolBinding:
     async def _move(self, pool: Pool, parent: str) -> Pool:
         """Log errors instead of raising them: the kernel may have the network already, and the engine would not delete it."""
         _log.info(
-            "pool {pool}: probes addresses on {parent}, the network's parent, instead of {other}; add "
-            "--ipam-opt parent={parent} if networks on it are to share addresses",
+            "pool {pool}: probes addresses on {parent}, the network's parent, instead of {other_parent}; add "
+            "--ipam-opt parent={parent} if several networks on {parent} are to share this subnet",
             pool=pool.described(),
-            other=pool.parent or "no parent",
+            other_parent=pool.parent or "no parent",
             parent=parent,
         )
         moved = evolve(pool, network_parent=parent)
@@ -288,8 +288,8 @@ class PoolBinding:
         try:
             await self._selection.disuse_lan(pool)
         except LinkError as failure:
-            # Cause: the kernel refused to remove the plugin's link. Remedy: none needed; the next start
-            # removes it.
+            # Cause: the kernel refused to remove the plugin's link. Remedy: none needed; the plugin removes it at its
+            # next start.
             _log.error(
                 "pool {pool}: cannot stop using parent {parent} ({reason})",
                 pool=pool.described(),
@@ -368,8 +368,8 @@ class PoolBinding:
                 await self._pools.save_pool(change(pool))
             except StateError as failure:
                 # The next observation stores it. Until then, the reconciler releases nothing of the pool.
-                # Cause: writing the state failed; it is tried again. Remedy: free space on the disk of the
-                # state directory.
+                # Cause: writing the state failed; the plugin tries again. Remedy: free space on the disk of the state
+                # directory.
                 _log.error(
                     "pool {pool}: cannot save which network it belongs to ({reason})",
                     pool=pool_id,

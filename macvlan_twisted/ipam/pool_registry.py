@@ -29,7 +29,7 @@ def refuse_container_without_pool(allocation: Allocation) -> None:
     """
     if Purpose(allocation.purpose) is Purpose.ENDPOINT:
         raise StateError(
-            f"address {allocation.address} in state belongs to pool {allocation.pool_id}, which is missing"
+            f"address {allocation.address} in the state belongs to pool {allocation.pool_id}, which is missing"
         )
 
 

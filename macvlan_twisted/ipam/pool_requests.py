@@ -61,14 +61,14 @@ class PoolRequests:
     def _free_lost(self, pool_id: str) -> None:
         # Cause: an earlier version saved the addresses, but failed to save the pool. Remedy: none needed.
         _log.error(
-            "pool {pool}: reserved addresses freed, because the pool was never opened",
+            "pool {pool}: reserved addresses released, because the pool itself was never saved",
             pool=pool_id,
         )
-        # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the next
-        # start tries again.
+        # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the plugin tries again
+        # at its next start.
         ensureDeferred(self._pools.erase_pool(pool_id)).addErrback(
             lambda failure: _log.error(
-                "pool {pool}: cannot free its reserved addresses ({reason})",
+                "pool {pool}: cannot release its reserved addresses ({reason})",
                 pool=pool_id,
                 reason=failure.getErrorMessage(),
             )

@@ -65,11 +65,10 @@ class Announcer:
         except LinkError as failure:
             if failure.errno == errno.ENODEV:  # the container's link has gone with the parent
                 self.stop(parent, address)
-            # Cause: the parent is down or has no carrier. Remedy: none needed; neighbours learn the new MAC
-            # when their entry expires.
+            # Cause: the parent is down or has no carrier. Remedy: none needed; neighbours learn the new MAC when their
+            # ARP or neighbour entry expires.
             _log.warn(
-                "address {address}: not announced ({reason}); neighbours that know it under another MAC may use "
-                "that for minutes",
+                "address {address}: not announced ({reason}); neighbours may use a stale MAC for it for some minutes",
                 address=address,
                 reason=str(failure),
             )

@@ -147,11 +147,11 @@ class ConflictTable:
         self._saved_at[key] = now
         if not conflict.endpoint_mac and known is None:
             _log.info(
-                "address {address}: in use on {parent} by MAC {mac}, which {how}",
+                "address {address}: not allocated, in use on {parent} by MAC {mac}, which {evidence}",
                 address=conflict.address,
                 parent=conflict.parent,
                 mac=conflict.mac,
-                how=conflict.how,
+                evidence=conflict.how,
             )
         self._saved(
             conflict.address, self._records.save(RecordKind.CONFLICT, conflict.key, to_document(conflict))

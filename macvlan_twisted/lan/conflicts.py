@@ -283,10 +283,11 @@ class Conflicts:
         self.table.forget(parent, address)
         self.inconclusive += 1
         # Cause: the probe could not run, usually because the parent is down, has no carrier or is unknown. Remedy:
-        # see the reason in the line; conflict_detection=strict refuses such addresses instead.
+        # see the reason in the line; to refuse such addresses instead, remove the network and create it again with
+        # --ipam-opt conflict_detection=strict.
         _log.warn(
             "address {address}: allocated without knowing whether it is in use on {parent} ({reason}; "
-            "{number} such addresses since the start)",
+            "{number} such addresses since the plugin started)",
             address=address,
             parent=parent or "any parent",
             reason=reason,
@@ -314,15 +315,16 @@ class Conflicts:
     def contested(self, parent: str, address: IPAddress, ours: str, theirs: str) -> None:
         assigned = self._assigned.get((parent, address))
         is_hosts = assigned is not None and assigned.is_hosts
-        # Cause: another host on the LAN took the address. Remedy: find that host by its MAC and give one of the two
-        # another address; keep the addresses of other hosts and the router's DHCP range out of --ip-range.
+        # Cause: another host on the LAN uses the same address. HOLDER is the container, or the host for its own
+        # address. Remedy: find the other host by its MAC and give one of the two another address; keep the addresses
+        # of other hosts and the router's DHCP range out of --ip-range.
         _log.error(
-            "address {address}: conflict on {parent}, {whose} (MAC {ours}) has it and MAC {theirs} uses it, "
-            "too; find that host, and change its address or that of {whose}",
+            "address {address}: conflict on {parent}, in use by {holder} (MAC {mac}) and by another host (MAC "
+            "{other_mac}); change the address of {holder} or of that host",
             address=address,
-            whose="the host" if is_hosts else self._user_of(parent, address),
-            ours=ours,
-            theirs=theirs,
+            holder="the host" if is_hosts else self._user_of(parent, address),
+            mac=ours,
+            other_mac=theirs,
             parent=parent,
         )
         self.table.use(parent, address, theirs, ours)

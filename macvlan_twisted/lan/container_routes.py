@@ -181,5 +181,5 @@ def _route(link: HostLink, destination: IPAddress, source: IPAddress) -> HostRou
 
 
 def _log_not_removed(address: IPAddress, failure: MacvlanError) -> None:
-    # Cause: the kernel refused. Remedy: none needed; the next start removes the route.
+    # Cause: the kernel refused. Remedy: none needed; the plugin removes the route at its next start.
     _log.error("host route to {address}: cannot be removed ({reason})", address=address, reason=str(failure))

@@ -257,10 +257,12 @@ class HostLinks:
         try:
             await self._records.erase(RecordKind.HOST_LINK, link.parent)
         except StateError as failure:
-            # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the next
-            # start erases it.
+            # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the plugin tries
+            # again at its next start.
             _log.error(
-                "host link {link}: cannot erase it from state ({reason})", link=link.name, reason=str(failure)
+                "host link {link}: cannot be deleted from the state ({reason})",
+                link=link.name,
+                reason=str(failure),
             )
 
 

@@ -151,8 +151,8 @@ class HostRoutes:
             except MacvlanError as error:
                 if isinstance(error, LinkError) and error.errno == errno.ENODEV:
                     continue  # ParentStatus logs it
-                # Cause: the parent is absent at the start. Remedy: bring it back; the host's addresses and
-                # routes are then added.
+                # Cause: the parent was not usable when the plugin started. Remedy: restore it or bring it up; the
+                # host's addresses and routes are then added.
                 _log.warn(
                     "parent {parent}: host access waits until it is usable ({reason})",
                     parent=parent,

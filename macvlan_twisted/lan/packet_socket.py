@@ -242,10 +242,10 @@ class PacketSocket:
         self._lost = True
         self._reactor.removeReader(self)
         if number:
-            # Cause: the parent was brought down or removed. Remedy: bring the parent back; the plugin then
+            # Cause: the parent was brought down or removed. Remedy: bring the parent up or restore it; the plugin then
             # listens again.
             _log.warn(
-                "parent {parent}: stopped listening ({reason})",
+                "parent {parent}: the plugin no longer listens on it ({reason})",
                 parent=self.parent,
                 reason=os.strerror(number),
             )

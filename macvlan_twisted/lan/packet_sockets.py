@@ -176,7 +176,8 @@ class PacketSockets:
                 if not is_for_itself(failure):
                     raise
                 _log.info(
-                    "parent {parent}: accepts no link of the plugin, so the parent itself is used ({reason})",
+                    "parent {parent}: cannot create a host link on it, so the plugin sends and listens on the parent itself "
+                    "({reason})",
                     parent=socket.parent,
                     reason=str(failure),
                 )

@@ -79,9 +79,9 @@ class ProbeResponder:
                 # Cause: the parent is down or has no carrier; another host may take the address. Remedy:
                 # bring the parent up, or check its cable and the switch's port.
                 _log.warn(
-                    "address {address}: cannot answer the probe of {prober} ({reason})",
+                    "address {address}: cannot answer the probe of MAC {mac} ({reason})",
                     address=str(probe.address),
-                    prober=probe.mac,
+                    mac=probe.mac,
                     reason=str(failure),
                 )
             self._is_failing = True

@@ -78,7 +78,7 @@ class ContainerWatch:
             try:
                 await (await self._connect())
             except (EngineError, EngineUnavailable) as failure:
-                _log.debug("engine: cannot follow containers ({reason})", reason=str(failure))
+                _log.debug("engine: cannot watch container events ({reason})", reason=str(failure))
                 is_down = isinstance(failure, EngineDown)
                 if self._clock.seconds() - started >= WARN_AFTER:
                     self._warn(failure)
@@ -95,10 +95,10 @@ class ContainerWatch:
         if self._is_answer_awaited:
             self._is_answer_awaited = False
             # Cause: Docker is not running, uses another socket, or does not let the service's user connect.
-            # Remedy: start Docker, correct --docker-host, or set it to none; with the systemd unit, see the
-            # drop-in engine-api.conf.
+            # Remedy: start Docker, correct --docker-host, or set it to none; with the systemd unit, see the drop-in
+            # ``engine-api.conf``.
             _log.warn(
-                "engine: no answer on {socket} since the start ({reason}); start Docker, or correct --docker-host",
+                "engine: no answer on {socket} since the plugin started ({reason}); start Docker, or correct --docker-host",
                 socket=self._docker_host,
                 reason=str(failure),
             )
@@ -186,9 +186,9 @@ class ContainerWatch:
             _log.debug("engine: cannot list containers ({reason})", reason=str(failure))
             return False
         _log.debug(
-            "engine: lists {number} containers, {ours} on the plugin's networks",
+            "engine: lists {number} containers, {attached} on the plugin's networks",
             number=len(listed),
-            ours=len({each.container_id for each in containers}),
+            attached=len({each.container_id for each in containers}),
         )
         return events == self._events
 
@@ -211,4 +211,4 @@ class ContainerWatch:
 
 def _log_failure(failure: Failure) -> None:
     if not failure.check(CancelledError):
-        _log.failure("engine: following its containers failed", failure=failure)
+        _log.failure("engine: watching container events failed", failure=failure)

@@ -49,7 +49,10 @@ class EngineSnapshots:
         """Ask the engine for its networks, and for the endpoints of those that we know."""
         snapshot = await self._ask()
         if snapshot.networks is None:
-            _log.debug("engine: not asked what is in use ({reason})", reason=snapshot.unavailable)
+            _log.debug(
+                "engine: not queried for networks and endpoints in use ({reason})",
+                reason=snapshot.unavailable,
+            )
         self._note_names(snapshot)
         return snapshot
 

@@ -81,8 +81,8 @@ class HostLinkRepair:
             if present is None or not present.up:
                 return False  # somebody wants it down, and may bring it up again
         elif not was_absent and not self._links.exists(link.name):
-            # Cause: another program removed the link by which the host reaches its containers. Remedy: find
-            # that program; addresses and routes come back with the link.
+            # Cause: another program removed the link by which the host reaches its containers. Remedy: find that
+            # program; the plugin restores the link, its addresses and its routes.
             _log.warn(
                 "host link {link}: gone from parent {parent}, created again",
                 link=link.name,
@@ -233,7 +233,7 @@ class LinkMonitor:
                 # Cause: the kernel refused a link or a socket on the parent. Remedy: see the reason in the
                 # line.
                 _log.warn(
-                    "parent {parent}: cannot be restored yet, tried again within a minute ({reason})",
+                    "parent {parent}: cannot be restored yet, the plugin tries again within a minute ({reason})",
                     parent=parent,
                     reason=str(failure),
                 )

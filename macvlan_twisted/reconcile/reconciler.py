@@ -157,7 +157,7 @@ class Reconciler:
             self._add(f"unknown {what}", number)
         if self.counts != before:
             _log.debug(
-                "reconciliation: totals since the start: {counts}",
+                "reconciliation: totals since the plugin started ({counts})",
                 counts=", ".join(f"{what} {number}" for what, number in sorted(self.counts.items())),
             )
 
@@ -188,7 +188,7 @@ def _log_failure(failure: Failure) -> None:
     if failure.check(CancelledError):
         return
     if failure.check(MacvlanError):
-        # Cause: the kernel did not answer. Remedy: none needed; it is tried again in the next round.
+        # Cause: the kernel did not answer. Remedy: none needed; the plugin tries again at the next reconciliation.
         _log.warn("reconciliation: postponed ({reason})", reason=failure.getErrorMessage())
     else:
         _log.failure("reconciliation: failed", failure=failure)
@@ -227,6 +227,6 @@ def _common(first: Any, second: Any) -> dict[str, Any]:
 
 
 def _log_not_removed(failure: MacvlanError) -> None:
-    # Cause: the kernel refused, or writing the state failed; it is tried again in the next round. Remedy: see
-    # the reason in the line.
+    # Cause: the kernel refused, or writing the state failed; the plugin tries again at the next reconciliation. Remedy:
+    # see the reason in the line.
     _log.error("reconciliation: cannot remove unused objects ({reason})", reason=str(failure))

@@ -89,7 +89,8 @@ class StaleEndpoints:
             elsewhere = await self._macvlan_links.marks_elsewhere()
         except LinkError as failure:
             _log.debug(
-                "endpoints: kept, links in other namespaces cannot be listed ({reason})", reason=str(failure)
+                "endpoints: not removed, links in other network namespaces cannot be listed ({reason})",
+                reason=str(failure),
             )
             return found
         for endpoint in away:
@@ -160,7 +161,7 @@ class StaleEndpoints:
             elsewhere = await self._macvlan_links.marks_elsewhere()
         except LinkError as failure:
             _log.debug(
-                "endpoint {endpoint}: kept, it may be in a container ({reason})",
+                "endpoint {endpoint}: not removed, it may be in a container ({reason})",
                 endpoint=endpoint.short_id,
                 reason=str(failure),
             )

@@ -118,7 +118,7 @@ class StaleNetworks:
         name = self._registry.names.network(network.network_id)
         if not await self._networks.drop(network, idle):
             return 0, 0
-        # Cause: the command docker network rm succeeds without the plugin. Remedy: none needed.
+        # Cause: the command ``docker network rm`` succeeds without the plugin. Remedy: none needed.
         _log.warn(
             "network {network}: removed, the engine removed it while the plugin was not running",
             network=name,
@@ -135,14 +135,13 @@ class StaleNetworks:
             if not await self._pools.drop_pool(pool, idle):
                 return 0
         except MacvlanError as failure:
-            # Cause: the kernel refused, or writing the state failed; it is tried again at the next
-            # reconciliation. Remedy: see the reason in the line.
+            # Cause: the kernel refused, or writing the state failed; the plugin tries again at the next reconciliation.
+            # Remedy: see the reason in the line.
             _log.error(
                 "pool {pool}: cannot be released ({reason})", pool=pool.described(), reason=str(failure)
             )
             return 0
-        # Cause: the network was removed while the plugin was not running, or was never created. Remedy:
-        # none needed.
+        # Cause: the network was removed while the plugin was not running, or was never created. Remedy: none needed.
         _log.warn("pool {pool}: released, it has no network in the engine", pool=pool.described())
         return 1
 

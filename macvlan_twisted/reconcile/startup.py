@@ -59,7 +59,7 @@ async def reconcile(
         except MacvlanError as error:
             # Cause: the kernel refused a link or a socket on the parent. Remedy: see the reason in the line.
             _log.warn(
-                "parent {parent}: cannot be restored yet, tried again within a minute ({reason})",
+                "parent {parent}: cannot be restored yet, the plugin tries again within a minute ({reason})",
                 parent=parent,
                 reason=str(error),
             )

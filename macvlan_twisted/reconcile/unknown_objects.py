@@ -70,17 +70,17 @@ class UnknownObjects:
             # Cause: the state was lost, or an older copy was restored. Remedy: stop the plugin and
             # start it once with --recover.
             _log.error(
-                "network {name} ({network}): in the engine but not in state, so no container can start on it; "
-                "stop the plugin and start it once with --recover",
-                network=id_[:12],
-                name=network.name,
+                "network {network} ({id}): in the engine but not in the state, so no container can start on it; stop the "
+                "plugin and start it once with --recover",
+                network=network.name,
+                id=id_[:12],
             )
         for id_, (network_id, name) in found.endpoints.items():
             # Cause: the state was lost, or an older copy was restored. Remedy: restart the container,
             # or stop the plugin and start it once with --recover.
             _log.error(
-                "container {container}: endpoint {endpoint} on network {network} is in the engine but not in "
-                "state; restart the container, or stop the plugin and start it once with --recover",
+                "container {container}: endpoint {endpoint} on network {network} is in the engine but not in the state; "
+                "restart the container, or stop the plugin and start it once with --recover",
                 endpoint=id_[:12],
                 container=name,
                 network=self._registry.names.network(network_id),

@@ -292,8 +292,8 @@ class Database:
                 "found)"
             )
         if recorded is None and self.generation > 0:
-            # Cause: the file ``generation`` in the state directory was removed, or only the database was copied. Remedy:
-            # none needed, the plugin creates the file again; to copy the state, copy both files.
+            # Cause: the file ``generation`` in the state directory was removed, or only the database was copied.
+            # Remedy: none needed, the plugin creates the file again; to copy the state, copy both files.
             _log.warn(
                 "state: file generation missing beside {path}, so lost commits cannot be detected this time",
                 path=self._path,

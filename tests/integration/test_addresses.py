@@ -123,7 +123,7 @@ def test_routers_address_is_refused_with_the_remedy(docker_host: DockerHost) -> 
 @pytest.mark.engines(*ASKS)
 def test_routers_address_picked_by_the_engine_is_refused(docker_host: DockerHost) -> None:
     docker_host.create("lan", "--subnet=192.168.77.0/24", ON_ETH1)
-    assert "create it with --gateway 192.168.77.1" in docker_host.plugin.log()
+    assert "create it again with --gateway 192.168.77.1" in docker_host.plugin.log()
     error = docker_host.start_refusal()
     assert "address 192.168.77.1 is the address of the LAN's router" in error
     assert docker_host.start("box", "--ip=192.168.77.70").routers() == set()

@@ -236,7 +236,7 @@ def test_unprovable_address_is_warned_of_or_refused_if_strict(
         docker_host.engine.attempt_docker("run", "--detach", "--name=box", "--network=lan", "busybox", "true")
         output = "allocated without knowing whether it is in use on eth2 ("
         assert docker_host.plugin.log().count(output) == 1
-        assert "; 1 such addresses since the start)" in docker_host.plugin.log()
+        assert "; 1 such addresses since the plugin started)" in docker_host.plugin.log()
         docker_host.engine.docker("rm", "--force", "box")
         docker_host.engine.docker("network", "rm", "lan")
 

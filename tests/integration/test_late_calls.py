@@ -50,7 +50,7 @@ def test_neighbour_that_answers_late_keeps_its_address(lan: Lan) -> None:
         address = host.take()
         assert address == ADDRESS
         lan.send_frame("neighbour", arp_announcement(STRANGER, address))
-        noticed = f"address {address}: in use on eth1 by MAC {STRANGER}"
+        noticed = f"address {address}: not allocated, in use on eth1 by MAC {STRANGER}"
         wait_until(lambda: noticed in plugin.log(), 10, "a word of the neighbour")
         answer = host.create_answer(LATE, address)
         assert f"address {address} is in use on eth1 by MAC {STRANGER}" in answer["Err"]

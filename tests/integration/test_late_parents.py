@@ -110,4 +110,4 @@ def test_returning_parent_restores_access(docker_host: DockerHost) -> None:
     for name in ("box-a", "box-b"):
         assert Container(docker_host.engine, name).ping("192.168.77.2")
         assert reaches(docker_host, name)
-    assert "tried again within a minute" not in docker_host.plugin.log()
+    assert "tries again within a minute" not in docker_host.plugin.log()

@@ -121,4 +121,4 @@ def test_parent_answering_for_the_hosts_address_is_no_conflict(lan: Lan) -> None
         wait_until(lambda: STRANGER in plugin.log(), 10, "a word about it")
         (line,) = [line for line in plugin.log().splitlines() if ": conflict on" in line]
         assert nic not in line
-        assert f"address {HOST}: conflict on eth1, the host (MAC " in line
+        assert f"address {HOST}: conflict on eth1, in use by the host (MAC " in line

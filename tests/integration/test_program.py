@@ -128,7 +128,7 @@ def test_command_line_overrides_the_environment(ours: Program) -> None:
 
 def test_misspelt_variable_is_warned_of(ours: Program) -> None:
     log = ours.start(NIC, environment={"MACVLAN_TWISTED_STATEDIR": "/x"}).log()
-    assert "#warn] environment variable MACVLAN_TWISTED_STATEDIR: no such option" in log
+    assert "#warn] environment variable MACVLAN_TWISTED_STATEDIR: does not match any option" in log
     assert "did you mean MACVLAN_TWISTED_STATE_DIR?" in log
 
 

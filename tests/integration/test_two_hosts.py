@@ -83,9 +83,9 @@ def test_neighbour_keeps_addresses_it_takes_from_the_range(two_hosts: Hosts) -> 
         assert host.start("second", AT_ONCE).addresses() == {"192.168.77.131/24"}
         mac = lan.mac_of("neighbour")
         log = host.plugin.log()
-        assert f"address {before}: in use on eth1 by MAC {mac}, which answers for it" in log
+        assert f"address {before}: not allocated, in use on eth1 by MAC {mac}, which answers for it" in log
         assert (
-            f"address {later}: in use on eth1 by MAC {mac}, which took it while it was held for a container"
+            f"address {later}: not allocated, in use on eth1 by MAC {mac}, which took it while it was held for a container"
             in log
         )
     finally:

@@ -182,7 +182,7 @@ class DefenceTests(WatchTestCase):
             for _ in range(4):
                 self.wire.receive(probe_frame(V4, OTHER))
             self.wire.down = False
-            self.assertEqual(len([event for event in events if event.get("prober") == OTHER]), expected)
+            self.assertEqual(len([event for event in events if event.get("mac") == OTHER]), expected)
             self.assert_defended(V4)
 
 

@@ -62,7 +62,12 @@ class DetectionTests(SynchronousTestCase):
 
     def test_gateway_outside_all_subnets_is_reported(self) -> None:
         found = chosen(Config(gateways=(parse_address("10.9.0.1"),)), V4, V4_ADDRESSES)
-        self.assertTrue(any("no IPv4 subnet: gateway 10.9.0.1" in reason for reason in found.reasons))
+        self.assertTrue(
+            any(
+                "gateway 10.9.0.1: in no subnet of eth0, so no IPv4 subnet" in reason
+                for reason in found.reasons
+            )
+        )
 
     def test_preferred_default_route_counts(self) -> None:
         routes = [route("eth0", "192.168.1.1", 600), route("eth1", "10.0.0.1", 100)]
@@ -128,7 +133,7 @@ class HintTests(SynchronousTestCase):
     def test_hints_about_the_nic(self) -> None:
         virtual = ("virtio_net", "vmxnet3", "hv_netvsc", "xen_netfront", "ena", "gve")
         cases: list[tuple[dict[str, Any], str]] = [
-            ({"is_wireless": True}, "eth0 is a Wi-Fi interface"),
+            ({"is_wireless": True}, "host interface eth0: a Wi-Fi NIC"),
             ({"bridge": "br0"}, "--host-interface=br0"),
             *(({"driver": driver}, "one MAC") for driver in virtual),
         ]

@@ -129,8 +129,8 @@ class OptionTableTests(SynchronousTestCase):
         self.assertEqual(
             dict(misspelt_variables(environment)),
             {
-                "MACVLAN_TWISTED_HOST_INTERFCE": "did you mean MACVLAN_TWISTED_HOST_INTERFACE?",
-                "MACVLAN_TWISTED_STATEDIR": "did you mean MACVLAN_TWISTED_STATE_DIR?",
+                "MACVLAN_TWISTED_HOST_INTERFCE": "MACVLAN_TWISTED_HOST_INTERFACE",
+                "MACVLAN_TWISTED_STATEDIR": "MACVLAN_TWISTED_STATE_DIR",
             },
         )
 

@@ -224,7 +224,9 @@ class OnlyAbsentTests(WatchedTestCase):
         self.watch()
         self.assertEqual(self.warnings(59), [])
         (warning,) = self.warnings(60)
-        self.assertIn(f"no answer on {plugin.config.docker_host} since the start (no such file)", warning)
+        self.assertIn(
+            f"no answer on {plugin.config.docker_host} since the plugin started (no such file)", warning
+        )
         self.assertIn("start Docker, or correct --docker-host", warning)
         self.assertEqual(self.warnings(600), [])
 

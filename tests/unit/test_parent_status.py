@@ -225,7 +225,7 @@ class AbsentParentTests(ParentTestCase):
         self.remove(self.link)
         for _ in range(100):
             self.pass_time(LATEST)
-        self.assert_logged("tried again within a minute")
+        self.assert_logged("tries again within a minute")
 
 
 class RecreatedLinkTests(ParentTestCase):

@@ -187,7 +187,7 @@ class SnapshotTests(LedgerTestCase):
             self.assertEqual(self.read(purpose), Snapshot())
 
     def test_a_containers_address_without_a_pool_is_damage(self) -> None:
-        with self.assertRaisesRegex(StateError, "address 10.0.0.1 in state belongs to pool Local;"):
+        with self.assertRaisesRegex(StateError, "address 10.0.0.1 in the state belongs to pool Local;"):
             self.read(Purpose.ENDPOINT)
 
 

@@ -190,7 +190,7 @@ class UnknownTests(ReconcilerTestCase):
         self.begin()
         log = self.go_round(ROUND)
         self.assertEqual(log.count("--recover"), 2)
-        self.assertIn(f"network lan ({OTHER_NETWORK[:12]}): in the engine but not in state", log)
+        self.assertIn(f"network lan ({OTHER_NETWORK[:12]}): in the engine but not in the state", log)
         self.assertIn("container lost: endpoint ffffffffffff on network", log)
         self.assertEqual(self.reconciler.counts, {"unknown networks": 1, "unknown endpoints": 1})
         self.assertNotIn("--recover", self.go_round(600))
