@@ -64,7 +64,7 @@ class Leases:
         self._by_address: dict[tuple[str, IPAddress], str] = {}
 
     def load(self) -> None:
-        """Read the leases from state."""
+        """Read the leases from the state."""
         for document in self._records.documents(RecordKind.LEASE).values():
             self._learn(from_document(LeaseRecord, document))
 

@@ -274,7 +274,7 @@ class Networks:
         """
         Store that an engine lists the network: only that engine can prove that it is gone.
 
-        :raises StateError: the next round tries again.
+        :raises StateError: the next reconciliation tries again.
         """
         async with self._calls.locks.acquire(network_id):
             network = self._registry.networks.get(network_id)

@@ -287,7 +287,7 @@ class Parents:
         """
         Remove what was made for networks that are not there (any more), the highest first.
 
-        Networks may be missing in state that was rebuilt, those of another engine for instance: while links of ours are in
+        Networks may be missing in a state that was rebuilt, those of another engine for instance: while links of ours are in
         containers that nobody here knows, all stays that they may hang on.
         """
         used = {name for network in self._registry.networks.values() for name in links_of(network)}

@@ -67,7 +67,7 @@ class Registry:
     def owns(self, link: Marked) -> bool:
         """
         Whether *link* is ours: what we did not make is never touched. Its alias proves it. A crash may fall between its
-        creation and its alias; then its name, its group and a row in state prove it.
+        creation and its alias; then its name, its group and a row in the state prove it.
         """
         if link.alias.startswith(instance_prefix(self._records.instance)):
             return True

@@ -26,7 +26,7 @@ _ANY = {4: "0.0.0.0/0", 6: "::/0"}
 
 @frozen
 class Pool:
-    """An open pool. It is stored in state, so a new member needs a default."""
+    """An open pool. It is stored in the state, so a new member needs a default."""
 
     pool_id: str
     address_space: str

@@ -23,7 +23,7 @@ limit.
 
 def refuse_container_without_pool(allocation: Allocation) -> None:
     """
-    Check an allocation whose pool is not in state. A reserved address may belong to a pool that was never opened.
+    Check an allocation whose pool is not in the state. A reserved address may belong to a pool that was never opened.
 
     :raises StateError: the address is a container's, so an engine has the pool, and state has lost it.
     """
@@ -46,7 +46,7 @@ class PoolRegistry:
         self.cursors: dict[str, int] = {}
         """By cursor key: the last number chosen; the cursor that advanced last is at the end."""
         self.lost: set[str] = set()
-        """Ids of pools that were never opened, but have reserved addresses in state: earlier versions left those there."""
+        """Ids of pools that were never opened, but have reserved addresses in the state: earlier versions left those there."""
 
     def load(self) -> None:
         """

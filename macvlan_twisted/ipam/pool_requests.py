@@ -42,7 +42,7 @@ class PoolRequests:
         self._opening: dict[str, Pool] = {}
         """
         By id: pools that are not on disk yet. Nothing is allocated in them before: if the disk refused the pool, its
-        allocations would stay in state.
+        allocations would stay in the state.
         """
 
     def load(self) -> None:

@@ -58,7 +58,7 @@ class ConflictTable:
         self._known: dict[tuple[str, IPAddress], Conflict] = {}
 
     def load(self) -> None:
-        """Read the conflicts from state."""
+        """Read the conflicts from the state."""
         for document in self._records.documents(RecordKind.CONFLICT).values():
             conflict = from_document(Conflict, document)
             self._known[conflict.parent, conflict.address] = conflict

@@ -88,7 +88,7 @@ class Conflicts:
         """The number of addresses that were allocated without a conclusive probe."""
 
     def load(self) -> None:
-        """Read the conflicts from state. Called once, at start."""
+        """Read the conflicts from the state. Called once, at start."""
         self.table.load()
         self._sockets.listen_for_unused(self._forget_parent)
 

@@ -62,7 +62,7 @@ class HostLinks:
     """
     Makes and removes our links; the row is written before the kernel is touched.
 
-    :param known: by parent; filled from state.
+    :param known: by parent; filled from the state.
     """
 
     def __init__(

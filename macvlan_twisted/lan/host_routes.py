@@ -22,7 +22,7 @@ _log = Logger(namespace="macvlan_twisted.lan")
 
 
 class HostRoutes:
-    """The host's addresses on each parent by network, and its routes by endpoint; filled from state at start."""
+    """The host's addresses on each parent by network, and its routes by endpoint; filled from the state at start."""
 
     def __init__(self, host_links: HostLinks, routes: ContainerRoutes, conflicts: Conflicts) -> None:
         self._host_links = host_links

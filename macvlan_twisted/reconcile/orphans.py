@@ -122,7 +122,7 @@ class Orphans:
         return dict(self._links_since.longer_than(seconds, unused))  # type: ignore[arg-type]
 
     async def release_address(self, orphaned: OrphanedAddress) -> int:
-        """:raises MacvlanError: the next round tries again."""
+        """:raises MacvlanError: the next reconciliation tries again."""
         if not await self._address_use.release_orphaned(orphaned, self.is_in_use):
             return 0
         _log.info(
@@ -132,7 +132,7 @@ class Orphans:
         return 1
 
     async def release_lease(self, key: str, taking: object) -> int:
-        """:raises MacvlanError: the next round tries again."""
+        """:raises MacvlanError: the next reconciliation tries again."""
         for record in self._orphaned_leases():
             if record.key == key and self._leases.taking(key) is taking:
                 _log.info(
@@ -146,7 +146,7 @@ class Orphans:
         return 0
 
     async def remove_link(self, name: str, index: int) -> int:
-        """:raises MacvlanError: the next round tries again."""
+        """:raises MacvlanError: the next reconciliation tries again."""
         link = await self._links.find(name)
         is_used = any(endpoint.link == name for endpoint in self._registry.endpoints.values())
         if is_used or link is None or link.index != index or not self._links.is_ours(link):

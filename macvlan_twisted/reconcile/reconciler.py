@@ -2,7 +2,7 @@
 Compares kernel, state and engine in the background, and removes what is stale or orphaned.
 
 A round checks twice, some seconds apart. What both checks find is removed if the engine has not mentioned it for a while.
-A wrong removal is an outage; a missed one is a leak until the next round.
+A wrong removal is an outage; a missed one is a leak until the next reconciliation.
 """
 
 from __future__ import annotations
@@ -104,14 +104,14 @@ class Reconciler:
         """By kind: how many were removed since the start, or are in the engine and unknown to us."""
 
     def run_logged(self) -> Deferred[None]:
-        """:meth:`run`, with a failure logged: it does not prevent the next rounds."""
+        """:meth:`run`, with a failure logged: it does not prevent the next ones."""
         return ensureDeferred(self.run()).addErrback(_log_failure)
 
     async def run(self) -> None:
         """
         One round: check twice, and remove what both checks found.
 
-        :raises MacvlanError: the kernel or the disk refuses; the next round tries again.
+        :raises MacvlanError: the kernel or the disk refuses; the next reconciliation tries again.
         """
         first = await self._check()
         if first.is_empty:

@@ -173,7 +173,7 @@ class StaleEndpoints:
         Remove an endpoint with its link, its lease and its routes. Its addresses are free once they have been orphaned for
         a while.
 
-        :raises MacvlanError: the next round tries again.
+        :raises MacvlanError: the next reconciliation tries again.
         """
         endpoint = stale.endpoint
         return await self._removal.drop(endpoint, stale.idle, stale.why)

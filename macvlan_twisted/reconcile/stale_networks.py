@@ -113,7 +113,7 @@ class StaleNetworks:
     async def drop_network(self, network: Network, idle: float) -> tuple[int, int]:
         """
         :return: the numbers of networks and of pools that were removed.
-        :raises MacvlanError: the next round tries again.
+        :raises MacvlanError: the next reconciliation tries again.
         """
         name = self._registry.names.network(network.network_id)
         if not await self._networks.drop(network, idle):
