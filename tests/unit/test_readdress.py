@@ -117,7 +117,7 @@ class ReaddressTests(ReaddressTestCase):
         self.assert_has(OLD)
         self.assertEqual(self.released(), [NEW])
         (line,) = [each for each in self.logged if f"still uses {OLD}" in each]
-        for word in (MAC, OLD, NEW, "restart the container", f"assign {OLD} to {MAC}"):
+        for word in (MAC, OLD, NEW, "restart the container", f"reserve {OLD} for {MAC}"):
             self.assertIn(word, line)
 
     def test_kept_address_is_logged_once(self) -> None:
