@@ -288,7 +288,7 @@ class Leases:
     async def _resume_one(self, record: LeaseRecord, is_owned: bool) -> None:
         if not is_owned:
             _log.info(
-                "DHCP {parent} {mac}: released {address}, which no container uses",
+                "DHCP {parent} {mac}: lease of {address} released, no container uses it",
                 parent=record.parent,
                 address=record.binding.address,
                 mac=record.binding.mac,

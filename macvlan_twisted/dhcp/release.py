@@ -48,7 +48,7 @@ def release(socket: LanSocket, binding: Binding, random: Random) -> None:
         )
     else:
         _log.debug(
-            "DHCP {parent} {mac}: released {address} to server {server}",
+            "DHCP {parent} {mac}: lease of {address} released (server {server})",
             parent=socket.parent,
             mac=binding.mac,
             address=binding.address,

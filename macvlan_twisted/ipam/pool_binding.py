@@ -341,9 +341,10 @@ class PoolBinding:
                 pool, Allocation(pool.pool_id, address, Purpose.HOST.value), advances=False
             )
         _log.debug(
-            "address {address}: allocated from pool {pool} for the host",
+            "address {address}: allocated from pool {pool} ({purpose})",
             address=address,
             pool=pools[0].described(),
+            purpose=Purpose.HOST.value,
         )
         return address
 

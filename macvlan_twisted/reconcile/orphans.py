@@ -136,7 +136,7 @@ class Orphans:
         for record in self._orphaned_leases():
             if record.key == key and self._leases.taking(key) is taking:
                 _log.info(
-                    "DHCP {parent} {mac}: released {address}, which no container uses",
+                    "DHCP {parent} {mac}: lease of {address} released, no container uses it",
                     parent=record.parent,
                     address=record.binding.address,
                     mac=record.binding.mac,

@@ -65,7 +65,7 @@ class LeftLeasesTests(LeasesTestCase, ReconcilerTestCase):
         self.take()
         self.go_round(GRACE_PERIODS.idle)
         self.assertEqual(len(self.rows()), 1)
-        self.assertIn("which no container uses", self.go_round(2 * ROUND))
+        self.assertIn("released, no container uses it", self.go_round(2 * ROUND))
         self.assertEqual(self.rows(), [])
         self.assertEqual(self.reconciler.counts, {"leases released": 1})
 
