@@ -79,10 +79,10 @@ def detect(
     link = find(interface) if interface is not None else None
     if interface is not None and link is None:
         # Cause: the name is misspelt, or the NIC does not exist yet. Remedy: correct --host-interface, or restart the
-        # service once the NIC exists.
+        # plugin once the NIC exists.
         hints.append(
             f"host interface {interface}: does not exist; {_interfaces(interface, names())}correct --host-interface, or "
-            f"restart the service once {interface} exists, so that it detects the subnet and the gateway"
+            f"restart the plugin once {interface} exists, so that it detects the subnet and the gateway"
         )
     subnets, gateways, excluded = list(config.subnets), list(config.gateways), list(config.excluded)
     if link is not None and interface is not None:

@@ -45,7 +45,7 @@ class Server:
             # Cause: the kernel or the disk did not answer in time. Remedy: none needed; the engine
             # repeats the calls when the plugin is back.
             _log.error(
-                "service: stopped without answering {calls}",
+                "plugin: stopped without answering {calls}",
                 calls=", ".join(self._app.under_way()),
             )
         await self._listener.stop_listening()

@@ -145,9 +145,9 @@ class MacvlanService(Service):
                 # Cause: the kernel or the disk did not answer in time. PART is a part of the plugin, such as state or
                 # leases. Remedy: check the disk and the kernel log; the plugin finishes the interrupted work at its
                 # next start.
-                _log.error("service: {part} not stopped in time, abandoned", part=part.name)
+                _log.error("plugin: {part} not stopped in time, abandoned", part=part.name)
             except Exception:
-                _log.failure("service: stopping {part} failed", part=part.name)
+                _log.failure("plugin: stopping {part} failed", part=part.name)
 
 
 async def _finished(stopped: Awaitable[None]) -> None:
@@ -366,7 +366,7 @@ def _log_detected(detected: Detected) -> None:
         # Cause: containers may not be reachable, or networks be internal. Remedy: named in the line.
         _log.warn("{hint}", hint=hint)
     if config.plugin_name == SHADOWED_PLUGIN_NAME and config.listen is None:
-        # Cause: the service was started with --plugin-name macvlan. Remedy: choose another --plugin-name.
+        # Cause: the plugin was started with --plugin-name macvlan. Remedy: choose another --plugin-name.
         _log.warn(
             "plugin name macvlan: Docker's builtin driver of that name takes precedence, so networks created with "
             "-d macvlan do not use this plugin; choose another --plugin-name"

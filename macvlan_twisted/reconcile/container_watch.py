@@ -94,7 +94,7 @@ class ContainerWatch:
     def _warn(self, failure: Exception) -> None:
         if self._is_answer_awaited:
             self._is_answer_awaited = False
-            # Cause: Docker is not running, uses another socket, or does not let the service's user connect.
+            # Cause: Docker is not running, uses another socket, or does not let the plugin's user connect.
             # Remedy: start Docker, correct --docker-host, or set it to none; with the systemd unit, see the drop-in
             # ``engine-api.conf``.
             _log.warn(

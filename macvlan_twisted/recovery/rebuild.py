@@ -244,7 +244,7 @@ def _log_result(before: Snapshot, rebuilt: RebuildResult, damage: str, aside: Pa
         - len(before.made_links)
         - len(before.host_links),
     }
-    # Cause: the service was started with --recover. What is not recovered is learnt again: the LAN is probed, a stopped
+    # Cause: the plugin was started with --recover. What is not recovered is learnt again: the LAN is probed, a stopped
     # container may get another address, and leases are renewed. Remedy: start without --recover from now on.
     _log.warn(
         "state: rebuilt from the engine and the kernel ({counts}); not recovered: which addresses other hosts use or must "
