@@ -142,7 +142,7 @@ def test_recipe_without_its_setting_is_refused(engine: Engine, title: str, compo
     with scene(engine, RECIPES[title], compose_version, {"MACVLAN_TWISTED_HOST_INTERFACE": "eth1"}) as it:
         refused = it.compose.attempt("up", "--detach")
         assert refused.status != 0
-        assert "because this plugin's IPAM manages the addresses" in refused.stderr
+        assert "because the plugin's IPAM manages the addresses" in refused.stderr
         assert it.host.networks() <= {"bridge", "host", "none"}
 
 
