@@ -268,7 +268,7 @@ def _text(node: ast.expr) -> str:
             return _text(body) or _text(orelse)
         case ast.BoolOp(op=ast.Or(), values=[*_, last]):
             return _text(last)
-        case ast.Call(func=ast.Attribute(value=value, attr="rstrip")):
+        case ast.Call(func=ast.Attribute(value=value, attr="rstrip" | "replace")):
             return _text(value)
     return ""
 
@@ -426,11 +426,11 @@ def _sentence(text: str) -> str:
 
 
 _LITERALS = (
-    r"groupadd --system [A-Z]+",
+    r"groupadd --system [A-Z]+|--OPTION VALUE",
     r"(?:docker network create|macvlan-twisted (?:purge|sandboxes)|twistd macvlan --help|modprobe 8021q|chmod 700(?: [A-Z]+)?|ulimit -u)",
     r"ip (?:link set|route show)(?: (?:[A-Z_]+|name|up)(?![a-z]))+",
     r"-o \S+?|--ipam-opt \S+?|--ipam-driver (?:null|macvlan-twisted)|--(?:gateway|aux-address) \S*[A-Z]\S*?|--[A-Za-z]\S*?",
-    r"[a-z][a-z0-9_\\]*=(?:on|off|strict|[A-Z]\S*?)|TasksMax=|SocketGroup=|--OPTION VALUE",
+    r"[a-z][a-z0-9_\\]*=(?:on|off|strict|[A-Z]\S*?)|TasksMax=|SocketGroup=",
 )
 """Commands and options in the text of a remedy."""
 
@@ -445,7 +445,7 @@ def _prose(text: str) -> str:
 def _with_literals(text: str) -> str:
     escaped = re.sub(r"([*`|_\\])", r"\\\1", text)
     return re.sub(
-        rf"(?<![\w`])({'|'.join(_LITERALS)})(?=[,;.)]?(?:\s|$))",
+        rf"(?<![\w`])({'|'.join(_LITERALS)})(?=[,;.)]*(?:\s|$))",
         lambda found: f"``{found[1].replace(chr(92), '')}``",
         escaped,
     )

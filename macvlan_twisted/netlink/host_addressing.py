@@ -52,7 +52,7 @@ class HostAddressing(NetlinkSockets):
         return sorted(found, key=lambda route: route.metric)
 
     def addresses_of(self, name: str) -> list[IPInterface]:
-        with link_errors(f"cannot read addresses of {name}"):
+        with link_errors(f"cannot read addresses of link {name}"):
             return [
                 ip_interface(
                     f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
@@ -80,22 +80,24 @@ class HostAddressing(NetlinkSockets):
                 if family == "ipv6" and not os.path.isdir("/proc/sys/net/ipv6"):
                     continue
                 # Remedy: try again.
-                raise LinkError(f"cannot set {setting} of {name}: the link is gone", errno.ENODEV) from None
+                raise LinkError(
+                    f"cannot set {setting} of link {name}: the link is gone", errno.ENODEV
+                ) from None
             except OSError as error:
                 raise LinkError(
-                    f"cannot set {setting} of {name}: {os.strerror(error.errno or 0)}", error.errno or 0
+                    f"cannot set {setting} of link {name}: {os.strerror(error.errno or 0)}", error.errno or 0
                 ) from None
 
     def add_address(self, name: str, address: IPInterface) -> None:
         request: dict[str, Any] = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
         if address.version == 6:
             request["flags"] = _IFA_F_NODAD
-        with link_errors(f"cannot add address {address} to {name}"), _ADD_ADDRESS:
+        with link_errors(f"cannot add address {address} to link {name}"), _ADD_ADDRESS:
             self._netlink.addr("replace", index=index_of(name), **request)
 
     def delete_address(self, name: str, address: IPInterface) -> bool:
         try:
-            with link_errors(f"cannot remove address {address} from {name}"), _REMOVE_ADDRESS:
+            with link_errors(f"cannot remove address {address} from link {name}"), _REMOVE_ADDRESS:
                 self._netlink.addr(
                     "del", index=index_of(name), address=str(address.ip), prefixlen=address.network.prefixlen
                 )

@@ -147,14 +147,14 @@ class NetlinkKernel(HostAddressing):
     def _finish(self, name: str, alias: str) -> None:
         try:
             _keep_host_off(name)
-            with link_errors(f"cannot bring up {name}"), _MARK_PARENT:
+            with link_errors(f"cannot bring up link {name}"), _MARK_PARENT:
                 self._netlink.link("set", index=index_of(name), ifalias=alias, state="up")
         except BaseException:
             self.delete(name)
             raise
 
     def set_up(self, name: str) -> None:
-        with link_errors(f"cannot bring up {name}"), _BRING_UP:
+        with link_errors(f"cannot bring up link {name}"), _BRING_UP:
             self._netlink.link("set", index=index_of(name), state="up")
 
     def set_group(self, name: str, group: int) -> bool:

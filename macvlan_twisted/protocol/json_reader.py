@@ -145,5 +145,5 @@ class Fields:
         """As :meth:`parsed`, but neither absent nor empty."""
         value = self.parsed(name, parse)
         if value is None:
-            raise self._error(name, "given")
+            raise self._error(name, "set")
         return value

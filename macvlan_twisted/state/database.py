@@ -281,7 +281,7 @@ class Database:
             for *row, checksum in self._select(table):
                 if checksum != _checksum(table, row):
                     raise StateError(
-                        f"{self._path} is damaged: a row of {table.name} fails its checksum ({row[0]})"
+                        f"{self._path} is damaged: a row of table {table.name} fails its checksum ({row[0]})"
                     )
                 seen += 1
                 self._missed += table not in _NOT_MISSED

@@ -118,9 +118,7 @@ class MemberTests(FieldsTestCase):
         self.refused(lambda: fields.required("Pool", parse_network), "(X.Y: Data[0]: Pool)", "10.0.0.0/8")
 
     def test_a_required_member_must_not_be_empty(self) -> None:
-        self.refused(
-            lambda: Fields("X.Y", {"Pool": ""}).required("Pool", parse_network), "Pool must be given"
-        )
+        self.refused(lambda: Fields("X.Y", {"Pool": ""}).required("Pool", parse_network), "Pool must be set")
 
     @given(st.dictionaries(st.just("m"), JSON), st.sampled_from(READERS))
     def test_any_value_is_read_or_a_bad_request(self, members: dict[str, Any], reader: str) -> None:
