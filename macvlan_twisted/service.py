@@ -29,6 +29,7 @@ from .config import SHADOWED_PLUGIN_NAME, Config
 from .engine.client import DisabledEngine, EngineClient
 from .engine.default_network import ensure_network
 from .errors import LinkError, MacvlanError, StartupError
+from .lan.local_addresses import LocalAddresses
 from .lan.packet_socket import PacketSocket
 from .listener.file_lock import FileLock
 from .listener.listener import make_listener
@@ -271,7 +272,7 @@ def _parts(
     yield Part("link monitor", plugin.link_monitor.start, plugin.link_monitor.stop)
     yield Part("reconciler", plugin.reconcile_loop.start, plugin.reconcile_loop.stop)
     if is_real:
-        events = _LinkEvents(reactor, plugin.link_monitor)
+        events = _LinkEvents(reactor, plugin.link_monitor, plugin.conflicts.local_addresses)
         yield Part("link events", events.start, events.stop)
     yield Part("server", server.start, server.stop)
     where = config.listen or config.socket_path
@@ -322,16 +323,18 @@ def _refuse_without_capabilities() -> None:
 
 
 class _LinkEvents:
-    """The kernel's events of links, for the link monitor."""
+    """The kernel's events of links, for the link monitor, and of the host's addresses, for conflict detection."""
 
-    def __init__(self, reactor: Any, monitor: LinkMonitor) -> None:
-        self._events = LinkEvents(reactor)
+    def __init__(self, reactor: Any, monitor: LinkMonitor, addresses: LocalAddresses) -> None:
+        self._events = LinkEvents(reactor, addresses.changed)
         self._monitor = monitor
+        self._addresses = addresses
 
     def start(self) -> None:
         try:
             self._events.open()
             self._events.listen(self._monitor.handle_event)
+            self._addresses.follow()
         except LinkError as failure:
             # Cause: the kernel refused a netlink socket for link events. Remedy: see the reason in the line
             # and restart the plugin.

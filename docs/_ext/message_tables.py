@@ -32,6 +32,7 @@ _SECTIONS = {
     "RequestRefused": "Refused requests",
     "NotFound": "Refused requests",
     "AcquireFailed": "Refused requests",
+    "AddressInUse": "Refused requests",
     "ValueError": "Invalid option values",
     "LinkError": "Links and kernel",
     "CallTimeout": "Links and kernel",
@@ -71,6 +72,7 @@ _VERBS = (
 """``REMEDY`` is one that the caller of a function passes to it."""
 _REMEDY = re.compile(rf"[:;.] (?=(?:\[[^\]]+\])?(?:{'|'.join(_VERBS.split())})\b)")
 _PLACEHOLDERS = {
+    "FOREIGN_HOST": "MAC MAC, which EVIDENCE",
     "PREFIX": "SUBNET",
     "TEXT": "VALUE",
     "ASKED": "ADDRESS",

@@ -21,6 +21,8 @@ from .address_prediction import AddressPrediction
 from .models import Endpoint, Network
 from .registry import Registry
 
+_RESERVE = "reserve it with --aux-address, or give the network an --ip-range that is not used by others"
+
 
 class AddressOwners(Protocol):
     """Our address management, which gives back addresses that have had no endpoint for a while."""
@@ -32,7 +34,14 @@ class AddressOwners(Protocol):
         An endpoint is about to be created.
 
         :param addresses: each with its subnet in the network.
-        :raises RequestRefused: an address is not allocated to the endpoint any more, or another host was noticed with it.
+        :raises RequestRefused: an address is not allocated to the endpoint any more.
+        """
+
+    def refuse_noticed(self, endpoint_id: str) -> None:
+        """
+        The endpoint has its link.
+
+        :raises RequestRefused: another host was noticed with one of its addresses since that was allocated.
         """
 
     def endpoint_found(
@@ -89,18 +98,37 @@ class LanAddresses:
         :raises RequestRefused: an address is in use.
         """
         for address in endpoint.addresses:
-            subnet = network.subnet_of(address)
-            if (subnet is not None and subnet.managed_here) or (
-                forgotten is not None and address in forgotten.addresses
-            ):
+            if not self._is_held(address, network, forgotten):
                 continue
             await refuse_used_by_others(
                 self._conflicts,
                 network,
                 address,
                 "address",
-                "reserve it with --aux-address, or give the network an --ip-range that is not used by others",
+                _RESERVE,
+                checks_later=True,
             )
+
+    def refuse_noticed(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> None:
+        """
+        After :meth:`hold`, when the endpoint has its link.
+
+        :raises RequestRefused: another host has answered for an address meanwhile.
+        """
+        for address in endpoint.addresses:
+            if self._is_held(address, network, forgotten):
+                foreign_host = self._conflicts.noticed(network.parent, address)
+                if foreign_host is not None:
+                    raise _in_use(network, "address", address, foreign_host, _RESERVE)
+
+    @staticmethod
+    def _is_held(address: IPAddress, network: Network, forgotten: Endpoint | None) -> bool:
+        subnet = network.subnet_of(address)
+        return (
+            network.conflict_detection != ConflictDetection.OFF
+            and (subnet is None or not subnet.managed_here)
+            and (forgotten is None or address not in forgotten.addresses)
+        )
 
     def activate(self, endpoint: Endpoint, network: Network) -> None:
         """The endpoint has its link: from now on conflicts over its addresses are reported."""
@@ -244,6 +272,16 @@ class EndpointAddresses:
         await self.on_lan.hold(endpoint, network, forgotten)
         return endpoint
 
+    def refuse_noticed(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> None:
+        """
+        After :meth:`acquire`, when the endpoint has its link: the answers of other hosts are there by now.
+
+        :raises RequestRefused: another host has one of its addresses.
+        """
+        if not self.is_leased(endpoint):
+            self.on_lan.refuse_noticed(endpoint, network, forgotten)
+        self._owners.refuse_noticed(endpoint.endpoint_id)
+
     async def _leased(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> Endpoint:
         """
         Lease an address under the container's MAC. To the server an endpoint that the engine has forgotten and its
@@ -330,24 +368,29 @@ def lease_of(endpoint: Endpoint, leases: Leases) -> Binding | None:
 
 
 async def refuse_used_by_others(
-    conflicts: Conflicts, network: Network, address: IPAddress, kind_of_address: str, remedy: str
+    conflicts: Conflicts,
+    network: Network,
+    address: IPAddress,
+    kind_of_address: str,
+    remedy: str,
+    *,
+    checks_later: bool = False,
 ) -> None:
     """
     Hold *address* for *network* if its option asks for conflict detection.
 
     :param kind_of_address: ``address`` or ``host address``.
     :param remedy: what the user can do if it is in use.
+    :param checks_later: see :meth:`~macvlan_twisted.lan.conflicts.Conflicts.hold`.
     :raises RequestRefused: it is in use, or probing failed and the option is ``strict``.
     """
     if network.conflict_detection == ConflictDetection.OFF:
         return
-    verdict = await conflicts.hold(network.parent, address, Holder(network.network_id))
+    verdict = await conflicts.hold(
+        network.parent, address, Holder(network.network_id), checks_later=checks_later
+    )
     if isinstance(verdict, InUse):
-        # Remedy: use another address, or change the address of that host; the message names the option.
-        raise RequestRefused(
-            f"{kind_of_address} {address} is in use on {network.parent} by MAC {verdict.mac}, which "
-            f"{verdict.how.value}: {remedy}"
-        )
+        raise _in_use(network, kind_of_address, address, verdict.user, remedy)
     if isinstance(verdict, Inconclusive):
         if network.conflict_detection == ConflictDetection.STRICT:
             # Remedy: bring the parent up, check its cable, or create the network with -o conflict_detection=on instead of
@@ -357,3 +400,12 @@ async def refuse_used_by_others(
                 "parent up, or create the network with -o conflict_detection=on instead of strict"
             )
         conflicts.count_inconclusive(network.parent, address, verdict.reason)
+
+
+def _in_use(
+    network: Network, kind_of_address: str, address: IPAddress, foreign_host: str, remedy: str
+) -> RequestRefused:
+    # Remedy: use another address, or change the address of that host; the message names the option.
+    return RequestRefused(
+        f"{kind_of_address} {address} is in use on {network.parent} by {foreign_host}: {remedy}"
+    )

@@ -92,6 +92,7 @@ class Endpoints:
             self._registry.replace_endpoint(endpoint)
             await self._registry.store_endpoint(endpoint)
             await self._macvlan_links.make(endpoint, network, forgotten)
+            await self._refuse_noticed(endpoint, network, forgotten)
             if forgotten is not None:
                 await self._replace(forgotten, endpoint)
         except BaseException:
@@ -102,15 +103,26 @@ class Endpoints:
         self._addresses.activate(endpoint, network)
         return endpoint
 
+    async def _refuse_noticed(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> None:
+        try:
+            self._addresses.refuse_noticed(endpoint, network, forgotten)
+        except BaseException:
+            await self._remove_link(endpoint)
+            raise
+
     async def _replace(self, forgotten: Endpoint, endpoint: Endpoint) -> None:
         """The kernel has proven that *forgotten* is dead, for the link of *endpoint* is made."""
         try:
             await self._removal.forget(forgotten)
         except BaseException:
-            with suppress(LinkError):  # the reconciler removes it
-                await self._macvlan_links.retire(endpoint, None)
-                await self._macvlan_links.deletions_finished()
+            await self._remove_link(endpoint)
             raise
+
+    async def _remove_link(self, endpoint: Endpoint) -> None:
+        """The endpoint is not created after all."""
+        with suppress(LinkError):  # the reconciler removes it
+            await self._macvlan_links.retire(endpoint, None)
+            await self._macvlan_links.deletions_finished()
 
     async def _make_again(self, endpoint: Endpoint, network: Network) -> None:
         """The same call as before, and no link: it is in a container, or a kill came between its row and its link."""

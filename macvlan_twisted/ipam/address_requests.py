@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from ipaddress import IPv4Address
 
 from twisted.logger import Logger
@@ -21,7 +22,7 @@ from .new_pools import AddressPurposes, RequestedAddress
 from .pool import Pool
 from .pool_registry import PoolRegistry
 from .requests import Purpose, ReleaseAddress, RequestAddress
-from .selection import AddressSelection
+from .selection import AddressInUse, AddressSelection
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
@@ -107,24 +108,31 @@ class ContainerAddresses:
         return address
 
     async def _select(self, pool: Pool, requested: RequestedAddress, name: str) -> IPAddress:
-        address, advances = requested.address, False
+        address = requested.address
         if name:
             await self._previous_runs.release(pool, name, address)
-        if address is None:
-            address = await self._selection.previous(pool, name)
-            if address is None:
-                address, advances = await self._selection.next(pool), True
-        else:
+        if address is not None:
             self._refuse_unavailable(pool, address)
             if not requested.is_checked:
                 await self._selection.refuse_used_by_others(pool, address)
-        is_chosen = requested.address is None and not name
+            await self._allocate(pool, address, name, is_chosen=False, advances=False)
+            return address
+        while True:
+            address, advances = await self._selection.previous(pool, name), False
+            if address is None:
+                address, advances = await self._selection.next(pool), True
+            with suppress(AddressInUse):  # another host answered for it meanwhile
+                await self._allocate(pool, address, name, is_chosen=not name, advances=advances)
+                return address
+
+    async def _allocate(
+        self, pool: Pool, address: IPAddress, name: str, *, is_chosen: bool, advances: bool
+    ) -> None:
         mac = self._macs.mac_for_name(pool, name)
         stored_name = "" if pool.identity == IdentitySource.RANDOM else name
         allocation = Allocation(pool.pool_id, address, Purpose.ENDPOINT.value, stored_name, mac, is_chosen)
         await self._allocations.allocate(pool, allocation, advances)
         _log_allocated(pool, address, Purpose.ENDPOINT.value, name)
-        return address
 
     def _refuse_unavailable(self, pool: Pool, address: IPAddress) -> None:
         self._selection.refuse_outside(pool, address, Purpose.ENDPOINT)

@@ -76,9 +76,14 @@ class AddressUse:
     ) -> None:
         """See :class:`~macvlan_twisted.driver.endpoint_addresses.AddressOwners`."""
         for subnet, address in addresses:
-            pool = self._claims.use(endpoint_id, network_id, parent, subnet, address)
-            if pool is not None:
-                self._selection.refuse_noticed(pool, address)
+            self._claims.use(endpoint_id, network_id, parent, subnet, address)
+
+    def refuse_noticed(self, endpoint_id: str) -> None:
+        """See :class:`~macvlan_twisted.driver.endpoint_addresses.AddressOwners`."""
+        for pool_id, number in self._claims.of_endpoint(endpoint_id):
+            pool = self._pools.by_id.get(pool_id)
+            if pool is not None:  # else it was released meanwhile
+                self._selection.refuse_noticed(pool, pool.address(number))
 
     def endpoint_found(
         self, endpoint_id: str, network_id: str, parent: str, addresses: Iterable[tuple[IPNetwork, IPAddress]]

@@ -16,7 +16,7 @@ from .pool import Pool, pool_released_error
 from .pool_registry import PoolRegistry
 from .previous_owners import PreviousOwners
 from .requests import Purpose, ReleaseAddress
-from .selection import AddressSelection
+from .selection import AddressSelection, in_use_error
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
@@ -47,6 +47,7 @@ class Allocations:
         Allocate an address that was selected before.
 
         :param advances: whether the next search for a free address starts after this one.
+        :raises AddressInUse: another host answered meanwhile for a container's address; nothing is allocated then.
         :raises RequestRefused: the pool was released meanwhile.
         :raises StateError: the disk refuses; nothing is allocated then.
         """
@@ -55,6 +56,7 @@ class Allocations:
             self._granting.add(granted)
             try:
                 await self._allocate_now(pool, allocation, advances)
+                await self._refuse_noticed(pool, allocation.address)
             finally:
                 self._granting.discard(granted)
             return
@@ -93,6 +95,14 @@ class Allocations:
             raise
         if allocation.purpose == Purpose.ENDPOINT.value:
             self._claims.allocated(pool.pool_id, number)
+
+    async def _refuse_noticed(self, pool: Pool, address: IPAddress) -> None:
+        user = self._selection.noticed(pool, address)
+        if user is not None:
+            async with self._locks.acquire(f"{pool.pool_id} {int(address)}"):
+                if pool.pool_id in self._pools.by_id:
+                    await self._release_now(pool, address, may_return=False)
+            raise in_use_error(pool, address, user)
 
     def is_only_named(self, pool: Pool, address: IPAddress) -> bool:
         """Whether *address* is allocated to a container that asked for it, and has no endpoint of ours."""

@@ -102,6 +102,10 @@ class EndpointClaims:
         """The endpoint that uses an allocation; ``None`` if none does."""
         return self._users.get((pool_id, number))
 
+    def of_endpoint(self, endpoint_id: str) -> list[tuple[str, int]]:
+        """Pool id and number of each address that the endpoint uses."""
+        return list(self._used.get(endpoint_id, ()))
+
     def has(self, endpoint_id: str) -> bool:
         """Whether the endpoint uses an address of any pool."""
         return endpoint_id in self._used

@@ -243,7 +243,7 @@ class AddressPurposes:
         with self._new_pools.probing(pool.pool_id):
             verdict = await self._selection.hold(pool, address)
         if isinstance(verdict, InUse) and verdict.how is Evidence.OURS:
-            raise in_use_error(pool, address, verdict)
+            raise in_use_error(pool, address, verdict.user)
         if not isinstance(verdict, Free):
             return RequestedAddress(Purpose.AUXILIARY, address, is_checked=True)
         # Its host may be off now, and finds the address in use if we defend it.

@@ -213,7 +213,7 @@ class AddressPrefetch:
 
     async def _verify(self, pool: Pool, number: int) -> bool:
         """
-        Verify once more that *number*, which was ready for a while, is free.
+        Verify once more that *number*, which was ready for a while, is free. The caller looks at the answers later.
 
         :raises RequestRefused: the pool was released meanwhile, or the probe is inconclusive and ``conflict_detection`` is
             ``strict``.
@@ -221,7 +221,7 @@ class AddressPrefetch:
         address = self.pool.address(number)
         self.verifying.add(number)
         try:
-            verdict = await self._hold(address)
+            verdict = await self._hold(address, checks_later=True)
         finally:
             self.verifying.discard(number)
         if self.closed:
@@ -245,7 +245,7 @@ class AddressPrefetch:
         self.conflicts.count_inconclusive(self.pool.lan_parent, self.pool.address(number), self.reason)
         return self.pool.address(number)
 
-    async def _hold(self, address: IPAddress, of_many: bool = False) -> Verdict:
+    async def _hold(self, address: IPAddress, of_many: bool = False, checks_later: bool = False) -> Verdict:
         pool = self.pool
         return await self.conflicts.hold(
             pool.lan_parent,
@@ -253,6 +253,7 @@ class AddressPrefetch:
             Holder(pool.shared_set, on_lost=self._on_lost),
             of_many=of_many,
             is_managed=True,
+            checks_later=checks_later,
         )
 
     def _drop_inconclusive(self) -> None:

@@ -135,16 +135,20 @@ class AddressSelection:
                 if int(address) not in (*prefetch.ready, *prefetch.probing, *prefetch.verifying):
                     prefetch.quarantine(address)
 
+    def noticed(self, pool: Pool, address: IPAddress) -> str | None:
+        """Another host that was noticed with *address* since it was found free, as words; ``None`` if there is none."""
+        if pool.conflict_detection == ConflictDetection.OFF:
+            return None
+        return self._conflicts.noticed(pool.lan_parent, address)
+
     def refuse_noticed(self, pool: Pool, address: IPAddress) -> None:
         """
         :raises RequestRefused: another host was noticed with *address* after it was allocated.
         """
-        if pool.conflict_detection == ConflictDetection.OFF:
-            return
-        user = self._conflicts.noticed(pool.lan_parent, address)
-        if user is not None:
+        foreign_host = self.noticed(pool, address)
+        if foreign_host is not None:
             raise RequestRefused(
-                f"address {address} is in use on {pool.lan_parent} by {user}; this was noticed only after "
+                f"address {address} is in use on {pool.lan_parent} by {foreign_host}; this was noticed only after "
                 "the allocation: start the container again; with --ip, use another one or change the address "
                 "of that host"
             )
@@ -218,27 +222,35 @@ class AddressSelection:
 
     async def refuse_used_by_others(self, pool: Pool, address: IPAddress) -> None:
         """
-        Hold *address* for the pool, if it uses conflict detection.
+        Hold *address* for the pool, if it uses conflict detection. The caller looks at :meth:`noticed` later.
 
         :raises RequestRefused: another host uses *address*, another container got it during the probe, or the probe is
             inconclusive and ``conflict_detection`` is ``strict``.
         """
         if pool.conflict_detection == ConflictDetection.OFF:
             return
-        verdict = await self.hold(pool, address)
+        verdict = await self.hold(pool, address, checks_later=True)
         if isinstance(verdict, InUse):
-            raise in_use_error(pool, address, verdict)
+            raise in_use_error(pool, address, verdict.user)
         self.refuse_taken(pool, address, Purpose.ENDPOINT)
         if isinstance(verdict, Inconclusive):
             if pool.conflict_detection == ConflictDetection.STRICT:
                 raise inconclusive_error(pool, verdict.reason)
             self._conflicts.count_inconclusive(pool.lan_parent, address, verdict.reason)
 
-    async def hold(self, pool: Pool, address: IPAddress, *, may_be_allocated: bool = False) -> Verdict:
+    async def hold(
+        self,
+        pool: Pool,
+        address: IPAddress,
+        *,
+        may_be_allocated: bool = False,
+        checks_later: bool = False,
+    ) -> Verdict:
         """
         Find out whether another host has *address*, and hold it if not.
 
         :param may_be_allocated: whether the address is free although we have allocated it, if nobody answers for it.
+        :param checks_later: whether the caller looks at :meth:`noticed` before it relies on the verdict.
         :raises RequestRefused: the pool was released meanwhile.
         """
         self._take_prefetched(pool, address)  # already defended, so the probe is short
@@ -252,6 +264,7 @@ class AddressSelection:
                 Holder(pool.shared_set),
                 is_managed=True,
                 may_be_allocated=may_be_allocated,
+                checks_later=checks_later,
             )
         finally:
             if not was_aside:
@@ -305,8 +318,13 @@ def _key(pool: Pool) -> tuple[str, str]:
     return pool.cursor_key, pool.lan_parent
 
 
-def in_use_error(pool: Pool, address: IPAddress, verdict: InUse) -> RequestRefused:
-    return RequestRefused(
-        f"address {address} is in use on {pool.lan_parent} by MAC {verdict.mac}, which "
-        f"{verdict.how.value}: use another --ip, or change the address of that host"
+class AddressInUse(RequestRefused):
+    """Another host on the LAN has the address."""
+
+
+def in_use_error(pool: Pool, address: IPAddress, foreign_host: str) -> AddressInUse:
+    """:param foreign_host: its MAC and how we know of it, as words."""
+    return AddressInUse(
+        f"address {address} is in use on {pool.lan_parent} by {foreign_host}: use another --ip, or change the address "
+        "of that host"
     )

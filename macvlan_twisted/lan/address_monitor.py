@@ -45,8 +45,8 @@ within a millisecond; so this is for neighbours that speak, then sleep.
 """
 LAST_LOOK = 0.001
 """
-Seconds to wait for an answer when a held address is probed once more before it is allocated: Linux does not announce a new
-IPv4 address, and a cable may have been unplugged. A wired neighbour answers in a third of that.
+Seconds to wait for an answer when a held address is probed once more before it is used: Linux does not announce a new IPv4
+address, and a cable may have been unplugged. A wired neighbour answers in a third of that.
 """
 LISTENED = 60.0
 """
@@ -124,15 +124,18 @@ class AddressMonitor:
 
     # Our addresses.
 
-    async def hold(self, address: IPAddress, mac: str) -> Verdict:
+    async def hold(self, address: IPAddress, mac: str, checks_later: bool = False) -> Verdict:
         """
         Probe for *address*. If the verdict is :class:`Free`, the address is held: we defend it with *mac* from then on.
 
         Concurrent calls for one address share a probe. When all of them are cancelled, nothing is held.
+
+        :param checks_later: the caller looks at :meth:`claimed` before it relies on the verdict: if the address is held
+            already, it is probed once more, but the answer is not waited for.
         """
         verdict = self._without_probe(address, mac)
         if isinstance(verdict, Free):
-            return await self._last_look(address)
+            return self._probe_again(address) if checks_later else await self._last_look(address)
         if verdict is not None:
             return verdict
         search = self._searches.get(address)
@@ -146,15 +149,22 @@ class AddressMonitor:
         finally:
             self._give_up(address, search, waiting)
 
-    async def _last_look(self, address: IPAddress) -> Verdict:
+    def _probe_again(self, address: IPAddress) -> Verdict:
         """Probe once more for *address*, which is held."""
         try:
             with PROBE:
                 self._socket.send(probe_frame(address, self._socket.mac))
         except LinkError as failure:
             return Inconclusive(str(failure))
+        return Free()
+
+    async def _last_look(self, address: IPAddress) -> Verdict:
+        """Probe once more for *address*, which is held, and wait for an answer."""
+        verdict = self._probe_again(address)
+        if not isinstance(verdict, Free):
+            return verdict
         await deferLater(self._clock, LAST_LOOK)
-        await deferLater(self._clock, 0)  # read the frames that arrived meanwhile
+        self._socket.read()
         if self._closed:
             return self._stopped()
         if address in self._ours:
@@ -198,6 +208,11 @@ class AddressMonitor:
         return ours is not None and not ours.assigned
 
     # Addresses of other hosts.
+
+    def read(self) -> None:
+        """Handle the frames that have arrived, without waiting for the reactor's turn."""
+        if not self._closed:
+            self._socket.read()
 
     def claimed(self, address: IPAddress) -> Neighbour | None:
         """The neighbour that claimed *address* a moment ago, if it is not ours."""

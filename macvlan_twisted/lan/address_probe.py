@@ -44,6 +44,11 @@ class InUse:
     mac: str
     how: Evidence
 
+    @property
+    def user(self) -> str:
+        """The host and how we know of it, as words."""
+        return f"MAC {self.mac}, which {self.how.value}"
+
 
 @frozen
 class Inconclusive:

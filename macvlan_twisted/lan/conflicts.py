@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ..addresses import IPAddress
 from ..errors import LinkError, StateError
@@ -18,6 +16,7 @@ from .address_monitor import AddressMonitor
 from .address_monitors import AddressMonitors
 from .address_probe import Evidence, Free, Inconclusive, InUse, Verdict
 from .conflict_table import RETRY_SECONDS, Conflict, ConflictTable
+from .local_addresses import LocalAddresses
 from .packet_sockets import PacketSockets
 
 _log = Logger(namespace="macvlan_twisted.lan")
@@ -74,6 +73,7 @@ class Conflicts:
     ) -> None:
         self._sockets = sockets
         self._links = links
+        self.local_addresses = LocalAddresses(links)
         self.monitors = monitors
         self.table = table
         self._allocated = allocated
@@ -82,8 +82,6 @@ class Conflicts:
         self._holders: dict[tuple[str, IPAddress], Holder] = {}
         """The holders of addresses that are not assigned yet."""
         self._forgotten: dict[tuple[str, IPAddress], str] = {}
-        self._asking: list[Deferred[Mapping[IPAddress, str]]] = []
-        """Who waits for the addresses of the host."""
         self.inconclusive = 0
         """The number of addresses that were allocated without a conclusive probe."""
 
@@ -116,6 +114,7 @@ class Conflicts:
         of_many: bool = False,
         is_managed: bool = False,
         may_be_allocated: bool = False,
+        checks_later: bool = False,
     ) -> Verdict:
         """
         Find out whether *address* is free, and if so, hold it: defend it from now on.
@@ -127,6 +126,8 @@ class Conflicts:
         :param is_managed: our address management asks, and has not allocated the address. If it is assigned to a container
             of its networks, the engine has forgotten the container, which must answer the probe if it lives.
         :param may_be_allocated: an allocation of ours does not count: whoever has it must answer the probe if it lives.
+        :param checks_later: the caller looks at :meth:`noticed` when its own work is done, before it relies on the verdict.
+            So an address that is held already is probed once more while that work is done.
         """
         forgotten = self._assigned.get((parent, address)) if is_managed else None
         if (
@@ -137,7 +138,7 @@ class Conflicts:
             self.unassign(parent, address)
         else:
             forgotten = None
-        verdict = await self._verdict(parent, address, of_many, may_be_allocated)
+        verdict = await self._verdict(parent, address, of_many, may_be_allocated, checks_later)
         # Two calls may have probed at once: the first one to return here gets the address.
         held = self._holders.get((parent, address))
         is_anothers = held is not None and held.name != holder.name and not held.is_guess
@@ -161,7 +162,7 @@ class Conflicts:
         return verdict
 
     async def _verdict(
-        self, parent: str, address: IPAddress, of_many: bool, may_be_allocated: bool
+        self, parent: str, address: IPAddress, of_many: bool, may_be_allocated: bool, checks_later: bool
     ) -> Verdict:
         if not parent:
             return Inconclusive(
@@ -172,7 +173,7 @@ class Conflicts:
         if known is not None:
             return InUse(known.mac, Evidence.CLAIMED)
         try:
-            link = (await self._host_addresses()).get(address)
+            link = await self.local_addresses.link_of(address)
             if link is not None:
                 found = await self._links.find(link)
                 return InUse("" if found is None else found.mac, Evidence.HOST)
@@ -182,7 +183,7 @@ class Conflicts:
             neighbour = monitor.known(address) if of_many else None
             if neighbour is not None:
                 return InUse(neighbour.mac, Evidence.CLAIMED)
-            return await monitor.hold(address, self._sockets.of(parent).mac)
+            return await monitor.hold(address, self._sockets.of(parent).mac, checks_later)
         except (LinkError, StateError) as failure:  # our own link on the parent needs a row
             return Inconclusive(str(failure))
 
@@ -191,31 +192,14 @@ class Conflicts:
         Another host that was noticed with *address* since :meth:`hold` found it free: its MAC and how, as words. A host that
         answers late is noticed after the verdict.
         """
+        monitor = self.monitors.of(parent)
+        if monitor is not None:
+            monitor.read()
         known = self.table.user_of(parent, address)
         if known is not None:
             return f"MAC {known.mac}, which {known.how}"
-        monitor = self.monitors.of(parent)
         neighbour = None if monitor is None else monitor.claimed(address)
         return None if neighbour is None else f"MAC {neighbour.mac}, which {Evidence.CLAIMED.value}"
-
-    async def _host_addresses(self) -> Mapping[IPAddress, str]:
-        """All addresses of the host, by a question to the kernel that probes which begin at once share."""
-        waiting: Deferred[Mapping[IPAddress, str]] = Deferred()
-        self._asking.append(waiting)
-        if len(self._asking) == 1:
-            ensureDeferred(self._ask_for_host_addresses())
-        return await waiting
-
-    async def _ask_for_host_addresses(self) -> None:
-        outcome: Any
-        try:
-            outcome = await self._links.host_addresses()
-        except Exception:
-            outcome = Failure()
-        asking, self._asking = self._asking, []
-        for each in asking:
-            if not each.called:  # else it was cancelled
-                each.callback(outcome)
 
     def release(self, parent: str, address: IPAddress, holder: str | None = None) -> None:
         """:param holder: release it only if the holder of this name has it."""

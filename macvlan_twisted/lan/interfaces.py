@@ -57,3 +57,6 @@ class LanSocket(Protocol):
 
         :return: call it to stop listening.
         """
+
+    def read(self) -> None:
+        """Call the handlers with the frames that have arrived, without waiting for the reactor's turn."""

@@ -192,6 +192,9 @@ class PacketSocket:
 
         return stop
 
+    def read(self) -> None:
+        self.doRead()
+
     def close(self) -> None:
         self._lost = True
         self._reactor.removeReader(self)  # before the descriptor is reused

@@ -73,6 +73,10 @@ class ParentSocket:
 
         return stop
 
+    def read(self) -> None:
+        if self.packet_socket is not None:
+            self.packet_socket.read()
+
     def receive(self, received: ReceivedFrame) -> None:
         for handler in tuple(self._handlers):
             try:

@@ -10,6 +10,7 @@ from attrs import frozen
 
 # By linux/netlink.h, linux/rtnetlink.h and linux/if_link.h.
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR = 20, 21
 _KIND = 0x3FFF
 """Mask of an attribute's type (NLA_TYPE_MASK)."""
 MESSAGE, LINK, ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=HH")

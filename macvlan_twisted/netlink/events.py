@@ -1,4 +1,4 @@
-"""Link events: an rtnetlink multicast socket in the reactor."""
+"""Events of links, and of the host's addresses: an rtnetlink multicast socket in the reactor."""
 
 from __future__ import annotations
 
@@ -15,14 +15,24 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..errors import LinkError
-from .codec import IFLA_IFNAME, LINK, RTM_DELLINK, RTM_NEWLINK, attributes_in, messages_in, text_of
+from .codec import (
+    IFLA_IFNAME,
+    LINK,
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    attributes_in,
+    messages_in,
+    text_of,
+)
 
 _log = Logger(namespace="macvlan_twisted.netlink")
 
 # Remedy of these errors: see the reason in the message.
 
 # By linux/rtnetlink.h and net/if.h.
-_RTMGRP_LINK = 0x1
+_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _SO_RCVBUFFORCE = 33
 _BUFFER_SIZE = 1 << 20
@@ -49,10 +59,15 @@ _LOST = LinkEvent("")
 
 @implementer(IReadDescriptor)
 class LinkEvents:
-    """Reports each change of a link, also of attributes that :class:`LinkEvent` does not have, until :meth:`close`."""
+    """
+    Reports each change of a link, also of attributes that :class:`LinkEvent` does not have, until :meth:`close`.
 
-    def __init__(self, reactor: Any) -> None:
+    :param addresses_changed: is called when an address of the host was added or removed, or may have been.
+    """
+
+    def __init__(self, reactor: Any, addresses_changed: Callable[[], None] = lambda: None) -> None:
         self._reactor = reactor
+        self._addresses_changed = addresses_changed
         self._socket: socket.socket | None = None
         self._names: dict[int, str] = {}
         """By index: the kernel reports the new name of a link that is renamed, not the old one."""
@@ -67,7 +82,7 @@ class LinkEvents:
             events.setblocking(False)
             with suppress(PermissionError):
                 events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_SIZE)
-            events.bind((0, _RTMGRP_LINK))
+            events.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
             names = dict(socket.if_nameindex())
         except OSError as error:
             number = error.errno or 0
@@ -110,6 +125,8 @@ class LinkEvents:
                     raise
                 self._lost = True
                 continue
+            if any(kind in (RTM_NEWADDR, RTM_DELADDR) for kind, _, _ in messages_in(packet)):
+                self._addresses_changed()
             for kind, index, flags, name in _links_in(packet):
                 self._handle(kind, index, flags, name)
 
@@ -149,6 +166,7 @@ class LinkEvents:
     def _start_over(self) -> None:
         self._lost = False
         self._names = dict(socket.if_nameindex())
+        self._addresses_changed()
         self._report(_LOST)
 
 

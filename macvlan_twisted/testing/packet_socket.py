@@ -57,6 +57,9 @@ class FakeLanSocket:
 
         return stop
 
+    def read(self) -> None:
+        """Frames arrive at once."""
+
     def open(self) -> None:
         """Nothing is needed."""
 

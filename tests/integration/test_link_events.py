@@ -99,3 +99,27 @@ async def test_lost_events_are_reported_once_and_later_ones_arrive(lan: Lan) -> 
         all_news = await heard(events, lan, LinkEvent(""), "sh", "-c", f"{flood} | ip -batch -")
         assert all_news.count(LinkEvent("")) == 1
         await heard(events, lan, LinkEvent("late"), *("ip", "link", "add", "late", "type", "bridge"))
+
+
+@on_reactor
+async def test_changes_of_the_hosts_addresses_are_reported(lan: Lan) -> None:
+    from twisted.internet import reactor
+
+    waiting: list[Deferred[None]] = []
+
+    def changed() -> None:
+        while waiting:
+            waiting.pop().callback(None)
+
+    events = LinkEvents(reactor, changed)
+    within(lan, "host", events.open)
+    try:
+        for address in ("10.9.9.9/24", "fd09::9/64"):
+            for word in ("add", "delete"):
+                reported: Deferred[None] = Deferred()
+                waiting.append(reported)
+                lan.run_in("host", "ip", "address", word, address, "dev", "eth1")
+                reported.addTimeout(60, reactor)
+                await reported
+    finally:
+        events.close()

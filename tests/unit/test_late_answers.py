@@ -9,10 +9,10 @@ from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.lan.arp_nd import Probe, announcement_frames, answer_frame, decode
 
 from .conflict_cases import NEIGHBOUR, ConflictTestCase, pass_time
-from .helpers import ENDPOINT, PLAIN_LINKS, subnet
+from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, PLAIN_LINKS, subnet
 
 LATE = 0.05
-"""Seconds; the last look before an address is allocated takes a millisecond."""
+"""Seconds, long after the address was allocated."""
 
 
 class LateAnswerTests(ConflictTestCase):
@@ -104,3 +104,56 @@ class LateAnswerTests(ConflictTestCase):
         pass_time(LATE + 0.01, self.plugin)
         self.assertEqual(self.gets(pool, "10.0.0.8"), "10.0.0.8")
         self.plugin.create_endpoint(address="10.0.0.8/24")
+
+
+class AnswersMeanwhileTests(ConflictTestCase):
+    """Answers to the last probe arrive while disk and kernel work."""
+
+    def neighbour_answers(self, address: str) -> None:
+        socket, found = self.plugin.lan_sockets["eth0"], parse_address(address)
+        socket.receive(answer_frame(found, NEIGHBOUR, socket.mac))
+
+    def assert_link_is_refused(self, address: str, remedy: str) -> None:
+        """The neighbour answers for *address* while the kernel creates the endpoint's link."""
+        self.plugin.steps.hold.add("add_macvlan")
+        links = set(self.plugin.link_names())
+        creation = self.plugin.begin_create_endpoint(ENDPOINT, NETWORK, f"{address}/24")
+        self.neighbour_answers(address)
+        self.plugin.steps.let_all_go()
+        refusal = self.refusal_of(creation)
+        self.assertIn(f"address {address} is in use on eth0 by MAC {NEIGHBOUR}", refusal)
+        self.assertIn(remedy, refusal)
+        self.assertEqual(dict(self.plugin.registry.endpoints), {})
+        self.assertEqual(set(self.plugin.link_names()), links)
+
+    def test_answer_during_the_commit_leads_to_another_address(self) -> None:
+        pool = self.ready(part="10.0.0.8/29")
+        self.plugin.store.steps.hold.add("save_allocation")
+        asked = self.begin(pool)
+        self.neighbour_answers("10.0.0.8")
+        self.plugin.store.steps.let_all_go()
+        self.assertEqual(str(self.successResultOf(asked)), "10.0.0.9/24")
+        self.assertEqual(self.conflicts(), {"10.0.0.8": NEIGHBOUR})
+
+    def test_answer_during_the_commit_refuses_a_requested_address(self) -> None:
+        pool = self.ready(part="10.0.0.8/29")
+        self.plugin.store.steps.hold.add("save_allocation")
+        asked = self.begin(pool, "10.0.0.8")
+        self.neighbour_answers("10.0.0.8")
+        self.plugin.store.steps.let_all_go()
+        self.assertIn("use another --ip", self.refusal_of(asked))
+        self.assertEqual(self.gets(pool), "10.0.0.9")
+
+    def test_answer_while_the_link_is_created_refuses_the_endpoint(self) -> None:
+        self.plugin.create_network(subnets=(evolve(subnet("10.0.0.0/24"), managed_here=True),))
+        pool = self.ready(part="10.0.0.8/29")
+        self.assertEqual(self.gets(pool), "10.0.0.8")
+        self.assert_link_is_refused("10.0.0.8", "start the container again")
+
+    def test_answer_while_the_link_of_a_predicted_address_is_created_refuses_it(self) -> None:
+        self.plugin.create_network(subnets=(subnet("10.0.0.0/24", "10.0.0.254"),))
+        first = self.plugin.begin_create_endpoint(OTHER_ENDPOINT, NETWORK, "10.0.0.1/24")
+        self.pass_time(1)
+        self.successResultOf(first)
+        self.plugin.delete_endpoint(OTHER_ENDPOINT)
+        self.assert_link_is_refused("10.0.0.2", "--ip-range")
