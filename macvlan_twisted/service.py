@@ -232,7 +232,7 @@ def _parts(
             Platform(
                 threads,
                 deletion_thread,
-                partial(PacketSocket, reactor, elsewhere=threads),
+                partial(PacketSocket, reactor, clock, elsewhere=threads),
                 NamespaceSandboxes(),
                 engine,
             ),

@@ -120,7 +120,7 @@ class AddressMonitor:
 
     def start(self) -> None:
         """Listen from now on."""
-        self._stop_listening = self._socket.listen(self._receive)
+        self._stop_listening = self._socket.listen(self._receive, self.watched)
 
     # Our addresses.
 
@@ -206,6 +206,10 @@ class AddressMonitor:
     def is_held(self, address: IPAddress) -> bool:
         ours = self._ours.get(address)
         return ours is not None and not ours.assigned
+
+    def watched(self) -> set[IPAddress]:
+        """The addresses about which every frame matters: ours, those that we probe for, and those that need no probe."""
+        return {*self._ours, *self._searches, *self._vacated.addresses(self._clock.seconds())}
 
     # Addresses of other hosts.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from attrs import frozen
+
+from ..addresses import IPAddress
 
 
 @frozen
@@ -21,6 +23,12 @@ class ReceivedFrame:
 
 
 FrameHandler = Callable[[ReceivedFrame], None]
+AddressesOf = Callable[[], Iterable[IPAddress]]
+
+
+def no_addresses() -> Iterable[IPAddress]:
+    """For a listener that does not need ARP and neighbour discovery during a storm."""
+    return ()
 
 
 class LanSocket(Protocol):
@@ -50,11 +58,13 @@ class LanSocket(Protocol):
         :raises LinkError: the frame was not sent: the parent is down or gone.
         """
 
-    def listen(self, handler: FrameHandler) -> Callable[[], None]:
+    def listen(self, handler: FrameHandler, addresses: AddressesOf = no_addresses) -> Callable[[], None]:
         """
         Call *handler* with each frame. Our own frames may be among them: a packet socket does not receive what it sends, unless
         it returns by the parent, as a frame to a sibling does.
 
+        :param addresses: returns the addresses about which *handler* needs every frame, even while the LAN is flooded with ARP
+            or neighbour discovery. Meanwhile frames about other addresses may be dropped.
         :return: call it to stop listening.
         """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from attrs import frozen
 
@@ -42,6 +43,10 @@ class NeighbourCache:
             del self._entries[address]
             return None
         return found
+
+    def addresses(self, now: float) -> Iterator[IPAddress]:
+        """The addresses that are known."""
+        return (address for address in tuple(self._entries) if self.known(address, now) is not None)
 
     def forget(self, address: IPAddress) -> None:
         self._entries.pop(address, None)

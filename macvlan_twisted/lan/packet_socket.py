@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ..addresses import IPAddress
 from ..errors import LinkError
-from .interfaces import FrameHandler, ReceivedFrame
+from . import packet_filter
+from .interfaces import AddressesOf, FrameHandler, ReceivedFrame, no_addresses
+from .storm_control import StormControl
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
@@ -24,59 +26,10 @@ _log = Logger(namespace="macvlan_twisted.lan")
 
 _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
-_SO_ATTACH_FILTER = 26
 _PACKET_ADD_MEMBERSHIP, _PACKET_MR_ALLMULTI = 1, 2
 _SIOCGIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8913, 0x1, 0x40
 _MOST_FRAMES_AT_ONCE = 64
 """Frames to read before the reactor gets its turn, however busy the LAN is."""
-
-# Classic BPF (linux/filter.h).
-_LD_B, _LD_H, _LD_H_IND, _LDX_IHL = 0x30, 0x28, 0x48, 0xB1
-_JEQ, _JSET, _RETURN = 0x15, 0x45, 0x06
-_VLAN_TAG_PRESENT = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
-_VLAN_TAG = 0xFFFFF000 + 44  # SKF_AD_OFF + SKF_AD_VLAN_TAG; undefined without a tag
-_ETHER_TYPE, _IPV6, _DROP, _ACCEPT, _NEXT = 4, 14, 20, 21, -1
-
-_STEPS = (  # (code, jump if true, jump if false, constant)
-    (_LD_B, _NEXT, _NEXT, _VLAN_TAG_PRESENT),  # a tagged frame belongs to another LAN,
-    (_JEQ, _ETHER_TYPE, _NEXT, 0),
-    (_LD_H, _NEXT, _NEXT, _VLAN_TAG),
-    (_JSET, _DROP, _NEXT, 0x0FFF),  # unless the tag has a priority only
-    (_LD_H, _NEXT, _NEXT, 12),  # _ETHER_TYPE
-    (_JEQ, _ACCEPT, _NEXT, 0x0806),  # ARP
-    (_JEQ, _NEXT, _IPV6, 0x0800),  # IPv4
-    (_LD_B, _NEXT, _NEXT, 23),
-    (_JEQ, _NEXT, _DROP, socket.IPPROTO_UDP),
-    (_LD_H, _NEXT, _NEXT, 20),  # later fragments have no ports
-    (_JSET, _DROP, _NEXT, 0x1FFF),
-    (_LDX_IHL, _NEXT, _NEXT, 14),
-    (_LD_H_IND, _NEXT, _NEXT, 16),
-    (_JEQ, _ACCEPT, _DROP, 68),  # to a DHCP client
-    (_JEQ, _NEXT, _DROP, 0x86DD),  # _IPV6
-    (_LD_B, _NEXT, _NEXT, 20),
-    (_JEQ, _NEXT, _DROP, socket.IPPROTO_ICMPV6),
-    (_LD_B, _NEXT, _NEXT, 54),
-    (_JEQ, _ACCEPT, _NEXT, 135),  # neighbour solicitation
-    (_JEQ, _ACCEPT, _DROP, 136),  # neighbour advertisement
-    (_RETURN, _NEXT, _NEXT, 0),  # _DROP
-    (_RETURN, _NEXT, _NEXT, 0xFFFF),  # _ACCEPT
-)
-
-
-def _program() -> bytes:
-    def distance(here: int, target: int) -> int:
-        return 0 if target == _NEXT else target - here - 1
-
-    return b"".join(
-        struct.pack("HBBI", code, distance(at, true), distance(at, false), constant)
-        for at, (code, true, false, constant) in enumerate(_STEPS)
-    )
-
-
-def _attach_filter(packet_socket: socket.socket) -> None:
-    program = ctypes.create_string_buffer(_program())
-    described = struct.pack("HL", len(_STEPS), ctypes.addressof(program))
-    packet_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
 
 
 def _exists(name: str) -> bool:
@@ -99,6 +52,7 @@ class PacketSocket:
     The socket receives frames before macvlan does, so also those for containers. The NIC need not be promiscuous: the
     kernel adds the MACs of its macvlan links to its filter.
 
+    :param clock: ``IReactorTime``
     :param speaker: the link that sends frames: our own link on the parent, so that siblings receive them; else the parent.
     :param mac: the MAC of *speaker*.
     :param elsewhere: runs a function on a thread: closing a packet socket waits for a grace period of the kernel, 8 to
@@ -110,6 +64,7 @@ class PacketSocket:
     def __init__(
         self,
         reactor: Any,
+        clock: Any,
         parent: str,
         speaker: str,
         mac: str,
@@ -120,8 +75,9 @@ class PacketSocket:
         self.mac = mac
         self._speaker = speaker
         self._reactor = reactor
-        self._handlers: list[FrameHandler] = []
+        self._listeners: list[tuple[FrameHandler, AddressesOf]] = []
         self._lost = False
+        self._storm_control = StormControl(parent, clock, self._attach_filter, self._addresses)
 
     def open(self) -> None:
         """:raises LinkError: the parent is not there, or the kernel refuses."""
@@ -138,7 +94,7 @@ class PacketSocket:
         packet_socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
             packet_socket.setblocking(False)
-            _attach_filter(packet_socket)
+            packet_filter.attach(packet_socket)
             index = socket.if_nametoindex(self.parent)
             # Neighbour discovery uses multicast groups of which the host may not be a member.
             request = struct.pack("iHH8s", index, _PACKET_MR_ALLMULTI, 0, b"")
@@ -148,6 +104,13 @@ class PacketSocket:
             self._elsewhere(packet_socket.close)
             raise
         return packet_socket
+
+    def _attach_filter(self, only: packet_filter.AddressFilter | None) -> None:
+        packet_filter.attach(self._socket, only)
+
+    def _addresses(self) -> Iterator[IPAddress]:
+        for _, addresses in self._listeners:
+            yield from addresses()
 
     @property
     def broken(self) -> bool:
@@ -159,6 +122,7 @@ class PacketSocket:
     def send(self, frame: bytes) -> None:
         try:
             self._check_carrier()
+            self._storm_control.will_send(frame)
             speaker = self._speaker
             if speaker == self.parent:
                 speaker = self._socket.getsockname()[0] or speaker  # its present name
@@ -183,12 +147,13 @@ class PacketSocket:
             # Remedy: check the cable and the switch's port; the plugin tries again by itself.
             raise LinkError(f"cannot send on {self.parent}: no carrier", errno.ENETDOWN)
 
-    def listen(self, handler: FrameHandler) -> Callable[[], None]:
-        self._handlers.append(handler)
+    def listen(self, handler: FrameHandler, addresses: AddressesOf = no_addresses) -> Callable[[], None]:
+        listener = handler, addresses
+        self._listeners.append(listener)
 
         def stop() -> None:
-            if handler in self._handlers:
-                self._handlers.remove(handler)
+            if listener in self._listeners:
+                self._listeners.remove(listener)
 
         return stop
 
@@ -197,6 +162,7 @@ class PacketSocket:
 
     def close(self) -> None:
         self._lost = True
+        self._storm_control.stop()
         self._reactor.removeReader(self)  # before the descriptor is reused
         self._elsewhere(self._socket.close)
 
@@ -214,7 +180,8 @@ class PacketSocket:
                 self._fail(error.errno or 0)
                 return
             received = ReceivedFrame(frame, kind == socket.PACKET_OUTGOING)
-            for handler in tuple(self._handlers):
+            self._storm_control.received(frame)
+            for handler, _ in tuple(self._listeners):
                 try:
                     handler(received)
                 except Exception:

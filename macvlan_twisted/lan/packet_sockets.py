@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 
+from ..addresses import IPAddress
 from ..errors import LinkError
 from ..keyed_lock import KeyedLock
 from ..netlink.links import Links
 from .host_link import HostLinks, is_for_itself
-from .interfaces import FrameHandler, LanSocket, ReceivedFrame
+from .interfaces import AddressesOf, FrameHandler, LanSocket, ReceivedFrame, no_addresses
 
 _log = Logger(namespace="macvlan_twisted.lan")
 
@@ -55,7 +56,7 @@ class ParentSocket:
         """The MAC of the parent itself, when the socket was opened last. The host answers from it, too."""
         self.packet_socket: OpenSocket | None = None
         self._when_away = when_away
-        self._handlers: list[FrameHandler] = []
+        self._listeners: list[tuple[FrameHandler, AddressesOf]] = []
 
     @property
     def mac(self) -> str:
@@ -64,12 +65,13 @@ class ParentSocket:
     def send(self, frame: bytes) -> None:
         self._open_socket().send(frame)
 
-    def listen(self, handler: FrameHandler) -> Callable[[], None]:
-        self._handlers.append(handler)
+    def listen(self, handler: FrameHandler, addresses: AddressesOf = no_addresses) -> Callable[[], None]:
+        listener = handler, addresses
+        self._listeners.append(listener)
 
         def stop() -> None:
-            if handler in self._handlers:
-                self._handlers.remove(handler)
+            if listener in self._listeners:
+                self._listeners.remove(listener)
 
         return stop
 
@@ -78,7 +80,7 @@ class ParentSocket:
             self.packet_socket.read()
 
     def receive(self, received: ReceivedFrame) -> None:
-        for handler in tuple(self._handlers):
+        for handler, _ in tuple(self._listeners):
             try:
                 handler(received)
             except Exception:
@@ -87,6 +89,11 @@ class ParentSocket:
                     parent=self.parent,
                     frame=received.frame.hex(),
                 )
+
+    def addresses(self) -> Iterator[IPAddress]:
+        """The addresses about which a listener needs every frame."""
+        for _, addresses in self._listeners:
+            yield from addresses()
 
     def _open_socket(self) -> OpenSocket:
         if self.packet_socket is None or self.packet_socket.broken:
@@ -188,7 +195,7 @@ class PacketSockets:
         self._speakers[socket.parent] = speaker
         packet_socket = self._make_socket(socket.parent, speaker, mac)
         packet_socket.open()
-        packet_socket.listen(socket.receive)
+        packet_socket.listen(socket.receive, socket.addresses)
         socket.packet_socket = packet_socket
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import LinkError
-from ..lan.interfaces import FrameHandler, ReceivedFrame
+from ..lan.interfaces import AddressesOf, FrameHandler, ReceivedFrame, no_addresses
 
 
 class FakeLanSocket:
@@ -48,7 +48,7 @@ class FakeLanSocket:
         """Receive a frame from the LAN."""
         self._dispatch(ReceivedFrame(frame, False))
 
-    def listen(self, handler: FrameHandler) -> Callable[[], None]:
+    def listen(self, handler: FrameHandler, addresses: AddressesOf = no_addresses) -> Callable[[], None]:
         self._handlers.append(handler)
 
         def stop() -> None:

@@ -62,6 +62,13 @@ class RawNetwork:
     def _ask(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         return ask(self._path, method, body)
 
+    def assign(self, address: str) -> None:
+        """Give an address to a container that stays."""
+        self._ask(CALLS[0], {"PoolID": self._pool_id, "Address": address, "Options": {}})
+        about = {"NetworkID": self._network_id, "EndpointID": f"{next(_numbers):064x}"}
+        interface = {"Address": f"{address}/16", "AddressIPv6": "", "MacAddress": ""}
+        self._ask(CALLS[1], {**about, "Interface": interface, "Options": {}})
+
     def live(self, keep: Callable[[str, float], None]) -> None:
         """One container's life; what belongs to its start is told with its seconds."""
 

@@ -40,6 +40,8 @@ def serve(config: Config, kernel_address: str, secret: bytes, log_path: str) -> 
     reactor.run()
 
 
-def _empty_lan(reactor: Any, parent: str, speaker: str, mac: str, elsewhere: object) -> FakeLanSocket:
+def _empty_lan(
+    reactor: Any, clock: Any, parent: str, speaker: str, mac: str, elsewhere: object
+) -> FakeLanSocket:
     """Return a fake socket, even if the machine has a NIC of this name."""
     return FakeLanSocket(parent, mac)

@@ -51,7 +51,7 @@ def packet_socket_in(
     from twisted.internet import reactor
 
     mac = mac_of(lan, place, speaker or parent)
-    sock = PacketSocket(reactor, parent, speaker or parent, mac)
+    sock = PacketSocket(reactor, reactor, parent, speaker or parent, mac)
     within(lan, place, sock.open)
     try:
         yield sock

@@ -216,7 +216,7 @@ async def test_socket_of_a_removed_parent_is_broken(lan: Lan) -> None:
     from twisted.internet import reactor
 
     with pytest.raises(LinkError, match="cannot listen on eth1: No such device"):
-        within(lan, "switch", PacketSocket(reactor, "eth1", "eth1", STRANGER).open)
+        within(lan, "switch", PacketSocket(reactor, reactor, "eth1", "eth1", STRANGER).open)
 
 
 @on_reactor
@@ -224,7 +224,7 @@ async def test_socket_is_closed_outside_the_reactor(lan: Lan) -> None:
     from twisted.internet import reactor
 
     left: list[Callable[[], None]] = []
-    sock = PacketSocket(reactor, "eth1", "eth1", mac_of(lan, "host"), elsewhere=left.append)
+    sock = PacketSocket(reactor, reactor, "eth1", "eth1", mac_of(lan, "host"), elsewhere=left.append)
     within(lan, "host", sock.open)
     heard: list[ReceivedFrame] = []
     sock.listen(heard.append)
@@ -253,6 +253,8 @@ async def test_socket_that_failed_to_open_is_closed_elsewhere(lan: Lan) -> None:
 
     left: list[Callable[[], None]] = []
     with pytest.raises(LinkError, match="cannot listen on eth7: No such device"):
-        within(lan, "host", PacketSocket(reactor, "eth7", "eth7", STRANGER, elsewhere=left.append).open)
+        within(
+            lan, "host", PacketSocket(reactor, reactor, "eth7", "eth7", STRANGER, elsewhere=left.append).open
+        )
     (close,) = left
     close()

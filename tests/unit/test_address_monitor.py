@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from macvlan_twisted.lan.address_monitor import LAST_LOOK, AddressMonitor
+from macvlan_twisted.lan.address_monitor import LAST_LOOK, LISTENED, AddressMonitor
 from macvlan_twisted.lan.address_probe import RFC_5227, Evidence, Free, Inconclusive, InUse, Verdict
 from macvlan_twisted.lan.arp_nd import AddressClaim, announcement_frames, probe_frame
 from tests.unit.helpers import events_of
@@ -49,6 +49,22 @@ class HoldingTests(WatchTestCase):
         self.pass_time(0.32)
         self.assertEqual([self.successResultOf(each) for each in asked], [Free()] * 3)
         self.assertEqual(len(self.probes()), 3)
+
+    def test_every_frame_about_our_addresses_matters(self) -> None:
+        """While the LAN is flooded, frames about other addresses may be dropped."""
+        asked = self.ask(V4)
+        self.assertEqual(self.watch.watched(), {V4}, "probed for")
+        self.pass_time(0.52)
+        self.assertEqual(self.successResultOf(asked), Free())
+        self.assertEqual(self.watch.watched(), {V4}, "held")
+        self.watch.assign(V4, CONTAINER)
+        self.watch.assign(V6, CONTAINER)
+        self.assertEqual(self.watch.watched(), {V4, V6}, "assigned")
+        self.watch.release(V6)
+        self.watch.release(V4, link_removed=True)
+        self.assertEqual(self.watch.watched(), {V4}, "free without a probe while no host mentions it")
+        self.clock.advance(LISTENED + 1)
+        self.assertEqual(self.watch.watched(), set())
 
     def soon(self, asked: Deferred[Verdict]) -> Verdict:
         self.clock.advance(LAST_LOOK)

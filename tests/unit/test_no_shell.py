@@ -28,7 +28,7 @@ ALLOWED = {
     ("ctypes", "macvlan_twisted/clock.py"),  # os.timerfd_create is new in Python 3.13
     ("ctypes", "macvlan_twisted/netlink/netns.py"),  # os.setns is new in Python 3.12
     ("ctypes", "macvlan_twisted/commands/stale_sandboxes.py"),  # for umount2
-    ("ctypes", "macvlan_twisted/lan/packet_socket.py"),  # for the address of a packet filter
+    ("ctypes", "macvlan_twisted/lan/packet_filter.py"),  # for the address of a packet filter
 }
 
 
