@@ -30,6 +30,8 @@ _PACKET_ADD_MEMBERSHIP, _PACKET_MR_ALLMULTI = 1, 2
 _SIOCGIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8913, 0x1, 0x40
 _MOST_FRAMES_AT_ONCE = 64
 """Frames to read before the reactor gets its turn, however busy the LAN is."""
+_MOST_QUEUED = 512
+"""More frames than fit into a receive buffer of Linux's default size (212,992 bytes, at least 768 for each frame)."""
 
 
 def _exists(name: str) -> bool:
@@ -158,7 +160,7 @@ class PacketSocket:
         return stop
 
     def read(self) -> None:
-        self.doRead()
+        self._read(_MOST_QUEUED)
 
     def close(self) -> None:
         self._lost = True
@@ -169,7 +171,10 @@ class PacketSocket:
     # IReadDescriptor.
 
     def doRead(self) -> None:
-        for _ in range(_MOST_FRAMES_AT_ONCE):
+        self._read(_MOST_FRAMES_AT_ONCE)
+
+    def _read(self, most: int) -> None:
+        for _ in range(most):
             if self._lost:
                 return  # a handler has closed us
             try:

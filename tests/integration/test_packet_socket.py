@@ -1,6 +1,7 @@
 """What the real packet socket hears and sends on a LAN, and what probes find there."""
 
 import struct
+import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from random import Random
@@ -176,6 +177,23 @@ async def test_siblings_frames_arrive(bridge_lan: Lan) -> None:
         answer = AddressClaim(FREE[0], sibling)
         seen = await frames_until(sock, answer, send, answer_frame(FREE[0], sibling, speaker))
         assert (answer, False) in seen
+
+
+@on_reactor
+async def test_all_waiting_frames_are_read_at_once(lan: Lan) -> None:
+    """The answer to a probe may be behind those of a flood."""
+    heard: list[ReceivedFrame] = []
+    with packet_socket_in(lan) as sock, sender_in(lan) as send:
+        sock.listen(heard.append)
+        for _ in range(20):
+            for _ in range(150):
+                send(LAST_FRAME)
+            time.sleep(0.2)  # the reactor reads nothing meanwhile
+            heard.clear()
+            sock.read()
+            if len(heard) >= 150:
+                break
+        assert len(heard) >= 150
 
 
 @on_reactor
