@@ -55,7 +55,7 @@ def test_unit_permits_all_that_containers_need(machine: Systemd) -> None:
     host = host_of(machine)
     host.create("lan", *DUAL, "--opt=host_access=true")
     one, two = host.start("one"), host.start("two")
-    assert "address 192.168.77.2: in use on eth1" in machine.log()
+    assert "address 192.168.77.2: not allocated, in use on eth1" in machine.log()
     for address in ("192.168.77.1", "fd77::1", "192.168.77.10"):
         assert one.ping(address), address
     for address in (each.partition("/")[0] for each in two.addresses()):

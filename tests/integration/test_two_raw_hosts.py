@@ -53,7 +53,7 @@ def test_addresses_held_by_another_host_are_free_after_its_end() -> None:
         refused = second.ask()["Err"]
         assert "pool 192.168.77.0/24 (range 192.168.77.128/28) is exhausted" in refused
         assert "4 in use by other hosts on eth1" in refused
-        assert "address 192.168.77.128: in use on eth1" in second.plugin.log()
+        assert "address 192.168.77.128: not allocated, in use on eth1" in second.plugin.log()
 
         first.plugin.stop()
         assert who_has(lan, held[0], seconds=0.5) is None, "let go at the end of the service"
