@@ -140,7 +140,7 @@ def _explained(error: usage.UsageError) -> str:
         return f"option {spelling} takes no value: leave it out"
     if "unique prefix" in cause.msg:
         meant = [f"--{each.name}" for each in OPTIONS if each.name.startswith(cause.opt)]
-        return f"option {spelling} is not unique: write {' or '.join(meant)}"
+        return f"option {spelling} is ambiguous: write {' or '.join(meant)}"
     # Remedy: use an option that twistd macvlan --help lists.
     return (
         f"unknown option {spelling}: {did_you_mean(spelling, [f'--{each.name}' for each in OPTIONS])}".rstrip(

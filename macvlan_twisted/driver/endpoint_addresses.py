@@ -405,7 +405,7 @@ async def refuse_used_by_others(
 def _in_use(
     network: Network, kind_of_address: str, address: IPAddress, foreign_host: str, remedy: str
 ) -> RequestRefused:
-    # Remedy: use another address, or change the address of that host; the message names the option.
+    # Remedy: use another address (the message names the option), or change the address of the host that has this MAC.
     return RequestRefused(
         f"{kind_of_address} {address} is in use on {network.parent} by {foreign_host}: {remedy}"
     )

@@ -174,9 +174,8 @@ class Endpoints:
         """
         if await self._macvlan_links.is_in_container(forgotten):
             raise RequestRefused(
-                f"address {' and '.join(map(str, forgotten.addresses))} is in use by "
-                f"{self._registry.names.endpoint(forgotten.endpoint_id)}, which is still running: "
-                "stop that container, or use another --ip"
+                f"{self._registry.names.endpoint(forgotten.endpoint_id)}, which is still running, uses "
+                f"{' and '.join(map(str, forgotten.addresses))}: stop that container, or use another --ip"
             )
         await self._removal.delete(
             requests.EndpointCall(forgotten.network_id, forgotten.endpoint_id),

@@ -137,24 +137,24 @@ class NetworkPlanner:
         routers = [(each.pool, self._config.gateway_for(each.pool)) for each in lacking]
         for pool, router in routers:
             if router is not None:
-                # Cause: another IPAM driver manages the addresses, and the network was created without --gateway. DNS
-                # says that Docker Engine 29 resolves only names of containers then. Remedy: remove the network and
-                # create it again with --gateway and the router's address.
+                # Cause: another IPAM driver manages the addresses, and the network was created without --gateway. The
+                # part in brackets adds that Docker Engine 29 then resolves only container names. Remedy: remove the
+                # network and create it again with --gateway and the router's address.
                 _log.warn(
                     "network {network}: no gateway in subnet {subnet}, so its containers have no default route{dns}, and "
-                    "Docker's own IPAM may assign the router's address {router} to a container; remove it and create it "
-                    "again with --gateway {router}",
+                    "Docker's own IPAM may assign the router's address {router} to a container; remove the network and "
+                    "create it again with --gateway {router}",
                     network=network.short_id,
                     subnet=pool,
                     dns=dns,
                     router=router,
                 )
         if dns and lacking and not any(router for _, router in routers):
-            # Cause: no subnet of the network has a gateway. DNS says that Docker Engine 29 resolves only names of
-            # containers then. Remedy: remove the network and create it again with --gateway,
+            # Cause: no subnet of the network has a gateway. The part in brackets adds that Docker Engine 29 then
+            # resolves only container names. Remedy: remove the network and create it again with --gateway,
             # or with --internal if it needs none.
             _log.warn(
-                "network {network}: no gateway, so its containers have no default route{dns}; remove it and create it "
+                "network {network}: no gateway, so its containers have no default route{dns}; remove the network and create it "
                 "again with --gateway",
                 network=network.short_id,
                 dns=dns,
@@ -191,10 +191,10 @@ def plan_network(
     plan = plan_parent(request.network_id, options, request.internal, config.host_interface, links)
     if plan.on_dummy and not request.internal:
         # Cause: neither -o parent= nor --host-interface names a NIC, and there is no default route. Remedy: remove the
-        # network and create it again with -o parent=, or after a start of the plugin with --host-interface.
+        # network and create it again with -o parent=, or after restarting the plugin with --host-interface.
         _log.warn(
-            "network {network}: internal, on a dummy link, because there is no parent; remove it and create it again with "
-            "-o parent=, or after a start of the plugin with --host-interface",
+            "network {network}: internal, on a dummy link, because there is no parent; remove the network and create it again "
+            "with -o parent=, or after restarting the plugin with --host-interface",
             network=request.network_id[:12],
         )
     mtu = options.mtu or config.mtu

@@ -157,7 +157,7 @@ def refuse_unfit(link: LinkFacts, allow_wireless_parent: bool, mtu: int | None) 
         )
     if mtu is not None and mtu > parent_mtu:
         raise RequestRefused(
-            f"mtu {mtu} is more than the {parent_mtu} of parent {parent}: use at most {parent_mtu}"
+            f"mtu {mtu} is greater than the MTU of parent {parent}, {parent_mtu}: use at most {parent_mtu}"
         )
 
 

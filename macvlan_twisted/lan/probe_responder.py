@@ -79,7 +79,7 @@ class ProbeResponder:
                 # Cause: the parent is down or has no carrier; another host may take the address. Remedy:
                 # bring the parent up, or check its cable and the switch's port.
                 _log.warn(
-                    "address {address}: cannot answer the probe of MAC {mac} ({reason})",
+                    "address {address}: cannot answer the probe from MAC {mac} ({reason})",
                     address=str(probe.address),
                     mac=probe.mac,
                     reason=str(failure),

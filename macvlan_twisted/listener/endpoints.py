@@ -38,7 +38,7 @@ def endpoint_of(reactor: Any, listen: str) -> Any:
         AttributeError,
         ImportError,
     ) as error:  # each kind has its own
-        hint = ": is this started by a socket unit of systemd?" if listen.startswith("systemd:") else ""
+        hint = ": was the plugin started by a systemd socket unit?" if listen.startswith("systemd:") else ""
         # Remedy: specify a path, for example unix:/run/x.sock; the message may say more.
         raise StartupError(f"--listen {listen} is not an endpoint to listen on ({error}){hint}") from error
 

@@ -108,7 +108,7 @@ class HostAddressing(NetlinkSockets):
         return True
 
     def add_host_route(self, route: HostRoute) -> None:
-        doing = f"cannot add the route to {route.destination} by {route.link}"
+        doing = f"cannot add the route to {route.destination} through {route.link}"
         try:
             with link_errors(doing), _ADD_ROUTE:
                 self._netlink.route("add", **_route_request(route))
@@ -136,7 +136,7 @@ class HostAddressing(NetlinkSockets):
     def delete_host_route(self, route: HostRoute) -> bool:
         try:
             with (
-                link_errors(f"cannot remove the route to {route.destination} by {route.link}"),
+                link_errors(f"cannot remove the route to {route.destination} through {route.link}"),
                 _REMOVE_ROUTE,
             ):
                 self._netlink.route("del", **_route_request(route))
@@ -154,7 +154,7 @@ class HostAddressing(NetlinkSockets):
                 return []
             raise
         found = []
-        with link_errors(f"cannot read the routes by {link}"):
+        with link_errors(f"cannot read the routes through {link}"):
             for family, length in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
                 for message in self._netlink.route("dump", family=family):
                     if (message["proto"], message["dst_len"], message.get_attr("RTA_OIF")) == (

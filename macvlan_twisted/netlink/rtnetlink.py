@@ -159,7 +159,7 @@ class NetlinkKernel(HostAddressing):
 
     def set_group(self, name: str, group: int) -> bool:
         try:
-            with link_errors(f"cannot retire link {name}"), _RETIRE:
+            with link_errors(f"cannot mark link {name} for removal"), _RETIRE:
                 self._templated.retire(index_of(name), group)
         except LinkError as failure:
             return _unless_gone(failure)
@@ -178,7 +178,10 @@ class NetlinkKernel(HostAddressing):
             return self._templated.members(group)
 
     def delete_group(self, group: int) -> None:
-        with link_errors(f"cannot remove the retired links of group {group}"), _REMOVE_GROUP:
+        with (
+            link_errors(f"cannot remove the links of group {group} that are marked for removal"),
+            _REMOVE_GROUP,
+        ):
             self._templated.remove_group(group)
 
 

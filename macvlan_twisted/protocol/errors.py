@@ -58,7 +58,7 @@ def error_reply(method: str, failure: Failure) -> tuple[int, dict[str, str]]:
         )
     if isinstance(error, HTTPException):
         return error.code or 500, error_body(f"{method}: {error.description}")
-    # Cause: the request cannot be fulfilled; the docker command prints the same reason. Remedy: see the table
-    # of errors.
+    # Cause: the request cannot be fulfilled; the docker command prints the same reason. Remedy: see the reason in the
+    # line; the reference page on errors lists the remedies.
     _log.emit(LogLevel.warn, "{method} refused: {reason}", method=method, reason=message)
     return status or 200, error_body(message)

@@ -83,8 +83,8 @@ def refuse_unknown_links(instance: str, links: Iterable[LinkFacts], registry: Re
                 f"with ip link set {link.name} name {alias.identifier}, or remove it"
             )
         if link.name not in names:
-            # Remedy: restore a newer copy of the state directory if you have one; otherwise start the plugin once with
-            # --recover.
+            # Remedy: if you have an intact, up-to-date copy of the state directory, restore it; otherwise start the plugin
+            # once with --recover.
             raise StateError(
                 f"state is older than link {link.name} ({link.alias}), which it does not have: an older "
                 "copy was restored"

@@ -43,15 +43,15 @@ def open_state(config: Config, kernel: Kernel) -> Iterator[Database]:
                 f"state: {failure}: another program has the database in {directory} open: end it and start again"
             ) from failure
         if is_damage(failure):  # only damaged state is worth giving up
-            # Remedy: see the reason in the message. If state is damaged, restore a newer copy of the state directory if you
-            # have one; otherwise start the plugin once with --recover.
+            # Remedy: see the reason in the message. If you have an intact, up-to-date copy of the state directory, restore
+            # it; otherwise start the plugin once with --recover.
             raise StartupError(
                 f"state: {failure}: start once with --recover while the engine is running, which recovers what the engine and "
                 "the kernel know; or begin anew: remove the plugin's networks and their containers, run macvlan-twisted "
                 "purge, and start again"
             ) from failure
-        # Remedy: see the reason in the message. If state is damaged, restore a newer copy of the state directory if you have
-        # one; otherwise start the plugin once with --recover.
+        # Remedy: see the reason in the message. If the state is damaged and you have an intact, up-to-date copy of the state
+        # directory, restore it; otherwise start the plugin once with --recover.
         raise StartupError(f"state: {failure}") from failure
 
 

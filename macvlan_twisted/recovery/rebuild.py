@@ -247,7 +247,7 @@ def _log_result(before: Snapshot, rebuilt: RebuildResult, damage: str, aside: Pa
     # Cause: the plugin was started with --recover. What is not recovered is learnt again: the LAN is probed, a stopped
     # container may get another address, and leases are renewed. Remedy: start without --recover from now on.
     _log.warn(
-        "state: rebuilt from the engine and the kernel ({counts}); not recovered: which addresses other hosts use or must "
+        "state: rebuilt from the engine and the kernel ({counts}); not recovered: which addresses are in use by other hosts or must "
         "not be reused yet, addresses and MACs of stopped containers, details of leases; start without --recover from "
         "now on",
         counts=", ".join(f"{number} {name}" for name, number in added.items()),

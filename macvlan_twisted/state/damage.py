@@ -17,8 +17,8 @@ from .database import DATABASE_NAME, Change, Database
 from .generation import WITNESS_NAME, GenerationFile, RuntimeGeneration
 from .sqlite import StateIdentity, identity_rows
 
-# Remedy of these errors: restore a newer copy of the state directory if you have one; otherwise start the plugin once with
-# --recover.
+# Remedy of these errors: if you have an intact, up-to-date copy of the state directory, restore it; otherwise start the
+# plugin once with --recover.
 
 T = TypeVar("T")
 

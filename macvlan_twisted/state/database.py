@@ -33,8 +33,8 @@ from .migrations import MIGRATIONS, VERSION, Documents
 
 _log = Logger(namespace="macvlan_twisted.state")
 
-# Remedy of these errors: restore a newer copy of the state directory if you have one; otherwise start the plugin once with
-# --recover.
+# Remedy of these errors: if you have an intact, up-to-date copy of the state directory, restore it; otherwise start the
+# plugin once with --recover.
 
 DATABASE_NAME = "state.sqlite"
 
@@ -183,6 +183,8 @@ class Database:
         :raises NewerStateError: a later version of the program wrote it.
         :raises StateError: something is missing or damaged.
         """
+        # Remedy: see the reason in the message. If the file is damaged and you have an intact, up-to-date copy of the state
+        # directory, restore it; otherwise start the plugin once with --recover.
         with self._sqlite_errors("cannot open"):
             if not self._path.exists():
                 self._check_not_lost(self._generation_file.read())
@@ -295,7 +297,7 @@ class Database:
             # Cause: the file ``generation`` in the state directory was removed, or only the database was copied.
             # Remedy: none needed, the plugin creates the file again; to copy the state, copy both files.
             _log.warn(
-                "state: file generation missing beside {path}, so lost commits cannot be detected this time",
+                "state: generation file missing beside {path}, so lost commits cannot be detected this time",
                 path=self._path,
             )
         if recorded is not None and self.generation < recorded.generation:
@@ -373,7 +375,7 @@ class Database:
         except OSError as error:  # the file may lag behind; the commit is durable
             # Cause: the file ``generation`` in the state directory, or its copy in the runtime directory, cannot be
             # written; no data is lost. Remedy: free space on the disks of both directories.
-            _log.warn("state: file generation not updated ({reason})", reason=error.strerror)
+            _log.warn("state: generation file not updated ({reason})", reason=error.strerror)
 
     def close(self) -> None:
         with _CLOSE:

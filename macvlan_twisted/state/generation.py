@@ -24,8 +24,8 @@ from .owner import Owner, read_small_file
 
 _log = Logger(namespace="macvlan_twisted.state")
 
-# Remedy of these errors: restore a newer copy of the state directory if you have one; otherwise start the plugin once with
-# --recover.
+# Remedy of these errors: if you have an intact, up-to-date copy of the state directory, restore it; otherwise start the
+# plugin once with --recover.
 
 WITNESS_NAME = "generation"
 

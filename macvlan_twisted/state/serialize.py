@@ -13,8 +13,8 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 from ..addresses import IPAddress, IPInterface, IPNetwork
 from ..errors import StateError
 
-# Remedy of these errors: restore a newer copy of the state directory if you have one; otherwise start the plugin once with
-# --recover.
+# Remedy of these errors: if you have an intact, up-to-date copy of the state directory, restore it; otherwise start the
+# plugin once with --recover.
 
 T = TypeVar("T")
 

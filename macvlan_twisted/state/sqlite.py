@@ -25,8 +25,8 @@ from .interfaces import (
     StickyAddress,
 )
 
-# Remedy of these errors: restore a newer copy of the state directory if you have one; otherwise start the plugin once with
-# --recover.
+# Remedy of these errors: if you have an intact, up-to-date copy of the state directory, restore it; otherwise start the
+# plugin once with --recover.
 
 _TABLE_OF = {
     RecordKind.NETWORK: tables.NETWORKS,

@@ -182,7 +182,7 @@ class FakeKernel:
     def delete_group(self, group: int) -> None:
         with self._lock:
             members = self.members_of_group(group)
-            doing = f"cannot remove the retired links of group {group}"
+            doing = f"cannot remove the links of group {group} that are marked for removal"
             if group == 0:
                 raise self._fail(doing, errno.EPERM)
             if not members:

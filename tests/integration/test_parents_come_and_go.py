@@ -246,7 +246,7 @@ def test_nic_that_returns_with_a_smaller_mtu_is_refused(lan: Lan) -> None:
         lan.unplug("host", "eth2")
         lan.plug("host", "eth2")
         lan.run_in("host", "ip", "link", "set", "eth2", "mtu", "1400")
-        wait_for_words(plugin, "mtu 1500 is more than the 1400 of parent eth2")
+        wait_for_words(plugin, "mtu 1500 is greater than the MTU of parent eth2, 1400")
         quiet(lan, plugin)
         lan.run_in("host", "ip", "link", "set", "eth2", "mtu", "1500")
         start_container(lan, plugin, "eth2")

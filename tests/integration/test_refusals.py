@@ -50,7 +50,7 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         "-o mode: requested macvlan mode 'brigde' is not valid: did you mean bridge? use",
     ),
     (*SUBNET, "--opt=mtu=many"): ("-o mtu: 'many' is not a whole number: use an MTU in bytes from 68",),
-    (*SUBNET, "--opt=mtu=9000"): ("mtu 9000 is more than the 1500 of parent eth1: use at most 1500",),
+    (*SUBNET, "--opt=mtu=9000"): ("mtu 9000 is greater than the MTU of parent eth1, 1500: use at most 1500",),
     (*SUBNET, "--opt=announce=maybe"): ("-o announce: 'maybe' is neither true nor false: use true or false",),
     (*SUBNET, "--opt=conflict_detection=strickt"): (
         "-o conflict_detection: 'strickt' is not a conflict detection mode: did you mean strict? use one of on, off, strict",

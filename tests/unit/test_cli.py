@@ -147,7 +147,7 @@ class CommandLineTests(SynchronousTestCase):
         for argument, message in (
             ("--mtu", "option --mtu needs a value: write --mtu=BYTES"),
             ("--debug=1", "option --debug takes no value: leave it out"),
-            ("--plugin=x", "option --plugin is not unique: write --plugin-name or --plugin-dir"),
+            ("--plugin=x", "option --plugin is ambiguous: write --plugin-name or --plugin-dir"),
             ("eth1", "'eth1' is not an option: write --NAME=VALUE"),
         ):
             with self.assertRaises(usage.UsageError) as caught:

@@ -149,7 +149,7 @@ class MessageTableTests(SynchronousTestCase):
         listed = {each.text for each in (*MESSAGES["error_texts"](), *MESSAGES["_returned_texts"]())}
         for text in (
             "cannot create macvlan link NAME on PARENT: REASON",
-            "cannot add the route to DESTINATION by LINK: the host has another route to that address",
+            "cannot add the route to DESTINATION through LINK: the host has another route to that address",
             "cannot write PATH: REASON",
             "parent PARENT is absent[, because LINK is absent]",
             "DHCP server SERVER on PARENT offered ADDRESS to MAC, but did not confirm it",

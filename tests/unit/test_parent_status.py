@@ -423,9 +423,9 @@ class ReplacedParentTests(ParentTestCase):
         self.remove_nic()
         self.add_nic(mtu=1400)
         self.pass_time(HOUR)
-        (line,) = self.lines_with("mtu 1500 is more than the 1400 of parent eth0")
+        (line,) = self.lines_with("mtu 1500 is greater than the MTU of parent eth0, 1400")
         self.assertIn(NETWORK[:12], line)
-        with self.assert_refused(RequestRefused, "mtu 1500 is more than the 1400 of parent eth0"):
+        with self.assert_refused(RequestRefused, "mtu 1500 is greater than the MTU of parent eth0, 1400"):
             self.plugin.create_endpoint()
         self.plugin.create_endpoint(network_id=OTHER_NETWORK)
         self.assertEqual(self.addresses(), [HOST, HOST_6])
