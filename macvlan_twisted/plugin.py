@@ -41,6 +41,7 @@ from .ipam.pool_binding import PoolBinding, PoolMatch
 from .ipam.pool_plan import PoolPlanner
 from .ipam.pool_registry import PoolRegistry
 from .ipam.pool_requests import PoolRequests
+from .ipam.prefetch_queue import PrefetchQueue
 from .ipam.previous_owners import PreviousOwners, ReturnedAddresses
 from .ipam.selection import AddressSelection
 from .keyed_lock import KeyedLock
@@ -96,6 +97,7 @@ class Plugin:
     readdressing: Readdressing
     parents: Parents
     pools: PoolRequests
+    prefetch: PrefetchQueue
     addresses: AddressRequests
     pool_binding: PoolBinding
     address_use: AddressUse
@@ -146,11 +148,15 @@ class Plugin:
 
     async def resume(self) -> None:
         """In the background after the start: go on with what an earlier life held."""
-        self.pools.prepare()
+        self.prefetch.prepare_all()
         await self.readdressing.finish(self.leases, self.config.dhcp_readdress)
         await self.leases.resume(
             leases_in_use(self.leases.known(), self.registry, self.open_pools.is_allocated)
         )
+
+    def stop_conflict_detection(self) -> None:
+        self.prefetch.stop()
+        self.conflicts.close()
 
     def methods(self) -> dict[str, Method]:
         """By the path that the engine posts to, without its slash."""
@@ -234,8 +240,14 @@ def build(
     sandboxes = ContainerSandboxes(platform.sandboxes, platform.run, engine)
     endpoint_locks = KeyedLock()
     readdressing = Readdressing(registry, on_lan, host_access, endpoint_locks, sandboxes)
-    environment = Environment(clock, random, wall_time, config.dhcp_timeout)
-    leases = Leases(sockets, conflicts, open_pools, records, readdressing, environment)
+    leases = Leases(
+        sockets,
+        conflicts,
+        open_pools,
+        records,
+        readdressing,
+        Environment(clock, random, wall_time, config.dhcp_timeout),
+    )
 
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)
     pool_planner = PoolPlanner(config, leases, nonce)
@@ -244,13 +256,18 @@ def build(
     last_addresses = LastAddresses(open_pools, claims, addresses, clock)
     pool_calls = EngineCalls(KeyedLock(), LastSeen(awake_seconds, open_pools.by_id.__contains__))
     owners = PreviousOwners(sticky_addresses, last_addresses, returned)
-    selection = AddressSelection(config, open_pools, conflicts, owners)
+    selection = AddressSelection(
+        config, open_pools, conflicts, owners, _longest_probe(config.probe_timeout), clock
+    )
+    prefetch = PrefetchQueue(open_pools, selection, clock)
     allocations = Allocations(open_pools, pool_calls.locks, leases, selection, owners, claims)
     pool_binding = PoolBinding(
         open_pools, PoolMatch(open_pools, new_pools), pool_calls.locks, allocations, selection, claims
     )
     address_use = AddressUse(open_pools, claims, allocations, selection, owners, pool_binding)
-    pool_requests = PoolRequests(pool_planner, open_pools, new_pools, allocations, selection, pool_calls)
+    pool_requests = PoolRequests(
+        pool_planner, open_pools, new_pools, allocations, selection, prefetch, pool_calls
+    )
 
     parents = Parents(links, registry, sockets, parent_status, KeyedLock())
     macvlan_links = MacvlanLinks(registry, links, parents)
@@ -305,6 +322,7 @@ def build(
         sockets,
         conflicts,
         HostLinkRepair(links, host_links, host_routes),
+        prefetch,
         clock,
     )
     return Plugin(
@@ -321,6 +339,7 @@ def build(
         readdressing,
         parents,
         pool_requests,
+        prefetch,
         address_requests,
         pool_binding,
         address_use,
@@ -345,3 +364,9 @@ def build(
 
 def _probe_timing(timeout: ProbeTimeout) -> ProbeTiming:
     return RFC_5227 if timeout.seconds is None else bounded(timeout.seconds)
+
+
+def _longest_probe(timeout: ProbeTimeout) -> float:
+    """In seconds."""
+    timing = _probe_timing(timeout)
+    return max(timing.first + (timing.probes - 1) * timing.longest + timing.quiet, timing.whole)

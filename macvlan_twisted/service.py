@@ -265,7 +265,7 @@ def _parts(
     yield Part("netlink threads", partial(_start_threads, threads.start), threads.stop)
     yield Part("link removal", stop=plugin.links.deletions_finished)
     yield Part("packet sockets", stop=plugin.sockets.close)
-    yield Part("conflict detection", stop=plugin.conflicts.close)
+    yield Part("conflict detection", stop=plugin.stop_conflict_detection)
     yield Part("announcements", stop=plugin.announcer.close)
     yield Part("leases", stop=plugin.leases.close)
     # Before the server: at the end it stops first, so that calls are turned away while begun work is finished.

@@ -15,6 +15,7 @@ from .new_pools import NewPools
 from .pool import Pool, reported_subnet
 from .pool_plan import PoolPlanner, refuse_overlap
 from .pool_registry import PoolRegistry
+from .prefetch_queue import PrefetchQueue
 from .requests import GrantedPool, Purpose, RequestPool
 from .selection import AddressSelection
 
@@ -31,6 +32,7 @@ class PoolRequests:
         new_pools: NewPools,
         allocations: Allocations,
         selection: AddressSelection,
+        prefetch: PrefetchQueue,
         calls: EngineCalls,
     ) -> None:
         self._planner = planner
@@ -38,6 +40,7 @@ class PoolRequests:
         self._new_pools = new_pools
         self._allocations = allocations
         self._selection = selection
+        self._prefetch = prefetch
         self._calls = calls
         self._opening: dict[str, Pool] = {}
         """
@@ -74,11 +77,6 @@ class PoolRequests:
             )
         )
 
-    def prepare(self) -> None:
-        """After the start: prefetch addresses for the next containers."""
-        for pool in self._pools.by_id.values():
-            self._selection.prepare(pool)
-
     async def request_pool(self, request: RequestPool) -> GrantedPool:
         pool = await self._planner.plan(request)
         refuse_overlap(pool, {**self._pools.by_id, **self._opening})
@@ -91,6 +89,7 @@ class PoolRequests:
         self._new_pools.opened(pool)
         self._calls.last_seen.note(pool.pool_id)
         self._selection.use_lan(pool)
+        self._prefetch.opened(pool)
         _log.debug(
             "pool {pool}: opened on parent {parent}", pool=pool.described(), parent=pool.parent or "none"
         )
@@ -123,6 +122,7 @@ class PoolRequests:
             pool_id = found.pool_id
             pool = self._pools.by_id.pop(pool_id)  # from now on no address is allocated in it
             self._new_pools.settled(pool_id)
+            self._prefetch.released(pool_id)
             try:
                 await self._pools.erase_pool(pool_id)
             except BaseException:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from itertools import islice
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -21,26 +22,14 @@ from ..errors import RequestRefused
 from ..lan.address_probe import Evidence, Free, Inconclusive, InUse, Verdict
 from ..lan.conflicts import Conflicts, Holder
 from ..option_values import ConflictDetection
-from .allocator import AddressSearch, AddressSet, Span
+from .allocator import AddressSearch, AddressSet
+from .demand import MAX_READY, MOST_AT_ONCE, Demand, burst_target, ready_target
 from .pool import Pool, pool_released_error
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
-MAX_READY = 8
-_FEW_READY = 4
-"""Enough for an engine, which starts one container after the other."""
-_MAX_PROBES = 64
-"""Limit of parallel probes, reached only if as many containers wait."""
 _RETRIED = 8
 """How many addresses are probed again before a request fails: those that were in use the longest time ago."""
-
-
-def ready_target(span: Span) -> int:
-    """
-    How many addresses to prefetch: 4 to 8, and fewer in a small pool, because another host may allocate from the same
-    subnet.
-    """
-    return max(1, min(_FEW_READY, span.size // 4), min(MAX_READY, span.size // 16))
 
 
 _LAST = 2**62
@@ -59,6 +48,11 @@ class AddressPrefetch:
     conflicts: Conflicts
     prefetches: Collection[AddressPrefetch]
     """Those of all pools, this one among them."""
+    count_free: Callable[[], int]
+    """How many addresses of the range are neither allocated nor set aside."""
+    demand: Demand
+    clock: Any
+    """``IReactorTime``"""
     ready: list[int] = field(factory=list)
     """Verified as free, in the order in which they were chosen."""
     probing: set[int] = field(factory=set)
@@ -81,6 +75,8 @@ class AddressPrefetch:
     waiting: list[Deferred[None]] = field(factory=list)
     callers: int = 0
     """How many requests for an address are in progress."""
+    shrinking: Any = None
+    """The delayed call of :meth:`_shrink`, while more is ready than without demand."""
     closed: bool = False
 
     async def next(self, pool: Pool) -> IPAddress | None:
@@ -94,6 +90,7 @@ class AddressPrefetch:
         if not self.callers:
             self.search.begin()
         self.callers += 1
+        self.demand.note()
         try:
             return await self._next(pool)
         finally:
@@ -108,8 +105,20 @@ class AddressPrefetch:
         self.shared.put_back(number)
         return True
 
+    async def settled(self) -> None:
+        """Wait until no probe runs."""
+        while self.probing and not self.closed:
+            await self._wait_for_verdict()
+
+    def stop(self) -> None:
+        """Leave no delayed call behind."""
+        if self.shrinking is not None:
+            self.shrinking.cancel()
+            self.shrinking = None
+
     def close(self) -> None:
         self.closed = True
+        self.stop()
         for number in (
             *self.ready,
             *self.inconclusive,
@@ -173,7 +182,8 @@ class AddressPrefetch:
             if self.inconclusive and not self.probing and pool.conflict_detection != ConflictDetection.STRICT:
                 return self._allocate_inconclusive(self.inconclusive.pop(0))
             if self.probing:
-                await self._wait_for_verdict()
+                with self.demand.waiting():
+                    await self._wait_for_verdict()
                 if self.closed:
                     raise pool_released_error(pool)
                 continue
@@ -292,13 +302,11 @@ class AddressPrefetch:
         if not last or (other := self.search.candidate(self.search.after)) is None or self.comes_last(other):
             return
         for number in last:
-            self.ready.remove(number)
-            self.shared.put_back(number)
-            self._release(self.pool.address(number))
+            self._put_back_ready(number)
 
     def _choose_missing(self) -> list[int]:
         """Choose the numbers to probe, and set them aside."""
-        target = max(ready_target(self.pool.span), min(self.callers, _MAX_PROBES))
+        target = max(self._target(), min(self.callers, MOST_AT_ONCE))
         missing = target - len(self.ready) - len(self.probing) - len(self.inconclusive)
         chosen = []
         for _ in range(missing):
@@ -308,6 +316,29 @@ class AddressPrefetch:
             self.shared.set_aside(number)
             chosen.append(number)
         return chosen
+
+    def _target(self) -> int:
+        """How many addresses to keep ready."""
+        free = self.count_free() + len(self.ready) + len(self.probing)
+        return burst_target(self.pool.span, self.demand.most(), free)
+
+    def _shrink_later(self) -> None:
+        """While more is ready than without demand, look again when the demand falls."""
+        if self.shrinking is None and len(self.ready) > ready_target(self.pool.span):
+            self.shrinking = self.clock.callLater(self.demand.falls_in(), self._shrink)
+
+    def _shrink(self) -> None:
+        """Put back what is ready beyond the demand."""
+        self.shrinking = None
+        target = self._target()
+        for number in self.ready[target:]:
+            self._put_back_ready(number)
+        self._shrink_later()
+
+    def _put_back_ready(self, number: int) -> None:
+        self.ready.remove(number)
+        self.shared.put_back(number)
+        self._release(self.pool.address(number))
 
     def _may_retry(self, number: int) -> bool:
         return self.conflicts.table.may_retry(self.pool.lan_parent, self.pool.address(number))
@@ -330,38 +361,42 @@ class AddressPrefetch:
         )
 
     async def _probe(self, number: int, of_many: bool) -> None:
-        address = self.pool.address(number)
-        # Remedy: see the plugin's log, which has the reason.
-        verdict: Verdict = Inconclusive("the probe failed")
         try:
-            verdict = await self._hold(address, of_many)
-        finally:
-            self.probing.discard(number)
-            self.order_of = {each: self.order_of[each] for each in (*self.ready, *self.probing, number)}
-            if self.closed:
-                if not self._is_wanted(self.pool.lan_parent, number):
-                    self._release(address)
-            elif self.shared.is_allocated(number):  # a user requested it meanwhile
-                self.shared.put_back(number)
-                if number in self.shared.reserved:
-                    self._release(address)
-            elif isinstance(verdict, Free):
-                self.ready.append(number)
-                self.ready.sort(key=lambda each: self.order_of[each])
-                self.reason = ""
-                self.search.found_free(number)
-            elif isinstance(verdict, Inconclusive):
-                self.reason = verdict.reason
-                if self.callers:
-                    self.inconclusive.append(number)
-                else:
-                    self.shared.put_back(number)
+            verdict = await self._hold(self.pool.address(number), of_many)
+        except Exception:
+            # Remedy: see the plugin's log, which has the reason.
+            self._probed(number, Inconclusive("the probe failed"))
+            raise
+        self._probed(number, verdict)
+
+    def _probed(self, number: int, verdict: Verdict) -> None:
+        self.probing.discard(number)
+        self.order_of = {each: self.order_of[each] for each in (*self.ready, *self.probing, number)}
+        if self.closed:
+            if not self._is_wanted(self.pool.lan_parent, number):
+                self._release(self.pool.address(number))
+        elif self.shared.is_allocated(number):  # a user requested it meanwhile
+            self.shared.put_back(number)
+            if number in self.shared.reserved:
+                self._release(self.pool.address(number))
+        elif isinstance(verdict, Free):
+            self.ready.append(number)
+            self.ready.sort(key=lambda each: self.order_of[each])
+            self.reason = ""
+            self.search.found_free(number)
+            self._shrink_later()
+        elif isinstance(verdict, Inconclusive):
+            self.reason = verdict.reason
+            if self.callers:
+                self.inconclusive.append(number)
             else:
-                self._exclude(number)
-                is_claimed = verdict.how in (Evidence.ANSWERED, Evidence.CLAIMED)
-                self.search.found_in_use(number, verdict.mac, is_claimed)
-                self.fill()
-            self._notify()
+                self.shared.put_back(number)
+        else:
+            self._exclude(number)
+            is_claimed = verdict.how in (Evidence.ANSWERED, Evidence.CLAIMED)
+            self.search.found_in_use(number, verdict.mac, is_claimed)
+            self.fill()
+        self._notify()
 
     def _is_wanted(self, parent: str, number: int) -> bool:
         """Whether a pool that was opened anew probes *number* or has it ready."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sortedcontainers import SortedList
 from twisted.logger import Logger
 
@@ -11,6 +13,7 @@ from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Holder, Inconclusive, InUse, Verdict
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import AddressSearch, count_excluded, excluded_spans, next_free, usable_span
+from .demand import Demand
 from .pool import Pool, pool_released_error
 from .pool_registry import PoolRegistry
 from .prefetch import AddressPrefetch, inconclusive_error
@@ -21,7 +24,11 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 
 class AddressSelection:
-    """Selects from the sets of addresses, after probing the LAN."""
+    """
+    Selects from the sets of addresses, after probing the LAN.
+
+    :param probe_seconds: the longest duration of a probe. :param clock: ``IReactorTime``
+    """
 
     def __init__(
         self,
@@ -29,8 +36,12 @@ class AddressSelection:
         pools: PoolRegistry,
         conflicts: Conflicts,
         owners: PreviousOwners,
+        probe_seconds: float,
+        clock: Any,
     ) -> None:
         self._pools = pools
+        self._probe_seconds = probe_seconds
+        self._clock = clock
         self._owners = owners
         self._conflicts = conflicts
         self._prefetches: dict[tuple[str, str], AddressPrefetch] = {}
@@ -48,9 +59,26 @@ class AddressSelection:
         await self._conflicts.monitors.disuse(f"pool {pool.pool_id}")
 
     def prepare(self, pool: Pool) -> None:
-        """Start prefetching addresses for the next containers of a network that was created."""
-        if pool.conflict_detection != ConflictDetection.OFF and not pool.dhcp:
+        """Start prefetching addresses for the next containers."""
+        if _is_prefetched(pool):
             self._prefetch_for(pool).fill()
+
+    async def prepare_and_wait(self, pool: Pool) -> None:
+        """Prefetch addresses, and wait until their probes have ended."""
+        self.prepare(pool)
+        prefetch = self._prefetches.get(_key(pool))
+        if prefetch is not None:
+            await prefetch.settled()
+
+    def was_inconclusive(self, pool: Pool) -> bool:
+        """Whether the last probe of the pool's prefetch could not run."""
+        prefetch = self._prefetches.get(_key(pool))
+        return prefetch is not None and bool(prefetch.reason)
+
+    def stop(self) -> None:
+        """Leave no delayed call behind."""
+        for prefetch in self._prefetches.values():
+            prefetch.stop()
 
     def close(self, pool: Pool) -> None:
         """The pool is released; its set of addresses still exists."""
@@ -170,6 +198,9 @@ class AddressSelection:
                 lambda number: any(number in numbers for numbers in self._avoided(pool)),
                 self._conflicts,
                 self._prefetches.values(),
+                lambda: self._count_free(pool),
+                Demand(self._probe_seconds, self._clock),
+                self._clock,
             )
             for address in self._conflicts.table.quarantined(pool.lan_parent):
                 prefetch.quarantine(address)
@@ -202,6 +233,13 @@ class AddressSelection:
             self._pools.cursors.get(pool.cursor_key) if after is None else after,
             self._avoided(pool),
         )
+
+    def _count_free(self, pool: Pool) -> int:
+        """How many addresses of the pool's range are neither allocated, nor set aside, nor excluded."""
+        span, taken = pool.span, self._pools.set_of(pool).taken
+        excluded = count_excluded(span, self._excluded[pool.prefix.version], taken)
+        unavailable: int = taken.bisect_right(span.last) - taken.bisect_left(span.first)
+        return span.size - excluded - unavailable
 
     def _exhausted(self, pool: Pool) -> RequestRefused:
         span = pool.span
@@ -312,6 +350,10 @@ class AddressSelection:
                 f"{purpose.value} address {address} of {pool.prefix} is in use by another network, as a "
                 "container's or an auxiliary address: use another one, or remove that network first"
             )
+
+
+def _is_prefetched(pool: Pool) -> bool:
+    return pool.conflict_detection != ConflictDetection.OFF and not pool.dhcp
 
 
 def _key(pool: Pool) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from ..driver.parent_plan import links_below
 from ..driver.parents import Parents
 from ..driver.registry import Registry
 from ..errors import LinkError, MacvlanError
+from ..ipam.prefetch_queue import PrefetchQueue
 from ..lan.conflicts import Conflicts
 from ..lan.host_link import HostLinks
 from ..lan.host_routes import HostRoutes
@@ -111,6 +112,7 @@ class LinkMonitor:
         sockets: PacketSockets,
         conflicts: Conflicts,
         host_link_repair: HostLinkRepair,
+        prefetch: PrefetchQueue,
         clock: Any,
     ) -> None:
         self._registry = registry
@@ -118,6 +120,7 @@ class LinkMonitor:
         self._sockets = sockets
         self._conflicts = conflicts
         self._host_link_repair = host_link_repair
+        self._prefetch = prefetch
         self._clock = clock
         self._due: dict[str, _Due] = {}
         self._checks: dict[str, Deferred[None]] = {}
@@ -225,6 +228,9 @@ class LinkMonitor:
                 await self._sockets.read_parent_mac(parent)
             if self._has_to_be_watched(parent):
                 await self._conflicts.watch(parent)
+            # Else the probes would make our link, whose event leads here again.
+            if was_absent or self._sockets.of(parent).packet_socket is not None:
+                self._prefetch.prepare_on(parent)
             self._reported.pop(parent, None)
         except MacvlanError as failure:
             is_gone = isinstance(failure, LinkError) and failure.errno == errno.ENODEV

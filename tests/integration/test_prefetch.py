@@ -1,11 +1,16 @@
 """Addresses are probed before a container needs them, so that it does not wait."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 import pytest
 
-from tests.integration.raw_hosts import RawHost, consecutive
+from tests.integration.containers import AT_ONCE, OUR_IPAM, address
+from tests.integration.raw_hosts import RawHost, at_once, consecutive
+from tests.lab.docker_host import DockerHost
 from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin
 
@@ -15,6 +20,7 @@ HALF = "192.168.77.128/25"
 HELD = 7
 """Of a range of that size."""
 PROBES = "arp[6:2] == 1 and arp[14:4] == 0"
+BURST = 20
 
 
 @pytest.fixture
@@ -54,3 +60,38 @@ def test_restarted_service_prefetches_again(lan: Lan, patient: RawHost) -> None:
         asked = "".join(capture.lines())
     assert "who-has 192.168.77.129 " in asked
     assert "who-has 192.168.77.128 " not in asked, "is a container's"
+
+
+def asked_for(lines: Iterable[str]) -> Counter[str]:
+    """Return how often each address was probed for."""
+    return Counter(found[1] for line in lines if (found := re.search(r"who-has (\S+) ", line)))
+
+
+@pytest.mark.engines("28.5")
+@pytest.mark.plugin_arguments("--probe-timeout", str(WAIT))
+def test_containers_find_their_addresses_probed(docker_host: DockerHost) -> None:
+    """The network's first ones, those of a second burst of containers, and those after a restart of the service."""
+    engine, lan = docker_host.engine, docker_host.lan
+    with lan.capture("neighbour", PROBES, count=3 * HELD, seconds=WAIT + 5) as capture:
+        docker_host.create("lan", *OUR_IPAM)
+        probed = asked_for(capture)
+    assert probed == dict.fromkeys(consecutive("192.168.77.128", HELD), 3)
+
+    bursts = [[f"{burst}-{number}" for number in range(BURST)] for burst in ("first", "second")]
+    for name in bursts[0] + bursts[1]:
+        words = ("--network=lan", f"--name={name}", AT_ONCE, "busybox", "sleep", "600")
+        engine.docker("create", *words)
+    at_once([partial(engine.docker, "start", name) for name in bursts[0]])
+    time.sleep(WAIT + 1)  # as many are probed meanwhile
+    with lan.capture("neighbour", PROBES, count=1000, seconds=1) as capture:
+        at_once([partial(engine.docker, "start", name) for name in bursts[1]])
+        probed = asked_for(capture.lines())
+    second = {address(engine, name) for name in bursts[1]}
+    assert {each: probed[each] for each in second} == dict.fromkeys(second, 1), "more than the last look"
+
+    docker_host.plugin.stop()
+    with lan.capture("neighbour", PROBES, count=3 * HELD, seconds=WAIT + 5) as capture:
+        docker_host.plugin.start()
+        probed = asked_for(capture)
+    assert len(probed) == HELD
+    assert not second & set(probed)

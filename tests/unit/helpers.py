@@ -98,6 +98,7 @@ class PluginHarness:
         self.conflicts, self.announcements = parts.conflicts, parts.announcer
         self.host_access, self.leases, self.parents = parts.host_routes, parts.leases, parts.parents
         self.pools, self.addresses = parts.pools, parts.addresses
+        self.prefetch = parts.prefetch
         self.pool_binding, self.address_use = parts.pool_binding, parts.address_use
         self.open_pools = parts.open_pools
         self.endpoint_addresses, self.moves = parts.endpoint_addresses, parts.readdressing

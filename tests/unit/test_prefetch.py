@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.allocator import usable_span
-from macvlan_twisted.ipam.prefetch import MAX_READY, ready_target
+from macvlan_twisted.ipam.demand import MAX_READY, ready_target
 
 from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
 

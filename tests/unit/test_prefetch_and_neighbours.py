@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from macvlan_twisted.addresses import IPAddress, parse_address, parse_interface, parse_network
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.allocator import MAX_CONFLICTS_IN_A_ROW, SAME_MAC_IN_A_ROW
-from macvlan_twisted.ipam.prefetch import MAX_READY
+from macvlan_twisted.ipam.demand import MAX_READY
 from macvlan_twisted.ipam.requests import RequestAddress, RequestPool
 from macvlan_twisted.lan.address_monitor import FRESH, LISTENED
 from macvlan_twisted.lan.arp_nd import Probe, announcement_frames, answer_frame, decode
@@ -73,14 +73,14 @@ class OccupiedAddressTests(ConflictTestCase):
         self.ready()
         self.taken.clear()
         self.plugin = self.plugin.next_life()
-        self.plugin.pools.prepare()
+        self.plugin.prefetch.prepare_all()
         self.pass_time()
         self.assertEqual(self.probed(), tens(2, 9))
         rows = self.plugin.records.rows[RecordKind.CONFLICT]
         for key, row in rows.items():
             rows[key] = {**row, "since": row["since"] - RETRY_SECONDS}
         self.plugin = self.plugin.next_life()
-        self.plugin.pools.prepare()
+        self.plugin.prefetch.prepare_all()
         self.pass_time()
         self.assertEqual(self.probed(), tens(1, 8))
         self.assertEqual(self.conflicts(), {})
