@@ -85,10 +85,10 @@ def parse_whole_number(text: str, least: int, most: int, what: str) -> int:
     try:
         value = int(text if len(text) < 32 else "x")  # int() takes a long time over long numbers
     except ValueError:
-        # Remedy: use a number from LEAST to MOST; the message says of what.
+        # Remedy: use a number from LEAST to MOST; the message names the unit.
         raise ValueError(f"{text!r} is not a whole number: use {what} from {least} to {most}") from None
     if not least <= value <= most:
-        # Remedy: use a number from LEAST to MOST; the message says of what.
+        # Remedy: use a number from LEAST to MOST; the message names the unit.
         raise ValueError(f"{value} is out of range: use {what} from {least} to {most}")
     return value
 
@@ -202,7 +202,7 @@ def _seconds(text: str, least: float, most: float) -> float:
     except ValueError:
         raise ValueError(f"{text!r} is not a number: use {least:g} to {most:g} seconds") from None
     if not least <= seconds <= most:
-        # Remedy: use a number from LEAST to MOST; the message says of what.
+        # Remedy: use a number from LEAST to MOST; the message names the unit.
         raise ValueError(f"{text} is out of range: use {least:g} to {most:g} seconds")
     return seconds
 
@@ -214,7 +214,7 @@ def parse_probe_timeout(text: str) -> ProbeTimeout:
 def parse_reconcile_interval(text: str) -> float:
     seconds = _seconds(text, 0, 86400)
     if 0 < seconds < 1:
-        # Remedy: use a number from LEAST to MOST; the message says of what.
+        # Remedy: use a number from LEAST to MOST; the message names the unit.
         raise ValueError(
             f"{text} is out of range: use 1 to 86400 seconds, or 0 to reconcile only once, after the start"
         )

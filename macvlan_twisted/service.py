@@ -143,10 +143,13 @@ class MacvlanService(Service):
                     left = max(0.0, deadline - self._clock.seconds())
                     await ensureDeferred(_finished(stopped)).addTimeout(left, self._clock)
             except (TimeoutError, StuckThread):
-                # Cause: the kernel or the disk did not answer in time. PART is a part of the plugin, such as state or
-                # leases. Remedy: check the disk and the kernel log; the plugin finishes the interrupted work at its
+                # Cause: the kernel or the disk did not answer in time. PART is a component of the plugin, such as
+                # state or leases. Remedy: check the disk and the kernel log; the plugin finishes the interrupted work at its
                 # next start.
-                _log.error("plugin: {part} not stopped in time, abandoned", part=part.name)
+                _log.error(
+                    "plugin: component {part} did not stop in time, stopped without waiting for it",
+                    part=part.name,
+                )
             except Exception:
                 _log.failure("plugin: stopping {part} failed", part=part.name)
 
@@ -371,7 +374,7 @@ def _log_detected(detected: Detected) -> None:
     if config.plugin_name == SHADOWED_PLUGIN_NAME and config.listen is None:
         # Cause: the plugin was started with --plugin-name macvlan. Remedy: choose another --plugin-name.
         _log.warn(
-            "plugin name macvlan: Docker's builtin driver of that name takes precedence, so networks created with "
+            "plugin name macvlan: Docker's built-in driver of that name takes precedence, so networks created with "
             "-d macvlan do not use this plugin; choose another --plugin-name"
         )
 

@@ -161,8 +161,8 @@ class SystemdNotifications:
         seconds = int(watched.longest_wait())
         if watched.name != self._stuck:
             self._stuck = watched.name
-            # Cause: the kernel or the disk does not answer. WORKER is a thread of the plugin for one of them, or the
-            # plugin API, where the engine waits for a reply. Remedy: check the disk and the kernel log.
+            # Cause: the kernel or the disk does not answer. WORKER is the plugin's thread for one of them, or its
+            # API; while the API does not answer, the engine waits. Remedy: check the disk and the kernel log.
             _log.error(
                 "watchdog: {worker} has not answered for {seconds} s; systemd will restart the service unless it answers "
                 "soon",

@@ -211,7 +211,7 @@ def log_calls() -> Iterator[LogCall]:
 _WRAPPERS = {"__name__", "getErrorMessage", "rstrip", "decode", "replace", "value", "values"}
 """Methods and attributes that are named by what they are of."""
 _CONVERSIONS = {"sorted", "map", "str", "int", "len", "repr"}
-_LINKS = "[did you mean NAME? ]use one of LINKS, or a VLAN of one"
+_LINKS = "[did you mean NAME? ]use one of LINKS, or a VLAN on one of them"
 _SUGGESTIONS = {
     "_below": "[, because LINK is absent]",
     "did_you_mean": "[did you mean NAME? ]",

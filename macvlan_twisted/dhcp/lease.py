@@ -72,7 +72,7 @@ class Lease:
             binding: Binding = await self._task
         except CancelledError:
             raise RequestRefused(
-                f"DHCP lease for {self._client.mac} on {self._context.parent} was interrupted because "
+                f"DHCP request for {self._client.mac} on {self._context.parent} was interrupted because "
                 "the plugin is stopping: try again when it is back"
             ) from None
         self._run()

@@ -159,7 +159,7 @@ class PersistentLeaseStore:
         if isinstance(verdict, Inconclusive):
             if self.detection == ConflictDetection.STRICT:
                 # Remedy: bring the parent up, check its cable, or create the network with conflict_detection=on instead
-                # of strict, by the option that set it before.
+                # of strict, using the same option that set it to strict.
                 raise RequestRefused(
                     f"leased address {address} cannot be probed on {self.parent} ({verdict.reason}): bring "
                     "the parent up, or create the network with conflict_detection=on instead of strict"

@@ -1,7 +1,7 @@
 """
 The ``-o`` options of a network.
 
-Where Docker's builtin macvlan driver has a message for a wrong value, ours has the same words, because people search for
+Where Docker's built-in macvlan driver has a message for a wrong value, ours has the same words, because people search for
 them.
 """
 
@@ -36,7 +36,7 @@ def _parent(text: str) -> str:
 
 
 def _mode(text: str) -> MacvlanMode:
-    if text == "":  # the builtin driver's default
+    if text == "":  # the built-in driver's default
         return MacvlanMode.BRIDGE
     try:
         return MacvlanMode(text)

@@ -34,7 +34,7 @@ def plan_parent(
 ) -> ParentPlan:
     """
     :param links: those of the host now; what is missing among them has to be made.
-    :raises RequestRefused: with words of the builtin driver's where it has them.
+    :raises RequestRefused: with words of the built-in driver's where it has them.
     """
     by_name = {link.name: link for link in links}
     name = options.parent or (None if internal else default_parent)
@@ -106,7 +106,7 @@ def suggest_parent(name: str, links: Iterable[LinkFacts]) -> str:
         return "create it first, this host has no link that can be a parent"
     more = ", ..." if len(candidates) > _MOST_CANDIDATES else ""
     listed = ", ".join(candidates[:_MOST_CANDIDATES]) + more
-    return f"{did_you_mean(name, candidates)}use one of {listed}, or a VLAN of one, like {candidates[0]}.10"
+    return f"{did_you_mean(name, candidates)}use one of {listed}, or a VLAN on one of them, like {candidates[0]}.10"
 
 
 def _may_be_parent(link: LinkFacts) -> bool:
@@ -165,7 +165,7 @@ def refuse_sharing(network: Network, others: Iterable[Network], names: DisplayNa
     """
     Any number of networks share a parent, unless one of them is passthru.
 
-    :raises RequestRefused: in the builtin driver's words, naming the other network.
+    :raises RequestRefused: in the built-in driver's words, naming the other network.
     """
     for other in others:
         if other.parent != network.parent or other.network_id == network.network_id:

@@ -177,10 +177,8 @@ class PoolRegistry:
                 continue
             span = usable_span(pool.prefix)
             if not span.first <= int(address) <= span.last:
-                # Remedy: take the address out of the DHCP server's pool.
                 return f"is the network or broadcast address of {pool.prefix}"
             if int(address) in self.set_of(pool).reserved:
-                # Remedy: take the address out of the DHCP server's pool.
                 return f"is reserved in pool {pool.prefix} as a gateway's, the host's or an auxiliary address"
         return None
 

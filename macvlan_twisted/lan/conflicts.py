@@ -166,7 +166,7 @@ class Conflicts:
     ) -> Verdict:
         if not parent:
             return Inconclusive(
-                "no parent is known: name it with --ipam-opt parent=, or start with --host-interface"
+                "no parent is known: name a NIC with --ipam-opt parent=, or start the plugin with --host-interface"
             )
         monitor = self.monitors.of(parent)
         known = monitor.known(address) if of_many and monitor is not None else None

@@ -114,7 +114,7 @@ class Fields:
         for key, each in value.items():
             if not isinstance(each, str):
                 raise BadRequest(
-                    f"{self._object}: {name}[{_abbreviated(key)}] must be a string, not {_abbreviated(each)}"
+                    f"{self._object}: key {_abbreviated(key)} of {name} must be a string, not {_abbreviated(each)}"
                 )
         return value
 

@@ -257,7 +257,7 @@ def report(
     by_call(measurement, runs, calls)
     for side in SIDES[1:]:
         ratios = of_pairs(*([end - at for at, end in runs["connect", each.name]] for each in (side, BUILTIN)))
-        measurement.figure(f"connect: {side.what}, compared with builtin macvlan", ratios, "times")
+        measurement.figure(f"connect: {side.what}, compared with built-in macvlan", ratios, "times")
 
 
 def by_call(measurement: Measurement, runs: Runs, calls: Sequence[PluginCall]) -> None:
@@ -295,7 +295,7 @@ def _seconds(call: PluginCall) -> dict[str, float]:
 
 PART = Part(
     "breakdown",
-    "where the time of a connect and of a start goes, compared with the engine's builtin macvlan driver",
+    "where the time of a connect and of a start goes, compared with the engine's built-in macvlan driver",
     run,
     lambda measurement: missing_for_trace() or missing_for_engine(measurement.engine),
 )

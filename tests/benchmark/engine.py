@@ -1,4 +1,4 @@
-"""What a user of Docker waits for, with our driver and with the engine's builtin one, pair by pair."""
+"""What a user of Docker waits for, with our driver and with the engine's built-in one, pair by pair."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Side:
 
 
 OFF = (("conflict_detection", "off"), ("announce", "off"))
-BUILTIN = Side("builtin", "builtin macvlan", "eth2", "10.2.0.0/16", driver="macvlan")
+BUILTIN = Side("builtin", "built-in macvlan", "eth2", "10.2.0.0/16", driver="macvlan")
 PLUGIN = Side("plugin", "plugin, Docker's IPAM", "eth3", "10.3.0.0/16")
 MANAGED = Side(
     "managed", "plugin, its own IPAM", "eth4", "10.4.0.0/16", ipam=OURS, ipam_options=(("parent", "eth4"),)
@@ -56,7 +56,7 @@ WANTED: dict[str, tuple[float, float]] = {
     "many starts": (1.0, 1.0),
     "many removals": (1.0, 1.0),
 }
-"""Times the builtin driver's duration, at most: with the LAN features on, and off."""
+"""Times the built-in driver's duration, at most: with the LAN features on, and off."""
 AT_ONCE = 50
 
 
@@ -159,12 +159,12 @@ def report(measurement: Measurement, times: Times) -> None:
         for side in SIDES[1:]:
             ratio = of_pairs(times[act, side.name], times[act, BUILTIN.name])
             wanted = at_most(most[side in (PLUGIN_OFF, MANAGED_OFF)])
-            measurement.figure(f"{act}: {side.what}, compared with builtin macvlan", ratio, "times", wanted)
+            measurement.figure(f"{act}: {side.what}, compared with built-in macvlan", ratio, "times", wanted)
 
 
 PART = Part(
     "engine",
-    "connect, disconnect, start, removal and 50 at once, compared with the engine's builtin macvlan driver",
+    "connect, disconnect, start, removal and 50 at once, compared with the engine's built-in macvlan driver",
     run,
     lambda measurement: missing_for_engine(measurement.engine),
 )

@@ -80,7 +80,7 @@ def test_wireless_parent_is_refused_unless_allowed(docker_host: DockerHost) -> N
             "or -o allow_wireless_parent=true if your access point accepts them (4-address mode)"
         )
         assert refusal(docker_host, "parent=eth9").endswith(
-            ": did you mean eth1? use one of eth1, or a VLAN of one, like eth1.10"
+            ": did you mean eth1? use one of eth1, or a VLAN on one of them, like eth1.10"
         )
         docker_host.create("lan", *LAN, "--opt=parent=eth2", "--opt=allow_wireless_parent=true")
         assert docker_host.start("box").ping("192.168.77.2")

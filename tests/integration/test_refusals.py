@@ -28,7 +28,7 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         "host_access",
     ),
     (*SUBNET, "--opt=parent=eth9"): (
-        "parent interface eth9 was not found on the Docker host: did you mean eth1? use one of eth1, eth2, or a VLAN of one, ",
+        "parent interface eth9 was not found on the Docker host: did you mean eth1? use one of eth1, eth2, or a VLAN on one of them, ",
     ),
     (*SUBNET, "--opt=parent=eth9.20"): (
         "parent interface eth9 was not found on the Docker host: did you mean eth1? ",

@@ -125,4 +125,4 @@ class MemberTests(FieldsTestCase):
         try:
             getattr(Fields("X", members), reader)("m")
         except BadRequest as error:
-            self.assertRegex(str(error), r"^X: m(\[.*\])? must be ")
+            self.assertRegex(str(error), r"^X: (key .* of )?m must be ")

@@ -153,7 +153,9 @@ def network(identifier: str, mode: str = "bridge", parent: str = "eth0") -> Netw
 class SuggestionTests(SynchronousTestCase):
     def test_near_miss_is_suggested(self) -> None:
         text = suggest_parent("eth11", [nic("lo", 1), ETH0, ETH1])
-        self.assertEqual(text, "did you mean eth1? use one of eth0, eth1, or a VLAN of one, like eth0.10")
+        self.assertEqual(
+            text, "did you mean eth1? use one of eth0, eth1, or a VLAN on one of them, like eth0.10"
+        )
 
     def test_links_that_cannot_be_parents_are_left_out(self) -> None:
         """Our own, Docker's bridges and what is plugged into a bridge, macvlan links, tunnels and wireless NICs."""
@@ -168,7 +170,7 @@ class SuggestionTests(SynchronousTestCase):
         ]
         fit = [ETH1, nic("br0", 17, kind="bridge"), nic("bond0", 18, kind="bond")]
         text = suggest_parent("x", [nic("lo", 1), *unfit, *fit])
-        self.assertEqual(text, "use one of bond0, br0, eth1, or a VLAN of one, like bond0.10")
+        self.assertEqual(text, "use one of bond0, br0, eth1, or a VLAN on one of them, like bond0.10")
 
     def test_host_without_a_nic_is_told_so(self) -> None:
         self.assertIn("no link that can be a parent", suggest_parent("eth1", [nic("lo", 1)]))
