@@ -8,10 +8,9 @@ from itertools import count
 
 from tests.benchmark.arithmetic import of_pairs, percentile, spread
 from tests.benchmark.callers import Talk, Timing, call, converse
-from tests.benchmark.filling import endpoints, fill_endpoints
-from tests.benchmark.part import Cell, Measurement, Part
+from tests.benchmark.filling import endpoints, fill_endpoints, ip_batch, make_containers
+from tests.benchmark.part import Cell, Measurement, Part, at_most
 from tests.benchmark.protocol import QUIET, create_network, lives, lives_a_second
-from tests.lab.commands import run as run_program
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
@@ -19,18 +18,19 @@ from tests.lab.requirements import missing_for_lan
 _numbers = count(1)
 
 
-def nothing(lan: Lan, plugin: Plugin, number: int) -> None:
+def nothing(lan: Lan, plugin: Plugin, number: int, undo: ExitStack) -> None:
     """Add nothing: what the others are compared with."""
 
 
-def endpoints_in_state(lan: Lan, plugin: Plugin, number: int) -> None:
+def endpoints_of_containers(lan: Lan, plugin: Plugin, number: int, undo: ExitStack) -> None:
     """Add endpoints of an earlier life, whose links are in containers."""
     plugin.stop()
-    fill_endpoints(plugin.state_dir, endpoints(number))
+    there = list(endpoints(number))
+    make_containers(lan, fill_endpoints(plugin.state_dir, there), there, undo)
     plugin.start()
 
 
-def networks_on_the_parent(lan: Lan, plugin: Plugin, number: int) -> None:
+def networks_on_the_parent(lan: Lan, plugin: Plugin, number: int, undo: ExitStack) -> None:
     """Add networks, each with a subnet of its own."""
 
     def talk() -> Talk:
@@ -47,12 +47,13 @@ def networks_on_the_parent(lan: Lan, plugin: Plugin, number: int) -> None:
     converse(plugin.socket, [talk()])
 
 
-def links_on_the_host(lan: Lan, plugin: Plugin, number: int) -> None:
+def links_on_the_host(lan: Lan, plugin: Plugin, number: int, undo: ExitStack) -> None:
     """Add links of somebody else's."""
-    lines = "".join(
-        f"link add link eth1 name other{each} type macvlan mode bridge\n" for each in range(number)
+    names = (f"other{each}" for each in range(number))
+    ip_batch(
+        *lan.enter("host"),
+        commands=(f"link add link eth1 name {name} type macvlan mode bridge" for name in names),
     )
-    run_program(*lan.enter("host"), "ip", "-batch", "-", stdin=lines.encode(), timeout=120)
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,17 @@ class Crowd:
 
     what: str
     number: int
-    add: Callable[[Lan, Plugin, int], None]
+    add: Callable[[Lan, Plugin, int, ExitStack], None]
 
 
+WANTED = {("links on the host", 1_000): at_most(1.1)}
 NOBODY = Crowd("nothing", 0, nothing)
 CROWDS = tuple(
     Crowd(what, number, add)
     for what, numbers, add in (
-        ("endpoints", (1_000, 10_000), endpoints_in_state),
+        ("endpoints", (1_000, 10_000), endpoints_of_containers),
         ("networks", (100, 1_000), networks_on_the_parent),
-        ("links on the host", (100, 1_000), links_on_the_host),
+        ("links on the host", (100, 1_000, 10_000), links_on_the_host),
     )
     for number in numbers
 )
@@ -87,7 +89,7 @@ def run(measurement: Measurement) -> None:
             lan = undo.enter_context(Lan())
             plugin = running[crowd] = undo.enter_context(Plugin(lan, arguments=QUIET, preloaded=False))
             create_network(plugin.socket)
-            crowd.add(lan, plugin, crowd.number)
+            crowd.add(lan, plugin, crowd.number, undo)
             lives(plugin.socket, 1, min(0.5, measurement.seconds))
             measurement.say(f"{crowd.number:,} {crowd.what} are there")
         for number in range(measurement.number(8, 2)):
@@ -107,7 +109,10 @@ def run(measurement: Measurement) -> None:
         ]
         rows.append([crowd.what, crowd.number, spread(rates[crowd]).median, cost.median, *medians])
         if crowd is not NOBODY:
-            measurement.figure(f"relative cost of a life with {crowd.number:,} {crowd.what}", cost, "times")
+            wanted = WANTED.get((crowd.what, crowd.number))
+            measurement.figure(
+                f"relative cost of a life with {crowd.number:,} {crowd.what}", cost, "times", wanted
+            )
     measurement.table(
         "growth",
         "Lives from one caller, by what exists already",

@@ -160,13 +160,21 @@ def _addresses(tables: Tables, figures: Mapping[str, Any]) -> None:
 def _startup(tables: Tables, figures: Mapping[str, Any]) -> None:
     _, (left, middle, right) = pyplot.subplots(1, 3, figsize=(9, 3.2), width_ratios=(1, 1, 2))
     rows = tables["starts"]["rows"]
-    names = [f"{row[0]:,}" for row in rows]
-    _bars(left, names, [row[1] for row in rows], [OURS] * len(rows), "s")
-    left.set_title("First reply")
-    _bars(middle, names, [row[2] for row in rows], [OURS] * len(rows), "MB")
-    middle.set_title("Idle memory")
-    for axes in (left, middle):
-        axes.set_xlabel("endpoints in state")
+    for axes, column, unit, title in ((left, 2, "s", "First reply"), (middle, 4, "MB", "Idle memory")):
+        for number, where in enumerate(("on the host", "in containers")):
+            mine = [row for row in rows if row[1] == where or not row[0]]
+            axes.plot(
+                [row[0] for row in mine],
+                [row[column] for row in mine],
+                marker="o",
+                color=("#274", "#a60")[number],
+                label=f"links {where}",
+            )
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("endpoints")
+        axes.set_ylabel(unit)
+        axes.set_title(title)
+    middle.legend(frameon=False, loc="lower right")
     lives = tables["lives"]["rows"]
     right.plot([row[0] for row in lives], [row[1] for row in lives], marker="o", color="#274")
     right.set_ylim(0, 1.25 * max(row[1] for row in lives))

@@ -1,13 +1,15 @@
 """How long a start takes, what the service needs of memory, files and processor, at rest and after many lives."""
 
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from tests.benchmark.arithmetic import spread
 from tests.benchmark.callers import Talk, converse
-from tests.benchmark.filling import endpoints, fill_endpoints
+from tests.benchmark.filling import endpoints, fill_endpoints, make_containers, make_links
 from tests.benchmark.part import Cell, Measurement, Part, at_most
 from tests.benchmark.processes import first_answer, memory, open_files, processor_seconds, wake_ups
 from tests.benchmark.protocol import QUIET, create_network, life
@@ -15,46 +17,82 @@ from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
 
-ENDPOINTS = (0, 10_000)
-WANTED = {0: 0.8, 10_000: 1.5}
 AT_ONCE = 8
 
 
+@dataclass(frozen=True)
+class Stock:
+    """What a service finds when it starts."""
+
+    endpoints: int
+    where: str
+    """Where the links of the endpoints are: on the host, or in containers."""
+    seconds: float
+    """Within which it should answer."""
+    megabytes: float
+    """How much memory it should need then."""
+
+    def __str__(self) -> str:
+        """Describe it."""
+        return f"{self.endpoints:,} endpoints, links {self.where}" if self.endpoints else "no state"
+
+
+STOCKS = (
+    Stock(0, "on the host", 0.55, 55),
+    Stock(1_000, "on the host", 0.8, 70),
+    Stock(1_000, "in containers", 0.8, 70),
+    Stock(5_000, "on the host", 2.0, 120),
+    Stock(5_000, "in containers", 2.0, 120),
+)
+
+
 @contextmanager
-def stopped(lan: Lan, number: int) -> Iterator[Plugin]:
-    """A service with so many endpoints in state, which does not run."""
-    with Plugin(lan, arguments=QUIET, preloaded=False) as plugin:
-        if number:
+def stopped(lan: Lan, stock: Stock) -> Iterator[Plugin]:
+    """A service that does not run, with its state and its links; its code is compiled, as that of an installed one."""
+    with ExitStack() as undo:
+        compiled = undo.enter_context(tempfile.TemporaryDirectory(prefix=f"{lan.tag}-"))
+        environment = {"PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""}
+        plugin = undo.enter_context(Plugin(lan, arguments=QUIET, preloaded=False, environment=environment))
+        if stock.endpoints:
             create_network(plugin.socket)
         plugin.stop()
-        fill_endpoints(plugin.state_dir, endpoints(number))
+        there = list(endpoints(stock.endpoints))
+        identity = fill_endpoints(plugin.state_dir, there)
+        if stock.where == "in containers":
+            make_containers(lan, identity, there, undo)
+        else:
+            make_links(lan, identity, there)
         yield plugin
 
 
-def starts(measurement: Measurement, lan: Lan, rows: list[list[Cell]]) -> None:
+def starts(measurement: Measurement, rows: list[list[Cell]]) -> None:
     """Start again and again, by turns."""
-    times: dict[int, list[float]] = defaultdict(list)
-    rests: dict[int, list[float]] = defaultdict(list)
-    with stopped(lan, ENDPOINTS[0]) as none, stopped(lan, ENDPOINTS[1]) as many:
+    stocks = [each for each in STOCKS if not measurement.short or each.endpoints <= 1_000]
+    times: dict[Stock, list[float]] = defaultdict(list)
+    processor: dict[Stock, list[float]] = defaultdict(list)
+    rests: dict[Stock, list[float]] = defaultdict(list)
+    with ExitStack() as undo:
+        services = {stock: undo.enter_context(stopped(undo.enter_context(Lan()), stock)) for stock in stocks}
         for number in range(measurement.number(10, 3)):
-            for there, plugin in zip(ENDPOINTS, (none, many), strict=True):
-                times[there].append(first_answer(plugin))
+            for stock, plugin in services.items():
+                times[stock].append(first_answer(plugin))
                 time.sleep(0.5)
-                rests[there].append(memory(plugin.service.pid).resident / 1e6)
+                processor[stock].append(processor_seconds(plugin.service.pid))
+                rests[stock].append(memory(plugin.service.pid).resident / 1e6)
                 plugin.stop(seconds=60)
-            told = ", ".join(f"{there} endpoints {times[there][-1]:.2f} s" for there in times)
+            told = "; ".join(f"{stock}: {times[stock][-1]:.2f} s" for stock in stocks)
             measurement.say(f"start {number + 1}: {told}")
-        many.start()
-        idle(measurement, many)
-    for there in ENDPOINTS:
-        rows.append([there, spread(times[there]).median, spread(rests[there]).median])
-        measurement.figure(
-            f"first reply, {there:,} endpoints in state", spread(times[there]), "s", at_most(WANTED[there])
-        )
-    measurement.figure("idle memory, empty state", spread(rests[0]), "MB", at_most(70))
+        services[stocks[-1]].start()
+        idle(measurement, services[stocks[-1]], stocks[-1])
+    for stock in stocks:
+        found = [spread(each[stock]) for each in (times, processor, rests)]
+        rows.append([stock.endpoints, stock.where, *(each.median for each in found)])
+        measurement.figure(f"first reply, {stock}", found[0], "s", at_most(stock.seconds))
+        measurement.figure(f"processor time of the start, {stock}", found[1], "s")
+        measurement.figure(f"idle memory, {stock}", found[2], "MB", at_most(stock.megabytes))
 
 
-def idle(measurement: Measurement, plugin: Plugin) -> None:
+def idle(measurement: Measurement, plugin: Plugin, stock: Stock) -> None:
     """Measure an idle service."""
     seconds = measurement.number(20, 3)
     time.sleep(2)
@@ -62,7 +100,7 @@ def idle(measurement: Measurement, plugin: Plugin) -> None:
     before, woken, began = processor_seconds(pid), wake_ups(pid), time.monotonic()
     time.sleep(seconds)
     taken = time.monotonic() - began
-    told = f"idle, {ENDPOINTS[1]:,} endpoints"
+    told = f"idle, {stock.endpoints:,} endpoints"
     measurement.figure(f"{told}, wake-ups", (wake_ups(pid) - woken) / taken, "per second", at_most(1))
     measurement.figure(
         f"{told}, processor time",
@@ -110,10 +148,10 @@ def _some(number: int) -> Talk:
 def run(measurement: Measurement) -> None:
     """Measure all of it."""
     rows: list[list[Cell]] = []
+    starts(measurement, rows)
     with Lan() as lan:
-        starts(measurement, lan, rows)
         many_lives(measurement, lan)
-    columns = ("endpoints in state", "first reply s", "idle memory MB")
+    columns = ("endpoints in state", "their links", "first reply s", "processor time s", "idle memory MB")
     measurement.table("starts", "Time from the start of the process to its first reply", columns, rows)
 
 

@@ -7,7 +7,7 @@ from tests.benchmark.addresses import POOLS, calls, filled
 from tests.benchmark.engine import BUILTIN
 from tests.benchmark.part import Measurement
 from tests.benchmark.protocol import QUIET, create_network, floor, lives, lives_a_second
-from tests.benchmark.startup import stopped
+from tests.benchmark.startup import Stock, stopped
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 
@@ -40,10 +40,14 @@ def test_filled_addresses_are_taken(lan: Lan, family: str) -> None:
     assert "in use by a container" in refused["Err"]
 
 
-def test_service_is_filled_with_endpoints(lan: Lan) -> None:
-    with stopped(lan, 20) as plugin:
+@pytest.mark.parametrize("where", ["on the host", "in containers"])
+def test_service_starts_with_endpoints_and_their_links(lan: Lan, where: str) -> None:
+    with stopped(lan, Stock(20, where, 1, 1)) as plugin:
         plugin.start()
         assert "(networks: 1, endpoints: 20)" in plugin.log()
+        assert "removed" not in plugin.log()
+        links = [link for name, link in lan.links("host").items() if name.startswith("mvt")]
+        assert len(links) == (20 if where == "on the host" else 0)
 
 
 @pytest.mark.one_engine
