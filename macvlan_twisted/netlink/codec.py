@@ -1,77 +1,76 @@
-"""Decodes the kernel's messages about links; pyroute2 would be too slow for events and for the lists of each deletion."""
+"""Encodes and decodes rtnetlink's messages; pyroute2 takes 500 microseconds to decode one about a link."""
 
 from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator
-
-from attrs import frozen
+from collections.abc import Container, Iterator
 
 # By linux/netlink.h, linux/rtnetlink.h and linux/if_link.h.
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_DUMP, NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR = 20, 21
-_KIND = 0x3FFF
-"""Mask of an attribute's type (NLA_TYPE_MASK)."""
+_TYPE_MASK = 0x3FFF
+"""Of an attribute's type (NLA_TYPE_MASK)."""
 MESSAGE, LINK, ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=HH")
-IFLA_IFNAME, IFLA_IFALIAS, _IFLA_GROUP = 3, 20, 27
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+IFLA_IFALIAS, IFLA_GROUP, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 20, 27, 29, 37, 46
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND = 1, 2, 4
+IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
+_RTEXT_FILTER_SKIP_STATS = 1 << 3
 
 
-@frozen
-class LinkMark:
-    """A link with what identifies its owner."""
-
-    index: int
-    name: str
-    group: int
-    alias: str
-
-
-def messages_in(packet: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """The type, sequence number and body of each message in a packet."""
-    start = 0
-    while start + MESSAGE.size <= len(packet):
-        length, kind, _, number, _ = MESSAGE.unpack_from(packet, start)
+def messages_in(packet: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+    """The type, the flags and the sequence number of each message, and where its body begins and ends."""
+    start, last = 0, len(packet) - MESSAGE.size
+    while start <= last:
+        length, kind, flags, number, _ = MESSAGE.unpack_from(packet, start)
         if length < MESSAGE.size:
             return
-        yield kind, number, packet[start + MESSAGE.size : start + length]
+        yield kind, flags, number, start + MESSAGE.size, start + length
         start += (length + 3) & ~3
 
 
-def attributes_in(body: bytes, head: int = LINK.size) -> Iterator[tuple[int, bytes]]:
+def attributes_in(body: bytes, wanted: Container[int], head: int = LINK.size) -> dict[int, bytes]:
     """
-    The type and the value of each attribute of a message.
+    The values of a message's attributes, by their types.
 
+    :param wanted: the types. A link has some 40 attributes.
     :param head: length of the header before them, by default that of a message about a link (``struct ifinfomsg``).
     """
-    start = head
-    while start + ATTRIBUTE.size <= len(body):
+    found = {}
+    start, last = head, len(body) - ATTRIBUTE.size
+    while start <= last:
         length, kind = ATTRIBUTE.unpack_from(body, start)
         if length < ATTRIBUTE.size:
-            return
-        yield kind & _KIND, body[start + ATTRIBUTE.size : start + length]
+            break
+        kind &= _TYPE_MASK
+        if kind in wanted:
+            found[kind] = body[start + ATTRIBUTE.size : start + length]
         start += (length + 3) & ~3
+    return found
 
 
 def text_of(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="replace")
 
 
-def group_attribute(group: int) -> bytes:
-    """The bytes that each message about a link of *group* contains."""
-    return ATTRIBUTE.pack(ATTRIBUTE.size + 4, _IFLA_GROUP) + group.to_bytes(4, sys.byteorder)
+def number_of(value: bytes) -> int:
+    """An unsigned number in the byte order of the machine."""
+    return int.from_bytes(value, sys.byteorder)
 
 
-def link_mark(body: bytes) -> LinkMark:
-    _, _, index, _, _ = LINK.unpack_from(body)
-    found = {kind: value for kind, value in attributes_in(body) if kind in _MARKS}
-    group = found.get(_IFLA_GROUP)
-    return LinkMark(
-        index,
-        text_of(found.get(IFLA_IFNAME, b"")),
-        0 if group is None else int.from_bytes(group, sys.byteorder),
-        text_of(found.get(IFLA_IFALIAS, b"")),
-    )
+def number_attribute(kind: int, number: int) -> bytes:
+    """:param number: 32 bits, signed or unsigned."""
+    return ATTRIBUTE.pack(ATTRIBUTE.size + 4, kind) + (number & 0xFFFFFFFF).to_bytes(4, sys.byteorder)
 
 
-_MARKS = frozenset({IFLA_IFNAME, IFLA_IFALIAS, _IFLA_GROUP})
+def link_request(index: int = 0) -> bytes:
+    """
+    The body of an RTM_GETLINK: for one link, or with a dump for all of them.
+
+    Without counters, which would take the kernel as long again.
+    """
+    header = LINK.pack(0, 0, index, 0, 0)
+    return header + number_attribute(IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)

@@ -125,7 +125,7 @@ class LinkEvents:
                     raise
                 self._lost = True
                 continue
-            if any(kind in (RTM_NEWADDR, RTM_DELADDR) for kind, _, _ in messages_in(packet)):
+            if any(kind in (RTM_NEWADDR, RTM_DELADDR) for kind, *_ in messages_in(packet)):
                 self._addresses_changed()
             for kind, index, flags, name in _links_in(packet):
                 self._handle(kind, index, flags, name)
@@ -172,10 +172,11 @@ class LinkEvents:
 
 def _links_in(packet: bytes) -> Iterator[tuple[int, int, int, str]]:
     """The type, index, flags and name (empty if absent) of each message about a link."""
-    for kind, _, body in messages_in(packet):
+    for kind, _, _, start, end in messages_in(packet):
+        body = packet[start:end]
         if kind in (RTM_NEWLINK, RTM_DELLINK) and len(body) >= LINK.size:
             family, _, index, flags, _ = LINK.unpack_from(body)
             # A message of AF_BRIDGE says that a link left a bridge; the link itself stays.
             if family == socket.AF_UNSPEC:
-                names = (text_of(value) for each, value in attributes_in(body) if each == IFLA_IFNAME)
-                yield kind, index, flags, next(names, "")
+                name = attributes_in(body, (IFLA_IFNAME,)).get(IFLA_IFNAME, b"")
+                yield kind, index, flags, text_of(name)

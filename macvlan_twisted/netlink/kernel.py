@@ -138,7 +138,7 @@ class Kernel(Protocol):
         """The links in all namespaces to which links of this one were moved. It takes 0.1 ms a namespace."""
 
     def links(self) -> list[LinkFacts]:
-        """All links. It takes 0.2 ms a link, too long for a plugin call."""
+        """All links. It takes 15 microseconds a link."""
 
     def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
         """
@@ -166,7 +166,8 @@ class Kernel(Protocol):
     def delete(self, name: str) -> bool:
         """Remove a link and wait for the grace period; ``False`` if there is no such link."""
 
-    def members_of_group(self, group: int) -> Sequence[Marked]: ...
+    def members_of_group(self, group: int) -> Sequence[Marked]:
+        """The links of *group*. It takes 3 microseconds for each link of the host, of whatever group."""
 
     def delete_group(self, group: int) -> None:
         """Delete every link of *group* within one grace period, also those of others."""

@@ -10,38 +10,21 @@ compares the bytes with pyroute2's.
 from __future__ import annotations
 
 import os
-import socket
 import struct
 from collections.abc import Iterator
 from typing import Any
 
 from attrs import frozen
 from pyroute2 import IPBatch
-from pyroute2.netlink.exceptions import NetlinkError
 
-from .codec import (
-    ATTRIBUTE,
-    IFLA_IFALIAS,
-    IFLA_IFNAME,
-    LINK,
-    MESSAGE,
-    RTM_GETLINK,
-    RTM_NEWLINK,
-    LinkMark,
-    group_attribute,
-    link_mark,
-    messages_in,
-)
+from .codec import ATTRIBUTE, IFLA_IFALIAS, IFLA_IFNAME
+from .raw_socket import RawSocket
 
-_SEQUENCE_AT, _INDEX_AT = 8, 20
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
-_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
+_INDEX_AT = 20
 _DESCRIPTORS = 6
 """File descriptors: pyroute2 opens 4 with an event loop (measured); the rest is for other threads."""
 MOST_TEMPLATES = 256
 """One template is for one network's options on one parent. With more of them, all are discarded and made again."""
-_BYTES_AT_ONCE = 1 << 16
 
 _ANY_INDEX = 0x7FFFFFFF
 _MAC = "02:f0:0d:f0:0d:f0"
@@ -58,25 +41,15 @@ class _Template:
 
 
 class MessageTemplates:
-    """Sends messages made of templates, on a netlink socket of its own. One thread uses it."""
+    """
+    Sends messages made of templates. One thread uses it.
 
-    _socket: socket.socket
+    :raises OSError: all functions, when the kernel refuses.
+    """
 
-    def __init__(self) -> None:
-        self._sequence = 0
+    def __init__(self, netlink: RawSocket) -> None:
+        self._netlink = netlink
         self._templates: dict[Any, _Template] = {}
-
-    def open(self) -> None:
-        """:raises OSError: the kernel refuses."""
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-        )
-        self._socket.bind((0, 0))
-
-    def close(self) -> None:
-        self._socket.close()
-
-    # All functions raise NetlinkError, as pyroute2 does, when the kernel refuses.
 
     def add_link(self, name: str, mac: str | None, **request: Any) -> None:
         """
@@ -89,7 +62,7 @@ class MessageTemplates:
         message[template.name_at : template.name_at + len(raw)] = raw
         if mac is not None:
             message[template.mac_at : template.mac_at + 6] = bytes.fromhex(mac.replace(":", ""))
-        self._ask(message)
+        self._netlink.ask(message)
 
     def mark(self, index: int, alias: str) -> None:
         """Set a link's alias, and bring it down."""
@@ -111,13 +84,7 @@ class MessageTemplates:
         template = self._template(("remove",), _removing)
         message = bytearray(template.data)
         message[template.group_at : template.group_at + 4] = struct.pack("=I", group)
-        self._ask(message)
-
-    def members(self, group: int) -> list[LinkMark]:
-        """The links of *group*. The kernel lists all links; decoding one takes 10 us, so those of other groups are not."""
-        carried = group_attribute(group)
-        marks = (link_mark(body) for body in self._dump() if carried in body)
-        return [each for each in marks if each.group == group]
+        self._netlink.ask(message)
 
     def _template(self, key: Any, make: Any) -> _Template:
         template = self._templates.get(key)
@@ -129,45 +96,7 @@ class MessageTemplates:
 
     def _ask_of(self, index: int, message: bytearray) -> None:
         message[_INDEX_AT : _INDEX_AT + 4] = struct.pack("=i", index)
-        self._ask(message)
-
-    def _send(self, message: bytearray) -> int:
-        self._sequence = self._sequence % 0xFFFFFFFF + 1
-        message[_SEQUENCE_AT : _SEQUENCE_AT + 8] = struct.pack("=II", self._sequence, 0)
-        self._socket.send(message)
-        return self._sequence
-
-    def _ask(self, message: bytearray) -> None:
-        """The kernel works while we send, and its reply is there afterwards."""
-        for kind, body in self._answers(self._send(message)):
-            if kind == _NLMSG_ERROR:
-                (code,) = struct.unpack_from("=i", body)
-                if code:
-                    raise NetlinkError(-code)
-                return
-
-    def _answers(self, sequence: int) -> Iterator[tuple[int, bytes]]:
-        """The replies to one request. Replies to an earlier one, which was interrupted, are skipped."""
-        while True:
-            for kind, number, body in messages_in(self._socket.recv(_BYTES_AT_ONCE)):
-                if number == sequence:
-                    yield kind, body
-
-    def _dump(self) -> Iterator[bytes]:
-        for kind, body in self._answers(self._send(bytearray(_dump_request()))):
-            if kind == _NLMSG_ERROR:
-                raise NetlinkError(-struct.unpack_from("=i", body)[0])
-            if kind == _NLMSG_DONE:
-                return
-            if kind == RTM_NEWLINK:
-                yield body
-
-
-def _dump_request() -> bytes:
-    """Lists all links without their counters, which would take as long again."""
-    skip = struct.pack("=HHI", 8, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
-    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + skip
-    return MESSAGE.pack(MESSAGE.size + len(body), RTM_GETLINK, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0) + body
+        self._netlink.ask(message)
 
 
 def _key(request: dict[str, Any]) -> Iterator[Any]:

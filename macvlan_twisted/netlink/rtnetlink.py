@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,28 @@ from pyroute2.netlink.rtnl.ifinfmsg import macvx_data
 
 from ..errors import LinkError
 from ..failpoints import Failpoint
+from .codec import (
+    IFLA_ADDRESS,
+    IFLA_GROUP,
+    IFLA_IFALIAS,
+    IFLA_IFNAME,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_KIND,
+    IFLA_LINK,
+    IFLA_LINK_NETNSID,
+    IFLA_LINKINFO,
+    IFLA_MASTER,
+    IFLA_MTU,
+    IFLA_VLAN_ID,
+    IFLA_VLAN_PROTOCOL,
+    LINK,
+    RTM_GETLINK,
+    attributes_in,
+    link_request,
+    number_of,
+    text_of,
+)
 from .host_addressing import HostAddressing
 from .kernel import LinkFacts, MacvlanLink, Marked, NetnsLink
 from .netns_links import links_elsewhere
@@ -65,7 +88,7 @@ class NetlinkKernel(HostAddressing):
         try:
             index = index_of(name)
             with link_errors(f"cannot read link {name}"):
-                return _facts(self._netlink.link("get", index=index)[0])
+                return _facts(self._raw.get(RTM_GETLINK, link_request(index)))
         except LinkError as failure:
             if failure.errno == errno.ENODEV:
                 return None
@@ -88,7 +111,7 @@ class NetlinkKernel(HostAddressing):
 
     def links(self) -> list[LinkFacts]:
         with link_errors("cannot list links"):
-            return [_facts(message) for message in self._netlink.link("dump")]
+            return [_facts(reply) for reply in self._raw.dump(RTM_GETLINK, link_request())]
 
     def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
         request = port_request(port, index_of(port.parent), prove_mac_free)
@@ -174,8 +197,10 @@ class NetlinkKernel(HostAddressing):
         return True
 
     def members_of_group(self, group: int) -> Sequence[Marked]:
+        number = group.to_bytes(4, sys.byteorder)
         with link_errors(f"cannot list the links of group {group}"):
-            return self._templated.members(group)
+            replies = self._raw.dump(RTM_GETLINK, link_request(), holding=number)
+            return [link for link in map(_facts, replies) if link.group == group]
 
     def delete_group(self, group: int) -> None:
         with (
@@ -225,33 +250,55 @@ def _keep_host_off(name: str) -> None:
         file.write("1")
 
 
-def _facts(message: Any) -> LinkFacts:
-    name = message.get_attr("IFLA_IFNAME")
-    info = message.get_attr("IFLA_LINKINFO")
-    data = info.get_attr("IFLA_INFO_DATA") if info else None
-    kind = info.get_attr("IFLA_INFO_KIND") if info else None
-    system = f"/sys/class/net/{name}"
+_IFF_UP = 0x1  # net/if.h
+_OF_A_LINK = frozenset(
+    {
+        IFLA_ADDRESS,
+        IFLA_GROUP,
+        IFLA_IFALIAS,
+        IFLA_IFNAME,
+        IFLA_LINK,
+        IFLA_LINK_NETNSID,
+        IFLA_LINKINFO,
+        IFLA_MASTER,
+        IFLA_MTU,
+    }
+)
+_OF_A_KIND = (IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND)
+_OF_A_VLAN = (IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL)
+_WITHOUT_DEVICE = frozenset({"bridge", "dummy", "macvlan", "veth", "vlan"})
+"""Kinds of links that are never NICs, so that sysfs need not be asked. It would take longer than all the rest."""
+
+
+def _facts(message: bytes) -> LinkFacts:
+    _, _, index, flags, _ = LINK.unpack_from(message)
+    found = attributes_in(message, _OF_A_LINK)
+    name = text_of(found.get(IFLA_IFNAME, b""))
+    info = attributes_in(found.get(IFLA_LINKINFO, b""), _OF_A_KIND, 0)
+    kind = text_of(info.get(IFLA_INFO_KIND, b""))
+    vlan = attributes_in(info.get(IFLA_INFO_DATA, b"") if kind == "vlan" else b"", _OF_A_VLAN, 0)
     bridge = None
-    if info and info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge":
-        bridge = socket.if_indextoname(message.get_attr("IFLA_MASTER"))
+    if text_of(info.get(IFLA_INFO_SLAVE_KIND, b"")) == "bridge":
+        bridge = socket.if_indextoname(number_of(found[IFLA_MASTER]))
+    system = f"/sys/class/net/{name}"
+    may_be_nic = kind not in _WITHOUT_DEVICE
     return LinkFacts(
-        index=message["index"],
+        index=index,
         name=name,
-        kind=kind or "",
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU"),
-        up=bool(message["flags"] & 1),
-        group=message.get_attr("IFLA_GROUP") or 0,
-        alias=message.get_attr("IFLA_IFALIAS") or "",
+        kind=kind,
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        mtu=number_of(found.get(IFLA_MTU, b"")),
+        up=bool(flags & _IFF_UP),
+        group=number_of(found.get(IFLA_GROUP, b"")),
+        alias=text_of(found.get(IFLA_IFALIAS, b"")),
         # With IFLA_LINK_NETNSID the index is one of another namespace: the peer of a veth pair.
-        lower_index=0
-        if message.get_attr("IFLA_LINK_NETNSID") is not None
-        else message.get_attr("IFLA_LINK") or 0,
-        vlan_id=data.get_attr("IFLA_VLAN_ID") if data is not None and kind == "vlan" else None,
-        vlan_protocol=data.get_attr("IFLA_VLAN_PROTOCOL") if data is not None and kind == "vlan" else 0,
-        is_wireless=os.path.isdir(f"{system}/wireless") or os.path.isdir(f"{system}/phy80211"),
+        lower_index=0 if IFLA_LINK_NETNSID in found else number_of(found.get(IFLA_LINK, b"")),
+        vlan_id=number_of(vlan[IFLA_VLAN_ID]) if IFLA_VLAN_ID in vlan else None,
+        vlan_protocol=int.from_bytes(vlan.get(IFLA_VLAN_PROTOCOL, b""), "big"),
+        is_wireless=may_be_nic
+        and (os.path.isdir(f"{system}/wireless") or os.path.isdir(f"{system}/phy80211")),
         bridge=bridge,
-        driver=_driver(system),
+        driver=_driver(system) if may_be_nic else "",
     )
 
 

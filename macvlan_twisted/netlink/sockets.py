@@ -17,6 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from ..errors import LinkError
 from .message_templates import MessageTemplates, afford_event_loop
+from .raw_socket import RawSocket
 
 # Remedy of these errors: see the reason in the message.
 
@@ -34,11 +35,10 @@ def link_errors(doing: str) -> Iterator[None]:
     """Raise netlink's errors as :class:`LinkError`, with a message that begins with *doing*."""
     try:
         yield
-    except NetlinkError as error:
-        reason = _BY_KERNEL.get(error.code) or os.strerror(error.code) or str(error)
-        raise LinkError(f"{doing}: {reason}", error.code) from None
-    except OSError as error:
-        raise LinkError(f"{doing}: {os.strerror(error.errno or 0)}", error.errno or 0) from None
+    except (NetlinkError, OSError) as error:
+        code = error.code if isinstance(error, NetlinkError) else error.errno or 0
+        reason = _BY_KERNEL.get(code) or os.strerror(code) or str(error)
+        raise LinkError(f"{doing}: {reason}", code) from None
 
 
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
@@ -102,18 +102,25 @@ class NetlinkSockets:
         return netlink
 
     @property
+    def _raw(self) -> RawSocket:
+        raw: RawSocket | None = getattr(self._of_thread, "raw", None)
+        if raw is None:
+            raw = RawSocket()
+            raw.open()
+            self._of_thread.raw = raw
+        return raw
+
+    @property
     def _templated(self) -> MessageTemplates:
         templates: MessageTemplates | None = getattr(self._of_thread, "templates", None)
         if templates is None:
-            templates = MessageTemplates()
-            templates.open()
-            self._of_thread.templates = templates
+            templates = self._of_thread.templates = MessageTemplates(self._raw)
         return templates
 
     def close(self) -> None:
         """Close the sockets of the calling thread."""
-        for each in ("netlink", "templates"):
+        for each in ("netlink", "raw"):
             opened = getattr(self._of_thread, each, None)
             if opened is not None:
                 opened.close()
-                delattr(self._of_thread, each)
+        self._of_thread.__dict__.clear()

@@ -56,6 +56,15 @@ class KernelContract:
         assert host.kernel.find("nosuch") is None
         assert [host.kernel.exists(name) for name in ("eth1", "nosuch")] == [True, False]
 
+    def test_lists_have_the_facts_of_single_links(self, host: KernelFixture) -> None:
+        """Also where the group's number is in other facts of other links."""
+        host.kernel.add_macvlan(evolve(PLAIN, mac=MAC, mtu=1400))
+        host.kernel.add_macvlan(evolve(PLAIN, name="mvttwo", group=1400, alias=""))
+        assert [host.kernel.find(link.name) for link in host.kernel.links()] == host.kernel.links()
+        assert host.kernel.members_of_group(70000) == [host.kernel.find("mvtone")]
+        assert host.kernel.members_of_group(1400) == [host.kernel.find("mvttwo")]
+        host.kernel.delete("mvttwo")
+
     def test_default_routes_are_found(self, host: KernelFixture) -> None:
         routes = [each for each in host.kernel.default_routes() if each.gateway == ROUTER]
         assert [each.link for each in routes] == ["eth1"]

@@ -44,7 +44,7 @@ class DescriptorTests(SynchronousTestCase):
         kernel = NetlinkKernel()
         for spare in range(6):
             with descriptors_left(spare), self.assertRaises(LinkError) as caught:
-                kernel.links()
+                kernel.default_routes()
             self.assertEqual(caught.exception.errno, errno.EMFILE)
             self.assertIn("Too many open files", str(caught.exception))
         gc.collect()

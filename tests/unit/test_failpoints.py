@@ -26,10 +26,8 @@ EXCEPTIONS = {
     ("lan/packet_socket.py", "_bound_socket", "bind"): "of a packet socket, which ends with the process",
     ("logs.py", "_open_to_append", "open"): "a log is no state: whoever rotates it has moved the file",
     ("netlink/events.py", "open", "bind"): "of a netlink socket, which ends with the process",
-    ("netlink/netns_links.py", "links_elsewhere", "bind"): "of a netlink socket, which ends with the process",
-    ("netlink/netns_links.py", "_request", "send"): "a request that changes nothing",
-    ("netlink/message_templates.py", "open", "bind"): "of a netlink socket, which ends with the process",
-    ("netlink/message_templates.py", "_send", "send"): "the caller has the failpoint",
+    ("netlink/raw_socket.py", "open", "bind"): "of a netlink socket, which ends with the process",
+    ("netlink/raw_socket.py", "_send", "send"): "the caller has the failpoint",
     ("listener/endpoints.py", "parse_unix", "listen"): "on a recorder",
     ("protocol/routes.py", "method", "write"): "makes a body of a reply",
     ("systemd_notify.py", "notify", "sendto"): "a report, which changes nothing",
@@ -73,7 +71,7 @@ def lasting_call(node: ast.AST) -> str:
     )
     changes = {
         "netlink": netlink,
-        "templates": of.endswith("_templated") and name not in {"members", "close"},
+        "templates": of.endswith("_templated") and name != "close",
         "os": of in {"os", "shutil"} and (name in _OS or (name == "open" and "O_CREAT" in arguments)),
         "path": name in _PATH,
         "open": name == "open" and of != "os" and bool(re.search(r"'[rbt]*[wax+][rbt+]*'", arguments)),
