@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from secrets import token_hex
 from typing import Any, Protocol
@@ -55,7 +55,7 @@ from .lan.host_link import HostLinks
 from .lan.host_routes import HostRoutes
 from .lan.packet_sockets import PacketSockets, SocketFactory
 from .last_seen import EngineCalls, LastSeen
-from .netlink.kernel import Kernel, Sandboxes
+from .netlink.kernel import Kernel, LinkFacts, Sandboxes
 from .netlink.links import Links
 from .option_values import ProbeTimeout
 from .protocol.routes import Method, all_methods
@@ -138,11 +138,15 @@ class Plugin:
         self.endpoint_addresses.load()
         self.pools.load()
 
-    async def reconcile(self) -> None:
-        """After :meth:`load`: make kernel and state agree."""
+    async def reconcile(self, present: Sequence[LinkFacts]) -> None:
+        """
+        After :meth:`load`: make kernel and state agree.
+
+        :param present: all links in the host's namespace.
+        """
         self.pools.free_lost()
         await reconcile(
-            self.registry, self.parents, self.networks, self.links, self.sockets, self.host_routes
+            present, self.registry, self.parents, self.networks, self.links, self.sockets, self.host_routes
         )
         self.orphans.begin()
 

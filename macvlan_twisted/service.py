@@ -7,7 +7,7 @@ To run the plugin beside other Twisted services, make a :class:`~macvlan_twisted
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from inspect import isawaitable
 from itertools import chain
@@ -35,7 +35,7 @@ from .listener.file_lock import FileLock
 from .listener.listener import make_listener
 from .netlink.capabilities import missing_capabilities
 from .netlink.events import LinkEvents
-from .netlink.kernel import Kernel
+from .netlink.kernel import Kernel, LinkFacts
 from .netlink.netns import NamespaceSandboxes
 from .plugin import Engine, Platform, Plugin, build
 from .protocol.routes import CALL_TIMEOUT, PluginApp
@@ -244,8 +244,7 @@ def _parts(
             grace_periods=grace_periods,
         )
         plugin.load()
-        refuse_unknown_links(plugin.registry.instance, kernel.links(), plugin.registry)
-        _finish_now(plugin.reconcile())
+        _reconcile(plugin, kernel.links())
         app = PluginApp(
             plugin.methods(),
             config.debug,
@@ -377,6 +376,12 @@ def _log_detected(detected: Detected) -> None:
             "plugin name macvlan: Docker's built-in driver of that name takes precedence, so networks created with "
             "-d macvlan do not use this plugin; choose another --plugin-name"
         )
+
+
+def _reconcile(plugin: Plugin, present: Sequence[LinkFacts]) -> None:
+    """:param present: all links in the host's namespace."""
+    refuse_unknown_links(plugin.registry.instance, present, plugin.registry)
+    _finish_now(plugin.reconcile(present))
 
 
 def _finish_now(work: Coroutine[Any, Any, None]) -> None:

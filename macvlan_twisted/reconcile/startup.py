@@ -14,12 +14,14 @@ from ..driver.registry import Registry
 from ..errors import MacvlanError
 from ..lan.host_routes import HostRoutes
 from ..lan.packet_sockets import PacketSockets
+from ..netlink.kernel import LinkFacts
 from ..netlink.links import Links
 
 _log = Logger(namespace="macvlan_twisted.driver")
 
 
 async def reconcile(
+    present: Iterable[LinkFacts],
     registry: Registry,
     parents: Parents,
     networks: Networks,
@@ -35,8 +37,10 @@ async def reconcile(
     for is not there, or makes it anew.
 
     Links inside containers are out of sight here, so an endpoint without a link stays: its container may be alive.
+
+    :param present: all links in the host's namespace.
     """
-    ours = [link for link in await links.all() if links.is_ours(link)]
+    ours = [link for link in present if links.is_ours(link)]
     retired = [link for link in ours if links.is_retired(link)]
     gone = {link.name for link in retired}
     unmarked = {link.name for link in ours if not link.alias} - gone
@@ -47,8 +51,9 @@ async def reconcile(
     links.adopt_retired(retired)
     kept = {endpoint.link for endpoint in registry.endpoints.values()} | set(parents.made) | gone
     kept |= {link.name for link in registry.host_links.values()}
+    kept -= unmarked
     for link in ours:
-        if link.name not in kept - unmarked:
+        if link.name not in kept:
             await links.retire(link.name)
             _log.info("link {link}: removed, left by an earlier run", link=link.name)
     await links.deletions_finished()

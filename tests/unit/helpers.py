@@ -128,7 +128,7 @@ class PluginHarness:
             self.kernel, config or self.config, self.records, self.store, self.sandboxes, self.engine
         )
         plugin.answerers = self.answerers
-        plugin.wait(plugin.parts.reconcile())
+        plugin.wait(plugin.parts.reconcile(self.kernel.links()))
         return plugin
 
     @staticmethod
