@@ -223,6 +223,7 @@ def build(
         platform.run_deletion,
         records.link_group,
         registry.owns,
+        clock,
     )
     parent_status = ParentStatus(clock.seconds)
     routes = ContainerRoutes(links, registry.host_links)

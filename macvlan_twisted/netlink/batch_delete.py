@@ -5,11 +5,15 @@ Deleting one macvlan link costs the kernel an RCU grace period (16 ms), deleting
 (28 ms). So a call only *retires* a link: it moves it into a group of retired links, which is quick. These are deleted
 together right after the reply. A retired link is down, so its MAC is free already; :meth:`BatchDelete.deletions_finished`
 waits until the links are gone.
+
+Before each batch all links of the host are listed, to be sure that no foreign one is in its group. Where that takes long,
+there is a pause after a batch, so that fewer and larger batches follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -23,6 +27,10 @@ BATCH_SIZE = 64
 """Links in one batch: 64 hold the kernel's lock for 28 ms, 300 for 54."""
 BATCH_GROUPS = 16
 """Groups of retired links, one a batch, used in turn."""
+PAUSE = 10
+"""How many times longer than the listing of links the pause after it is: listing takes a thousand links 3 ms."""
+LONGEST_PAUSE = 0.25
+"""Seconds."""
 
 _log = Logger(namespace="macvlan_twisted.netlink")
 
@@ -42,6 +50,7 @@ class BatchDelete:
         *run* nobody waits for them.
     :param first_group: of the :data:`BATCH_GROUPS` groups for retired links.
     :param is_ours: whether we made a link. The kernel deletes every link of a group, so each is checked first.
+    :param clock: ``IReactorTime``
     """
 
     def __init__(
@@ -51,16 +60,21 @@ class BatchDelete:
         run_deletion: RunInThread,
         first_group: int,
         is_ours: Callable[[Marked], bool],
+        clock: Any,
     ) -> None:
         self._kernel = kernel
         self._run = run
         self._run_deletion = run_deletion
         self._groups = tuple(range(first_group, first_group + BATCH_GROUPS))
         self._is_ours = is_ours
+        self._clock = clock
         self._batches: list[_Batch] = []
         self._turn = 0
         self._deleting = False
         self._waiters: list[Deferred[None]] = []
+        self._listing_took = 0.0
+        """Seconds, before the latest batch."""
+        self._pause: Deferred[None] | None = None
 
     def is_retired_group(self, group: int) -> bool:
         return group in self._groups
@@ -103,6 +117,7 @@ class BatchDelete:
         if self._deleting:
             waiter: Deferred[None] = Deferred()
             self._waiters.append(waiter)
+            self._end_pause()
             await waiter
 
     async def _open_batch(self) -> _Batch:
@@ -122,6 +137,8 @@ class BatchDelete:
     _group_in_deletion = 0
 
     def _start(self) -> None:
+        if len(self._batches) > 1:
+            self._end_pause()
         if not self._deleting and self._batches:
             self._deleting = True
             ensureDeferred(self._delete_all())
@@ -134,6 +151,7 @@ class BatchDelete:
                 moved: Deferred[None] = Deferred()
                 batch.all_moved.append(moved)
                 await moved
+            self._listing_took = 0.0
             try:
                 await self._delete(batch)
             except Exception:
@@ -141,11 +159,26 @@ class BatchDelete:
                     "retired links {links}: not removed, the plugin tries again at its next start",
                     links=", ".join(batch.names),
                 )
-        self._group_in_deletion = 0
+            self._group_in_deletion = 0
+            if self._listing_took and not self._waiters and len(self._batches) < 2:
+                await self._pause_for(min(PAUSE * self._listing_took, LONGEST_PAUSE))
         self._deleting = False
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(None)
+
+    async def _pause_for(self, seconds: float) -> None:
+        self._pause = Deferred()
+        timer = self._clock.callLater(seconds, self._end_pause)
+        await self._pause
+        if timer.active():
+            timer.cancel()
+
+    def _end_pause(self) -> None:
+        """It is over early if somebody waits for the deletions, or if a batch is full."""
+        pause, self._pause = self._pause, None
+        if pause is not None:
+            pause.callback(None)
 
     async def _delete(self, batch: _Batch) -> None:
         if not batch.names:
@@ -153,7 +186,9 @@ class BatchDelete:
         # Links that we retired by name are ours, even if the row that proves it has been removed since.
         names = list(batch.names)
         try:
+            began = self._clock.seconds()
             members = await self._run_deletion(self._kernel.members_of_group, batch.group)
+            self._listing_took = self._clock.seconds() - began
             if not members:
                 return
             retired = set(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -26,6 +27,7 @@ class Links:
     :param run_deletion: the same on a thread of its own, for the removal of retired links.
     :param group: the group of our links in use; the groups that follow it are for retired ones.
     :param is_ours: whether this instance made a link.
+    :param clock: ``IReactorTime``
     """
 
     def __init__(
@@ -35,12 +37,13 @@ class Links:
         run_deletion: RunInThread,
         group: int,
         is_ours: Callable[[Marked], bool],
+        clock: Any,
     ) -> None:
         self._kernel = kernel
         self._run = run
         self.group = group
         self.is_ours = is_ours
-        self._batches = BatchDelete(kernel, run, run_deletion, group + 1, is_ours)
+        self._batches = BatchDelete(kernel, run, run_deletion, group + 1, is_ours, clock)
 
     def is_retired(self, link: LinkFacts) -> bool:
         return self._batches.is_retired_group(link.group)

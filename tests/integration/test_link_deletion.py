@@ -74,7 +74,7 @@ def host(lan: Lan) -> Iterator[Host]:
     deletion_thread = WorkerThreads(reactor, 1, "netlink deletion", kernel.close)
     threads.start()
     deletion_thread.start()
-    links = Links(kernel, threads, deletion_thread, GROUP, is_ours)
+    links = Links(kernel, threads, deletion_thread, GROUP, is_ours, reactor)
     try:
         yield Host(namespaced, kernel, threads, deletion_thread, links, batches)
     finally:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.errors import LinkError
-from macvlan_twisted.netlink.batch_delete import BATCH_GROUPS, BATCH_SIZE, BatchDelete
+from macvlan_twisted.netlink.batch_delete import BATCH_GROUPS, BATCH_SIZE, LONGEST_PAUSE, BatchDelete
 from macvlan_twisted.netlink.kernel import LinkFacts, MacvlanLink
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 
@@ -33,8 +34,9 @@ class BatchDeleteTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.kernel = WatchedKernel()
         self.steps = Steps()
+        self.clock = Clock()
         self.batch_delete = BatchDelete(
-            self.kernel, self.steps, self.steps, FIRST_GROUP, lambda link: link.alias == "ours"
+            self.kernel, self.steps, self.steps, FIRST_GROUP, lambda link: link.alias == "ours", self.clock
         )
 
     def make(self, *names: str, alias: str = "ours") -> None:
@@ -77,7 +79,7 @@ class RetireTests(BatchDeleteTestCase):
         """A deletion takes 16 ms; with a single netlink thread the next CreateEndpoint would wait for it."""
         calls, deletions = Steps(), Steps()
         batch_delete = BatchDelete(
-            self.kernel, calls, deletions, FIRST_GROUP, lambda link: link.alias == "ours"
+            self.kernel, calls, deletions, FIRST_GROUP, lambda link: link.alias == "ours", self.clock
         )
         self.make("a")
         self.successResultOf(ensureDeferred(batch_delete.retire("a")))
@@ -92,6 +94,42 @@ class RetireTests(BatchDeleteTestCase):
         self.successResultOf(self.retire("b"))
         self.assertEqual(self.names(), {"a"})
         self.successResultOf(self.deletions_finished())
+
+
+class PauseTests(BatchDeleteTestCase):
+    """A host with many links: listing them takes half a second."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.make("a", "b", "c")
+        self.steps.hold.add("members_of_group")
+        self.retire("a")
+        self.clock.advance(0.5)
+        self.steps.let_all_go()
+        self.assertEqual(self.names(), {"b", "c"})
+
+    def test_links_retired_in_the_pause_share_a_batch(self) -> None:
+        self.successResultOf(self.retire("b"))
+        self.successResultOf(self.retire("c"))
+        self.assertEqual(self.names(), {"b", "c"})
+        self.clock.advance(LONGEST_PAUSE)
+        self.assertEqual(self.names(), set())
+        self.assertEqual([size for _, size in self.kernel.batches], [1, 2])
+        self.successResultOf(self.deletions_finished())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_pause_ends_if_somebody_waits(self) -> None:
+        self.successResultOf(self.retire("b"))
+        self.successResultOf(self.deletions_finished())
+        self.assertEqual(self.names(), {"c"})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_pause_ends_if_a_batch_is_full(self) -> None:
+        names = [f"d{each}" for each in range(BATCH_SIZE + 1)]
+        self.make(*names)
+        for name in names:
+            self.successResultOf(self.retire(name))
+        self.assertEqual(self.names(), {"b", "c"})
 
 
 class BatchTests(BatchDeleteTestCase):
