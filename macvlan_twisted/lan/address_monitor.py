@@ -29,6 +29,7 @@ from .address_probe import (
     Free,
     Inconclusive,
     InUse,
+    ProbeRate,
     ProbeTiming,
     Verdict,
     own_mac,
@@ -114,6 +115,7 @@ class AddressMonitor:
         self._vacated = NeighbourCache(most=1024, oldest=LISTENED)
         self._ours: dict[IPAddress, _Own] = {}
         self._searches: dict[IPAddress, _Search] = {}
+        self._probe_rate = ProbeRate()
         self._responder = ProbeResponder(socket, clock)
         self._closed = False
         self._stop_listening: Callable[[], None] = lambda: None
@@ -141,7 +143,7 @@ class AddressMonitor:
         search = self._searches.get(address)
         if search is None:
             search = self._searches[address] = _Search(self._probing(address))
-            search.probing.start()
+            search.probing.start(self._probe_rate.delay(self._clock.seconds()))
         waiting: Deferred[Verdict] = Deferred()
         search.waiting.append((mac, waiting))
         try:
@@ -290,6 +292,8 @@ class AddressMonitor:
             mac, _ = self._searches[address].waiting[-1]
             self._ours[address] = _Own(mac, assigned=False)
             self._neighbours.forget(address)
+        elif isinstance(verdict, InUse):
+            self._probe_rate.answered()
         self._end_search(address, lambda _: verdict)
 
     def _end_search(self, address: IPAddress, verdict: Callable[[str], Verdict]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from math import inf
 from random import Random
 from typing import Any
 
@@ -100,6 +101,30 @@ RFC_5227 = ProbeTiming(first=1.0, shortest=1.0, longest=2.0, quiet=2.0)
 """PROBE_WAIT, PROBE_MIN, PROBE_MAX, ANNOUNCE_WAIT: 4 to 7 seconds."""
 
 
+class ProbeRate:
+    """
+    Keeps the probes of one LAN below a rate: each is three broadcasts, which every host there has to look at.
+
+    :param rate: how many probes may begin a second. :param burst: how many may begin at once after a pause.
+    """
+
+    def __init__(self, rate: float = 50, burst: int = 128) -> None:
+        self._interval = 1 / rate
+        self._credit = (burst - 1) / rate
+        self._due = -inf
+        """When the next probe would begin if all came at the rate."""
+
+    def delay(self, now: float) -> float:
+        """:return: the seconds for which a probe that is wanted at *now* has to wait."""
+        due = max(now, self._due)
+        self._due = due + self._interval
+        return max(0.0, due - self._credit - now)
+
+    def answered(self) -> None:
+        """A probe was a single broadcast, since it was answered: it does not count."""
+        self._due -= self._interval
+
+
 def own_mac(socket: LanSocket) -> str:
     """The MAC of our frames on *socket*; empty while it is not open."""
     try:
@@ -138,11 +163,12 @@ class AddressProbe:
         self._sent_at = 0.0
         self._calls: list[Any] = []
 
-    def start(self) -> None:
+    def start(self, delay: float = 0.0) -> None:
+        """:param delay: seconds until the probe begins; what is received meanwhile counts."""
         self._own_macs.add(own_mac(self._socket))
         times, end = self._timing.plan(self._random)
-        self._calls = [self._clock.callLater(time, self._send) for time in times]
-        self._calls.append(self._clock.callLater(end, self._end))
+        self._calls = [self._clock.callLater(delay + time, self._send) for time in times]
+        self._calls.append(self._clock.callLater(delay + end, self._end))
 
     def receive(self, message: NeighbourMessage | None) -> None:
         if message is None or message.address != self._address:

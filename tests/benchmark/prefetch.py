@@ -5,11 +5,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from tests.benchmark.arithmetic import spread
-from tests.benchmark.callers import Talk, ask, call, converse
+from tests.benchmark.callers import Talk, ask, call, converse, until
 from tests.benchmark.part import Cell, Measurement, Part, at_most
 from tests.benchmark.processes import first_answer
 from tests.lab.lan import Lan
@@ -18,6 +19,7 @@ from tests.lab.requirements import missing_for_lan
 
 ARGUMENTS = ("--host-interface", "eth1", "--docker-host", "none")
 BURST = 20
+CALLERS = (1, 8, 32)
 LATER = 0.6
 """Seconds after which addresses are to be there without a wait."""
 FORMS = {"at once": BURST, "one after the other": 1}
@@ -105,12 +107,40 @@ def bursts(measurement: Measurement, plugin: Plugin, rows: list[list[Cell]]) -> 
         )
 
 
+def broadcasts(lan: Lan) -> int:
+    """How many frames the host has sent on its NIC; nothing else speaks there."""
+    (link,) = json.loads(lan.run_in("host", "ip", "-json", "-stats", "link", "show", "eth1"))
+    return int(link["stats64"]["tx"]["packets"])
+
+
+def rates(measurement: Measurement, lan: Lan, plugin: Plugin) -> None:
+    """Measure how many different addresses a second are allocated when none is released, and what the LAN sees of it."""
+    rows: list[list[Cell]] = []
+    for callers in CALLERS:
+        addresses, frames = [], []
+        for number in range(measurement.number(5, 1)):
+            with pool(plugin.socket, "on") as probed:
+                time.sleep(1)
+                before, began = broadcasts(lan), time.monotonic()
+                talks = [until(measurement.seconds, partial(requests, probed, 1)) for _ in range(callers)]
+                timing = converse(plugin.socket, talks)
+                frames.append((broadcasts(lan) - before) / (time.monotonic() - began))
+                addresses.append(timing.rate)
+            measurement.say(f"{callers} callers, round {number + 1}: {addresses[-1]:.0f} addresses a second")
+        rows.append([callers, spread(addresses).median, spread(frames).median])
+    columns = ("callers", "different addresses a second", "broadcasts a second on the LAN")
+    measurement.table(
+        "rates", "Addresses allocated with conflict detection, none of them released", columns, rows
+    )
+
+
 def run(measurement: Measurement) -> None:
-    """Measure both."""
+    """Measure all of it."""
     rows: list[list[Cell]] = []
     with Lan() as lan, Plugin(lan, arguments=ARGUMENTS, preloaded=False) as plugin:
         beginnings(measurement, plugin)
         bursts(measurement, plugin, rows)
+        rates(measurement, lan, plugin)
     columns = ("requests", "without detection ms", "first burst adds ms", "second burst adds ms")
     measurement.table("bursts", f"{BURST} addresses requested, twice", columns, rows)
 

@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from macvlan_twisted.lan.address_monitor import LAST_LOOK, LISTENED, AddressMonitor
 from macvlan_twisted.lan.address_probe import RFC_5227, Evidence, Free, Inconclusive, InUse, Verdict
-from macvlan_twisted.lan.arp_nd import AddressClaim, announcement_frames, probe_frame
+from macvlan_twisted.lan.arp_nd import AddressClaim, announcement_frames, decode, probe_frame
 from tests.unit.helpers import events_of
 from tests.unit.lan_cases import BOTH, CONTAINER, HOST, OTHER, THIRD, V4, V6, WatchTestCase
 
@@ -141,6 +141,13 @@ class HoldingTests(WatchTestCase):
         )
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assert_not_defended(V4)
+
+    def test_many_probes_do_not_begin_at_once(self) -> None:
+        asked = [self.ask(V4 + number) for number in range(250)]
+        self.pass_time(0.3)
+        self.assertLess(len({decode(frame) for frame in self.wire.sent}), 128 + 0.3 * 50 + 1)
+        self.pass_time(3)
+        self.assertEqual([self.successResultOf(each) for each in asked], [Free()] * 250)
 
     def test_probe_has_the_configured_timing(self) -> None:
         watch = AddressMonitor(self.wire, self.clock, self.random, self.reports, RFC_5227)

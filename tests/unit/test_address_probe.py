@@ -19,6 +19,7 @@ from macvlan_twisted.lan.address_probe import (
     Free,
     Inconclusive,
     InUse,
+    ProbeRate,
     ProbeTiming,
     Verdict,
     bounded,
@@ -51,6 +52,31 @@ class TimingTests(LanTestCase):
     def test_first_probe_has_a_random_delay(self) -> None:
         firsts = {QUICK.plan(Random(seed))[0][0] for seed in range(50)}
         self.assertEqual(len(firsts), 50)
+
+
+class RateTests(LanTestCase):
+    @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=300))
+    def test_no_second_has_more_than_a_burst_and_the_rate(self, pauses: list[float]) -> None:
+        rate, now, begun = ProbeRate(rate=50, burst=64), 0.0, []
+        for pause in pauses:
+            now += pause
+            begun.append(now + rate.delay(now))
+        self.assertEqual(begun, sorted(begun))
+        for at, first in enumerate(begun):
+            within = [each for each in begun[at:] if each < first + 1]
+            self.assertLessEqual(len(within), 64 + 50)
+
+    def test_burst_begins_at_once_and_again_after_a_pause(self) -> None:
+        rate = ProbeRate(rate=50, burst=64)
+        for now in (0.0, 10.0):
+            self.assertLess(max(rate.delay(now) for _ in range(64)), 1e-9)
+            self.assertAlmostEqual(rate.delay(now), 0.02)
+
+    def test_answered_probes_do_not_count(self) -> None:
+        rate = ProbeRate(rate=50, burst=128)
+        for _ in range(1000):
+            self.assertEqual(rate.delay(0.0), 0.0)
+            rate.answered()
 
 
 class ProbingTests(LanTestCase):
