@@ -36,7 +36,7 @@ def is_in_use(
     remedy: str = "use another --ip, or change the address of that host",
 ) -> bool:
     """Say whether the docker command has printed that a neighbour has the address, and the remedy."""
-    how = "answers for it|claimed it a moment ago"
+    how = "answers for it|claimed it a moment ago|took it while it was held for a container"
     expected = rf"address {address} is in use on {nic} by MAC {mac}, which ({how}): {remedy}"
     return re.fullmatch(expected, plugin_error(stderr)) is not None
 
