@@ -200,7 +200,9 @@ def _seconds(text: str, least: float, most: float) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a number: use {least:g} to {most:g} seconds") from None
+        raise ValueError(
+            f"{text!r} is not a number: use a number of seconds from {least:g} to {most:g}"
+        ) from None
     if not least <= seconds <= most:
         # Remedy: use a number from LEAST to MOST; the message names the unit.
         raise ValueError(f"{text} is out of range: use {least:g} to {most:g} seconds")

@@ -157,7 +157,7 @@ def parse_driver_options(flag: str, kind: type[T], texts: Mapping[str, str]) -> 
         if option.attribute in values and values[option.attribute] != value:
             other = set_by[option.attribute]
             raise RequestRefused(
-                f"{flag} {name}={text} conflicts with {flag} {other}={texts[other]}: {name} and {other} are two names of "
+                f"{flag} {name}={text} conflicts with {flag} {other}={texts[other]}: {name} and {other} are two names for "
                 "one option; set only one of them"
             )
         values[option.attribute], set_by[option.attribute] = value, name

@@ -147,7 +147,7 @@ class MacvlanService(Service):
                 # state or leases. Remedy: check the disk and the kernel log; the plugin finishes the interrupted work at its
                 # next start.
                 _log.error(
-                    "plugin: component {part} did not stop in time, stopped without waiting for it",
+                    "plugin: stopped without waiting for component {part}, which did not stop in time",
                     part=part.name,
                 )
             except Exception:
@@ -358,8 +358,8 @@ def _start_threads(start: Callable[[], None]) -> None:
         start()
     except RuntimeError as error:  # Python's, if the system has no thread left
         raise StartupError(
-            f"the limit of processes and threads is reached ({error}): raise it (ulimit -u, TasksMax= of a systemd "
-            "unit), or lower --netlink-threads"
+            f"the limit on processes and threads has been reached ({error}): raise it (ulimit -u, TasksMax= of a "
+            "systemd unit), or lower --netlink-threads"
         ) from error
 
 
@@ -371,7 +371,7 @@ def _log_detected(detected: Detected) -> None:
         # Cause: containers may not be reachable, or networks be internal. Remedy: named in the line.
         _log.warn("{hint}", hint=hint)
     if config.plugin_name == SHADOWED_PLUGIN_NAME and config.listen is None:
-        # Cause: the plugin was started with --plugin-name macvlan. Remedy: choose another --plugin-name.
+        # Cause: the plugin was started with ``--plugin-name macvlan``. Remedy: choose another --plugin-name.
         _log.warn(
             "plugin name macvlan: Docker's built-in driver of that name takes precedence, so networks created with "
             "-d macvlan do not use this plugin; choose another --plugin-name"

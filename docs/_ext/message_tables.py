@@ -92,6 +92,12 @@ _PLACEHOLDERS = {
     "HOW": "EVIDENCE",
     "KIND_OF_ADDRESS": "[host ]address",
     "METAVAR": "VALUE",
+    "GOT": "OTHER_VALUE",
+    "BARRED": "RANGE",
+    "ASIDE": "COUNT",
+    "AWAY": "LINKS",
+    "RUNNING": "CONTAINERS",
+    "MISSING": "REQUIREMENT",
     "NEIGHBOUR": "MAC",
     "STATUS": "CODE",
     "WHERE": "LISTEN",
@@ -429,12 +435,13 @@ def _sentence(text: str) -> str:
 
 _LITERALS = (
     r"groupadd --system [A-Z]+|--OPTION VALUE",
-    r"(?:docker network create|macvlan-twisted (?:purge|sandboxes)|twistd macvlan --help|modprobe 8021q|chmod 700(?: [A-Z]+)?|ulimit -u)",
+    r"(?:docker network create|macvlan-twisted (?:purge|sandboxes)|twistd macvlan --help|modprobe (?:8021q|dummy)|chmod 700(?: [A-Z]+)?|ulimit -u)",
     r"ip (?:link set|route show)(?: (?:[A-Z_]+|name|up)(?![a-z]))+",
     r"-o \S+?|--ipam-opt \S+?|--ipam-driver (?:null|macvlan-twisted)|--(?:gateway|aux-address) \S*[A-Z]\S*?|--[A-Za-z]\S*?",
     r"[a-z][a-z0-9_\\]*=(?:on|off|strict|[A-Z]\S*?)|TasksMax=|SocketGroup=",
+    r"unix:/\S+?|/etc/group|engine-api\.conf|ipam\.options",
 )
-"""Commands and options in the text of a remedy."""
+"""Commands, options and names of files in the text of a remedy."""
 
 
 def _prose(text: str) -> str:

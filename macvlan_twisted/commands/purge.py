@@ -255,15 +255,15 @@ def _refuse_links_elsewhere(kernel: Kernel, instances: Collection[str] | None, f
         elsewhere = kernel.links_elsewhere()
     except LinkError:  # this kernel does not show them
         return
-    seen = sorted(
+    away = sorted(
         f"{link.mac} (endpoint {alias.identifier[:12]})"
         for link in elsewhere
         if (alias := parse_alias_text(link.alias)) is not None
         and (instances is None or alias.instance in instances)
     )
-    if seen:
+    if away:
         raise RequestRefused(
-            f"links of the plugin are in other network namespaces ({', '.join(seen)}): remove the "
+            f"links of the plugin are in other network namespaces ({', '.join(away)}): remove the "
             "containers (perhaps another engine's), use macvlan-twisted sandboxes to list what "
             "an engine left behind, or add --force"
         )

@@ -169,22 +169,22 @@ async def _check(
     context: Context, client: Client, store: LeaseStore, granted: Binding, *, final: bool
 ) -> None:
     """Make sure that the address is a container's to have and no other host has it, else send DHCPDECLINE (RFC 2131, 4.4.1)."""
-    why = store.unusable(granted.address)
+    problem = store.unusable(granted.address)
     try:
-        owner = None if why is not None else await store.in_use(granted.address)
+        owner = None if problem is not None else await store.in_use(granted.address)
     except CancelledError:
         raise
     except Exception:
         release(context.socket, granted, context.random)
         raise
-    if why is None and owner in (None, client.mac):
+    if problem is None and owner in (None, client.mac):
         return
     with Transaction(context, client) as transaction:
         transaction.transmit(MessageType.DECLINE, requested=granted.address, server_id=granted.server_id)
     offered = f"address {granted.address}, offered to {client.mac} by DHCP server {granted.server_id} on {context.parent}, "
-    if why is not None:
+    if problem is not None:
         raise AcquireFailed(
-            f"{offered}{why} and was declined: take the address out of the server's pool",
+            f"{offered}{problem} and was declined: take the address out of the server's pool",
             hopeless=final,
             answered=True,
         )

@@ -73,7 +73,7 @@ class Lease:
         except CancelledError:
             raise RequestRefused(
                 f"DHCP request for {self._client.mac} on {self._context.parent} was interrupted because "
-                "the plugin is stopping: try again when it is back"
+                "the plugin is stopping: try again when the plugin is back"
             ) from None
         self._run()
         return binding
@@ -325,7 +325,7 @@ class Lease:
         # Cause: the lease expired or the server refused to renew it; the plugin keeps requesting the address.
         # Remedy: reserve the address for the MAC on the server, or restart the container.
         _log.error(
-            "DHCP {parent} {mac}: lease of {address} lost, the container still uses it ({reason}); reserve {address} "
+            "DHCP {parent} {mac}: lease of {address} lost, but the container still uses it ({reason}); reserve {address} "
             "for {mac} on the server",
             **self._subject,
             address=binding.address,

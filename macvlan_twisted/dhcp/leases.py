@@ -129,7 +129,7 @@ class Leases:
                 # Cause: writing the state failed. Remedy: free space on the disk of the state directory; the plugin
                 # releases and deletes the lease at its next start.
                 _log.error(
-                    "DHCP {parent} {mac}: cannot delete the lease from the state, the plugin tries again at its next start "
+                    "DHCP {parent} {mac}: cannot delete the lease from the state; the plugin tries again at its next start "
                     "({reason})",
                     parent=record.parent,
                     mac=record.binding.mac,
@@ -230,7 +230,7 @@ class Leases:
             # Cause: the server could not be reached on the parent. Remedy: none needed; the server offers
             # the address again when the lease has expired.
             _log.warn(
-                "DHCP {parent} {mac}: cannot release the lease of {address}, it expires by itself ({reason})",
+                "DHCP {parent} {mac}: cannot release the lease of {address}, which expires by itself ({reason})",
                 parent=record.parent,
                 mac=record.binding.mac,
                 address=record.binding.address,

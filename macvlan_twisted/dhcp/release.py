@@ -38,7 +38,7 @@ def release(socket: LanSocket, binding: Binding, random: Random) -> None:
         # Cause: the parent is down or gone. Remedy: none needed; the server offers the address again when
         # the lease has expired.
         _log.warn(
-            "DHCP {parent} {mac}: cannot release the lease of {address}, it expires by itself (server {server}; "
+            "DHCP {parent} {mac}: cannot release the lease of {address}, which expires by itself (server {server}; "
             "{reason})",
             parent=socket.parent,
             mac=binding.mac,

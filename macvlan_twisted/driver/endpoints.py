@@ -306,7 +306,7 @@ class EndpointRemoval:
         name = await self._macvlan_links.retire_unknown(endpoint_id)
         if name:
             _log.debug(
-                "endpoint {endpoint}: link {link} removed, it was not in the state",
+                "endpoint {endpoint}: link {link} removed, which was not in the state",
                 link=name,
                 endpoint=endpoint_id[:12],
             )

@@ -60,10 +60,10 @@ def explained(
         )
     if failure.errno == errno.EINVAL:
         mtu = "" if network.mtu is None else f"its MTU is less than the network's {network.mtu}, "
-        # Remedy: choose another parent, end the other use, or raise the parent's MTU if the message names it.
+        # Remedy: choose another parent, stop the other program, or raise the parent's MTU if the message names it.
         return LinkError(
             f"parent {parent} does not accept macvlan links: {mtu}another program uses it in mode "
-            "passthru, or it is not an Ethernet link; choose another parent, or end the other use",
+            "passthru, or it is not an Ethernet link; choose another parent, or stop the other program",
             errno.EINVAL,
         )
     if failure.errno == errno.EBUSY:

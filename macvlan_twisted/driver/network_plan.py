@@ -137,7 +137,7 @@ class NetworkPlanner:
         routers = [(each.pool, self._config.gateway_for(each.pool)) for each in lacking]
         for pool, router in routers:
             if router is not None:
-                # Cause: another IPAM driver manages the addresses, and the network was created without --gateway. The
+                # Cause: Docker's own IPAM manages the addresses, and the network was created without --gateway. The
                 # part in brackets adds that Docker Engine 29 then resolves only container names. Remedy: remove the
                 # network and create it again with --gateway and the router's address.
                 _log.warn(
@@ -177,9 +177,9 @@ def plan_network(
     mode = options.mode or config.mode
     if config.host_access and options.host_access is None and mode != MacvlanMode.BRIDGE:
         # Cause: the kernel passes frames between the host's link and containers in mode bridge only. Remedy: remove the
-        # network and create it again with -o macvlan_mode=bridge, or with -o host_access=false to silence this.
+        # network and create it again with -o macvlan_mode=bridge, or with -o host_access=false to silence the warning.
         _log.warn(
-            "network {network}: no host access, mode {mode} does not allow it (--host-access is on)",
+            "network {network}: no host access, because mode {mode} does not allow it (--host-access is on)",
             network=request.network_id[:12],
             mode=mode,
         )

@@ -101,7 +101,7 @@ class NetworkSetup:
             failures = [str(failure)]
         for each in failures + await self._undo(network):
             # Cause: the kernel refused, or writing the state failed. Remedy: see the reason in the line; the plugin
-            # finishes it at its next start.
+            # removes the rest at its next start.
             _log.error(
                 "network {network}: cannot undo its creation completely ({reason})",
                 network=network.short_id,

@@ -341,7 +341,7 @@ class Parents:
             if present is not None and not self._links.is_ours(present):
                 # Cause: another program removed the plugin's VLAN or dummy link and created another one with the same
                 # name. Remedy: none needed; remove the link if it is not in use.
-                _log.warn("parent {parent}: not removed, another link has this name now", parent=name)
+                _log.warn("parent {parent}: not removed, because another link has this name now", parent=name)
             elif present is not None:
                 await self._sockets.vacate(name)
                 await self._links.deletions_finished()
@@ -355,7 +355,7 @@ class Parents:
         upper = [each.name for each in await self._links.all() if each.lower_index == link.index]
         if upper:
             raise LinkError(
-                f"link {link.name} is in use by {', '.join(upper)} of another program: remove that first"
+                f"link {link.name} is in use by links of another program ({', '.join(upper)}): remove those links first"
             )
 
 

@@ -237,10 +237,11 @@ class Readdressing:
 
 
 def _log_move(moved: Endpoint, mac: str, old: IPInterface | None, lost: Iterable[str]) -> None:
-    # Cause: the server insists on another address, and -o dhcp_readdress=true is set. Remedy: none needed;
-    # restart the container if Docker is to show the new address.
+    # Cause: the server insists on another address, and -o dhcp_readdress=true is set. The part in brackets
+    # names the routes that the container lost with its old address. Remedy: none needed, unless the line names lost
+    # routes that the container needs: then restart it. Docker shows the new address after a restart, too.
     _log.warn(
-        "DHCP {parent} {mac}: container's address changed from {old} to {new}, Docker still shows "
+        "DHCP {parent} {mac}: container's address changed from {old} to {new}, but Docker still shows "
         "{shown}{lost_routes} (endpoint {endpoint})",
         parent=moved.parent,
         mac=mac,

@@ -123,7 +123,7 @@ def _log_missing_subnets(name: str, config: Config) -> None:
     subnets, left_out = subnets_for(config)
     for subnet in left_out:
         _log.info(
-            "network {network}: created without subnet {subnet}, no gateway in it is known; to include the subnet, remove "
+            "network {network}: created without subnet {subnet}, because no gateway in it is known; to include the subnet, remove "
             "the network and start the plugin with --gateway=ADDRESS",
             network=name,
             subnet=str(subnet),

@@ -244,7 +244,7 @@ class PreviousRuns:
 
         if await self._allocations.release(ReleaseAddress(pool.pool_id, previous.address), is_unused):
             _log.info(
-                "container {container}: address {address} of its previous run released, it starts again",
+                "container {container}: starts again, address {address} of its previous run released",
                 container=previous.name,
                 address=previous.address,
             )

@@ -137,7 +137,7 @@ class MacPolicy:
         if pool.pool_id not in self._warned:
             self._warned.add(pool.pool_id)
             # Cause: engines before 29 do not send a container's name, so MAC addresses are derived from IP addresses.
-            # Remedy: use Docker Engine 29 or later, or docker run with --ip or --mac-address.
+            # Remedy: use Docker Engine 29 or later, or ``docker run`` with --ip or --mac-address.
             _log.warn(
                 "pool {pool}: --ipam-opt identity=name has no effect, because this engine does not send container names "
                 "(29 and later do); use docker run --ip or --mac-address",

@@ -159,16 +159,18 @@ def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
 
 def _default_prefix(config: Config, parent: str, version: int) -> IPNetwork:
     prefix = config.subnet_of_version(version)
-    if parent != (config.host_interface or ""):
+    is_host_interface = parent == (config.host_interface or "")
+    if not is_host_interface and config.host_interface and prefix is not None:
         raise RequestRefused(
-            f"no IPv{version} subnet is known for parent {parent}"
-            f"{f', only for the host interface {config.host_interface}' if config.host_interface else ''}"
-            ": specify --subnet and --gateway"
+            f"no IPv{version} subnet is known for parent {parent}, only for the host interface {config.host_interface}: "
+            "specify --subnet and --gateway"
         )
-    if prefix is None:
+    if not is_host_interface or prefix is None:
+        # Remedy: specify --subnet and --gateway; for the host interface, you can start the plugin with
+        # --macvlan-subnet instead.
         raise RequestRefused(
-            f"no IPv{version} subnet is known for {f'parent {parent}' if parent else 'any parent'}: specify --subnet, or start "
-            "the plugin with --macvlan-subnet"
+            f"no IPv{version} subnet is known for {f'parent {parent}' if parent else 'any parent'}: specify --subnet and "
+            f"--gateway{', or start the plugin with --macvlan-subnet' if is_host_interface else ''}"
         )
     return prefix
 

@@ -177,8 +177,8 @@ class AddressSelection:
         if foreign_host is not None:
             raise RequestRefused(
                 f"address {address} is in use on {pool.lan_parent} by {foreign_host}; this was noticed only after "
-                "the allocation: start the container again; with --ip, use another one or change the address "
-                "of that host"
+                "the allocation: start the container again; with --ip, use another address or change "
+                "the address of that host"
             )
 
     def _may_choose(self, pool: Pool, address: IPAddress) -> bool:
@@ -254,7 +254,7 @@ class AddressSelection:
         )
         # Remedy: remove containers, or create the network again with a larger --subnet or --ip-range.
         return RequestRefused(
-            f"pool {pool.described()} is exhausted, {taken} of {span.size} addresses are allocated{others}{barred}: remove "
+            f"pool {pool.described()} is exhausted: {taken} of {span.size} addresses are allocated{others}{barred}; remove "
             f"containers, or create the network again with a {larger}"
         )
 
@@ -334,7 +334,7 @@ class AddressSelection:
         if shared.is_endpoint_address(number):
             # Until the network is created, its auxiliary addresses count as containers' ones.
             is_named_twice = purpose is Purpose.AUXILIARY and shared.is_endpoint_of(pool.pool_id, number)
-            user = "a container or another --aux-address" if is_named_twice else "a container"
+            user = "a container or an --aux-address" if is_named_twice else "a container"
             raise RequestRefused(
                 f"{purpose.value} address {address} of {pool.prefix} is in use by {user}: use another one"
             )

@@ -164,7 +164,7 @@ class ConflictTable:
         # space on the disk of the state directory.
         done.addErrback(
             lambda failure: _log.error(
-                "address {address}: cannot save that it is in use by others ({reason})",
+                "address {address}: cannot save that another host uses it ({reason})",
                 address=address,
                 reason=failure.getErrorMessage(),
             )

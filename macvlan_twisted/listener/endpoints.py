@@ -39,7 +39,7 @@ def endpoint_of(reactor: Any, listen: str) -> Any:
         ImportError,
     ) as error:  # each kind has its own
         hint = ": was the plugin started by a systemd socket unit?" if listen.startswith("systemd:") else ""
-        # Remedy: specify a path, for example unix:/run/x.sock; the message may say more.
+        # Remedy: specify an endpoint, for example unix:/run/x.sock; the message may say more.
         raise StartupError(f"--listen {listen} is not an endpoint to listen on ({error}){hint}") from error
 
 
@@ -82,7 +82,7 @@ def parse_unix(listen: str) -> UnixEndpoint:
     endpoint.listen(cast(Any, None))
     if not parsed.path:
         raise StartupError(
-            f"--listen {listen} is not an endpoint to listen on: specify a path, for example unix:/run/x.sock"
+            f"--listen {listen} is not an endpoint to listen on: specify an endpoint, for example unix:/run/x.sock"
         )
     return parsed
 

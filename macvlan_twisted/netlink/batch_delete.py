@@ -156,7 +156,7 @@ class BatchDelete:
                 await self._delete(batch)
             except Exception:
                 _log.failure(
-                    "retired links {links}: not removed, the plugin tries again at its next start",
+                    "retired links {links}: not removed; the plugin tries again at its next start",
                     links=", ".join(batch.names),
                 )
             self._group_in_deletion = 0
@@ -214,7 +214,7 @@ class BatchDelete:
             except LinkError as failure:
                 # Cause: the kernel refused. Remedy: see the reason in the line, then restart the plugin.
                 _log.error(
-                    "link {link}: cannot be removed, the plugin tries again at its next start ({reason})",
+                    "link {link}: cannot be removed; the plugin tries again at its next start ({reason})",
                     link=name,
                     reason=str(failure),
                 )

@@ -54,11 +54,11 @@ def error_reply(method: str, failure: Failure) -> tuple[int, dict[str, str]]:
         _log.failure("{method}: failed, a bug in the plugin", failure=failure, method=method)
         # Remedy: report this bug.
         return 500, error_body(
-            f"{method}: bug in the plugin, {type(error).__name__}: {message}; its log has the details"
+            f"{method}: bug in the plugin, {type(error).__name__}: {message}; the plugin's log has the details"
         )
     if isinstance(error, HTTPException):
         return error.code or 500, error_body(f"{method}: {error.description}")
-    # Cause: the request cannot be fulfilled; the docker command prints the same reason. Remedy: see the reason in the
+    # Cause: the request cannot be fulfilled; the ``docker`` command prints the same reason. Remedy: see the reason in the
     # line; the reference page on errors lists the remedies.
     _log.emit(LogLevel.warn, "{method} refused: {reason}", method=method, reason=message)
     return status or 200, error_body(message)

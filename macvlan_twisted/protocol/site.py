@@ -141,7 +141,7 @@ class PluginRequest(Request):
         if self.finished or self._is_refused:
             return
         self._is_refused = True
-        # Remedy: use Docker Engine; no call of an engine is that long.
+        # Remedy: use Docker Engine; no engine sends a call that large.
         body = encode_reply(error_body(f"the body is larger than {BODY_LIMIT} bytes"))
         channel: Any = self.channel
         with _REFUSE_BODY:

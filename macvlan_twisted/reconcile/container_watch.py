@@ -95,8 +95,8 @@ class ContainerWatch:
         if self._is_answer_awaited:
             self._is_answer_awaited = False
             # Cause: Docker is not running, uses another socket, or does not let the plugin's user connect.
-            # Remedy: start Docker, correct --docker-host, or set it to none; with the systemd unit, see the drop-in
-            # ``engine-api.conf``.
+            # Remedy: start Docker, correct --docker-host, or set it to ``none``; with the systemd unit, see the
+            # drop-in ``engine-api.conf``.
             _log.warn(
                 "engine: no answer on {socket} since the plugin started ({reason}); start Docker, or correct --docker-host",
                 socket=self._docker_host,

@@ -161,7 +161,7 @@ class StaleEndpoints:
             elsewhere = await self._macvlan_links.marks_elsewhere()
         except LinkError as failure:
             _log.debug(
-                "endpoint {endpoint}: not removed, it may be in a container ({reason})",
+                "endpoint {endpoint}: not removed, because its link may be in a container ({reason})",
                 endpoint=endpoint.short_id,
                 reason=str(failure),
             )

@@ -120,7 +120,7 @@ class StaleNetworks:
             return 0, 0
         # Cause: the command ``docker network rm`` succeeds without the plugin. Remedy: none needed.
         _log.warn(
-            "network {network}: removed, the engine removed it while the plugin was not running",
+            "network {network}: removed, because the engine removed it while the plugin was not running",
             network=name,
         )
         pools = [each for each in self._pools.open_pools if each.network_id == network.network_id]
@@ -142,7 +142,7 @@ class StaleNetworks:
             )
             return 0
         # Cause: the network was removed while the plugin was not running, or was never created. Remedy: none needed.
-        _log.warn("pool {pool}: released, it has no network in the engine", pool=pool.described())
+        _log.warn("pool {pool}: released, because it has no network in the engine", pool=pool.described())
         return 1
 
 

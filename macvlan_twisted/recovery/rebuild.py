@@ -121,12 +121,12 @@ def _previous_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -
         return StateIdentity(instance, group)
     if instances:
         # Cause: --recover found links of several earlier state directories, each an instance of its own. Remedy: if
-        # the links are not needed, remove them. The command purge needs the plugin stopped, and removes the links and
-        # the state of this instance, too.
+        # the links are not needed, remove them. The command ``purge`` needs the plugin stopped. It also removes this
+        # instance's own links and state.
         _log.warn(
             "links of several instances: found on this host ({instances}) and not removed, because it is unknown to "
             "which instance the state belonged; if the links are not needed, stop the plugin and run: macvlan-twisted "
-            "purge --every-instance",
+            "purge --every-instance (removes the links and the state of this instance, too)",
             instances=", ".join(sorted(instances)),
         )
     return StateIdentity.drawn() if witnessed is None else StateIdentity(witnessed.instance, drawn_group())

@@ -295,7 +295,7 @@ class Database:
             )
         if recorded is None and self.generation > 0:
             # Cause: the file ``generation`` in the state directory was removed, or only the database was copied.
-            # Remedy: none needed, the plugin creates the file again; to copy the state, copy both files.
+            # Remedy: none needed; the plugin creates the file again. To copy the state, copy both files.
             _log.warn(
                 "state: generation file missing beside {path}, so lost commits cannot be detected this time",
                 path=self._path,

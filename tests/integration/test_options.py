@@ -118,8 +118,8 @@ def test_two_names_of_one_option_must_agree(docker_host: DockerHost) -> None:
     assert index_of_parent(started(docker_host, "parent=eth2", "host_iface=eth2")) > 0
     error = plugin_error(docker_host.refusal("--opt=mode=bridge", "--opt=macvlan_mode=vepa"))
     assert error in {
-        "-o mode=bridge conflicts with -o macvlan_mode=vepa: mode and macvlan_mode are two names of one option; set only one of them",
-        "-o macvlan_mode=vepa conflicts with -o mode=bridge: macvlan_mode and mode are two names of one option; set only one of them",
+        "-o mode=bridge conflicts with -o macvlan_mode=vepa: mode and macvlan_mode are two names for one option; set only one of them",
+        "-o macvlan_mode=vepa conflicts with -o mode=bridge: macvlan_mode and mode are two names for one option; set only one of them",
     }
 
 

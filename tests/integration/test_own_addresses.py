@@ -83,7 +83,7 @@ def test_full_pool_reports_usage_and_recovers(docker_host: DockerHost) -> None:
     assert last_bytes(docker_host, "first", "second", "third") == [64, 66, 67]
     error = docker_host.start_refusal()
     assert "pool 192.168.77.0/24 (range 192.168.77.64/30) is exhausted" in error
-    assert "4 of 4 addresses are allocated: " in error
+    assert "4 of 4 addresses are allocated; " in error
     docker_host.engine.docker("rm", "--force", "second")
     assert last_bytes(docker_host, "fourth") == [66]
 

@@ -117,6 +117,6 @@ def test_parent_in_foreign_passthru_is_refused(docker_host: DockerHost) -> None:
     with link(docker_host, "foreign", "link", "eth2", "type", "macvlan", "mode", "passthru"):
         assert refusal(docker_host, "parent=eth2") == (
             "parent eth2 does not accept macvlan links: another program uses it in mode passthru, or it is not an Ethernet "
-            "link; choose another parent, or end the other use"
+            "link; choose another parent, or stop the other program"
         )
         assert "foreign" in docker_host.links()

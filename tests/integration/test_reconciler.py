@@ -127,7 +127,9 @@ def test_network_removed_meanwhile_is_removed(host: DockerHost) -> None:
     with refusing_plugin(host.plugin.socket):
         host.engine.docker("network", "rm", "lan")
     removed = logged(
-        host, f"network {seen[:12]}: removed, the engine removed it", "it has no network in the engine"
+        host,
+        f"network {seen[:12]}: removed, because the engine removed it",
+        "it has no network in the engine",
     )
     host.plugin.start()
     assert within(PATIENCE, removed), host.plugin.log()
@@ -150,7 +152,7 @@ def test_pool_of_a_network_that_was_never_created_goes(host: DockerHost) -> None
         assert capture.lines()
         host.engine.kill()
         assert creating.result().status != 0
-    released = logged(host, "released, it has no network in the engine")
+    released = logged(host, "released, because it has no network in the engine")
     host.engine.start()
     assert within(PATIENCE, released), host.plugin.log()
     host.plugin.stop()

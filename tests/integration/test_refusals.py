@@ -87,7 +87,7 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     # -o: what contradicts what
     (*SUBNET, "--opt=mode=bridge", "--opt=macvlan_mode=vepa"): (
-        "mode and macvlan_mode are two names of one option; set only|macvlan_mode and mode are two names of one option; set only",
+        "mode and macvlan_mode are two names for one option; set only|macvlan_mode and mode are two names for one option; set only",
     ),
     (*SUBNET, "--opt=nopromisc"): ("-o nopromisc needs mode passthru, but the mode is bridge: leave it out",),
     (*SUBNET, "--opt=allow_parent_mac_change"): (
@@ -181,7 +181,7 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         "auxiliary address 192.168.77.66 of 192.168.77.0/24 is in use by a container: ",
     ),
     (OURS, *SUBNET, "--aux-address=a=192.168.77.99", "--aux-address=b=192.168.77.99"): (
-        "auxiliary address 192.168.77.99 of 192.168.77.0/24 is in use by a container or another --aux-address: use another one",
+        "auxiliary address 192.168.77.99 of 192.168.77.0/24 is in use by a container or an --aux-address: use another one",
     ),
 }
 """By the words of ``docker network create``: how the plugin's text begins, and what it has, too."""
@@ -216,7 +216,7 @@ CONTAINERS: dict[tuple[str, ...], tuple[str, ...]] = {
         "of network lan: use another --mac-address",
     ),
     (): (
-        "pool 192.168.77.0/24 (range 192.168.77.64/30) is exhausted, 4 of 4 addresses are allocated: remove containers, or create "
+        "pool 192.168.77.0/24 (range 192.168.77.64/30) is exhausted: 4 of 4 addresses are allocated; remove containers, or create "
         "the network again with a larger --ip-range",
     ),
 }

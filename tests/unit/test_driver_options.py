@@ -47,7 +47,7 @@ class KeyTests(OptionsTestCase):
             self.assertEqual(parse_options({key: "", name: ""}), parse_options({name: ""}))
             refusal = self.refusal_of({key: "", name: "false"})
             self.assertIn(f"-o {name}=false conflicts with -o {key}=", refusal)
-            self.assertIn(f": {name} and {key} are two names of one option; set only one", refusal)
+            self.assertIn(f": {name} and {key} are two names for one option; set only one", refusal)
             self.assertNotIn(key, self.refusal(parnet="eth1"))
 
     def test_contradicting_synonyms_are_refused_with_both_values(self) -> None:

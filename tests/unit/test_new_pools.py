@@ -266,7 +266,7 @@ class TwoClaimsTests(NewPoolTestCase):
     def test_auxiliary_address_that_is_named_twice_is_refused(self) -> None:
         pool = self.open(POOL)
         self.named(pool, FREE)
-        self.assert_name_refused(pool, FREE, FREE, "in use by a container or another --aux-address: ")
+        self.assert_name_refused(pool, FREE, FREE, "in use by a container or an --aux-address: ")
 
     def test_address_of_a_known_network_is_not_allocated_again_with_detection_off(self) -> None:
         """It is another driver's network: named for a container, or listed by the engine."""

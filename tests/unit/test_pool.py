@@ -131,13 +131,18 @@ class PlanTests(SynchronousTestCase):
             with self.subTest(pool):
                 self.refused(asked(pool, v6=":" in pool), pool, words, "--subnet")
 
-    def test_missing_subnet_names_the_host_interface_only_if_there_is_one(self) -> None:
+    def test_missing_subnet_names_the_host_interface_only_if_that_has_one(self) -> None:
         for config, text in (
             (
-                Config(host_interface="eth0"),
-                "for parent eth1, only for the host interface eth0: specify --subnet",
+                evolve(LAN, host_interface="eth0"),
+                "for parent eth1, only for the host interface eth0: specify --subnet and --gateway",
             ),
+            (Config(host_interface="eth0"), "for parent eth1: specify --subnet and --gateway"),
             (Config(), "for parent eth1: specify --subnet and --gateway"),
+            (
+                Config(host_interface="eth1"),
+                "for parent eth1: specify --subnet and --gateway, or start the plugin with --macvlan-subnet",
+            ),
         ):
             self.refused(asked(None, parent="eth1"), text, config=config)
 

@@ -131,7 +131,7 @@ class FailedStartTests(StartTestCase):
                 message = self.fails(self.service())
                 self.patch(threading.Thread, "start", start)
                 self.assertIn(
-                    "the limit of processes and threads is reached (can't start new thread)", message
+                    "the limit on processes and threads has been reached (can't start new thread)", message
                 )
                 self.assertEqual(threading.active_count(), begun)
 
