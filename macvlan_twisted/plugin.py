@@ -153,6 +153,8 @@ class Plugin:
     async def resume(self) -> None:
         """In the background after the start: go on with what an earlier life held."""
         self.prefetch.prepare_all()
+        if self.registry.networks:  # whose containers may be about to start; else CreateNetwork does it
+            await self.links.prepare()
         await self.readdressing.finish(self.leases, self.config.dhcp_readdress)
         await self.leases.resume(
             leases_in_use(self.leases.known(), self.registry, self.open_pools.is_allocated)
@@ -252,6 +254,7 @@ def build(
         records,
         readdressing,
         Environment(clock, random, wall_time, config.dhcp_timeout),
+        links.prepare,
     )
 
     macs = MacPolicy(records.instance, random, open_pools, sticky_addresses)

@@ -7,7 +7,7 @@ between.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Awaitable, Callable, Container
 from ipaddress import IPv4Address
 from itertools import count
 from typing import Any
@@ -39,6 +39,8 @@ class Leases:
     """
     By parent and MAC. The changes of one lease are serialized: acquiring it again waits until the old one is released, and
     releasing one that is being acquired ends the acquisition first.
+
+    :param prepare: imports in a thread what the codec of DHCP messages needs; it would block the reactor for 0.2 s.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Leases:
         records: HostRecords,
         readdresser: Readdresser,
         environment: Environment,
+        prepare: Callable[[], Awaitable[None]],
     ) -> None:
         self._sockets = sockets
         self._conflicts = conflicts
@@ -56,6 +59,7 @@ class Leases:
         self._records = records
         self._readdresser = readdresser
         self._environment = environment
+        self._prepare = prepare
         self._numbers = count()
         self._locks = KeyedLock()
         self._acquiring: dict[str, Lease] = {}
@@ -88,6 +92,7 @@ class Leases:
         user = f"question {next(self._numbers)}"
         self._sockets.use(parent, user)
         try:
+            await self._prepare()
             socket = await self._sockets.ready(parent)
             return await discover(socket, Client(socket.mac), self._environment)
         finally:
@@ -104,6 +109,7 @@ class Leases:
         if key in self._acquiring:
             raise _has_one_already(terms)
         async with self._locks.acquire(key):
+            await self._prepare()
             socket = await self._sockets.ready(terms.parent)
             if key in self._known:
                 raise _has_one_already(terms)

@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator
 # By linux/netlink.h, linux/rtnetlink.h and linux/if_link.h.
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_DUMP, NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE = 16, 17, 18, 22, 26
 RTM_NEWADDR, RTM_DELADDR = 20, 21
 _TYPE_MASK = 0x3FFF
 """Of an attribute's type (NLA_TYPE_MASK)."""
@@ -19,6 +19,9 @@ IFLA_IFALIAS, IFLA_GROUP, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID 
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND = 1, 2, 4
 IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
+ADDRESS, IFA_ADDRESS, IFA_LOCAL = struct.Struct("=BBBBI"), 1, 2
+ROUTE = struct.Struct("=BBBBBBBBI")
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
 
 
 def messages_in(packet: bytes) -> Iterator[tuple[int, int, int, int, int]]:
@@ -74,3 +77,13 @@ def link_request(index: int = 0) -> bytes:
     """
     header = LINK.pack(0, 0, index, 0, 0)
     return header + number_attribute(IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+
+
+def address_request() -> bytes:
+    """The body of an RTM_GETADDR with a dump: all addresses."""
+    return ADDRESS.pack(0, 0, 0, 0, 0)
+
+
+def route_request(family: int) -> bytes:
+    """The body of an RTM_GETROUTE with a dump: all routes of a family."""
+    return ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)

@@ -5,13 +5,33 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Mapping
-from ipaddress import ip_interface
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from ..addresses import IPAddress, IPInterface, parse_address
+from attrs import frozen
+
+from ..addresses import IPAddress, IPInterface
 from ..errors import LinkError
 from ..failpoints import Failpoint
+from .codec import (
+    ADDRESS,
+    IFA_ADDRESS,
+    IFA_LOCAL,
+    ROUTE,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_OIF,
+    RTA_PREFSRC,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTM_GETADDR,
+    RTM_GETROUTE,
+    address_request,
+    attributes_in,
+    number_of,
+    route_request,
+)
 from .kernel import DefaultRoute, HostRoute
 from .sockets import NetlinkSockets, index_of, link_errors
 
@@ -31,44 +51,70 @@ _REPLACE_ROUTE = Failpoint(
 _REMOVE_ROUTE = Failpoint("netlink.route.remove", "a route of the host to a container is removed")
 
 
+_MAIN_TABLE = 254  # linux/rtnetlink.h
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_OF_A_ROUTE = (RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTA_TABLE)
+
+
+@frozen
+class _Route:
+    length: int
+    """Of the destination's prefix."""
+    protocol: int
+    values: dict[int, bytes]
+    """Attributes by their types."""
+
+
 class HostAddressing(NetlinkSockets):
     """The part of :class:`~macvlan_twisted.netlink.kernel.Kernel` that is not about links themselves."""
 
     def default_routes(self) -> list[DefaultRoute]:
         found = []
         with link_errors("cannot read default routes"):
-            for family in (socket.AF_INET, socket.AF_INET6):
-                for route in self._netlink.get_default_routes(family=family):
-                    link, gateway = route.get_attr("RTA_OIF"), route.get_attr("RTA_GATEWAY")
-                    if link is None:
-                        continue
+            for route in self._main_routes():
+                if route.length == 0 and RTA_OIF in route.values:
+                    gateway = route.values.get(RTA_GATEWAY)
                     found.append(
                         DefaultRoute(
-                            link=socket.if_indextoname(link),
-                            gateway=parse_address(gateway) if gateway else None,
-                            metric=route.get_attr("RTA_PRIORITY") or 0,
+                            link=socket.if_indextoname(number_of(route.values[RTA_OIF])),
+                            gateway=ip_address(gateway) if gateway else None,
+                            metric=number_of(route.values.get(RTA_PRIORITY, b"")),
                         )
                     )
         return sorted(found, key=lambda route: route.metric)
 
     def addresses_of(self, name: str) -> list[IPInterface]:
         with link_errors(f"cannot read addresses of link {name}"):
-            return [
-                ip_interface(
-                    f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
-                )
-                for message in self._netlink.get_addr(index=index_of(name))
-            ]
+            wanted = index_of(name)
+            return [address for index, address in self._addresses() if index == wanted]
 
     def host_addresses(self) -> dict[IPAddress, str]:
         with link_errors("cannot read the host's addresses"):
-            names = dict(socket.if_nameindex())
-            return {
-                parse_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")): names.get(
-                    message["index"], ""
-                )
-                for message in self._netlink.addr("dump")
-            }
+            found = list(self._addresses())
+            names = {index: _name_of(index) for index in {index for index, _ in found}}
+            return {address.ip: names[index] for index, address in found}
+
+    def _addresses(self) -> Iterator[tuple[int, IPInterface]]:
+        """All addresses of the host, each with the index of its link."""
+        for message in self._raw.dump(RTM_GETADDR, address_request()):
+            family, length, _, _, index = ADDRESS.unpack_from(message)
+            if family not in _FAMILIES:
+                continue
+            values = attributes_in(message, (IFA_ADDRESS, IFA_LOCAL), ADDRESS.size)
+            yield index, ip_interface((values.get(IFA_LOCAL) or values[IFA_ADDRESS], length))
+
+    def _main_routes(self) -> Iterator[_Route]:
+        """Those of the main table, IPv4 first."""
+        for family in _FAMILIES:
+            for message in self._raw.dump(RTM_GETROUTE, route_request(family)):
+                found, length, _, _, table, protocol, _, _, _ = ROUTE.unpack_from(message)
+                if found != family:  # a kernel without IPv6 lists all others
+                    continue
+                values = attributes_in(message, _OF_A_ROUTE, ROUTE.size)
+                if RTA_TABLE in values:
+                    table = number_of(values[RTA_TABLE])
+                if table == _MAIN_TABLE:
+                    yield _Route(length, protocol, values)
 
     def configure(self, name: str, values: Mapping[str, str]) -> None:
         for key, value in values.items():
@@ -155,23 +201,32 @@ class HostAddressing(NetlinkSockets):
             raise
         found = []
         with link_errors(f"cannot read the routes through {link}"):
-            for family, length in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
-                for message in self._netlink.route("dump", family=family):
-                    if (message["proto"], message["dst_len"], message.get_attr("RTA_OIF")) == (
-                        protocol,
-                        length,
-                        index,
-                    ):
-                        source = message.get_attr("RTA_PREFSRC")
-                        found.append(
-                            HostRoute(
-                                destination=parse_address(message.get_attr("RTA_DST")),
-                                link=link,
-                                source=parse_address(source) if source else None,
-                                protocol=protocol,
-                            )
+            for route in self._main_routes():
+                destination = route.values.get(RTA_DST, b"")
+                is_single = destination and route.length == 8 * len(destination)
+                if (
+                    is_single
+                    and route.protocol == protocol
+                    and number_of(route.values.get(RTA_OIF, b"")) == index
+                ):
+                    source = route.values.get(RTA_PREFSRC)
+                    found.append(
+                        HostRoute(
+                            destination=ip_address(destination),
+                            link=link,
+                            source=ip_address(source) if source else None,
+                            protocol=protocol,
                         )
+                    )
         return found
+
+
+def _name_of(index: int) -> str:
+    """Empty if the link has gone meanwhile."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return ""
 
 
 def _route_request(route: HostRoute) -> dict[str, Any]:

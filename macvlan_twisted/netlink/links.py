@@ -45,6 +45,10 @@ class Links:
         self.is_ours = is_ours
         self._batches = BatchDelete(kernel, run, run_deletion, group + 1, is_ours, clock)
 
+    async def prepare(self) -> None:
+        """Do what the first change would have to do."""
+        await self._run(self._kernel.prepare)
+
     def is_retired(self, link: LinkFacts) -> bool:
         return self._batches.is_retired_group(link.group)
 

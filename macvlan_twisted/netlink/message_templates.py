@@ -9,20 +9,16 @@ compares the bytes with pyroute2's.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from typing import Any
 
 from attrs import frozen
-from pyroute2 import IPBatch
 
 from .codec import ATTRIBUTE, IFLA_IFALIAS, IFLA_IFNAME
 from .raw_socket import RawSocket
 
 _INDEX_AT = 20
-_DESCRIPTORS = 6
-"""File descriptors: pyroute2 opens 4 with an event loop (measured); the rest is for other threads."""
 MOST_TEMPLATES = 256
 """One template is for one network's options on one parent. With more of them, all are discarded and made again."""
 
@@ -104,31 +100,10 @@ def _key(request: dict[str, Any]) -> Iterator[Any]:
         yield name, repr(value) if isinstance(value, dict) else value
 
 
-def afford_event_loop() -> None:
-    """
-    Check that pyroute2 can open its event loop, which it does with each socket, and to encode. If descriptors run out half-way,
-    the unfinished loop writes to stderr when it is collected.
-
-    :raises OSError: too few descriptors are left.
-    """
-    descriptors: list[int] = []
-    try:
-        for _ in range(_DESCRIPTORS):
-            descriptors.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    finally:
-        for each in descriptors:
-            os.close(each)
-
-
 def _encoded(command: str, **request: Any) -> bytes:
-    """A message as pyroute2 encodes it."""
-    afford_event_loop()
-    batch = IPBatch()
-    try:
-        batch.link(command, **request)
-        return bytes(batch.batch)
-    finally:
-        batch.close()
+    from .pyroute import encoded
+
+    return encoded(command, **request)
 
 
 def _place_of(what: bytes, data: bytes) -> int:

@@ -19,12 +19,11 @@ from pathlib import PurePosixPath
 from threading import Thread
 from typing import TypeVar
 
-from pyroute2 import IPRoute
-
 from ..errors import LinkError
 from ..failpoints import Failpoint
 from .kernel import Readdress
 from .netns_link import NetnsLinkEditor
+from .rtnetlink import NetlinkKernel
 
 # Remedy of these errors: see the reason in the message.
 
@@ -81,7 +80,9 @@ class NamespaceSandboxes:
 
     def move(self, path: str, move: Readdress) -> tuple[str, ...]:
         def work() -> tuple[str, ...]:
-            with IPRoute() as netlink:
+            from .pyroute import open_iproute
+
+            with open_iproute() as netlink:
                 return NetnsLinkEditor(netlink).move(move)
 
         with _opened(path) as sandbox, _opened(_OWN) as own:
@@ -99,11 +100,11 @@ def links_in(path: str) -> dict[str, str]:
     """
 
     def look() -> dict[str, str]:
-        with IPRoute() as netlink:
-            return {
-                link.get_attr("IFLA_IFNAME"): link.get_attr("IFLA_IFALIAS") or ""
-                for link in netlink.get_links()
-            }
+        kernel = NetlinkKernel()
+        try:
+            return {link.name: link.alias for link in kernel.links()}
+        finally:
+            kernel.close()
 
     with _opened(path) as sandbox:
         return _visit(sandbox, look)

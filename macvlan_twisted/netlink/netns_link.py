@@ -11,12 +11,12 @@ from ipaddress import IPv4Interface, IPv4Network
 from typing import Any
 
 from attrs import evolve, frozen
-from pyroute2.netlink.exceptions import NetlinkError
 
 from ..addresses import IPAddress, parse_address
 from ..errors import LinkError
 from ..failpoints import Failpoint
 from .kernel import Readdress
+from .sockets import error_number
 
 # Remedy of these errors: see the reason in the message.
 
@@ -234,8 +234,9 @@ def _link_errors(doing: str, *done: int) -> Iterator[None]:
     """Raise netlink's errors as :class:`LinkError`, with a message that begins with *doing*; ignore the codes *done*."""
     try:
         yield
-    except NetlinkError as error:
-        if error.code not in done:
-            raise LinkError(f"{doing}: {os.strerror(error.code)}", error.code) from None
-    except OSError as error:
-        raise LinkError(f"{doing}: {os.strerror(error.errno or 0)}", error.errno or 0) from None
+    except Exception as error:
+        code = error_number(error)
+        if code is None:
+            raise
+        if code not in done or isinstance(error, OSError):
+            raise LinkError(f"{doing}: {os.strerror(code)}", code) from None

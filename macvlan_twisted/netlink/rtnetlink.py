@@ -12,9 +12,8 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
-
-from pyroute2.netlink.rtnl.ifinfmsg import macvx_data
 
 from ..errors import LinkError
 from ..failpoints import Failpoint
@@ -67,22 +66,11 @@ _REMOVE = Failpoint("netlink.link.remove", "one link is removed")
 _REMOVE_GROUP = Failpoint("netlink.group.remove", "the retired links of one group are removed together")
 
 
-def _extend_macvlan_attributes() -> None:
-    """Teach pyroute2 attributes of linux/if_link.h that it would silently drop (0.9)."""
-    if not any(row[0] == "IFLA_MACVLAN_BC_QUEUE_LEN" for row in macvx_data.nla_map):
-        macvx_data.nla_map = (
-            *macvx_data.nla_map,
-            ("IFLA_MACVLAN_BC_QUEUE_LEN", "uint32"),
-            ("IFLA_MACVLAN_BC_QUEUE_LEN_USED", "uint32"),
-            ("IFLA_MACVLAN_BC_CUTOFF", "int32"),
-        )
-
-
-_extend_macvlan_attributes()
-
-
 class NetlinkKernel(HostAddressing):
     """Links of the network namespace in which this process runs."""
+
+    def prepare(self) -> None:
+        import_module("macvlan_twisted.netlink.pyroute")
 
     def find(self, name: str) -> LinkFacts | None:
         try:

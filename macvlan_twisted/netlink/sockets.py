@@ -12,11 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from ..errors import LinkError
-from .message_templates import MessageTemplates, afford_event_loop
+from .message_templates import MessageTemplates
 from .raw_socket import RawSocket
 
 # Remedy of these errors: see the reason in the message.
@@ -35,10 +32,22 @@ def link_errors(doing: str) -> Iterator[None]:
     """Raise netlink's errors as :class:`LinkError`, with a message that begins with *doing*."""
     try:
         yield
-    except (NetlinkError, OSError) as error:
-        code = error.code if isinstance(error, NetlinkError) else error.errno or 0
+    except Exception as error:
+        code = error_number(error)
+        if code is None:
+            raise
         reason = _BY_KERNEL.get(code) or os.strerror(code) or str(error)
         raise LinkError(f"{doing}: {reason}", code) from None
+
+
+def error_number(error: Exception) -> int | None:
+    """The errno of an :exc:`OSError` or of pyroute2's ``NetlinkError``, else ``None``. The latter's class may not be imported yet."""
+    if isinstance(error, LinkError):
+        return None
+    if isinstance(error, OSError):
+        return error.errno or 0
+    code = getattr(error, "code", None)
+    return code if isinstance(code, int) else None
 
 
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
@@ -96,8 +105,9 @@ class NetlinkSockets:
     def _netlink(self) -> Any:
         netlink = getattr(self._of_thread, "netlink", None)
         if netlink is None:
-            afford_event_loop()
-            netlink = self._of_thread.netlink = IPRoute()
+            from .pyroute import open_iproute
+
+            netlink = self._of_thread.netlink = open_iproute()
         _drop_unread(netlink)
         return netlink
 

@@ -52,6 +52,9 @@ class FakeKernel:
         self._routes: dict[tuple[IPAddress, str, int], HostRoute] = {}
         self._last_index = max(link.index for link in self._links.values())
 
+    def prepare(self) -> None:
+        """There is nothing to prepare."""
+
     def find(self, name: str) -> LinkFacts | None:
         with self._lock:
             return self._links.get(name)

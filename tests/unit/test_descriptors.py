@@ -44,7 +44,7 @@ class DescriptorTests(SynchronousTestCase):
         kernel = NetlinkKernel()
         for spare in range(6):
             with descriptors_left(spare), self.assertRaises(LinkError) as caught:
-                kernel.default_routes()
+                kernel.set_up("lo")
             self.assertEqual(caught.exception.errno, errno.EMFILE)
             self.assertIn("Too many open files", str(caught.exception))
         gc.collect()

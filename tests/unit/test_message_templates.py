@@ -73,6 +73,7 @@ def without_number(message: bytes) -> bytes:
 class SentTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.fake = FakeSocket()
+        rtnetlink.NetlinkKernel().prepare()  # it teaches pyroute2 more attributes
         self.batch = IPBatch()
         self.addCleanup(self.batch.close)
 
