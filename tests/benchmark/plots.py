@@ -174,7 +174,7 @@ def _startup(tables: Tables, figures: Mapping[str, Any]) -> None:
         axes.set_xlabel("endpoints")
         axes.set_ylabel(unit)
         axes.set_title(title)
-    middle.legend(frameon=False, loc="lower right")
+    left.legend(frameon=False, fontsize=8, loc="lower right")
     lives = tables["lives"]["rows"]
     right.plot([row[0] for row in lives], [row[1] for row in lives], marker="o", color="#274")
     right.set_ylim(0, 1.25 * max(row[1] for row in lives))

@@ -76,8 +76,8 @@ def starts(measurement: Measurement, rows: list[list[Cell]]) -> None:
         for number in range(measurement.number(10, 3)):
             for stock, plugin in services.items():
                 times[stock].append(first_answer(plugin))
-                time.sleep(0.5)
                 processor[stock].append(processor_seconds(plugin.service.pid))
+                time.sleep(2)  # it goes on to import a library in a thread
                 rests[stock].append(memory(plugin.service.pid).resident / 1e6)
                 plugin.stop(seconds=60)
             told = "; ".join(f"{stock}: {times[stock][-1]:.2f} s" for stock in stocks)
