@@ -154,7 +154,7 @@ class HostRoutes:
                 # Cause: the parent was not usable when the plugin started. Remedy: restore it or bring it up; the
                 # host's addresses and routes are then added.
                 _log.warn(
-                    "parent {parent}: host access waits until it is usable ({reason})",
+                    "parent {parent}: no host access until the parent is usable ({reason})",
                     parent=parent,
                     reason=str(error),
                 )

@@ -99,13 +99,13 @@ def warn_of_other_instances(instance: str, links: Iterable[LinkFacts], outside: 
             others.discard(noted.instance)
     if others:
         # Cause: the plugin ran on this host with another state directory, whose state is not found any more; each
-        # state directory is an instance of its own. Remedy: if the state was lost, stop the plugin and start it once
+        # state directory is an instance of its own. Remedy: if their state was lost, stop the plugin and start it once
         # with --recover; otherwise remove the links. The command ``purge`` needs the plugin stopped. It also
         # removes this instance's own links and state.
         _log.warn(
-            "links of other instances: found on this host ({instances}); if the state was lost, stop the plugin and "
+            "links of other instances: found on this host ({instances}); if their state was lost, stop the plugin and "
             "start it once with --recover; if the links are not needed, stop the plugin and run: macvlan-twisted purge "
-            "--every-instance (removes the links and the state of this instance, too)",
+            "--every-instance (also removes this instance's own links and state)",
             instances=", ".join(sorted(others)),
         )
 

@@ -124,9 +124,9 @@ def _previous_identity(links: Sequence[LinkFacts], outside: RuntimeGeneration) -
         # the links are not needed, remove them. The command ``purge`` needs the plugin stopped. It also removes this
         # instance's own links and state.
         _log.warn(
-            "links of several instances: found on this host ({instances}) and not removed, because it is unknown to "
-            "which instance the state belonged; if the links are not needed, stop the plugin and run: macvlan-twisted "
-            "purge --every-instance (removes the links and the state of this instance, too)",
+            "links of several instances: found on this host ({instances}) and not removed, because it is not known "
+            "which instance the lost state belonged to; if the links are not needed, stop the plugin and run: macvlan-twisted "
+            "purge --every-instance (also removes this instance's own links and state)",
             instances=", ".join(sorted(instances)),
         )
     return StateIdentity.drawn() if witnessed is None else StateIdentity(witnessed.instance, drawn_group())
