@@ -166,7 +166,7 @@ def _hints(link: LinkFacts) -> list[str]:
     if link.is_wireless:
         # Cause: the host interface is a Wi-Fi NIC. Remedy: use a wired NIC.
         hints.append(
-            f"host interface {interface}: a Wi-Fi NIC, and access points drop frames of MAC addresses that did not "
+            f"host interface {interface}: a Wi-Fi NIC, and access points drop frames from MAC addresses that did not "
             "associate with them, so containers cannot reach the LAN; use a wired NIC"
         )
     if link.bridge is not None:

@@ -142,11 +142,8 @@ def _explained(error: usage.UsageError) -> str:
         meant = [f"--{each.name}" for each in OPTIONS if each.name.startswith(cause.opt)]
         return f"option {spelling} is ambiguous: write {' or '.join(meant)}"
     # Remedy: use an option that twistd macvlan --help lists.
-    return (
-        f"unknown option {spelling}: {did_you_mean(spelling, [f'--{each.name}' for each in OPTIONS])}".rstrip(
-            ": "
-        )
-    )
+    suggestion = did_you_mean(spelling, [f"--{each.name}" for each in OPTIONS]).strip()
+    return f"unknown option {spelling}" + (f": {suggestion}" if suggestion else "")
 
 
 def _method_for(option: ServiceOption, spelling: str) -> Callable[..., None]:

@@ -145,7 +145,7 @@ class NetworkOptions:
     allow_wireless_parent: bool = driver_option(
         "allow_wireless_parent",
         parse_flag,
-        "Accept a Wi-Fi interface as the parent, although access points drop frames of MAC addresses "
+        "Accept a Wi-Fi interface as the parent, although access points drop frames from MAC addresses "
         "that are not associated with them.",
         default=False,
         metavar="BOOL",

@@ -146,7 +146,7 @@ def refuse_unfit(link: LinkFacts, allow_wireless_parent: bool, mtu: int | None) 
         raise RequestRefused("loopback interface is not a valid macvlan parent link: name a NIC on the LAN")
     if link.is_wireless and not allow_wireless_parent:
         raise RequestRefused(
-            f"parent {parent} is a Wi-Fi interface, and access points drop frames of containers' "
+            f"parent {parent} is a Wi-Fi interface, and access points drop frames from containers' "
             "MAC addresses: use a wired NIC, or -o allow_wireless_parent=true if your access point "
             "accepts them (4-address mode)"
         )

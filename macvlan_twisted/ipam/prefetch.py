@@ -431,6 +431,6 @@ def _addresses_in_use_error(pool: Pool, search: AddressSearch) -> RequestRefused
     return RequestRefused(
         f"no free address found in pool {pool.described()}: {search.conflicts_in_a_row} in a "
         f"row are in use by others on {pool.lan_parent}, the last one by MAC {search.mac}; use "
-        "another --ip-range, or stop the router that answers for all of them (proxy ARP), or "
+        "another --ip-range, or disable proxy ARP on the router that answers for all of them, or "
         "create the network with --ipam-opt conflict_detection=off"
     )

@@ -83,9 +83,10 @@ def _refuse_files_of_others(directory: Path, us: int) -> list[str]:
                 "remove it; or choose another --state-dir"
             )
         if it.st_uid != us:
+            owner = _user(us)
             raise StartupError(
-                f"{entry} belongs to {_user(it.st_uid)}, but files in the state directory must belong to {_user(us)}: find "
-                "out who put it there, and remove it or make that user its owner; or choose another --state-dir"
+                f"{entry} belongs to {_user(it.st_uid)}, but files in the state directory must belong to {owner}: find "
+                f"out who put it there, and remove it or change its owner to {owner}; or choose another --state-dir"
             )
         names.append(entry.name)
     return names

@@ -79,4 +79,4 @@ def from_document(kind: type[T], document: Mapping[str, Any]) -> T:
     try:
         return _converter.structure(document, kind)
     except Exception as error:
-        raise StateError(f"record in the state is not a {kind.__name__}: {document!r}") from error
+        raise StateError(f"record in the state is not of kind {kind.__name__}: {document!r}") from error

@@ -271,7 +271,7 @@ def test_host_that_answers_for_everything_is_named(docker_host: DockerHost) -> N
         for _ in range(3):
             assert re.fullmatch(
                 rf"no free address found in pool .*: \d+ in a row are in use by others on eth1, the last one by MAC {mac}; "
-                r"use another --ip-range, or stop the router that answers for all of them \(proxy ARP\), or create the network "
+                r"use another --ip-range, or disable proxy ARP on the router that answers for all of them, or create the network "
                 "with --ipam-opt conflict_detection=off",
                 plugin_error(docker_host.start_refusal()),
             )

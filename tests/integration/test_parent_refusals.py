@@ -76,7 +76,7 @@ def test_vlan_whose_name_another_link_has_is_refused(docker_host: DockerHost) ->
 def test_wireless_parent_is_refused_unless_allowed(docker_host: DockerHost) -> None:
     with wireless(docker_host, "eth2"):
         assert refusal(docker_host, "parent=eth2") == (
-            "parent eth2 is a Wi-Fi interface, and access points drop frames of containers' MAC addresses: use a wired NIC, "
+            "parent eth2 is a Wi-Fi interface, and access points drop frames from containers' MAC addresses: use a wired NIC, "
             "or -o allow_wireless_parent=true if your access point accepts them (4-address mode)"
         )
         assert refusal(docker_host, "parent=eth9").endswith(

@@ -175,7 +175,7 @@ class StateAdviceTests(StartTestCase):
         database.commit([Put(NETWORKS, ("n" * 64, "{}"))])
         database.close()
         message = self.fails(self.service())
-        self.assertIn("record in the state is not a Network", message)
+        self.assertIn("record in the state is not of kind Network", message)
         self.assertIn(self.BEGIN_ANEW, message)
 
     def test_database_in_use_does_not_suggest_recover(self) -> None:
