@@ -32,6 +32,14 @@ tar -tzf "$work"/sdist/*.tar.gz | sed -n 's,^[^/]*/\(.*[^/]\)$,\1,p' |
     grep -vE '^(PKG-INFO|macvlan_twisted\.egg-info/.*)$' | sort >"$work/in-sdist.txt"
 diff "$work/in-checkout.txt" "$work/in-sdist.txt" || { echo "the source distribution differs from the checkout" >&2; exit 1; }
 pip wheel --no-deps --wheel-dir "$work/wheel" "$work"/sdist/*.tar.gz
+
+echo "a wheel from a checkout in which an earlier version was built: nothing of that is in it"
+mkdir -p "$work/source/build/lib/twisted/plugins"
+touch "$work/source/build/lib/twisted/plugins/of_an_earlier_version.py"
+pip wheel --no-deps --wheel-dir "$work/again" "$work/source"
+in_wheel() { "$python" -m zipfile --list "$1" | awk '{ print $1 }' | sort; }
+diff <(in_wheel "$work"/wheel/*.whl) <(in_wheel "$work"/again/*.whl) || { echo "the wheels differ" >&2; exit 1; }
+
 pip install "$work"/wheel/*.whl
 cd "$work"
 export PATH=$work/venv/bin:$PATH
