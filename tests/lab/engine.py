@@ -24,8 +24,8 @@ from tests.lab.unix_http import answers
 class Engine:
     """A Docker Engine, running from the start of ``with Engine(lan) as engine`` to the end of that block.
 
-    Without a version it is the machine's own dockerd ("20.10" on Debian 12); "26.1" and "28.5" come out of
-    newer Debian releases (:mod:`tests.lab.roots`). Everything that the engine keeps is in a temporary
+    Without a version it is the machine's own dockerd, such as "26.1" on Debian 13; the others come out of
+    other Debian releases (:mod:`tests.lab.roots`). Everything that the engine keeps is in a temporary
     directory; it has neither bridge nor firewall rules. `extra` are further arguments of dockerd. With
     `external_containerd` its containerd is a daemon beside it, as under systemd, and survives :meth:`kill`;
     else it dies with dockerd.

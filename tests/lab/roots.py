@@ -1,4 +1,4 @@
-"""File systems with engines newer than the machine's own, out of newer Debian releases.
+"""File systems with other engines than the machine's own, out of other Debian releases.
 
 They are made once, by debootstrap, from the mirror that apt uses on this machine, and kept in
 ``$MACVLAN_TWISTED_CACHE`` or ``~/.cache/macvlan-twisted``. Half a gigabyte each; removing one makes it anew.
@@ -20,7 +20,7 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def _own_version() -> str:
-    """Ask the machine's dockerd which it is; Debian 12, for which the tests are made, has 20.10."""
+    """Ask the machine's dockerd which it is; without one, answer as Debian 12 would."""
     try:
         told = run("dockerd", "--version", env={"PATH": PATH})
     except (OSError, CommandFailed):
@@ -31,16 +31,14 @@ def _own_version() -> str:
 
 OWN_VERSION = _own_version()
 """The machine's own engine. The others come from elsewhere."""
-RELEASES = {"26.1": "trixie", "28.5": "forky"}
+RELEASES = {"20.10": "bookworm", "26.1": "trixie", "28.5": "forky"}
 """Versions, and the Debian releases that hold them."""
 VERSIONS = tuple(dict.fromkeys((OWN_VERSION, *RELEASES)))
-COMPOSES = {
-    compose: engine
-    for compose, engine in {"1.29.2": "20.10", "2.26.1": "26.1", "2.40.3": "28.5"}.items()
-    if engine in VERSIONS
-}
+COMPOSES = {"1.29.2": "20.10", "2.26.1": "26.1", "2.40.3": "28.5"}
 """Versions of Docker Compose, and the engines that the same Debian releases hold."""
-PACKAGES = "docker.io,docker-cli,docker-compose,busybox-static,iproute2"
+PACKAGES = ("docker.io", "docker-compose", "busybox-static", "iproute2")
+CLIENT_IN_ENGINE = ("bookworm",)
+"""Releases whose package docker.io has the client in it; the others have a package docker-cli."""
 SCRIPT = "/usr/share/debootstrap/scripts/sid"
 """Serves every release since Debian 12; an older debootstrap does not know the younger names."""
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -73,7 +71,7 @@ def root_of(version: str, narrate: Narrate | None = None) -> Path | None:
 
 
 def _is_complete(root: Path) -> bool:
-    return (root / "usr/libexec/docker/cli-plugins/docker-compose").exists()
+    return (root / "usr/bin/docker-compose").exists()
 
 
 def _complete(root: Path) -> None:
@@ -117,7 +115,8 @@ def _make(version: str, root: Path, narrate: Narrate) -> None:
         "--kill-child",
         "--mount-proc",
     )
-    options = ("--variant=minbase", f"--include={PACKAGES}", f"--keyring={KEYRING}")
+    packages = PACKAGES if release in CLIENT_IN_ENGINE else (*PACKAGES, "docker-cli")
+    options = ("--variant=minbase", f"--include={','.join(packages)}", f"--keyring={KEYRING}")
     command = (*own, "debootstrap", *options, release, str(building), _mirror(), SCRIPT)
     run(*command, timeout=1800, env={**os.environ, **_proxy()})
     told = run("chroot", str(building), "/usr/sbin/dockerd", "--version")
