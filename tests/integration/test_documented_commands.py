@@ -1,5 +1,6 @@
 """The examples of README, tutorial and how-to guides, typed as they stand on a LAN with the addresses that they name."""
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,7 @@ def session(engine: Engine) -> Iterator[UserSession]:
 def test_examples_print_what_the_page_shows(page: Path, session: UserSession) -> None:
     todo = steps(page)
     typed = " ".join(each.text for each in todo if isinstance(each, Command))
+    need("" if "curl" not in typed or shutil.which("curl") else "no curl here: apt-get install curl")
     if not any(start in typed for start in STARTS):
         session.start_service()
     if "nginx" in page.read_text(encoding="utf-8"):

@@ -159,7 +159,11 @@ def namespaces_of_threads() -> set[int]:
 
 
 def with_capabilities(names: str, program: str) -> str:
-    """Run a program as root with these capabilities only, and return what it prints."""
+    """Run a program as root with few capabilities, and return what it prints.
+
+    :param names: those beside CAP_DAC_READ_SEARCH, which root needs to read a checkout in a user's home.
+    """
+    names += ",+dac_read_search"
     few = ("setpriv", "--bounding-set", f"-all,{names}", "--inh-caps", f"-all,{names}")
     start = "from macvlan_twisted.netlink.netns import NamespaceSandboxes\nsandboxes = NamespaceSandboxes()\n"
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
