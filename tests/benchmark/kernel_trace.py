@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 USUAL_PLACE = Path("/sys/kernel/tracing")
+INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+"""The inode of the machine's own: PROC_PID_INIT_INO in the kernel's ``include/linux/proc_ns.h``."""
 BUFFER = 16384
 """Kilobytes for each processor; a connect takes about ten."""
 _LINE = re.compile(
@@ -39,7 +41,11 @@ class Trace:
 def missing_for_trace() -> str:
     """Return why this machine cannot trace system calls; empty if it can."""
     known = Path("/proc/filesystems").read_text(encoding="ascii").split()
-    return "" if "tracefs" in known else "this kernel has no tracefs"
+    if "tracefs" not in known:
+        return "this kernel has no tracefs"
+    if Path("/proc/self/ns/pid").stat().st_ino != INITIAL_PID_NAMESPACE:
+        return "system calls cannot be traced in a PID namespace: tracefs takes the machine's own process ids"
+    return ""
 
 
 @contextmanager
