@@ -167,8 +167,8 @@ class Config:
         None,
         "create-network",
         parse_network_name,
-        "Create this network in Docker as soon as the engine answers, unless it exists. It gets the "
-        "parent, subnets and gateways of the plugin.",
+        "Create this network in Docker as soon as the engine answers, unless it exists. Its parent, "
+        "subnets and gateways come from the options under LAN.",
         metavar="NAME",
         aliases=("network",),
     )
@@ -197,7 +197,7 @@ class Config:
         "conflict-detection",
         parse_conflict_detection,
         "Check that an address is free on the LAN before a container gets it: on, off, or strict, which "
-        "refuses the address if the check is inconclusive. The default for pools and networks that do not set conflict_detection.",
+        "refuses the address if the check is inconclusive. Applies to networks that are created without -o conflict_detection= and --ipam-opt conflict_detection=.",
         metavar="POLICY",
     )
     probe_timeout: ProbeTimeout = service_option(
@@ -215,44 +215,44 @@ class Config:
         "announce",
         parse_flag,
         "Announce a container's addresses on the LAN when it starts, so that neighbours update the MAC "
-        "address that they have cached. The default for networks that do not set announce.",
+        "address that they have cached. Applies to networks that are created without -o announce=.",
         metavar="BOOL",
     )
     host_access: bool = service_option(
         False,
         "host-access",
         parse_flag,
-        "In bridge mode, let the host and its containers reach each other. The default for networks that do not set host_access.",
+        "In bridge mode, let the host and its containers reach each other. Applies to networks that are created without -o host_access=.",
         metavar="BOOL",
     )
     dhcp: bool = service_option(
         False,
         "dhcp",
         parse_flag,
-        "Lease addresses from the LAN's DHCP server. The default for pools that do not set dhcp, and for "
-        "networks with --ipam-driver null.",
+        "Lease addresses from the LAN's DHCP server. Applies to networks that are created without --ipam-opt dhcp=, "
+        "and to those with --ipam-driver null and without -o dhcp=.",
         metavar="BOOL",
     )
     dhcp_release: bool = service_option(
         True,
         "dhcp-release",
         parse_flag,
-        "Release a lease when its container is gone. The default for pools and networks that do not set dhcp_release.",
+        "Release a lease after its container stops. Applies to networks that are created without -o dhcp_release= and --ipam-opt dhcp_release=.",
         metavar="BOOL",
     )
     dhcp_readdress: bool = service_option(
         False,
         "dhcp-readdress",
         parse_flag,
-        "Give a running container another address when the DHCP server insists on one. The default for "
-        "networks that do not set dhcp_readdress.",
+        "Give a running container another address when the DHCP server insists on one. Applies to "
+        "networks that are created without -o dhcp_readdress=.",
         metavar="BOOL",
     )
     dhcp_vendor_class: str = service_option(
         "",
         "dhcp-vendor-class",
         parse_vendor_class,
-        "The vendor class that DHCP servers see (option 60). The default for pools and networks that do not set dhcp_vendor_class.",
+        "The vendor class that DHCP servers see (option 60). Applies to networks that are created without -o dhcp_vendor_class= and --ipam-opt dhcp_vendor_class=.",
         metavar="TEXT",
     )
     dhcp_timeout: float = service_option(
@@ -267,7 +267,7 @@ class Config:
         "identity",
         parse_identity,
         "How a container gets its MAC address: address (derived from its IP address), name (derived from "
-        "its name; needs Docker Engine 29 or later) or random. The default for pools and networks that do not set identity.",
+        "its name; needs Docker Engine 29 or later) or random. Applies to networks that are created without -o identity= and --ipam-opt identity=.",
         metavar="SOURCE",
     )
     return_grace: float = service_option(

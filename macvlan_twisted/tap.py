@@ -102,7 +102,7 @@ class Options(usage.Options):
 _EPILOGUE = (
     "Each option can also be set by an environment variable: --host-interface by MACVLAN_TWISTED_HOST_INTERFACE, and so "
     "on. The command line overrides the environment. BOOL is on, true, yes or 1; or off, false, no or 0. Options of twistd, "
-    "such as --nodaemon and --logfile, stand before macvlan: see twistd --help."
+    "such as --nodaemon and --logfile, go before macvlan: see twistd --help."
 )
 _HELP_COLUMN = 26
 

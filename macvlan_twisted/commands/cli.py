@@ -129,7 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     looking = commands.add_parser(
         "sandboxes",
-        help="list or remove network namespaces of containers that Docker left mounted",
+        help="list or remove container network namespaces that Docker left mounted",
         description="List the network namespaces of containers (Docker's sandboxes), and show for each whether a process "
         "runs in it, whether Docker knows it, and which links of the plugin are in it.",
     )

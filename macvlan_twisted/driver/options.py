@@ -199,7 +199,7 @@ class NetworkOptions:
     dhcp_release: bool | None = driver_option(
         "dhcp_release",
         parse_flag,
-        "Release a lease when its container is gone. Default: the plugin's --dhcp-release.",
+        "Release a lease after its container stops. Default: the plugin's --dhcp-release.",
         metavar="BOOL",
     )
     dhcp_readdress: bool | None = driver_option(

@@ -50,7 +50,7 @@ class PoolOptions:
     dhcp_release: bool | None = driver_option(
         "dhcp_release",
         parse_flag,
-        "Release a lease when its container is gone. Default: the plugin's --dhcp-release.",
+        "Release a lease after its container stops. Default: the plugin's --dhcp-release.",
         metavar="BOOL",
     )
     dhcp_vendor_class: str | None = driver_option(
