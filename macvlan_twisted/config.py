@@ -54,7 +54,7 @@ class Config:
         (),
         "gateway",
         parse_address,
-        "The LAN's router; once per address family. Default: the router of the host's default route.",
+        "The LAN's router; once per address family. Default: the router of the default route through the host interface.",
         metavar="ADDRESS",
         repeats=True,
     )
@@ -151,7 +151,7 @@ class Config:
         "/run/macvlan-twisted",
         "runtime-dir",
         parse_absolute_path,
-        "A directory that is emptied at boot. The plugin notes the latest version of the state there, so "
+        "A directory that does not survive a reboot. The plugin notes the latest version of the state there, so "
         "that it detects if the state is lost or outdated. It is created if it is missing; if that "
         "fails, the plugin runs without it.",
         metavar="DIRECTORY",
@@ -332,7 +332,7 @@ class Config:
         if config.create_network is not None and not config.docker_host:
             raise ValueError(
                 f"--create-network {config.create_network} needs Docker's API, but --docker-host is none: set --docker-host "
-                "(with the systemd unit: install engine-api.conf beside it), or leave --create-network out"
+                "(with the systemd unit: install the drop-in engine-api.conf), or leave --create-network out"
             )
         return config
 

@@ -186,7 +186,7 @@ def refuse_overlap(pool: Pool, others: Mapping[str, Pool]) -> None:
             and other.prefix != pool.prefix
             and other.prefix.overlaps(pool.prefix)
         ):
-            # Remedy: specify the subnet in use with --subnet, and a part of it with --ip-range.
+            # Remedy: use --subnet OTHER_SUBNET, and specify a part of it with --ip-range.
             raise RequestRefused(
                 f"subnet {pool.prefix} overlaps {other.prefix}, which is in use on parent "
                 f"{pool.parent or '(none)'}: specify --subnet {other.prefix}, with a part of it as --ip-range"

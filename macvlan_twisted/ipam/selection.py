@@ -347,8 +347,8 @@ class AddressSelection:
             )
         if purpose in (Purpose.AUXILIARY, Purpose.HOST) and shared.is_unconfirmed(number):
             raise RequestRefused(
-                f"{purpose.value} address {address} of {pool.prefix} is in use by another network, as a "
-                "container's or an auxiliary address: use another one, or remove that network first"
+                f"{purpose.value} address {address} of {pool.prefix} is in use by another network, as the "
+                "address of a container or as an auxiliary address: use another one, or remove that network first"
             )
 
 

@@ -91,7 +91,7 @@ class NetnsLinkEditor:
                 self._apply(before)
             except LinkError as another:
                 raise LinkError(
-                    f"{failure}; and the previous state could not be restored: {another}", failure.errno
+                    f"{failure}; and the changes made so far could not be undone: {another}", failure.errno
                 ) from None
             raise
         return tuple(map(str, lost))

@@ -27,7 +27,7 @@ def parse_body(method: str, raw: bytes) -> Fields:
     """
     if not raw.strip():
         raise BadRequest(
-            f"{method} has an empty body, because the engine lost the connection and repeats the call without "
+            f"{method} has an empty body, because the engine lost the connection and repeated the call without "
             "its content: run the docker command again"
         )
     try:

@@ -86,7 +86,7 @@ def refuse_unknown_links(instance: str, links: Iterable[LinkFacts], registry: Re
             # Remedy: if you have an intact, up-to-date copy of the state directory, restore it; otherwise start the plugin
             # once with --recover.
             raise StateError(
-                f"state is older than link {link.name} ({link.alias}), which it does not have: an older "
+                f"state is older than link {link.name} ({link.alias}), which it does not list: an older "
                 "copy was restored"
             )
 

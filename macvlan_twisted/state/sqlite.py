@@ -91,7 +91,7 @@ def identity_of(database: Database) -> StateIdentity:
     try:
         return StateIdentity(rows["instance"], int(rows["link_group"]))
     except (KeyError, ValueError) as error:
-        raise StateError(f"state has no instance id: {rows}") from error
+        raise StateError(f"state has no instance id (rows found: {rows})") from error
 
 
 def open_database(directory: Path, outside: RuntimeGeneration | None = None) -> Database:

@@ -75,7 +75,7 @@ class OptionTableTests(SynchronousTestCase):
     def test_create_network_needs_an_engine(self) -> None:
         with self.assertRaisesRegex(
             ValueError,
-            "--create-network lan .* --docker-host is none: .* engine-api.conf .* leave --create-network out",
+            "--create-network lan .* --docker-host is none: .* engine-api.conf.* leave --create-network out",
         ):
             from_texts(("docker-host", "none"), ("create-network", "lan"))
 
