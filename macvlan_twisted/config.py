@@ -151,8 +151,8 @@ class Config:
         "/run/macvlan-twisted",
         "runtime-dir",
         parse_absolute_path,
-        "A directory that does not survive a reboot. The plugin notes the latest version of the state there, so "
-        "that it detects if the state is lost or outdated. It is created if it is missing; if that "
+        "A directory that does not survive a reboot. The plugin records the version of the latest state there, to "
+        "detect a state that is lost or outdated. It is created if it is missing; if that "
         "fails, the plugin runs without it.",
         metavar="DIRECTORY",
     )
@@ -197,7 +197,7 @@ class Config:
         "conflict-detection",
         parse_conflict_detection,
         "Check that an address is free on the LAN before a container gets it: on, off, or strict, which "
-        "refuses the address if the check is inconclusive. Applies to networks that are created without -o conflict_detection= and --ipam-opt conflict_detection=.",
+        "refuses the address if the check is inconclusive. Applies to networks that are created with neither -o conflict_detection= nor --ipam-opt conflict_detection=.",
         metavar="POLICY",
     )
     probe_timeout: ProbeTimeout = service_option(
@@ -205,7 +205,7 @@ class Config:
         ProbeTimeout(0.5),
         "probe-timeout",
         parse_probe_timeout,
-        "Wait SECONDS (0.05 to 10) for an answer when an address is probed. The value rfc5227 sets the "
+        "Wait SECONDS (0.05 to 10) for an answer when an address is probed. The value rfc5227 selects the "
         "timing of that RFC (4 to 7 seconds).",
         metavar="SECONDS",
         aliases=("conflict-wait",),
@@ -229,15 +229,15 @@ class Config:
         False,
         "dhcp",
         parse_flag,
-        "Lease addresses from the LAN's DHCP server. Applies to networks that are created without --ipam-opt dhcp=, "
-        "and to those with --ipam-driver null and without -o dhcp=.",
+        "Lease addresses from the LAN's DHCP server. Applies to networks that are created without --ipam-opt dhcp= "
+        "or, with --ipam-driver null, without -o dhcp=.",
         metavar="BOOL",
     )
     dhcp_release: bool = service_option(
         True,
         "dhcp-release",
         parse_flag,
-        "Release a lease after its container stops. Applies to networks that are created without -o dhcp_release= and --ipam-opt dhcp_release=.",
+        "Release a lease after its container stops. Applies to networks that are created with neither -o dhcp_release= nor --ipam-opt dhcp_release=.",
         metavar="BOOL",
     )
     dhcp_readdress: bool = service_option(
@@ -252,7 +252,7 @@ class Config:
         "",
         "dhcp-vendor-class",
         parse_vendor_class,
-        "The vendor class that DHCP servers see (option 60). Applies to networks that are created without -o dhcp_vendor_class= and --ipam-opt dhcp_vendor_class=.",
+        "The vendor class that DHCP servers see (option 60). Applies to networks that are created with neither -o dhcp_vendor_class= nor --ipam-opt dhcp_vendor_class=.",
         metavar="TEXT",
     )
     dhcp_timeout: float = service_option(
@@ -267,17 +267,16 @@ class Config:
         "identity",
         parse_identity,
         "How a container gets its MAC address: address (derived from its IP address), name (derived from "
-        "its name; needs Docker Engine 29 or later) or random. Applies to networks that are created without -o identity= and --ipam-opt identity=.",
+        "its name; needs Docker Engine 29 or later) or random. Applies to networks that are created with neither -o identity= nor --ipam-opt identity=.",
         metavar="SOURCE",
     )
     return_grace: float = service_option(
         5.0,
         "return-grace",
         parse_return_grace,
-        "For SECONDS (0 to 3600) after a container stops, give its address to the next container that "
-        "starts on the network, unless another address is released meanwhile. This way docker restart "
-        "keeps the IP and the MAC address with engines before 29, which do not send container names. 0 "
-        "switches this off.",
+        "With engines before 29, which do not send container names: for SECONDS (0 to 3600) after a container "
+        "stops, give its address to the next container that starts on the network, unless another address is "
+        "released meanwhile. This way docker restart keeps the IP and the MAC address. 0 switches this off.",
         metavar="SECONDS",
     )
     recover: bool = service_option(

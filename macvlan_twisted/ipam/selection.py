@@ -319,7 +319,7 @@ class AddressSelection:
             # Remedy: use an address inside SUBNET, but not its network or broadcast address. PURPOSE is what it was
             # requested for, such as gateway.
             raise RequestRefused(
-                f"{purpose.value} address {address} is not a host address of {pool.prefix}: use one from "
+                f"{purpose.value} address {address} is not a usable address of {pool.prefix}: use one from "
                 f"{pool.address(span.first)} to {pool.address(span.last)}"
             )
 

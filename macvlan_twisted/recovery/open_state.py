@@ -40,7 +40,7 @@ def open_state(config: Config, kernel: Kernel) -> Iterator[Database]:
     except StateError as failure:
         if is_in_use(failure):
             raise StartupError(
-                f"state: {failure}: another program has the database in {directory} open: end it and start again"
+                f"state: {failure}: another program has the database in {directory} open: stop that program, then start the plugin again"
             ) from failure
         if is_damage(failure):  # only damaged state is worth giving up
             # Remedy: see the reason in the message. If you have an intact, up-to-date copy of the state directory, restore

@@ -60,7 +60,7 @@ def ask_engine(config: Config) -> Inspection:
         ) from failure
     except EngineError as failure:
         raise StartupError(
-            f"--recover needs the engine, but the engine refused the request ({failure}): check Docker, then start again"
+            f"--recover needs the engine, but the engine refused the request ({failure}): check Docker, then start the plugin again"
         ) from failure
 
 

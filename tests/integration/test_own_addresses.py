@@ -166,13 +166,13 @@ def test_wrong_ipam_options_are_refused_and_leave_nothing(docker_host: DockerHos
         (
             "--subnet=192.168.77.0/24",
             "--gateway=192.168.77.0",
-        ): "gateway address 192.168.77.0 is not a host address",
+        ): "gateway address 192.168.77.0 is not a usable address",
         (
             "--subnet=192.168.77.0/24",
             "--gateway=192.168.77.255",
-        ): "gateway address 192.168.77.255 is not a host address",
+        ): "gateway address 192.168.77.255 is not a usable address",
         (*SUBNET, "--aux-address=me=192.168.77.1"): "address 192.168.77.1",
-        (*SUBNET, "--aux-address=me=192.168.77.255"): "192.168.77.255 is not a host address",
+        (*SUBNET, "--aux-address=me=192.168.77.255"): "192.168.77.255 is not a usable address",
     }
     error = {words: docker_host.refusal(OURS, ON_ETH1, *words) for words in wrong}
     assert {words: text for words, text in error.items() if wrong[words] not in text} == {}

@@ -175,7 +175,7 @@ NETWORKS: dict[tuple[str, ...], tuple[str, ...]] = {
         "subnet 192.168.77.128/25 overlaps 192.168.77.0/24, which is in use on parent eth1: specify --subnet 192.168.77.0/24",
     ),
     (OURS, "--subnet=192.168.77.0/24", "--gateway=192.168.77.255"): (
-        "gateway address 192.168.77.255 is not a host address of 192.168.77.0/24: use one from 192.168.77.1 to ",
+        "gateway address 192.168.77.255 is not a usable address of 192.168.77.0/24: use one from 192.168.77.1 to ",
     ),
     (OURS, *SUBNET, "--aux-address=me=192.168.77.66"): (
         "auxiliary address 192.168.77.66 of 192.168.77.0/24 is in use by a container: ",
@@ -205,7 +205,7 @@ CONTAINERS: dict[tuple[str, ...], tuple[str, ...]] = {
         "'00:00:00:00:00:00' is all zeros and not a MAC address: write it like 02:42:",
     ),
     ("--ip=192.168.77.255",): (
-        "endpoint address 192.168.77.255 is not a host address of 192.168.77.0/24: use one from 192.168.77.1 to ",
+        "endpoint address 192.168.77.255 is not a usable address of 192.168.77.0/24: use one from 192.168.77.1 to ",
     ),
     ("--ip=192.168.77.10",): (
         "address 192.168.77.10 is in use on eth1 by MAC ",

@@ -315,7 +315,7 @@ class ReservedAddressTests(LeasesTestCase):
         gateway = RequestAddress(pool, parse_address("192.168.77.100"), Purpose.GATEWAY)
         self.plugin.wait(self.plugin.addresses.request_address(gateway))
         self.refuse_lease(pool, "192.168.77.100", "reserved", address="192.168.77.100")
-        self.refuse_lease(pool, "192.168.77.255", "not a host address", address="192.168.77.255")
+        self.refuse_lease(pool, "192.168.77.255", "not a usable address", address="192.168.77.255")
         self.assertEqual(self.kinds, [])
 
     def test_reserved_address_is_refused_without_a_pool_of_dhcp(self) -> None:
