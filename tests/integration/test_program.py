@@ -495,7 +495,7 @@ def test_without_debug_there_are_no_debug_lines(ours: Program, runner: str) -> N
 
 def test_shadowed_plugin_name_is_warned_of(ours: Program) -> None:
     started = ours.start("--plugin-name=macvlan", NIC, socket=ours.plugins_dir / "macvlan.sock")
-    assert re.search(r"#warn\] .*builtin driver.*--plugin-name", started.log())
+    assert re.search(r"#warn\] .*built-in driver.*--plugin-name", started.log())
 
 
 def test_it_listens_on_the_named_endpoint(ours: Program, tmp_path: Path) -> None:
