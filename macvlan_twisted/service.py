@@ -336,7 +336,7 @@ class _LinkEvents:
         try:
             self._events.open()
             self._events.listen(self._monitor.handle_event)
-            self._addresses.follow()
+            self._addresses.follow(self._events.is_reporting)
         except LinkError as failure:
             # Cause: the kernel refused a netlink socket for link events. Remedy: see the reason in the line
             # and restart the plugin.

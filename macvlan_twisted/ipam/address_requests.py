@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from ipaddress import IPv4Address
 
 from twisted.logger import Logger
@@ -25,6 +24,9 @@ from .requests import Purpose, ReleaseAddress, RequestAddress
 from .selection import AddressInUse, AddressSelection
 
 _log = Logger(namespace="macvlan_twisted.ipam")
+
+_MOST_LOST = 8
+"""How many addresses a request may lose to other hosts between their allocation and its reply."""
 
 
 class AddressRequests:
@@ -117,13 +119,18 @@ class ContainerAddresses:
                 await self._selection.refuse_used_by_others(pool, address)
             await self._allocate(pool, address, name, is_chosen=False, advances=False)
             return address
+        lost = 0
         while True:
             address, advances = await self._selection.previous(pool, name), False
             if address is None:
                 address, advances = await self._selection.next(pool), True
-            with suppress(AddressInUse):  # another host answered for it meanwhile
+            try:
                 await self._allocate(pool, address, name, is_chosen=not name, advances=advances)
                 return address
+            except AddressInUse:  # another host answered for it meanwhile
+                lost += 1
+                if lost == _MOST_LOST:
+                    raise
 
     async def _allocate(
         self, pool: Pool, address: IPAddress, name: str, *, is_chosen: bool, advances: bool

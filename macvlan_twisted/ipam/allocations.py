@@ -101,8 +101,14 @@ class Allocations:
         if user is not None:
             async with self._locks.acquire(f"{pool.pool_id} {int(address)}"):
                 if pool.pool_id in self._pools.by_id:
-                    await self._release_now(pool, address, may_return=False)
+                    await self._release_lost(pool, address)
             raise in_use_error(pool, address, user)
+
+    async def _release_lost(self, pool: Pool, address: IPAddress) -> None:
+        try:
+            await self._release_now(pool, address, may_return=False)
+        except StateError:  # the reconciler tries again
+            self._claims.begin_pending(pool.pool_id, int(address), had_endpoint=True)
 
     def is_only_named(self, pool: Pool, address: IPAddress) -> bool:
         """Whether *address* is allocated to a container that asked for it, and has no endpoint of ours."""

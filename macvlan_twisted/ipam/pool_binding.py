@@ -330,12 +330,12 @@ class PoolBinding:
                 "host_address=ADDRESS, or use -o host_access=false"
             )
         if address is None:
-            address = await self._selection.next(pools[0])
+            address = await self._selection.next(pools[0], checks_later=False)
         else:
             self._selection.refuse_outside(pools[0], address, Purpose.HOST)
             self._selection.refuse_taken(pools[0], address, Purpose.HOST)
             if wanted is not None:
-                await self._selection.refuse_used_by_others(pools[0], address)
+                await self._selection.refuse_used_by_others(pools[0], address, checks_later=False)
         for pool in pools:
             await self._allocations.allocate(
                 pool, Allocation(pool.pool_id, address, Purpose.HOST.value), advances=False

@@ -79,11 +79,12 @@ class AddressPrefetch:
     """The delayed call of :meth:`_shrink`, while more is ready than without demand."""
     closed: bool = False
 
-    async def next(self, pool: Pool) -> IPAddress | None:
+    async def next(self, pool: Pool, checks_later: bool) -> IPAddress | None:
         """
         Return an address that is free on the LAN, or ``None`` if there is none.
 
         :param pool: one of those that share the prefetch.
+        :param checks_later: whether the caller looks for an answer to the last probe itself.
         :raises RequestRefused: the probe is inconclusive and ``conflict_detection`` is ``strict``, other hosts use too many
             addresses in a row, or the pool was released meanwhile.
         """
@@ -92,7 +93,7 @@ class AddressPrefetch:
         self.callers += 1
         self.demand.note()
         try:
-            return await self._next(pool)
+            return await self._next(pool, checks_later)
         finally:
             self.callers -= 1
             self._drop_inconclusive()
@@ -169,13 +170,13 @@ class AddressPrefetch:
             else:  # it was in use once more
                 self._exclude(number)
 
-    async def _next(self, pool: Pool) -> IPAddress | None:
+    async def _next(self, pool: Pool, checks_later: bool) -> IPAddress | None:
         self.fill()
         retried = False
         while True:
             number = self._next_ready()
             if number is not None:
-                if await self._verify(pool, number):
+                if await self._verify(pool, number, checks_later):
                     self.search.allocated()
                     return self.pool.address(number)
                 continue
@@ -221,17 +222,18 @@ class AddressPrefetch:
                     return number
         return None
 
-    async def _verify(self, pool: Pool, number: int) -> bool:
+    async def _verify(self, pool: Pool, number: int, checks_later: bool) -> bool:
         """
-        Verify once more that *number*, which was ready for a while, is free. The caller looks at the answers later.
+        Verify once more that *number*, which was ready for a while, is free.
 
+        :param checks_later: whether the caller looks at the answers itself.
         :raises RequestRefused: the pool was released meanwhile, or the probe is inconclusive and ``conflict_detection`` is
             ``strict``.
         """
         address = self.pool.address(number)
         self.verifying.add(number)
         try:
-            verdict = await self._hold(address, checks_later=True)
+            verdict = await self._hold(address, checks_later=checks_later)
         finally:
             self.verifying.discard(number)
         if self.closed:

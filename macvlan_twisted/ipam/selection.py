@@ -101,10 +101,11 @@ class AddressSelection:
             if prefetch.pool.shared_set == pool.shared_set and prefetch.remove_ready(int(address)):
                 self._conflicts.release(prefetch.pool.lan_parent, address, pool.shared_set)
 
-    async def next(self, pool: Pool) -> IPAddress:
+    async def next(self, pool: Pool, *, checks_later: bool = True) -> IPAddress:
         """
         Select the next free address.
 
+        :param checks_later: whether the caller looks at :meth:`noticed` before it relies on the address.
         :raises RequestRefused: none is left, or probing is inconclusive and ``conflict_detection`` is ``strict``.
         """
         if pool.pool_id not in self._pools.by_id:
@@ -113,7 +114,7 @@ class AddressSelection:
             number = self._next_number(pool)
             address = None if number is None else pool.address(number)
         else:
-            address = await self._prefetch_for(pool).next(pool)
+            address = await self._prefetch_for(pool).next(pool, checks_later)
         if address is None:
             raise self._exhausted(pool)
         return address
@@ -258,16 +259,19 @@ class AddressSelection:
             f"containers, or create the network again with a {larger}"
         )
 
-    async def refuse_used_by_others(self, pool: Pool, address: IPAddress) -> None:
+    async def refuse_used_by_others(
+        self, pool: Pool, address: IPAddress, *, checks_later: bool = True
+    ) -> None:
         """
-        Hold *address* for the pool, if it uses conflict detection. The caller looks at :meth:`noticed` later.
+        Hold *address* for the pool, if it uses conflict detection.
 
+        :param checks_later: whether the caller looks at :meth:`noticed` before it relies on the address.
         :raises RequestRefused: another host uses *address*, another container got it during the probe, or the probe is
             inconclusive and ``conflict_detection`` is ``strict``.
         """
         if pool.conflict_detection == ConflictDetection.OFF:
             return
-        verdict = await self.hold(pool, address, checks_later=True)
+        verdict = await self.hold(pool, address, checks_later=checks_later)
         if isinstance(verdict, InUse):
             raise in_use_error(pool, address, verdict.user)
         self.refuse_taken(pool, address, Purpose.ENDPOINT)

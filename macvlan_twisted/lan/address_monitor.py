@@ -126,7 +126,9 @@ class AddressMonitor:
 
     # Our addresses.
 
-    async def hold(self, address: IPAddress, mac: str, checks_later: bool = False) -> Verdict:
+    async def hold(
+        self, address: IPAddress, mac: str, *, checks_later: bool = False, of_many: bool = False
+    ) -> Verdict:
         """
         Probe for *address*. If the verdict is :class:`Free`, the address is held: we defend it with *mac* from then on.
 
@@ -134,6 +136,7 @@ class AddressMonitor:
 
         :param checks_later: the caller looks at :meth:`claimed` before it relies on the verdict: if the address is held
             already, it is probed once more, but the answer is not waited for.
+        :param of_many: any other address would do: the probe may wait for its turn.
         """
         verdict = self._without_probe(address, mac)
         if isinstance(verdict, Free):
@@ -143,7 +146,8 @@ class AddressMonitor:
         search = self._searches.get(address)
         if search is None:
             search = self._searches[address] = _Search(self._probing(address))
-            search.probing.start(self._probe_rate.delay(self._clock.seconds()))
+            delay = self._probe_rate.delay(self._clock.seconds())
+            search.probing.start(delay if of_many else 0.0)
         waiting: Deferred[Verdict] = Deferred()
         search.waiting.append((mac, waiting))
         try:

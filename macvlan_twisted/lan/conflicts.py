@@ -183,7 +183,9 @@ class Conflicts:
             neighbour = monitor.known(address) if of_many else None
             if neighbour is not None:
                 return InUse(neighbour.mac, Evidence.CLAIMED)
-            return await monitor.hold(address, self._sockets.of(parent).mac, checks_later)
+            return await monitor.hold(
+                address, self._sockets.of(parent).mac, checks_later=checks_later, of_many=of_many
+            )
         except (LinkError, StateError) as failure:  # our own link on the parent needs a row
             return Inconclusive(str(failure))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -16,20 +16,21 @@ class LocalAddresses:
     """
     Lists the host's addresses, and remembers them until the kernel reports a change.
 
-    Before :meth:`follow` nobody reports changes, so each question lists them anew. Questions that are asked at the same time
-    share a list.
+    While nobody reports changes, each question lists them anew. Questions that are asked at the same time share a list.
     """
 
     def __init__(self, links: Links) -> None:
         self._links = links
         self._known: Mapping[IPAddress, str] | None = None
-        self._is_followed = False
+        self._is_reporting: Callable[[], bool] = lambda: False
         self._changes = 0
         self._waiting: list[Deferred[Mapping[IPAddress, str]]] = []
 
-    def follow(self) -> None:
-        """From now on :meth:`changed` is called whenever an address of the host is added or removed."""
-        self._is_followed = True
+    def follow(self, is_reporting: Callable[[], bool]) -> None:
+        """
+        :param is_reporting: whether :meth:`changed` is called whenever an address of the host is added or removed.
+        """
+        self._is_reporting = is_reporting
 
     def changed(self) -> None:
         """An address of the host was added or removed."""
@@ -41,7 +42,7 @@ class LocalAddresses:
         :return: the name of the host's link that has *address*; ``None`` if the host does not have it.
         :raises LinkError: the kernel refuses.
         """
-        if self._known is None:
+        if self._known is None or not self._is_reporting():
             return (await self._listed()).get(address)
         return self._known.get(address)
 
@@ -57,7 +58,7 @@ class LocalAddresses:
         outcome: Any
         try:
             outcome = await self._links.host_addresses()
-            if self._is_followed and self._changes == changes:
+            if self._changes == changes:
                 self._known = outcome
         except Exception:
             outcome = Failure()

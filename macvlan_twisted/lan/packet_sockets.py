@@ -140,6 +140,9 @@ class PacketSockets:
         :raises LinkError: the parent is not there, or the kernel refuses.
         """
         socket = self.of(parent)
+        if self._closed:
+            # Remedy: try again when the plugin is back.
+            raise LinkError(f"cannot listen on {parent}: the plugin is stopping")
         if not self._is_open(socket):
             async with self._locks.acquire(parent):
                 if parent not in self._users:  # too late: nobody would remove our link again

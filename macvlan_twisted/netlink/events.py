@@ -72,6 +72,7 @@ class LinkEvents:
         self._names: dict[int, str] = {}
         """By index: the kernel reports the new name of a link that is renamed, not the old one."""
         self._listeners: list[LinkListener] = []
+        self._is_read = False
         self._lost = False
         """Whether the kernel dropped events. It does so until we have read its buffer."""
 
@@ -90,6 +91,7 @@ class LinkEvents:
         self._socket = events
         self._names = names
         self._reactor.addReader(self)
+        self._is_read = True
 
     def listen(self, listener: LinkListener) -> Callable[[], None]:
         """:return: call it to stop listening."""
@@ -101,7 +103,12 @@ class LinkEvents:
 
         return stop
 
+    def is_reporting(self) -> bool:
+        """Whether changes are reported: not before :meth:`open`, nor when the socket has failed."""
+        return self._is_read
+
     def close(self) -> None:
+        self._is_read = False
         self._listeners.clear()
         if self._socket is not None:
             self._reactor.removeReader(self)
@@ -124,6 +131,7 @@ class LinkEvents:
                 if error.errno != errno.ENOBUFS:
                     raise
                 self._lost = True
+                self._addresses_changed()
                 continue
             if any(kind in (RTM_NEWADDR, RTM_DELADDR) for kind, *_ in messages_in(packet)):
                 self._addresses_changed()
@@ -162,11 +170,13 @@ class LinkEvents:
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENOBUFS:
             self._reactor.addReader(self)
             self._start_over()
+        else:
+            self._is_read = False
 
     def _start_over(self) -> None:
+        self._addresses_changed()
         self._lost = False
         self._names = dict(socket.if_nameindex())
-        self._addresses_changed()
         self._report(_LOST)
 
 

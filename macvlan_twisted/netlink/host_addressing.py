@@ -91,7 +91,7 @@ class HostAddressing(NetlinkSockets):
     def host_addresses(self) -> dict[IPAddress, str]:
         with link_errors("cannot read the host's addresses"):
             found = list(self._addresses())
-            names = {index: _name_of(index) for index in {index for index, _ in found}}
+            names = {index: name_of(index) for index in {index for index, _ in found}}
             return {address.ip: names[index] for index, address in found}
 
     def _addresses(self) -> Iterator[tuple[int, IPInterface]]:
@@ -221,7 +221,7 @@ class HostAddressing(NetlinkSockets):
         return found
 
 
-def _name_of(index: int) -> str:
+def name_of(index: int) -> str:
     """Empty if the link has gone meanwhile."""
     try:
         return socket.if_indextoname(index)

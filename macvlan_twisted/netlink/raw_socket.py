@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterator
 
 from .codec import (
     MESSAGE,
@@ -59,11 +58,12 @@ class RawSocket:
 
         :return: the body of the reply.
         """
-        return next(self._replies(kind, 0, body))
+        (reply,) = self._replies(kind, 0, body)
+        return reply
 
     def dump(
         self, kind: int, body: bytes, holding: bytes = b"", refuse_interrupted: bool = False
-    ) -> Iterator[bytes]:
+    ) -> list[bytes]:
         """
         Request a list of objects.
 
@@ -75,22 +75,30 @@ class RawSocket:
 
     def _replies(
         self, kind: int, flags: int, body: bytes, holding: bytes = b"", refuse_interrupted: bool = False
-    ) -> Iterator[bytes]:
-        """Replies to an earlier request, which was interrupted, are skipped."""
+    ) -> list[bytes]:
+        """
+        A list is read to its end, whatever becomes of it: the kernel would refuse the next one (EBUSY). Replies to an earlier
+        request are skipped.
+        """
         sequence = self._send(_message(kind, flags, body))
+        bodies: list[bytes] = []
+        is_interrupted = False
         while True:
             packet = self._socket.recv(_LONGEST_PACKET)
             is_wanted = holding in packet
             for reply, reply_flags, number, start, end in messages_in(packet):
                 if number != sequence:
                     continue
-                if refuse_interrupted and reply_flags & NLM_F_DUMP_INTR:
-                    raise OSError(errno.EINTR, os.strerror(errno.EINTR))
+                is_interrupted |= bool(reply_flags & NLM_F_DUMP_INTR)
                 if reply in (NLMSG_DONE, NLMSG_ERROR):
                     _raise_error(packet[start:end])
-                    return
+                    if refuse_interrupted and is_interrupted:
+                        raise OSError(errno.EINTR, os.strerror(errno.EINTR))
+                    return bodies
                 if is_wanted:
-                    yield packet[start:end]
+                    bodies.append(packet[start:end])
+                if not flags:
+                    return bodies
 
     def _send(self, message: bytearray) -> int:
         self._sequence = self._sequence % 0xFFFFFFFF + 1

@@ -39,7 +39,7 @@ from .codec import (
     number_of,
     text_of,
 )
-from .host_addressing import HostAddressing
+from .host_addressing import HostAddressing, name_of
 from .kernel import LinkFacts, MacvlanLink, Marked, NetnsLink
 from .netns_links import links_elsewhere
 from .sockets import index_of, link_errors
@@ -267,7 +267,7 @@ def _facts(message: bytes) -> LinkFacts:
     vlan = attributes_in(info.get(IFLA_INFO_DATA, b"") if kind == "vlan" else b"", _OF_A_VLAN, 0)
     bridge = None
     if text_of(info.get(IFLA_INFO_SLAVE_KIND, b"")) == "bridge":
-        bridge = socket.if_indextoname(number_of(found[IFLA_MASTER]))
+        bridge = name_of(number_of(found[IFLA_MASTER])) or None
     system = f"/sys/class/net/{name}"
     may_be_nic = kind not in _WITHOUT_DEVICE
     return LinkFacts(

@@ -143,9 +143,12 @@ class HoldingTests(WatchTestCase):
         self.assert_not_defended(V4)
 
     def test_many_probes_do_not_begin_at_once(self) -> None:
-        asked = [self.ask(V4 + number) for number in range(250)]
+        asked = [self.begin(self.watch.hold(V4 + number, CONTAINER, of_many=True)) for number in range(250)]
+        wanted = self.ask(V6)
         self.pass_time(0.3)
         self.assertLess(len({decode(frame) for frame in self.wire.sent}), 128 + 0.3 * 50 + 1)
+        self.pass_time(0.3)
+        self.assertEqual(self.successResultOf(wanted), Free())  # it does not wait behind the others
         self.pass_time(3)
         self.assertEqual([self.successResultOf(each) for each in asked], [Free()] * 250)
 

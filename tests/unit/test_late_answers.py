@@ -7,6 +7,7 @@ from attrs import evolve
 from macvlan_twisted.addresses import parse_address
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.lan.arp_nd import Probe, announcement_frames, answer_frame, decode
+from macvlan_twisted.state.interfaces import Allocation
 
 from .conflict_cases import NEIGHBOUR, ConflictTestCase, pass_time
 from .helpers import ENDPOINT, NETWORK, OTHER_ENDPOINT, PLAIN_LINKS, subnet
@@ -157,3 +158,37 @@ class AnswersMeanwhileTests(ConflictTestCase):
         self.successResultOf(first)
         self.plugin.delete_endpoint(OTHER_ENDPOINT)
         self.assert_link_is_refused("10.0.0.2", "--ip-range")
+
+    def test_answer_for_the_hosts_address_is_waited_for(self) -> None:
+        """The host gets its address at once, so there is no later look."""
+        self.ready(part="10.0.0.8/29")
+        self.neighbour_has("10.0.0.8")
+        self.plugin.begin_create_network(
+            subnets=(evolve(subnet("10.0.0.0/24"), managed_here=True),), host_access="true"
+        )
+        self.pass_time()
+        (network,) = self.plugin.registry.networks.values()
+        self.assertEqual([str(each) for each in network.host_addresses], ["10.0.0.9"])
+
+    def test_disk_that_refuses_the_release_does_not_end_the_search(self) -> None:
+        pool = self.ready(part="10.0.0.8/29")
+        self.plugin.store.steps.hold.add("save_allocation")
+        asked = self.begin(pool)
+        self.neighbour_answers("10.0.0.8")
+        self.plugin.store.steps.refuse["erase_allocation"] = 5
+        self.plugin.store.steps.let_all_go()
+        self.assertEqual(str(self.successResultOf(asked)), "10.0.0.9/24")
+
+    def test_search_ends_if_others_take_each_address(self) -> None:
+        pool = self.ready()
+        self.plugin.store.steps.hold.add("save_allocation")
+        asked = self.begin(pool)
+        for _ in range(20):
+            if not self.plugin.store.steps.held:
+                break
+            (step,) = self.plugin.store.steps.held
+            (allocation,) = [each for each in step.arguments if isinstance(each, Allocation)]
+            self.neighbour_answers(str(allocation.address))
+            self.plugin.store.steps.let_go()
+            self.pass_time()
+        self.assertIn("is in use on eth0", self.refusal_of(asked))

@@ -18,6 +18,7 @@ class ListingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.lists: list[Deferred[dict[IPAddress, str]]] = []
         self.local = LocalAddresses(cast(Any, self))
+        self.is_reporting = True
 
     def host_addresses(self) -> Deferred[dict[IPAddress, str]]:
         """Of :class:`~macvlan_twisted.netlink.links.Links`."""
@@ -39,7 +40,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(len(self.lists), 2)
 
     def test_list_is_remembered_until_a_change_is_reported(self) -> None:
-        self.local.follow()
+        self.local.follow(lambda: self.is_reporting)
         self.answers(None)
         self.assertIsNone(self.successResultOf(self.ask()))
         self.local.changed()
@@ -47,8 +48,14 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.ask()), "eth0")
         self.assertEqual(len(self.lists), 2)
 
+    def test_list_is_not_relied_on_when_changes_are_not_reported_any_more(self) -> None:
+        self.local.follow(lambda: self.is_reporting)
+        self.answers(None)
+        self.is_reporting = False
+        self.answers("eth0")
+
     def test_change_during_a_listing_is_not_missed(self) -> None:
-        self.local.follow()
+        self.local.follow(lambda: self.is_reporting)
         asked = self.ask()
         self.local.changed()
         self.lists[0].callback({})
@@ -62,7 +69,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(each) for each in (first, second)], ["eth0", "eth0"])
 
     def test_failure_is_for_all_who_wait_and_not_remembered(self) -> None:
-        self.local.follow()
+        self.local.follow(lambda: self.is_reporting)
         first, second = self.ask(), self.ask()
         self.lists[0].errback(LinkError("no memory", 12))
         self.failureResultOf(first, LinkError)
