@@ -29,15 +29,17 @@ def link(host: DockerHost, name: str, *words: str) -> Iterator[None]:
 
 @contextmanager
 def wireless(host: DockerHost, nic: str) -> Iterator[None]:
-    """Make a NIC a Wi-Fi interface to the plugin: the kernel shows such a one's radio as phy80211 in sysfs.
+    """Add a NIC that is a Wi-Fi interface to the plugin: the kernel shows such a one's radio as phy80211 in sysfs.
 
-    The plugin has the machine's sysfs, which does not show the NICs of the lab.
+    The plugin has the machine's sysfs, which does not show the NICs of the lab. Of a veth, it does not ask sysfs.
     """
     window = ("nsenter", f"--mount={host.engine.window}", "--")
     run(*window, "mount", "-t", "tmpfs", "tmpfs", "/sys/class/net")
     try:
         run(*window, "mkdir", "-p", f"/sys/class/net/{nic}/phy80211")
-        yield
+        with link(host, nic, "type", "ifb"):
+            host.lan.run_in(host.place, "ip", "link", "set", nic, "up")
+            yield
     finally:
         run(*window, "umount", "/sys/class/net")
 
@@ -74,16 +76,19 @@ def test_vlan_whose_name_another_link_has_is_refused(docker_host: DockerHost) ->
 
 @pytest.mark.one_engine
 def test_wireless_parent_is_refused_unless_allowed(docker_host: DockerHost) -> None:
-    with wireless(docker_host, "eth2"):
-        assert refusal(docker_host, "parent=eth2") == (
-            "parent eth2 is a Wi-Fi interface, and access points drop frames from containers' MAC addresses: use a wired NIC, "
+    with wireless(docker_host, "wlan0"):
+        assert refusal(docker_host, "parent=wlan0") == (
+            "parent wlan0 is a Wi-Fi interface, and access points drop frames from containers' MAC addresses: use a wired NIC, "
             "or -o allow_wireless_parent=true if your access point accepts them (4-address mode)"
         )
         assert refusal(docker_host, "parent=eth9").endswith(
-            ": did you mean eth1? use one of eth1, or a VLAN on one of them, like eth1.10"
+            ": did you mean eth1? use one of eth1, eth2, or a VLAN on one of them, like eth1.10"
         )
-        docker_host.create("lan", *LAN, "--opt=parent=eth2", "--opt=allow_wireless_parent=true")
-        assert docker_host.start("box").ping("192.168.77.2")
+        docker_host.create("lan", *LAN, "--opt=parent=wlan0", "--opt=allow_wireless_parent=true")
+        box = docker_host.start("box")
+        assert box.links()["eth0"]["link_index"] == docker_host.links()["wlan0"]["ifindex"]
+        box.remove()
+        docker_host.engine.docker("network", "rm", "lan")
 
 
 @pytest.mark.one_engine
