@@ -45,7 +45,7 @@ def draw(document: Mapping[str, Any], directory: Path) -> Iterator[Path]:
         "features": _features,
     }
     for part in document["parts"]:
-        if part.get("tables"):
+        if part.get("tables") and part["part"] in pictures:
             tables = {table["name"]: table for table in part["tables"]}
             figures = {figure["name"]: figure for figure in part["figures"]}
             pictures[part["part"]](tables, figures)
