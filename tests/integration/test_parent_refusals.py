@@ -31,13 +31,14 @@ def link(host: DockerHost, name: str, *words: str) -> Iterator[None]:
 def wireless(host: DockerHost, nic: str) -> Iterator[None]:
     """Add a NIC that is a Wi-Fi interface to the plugin: the kernel shows such a one's radio as phy80211 in sysfs.
 
-    The plugin has the machine's sysfs, which does not show the NICs of the lab. Of a veth, it does not ask sysfs.
+    The plugin has the machine's sysfs, which does not show the NICs of the lab. Of a veth, it does not ask sysfs; of a VXLAN
+    it does, and the module for those makes no link by itself.
     """
     window = ("nsenter", f"--mount={host.engine.window}", "--")
     run(*window, "mount", "-t", "tmpfs", "tmpfs", "/sys/class/net")
     try:
         run(*window, "mkdir", "-p", f"/sys/class/net/{nic}/phy80211")
-        with link(host, nic, "type", "ifb"):
+        with link(host, nic, "type", "vxlan", "id", "7", "dstport", "4789"):
             host.lan.run_in(host.place, "ip", "link", "set", nic, "up")
             yield
     finally:
