@@ -97,7 +97,9 @@ class AddressUse:
         """An endpoint was created with *addresses*, which we have just allocated for it."""
         for address in addresses:
             holders = [
-                each for each in self._pools.by_id.values() if self._has_endpoint_address(each, address)
+                each
+                for each in self._pools.index.containing(address)
+                if self._has_endpoint_address(each, address)
             ]
             if len(holders) == 1 and holders[0].network_id is None:
                 self._observed[holders[0].pool_id] = network_id
@@ -113,7 +115,7 @@ class AddressUse:
             if may_return and pool_id in self._pools.by_id:
                 self._owners.endpoint_left(pool_id, self._pools.by_id[pool_id].address(number))
         for address in addresses:
-            for pool in self._pools.by_id.values():
+            for pool in self._pools.index.containing(address):
                 if pool.network_id == network_id and self._has_endpoint_address(pool, address):
                     self._claims.begin_pending(pool.pool_id, int(address), had_endpoint=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..addresses import IPAddress, IPNetwork
 from ..display_names import DisplayNames
 from ..errors import RequestRefused
-from .pool import Pool, reported_subnet
+from .pool import Pool
 from .pool_registry import PoolRegistry
 
 
@@ -62,9 +62,7 @@ class EndpointClaims:
         :raises RequestRefused: the address is not allocated any more, or another endpoint uses it.
         """
         pools = [
-            pool
-            for pool in self._pools.by_id.values()
-            if reported_subnet(pool) == subnet and pool.network_id in (None, network_id)
+            pool for pool in self._pools.index.reported_as(subnet) if pool.network_id in (None, network_id)
         ]
         if not pools:
             return None

@@ -22,7 +22,7 @@ from .allocations import Allocations
 from .endpoint_claims import EndpointClaims
 from .new_pools import NewPools
 from .options import OPTIONS
-from .pool import Pool, pool_released_error, reported_subnet
+from .pool import Pool, pool_released_error
 from .pool_registry import PoolRegistry
 from .requests import Purpose
 from .selection import AddressSelection
@@ -128,12 +128,12 @@ class PoolMatch:
 
     def _candidates(self, network_id: str, subnet: IPNetwork, auxiliary: Collection[IPAddress]) -> list[Pool]:
         """The pools that may be a network's on any parent, the newest first. They have its auxiliary addresses."""
-        self._meant = {key: meant for key, meant in self._meant.items() if key in self._pools.by_id}
+        if len(self._meant) > 2 * len(self._pools.by_id):  # most are of pools that are released
+            self._meant = {key: meant for key, meant in self._meant.items() if key in self._pools.by_id}
         return [
             pool
-            for pool in reversed(self._pools.by_id.values())
-            if reported_subnet(pool) == subnet
-            and not pool.rebuilt_for
+            for pool in reversed(self._pools.index.reported_as(subnet))
+            if not pool.rebuilt_for
             and pool.network_id in (None, network_id)
             and self._meant.get(pool.pool_id, network_id) == network_id
             and self._has_all(pool, auxiliary)
@@ -152,9 +152,8 @@ class PoolMatch:
         """The pool of a network, if no other can be it, whatever was found before."""
         found = [
             pool
-            for pool in self._pools.by_id.values()
-            if reported_subnet(pool) == subnet
-            and not pool.is_untracked
+            for pool in self._pools.index.reported_as(subnet)
+            if not pool.is_untracked
             and pool.network_id is None
             and (pool.fits({parent}) or self._is_meant(pool, network_id))
             and self._has_all(pool, auxiliary)
@@ -284,7 +283,7 @@ class PoolBinding:
                 "pool {pool}: cannot save its parent ({reason})", pool=pool.described(), reason=str(failure)
             )
         self._selection.forget(pool)
-        self._pools.by_id[pool.pool_id] = moved
+        self._pools.index.put(moved)
         try:
             await self._selection.disuse_lan(pool)
         except LinkError as failure:
@@ -378,4 +377,4 @@ class PoolBinding:
                 )
                 return
             if pool_id in self._pools.by_id:
-                self._pools.by_id[pool_id] = change(self._pools.by_id[pool_id])
+                self._pools.index.put(change(self._pools.by_id[pool_id]))

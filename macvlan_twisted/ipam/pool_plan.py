@@ -4,7 +4,7 @@ Plans a pool from RequestPool, the service's configuration, and the LAN's DHCP s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, ip_interface
 
 from attrs import evolve
@@ -175,11 +175,11 @@ def _default_prefix(config: Config, parent: str, version: int) -> IPNetwork:
     return prefix
 
 
-def refuse_overlap(pool: Pool, others: Mapping[str, Pool]) -> None:
+def refuse_overlap(pool: Pool, others: Iterable[Pool]) -> None:
     """
     :raises RequestRefused: the pool overlaps another subnet on the parent, so that an address could be allocated twice.
     """
-    for other in others.values():
+    for other in others:
         if (
             other.address_space == pool.address_space
             and other.parent == pool.parent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..addresses import IPAddress
 from ..errors import StateError
@@ -10,6 +10,7 @@ from ..state.interfaces import AddressStore, Allocation, ReturnedAddress
 from ..state.serialize import from_document, to_document
 from .allocator import AddressSet, usable_span
 from .pool import Pool, id_without_nonce
+from .pool_index import PoolIndex
 from .requests import Purpose
 
 # Remedy of these errors: start the plugin once with --recover.
@@ -41,7 +42,7 @@ class PoolRegistry:
 
     def __init__(self, store: AddressStore) -> None:
         self._store = store
-        self.by_id: dict[str, Pool] = {}
+        self.index = PoolIndex()
         self._sets: dict[str, AddressSet] = {}
         self.cursors: dict[str, int] = {}
         """By cursor key: the last number chosen; the cursor that advanced last is at the end."""
@@ -54,11 +55,11 @@ class PoolRegistry:
 
         :raises StateError: a row cannot be decoded, or the pool of a container's address is missing.
         """
-        for key, document in self._store.pools().items():
-            self.by_id[key] = from_document(Pool, document)
-        self.cursors.update({key: int(address) for key, address in self._store.cursors().items()})
-        for pool in self.by_id.values():
+        for document in self._store.pools().values():
+            pool = from_document(Pool, document)
+            self.index.put(pool)
             self._join_set(pool)
+        self.cursors.update({key: int(address) for key, address in self._store.cursors().items()})
         for allocation in self._store.allocations():
             owner = self.by_id.get(allocation.pool_id)
             if owner is not None:
@@ -107,6 +108,10 @@ class PoolRegistry:
         """:param returned: stored instead. :param forgotten_returns: returned addresses to erase."""
         await self._store.erase_allocation(pool_id, address, returned, forgotten_returns)
 
+    @property
+    def by_id(self) -> Mapping[str, Pool]:
+        return self.index.by_id
+
     def find(self, pool_id: str) -> Pool | None:
         """The pool with this id, or a rebuilt one whose id differs only in the nonce."""
         pool = self.by_id.get(pool_id)
@@ -121,7 +126,7 @@ class PoolRegistry:
         self._sets.setdefault(pool.shared_set, AddressSet()).pools.add(pool.pool_id)
 
     def add(self, pool: Pool) -> None:
-        self.by_id[pool.pool_id] = pool
+        self.index.put(pool)
         self._join_set(pool)
 
     def advance(self, pool: Pool, number: int) -> tuple[str, ...]:
@@ -145,13 +150,13 @@ class PoolRegistry:
         """The other open pools with the same set of addresses."""
         return [
             each
-            for each in self.by_id.values()
+            for each in self.index.overlapping(pool.prefix)
             if each.shared_set == pool.shared_set and each.pool_id != pool.pool_id
         ]
 
     def remove(self, pool: Pool) -> None:
         """Remove the pool, which may be removed from :attr:`by_id` already, and its allocations."""
-        self.by_id.pop(pool.pool_id, None)
+        self.index.remove(pool.pool_id)
         shared = self.set_of(pool)
         if shared.pools == {pool.pool_id}:  # fast, even with a million addresses
             del self._sets[pool.shared_set]
@@ -172,8 +177,8 @@ class PoolRegistry:
 
     def unusable(self, parent: str, address: IPAddress) -> str | None:
         """See :class:`~macvlan_twisted.dhcp.store.Reservations`."""
-        for pool in self.by_id.values():
-            if pool.lan_parent != parent or address not in pool.prefix:
+        for pool in self.index.containing(address):
+            if pool.lan_parent != parent:
                 continue
             span = usable_span(pool.prefix)
             if not span.first <= int(address) <= span.last:
@@ -184,8 +189,8 @@ class PoolRegistry:
 
     def pool_of_endpoint(self, parent: str, address: IPAddress) -> Pool | None:
         """The pool that allocated *address* to a container on *parent*."""
-        for pool in self.by_id.values():
-            if pool.is_global or address.version != pool.prefix.version:
+        for pool in self.index.containing(address):
+            if pool.is_global:
                 continue
             if pool.lan_parent == parent and self.set_of(pool).is_endpoint_of(pool.pool_id, int(address)):
                 return pool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 from attrs import evolve
 from twisted.internet.defer import ensureDeferred
@@ -79,7 +80,7 @@ class PoolRequests:
 
     async def request_pool(self, request: RequestPool) -> GrantedPool:
         pool = await self._planner.plan(request)
-        refuse_overlap(pool, {**self._pools.by_id, **self._opening})
+        refuse_overlap(pool, chain(self._pools.index.overlapping(pool.prefix), self._opening.values()))
         self._opening[pool.pool_id] = pool
         try:
             await self._pools.save_pool(pool)
@@ -119,14 +120,14 @@ class PoolRequests:
             found = self._pools.find(pool_id)
             if found is None or not is_due(found) or await self._release_one_id(found, pool_id):
                 return False
-            pool_id = found.pool_id
-            pool = self._pools.by_id.pop(pool_id)  # from now on no address is allocated in it
+            pool_id, pool = found.pool_id, found
+            self._pools.index.remove(pool_id)  # from now on no address is allocated in it
             self._new_pools.settled(pool_id)
             self._prefetch.released(pool_id)
             try:
                 await self._pools.erase_pool(pool_id)
             except BaseException:
-                self._pools.by_id[pool_id] = pool
+                self._pools.index.put(pool)
                 raise
             self._calls.last_seen.forget(pool_id)
             await self._allocations.release_all(pool)
@@ -145,7 +146,7 @@ class PoolRequests:
             return False
         remaining = evolve(pool, released_ids=tuple(sorted(released_ids)))
         await self._pools.save_pool(remaining)
-        self._pools.by_id[pool.pool_id] = remaining
+        self._pools.index.put(remaining)
         return True
 
     @property

@@ -235,7 +235,7 @@ class OptionTests(SynchronousTestCase):
 class OverlapTests(SynchronousTestCase):
     def overlap(self, first: Pool, second: Pool) -> str | None:
         try:
-            refuse_overlap(second, {"a": first})
+            refuse_overlap(second, [first])
         except RequestRefused as refusal:
             return str(refusal)
         return None
