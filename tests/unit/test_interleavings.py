@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import settings
+from attrs import evolve
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from .helpers import PluginHarness
+from macvlan_twisted.option_values import ConflictDetection
+
+from .helpers import LAN, PluginHarness
 from .interleavings import MOST_AT_ONCE, Interleavings
 
 SEEDS = st.integers(0, (1 << 32) - 1)
@@ -17,9 +20,11 @@ SEEDS = st.integers(0, (1 << 32) - 1)
 class InterleavingMachine(RuleBasedStateMachine):
     """Hypothesis draws what happens; :class:`.interleavings.Interleavings` checks what must hold."""
 
+    config = LAN
+
     def __init__(self) -> None:
         super().__init__()
-        self.host = Interleavings(PluginHarness(), Random(0))
+        self.host = Interleavings(PluginHarness(config=self.config), Random(0))
 
     @rule(number=st.integers(1, MOST_AT_ONCE), seed=SEEDS)
     def calls_come(self, number: int, seed: int) -> None:
@@ -36,6 +41,10 @@ class InterleavingMachine(RuleBasedStateMachine):
     def steps_are_refused(self, number: int, seed: int) -> None:
         self.host.random = Random(seed)
         self.host.refuse(number)
+
+    @rule(milliseconds=st.integers(1, 2000))
+    def time_passes(self, milliseconds: int) -> None:
+        self.host.plugin.clock.advance(milliseconds / 1000)
 
     @rule()
     def all_settles(self) -> None:
@@ -60,5 +69,16 @@ class InterleavingMachine(RuleBasedStateMachine):
             self.host.end_earlier_lives()
 
 
+class ProbingMachine(InterleavingMachine):
+    """With conflict detection. Nobody else is on the LAN, so it changes when things happen, not what happens."""
+
+    config = evolve(LAN, conflict_detection=ConflictDetection.ON)
+
+
+# A failing course is reported at once. To shrink it takes minutes: add Phase.shrink for that.
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+
 InterleavingTests = InterleavingMachine.TestCase
-InterleavingTests.settings = settings(max_examples=80, stateful_step_count=20)
+InterleavingTests.settings = settings(max_examples=60, stateful_step_count=20, phases=PHASES, print_blob=True)
+ProbingTests = ProbingMachine.TestCase
+ProbingTests.settings = settings(max_examples=30, stateful_step_count=20, phases=PHASES, print_blob=True)
