@@ -63,7 +63,7 @@ def benchmark_text(name: str, what: str = "") -> str:
     """
     reStructuredText; a table that the last published run lacks is a remark.
 
-    :raises KeyError: there is no such part.
+    :raises KeyError: figures of a part that the run lacks.
     """
     document = measured()
     if name == "machine":
@@ -71,9 +71,10 @@ def benchmark_text(name: str, what: str = "") -> str:
     parts = {part["part"]: part for part in document["parts"]}
     if what == "figures":
         return "\n".join(_figures(parts[name]))
-    table = {each["name"]: each for each in parts[name]["tables"]}.get(what)
-    if table is None:
+    tables = {each["name"]: each for each in parts[name]["tables"]} if name in parts else {}
+    if what not in tables:
         return "*Not measured yet.*"
+    table = tables[what]
     return "\n".join(_table(table["columns"], table["rows"], table["title"]))
 
 

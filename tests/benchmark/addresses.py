@@ -69,7 +69,7 @@ def told_of(callers: int) -> str:
 def grow(measurement: Measurement, lan: Lan, family: str, rows: list[list[Cell]]) -> None:
     """Measure one pool with few and with many addresses taken, by turns."""
     pool = POOLS[family]
-    most = measurement.number(TAKEN[-1], 100_000)
+    most = measurement.number(TAKEN[-1], 20_000)
     rates: dict[tuple[int, int], list[float]] = defaultdict(list)
     with (
         filled(lan, pool, TAKEN[0]) as none,
@@ -83,7 +83,7 @@ def grow(measurement: Measurement, lan: Lan, family: str, rows: list[list[Cell]]
             started[taken] = first_answer(plugin, seconds=120)
             rested[taken] = memory(plugin.service.pid).resident
             measurement.say(f"{family}: {taken} allocated, ready in {time.monotonic() - began:.1f} s")
-        for number in range(measurement.number(6, 2)):
+        for number in range(measurement.number(6, 1)):
             for callers in CALLERS:
                 for taken, (plugin, pool_id) in running.items():
                     timing = calls(plugin.socket, pool_id, callers, measurement.seconds / 2)

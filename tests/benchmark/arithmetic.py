@@ -3,6 +3,9 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ def spread(values: Sequence[float]) -> Spread:
         return Spread(values[0], values[0], values[0])
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return Spread(median, low, high)
+
+
+def by_turns(sides: Sequence[T], number: int) -> Sequence[T]:
+    """Return the sides in another order each time: what comes first has no advantage of it."""
+    return [*sides[number % len(sides) :], *sides[: number % len(sides)]]
 
 
 def of_pairs(ours: Sequence[float], theirs: Sequence[float]) -> Spread:

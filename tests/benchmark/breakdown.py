@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.benchmark import stopwatch
-from tests.benchmark.arithmetic import of_pairs
+from tests.benchmark.arithmetic import by_turns, of_pairs
 from tests.benchmark.engine import (
     BUILTIN,
     MANAGED,
     PLUGIN,
     PLUGIN_OFF,
     Side,
-    by_turns,
     create_networks,
     defaults,
 )
@@ -210,7 +209,7 @@ def run(measurement: Measurement) -> None:
             for side in SIDES:
                 operate(api, side, defaultdict(list))
             with tracing(engine.dockerd.pid, FILTERS) as trace:
-                for number in range(measurement.number(30, 3)):
+                for number in range(measurement.number(30, 1)):
                     for side in by_turns(SIDES, number):
                         operate(api, side, runs)
                     if number % 10 == 9:

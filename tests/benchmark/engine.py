@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.benchmark.arithmetic import of_pairs, spread
+from tests.benchmark.arithmetic import by_turns, of_pairs, spread
 from tests.benchmark.engine_api import Api, all_at_once, api_of
 from tests.benchmark.part import Cell, Measurement, Part, at_most
 from tests.lab.engine import Engine
@@ -69,11 +69,6 @@ Times = dict[tuple[str, str], list[float]]
 """Seconds, by what was done and which side."""
 
 
-def by_turns(sides: Sequence[Side], number: int) -> Sequence[Side]:
-    """Return the sides in another order each time: what comes first has no advantage of it."""
-    return [*sides[number % len(sides) :], *sides[: number % len(sides)]]
-
-
 def create_networks(api: Api, sides: Sequence[Side]) -> None:
     """Create the network of each side, and a running container that is not connected to it."""
     api.create_network(BASE, "bridge", "10.1.0.0/16", {})
@@ -101,7 +96,7 @@ def start_and_remove(api: Api, sides: Sequence[Side], number: int, times: Times)
 
 def many(measurement: Measurement, engine: Engine, sides: Sequence[Side], number: int, times: Times) -> None:
     """Start many containers at once, and remove them."""
-    count = measurement.number(AT_ONCE, 5)
+    count = measurement.number(AT_ONCE, 3)
     for side in by_turns(sides, number):
         names = [f"many-{side.name}-{each}" for each in range(count)]
         with api_of(engine.socket) as api:
@@ -125,11 +120,11 @@ def run(measurement: Measurement) -> None:
             warm: Times = defaultdict(list)
             connect_and_disconnect(api, SIDES, 0, warm)
             start_and_remove(api, SIDES, 0, warm)
-            for number in range(measurement.number(40, 5)):
+            for number in range(measurement.number(40, 2)):
                 connect_and_disconnect(api, SIDES, number, times)
                 if number % 10 == 9:
                     measurement.say(f"{number + 1} times connected and disconnected")
-            for number in range(measurement.number(25, 3)):
+            for number in range(measurement.number(25, 1)):
                 start_and_remove(api, SIDES, number, times)
                 if number % 5 == 4:
                     measurement.say(f"{number + 1} times started and removed")

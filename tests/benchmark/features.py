@@ -7,9 +7,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tests.benchmark.arithmetic import spread
+from tests.benchmark.arithmetic import by_turns, spread
 from tests.benchmark.callers import ask
-from tests.benchmark.engine import OURS, Side, by_turns
+from tests.benchmark.engine import OURS, Side
 from tests.benchmark.engine_api import api_of
 from tests.benchmark.part import Cell, Measurement, Part
 from tests.lab.dhcp_server import DhcpServer
@@ -93,8 +93,8 @@ def raw(measurement: Measurement, path: Path, sides: Sequence[Side], rows: list[
     """Measure by calls of our own."""
     networks = {side.name: RawNetwork(path, side) for side in sides}
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
-    time.sleep(2)  # what is found out ahead of need is there by then, as it is on a host that runs
-    for number in range(measurement.number(100, 10)):
+    measurement.rest(2)  # what is found out ahead of need is there by then, as it is on a host that runs
+    for number in range(measurement.number(100, 5)):
         for side in by_turns(sides, number):
             spent: list[float] = []
 
@@ -124,8 +124,8 @@ def real(measurement: Measurement, engine: Engine, sides: Sequence[Side], rows: 
     with api_of(engine.socket) as api:
         for side in sides:
             side.create(api)
-        time.sleep(2)
-        for number in range(-1, measurement.number(30, 2)):
+        measurement.rest(2)
+        for number in range(-1, measurement.number(30, 1)):
             for side in by_turns(sides, number + 1):
                 name = f"brief-{side.name}"
                 api.create_container(name, side.name)

@@ -110,11 +110,11 @@ def run(measurement: Measurement) -> None:
     rows: list[list[Cell]] = []
     with Lan() as lan, Plugin(lan, arguments=_ARGUMENTS, preloaded=False) as plugin:
         service = _Service(plugin)
-        time.sleep(2)  # what is found out ahead of need is there by then
+        measurement.rest(2)  # what is found out ahead of need is there by then
         number = measurement.number(40, 3)
         for what, frames in {"none": list[bytes](), **floods()}.items():
             with Flood(lan, "neighbour", frames, rate=RATE if frames else 0, seconds=300) as flood:
-                time.sleep(1)
+                measurement.rest(1)
                 share, found = service.share(measurement.seconds), service.latencies(number)
             cells: list[Cell] = [what, round(flood.sent), share]
             for method in CALLS[:2]:
@@ -123,7 +123,7 @@ def run(measurement: Measurement) -> None:
             cells += [spread(found[f"plain {method}"]).median for method in CALLS[:2]]
             rows.append(cells)
             measurement.say(f"{what}: {share:.1f} %, RequestAddress {cells[3]:.1f} to {cells[4]:.1f} ms")
-            time.sleep(2)
+            measurement.rest(2)
     most = max(float(row[2]) for row in rows[1:])
     measurement.figure("processor under a flood", most, "%", at_most(10))
     slowest = max(float(row[4]) for row in rows[1:])

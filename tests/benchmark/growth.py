@@ -1,100 +1,55 @@
-"""How the cost of a life grows with what there is already: endpoints, networks, and links on the host."""
+"""How the cost of a life grows with what exists already: endpoints, networks, links, and hosts on the LAN."""
 
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import count
 
 from tests.benchmark.arithmetic import of_pairs, percentile, spread
-from tests.benchmark.callers import Talk, Timing, call, converse
-from tests.benchmark.filling import endpoints, fill_endpoints, ip_batch, make_containers
+from tests.benchmark.callers import Talk, Timing, converse, until
+from tests.benchmark.crowds import CROWDS, NO_HOSTS, NOTHING, PROBED, Crowd
 from tests.benchmark.part import Cell, Measurement, Part, at_most
-from tests.benchmark.protocol import QUIET, create_network, lives, lives_a_second
 from tests.lab.lan import Lan
 from tests.lab.plugin import Plugin
 from tests.lab.requirements import missing_for_lan
 
-_numbers = count(1)
-
-
-def nothing(lan: Lan, plugin: Plugin, number: int, undo: ExitStack) -> None:
-    """Add nothing: what the others are compared with."""
-
-
-def endpoints_of_containers(lan: Lan, plugin: Plugin, number: int, undo: ExitStack) -> None:
-    """Add endpoints of an earlier life, whose links are in containers."""
-    plugin.stop()
-    there = list(endpoints(number))
-    make_containers(lan, fill_endpoints(plugin.state_dir, there), there, undo)
-    plugin.start()
-
-
-def networks_on_the_parent(lan: Lan, plugin: Plugin, number: int, undo: ExitStack) -> None:
-    """Add networks, each with a subnet of its own."""
-
-    def talk() -> Talk:
-        for each in range(number):
-            subnet = f"100.{64 + (each >> 8)}.{each & 255}"
-            data = {"AddressSpace": "LocalDefault", "Pool": f"{subnet}.0/24", "Gateway": f"{subnet}.1/24"}
-            body = {
-                "NetworkID": f"{next(_numbers):064x}",
-                "Options": {"com.docker.network.generic": {"parent": "eth1"}},
-                "IPv4Data": [data], "IPv6Data": [],
-            }  # fmt: skip
-            yield call("NetworkDriver.CreateNetwork", body)
-
-    converse(plugin.socket, [talk()])
-
-
-def links_on_the_host(lan: Lan, plugin: Plugin, number: int, undo: ExitStack) -> None:
-    """Add links of somebody else's."""
-    names = (f"other{each}" for each in range(number))
-    ip_batch(
-        *lan.enter("host"),
-        commands=(f"link add link eth1 name {name} type macvlan mode bridge" for name in names),
-    )
-
-
-@dataclass(frozen=True)
-class Crowd:
-    """So many of something are there before a life is measured."""
-
-    what: str
-    number: int
-    add: Callable[[Lan, Plugin, int, ExitStack], None]
-
-
+SHORT = 100
+"""A crowd that is larger is left out of a short run."""
 WANTED = {("links on the host", 1_000): at_most(1.1)}
-NOBODY = Crowd("nothing", 0, nothing)
-CROWDS = tuple(
-    Crowd(what, number, add)
-    for what, numbers, add in (
-        ("endpoints", (1_000, 10_000), endpoints_of_containers),
-        ("networks", (100, 1_000), networks_on_the_parent),
-        ("links on the host", (100, 1_000, 10_000), links_on_the_host),
-    )
-    for number in numbers
-)
+
+
+def lives_a_second(timing: Timing) -> float:
+    """Return how many lives fit into a second, by the time that their calls took."""
+    lives = len(timing.latencies["NetworkDriver.DeleteEndpoint"])
+    return lives / sum(map(sum, timing.latencies.values()))
+
+
+def compared_with(crowd: Crowd) -> Crowd:
+    """Return what lives beside a crowd are compared with: the same lives without it."""
+    return NO_HOSTS if crowd.setting is PROBED else NOTHING
 
 
 def run(measurement: Measurement) -> None:
-    """Measure all of them by turns, each beside a service on an empty host."""
-    crowds = (NOBODY, *(each for each in CROWDS if not measurement.short or each.number <= 100))
+    """Measure all of them by turns, each with a service and a LAN of its own."""
+    crowds = [each for each in CROWDS if not measurement.short or each.number <= SHORT]
     rates: dict[Crowd, list[float]] = defaultdict(list)
     timings: dict[Crowd, Timing] = defaultdict(Timing)
     with ExitStack() as undo:
-        running = {}
+        running: dict[Crowd, tuple[Plugin, Callable[[], Talk]]] = {}
         for crowd in crowds:
+            began = time.monotonic()
             lan = undo.enter_context(Lan())
-            plugin = running[crowd] = undo.enter_context(Plugin(lan, arguments=QUIET, preloaded=False))
-            create_network(plugin.socket)
+            plugin = undo.enter_context(Plugin(lan, arguments=crowd.setting.arguments, preloaded=False))
+            life = crowd.setting.prepare(plugin.socket)
             crowd.add(lan, plugin, crowd.number, undo)
-            lives(plugin.socket, 1, min(0.5, measurement.seconds))
-            measurement.say(f"{crowd.number:,} {crowd.what} are there")
-        for number in range(measurement.number(8, 2)):
-            for crowd, plugin in running.items():
-                timing = lives(plugin.socket, 1, measurement.seconds / 2)
+            converse(plugin.socket, [until(min(0.5, measurement.seconds), life)])
+            running[crowd] = plugin, life
+            measurement.say(
+                f"{crowd.number:,} {crowd.what} are there, after {time.monotonic() - began:.1f} s"
+            )
+        for number in range(measurement.number(8, 1)):
+            for crowd, (plugin, life) in running.items():
+                timing = converse(plugin.socket, [until(measurement.seconds / 2, life)])
                 rates[crowd].append(lives_a_second(timing))
                 timings[crowd].add(timing)
                 measurement.client.append(timing.client)
@@ -102,13 +57,13 @@ def run(measurement: Measurement) -> None:
             measurement.say(f"round {number + 1}, lives per second: {told}")
     rows: list[list[Cell]] = []
     for crowd in crowds:
-        cost = of_pairs(rates[NOBODY], rates[crowd])
+        cost = of_pairs(rates[compared_with(crowd)], rates[crowd])
         medians = [
             percentile(timings[crowd].latencies[f"NetworkDriver.{method}"], 50) * 1000
             for method in ("CreateEndpoint", "DeleteEndpoint")
         ]
         rows.append([crowd.what, crowd.number, spread(rates[crowd]).median, cost.median, *medians])
-        if crowd is not NOBODY:
+        if crowd.number:
             wanted = WANTED.get((crowd.what, crowd.number))
             measurement.figure(
                 f"relative cost of a life with {crowd.number:,} {crowd.what}", cost, "times", wanted
@@ -130,7 +85,7 @@ def run(measurement: Measurement) -> None:
 
 PART = Part(
     "growth",
-    "how the cost of a life grows with endpoints, networks and links",
+    "how the cost of a life grows with endpoints, networks, links, and hosts on the LAN",
     run,
     lambda _: missing_for_lan(),
 )

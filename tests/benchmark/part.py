@@ -81,6 +81,10 @@ class Measurement:
         """Choose how often something is done."""
         return short if self.short else long
 
+    def rest(self, seconds: float) -> None:
+        """Wait until the service has done what it does after a reply; a short run does not wait for all of it."""
+        time.sleep(seconds / 5 if self.short else seconds)
+
     def figure(self, name: str, value: float | Spread, unit: str, wanted: Wanted | None = None) -> None:
         """Report a number."""
         spread = (value.low, value.high) if isinstance(value, Spread) else None

@@ -77,7 +77,7 @@ def _pairs(axes: Any, rows: list[list[Any]], names: list[str], columns: Mapping[
             edgecolor=OUTLINE,
             linewidth=0.6,
         )
-    axes.set_xticks([place + 0.19 for place in places], names, rotation=15, ha="right")
+    axes.set_xticks([place + 0.19 for place in places], names, rotation=20, ha="right")
     axes.set_ylabel("ms")
 
 
@@ -129,58 +129,60 @@ def _pieces(table: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def _growth(tables: Tables, figures: Mapping[str, Any]) -> None:
-    _, axes = pyplot.subplots(figsize=(9, 3.2))
+    _, axes = pyplot.subplots(figsize=(9, 3.6))
     rows = tables["growth"]["rows"]
-    names = [f"{row[1]:,} {row[0]}" if row[1] else "nothing" for row in rows]
+    names = [
+        f"{row[1]:,} {row[0]}" if row[1] else row[0] if row[0] == "nothing" else f"no {row[0]}"
+        for row in rows
+    ]
     _pairs(axes, rows, names, {4: "CreateEndpoint", 5: "DeleteEndpoint"})
     axes.set_title("Median latency from one caller, by what exists already")
     axes.legend(frameon=False, loc="upper left", ncols=2)
     axes.margins(y=0.2)
 
 
+def _lines(axes: Any, lines: Mapping[str, tuple[list[Any], list[float]]], title: str, x: str, y: str) -> None:
+    """Lines from zero, by their labels."""
+    for colour, (label, (places, heights)) in zip(("#274", "#a60"), lines.items(), strict=False):
+        axes.plot(places, heights, marker="o", color=colour, label=label)
+    axes.set_ylim(bottom=0)
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
 def _addresses(tables: Tables, figures: Mapping[str, Any]) -> None:
     _, places = pyplot.subplots(1, 2, figsize=(9, 3.4))
-    for axes, column, what in zip(places, (2, 3), ("1 caller", "16 callers"), strict=True):
-        for number, family in enumerate(("/8", "/64")):
-            rows = [row for row in tables["growth"]["rows"] if row[0] == family]
-            axes.plot(
-                [f"{row[1]:,}" for row in rows],
-                [row[column] for row in rows],
-                marker="o",
-                color=("#274", "#a60")[number],
-                label=f"{family} pool",
-            )
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("allocated addresses")
-        axes.set_ylabel("calls per second")
-        axes.set_title(f"RequestAddress, ReleaseAddress, {what}")
+    rows = {
+        f"{family} pool": [row for row in tables["growth"]["rows"] if row[0] == family]
+        for family in ("/8", "/64")
+    }
+    for axes, column, callers in zip(places, (2, 3), ("1 caller", "16 callers"), strict=True):
+        lines = {
+            label: ([f"{row[1]:,}" for row in mine], [row[column] for row in mine])
+            for label, mine in rows.items()
+        }
+        title = f"RequestAddress, ReleaseAddress, {callers}"
+        _lines(axes, lines, title, "allocated addresses", "calls per second")
         axes.legend(frameon=False)
 
 
 def _startup(tables: Tables, figures: Mapping[str, Any]) -> None:
     _, (left, middle, right) = pyplot.subplots(1, 3, figsize=(9, 3.2), width_ratios=(1, 1, 2))
-    rows = tables["starts"]["rows"]
+    rows = {
+        f"links {where}": [row for row in tables["starts"]["rows"] if row[1] == where or not row[0]]
+        for where in ("on the host", "in containers")
+    }
     for axes, column, unit, title in ((left, 2, "s", "First reply"), (middle, 4, "MB", "Idle memory")):
-        for number, where in enumerate(("on the host", "in containers")):
-            mine = [row for row in rows if row[1] == where or not row[0]]
-            axes.plot(
-                [row[0] for row in mine],
-                [row[column] for row in mine],
-                marker="o",
-                color=("#274", "#a60")[number],
-                label=f"links {where}",
-            )
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("endpoints")
-        axes.set_ylabel(unit)
-        axes.set_title(title)
+        lines = {
+            label: ([row[0] for row in mine], [row[column] for row in mine]) for label, mine in rows.items()
+        }
+        _lines(axes, lines, title, "endpoints", unit)
     left.legend(frameon=False, fontsize=8, loc="lower right")
     lives = tables["lives"]["rows"]
-    right.plot([row[0] for row in lives], [row[1] for row in lives], marker="o", color="#274")
-    right.set_ylim(0, 1.25 * max(row[1] for row in lives))
-    right.set_xlabel("lives")
-    right.set_ylabel("MB")
-    right.set_title("Memory, by the number of lives")
+    lines = {"": ([row[0] for row in lives], [row[1] for row in lives])}
+    _lines(right, lines, "Memory, by the number of lives", "lives", "MB")
+    right.set_ylim(top=1.25 * max(row[1] for row in lives))
 
 
 def _engine(tables: Tables, figures: Mapping[str, Any]) -> None:

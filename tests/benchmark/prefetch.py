@@ -9,7 +9,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from tests.benchmark.arithmetic import spread
+from tests.benchmark.arithmetic import by_turns, spread
 from tests.benchmark.callers import Talk, ask, call, converse, until
 from tests.benchmark.part import Cell, Measurement, Part, at_most
 from tests.benchmark.processes import first_answer
@@ -22,6 +22,8 @@ BURST = 20
 CALLERS = (1, 8, 32)
 LATER = 0.6
 """Seconds after which addresses are to be there without a wait."""
+PAUSE = 2.0
+"""Seconds after a burst until what it used up is prefetched again."""
 FORMS = {"at once": BURST, "one after the other": 1}
 """How many callers make the requests of a burst. An engine makes those of one network one after the other."""
 _subnets = count(1)
@@ -60,12 +62,14 @@ def beginnings(measurement: Measurement, plugin: Plugin) -> None:
     """Measure how long a pool's first request waits, beside one of a pool without conflict detection."""
     times: dict[str, list[float]] = defaultdict(list)
 
-    def waits(when: str, probed: str, plain: str) -> None:
-        ask(plugin.socket, "Plugin.Activate", {})  # the first call after a pause takes longer
-        without = first(plugin.socket, plain)
-        times[when].append(first(plugin.socket, probed) - without)
+    for number in range(measurement.number(10, 1)):
 
-    for number in range(measurement.number(10, 2)):
+        def waits(when: str, probed: str, plain: str, number: int = number) -> None:
+            ask(plugin.socket, "Plugin.Activate", {})  # the first call after a pause takes longer
+            pools = {"probed": probed, "plain": plain}
+            took = {which: first(plugin.socket, pools[which]) for which in by_turns(tuple(pools), number)}
+            times[when].append(took["probed"] - took["plain"])
+
         time.sleep(0.5)  # the last pool's link is deleted by then
         with pool(plugin.socket, "off") as plain:
             with pool(plugin.socket, "on") as probed:
@@ -87,14 +91,18 @@ def bursts(measurement: Measurement, plugin: Plugin, rows: list[list[Cell]]) -> 
     """Measure two bursts in one pool, each beside one in a pool without conflict detection."""
     for form, callers in FORMS.items():
         times: dict[str, list[float]] = defaultdict(list)
-        for number in range(measurement.number(10, 2)):
+        for number in range(measurement.number(10, 1)):
             with pool(plugin.socket, "on") as probed, pool(plugin.socket, "off") as plain:
-                time.sleep(1)
+                measurement.rest(1)
+                pools = {"probed": probed, "plain": plain}
                 for which in ("first", "second"):
-                    off = burst(plugin.socket, plain, callers)
-                    times[which].append(burst(plugin.socket, probed, callers) - off)
-                    times["off"].append(off)
-                    time.sleep(2)
+                    took = {}
+                    for each in by_turns(tuple(pools), number):
+                        ask(plugin.socket, "Plugin.Activate", {})  # the first call after a pause takes longer
+                        took[each] = burst(plugin.socket, pools[each], callers)
+                    times[which].append(took["probed"] - took["plain"])
+                    times["off"].append(took["plain"])
+                    measurement.rest(PAUSE)
             measurement.say(
                 f"{form}, round {number + 1}: {times['first'][-1]:.0f} and {times['second'][-1]:.0f} ms added"
             )
@@ -120,7 +128,7 @@ def rates(measurement: Measurement, lan: Lan, plugin: Plugin) -> None:
         addresses, frames = [], []
         for number in range(measurement.number(5, 1)):
             with pool(plugin.socket, "on") as probed:
-                time.sleep(1)
+                measurement.rest(1)
                 before, began = broadcasts(lan), time.monotonic()
                 talks = [until(measurement.seconds, partial(requests, probed, 1)) for _ in range(callers)]
                 timing = converse(plugin.socket, talks)

@@ -109,7 +109,7 @@ def run(measurement: Measurement) -> None:
     with Lan() as lan, Plugin(lan, arguments=QUIET, preloaded=False) as plugin, bare() as bare_path:
         create_network(plugin.socket)
         lives(plugin.socket, 4, min(1, measurement.seconds))
-        for number in range(measurement.number(8, 2)):
+        for number in range(measurement.number(8, 1)):
             for callers in CALLERS:
                 base = floor(lan, measurement.seconds / 2)
                 timing = lives(plugin.socket, callers, measurement.seconds)

@@ -73,11 +73,11 @@ def starts(measurement: Measurement, rows: list[list[Cell]]) -> None:
     rests: dict[Stock, list[float]] = defaultdict(list)
     with ExitStack() as undo:
         services = {stock: undo.enter_context(stopped(undo.enter_context(Lan()), stock)) for stock in stocks}
-        for number in range(measurement.number(10, 3)):
+        for number in range(measurement.number(10, 1)):
             for stock, plugin in services.items():
                 times[stock].append(first_answer(plugin))
                 processor[stock].append(processor_seconds(plugin.service.pid))
-                time.sleep(2)  # it goes on to import a library in a thread
+                measurement.rest(2)  # it goes on to import a library in a thread
                 rests[stock].append(memory(plugin.service.pid).resident / 1e6)
                 plugin.stop(seconds=60)
             told = "; ".join(f"{stock}: {times[stock][-1]:.2f} s" for stock in stocks)
@@ -94,8 +94,8 @@ def starts(measurement: Measurement, rows: list[list[Cell]]) -> None:
 
 def idle(measurement: Measurement, plugin: Plugin, stock: Stock) -> None:
     """Measure an idle service."""
-    seconds = measurement.number(20, 3)
-    time.sleep(2)
+    seconds = measurement.number(20, 1)
+    measurement.rest(2)
     pid = plugin.service.pid
     before, woken, began = processor_seconds(pid), wake_ups(pid), time.monotonic()
     time.sleep(seconds)
@@ -112,7 +112,7 @@ def idle(measurement: Measurement, plugin: Plugin, stock: Stock) -> None:
 
 def many_lives(measurement: Measurement, lan: Lan) -> None:
     """Run many lives, and measure what remains."""
-    number = measurement.number(100_000, 2_000)
+    number = measurement.number(100_000, 800)
     with Plugin(lan, arguments=QUIET, preloaded=False) as plugin:
         create_network(plugin.socket)
         pid = plugin.service.pid
@@ -120,7 +120,7 @@ def many_lives(measurement: Measurement, lan: Lan) -> None:
         done, step = 0, number // 10
         warm = memory(pid).resident
         while True:
-            time.sleep(0.3)  # the last connections are closed by then
+            measurement.rest(0.3)  # the last connections are closed by then
             used = memory(pid)
             rows.append([done, used.resident / 1e6, open_files(pid)])
             if done >= number:
