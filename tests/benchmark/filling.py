@@ -136,4 +136,4 @@ def _commands(identity: StateIdentity, endpoint: Endpoint, place: str = "") -> t
 def ip_batch(*enter: str, commands: Iterable[str]) -> None:
     """Run many commands of `ip` behind the words that enter a namespace."""
     text = "".join(f"{each}\n" for each in commands)
-    run_program(*enter, "ip", "-batch", "-", stdin=text.encode(), timeout=120)
+    run_program(*enter, "ip", "-batch", "-", stdin=text.encode(), timeout=300)
