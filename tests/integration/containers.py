@@ -16,23 +16,22 @@ STATIONS = ("192.168.77.1", "192.168.77.2")
 
 def address(engine: Engine, name: str, network: str = "lan") -> str:
     """Return the IPv4 address that the engine believes a container to have."""
-    template = f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}'
-    return engine.docker("inspect", f"--format={template}", name).strip()
+    known = engine.ask("GET", f"/containers/{name}/json")
+    return str(known["NetworkSettings"]["Networks"][network]["IPAddress"])
 
 
 def endpoints(engine: Engine) -> set[str]:
     """Return the ids of all endpoints that the engine knows of running containers."""
-    running = engine.docker("ps", "--quiet", "--no-trunc").split()
-    if not running:
-        return set()
-    template = "{{range .NetworkSettings.Networks}}{{.EndpointID}} {{end}}"
-    return set(engine.docker("inspect", f"--format={template}", *running).split())
+    running = [
+        engine.ask("GET", f"/containers/{each['Id']}/json") for each in engine.ask("GET", "/containers/json")
+    ]
+    known = [endpoint for each in running for endpoint in each["NetworkSettings"]["Networks"].values()]
+    return {str(each["EndpointID"]) for each in known if each["EndpointID"]}
 
 
 def states(engine: Engine) -> dict[str, str]:
     """Return the states of all containers (running, exited ...) by their names."""
-    output = engine.docker("ps", "--all", "--format={{.Names}} {{.State}}").splitlines()
-    return dict(line.split() for line in output)
+    return {each["Names"][0][1:]: each["State"] for each in engine.ask("GET", "/containers/json?all=1")}
 
 
 def assert_all_talk(host: DockerHost, names: Sequence[str], *, network: str = "lan") -> None:

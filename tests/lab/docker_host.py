@@ -34,7 +34,7 @@ class Container:
         """Find the container's network namespace; after a restart of the container make another object."""
         self.engine = engine
         self.name = name
-        key = engine.docker("inspect", "--format={{.NetworkSettings.SandboxKey}}", name).strip()
+        key = str(engine.ask("GET", f"/containers/{name}/json")["NetworkSettings"]["SandboxKey"])
         # The engine mounts it where only its own processes see it; /var/run would lead out of there again.
         self._namespace = f"/proc/{engine.dockerd.pid}/root{key.replace('/var/run/', '/run/')}"
 
@@ -123,11 +123,11 @@ class DockerHost:
 
     def networks(self) -> set[str]:
         """Return the names of all networks, the engine's own among them."""
-        return set(self.engine.docker("network", "ls", "--format={{.Name}}").split())
+        return {str(each["Name"]) for each in self.engine.ask("GET", "/networks")}
 
     def network_id(self, name: str) -> str:
         """Return a network's id."""
-        return self.engine.docker("network", "inspect", "--format={{.Id}}", name).strip()
+        return str(self.engine.ask("GET", f"/networks/{name}")["Id"])
 
     def start(self, name: str, *words: str, network: str = "lan") -> Container:
         """Run a container that sleeps."""

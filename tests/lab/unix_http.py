@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.lab.commands import SLACK
@@ -23,12 +24,18 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def request(
-    path: Path, method: str, target: str, body: bytes = b"", *, timeout: float = 10
+    path: Path,
+    method: str,
+    target: str,
+    body: bytes = b"",
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 10,
 ) -> tuple[int, bytes]:
     """Send one request on a connection of its own, and return the status and the body of the answer."""
     connection = UnixConnection(path, timeout)
     try:
-        connection.request(method, target, body)
+        connection.request(method, target, body, headers or {})
         response = connection.getresponse()
         return response.status, response.read()
     finally:

@@ -6,7 +6,6 @@ network, in which we have no say.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,6 @@ from tests.lab.docker_host import Container, DockerHost
 from tests.lab.engine import Engine
 from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin, ShortGracePeriods
-from tests.lab.unix_http import request
 from tests.torture.invariants import read_state
 
 OURS, DOCKERS, DHCP = "ours", "dockers", "dhcp"
@@ -134,11 +132,7 @@ class WorldState:
 
     def running(self) -> set[str]:
         """Name the containers that run."""
-        return {each["Names"][0].lstrip("/") for each in self._ask("/containers/json")}
-
-    def _ask(self, target: str) -> Any:
-        """Ask the engine's API, which costs less than to run its client."""
-        return json.loads(request(self.engine.socket, "GET", target, timeout=60)[1])
+        return {each["Names"][0].lstrip("/") for each in self.engine.ask("GET", "/containers/json")}
 
     def expect_running(self, names: set[str], seconds: float) -> None:
         """Exactly these run within so many seconds, and go on to."""
@@ -194,7 +188,9 @@ class WorldState:
             self.lost.append(f"{name} has addresses {addresses}")
             return {"address": "", "mac": mac}
         address = addresses[0]
-        shown = self._ask(f"/containers/{name}/json")["NetworkSettings"]["Networks"][spec.network]
+        shown = self.engine.ask("GET", f"/containers/{name}/json")["NetworkSettings"]["Networks"][
+            spec.network
+        ]
         if spec.network != DHCP and shown["IPAddress"] != address:
             self.lost.append(f"{name} has {address}, the engine says {shown['IPAddress']}")
         if spec.chosen and spec.chosen != address:
@@ -250,7 +246,7 @@ class WorldState:
             endpoint
             for network in NETWORKS
             if network != DHCP or self.server is not None
-            for each in self._ask(f"/networks/{network}")["Containers"].values()
+            for each in self.engine.ask("GET", f"/networks/{network}")["Containers"].values()
             if (endpoint := each["EndpointID"])
         }
 
