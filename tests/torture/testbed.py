@@ -1,6 +1,7 @@
 """Hosts with foreign links and routes, on which several workers run scenarios in parallel."""
 
 import multiprocessing
+import os
 import shutil
 import tempfile
 import traceback
@@ -27,7 +28,10 @@ from tests.torture.world import Cut, World
 T = TypeVar("T")
 SHORT_SCENARIOS = 10
 WORKERS, SHORT_WORKERS = 5, 2
-"""More than processors: a try mostly waits for the kernel. In the short form other tests run as well."""
+"""More than processors: a try mostly waits for the kernel. In the short form other tests run as well.
+
+Where there is one processor, in the guest of tests/uml, it is busy already with one, and starts of others take long.
+"""
 LONGEST_TRY, LOOK_EVERY = 1800, 10  # seconds
 LOGS = Path(tempfile.gettempdir(), "macvlan-twisted-torture")
 """For the logs of tries that were not survived."""
@@ -230,7 +234,7 @@ def tried(
     context = multiprocessing.get_context("spawn")
     queue, outcomes = context.Queue(), context.Queue()
     arguments = (attempt, str(torture.seed), queue, outcomes)
-    number = SHORT_WORKERS if torture.short else WORKERS
+    number = 1 if os.cpu_count() == 1 else SHORT_WORKERS if torture.short else WORKERS
     workers = [context.Process(target=_work, args=arguments) for _ in range(min(number, len(tasks)))]
     for worker in workers:
         worker.start()

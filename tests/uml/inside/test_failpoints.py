@@ -6,7 +6,7 @@ import pytest
 
 from tests.torture.__main__ import main
 
-MINUTES = "12" if os.environ.get("MACVLAN_TWISTED_TEST_ALL") == "1" else "0.3"
+MINUTES = "12" if os.environ.get("MACVLAN_TWISTED_TEST_ALL") == "1" else "0.7"
 
 
 def test_killed_vlan_and_dummy_steps_lose_and_leave_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """VLANs that the plugin makes for networks: which, upon what, and when they go. No container is needed for that."""
 
+import os
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +11,14 @@ import pytest
 from tests.lab.commands import wait_until
 from tests.lab.engine import Engine
 from tests.lab.plugin import Plugin
-from tests.uml.inside.networks import attempt_create, create, remove, start
+from tests.uml.inside.networks import attempt_create, create, end, remove, start
 from tests.uml.inside.vlans import NIC, Host
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
 VLAN = f"{NIC}.20"
-TRIES = 40
-"""How often two calls are made to meet, each time a millisecond later in the life of the first one."""
+MEETINGS = range(0, 40, 1 if os.environ.get("MACVLAN_TWISTED_TEST_ALL") == "1" else 3)
+"""How many milliseconds after the first of two calls the second one comes, in one try after the other."""
 
 
 @pytest.mark.parametrize("options", [(f"parent={VLAN}",), (f"parent={NIC}", "vlan_id=20")])
@@ -145,7 +146,7 @@ def test_vlan_lost_meanwhile_is_recreated_at_start(engine: Engine, host: Host, p
 def test_vlan_returns_with_its_nic(engine: Engine, host: Host, plugin: Plugin) -> None:
     """At once by the event, with our link upon it, the host's address and the routes to containers."""
     parent = f"{VLAN}.30"
-    create(engine, "n30", 30, f"parent={parent}", "host_access=true", "--aux-address=host=10.30.0.99")
+    create(engine, "n30", 30, f"parent={parent}", "host_access=true", host_address="10.30.0.99")
     start(engine, "one", "n30", "10.30.0.11")
     before = host.extra
     assert before > {VLAN, parent}
@@ -160,7 +161,7 @@ def test_vlan_returns_with_its_nic(engine: Engine, host: Host, plugin: Plugin) -
         wait_until(lambda: routes_to_containers(host) == ["10.30.0.11"], 60, "the route")
     engine.docker("restart", "--time=0", "one")
     assert host.lan.ping("host", "10.30.0.11")
-    engine.docker("rm", "-f", "one")
+    end(engine, "one")
     remove(engine, "n30")
     assert not host.extra
 
@@ -178,7 +179,7 @@ def test_service_starts_without_the_nic_below_a_vlan(engine: Engine, host: Host,
     host.lan.plug("host", NIC)
     wait_until(lambda: VLAN in host.extra, 60, "the VLAN")
     engine.docker("start", "one")
-    engine.docker("rm", "-f", "one")
+    end(engine, "one")
     remove(engine, "n20")
     assert not host.extra
 
@@ -197,7 +198,7 @@ def test_vlan_follows_the_nics_name(engine: Engine, host: Host, plugin: Plugin) 
         engine.docker("restart", "--time=0", "one")
         assert host.vlan(VLAN) == ("802.1Q", 20, NIC)
     finally:
-        engine.docker("rm", "-f", "one")
+        end(engine, "one")
         host.ip("link", "delete", NIC)
         host.ip("link", "set", "lan0", "down")
         host.ip("link", "set", "lan0", "name", NIC)
@@ -209,7 +210,7 @@ def test_vlan_follows_the_nics_name(engine: Engine, host: Host, plugin: Plugin) 
 
 def test_nic_taken_down_below_a_vlan_stays_down(host: Host, engine: Engine) -> None:
     """It is somebody's wish; when it is up again, so is the VLAN, with the host's routes."""
-    create(engine, "n20", 20, f"parent={VLAN}", "host_access=true", "--aux-address=host=10.20.0.99")
+    create(engine, "n20", 20, f"parent={VLAN}", "host_access=true", host_address="10.20.0.99")
     start(engine, "one", "n20", "10.20.0.11")
     host.ip("link", "set", NIC, "down")
     time.sleep(1)
@@ -218,14 +219,14 @@ def test_nic_taken_down_below_a_vlan_stays_down(host: Host, engine: Engine) -> N
     wait_until(lambda: routes_to_containers(host) == ["10.20.0.11"], 60, "the route")
     assert host.is_up(VLAN)
     assert host.lan.ping("host", "10.20.0.11")
-    engine.docker("rm", "-f", "one")
+    end(engine, "one")
     remove(engine, "n20")
     assert not host.extra
 
 
 def test_removed_dummy_link_is_recreated(engine: Engine, host: Host) -> None:
     """Containers on it have lost their links; those that start find the same LAN."""
-    create(engine, "inside", 40, "--internal")
+    create(engine, "inside", 40, internal=True)
     (name,) = host.extra
     host.ip("link", "delete", name)
     wait_until(lambda: host.extra == {name}, 60, "the dummy link")
@@ -313,18 +314,18 @@ def test_vlan_stays_while_another_network_is_created_on_it(host: Host, plugin: P
     old = network_on(VLAN)
     call("CreateNetwork", **old)
     with ThreadPoolExecutor(2) as threads:
-        for attempt in range(TRIES):
+        for later in MEETINGS:
             new = network_on(VLAN)
             endpoint = {"NetworkID": old["NetworkID"], "EndpointID": secrets.token_hex(32)}
             call("CreateEndpoint", **endpoint, Interface={"Address": "10.20.0.5/24"}, Options={})
             retired = threads.submit(retire, old, endpoint)
-            time.sleep(attempt / 1000)
+            time.sleep(later / 1000)
             made = threads.submit(call, "CreateNetwork", **new)
             retired.result()
             made.result()
             # Our own link is there once an endpoint's address was looked for, and goes with the VLAN at the latest.
             remaining = {name for name in host.extra if not name.startswith("mvh")}
-            assert remaining == {VLAN}, f"after try {attempt}"
+            assert remaining == {VLAN}, f"{later} ms later"
             old = new
     call("DeleteNetwork", **old)
     assert not host.extra

@@ -2,7 +2,7 @@
 
 from tests.lab.engine import Engine
 from tests.lab.plugin import Plugin
-from tests.uml.inside.networks import create, reaches, remove, start
+from tests.uml.inside.networks import create, end, reaches, remove, start
 from tests.uml.inside.vlans import NIC, Host, station, tags_of
 
 
@@ -17,7 +17,7 @@ def test_vlan_containers_reach_a_tagged_neighbour_tagged(engine: Engine, host: H
         assert [tags_of(line) for line in heard] == [[20], [20]]
     assert host.lan.ping("neighbour", "10.20.0.12")
     assert reaches(engine, "one", "10.20.0.12")
-    engine.docker("rm", "-f", "one", "two")
+    end(engine, "one", "two")
     remove(engine, "n20")
     assert not host.extra
 
@@ -32,6 +32,6 @@ def test_nested_vlan_frames_carry_both_tags(engine: Engine, host: Host, plugin: 
     with host.lan.capture("neighbour", f"ether src {mac}", count=2) as heard:
         assert reaches(engine, "deep", neighbour)
         assert [tags_of(line) for line in heard] == [[21, 30], [21, 30]]
-    engine.docker("rm", "-f", "deep")
+    end(engine, "deep")
     remove(engine, "n21")
     assert not host.extra
