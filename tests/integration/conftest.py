@@ -21,6 +21,7 @@ from zlib import crc32
 
 import pytest
 
+from tests.integration.kept_engines import KeptEngines
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
@@ -102,14 +103,27 @@ def usable_engine_version(engine_version: str) -> str:
     return engine_version
 
 
+@pytest.fixture(scope="session")
+def kept_engines() -> Iterator[KeptEngines]:
+    """Keep engines from module to module."""
+    with KeptEngines() as kept:
+        yield kept
+
+
 @pytest.fixture(scope="module")
-def lasting_engine(request: pytest.FixtureRequest, usable_engine_version: str) -> Iterator[Engine]:
-    """Run an engine, on a LAN of its own, for all tests of a module."""
+def lasting_engine(
+    request: pytest.FixtureRequest, kept_engines: KeptEngines, usable_engine_version: str
+) -> Iterator[Engine]:
+    """Give an engine, on a LAN of its own, to all tests of a module.
+
+    Other modules with the same order had it before, unless one of their tests failed.
+    """
     addresses = getattr(request.module, "ADDRESSES", None)
-    nics = getattr(request.module, "NICS", 1)
-    with Lan(addresses, nics=nics) as lan, Engine(lan, usable_engine_version) as engine:
-        engine.load_busybox()
-        yield engine
+    order = (usable_engine_version, addresses, getattr(request.module, "NICS", 1))
+    failed = request.session.testsfailed
+    yield kept_engines.engine(order)
+    if request.session.testsfailed > failed:
+        kept_engines.discard(order)
 
 
 @pytest.fixture
