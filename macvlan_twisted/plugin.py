@@ -162,6 +162,7 @@ class Plugin:
 
     def stop_conflict_detection(self) -> None:
         self.prefetch.stop()
+        self.on_lan.stop()
         self.conflicts.close()
 
     def methods(self) -> dict[str, Method]:
@@ -242,7 +243,12 @@ def build(
     )
     host_routes = HostRoutes(host_links, routes, conflicts)
     announcer = Announcer(sockets, clock)
-    on_lan = LanAddresses(registry, conflicts, announcer, AddressPrediction(conflicts, registry))
+    on_lan = LanAddresses(
+        registry,
+        conflicts,
+        announcer,
+        AddressPrediction(conflicts, registry, _longest_probe(config.probe_timeout), clock),
+    )
     host_access = HostAccess(registry, links, host_routes)
     sandboxes = ContainerSandboxes(platform.sandboxes, platform.run, engine)
     endpoint_locks = KeyedLock()

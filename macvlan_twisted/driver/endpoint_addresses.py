@@ -100,14 +100,15 @@ class LanAddresses:
         for address in endpoint.addresses:
             if not self._is_held(address, network, forgotten):
                 continue
-            await refuse_used_by_others(
-                self._conflicts,
-                network,
-                address,
-                "address",
-                _RESERVE,
-                checks_later=True,
-            )
+            with self._prediction.requested(network, address):
+                await refuse_used_by_others(
+                    self._conflicts,
+                    network,
+                    address,
+                    "address",
+                    _RESERVE,
+                    checks_later=True,
+                )
 
     def refuse_noticed(self, endpoint: Endpoint, network: Network, forgotten: Endpoint | None) -> None:
         """
@@ -130,11 +131,9 @@ class LanAddresses:
             and (forgotten is None or address not in forgotten.addresses)
         )
 
-    def activate(self, endpoint: Endpoint, network: Network) -> None:
+    def activate(self, endpoint: Endpoint) -> None:
         """The endpoint has its link: from now on conflicts over its addresses are reported."""
         self._watch(endpoint)
-        for address in endpoint.addresses:
-            self._prediction.assigned(network, address)
 
     def _watch(self, endpoint: Endpoint) -> None:
         network = self._registry.networks.get(endpoint.network_id)
@@ -181,7 +180,7 @@ class LanAddresses:
             self._announcer.stop(endpoint.parent, address)
             self._conflicts.unassign(endpoint.parent, address, link_removed)
             if network is not None:
-                self._prediction.unassigned(network, address)
+                self._prediction.released(network, address)
 
     def is_assigned(self, endpoint: Endpoint) -> bool:
         """Whether the endpoint was created with its addresses, and has them still."""
@@ -202,6 +201,10 @@ class LanAddresses:
         """The MAC of another host that uses one of the endpoint's addresses; ``None`` if none was seen."""
         found = [self._conflicts.table.contested_by(endpoint.parent, each) for each in endpoint.addresses]
         return next((each for each in found if each is not None), None)
+
+    def stop(self) -> None:
+        """Leave no delayed call behind."""
+        self._prediction.stop()
 
     def forget_network(self, network: Network) -> None:
         self._prediction.forget(network)
@@ -307,7 +310,7 @@ class EndpointAddresses:
 
     def activate(self, endpoint: Endpoint, network: Network) -> None:
         """The endpoint is created: from now on its addresses are its own, whatever other hosts claim."""
-        self.on_lan.activate(endpoint, network)
+        self.on_lan.activate(endpoint)
         self._owners.endpoint_created(
             endpoint.network_id,
             [

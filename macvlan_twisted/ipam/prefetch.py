@@ -11,19 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from itertools import islice
-from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
+from ..demand import MAX_READY, MOST_AT_ONCE, Demand, burst_target, ready_target
 from ..errors import RequestRefused
 from ..lan.address_probe import Evidence, Free, Inconclusive, InUse, Verdict
 from ..lan.conflicts import Conflicts, Holder
 from ..option_values import ConflictDetection
 from .allocator import AddressSearch, AddressSet
-from .demand import MAX_READY, MOST_AT_ONCE, Demand, burst_target, ready_target
 from .pool import Pool, pool_released_error
 
 _log = Logger(namespace="macvlan_twisted.ipam")
@@ -51,8 +50,6 @@ class AddressPrefetch:
     count_free: Callable[[], int]
     """How many addresses of the range are neither allocated nor set aside."""
     demand: Demand
-    clock: Any
-    """``IReactorTime``"""
     ready: list[int] = field(factory=list)
     """Verified as free, in the order in which they were chosen."""
     probing: set[int] = field(factory=set)
@@ -75,8 +72,6 @@ class AddressPrefetch:
     waiting: list[Deferred[None]] = field(factory=list)
     callers: int = 0
     """How many requests for an address are in progress."""
-    shrinking: Any = None
-    """The delayed call of :meth:`_shrink`, while more is ready than without demand."""
     closed: bool = False
 
     async def next(self, pool: Pool, checks_later: bool) -> IPAddress | None:
@@ -113,9 +108,7 @@ class AddressPrefetch:
 
     def stop(self) -> None:
         """Leave no delayed call behind."""
-        if self.shrinking is not None:
-            self.shrinking.cancel()
-            self.shrinking = None
+        self.demand.stop()
 
     def close(self) -> None:
         self.closed = True
@@ -322,16 +315,15 @@ class AddressPrefetch:
     def _target(self) -> int:
         """How many addresses to keep ready."""
         free = self.count_free() + len(self.ready) + len(self.probing)
-        return burst_target(self.pool.span, self.demand.most(), free)
+        return burst_target(self.pool.span.size, self.demand.most(), free)
 
     def _shrink_later(self) -> None:
         """While more is ready than without demand, look again when the demand falls."""
-        if self.shrinking is None and len(self.ready) > ready_target(self.pool.span):
-            self.shrinking = self.clock.callLater(self.demand.falls_in(), self._shrink)
+        if len(self.ready) > ready_target(self.pool.span.size):
+            self.demand.when_less(self._shrink)
 
     def _shrink(self) -> None:
         """Put back what is ready beyond the demand."""
-        self.shrinking = None
         target = self._target()
         for number in self.ready[target:]:
             self._put_back_ready(number)

@@ -9,11 +9,11 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..config import Config
+from ..demand import Demand
 from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Holder, Inconclusive, InUse, Verdict
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import AddressSearch, count_excluded, excluded_spans, next_free, usable_span
-from .demand import Demand
 from .pool import Pool, pool_released_error
 from .pool_registry import PoolRegistry
 from .prefetch import AddressPrefetch, inconclusive_error
@@ -201,7 +201,6 @@ class AddressSelection:
                 self._prefetches.values(),
                 lambda: self._count_free(pool),
                 Demand(self._probe_seconds, self._clock),
-                self._clock,
             )
             for address in self._conflicts.table.quarantined(pool.lan_parent):
                 prefetch.quarantine(address)

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from tests.integration.containers import AT_ONCE, OUR_IPAM, address
+from tests.integration.containers import AT_ONCE, OUR_IPAM, RANGE, address
 from tests.integration.raw_hosts import RawHost, at_once, consecutive
 from tests.lab.docker_host import DockerHost
 from tests.lab.lan import Lan
@@ -71,13 +71,33 @@ def asked_for(lines: Iterable[str]) -> Counter[str]:
 @pytest.mark.plugin_arguments("--probe-timeout", str(WAIT))
 def test_containers_find_their_addresses_probed(docker_host: DockerHost) -> None:
     """The network's first ones, those of a second burst of containers, and those after a restart of the service."""
-    engine, lan = docker_host.engine, docker_host.lan
+    lan = docker_host.lan
     with lan.capture("neighbour", PROBES, count=3 * HELD, seconds=WAIT + 5) as capture:
         docker_host.create("lan", *OUR_IPAM)
         probed = asked_for(capture)
     assert probed == dict.fromkeys(consecutive("192.168.77.128", HELD), 3)
 
-    bursts = [[f"{burst}-{number}" for number in range(BURST)] for burst in ("first", "second")]
+    second = second_burst_is_probed_ahead(docker_host, BURST)
+
+    docker_host.plugin.stop()
+    with lan.capture("neighbour", PROBES, count=3 * HELD, seconds=WAIT + 5) as capture:
+        docker_host.plugin.start()
+        probed = asked_for(capture)
+    assert len(probed) == HELD
+    assert not second & set(probed)
+
+
+@pytest.mark.engines("28.5")
+@pytest.mark.plugin_arguments("--probe-timeout", str(WAIT))
+def test_addresses_of_dockers_own_ipam_are_predicted(docker_host: DockerHost) -> None:
+    docker_host.create("lan", *RANGE)
+    second_burst_is_probed_ahead(docker_host, BURST // 2)
+
+
+def second_burst_is_probed_ahead(docker_host: DockerHost, number: int) -> set[str]:
+    """Start so many containers at once, and as many again, which do not wait; return the addresses of the second ones."""
+    engine, lan = docker_host.engine, docker_host.lan
+    bursts = [[f"{burst}-{each}" for each in range(number)] for burst in ("first", "second")]
     for name in bursts[0] + bursts[1]:
         words = ("--network=lan", f"--name={name}", AT_ONCE, "busybox", "sleep", "600")
         engine.docker("create", *words)
@@ -88,10 +108,4 @@ def test_containers_find_their_addresses_probed(docker_host: DockerHost) -> None
         probed = asked_for(capture.lines())
     second = {address(engine, name) for name in bursts[1]}
     assert {each: probed[each] for each in second} == dict.fromkeys(second, 1), "more than the last look"
-
-    docker_host.plugin.stop()
-    with lan.capture("neighbour", PROBES, count=3 * HELD, seconds=WAIT + 5) as capture:
-        docker_host.plugin.start()
-        probed = asked_for(capture)
-    assert len(probed) == HELD
-    assert not second & set(probed)
+    return second

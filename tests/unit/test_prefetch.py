@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import parse_address, parse_network
+from macvlan_twisted.demand import MAX_READY, ready_target
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.allocator import usable_span
-from macvlan_twisted.ipam.demand import MAX_READY, ready_target
 
 from .conflict_cases import NEIGHBOUR, POOL, ConflictTestCase, tens
 
@@ -82,7 +82,7 @@ class PrefetchTests(ConflictTestCase):
 
     def test_small_pool_is_never_prefetched_completely(self) -> None:
         sizes = {
-            prefix: ready_target(usable_span(parse_network(prefix)))
+            prefix: ready_target(usable_span(parse_network(prefix)).size)
             for prefix in ("10.0.0.0/31", "10.0.0.0/29", "10.0.0.0/26", "10.0.0.0/25", "fd00::/64")
         }
         self.assertEqual(list(sizes.values()), [1, 1, 4, 7, MAX_READY])

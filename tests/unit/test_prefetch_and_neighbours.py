@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from twisted.python.failure import Failure
 
 from macvlan_twisted.addresses import IPAddress, parse_address, parse_interface, parse_network
+from macvlan_twisted.demand import MAX_READY
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam.allocator import MAX_CONFLICTS_IN_A_ROW, SAME_MAC_IN_A_ROW
-from macvlan_twisted.ipam.demand import MAX_READY
 from macvlan_twisted.ipam.requests import RequestAddress, RequestPool
 from macvlan_twisted.lan.address_monitor import FRESH, LISTENED
 from macvlan_twisted.lan.arp_nd import Probe, announcement_frames, answer_frame, decode

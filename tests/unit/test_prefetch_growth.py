@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from macvlan_twisted.addresses import parse_network
+from macvlan_twisted.demand import MAX_READY, MOST_AT_ONCE, REMEMBERED, Demand, burst_target
 from macvlan_twisted.ipam.allocator import usable_span
-from macvlan_twisted.ipam.demand import MAX_READY, MOST_AT_ONCE, REMEMBERED, Demand, burst_target
 from macvlan_twisted.ipam.prefetch_queue import POOLS_AT_ONCE, SOON
 from macvlan_twisted.lan.address_monitor import LAST_LOOK
 from macvlan_twisted.lan.arp_nd import Probe, decode
@@ -72,7 +72,7 @@ class DemandTests(SynchronousTestCase):
 
     def test_small_or_crowded_pool_is_not_hoarded(self) -> None:
         targets = {
-            prefix: burst_target(usable_span(parse_network(prefix)), 50, free)
+            prefix: burst_target(usable_span(parse_network(prefix)).size, 50, free)
             for prefix, free in (
                 ("10.0.0.0/29", 6),
                 ("10.0.0.0/26", 62),
@@ -82,7 +82,7 @@ class DemandTests(SynchronousTestCase):
             )
         }
         self.assertEqual(list(targets.values()), [1, 15, 30, 50])
-        self.assertEqual(burst_target(usable_span(parse_network("fd00::/64")), 1000, 2**64), MOST_AT_ONCE)
+        self.assertEqual(burst_target(2**64, 1000, 2**64), MOST_AT_ONCE)
 
 
 class BurstTests(ConflictTestCase):

@@ -1,19 +1,22 @@
-"""How many addresses are prefetched: a few, and after a burst of requests as many as came at once."""
+"""
+How many addresses are probed ahead: a few, and after a burst of requests as many as came at once.
+
+Address management holds those that it will hand out (:mod:`~macvlan_twisted.ipam.prefetch`), the network driver those that the
+engine will (:mod:`~macvlan_twisted.driver.address_prediction`).
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-from .allocator import Span
 
 MAX_READY = 8
 _FEW_READY = 4
 """Enough for an engine, which starts one container after the other."""
 MOST_AT_ONCE = 64
-"""Limit of parallel probes, and of the addresses that are prefetched after a burst."""
+"""Limit of parallel probes, and of the addresses that are held after a burst."""
 REMEMBERED = 600.0
 """Seconds for which a burst is remembered."""
 _WINDOW = 2.0
@@ -23,21 +26,23 @@ one did; the next one may be a little denser.
 """
 
 
-def ready_target(span: Span) -> int:
+def ready_target(size: int) -> int:
     """
-    How many addresses to prefetch: 4 to 8, and fewer in a small pool, because another host may allocate from the same
-    subnet.
+    How many addresses to hold: 4 to 8, and fewer in a small range, because another host may allocate from the same subnet.
+
+    :param size: how many addresses the range has.
     """
-    return max(1, min(_FEW_READY, span.size // 4), min(MAX_READY, span.size // 16))
+    return max(1, min(_FEW_READY, size // 4), min(MAX_READY, size // 16))
 
 
-def burst_target(span: Span, demand: int, free: int) -> int:
+def burst_target(size: int, demand: int, free: int) -> int:
     """
-    How many addresses to prefetch after a burst: as many as were requested, within limits that leave other hosts their share.
+    How many addresses to hold after a burst: as many as were requested, within limits that leave other hosts their share.
 
-    :param demand: the most requests at once. :param free: how many addresses are not allocated.
+    :param size: how many addresses the range has. :param demand: the most requests at once.
+    :param free: how many of the addresses are not allocated.
     """
-    return max(ready_target(span), min(demand, MOST_AT_ONCE, span.size // 4, free // 2))
+    return max(ready_target(size), min(demand, MOST_AT_ONCE, size // 4, free // 2))
 
 
 class Demand:
@@ -59,6 +64,8 @@ class Demand:
         self._waiting = 0
         self._waiting_since = 0.0
         self._waited = 0.0
+        self._falling: Any = None
+        """The delayed call of :meth:`when_less`."""
 
     def note(self) -> None:
         """A request comes."""
@@ -94,3 +101,19 @@ class Demand:
     def falls_in(self) -> float:
         """Seconds until :meth:`most` may be less, if no request comes."""
         return max(0.0, self._bursts[0][0] + REMEMBERED - self._clock.seconds()) if self._bursts else 0.0
+
+    def when_less(self, shrink: Callable[[], None]) -> None:
+        """Call *shrink* once, when :meth:`most` may be less. Does nothing if such a call is pending."""
+
+        def fall() -> None:
+            self._falling = None
+            shrink()
+
+        if self._falling is None:
+            self._falling = self._clock.callLater(self.falls_in(), fall)
+
+    def stop(self) -> None:
+        """Leave no delayed call behind."""
+        if self._falling is not None:
+            self._falling.cancel()
+            self._falling = None
