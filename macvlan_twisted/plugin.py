@@ -186,6 +186,7 @@ class Platform:
     :param run: runs a function in a thread that may block.
     :param run_deletion: the same in a thread of its own, for the removal of retired links.
     :param make_socket: makes the packet socket on a parent.
+    :param processor_time: how long the calling thread has kept a processor busy, in seconds.
     """
 
     run: RunInThread
@@ -193,6 +194,7 @@ class Platform:
     make_socket: SocketFactory
     sandboxes: Sandboxes
     engine: Engine
+    processor_time: Callable[[], float] = time.thread_time
 
 
 def build(
@@ -227,6 +229,7 @@ def build(
         records.link_group,
         registry.owns,
         clock,
+        platform.processor_time,
     )
     parent_status = ParentStatus(clock.seconds)
     routes = ContainerRoutes(links, registry.host_links)

@@ -143,7 +143,10 @@ class NetworkSetup:
             await self._host_addresses.disable(network)
         except (LinkError, StateError) as failure:
             failures.append(str(failure))
-        return failures + await self._parents.release(network)
+        failures += await self._parents.release(network)
+        # Whoever removes the network expects that none of its links is left.
+        await self._macvlan_links.deletions_finished()
+        return failures
 
 
 class Networks:

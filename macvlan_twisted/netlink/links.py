@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from time import thread_time
 from typing import Any
 
 from twisted.logger import Logger
@@ -28,6 +29,7 @@ class Links:
     :param group: the group of our links in use; the groups that follow it are for retired ones.
     :param is_ours: whether this instance made a link.
     :param clock: ``IReactorTime``
+    :param processor_time: how long the calling thread has kept a processor busy, in seconds.
     """
 
     def __init__(
@@ -38,12 +40,13 @@ class Links:
         group: int,
         is_ours: Callable[[Marked], bool],
         clock: Any,
+        processor_time: Callable[[], float] = thread_time,
     ) -> None:
         self._kernel = kernel
         self._run = run
         self.group = group
         self.is_ours = is_ours
-        self._batches = BatchDelete(kernel, run, run_deletion, group + 1, is_ours, clock)
+        self._batches = BatchDelete(kernel, run, run_deletion, group + 1, is_ours, clock, processor_time)
 
     async def prepare(self) -> None:
         """Do what the first change would have to do."""

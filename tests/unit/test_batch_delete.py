@@ -24,6 +24,13 @@ class WatchedKernel(FakeKernel):
     def __init__(self) -> None:
         super().__init__([nic("eth0", 2)])
         self.batches: list[tuple[int, int]] = []
+        self.processor_time = 0.0
+        self.listing_takes = 0.0
+        """Seconds of processor time."""
+
+    def members_of_group(self, group: int) -> list[LinkFacts]:
+        self.processor_time += self.listing_takes
+        return super().members_of_group(group)
 
     def delete_group(self, group: int) -> None:
         self.batches.append((group, len(self.members_of_group(group))))
@@ -36,7 +43,13 @@ class BatchDeleteTestCase(SynchronousTestCase):
         self.steps = Steps()
         self.clock = Clock()
         self.batch_delete = BatchDelete(
-            self.kernel, self.steps, self.steps, FIRST_GROUP, lambda link: link.alias == "ours", self.clock
+            self.kernel,
+            self.steps,
+            self.steps,
+            FIRST_GROUP,
+            lambda link: link.alias == "ours",
+            self.clock,
+            lambda: self.kernel.processor_time,
         )
 
     def make(self, *names: str, alias: str = "ours") -> None:
@@ -79,12 +92,18 @@ class RetireTests(BatchDeleteTestCase):
         """A deletion takes 16 ms; with a single netlink thread the next CreateEndpoint would wait for it."""
         calls, deletions = Steps(), Steps()
         batch_delete = BatchDelete(
-            self.kernel, calls, deletions, FIRST_GROUP, lambda link: link.alias == "ours", self.clock
+            self.kernel,
+            calls,
+            deletions,
+            FIRST_GROUP,
+            lambda link: link.alias == "ours",
+            self.clock,
+            lambda: 0.0,
         )
         self.make("a")
         self.successResultOf(ensureDeferred(batch_delete.retire("a")))
         self.assertEqual(calls.taken, ["set_group"])
-        self.assertEqual(deletions.taken, ["members_of_group", "delete_group"])
+        self.assertEqual(deletions.taken, ["_list_members", "delete_group"])
 
     def test_refused_retirement_does_not_stop_later_ones(self) -> None:
         self.make("a", "b")
@@ -96,16 +115,27 @@ class RetireTests(BatchDeleteTestCase):
         self.successResultOf(self.deletions_finished())
 
 
-class PauseTests(BatchDeleteTestCase):
-    """A host with many links: listing them takes half a second."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.make("a", "b", "c")
-        self.steps.hold.add("members_of_group")
+class BusyMachineTests(BatchDeleteTestCase):
+    def test_no_pause_because_the_thread_waited_for_a_processor(self) -> None:
+        self.make("a", "b")
+        self.steps.hold.add("_list_members")
         self.retire("a")
         self.clock.advance(0.5)
         self.steps.let_all_go()
+        self.retire("b")
+        self.assertEqual(self.names(), set())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class PauseTests(BatchDeleteTestCase):
+    """A host with so many links that listing them keeps a processor busy for half a second."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.kernel.listing_takes = 0.5
+        self.make("a", "b", "c")
+        self.retire("a")
+        self.kernel.listing_takes = 0.0
         self.assertEqual(self.names(), {"b", "c"})
 
     def test_links_retired_in_the_pause_share_a_batch(self) -> None:
@@ -204,12 +234,34 @@ class WaitingTests(BatchDeleteTestCase):
         self.successResultOf(waiting)
         self.assertEqual(self.names(), set())
 
-    def test_deletions_finished_despite_kernel_errors(self) -> None:
-        self.make("a")
-        self.steps.hold.add("members_of_group")
+    def test_later_links_are_not_waited_for(self) -> None:
+        """Where containers come and go all the time, there is always a batch to be deleted."""
+        self.make("a", "b")
+        self.steps.hold.add("delete_group")
         self.retire("a")
         waiting = self.deletions_finished()
-        self.steps.refuse["members_of_group"] = errno.EIO
+        self.retire("b")
+        self.steps.let_go("delete_group")
+        self.successResultOf(waiting)
+        self.assertEqual(self.names(), {"b"})
+        self.steps.let_all_go()
+
+    def test_link_that_is_being_retired_is_waited_for(self) -> None:
+        self.make("a")
+        self.steps.hold.add("set_group")
+        self.retire("a")
+        waiting = self.deletions_finished()
+        self.assertNoResult(waiting)
+        self.steps.let_all_go()
+        self.successResultOf(waiting)
+        self.assertEqual(self.names(), set())
+
+    def test_deletions_finished_despite_kernel_errors(self) -> None:
+        self.make("a")
+        self.steps.hold.add("_list_members")
+        self.retire("a")
+        waiting = self.deletions_finished()
+        self.steps.refuse["_list_members"] = errno.EIO
         self.steps.held[0].done.errback(LinkError("refused", errno.EIO))
         self.successResultOf(waiting)
         self.flushLoggedErrors(LinkError)
@@ -224,7 +276,7 @@ class ForeignLinkTests(BatchDeleteTestCase):
     def test_foreign_link_in_the_group_is_never_deleted(self) -> None:
         self.make("a", "b")
         self.make("theirs", alias="theirs")
-        self.steps.hold.add("members_of_group")
+        self.steps.hold.add("_list_members")
         self.retire("a")
         a = self.kernel.find("a")
         assert a is not None
@@ -253,9 +305,9 @@ class ForeignLinkTests(BatchDeleteTestCase):
     def test_undeletable_link_does_not_keep_the_others(self) -> None:
         self.make("a", "b")
         self.steps.refuse.update(delete_group=errno.EOPNOTSUPP)
-        self.steps.hold.update(("members_of_group", "delete"))
+        self.steps.hold.update(("_list_members", "delete"))
         self.retire("a")
-        self.steps.let_go("members_of_group")
+        self.steps.let_go("_list_members")
         step = self.steps.held.pop()
         self.retire("b")
         self.steps.hold.clear()
@@ -292,7 +344,7 @@ class AdoptionTests(BatchDeleteTestCase):
 class FailingKernelTests(BatchDeleteTestCase):
     def test_links_are_deleted_although_listing_fails(self) -> None:
         self.make("a", "b", "c")
-        self.steps.refuse["members_of_group"] = errno.ENOBUFS
+        self.steps.refuse["_list_members"] = errno.ENOBUFS
         for name in ("a", "b"):
             self.successResultOf(self.retire(name))
         self.successResultOf(self.deletions_finished())

@@ -162,15 +162,26 @@ class NetworkRaceTests(RaceTestCase):
         self.assertIsInstance(second, MacvlanError)
         self.assertEqual(list(self.plugin.registry.networks), [NETWORK])
 
+    def test_no_link_is_left_when_a_removed_network_is_reported(self) -> None:
+        self.plugin.create_network()
+        self.plugin.create_endpoint()
+        self.hold("delete_group")
+        self.plugin.delete_endpoint()
+        removal = self.plugin.begin_delete_network()
+        self.assertNoResult(removal)
+        self.plugin.steps.let_go("delete_group")
+        self.successResultOf(removal)
+        self.assertNotIn(endpoint_link_name(ENDPOINT), self.plugin.link_names())
+
     def test_passthru_waits_until_retired_links_are_deleted(self) -> None:
         self.plugin.create_network()
         self.plugin.create_endpoint()
         self.hold("delete_group")
-        self.plugin.delete_network()
+        removal = self.plugin.begin_delete_network()
         creation = self.plugin.begin_create_network(OTHER_NETWORK, mode="passthru")
         self.assertNoResult(creation)
         self.assertIn(endpoint_link_name(ENDPOINT), self.plugin.link_names())
-        self.assertEqual(self.finish(creation), [None])
+        self.assertEqual(self.finish(removal, creation), [None, None])
 
     def test_failed_network_creation_removes_its_endpoints(self) -> None:
         self.hold("save")
@@ -228,7 +239,7 @@ class HalfDoneTests(RaceTestCase):
 
     def test_creation_repeated_after_a_failed_removal_has_a_link(self) -> None:
         self.plugin.create_endpoint()
-        self.hold("members_of_group")
+        self.hold("_list_members")
         self.plugin.records.failing = True
         removal = self.plugin.begin_delete_endpoint()
         creation = self.plugin.begin_create_endpoint()
