@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -133,12 +133,19 @@ class LinkEvents:
                 self._lost = True
                 self._addresses_changed()
                 continue
-            if any(kind in (RTM_NEWADDR, RTM_DELADDR) for kind, *_ in messages_in(packet)):
-                self._addresses_changed()
-            for kind, index, flags, name in _links_in(packet):
-                self._handle(kind, index, flags, name)
+            for kind, _, _, start, end in messages_in(packet):
+                if kind in (RTM_NEWADDR, RTM_DELADDR):
+                    self._addresses_changed()
+                elif kind in (RTM_NEWLINK, RTM_DELLINK):
+                    self._handle(kind, packet[start:end])
 
-    def _handle(self, kind: int, index: int, flags: int, name: str) -> None:
+    def _handle(self, kind: int, message: bytes) -> None:
+        if len(message) < LINK.size:
+            return
+        family, _, index, flags, _ = LINK.unpack_from(message)
+        if family != socket.AF_UNSPEC:
+            return  # one of AF_BRIDGE says that a link left a bridge; the link itself stays
+        name = text_of(attributes_in(message, (IFLA_IFNAME,)).get(IFLA_IFNAME, b""))
         before = self._names.get(index, "")
         name = name or before
         if kind == RTM_DELLINK or name != before:
@@ -178,15 +185,3 @@ class LinkEvents:
         self._lost = False
         self._names = dict(socket.if_nameindex())
         self._report(_LOST)
-
-
-def _links_in(packet: bytes) -> Iterator[tuple[int, int, int, str]]:
-    """The type, index, flags and name (empty if absent) of each message about a link."""
-    for kind, _, _, start, end in messages_in(packet):
-        body = packet[start:end]
-        if kind in (RTM_NEWLINK, RTM_DELLINK) and len(body) >= LINK.size:
-            family, _, index, flags, _ = LINK.unpack_from(body)
-            # A message of AF_BRIDGE says that a link left a bridge; the link itself stays.
-            if family == socket.AF_UNSPEC:
-                name = attributes_in(body, (IFLA_IFNAME,)).get(IFLA_IFNAME, b"")
-                yield kind, index, flags, text_of(name)
