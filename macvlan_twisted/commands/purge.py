@@ -80,7 +80,7 @@ def run(
     with ExitStack() as held:
         states = [_lock_and_read(each, Owner.of(each), held) for each in directories if each.is_dir()]
         doubtful = _add_noted_states(states, notes, held) if every_instance else {}
-        links = kernel.links()
+        links = kernel.links(complete=True)  # the kernel removes a VLAN with others' links on it
         instances = None if every_instance else instances_of_directories(directories, runtime, states)
         plan = _make_plan(config, kernel, links, states, instances)
         plan.files[:0] = [

@@ -214,7 +214,8 @@ class Parents:
                 f"link {wanted.name} exists and is not VLAN {wanted.vlan_id} of {wanted.lower}: rename or "
                 "remove it, or use another VLAN"
             )
-        upper = [each for each in await self._links.all() if each.lower_index == present.index]
+        every = await self._links.all(complete=True)
+        upper = [each for each in every if each.lower_index == present.index]
         if any(not self._links.is_ours(each) for each in upper) or self._has_containers(wanted.name):
             # Remedy: stop the containers on this VLAN and remove other programs' links from it; the plugin then creates the
             # VLAN again on LOWER.
@@ -352,7 +353,8 @@ class Parents:
             await self._registry.erase_made_link(name)
 
     async def _refuse_foreign_upper(self, link: LinkFacts) -> None:
-        upper = [each.name for each in await self._links.all() if each.lower_index == link.index]
+        every = await self._links.all(complete=True)
+        upper = [each.name for each in every if each.lower_index == link.index]
         if upper:
             raise LinkError(
                 f"link {link.name} is in use by links of another program ({', '.join(upper)}): remove those links first"

@@ -12,6 +12,7 @@ thousands of links this keeps a processor busy, so there is a pause after each b
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -210,8 +211,14 @@ class BatchDelete:
                 links=", ".join(foreign),
             )
         except LinkError as failure:
-            # Cause: the kernel refused to remove them together. Remedy: none needed; removal is slower.
-            _log.warn("retired links: removed one by one ({reason})", reason=str(failure))
+            if failure.errno == errno.EINTR:
+                _log.debug(
+                    "retired links: removed one by one, since a foreign one may be among them ({reason})",
+                    reason=str(failure),
+                )
+            else:
+                # Cause: the kernel refused to remove them together. Remedy: none needed; removal is slower.
+                _log.warn("retired links: removed one by one ({reason})", reason=str(failure))
         for name in names:
             try:
                 await self._run_deletion(self._kernel.delete, name)

@@ -140,8 +140,14 @@ class Kernel(Protocol):
     def links_elsewhere(self) -> list[NetnsLink]:
         """The links in all namespaces to which links of this one were moved. It takes 0.1 ms a namespace."""
 
-    def links(self) -> list[LinkFacts]:
-        """All links. It takes 15 microseconds a link."""
+    def links(self, complete: bool = False) -> list[LinkFacts]:
+        """
+        All links. It takes 15 microseconds a link.
+
+        A kernel before 6.9 may leave one out while others are deleted. The list is requested again then, a few times.
+
+        :param complete: fail with EINTR if no list was complete; else the last one is returned.
+        """
 
     def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
         """
@@ -170,7 +176,10 @@ class Kernel(Protocol):
         """Remove a link and wait for the grace period; ``False`` if there is no such link."""
 
     def members_of_group(self, group: int) -> Sequence[Marked]:
-        """The links of *group*. It takes 3 microseconds for each link of the host, of whatever group."""
+        """
+        The links of *group*. It takes 3 microseconds for each link of the host, of whatever group. Fails with EINTR as
+        :meth:`links` does.
+        """
 
     def delete_group(self, group: int) -> None:
         """Delete every link of *group* within one grace period, also those of others."""

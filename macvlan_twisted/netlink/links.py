@@ -69,8 +69,9 @@ class Links:
         """The links in other namespaces to which links of the host's were moved."""
         return await self._run(self._kernel.links_elsewhere)
 
-    async def all(self) -> list[LinkFacts]:
-        return await self._run(self._kernel.links)
+    async def all(self, complete: bool = False) -> list[LinkFacts]:
+        """:param complete: as for :meth:`~.kernel.Kernel.links`."""
+        return await self._run(self._kernel.links, complete)
 
     async def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
         await self._run(self._kernel.add_macvlan, port, prove_mac_free)

@@ -19,6 +19,8 @@ from .codec import (
 
 _ERROR_SIZE = 4
 _LONGEST_PACKET = 1 << 18
+ATTEMPTS = 5
+"""How many times a list is requested, if objects come or go each time while the kernel sends it."""
 
 
 class RawSocket:
@@ -58,27 +60,40 @@ class RawSocket:
 
         :return: the body of the reply.
         """
-        (reply,) = self._replies(kind, 0, body)
+        (reply,), _ = self._replies(kind, 0, body)
         return reply
 
     def dump(
-        self, kind: int, body: bytes, holding: bytes = b"", refuse_interrupted: bool = False
+        self,
+        kind: int,
+        body: bytes,
+        holding: bytes = b"",
+        attempts: int = ATTEMPTS,
+        refuse_interrupted: bool = False,
     ) -> list[bytes]:
         """
-        Request a list of objects.
+        Request a list of objects. If objects come or go while the kernel sends it, it may lack others, and is requested
+        again.
 
         :param holding: leave out packets, of some 25 links each, that do not contain these bytes: it saves half the time.
-        :param refuse_interrupted: raise EINTR if objects came or went meanwhile, so that the list may lack others.
+        :param attempts: how many times at most.
+        :param refuse_interrupted: raise EINTR if the last list may lack objects, too; else it is returned.
         :return: the bodies of the replies.
         """
-        return self._replies(kind, NLM_F_DUMP, body, holding, refuse_interrupted)
+        for _ in range(attempts):
+            bodies, is_interrupted = self._replies(kind, NLM_F_DUMP, body, holding)
+            if not is_interrupted:
+                return bodies
+        if refuse_interrupted:
+            raise OSError(errno.EINTR, os.strerror(errno.EINTR))
+        return bodies
 
-    def _replies(
-        self, kind: int, flags: int, body: bytes, holding: bytes = b"", refuse_interrupted: bool = False
-    ) -> list[bytes]:
+    def _replies(self, kind: int, flags: int, body: bytes, holding: bytes = b"") -> tuple[list[bytes], bool]:
         """
         A list is read to its end, whatever becomes of it: the kernel would refuse the next one (EBUSY). Replies to an earlier
         request are skipped.
+
+        :return: the bodies, and whether the kernel marks the list as interrupted.
         """
         sequence = self._send(_message(kind, flags, body))
         bodies: list[bytes] = []
@@ -92,13 +107,11 @@ class RawSocket:
                 is_interrupted |= bool(reply_flags & NLM_F_DUMP_INTR)
                 if reply in (NLMSG_DONE, NLMSG_ERROR):
                     _raise_error(packet[start:end])
-                    if refuse_interrupted and is_interrupted:
-                        raise OSError(errno.EINTR, os.strerror(errno.EINTR))
-                    return bodies
+                    return bodies, is_interrupted
                 if is_wanted:
                     bodies.append(packet[start:end])
                 if not flags:
-                    return bodies
+                    return bodies, False
 
     def _send(self, message: bytearray) -> int:
         self._sequence = self._sequence % 0xFFFFFFFF + 1

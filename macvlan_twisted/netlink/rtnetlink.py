@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -66,8 +67,23 @@ _REMOVE = Failpoint("netlink.link.remove", "one link is removed")
 _REMOVE_GROUP = Failpoint("netlink.group.remove", "the retired links of one group are removed together")
 
 
+_LISTS_ALL = (6, 9)
+"""
+The first kernel that lists links by their indices (net/core/rtnetlink.c, rtnl_dump_ifinfo). Former ones count the links in
+a bucket of a hash table, so a link that is deleted from it meanwhile makes them skip another one.
+"""
+
+
 class NetlinkKernel(HostAddressing):
-    """Links of the network namespace in which this process runs."""
+    """
+    Links of the network namespace in which this process runs.
+
+    :param release: the kernel's, such as ``6.1.0-38-amd64``.
+    """
+
+    def __init__(self, release: str = os.uname().release) -> None:
+        super().__init__()
+        self._lists_all = _version(release) >= _LISTS_ALL
 
     def prepare(self) -> None:
         import_module("macvlan_twisted.netlink.pyroute")
@@ -97,9 +113,15 @@ class NetlinkKernel(HostAddressing):
     def links_elsewhere(self) -> list[NetnsLink]:
         return links_elsewhere()
 
-    def links(self) -> list[LinkFacts]:
+    def links(self, complete: bool = False) -> list[LinkFacts]:
         with link_errors("cannot list links"):
-            return [_facts(reply) for reply in self._raw.dump(RTM_GETLINK, link_request())]
+            return [_facts(reply) for reply in self._listed(complete)]
+
+    def _listed(self, complete: bool, holding: bytes = b"") -> list[bytes]:
+        """Where links come and go all the time, nearly every list of a few hundred is marked as interrupted."""
+        if self._lists_all:
+            return self._raw.dump(RTM_GETLINK, link_request(), holding, attempts=1)
+        return self._raw.dump(RTM_GETLINK, link_request(), holding, refuse_interrupted=complete)
 
     def add_macvlan(self, port: MacvlanLink, prove_mac_free: bool = False) -> None:
         request = port_request(port, index_of(port.parent), prove_mac_free)
@@ -187,7 +209,7 @@ class NetlinkKernel(HostAddressing):
     def members_of_group(self, group: int) -> Sequence[Marked]:
         number = group.to_bytes(4, sys.byteorder)
         with link_errors(f"cannot list the links of group {group}"):
-            replies = self._raw.dump(RTM_GETLINK, link_request(), holding=number)
+            replies = self._listed(complete=True, holding=number)
             return [link for link in map(_facts, replies) if link.group == group]
 
     def delete_group(self, group: int) -> None:
@@ -196,6 +218,11 @@ class NetlinkKernel(HostAddressing):
             _REMOVE_GROUP,
         ):
             self._templated.remove_group(group)
+
+
+def _version(release: str) -> tuple[int, int]:
+    major, minor = re.findall(r"[0-9]+", release)[:2]
+    return int(major), int(minor)
 
 
 def port_request(port: MacvlanLink, parent_index: int, up: bool) -> dict[str, Any]:

@@ -24,6 +24,7 @@ _BY_KERNEL = {
     errno.EPERM: "permission denied: the plugin needs CAP_NET_ADMIN",
     errno.EOPNOTSUPP: "not supported by this kernel (a module may be missing)",
     errno.ENETDOWN: "the parent is down",
+    errno.EINTR: "other programs create and delete links all the time; try again",
 }
 
 

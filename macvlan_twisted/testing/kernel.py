@@ -71,7 +71,7 @@ class FakeKernel:
         with self._lock:
             return [NetnsLink("eth0", link.mac, link.alias, link.up) for link in self._away.values()]
 
-    def links(self) -> list[LinkFacts]:
+    def links(self, complete: bool = False) -> list[LinkFacts]:
         with self._lock:
             return list(self._links.values())
 

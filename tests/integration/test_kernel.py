@@ -3,6 +3,7 @@
 import errno
 import gc
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -100,6 +101,26 @@ def test_sockets_of_ended_threads_are_closed(host: RealHost) -> None:
     gc.collect()
     assert max(during) > before
     assert open_files() == before
+
+
+def test_links_that_come_and_go_hide_no_other(host: RealHost) -> None:
+    staying = {f"stays{number}" for number in range(100)}
+    for name in staying:
+        host.kernel.add_macvlan(evolve(PLAIN, name=name))
+    over = threading.Event()
+
+    def work(number: int) -> None:
+        try:
+            for _ in range(20 if number == 0 else 0):
+                assert staying <= {link.name for link in host.kernel.links()}
+                assert staying <= {link.name for link in host.kernel.members_of_group(PLAIN.group)}
+            while number and not over.is_set():
+                host.kernel.add_macvlan(evolve(PLAIN, name=f"mvt{number}", group=PLAIN.group + 1))
+                host.kernel.delete(f"mvt{number}")
+        finally:
+            over.set()
+
+    host.in_threads(4, work)
 
 
 def test_veth_peer_is_not_taken_for_the_lower_link(host: RealHost) -> None:
