@@ -358,7 +358,7 @@ PART = Part(
     "bodies",
     "malformed and hostile bodies on the real socket",
     run_part,
-    short_seconds=60,
+    short_seconds=40,
     seconds=900,
     missing=missing_for_lan,
     least=ROUND,

@@ -134,7 +134,7 @@ PART = Part(
     "crash",
     "the plugin is killed before and after every step that leaves a trace",
     run,
-    short_seconds=90,
+    short_seconds=60,
     least=24,
     seconds=60 * 60,
 )

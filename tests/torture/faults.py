@@ -375,7 +375,7 @@ PART = Part(
     "faults",
     "kernel, disk and LAN refuse each step; disk space, descriptors and threads run out",
     run_part,
-    short_seconds=60,
+    short_seconds=45,
     seconds=30 * 60,
     least=16,
 )

@@ -67,7 +67,7 @@ PART = Part(
     "interleavings",
     "calls, refusals and kills in random order, on fakes, compared with a simple model",
     run,
-    short_seconds=30,
+    short_seconds=20,
     seconds=600,
     least=20,
 )

@@ -212,7 +212,7 @@ PART = Part(
     "lives",
     "endpoints are created and removed through the protocol while the plugin is killed about once a second",
     run_part,
-    short_seconds=90,
+    short_seconds=60,
     seconds=900,
     missing=missing_for_lan,
     least=LEAST,
