@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 
 # By linux/netlink.h, linux/rtnetlink.h and linux/if_link.h.
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -35,16 +35,16 @@ def messages_in(packet: bytes) -> Iterator[tuple[int, int, int, int, int]]:
         start += (length + 3) & ~3
 
 
-def attributes_in(body: bytes, wanted: Container[int], head: int = LINK.size) -> dict[int, bytes]:
+def attributes_in(body: bytes, wanted: Collection[int], head: int = LINK.size) -> dict[int, bytes]:
     """
     The values of a message's attributes, by their types.
 
-    :param wanted: the types. A link has some 40 attributes.
+    :param wanted: the types. A link has some 40 attributes; those behind the last one that is wanted are not read.
     :param head: length of the header before them, by default that of a message about a link (``struct ifinfomsg``).
     """
-    found = {}
+    found: dict[int, bytes] = {}
     start, last = head, len(body) - ATTRIBUTE.size
-    while start <= last:
+    while start <= last and len(found) < len(wanted):
         length, kind = ATTRIBUTE.unpack_from(body, start)
         if length < ATTRIBUTE.size:
             break
