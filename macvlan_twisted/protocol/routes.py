@@ -8,7 +8,6 @@ Klein route of each line.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from itertools import count
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -173,9 +172,8 @@ class PluginApp:
         self._call_later = call_later
         self._timeout = timeout
         self._timer: Any = None
-        self._under_way: dict[int, Call] = {}
+        self._under_way: dict[Call, None] = {}
         """The oldest one first. Those that were answered too early are among them."""
-        self._numbers = count()
         self._waiting_for_none: list[Deferred[None]] = []
         self.closing = False
         """Whether each reply asks for the end of its connection."""
@@ -184,11 +182,11 @@ class PluginApp:
 
     def under_way(self) -> list[str]:
         """The names of the calls that were started and are not finished, one for each."""
-        return [call.name for call in self._under_way.values()]
+        return [call.name for call in self._under_way]
 
     def longest_wait(self) -> float:
         """For how many seconds the oldest call has been under way; 0 if there is none."""
-        return self._now() - next(iter(self._under_way.values())).began if self._under_way else 0.0
+        return self._now() - next(iter(self._under_way)).began if self._under_way else 0.0
 
     def none_under_way(self) -> Deferred[None]:
         """Fires when every call that was started is finished and answered."""
@@ -209,15 +207,21 @@ class PluginApp:
             # Klein cancels what a route returns when the client hangs up. A started call must go on, so it is not
             # the call itself that is returned.
             call = Call(name, self._now(), request, Deferred())
-            number = next(self._numbers)
-            self._under_way[number] = call
+            self._under_way[call] = None
             self._watch()
-            done = ensureDeferred(self._call(call, method))
-            done.addCallback(lambda answer: call.answer(answer[0], answer[1], self.closing))
-            done.addErrback(call.reply.errback).addBoth(self._call_ended, number)
+            ensureDeferred(self._run(call, method)).addErrback(call.reply.errback)
             return call.reply
 
         return route
+
+    async def _run(self, call: Call, method: Method) -> None:
+        try:
+            status, body = await self._call(call, method)
+            call.answer(status, body, self.closing)
+        finally:
+            del self._under_way[call]
+            self.answered += 1
+            self._report_none_under_way()
 
     async def _call(self, call: Call, method: Method) -> tuple[int, bytes]:
         """:return: status and body of the reply."""
@@ -238,14 +242,14 @@ class PluginApp:
     def _watch(self) -> None:
         """One timer for all calls: to start and cancel one for each would cost more than some calls do."""
         if self._call_later is not None and self._timer is None:
-            waiting = next((each for each in self._under_way.values() if not each.is_answered), None)
+            waiting = next((each for each in self._under_way if not each.is_answered), None)
             if waiting is not None:
                 left = waiting.began + self._timeout - self._now()
                 self._timer = self._call_later(max(0.0, left), self._answer_late)
 
     def _answer_late(self) -> None:
         self._timer = None
-        for call in list(self._under_way.values()):
+        for call in list(self._under_way):
             if not call.is_answered and self._now() - call.began >= self._timeout:
                 late = CallTimeout(
                     f"the kernel or the disk has not answered for {self._timeout:g} s: check the disk and the kernel log, then try "
@@ -254,11 +258,6 @@ class PluginApp:
                 status, error = error_reply(call.name, Failure(late))
                 call.answer(status, encode_reply(error), self.closing)
         self._watch()
-
-    def _call_ended(self, _: object, number: int) -> None:
-        del self._under_way[number]
-        self.answered += 1
-        self._report_none_under_way()
 
     def _report_none_under_way(self) -> None:
         if self._under_way or not self._waiting_for_none:
@@ -295,9 +294,11 @@ class PluginResource(KleinResource):
         reply = cast("Deferred[bytes]", self._app.execute_endpoint(endpoint, request))
         request.notifyFinish().addErrback(lambda _: reply.cancel())
         reply.addCallback(request.write).addCallback(lambda _: request.finish())
-        reply.addErrback(lambda failure: failure.trap(CancelledError)).addErrback(self._not_written, request)
+        reply.addErrback(_not_written, request)
         return NOT_DONE_YET
 
-    def _not_written(self, failure: Failure, request: Any) -> None:
+
+def _not_written(failure: Failure, request: Any) -> None:
+    if not failure.check(CancelledError):  # else the client has hung up
         _log.failure("reply: cannot be written", failure)
         request.loseConnection()  # or the client waits for ever

@@ -214,7 +214,7 @@ class WatchdogTests(NotifyTestCase):
     def test_call_that_is_never_answered_ends_the_signs_of_life(self) -> None:
         """After a time that no DHCP server may take."""
         app = self.app()
-        app._under_way[0] = Call("NetworkDriver.CreateEndpoint", 0.0, cast(Any, None), Deferred())
+        app._under_way[Call("NetworkDriver.CreateEndpoint", 0.0, cast(Any, None), Deferred())] = None
         self.started(*watch(self.notifier, [], app))
         self.assertEqual(len(self.signs_of_life(2000)), LONGEST_CALL // 40)
 
