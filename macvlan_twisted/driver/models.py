@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from attrs import field, frozen
 
@@ -131,7 +132,7 @@ class Endpoint:
     def short_id(self) -> str:
         return self.endpoint_id[:12]
 
-    @property
+    @cached_property
     def addresses(self) -> tuple[IPAddress, ...]:
         return tuple(each.ip for each in (self.address, self.address_v6) if each is not None)
 

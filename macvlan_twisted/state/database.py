@@ -148,9 +148,12 @@ def effective(changes: Sequence[Change]) -> Sequence[Change]:
     ]
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
+
+
 def to_json(document: Mapping[str, Any]) -> str:
     """A document as it is stored."""
-    return json.dumps(document, separators=(",", ":"), sort_keys=True)
+    return _ENCODER.encode(document)
 
 
 def _checksum(table: Table, row: Sequence[str]) -> int:
