@@ -17,6 +17,7 @@ import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from math import isfinite
+from time import localtime, strftime
 from typing import IO, Any, cast
 
 from attrs import frozen
@@ -30,7 +31,7 @@ from twisted.logger import (
     LogLevel,
     LogLevelFilterPredicate,
     formatEvent,
-    textFileLogObserver,
+    formatEventAsClassicLogText,
 )
 from twisted.python.logfile import LogFile
 
@@ -106,9 +107,23 @@ def _text_of(event: LogEvent) -> str:
     return "" if failure is None else failure.getErrorMessage()
 
 
+def text_observer(file: IO[Any]) -> FileLogObserver:
+    """As :func:`~twisted.logger.textFileLogObserver`, which takes a third of its time to format that of the event."""
+    return FileLogObserver(file, text_line)
+
+
+def text_line(event: LogEvent) -> str | None:
+    """One event as Twisted writes it; ``None`` if it has no text."""
+    return formatEventAsClassicLogText(event, formatTime=_local_time)
+
+
+def _local_time(when: float | None) -> str:
+    return "-" if when is None else strftime("%Y-%m-%dT%H:%M:%S%z", localtime(when))
+
+
 def twistd_observer() -> ILogObserver:
     """``twistd`` calls this when it begins to log."""
-    observer_to = json_observer if _choice.json else textFileLogObserver
+    observer_to = json_observer if _choice.json else text_observer
     level = LogLevel.debug if _choice.debug else LogLevel.info
     observer = cast(ILogObserver, observer_to(_log_file(_choice.runner)))
     shown = cast(ILogFilterPredicate, LogLevelFilterPredicate(level))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from runpy import run_path
 from typing import Any, cast
 
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEventAsClassicLogText
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
-from macvlan_twisted.logs import json_line, json_observer
+from macvlan_twisted.logs import json_line, json_observer, text_line
 from macvlan_twisted.tap import Options
 
 from .helpers import fresh_directory
@@ -82,6 +84,27 @@ class RunnerTests(SynchronousTestCase):
                 "text": "at info",
             },
         )
+
+
+class TextLineTests(SynchronousTestCase):
+    def set_time_zone(self, name: str | None) -> None:
+        if name is None:
+            os.environ.pop("TZ", None)
+        else:
+            os.environ["TZ"] = name
+        time.tzset()
+
+    def test_line_is_that_of_twisted(self) -> None:
+        self.addCleanup(self.set_time_zone, os.environ.get("TZ"))
+        winter, summer = 1.7e9, 1.72e9
+        for zone in ("UTC", "CET-1CEST,M3.5.0,M10.5.0/3", "IST-5:30", "<-0330>3:30"):
+            self.set_time_zone(zone)
+            for when in (winter, summer, None):
+                logged = {**event(LogLevel.info, "endpoint 0123456789ab: made"), "log_time": when}
+                self.assertEqual(text_line(logged), formatEventAsClassicLogText(logged), (zone, when))
+
+    def test_event_without_text_has_no_line(self) -> None:
+        self.assertIsNone(text_line({"log_time": 1e9, "log_level": LogLevel.info}))
 
 
 class JsonLineTests(SynchronousTestCase):
