@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from tests.lab.commands import SLACK
 from tests.lab.daemons import Daemon
 from tests.lab.places import Places
 
@@ -46,7 +47,7 @@ class Flood:
         frames: Sequence[bytes],
         *,
         rate: float = 20_000,
-        seconds: float = 60,
+        seconds: float = 60 * SLACK,
         nic: str = "eth1",
     ) -> None:
         """Prepare the frames; :mod:`tests.lab.frames` makes some."""
