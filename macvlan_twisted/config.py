@@ -16,6 +16,7 @@ from attrs import frozen
 from .addresses import AddressRange, IPAddress, IPNetwork, parse_address, parse_network, parse_range
 from .option_values import (
     ConflictDetection,
+    FleetShare,
     IdentitySource,
     LogFormat,
     MacvlanMode,
@@ -26,6 +27,7 @@ from .option_values import (
     parse_dhcp_timeout,
     parse_docker_host,
     parse_flag,
+    parse_fleet_share,
     parse_group_name,
     parse_identity,
     parse_interface_name,
@@ -85,6 +87,14 @@ class Config:
         "of the router's DHCP server. May be repeated.",
         metavar="RANGE",
         repeats=True,
+    )
+    fleet_share: FleetShare | None = service_option(
+        None,
+        "fleet-share",
+        parse_fleet_share,
+        "Choose addresses only from the K-th of N equal parts of each network's --ip-range or subnet. Give each of N Docker "
+        "hosts on the LAN another K, so that they never choose the same address. Does not apply to addresses from a DHCP server.",
+        metavar="K/N",
     )
     host_interface: str | None = service_option(
         None,
@@ -401,6 +411,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "gateway",
         "ip-range",
         "exclude",
+        "fleet-share",
         "mode",
         "mtu",
         "host-access",

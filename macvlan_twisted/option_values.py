@@ -45,6 +45,20 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+MAX_FLEET_SHARES = 64
+
+
+@frozen
+class FleetShare:
+    """Which of the equal parts of each range is this host's: the *number*-th, from 1, of *parts*."""
+
+    number: int
+    parts: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.parts}"
+
+
 @frozen
 class ProbeTimeout:
     """How long a probe waits for an answer: seconds, or ``None`` for the timing of RFC 5227."""
@@ -211,6 +225,20 @@ def _seconds(text: str, least: float, most: float) -> float:
 
 def parse_probe_timeout(text: str) -> ProbeTimeout:
     return ProbeTimeout(None) if text.lower() == "rfc5227" else ProbeTimeout(_seconds(text, 0.05, 10))
+
+
+def parse_fleet_share(text: str) -> FleetShare:
+    number, _, parts = text.partition("/")
+    # int() takes more than digits, and a long time over long numbers
+    if all(each.isascii() and each.isdigit() and len(each) <= 3 for each in (number, parts)):
+        share = FleetShare(int(number), int(parts))
+        if 1 <= share.number <= share.parts <= MAX_FLEET_SHARES:
+            return share
+    # Remedy: use K/N for the K-th of N hosts, like 1/2 on one host and 2/2 on the other; N is at most 64.
+    raise ValueError(
+        f"{text!r} is not a share: use K/N for the K-th of N hosts, like 1/2 on one host and 2/2 on the other; N is at most "
+        f"{MAX_FLEET_SHARES}"
+    )
 
 
 def parse_reconcile_interval(text: str) -> float:

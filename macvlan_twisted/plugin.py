@@ -34,6 +34,7 @@ from .ipam.address_requests import AddressRequests, ContainerAddresses
 from .ipam.address_use import AddressUse, PreviousRuns
 from .ipam.allocations import Allocations
 from .ipam.endpoint_claims import EndpointClaims
+from .ipam.fleet_share import StoredShares
 from .ipam.identity import MacPolicy, StickyAddresses
 from .ipam.last_addresses import LastAddresses
 from .ipam.new_pools import AddressPurposes, NewPools
@@ -102,6 +103,7 @@ class Plugin:
     pool_binding: PoolBinding
     address_use: AddressUse
     open_pools: PoolRegistry
+    stored_shares: StoredShares
     sticky_addresses: StickyAddresses
     returned: ReturnedAddresses
     last_addresses: LastAddresses
@@ -123,9 +125,11 @@ class Plugin:
         Read the state. Blocks.
 
         :raises StateError: a row cannot be understood.
+        :raises StartupError: ``--fleet-share`` was changed, and containers have addresses outside the new part.
         """
         self.registry.load()
         self.open_pools.load()
+        self.stored_shares.check()
         self.sticky_addresses.load()
         self.returned.load()
         if self.config.docker_host:
@@ -144,6 +148,7 @@ class Plugin:
 
         :param present: all links in the host's namespace.
         """
+        await self.stored_shares.apply()
         self.pools.free_lost()
         await reconcile(
             present, self.registry, self.parents, self.networks, self.links, self.sockets, self.host_routes
@@ -361,6 +366,7 @@ def build(
         pool_binding,
         address_use,
         open_pools,
+        StoredShares(open_pools, config.fleet_share),
         sticky_addresses,
         returned,
         last_addresses,

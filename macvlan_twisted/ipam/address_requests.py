@@ -16,6 +16,7 @@ from ..option_values import IdentitySource
 from ..state.interfaces import Allocation
 from .address_use import PreviousRuns
 from .allocations import Allocations
+from .fleet_share import refuse_other_share
 from .identity import MacPolicy
 from .new_pools import AddressPurposes, RequestedAddress
 from .pool import Pool
@@ -115,7 +116,8 @@ class ContainerAddresses:
             await self._previous_runs.release(pool, name, address)
         if address is not None:
             self._refuse_unavailable(pool, address)
-            if not requested.is_checked:
+            if not requested.is_checked:  # else it may still turn out to be an auxiliary address
+                refuse_other_share(pool, address)
                 await self._selection.refuse_used_by_others(pool, address)
             await self._allocate(pool, address, name, is_chosen=False, advances=False)
             return address

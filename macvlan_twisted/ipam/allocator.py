@@ -36,6 +36,9 @@ class Span:
     def size(self) -> int:
         return self.last - self.first + 1
 
+    def contains(self, number: int) -> bool:
+        return self.first <= number <= self.last
+
 
 def usable_span(prefix: IPNetwork, part: IPNetwork | None = None) -> Span:
     """
@@ -50,6 +53,18 @@ def usable_span(prefix: IPNetwork, part: IPNetwork | None = None) -> Span:
         first = max(first, int(prefix.network_address) + 1)
         if prefix.version == 4:
             last = min(last, int(prefix.broadcast_address) - 1)
+    return Span(first, last)
+
+
+def part_of_span(whole: Span, number: int, parts: int) -> Span:
+    """
+    The *number*-th, from 1, of as many equal *parts*. The last part has the remainder as well.
+
+    It is empty if *whole* has fewer addresses than there are parts.
+    """
+    size = whole.size // parts
+    first = whole.first + (number - 1) * size
+    last = whole.last if number == parts and size else first + size - 1
     return Span(first, last)
 
 

@@ -12,8 +12,8 @@ from attrs import frozen
 
 from ..addresses import IPAddress, IPInterface, IPNetwork
 from ..errors import RequestRefused
-from ..option_values import ConflictDetection, IdentitySource
-from .allocator import Span, usable_span
+from ..option_values import ConflictDetection, FleetShare, IdentitySource
+from .allocator import Span, part_of_span, usable_span
 from .options import OPTIONS
 from .requests import RequestPool
 
@@ -63,6 +63,9 @@ class Pool:
     engine_id: str = ""
     """The id of the engine that last listed a network with such a pool; empty if none did."""
 
+    fleet_share: FleetShare | None = None
+    """This host's share of the range, if it shares that with other hosts (:mod:`.fleet_share`)."""
+
     @property
     def is_untracked(self) -> bool:
         """Whether the pool's network cannot be determined: the pool is a swarm's, or rebuilt, and the engine uses other ids."""
@@ -92,9 +95,19 @@ class Pool:
         return f"{self.shared_set} {self.part or self.prefix}"
 
     @cached_property
+    def whole_span(self) -> Span:
+        """The range from which all hosts of a fleet choose addresses."""
+        return usable_span(self.prefix, self.part)
+
+    @cached_property
     def span(self) -> Span:
         """The range from which we choose addresses."""
-        return usable_span(self.prefix, self.part)
+        share = self.fleet_share
+        return self.whole_span if share is None else part_of_span(self.whole_span, share.number, share.parts)
+
+    def is_in_other_share(self, number: int) -> bool:
+        """Whether another host of the fleet may choose the address *number*. One outside the range is in nobody's share."""
+        return self.whole_span.contains(number) and not self.span.contains(number)
 
     @cached_property
     def _described(self) -> str:

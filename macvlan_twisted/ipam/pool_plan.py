@@ -16,6 +16,7 @@ from ..dhcp.leases import Leases
 from ..errors import LinkError, MacvlanError, RequestRefused
 from ..option_values import ConflictDetection
 from .allocator import usable_span
+from .fleet_share import with_share
 from .options import PoolOptions, parse_options
 from .pool import Pool, pool_id_for
 from .requests import RequestPool
@@ -33,8 +34,12 @@ class PoolPlanner:
         """
         Plan a pool, with the subnet and the router of the DHCP server if the user named no subnet.
 
-        :raises RequestRefused: the request contradicts itself, or omits what neither the configuration nor the server knows.
+        :raises RequestRefused: the request contradicts itself, or omits what neither the configuration nor the server knows; or
+            the range is too small for the host's share.
         """
+        return with_share(await self._plan(request), self._config.fleet_share)
+
+    async def _plan(self, request: RequestPool) -> Pool:
         config, nonce = self._config, self._nonce()
         options = parse_options(request.options)
         dhcp = config.dhcp if options.dhcp is None else options.dhcp

@@ -184,9 +184,9 @@ class AddressSelection:
 
     def _may_choose(self, pool: Pool, address: IPAddress) -> bool:
         """Whether we may choose *address* for a container of *pool* that did not request it."""
-        span, number = usable_span(pool.prefix, pool.part), int(address)
-        return span.first <= number <= span.last and not any(
-            each.first <= number <= each.last for each in self._excluded[pool.prefix.version]
+        number = int(address)
+        return pool.span.contains(number) and not any(
+            each.contains(number) for each in self._excluded[pool.prefix.version]
         )
 
     def _prefetch_for(self, pool: Pool) -> AddressPrefetch:
@@ -252,9 +252,10 @@ class AddressSelection:
         larger = (
             "larger --ip-range" if pool.part is not None and pool.part != pool.prefix else "larger --subnet"
         )
+        share = f" of --fleet-share {pool.fleet_share}" if pool.fleet_share is not None else ""
         # Remedy: remove containers, or create the network again with a larger --subnet or --ip-range.
         return RequestRefused(
-            f"pool {pool.described()} is exhausted: {taken} of {span.size} addresses are allocated{others}{barred}; remove "
+            f"pool {pool.described()} is exhausted: {taken} of {span.size} addresses{share} are allocated{others}{barred}; remove "
             f"containers, or create the network again with a {larger}"
         )
 

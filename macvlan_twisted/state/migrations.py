@@ -134,6 +134,7 @@ MIGRATIONS: tuple[Migration, ...] = (
                                             PRIMARY KEY (pool_id, container_id)) WITHOUT ROWID""",
         )
     ),
+    Migration(),  # From now on a pool has a share (fleet_share); old ones have none.
 )
 """The first makes version 1 of an empty file. A new version appends one; none is ever changed."""
 

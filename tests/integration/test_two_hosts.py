@@ -6,10 +6,13 @@ import pytest
 
 from tests.integration.containers import AT_ONCE, OUR_IPAM, STATIONS, SUBNET
 from tests.integration.raw_hosts import at_once, consecutive
-from tests.lab.docker_host import DockerHost
+from tests.lab.docker_host import DockerHost, plugin_error
 
 EACH = 12
 """Containers on each host, all started together. ``test_two_raw_hosts.py`` has fifty, without engines."""
+IN_A_SHARE = 10
+"""Containers on each host that has its own part of the range."""
+THIRTY_TWO = ("--ipam-driver=macvlan-twisted", *SUBNET, "--ip-range=192.168.77.128/27")
 SIXTEEN = ("--ipam-driver=macvlan-twisted", *SUBNET, "--ip-range=192.168.77.128/28")
 Hosts = tuple[DockerHost, DockerHost]
 
@@ -91,3 +94,24 @@ def test_neighbour_keeps_addresses_it_takes_from_the_range(two_hosts: Hosts) -> 
     finally:
         for each in (before, later):
             lan.attempt_in("neighbour", "ip", "address", "delete", f"{each}/24", "dev", "eth1")
+
+
+@pytest.mark.one_engine
+def test_shares_alone_keep_addresses_distinct(two_hosts: Hosts) -> None:
+    """Without conflict detection neither host learns of the other's addresses."""
+    off = ("--opt=conflict_detection=off", "--ipam-opt=conflict_detection=off")
+    names = [f"c{number}" for number in range(IN_A_SHARE)]
+
+    def start_all(host: DockerHost, share: str) -> list[str]:
+        host.plugin.stop()
+        host.plugin.start("--fleet-share", share)
+        host.create("lan", *THIRTY_TWO, *off)
+        return [each for name in names for each in host.start(name, AT_ONCE).addresses()]
+
+    shares = at_once([partial(start_all, host, f"{k}/2") for k, host in enumerate(two_hosts, 1)])
+    assert shares == [
+        [f"{each}/24" for each in consecutive(first, IN_A_SHARE)]
+        for first in ("192.168.77.128", "192.168.77.144")
+    ]
+    error = plugin_error(two_hosts[0].start_refusal("--ip=192.168.77.150", AT_ONCE))
+    assert "belongs to another host, because this one has --fleet-share 1/2" in error

@@ -17,6 +17,7 @@ TEXTS = {
     "macvlan-subnet": "192.168.1.0/24",
     "ip-range": "192.168.1.64/26",
     "exclude": "192.168.1.9",
+    "fleet-share": "1/2",
     "host-interface": "eth1",
     "mode": "vepa",
     "mtu": "9000",
@@ -198,6 +199,10 @@ class WrongValueTests(SynchronousTestCase):
             ("netlink-threads", "65", "from 1 to 64"),
             ("docker-host", "tcp://1.2.3.4:2375", "unix:///var/run/docker.sock"),
             ("log-format", "xml", "text or json"),
+            *(
+                ("fleet-share", text, "use K/N for the K-th of N hosts")
+                for text in ("1", "0/2", "3/2", "1/65", "1/2/3", "+1/2", "½/2", "1/" + "9" * 5000)
+            ),
             ("create-network", " ", "use a name like lan"),
         ):
             for where, texts, environment in (

@@ -1,0 +1,1 @@
+``--fleet-share K/N`` gives each of several Docker hosts its own part of a subnet or ``--ip-range``, so that they never choose the same address, and need nothing to talk to each other: :doc:`howto/fleet-share`.
