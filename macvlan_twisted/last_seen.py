@@ -24,6 +24,7 @@ class LastSeen:
         self._is_known = is_known
         self._since = seconds()
         self._last: dict[str, float] = {}
+        self._activated: float | None = None
         self._calls: dict[str, int] = {}
 
     @contextmanager
@@ -53,6 +54,16 @@ class LastSeen:
         if key in self._calls:
             return 0.0
         return self._seconds() - self._last.get(key, self._since)
+
+    def activated(self) -> None:
+        """The engine activates the plugin: once in its life, before all other calls."""
+        self._activated = self._seconds()
+
+    def is_of_earlier_life(self, key: str) -> bool:
+        """Whether the engine has activated the plugin, and has not mentioned *key* since."""
+        if self._activated is None or key in self._calls:
+            return False
+        return key not in self._last or self._last[key] < self._activated
 
     def mentioned_within(self, key: str, seconds: float) -> bool:
         """Whether *key* was mentioned in the last *seconds*, and since the start."""

@@ -192,7 +192,15 @@ class EngineClient:
     async def networks(self) -> Sequence[ListedNetwork]:
         listed = await self._request(b"GET", "/networks")
         with parsing_answer("its networks"):
-            return [_listed(each) for each in listed]
+            # A network that only holds the configuration of others has the subnets of those, but no pools of its own.
+            networks = [each for each in listed if not each.get("ConfigOnly")]
+            here = [await self._on_this_node(each) if _is_undescribed(each) else each for each in networks]
+            return [_listed(each) for each in here if not _is_undescribed(each)]
+
+    async def _on_this_node(self, network: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The network of a swarm as this node has it: managers of Engine 20.10 list it as the swarm does."""
+        described = await self._request(b"GET", f"/networks/{quote(network['Id'], safe='')}")
+        return described if described["Id"] == network["Id"] else network
 
     async def containers(self) -> Mapping[str, Sequence[ListedAttachment]]:
         listed = await self._request(b"GET", "/containers/json?all=1")
@@ -335,6 +343,11 @@ def _attachment(
         # A link of another container adds a name like /other/alias.
         next((str(each)[1:] for each in container_names if str(each).count("/") == 1), ""),
     )
+
+
+def _is_undescribed(network: Mapping[str, Any]) -> bool:
+    """Whether *network* is a swarm's and has no address management here: a manager lists also what its own node has no part in."""
+    return network.get("Scope") == "swarm" and not (network.get("IPAM") or {}).get("Driver")
 
 
 def _listed(network: Mapping[str, Any]) -> ListedNetwork:

@@ -58,7 +58,7 @@ class Inventory(Listing, Protocol):
     """Lists networks as well, to find out what the engine has silently dropped; errors as in :class:`Listing`."""
 
     async def networks(self) -> Sequence[ListedNetwork]:
-        """All networks, those of other drivers included."""
+        """All networks, those of other drivers included; of a swarm's only those that this node has."""
 
 
 class Processes(Protocol):

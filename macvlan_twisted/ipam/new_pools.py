@@ -289,6 +289,17 @@ class AddressPurposes:
         self._selection.release(pool, address, pool.shared_set)
         return isinstance(verdict, Free)
 
+    async def release_all_unanswered(self, pool: Pool) -> None:
+        """
+        Release the addresses of containers of *pool*, whose network the engine has forgotten. One that somebody on the LAN has stays,
+        where the LAN may be asked.
+
+        :raises RequestRefused: the pool was released meanwhile.
+        """
+        for address in self._endpoint_addresses(pool):
+            if pool.conflict_detection == ConflictDetection.OFF or await self._is_unanswered(pool, address):
+                await self._allocations.release(ReleaseAddress(pool.pool_id, address), lambda: True)
+
     async def _release_named(self, pool: Pool, address: IPAddress) -> None:
         await self._allocations.release(
             ReleaseAddress(pool.pool_id, address), partial(self._allocations.is_only_named, pool, address)
@@ -296,14 +307,14 @@ class AddressPurposes:
 
     def is_only_named(self, pool: Pool) -> bool:
         """Whether *pool* has addresses that were named, and neither a network nor a container of ours."""
-        addresses = self._named_in(pool)
+        addresses = self._endpoint_addresses(pool)
         return (
             self._may_be_forgotten(pool)
             and bool(addresses)
             and all(self._allocations.is_only_named(pool, each) for each in addresses)
         )
 
-    def _named_in(self, pool: Pool) -> list[IPAddress]:
+    def _endpoint_addresses(self, pool: Pool) -> list[IPAddress]:
         kind = type(pool.prefix.network_address)
         return [kind(number) for number in self._pools.set_of(pool).endpoints.get(pool.pool_id, ())]
 
@@ -318,7 +329,7 @@ class AddressPurposes:
             pool.pool_id
         ):
             return
-        for address in self._named_in(pool):
+        for address in self._endpoint_addresses(pool):
             if pool.conflict_detection == ConflictDetection.OFF or await self._is_unanswered(pool, address):
                 await self._release_named(pool, address)
 

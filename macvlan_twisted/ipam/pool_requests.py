@@ -149,6 +149,14 @@ class PoolRequests:
         self._pools.index.put(remaining)
         return True
 
+    def engine_activated(self) -> None:
+        """The engine has started, unless somebody else has sent the call."""
+        self._calls.last_seen.activated()
+
+    def is_of_earlier_life(self, pool_id: str) -> bool:
+        """Whether the engine has activated the plugin since it last mentioned the pool."""
+        return self._calls.last_seen.is_of_earlier_life(pool_id)
+
     @property
     def open_pools(self) -> list[Pool]:
         return list(self._pools.by_id.values())

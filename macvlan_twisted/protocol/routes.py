@@ -52,8 +52,13 @@ def all_methods(
     addresses: AddressRequests,
 ) -> dict[str, Method]:
     """Every method by the path that the engine posts to, without its slash."""
+
+    async def activate(body: bytes) -> Reply:
+        pools.engine_activated()
+        return messages.ACTIVATED
+
     methods: dict[str, Method] = {
-        "Plugin.Activate": _constant(messages.ACTIVATED),
+        "Plugin.Activate": activate,
         "NetworkDriver.GetCapabilities": _constant(messages.NETWORK_CAPABILITIES),
         "NetworkDriver.DiscoverNew": _constant({}),
         "NetworkDriver.DiscoverDelete": _constant({}),

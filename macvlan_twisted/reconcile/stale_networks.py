@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from ..driver.models import Network
 from ..driver.networks import Networks
 from ..driver.registry import Registry
+from ..engine.interfaces import ListedNetwork
 from ..errors import MacvlanError
 from ..ipam.new_pools import AddressPurposes
 from ..ipam.pool import Pool, reported_subnet
@@ -89,7 +90,7 @@ class StaleNetworks:
             pool.pool_id: pool
             for pool in self._pools.open_pools
             if not pool.is_untracked
-            and not _is_listed(pool, snapshot.networks)
+            and (not _is_listed(pool, snapshot.networks) or self._is_replaced(pool, snapshot.networks))
             and (pool.network_id is None or pool.network_id not in self._registry.networks)
             and self._pools.idle_for(pool.pool_id) >= idle
             and (
@@ -109,6 +110,24 @@ class StaleNetworks:
         ids = {network.engine_id for network in self._registry.networks.values()}
         ids |= {pool.engine_id for pool in self._pools.open_pools if pool.engine_id}
         return ids <= {engine_id}
+
+    def _is_replaced(self, pool: Pool, listed: Listed) -> bool:
+        """
+        Whether only swarm networks may be the pool's, and all of them have newer pools. An engine forgets the pools of swarm networks
+        when it is killed, and requests others for the next tasks, after it has activated the plugin.
+        """
+        if pool.network_id is not None or not self._pools.is_of_earlier_life(pool.pool_id):
+            return False
+        networks = [network_id for network_id, each in listed.items() if _fits(pool, each)]
+        newer = [
+            each
+            for each in self._pools.open_pools
+            if each.network_id is None
+            and not each.is_untracked
+            and reported_subnet(each) == reported_subnet(pool)
+            and not self._pools.is_of_earlier_life(each.pool_id)
+        ]
+        return len(networks) <= len(newer) and not any(len(each) == _DIGITS_OF_AN_ID for each in networks)
 
     async def drop_network(self, network: Network, idle: float) -> tuple[int, int]:
         """
@@ -130,8 +149,10 @@ class StaleNetworks:
         try:
             if not pool.engine_id:
                 await self._purposes.release_all_named(pool)
-                if self._pools.has_containers(pool):
-                    return 0
+            elif pool.network_id is None:
+                await self._purposes.release_all_unanswered(pool)
+            if pool.network_id is None and self._pools.has_containers(pool):
+                return 0
             if not await self._pools.drop_pool(pool, idle):
                 return 0
         except MacvlanError as failure:
@@ -150,9 +171,11 @@ def _is_listed(pool: Pool, listed: Listed) -> bool:
     """Whether the engine lists the pool's network or, if that is unknown, one that may be it."""
     if pool.network_id is not None:
         return pool.network_id in listed
-    subnet = reported_subnet(pool)
-    return any(
-        subnet in network.subnets or not network.subnets
-        for network in listed.values()
-        if network.ipam_driver not in _NOT_OURS
-    )
+    return any(_fits(pool, network) for network in listed.values())
+
+
+def _fits(pool: Pool, network: ListedNetwork) -> bool:
+    """Whether *network* may be that of *pool*, as far as the list shows."""
+    if network.ipam_driver in _NOT_OURS:
+        return False
+    return not network.subnets or reported_subnet(pool) in network.subnets

@@ -316,7 +316,14 @@ address = "{here}/containerd.sock"
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("LANG", "TERM") if name in os.environ}
-        return {**kept, "PATH": PATH, "HOME": "/root", "DOCKER_CONFIG": f"{self.directory}/client"}
+        return {
+            **kept,
+            "PATH": PATH,
+            "HOME": "/root",
+            "DOCKER_CONFIG": f"{self.directory}/client",
+            # Tasks of a swarm would ask a registry for the image first, and wait 20 seconds for it.
+            "DOCKER_SERVICE_PREFER_OFFLINE_IMAGE": "1",
+        }
 
 
 @cache

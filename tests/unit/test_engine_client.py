@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.internet.error import ConnectError
@@ -63,6 +65,63 @@ class _StreamingAgent:
         if self.code != 200:
             protocol.dataReceived(b"no such thing")
             protocol.connectionLost(Failure(ResponseDone()))
+
+
+class _AnsweringAgent:
+    """Answers with JSON, by path."""
+
+    def __init__(self, answers: Mapping[str, Any]) -> None:
+        self.answers = {f"http://docker{path}".encode(): json.dumps(each) for path, each in answers.items()}
+
+    def request(self, method: bytes, uri: bytes, *_: Any) -> Deferred[Any]:
+        response = _StreamingAgent()
+        answer = self.answers[uri].encode()
+
+        def deliver(protocol: Any) -> None:
+            protocol.makeConnection(response.transport)
+            protocol.dataReceived(answer)
+            protocol.connectionLost(Failure(ResponseDone()))
+
+        response.deliverBody = deliver  # type: ignore[method-assign]
+        return succeed(response)
+
+
+class ListTests(SynchronousTestCase):
+    """Networks that an engine lists in a swarm."""
+
+    network_id = "90y8l2dpna33qrogijvvwn5fq"
+    ipam: ClassVar[Mapping[str, Any]] = {
+        "Driver": "macvlan-twisted",
+        "Config": [{"Subnet": "192.168.1.0/24"}],
+    }
+    unknown: ClassVar[Mapping[str, Any]] = {"Driver": "", "Options": None, "Config": []}
+    """What a manager lists of a network that its node has no part in, and Engine 20.10 of each network of the swarm."""
+
+    def listed(self, answers: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """:return: id and first subnet of each network."""
+        reactor = MemoryReactorClock()
+        client = EngineClient(reactor, reactor, "unix:///var/run/docker.sock")
+        client._agent = _AnsweringAgent(answers)
+        networks = self.successResultOf(ensureDeferred(client.networks()))
+        return [(each.network_id, str(each.subnets[0])) for each in networks]
+
+    def network(self, ipam: Mapping[str, Any]) -> dict[str, Any]:
+        return {"Id": self.network_id, "Name": "lan", "Driver": "macvlan", "Scope": "swarm", "IPAM": ipam}
+
+    def test_network_that_only_holds_a_configuration_is_left_out(self) -> None:
+        """No container is ever on it, but it has the subnet and the address management of those that are made from it."""
+        config = {"Id": "c" * 64, "Name": "cfg", "Driver": "null", "Scope": "local", "IPAM": self.ipam}
+        lists = [{**config, "ConfigOnly": True}, {**self.network(self.ipam), "ConfigOnly": False}]
+        self.assertEqual(self.listed({"/networks": lists}), [(self.network_id, "192.168.1.0/24")])
+
+    def test_network_of_a_swarm_is_listed_as_the_node_has_it(self) -> None:
+        for here, expected in ((self.ipam, [(self.network_id, "192.168.1.0/24")]), (self.unknown, [])):
+            with self.subTest(here=here):
+                answers = {
+                    "/networks": [self.network(self.unknown)],
+                    f"/networks/{self.network_id}": self.network(here),
+                }
+                self.assertEqual(self.listed(answers), expected)
 
 
 class EventsTests(SynchronousTestCase):
