@@ -103,10 +103,11 @@ class ContainerAddresses:
         :raises RequestRefused: the requested address is not available, or there is none.
         :raises StateError: the disk refuses.
         """
+        stored_name = self._previous_runs.stored_name(pool, name)
         if pool.dhcp and not requested.is_checked:
-            address = await self._lease(pool, requested.address, name)
+            address = await self._lease(pool, requested.address, stored_name)
         else:
-            address = await self._select(pool, requested, name)
+            address = await self._select(pool, requested, stored_name)
         self._names.address_requested(pool.pool_id, int(address), name)
         return address
 

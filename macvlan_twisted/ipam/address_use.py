@@ -18,7 +18,7 @@ from ..last_seen import ENGINE_PATIENCE
 from ..state.interfaces import StickyAddress
 from .allocations import Allocations
 from .endpoint_claims import EndpointClaims
-from .identity import StickyAddresses
+from .identity import StickyAddresses, slot_of_task
 from .pool import Pool
 from .pool_binding import PoolBinding
 from .pool_registry import PoolRegistry
@@ -206,6 +206,17 @@ class PreviousRuns:
         self._allocations = allocations
         self._claims = claims
         self._endpoints = endpoints
+
+    def stored_name(self, pool: Pool, name: str) -> str:
+        """
+        The name under which the address and the MAC of container *name* are stored. That of a swarm task is without the task's id, so
+        that its successor inherits them, unless its predecessor still has the address: an update may start it first.
+        """
+        slot = slot_of_task(name)
+        if not slot:
+            return name
+        previous = self._sticky_addresses.of_name(pool.pool_id, slot)
+        return name if previous is not None and self._is_allocated(pool, previous.address) else slot
 
     async def release(self, pool: Pool, name: str, requested: IPAddress | None) -> None:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 from sortedcontainers import SortedList
@@ -18,6 +19,19 @@ _log = Logger(namespace="macvlan_twisted.ipam")
 
 MAX_NAMES = 10_000
 """Limit per pool: the engine generates a name for each container that has none, so names accumulate."""
+
+
+_TASK = re.compile(r"(?P<slot>[A-Za-z0-9][A-Za-z0-9_-]*\.(?:[1-9][0-9]*|[0-9a-z]{25}))\.[0-9a-z]{25}")
+"""
+The name of a swarm task's container: SERVICE.SLOT.TASKID, in a global service SERVICE.NODEID.TASKID (``api/naming`` of swarmkit). An
+id has 25 digits of base 36.
+"""
+
+
+def slot_of_task(name: str) -> str:
+    """SERVICE.SLOT or SERVICE.NODEID, which the next task inherits, of a swarm task's container; empty if *name* is none's."""
+    task = _TASK.fullmatch(name)
+    return "" if task is None else task["slot"]
 
 
 class StickyAddresses:

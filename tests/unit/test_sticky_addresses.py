@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.addresses import parse_address, parse_range
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.ipam import identity
-from macvlan_twisted.ipam.identity import StickyAddresses
+from macvlan_twisted.ipam.identity import StickyAddresses, slot_of_task
 from macvlan_twisted.ipam.requests import Purpose
 from macvlan_twisted.link_names import endpoint_link_name
 from macvlan_twisted.option_values import IdentitySource
@@ -24,6 +24,9 @@ from .held_steps import ScriptedRecords
 from .helpers import LAN, NETWORK, PluginHarness, network_request, subnet
 
 OURS = "192.168.1.0/24"
+TASKS = [letter * 25 for letter in "abc"]
+NODE = "wdczig046v2e29xiin8atrpkg"
+"""The ids of swarm tasks, and of a node."""
 
 
 class StickyAddressTestCase(AddressTestCase):
@@ -342,3 +345,50 @@ class BoundedNamesTests(SynchronousTestCase):
         kept = StickyAddresses(store)
         kept.load()
         self.assertEqual(sum(kept.of_name("lan", each.name) is not None for each in many), 3)
+
+
+class TaskNameTests(StickyAddressTestCase):
+    """Engine 29 sends SERVICE.SLOT.TASKID as the name of a swarm task's container."""
+
+    def test_slot_is_what_the_next_task_inherits(self) -> None:
+        for name, slot in (
+            (f"web.2.{TASKS[0]}", "web.2"),
+            (f"my_stack-web.12.{TASKS[0]}", "my_stack-web.12"),
+            (f"web.{NODE}.{TASKS[0]}", f"web.{NODE}"),
+            ("web", ""),
+            ("web.2", ""),
+            (f"web.{TASKS[0]}", ""),
+            (f"web.0.{TASKS[0]}", ""),
+            (f"web.two.{TASKS[0]}", ""),
+            (f"web.2.{TASKS[0]}a", ""),
+            (f"web.2.{TASKS[0][1:]}", ""),
+            (f"web.2.{TASKS[0].upper()}", ""),
+            (f"web.2.{TASKS[0]}\n", ""),
+        ):
+            self.assertEqual(slot_of_task(name), slot, name)
+
+    def test_task_inherits_the_address_and_mac_of_its_slot(self) -> None:
+        for slot in ("web.2", f"web.{NODE}"):
+            for source in ("name", "address"):
+                with self.subTest(slot=slot, identity=source):
+                    pool = self.network(identity=source)
+                    self.start(pool, f"other.1.{TASKS[0]}")
+                    before = self.start(pool, f"{slot}.{TASKS[0]}")
+                    self.stop(pool, before[0])
+                    self.assertEqual(self.start(pool, f"{slot}.{TASKS[1]}"), before)
+                    self.setUp()
+
+    def test_tasks_of_other_slots_have_addresses_of_their_own(self) -> None:
+        pool = self.network(identity="name")
+        found = {self.start(pool, f"web.{slot}.{TASKS[slot]}") for slot in (1, 2)}
+        self.assertEqual([len({*each}) for each in zip(*found, strict=True)], [2, 2])
+
+    def test_task_that_starts_before_its_predecessor_ends_has_its_own(self) -> None:
+        """``docker service update --update-order start-first``"""
+        pool = self.network(identity="name")
+        first = self.start(pool, f"web.1.{TASKS[0]}")
+        second = self.start(pool, f"web.1.{TASKS[1]}")
+        self.assertEqual([len({*each}) for each in zip(first, second, strict=True)], [2, 2])
+        self.plugin.clock.advance(60)
+        self.stop(pool, first[0])
+        self.assertEqual(self.start(pool, f"web.1.{TASKS[2]}"), first)
