@@ -3,6 +3,7 @@
 import os
 import shutil
 
+from tests.lab import etcd_binaries
 from tests.lab.roots import COMPOSES, OWN_VERSION, cache
 from tests.lab.wall_clock import LIBRARY
 
@@ -47,6 +48,14 @@ def missing_for_compose(version: str) -> str:
 def missing_for_dhcp() -> str:
     """Say why no DHCP server can run on a LAN here; nothing when it can."""
     return missing_for_lan() or _missing_programs(("dnsmasq",))
+
+
+def missing_for_etcd(version: str = etcd_binaries.OWN_VERSION) -> str:
+    """Say why no :class:`tests.lab.etcd.Cluster` of this version can run here; nothing when it can."""
+    programs = ["openssl"]
+    if not etcd_binaries.directory_of(version).is_dir():
+        programs += ["apt-get", "dpkg"]
+    return missing_for_lan() or _missing_programs(programs)
 
 
 def missing_for_wall_clock() -> str:

@@ -62,7 +62,7 @@ def root_of(version: str, narrate: Narrate | None = None) -> Path | None:
     root = cache() / f"engine-{version}"
     if not _is_complete(root):
         root.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(root.with_suffix(root.suffix + ".lock")):
+        with lock(root.with_suffix(root.suffix + ".lock")):
             if not root.is_dir():
                 _make(version, root, narrate or print)
             elif not _is_complete(root):
@@ -86,7 +86,8 @@ def _complete(root: Path) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock on a file; other processes that ask for it wait."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released by the kernel when we close the file, or die
         yield
@@ -117,7 +118,7 @@ def _make(version: str, root: Path, narrate: Narrate) -> None:
     )
     packages = PACKAGES if release in CLIENT_IN_ENGINE else (*PACKAGES, "docker-cli")
     options = ("--variant=minbase", f"--include={','.join(packages)}", f"--keyring={KEYRING}")
-    command = (*own, "debootstrap", *options, release, str(building), _mirror(), SCRIPT)
+    command = (*own, "debootstrap", *options, release, str(building), mirror(), SCRIPT)
     run(*command, timeout=1800, env={**os.environ, **_proxy()})
     told = run("chroot", str(building), "/usr/sbin/dockerd", "--version")
     if f" {version}." not in told:
@@ -129,11 +130,11 @@ def _make(version: str, root: Path, narrate: Narrate) -> None:
     narrate(f"Docker Engine {version}: ready")
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Return the address of the Debian archive that this machine's apt is set up to use."""
     fields = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
     told = run("apt-get", "indextargets", "--format", fields, "Created-By: Packages")
-    known = {_codename(), "stable", "testing", "sid", "unstable"}
+    known = {codename(), "stable", "testing", "sid", "unstable"}
     for line in told.splitlines():
         address, release, component = line.split("|")
         if release in known and component == "main":
@@ -141,7 +142,8 @@ def _mirror() -> str:
     raise RuntimeError("apt knows no Debian archive here (no source for a whole release, component main)")
 
 
-def _codename() -> str:
+def codename() -> str:
+    """Return the name of this machine's Debian release."""
     for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition("=")
         if name == "VERSION_CODENAME":
