@@ -16,19 +16,18 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, ensureDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError
-from twisted.internet.protocol import Protocol as ByteProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Cooperator
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from ..addresses import parse_address
 from ..failpoints import Failpoint
+from ..http_requests import cancellable, read_body
 from .interfaces import (
     EngineDown,
     EngineError,
@@ -143,7 +142,7 @@ class EngineClient:
         :raises CancelledError: if this is cancelled.
         :raises EngineUnavailable: no engine answers. :raises EngineError: with the engine's message.
         """
-        answer = _cancellable(ensureDeferred(self._send(method, path, body)))
+        answer = cancellable(ensureDeferred(self._send(method, path, body)))
         try:
             return await answer.addTimeout(timeout, self._clock)
         except TimeoutError:
@@ -156,7 +155,7 @@ class EngineClient:
         headers = Headers({b"Content-Type": [b"application/json"]})
         try:
             response = await self._agent.request(method, b"http://docker" + path.encode(), headers, producer)
-            raw = await _read_body(response)
+            raw = await read_body(response)
         except Exception as error:  # refused, no such file, cut off while the engine starts or stops
             raise EngineUnavailable(str(error)) from error
         try:
@@ -216,10 +215,10 @@ class EngineClient:
     async def follow_events(self, on_event: Callable[[EngineEvent], None]) -> Deferred[None]:
         filters = {"type": ["container", "network"], "event": _EVENTS}
         query = urlencode({"filters": json.dumps(filters)}, quote_via=quote)
-        asked = _cancellable(self._agent.request(b"GET", f"http://docker/events?{query}".encode()))
+        asked = cancellable(self._agent.request(b"GET", f"http://docker/events?{query}".encode()))
         try:
             response = await asked.addTimeout(REQUEST_TIMEOUT, self._clock)
-            refusal = b"" if response.code == 200 else await _read_body(response)
+            refusal = b"" if response.code == 200 else await read_body(response)
         except CancelledError:
             raise
         except ConnectError as error:
@@ -251,38 +250,6 @@ class EngineClient:
             return str(answer["Id"])
 
 
-class _Body(ByteProtocol):
-    """
-    Reads a whole body. ``readBody`` cannot be cancelled here: it wants to abort the connection, which the transport of a response
-    cannot, and then has two results when the connection ends.
-    """
-
-    def __init__(self) -> None:
-        self._received: list[bytes] = []
-        self.read: Deferred[bytes] = Deferred(self._end)
-
-    def _end(self, _: Deferred[bytes]) -> None:
-        cast(Any, self.transport).loseConnection()
-
-    def dataReceived(self, data: bytes) -> None:
-        self._received.append(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.read.called:  # it was cancelled
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.read.callback(b"".join(self._received))
-        else:
-            self.read.errback(reason)
-
-
-def _read_body(response: Any) -> Deferred[bytes]:
-    """:return: fires with the body of a response; cancelled, it closes the connection."""
-    body = _Body()
-    response.deliverBody(body)
-    return body.read
-
-
 class _EventLines(LineOnlyReceiver):
     """Reads the body of ``/events``: a JSON object a line."""
 
@@ -310,24 +277,6 @@ class _EventLines(LineOnlyReceiver):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self.ended.called:
             self.ended.callback(None)
-
-
-def _cancellable(work: Deferred[Any]) -> Deferred[Any]:
-    """:return: fires as *work* does. Cancelled, it fails by CancelledError, whatever Twisted makes of an aborted request."""
-    is_cancelled = False
-
-    def cancel(result: Deferred[Any]) -> None:
-        nonlocal is_cancelled
-        is_cancelled = True
-        work.cancel()
-
-    def fire(outcome: Any) -> None:
-        if not is_cancelled:
-            result.callback(outcome)
-
-    result: Deferred[Any] = Deferred(cancel)
-    work.addBoth(fire)
-    return result
 
 
 def _attachment(
