@@ -15,7 +15,7 @@ def import_endpoints() -> None:
     Import Twisted's endpoints, without TLS where its libraries do not work.
 
     Twisted does without pyOpenSSL, but not with one whose companions (service_identity, a cryptography of the right age) are
-    missing. We need no TLS. If the import fails, it is done again while pyOpenSSL is hidden.
+    missing. Only a fleet needs TLS. If the import fails, it is done again while pyOpenSSL is hidden.
     """
     if find_spec("OpenSSL") is None:
         return

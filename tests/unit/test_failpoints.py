@@ -29,6 +29,7 @@ EXCEPTIONS = {
     ("netlink/raw_socket.py", "open", "bind"): "of a netlink socket, which ends with the process",
     ("netlink/raw_socket.py", "_send", "send"): "the caller has the failpoint",
     ("listener/endpoints.py", "parse_unix", "listen"): "on a recorder",
+    ("fleet/etcd_members.py", "startProducing", "write"): "a request to etcd: who makes it has the failpoint",
     ("protocol/routes.py", "method", "write"): "makes a body of a reply",
     ("systemd_notify.py", "notify", "sendto"): "a report, which changes nothing",
     ("state/database.py", "commit", "write"): "the generation has the failpoint",
