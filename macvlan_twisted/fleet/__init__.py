@@ -1,5 +1,6 @@
 """
-Several Docker hosts on one LAN: what a host shares with the others, in an etcd cluster.
+Several Docker hosts on one LAN that share its addresses through etcd.
 
-Nothing here is imported unless a fleet is configured.
+Each address is owned by one host at most. A host claims addresses before it needs them, so a container's start does not wait
+for etcd, and no running container depends on it.
 """

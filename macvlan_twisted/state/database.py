@@ -87,6 +87,7 @@ RETURNED = Table("returned", ("pool_id", "address", "released_at"), ("pool_id", 
 LAST_ADDRESSES = Table(
     "last_addresses", ("pool_id", "container_id", "address", "traits"), ("pool_id", "container_id"), since=5
 )
+FLEET = Table("fleet", ("id", "document"), ("id",), since=6)
 TABLES = (
     IDENTITY,
     NETWORKS,
@@ -101,9 +102,10 @@ TABLES = (
     IDENTITIES,
     RETURNED,
     LAST_ADDRESSES,
+    FLEET,
 )
 
-_NOT_MISSED = (IDENTITY, CURSORS, CONFLICTS, IDENTITIES, RETURNED, LAST_ADDRESSES)
+_NOT_MISSED = (IDENTITY, CURSORS, CONFLICTS, IDENTITIES, RETURNED, LAST_ADDRESSES, FLEET)
 """Tables whose rows remain when the last network is deleted: no container depends on them."""
 
 

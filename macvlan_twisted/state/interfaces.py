@@ -31,6 +31,8 @@ class RecordKind(Enum):
     """Our own link on a parent, for host access and for the frames that we send."""
     CONFLICT = "conflicts"
     """Addresses that other hosts on the LAN use."""
+    FLEET = "fleet"
+    """What this host has claimed in its fleet, and which store it saw last."""
     LEASE = "leases"
     """DHCP leases of containers."""
 

@@ -134,7 +134,12 @@ MIGRATIONS: tuple[Migration, ...] = (
                                             PRIMARY KEY (pool_id, container_id)) WITHOUT ROWID""",
         )
     ),
-    Migration(),  # From now on a pool has a share (fleet_share); old ones have none.
+    # From now on a pool has a LAN and a share (fleet_share); old ones have the default one and none.
+    Migration(
+        (
+            "CREATE TABLE fleet (id TEXT PRIMARY KEY, document TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID",
+        )
+    ),
 )
 """The first makes version 1 of an empty file. A new version appends one; none is ever changed."""
 

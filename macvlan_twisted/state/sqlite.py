@@ -35,6 +35,7 @@ _TABLE_OF = {
     RecordKind.HOST_LINK: tables.HOST_LINKS,
     RecordKind.CONFLICT: tables.CONFLICTS,
     RecordKind.LEASE: tables.LEASES,
+    RecordKind.FLEET: tables.FLEET,
 }
 LOWEST_GROUP = 2**16
 """Link groups below this one are for others."""

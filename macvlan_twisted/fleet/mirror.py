@@ -1,0 +1,81 @@
+"""What the fleet's store says, in memory: fed by a snapshot, then by its changes."""
+
+from __future__ import annotations
+
+from sortedcontainers import SortedList
+
+from ..addresses import IPAddress
+from .interfaces import Claim, Entry, Host, HostRecord, Snapshot, Wanted
+
+
+class Mirror:
+    """:param own: this host."""
+
+    def __init__(self, own: Host) -> None:
+        self._own = own
+        self.cluster = ""
+        self.revision = 0
+        self.entries: dict[tuple[str, IPAddress], Entry] = {}
+        self.alive: dict[str, HostRecord] = {}
+        self.known: dict[str, Host] = {}
+        self.wanted: dict[tuple[str, IPAddress], Wanted] = {}
+        self._elsewhere: dict[tuple[str, int], SortedList] = {}
+        """By LAN and IP version: the addresses that this host may not choose, as numbers."""
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Replace everything, and report nothing."""
+        self.cluster, self.revision = snapshot.cluster, snapshot.revision
+        self.entries = {entry.key: entry for entry in snapshot.entries}
+        self.alive = {record.host.name: record for record in snapshot.alive}
+        self.known = {host.name: host for host in snapshot.known}
+        self.wanted = {(each.lan, each.address): each for each in snapshot.wanted}
+        numbers: dict[tuple[str, int], list[int]] = {}
+        for entry in snapshot.entries:
+            if self.is_elsewhere(entry):
+                numbers.setdefault((entry.lan, entry.address.version), []).append(int(entry.address))
+        self._elsewhere = {key: SortedList(each) for key, each in numbers.items()}
+
+    def is_elsewhere(self, entry: Entry | None) -> bool:
+        """Whether *entry* bars this host from choosing its address for a container."""
+        return entry is not None and not (isinstance(entry, Claim) and entry.owner == self._own)
+
+    def elsewhere(self, lan: str, version: int) -> SortedList:
+        """The addresses of *lan* that this host may not choose, as numbers."""
+        return self._elsewhere.setdefault((lan, version), SortedList())
+
+    def entry(self, lan: str, address: IPAddress) -> Entry | None:
+        return self.entries.get((lan, address))
+
+    def is_alive(self, host: Host) -> bool:
+        record = self.alive.get(host.name)
+        return record is not None and record.host.instance == host.instance
+
+    def set_entry(self, lan: str, address: IPAddress, entry: Entry | None) -> None:
+        """Also called with what a transaction of ours has found or made, before the store reports it."""
+        barred = self.elsewhere(lan, address.version)
+        if self.is_elsewhere(self.entries.get((lan, address))):
+            barred.remove(int(address))
+        if entry is None:
+            self.entries.pop((lan, address), None)
+        else:
+            self.entries[lan, address] = entry
+        if self.is_elsewhere(entry):
+            barred.add(int(address))
+
+    def set_host(self, name: str, record: HostRecord | None) -> None:
+        if record is None:
+            self.alive.pop(name, None)
+        else:
+            self.alive[name] = record
+
+    def set_known(self, name: str, host: Host | None) -> None:
+        if host is None:
+            self.known.pop(name, None)
+        else:
+            self.known[name] = host
+
+    def set_wanted(self, lan: str, address: IPAddress, wanted: Wanted | None) -> None:
+        if wanted is None:
+            self.wanted.pop((lan, address), None)
+        else:
+            self.wanted[lan, address] = wanted

@@ -1,0 +1,291 @@
+"""
+The connection of this host to its fleet: joins, takes a snapshot, makes rows and store agree, then follows the changes.
+
+After each loss it begins anew. Nothing is freed because a host is silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable
+from random import Random
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from ..addresses import IPAddress
+from ..errors import StateError
+from .interfaces import (
+    Claim,
+    ClaimState,
+    Entry,
+    FleetClaims,
+    FleetUnavailable,
+    Host,
+    HostRecord,
+    Wanted,
+)
+from .mirror import Mirror
+from .own_claims import OwnClaims
+from .rows import SeenStore, Stage
+
+_log = Logger(namespace="macvlan_twisted.fleet")
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+"""Seconds between two attempts to connect. Each pause is random, so that many hosts do not come back at once."""
+SWEEP_INTERVAL = 30.0
+"""Seconds between two looks at what is not needed any more."""
+STRAY_GRACE = 600.0
+"""Seconds until a claim of ours without a row may be deleted: a delayed transaction may have made it."""
+
+
+@frozen
+class AddressUse:
+    """What this host does with one of its addresses."""
+
+    state: ClaimState
+    container: str = ""
+    mac: str = ""
+
+
+class AddressUsers(Protocol):
+    """What this host does with its addresses: :class:`~macvlan_twisted.ipam.fleet_users.FleetUsers`."""
+
+    def use_of(self, lan: str, address: IPAddress) -> AddressUse: ...
+
+    def take(self, lan: str, address: IPAddress) -> bool:
+        """
+        Stop holding *address* for the next container: its claim is about to end.
+
+        :return: whether it is unused now; not if it is allocated, or about to be.
+        """
+
+    def is_shared(self, lan: str, address: IPAddress) -> bool:
+        """Whether a pool reserves *address* as a gateway or auxiliary one."""
+
+    def surplus(self) -> Iterable[tuple[str, IPAddress]]:
+        """Addresses that are claimed, and not needed any more."""
+
+    async def is_abandoned(self, claim: Claim) -> bool:
+        """Whether nobody on the LAN has the address of *claim*, and no link here has its MAC."""
+
+    def connected(self) -> None:
+        """The store can be asked: hold addresses for the next containers."""
+
+
+class FleetSession:
+    """
+    :param record: of this start of the service. :param clock: ``IReactorTime``
+    :param random: spreads the attempts to connect.
+    """
+
+    def __init__(
+        self,
+        record: HostRecord,
+        claims: FleetClaims,
+        own_claims: OwnClaims,
+        mirror: Mirror,
+        users: AddressUsers,
+        random: Random,
+        clock: Any,
+    ) -> None:
+        self._record = record
+        self._claims = claims
+        self._own_claims = own_claims
+        self._mirror = mirror
+        self._users = users
+        self._random = random
+        self._clock = clock
+        self._strays: dict[tuple[str, IPAddress], float] = {}
+        """Claims of ours without a row: since when they were seen."""
+        self._changed: dict[tuple[str, IPAddress], None] = {}
+        """Addresses whose use the store does not know yet."""
+        self._is_reporting = False
+        self._sweep: Any = None
+        self.is_connected = False
+
+    @property
+    def _rows(self) -> Any:
+        return self._own_claims.rows
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        pause = SHORTEST_PAUSE
+        self._sweep = self._clock.callLater(SWEEP_INTERVAL, self._sweep_and_repeat)
+        try:
+            while True:
+                began = self._clock.seconds()
+                try:
+                    await self._follow()
+                except (FleetUnavailable, StateError) as failure:
+                    self._lost(str(failure))
+                if self._clock.seconds() - began > 2 * LONGEST_PAUSE:
+                    pause = SHORTEST_PAUSE
+                await deferLater(self._clock, pause * (0.5 + self._random.random()), lambda: None)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            self._sweep.cancel()
+            self._own_claims.unavailable = "the plugin is stopping"
+            await self._claims.close()
+
+    async def _follow(self) -> None:
+        await self._refuse_taken_name()
+        await self._claims.join(self._record)
+        snapshot = await self._claims.snapshot()
+        self._mirror.load(snapshot)
+        is_anew = snapshot.cluster != self._rows.seen.cluster or snapshot.revision < self._rows.seen.revision
+        if is_anew and self._rows.seen.cluster:
+            # Cause: etcd was restored from a backup, or another etcd answers. Remedy: none is needed if that was intended; the
+            # plugin claims the addresses of this host anew.
+            _log.warn("fleet: etcd was replaced or restored, all claims of this host are checked")
+        self._own_claims.unavailable = ""
+        await self._resynchronise()
+        await self._rows.save_seen(SeenStore(snapshot.cluster, snapshot.revision))
+        self.is_connected = True
+        _log.info(
+            "fleet: connected as host {host} ({hosts} hosts, {addresses} addresses claimed by this one)",
+            host=self._record.host.name,
+            hosts=len(self._mirror.known),
+            addresses=len(self._rows.by_key),
+        )
+        self._users.connected()
+        for wanted in list(self._mirror.wanted.values()):
+            self._hand_over(wanted)
+        await self._claims.watch(snapshot.revision, self)
+
+    def _lost(self, reason: str) -> None:
+        if self.is_connected or not self._own_claims.unavailable.startswith(reason):
+            # Cause: etcd does not answer or has no quorum. Remedy: start its members; containers keep running, and new ones
+            # get the addresses that this host has claimed ahead.
+            _log.warn("fleet: etcd is unavailable ({reason})", reason=reason)
+        self.is_connected = False
+        self._own_claims.unavailable = reason
+
+    async def _refuse_taken_name(self) -> None:
+        """:raises FleetUnavailable: another host has this host's name, and is alive."""
+        snapshot = await self._claims.snapshot()
+        for record in snapshot.alive:
+            if record.host.name == self._record.host.name and not self._is_own(record):
+                raise FleetUnavailable(
+                    f"another host of the fleet is called {record.host.name!r}: start the plugin there or here with "
+                    "another --fleet-host"
+                )
+
+    def _is_own(self, record: HostRecord) -> bool:
+        """Whether *record* is this start's, or an earlier one's on this machine."""
+        return record.host == self._record.host and (
+            record.session == self._record.session or record.boot_id == self._record.boot_id
+        )
+
+    # Rows and store.
+
+    async def _resynchronise(self) -> None:
+        for row in list(self._rows.by_key.values()):
+            entry = self._mirror.entry(row.lan, row.address)
+            is_known = (
+                isinstance(entry, Claim) and entry.claim_id == row.claim_id
+                if not row.is_shared
+                else entry is not None and self._record.host in getattr(entry, "holders", ())
+            )
+            if not (is_known and row.stage is Stage.OWNED):
+                await self._settle(row.lan, row.address)
+        now = self._clock.seconds()
+        strays = {
+            key
+            for key, entry in self._mirror.entries.items()
+            if isinstance(entry, Claim) and entry.owner == self._record.host and self._rows.get(*key) is None
+        }
+        self._strays = {key: self._strays.get(key, now) for key in strays}
+        for row in self._rows.owned():
+            self.use_changed(row.lan, row.address)
+
+    async def _settle(self, lan: str, address: IPAddress) -> None:
+        is_used = self._users.use_of(lan, address).state is ClaimState.USED
+        await self._own_claims.settle(lan, address, is_used)
+
+    def use_changed(self, lan: str, address: IPAddress) -> None:
+        """A container has got or left an address of ours: the fleet is told in the background."""
+        self._changed[lan, address] = None
+        if not self._is_reporting and not self._own_claims.unavailable:
+            self._is_reporting = True
+            self._in_background(self._report())
+
+    async def _report(self) -> None:
+        try:
+            while self._changed:
+                lan, address = next(iter(self._changed))
+                use = self._users.use_of(lan, address)
+                if not await self._own_claims.update(lan, address, use.state, use.container, use.mac):
+                    await self._settle(lan, address)
+                if use == self._users.use_of(lan, address):
+                    self._changed.pop((lan, address), None)
+        finally:
+            self._is_reporting = False
+
+    def _hand_over(self, wanted: Wanted) -> None:
+        if wanted.host != self._record.host:
+            self._in_background(self._own_claims.hand_over(wanted, self._users.take))
+
+    # FleetObserver
+
+    def entry_changed(self, lan: str, address: IPAddress, entry: Entry | None) -> None:
+        self._mirror.set_entry(lan, address, entry)
+        if not self._own_claims.handed_over(lan, address):
+            self._in_background(self._settle(lan, address))
+
+    def host_changed(self, name: str, record: HostRecord | None) -> None:
+        self._mirror.set_host(name, record)
+        if name == self._record.host.name and record is not None and record.session != self._record.session:
+            self._own_claims.unavailable = f"another host joined the fleet as {name!r}: start the plugin there or here with another --fleet-host"
+            # Cause: two hosts have the same --fleet-host, or a state directory was copied to another machine. Remedy: give one
+            # of them another --fleet-host, and a new state directory if it is a copy.
+            _log.error("fleet: {reason}", reason=self._own_claims.unavailable)
+            self.is_connected = False
+
+    def known_changed(self, name: str, host: Host | None) -> None:
+        self._mirror.set_known(name, host)
+
+    def wanted_changed(self, lan: str, address: IPAddress, wanted: Wanted | None) -> None:
+        self._mirror.set_wanted(lan, address, wanted)
+        if wanted is not None:
+            self._hand_over(wanted)
+
+    def revision_reached(self, revision: int) -> None:
+        self._mirror.revision = max(self._mirror.revision, revision)
+
+    # What is not needed any more.
+
+    def _sweep_and_repeat(self) -> None:
+        self._sweep = self._clock.callLater(SWEEP_INTERVAL, self._sweep_and_repeat)
+        if self._own_claims.unavailable:
+            return
+        for lan, address in list(self._users.surplus()):
+            if self._users.take(lan, address):
+                self._in_background(self._own_claims.release(lan, address))
+        now = self._clock.seconds()
+        for key, since in list(self._strays.items()):
+            if since + STRAY_GRACE <= now:
+                self._in_background(self._delete_stray(key))
+
+    async def _delete_stray(self, key: tuple[str, IPAddress]) -> None:
+        entry = self._mirror.entries.get(key)
+        if (
+            not isinstance(entry, Claim)
+            or entry.owner != self._record.host
+            or self._rows.get(*key) is not None
+        ):
+            self._strays.pop(key, None)
+        elif await self._users.is_abandoned(entry):
+            await self._claims.release(entry)
+            self._strays.pop(key, None)
+
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run *work* without waiting. If the store or the disk refuses, the next connection goes on with it."""
+
+        def failed(failure: Any) -> None:
+            if failure.check(FleetUnavailable, StateError, CancelledError) is None:
+                _log.failure("fleet: a change failed", failure=failure)
+
+        ensureDeferred(work).addErrback(failed)
