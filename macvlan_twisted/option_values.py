@@ -7,6 +7,7 @@ Options of the service, of networks and of pools share them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 from enum import StrEnum
@@ -257,6 +258,14 @@ def parse_dhcp_timeout(text: str) -> float:
 
 def parse_return_grace(text: str) -> float:
     return _seconds(text, 0, 3600)
+
+
+def parse_lan_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", text):
+        raise ValueError(
+            f"{text!r} is not a LAN name: use up to 63 letters, digits, dots, hyphens and underscores"
+        )
+    return text
 
 
 def parse_network_name(text: str) -> str:

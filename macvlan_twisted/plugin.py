@@ -30,11 +30,18 @@ from .driver.readdress import ContainerSandboxes, Readdressing
 from .driver.registry import Registry
 from .engine.interfaces import Containers, Processes
 from .engine.interfaces import Engine as NetworkCreation
+from .fleet.interfaces import FleetClaims, HostRecord
+from .fleet.mirror import Mirror
+from .fleet.own_claims import OwnClaims
+from .fleet.rows import ClaimRows
+from .fleet.session import FleetSession
 from .ipam.address_requests import AddressRequests, ContainerAddresses
 from .ipam.address_use import AddressUse, PreviousRuns
 from .ipam.allocations import Allocations
 from .ipam.endpoint_claims import EndpointClaims
 from .ipam.fleet_share import StoredShares
+from .ipam.fleet_addresses import FleetAddresses
+from .ipam.fleet_users import FleetUsers
 from .ipam.identity import MacPolicy, StickyAddresses
 from .ipam.last_addresses import LastAddresses
 from .ipam.new_pools import AddressPurposes, NewPools
@@ -119,6 +126,8 @@ class Plugin:
     reconciler: Reconciler
     reconcile_loop: ReconcileLoop
     link_monitor: LinkMonitor
+    fleet: FleetAddresses
+    fleet_session: FleetSession | None
 
     def load(self) -> None:
         """
@@ -141,6 +150,7 @@ class Plugin:
         self.on_lan.load()
         self.endpoint_addresses.load()
         self.pools.load()
+        self.fleet.load()
 
     async def reconcile(self, present: Sequence[LinkFacts]) -> None:
         """
@@ -184,6 +194,14 @@ class Plugin:
 
 
 @frozen
+class FleetMember:
+    """This host as a member of a fleet."""
+
+    record: HostRecord
+    claims: FleetClaims
+
+
+@frozen
 class Platform:
     """
     What the plugin needs of the machine besides kernel and disk. Tests put fakes in their place.
@@ -200,6 +218,7 @@ class Platform:
     sandboxes: Sandboxes
     engine: Engine
     processor_time: Callable[[], float] = time.thread_time
+    fleet: FleetMember | None = None
 
 
 def build(
@@ -278,11 +297,18 @@ def build(
     last_addresses = LastAddresses(open_pools, claims, addresses, clock)
     pool_calls = EngineCalls(KeyedLock(), LastSeen(awake_seconds, open_pools.by_id.__contains__))
     owners = PreviousOwners(sticky_addresses, last_addresses, returned)
+    fleet = FleetAddresses(_own_claims(platform.fleet, records, nonce, clock), open_pools, clock)
     selection = AddressSelection(
-        config, open_pools, conflicts, owners, _longest_probe(config.probe_timeout), clock
+        config,
+        open_pools,
+        conflicts,
+        owners,
+        fleet,
+        _longest_probe(config.probe_timeout),
+        clock,
     )
     prefetch = PrefetchQueue(open_pools, selection, clock)
-    allocations = Allocations(open_pools, pool_calls.locks, leases, selection, owners, claims)
+    allocations = Allocations(open_pools, pool_calls.locks, leases, selection, owners, claims, fleet)
     pool_binding = PoolBinding(
         open_pools, PoolMatch(open_pools, new_pools), pool_calls.locks, allocations, selection, claims
     )
@@ -294,19 +320,24 @@ def build(
     parents = Parents(links, registry, sockets, parent_status, KeyedLock())
     macvlan_links = MacvlanLinks(registry, links, parents)
     container_names = ContainerNames(registry, leases, engine, clock)
-    container_watch = ContainerWatch(registry, engine, last_addresses, clock, config.docker_host)
     endpoint_addresses = EndpointAddresses(registry, links, on_lan, leases, address_use, container_names)
     endpoint_calls = EngineCalls(endpoint_locks, LastSeen(awake_seconds, registry.endpoints.__contains__))
     removal = EndpointRemoval(registry, macvlan_links, endpoint_addresses, host_access, endpoint_calls)
     stale_endpoints = StaleEndpoints(registry, links, macvlan_links, removal, endpoint_calls)
-    previous_runs = PreviousRuns(open_pools, sticky_addresses, allocations, claims, stale_endpoints)
     purposes = AddressPurposes(open_pools, new_pools, allocations, selection, pool_planner)
     address_requests = AddressRequests(
         open_pools,
         purposes,
         allocations,
         selection,
-        ContainerAddresses(allocations, selection, previous_runs, macs, leases, registry.names),
+        ContainerAddresses(
+            allocations,
+            selection,
+            PreviousRuns(open_pools, sticky_addresses, allocations, claims, stale_endpoints),
+            macs,
+            leases,
+            registry.names,
+        ),
         pool_calls.last_seen,
     )
     endpoints = Endpoints(
@@ -347,6 +378,7 @@ def build(
         prefetch,
         clock,
     )
+    fleet_users = FleetUsers(open_pools, fleet, selection, prefetch, sticky_addresses, conflicts, links)
     return Plugin(
         config,
         registry,
@@ -377,12 +409,31 @@ def build(
         joining,
         removal,
         container_names,
-        container_watch,
+        ContainerWatch(registry, engine, last_addresses, clock, config.docker_host),
         orphans,
         reconciler,
         reconcile_loop,
         link_monitor,
+        fleet,
+        _fleet_session(platform.fleet, fleet, fleet_users, random, clock),
     )
+
+
+def _own_claims(
+    member: FleetMember | None, records: HostRecords, nonce: Callable[[], str], clock: Any
+) -> OwnClaims | None:
+    if member is None:
+        return None
+    host = member.record.host
+    return OwnClaims(host, member.claims, ClaimRows(records), Mirror(host), nonce, clock)
+
+
+def _fleet_session(
+    member: FleetMember | None, fleet: FleetAddresses, users: FleetUsers, random: Random, clock: Any
+) -> FleetSession | None:
+    if member is None or fleet.own_claims is None:
+        return None
+    return FleetSession(member.record, member.claims, fleet.own_claims, users, random, clock)
 
 
 def _probe_timing(timeout: ProbeTimeout) -> ProbeTiming:

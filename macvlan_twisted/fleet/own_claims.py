@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, TimeoutError, ensureDeferred
+from twisted.internet.defer import Deferred, DeferredQueue, TimeoutError, ensureDeferred
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
@@ -57,7 +57,7 @@ class OwnClaims:
         self.host = host
         self._claims = claims
         self.rows = rows
-        self._mirror = mirror
+        self.mirror = mirror
         self._new_id = new_id
         self._clock = clock
         self._locks = KeyedLock()
@@ -65,6 +65,8 @@ class OwnClaims:
         """Wait for another host to hand the address over."""
         self.disputed: dict[tuple[str, IPAddress], Entry] = {}
         """Addresses of containers that run here, although the store says that another host has them."""
+        self.changed: DeferredQueue[tuple[str, IPAddress]] = DeferredQueue()
+        """Addresses that a container has got or left, for :meth:`update`."""
         self.unavailable = "the plugin is still connecting to etcd"
         """Why the store cannot be asked; empty while it can."""
 
@@ -72,6 +74,11 @@ class OwnClaims:
         """:raises FleetUnavailable: the store cannot be asked now."""
         if self.unavailable:
             raise FleetUnavailable(self.unavailable)
+
+    def use_changed(self, lan: str, address: IPAddress) -> None:
+        """A container has got or left *address*. While the store cannot be asked, nothing is noted: the next connection looks."""
+        if not self.unavailable:
+            self.changed.put((lan, address))
 
     # What address management asks.
 
@@ -92,12 +99,12 @@ class OwnClaims:
                 return None
             self.refuse_unavailable()
             if row is not None and row.is_shared:
-                return self._mirror.entry(lan, address) or SharedAddress(lan, address, frozenset({self.host}))
+                return self.mirror.entry(lan, address) or SharedAddress(lan, address, frozenset({self.host}))
             if row is None or row.stage is Stage.LEAVING:
                 row = ClaimRow(lan, address, self._new_id())
                 await self.rows.save(row)
             entry = await self._in_time(self._claims.claim(self._claim_of(row, container)))
-            self._mirror.set_entry(lan, address, entry)
+            self.mirror.set_entry(lan, address, entry)
             if self._is_of(entry, row) or (asks_owner and await self._obtain(entry, row)):
                 await self._own(row)
                 return None
@@ -148,7 +155,7 @@ class OwnClaims:
             row = ClaimRow(lan, address, self._new_id(), is_shared=True)
             await self.rows.save(row)
             entry = await self._in_time(self._claims.share(self._share_of(row)))
-            self._mirror.set_entry(lan, address, entry)
+            self.mirror.set_entry(lan, address, entry)
             if isinstance(entry, SharedAddress):
                 await self.rows.save(evolve(row, stage=Stage.OWNED))
                 return None
@@ -176,12 +183,12 @@ class OwnClaims:
             if row is None or row.stage is not Stage.OWNED or row.is_shared:
                 return True
             claim = Claim(lan, address, self.host, row.claim_id, state, container, mac)
-            if self._mirror.entry(lan, address) == claim:
+            if self.mirror.entry(lan, address) == claim:
                 return True
             self.refuse_unavailable()
             if not await self._in_time(self._claims.update(claim)):
                 return False
-            self._mirror.set_entry(lan, address, claim)
+            self.mirror.set_entry(lan, address, claim)
             return True
 
     # Between the hosts.
@@ -195,7 +202,7 @@ class OwnClaims:
         if (
             not isinstance(entry, Claim)
             or entry.state is ClaimState.USED
-            or not self._mirror.is_alive(entry.owner)
+            or not self.mirror.is_alive(entry.owner)
         ):
             return False
         wanted = Wanted(row.lan, row.address, self.host, row.claim_id)
@@ -222,7 +229,7 @@ class OwnClaims:
             row = self.rows.get(wanted.lan, wanted.address)
             if row is None or row.stage is not Stage.OWNED or row.is_shared or wanted.host == self.host:
                 return
-            before = self._mirror.entry(wanted.lan, wanted.address)
+            before = self.mirror.entry(wanted.lan, wanted.address)
             if not take(wanted.lan, wanted.address):
                 return
             leaving = evolve(row, stage=Stage.LEAVING)
@@ -242,7 +249,7 @@ class OwnClaims:
 
         :return: whether it is as our row says, or a call waits for it; else :meth:`settle` it.
         """
-        row, entry = self.rows.get(lan, address), self._mirror.entry(lan, address)
+        row, entry = self.rows.get(lan, address), self.mirror.entry(lan, address)
         if row is None or row.is_shared or row.stage is Stage.LEAVING:
             return True
         waiting = self._awaited.get(row.key)
@@ -269,14 +276,14 @@ class OwnClaims:
             return
         if row.is_shared:
             shared = await self._in_time(self._claims.share(self._share_of(row)))
-            self._mirror.set_entry(row.lan, row.address, shared)
+            self.mirror.set_entry(row.lan, row.address, shared)
             if isinstance(shared, SharedAddress):
                 await self._own(row)
             else:
                 self._dispute(row, shared)
             return
         entry = await self._in_time(self._claims.claim(self._claim_of(row)))
-        self._mirror.set_entry(row.lan, row.address, entry)
+        self.mirror.set_entry(row.lan, row.address, entry)
         if self._is_of(entry, row):
             await self._own(row)
         elif is_used:

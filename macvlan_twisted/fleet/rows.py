@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from attrs import frozen
+from sortedcontainers import SortedSet
 
 from ..addresses import IPAddress
 from ..state.interfaces import HostRecords, RecordKind
@@ -55,6 +56,8 @@ class ClaimRows:
         self._records = records
         self.by_key: dict[tuple[str, IPAddress], ClaimRow] = {}
         self.seen = SeenStore()
+        self._owned: dict[tuple[str, int], SortedSet] = {}
+        """By LAN and IP version: the addresses that containers may use, as numbers."""
 
     def load(self) -> None:
         """
@@ -67,7 +70,7 @@ class ClaimRows:
                 self.seen = from_document(SeenStore, document)
             else:
                 row = from_document(ClaimRow, document)
-                self.by_key[row.key] = row
+                self._note(row)
 
     def get(self, lan: str, address: IPAddress) -> ClaimRow | None:
         return self.by_key.get((lan, address))
@@ -77,18 +80,31 @@ class ClaimRows:
         row = self.by_key.get((lan, address))
         return row is not None and row.stage is Stage.OWNED and not row.is_shared
 
+    def owned_numbers(self, lan: str, version: int) -> SortedSet:
+        """The addresses that containers may use, as numbers."""
+        return self._owned.setdefault((lan, version), SortedSet())
+
+    def _note(self, row: ClaimRow) -> None:
+        self.by_key[row.key] = row
+        numbers = self.owned_numbers(row.lan, row.address.version)
+        if self.owns(*row.key):
+            numbers.add(int(row.address))
+        else:
+            numbers.discard(int(row.address))
+
     def owned(self) -> Iterable[ClaimRow]:
         return [row for row in self.by_key.values() if row.stage is Stage.OWNED and not row.is_shared]
 
     async def save(self, row: ClaimRow) -> None:
         """:raises StateError: nothing was changed."""
         await self._records.save(RecordKind.FLEET, _row_key(row), to_document(row))
-        self.by_key[row.key] = row
+        self._note(row)
 
     async def erase(self, row: ClaimRow) -> None:
         """:raises StateError: nothing was changed."""
         await self._records.erase(RecordKind.FLEET, _row_key(row))
         self.by_key.pop(row.key, None)
+        self.owned_numbers(row.lan, row.address.version).discard(int(row.address))
 
     async def save_seen(self, seen: SeenStore) -> None:
         """:raises StateError: nothing was changed."""

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, Protocol
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -27,7 +27,6 @@ from .interfaces import (
     HostRecord,
     Wanted,
 )
-from .mirror import Mirror
 from .own_claims import OwnClaims
 from .rows import SeenStore, Stage
 
@@ -86,7 +85,6 @@ class FleetSession:
         record: HostRecord,
         claims: FleetClaims,
         own_claims: OwnClaims,
-        mirror: Mirror,
         users: AddressUsers,
         random: Random,
         clock: Any,
@@ -94,21 +92,15 @@ class FleetSession:
         self._record = record
         self._claims = claims
         self._own_claims = own_claims
-        self._mirror = mirror
+        self._mirror = own_claims.mirror
+        self._rows = own_claims.rows
         self._users = users
         self._random = random
         self._clock = clock
         self._strays: dict[tuple[str, IPAddress], float] = {}
         """Claims of ours without a row: since when they were seen."""
-        self._changed: dict[tuple[str, IPAddress], None] = {}
-        """Addresses whose use the store does not know yet."""
-        self._is_reporting = False
         self._sweep: Any = None
         self.is_connected = False
-
-    @property
-    def _rows(self) -> Any:
-        return self._own_claims.rows
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -153,7 +145,11 @@ class FleetSession:
         self._users.connected()
         for wanted in list(self._mirror.wanted.values()):
             self._hand_over(wanted)
-        await self._claims.watch(snapshot.revision, self)
+        reports = self._in_background(self._report())
+        try:
+            await self._claims.watch(snapshot.revision, self)
+        finally:
+            reports.cancel()
 
     def _lost(self, reason: str) -> None:
         if self.is_connected or not self._own_claims.unavailable.startswith(reason):
@@ -199,30 +195,23 @@ class FleetSession:
         }
         self._strays = {key: self._strays.get(key, now) for key in strays}
         for row in self._rows.owned():
-            self.use_changed(row.lan, row.address)
+            self._own_claims.use_changed(row.lan, row.address)
 
     async def _settle(self, lan: str, address: IPAddress) -> None:
         is_used = self._users.use_of(lan, address).state is ClaimState.USED
         await self._own_claims.settle(lan, address, is_used)
 
-    def use_changed(self, lan: str, address: IPAddress) -> None:
-        """A container has got or left an address of ours: the fleet is told in the background."""
-        self._changed[lan, address] = None
-        if not self._is_reporting and not self._own_claims.unavailable:
-            self._is_reporting = True
-            self._in_background(self._report())
-
     async def _report(self) -> None:
-        try:
-            while self._changed:
-                lan, address = next(iter(self._changed))
-                use = self._users.use_of(lan, address)
+        """Tell the fleet which container uses which address, until cancelled."""
+        while True:
+            lan, address = await self._own_claims.changed.get()
+            use = self._users.use_of(lan, address)
+            try:
                 if not await self._own_claims.update(lan, address, use.state, use.container, use.mac):
                     await self._settle(lan, address)
-                if use == self._users.use_of(lan, address):
-                    self._changed.pop((lan, address), None)
-        finally:
-            self._is_reporting = False
+            except FleetUnavailable:  # as long as the connection is not lost
+                self._own_claims.use_changed(lan, address)
+                await deferLater(self._clock, SHORTEST_PAUSE, lambda: None)
 
     def _hand_over(self, wanted: Wanted) -> None:
         if wanted.host != self._record.host:
@@ -281,11 +270,11 @@ class FleetSession:
             await self._claims.release(entry)
             self._strays.pop(key, None)
 
-    def _in_background(self, work: Coroutine[Any, Any, object]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, object]) -> Deferred[object]:
         """Run *work* without waiting. If the store or the disk refuses, the next connection goes on with it."""
 
         def failed(failure: Any) -> None:
             if failure.check(FleetUnavailable, StateError, CancelledError) is None:
                 _log.failure("fleet: a change failed", failure=failure)
 
-        ensureDeferred(work).addErrback(failed)
+        return ensureDeferred(work).addErrback(failed)

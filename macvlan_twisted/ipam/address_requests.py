@@ -119,7 +119,7 @@ class ContainerAddresses:
             self._refuse_unavailable(pool, address)
             if not requested.is_checked:  # else it may still turn out to be an auxiliary address
                 refuse_other_share(pool, address)
-                await self._selection.refuse_used_by_others(pool, address)
+                await self._selection.refuse_used_by_others(pool, address, container=name)
             await self._allocate(pool, address, name, is_chosen=False, advances=False)
             return address
         lost = 0

@@ -12,6 +12,7 @@ from ..errors import StateError
 from ..keyed_lock import KeyedLock
 from ..state.interfaces import Allocation
 from .endpoint_claims import EndpointClaims
+from .fleet_addresses import FleetAddresses
 from .pool import Pool, pool_released_error
 from .pool_registry import PoolRegistry
 from .previous_owners import PreviousOwners
@@ -32,6 +33,7 @@ class Allocations:
         selection: AddressSelection,
         owners: PreviousOwners,
         claims: EndpointClaims,
+        fleet: FleetAddresses,
     ) -> None:
         self._pools = pools
         self._locks = locks
@@ -39,6 +41,7 @@ class Allocations:
         self._selection = selection
         self._owners = owners
         self._claims = claims
+        self._fleet = fleet
         self._granting: set[tuple[str, int]] = set()
         """Pool id and number: containers' addresses whose request is not answered yet."""
 
@@ -60,6 +63,10 @@ class Allocations:
             finally:
                 self._granting.discard(granted)
             return
+        if allocation.purpose == Purpose.HOST.value:
+            await self._fleet.claim(pool, allocation.address)
+        else:
+            await self._fleet.share(pool, allocation.address)
         # Another request may reserve the address while it is being released: the release would then erase the new row.
         async with self._locks.acquire(f"{pool.pool_id} {int(allocation.address)}"):
             await self._allocate_now(pool, allocation, advances)
@@ -69,6 +76,8 @@ class Allocations:
         if pool.pool_id not in self._pools.by_id:
             self._selection.release(pool, allocation.address, pool.shared_set)
             raise pool_released_error(pool)
+        if allocation.purpose == Purpose.ENDPOINT.value:
+            self._fleet.refuse_unclaimed(pool, allocation.address)
         shared, number = self._pools.set_of(pool), int(allocation.address)
         was_allocated = shared.holds(pool.pool_id, number)
         shared.add(pool.pool_id, number, Purpose(allocation.purpose), allocation.is_chosen)
@@ -95,6 +104,7 @@ class Allocations:
             raise
         if allocation.purpose == Purpose.ENDPOINT.value:
             self._claims.allocated(pool.pool_id, number)
+        self._fleet.allocated(pool, allocation.address)
 
     async def _refuse_noticed(self, pool: Pool, address: IPAddress) -> None:
         user = self._selection.noticed(pool, address)
@@ -136,6 +146,10 @@ class Allocations:
                 shared.unconfirmed.discard((pool.pool_id, number))
                 return
             purpose = Purpose.AUXILIARY if is_auxiliary else Purpose.ENDPOINT
+            if is_auxiliary:
+                await self._fleet.share(pool, address)
+            else:
+                await self._fleet.claim(pool, address)
             await self._pools.save_allocation(
                 pool, Allocation(pool.pool_id, address, purpose.value), False, (), ()
             )
@@ -195,6 +209,7 @@ class Allocations:
         self._owners.released(pool.pool_id, address, returned is not None)
         shared.remove(pool.pool_id, number)
         self._claims.released(pool.pool_id, number)
+        self._fleet.released(pool, address)
         self._selection.release(pool, address)
         _log.debug("address {address}: released to pool {pool}", address=address, pool=pool.described())
 
@@ -210,6 +225,7 @@ class Allocations:
         for number in addresses:
             address = pool.address(number)
             self._selection.release(pool, address)
+            self._fleet.released(pool, address)
             if pool.dhcp:
                 await self._release_lease(pool, address)
 

@@ -83,6 +83,7 @@ def next_free(
     excluded: Sequence[Span],
     after: int | None,
     avoided: Sequence[SortedList] = (),
+    barred: Sequence[SortedList] = (),
 ) -> int | None:
     """
     The first free address after *after*, wrapping around at the end; ``None`` if there is none.
@@ -90,13 +91,15 @@ def next_free(
     A released address is therefore reused last, when neighbours' ARP cache entries for it have expired.
 
     :param avoided: addresses that come after all others: their former owners may come back.
+    :param barred: addresses that are unavailable, too.
     """
     if within.last < within.first:
         return None
     start = within.first
     if after is not None and within.first <= after < within.last:
         start = after + 1
-    for unavailable in ((taken, *avoided), (taken,)) if avoided else ((taken,),):
+    never = (taken, *barred)
+    for unavailable in ((*never, *avoided), never) if avoided else (never,):
         found = _first_free(unavailable, start, within.last, excluded)
         if found is None and start > within.first:
             found = _first_free(unavailable, within.first, start - 1, excluded)

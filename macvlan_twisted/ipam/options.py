@@ -17,6 +17,7 @@ from ..option_values import (
     parse_flag,
     parse_identity,
     parse_interface_name,
+    parse_lan_name,
     parse_vendor_class,
 )
 from ..options import DriverOption, driver_option, options_of, parse_driver_options
@@ -66,6 +67,13 @@ class PoolOptions:
         "its name) or random. With engines before 29, which do not send names, name has the effect of "
         "address: set --ip or --mac-address to keep the MAC address. Default: the plugin's --identity.",
         metavar="SOURCE",
+    )
+    lan: str | None = driver_option(
+        "lan",
+        parse_lan_name,
+        "The LAN's name in a fleet (--fleet): no two hosts use the same address on one LAN. Needed only where a fleet has "
+        "several LANs. Default: default.",
+        metavar="NAME",
     )
 
 

@@ -17,6 +17,7 @@ from .allocator import Span, part_of_span, usable_span
 from .options import OPTIONS
 from .requests import RequestPool
 
+DEFAULT_LAN = "default"
 MAX_DESCRIPTION = 1024
 """Characters of a PoolID without its nonce. Longer ones would come near what a call may contain."""
 _DESCRIBED_PARTS = 4
@@ -46,6 +47,8 @@ class Pool:
     dhcp_release: bool = True
     dhcp_vendor_class: str = ""
     identity: IdentitySource = IdentitySource.ADDRESS
+    lan: str = DEFAULT_LAN
+    """The LAN in a fleet of hosts: its addresses are unique, whatever the subnets and parents are called."""
     leased_router: IPv4Address | None = None
     """The router from the DHCP server, if the user named no subnet."""
     network_parent: str | None = None

@@ -18,7 +18,7 @@ from ..option_values import ConflictDetection
 from .allocator import usable_span
 from .fleet_share import with_share
 from .options import PoolOptions, parse_options
-from .pool import Pool, pool_id_for
+from .pool import DEFAULT_LAN, Pool, pool_id_for
 from .requests import RequestPool
 
 
@@ -159,6 +159,7 @@ def plan_pool(request: RequestPool, config: Config, nonce: str) -> Pool:
             config.dhcp_vendor_class if options.dhcp_vendor_class is None else options.dhcp_vendor_class
         ),
         identity=options.identity or config.identity,
+        lan=options.lan or DEFAULT_LAN,
     )
 
 

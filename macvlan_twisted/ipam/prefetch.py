@@ -18,11 +18,13 @@ from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..demand import MAX_READY, MOST_AT_ONCE, Demand, burst_target, ready_target
-from ..errors import RequestRefused
+from ..errors import RequestRefused, StateError
+from ..fleet.interfaces import FleetUnavailable
 from ..lan.address_probe import Evidence, Free, Inconclusive, InUse, Verdict
 from ..lan.conflicts import Conflicts, Holder
 from ..option_values import ConflictDetection
 from .allocator import AddressSearch, AddressSet
+from .fleet_addresses import FleetAddresses, no_claim_error
 from .pool import Pool, pool_released_error
 
 _log = Logger(namespace="macvlan_twisted.ipam")
@@ -49,6 +51,7 @@ class AddressPrefetch:
     """Those of all pools, this one among them."""
     count_free: Callable[[], int]
     """How many addresses of the range are neither allocated nor set aside."""
+    fleet: FleetAddresses
     demand: Demand
     ready: list[int] = field(factory=list)
     """Verified as free, in the order in which they were chosen."""
@@ -69,6 +72,8 @@ class AddressPrefetch:
     """Whether :meth:`fill` is running: some verdicts arrive while it is."""
     reason: str = ""
     """Why the last probe was inconclusive."""
+    unclaimed: str = ""
+    """Why the fleet could not be asked for the last address."""
     waiting: list[Deferred[None]] = field(factory=list)
     callers: int = 0
     """How many requests for an address are in progress."""
@@ -189,6 +194,8 @@ class AddressPrefetch:
                 continue
             if self.reason and pool.conflict_detection == ConflictDetection.STRICT:
                 raise inconclusive_error(pool, self.reason)
+            if self.unclaimed:
+                raise no_claim_error(pool, self.unclaimed)
             if not self.fill():
                 if retried:
                     return None
@@ -252,6 +259,8 @@ class AddressPrefetch:
 
     async def _hold(self, address: IPAddress, of_many: bool = False, checks_later: bool = False) -> Verdict:
         pool = self.pool
+        if pool.conflict_detection == ConflictDetection.OFF:
+            return Free()
         return await self.conflicts.hold(
             pool.lan_parent,
             address,
@@ -280,10 +289,17 @@ class AddressPrefetch:
         self._include()
         if not self.probing and not self.inconclusive:
             self.reason = ""
+            if self.fleet.may_claim(self.pool):
+                self.unclaimed = ""
         self._drop_last()
         self.is_filling, started = True, False
         try:
-            while not self.reason and not self.search.is_hopeless and (chosen := self._choose_missing()):
+            while (
+                not self.reason
+                and not self.unclaimed
+                and not self.search.is_hopeless
+                and (chosen := self._choose_missing())
+            ):
                 started = True
                 for number in chosen:
                     self._start_probe(number, of_many=True)
@@ -299,23 +315,41 @@ class AddressPrefetch:
         for number in last:
             self._put_back_ready(number)
 
+    def has(self, number: int) -> bool:
+        """Whether *number* is ready, or being probed."""
+        return number in self.ready or number in self.probing or number in self.verifying
+
+    def missing(self) -> int:
+        """How many numbers are neither ready nor being probed."""
+        target = max(self._target(), min(self.callers, MOST_AT_ONCE))
+        return target - len(self.ready) - len(self.probing) - len(self.inconclusive)
+
     def _choose_missing(self) -> list[int]:
         """Choose the numbers to probe, and set them aside."""
-        target = max(self._target(), min(self.callers, MOST_AT_ONCE))
-        missing = target - len(self.ready) - len(self.probing) - len(self.inconclusive)
         chosen = []
-        for _ in range(missing):
-            number = self.search.next()
+        for _ in range(self.missing()):
+            number = self._next_candidate()
             if number is None:
                 break
             self.shared.set_aside(number)
             chosen.append(number)
         return chosen
 
+    def _next_candidate(self) -> int | None:
+        """In a fleet, an address that is claimed already comes first."""
+        spare = self.fleet.next_spare(self.pool)
+        if spare is not None:
+            return spare
+        if not self.fleet.may_claim(self.pool):
+            self.unclaimed = self.unclaimed or "etcd is not available"
+            return None
+        return self.search.next()
+
     def _target(self) -> int:
         """How many addresses to keep ready."""
         free = self.count_free() + len(self.ready) + len(self.probing)
-        return burst_target(self.pool.span.size, self.demand.most(), free)
+        wanted = burst_target(self.pool.span.size, self.demand.most(), free)
+        return self.fleet.reserve_size(self.pool, wanted, free)
 
     def _shrink_later(self) -> None:
         """While more is ready than without demand, look again when the demand falls."""
@@ -356,12 +390,27 @@ class AddressPrefetch:
 
     async def _probe(self, number: int, of_many: bool) -> None:
         try:
+            if not await self.fleet.claim_ahead(self.pool, self.pool.address(number)):
+                self._not_claimed(number)
+                return
             verdict = await self._hold(self.pool.address(number), of_many)
+        except (FleetUnavailable, StateError) as failure:
+            self.unclaimed = str(failure)
+            self._not_claimed(number)
+            return
         except Exception:
             # Remedy: see the plugin's log, which has the reason.
             self._probed(number, Inconclusive("the probe failed"))
             raise
         self._probed(number, verdict)
+
+    def _not_claimed(self, number: int) -> None:
+        """Another host has *number*, or the fleet cannot be asked."""
+        self.probing.discard(number)
+        self.shared.put_back(number)
+        if not self.closed:
+            self.fill()
+        self._notify()
 
     def _probed(self, number: int, verdict: Verdict) -> None:
         self.probing.discard(number)

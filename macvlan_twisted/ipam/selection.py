@@ -14,6 +14,7 @@ from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Holder, Inconclusive, InUse, Verdict
 from ..option_values import ConflictDetection, IdentitySource
 from .allocator import AddressSearch, count_excluded, excluded_spans, next_free, usable_span
+from .fleet_addresses import FleetAddresses
 from .pool import Pool, pool_released_error
 from .pool_registry import PoolRegistry
 from .prefetch import AddressPrefetch, inconclusive_error
@@ -36,10 +37,12 @@ class AddressSelection:
         pools: PoolRegistry,
         conflicts: Conflicts,
         owners: PreviousOwners,
+        fleet: FleetAddresses,
         probe_seconds: float,
         clock: Any,
     ) -> None:
         self._pools = pools
+        self._fleet = fleet
         self._probe_seconds = probe_seconds
         self._clock = clock
         self._owners = owners
@@ -60,7 +63,7 @@ class AddressSelection:
 
     def prepare(self, pool: Pool) -> None:
         """Start prefetching addresses for the next containers."""
-        if _is_prefetched(pool):
+        if self._is_prefetched(pool):
             self._prefetch_for(pool).fill()
 
     async def prepare_and_wait(self, pool: Pool) -> None:
@@ -95,6 +98,26 @@ class AddressSelection:
         if prefetch is not None:
             prefetch.close()
 
+    def is_held(self, pool: Pool, address: IPAddress) -> bool:
+        """Whether *address* is probed or held for the next container."""
+        return any(prefetch.has(int(address)) for prefetch in self._prefetches_of(pool))
+
+    def give_up(self, pool: Pool, address: IPAddress) -> bool:
+        """
+        Do not hold *address* for the next container any more.
+
+        :return: whether that is so now; not while it is being probed, or about to be allocated.
+        """
+        for prefetch in self._prefetches_of(pool):
+            if prefetch.remove_ready(int(address)):
+                self._conflicts.release(pool.lan_parent, address, pool.shared_set)
+        return not self.is_held(pool, address)
+
+    def missing(self, pool: Pool) -> int:
+        """How many addresses for the next containers are neither held nor probed."""
+        prefetch = self._prefetches.get(_key(pool))
+        return 0 if prefetch is None else prefetch.missing()
+
     def reserved(self, pool: Pool, address: IPAddress) -> None:
         """*address* is now reserved as a gateway, host or auxiliary address: drop it if it is prefetched."""
         for prefetch in self._prefetches.values():
@@ -110,11 +133,11 @@ class AddressSelection:
         """
         if pool.pool_id not in self._pools.by_id:
             raise pool_released_error(pool)
-        if pool.conflict_detection == ConflictDetection.OFF:
+        if self._is_prefetched(pool):
+            address = await self._prefetch_for(pool).next(pool, checks_later)
+        else:
             number = self._next_number(pool)
             address = None if number is None else pool.address(number)
-        else:
-            address = await self._prefetch_for(pool).next(pool, checks_later)
         if address is None:
             raise self._exhausted(pool)
         return address
@@ -140,7 +163,7 @@ class AddressSelection:
             return None  # it was requested with --ip, and is outside the range from which we choose
         try:
             self.refuse_taken(pool, address, Purpose.ENDPOINT)
-            await self.refuse_used_by_others(pool, address)
+            await self.refuse_used_by_others(pool, address, container=name)
         except RequestRefused as refusal:
             _log.info(
                 "{subject}: does not get its previous address ({reason})",
@@ -189,6 +212,11 @@ class AddressSelection:
             each.contains(number) for each in self._excluded[pool.prefix.version]
         )
 
+    def _is_prefetched(self, pool: Pool) -> bool:
+        return not pool.dhcp and (
+            pool.conflict_detection != ConflictDetection.OFF or self._fleet.takes_part(pool)
+        )
+
     def _prefetch_for(self, pool: Pool) -> AddressPrefetch:
         prefetch = self._prefetches.get(_key(pool))
         if prefetch is None:
@@ -200,6 +228,7 @@ class AddressSelection:
                 self._conflicts,
                 self._prefetches.values(),
                 lambda: self._count_free(pool),
+                self._fleet,
                 Demand(self._probe_seconds, self._clock),
             )
             for address in self._conflicts.table.quarantined(pool.lan_parent):
@@ -232,6 +261,7 @@ class AddressSelection:
             self._excluded[pool.prefix.version],
             self._pools.cursors.get(pool.cursor_key) if after is None else after,
             self._avoided(pool),
+            self._fleet.barred(pool),
         )
 
     def _count_free(self, pool: Pool) -> int:
@@ -239,6 +269,8 @@ class AddressSelection:
         span, taken = pool.span, self._pools.set_of(pool).taken
         excluded = count_excluded(span, self._excluded[pool.prefix.version], taken)
         unavailable: int = taken.bisect_right(span.last) - taken.bisect_left(span.first)
+        for barred in self._fleet.barred(pool):
+            unavailable += barred.bisect_right(span.last) - barred.bisect_left(span.first)
         return span.size - excluded - unavailable
 
     def _exhausted(self, pool: Pool) -> RequestRefused:
@@ -260,15 +292,17 @@ class AddressSelection:
         )
 
     async def refuse_used_by_others(
-        self, pool: Pool, address: IPAddress, *, checks_later: bool = True
+        self, pool: Pool, address: IPAddress, *, checks_later: bool = True, container: str = ""
     ) -> None:
         """
-        Hold *address* for the pool, if it uses conflict detection.
+        Claim *address* in the fleet, and hold it for the pool, if it uses conflict detection.
 
+        :param container: its name, if it is known.
         :param checks_later: whether the caller looks at :meth:`noticed` before it relies on the address.
         :raises RequestRefused: another host uses *address*, another container got it during the probe, or the probe is
             inconclusive and ``conflict_detection`` is ``strict``.
         """
+        await self._fleet.claim(pool, address, container)
         if pool.conflict_detection == ConflictDetection.OFF:
             return
         verdict = await self.hold(pool, address, checks_later=checks_later)
@@ -354,10 +388,6 @@ class AddressSelection:
                 f"{purpose.value} address {address} of {pool.prefix} is in use by another network, as the "
                 "address of a container or as an auxiliary address: use another one, or remove that network first"
             )
-
-
-def _is_prefetched(pool: Pool) -> bool:
-    return pool.conflict_detection != ConflictDetection.OFF and not pool.dhcp
 
 
 def _key(pool: Pool) -> tuple[str, str]:

@@ -1,0 +1,206 @@
+"""
+The pools' part in a fleet of hosts: an address is claimed for this host before it is allocated here.
+
+Address management works the same without a fleet: then every address counts as claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sortedcontainers import SortedList
+
+from ..addresses import IPAddress
+from ..errors import RequestRefused
+from ..fleet.interfaces import ClaimState, Entry, FleetUnavailable, SharedAddress
+from ..fleet.own_claims import OwnClaims, described
+from ..fleet.reserve import reserve_size
+from .pool import Pool
+from .pool_registry import PoolRegistry
+
+REST = 300.0
+"""Seconds for which a released address is left to its container, before it is used for another one or given back."""
+
+Key = tuple[str, IPAddress]
+
+
+class ClaimedElsewhere(RequestRefused):
+    """Another host of the fleet has the address."""
+
+
+class FleetAddresses:
+    """:param own_claims: ``None`` without a fleet. :param clock: ``IReactorTime``"""
+
+    def __init__(self, own_claims: OwnClaims | None, pools: PoolRegistry, clock: Any) -> None:
+        self.own_claims = own_claims
+        self._pools = pools
+        self._clock = clock
+        self._rests_until: dict[Key, float] = {}
+
+    def load(self) -> None:
+        """
+        Read the state at start.
+
+        :raises StateError: a row cannot be decoded.
+        """
+        if self.own_claims is not None:
+            self.own_claims.rows.load()
+
+    def takes_part(self, pool: Pool) -> bool:
+        """Whether the addresses of *pool* are claimed: not those of a DHCP server, and not those that a swarm's nodes request."""
+        return self.own_claims is not None and not pool.dhcp and not pool.is_global
+
+    def pools_of(self, lan: str, address: IPAddress) -> list[Pool]:
+        return [
+            pool
+            for pool in self._pools.by_id.values()
+            if pool.lan == lan and self.takes_part(pool) and address in pool.prefix
+        ]
+
+    # What may be chosen.
+
+    def barred(self, pool: Pool) -> list[SortedList]:
+        """The addresses that another host has, as numbers."""
+        if self.own_claims is None or not self.takes_part(pool):
+            return []
+        return [self.own_claims.mirror.elsewhere(pool.lan, pool.prefix.version)]
+
+    def may_claim(self, pool: Pool) -> bool:
+        """Whether an address that is not claimed yet may be chosen."""
+        return self.own_claims is None or not self.takes_part(pool) or not self.own_claims.unavailable
+
+    def next_spare(self, pool: Pool) -> int | None:
+        """
+        A claimed address in the range of *pool* that nothing uses. Resting ones are left to their containers, unless no other
+        address can be claimed.
+        """
+        if not self.takes_part(pool):
+            return None
+        resting = None
+        for number in self.spare(pool):
+            if not self.is_resting(pool.lan, pool.address(number)):
+                return number
+            resting = number if resting is None else resting
+        return None if self.may_claim(pool) else resting
+
+    def is_resting(self, lan: str, address: IPAddress) -> bool:
+        """Whether its container has released *address* a short time ago."""
+        until = self._rests_until.get((lan, address))
+        if until is not None and until <= self._clock.seconds():
+            del self._rests_until[lan, address]
+            until = None
+        return until is not None
+
+    def spare(self, pool: Pool) -> Iterator[int]:
+        """The claimed addresses in the range of *pool* that are neither allocated nor held for the next container."""
+        assert self.own_claims is not None
+        taken = self._pools.set_of(pool).taken
+        owned = self.own_claims.rows.owned_numbers(pool.lan, pool.prefix.version)
+        for number in owned.irange(pool.span.first, pool.span.last):
+            if number not in taken:
+                yield number
+
+    def reserve_size(self, pool: Pool, wanted: int, free: int) -> int:
+        """
+        How many addresses to hold for the next containers.
+
+        :param wanted: how many without a fleet. :param free: how many nobody has, with those that are held.
+        """
+        if self.own_claims is None or not self.takes_part(pool):
+            return wanted
+        return reserve_size(wanted, free, pool.span.size, len(self.own_claims.mirror.known))
+
+    # Claims.
+
+    async def claim_ahead(self, pool: Pool, address: IPAddress) -> bool:
+        """
+        Claim *address* for one of the next containers.
+
+        :return: whether it is ours now; not if another host has it.
+        :raises FleetUnavailable: the fleet's store does not answer. :raises StateError: the disk refuses.
+        """
+        if self.own_claims is None or not self.takes_part(pool):
+            return True
+        return await self.own_claims.claim(pool.lan, address) is None
+
+    async def claim(self, pool: Pool, address: IPAddress, container: str = "") -> None:
+        """
+        Claim *address* for a container that asks for it; a host that does not use it any more hands it over.
+
+        :raises ClaimedElsewhere: another host has it. :raises RequestRefused: the fleet's store does not answer.
+        """
+        if self.own_claims is None or not self.takes_part(pool):
+            return
+        try:
+            entry = await self.own_claims.claim(pool.lan, address, container, asks_owner=True)
+        except FleetUnavailable as failure:
+            raise _unavailable_error(pool, str(failure)) from failure
+        if entry is not None:
+            raise self._elsewhere_error(address, entry)
+
+    async def share(self, pool: Pool, address: IPAddress) -> None:
+        """
+        Reserve a gateway or auxiliary address.
+
+        :raises ClaimedElsewhere: a host has it for a container. :raises RequestRefused: the fleet's store does not answer.
+        """
+        if self.own_claims is None or not self.takes_part(pool):
+            return
+        try:
+            entry = await self.own_claims.share(pool.lan, address)
+        except FleetUnavailable as failure:
+            raise _unavailable_error(pool, str(failure)) from failure
+        if entry is not None:
+            raise self._elsewhere_error(address, entry)
+
+    def refuse_unclaimed(self, pool: Pool, address: IPAddress) -> None:
+        """
+        :raises RequestRefused: *address* is not this host's: it was handed over or given back meanwhile.
+        """
+        if (
+            self.takes_part(pool)
+            and self.own_claims is not None
+            and not self.own_claims.rows.owns(pool.lan, address)
+        ):
+            raise RequestRefused(
+                f"address {address} was given to another host of the fleet while this request was running: try again"
+            )
+
+    # What becomes of allocated addresses.
+
+    def allocated(self, pool: Pool, address: IPAddress) -> None:
+        if self.own_claims is not None and self.takes_part(pool):
+            self._rests_until.pop((pool.lan, address), None)
+            self.own_claims.use_changed(pool.lan, address)
+
+    def released(self, pool: Pool, address: IPAddress) -> None:
+        if self.own_claims is not None and self.takes_part(pool):
+            self._rests_until[pool.lan, address] = self._clock.seconds() + REST
+            self.own_claims.use_changed(pool.lan, address)
+
+    def _elsewhere_error(self, address: IPAddress, entry: Entry) -> ClaimedElsewhere:
+        remedy = "use another address"
+        if isinstance(entry, SharedAddress):
+            pass
+        elif self.own_claims is not None and not self.own_claims.mirror.is_alive(entry.owner):
+            remedy = f"start that host, or if it is gone for good, run 'macvlan-twisted fleet forget {entry.owner.name}'"
+        elif entry.state is ClaimState.USED:
+            remedy = "remove that container first, or use another address"
+        else:
+            remedy = "that host did not hand it over in time: try again"
+        return ClaimedElsewhere(f"address {address} belongs to {described(entry)}: {remedy}")
+
+
+def no_claim_error(pool: Pool, reason: str) -> RequestRefused:
+    """No address is claimed ahead, and none can be claimed."""
+    return RequestRefused(
+        f"this host has no spare address in pool {pool.described()}, and cannot claim one: {reason}; "
+        "start etcd, or remove a container of this host"
+    )
+
+
+def _unavailable_error(pool: Pool, reason: str) -> RequestRefused:
+    return RequestRefused(
+        f"the fleet cannot be asked about the address in pool {pool.described()}: {reason}; start etcd, or leave --ip out"
+    )
