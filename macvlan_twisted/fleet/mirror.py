@@ -19,6 +19,8 @@ class Mirror:
         self.alive: dict[str, HostRecord] = {}
         self.known: dict[str, Host] = {}
         self.wanted: dict[tuple[str, IPAddress], Wanted] = {}
+        self._last_users: dict[tuple[str, str], set[IPAddress]] = {}
+        """By LAN and container: the addresses that it uses, or had last."""
         self._elsewhere: dict[tuple[str, int], SortedList] = {}
         """By LAN and IP version: the addresses that this host may not choose, as numbers."""
 
@@ -34,6 +36,10 @@ class Mirror:
             if self.is_elsewhere(entry):
                 numbers.setdefault((entry.lan, entry.address.version), []).append(int(entry.address))
         self._elsewhere = {key: SortedList(each) for key, each in numbers.items()}
+        self._last_users = {}
+        for entry in snapshot.entries:
+            if isinstance(entry, Claim) and entry.container:
+                self._last_users.setdefault((entry.lan, entry.container), set()).add(entry.address)
 
     def is_elsewhere(self, entry: Entry | None) -> bool:
         """Whether *entry* bars this host from choosing its address for a container."""
@@ -42,6 +48,11 @@ class Mirror:
     def elsewhere(self, lan: str, version: int) -> SortedList:
         """The addresses of *lan* that this host may not choose, as numbers."""
         return self._elsewhere.setdefault((lan, version), SortedList())
+
+    def last_claims(self, lan: str, container: str) -> list[Claim]:
+        """The claims of what *container* uses, or had last, on whatever host."""
+        found = (self.entries.get((lan, address)) for address in self._last_users.get((lan, container), ()))
+        return [entry for entry in found if isinstance(entry, Claim)]
 
     def entry(self, lan: str, address: IPAddress) -> Entry | None:
         return self.entries.get((lan, address))
@@ -52,9 +63,13 @@ class Mirror:
 
     def set_entry(self, lan: str, address: IPAddress, entry: Entry | None) -> None:
         """Also called with what a transaction of ours has found or made, before the store reports it."""
-        barred = self.elsewhere(lan, address.version)
-        if self.is_elsewhere(self.entries.get((lan, address))):
+        barred, before = self.elsewhere(lan, address.version), self.entries.get((lan, address))
+        if self.is_elsewhere(before):
             barred.remove(int(address))
+        if isinstance(before, Claim) and before.container:
+            self._last_users[lan, before.container].discard(address)
+        if isinstance(entry, Claim) and entry.container:
+            self._last_users.setdefault((lan, entry.container), set()).add(address)
         if entry is None:
             self.entries.pop((lan, address), None)
         else:

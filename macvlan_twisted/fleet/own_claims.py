@@ -150,8 +150,8 @@ class OwnClaims:
             if row is not None and row.is_shared and row.stage is Stage.OWNED:
                 return None
             self.refuse_unavailable()
-            if row is not None and not row.is_shared and row.stage is Stage.OWNED:
-                return self._claim_of(row)
+            if row is not None and not row.is_shared:
+                await self._leave(row)  # it was claimed for a container before its purpose was known
             row = ClaimRow(lan, address, self._new_id(), is_shared=True)
             await self.rows.save(row)
             entry = await self._in_time(self._claims.share(self._share_of(row)))

@@ -58,6 +58,7 @@ class Allocations:
             granted = (pool.pool_id, int(allocation.address))
             self._granting.add(granted)
             try:
+                await self._fleet.claim(pool, allocation.address, allocation.name)
                 await self._allocate_now(pool, allocation, advances)
                 await self._refuse_noticed(pool, allocation.address)
             finally:
@@ -76,8 +77,6 @@ class Allocations:
         if pool.pool_id not in self._pools.by_id:
             self._selection.release(pool, allocation.address, pool.shared_set)
             raise pool_released_error(pool)
-        if allocation.purpose == Purpose.ENDPOINT.value:
-            self._fleet.refuse_unclaimed(pool, allocation.address)
         shared, number = self._pools.set_of(pool), int(allocation.address)
         was_allocated = shared.holds(pool.pool_id, number)
         shared.add(pool.pool_id, number, Purpose(allocation.purpose), allocation.is_chosen)

@@ -13,7 +13,7 @@ from sortedcontainers import SortedList
 
 from ..addresses import IPAddress
 from ..errors import RequestRefused
-from ..fleet.interfaces import ClaimState, Entry, FleetUnavailable, SharedAddress
+from ..fleet.interfaces import Claim, ClaimState, Entry, FleetUnavailable, SharedAddress
 from ..fleet.own_claims import OwnClaims, described
 from ..fleet.reserve import reserve_size
 from .pool import Pool
@@ -136,8 +136,26 @@ class FleetAddresses:
             entry = await self.own_claims.claim(pool.lan, address, container, asks_owner=True)
         except FleetUnavailable as failure:
             raise _unavailable_error(pool, str(failure)) from failure
-        if entry is not None:
+        if (
+            isinstance(entry, SharedAddress) and pool.network_id is None
+        ):  # it may be an auxiliary address of a new network
+            await self.share(pool, address)
+        elif entry is not None:
             raise self._elsewhere_error(address, entry)
+
+    def former_claim(self, pool: Pool, container: str) -> Claim | None:
+        """What *container* had last on another host, in the range of *pool*, if it does not run there any more."""
+        if self.own_claims is None or not self.takes_part(pool) or not container:
+            return None
+        mirror = self.own_claims.mirror
+        for claim in mirror.last_claims(pool.lan, container):
+            is_usable = claim.address.version == pool.prefix.version and (
+                pool.span.first <= int(claim.address) <= pool.span.last
+            )
+            is_used = claim.state is ClaimState.USED and mirror.is_alive(claim.owner)
+            if is_usable and mirror.is_elsewhere(claim) and not is_used:
+                return claim
+        return None
 
     async def share(self, pool: Pool, address: IPAddress) -> None:
         """
@@ -153,19 +171,6 @@ class FleetAddresses:
             raise _unavailable_error(pool, str(failure)) from failure
         if entry is not None:
             raise self._elsewhere_error(address, entry)
-
-    def refuse_unclaimed(self, pool: Pool, address: IPAddress) -> None:
-        """
-        :raises RequestRefused: *address* is not this host's: it was handed over or given back meanwhile.
-        """
-        if (
-            self.takes_part(pool)
-            and self.own_claims is not None
-            and not self.own_claims.rows.owns(pool.lan, address)
-        ):
-            raise RequestRefused(
-                f"address {address} was given to another host of the fleet while this request was running: try again"
-            )
 
     # What becomes of allocated addresses.
 

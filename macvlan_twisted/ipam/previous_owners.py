@@ -124,6 +124,10 @@ class PreviousOwners:
         """What the container of that name had."""
         return self._by_name.of_name(pool_id, name)
 
+    def came_from_other_host(self, sticky: StickyAddress) -> None:
+        """A container had *sticky* on another host. The allocation that follows stores it."""
+        self._by_name.note(sticky)
+
     def take_for_unnamed(self, pool_id: str) -> IPAddress | None:
         """
         The address that the container behind a request without a name had before, as far as that is known. Only one request

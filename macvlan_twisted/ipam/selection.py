@@ -13,6 +13,7 @@ from ..demand import Demand
 from ..errors import RequestRefused
 from ..lan.conflicts import Conflicts, Holder, Inconclusive, InUse, Verdict
 from ..option_values import ConflictDetection, IdentitySource
+from ..state.interfaces import StickyAddress
 from .allocator import AddressSearch, count_excluded, excluded_spans, next_free, usable_span
 from .fleet_addresses import FleetAddresses
 from .pool import Pool, pool_released_error
@@ -147,6 +148,7 @@ class AddressSelection:
         The address that a container had before, as far as that is known and the address is free.
 
         :param name: of the container; empty if the engine does not send it.
+        :raises RequestRefused: it had the address on another host of the fleet, which does not hand it over.
         """
         if not name:
             address = self._owners.take_for_unnamed(pool.pool_id)
@@ -154,8 +156,19 @@ class AddressSelection:
             address = None
         else:
             sticky = self._owners.of_name(pool.pool_id, name)
-            address = None if sticky is None else sticky.address
+            if sticky is None:
+                return await self._from_other_host(pool, name)
+            address = sticky.address
         return None if address is None else await self._again(pool, address, name)
+
+    async def _from_other_host(self, pool: Pool, name: str) -> IPAddress | None:
+        """The address that the container *name* had on another host of the fleet, with its MAC."""
+        claim = self._fleet.former_claim(pool, name)
+        if claim is None:
+            return None
+        await self.refuse_used_by_others(pool, claim.address, container=name)
+        self._owners.came_from_other_host(StickyAddress(pool.pool_id, name, claim.address, claim.mac))
+        return claim.address
 
     async def _again(self, pool: Pool, address: IPAddress, name: str) -> IPAddress | None:
         """*address*, which the container *name* had before, if it is still free."""

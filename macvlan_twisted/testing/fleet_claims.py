@@ -35,6 +35,10 @@ class FakeStore:
     known: dict[str, Host] = field(factory=dict)
     wanted: dict[Key, Wanted] = field(factory=dict)
     clients: list[FakeClaims] = field(factory=list)
+    log: list[tuple[int, Report]] = field(factory=list)
+    """Every change and its revision."""
+    compacted: int = 0
+    """Changes up to this revision cannot be reported any more."""
 
     def set_entry(self, key: Key, entry: Entry | None) -> None:
         if entry is None:
@@ -79,12 +83,13 @@ class FakeStore:
         self.cluster, self.revision = cluster, snapshot.revision
         self.entries = {each.key: each for each in snapshot.entries}
         self.known = {each.name: each for each in snapshot.known}
-        self.alive, self.wanted = {}, {}
+        self.alive, self.wanted, self.log, self.compacted = {}, {}, [], snapshot.revision
         for client in self.clients:
             client.lose("etcd was restored")
 
     def _report(self, report: Report) -> None:
         self.revision += 1
+        self.log.append((self.revision, report))
         for client in self.clients:
             client.note(self.revision, report)
 
@@ -239,10 +244,13 @@ class FakeClaims:
 
     async def watch(self, revision: int, observer: FleetObserver) -> None:
         self._check()
-        if revision < self.store.revision:
+        if revision < self.store.compacted:
             raise FleetUnavailable("changes were missed")
         ended: Deferred[None] = Deferred()
         self._ended, self._observer = ended, observer
+        for changed, report in self.store.log:
+            if changed > revision:
+                self.note(changed, report)
         try:
             await ended
         finally:

@@ -23,7 +23,7 @@ from macvlan_twisted.driver.models import Subnet
 from macvlan_twisted.errors import MacvlanError
 from macvlan_twisted.netlink.kernel import LinkFacts
 from macvlan_twisted.option_values import ConflictDetection
-from macvlan_twisted.plugin import Platform, build
+from macvlan_twisted.plugin import FleetMember, Platform, build
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from macvlan_twisted.testing.packet_socket import FakeLanSocket
 from macvlan_twisted.testing.sandboxes import FakeSandboxes
@@ -66,7 +66,9 @@ class PluginHarness:
         store: ScriptedStore | None = None,
         sandboxes: FakeSandboxes | None = None,
         engine: Engine | None = None,
+        fleet: FleetMember | None = None,
     ) -> None:
+        self.fleet = fleet
         self.kernel = plain_kernel() if kernel is None else kernel
         self.config = config
         self.records = ScriptedRecords() if records is None else records
@@ -91,6 +93,7 @@ class PluginHarness:
                 self._open_tap,
                 self.sandboxes,
                 self.engine,
+                fleet=fleet,
                 processor_time=lambda: 0.0,
             ),
             clock=self.clock,
