@@ -14,6 +14,7 @@ from typing import Any
 from attrs import frozen
 
 from .addresses import AddressRange, IPAddress, IPNetwork, parse_address, parse_network, parse_range
+from .fleet.location import EtcdLocation, parse_etcd_location
 from .option_values import (
     ConflictDetection,
     FleetShare,
@@ -27,6 +28,7 @@ from .option_values import (
     parse_dhcp_timeout,
     parse_docker_host,
     parse_flag,
+    parse_fleet_host,
     parse_fleet_share,
     parse_group_name,
     parse_identity,
@@ -289,6 +291,51 @@ class Config:
         "released meanwhile. This way docker restart keeps the IP and the MAC address. 0 switches this off.",
         metavar="SECONDS",
     )
+    fleet: EtcdLocation | None = service_option(
+        None,
+        "fleet",
+        parse_etcd_location,
+        "Share the LAN's addresses with other Docker hosts: the etcd cluster in which all of them claim addresses, such as "
+        "etcd://a:2379,b:2379,c:2379. A /PREFIX at the end keeps several fleets apart in one cluster. Applies to networks "
+        "with --ipam-driver macvlan-twisted, without DHCP.",
+        metavar="URL",
+    )
+    fleet_host: str = service_option(
+        "",
+        "fleet-host",
+        parse_fleet_host,
+        "The name of this host in the fleet, which no other host has. Default: the host's name.",
+        metavar="NAME",
+    )
+    fleet_ca: str | None = service_option(
+        None,
+        "fleet-ca",
+        parse_absolute_path,
+        "Use TLS for etcd, and trust the certificates of this authority (a file in PEM).",
+        metavar="FILE",
+    )
+    fleet_cert: str | None = service_option(
+        None,
+        "fleet-cert",
+        parse_absolute_path,
+        "The certificate that this host shows to etcd (a file in PEM). It needs --fleet-ca and --fleet-key. A new file is "
+        "used without a restart.",
+        metavar="FILE",
+    )
+    fleet_key: str | None = service_option(
+        None,
+        "fleet-key",
+        parse_absolute_path,
+        "The private key of --fleet-cert (a file in PEM).",
+        metavar="FILE",
+    )
+    fleet_password_file: str | None = service_option(
+        None,
+        "fleet-password-file",
+        parse_absolute_path,
+        "Log in to etcd with the user and password on the first line of this file, as USER:PASSWORD.",
+        metavar="FILE",
+    )
     recover: bool = service_option(
         False,
         "recover",
@@ -426,6 +473,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "dhcp-timeout",
     ),
     "State": ("state-dir", "runtime-dir", "reconcile-interval", "recover"),
+    "Fleet": ("fleet", "fleet-host", "fleet-ca", "fleet-cert", "fleet-key", "fleet-password-file"),
     "Program": ("log-format", "debug", "netlink-threads"),
 }
 """The options by purpose, in the order of the help and the reference."""

@@ -260,6 +260,12 @@ def parse_return_grace(text: str) -> float:
     return _seconds(text, 0, 3600)
 
 
+def parse_fleet_host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}", text):
+        raise ValueError(f"{text!r} is not a host name: use letters, digits, dots, hyphens and underscores")
+    return text
+
+
 def parse_lan_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", text):
         raise ValueError(

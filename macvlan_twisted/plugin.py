@@ -30,7 +30,7 @@ from .driver.readdress import ContainerSandboxes, Readdressing
 from .driver.registry import Registry
 from .engine.interfaces import Containers, Processes
 from .engine.interfaces import Engine as NetworkCreation
-from .fleet.interfaces import FleetClaims, HostRecord
+from .fleet.member import FleetMember
 from .fleet.mirror import Mirror
 from .fleet.own_claims import OwnClaims
 from .fleet.rows import ClaimRows
@@ -191,14 +191,6 @@ class Plugin:
             self.pools,
             self.addresses,
         )
-
-
-@frozen
-class FleetMember:
-    """This host as a member of a fleet."""
-
-    record: HostRecord
-    claims: FleetClaims
 
 
 @frozen

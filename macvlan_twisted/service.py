@@ -29,6 +29,7 @@ from .config import SHADOWED_PLUGIN_NAME, Config
 from .engine.client import DisabledEngine, EngineClient
 from .engine.default_network import ensure_network
 from .errors import LinkError, MacvlanError, StartupError
+from .fleet.member import fleet_member
 from .lan.local_addresses import LocalAddresses
 from .lan.packet_socket import PacketSocket
 from .listener.file_lock import FileLock
@@ -238,6 +239,7 @@ def _parts(
                 partial(PacketSocket, reactor, clock, elsewhere=threads),
                 NamespaceSandboxes(),
                 engine,
+                fleet_member(config, identity_of(database).instance, reactor, SystemRandom()),
             ),
             clock=clock,
             random=SystemRandom(),
@@ -295,6 +297,8 @@ def _background(plugin: Plugin, threads: WorkerThreads | None, engine: Engine, c
     tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "leases of an earlier life": partial(resume, plugin)
     }
+    if plugin.fleet_session is not None:
+        tasks["fleet"] = plugin.fleet_session.run
     if config.docker_host:
         tasks["containers"] = plugin.container_watch.run
     if threads is not None:

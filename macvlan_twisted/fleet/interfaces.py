@@ -132,6 +132,9 @@ class FleetObserver(Protocol):
     def revision_reached(self, revision: int) -> None:
         """All changes up to *revision* were reported."""
 
+    def connection_changed(self, reason: str) -> None:
+        """:param reason: why changes are reported late for now; empty: they are reported at once again."""
+
 
 class FleetClaims(Protocol):
     """
@@ -187,9 +190,9 @@ class FleetClaims(Protocol):
 
     async def snapshot(self) -> Snapshot: ...
 
-    async def watch(self, revision: int, observer: FleetObserver) -> None:
+    async def watch(self, cluster: str, revision: int, observer: FleetObserver) -> None:
         """
-        Report all changes after *revision*, until cancelled.
+        Report all changes after *revision* of the store *cluster*, until cancelled. Goes on by itself after an interruption.
 
         :raises FleetUnavailable: changes may have been missed: take another snapshot.
         """

@@ -147,7 +147,7 @@ class FleetSession:
             self._hand_over(wanted)
         reports = self._in_background(self._report())
         try:
-            await self._claims.watch(snapshot.revision, self)
+            await self._claims.watch(snapshot.cluster, snapshot.revision, self)
         finally:
             reports.cancel()
 
@@ -243,6 +243,19 @@ class FleetSession:
 
     def revision_reached(self, revision: int) -> None:
         self._mirror.revision = max(self._mirror.revision, revision)
+
+    def connection_changed(self, reason: str) -> None:
+        if reason:
+            self._lost(reason)
+        elif not self.is_connected:
+            self._in_background(self._go_on())
+
+    async def _go_on(self) -> None:
+        """The store answers again, and nothing was missed."""
+        self.is_connected, self._own_claims.unavailable = True, ""
+        _log.info("fleet: etcd is available again")
+        await self._resynchronise()
+        self._users.connected()
 
     # What is not needed any more.
 

@@ -242,12 +242,13 @@ class FakeClaims:
         self._reply()
         return self.store.snapshot()
 
-    async def watch(self, revision: int, observer: FleetObserver) -> None:
+    async def watch(self, cluster: str, revision: int, observer: FleetObserver) -> None:
         self._check()
-        if revision < self.store.compacted:
+        if cluster != self.store.cluster or revision < self.store.compacted:
             raise FleetUnavailable("changes were missed")
         ended: Deferred[None] = Deferred()
         self._ended, self._observer = ended, observer
+        observer.connection_changed("")
         for changed, report in self.store.log:
             if changed > revision:
                 self.note(changed, report)

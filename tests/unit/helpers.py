@@ -21,9 +21,10 @@ from macvlan_twisted.config import Config
 from macvlan_twisted.driver import requests
 from macvlan_twisted.driver.models import Subnet
 from macvlan_twisted.errors import MacvlanError
+from macvlan_twisted.fleet.member import FleetMember
 from macvlan_twisted.netlink.kernel import LinkFacts
 from macvlan_twisted.option_values import ConflictDetection
-from macvlan_twisted.plugin import FleetMember, Platform, build
+from macvlan_twisted.plugin import Platform, build
 from macvlan_twisted.testing.kernel import FakeKernel, nic
 from macvlan_twisted.testing.packet_socket import FakeLanSocket
 from macvlan_twisted.testing.sandboxes import FakeSandboxes

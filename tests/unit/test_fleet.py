@@ -13,10 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from macvlan_twisted.addresses import parse_address, parse_network
 from macvlan_twisted.errors import RequestRefused
 from macvlan_twisted.fleet.interfaces import Claim, ClaimState, Host, HostRecord, SharedAddress
+from macvlan_twisted.fleet.member import FleetMember
 from macvlan_twisted.fleet.session import SWEEP_INTERVAL
 from macvlan_twisted.ipam.fleet_addresses import REST
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
-from macvlan_twisted.plugin import FleetMember
 from macvlan_twisted.testing.fleet_claims import FakeClaims, FakeStore
 
 from .helpers import LAN, PluginHarness
