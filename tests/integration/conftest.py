@@ -197,9 +197,12 @@ def two_hosts(
 
 @contextmanager
 def hosts_with_our_service(
-    request: pytest.FixtureRequest, *engines: Engine
+    request: pytest.FixtureRequest, *engines: Engine, fleet: str = ""
 ) -> Iterator[tuple[DockerHost, ...]]:
-    """Run our service beside each engine, clear all up after the block, and insist that nothing is left."""
+    """Run our service beside each engine, clear all up after the block, and insist that nothing is left.
+
+    With a `fleet` the hosts share their addresses there, each called after its place.
+    """
     mark = request.node.get_closest_marker("plugin_arguments")
     short_grace_periods = (
         ShortGracePeriods() if request.node.get_closest_marker("short_grace_periods") else None
@@ -208,7 +211,15 @@ def hosts_with_our_service(
     with ExitStack() as services:
         hosts = []
         for engine in engines:
-            arguments = (*DEFAULTS, "--docker-host", engine.docker_host, *often, *(mark.args if mark else ()))
+            shared = ("--fleet", fleet, "--fleet-host", engine.place) if fleet else ()
+            arguments = (
+                *DEFAULTS,
+                "--docker-host",
+                engine.docker_host,
+                *often,
+                *shared,
+                *(mark.args if mark else ()),
+            )
             service = Plugin(
                 engine.lan,
                 engine.plugins_dir,

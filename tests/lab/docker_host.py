@@ -14,7 +14,7 @@ from tests.lab.plugin import Plugin
 
 KERNEL_PROTOCOLS = ("kernel", "boot", "static", "ra")
 """The makers of the routes that a docker host of the lab has by itself."""
-KEPT_TABLES = ("identity", "cursors", "ledger")
+KEPT_TABLES = ("identity", "cursors", "ledger", "fleet")
 """Tables of the plugin's state whose rows outlive all networks."""
 REMOTE = "remote: "
 """What engines write before an error of a plugin."""
