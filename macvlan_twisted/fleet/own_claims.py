@@ -269,6 +269,17 @@ class OwnClaims:
             if row is not None:
                 await self._settle(row, is_used)
 
+    async def adopt(self, lan: str, address: IPAddress) -> None:
+        """
+        Claim an address that a container here has already.
+
+        :raises FleetUnavailable: the store does not answer. :raises StateError: the disk refuses.
+        """
+        async with self._lock(lan, address):
+            row = self.rows.get(lan, address) or ClaimRow(lan, address, self._new_id())
+            await self.rows.save(row)
+            await self._settle(row, is_used=True)
+
     async def _settle(self, row: ClaimRow, is_used: bool) -> None:
         self.refuse_unavailable()
         if row.stage is Stage.LEAVING:

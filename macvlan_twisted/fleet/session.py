@@ -64,6 +64,9 @@ class AddressUsers(Protocol):
     def is_shared(self, lan: str, address: IPAddress) -> bool:
         """Whether a pool reserves *address* as a gateway or auxiliary one."""
 
+    def allocated(self) -> Iterable[tuple[str, IPAddress]]:
+        """All addresses that containers and the host itself have."""
+
     def surplus(self) -> Iterable[tuple[str, IPAddress]]:
         """Addresses that are claimed, and not needed any more."""
 
@@ -187,6 +190,9 @@ class FleetSession:
             )
             if not (is_known and row.stage is Stage.OWNED):
                 await self._settle(row.lan, row.address)
+        for lan, address in self._users.allocated():
+            if self._rows.get(lan, address) is None:  # from before this host joined
+                await self._own_claims.adopt(lan, address)
         now = self._clock.seconds()
         strays = {
             key

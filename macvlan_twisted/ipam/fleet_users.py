@@ -63,6 +63,14 @@ class FleetUsers:
             int(address) in self._pools.set_of(pool).reserved for pool in self._fleet.pools_of(lan, address)
         )
 
+    def allocated(self) -> Iterator[tuple[str, IPAddress]]:
+        for pool in self._pools.by_id.values():
+            if self._fleet.takes_part(pool):
+                shared = self._pools.set_of(pool)
+                hosts = {number for pool_id, number in shared.hosts if pool_id == pool.pool_id}
+                for number in (*shared.endpoints.get(pool.pool_id, ()), *hosts):
+                    yield pool.lan, pool.address(number)
+
     def surplus(self) -> Iterator[tuple[str, IPAddress]]:
         """Those of no pool, and those that their pools neither hold nor need."""
         pools = [pool for pool in self._pools.by_id.values() if self._fleet.takes_part(pool)]

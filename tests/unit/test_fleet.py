@@ -260,3 +260,17 @@ class NameTests(FleetTestCase):
         twin = FleetHost(self.store, "a", PluginHarness(config=LAN))
         twin.session._record = evolve(twin.session._record, host=Host("a", "another"))
         self.assertEqual(self.addresses_of("a"), before)
+
+
+class JoiningTests(FleetTestCase):
+    def test_addresses_from_before_the_fleet_are_claimed(self) -> None:
+        alone = PluginHarness(config=LAN)
+        pool = alone.wait(
+            alone.pools.request_pool(RequestPool("Local", parse_network(SUBNET), None, {}))
+        ).pool_id
+        request = RequestAddress(pool, parse_address("192.168.1.9"), Purpose.ENDPOINT, "old")
+        alone.wait(alone.addresses.request_address(request))
+        FleetHost(self.store, "c", alone)
+        self.assertEqual(
+            (self.claim("192.168.1.9").owner.name, self.claim("192.168.1.9").state), ("c", ClaimState.USED)
+        )
