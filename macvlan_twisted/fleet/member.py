@@ -12,9 +12,6 @@ from attrs import frozen
 
 from ..config import Config
 from ..errors import StartupError
-from .etcd_claims import EtcdClaims
-from .etcd_credentials import TlsFiles
-from .etcd_gateway import EtcdGateway
 from .interfaces import FleetClaims, Host, HostRecord
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -43,6 +40,14 @@ def fleet_member(config: Config, instance: str, reactor: Any, random: Random) ->
         raise StartupError(
             "--fleet-cert needs --fleet-key and --fleet-ca: give all three, or --fleet-ca alone"
         )
+    try:  # its libraries take 13 MB of memory, and most hosts are in no fleet
+        from .etcd_claims import EtcdClaims
+        from .etcd_credentials import TlsFiles
+        from .etcd_gateway import EtcdGateway
+    except ImportError as error:
+        raise StartupError(
+            f"--fleet needs a library that is not installed ({error}): run pip install 'macvlan-twisted[fleet]'"
+        ) from error
     tls = None
     if config.fleet_ca is not None:
         tls = TlsFiles(Path(config.fleet_ca), _path(config.fleet_cert), _path(config.fleet_key))
