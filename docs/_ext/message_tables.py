@@ -435,7 +435,7 @@ def _sentence(text: str) -> str:
 
 _LITERALS = (
     r"groupadd --system [A-Z]+|--OPTION VALUE",
-    r"(?:docker network create|macvlan-twisted (?:purge|sandboxes)|twistd macvlan --help|modprobe (?:8021q|dummy)|chmod 700(?: [A-Z]+)?|ulimit -u)",
+    r"(?:docker network create|macvlan-twisted (?:purge|sandboxes|fleet forget [A-Z]+)|twistd macvlan --help|modprobe (?:8021q|dummy)|chmod 700(?: [A-Z]+)?|ulimit -u)",
     r"ip (?:link set|route show)(?: (?:[A-Z_]+|name|up)(?![a-z]))+",
     r"-o \S+?|--ipam-opt \S+?|--ipam-driver (?:null|macvlan-twisted)|--(?:gateway|aux-address) \S*[A-Z]\S*?|--[A-Za-z]\S*?",
     r"[a-z][a-z0-9_\\]*=(?:on|off|strict|[A-Z]\S*?)|TasksMax=|SocketGroup=",

@@ -91,23 +91,47 @@ def config() -> Iterator[str]:
 
 def commands() -> Iterator[str]:
     """The commands of ``macvlan-twisted``."""
-    parser = make_parser()
-    subparsers = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
-    for name, command in subparsers.choices.items():
+    for name, command in _subcommands(make_parser()).items():
         title = f"macvlan-twisted {name}"
         yield from ("", title, "-" * len(title), "", command.description or "")
-        yield from _table(
-            ("Option", "Default", "Meaning"),
-            "30 20 50",
-            (
-                (_literal(_usage(action)), *_default_and_meaning(action.help or ""))
-                for action in command._actions
-                if action.dest != "help"
-            ),
-        )
+        inner = _subcommands(command)
+        if not inner:
+            yield from _options_table(_options(command).values())
+            continue
+        shared = set.intersection(*(set(_options(each)) for each in inner.values()))
+        for inner_name, each in inner.items():
+            title = f"macvlan-twisted {name} {inner_name}"
+            yield from ("", title, "~" * len(title), "", each.description or "")
+            own = [option for usage, option in _options(each).items() if usage not in shared]
+            if own:
+                yield from _options_table(own)
+        title = f"Options of all commands of macvlan-twisted {name}"
+        yield from ("", title, "~" * len(title))
+        first = next(iter(inner.values()))
+        yield from _options_table(option for usage, option in _options(first).items() if usage in shared)
+
+
+def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    found = (each.choices for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    return next(found, {})
+
+
+def _options(command: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """By usage."""
+    return {_usage(action): action for action in command._actions if action.dest != "help"}
+
+
+def _options_table(options: Iterable[argparse.Action]) -> Iterator[str]:
+    yield from _table(
+        ("Option", "Default", "Meaning"),
+        "30 20 50",
+        ((_literal(_usage(each)), *_default_and_meaning(each.help or "")) for each in options),
+    )
 
 
 def _usage(action: argparse.Action) -> str:
+    if not action.option_strings:
+        return str(action.metavar)
     return action.option_strings[-1] + ("" if action.nargs == 0 else f" {action.metavar}")
 
 

@@ -6,12 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from .._version import VERSION_TEXT
 from ..config import OPTIONS, Config
 from ..errors import MacvlanError
-from . import purge, stale_sandboxes
+from . import fleet_options, purge, stale_sandboxes
 
 SHARED = {
     "purge": {
@@ -23,6 +24,7 @@ SHARED = {
     "sandboxes": {
         "docker-host": "The socket of Docker Engine's API, to find out which namespaces it uses. With the value none, Docker is not asked."
     },
+    **fleet_options.SHARED,
 }
 """Options of the service that a command has, too, and what they mean to it; their environment variables count as well."""
 ALIASES = {"leave": "purge"}
@@ -65,6 +67,10 @@ def run(parsed: argparse.Namespace, config: Config) -> int:
 
     if parsed.command == "sandboxes":
         return stale_sandboxes.run(config, Path(parsed.netns_dir), parsed.remove, parsed.engine_is_gone)
+    if parsed.command in fleet_options.SHARED:
+        from . import fleet
+
+        return fleet.run(parsed, config, NetlinkKernel(), partial(_agrees, "Free these addresses?"))
     directories = [Path(each) for each in parsed.state_dir or [config.state_dir]]
     return purge.run(
         config,
@@ -77,15 +83,15 @@ def run(parsed: argparse.Namespace, config: Config) -> int:
     )
 
 
-def _agrees() -> bool:
+def _agrees(question: str = "Remove all of that?") -> bool:
     if not sys.stdin.isatty():
         print(
-            "cannot ask for confirmation, since this is no terminal: add --yes, or --dry-run to print what would be removed",
+            "cannot ask for confirmation, since this is no terminal: add --yes, or --dry-run to print what would be done",
             file=sys.stderr,
         )
         return False
     try:
-        return input("Remove all of that? [y/N] ").strip().lower() in ("y", "yes")
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:  # Ctrl-D
         print()
         return False
@@ -150,13 +156,16 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"The directory where Docker mounts them. [default: {stale_sandboxes.DIRECTORY}]",
     )
     _share(looking, "sandboxes")
+    fleet_options.add_commands(commands, _share)
     return parser
 
 
 def _share(parser: argparse.ArgumentParser, command: str) -> None:
     for option in OPTIONS:
         if option.name in SHARED[command]:
-            text = f"{SHARED[command][option.name]} [default: {option.default_text}]"
+            text = SHARED[command][option.name]
+            if option.default_text:
+                text += f" [default: {option.default_text}]"
             parser.add_argument(f"--{option.name}", metavar=option.metavar, help=text)
 
 

@@ -30,10 +30,9 @@ from .inventory import (
     read_state,
     state_files,
 )
+from .terminal import Echo, printable
 
 _REMOVE_FILE = Failpoint("commands.state.remove", "a file of the state is removed, since its user leaves us")
-
-Echo = Callable[[str], None]
 
 
 @define
@@ -74,7 +73,7 @@ def run(
     :raises StartupError: the service is running.
     :raises RequestRefused: containers are running on our networks, or may be.
     """
-    echo = _printable(echo)
+    echo = printable(echo)
     runtime = Path(config.runtime_dir)
     notes = list(RuntimeGeneration(runtime, directories[0]).all())
     with ExitStack() as held:
@@ -109,15 +108,6 @@ def run(
     for failure in failures:
         echo(f"stays: {failure}")
     return 1 if failures else 0
-
-
-def _printable(echo: Echo) -> Echo:
-    """What others wrote may hold what a terminal obeys: show it escaped."""
-
-    def echo_escaped(line: str) -> None:
-        echo("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line))
-
-    return echo_escaped
 
 
 def _lock_and_read(directory: Path, owner: Owner, held: ExitStack) -> StateContents:

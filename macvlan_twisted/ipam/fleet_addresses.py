@@ -58,6 +58,24 @@ class FleetAddresses:
             if pool.lan == lan and self.takes_part(pool) and address in pool.prefix
         ]
 
+    def in_use(self) -> Iterator[Key]:
+        """All addresses that containers and the host itself have, in pools that take part."""
+        for pool in self._pools.by_id.values():
+            if self.takes_part(pool):
+                shared = self._pools.set_of(pool)
+                hosts = {number for pool_id, number in shared.hosts if pool_id == pool.pool_id}
+                for number in (*shared.endpoints.get(pool.pool_id, ()), *hosts):
+                    yield pool.lan, pool.address(number)
+
+    def reserved(self) -> Iterator[Key]:
+        """All gateway and auxiliary addresses of pools that take part."""
+        for pool in self._pools.by_id.values():
+            if self.takes_part(pool):
+                shared = self._pools.set_of(pool)
+                for number, holders in shared.reserved.items():
+                    if pool.pool_id in holders and (pool.pool_id, number) not in shared.hosts:
+                        yield pool.lan, pool.address(number)
+
     # What may be chosen.
 
     def barred(self, pool: Pool) -> list[SortedList]:

@@ -64,12 +64,7 @@ class FleetUsers:
         )
 
     def allocated(self) -> Iterator[tuple[str, IPAddress]]:
-        for pool in self._pools.by_id.values():
-            if self._fleet.takes_part(pool):
-                shared = self._pools.set_of(pool)
-                hosts = {number for pool_id, number in shared.hosts if pool_id == pool.pool_id}
-                for number in (*shared.endpoints.get(pool.pool_id, ()), *hosts):
-                    yield pool.lan, pool.address(number)
+        return self._fleet.in_use()
 
     def surplus(self) -> Iterator[tuple[str, IPAddress]]:
         """Those of no pool, and those that their pools neither hold nor need."""

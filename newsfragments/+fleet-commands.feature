@@ -1,0 +1,1 @@
+``macvlan-twisted fleet`` shows an administrator a fleet of hosts (``status``, ``hosts``, ``addresses``, ``export``), frees the addresses of a host that never comes back (``forget``), and lets a host join with the addresses that it has (``import``) or leave (``leave``).
