@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Coroutine, Iterable
 from ipaddress import ip_address
 from typing import Any, Protocol, cast
@@ -30,6 +31,8 @@ AT_ONCE = 8
 MEMBER_LIST_TIMEOUT = 5.0
 """Seconds."""
 _NOT_SENT = (ConnectError, ConnectingCancelledError, DNSLookupError)
+_FORBIDDEN = (errno.EAFNOSUPPORT, errno.EPERM)
+"""What RestrictAddressFamilies= and IPAddressDeny= of systemd answer."""
 
 
 class Tokens(Protocol):
@@ -264,6 +267,11 @@ def _reason(error: BaseException) -> str:
         return "shows a certificate for another server"
     if error.args and isinstance(error.args[0], list):
         return f"cannot be reached with TLS: {', '.join(str(each[-1]) for each in error.args[0])}"
+    if getattr(error, "osError", None) in _FORBIDDEN:
+        return (
+            "cannot be reached, since this service may not use IP, or not with that address: install the systemd unit's drop-in "
+            "fleet.conf, and allow the address there"
+        )
     return f"cannot be reached: {error}"
 
 

@@ -35,7 +35,7 @@ def complaints(here: Path) -> list[str]:
 
 def test_systemd_accepts_the_units(here: Path) -> None:
     assert complaints(here) == []
-    for name in ("readdress.conf", "engine-api.conf"):
+    for name in ("readdress.conf", "engine-api.conf", "fleet.conf"):
         dropped = here / "macvlan-twisted.service.d"
         dropped.mkdir(exist_ok=True)
         shutil.copy(UNITS / name, dropped)

@@ -26,6 +26,7 @@ REASONS = (
     "needs a dummy link",  # the same
     "needs a network manager",
     "needs a host of its own",
+    "needs three hosts",  # test_fleet.py has two and an etcd; test_fleet_rights.py runs the script for certificates
     "needs a reboot",
     "takes minutes",
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from errno import EAFNOSUPPORT, EPERM
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
+from twisted.internet.error import ConnectError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -113,6 +115,12 @@ class FailoverTests(EtcdCase):
         message = str(self.failed(self.get()))
         for url in MEMBERS:
             self.assertIn(f"{url} cannot be reached", message)
+
+    def test_error_names_the_drop_in_if_the_unit_forbids_ip(self) -> None:
+        for number in (EAFNOSUPPORT, EPERM):
+            forbidden = ConnectError(number, "forbidden")
+            self.etcd.behaviours = dict.fromkeys(MEMBERS, lambda *_, error=forbidden: fail(error))
+            self.assertIn("install the systemd unit's drop-in fleet.conf", str(self.failed(self.get())))
 
     def test_cancelled_request_asks_nobody_else(self) -> None:
         self.etcd.behaviours[A] = lambda *_: silence()
