@@ -1,0 +1,1 @@
+Several Docker hosts on one LAN share a range of addresses with ``--fleet etcd://a,b,c``: no two of them assign the same address, and a container that moves to another host keeps its address and MAC. Containers start without waiting for etcd: :doc:`howto/three-hosts`.
