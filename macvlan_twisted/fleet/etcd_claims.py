@@ -20,6 +20,7 @@ from .etcd_values import (
     EtcdUnavailable,
     Event,
     Get,
+    HasValue,
     Header,
     KeyValue,
     Operation,
@@ -164,7 +165,8 @@ class EtcdClaims:
         await self._txn([], [Put(key, encode_wanted(wanted), self._lease)], [])
 
     async def unwant(self, wanted: Wanted) -> None:
-        await self._txn([], [Delete(self._keys.wanted(wanted.lan, wanted.address))], [])
+        key = self._keys.wanted(wanted.lan, wanted.address)
+        await self._txn([HasValue(key, encode_wanted(wanted))], [Delete(key)], [])
 
     # Hosts.
 
@@ -188,17 +190,10 @@ class EtcdClaims:
         )
 
     async def _keep_alive(self) -> None:
-        record = self._record
-        if record is None:
-            return
-        with suppress(FleetUnavailable):
-            with _translated():
-                left = await self._gateway.keep_alive(self._lease)
-            if left > 0:
-                return
-            pair = await self._get(self._keys.host(record.host.name))
-            if pair is None or pair.value == encode_record(record):
-                await self._announce(record)
+        """If the lease has ended, the observer is told that the host is gone, and joins again."""
+        if self._record is not None:
+            with suppress(FleetUnavailable), _translated():
+                await self._gateway.keep_alive(self._lease)
 
     async def leave(self, name: str) -> None:
         if self._record is not None and self._record.host.name == name:
