@@ -19,6 +19,8 @@ class Mirror:
         self.alive: dict[str, HostRecord] = {}
         self.known: dict[str, Host] = {}
         self.wanted: dict[tuple[str, IPAddress], Wanted] = {}
+        self._reports: dict[tuple[str, IPAddress], int] = {}
+        """How often the store has reported each address."""
         self._last_users: dict[tuple[str, str], set[IPAddress]] = {}
         """By LAN and container: the addresses that it uses, or had last."""
         self._elsewhere: dict[tuple[str, int], SortedList] = {}
@@ -36,6 +38,7 @@ class Mirror:
             if self.is_elsewhere(entry):
                 numbers.setdefault((entry.lan, entry.address.version), []).append(int(entry.address))
         self._elsewhere = {key: SortedList(each) for key, each in numbers.items()}
+        self._reports = {}
         self._last_users = {}
         for entry in snapshot.entries:
             if isinstance(entry, Claim) and entry.container:
@@ -61,8 +64,25 @@ class Mirror:
         record = self.alive.get(host.name)
         return record is not None and record.host.instance == host.instance
 
+    def reports(self, lan: str, address: IPAddress) -> int:
+        """How often the store has reported *address*."""
+        return self._reports.get((lan, address), 0)
+
+    def report_entry(self, lan: str, address: IPAddress, entry: Entry | None) -> None:
+        """The store reports a change."""
+        self._reports[lan, address] = self.reports(lan, address) + 1
+        self.set_entry(lan, address, entry)
+
+    def set_found(self, lan: str, address: IPAddress, entry: Entry, reports: int) -> None:
+        """
+        A transaction of ours has found or made *entry*. If the store has reported a change meanwhile, that may be newer.
+
+        :param reports: those of the address when the transaction was sent.
+        """
+        if self.reports(lan, address) == reports:
+            self.set_entry(lan, address, entry)
+
     def set_entry(self, lan: str, address: IPAddress, entry: Entry | None) -> None:
-        """Also called with what a transaction of ours has found or made, before the store reports it."""
         barred, before = self.elsewhere(lan, address.version), self.entries.get((lan, address))
         if self.is_elsewhere(before):
             barred.remove(int(address))

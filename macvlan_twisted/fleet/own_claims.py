@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from ..addresses import IPAddress
 from ..errors import StateError
 from ..keyed_lock import KeyedLock
+from .address_users import AddressUsers
 from .interfaces import (
     Claim,
     ClaimState,
@@ -67,6 +68,8 @@ class OwnClaims:
         """Addresses of containers that run here, although the store says that another host has them."""
         self.changed: DeferredQueue[tuple[str, IPAddress]] = DeferredQueue()
         """Addresses that a container has got or left, for :meth:`update`."""
+        self.strays: dict[tuple[str, IPAddress], float] = {}
+        """Claims of ours without a row, which an earlier transaction may have made late: since when they were seen."""
         self.unavailable = "the plugin is still connecting to etcd"
         """Why the store cannot be asked; empty while it can."""
 
@@ -98,43 +101,62 @@ class OwnClaims:
             if row is not None and row.stage is Stage.OWNED and not row.is_shared:
                 return None
             self.refuse_unavailable()
+            deadline = self._deadline()
             if row is not None and row.is_shared:
-                return self.mirror.entry(lan, address) or SharedAddress(lan, address, frozenset({self.host}))
-            if row is None or row.stage is Stage.LEAVING:
+                return self.mirror.entry(lan, address) or self._share_of(row)
+            if row is not None and row.stage is Stage.LEAVING:
+                await self._leave(row, deadline)
+                row = None
+            if row is None:
                 row = ClaimRow(lan, address, self._new_id())
                 await self.rows.save(row)
-            entry = await self._in_time(self._claims.claim(self._claim_of(row, container)))
-            self.mirror.set_entry(lan, address, entry)
-            if self._is_of(entry, row) or (asks_owner and await self._obtain(entry, row)):
+            entry = await self._send_claim(row, container, deadline)
+            if self._is_of(entry, row):
                 await self._own(row)
                 return None
+            if isinstance(entry, Claim) and asks_owner and self._may_have(entry):
+                if await self._obtain(row, deadline):
+                    await self._own(row)
+                    return None
+                return entry
             await self.rows.erase(row)
             return entry
+
+    async def _send_claim(self, row: ClaimRow, container: str = "", deadline: float | None = None) -> Entry:
+        """:return: what the store has now."""
+        reports = self.mirror.reports(*row.key)
+        entry = await self._in_time(self._claims.claim(self._claim_of(row, container)), deadline)
+        self.mirror.set_found(row.lan, row.address, entry, reports)
+        if not self._is_of(entry, row) and self._is_ours(entry):
+            self.strays.setdefault(row.key, self._clock.seconds())
+        return entry
 
     async def _own(self, row: ClaimRow) -> None:
         await self.rows.save(evolve(row, stage=Stage.OWNED))
         self.disputed.pop(row.key, None)
 
-    async def release(self, lan: str, address: IPAddress) -> None:
+    async def release(self, lan: str, address: IPAddress, users: AddressUsers) -> None:
         """
-        Give up the claim of an address that is not used any more. Succeeds when there is none.
+        Give up the claim of an address, unless it is used. Succeeds when there is none.
 
         :raises FleetUnavailable: it is given up when the store answers. :raises StateError: it stays.
         """
         async with self._lock(lan, address):
             row = self.rows.get(lan, address)
-            if row is not None and not row.is_shared:
+            if row is None or row.is_shared:
+                return
+            if row.stage is Stage.LEAVING or users.take(lan, address):
                 await self._leave(row)
 
-    async def _leave(self, row: ClaimRow) -> None:
+    async def _leave(self, row: ClaimRow, deadline: float | None = None) -> None:
         if row.stage is not Stage.LEAVING:
             row = evolve(row, stage=Stage.LEAVING)
             await self.rows.save(row)
         self.refuse_unavailable()
         if row.is_shared:
-            await self._in_time(self._claims.unshare(self._share_of(row)))
+            await self._in_time(self._claims.unshare(self._share_of(row)), deadline)
         else:
-            await self._in_time(self._claims.release(self._claim_of(row)))
+            await self._in_time(self._claims.release(self._claim_of(row)), deadline)
         await self.rows.erase(row)
         self.disputed.pop(row.key, None)
 
@@ -150,23 +172,32 @@ class OwnClaims:
             if row is not None and row.is_shared and row.stage is Stage.OWNED:
                 return None
             self.refuse_unavailable()
+            deadline = self._deadline()
             if row is not None and not row.is_shared:
-                await self._leave(row)  # it was claimed for a container before its purpose was known
+                await self._leave(
+                    row, deadline
+                )  # it was claimed for a container before its purpose was known
             row = ClaimRow(lan, address, self._new_id(), is_shared=True)
             await self.rows.save(row)
-            entry = await self._in_time(self._claims.share(self._share_of(row)))
-            self.mirror.set_entry(lan, address, entry)
+            entry = await self._send_share(row, deadline)
             if isinstance(entry, SharedAddress):
-                await self.rows.save(evolve(row, stage=Stage.OWNED))
+                await self._own(row)
                 return None
             await self.rows.erase(row)
             return entry
 
-    async def unshare(self, lan: str, address: IPAddress) -> None:
-        """Succeeds when it is not shared. Raises as :meth:`release` does."""
+    async def _send_share(self, row: ClaimRow, deadline: float | None = None) -> Entry:
+        """:return: what the store has now."""
+        reports = self.mirror.reports(*row.key)
+        entry = await self._in_time(self._claims.share(self._share_of(row)), deadline)
+        self.mirror.set_found(row.lan, row.address, entry, reports)
+        return entry
+
+    async def unshare(self, lan: str, address: IPAddress, users: AddressUsers) -> None:
+        """Succeeds when it is not shared, and when a pool reserves it. Raises as :meth:`release` does."""
         async with self._lock(lan, address):
             row = self.rows.get(lan, address)
-            if row is not None and row.is_shared:
+            if row is not None and row.is_shared and not users.is_shared(lan, address):
                 await self._leave(row)
 
     async def update(
@@ -178,59 +209,93 @@ class OwnClaims:
         :return: whether the store has our claim; else :meth:`settle` it.
         :raises FleetUnavailable: the store does not answer.
         """
-        async with self._lock(lan, address):
-            row = self.rows.get(lan, address)
-            if row is None or row.stage is not Stage.OWNED or row.is_shared:
-                return True
-            claim = Claim(lan, address, self.host, row.claim_id, state, container, mac)
-            if self.mirror.entry(lan, address) == claim:
-                return True
-            self.refuse_unavailable()
-            if not await self._in_time(self._claims.update(claim)):
-                return False
-            self.mirror.set_entry(lan, address, claim)
+        row = self.rows.get(lan, address)
+        if row is None or row.stage is not Stage.OWNED or row.is_shared:
             return True
+        claim = Claim(lan, address, self.host, row.claim_id, state, container, mac)
+        if self.mirror.entry(lan, address) == claim:
+            return True
+        self.refuse_unavailable()
+        reports = self.mirror.reports(lan, address)
+        # Without the lock: a container that starts does not wait for this. If the claim ends meanwhile, the store changes nothing.
+        is_there = await self._in_time(self._claims.update(claim))
+        if self.rows.get(lan, address) != row:
+            return True
+        if is_there:
+            self.mirror.set_found(lan, address, claim, reports)
+        return is_there
 
     # Between the hosts.
 
-    async def _obtain(self, entry: Entry, row: ClaimRow) -> bool:
-        """
-        Ask the owner of *entry* for its address.
+    def _may_have(self, claim: Claim) -> bool:
+        """Whether the owner of *claim* may hand its address over."""
+        is_unused = claim.state is not ClaimState.USED
+        return is_unused and claim.owner != self.host and self.mirror.is_alive(claim.owner)
 
-        :return: whether it is ours now.
+    async def _obtain(self, row: ClaimRow, deadline: float) -> bool:
         """
-        if (
-            not isinstance(entry, Claim)
-            or entry.state is ClaimState.USED
-            or not self.mirror.is_alive(entry.owner)
-        ):
-            return False
+        Ask the owner for its address.
+
+        :return: whether it is ours now. If not, :meth:`_withdraw` decides what becomes of the row.
+        """
         wanted = Wanted(row.lan, row.address, self.host, row.claim_id)
         handed_over: Deferred[None] = Deferred()
         self._awaited[row.key] = handed_over
+        is_ours = False
         try:
-            await self._in_time(self._claims.want(wanted))
-            await handed_over.addTimeout(CLAIM_TIMEOUT, self._clock)
-            return True
+            await self._in_time(self._claims.want(wanted), deadline)
+            await handed_over.addTimeout(max(0.0, deadline - self._clock.seconds()), self._clock)
+            is_ours = True
         except TimeoutError:
-            return False
+            pass
         finally:
             del self._awaited[row.key]
-            _background(self._claims.unwant(wanted))
+            _background(self._withdraw(wanted, None if is_ours else row))
+        return is_ours
 
-    async def hand_over(self, wanted: Wanted, take: Callable[[str, IPAddress], bool]) -> None:
+    async def _withdraw(self, wanted: Wanted, row: ClaimRow | None) -> None:
         """
-        Another host wants an address of ours.
+        End the request of :meth:`_obtain`.
 
-        :param take: stops holding it for the next container, and returns whether it is unused then.
+        :param row: if the address was not handed over in time: it may be ours at the last moment.
+        """
+        await self._in_time(self._claims.unwant(wanted))
+        if row is not None:
+            async with self._lock(row.lan, row.address):
+                if self.rows.get(*row.key) == row:
+                    if self._is_of(await self._send_claim(row), row):
+                        await self._own(row)
+                    else:
+                        await self.rows.erase(row)
+
+    async def withdraw_old_requests(self) -> None:
+        """
+        Requests of ours that nobody waits for any more.
+
+        :raises FleetUnavailable: the store does not answer.
+        """
+        for key, wanted in list(self.mirror.wanted.items()):
+            if wanted.host == self.host and key not in self._awaited:
+                await self._in_time(self._claims.unwant(wanted))
+
+    async def hand_over(self, wanted: Wanted, users: AddressUsers) -> None:
+        """
+        Another host wants an address of ours. It is handed over unless it is used, or the request is withdrawn meanwhile.
+
         :raises FleetUnavailable: the address is given up when the store answers. :raises StateError: it stays.
         """
-        async with self._lock(wanted.lan, wanted.address):
-            row = self.rows.get(wanted.lan, wanted.address)
-            if row is None or row.stage is not Stage.OWNED or row.is_shared or wanted.host == self.host:
+        key = wanted.lan, wanted.address
+        async with self._lock(*key):
+            row = self.rows.get(*key)
+            if (
+                row is None
+                or row.stage is not Stage.OWNED
+                or row.is_shared
+                or self.mirror.wanted.get(key) != wanted
+            ):
                 return
-            before = self.mirror.entry(wanted.lan, wanted.address)
-            if not take(wanted.lan, wanted.address):
+            before = self.mirror.entry(*key)
+            if not users.take(*key):
                 return
             leaving = evolve(row, stage=Stage.LEAVING)
             await self.rows.save(leaving)
@@ -243,33 +308,59 @@ class OwnClaims:
                 "address {address}: handed over to host {host}", address=wanted.address, host=wanted.host.name
             )
 
-    def handed_over(self, lan: str, address: IPAddress) -> bool:
+    # Rows and store.
+
+    def agrees(self, lan: str, address: IPAddress) -> bool:
         """
         The store has reported a change of an address.
 
-        :return: whether it is as our row says, or a call waits for it; else :meth:`settle` it.
+        :return: whether it is as our row says, or a call is about to see to it; else :meth:`settle` it.
         """
         row, entry = self.rows.get(lan, address), self.mirror.entry(lan, address)
-        if row is None or row.is_shared or row.stage is Stage.LEAVING:
+        self._note_stray((lan, address), entry)
+        if row is None or row.stage is not Stage.OWNED:
+            waiting = self._awaited.get((lan, address))
+            if waiting is not None and row is not None and self._is_of(entry, row) and not waiting.called:
+                waiting.callback(None)
             return True
-        waiting = self._awaited.get(row.key)
-        if waiting is not None and self._is_of(entry, row) and not waiting.called:
-            waiting.callback(None)
-        return row.stage is Stage.CLAIMING or self._is_of(entry, row)
+        if row.is_shared:
+            return isinstance(entry, SharedAddress) and self.host in entry.holders
+        return self._is_of(entry, row)
 
-    async def settle(self, lan: str, address: IPAddress, is_used: bool) -> None:
+    def find_strays(self) -> None:
+        """Look for claims of ours without a row in all that the store has."""
+        for key in set(self.strays) | set(self.mirror.entries):
+            self._note_stray(key, self.mirror.entry(*key))
+
+    def _note_stray(self, key: tuple[str, IPAddress], entry: Entry | None) -> None:
+        if self._is_ours(entry) and self.rows.get(*key) is None:
+            self.strays.setdefault(key, self._clock.seconds())
+        else:
+            self.strays.pop(key, None)
+
+    async def delete_stray(self, claim: Claim) -> None:
+        """
+        Delete a claim of ours without a row, if there is no row yet.
+
+        :raises FleetUnavailable: the store does not answer.
+        """
+        async with self._lock(*claim.key):
+            if self.rows.get(*claim.key) is None:
+                await self._in_time(self._claims.release(claim))
+                self.strays.pop(claim.key, None)
+
+    async def settle(self, lan: str, address: IPAddress, users: AddressUsers) -> None:
         """
         Make row and store agree, whatever was under way.
 
-        :param is_used: whether a container here has the address.
         :raises FleetUnavailable: the store does not answer. :raises StateError: the disk refuses.
         """
         async with self._lock(lan, address):
             row = self.rows.get(lan, address)
             if row is not None:
-                await self._settle(row, is_used)
+                await self._settle(row, users)
 
-    async def adopt(self, lan: str, address: IPAddress) -> None:
+    async def adopt(self, lan: str, address: IPAddress, users: AddressUsers) -> None:
         """
         Claim an address that a container here has already.
 
@@ -278,30 +369,40 @@ class OwnClaims:
         async with self._lock(lan, address):
             row = self.rows.get(lan, address) or ClaimRow(lan, address, self._new_id())
             await self.rows.save(row)
-            await self._settle(row, is_used=True)
+            await self._settle(row, users)
 
-    async def _settle(self, row: ClaimRow, is_used: bool) -> None:
+    async def _settle(self, row: ClaimRow, users: AddressUsers) -> None:
         self.refuse_unavailable()
         if row.stage is Stage.LEAVING:
             await self._leave(row)
             return
         if row.is_shared:
-            shared = await self._in_time(self._claims.share(self._share_of(row)))
-            self.mirror.set_entry(row.lan, row.address, shared)
-            if isinstance(shared, SharedAddress):
-                await self._own(row)
-            else:
-                self._dispute(row, shared)
-            return
-        entry = await self._in_time(self._claims.claim(self._claim_of(row)))
-        self.mirror.set_entry(row.lan, row.address, entry)
-        if self._is_of(entry, row):
+            entry = await self._send_share(row)
+            is_ours, is_used = isinstance(entry, SharedAddress), users.is_shared(*row.key)
+        else:
+            entry = await self._send_claim(row)
+            is_used = users.use_of(*row.key).state is ClaimState.USED
+            is_ours = self._is_of(entry, row) or (is_used and await self._replace_stray(entry, row))
+        if is_ours:
             await self._own(row)
         elif is_used:
             self._dispute(row, entry)
         else:
+            users.take(*row.key)
             await self.rows.erase(row)
             self.disputed.pop(row.key, None)
+
+    async def _replace_stray(self, entry: Entry, row: ClaimRow) -> bool:
+        """
+        If *entry* is a claim of ours that was made late: claim its address, which a container of ours has, by the id of *row*.
+
+        :return: whether the claim is that of *row* now.
+        """
+        if not isinstance(entry, Claim) or not self._is_ours(entry):
+            return False
+        is_done = await self._in_time(self._claims.hand_over(entry, self._claim_of(row)))
+        self.strays.pop(row.key, None)
+        return is_done
 
     def _dispute(self, row: ClaimRow, entry: Entry) -> None:
         if self.disputed.get(row.key) == entry:
@@ -326,12 +427,21 @@ class OwnClaims:
     def _is_of(self, entry: Entry | None, row: ClaimRow) -> bool:
         return isinstance(entry, Claim) and entry.claim_id == row.claim_id
 
+    def _is_ours(self, entry: Entry | None) -> bool:
+        return isinstance(entry, Claim) and entry.owner == self.host
+
     def _lock(self, lan: str, address: IPAddress) -> Any:
         return self._locks.acquire(f"{lan} {address}")
 
-    async def _in_time(self, operation: Coroutine[Any, Any, T]) -> T:
+    def _deadline(self) -> float:
+        """For a call that begins now, by our clock."""
+        return float(self._clock.seconds() + CLAIM_TIMEOUT)
+
+    async def _in_time(self, operation: Coroutine[Any, Any, T], deadline: float | None = None) -> T:
+        """:param deadline: by our clock; by default that of a call that begins now."""
+        seconds = CLAIM_TIMEOUT if deadline is None else max(0.0, deadline - self._clock.seconds())
         try:
-            return await ensureDeferred(operation).addTimeout(CLAIM_TIMEOUT, self._clock)
+            return await ensureDeferred(operation).addTimeout(seconds, self._clock)
         except TimeoutError as error:
             raise FleetUnavailable(f"etcd did not answer within {CLAIM_TIMEOUT:g} s") from error
 

@@ -15,6 +15,6 @@ def reserve_size(wanted: int, free: int, size: int, hosts: int) -> int:
     :param hosts: how many hosts are known.
     """
     base = max(1, min(MOST_WITHOUT_DEMAND, free // (4 * max(1, hosts))))
-    if wanted > base and 2 * free > size:
+    if wanted > MOST_WITHOUT_DEMAND and 2 * free > size:
         return min(wanted, max(base, free // 2))
     return min(wanted, base)

@@ -6,29 +6,30 @@ After each loss it begins anew. Nothing is freed because a host is silent.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ..addresses import IPAddress
 from ..errors import StateError
+from .address_users import AddressUsers
 from .interfaces import (
     Claim,
-    ClaimState,
     Entry,
     FleetClaims,
     FleetUnavailable,
     Host,
     HostRecord,
+    Snapshot,
     Wanted,
 )
 from .own_claims import OwnClaims
 from .rows import SeenStore, Stage
+from .sweep import Sweep
 
 _log = Logger(namespace="macvlan_twisted.fleet")
 
@@ -36,45 +37,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 """Seconds between two attempts to connect. Each pause is random, so that many hosts do not come back at once."""
 SWEEP_INTERVAL = 30.0
 """Seconds between two looks at what is not needed any more."""
-STRAY_GRACE = 600.0
-"""Seconds until a claim of ours without a row may be deleted: a delayed transaction may have made it."""
-
-
-@frozen
-class AddressUse:
-    """What this host does with one of its addresses."""
-
-    state: ClaimState
-    container: str = ""
-    mac: str = ""
-
-
-class AddressUsers(Protocol):
-    """What this host does with its addresses: :class:`~macvlan_twisted.ipam.fleet_users.FleetUsers`."""
-
-    def use_of(self, lan: str, address: IPAddress) -> AddressUse: ...
-
-    def take(self, lan: str, address: IPAddress) -> bool:
-        """
-        Stop holding *address* for the next container: its claim is about to end.
-
-        :return: whether it is unused now; not if it is allocated, or about to be.
-        """
-
-    def is_shared(self, lan: str, address: IPAddress) -> bool:
-        """Whether a pool reserves *address* as a gateway or auxiliary one."""
-
-    def allocated(self) -> Iterable[tuple[str, IPAddress]]:
-        """All addresses that containers and the host itself have."""
-
-    def surplus(self) -> Iterable[tuple[str, IPAddress]]:
-        """Addresses that are claimed, and not needed any more."""
-
-    async def is_abandoned(self, claim: Claim) -> bool:
-        """Whether nobody on the LAN has the address of *claim*, and no link here has its MAC."""
-
-    def connected(self) -> None:
-        """The store can be asked: hold addresses for the next containers."""
+_RECORD_LOST = "the record of this host in etcd was deleted or replaced"
 
 
 class FleetSession:
@@ -100,15 +63,18 @@ class FleetSession:
         self._users = users
         self._random = random
         self._clock = clock
-        self._strays: dict[tuple[str, IPAddress], float] = {}
-        """Claims of ours without a row: since when they were seen."""
-        self._sweep: Any = None
+        self._sweep = Sweep(own_claims, users, clock)
+        self._next_sweep: Any = None
+        self._watching: Deferred[None] | None = None
+        self._begins_anew = False
+        """Whether this session has ended the watch by itself."""
+        self._has_joined = False
         self.is_connected = False
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
         pause = SHORTEST_PAUSE
-        self._sweep = self._clock.callLater(SWEEP_INTERVAL, self._sweep_and_repeat)
+        self._next_sweep = self._clock.callLater(SWEEP_INTERVAL, self._sweep_and_repeat)
         try:
             while True:
                 began = self._clock.seconds()
@@ -121,14 +87,16 @@ class FleetSession:
                 await deferLater(self._clock, pause * (0.5 + self._random.random()), lambda: None)
                 pause = min(2 * pause, LONGEST_PAUSE)
         finally:
-            self._sweep.cancel()
+            self._next_sweep.cancel()
             self._own_claims.unavailable = "the plugin is stopping"
             await self._claims.close()
 
     async def _follow(self) -> None:
-        await self._refuse_taken_name()
+        self._refuse_taken_name(await self._claims.snapshot())
         await self._claims.join(self._record)
+        self._has_joined = True
         snapshot = await self._claims.snapshot()
+        self._refuse_taken_name(snapshot)
         self._mirror.load(snapshot)
         is_anew = snapshot.cluster != self._rows.seen.cluster or snapshot.revision < self._rows.seen.revision
         if is_anew and self._rows.seen.cluster:
@@ -145,13 +113,19 @@ class FleetSession:
             hosts=len(self._mirror.known),
             addresses=len(self._rows.by_key),
         )
-        self._users.connected()
+        self._users.refill()
         for wanted in list(self._mirror.wanted.values()):
             self._hand_over(wanted)
         reports = self._in_background(self._report())
         try:
-            await self._claims.watch(snapshot.cluster, snapshot.revision, self)
+            self._watching = ensureDeferred(self._claims.watch(snapshot.cluster, snapshot.revision, self))
+            await self._watching
+        except CancelledError:
+            if self._begins_anew:
+                raise FleetUnavailable(_RECORD_LOST) from None
+            raise
         finally:
+            self._watching, self._begins_anew = None, False
             reports.cancel()
 
     def _lost(self, reason: str) -> None:
@@ -162,11 +136,12 @@ class FleetSession:
         self.is_connected = False
         self._own_claims.unavailable = reason
 
-    async def _refuse_taken_name(self) -> None:
+    def _refuse_taken_name(self, snapshot: Snapshot) -> None:
         """:raises FleetUnavailable: another host has this host's name, and is alive."""
-        snapshot = await self._claims.snapshot()
         for record in snapshot.alive:
             if record.host.name == self._record.host.name and not self._is_own(record):
+                # Cause: two hosts have the same --fleet-host, or a state directory was copied to another machine. Remedy: give
+                # one of them another --fleet-host, and a new state directory if it is a copy.
                 raise FleetUnavailable(
                     f"another host of the fleet is called {record.host.name!r}: start the plugin there or here with "
                     "another --fleet-host"
@@ -174,9 +149,13 @@ class FleetSession:
 
     def _is_own(self, record: HostRecord) -> bool:
         """Whether *record* is this start's, or an earlier one's on this machine."""
-        return record.host == self._record.host and (
-            record.session == self._record.session or record.boot_id == self._record.boot_id
-        )
+        if record.host != self._record.host:
+            return False
+        is_earlier = record.boot_id == self._record.boot_id and not self._has_joined
+        return record.session == self._record.session or is_earlier
+
+    def _is_record_lost(self) -> bool:
+        return self._mirror.alive.get(self._record.host.name) != self._record
 
     # Rows and store.
 
@@ -192,20 +171,14 @@ class FleetSession:
                 await self._settle(row.lan, row.address)
         for lan, address in self._users.allocated():
             if self._rows.get(lan, address) is None:  # from before this host joined
-                await self._own_claims.adopt(lan, address)
-        now = self._clock.seconds()
-        strays = {
-            key
-            for key, entry in self._mirror.entries.items()
-            if isinstance(entry, Claim) and entry.owner == self._record.host and self._rows.get(*key) is None
-        }
-        self._strays = {key: self._strays.get(key, now) for key in strays}
+                await self._own_claims.adopt(lan, address, self._users)
+        self._own_claims.find_strays()
+        await self._own_claims.withdraw_old_requests()
         for row in self._rows.owned():
             self._own_claims.use_changed(row.lan, row.address)
 
     async def _settle(self, lan: str, address: IPAddress) -> None:
-        is_used = self._users.use_of(lan, address).state is ClaimState.USED
-        await self._own_claims.settle(lan, address, is_used)
+        await self._own_claims.settle(lan, address, self._users)
 
     async def _report(self) -> None:
         """Tell the fleet which container uses which address, until cancelled."""
@@ -215,29 +188,39 @@ class FleetSession:
             try:
                 if not await self._own_claims.update(lan, address, use.state, use.container, use.mac):
                     await self._settle(lan, address)
-            except FleetUnavailable:  # as long as the connection is not lost
+            except (FleetUnavailable, StateError):  # as long as the connection is not lost
                 self._own_claims.use_changed(lan, address)
                 await deferLater(self._clock, SHORTEST_PAUSE, lambda: None)
 
     def _hand_over(self, wanted: Wanted) -> None:
         if wanted.host != self._record.host:
-            self._in_background(self._own_claims.hand_over(wanted, self._users.take))
+            self._in_background(self._own_claims.hand_over(wanted, self._users))
 
     # FleetObserver
 
     def entry_changed(self, lan: str, address: IPAddress, entry: Entry | None) -> None:
-        self._mirror.set_entry(lan, address, entry)
-        if not self._own_claims.handed_over(lan, address):
+        self._mirror.report_entry(lan, address, entry)
+        if not self._own_claims.agrees(lan, address):
             self._in_background(self._settle(lan, address))
 
     def host_changed(self, name: str, record: HostRecord | None) -> None:
         self._mirror.set_host(name, record)
-        if name == self._record.host.name and record is not None and record.session != self._record.session:
-            self._own_claims.unavailable = f"another host joined the fleet as {name!r}: start the plugin there or here with another --fleet-host"
+        if name != self._record.host.name or not self._is_record_lost():
+            return
+        if record is not None:
             # Cause: two hosts have the same --fleet-host, or a state directory was copied to another machine. Remedy: give one
             # of them another --fleet-host, and a new state directory if it is a copy.
-            _log.error("fleet: {reason}", reason=self._own_claims.unavailable)
-            self.is_connected = False
+            _log.error(
+                "fleet: another host joined the fleet as {name!r}: start the plugin there or here with another --fleet-host",
+                name=name,
+            )
+        self._lost(_RECORD_LOST)
+        self._clock.callLater(0, self._begin_anew)  # the watch calls this method, and cannot end within it
+
+    def _begin_anew(self) -> None:
+        if self._watching is not None and self._is_record_lost():
+            self._begins_anew = True
+            self._watching.cancel()
 
     def known_changed(self, name: str, host: Host | None) -> None:
         self._mirror.set_known(name, host)
@@ -253,7 +236,7 @@ class FleetSession:
     def connection_changed(self, reason: str) -> None:
         if reason:
             self._lost(reason)
-        elif not self.is_connected:
+        elif not self.is_connected and not self._is_record_lost():
             self._in_background(self._go_on())
 
     async def _go_on(self) -> None:
@@ -261,33 +244,11 @@ class FleetSession:
         self.is_connected, self._own_claims.unavailable = True, ""
         _log.info("fleet: etcd is available again")
         await self._resynchronise()
-        self._users.connected()
-
-    # What is not needed any more.
+        self._users.refill()
 
     def _sweep_and_repeat(self) -> None:
-        self._sweep = self._clock.callLater(SWEEP_INTERVAL, self._sweep_and_repeat)
-        if self._own_claims.unavailable:
-            return
-        for lan, address in list(self._users.surplus()):
-            if self._users.take(lan, address):
-                self._in_background(self._own_claims.release(lan, address))
-        now = self._clock.seconds()
-        for key, since in list(self._strays.items()):
-            if since + STRAY_GRACE <= now:
-                self._in_background(self._delete_stray(key))
-
-    async def _delete_stray(self, key: tuple[str, IPAddress]) -> None:
-        entry = self._mirror.entries.get(key)
-        if (
-            not isinstance(entry, Claim)
-            or entry.owner != self._record.host
-            or self._rows.get(*key) is not None
-        ):
-            self._strays.pop(key, None)
-        elif await self._users.is_abandoned(entry):
-            await self._claims.release(entry)
-            self._strays.pop(key, None)
+        self._next_sweep = self._clock.callLater(SWEEP_INTERVAL, self._sweep_and_repeat)
+        self._in_background(self._sweep.run())
 
     def _in_background(self, work: Coroutine[Any, Any, object]) -> Deferred[object]:
         """Run *work* without waiting. If the store or the disk refuses, the next connection goes on with it."""

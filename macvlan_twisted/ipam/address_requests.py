@@ -16,13 +16,14 @@ from ..option_values import IdentitySource
 from ..state.interfaces import Allocation
 from .address_use import PreviousRuns
 from .allocations import Allocations
+from .fleet_addresses import ClaimedElsewhere
 from .fleet_share import refuse_other_share
 from .identity import MacPolicy
 from .new_pools import AddressPurposes, RequestedAddress
 from .pool import Pool
 from .pool_registry import PoolRegistry
 from .requests import Purpose, ReleaseAddress, RequestAddress
-from .selection import AddressInUse, AddressSelection
+from .selection import AddressInUse, AddressSelection, AddressTaken
 
 _log = Logger(namespace="macvlan_twisted.ipam")
 
@@ -130,7 +131,11 @@ class ContainerAddresses:
             try:
                 await self._allocate(pool, address, name, is_chosen=not name, advances=advances)
                 return address
-            except AddressInUse:  # another host answered for it meanwhile
+            except (
+                AddressInUse,
+                AddressTaken,
+                ClaimedElsewhere,
+            ):  # another host or container got it meanwhile
                 lost += 1
                 if lost == _MOST_LOST:
                     raise

@@ -51,9 +51,15 @@ class Allocations:
 
         :param advances: whether the next search for a free address starts after this one.
         :raises AddressInUse: another host answered meanwhile for a container's address; nothing is allocated then.
+        :raises AddressTaken: another container got the address while the fleet was asked.
+        :raises ClaimedElsewhere: another host of the fleet has the address.
         :raises RequestRefused: the pool was released meanwhile.
         :raises StateError: the disk refuses; nothing is allocated then.
         """
+        with self._fleet.allocating(pool, allocation.address):
+            await self._allocate(pool, allocation, advances)
+
+    async def _allocate(self, pool: Pool, allocation: Allocation, advances: bool) -> None:
         if allocation.purpose == Purpose.ENDPOINT.value:
             granted = (pool.pool_id, int(allocation.address))
             self._granting.add(granted)
@@ -77,6 +83,9 @@ class Allocations:
         if pool.pool_id not in self._pools.by_id:
             self._selection.release(pool, allocation.address, pool.shared_set)
             raise pool_released_error(pool)
+        if allocation.purpose == Purpose.ENDPOINT.value and self._fleet.takes_part(pool):
+            # While the fleet was asked, another container may have got the address.
+            self._selection.refuse_taken(pool, allocation.address, Purpose.ENDPOINT)
         shared, number = self._pools.set_of(pool), int(allocation.address)
         was_allocated = shared.holds(pool.pool_id, number)
         shared.add(pool.pool_id, number, Purpose(allocation.purpose), allocation.is_chosen)

@@ -6,7 +6,9 @@ Address management works the same without a fleet: then every address counts as 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sortedcontainers import SortedList
@@ -37,6 +39,7 @@ class FleetAddresses:
         self._pools = pools
         self._clock = clock
         self._rests_until: dict[Key, float] = {}
+        self._being_allocated: Counter[Key] = Counter()
 
     def load(self) -> None:
         """
@@ -79,10 +82,13 @@ class FleetAddresses:
     # What may be chosen.
 
     def barred(self, pool: Pool) -> list[SortedList]:
-        """The addresses that another host has, as numbers."""
+        """The addresses that another host has, and those of forgotten claims of this host, as numbers."""
         if self.own_claims is None or not self.takes_part(pool):
             return []
-        return [self.own_claims.mirror.elsewhere(pool.lan, pool.prefix.version)]
+        version = pool.prefix.version
+        strays = self.own_claims.strays
+        numbers = [int(each) for lan, each in strays if (lan, each.version) == (pool.lan, version)]
+        return [self.own_claims.mirror.elsewhere(pool.lan, version), SortedList(numbers)]
 
     def may_claim(self, pool: Pool) -> bool:
         """Whether an address that is not claimed yet may be chosen."""
@@ -192,6 +198,21 @@ class FleetAddresses:
 
     # What becomes of allocated addresses.
 
+    @contextmanager
+    def allocating(self, pool: Pool, address: IPAddress) -> Iterator[None]:
+        """Surround an allocation: meanwhile the claim is not given up."""
+        key = pool.lan, address
+        self._being_allocated[key] += 1
+        try:
+            yield
+        finally:
+            self._being_allocated[key] -= 1
+            if not self._being_allocated[key]:
+                del self._being_allocated[key]
+
+    def is_being_allocated(self, lan: str, address: IPAddress) -> bool:
+        return (lan, address) in self._being_allocated
+
     def allocated(self, pool: Pool, address: IPAddress) -> None:
         if self.own_claims is not None and self.takes_part(pool):
             self._rests_until.pop((pool.lan, address), None)
@@ -206,6 +227,8 @@ class FleetAddresses:
         remedy = "use another address"
         if isinstance(entry, SharedAddress):
             pass
+        elif self.own_claims is not None and entry.owner == self.own_claims.host:
+            remedy = "this host gives it up in ten minutes; use another address until then"
         elif self.own_claims is not None and not self.own_claims.mirror.is_alive(entry.owner):
             remedy = f"start that host, or if it is gone for good, run 'macvlan-twisted fleet forget {entry.owner.name}'"
         elif entry.state is ClaimState.USED:

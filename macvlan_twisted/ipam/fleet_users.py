@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..addresses import IPAddress
+from ..fleet.address_users import AddressUse
 from ..fleet.interfaces import Claim, ClaimState
-from ..fleet.session import AddressUse
 from ..lan.address_probe import Free
 from ..lan.conflicts import Conflicts, Holder
 from ..netlink.links import Links
+from ..option_values import ConflictDetection
 from .fleet_addresses import FleetAddresses
 from .identity import StickyAddresses
 from .pool import Pool
@@ -21,7 +22,7 @@ _PROBER = Holder("fleet")
 
 
 class FleetUsers:
-    """See :class:`~macvlan_twisted.fleet.session.AddressUsers`."""
+    """See :class:`~macvlan_twisted.fleet.address_users.AddressUsers`."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class FleetUsers:
         state = ClaimState.RESTING if self._fleet.is_resting(lan, address) else ClaimState.RESERVE
         container = mac = ""
         for pool in self._fleet.pools_of(lan, address):
-            if self._pools.set_of(pool).is_allocated(int(address)):
+            if self._is_used(pool, address):
                 state = ClaimState.USED
             sticky = self._sticky_addresses.of_address(pool.pool_id, address)
             if sticky is not None:
@@ -54,12 +55,17 @@ class FleetUsers:
 
     def take(self, lan: str, address: IPAddress) -> bool:
         return all(
-            not self._pools.set_of(pool).is_allocated(int(address)) and self._selection.give_up(pool, address)
+            not self._is_used(pool, address) and self._selection.give_up(pool, address)
             for pool in self._fleet.pools_of(lan, address)
         )
 
+    def _is_used(self, pool: Pool, address: IPAddress) -> bool:
+        """Whether *address* is allocated, or about to be."""
+        is_allocated = self._pools.set_of(pool).is_allocated(int(address))
+        return is_allocated or self._fleet.is_being_allocated(pool.lan, address)
+
     def is_shared(self, lan: str, address: IPAddress) -> bool:
-        return any(
+        return self._fleet.is_being_allocated(lan, address) or any(
             int(address) in self._pools.set_of(pool).reserved for pool in self._fleet.pools_of(lan, address)
         )
 
@@ -71,6 +77,7 @@ class FleetUsers:
         pools = [pool for pool in self._pools.by_id.values() if self._fleet.takes_part(pool)]
         needed: set[tuple[str, IPAddress]] = set()
         for pool in pools:
+            self._selection.shrink(pool)
             missing = self._selection.missing(pool)
             for number in self._fleet.spare(pool):
                 key = pool.lan, pool.address(number)
@@ -85,14 +92,13 @@ class FleetUsers:
 
     def _holds(self, pool: Pool, address: IPAddress) -> bool:
         """Whether *address* is allocated, or held for the next container."""
-        return self._pools.set_of(pool).is_allocated(int(address)) or self._selection.is_held(pool, address)
+        return self._is_used(pool, address) or self._selection.is_held(pool, address)
 
     async def is_abandoned(self, claim: Claim) -> bool:
-        pools = self._fleet.pools_of(claim.lan, claim.address)
-        parents = {pool.lan_parent for pool in pools}
-        if not parents or (claim.mac and claim.mac in await self._macs()):
+        if claim.mac and claim.mac in await self._macs():
             return False
-        for parent in parents:
+        pools = self._fleet.pools_of(claim.lan, claim.address)
+        for parent in {pool.lan_parent for pool in pools if pool.conflict_detection != ConflictDetection.OFF}:
             verdict = await self._conflicts.hold(parent, claim.address, _PROBER)
             self._conflicts.release(parent, claim.address, _PROBER.name)
             if not isinstance(verdict, Free):
@@ -104,5 +110,5 @@ class FleetUsers:
         here, elsewhere = await self._links.all(), await self._links.elsewhere()
         return {link.mac for link in here} | {link.mac for link in elsewhere}
 
-    def connected(self) -> None:
+    def refill(self) -> None:
         self._prefetch.prepare_all()

@@ -357,11 +357,13 @@ class AddressPrefetch:
             self.demand.when_less(self._shrink)
 
     def _shrink(self) -> None:
-        """Put back what is ready beyond the demand."""
-        target = self._target()
-        for number in self.ready[target:]:
-            self._put_back_ready(number)
+        self.shrink()
         self._shrink_later()
+
+    def shrink(self) -> None:
+        """Put back what is ready beyond the demand."""
+        for number in self.ready[self._target() :]:
+            self._put_back_ready(number)
 
     def _put_back_ready(self, number: int) -> None:
         self.ready.remove(number)
@@ -391,12 +393,11 @@ class AddressPrefetch:
     async def _probe(self, number: int, of_many: bool) -> None:
         try:
             if not await self.fleet.claim_ahead(self.pool, self.pool.address(number)):
-                self._not_claimed(number)
+                self._claimed_elsewhere(number)
                 return
             verdict = await self._hold(self.pool.address(number), of_many)
         except (FleetUnavailable, StateError) as failure:
-            self.unclaimed = str(failure)
-            self._not_claimed(number)
+            self._not_claimed(number, str(failure))
             return
         except Exception:
             # Remedy: see the plugin's log, which has the reason.
@@ -404,12 +405,19 @@ class AddressPrefetch:
             raise
         self._probed(number, verdict)
 
-    def _not_claimed(self, number: int) -> None:
-        """Another host has *number*, or the fleet cannot be asked."""
+    def _claimed_elsewhere(self, number: int) -> None:
+        """Another host has *number*: try the next one."""
         self.probing.discard(number)
         self.shared.put_back(number)
         if not self.closed:
             self.fill()
+        self._notify()
+
+    def _not_claimed(self, number: int, reason: str) -> None:
+        """The fleet could not be asked: the requests that wait fail, and the next one tries again."""
+        self.probing.discard(number)
+        self.shared.put_back(number)
+        self.unclaimed = reason
         self._notify()
 
     def _probed(self, number: int, verdict: Verdict) -> None:

@@ -114,6 +114,12 @@ class AddressSelection:
                 self._conflicts.release(pool.lan_parent, address, pool.shared_set)
         return not self.is_held(pool, address)
 
+    def shrink(self, pool: Pool) -> None:
+        """Hold no more addresses for the next containers than are needed now."""
+        prefetch = self._prefetches.get(_key(pool))
+        if prefetch is not None:
+            prefetch.shrink()
+
     def missing(self, pool: Pool) -> int:
         """How many addresses for the next containers are neither held nor probed."""
         prefetch = self._prefetches.get(_key(pool))
@@ -386,7 +392,7 @@ class AddressSelection:
             # Until the network is created, its auxiliary addresses count as containers' ones.
             is_named_twice = purpose is Purpose.AUXILIARY and shared.is_endpoint_of(pool.pool_id, number)
             user = "a container or an --aux-address" if is_named_twice else "a container"
-            raise RequestRefused(
+            raise AddressTaken(
                 f"{purpose.value} address {address} of {pool.prefix} is in use by {user}: use another one"
             )
         # The engine requests each auxiliary address once per pool: the second request comes from a user or a container.
@@ -405,6 +411,10 @@ class AddressSelection:
 
 def _key(pool: Pool) -> tuple[str, str]:
     return pool.cursor_key, pool.lan_parent
+
+
+class AddressTaken(RequestRefused):
+    """Another container of this host has the address."""
 
 
 class AddressInUse(RequestRefused):

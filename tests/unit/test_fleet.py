@@ -79,14 +79,21 @@ class FleetHost:
         self.running.cancel()
         self.claims.expire()
 
-    def restarted(self) -> FleetHost:
-        return FleetHost(self.claims.store, self.session._record.host.name, self.plugin)
+    def stop(self) -> None:
+        self.claims.die()
+        self.running.cancel()
 
 
 class FleetTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.store = FakeStore()
-        self.a, self.b = FleetHost(self.store, "a"), FleetHost(self.store, "b")
+        self.a, self.b = self.host("a"), self.host("b")
+
+    def host(self, name: str, before: PluginHarness | None = None) -> FleetHost:
+        """A host that runs until the end of the test."""
+        host = FleetHost(self.store, name, before)
+        self.addCleanup(host.stop)
+        return host
 
     def claim(self, address: str) -> Claim:
         entry = self.store.entries["default", parse_address(address)]
@@ -161,7 +168,7 @@ class UnavailableStoreTests(FleetTestCase):
         pool = self.a.open()
         reserve = self.addresses_of("a")
         self.a.kill()
-        again = self.a.restarted()
+        again = self.host("a", self.a.plugin)
         again.claims.is_cut = True
         self.assertEqual({again.ask(pool) for _ in range(8)}, reserve)
 
@@ -257,7 +264,7 @@ class NameTests(FleetTestCase):
     def test_second_host_of_one_name_claims_nothing(self) -> None:
         self.a.open()
         before = self.addresses_of("a")
-        twin = FleetHost(self.store, "a", PluginHarness(config=LAN))
+        twin = self.host("a", PluginHarness(config=LAN))
         twin.session._record = evolve(twin.session._record, host=Host("a", "another"))
         self.assertEqual(self.addresses_of("a"), before)
 
@@ -270,7 +277,7 @@ class JoiningTests(FleetTestCase):
         ).pool_id
         request = RequestAddress(pool, parse_address("192.168.1.9"), Purpose.ENDPOINT, "old")
         alone.wait(alone.addresses.request_address(request))
-        FleetHost(self.store, "c", alone)
+        self.host("c", alone)
         self.assertEqual(
             (self.claim("192.168.1.9").owner.name, self.claim("192.168.1.9").state), ("c", ClaimState.USED)
         )
