@@ -370,7 +370,9 @@ def build(
         prefetch,
         clock,
     )
-    fleet_users = FleetUsers(open_pools, fleet, selection, prefetch, sticky_addresses, conflicts, links)
+    fleet_users = FleetUsers(
+        open_pools, fleet, selection, prefetch, sticky_addresses, claims, registry.names, conflicts, links
+    )
     return Plugin(
         config,
         registry,
@@ -401,7 +403,7 @@ def build(
         joining,
         removal,
         container_names,
-        ContainerWatch(registry, engine, last_addresses, clock, config.docker_host),
+        ContainerWatch(registry, engine, last_addresses, fleet_users, clock, config.docker_host),
         orphans,
         reconciler,
         reconcile_loop,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..addresses import IPAddress
+from ..display_names import DisplayNames
 from ..fleet.address_users import AddressUse
 from ..fleet.interfaces import Claim, ClaimState
 from ..lan.address_probe import Free
 from ..lan.conflicts import Conflicts, Holder
 from ..netlink.links import Links
 from ..option_values import ConflictDetection
+from .endpoint_claims import EndpointClaims
 from .fleet_addresses import FleetAddresses
 from .identity import StickyAddresses
 from .pool import Pool
@@ -31,6 +33,8 @@ class FleetUsers:
         selection: AddressSelection,
         prefetch: PrefetchQueue,
         sticky_addresses: StickyAddresses,
+        claims: EndpointClaims,
+        names: DisplayNames,
         conflicts: Conflicts,
         links: Links,
     ) -> None:
@@ -39,6 +43,8 @@ class FleetUsers:
         self._selection = selection
         self._prefetch = prefetch
         self._sticky_addresses = sticky_addresses
+        self._claims = claims
+        self._names = names
         self._conflicts = conflicts
         self._links = links
 
@@ -51,7 +57,17 @@ class FleetUsers:
             sticky = self._sticky_addresses.of_address(pool.pool_id, address)
             if sticky is not None:
                 container, mac = sticky.name, sticky.mac
+            else:  # engines before 29 do not send the name, but list it
+                endpoint_id = self._claims.user(pool.pool_id, int(address)) or ""
+                container = container or self._names.containers.get(endpoint_id, "")
         return AddressUse(state, container, mac)
+
+    def container_named(self, endpoint_id: str) -> None:
+        """The engine has listed the container of an endpoint: the fleet is told its name."""
+        for pool_id, number in self._claims.of_endpoint(endpoint_id):
+            pool = self._pools.by_id.get(pool_id)
+            if pool is not None:
+                self._fleet.allocated(pool, pool.address(number))
 
     def take(self, lan: str, address: IPAddress) -> bool:
         return all(

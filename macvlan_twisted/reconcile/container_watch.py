@@ -25,6 +25,7 @@ from ..engine.interfaces import (
     ListedAttachment,
 )
 from ..errors import StateError
+from ..ipam.fleet_users import FleetUsers
 from ..ipam.last_addresses import LastAddresses, ListedContainer
 
 _log = Logger(namespace="macvlan_twisted.driver")
@@ -54,12 +55,14 @@ class ContainerWatch:
         registry: Registry,
         engine: Containers,
         last_addresses: LastAddresses,
+        fleet_users: FleetUsers,
         clock: Any,
         docker_host: str,
     ) -> None:
         self._registry = registry
         self._engine = engine
         self._last_addresses = last_addresses
+        self._fleet_users = fleet_users
         self._clock = clock
         self._docker_host = docker_host
         self._is_answer_awaited = True
@@ -200,9 +203,14 @@ class ContainerWatch:
                 network_id = names.get(each.network, each.network)
                 if network_id in self._registry.networks:
                     if each.container and each.endpoint_id in self._registry.endpoints:
-                        self._registry.names.containers[each.endpoint_id] = each.container
+                        self._note_name(each.endpoint_id, each.container)
                     has_mac = self._has_mac_of_address(each.endpoint_id)
                     yield ListedContainer(container_id, network_id, each.endpoint_id, each.asked, has_mac)
+
+    def _note_name(self, endpoint_id: str, name: str) -> None:
+        if self._registry.names.containers.get(endpoint_id) != name:
+            self._registry.names.containers[endpoint_id] = name
+            self._fleet_users.container_named(endpoint_id)
 
     def _has_mac_of_address(self, endpoint_id: str) -> bool:
         endpoint = self._registry.endpoints.get(endpoint_id)
