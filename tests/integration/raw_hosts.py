@@ -1,7 +1,7 @@
 """Docker hosts without an engine: our service on the LAN, and the calls of an engine straight onto its socket."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -30,6 +30,7 @@ class RawHost:
     plugin: Plugin
     pool: str = ""
     network: str = "0" * 63 + "1"
+    pool_options: Mapping[str, str] = field(factory=dict)
     _endpoints: int = field(default=0, init=False)
 
     def call(self, method: str, body: Answer) -> Answer:
@@ -41,7 +42,9 @@ class RawHost:
     def open(self, part: str, **options: str) -> None:
         """Create a network on the LAN's subnet, with addresses from `part`; `options` are the driver's."""
         asked = {"AddressSpace": LOCAL_ADDRESS_SPACE, "Pool": "192.168.77.0/24", "SubPool": part}
-        self.pool = self.call("IpamDriver.RequestPool", {**asked, "Options": {}, "V6": False})["PoolID"]
+        self.pool = self.call("IpamDriver.RequestPool", {**asked, "Options": self.pool_options, "V6": False})[
+            "PoolID"
+        ]
         gateway = {"RequestAddressType": "com.docker.network.gateway"}
         self.call("IpamDriver.RequestAddress", {"PoolID": self.pool, "Address": GATEWAY, "Options": gateway})
         data = {"AddressSpace": LOCAL_ADDRESS_SPACE, "Pool": asked["Pool"], "Gateway": f"{GATEWAY}/24"}

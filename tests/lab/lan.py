@@ -19,6 +19,7 @@ class Addresses:
     neighbour: tuple[str, ...] = ("192.168.77.2/24", "fd77::2/64")
     host: tuple[str, ...] = ("192.168.77.10/24", "fd77::10/64")
     host2: tuple[str, ...] = ("192.168.77.11/24", "fd77::11/64")
+    host3: tuple[str, ...] = ("192.168.77.12/24", "fd77::12/64")
 
     @property
     def routes(self) -> tuple[str, ...]:
@@ -34,8 +35,8 @@ class Addresses:
 class Lan(Places):
     """A LAN that exists between ``with Lan() as lan`` and the end of that block.
 
-    The places are called ``switch``, ``gateway``, ``neighbour`` and ``host``; with ``hosts=2`` there is a second
-    docker host, ``host2``. Each reaches the switch by ``eth1``; the docker hosts can have more interfaces
+    The places are called ``switch``, ``gateway``, ``neighbour`` and ``host``; with ``hosts=3`` there are more docker
+    hosts, ``host2`` and ``host3``. Each reaches the switch by ``eth1``; the docker hosts can have more interfaces
     (``eth2`` ...), plugged into the same switch, without addresses. The namespaces' names carry a random tag, so
     any number of LANs, also the remains of a crashed run, live side by side.
     """
@@ -51,11 +52,11 @@ class Lan(Places):
         narrate: Narrate | None = None,
     ) -> None:
         """Prepare a LAN whose `hosts` have `nics` interfaces each; nothing exists before the `with` block."""
-        if hosts not in {1, 2}:
-            raise ValueError(f"a LAN has one docker host or two, not {hosts}")
+        if hosts not in {1, 2, 3}:
+            raise ValueError(f"a LAN has one docker host, two or three, not {hosts}")
         self.addresses = addresses or Addresses()
         self.nics = nics
-        self.docker_hosts = ("host", "host2")[:hosts]
+        self.docker_hosts = ("host", "host2", "host3")[:hosts]
         self.places = (*Lan.places, *self.docker_hosts[1:])
         self.narrate = narrate
         self.tag = f"mtl-{secrets.token_hex(3)}"
@@ -107,6 +108,18 @@ class Lan(Places):
     def cable(self, place: str, state: Literal["in", "out"], nic: str = "eth1") -> None:
         """Pull the cable between a NIC and the switch, or plug it in: the NIC stays up and loses its carrier."""
         self._ip("switch", "link", "set", _port(place, nic), "up" if state == "in" else "down")
+
+    def way(self, place: str, other: str, state: Literal["open", "closed"]) -> None:
+        """Close the way from a place to another one: packets are dropped in silence, in this direction alone.
+
+        The place itself gets an error when it begins a connection; its open ones get none.
+        """
+        for address in self.addresses.of(other):
+            route = ("blackhole", address.partition("/")[0])
+            if state == "closed":
+                self._ip(place, "route", "replace", *route)
+            else:
+                attempt("ip", "-netns", self.namespace(place), "route", "delete", *route)  # it may be open
 
     def unplug(self, place: str, nic: str = "eth1") -> None:
         """Take a NIC out of the machine, as a USB one: its link goes, and what hangs on it."""
