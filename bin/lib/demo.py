@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
@@ -181,16 +182,16 @@ def interrupted(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> int:
-    """Run the demonstration and return the exit status."""
+def demonstrate(picture: str, lan: Lan, tell: Callable[[Lan], None], end: str) -> int:
+    """Build the LAN, have *tell* show its story there, and return the exit status; *end* is what a user would do."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     began = time.monotonic()
-    print(PICTURE)
+    print(picture)
     say("The LAN is built. Lines that begin with $ are commands; [host] names the box in which one runs.")
     try:
-        with Lan(LAN, narrate=narrate) as lan:
-            build_and_tell(lan)
+        with lan:
+            tell(lan)
             say("The LAN is removed:")
         left = [name for name in run("ip", "netns", "list").split() if name.startswith(lan.tag)]
         if left:
@@ -203,15 +204,21 @@ def main() -> int:
         say("The demonstration failed. Everything was removed again.")
         show(str(error))
         return 1
-    say(
-        f"Done in {time.monotonic() - began:.0f} seconds. On your own LAN you would run\n"
+    say(f"Done in {time.monotonic() - began:.0f} seconds. {end}")
+    return 0
+
+
+def main() -> int:
+    """Run the demonstration and return the exit status."""
+    end = (
+        f"On your own LAN you would run\n"
         f"    twistd macvlan\n"
         f"    docker network create -d macvlan-twisted --ipam-driver macvlan-twisted \\\n"
         f"        --subnet {SUBNET} --gateway {GATEWAY} --ip-range {RANGE} \\\n"
         f"        -o parent=eth1 lan\n"
         f"    docker run -d --name web --network lan nginx"
     )
-    return 0
+    return demonstrate(PICTURE, Lan(LAN, narrate=narrate), build_and_tell, end)
 
 
 if __name__ == "__main__":
