@@ -15,7 +15,7 @@ from typing import Any
 from tests.torture.part import Part, TortureRun
 from tests.torture.table import has_failed, surroundings, table, what_failed
 
-NAMES = ("crash", "faults", "damage", "parents", "boots", "interleavings", "lives", "bodies")
+NAMES = ("crash", "faults", "damage", "parents", "boots", "interleavings", "lives", "fleet", "bodies")
 """The modules beside this one that hold a ``PART``, in the order in which they run."""
 NOTHING_SKIPPED = os.environ.get("MACVLAN_TWISTED_NOTHING_SKIPPED") == "1"
 
