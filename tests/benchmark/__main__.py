@@ -16,7 +16,18 @@ from macvlan_twisted._version import VERSION_TEXT
 from tests.benchmark.part import Figure, Measurement, Part, shown, told
 from tests.lab.roots import VERSIONS
 
-NAMES = ("protocol", "breakdown", "growth", "addresses", "startup", "prefetch", "engine", "features", "flood")
+NAMES = (
+    "protocol",
+    "breakdown",
+    "growth",
+    "addresses",
+    "startup",
+    "prefetch",
+    "engine",
+    "features",
+    "flood",
+    "fleet",
+)
 """The modules beside this one that hold a ``PART``, in the order in which they run."""
 
 

@@ -19,9 +19,9 @@ def run(order: dict[str, Any]) -> None:
 def shorten_grace_periods(seconds: Sequence[float]) -> None:
     """Give the reconciler the members of GracePeriods, which users cannot set; what concerns a fleet follows them."""
     from macvlan_twisted import tap
-    from macvlan_twisted.fleet import session
+    from macvlan_twisted.fleet import session, sweep
     from macvlan_twisted.reconcile.reconciler import GracePeriods
 
     grace_periods = GracePeriods(*seconds)
-    session.SWEEP_INTERVAL, session.STRAY_GRACE = grace_periods.between_checks, grace_periods.idle
+    session.SWEEP_INTERVAL, sweep.STRAY_GRACE = grace_periods.between_checks, grace_periods.idle
     tap.make_macvlan_service = partial(tap.make_macvlan_service, grace_periods=grace_periods)

@@ -129,9 +129,7 @@ class FleetHost:
         interface = {"Address": f"{address}/24", "AddressIPv6": "", "MacAddress": ""}
         created = self.call("NetworkDriver.CreateEndpoint", {**about, "Interface": interface, "Options": {}})
         if created is not None and "Err" not in created:
-            self.call(
-                "NetworkDriver.Join", {**about, "SandboxKey": f"/var/run/docker/netns/{number:012x}"}
-            )
+            self.call("NetworkDriver.Join", {**about, "SandboxKey": f"/var/run/docker/netns/{number:012x}"})
         self.insist("NetworkDriver.Leave", about)
         self.insist("NetworkDriver.DeleteEndpoint", about)
 
