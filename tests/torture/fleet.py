@@ -16,6 +16,8 @@ from attrs import define, field
 
 from tests.lab import fleet as lab
 from tests.lab.commands import within
+from tests.lab.docker_host import DockerHost
+from tests.lab.engine import Engine
 from tests.lab.etcd import Cluster
 from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin, ShortGracePeriods
@@ -214,21 +216,12 @@ class Fleet:
         left = self.keys_or_rows()
         for host in self.hosts:
             host.plugin.stop()
-            left += [
-                f"link {name} on {host.name}"
-                for name in self.lan.links(host.name)
-                if name not in {"lo", "eth1"}
-            ]
-            left += [
-                f"in the log of {host.name}: {line}"
-                for line in host.plugin.log().splitlines()
-                if "Traceback" in line
-            ]
+            left += DockerHost(Engine(self.lan, place=host.name), host.plugin).remains()
         return left
 
     def keys_or_rows(self) -> list[str]:
-        """Return all addresses that etcd and the hosts' disks have."""
-        found = [f"key {address}: {entry}" for address, entry in lab.entries(self.cluster).items()]
+        """Return what etcd and the hosts' disks have of addresses."""
+        found = [f"key {key}: {value}" for key, value in self.cluster.get(f"{lab.PREFIX}/lans/").items()]
         for host in self.hosts:
             found += [f"row on {host.name}: {row}" for row in lab.rows(host.plugin.state_dir).values()]
         return found
@@ -253,8 +246,9 @@ def fleet(torture: TortureRun, waits: Waits) -> Iterator[Fleet]:
             hosts.append(FleetHost(place, stack.enter_context(plugin), holdings, waits, LIMIT))
         wire = stack.enter_context(Wire(lan))
         made = Fleet(lan, cluster, wire, hosts, holdings, torture.random)
-        within(SETTLED, lambda: len(lab.hosts(cluster)) == len(hosts))
         for host in hosts:
+            plugin = host.plugin
+            plugin.service.wait_for_log("fleet: connected as host", seconds=SETTLED)
             host.open()
         yield made
 

@@ -31,7 +31,7 @@ REFUSALS = (
     "was released before",
     "change the same address",
     "has changed its owner",
-    "could not be probed",
+    "no free address found",
 )
 """Parts of the errors that a request may get while others request, and while etcd is away."""
 NO_ANSWER = (OSError, http.client.HTTPException, ValueError)
@@ -118,44 +118,44 @@ class FleetHost:
         return ""
 
     def release(self, raw: RawHost, address: str) -> None:
-        """Give an address back."""
-        self.holdings.end(address)
-        self.insist("IpamDriver.ReleaseAddress", {"PoolID": raw.pool, "Address": address})
+        """Give an address back, unless another caller does."""
+        if self.holdings.end(address, self.name):
+            self.insist("IpamDriver.ReleaseAddress", {"PoolID": raw.pool, "Address": address})
 
     def live(self, raw: RawHost, address: str) -> None:
-        """Have a container run with an address for a moment. It is announced on the LAN."""
+        """Have a container run with an address for a moment, unless another caller does. It is announced on the LAN."""
+        if not self.holdings.occupy(address, self.name):
+            return
         number = next(self._numbers)
         about = {"NetworkID": raw.network, "EndpointID": f"{number:064x}"}
         interface = {"Address": f"{address}/24", "AddressIPv6": "", "MacAddress": ""}
         created = self.call("NetworkDriver.CreateEndpoint", {**about, "Interface": interface, "Options": {}})
-        if created is not None and "Err" not in created:
+        if created is not None and "Err" in created:
+            self.complaints.append(f"CreateEndpoint with {address} on {self.name}: {created['Err']}")
+        elif created is not None:
             self.call("NetworkDriver.Join", {**about, "SandboxKey": f"/var/run/docker/netns/{number:012x}"})
         self.insist("NetworkDriver.Leave", about)
         self.insist("NetworkDriver.DeleteEndpoint", about)
+        self.holdings.vacate(address)
 
 
 def caller(host: FleetHost, random: Random, is_over: Callable[[], bool]) -> None:
     """Request and release addresses of a host until it is over."""
-    held: dict[str, list[str]] = {detection: [] for detection in NETWORKS}
     while not is_over():
         detection = random.choice(list(NETWORKS))
-        raw, mine = host.networks[detection], held[detection]
-        draw = random.random()
-        if mine and (draw < 0.4 or len(mine) >= MOST // 2):
-            host.release(raw, mine.pop(random.randrange(len(mine))))
+        raw, draw = host.networks[detection], random.random()
+        mine = [each for each in host.holdings.of(host.name) if network_of(each) == detection]
+        if mine and (draw < 0.4 or len(mine) >= MOST):
+            host.release(raw, random.choice(mine))
         elif draw < 0.85:
-            mine += filter(None, [host.request(raw)])
+            host.request(raw)
         elif draw < 0.95:
             prefix, _, first = NETWORKS[detection].partition("/")[0].rpartition(".")
-            mine += filter(None, [host.request(raw, f"{prefix}.{int(first) + random.randrange(64)}")])
+            host.request(raw, f"{prefix}.{int(first) + random.randrange(64)}")
         elif mine:
-            host.live(raw, mine[-1])
+            host.live(raw, random.choice(mine))
         if not host.plugin.running:
             time.sleep(0.05)
-    for detection, addresses in held.items():
-        for address in addresses:
-            if random.random() < 0.5:
-                host.release(host.networks[detection], address)
 
 
 def network_of(address: str) -> str:

@@ -42,6 +42,8 @@ class Holding:
     """When the reply was there."""
     end: float = float("inf")
     """When it was about to be released."""
+    is_occupied: bool = False
+    """Whether a caller has the container run, and nobody may release the address."""
 
 
 @define(eq=False)
@@ -62,12 +64,32 @@ class Holdings:
             self.current[address] = holding = Holding(address, host, time.monotonic())
             self.all.append(holding)
 
-    def end(self, address: str) -> None:
-        """A container is about to release *address*."""
+    def end(self, address: str, host: str) -> bool:
+        """
+        A container is about to release *address*.
+
+        :return: whether it has it; only one caller gets that answer.
+        """
         with self._lock:
-            holding = self.current.pop(address, None)
-            if holding is not None:
-                holding.end = time.monotonic()
+            holding = self.current.get(address)
+            if holding is None or holding.host != host or holding.is_occupied:
+                return False
+            del self.current[address]
+            holding.end = time.monotonic()
+            return True
+
+    def occupy(self, address: str, host: str) -> bool:
+        """:return: whether the address is the caller's alone, until :meth:`vacate`."""
+        with self._lock:
+            holding = self.current.get(address)
+            if holding is None or holding.host != host or holding.is_occupied:
+                return False
+            holding.is_occupied = True
+            return True
+
+    def vacate(self, address: str) -> None:
+        """Let other callers release the address."""
+        self.current[address].is_occupied = False
 
     def of(self, host: str) -> list[str]:
         """Return what containers of a host have."""
