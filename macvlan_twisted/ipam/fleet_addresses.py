@@ -94,6 +94,11 @@ class FleetAddresses:
         """Whether an address that is not claimed yet may be chosen."""
         return self.own_claims is None or not self.takes_part(pool) or not self.own_claims.unavailable
 
+    @property
+    def unavailable(self) -> str:
+        """Why no address can be claimed now; empty if one can."""
+        return "" if self.own_claims is None else self.own_claims.unavailable
+
     def next_spare(self, pool: Pool) -> int | None:
         """
         A claimed address in the range of *pool* that nothing uses. Resting ones are left to their containers, unless no other

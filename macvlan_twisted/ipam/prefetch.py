@@ -341,7 +341,7 @@ class AddressPrefetch:
         if spare is not None:
             return spare
         if not self.fleet.may_claim(self.pool):
-            self.unclaimed = self.unclaimed or "etcd is not available"
+            self.unclaimed = self.unclaimed or self.fleet.unavailable
             return None
         return self.search.next()
 

@@ -268,6 +268,15 @@ class NameTests(FleetTestCase):
         twin.session._record = evolve(twin.session._record, host=Host("a", "another"))
         self.assertEqual(self.addresses_of("a"), before)
 
+    def test_refusal_says_that_another_host_has_the_name(self) -> None:
+        pool = self.b.open()
+        self.store.set_record("b", HostRecord(Host("b", "twin"), "session", "boot"))
+        self.b.plugin.clock.pump([1.0] * 5)
+        with self.assertRaises(RequestRefused) as refused:
+            for _ in range(9):
+                self.b.ask(pool)
+        self.assertIn("another host of the fleet is called 'b'", str(refused.exception))
+
 
 class JoiningTests(FleetTestCase):
     def test_addresses_from_before_the_fleet_are_claimed(self) -> None:
