@@ -18,6 +18,7 @@ from .fleet.location import EtcdLocation, parse_etcd_location
 from .option_values import (
     ConflictDetection,
     FleetShare,
+    FleetTakeover,
     IdentitySource,
     LogFormat,
     MacvlanMode,
@@ -30,6 +31,7 @@ from .option_values import (
     parse_flag,
     parse_fleet_host,
     parse_fleet_share,
+    parse_fleet_takeover,
     parse_group_name,
     parse_identity,
     parse_interface_name,
@@ -336,6 +338,16 @@ class Config:
         "Log in to etcd with the user and password on the first line of this file, as USER:PASSWORD.",
         metavar="FILE",
     )
+    fleet_takeover: FleetTakeover = service_option(
+        FleetTakeover.NEVER,
+        "fleet-takeover",
+        parse_fleet_takeover,
+        "What to do when a container asks for an address of a host that is down: never (refuse; an administrator decides) or "
+        "silent (take the address if its host has been silent for ten minutes and nobody on the LAN answers for it; this needs "
+        "conflict detection). After a "
+        "network partition, silent can lead to duplicate addresses.",
+        metavar="POLICY",
+    )
     recover: bool = service_option(
         False,
         "recover",
@@ -473,7 +485,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "dhcp-timeout",
     ),
     "State": ("state-dir", "runtime-dir", "reconcile-interval", "recover"),
-    "Fleet": ("fleet", "fleet-host", "fleet-ca", "fleet-cert", "fleet-key", "fleet-password-file"),
+    "Fleet": (
+        "fleet",
+        "fleet-host",
+        "fleet-ca",
+        "fleet-cert",
+        "fleet-key",
+        "fleet-password-file",
+        "fleet-takeover",
+    ),
     "Program": ("log-format", "debug", "netlink-threads"),
 }
 """The options by purpose, in the order of the help and the reference."""

@@ -25,6 +25,13 @@ class MacvlanMode(StrEnum):
     SOURCE = "source"
 
 
+class FleetTakeover(StrEnum):
+    """What to do about an address of a host of the fleet that is down."""
+
+    NEVER = "never"
+    SILENT = "silent"
+
+
 class ConflictDetection(StrEnum):
     """Whether an address is probed before a container gets it; strict refuses it if the probe is inconclusive."""
 
@@ -264,6 +271,13 @@ def parse_fleet_host(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}", text):
         raise ValueError(f"{text!r} is not a host name: use letters, digits, dots, hyphens and underscores")
     return text
+
+
+def parse_fleet_takeover(text: str) -> FleetTakeover:
+    try:
+        return FleetTakeover(text.lower())
+    except ValueError:
+        raise ValueError(f"{text!r} is not a policy: use {' or '.join(FleetTakeover)}") from None
 
 
 def parse_lan_name(text: str) -> str:

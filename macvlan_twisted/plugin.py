@@ -39,8 +39,8 @@ from .ipam.address_requests import AddressRequests, ContainerAddresses
 from .ipam.address_use import AddressUse, PreviousRuns
 from .ipam.allocations import Allocations
 from .ipam.endpoint_claims import EndpointClaims
-from .ipam.fleet_share import StoredShares
 from .ipam.fleet_addresses import FleetAddresses
+from .ipam.fleet_share import StoredShares
 from .ipam.fleet_users import FleetUsers
 from .ipam.identity import MacPolicy, StickyAddresses
 from .ipam.last_addresses import LastAddresses
@@ -419,7 +419,7 @@ def _own_claims(
     if member is None:
         return None
     host = member.record.host
-    return OwnClaims(host, member.claims, ClaimRows(records), Mirror(host), nonce, clock)
+    return OwnClaims(host, member.claims, ClaimRows(records), Mirror(host), nonce, clock, member.takes_over)
 
 
 def _fleet_session(

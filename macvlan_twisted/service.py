@@ -239,7 +239,7 @@ def _parts(
                 partial(PacketSocket, reactor, clock, elsewhere=threads),
                 NamespaceSandboxes(),
                 engine,
-                fleet_member(config, identity_of(database).instance, reactor, SystemRandom()),
+                fleet=fleet_member(config, identity_of(database).instance, reactor, SystemRandom()),
             ),
             clock=clock,
             random=SystemRandom(),

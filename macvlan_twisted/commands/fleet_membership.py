@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 
 from ..addresses import IPAddress
 from ..errors import RequestRefused
+from ..fleet.address_users import AddressUse
 from ..fleet.interfaces import Claim, ClaimState, Entry, SharedAddress, Snapshot, Wanted
 from ..fleet.member import FleetMember
 from ..fleet.mirror import Mirror
@@ -51,6 +52,43 @@ class Judged:
         if self.outcome in (Outcome.ASKED, Outcome.CONFLICT) and self.entry is not None:
             return f"{words}: {self.outcome} ({described(self.entry)})"
         return f"{words}: {self.outcome}"
+
+
+@frozen
+class _StoppedHost:
+    """What a host whose service does not run does with its addresses: it uses all of them, or leaves for good."""
+
+    is_leaving: bool
+
+    def use_of(self, lan: str, address: IPAddress) -> AddressUse:
+        return AddressUse(ClaimState.RESERVE if self.is_leaving else ClaimState.USED)
+
+    def take(self, lan: str, address: IPAddress) -> bool:
+        return self.is_leaving
+
+    def is_shared(self, lan: str, address: IPAddress) -> bool:
+        return not self.is_leaving
+
+    def allocated(self) -> tuple[tuple[str, IPAddress], ...]:
+        return ()
+
+    def reserved(self) -> tuple[tuple[str, IPAddress], ...]:
+        return ()
+
+    def surplus(self) -> tuple[tuple[str, IPAddress], ...]:
+        return ()
+
+    async def is_abandoned(self, claim: Claim) -> bool:
+        return False
+
+    async def is_silent(self, claim: Claim) -> bool:
+        return False
+
+    def refill(self) -> None:
+        pass
+
+
+_LEAVING, _JOINING = _StoppedHost(is_leaving=True), _StoppedHost(is_leaving=False)
 
 
 class Membership:
@@ -111,7 +149,7 @@ class Membership:
         if dry_run:
             return 0
         for row in list(self._rows.by_key.values()):
-            await (self._own.unshare if row.is_shared else self._own.release)(*row.key)
+            await (self._own.unshare if row.is_shared else self._own.release)(*row.key, _LEAVING)
         snapshot = await self._snapshot()
         for entry in self._owned(snapshot):  # what no row knows
             if isinstance(entry, SharedAddress):
@@ -212,7 +250,7 @@ class Membership:
             return await self._own.share(lan, address) is None
         if judged.outcome is Outcome.ASKED and not await self._obtain(lan, address):
             return False
-        await self._own.adopt(lan, address)
+        await self._own.adopt(lan, address, _JOINING)
         return (lan, address) not in self._own.disputed and await self._own.update(
             lan, address, ClaimState.USED, container, mac
         )

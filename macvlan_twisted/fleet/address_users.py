@@ -39,11 +39,17 @@ class AddressUsers(Protocol):
     def allocated(self) -> Iterable[tuple[str, IPAddress]]:
         """All addresses that containers and the host itself have."""
 
+    def reserved(self) -> Iterable[tuple[str, IPAddress]]:
+        """All gateways and auxiliary addresses."""
+
     def surplus(self) -> Iterable[tuple[str, IPAddress]]:
         """Addresses that are claimed, and not needed any more."""
 
     async def is_abandoned(self, claim: Claim) -> bool:
         """Whether nobody on the LAN has the address of *claim*, and no link here has its MAC."""
+
+    async def is_silent(self, claim: Claim) -> bool:
+        """Whether the LAN could be asked, and nobody has the address of *claim*. Without conflict detection it is not asked."""
 
     def refill(self) -> None:
         """The store can be asked: hold addresses for the next containers."""

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from ..config import Config
 from ..errors import StartupError
+from ..option_values import FleetTakeover
 from .interfaces import FleetClaims, Host, HostRecord
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -19,10 +20,14 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @frozen
 class FleetMember:
-    """:param record: of this start of the service."""
+    """
+    :param record: of this start of the service.
+    :param takes_over: whether to take the addresses of hosts that are silent for long.
+    """
 
     record: HostRecord
     claims: FleetClaims
+    takes_over: bool = False
 
 
 def fleet_member(config: Config, instance: str, reactor: Any, random: Random) -> FleetMember | None:
@@ -56,7 +61,8 @@ def fleet_member(config: Config, instance: str, reactor: Any, random: Random) ->
     )
     host = Host(config.fleet_host or socket.gethostname(), instance)
     record = HostRecord(host, token_hex(8), _BOOT_ID.read_text().strip())
-    return FleetMember(record, EtcdClaims(gateway, config.fleet.prefix, reactor))
+    takes_over = config.fleet_takeover is FleetTakeover.SILENT
+    return FleetMember(record, EtcdClaims(gateway, config.fleet.prefix, reactor), takes_over)
 
 
 def _path(text: str | None) -> Path | None:

@@ -42,7 +42,7 @@ CLAIM_TIMEOUT = 1.0
 class OwnClaims:
     """
     :param mirror: what the store says. :param new_id: makes a random claim id.
-    :param is_connected: whether the store was reached, and no other host uses this host's name.
+    :param takes_over: whether to take the addresses of hosts that are silent for long.
     :param clock: ``IReactorTime``
     """
 
@@ -54,6 +54,7 @@ class OwnClaims:
         mirror: Mirror,
         new_id: Callable[[], str],
         clock: Any,
+        takes_over: bool = False,
     ) -> None:
         self.host = host
         self._claims = claims
@@ -70,6 +71,9 @@ class OwnClaims:
         """Addresses that a container has got or left, for :meth:`update`."""
         self.strays: dict[tuple[str, IPAddress], float] = {}
         """Claims of ours without a row, which an earlier transaction may have made late: since when they were seen."""
+        self.takes_over = takes_over
+        self.of_silent_hosts: DeferredQueue[Claim] = DeferredQueue()
+        """Claims of hosts that are silent, whose addresses containers here have asked for."""
         self.unavailable = "the plugin is still connecting to etcd"
         """Why the store cannot be asked; empty while it can."""
 
@@ -307,6 +311,26 @@ class OwnClaims:
             _log.info(
                 "address {address}: handed over to host {host}", address=wanted.address, host=wanted.host.name
             )
+
+    async def take_over(self, claim: Claim) -> bool:
+        """
+        Take the address of *claim*, whose owner is silent for long, and which nobody on the LAN has.
+
+        :return: whether it is ours now; not if the owner has changed it meanwhile.
+        :raises FleetUnavailable: the store does not answer. :raises StateError: the disk refuses.
+        """
+        async with self._lock(*claim.key):
+            self.refuse_unavailable()
+            if self.rows.get(*claim.key) is not None or self.mirror.entry(*claim.key) != claim:
+                return False
+            row = ClaimRow(*claim.key, self._new_id())
+            await self.rows.save(row)
+            successor = evolve(claim, owner=self.host, claim_id=row.claim_id, state=ClaimState.RESERVE)
+            if await self._in_time(self._claims.hand_over(claim, successor)):
+                await self._own(row)
+                return True
+            await self.rows.erase(row)
+            return False
 
     # Rows and store.
 

@@ -30,6 +30,7 @@ from .interfaces import (
 from .own_claims import OwnClaims
 from .rows import SeenStore, Stage
 from .sweep import Sweep
+from .takeover import Takeover
 
 _log = Logger(namespace="macvlan_twisted.fleet")
 
@@ -66,6 +67,9 @@ class FleetSession:
         self._sweep = Sweep(own_claims, users, clock)
         self._next_sweep: Any = None
         self._watching: Deferred[None] | None = None
+        self._takeover = Takeover(own_claims, self._silent_for, users.is_silent, clock)
+        self._silent_since: dict[str, float] = {}
+        """By host name: since when a host that was alive, or that never was since this one connected, is silent."""
         self._begins_anew = False
         """Whether this session has ended the watch by itself."""
         self._has_joined = False
@@ -98,6 +102,8 @@ class FleetSession:
         snapshot = await self._claims.snapshot()
         self._refuse_taken_name(snapshot)
         self._mirror.load(snapshot)
+        for name in self._mirror.known:
+            self._note_silence(name)
         is_anew = snapshot.cluster != self._rows.seen.cluster or snapshot.revision < self._rows.seen.revision
         if is_anew and self._rows.seen.cluster:
             # Cause: etcd was restored from a backup, or another etcd answers. Remedy: none is needed if that was intended; the
@@ -116,7 +122,7 @@ class FleetSession:
         self._users.refill()
         for wanted in list(self._mirror.wanted.values()):
             self._hand_over(wanted)
-        reports = self._in_background(self._report())
+        reports, takeovers = self._in_background(self._report()), self._in_background(self._take_over())
         try:
             self._watching = ensureDeferred(self._claims.watch(snapshot.cluster, snapshot.revision, self))
             await self._watching
@@ -127,6 +133,7 @@ class FleetSession:
         finally:
             self._watching, self._begins_anew = None, False
             reports.cancel()
+            takeovers.cancel()
 
     def _lost(self, reason: str) -> None:
         if self.is_connected or not self._own_claims.unavailable.startswith(reason):
@@ -172,6 +179,9 @@ class FleetSession:
         for lan, address in self._users.allocated():
             if self._rows.get(lan, address) is None:  # from before this host joined
                 await self._own_claims.adopt(lan, address, self._users)
+        for lan, address in self._users.reserved():
+            if self._rows.get(lan, address) is None:
+                await self._own_claims.share(lan, address)
         self._own_claims.find_strays()
         await self._own_claims.withdraw_old_requests()
         for row in self._rows.owned():
@@ -192,6 +202,21 @@ class FleetSession:
                 self._own_claims.use_changed(lan, address)
                 await deferLater(self._clock, SHORTEST_PAUSE, lambda: None)
 
+    async def _take_over(self) -> None:
+        """Take the addresses of silent hosts that containers here have asked for, until cancelled."""
+        while True:
+            self._in_background(self._takeover.take(await self._own_claims.of_silent_hosts.get()))
+
+    def _note_silence(self, name: str) -> None:
+        if name in self._mirror.alive:
+            self._silent_since.pop(name, None)
+        else:
+            self._silent_since.setdefault(name, self._clock.seconds())
+
+    def _silent_for(self, host: Host) -> float:
+        since = self._silent_since.get(host.name)
+        return 0.0 if since is None else self._clock.seconds() - since
+
     def _hand_over(self, wanted: Wanted) -> None:
         if wanted.host != self._record.host:
             self._in_background(self._own_claims.hand_over(wanted, self._users))
@@ -205,6 +230,7 @@ class FleetSession:
 
     def host_changed(self, name: str, record: HostRecord | None) -> None:
         self._mirror.set_host(name, record)
+        self._note_silence(name)
         if name != self._record.host.name or not self._is_record_lost():
             return
         if record is not None:

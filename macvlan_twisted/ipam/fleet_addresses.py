@@ -236,6 +236,11 @@ class FleetAddresses:
             remedy = "this host gives it up in ten minutes; use another address until then"
         elif self.own_claims is not None and not self.own_claims.mirror.is_alive(entry.owner):
             remedy = f"start that host, or if it is gone for good, run 'macvlan-twisted fleet forget {entry.owner.name}'"
+            if self.own_claims.takes_over:
+                self.own_claims.of_silent_hosts.put(entry)
+                remedy += (
+                    "; when it has been silent for ten minutes, the address is taken over within a minute"
+                )
         elif entry.state is ClaimState.USED:
             remedy = "remove that container first, or use another address"
         else:

@@ -88,6 +88,9 @@ class FleetUsers:
     def allocated(self) -> Iterator[tuple[str, IPAddress]]:
         return self._fleet.in_use()
 
+    def reserved(self) -> Iterator[tuple[str, IPAddress]]:
+        return self._fleet.reserved()
+
     def surplus(self) -> Iterator[tuple[str, IPAddress]]:
         """Those of no pool, and those that their pools neither hold nor need."""
         pools = [pool for pool in self._pools.by_id.values() if self._fleet.takes_part(pool)]
@@ -114,9 +117,20 @@ class FleetUsers:
         if claim.mac and claim.mac in await self._macs():
             return False
         pools = self._fleet.pools_of(claim.lan, claim.address)
-        for parent in {pool.lan_parent for pool in pools if pool.conflict_detection != ConflictDetection.OFF}:
-            verdict = await self._conflicts.hold(parent, claim.address, _PROBER)
-            self._conflicts.release(parent, claim.address, _PROBER.name)
+        return await self._is_free(
+            claim.address, [pool for pool in pools if pool.conflict_detection != ConflictDetection.OFF]
+        )
+
+    async def is_silent(self, claim: Claim) -> bool:
+        pools = self._fleet.pools_of(claim.lan, claim.address)
+        may_probe = bool(pools) and all(each.conflict_detection != ConflictDetection.OFF for each in pools)
+        return may_probe and await self._is_free(claim.address, pools)
+
+    async def _is_free(self, address: IPAddress, pools: list[Pool]) -> bool:
+        """Whether nobody on the LANs of *pools* has *address*."""
+        for parent in {pool.lan_parent for pool in pools}:
+            verdict = await self._conflicts.hold(parent, address, _PROBER)
+            self._conflicts.release(parent, address, _PROBER.name)
             if not isinstance(verdict, Free):
                 return False
         return True

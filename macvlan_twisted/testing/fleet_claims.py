@@ -218,9 +218,9 @@ class FakeClaims:
 
         self.sent = [*self.sent, late][-_MOST_SENT:]
         if self.holds_changes:
-            held: HeldChange = HeldChange(change, late, Deferred())
-            self.on_the_way.append(held)
-            result: T = await held.reply
+            reply: Deferred[Any] = Deferred()
+            self.on_the_way.append(HeldChange(change, late, reply))
+            result: T = await reply
         else:
             result = change()
         self._reply()

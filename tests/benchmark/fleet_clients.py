@@ -75,9 +75,17 @@ class Unused:
         """Nothing."""
         return ()
 
+    def reserved(self) -> Iterable[tuple[str, IPAddress]]:
+        """Nothing."""
+        return ()
+
     surplus = allocated
 
     async def is_abandoned(self, claim: Claim) -> bool:
+        """It may be another process's."""
+        return False
+
+    async def is_silent(self, claim: Claim) -> bool:
         """It may be another process's."""
         return False
 

@@ -52,7 +52,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[tuple[Lan, Cluster]]:
         yield lan, cluster
 
 
-@pytest_twisted.async_yield_fixture
+@pytest_twisted.async_yield_fixture  # type: ignore[untyped-decorator]
 async def fleet(place: tuple[Lan, Cluster], request: pytest.FixtureRequest) -> AsyncIterator[EtcdFleet]:
     """Give two hosts whose prefix no other test has."""
     from twisted.internet import reactor

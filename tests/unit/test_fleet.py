@@ -28,10 +28,12 @@ SUBNET = "192.168.1.0/24"
 class FleetHost:
     """One host of the fleet."""
 
-    def __init__(self, store: FakeStore, name: str, before: PluginHarness | None = None) -> None:
+    def __init__(
+        self, store: FakeStore, name: str, before: PluginHarness | None = None, takes_over: bool = False
+    ) -> None:
         self.claims = FakeClaims(store)
         record = HostRecord(Host(name, f"instance-{name}"), f"session-{next(_SESSIONS)}", f"boot-{name}")
-        member = FleetMember(record, self.claims)
+        member = FleetMember(record, self.claims, takes_over)
         if before is None:
             self.plugin = PluginHarness(config=LAN, fleet=member)
         else:
@@ -290,3 +292,13 @@ class JoiningTests(FleetTestCase):
         self.assertEqual(
             (self.claim("192.168.1.9").owner.name, self.claim("192.168.1.9").state), ("c", ClaimState.USED)
         )
+
+    def test_gateway_from_before_the_fleet_is_shared(self) -> None:
+        alone = PluginHarness(config=LAN)
+        pool = alone.wait(
+            alone.pools.request_pool(RequestPool("Local", parse_network(SUBNET), None, {}))
+        ).pool_id
+        request = RequestAddress(pool, parse_address("192.168.1.1"), Purpose.GATEWAY, "")
+        alone.wait(alone.addresses.request_address(request))
+        self.host("c", alone)
+        self.assertIsInstance(self.store.entries["default", parse_address("192.168.1.1")], SharedAddress)

@@ -87,7 +87,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(name=HOSTS)
     def release_all(self, name: str) -> None:
-        self._on(name, "release all", lambda host: [_release(host, 0) for _ in list(host.containers)])
+        self._on(name, "release all", _release_all)
 
     # Time
 
@@ -220,6 +220,11 @@ def _release(host: WorldHost, which: int) -> None:
         for pool_id, each in list(host.plugin.store.allocated):
             if each == address:
                 host.release(pool_id, address)
+
+
+def _release_all(host: WorldHost) -> None:
+    for _ in list(host.containers):
+        _release(host, 0)
 
 
 def _heal(host: WorldHost) -> None:

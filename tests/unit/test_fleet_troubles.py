@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
 
 from macvlan_twisted.addresses import parse_address
@@ -217,7 +219,7 @@ class GatewayTests(TroubleTestCase):
 class RecordTests(TroubleTestCase):
     """The record of this host in the store."""
 
-    def record(self, **changes: str) -> HostRecord:
+    def record(self, **changes: Any) -> HostRecord:
         return evolve(self.a.session._record, **changes)
 
     def test_deleted_record_is_made_again(self) -> None:
