@@ -25,6 +25,8 @@ from tests.integration.kept_engines import KeptEngines
 from tests.lab.dhcp_server import DhcpServer
 from tests.lab.docker_host import DockerHost
 from tests.lab.engine import Engine
+from tests.lab.etcd_binaries import OWN_VERSION as OWN_ETCD
+from tests.lab.etcd_binaries import VERSIONS as ETCD_VERSIONS
 from tests.lab.lan import Lan
 from tests.lab.plugin import DEFAULTS, Plugin, ShortGracePeriods
 from tests.lab.requirements import missing_for_dhcp, missing_for_engine, missing_for_lan
@@ -67,6 +69,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         elif not runs_everything(metafunc.config) and module not in BASIC:
             versions = [engine_of(module, versions)]
         metafunc.parametrize("engine_version", versions, scope="module")
+
+    if "etcd_version" in metafunc.fixturenames:
+        versions = list(ETCD_VERSIONS) if runs_everything(metafunc.config) else [OWN_ETCD]
+        metafunc.parametrize("etcd_version", versions, scope="module")
 
 
 def runs_everything(config: pytest.Config) -> bool:

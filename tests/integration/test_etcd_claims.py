@@ -14,7 +14,6 @@ from tests.integration.conftest import need
 from tests.integration.etcd_clients import eventually, gateway_to
 from tests.integration.on_reactor import on_reactor
 from tests.lab.etcd import Cluster
-from tests.lab.etcd_binaries import VERSIONS
 from tests.lab.lan import Lan
 from tests.lab.requirements import missing_for_etcd, missing_for_lan
 
@@ -43,12 +42,12 @@ class EtcdFleet:
             await claims.close()
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
-def place(request: pytest.FixtureRequest) -> Iterator[tuple[Lan, Cluster]]:
+@pytest.fixture(scope="module")
+def place(etcd_version: str) -> Iterator[tuple[Lan, Cluster]]:
     """Run one member for all tests of a version."""
     need(missing_for_lan())
-    need(missing_for_etcd(request.param))
-    with Lan() as lan, Cluster(lan, version=request.param) as cluster:
+    need(missing_for_etcd(etcd_version))
+    with Lan() as lan, Cluster(lan, version=etcd_version) as cluster:
         yield lan, cluster
 
 

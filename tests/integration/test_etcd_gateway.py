@@ -30,7 +30,6 @@ from tests.integration.on_reactor import on_reactor
 from tests.lab.certificates import Authority
 from tests.lab.commands import CommandFailed
 from tests.lab.etcd import Cluster, Member
-from tests.lab.etcd_binaries import VERSIONS
 from tests.lab.lan import Lan
 from tests.lab.requirements import missing_for_etcd
 
@@ -39,12 +38,11 @@ AMPLE = 60.0
 """Seconds for a request on a busy machine."""
 
 
-@pytest.fixture(params=VERSIONS)
-def version(request: pytest.FixtureRequest) -> str:
-    """Name each release of etcd that can run here."""
-    chosen: str = request.param
-    need(missing_for_etcd(chosen))
-    return chosen
+@pytest.fixture
+def version(etcd_version: str) -> str:
+    """Name a release of etcd that can run here."""
+    need(missing_for_etcd(etcd_version))
+    return etcd_version
 
 
 @pytest.fixture
