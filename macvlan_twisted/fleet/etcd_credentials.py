@@ -129,6 +129,13 @@ class TlsFiles:
         options = {"privateKey": private, "certificate": own, "extraCertChain": chain}
         try:
             ssl.CertificateOptions(**options).getContext()
+        except (
+            MemoryError
+        ) as error:  # MemoryDenyWriteExecute= of systemd: cffi makes callbacks in such memory
+            raise credentials_error(
+                "TLS is not possible, since this service may not make memory executable: install the systemd unit's drop-in "
+                "fleet.conf"
+            ) from error
         except Exception as error:  # OpenSSL.SSL.Error
             raise credentials_error(
                 f"the private key {key} does not belong to the certificate {certificate}: correct --fleet-cert or --fleet-key"

@@ -99,5 +99,5 @@ def test_drop_in_suffices_to_reach_etcd(engine: Engine, cluster: Cluster) -> Non
 def test_without_the_drop_in_the_log_says_what_is_missing(engine: Engine, cluster: Cluster) -> None:
     with service(engine, cluster) as machine:
         wait_for(machine, "fleet: etcd is unavailable (")
-        assert "install the systemd unit's drop-in fleet.conf" in machine.log()
+        assert "install the systemd unit's drop-in fleet.conf" in machine.log(), machine.log()
         assert cluster.get("/macvlan-twisted/") == {}
