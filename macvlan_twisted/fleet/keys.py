@@ -10,6 +10,8 @@ from attrs import frozen
 from ..addresses import IPAddress, parse_address
 from .interfaces import Claim, ClaimState, Entry, Host, HostRecord, SharedAddress, Wanted
 
+# Remedy of these errors: delete the key with etcdctl, or use another prefix in --fleet.
+
 
 @frozen
 class FleetKeys:

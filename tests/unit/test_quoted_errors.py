@@ -1,4 +1,4 @@
-"""The errors that the how-to guides quote are those of the program, word for word."""
+"""The errors and log lines that the how-to guides quote are those of the program, word for word."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,13 @@ from macvlan_twisted.lan.address_probe import Evidence
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 GUIDES = sorted((DOCS / "howto").glob("*.rst"))
-ERRORS = re.findall(r"(?m)^   \* - ``(.*)``$", (DOCS / "reference/errors.rst").read_text(encoding="utf-8"))
+ERRORS = [
+    each
+    for page in ("errors", "log")
+    for each in re.findall(
+        r"(?m)^   \* - ``(.*)``$", (DOCS / f"reference/{page}.rst").read_text(encoding="utf-8")
+    )
+]
 """As the reference has them, which is made from the code."""
 QUOTATION = re.compile(r"(?m)^ *``([^`\n]*\.\.\.[^`\n]*)``")
 """In a page: at the beginning of a line, with ``...`` for what varies. Docker's own words are in italics."""

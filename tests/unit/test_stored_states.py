@@ -19,6 +19,7 @@ from macvlan_twisted.dhcp.store import LeaseRecord
 from macvlan_twisted.driver.models import Endpoint, MadeLink, Network, Subnet, VlanStep
 from macvlan_twisted.errors import NewerStateError, StateError
 from macvlan_twisted.failpoints import Failpoint, observe
+from macvlan_twisted.fleet.rows import ClaimRow, SeenStore
 from macvlan_twisted.ipam.pool import Pool
 from macvlan_twisted.lan.conflict_table import Conflict
 from macvlan_twisted.lan.host_link import HostLink
@@ -33,7 +34,20 @@ from tests.states import HERE, NAMES, contents, dump, restore
 
 from .helpers import fresh_directory
 
-STORED = (Binding, Conflict, Endpoint, HostLink, LeaseRecord, MadeLink, Network, Pool, Subnet, VlanStep)
+STORED = (
+    Binding,
+    ClaimRow,
+    Conflict,
+    Endpoint,
+    HostLink,
+    LeaseRecord,
+    MadeLink,
+    Network,
+    Pool,
+    SeenStore,
+    Subnet,
+    VlanStep,
+)
 
 
 def described(kind: type) -> dict[str, Any]:
