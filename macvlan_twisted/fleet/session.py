@@ -146,6 +146,16 @@ class FleetSession:
     def _refuse_taken_name(self, snapshot: Snapshot) -> None:
         """:raises FleetUnavailable: another host has this host's name, and is alive."""
         for record in snapshot.alive:
+            is_copy = record.host.instance == self._record.host.instance
+            if (
+                is_copy
+                and record.host.name != self._record.host.name
+                and record.boot_id != self._record.boot_id
+            ):
+                raise FleetUnavailable(
+                    f"host {record.host.name!r} has a copy of this state directory: delete the state directory of the copy, and "
+                    "start its plugin again"
+                )
             if record.host.name == self._record.host.name and not self._is_own(record):
                 # Cause: two hosts have the same --fleet-host, or a state directory was copied to another machine. Remedy: give
                 # one of them another --fleet-host, and a new state directory if it is a copy.

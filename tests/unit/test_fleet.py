@@ -279,6 +279,14 @@ class NameTests(FleetTestCase):
                 self.b.ask(pool)
         self.assertIn("another host of the fleet is called 'b'", str(refused.exception))
 
+    def test_copy_of_a_state_directory_claims_nothing(self) -> None:
+        self.store.set_record(
+            "original", HostRecord(Host("original", "instance-c"), "session", "another boot")
+        )
+        copy = self.host("c")
+        copy.open()
+        self.assertEqual(self.addresses_of("c"), set())
+
 
 class JoiningTests(FleetTestCase):
     def test_addresses_from_before_the_fleet_are_claimed(self) -> None:
