@@ -153,14 +153,16 @@ class FleetAddresses:
             return True
         return await self.own_claims.claim(pool.lan, address) is None
 
-    async def claim(self, pool: Pool, address: IPAddress, container: str = "") -> None:
+    async def claim(self, pool: Pool, address: IPAddress, container: str = "") -> bool:
         """
         Claim *address* for a container that asks for it; a host that does not use it any more hands it over.
 
+        :return: whether another host had it until now.
         :raises ClaimedElsewhere: another host has it. :raises RequestRefused: the fleet's store does not answer.
         """
         if self.own_claims is None or not self.takes_part(pool):
-            return
+            return False
+        before = self.own_claims.mirror.entry(pool.lan, address)
         try:
             entry = await self.own_claims.claim(pool.lan, address, container, asks_owner=True)
         except FleetUnavailable as failure:
@@ -171,6 +173,7 @@ class FleetAddresses:
             await self.share(pool, address)
         elif entry is not None:
             raise self._elsewhere_error(address, entry)
+        return isinstance(before, Claim) and before.owner != self.own_claims.host
 
     def former_claim(self, pool: Pool, container: str) -> Claim | None:
         """What *container* had last on another host, in the range of *pool*, if it does not run there any more."""

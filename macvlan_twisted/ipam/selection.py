@@ -321,7 +321,8 @@ class AddressSelection:
         :raises RequestRefused: another host uses *address*, another container got it during the probe, or the probe is
             inconclusive and ``conflict_detection`` is ``strict``.
         """
-        await self._fleet.claim(pool, address, container)
+        if await self._fleet.claim(pool, address, container):
+            self._conflicts.given_up(pool.lan_parent, address)
         if pool.conflict_detection == ConflictDetection.OFF:
             return
         verdict = await self.hold(pool, address, checks_later=checks_later)

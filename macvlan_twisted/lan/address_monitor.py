@@ -230,6 +230,10 @@ class AddressMonitor:
         is_fresh = neighbour is not None and self._clock.seconds() - neighbour.seen_at <= FRESH
         return neighbour if is_fresh else None
 
+    def given_up(self, address: IPAddress) -> None:
+        """Another host has given *address* up: earlier claims do not count. If it is in use nevertheless, a probe shows it."""
+        self._neighbours.forget(address)
+
     def interested_in(self, prefix: IPNetwork) -> Callable[[], None]:
         """
         Remember which neighbours have addresses in *prefix*.

@@ -215,6 +215,14 @@ class Conflicts:
         if monitor is not None:
             monitor.release(address)
 
+    def given_up(self, parent: str, address: IPAddress) -> None:
+        """Another host, which had *address*, has given it up: from now on only new evidence counts."""
+        self.table.forget(parent, address)
+        monitor = self.monitors.of(parent)
+        if monitor is not None:
+            monitor.read()
+            monitor.given_up(address)
+
     def assign(
         self,
         parent: str,

@@ -10,7 +10,7 @@ import pytest
 
 from macvlan_twisted.protocol.messages import LOCAL_ADDRESS_SPACE
 from tests.integration.conftest import hosts_with_our_service, need
-from tests.integration.containers import AT_ONCE, SUBNET
+from tests.integration.containers import AT_ONCE, STATIONS, SUBNET
 from tests.integration.raw_hosts import RawHost, at_once
 from tests.lab import fleet as lab
 from tests.lab.commands import wait_until
@@ -21,7 +21,7 @@ from tests.lab.plugin import DEFAULTS, Plugin
 from tests.lab.requirements import missing_for_etcd
 
 EACH = 12
-RESERVE = 8
+RESERVE = 4
 """Addresses that a host with such a range holds for its next containers."""
 NETWORK = ("--ipam-driver=macvlan-twisted", *SUBNET, "--ip-range=192.168.77.128/25")
 UNPROBED = ("--ipam-opt=conflict_detection=off",)
@@ -162,6 +162,7 @@ def test_container_moves_with_its_address_and_mac(fleet: Hosts, cluster: Cluster
     at_once([partial(host.create, "lan", *NETWORK) for host in fleet])
     box = first.start("box", AT_ONCE)
     before = only_address(box), box.mac()
+    assert box.ping(STATIONS[1])  # so its address was seen on the LAN a moment ago
     box.remove()
     moved = second.start("box", AT_ONCE, f"--ip={before[0]}")
     assert (only_address(moved), moved.mac()) == before

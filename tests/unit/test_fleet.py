@@ -17,9 +17,10 @@ from macvlan_twisted.fleet.member import FleetMember
 from macvlan_twisted.fleet.session import SWEEP_INTERVAL
 from macvlan_twisted.ipam.fleet_addresses import REST
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
+from macvlan_twisted.lan.arp_nd import announcement_frames
 from macvlan_twisted.testing.fleet_claims import FakeClaims, FakeStore
 
-from .helpers import LAN, PluginHarness
+from .helpers import LAN, NETWORK, PluginHarness
 
 _SESSIONS = count(1)
 SUBNET = "192.168.1.0/24"
@@ -203,6 +204,18 @@ class HandOverTests(FleetTestCase):
     def test_released_address_is_handed_over_on_request(self) -> None:
         pool_a, pool_b = self.a.open(), self.b.open()
         address = self.a.ask(pool_a)
+        self.a.release(pool_a, address)
+        self.assertEqual(self.b.ask(pool_b, address), address)
+
+    def test_what_was_seen_on_the_lan_before_a_hand_over_does_not_count(self) -> None:
+        pool_a = self.a.open()
+        pool_b = self.b.open(parent="eth0", conflict_detection="on")
+        binding = self.b.plugin.pool_binding
+        self.b.plugin.wait(binding.network_created("eth0", [(parse_network(SUBNET), ())], NETWORK))
+        address = self.a.ask(pool_a)
+        (socket,) = self.b.plugin.lan_sockets.values()
+        for frame in announcement_frames(parse_address(address), "7a:42:00:00:00:01"):
+            socket.receive(frame)
         self.a.release(pool_a, address)
         self.assertEqual(self.b.ask(pool_b, address), address)
 
