@@ -5,6 +5,7 @@ Each has a real Docker Engine, the plugin and a member of etcd, in a network nam
 
 import re
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from bin.lib.demo import Disappointed, address_in, answer_in, demonstrate, narrate, reason_in, say, show
@@ -43,6 +44,11 @@ LAN = Addresses(
 SLEEP = ("busybox", "sleep", "600")
 
 
+def narrate_on(place: str) -> Callable[[str], None]:
+    """Print the commands of an engine, each with the name of its box."""
+    return lambda line: narrate(line.replace("$ docker ", f"$ [{place}] docker ", 1))
+
+
 def build_and_tell(lan: Lan) -> None:
     """Start etcd, the engines and the plugins, and show what they do."""
     with ExitStack() as stack:
@@ -51,7 +57,8 @@ def build_and_tell(lan: Lan) -> None:
         show("\n".join(f"[{each.place}] {each.client_url}" for each in cluster.members))
         say("A private Docker Engine starts on each host. Yours, if you have one, is not involved.")
         engines = [
-            stack.enter_context(Engine(lan, place=place, narrate=narrate)) for place in lan.docker_hosts
+            stack.enter_context(Engine(lan, place=place, narrate=narrate_on(place)))
+            for place in lan.docker_hosts
         ]
         for engine in engines:
             engine.load_busybox()
@@ -70,9 +77,10 @@ def build_and_tell(lan: Lan) -> None:
                 )
             )
         tell(lan, cluster, engines)
-        say("Containers and networks are removed.")
+        say("Containers and networks are removed:")
         for engine in engines:
-            engine.clear()
+            engine.docker("rm", "--force", *engine.docker("ps", "--format={{.Names}}").split())
+            engine.docker("network", "rm", "lan")
 
 
 def tell(lan: Lan, cluster: Cluster, engines: list[Engine]) -> None:

@@ -21,7 +21,7 @@ from tests.lab.plugin import DEFAULTS, Plugin
 from tests.lab.requirements import missing_for_etcd
 
 EACH = 12
-RESERVE = 4
+RESERVE = 7
 """Addresses that a host with such a range holds for its next containers."""
 NETWORK = ("--ipam-driver=macvlan-twisted", *SUBNET, "--ip-range=192.168.77.128/25")
 UNPROBED = ("--ipam-opt=conflict_detection=off",)
