@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from itertools import islice
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -33,6 +34,8 @@ _RETRIED = 8
 """How many addresses are probed again before a request fails: those that were in use the longest time ago."""
 
 
+FILL_DELAY = 0.02
+"""Seconds from a request to the claim of the next address, in a fleet."""
 _LAST = 2**62
 """Added to the order of an address that comes last."""
 
@@ -53,6 +56,8 @@ class AddressPrefetch:
     """How many addresses of the range are neither allocated nor set aside."""
     fleet: FleetAddresses
     demand: Demand
+    clock: Any
+    """``IReactorTime``"""
     ready: list[int] = field(factory=list)
     """Verified as free, in the order in which they were chosen."""
     probing: set[int] = field(factory=set)
@@ -77,6 +82,8 @@ class AddressPrefetch:
     waiting: list[Deferred[None]] = field(factory=list)
     callers: int = 0
     """How many requests for an address are in progress."""
+    filling: Any = None
+    """The delayed call of :meth:`fill`, in a fleet."""
     closed: bool = False
 
     async def next(self, pool: Pool, checks_later: bool) -> IPAddress | None:
@@ -114,6 +121,9 @@ class AddressPrefetch:
     def stop(self) -> None:
         """Leave no delayed call behind."""
         self.demand.stop()
+        if self.filling is not None:
+            self.filling.cancel()
+            self.filling = None
 
     def close(self) -> None:
         self.closed = True
@@ -169,7 +179,10 @@ class AddressPrefetch:
                 self._exclude(number)
 
     async def _next(self, pool: Pool, checks_later: bool) -> IPAddress | None:
-        self.fill()
+        if self.ready:
+            self._fill_after_reply()
+        else:
+            self.fill()
         retried = False
         while True:
             number = self._next_ready()
@@ -218,9 +231,20 @@ class AddressPrefetch:
                     ):
                         break  # an earlier choice is still being probed
                     each.ready.remove(number)
-                    self.fill()
+                    self._fill_after_reply()
                     return number
         return None
+
+    def _fill_after_reply(self) -> None:
+        """In a fleet, the claim of another address writes to disk, which the request that has got one need not wait for."""
+        if not self.fleet.takes_part(self.pool):
+            self.fill()
+        elif self.filling is None:
+            self.filling = self.clock.callLater(FILL_DELAY, self._fill_late)
+
+    def _fill_late(self) -> None:
+        self.filling = None
+        self.fill()
 
     async def _verify(self, pool: Pool, number: int, checks_later: bool) -> bool:
         """

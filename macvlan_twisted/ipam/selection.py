@@ -249,6 +249,7 @@ class AddressSelection:
                 lambda: self._count_free(pool),
                 self._fleet,
                 Demand(self._probe_seconds, self._clock),
+                self._clock,
             )
             for address in self._conflicts.table.quarantined(pool.lan_parent):
                 prefetch.quarantine(address)

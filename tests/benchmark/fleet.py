@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,10 +26,12 @@ from tests.lab.requirements import missing_for_etcd
 
 POOL = "10.0.0.0/8"
 HOSTS = 100
-PAUSES = {"50 ms apart": 0.05, "without a pause": 0.0}
-"""Between two containers. An engine takes longer than the first for each."""
+PAUSES = {"four a second": 0.25, "without a pause": 0.0}
+"""Seconds from one container to the next. An engine takes longer than the first for each."""
 OUTAGE = 5.0
 """Seconds."""
+NO_DISK = ("--unsafe-no-fsync",)
+"""etcd is usually on other machines: here its members must not wait for the disk of the hosts, nor the hosts for theirs."""
 PATIENCE = 60.0
 """Seconds within which a host has joined."""
 
@@ -76,9 +79,10 @@ def empty(cluster: Cluster) -> None:
 def requests(pool_id: str, number: int, pause: float) -> Talk:
     """So many containers start and end."""
     for _ in range(number):
-        time.sleep(pause)
+        time.sleep(pause / 2)
         answer = yield call("IpamDriver.RequestAddress", {"PoolID": pool_id, "Address": "", "Options": {}})
         address = str(json.loads(answer)["Address"]).partition("/")[0]
+        time.sleep(pause / 2)
         yield call("IpamDriver.ReleaseAddress", {"PoolID": pool_id, "Address": address})
 
 
@@ -99,7 +103,7 @@ def addresses(measurement: Measurement, lan: Lan, cluster: Cluster) -> None:
         wait_until(lambda: len(lab.entries(cluster)) >= 8, 20, "a reserve")
         for title, pause in PAUSES.items():
             times: dict[Plugin, list[float]] = {alone: [], shared: []}
-            number = max(5, int(measurement.seconds / 4 / max(pause, 0.005)))
+            number = max(5, int(measurement.seconds / max(pause, 0.02)))
             for _ in range(measurement.number(12, 3)):
                 for plugin, pool_id in pools.items():
                     times[plugin].append(milliseconds(plugin.socket, pool_id, number, pause))
@@ -200,7 +204,15 @@ def sizes(measurement: Measurement, lan: Lan, cluster: Cluster) -> None:
             with clients(lan, cluster, "claim", HOSTS, number) as daemon:
                 told(daemon)
         answered, joined, used = [], [], []
-        with Plugin(lan, arguments=arguments(cluster, f"among-{number}"), preloaded=False) as plugin:
+        with (
+            tempfile.TemporaryDirectory(prefix=f"{lan.tag}-") as compiled,
+            Plugin(
+                lan,
+                arguments=arguments(cluster, f"among-{number}"),
+                preloaded=False,
+                environment={"PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""},
+            ) as plugin,
+        ):
             request_pool(plugin.socket, POOL)
             for _ in range(measurement.number(5, 2)):
                 plugin.stop()
@@ -227,7 +239,7 @@ def run(measurement: Measurement) -> None:
     """Measure all of it."""
     with ExitStack() as stack:
         lan = stack.enter_context(Lan(hosts=2))
-        cluster = stack.enter_context(Cluster(lan, ("gateway",) * 3))
+        cluster = stack.enter_context(Cluster(lan, ("gateway",) * 3, arguments=NO_DISK))
         for part in (addresses, claims, traffic, outage, sizes):
             empty(cluster)
             part(measurement, lan, cluster)

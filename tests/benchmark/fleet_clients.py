@@ -101,11 +101,16 @@ async def claim(reactor: Any, hosts: list[LightHost], number: int, report: Repor
     async def one(host: LightHost) -> None:
         for each in numbers:
             began = time.perf_counter()
-            try:
-                await host.claim(FIRST + each)
-            except FleetUnavailable:  # etcd has more to do than it can within a second
-                await host.claim(FIRST + each)
+            while not await is_claimed(host, FIRST + each):
+                pass
             waits.append(time.perf_counter() - began)
+
+    async def is_claimed(host: LightHost, address: IPAddress) -> bool:
+        try:
+            await host.claim(address)
+            return True
+        except FleetUnavailable:  # etcd has more to do than it can within a second
+            return False
 
     began = time.perf_counter()
     await all_of(one(host) for host in hosts)
@@ -142,7 +147,7 @@ async def connect(reactor: Any, hosts: list[LightHost], number: int, report: Rep
 async def connected(reactor: Any, hosts: list[LightHost]) -> None:
     """Start the sessions, and wait until all are connected."""
     for host in hosts:
-        ensureDeferred(host.session.run()).addErrback(lambda failure: failure.printTraceback())
+        ensureDeferred(host.session.run()).addErrback(lambda failure: failure.printTraceback(sys.stderr))
     while not all(host.session.is_connected for host in hosts):
         await deferLater(reactor, 0.02)
 
@@ -167,7 +172,7 @@ def main(work: str, location: str, hosts: str, number: str) -> None:
     def begin() -> None:
         light = [LightHost(reactor, location, each) for each in range(int(hosts))]
         done = ensureDeferred(WORKS[work](reactor, light, int(number), report))
-        done.addErrback(lambda failure: failure.printTraceback()).addBoth(lambda _: reactor.stop())
+        done.addErrback(lambda failure: failure.printTraceback(sys.stderr)).addBoth(lambda _: reactor.stop())
 
     reactor.callWhenRunning(begin)
     reactor.run()

@@ -16,6 +16,7 @@ from macvlan_twisted.fleet.interfaces import Claim, ClaimState, Host, HostRecord
 from macvlan_twisted.fleet.member import FleetMember
 from macvlan_twisted.fleet.session import SWEEP_INTERVAL
 from macvlan_twisted.ipam.fleet_addresses import REST
+from macvlan_twisted.ipam.prefetch import FILL_DELAY
 from macvlan_twisted.ipam.requests import Purpose, ReleaseAddress, RequestAddress, RequestPool
 from macvlan_twisted.lan.arp_nd import announcement_frames
 from macvlan_twisted.testing.fleet_claims import FakeClaims, FakeStore
@@ -121,6 +122,14 @@ class ClaimTests(FleetTestCase):
         self.a.open()
         states = {self.claim(address).state for address in self.addresses_of("a")}
         self.assertEqual((len(self.addresses_of("a")), states), (8, {ClaimState.RESERVE}))
+
+    def test_next_address_is_claimed_after_the_reply(self) -> None:
+        pool = self.a.open()
+        request = RequestAddress(pool, None, Purpose.ENDPOINT)
+        self.a.plugin.wait(self.a.plugin.addresses.request_address(request))
+        self.assertEqual(len(self.addresses_of("a")), 8)
+        self.a.plugin.clock.advance(FILL_DELAY)
+        self.assertEqual(len(self.addresses_of("a")), 9)
 
     def test_used_address_is_shown_to_the_fleet(self) -> None:
         address = self.a.ask(self.a.open(), name="web")
