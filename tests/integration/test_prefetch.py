@@ -19,7 +19,8 @@ WAIT = 10
 HALF = "192.168.77.128/25"
 HELD = 7
 """Of a range of that size."""
-PROBES = "arp[6:2] == 1 and arp[14:4] == 0"
+PROBES = "arp[6:2] == 1 and arp[14:4] == 0 and arp[24:4] != 0"
+"""Without those for 0.0.0.0: Engine 28.5 announces a new container so for three seconds."""
 BURST = 20
 
 
