@@ -93,7 +93,7 @@ def unit_parts(
 
 
 def integration_lanes(engines: Sequence[str], everything: bool, extra: Sequence[str]) -> list[list[Part]]:
-    """Lay out the tests with root, which mostly wait: one lane or two for each engine, and one for what uses none."""
+    """Lay out the tests with root, which mostly wait: one lane or two for each engine, and two for what uses none."""
     absent = {engine: missing for engine in engines if (missing := missing_for_engine(engine))}
     lanes = [[Part(f"integration, {engine}", missing=missing) for engine, missing in absent.items()]]
     if missing_for_lan():
@@ -118,7 +118,8 @@ def integration_lanes(engines: Sequence[str], everything: bool, extra: Sequence[
             ]
         else:
             lanes.append([part(engine, "-k", engine)])
-    lanes.append([part("no engine", "-k", f"not {' and not '.join(usable)}")])
+    others = f"not {' and not '.join(usable)}"
+    lanes += [[part(f"no engine, half {half + 1}", *files[half::2], "-k", others)] for half in range(2)]
     return lanes
 
 
