@@ -79,7 +79,8 @@ def build_and_tell(lan: Lan) -> None:
         tell(lan, cluster, engines)
         say("Containers and networks are removed:")
         for engine in engines:
-            engine.docker("rm", "--force", *engine.docker("ps", "--format={{.Names}}").split())
+            if names := engine.docker("ps", "--format={{.Names}}").split():
+                engine.docker("rm", "--force", *names)
             engine.docker("network", "rm", "lan")
 
 
