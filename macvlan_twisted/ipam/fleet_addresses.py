@@ -57,8 +57,8 @@ class FleetAddresses:
     def pools_of(self, lan: str, address: IPAddress) -> list[Pool]:
         return [
             pool
-            for pool in self._pools.by_id.values()
-            if pool.lan == lan and self.takes_part(pool) and address in pool.prefix
+            for pool in self._pools.index.containing(address)
+            if pool.lan == lan and self.takes_part(pool)
         ]
 
     def in_use(self) -> Iterator[Key]:
@@ -167,9 +167,8 @@ class FleetAddresses:
             entry = await self.own_claims.claim(pool.lan, address, container, asks_owner=True)
         except FleetUnavailable as failure:
             raise _unavailable_error(pool, str(failure)) from failure
-        if (
-            isinstance(entry, SharedAddress) and pool.network_id is None
-        ):  # it may be an auxiliary address of a new network
+        if isinstance(entry, SharedAddress) and pool.network_id is None:
+            # It may be an auxiliary address of a new network.
             await self.share(pool, address)
         elif entry is not None:
             raise self._elsewhere_error(address, entry)
@@ -181,8 +180,8 @@ class FleetAddresses:
             return None
         mirror = self.own_claims.mirror
         for claim in mirror.last_claims(pool.lan, container):
-            is_usable = claim.address.version == pool.prefix.version and (
-                pool.span.first <= int(claim.address) <= pool.span.last
+            is_usable = claim.address.version == pool.prefix.version and pool.span.contains(
+                int(claim.address)
             )
             is_used = claim.state is ClaimState.USED and mirror.is_alive(claim.owner)
             if is_usable and mirror.is_elsewhere(claim) and not is_used:
