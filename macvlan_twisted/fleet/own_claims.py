@@ -102,7 +102,7 @@ class OwnClaims:
         """
         async with self._lock(lan, address):
             row = self.rows.get(lan, address)
-            if row is not None and row.stage is Stage.OWNED and not row.is_shared:
+            if row is not None and row.is_owned:
                 return None
             self.refuse_unavailable()
             deadline = self._deadline()
@@ -178,9 +178,8 @@ class OwnClaims:
             self.refuse_unavailable()
             deadline = self._deadline()
             if row is not None and not row.is_shared:
-                await self._leave(
-                    row, deadline
-                )  # it was claimed for a container before its purpose was known
+                # It was claimed for a container before its purpose was known.
+                await self._leave(row, deadline)
             row = ClaimRow(lan, address, self._new_id(), is_shared=True)
             await self.rows.save(row)
             entry = await self._send_share(row, deadline)
@@ -214,7 +213,7 @@ class OwnClaims:
         :raises FleetUnavailable: the store does not answer.
         """
         row = self.rows.get(lan, address)
-        if row is None or row.stage is not Stage.OWNED or row.is_shared:
+        if row is None or not row.is_owned:
             return True
         claim = Claim(lan, address, self.host, row.claim_id, state, container, mac)
         if self.mirror.entry(lan, address) == claim:
@@ -291,12 +290,7 @@ class OwnClaims:
         key = wanted.lan, wanted.address
         async with self._lock(*key):
             row = self.rows.get(*key)
-            if (
-                row is None
-                or row.stage is not Stage.OWNED
-                or row.is_shared
-                or self.mirror.wanted.get(key) != wanted
-            ):
+            if row is None or not row.is_owned or self.mirror.wanted.get(key) != wanted:
                 return
             before = self.mirror.entry(*key)
             if not users.take(*key):

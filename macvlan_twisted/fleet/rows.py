@@ -40,6 +40,11 @@ class ClaimRow:
     def key(self) -> tuple[str, IPAddress]:
         return self.lan, self.address
 
+    @property
+    def is_owned(self) -> bool:
+        """Whether a container may use the address."""
+        return self.stage is Stage.OWNED and not self.is_shared
+
 
 @frozen
 class SeenStore:
@@ -78,7 +83,7 @@ class ClaimRows:
     def owns(self, lan: str, address: IPAddress) -> bool:
         """Whether a container may use *address*."""
         row = self.by_key.get((lan, address))
-        return row is not None and row.stage is Stage.OWNED and not row.is_shared
+        return row is not None and row.is_owned
 
     def owned_numbers(self, lan: str, version: int) -> SortedSet:
         """The addresses that containers may use, as numbers."""
@@ -87,13 +92,13 @@ class ClaimRows:
     def _note(self, row: ClaimRow) -> None:
         self.by_key[row.key] = row
         numbers = self.owned_numbers(row.lan, row.address.version)
-        if self.owns(*row.key):
+        if row.is_owned:
             numbers.add(int(row.address))
         else:
             numbers.discard(int(row.address))
 
     def owned(self) -> Iterable[ClaimRow]:
-        return [row for row in self.by_key.values() if row.stage is Stage.OWNED and not row.is_shared]
+        return [row for row in self.by_key.values() if row.is_owned]
 
     async def save(self, row: ClaimRow) -> None:
         """:raises StateError: nothing was changed."""

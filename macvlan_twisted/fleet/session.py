@@ -18,7 +18,6 @@ from ..addresses import IPAddress
 from ..errors import StateError
 from .address_users import AddressUsers
 from .interfaces import (
-    Claim,
     Entry,
     FleetClaims,
     FleetUnavailable,
@@ -178,13 +177,7 @@ class FleetSession:
 
     async def _resynchronise(self) -> None:
         for row in list(self._rows.by_key.values()):
-            entry = self._mirror.entry(row.lan, row.address)
-            is_known = (
-                isinstance(entry, Claim) and entry.claim_id == row.claim_id
-                if not row.is_shared
-                else entry is not None and self._record.host in getattr(entry, "holders", ())
-            )
-            if not (is_known and row.stage is Stage.OWNED):
+            if row.stage is not Stage.OWNED or not self._own_claims.agrees(row.lan, row.address):
                 await self._settle(row.lan, row.address)
         for lan, address in self._users.allocated():
             if self._rows.get(lan, address) is None:  # from before this host joined
