@@ -113,7 +113,7 @@ def tell(lan: Lan, cluster: Cluster, engines: list[Engine]) -> None:
     )
 
     say(
-        "A container that asks for another host's address is refused. Nobody has to answer on the LAN for that:"
+        "A container that asks for another host's address is refused. etcd knows the owner, so nobody needs to answer on the LAN:"
     )
     refused = third.attempt_docker(
         "run", "--rm", "--ip", addresses["web"], "--network", "lan", "busybox", "true"

@@ -114,7 +114,7 @@ def add_commands(commands: Any, share: Share) -> None:
         "claim the addresses that this host had before it joined",
         "Compare the addresses that containers on this host have with those that the fleet has claimed, and claim them. If another "
         "host uses one of them, nothing is claimed, and the exit status is 1. The plugin must be stopped. A plugin that starts with "
-        "--fleet claims what it has by itself; this is the check before.",
+        "--fleet claims its addresses by itself; this command checks them beforehand.",
     )
     for parser in (forgetting, leaving, importing):
         parser.add_argument("--dry-run", action="store_true", help="Only print what would be done.")
